@@ -1,0 +1,153 @@
+//! What goes in and out of the tracker besides requests: kad's events, and what the tracker wants done.
+
+use std::sync::Arc;
+
+use libp2p::{
+    PeerId,
+    kad::{self, Record, RecordKey, store},
+};
+use thiserror::Error;
+
+use crate::{Item, Outcome, Progress, Request, RequestError, RequestId};
+
+/// What the caller's side tells the tracker.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// A new request.
+    Request(Request),
+    /// The caller of a request is gone. Unknown and ended requests are passed over.
+    Cancel {
+        /// The request.
+        id: RequestId,
+    },
+    /// Accept nothing any more.
+    Shutdown {
+        /// Whether requests that were accepted still get their answers. Otherwise they end now, with
+        /// [`RequestError::Shutdown`].
+        drain: bool,
+    },
+}
+
+/// A request that was not accepted: it has no outcome of its own, and nothing was changed.
+#[derive(Debug, Clone, Error)]
+#[error("the request was refused")]
+pub struct CommandError(#[from] pub RequestError);
+
+/// An `OutboundQueryProgressed` of kad, as far as the tracker looks at it.
+#[derive(Debug, Clone)]
+pub struct QueryEvent<Id = kad::QueryId> {
+    /// The query.
+    pub id: Id,
+    /// What kad says.
+    pub result: kad::QueryResult,
+    /// The event's `stats`.
+    pub progress: Progress,
+    /// The event's `step.last`: the only thing that makes an event terminal.
+    pub last: bool,
+}
+
+/// Names one start of a query, before kad has given it an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StepId(pub(crate) u64);
+
+/// A query for kad to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// `kad::Behaviour::get_record`.
+    GetRecord {
+        /// The record's key.
+        key: RecordKey,
+    },
+    /// `kad::Behaviour::put_record_to`, always with `Quorum::All`: only then does the end of the query name every
+    /// peer that acknowledged. The tracker counts them against the caller's quorum.
+    PutRecordTo {
+        /// The record.
+        record: Arc<Record>,
+        /// Where it goes: distinct peers, never the local one.
+        peers: Arc<[PeerId]>,
+    },
+    /// `kad::Behaviour::get_providers`.
+    GetProviders {
+        /// The key that is provided.
+        key: RecordKey,
+    },
+    /// `kad::Behaviour::start_providing`.
+    StartProviding {
+        /// The key that is provided.
+        key: RecordKey,
+    },
+    /// `kad::Behaviour::get_closest_peers`.
+    GetClosestPeers {
+        /// The bytes whose hash is the target.
+        target: RecordKey,
+    },
+    /// `kad::Behaviour::bootstrap`.
+    Bootstrap,
+}
+
+/// kad has started a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Started<Id = kad::QueryId> {
+    /// kad's id for it.
+    pub id: Id,
+    /// For [`Query::StartProviding`]: whether the local store already named us a provider of the key, so that an
+    /// announcement that fails takes away only what it added. `false` for all others.
+    pub had_provider: bool,
+}
+
+/// Why kad did not start a query.
+#[derive(Debug, Clone, Error)]
+pub enum StartError {
+    /// A bootstrap with an empty routing table.
+    #[error("no peer is known")]
+    NoKnownPeers,
+    /// The local store refused the entry.
+    #[error("the local store refused the entry")]
+    Store(#[from] store::Error),
+}
+
+/// What the tracker wants done, in this order.
+#[derive(Debug, Clone)]
+pub enum Action<Id = kad::QueryId> {
+    /// Start a query and answer with [`handle_started`](crate::QueryTracker::handle_started).
+    Start {
+        /// The name to answer with.
+        step: StepId,
+        /// On whose behalf, for logs.
+        request: RequestId,
+        /// What to start.
+        query: Query,
+    },
+    /// Finish this query: a standing order. kad moves a put, a provide or a bootstrap only to its next phase, without
+    /// any event, so `finish()` is repeated after every poll of the swarm that returned `Pending`, until the query's
+    /// last event or [`Action::Forget`].
+    Finish(Id),
+    /// Stop repeating [`Action::Finish`] for this query: its last event is not expected any more.
+    Forget(Id),
+    /// Put this record into the local store and answer with [`handle_stored`](crate::QueryTracker::handle_stored).
+    StoreLocal {
+        /// The request to answer for.
+        request: RequestId,
+        /// The record.
+        record: Arc<Record>,
+    },
+    /// `kad::Behaviour::stop_providing`: take back the local entry of an announcement that failed.
+    StopProviding {
+        /// The key that is no longer provided.
+        key: RecordKey,
+    },
+    /// Deliver an item to the request's caller.
+    Item {
+        /// The request.
+        request: RequestId,
+        /// What was found.
+        item: Item,
+    },
+    /// Deliver a request's one outcome to its caller. Nothing follows it.
+    Outcome {
+        /// The request.
+        request: RequestId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}

@@ -1,0 +1,105 @@
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// The most queries of ours that may run at once, whatever the configuration says.
+///
+/// At 100 live queries kad stops republishing our own records without a word, so the ceiling leaves it one.
+pub const MAX_RUNNING_CEILING: usize = 99;
+
+/// Room kept free in a packet for the up to 20 closer peers that a GET_VALUE response names beside the record:
+/// 200 bytes each are a peer id and about ten short addresses.
+pub(crate) const PACKET_RESERVE: usize = 4 * 1024;
+
+/// What a [`QueryTracker`](crate::QueryTracker) is allowed to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrackerConfig {
+    /// How many queries of ours kad may run at once; clamped to 1..=[`MAX_RUNNING_CEILING`].
+    ///
+    /// 32 gave the throughput of 100 at a third of the latency; far more than that makes kad answer falsely that
+    /// records do not exist. A query that nobody wants any more counts until kad has ended it.
+    pub max_running: usize,
+    /// How many requests may wait for a slot. The next one is refused with
+    /// [`RequestError::Overloaded`](crate::RequestError::Overloaded) and changes nothing.
+    ///
+    /// 4,096 pending requests take about a megabyte and, at some milliseconds a query, a few seconds to work off,
+    /// which is less than the default timeout.
+    pub max_queued: usize,
+    /// The timeout of a request that names none. Time spent in the queue counts.
+    pub default_timeout: Duration,
+    /// How long a finished query may keep its slot without kad's last event before the slot is taken back.
+    ///
+    /// kad ends a finished query at its next poll, so 30 s without a last event means that it never comes.
+    pub lost_after: Duration,
+    /// The most items (records or providers) that one request collects. At that number the request ends as if its
+    /// policy were satisfied, so that peers that answer without end cannot fill the memory.
+    pub max_items: usize,
+    /// The longest key that a request may name, in bytes.
+    pub max_key_len: usize,
+    /// The longest value that a put may carry, in bytes, whatever the packet would take. The default is what kad's
+    /// `MemoryStore` takes.
+    pub max_value_len: usize,
+    /// The packet limit of the network's nodes (`kad::Config::set_max_packet_size`), in bytes. kad checks it at the
+    /// receiver only, where a record that is too large fails without a word; the tracker refuses it at the call.
+    pub max_packet_len: usize,
+}
+
+impl Default for TrackerConfig {
+    fn default() -> Self {
+        Self {
+            max_running: 32,
+            max_queued: 4096,
+            default_timeout: Duration::from_secs(30),
+            lost_after: Duration::from_secs(30),
+            max_items: 4096,
+            max_key_len: 1024,
+            max_value_len: 65 * 1024,
+            max_packet_len: 16 * 1024,
+        }
+    }
+}
+
+impl TrackerConfig {
+    /// The longest value that a put under a key of `key_len` bytes may carry.
+    ///
+    /// A PUT_VALUE message carries the key twice; a response to GET_VALUE names closer peers as well.
+    pub fn max_value_len_for(&self, key_len: usize) -> usize {
+        self.max_packet_len
+            .saturating_sub(PACKET_RESERVE)
+            .saturating_sub(key_len.saturating_mul(2))
+            .min(self.max_value_len)
+    }
+}
+
+/// Why a request could not be taken as it was asked: calling again without a change gives the same error.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InvalidRequest {
+    /// The key is longer than [`TrackerConfig::max_key_len`]: use a hash of it.
+    #[error("the key has {len} bytes, the limit is {max}")]
+    KeyTooLong {
+        /// Bytes of the key.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// The value is longer than the network's packets carry: store it elsewhere, and its address here.
+    #[error("the value has {len} bytes, the limit is {max}")]
+    ValueTooLarge {
+        /// Bytes of the value.
+        len: usize,
+        /// Bytes allowed under this key.
+        max: usize,
+    },
+    /// The record's expiry is not in the future, so no peer would keep it.
+    #[error("the record has already expired")]
+    RecordExpired,
+    /// A limit of zero items can never be asked for in earnest.
+    #[error("a limit of zero items asks for nothing")]
+    ZeroLimit,
+    /// The list of peers to store at is empty, once the own peer id is taken out.
+    #[error("there is no peer to store the record at")]
+    NoPeers,
+    /// A request with this id is alive: ids are allocated by the caller's side and never used twice.
+    #[error("a request with this id is already running")]
+    DuplicateId,
+}

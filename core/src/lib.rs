@@ -1,0 +1,31 @@
+//! The sans-IO core of [Kadence](https://docs.rs/kadence): the state machine that turns requests into Kademlia
+//! queries and kad's events into exactly one outcome for each request.
+//!
+//! ```text
+//!   application ── Command ──►┌──────────────┐── Action ──► start, finish, store, deliver
+//!                             │ QueryTracker │
+//!   kad ───────── QueryEvent ►└──────────────┘── poll_timeout ──► when to call again
+//!                    clock ─────────▲
+//! ```
+//!
+//! It reads no clock, opens no socket, spawns nothing and locks nothing: the same inputs give the same actions. The
+//! `kadence` crate drives it on a real libp2p swarm; a program with a loop of its own can do the same with the few
+//! calls of [`QueryTracker`].
+
+mod action;
+mod config;
+mod outcome;
+mod request;
+mod snapshot;
+mod tracker;
+
+pub use action::{Action, Command, CommandError, Query, QueryEvent, StartError, Started, StepId};
+pub use config::{InvalidRequest, MAX_RUNNING_CEILING, TrackerConfig};
+pub use outcome::{
+    BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
+    GetRecordError, Item, Outcome, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer,
+    RequestError, StartProvidingError,
+};
+pub use request::{Operation, OperationKind, Policy, Request, RequestId, RequestOptions};
+pub use snapshot::{QueryPhase, QueryView, RequestPhase, RequestView, Snapshot, Stats};
+pub use tracker::QueryTracker;

@@ -1,0 +1,416 @@
+//! How requests end: an answer or a typed error for each operation.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use libp2p::{
+    PeerId,
+    kad::{self, PeerInfo, PeerRecord, store},
+};
+use thiserror::Error;
+
+use crate::{InvalidRequest, OperationKind, StartError};
+
+/// How far a query got: kad's `QueryStats`, whose fields are private and whose `duration` reads the clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Requests sent to peers.
+    pub requests: u32,
+    /// Requests that were answered.
+    pub successes: u32,
+    /// Requests that failed: no connection, a refusal, or kad's peer timeout.
+    pub failures: u32,
+}
+
+impl Progress {
+    /// Peers that were asked and have not been heard of.
+    pub fn pending(&self) -> u32 {
+        self.requests.saturating_sub(self.successes).saturating_sub(self.failures)
+    }
+
+    /// The sum of two queries' progress.
+    pub fn merge(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            successes: self.successes.saturating_add(other.successes),
+            failures: self.failures.saturating_add(other.failures),
+        }
+    }
+}
+
+impl From<&kad::QueryStats> for Progress {
+    fn from(stats: &kad::QueryStats) -> Self {
+        Self { requests: stats.num_requests(), successes: stats.num_successes(), failures: stats.num_failures() }
+    }
+}
+
+/// One result delivered while its request runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// A record with the peer it came from (`None`: the local store). Shared, not copied.
+    Record(Arc<PeerRecord>),
+    /// A provider that was not named before.
+    Provider(PeerId),
+    /// A bootstrap has done one of its lookups.
+    BootstrapPhase(BootstrapPhase),
+}
+
+/// One lookup of a bootstrap: the first is for the own id, each further one refreshes a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootstrapPhase {
+    /// Whether the lookup ended in time.
+    pub ok: bool,
+    /// How many lookups are still to come, where kad knows.
+    pub remaining: Option<u32>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Of [`Operation::GetRecord`](crate::Operation::GetRecord).
+    GetRecord(Result<RecordAnswer, GetRecordError>),
+    /// Of [`Operation::PutRecord`](crate::Operation::PutRecord).
+    PutRecord(Result<PutAnswer, PutRecordError>),
+    /// Of [`Operation::PutRecordTo`](crate::Operation::PutRecordTo).
+    PutRecordTo(Result<PutAnswer, PutRecordError>),
+    /// Of [`Operation::GetProviders`](crate::Operation::GetProviders).
+    GetProviders(Result<ProvidersAnswer, GetProvidersError>),
+    /// Of [`Operation::StartProviding`](crate::Operation::StartProviding).
+    StartProviding(Result<ProvideAnswer, StartProvidingError>),
+    /// Of [`Operation::GetClosestPeers`](crate::Operation::GetClosestPeers).
+    GetClosestPeers(Result<ClosestPeersAnswer, GetClosestPeersError>),
+    /// Of [`Operation::Bootstrap`](crate::Operation::Bootstrap).
+    Bootstrap(Result<BootstrapAnswer, BootstrapError>),
+}
+
+impl Outcome {
+    /// The outcome of an operation that ended for a reason that has nothing to do with what it asked.
+    pub fn failed(kind: OperationKind, error: RequestError) -> Self {
+        match kind {
+            OperationKind::GetRecord => Self::GetRecord(Err(error.into())),
+            OperationKind::PutRecord => Self::PutRecord(Err(error.into())),
+            OperationKind::PutRecordTo => Self::PutRecordTo(Err(error.into())),
+            OperationKind::GetProviders => Self::GetProviders(Err(error.into())),
+            OperationKind::StartProviding => Self::StartProviding(Err(error.into())),
+            OperationKind::GetClosestPeers => Self::GetClosestPeers(Err(error.into())),
+            OperationKind::Bootstrap => Self::Bootstrap(Err(error.into())),
+        }
+    }
+
+    /// Which operation ended.
+    pub fn kind(&self) -> OperationKind {
+        match self {
+            Self::GetRecord(_) => OperationKind::GetRecord,
+            Self::PutRecord(_) => OperationKind::PutRecord,
+            Self::PutRecordTo(_) => OperationKind::PutRecordTo,
+            Self::GetProviders(_) => OperationKind::GetProviders,
+            Self::StartProviding(_) => OperationKind::StartProviding,
+            Self::GetClosestPeers(_) => OperationKind::GetClosestPeers,
+            Self::Bootstrap(_) => OperationKind::Bootstrap,
+        }
+    }
+
+    /// Whether the request got an answer.
+    pub fn is_ok(&self) -> bool {
+        self.error().is_none()
+    }
+
+    /// Why the request failed, if it did.
+    pub fn error(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::GetRecord(result) => result.as_ref().err().map(|e| e as _),
+            Self::PutRecord(result) | Self::PutRecordTo(result) => result.as_ref().err().map(|e| e as _),
+            Self::GetProviders(result) => result.as_ref().err().map(|e| e as _),
+            Self::StartProviding(result) => result.as_ref().err().map(|e| e as _),
+            Self::GetClosestPeers(result) => result.as_ref().err().map(|e| e as _),
+            Self::Bootstrap(result) => result.as_ref().err().map(|e| e as _),
+        }
+    }
+}
+
+/// Why a request ended without an answer from the network, for reasons common to all operations.
+#[derive(Debug, Clone, Error)]
+pub enum RequestError {
+    /// The request makes no sense as it is: change it.
+    #[error("the request is not valid")]
+    Invalid(#[from] InvalidRequest),
+    /// Too many requests are waiting; nothing was done. Ask again later, or ask for less at once.
+    #[error("too many requests are waiting")]
+    Overloaded,
+    /// The deadline came while the request was waiting for a slot: its query never started. Ask again with more time.
+    #[error("the deadline passed before the query could start")]
+    ExpiredInQueue,
+    /// The request was cancelled by its caller.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// The client is shutting down, or its driver is gone.
+    #[error("the client has shut down")]
+    Shutdown,
+    /// kad refused to start the query for a reason that this operation does not know.
+    #[error("kad refused the query")]
+    Refused(#[source] StartError),
+}
+
+/// The answer of a get: at least one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordAnswer {
+    /// The first record that arrived.
+    pub record: Arc<PeerRecord>,
+    /// Further ones, by order of arrival; each source is named once.
+    pub others: Vec<Arc<PeerRecord>>,
+    /// How many peers were asked and answered until then.
+    pub progress: Progress,
+}
+
+impl RecordAnswer {
+    /// Every record of the answer.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<PeerRecord>> {
+        std::iter::once(&self.record).chain(&self.others)
+    }
+
+    /// The bytes of the first record.
+    pub fn value(&self) -> &[u8] {
+        &self.record.record.value
+    }
+}
+
+/// Why a get has no answer.
+#[derive(Debug, Clone, Error)]
+pub enum GetRecordError {
+    /// No peer that answered has the record. Some may not have answered: see `progress`.
+    #[error("no record was found under this key ({} of {} peers answered)", progress.successes, progress.requests)]
+    NotFound {
+        /// The peers closest to the key that answered.
+        closest_peers: Vec<PeerId>,
+        /// How many peers were asked and answered.
+        progress: Progress,
+    },
+    /// The deadline came first; what had been found by then is here.
+    #[error("the deadline passed with {} records found", found.len())]
+    Timeout {
+        /// Records found before the deadline, by order of arrival.
+        found: Vec<Arc<PeerRecord>>,
+        /// How far the query got, as far as kad had said.
+        progress: Progress,
+    },
+    /// The routing table is empty: connect to a peer first.
+    #[error("no peer is known")]
+    NoKnownPeers,
+    /// For a reason common to all operations.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// The answer of a put: the quorum was reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutAnswer {
+    /// The peers that acknowledged the record. An acknowledgement is a peer's word; only reading back is proof.
+    pub acknowledged: Vec<PeerId>,
+    /// How many peers the record was sent to.
+    pub asked: usize,
+    /// Requests and answers of the lookup and the store together.
+    pub progress: Progress,
+}
+
+/// Why a put failed. Unless a variant says otherwise, the record is not in the local store.
+#[derive(Debug, Clone, Error)]
+pub enum PutRecordError {
+    /// Fewer peers than the quorum asks for acknowledged the record. Those that did keep it until it expires.
+    #[error("{} of {asked} peers acknowledged the record, the quorum is {needed}", acknowledged.len())]
+    QuorumFailed {
+        /// The peers that acknowledged it.
+        acknowledged: Vec<PeerId>,
+        /// How many had to.
+        needed: NonZeroUsize,
+        /// How many peers the record was sent to.
+        asked: usize,
+    },
+    /// Nobody answered the lookup of the peers closest to the key; nothing was sent.
+    #[error("none of {} peers answered the lookup", progress.requests)]
+    NobodyAnswered {
+        /// How many peers were asked.
+        progress: Progress,
+    },
+    /// The lookup found fewer peers than the quorum asks for; nothing was sent.
+    #[error("{found} peers were found, the quorum is {needed}")]
+    TooFewPeers {
+        /// How many peers answered the lookup.
+        found: usize,
+        /// How many would have to acknowledge the record.
+        needed: NonZeroUsize,
+    },
+    /// The deadline came first. kad names the peers that acknowledged only at the end, so `sent_to` may hold it.
+    #[error("the deadline passed, with the record sent to {} peers", sent_to.len())]
+    Timeout {
+        /// The peers that the record was being sent to; empty if the lookup had not ended.
+        sent_to: Vec<PeerId>,
+        /// How far the queries got, as far as kad had said.
+        progress: Progress,
+    },
+    /// The quorum was reached, but the local store refused the record: the peers hold it until it expires, and
+    /// nobody republishes it.
+    #[error("{} peers hold the record, but the local store refused it", acknowledged.len())]
+    Store {
+        /// The store's reason.
+        #[source]
+        error: store::Error,
+        /// The peers that acknowledged the record.
+        acknowledged: Vec<PeerId>,
+    },
+    /// The routing table is empty: connect to a peer first.
+    #[error("no peer is known")]
+    NoKnownPeers,
+    /// For a reason common to all operations.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// The answer of a provider lookup: at least one provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvidersAnswer {
+    /// The providers, each once, by order of arrival.
+    pub providers: Vec<PeerId>,
+    /// How many peers were asked and answered until then.
+    pub progress: Progress,
+}
+
+/// Why a provider lookup has no answer.
+#[derive(Debug, Clone, Error)]
+pub enum GetProvidersError {
+    /// No peer that answered knows a provider. Some may not have answered: see `progress`.
+    #[error("no provider was found for this key ({} of {} peers answered)", progress.successes, progress.requests)]
+    NotFound {
+        /// The peers closest to the key that answered.
+        closest_peers: Vec<PeerId>,
+        /// How many peers were asked and answered.
+        progress: Progress,
+    },
+    /// The deadline came first; what had been found by then is here.
+    #[error("the deadline passed with {} providers found", found.len())]
+    Timeout {
+        /// Providers found before the deadline, by order of arrival.
+        found: Vec<PeerId>,
+        /// How far the query got, as far as kad had said.
+        progress: Progress,
+    },
+    /// The routing table is empty: connect to a peer first.
+    #[error("no peer is known")]
+    NoKnownPeers,
+    /// For a reason common to all operations.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// The answer of a provider announcement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvideAnswer {
+    /// Requests and answers of the lookup and the announcement together. Announcements are not acknowledged: kad
+    /// counts one as answered when it was handed to a connection.
+    pub progress: Progress,
+}
+
+/// Why an announcement failed. The local peer is then not a provider of the key, unless it was one before.
+#[derive(Debug, Clone, Error)]
+pub enum StartProvidingError {
+    /// Nobody answered the lookup of the peers closest to the key, so nobody was told.
+    #[error("none of {} peers answered the lookup", progress.requests)]
+    NobodyAnswered {
+        /// How many peers were asked.
+        progress: Progress,
+    },
+    /// The deadline came first. Some peers may have been told.
+    #[error("the deadline passed")]
+    Timeout {
+        /// How far the query got, as far as kad had said.
+        progress: Progress,
+    },
+    /// The local store takes no further provider entry: raise its limits, or stop providing another key.
+    #[error("the local store refused the provider entry")]
+    Store(#[source] store::Error),
+    /// The routing table is empty: connect to a peer first.
+    #[error("no peer is known")]
+    NoKnownPeers,
+    /// For a reason common to all operations.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// The answer of a lookup of the closest peers: at least one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosestPeersAnswer {
+    /// The peers that answered, closest first, with their known addresses.
+    pub peers: Vec<PeerInfo>,
+    /// How many peers were asked and answered.
+    pub progress: Progress,
+}
+
+/// Why a lookup of the closest peers failed.
+#[derive(Debug, Clone, Error)]
+pub enum GetClosestPeersError {
+    /// Peers were asked, and none answered.
+    #[error("none of {} peers answered", progress.requests)]
+    NobodyAnswered {
+        /// How many peers were asked.
+        progress: Progress,
+    },
+    /// The deadline, or kad's own query timeout, came first.
+    #[error("the deadline passed with {} peers found", peers.len())]
+    Timeout {
+        /// The peers that had answered. kad names them only when a lookup ends, so this is empty where our own
+        /// deadline was the earlier one.
+        peers: Vec<PeerInfo>,
+        /// How far the query got, as far as kad had said.
+        progress: Progress,
+    },
+    /// The routing table is empty: connect to a peer first.
+    #[error("no peer is known")]
+    NoKnownPeers,
+    /// For a reason common to all operations.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// The answer of a bootstrap: every lookup was done, and at least one ended in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootstrapAnswer {
+    /// How many lookups were done: one for the own id and one for each bucket that was refreshed.
+    pub phases: u32,
+    /// How many of them timed out in kad.
+    pub failed: u32,
+    /// Requests and answers of all lookups together.
+    pub progress: Progress,
+}
+
+/// Why a bootstrap failed.
+#[derive(Debug, Clone, Error)]
+pub enum BootstrapError {
+    /// Every lookup timed out.
+    #[error("all {phases} lookups timed out")]
+    AllPhasesFailed {
+        /// How many lookups were done.
+        phases: u32,
+        /// Requests and answers of all lookups together.
+        progress: Progress,
+    },
+    /// Peers were asked, and none answered.
+    #[error("none of {} peers answered", progress.requests)]
+    NobodyAnswered {
+        /// How many peers were asked.
+        progress: Progress,
+    },
+    /// The deadline came first. What the lookups done so far put into the routing table stays there.
+    #[error("the deadline passed after {phases} lookups")]
+    Timeout {
+        /// How many lookups were done.
+        phases: u32,
+        /// How many of them timed out in kad.
+        failed: u32,
+        /// Requests and answers of these lookups together.
+        progress: Progress,
+    },
+    /// The routing table is empty: connect to a peer first.
+    #[error("no peer is known")]
+    NoKnownPeers,
+    /// For a reason common to all operations.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}

@@ -1,0 +1,167 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use libp2p::{
+    PeerId,
+    kad::{Quorum, Record, RecordKey},
+};
+
+/// Names a request. The caller's side allocates it and never uses one twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// What a caller asks for. Has exactly one outcome.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The request's name, never used before.
+    pub id: RequestId,
+    /// What is wanted.
+    pub operation: Operation,
+    /// How it is wanted.
+    pub options: RequestOptions,
+}
+
+/// How a request is carried out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestOptions {
+    /// The time from acceptance to the request's deadline; [`TrackerConfig::default_timeout`] if `None`. A span too
+    /// long to be a point in time counts as "decades".
+    ///
+    /// [`TrackerConfig::default_timeout`]: crate::TrackerConfig::default_timeout
+    pub timeout: Option<Duration>,
+    /// Whether items are delivered one by one while the request runs ([`Action::Item`](crate::Action::Item)).
+    /// The outcome carries all of them either way.
+    pub streaming: bool,
+}
+
+/// When a read is satisfied, and its query is finished early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// At the first item.
+    First,
+    /// At exactly this many items from distinct sources, or at the end of the query with at least one.
+    Limit(usize),
+    /// At the end of the query.
+    All,
+}
+
+/// The seven operations, in the words of `kad::Behaviour`.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    /// Look up the records stored under a key.
+    GetRecord {
+        /// The record's key.
+        key: RecordKey,
+        /// When the answer is good enough.
+        policy: Policy,
+    },
+    /// Store a record at the peers closest to its key, then locally, as its publisher.
+    PutRecord {
+        /// The record. Its publisher is set to the local peer.
+        record: Arc<Record>,
+        /// How many of the peers *found* must acknowledge it. `N(n)` is exact: fewer peers than `n` fail it.
+        quorum: Quorum,
+    },
+    /// Store a record, as it is, at peers of the caller's choice, and not locally.
+    PutRecordTo {
+        /// The record.
+        record: Arc<Record>,
+        /// Where it goes; repetitions and the own id are dropped.
+        peers: Vec<PeerId>,
+        /// How many of `peers` must acknowledge it.
+        quorum: Quorum,
+    },
+    /// Look up the peers that provide a key.
+    GetProviders {
+        /// The key that is provided.
+        key: RecordKey,
+        /// When the answer is good enough.
+        policy: Policy,
+    },
+    /// Announce the local peer as a provider of a key.
+    StartProviding {
+        /// The key that is provided.
+        key: RecordKey,
+    },
+    /// Look up the up to 20 peers closest to a target.
+    GetClosestPeers {
+        /// The bytes whose hash is the target: a key's, or a peer id's (`PeerId::to_bytes`).
+        target: RecordKey,
+    },
+    /// Join the network: look up the own id, then a random one in every bucket farther away.
+    Bootstrap,
+}
+
+impl Operation {
+    /// Which operation this is.
+    pub fn kind(&self) -> OperationKind {
+        match self {
+            Self::GetRecord { key: _, policy: _ } => OperationKind::GetRecord,
+            Self::PutRecord { record: _, quorum: _ } => OperationKind::PutRecord,
+            Self::PutRecordTo { record: _, peers: _, quorum: _ } => OperationKind::PutRecordTo,
+            Self::GetProviders { key: _, policy: _ } => OperationKind::GetProviders,
+            Self::StartProviding { key: _ } => OperationKind::StartProviding,
+            Self::GetClosestPeers { target: _ } => OperationKind::GetClosestPeers,
+            Self::Bootstrap => OperationKind::Bootstrap,
+        }
+    }
+
+    /// The key or target that the operation is about; empty for a bootstrap.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::GetRecord { key, policy: _ }
+            | Self::GetProviders { key, policy: _ }
+            | Self::StartProviding { key } => key.as_ref(),
+            Self::PutRecord { record, quorum: _ } | Self::PutRecordTo { record, peers: _, quorum: _ } => {
+                record.key.as_ref()
+            }
+            Self::GetClosestPeers { target } => target.as_ref(),
+            Self::Bootstrap => &[],
+        }
+    }
+}
+
+/// The name of an [`Operation`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OperationKind {
+    /// [`Operation::GetRecord`].
+    GetRecord,
+    /// [`Operation::PutRecord`].
+    PutRecord,
+    /// [`Operation::PutRecordTo`].
+    PutRecordTo,
+    /// [`Operation::GetProviders`].
+    GetProviders,
+    /// [`Operation::StartProviding`].
+    StartProviding,
+    /// [`Operation::GetClosestPeers`].
+    GetClosestPeers,
+    /// [`Operation::Bootstrap`].
+    Bootstrap,
+}
+
+impl OperationKind {
+    /// The name of the operation, as `kad::Behaviour` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GetRecord => "get_record",
+            Self::PutRecord => "put_record",
+            Self::PutRecordTo => "put_record_to",
+            Self::GetProviders => "get_providers",
+            Self::StartProviding => "start_providing",
+            Self::GetClosestPeers => "get_closest_peers",
+            Self::Bootstrap => "bootstrap",
+        }
+    }
+}
+
+impl fmt::Display for OperationKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

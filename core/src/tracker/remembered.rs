@@ -1,0 +1,55 @@
+//! Ids of queries that were given up as lost.
+
+use std::{collections::VecDeque, hash::Hash};
+
+use rustc_hash::FxHashSet;
+
+/// How many lost ids are remembered, so that a late event of theirs is swallowed instead of passed on as somebody
+/// else's. Losing one needs a fault in kad; a thousand are more than any burst of them, in 24 KiB.
+const CAPACITY: usize = 1024;
+
+/// A bounded set that forgets its oldest member first.
+#[derive(Debug)]
+pub(super) struct Remembered<Id> {
+    order: VecDeque<Id>,
+    members: FxHashSet<Id>,
+}
+
+impl<Id: Copy + Eq + Hash> Remembered<Id> {
+    pub(super) fn new() -> Self {
+        Self { order: VecDeque::new(), members: FxHashSet::default() }
+    }
+
+    pub(super) fn insert(&mut self, id: Id) {
+        if !self.members.insert(id) {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > CAPACITY
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.members.remove(&oldest);
+        }
+    }
+
+    pub(super) fn contains(&self, id: &Id) -> bool {
+        self.members.contains(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_forgotten_first() {
+        let mut remembered = Remembered::new();
+        for id in 0..=CAPACITY {
+            remembered.insert(id);
+            remembered.insert(id);
+        }
+        assert!(!remembered.contains(&0));
+        assert!((1..=CAPACITY).all(|id| remembered.contains(&id)));
+        assert_eq!(remembered.order.len(), CAPACITY);
+    }
+}
