@@ -178,13 +178,11 @@ enum Timer {
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// An empty tracker for the node `local_peer`.
-    pub fn new(local_peer: PeerId, config: TrackerConfig) -> Self {
+    pub fn new(local_peer: PeerId, mut config: TrackerConfig) -> Self {
+        config.max_running = config.max_running.clamp(1, MAX_RUNNING_CEILING);
+        config.max_items = config.max_items.max(1);
         Self {
-            config: TrackerConfig {
-                max_running: config.max_running.clamp(1, MAX_RUNNING_CEILING),
-                max_items: config.max_items.max(1),
-                ..config
-            },
+            config,
             local_peer,
             now: None,
             requests: FxHashMap::default(),

@@ -1,1 +1,26 @@
+//! Kadence on tokio.
 
+mod runtime;
+
+use kadence::{
+    Client, ContainsKad, DriverConfig, Events, SwarmHandle, Task,
+    libp2p::{Swarm, swarm::SwarmEvent},
+};
+
+pub use self::runtime::{TokioRuntime, TokioTimer};
+pub use kadence;
+
+/// Drives a swarm in a tokio task of its own; see [`kadence::spawn`].
+///
+/// # Panics
+///
+/// Outside of a tokio runtime, as `tokio::spawn` does. [`kadence::spawn`] with a [`TokioRuntime`] made from a handle
+/// does not.
+pub fn spawn<B>(swarm: Swarm<B>, config: DriverConfig) -> (Client, SwarmHandle<B>, Events<SwarmEvent<B::ToSwarm>>, Task)
+where
+    B: ContainsKad + Send,
+    B::ToSwarm: Send,
+{
+    let runtime = TokioRuntime::from(tokio::runtime::Handle::current());
+    kadence::spawn(&runtime, swarm, config)
+}

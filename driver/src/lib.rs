@@ -1,1 +1,60 @@
+//! An async client for the libp2p Kademlia DHT, on any runtime.
+//!
+//! `kad::Behaviour` returns a `QueryId`, and the results come later, as events. With Kadence a query is a future:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use kadence::{Client, libp2p::kad::{Record, RecordKey}};
+//! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let key = RecordKey::new(b"greeting");
+//! client.put_record(Record::new(key.clone(), b"hello".to_vec())).await?;
+//! let answer = client.get_record(key).timeout(Duration::from_secs(5)).await?;
+//! assert_eq!(answer.value(), b"hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every call ends exactly once, at its deadline at the latest, with an answer or a typed error that carries what was
+//! found. Dropping it cancels its query. Nothing waits for a slow reader, and no queue is without a bound.
+//!
+//! # Where to begin
+//!
+//! - A node that only needs a DHT: `kadence_tokio::Node` (see [`node`]).
+//! - A swarm of your own: implement [`ContainsKad`] for its behaviour (a bare `kad::Behaviour` has it), and give the
+//!   swarm to [`spawn`], or to a runtime crate's `spawn`.
+//! - A loop of your own: [`Driver`] is a stream of swarm events that takes the place of the swarm in it.
+//! - No driver at all: [`core`] is the state machine, for any loop.
 
+mod behaviour;
+mod call;
+mod client;
+mod config;
+mod driver;
+mod inbox;
+mod mailbox;
+
+// pub mod node;
+mod runtime;
+mod task;
+
+/// The operations, as types: the parameter of a [`Call`].
+pub mod kind {
+    pub use crate::call::{
+        Bootstrap, GetClosestPeers, GetProviders, GetRecord, Kind, NoItem, PutRecord, PutRecordTo, StartProviding,
+    };
+}
+
+pub use behaviour::ContainsKad;
+pub use call::{Call, CallFuture, CallStream, Update};
+pub use client::{Client, DriverGone, RemoveRecordError, Target};
+pub use config::DriverConfig;
+pub use driver::{Driver, SwarmHandle};
+pub use kadence_core as core;
+pub use kadence_core::{
+    BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
+    GetRecordError, InvalidRequest, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer,
+    RequestError, Snapshot, StartProvidingError, Stats, TrackerConfig,
+};
+pub use libp2p;
+pub use runtime::{Runtime, Timer};
+pub use task::{Events, Lagged, Task, TaskEnd, spawn};

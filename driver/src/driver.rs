@@ -1,0 +1,443 @@
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use async_channel::Sender;
+use futures::{Stream, channel::oneshot, stream::FusedStream};
+use kadence_core::{
+    Action, Command, CommandError, Operation, Outcome, Progress, Query, QueryEvent, QueryTracker, Request, RequestId,
+    StartError, Started,
+};
+use libp2p::{
+    PeerId, Swarm,
+    kad::{self, QueryId, Quorum, RecordKey, store::RecordStore},
+    swarm::SwarmEvent,
+};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    Client, ContainsKad, DriverConfig, DriverGone, RemoveRecordError, Runtime, Timer,
+    client::{Message, Reply},
+    inbox::Inbox,
+};
+
+/// How many turns of the loop one wake-up may take before other tasks of the runtime get theirs. A turn takes one
+/// event of the swarm; a hundred of them are a fraction of a millisecond.
+const TURNS_PER_WAKE: usize = 100;
+
+/// How many messages of each kind are taken in one turn, so that a flood of calls does not keep the swarm waiting.
+/// Their queries wait for a slot anyway.
+const MESSAGES_PER_TURN: usize = 64;
+
+/// Where the timer of an idle driver is put: as good as never, and within what every runtime's timer can hold.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// A swarm that answers a [`Client`]'s calls while it is polled.
+///
+/// It is a stream of the swarm's events, like `Swarm` itself: what belongs to a call is consumed, everything else is
+/// yielded untouched. A program with a loop of its own replaces `swarm.select_next_some()` by
+/// `driver.select_next_some()` and keeps its loop; one without uses [`spawn`](crate::spawn). The stream never ends.
+///
+/// It must be polled for anything to happen, deadlines included. Dropping it ends every pending and later call with
+/// [`RequestError::Shutdown`](crate::RequestError::Shutdown).
+pub struct Driver<B: ContainsKad, R: Runtime> {
+    swarm: Swarm<B>,
+    runtime: R,
+    tracker: QueryTracker,
+    calls: FxHashMap<RequestId, LiveCall>,
+    /// Standing orders: queries to finish after every poll of the swarm that had nothing more. At most as many as
+    /// there are slots.
+    finishing: Vec<QueryId>,
+    messages: Pin<Box<Inbox<Message>>>,
+    cancels: Pin<Box<Inbox<RequestId>>>,
+    closures: Pin<Box<Inbox<Closure<B>>>>,
+    timer: Pin<Box<R::Timer>>,
+    /// When the timer wakes us; `None` if it has elapsed or was never set.
+    armed: Option<Instant>,
+    shutdown_waiters: Vec<oneshot::Sender<()>>,
+}
+
+struct LiveCall {
+    reply: Reply,
+    span: tracing::Span,
+}
+
+type Closure<B> = Box<dyn FnOnce(&mut Swarm<B>) + Send>;
+
+impl<B: ContainsKad, R: Runtime> Driver<B, R> {
+    /// Takes a swarm in. The client and the handle talk to this driver, whoever polls it.
+    pub fn new(swarm: Swarm<B>, runtime: R, config: DriverConfig) -> (Client, SwarmHandle<B>, Self) {
+        let (client, channels) = Client::new(*swarm.local_peer_id(), &config);
+        let (closures, receive_closures) = async_channel::bounded(config.command_capacity.max(1));
+        let timer = Box::pin(runtime.timer(runtime.now()));
+        let driver = Self {
+            tracker: QueryTracker::new(*swarm.local_peer_id(), config.tracker),
+            swarm,
+            runtime,
+            calls: FxHashMap::default(),
+            finishing: Vec::new(),
+            messages: Inbox::new(channels.messages),
+            cancels: Inbox::new(channels.cancels),
+            closures: Inbox::new(receive_closures),
+            timer,
+            armed: None,
+            shutdown_waiters: Vec::new(),
+        };
+        (client, SwarmHandle { closures }, driver)
+    }
+
+    /// The swarm. The driver polls it again before it sleeps only if it is itself polled afterwards, which a loop
+    /// over its events does.
+    pub fn swarm_mut(&mut self) -> &mut Swarm<B> {
+        &mut self.swarm
+    }
+
+    /// The swarm.
+    pub fn swarm(&self) -> &Swarm<B> {
+        &self.swarm
+    }
+
+    /// The state machine that decides, to look at.
+    pub fn tracker(&self) -> &QueryTracker {
+        &self.tracker
+    }
+
+    /// Whether a shutdown was asked for and every call has ended. Events of the swarm still come.
+    pub fn is_shut_down(&self) -> bool {
+        self.tracker.is_shut_down()
+    }
+
+    /// Gives the swarm back. Pending and later calls end with [`RequestError::Shutdown`](crate::RequestError).
+    pub fn into_swarm(self) -> Swarm<B> {
+        self.swarm
+    }
+
+    // ---- the steps of the loop; each says whether there is reason to go round again
+
+    /// Carries out what the tracker wants done.
+    fn act(&mut self) {
+        while let Some(action) = self.tracker.poll_action() {
+            match action {
+                Action::Start { step, request, query } => {
+                    let _span = self.calls.get(&request).map(|call| call.span.enter());
+                    tracing::trace!(query = query.kind().name(), "starting a query");
+                    let result = start(&mut self.swarm, query);
+                    self.tracker.handle_started(step, result, self.runtime.now());
+                }
+                Action::Finish(id) => {
+                    // At once, because a busy swarm may be long in coming to the point where orders are repeated.
+                    if let Some(mut query) = self.swarm.behaviour_mut().kad().query_mut(&id) {
+                        query.finish();
+                    }
+                    self.finishing.push(id);
+                }
+                Action::Forget(id) => {
+                    tracing::warn!(query = ?id, "a finished query never ended; its slot is taken back");
+                    self.finishing.retain(|finishing| *finishing != id);
+                }
+                Action::StoreLocal { request, record } => {
+                    let store = self.swarm.behaviour_mut().kad().store_mut();
+                    let result = store.put(Arc::unwrap_or_clone(record));
+                    self.tracker.handle_stored(request, result, self.runtime.now());
+                }
+                Action::StopProviding { key } => self.swarm.behaviour_mut().kad().stop_providing(&key),
+                Action::Item { request, item } => {
+                    if let Some(call) = self.calls.get(&request) {
+                        call.reply.push(item);
+                    }
+                }
+                Action::Outcome { request, outcome } => {
+                    if let Some(call) = self.calls.remove(&request) {
+                        end(call, outcome);
+                    }
+                }
+            }
+        }
+        if self.tracker.is_shut_down() {
+            for waiter in self.shutdown_waiters.drain(..) {
+                // Whoever asked may have gone.
+                let _gone = waiter.send(());
+            }
+        }
+    }
+
+    /// The clock decides what is due; the timer only wakes.
+    fn keep_time(&mut self) {
+        if let Some(due) = self.tracker.poll_timeout() {
+            let now = self.runtime.now();
+            if due <= now {
+                self.tracker.handle_timeout(now);
+                self.act();
+            }
+        }
+    }
+
+    /// Takes what callers have sent, cancels first.
+    fn receive(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut received = false;
+        for _ in 0..MESSAGES_PER_TURN {
+            let Poll::Ready(id) = self.cancels.as_mut().poll_receive(cx) else { break };
+            received = true;
+            // The caller is gone, and its reply with it: the outcome is for nobody.
+            let _never_fails = self.tracker.handle_command(Command::Cancel { id }, self.runtime.now());
+        }
+        for _ in 0..MESSAGES_PER_TURN {
+            let Poll::Ready(message) = self.messages.as_mut().poll_receive(cx) else { break };
+            received = true;
+            self.take(message);
+        }
+        for _ in 0..MESSAGES_PER_TURN {
+            let Poll::Ready(closure) = self.closures.as_mut().poll_receive(cx) else { break };
+            received = true;
+            closure(&mut self.swarm);
+        }
+        if received {
+            self.act();
+        }
+        received
+    }
+
+    /// Takes one event of the swarm: ours are consumed, all others yielded.
+    fn poll_swarm(&mut self, cx: &mut Context<'_>) -> Poll<Option<SwarmEvent<B::ToSwarm>>> {
+        let event = match Pin::new(&mut self.swarm).poll_next(cx) {
+            Poll::Ready(Some(event)) => event,
+            // A swarm's stream does not end.
+            Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+        };
+        let event = match event {
+            SwarmEvent::Behaviour(event) => event,
+            event => return Poll::Ready(Some(event)),
+        };
+        match B::try_into_kad(event) {
+            Ok(kad::Event::OutboundQueryProgressed { id, result, stats, step }) if self.tracker.owns(&id) => {
+                let last = step.last;
+                if last {
+                    self.finishing.retain(|finishing| *finishing != id);
+                }
+                let event = QueryEvent { id, result, progress: Progress::from(&stats), last };
+                self.tracker.handle_event(event, self.runtime.now());
+                self.act();
+                Poll::Ready(None)
+            }
+            Ok(event) => Poll::Ready(Some(SwarmEvent::Behaviour(B::from_kad(event)))),
+            Err(event) => Poll::Ready(Some(SwarmEvent::Behaviour(event))),
+        }
+    }
+
+    /// Repeats the standing orders. A query that kad still runs has moved to its next phase without an event, and
+    /// the swarm must be polled again; one that is finished is not seen by `query_mut`, so this comes to an end.
+    fn repeat_finishes(&mut self) -> bool {
+        let mut finished = false;
+        if !self.finishing.is_empty() {
+            let kad = self.swarm.behaviour_mut().kad();
+            for id in &self.finishing {
+                if let Some(mut query) = kad.query_mut(id) {
+                    query.finish();
+                    finished = true;
+                }
+            }
+        }
+        finished
+    }
+
+    /// Sees to it that the timer wakes us at the tracker's next deadline, or not at all if there is none.
+    ///
+    /// Deadlines mostly move later, as calls are answered before theirs: the timer is then left as it is, and set
+    /// again when it has elapsed, instead of at every call.
+    fn arm(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(due) = self.tracker.poll_timeout() else {
+            if self.armed.take().is_some() {
+                self.timer.as_mut().reset(self.runtime.now() + NEVER);
+            }
+            return false;
+        };
+        if self.armed.is_none_or(|armed| due < armed) {
+            self.timer.as_mut().reset(due);
+            self.armed = Some(due);
+        }
+        let elapsed = self.timer.as_mut().poll_elapsed(cx).is_ready();
+        if elapsed {
+            self.armed = None;
+        }
+        elapsed
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Request { request, reply } => self.accept(request, reply),
+            Message::StopProviding { key, reply } => {
+                self.swarm.behaviour_mut().kad().stop_providing(&key);
+                let _gone = reply.send(());
+            }
+            Message::RemoveRecord { key, reply } => {
+                let _gone = reply.send(self.remove_record(&key));
+            }
+            Message::Snapshot { reply } => {
+                let _gone = reply.send((self.tracker.snapshot(self.runtime.now()), self.tracker.stats()));
+            }
+            Message::Shutdown { drain, reply } => {
+                self.shutdown_waiters.push(reply);
+                let _never_fails = self.tracker.handle_command(Command::Shutdown { drain }, self.runtime.now());
+            }
+        }
+    }
+
+    fn accept(&mut self, request: Request, reply: Reply) {
+        if reply.is_abandoned() {
+            // Dropped on its way here. Its cancel came by the faster way and found nothing.
+            return;
+        }
+        let Request { id, operation, options: _ } = &request;
+        let (id, kind) = (*id, operation.kind());
+        let span = span(id, operation);
+        match self.tracker.handle_command(Command::Request(request), self.runtime.now()) {
+            Ok(()) => {
+                // The actions that this has caused are carried out later, so none of them is missed.
+                self.calls.insert(id, LiveCall { reply, span });
+            }
+            Err(CommandError(error)) => end(LiveCall { reply, span }, Outcome::failed(kind, error)),
+        }
+    }
+
+    fn remove_record(&mut self, key: &RecordKey) -> Result<(), RemoveRecordError> {
+        let local_peer = *self.swarm.local_peer_id();
+        let kad = self.swarm.behaviour_mut().kad();
+        let publisher = match kad.store_mut().get(key) {
+            Some(record) => record.publisher,
+            None => return Err(RemoveRecordError::NotFound),
+        };
+        if publisher != Some(local_peer) {
+            return Err(RemoveRecordError::NotPublisher { publisher });
+        }
+        kad.remove_record(key);
+        Ok(())
+    }
+}
+
+impl<B: ContainsKad, R: Runtime> Stream for Driver<B, R> {
+    type Item = SwarmEvent<B::ToSwarm>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        for _ in 0..TURNS_PER_WAKE {
+            this.act();
+            this.keep_time();
+            let received = this.receive(cx);
+            match this.poll_swarm(cx) {
+                Poll::Ready(Some(event)) => return Poll::Ready(Some(event)),
+                Poll::Ready(None) => continue,
+                Poll::Pending => {}
+            }
+            // The swarm is idle. Whatever touches kad from here on sends us round again, to poll it once more.
+            if this.repeat_finishes() || received || this.arm(cx) {
+                continue;
+            }
+            // The swarm, the three inboxes and the timer (if anything is due) have registered our waker.
+            return Poll::Pending;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<B: ContainsKad, R: Runtime> FusedStream for Driver<B, R> {
+    fn is_terminated(&self) -> bool {
+        false
+    }
+}
+
+impl<B: ContainsKad, R: Runtime> fmt::Debug for Driver<B, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("local_peer", self.swarm.local_peer_id())
+            .field("calls", &self.calls.len())
+            .field("finishing", &self.finishing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts a query as it was ordered. Nothing is decided here.
+fn start<B: ContainsKad>(swarm: &mut Swarm<B>, query: Query) -> Result<Started, StartError> {
+    let local_peer: PeerId = *swarm.local_peer_id();
+    let kad = swarm.behaviour_mut().kad();
+    let mut had_provider = false;
+    let id = match query {
+        Query::GetRecord { key } => kad.get_record(key),
+        Query::PutRecordTo { record, peers } => {
+            kad.put_record_to(Arc::unwrap_or_clone(record), peers.iter().copied(), Quorum::All)
+        }
+        Query::GetProviders { key } => kad.get_providers(key),
+        Query::StartProviding { key } => {
+            had_provider = kad.store_mut().providers(&key).iter().any(|entry| entry.provider == local_peer);
+            kad.start_providing(key)?
+        }
+        Query::GetClosestPeers { target } => kad.get_closest_peers(target.to_vec()),
+        Query::Bootstrap => match kad.bootstrap() {
+            Ok(id) => id,
+            Err(kad::NoKnownPeers()) => return Err(StartError::NoKnownPeers),
+        },
+    };
+    Ok(Started { id, had_provider })
+}
+
+fn span(id: RequestId, operation: &Operation) -> tracing::Span {
+    tracing::debug_span!(
+        "kad_request",
+        request = id.0,
+        kind = operation.kind().name(),
+        key = %operation.key().escape_ascii(),
+    )
+}
+
+fn end(call: LiveCall, outcome: Outcome) {
+    let LiveCall { reply, span } = call;
+    span.in_scope(|| match outcome.error() {
+        None => tracing::debug!("answered"),
+        Some(error) => tracing::debug!(error, "failed"),
+    });
+    reply.end(outcome);
+}
+
+/// Runs closures on a driver's swarm, from any task or thread. Cheap to clone.
+pub struct SwarmHandle<B: ContainsKad> {
+    closures: Sender<Closure<B>>,
+}
+
+impl<B: ContainsKad> SwarmHandle<B> {
+    /// Runs a closure inside the driver's loop and returns what it returns. The closure should be short: nothing else
+    /// runs meanwhile.
+    ///
+    /// It runs even if the future is dropped once it was sent.
+    ///
+    /// # Errors
+    ///
+    /// If the driver is gone, before or while the closure waited.
+    pub async fn with<T, F>(&self, f: F) -> Result<T, DriverGone>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Swarm<B>) -> T + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let closure: Closure<B> = Box::new(move |swarm| {
+            let _gone = reply.send(f(swarm));
+        });
+        self.closures.send(closure).await.map_err(|_| DriverGone)?;
+        answer.await.map_err(|_| DriverGone)
+    }
+}
+
+impl<B: ContainsKad> Clone for SwarmHandle<B> {
+    fn clone(&self) -> Self {
+        Self { closures: self.closures.clone() }
+    }
+}
+
+impl<B: ContainsKad> fmt::Debug for SwarmHandle<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SwarmHandle").finish_non_exhaustive()
+    }
+}
