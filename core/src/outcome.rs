@@ -238,7 +238,8 @@ pub enum PutRecordError {
         /// How many would have to acknowledge the record.
         needed: NonZeroUsize,
     },
-    /// The deadline came first. kad names the peers that acknowledged only at the end, so `sent_to` may hold it.
+    /// The deadline came first. kad names the peers that acknowledged only at the end, so `sent_to` may hold it; and
+    /// where the quorum was reached in the very moment of the deadline, the local store may as well.
     #[error("the deadline passed, with the record sent to {} peers", sent_to.len())]
     Timeout {
         /// The peers that the record was being sent to; empty if the lookup had not ended.

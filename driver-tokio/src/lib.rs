@@ -1,5 +1,7 @@
 //! Kadence on tokio.
 
+#[cfg(feature = "node")]
+mod node;
 mod runtime;
 
 use kadence::{
@@ -7,6 +9,8 @@ use kadence::{
     libp2p::{Swarm, swarm::SwarmEvent},
 };
 
+#[cfg(feature = "node")]
+pub use self::node::{node, node_with, transport};
 pub use self::runtime::{TokioRuntime, TokioTimer};
 pub use kadence;
 

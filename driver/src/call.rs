@@ -297,17 +297,19 @@ enum State {
     Over,
 }
 
-/// The receiving end of a call, which cancels the request if it is dropped before the end.
+/// The receiving end of a call, which cancels the request if it is dropped between its sending and its end.
 struct Answer {
     client: Client,
     id: RequestId,
     letters: mailbox::Receiver<Item, Outcome>,
-    over: bool,
+    /// Whether the driver has, or will have, the request. A call that still waits for room in the channel is only
+    /// dropped: the cancels are then bounded by the calls that were sent.
+    live: bool,
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if !self.over {
+        if self.live {
             self.client.cancel(self.id);
         }
     }
@@ -322,8 +324,11 @@ impl<K: Kind> Stream for CallStream<K> {
                 State::Unsent { client, operation, options, buffer } => {
                     self.state = send(client, operation, options, buffer);
                 }
-                State::Sending { mut sending, answer } => match sending.poll_unpin(cx) {
-                    Poll::Ready(Ok(())) => self.state = State::Waiting { answer },
+                State::Sending { mut sending, mut answer } => match sending.poll_unpin(cx) {
+                    Poll::Ready(Ok(())) => {
+                        answer.live = true;
+                        self.state = State::Waiting { answer };
+                    }
                     // The reply was dropped with the message, so the letters say the same.
                     Poll::Ready(Err(DriverGone)) => self.state = State::Waiting { answer },
                     Poll::Pending => {
@@ -351,7 +356,7 @@ impl<K: Kind> Stream for CallStream<K> {
                         Letter::End(outcome) => K::result(outcome),
                         Letter::Gone => None,
                     };
-                    answer.over = true;
+                    answer.live = false;
                     let result = result.unwrap_or_else(|| Err(RequestError::Shutdown.into()));
                     return Poll::Ready(Some(Update::End(result)));
                 }
@@ -389,9 +394,12 @@ fn send(client: Client, operation: Operation, options: RequestOptions, buffer: u
     let id = client.next_id();
     let (reply, letters) = mailbox(if options.streaming { buffer } else { 0 });
     let message = Message::Request { request: Request { id, operation, options }, reply };
-    let answer = Answer { client: client.clone(), id, letters, over: false };
+    let mut answer = Answer { client: client.clone(), id, letters, live: false };
     match client.try_send(message) {
-        Ok(()) => State::Waiting { answer },
+        Ok(()) => {
+            answer.live = true;
+            State::Waiting { answer }
+        }
         Err(TrySendError::Full(message)) => State::Sending { sending: client.send(message).boxed(), answer },
         // The reply is dropped with the message: the letters say that the driver is gone.
         Err(TrySendError::Closed(_message)) => State::Waiting { answer },

@@ -33,7 +33,8 @@ mod driver;
 mod inbox;
 mod mailbox;
 
-// pub mod node;
+#[cfg(feature = "node")]
+pub mod node;
 mod runtime;
 mod task;
 

@@ -1,0 +1,169 @@
+use std::{num::NonZeroU32, time::Duration};
+
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol,
+    identity::PublicKey,
+    kad::{self, Mode, store::MemoryStore, store::MemoryStoreConfig},
+    multiaddr::Protocol,
+};
+
+use super::{Identity, NodeError};
+use crate::DriverConfig;
+
+/// The protocol name of a network that has chosen none: not the public IPFS network's.
+pub const DEFAULT_PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/kad/1.0.0");
+
+/// Everything about a [`Node`](super::Node). The defaults are for a private network.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use kadence::node::{Identity, NodeConfig};
+///
+/// let config = NodeConfig {
+///     identity: Identity::File("node.key".into()),
+///     listen: vec!["/ip4/0.0.0.0/tcp/4001".parse()?],
+///     bootstrap_peers: vec!["/dns4/seed.example/tcp/4001/p2p/12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR".parse()?],
+///     ..NodeConfig::default()
+/// };
+/// # drop(config);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The key pair that makes the peer id. Default: a new one at every start.
+    pub identity: Identity,
+    /// Where to listen. Default: nowhere, which is enough for a client.
+    pub listen: Vec<Multiaddr>,
+    /// Peers through which the network is joined, each with its id: `/ip4/…/tcp/…/p2p/12D3Koo…`. They are dialled at
+    /// the start, and again whenever no peer is connected.
+    pub bootstrap_peers: Vec<Multiaddr>,
+    /// The name of the kad protocol. Only nodes with the same name form a network. Default: [`DEFAULT_PROTOCOL`].
+    pub protocol: StreamProtocol,
+    /// Whether the node serves others (`Server`, the default), only asks (`Client`), or decides by whether it has a
+    /// confirmed external address (`None`), which a node on a private network never has.
+    pub mode: Option<Mode>,
+    /// The largest kad message, in bytes; the same on all nodes of a network, because only the receiver checks it.
+    /// Default: 128 KiB.
+    pub max_packet_len: usize,
+    /// The longest value of a record, in bytes, put or stored for others. Default: 64 KiB.
+    pub max_value_len: usize,
+    /// How many records the node stores, for itself and others. Default: 1,024, which is 64 MiB of the longest values.
+    pub max_records: usize,
+    /// How many keys the node keeps providers of, its own and those of others. Default: 16,384, a few megabytes; kad's
+    /// own default of 1,024 can be filled by one peer, after which `start_providing` fails.
+    pub max_provided_keys: usize,
+    /// How often kad refreshes its routing table by itself. Default: 5 minutes.
+    pub bootstrap_interval: Option<Duration>,
+    /// How long a connection without traffic is kept. Default: 60 s; libp2p's own default of 10 s makes most lookups
+    /// dial first.
+    pub idle_connection_timeout: Duration,
+    /// The most connections, in and out, at once. Default: 512; with what a connection buffers, some 100 MiB at worst.
+    pub max_connections: u32,
+    /// The most connections with one peer at once. Default: 4, for simultaneous dials over two transports.
+    pub max_connections_per_peer: NonZeroU32,
+    /// What the node calls itself to others.
+    pub agent_version: String,
+    /// The driver's channels and the tracker's limits. The tracker's packet and value limits are set from the ones
+    /// above.
+    pub driver: DriverConfig,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            identity: Identity::Ephemeral,
+            listen: Vec::new(),
+            bootstrap_peers: Vec::new(),
+            protocol: DEFAULT_PROTOCOL,
+            mode: Some(Mode::Server),
+            max_packet_len: 128 * 1024,
+            max_value_len: 64 * 1024,
+            max_records: 1024,
+            max_provided_keys: 16 * 1024,
+            bootstrap_interval: Some(Duration::from_secs(5 * 60)),
+            idle_connection_timeout: Duration::from_secs(60),
+            max_connections: 512,
+            max_connections_per_peer: NonZeroU32::MIN.saturating_add(3),
+            agent_version: concat!("kadence/", env!("CARGO_PKG_VERSION")).to_owned(),
+            driver: DriverConfig::default(),
+        }
+    }
+}
+
+impl NodeConfig {
+    pub(super) fn kad(&self, local_peer: PeerId) -> kad::Behaviour<MemoryStore> {
+        let store = MemoryStoreConfig {
+            max_records: self.max_records,
+            max_value_bytes: self.max_value_len,
+            max_provided_keys: self.max_provided_keys,
+            ..MemoryStoreConfig::default()
+        };
+        let mut config = kad::Config::new(self.protocol.clone());
+        config
+            .set_max_packet_size(self.max_packet_len)
+            .set_periodic_bootstrap_interval(self.bootstrap_interval)
+            // The default of 1 names a single peer that had no copy, too few to bring the others up to date.
+            .set_caching(kad::Caching::Enabled { max_peers: 20 });
+        let mut kad = kad::Behaviour::with_config(local_peer, MemoryStore::with_config(local_peer, store), config);
+        kad.set_mode(self.mode);
+        kad
+    }
+
+    pub(super) fn identify(&self, key: PublicKey) -> libp2p::identify::Config {
+        libp2p::identify::Config::new("/kadence/1.0.0".to_owned(), key)
+            .with_agent_version(self.agent_version.clone())
+            .with_push_listen_addr_updates(true)
+    }
+
+    pub(super) fn limits(&self) -> libp2p::connection_limits::ConnectionLimits {
+        libp2p::connection_limits::ConnectionLimits::default()
+            // As many half-open ones as established ones would be a second way to exhaust the node.
+            .with_max_pending_incoming(Some(self.max_connections / 4 + 1))
+            .with_max_established(Some(self.max_connections))
+            .with_max_established_per_peer(Some(self.max_connections_per_peer.get()))
+    }
+
+    pub(super) fn driver(&self) -> DriverConfig {
+        let mut driver = self.driver.clone();
+        driver.tracker.max_packet_len = self.max_packet_len;
+        driver.tracker.max_value_len = self.max_value_len;
+        driver
+    }
+}
+
+/// A peer and where it listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KnownPeer {
+    pub(super) id: PeerId,
+    /// Without the id at its end.
+    pub(super) address: Multiaddr,
+}
+
+impl KnownPeer {
+    pub(super) fn parse(address: &Multiaddr, local_peer: PeerId) -> Result<Self, NodeError> {
+        let mut without_id = address.clone();
+        match without_id.pop() {
+            Some(Protocol::P2p(id)) if id == local_peer => Err(NodeError::OwnAddress { address: address.clone() }),
+            Some(Protocol::P2p(id)) if !without_id.is_empty() => Ok(Self { id, address: without_id }),
+            _ => Err(NodeError::NoPeerId { address: address.clone() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_peer_id_is_refused_by_name() {
+        let local = PeerId::random();
+        let peer = PeerId::random();
+        let parse = |text: &str| KnownPeer::parse(&text.parse().unwrap(), local);
+        assert!(matches!(parse("/ip4/127.0.0.1/tcp/1"), Err(NodeError::NoPeerId { .. })));
+        assert!(matches!(parse(&format!("/p2p/{peer}")), Err(NodeError::NoPeerId { .. })));
+        assert!(matches!(parse(&format!("/ip4/127.0.0.1/tcp/1/p2p/{local}")), Err(NodeError::OwnAddress { .. })));
+        let known = parse(&format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}")).unwrap();
+        assert_eq!(known, KnownPeer { id: peer, address: "/ip4/127.0.0.1/tcp/1".parse().unwrap() });
+    }
+}

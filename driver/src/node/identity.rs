@@ -1,0 +1,147 @@
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use libp2p::identity::Keypair;
+
+use super::NodeError;
+
+/// Where a node's key pair, and with it its peer id, comes from.
+#[derive(Clone)]
+pub enum Identity {
+    /// A new one at every start.
+    Ephemeral,
+    /// This one.
+    Keypair(Keypair),
+    /// The one in this file, in libp2p's protobuf encoding. If there is no file, it is made, with a new key pair and
+    /// readable by its owner only.
+    File(PathBuf),
+}
+
+impl Identity {
+    /// # Errors
+    ///
+    /// If the file can be neither read nor made, or holds something else.
+    pub(super) fn load(&self) -> Result<Keypair, NodeError> {
+        match self {
+            Self::Ephemeral => Ok(Keypair::generate_ed25519()),
+            Self::Keypair(keypair) => Ok(keypair.clone()),
+            Self::File(path) => load_or_create(path).map_err(|error| NodeError::Identity { path: path.clone(), error }),
+        }
+    }
+}
+
+fn load_or_create(path: &Path) -> io::Result<Keypair> {
+    match fs::read(path) {
+        Ok(bytes) => {
+            warn_if_readable_by_others(path);
+            Keypair::from_protobuf_encoding(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// The file appears under its name only when it is whole, so that a crash leaves no half a key.
+fn create(path: &Path) -> io::Result<Keypair> {
+    let keypair = Keypair::generate_ed25519();
+    let bytes = keypair.to_protobuf_encoding().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}.new", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
+    let written = write_private(&unfinished, &bytes).and_then(|()| fs::rename(&unfinished, path));
+    if written.is_err() {
+        // The first error is the one to report.
+        let _left = fs::remove_file(&unfinished);
+    }
+    written.map(|()| keypair)
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn warn_if_readable_by_others(path: &Path) {
+    #[cfg(unix)]
+    if let Ok(metadata) = fs::metadata(path)
+        && std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
+    {
+        tracing::warn!(path = %path.display(), "others can read this private key; `chmod 600` it");
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
+/// Without the key.
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ephemeral => f.write_str("Ephemeral"),
+            Self::Keypair(keypair) => f.debug_tuple("Keypair").field(&keypair.public().to_peer_id()).finish(),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("kadence-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _left = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_is_made_once_for_its_owner_only_and_gives_the_same_peer_again() {
+        let folder = Folder::new("identity");
+        let path = folder.0.join("deeper").join("node.key");
+        let identity = Identity::File(path.clone());
+        let first = identity.load().unwrap().public();
+        assert_eq!(identity.load().unwrap().public(), first);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no unfinished file is left");
+        #[cfg(unix)]
+        {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_and_is_left_alone() {
+        let folder = Folder::new("damaged");
+        let path = folder.0.join("node.key");
+        fs::write(&path, b"no key").unwrap();
+        assert!(matches!(Identity::File(path.clone()).load(), Err(NodeError::Identity { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"no key");
+    }
+
+    #[test]
+    fn a_key_is_not_printed() {
+        let keypair = Keypair::generate_ed25519();
+        let printed = format!("{:?}", Identity::Keypair(keypair.clone()));
+        assert_eq!(printed, format!("Keypair({:?})", keypair.public().to_peer_id()));
+    }
+}

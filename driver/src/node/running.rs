@@ -1,0 +1,218 @@
+//! The loop of a node: a driver, the wiring from identify into the routing table, and dialling again.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, channel::oneshot};
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm,
+    core::transport::ListenerId,
+    identify,
+    swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
+};
+
+use super::{NodeBehaviour, NodeBehaviourEvent, NodeEvent, config::KnownPeer};
+use crate::{Driver, Runtime, Timer, mailbox};
+
+/// How many of a peer's addresses go into the routing table. A peer can claim as many as fit its message, and each is
+/// dialled in vain if it is false.
+const MAX_ADDRESSES_PER_PEER: usize = 16;
+
+/// How long to wait before the bootstrap peers are dialled again when nobody is connected: this at first, then twice
+/// as long each time.
+const REDIAL_MIN: Duration = Duration::from_secs(2);
+/// The longest of these waits: a network that comes back is found within a minute.
+const REDIAL_MAX: Duration = Duration::from_secs(60);
+
+/// How many events one wake-up may handle before other tasks of the runtime get their turn.
+const EVENTS_PER_WAKE: usize = 100;
+
+/// What a node's task shares with its handle.
+#[derive(Debug, Default)]
+pub(super) struct Status {
+    listen_addrs: Mutex<BTreeSet<Multiaddr>>,
+    last_dial_error: Mutex<Option<String>>,
+}
+
+impl Status {
+    pub(super) fn listen_addrs(&self) -> Vec<Multiaddr> {
+        self.listen_addrs.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    pub(super) fn last_dial_error(&self) -> Option<String> {
+        self.last_dial_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn update_listen_addrs(&self, update: impl FnOnce(&mut BTreeSet<Multiaddr>)) {
+        update(&mut self.listen_addrs.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn dial_failed(&self, error: &dyn std::error::Error) {
+        *self.last_dial_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    }
+}
+
+pub(super) struct Running<X: NetworkBehaviour, R: Runtime> {
+    pub(super) driver: Driver<NodeBehaviour<X>, R>,
+    pub(super) runtime: R,
+    pub(super) events: mailbox::Sender<NodeEvent<X>, ()>,
+    pub(super) status: Arc<Status>,
+    pub(super) protocol: StreamProtocol,
+    pub(super) bootstrap_peers: Vec<KnownPeer>,
+    /// Told at the first peer that speaks our protocol.
+    pub(super) first_peer: Option<oneshot::Sender<()>>,
+    /// Told when every listener has an address or has failed.
+    pub(super) listening: Option<oneshot::Sender<()>>,
+    pub(super) listeners: HashSet<ListenerId>,
+    pub(super) redial: Redial<R>,
+}
+
+impl<X, R> Running<X, R>
+where
+    X: NetworkBehaviour,
+    R: Runtime,
+{
+    /// Ready when the node has shut down.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.report_listening();
+        for _ in 0..EVENTS_PER_WAKE {
+            match self.driver.poll_next_unpin(cx) {
+                Poll::Ready(Some(event)) => {
+                    self.handle(&event);
+                    self.events.push(event);
+                    continue;
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending if self.driver.is_shut_down() => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+            if self.redial.poll(cx, &self.runtime) {
+                self.dial_bootstrap_peers();
+                continue;
+            }
+            return Poll::Pending;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn handle(&mut self, event: &NodeEvent<X>) {
+        match event {
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                info,
+                connection_id: _,
+            })) => self.identified(*peer_id, info),
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                self.status.update_listen_addrs(|addrs| {
+                    addrs.insert(address.clone());
+                });
+                self.listeners.remove(listener_id);
+                self.report_listening();
+            }
+            SwarmEvent::ExpiredListenAddr { listener_id: _, address } => self.status.update_listen_addrs(|addrs| {
+                addrs.remove(address);
+            }),
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason: _ } => {
+                self.status.update_listen_addrs(|addrs| addrs.retain(|address| !addresses.contains(address)));
+                self.listeners.remove(listener_id);
+                self.report_listening();
+            }
+            SwarmEvent::ConnectionEstablished { .. } => self.redial.stop(),
+            SwarmEvent::ConnectionClosed { num_established: 0, .. } => self.check_alone(),
+            SwarmEvent::OutgoingConnectionError { error, .. } => {
+                self.status.dial_failed(error);
+                self.check_alone();
+            }
+            _ => {}
+        }
+    }
+
+    /// A peer has said what it speaks and where it listens. kad learns of peers only by this.
+    fn identified(&mut self, peer: PeerId, info: &identify::Info) {
+        if !info.protocols.contains(&self.protocol) {
+            return;
+        }
+        let kad = &mut self.driver.swarm_mut().behaviour_mut().kad;
+        for address in info.listen_addrs.iter().take(MAX_ADDRESSES_PER_PEER) {
+            kad.add_address(&peer, address.clone());
+        }
+        if let Some(first_peer) = self.first_peer.take() {
+            // Nobody may be waiting for it.
+            let _gone = first_peer.send(());
+        }
+    }
+
+    /// With bootstrap peers to turn to and nobody connected, dial them again in a while.
+    fn check_alone(&mut self) {
+        if !self.bootstrap_peers.is_empty() && self.driver.swarm().network_info().num_peers() == 0 {
+            self.redial.start(&self.runtime);
+        }
+    }
+
+    fn dial_bootstrap_peers(&mut self) {
+        for peer in &self.bootstrap_peers {
+            dial(self.driver.swarm_mut(), peer);
+        }
+    }
+
+    fn report_listening(&mut self) {
+        if self.listeners.is_empty()
+            && let Some(listening) = self.listening.take()
+        {
+            let _gone = listening.send(());
+        }
+    }
+}
+
+/// Makes a peer known to kad and dials it. A dial that cannot begin (it is under way, or the peer is connected) is
+/// what was wanted.
+pub(super) fn dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<X>>, peer: &KnownPeer) {
+    swarm.behaviour_mut().kad.add_address(&peer.id, peer.address.clone());
+    let dial = DialOpts::peer_id(peer.id).addresses(vec![peer.address.clone()]).build();
+    if let Err(error) = swarm.dial(dial) {
+        tracing::debug!(peer = %peer.id, %error, "not dialled");
+    }
+}
+
+/// A timer with a growing span, that runs only while it is needed.
+pub(super) struct Redial<R: Runtime> {
+    timer: Pin<Box<R::Timer>>,
+    due: Option<Instant>,
+    wait: Duration,
+}
+
+impl<R: Runtime> Redial<R> {
+    pub(super) fn new(runtime: &R) -> Self {
+        Self { timer: Box::pin(runtime.timer(runtime.now())), due: None, wait: REDIAL_MIN }
+    }
+
+    fn start(&mut self, runtime: &R) {
+        if self.due.is_none() {
+            let due = runtime.now() + self.wait;
+            self.timer.as_mut().reset(due);
+            self.due = Some(due);
+            self.wait = (self.wait * 2).min(REDIAL_MAX);
+        }
+    }
+
+    fn stop(&mut self) {
+        self.due = None;
+        self.wait = REDIAL_MIN;
+    }
+
+    /// Whether it is time.
+    fn poll(&mut self, cx: &mut Context<'_>, runtime: &R) -> bool {
+        let Some(due) = self.due else { return false };
+        if self.timer.as_mut().poll_elapsed(cx).is_pending() && runtime.now() < due {
+            return false;
+        }
+        self.due = None;
+        true
+    }
+}
