@@ -1,0 +1,225 @@
+//! An announcement writes to the local store before it knows whether anybody hears it: one that fails takes back what
+//! it added, and nothing else.
+
+use kadence_core::StartError;
+
+use crate::support::*;
+
+/// Two announcements of `k` that run: the second finds the entry of the first.
+fn two() -> (Harness, u32, u32) {
+    let mut h = Harness::default();
+    h.request(1, provide("k"));
+    let first = h.start();
+    h.request(2, provide("k"));
+    let second = h.start_with(true);
+    (h, first, second)
+}
+
+#[test]
+fn an_announcement_that_somebody_heard_stays() {
+    let mut h = Harness::default();
+    h.request(1, provide("k"));
+    let id = h.start();
+    h.ev(id, provide_ok(), true);
+    assert_eq!(h.ending(1), "Ok");
+    assert!(h.stopped.is_empty());
+    h.assert_empty();
+}
+
+/// What goes wrong with the announcement whose query this is.
+type Failure = fn(&mut Harness, u32);
+
+/// Every way to fail once kad has written the entry: (how it fails, the ending).
+const FAILURES: [(Failure, &str); 6] = [
+    (|h, id| h.ev(id, provide_timeout(), true), "Timeout"),
+    (|h, id| h.ev_with(id, provide_ok(), all_failed(), true), "NobodyAnswered"),
+    (|h, id| h.ev_with(id, provide_ok(), nobody(), true), "NoKnownPeers"),
+    (|h, _| h.tick(secs(30)), "Timeout"),
+    (|h, _| h.cancel(1), "Cancelled"),
+    (|h, _| h.shut_down(false), "Shutdown"),
+];
+
+#[test]
+fn an_announcement_that_failed_is_taken_back() {
+    for (fail, ending) in FAILURES {
+        let mut h = Harness::default();
+        h.request(1, provide("k"));
+        let id = h.start();
+        fail(&mut h, id);
+        assert_eq!(h.ending(1), ending);
+        assert_eq!(h.stopped, [key("k")], "{ending}");
+        h.let_time_pass();
+        assert_eq!(h.stopped.len(), 1, "{ending}: once");
+        h.assert_empty();
+    }
+}
+
+#[test]
+fn an_entry_that_was_there_before_is_not_taken_away() {
+    for (fail, ending) in FAILURES {
+        let mut h = Harness::default();
+        h.request(1, provide("k"));
+        let id = h.start_with(true);
+        fail(&mut h, id);
+        assert_eq!(h.ending(1), ending);
+        h.let_time_pass();
+        assert!(h.stopped.is_empty(), "{ending}");
+    }
+}
+
+/// What was learnt about one announcement is forgotten with it.
+#[test]
+fn the_next_announcement_of_the_key_is_judged_afresh() {
+    let mut h = Harness::default();
+    for (request, had_provider, stopped) in [(1, true, 0), (2, false, 1), (3, true, 1), (4, false, 2)] {
+        h.request(request, provide("k"));
+        let id = h.start_with(had_provider);
+        h.ev(id, provide_timeout(), true);
+        assert_eq!(h.stopped.len(), stopped, "#{request}");
+    }
+}
+
+#[test]
+fn nothing_is_taken_back_where_nothing_was_added() {
+    let mut h = Harness::one_slot();
+    h.request(1, provide("refused"));
+    h.refuse(store_error());
+    h.get(2, "busy");
+    h.request(3, provide("queued"));
+    h.cancel(3);
+    h.cancel(2);
+    h.start();
+    h.request_within(4, provide("expired"), secs(1));
+    h.tick(secs(1));
+    assert_eq!(h.ending(4), "ExpiredInQueue");
+    h.let_time_pass();
+    assert!(h.stopped.is_empty(), "{:?}", h.stopped);
+}
+
+#[test]
+fn while_another_announcement_of_the_key_is_alive_the_entry_stays() {
+    // The other one fails too: it goes with the last.
+    let (mut h, _, second) = two();
+    h.cancel(1);
+    assert!(h.stopped.is_empty());
+    h.ev(second, provide_timeout(), true);
+    assert_eq!(h.stopped, [key("k")]);
+
+    // In the other order too.
+    let (mut h, first, _) = two();
+    h.cancel(2);
+    assert!(h.stopped.is_empty());
+    h.ev(first, provide_timeout(), true);
+    assert_eq!(h.stopped, [key("k")]);
+
+    // The other one is heard: it stays.
+    let (mut h, _, second) = two();
+    h.cancel(1);
+    h.ev(second, provide_ok(), true);
+    assert!(h.stopped.is_empty());
+}
+
+#[test]
+fn once_another_announcement_of_the_key_was_heard_the_entry_stays() {
+    let (mut h, first, second) = two();
+    h.ev(first, provide_ok(), true);
+    h.ev(second, provide_timeout(), true);
+    assert!(h.stopped.is_empty());
+    h.assert_empty();
+
+    let (mut h, first, second) = two();
+    h.ev(second, provide_ok(), true);
+    h.ev(first, provide_timeout(), true);
+    assert!(h.stopped.is_empty());
+    h.assert_empty();
+}
+
+#[test]
+fn another_key_is_another_announcement() {
+    let mut h = Harness::default();
+    h.request(1, provide("a"));
+    h.request(2, provide("b"));
+    h.start_all();
+    h.cancel(1);
+    assert_eq!(h.stopped, [key("a")]);
+    let b = h.id_of(2);
+    h.ev(b, provide_ok(), true);
+    assert_eq!(h.stopped, [key("a")]);
+}
+
+/// kad writes the entry when it starts, whoever still wants it.
+#[test]
+fn cancelled_while_starting_it_is_taken_back_once_it_is_there() {
+    for (had_provider, stopped) in [(false, 1), (true, 0)] {
+        let mut h = Harness::default();
+        h.request(1, provide("k"));
+        h.cancel(1);
+        assert!(h.stopped.is_empty());
+        h.start_with(had_provider);
+        assert_eq!(h.stopped.len(), stopped);
+        h.let_time_pass();
+        assert_eq!(h.stopped.len(), stopped);
+        h.assert_empty();
+    }
+    let mut h = Harness::default();
+    h.request(1, provide("k"));
+    h.cancel(1);
+    h.refuse(store_error());
+    assert!(h.stopped.is_empty());
+    h.assert_empty();
+}
+
+#[test]
+fn cancelled_while_starting_beside_another_announcement_nothing_is_taken_back() {
+    let mut h = Harness::default();
+    h.request(1, provide("k"));
+    let first = h.start();
+    h.request(2, provide("k"));
+    h.cancel(2);
+    h.start_with(true);
+    assert!(h.stopped.is_empty());
+    h.ev(first, provide_ok(), true);
+    assert!(h.stopped.is_empty());
+}
+
+/// The actions are carried out in their order. A `Start` that was given out and not answered may come before the
+/// `StopProviding` of another announcement, finds that one's entry, and must not have it taken away afterwards.
+#[test]
+fn an_announcement_that_is_being_started_keeps_the_entry() {
+    let mut h = Harness::slots(3);
+    // Two slots come back at 30 s; at the same time the deadline of #1 is near.
+    h.request_within(1, provide("k"), secs(31));
+    h.get(2, "lost");
+    h.get(3, "lost");
+    h.start_all();
+    h.cancel(2);
+    h.cancel(3);
+    h.request_within(4, closest("other"), secs(60));
+    h.request_within(5, provide("k"), secs(60));
+    h.tick(secs(30));
+    assert_eq!(h.starts.iter().map(|start| start.request.0).collect::<Vec<_>>(), [4, 5]);
+    // Answering the first of the two starts takes until the deadline of #1.
+    h.now = secs(31);
+    h.start();
+    assert_eq!(h.ending(1), "Timeout");
+    // The second start comes before whatever #1's end has ordered: the entry of #1 is still there.
+    let id = h.start_with(true);
+    h.ev(id, provide_ok(), true);
+    assert_eq!(h.ending(5), "Ok");
+    assert!(h.stopped.is_empty(), "the entry of an announcement that was heard was taken back");
+}
+
+/// The same, where kad then refuses the second: nobody is left who wants the entry.
+#[test]
+fn an_announcement_that_is_refused_at_the_start_does_not_keep_the_entry() {
+    let mut h = Harness::default();
+    h.request(1, provide("k"));
+    h.start();
+    h.request(2, provide("k"));
+    h.cancel(1);
+    h.refuse(StartError::NoKnownPeers);
+    assert_eq!(h.stopped, [key("k")]);
+    h.let_time_pass();
+    assert_eq!(h.stopped.len(), 1);
+    h.assert_empty();
+}

@@ -1,0 +1,340 @@
+//! Random schedules, legal and hostile, of everything that can be put in: whatever happens, each accepted request has
+//! one outcome and nothing after it, no slot too many is used, and time alone ends everything.
+//!
+//! The harness checks most of it at each action.
+
+use std::{cell::RefCell, collections::BTreeMap, time::Duration};
+
+use kadence_core::{
+    Operation, OperationKind, Policy, Progress, QueryPhase, RequestOptions, RequestPhase, StartError, StepId,
+    TrackerConfig,
+};
+use libp2p::kad::{QueryResult, Quorum, store};
+use proptest::{collection::vec, prelude::*, sample::Index, test_runner::TestRunner};
+
+use crate::support::*;
+
+#[derive(Debug, Clone)]
+enum Input {
+    Ask {
+        kind: Index,
+        key: bool,
+        policy: Policy,
+        timeout: Option<u64>,
+        streaming: bool,
+    },
+    Cancel(Index),
+    /// The answer to a start that waits for one.
+    Answer(Index, Answer),
+    /// An answer to any start that there ever was.
+    AnswerAgain(Index, Answer),
+    /// An event that fits a query that is alive, as kad would send it.
+    Event {
+        query: Index,
+        result: Index,
+        progress: Progress,
+        last: bool,
+    },
+    /// Any result for any id.
+    Noise {
+        id: u32,
+        result: Index,
+        last: bool,
+    },
+    Stored {
+        request: Index,
+        ok: bool,
+    },
+    Forward(u64),
+    /// The clock goes on, and then back again.
+    Backward(u64),
+    Shutdown {
+        drain: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    Fresh {
+        had_provider: bool,
+    },
+    /// An id that may be in use, or may have been.
+    Taken(u32),
+    NoKnownPeers,
+    StoreError,
+}
+
+/// Few enough that schedules of some hundred inputs hit the ids of others.
+const IDS: u32 = 40;
+
+fn an_answer() -> impl Strategy<Value = Answer> {
+    prop_oneof![
+        8 => any::<bool>().prop_map(|had_provider| Answer::Fresh { had_provider }),
+        1 => (0..IDS).prop_map(Answer::Taken),
+        1 => Just(Answer::NoKnownPeers),
+        1 => Just(Answer::StoreError),
+    ]
+}
+
+fn a_policy() -> impl Strategy<Value = Policy> {
+    prop_oneof![Just(Policy::First), (0..4_usize).prop_map(Policy::Limit), Just(Policy::All)]
+}
+
+fn some_counts() -> impl Strategy<Value = Progress> {
+    (0..3_u32, 0..3_u32, 0..3_u32).prop_map(|(requests, successes, failures)| Progress {
+        requests,
+        successes,
+        failures,
+    })
+}
+
+fn an_input() -> impl Strategy<Value = Input> {
+    let ask = (any::<Index>(), any::<bool>(), a_policy(), proptest::option::of(0..20_000_u64), any::<bool>())
+        .prop_map(|(kind, key, policy, timeout, streaming)| Input::Ask { kind, key, policy, timeout, streaming });
+    let event = (any::<Index>(), any::<Index>(), some_counts(), any::<bool>())
+        .prop_map(|(query, result, progress, last)| Input::Event { query, result, progress, last });
+    let noise =
+        (0..IDS, any::<Index>(), any::<bool>()).prop_map(|(id, result, last)| Input::Noise { id, result, last });
+    prop_oneof![
+        60 => ask,
+        20 => any::<Index>().prop_map(Input::Cancel),
+        80 => (any::<Index>(), an_answer()).prop_map(|(which, answer)| Input::Answer(which, answer)),
+        5 => (any::<Index>(), an_answer()).prop_map(|(which, answer)| Input::AnswerAgain(which, answer)),
+        100 => event,
+        20 => noise,
+        20 => (any::<Index>(), any::<bool>()).prop_map(|(request, ok)| Input::Stored { request, ok }),
+        30 => (0..3_000_u64).prop_map(Input::Forward),
+        3 => (0..100_000_u64).prop_map(Input::Forward),
+        5 => (0..100_000_u64).prop_map(Input::Backward),
+        1 => any::<bool>().prop_map(|drain| Input::Shutdown { drain }),
+    ]
+}
+
+fn a_schedule() -> impl Strategy<Value = Vec<Input>> {
+    vec(an_input(), 100..500)
+}
+
+/// Every result that kad could send to a query of this kind, and some that are wrong in themselves.
+fn results(kind: OperationKind) -> Vec<QueryResult> {
+    match kind {
+        OperationKind::GetRecord => vec![
+            found("a", 1, b"value"),
+            found("b", 2, b"other"),
+            found_at("a", None, b"local"),
+            records_finished(),
+            not_found(peers([7])),
+            get_timeout(),
+        ],
+        OperationKind::GetProviders => {
+            vec![providers([]), providers([1, 2, 3]), providers([3, 4]), providers_finished(), providers_timeout()]
+        }
+        OperationKind::GetClosestPeers => {
+            vec![closest_found([1, 2, 3]), closest_found([255]), closest_found([]), closest_timeout([4, 4])]
+        }
+        OperationKind::PutRecord | OperationKind::PutRecordTo => {
+            vec![put_ok(), put_quorum_failed(peers([1, 1, 9])), put_timeout(Vec::new())]
+        }
+        OperationKind::StartProviding => vec![provide_ok(), provide_timeout()],
+        OperationKind::Bootstrap => vec![bootstrap_ok(0), bootstrap_ok(3), bootstrap_timeout(None)],
+    }
+}
+
+/// A tracker that is being disturbed.
+struct Play {
+    h: Harness,
+    requests: u64,
+    steps: Vec<StepId>,
+    next_id: u32,
+    refused: u64,
+}
+
+impl Play {
+    fn new(config: TrackerConfig, shift: Duration) -> Self {
+        Self { h: Harness::with_epoch(config, shift), requests: 0, steps: Vec::new(), next_id: 0, refused: 0 }
+    }
+
+    fn apply(&mut self, input: &Input) {
+        let h = &mut self.h;
+        match *input {
+            Input::Ask { kind, key, policy, timeout, streaming } => {
+                let key = if key { "a" } else { "b" };
+                let operation = match kind.get(&OPERATIONS) {
+                    OperationKind::GetRecord => get_record(key, policy),
+                    OperationKind::PutRecord => put(key, n(2)),
+                    OperationKind::PutRecordTo => put_to(key, peers([1, 2]), Quorum::Majority),
+                    OperationKind::GetProviders => get_providers(key, policy),
+                    OperationKind::StartProviding => provide(key),
+                    OperationKind::GetClosestPeers => closest(key),
+                    OperationKind::Bootstrap => Operation::Bootstrap,
+                };
+                let options = RequestOptions { timeout: timeout.map(Duration::from_millis), streaming };
+                match h.ask(self.requests, operation, options) {
+                    Ok(()) => self.requests += 1,
+                    Err(_) => self.refused += 1,
+                }
+            }
+            Input::Cancel(request) => h.cancel(request.index(self.requests as usize + 2) as u64),
+            Input::Answer(which, answer) => {
+                if !h.starts.is_empty() {
+                    let start = h.starts.remove(which.index(h.starts.len())).expect("the index is one of them");
+                    self.steps.push(start.step);
+                    self.answer(start.step, answer);
+                }
+            }
+            Input::AnswerAgain(which, answer) => {
+                if !self.steps.is_empty() {
+                    self.answer(*which.get(&self.steps), answer);
+                }
+            }
+            Input::Event { query, result, progress, last } => {
+                let queries = h.tracker.snapshot(h.instant(h.now)).queries;
+                let queries: Vec<_> = queries.iter().filter_map(|query| Some((query.id?, query.operation))).collect();
+                if !queries.is_empty() {
+                    let (id, kind) = *query.get(&queries);
+                    h.ev_with(id, result.get(&results(kind)).clone(), progress, last);
+                }
+            }
+            Input::Noise { id, result, last } => {
+                let mut all: Vec<_> = OPERATIONS.into_iter().flat_map(results).collect();
+                all.extend([republished(), provider_republished()]);
+                h.ev(id, result.get(&all).clone(), last);
+            }
+            Input::Stored { request, ok } => {
+                let request = request.index(self.requests as usize + 2) as u64;
+                // Half of the time to one that waits for it.
+                let request = h.to_store.first().filter(|_| request.is_multiple_of(2)).map_or(request, |(id, _)| id.0);
+                h.stored(request, if ok { Ok(()) } else { Err(store::Error::MaxRecords) });
+            }
+            Input::Forward(millis) => h.tick(h.now + Duration::from_millis(millis)),
+            Input::Backward(millis) => {
+                let now = h.now;
+                h.tick(now.saturating_sub(Duration::from_millis(millis)));
+                h.now = now;
+            }
+            Input::Shutdown { drain } => h.shut_down(drain),
+        }
+        self.check();
+    }
+
+    fn answer(&mut self, step: StepId, answer: Answer) {
+        let (result, had_provider) = match answer {
+            Answer::Fresh { had_provider } => {
+                self.next_id += 1;
+                (Ok(self.next_id), had_provider)
+            }
+            Answer::Taken(id) => (Ok(id), false),
+            Answer::NoKnownPeers => (Err(StartError::NoKnownPeers), false),
+            Answer::StoreError => (Err(store_error()), false),
+        };
+        self.h.started(step, result, had_provider);
+    }
+
+    /// What holds after every input, besides what the harness checks at every action.
+    fn check(&self) {
+        let h = &self.h;
+        let snapshot = h.tracker.snapshot(h.instant(h.now));
+        assert_eq!(snapshot.requests.len(), h.tracker.live_requests());
+        assert_eq!(snapshot.queries.len(), h.tracker.live_queries());
+        assert!(h.tracker.live_requests() == 0 || h.timeout().is_some(), "nothing would end the live requests");
+        assert!(h.timeout().is_none_or(|due| due > h.now), "what is due was not done");
+        let waiting = |phase| matches!(phase, RequestPhase::Queued | RequestPhase::BetweenSteps);
+        if snapshot.requests.iter().any(|request| waiting(request.phase)) {
+            assert_eq!(h.tracker.live_queries(), h.tracker.config().max_running, "a slot is free, and somebody waits");
+        }
+        // Each running request has one query, and each query that is not finishing has a request.
+        let running = snapshot.requests.iter().filter(|request| request.phase == RequestPhase::Running);
+        let wanted = snapshot.queries.iter().filter(|query| query.phase != QueryPhase::Finishing);
+        let mut wanted: Vec<_> = wanted.map(|query| query.request).collect();
+        wanted.sort_unstable();
+        assert_eq!(running.map(|request| Some(request.id)).collect::<Vec<_>>(), wanted);
+        let stats = h.tracker.stats();
+        assert_eq!((stats.accepted, stats.refused), (self.requests, self.refused));
+    }
+}
+
+fn config() -> impl Strategy<Value = TrackerConfig> {
+    (1..5_usize, 0..6_usize, 0..10_u64, 1..5_usize).prop_map(|(max_running, max_queued, lost_after, max_items)| {
+        TrackerConfig {
+            max_running,
+            max_queued,
+            max_items,
+            lost_after: secs(lost_after),
+            default_timeout: secs(15),
+            ..TrackerConfig::default()
+        }
+    })
+}
+
+#[test]
+fn one_outcome_each_and_time_alone_ends_everything() {
+    // What was reached in all the schedules: a property of what never happens says nothing.
+    let reached = RefCell::new(BTreeMap::<String, u64>::new());
+    let count = |what: &str, by: u64| *reached.borrow_mut().entry(what.to_owned()).or_default() += by;
+    let schedules = (config(), a_schedule(), any::<bool>());
+    let result = TestRunner::new(property()).run(&schedules, |(config, schedule, answered)| {
+        let mut play = Play::new(config, Duration::ZERO);
+        for input in &schedule {
+            play.apply(input);
+        }
+        // From here on nothing but time. Starts may stay unanswered too.
+        if !answered {
+            play.h.starts.clear();
+        }
+        play.h.let_time_pass();
+        play.h.assert_empty();
+        for request in 0..play.requests {
+            count(&play.h.ending(request), 1);
+        }
+        let stats = play.h.tracker.stats();
+        count("unknown", stats.unknown_inputs);
+        count("mismatched", stats.mismatched_events);
+        count("foreign", stats.foreign_records);
+        count("lost", stats.lost_queries);
+        count("refused", stats.refused);
+        count("stopped", play.h.stopped.len() as u64);
+        Ok(())
+    });
+    result.unwrap_or_else(|failure| panic!("{failure}"));
+    let reached = reached.into_inner();
+    for what in [
+        "Ok",
+        "NotFound",
+        "Timeout",
+        "NoKnownPeers",
+        "NobodyAnswered",
+        "TooFewPeers",
+        "QuorumFailed",
+        "Store",
+        "AllPhasesFailed",
+        "ExpiredInQueue",
+        "Cancelled",
+        "Shutdown",
+        "Refused",
+        "unknown",
+        "mismatched",
+        "foreign",
+        "lost",
+        "refused",
+        "stopped",
+    ] {
+        assert!(reached.get(what).is_some_and(|times| *times >= 10), "{what} was hardly reached: {reached:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(property())]
+
+    /// The same inputs give the same actions, whatever the epoch.
+    #[test]
+    fn two_runs_give_the_same_actions_whatever_the_epoch(config in config(), schedule in a_schedule()) {
+        let trace = |shift| {
+            let mut play = Play::new(config.clone(), shift);
+            for input in &schedule {
+                play.apply(input);
+            }
+            play.h.let_time_pass();
+            play.h.trace
+        };
+        prop_assert_eq!(trace(Duration::ZERO), trace(Duration::from_nanos(123_456_789_012_345)));
+    }
+}

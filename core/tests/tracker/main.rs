@@ -1,0 +1,29 @@
+//! The tracker from outside: what goes in, what comes out, in virtual time.
+//!
+//! One binary, so that the harness is compiled and checked for dead code once. The modules are marked as
+//! tests for clippy, which lets tests alone use `unwrap`, `expect`, indexing and `panic!`.
+
+#[cfg(test)]
+mod admission;
+#[cfg(test)]
+mod announcements;
+#[cfg(test)]
+mod cancel;
+#[cfg(test)]
+mod ends;
+#[cfg(test)]
+mod headline;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod interleaving;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod puts;
+#[cfg(test)]
+mod reads;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod validation;

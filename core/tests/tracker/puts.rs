@@ -1,0 +1,299 @@
+//! A put is two steps: who is close, then sending it to them. The local store comes last.
+
+use std::sync::Arc;
+
+use kadence_core::{OperationKind, Outcome, PutAnswer, PutRecordError, Query, RequestPhase, StartError};
+use libp2p::kad::{QueryResult, Quorum, store};
+
+use crate::support::*;
+
+/// A put that has found `close` and is sending, with the id of its second query.
+fn sending(quorum: Quorum, close: impl IntoIterator<Item = u8>) -> (Harness, u32) {
+    let mut h = Harness::default();
+    h.request(1, put("k", quorum));
+    let lookup = h.start();
+    h.ev(lookup, closest_found(close), true);
+    let store = h.start();
+    (h, store)
+}
+
+fn answer(h: &Harness) -> &PutAnswer {
+    match h.outcome(1) {
+        Outcome::PutRecord(Ok(answer)) | Outcome::PutRecordTo(Ok(answer)) => answer,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn error(h: &Harness) -> &PutRecordError {
+    match h.outcome(1) {
+        Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_record_is_looked_up_sent_and_then_stored_with_our_name_on_it() {
+    let mut h = Harness::default();
+    h.request(1, put("k", Quorum::Majority));
+    assert_eq!(h.starts[0].query, Query::GetClosestPeers { target: key("k") });
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2, 3]), true);
+
+    let mut published = record("k", b"value");
+    published.publisher = Some(local());
+    let to: Arc<[_]> = peers([1, 2, 3]).into();
+    assert_eq!(h.starts[0].query, Query::PutRecordTo { record: Arc::new(published.clone()), peers: to });
+    let store = h.start();
+    assert!(h.to_store.is_empty(), "not before the quorum");
+    h.ev(store, put_quorum_failed(peers([3, 1])), true);
+
+    assert_eq!(h.tracker.live_queries(), 0, "the local store needs no slot");
+    assert_eq!(h.to_store.len(), 1);
+    assert_eq!(*h.to_store[0].1, published);
+    assert!(!h.ended(1));
+    h.stored(1, Ok(()));
+    assert_eq!(answer(&h).acknowledged, peers([3, 1]));
+    assert_eq!((answer(&h).asked, answer(&h).progress), (3, some_progress().merge(some_progress())));
+    h.assert_empty();
+}
+
+/// kad counts a quorum against its replication factor, 20; a client counts it against the peers that exist.
+#[test]
+fn the_quorum_counts_against_the_peers_that_were_found() {
+    // quorum, peers found, acknowledgements needed
+    for (quorum, found, needed) in [
+        (Quorum::One, 5, 1),
+        (Quorum::Majority, 1, 1),
+        (Quorum::Majority, 4, 3),
+        (Quorum::Majority, 5, 3),
+        (Quorum::All, 5, 5),
+        (n(2), 5, 2),
+        (n(5), 5, 5),
+    ] {
+        for acknowledged in 0..=found {
+            let (mut h, store) = sending(quorum, 0..found);
+            h.ev(store, put_quorum_failed(peers(0..acknowledged)), true);
+            let case = format!("{quorum:?}: {acknowledged} of {found}");
+            if acknowledged >= needed {
+                h.stored(1, Ok(()));
+                assert_eq!(answer(&h).acknowledged, peers(0..acknowledged), "{case}");
+            } else {
+                assert!(h.to_store.is_empty(), "{case}: a put that failed leaves no local copy");
+                let PutRecordError::QuorumFailed { acknowledged: names, needed: of, asked } = error(&h) else {
+                    panic!("{case}: {:?}", error(&h))
+                };
+                assert_eq!(
+                    (names.as_slice(), of.get(), *asked),
+                    (&peers(0..acknowledged)[..], needed as usize, found as usize)
+                );
+            }
+            h.assert_empty();
+        }
+    }
+}
+
+#[test]
+fn an_ok_of_kad_means_that_everybody_acknowledged() {
+    let (mut h, store) = sending(Quorum::All, [1, 2]);
+    h.ev(store, put_ok(), true);
+    h.stored(1, Ok(()));
+    assert_eq!(answer(&h).acknowledged, peers([1, 2]));
+}
+
+/// kad's timeout of the store names those who were in time.
+#[test]
+fn a_store_that_kad_timed_out_counts_its_acknowledgements() {
+    let (mut h, store) = sending(Quorum::Majority, [1, 2, 3]);
+    h.ev(store, put_timeout(peers([1, 3])), true);
+    h.stored(1, Ok(()));
+    assert_eq!(answer(&h).acknowledged, peers([1, 3]));
+}
+
+#[test]
+fn an_acknowledgement_counts_once_and_only_from_those_who_were_asked() {
+    let (mut h, store) = sending(n(2), [1, 2, 3]);
+    h.ev(store, put_quorum_failed(peers([1, 1, 9, 1])), true);
+    let PutRecordError::QuorumFailed { acknowledged, .. } = error(&h) else { panic!("{:?}", error(&h)) };
+    assert_eq!(acknowledged, &peers([1]));
+}
+
+#[test]
+fn with_fewer_peers_than_the_quorum_nothing_is_sent() {
+    for (found, quorum) in [(3, 4), (1, 2), (19, 20)] {
+        let mut h = Harness::default();
+        h.request(1, put("k", n(quorum)));
+        let lookup = h.start();
+        h.ev(lookup, closest_found(0..found), true);
+        let PutRecordError::TooFewPeers { found: names, needed } = error(&h) else { panic!("{:?}", error(&h)) };
+        assert_eq!((*names, needed.get()), (found as usize, quorum));
+        assert!(h.starts.is_empty());
+        h.assert_empty();
+    }
+}
+
+/// Our own id among the closest, or a peer twice, is no further peer.
+#[test]
+fn the_peers_of_a_put_are_distinct_and_not_ourselves() {
+    let mut h = Harness::default();
+    h.request(1, put("k", Quorum::All));
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 255, 2, 1]), true);
+    let Query::PutRecordTo { peers: to, .. } = &h.starts[0].query else { panic!("{:?}", h.starts) };
+    assert_eq!(to[..], peers([1, 2]));
+
+    let mut h = Harness::default();
+    h.request(1, put("k", Quorum::One));
+    let lookup = h.start();
+    h.ev(lookup, closest_found([255]), true);
+    assert_eq!(h.ending(1), "NobodyAnswered");
+}
+
+/// A lookup that kad timed out found fewer peers, and that is all.
+#[test]
+fn a_timeout_of_the_lookup_goes_on_with_those_who_were_found() {
+    let mut h = Harness::default();
+    h.request(1, put("k", Quorum::All));
+    let lookup = h.start();
+    h.ev(lookup, closest_timeout([4, 5]), true);
+    let store = h.start();
+    h.ev(store, put_ok(), true);
+    h.stored(1, Ok(()));
+    assert_eq!(answer(&h).acknowledged, peers([4, 5]));
+}
+
+#[test]
+fn a_lookup_that_finds_nobody_says_whether_anybody_was_asked() {
+    let lookups: [fn() -> QueryResult; 2] = [|| closest_found([]), || closest_timeout([])];
+    for (progress, ending) in [(all_failed(), "NobodyAnswered"), (nobody(), "NoKnownPeers")] {
+        for lookup in lookups {
+            let mut h = Harness::default();
+            h.request(1, put("k", Quorum::One));
+            let id = h.start();
+            h.ev_with(id, lookup(), progress, true);
+            assert_eq!(h.ending(1), ending);
+            h.assert_empty();
+        }
+    }
+}
+
+#[test]
+fn a_refusal_of_the_local_store_names_the_peers_that_hold_the_record() {
+    let (mut h, id) = sending(Quorum::One, [1, 2]);
+    h.ev(id, put_ok(), true);
+    h.stored(1, Err(store::Error::MaxRecords));
+    let PutRecordError::Store { error: store::Error::MaxRecords, acknowledged } = error(&h) else {
+        panic!("{:?}", error(&h))
+    };
+    assert_eq!(acknowledged, &peers([1, 2]));
+    h.assert_empty();
+}
+
+#[test]
+fn a_second_step_that_kad_refuses_ends_the_put() {
+    let mut h = Harness::default();
+    h.request(1, put("k", Quorum::One));
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1]), true);
+    h.refuse(StartError::Store(store::Error::ValueTooLarge));
+    assert_eq!(h.ending(1), "Refused");
+    h.assert_empty();
+}
+
+/// A request that has begun has waited longer than those that have not.
+#[test]
+fn the_second_step_goes_ahead_of_queued_requests() {
+    let mut h = Harness::one_slot();
+    h.request(1, put("k", Quorum::One));
+    h.get(2, "a");
+    h.get(3, "b");
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1]), true);
+    assert_eq!(h.starts.iter().map(|start| start.request.0).collect::<Vec<_>>(), [1]);
+    let store = h.start();
+    h.ev(store, put_ok(), true);
+    assert_eq!(h.starts[0].request.0, 2, "while the local store is asked, the slot is free");
+}
+
+#[test]
+fn a_deadline_in_each_step_says_what_was_sent() {
+    let timeout = |h: &Harness| match error(h) {
+        PutRecordError::Timeout { sent_to, progress } => (sent_to.clone(), *progress),
+        other => panic!("{other:?}"),
+    };
+    let two_steps = || {
+        let mut h = Harness::default();
+        h.request_within(1, put("k", Quorum::All), secs(5));
+        let lookup = h.start();
+        (h, lookup)
+    };
+    // In the lookup.
+    let (mut h, _) = two_steps();
+    h.tick(secs(5));
+    assert_eq!(timeout(&h), (Vec::new(), nobody()));
+
+    // The lookup ends after the deadline: nothing is sent any more.
+    let (mut h, lookup) = two_steps();
+    h.now = secs(5);
+    h.ev(lookup, closest_found([1]), true);
+    assert_eq!(timeout(&h).0, Vec::new());
+    assert!(h.starts.is_empty());
+    h.assert_empty();
+
+    // While it is being sent.
+    let (mut h, lookup) = two_steps();
+    h.ev(lookup, closest_found([1, 2]), true);
+    let store = h.start();
+    h.tick(secs(5));
+    assert_eq!(timeout(&h), (peers([1, 2]), some_progress()));
+    assert_eq!(h.finishes, [store]);
+
+    // While the local store is asked.
+    let (mut h, lookup) = two_steps();
+    h.ev(lookup, closest_found([1, 2]), true);
+    let store = h.start();
+    h.ev(store, put_ok(), true);
+    let snapshot = h.tracker.snapshot(h.instant(secs(1)));
+    assert_eq!(snapshot.requests[0].phase, RequestPhase::Storing);
+    h.tick(secs(5));
+    assert_eq!(timeout(&h), (peers([1, 2]), some_progress().merge(some_progress())));
+    h.assert_empty();
+}
+
+#[test]
+fn an_answer_of_the_local_store_that_nobody_asked_for_does_nothing() {
+    let (mut h, store) = sending(Quorum::One, [1]);
+    h.stored(1, Ok(()));
+    h.stored(77, Ok(()));
+    assert_eq!((h.outcomes(), h.tracker.stats().unknown_inputs), (0, 2));
+    h.ev(store, put_ok(), true);
+    h.stored(1, Ok(()));
+    h.stored(1, Err(store::Error::MaxRecords));
+    assert_eq!((h.ending(1).as_str(), h.tracker.stats().unknown_inputs), ("Ok", 3));
+}
+
+/// kad never ends a store at our own id, and a repetition makes `Quorum::All` impossible.
+#[test]
+fn a_put_to_named_peers_goes_to_each_once_and_not_to_ourselves() {
+    let mut h = Harness::default();
+    let to = [peer(2), local(), peer(1), peer(2), peer(1)];
+    h.request(1, put_to("k", to.to_vec(), Quorum::All));
+    let sent: Arc<[_]> = peers([2, 1]).into();
+    let unchanged = Arc::new(record("k", b"value"));
+    assert_eq!(h.starts[0].query, Query::PutRecordTo { record: unchanged, peers: sent }, "with no publisher of ours");
+    let id = h.start();
+    h.ev(id, put_ok(), true);
+    assert_eq!((answer(&h).acknowledged.clone(), answer(&h).asked), (peers([2, 1]), 2));
+    assert_eq!(h.outcome(1).kind(), OperationKind::PutRecordTo);
+    assert!(h.to_store.is_empty(), "it is not ours to keep");
+    h.assert_empty();
+}
+
+#[test]
+fn a_quorum_above_the_named_peers_cannot_be_reached() {
+    let mut h = Harness::default();
+    h.request(1, put_to("k", peers([1, 2]), n(3)));
+    let id = h.start();
+    h.ev(id, put_ok(), true);
+    let PutRecordError::QuorumFailed { acknowledged, needed, asked: 2 } = error(&h) else { panic!("{:?}", error(&h)) };
+    assert_eq!((acknowledged.len(), needed.get()), (2, 3));
+}

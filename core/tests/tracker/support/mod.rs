@@ -1,0 +1,336 @@
+//! A tracker with a virtual clock, and somebody who carries out its actions and writes them down.
+//!
+//! The contract of [`QueryTracker`] is checked at every action, so each test checks it on the way: one outcome for
+//! each accepted request and nothing after it, no more slots than allowed, `Finish` once and only for ids of ours.
+
+mod make;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kadence_core::{
+    Action, Command, CommandError, Item, Operation, Outcome, Policy, Progress, Query, QueryEvent, QueryTracker,
+    Request, RequestId, RequestOptions, StartError, Started, StepId, TrackerConfig,
+};
+use libp2p::kad::{QueryResult, Record, RecordKey, store};
+use proptest::test_runner::RngSeed;
+
+pub(crate) use self::make::*;
+
+/// The only reading of a clock; everything after it is arithmetic.
+#[expect(clippy::disallowed_methods, reason = "an `Instant` cannot be made otherwise; no test looks at its value")]
+fn epoch() -> Instant {
+    Instant::now()
+}
+
+pub(crate) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// A [`Action::Start`] that has not been answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Start {
+    pub(crate) step: StepId,
+    pub(crate) request: RequestId,
+    pub(crate) query: Query,
+}
+
+pub(crate) struct Harness {
+    pub(crate) tracker: QueryTracker<u32>,
+    epoch: Instant,
+    /// The virtual time, since the epoch.
+    pub(crate) now: Duration,
+    next_id: u32,
+    accepted: BTreeSet<RequestId>,
+    outcomes: BTreeMap<RequestId, Outcome>,
+    items: BTreeMap<RequestId, Vec<Item>>,
+    pub(crate) starts: VecDeque<Start>,
+    /// The latest query that was started for a request.
+    ids: BTreeMap<RequestId, u32>,
+    started: BTreeSet<u32>,
+    /// The standing orders to finish.
+    orders: BTreeSet<u32>,
+    pub(crate) finishes: Vec<u32>,
+    pub(crate) forgotten: Vec<u32>,
+    /// Records to be stored locally that have not been answered for.
+    pub(crate) to_store: Vec<(RequestId, Arc<Record>)>,
+    pub(crate) stopped: Vec<RecordKey>,
+    /// Every action in its order, with its time.
+    pub(crate) trace: Vec<String>,
+}
+
+impl Default for Harness {
+    fn default() -> Self {
+        Self::new(TrackerConfig::default())
+    }
+}
+
+impl Harness {
+    pub(crate) fn new(config: TrackerConfig) -> Self {
+        Self::with_epoch(config, Duration::ZERO)
+    }
+
+    /// A tracker with one slot.
+    pub(crate) fn one_slot() -> Self {
+        Self::slots(1)
+    }
+
+    pub(crate) fn slots(max_running: usize) -> Self {
+        Self::new(TrackerConfig { max_running, ..TrackerConfig::default() })
+    }
+
+    /// A tracker whose time begins `shift` later than others'.
+    pub(crate) fn with_epoch(config: TrackerConfig, shift: Duration) -> Self {
+        Self {
+            tracker: QueryTracker::new(local(), config),
+            epoch: epoch() + shift,
+            now: Duration::ZERO,
+            next_id: 0,
+            accepted: BTreeSet::new(),
+            outcomes: BTreeMap::new(),
+            items: BTreeMap::new(),
+            starts: VecDeque::new(),
+            ids: BTreeMap::new(),
+            started: BTreeSet::new(),
+            orders: BTreeSet::new(),
+            finishes: Vec::new(),
+            forgotten: Vec::new(),
+            to_store: Vec::new(),
+            stopped: Vec::new(),
+            trace: Vec::new(),
+        }
+    }
+
+    // ---- what goes in
+
+    pub(crate) fn ask(&mut self, id: u64, operation: Operation, options: RequestOptions) -> Result<(), CommandError> {
+        let id = RequestId(id);
+        let request = Request { id, operation, options };
+        let at = self.instant(self.now);
+        let result = self.tracker.handle_command(Command::Request(request), at);
+        if result.is_ok() {
+            assert!(self.accepted.insert(id), "{id} was accepted twice");
+        }
+        self.drain();
+        result
+    }
+
+    /// A request with default options that is accepted.
+    pub(crate) fn request(&mut self, id: u64, operation: Operation) {
+        self.ask(id, operation, RequestOptions::default()).expect("the request is valid");
+    }
+
+    /// A request with a timeout that is accepted.
+    pub(crate) fn request_within(&mut self, id: u64, operation: Operation, timeout: Duration) {
+        let options = RequestOptions { timeout: Some(timeout), streaming: false };
+        self.ask(id, operation, options).expect("the request is valid");
+    }
+
+    /// A request that is accepted and delivers its items one by one.
+    pub(crate) fn stream(&mut self, id: u64, operation: Operation) {
+        let options = RequestOptions { timeout: None, streaming: true };
+        self.ask(id, operation, options).expect("the request is valid");
+    }
+
+    /// All records under `key`.
+    pub(crate) fn get(&mut self, id: u64, key: &str) {
+        self.request(id, get_record(key, Policy::All));
+    }
+
+    pub(crate) fn cancel(&mut self, id: u64) {
+        self.command(Command::Cancel { id: RequestId(id) });
+    }
+
+    pub(crate) fn shut_down(&mut self, drain: bool) {
+        self.command(Command::Shutdown { drain });
+    }
+
+    fn command(&mut self, command: Command) {
+        let at = self.instant(self.now);
+        self.tracker.handle_command(command, at).expect("cancel and shutdown never fail");
+        self.drain();
+    }
+
+    pub(crate) fn started(&mut self, step: StepId, result: Result<u32, StartError>, had_provider: bool) {
+        let at = self.instant(self.now);
+        if let Ok(id) = result {
+            self.started.insert(id);
+            let queries = self.tracker.snapshot(at).queries;
+            if queries.iter().all(|query| query.id != Some(id)) {
+                // A new bearer of the id: what was ordered for an earlier one is over.
+                self.orders.remove(&id);
+            }
+        }
+        self.tracker.handle_started(step, result.map(|id| Started { id, had_provider }), at);
+        self.drain();
+    }
+
+    /// Answers the oldest `Start` with the next id, which is returned.
+    pub(crate) fn start_with(&mut self, had_provider: bool) -> u32 {
+        let start = self.starts.pop_front().expect("a start waits for its answer");
+        let id = self.next_id;
+        self.next_id += 1;
+        self.ids.insert(start.request, id);
+        self.started(start.step, Ok(id), had_provider);
+        id
+    }
+
+    pub(crate) fn start(&mut self) -> u32 {
+        self.start_with(false)
+    }
+
+    /// Answers the oldest `Start` with a refusal.
+    pub(crate) fn refuse(&mut self, error: StartError) {
+        let start = self.starts.pop_front().expect("a start waits for its answer");
+        self.started(start.step, Err(error), false);
+    }
+
+    /// Answers every `Start`, those that come meanwhile too, with increasing ids.
+    pub(crate) fn start_all(&mut self) {
+        while !self.starts.is_empty() {
+            self.start();
+        }
+    }
+
+    /// An event of the query `id` of which three of four peers answered.
+    pub(crate) fn ev(&mut self, id: u32, result: QueryResult, last: bool) {
+        self.ev_with(id, result, some_progress(), last);
+    }
+
+    pub(crate) fn ev_with(&mut self, id: u32, result: QueryResult, progress: Progress, last: bool) {
+        let at = self.instant(self.now);
+        self.tracker.handle_event(QueryEvent { id, result, progress, last }, at);
+        self.drain();
+    }
+
+    pub(crate) fn stored(&mut self, request: u64, result: Result<(), store::Error>) {
+        let at = self.instant(self.now);
+        self.to_store.retain(|(id, _)| id.0 != request);
+        self.tracker.handle_stored(RequestId(request), result, at);
+        self.drain();
+    }
+
+    /// Moves the clock to `now` and lets the tracker look at it.
+    pub(crate) fn tick(&mut self, now: Duration) {
+        self.now = now;
+        let at = self.instant(now);
+        self.tracker.handle_timeout(at);
+        self.drain();
+    }
+
+    // ---- what came out
+
+    fn drain(&mut self) {
+        while let Some(action) = self.tracker.poll_action() {
+            self.carry_out(action);
+        }
+        assert!(self.tracker.live_queries() <= self.tracker.config().max_running, "more queries than slots");
+        assert_eq!(self.tracker.live_requests(), self.accepted.len() - self.outcomes.len(), "a request was lost");
+    }
+
+    fn carry_out(&mut self, action: Action<u32>) {
+        if let Action::Start { request, .. }
+        | Action::StoreLocal { request, .. }
+        | Action::Item { request, .. }
+        | Action::Outcome { request, .. } = &action
+        {
+            assert!(self.accepted.contains(request), "an action for {request}, which was not accepted: {action:?}");
+            assert!(!self.outcomes.contains_key(request), "an action after the outcome of {request}: {action:?}");
+        }
+        self.trace.push(format!("{:?} {action:?}", self.now));
+        match action {
+            Action::Start { step, request, query } => self.starts.push_back(Start { step, request, query }),
+            Action::Finish(id) => {
+                assert!(self.started.contains(&id), "finish for {id}, which was not started");
+                assert!(self.orders.insert(id), "the standing order for {id} was given twice");
+                self.finishes.push(id);
+            }
+            Action::Forget(id) => {
+                assert!(self.orders.contains(&id), "{id} is forgotten without an order to finish it");
+                self.forgotten.push(id);
+            }
+            Action::StoreLocal { request, record } => self.to_store.push((request, record)),
+            Action::StopProviding { key } => self.stopped.push(key),
+            Action::Item { request, item } => self.items.entry(request).or_default().push(item),
+            Action::Outcome { request, outcome } => {
+                self.outcomes.insert(request, outcome);
+            }
+        }
+    }
+
+    /// The id of the latest query that was started for a request.
+    pub(crate) fn id_of(&self, request: u64) -> u32 {
+        self.ids[&RequestId(request)]
+    }
+
+    pub(crate) fn ended(&self, request: u64) -> bool {
+        self.outcomes.contains_key(&RequestId(request))
+    }
+
+    pub(crate) fn outcome(&self, request: u64) -> &Outcome {
+        self.outcomes.get(&RequestId(request)).unwrap_or_else(|| panic!("#{request} has not ended"))
+    }
+
+    pub(crate) fn items(&self, request: u64) -> &[Item] {
+        self.items.get(&RequestId(request)).map_or(&[], Vec::as_slice)
+    }
+
+    /// `Ok`, or the name of the error's variant, as in `NotFound` or `ExpiredInQueue`.
+    pub(crate) fn ending(&self, request: u64) -> String {
+        let debug = format!("{:?}", self.outcome(request));
+        let (_, result) = debug.split_once('(').expect("an outcome is named after its operation");
+        let error = result.trim_start_matches("Err(").trim_start_matches("Request(");
+        error.chars().take_while(char::is_ascii_alphanumeric).collect()
+    }
+
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.len()
+    }
+
+    pub(crate) fn outcomes(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// When the tracker wants to be called, since the epoch.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.tracker.poll_timeout().map(|at| at.saturating_duration_since(self.epoch))
+    }
+
+    /// Virtual time as an `Instant`, for records that expire and for snapshots.
+    pub(crate) fn instant(&self, at: Duration) -> Instant {
+        self.epoch + at
+    }
+
+    /// Nothing is alive, nothing is due, and each accepted request had its outcome.
+    #[track_caller]
+    pub(crate) fn assert_empty(&self) {
+        assert!(self.tracker.is_empty(), "the tracker is not empty: {:?}", self.tracker);
+        assert_eq!((self.tracker.live_requests(), self.tracker.live_queries()), (0, 0));
+        assert_eq!(self.tracker.poll_timeout(), None);
+        assert!(self.tracker.snapshot(self.instant(self.now)).is_empty());
+        assert_eq!(self.outcomes.len(), self.accepted.len());
+    }
+
+    /// Lets time alone end everything: starts are answered, and not one event comes.
+    pub(crate) fn let_time_pass(&mut self) {
+        // Deadlines pass first; what was finished then, or started only now, is given up as lost.
+        for _ in 0..3 {
+            self.start_all();
+            self.tick(self.now + secs(100 * 365 * 24 * 60 * 60));
+        }
+    }
+}
+
+/// How property tests run: the same cases each time, so that a failure is there again tomorrow. For others set
+/// `PROPTEST_RNG_SEED`, for more `PROPTEST_CASES`.
+pub(crate) fn property() -> proptest::test_runner::Config {
+    let config = proptest::test_runner::Config::default();
+    let rng_seed = match config.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(1),
+        fixed @ RngSeed::Fixed(_) => fixed,
+    };
+    proptest::test_runner::Config { rng_seed, failure_persistence: None, ..config }
+}
