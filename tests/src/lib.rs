@@ -1,1 +1,48 @@
+//! Test networks for Kadence, and the suite that every runtime has to pass.
+//!
+//! A network here is real: real swarms with kad and identify, connected through memory or loopback TCP, each driven by
+//! Kadence. Nothing in it knows the runtime: it is generic over [`TestRuntime`], so a further runtime is an `impl` of
+//! that trait, a [`Runner`], and a test file of a few lines that calls [`suite!`].
+//!
+//! | what | where |
+//! |---|---|
+//! | run a test so that it fails where it would hang | [`run`] |
+//! | make nodes and networks | [`Bed`], [`NodeConfig`] |
+//! | a peer that takes every request and answers none | [`SilentNode`] |
+//! | an application with a loop of its own | [`OwnLoop`] |
+//! | time that stands still until it is told to move | [`ManualClock`] |
+//! | the tests | [`suite`] |
+//!
+//! Nothing sleeps in the hope that something has happened by then: a test waits for the event itself, or looks again
+//! and again until it sees what it waits for, and [`run`] ends it if that never comes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "this is test code, and a test fails by panicking"
+)]
+
+mod behaviour;
+mod clock;
+mod network;
+mod node;
+mod own_loop;
+mod run;
+mod silent;
+pub mod suite;
+mod tokio;
+mod transport;
+
+pub use self::{
+    behaviour::{Behaviour, BehaviourEvent},
+    clock::{ManualClock, ManualTimer, Wakes},
+    network::{Bed, Wire, bucket, keypair_in_bucket},
+    node::{Contact, Node, NodeConfig, NodeEvent, PROTOCOL, live_queries, with_kad},
+    own_loop::{BareKad, OwnLoop},
+    run::{LIMIT, Runner, TestRuntime, run},
+    silent::{SilentHandler, SilentKad, SilentNode},
+    tokio::{TokioCurrentThread, TokioMultiThread},
+    transport::secured,
+};

@@ -1,0 +1,178 @@
+//! What belongs to no call goes to the application; and a driver with nothing to do does nothing.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures::{StreamExt, future::join_all};
+use kadence::{Driver, Lagged, Runtime};
+use libp2p::{
+    kad::{self, GetClosestPeersOk, QueryId, QueryResult},
+    swarm::SwarmEvent,
+};
+
+use super::support::{begun, key, peers, record, sorted};
+use crate::{BareKad, Bed, BehaviourEvent, ManualClock, Node, NodeConfig, NodeEvent, TestRuntime, Wakes, with_kad};
+
+/// The outbound query in an event.
+fn query(event: &NodeEvent) -> Option<(QueryId, &QueryResult, bool)> {
+    match event {
+        SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+            id, result, step, ..
+        })) => Some((*id, result, step.last)),
+        _ => None,
+    }
+}
+
+pub async fn what_the_application_asks_kad_itself_is_yielded_untouched<R: TestRuntime>(bed: &Bed<R>) {
+    let (mut node, others) = bed.client_of(NodeConfig::default().keep_events(), 3).await;
+    let mut events = node.events.take().unwrap();
+    for other in &others {
+        other.holds(record("file", "contents")).await;
+    }
+    // Ours before, between and after.
+    let application = |name: &'static str| with_kad(&node.swarm, move |kad| kad.get_closest_peers(key(name).to_vec()));
+    node.client.get_record(key("file")).all().await.unwrap();
+    let first = application("first").await;
+    let ours = node.client.get_closest_peers(key("ours"));
+    let (ours, second) = futures::join!(ours.into_future(), application("second"));
+    assert_eq!(ours.unwrap().peers.len(), 3);
+    node.client.get_record(key("file")).await.unwrap();
+
+    let mut ended = Vec::new();
+    while ended.len() < 2 {
+        let event = events.next().await.unwrap().unwrap();
+        let Some((id, result, last)) = query(&event) else { continue };
+        if matches!(result, QueryResult::Bootstrap(_)) {
+            continue;
+        }
+        let QueryResult::GetClosestPeers(Ok(GetClosestPeersOk { key: target, peers: found })) = result else {
+            panic!("the application never asked for {result:?}")
+        };
+        let name = if id == first { "first" } else { "second" };
+        assert!(id == first || id == second, "{event:?}");
+        assert_eq!(*target, key(name).to_vec());
+        assert_eq!(sorted(found.iter().map(|info| info.peer_id)), peers(&others));
+        assert!(last);
+        ended.push(id);
+    }
+    assert!(ended.contains(&first) && ended.contains(&second));
+    assert_eq!(node.client.stats().await.unwrap().unknown_inputs, 0);
+}
+
+pub async fn kads_own_bootstraps_are_handed_on<R: TestRuntime>(bed: &Bed<R>) {
+    let (mut node, _others) = bed.client_of(NodeConfig::default().keep_events(), 2).await;
+    let mut events = node.events.take().unwrap();
+    // kad begins one by itself, half a second after it has learned of a peer.
+    loop {
+        let event = events.next().await.unwrap().unwrap();
+        if let Some((_, QueryResult::Bootstrap(Ok(_)), true)) = query(&event) {
+            break;
+        }
+    }
+    assert_eq!(node.client.stats().await.unwrap().accepted, 0);
+}
+
+/// Lets kad do so many lookups that are not ours, and returns after all their events have come.
+async fn lookups(node: &Node, number: usize) {
+    let begun = with_kad(&node.swarm, move |kad| {
+        for n in 0..number {
+            kad.get_closest_peers(format!("target {n}").into_bytes());
+        }
+    });
+    begun.await;
+    while !crate::live_queries(&node.swarm).await.is_empty() {
+        node.client.get_closest_peers(key("another")).await.unwrap();
+    }
+    // What kad had finished before this began was reported before it.
+    node.client.get_closest_peers(key("another")).await.unwrap();
+}
+
+pub async fn a_slow_reader_of_events_learns_how_many_it_missed<R: TestRuntime>(bed: &Bed<R>) {
+    let mut config = NodeConfig::default().keep_events();
+    config.driver.event_capacity = 2;
+    let (mut node, _others) = bed.client_of(config, 2).await;
+    let mut events = node.events.take().unwrap();
+    lookups(&node, 20).await;
+    assert!(events.next().await.unwrap().is_ok());
+    assert!(events.next().await.unwrap().is_ok());
+    let Some(Err(Lagged { skipped })) = events.next().await else { panic!("20 events do not fit into two places") };
+    assert!(skipped >= 18, "{skipped}");
+
+    // From here on the reader keeps up, and misses nothing.
+    let id = with_kad(&node.swarm, |kad| kad.get_closest_peers(b"last".to_vec())).await;
+    loop {
+        let event = events.next().await.unwrap().unwrap();
+        if query(&event).is_some_and(|(seen, _, last)| seen == id && last) {
+            break;
+        }
+    }
+    node.task.abort();
+    while let Some(event) = events.next().await {
+        event.unwrap();
+    }
+}
+
+pub async fn events_that_nobody_wants_hold_up_nobody<R: TestRuntime>(bed: &Bed<R>) {
+    let mut config = NodeConfig::default().keep_events();
+    config.driver.event_capacity = 1;
+    let (mut node, others) = bed.client_of(config, 2).await;
+    others[0].holds(record("file", "contents")).await;
+    lookups(&node, 20).await;
+    assert_eq!(node.client.get_record(key("file")).await.unwrap().value(), b"contents");
+    drop(node.events.take());
+    lookups(&node, 20).await;
+    assert_eq!(node.client.get_record(key("file")).await.unwrap().value(), b"contents");
+}
+
+/// Polls a driver until it has nothing to do.
+fn exhaust<R: Runtime>(driver: &mut Driver<BareKad, R>, wakes: &Arc<Wakes>) {
+    let waker = Waker::from(Arc::clone(wakes));
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        let before = wakes.count();
+        if let Poll::Pending = driver.poll_next_unpin(&mut cx)
+            && wakes.count() == before
+        {
+            return;
+        }
+    }
+}
+
+pub async fn an_idle_driver_is_never_woken_by_its_own_timer<R: TestRuntime>(bed: &Bed<R>) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let clock = ManualClock::new(bed.runtime().clone());
+    // Nobody is known, so nothing but the driver itself could wake it.
+    let mut node = bed.own_loop_on(&clock, NodeConfig::default()).await;
+    let wakes = Arc::new(Wakes::default());
+    exhaust(&mut node.driver, &wakes);
+    assert_eq!(clock.advance(DAY), 0, "it has never had anything to wait for");
+
+    let client = node.client.clone();
+    let calls = (0..10).map(|n| client.get_record(key(&format!("key {n}"))).timeout((n + 1) * DAY).into_future());
+    node.run_until(join_all(calls)).await;
+    exhaust(&mut node.driver, &wakes);
+    let before = wakes.count();
+    assert_eq!(clock.advance(30 * DAY), 0, "the deadlines of calls that were answered wake nobody");
+    assert_eq!(wakes.count(), before);
+
+    // One that is cancelled is as good as answered.
+    let silent = bed.silent().await;
+    node.meets(&silent.contact);
+    let (call, _) = node.run_until(begun(client.get_record(key("file")).timeout(DAY))).await;
+    node.run_until(silent.is_asked()).await;
+    drop(call);
+    node.run_until(bed.settles(&client)).await;
+    exhaust(&mut node.driver, &wakes);
+    assert_eq!(clock.advance(2 * DAY), 0);
+
+    // The count would have shown it.
+    let (call, _) = node.run_until(begun(client.get_record(key("file")).timeout(DAY))).await;
+    exhaust(&mut node.driver, &wakes);
+    let before = wakes.count();
+    assert_eq!(clock.advance(DAY), 1);
+    assert!(wakes.count() > before);
+    drop(call);
+}

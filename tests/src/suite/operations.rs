@@ -1,0 +1,234 @@
+//! Every operation does what it says, over every wire.
+
+use std::{collections::BTreeSet, num::NonZeroUsize};
+
+use kadence::{
+    BootstrapError, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequest, PutRecordError,
+    RemoveRecordError, RequestError, StartProvidingError,
+};
+use libp2p::{
+    PeerId,
+    kad::{KBucketKey, Quorum},
+};
+
+use super::support::{key, peers, record, sorted};
+use crate::{Bed, TestRuntime};
+
+pub async fn a_record_that_was_put_is_found_by_every_node<R: TestRuntime>(bed: &Bed<R>) {
+    let nodes = bed.mesh(5).await;
+    let publisher = &nodes[1];
+    let answer = publisher.client.put_record(record("greeting", "hello")).await.unwrap();
+    let others = peers(nodes.iter().filter(|node| node.peer() != publisher.peer()));
+    assert_eq!(sorted(answer.acknowledged), others);
+    assert_eq!(answer.asked, 4);
+    assert!(publisher.local_record(&key("greeting")).await.is_some(), "a put that succeeded is kept for republishing");
+    for node in &nodes {
+        let answer = node.client.get_record(key("greeting")).await.unwrap();
+        assert_eq!(answer.value(), b"hello");
+        assert_eq!(answer.record.record.key, key("greeting"));
+        assert_eq!(answer.record.record.publisher, Some(publisher.peer()));
+        assert!(answer.others.is_empty(), "the first record was asked for");
+    }
+}
+
+pub async fn a_get_of_what_nobody_has_is_not_found_and_says_how_many_were_asked<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, others) = bed.client_of(Default::default(), 4).await;
+    let result = client.client.get_record(key("nothing")).await;
+    let Err(GetRecordError::NotFound { closest_peers, progress }) = result else { panic!("{result:?}") };
+    assert_eq!(sorted(closest_peers), peers(&others));
+    assert_eq!((progress.requests, progress.successes, progress.failures), (4, 4, 0));
+}
+
+pub async fn a_local_record_needs_no_peer<R: TestRuntime>(bed: &Bed<R>) {
+    let node = bed.node().await;
+    node.holds(record("mine", "local")).await;
+    let answer = node.client.get_record(key("mine")).await.unwrap();
+    assert_eq!(answer.value(), b"local");
+    assert_eq!(answer.record.peer, None);
+    let answer = node.client.get_record(key("mine")).all().await.unwrap();
+    assert_eq!(answer.iter().count(), 1);
+}
+
+pub async fn with_nobody_known_every_operation_says_so<R: TestRuntime>(bed: &Bed<R>) {
+    let node = bed.node().await;
+    let client = &node.client;
+    let result = client.get_record(key("a")).await;
+    assert!(matches!(result, Err(GetRecordError::NoKnownPeers)), "{result:?}");
+    let result = client.put_record(record("b", "value")).await;
+    assert!(matches!(result, Err(PutRecordError::NoKnownPeers)), "{result:?}");
+    let result = client.get_providers(key("c")).await;
+    assert!(matches!(result, Err(GetProvidersError::NoKnownPeers)), "{result:?}");
+    let result = client.start_providing(key("d")).await;
+    assert!(matches!(result, Err(StartProvidingError::NoKnownPeers)), "{result:?}");
+    let result = client.get_closest_peers(key("e")).await;
+    assert!(matches!(result, Err(GetClosestPeersError::NoKnownPeers)), "{result:?}");
+    let result = client.bootstrap().await;
+    assert!(matches!(result, Err(BootstrapError::NoKnownPeers)), "{result:?}");
+
+    assert_eq!(node.local_record(&key("b")).await, None);
+    assert_eq!(node.local_providers(&key("d")).await, []);
+    bed.settles(client).await;
+}
+
+pub async fn providers_are_found_and_each_is_named_once<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, others) = bed.client_of(Default::default(), 5).await;
+    let (providers, ordinary) = others.split_at(3);
+    for node in providers {
+        node.client.start_providing(key("file")).await.unwrap();
+        assert_eq!(node.local_providers(&key("file")).await, [node.peer()]);
+    }
+    // Announcements are not acknowledged: they are there when everybody has them.
+    let expected = peers(providers);
+    for node in ordinary {
+        bed.until(async || sorted(node.local_providers(&key("file")).await) == expected).await;
+    }
+    let answer = client.client.get_providers(key("file")).await.unwrap();
+    assert_eq!(sorted(answer.providers), expected);
+
+    for limit in [1, 2, 3] {
+        let answer = client.client.get_providers(key("file")).limit(limit).await.unwrap();
+        assert_eq!(answer.providers.iter().collect::<BTreeSet<_>>().len(), limit);
+        assert_eq!(answer.providers.len(), limit);
+    }
+    let answer = client.client.get_providers(key("file")).first().await.unwrap();
+    assert_eq!(answer.providers.len(), 1);
+    assert!(expected.contains(&answer.providers[0]));
+}
+
+pub async fn nobody_provides_what_nobody_announced<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, others) = bed.client_of(Default::default(), 3).await;
+    let result = client.client.get_providers(key("nothing")).await;
+    let Err(GetProvidersError::NotFound { closest_peers, progress }) = result else { panic!("{result:?}") };
+    assert_eq!(sorted(closest_peers), peers(&others));
+    assert_eq!(progress.successes, 3);
+}
+
+pub async fn who_stops_providing_is_no_local_provider_any_more<R: TestRuntime>(bed: &Bed<R>) {
+    let (node, _others) = bed.client_of(Default::default(), 2).await;
+    node.client.start_providing(key("file")).await.unwrap();
+    assert_eq!(node.local_providers(&key("file")).await, [node.peer()]);
+    node.client.stop_providing(key("file")).await.unwrap();
+    assert_eq!(node.local_providers(&key("file")).await, []);
+}
+
+pub async fn the_closest_peers_come_closest_first<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, others) = bed.client_of(Default::default(), 6).await;
+    let answer = client.client.get_closest_peers(key("target")).await.unwrap();
+    let found: Vec<PeerId> = answer.peers.iter().map(|info| info.peer_id).collect();
+    let target = KBucketKey::from(key("target").to_vec());
+    let mut expected = peers(&others);
+    expected.sort_by_key(|peer| target.distance(&KBucketKey::from(*peer)));
+    assert_eq!(found, expected);
+    for info in &answer.peers {
+        let node = others.iter().find(|node| node.peer() == info.peer_id).unwrap();
+        assert!(info.addrs.contains(&node.contact.address), "{info:?}");
+    }
+
+    let wanted = others[3].peer();
+    let answer = client.client.get_closest_peers(wanted).await.unwrap();
+    assert_eq!(answer.peers[0].peer_id, wanted, "a peer is the closest one to itself");
+}
+
+pub async fn a_bootstrap_fills_the_routing_table<R: TestRuntime>(bed: &Bed<R>) {
+    let nodes = bed.bootstrapped(6).await;
+    let answer = nodes[5].client.bootstrap().await.unwrap();
+    assert!(answer.phases >= 1);
+    assert_eq!(answer.failed, 0);
+    assert!(answer.progress.successes >= 5, "{answer:?}");
+    for node in &nodes {
+        assert_eq!(node.known_peers().await, 5);
+    }
+}
+
+pub async fn a_value_that_no_packet_carries_is_refused_at_the_call<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, others) = bed.client_of(Default::default(), 2).await;
+    let result = client.client.put_record(record("large", vec![0; 20 * 1024])).await;
+    let Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::ValueTooLarge { len, max }))) = result else {
+        panic!("{result:?}")
+    };
+    assert_eq!(len, 20 * 1024);
+    assert_eq!(client.local_record(&key("large")).await, None);
+    assert_eq!(client.client.stats().await.unwrap().accepted, 0);
+
+    // What is just allowed arrives everywhere, and is found again by one who has to ask for it.
+    client.client.put_record(record("large", vec![7; max])).await.unwrap();
+    for other in &others {
+        assert_eq!(other.local_record(&key("large")).await.unwrap().value.len(), max);
+    }
+    let reader = bed.node().await;
+    reader.meets(&others[0].contact).await;
+    assert_eq!(reader.client.get_record(key("large")).await.unwrap().value().len(), max);
+}
+
+pub async fn a_put_that_cannot_reach_its_quorum_sends_and_keeps_nothing<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, others) = bed.client_of(Default::default(), 3).await;
+    let four = NonZeroUsize::new(4).unwrap();
+    let result = client.client.put_record(record("greeting", "hello")).quorum(Quorum::N(four)).await;
+    let Err(PutRecordError::TooFewPeers { found, needed }) = result else { panic!("{result:?}") };
+    assert_eq!((found, needed), (3, four));
+    for node in others.iter().chain([&client]) {
+        assert_eq!(node.local_record(&key("greeting")).await, None);
+    }
+    let three = NonZeroUsize::new(3).unwrap();
+    client.client.put_record(record("greeting", "hello")).quorum(Quorum::N(three)).await.unwrap();
+}
+
+pub async fn a_put_to_named_peers_reaches_them_and_nobody_else<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, others) = bed.client_of(Default::default(), 4).await;
+    let (named, unnamed) = others.split_at(2);
+    // A repetition and the own id are no further peers.
+    let targets = peers(named).into_iter().chain([named[0].peer(), client.peer()]);
+    let answer = client.client.put_record_to(record("greeting", "hello"), targets).await.unwrap();
+    assert_eq!(sorted(answer.acknowledged), peers(named));
+    assert_eq!(answer.asked, 2);
+    for node in named {
+        assert_eq!(node.local_record(&key("greeting")).await.unwrap().value, b"hello");
+    }
+    for node in unnamed.iter().chain([&client]) {
+        assert_eq!(node.local_record(&key("greeting")).await, None);
+    }
+
+    let result = client.client.put_record_to(record("greeting", "hello"), [client.peer()]).await;
+    assert!(
+        matches!(result, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::NoPeers)))),
+        "{result:?}"
+    );
+}
+
+pub async fn a_put_to_named_peers_counts_those_that_acknowledge<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, others) = bed.client_of(Default::default(), 2).await;
+    // Nobody knows an address of this one.
+    let nobody = PeerId::random();
+    let targets = [others[0].peer(), nobody, others[1].peer()];
+    let result = client.client.put_record_to(record("greeting", "hello"), targets).await;
+    let Err(PutRecordError::QuorumFailed { acknowledged, needed, asked }) = result else { panic!("{result:?}") };
+    assert_eq!(sorted(acknowledged), peers(&others));
+    assert_eq!((needed.get(), asked), (3, 3));
+
+    let majority = client.client.put_record_to(record("greeting", "hello"), targets).quorum(Quorum::Majority);
+    let answer = majority.await.unwrap();
+    assert_eq!(sorted(answer.acknowledged), peers(&others));
+
+    let result = client.client.put_record_to(record("greeting", "hello"), [nobody]).quorum(Quorum::One).await;
+    let Err(PutRecordError::QuorumFailed { acknowledged, needed, asked }) = result else { panic!("{result:?}") };
+    assert_eq!((acknowledged.len(), needed.get(), asked), (0, 1, 1));
+}
+
+pub async fn only_an_own_record_is_removed<R: TestRuntime>(bed: &Bed<R>) {
+    let nodes = bed.mesh(3).await;
+    nodes[0].client.put_record(record("greeting", "hello")).await.unwrap();
+
+    let result = nodes[1].client.remove_record(key("greeting")).await;
+    assert_eq!(result, Err(RemoveRecordError::NotPublisher { publisher: Some(nodes[0].peer()) }));
+    assert!(nodes[1].local_record(&key("greeting")).await.is_some());
+
+    nodes[1].holds(record("anonymous", "hello")).await;
+    let result = nodes[1].client.remove_record(key("anonymous")).await;
+    assert_eq!(result, Err(RemoveRecordError::NotPublisher { publisher: None }));
+
+    assert_eq!(nodes[1].client.remove_record(key("nothing")).await, Err(RemoveRecordError::NotFound));
+
+    assert_eq!(nodes[0].client.remove_record(key("greeting")).await, Ok(()));
+    assert_eq!(nodes[0].local_record(&key("greeting")).await, None);
+    assert_eq!(nodes[0].client.remove_record(key("greeting")).await, Err(RemoveRecordError::NotFound));
+}

@@ -1,0 +1,89 @@
+//! T13: full channels block nobody for ever.
+
+use std::time::Duration;
+
+use futures::{StreamExt, future::join_all};
+use kadence::Update;
+
+use super::support::{key, record};
+use crate::{Bed, NodeConfig, TestRuntime};
+
+pub async fn t13_full_channels_and_a_driver_that_sleeps_block_nobody_for_ever<R: TestRuntime>(bed: &Bed<R>) {
+    const TASKS: usize = 4;
+    let mut config = NodeConfig::default().max_running(1);
+    config.driver.command_capacity = 1;
+    config.driver.stream_capacity = 1;
+    let mut node = bed.own_loop(config).await;
+    let others = bed.mesh(3).await;
+    for other in &others {
+        other.holds(record("file", other.peer().to_bytes())).await;
+        node.meets(&other.contact);
+    }
+    let (started, mut waiting) = futures::channel::mpsc::unbounded();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let (client, swarm, started) = (node.client.clone(), node.swarm.clone(), started.clone());
+            bed.spawn(async move {
+                for round in 0..5 {
+                    let mut get = client.get_record(key("file")).into_future();
+                    let _ = futures::poll!(&mut get);
+                    if round == 0 {
+                        started.unbounded_send(()).unwrap();
+                    }
+                    assert_eq!(get.await.unwrap().iter().count(), 1);
+                    let mut stream = client.get_record(key("file")).all().stream();
+                    let mut seen = 0;
+                    let end = loop {
+                        match stream.next().await.unwrap() {
+                            Update::Item(_) => seen += 1,
+                            Update::Lagged { skipped } => seen += skipped,
+                            Update::End(end) => break end,
+                        }
+                    };
+                    assert_eq!((seen, end.unwrap().iter().count()), (3, 3));
+                    swarm.with(|_| ()).await.unwrap();
+                    client.snapshot().await.unwrap();
+                    // One that is given up while it waits for a place in the channel, or after it.
+                    let mut dropped = client.get_closest_peers(key("file")).into_future();
+                    let _ = futures::poll!(&mut dropped);
+                    drop(dropped);
+                    client.stop_providing(key("file")).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    // Nobody polls the driver until every task waits for it.
+    for _ in 0..TASKS {
+        waiting.next().await.unwrap();
+    }
+    node.run_until(join_all(tasks)).await;
+    let client = node.client.clone();
+    node.run_until(bed.settles(&client)).await;
+}
+
+pub async fn t13_many_callers_with_a_channel_of_one_all_get_through<R: TestRuntime>(bed: &Bed<R>) {
+    const CALLERS: usize = 64;
+    const GETS: usize = 50;
+    let mut config = NodeConfig::default();
+    config.driver.command_capacity = 1;
+    config.driver.tracker.default_timeout = Duration::from_secs(60 * 60);
+    let (node, others) = bed.client_of(config, 3).await;
+    for n in 0..GETS {
+        for other in &others {
+            other.holds(record(&format!("key {n}"), format!("value {n}"))).await;
+        }
+    }
+    let callers = (0..CALLERS).map(|caller| {
+        let client = node.client.clone();
+        bed.spawn(async move {
+            for n in 0..GETS {
+                let n = (n + caller) % GETS;
+                let answer = client.get_record(key(&format!("key {n}"))).await.unwrap();
+                assert_eq!(answer.value(), format!("value {n}").as_bytes());
+            }
+        })
+    });
+    join_all(callers).await;
+    bed.settles(&node.client).await;
+    assert_eq!(node.client.stats().await.unwrap().accepted, (CALLERS * GETS) as u64);
+}

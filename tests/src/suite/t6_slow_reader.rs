@@ -1,0 +1,80 @@
+//! T6: a slow reader holds up nobody, and learns how much it missed.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, future::join_all};
+use kadence::Update;
+
+use super::support::{begun, item, key, peers, record, rest, sorted};
+use crate::{Bed, Node, TestRuntime};
+
+/// As many peers as kad asks in one lookup.
+const HOLDERS: usize = 20;
+
+/// With the own copy.
+const RECORDS: usize = HOLDERS + 1;
+
+/// A client and 20 other nodes, each of which has a record of its own under the same key.
+async fn many_records<R: TestRuntime>(bed: &Bed<R>) -> (Node, Vec<Node>) {
+    let client = bed.node().await;
+    client.holds(record("popular", "mine")).await;
+    let mut holders = Vec::new();
+    for _ in 0..HOLDERS {
+        let holder = bed.node().await;
+        holder.holds(record("popular", holder.peer().to_bytes())).await;
+        holder.holds(record("other", "value")).await;
+        client.meets(&holder.contact).await;
+        holders.push(holder);
+    }
+    (client, holders)
+}
+
+pub async fn t6_a_stream_that_nobody_reads_holds_up_nobody_and_keeps_its_end<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, holders) = many_records(bed).await;
+    let untouched = begun(client.client.get_record(key("popular")).all().buffer(10)).await;
+    let without_room = begun(client.client.get_record(key("popular")).all().buffer(0)).await;
+    let others = (0..1_000).map(|_| client.client.get_record(key("other")));
+    for answer in join_all(others.map(IntoFuture::into_future)).await {
+        assert_eq!(answer.unwrap().value(), b"value");
+    }
+    bed.settles(&client.client).await;
+
+    let (items, lagged, end) = rest(untouched).await;
+    assert_eq!((items.len(), lagged), (10, 11), "the buffer's worth, and a count of the rest");
+    let answer = end.unwrap();
+    let sources: Vec<_> = answer.iter().map(|found| found.peer).collect();
+    assert_eq!(sources[0], None, "the own copy comes first");
+    assert_eq!(sorted(sources.into_iter().flatten()), peers(&holders), "the end carries the whole answer");
+
+    let (items, lagged, end) = rest(without_room).await;
+    assert_eq!((items.len(), lagged, end.unwrap().iter().count()), (0, 21, RECORDS));
+}
+
+pub async fn t6_what_a_slow_reader_gets_and_what_it_missed_add_up<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, _holders) = many_records(bed).await;
+    let mut stream = begun(client.client.get_record(key("popular")).all().buffer(2)).await;
+    let (mut items, mut lagged) = (Vec::new(), 0);
+    let end = loop {
+        // Between two looks at the stream, the reader is busy with something else.
+        client.client.get_record(key("other")).await.unwrap();
+        match stream.next().await.unwrap() {
+            Update::Item(item) => items.push(item.peer),
+            Update::Lagged { skipped } => lagged += skipped,
+            Update::End(end) => break end,
+        }
+    };
+    assert_eq!(items.len() as u64 + lagged, RECORDS as u64);
+    assert_eq!(items.iter().collect::<BTreeSet<_>>().len(), items.len());
+    assert_eq!(end.unwrap().iter().count(), RECORDS);
+    assert!(stream.next().await.is_none());
+}
+
+pub async fn t6_a_reader_that_keeps_up_misses_nothing<R: TestRuntime>(bed: &Bed<R>) {
+    let (client, holders) = many_records(bed).await;
+    let mut stream = client.client.get_record(key("popular")).all().buffer(RECORDS).stream();
+    assert_eq!(item(&mut stream).await.record.value, b"mine");
+    let (items, lagged, end) = rest(stream).await;
+    assert_eq!(lagged, 0);
+    assert_eq!(sorted(items.iter().map(|found| found.peer.unwrap())), peers(&holders));
+    assert_eq!(end.unwrap().iter().count(), RECORDS);
+}
