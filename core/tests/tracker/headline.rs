@@ -234,6 +234,21 @@ fn t7_a_drain_that_takes_too_long_can_be_cut_short() {
     assert_eq!(h.outcomes(), 6);
 }
 
+/// In the order of their ids, not of a map: the same inputs give the same actions.
+#[test]
+fn t7_a_shutdown_goes_through_the_requests_in_their_order() {
+    let mut h = Harness::slots(50);
+    for request in (0..100).rev() {
+        h.get(request * 1_000_003, "k");
+    }
+    h.shut_down(false);
+    let outcomes: Vec<_> = h.trace.iter().filter(|line| line.contains("Outcome {")).collect();
+    assert_eq!(outcomes.len(), 100);
+    for (request, line) in (0..100).zip(outcomes) {
+        assert!(line.contains(&format!("RequestId({})", request * 1_000_003)), "{line}");
+    }
+}
+
 #[test]
 fn t8_a_deadline_on_a_silent_network_is_exact_and_keeps_what_was_found() {
     let mut h = Harness::one_slot();

@@ -194,8 +194,10 @@ fn no_request_collects_more_than_the_bound() {
     h.ev(id, found("k", 1, b"value"), false);
     h.ev(id, found("k", 2, b"value"), false);
     assert_eq!(values(&h).len(), 2);
-    let (mut h, id) = bounded(0, get_record("k", Policy::All));
-    assert!(!h.ended(1));
-    h.ev(id, found("k", 1, b"value"), false);
-    assert_eq!(values(&h).len(), 1);
+    let (mut h, id) = bounded(0, get_providers("k", Policy::All));
+    h.ev(id, providers([]), false);
+    assert!(!h.ended(1), "an empty batch fills no bound");
+    h.ev(id, providers([1, 2]), false);
+    let Outcome::GetProviders(Ok(answer)) = h.outcome(1) else { panic!("{:?}", h.outcome(1)) };
+    assert_eq!(answer.providers, peers([1]));
 }
