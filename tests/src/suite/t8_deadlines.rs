@@ -53,8 +53,9 @@ pub async fn t8_a_deadline_on_silent_peers_comes_in_time_with_what_was_found<R: 
     // The connections are there before the clock runs: the test is not about how long they take.
     node.client.get_record(key("file")).limit(2).await.unwrap();
     // Fewer than the three that kad asks at a time, so that the others are asked as well.
-    for _ in 0..2 {
-        node.meets(&bed.silent().await.contact).await;
+    let silent = [bed.silent().await, bed.silent().await];
+    for silent in &silent {
+        node.meets(&silent.contact).await;
     }
     let begin = bed.now();
     let result = node.client.get_record(key("file")).limit(3).timeout(SHORT).await;
@@ -62,7 +63,8 @@ pub async fn t8_a_deadline_on_silent_peers_comes_in_time_with_what_was_found<R: 
     let Err(GetRecordError::Timeout { found, progress }) = result else { panic!("{result:?}") };
     let sources: BTreeSet<_> = found.iter().map(|found| found.peer.unwrap()).collect();
     assert_eq!((found.len(), sources.len()), (2, 2), "what was found is in the error");
-    assert_eq!(progress.successes, 2);
+    // kad counts an answer only after it has reported what was in it.
+    assert!(progress.requests >= 3 && progress.successes >= 1, "{progress:?}");
     assert!(took >= SHORT && took < IN_TIME, "after {took:?}");
     bed.settles(&node.client).await;
 }

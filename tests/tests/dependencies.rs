@@ -1,0 +1,39 @@
+//! What is runtime-neutral must not bring a runtime along.
+
+use std::{collections::BTreeSet, process::Command};
+
+const RUNTIMES: [&str; 7] =
+    ["async-executor", "async-global-executor", "async-io", "async-std", "smol", "tokio", "tokio-util"];
+
+/// The names of all packages that a package of this workspace needs at run time.
+fn tree(package: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--offline", "--locked"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+fn runtimes(package: &str) -> Vec<&'static str> {
+    let tree = tree(package);
+    assert!(tree.contains(package) && tree.contains("libp2p-kad"), "not a tree: {tree:?}");
+    RUNTIMES.into_iter().filter(|runtime| tree.contains(*runtime)).collect()
+}
+
+#[test]
+fn the_tracker_needs_no_runtime() {
+    assert_eq!(runtimes("kadence-core"), [""; 0]);
+}
+
+#[test]
+fn the_driver_needs_no_runtime() {
+    assert_eq!(runtimes("kadence"), [""; 0]);
+}
+
+#[test]
+fn a_runtime_in_the_tree_would_be_seen() {
+    assert!(runtimes("kadence-tokio").contains(&"tokio"));
+}
