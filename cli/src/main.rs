@@ -1,1 +1,65 @@
-fn main() {}
+//! The program `kadence`: demonstrates a network on this computer, runs a node, and asks a network by hand.
+
+mod args;
+mod demo;
+mod exit;
+mod node;
+mod output;
+mod query;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::{Args, Command},
+    exit::Failure,
+};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log_to_stderr(&args);
+    let json = args.command.json();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let Args { command, protocol, verbose: _ } = args;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Demo(args) => demo::run(args, protocol).await,
+            Command::Node(args) => node::run(args, protocol).await,
+            Command::Get(args) => query::get(args, protocol).await,
+            Command::Put(args) => query::put(args, protocol).await,
+            Command::Provide(args) => query::provide(args, protocol).await,
+            Command::Providers(args) => query::providers(args, protocol).await,
+            Command::Closest(args) => query::closest(args, protocol).await,
+        }
+    });
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// `RUST_LOG` has the last word; without it, `--verbose` raises what each command shows by itself.
+fn log_to_stderr(args: &Args) {
+    let filter = match (args.verbose, &args.command) {
+        (0, Command::Demo(_)) => "error",
+        (0, Command::Node(_) | Command::Provide(_)) => "error,kadence=info",
+        (0, _) => "error,kadence=warn",
+        (1, _) => "warn,kadence=info",
+        (2, _) => "info,kadence=debug",
+        (_, _) => "debug,kadence=trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    // A closed stderr is no reason to fail, nor to complain to the same stderr.
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
+    let ansi = io::IsTerminal::is_terminal(&io::stderr());
+    subscriber.with_ansi(ansi).init();
+}

@@ -1,0 +1,134 @@
+//! What the demo says at its end.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::{
+    disturb::{Cancelled, Killed},
+    measure::Operations,
+};
+use crate::exit::Failure;
+
+/// Everything that was found out.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) ok: bool,
+    /// Nodes that store and answer.
+    pub(super) nodes: usize,
+    /// Further nodes, that only ask.
+    pub(super) clients: usize,
+    pub(super) files: usize,
+    pub(super) stored: usize,
+    pub(super) stored_bytes: usize,
+    /// Files over the limit of a value.
+    pub(super) refused: usize,
+    pub(super) operations: Operations,
+    pub(super) cancelled: Cancelled,
+    pub(super) killed: Killed,
+    pub(super) checks: Vec<Check>,
+    pub(super) seed: u64,
+    pub(super) seconds: f64,
+}
+
+/// Something that has to hold.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Check {
+    pub(super) name: &'static str,
+    pub(super) ok: bool,
+    pub(super) detail: String,
+}
+
+impl Report {
+    /// For people.
+    pub(super) fn table(&self) -> String {
+        let mut text = String::new();
+        self.write_table(&mut text).map(|()| text).unwrap_or_default()
+    }
+
+    fn write_table(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(
+            text,
+            "{} nodes and {} clients; {} of {} files stored ({} bytes), {} refused as too large\n",
+            self.nodes, self.clients, self.stored, self.files, self.stored_bytes, self.refused
+        )?;
+        writeln!(
+            text,
+            "{:<16}{:>7}{:>7}{:>8}{:>10}{:>10}{:>10}",
+            "operation", "count", "ok", "failed", "p50 ms", "p95 ms", "max ms"
+        )?;
+        for (name, row) in self.operations.rows() {
+            let [p50, p95, max] = [row.p50_ms, row.p95_ms, row.max_ms].map(figure);
+            writeln!(text, "{name:<16}{:>7}{:>7}{:>8}{p50:>10}{p95:>10}{max:>10}", row.count, row.ok, row.failed)?;
+        }
+        writeln!(text)?;
+        for Check { name, ok, detail } in &self.checks {
+            let verdict = if *ok { "ok" } else { "FAILED" };
+            let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+            writeln!(text, "{verdict:<6} {name}{detail}")?;
+        }
+        let verdict = if self.ok { "all is as it should be" } else { "NOT all is as it should be" };
+        write!(text, "\n{verdict}, after {:.1} s", self.seconds)
+    }
+
+    /// # Errors
+    ///
+    /// If a check failed.
+    pub(super) fn verdict(&self) -> Result<(), Failure> {
+        let failed: Vec<&str> = self.checks.iter().filter(|check| !check.ok).map(|check| check.name).collect();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(anyhow::anyhow!("{} of {} checks failed: {}", failed.len(), self.checks.len(), failed.join("; ")).into())
+    }
+}
+
+fn figure(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(checks: Vec<Check>) -> Report {
+        Report {
+            ok: checks.iter().all(|check| check.ok),
+            nodes: 4,
+            clients: 4,
+            files: 3,
+            stored: 2,
+            stored_bytes: 10,
+            refused: 1,
+            operations: Operations::default(),
+            cancelled: Cancelled::default(),
+            killed: Killed::default(),
+            checks,
+            seed: 1,
+            seconds: 1.25,
+        }
+    }
+
+    #[test]
+    fn a_failed_check_is_named_and_fails_the_demo() {
+        let good = Check { name: "one", ok: true, detail: String::new() };
+        let bad = Check { name: "two", ok: false, detail: "3 of 4".to_owned() };
+        assert!(report(vec![good.clone()]).verdict().is_ok());
+        let report = report(vec![good, bad]);
+        assert!(report.table().contains("ok     one\nFAILED two (3 of 4)\n"));
+        assert!(report.verdict().is_err());
+    }
+
+    #[test]
+    fn the_figures_have_their_names() {
+        let value = serde_json::to_value(report(Vec::new())).unwrap();
+        assert_eq!(value["ok"], true);
+        assert_eq!(value["refused"], 1);
+        assert_eq!(value["cancelled"]["left_alive"], 0);
+        for operation in ["put", "get", "provide", "providers", "closest", "bootstrap"] {
+            for figure in ["count", "ok", "failed", "p50_ms", "p95_ms", "max_ms"] {
+                assert!(value["operations"][operation].get(figure).is_some(), "{operation}.{figure}");
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! How the program ends when something failed: one line for people, a code for scripts.
+
+use std::{error::Error, io, process::ExitCode};
+
+use kadence_tokio::kadence::{
+    DriverGone, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RequestError,
+    StartProvidingError,
+    node::{NodeError, ReadyError},
+};
+use serde_json::json;
+
+use crate::output;
+
+/// Why the program failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    reason: Reason,
+    error: anyhow::Error,
+}
+
+/// Kinds of failure that a script may want to tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Failure,
+    NotFound,
+    Timeout,
+    NoPeer,
+}
+
+impl Reason {
+    /// 2 is wrong usage, and is clap's.
+    fn code(self) -> u8 {
+        match self {
+            Self::Failure => 1,
+            Self::NotFound => 3,
+            Self::Timeout => 4,
+            Self::NoPeer => 5,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Failure => "failure",
+            Self::NotFound => "not_found",
+            Self::Timeout => "timeout",
+            Self::NoPeer => "no_peer",
+        }
+    }
+}
+
+impl Failure {
+    fn new(reason: Reason, error: impl Into<anyhow::Error>) -> Self {
+        Self { reason, error: error.into() }
+    }
+
+    /// Says so on stderr, and on stdout if a JSON object is expected there.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        let text = chain(self.error.as_ref());
+        output::note(format_args!("error: {text}"));
+        if json {
+            // There is no further place to report to.
+            let _lost = output::json(&json!({ "ok": false, "reason": self.reason.name(), "error": text }));
+        }
+        ExitCode::from(self.reason.code())
+    }
+}
+
+/// An error and its sources in one line. A source that its error has already quoted is not said twice.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        if !text.ends_with(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        source = error.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(Reason::Failure, error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(Reason::Failure, error)
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        Self::new(Reason::Failure, error)
+    }
+}
+
+impl From<DriverGone> for Failure {
+    fn from(error: DriverGone) -> Self {
+        Self::new(Reason::Failure, error)
+    }
+}
+
+impl From<ReadyError> for Failure {
+    fn from(error: ReadyError) -> Self {
+        let reason = match &error {
+            ReadyError::NoPeer { timeout: _, last_dial_error: _ } => Reason::NoPeer,
+            ReadyError::NodeGone(_) => Reason::Failure,
+        };
+        Self::new(reason, error)
+    }
+}
+
+impl From<GetRecordError> for Failure {
+    fn from(error: GetRecordError) -> Self {
+        let reason = match &error {
+            GetRecordError::NotFound { .. } => Reason::NotFound,
+            GetRecordError::Timeout { .. } => Reason::Timeout,
+            GetRecordError::NoKnownPeers => Reason::NoPeer,
+            GetRecordError::Request(error) => of_request(error),
+        };
+        Self::new(reason, error)
+    }
+}
+
+impl From<PutRecordError> for Failure {
+    fn from(error: PutRecordError) -> Self {
+        let reason = match &error {
+            PutRecordError::QuorumFailed { .. } | PutRecordError::TooFewPeers { .. } | PutRecordError::Store { .. } => {
+                Reason::Failure
+            }
+            PutRecordError::Timeout { .. } => Reason::Timeout,
+            PutRecordError::NobodyAnswered { .. } | PutRecordError::NoKnownPeers => Reason::NoPeer,
+            PutRecordError::Request(error) => of_request(error),
+        };
+        Self::new(reason, error)
+    }
+}
+
+impl From<GetProvidersError> for Failure {
+    fn from(error: GetProvidersError) -> Self {
+        let reason = match &error {
+            GetProvidersError::NotFound { .. } => Reason::NotFound,
+            GetProvidersError::Timeout { .. } => Reason::Timeout,
+            GetProvidersError::NoKnownPeers => Reason::NoPeer,
+            GetProvidersError::Request(error) => of_request(error),
+        };
+        Self::new(reason, error)
+    }
+}
+
+impl From<StartProvidingError> for Failure {
+    fn from(error: StartProvidingError) -> Self {
+        let reason = match &error {
+            StartProvidingError::NobodyAnswered { .. } | StartProvidingError::NoKnownPeers => Reason::NoPeer,
+            StartProvidingError::Timeout { .. } => Reason::Timeout,
+            StartProvidingError::Store(_) => Reason::Failure,
+            StartProvidingError::Request(error) => of_request(error),
+        };
+        Self::new(reason, error)
+    }
+}
+
+impl From<GetClosestPeersError> for Failure {
+    fn from(error: GetClosestPeersError) -> Self {
+        let reason = match &error {
+            GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::NoKnownPeers => Reason::NoPeer,
+            GetClosestPeersError::Timeout { .. } => Reason::Timeout,
+            GetClosestPeersError::Request(error) => of_request(error),
+        };
+        Self::new(reason, error)
+    }
+}
+
+fn of_request(error: &RequestError) -> Reason {
+    match error {
+        RequestError::ExpiredInQueue => Reason::Timeout,
+        RequestError::Invalid(_)
+        | RequestError::Overloaded
+        | RequestError::Cancelled
+        | RequestError::Shutdown
+        | RequestError::Refused(_) => Reason::Failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kadence_tokio::kadence::{InvalidRequest, Progress};
+
+    use super::*;
+
+    #[test]
+    fn the_whole_chain_is_one_line() {
+        let error = anyhow::anyhow!("connection refused\nby the peer").context("cannot dial").context("no peer");
+        assert_eq!(chain(error.as_ref()), "no peer: cannot dial: connection refused by the peer");
+    }
+
+    #[test]
+    fn a_source_that_was_quoted_is_not_said_twice() {
+        let error = anyhow::anyhow!("in use").context("cannot listen: in use");
+        assert_eq!(chain(error.as_ref()), "cannot listen: in use");
+        let invalid = InvalidRequest::ValueTooLarge { len: 9, max: 8 };
+        let error = PutRecordError::Request(RequestError::Invalid(invalid));
+        assert_eq!(chain(&error), "the request is not valid: the value has 9 bytes, the limit is 8");
+    }
+
+    #[test]
+    fn each_reason_has_a_code_of_its_own() {
+        let progress = Progress::default();
+        let not_found = Failure::from(GetRecordError::NotFound { closest_peers: Vec::new(), progress });
+        assert_eq!(not_found.reason.code(), 3);
+        assert_eq!(Failure::from(GetRecordError::Timeout { found: Vec::new(), progress }).reason.code(), 4);
+        assert_eq!(Failure::from(GetRecordError::from(RequestError::ExpiredInQueue)).reason.code(), 4);
+        assert_eq!(Failure::from(PutRecordError::NoKnownPeers).reason.code(), 5);
+        assert_eq!(Failure::from(GetRecordError::from(RequestError::Shutdown)).reason.code(), 1);
+    }
+}

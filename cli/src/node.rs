@@ -1,0 +1,136 @@
+//! `kadence node`, and what all commands do with a node.
+
+use std::{collections::HashSet, io};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use kadence_tokio::kadence::{
+    libp2p::{
+        Multiaddr, PeerId, StreamProtocol,
+        swarm::{SwarmEvent, dummy},
+    },
+    node::{Identity, Node, NodeConfig, NodeEvent},
+};
+use serde_json::json;
+use tracing::info;
+
+use crate::{args::NodeArgs, exit::Failure, output};
+
+/// Runs a node until a signal comes.
+///
+/// # Errors
+///
+/// If it cannot start, or ends by itself.
+pub(crate) async fn run(args: NodeArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+    let NodeArgs { listen, peers, identity, json } = args;
+    // From here on a signal is a shutdown, however early it comes.
+    let signal = signal()?;
+    let config = NodeConfig {
+        identity: identity.map_or(Identity::Ephemeral, Identity::File),
+        listen: listen.addresses,
+        bootstrap_peers: peers,
+        protocol,
+        ..NodeConfig::default()
+    };
+    let mut node = kadence_tokio::node(config).await?;
+    let mut addresses = Addresses { printed: HashSet::new(), json };
+    serve(&mut node, signal, |node| addresses.print_new(node)).await?;
+    node.shutdown().await;
+    Ok(())
+}
+
+/// Lets a node run until a signal comes, logging its peers. `on_address` is called at the start, and whenever the node
+/// may have a new address.
+///
+/// # Errors
+///
+/// If the node ends by itself, or with the error of `on_address`.
+pub(crate) async fn serve(
+    node: &mut Node,
+    mut signal: BoxFuture<'static, ()>,
+    mut on_address: impl FnMut(&Node) -> io::Result<()>,
+) -> Result<(), Failure> {
+    let Some(mut events) = node.events() else { return Ok(()) };
+    on_address(node)?;
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = &mut signal => {
+                info!("shutting down");
+                return Ok(());
+            }
+            event = events.next() => event,
+        };
+        match event {
+            Some(Ok(SwarmEvent::NewListenAddr { .. }) | Err(_)) => on_address(node)?,
+            Some(Ok(event)) => log(&event),
+            None => return Err(anyhow::anyhow!("the node has ended by itself").into()),
+        }
+    }
+}
+
+/// Only the first and the last connection of a peer are news.
+fn log(event: &NodeEvent<dummy::Behaviour>) {
+    match event {
+        SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } if num_established.get() == 1 => {
+            info!(peer = %peer_id, address = %endpoint.get_remote_address(), "connected");
+        }
+        SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => info!(peer = %peer_id, "disconnected"),
+        SwarmEvent::OutgoingConnectionError { peer_id: Some(peer_id), error, .. } => {
+            info!(peer = %peer_id, error = crate::exit::chain(error), "not reached");
+        }
+        _ => {}
+    }
+}
+
+/// The addresses that were printed, each once.
+struct Addresses {
+    printed: HashSet<Multiaddr>,
+    json: bool,
+}
+
+impl Addresses {
+    fn print_new(&mut self, node: &Node) -> io::Result<()> {
+        for address in node.listen_addrs() {
+            if self.printed.insert(address.clone()) {
+                print(&address, node.peer_id(), self.json)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print(address: &Multiaddr, peer: PeerId, json: bool) -> io::Result<()> {
+    if json {
+        output::json(&json!({ "address": address.to_string(), "peer": peer.to_string() }))
+    } else {
+        output::line(address)
+    }
+}
+
+/// Ready at Ctrl-C or, where there is one, SIGTERM.
+///
+/// # Errors
+///
+/// If the system does not let us listen for signals.
+pub(crate) fn signal() -> io::Result<BoxFuture<'static, ()>> {
+    #[cfg(unix)]
+    let signal = {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+    };
+    #[cfg(not(unix))]
+    let signal = async {
+        // Without a way to be interrupted gently, the system ends us in its own.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    Ok(signal.boxed())
+}

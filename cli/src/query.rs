@@ -1,0 +1,244 @@
+//! The commands that join a network, ask it one thing, and leave.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::Context;
+use kadence_tokio::kadence::{
+    ClosestPeersAnswer, GetProvidersError, ProvidersAnswer,
+    libp2p::{
+        Multiaddr, StreamProtocol,
+        kad::{Mode, Record},
+    },
+    node::{Node, NodeConfig},
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    args::{Ask, ClosestArgs, GetArgs, ProvideArgs, ProvidersArgs, PutArgs},
+    exit::Failure,
+    node::{serve, signal},
+    output,
+};
+
+/// The most that is read of a value. Far more than a record takes, so that the call still says what its limit is; and
+/// little enough that an endless input ends.
+const MAX_READ: u64 = 16 * 1024 * 1024;
+
+/// Looks a record up and prints it.
+///
+/// # Errors
+///
+/// If there is none, or the network or the output cannot be reached.
+pub(crate) async fn get(args: GetArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+    let GetArgs { key, ask, output } = args;
+    let json = ask.json;
+    let joined = Joined::client(ask, protocol).await?;
+    let answer = joined.node.client().get_record(key.to_record_key()).timeout(joined.time_left()).await?;
+    let value = answer.value();
+    if let Some(path) = &output {
+        std::fs::write(path, value).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if json {
+        let (where_it_is, content) = match (&output, std::str::from_utf8(value)) {
+            (Some(path), _) => ("output", path.display().to_string()),
+            (None, Ok(text)) => ("value", text.to_owned()),
+            (None, Err(_not_text)) => ("value_hex", hex::encode(value)),
+        };
+        output::json(&json!({
+            "ok": true,
+            "key": key.to_string(),
+            "bytes": value.len(),
+            "from": answer.record.peer.map(|peer| peer.to_string()),
+            "publisher": answer.record.record.publisher.map(|peer| peer.to_string()),
+            where_it_is: content,
+        }))?;
+    } else if output.is_none() {
+        output::value(value)?;
+    }
+    Ok(())
+}
+
+/// Stores a record.
+///
+/// # Errors
+///
+/// If the value cannot be read or is too long, or if too few peers take it.
+pub(crate) async fn put(args: PutArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+    let PutArgs { key, value, file, ask } = args;
+    let json = ask.json;
+    // First, because a person who types the value takes longer than the network waits.
+    let value = match (value, file) {
+        (Some(text), _) => text.into_bytes(),
+        (None, Some(path)) if path != Path::new("-") => {
+            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            read(file).with_context(|| format!("cannot read {}", path.display()))?
+        }
+        (None, _) => read(io::stdin().lock()).context("cannot read stdin")?,
+    };
+    let bytes = value.len();
+    let joined = Joined::client(ask, protocol).await?;
+    let record = Record::new(key.to_record_key(), value);
+    let answer = joined.node.client().put_record(record).timeout(joined.time_left()).await?;
+    if json {
+        output::json(&json!({
+            "ok": true,
+            "key": key.to_string(),
+            "bytes": bytes,
+            "acknowledged": strings(&answer.acknowledged),
+            "asked": answer.asked,
+        }))?;
+    } else {
+        let (acknowledged, asked) = (answer.acknowledged.len(), answer.asked);
+        output::line(format_args!("stored {bytes} bytes under {key} at {acknowledged} of {asked} peers"))?;
+    }
+    Ok(())
+}
+
+/// Announces the node as a provider, and stays until a signal comes.
+///
+/// # Errors
+///
+/// If it cannot be announced, or the node ends by itself.
+pub(crate) async fn provide(args: ProvideArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+    let ProvideArgs { key, listen, ask } = args;
+    let json = ask.json;
+    let signal = signal()?;
+    let mut joined = Joined::new(ask, protocol, Mode::Server, listen.addresses).await?;
+    let answer = joined.node.client().start_providing(key.to_record_key()).timeout(joined.time_left()).await?;
+    let peer = joined.node.peer_id();
+    if json {
+        output::json(&json!({
+            "ok": true,
+            "key": key.to_string(),
+            "peer": peer.to_string(),
+            "addresses": strings(&joined.node.listen_addrs()),
+            "told": answer.progress.successes,
+        }))?;
+    } else {
+        output::line(format_args!("{peer} provides {key}, until it is interrupted"))?;
+    }
+    serve(&mut joined.node, signal, |_| Ok(())).await?;
+    joined.node.shutdown().await;
+    Ok(())
+}
+
+/// Finds providers, and prints each on a line.
+///
+/// # Errors
+///
+/// If there are none, or the network cannot be reached in time. What was found by then is printed.
+pub(crate) async fn providers(args: ProvidersArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+    let ProvidersArgs { key, ask, limit } = args;
+    let json = ask.json;
+    let joined = Joined::client(ask, protocol).await?;
+    let mut call = joined.node.client().get_providers(key.to_record_key()).timeout(joined.time_left());
+    if let Some(limit) = limit {
+        call = call.limit(limit);
+    }
+    let ProvidersAnswer { providers, progress: _ } = match call.await {
+        Err(GetProvidersError::Timeout { found, progress }) => {
+            if !json {
+                found.iter().try_for_each(output::line)?;
+            }
+            return Err(GetProvidersError::Timeout { found, progress }.into());
+        }
+        result => result?,
+    };
+    if json {
+        output::json(&json!({ "ok": true, "key": key.to_string(), "providers": strings(&providers) }))?;
+    } else {
+        providers.iter().try_for_each(output::line)?;
+    }
+    Ok(())
+}
+
+/// Finds the closest peers, and prints each on a line, with its addresses.
+///
+/// # Errors
+///
+/// If the network cannot be reached.
+pub(crate) async fn closest(args: ClosestArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+    let ClosestArgs { target, ask } = args;
+    let json = ask.json;
+    let joined = Joined::client(ask, protocol).await?;
+    let call = joined.node.client().get_closest_peers(target.target()).timeout(joined.time_left());
+    let ClosestPeersAnswer { peers, progress: _ } = call.await?;
+    if json {
+        let peers: Vec<Value> = peers
+            .iter()
+            .map(|peer| json!({ "peer": peer.peer_id.to_string(), "addresses": strings(&peer.addrs) }))
+            .collect();
+        output::json(&json!({ "ok": true, "target": target.to_string(), "peers": peers }))?;
+    } else {
+        for peer in &peers {
+            output::line(
+                [peer.peer_id.to_string()].into_iter().chain(strings(&peer.addrs)).collect::<Vec<_>>().join(" "),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// A node that has reached its network.
+struct Joined {
+    node: Node,
+    deadline: Instant,
+}
+
+impl Joined {
+    /// Who only asks does not listen, and is not asked.
+    async fn client(ask: Ask, protocol: StreamProtocol) -> Result<Self, Failure> {
+        Self::new(ask, protocol, Mode::Client, Vec::new()).await
+    }
+
+    async fn new(ask: Ask, protocol: StreamProtocol, mode: Mode, listen: Vec<Multiaddr>) -> Result<Self, Failure> {
+        let Ask { peers, timeout, json: _ } = ask;
+        let deadline = Instant::now() + timeout;
+        let config = NodeConfig { listen, bootstrap_peers: peers, protocol, mode: Some(mode), ..NodeConfig::default() };
+        let node = kadence_tokio::node(config).await?;
+        node.ready(timeout).await?;
+        Ok(Self { node, deadline })
+    }
+
+    fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+fn read(from: impl Read) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if from.take(MAX_READ + 1).read_to_end(&mut bytes)? as u64 > MAX_READ {
+        anyhow::bail!("it has more than {MAX_READ} bytes, which no record takes");
+    }
+    Ok(bytes)
+}
+
+fn strings<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kadence_tokio::kadence::libp2p::PeerId;
+
+    use super::*;
+
+    #[test]
+    fn an_endless_input_is_an_error() {
+        assert!(read(io::repeat(0)).is_err());
+        assert_eq!(read(b"as it is".as_slice()).unwrap(), b"as it is");
+    }
+
+    #[test]
+    fn peers_are_written_as_they_are_read() {
+        let peers = [PeerId::random(), PeerId::random()];
+        let read: Vec<PeerId> = strings(&peers).iter().map(|peer| peer.parse().unwrap()).collect();
+        assert_eq!(read, peers);
+    }
+}
