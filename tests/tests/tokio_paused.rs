@@ -1,5 +1,7 @@
 //! tokio's own clock, paused: deadlines come when it says, and not a moment of real time passes.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use kadence::{GetRecordError, RequestError};

@@ -63,7 +63,7 @@ pub async fn t13_full_channels_and_a_driver_that_sleeps_block_nobody_for_ever<R:
 
 pub async fn t13_many_callers_with_a_channel_of_one_all_get_through<R: TestRuntime>(bed: &Bed<R>) {
     const CALLERS: usize = 64;
-    const GETS: usize = 50;
+    const GETS: usize = 20;
     let mut config = NodeConfig::default();
     config.driver.command_capacity = 1;
     config.driver.tracker.default_timeout = Duration::from_secs(60 * 60);

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, poll};
 use kadence::{
-    Snapshot,
+    Driver, Snapshot,
     core::{OperationKind, QueryPhase, RequestPhase},
 };
 use libp2p::{
@@ -16,7 +16,9 @@ use libp2p::{
 };
 
 use super::support::{begun, item, key, record, rest};
-use crate::{Bed, Behaviour, Node, NodeConfig, SilentNode, TestRuntime, keypair_in_bucket, live_queries, with_kad};
+use crate::{
+    BareKad, Bed, Behaviour, Node, NodeConfig, SilentNode, TestRuntime, keypair_in_bucket, live_queries, with_kad,
+};
 
 /// A deadline that cannot be what ended a call.
 const NEVER: Duration = Duration::from_secs(60 * 60);
@@ -177,7 +179,7 @@ pub async fn t4_calls_dropped_before_the_driver_took_them_are_never_accepted<R: 
     assert_eq!((stats.unwrap().accepted, live_ids(&node.driver)), (0, Vec::new()));
 }
 
-fn live_ids<R: TestRuntime>(driver: &kadence::Driver<crate::BareKad, R>) -> Vec<QueryId> {
+fn live_ids<R: TestRuntime>(driver: &Driver<BareKad, R>) -> Vec<QueryId> {
     driver.swarm().behaviour().iter_queries().map(|query| query.id()).collect()
 }
 
@@ -189,7 +191,7 @@ pub async fn t4_calls_dropped_as_soon_as_they_are_sent_leave_nothing<R: TestRunt
             for n in 0..2_000 {
                 let mut stream = client.get_record(key(&format!("{caller} {n}"))).timeout(NEVER).stream();
                 // The call goes out here; whether anything comes back is of no interest.
-                let _ = futures::poll!(futures::StreamExt::next(&mut stream));
+                let _ = poll!(stream.next());
                 drop(stream);
             }
         })

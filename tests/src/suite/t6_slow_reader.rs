@@ -33,7 +33,9 @@ pub async fn t6_a_stream_that_nobody_reads_holds_up_nobody_and_keeps_its_end<R: 
     let (client, holders) = many_records(bed).await;
     let untouched = begun(client.client.get_record(key("popular")).all().buffer(10)).await;
     let without_room = begun(client.client.get_record(key("popular")).all().buffer(0)).await;
-    let others = (0..1_000).map(|_| client.client.get_record(key("other")));
+    // Every second one has to ask the network.
+    client.holds(record("local", "value")).await;
+    let others = (0..1_000).map(|n| client.client.get_record(key(if n % 2 == 0 { "other" } else { "local" })));
     for answer in join_all(others.map(IntoFuture::into_future)).await {
         assert_eq!(answer.unwrap().value(), b"value");
     }
