@@ -9,12 +9,13 @@ use std::{
 
 use anyhow::Context;
 use kadence_tokio::kadence::{
-    ClosestPeersAnswer, GetProvidersError, ProvidersAnswer,
+    ClosestPeersAnswer, DriverGone, GetProvidersError, ProvidersAnswer,
     libp2p::{
-        Multiaddr, StreamProtocol,
-        kad::{Mode, Record},
+        Multiaddr, PeerId, StreamProtocol, Swarm,
+        kad::{Mode, PeerInfo, Record},
+        swarm::dummy,
     },
-    node::{Node, NodeConfig},
+    node::{Node, NodeBehaviour, NodeConfig},
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -169,20 +170,35 @@ pub(crate) async fn closest(args: ClosestArgs, protocol: StreamProtocol) -> Resu
     let joined = Joined::client(ask, protocol).await?;
     let call = joined.node.client().get_closest_peers(target.target()).timeout(joined.time_left());
     let ClosestPeersAnswer { peers, progress: _ } = call.await?;
+    let mut found = Vec::new();
+    for PeerInfo { peer_id, mut addrs } in peers {
+        if addrs.is_empty() {
+            // kad names the addresses that it has learned in the lookup; those of its first peers it knew before.
+            addrs = known_addresses(&joined.node, peer_id).await?;
+        }
+        // As another command takes them, whether or not they already say who listens there.
+        let addrs = addrs.into_iter().map(|addr| addr.with_p2p(peer_id).unwrap_or_else(|other| other));
+        found.push((peer_id.to_string(), strings(&addrs.collect::<Vec<_>>())));
+    }
     if json {
-        let peers: Vec<Value> = peers
-            .iter()
-            .map(|peer| json!({ "peer": peer.peer_id.to_string(), "addresses": strings(&peer.addrs) }))
-            .collect();
+        let peers: Vec<Value> =
+            found.iter().map(|(peer, addresses)| json!({ "peer": peer, "addresses": addresses })).collect();
         output::json(&json!({ "ok": true, "target": target.to_string(), "peers": peers }))?;
     } else {
-        for peer in &peers {
-            output::line(
-                [peer.peer_id.to_string()].into_iter().chain(strings(&peer.addrs)).collect::<Vec<_>>().join(" "),
-            )?;
+        for (peer, addresses) in found {
+            output::line([vec![peer], addresses].concat().join(" "))?;
         }
     }
     Ok(())
+}
+
+async fn known_addresses(node: &Node, peer: PeerId) -> Result<Vec<Multiaddr>, DriverGone> {
+    let known = move |swarm: &mut Swarm<NodeBehaviour<dummy::Behaviour>>| {
+        let bucket = swarm.behaviour_mut().kad.kbucket(peer)?;
+        let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;
+        Some(entry.node.value.iter().cloned().collect())
+    };
+    Ok(node.swarm().with(known).await?.unwrap_or_default())
 }
 
 /// A node that has reached its network.
@@ -225,8 +241,6 @@ fn strings<T: ToString>(items: &[T]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use kadence_tokio::kadence::libp2p::PeerId;
-
     use super::*;
 
     #[test]

@@ -1,0 +1,65 @@
+//! `kadence demo`.
+
+use std::fs::File;
+
+use crate::process::{Running, run};
+
+#[test]
+fn a_small_demo_succeeds_and_ends_with_its_figures() {
+    let ended = run(["demo", "--nodes", "6", "--json"]).expect_code(0);
+    let figures = ended.json();
+    assert_eq!(figures["ok"], true);
+    assert_eq!(figures["nodes"], 6);
+    assert_eq!(figures["refused"], 0);
+    assert_eq!(figures["stored"], figures["files"]);
+    let operations = &figures["operations"];
+    for operation in ["put", "get", "provide", "providers", "closest", "bootstrap"] {
+        assert_eq!(operations[operation]["failed"], 0, "{operation}");
+        assert!(operations[operation]["p95_ms"].as_f64().is_some(), "{operation}");
+    }
+    assert!(operations["get"]["count"].as_u64() >= Some(200));
+    assert_eq!(figures["cancelled"]["left_alive"], 0);
+    assert_eq!(figures["killed"]["get"]["failed"], 0);
+    assert_eq!(ended.text().lines().count(), 1, "with --json there is nothing else on stdout");
+}
+
+#[test]
+fn files_of_a_folder_are_stored_and_one_over_the_limit_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    std::fs::write(folder.path().join("sub").join("small.txt"), "small").unwrap();
+    std::fs::write(folder.path().join("below.bin"), vec![7; 64 * 1024 - 1]).unwrap();
+    std::fs::write(folder.path().join("over.bin"), vec![7; 64 * 1024 + 1]).unwrap();
+    File::create(folder.path().join("far over.bin")).unwrap().set_len(1 << 32).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let ended = run(["demo", "--nodes", "4", "--path", path, "--json", "--seed", "7"]).expect_code(0);
+    let figures = ended.json();
+    assert_eq!(figures["ok"], true);
+    assert_eq!(figures["files"], 4);
+    assert_eq!(figures["stored"], 2);
+    assert_eq!(figures["stored_bytes"], 64 * 1024 + 4);
+    assert_eq!(figures["refused"], 2);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_an_error_of_one_line_and_of_json() {
+    let ended = run(["demo", "--path", "/no/such/folder", "--json"]).expect_code(1);
+    assert!(ended.stderr.starts_with("error: cannot read the folder /no/such/folder: "), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1);
+    assert_eq!(ended.json()["ok"], false);
+}
+
+#[test]
+fn a_demo_that_takes_too_long_is_ended_and_names_its_phase() {
+    let ended = run(["demo", "--nodes", "8", "--timeout", "1ms", "--json"]).expect_code(1);
+    assert!(ended.stderr.contains("did not end within 1ms"), "{}", ended.stderr);
+    assert_eq!(ended.json()["ok"], false);
+    assert!(ended.json()["phase"].is_string());
+}
+
+#[test]
+fn a_reader_who_leaves_does_not_disturb_it() {
+    let mut demo = Running::start(["demo", "--nodes", "4"]);
+    demo.hang_up();
+    assert_eq!(demo.end().expect_code(0).stderr.matches("panicked").count(), 0);
+}

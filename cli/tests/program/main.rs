@@ -1,0 +1,6 @@
+//! The program as a person or a script runs it.
+
+mod demo;
+mod network;
+mod process;
+mod usage;

@@ -1,0 +1,147 @@
+//! A node in one process, and those that ask it in others.
+
+use crate::process::{Running, run, run_with_input};
+
+const LOOPBACK: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+
+/// A node and its address.
+fn node() -> (Running, String) {
+    let mut node = Running::start(["node"].into_iter().chain(LOOPBACK));
+    let address = node.line();
+    assert!(address.starts_with("/ip4/127.0.0.1/tcp/") && address.contains("/p2p/"), "{address}");
+    (node, address)
+}
+
+#[test]
+fn what_one_process_puts_another_gets() {
+    let (_node, peer) = node();
+    let put = run(["put", "greeting", "--value", "hello", "--peer", &peer]).expect_code(0);
+    assert!(put.text().contains("stored 5 bytes under greeting at 1 of 1 peers"), "{}", put.text());
+    let get = run(["get", "greeting", "--peer", &peer]).expect_code(0);
+    assert_eq!(get.stdout, b"hello", "and no line end");
+    assert!(get.stderr.is_empty(), "{}", get.stderr);
+
+    let json = run(["get", "hex:6772656574696e67", "--peer", &peer, "--json"]).expect_code(0).json();
+    assert_eq!(json["ok"], true);
+    assert_eq!(json["key"], "greeting");
+    assert_eq!(json["value"], "hello");
+    assert!(peer.ends_with(json["from"].as_str().unwrap()));
+}
+
+#[test]
+fn bytes_from_stdin_and_from_a_file_arrive_as_they_are() {
+    let (_node, peer) = node();
+    let folder = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..60_000_u32).map(|n| (n % 251) as u8).collect();
+    run_with_input(["put", "hex:00ff", "--peer", &peer], &bytes).expect_code(0);
+    let output = folder.path().join("output");
+    let get = run(["get", "hex:00ff", "--peer", &peer, "--output", output.to_str().unwrap()]).expect_code(0);
+    assert!(get.stdout.is_empty());
+    assert_eq!(std::fs::read(&output).unwrap(), bytes);
+
+    let put = run(["put", "copy", "--file", output.to_str().unwrap(), "--peer", &peer, "--json"]).expect_code(0);
+    assert_eq!(put.json()["bytes"], 60_000);
+    assert_eq!(put.json()["acknowledged"].as_array().unwrap().len(), 1);
+    assert_eq!(run(["get", "copy", "--peer", &peer]).expect_code(0).stdout, bytes);
+    let json = run(["get", "copy", "--peer", &peer, "--json"]).expect_code(0).json();
+    assert!(json["value_hex"].as_str().unwrap().starts_with("00010203"));
+}
+
+#[test]
+fn what_is_not_there_is_exit_code_3() {
+    let (_node, peer) = node();
+    for command in ["get", "providers"] {
+        let ended = run([command, "nothing here", "--peer", &peer, "--json"]).expect_code(3);
+        assert!(ended.stderr.starts_with("error: no "), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        assert_eq!(ended.json()["reason"], "not_found");
+    }
+    assert!(run(["get", "nothing here", "--peer", &peer]).expect_code(3).stdout.is_empty());
+}
+
+#[test]
+fn a_value_over_the_limit_is_an_error_that_names_it() {
+    let (_node, peer) = node();
+    let ended = run_with_input(["put", "large", "--peer", &peer], &vec![0; 70_000]).expect_code(1);
+    assert_eq!(ended.stderr, "error: the request is not valid: the value has 70000 bytes, the limit is 65536\n");
+}
+
+#[test]
+fn a_peer_that_is_not_there_is_exit_code_5() {
+    let peer = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR";
+    let ended = run(["get", "key", "--peer", peer, "--timeout", "1s"]).expect_code(5);
+    assert!(ended.stderr.starts_with("error: no peer of this network was found within"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn a_network_of_another_name_is_another_network() {
+    let (_node, peer) = node();
+    run(["get", "key", "--peer", &peer, "--protocol", "/other/kad/1", "--timeout", "1s"]).expect_code(5);
+}
+
+#[test]
+fn the_closest_peers_are_printed_with_their_addresses() {
+    let (_node, peer) = node();
+    let (_, id) = peer.rsplit_once("/p2p/").unwrap();
+    let closest = run(["closest", "some key", "--peer", &peer]).expect_code(0);
+    assert_eq!(closest.text().trim_end().split_once(' '), Some((id, &*peer)));
+    let json = run(["closest", id, "--peer", &peer, "--json"]).expect_code(0).json();
+    assert_eq!(json["peers"][0]["peer"], id);
+    assert_eq!(json["peers"][0]["addresses"][0], peer);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_provider_is_found_while_it_stays() {
+    let (_node, peer) = node();
+    let mut provider = Running::start(["provide", "a thing", "--peer", &peer].into_iter().chain(LOOPBACK));
+    let line = provider.line();
+    let (id, _) = line.split_once(" provides a thing").expect("it is announced");
+    // An announcement is not acknowledged: it may still be on its way.
+    let found = (0..100).find_map(|_| {
+        let providers = run(["providers", "a thing", "--peer", &peer]);
+        (providers.code == Some(0)).then(|| providers.text().to_owned())
+    });
+    assert_eq!(found.as_deref().map(str::trim_end), Some(id));
+    let json = run(["providers", "a thing", "--peer", &peer, "--limit", "1", "--json"]).expect_code(0).json();
+    assert_eq!(json["providers"][0], id);
+    provider.terminate();
+    provider.end().expect_code(0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_node_ends_at_sigterm_and_is_the_same_again_with_its_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = folder.path().join("node.key");
+    let run_once = || {
+        let args = ["node", "--json", "--identity", identity.to_str().unwrap()];
+        let mut node = Running::start(args.into_iter().chain(LOOPBACK));
+        let line: serde_json::Value = serde_json::from_str(&node.line()).unwrap();
+        node.terminate();
+        node.end().expect_code(0);
+        assert!(line["address"].as_str().unwrap().ends_with(line["peer"].as_str().unwrap()));
+        line["peer"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(run_once(), run_once());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_node_joins_through_another_and_says_who_is_connected() {
+    let (first, peer) = node();
+    let mut second = Running::start(["node", "--peer", &peer].into_iter().chain(LOOPBACK));
+    let other = second.line();
+    let id = other.rsplit_once("/p2p/").unwrap().1.to_owned();
+    // It was printed before the two have met.
+    let found = (0..100).any(|_| {
+        run(["closest", &id, "--peer", &peer]).expect_code(0).text().lines().any(|line| line.starts_with(&id))
+    });
+    assert!(found);
+    second.terminate();
+    let log = second.end().expect_code(0).stderr;
+    assert!(log.contains("connected") && log.contains("shutting down"), "{log}");
+    first.terminate();
+    first.end().expect_code(0);
+}
