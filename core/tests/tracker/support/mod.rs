@@ -125,13 +125,13 @@ impl Harness {
 
     /// A request with a timeout that is accepted.
     pub(crate) fn request_within(&mut self, id: u64, operation: Operation, timeout: Duration) {
-        let options = RequestOptions { timeout: Some(timeout), streaming: false };
+        let options = RequestOptions { timeout: Some(timeout), ..RequestOptions::default() };
         self.ask(id, operation, options).expect("the request is valid");
     }
 
     /// A request that is accepted and delivers its items one by one.
     pub(crate) fn stream(&mut self, id: u64, operation: Operation) {
-        let options = RequestOptions { timeout: None, streaming: true };
+        let options = RequestOptions { streaming: true, ..RequestOptions::default() };
         self.ask(id, operation, options).expect("the request is valid");
     }
 
