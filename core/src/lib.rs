@@ -14,6 +14,8 @@
 
 mod action;
 mod config;
+mod log;
+mod metrics;
 mod outcome;
 mod request;
 mod snapshot;
@@ -22,6 +24,8 @@ mod validate;
 
 pub use action::{Action, Command, CommandError, Query, QueryEvent, StartError, Started, StepId};
 pub use config::{InvalidRequest, MAX_RUNNING_CEILING, Overload, TrackerConfig};
+pub use log::{LogValues, NotEmpty, ReplayError, replay};
+pub use metrics::{Histogram, Metrics, OutcomeKind};
 pub use outcome::{
     BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, ClosestPeersAnswer, GetClosestPeersError,
     GetProvidersError, GetRecordError, Item, Outcome, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,

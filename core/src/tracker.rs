@@ -28,10 +28,10 @@ use self::{
     waiting::{Line, Ticket, WaitingLine},
 };
 use crate::{
-    Action, Agree, Command, CommandError, InvalidRequest, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
-    Overload, Policy, Priority, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryPhase, QueryView, Request,
-    RequestError, RequestId, RequestOptions, RequestPhase, RequestView, Snapshot, StartError, Started, Stats, StepId,
-    TrackerConfig,
+    Action, Agree, Command, CommandError, InvalidRequest, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Operation,
+    OperationKind, Outcome, Overload, Policy, Priority, Progress, PutAnswer, PutRecordError, Query, QueryEvent,
+    QueryPhase, QueryView, Request, RequestError, RequestId, RequestOptions, RequestPhase, RequestView, Snapshot,
+    StartError, Started, Stats, StepId, TrackerConfig, log::Recorder,
 };
 
 /// How far away a deadline is that is too far away to be a point in time: thirty years.
@@ -120,6 +120,8 @@ pub struct QueryTracker<Id = kad::QueryId> {
     last_step: u64,
     shutting_down: bool,
     stats: Stats,
+    metrics: Metrics,
+    recorder: Option<Box<Recorder<Id>>>,
 }
 
 /// A request from its acceptance to its outcome.
@@ -270,6 +272,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             last_step: 0,
             shutting_down: false,
             stats: Stats::default(),
+            metrics: Metrics::new(),
+            recorder: None,
         }
     }
 
@@ -280,6 +284,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// A request may be refused: it then has no outcome, and nothing was changed. A cancel or shutdown never fails.
     pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
         let now = self.advance(now);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.command(&command, now);
+        }
         // What is due goes first: it may free the place in the queue that this request needs.
         self.settle(now);
         let result = match command {
@@ -300,6 +307,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Takes the answer to [`Action::Start`].
     pub fn handle_started(&mut self, step: StepId, result: Result<Started<Id>, StartError>, now: Instant) {
         let now = self.advance(now);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.started(step, &result, now);
+        }
         self.started(step, result, now);
         self.settle(now);
     }
@@ -307,6 +317,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Takes the answer to [`Action::StoreLocal`].
     pub fn handle_stored(&mut self, request: RequestId, result: Result<(), store::Error>, now: Instant) {
         let now = self.advance(now);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.stored(request, &result, now);
+        }
         match self.requests.get_mut(&request).map(|request| &mut request.phase) {
             Some(Phase::Storing { answer }) => {
                 let PutAnswer { acknowledged, asked, progress } = &mut **answer;
@@ -325,9 +338,18 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Takes an event of kad. Events of queries that are not alive do nothing.
     pub fn handle_event(&mut self, event: QueryEvent<Id>, now: Instant) {
         let now = self.advance(now);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.event(&event, now);
+        }
+        let id = event.id;
         match self.steps.get(&event.id) {
             Some(step) => self.event(*step, event, now),
             None => self.stats.unknown_inputs += 1,
+        }
+        if let Some(recorder) = &mut self.recorder
+            && !(self.steps.contains_key(&id) || self.remembered.contains(&id))
+        {
+            recorder.forget(&id);
         }
         self.settle(now);
     }
@@ -336,6 +358,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// [`stats`](Self::stats) reports: kad's own queries take no slots from callers.
     pub fn handle_census(&mut self, live: usize, now: Instant) {
         let now = self.advance(now);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.census(live, now);
+        }
         self.stats.kad_own_queries = u64::try_from(live.saturating_sub(self.running)).unwrap_or(u64::MAX);
         self.settle(now);
     }
@@ -343,12 +368,43 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Does what is due: deadlines, retries, and slots whose query was lost. Calls before that time do nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.advance(now);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.timeout(now);
+        }
         self.settle(now);
     }
 
     /// The next thing to do. `None` until the next input.
     pub fn poll_action(&mut self) -> Option<Action<Id>> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front()?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.action(&action);
+        }
+        Some(action)
+    }
+
+    /// Begins to write down every input and every action from now on, for [`replay`](crate::replay).
+    ///
+    /// # Errors
+    ///
+    /// If the tracker is not empty: a replay begins with an empty one.
+    pub fn record(&mut self, values: LogValues, now: Instant) -> Result<(), NotEmpty> {
+        if !self.is_empty() || self.shutting_down || self.last_step > 0 {
+            return Err(NotEmpty);
+        }
+        let now = self.advance(now);
+        self.recorder = Some(Box::new(Recorder::new(now, values, false, self.local_peer, &self.config)));
+        Ok(())
+    }
+
+    /// The next line of the log. To be drained after each input and action, or the lines pile up.
+    pub fn poll_log(&mut self) -> Option<String> {
+        self.recorder.as_mut()?.pop()
+    }
+
+    pub(crate) fn replay_log(&mut self, epoch: Instant, values: LogValues) {
+        let now = self.advance(epoch);
+        self.recorder = Some(Box::new(Recorder::new(now, values, true, self.local_peer, &self.config)));
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest. `None`: there is nothing to wait for.
@@ -390,6 +446,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// What was counted so far.
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// How many requests of each operation ended how, and how long they took.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Everything alive, with its age at `now`. Looks at every request: for people and tests, not for a hot path.
@@ -883,7 +944,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.stats.lost_queries += 1;
         match query.state {
             QueryState::Finishing { id, lost_at: _ } | QueryState::Running { id } | QueryState::Ended { id } => {
-                self.remembered.insert(id);
+                let forgotten = self.remembered.insert(id);
+                if let (Some(recorder), Some(forgotten)) = (&mut self.recorder, forgotten) {
+                    recorder.forget(&forgotten);
+                }
                 self.actions.push_back(Action::Forget(id));
             }
             QueryState::Queued { .. } | QueryState::Abandoned { lost_at: _ } | QueryState::Starting => {
@@ -997,6 +1061,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(request) = self.requests.remove(&id) else { return };
         self.timers.remove(&(request.deadline, Timer::Deadline(id)));
         let ok = outcome.is_ok();
+        self.metrics.ended(&outcome, now.saturating_duration_since(request.accepted));
         self.actions.push_back(Action::Outcome { request: id, outcome });
         match request.phase {
             Phase::Attached { step } => self.detach(waiter(id, &request, self.config.max_items), step, now),
