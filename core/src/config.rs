@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::Validators;
+
 /// The most queries of ours that may run at once, whatever the configuration says.
 ///
 /// At 100 live queries kad stops republishing our own records without a word, so the ceiling leaves it one.
@@ -12,7 +14,7 @@ pub const MAX_RUNNING_CEILING: usize = 99;
 pub(crate) const PACKET_RESERVE: usize = 4 * 1024;
 
 /// What a [`QueryTracker`](crate::QueryTracker) is allowed to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TrackerConfig {
     /// How many queries of ours kad may run at once; clamped to 1..=[`MAX_RUNNING_CEILING`].
     ///
@@ -25,6 +27,19 @@ pub struct TrackerConfig {
     /// 4,096 pending requests take about a megabyte and, at some milliseconds a query, a few seconds to work off,
     /// which is less than the default timeout.
     pub max_queued: usize,
+    /// What happens to a request for which there is no room in the queue.
+    pub overload: Overload,
+    /// How many of each dozen starts each class of [`Priority`] gets while all of them have requests waiting, in the
+    /// order of [`Priority::ALL`]. A class that has nothing waiting leaves its share to the others; a share of zero
+    /// counts as one, so no class is ever starved.
+    pub shares: [u32; 3],
+    /// What the random part of retries is drawn from. The same seed gives the same waits.
+    pub seed: u64,
+    /// Validators by key namespace.
+    pub validators: Validators,
+    /// How many bytes of records a query may have found so that a later request for the same key still joins it and
+    /// gets them all. Beyond that, the later one starts a query of its own.
+    pub max_replay_bytes: usize,
     /// The timeout of a request that names none. Time spent in the queue counts.
     pub default_timeout: Duration,
     /// How long a finished query may keep its slot without kad's last event before the slot is taken back.
@@ -49,6 +64,11 @@ impl Default for TrackerConfig {
         Self {
             max_running: 32,
             max_queued: 4096,
+            overload: Overload::Refuse,
+            shares: [8, 3, 1],
+            seed: 0,
+            validators: Validators::default(),
+            max_replay_bytes: 1024 * 1024,
             default_timeout: Duration::from_secs(30),
             lost_after: Duration::from_secs(30),
             max_items: 4096,
@@ -69,6 +89,17 @@ impl TrackerConfig {
             .saturating_sub(key_len.saturating_mul(2))
             .min(self.max_value_len)
     }
+}
+
+/// What happens to a request for which there is no room in the queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Overload {
+    /// It is refused; nothing that was accepted is lost.
+    #[default]
+    Refuse,
+    /// If a request of a lower [`Priority`] waits, the last of the lowest class ends with
+    /// [`RequestError::Overloaded`](crate::RequestError::Overloaded) in its place; otherwise it is refused.
+    Shed,
 }
 
 /// Why a request could not be taken as it was asked: calling again without a change gives the same error.
@@ -93,8 +124,20 @@ pub enum InvalidRequest {
     /// The record's expiry is not in the future, so no peer would keep it.
     #[error("the record has already expired")]
     RecordExpired,
-    /// A limit of zero items can never be asked for in earnest.
-    #[error("a limit of zero items asks for nothing")]
+    /// The key's namespace has a validator, and it rejects the record.
+    #[error("the record is not valid: {reason}")]
+    Rejected {
+        /// The validator's reason.
+        reason: String,
+    },
+    /// [`Policy::Best`](crate::Policy::Best) needs a validator for the key's namespace to say which record is better.
+    #[error("no validator is registered for the namespace of this key")]
+    NoValidator,
+    /// [`Policy::Quorum`](crate::Policy::Quorum) and [`Policy::Best`](crate::Policy::Best) are about records.
+    #[error("this policy is for records, not for providers")]
+    PolicyForRecords,
+    /// A limit or quorum of zero can never be asked for in earnest.
+    #[error("a limit or quorum of zero asks for nothing")]
     ZeroLimit,
     /// The list of peers to store at is empty, once the own peer id is taken out.
     #[error("there is no peer to store the record at")]

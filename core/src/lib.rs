@@ -14,18 +14,24 @@
 
 mod action;
 mod config;
+mod log;
+mod metrics;
 mod outcome;
 mod request;
 mod snapshot;
 mod tracker;
+mod validate;
 
 pub use action::{Action, Command, CommandError, Query, QueryEvent, StartError, Started, StepId};
-pub use config::{InvalidRequest, MAX_RUNNING_CEILING, TrackerConfig};
+pub use config::{InvalidRequest, MAX_RUNNING_CEILING, Overload, TrackerConfig};
+pub use log::{LogValues, NotEmpty, ReplayError, replay};
+pub use metrics::{Histogram, Metrics, OutcomeKind};
 pub use outcome::{
-    BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
-    GetRecordError, Item, Outcome, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer,
-    RequestError, StartProvidingError,
+    BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, ClosestPeersAnswer, GetClosestPeersError,
+    GetProvidersError, GetRecordError, Item, Outcome, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
+    PutRecordError, RecordAnswer, RequestError, StartProvidingError,
 };
-pub use request::{Operation, OperationKind, Policy, Request, RequestId, RequestOptions};
+pub use request::{Agree, Operation, OperationKind, Policy, Priority, Request, RequestId, RequestOptions, Retry};
 pub use snapshot::{QueryPhase, QueryView, RequestPhase, RequestView, Snapshot, Stats};
 pub use tracker::QueryTracker;
+pub use validate::{Rejected, Validator, Validators};

@@ -114,6 +114,57 @@ impl Outcome {
         self.error().is_none()
     }
 
+    /// Whether another attempt may end otherwise: peers come and go, so whatever depends on who answered is. What was
+    /// wrong with the request itself, what the local store refused, and what the caller or a deadline ended is not.
+    /// An attempt that has found something is not repeated but for a quorum that it missed.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::GetRecord(Err(error)) => match error {
+                GetRecordError::NotFound { .. }
+                | GetRecordError::NoKnownPeers
+                | GetRecordError::TooFewCopies { .. } => true,
+                GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
+                GetRecordError::Conflict { .. } | GetRecordError::Request(_) => false,
+            },
+            Self::PutRecord(Err(error)) | Self::PutRecordTo(Err(error)) => match error {
+                PutRecordError::QuorumFailed { .. }
+                | PutRecordError::NobodyAnswered { .. }
+                | PutRecordError::TooFewPeers { .. }
+                | PutRecordError::NoKnownPeers => true,
+                PutRecordError::Timeout { .. } | PutRecordError::Store { .. } | PutRecordError::Request(_) => false,
+            },
+            Self::GetProviders(Err(error)) => match error {
+                GetProvidersError::NotFound { .. } | GetProvidersError::NoKnownPeers => true,
+                GetProvidersError::Timeout { found, progress: _ } => found.is_empty(),
+                GetProvidersError::Request(_) => false,
+            },
+            Self::StartProviding(Err(error)) => match error {
+                StartProvidingError::NobodyAnswered { .. }
+                | StartProvidingError::Timeout { .. }
+                | StartProvidingError::NoKnownPeers => true,
+                StartProvidingError::Store(_) | StartProvidingError::Request(_) => false,
+            },
+            Self::GetClosestPeers(Err(error)) => match error {
+                GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::NoKnownPeers => true,
+                GetClosestPeersError::Timeout { peers, progress: _ } => peers.is_empty(),
+                GetClosestPeersError::Request(_) => false,
+            },
+            Self::Bootstrap(Err(error)) => match error {
+                BootstrapError::AllPhasesFailed { .. }
+                | BootstrapError::NobodyAnswered { .. }
+                | BootstrapError::NoKnownPeers => true,
+                BootstrapError::Timeout { .. } | BootstrapError::Request(_) => false,
+            },
+            Self::GetRecord(Ok(_))
+            | Self::PutRecord(Ok(_))
+            | Self::PutRecordTo(Ok(_))
+            | Self::GetProviders(Ok(_))
+            | Self::StartProviding(Ok(_))
+            | Self::GetClosestPeers(Ok(_))
+            | Self::Bootstrap(Ok(_)) => false,
+        }
+    }
+
     /// Why the request failed, if it did.
     pub fn error(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -153,12 +204,26 @@ pub enum RequestError {
 /// The answer of a get: at least one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordAnswer {
-    /// The first record that arrived.
+    /// The record that the policy is about: the first that arrived, the first of those that make the quorum, or the
+    /// best.
     pub record: Arc<PeerRecord>,
-    /// Further ones, by order of arrival; each source is named once.
+    /// All others, by order of arrival; each source is named once.
     pub others: Vec<Arc<PeerRecord>>,
+    /// How many sources hold exactly these bytes, this record's included.
+    pub agreeing: usize,
+    /// How many sources hold other bytes under the key.
+    pub dissenting: usize,
     /// How many peers were asked and answered until then.
     pub progress: Progress,
+}
+
+/// One of several values under one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The value, as the first of its sources sent it.
+    pub record: Arc<PeerRecord>,
+    /// How many sources hold exactly these bytes.
+    pub votes: usize,
 }
 
 impl RecordAnswer {
@@ -183,6 +248,22 @@ pub enum GetRecordError {
         closest_peers: Vec<PeerId>,
         /// How many peers were asked and answered.
         progress: Progress,
+    },
+    /// The query ended, and no value is held by as many sources as the quorum asks for: sources disagree.
+    #[error("{} different values were found, none of them at {needed} sources", candidates.len())]
+    Conflict {
+        /// Every value, the most frequent first.
+        candidates: Vec<Candidate>,
+        /// How many sources had to agree.
+        needed: usize,
+    },
+    /// The query ended, all sources agree, and they are fewer than the quorum asks for.
+    #[error("{} sources hold the record, the quorum is {needed}", candidate.votes)]
+    TooFewCopies {
+        /// The value.
+        candidate: Candidate,
+        /// How many sources had to agree.
+        needed: usize,
     },
     /// The deadline came first; what had been found by then is here.
     #[error("the deadline passed with {} records found", found.len())]

@@ -29,6 +29,10 @@ pub struct Request {
 /// How a request is carried out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RequestOptions {
+    /// Who goes first when requests wait for a slot.
+    pub priority: Priority,
+    /// Whether, and how, a request that failed is tried again. Never, by default.
+    pub retry: Option<Retry>,
     /// The time from acceptance to the request's deadline; [`TrackerConfig::default_timeout`] if `None`. A span too
     /// long to be a point in time counts as "decades".
     ///
@@ -39,7 +43,7 @@ pub struct RequestOptions {
     pub streaming: bool,
 }
 
-/// When a read is satisfied, and its query is finished early.
+/// When a read is satisfied, so that nothing more is looked for on its behalf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// At the first item.
@@ -48,6 +52,88 @@ pub enum Policy {
     Limit(usize),
     /// At the end of the query.
     All,
+    /// Records only: when exactly this many distinct sources hold the same bytes. The local store is one source; a
+    /// peer that has no record has no vote.
+    Quorum(usize),
+    /// Records only: the record that the namespace's [`Validator`](crate::Validator) prefers to all others.
+    Best {
+        /// How many sources must hold it before the rest of the query is not waited for.
+        agree: Agree,
+    },
+}
+
+/// How many sources of the best record are enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agree {
+    /// This many that hold the best record so far. Where the query ends with fewer, the best record is the answer
+    /// all the same, and the answer says how many agree.
+    N(usize),
+    /// All that can be found: the query is waited for.
+    All,
+}
+
+/// Which requests get a slot first. A lower class is never starved: see
+/// [`TrackerConfig::shares`](crate::TrackerConfig::shares).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Nobody waits for it: refreshing, correcting, prefetching.
+    Background,
+    /// The ordinary case.
+    #[default]
+    Normal,
+    /// A person waits for it.
+    Interactive,
+}
+
+impl Priority {
+    /// All classes, the first to be served first.
+    pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Background];
+
+    /// The class's place in [`Self::ALL`].
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Interactive => 0,
+            Self::Normal => 1,
+            Self::Background => 2,
+        }
+    }
+}
+
+/// How a request that failed is tried again. The deadline is not moved by it: a retry that could only begin after the
+/// deadline does not take place, and the error is that of the last attempt.
+///
+/// What is retried is what another attempt may change ([`Outcome::is_retryable`](crate::Outcome::is_retryable)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// How often the request is tried, the first time included.
+    pub attempts: u32,
+    /// The wait after the first attempt. It doubles with each further one.
+    pub base: Duration,
+    /// The longest wait.
+    pub cap: Duration,
+    /// How many percent of a wait are drawn by lot, from 0 to 100, so that requests that failed together do not come
+    /// back together. The lot depends on [`TrackerConfig::seed`](crate::TrackerConfig::seed), the request and the
+    /// attempt alone.
+    pub jitter_percent: u8,
+}
+
+impl Default for Retry {
+    /// Three attempts, after 200 ms and then 400 ms, half of each drawn by lot.
+    fn default() -> Self {
+        Self { attempts: 3, base: Duration::from_millis(200), cap: Duration::from_secs(5), jitter_percent: 50 }
+    }
+}
+
+impl Retry {
+    /// The wait after attempt number `attempt` (from 1), where `lot` is evenly drawn from all `u64`.
+    pub(crate) fn wait(&self, attempt: u32, lot: u64) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        let full = self.base.saturating_mul(1 << doublings).min(self.cap);
+        let jitter = full.saturating_mul(u32::from(self.jitter_percent.min(100))) / 100;
+        // The upper half of the lot over 2^32 is an even fraction of 1; nanoseconds of any sane wait fit.
+        let drawn = (jitter.as_nanos().saturating_mul(u128::from(lot >> 32))) >> 32;
+        full - jitter + Duration::from_nanos(u64::try_from(drawn).unwrap_or(u64::MAX)).min(jitter)
+    }
 }
 
 /// The seven operations, in the words of `kad::Behaviour`.

@@ -46,6 +46,8 @@ pub enum RequestPhase {
     Running,
     /// Between two of its queries, waiting for a slot ahead of all queued requests.
     BetweenSteps,
+    /// An attempt has failed, and the next one is not due yet.
+    BackingOff,
     /// Its record is being put into the local store.
     Storing,
 }
@@ -59,8 +61,10 @@ pub struct QueryView<Id = kad::QueryId> {
     pub operation: OperationKind,
     /// Where it is in its life.
     pub phase: QueryPhase,
-    /// Who waits for it; nobody once it is finishing.
+    /// One of those who wait for it; nobody once it is finishing.
     pub request: Option<RequestId>,
+    /// How many requests wait for it.
+    pub waiters: usize,
     /// Time since its start was asked for.
     pub age: Duration,
     /// How far kad said it got.
@@ -92,6 +96,10 @@ pub struct Stats {
     pub mismatched_events: u64,
     /// Records that came under another key than the one asked for; never an answer.
     pub foreign_records: u64,
+    /// Records that the validator of their namespace rejected; never an answer.
+    pub rejected_records: u64,
+    /// Queries that kad ran of its own at the last census: its automatic bootstraps, republishing and replication.
+    pub kad_own_queries: u64,
     /// Queries whose last event never came, and whose slot was taken back.
     pub lost_queries: u64,
 }

@@ -20,16 +20,18 @@ impl<Id: Copy + Eq + Hash> Remembered<Id> {
         Self { order: VecDeque::new(), members: FxHashSet::default() }
     }
 
-    pub(super) fn insert(&mut self, id: Id) {
+    /// Returns the member that was forgotten for it, if one was.
+    pub(super) fn insert(&mut self, id: Id) -> Option<Id> {
         if !self.members.insert(id) {
-            return;
+            return None;
         }
         self.order.push_back(id);
-        if self.order.len() > CAPACITY
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.members.remove(&oldest);
+        if self.order.len() <= CAPACITY {
+            return None;
         }
+        let oldest = self.order.pop_front()?;
+        self.members.remove(&oldest);
+        Some(oldest)
     }
 
     pub(super) fn contains(&self, id: &Id) -> bool {

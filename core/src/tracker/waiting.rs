@@ -1,52 +1,167 @@
-//! Who waits for a slot, and who is next.
+//! Which queries wait for a slot, and which is next.
 
 use std::collections::BTreeMap;
 
-use crate::RequestId;
+use crate::{Priority, StepId};
 
-/// A place in the line. Places are given out in rising order.
+/// A place in the line: the earlier was given out first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
 
-/// Two lines, each first come, first served: further steps of running requests go ahead of new requests, because a
-/// request that has begun holds results, and its caller has waited longer.
-#[derive(Debug, Default)]
-pub(super) struct WaitingLine {
-    next: u64,
-    steps: BTreeMap<Ticket, RequestId>,
-    requests: BTreeMap<Ticket, RequestId>,
+/// Where a query stands: further steps of running requests go ahead of all new requests, because a request that has
+/// begun holds results, and its caller has waited longer. New ones stand in the line of their class.
+///
+/// Ordered by who goes first: the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Line {
+    New(Priority),
+    FurtherStep,
 }
 
+/// The lines, each first come, first served.
+///
+/// Which class is next is decided by strides: each start moves its class ahead by the inverse of its share, and the
+/// class that is furthest behind is next, the higher one where two are level. A class that comes back from being empty
+/// starts level with the others, so it cannot save up what it did not use.
+#[derive(Debug)]
+pub(super) struct WaitingLine {
+    last: u64,
+    further: BTreeMap<Ticket, StepId>,
+    classes: [Class; 3],
+    /// How far the class that was served last had come.
+    reached: u64,
+}
+
+#[derive(Debug, Default)]
+struct Class {
+    queue: BTreeMap<Ticket, StepId>,
+    stride: u64,
+    position: u64,
+}
+
+/// Divisible by every small share, so that strides are exact.
+const FULL_STRIDE: u64 = 27_720;
+
 impl WaitingLine {
-    pub(super) fn push_request(&mut self, id: RequestId) -> Ticket {
-        let ticket = self.ticket();
-        self.requests.insert(ticket, id);
+    pub(super) fn new(shares: [u32; 3]) -> Self {
+        let classes = shares.map(|share| Class {
+            stride: (FULL_STRIDE / u64::from(share.clamp(1, 27_720))).max(1),
+            ..Class::default()
+        });
+        Self { last: 0, further: BTreeMap::new(), classes, reached: 0 }
+    }
+
+    pub(super) fn push(&mut self, line: Line, step: StepId) -> Ticket {
+        self.last += 1;
+        let ticket = Ticket(self.last);
+        self.insert(line, ticket, step);
         ticket
     }
 
-    pub(super) fn push_step(&mut self, id: RequestId) -> Ticket {
-        let ticket = self.ticket();
-        self.steps.insert(ticket, id);
-        ticket
-    }
-
-    pub(super) fn pop(&mut self) -> Option<RequestId> {
-        self.steps.pop_first().or_else(|| self.requests.pop_first()).map(|(_, id)| id)
-    }
-
-    pub(super) fn remove(&mut self, ticket: Ticket) {
-        if self.steps.remove(&ticket).is_none() {
-            self.requests.remove(&ticket);
+    /// Moves a query to another line. Its ticket, and with it its seniority, stays.
+    pub(super) fn change(&mut self, from: Line, to: Line, ticket: Ticket, step: StepId) {
+        if from != to {
+            self.remove(from, ticket);
+            self.insert(to, ticket, step);
         }
     }
 
-    /// How many new requests wait.
-    pub(super) fn requests(&self) -> usize {
-        self.requests.len()
+    pub(super) fn remove(&mut self, line: Line, ticket: Ticket) {
+        match line {
+            Line::FurtherStep => self.further.remove(&ticket),
+            Line::New(priority) => self.class(priority).queue.remove(&ticket),
+        };
     }
 
-    fn ticket(&mut self) -> Ticket {
-        self.next += 1;
-        Ticket(self.next)
+    pub(super) fn pop(&mut self) -> Option<StepId> {
+        if let Some((_, step)) = self.further.pop_first() {
+            return Some(step);
+        }
+        let class =
+            self.classes.iter_mut().filter(|class| !class.queue.is_empty()).min_by_key(|class| class.position)?;
+        self.reached = class.position;
+        class.position += class.stride;
+        class.queue.pop_first().map(|(_, step)| step)
+    }
+
+    /// The last of the lowest class that has a query waiting, if that class is below `than`.
+    pub(super) fn last_below(&self, than: Priority) -> Option<StepId> {
+        let [interactive, normal, background] = &self.classes;
+        [(Priority::Background, background), (Priority::Normal, normal), (Priority::Interactive, interactive)]
+            .into_iter()
+            .take_while(|(priority, _)| *priority < than)
+            .find_map(|(_, class)| class.queue.last_key_value().map(|(_, step)| *step))
+    }
+
+    fn insert(&mut self, line: Line, ticket: Ticket, step: StepId) {
+        match line {
+            Line::FurtherStep => {
+                self.further.insert(ticket, step);
+            }
+            Line::New(priority) => {
+                let reached = self.reached;
+                let class = self.class(priority);
+                if class.queue.is_empty() {
+                    class.position = class.position.max(reached);
+                }
+                class.queue.insert(ticket, step);
+            }
+        }
+    }
+
+    fn class(&mut self, priority: Priority) -> &mut Class {
+        let [interactive, normal, background] = &mut self.classes;
+        match priority {
+            Priority::Interactive => interactive,
+            Priority::Normal => normal,
+            Priority::Background => background,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn starts(line: &mut WaitingLine, n: usize, classes: &[Priority]) -> Vec<usize> {
+        for class in classes {
+            for _ in 0..n {
+                line.push(Line::New(*class), StepId(class.index() as u64));
+            }
+        }
+        let mut counts = vec![0; 3];
+        for _ in 0..n {
+            let StepId(class) = line.pop().unwrap();
+            counts[class as usize] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn each_class_gets_its_share_of_a_dozen() {
+        let mut line = WaitingLine::new([8, 3, 1]);
+        assert_eq!(starts(&mut line, 12, &Priority::ALL), [8, 3, 1]);
+    }
+
+    #[test]
+    fn an_empty_class_leaves_its_share_to_the_others() {
+        let mut line = WaitingLine::new([8, 3, 1]);
+        assert_eq!(starts(&mut line, 9, &[Priority::Interactive, Priority::Background]), [8, 0, 1]);
+    }
+
+    #[test]
+    fn a_class_that_was_empty_saves_nothing_up() {
+        let mut line = WaitingLine::new([8, 3, 1]);
+        assert_eq!(starts(&mut line, 1200, &[Priority::Interactive]), [1200, 0, 0]);
+        assert_eq!(starts(&mut line, 12, &Priority::ALL), [8, 3, 1]);
+    }
+
+    #[test]
+    fn a_query_that_rises_keeps_its_seniority() {
+        let mut line = WaitingLine::new([1, 1, 1]);
+        let low = line.push(Line::New(Priority::Background), StepId(1));
+        line.push(Line::New(Priority::Interactive), StepId(2));
+        line.change(Line::New(Priority::Background), Line::New(Priority::Interactive), low, StepId(1));
+        assert_eq!([line.pop(), line.pop(), line.pop()], [Some(StepId(1)), Some(StepId(2)), None]);
     }
 }

@@ -17,7 +17,7 @@ fn the_number_of_slots_is_clamped_to_what_kad_stands() {
         let mut h = Harness::slots(asked);
         assert_eq!(h.tracker.config().max_running, slots);
         for request in 0..200 {
-            h.get(request, "k");
+            h.get_own(request);
         }
         assert_eq!((h.starts.len(), h.tracker.live_queries()), (slots, slots), "{asked}");
     }
@@ -28,7 +28,7 @@ fn the_number_of_slots_is_clamped_to_what_kad_stands() {
 fn those_who_wait_are_served_in_their_order() {
     let mut h = Harness::slots(3);
     for request in 0..20 {
-        h.get(request, "k");
+        h.get_own(request);
     }
     let mut order = Vec::new();
     while let Some(start) = h.starts.front() {
@@ -64,19 +64,19 @@ fn a_slot_is_held_until_kad_is_done_with_the_query() {
 #[test]
 fn a_place_in_the_queue_is_free_as_soon_as_its_request_has_ended() {
     let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
-    h.get(1, "k");
-    h.request_within(2, get_record("k", Policy::All), secs(5));
+    h.get(1, "running");
+    h.request_within(2, get_record("a", Policy::All), secs(5));
     let overloaded = |h: &mut Harness| {
-        let refused = h.ask(9, get_record("k", Policy::All), RequestOptions::default());
+        let refused = h.ask(9, get_record("one too many", Policy::All), RequestOptions::default());
         matches!(refused, Err(error) if matches!(error.0, RequestError::Overloaded))
     };
     assert!(overloaded(&mut h));
     h.cancel(2);
-    h.request_within(3, get_record("k", Policy::All), secs(5));
+    h.request_within(3, get_record("b", Policy::All), secs(5));
     assert!(overloaded(&mut h));
     // The deadline of #3 has come, and nobody has said so yet: the next request finds its place free.
     h.now = secs(5);
-    h.get(4, "k");
+    h.get(4, "c");
     assert_eq!(h.ending(3), "ExpiredInQueue");
     assert!(overloaded(&mut h));
 }
@@ -85,22 +85,22 @@ fn a_place_in_the_queue_is_free_as_soon_as_its_request_has_ended() {
 #[test]
 fn a_queue_of_no_length_admits_as_many_as_can_run() {
     let mut h = Harness::new(TrackerConfig { max_running: 2, max_queued: 0, ..TrackerConfig::default() });
-    h.get(1, "k");
-    h.get(2, "k");
-    assert!(h.ask(3, get_record("k", Policy::All), RequestOptions::default()).is_err());
+    h.get(1, "a");
+    h.get(2, "b");
+    assert!(h.ask(3, get_record("c", Policy::All), RequestOptions::default()).is_err());
     h.start_all();
     let first = h.id_of(1);
     h.ev(first, not_found(Vec::new()), true);
-    h.get(4, "k");
+    h.get(4, "d");
     assert_eq!(h.starts[0].request.0, 4);
 }
 
 #[test]
 fn time_in_the_queue_counts_against_the_deadline() {
     let mut h = Harness::one_slot();
-    h.get(1, "k");
+    h.get(1, "a");
     let first = h.start();
-    h.request_within(2, get_record("k", Policy::All), secs(10));
+    h.request_within(2, get_record("b", Policy::All), secs(10));
     h.now = secs(9);
     h.ev(first, not_found(Vec::new()), true);
     h.start();
@@ -128,8 +128,8 @@ fn timeouts_that_are_too_long_to_be_a_time_are_decades() {
         ..TrackerConfig::default()
     };
     let mut h = Harness::new(config);
-    h.get(1, "k");
-    h.request_within(2, get_record("k", Policy::All), Duration::MAX);
+    h.get(1, "a");
+    h.request_within(2, get_record("b", Policy::All), Duration::MAX);
     h.start();
     let year = secs(365 * 24 * 60 * 60);
     let due = h.timeout().expect("every request has a deadline");
@@ -166,8 +166,8 @@ fn time_that_goes_backwards_stands_still() {
 fn a_tick_before_its_time_does_nothing() {
     let mut h = Harness::one_slot();
     h.tick(secs(1));
-    h.get(1, "k");
-    h.get(2, "k");
+    h.get(1, "a");
+    h.get(2, "b");
     h.start();
     let (trace, due) = (h.trace.len(), h.timeout());
     for _ in 0..3 {
@@ -181,10 +181,9 @@ fn a_tick_before_its_time_does_nothing() {
 #[test]
 fn a_late_tick_ends_what_was_due_and_starts_the_rest() {
     let mut h = Harness::slots(2);
-    h.request_within(1, get_record("k", Policy::All), secs(1));
-    h.request_within(2, get_record("k", Policy::All), secs(2));
-    h.request_within(3, get_record("k", Policy::All), secs(3));
-    h.request_within(4, get_record("k", Policy::All), secs(100_000));
+    for (request, timeout) in [(1, 1), (2, 2), (3, 3), (4, 100_000)] {
+        h.request_within(request, get_record(&own_key(request), Policy::All), secs(timeout));
+    }
     h.start_all();
     h.cancel(1);
     h.tick(secs(10_000));
@@ -238,6 +237,7 @@ fn a_snapshot_shows_every_request_and_query_with_its_age() {
         operation,
         phase,
         request: request.map(kadence_core::RequestId),
+        waiters: usize::from(request.is_some()),
         age: secs(age),
         progress,
     };
@@ -271,7 +271,7 @@ fn a_snapshot_shows_a_put_that_is_sending_as_put_record_to() {
 fn what_happens_is_counted() {
     let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
     h.get(1, "k");
-    h.get(2, "k");
+    h.get(2, "other");
     assert!(h.ask(3, closest("k"), RequestOptions::default()).is_err());
     assert!(h.ask(1, closest("k"), RequestOptions::default()).is_err());
     let id = h.start();
@@ -281,7 +281,14 @@ fn what_happens_is_counted() {
     h.ev(id, found("other", 1, b"foreign"), false);
     h.cancel(1);
     h.tick(secs(30));
-    let expected =
-        Stats { accepted: 2, refused: 2, unknown_inputs: 2, mismatched_events: 1, foreign_records: 1, lost_queries: 1 };
+    let expected = Stats {
+        accepted: 2,
+        refused: 2,
+        unknown_inputs: 2,
+        mismatched_events: 1,
+        foreign_records: 1,
+        lost_queries: 1,
+        ..Stats::default()
+    };
     assert_eq!(h.tracker.stats(), expected);
 }

@@ -239,7 +239,7 @@ fn t7_a_drain_that_takes_too_long_can_be_cut_short() {
 fn t7_a_shutdown_goes_through_the_requests_in_their_order() {
     let mut h = Harness::slots(50);
     for request in (0..100).rev() {
-        h.get(request * 1_000_003, "k");
+        h.get_own(request * 1_000_003);
     }
     h.shut_down(false);
     let outcomes: Vec<_> = h.trace.iter().filter(|line| line.contains("Outcome {")).collect();
@@ -260,7 +260,7 @@ fn t8_a_deadline_on_a_silent_network_is_exact_and_keeps_what_was_found() {
     assert_eq!(h.timeout(), Some(secs(5)), "events do not move a deadline");
 
     // With the one slot taken, a second request never gets to start.
-    h.request_within(2, get_record("k", Policy::First), secs(3));
+    h.request_within(2, get_record("other", Policy::First), secs(3));
     assert_eq!(h.timeout(), Some(secs(3)));
     h.tick(secs(3) - Duration::from_nanos(1));
     assert_eq!(h.outcomes(), 0);
@@ -307,7 +307,7 @@ fn t8_time_alone_ends_every_operation() {
 fn t10_a_lost_terminal_event_costs_no_slot() {
     let mut h = Harness::slots(4);
     for request in 1..=4 {
-        h.request_within(request, get_record("k", Policy::All), secs(5));
+        h.request_within(request, get_record(&own_key(request), Policy::All), secs(5));
     }
     h.request_within(5, get_record("k", Policy::All), secs(60));
     h.start_all();
@@ -342,7 +342,7 @@ fn t10_a_lost_terminal_event_costs_no_slot() {
 fn t10_unknown_duplicate_late_and_mismatching_events_do_nothing() {
     let mut h = Harness::slots(2);
     h.get(1, "k");
-    h.get(2, "k");
+    h.get(2, "other");
     h.start_all();
     let (first, second) = (h.id_of(1), h.id_of(2));
 
@@ -372,11 +372,12 @@ fn t10_unknown_duplicate_late_and_mismatching_events_do_nothing() {
 fn t14_a_full_queue_is_answered_at_once_and_loses_nothing() {
     let mut h = Harness::new(TrackerConfig { max_running: 2, max_queued: 3, ..TrackerConfig::default() });
     for request in 1..=5 {
-        h.get(request, "k");
+        h.get_own(request);
     }
     for request in 6..=20 {
         let trace = h.trace.len();
-        let refused = h.ask(request, get_record("k", Policy::All), RequestOptions::default()).unwrap_err();
+        let operation = get_record(&own_key(request), Policy::All);
+        let refused = h.ask(request, operation, RequestOptions::default()).unwrap_err();
         assert!(matches!(refused.0, RequestError::Overloaded), "{refused:?}");
         assert_eq!(h.trace.len(), trace, "a refusal changes nothing");
     }

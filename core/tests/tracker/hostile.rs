@@ -167,7 +167,11 @@ impl Play {
                     OperationKind::GetClosestPeers => closest(key),
                     OperationKind::Bootstrap => Operation::Bootstrap,
                 };
-                let options = RequestOptions { timeout: timeout.map(Duration::from_millis), streaming };
+                let options = RequestOptions {
+                    timeout: timeout.map(Duration::from_millis),
+                    streaming,
+                    ..RequestOptions::default()
+                };
                 match h.ask(self.requests, operation, options) {
                     Ok(()) => self.requests += 1,
                     Err(_) => self.refused += 1,

@@ -1,101 +1,192 @@
-//! T1: no cross-talk. Whatever the order in which kad's events of concurrent queries arrive, each caller gets what it
-//! would have got alone.
+//! T1: no cross-talk. Whatever the order in which requests are made and kad's events of concurrent queries arrive,
+//! each caller gets what it would have got alone.
+//!
+//! Requests for the same share a query, and a late one joins it in the middle: alone, it gets that query's events.
 
-use kadence_core::{Item, Operation, Outcome, Policy, Progress};
+use std::collections::BTreeMap;
+
+use kadence_core::{Agree, Item, Operation, OperationKind, Outcome, Policy, Progress, Query, TrackerConfig};
 use libp2p::kad::{QueryResult, Quorum};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::support::*;
 
-/// A request and all that kad says for it, one list of events for each of its queries.
+type Event = (QueryResult, Progress);
+
+/// A request and all that kad says for it.
 #[derive(Debug, Clone)]
 struct Script {
     operation: Operation,
     streaming: bool,
-    queries: Vec<Vec<(QueryResult, Progress)>>,
+    /// The events of its query; of its lookup, if it is a put.
+    events: Vec<Event>,
+    /// How the second query of a put ends.
+    store: Event,
 }
 
-/// Where the play of one script has got to.
-struct Cursor {
-    script: Script,
-    query: usize,
-    event: usize,
+/// What makes two queries the same; `None` for those that are never shared.
+type Flight = Option<(OperationKind, Vec<u8>)>;
+
+fn flight(operation: &Operation) -> Flight {
+    let key = operation.key().to_vec();
+    match operation.kind() {
+        kind @ (OperationKind::GetRecord | OperationKind::GetProviders) => Some((kind, key)),
+        OperationKind::GetClosestPeers | OperationKind::PutRecord => Some((OperationKind::GetClosestPeers, key)),
+        OperationKind::PutRecordTo | OperationKind::StartProviding | OperationKind::Bootstrap => None,
+    }
 }
 
-impl Cursor {
-    /// Plays the next event. Whether there is one more.
-    fn step(&mut self, h: &mut Harness, request: u64) -> bool {
-        let Some(events) = self.script.queries.get(self.query) else { return false };
-        let (result, progress) = events[self.event].clone();
-        self.event += 1;
-        let last = self.event == events.len();
-        let id = h.id_of(request);
-        h.ev_with(id, result, progress, last);
-        if last {
-            (self.query, self.event) = (self.query + 1, 0);
+/// A query that runs, and what kad has still to say about it.
+struct Running {
+    id: u32,
+    events: Vec<Event>,
+    played: usize,
+}
+
+/// How a request came to its events.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    /// The request whose script was played.
+    script: usize,
+    /// How many of the events had been played before.
+    missed: usize,
+}
+
+struct Play<'a> {
+    h: Harness,
+    scripts: &'a [Script],
+    running: Vec<Running>,
+    /// The latest query of each flight, by the request it was started for and its place in `running`.
+    flights: BTreeMap<(OperationKind, Vec<u8>), (usize, usize)>,
+    sources: Vec<Source>,
+}
+
+impl<'a> Play<'a> {
+    fn new(scripts: &'a [Script], max_running: usize) -> Self {
+        let h = Harness::new(TrackerConfig { max_running, ..validating() });
+        Self { h, scripts, running: Vec::new(), flights: BTreeMap::new(), sources: Vec::new() }
+    }
+
+    /// The next request is made.
+    fn ask(&mut self) {
+        let request = self.sources.len();
+        let script = &self.scripts[request];
+        if script.streaming {
+            self.h.stream(request as u64, script.operation.clone());
+        } else {
+            self.h.request(request as u64, script.operation.clone());
         }
-        // The further step of a put, and its record.
-        h.start_all();
-        if h.to_store.iter().any(|(id, _)| id.0 == request) {
-            h.stored(request, Ok(()));
-        }
-        self.query < self.script.queries.len()
+        let flight = flight(&script.operation);
+        let source = if self.h.starts.is_empty() {
+            let (script, query) = self.flights[&flight.expect("only flights are joined")];
+            Source { script, missed: self.running[query].played }
+        } else {
+            if let Some(flight) = flight {
+                self.flights.insert(flight, (request, self.running.len()));
+            }
+            Source { script: request, missed: 0 }
+        };
+        self.sources.push(source);
+        self.start();
     }
-}
 
-type Result = (String, Vec<Item>);
-
-fn results(h: &Harness, requests: usize) -> Vec<Result> {
-    (0..requests as u64).map(|request| (format!("{:?}", h.outcome(request)), h.items(request).to_vec())).collect()
-}
-
-fn ask(h: &mut Harness, request: u64, script: &Script) {
-    if script.streaming {
-        h.stream(request, script.operation.clone());
-    } else {
-        h.request(request, script.operation.clone());
-    }
-}
-
-/// One after the other, each alone in the tracker.
-fn sequential(scripts: &[Script]) -> Vec<Result> {
-    let mut h = Harness::one_slot();
-    for (request, script) in (0..).zip(scripts) {
-        ask(&mut h, request, script);
-        h.start_all();
-        let mut cursor = Cursor { script: script.clone(), query: 0, event: 0 };
-        while cursor.step(&mut h, request) {}
-        assert!(h.tracker.is_empty(), "a script ends its query");
-    }
-    results(&h, scripts.len())
-}
-
-/// All at once, the next event each time from the script that `order` picks.
-fn interleaved(scripts: &[Script], order: &[Index]) -> Vec<Result> {
-    let mut h = Harness::default();
-    for (request, script) in (0..).zip(scripts) {
-        ask(&mut h, request, script);
-    }
-    h.start_all();
-    let scripts_len = scripts.len();
-    let mut left: Vec<_> = (0..)
-        .zip(scripts)
-        .map(|(request, script)| (request, Cursor { script: script.clone(), query: 0, event: 0 }))
-        .collect();
-    let mut order = order.iter().cycle();
-    while !left.is_empty() {
-        let at = order.next().map_or(0, |index| index.index(left.len()));
-        let (request, cursor) = &mut left[at];
-        if !cursor.step(&mut h, *request) {
-            left.swap_remove(at);
+    fn start(&mut self) {
+        while let Some(start) = self.h.starts.front().cloned() {
+            let script = &self.scripts[start.request.0 as usize];
+            let is_second = script.operation.kind() == OperationKind::PutRecord
+                && matches!(start.query, Query::PutRecordTo { record: _, peers: _ });
+            let events = if is_second { vec![script.store.clone()] } else { script.events.clone() };
+            let id = self.h.start();
+            self.running.push(Running { id, events, played: 0 });
         }
     }
-    h.assert_empty();
-    results(&h, scripts_len)
+
+    /// kad says the next thing about a query.
+    fn event(&mut self, query: usize) {
+        let Running { id, events, played } = &mut self.running[query];
+        let (result, progress) = events[*played].clone();
+        *played += 1;
+        self.h.ev_with(*id, result, progress, *played == events.len());
+        self.start();
+        while let Some((request, _)) = self.h.to_store.first() {
+            let request = request.0;
+            self.h.stored(request, Ok(()));
+        }
+    }
+
+    /// Plays everything; what is next each time is what `order` picks.
+    fn run(mut self, order: &[Index]) -> (Harness, Vec<Source>) {
+        let mut order = order.iter().cycle();
+        loop {
+            let more = self.sources.len() < self.scripts.len();
+            let unended = (0..self.running.len()).filter(|query| {
+                let Running { id: _, events, played } = &self.running[*query];
+                *played < events.len()
+            });
+            let mut next: Vec<_> = unended.map(Some).collect();
+            next.extend(more.then_some(None));
+            if next.is_empty() {
+                break;
+            }
+            match next[order.next().map_or(0, |index| index.index(next.len()))] {
+                Some(query) => self.event(query),
+                None => self.ask(),
+            }
+        }
+        self.h.assert_empty();
+        (self.h, self.sources)
+    }
+}
+
+/// The outcome without how far the query had got, which is more for one who comes late.
+fn without_progress(outcome: &Outcome) -> String {
+    let mut debug = format!("{outcome:?}");
+    while let Some(from) = debug.find("progress: Progress {") {
+        let to = debug[from..].find('}').expect("a brace closes it");
+        debug.replace_range(from..=from + to, "");
+    }
+    debug
+}
+
+/// Whether a request's results are those of the sequential run.
+fn check(script: &Script, source: Source, got: (&Outcome, &[Item]), alone: (&Outcome, &[Item])) {
+    let case = format!("{script:?} from {source:?}");
+    if source.missed == 0 {
+        assert_eq!(format!("{got:?}"), format!("{alone:?}"), "{case}");
+        return;
+    }
+    let policy = match &script.operation {
+        Operation::GetRecord { key: _, policy } => Some(*policy),
+        _ => None,
+    };
+    match (policy, alone.0) {
+        // More may have come than alone would have been enough, and some of it better.
+        (Some(Policy::Quorum(needed)), Outcome::GetRecord(Ok(_))) => {
+            let Outcome::GetRecord(Ok(answer)) = got.0 else { panic!("{case}: {got:?}") };
+            assert!(answer.agreeing >= needed, "{case}: {got:?}");
+            assert!(got.1.starts_with(alone.1), "{case}");
+        }
+        (Some(Policy::Best { agree: Agree::N(_) }), Outcome::GetRecord(Ok(_))) => {
+            assert!(got.1.starts_with(alone.1), "{case}");
+        }
+        _ => {
+            assert_eq!(without_progress(got.0), without_progress(alone.0), "{case}");
+            assert_eq!(got.1, alone.1, "{case}");
+        }
+    }
 }
 
 fn a_policy() -> impl Strategy<Value = Policy> {
     prop_oneof![Just(Policy::First), (1..5_usize).prop_map(Policy::Limit), Just(Policy::All)]
+}
+
+fn a_record_policy() -> impl Strategy<Value = Policy> {
+    let agree = prop_oneof![(1..4_usize).prop_map(Agree::N), Just(Agree::All)];
+    prop_oneof![
+        3 => a_policy(),
+        1 => (1..4_usize).prop_map(Policy::Quorum),
+        1 => agree.prop_map(|agree| Policy::Best { agree }),
+    ]
 }
 
 fn a_quorum() -> impl Strategy<Value = Quorum> {
@@ -104,7 +195,7 @@ fn a_quorum() -> impl Strategy<Value = Quorum> {
 
 /// Two keys for up to six requests, so that some share one.
 fn a_key() -> impl Strategy<Value = &'static str> {
-    prop_oneof![Just("a"), Just("b")]
+    prop_oneof![Just("/v/a"), Just("/v/b")]
 }
 
 fn some_peers() -> impl Strategy<Value = Vec<u8>> {
@@ -123,66 +214,57 @@ fn an_end(ends: Vec<QueryResult>) -> impl Strategy<Value = QueryResult> {
     any::<Index>().prop_map(move |index| index.get(&ends).clone())
 }
 
-fn a_get() -> impl Strategy<Value = (Operation, Vec<Vec<QueryResult>>)> {
+type Plan = (Operation, Vec<QueryResult>);
+
+fn a_get() -> impl Strategy<Value = Plan> {
     let end = an_end(vec![records_finished(), not_found(peers([7, 8])), get_timeout()]);
-    (a_key(), a_policy(), vec((1..10_u8, any::<u8>(), any::<bool>()), 0..6), end).prop_map(
+    // Few values, one of them not valid, so that some agree.
+    (a_key(), a_record_policy(), vec((1..10_u8, 0..4_u8, any::<bool>()), 0..8), end).prop_map(
         |(key, policy, finds, end)| {
             let found = finds.into_iter().map(|(from, value, local)| {
                 let from = if local { None } else { Some(peer(from)) };
                 found_at(key, from, &[value])
             });
-            (get_record(key, policy), vec![found.chain([end]).collect()])
+            (get_record(key, policy), found.chain([end]).collect())
         },
     )
 }
 
-fn a_provider_lookup() -> impl Strategy<Value = (Operation, Vec<Vec<QueryResult>>)> {
+fn a_provider_lookup() -> impl Strategy<Value = Plan> {
     let end = an_end(vec![providers_finished(), providers_timeout()]);
     (a_key(), a_policy(), vec(some_peers(), 0..5), end).prop_map(|(key, policy, batches, end)| {
-        (get_providers(key, policy), vec![batches.into_iter().map(providers).chain([end]).collect()])
+        (get_providers(key, policy), batches.into_iter().map(providers).chain([end]).collect())
     })
 }
 
-fn a_put() -> impl Strategy<Value = (Operation, Vec<Vec<QueryResult>>)> {
-    (a_key(), a_quorum(), some_peers(), some_peers(), any::<bool>()).prop_map(|(key, quorum, close, stored, all)| {
-        let end = if all { put_ok() } else { put_quorum_failed(peers(stored)) };
-        let mut distinct = close.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let enough = match quorum {
-            Quorum::N(n) => n.get() <= distinct.len(),
-            _ => !distinct.is_empty(),
-        };
-        let mut queries = vec![vec![closest_found(close)]];
-        if enough {
-            queries.push(vec![end]);
-        }
-        (put(key, quorum), queries)
+/// A put's lookup, or one for its own sake: the two share.
+fn a_lookup() -> impl Strategy<Value = Plan> {
+    (a_key(), proptest::option::of(a_quorum()), some_peers(), any::<bool>()).prop_map(|(key, quorum, found, timeout)| {
+        let operation = quorum.map_or_else(|| closest(key), |quorum| put(key, quorum));
+        (operation, vec![if timeout { closest_timeout(found) } else { closest_found(found) }])
     })
 }
 
-fn another() -> impl Strategy<Value = (Operation, Vec<Vec<QueryResult>>)> {
-    let closest = (a_key(), some_peers(), any::<bool>()).prop_map(|(key, found, timeout)| {
-        (closest(key), vec![vec![if timeout { closest_timeout(found) } else { closest_found(found) }]])
-    });
+fn another() -> impl Strategy<Value = Plan> {
     let put_to = (a_key(), a_quorum(), some_peers())
-        .prop_map(|(key, quorum, stored)| (put_to(key, peers(1..20), quorum), vec![vec![put_timeout(peers(stored))]]));
+        .prop_map(|(key, quorum, stored)| (put_to(key, peers(1..20), quorum), vec![put_timeout(peers(stored))]));
     let provide = (a_key(), any::<bool>())
-        .prop_map(|(key, ok)| (provide(key), vec![vec![if ok { provide_ok() } else { provide_timeout() }]]));
+        .prop_map(|(key, ok)| (provide(key), vec![if ok { provide_ok() } else { provide_timeout() }]));
     let bootstrap = vec(any::<bool>(), 1..5).prop_map(|phases| {
         let phases = phases.into_iter().map(|ok| if ok { bootstrap_ok(1) } else { bootstrap_timeout(None) });
-        (Operation::Bootstrap, vec![phases.collect()])
+        (Operation::Bootstrap, phases.collect())
     });
-    prop_oneof![closest, put_to, provide, bootstrap]
+    prop_oneof![put_to, provide, bootstrap]
 }
 
 fn a_script() -> impl Strategy<Value = Script> {
-    let plan = prop_oneof![2 => a_get(), 2 => a_provider_lookup(), 2 => a_put(), 2 => another()];
-    (plan, any::<bool>(), vec(some_counts(), 8)).prop_map(|((operation, queries), streaming, counts)| {
-        let mut counts = counts.into_iter().cycle();
+    let plan = prop_oneof![3 => a_get(), 2 => a_provider_lookup(), 2 => a_lookup(), 1 => another()];
+    let store = prop_oneof![Just(put_ok()), some_peers().prop_map(|stored| put_quorum_failed(peers(stored)))];
+    (plan, any::<bool>(), vec(some_counts(), 10), store).prop_map(|((operation, results), streaming, counts, store)| {
+        let mut counts = counts.into_iter();
         let mut with_counts = |result| (result, counts.next().unwrap_or_default());
-        let queries = queries.into_iter().map(|events| events.into_iter().map(&mut with_counts).collect()).collect();
-        Script { operation, streaming, queries }
+        let store = with_counts(store);
+        Script { operation, streaming, events: results.into_iter().map(with_counts).collect(), store }
     })
 }
 
@@ -194,7 +276,13 @@ proptest! {
         scripts in vec(a_script(), 1..=6),
         order in vec(any::<Index>(), 60),
     ) {
-        prop_assert_eq!(interleaved(&scripts, &order), sequential(&scripts));
+        let (together, sources) = Play::new(&scripts, 32).run(&order);
+        for (request, (script, source)) in (0..).zip(scripts.iter().zip(sources)) {
+            let alone = [Script { events: scripts[source.script].events.clone(), ..script.clone() }];
+            let (alone, _) = Play::new(&alone, 1).run(&[]);
+            let got = (together.outcome(request), together.items(request));
+            check(script, source, got, (alone.outcome(0), alone.items(0)));
+        }
     }
 }
 
@@ -219,23 +307,20 @@ fn t1_two_callers_of_one_key_with_different_policies_each_get_their_own() {
     h.request(1, get_record("k", Policy::First));
     h.request(2, get_record("k", Policy::Limit(2)));
     h.request(3, get_record("k", Policy::All));
-    h.start_all();
+    let id = h.start();
+    assert!(h.starts.is_empty(), "one query for all");
     let values = |h: &Harness, request| match h.outcome(request) {
         Outcome::GetRecord(Ok(answer)) => answer.iter().map(|found| found.record.value[0]).collect::<Vec<_>>(),
         other => panic!("{other:?}"),
     };
     for from in 1..=3 {
-        // Each caller's query finds records in an order of its own.
-        for request in 1..=3 {
-            let id = h.id_of(request);
-            h.ev(id, found("k", from, &[10 * request as u8 + from]), false);
-        }
+        h.ev(id, found("k", from, &[10 + from]), false);
         assert_eq!((h.ended(1), h.ended(2), h.ended(3)), (true, from >= 2, false));
     }
-    let third = h.id_of(3);
-    h.ev(third, records_finished(), true);
+    assert!(h.finishes.is_empty(), "the third still wants it");
+    h.ev(id, records_finished(), true);
     assert_eq!(values(&h, 1), [11]);
-    assert_eq!(values(&h, 2), [21, 22]);
-    assert_eq!(values(&h, 3), [31, 32, 33]);
-    assert_eq!(h.finishes, [h.id_of(1), h.id_of(2)]);
+    assert_eq!(values(&h, 2), [11, 12]);
+    assert_eq!(values(&h, 3), [11, 12, 13]);
+    h.assert_empty();
 }

@@ -168,6 +168,6 @@ fn a_request_that_makes_no_sense_is_told_so_in_a_full_queue_too() {
     h.get(1, "k");
     let error = h.ask(2, get_record("k", Policy::Limit(0)), RequestOptions::default()).unwrap_err();
     assert!(matches!(error.0, RequestError::Invalid(InvalidRequest::ZeroLimit)), "{error:?}");
-    let error = h.ask(2, get_record("k", Policy::All), RequestOptions::default()).unwrap_err();
+    let error = h.ask(2, get_record("other", Policy::All), RequestOptions::default()).unwrap_err();
     assert!(matches!(error.0, RequestError::Overloaded), "{error:?}");
 }

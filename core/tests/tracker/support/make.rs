@@ -43,6 +43,11 @@ pub(crate) fn key(name: &str) -> RecordKey {
     RecordKey::new(&name)
 }
 
+/// A key that no other request asks for.
+pub(crate) fn own_key(request: u64) -> String {
+    format!("the key of #{request}")
+}
+
 pub(crate) fn record(name: &str, value: &[u8]) -> Record {
     Record::new(key(name), value.to_vec())
 }

@@ -4,6 +4,7 @@
 //! each accepted request and nothing after it, no more slots than allowed, `Finish` once and only for ids of ours.
 
 mod make;
+mod validator;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -12,13 +13,13 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Command, CommandError, Item, Operation, Outcome, Policy, Progress, Query, QueryEvent, QueryTracker,
+    Action, Command, CommandError, Item, Operation, Outcome, Policy, Priority, Progress, Query, QueryEvent, QueryTracker,
     Request, RequestId, RequestOptions, StartError, Started, StepId, TrackerConfig,
 };
 use libp2p::kad::{QueryResult, Record, RecordKey, store};
 use proptest::test_runner::RngSeed;
 
-pub(crate) use self::make::*;
+pub(crate) use self::{make::*, validator::*};
 
 /// The only reading of a clock; everything after it is arithmetic.
 #[expect(clippy::disallowed_methods, reason = "an `Instant` cannot be made otherwise; no test looks at its value")]
@@ -123,21 +124,36 @@ impl Harness {
         self.ask(id, operation, RequestOptions::default()).expect("the request is valid");
     }
 
+    /// A request with these options that is accepted.
+    pub(crate) fn request_with(&mut self, id: u64, operation: Operation, options: RequestOptions) {
+        self.ask(id, operation, options).expect("the request is valid");
+    }
+
+    /// A request of a class that is accepted.
+    pub(crate) fn request_of(&mut self, id: u64, operation: Operation, priority: Priority) {
+        self.request_with(id, operation, RequestOptions { priority, ..RequestOptions::default() });
+    }
+
     /// A request with a timeout that is accepted.
     pub(crate) fn request_within(&mut self, id: u64, operation: Operation, timeout: Duration) {
-        let options = RequestOptions { timeout: Some(timeout), streaming: false };
+        let options = RequestOptions { timeout: Some(timeout), ..RequestOptions::default() };
         self.ask(id, operation, options).expect("the request is valid");
     }
 
     /// A request that is accepted and delivers its items one by one.
     pub(crate) fn stream(&mut self, id: u64, operation: Operation) {
-        let options = RequestOptions { timeout: None, streaming: true };
+        let options = RequestOptions { streaming: true, ..RequestOptions::default() };
         self.ask(id, operation, options).expect("the request is valid");
     }
 
     /// All records under `key`.
     pub(crate) fn get(&mut self, id: u64, key: &str) {
         self.request(id, get_record(key, Policy::All));
+    }
+
+    /// All records under a key that no other request asks for.
+    pub(crate) fn get_own(&mut self, id: u64) {
+        self.get(id, &own_key(id));
     }
 
     pub(crate) fn cancel(&mut self, id: u64) {
@@ -210,6 +226,12 @@ impl Harness {
         let at = self.instant(self.now);
         self.to_store.retain(|(id, _)| id.0 != request);
         self.tracker.handle_stored(RequestId(request), result, at);
+        self.drain();
+    }
+
+    pub(crate) fn census(&mut self, live: usize) {
+        let at = self.instant(self.now);
+        self.tracker.handle_census(live, at);
         self.drain();
     }
 

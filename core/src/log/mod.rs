@@ -1,0 +1,385 @@
+//! A tracker's log: every input and every action as a line of text, from which [`replay`] reproduces them.
+//!
+//! A line is a list of tokens between spaces. Times are nanoseconds since the recording began, query ids are numbers
+//! in the order of their appearance, bytes are hexadecimal. The first line is the configuration; lines that begin with
+//! `>` are inputs, those with `<` are actions. Only what the tracker looks at is written.
+
+mod fields;
+mod tokens;
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+use libp2p::{PeerId, kad::store};
+use rustc_hash::FxHashMap;
+use thiserror::Error;
+
+use self::tokens::{Field, Tokens, Writer};
+use crate::{
+    Action, Command, QueryEvent, QueryTracker, RequestId, StartError, Started, StepId, TrackerConfig, Validators,
+};
+
+/// What a log says of the values of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogValues {
+    /// Their bytes.
+    Whole,
+    /// Their length and a hash (the first eight bytes of SHA-256), for logs that leave the house. Equal values stay
+    /// equal; a replay works with stand-ins of the same length, so what a validator thinks of them is lost.
+    Hashed,
+}
+
+/// Only an empty tracker can be recorded: a replay begins with one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the tracker has live requests or queries, so its recording could not be replayed")]
+pub struct NotEmpty;
+
+/// Why a log cannot be replayed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReplayError {
+    /// A line is not one of a log. Lines are counted from 1.
+    #[error("line {line} is not a line of a log")]
+    Malformed {
+        /// Which line.
+        line: usize,
+    },
+    /// The tracker did something else than when it was recorded: it has changed since, or the validators differ.
+    #[error("line {line} says `{recorded}`, the replay `{replayed}`")]
+    Diverged {
+        /// Which line.
+        line: usize,
+        /// What the log says.
+        recorded: String,
+        /// What the tracker did now.
+        replayed: String,
+    },
+}
+
+/// Feeds a log to a new tracker and compares every action with the log, byte for byte. Returns how many lines agreed.
+///
+/// `epoch` is when the replay begins; it makes no difference. `validators` are those that were registered.
+///
+/// # Errors
+///
+/// At the first line that is malformed or that disagrees.
+pub fn replay<'a>(
+    lines: impl IntoIterator<Item = &'a str>,
+    epoch: Instant,
+    validators: Validators,
+) -> Result<usize, ReplayError> {
+    let mut lines = lines.into_iter().enumerate().map(|(index, line)| (index + 1, line));
+    let Some((line, header)) = lines.next() else { return Ok(0) };
+    let malformed = |line| move || ReplayError::Malformed { line };
+    let (values, local_peer, config) = read_header(header, epoch, validators).ok_or_else(malformed(line))?;
+    let mut tracker = QueryTracker::<u64>::new(local_peer, config);
+    tracker.replay_log(epoch, values);
+    expect(line, header, tracker.poll_log())?;
+    let mut agreed = 1;
+    for (line, recorded) in lines {
+        match recorded.as_bytes().first() {
+            Some(b'>') => {
+                let mut tokens = Tokens::new(recorded, epoch, values);
+                let (at, input) = read_input(&mut tokens).ok_or_else(malformed(line))?;
+                input.apply(&mut tracker, epoch.checked_add(at).ok_or_else(malformed(line))?);
+            }
+            Some(b'<') => drop(tracker.poll_action()),
+            Some(_) | None => return Err(ReplayError::Malformed { line }),
+        }
+        expect(line, recorded, tracker.poll_log())?;
+        agreed += 1;
+    }
+    Ok(agreed)
+}
+
+fn expect(line: usize, recorded: &str, replayed: Option<String>) -> Result<(), ReplayError> {
+    let replayed = replayed.unwrap_or_default();
+    if replayed == recorded {
+        return Ok(());
+    }
+    Err(ReplayError::Diverged { line, recorded: recorded.to_owned(), replayed })
+}
+
+/// An input, as it is read back.
+#[derive(Debug)]
+enum Input {
+    Command(Command),
+    Started { step: StepId, result: Result<Started<u64>, StartError> },
+    Stored { request: RequestId, result: Result<(), store::Error> },
+    Event(QueryEvent<u64>),
+    Census(usize),
+    Timeout,
+}
+
+impl Input {
+    fn apply(self, tracker: &mut QueryTracker<u64>, now: Instant) {
+        match self {
+            // A refusal was refused when it was recorded as well: what follows in the log is the same.
+            Self::Command(command) => drop(tracker.handle_command(command, now)),
+            Self::Started { step, result } => tracker.handle_started(step, result, now),
+            Self::Stored { request, result } => tracker.handle_stored(request, result, now),
+            Self::Event(event) => tracker.handle_event(event, now),
+            Self::Census(live) => tracker.handle_census(live, now),
+            Self::Timeout => tracker.handle_timeout(now),
+        }
+    }
+}
+
+fn read_input(tokens: &mut Tokens<'_>) -> Option<(Duration, Input)> {
+    tokens.expect(">")?;
+    let at = Duration::take(tokens)?;
+    let input = match tokens.next()? {
+        "command" => Input::Command(Command::take(tokens)?),
+        "started" => Input::Started { step: StepId::take(tokens)?, result: Field::take(tokens)? },
+        "stored" => Input::Stored { request: RequestId::take(tokens)?, result: Field::take(tokens)? },
+        "event" => Input::Event(QueryEvent::take(tokens)?),
+        "census" => Input::Census(usize::take(tokens)?),
+        "timeout" => Input::Timeout,
+        _ => return None,
+    };
+    tokens.is_empty().then_some((at, input))
+}
+
+const VERSION: &str = "kadence-log-1";
+
+fn write_header(writer: &mut Writer, values: LogValues, local_peer: PeerId, config: &TrackerConfig) {
+    writer.word(VERSION);
+    writer.word(match values {
+        LogValues::Whole => "whole",
+        LogValues::Hashed => "hashed",
+    });
+    local_peer.put(writer);
+    config.put(writer);
+}
+
+fn read_header(line: &str, epoch: Instant, validators: Validators) -> Option<(LogValues, PeerId, TrackerConfig)> {
+    let mut tokens = Tokens::new(line, epoch, LogValues::Whole);
+    tokens.expect(VERSION)?;
+    let values = match tokens.next()? {
+        "whole" => LogValues::Whole,
+        "hashed" => LogValues::Hashed,
+        _ => return None,
+    };
+    let local_peer = PeerId::take(&mut tokens)?;
+    let config = TrackerConfig { validators, ..TrackerConfig::take(&mut tokens)? };
+    tokens.is_empty().then_some((values, local_peer, config))
+}
+
+/// Writes the lines of one tracker.
+pub(crate) struct Recorder<Id> {
+    epoch: Instant,
+    values: Values,
+    /// Numbers of the ids that the tracker knows; an id that it does not know gets a new one each time.
+    numbers: FxHashMap<Id, u64>,
+    last_number: u64,
+    lines: VecDeque<String>,
+}
+
+/// How values are written: in a replay of hashed values, the stand-ins are their own hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    Whole,
+    Hashed,
+    StandIns,
+}
+
+impl<Id: Copy + Eq + Hash> Recorder<Id> {
+    pub(crate) fn new(
+        epoch: Instant,
+        values: LogValues,
+        replaying: bool,
+        local_peer: PeerId,
+        config: &TrackerConfig,
+    ) -> Self {
+        let how = match values {
+            LogValues::Whole => Values::Whole,
+            LogValues::Hashed if replaying => Values::StandIns,
+            LogValues::Hashed => Values::Hashed,
+        };
+        let mut recorder =
+            Self { epoch, values: how, numbers: FxHashMap::default(), last_number: 0, lines: VecDeque::new() };
+        let mut writer = recorder.writer();
+        write_header(&mut writer, values, local_peer, config);
+        recorder.lines.push_back(writer.finish());
+        recorder
+    }
+
+    pub(crate) fn command(&mut self, command: &Command, now: Instant) {
+        self.input("command", now, |writer, _| command.put(writer));
+    }
+
+    pub(crate) fn started(&mut self, step: StepId, result: &Result<Started<Id>, StartError>, now: Instant) {
+        self.input("started", now, |writer, recorder| {
+            step.put(writer);
+            // Only a started id is worth remembering.
+            let result = match result {
+                Ok(Started { id, had_provider }) => {
+                    let number = recorder.number(id);
+                    recorder.numbers.insert(*id, number);
+                    Ok(Started { id: number, had_provider: *had_provider })
+                }
+                Err(error) => Err(error.clone()),
+            };
+            result.put(writer);
+        });
+    }
+
+    pub(crate) fn stored(&mut self, request: RequestId, result: &Result<(), store::Error>, now: Instant) {
+        self.input("stored", now, |writer, _| {
+            request.put(writer);
+            result.put(writer);
+        });
+    }
+
+    pub(crate) fn event(&mut self, event: &QueryEvent<Id>, now: Instant) {
+        self.input("event", now, |writer, recorder| {
+            let QueryEvent { id, result, progress, last } = event;
+            recorder.number(id).put(writer);
+            result.put(writer);
+            progress.put(writer);
+            last.put(writer);
+        });
+    }
+
+    pub(crate) fn census(&mut self, live: usize, now: Instant) {
+        self.input("census", now, |writer, _| live.put(writer));
+    }
+
+    pub(crate) fn timeout(&mut self, now: Instant) {
+        self.input("timeout", now, |_, _| {});
+    }
+
+    pub(crate) fn action(&mut self, action: &Action<Id>) {
+        let mut writer = self.writer();
+        writer.word("<");
+        fields::put_action(action, &mut writer, &mut |id| self.number(id));
+        self.lines.push_back(writer.finish());
+    }
+
+    /// The tracker does not know this id any more.
+    pub(crate) fn forget(&mut self, id: &Id) {
+        self.numbers.remove(id);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<String> {
+        self.lines.pop_front()
+    }
+
+    fn input(&mut self, name: &str, now: Instant, rest: impl FnOnce(&mut Writer, &mut Self)) {
+        let mut writer = self.writer();
+        writer.word(">");
+        now.saturating_duration_since(self.epoch).put(&mut writer);
+        writer.word(name);
+        rest(&mut writer, self);
+        self.lines.push_back(writer.finish());
+    }
+
+    fn number(&mut self, id: &Id) -> u64 {
+        if let Some(number) = self.numbers.get(id) {
+            return *number;
+        }
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn writer(&self) -> Writer {
+        Writer::new(self.epoch, self.values)
+    }
+}
+
+impl<Id> fmt::Debug for Recorder<Id> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("unread", &self.lines.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use libp2p::kad::{GetRecordOk, PeerRecord, QueryResult, Quorum, Record, RecordKey};
+
+    use super::*;
+    use crate::{Operation, Policy, Progress, Request, RequestOptions};
+
+    /// A get that finds a record, and a put that waits behind it until its deadline.
+    fn recorded(values: LogValues) -> Vec<String> {
+        #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
+        let epoch = Instant::now();
+        let at = |millis| epoch + Duration::from_millis(millis);
+        let config = TrackerConfig { max_running: 1, ..TrackerConfig::default() };
+        let mut tracker = QueryTracker::<&str>::new(PeerId::random(), config);
+        tracker.record(values, epoch).unwrap();
+        let mut lines = Vec::new();
+        let mut drain = |tracker: &mut QueryTracker<&'static str>| {
+            while tracker.poll_action().is_some() {}
+            while let Some(line) = tracker.poll_log() {
+                lines.push(line);
+            }
+        };
+        let key = RecordKey::new(b"key");
+        let record = Record::new(key.clone(), b"some value that is a secret".to_vec());
+        let request = |id, operation| {
+            Command::Request(Request { id: RequestId(id), operation, options: RequestOptions::default() })
+        };
+        let get = Operation::GetRecord { key, policy: Policy::First };
+        tracker.handle_command(request(1, get), at(1)).unwrap();
+        drain(&mut tracker);
+        tracker.handle_started(StepId(1), Ok(Started { id: "a", had_provider: false }), at(2));
+        let put = Operation::PutRecord { record: Arc::new(record.clone()), quorum: Quorum::All };
+        tracker.handle_command(request(2, put), at(3)).unwrap();
+        let result =
+            QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(PeerRecord { peer: Some(PeerId::random()), record })));
+        tracker.handle_event(QueryEvent { id: "a", result, progress: Progress::default(), last: false }, at(4));
+        drain(&mut tracker);
+        tracker.handle_timeout(at(40_000));
+        drain(&mut tracker);
+        lines
+    }
+
+    fn replayed(lines: &[String]) -> Result<usize, ReplayError> {
+        #[expect(clippy::disallowed_methods, reason = "another epoch than that of the recording")]
+        let epoch = Instant::now() + Duration::from_secs(1000);
+        replay(lines.iter().map(String::as_str), epoch, Validators::default())
+    }
+
+    #[test]
+    fn a_replay_gives_the_same_actions_byte_for_byte() {
+        for values in [LogValues::Whole, LogValues::Hashed] {
+            let lines = recorded(values);
+            assert_eq!(replayed(&lines), Ok(lines.len()));
+            assert!(lines.iter().any(|line| line.starts_with("< outcome 1 get_record ok")), "{lines:#?}");
+            assert!(lines.iter().any(|line| line.starts_with("< outcome 2 put_record err request expired_in_queue")));
+        }
+    }
+
+    #[test]
+    fn hashed_values_are_not_in_the_log() {
+        let secret: String = b"secret".iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(recorded(LogValues::Whole).iter().any(|line| line.contains(&secret)));
+        assert!(!recorded(LogValues::Hashed).iter().any(|line| line.contains(&secret)));
+    }
+
+    #[test]
+    fn an_action_that_was_changed_is_noticed() {
+        let lines = recorded(LogValues::Whole);
+        for index in (0..lines.len()).filter(|index| lines[*index].starts_with('<')) {
+            let mut changed = lines.clone();
+            changed[index].push('0');
+            let ReplayError::Diverged { line, recorded, .. } = replayed(&changed).unwrap_err() else { panic!() };
+            assert_eq!((line, recorded), (index + 1, changed[index].clone()));
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_an_error() {
+        for nonsense in ["", ">", "> 1", "> 1 command request", "< outcome", "event", "> x census 1", "> 1 census 1 1"] {
+            let mut lines = recorded(LogValues::Whole);
+            lines.push(nonsense.to_owned());
+            assert!(replayed(&lines).is_err(), "{nonsense}");
+        }
+    }
+}

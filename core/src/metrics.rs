@@ -1,0 +1,268 @@
+use std::time::Duration;
+
+use crate::{
+    BootstrapError, GetClosestPeersError, GetProvidersError, GetRecordError, OperationKind, Outcome, PutRecordError,
+    RequestError, StartProvidingError,
+};
+
+/// How many requests of each operation ended how, and how long they took.
+///
+/// Nothing here allocates after the tracker was made.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// By operation, then by [`OutcomeKind`].
+    cells: Box<[[Histogram; OutcomeKind::ALL.len()]; OPERATIONS]>,
+}
+
+const OPERATIONS: usize = 7;
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        Self { cells: Box::new(std::array::from_fn(|_| std::array::from_fn(|_| Histogram::default()))) }
+    }
+
+    pub(crate) fn ended(&mut self, outcome: &Outcome, took: Duration) {
+        let kind = OutcomeKind::of(outcome);
+        let cell = self.cells.get_mut(row(outcome.kind())).and_then(|cells| cells.get_mut(kind as usize));
+        if let Some(histogram) = cell {
+            histogram.add(took);
+        }
+    }
+
+    /// The durations, from acceptance to outcome, of the requests of one operation that ended in one way.
+    pub fn durations(&self, operation: OperationKind, kind: OutcomeKind) -> &Histogram {
+        let [first, ..] = &*self.cells;
+        let cells = self.cells.get(row(operation)).unwrap_or(first);
+        let [first, ..] = cells;
+        cells.get(kind as usize).unwrap_or(first)
+    }
+}
+
+fn row(operation: OperationKind) -> usize {
+    match operation {
+        OperationKind::GetRecord => 0,
+        OperationKind::PutRecord => 1,
+        OperationKind::PutRecordTo => 2,
+        OperationKind::GetProviders => 3,
+        OperationKind::StartProviding => 4,
+        OperationKind::GetClosestPeers => 5,
+        OperationKind::Bootstrap => 6,
+    }
+}
+
+/// The ways in which a request can end, as far as a graph needs to tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OutcomeKind {
+    /// An answer.
+    Answered,
+    /// Peers answered that they have nothing.
+    NotFound,
+    /// Fewer peers or sources than the quorum asks for.
+    QuorumMissed,
+    /// No peer is known, or none answered.
+    NoPeers,
+    /// The deadline came first.
+    Timeout,
+    /// The local store, or kad, refused.
+    Refused,
+    /// The deadline came before the query could start.
+    ExpiredInQueue,
+    /// Cancelled by the caller.
+    Cancelled,
+    /// Ended by a shutdown.
+    Shutdown,
+    /// Accepted, and then given up for a request of a higher priority.
+    Shed,
+}
+
+impl OutcomeKind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Answered,
+        Self::NotFound,
+        Self::QuorumMissed,
+        Self::NoPeers,
+        Self::Timeout,
+        Self::Refused,
+        Self::ExpiredInQueue,
+        Self::Cancelled,
+        Self::Shutdown,
+        Self::Shed,
+    ];
+
+    /// How an outcome counts.
+    pub fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::GetRecord(Ok(_))
+            | Outcome::PutRecord(Ok(_))
+            | Outcome::PutRecordTo(Ok(_))
+            | Outcome::GetProviders(Ok(_))
+            | Outcome::StartProviding(Ok(_))
+            | Outcome::GetClosestPeers(Ok(_))
+            | Outcome::Bootstrap(Ok(_)) => Self::Answered,
+            Outcome::GetRecord(Err(error)) => match error {
+                GetRecordError::NotFound { .. } => Self::NotFound,
+                GetRecordError::Conflict { .. } | GetRecordError::TooFewCopies { .. } => Self::QuorumMissed,
+                GetRecordError::Timeout { .. } => Self::Timeout,
+                GetRecordError::NoKnownPeers => Self::NoPeers,
+                GetRecordError::Request(error) => Self::of_request(error),
+            },
+            Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
+                PutRecordError::QuorumFailed { .. } | PutRecordError::TooFewPeers { .. } => Self::QuorumMissed,
+                PutRecordError::NobodyAnswered { .. } | PutRecordError::NoKnownPeers => Self::NoPeers,
+                PutRecordError::Timeout { .. } => Self::Timeout,
+                PutRecordError::Store { .. } => Self::Refused,
+                PutRecordError::Request(error) => Self::of_request(error),
+            },
+            Outcome::GetProviders(Err(error)) => match error {
+                GetProvidersError::NotFound { .. } => Self::NotFound,
+                GetProvidersError::Timeout { .. } => Self::Timeout,
+                GetProvidersError::NoKnownPeers => Self::NoPeers,
+                GetProvidersError::Request(error) => Self::of_request(error),
+            },
+            Outcome::StartProviding(Err(error)) => match error {
+                StartProvidingError::NobodyAnswered { .. } | StartProvidingError::NoKnownPeers => Self::NoPeers,
+                StartProvidingError::Timeout { .. } => Self::Timeout,
+                StartProvidingError::Store(_) => Self::Refused,
+                StartProvidingError::Request(error) => Self::of_request(error),
+            },
+            Outcome::GetClosestPeers(Err(error)) => match error {
+                GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::NoKnownPeers => Self::NoPeers,
+                GetClosestPeersError::Timeout { .. } => Self::Timeout,
+                GetClosestPeersError::Request(error) => Self::of_request(error),
+            },
+            Outcome::Bootstrap(Err(error)) => match error {
+                BootstrapError::AllPhasesFailed { .. }
+                | BootstrapError::NobodyAnswered { .. }
+                | BootstrapError::NoKnownPeers => Self::NoPeers,
+                BootstrapError::Timeout { .. } => Self::Timeout,
+                BootstrapError::Request(error) => Self::of_request(error),
+            },
+        }
+    }
+
+    fn of_request(error: &RequestError) -> Self {
+        match error {
+            RequestError::Invalid(_) | RequestError::Refused(_) => Self::Refused,
+            RequestError::Overloaded => Self::Shed,
+            RequestError::ExpiredInQueue => Self::ExpiredInQueue,
+            RequestError::Cancelled => Self::Cancelled,
+            RequestError::Shutdown => Self::Shutdown,
+        }
+    }
+}
+
+/// Durations, counted in buckets that are a quarter of a power of two of microseconds wide: a quantile is at most a
+/// quarter above the truth. The last bucket takes everything from 78 hours on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Histogram {
+    buckets: [u64; BUCKETS],
+    sum: Duration,
+}
+
+/// Four buckets for each of 38 powers of two: 2^38 µs are three days, longer than anybody waits for a query.
+const BUCKETS: usize = 4 * 38;
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS], sum: Duration::ZERO }
+    }
+}
+
+impl Histogram {
+    pub(crate) fn add(&mut self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        if let Some(bucket) = self.buckets.get_mut(bucket(micros)) {
+            *bucket += 1;
+        }
+        self.sum = self.sum.saturating_add(duration);
+    }
+
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// The sum of all durations.
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    /// An upper bound of the duration that a fraction `quantile` (0 to 1) of all does not exceed; `None` if there are
+    /// none.
+    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
+        let count = self.count();
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rank within a count; beyond 2^53 durations an error of one is nothing"
+        )]
+        let rank = (quantile.clamp(0.0, 1.0) * count as f64).ceil() as u64;
+        let mut seen = 0;
+        self.buckets().find_map(|(bound, count)| {
+            seen += count;
+            (count > 0 && seen >= rank).then_some(bound)
+        })
+    }
+
+    /// Each bucket's upper bound and how many durations are in it, ascending.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+        self.buckets.iter().enumerate().map(|(index, count)| (Duration::from_micros(upper_bound(index)), *count))
+    }
+}
+
+/// The bucket of a duration: below 4 µs one for each, then four for each power of two.
+fn bucket(micros: u64) -> usize {
+    let index = if micros < 4 {
+        micros
+    } else {
+        let power = u64::from(micros.ilog2());
+        let quarter = (micros >> (power - 2)) & 3;
+        (power - 1) * 4 + quarter
+    };
+    usize::try_from(index).unwrap_or(usize::MAX).min(BUCKETS - 1)
+}
+
+/// The largest duration, in microseconds, of a bucket.
+fn upper_bound(index: usize) -> u64 {
+    let index = index as u64;
+    if index < 4 {
+        return index;
+    }
+    let (power, quarter) = (index / 4 + 1, index % 4);
+    ((5 + quarter) << (power - 2)) - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_at_most_a_quarter_below_its_buckets_bound() {
+        for micros in (0..100_000).chain([1 << 30, (1 << 30) + 12_345, (1 << 38) - 1]) {
+            let bound = upper_bound(bucket(micros));
+            assert!(micros <= bound && bound <= micros + micros / 4, "{micros} is in the bucket up to {bound}");
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn quantiles_are_bounds() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile(0.5), None);
+        (1..=100).for_each(|n| histogram.add(Duration::from_millis(n)));
+        assert_eq!((histogram.count(), histogram.sum()), (100, Duration::from_millis(5050)));
+        for (quantile, millis) in [(0.0, 1), (0.5, 50), (0.95, 95), (1.0, 100)] {
+            let (found, exact) = (histogram.quantile(quantile).unwrap(), Duration::from_millis(millis));
+            assert!(exact <= found && found <= exact * 5 / 4, "{quantile}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_has_a_place_of_its_own() {
+        for (index, kind) in OutcomeKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The requests that wait for one query, sorted by what satisfies them, so that an event touches only those that it
+//! satisfies.
+
+use std::collections::BTreeSet;
+
+use crate::{Priority, RequestId};
+
+/// What a request needs of its query before the query's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    /// So many items.
+    Items(usize),
+    /// So many sources with the same bytes.
+    Votes(usize),
+    /// So many sources with the best bytes.
+    BestVotes(usize),
+    /// Nothing less than the end.
+    End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiter {
+    pub(super) request: RequestId,
+    pub(super) need: Need,
+    pub(super) streaming: bool,
+    pub(super) priority: Priority,
+}
+
+/// Nearly every query has one waiter, which costs nothing beside itself.
+#[derive(Debug)]
+pub(super) enum Waiters {
+    None,
+    One(Waiter),
+    Many(Box<Sets>),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Sets {
+    by_need: BTreeSet<(Need, RequestId)>,
+    streaming: BTreeSet<RequestId>,
+    /// How many are of each class, in the order of [`Priority::ALL`].
+    by_priority: [usize; 3],
+}
+
+/// What a query has to offer so far.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offer {
+    pub(super) items: usize,
+    pub(super) votes: usize,
+    pub(super) best_votes: usize,
+}
+
+impl Offer {
+    pub(super) fn satisfies(self, need: Need) -> bool {
+        match need {
+            Need::Items(needed) => self.items >= needed,
+            Need::Votes(needed) => self.votes >= needed,
+            Need::BestVotes(needed) => self.best_votes >= needed,
+            Need::End => false,
+        }
+    }
+}
+
+impl Waiters {
+    pub(super) fn add(&mut self, waiter: Waiter) {
+        match std::mem::replace(self, Self::None) {
+            Self::None => *self = Self::One(waiter),
+            Self::One(first) => {
+                let mut sets = Box::<Sets>::default();
+                sets.add(first);
+                sets.add(waiter);
+                *self = Self::Many(sets);
+            }
+            Self::Many(mut sets) => {
+                sets.add(waiter);
+                *self = Self::Many(sets);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, waiter: Waiter) {
+        match self {
+            Self::None => {}
+            Self::One(only) if only.request == waiter.request => *self = Self::None,
+            Self::One(_) => {}
+            Self::Many(sets) => {
+                sets.remove(waiter);
+                if sets.by_need.is_empty() {
+                    *self = Self::None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Many(sets) => sets.by_need.len(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The request with the smallest need. `None` only if there is no waiter.
+    pub(super) fn first(&self) -> Option<RequestId> {
+        match self {
+            Self::None => None,
+            Self::One(waiter) => Some(waiter.request),
+            Self::Many(sets) => sets.by_need.first().map(|(_, request)| *request),
+        }
+    }
+
+    /// The request with the greatest need.
+    pub(super) fn last(&self) -> Option<RequestId> {
+        match self {
+            Self::None => None,
+            Self::One(waiter) => Some(waiter.request),
+            Self::Many(sets) => sets.by_need.last().map(|(_, request)| *request),
+        }
+    }
+
+    /// A request that this offer satisfies.
+    pub(super) fn satisfied(&self, offer: Offer) -> Option<RequestId> {
+        match self {
+            Self::None => None,
+            Self::One(waiter) => offer.satisfies(waiter.need).then_some(waiter.request),
+            // Of each kind of need the smallest is looked at: three look-ups, however many wait.
+            Self::Many(sets) => [Need::Items(0), Need::Votes(0), Need::BestVotes(0)].into_iter().find_map(|from| {
+                let (need, request) = sets.by_need.range((from, RequestId(0))..).next()?;
+                offer.satisfies(*need).then_some(*request)
+            }),
+        }
+    }
+
+    /// Those that want items as they come, by id.
+    pub(super) fn streaming(&self) -> impl Iterator<Item = RequestId> + '_ {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(waiter) => (waiter.streaming.then_some(waiter.request), None),
+            Self::Many(sets) => (None, Some(&sets.streaming)),
+        };
+        one.into_iter().chain(many.into_iter().flatten().copied())
+    }
+
+    /// The highest class among the waiters.
+    pub(super) fn priority(&self) -> Priority {
+        match self {
+            Self::None => Priority::Background,
+            Self::One(waiter) => waiter.priority,
+            Self::Many(sets) => Priority::ALL
+                .into_iter()
+                .zip(sets.by_priority)
+                .find_map(|(priority, count)| (count > 0).then_some(priority))
+                .unwrap_or(Priority::Background),
+        }
+    }
+}
+
+impl Sets {
+    fn add(&mut self, waiter: Waiter) {
+        self.by_need.insert((waiter.need, waiter.request));
+        if waiter.streaming {
+            self.streaming.insert(waiter.request);
+        }
+        if let Some(count) = self.by_priority.get_mut(waiter.priority.index()) {
+            *count += 1;
+        }
+    }
+
+    fn remove(&mut self, waiter: Waiter) {
+        if self.by_need.remove(&(waiter.need, waiter.request)) {
+            self.streaming.remove(&waiter.request);
+            if let Some(count) = self.by_priority.get_mut(waiter.priority.index()) {
+                *count -= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
+
+use libp2p::kad::RecordKey;
+use thiserror::Error;
+
+/// Says which records of a namespace are valid, and which of two is better.
+///
+/// Both methods must be pure: the same arguments always give the same result, and they are called often, on the
+/// driver's task. The namespace of the key `/pkg/abc` is `pkg`.
+pub trait Validator: Send + Sync {
+    /// Whether these bytes may stand under this key.
+    ///
+    /// # Errors
+    ///
+    /// Says why not. The record is then never an answer, and never put.
+    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), Rejected>;
+
+    /// Which of two valid records is better: `Greater` if `left` is. It must be a total order; records that compare as
+    /// equal are told apart by their bytes, the larger being the better, so that all readers agree.
+    fn compare(&self, key: &RecordKey, left: &[u8], right: &[u8]) -> Ordering;
+}
+
+/// Why a validator does not want a record.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Rejected(pub String);
+
+/// Validators by key namespace.
+#[derive(Clone, Default)]
+pub struct Validators {
+    by_namespace: BTreeMap<Vec<u8>, Arc<dyn Validator>>,
+}
+
+impl Validators {
+    /// Registers the validator of a namespace, in place of an earlier one.
+    #[must_use]
+    pub fn with(mut self, namespace: impl Into<Vec<u8>>, validator: Arc<dyn Validator>) -> Self {
+        self.by_namespace.insert(namespace.into(), validator);
+        self
+    }
+
+    /// The validator of a key's namespace: what stands between the first two slashes of `/namespace/…`.
+    pub fn of(&self, key: &[u8]) -> Option<&dyn Validator> {
+        let rest = key.strip_prefix(b"/")?;
+        let end = rest.iter().position(|byte| *byte == b'/')?;
+        self.by_namespace.get(rest.get(..end)?).map(AsRef::as_ref)
+    }
+}
+
+impl fmt::Debug for Validators {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_namespace.keys().map(|name| name.escape_ascii().to_string())).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Any;
+
+    impl Validator for Any {
+        fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
+            Ok(())
+        }
+
+        fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
+            left.cmp(right)
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_what_stands_between_the_first_two_slashes() {
+        let validators = Validators::default().with("pkg", Arc::new(Any));
+        let known = |key: &str| validators.of(key.as_bytes()).is_some();
+        assert!(known("/pkg/abc"));
+        assert!(known("/pkg/"));
+        assert!(known("/pkg/a/b"));
+        assert!(!known("/pkg"));
+        assert!(!known("pkg/abc"));
+        assert!(!known("/pkgs/abc"));
+        assert!(!known("//pkg/abc"));
+        assert!(!known(""));
+    }
+}

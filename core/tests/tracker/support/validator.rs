@@ -1,0 +1,27 @@
+//! A validator for the keys `/v/…`.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use kadence_core::{Rejected, TrackerConfig, Validator, Validators};
+use libp2p::kad::RecordKey;
+
+/// A value is one byte, its version, and then anything. There is no version 0, and the highest is best.
+struct Newest;
+
+impl Validator for Newest {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+        match value.first() {
+            Some(1..) => Ok(()),
+            Some(0) | None => Err(Rejected("it has no version".to_owned())),
+        }
+    }
+
+    fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
+        left.first().cmp(&right.first())
+    }
+}
+
+/// The default configuration, with a validator for the keys `/v/…`.
+pub(crate) fn validating() -> TrackerConfig {
+    TrackerConfig { validators: Validators::default().with("v", Arc::new(Newest)), ..TrackerConfig::default() }
+}
