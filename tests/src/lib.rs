@@ -11,7 +11,7 @@
 //! | a peer that takes every request and answers none | [`SilentNode`] |
 //! | an application with a loop of its own | [`OwnLoop`] |
 //! | time that stands still until it is told to move | [`ManualClock`] |
-//! | the tests | [`suite`] |
+//! | the tests | [`mod@suite`] |
 //!
 //! Nothing sleeps in the hope that something has happened by then: a test waits for the event itself, or looks again
 //! and again until it sees what it waits for, and [`run`] ends it if that never comes.
