@@ -118,6 +118,7 @@ impl From<GetRecordError> for Failure {
     fn from(error: GetRecordError) -> Self {
         let reason = match &error {
             GetRecordError::NotFound { .. } => Reason::NotFound,
+            GetRecordError::Conflict { .. } | GetRecordError::TooFewCopies { .. } => Reason::Failure,
             GetRecordError::Timeout { .. } => Reason::Timeout,
             GetRecordError::NoKnownPeers => Reason::NoPeer,
             GetRecordError::Request(error) => of_request(error),

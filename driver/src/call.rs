@@ -15,9 +15,10 @@ use futures::{
     stream::FusedStream,
 };
 use kadence_core::{
-    BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
-    GetRecordError, Item, Operation, Outcome, Policy, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError,
-    RecordAnswer, Request, RequestError, RequestId, RequestOptions, StartProvidingError,
+    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError,
+    GetProvidersError, GetRecordError, Item, Operation, Outcome, Policy, Priority, ProvideAnswer, ProvidersAnswer,
+    PutAnswer, PutRecordError, RecordAnswer, Request, RequestError, RequestId, RequestOptions, Retry,
+    StartProvidingError,
 };
 use libp2p::{
     PeerId,
@@ -48,7 +49,7 @@ use crate::{
 pub struct Call<K> {
     client: Client,
     operation: Operation,
-    timeout: Option<Duration>,
+    options: RequestOptions,
     buffer: usize,
     kind: PhantomData<fn() -> K>,
 }
@@ -146,13 +147,25 @@ pub enum NoItem {}
 
 impl<K> Call<K> {
     pub(crate) fn new(client: Client, operation: Operation, buffer: usize) -> Self {
-        Self { client, operation, timeout: None, buffer, kind: PhantomData }
+        Self { client, operation, options: RequestOptions::default(), buffer, kind: PhantomData }
     }
 
     /// Ends the call after this time at the latest, with what was found until then. It counts from the moment the
     /// driver has taken the call, and time spent waiting for a slot counts.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Who goes first when calls wait for a slot. [`Priority::Normal`] by default.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// Tries again what failed and may not fail another time, within the timeout. Never by default.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.options.retry = Some(retry);
         self
     }
 }
@@ -166,6 +179,18 @@ impl Call<GetRecord> {
     /// Every record that the lookup comes by.
     pub fn all(self) -> Self {
         self.policy(Policy::All)
+    }
+
+    /// Satisfied when `n` sources hold exactly the same bytes. The local store is one source. Zero is refused.
+    pub fn quorum(self, n: usize) -> Self {
+        self.policy(Policy::Quorum(n))
+    }
+
+    /// The record that the validator of the key's namespace prefers to all others that are found, waiting for the end
+    /// of the lookup unless as many sources as `agree` says hold it. Without a validator
+    /// ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)) it is refused.
+    pub fn best(self, agree: Agree) -> Self {
+        self.policy(Policy::Best { agree })
     }
 }
 
@@ -229,8 +254,8 @@ impl<K: Kind> Call<K> {
     }
 
     fn start(self, streaming: bool) -> CallStream<K> {
-        let Self { client, operation, timeout, buffer, kind } = self;
-        let options = RequestOptions { timeout, streaming };
+        let Self { client, operation, mut options, buffer, kind } = self;
+        options.streaming = streaming;
         CallStream { state: State::Unsent { client, operation, options, buffer }, kind }
     }
 }
@@ -248,7 +273,7 @@ impl<K> fmt::Debug for Call<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
             .field("operation", &self.operation)
-            .field("timeout", &self.timeout)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use async_channel::{Receiver, Sender, TrySendError};
 use futures::channel::oneshot;
-use kadence_core::{Item, Operation, Outcome, Policy, Request, RequestId, Snapshot, Stats};
+use kadence_core::{Item, Metrics, Operation, Outcome, Policy, Request, RequestId, Snapshot, Stats};
 use libp2p::{
     PeerId,
     kad::{Quorum, Record, RecordKey},
@@ -49,8 +49,15 @@ pub(crate) enum Message {
     Request { request: Request, reply: Reply },
     StopProviding { key: RecordKey, reply: oneshot::Sender<()> },
     RemoveRecord { key: RecordKey, reply: oneshot::Sender<Result<(), RemoveRecordError>> },
-    Snapshot { reply: oneshot::Sender<(Snapshot, Stats)> },
+    Snapshot { reply: oneshot::Sender<Look> },
     Shutdown { drain: bool, reply: oneshot::Sender<()> },
+}
+
+/// What there is to look at.
+pub(crate) struct Look {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) stats: Stats,
+    pub(crate) metrics: Metrics,
 }
 
 /// The way back to a call.
@@ -72,7 +79,7 @@ impl Client {
     }
 
     /// Looks up the records under a key. By default the first record that arrives is the answer; see
-    /// [`Call::limit`] and [`Call::all`].
+    /// [`Call::limit`], [`Call::all`], [`Call::quorum`] and [`Call::best`].
     pub fn get_record(&self, key: impl Into<RecordKey>) -> Call<GetRecord> {
         self.call(Operation::GetRecord { key: key.into(), policy: Policy::First })
     }
@@ -142,7 +149,7 @@ impl Client {
     ///
     /// If the driver is gone.
     pub async fn snapshot(&self) -> Result<Snapshot, DriverGone> {
-        Ok(self.ask(|reply| Message::Snapshot { reply }).await?.0)
+        Ok(self.ask(|reply| Message::Snapshot { reply }).await?.snapshot)
     }
 
     /// What the tracker has counted.
@@ -151,7 +158,16 @@ impl Client {
     ///
     /// If the driver is gone.
     pub async fn stats(&self) -> Result<Stats, DriverGone> {
-        Ok(self.ask(|reply| Message::Snapshot { reply }).await?.1)
+        Ok(self.ask(|reply| Message::Snapshot { reply }).await?.stats)
+    }
+
+    /// How many requests of each operation ended how, and how long they took.
+    ///
+    /// # Errors
+    ///
+    /// If the driver is gone.
+    pub async fn metrics(&self) -> Result<Metrics, DriverGone> {
+        Ok(self.ask(|reply| Message::Snapshot { reply }).await?.metrics)
     }
 
     /// Accepts no further calls, and waits until those that were accepted have ended, at their deadlines at the
@@ -185,6 +201,7 @@ impl Client {
         RequestId(self.shared.last_id.fetch_add(1, Ordering::Relaxed))
     }
 
+    #[expect(clippy::result_large_err, reason = "the message comes back to be sent by another way")]
     pub(crate) fn try_send(&self, message: Message) -> Result<(), TrySendError<Message>> {
         self.shared.commands.try_send(message)
     }

@@ -1,7 +1,12 @@
-use kadence_core::TrackerConfig;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use kadence_core::{LogValues, TrackerConfig};
 
 /// The sizes of a driver's channels, and what its tracker may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct DriverConfig {
     /// Limits of the queries.
     pub tracker: TrackerConfig,
@@ -17,10 +22,46 @@ pub struct DriverConfig {
     /// How many swarm events [`Events`](crate::Events) holds for a slow reader. Further ones are skipped, and the
     /// reader is told how many.
     pub event_capacity: usize,
+    /// Where the tracker's log goes, if anywhere.
+    pub recording: Option<Recording>,
 }
 
 impl Default for DriverConfig {
     fn default() -> Self {
-        Self { tracker: TrackerConfig::default(), command_capacity: 256, stream_capacity: 256, event_capacity: 1024 }
+        Self {
+            tracker: TrackerConfig::default(),
+            command_capacity: 256,
+            stream_capacity: 256,
+            event_capacity: 1024,
+            recording: None,
+        }
+    }
+}
+
+/// Writes down every input and every action of the tracker, a line each, so that what happened in production can be
+/// replayed in a test ([`core::replay`](crate::core::replay)).
+#[derive(Clone)]
+pub struct Recording {
+    pub(crate) values: LogValues,
+    sink: Sink,
+}
+
+type Sink = Arc<Mutex<dyn FnMut(&str) + Send>>;
+
+impl Recording {
+    /// A recording whose lines go to `sink`, in their order and without a line feed. It is called from the driver's
+    /// loop, so it should be quick: a buffered writer or a channel.
+    pub fn new(values: LogValues, sink: impl FnMut(&str) + Send + 'static) -> Self {
+        Self { values, sink: Arc::new(Mutex::new(sink)) }
+    }
+
+    pub(crate) fn write(&self, line: &str) {
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)(line);
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recording").field("values", &self.values).finish_non_exhaustive()
     }
 }

@@ -9,8 +9,8 @@ use std::{
 use async_channel::Sender;
 use futures::{Stream, channel::oneshot, stream::FusedStream};
 use kadence_core::{
-    Action, Command, CommandError, Operation, Outcome, Progress, Query, QueryEvent, QueryTracker, Request, RequestId,
-    StartError, Started,
+    Action, Command, CommandError, NotEmpty, Operation, Outcome, Progress, Query, QueryEvent, QueryTracker, Request,
+    RequestId, StartError, Started,
 };
 use libp2p::{
     PeerId, Swarm,
@@ -20,8 +20,8 @@ use libp2p::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    Client, ContainsKad, DriverConfig, DriverGone, RemoveRecordError, Runtime, Timer,
-    client::{Message, Reply},
+    Client, ContainsKad, DriverConfig, DriverGone, Recording, RemoveRecordError, Runtime, Timer,
+    client::{Look, Message, Reply},
     inbox::Inbox,
 };
 
@@ -59,6 +59,7 @@ pub struct Driver<B: ContainsKad, R: Runtime> {
     /// When the timer wakes us; `None` if it has elapsed or was never set.
     armed: Option<Instant>,
     shutdown_waiters: Vec<oneshot::Sender<()>>,
+    recording: Option<Recording>,
 }
 
 struct LiveCall {
@@ -73,9 +74,17 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
     pub fn new(swarm: Swarm<B>, runtime: R, config: DriverConfig) -> (Client, SwarmHandle<B>, Self) {
         let (client, channels) = Client::new(*swarm.local_peer_id(), &config);
         let (closures, receive_closures) = async_channel::bounded(config.command_capacity.max(1));
-        let timer = Box::pin(runtime.timer(runtime.now()));
+        let now = runtime.now();
+        let timer = Box::pin(runtime.timer(now));
+        let mut tracker = QueryTracker::new(*swarm.local_peer_id(), config.tracker);
+        if let Some(recording) = &config.recording
+            && let Err(NotEmpty) = tracker.record(recording.values, now)
+        {
+            // A new tracker is empty.
+            tracing::error!("the tracker cannot be recorded");
+        }
         let driver = Self {
-            tracker: QueryTracker::new(*swarm.local_peer_id(), config.tracker),
+            tracker,
             swarm,
             runtime,
             calls: FxHashMap::default(),
@@ -86,6 +95,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             timer,
             armed: None,
             shutdown_waiters: Vec::new(),
+            recording: config.recording,
         };
         (client, SwarmHandle { closures }, driver)
     }
@@ -121,6 +131,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
     /// Carries out what the tracker wants done.
     fn act(&mut self) {
         while let Some(action) = self.tracker.poll_action() {
+            self.write_log();
             match action {
                 Action::Start { step, request, query } => {
                     let _span = self.calls.get(&request).map(|call| call.span.enter());
@@ -157,10 +168,19 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                 }
             }
         }
+        self.write_log();
         if self.tracker.is_shut_down() {
             for waiter in self.shutdown_waiters.drain(..) {
                 // Whoever asked may have gone.
                 let _gone = waiter.send(());
+            }
+        }
+    }
+
+    fn write_log(&mut self) {
+        if let Some(recording) = &self.recording {
+            while let Some(line) = self.tracker.poll_log() {
+                recording.write(&line);
             }
         }
     }
@@ -277,7 +297,15 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                 let _gone = reply.send(self.remove_record(&key));
             }
             Message::Snapshot { reply } => {
-                let _gone = reply.send((self.tracker.snapshot(self.runtime.now()), self.tracker.stats()));
+                let now = self.runtime.now();
+                // Before the tracker is looked at, because the statistics count what kad runs of its own.
+                let live = self.swarm.behaviour_mut().kad().iter_queries().count();
+                self.tracker.handle_census(live, now);
+                let _gone = reply.send(Look {
+                    snapshot: self.tracker.snapshot(now),
+                    stats: self.tracker.stats(),
+                    metrics: self.tracker.metrics().clone(),
+                });
             }
             Message::Shutdown { drain, reply } => {
                 self.shutdown_waiters.push(reply);

@@ -48,13 +48,14 @@ pub mod kind {
 pub use behaviour::ContainsKad;
 pub use call::{Call, CallFuture, CallStream, Update};
 pub use client::{Client, DriverGone, RemoveRecordError, Target};
-pub use config::DriverConfig;
+pub use config::{DriverConfig, Recording};
 pub use driver::{Driver, SwarmHandle};
 pub use kadence_core as core;
 pub use kadence_core::{
-    BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
-    GetRecordError, InvalidRequest, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer,
-    RequestError, Snapshot, StartProvidingError, Stats, TrackerConfig,
+    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, ClosestPeersAnswer, GetClosestPeersError,
+    GetProvidersError, GetRecordError, InvalidRequest, LogValues, Metrics, OperationKind, OutcomeKind, Overload,
+    Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer, Rejected,
+    RequestError, Retry, Snapshot, StartProvidingError, Stats, TrackerConfig, Validator, Validators,
 };
 pub use libp2p;
 pub use runtime::{Runtime, Timer};
