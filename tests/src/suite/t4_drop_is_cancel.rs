@@ -212,7 +212,7 @@ pub async fn t4_a_thousand_gets_dropped_midway_leave_nothing<R: TestRuntime>(bed
     node.meets(&silent.contact).await;
     let mut calls = Vec::new();
     for n in 0..1_000 {
-        calls.push(begun(node.client.get_record(key(&format!("key {}", n % 10))).all().timeout(NEVER)).await);
+        calls.push(begun(node.client.get_record(key(&format!("key {n}"))).all().timeout(NEVER)).await);
     }
     // Midway: some have found something, some are queued, and the silent peer keeps all of them from ending.
     item(&mut calls[0]).await;

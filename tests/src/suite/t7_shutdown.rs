@@ -25,7 +25,9 @@ impl Network {
     async fn new<R: TestRuntime>(bed: &Bed<R>) -> Self {
         let holders = bed.mesh(2).await;
         for holder in &holders {
+            // Two keys, so that two calls that run at once do not share a query.
             holder.holds(record("file", holder.peer().to_bytes())).await;
+            holder.holds(record("half read", holder.peer().to_bytes())).await;
         }
         Self { holders, silent: bed.silent().await }
     }
@@ -51,13 +53,13 @@ impl SixCalls {
         let mut get = begun(client.get_record(key("file")).limit(3).timeout(NEVER)).await;
         let closest = begun(client.get_closest_peers(key("file")).timeout(NEVER)).await;
         let providers = begun(client.get_providers(key("file")).timeout(NEVER)).await;
-        let mut half_read = begun(client.get_record(key("file")).all().timeout(NEVER)).await.peekable();
+        let mut half_read = begun(client.get_record(key("half read")).all().timeout(NEVER)).await.peekable();
         item(&mut half_read).await;
         assert!(matches!(Pin::new(&mut half_read).peek().await, Some(Update::Item(_))));
         // Two of the three that would satisfy it.
         item(&mut get).await;
         item(&mut get).await;
-        let queued_get = begun(client.get_record(key("file")).timeout(NEVER)).await;
+        let queued_get = begun(client.get_record(key("queued")).timeout(NEVER)).await;
         let queued_put = begun(client.put_record(record("other", "value")).timeout(NEVER)).await;
         let snapshot = bed.until_alive(client, |snapshot| snapshot.requests.len() == 6).await;
         let phases: Vec<_> = snapshot.requests.iter().map(|request| request.phase).collect();
@@ -201,7 +203,7 @@ pub async fn t7_a_graceful_shutdown_is_over_at_the_last_deadline<R: TestRuntime>
         node.meets(contact).await;
     }
     let running = begun(node.client.get_closest_peers(key("file")).timeout(Duration::from_millis(300))).await;
-    let queued = begun(node.client.get_closest_peers(key("file")).timeout(Duration::from_millis(200))).await;
+    let queued = begun(node.client.get_closest_peers(key("queued")).timeout(Duration::from_millis(200))).await;
     let shutdown = node.client.shutdown();
     futures::pin_mut!(shutdown);
     assert!(futures::poll!(shutdown.as_mut()).is_pending());
