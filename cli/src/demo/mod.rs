@@ -24,7 +24,7 @@ use self::{
 use crate::{args::DemoArgs, exit::Failure, output};
 
 /// How many calls are under way at once: several, and few enough that the times are those of calls and not of a queue.
-const CALLERS: usize = 1;
+const CALLERS: usize = 4;
 
 /// The timeout of every call. Far above what loopback takes, so that reaching it means something is wrong.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
