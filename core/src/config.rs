@@ -29,8 +29,8 @@ pub struct TrackerConfig {
     pub max_queued: usize,
     /// What happens to a request for which there is no room in the queue.
     pub overload: Overload,
-    /// How many of each dozen starts each class of [`Priority`] gets while all of them have requests waiting, in the
-    /// order of [`Priority::ALL`]. A class that has nothing waiting leaves its share to the others; a share of zero
+    /// How many of each dozen starts each class of [`Priority`](crate::Priority) gets while all of them have requests waiting, in the
+    /// order of [`Priority::ALL`](crate::Priority::ALL). A class that has nothing waiting leaves its share to the others; a share of zero
     /// counts as one, so no class is ever starved.
     pub shares: [u32; 3],
     /// What the random part of retries is drawn from. The same seed gives the same waits.
@@ -97,7 +97,7 @@ pub enum Overload {
     /// It is refused; nothing that was accepted is lost.
     #[default]
     Refuse,
-    /// If a request of a lower [`Priority`] waits, the last of the lowest class ends with
+    /// If a request of a lower [`Priority`](crate::Priority) waits, the last of the lowest class ends with
     /// [`RequestError::Overloaded`](crate::RequestError::Overloaded) in its place; otherwise it is refused.
     Shed,
 }

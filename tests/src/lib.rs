@@ -46,3 +46,8 @@ pub use self::{
     tokio::{TokioCurrentThread, TokioMultiThread},
     transport::secured,
 };
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

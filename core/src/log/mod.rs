@@ -376,7 +376,8 @@ mod tests {
 
     #[test]
     fn a_line_that_is_none_is_an_error() {
-        for nonsense in ["", ">", "> 1", "> 1 command request", "< outcome", "event", "> x census 1", "> 1 census 1 1"] {
+        for nonsense in ["", ">", "> 1", "> 1 command request", "< outcome", "event", "> x census 1", "> 1 census 1 1"]
+        {
             let mut lines = recorded(LogValues::Whole);
             lines.push(nonsense.to_owned());
             assert!(replayed(&lines).is_err(), "{nonsense}");

@@ -239,10 +239,12 @@ fn a_provider_lookup() -> impl Strategy<Value = Plan> {
 
 /// A put's lookup, or one for its own sake: the two share.
 fn a_lookup() -> impl Strategy<Value = Plan> {
-    (a_key(), proptest::option::of(a_quorum()), some_peers(), any::<bool>()).prop_map(|(key, quorum, found, timeout)| {
-        let operation = quorum.map_or_else(|| closest(key), |quorum| put(key, quorum));
-        (operation, vec![if timeout { closest_timeout(found) } else { closest_found(found) }])
-    })
+    (a_key(), proptest::option::of(a_quorum()), some_peers(), any::<bool>()).prop_map(
+        |(key, quorum, found, timeout)| {
+            let operation = quorum.map_or_else(|| closest(key), |quorum| put(key, quorum));
+            (operation, vec![if timeout { closest_timeout(found) } else { closest_found(found) }])
+        },
+    )
 }
 
 fn another() -> impl Strategy<Value = Plan> {

@@ -13,8 +13,8 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Command, CommandError, Item, Operation, Outcome, Policy, Priority, Progress, Query, QueryEvent, QueryTracker,
-    Request, RequestId, RequestOptions, StartError, Started, StepId, TrackerConfig,
+    Action, Command, CommandError, Item, Operation, Outcome, Policy, Priority, Progress, Query, QueryEvent,
+    QueryTracker, Request, RequestId, RequestOptions, StartError, Started, StepId, TrackerConfig,
 };
 use libp2p::kad::{QueryResult, Record, RecordKey, store};
 use proptest::test_runner::RngSeed;
