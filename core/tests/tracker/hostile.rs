@@ -3,11 +3,11 @@
 //!
 //! The harness checks most of it at each action.
 
-use std::{cell::RefCell, collections::BTreeMap, time::Duration};
+use std::{cell::RefCell, collections::{BTreeMap, BTreeSet}, time::Duration};
 
 use kadence_core::{
-    Operation, OperationKind, Policy, Progress, QueryPhase, RequestOptions, RequestPhase, StartError, StepId,
-    TrackerConfig,
+    Agree, Operation, OperationKind, Overload, Policy, Priority, Progress, Query, QueryPhase, RequestOptions,
+    RequestPhase, Retry, StartError, StepId, TrackerConfig,
 };
 use libp2p::kad::{QueryResult, Quorum, store};
 use proptest::{collection::vec, prelude::*, sample::Index, test_runner::TestRunner};
@@ -18,10 +18,9 @@ use crate::support::*;
 enum Input {
     Ask {
         kind: Index,
-        key: bool,
+        key: Index,
         policy: Policy,
-        timeout: Option<u64>,
-        streaming: bool,
+        options: RequestOptions,
     },
     Cancel(Index),
     /// The answer to a start that waits for one.
@@ -46,6 +45,7 @@ enum Input {
         ok: bool,
     },
     Forward(u64),
+    Census(usize),
     /// The clock goes on, and then back again.
     Backward(u64),
     Shutdown {
@@ -64,6 +64,23 @@ enum Answer {
     StoreError,
 }
 
+/// Few, so that requests share queries; the last has a validator.
+const KEYS: [&str; 3] = ["a", "b", "/v/c"];
+
+/// What is asked for, gets the most, because they can do the most.
+const WANTED: [OperationKind; 10] = [
+    OperationKind::GetRecord,
+    OperationKind::GetRecord,
+    OperationKind::GetRecord,
+    OperationKind::GetRecord,
+    OperationKind::PutRecord,
+    OperationKind::PutRecordTo,
+    OperationKind::GetProviders,
+    OperationKind::StartProviding,
+    OperationKind::GetClosestPeers,
+    OperationKind::Bootstrap,
+];
+
 /// Few enough that schedules of some hundred inputs hit the ids of others.
 const IDS: u32 = 40;
 
@@ -77,7 +94,31 @@ fn an_answer() -> impl Strategy<Value = Answer> {
 }
 
 fn a_policy() -> impl Strategy<Value = Policy> {
-    prop_oneof![Just(Policy::First), (0..4_usize).prop_map(Policy::Limit), Just(Policy::All)]
+    let agree = prop_oneof![(0..4_usize).prop_map(Agree::N), Just(Agree::All)];
+    prop_oneof![
+        Just(Policy::First),
+        (0..4_usize).prop_map(Policy::Limit),
+        Just(Policy::All),
+        (0..4_usize).prop_map(Policy::Quorum),
+        agree.prop_map(|agree| Policy::Best { agree }),
+    ]
+}
+
+fn some_retry() -> impl Strategy<Value = Retry> {
+    (0..5_u32, 0..3_000_u64, 0..5_000_u64, any::<u8>()).prop_map(|(attempts, base, cap, jitter_percent)| Retry {
+        attempts,
+        base: Duration::from_millis(base),
+        cap: Duration::from_millis(cap),
+        jitter_percent,
+    })
+}
+
+fn some_options() -> impl Strategy<Value = RequestOptions> {
+    let priority = proptest::sample::select(Priority::ALL.to_vec());
+    let timeout = proptest::option::of((0..20_000_u64).prop_map(Duration::from_millis));
+    (priority, proptest::option::of(some_retry()), timeout, any::<bool>()).prop_map(
+        |(priority, retry, timeout, streaming)| RequestOptions { priority, retry, timeout, streaming },
+    )
 }
 
 fn some_counts() -> impl Strategy<Value = Progress> {
@@ -89,9 +130,9 @@ fn some_counts() -> impl Strategy<Value = Progress> {
 }
 
 fn an_input() -> impl Strategy<Value = Input> {
-    let ask = (any::<Index>(), any::<bool>(), a_policy(), proptest::option::of(0..20_000_u64), any::<bool>())
-        .prop_map(|(kind, key, policy, timeout, streaming)| Input::Ask { kind, key, policy, timeout, streaming });
-    let event = (any::<Index>(), any::<Index>(), some_counts(), any::<bool>())
+    let ask = (any::<Index>(), any::<Index>(), a_policy(), some_options())
+        .prop_map(|(kind, key, policy, options)| Input::Ask { kind, key, policy, options });
+    let event = (any::<Index>(), any::<Index>(), some_counts(), proptest::bool::weighted(0.3))
         .prop_map(|(query, result, progress, last)| Input::Event { query, result, progress, last });
     let noise =
         (0..IDS, any::<Index>(), any::<bool>()).prop_map(|(id, result, last)| Input::Noise { id, result, last });
@@ -106,6 +147,7 @@ fn an_input() -> impl Strategy<Value = Input> {
         30 => (0..3_000_u64).prop_map(Input::Forward),
         3 => (0..100_000_u64).prop_map(Input::Forward),
         5 => (0..100_000_u64).prop_map(Input::Backward),
+        5 => (0..200_usize).prop_map(Input::Census),
         1 => any::<bool>().prop_map(|drain| Input::Shutdown { drain }),
     ]
 }
@@ -114,13 +156,17 @@ fn a_schedule() -> impl Strategy<Value = Vec<Input>> {
     vec(an_input(), 100..500)
 }
 
-/// Every result that kad could send to a query of this kind, and some that are wrong in themselves.
-fn results(kind: OperationKind) -> Vec<QueryResult> {
+/// Every result that kad could send to a query of this kind for `key`, and some that are wrong in themselves.
+fn results(kind: OperationKind, key: &str) -> Vec<QueryResult> {
     match kind {
         OperationKind::GetRecord => vec![
             found("a", 1, b"value"),
             found("b", 2, b"other"),
-            found_at("a", None, b"local"),
+            found_at(key, None, b"value"),
+            found(key, 1, b"value"),
+            found(key, 2, b"other"),
+            found(key, 3, b"other"),
+            found(key, 4, &[0]),
             records_finished(),
             not_found(peers([7])),
             get_timeout(),
@@ -144,21 +190,35 @@ struct Play {
     h: Harness,
     requests: u64,
     steps: Vec<StepId>,
+    /// What the queries are about.
+    keys: BTreeMap<u32, &'static str>,
     next_id: u32,
     refused: u64,
+    /// A request was backing off; a query had several waiters.
+    backing_off: u64,
+    shared: u64,
 }
 
 impl Play {
     fn new(config: TrackerConfig, shift: Duration) -> Self {
-        Self { h: Harness::with_epoch(config, shift), requests: 0, steps: Vec::new(), next_id: 0, refused: 0 }
+        Self {
+            h: Harness::with_epoch(config, shift),
+            requests: 0,
+            steps: Vec::new(),
+            keys: BTreeMap::new(),
+            next_id: 0,
+            refused: 0,
+            backing_off: 0,
+            shared: 0,
+        }
     }
 
     fn apply(&mut self, input: &Input) {
         let h = &mut self.h;
         match *input {
-            Input::Ask { kind, key, policy, timeout, streaming } => {
-                let key = if key { "a" } else { "b" };
-                let operation = match kind.get(&OPERATIONS) {
+            Input::Ask { kind, key, policy, options } => {
+                let key = *key.get(&KEYS);
+                let operation = match kind.get(&WANTED) {
                     OperationKind::GetRecord => get_record(key, policy),
                     OperationKind::PutRecord => put(key, n(2)),
                     OperationKind::PutRecordTo => put_to(key, peers([1, 2]), Quorum::Majority),
@@ -166,11 +226,6 @@ impl Play {
                     OperationKind::StartProviding => provide(key),
                     OperationKind::GetClosestPeers => closest(key),
                     OperationKind::Bootstrap => Operation::Bootstrap,
-                };
-                let options = RequestOptions {
-                    timeout: timeout.map(Duration::from_millis),
-                    streaming,
-                    ..RequestOptions::default()
                 };
                 match h.ask(self.requests, operation, options) {
                     Ok(()) => self.requests += 1,
@@ -182,6 +237,11 @@ impl Play {
                 if !h.starts.is_empty() {
                     let start = h.starts.remove(which.index(h.starts.len())).expect("the index is one of them");
                     self.steps.push(start.step);
+                    if let Query::GetRecord { key } = &start.query
+                        && let Some(key) = KEYS.into_iter().find(|name| name.as_bytes() == key.as_ref())
+                    {
+                        self.keys.insert(self.next_id + 1, key);
+                    }
                     self.answer(start.step, answer);
                 }
             }
@@ -195,11 +255,12 @@ impl Play {
                 let queries: Vec<_> = queries.iter().filter_map(|query| Some((query.id?, query.operation))).collect();
                 if !queries.is_empty() {
                     let (id, kind) = *query.get(&queries);
-                    h.ev_with(id, result.get(&results(kind)).clone(), progress, last);
+                    let key = self.keys.get(&id).copied().unwrap_or(KEYS[0]);
+                    h.ev_with(id, result.get(&results(kind, key)).clone(), progress, last);
                 }
             }
             Input::Noise { id, result, last } => {
-                let mut all: Vec<_> = OPERATIONS.into_iter().flat_map(results).collect();
+                let mut all: Vec<_> = OPERATIONS.into_iter().flat_map(|kind| results(kind, KEYS[0])).collect();
                 all.extend([republished(), provider_republished()]);
                 h.ev(id, result.get(&all).clone(), last);
             }
@@ -214,6 +275,11 @@ impl Play {
                 let now = h.now;
                 h.tick(now.saturating_sub(Duration::from_millis(millis)));
                 h.now = now;
+            }
+            Input::Census(live) => {
+                let (trace, due, slots) = (h.trace.len(), h.timeout(), h.tracker.live_queries());
+                h.census(live);
+                assert_eq!((h.trace.len(), h.timeout(), h.tracker.live_queries()), (trace, due, slots));
             }
             Input::Shutdown { drain } => h.shut_down(drain),
         }
@@ -234,7 +300,7 @@ impl Play {
     }
 
     /// What holds after every input, besides what the harness checks at every action.
-    fn check(&self) {
+    fn check(&mut self) {
         let h = &self.h;
         let snapshot = h.tracker.snapshot(h.instant(h.now));
         assert_eq!(snapshot.requests.len(), h.tracker.live_requests());
@@ -245,28 +311,72 @@ impl Play {
         if snapshot.requests.iter().any(|request| waiting(request.phase)) {
             assert_eq!(h.tracker.live_queries(), h.tracker.config().max_running, "a slot is free, and somebody waits");
         }
-        // Each running request has one query, and each query that is not finishing has a request.
-        let running = snapshot.requests.iter().filter(|request| request.phase == RequestPhase::Running);
-        let wanted = snapshot.queries.iter().filter(|query| query.phase != QueryPhase::Finishing);
-        let mut wanted: Vec<_> = wanted.map(|query| query.request).collect();
-        wanted.sort_unstable();
-        assert_eq!(running.map(|request| Some(request.id)).collect::<Vec<_>>(), wanted);
+        // Each running request waits for one query, and each query that is not finishing has a request.
+        let running: BTreeMap<_, _> = snapshot
+            .requests
+            .iter()
+            .filter(|request| request.phase == RequestPhase::Running)
+            .map(|request| (request.id, request))
+            .collect();
+        let mut flights = BTreeSet::new();
+        let mut waiters = 0;
+        for query in &snapshot.queries {
+            waiters += query.waiters;
+            let Some(request) = query.request else {
+                assert_eq!((query.phase, query.waiters), (QueryPhase::Finishing, 0), "nobody wants it");
+                continue;
+            };
+            assert_ne!(query.phase, QueryPhase::Finishing);
+            let request = running.get(&request).expect("one who waits for a running query is running");
+            let is_read = matches!(
+                query.operation,
+                OperationKind::GetRecord | OperationKind::GetProviders | OperationKind::GetClosestPeers
+            );
+            if is_read {
+                let new = flights.insert((query.operation, request.key.clone()));
+                let is_full = h.tracker.config().max_replay_bytes < 1000;
+                assert!(new || is_full, "two queries for the same: {snapshot:?}");
+            } else {
+                assert_eq!(query.waiters, 1, "{query:?}");
+            }
+            self.shared += u64::from(query.waiters > 1);
+        }
+        assert_eq!(waiters, running.len(), "{snapshot:?}");
+        self.backing_off += u64::from(snapshot.requests.iter().any(|r| r.phase == RequestPhase::BackingOff));
         let stats = h.tracker.stats();
         assert_eq!((stats.accepted, stats.refused), (self.requests, self.refused));
+    }
+
+    /// Nothing is left in the counters: as many are admitted as at the beginning.
+    fn check_room(mut self) {
+        if self.h.tracker.is_shut_down() {
+            return;
+        }
+        let room = self.h.tracker.config().max_running + self.h.tracker.config().max_queued;
+        for request in 0..=room as u64 {
+            let request = self.requests + request;
+            let admitted = self.h.ask(request, get_record(&own_key(request), Policy::All), RequestOptions::default());
+            assert_eq!(admitted.is_ok(), request - self.requests < room as u64, "{admitted:?}");
+        }
     }
 }
 
 fn config() -> impl Strategy<Value = TrackerConfig> {
-    (1..5_usize, 0..6_usize, 0..10_u64, 1..5_usize).prop_map(|(max_running, max_queued, lost_after, max_items)| {
-        TrackerConfig {
+    let limits = (1..5_usize, 0..6_usize, 1..5_usize, prop_oneof![Just(0), Just(5), Just(1024)]);
+    (limits, 0..10_u64, any::<u64>(), any::<bool>(), [0..4_u32, 0..4_u32, 0..4_u32]).prop_map(
+        |((max_running, max_queued, max_items, max_replay_bytes), lost_after, seed, shed, shares)| TrackerConfig {
             max_running,
             max_queued,
             max_items,
+            max_replay_bytes,
             lost_after: secs(lost_after),
             default_timeout: secs(15),
-            ..TrackerConfig::default()
-        }
-    })
+            overload: if shed { Overload::Shed } else { Overload::Refuse },
+            shares,
+            seed,
+            ..validating()
+        },
+    )
 }
 
 #[test]
@@ -296,6 +406,10 @@ fn one_outcome_each_and_time_alone_ends_everything() {
         count("lost", stats.lost_queries);
         count("refused", stats.refused);
         count("stopped", play.h.stopped.len() as u64);
+        count("rejected", stats.rejected_records);
+        count("backing off", play.backing_off);
+        count("shared", play.shared);
+        play.check_room();
         Ok(())
     });
     result.unwrap_or_else(|failure| panic!("{failure}"));
@@ -314,12 +428,18 @@ fn one_outcome_each_and_time_alone_ends_everything() {
         "Cancelled",
         "Shutdown",
         "Refused",
+        "Conflict",
+        "TooFewCopies",
+        "Overloaded",
         "unknown",
         "mismatched",
         "foreign",
         "lost",
         "refused",
         "stopped",
+        "rejected",
+        "backing off",
+        "shared",
     ] {
         assert!(reached.get(what).is_some_and(|times| *times >= 10), "{what} was hardly reached: {reached:?}");
     }

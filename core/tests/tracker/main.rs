@@ -8,6 +8,8 @@ mod admission;
 #[cfg(test)]
 mod announcements;
 #[cfg(test)]
+mod best;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod ends;
@@ -21,6 +23,8 @@ mod interleaving;
 mod lifecycle;
 #[cfg(test)]
 mod puts;
+#[cfg(test)]
+mod quorum;
 #[cfg(test)]
 mod reads;
 #[cfg(test)]

@@ -13,8 +13,9 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Command, CommandError, Item, Operation, Outcome, Policy, Priority, Progress, Query, QueryEvent,
-    QueryTracker, Request, RequestId, RequestOptions, StartError, Started, StepId, TrackerConfig,
+    Action, Command, CommandError, GetProvidersError, GetRecordError, Item, Operation, Outcome, Policy, Priority,
+    Progress, ProvidersAnswer, Query, QueryEvent, QueryTracker, Request, RequestId, RequestOptions, StartError, Started,
+    StepId, TrackerConfig,
 };
 use libp2p::kad::{QueryResult, Record, RecordKey, store};
 use proptest::test_runner::RngSeed;
@@ -46,6 +47,7 @@ pub(crate) struct Harness {
     pub(crate) now: Duration,
     next_id: u32,
     accepted: BTreeSet<RequestId>,
+    streaming: BTreeSet<RequestId>,
     outcomes: BTreeMap<RequestId, Outcome>,
     items: BTreeMap<RequestId, Vec<Item>>,
     pub(crate) starts: VecDeque<Start>,
@@ -91,6 +93,7 @@ impl Harness {
             now: Duration::ZERO,
             next_id: 0,
             accepted: BTreeSet::new(),
+            streaming: BTreeSet::new(),
             outcomes: BTreeMap::new(),
             items: BTreeMap::new(),
             starts: VecDeque::new(),
@@ -114,6 +117,9 @@ impl Harness {
         let result = self.tracker.handle_command(Command::Request(request), at);
         if result.is_ok() {
             assert!(self.accepted.insert(id), "{id} was accepted twice");
+            if options.streaming {
+                self.streaming.insert(id);
+            }
         }
         self.drain();
         result
@@ -276,11 +282,42 @@ impl Harness {
             }
             Action::StoreLocal { request, record } => self.to_store.push((request, record)),
             Action::StopProviding { key } => self.stopped.push(key),
-            Action::Item { request, item } => self.items.entry(request).or_default().push(item),
+            Action::Item { request, item } => {
+                assert!(self.streaming.contains(&request), "{request} did not ask for items: {item:?}");
+                self.items.entry(request).or_default().push(item);
+            }
             Action::Outcome { request, outcome } => {
+                if self.streaming.contains(&request) {
+                    self.check_items(request, &outcome);
+                }
                 self.outcomes.insert(request, outcome);
             }
         }
+    }
+
+    /// A stream delivers what the outcome carries, each source once.
+    fn check_items(&self, request: RequestId, outcome: &Outcome) {
+        let mut sources = BTreeSet::new();
+        for item in self.items(request.0) {
+            match item {
+                Item::Record(record) => assert!(sources.insert(record.peer), "{request} got {item:?} twice"),
+                Item::Provider(peer) => assert!(sources.insert(Some(*peer)), "{request} got {item:?} twice"),
+                Item::BootstrapPhase(_) => {}
+            }
+        }
+        let carried: BTreeSet<_> = match outcome {
+            Outcome::GetRecord(Ok(answer)) => answer.iter().map(|found| found.peer).collect(),
+            Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress: _ })) => {
+                found.iter().map(|found| found.peer).collect()
+            }
+            Outcome::GetProviders(
+                Ok(ProvidersAnswer { providers: found, progress: _ })
+                | Err(GetProvidersError::Timeout { found, progress: _ }),
+            ) => found.iter().copied().map(Some).collect(),
+            Outcome::GetRecord(Err(_)) | Outcome::GetProviders(Err(_)) => return,
+            _ => BTreeSet::new(),
+        };
+        assert_eq!(sources, carried, "{request}: the items are not those of the outcome");
     }
 
     /// The id of the latest query that was started for a request.

@@ -1,0 +1,245 @@
+//! The best record, by the validator of its namespace; and what a validator has to say about requests.
+
+use std::sync::Arc;
+
+use kadence_core::{
+    Agree, GetRecordError, InvalidRequest, Operation, Outcome, Policy, RecordAnswer, RequestError, RequestOptions,
+};
+use libp2p::kad::Quorum;
+use proptest::{collection::vec, prelude::*};
+
+use crate::support::*;
+
+const KEY: &str = "/v/k";
+
+fn reading(agree: Agree) -> (Harness, u32) {
+    let mut h = Harness::new(validating());
+    h.stream(1, get_record(KEY, Policy::Best { agree }));
+    let id = h.start();
+    (h, id)
+}
+
+fn answer(h: &Harness) -> &RecordAnswer {
+    match h.outcome(1) {
+        Outcome::GetRecord(Ok(answer)) => answer,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The value, and how many agree and dissent.
+fn summary(h: &Harness) -> (&[u8], usize, usize) {
+    (answer(h).value(), answer(h).agreeing, answer(h).dissenting)
+}
+
+#[test]
+fn as_many_as_agree_about_the_best_finish_the_query_at_once() {
+    for needed in 1..=4 {
+        let (mut h, id) = reading(Agree::N(usize::from(needed)));
+        for from in 1..needed {
+            h.ev(id, found(KEY, from, &[5]), false);
+            assert!(!h.ended(1), "{from} of {needed}");
+        }
+        h.ev(id, found(KEY, needed, &[5]), false);
+        assert_eq!(summary(&h), ([5].as_slice(), usize::from(needed), 0));
+        assert_eq!(answer(&h).record.peer, Some(peer(1)), "the first of them");
+        assert_eq!(h.finishes, [id]);
+        h.ev(id, records_finished(), true);
+        h.assert_empty();
+    }
+}
+
+/// The local copy and its peers count as for every policy.
+#[test]
+fn a_source_counts_once_for_the_best_as_well() {
+    let (mut h, id) = reading(Agree::N(3));
+    for from in [None, None, Some(peer(1)), Some(peer(1))] {
+        h.ev(id, found_at(KEY, from, &[5]), false);
+        assert!(!h.ended(1));
+    }
+    h.ev(id, found(KEY, 2, &[5]), false);
+    assert_eq!(summary(&h), ([5].as_slice(), 3, 0));
+}
+
+#[test]
+fn a_better_record_resets_the_count_and_a_worse_one_does_not() {
+    let (mut h, id) = reading(Agree::N(3));
+    for (from, value) in [(1, 5), (2, 5), (3, 6), (4, 5), (5, 5), (6, 6), (7, 1)] {
+        h.ev(id, found(KEY, from, &[value]), false);
+        assert!(!h.ended(1), "after #{from}");
+    }
+    h.ev(id, found(KEY, 8, &[6]), false);
+    assert_eq!(summary(&h), ([6].as_slice(), 3, 5));
+    assert_eq!((answer(&h).record.peer, h.items(1).len()), (Some(peer(3)), 8));
+    assert_eq!(h.finishes, [id]);
+}
+
+#[test]
+fn agreement_of_all_waits_for_the_end() {
+    let (mut h, id) = reading(Agree::All);
+    for from in 1..=40 {
+        h.ev(id, found(KEY, from, &[if from == 40 { 6 } else { 5 }]), false);
+        assert!(!h.ended(1));
+    }
+    h.ev(id, records_finished(), true);
+    assert_eq!(summary(&h), ([6].as_slice(), 1, 39));
+    assert!(h.finishes.is_empty());
+    h.assert_empty();
+}
+
+#[test]
+fn at_the_end_the_best_is_the_answer_and_says_how_many_agree() {
+    let (mut h, id) = reading(Agree::N(3));
+    for (from, value) in [(1, 5), (2, 6), (3, 5), (4, 6), (5, 5)] {
+        h.ev(id, found(KEY, from, &[value]), false);
+    }
+    h.ev(id, records_finished(), true);
+    assert_eq!(summary(&h), ([6].as_slice(), 2, 3));
+    let others: Vec<_> = answer(&h).others.iter().map(|found| found.peer).collect();
+    assert_eq!(others, [1, 3, 4, 5].map(|from| Some(peer(from))));
+
+    let (mut h, id) = reading(Agree::N(3));
+    h.ev(id, not_found(peers([7])), true);
+    assert_eq!(h.ending(1), "NotFound");
+}
+
+/// Otherwise two readers could take each the other's for the better one, for ever.
+#[test]
+fn records_that_compare_as_equal_are_told_apart_by_their_bytes() {
+    for order in [[1, 2, 3, 4], [4, 3, 2, 1], [2, 4, 1, 3]] {
+        let (mut h, id) = reading(Agree::N(2));
+        for from in order {
+            assert!(!h.ended(1), "the same version is not the same record");
+            h.ev(id, found(KEY, from, &[5, from]), false);
+        }
+        h.ev(id, records_finished(), true);
+        assert_eq!(summary(&h), ([5, 4].as_slice(), 1, 3));
+    }
+    // A prefix is the smaller one.
+    let (mut h, id) = reading(Agree::All);
+    h.ev(id, found(KEY, 1, &[5, 0]), false);
+    h.ev(id, found(KEY, 2, &[5]), false);
+    h.ev(id, records_finished(), true);
+    assert_eq!(answer(&h).value(), [5, 0]);
+}
+
+/// The best of what was found may not be the best that there is: the answer is only what the end gives.
+#[test]
+fn a_search_for_the_best_that_runs_out_of_time_is_a_timeout() {
+    for by_kad in [true, false] {
+        let (mut h, id) = reading(Agree::N(3));
+        h.ev(id, found(KEY, 1, &[5]), false);
+        h.ev(id, found(KEY, 2, &[6]), false);
+        if by_kad {
+            h.ev(id, get_timeout(), true);
+        } else {
+            h.tick(secs(30));
+        }
+        let Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress: _ })) = h.outcome(1) else {
+            panic!("{:?}", h.outcome(1))
+        };
+        assert_eq!(found.len(), 2);
+    }
+}
+
+/// One who asks for the best in the middle of another's query counts what was there before.
+#[test]
+fn a_late_reader_of_the_best_counts_what_was_found_before() {
+    let mut h = Harness::new(validating());
+    h.get(2, KEY);
+    let id = h.start();
+    for (from, value) in [(1, 5), (2, 6), (3, 6)] {
+        h.ev(id, found(KEY, from, &[value]), false);
+    }
+    h.request(1, get_record(KEY, Policy::Best { agree: Agree::N(3) }));
+    h.request(3, get_record(KEY, Policy::Best { agree: Agree::N(2) }));
+    h.request(4, get_record(KEY, Policy::Quorum(2)));
+    h.request(5, get_record(KEY, Policy::Quorum(3)));
+    assert_eq!([1, 2, 3, 4, 5].map(|request| h.ended(request)), [false, false, true, true, false]);
+    h.ev(id, found(KEY, 4, &[6]), false);
+    assert_eq!(summary(&h), ([6].as_slice(), 3, 1));
+    assert!(h.ended(5));
+    assert!(h.finishes.is_empty(), "#2 wants them all");
+}
+
+proptest! {
+    #![proptest_config(property())]
+
+    #[test]
+    fn the_best_is_the_same_in_whatever_order_the_records_come(
+        (values, orders) in vec((1..4_u8, 0..3_u8), 1..10).prop_flat_map(|values| {
+            let order: Vec<_> = (0..values.len()).collect();
+            (Just(values), vec(Just(order).prop_shuffle(), 4))
+        }),
+        needed in proptest::option::of(20..30_usize),
+    ) {
+        let best = values.iter().copied().max().expect("there is one");
+        let agreeing = values.iter().filter(|value| **value == best).count();
+        let best = [best.0, best.1];
+        for order in orders {
+            let (mut h, id) = reading(needed.map_or(Agree::All, Agree::N));
+            for at in order {
+                let (version, rest) = values[at];
+                h.ev(id, found(KEY, at as u8, &[version, rest]), false);
+            }
+            h.ev(id, records_finished(), true);
+            prop_assert_eq!(summary(&h), (best.as_slice(), agreeing, values.len() - agreeing));
+            let mut others: Vec<_> = answer(&h).iter().map(|found| found.peer).collect();
+            others.sort_unstable();
+            others.dedup();
+            prop_assert_eq!(others.len(), values.len());
+        }
+    }
+}
+
+#[track_caller]
+fn assert_refused(operation: Operation, why: &InvalidRequest) {
+    let mut h = Harness::new(validating());
+    let debug = format!("{operation:?}");
+    let error = h.ask(1, operation, RequestOptions::default()).unwrap_err();
+    let RequestError::Invalid(invalid) = &error.0 else { panic!("{error:?}") };
+    assert_eq!(invalid, why, "{debug}");
+    assert!(h.trace.is_empty(), "{debug}");
+    h.assert_empty();
+}
+
+#[test]
+fn the_best_needs_a_validator_to_say_what_is_better() {
+    for key in ["k", "/w/k", "/v", "v/k", "/V/k", ""] {
+        for agree in [Agree::N(1), Agree::All] {
+            assert_refused(get_record(key, Policy::Best { agree }), &InvalidRequest::NoValidator);
+        }
+    }
+    assert_refused(get_record(KEY, Policy::Best { agree: Agree::N(0) }), &InvalidRequest::ZeroLimit);
+}
+
+#[test]
+fn a_quorum_and_the_best_are_about_records() {
+    for policy in [Policy::Quorum(2), Policy::Best { agree: Agree::N(1) }, Policy::Best { agree: Agree::All }] {
+        assert_refused(get_providers(KEY, policy), &InvalidRequest::PolicyForRecords);
+    }
+}
+
+/// Nobody's validator would take it either.
+#[test]
+fn a_put_that_the_validator_rejects_is_refused_at_the_call() {
+    let puts = |key, value| {
+        let record = Arc::new(record(key, value));
+        [
+            Operation::PutRecord { record: Arc::clone(&record), quorum: Quorum::One },
+            Operation::PutRecordTo { record, peers: peers([1]), quorum: Quorum::One },
+        ]
+    };
+    for value in [&[][..], &[0, 1]] {
+        for put in puts(KEY, value) {
+            assert_refused(put, &InvalidRequest::Rejected { reason: "it has no version".to_owned() });
+        }
+        let mut h = Harness::new(validating());
+        for (id, put) in (1..).zip(puts("/w/k", value)) {
+            h.request(id, put);
+        }
+    }
+    let mut h = Harness::new(validating());
+    for (id, put) in (1..).zip(puts(KEY, &[1])) {
+        h.request(id, put);
+    }
+}
