@@ -883,10 +883,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Takes the items of an event in, one by one, for as long as anyone waits for them.
+    /// Takes the items of an event in, one by one, for as long as anyone waits for them and there is room.
     fn take_items(&mut self, step: StepId, mut items: NewItems, now: Instant) {
         while let Some(live) = self.queries.get_mut(&step)
             && !live.waiters.is_empty()
+            && live.findings.offer().items < self.config.max_items
             && let Some(item) = items.next()
         {
             let LiveQuery { query, waiters, findings, .. } = &mut **live;

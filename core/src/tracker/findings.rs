@@ -409,10 +409,12 @@ impl Records {
 impl Tally {
     fn add(&mut self, key: &RecordKey, record: &Arc<PeerRecord>, validator: Option<&dyn Validator>) {
         let value = ByValue(Arc::clone(record));
-        let votes = self.votes.entry(value.clone()).or_insert(0);
-        *votes += 1;
-        if self.top.as_ref().is_none_or(|(_, most)| *votes > *most) {
-            self.top = Some((first_of(&self.top, &value), *votes));
+        *self.votes.entry(value.clone()).or_insert(0) += 1;
+        // The map's own key is the first record with these bytes.
+        if let Some((first, votes)) = self.votes.get_key_value(&value)
+            && self.top.as_ref().is_none_or(|(_, most)| votes > most)
+        {
+            self.top = Some((first.clone(), *votes));
         }
         let Some(validator) = validator else { return };
         let better = self.best.as_ref().is_none_or(|best| {
@@ -425,13 +427,5 @@ impl Tally {
 
     fn best_votes(&self) -> usize {
         self.best.as_ref().and_then(|best| self.votes.get(best)).copied().unwrap_or(0)
-    }
-}
-
-/// The same value as `value`, in the copy that was there first if `top` is one.
-fn first_of(top: &Option<(ByValue, usize)>, value: &ByValue) -> ByValue {
-    match top {
-        Some((first, _)) if first == value => first.clone(),
-        Some(_) | None => value.clone(),
     }
 }

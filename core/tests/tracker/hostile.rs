@@ -3,7 +3,11 @@
 //!
 //! The harness checks most of it at each action.
 
-use std::{cell::RefCell, collections::{BTreeMap, BTreeSet}, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use kadence_core::{
     Agree, Operation, OperationKind, Overload, Policy, Priority, Progress, Query, QueryPhase, RequestOptions,
@@ -116,9 +120,8 @@ fn some_retry() -> impl Strategy<Value = Retry> {
 fn some_options() -> impl Strategy<Value = RequestOptions> {
     let priority = proptest::sample::select(Priority::ALL.to_vec());
     let timeout = proptest::option::of((0..20_000_u64).prop_map(Duration::from_millis));
-    (priority, proptest::option::of(some_retry()), timeout, any::<bool>()).prop_map(
-        |(priority, retry, timeout, streaming)| RequestOptions { priority, retry, timeout, streaming },
-    )
+    (priority, proptest::option::of(some_retry()), timeout, any::<bool>())
+        .prop_map(|(priority, retry, timeout, streaming)| RequestOptions { priority, retry, timeout, streaming })
 }
 
 fn some_counts() -> impl Strategy<Value = Progress> {

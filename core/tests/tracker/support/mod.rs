@@ -14,8 +14,8 @@ use std::{
 
 use kadence_core::{
     Action, Command, CommandError, GetProvidersError, GetRecordError, Item, Operation, Outcome, Policy, Priority,
-    Progress, ProvidersAnswer, Query, QueryEvent, QueryTracker, Request, RequestId, RequestOptions, StartError, Started,
-    StepId, TrackerConfig,
+    Progress, ProvidersAnswer, Query, QueryEvent, QueryTracker, Request, RequestId, RequestOptions, StartError,
+    Started, StepId, TrackerConfig,
 };
 use libp2p::kad::{QueryResult, Record, RecordKey, store};
 use proptest::test_runner::RngSeed;
