@@ -8,6 +8,7 @@
 pub mod events;
 pub mod operations;
 pub mod support;
+pub mod t11_single_flight;
 pub mod t13_no_deadlock;
 pub mod t1_no_cross_talk;
 pub mod t4_drop_is_cancel;
@@ -69,6 +70,9 @@ macro_rules! suite {
                 t8_a_deadline_comes_neither_early_nor_late,
                 t8_a_call_that_never_got_a_slot_expires_in_the_queue,
                 t10_silent_peers_do_not_use_up_the_slots,
+            }
+            t11_single_flight {
+                t11_equal_gets_share_one_query_that_lives_as_long_as_any_of_them,
             }
             t13_no_deadlock {
                 t13_full_channels_and_a_driver_that_sleeps_block_nobody_for_ever,
