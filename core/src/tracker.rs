@@ -21,7 +21,7 @@ use libp2p::{
 use rustc_hash::FxHashMap;
 
 use self::{
-    findings::{Fault, Findings, NewItems, News, distinct, fits},
+    findings::{Ending, Fault, Findings, NewItems, News, distinct, fits},
     judge::{Verdict, first_query},
     remembered::Remembered,
     waiters::{Need, Waiter, Waiters},
@@ -883,11 +883,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Takes the items of an event in, one by one, for as long as anyone waits for them and there is room.
+    /// Takes the items of an event in, one by one, for as long as anyone waits for them.
     fn take_items(&mut self, step: StepId, mut items: NewItems, now: Instant) {
         while let Some(live) = self.queries.get_mut(&step)
             && !live.waiters.is_empty()
-            && live.findings.offer().items < self.config.max_items
             && let Some(item) = items.next()
         {
             let LiveQuery { query, waiters, findings, .. } = &mut **live;
@@ -900,6 +899,27 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 self.land(flight, step);
             }
             self.end_satisfied(step, now);
+            self.end_at_the_bound(step, now);
+        }
+    }
+
+    /// A query that has found as much as one may: for those who still wait it is as if kad had ended it.
+    fn end_at_the_bound(&mut self, step: StepId, now: Instant) {
+        while let Some(query) = self.queries.get(&step)
+            && query.findings.offer().items >= self.config.max_items
+            && let Some(id) = query.waiters.first()
+            && let Some(request) = self.requests.get(&id)
+        {
+            let ending = Ending::Read { closest_peers: Vec::new(), timed_out: false };
+            let LiveQuery { findings, progress, .. } = &**query;
+            let outcome = match judge::ended(&request.operation, findings, &ending, *progress, self.local_peer) {
+                Verdict::Done(outcome) => outcome,
+                // Only reads find items.
+                Verdict::StoreAt { .. } | Verdict::KeepLocally(_) => {
+                    judge::timeout(&request.operation, Some(findings), *progress)
+                }
+            };
+            self.end(id, outcome, now);
         }
     }
 
@@ -915,7 +935,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// kad has ended a query: everyone who still waits for it gets what there is.
-    fn end_query(&mut self, step: StepId, ending: &findings::Ending, now: Instant) {
+    fn end_query(&mut self, step: StepId, ending: &Ending, now: Instant) {
         let Some(mut query) = self.remove_query(step) else { return };
         while let Some(id) = self.take_waiter(&mut query.waiters) {
             let Some(request) = self.requests.get(&id) else { continue };
