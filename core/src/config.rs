@@ -51,8 +51,8 @@ pub struct TrackerConfig {
     pub max_items: usize,
     /// The longest key that a request may name, in bytes.
     pub max_key_len: usize,
-    /// The longest value that a put may carry, in bytes, whatever the packet would take. The default is what kad's
-    /// `MemoryStore` takes.
+    /// The longest value that a put may carry, in bytes, whatever the packet would take. The default is the longest
+    /// that kad's `MemoryStore` takes.
     pub max_value_len: usize,
     /// The packet limit of the network's nodes (`kad::Config::set_max_packet_size`), in bytes. kad checks it at the
     /// receiver only, where a record that is too large fails without a word; the tracker refuses it at the call.
@@ -73,7 +73,7 @@ impl Default for TrackerConfig {
             lost_after: Duration::from_secs(30),
             max_items: 4096,
             max_key_len: 1024,
-            max_value_len: 65 * 1024,
+            max_value_len: 65 * 1024 - 1,
             max_packet_len: 16 * 1024,
         }
     }

@@ -97,7 +97,8 @@ impl NodeConfig {
     pub(super) fn kad(&self, local_peer: PeerId) -> kad::Behaviour<MemoryStore> {
         let store = MemoryStoreConfig {
             max_records: self.max_records,
-            max_value_bytes: self.max_value_len,
+            // The store refuses a value of this size already.
+            max_value_bytes: self.max_value_len.saturating_add(1),
             max_provided_keys: self.max_provided_keys,
             ..MemoryStoreConfig::default()
         };

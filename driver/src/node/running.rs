@@ -53,7 +53,7 @@ impl Status {
     }
 
     fn dial_failed(&self, error: &dyn std::error::Error) {
-        *self.last_dial_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        *self.last_dial_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(one_line(&error.to_string()));
     }
 }
 
@@ -197,6 +197,11 @@ where
             let _gone = listening.send(());
         }
     }
+}
+
+/// libp2p's error of a dial has a line for each address.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Makes a peer known to kad and dials it. A dial that cannot begin (it is under way, or the peer is connected) is

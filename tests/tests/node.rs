@@ -1,0 +1,106 @@
+//! The ready-made node, on tokio and loopback TCP.
+
+#![cfg(test)]
+
+use std::time::Duration;
+
+use kadence_tokio::{
+    Node, NodeConfig,
+    kadence::{
+        GetRecordError,
+        libp2p::kad::Record,
+        node::{NodeError, ReadyError},
+    },
+    node,
+};
+use libp2p::Multiaddr;
+
+const LONG: Duration = Duration::from_secs(30);
+
+async fn server(bootstrap_peers: Vec<Multiaddr>) -> Node {
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    node(NodeConfig { listen, bootstrap_peers, ..NodeConfig::default() }).await.unwrap()
+}
+
+async fn client(bootstrap_peers: Vec<Multiaddr>) -> Node {
+    node(NodeConfig { bootstrap_peers, ..NodeConfig::default() }).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_record_goes_from_one_client_to_another_through_a_server() {
+    let server = server(Vec::new()).await;
+    let (one, other) = (client(server.listen_addrs()).await, client(server.listen_addrs()).await);
+    one.ready(LONG).await.unwrap();
+    other.ready(LONG).await.unwrap();
+    let put = one.client().put_record(Record::new(b"greeting".to_vec(), b"hello".to_vec())).await.unwrap();
+    assert_eq!(put.acknowledged, [server.peer_id()]);
+    let answer = other.client().get_record("greeting").await.unwrap();
+    assert_eq!(answer.value(), b"hello");
+    let missing = other.client().get_record("nothing").await;
+    assert!(matches!(missing, Err(GetRecordError::NotFound { .. })), "not {missing:?}");
+}
+
+/// kad answers an announcement before the messages have left, and a node that ends at once would take them along.
+#[tokio::test]
+async fn an_announcement_outlives_a_graceful_shutdown() {
+    let server = server(Vec::new()).await;
+    let provider = self::server(server.listen_addrs()).await;
+    provider.ready(LONG).await.unwrap();
+    let id = provider.peer_id();
+    provider.client().start_providing("file").await.unwrap();
+    provider.shutdown().await;
+    let asker = client(server.listen_addrs()).await;
+    asker.ready(LONG).await.unwrap();
+    assert_eq!(asker.client().get_providers("file").await.unwrap().providers, [id]);
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_in_time_and_with_the_reason() {
+    // A port that was free a moment ago: nobody listens there.
+    let gone = server(Vec::new()).await;
+    let address = gone.listen_addrs();
+    gone.shutdown().await;
+    let node = client(address).await;
+    let error = node.ready(Duration::from_millis(300)).await.unwrap_err();
+    let ReadyError::NoPeer { timeout, last_dial_error } = error else { panic!("not {error:?}") };
+    assert_eq!(timeout, Duration::from_millis(300));
+    assert!(last_dial_error.is_some());
+}
+
+#[tokio::test]
+async fn a_bootstrap_peer_needs_its_id() {
+    let error = node(NodeConfig {
+        bootstrap_peers: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()],
+        ..NodeConfig::default()
+    })
+    .await
+    .unwrap_err();
+    assert!(matches!(error, NodeError::NoPeerId { .. }), "not {error:?}");
+}
+
+#[tokio::test]
+async fn to_wait_for_ever_is_to_wait() {
+    let server = server(Vec::new()).await;
+    let node = client(server.listen_addrs()).await;
+    node.ready(Duration::MAX).await.unwrap();
+}
+
+#[tokio::test]
+async fn dropping_a_node_ends_it() {
+    let server = server(Vec::new()).await;
+    let client = server.client().clone();
+    drop(server);
+    // The task ends when its runtime next gets to it.
+    while client.snapshot().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A peer that is added by hand, instead of by the configuration.
+#[tokio::test]
+async fn a_peer_can_be_added_later() {
+    let (server, node) = (server(Vec::new()).await, client(Vec::new()).await);
+    node.add_peer(&server.listen_addrs()[0]).await.unwrap();
+    node.ready(LONG).await.unwrap();
+    assert_eq!(node.connected_peers().await.unwrap(), [server.peer_id()]);
+}
