@@ -20,6 +20,8 @@ mod hostile;
 #[cfg(test)]
 mod interleaving;
 #[cfg(test)]
+mod late_joiners;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod puts;
@@ -27,6 +29,8 @@ mod puts;
 mod quorum;
 #[cfg(test)]
 mod reads;
+#[cfg(test)]
+mod single_flight;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
