@@ -8,7 +8,7 @@ use libp2p::{
 };
 use thiserror::Error;
 
-use crate::{Item, Outcome, Progress, Request, RequestError, RequestId};
+use crate::{Item, OperationKind, Outcome, Progress, Request, RequestError, RequestId};
 
 /// What the caller's side tells the tracker.
 #[derive(Debug, Clone)]
@@ -83,6 +83,20 @@ pub enum Query {
     },
     /// `kad::Behaviour::bootstrap`.
     Bootstrap,
+}
+
+impl Query {
+    /// Which of kad's operations this is.
+    pub fn kind(&self) -> OperationKind {
+        match self {
+            Self::GetRecord { key: _ } => OperationKind::GetRecord,
+            Self::PutRecordTo { record: _, peers: _ } => OperationKind::PutRecordTo,
+            Self::GetProviders { key: _ } => OperationKind::GetProviders,
+            Self::StartProviding { key: _ } => OperationKind::StartProviding,
+            Self::GetClosestPeers { target: _ } => OperationKind::GetClosestPeers,
+            Self::Bootstrap => OperationKind::Bootstrap,
+        }
+    }
 }
 
 /// kad has started a query.

@@ -153,8 +153,17 @@ impl Node {
 
     /// Puts a record into the local store, behind Kadence's back.
     pub async fn holds(&self, record: Record) {
-        let put = move |swarm: &mut Swarm<Behaviour>| swarm.behaviour_mut().kad.store_mut().put(record);
-        self.swarm.with(put).await.expect("the driver runs").expect("the store takes it");
+        self.holds_all([record]).await;
+    }
+
+    /// Puts records into the local store, behind Kadence's back.
+    pub async fn holds_all(&self, records: impl IntoIterator<Item = Record>) {
+        let records: Vec<_> = records.into_iter().collect();
+        let put = move |swarm: &mut Swarm<Behaviour>| {
+            let store = swarm.behaviour_mut().kad.store_mut();
+            records.into_iter().try_for_each(|record| store.put(record))
+        };
+        self.swarm.with(put).await.expect("the driver runs").expect("the store takes them");
     }
 
     /// The record in the local store.

@@ -43,11 +43,15 @@ pub(super) enum Findings {
 #[derive(Debug, Default)]
 pub(super) struct Records {
     pub(super) records: Vec<Arc<PeerRecord>>,
+    /// Who sent them; kept only once there are more than [`FEW`].
     sources: BTreeSet<Option<PeerId>>,
     bytes: usize,
     /// Kept only once a request asks for a quorum or for the best.
-    tally: Option<Tally>,
+    tally: Option<Box<Tally>>,
 }
+
+/// So many records are looked through faster than a set of their sources is built, and most queries find fewer.
+const FEW: usize = 8;
 
 /// Distinct providers.
 #[derive(Debug, Default)]
@@ -296,7 +300,7 @@ impl Findings {
     /// What there is to satisfy waiters with.
     pub(super) fn offer(&self) -> Offer {
         let (items, tally) = match self {
-            Self::Records(records) => (records.records.len(), records.tally.as_ref()),
+            Self::Records(records) => (records.records.len(), records.tally.as_deref()),
             Self::Providers(providers) => (providers.providers.len(), None),
             Self::ClosestPeers | Self::Put { .. } | Self::Announcement | Self::Bootstrap { .. } => (0, None),
         };
@@ -358,11 +362,24 @@ impl Records {
         {
             return Err(Fault::Rejected);
         }
-        Ok(!self.sources.contains(&found.peer))
+        Ok(!self.has_heard(found.peer))
+    }
+
+    fn has_heard(&self, source: Option<PeerId>) -> bool {
+        if self.records.len() <= FEW {
+            self.records.iter().any(|record| record.peer == source)
+        } else {
+            self.sources.contains(&source)
+        }
     }
 
     fn add(&mut self, key: &RecordKey, found: &Arc<PeerRecord>, validator: Option<&dyn Validator>) {
-        self.sources.insert(found.peer);
+        if self.records.len() == FEW {
+            self.sources = self.records.iter().map(|record| record.peer).collect();
+        }
+        if self.records.len() >= FEW {
+            self.sources.insert(found.peer);
+        }
         self.bytes = self.bytes.saturating_add(found.record.value.len());
         self.records.push(Arc::clone(found));
         if let Some(tally) = &mut self.tally {
@@ -372,7 +389,7 @@ impl Records {
 
     fn count_votes(&mut self, key: &RecordKey, validator: Option<&dyn Validator>) {
         if self.tally.is_none() {
-            let mut tally = Tally::default();
+            let mut tally = Box::<Tally>::default();
             self.records.iter().for_each(|record| tally.add(key, record, validator));
             self.tally = Some(tally);
         }

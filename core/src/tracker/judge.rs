@@ -51,10 +51,10 @@ pub(super) fn need(operation: &Operation, max_items: usize) -> Need {
     match operation {
         Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } => match policy {
             Policy::First => Need::Items(1),
-            Policy::Limit(limit) => Need::Items((*limit).min(max_items)),
-            Policy::All | Policy::Best { agree: Agree::All } => Need::Items(max_items),
-            Policy::Quorum(needed) => Need::Votes(*needed),
-            Policy::Best { agree: Agree::N(needed) } => Need::BestVotes(*needed),
+            Policy::Limit(limit) => Need::Items(count((*limit).min(max_items))),
+            Policy::All | Policy::Best { agree: Agree::All } => Need::Items(count(max_items)),
+            Policy::Quorum(needed) => Need::Votes(count(*needed)),
+            Policy::Best { agree: Agree::N(needed) } => Need::BestVotes(count(*needed)),
         },
         Operation::PutRecord { .. }
         | Operation::PutRecordTo { .. }
@@ -62,6 +62,11 @@ pub(super) fn need(operation: &Operation, max_items: usize) -> Need {
         | Operation::GetClosestPeers { .. }
         | Operation::Bootstrap => Need::End,
     }
+}
+
+/// No query finds four billion items.
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// Whether an operation counts votes.

@@ -9,11 +9,11 @@ use crate::{Priority, RequestId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Need {
     /// So many items.
-    Items(usize),
+    Items(u32),
     /// So many sources with the same bytes.
-    Votes(usize),
+    Votes(u32),
     /// So many sources with the best bytes.
-    BestVotes(usize),
+    BestVotes(u32),
     /// Nothing less than the end.
     End,
 }
@@ -51,11 +51,13 @@ pub(super) struct Offer {
 }
 
 impl Offer {
+    pub(super) const NOTHING: Self = Self { items: 0, votes: 0, best_votes: 0 };
+
     pub(super) fn satisfies(self, need: Need) -> bool {
         match need {
-            Need::Items(needed) => self.items >= needed,
-            Need::Votes(needed) => self.votes >= needed,
-            Need::BestVotes(needed) => self.best_votes >= needed,
+            Need::Items(needed) => self.items >= needed as usize,
+            Need::Votes(needed) => self.votes >= needed as usize,
+            Need::BestVotes(needed) => self.best_votes >= needed as usize,
             Need::End => false,
         }
     }

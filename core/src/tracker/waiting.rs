@@ -1,12 +1,8 @@
 //! Which queries wait for a slot, and which is next.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::{Priority, StepId};
-
-/// A place in the line: the earlier was given out first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket(u64);
 
 /// Where a query stands: further steps of running requests go ahead of all new requests, because a request that has
 /// begun holds results, and its caller has waited longer. New ones stand in the line of their class.
@@ -18,15 +14,14 @@ pub(super) enum Line {
     FurtherStep,
 }
 
-/// The lines, each first come, first served.
+/// The lines, each first come, first served: a query gets its step id when it comes, so the smallest came first.
 ///
 /// Which class is next is decided by strides: each start moves its class ahead by the inverse of its share, and the
 /// class that is furthest behind is next, the higher one where two are level. A class that comes back from being empty
 /// starts level with the others, so it cannot save up what it did not use.
 #[derive(Debug)]
 pub(super) struct WaitingLine {
-    last: u64,
-    further: BTreeMap<Ticket, StepId>,
+    further: BTreeSet<StepId>,
     classes: [Class; 3],
     /// How far the class that was served last had come.
     reached: u64,
@@ -34,7 +29,7 @@ pub(super) struct WaitingLine {
 
 #[derive(Debug, Default)]
 struct Class {
-    queue: BTreeMap<Ticket, StepId>,
+    queue: BTreeSet<StepId>,
     stride: u64,
     position: u64,
 }
@@ -48,40 +43,49 @@ impl WaitingLine {
             stride: (FULL_STRIDE / u64::from(share.clamp(1, 27_720))).max(1),
             ..Class::default()
         });
-        Self { last: 0, further: BTreeMap::new(), classes, reached: 0 }
+        Self { further: BTreeSet::new(), classes, reached: 0 }
     }
 
-    pub(super) fn push(&mut self, line: Line, step: StepId) -> Ticket {
-        self.last += 1;
-        let ticket = Ticket(self.last);
-        self.insert(line, ticket, step);
-        ticket
-    }
-
-    /// Moves a query to another line. Its ticket, and with it its seniority, stays.
-    pub(super) fn change(&mut self, from: Line, to: Line, ticket: Ticket, step: StepId) {
-        if from != to {
-            self.remove(from, ticket);
-            self.insert(to, ticket, step);
+    pub(super) fn insert(&mut self, line: Line, step: StepId) {
+        match line {
+            Line::FurtherStep => {
+                self.further.insert(step);
+            }
+            Line::New(priority) => {
+                let reached = self.reached;
+                let class = self.class(priority);
+                if class.queue.is_empty() {
+                    class.position = class.position.max(reached);
+                }
+                class.queue.insert(step);
+            }
         }
     }
 
-    pub(super) fn remove(&mut self, line: Line, ticket: Ticket) {
+    /// Moves a query to another line, where it has the place of its age.
+    pub(super) fn change(&mut self, from: Line, to: Line, step: StepId) {
+        if from != to {
+            self.remove(from, step);
+            self.insert(to, step);
+        }
+    }
+
+    pub(super) fn remove(&mut self, line: Line, step: StepId) {
         match line {
-            Line::FurtherStep => self.further.remove(&ticket),
-            Line::New(priority) => self.class(priority).queue.remove(&ticket),
+            Line::FurtherStep => self.further.remove(&step),
+            Line::New(priority) => self.class(priority).queue.remove(&step),
         };
     }
 
     pub(super) fn pop(&mut self) -> Option<StepId> {
-        if let Some((_, step)) = self.further.pop_first() {
+        if let Some(step) = self.further.pop_first() {
             return Some(step);
         }
         let class =
             self.classes.iter_mut().filter(|class| !class.queue.is_empty()).min_by_key(|class| class.position)?;
         self.reached = class.position;
         class.position += class.stride;
-        class.queue.pop_first().map(|(_, step)| step)
+        class.queue.pop_first()
     }
 
     /// The last of the lowest class that has a query waiting, if that class is below `than`.
@@ -90,23 +94,7 @@ impl WaitingLine {
         [(Priority::Background, background), (Priority::Normal, normal), (Priority::Interactive, interactive)]
             .into_iter()
             .take_while(|(priority, _)| *priority < than)
-            .find_map(|(_, class)| class.queue.last_key_value().map(|(_, step)| *step))
-    }
-
-    fn insert(&mut self, line: Line, ticket: Ticket, step: StepId) {
-        match line {
-            Line::FurtherStep => {
-                self.further.insert(ticket, step);
-            }
-            Line::New(priority) => {
-                let reached = self.reached;
-                let class = self.class(priority);
-                if class.queue.is_empty() {
-                    class.position = class.position.max(reached);
-                }
-                class.queue.insert(ticket, step);
-            }
-        }
+            .find_map(|(_, class)| class.queue.last().copied())
     }
 
     fn class(&mut self, priority: Priority) -> &mut Class {
@@ -121,19 +109,23 @@ impl WaitingLine {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn starts(line: &mut WaitingLine, n: usize, classes: &[Priority]) -> Vec<usize> {
-        for class in classes {
-            for _ in 0..n {
-                line.push(Line::New(*class), StepId(class.index() as u64));
+        let mut waiting = BTreeMap::new();
+        for step in 0..n as u64 * 3 {
+            if let Some(class) = classes.get(step as usize % 3) {
+                waiting.insert(StepId(step), class.index());
+                line.insert(Line::New(*class), StepId(step));
             }
         }
         let mut counts = vec![0; 3];
         for _ in 0..n {
-            let StepId(class) = line.pop().unwrap();
-            counts[class as usize] += 1;
+            counts[waiting[&line.pop().unwrap()]] += 1;
         }
+        while line.pop().is_some() {}
         counts
     }
 
@@ -159,9 +151,9 @@ mod tests {
     #[test]
     fn a_query_that_rises_keeps_its_seniority() {
         let mut line = WaitingLine::new([1, 1, 1]);
-        let low = line.push(Line::New(Priority::Background), StepId(1));
-        line.push(Line::New(Priority::Interactive), StepId(2));
-        line.change(Line::New(Priority::Background), Line::New(Priority::Interactive), low, StepId(1));
+        line.insert(Line::New(Priority::Background), StepId(1));
+        line.insert(Line::New(Priority::Interactive), StepId(2));
+        line.change(Line::New(Priority::Background), Line::New(Priority::Interactive), StepId(1));
         assert_eq!([line.pop(), line.pop(), line.pop()], [Some(StepId(1)), Some(StepId(2)), None]);
     }
 }

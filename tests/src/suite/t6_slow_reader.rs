@@ -11,6 +11,9 @@ use crate::{Bed, Node, TestRuntime};
 /// As many peers as kad asks in one lookup.
 const HOLDERS: usize = 20;
 
+/// How many other requests have to get through meanwhile.
+const OTHERS: usize = 1_000;
+
 /// With the own copy.
 const RECORDS: usize = HOLDERS + 1;
 
@@ -33,9 +36,13 @@ pub async fn t6_a_stream_that_nobody_reads_holds_up_nobody_and_keeps_its_end<R: 
     let (client, holders) = many_records(bed).await;
     let untouched = begun(client.client.get_record(key("popular")).all().buffer(10)).await;
     let without_room = begun(client.client.get_record(key("popular")).all().buffer(0)).await;
-    // Every second one has to ask the network.
-    client.holds(record("local", "value")).await;
-    let others = (0..1_000).map(|n| client.client.get_record(key(if n % 2 == 0 { "other" } else { "local" })));
+    // None is like another, so that each has a query of its own; every second one has to ask the network.
+    let records = |half: usize| (0..OTHERS).filter(move |n| n % 2 == half).map(|n| record(&format!("{n}"), "value"));
+    client.holds_all(records(0)).await;
+    for holder in &holders {
+        holder.holds_all(records(1)).await;
+    }
+    let others = (0..OTHERS).map(|n| client.client.get_record(key(&format!("{n}"))));
     for answer in join_all(others.map(IntoFuture::into_future)).await {
         assert_eq!(answer.unwrap().value(), b"value");
     }

@@ -2,15 +2,15 @@
 
 use std::{pin::Pin, time::Duration};
 
-use futures::{FutureExt, StreamExt, channel::oneshot, future::RemoteHandle, select, stream::Peekable};
+use futures::{FutureExt, StreamExt, channel::oneshot, future::RemoteHandle, select};
 use kadence::{
-    CallStream, Client, DriverGone, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError,
-    RemoveRecordError, RequestError, TaskEnd, Update,
+    Client, DriverGone, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RemoveRecordError,
+    RequestError, TaskEnd, Update,
     core::RequestPhase,
     kind::{GetClosestPeers, GetProviders, GetRecord, PutRecord},
 };
 
-use super::support::{begun, item, key, record};
+use super::support::{Begun, begun, item, key, record};
 use crate::{Bed, Contact, Node, NodeConfig, SilentNode, TestRuntime};
 
 const NEVER: Duration = Duration::from_secs(60 * 60);
@@ -39,12 +39,12 @@ impl Network {
 
 /// Three pending calls, a stream of which one item was read and one was not, and two calls that wait for a slot.
 struct SixCalls {
-    get: CallStream<GetRecord>,
-    closest: CallStream<GetClosestPeers>,
-    providers: CallStream<GetProviders>,
-    half_read: Peekable<CallStream<GetRecord>>,
-    queued_get: CallStream<GetRecord>,
-    queued_put: CallStream<PutRecord>,
+    get: Begun<GetRecord>,
+    closest: Begun<GetClosestPeers>,
+    providers: Begun<GetProviders>,
+    half_read: Begun<GetRecord>,
+    queued_get: Begun<GetRecord>,
+    queued_put: Begun<PutRecord>,
 }
 
 impl SixCalls {
@@ -53,7 +53,7 @@ impl SixCalls {
         let mut get = begun(client.get_record(key("file")).limit(3).timeout(NEVER)).await;
         let closest = begun(client.get_closest_peers(key("file")).timeout(NEVER)).await;
         let providers = begun(client.get_providers(key("file")).timeout(NEVER)).await;
-        let mut half_read = begun(client.get_record(key("half read")).all().timeout(NEVER)).await.peekable();
+        let mut half_read = begun(client.get_record(key("half read")).all().timeout(NEVER)).await;
         item(&mut half_read).await;
         assert!(matches!(Pin::new(&mut half_read).peek().await, Some(Update::Item(_))));
         // Two of the three that would satisfy it.

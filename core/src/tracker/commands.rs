@@ -1,0 +1,162 @@
+//! What callers ask for: what is refused, what is accepted, and who makes room.
+
+use std::{fmt, hash::Hash, sync::Arc};
+
+use libp2p::kad::Record;
+
+use super::{
+    QueryTracker,
+    findings::distinct,
+    judge::first_query,
+    state::{LiveRequest, Phase, Timer},
+    time::Time,
+};
+use crate::{
+    Agree, CommandError, InvalidRequest, Operation, Overload, Policy, Priority, Progress, Request, RequestError,
+    RequestId, RequestOptions, StepId,
+};
+
+impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
+    pub(super) fn accept(&mut self, request: Request, now: Time) -> Result<(), CommandError> {
+        let Request { id, operation, options } = request;
+        let checked = self.check(id, &operation, now).and_then(|()| self.make_room(options.priority, now));
+        if let Err(error) = checked {
+            self.stats.refused += 1;
+            return Err(CommandError(error));
+        }
+        let operation = self.adopt(operation);
+        let deadline = now.after(options.timeout.unwrap_or(self.config.default_timeout));
+        let query = first_query(&operation);
+        // The step is known once the request is attached to a query, which is the next thing to happen.
+        let phase = Phase::Attached { step: StepId(0) };
+        let RequestOptions { timeout: _, streaming, priority, retry } = options;
+        let request = LiveRequest {
+            operation,
+            streaming,
+            priority,
+            retry: retry.map(Box::new),
+            accepted: now,
+            deadline,
+            phase,
+            failed_attempts: 0,
+            begun: false,
+            announced: false,
+        };
+        self.requests.insert(id, Box::new(request));
+        self.timers.insert((deadline, Timer::Deadline(id)));
+        self.stats.accepted += 1;
+        self.attach(id, query, Progress::default(), now);
+        Ok(())
+    }
+
+    /// Everything that is wrong with a request itself, before anything is changed.
+    pub(super) fn check(&self, id: RequestId, operation: &Operation, now: Time) -> Result<(), RequestError> {
+        if self.shutting_down {
+            return Err(RequestError::Shutdown);
+        }
+        if self.requests.contains_key(&id) {
+            return Err(InvalidRequest::DuplicateId.into());
+        }
+        let len = operation.key().len();
+        if len > self.config.max_key_len {
+            return Err(InvalidRequest::KeyTooLong { len, max: self.config.max_key_len }.into());
+        }
+        match operation {
+            Operation::GetRecord { key, policy } => match policy {
+                Policy::Limit(0) | Policy::Quorum(0) | Policy::Best { agree: Agree::N(0) } => {
+                    return Err(InvalidRequest::ZeroLimit.into());
+                }
+                Policy::Best { agree: _ } if self.config.validators.of(key.as_ref()).is_none() => {
+                    return Err(InvalidRequest::NoValidator.into());
+                }
+                Policy::First | Policy::Limit(_) | Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => {}
+            },
+            Operation::GetProviders { key: _, policy } => match policy {
+                Policy::Limit(0) => return Err(InvalidRequest::ZeroLimit.into()),
+                Policy::Quorum(_) | Policy::Best { agree: _ } => return Err(InvalidRequest::PolicyForRecords.into()),
+                Policy::First | Policy::Limit(_) | Policy::All => {}
+            },
+            Operation::PutRecord { record, quorum: _ } => self.check_record(record, now)?,
+            Operation::PutRecordTo { record, peers, quorum: _ } => {
+                self.check_record(record, now)?;
+                if peers.iter().all(|peer| *peer == self.local_peer) {
+                    return Err(InvalidRequest::NoPeers.into());
+                }
+            }
+            Operation::StartProviding { key: _ } | Operation::GetClosestPeers { target: _ } | Operation::Bootstrap => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_record(&self, record: &Record, now: Time) -> Result<(), InvalidRequest> {
+        let (len, max) = (record.value.len(), self.config.max_value_len_for(record.key.as_ref().len()));
+        if len > max {
+            return Err(InvalidRequest::ValueTooLarge { len, max });
+        }
+        if self.clock.instant(now).is_some_and(|now| record.is_expired(now)) {
+            return Err(InvalidRequest::RecordExpired);
+        }
+        if let Some(validator) = self.config.validators.of(record.key.as_ref()) {
+            validator
+                .validate(&record.key, &record.value)
+                .map_err(|rejected| InvalidRequest::Rejected { reason: rejected.to_string() })?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a request of this class may wait.
+    pub(super) fn make_room(&mut self, priority: Priority, now: Time) -> Result<(), RequestError> {
+        if self.queued < self.config.max_queued || self.free_slots() > 0 {
+            return Ok(());
+        }
+        let victim = match self.config.overload {
+            Overload::Refuse => None,
+            Overload::Shed => self
+                .waiting
+                .last_below(priority)
+                .and_then(|step| self.queries.get(&step))
+                .and_then(|query| query.waiters.last()),
+        };
+        match victim {
+            Some(victim) => {
+                self.fail(victim, RequestError::Overloaded, now);
+                Ok(())
+            }
+            None => Err(RequestError::Overloaded),
+        }
+    }
+
+    /// Makes an accepted operation what kad needs it to be.
+    pub(super) fn adopt(&self, mut operation: Operation) -> Operation {
+        match &mut operation {
+            Operation::PutRecord { record, quorum: _ } => {
+                // A copy of the bytes if the caller holds the record as well, and only then.
+                if record.publisher != Some(self.local_peer) {
+                    Arc::make_mut(record).publisher = Some(self.local_peer);
+                }
+            }
+            // kad never ends a store at our own id, and a repetition makes `Quorum::All` impossible.
+            Operation::PutRecordTo { record: _, peers, quorum: _ } => {
+                *peers = distinct(peers.iter().copied().filter(|peer| *peer != self.local_peer));
+            }
+            Operation::GetRecord { .. }
+            | Operation::GetProviders { .. }
+            | Operation::StartProviding { .. }
+            | Operation::GetClosestPeers { .. }
+            | Operation::Bootstrap => {}
+        }
+        operation
+    }
+
+    pub(super) fn shut_down(&mut self, drain: bool, now: Time) {
+        self.shutting_down = true;
+        if drain {
+            return;
+        }
+        let mut ids: Vec<_> = self.requests.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.fail(id, RequestError::Shutdown, now);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What kad says of a query: every combination of its state and an input.
+
+use std::{fmt, hash::Hash};
+
+use super::{
+    QueryTracker,
+    findings::{Ending, Fault, NewItems, News, fits},
+    judge::{self, Verdict},
+    state::{Flight, LiveQuery, QueryState, waiter},
+    time::Time,
+    waiters::Waiters,
+};
+use crate::{Action, Query, QueryEvent, RequestId, StartError, Started, StepId};
+
+impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
+    pub(super) fn started(&mut self, step: StepId, result: Result<Started<Id>, StartError>, now: Time) {
+        let Some(query) = self.queries.get_mut(&step) else {
+            self.stats.unknown_inputs += 1;
+            return;
+        };
+        match (&query.state, result) {
+            // An id that is in use cannot be told apart from its first bearer: the second one is never heard of.
+            (QueryState::Starting | QueryState::Abandoned { lost_at: _ }, Ok(started))
+                if self.steps.contains_key(&started.id) =>
+            {
+                self.stats.unknown_inputs += 1;
+            }
+            (QueryState::Starting, Ok(Started { id, had_provider })) => {
+                query.state = QueryState::Running { id };
+                self.steps.insert(id, step);
+                if let Query::StartProviding { key } = &query.query {
+                    let (key, announcer) = (key.clone(), query.waiters.first());
+                    if let Some(request) = announcer.and_then(|id| self.requests.get_mut(&id)) {
+                        request.announced = true;
+                    }
+                    self.announcement_began(&key, had_provider);
+                }
+            }
+            (QueryState::Abandoned { lost_at }, Ok(Started { id, had_provider })) => {
+                query.state = QueryState::Finishing { id, lost_at: *lost_at };
+                self.steps.insert(id, step);
+                self.actions.push_back(Action::Finish(id));
+                if let Query::StartProviding { key } = &query.query {
+                    let key = key.clone();
+                    self.announcement_began(&key, had_provider);
+                    self.announcement_ended(&key, false);
+                }
+            }
+            (QueryState::Starting, Err(error)) => {
+                let Some(mut query) = self.remove_query(step) else { return };
+                self.start_failed(&query.query);
+                while let Some(id) = self.take_waiter(&mut query.waiters) {
+                    if let Some(request) = self.requests.get(&id) {
+                        let outcome = judge::refused(&request.operation, error.clone());
+                        self.conclude(id, outcome, false, now);
+                    }
+                }
+            }
+            (QueryState::Abandoned { lost_at: _ }, Err(_)) => {
+                if let Some(query) = self.remove_query(step) {
+                    self.start_failed(&query.query);
+                }
+            }
+            (
+                QueryState::Queued { .. }
+                | QueryState::Running { id: _ }
+                | QueryState::Ended { id: _ }
+                | QueryState::Finishing { .. },
+                Ok(_) | Err(_),
+            ) => {
+                self.stats.unknown_inputs += 1;
+            }
+        }
+    }
+
+    pub(super) fn event(&mut self, step: StepId, event: QueryEvent<Id>, now: Time) {
+        let QueryEvent { id, result, progress, last } = event;
+        let Some(live) = self.queries.get_mut(&step) else { return };
+        if !fits(live.query.kind(), &result) {
+            self.stats.mismatched_events += 1;
+            return;
+        }
+        live.progress = progress;
+        match (&live.state, last) {
+            (QueryState::Running { id: _ }, last) => {
+                let LiveQuery { query, findings: Some(findings), .. } = &mut **live else { return };
+                let News { items, ending, fault } = findings.news(query, result, progress, &self.config.validators);
+                match fault {
+                    None => {}
+                    Some(Fault::Mismatch) => self.stats.mismatched_events += 1,
+                    Some(Fault::ForeignRecord) => self.stats.foreign_records += 1,
+                    Some(Fault::Rejected) => self.stats.rejected_records += 1,
+                }
+                if last {
+                    live.state = QueryState::Ended { id };
+                }
+                self.take_items(step, items, now);
+                if last && let Some(ending) = ending {
+                    self.end_query(step, &ending, now);
+                }
+            }
+            (QueryState::Finishing { id: _, lost_at: _ }, true) => {
+                self.remove_query(step);
+            }
+            // The answers that were under way; nobody wants them.
+            (QueryState::Finishing { .. }, false) => {}
+            // Without an id there is no event that could be this query's, and none comes while one is taken in.
+            (
+                QueryState::Queued { .. }
+                | QueryState::Ended { .. }
+                | QueryState::Starting
+                | QueryState::Abandoned { .. },
+                _,
+            ) => {}
+        }
+    }
+
+    /// Takes the items of an event in, one by one, for as long as anyone waits for them.
+    pub(super) fn take_items(&mut self, step: StepId, mut items: NewItems, now: Time) {
+        while let Some(live) = self.queries.get_mut(&step)
+            && !live.waiters.is_empty()
+            && let Some(item) = items.next()
+        {
+            let LiveQuery { query, waiters, findings: Some(findings), .. } = &mut **live else { return };
+            findings.add(query, &item, &self.config.validators);
+            for request in waiters.streaming() {
+                self.actions.push_back(Action::Item { request, item: item.clone() });
+            }
+            if findings.replay_bytes() > self.config.max_replay_bytes {
+                let flight = Flight::of(query);
+                self.land(flight, step);
+            }
+            self.end_satisfied(step, now);
+            self.end_at_the_bound(step, now);
+        }
+    }
+
+    /// A query that has found as much as one may: for those who still wait it is as if kad had ended it.
+    pub(super) fn end_at_the_bound(&mut self, step: StepId, now: Time) {
+        while let Some(query) = self.queries.get(&step)
+            && query.offer().items >= self.config.max_items
+            && let Some(id) = query.waiters.first()
+            && let Some(request) = self.requests.get(&id)
+        {
+            let ending = Ending::Read { closest_peers: Vec::new(), timed_out: false };
+            let LiveQuery { findings: Some(findings), progress, .. } = &**query else { return };
+            let outcome = match judge::ended(&request.operation, findings, &ending, *progress, self.local_peer) {
+                Verdict::Done(outcome) => outcome,
+                // Only reads find items.
+                Verdict::StoreAt { .. } | Verdict::KeepLocally(_) => {
+                    judge::timeout(&request.operation, Some(findings), *progress)
+                }
+            };
+            self.end(id, outcome, now);
+        }
+    }
+
+    /// Ends the requests that need nothing more of a query.
+    pub(super) fn end_satisfied(&mut self, step: StepId, now: Time) {
+        while let Some(query) = self.queries.get(&step)
+            && let Some(id) = query.waiters.satisfied(query.offer())
+            && let Some(request) = self.requests.get(&id)
+            && let Some(findings) = &query.findings
+        {
+            let outcome = judge::satisfied(&request.operation, findings, query.progress);
+            self.end(id, outcome, now);
+        }
+    }
+
+    /// kad has ended a query: everyone who still waits for it gets what there is.
+    pub(super) fn end_query(&mut self, step: StepId, ending: &Ending, now: Time) {
+        let Some(mut query) = self.remove_query(step) else { return };
+        let LiveQuery { waiters, findings: Some(findings), progress, .. } = &mut *query else { return };
+        while let Some(id) = self.take_waiter(waiters) {
+            let Some(request) = self.requests.get(&id) else { continue };
+            match judge::ended(&request.operation, findings, ending, *progress, self.local_peer) {
+                Verdict::Done(outcome) => self.conclude(id, outcome, findings.has_items(), now),
+                Verdict::StoreAt { peers, lookup } => self.store_at(id, peers, lookup, now),
+                Verdict::KeepLocally(answer) => self.keep_locally(id, answer),
+            }
+        }
+    }
+
+    /// The next of those who wait, by what they need.
+    pub(super) fn take_waiter(&self, waiters: &mut Waiters) -> Option<RequestId> {
+        let id = waiters.first()?;
+        match self.requests.get(&id) {
+            Some(request) => waiters.remove(waiter(id, request, self.config.max_items)),
+            // Every waiter is a live request; without it there is nothing to take.
+            None => *waiters = Waiters::None,
+        }
+        Some(id)
+    }
+
+    /// A query's last event never came: the slot comes back, and the id is remembered.
+    pub(super) fn lose(&mut self, step: StepId) {
+        let Some(query) = self.remove_query(step) else { return };
+        self.stats.lost_queries += 1;
+        match query.state {
+            QueryState::Finishing { id, lost_at: _ } | QueryState::Running { id } | QueryState::Ended { id } => {
+                let forgotten = self.remembered.insert(id);
+                if let (Some(recorder), Some(forgotten)) = (&mut self.recorder, forgotten) {
+                    recorder.forget(&forgotten);
+                }
+                self.actions.push_back(Action::Forget(id));
+            }
+            QueryState::Queued { .. } | QueryState::Abandoned { lost_at: _ } | QueryState::Starting => {
+                self.start_failed(&query.query);
+            }
+        }
+    }
+
+    /// A query that was to start has not.
+    pub(super) fn start_failed(&mut self, query: &Query) {
+        if let Query::StartProviding { key } = query {
+            self.announcement_ended(key, false);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! A request's way from step to step, attempt to attempt, and to its one end.
+
+use std::{fmt, hash::Hash, mem, sync::Arc};
+
+use libp2p::{PeerId, kad::RecordKey};
+
+use super::{
+    QueryTracker, judge,
+    judge::first_query,
+    state::{LiveQuery, LiveRequest, Phase, QueryState, Timer, waiter},
+    time::Time,
+};
+use crate::{
+    Action, Operation, Outcome, Progress, PutAnswer, PutRecordError, Query, RequestError, RequestId, RequestPhase,
+};
+
+impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
+    pub(super) fn store_at(&mut self, id: RequestId, peers: Arc<[PeerId]>, lookup: Progress, now: Time) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.begun = true;
+        if let Operation::PutRecord { record, quorum: _ } = &request.operation {
+            let query = Query::PutRecordTo { record: Arc::clone(record), peers };
+            self.attach(id, query, lookup, now);
+        }
+    }
+
+    pub(super) fn keep_locally(&mut self, id: RequestId, answer: PutAnswer) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.phase = Phase::Storing { answer: Box::new(answer) };
+        if let Operation::PutRecord { record, quorum: _ } = &request.operation {
+            let record = Arc::clone(record);
+            self.actions.push_back(Action::StoreLocal { request: id, record });
+        }
+    }
+
+    /// An attempt has ended: so has the request, unless it is to be tried again.
+    pub(super) fn conclude(&mut self, id: RequestId, outcome: Outcome, found_items: bool, now: Time) {
+        let again = if outcome.is_retryable() { self.next_attempt(id, found_items, now) } else { None };
+        let Some((request, until)) = again.and_then(|until| Some((self.requests.get_mut(&id)?, until))) else {
+            self.end(id, outcome, now);
+            return;
+        };
+        request.failed_attempts += 1;
+        request.begun = true;
+        request.phase = Phase::BackingOff { until };
+        let announced = mem::replace(&mut request.announced, false);
+        if announced && let Operation::StartProviding { key } = &request.operation {
+            let key = key.clone();
+            self.announcement_ended(&key, false);
+        }
+        self.timers.insert((until, Timer::Retry(id)));
+    }
+
+    /// When a request is tried again, if it is.
+    pub(super) fn next_attempt(&self, id: RequestId, found_items: bool, now: Time) -> Option<Time> {
+        let request = self.requests.get(&id)?;
+        let retry = request.retry.as_deref()?;
+        let attempt = request.failed_attempts.saturating_add(1);
+        // What a stream has delivered would be delivered again.
+        let repeats_items = request.streaming && found_items;
+        if attempt >= retry.attempts || repeats_items {
+            return None;
+        }
+        let until = now.after(retry.wait(attempt, lot(self.config.seed, id, attempt)));
+        (until < request.deadline).then_some(until)
+    }
+
+    pub(super) fn try_again(&mut self, id: RequestId, now: Time) {
+        if let Some(request) = self.requests.get(&id)
+            && let Phase::BackingOff { until: _ } = request.phase
+        {
+            let query = first_query(&request.operation);
+            self.attach(id, query, Progress::default(), now);
+        }
+    }
+
+    /// Ends a request for a reason common to all operations.
+    pub(super) fn fail(&mut self, id: RequestId, error: RequestError, now: Time) {
+        if let Some(request) = self.requests.get(&id) {
+            let outcome = Outcome::failed(request.operation.kind(), error);
+            self.end(id, outcome, now);
+        }
+    }
+
+    pub(super) fn expire(&mut self, id: RequestId, now: Time) {
+        let Some(request) = self.requests.get(&id) else { return };
+        let LiveRequest { operation, phase, begun, .. } = &**request;
+        let outcome = match phase {
+            Phase::Attached { step } => match self.queries.get(step).map(|query| &**query) {
+                Some(LiveQuery { state: QueryState::Queued { .. }, .. }) if !begun => {
+                    Outcome::failed(operation.kind(), RequestError::ExpiredInQueue)
+                }
+                // Its next step waits for a slot: nothing was sent to the peers of that step.
+                Some(LiveQuery { state: QueryState::Queued { .. }, lookup, .. }) => {
+                    judge::timeout(operation, None, *lookup)
+                }
+                Some(query) => judge::timeout(operation, query.findings.as_deref(), query.progress),
+                None => judge::timeout(operation, None, Progress::default()),
+            },
+            Phase::BackingOff { until: _ } => judge::timeout(operation, None, Progress::default()),
+            Phase::Storing { answer } => Outcome::PutRecord(Err(PutRecordError::Timeout {
+                sent_to: answer.acknowledged.clone(),
+                progress: answer.progress,
+            })),
+        };
+        self.end(id, outcome, now);
+    }
+
+    /// The one place where a request ends.
+    pub(super) fn end(&mut self, id: RequestId, outcome: Outcome, now: Time) {
+        let Some(request) = self.requests.remove(&id) else { return };
+        self.timers.remove(&(request.deadline, Timer::Deadline(id)));
+        let ok = outcome.is_ok();
+        self.metrics.ended(&outcome, now.since(request.accepted));
+        self.actions.push_back(Action::Outcome { request: id, outcome });
+        match request.phase {
+            Phase::Attached { step } => self.detach(waiter(id, &request, self.config.max_items), step, now),
+            Phase::BackingOff { until } => {
+                self.timers.remove(&(until, Timer::Retry(id)));
+            }
+            Phase::Storing { answer: _ } => {}
+        }
+        if request.announced
+            && let Operation::StartProviding { key } = &request.operation
+        {
+            self.announcement_ended(key, ok);
+        }
+    }
+
+    /// kad has entered us as a provider. The first answer says what was there before; later ones find our own entry.
+    pub(super) fn announcement_began(&mut self, key: &RecordKey, had_provider: bool) {
+        if let Some(announcements) = self.announcements.get_mut(key) {
+            announcements.had_provider.get_or_insert(had_provider);
+        }
+    }
+
+    /// With the last of a key's announcements, the local entry goes, unless one succeeded or it was there before.
+    pub(super) fn announcement_ended(&mut self, key: &RecordKey, ok: bool) {
+        let Some(announcements) = self.announcements.get_mut(key) else { return };
+        announcements.succeeded |= ok;
+        announcements.live -= 1;
+        if announcements.live > 0 {
+            return;
+        }
+        if announcements.had_provider == Some(false) && !announcements.succeeded {
+            self.actions.push_back(Action::StopProviding { key: key.clone() });
+        }
+        self.announcements.remove(key);
+    }
+
+    pub(super) fn phase(&self, request: &LiveRequest) -> RequestPhase {
+        match &request.phase {
+            Phase::Attached { step } => match self.queries.get(step).map(|query| &query.state) {
+                Some(QueryState::Queued { .. }) if request.begun => RequestPhase::BetweenSteps,
+                Some(QueryState::Queued { .. }) => RequestPhase::Queued,
+                Some(
+                    QueryState::Starting
+                    | QueryState::Abandoned { .. }
+                    | QueryState::Running { .. }
+                    | QueryState::Ended { .. }
+                    | QueryState::Finishing { .. },
+                )
+                | None => RequestPhase::Running,
+            },
+            Phase::BackingOff { until: _ } => RequestPhase::BackingOff,
+            Phase::Storing { answer: _ } => RequestPhase::Storing,
+        }
+    }
+}
+
+/// An even draw that depends on its arguments alone (the finaliser of SplitMix64, Steele and others, 2014).
+fn lot(seed: u64, id: RequestId, attempt: u32) -> u64 {
+    let mut z = seed
+        .wrapping_add(id.0.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        .wrapping_add(u64::from(attempt).wrapping_mul(0xD1B5_4A32_D192_ED03));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

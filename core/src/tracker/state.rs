@@ -1,0 +1,176 @@
+//! What is alive: requests, queries, and what is due.
+
+use std::cmp::Ordering;
+
+use libp2p::kad::RecordKey;
+
+use super::{
+    findings::Findings,
+    judge,
+    time::Time,
+    waiters::{Offer, Waiter, Waiters},
+    waiting::Line,
+};
+use crate::{Operation, OperationKind, Priority, Progress, PutAnswer, Query, RequestId, Retry, StepId, Validators};
+
+/// A request from its acceptance to its outcome.
+///
+/// ```text
+///   Attached ──► outcome      A put:    Attached (lookup) ──► Attached (store) ──► Storing ──► outcome
+///    ▲     │                  A retry:  Attached ──► BackingOff ──► Attached
+///    └─ BackingOff ──► outcome
+/// ```
+#[derive(Debug)]
+pub(super) struct LiveRequest {
+    pub(super) operation: Operation,
+    pub(super) streaming: bool,
+    pub(super) priority: Priority,
+    /// Boxed, because few requests have one and many requests wait.
+    pub(super) retry: Option<Box<Retry>>,
+    pub(super) accepted: Time,
+    pub(super) deadline: Time,
+    pub(super) phase: Phase,
+    /// How many attempts have failed.
+    pub(super) failed_attempts: u32,
+    /// Whether a query was ever started for it. Until then it counts as queued.
+    pub(super) begun: bool,
+    /// Whether kad was told to announce us, so that a failure takes the local entry back.
+    pub(super) announced: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Waits for this query, which may itself wait for a slot.
+    Attached { step: StepId },
+    /// Waits before its next attempt.
+    BackingOff { until: Time },
+    /// Its record is on its way into the local store.
+    Storing { answer: Box<PutAnswer> },
+}
+
+/// A query and those who wait for it. From Starting on it holds a slot.
+#[derive(Debug)]
+pub(super) struct LiveQuery<Id> {
+    pub(super) query: Query,
+    pub(super) waiters: Waiters,
+    /// From the start on; a query that waits for a slot has found nothing.
+    pub(super) findings: Option<Box<Findings>>,
+    /// The progress of the request's earlier steps.
+    pub(super) lookup: Progress,
+    /// Whether a waiter counts votes.
+    pub(super) votes: bool,
+    pub(super) state: QueryState<Id>,
+    /// When it was first wanted.
+    pub(super) asked_at: Time,
+    pub(super) progress: Progress,
+}
+
+/// ```text
+///            a slot is free           started            nobody wants it          last event
+///   Queued ────────────────► Starting ──────► Running ────────────────► Finishing ─────────► gone
+///      │ nobody wants it        │ nobody wants it │ last event             ▲  └ lost_after ─► gone, remembered
+///      └──► gone                ▼       started   └──────────► gone        │
+///                           Abandoned ─────────────────────────────────────┘
+///                              └ refused, or lost_after ──► gone                 Starting: gone when refused
+/// ```
+#[derive(Debug)]
+pub(super) enum QueryState<Id> {
+    Queued {
+        line: Line,
+    },
+    Starting,
+    Abandoned {
+        lost_at: Time,
+    },
+    Running {
+        id: Id,
+    },
+    /// Its last event is being taken in; gone before the next input.
+    Ended {
+        id: Id,
+    },
+    Finishing {
+        id: Id,
+        lost_at: Time,
+    },
+}
+
+/// What makes two reads the same. Ordered, because strangers may have a say in the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Flight {
+    kind: OperationKind,
+    key: RecordKey,
+}
+
+impl Flight {
+    /// `None` for queries that are nobody else's business.
+    pub(super) fn of(query: &Query) -> Option<Self> {
+        match query {
+            Query::GetRecord { key } | Query::GetProviders { key } => {
+                Some(Self { kind: query.kind(), key: key.clone() })
+            }
+            Query::GetClosestPeers { target } => Some(Self { kind: query.kind(), key: target.clone() }),
+            Query::PutRecordTo { record: _, peers: _ } | Query::StartProviding { key: _ } | Query::Bootstrap => None,
+        }
+    }
+}
+
+impl Ord for Flight {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.kind.cmp(&other.kind).then_with(|| self.key.as_ref().cmp(other.key.as_ref()))
+    }
+}
+
+impl PartialOrd for Flight {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The announcements of one key that are under way, from the order to start them.
+#[derive(Debug, Default)]
+pub(super) struct Announcements {
+    pub(super) live: usize,
+    /// Whether the local store named us a provider before the first of them; unknown until kad has answered its start.
+    pub(super) had_provider: Option<bool>,
+    pub(super) succeeded: bool,
+}
+
+/// What is due at a point in time. At the same point, slots come back first, and deadlines pass before retries begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Lost(StepId),
+    Deadline(RequestId),
+    Retry(RequestId),
+}
+
+impl<Id> LiveQuery<Id> {
+    /// From now on it can find something.
+    pub(super) fn begin(&mut self, validators: &Validators) {
+        self.findings = Some(Box::new(Findings::of(&self.query, self.lookup)));
+        self.count_votes(validators);
+    }
+
+    /// Counts votes, if a waiter wants it and there is something to count.
+    pub(super) fn count_votes(&mut self, validators: &Validators) {
+        if self.votes
+            && let (Some(findings), Query::GetRecord { key }) = (&mut self.findings, &self.query)
+        {
+            findings.count_votes(key, validators);
+        }
+    }
+
+    /// What there is to satisfy waiters with.
+    pub(super) fn offer(&self) -> Offer {
+        self.findings.as_ref().map_or(Offer::NOTHING, |findings| findings.offer())
+    }
+}
+
+pub(super) fn waiter(id: RequestId, request: &LiveRequest, max_items: usize) -> Waiter {
+    Waiter {
+        request: id,
+        need: judge::need(&request.operation, max_items),
+        streaming: request.streaming,
+        priority: request.priority,
+    }
+}

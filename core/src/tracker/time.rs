@@ -1,0 +1,54 @@
+//! Time as the tracker keeps it: eight bytes, and never running backwards.
+
+use std::time::{Duration, Instant};
+
+/// How far away a deadline is that is too far away to be a point in time: thirty years.
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// Nanoseconds since the first input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Time(u64);
+
+impl Time {
+    pub(super) fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(span.min(FAR_FUTURE))))
+    }
+
+    pub(super) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Turns the caller's clock into [`Time`] and back.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    epoch: Option<Instant>,
+    latest: u64,
+}
+
+impl Clock {
+    /// Takes a reading. One that lies before the latest counts as the latest.
+    pub(super) fn advance(&mut self, now: Instant) -> Time {
+        self.epoch.get_or_insert(now);
+        let time = self.time(now);
+        self.latest = time.0;
+        time
+    }
+
+    /// What a reading would be, without taking it.
+    pub(super) fn time(&self, now: Instant) -> Time {
+        let since = self.epoch.map_or(Duration::ZERO, |epoch| now.saturating_duration_since(epoch));
+        Time(self.latest.max(nanos(since)))
+    }
+
+    /// `None` before the first reading, when there is no time to turn back.
+    pub(super) fn instant(&self, time: Time) -> Option<Instant> {
+        let epoch = self.epoch?;
+        epoch.checked_add(Duration::from_nanos(time.0)).or_else(|| epoch.checked_add(FAR_FUTURE)).or(Some(epoch))
+    }
+}
+
+/// Five centuries are enough.
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
