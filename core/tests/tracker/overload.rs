@@ -126,6 +126,24 @@ fn those_who_share_a_queued_query_have_a_place_each() {
     assert_refused(&mut h, 10, Priority::Normal);
 }
 
+/// A retry that waits for a slot is not one of them, for it has begun; who joins it has not.
+#[test]
+fn a_request_that_joins_a_queued_retry_has_a_place_too() {
+    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
+    let retry = Some(Retry { base: secs(1), jitter_percent: 0, ..Retry::default() });
+    h.request_with(1, get_record("k", Policy::All), RequestOptions { retry, ..RequestOptions::default() });
+    let first = h.start();
+    h.ev(first, not_found(Vec::new()), true);
+    h.get(2, "busy");
+    h.tick(secs(1));
+    h.get(3, "k");
+    let phases: Vec<_> = h.tracker.snapshot(h.instant(h.now)).requests.iter().map(|request| request.phase).collect();
+    assert_eq!(phases, [RequestPhase::BetweenSteps, RequestPhase::Running, RequestPhase::Queued]);
+    assert_refused(&mut h, 4, Priority::Normal);
+    h.cancel(3);
+    ask(&mut h, 5, Priority::Normal).expect("there is room again");
+}
+
 /// It waits for no slot, so nobody has to make room for it.
 #[test]
 fn a_request_that_joins_a_running_query_needs_no_place_in_the_queue() {
@@ -205,7 +223,11 @@ fn a_census_changes_what_is_reported_and_nothing_else() {
 
 #[derive(Debug, Clone)]
 enum Input {
-    Ask { key: u8, put: bool, class: usize },
+    Ask {
+        key: u8,
+        put: bool,
+        class: usize,
+    },
     Cancel(Index),
     Start,
     /// A query that runs ends; a put goes on to its store.

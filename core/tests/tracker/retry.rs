@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kadence_core::{
-    GetRecordError, Operation, Outcome, Policy, Priority, RequestOptions, RequestPhase, Retry, StartError, TrackerConfig,
+    GetRecordError, Operation, Outcome, Policy, Priority, RequestOptions, RequestPhase, Retry, StartError,
+    TrackerConfig,
 };
 use libp2p::kad::Quorum;
 
@@ -307,7 +308,11 @@ fn a_stream_that_was_tried_again_delivers_once() {
 #[test]
 fn a_retry_goes_ahead_of_every_new_request() {
     let mut h = Harness::one_slot();
-    h.request_with(1, get_record("k", Policy::All), RequestOptions { priority: Priority::Background, ..retrying(PLAIN) });
+    h.request_with(
+        1,
+        get_record("k", Policy::All),
+        RequestOptions { priority: Priority::Background, ..retrying(PLAIN) },
+    );
     fail(&mut h);
     for request in 2..=3 {
         h.request_of(request, get_record(&own_key(request), Policy::All), Priority::Interactive);

@@ -147,7 +147,11 @@ fn what_is_retryable_is_tried_again_and_nothing_else_is() {
     ];
     for (kind, last, progress, again) in cases {
         let mut h = Harness::default();
-        h.request_with(1, ordinary(kind), RequestOptions { retry: Some(Retry::default()), ..RequestOptions::default() });
+        h.request_with(
+            1,
+            ordinary(kind),
+            RequestOptions { retry: Some(Retry::default()), ..RequestOptions::default() },
+        );
         let id = h.start();
         h.ev_with(id, last.clone(), progress, true);
         assert_eq!(h.ended(1), !again, "{kind} at {last:?}");
@@ -232,7 +236,11 @@ proptest! {
 
 fn announce(h: &mut Harness, request: u64, attempts: u32) {
     let retry = Some(Retry { attempts, base: secs(1), cap: secs(1), jitter_percent: 0 });
-    h.request_with(request, provide("k"), RequestOptions { retry, timeout: Some(secs(100)), ..RequestOptions::default() });
+    h.request_with(
+        request,
+        provide("k"),
+        RequestOptions { retry, timeout: Some(secs(100)), ..RequestOptions::default() },
+    );
 }
 
 /// While nobody was told, the local store does not say that we provide it.

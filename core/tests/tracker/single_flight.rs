@@ -222,9 +222,8 @@ fn t11_different_operations_and_keys_never_share() {
         OperationKind::PutRecord => OperationKind::GetClosestPeers,
         other => other,
     };
-    let is_shared = |kind| {
-        !matches!(kind, OperationKind::PutRecordTo | OperationKind::StartProviding | OperationKind::Bootstrap)
-    };
+    let is_shared =
+        |kind| !matches!(kind, OperationKind::PutRecordTo | OperationKind::StartProviding | OperationKind::Bootstrap);
     for first in OPERATIONS {
         for second in OPERATIONS {
             let mut h = Harness::default();
@@ -337,6 +336,22 @@ fn a_shutdown_ends_all_who_share_and_finishes_their_query_once() {
     assert_eq!(h.finishes, [id]);
     h.let_time_pass();
     h.assert_empty();
+}
+
+/// A hot key whose query has gone silent: there is always somebody who waits, so nobody is ever the last one out.
+#[test]
+fn a_silent_query_is_not_kept_alive_by_those_who_keep_joining_it() {
+    let mut h = Harness::default();
+    h.request_within(0, get_record("k", Policy::All), secs(10));
+    h.start();
+    for request in 1..1000 {
+        h.tick(secs(5 * request));
+        h.request_within(request, get_record("k", Policy::All), secs(10));
+        if !h.starts.is_empty() {
+            return;
+        }
+    }
+    panic!("for more than an hour each request joined the same dead query, and timed out");
 }
 
 /// A query whose last event is lost keeps its slot no longer for having been shared.
