@@ -335,3 +335,19 @@ fn an_announcement_that_backs_off_leaves_the_entry_to_another_one() {
         assert_eq!(h.stopped.len(), if other_is_heard { 0 } else { 2 });
     }
 }
+
+/// One that backs off has no part in the entry, so its end takes nothing away from one that runs.
+#[test]
+fn an_announcement_that_ends_while_it_backs_off_leaves_the_entry_to_another_one() {
+    let mut h = Harness::default();
+    announce(&mut h, 1, 3);
+    let first = h.start_with(false);
+    h.request(2, provide("k"));
+    let second = h.start_with(true);
+    h.ev(first, provide_timeout(), true);
+    h.cancel(1);
+    assert!(h.stopped.is_empty(), "the second one is under way");
+    h.ev(second, provide_ok(), true);
+    assert!(h.stopped.is_empty());
+    h.assert_empty();
+}
