@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Parser, Subcommand};
 use kadence_tokio::kadence::{
-    Target,
+    Key as DhtKey,
     libp2p::{Multiaddr, PeerId, StreamProtocol, kad::RecordKey},
     node::DEFAULT_PROTOCOL,
 };
@@ -224,10 +224,10 @@ pub(crate) enum ClosestTo {
 }
 
 impl ClosestTo {
-    pub(crate) fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> DhtKey {
         match self {
-            Self::Peer(peer) => Target::from(*peer),
-            Self::Key(key) => Target::from(key.to_record_key()),
+            Self::Peer(peer) => DhtKey::from(*peer),
+            Self::Key(key) => DhtKey::from(key.to_record_key()),
         }
     }
 }

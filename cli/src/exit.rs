@@ -120,7 +120,7 @@ impl From<GetRecordError> for Failure {
             GetRecordError::NotFound { .. } => Reason::NotFound,
             GetRecordError::Conflict { .. } | GetRecordError::TooFewCopies { .. } => Reason::Failure,
             GetRecordError::Timeout { .. } => Reason::Timeout,
-            GetRecordError::NoKnownPeers => Reason::NoPeer,
+            GetRecordError::NobodyAnswered { .. } | GetRecordError::NoKnownPeers => Reason::NoPeer,
             GetRecordError::Request(error) => of_request(error),
         };
         Self::new(reason, error)
@@ -146,7 +146,7 @@ impl From<GetProvidersError> for Failure {
         let reason = match &error {
             GetProvidersError::NotFound { .. } => Reason::NotFound,
             GetProvidersError::Timeout { .. } => Reason::Timeout,
-            GetProvidersError::NoKnownPeers => Reason::NoPeer,
+            GetProvidersError::NobodyAnswered { .. } | GetProvidersError::NoKnownPeers => Reason::NoPeer,
             GetProvidersError::Request(error) => of_request(error),
         };
         Self::new(reason, error)

@@ -104,7 +104,7 @@ impl OutcomeKind {
                 GetRecordError::NotFound { .. } => Self::NotFound,
                 GetRecordError::Conflict { .. } | GetRecordError::TooFewCopies { .. } => Self::QuorumMissed,
                 GetRecordError::Timeout { .. } => Self::Timeout,
-                GetRecordError::NoKnownPeers => Self::NoPeers,
+                GetRecordError::NobodyAnswered { .. } | GetRecordError::NoKnownPeers => Self::NoPeers,
                 GetRecordError::Request(error) => Self::of_request(error),
             },
             Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
@@ -117,7 +117,7 @@ impl OutcomeKind {
             Outcome::GetProviders(Err(error)) => match error {
                 GetProvidersError::NotFound { .. } => Self::NotFound,
                 GetProvidersError::Timeout { .. } => Self::Timeout,
-                GetProvidersError::NoKnownPeers => Self::NoPeers,
+                GetProvidersError::NobodyAnswered { .. } | GetProvidersError::NoKnownPeers => Self::NoPeers,
                 GetProvidersError::Request(error) => Self::of_request(error),
             },
             Outcome::StartProviding(Err(error)) => match error {

@@ -121,6 +121,7 @@ impl Outcome {
         match self {
             Self::GetRecord(Err(error)) => match error {
                 GetRecordError::NotFound { .. }
+                | GetRecordError::NobodyAnswered { .. }
                 | GetRecordError::NoKnownPeers
                 | GetRecordError::TooFewCopies { .. } => true,
                 GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
@@ -134,7 +135,9 @@ impl Outcome {
                 PutRecordError::Timeout { .. } | PutRecordError::Store { .. } | PutRecordError::Request(_) => false,
             },
             Self::GetProviders(Err(error)) => match error {
-                GetProvidersError::NotFound { .. } | GetProvidersError::NoKnownPeers => true,
+                GetProvidersError::NotFound { .. }
+                | GetProvidersError::NobodyAnswered { .. }
+                | GetProvidersError::NoKnownPeers => true,
                 GetProvidersError::Timeout { found, progress: _ } => found.is_empty(),
                 GetProvidersError::Request(_) => false,
             },
@@ -247,6 +250,12 @@ pub enum GetRecordError {
         /// The peers closest to the key that answered.
         closest_peers: Vec<PeerId>,
         /// How many peers were asked and answered.
+        progress: Progress,
+    },
+    /// Peers were asked, and none answered: this says nothing about the key.
+    #[error("none of {} peers answered", progress.requests)]
+    NobodyAnswered {
+        /// How many peers were asked.
         progress: Progress,
     },
     /// The query ended, and no value is held by as many sources as the quorum asks for: sources disagree.
@@ -366,6 +375,12 @@ pub enum GetProvidersError {
         /// How many peers were asked and answered.
         progress: Progress,
     },
+    /// Peers were asked, and none answered: this says nothing about the key.
+    #[error("none of {} peers answered", progress.requests)]
+    NobodyAnswered {
+        /// How many peers were asked.
+        progress: Progress,
+    },
     /// The deadline came first; what had been found by then is here.
     #[error("the deadline passed with {} providers found", found.len())]
     Timeout {
@@ -386,7 +401,7 @@ pub enum GetProvidersError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvideAnswer {
     /// Requests and answers of the lookup and the announcement together. Announcements are not acknowledged: kad
-    /// counts one as answered when it was handed to a connection.
+    /// counts each as answered before it is sent, those to peers that have to be dialled first included.
     pub progress: Progress,
 }
 

@@ -335,6 +335,9 @@ struct Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if self.live {
+            // In this order: a driver that takes the cancel first, and finds nothing to cancel, must find the mailbox
+            // closed when it comes to the request.
+            self.letters.close();
             self.client.cancel(self.id);
         }
     }

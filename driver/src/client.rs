@@ -11,6 +11,7 @@ use futures::channel::oneshot;
 use kadence_core::{Item, Metrics, Operation, Outcome, Policy, Request, RequestId, Snapshot, Stats};
 use libp2p::{
     PeerId,
+    core::multihash::Multihash,
     kad::{Quorum, Record, RecordKey},
 };
 use thiserror::Error;
@@ -80,8 +81,8 @@ impl Client {
 
     /// Looks up the records under a key. By default the first record that arrives is the answer; see
     /// [`Call::limit`], [`Call::all`], [`Call::quorum`] and [`Call::best`].
-    pub fn get_record(&self, key: impl Into<RecordKey>) -> Call<GetRecord> {
-        self.call(Operation::GetRecord { key: key.into(), policy: Policy::First })
+    pub fn get_record(&self, key: impl Into<Key>) -> Call<GetRecord> {
+        self.call(Operation::GetRecord { key: key.into().0, policy: Policy::First })
     }
 
     /// Stores a record at the up to 20 peers closest to its key, and then in the local store, as its publisher, from
@@ -99,19 +100,20 @@ impl Client {
     }
 
     /// Looks up the peers that provide a key. By default the answer is all that can be found; see [`Call::limit`].
-    pub fn get_providers(&self, key: impl Into<RecordKey>) -> Call<GetProviders> {
-        self.call(Operation::GetProviders { key: key.into(), policy: Policy::All })
+    pub fn get_providers(&self, key: impl Into<Key>) -> Call<GetProviders> {
+        self.call(Operation::GetProviders { key: key.into().0, policy: Policy::All })
     }
 
     /// Announces the local peer as a provider of a key. kad repeats the announcement in time, until
-    /// [`stop_providing`](Self::stop_providing). If it fails or is dropped, the local peer is not a provider, unless
-    /// it was one before.
-    pub fn start_providing(&self, key: impl Into<RecordKey>) -> Call<StartProviding> {
-        self.call(Operation::StartProviding { key: key.into() })
+    /// [`stop_providing`](Self::stop_providing). If it fails or is dropped, the local store does not name us
+    /// as a provider, unless it did before; but kad cannot be kept from telling the peers that it has found by then,
+    /// and they believe it until it expires there.
+    pub fn start_providing(&self, key: impl Into<Key>) -> Call<StartProviding> {
+        self.call(Operation::StartProviding { key: key.into().0 })
     }
 
     /// Looks up the up to 20 peers closest to a key or a peer id.
-    pub fn get_closest_peers(&self, target: impl Into<Target>) -> Call<GetClosestPeers> {
+    pub fn get_closest_peers(&self, target: impl Into<Key>) -> Call<GetClosestPeers> {
         self.call(Operation::GetClosestPeers { target: target.into().0 })
     }
 
@@ -127,8 +129,8 @@ impl Client {
     /// # Errors
     ///
     /// If the driver is gone.
-    pub async fn stop_providing(&self, key: impl Into<RecordKey>) -> Result<(), DriverGone> {
-        let key = key.into();
+    pub async fn stop_providing(&self, key: impl Into<Key>) -> Result<(), DriverGone> {
+        let Key(key) = key.into();
         self.ask(|reply| Message::StopProviding { key, reply }).await
     }
 
@@ -138,8 +140,8 @@ impl Client {
     /// # Errors
     ///
     /// If there is no such record, if another peer published it, or if the driver is gone. Nothing is removed then.
-    pub async fn remove_record(&self, key: impl Into<RecordKey>) -> Result<(), RemoveRecordError> {
-        let key = key.into();
+    pub async fn remove_record(&self, key: impl Into<Key>) -> Result<(), RemoveRecordError> {
+        let Key(key) = key.into();
         self.ask(|reply| Message::RemoveRecord { key, reply }).await?
     }
 
@@ -222,25 +224,50 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What the closest peers are looked up of: a key or a peer id. Its hash is the point in the key space.
+/// A point in the DHT's key space, by the bytes whose hash it is: a record's key, a text, a multihash, or, to look up the
+/// peers closest to a peer, its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target(RecordKey);
+pub struct Key(RecordKey);
 
-impl From<PeerId> for Target {
-    fn from(peer: PeerId) -> Self {
-        Self(RecordKey::from(peer.to_bytes()))
-    }
-}
-
-impl From<RecordKey> for Target {
+impl From<RecordKey> for Key {
     fn from(key: RecordKey) -> Self {
         Self(key)
     }
 }
 
-impl From<Vec<u8>> for Target {
+impl From<Vec<u8>> for Key {
     fn from(bytes: Vec<u8>) -> Self {
         Self(RecordKey::from(bytes))
+    }
+}
+
+impl From<&[u8]> for Key {
+    fn from(bytes: &[u8]) -> Self {
+        Self(RecordKey::new(&bytes))
+    }
+}
+
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        Self(RecordKey::from(text.into_bytes()))
+    }
+}
+
+impl From<&str> for Key {
+    fn from(text: &str) -> Self {
+        Self(RecordKey::new(&text))
+    }
+}
+
+impl<const S: usize> From<Multihash<S>> for Key {
+    fn from(multihash: Multihash<S>) -> Self {
+        Self(RecordKey::from(multihash))
+    }
+}
+
+impl From<PeerId> for Key {
+    fn from(peer: PeerId) -> Self {
+        Self(RecordKey::from(peer.to_bytes()))
     }
 }
 

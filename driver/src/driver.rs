@@ -33,6 +33,10 @@ const TURNS_PER_WAKE: usize = 100;
 /// Their queries wait for a slot anyway.
 const MESSAGES_PER_TURN: usize = 64;
 
+/// How long a graceful shutdown lets the swarm go on after the last announcement was answered. kad answers it when it
+/// has handed the messages to the connections, which still have to open a stream for each.
+const ANNOUNCEMENT_LINGER: Duration = Duration::from_secs(1);
+
 /// Where the timer of an idle driver is put: as good as never, and within what every runtime's timer can hold.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -59,6 +63,8 @@ pub struct Driver<B: ContainsKad, R: Runtime> {
     /// When the timer wakes us; `None` if it has elapsed or was never set.
     armed: Option<Instant>,
     shutdown_waiters: Vec<oneshot::Sender<()>>,
+    /// Until when a graceful shutdown lingers.
+    linger_until: Option<Instant>,
     recording: Option<Recording>,
 }
 
@@ -95,6 +101,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             timer,
             armed: None,
             shutdown_waiters: Vec::new(),
+            linger_until: None,
             recording: config.recording,
         };
         (client, SwarmHandle { closures }, driver)
@@ -116,9 +123,10 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         &self.tracker
     }
 
-    /// Whether a shutdown was asked for and every call has ended. Events of the swarm still come.
+    /// Whether a shutdown was asked for, every call has ended, and what they have sent had time to leave. Events of
+    /// the swarm still come.
     pub fn is_shut_down(&self) -> bool {
-        self.tracker.is_shut_down()
+        self.tracker.is_shut_down() && self.linger_until.is_none()
     }
 
     /// Gives the swarm back. Pending and later calls end with [`RequestError::Shutdown`](crate::RequestError).
@@ -162,6 +170,9 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                     }
                 }
                 Action::Outcome { request, outcome } => {
+                    if let Outcome::StartProviding(Ok(_)) = &outcome {
+                        self.linger_until = Some(self.runtime.now() + ANNOUNCEMENT_LINGER);
+                    }
                     if let Some(call) = self.calls.remove(&request) {
                         end(call, outcome);
                     }
@@ -169,7 +180,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             }
         }
         self.write_log();
-        if self.tracker.is_shut_down() {
+        if self.is_shut_down() {
             for waiter in self.shutdown_waiters.drain(..) {
                 // Whoever asked may have gone.
                 let _gone = waiter.send(());
@@ -187,12 +198,18 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
 
     /// The clock decides what is due; the timer only wakes.
     fn keep_time(&mut self) {
-        if let Some(due) = self.tracker.poll_timeout() {
-            let now = self.runtime.now();
-            if due <= now {
-                self.tracker.handle_timeout(now);
-                self.act();
-            }
+        let tracker = self.tracker.poll_timeout();
+        if tracker.is_none() && self.linger_until.is_none() {
+            return;
+        }
+        let now = self.runtime.now();
+        if self.linger_until.is_some_and(|until| until <= now) {
+            self.linger_until = None;
+            self.act();
+        }
+        if tracker.is_some_and(|due| due <= now) {
+            self.tracker.handle_timeout(now);
+            self.act();
         }
     }
 
@@ -269,7 +286,9 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
     /// Deadlines mostly move later, as calls are answered before theirs: the timer is then left as it is, and set
     /// again when it has elapsed, instead of at every call.
     fn arm(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(due) = self.tracker.poll_timeout() else {
+        // Lingering is of interest only to a shutdown; until there is one, it must not wake an idle driver.
+        let lingering = self.linger_until.filter(|_| self.tracker.is_shut_down());
+        let Some(due) = self.tracker.poll_timeout().into_iter().chain(lingering).min() else {
             if self.armed.take().is_some() {
                 self.timer.as_mut().reset(self.runtime.now() + NEVER);
             }
@@ -309,6 +328,9 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             }
             Message::Shutdown { drain, reply } => {
                 self.shutdown_waiters.push(reply);
+                if !drain {
+                    self.linger_until = None;
+                }
                 let _never_fails = self.tracker.handle_command(Command::Shutdown { drain }, self.runtime.now());
             }
         }
@@ -439,7 +461,7 @@ impl<B: ContainsKad> SwarmHandle<B> {
     /// Runs a closure inside the driver's loop and returns what it returns. The closure should be short: nothing else
     /// runs meanwhile.
     ///
-    /// It runs even if the future is dropped once it was sent.
+    /// It runs even if the future is dropped once it was sent. A panic in it is a panic of the driver.
     ///
     /// # Errors
     ///

@@ -19,7 +19,7 @@
 //!
 //! # Where to begin
 //!
-//! - A node that only needs a DHT: `kadence_tokio::Node` (see [`node`]).
+//! - A node that only needs a DHT: `kadence_tokio::node` (see [`node`]).
 //! - A swarm of your own: implement [`ContainsKad`] for its behaviour (a bare `kad::Behaviour` has it), and give the
 //!   swarm to [`spawn`], or to a runtime crate's `spawn`.
 //! - A loop of your own: [`Driver`] is a stream of swarm events that takes the place of the swarm in it.
@@ -47,7 +47,7 @@ pub mod kind {
 
 pub use behaviour::ContainsKad;
 pub use call::{Call, CallFuture, CallStream, Update};
-pub use client::{Client, DriverGone, RemoveRecordError, Target};
+pub use client::{Client, DriverGone, Key, RemoveRecordError};
 pub use config::{DriverConfig, Recording};
 pub use driver::{Driver, SwarmHandle};
 pub use kadence_core as core;

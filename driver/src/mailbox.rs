@@ -141,14 +141,21 @@ impl<T, E> Receiver<T, E> {
     }
 }
 
-impl<T, E> Drop for Receiver<T, E> {
-    fn drop(&mut self) {
+impl<T, E> Receiver<T, E> {
+    /// Nobody will read any more: what is in the queue is dropped, and the sender can see it.
+    pub(crate) fn close(&mut self) {
         let mut state = lock(&self.state);
         state.receiver_gone = true;
         state.items = 0;
         let unread = (std::mem::take(&mut state.queue), state.end.take(), state.waker.take());
         drop(state);
         drop(unread);
+    }
+}
+
+impl<T, E> Drop for Receiver<T, E> {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

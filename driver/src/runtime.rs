@@ -1,3 +1,5 @@
+#[cfg(feature = "node")]
+use std::time::Duration;
 use std::{
     pin::Pin,
     task::{Context, Poll},
@@ -21,6 +23,12 @@ pub trait Runtime: Clone + Send + Sync + Unpin + 'static {
 
     /// Runs a task to its end, detached from the caller.
     fn spawn(&self, task: BoxFuture<'static, ()>);
+}
+
+/// `now` and a span, where "for ever" is thirty years.
+#[cfg(feature = "node")]
+pub(crate) fn later(now: Instant, span: Duration) -> Instant {
+    now + span.min(Duration::from_secs(30 * 365 * 24 * 60 * 60))
 }
 
 /// A timer that can be set again. It only wakes: what is due is decided by comparing with [`Runtime::now`].

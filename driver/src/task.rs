@@ -2,7 +2,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::{
@@ -40,10 +40,13 @@ where
     let run = async move {
         poll_fn(|cx| {
             for _ in 0..EVENTS_PER_WAKE {
-                match driver.poll_next_unpin(cx) {
+                let event = driver.poll_next_unpin(cx);
+                if driver.is_shut_down() {
+                    return Poll::Ready(());
+                }
+                match event {
                     Poll::Ready(Some(event)) => sender.push(event),
                     Poll::Ready(None) => return Poll::Ready(()),
-                    Poll::Pending if driver.is_shut_down() => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -108,6 +111,8 @@ impl<T> FusedStream for Events<T> {
 pub struct Task {
     done: oneshot::Receiver<TaskEnd>,
     abort: AbortHandle,
+    /// Once it is known, for those who ask again.
+    end: Option<TaskEnd>,
 }
 
 /// How a driver's task ended.
@@ -137,7 +142,7 @@ impl Task {
             }
             .boxed(),
         );
-        Self { done, abort }
+        Self { done, abort, end: None }
     }
 
     /// Ends the task at once. Pending and later calls end with [`RequestError::Shutdown`](crate::RequestError).
@@ -150,7 +155,12 @@ impl Future for Task {
     type Output = TaskEnd;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
-        self.done.poll_unpin(cx).map(|end| end.unwrap_or(TaskEnd::Lost))
+        if let Some(end) = self.end {
+            return Poll::Ready(end);
+        }
+        let end = ready!(self.done.poll_unpin(cx)).unwrap_or(TaskEnd::Lost);
+        self.end = Some(end);
+        Poll::Ready(end)
     }
 }
 

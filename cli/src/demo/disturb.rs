@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt, future::BoxFuture, poll, stream};
 use kadence_tokio::kadence::{
     Client, DriverGone, GetRecordError, RequestError,
+    core::QueryPhase,
     libp2p::kad::{QueryInfo, Record, RecordKey},
     node::Node,
 };
@@ -131,12 +132,20 @@ impl Demo {
 
 async fn cancel_calls_of(node: &Node, keys: &[RecordKey]) -> Result<Cancelled, DriverGone> {
     let client = node.client();
-    // Dropped while they run or wait for a slot: the snapshot goes the same way as the calls, after them.
+    // Dropped while they run or wait for a slot.
     let mut calls = calls(client, keys, "running");
     for call in &mut calls {
         let _pending = poll!(call);
     }
-    let running = client.snapshot().await?.queries.len();
+    // A snapshot goes the same way as the calls, after them: at the first, their queries may be about to start, and
+    // at the next, kad has them.
+    let mut running = 0;
+    let mut pending = true;
+    while running == 0 && pending {
+        let snapshot = client.snapshot().await?;
+        running = snapshot.queries.iter().filter(|query| query.phase == QueryPhase::Running).count();
+        pending = !snapshot.requests.is_empty();
+    }
     drop(calls);
     // Dropped on their way.
     let mut more = self::calls(client, keys, "on their way");

@@ -29,6 +29,10 @@ const CALLERS: usize = 4;
 /// The timeout of every call. Far above what loopback takes, so that reaching it means something is wrong.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The timeout of a bootstrap, which is many lookups, all of them while every node connects to every other. That takes a
+/// time that grows with the square of the number of nodes.
+const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The bound of what is waited for beside calls: readiness, tables, shutdowns.
 const WAIT: Duration = Duration::from_secs(20);
 

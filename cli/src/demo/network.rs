@@ -16,7 +16,7 @@ use kadence_tokio::kadence::{
 use tokio::time::timeout;
 
 use super::{
-    CALL_TIMEOUT, CALLERS, WAIT,
+    BOOTSTRAP_TIMEOUT, CALLERS, WAIT,
     measure::{Measures, timed},
     progress::Progress,
 };
@@ -83,7 +83,7 @@ impl Network {
     /// Each node looks for its neighbours, and then has to know them.
     async fn join(&mut self, progress: &mut Progress, measures: &mut Measures) -> anyhow::Result<()> {
         progress.begin("bootstrap", self.len());
-        let bootstraps = self.nodes().map(|node| timed(node.client().bootstrap().timeout(CALL_TIMEOUT)));
+        let bootstraps = self.nodes().map(|node| timed(node.client().bootstrap().timeout(BOOTSTRAP_TIMEOUT)));
         let mut bootstraps = stream::iter(bootstraps.collect::<Vec<_>>()).buffer_unordered(CALLERS);
         while let Some(bootstrap) = bootstraps.next().await {
             measures.bootstrap.add(bootstrap);

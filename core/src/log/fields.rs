@@ -159,6 +159,7 @@ enums! {
     }
     OurGetRecordError {
         "not_found" => NotFound { closest_peers, progress },
+        "nobody_answered" => NobodyAnswered { progress },
         "conflict" => Conflict { candidates, needed },
         "too_few_copies" => TooFewCopies { candidate, needed },
         "timeout" => Timeout { found, progress },
@@ -176,6 +177,7 @@ enums! {
     }
     OurGetProvidersError {
         "not_found" => NotFound { closest_peers, progress },
+        "nobody_answered" => NobodyAnswered { progress },
         "timeout" => Timeout { found, progress },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),

@@ -19,7 +19,7 @@ use crate::{
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn accept(&mut self, request: Request, now: Time) -> Result<(), CommandError> {
         let Request { id, operation, options } = request;
-        let checked = self.check(id, &operation, now).and_then(|()| self.make_room(options.priority, now));
+        let checked = self.check(id, &operation, now).and_then(|()| self.make_room(&operation, options.priority, now));
         if let Err(error) = checked {
             self.stats.refused += 1;
             return Err(CommandError(error));
@@ -104,10 +104,22 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Ok(())
     }
 
-    /// Sees to it that a request of this class may wait.
-    pub(super) fn make_room(&mut self, priority: Priority, now: Time) -> Result<(), RequestError> {
-        if self.queued < self.config.max_queued || self.free_slots() > 0 {
-            return Ok(());
+    /// Sees to it that a request of this class may wait. One that joins a running query needs no slot; what bounds
+    /// those is that no more requests live at once than the queue and the slots hold.
+    pub(super) fn make_room(
+        &mut self,
+        operation: &Operation,
+        priority: Priority,
+        now: Time,
+    ) -> Result<(), RequestError> {
+        let full = self.queued >= self.config.max_queued && self.free_slots() == 0;
+        let crowded = self.requests.len() >= self.config.max_queued.saturating_add(self.config.max_running);
+        match (full, crowded) {
+            (false, false) => return Ok(()),
+            (true, false) if self.joins_running(operation) => return Ok(()),
+            (_, true) if self.joins_running(operation) => return Err(RequestError::Overloaded),
+            (false, true) => return Ok(()),
+            (true, _) => {}
         }
         let victim = match self.config.overload {
             Overload::Refuse => None,

@@ -3,13 +3,14 @@
 use std::{fmt, hash::Hash};
 
 use super::{
-    QueryTracker, judge,
+    QueryTracker,
+    judge::{self, first_query},
     state::{Flight, LiveQuery, Phase, QueryState, Timer, waiter},
     time::Time,
     waiters::{Need, Waiter, Waiters},
     waiting::Line,
 };
-use crate::{Action, Progress, Query, RequestId, StepId};
+use crate::{Action, Operation, Progress, Query, RequestId, StepId};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Makes a request wait for a query: for one that is wanted already, if it is the same, or for one of its own.
@@ -45,6 +46,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Line::New(_) = line {
             self.queued += 1;
         }
+    }
+
+    /// Whether an operation would share a query that has its slot already.
+    pub(super) fn joins_running(&self, operation: &Operation) -> bool {
+        let step = Flight::of(&first_query(operation)).and_then(|flight| self.flights.get(&flight));
+        let query = step.and_then(|step| self.queries.get(step));
+        query.is_some_and(|query| !matches!(query.state, QueryState::Queued { .. }))
     }
 
     pub(super) fn join(&mut self, step: StepId, waiter: Waiter, votes: bool, line: Line, now: Time) {

@@ -226,6 +226,8 @@ fn read_record(
     let Some(first) = records.first() else {
         return Err(if progress.requests == 0 {
             GetRecordError::NoKnownPeers
+        } else if progress.successes == 0 {
+            GetRecordError::NobodyAnswered { progress }
         } else {
             GetRecordError::NotFound { closest_peers: closest_peers(ending), progress }
         });
@@ -272,6 +274,8 @@ fn read_providers(
     if providers.is_empty() {
         return Err(if progress.requests == 0 {
             GetProvidersError::NoKnownPeers
+        } else if progress.successes == 0 {
+            GetProvidersError::NobodyAnswered { progress }
         } else {
             GetProvidersError::NotFound { closest_peers: closest_peers(ending), progress }
         });

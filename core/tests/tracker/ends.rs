@@ -38,11 +38,9 @@ fn expected(kind: OperationKind, input: Input) -> Option<&'static str> {
         (Op::StartProviding, Input::StoreErrorAtStart) => Some("Store"),
         (_, Input::StoreErrorAtStart) => Some("Refused"),
 
-        (Op::GetRecord | Op::GetProviders, Input::FinishedWithoutResult) => Some("NotFound"),
-        (Op::PutRecord | Op::StartProviding | Op::GetClosestPeers | Op::Bootstrap, Input::FinishedWithoutResult) => {
-            Some("NobodyAnswered")
-        }
         (Op::PutRecordTo, Input::FinishedWithoutResult) => None,
+        // All that were asked failed, which says nothing about what they have.
+        (_, Input::FinishedWithoutResult) => Some("NobodyAnswered"),
 
         (Op::GetRecord, Input::NotFound) => Some("NotFound"),
         (_, Input::NotFound) => None,

@@ -19,7 +19,7 @@ pub struct NodeBehaviour<X: NetworkBehaviour> {
     pub kad: kad::Behaviour<MemoryStore>,
     /// Tells peers our addresses and protocols, and us theirs, from where the routing table is filled.
     pub identify: identify::Behaviour,
-    /// Answers pings, which some implementations expect, and closes connections that are dead.
+    /// Answers pings, which some implementations expect, and finds the connections that are dead.
     pub ping: ping::Behaviour,
     /// The application's own.
     pub app: X,

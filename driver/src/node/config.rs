@@ -39,8 +39,9 @@ pub struct NodeConfig {
     /// the start, and again whenever no peer is connected.
     pub bootstrap_peers: Vec<Multiaddr>,
     /// The name of the kad protocol. Only nodes with the same name form a network. Default: [`DEFAULT_PROTOCOL`].
+    /// For the public IPFS network, whose peers have keys of other kinds as well, enable the feature `public-network`.
     pub protocol: StreamProtocol,
-    /// Whether the node serves others (`Server`, the default), only asks (`Client`), or decides by whether it has a
+    /// Whether the node serves others (`Server`, the default; a node that listens nowhere only asks), only asks (`Client`), or decides by whether it has a
     /// confirmed external address (`None`), which a node on a private network never has.
     pub mode: Option<Mode>,
     /// The largest kad message, in bytes; the same on all nodes of a network, because only the receiver checks it.
@@ -49,6 +50,7 @@ pub struct NodeConfig {
     /// The longest value of a record, in bytes, put or stored for others. Default: 64 KiB.
     pub max_value_len: usize,
     /// How many records the node stores, for itself and others. Default: 1,024, which is 64 MiB of the longest values.
+    /// Others can fill it, and a put of our own then ends with `PutRecordError::Store`, although peers have taken it.
     pub max_records: usize,
     /// How many keys the node keeps providers of, its own and those of others. Default: 16,384, a few megabytes; kad's
     /// own default of 1,024 can be filled by one peer, after which `start_providing` fails.
@@ -58,7 +60,7 @@ pub struct NodeConfig {
     /// How long a connection without traffic is kept. Default: 60 s; libp2p's own default of 10 s makes most lookups
     /// dial first.
     pub idle_connection_timeout: Duration,
-    /// The most connections, in and out, at once. Default: 512; with what a connection buffers, some 100 MiB at worst.
+    /// The most connections, in and out, at once; of these at most three quarters are incoming. Default: 512; with what a connection buffers, some 100 MiB at worst.
     pub max_connections: u32,
     /// The most connections with one peer at once. Default: 4, for simultaneous dials over two transports.
     pub max_connections_per_peer: NonZeroU32,
@@ -106,7 +108,12 @@ impl NodeConfig {
             // The default of 1 names a single peer that had no copy, too few to bring the others up to date.
             .set_caching(kad::Caching::Enabled { max_peers: 20 });
         let mut kad = kad::Behaviour::with_config(local_peer, MemoryStore::with_config(local_peer, store), config);
-        kad.set_mode(self.mode);
+        // Who cannot be dialled cannot serve, and would only take a place in the tables of others.
+        kad.set_mode(if self.listen.is_empty() && self.mode == Some(Mode::Server) {
+            Some(Mode::Client)
+        } else {
+            self.mode
+        });
         kad
     }
 
@@ -121,6 +128,8 @@ impl NodeConfig {
             // As many half-open ones as established ones would be a second way to exhaust the node.
             .with_max_pending_incoming(Some(self.max_connections / 4 + 1))
             .with_max_established(Some(self.max_connections))
+            // A quarter is ours to dial with: strangers who take all the others cannot cut us off.
+            .with_max_established_incoming(Some(self.max_connections - self.max_connections / 4))
             .with_max_established_per_peer(Some(self.max_connections_per_peer.get()))
     }
 
@@ -136,8 +145,8 @@ impl NodeConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KnownPeer {
     pub(super) id: PeerId,
-    /// Without the id at its end.
-    pub(super) address: Multiaddr,
+    /// Without the id at their ends.
+    pub(super) addresses: Vec<Multiaddr>,
 }
 
 impl KnownPeer {
@@ -145,9 +154,26 @@ impl KnownPeer {
         let mut without_id = address.clone();
         match without_id.pop() {
             Some(Protocol::P2p(id)) if id == local_peer => Err(NodeError::OwnAddress { address: address.clone() }),
-            Some(Protocol::P2p(id)) if !without_id.is_empty() => Ok(Self { id, address: without_id }),
+            Some(Protocol::P2p(id)) if !without_id.is_empty() => Ok(Self { id, addresses: vec![without_id] }),
             _ => Err(NodeError::NoPeerId { address: address.clone() }),
         }
+    }
+
+    /// Peers by id, so that all addresses of one are dialled together. Our own is passed over: a list of seeds is often
+    /// the same on all nodes, the seeds included.
+    pub(super) fn parse_all(addresses: &[Multiaddr], local_peer: PeerId) -> Result<Vec<Self>, NodeError> {
+        let mut peers: Vec<Self> = Vec::new();
+        for address in addresses {
+            let peer = match Self::parse(address, local_peer) {
+                Err(NodeError::OwnAddress { .. }) => continue,
+                peer => peer?,
+            };
+            match peers.iter_mut().find(|known| known.id == peer.id) {
+                Some(known) => known.addresses.extend(peer.addresses),
+                None => peers.push(peer),
+            }
+        }
+        Ok(peers)
     }
 }
 
@@ -164,6 +190,16 @@ mod tests {
         assert!(matches!(parse(&format!("/p2p/{peer}")), Err(NodeError::NoPeerId { .. })));
         assert!(matches!(parse(&format!("/ip4/127.0.0.1/tcp/1/p2p/{local}")), Err(NodeError::OwnAddress { .. })));
         let known = parse(&format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}")).unwrap();
-        assert_eq!(known, KnownPeer { id: peer, address: "/ip4/127.0.0.1/tcp/1".parse().unwrap() });
+        assert_eq!(known, KnownPeer { id: peer, addresses: vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()] });
+    }
+
+    #[test]
+    fn the_addresses_of_a_peer_are_dialled_together_and_our_own_is_passed_over() {
+        let (local, peer, other) = (PeerId::random(), PeerId::random(), PeerId::random());
+        let list = [("tcp/1", peer), ("tcp/2", local), ("tcp/3", other), ("udp/4/quic-v1", peer)]
+            .map(|(place, id)| format!("/ip4/127.0.0.1/{place}/p2p/{id}").parse().unwrap());
+        let peers = KnownPeer::parse_all(&list, local).unwrap();
+        let places: Vec<_> = peers.iter().map(|known| (known.id, known.addresses.len())).collect();
+        assert_eq!(places, [(peer, 2), (other, 1)]);
     }
 }

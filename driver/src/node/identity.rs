@@ -34,32 +34,41 @@ impl Identity {
 }
 
 fn load_or_create(path: &Path) -> io::Result<Keypair> {
-    match fs::read(path) {
-        Ok(bytes) => {
-            warn_if_readable_by_others(path);
-            Keypair::from_protobuf_encoding(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-        }
+    match load(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path),
-        Err(error) => Err(error),
+        loaded => loaded,
     }
 }
 
-/// The file appears under its name only when it is whole, so that a crash leaves no half a key.
+fn load(path: &Path) -> io::Result<Keypair> {
+    let bytes = fs::read(path)?;
+    warn_if_readable_by_others(path);
+    Keypair::from_protobuf_encoding(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// The file appears under its name only when it is whole, so that a crash leaves no half a key, and only if there is
+/// none: of two nodes that start at once, both have the key of the first.
 fn create(path: &Path) -> io::Result<Keypair> {
     let keypair = Keypair::generate_ed25519();
     let bytes = keypair.to_protobuf_encoding().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
+    // The peer id is as good as a random name that nobody else has.
     let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}.new", std::process::id()));
+    unfinished.push(format!(".{}.new", keypair.public().to_peer_id()));
     let unfinished = PathBuf::from(unfinished);
-    let written = write_private(&unfinished, &bytes).and_then(|()| fs::rename(&unfinished, path));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _left = fs::remove_file(&unfinished);
+    let written = write_private(&unfinished, &bytes).and_then(|()| match fs::hard_link(&unfinished, path) {
+        // Some file systems know no links. Without them two starts at once may differ.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(&unfinished, path),
+        linked => linked,
+    });
+    // After a rename it is gone, and otherwise it has served; the error to report is the one above.
+    let _gone = fs::remove_file(&unfinished);
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(path),
+        written => written.map(|()| keypair),
     }
-    written.map(|()| keypair)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -127,6 +136,21 @@ mod tests {
             let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn nodes_that_start_at_once_have_the_same_key() {
+        let folder = Folder::new("at-once");
+        let path = folder.0.join("node.key");
+        let starts: Vec<_> = (0..8)
+            .map(|_| {
+                let identity = Identity::File(path.clone());
+                std::thread::spawn(move || identity.load().unwrap().public())
+            })
+            .collect();
+        let keys: Vec<_> = starts.into_iter().map(|start| start.join().unwrap()).collect();
+        assert!(keys.windows(2).all(|pair| pair[0] == pair[1]), "{keys:?}");
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "no unfinished file is left");
     }
 
     #[test]

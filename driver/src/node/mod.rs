@@ -2,7 +2,7 @@
 //!
 //! kad on a private protocol name, identify wired into its routing table, ping, connection limits, a persistent key
 //! pair, bootstrap peers that are dialled and dialled again: from one [`NodeConfig`], on any runtime. A runtime crate
-//! only brings the transport, so applications call its function (`kadence_tokio::Node`, …) and not
+//! only brings the transport, so applications call its function (`kadence_tokio::node`, …) and not
 //! [`Node::start`] here.
 
 mod behaviour;
@@ -39,7 +39,7 @@ use self::{
     config::KnownPeer,
     running::{Redial, Running, Status, dial},
 };
-use crate::{Client, Driver, DriverGone, Events, Runtime, SwarmHandle, Task, TaskEnd, Timer};
+use crate::{Client, Driver, DriverGone, Events, Runtime, SwarmHandle, Task, TaskEnd, Timer, runtime::later};
 
 /// How long a connection may take from the first packet to the last handshake, in both directions. Without it a peer
 /// that accepts and says nothing holds a dial for ever.
@@ -92,11 +92,7 @@ where
     {
         let keypair = config.identity.load()?;
         let local_peer = keypair.public().to_peer_id();
-        let bootstrap_peers = config
-            .bootstrap_peers
-            .iter()
-            .map(|address| KnownPeer::parse(address, local_peer))
-            .collect::<Result<Vec<_>, _>>()?;
+        let bootstrap_peers = KnownPeer::parse_all(&config.bootstrap_peers, local_peer)?;
         let transport = transport(&keypair).map_err(|error| NodeError::Transport(Box::new(error)))?;
         let behaviour = NodeBehaviour {
             limits: connection_limits::Behaviour::new(config.limits()),
@@ -134,11 +130,13 @@ where
             status: Arc::clone(&status),
             protocol: config.protocol,
             bootstrap_peers,
+            speaks: false,
             first_peer: Some(first_peer_sender),
             listening: Some(listening_sender),
             listeners,
             redial: Redial::new(&runtime),
         };
+        running.check_alone();
         let task = Task::spawn(&runtime, async move { poll_fn(|cx| running.poll(cx)).await });
         let sleep = Arc::new(move |span| sleep(&runtime, span));
         let node = Self {
@@ -184,7 +182,7 @@ impl<X: NetworkBehaviour> Node<X> {
         self.status.listen_addrs().into_iter().map(|address| address.with(id.clone())).collect()
     }
 
-    /// Waits for the first peer that speaks the network's protocol. Ready at once if there was one.
+    /// Waits for the first peer that speaks the network's protocol and can be asked. Ready at once if there was one.
     ///
     /// # Errors
     ///
@@ -269,7 +267,7 @@ where
 }
 
 fn sleep<R: Runtime>(runtime: &R, span: Duration) -> BoxFuture<'static, ()> {
-    let mut timer = Box::pin(runtime.timer(runtime.now() + span));
+    let mut timer = Box::pin(runtime.timer(later(runtime.now(), span)));
     poll_fn(move |cx| timer.as_mut().poll_elapsed(cx)).boxed()
 }
 

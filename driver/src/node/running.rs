@@ -12,15 +12,15 @@ use futures::{StreamExt, channel::oneshot};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm,
     core::transport::ListenerId,
-    identify,
+    identify, kad, ping,
     swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
 
 use super::{NodeBehaviour, NodeBehaviourEvent, NodeEvent, config::KnownPeer};
 use crate::{Driver, Runtime, Timer, mailbox};
 
-/// How many of a peer's addresses go into the routing table. A peer can claim as many as fit its message, and each is
-/// dialled in vain if it is false.
+/// How many addresses a peer may have in the routing table by its own word. It can claim as many as it likes, message
+/// after message; each is kept, copied into events, and dialled in vain if it is false.
 const MAX_ADDRESSES_PER_PEER: usize = 16;
 
 /// How long to wait before the bootstrap peers are dialled again when nobody is connected: this at first, then twice
@@ -64,6 +64,8 @@ pub(super) struct Running<X: NetworkBehaviour, R: Runtime> {
     pub(super) status: Arc<Status>,
     pub(super) protocol: StreamProtocol,
     pub(super) bootstrap_peers: Vec<KnownPeer>,
+    /// Whether a peer has said that it speaks our protocol.
+    pub(super) speaks: bool,
     /// Told at the first peer that speaks our protocol.
     pub(super) first_peer: Option<oneshot::Sender<()>>,
     /// Told when every listener has an address or has failed.
@@ -81,14 +83,17 @@ where
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.report_listening();
         for _ in 0..EVENTS_PER_WAKE {
-            match self.driver.poll_next_unpin(cx) {
+            let event = self.driver.poll_next_unpin(cx);
+            if self.driver.is_shut_down() {
+                return Poll::Ready(());
+            }
+            match event {
                 Poll::Ready(Some(event)) => {
                     self.handle(&event);
                     self.events.push(event);
                     continue;
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
-                Poll::Pending if self.driver.is_shut_down() => return Poll::Ready(()),
                 Poll::Pending => {}
             }
             if self.redial.poll(cx, &self.runtime) {
@@ -108,6 +113,14 @@ where
                 info,
                 connection_id: _,
             })) => self.identified(*peer_id, info),
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(kad::Event::RoutingUpdated { .. })) => self.check_ready(),
+            // A connection that answers no ping is dead, and every query over it would wait for kad's timeout.
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) }))
+                if !matches!(error, ping::Failure::Unsupported) =>
+            {
+                tracing::debug!(%peer, %error, "a connection is dead");
+                self.driver.swarm_mut().close_connection(*connection);
+            }
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 self.status.update_listen_addrs(|addrs| {
                     addrs.insert(address.clone());
@@ -133,23 +146,37 @@ where
         }
     }
 
-    /// A peer has said what it speaks and where it listens. kad learns of peers only by this.
+    /// A peer has said what it speaks and where it listens. Of peers that dialled us, kad learns only by this.
     fn identified(&mut self, peer: PeerId, info: &identify::Info) {
         if !info.protocols.contains(&self.protocol) {
             return;
         }
         let kad = &mut self.driver.swarm_mut().behaviour_mut().kad;
-        for address in info.listen_addrs.iter().take(MAX_ADDRESSES_PER_PEER) {
+        let known = kad.kbucket(peer).map_or(0, |bucket| {
+            let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer);
+            entry.map_or(0, |entry| entry.node.value.len())
+        });
+        for address in info.listen_addrs.iter().take(MAX_ADDRESSES_PER_PEER.saturating_sub(known)) {
             kad.add_address(&peer, address.clone());
         }
-        if let Some(first_peer) = self.first_peer.take() {
+        self.speaks = true;
+        self.check_ready();
+    }
+
+    /// A peer speaks our protocol, and there is somebody to ask.
+    fn check_ready(&mut self) {
+        if self.speaks
+            && self.first_peer.is_some()
+            && self.driver.swarm_mut().behaviour_mut().kad.kbuckets().any(|bucket| !bucket.is_empty())
+            && let Some(first_peer) = self.first_peer.take()
+        {
             // Nobody may be waiting for it.
             let _gone = first_peer.send(());
         }
     }
 
     /// With bootstrap peers to turn to and nobody connected, dial them again in a while.
-    fn check_alone(&mut self) {
+    pub(super) fn check_alone(&mut self) {
         if !self.bootstrap_peers.is_empty() && self.driver.swarm().network_info().num_peers() == 0 {
             self.redial.start(&self.runtime);
         }
@@ -159,6 +186,8 @@ where
         for peer in &self.bootstrap_peers {
             dial(self.driver.swarm_mut(), peer);
         }
+        // A dial that was refused at once says so in no event.
+        self.check_alone();
     }
 
     fn report_listening(&mut self) {
@@ -173,8 +202,10 @@ where
 /// Makes a peer known to kad and dials it. A dial that cannot begin (it is under way, or the peer is connected) is
 /// what was wanted.
 pub(super) fn dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<X>>, peer: &KnownPeer) {
-    swarm.behaviour_mut().kad.add_address(&peer.id, peer.address.clone());
-    let dial = DialOpts::peer_id(peer.id).addresses(vec![peer.address.clone()]).build();
+    for address in &peer.addresses {
+        swarm.behaviour_mut().kad.add_address(&peer.id, address.clone());
+    }
+    let dial = DialOpts::peer_id(peer.id).addresses(peer.addresses.clone()).build();
     if let Err(error) = swarm.dial(dial) {
         tracing::debug!(peer = %peer.id, %error, "not dialled");
     }

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use futures::{StreamExt, future::join_all};
-use kadence::Update;
 
-use super::support::{key, record};
+use super::support::{begun, key, record, rest};
 use crate::{Bed, NodeConfig, TestRuntime};
 
 pub async fn t13_full_channels_and_a_driver_that_sleeps_block_nobody_for_ever<R: TestRuntime>(bed: &Bed<R>) {
@@ -25,22 +24,14 @@ pub async fn t13_full_channels_and_a_driver_that_sleeps_block_nobody_for_ever<R:
             let (client, swarm, started) = (node.client.clone(), node.swarm.clone(), started.clone());
             bed.spawn(async move {
                 for round in 0..5 {
-                    let mut get = client.get_record(key("file")).into_future();
-                    let _ = futures::poll!(&mut get);
+                    let get = begun(client.get_record(key("file"))).await;
                     if round == 0 {
                         started.unbounded_send(()).unwrap();
                     }
-                    assert_eq!(get.await.unwrap().iter().count(), 1);
-                    let mut stream = client.get_record(key("file")).all().stream();
-                    let mut seen = 0;
-                    let end = loop {
-                        match stream.next().await.unwrap() {
-                            Update::Item(_) => seen += 1,
-                            Update::Lagged { skipped } => seen += skipped,
-                            Update::End(end) => break end,
-                        }
-                    };
-                    assert_eq!((seen, end.unwrap().iter().count()), (3, 3));
+                    let (_, _, end) = rest(get).await;
+                    assert_eq!(end.unwrap().iter().count(), 1);
+                    let (items, lagged, end) = rest(client.get_record(key("file")).all().stream()).await;
+                    assert_eq!((items.len() as u64 + lagged, end.unwrap().iter().count()), (3, 3));
                     swarm.with(|_| ()).await.unwrap();
                     client.snapshot().await.unwrap();
                     // One that is given up while it waits for a place in the channel, or after it.
