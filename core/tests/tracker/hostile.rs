@@ -3,6 +3,8 @@
 //!
 //! The harness checks most of it at each action.
 
+mod inputs;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -10,183 +12,14 @@ use std::{
 };
 
 use kadence_core::{
-    Agree, Operation, OperationKind, Overload, Policy, Priority, Progress, Query, QueryPhase, RequestOptions,
-    RequestPhase, Retry, StartError, StepId, TrackerConfig,
+    Operation, OperationKind, Policy, Query, QueryPhase, RequestOptions, RequestPhase, StartError, StepId,
+    TrackerConfig,
 };
-use libp2p::kad::{QueryResult, Quorum, store};
-use proptest::{collection::vec, prelude::*, sample::Index, test_runner::TestRunner};
+use libp2p::kad::{Quorum, store};
+use proptest::{prelude::*, test_runner::TestRunner};
 
+use self::inputs::{Answer, Input, KEYS, WANTED, a_schedule, config, results};
 use crate::support::*;
-
-#[derive(Debug, Clone)]
-enum Input {
-    Ask {
-        kind: Index,
-        key: Index,
-        policy: Policy,
-        options: RequestOptions,
-    },
-    Cancel(Index),
-    /// The answer to a start that waits for one.
-    Answer(Index, Answer),
-    /// An answer to any start that there ever was.
-    AnswerAgain(Index, Answer),
-    /// An event that fits a query that is alive, as kad would send it.
-    Event {
-        query: Index,
-        result: Index,
-        progress: Progress,
-        last: bool,
-    },
-    /// Any result for any id.
-    Noise {
-        id: u32,
-        result: Index,
-        last: bool,
-    },
-    Stored {
-        request: Index,
-        ok: bool,
-    },
-    Forward(u64),
-    Census(usize),
-    /// The clock goes on, and then back again.
-    Backward(u64),
-    Shutdown {
-        drain: bool,
-    },
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Answer {
-    Fresh {
-        had_provider: bool,
-    },
-    /// An id that may be in use, or may have been.
-    Taken(u32),
-    NoKnownPeers,
-    StoreError,
-}
-
-/// Few, so that requests share queries; the last has a validator.
-const KEYS: [&str; 3] = ["a", "b", "/v/c"];
-
-/// What is asked for, gets the most, because they can do the most.
-const WANTED: [OperationKind; 10] = [
-    OperationKind::GetRecord,
-    OperationKind::GetRecord,
-    OperationKind::GetRecord,
-    OperationKind::GetRecord,
-    OperationKind::PutRecord,
-    OperationKind::PutRecordTo,
-    OperationKind::GetProviders,
-    OperationKind::StartProviding,
-    OperationKind::GetClosestPeers,
-    OperationKind::Bootstrap,
-];
-
-/// Few enough that schedules of some hundred inputs hit the ids of others.
-const IDS: u32 = 40;
-
-fn an_answer() -> impl Strategy<Value = Answer> {
-    prop_oneof![
-        8 => any::<bool>().prop_map(|had_provider| Answer::Fresh { had_provider }),
-        1 => (0..IDS).prop_map(Answer::Taken),
-        1 => Just(Answer::NoKnownPeers),
-        1 => Just(Answer::StoreError),
-    ]
-}
-
-fn a_policy() -> impl Strategy<Value = Policy> {
-    let agree = prop_oneof![(0..4_usize).prop_map(Agree::N), Just(Agree::All)];
-    prop_oneof![
-        Just(Policy::First),
-        (0..4_usize).prop_map(Policy::Limit),
-        Just(Policy::All),
-        (0..4_usize).prop_map(Policy::Quorum),
-        agree.prop_map(|agree| Policy::Best { agree }),
-    ]
-}
-
-fn some_retry() -> impl Strategy<Value = Retry> {
-    (0..5_u32, 0..3_000_u64, 0..5_000_u64, any::<u8>()).prop_map(|(attempts, base, cap, jitter_percent)| Retry {
-        attempts,
-        base: Duration::from_millis(base),
-        cap: Duration::from_millis(cap),
-        jitter_percent,
-    })
-}
-
-fn some_options() -> impl Strategy<Value = RequestOptions> {
-    let priority = proptest::sample::select(Priority::ALL.to_vec());
-    let timeout = proptest::option::of((0..20_000_u64).prop_map(Duration::from_millis));
-    (priority, proptest::option::of(some_retry()), timeout, any::<bool>())
-        .prop_map(|(priority, retry, timeout, streaming)| RequestOptions { priority, retry, timeout, streaming })
-}
-
-fn some_counts() -> impl Strategy<Value = Progress> {
-    (0..3_u32, 0..3_u32, 0..3_u32).prop_map(|(requests, successes, failures)| Progress {
-        requests,
-        successes,
-        failures,
-    })
-}
-
-fn an_input() -> impl Strategy<Value = Input> {
-    let ask = (any::<Index>(), any::<Index>(), a_policy(), some_options())
-        .prop_map(|(kind, key, policy, options)| Input::Ask { kind, key, policy, options });
-    let event = (any::<Index>(), any::<Index>(), some_counts(), proptest::bool::weighted(0.3))
-        .prop_map(|(query, result, progress, last)| Input::Event { query, result, progress, last });
-    let noise =
-        (0..IDS, any::<Index>(), any::<bool>()).prop_map(|(id, result, last)| Input::Noise { id, result, last });
-    prop_oneof![
-        60 => ask,
-        20 => any::<Index>().prop_map(Input::Cancel),
-        80 => (any::<Index>(), an_answer()).prop_map(|(which, answer)| Input::Answer(which, answer)),
-        5 => (any::<Index>(), an_answer()).prop_map(|(which, answer)| Input::AnswerAgain(which, answer)),
-        100 => event,
-        20 => noise,
-        20 => (any::<Index>(), any::<bool>()).prop_map(|(request, ok)| Input::Stored { request, ok }),
-        30 => (0..3_000_u64).prop_map(Input::Forward),
-        3 => (0..100_000_u64).prop_map(Input::Forward),
-        5 => (0..100_000_u64).prop_map(Input::Backward),
-        5 => (0..200_usize).prop_map(Input::Census),
-        1 => any::<bool>().prop_map(|drain| Input::Shutdown { drain }),
-    ]
-}
-
-fn a_schedule() -> impl Strategy<Value = Vec<Input>> {
-    vec(an_input(), 100..500)
-}
-
-/// Every result that kad could send to a query of this kind for `key`, and some that are wrong in themselves.
-fn results(kind: OperationKind, key: &str) -> Vec<QueryResult> {
-    match kind {
-        OperationKind::GetRecord => vec![
-            found("a", 1, b"value"),
-            found("b", 2, b"other"),
-            found_at(key, None, b"value"),
-            found(key, 1, b"value"),
-            found(key, 2, b"other"),
-            found(key, 3, b"other"),
-            found(key, 4, &[0]),
-            records_finished(),
-            not_found(peers([7])),
-            get_timeout(),
-        ],
-        OperationKind::GetProviders => {
-            vec![providers([]), providers([1, 2, 3]), providers([3, 4]), providers_finished(), providers_timeout()]
-        }
-        OperationKind::GetClosestPeers => {
-            vec![closest_found([1, 2, 3]), closest_found([255]), closest_found([]), closest_timeout([4, 4])]
-        }
-        OperationKind::PutRecord | OperationKind::PutRecordTo => {
-            vec![put_ok(), put_quorum_failed(peers([1, 1, 9])), put_timeout(Vec::new())]
-        }
-        OperationKind::StartProviding => vec![provide_ok(), provide_timeout()],
-        OperationKind::Bootstrap => vec![bootstrap_ok(0), bootstrap_ok(3), bootstrap_timeout(None)],
-    }
-}
 
 /// A tracker that is being disturbed.
 struct Play {
@@ -362,24 +195,6 @@ impl Play {
             assert_eq!(admitted.is_ok(), request - self.requests < room as u64, "{admitted:?}");
         }
     }
-}
-
-fn config() -> impl Strategy<Value = TrackerConfig> {
-    let limits = (1..5_usize, 0..6_usize, 1..5_usize, prop_oneof![Just(0), Just(5), Just(1024)]);
-    (limits, 0..10_u64, any::<u64>(), any::<bool>(), [0..4_u32, 0..4_u32, 0..4_u32]).prop_map(
-        |((max_running, max_queued, max_items, max_replay_bytes), lost_after, seed, shed, shares)| TrackerConfig {
-            max_running,
-            max_queued,
-            max_items,
-            max_replay_bytes,
-            lost_after: secs(lost_after),
-            default_timeout: secs(15),
-            overload: if shed { Overload::Shed } else { Overload::Refuse },
-            shares,
-            seed,
-            ..validating()
-        },
-    )
 }
 
 #[test]

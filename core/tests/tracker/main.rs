@@ -20,13 +20,25 @@ mod hostile;
 #[cfg(test)]
 mod interleaving;
 #[cfg(test)]
+mod late_joiners;
+#[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod overload;
+#[cfg(test)]
+mod priority;
 #[cfg(test)]
 mod puts;
 #[cfg(test)]
 mod quorum;
 #[cfg(test)]
 mod reads;
+#[cfg(test)]
+mod retry;
+#[cfg(test)]
+mod retry_rules;
+#[cfg(test)]
+mod single_flight;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

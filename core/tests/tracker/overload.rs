@@ -1,0 +1,297 @@
+//! What happens when the queue is full, and that it is full exactly when it is.
+
+use kadence_core::{
+    CommandError, Overload, Policy, Priority, RequestError, RequestOptions, RequestPhase, Retry, Stats, TrackerConfig,
+};
+use libp2p::kad::Quorum;
+use proptest::{collection::vec, prelude::*, sample::Index};
+
+use crate::support::*;
+
+fn shedding(max_queued: usize) -> TrackerConfig {
+    TrackerConfig { max_running: 1, max_queued, overload: Overload::Shed, ..TrackerConfig::default() }
+}
+
+/// A get with a key of its own.
+fn ask(h: &mut Harness, request: u64, priority: Priority) -> Result<(), CommandError> {
+    let options = RequestOptions { priority, ..RequestOptions::default() };
+    h.ask(request, get_record(&own_key(request), Policy::All), options)
+}
+
+/// One slot, which #0 has, and a full queue of these classes, from #1.
+fn full_of(classes: &[Priority]) -> Harness {
+    let mut h = Harness::new(shedding(classes.len()));
+    ask(&mut h, 0, Priority::Background).expect("there is a slot");
+    h.start();
+    for (request, class) in (1..).zip(classes) {
+        ask(&mut h, request, *class).expect("there is room");
+    }
+    h
+}
+
+#[track_caller]
+fn assert_refused(h: &mut Harness, request: u64, priority: Priority) {
+    let (trace, refused) = (h.trace.len(), h.tracker.stats().refused);
+    let error = ask(h, request, priority).unwrap_err();
+    assert!(matches!(error.0, RequestError::Overloaded), "{error:?}");
+    assert_eq!(h.trace.len(), trace, "a refusal changes nothing");
+    assert_eq!(h.tracker.stats().refused, refused + 1);
+}
+
+#[test]
+fn shedding_ends_the_last_of_the_lowest_class() {
+    use Priority::{Background, Interactive, Normal};
+    let mut h = full_of(&[Background, Normal, Interactive, Background, Normal]);
+    for (request, victim) in [(10, 4), (11, 1), (12, 5), (13, 2)] {
+        let others = h.outcomes();
+        ask(&mut h, request, Interactive).expect("somebody of a lower class waits");
+        assert_eq!((h.ending(victim).as_str(), h.outcomes()), ("Overloaded", others + 1), "#{request}");
+    }
+    assert_refused(&mut h, 14, Interactive);
+    assert!(h.finishes.is_empty(), "nobody whose query runs");
+    assert!(!h.ended(0));
+}
+
+#[test]
+fn shedding_never_ends_an_equal_or_higher_class() {
+    use Priority::{Background, Interactive, Normal};
+    let mut h = full_of(&[Interactive, Normal, Background]);
+    assert_refused(&mut h, 10, Background);
+    ask(&mut h, 11, Normal).expect("somebody of a lower class waits");
+    assert_eq!(h.ending(3), "Overloaded");
+    assert_refused(&mut h, 12, Normal);
+    assert_refused(&mut h, 13, Background);
+    assert_eq!(h.outcomes(), 1);
+}
+
+#[test]
+fn refusing_ends_nobody() {
+    let mut h = Harness::new(TrackerConfig { overload: Overload::Refuse, ..shedding(1) });
+    ask(&mut h, 0, Priority::Background).expect("there is a slot");
+    ask(&mut h, 1, Priority::Background).expect("there is room");
+    assert_refused(&mut h, 2, Priority::Interactive);
+}
+
+/// What runs has its slot, and there is no queue to be shed from.
+#[test]
+fn shedding_without_a_queue_ends_nobody() {
+    let mut h = Harness::new(shedding(0));
+    ask(&mut h, 0, Priority::Background).expect("there is a slot");
+    assert_refused(&mut h, 1, Priority::Interactive);
+}
+
+/// The next step of a put is not in the queue: its request has begun.
+#[test]
+fn shedding_never_ends_a_request_between_its_steps() {
+    let mut h = Harness::new(shedding(1));
+    let retry = Some(Retry { base: secs(0), ..Retry::default() });
+    let options = RequestOptions { priority: Priority::Background, retry, ..RequestOptions::default() };
+    h.request_with(1, get_record("k", Policy::All), options);
+    h.request_of(2, get_record("waiting", Policy::All), Priority::Interactive);
+    let first = h.start();
+    h.ev(first, not_found(Vec::new()), true);
+    let phase = |h: &Harness, at: usize| h.tracker.snapshot(h.instant(h.now)).requests[at].phase;
+    // The retry has the slot again. A put's two steps behind it:
+    assert_eq!(phase(&h, 0), RequestPhase::Running);
+    h.start();
+    assert_refused(&mut h, 3, Priority::Interactive);
+    assert_eq!(h.outcomes(), 0);
+}
+
+/// Whatever is wrong with the new one is found before anybody makes room for it.
+#[test]
+fn nobody_is_shed_for_a_request_that_is_refused() {
+    let mut h = full_of(&[Priority::Background]);
+    let options = RequestOptions { priority: Priority::Interactive, ..RequestOptions::default() };
+    assert!(h.ask(10, get_record("k", Policy::Limit(0)), options).is_err());
+    assert!(h.ask(1, get_record("k", Policy::All), options).is_err(), "its id is alive");
+    h.shut_down(true);
+    assert!(h.ask(11, get_record("k", Policy::All), options).is_err());
+    assert_eq!(h.outcomes(), 0);
+}
+
+/// Each of those who share a queued query is one of the requests that wait, and all places are free when it starts.
+#[test]
+fn those_who_share_a_queued_query_have_a_place_each() {
+    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 3, ..TrackerConfig::default() });
+    h.get(0, "busy");
+    let busy = h.start();
+    (1..=3).for_each(|request| h.get(request, "k"));
+    assert!(h.ask(4, get_record("k", Policy::All), RequestOptions::default()).is_err());
+    h.cancel(2);
+    h.get(5, "k");
+    assert_refused(&mut h, 6, Priority::Normal);
+    h.ev(busy, not_found(Vec::new()), true);
+    (7..=9).for_each(|request| h.get_own(request));
+    assert_refused(&mut h, 10, Priority::Normal);
+}
+
+/// A retry that waits for a slot is not one of them, for it has begun; who joins it has not.
+#[test]
+fn a_request_that_joins_a_queued_retry_has_a_place_too() {
+    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
+    let retry = Some(Retry { base: secs(1), jitter_percent: 0, ..Retry::default() });
+    h.request_with(1, get_record("k", Policy::All), RequestOptions { retry, ..RequestOptions::default() });
+    let first = h.start();
+    h.ev(first, not_found(Vec::new()), true);
+    h.get(2, "busy");
+    h.tick(secs(1));
+    h.get(3, "k");
+    let phases: Vec<_> = h.tracker.snapshot(h.instant(h.now)).requests.iter().map(|request| request.phase).collect();
+    assert_eq!(phases, [RequestPhase::BetweenSteps, RequestPhase::Running, RequestPhase::Queued]);
+    assert_refused(&mut h, 4, Priority::Normal);
+    h.cancel(3);
+    ask(&mut h, 5, Priority::Normal).expect("there is room again");
+}
+
+/// It waits for no slot, so nobody has to make room for it.
+#[test]
+fn a_request_that_joins_a_running_query_needs_no_place_in_the_queue() {
+    for overload in [Overload::Refuse, Overload::Shed] {
+        for started in [false, true] {
+            let config = TrackerConfig { max_running: 1, max_queued: 1, overload, ..TrackerConfig::default() };
+            let mut h = Harness::new(config);
+            h.get(0, "k");
+            h.request_of(1, get_record("other", Policy::All), Priority::Background);
+            if started {
+                h.start();
+            }
+            let options = RequestOptions { priority: Priority::Interactive, ..RequestOptions::default() };
+            let joined = h.ask(2, get_record("k", Policy::All), options);
+            assert!(joined.is_ok(), "{overload:?}: {joined:?}");
+            assert!(!h.ended(1), "{overload:?}: #1 was shed for a request that needs no place");
+        }
+    }
+}
+
+/// The class of a query is the highest of those who wait for it; what is shed is a request.
+#[test]
+fn shedding_goes_by_the_class_of_the_request_and_not_of_its_query() {
+    use Priority::{Background, Interactive, Normal};
+    // The last of the background waits together with a higher one.
+    for shared_with in [Normal, Interactive] {
+        for shed_by in [Normal, Interactive] {
+            let mut h = Harness::new(shedding(2));
+            h.get(0, "busy");
+            h.request_of(1, get_record("k", Policy::All), shared_with);
+            h.request_of(2, get_record("k", Policy::First), Background);
+            ask(&mut h, 3, shed_by).expect("somebody of a lower class waits");
+            assert_eq!((h.ending(2).as_str(), h.ended(1)), ("Overloaded", false));
+        }
+    }
+}
+
+/// Among those who share, too, it is the last who goes.
+#[test]
+fn the_last_of_those_who_share_is_shed_first() {
+    let mut h = Harness::new(shedding(3));
+    h.get(0, "busy");
+    for (request, policy) in [(1, Policy::All), (2, Policy::Limit(9)), (3, Policy::First)] {
+        h.request_of(request, get_record("k", policy), Priority::Background);
+    }
+    for (request, victim) in [(10, 3), (11, 2), (12, 1)] {
+        ask(&mut h, request, Priority::Normal).expect("somebody of a lower class waits");
+        assert!(h.ended(victim), "#{victim}: {:?}", (1..=3).map(|request| h.ended(request)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_census_changes_what_is_reported_and_nothing_else() {
+    let mut h = Harness::slots(2);
+    (0..4).for_each(|request| h.get_own(request));
+    h.start_all();
+    for (live, own) in [(2, 0), (102, 100), (7, 5), (0, 0), (usize::MAX, usize::MAX - 2), (3, 1)] {
+        let (trace, due) = (h.trace.len(), h.timeout());
+        let before = h.tracker.snapshot(h.instant(h.now));
+        h.census(live);
+        let stats = h.tracker.stats();
+        assert_eq!(stats.kad_own_queries, own as u64, "{live} live");
+        assert_eq!(Stats { kad_own_queries: 0, ..stats }, Stats { accepted: 4, ..Stats::default() });
+        assert_eq!((h.trace.len(), h.timeout()), (trace, due), "kad's own queries take nobody's slot");
+        assert_eq!(h.tracker.snapshot(h.instant(h.now)), before);
+    }
+    // A slot is a slot, however much kad does.
+    h.census(99);
+    let first = h.id_of(0);
+    h.ev(first, not_found(Vec::new()), true);
+    assert_eq!((h.starts.len(), h.tracker.live_queries()), (1, 2));
+    // A count of all that comes at a deadline is an input like any other.
+    h.now = secs(30);
+    h.census(99);
+    assert_eq!(h.tracker.live_requests(), 0);
+}
+
+#[derive(Debug, Clone)]
+enum Input {
+    Ask {
+        key: u8,
+        put: bool,
+        class: usize,
+    },
+    Cancel(Index),
+    Start,
+    /// A query that runs ends; a put goes on to its store.
+    End(Index),
+    Forward(u64),
+}
+
+fn an_input() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        10 => (0..6_u8, any::<bool>(), 0..3_usize).prop_map(|(key, put, class)| Input::Ask { key, put, class }),
+        2 => any::<Index>().prop_map(Input::Cancel),
+        5 => Just(Input::Start),
+        3 => any::<Index>().prop_map(Input::End),
+        1 => (0..8_000_u64).prop_map(Input::Forward),
+    ]
+}
+
+proptest! {
+    #![proptest_config(property())]
+
+    #[test]
+    fn whatever_happened_the_queue_takes_exactly_as_many_as_it_may(
+        (max_running, max_queued, shed) in (1..4_usize, 0..7_usize, any::<bool>()),
+        inputs in vec(an_input(), 0..80),
+    ) {
+        let overload = if shed { Overload::Shed } else { Overload::Refuse };
+        let mut h = Harness::new(TrackerConfig { max_running, max_queued, overload, ..TrackerConfig::default() });
+        let queued = |h: &Harness| {
+            let requests = h.tracker.snapshot(h.instant(h.now)).requests;
+            requests.iter().filter(|request| request.phase == RequestPhase::Queued).count()
+        };
+        let mut requests = 0;
+        for input in inputs {
+            match input {
+                Input::Ask { key, put: is_put, class } => {
+                    let key = format!("{key}");
+                    let operation = if is_put { put(&key, Quorum::One) } else { closest(&key) };
+                    let options = RequestOptions { priority: Priority::ALL[class], ..RequestOptions::default() };
+                    requests += u64::from(h.ask(requests, operation, options).is_ok());
+                }
+                Input::Cancel(request) => h.cancel(request.index(requests as usize + 1) as u64),
+                Input::Start if h.starts.is_empty() => {}
+                Input::Start => {
+                    h.start();
+                }
+                Input::End(which) => {
+                    let queries = h.tracker.snapshot(h.instant(h.now)).queries;
+                    let running: Vec<_> = queries.iter().filter_map(|query| Some((query.id?, query.operation))).collect();
+                    if !running.is_empty() {
+                        let (id, kind) = *which.get(&running);
+                        let is_lookup = kind == kadence_core::OperationKind::GetClosestPeers;
+                        h.ev(id, if is_lookup { closest_found([1]) } else { put_ok() }, true);
+                    }
+                }
+                Input::Forward(millis) => h.tick(h.now + std::time::Duration::from_millis(millis)),
+            }
+            prop_assert!(queued(&h) <= max_queued, "{} in a queue of {max_queued}", queued(&h));
+        }
+        // The lowest class sheds nobody.
+        let mut room = 0;
+        while ask(&mut h, requests + room, Priority::Background).is_ok() {
+            room += 1;
+            prop_assert!(room <= 20, "the queue has no end");
+        }
+        prop_assert_eq!((queued(&h), h.tracker.live_queries()), (max_queued, max_running));
+    }
+}

@@ -1,0 +1,379 @@
+//! A request that failed is tried again, later and later, and never past its deadline.
+
+use std::time::Duration;
+
+use kadence_core::{
+    GetRecordError, Operation, Outcome, Policy, Priority, RequestOptions, RequestPhase, Retry, StartError,
+    TrackerConfig,
+};
+use libp2p::kad::Quorum;
+
+use crate::support::*;
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Waits of 100, 200, 400 ms, … and nothing left to chance.
+const PLAIN: Retry = Retry { attempts: 10, base: millis(100), cap: secs(60), jitter_percent: 0 };
+
+fn retrying(retry: Retry) -> RequestOptions {
+    RequestOptions { retry: Some(retry), timeout: Some(secs(1000)), ..RequestOptions::default() }
+}
+
+fn get_with(retry: Retry) -> Harness {
+    let mut h = Harness::default();
+    h.request_with(1, get_record("k", Policy::All), retrying(retry));
+    h
+}
+
+/// The attempt that is being started finds nothing.
+fn fail(h: &mut Harness) {
+    let id = h.start();
+    h.ev(id, not_found(Vec::new()), true);
+}
+
+fn phase(h: &Harness) -> RequestPhase {
+    h.tracker.snapshot(h.instant(h.now)).requests[0].phase
+}
+
+/// Lets the time of the next retry come, and says how long it took. There is nothing else to wait for before.
+fn wait(h: &mut Harness) -> Duration {
+    assert_eq!((phase(h), h.tracker.live_queries()), (RequestPhase::BackingOff, 0), "without a slot");
+    let (before, due) = (h.now, h.timeout().expect("a retry is due"));
+    if let Some(early) = due.checked_sub(Duration::from_nanos(1)).filter(|early| *early > before) {
+        h.tick(early);
+        assert!(h.starts.is_empty(), "not a moment before");
+    }
+    h.tick(due);
+    assert_eq!(h.starts.len(), 1);
+    due - before
+}
+
+#[test]
+fn a_request_is_tried_as_often_as_asked_the_first_time_included() {
+    for (attempts, tried) in [(0, 1), (1, 1), (2, 2), (3, 3), (7, 7)] {
+        let mut h = get_with(Retry { attempts, ..PLAIN });
+        for attempt in 1..=tried {
+            fail(&mut h);
+            assert_eq!(h.ended(1), attempt == tried, "{attempt} of {attempts}");
+            if attempt < tried {
+                wait(&mut h);
+            }
+        }
+        assert_eq!(h.ending(1), "NotFound");
+        assert!(h.finishes.is_empty());
+        h.assert_empty();
+    }
+}
+
+#[test]
+fn without_being_asked_nothing_is_tried_again() {
+    let mut h = Harness::default();
+    h.get(1, "k");
+    fail(&mut h);
+    assert_eq!(h.ending(1), "NotFound");
+    h.assert_empty();
+}
+
+#[test]
+fn an_attempt_that_succeeds_is_the_last() {
+    let mut h = get_with(PLAIN);
+    fail(&mut h);
+    wait(&mut h);
+    let id = h.start();
+    h.ev(id, found("k", 1, b"value"), false);
+    h.ev(id, records_finished(), true);
+    assert_eq!(h.ending(1), "Ok");
+    h.assert_empty();
+}
+
+#[test]
+fn the_wait_doubles_up_to_its_cap() {
+    let waits = |retry: Retry| {
+        let mut h = get_with(retry);
+        let mut waits = Vec::new();
+        for _ in 1..retry.attempts {
+            fail(&mut h);
+            waits.push(wait(&mut h).as_millis());
+        }
+        waits
+    };
+    assert_eq!(waits(Retry { attempts: 6, ..PLAIN }), [100, 200, 400, 800, 1600]);
+    assert_eq!(waits(Retry { attempts: 6, cap: millis(500), ..PLAIN }), [100, 200, 400, 500, 500]);
+    assert_eq!(waits(Retry { attempts: 4, cap: millis(30), ..PLAIN }), [30, 30, 30]);
+    // After forty doublings too.
+    let long = waits(Retry { attempts: 50, base: millis(1), cap: secs(10), jitter_percent: 0 });
+    assert_eq!((long[12], long[13], long[48]), (4096, 8192, 10_000));
+}
+
+#[test]
+fn a_wait_of_nothing_tries_again_at_once() {
+    let mut h = get_with(Retry { attempts: 4, base: Duration::ZERO, ..PLAIN });
+    for _ in 0..3 {
+        fail(&mut h);
+        assert_eq!((h.starts.len(), phase(&h)), (1, RequestPhase::Running));
+    }
+    fail(&mut h);
+    assert_eq!(h.ending(1), "NotFound");
+    h.assert_empty();
+}
+
+#[test]
+fn each_attempt_is_judged_by_itself() {
+    let mut h = get_with(Retry { attempts: 4, ..PLAIN });
+    fail(&mut h);
+    wait(&mut h);
+    h.refuse(StartError::NoKnownPeers);
+    wait(&mut h);
+    let id = h.start();
+    h.ev(id, get_timeout(), true);
+    wait(&mut h);
+    let id = h.start();
+    h.ev_with(id, not_found(peers([3])), all_failed(), true);
+    let Outcome::GetRecord(Err(GetRecordError::NotFound { closest_peers, progress })) = h.outcome(1) else {
+        panic!("{:?}", h.outcome(1))
+    };
+    assert_eq!((closest_peers, *progress), (&peers([3]), all_failed()), "the last attempt's");
+    h.assert_empty();
+}
+
+/// What was found by an attempt that failed does not count in the next.
+#[test]
+fn a_quorum_that_was_missed_is_counted_afresh() {
+    let mut h = Harness::default();
+    h.request_with(1, get_record("k", Policy::Quorum(2)), retrying(PLAIN));
+    for _ in 0..3 {
+        let id = h.start();
+        h.ev(id, found("k", 1, b"value"), false);
+        h.ev(id, records_finished(), true);
+        assert!(!h.ended(1));
+        wait(&mut h);
+    }
+    let id = h.start();
+    h.ev(id, found("k", 2, b"value"), false);
+    h.ev(id, found("k", 1, b"value"), false);
+    assert_eq!((h.ending(1).as_str(), h.finishes.as_slice()), ("Ok", &[id][..]));
+}
+
+/// From its lookup on: the peers that are close may be others now.
+#[test]
+fn a_put_begins_again_with_its_lookup() {
+    let mut h = Harness::default();
+    h.request_with(1, put("k", Quorum::All), retrying(PLAIN));
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2]), true);
+    let store = h.start();
+    h.ev(store, put_quorum_failed(peers([1])), true);
+    wait(&mut h);
+    let lookup = h.start();
+    h.ev(lookup, closest_found([3]), true);
+    let store = h.start();
+    h.ev(store, put_ok(), true);
+    h.stored(1, Ok(()));
+    let Outcome::PutRecord(Ok(answer)) = h.outcome(1) else { panic!("{:?}", h.outcome(1)) };
+    assert_eq!((answer.acknowledged.as_slice(), answer.asked), (&peers([3])[..], 1));
+    assert_eq!(answer.progress, some_progress().merge(some_progress()), "of this attempt");
+    h.assert_empty();
+}
+
+// ---- deadlines and other ends
+
+#[test]
+fn a_retry_that_would_begin_at_the_deadline_or_later_does_not_take_place() {
+    for (timeout, tried_again) in [(millis(99), false), (millis(100), false), (millis(101), true)] {
+        let mut h = Harness::default();
+        let options = RequestOptions { timeout: Some(timeout), ..retrying(PLAIN) };
+        h.request_with(1, get_record("k", Policy::All), options);
+        fail(&mut h);
+        assert_eq!(h.ended(1), !tried_again, "{timeout:?}");
+        if tried_again {
+            wait(&mut h);
+            h.start();
+            h.tick(timeout);
+            assert_eq!((h.ending(1).as_str(), h.finishes.len()), ("Timeout", 1));
+        } else {
+            assert_eq!(h.ending(1), "NotFound", "the error is the last attempt's, at once");
+            h.assert_empty();
+        }
+    }
+}
+
+/// Whoever looks at the clock too late starts nothing that is over.
+#[test]
+fn a_tick_that_comes_after_the_deadline_starts_no_retry() {
+    let mut h = Harness::default();
+    h.request_with(1, get_record("k", Policy::All), RequestOptions { timeout: Some(secs(1)), ..retrying(PLAIN) });
+    fail(&mut h);
+    h.tick(secs(20));
+    assert!(h.ended(1));
+    assert!(h.starts.is_empty());
+    h.assert_empty();
+}
+
+#[test]
+fn a_retry_that_waits_for_a_slot_until_its_deadline_never_starts() {
+    let mut h = Harness::one_slot();
+    h.request_with(1, get_record("k", Policy::All), RequestOptions { timeout: Some(secs(1)), ..retrying(PLAIN) });
+    fail(&mut h);
+    h.request_within(2, get_record("other", Policy::All), secs(100));
+    h.start();
+    h.tick(millis(100));
+    assert_eq!((phase(&h), h.starts.len()), (RequestPhase::BetweenSteps, 0));
+    h.tick(secs(1));
+    assert_eq!(h.ending(1), "Timeout", "it had begun");
+    h.tick(secs(100));
+    h.let_time_pass();
+    assert!(h.starts.is_empty());
+    h.assert_empty();
+}
+
+#[test]
+fn a_request_that_backs_off_can_be_cancelled() {
+    let mut h = get_with(PLAIN);
+    fail(&mut h);
+    assert_eq!(phase(&h), RequestPhase::BackingOff);
+    h.cancel(1);
+    assert_eq!(h.ending(1), "Cancelled");
+    h.assert_empty();
+}
+
+#[test]
+fn a_shutdown_ends_a_request_that_backs_off_and_a_drain_lets_it_go_on() {
+    let mut h = get_with(PLAIN);
+    fail(&mut h);
+    h.shut_down(false);
+    assert_eq!(h.ending(1), "Shutdown");
+    assert!(h.tracker.is_shut_down());
+    h.assert_empty();
+
+    let mut h = get_with(Retry { attempts: 3, ..PLAIN });
+    fail(&mut h);
+    h.shut_down(true);
+    assert!(!h.tracker.is_shut_down());
+    wait(&mut h);
+    fail(&mut h);
+    wait(&mut h);
+    fail(&mut h);
+    assert_eq!(h.ending(1), "NotFound");
+    assert!(h.tracker.is_shut_down());
+    h.assert_empty();
+}
+
+/// What a stream has delivered would be delivered again.
+#[test]
+fn a_stream_that_has_delivered_something_is_not_tried_again() {
+    let read = |streaming, found_some| {
+        let mut h = Harness::default();
+        let options = RequestOptions { streaming, ..retrying(PLAIN) };
+        h.request_with(1, get_record("k", Policy::Quorum(2)), options);
+        let id = h.start();
+        if found_some {
+            h.ev(id, found("k", 1, b"value"), false);
+        }
+        h.ev(id, records_finished(), true);
+        h.ended(1)
+    };
+    assert!(read(true, true));
+    assert!(!read(true, false), "nothing was delivered");
+    assert!(!read(false, true));
+
+    // Neither a bootstrap that has told of its phases.
+    for streaming in [false, true] {
+        let mut h = Harness::default();
+        h.request_with(1, Operation::Bootstrap, RequestOptions { streaming, ..retrying(PLAIN) });
+        let id = h.start();
+        h.ev(id, bootstrap_timeout(Some(0)), true);
+        assert_eq!(h.ended(1), streaming);
+        h.let_time_pass();
+        h.assert_empty();
+    }
+}
+
+/// A stream that was tried again delivers what its last attempt finds, once.
+#[test]
+fn a_stream_that_was_tried_again_delivers_once() {
+    let mut h = Harness::default();
+    h.request_with(1, get_record("k", Policy::All), RequestOptions { streaming: true, ..retrying(PLAIN) });
+    fail(&mut h);
+    wait(&mut h);
+    let id = h.start();
+    h.ev(id, found("k", 1, b"value"), false);
+    h.ev(id, records_finished(), true);
+    assert_eq!((h.ending(1).as_str(), h.items(1).len()), ("Ok", 1));
+}
+
+// ---- beside others
+
+#[test]
+fn a_retry_goes_ahead_of_every_new_request() {
+    let mut h = Harness::one_slot();
+    h.request_with(
+        1,
+        get_record("k", Policy::All),
+        RequestOptions { priority: Priority::Background, ..retrying(PLAIN) },
+    );
+    fail(&mut h);
+    for request in 2..=3 {
+        h.request_of(request, get_record(&own_key(request), Policy::All), Priority::Interactive);
+    }
+    let second = h.start();
+    h.tick(millis(100));
+    assert!(h.starts.is_empty(), "it takes nobody's slot away");
+    h.ev(second, not_found(Vec::new()), true);
+    assert_eq!(h.starts[0].request.0, 1);
+}
+
+/// A request that backs off has no slot and no place in the queue.
+#[test]
+fn a_request_that_backs_off_takes_nobodys_place() {
+    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
+    h.request_with(1, get_record("k", Policy::All), retrying(PLAIN));
+    fail(&mut h);
+    h.get(2, "running");
+    h.get(3, "queued");
+    assert!(h.ask(4, get_record("one too many", Policy::All), RequestOptions::default()).is_err());
+    h.tick(millis(100));
+    assert_eq!(h.outcomes(), 0);
+    assert!(h.ask(4, get_record("one too many", Policy::All), RequestOptions::default()).is_err());
+}
+
+/// T11: those who share an attempt share the next one too, if they come back while it runs.
+#[test]
+fn t11_a_retry_joins_the_query_of_another() {
+    let mut h = get_with(PLAIN);
+    h.request_with(2, get_record("k", Policy::All), retrying(Retry { base: millis(150), ..PLAIN }));
+    h.get(3, "k");
+    fail(&mut h);
+    assert_eq!(h.ending(3), "NotFound", "it did not ask for another attempt");
+    h.tick(millis(100));
+    let id = h.start();
+    h.ev(id, found("k", 1, b"value"), false);
+    h.tick(millis(150));
+    assert!(h.starts.is_empty());
+    h.ev(id, records_finished(), true);
+    for request in [1, 2] {
+        let Outcome::GetRecord(Ok(answer)) = h.outcome(request) else { panic!("{:?}", h.outcome(request)) };
+        assert_eq!(answer.value(), b"value");
+    }
+    h.assert_empty();
+}
+
+/// A query that waits for a slot goes ahead with the first retry that joins it.
+#[test]
+fn t11_a_retry_that_joins_a_queued_query_takes_it_to_the_front() {
+    let mut h = Harness::one_slot();
+    h.request_with(1, get_record("k", Policy::All), retrying(PLAIN));
+    fail(&mut h);
+    h.request_of(2, get_record("busy", Policy::All), Priority::Normal);
+    let busy = h.start();
+    h.request_of(3, get_record("other", Policy::All), Priority::Interactive);
+    h.request_of(4, get_record("k", Policy::All), Priority::Background);
+    h.tick(millis(100));
+    h.ev(busy, not_found(Vec::new()), true);
+    assert_eq!(h.starts[0].query, kadence_core::Query::GetRecord { key: key("k") });
+    let id = h.start();
+    h.ev(id, found("k", 1, b"value"), false);
+    h.ev(id, records_finished(), true);
+    assert_eq!((h.ending(1).as_str(), h.ending(4).as_str(), h.ended(3)), ("Ok", "Ok", false));
+}

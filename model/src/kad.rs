@@ -1,0 +1,212 @@
+//! A kad that keeps its word: which events may come next for a query.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    num::NonZeroUsize,
+};
+
+use kadence_core::{Progress, Query, QueryEvent};
+use libp2p::{
+    PeerId,
+    kad::{
+        AddProviderError, AddProviderOk, BootstrapError, BootstrapOk, GetClosestPeersError, GetClosestPeersOk,
+        GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, PeerInfo, PeerRecord, PutRecordError,
+        PutRecordOk, QueryResult, Record, RecordKey,
+    },
+};
+
+use crate::{
+    input::Say,
+    world::{key, local, peer, peers, value},
+};
+
+/// A query that kad runs.
+#[derive(Debug, Clone)]
+pub struct Kad {
+    /// Its id.
+    pub id: u32,
+    query: Query,
+    progress: Progress,
+    /// Whom a record came from, the local store being nobody.
+    sources: Vec<Option<PeerId>>,
+    events: u32,
+    /// Phases of a bootstrap that are still to come after the next one.
+    remaining: u32,
+    over: bool,
+}
+
+impl Kad {
+    /// A query that was just started.
+    pub fn new(id: u32, query: Query) -> Self {
+        let remaining = id % 3;
+        Self { id, query, progress: Progress::default(), sources: Vec::new(), events: 0, remaining, over: false }
+    }
+
+    /// Whether the last event has come.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The next event, chosen by `say` from those that kad may send. None after the last.
+    pub fn next(&mut self, say: Say) -> Option<QueryEvent<u32>> {
+        if self.over {
+            return None;
+        }
+        let (result, last) = match &self.query {
+            Query::GetRecord { key } => self.get_record(key.clone(), say),
+            Query::PutRecordTo { record, peers } => {
+                let asked = peers.iter().enumerate().filter(|(at, _)| say.peers & (1 << (at % 8)) != 0);
+                (put(record.key.clone(), asked.map(|(_, peer)| *peer).collect(), say), true)
+            }
+            Query::GetProviders { key } => get_providers(key.clone(), say),
+            Query::StartProviding { key } => (start_providing(key.clone(), say), true),
+            Query::GetClosestPeers { target } => (closest(target, say), true),
+            Query::Bootstrap => {
+                let last = self.remaining == 0;
+                let result = bootstrap(self.remaining, say);
+                self.remaining = self.remaining.saturating_sub(1);
+                (result, last)
+            }
+        };
+        if let QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) = &result {
+            self.sources.push(found.peer);
+        }
+        self.events += 1;
+        self.over = last;
+        if let Query::Bootstrap = self.query {
+            // Each phase counts for itself.
+            self.progress = Progress::default();
+        }
+        if !say.nobody {
+            self.progress.requests += 1 + say.failures;
+            self.progress.successes += u32::from(say.answered);
+            self.progress.failures += say.failures;
+        }
+        Some(QueryEvent { id: self.id, result, progress: self.progress, last })
+    }
+
+    fn get_record(&self, key: RecordKey, say: Say) -> (QueryResult, bool) {
+        // The local store is asked first, and every peer once.
+        let mut from = (0..8).map(|n| Some(peer(1 + (say.peer + n) % 8))).find(|peer| !self.sources.contains(peer));
+        if say.local && self.events == 0 {
+            from = Some(None);
+        }
+        match from {
+            Some(peer) if !say.end => {
+                let record = Record::new(say.key_or(key), value(say.value));
+                (QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(PeerRecord { peer, record }))), false)
+            }
+            _ if say.timeout => (QueryResult::GetRecord(Err(GetRecordError::Timeout { key })), true),
+            _ if self.sources.is_empty() => {
+                let closest_peers = peers(say.peers);
+                (QueryResult::GetRecord(Err(GetRecordError::NotFound { key, closest_peers })), true)
+            }
+            _ => {
+                let cache_candidates = BTreeMap::new();
+                let finished = GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates };
+                (QueryResult::GetRecord(Ok(finished)), true)
+            }
+        }
+    }
+}
+
+impl Say {
+    /// kad does not check that a record is stored under the key that was asked for.
+    fn key_or(self, asked: RecordKey) -> RecordKey {
+        if self.foreign { key(self.peer) } else { asked }
+    }
+}
+
+fn get_providers(key: RecordKey, say: Say) -> (QueryResult, bool) {
+    let closest_peers = peers(say.peers);
+    let (result, last) = if !say.end {
+        let providers: HashSet<_> = peers(say.peers).into_iter().collect();
+        (Ok(GetProvidersOk::FoundProviders { key, providers }), false)
+    } else if say.timeout {
+        (Err(GetProvidersError::Timeout { key, closest_peers }), true)
+    } else {
+        (Ok(GetProvidersOk::FinishedWithNoAdditionalRecord { closest_peers }), true)
+    };
+    (QueryResult::GetProviders(result), last)
+}
+
+fn put(key: RecordKey, success: Vec<PeerId>, say: Say) -> QueryResult {
+    let quorum = NonZeroUsize::MIN;
+    QueryResult::PutRecord(if say.timeout {
+        Err(PutRecordError::Timeout { key, success, quorum })
+    } else if say.end {
+        Ok(PutRecordOk { key })
+    } else {
+        Err(PutRecordError::QuorumFailed { key, success, quorum })
+    })
+}
+
+fn start_providing(key: RecordKey, say: Say) -> QueryResult {
+    QueryResult::StartProviding(if say.timeout {
+        Err(AddProviderError::Timeout { key })
+    } else {
+        Ok(AddProviderOk { key })
+    })
+}
+
+fn closest(target: &RecordKey, say: Say) -> QueryResult {
+    let mut found = peers(say.peers);
+    if say.foreign {
+        // Other nodes may name us among the closest, and it is not kad that leaves us out.
+        found.push(local());
+    }
+    let peers = found.into_iter().map(|peer_id| PeerInfo { peer_id, addrs: Vec::new() }).collect();
+    let key = target.to_vec();
+    QueryResult::GetClosestPeers(if say.timeout {
+        Err(GetClosestPeersError::Timeout { key, peers })
+    } else {
+        Ok(GetClosestPeersOk { key, peers })
+    })
+}
+
+fn bootstrap(num_remaining: u32, say: Say) -> QueryResult {
+    QueryResult::Bootstrap(if say.timeout {
+        let num_remaining = Some(num_remaining).filter(|_| !say.foreign);
+        Err(BootstrapError::Timeout { peer: local(), num_remaining })
+    } else {
+        Ok(BootstrapOk { peer: peer(say.peer), num_remaining })
+    })
+}
+
+/// Any result of any kind, whether or not it makes sense.
+pub(crate) fn any_result(kind: u8, say: Say) -> QueryResult {
+    let key = key(say.value >> 3);
+    match kind % 8 {
+        0 => {
+            let kad = Kad::new(0, Query::GetRecord { key: key.clone() });
+            // A find, or the end that does not fit what was found.
+            if say.answered && say.end {
+                let cache_candidates = BTreeMap::new();
+                let finished = GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates };
+                return QueryResult::GetRecord(Ok(finished));
+            }
+            kad.get_record(key, say).0
+        }
+        1 => put(key, [peers(say.peers), peers(say.peers), vec![local()]].concat(), say),
+        2 => {
+            let (mut result, _) = get_providers(key, say);
+            if let QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { key: _, providers })) = &mut result
+                && say.local
+            {
+                providers.insert(local());
+            }
+            result
+        }
+        3 => start_providing(key, say),
+        4 => match closest(&key, say) {
+            QueryResult::GetClosestPeers(Ok(GetClosestPeersOk { key, peers })) => {
+                let peers = [peers.clone(), peers].concat();
+                QueryResult::GetClosestPeers(Ok(GetClosestPeersOk { key, peers }))
+            }
+            timeout => timeout,
+        },
+        5 => bootstrap(say.value.into(), say),
+        6 => QueryResult::RepublishRecord(Ok(PutRecordOk { key })),
+        _ => QueryResult::RepublishProvider(Ok(AddProviderOk { key })),
+    }
+}

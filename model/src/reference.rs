@@ -1,0 +1,842 @@
+//! The reference model: what the tracker has to do, written down in the plainest way.
+//!
+//! Everything is a list, and every question is answered by looking at all of it. What several callers could tell apart
+//! is decided here by these rules, in addition to the public documentation of `kadence-core`:
+//!
+//! 1. A command finds everything done that was due before it. After every input, what is due is done: by its time, and
+//!    at the same time lost queries first, then deadlines, then retries, each by their numbers. Then free slots are
+//!    filled.
+//! 2. Those who wait for a query are served by what they need: the fewest items, then the fewest votes, then the fewest
+//!    votes for the best, then those who wait for the end; where that is the same, by their ids.
+//! 3. Queries wait in the order in which they were first wanted. One that a running request waits for stands ahead of
+//!    all new ones, and keeps that place. The others stand in the class of the highest of their waiters.
+//! 4. Each start of a class moves it on by the inverse of its share; the class that is least far is next, the higher
+//!    one if they are level; a class that was empty begins where the last start was.
+//! 5. What a query's end brings to a request comes before what the end of that request brings to the query:
+//!    outcome, then `Finish`, then `StopProviding`.
+
+mod findings;
+mod line;
+mod lot;
+mod outcomes;
+mod view;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kadence_core::{
+    Action, Agree, Command, InvalidRequest, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome, OutcomeKind,
+    Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, Request, RequestError, RequestId,
+    RequestOptions, StartError, Started, TrackerConfig,
+};
+use libp2p::{
+    PeerId,
+    kad::{Record, RecordKey, store},
+};
+
+pub use self::view::View;
+use self::{
+    findings::{Fault, Found, Need},
+    line::{Line, Turns},
+    outcomes::{Ending, Verdict},
+};
+
+/// A span that cannot be added to a point in time counts as so much.
+const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// How many lost ids are remembered.
+const REMEMBERED: usize = 1024;
+
+/// An action that the tracker has to give.
+#[derive(Debug, Clone)]
+pub enum Expected {
+    /// `Action::Start`. Step ids cannot be made outside of the core, so the model has numbers of its own for them.
+    Start {
+        /// The model's number.
+        step: u64,
+        /// On whose behalf.
+        request: RequestId,
+        /// What to start.
+        query: Query,
+    },
+    /// Exactly this action.
+    Action(Action<u32>),
+}
+
+/// Predicts a tracker.
+#[derive(Debug)]
+pub struct Model {
+    config: TrackerConfig,
+    local: PeerId,
+    now: Option<Instant>,
+    /// In the order of their acceptance.
+    requests: Vec<LiveRequest>,
+    /// In the order in which they were first wanted.
+    queries: Vec<LiveQuery>,
+    announcements: Vec<Announcements>,
+    turns: Turns,
+    last_step: u64,
+    lost: Vec<u32>,
+    shutting_down: bool,
+    view: View,
+    /// How each request ended, and after which time.
+    ended: Vec<(OperationKind, OutcomeKind, Duration)>,
+    out: Vec<Expected>,
+}
+
+#[derive(Debug)]
+struct LiveRequest {
+    id: RequestId,
+    operation: Operation,
+    options: RequestOptions,
+    accepted: Instant,
+    deadline: Instant,
+    place: Place,
+    failed_attempts: u32,
+    /// Whether a step of it has ended. Until then it is a new request.
+    begun: bool,
+    /// Whether kad has entered us as a provider on its behalf.
+    announced: bool,
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+enum Place {
+    Query(u64),
+    Retry(Instant),
+    LocalStore(PutAnswer),
+}
+
+#[derive(Debug)]
+struct LiveQuery {
+    step: u64,
+    query: Query,
+    state: State,
+    found: Found,
+    progress: Progress,
+    /// The progress of the lookup that went before a put's second step.
+    lookup: Progress,
+    wanted_since: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting(Line),
+    /// Has a slot; kad has not answered yet.
+    Starting,
+    Running(u32),
+    /// kad's last event is being taken in.
+    Ending(u32),
+    /// Nobody wants it. Without an id if kad has not answered yet.
+    Finishing(Option<u32>, Instant),
+}
+
+/// The announcements of one key that kad was told to start and that are not over.
+#[derive(Debug)]
+struct Announcements {
+    key: RecordKey,
+    live: usize,
+    /// What kad said first about an entry of ours.
+    had_provider: Option<bool>,
+    succeeded: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Lost(u64),
+    Deadline(RequestId),
+    Retry(RequestId),
+}
+
+impl Model {
+    /// Of an empty tracker.
+    pub fn new(local: PeerId, mut config: TrackerConfig) -> Self {
+        config.max_running = config.max_running.clamp(1, MAX_RUNNING_CEILING);
+        config.max_items = config.max_items.max(1);
+        let turns = Turns::new(config.shares);
+        Self {
+            config,
+            local,
+            now: None,
+            requests: Vec::new(),
+            queries: Vec::new(),
+            announcements: Vec::new(),
+            turns,
+            last_step: 0,
+            lost: Vec::new(),
+            shutting_down: false,
+            view: View::default(),
+            ended: Vec::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// `QueryTracker::handle_command`.
+    ///
+    /// # Errors
+    ///
+    /// As the tracker's.
+    pub fn command(&mut self, command: Command, now: Instant) -> Result<(), RequestError> {
+        let now = self.clock(now);
+        self.settle(now);
+        let result = match command {
+            Command::Request(request) => self.accept(request, now),
+            Command::Cancel { id } => {
+                self.fail(id, RequestError::Cancelled, now);
+                Ok(())
+            }
+            Command::Shutdown { drain } => {
+                self.shutting_down = true;
+                if !drain {
+                    let mut ids: Vec<_> = self.requests.iter().map(|request| request.id).collect();
+                    ids.sort();
+                    for id in ids {
+                        self.fail(id, RequestError::Shutdown, now);
+                    }
+                }
+                Ok(())
+            }
+        };
+        self.settle(now);
+        result
+    }
+
+    /// `QueryTracker::handle_started`, with the model's number of the step.
+    pub fn started(&mut self, step: u64, result: Result<Started<u32>, StartError>, now: Instant) {
+        let now = self.clock(now);
+        self.take_start(step, result, now);
+        self.settle(now);
+    }
+
+    /// `QueryTracker::handle_stored`.
+    pub fn stored(&mut self, id: RequestId, result: Result<(), store::Error>, now: Instant) {
+        let now = self.clock(now);
+        let waits = self.request(id).and_then(|request| match &request.place {
+            Place::LocalStore(answer) => Some(answer.clone()),
+            Place::Query(_) | Place::Retry(_) => None,
+        });
+        match waits {
+            None => self.view.unknown_inputs += 1,
+            Some(answer) => {
+                let result = match result {
+                    Ok(()) => Ok(answer),
+                    Err(error) => Err(PutRecordError::Store { error, acknowledged: answer.acknowledged }),
+                };
+                self.end(id, Outcome::PutRecord(result), now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// `QueryTracker::handle_event`.
+    pub fn event(&mut self, event: QueryEvent<u32>, now: Instant) {
+        let now = self.clock(now);
+        self.take_event(event, now);
+        self.settle(now);
+    }
+
+    /// `QueryTracker::handle_census`.
+    pub fn census(&mut self, live: usize, now: Instant) {
+        let now = self.clock(now);
+        self.view.kad_own_queries = live.saturating_sub(self.live_queries()) as u64;
+        self.settle(now);
+    }
+
+    /// `QueryTracker::handle_timeout`.
+    pub fn timeout(&mut self, now: Instant) {
+        let now = self.clock(now);
+        self.settle(now);
+    }
+
+    /// Everything that the tracker's `poll_action` has to give before `None`.
+    pub fn take_actions(&mut self) -> Vec<Expected> {
+        std::mem::take(&mut self.out)
+    }
+
+    // ---- requests
+
+    fn accept(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
+        let Request { id, operation, options } = request;
+        if let Err(error) = self.check(id, &operation, now).and_then(|()| self.make_room(&options, now)) {
+            self.view.refused += 1;
+            return Err(error);
+        }
+        self.view.accepted += 1;
+        let timeout = options.timeout.unwrap_or(self.config.default_timeout);
+        let operation = self.ours(operation);
+        self.requests.push(LiveRequest {
+            id,
+            operation: operation.clone(),
+            options,
+            accepted: now,
+            deadline: later(now, timeout),
+            place: Place::Retry(now),
+            failed_attempts: 0,
+            begun: false,
+            announced: false,
+        });
+        self.want(id, first_query(&operation), Progress::default(), now);
+        Ok(())
+    }
+
+    fn check(&self, id: RequestId, operation: &Operation, now: Instant) -> Result<(), RequestError> {
+        if self.shutting_down {
+            return Err(RequestError::Shutdown);
+        }
+        if self.request(id).is_some() {
+            return Err(InvalidRequest::DuplicateId.into());
+        }
+        let len = operation.key().len();
+        if len > self.config.max_key_len {
+            return Err(InvalidRequest::KeyTooLong { len, max: self.config.max_key_len }.into());
+        }
+        match operation {
+            Operation::GetRecord { key, policy } => match policy {
+                Policy::Limit(0) | Policy::Quorum(0) | Policy::Best { agree: Agree::N(0) } => {
+                    Err(InvalidRequest::ZeroLimit.into())
+                }
+                Policy::Best { agree: _ } if self.config.validators.of(key.as_ref()).is_none() => {
+                    Err(InvalidRequest::NoValidator.into())
+                }
+                Policy::First | Policy::Limit(_) | Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => {
+                    Ok(())
+                }
+            },
+            Operation::GetProviders { key: _, policy } => match policy {
+                Policy::Limit(0) => Err(InvalidRequest::ZeroLimit.into()),
+                Policy::Quorum(_) | Policy::Best { agree: _ } => Err(InvalidRequest::PolicyForRecords.into()),
+                Policy::First | Policy::Limit(_) | Policy::All => Ok(()),
+            },
+            Operation::PutRecord { record, quorum: _ } => self.check_record(record, now),
+            Operation::PutRecordTo { record, peers, quorum: _ } => {
+                self.check_record(record, now)?;
+                if peers.iter().any(|peer| *peer != self.local) { Ok(()) } else { Err(InvalidRequest::NoPeers.into()) }
+            }
+            Operation::StartProviding { key: _ } | Operation::GetClosestPeers { target: _ } | Operation::Bootstrap => {
+                Ok(())
+            }
+        }
+    }
+
+    fn check_record(&self, record: &Record, now: Instant) -> Result<(), RequestError> {
+        // Keys are short in this world, so that the packet never takes less than this.
+        let (len, max) = (record.value.len(), self.config.max_value_len);
+        if len > max {
+            return Err(InvalidRequest::ValueTooLarge { len, max }.into());
+        }
+        if record.expires.is_some_and(|at| at <= now) {
+            return Err(InvalidRequest::RecordExpired.into());
+        }
+        if let Some(validator) = self.config.validators.of(record.key.as_ref())
+            && let Err(rejected) = validator.validate(&record.key, &record.value)
+        {
+            return Err(InvalidRequest::Rejected { reason: rejected.0 }.into());
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self, options: &RequestOptions, now: Instant) -> Result<(), RequestError> {
+        let full = self.queued() >= self.config.max_queued && self.live_queries() >= self.config.max_running;
+        if !full {
+            return Ok(());
+        }
+        let victim = match self.config.overload {
+            Overload::Refuse => None,
+            Overload::Shed => self.last_below(options.priority),
+        };
+        let victim = victim.ok_or(RequestError::Overloaded)?;
+        self.fail(victim, RequestError::Overloaded, now);
+        Ok(())
+    }
+
+    /// The operation as kad will be asked for it.
+    fn ours(&self, operation: Operation) -> Operation {
+        match operation {
+            Operation::PutRecord { record, quorum } => {
+                let record = Record { publisher: Some(self.local), ..(*record).clone() };
+                Operation::PutRecord { record: Arc::new(record), quorum }
+            }
+            Operation::PutRecordTo { record, peers, quorum } => {
+                Operation::PutRecordTo { record, peers: without(&peers, self.local), quorum }
+            }
+            other @ (Operation::GetRecord { .. }
+            | Operation::GetProviders { .. }
+            | Operation::StartProviding { .. }
+            | Operation::GetClosestPeers { .. }
+            | Operation::Bootstrap) => other,
+        }
+    }
+
+    fn fail(&mut self, id: RequestId, error: RequestError, now: Instant) {
+        if let Some(request) = self.request(id) {
+            let outcome = outcomes::failed(&request.operation, error);
+            self.end(id, outcome, now);
+        }
+    }
+
+    fn end(&mut self, id: RequestId, outcome: Outcome, now: Instant) {
+        let Some(at) = self.requests.iter().position(|request| request.id == id) else { return };
+        let request = self.requests.remove(at);
+        let ok = outcome.is_ok();
+        self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), now.saturating_duration_since(request.accepted)));
+        self.give(Action::Outcome { request: id, outcome });
+        if let Place::Query(step) = request.place {
+            self.left(step, now);
+        }
+        if request.announced {
+            self.announcement_over(&request.operation, ok);
+        }
+    }
+
+    /// An attempt is over: another one follows, or this was the outcome.
+    fn conclude(&mut self, id: RequestId, outcome: Outcome, found_items: bool, now: Instant) {
+        let again = self.retry_at(id, &outcome, found_items, now);
+        let Some((until, request)) = again.and_then(|until| Some((until, self.request_mut(id)?))) else {
+            self.end(id, outcome, now);
+            return;
+        };
+        request.failed_attempts += 1;
+        request.begun = true;
+        request.place = Place::Retry(until);
+        if std::mem::take(&mut request.announced) {
+            let operation = request.operation.clone();
+            self.announcement_over(&operation, false);
+        }
+    }
+
+    fn retry_at(&self, id: RequestId, outcome: &Outcome, found_items: bool, now: Instant) -> Option<Instant> {
+        let request = self.request(id)?;
+        let retry = request.options.retry?;
+        let attempt = request.failed_attempts + 1;
+        let delivered = request.options.streaming && found_items;
+        if !outcomes::worth_retrying(outcome) || attempt >= retry.attempts || delivered {
+            return None;
+        }
+        let until = later(now, lot::wait(self.config.seed, id, retry, attempt));
+        (until < request.deadline).then_some(until)
+    }
+
+    fn expire(&mut self, id: RequestId, now: Instant) {
+        let Some(request) = self.request(id) else { return };
+        let outcome = match &request.place {
+            Place::Query(step) => match self.query(*step) {
+                Some(query) if matches!(query.state, State::Waiting(_)) => {
+                    if request.begun {
+                        outcomes::timeout(&request.operation, None, query.lookup)
+                    } else {
+                        outcomes::failed(&request.operation, RequestError::ExpiredInQueue)
+                    }
+                }
+                Some(query) => outcomes::timeout(&request.operation, Some(query), sum(query.lookup, query.progress)),
+                None => outcomes::timeout(&request.operation, None, Progress::default()),
+            },
+            Place::Retry(_) => outcomes::timeout(&request.operation, None, Progress::default()),
+            Place::LocalStore(answer) => Outcome::PutRecord(Err(PutRecordError::Timeout {
+                sent_to: answer.acknowledged.clone(),
+                progress: answer.progress,
+            })),
+        };
+        self.end(id, outcome, now);
+    }
+
+    // ---- a request and its query
+
+    fn want(&mut self, id: RequestId, query: Query, lookup: Progress, now: Instant) {
+        let joined = self.queries.iter().find(|other| self.joinable(other, &query)).map(|other| other.step);
+        let step = joined.unwrap_or(self.last_step + 1);
+        let max_items = self.config.max_items;
+        let Some(request) = self.request_mut(id) else { return };
+        request.place = Place::Query(step);
+        let (begun, streaming) = (request.begun, request.options.streaming);
+        let need = Need::of(&request.operation, max_items);
+        if joined.is_none() {
+            self.last_step = step;
+            let line = if begun { Line::Ahead } else { Line::None };
+            self.queries.push(LiveQuery {
+                step,
+                query,
+                state: State::Waiting(line),
+                found: Found::default(),
+                progress: Progress::default(),
+                lookup,
+                wanted_since: now,
+            });
+        }
+        let Some(query) = self.query_mut(step) else { return };
+        match query.state {
+            State::Waiting(_) => {
+                if begun {
+                    query.state = State::Waiting(Line::Ahead);
+                }
+                self.stand(step);
+            }
+            State::Starting | State::Running(_) => {
+                let at_most = if let Need::Items(n) = need { n } else { usize::MAX };
+                let items = query.found.items();
+                if streaming {
+                    for item in items.into_iter().take(at_most) {
+                        self.give(Action::Item { request: id, item });
+                    }
+                }
+                self.end_satisfied(step, now);
+            }
+            State::Ending(_) | State::Finishing(..) => {}
+        }
+    }
+
+    fn joinable(&self, other: &LiveQuery, query: &Query) -> bool {
+        let read = match query {
+            Query::GetRecord { key: _ } | Query::GetProviders { key: _ } | Query::GetClosestPeers { target: _ } => true,
+            Query::PutRecordTo { .. } | Query::StartProviding { .. } | Query::Bootstrap => false,
+        };
+        let alive = matches!(other.state, State::Waiting(_) | State::Starting | State::Running(_));
+        read && other.query == *query && alive && other.found.bytes() <= self.config.max_replay_bytes
+    }
+
+    /// A request does not wait for this query any more.
+    fn left(&mut self, step: u64, now: Instant) {
+        let unwanted = self.waiters(step).is_empty();
+        let lost_at = later(now, self.config.lost_after);
+        let Some(query) = self.query_mut(step) else { return };
+        match query.state {
+            State::Waiting(_) if unwanted => self.queries.retain(|query| query.step != step),
+            State::Waiting(_) => self.stand(step),
+            State::Starting if unwanted => query.state = State::Finishing(None, lost_at),
+            State::Running(id) if unwanted => {
+                query.state = State::Finishing(Some(id), lost_at);
+                self.give(Action::Finish(id));
+            }
+            State::Starting | State::Running(_) | State::Ending(_) | State::Finishing(..) => {}
+        }
+    }
+
+    /// Everyone who waits for a query, in the order in which they are served.
+    fn waiters(&self, step: u64) -> Vec<RequestId> {
+        let mut waiters: Vec<_> = self
+            .requests
+            .iter()
+            .filter(|request| matches!(request.place, Place::Query(of) if of == step))
+            .map(|request| (Need::of(&request.operation, self.config.max_items), request.id))
+            .collect();
+        waiters.sort();
+        waiters.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn end_satisfied(&mut self, step: u64, now: Instant) {
+        for id in self.waiters(step) {
+            let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
+            let validator = self.config.validators.of(request.operation.key());
+            let need = Need::of(&request.operation, self.config.max_items);
+            if query.found.satisfies(need, validator) {
+                let outcome = outcomes::read(&request.operation, query, validator, true, &Ending::default());
+                self.end(id, outcome, now);
+            }
+        }
+    }
+
+    /// With as many items as one may have, a request whose policy is not satisfied ends as if its query had.
+    fn end_at_the_bound(&mut self, step: u64, now: Instant) {
+        for id in self.waiters(step) {
+            let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
+            if query.found.items().len() >= self.config.max_items {
+                let validator = self.config.validators.of(request.operation.key());
+                let outcome = outcomes::read(&request.operation, query, validator, false, &Ending::default());
+                self.end(id, outcome, now);
+            }
+        }
+    }
+
+    // ---- what kad says
+
+    fn take_start(&mut self, step: u64, result: Result<Started<u32>, StartError>, now: Instant) {
+        let waiters = self.waiters(step);
+        let in_use =
+            result.as_ref().is_ok_and(|started| self.queries.iter().any(|query| query.id() == Some(started.id)));
+        let query = self
+            .query_mut(step)
+            .filter(|query| matches!(query.state, State::Starting | State::Finishing(None, _)) && !in_use);
+        let Some(query) = query else {
+            self.view.unknown_inputs += 1;
+            return;
+        };
+        let what = query.query.clone();
+        match (query.state, result) {
+            (State::Finishing(_, lost_at), Ok(started)) => {
+                query.state = State::Finishing(Some(started.id), lost_at);
+                self.give(Action::Finish(started.id));
+                self.announcement_begun(&what, started.had_provider);
+                self.announcement_failed(&what);
+            }
+            (_, Ok(started)) => {
+                query.state = State::Running(started.id);
+                if let Query::StartProviding { key: _ } = what {
+                    waiters.iter().for_each(|id| self.request_mut(*id).into_iter().for_each(|r| r.announced = true));
+                    self.announcement_begun(&what, started.had_provider);
+                }
+            }
+            (_, Err(error)) => {
+                self.queries.retain(|query| query.step != step);
+                self.announcement_failed(&what);
+                for id in waiters {
+                    if let Some(request) = self.request(id) {
+                        let outcome = outcomes::refused(&request.operation, &error);
+                        self.conclude(id, outcome, false, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: QueryEvent<u32>, now: Instant) {
+        let QueryEvent { id, result, progress, last } = event;
+        let validators = self.config.validators.clone();
+        let Some(query) = self.queries.iter_mut().find(|query| query.id() == Some(id)) else {
+            self.view.unknown_inputs += 1;
+            return;
+        };
+        if !findings::fits(&query.query, &result) {
+            self.view.mismatched_events += 1;
+            return;
+        }
+        let step = query.step;
+        query.progress = progress;
+        if let State::Finishing(..) = query.state {
+            if last {
+                self.queries.retain(|query| query.step != step);
+            }
+            return;
+        }
+        let (new, fault) = query.found.news(&query.query, &result, progress, &validators);
+        match fault {
+            None => {}
+            Some(Fault::Foreign) => self.view.foreign_records += 1,
+            Some(Fault::Rejected) => self.view.rejected_records += 1,
+        }
+        if last {
+            query.state = State::Ending(id);
+        }
+        for item in new {
+            if self.waiters(step).is_empty() {
+                break;
+            }
+            if let Some(query) = self.query_mut(step) {
+                query.found.add(&item);
+            }
+            let mut waiters = self.waiters(step);
+            waiters.sort();
+            for request in waiters {
+                if self.request(request).is_some_and(|request| request.options.streaming) {
+                    self.give(Action::Item { request, item: item.clone() });
+                }
+            }
+            self.end_satisfied(step, now);
+            self.end_at_the_bound(step, now);
+        }
+        if last {
+            self.query_ended(step, &Ending::of(result), now);
+        }
+    }
+
+    fn query_ended(&mut self, step: u64, ending: &Ending, now: Instant) {
+        let waiters = self.waiters(step);
+        let Some(at) = self.queries.iter().position(|query| query.step == step) else { return };
+        let query = self.queries.remove(at);
+        for id in waiters {
+            let Some(request) = self.request(id) else { continue };
+            let validator = self.config.validators.of(request.operation.key());
+            match outcomes::ended(&request.operation, &query, validator, ending, self.local) {
+                Verdict::Done(outcome) => self.conclude(id, outcome, !query.found.is_empty(), now),
+                Verdict::StoreAt(record, peers) => {
+                    if let Some(request) = self.request_mut(id) {
+                        request.begun = true;
+                    }
+                    let store = Query::PutRecordTo { record, peers: peers.into() };
+                    self.want(id, store, query.progress, now);
+                }
+                Verdict::StoreLocal(record, answer) => {
+                    if let Some(request) = self.request_mut(id) {
+                        request.place = Place::LocalStore(answer);
+                    }
+                    self.give(Action::StoreLocal { request: id, record });
+                }
+            }
+        }
+    }
+
+    // ---- announcements
+
+    fn announcement_begun(&mut self, query: &Query, had_provider: bool) {
+        if let Query::StartProviding { key } = query
+            && let Some(of_key) = self.announcements.iter_mut().find(|of_key| of_key.key == *key)
+            && of_key.had_provider.is_none()
+        {
+            of_key.had_provider = Some(had_provider);
+        }
+    }
+
+    fn announcement_failed(&mut self, query: &Query) {
+        if let Query::StartProviding { key } = query {
+            self.announcement_over(&Operation::StartProviding { key: key.clone() }, false);
+        }
+    }
+
+    fn announcement_over(&mut self, operation: &Operation, ok: bool) {
+        let Some(at) = self.announcements.iter().position(|of_key| of_key.key.as_ref() == operation.key()) else {
+            return;
+        };
+        let Some(of_key) = self.announcements.get_mut(at) else { return };
+        of_key.succeeded |= ok;
+        of_key.live -= 1;
+        if of_key.live == 0 {
+            let of_key = self.announcements.remove(at);
+            if of_key.had_provider == Some(false) && !of_key.succeeded {
+                self.give(Action::StopProviding { key: of_key.key });
+            }
+        }
+    }
+
+    // ---- time and slots
+
+    fn clock(&mut self, now: Instant) -> Instant {
+        let now = self.now.map_or(now, |before| before.max(now));
+        self.now = Some(now);
+        now
+    }
+
+    fn settle(&mut self, now: Instant) {
+        while let Some((_, due)) = self.due().filter(|(at, _)| *at <= now) {
+            match due {
+                Due::Lost(step) => self.lose(step),
+                Due::Deadline(id) => self.expire(id, now),
+                Due::Retry(id) => {
+                    if let Some(operation) = self.request(id).map(|request| request.operation.clone()) {
+                        self.want(id, first_query(&operation), Progress::default(), now);
+                    }
+                }
+            }
+        }
+        while self.live_queries() < self.config.max_running
+            && let Some(step) = self.next_in_line()
+        {
+            self.start(step);
+        }
+    }
+
+    fn due(&self) -> Option<(Instant, Due)> {
+        let lost = self.queries.iter().filter_map(|query| match query.state {
+            State::Finishing(_, lost_at) => Some((lost_at, Due::Lost(query.step))),
+            State::Waiting(_) | State::Starting | State::Running(_) | State::Ending(_) => None,
+        });
+        let deadlines = self.requests.iter().map(|request| (request.deadline, Due::Deadline(request.id)));
+        let retries = self.requests.iter().filter_map(|request| match request.place {
+            Place::Retry(until) => Some((until, Due::Retry(request.id))),
+            Place::Query(_) | Place::LocalStore(_) => None,
+        });
+        lost.chain(deadlines).chain(retries).min()
+    }
+
+    fn lose(&mut self, step: u64) {
+        let Some(at) = self.queries.iter().position(|query| query.step == step) else { return };
+        let query = self.queries.remove(at);
+        self.view.lost_queries += 1;
+        match query.id() {
+            Some(id) => {
+                if !self.lost.contains(&id) {
+                    self.lost.push(id);
+                }
+                if self.lost.len() > REMEMBERED {
+                    self.lost.remove(0);
+                }
+                self.give(Action::Forget(id));
+            }
+            None => self.announcement_failed(&query.query),
+        }
+    }
+
+    fn start(&mut self, step: u64) {
+        let waiters = self.waiters(step);
+        let (Some(query), Some(first)) = (self.query_mut(step), waiters.first()) else { return };
+        query.state = State::Starting;
+        let query = query.query.clone();
+        if let Query::StartProviding { key } = &query {
+            match self.announcements.iter_mut().find(|of_key| of_key.key == *key) {
+                Some(of_key) => of_key.live += 1,
+                None => self.announcements.push(Announcements {
+                    key: key.clone(),
+                    live: 1,
+                    had_provider: None,
+                    succeeded: false,
+                }),
+            }
+        }
+        self.out.push(Expected::Start { step, request: *first, query });
+    }
+
+    // ---- looking things up
+
+    fn give(&mut self, action: Action<u32>) {
+        self.out.push(Expected::Action(action));
+    }
+
+    fn request(&self, id: RequestId) -> Option<&LiveRequest> {
+        self.requests.iter().find(|request| request.id == id)
+    }
+
+    fn request_mut(&mut self, id: RequestId) -> Option<&mut LiveRequest> {
+        self.requests.iter_mut().find(|request| request.id == id)
+    }
+
+    fn query(&self, step: u64) -> Option<&LiveQuery> {
+        self.queries.iter().find(|query| query.step == step)
+    }
+
+    fn query_mut(&mut self, step: u64) -> Option<&mut LiveQuery> {
+        self.queries.iter_mut().find(|query| query.step == step)
+    }
+}
+
+impl LiveQuery {
+    fn id(&self) -> Option<u32> {
+        match self.state {
+            State::Running(id) | State::Ending(id) | State::Finishing(Some(id), _) => Some(id),
+            State::Waiting(_) | State::Starting | State::Finishing(None, _) => None,
+        }
+    }
+}
+
+fn first_query(operation: &Operation) -> Query {
+    match operation.clone() {
+        Operation::GetRecord { key, policy: _ } => Query::GetRecord { key },
+        Operation::PutRecord { record, quorum: _ } => Query::GetClosestPeers { target: record.key.clone() },
+        Operation::PutRecordTo { record, peers, quorum: _ } => Query::PutRecordTo { record, peers: peers.into() },
+        Operation::GetProviders { key, policy: _ } => Query::GetProviders { key },
+        Operation::StartProviding { key } => Query::StartProviding { key },
+        Operation::GetClosestPeers { target } => Query::GetClosestPeers { target },
+        Operation::Bootstrap => Query::Bootstrap,
+    }
+}
+
+/// Each peer once, and never this one.
+fn without(peers: &[PeerId], local: PeerId) -> Vec<PeerId> {
+    let mut distinct = Vec::new();
+    for peer in peers {
+        if *peer != local && !distinct.contains(peer) {
+            distinct.push(*peer);
+        }
+    }
+    distinct
+}
+
+fn sum(left: Progress, right: Progress) -> Progress {
+    Progress {
+        requests: left.requests + right.requests,
+        successes: left.successes + right.successes,
+        failures: left.failures + right.failures,
+    }
+}
+
+fn later(now: Instant, span: Duration) -> Instant {
+    now.checked_add(span).unwrap_or(now + DECADES)
+}

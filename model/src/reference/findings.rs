@@ -1,0 +1,184 @@
+//! What a query has found, kept as lists, and counted anew for every question.
+
+use std::sync::Arc;
+
+use kadence_core::{Agree, BootstrapPhase, Item, Operation, Policy, Progress, Query, Validator, Validators};
+use libp2p::{
+    PeerId,
+    kad::{BootstrapError, BootstrapOk, GetProvidersOk, GetRecordOk, PeerRecord, QueryResult},
+};
+
+/// What ends a request before the end of its query, in the order in which requests are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    Items(usize),
+    Votes(usize),
+    VotesForTheBest(usize),
+    TheEnd,
+}
+
+impl Need {
+    pub(super) fn of(operation: &Operation, max_items: usize) -> Self {
+        match operation {
+            Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } => match *policy {
+                Policy::First => Self::Items(1),
+                Policy::Limit(limit) => Self::Items(limit.min(max_items)),
+                Policy::All | Policy::Best { agree: Agree::All } => Self::Items(max_items),
+                Policy::Quorum(votes) => Self::Votes(votes),
+                Policy::Best { agree: Agree::N(votes) } => Self::VotesForTheBest(votes),
+            },
+            Operation::PutRecord { .. }
+            | Operation::PutRecordTo { .. }
+            | Operation::StartProviding { .. }
+            | Operation::GetClosestPeers { .. }
+            | Operation::Bootstrap => Self::TheEnd,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Foreign,
+    Rejected,
+}
+
+/// Records and providers from distinct sources, by order of arrival.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) records: Vec<Arc<PeerRecord>>,
+    pub(super) providers: Vec<PeerId>,
+    /// Whether each phase of a bootstrap ended in time, and its progress.
+    pub(super) phases: Vec<(bool, Progress)>,
+}
+
+/// Whether kad may give such a result to such a query.
+pub(super) fn fits(query: &Query, result: &QueryResult) -> bool {
+    matches!(
+        (query, result),
+        (Query::GetRecord { .. }, QueryResult::GetRecord(_))
+            | (Query::PutRecordTo { .. }, QueryResult::PutRecord(_))
+            | (Query::GetProviders { .. }, QueryResult::GetProviders(_))
+            | (Query::StartProviding { .. }, QueryResult::StartProviding(_))
+            | (Query::GetClosestPeers { .. }, QueryResult::GetClosestPeers(_))
+            | (Query::Bootstrap, QueryResult::Bootstrap(_))
+    )
+}
+
+impl Found {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.providers.is_empty() && self.phases.is_empty()
+    }
+
+    /// What a request that joins late is told.
+    pub(super) fn items(&self) -> Vec<Item> {
+        let records = self.records.iter().map(|record| Item::Record(Arc::clone(record)));
+        records.chain(self.providers.iter().map(|provider| Item::Provider(*provider))).collect()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let records: usize = self.records.iter().map(|record| record.record.value.len()).sum();
+        records + self.providers.len() * size_of::<PeerId>()
+    }
+
+    /// The new items of an event. The phases of a bootstrap are counted at once, the others when they are
+    /// [added](Self::add).
+    pub(super) fn news(
+        &mut self,
+        query: &Query,
+        result: &QueryResult,
+        progress: Progress,
+        validators: &Validators,
+    ) -> (Vec<Item>, Option<Fault>) {
+        match (query, result) {
+            (Query::GetRecord { key }, QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found)))) => {
+                let PeerRecord { peer, record } = found;
+                if record.key != *key {
+                    return (Vec::new(), Some(Fault::Foreign));
+                }
+                if validators.of(key.as_ref()).is_some_and(|validator| validator.validate(key, &record.value).is_err())
+                {
+                    return (Vec::new(), Some(Fault::Rejected));
+                }
+                if self.records.iter().any(|known| known.peer == *peer) {
+                    return (Vec::new(), None);
+                }
+                (vec![Item::Record(Arc::new(found.clone()))], None)
+            }
+            (_, QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { key: _, providers }))) => {
+                let mut new: Vec<_> = providers.iter().filter(|peer| !self.providers.contains(peer)).copied().collect();
+                new.sort();
+                (new.into_iter().map(Item::Provider).collect(), None)
+            }
+            (_, QueryResult::Bootstrap(result)) => {
+                let phase = match result {
+                    Ok(BootstrapOk { peer: _, num_remaining }) => {
+                        BootstrapPhase { ok: true, remaining: Some(*num_remaining) }
+                    }
+                    Err(BootstrapError::Timeout { peer: _, num_remaining }) => {
+                        BootstrapPhase { ok: false, remaining: *num_remaining }
+                    }
+                };
+                self.phases.push((phase.ok, progress));
+                (vec![Item::BootstrapPhase(phase)], None)
+            }
+            _ => (Vec::new(), None),
+        }
+    }
+
+    pub(super) fn add(&mut self, item: &Item) {
+        match item {
+            Item::Record(record) => self.records.push(Arc::clone(record)),
+            Item::Provider(provider) => self.providers.push(*provider),
+            Item::BootstrapPhase(_) => {}
+        }
+    }
+
+    pub(super) fn satisfies(&self, need: Need, validator: Option<&dyn Validator>) -> bool {
+        match need {
+            Need::Items(needed) => self.records.len() + self.providers.len() >= needed,
+            Need::Votes(needed) => self.records.iter().any(|record| self.votes(record) >= needed),
+            Need::VotesForTheBest(needed) => self.best(validator).is_some_and(|best| self.votes(best) >= needed),
+            Need::TheEnd => false,
+        }
+    }
+
+    /// How many sources hold the same bytes.
+    pub(super) fn votes(&self, like: &PeerRecord) -> usize {
+        self.records.iter().filter(|record| record.record.value == like.record.value).count()
+    }
+
+    /// The first record of the value that was the first to have as many votes as the one with the most has now.
+    pub(super) fn leading(&self) -> Option<&Arc<PeerRecord>> {
+        let most = self.records.iter().map(|record| self.votes(record)).max()?;
+        // A value has its votes from the last of its copies on.
+        let complete = self.records.iter().enumerate().find(|(at, record)| {
+            let later = self.records.iter().skip(at + 1);
+            self.votes(record) == most && later.into_iter().all(|other| other.record.value != record.record.value)
+        });
+        let (_, leading) = complete?;
+        self.records.iter().find(|record| record.record.value == leading.record.value)
+    }
+
+    /// The first record with the best bytes.
+    pub(super) fn best(&self, validator: Option<&dyn Validator>) -> Option<&Arc<PeerRecord>> {
+        let validator = validator?;
+        self.records.iter().find(|candidate| {
+            self.records.iter().all(|other| {
+                let (left, right) = (&candidate.record, &other.record);
+                validator.compare(&left.key, &left.value, &right.value).then(left.value.cmp(&right.value)).is_ge()
+            })
+        })
+    }
+
+    /// The first record of each value, the value with the most votes first.
+    pub(super) fn candidates(&self) -> Vec<&Arc<PeerRecord>> {
+        let mut firsts: Vec<&Arc<PeerRecord>> = Vec::new();
+        for record in &self.records {
+            if !firsts.iter().any(|first| first.record.value == record.record.value) {
+                firsts.push(record);
+            }
+        }
+        firsts.sort_by_key(|first| std::cmp::Reverse(self.votes(first)));
+        firsts
+    }
+}

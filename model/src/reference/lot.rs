@@ -1,0 +1,48 @@
+//! The wait before a retry.
+
+use std::time::{Duration, Instant};
+
+use kadence_core::{
+    Action, Command, Operation, QueryTracker, Request, RequestId, RequestOptions, Retry, StartError, TrackerConfig,
+};
+
+use crate::world::local;
+
+/// The wait after attempt number `attempt`. Its random part depends on the seed, the request and the attempt alone, so a
+/// tracker that has nothing else to do is asked for it, and only its bounds are calculated.
+pub(super) fn wait(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Duration {
+    let mut full = retry.base;
+    for _ in 1..attempt {
+        full = full.saturating_mul(2);
+    }
+    let full = full.min(retry.cap);
+    let least = full * u32::from(100_u8.saturating_sub(retry.jitter_percent)) / 100;
+    if least == full {
+        return full;
+    }
+    let drawn = drawn(seed, id, retry, attempt);
+    assert!(least <= drawn && drawn <= full, "a wait of {drawn:?} is not within {least:?} and {full:?}");
+    drawn
+}
+
+fn drawn(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Duration {
+    let mut now = Instant::now();
+    let mut tracker = QueryTracker::<u32>::new(local(), TrackerConfig { seed, ..TrackerConfig::default() });
+    let retry = Retry { attempts: u32::MAX, ..retry };
+    let options = RequestOptions { retry: Some(retry), timeout: Some(Duration::MAX), ..RequestOptions::default() };
+    let request = Request { id, operation: Operation::Bootstrap, options };
+    let refused = tracker.handle_command(Command::Request(request), now);
+    assert!(refused.is_ok(), "an empty tracker refuses a bootstrap");
+    let mut wait = Duration::ZERO;
+    for _ in 0..attempt {
+        let Some(Action::Start { step, request: _, query: _ }) = tracker.poll_action() else {
+            unreachable!("an attempt is a start");
+        };
+        tracker.handle_started(step, Err(StartError::NoKnownPeers), now);
+        let until = tracker.poll_timeout().unwrap_or(now);
+        wait = until - now;
+        now = until;
+        tracker.handle_timeout(now);
+    }
+    wait
+}

@@ -1,0 +1,369 @@
+//! How requests end.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use kadence_core::{
+    BootstrapAnswer, BootstrapError, Candidate, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
+    GetRecordError, Operation, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError,
+    Query, RecordAnswer, RequestError, StartError, StartProvidingError, Validator,
+};
+use libp2p::{
+    PeerId,
+    kad::{self, PeerInfo, PeerRecord, QueryResult, Quorum, Record},
+};
+
+use super::{LiveQuery, findings::Found, sum, without};
+
+/// What becomes of a request whose query has ended.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Done(Outcome),
+    StoreAt(Arc<Record>, Vec<PeerId>),
+    StoreLocal(Arc<Record>, PutAnswer),
+}
+
+/// What kad's last event says. What a query cannot say stays empty.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    timed_out: bool,
+    /// Of a read.
+    closest_peers: Vec<PeerId>,
+    /// Of a lookup.
+    peers: Vec<PeerInfo>,
+    /// Of a put that did not reach all of its peers.
+    only: Option<Vec<PeerId>>,
+}
+
+impl Ending {
+    pub(super) fn of(result: QueryResult) -> Self {
+        let mut ending = Self::default();
+        match result {
+            QueryResult::GetRecord(Ok(_))
+            | QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { key: _, providers: _ }))
+            | QueryResult::PutRecord(Ok(_))
+            | QueryResult::StartProviding(Ok(_))
+            | QueryResult::Bootstrap(_)
+            | QueryResult::RepublishProvider(_)
+            | QueryResult::RepublishRecord(_) => {}
+            QueryResult::GetRecord(Err(kad::GetRecordError::NotFound { key: _, closest_peers }))
+            | QueryResult::GetProviders(Ok(kad::GetProvidersOk::FinishedWithNoAdditionalRecord { closest_peers })) => {
+                ending.closest_peers = closest_peers;
+            }
+            QueryResult::GetProviders(Err(kad::GetProvidersError::Timeout { key: _, closest_peers })) => {
+                (ending.timed_out, ending.closest_peers) = (true, closest_peers);
+            }
+            QueryResult::GetRecord(Err(kad::GetRecordError::Timeout { key: _ }))
+            | QueryResult::StartProviding(Err(kad::AddProviderError::Timeout { key: _ })) => ending.timed_out = true,
+            QueryResult::GetClosestPeers(Ok(kad::GetClosestPeersOk { key: _, peers })) => ending.peers = peers,
+            QueryResult::GetClosestPeers(Err(kad::GetClosestPeersError::Timeout { key: _, peers })) => {
+                (ending.timed_out, ending.peers) = (true, peers);
+            }
+            QueryResult::PutRecord(Err(
+                kad::PutRecordError::QuorumFailed { key: _, success, quorum: _ }
+                | kad::PutRecordError::Timeout { key: _, success, quorum: _ },
+            )) => ending.only = Some(success),
+        }
+        ending
+    }
+}
+
+pub(super) fn ended(
+    operation: &Operation,
+    query: &LiveQuery,
+    validator: Option<&dyn Validator>,
+    ending: &Ending,
+    local: PeerId,
+) -> Verdict {
+    let progress = query.progress;
+    let nobody_known = progress.requests == 0;
+    Verdict::Done(match operation {
+        Operation::GetRecord { .. } | Operation::GetProviders { .. } => {
+            read(operation, query, validator, false, ending)
+        }
+        Operation::PutRecord { record, quorum } => match &query.query {
+            Query::PutRecordTo { record: _, peers } => {
+                let total = sum(query.lookup, progress);
+                match stored(peers, *quorum, ending, total) {
+                    Ok(answer) => return Verdict::StoreLocal(Arc::clone(record), answer),
+                    Err(error) => Outcome::PutRecord(Err(error)),
+                }
+            }
+            _ => {
+                let found: Vec<_> = ending.peers.iter().map(|info| info.peer_id).collect();
+                let found = without(&found, local);
+                let needed = needed(*quorum, found.len());
+                Outcome::PutRecord(Err(if found.is_empty() && nobody_known {
+                    PutRecordError::NoKnownPeers
+                } else if found.is_empty() {
+                    PutRecordError::NobodyAnswered { progress }
+                } else if found.len() < needed.get() {
+                    PutRecordError::TooFewPeers { found: found.len(), needed }
+                } else {
+                    return Verdict::StoreAt(Arc::clone(record), found);
+                }))
+            }
+        },
+        Operation::PutRecordTo { record: _, peers, quorum } => {
+            Outcome::PutRecordTo(stored(peers, *quorum, ending, progress))
+        }
+        Operation::StartProviding { key: _ } => Outcome::StartProviding(if ending.timed_out {
+            Err(StartProvidingError::Timeout { progress })
+        } else if nobody_known && progress.successes == 0 {
+            Err(StartProvidingError::NoKnownPeers)
+        } else if progress.successes == 0 {
+            Err(StartProvidingError::NobodyAnswered { progress })
+        } else {
+            Ok(ProvideAnswer { progress })
+        }),
+        Operation::GetClosestPeers { target: _ } => {
+            let peers = ending.peers.clone();
+            Outcome::GetClosestPeers(if ending.timed_out {
+                Err(GetClosestPeersError::Timeout { peers, progress })
+            } else if !peers.is_empty() {
+                Ok(ClosestPeersAnswer { peers, progress })
+            } else if nobody_known {
+                Err(GetClosestPeersError::NoKnownPeers)
+            } else {
+                Err(GetClosestPeersError::NobodyAnswered { progress })
+            })
+        }
+        Operation::Bootstrap => {
+            let (phases, failed, progress) = lookups(&query.found);
+            Outcome::Bootstrap(if failed == phases {
+                Err(BootstrapError::AllPhasesFailed { phases, progress })
+            } else if progress.successes == 0 && progress.requests > 0 {
+                Err(BootstrapError::NobodyAnswered { progress })
+            } else {
+                Ok(BootstrapAnswer { phases, failed, progress })
+            })
+        }
+    })
+}
+
+/// The outcome of a get whose policy is satisfied, or whose query has ended.
+pub(super) fn read(
+    operation: &Operation,
+    query: &LiveQuery,
+    validator: Option<&dyn Validator>,
+    satisfied: bool,
+    ending: &Ending,
+) -> Outcome {
+    let (found, progress) = (&query.found, query.progress);
+    let closest_peers = ending.closest_peers.clone();
+    match operation {
+        Operation::GetRecord { key: _, policy } => {
+            let records = found.records.clone();
+            let Some(first) = records.first().filter(|_| !ending.timed_out) else {
+                return Outcome::GetRecord(Err(if ending.timed_out {
+                    GetRecordError::Timeout { found: records, progress }
+                } else if progress.requests == 0 {
+                    GetRecordError::NoKnownPeers
+                } else {
+                    GetRecordError::NotFound { closest_peers, progress }
+                }));
+            };
+            Outcome::GetRecord(match *policy {
+                Policy::First => Ok(answer(first, &records, 1, progress)),
+                Policy::Limit(limit) => Ok(answer(first, &records, limit, progress)),
+                Policy::All => Ok(answer(first, &records, usize::MAX, progress)),
+                Policy::Best { agree: _ } => {
+                    Ok(answer(found.best(validator).unwrap_or(first), &records, usize::MAX, progress))
+                }
+                Policy::Quorum(_) if satisfied => {
+                    Ok(answer(found.leading().unwrap_or(first), &records, usize::MAX, progress))
+                }
+                Policy::Quorum(needed) => {
+                    let candidates: Vec<_> =
+                        found.candidates().into_iter().map(|first| candidate(first, found)).collect();
+                    Err(if candidates.len() == 1 {
+                        GetRecordError::TooFewCopies { candidate: candidate(first, found), needed }
+                    } else {
+                        GetRecordError::Conflict { candidates, needed }
+                    })
+                }
+            })
+        }
+        Operation::GetProviders { key: _, policy } => {
+            let mut providers = found.providers.clone();
+            Outcome::GetProviders(if ending.timed_out {
+                Err(GetProvidersError::Timeout { found: providers, progress })
+            } else if !providers.is_empty() {
+                providers.truncate(match *policy {
+                    Policy::First => 1,
+                    Policy::Limit(limit) => limit,
+                    Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => usize::MAX,
+                });
+                Ok(ProvidersAnswer { providers, progress })
+            } else if progress.requests == 0 {
+                Err(GetProvidersError::NoKnownPeers)
+            } else {
+                Err(GetProvidersError::NotFound { closest_peers, progress })
+            })
+        }
+        Operation::PutRecord { .. }
+        | Operation::PutRecordTo { .. }
+        | Operation::StartProviding { .. }
+        | Operation::GetClosestPeers { .. }
+        | Operation::Bootstrap => unreachable!("only gets are satisfied before the end of their query"),
+    }
+}
+
+/// The outcome at the deadline. Without a query, nothing was sent on behalf of the step that the request was at.
+pub(super) fn timeout(operation: &Operation, query: Option<&LiveQuery>, progress: Progress) -> Outcome {
+    match operation {
+        Operation::GetRecord { .. } => {
+            let found = query.map_or_else(Vec::new, |query| query.found.records.clone());
+            Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress }))
+        }
+        Operation::GetProviders { .. } => {
+            let found = query.map_or_else(Vec::new, |query| query.found.providers.clone());
+            Outcome::GetProviders(Err(GetProvidersError::Timeout { found, progress }))
+        }
+        Operation::PutRecord { .. } => {
+            Outcome::PutRecord(Err(PutRecordError::Timeout { sent_to: sent_to(query), progress }))
+        }
+        Operation::PutRecordTo { .. } => {
+            Outcome::PutRecordTo(Err(PutRecordError::Timeout { sent_to: sent_to(query), progress }))
+        }
+        Operation::StartProviding { .. } => Outcome::StartProviding(Err(StartProvidingError::Timeout { progress })),
+        Operation::GetClosestPeers { .. } => {
+            Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers: Vec::new(), progress }))
+        }
+        Operation::Bootstrap => {
+            // Of the lookups that are done, not of the one that is under way.
+            let (phases, failed, progress) = query.map_or((0, 0, progress), |query| lookups(&query.found));
+            Outcome::Bootstrap(Err(BootstrapError::Timeout { phases, failed, progress }))
+        }
+    }
+}
+
+/// The outcome of a query that kad did not start.
+pub(super) fn refused(operation: &Operation, error: &StartError) -> Outcome {
+    match (operation, error) {
+        (Operation::StartProviding { .. }, StartError::Store(error)) => {
+            Outcome::StartProviding(Err(StartProvidingError::Store(error.clone())))
+        }
+        (_, StartError::Store(_)) => failed(operation, RequestError::Refused(error.clone())),
+        (Operation::GetRecord { .. }, StartError::NoKnownPeers) => {
+            Outcome::GetRecord(Err(GetRecordError::NoKnownPeers))
+        }
+        (Operation::PutRecord { .. }, StartError::NoKnownPeers) => {
+            Outcome::PutRecord(Err(PutRecordError::NoKnownPeers))
+        }
+        (Operation::PutRecordTo { .. }, StartError::NoKnownPeers) => {
+            Outcome::PutRecordTo(Err(PutRecordError::NoKnownPeers))
+        }
+        (Operation::GetProviders { .. }, StartError::NoKnownPeers) => {
+            Outcome::GetProviders(Err(GetProvidersError::NoKnownPeers))
+        }
+        (Operation::StartProviding { .. }, StartError::NoKnownPeers) => {
+            Outcome::StartProviding(Err(StartProvidingError::NoKnownPeers))
+        }
+        (Operation::GetClosestPeers { .. }, StartError::NoKnownPeers) => {
+            Outcome::GetClosestPeers(Err(GetClosestPeersError::NoKnownPeers))
+        }
+        (Operation::Bootstrap, StartError::NoKnownPeers) => Outcome::Bootstrap(Err(BootstrapError::NoKnownPeers)),
+    }
+}
+
+pub(super) fn failed(operation: &Operation, error: RequestError) -> Outcome {
+    match operation {
+        Operation::GetRecord { .. } => Outcome::GetRecord(Err(GetRecordError::Request(error))),
+        Operation::PutRecord { .. } => Outcome::PutRecord(Err(PutRecordError::Request(error))),
+        Operation::PutRecordTo { .. } => Outcome::PutRecordTo(Err(PutRecordError::Request(error))),
+        Operation::GetProviders { .. } => Outcome::GetProviders(Err(GetProvidersError::Request(error))),
+        Operation::StartProviding { .. } => Outcome::StartProviding(Err(StartProvidingError::Request(error))),
+        Operation::GetClosestPeers { .. } => Outcome::GetClosestPeers(Err(GetClosestPeersError::Request(error))),
+        Operation::Bootstrap => Outcome::Bootstrap(Err(BootstrapError::Request(error))),
+    }
+}
+
+/// Whether an outcome depends on which peers answered, and nothing that was found would be thrown away.
+pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress: _ })) => found.is_empty(),
+        Outcome::GetProviders(Err(GetProvidersError::Timeout { found, progress: _ })) => found.is_empty(),
+        Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers, progress: _ })) => peers.is_empty(),
+        other => matches!(
+            other,
+            Outcome::GetRecord(Err(GetRecordError::NotFound { .. }
+                | GetRecordError::NoKnownPeers
+                | GetRecordError::TooFewCopies { .. }))
+                | Outcome::GetProviders(Err(GetProvidersError::NotFound { .. } | GetProvidersError::NoKnownPeers))
+                | Outcome::PutRecord(Err(PutRecordError::QuorumFailed { .. }
+                    | PutRecordError::NobodyAnswered { .. }
+                    | PutRecordError::TooFewPeers { .. }
+                    | PutRecordError::NoKnownPeers))
+                | Outcome::PutRecordTo(Err(PutRecordError::QuorumFailed { .. } | PutRecordError::NoKnownPeers))
+                | Outcome::StartProviding(Err(StartProvidingError::NobodyAnswered { .. }
+                    | StartProvidingError::Timeout { .. }
+                    | StartProvidingError::NoKnownPeers))
+                | Outcome::GetClosestPeers(Err(
+                    GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::NoKnownPeers
+                ))
+                | Outcome::Bootstrap(Err(BootstrapError::AllPhasesFailed { .. }
+                    | BootstrapError::NobodyAnswered { .. }
+                    | BootstrapError::NoKnownPeers))
+        ),
+    }
+}
+
+/// `chosen` and the others of the first `limit` records.
+fn answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], limit: usize, progress: Progress) -> RecordAnswer {
+    let records: Vec<_> = records.iter().take(limit).cloned().collect();
+    let agreeing = records.iter().filter(|record| record.record.value == chosen.record.value).count();
+    let dissenting = records.iter().filter(|record| record.record.value != chosen.record.value).count();
+    let others = records.into_iter().filter(|record| record.peer != chosen.peer).collect();
+    RecordAnswer { record: Arc::clone(chosen), others, agreeing, dissenting, progress }
+}
+
+fn candidate(first: &Arc<PeerRecord>, found: &Found) -> Candidate {
+    Candidate { record: Arc::clone(first), votes: found.votes(first) }
+}
+
+fn stored(peers: &[PeerId], quorum: Quorum, ending: &Ending, progress: Progress) -> Result<PutAnswer, PutRecordError> {
+    let acknowledged = match &ending.only {
+        None => peers.to_vec(),
+        Some(only) => {
+            let mut asked = Vec::new();
+            for peer in only {
+                if peers.contains(peer) && !asked.contains(peer) {
+                    asked.push(*peer);
+                }
+            }
+            asked
+        }
+    };
+    let (asked, needed) = (peers.len(), needed(quorum, peers.len()));
+    if acknowledged.len() >= needed.get() {
+        Ok(PutAnswer { acknowledged, asked, progress })
+    } else {
+        Err(PutRecordError::QuorumFailed { acknowledged, needed, asked })
+    }
+}
+
+fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
+    let needed = match quorum {
+        Quorum::One => 1,
+        Quorum::Majority => peers / 2 + 1,
+        Quorum::All => peers,
+        Quorum::N(n) => n.get(),
+    };
+    NonZeroUsize::new(needed).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// The peers of a store query that was given to kad.
+fn sent_to(query: Option<&LiveQuery>) -> Vec<PeerId> {
+    match query.map(|query| &query.query) {
+        Some(Query::PutRecordTo { record: _, peers }) => peers.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// How many phases a bootstrap has done, how many of them failed, and the progress of all.
+fn lookups(found: &Found) -> (u32, u32, Progress) {
+    let count = |phases: usize| u32::try_from(phases).unwrap_or(u32::MAX);
+    let failed = found.phases.iter().filter(|(ok, _)| !ok).count();
+    let progress = found.phases.iter().fold(Progress::default(), |total, (_, progress)| sum(total, *progress));
+    (count(found.phases.len()), count(failed), progress)
+}

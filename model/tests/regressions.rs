@@ -1,0 +1,41 @@
+//! What the model and the fuzzers found, each as the least that shows it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails with it")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kadence_core::{
+    Command, LogValues, Operation, QueryTracker, Request, RequestId, RequestOptions, TrackerConfig, Validators, replay,
+};
+use kadence_model::{key, local, peer};
+use libp2p::kad::{Quorum, Record};
+
+/// Records a tracker that gets one request and then a year, and replays its log.
+fn replays(operation: Operation, timeout: Option<Duration>, epoch: Instant) {
+    let mut tracker = QueryTracker::<u32>::new(local(), TrackerConfig::default());
+    tracker.record(LogValues::Whole, epoch).unwrap();
+    let options = RequestOptions { timeout, ..RequestOptions::default() };
+    tracker.handle_command(Command::Request(Request { id: RequestId(1), operation, options }), epoch).unwrap();
+    tracker.handle_timeout(epoch + Duration::from_secs(50 * 365 * 24 * 60 * 60));
+    while tracker.poll_action().is_some() {}
+    let log: Vec<_> = std::iter::from_fn(|| tracker.poll_log()).collect();
+    let replayed = replay(log.iter().map(String::as_str), epoch, Validators::default());
+    assert_eq!(replayed, Ok(log.len()));
+}
+
+/// A timeout beyond what a clock can show is thirty years; one that is cut to 64 bits of nanoseconds is five centuries.
+#[test]
+fn a_timeout_of_ages_is_the_same_in_the_replay() {
+    replays(Operation::Bootstrap, Some(Duration::MAX), Instant::now());
+}
+
+#[test]
+fn a_record_that_expires_in_a_thousand_years_can_be_replayed() {
+    let epoch = Instant::now();
+    let expires = epoch.checked_add(Duration::from_secs(1_000 * 365 * 24 * 60 * 60));
+    let record = Arc::new(Record { key: key(0), value: vec![1], publisher: None, expires });
+    replays(Operation::PutRecordTo { record, peers: vec![peer(1)], quorum: Quorum::One }, None, epoch);
+}

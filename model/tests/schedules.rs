@@ -1,0 +1,126 @@
+//! The tracker does what the model says, in random schedules of everything that can be put in.
+//!
+//! The same schedules each time, so that a failure is there again tomorrow. For others set `PROPTEST_RNG_SEED`, for
+//! more `PROPTEST_CASES`.
+
+#![expect(clippy::panic, reason = "a test reports with it")]
+
+use std::cell::RefCell;
+
+use kadence_model::{Mode, Reached, a_config, bytes_of, play};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config, RngSeed, TestError, TestRunner},
+};
+
+/// Of each test, if nothing else is asked for.
+const SCHEDULES: u32 = 8_000;
+
+fn a_few_or_many() -> impl Strategy<Value = Vec<u64>> {
+    prop_oneof![4 => vec(any::<u64>(), 1..60), 3 => vec(any::<u64>(), 1..300), 1 => vec(any::<u64>(), 1..500)]
+}
+
+fn run(mode: Mode) -> Reached {
+    let config = Config::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { SCHEDULES };
+    let rng_seed = match config.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(1),
+        fixed @ RngSeed::Fixed(_) => fixed,
+    };
+    let config = Config { cases, rng_seed, failure_persistence: None, max_shrink_iters: 20_000, ..config };
+    // What was reached in all the schedules: a property of what never happens says nothing.
+    let reached = RefCell::new(Reached::new());
+    let result = TestRunner::new(config).run(&(any::<u64>(), a_few_or_many()), |(config, words)| {
+        for (what, times) in play(config, &words, mode) {
+            *reached.borrow_mut().entry(what).or_default() += times;
+        }
+        Ok(())
+    });
+    if let Err(TestError::Fail(reason, (config, words))) = &result {
+        let inputs: String = words.iter().map(|word| format!("  {:?}\n", mode.input(*word))).collect();
+        let file: String = bytes_of(*config, words).iter().map(|byte| format!("{byte:02x}")).collect();
+        panic!("{:#?}\n{inputs}{reason}\nthe schedule as a file, in hexadecimal: {file}", a_config(*config));
+    }
+    assert!(result.is_ok(), "{result:?}");
+    reached.into_inner()
+}
+
+/// Everything that has to come about in each of the tests.
+const REACHED: &[&str] = &[
+    "bootstrap: AllPhasesFailed",
+    "bootstrap: Cancelled",
+    "bootstrap: ExpiredInQueue",
+    "bootstrap: NoKnownPeers",
+    "bootstrap: NobodyAnswered",
+    "bootstrap: Ok",
+    "bootstrap: Overloaded",
+    "bootstrap: Shutdown",
+    "bootstrap: Timeout",
+    "foreign",
+    "get_closest_peers: NoKnownPeers",
+    "get_closest_peers: NobodyAnswered",
+    "get_closest_peers: Ok",
+    "get_closest_peers: Timeout",
+    "get_providers: NoKnownPeers",
+    "get_providers: NotFound",
+    "get_providers: Ok",
+    "get_providers: Timeout",
+    "get_record: Conflict",
+    "get_record: NoKnownPeers",
+    "get_record: NotFound",
+    "get_record: Ok",
+    "get_record: Timeout",
+    "get_record: TooFewCopies",
+    "item",
+    "lost",
+    "put_record: NoKnownPeers",
+    "put_record: NobodyAnswered",
+    "put_record: Ok",
+    "put_record: QuorumFailed",
+    "put_record: Store",
+    "put_record: Timeout",
+    "put_record: TooFewPeers",
+    "put_record_to: Ok",
+    "put_record_to: QuorumFailed",
+    "put_record_to: Timeout",
+    "refused: KeyTooLong",
+    "refused: NoPeers",
+    "refused: NoValidator",
+    "refused: Overloaded",
+    "refused: PolicyForRecords",
+    "refused: RecordExpired",
+    "refused: Rejected",
+    "refused: Shutdown",
+    "refused: ValueTooLarge",
+    "refused: ZeroLimit",
+    "rejected",
+    "start_providing: NoKnownPeers",
+    "start_providing: NobodyAnswered",
+    "start_providing: Ok",
+    "start_providing: Store",
+    "start_providing: Timeout",
+    "stop_providing",
+    "unknown",
+];
+
+/// Only kad at its worst brings these about.
+const REACHED_BY_HOSTILITY: &[&str] = &["get_record: Refused", "mismatched", "refused: DuplicateId"];
+
+fn assert_reached(reached: &Reached, what: &[&str]) {
+    for what in what {
+        assert!(reached.get(*what).is_some_and(|times| *times >= 10), "{what} was hardly reached: {reached:#?}");
+    }
+}
+
+#[test]
+fn the_tracker_does_what_the_model_says() {
+    assert_reached(&run(Mode::Legal), REACHED);
+}
+
+#[test]
+fn whatever_happens_the_tracker_does_what_the_model_says() {
+    let reached = run(Mode::Hostile);
+    assert_reached(&reached, REACHED);
+    assert_reached(&reached, REACHED_BY_HOSTILITY);
+}
