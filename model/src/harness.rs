@@ -157,6 +157,7 @@ impl Harness {
             Input::Wait(wait) => self.wait(*wait),
             Input::Backwards(span) => {
                 let earlier = self.now.checked_sub(*span).unwrap_or(self.now);
+                self.told = self.told.max(earlier);
                 self.tracker.handle_timeout(earlier);
                 self.model.timeout(earlier);
             }

@@ -307,7 +307,7 @@ fn a_say(bits: &mut Bits) -> Say {
         timeout: bits.one_in(2),
         local: bits.flag(),
         foreign: bits.one_in(3),
-        peer: bits.take(3),
+        peer: bits.take(4),
         peers: if bits.one_in(3) { 0 } else { bits.take(8) },
         value: bits.take(5),
         nobody: bits.one_in(3),

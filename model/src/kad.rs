@@ -20,6 +20,9 @@ use crate::{
     world::{key, local, peer, peers, value},
 };
 
+/// How many peers may hold a record: more than the few that are looked through without a set.
+const PEERS: u8 = 12;
+
 /// A query that kad runs.
 #[derive(Debug, Clone)]
 pub struct Kad {
@@ -87,7 +90,8 @@ impl Kad {
 
     fn get_record(&self, key: RecordKey, say: Say) -> (QueryResult, bool) {
         // The local store is asked first, and every peer once.
-        let mut from = (0..8).map(|n| Some(peer(1 + (say.peer + n) % 8))).find(|peer| !self.sources.contains(peer));
+        let mut from =
+            (0..PEERS).map(|n| Some(peer(1 + (say.peer + n) % PEERS))).find(|peer| !self.sources.contains(peer));
         if say.local && self.events == 0 {
             from = Some(None);
         }

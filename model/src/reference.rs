@@ -259,7 +259,7 @@ impl Model {
 
     fn accept(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
         let Request { id, operation, options } = request;
-        if let Err(error) = self.check(id, &operation, now).and_then(|()| self.make_room(&options, now)) {
+        if let Err(error) = self.check(id, &operation, now).and_then(|()| self.make_room(&operation, &options, now)) {
             self.view.refused += 1;
             return Err(error);
         }
@@ -337,7 +337,14 @@ impl Model {
         Ok(())
     }
 
-    fn make_room(&mut self, options: &RequestOptions, now: Instant) -> Result<(), RequestError> {
+    fn make_room(&mut self, operation: &Operation, options: &RequestOptions, now: Instant) -> Result<(), RequestError> {
+        let query = first_query(operation);
+        let has_slot = |other: &&LiveQuery| !matches!(other.state, State::Waiting(_));
+        if self.queries.iter().filter(has_slot).any(|other| self.joinable(other, &query)) {
+            // It needs no slot, and no place in the queue; but there are only so many requests.
+            let most = self.config.max_queued.saturating_add(self.config.max_running);
+            return if self.requests.len() < most { Ok(()) } else { Err(RequestError::Overloaded) };
+        }
         let full = self.queued() >= self.config.max_queued && self.live_queries() >= self.config.max_running;
         if !full {
             return Ok(());

@@ -26,6 +26,41 @@ fn candidate() -> Candidate {
     Candidate { record: a_record(), votes: 1 }
 }
 
+/// Fails to compile where an operation has a new error, so that the table gets it as well.
+fn is_in_the_table(outcome: &Outcome) {
+    match outcome {
+        Outcome::GetRecord(Err(error)) => match error {
+            GetRecordError::NotFound { .. }
+            | GetRecordError::NobodyAnswered { .. }
+            | GetRecordError::Conflict { .. } => {}
+            GetRecordError::TooFewCopies { .. } | GetRecordError::Timeout { .. } => {}
+            GetRecordError::NoKnownPeers | GetRecordError::Request(_) => {}
+        },
+        Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
+            PutRecordError::QuorumFailed { .. } | PutRecordError::NobodyAnswered { .. } => {}
+            PutRecordError::TooFewPeers { .. } | PutRecordError::Timeout { .. } | PutRecordError::Store { .. } => {}
+            PutRecordError::NoKnownPeers | PutRecordError::Request(_) => {}
+        },
+        Outcome::GetProviders(Err(error)) => match error {
+            GetProvidersError::NotFound { .. } | GetProvidersError::NobodyAnswered { .. } => {}
+            GetProvidersError::Timeout { .. } | GetProvidersError::NoKnownPeers | GetProvidersError::Request(_) => {}
+        },
+        Outcome::StartProviding(Err(error)) => match error {
+            StartProvidingError::NobodyAnswered { .. } | StartProvidingError::Timeout { .. } => {}
+            StartProvidingError::Store(_) | StartProvidingError::NoKnownPeers | StartProvidingError::Request(_) => {}
+        },
+        Outcome::GetClosestPeers(Err(error)) => match error {
+            GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::Timeout { .. } => {}
+            GetClosestPeersError::NoKnownPeers | GetClosestPeersError::Request(_) => {}
+        },
+        Outcome::Bootstrap(Err(error)) => match error {
+            BootstrapError::AllPhasesFailed { .. } | BootstrapError::NobodyAnswered { .. } => {}
+            BootstrapError::Timeout { .. } | BootstrapError::NoKnownPeers | BootstrapError::Request(_) => {}
+        },
+        _ => assert!(outcome.is_ok(), "{outcome:?}"),
+    }
+}
+
 /// Every way for a request to end, and whether another attempt may end otherwise.
 fn table() -> Vec<(Outcome, bool)> {
     let progress = some_progress();
@@ -36,6 +71,7 @@ fn table() -> Vec<(Outcome, bool)> {
     let mut table: Vec<(Outcome, bool)> = Vec::new();
     for (error, again) in [
         (GetRecordError::NotFound { closest_peers: closest_peers(), progress }, true),
+        (GetRecordError::NobodyAnswered { progress }, true),
         (GetRecordError::NoKnownPeers, true),
         (GetRecordError::TooFewCopies { candidate: candidate(), needed: 2 }, true),
         (GetRecordError::Conflict { candidates: vec![candidate(), candidate()], needed: 2 }, false),
@@ -57,6 +93,7 @@ fn table() -> Vec<(Outcome, bool)> {
     }
     for (error, again) in [
         (GetProvidersError::NotFound { closest_peers: closest_peers(), progress }, true),
+        (GetProvidersError::NobodyAnswered { progress }, true),
         (GetProvidersError::NoKnownPeers, true),
         (GetProvidersError::Timeout { found: Vec::new(), progress }, true),
         (GetProvidersError::Timeout { found: peers([1]), progress }, false),
@@ -120,6 +157,7 @@ fn table() -> Vec<(Outcome, bool)> {
 #[test]
 fn only_what_another_attempt_may_change_is_retryable() {
     for (outcome, again) in table() {
+        is_in_the_table(&outcome);
         assert_eq!(outcome.is_retryable(), again, "{outcome:?}");
     }
 }

@@ -158,6 +158,8 @@ pub(super) fn read(
                     GetRecordError::Timeout { found: records, progress }
                 } else if progress.requests == 0 {
                     GetRecordError::NoKnownPeers
+                } else if progress.successes == 0 {
+                    GetRecordError::NobodyAnswered { progress }
                 } else {
                     GetRecordError::NotFound { closest_peers, progress }
                 }));
@@ -196,6 +198,8 @@ pub(super) fn read(
                 Ok(ProvidersAnswer { providers, progress })
             } else if progress.requests == 0 {
                 Err(GetProvidersError::NoKnownPeers)
+            } else if progress.successes == 0 {
+                Err(GetProvidersError::NobodyAnswered { progress })
             } else {
                 Err(GetProvidersError::NotFound { closest_peers, progress })
             })
@@ -281,30 +285,52 @@ pub(super) fn failed(operation: &Operation, error: RequestError) -> Outcome {
 /// Whether an outcome depends on which peers answered, and nothing that was found would be thrown away.
 pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
     match outcome {
-        Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress: _ })) => found.is_empty(),
-        Outcome::GetProviders(Err(GetProvidersError::Timeout { found, progress: _ })) => found.is_empty(),
-        Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers, progress: _ })) => peers.is_empty(),
-        other => matches!(
-            other,
-            Outcome::GetRecord(Err(GetRecordError::NotFound { .. }
-                | GetRecordError::NoKnownPeers
-                | GetRecordError::TooFewCopies { .. }))
-                | Outcome::GetProviders(Err(GetProvidersError::NotFound { .. } | GetProvidersError::NoKnownPeers))
-                | Outcome::PutRecord(Err(PutRecordError::QuorumFailed { .. }
-                    | PutRecordError::NobodyAnswered { .. }
-                    | PutRecordError::TooFewPeers { .. }
-                    | PutRecordError::NoKnownPeers))
-                | Outcome::PutRecordTo(Err(PutRecordError::QuorumFailed { .. } | PutRecordError::NoKnownPeers))
-                | Outcome::StartProviding(Err(StartProvidingError::NobodyAnswered { .. }
-                    | StartProvidingError::Timeout { .. }
-                    | StartProvidingError::NoKnownPeers))
-                | Outcome::GetClosestPeers(Err(
-                    GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::NoKnownPeers
-                ))
-                | Outcome::Bootstrap(Err(BootstrapError::AllPhasesFailed { .. }
-                    | BootstrapError::NobodyAnswered { .. }
-                    | BootstrapError::NoKnownPeers))
-        ),
+        Outcome::GetRecord(Err(error)) => match error {
+            GetRecordError::NotFound { .. }
+            | GetRecordError::NobodyAnswered { .. }
+            | GetRecordError::TooFewCopies { .. }
+            | GetRecordError::NoKnownPeers => true,
+            GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
+            GetRecordError::Conflict { .. } | GetRecordError::Request(_) => false,
+        },
+        Outcome::GetProviders(Err(error)) => match error {
+            GetProvidersError::NotFound { .. }
+            | GetProvidersError::NobodyAnswered { .. }
+            | GetProvidersError::NoKnownPeers => true,
+            GetProvidersError::Timeout { found, progress: _ } => found.is_empty(),
+            GetProvidersError::Request(_) => false,
+        },
+        Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
+            PutRecordError::QuorumFailed { .. }
+            | PutRecordError::NobodyAnswered { .. }
+            | PutRecordError::TooFewPeers { .. }
+            | PutRecordError::NoKnownPeers => true,
+            PutRecordError::Timeout { .. } | PutRecordError::Store { .. } | PutRecordError::Request(_) => false,
+        },
+        Outcome::StartProviding(Err(error)) => match error {
+            StartProvidingError::NobodyAnswered { .. }
+            | StartProvidingError::Timeout { .. }
+            | StartProvidingError::NoKnownPeers => true,
+            StartProvidingError::Store(_) | StartProvidingError::Request(_) => false,
+        },
+        Outcome::GetClosestPeers(Err(error)) => match error {
+            GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::NoKnownPeers => true,
+            GetClosestPeersError::Timeout { peers, progress: _ } => peers.is_empty(),
+            GetClosestPeersError::Request(_) => false,
+        },
+        Outcome::Bootstrap(Err(error)) => match error {
+            BootstrapError::AllPhasesFailed { .. }
+            | BootstrapError::NobodyAnswered { .. }
+            | BootstrapError::NoKnownPeers => true,
+            BootstrapError::Timeout { .. } | BootstrapError::Request(_) => false,
+        },
+        Outcome::GetRecord(Ok(_))
+        | Outcome::GetProviders(Ok(_))
+        | Outcome::PutRecord(Ok(_))
+        | Outcome::PutRecordTo(Ok(_))
+        | Outcome::StartProviding(Ok(_))
+        | Outcome::GetClosestPeers(Ok(_))
+        | Outcome::Bootstrap(Ok(_)) => false,
     }
 }
 
