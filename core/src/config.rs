@@ -24,7 +24,10 @@ pub struct TrackerConfig {
     /// How many requests may wait for a slot. The next one is refused with
     /// [`RequestError::Overloaded`](crate::RequestError::Overloaded) and changes nothing.
     ///
-    /// 4,096 pending requests take about a megabyte and, at some milliseconds a query, a few seconds to work off,
+    /// A request that joins a query which is already running waits for no slot and takes no place here; of these and all
+    /// others together, at most twice as many live at once as the queue and the slots hold.
+    ///
+    /// 4,096 pending requests take about two megabytes and, at some milliseconds a query, a few seconds to work off,
     /// which is less than the default timeout.
     pub max_queued: usize,
     /// What happens to a request for which there is no room in the queue.

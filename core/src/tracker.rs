@@ -2,6 +2,7 @@ mod commands;
 mod findings;
 mod flights;
 mod judge;
+mod places;
 mod queries;
 mod remembered;
 mod requests;
@@ -25,10 +26,11 @@ use libp2p::{
 use rustc_hash::FxHashMap;
 
 use self::{
+    places::Places,
     remembered::Remembered,
     state::{Announcements, Flight, LiveQuery, LiveRequest, Phase, QueryState, Timer},
     time::{Clock, Time},
-    waiting::{Line, WaitingLine},
+    waiting::WaitingLine,
 };
 use crate::{
     Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Outcome, PutAnswer,
@@ -109,8 +111,7 @@ pub struct QueryTracker<Id = kad::QueryId> {
     waiting: WaitingLine,
     /// How many slots are in use.
     running: usize,
-    /// How many requests wait for their first query to start.
-    queued: usize,
+    places: Places,
     remembered: Remembered<Id>,
     announcements: FxHashMap<RecordKey, Announcements>,
     timers: BTreeSet<(Time, Timer)>,
@@ -128,6 +129,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         config.max_running = config.max_running.clamp(1, MAX_RUNNING_CEILING);
         config.max_items = config.max_items.max(1);
         let waiting = WaitingLine::new(config.shares);
+        let places = Places::new(config.overload);
         Self {
             config,
             local_peer,
@@ -138,7 +140,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             steps: FxHashMap::default(),
             waiting,
             running: 0,
-            queued: 0,
+            places,
             remembered: Remembered::new(),
             announcements: FxHashMap::default(),
             timers: BTreeSet::new(),
@@ -386,15 +388,18 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         while self.free_slots() > 0
             && let Some(step) = self.waiting.pop()
         {
-            self.start(step);
+            self.start(step, now);
         }
     }
 
-    fn start(&mut self, step: StepId) {
+    fn start(&mut self, step: StepId, now: Time) {
         let Some(query) = self.queries.get_mut(&step) else { return };
-        if let QueryState::Queued { line: Line::New(_) } = query.state {
-            self.queued -= query.waiters.len();
+        for id in query.waiters.iter() {
+            if let Some(request) = self.requests.get(&id).filter(|request| !request.begun) {
+                self.places.leave(id, request.priority);
+            }
         }
+        (query.asked_at, query.heard_at) = (now, now);
         query.state = QueryState::Starting;
         query.begin(&self.config.validators);
         self.running += 1;

@@ -12,8 +12,8 @@ use super::{
     time::Time,
 };
 use crate::{
-    Agree, CommandError, InvalidRequest, Operation, Overload, Policy, Priority, Progress, Request, RequestError,
-    RequestId, RequestOptions, StepId,
+    Agree, CommandError, InvalidRequest, Operation, Policy, Priority, Progress, Request, RequestError, RequestId,
+    RequestOptions, StepId,
 };
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
@@ -104,31 +104,27 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Ok(())
     }
 
-    /// Sees to it that a request of this class may wait. One that joins a running query needs no slot; what bounds
-    /// those is that no more requests live at once than the queue and the slots hold.
+    /// Sees to it that a request of this class may wait. One that joins a running query needs no place; what bounds
+    /// those is that at most twice as many requests live at once as the queue and the slots hold.
     pub(super) fn make_room(
         &mut self,
         operation: &Operation,
         priority: Priority,
         now: Time,
     ) -> Result<(), RequestError> {
-        let full = self.queued >= self.config.max_queued && self.free_slots() == 0;
-        let crowded = self.requests.len() >= self.config.max_queued.saturating_add(self.config.max_running);
-        match (full, crowded) {
-            (false, false) => return Ok(()),
-            (true, false) if self.joins_running(operation) => return Ok(()),
-            (_, true) if self.joins_running(operation) => return Err(RequestError::Overloaded),
-            (false, true) => return Ok(()),
-            (true, _) => {}
+        let full = self.places.taken() >= self.config.max_queued && self.free_slots() == 0;
+        let room = self.config.max_queued.saturating_add(self.config.max_running);
+        let crowded = self.requests.len() >= room.saturating_mul(2);
+        if !full && !crowded {
+            return Ok(());
         }
-        let victim = match self.config.overload {
-            Overload::Refuse => None,
-            Overload::Shed => self
-                .waiting
-                .last_below(priority)
-                .and_then(|step| self.queries.get(&step))
-                .and_then(|query| query.waiters.last()),
-        };
+        match (self.joins_running(operation), crowded) {
+            (true, false) => return Ok(()),
+            (true, true) => return Err(RequestError::Overloaded),
+            (false, _) if !full => return Ok(()),
+            (false, _) => {}
+        }
+        let victim = self.places.last_below(priority);
         match victim {
             Some(victim) => {
                 self.fail(victim, RequestError::Overloaded, now);

@@ -10,7 +10,7 @@ use super::{
     waiters::{Need, Waiter, Waiters},
     waiting::Line,
 };
-use crate::{Action, Operation, Progress, Query, RequestId, StepId};
+use crate::{Action, Operation, Priority, Progress, Query, RequestId, StepId};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Makes a request wait for a query: for one that is wanted already, if it is the same, or for one of its own.
@@ -18,34 +18,53 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let waiter = waiter(id, request, self.config.max_items);
         let votes = judge::votes(&request.operation);
-        let line = if request.begun { Line::FurtherStep } else { Line::New(waiter.priority) };
+        let (priority, begun) = (request.priority, request.begun);
         let flight = Flight::of(&query);
-        if let Some(step) = flight.as_ref().and_then(|flight| self.flights.get(flight)).copied() {
-            request.phase = Phase::Attached { step };
-            self.join(step, waiter, votes, line, now);
+        let shared = flight.as_ref().and_then(|flight| self.flights.get(flight)).copied();
+        if let Some(step) = shared.filter(|step| self.is_alive(*step, now)) {
+            if let Some(request) = self.requests.get_mut(&id) {
+                request.phase = Phase::Attached { step };
+            }
+            self.join(step, waiter, priority, votes, now);
             return;
         }
         self.last_step += 1;
         let step = StepId(self.last_step);
-        request.phase = Phase::Attached { step };
-        self.waiting.insert(line, step);
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.phase = Phase::Attached { step };
+        }
+        self.waiting.insert(waiter.line, step);
         let query = LiveQuery {
             query,
             waiters: Waiters::One(waiter),
             findings: None,
             lookup,
             votes,
-            state: QueryState::Queued { line },
+            state: QueryState::Queued { line: waiter.line },
             asked_at: now,
+            heard_at: now,
             progress: Progress::default(),
         };
         self.queries.insert(step, Box::new(query));
         if let Some(flight) = flight {
             self.flights.insert(flight, step);
         }
-        if let Line::New(_) = line {
-            self.queued += 1;
+        if !begun {
+            self.places.take(id, priority);
         }
+    }
+
+    /// Whether there is hope for a query. One of which kad has said nothing for so long that its slot would be taken
+    /// back, were it finished, is not joined: there might always be somebody who waits for it, and for nothing.
+    fn is_alive(&self, step: StepId, now: Time) -> bool {
+        self.queries.get(&step).is_some_and(|query| match query.state {
+            QueryState::Queued { line: _ } => true,
+            QueryState::Starting
+            | QueryState::Running { id: _ }
+            | QueryState::Ended { id: _ }
+            | QueryState::Abandoned { lost_at: _ }
+            | QueryState::Finishing { id: _, lost_at: _ } => now.since(query.heard_at) < self.config.lost_after,
+        })
     }
 
     /// Whether an operation would share a query that has its slot already.
@@ -55,22 +74,19 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         query.is_some_and(|query| !matches!(query.state, QueryState::Queued { .. }))
     }
 
-    pub(super) fn join(&mut self, step: StepId, waiter: Waiter, votes: bool, line: Line, now: Time) {
+    fn join(&mut self, step: StepId, waiter: Waiter, priority: Priority, votes: bool, now: Time) {
         let Some(query) = self.queries.get_mut(&step) else { return };
-        let others = query.waiters.len();
         query.waiters.add(waiter);
         query.votes |= votes;
         query.count_votes(&self.config.validators);
         match &mut query.state {
             QueryState::Queued { line: current } => {
-                let risen = (*current).max(line);
-                match (*current, risen) {
-                    (Line::New(_), Line::FurtherStep) => self.queued -= others,
-                    (Line::New(_), Line::New(_)) => self.queued += 1,
-                    (Line::FurtherStep, _) => {}
-                }
+                let risen = query.waiters.line();
                 self.waiting.change(*current, risen, step);
                 *current = risen;
+                if waiter.line != Line::FurtherStep {
+                    self.places.take(waiter.request, priority);
+                }
             }
             QueryState::Starting | QueryState::Running { id: _ } => {
                 if waiter.streaming
@@ -93,23 +109,23 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// Takes a request away from its query. A query that nobody wants any more is told to finish, and keeps its slot
     /// until kad has ended it.
-    pub(super) fn detach(&mut self, waiter: Waiter, step: StepId, now: Time) {
+    pub(super) fn detach(&mut self, waiter: Waiter, priority: Priority, step: StepId, now: Time) {
         let lost_at = now.after(self.config.lost_after);
         let Some(query) = self.queries.get_mut(&step) else { return };
         query.waiters.remove(waiter);
         let unwanted = query.waiters.is_empty();
         match query.state {
             QueryState::Queued { line } => {
-                if let Line::New(_) = line {
-                    self.queued -= 1;
+                if waiter.line != Line::FurtherStep {
+                    self.places.leave(waiter.request, priority);
                 }
                 if unwanted {
                     self.waiting.remove(line, step);
                     let flight = Flight::of(&query.query);
                     self.queries.remove(&step);
                     self.land(flight, step);
-                } else if let Line::New(_) = line {
-                    let fallen = Line::New(query.waiters.priority());
+                } else {
+                    let fallen = query.waiters.line();
                     query.state = QueryState::Queued { line: fallen };
                     self.waiting.change(line, fallen, step);
                 }

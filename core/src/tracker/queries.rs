@@ -81,6 +81,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             return;
         }
         live.progress = progress;
+        live.heard_at = now;
         match (&live.state, last) {
             (QueryState::Running { id: _ }, last) => {
                 let LiveQuery { query, findings: Some(findings), .. } = &mut **live else { return };

@@ -114,7 +114,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.metrics.ended(&outcome, now.since(request.accepted));
         self.actions.push_back(Action::Outcome { request: id, outcome });
         match request.phase {
-            Phase::Attached { step } => self.detach(waiter(id, &request, self.config.max_items), step, now),
+            Phase::Attached { step } => {
+                self.detach(waiter(id, &request, self.config.max_items), request.priority, step, now);
+            }
             Phase::BackingOff { until } => {
                 self.timers.remove(&(until, Timer::Retry(id)));
             }

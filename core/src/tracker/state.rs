@@ -60,8 +60,10 @@ pub(super) struct LiveQuery<Id> {
     /// Whether a waiter counts votes.
     pub(super) votes: bool,
     pub(super) state: QueryState<Id>,
-    /// When it was first wanted.
+    /// When it was first wanted; from its start on, when it was started.
     pub(super) asked_at: Time,
+    /// When kad last said something of it, or its start was asked for.
+    pub(super) heard_at: Time,
     pub(super) progress: Progress,
 }
 
@@ -171,6 +173,6 @@ pub(super) fn waiter(id: RequestId, request: &LiveRequest, max_items: usize) -> 
         request: id,
         need: judge::need(&request.operation, max_items),
         streaming: request.streaming,
-        priority: request.priority,
+        line: if request.begun { Line::FurtherStep } else { Line::New(request.priority) },
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::waiting::Line;
 use crate::{Priority, RequestId};
 
 /// What a request needs of its query before the query's end.
@@ -23,7 +24,8 @@ pub(super) struct Waiter {
     pub(super) request: RequestId,
     pub(super) need: Need,
     pub(super) streaming: bool,
-    pub(super) priority: Priority,
+    /// Where it would stand alone.
+    pub(super) line: Line,
 }
 
 /// Nearly every query has one waiter, which costs nothing beside itself.
@@ -38,9 +40,13 @@ pub(super) enum Waiters {
 pub(super) struct Sets {
     by_need: BTreeSet<(Need, RequestId)>,
     streaming: BTreeSet<RequestId>,
-    /// How many are of each class, in the order of [`Priority::ALL`].
-    by_priority: [usize; 3],
+    /// How many would stand in each line, in the order of [`LINES`].
+    by_line: [usize; 4],
 }
+
+/// The lines, the first to be served first.
+const LINES: [Line; 4] =
+    [Line::FurtherStep, Line::New(Priority::Interactive), Line::New(Priority::Normal), Line::New(Priority::Background)];
 
 /// What a query has to offer so far.
 #[derive(Debug, Clone, Copy)]
@@ -115,15 +121,6 @@ impl Waiters {
         }
     }
 
-    /// The request with the greatest need.
-    pub(super) fn last(&self) -> Option<RequestId> {
-        match self {
-            Self::None => None,
-            Self::One(waiter) => Some(waiter.request),
-            Self::Many(sets) => sets.by_need.last().map(|(_, request)| *request),
-        }
-    }
-
     /// A request that this offer satisfies.
     pub(super) fn satisfied(&self, offer: Offer) -> Option<RequestId> {
         match self {
@@ -147,17 +144,27 @@ impl Waiters {
         one.into_iter().chain(many.into_iter().flatten().copied())
     }
 
-    /// The highest class among the waiters.
-    pub(super) fn priority(&self) -> Priority {
+    /// The line that serves them first.
+    pub(super) fn line(&self) -> Line {
         match self {
-            Self::None => Priority::Background,
-            Self::One(waiter) => waiter.priority,
-            Self::Many(sets) => Priority::ALL
+            Self::None => Line::New(Priority::Background),
+            Self::One(waiter) => waiter.line,
+            Self::Many(sets) => LINES
                 .into_iter()
-                .zip(sets.by_priority)
-                .find_map(|(priority, count)| (count > 0).then_some(priority))
-                .unwrap_or(Priority::Background),
+                .zip(sets.by_line)
+                .find_map(|(line, count)| (count > 0).then_some(line))
+                .unwrap_or(Line::New(Priority::Background)),
         }
+    }
+
+    /// All of them, by what they need.
+    pub(super) fn iter(&self) -> impl Iterator<Item = RequestId> + '_ {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(waiter) => (Some(waiter.request), None),
+            Self::Many(sets) => (None, Some(&sets.by_need)),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(|(_, request)| *request))
     }
 }
 
@@ -167,17 +174,23 @@ impl Sets {
         if waiter.streaming {
             self.streaming.insert(waiter.request);
         }
-        if let Some(count) = self.by_priority.get_mut(waiter.priority.index()) {
-            *count += 1;
-        }
+        *self.of_line(waiter.line) += 1;
     }
 
     fn remove(&mut self, waiter: Waiter) {
         if self.by_need.remove(&(waiter.need, waiter.request)) {
             self.streaming.remove(&waiter.request);
-            if let Some(count) = self.by_priority.get_mut(waiter.priority.index()) {
-                *count -= 1;
-            }
+            *self.of_line(waiter.line) -= 1;
+        }
+    }
+
+    fn of_line(&mut self, line: Line) -> &mut usize {
+        let [further, interactive, normal, background] = &mut self.by_line;
+        match line {
+            Line::FurtherStep => further,
+            Line::New(Priority::Interactive) => interactive,
+            Line::New(Priority::Normal) => normal,
+            Line::New(Priority::Background) => background,
         }
     }
 }

@@ -88,15 +88,6 @@ impl WaitingLine {
         class.queue.pop_first()
     }
 
-    /// The last of the lowest class that has a query waiting, if that class is below `than`.
-    pub(super) fn last_below(&self, than: Priority) -> Option<StepId> {
-        let [interactive, normal, background] = &self.classes;
-        [(Priority::Background, background), (Priority::Normal, normal), (Priority::Interactive, interactive)]
-            .into_iter()
-            .take_while(|(priority, _)| *priority < than)
-            .find_map(|(_, class)| class.queue.last().copied())
-    }
-
     fn class(&mut self, priority: Priority) -> &mut Class {
         let [interactive, normal, background] = &mut self.classes;
         match priority {
