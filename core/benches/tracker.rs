@@ -1,7 +1,5 @@
 //! Time of a request's whole life, by the number of pending requests.
 
-#![expect(missing_docs, reason = "what criterion's macros make takes no documentation")]
-
 mod support;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};

@@ -69,12 +69,10 @@ async fn nobody_there_is_said_in_time_and_with_the_reason() {
 
 #[tokio::test]
 async fn a_bootstrap_peer_needs_its_id() {
-    let error = node(NodeConfig {
-        bootstrap_peers: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()],
-        ..NodeConfig::default()
-    })
-    .await
-    .unwrap_err();
+    let error =
+        node(NodeConfig { bootstrap_peers: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()], ..NodeConfig::default() })
+            .await
+            .unwrap_err();
     assert!(matches!(error, NodeError::NoPeerId { .. }), "not {error:?}");
 }
 

@@ -10,6 +10,10 @@ use super::NodeError;
 
 /// Where a node's key pair, and with it its peer id, comes from.
 #[derive(Clone)]
+#[cfg_attr(
+    feature = "public-network",
+    expect(clippy::large_enum_variant, reason = "keys of other kinds are larger; there is one identity in a program")
+)]
 pub enum Identity {
     /// A new one at every start.
     Ephemeral,
