@@ -64,8 +64,8 @@ impl Writer {
     /// A point in time, which may be before the epoch.
     pub(super) fn instant(&mut self, at: Instant) {
         match at.checked_duration_since(self.epoch) {
-            Some(after) => self.word(format_args!("+{}", after.as_nanos())),
-            None => self.word(format_args!("-{}", self.epoch.saturating_duration_since(at).as_nanos())),
+            Some(after) => self.word(format_args!("+{}", nanos(after))),
+            None => self.word(format_args!("-{}", nanos(self.epoch.saturating_duration_since(at)))),
         }
     }
 
@@ -137,6 +137,11 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// Spans beyond five centuries are all the same: "never".
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn digits(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     if !text.len().is_multiple_of(2) {
@@ -199,8 +204,7 @@ impl Field for RecordKey {
 
 impl Field for Duration {
     fn put(&self, writer: &mut Writer) {
-        // Spans beyond five centuries are all the same: "never".
-        writer.word(u64::try_from(self.as_nanos()).unwrap_or(u64::MAX));
+        writer.word(nanos(*self));
     }
 
     fn take(tokens: &mut Tokens<'_>) -> Option<Self> {
