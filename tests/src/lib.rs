@@ -29,6 +29,7 @@ mod clock;
 mod network;
 mod node;
 mod own_loop;
+pub mod real_kad;
 mod run;
 mod silent;
 pub mod suite;

@@ -1,0 +1,271 @@
+//! What a swarm would do for kad: dials, connections, and the requests on them.
+
+use std::io;
+
+use libp2p::{
+    Multiaddr, PeerId, TransportError,
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
+    kad::RecordKey,
+    swarm::{
+        ConnectionClosed, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, NotifyHandler,
+        behaviour::ConnectionEstablished,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+
+use super::{
+    lot::Lot,
+    peers::{Conduct, Peers, Reaction},
+    wire::{Connection, FromHandler, Kad, Sent, ToHandler},
+};
+
+/// Far from the ids that dials have.
+const FIRST_INBOUND: usize = 1 << 40;
+
+/// Connections to scripted peers. Nothing moves in it until it is told to, and what it does is decided by its lot.
+pub(super) struct Network {
+    pub(super) peers: Peers,
+    pub(super) lot: Lot,
+    connections: Vec<Connection>,
+    dials: Vec<Dialling>,
+    /// Requests that will be answered, or break, in any order.
+    under_way: Vec<Sent>,
+    last_inbound: usize,
+    pub(super) counts: Counts,
+}
+
+/// What has happened in a network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests that kad sent.
+    pub requests: u64,
+    /// Requests that were answered.
+    pub answers: u64,
+    /// Requests whose stream broke.
+    pub failures: u64,
+    /// Requests that were lost with their connection.
+    pub lost: u64,
+    /// Requests that were lost with their connection while another one to the same peer stayed: kad never hears of it.
+    pub unnoticed: u64,
+    /// Dials that ended in a connection.
+    pub connected: u64,
+    /// Dials that failed.
+    pub unreachable: u64,
+}
+
+impl Counts {
+    /// Of two networks together.
+    pub fn sum(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            answers: self.answers + other.answers,
+            failures: self.failures + other.failures,
+            lost: self.lost + other.lost,
+            unnoticed: self.unnoticed + other.unnoticed,
+            connected: self.connected + other.connected,
+            unreachable: self.unreachable + other.unreachable,
+        }
+    }
+}
+
+struct Dialling {
+    peer: PeerId,
+    id: ConnectionId,
+    addresses: Vec<Multiaddr>,
+}
+
+impl Network {
+    pub(super) fn new(local: PeerId, lot: Lot) -> Self {
+        Self {
+            peers: Peers::new(local),
+            lot,
+            connections: Vec::new(),
+            dials: Vec::new(),
+            under_way: Vec::new(),
+            last_inbound: FIRST_INBOUND,
+            counts: Counts::default(),
+        }
+    }
+
+    // ---- what kad wants
+
+    pub(super) fn dial(&mut self, kad: &mut Kad, opts: &DialOpts) {
+        let peer = opts.get_peer_id().expect("kad dials peers");
+        let id = opts.connection_id();
+        if self.dials.iter().any(|dial| dial.peer == peer) || self.is_connected(peer) {
+            // The condition that kad's dials have.
+            let error = DialError::DialPeerConditionFalse(PeerCondition::DisconnectedAndNotDialing);
+            return fail(kad, peer, id, &error);
+        }
+        let addresses = kad
+            .handle_pending_outbound_connection(id, Some(peer), &[], Endpoint::Dialer)
+            .expect("kad denies no connection");
+        if addresses.is_empty() {
+            return fail(kad, peer, id, &DialError::NoAddresses);
+        }
+        self.dials.push(Dialling { peer, id, addresses });
+    }
+
+    /// A message for a connection that is gone is lost, as in a swarm.
+    pub(super) fn notify(&mut self, peer: PeerId, handler: &NotifyHandler, event: ToHandler) {
+        let able: Vec<_> = (0..self.connections.len())
+            .filter(|place| {
+                let connection = &self.connections[*place];
+                connection.peer == peer
+                    && match handler {
+                        NotifyHandler::One(id) => connection.id == *id,
+                        NotifyHandler::Any => true,
+                    }
+            })
+            .collect();
+        if able.is_empty() {
+            return;
+        }
+        let place = *self.lot.pick(&able);
+        let sent = self.connections[place].send(event);
+        self.take(sent);
+    }
+
+    fn take(&mut self, sent: impl IntoIterator<Item = Sent>) {
+        for sent in sent {
+            self.counts.requests += 1;
+            self.under_way.push(sent);
+        }
+    }
+
+    // ---- what happens to kad
+
+    /// Ends one of the dials, if there is one that ends.
+    pub(super) fn end_a_dial(&mut self, kad: &mut Kad) -> bool {
+        let able: Vec<_> = (0..self.dials.len())
+            .filter(|place| self.peers.conduct(self.dials[*place].peer) != Conduct::NeverConnects)
+            .collect();
+        if able.is_empty() {
+            return false;
+        }
+        let Dialling { peer, id, addresses } = self.dials.swap_remove(*self.lot.pick(&able));
+        if self.peers.conduct(peer) == Conduct::Unreachable {
+            self.counts.unreachable += 1;
+            let refused = || TransportError::Other(io::ErrorKind::ConnectionRefused.into());
+            let errors = addresses.into_iter().map(|address| (address, refused())).collect();
+            fail(kad, peer, id, &DialError::Transport(errors));
+            return true;
+        }
+        self.counts.connected += 1;
+        let address = addresses.into_iter().next().expect("it was dialled");
+        let handler = kad
+            .handle_established_outbound_connection(id, peer, &address, Endpoint::Dialer, PortUse::Reuse)
+            .expect("kad denies no connection");
+        let endpoint = ConnectedPoint::Dialer { address, role_override: Endpoint::Dialer, port_use: PortUse::Reuse };
+        self.established(kad, Connection::new(id, peer, endpoint, handler));
+        true
+    }
+
+    /// A peer connects to us.
+    pub(super) fn accept(&mut self, kad: &mut Kad, peer: PeerId) {
+        self.last_inbound += 1;
+        let id = ConnectionId::new_unchecked(self.last_inbound);
+        let local: Multiaddr = "/memory/999999".parse().expect("an address");
+        let remote = self.peers.address(peer).expect("the peer exists");
+        let handler =
+            kad.handle_established_inbound_connection(id, peer, &local, &remote).expect("kad denies no connection");
+        let endpoint = ConnectedPoint::Listener { local_addr: local, send_back_addr: remote };
+        self.established(kad, Connection::new(id, peer, endpoint, handler));
+    }
+
+    fn established(&mut self, kad: &mut Kad, mut connection: Connection) {
+        let (id, peer, endpoint) = (connection.id, connection.peer, connection.endpoint.clone());
+        let preloaded = connection.preloaded(kad);
+        kad.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: peer,
+            connection_id: id,
+            endpoint: &endpoint,
+            failed_addresses: &[],
+            other_established: self.connections.iter().filter(|other| other.peer == peer).count(),
+        }));
+        self.connections.push(connection);
+        self.take(preloaded);
+        kad.on_connection_handler_event(peer, id, FromHandler::ProtocolConfirmed { endpoint });
+    }
+
+    /// One of the requests under way meets its end, if there is one that does.
+    pub(super) fn end_a_request(&mut self, kad: &mut Kad) -> bool {
+        while !self.under_way.is_empty() {
+            let place = self.lot.below(self.under_way.len());
+            let sent = self.under_way.swap_remove(place);
+            match self.peers.react(sent.peer, &sent.asked, &mut self.lot) {
+                Reaction::Answers(answer) => {
+                    self.counts.answers += 1;
+                    kad.on_connection_handler_event(sent.peer, sent.connection, answer.to(sent.query));
+                }
+                Reaction::Breaks => {
+                    self.counts.failures += 1;
+                    kad.on_connection_handler_event(sent.peer, sent.connection, sent.failure);
+                }
+                Reaction::HangsUp => {
+                    self.counts.lost += 1;
+                    self.counts.unnoticed += u64::from(self.connections_of(sent.peer) > 1);
+                    self.close(kad, sent.connection);
+                }
+                Reaction::Nothing => continue,
+            }
+            return true;
+        }
+        false
+    }
+
+    /// One of the connections closes, if there is one, with all requests that are under way on it.
+    pub(super) fn end_a_connection(&mut self, kad: &mut Kad) -> bool {
+        if self.connections.is_empty() {
+            return false;
+        }
+        let place = self.lot.below(self.connections.len());
+        self.close(kad, self.connections[place].id);
+        true
+    }
+
+    fn close(&mut self, kad: &mut Kad, id: ConnectionId) {
+        let Some(place) = self.connections.iter().position(|connection| connection.id == id) else { return };
+        let closed = self.connections.remove(place);
+        let remaining = self.connections_of(closed.peer);
+        let before = self.under_way.len();
+        self.under_way.retain(|sent| sent.connection != id);
+        let lost = (before - self.under_way.len()) as u64;
+        self.counts.lost += lost;
+        self.counts.unnoticed += if remaining > 0 { lost } else { 0 };
+        kad.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id: closed.peer,
+            connection_id: id,
+            endpoint: &closed.endpoint,
+            cause: None,
+            remaining_established: remaining,
+        }));
+    }
+
+    /// A peer that is connected announces itself as a provider.
+    pub(super) fn announce(&mut self, kad: &mut Kad, key: &RecordKey) {
+        if !self.connections.is_empty() {
+            let place = self.lot.below(self.connections.len());
+            let Connection { id, peer, .. } = self.connections[place];
+            let provider = libp2p::kad::KadPeer {
+                node_id: peer,
+                multiaddrs: self.peers.address(peer).into_iter().collect(),
+                connection_ty: libp2p::kad::ConnectionType::Connected,
+            };
+            self.peers.said.providers.insert((key.to_vec(), peer));
+            kad.on_connection_handler_event(peer, id, FromHandler::AddProvider { key: key.clone(), provider });
+        }
+    }
+
+    fn is_connected(&self, peer: PeerId) -> bool {
+        self.connections_of(peer) > 0
+    }
+
+    fn connections_of(&self, peer: PeerId) -> usize {
+        self.connections.iter().filter(|connection| connection.peer == peer).count()
+    }
+}
+
+fn fail(kad: &mut Kad, peer: PeerId, connection_id: ConnectionId, error: &DialError) {
+    kad.on_swarm_event(FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, connection_id }));
+}
