@@ -118,7 +118,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if !full && !crowded {
             return Ok(());
         }
-        match (self.joins_running(operation), crowded) {
+        match (self.joins_running(operation, now), crowded) {
             (true, false) => return Ok(()),
             (true, true) => return Err(RequestError::Overloaded),
             (false, _) if !full => return Ok(()),

@@ -68,9 +68,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// Whether an operation would share a query that has its slot already.
-    pub(super) fn joins_running(&self, operation: &Operation) -> bool {
-        let step = Flight::of(&first_query(operation)).and_then(|flight| self.flights.get(&flight));
-        let query = step.and_then(|step| self.queries.get(step));
+    pub(super) fn joins_running(&self, operation: &Operation, now: Time) -> bool {
+        let step = Flight::of(&first_query(operation)).and_then(|flight| self.flights.get(&flight)).copied();
+        let alive = step.filter(|step| self.is_alive(*step, now));
+        let query = alive.and_then(|step| self.queries.get(&step));
         query.is_some_and(|query| !matches!(query.state, QueryState::Queued { .. }))
     }
 
