@@ -9,7 +9,8 @@
 //! 2. Those who wait for a query are served by what they need: the fewest items, then the fewest votes, then the fewest
 //!    votes for the best, then those who wait for the end; where that is the same, by their ids.
 //! 3. Queries wait in the order in which they were first wanted. One that a running request waits for stands ahead of
-//!    all new ones, and keeps that place. The others stand in the class of the highest of their waiters.
+//!    all new ones; the others stand in the class of the highest of their waiters. Of the requests of one class, the
+//!    one with the highest id is shed first.
 //! 4. Each start of a class moves it on by the inverse of its share; the class that is least far is next, the higher
 //!    one if they are level; a class that was empty begins where the last start was.
 //! 5. What a query's end brings to a request comes before what the end of that request brings to the query:
@@ -118,7 +119,11 @@ struct LiveQuery {
     progress: Progress,
     /// The progress of the lookup that went before a put's second step.
     lookup: Progress,
-    wanted_since: Instant,
+    started: Instant,
+    /// When kad last said something of it.
+    heard: Instant,
+    /// Another one took its place for those who come later.
+    closed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -340,9 +345,9 @@ impl Model {
     fn make_room(&mut self, operation: &Operation, options: &RequestOptions, now: Instant) -> Result<(), RequestError> {
         let query = first_query(operation);
         let has_slot = |other: &&LiveQuery| !matches!(other.state, State::Waiting(_));
-        if self.queries.iter().filter(has_slot).any(|other| self.joinable(other, &query)) {
+        if self.queries.iter().filter(has_slot).any(|other| self.joinable(other, &query, now)) {
             // It needs no slot, and no place in the queue; but there are only so many requests.
-            let most = self.config.max_queued.saturating_add(self.config.max_running);
+            let most = self.config.max_queued.saturating_add(self.config.max_running).saturating_mul(2);
             return if self.requests.len() < most { Ok(()) } else { Err(RequestError::Overloaded) };
         }
         let full = self.queued() >= self.config.max_queued && self.live_queries() >= self.config.max_running;
@@ -451,34 +456,32 @@ impl Model {
     // ---- a request and its query
 
     fn want(&mut self, id: RequestId, query: Query, lookup: Progress, now: Instant) {
-        let joined = self.queries.iter().find(|other| self.joinable(other, &query)).map(|other| other.step);
+        let joined = self.queries.iter().find(|other| self.joinable(other, &query, now)).map(|other| other.step);
         let step = joined.unwrap_or(self.last_step + 1);
         let max_items = self.config.max_items;
         let Some(request) = self.request_mut(id) else { return };
         request.place = Place::Query(step);
-        let (begun, streaming) = (request.begun, request.options.streaming);
+        let streaming = request.options.streaming;
         let need = Need::of(&request.operation, max_items);
         if joined.is_none() {
             self.last_step = step;
-            let line = if begun { Line::Ahead } else { Line::None };
+            // Whoever comes next joins this one, if any.
+            self.queries.iter_mut().filter(|other| other.query == query).for_each(|other| other.closed = true);
             self.queries.push(LiveQuery {
                 step,
                 query,
-                state: State::Waiting(line),
+                state: State::Waiting(Line::None),
                 found: Found::default(),
                 progress: Progress::default(),
                 lookup,
-                wanted_since: now,
+                started: now,
+                heard: now,
+                closed: false,
             });
         }
         let Some(query) = self.query_mut(step) else { return };
         match query.state {
-            State::Waiting(_) => {
-                if begun {
-                    query.state = State::Waiting(Line::Ahead);
-                }
-                self.stand(step);
-            }
+            State::Waiting(_) => self.stand(step),
             State::Starting | State::Running(_) => {
                 let at_most = if let Need::Items(n) = need { n } else { usize::MAX };
                 let items = query.found.items();
@@ -493,13 +496,19 @@ impl Model {
         }
     }
 
-    fn joinable(&self, other: &LiveQuery, query: &Query) -> bool {
+    /// Whether who wants `query` gets what `other` finds. One of which kad has said nothing for as long as would make a
+    /// finished one lost is not joined, or there might always be somebody who waits for it in vain.
+    fn joinable(&self, other: &LiveQuery, query: &Query, now: Instant) -> bool {
         let read = match query {
             Query::GetRecord { key: _ } | Query::GetProviders { key: _ } | Query::GetClosestPeers { target: _ } => true,
             Query::PutRecordTo { .. } | Query::StartProviding { .. } | Query::Bootstrap => false,
         };
-        let alive = matches!(other.state, State::Waiting(_) | State::Starting | State::Running(_));
-        read && other.query == *query && alive && other.found.bytes() <= self.config.max_replay_bytes
+        let alive = match other.state {
+            State::Waiting(_) => true,
+            State::Starting | State::Running(_) => now < later(other.heard, self.config.lost_after),
+            State::Ending(_) | State::Finishing(..) => false,
+        };
+        read && other.query == *query && alive && !other.closed && other.found.bytes() <= self.config.max_replay_bytes
     }
 
     /// A request does not wait for this query any more.
@@ -609,6 +618,7 @@ impl Model {
         }
         let step = query.step;
         query.progress = progress;
+        query.heard = now;
         if let State::Finishing(..) = query.state {
             if last {
                 self.queries.retain(|query| query.step != step);
@@ -727,7 +737,7 @@ impl Model {
         while self.live_queries() < self.config.max_running
             && let Some(step) = self.next_in_line()
         {
-            self.start(step);
+            self.start(step, now);
         }
     }
 
@@ -762,10 +772,11 @@ impl Model {
         }
     }
 
-    fn start(&mut self, step: u64) {
+    fn start(&mut self, step: u64, now: Instant) {
         let waiters = self.waiters(step);
         let (Some(query), Some(first)) = (self.query_mut(step), waiters.first()) else { return };
         query.state = State::Starting;
+        (query.started, query.heard) = (now, now);
         let query = query.query.clone();
         if let Query::StartProviding { key } = &query {
             match self.announcements.iter_mut().find(|of_key| of_key.key == *key) {

@@ -8,7 +8,8 @@ use std::{
 };
 
 use kadence_core::{
-    Command, LogValues, Operation, QueryTracker, Request, RequestId, RequestOptions, TrackerConfig, Validators, replay,
+    Command, CommandError, LogValues, Operation, QueryTracker, Request, RequestError, RequestId, RequestOptions,
+    TrackerConfig, Validators, replay,
 };
 use kadence_model::{key, local, peer};
 use libp2p::kad::{Quorum, Record};
@@ -38,4 +39,22 @@ fn a_record_that_expires_in_a_thousand_years_can_be_replayed() {
     let expires = epoch.checked_add(Duration::from_secs(1_000 * 365 * 24 * 60 * 60));
     let record = Arc::new(Record { key: key(0), value: vec![1], publisher: None, expires });
     replays(Operation::PutRecordTo { record, peers: vec![peer(1)], quorum: Quorum::One }, None, epoch);
+}
+
+/// A query of which kad has said nothing for `lost_after` is not joined, so who asks for the same waits for a slot.
+#[test]
+fn who_does_not_join_a_silent_query_needs_a_place_in_the_queue() {
+    let now = Instant::now();
+    let lost_after = Duration::from_secs(1);
+    let config = TrackerConfig { max_running: 1, max_queued: 0, lost_after, ..TrackerConfig::default() };
+    let mut tracker = QueryTracker::<u32>::new(local(), config);
+    let mut ask = |id, now| {
+        let operation = Operation::GetClosestPeers { target: key(0) };
+        let request = Request { id: RequestId(id), operation, options: RequestOptions::default() };
+        tracker.handle_command(Command::Request(request), now)
+    };
+    ask(1, now).unwrap();
+    ask(2, now).unwrap();
+    let refused = ask(3, now + lost_after);
+    assert!(matches!(refused, Err(CommandError(RequestError::Overloaded))), "{refused:?}");
 }

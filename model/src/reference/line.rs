@@ -2,7 +2,7 @@
 
 use kadence_core::{Priority, RequestId};
 
-use super::{LiveQuery, Model, Place, State};
+use super::{LiveQuery, LiveRequest, Model, Place, State};
 
 /// Where a query that waits for a slot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,23 +46,33 @@ impl Turns {
 }
 
 impl Model {
-    /// How many requests wait for a slot that were never given one.
-    pub(super) fn queued(&self) -> usize {
-        let new = |query: &&LiveQuery| matches!(query.state, State::Waiting(Line::Class(_)));
-        self.queries.iter().filter(new).map(|query| self.waiters(query.step).len()).sum()
+    /// The requests that wait for a slot and were never given one.
+    fn new_in_line(&self) -> impl Iterator<Item = &LiveRequest> {
+        self.requests.iter().filter(|request| match request.place {
+            Place::Query(step) => {
+                !request.begun && self.query(step).is_some_and(|query| matches!(query.state, State::Waiting(_)))
+            }
+            Place::Retry(_) | Place::LocalStore(_) => false,
+        })
     }
 
-    /// Puts a waiting query into the line of the highest of its waiters.
+    pub(super) fn queued(&self) -> usize {
+        self.new_in_line().count()
+    }
+
+    /// Puts a waiting query where the first of its waiters would stand.
     pub(super) fn stand(&mut self, step: u64) {
-        let class = self
-            .requests
-            .iter()
-            .filter(|request| matches!(request.place, Place::Query(of) if of == step))
-            .map(|request| request.options.priority)
-            .max();
-        let (Some(class), Some(query)) = (class, self.query(step)) else { return };
-        let line = Line::Class(class);
-        if query.state == State::Waiting(Line::Ahead) || query.state == State::Waiting(line) {
+        let waits = |request: &&LiveRequest| matches!(request.place, Place::Query(of) if of == step);
+        let waiters: Vec<_> = self.requests.iter().filter(waits).collect();
+        let ahead = waiters.iter().any(|request| request.begun);
+        let Some(class) = waiters.iter().map(|request| request.options.priority).max() else { return };
+        let line = if ahead { Line::Ahead } else { Line::Class(class) };
+        let Some(query) = self.query_mut(step) else { return };
+        if query.state == State::Waiting(line) {
+            return;
+        }
+        if ahead {
+            query.state = State::Waiting(line);
             return;
         }
         let was_empty = self.class(class).is_empty();
@@ -93,12 +103,11 @@ impl Model {
         first
     }
 
-    /// The one to be shed for a request of this class: of the lowest class below it, the query that came last, and of
-    /// its waiters the one that is served last.
+    /// The one to be shed for a request of this class: of the lowest class below it, the last.
     pub(super) fn last_below(&self, than: Priority) -> Option<RequestId> {
-        let lowest = Priority::ALL.into_iter().filter(|class| *class < than && !self.class(*class).is_empty()).min()?;
-        let query = self.class(lowest).last().copied()?;
-        self.waiters(query).last().copied()
+        let below = || self.new_in_line().filter(|request| request.options.priority < than);
+        let lowest = below().map(|request| request.options.priority).min()?;
+        below().filter(|request| request.options.priority == lowest).map(|request| request.id).max()
     }
 
     /// The queries that stand in a class, first come first.

@@ -117,7 +117,7 @@ impl Model {
                     phase,
                     request: waiters.first().copied(),
                     waiters: waiters.len(),
-                    age: now.saturating_duration_since(query.wanted_since),
+                    age: now.saturating_duration_since(query.started),
                     progress: query.progress,
                 })
             })
