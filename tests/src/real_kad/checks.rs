@@ -41,6 +41,12 @@ impl RealKad {
         assert!(snapshot.requests.iter().all(|request| request.remaining > Duration::ZERO), "a deadline was missed");
         let alive: BTreeSet<_> = snapshot.requests.iter().map(|request| request.id).collect();
         assert_eq!(alive, self.calls.keys().copied().collect(), "requests alive (left), and ones without outcome");
+        let count = |phase| snapshot.requests.iter().filter(|request| request.phase == phase).count();
+        let waiters: usize = snapshot.queries.iter().map(|query| query.waiters).sum();
+        assert_eq!(count(RequestPhase::Running), waiters, "requests that run, and ones that a query runs for");
+        if count(RequestPhase::Queued) + count(RequestPhase::BetweenSteps) > 0 {
+            assert_eq!(snapshot.queries.len(), self.tracker.config().max_running, "requests wait, and slots are free");
+        }
         let announcing = snapshot.requests.into_iter().filter(|request| request.phase == RequestPhase::Running);
         let announcing = announcing
             .filter(|request| request.operation == OperationKind::StartProviding)
