@@ -21,7 +21,7 @@ fn a_few_or_many() -> impl Strategy<Value = Vec<u64>> {
     prop_oneof![4 => vec(any::<u64>(), 1..60), 3 => vec(any::<u64>(), 1..300), 1 => vec(any::<u64>(), 1..500)]
 }
 
-fn run(mode: Mode) -> Reached {
+fn run(mode: Mode, must_be_reached: &[&str]) {
     let config = Config::default();
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { SCHEDULES };
     let rng_seed = match config.rng_seed {
@@ -30,7 +30,6 @@ fn run(mode: Mode) -> Reached {
     };
     let max_shrink_iters = config.max_shrink_iters.min(20_000);
     let config = Config { cases, rng_seed, failure_persistence: None, max_shrink_iters, ..config };
-    // What was reached in all the schedules: a property of what never happens says nothing.
     let reached = RefCell::new(Reached::new());
     let result = TestRunner::new(config).run(&(any::<u64>(), a_few_or_many()), |(config, words)| {
         for (what, times) in play(config, &words, mode) {
@@ -44,7 +43,11 @@ fn run(mode: Mode) -> Reached {
         panic!("{:#?}\n{inputs}{reason}\nthe schedule as a file, in hexadecimal: {file}", a_config(*config));
     }
     assert!(result.is_ok(), "{result:?}");
-    reached.into_inner()
+    // A property of what never happens says nothing; but a few schedules cannot reach everything.
+    for what in must_be_reached.iter().filter(|_| cases >= SCHEDULES) {
+        let times = reached.borrow().get(*what).copied().unwrap_or_default();
+        assert!(times >= 10, "{what} was hardly reached: {reached:#?}");
+    }
 }
 
 /// Everything that has to come about in each of the tests.
@@ -110,20 +113,12 @@ const REACHED: &[&str] = &[
 /// Only kad at its worst brings these about.
 const REACHED_BY_HOSTILITY: &[&str] = &["get_record: Refused", "mismatched", "refused: DuplicateId"];
 
-fn assert_reached(reached: &Reached, what: &[&str]) {
-    for what in what {
-        assert!(reached.get(*what).is_some_and(|times| *times >= 10), "{what} was hardly reached: {reached:#?}");
-    }
-}
-
 #[test]
 fn the_tracker_does_what_the_model_says() {
-    assert_reached(&run(Mode::Legal), REACHED);
+    run(Mode::Legal, REACHED);
 }
 
 #[test]
 fn whatever_happens_the_tracker_does_what_the_model_says() {
-    let reached = run(Mode::Hostile);
-    assert_reached(&reached, REACHED);
-    assert_reached(&reached, REACHED_BY_HOSTILITY);
+    run(Mode::Hostile, &[REACHED, REACHED_BY_HOSTILITY].concat());
 }
