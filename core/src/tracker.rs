@@ -296,7 +296,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// Whether no request and no query is alive and no action waits to be polled.
     pub fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.queries.is_empty() && self.actions.is_empty() && self.timers.is_empty()
+        self.requests.is_empty()
+            && self.queries.is_empty()
+            && self.flights.is_empty()
+            && self.announcements.is_empty()
+            && self.actions.is_empty()
+            && self.timers.is_empty()
     }
 
     /// Whether a shutdown was asked for and every accepted request has ended. Queries may still be finishing.
