@@ -49,7 +49,9 @@ pub async fn t6_a_stream_that_nobody_reads_holds_up_nobody_and_keeps_its_end<R: 
     bed.settles(&client.client).await;
 
     let (items, lagged, end) = rest(untouched).await;
-    assert_eq!((items.len(), lagged), (10, 11), "the buffer's worth, and a count of the rest");
+    // To see that the call has begun, it was looked at once: that may have taken an item out, and made room for another.
+    assert!((10..=11).contains(&items.len()), "the buffer's worth: {}", items.len());
+    assert_eq!(items.len() as u64 + lagged, RECORDS as u64, "and a count of the rest");
     let answer = end.unwrap();
     let sources: Vec<_> = answer.iter().map(|found| found.peer).collect();
     assert_eq!(sources[0], None, "the own copy comes first");
