@@ -1,4 +1,4 @@
-//! The sans-IO core of [Kadence](https://docs.rs/kadence): the state machine that turns requests into Kademlia
+//! The sans-IO core of Kadence: the state machine that turns requests into Kademlia
 //! queries and kad's events into exactly one outcome for each request.
 //!
 //! ```text
