@@ -1,8 +1,13 @@
 //! What property tests, fuzz targets and regressions run.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use crate::{harness::Harness, input::Input};
+use kadence_core::{ReplayError, replay as replay_log};
+
+use crate::{harness::Harness, input::Input, world::validators};
 
 /// How words become inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +64,48 @@ pub fn orderings(data: &[u8]) {
 /// The fuzz target `events`: events, answers and times that should never come, among others.
 pub fn events(data: &[u8]) {
     play_bytes(data, Mode::Hostile);
+}
+
+/// The fuzz target `replay`: logs of trackers, damaged in any way. Each is mended with what the replay says of it, until
+/// it replays to its end: so a damaged line does not hide those behind it.
+///
+/// # Panics
+///
+/// If a replay panics, if it takes back what it accepted, or if a mended log does not replay in another epoch.
+pub fn replay(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mended = mend(text.lines().take(MOST_LINES).map(str::to_owned).collect());
+    assert_eq!(read(&mended, Instant::now() + SHIFT), Ok(mended.len()), "another epoch: {mended:#?}");
+}
+
+/// Mending replays the log for each line that it mends.
+const MOST_LINES: usize = 128;
+
+fn mend(mut lines: Vec<String>) -> Vec<String> {
+    let epoch = Instant::now();
+    // So many lines are in order, and stay so.
+    let mut settled = 0;
+    loop {
+        let (line, instead) = match read(&lines, epoch) {
+            Ok(agreed) => {
+                assert_eq!(agreed, lines.len());
+                return lines;
+            }
+            // The first line says how to read the others.
+            Err(ReplayError::Malformed { line: 1 }) => return Vec::new(),
+            Err(ReplayError::Malformed { line }) => (line, None),
+            Err(ReplayError::Diverged { line, recorded: _, replayed }) => {
+                (line, Some(replayed).filter(|replayed| !replayed.is_empty()))
+            }
+        };
+        assert!(line > settled, "line {line} was in order: {lines:#?}");
+        settled = line - 1 + usize::from(instead.is_some());
+        lines.splice(line - 1..line, instead);
+    }
+}
+
+fn read(lines: &[String], epoch: Instant) -> Result<usize, ReplayError> {
+    replay_log(lines.iter().map(String::as_str), epoch, validators())
 }
 
 fn play_bytes(data: &[u8], mode: Mode) {

@@ -165,6 +165,11 @@ impl Harness {
         self.compare(input);
     }
 
+    /// What the tracker recorded so far, if it was told to.
+    pub fn log(&self) -> &[String] {
+        self.log.as_deref().unwrap_or_default()
+    }
+
     /// Lets nothing but time pass. When it returns, the tracker is empty.
     ///
     /// # Panics

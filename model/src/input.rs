@@ -1,13 +1,11 @@
 //! Inputs of a schedule, and how they are read from words.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, time::Duration};
 
-use kadence_core::{
-    Agree, OperationKind, Overload, Policy, Priority, Progress, RequestOptions, Retry, TrackerConfig, Validators,
-};
+use kadence_core::{Agree, OperationKind, Overload, Policy, Priority, Progress, RequestOptions, Retry, TrackerConfig};
 use libp2p::kad::Quorum;
 
-use crate::world::Ranked;
+use crate::world::validators;
 
 /// One step of a schedule. Numbers that choose among things count modulo how many there are; with nothing to choose
 /// from, nothing happens.
@@ -145,7 +143,7 @@ pub fn a_config(word: u64) -> TrackerConfig {
         overload: if bits.flag() { Overload::Shed } else { Overload::Refuse },
         shares: bits.one_of([[8, 3, 1], [1, 1, 1], [0, 2, 3], [12, 0, 5]]),
         seed: bits.take(2).into(),
-        validators: Validators::default().with("v", Arc::new(Ranked)),
+        validators: validators(),
         max_replay_bytes: bits.one_of([0, 3, 200, 1024 * 1024]),
         default_timeout: Duration::from_millis(bits.one_of([5, 1_000, 30_000, 30_000])),
         lost_after: Duration::from_millis(bits.one_of([0, 5, 200, 30_000])),

@@ -19,9 +19,9 @@ mod kad;
 mod reference;
 mod world;
 
-pub use bodies::{Mode, Reached, bytes_of, events, orderings, play, words_of};
+pub use bodies::{Mode, Reached, bytes_of, events, orderings, play, replay, words_of};
 pub use harness::Harness;
 pub use input::{Answer, Ask, Event, Input, Say, Wait, a_config};
 pub use kad::Kad;
 pub use reference::{Expected, Model, View};
-pub use world::{KEYS, Ranked, key, local, peer, peers, value};
+pub use world::{KEYS, Ranked, key, local, peer, peers, validators, value};

@@ -1,8 +1,8 @@
 //! The small world in which schedules take place: few keys, few peers and few values, so that they collide.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
-use kadence_core::{Rejected, Validator};
+use kadence_core::{Rejected, Validator, Validators};
 use libp2p::{PeerId, kad::RecordKey, multihash::Multihash};
 
 /// Two keys without a validator, and two with one.
@@ -43,6 +43,11 @@ pub fn value(n: u8) -> Vec<u8> {
         6 => vec![0xFF],
         _ => Vec::new(),
     }
+}
+
+/// Those of every tracker here.
+pub fn validators() -> Validators {
+    Validators::default().with("v", Arc::new(Ranked))
 }
 
 /// The validator of the namespace `v`: the first byte of a value is its rank, and `0xFF` is none.

@@ -11,10 +11,11 @@ use std::{
 type Body = fn(&[u8]);
 
 /// Each target with its body. A file under `fuzz/fuzz_targets` and a folder under `fuzz/corpus` belong to each.
-const TARGETS: &[(&str, Body)] = &[("events", kadence_model::events), ("orderings", kadence_model::orderings)];
+const TARGETS: &[(&str, Body)] =
+    &[("events", kadence_model::events), ("orderings", kadence_model::orderings), ("replay", kadence_model::replay)];
 
 /// What a clone of the repository is asked to carry.
-const MOST_FILES: usize = 300;
+const MOST_FILES: usize = 500;
 const MOST_BYTES: u64 = 1024 * 1024;
 
 fn fuzz(folder: &str) -> PathBuf {

@@ -1,0 +1,35 @@
+//! Writes logs of random schedules as seeds of the fuzz target `replay`. To be run again when the format of logs changes.
+//!
+//! ```text
+//! cargo run -p kadence-model --example seeds -- fuzz/corpus/replay
+//! ```
+
+use std::{error::Error, fs, path::PathBuf, time::Duration};
+
+use kadence_model::{Harness, Mode};
+
+const SEEDS: u64 = 60;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = PathBuf::from(std::env::args().nth(1).ok_or("which folder?")?);
+    fs::create_dir_all(&folder)?;
+    let mut state = 0;
+    let mut words = std::iter::repeat_with(|| split_mix(&mut state));
+    for seed in 0..SEEDS {
+        let mode = if seed % 2 == 0 { Mode::Legal } else { Mode::Hostile };
+        let mut harness = Harness::recording(words.next().unwrap_or_default(), Duration::ZERO);
+        for word in words.by_ref().take(usize::try_from(4 + seed)?) {
+            harness.apply(&mode.input(word));
+        }
+        fs::write(folder.join(format!("log-{seed:02}")), harness.log().join("\n"))?;
+    }
+    Ok(())
+}
+
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
