@@ -1,0 +1,215 @@
+use std::{
+    fmt, io,
+    net::{IpAddr, ToSocketAddrs},
+    str,
+    sync::{Arc, OnceLock},
+};
+
+use async_executor::Executor;
+use hickory_resolver::{
+    Resolver,
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
+    net::NetError,
+    proto::rr::{RData, RecordType, rdata::TXT},
+};
+use libp2p_core::{Multiaddr, multiaddr::Protocol};
+
+use super::{Config, runtime::AsyncIo};
+
+/// Answers are kept for the rest of a dial only, which has 32 lookups.
+const CACHE: u64 = 32;
+
+/// Why a name was not found.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// There is no such name, or it has no addresses of the kind asked for. Asking again soon does not help.
+    #[error("it has no records of the kind asked for")]
+    NoRecords,
+    /// The system's resolver failed. It does not tell a name that does not exist from servers that do not answer.
+    #[error("the system's resolver: {0}")]
+    System(#[source] io::Error),
+    /// The system's list of name servers, which `/dnsaddr` needs, could not be read.
+    #[error("the system's name servers are not known: {0}")]
+    NoConfig(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No name server gave an answer that can be used. Asking again may help.
+    #[error("the name servers: {0}")]
+    Servers(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A name in an address.
+#[derive(Debug)]
+pub(super) enum Name {
+    Host(String, Family),
+    /// The name of the TXT records, that is with `_dnsaddr.`.
+    Dnsaddr(String),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Family {
+    Any,
+    V4,
+    V6,
+}
+
+#[derive(Debug)]
+pub(super) enum Found {
+    Hosts(Vec<IpAddr>),
+    Addresses(Vec<Multiaddr>),
+}
+
+impl Name {
+    pub(super) fn of(protocol: &Protocol<'_>) -> Option<Self> {
+        match protocol {
+            Protocol::Dns(host) => Some(Self::Host(host.to_string(), Family::Any)),
+            Protocol::Dns4(host) => Some(Self::Host(host.to_string(), Family::V4)),
+            Protocol::Dns6(host) => Some(Self::Host(host.to_string(), Family::V6)),
+            // With a dot at the end: such names are complete, and the system's search domains are not for them.
+            Protocol::Dnsaddr(name) => Some(Self::Dnsaddr(format!("_dnsaddr.{}.", name.trim_end_matches('.')))),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(name, _) | Self::Dnsaddr(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Family {
+    fn has(self, ip: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::V4 => ip.is_ipv4(),
+            Self::V6 => ip.is_ipv6(),
+        }
+    }
+}
+
+/// The lookups of one dial.
+pub(super) struct Lookups {
+    config: Config,
+    servers: OnceLock<Servers>,
+}
+
+impl Lookups {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config, servers: OnceLock::new() }
+    }
+
+    pub(super) async fn find(&self, name: &Name) -> Result<Found, ResolveError> {
+        match name {
+            Name::Host(host, family) if self.config.name_servers.is_empty() => {
+                non_empty(system(host.clone(), *family).await?).map(Found::Hosts)
+            }
+            Name::Host(host, family) => non_empty(self.servers().await?.hosts(host, *family).await?).map(Found::Hosts),
+            Name::Dnsaddr(name) => self.servers().await?.addresses(name).await.map(Found::Addresses),
+        }
+    }
+
+    async fn servers(&self) -> Result<&Servers, ResolveError> {
+        if let Some(servers) = self.servers.get() {
+            return Ok(servers);
+        }
+        let servers = Servers::new(self.config.clone()).await?;
+        Ok(self.servers.get_or_init(|| servers))
+    }
+}
+
+fn non_empty(ips: Vec<IpAddr>) -> Result<Vec<IpAddr>, ResolveError> {
+    if ips.is_empty() { Err(ResolveError::NoRecords) } else { Ok(ips) }
+}
+
+async fn system(host: String, family: Family) -> Result<Vec<IpAddr>, ResolveError> {
+    let found = blocking::unblock(move || (host, 0).to_socket_addrs()).await.map_err(ResolveError::System)?;
+    Ok(found.map(|addr| addr.ip()).filter(|ip| family.has(*ip)).collect())
+}
+
+/// Name servers that are asked directly.
+struct Servers {
+    resolver: Resolver<AsyncIo>,
+    /// Has the resolver's background tasks. They only have something to do while somebody waits for an answer, who then
+    /// runs them; they end with this.
+    tasks: Arc<Executor<'static>>,
+}
+
+impl Servers {
+    async fn new(config: Config) -> Result<Self, ResolveError> {
+        let (servers, mut options) = if config.name_servers.is_empty() {
+            blocking::unblock(hickory_resolver::system_conf::read_system_conf)
+                .await
+                .map_err(|error| ResolveError::NoConfig(Box::new(error)))?
+        } else {
+            let servers = config.name_servers.iter().map(|server| {
+                let (mut udp, mut tcp) = (ConnectionConfig::udp(), ConnectionConfig::tcp());
+                (udp.port, tcp.port) = (server.port(), server.port());
+                NameServerConfig::new(server.ip(), true, vec![udp, tcp])
+            });
+            (ResolverConfig::from_name_servers(servers.collect()), ResolverOpts::default())
+        };
+        options.timeout = config.timeout;
+        options.attempts = config.attempts;
+        options.cache_size = CACHE;
+        options.use_hosts_file = ResolveHosts::Never;
+        let tasks = Arc::new(Executor::new());
+        let resolver = Resolver::builder_with_config(servers, AsyncIo::new(&tasks))
+            .with_options(options)
+            .build()
+            .map_err(|error| ResolveError::NoConfig(Box::new(error)))?;
+        Ok(Self { resolver, tasks })
+    }
+
+    async fn hosts(&self, host: &str, family: Family) -> Result<Vec<IpAddr>, ResolveError> {
+        let lookup = async {
+            match family {
+                Family::Any => self.resolver.lookup_ip(host).await.map(|found| found.iter().collect()),
+                Family::V4 => self.resolver.lookup(host, RecordType::A).await.map(|found| ips(found.answers())),
+                Family::V6 => self.resolver.lookup(host, RecordType::AAAA).await.map(|found| ips(found.answers())),
+            }
+        };
+        self.tasks.run(lookup).await.map_err(failed)
+    }
+
+    async fn addresses(&self, name: &str) -> Result<Vec<Multiaddr>, ResolveError> {
+        let found = self.tasks.run(self.resolver.lookup(name, RecordType::TXT)).await.map_err(failed)?;
+        let texts = found.answers().iter().filter_map(|record| match &record.data {
+            RData::TXT(text) => Some(text),
+            _ => None,
+        });
+        // Other programs keep other things in TXT records.
+        Ok(texts.filter_map(dnsaddr).collect())
+    }
+}
+
+fn ips(answers: &[hickory_resolver::proto::rr::Record]) -> Vec<IpAddr> {
+    answers.iter().filter_map(|record| record.data.ip_addr()).collect()
+}
+
+fn failed(error: NetError) -> ResolveError {
+    if error.is_no_records_found() { ResolveError::NoRecords } else { ResolveError::Servers(Box::new(error)) }
+}
+
+/// The address in a record `dnsaddr=<address>`. A long one is split into several strings by whoever wrote the record.
+fn dnsaddr(record: &TXT) -> Option<Multiaddr> {
+    let text = record.txt_data.concat();
+    str::from_utf8(&text).ok()?.strip_prefix("dnsaddr=")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_an_address_or_passed_over() {
+        let parse = |strings: &[&str]| dnsaddr(&TXT::new(strings.iter().map(|text| (*text).to_owned()).collect()));
+        let addr: Multiaddr = "/ip4/192.0.2.1/tcp/80".parse().unwrap();
+        assert_eq!(parse(&["dnsaddr=/ip4/192.0.2.1/tcp/80"]), Some(addr.clone()));
+        assert_eq!(parse(&["dnsaddr=/ip4/192.", "0.2.1/tcp/80"]), Some(addr));
+        assert_eq!(parse(&["/ip4/192.0.2.1/tcp/80"]), None);
+        assert_eq!(parse(&["dnsaddr=192.0.2.1"]), None);
+        assert_eq!(parse(&["v=spf1 -all"]), None);
+        assert_eq!(dnsaddr(&TXT::from_bytes(vec![b"dnsaddr=\xff"])), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! TCP over IPv4 and IPv6.
+//!
+//! [`Transport`] understands `/ip4/<address>/tcp/<port>` and `/ip6/<address>/tcp/<port>`, each with or without a
+//! `/p2p/<peer>` behind it. Everything else is [`TransportError::MultiaddrNotSupported`], so that another transport
+//! can have it.
+//!
+//! - **Listening** on the unspecified address (`/ip4/0.0.0.0/tcp/4001`) announces one address for each address of the
+//!   machine, and follows them as interfaces come and go. An IPv6 socket takes IPv6 connections only.
+//! - **Dialling** does nothing before its future is polled, and closes the socket when its future is dropped. There is
+//!   no time limit but the operating system's, which is minutes: put a
+//!   [`TransportTimeout`](libp2p_core::transport::timeout::TransportTimeout) around the finished transport.
+//! - **Port reuse**: with [`PortUse::Reuse`](libp2p_core::transport::PortUse::Reuse), the connection comes from a port
+//!   that is listened on, if there is a listener of the same IP version that can reach the remote. If the system does
+//!   not let it (for example because that pair of addresses has a connection already), it comes from a new port.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::{
+    StreamExt,
+    future::{BoxFuture, FutureExt, Ready},
+    stream::SelectAll,
+};
+use libp2p_core::{
+    Multiaddr,
+    transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+};
+
+mod address;
+mod dial;
+mod listener;
+mod port_reuse;
+mod socket;
+mod stream;
+
+#[cfg(feature = "dns")]
+pub(crate) use self::dial::connect;
+use self::{listener::Listener, port_reuse::ListenPorts};
+pub use self::{socket::Config, stream::TcpStream};
+
+/// A TCP transport for libp2p.
+///
+/// It needs no runtime: its sockets and timers are woken by `async-io`, which has a thread of its own. Its outputs
+/// are plain byte streams; a swarm needs them authenticated and multiplexed, see
+/// [`Transport::upgrade`](libp2p_core::Transport::upgrade).
+pub struct Transport {
+    config: Config,
+    listeners: SelectAll<Listener>,
+    /// Shared with the listeners, which enter and remove their ports, and with the dials, which choose one.
+    ports: ListenPorts,
+}
+
+impl Transport {
+    /// A transport that listens nowhere yet.
+    pub fn new(config: Config) -> Self {
+        Self { config, listeners: SelectAll::new(), ports: ListenPorts::default() }
+    }
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self::new(Config::default())
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("config", &self.config)
+            .field("listeners", &self.listeners.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl libp2p_core::Transport for Transport {
+    type Output = TcpStream;
+    type Error = io::Error;
+    type ListenerUpgrade = Ready<io::Result<TcpStream>>;
+    type Dial = BoxFuture<'static, io::Result<TcpStream>>;
+
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<io::Error>> {
+        let Some(socket_addr) = address::from_multiaddr(&addr) else {
+            return Err(TransportError::MultiaddrNotSupported(addr));
+        };
+        let listener =
+            Listener::new(id, &self.config, socket_addr, self.ports.clone()).map_err(TransportError::Other)?;
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    /// Closes the listening socket at once; [`TransportEvent::ListenerClosed`] follows. Connections that were accepted
+    /// before stay open.
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.listeners.iter_mut().any(|listener| listener.close(id))
+    }
+
+    fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+        match address::from_multiaddr(&addr) {
+            Some(remote) if remote.port() != 0 && !remote.ip().is_unspecified() => {
+                Ok(dial::dial(self.config.clone(), remote, opts.port_use, self.ports.clone()).boxed())
+            }
+            Some(_) | None => Err(TransportError::MultiaddrNotSupported(addr)),
+        }
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+        match self.listeners.poll_next_unpin(cx) {
+            Poll::Ready(Some(event)) => Poll::Ready(event),
+            // Without listeners there is nothing to wake up for: whoever adds one polls again.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+use std::{io, net::SocketAddr};
+
+use async_io::Async;
+use libp2p_core::transport::PortUse;
+use socket2::Socket;
+
+use super::{Config, TcpStream, port_reuse::ListenPorts};
+
+/// Connects to `remote`. Dropping the future closes the socket.
+pub(super) async fn dial(
+    config: Config,
+    remote: SocketAddr,
+    port_use: PortUse,
+    ports: ListenPorts,
+) -> io::Result<TcpStream> {
+    let local = match port_use {
+        PortUse::Reuse => ports.local_end(remote),
+        PortUse::New => None,
+    };
+    if let Some(local) = local {
+        match connect_from_shared(&config, local, remote).await {
+            Ok(stream) => return Ok(stream),
+            Err(Failed::Connect(error)) => return Err(error),
+            Err(Failed::Port(error)) => {
+                tracing::debug!(%remote, %local, %error, "the listening port cannot be reused, taking a new one");
+            }
+        }
+    }
+    connect(&config, None, remote).await
+}
+
+/// Connects to `remote`, from `local` if it is given.
+pub(crate) async fn connect(config: &Config, local: Option<SocketAddr>, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = config.socket(remote, false)?;
+    if let Some(local) = local {
+        socket.bind(&local.into())?;
+    }
+    finish(socket, remote).await
+}
+
+/// Why a connection from a listener's port failed.
+enum Failed {
+    /// The port is to blame: from another one it may work.
+    Port(io::Error),
+    Connect(io::Error),
+}
+
+async fn connect_from_shared(config: &Config, local: SocketAddr, remote: SocketAddr) -> Result<TcpStream, Failed> {
+    let socket = config.socket(remote, true).map_err(Failed::Port)?;
+    socket.bind(&local.into()).map_err(Failed::Port)?;
+    finish(socket, remote).await.map_err(|error| match error.kind() {
+        // The pair of addresses has a connection already, or had one until a moment ago.
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Failed::Port(error),
+        _ => Failed::Connect(error),
+    })
+}
+
+async fn finish(socket: Socket, remote: SocketAddr) -> io::Result<TcpStream> {
+    match socket.connect(&remote.into()) {
+        Ok(()) => {}
+        Err(error) if in_progress(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let stream = Async::new_nonblocking(std::net::TcpStream::from(socket))?;
+    // Writable means decided, not connected.
+    stream.writable().await?;
+    match stream.get_ref().take_error()? {
+        None => Ok(TcpStream::new(stream)),
+        Some(error) => Err(error),
+    }
+}
+
+fn in_progress(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::EINPROGRESS) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::WouldBlock
+}

@@ -1,0 +1,241 @@
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use async_io::{Async, Timer};
+use futures::{
+    FutureExt, Stream, StreamExt,
+    future::{self, Ready},
+};
+use if_watch::{IfEvent, smol::IfWatcher};
+use libp2p_core::transport::{ListenerId, TransportEvent};
+
+use super::{Config, TcpStream, address::to_multiaddr, port_reuse::ListenPorts};
+
+/// How long a listener leaves alone what has failed. What fails here (too many open files, no memory) stays so for a
+/// while, and trying at once would take a whole core; libp2p's own transport waits as long.
+const PAUSE: Duration = Duration::from_millis(100);
+
+type Event = TransportEvent<Ready<io::Result<TcpStream>>, io::Error>;
+
+/// One listening socket, as the stream of its events. It ends after [`TransportEvent::ListenerClosed`].
+pub(super) struct Listener {
+    id: ListenerId,
+    config: Config,
+    state: State,
+    /// Events that came up before anybody asked.
+    events: VecDeque<Event>,
+    ports: ListenPorts,
+    waker: Option<Waker>,
+}
+
+enum State {
+    Open(Open),
+    Closed,
+}
+
+struct Open {
+    socket: Async<std::net::TcpListener>,
+    local: SocketAddr,
+    /// Announced, and not expired since.
+    addresses: BTreeSet<SocketAddr>,
+    /// Runs after an error of the socket.
+    accept_pause: Option<Timer>,
+    interfaces: Interfaces,
+}
+
+/// Which addresses of the machine a wildcard socket can be reached at.
+enum Interfaces {
+    /// The socket is bound to one address.
+    One,
+    Watched(IfWatcher),
+    /// The watcher failed, which it does for good. Another one is started when the time is over.
+    Lost(Timer),
+}
+
+impl Listener {
+    pub(super) fn new(id: ListenerId, config: &Config, addr: SocketAddr, ports: ListenPorts) -> io::Result<Self> {
+        let socket = Async::new_nonblocking(config.listen(addr)?)?;
+        let local = socket.get_ref().local_addr()?;
+        let mut open = Open {
+            socket,
+            local,
+            addresses: BTreeSet::new(),
+            accept_pause: None,
+            interfaces: if local.ip().is_unspecified() {
+                Interfaces::Watched(IfWatcher::new()?)
+            } else {
+                Interfaces::One
+            },
+        };
+        let mut events = VecDeque::new();
+        if matches!(open.interfaces, Interfaces::One) {
+            events.extend(open.announce(id, local, &ports));
+        }
+        Ok(Self { id, config: config.clone(), state: State::Open(open), events, ports, waker: None })
+    }
+
+    /// Closes the socket if this is listener `id` and it is still open; says whether it was.
+    pub(super) fn close(&mut self, id: ListenerId) -> bool {
+        if self.id != id || matches!(self.state, State::Closed) {
+            return false;
+        }
+        self.state = State::Closed;
+        self.ports.remove_all(id);
+        // What it had to say about its addresses is no longer true.
+        self.events.clear();
+        self.events.push_back(TransportEvent::ListenerClosed { listener_id: id, reason: Ok(()) });
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        true
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.ports.remove_all(self.id);
+    }
+}
+
+impl Stream for Listener {
+    type Item = Event;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let this = self.get_mut();
+        if let Some(event) = this.events.pop_front() {
+            return Poll::Ready(Some(event));
+        }
+        let State::Open(open) = &mut this.state else {
+            return Poll::Ready(None);
+        };
+        // Addresses first: a connection may only come in at one that has been announced.
+        if let Poll::Ready(event) = open.poll_interfaces(this.id, &this.ports, cx) {
+            return Poll::Ready(Some(event));
+        }
+        if let Poll::Ready(event) = open.poll_accept(this.id, &this.config, cx) {
+            return Poll::Ready(Some(event));
+        }
+        // The watcher, the socket or their timers wake this task, or else `close` does.
+        this.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Open {
+    fn poll_interfaces(&mut self, id: ListenerId, ports: &ListenPorts, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            let failed = match &mut self.interfaces {
+                Interfaces::One => return Poll::Pending,
+                Interfaces::Lost(pause) => {
+                    std::task::ready!(pause.poll_unpin(cx));
+                    match IfWatcher::new() {
+                        Ok(watcher) => {
+                            // It begins with all addresses there are; those that we know are passed over.
+                            self.interfaces = Interfaces::Watched(watcher);
+                            continue;
+                        }
+                        Err(error) => error,
+                    }
+                }
+                Interfaces::Watched(watcher) => match std::task::ready!(watcher.poll_next_unpin(cx)) {
+                    Some(Ok(IfEvent::Up(net))) => {
+                        let addr = SocketAddr::new(net.addr(), self.local.port());
+                        match self.announce(id, addr, ports) {
+                            Some(event) => return Poll::Ready(event),
+                            None => continue,
+                        }
+                    }
+                    Some(Ok(IfEvent::Down(net))) => {
+                        let addr = SocketAddr::new(net.addr(), self.local.port());
+                        match self.expire(id, addr, ports) {
+                            Some(event) => return Poll::Ready(event),
+                            None => continue,
+                        }
+                    }
+                    Some(Err(error)) => error,
+                    None => io::Error::from(io::ErrorKind::BrokenPipe),
+                },
+            };
+            self.interfaces = Interfaces::Lost(Timer::after(PAUSE));
+            return Poll::Ready(TransportEvent::ListenerError { listener_id: id, error: failed });
+        }
+    }
+
+    fn poll_accept(&mut self, id: ListenerId, config: &Config, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(pause) = &mut self.accept_pause {
+            std::task::ready!(pause.poll_unpin(cx));
+            self.accept_pause = None;
+        }
+        match std::task::ready!(self.poll_connection(cx)) {
+            Ok((stream, local, remote)) => {
+                config.set_accepted(stream.get_ref());
+                Poll::Ready(TransportEvent::Incoming {
+                    listener_id: id,
+                    upgrade: future::ok(TcpStream::new(stream)),
+                    local_addr: to_multiaddr(local),
+                    send_back_addr: to_multiaddr(remote),
+                })
+            }
+            Err(error) => {
+                if !is_of_one_connection(&error) {
+                    self.accept_pause = Some(Timer::after(PAUSE));
+                }
+                Poll::Ready(TransportEvent::ListenerError { listener_id: id, error })
+            }
+        }
+    }
+
+    fn poll_connection(&self, cx: &mut Context<'_>) -> Poll<io::Result<Connection>> {
+        loop {
+            match self.socket.get_ref().accept() {
+                Ok((stream, remote)) => return Poll::Ready(connection(stream, remote)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::task::ready!(self.socket.poll_readable(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn announce(&mut self, id: ListenerId, addr: SocketAddr, ports: &ListenPorts) -> Option<Event> {
+        if addr.is_ipv4() != self.local.is_ipv4() || !self.addresses.insert(addr) {
+            return None;
+        }
+        ports.add(id, addr);
+        Some(TransportEvent::NewAddress { listener_id: id, listen_addr: to_multiaddr(addr) })
+    }
+
+    fn expire(&mut self, id: ListenerId, addr: SocketAddr, ports: &ListenPorts) -> Option<Event> {
+        if !self.addresses.remove(&addr) {
+            return None;
+        }
+        ports.remove(id, addr);
+        Some(TransportEvent::AddressExpired { listener_id: id, listen_addr: to_multiaddr(addr) })
+    }
+}
+
+type Connection = (Async<std::net::TcpStream>, SocketAddr, SocketAddr);
+
+fn connection(stream: std::net::TcpStream, remote: SocketAddr) -> io::Result<Connection> {
+    let local = stream.local_addr()?;
+    Ok((Async::new(stream)?, local, remote))
+}
+
+/// Whether an error of `accept` is about a connection that ended while it waited, and not about the listener. The next
+/// one may be taken at once; a pause would let anybody who aborts connections keep everybody else out.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,125 @@
+use std::{io, net::SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// How sockets are set up. The defaults are those of libp2p's own TCP transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    nodelay: bool,
+    ttl: Option<u32>,
+    backlog: u32,
+}
+
+impl Config {
+    /// `TCP_NODELAY` set, a backlog of 1,024 connections, the system's time to live.
+    pub fn new() -> Self {
+        Self { nodelay: true, ttl: None, backlog: 1024 }
+    }
+
+    /// Whether small writes are sent at once (`TCP_NODELAY`) instead of being collected. Default: `true`, because
+    /// libp2p's protocols send small messages and wait for an answer.
+    #[must_use]
+    pub fn nodelay(mut self, nodelay: bool) -> Self {
+        self.nodelay = nodelay;
+        self
+    }
+
+    /// Over how many hops a packet may travel: the time to live of IPv4, the hop limit of IPv6. From 1 to 255; the
+    /// system refuses others when a socket is made. Default: the system's.
+    #[must_use]
+    pub fn ttl(mut self, hops: u32) -> Self {
+        self.ttl = Some(hops);
+        self
+    }
+
+    /// How many connections may wait to be accepted; more are refused or left unanswered, as the system does it. The
+    /// system may lower the number. Default: 1,024.
+    #[must_use]
+    pub fn listen_backlog(mut self, connections: u32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// A bound and listening socket.
+    pub(super) fn listen(&self, addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+        let socket = self.socket(addr, true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(i32::try_from(self.backlog).unwrap_or(i32::MAX))?;
+        Ok(socket.into())
+    }
+
+    /// A non-blocking socket of the IP version of `addr`. One with `shared_port` can be bound to a port that others,
+    /// which allow the same, are bound to.
+    pub(super) fn socket(&self, addr: SocketAddr, shared_port: bool) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if addr.is_ipv6() {
+            // Otherwise it would take IPv4 connections too, and a listener on the same IPv4 port would fail.
+            socket.set_only_v6(true)?;
+        }
+        self.set_options(&socket, addr)?;
+        if shared_port {
+            share_port(&socket)?;
+        }
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    fn set_options(&self, socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+        socket.set_tcp_nodelay(self.nodelay)?;
+        match (self.ttl, addr) {
+            (None, _) => Ok(()),
+            (Some(hops), SocketAddr::V4(_)) => socket.set_ttl_v4(hops),
+            (Some(hops), SocketAddr::V6(_)) => socket.set_unicast_hops_v6(hops),
+        }
+    }
+
+    /// Sets up a connection that was accepted. Not every system lets it inherit the listener's options.
+    pub(super) fn set_accepted(&self, stream: &std::net::TcpStream) {
+        // It fails where the remote has gone already, which the first read tells.
+        if let Err(error) = stream.set_nodelay(self.nodelay) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY of an accepted connection");
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+fn share_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)
+}
+
+// Elsewhere there is only `SO_REUSEADDR`. On Windows it already means both.
+#[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos")))))]
+fn share_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_address(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_reach_the_socket() {
+        let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let socket = Config::new().nodelay(false).ttl(7).socket(loopback, true).unwrap();
+        assert!(!socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.ttl_v4().unwrap(), 7);
+        assert!(Config::default().socket(loopback, false).unwrap().tcp_nodelay().unwrap());
+        assert!(Config::default().ttl(100_000).socket(loopback, false).is_err());
+    }
+
+    #[test]
+    fn the_hop_limit_of_ipv6_is_set() {
+        let loopback: SocketAddr = "[::1]:0".parse().unwrap();
+        match Config::default().ttl(7).socket(loopback, false) {
+            Ok(socket) => assert_eq!(socket.unicast_hops_v6().unwrap(), 7),
+            Err(error) => println!("skipped: no IPv6 here ({error})"),
+        }
+    }
+}

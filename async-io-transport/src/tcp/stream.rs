@@ -1,0 +1,83 @@
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::{Shutdown, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use async_io::Async;
+use futures::io::{AsyncRead, AsyncWrite};
+
+/// A TCP connection.
+///
+/// Closing it (`close().await` of `AsyncWriteExt`) ends the own direction: the remote reads the end of the stream and
+/// can still send. Dropping it closes both.
+#[derive(Debug)]
+pub struct TcpStream(Async<std::net::TcpStream>);
+
+impl TcpStream {
+    pub(super) fn new(stream: Async<std::net::TcpStream>) -> Self {
+        Self(stream)
+    }
+
+    /// The own end's address.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, if the connection is broken.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
+    /// The remote end's address.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, if the connection is broken.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().peer_addr()
+    }
+}
+
+impl From<TcpStream> for Async<std::net::TcpStream> {
+    fn from(stream: TcpStream) -> Self {
+        stream.0
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+
+    fn poll_read_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read_vectored(cx, bufs)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // async-io's own only flushes, after which the remote would wait for more.
+        Poll::Ready(self.0.get_ref().shutdown(Shutdown::Write))
+    }
+}
