@@ -511,3 +511,15 @@ pub enum BootstrapError {
     #[error(transparent)]
     Request(#[from] RequestError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pending_are_those_that_were_asked_and_not_heard_of() {
+        assert_eq!(Progress { requests: 5, successes: 2, failures: 1 }.pending(), 2);
+        // Whatever was counted, there are no fewer than none.
+        assert_eq!(Progress { requests: 2, successes: 2, failures: 1 }.pending(), 0);
+    }
+}

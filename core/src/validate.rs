@@ -81,5 +81,6 @@ mod tests {
         assert!(!known("/pkgs/abc"));
         assert!(!known("//pkg/abc"));
         assert!(!known(""));
+        assert_eq!(format!("{validators:?}"), "{\"pkg\"}");
     }
 }

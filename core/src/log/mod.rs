@@ -300,7 +300,10 @@ impl<Id> fmt::Debug for Recorder<Id> {
 mod tests {
     use std::sync::Arc;
 
-    use libp2p::kad::{GetRecordOk, PeerRecord, QueryResult, Quorum, Record, RecordKey};
+    use libp2p::{
+        Multiaddr,
+        kad::{GetRecordOk, PeerRecord, QueryResult, Quorum, Record, RecordKey},
+    };
 
     use super::*;
     use crate::{Operation, Policy, Progress, Request, RequestOptions};
@@ -381,6 +384,58 @@ mod tests {
             let mut lines = recorded(LogValues::Whole);
             lines.push(nonsense.to_owned());
             assert!(replayed(&lines).is_err(), "{nonsense}");
+        }
+    }
+
+    fn round_trip<T: Field>(value: &T, epoch: Instant) -> Option<T> {
+        let mut writer = Writer::new(epoch, Values::Whole);
+        value.put(&mut writer);
+        let line = writer.finish();
+        let mut tokens = Tokens::new(&line, epoch, LogValues::Whole);
+        T::take(&mut tokens).filter(|_| tokens.is_empty())
+    }
+
+    #[test]
+    fn what_is_seldom_in_a_log_is_read_as_it_was_written() {
+        #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
+        let epoch = Instant::now();
+        let before = epoch - Duration::from_secs(3);
+        assert_eq!(round_trip(&Some(before), epoch), Some(Some(before)));
+        let address: Multiaddr = "/ip6/::1/tcp/4001".parse().unwrap();
+        assert_eq!(round_trip(&address, epoch), Some(address.clone()));
+        assert_eq!(round_trip(&"naïve".to_owned(), epoch), Some("naïve".to_owned()));
+        for error in [store::Error::MaxRecords, store::Error::MaxProvidedKeys, store::Error::ValueTooLarge] {
+            let read = round_trip(&error, epoch);
+            assert_eq!(format!("{read:?}"), format!("{:?}", Some(error)));
+        }
+    }
+
+    #[test]
+    fn tokens_that_are_none_of_a_type_are_not_read_as_one() {
+        #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
+        let epoch = Instant::now();
+        fn is_read<T: Field>(line: &str, values: LogValues, epoch: Instant) -> bool {
+            T::take(&mut Tokens::new(line, epoch, values)).is_some()
+        }
+        let whole = |line| {
+            [
+                is_read::<store::Error>(line, LogValues::Whole, epoch),
+                is_read::<Option<u64>>(line, LogValues::Whole, epoch),
+                is_read::<Result<(), store::Error>>(line, LogValues::Whole, epoch),
+                is_read::<Multiaddr>(line, LogValues::Whole, epoch),
+                is_read::<String>(line, LogValues::Whole, epoch),
+                is_read::<Instant>(line, LogValues::Whole, epoch),
+                is_read::<QueryEvent<u64>>(line, LogValues::Whole, epoch),
+                is_read::<TrackerConfig>(line, LogValues::Whole, epoch),
+            ]
+        };
+        for line in ["", "max", "some", "ok?", "x0", "xzz", "xff", "+", "1", "-x", "1 get_record ok"] {
+            assert_eq!(whole(line), [false; 8], "{line}");
+        }
+        // A stand-in that is longer than any value, or whose hash is not one.
+        for line in ["h99999999999:0011223344556677", "h2:00112233", "h2", "x00"] {
+            let mut tokens = Tokens::new(line, epoch, LogValues::Hashed);
+            assert_eq!(tokens.value(), None, "{line}");
         }
     }
 }
