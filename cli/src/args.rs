@@ -75,6 +75,9 @@ pub(crate) struct DemoArgs {
     /// How many nodes the network has, beside the four that only ask
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(4..=64))]
     pub(crate) nodes: u8,
+    /// Run the nodes on tokio, async-std and smol in turn, instead of all on tokio
+    #[arg(long)]
+    pub(crate) mixed: bool,
     /// Store every file under this folder (links are not followed), instead of the samples in the program
     #[arg(long, value_name = "DIR")]
     pub(crate) path: Option<PathBuf>,

@@ -24,6 +24,7 @@
     reason = "this is test code, and a test fails by panicking"
 )]
 
+mod async_std;
 mod behaviour;
 mod clock;
 mod network;
@@ -32,11 +33,13 @@ mod own_loop;
 pub mod real_kad;
 mod run;
 mod silent;
+mod smol;
 pub mod suite;
 mod tokio;
 mod transport;
 
 pub use self::{
+    async_std::AsyncStd,
     behaviour::{Behaviour, BehaviourEvent},
     clock::{ManualClock, ManualTimer, Wakes},
     network::{Bed, Wire, bucket, keypair_in_bucket},
@@ -44,6 +47,7 @@ pub use self::{
     own_loop::{BareKad, OwnLoop},
     run::{LIMIT, Runner, TestRuntime, run},
     silent::{SilentHandler, SilentKad, SilentNode},
+    smol::Smol,
     tokio::{TokioCurrentThread, TokioMultiThread},
     transport::secured,
 };

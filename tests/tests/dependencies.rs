@@ -35,6 +35,25 @@ fn the_driver_needs_no_runtime() {
     assert_eq!(runtimes("kadence"), [""; 0]);
 }
 
+/// The reactor and the executors of smol and of async-std alike; the global one is that of the netlink sockets which tell
+/// a listener of new interfaces.
+const ASYNC_IO: [&str; 3] = ["async-executor", "async-global-executor", "async-io"];
+
+#[test]
+fn smol_brings_neither_tokio_nor_async_std() {
+    assert_eq!(runtimes("kadence-smol"), [&ASYNC_IO[..], &["smol"]].concat());
+}
+
+#[test]
+fn async_std_brings_neither_tokio_nor_smol() {
+    assert_eq!(runtimes("kadence-async-std"), [&ASYNC_IO[..], &["async-std"]].concat());
+}
+
+#[test]
+fn tokio_brings_no_other_runtime() {
+    assert_eq!(runtimes("kadence-tokio"), ["tokio"]);
+}
+
 #[test]
 fn a_runtime_in_the_tree_would_be_seen() {
     assert!(runtimes("kadence-tokio").contains(&"tokio"));

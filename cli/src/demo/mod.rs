@@ -59,7 +59,7 @@ struct Demo {
 ///
 /// If the network does not come up, the files cannot be read, or a check fails.
 pub(crate) async fn run(args: DemoArgs, protocol: StreamProtocol) -> Result<(), Failure> {
-    let DemoArgs { nodes, path, json, seed, timeout } = args;
+    let DemoArgs { nodes, mixed, path, json, seed, timeout } = args;
     let began = Instant::now();
     let mut progress = Progress::new();
     let _watchdog = Watchdog::start(timeout, &progress, json);
@@ -69,7 +69,8 @@ pub(crate) async fn run(args: DemoArgs, protocol: StreamProtocol) -> Result<(), 
     };
 
     let mut measures = Measures::default();
-    let network = Network::start(usize::from(nodes), source.len(), protocol, &mut progress, &mut measures).await?;
+    let servers = usize::from(nodes);
+    let network = Network::start(servers, mixed, source.len(), protocol, &mut progress, &mut measures).await?;
     let mut demo = Demo {
         network,
         stored: Vec::new(),
@@ -83,6 +84,9 @@ pub(crate) async fn run(args: DemoArgs, protocol: StreamProtocol) -> Result<(), 
     };
     demo.put(&source).await?;
     demo.get().await;
+    if mixed {
+        demo.get_across().await;
+    }
     demo.get_all().await;
     demo.get_missing().await;
     demo.provide().await;
@@ -91,7 +95,7 @@ pub(crate) async fn run(args: DemoArgs, protocol: StreamProtocol) -> Result<(), 
     demo.kill().await;
     demo.shutdown().await;
 
-    let report = demo.report(usize::from(nodes), source.len(), seed, began.elapsed());
+    let report = demo.report(servers, mixed, source.len(), seed, began.elapsed());
     if json {
         output::note(report.table());
         output::json(&report)?;
@@ -113,7 +117,7 @@ impl Demo {
         self.progress.end(format_args!("{finished} of {all} nodes"));
     }
 
-    fn report(self, nodes: usize, files: usize, seed: u64, took: Duration) -> Report {
+    fn report(self, nodes: usize, mixed: bool, files: usize, seed: u64, took: Duration) -> Report {
         let Self { measures, mut checks, cancelled, killed, stored, refused, .. } = self;
         let operations = measures.summaries();
         let failed = operations.failed();
@@ -133,6 +137,7 @@ impl Demo {
         Report {
             ok: checks.iter().all(|check| check.ok),
             nodes,
+            mixed,
             clients: network::CLIENTS,
             files,
             stored: stored.len(),

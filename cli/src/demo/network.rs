@@ -11,7 +11,7 @@ use futures::{
 use kadence_tokio::kadence::{
     Client, Events, TaskEnd,
     libp2p::{Multiaddr, StreamProtocol, kad::Mode, swarm::dummy},
-    node::{Node, NodeConfig, NodeEvent},
+    node::{Node, NodeConfig, NodeError, NodeEvent},
 };
 use tokio::time::timeout;
 
@@ -31,6 +31,17 @@ pub(super) const REPLICATION: usize = 20;
 /// Room in each node's store beside one record for each file.
 const SPARE_RECORDS: usize = 256;
 
+/// How many runtimes there are. In a mixed network, so many neighbours in a list of nodes are on different ones.
+pub(super) const RUNTIMES: usize = 3;
+
+async fn node(index: usize, mixed: bool, config: NodeConfig) -> Result<Node, NodeError> {
+    match index % RUNTIMES {
+        1 if mixed => kadence_async_std::node(config).await,
+        2 if mixed => kadence_smol::node(config).await,
+        _ => kadence_tokio::node(config).await,
+    }
+}
+
 pub(super) struct Network {
     /// Nodes that store and answer. All joined through the first.
     pub(super) servers: Vec<Node>,
@@ -46,6 +57,7 @@ impl Network {
     /// If a node does not start, or does not find the others in time.
     pub(super) async fn start(
         servers: usize,
+        mixed: bool,
         files: usize,
         protocol: StreamProtocol,
         progress: &mut Progress,
@@ -63,13 +75,13 @@ impl Network {
         let began = Instant::now();
         progress.begin("start", servers + CLIENTS);
         let loopback: [Multiaddr; 1] = ["/ip4/127.0.0.1/tcp/0".parse()?];
-        let first = kadence_tokio::node(config(Mode::Server, &loopback, &[])).await.context("the first node")?;
+        let first = node(0, mixed, config(Mode::Server, &loopback, &[])).await.context("the first node")?;
         let seeds = first.listen_addrs();
         if seeds.is_empty() {
             bail!("the first node has no address to listen on");
         }
-        let others = (1..servers).map(|_| kadence_tokio::node(config(Mode::Server, &loopback, &seeds)));
-        let askers = (0..CLIENTS).map(|_| kadence_tokio::node(config(Mode::Client, &[], &seeds)));
+        let others = (1..servers).map(|index| node(index, mixed, config(Mode::Server, &loopback, &seeds)));
+        let askers = (0..CLIENTS).map(|index| node(index, mixed, config(Mode::Client, &[], &seeds)));
         let others = try_join_all(others).await.context("a node")?;
         let askers = try_join_all(askers).await.context("a client")?;
         let mut network = Self { servers: std::iter::once(first).chain(others).collect(), askers };

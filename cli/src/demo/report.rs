@@ -16,6 +16,8 @@ pub(super) struct Report {
     pub(super) ok: bool,
     /// Nodes that store and answer.
     pub(super) nodes: usize,
+    /// Whether they run on tokio, async-std and smol in turn, and not all on tokio.
+    pub(super) mixed: bool,
     /// Further nodes, that only ask.
     pub(super) clients: usize,
     pub(super) files: usize,
@@ -49,8 +51,14 @@ impl Report {
     fn write_table(&self, text: &mut String) -> std::fmt::Result {
         writeln!(
             text,
-            "{} nodes and {} clients; {} of {} files stored ({} bytes), {} refused as too large\n",
-            self.nodes, self.clients, self.stored, self.files, self.stored_bytes, self.refused
+            "{} nodes and {} clients{}; {} of {} files stored ({} bytes), {} refused as too large\n",
+            self.nodes,
+            self.clients,
+            if self.mixed { " on tokio, async-std and smol" } else { "" },
+            self.stored,
+            self.files,
+            self.stored_bytes,
+            self.refused
         )?;
         writeln!(
             text,
@@ -95,6 +103,7 @@ mod tests {
         Report {
             ok: checks.iter().all(|check| check.ok),
             nodes: 4,
+            mixed: true,
             clients: 4,
             files: 3,
             stored: 2,

@@ -20,7 +20,7 @@ use super::{
     CALL_TIMEOUT, CALLERS, Demo, WAIT,
     files::{Source, Stored, check_total},
     measure::timed,
-    network::REPLICATION,
+    network::{REPLICATION, RUNTIMES},
 };
 
 /// So many gets at least, for a 95th percentile that says something.
@@ -105,6 +105,25 @@ impl Demo {
         let ok = equal == count && count > 0;
         self.check("every record comes back from another node, byte by byte", ok, format!("{equal} of {count}"));
         self.progress.end(format_args!("{equal} of {count} equal"));
+    }
+
+    /// A node on each runtime puts a record, and a node on each runtime reads it.
+    pub(super) async fn get_across(&mut self) {
+        let (servers, askers) = self.network.clients();
+        self.progress.begin("get across runtimes", RUNTIMES * RUNTIMES);
+        let mut equal = 0;
+        for (index, server) in servers.iter().take(RUNTIMES).enumerate() {
+            let (key, value) = (RecordKey::from(format!("/across/{index}").into_bytes()), vec![b'x'; index]);
+            self.measures.put.add(timed(server.put_record(Record::new(key.clone(), value.clone()))).await);
+            for asker in askers.iter().take(RUNTIMES) {
+                let get = asker.get_record(key.clone()).timeout(CALL_TIMEOUT).await;
+                equal += usize::from(get.is_ok_and(|answer| *answer.value() == *value && answer.record.peer.is_some()));
+                self.progress.step();
+            }
+        }
+        let (all, detail) = (RUNTIMES * RUNTIMES, format!("{equal} of {} ways", RUNTIMES * RUNTIMES));
+        self.check("nodes on each runtime read what nodes on each runtime put", equal == all, &*detail);
+        self.progress.end(format_args!("{detail}"));
     }
 
     /// A server other than the publisher reads every copy there is of a record.

@@ -16,6 +16,9 @@ const NEVER: Duration = Duration::from_secs(60 * 60);
 /// The deadline in tests that look at a real clock.
 const SHORT: Duration = Duration::from_millis(200);
 
+/// The same where something has to be found by then, on a busy machine.
+const LONG_ENOUGH: Duration = Duration::from_secs(2);
+
 /// Where it has to be over, on a busy machine. kad alone takes 10 seconds.
 const IN_TIME: Duration = Duration::from_secs(2);
 
@@ -58,14 +61,14 @@ pub async fn t8_a_deadline_on_silent_peers_comes_in_time_with_what_was_found<R: 
         node.meets(&silent.contact).await;
     }
     let begin = bed.now();
-    let result = node.client.get_record(key("file")).limit(3).timeout(SHORT).await;
+    let result = node.client.get_record(key("file")).limit(3).timeout(LONG_ENOUGH).await;
     let took = bed.now() - begin;
     let Err(GetRecordError::Timeout { found, progress }) = result else { panic!("{result:?}") };
     let sources: BTreeSet<_> = found.iter().map(|found| found.peer.unwrap()).collect();
     assert_eq!((found.len(), sources.len()), (2, 2), "what was found is in the error");
     // kad counts an answer only after it has reported what was in it.
     assert!(progress.requests >= 3 && progress.successes >= 1, "{progress:?}");
-    assert!(took >= SHORT && took < IN_TIME, "after {took:?}");
+    assert!(took >= LONG_ENOUGH && took < LONG_ENOUGH + IN_TIME, "after {took:?}");
     bed.settles(&node.client).await;
 }
 

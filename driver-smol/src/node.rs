@@ -1,0 +1,42 @@
+use kadence::{
+    libp2p::{
+        identity::Keypair,
+        noise,
+        swarm::{NetworkBehaviour, dummy},
+    },
+    node::{BoxedTransport, Node, NodeConfig, NodeError, upgrade},
+};
+use libp2p_async_io::{dns, tcp};
+
+use crate::SmolRuntime;
+
+/// Starts a node on TCP, with names looked up by DNS, on smol's global executor.
+///
+/// # Errors
+///
+/// Those of [`Node::start`].
+pub async fn node(config: NodeConfig) -> Result<Node, NodeError> {
+    node_with(config, |_| dummy::Behaviour).await
+}
+
+/// Starts a node with the application's own behaviour beside kad, made from the node's key pair.
+///
+/// # Errors
+///
+/// Those of [`Node::start`].
+pub async fn node_with<X>(config: NodeConfig, app: impl FnOnce(&Keypair) -> X) -> Result<Node<X>, NodeError>
+where
+    X: NetworkBehaviour + Send,
+    X::ToSwarm: Send,
+{
+    Node::start(SmolRuntime::default(), config, transport, app).await
+}
+
+/// TCP with noise and yamux over it, behind DNS. For a swarm of your own.
+///
+/// # Errors
+///
+/// If the key pair cannot sign.
+pub fn transport(keypair: &Keypair) -> Result<BoxedTransport, noise::Error> {
+    upgrade(dns::Transport::system(tcp::Transport::new(tcp::Config::default())), keypair)
+}

@@ -1,0 +1,106 @@
+//! An application with a behaviour, a swarm and a loop of its own, which takes Kadence in: the driver stands where the
+//! swarm stood. `cargo run --example own_loop`
+
+use std::{error::Error, pin::pin, time::Duration};
+
+use futures::StreamExt;
+use kadence_tokio::{
+    NodeConfig, TokioRuntime,
+    kadence::{
+        Client, ContainsKad, Driver, DriverConfig,
+        libp2p::{
+            Multiaddr, PeerId, Swarm, identify,
+            identity::Keypair,
+            kad::{self, Mode, Record, store::MemoryStore},
+            ping,
+            swarm::{self, NetworkBehaviour, SwarmEvent},
+        },
+        node::DEFAULT_PROTOCOL,
+    },
+};
+use tokio::time::interval;
+
+#[derive(NetworkBehaviour)]
+struct App {
+    identify: identify::Behaviour,
+    kad: kad::Behaviour<MemoryStore>,
+    ping: ping::Behaviour,
+}
+
+/// All that Kadence has to be told.
+impl ContainsKad for App {
+    type Store = MemoryStore;
+
+    fn kad(&mut self) -> &mut kad::Behaviour<MemoryStore> {
+        &mut self.kad
+    }
+
+    fn try_into_kad(event: AppEvent) -> Result<kad::Event, AppEvent> {
+        match event {
+            AppEvent::Kad(event) => Ok(event),
+            other => Err(other),
+        }
+    }
+
+    fn from_kad(event: kad::Event) -> AppEvent {
+        AppEvent::Kad(event)
+    }
+}
+
+fn swarm() -> Result<Swarm<App>, Box<dyn Error>> {
+    let keypair = Keypair::generate_ed25519();
+    let local_peer = PeerId::from(keypair.public());
+    let behaviour = App {
+        identify: identify::Behaviour::new(identify::Config::new("/app/1".to_owned(), keypair.public())),
+        kad: kad::Behaviour::with_config(local_peer, MemoryStore::new(local_peer), kad::Config::new(DEFAULT_PROTOCOL)),
+        ping: ping::Behaviour::default(),
+    };
+    let transport = kadence_tokio::transport(&keypair)?;
+    Ok(Swarm::new(transport, behaviour, local_peer, swarm::Config::with_tokio_executor()))
+}
+
+/// What the application wants of the DHT. It needs no swarm, only a client, and can run anywhere.
+async fn work(client: Client) -> Result<usize, Box<dyn Error>> {
+    let put = client.put_record(Record::new(b"greeting".to_vec(), b"hello".to_vec())).await?;
+    let answer = client.get_record("greeting").timeout(Duration::from_secs(5)).await?;
+    println!("{} peers have it; it is {:?}", put.acknowledged.len(), String::from_utf8_lossy(answer.value()));
+    Ok(put.acknowledged.len())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // Somebody to talk to.
+    let listen: Vec<Multiaddr> = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
+    let other = kadence_tokio::node(NodeConfig { listen, mode: Some(Mode::Server), ..NodeConfig::default() }).await?;
+
+    let mut swarm = swarm()?;
+    for address in other.listen_addrs() {
+        swarm.behaviour_mut().kad.add_address(&other.peer_id(), address);
+    }
+    let runtime = TokioRuntime::current().ok_or("in a runtime")?;
+    let (client, _handle, mut driver) = Driver::new(swarm, runtime, DriverConfig::default());
+
+    let mut work = pin!(work(client));
+    let mut ticks = interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            // It was `swarm.select_next_some()` before.
+            event = driver.select_next_some() => match event {
+                SwarmEvent::ConnectionEstablished { peer_id, .. } => println!("connected to {peer_id}"),
+                SwarmEvent::Behaviour(AppEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+                    println!("{peer_id} is {}", info.agent_version);
+                    for address in info.listen_addrs {
+                        driver.swarm_mut().behaviour_mut().kad.add_address(&peer_id, address);
+                    }
+                }
+                SwarmEvent::Behaviour(AppEvent::Ping(event)) => println!("ping: {:?}", event.result),
+                _ => {}
+            },
+            _ = ticks.tick() => println!("the application does what it always did"),
+            done = &mut work => {
+                let peers = done?;
+                return if peers == 1 { Ok(()) } else { Err("one peer should have it".into()) };
+            }
+        }
+    }
+}

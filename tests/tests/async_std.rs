@@ -1,0 +1,3 @@
+//! The suite on async-std.
+
+kadence_tests::suite!(kadence_tests::AsyncStd);

@@ -1,0 +1,62 @@
+//! The examples do what they say.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    env,
+    path::PathBuf,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use kadence_tokio::{
+    NodeConfig,
+    kadence::libp2p::kad::{Mode, Record},
+};
+
+/// Cargo builds a package's examples before it runs its tests, unless it was asked for a single one.
+fn example(name: &str) -> Command {
+    let tests = env::current_exe().unwrap();
+    let path: PathBuf =
+        tests.ancestors().nth(2).unwrap().join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX));
+    assert!(path.exists(), "{} is missing: build it with `cargo build -p kadence-tests --examples`", path.display());
+    Command::new(path)
+}
+
+fn succeeded(output: &Output) -> String {
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}\n{printed}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    printed
+}
+
+#[test]
+fn an_application_keeps_its_own_loop() {
+    let printed = succeeded(&example("own_loop").output().unwrap());
+    assert!(printed.contains("1 peers have it; it is \"hello\""), "{printed}");
+    assert!(printed.contains("the application does what it always did"), "{printed}");
+}
+
+#[test]
+fn the_tracker_needs_no_driver() {
+    assert_eq!(succeeded(&example("tracker_alone").output().unwrap()), "\"hello\"\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_smallest_get_works_on_each_runtime() {
+    let config = |bootstrap_peers| NodeConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        bootstrap_peers,
+        mode: Some(Mode::Server),
+        ..NodeConfig::default()
+    };
+    let first = kadence_tokio::node(config(Vec::new())).await.unwrap();
+    let second = kadence_tokio::node(config(first.listen_addrs())).await.unwrap();
+    second.ready(Duration::from_secs(10)).await.unwrap();
+    second.client().put_record(Record::new(b"greeting".to_vec(), b"hello".to_vec())).await.unwrap();
+    for name in ["get_tokio", "get_async_std", "get_smol"] {
+        let mut example = example(name);
+        example.arg(first.listen_addrs()[0].to_string()).arg("greeting");
+        let output = tokio::task::spawn_blocking(move || example.output()).await.unwrap().unwrap();
+        assert_eq!(succeeded(&output), "hello\n", "{name}");
+    }
+}

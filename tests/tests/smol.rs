@@ -1,0 +1,3 @@
+//! The suite on smol.
+
+kadence_tests::suite!(kadence_tests::Smol);
