@@ -266,7 +266,7 @@ fn a_dropped_dial_asks_nothing_more() {
     }));
     drop(dial);
     drop(transport);
-    // The dial had the last handle on the wrapped transport but ours, and its tasks one each.
+    // Nothing that still runs has a handle on the wrapped transport.
     assert_eq!(dials.handles(), 1);
 }
 

@@ -18,8 +18,10 @@ pub(crate) struct NameServer {
     _tasks: [Task<()>; 2],
 }
 
+type Script = dyn Fn(&str, &str, Via) -> Answer + Send + Sync;
+
 struct Shared {
-    script: Box<dyn Fn(&str, &str, Via) -> Answer + Send + Sync>,
+    script: Box<Script>,
     questions: Mutex<Vec<Question>>,
     asked: Mutex<Option<mpsc::UnboundedReceiver<String>>>,
     tell: mpsc::UnboundedSender<String>,
