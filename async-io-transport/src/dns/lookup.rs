@@ -149,8 +149,8 @@ impl Servers {
             });
             (ResolverConfig::from_name_servers(servers.collect()), ResolverOpts::default())
         };
-        options.timeout = config.timeout;
-        options.attempts = config.attempts;
+        options.timeout = config.timeout.unwrap_or(options.timeout);
+        options.attempts = config.retries.unwrap_or(options.attempts);
         options.cache_size = CACHE;
         options.use_hosts_file = ResolveHosts::Never;
         let tasks = Arc::new(Executor::new());

@@ -223,12 +223,14 @@ impl Open {
 type Connection = (Async<std::net::TcpStream>, SocketAddr, SocketAddr);
 
 fn connection(stream: std::net::TcpStream, remote: SocketAddr) -> io::Result<Connection> {
-    let local = stream.local_addr()?;
+    // Some systems do not know it any more once the remote has gone.
+    let local = stream.local_addr().map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
     Ok((Async::new(stream)?, local, remote))
 }
 
 /// Whether an error of `accept` is about a connection that ended while it waited, and not about the listener. The next
-/// one may be taken at once; a pause would let anybody who aborts connections keep everybody else out.
+/// one may be taken at once; a pause would let anybody who aborts connections keep everybody else out. Linux passes on
+/// what the network said about that one remote, too.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -236,6 +238,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::NotConnected
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
             | io::ErrorKind::Interrupted
     )
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use futures::{StreamExt, future::select};
+use futures::{
+    StreamExt,
+    future::{join, select},
+};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::{
@@ -20,7 +23,7 @@ use libp2p_async_io::dns;
 
 use crate::{
     streams::echo,
-    subject::{Libp2p, Ours, Stream, Subject, connect, ipv6, listen, next, within},
+    subject::{Libp2p, Ours, Stream, Subject, connect, ipv6, listen, next, opts, within},
 };
 
 /// From each side to the other. libp2p's needs tokio; ours does not care where it is polled.
@@ -170,6 +173,19 @@ fn swarms_ping_each_other_through_noise_and_yamux() {
 #[test]
 fn swarms_need_no_tokio() {
     Ours::block_on(ping(ours::<Ours>(), ours::<Ours>(), "/dns4/localhost"));
+}
+
+/// Here ours differs: from the same port to the same port, the socket would connect to itself.
+#[test]
+fn an_own_address_is_reached_through_the_listener() {
+    Ours::block_on(async {
+        let mut transport = Ours::transport();
+        let (_, addr) = listen(&mut transport, "/ip4/127.0.0.1/tcp/0").await;
+        let dial = transport.dial(addr, opts(PortUse::Reuse)).unwrap();
+        let (dialled, event) = within(Box::pin(join(dial, next(&mut transport)))).await;
+        let (accepted, _) = event.into_incoming().unwrap();
+        echo(dialled.unwrap(), accepted.await.unwrap()).await;
+    });
 }
 
 #[test]
