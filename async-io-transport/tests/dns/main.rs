@@ -282,6 +282,13 @@ fn the_machine_knows_itself_by_name() {
 }
 
 #[test]
+fn a_host_without_an_address_of_the_version_is_not_dialled() {
+    // The system takes an address for a name that stands for itself.
+    let errors = failures(dial_with(Config::system(), &Dials::accept(|_| true), "/dns6/127.0.0.1/tcp/1"));
+    assert!(matches!(errors.as_slice(), [Error::Resolve { source: ResolveError::NoRecords, .. }]), "{errors:?}");
+}
+
+#[test]
 fn the_system_says_why_a_name_is_not_found() {
     // Longer than a name can be, so that no server is asked.
     let addr = format!("/dns4/{}/tcp/1", "x".repeat(300));
