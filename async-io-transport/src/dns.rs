@@ -40,15 +40,15 @@ pub use lookup::ResolveError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     name_servers: Vec<SocketAddr>,
-    timeout: Duration,
-    attempts: usize,
+    timeout: Option<Duration>,
+    retries: Option<usize>,
 }
 
 impl Config {
     /// The system's resolver, and for `/dnsaddr` the system's name servers (`/etc/resolv.conf` on Unix). They are read
     /// for each dial, so that a machine that changes networks needs no restart.
     pub fn system() -> Self {
-        Self { name_servers: Vec::new(), timeout: Duration::from_secs(5), attempts: 2 }
+        Self { name_servers: Vec::new(), timeout: None, retries: None }
     }
 
     /// These name servers for all names, over UDP and, for long answers, TCP. The system's resolver and hosts file are
@@ -57,18 +57,19 @@ impl Config {
         Self { name_servers: servers.into_iter().collect(), ..Self::system() }
     }
 
-    /// How long to wait for a name server's answer before it is asked again, or another one is. Default: 5 seconds. The
-    /// system's resolver has its own time limits.
+    /// How long to wait for a name server's answer before it is asked again, or another one is. Default: what the
+    /// system's configuration says, otherwise 5 seconds. The system's resolver has its own time limits.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = Some(timeout);
         self
     }
 
-    /// How often a question is repeated if no name server answers. Default: 2.
+    /// How often a question is repeated if no name server answers. Default: what the system's configuration says,
+    /// otherwise twice.
     #[must_use]
     pub fn retries(mut self, retries: usize) -> Self {
-        self.attempts = retries;
+        self.retries = Some(retries);
         self
     }
 }

@@ -149,8 +149,8 @@ impl Servers {
             });
             (ResolverConfig::from_name_servers(servers.collect()), ResolverOpts::default())
         };
-        options.timeout = config.timeout;
-        options.attempts = config.attempts;
+        options.timeout = config.timeout.unwrap_or(options.timeout);
+        options.attempts = config.retries.unwrap_or(options.attempts);
         options.cache_size = CACHE;
         options.use_hosts_file = ResolveHosts::Never;
         let tasks = Arc::new(Executor::new());
@@ -199,7 +199,28 @@ fn dnsaddr(record: &TXT) -> Option<Multiaddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
+    use futures::FutureExt;
+
     use super::*;
+
+    #[test]
+    fn what_a_lookup_has_started_ends_with_it() {
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let config = Config::name_servers([silent.local_addr().unwrap()]);
+        let servers = async_io::block_on(Servers::new(config)).unwrap();
+        let mut lookup = servers.addresses("_dnsaddr.host.test.").boxed();
+        // It is under way once the question is there.
+        async_io::block_on(async {
+            let asked = blocking::unblock(move || silent.recv_from(&mut [0; 512]));
+            assert!(matches!(futures::future::select(&mut lookup, asked).await, futures::future::Either::Right(_)));
+        });
+        let tasks = Arc::downgrade(&servers.tasks);
+        drop(lookup);
+        drop(servers);
+        assert!(tasks.upgrade().is_none(), "the tasks keep themselves alive");
+    }
 
     #[test]
     fn a_record_is_an_address_or_passed_over() {

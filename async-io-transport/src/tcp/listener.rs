@@ -53,7 +53,7 @@ struct Open {
 enum Interfaces {
     /// The socket is bound to one address.
     One,
-    Watched(IfWatcher),
+    Watched(Box<IfWatcher>),
     /// The watcher failed, which it does for good. Another one is started when the time is over.
     Lost(Timer),
 }
@@ -68,7 +68,7 @@ impl Listener {
             addresses: BTreeSet::new(),
             accept_pause: None,
             interfaces: if local.ip().is_unspecified() {
-                Interfaces::Watched(IfWatcher::new()?)
+                Interfaces::Watched(Box::new(IfWatcher::new()?))
             } else {
                 Interfaces::One
             },
@@ -137,7 +137,7 @@ impl Open {
                     match IfWatcher::new() {
                         Ok(watcher) => {
                             // It begins with all addresses there are; those that we know are passed over.
-                            self.interfaces = Interfaces::Watched(watcher);
+                            self.interfaces = Interfaces::Watched(Box::new(watcher));
                             continue;
                         }
                         Err(error) => error,
@@ -223,12 +223,14 @@ impl Open {
 type Connection = (Async<std::net::TcpStream>, SocketAddr, SocketAddr);
 
 fn connection(stream: std::net::TcpStream, remote: SocketAddr) -> io::Result<Connection> {
-    let local = stream.local_addr()?;
+    // Some systems do not know it any more once the remote has gone.
+    let local = stream.local_addr().map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
     Ok((Async::new(stream)?, local, remote))
 }
 
 /// Whether an error of `accept` is about a connection that ended while it waited, and not about the listener. The next
-/// one may be taken at once; a pause would let anybody who aborts connections keep everybody else out.
+/// one may be taken at once; a pause would let anybody who aborts connections keep everybody else out. Linux passes on
+/// what the network said about that one remote, too.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -236,6 +238,123 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::NotConnected
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
             | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        task::Wake,
+    };
+
+    use futures::FutureExt;
+    use libp2p_core::Multiaddr;
+
+    use super::*;
+
+    fn next(listener: &mut Listener) -> Event {
+        let deadline = Timer::after(Duration::from_secs(30));
+        match async_io::block_on(future::select(listener.next(), deadline)) {
+            future::Either::Left((event, _)) => event.unwrap(),
+            future::Either::Right(_) => panic!("no event"),
+        }
+    }
+
+    fn next_address(listener: &mut Listener) -> Multiaddr {
+        next(listener).into_new_address().unwrap()
+    }
+
+    fn wildcard() -> (Listener, SocketAddr) {
+        let any = "0.0.0.0:0".parse().unwrap();
+        let listener = Listener::new(ListenerId::next(), &Config::default(), any, ListenPorts::default()).unwrap();
+        let State::Open(open) = &listener.state else { panic!("it is closed") };
+        let loopback = SocketAddr::new([127, 0, 0, 1].into(), open.local.port());
+        (listener, loopback)
+    }
+
+    fn open(listener: &mut Listener) -> &mut Open {
+        match &mut listener.state {
+            State::Open(open) => open,
+            State::Closed => panic!("it is closed"),
+        }
+    }
+
+    #[test]
+    fn an_address_that_goes_is_expired_once_and_its_port_is_not_reused() {
+        let (mut listener, loopback) = wildcard();
+        while next_address(&mut listener) != to_multiaddr(loopback) {}
+        let remote = "127.0.0.1:1".parse().unwrap();
+        let (id, ports) = (listener.id, listener.ports.clone());
+        assert_eq!(ports.local_end(remote).map(|local| local.port()), Some(loopback.port()));
+        let expired = open(&mut listener).expire(id, loopback, &ports).unwrap();
+        assert_eq!(expired.into_address_expired(), Some(to_multiaddr(loopback)));
+        assert!(open(&mut listener).expire(id, loopback, &ports).is_none());
+        assert_eq!(ports.local_end(remote), None);
+    }
+
+    #[test]
+    fn a_watcher_that_failed_is_replaced_and_nothing_is_announced_twice() {
+        let (mut listener, loopback) = wildcard();
+        while next_address(&mut listener) != to_multiaddr(loopback) {}
+        let (id, ports) = (listener.id, listener.ports.clone());
+        let known = open(&mut listener).addresses.clone();
+        // While nobody watched, the loopback address went and came back.
+        open(&mut listener).expire(id, loopback, &ports).unwrap();
+        open(&mut listener).interfaces = Interfaces::Lost(Timer::after(Duration::ZERO));
+        loop {
+            let addr = next_address(&mut listener);
+            if addr == to_multiaddr(loopback) {
+                break;
+            }
+            assert!(known.iter().all(|known| to_multiaddr(*known) != addr), "{addr} came twice");
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn closing_wakes_whoever_waits() {
+        let loopback = "127.0.0.1:0".parse().unwrap();
+        let id = ListenerId::next();
+        let mut listener = Listener::new(id, &Config::default(), loopback, ListenPorts::default()).unwrap();
+        next_address(&mut listener);
+        let woken = Arc::new(Woken::default());
+        assert!(listener.poll_next_unpin(&mut Context::from_waker(&woken.clone().into())).is_pending());
+        assert!(!woken.0.load(Ordering::SeqCst));
+        listener.close(id);
+        assert!(woken.0.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn closing_takes_back_what_was_not_said_yet() {
+        let loopback = "127.0.0.1:0".parse().unwrap();
+        let id = ListenerId::next();
+        let mut listener = Listener::new(id, &Config::default(), loopback, ListenPorts::default()).unwrap();
+        assert!(!listener.close(ListenerId::next()));
+        assert!(listener.close(id));
+        assert!(!listener.close(id));
+        assert!(matches!(next(&mut listener), TransportEvent::ListenerClosed { reason: Ok(()), .. }));
+        assert!(listener.next().now_or_never().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_connection_that_was_aborted_does_not_hold_up_the_next() {
+        assert!(is_of_one_connection(&io::ErrorKind::ConnectionAborted.into()));
+        assert!(!is_of_one_connection(&io::Error::from_raw_os_error(24)));
+    }
 }

@@ -115,10 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn the_hop_limit_of_ipv6_is_set() {
+    fn an_ipv6_socket_has_a_hop_limit_and_takes_no_ipv4() {
         let loopback: SocketAddr = "[::1]:0".parse().unwrap();
         match Config::default().ttl(7).socket(loopback, false) {
-            Ok(socket) => assert_eq!(socket.unicast_hops_v6().unwrap(), 7),
+            Ok(socket) => {
+                assert_eq!(socket.unicast_hops_v6().unwrap(), 7);
+                assert!(socket.only_v6().unwrap());
+            }
             Err(error) => println!("skipped: no IPv6 here ({error})"),
         }
     }
