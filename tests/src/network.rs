@@ -16,8 +16,8 @@ use libp2p::{
 };
 
 use crate::{
-    Contact, Node, NodeConfig, OwnLoop, SilentKad, SilentNode, TestRuntime, node::identify, silent::SilentBehaviour,
-    transport,
+    Behaviour, Contact, Node, NodeConfig, OwnLoop, SilentKad, SilentNode, TestRuntime, node::identify,
+    silent::SilentBehaviour, transport,
 };
 
 /// How long it may take until nothing is alive any more, where nothing is waited for: long for a busy machine, and
@@ -85,6 +85,11 @@ impl<R: TestRuntime> Bed<R> {
     pub async fn node_on(&self, runtime: &impl Runtime, config: NodeConfig) -> Node {
         let (swarm, contact) = self.listening(&config.keypair, config.behaviour()).await;
         Node::drive(runtime, swarm, contact, config)
+    }
+
+    /// The swarm of a node that knows nobody, to be driven by other means than Kadence.
+    pub async fn swarm(&self, config: &NodeConfig) -> (Swarm<Behaviour>, Contact) {
+        self.listening(&config.keypair, config.behaviour()).await
     }
 
     /// So many ordinary nodes, each of which knows all others.
