@@ -87,7 +87,8 @@ impl NodeConfig {
         kad
     }
 
-    pub(crate) fn behaviour(&self) -> Behaviour {
+    /// Its behaviour, for a swarm that is driven in another way.
+    pub fn behaviour(&self) -> Behaviour {
         Behaviour { kad: self.bare_kad(), identify: identify(self.keypair.public()) }
     }
 }

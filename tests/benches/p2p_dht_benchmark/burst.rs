@@ -15,6 +15,9 @@ use crate::{
     network::{key, value},
 };
 
+/// Between two looks at whether kad is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// What became of some gets.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gets {
@@ -123,7 +126,7 @@ async fn together<R: TestRuntime>(
     drop(ended);
     // A caller that is never answered keeps its end of the channel: the clock ends the burst then, and dropping the
     // handles the callers.
-    let mut patience = pin!(patience(bed.runtime(), deadline).fuse());
+    let mut patience = pin!(wait(bed.runtime(), deadline).fuse());
     loop {
         select! {
             end = endings.next() => match end {
@@ -142,13 +145,16 @@ async fn together<R: TestRuntime>(
 /// Waits until kad has nothing left to do, so that nothing of this is measured with the next.
 async fn rest<R: TestRuntime>(bed: &Bed<R>, client: &impl Ask, mut gets: Gets, deadline: Duration) -> Gets {
     let begun = Instant::now();
-    bed.until(async || client.live().await == 0 || begun.elapsed() > deadline).await;
+    while client.live().await > 0 && begun.elapsed() < deadline {
+        wait(bed.runtime(), LOOK_AGAIN).await;
+    }
     gets.aftermath = begun.elapsed();
     assert_eq!(client.copies().await, 0, "a get leaves no copy that the next would find");
     gets
 }
 
-async fn patience<R: Runtime>(runtime: &R, deadline: Duration) {
-    let mut timer = pin!(runtime.timer(runtime.now() + deadline));
+/// Waits.
+pub(crate) async fn wait<R: Runtime>(runtime: &R, span: Duration) {
+    let mut timer = pin!(runtime.timer(runtime.now() + span));
     poll_fn(|cx| timer.as_mut().poll_elapsed(cx)).await;
 }

@@ -29,7 +29,7 @@ use self::{
 /// A runtime to measure on.
 struct Lane {
     runtime: &'static str,
-    run: fn(&'static str, usize, bool, &Size, &mut Report),
+    run: fn(&'static str, &[Cell], usize, &Size, &mut Report),
 }
 
 /// Every runtime; the first is the one whose figures are medians in the quick mode, too.
@@ -62,7 +62,7 @@ fn measure(args: Args) -> ExitCode {
     for run in 0..if args.mode == Mode::Smoke { 1 } else { RUNS } {
         for (n, lane) in LANES.iter().enumerate() {
             if run == 0 || n == 0 || args.mode == Mode::Full {
-                (lane.run)(lane.runtime, run, n == 0, &size, &mut report);
+                (lane.run)(lane.runtime, &size.cells(args.mode, run, n), run, &size, &mut report);
             }
         }
     }
@@ -90,16 +90,16 @@ fn measure(args: Args) -> ExitCode {
 }
 
 /// One run of everything on one runtime, on a network of its own.
-fn run_on<T: Runner>(runtime: &'static str, run: usize, first_lane: bool, size: &Size, report: &mut Report) {
+fn run_on<T: Runner>(runtime: &'static str, cells: &[Cell], run: usize, size: &Size, report: &mut Report) {
     T::block_on(Wire::Memory, async |bed| {
         let begun = Instant::now();
         let network = Network::start(bed, size).await;
         // Not measured: connections are made, and everything grows to its working size.
         for who in [Who::Kadence, Who::FirstEvent, Who::FirstRecord] {
-            network.get(bed, Cell { who, load: size.small() }, 0, size).await;
+            network.get(bed, Cell { who, load: size.first() }, 0, size).await;
         }
         eprintln!("{runtime}, run {}: the network stands after {:.1?}", run + 1, begun.elapsed());
-        for cell in size.cells(run, first_lane) {
+        for &cell in cells {
             let gets = network.get(bed, cell, run, size).await;
             eprintln!("{runtime}, run {}: {}, {}: {:.1?}", run + 1, cell.load, cell.who, gets.wall);
             report.add(runtime, cell, gets);

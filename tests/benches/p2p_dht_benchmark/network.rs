@@ -16,7 +16,7 @@ use libp2p::{
 
 use crate::{
     asking::{Ask, Kadence},
-    burst::{self, Gets},
+    burst::{self, Gets, wait},
     naive::{Ends, Naive},
     plan::{Cell, Load, Size, Who},
 };
@@ -27,6 +27,9 @@ const VALUE_LEN: usize = 64;
 /// How long the whole network has to have no query before it is measured on. kad bootstraps by itself half a second
 /// after it has learned of a peer.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// Between two looks at the whole network.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A filled network and the clients in it.
 pub(crate) struct Network {
@@ -81,15 +84,14 @@ impl Network {
     /// Waits until no node has had a query for a while.
     async fn settle<R: TestRuntime>(&self, bed: &Bed<R>) {
         let mut quiet_since = bed.now();
-        bed.until(async || {
-            let servers = join_all(self.servers.iter().chain([&self.client]).map(live)).await;
+        while bed.now() - quiet_since < QUIET {
+            wait(bed.runtime(), LOOK_AGAIN).await;
+            let driven = join_all(self.servers.iter().chain([&self.client]).map(live)).await;
             let naive = futures::join!(self.first_event.live(), self.first_record.live());
-            if servers.into_iter().chain([naive.0, naive.1]).any(|live| live > 0) {
+            if driven.into_iter().chain([naive.0, naive.1]).any(|live| live > 0) {
                 quiet_since = bed.now();
             }
-            bed.now() - quiet_since >= QUIET
-        })
-        .await;
+        }
     }
 }
 
@@ -130,7 +132,8 @@ fn driver_for(size: &Size) -> DriverConfig {
 }
 
 async fn naive<R: TestRuntime>(bed: &Bed<R>, n: usize, contacts: &[Contact]) -> Swarm<Behaviour> {
-    let (mut swarm, _) = bed.swarm(&config(n)).await;
+    let config = config(n);
+    let (mut swarm, _) = bed.listening(&config.keypair, config.behaviour()).await;
     let kad = &mut swarm.behaviour_mut().kad;
     kad.set_mode(Some(Mode::Client));
     for Contact { peer, address } in contacts {
