@@ -1,8 +1,10 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
-use std::time::Instant;
 
 use futures::future::{BoxFuture, poll_fn};
 use kadence::Runtime;

@@ -1,6 +1,7 @@
 //! Gets, many at a time, and what became of them.
 
 use std::{
+    fs,
     ops::Range,
     pin::pin,
     time::{Duration, Instant},
@@ -34,6 +35,8 @@ pub(crate) struct Gets {
     pub(crate) first_failure: Option<String>,
     /// Answers with other bytes than those that were stored.
     pub(crate) wrong: usize,
+    /// Processor time of the whole process, servers and what came after the last answer included; where it is known.
+    pub(crate) cpu: Option<Duration>,
     /// From the last answer until kad had no query any more.
     pub(crate) aftermath: Duration,
 }
@@ -80,12 +83,12 @@ pub(crate) async fn bursts<R: TestRuntime>(
     ranges: impl IntoIterator<Item = Range<usize>>,
     deadline: Duration,
 ) -> Gets {
-    let mut gets = Gets::default();
+    let (mut gets, cpu) = (Gets::default(), cpu());
     for range in ranges {
         let callers = range.map(|n| vec![n]);
         together(bed, client, callers, deadline, &mut gets).await;
     }
-    rest(bed, client, gets, deadline).await
+    rest(bed, client, gets, cpu, deadline).await
 }
 
 /// So many callers at once, each of which gets record after record of the range.
@@ -96,10 +99,10 @@ pub(crate) async fn callers<R: TestRuntime>(
     range: Range<usize>,
     deadline: Duration,
 ) -> Gets {
-    let mut gets = Gets::default();
+    let (mut gets, cpu) = (Gets::default(), cpu());
     let shares = (0..callers).map(|caller| range.clone().skip(caller).step_by(callers).collect());
     together(bed, client, shares, deadline, &mut gets).await;
-    rest(bed, client, gets, deadline).await
+    rest(bed, client, gets, cpu, deadline).await
 }
 
 async fn together<R: TestRuntime>(
@@ -143,14 +146,35 @@ async fn together<R: TestRuntime>(
 }
 
 /// Waits until kad has nothing left to do, so that nothing of this is measured with the next.
-async fn rest<R: TestRuntime>(bed: &Bed<R>, client: &impl Ask, mut gets: Gets, deadline: Duration) -> Gets {
+async fn rest<R: TestRuntime>(
+    bed: &Bed<R>,
+    client: &impl Ask,
+    mut gets: Gets,
+    cpu_before: Option<Duration>,
+    deadline: Duration,
+) -> Gets {
     let begun = Instant::now();
     while client.live().await > 0 && begun.elapsed() < deadline {
         wait(bed.runtime(), LOOK_AGAIN).await;
     }
     gets.aftermath = begun.elapsed();
+    gets.cpu = cpu().zip(cpu_before).map(|(now, before)| now.saturating_sub(before));
     assert_eq!(client.copies().await, 0, "a get leaves no copy that the next would find");
     gets
+}
+
+/// The processor time that this process has used so far, on all cores: unlike the time of day, it hardly depends on what
+/// else the machine does. Only Linux tells it in a file.
+fn cpu() -> Option<Duration> {
+    /// The kernel's unit in that file, on every architecture.
+    const TICKS_PER_SECOND: u32 = 100;
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in brackets, which may have spaces; user and system time are the 14th and
+    // the 15th.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11);
+    let ticks: u32 = times.next()?.parse::<u32>().ok()? + times.next()?.parse::<u32>().ok()?;
+    Some(Duration::from_secs(1) * ticks / TICKS_PER_SECOND)
 }
 
 /// Waits.

@@ -138,6 +138,8 @@ impl Size {
         let mut cells = vec![
             cell(Kadence, self.small()),
             cell(Kadence, self.large()),
+            // Before and after: a long measurement on a busy machine is to be compared with the same times.
+            cell(Kadence, self.small()),
             cell(FirstRecord, self.small()),
             cell(Kadence, self.callers()),
             cell(FirstRecord, self.medium()),

@@ -62,7 +62,7 @@ impl Report {
     /// For people.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
-            "{:<17}{:<18}{:<18}{:>5}{:>9}{:>16}{:>10}{:>10}{:>10}{:>8}{:>8}{:>7}{:>7}{:>12}\n",
+            "{:<17}{:<18}{:<18}{:>5}{:>9}{:>16}{:>10}{:>10}{:>10}{:>9}{:>8}{:>7}{:>6}{:>7}{:>9}\n",
             "runtime",
             "gets at once",
             "client",
@@ -72,11 +72,12 @@ impl Report {
             "p50 ms",
             "p95 ms",
             "max ms",
+            "cpu us",
             "failed",
             "false",
             "lost",
             "wrong",
-            "busy after s"
+            "after s"
         );
         for row in self.sorted() {
             let throughput = row.spread(Gets::throughput);
@@ -85,13 +86,14 @@ impl Report {
             // A `String` takes everything.
             let _written = writeln!(
                 text,
-                "{:<17}{:<18}{:<18}{:>5}{:>9.0}{:>16}{p50:>10.1}{p95:>10.1}{max:>10.1}{:>8}{:>8}{:>7}{:>7}{:>12.1}",
+                "{:<17}{:<18}{:<18}{:>5}{:>9.0}{:>16}{p50:>10.1}{p95:>10.1}{max:>10.1}{:>9}{:>8}{:>7}{:>6}{:>7}{:>9.1}",
                 row.runtime,
                 row.cell.load,
                 row.cell.who,
                 row.runs.len(),
                 throughput.median,
                 format!("({:.0}..{:.0})", throughput.min, throughput.max),
+                row.cpu().map_or_else(|| "-".to_owned(), |cpu| format!("{:.0}", cpu.median)),
                 count(|gets| gets.failed),
                 count(|gets| gets.not_found),
                 count(Gets::lost),
@@ -124,6 +126,7 @@ impl Report {
                     "p50_ms": gets.percentile(50),
                     "p95_ms": gets.percentile(95),
                     "max_ms": gets.percentile(100),
+                    "cpu_us_per_get": gets.cpu_per_get(),
                     "failed": gets.failed,
                     "false_not_found": gets.not_found,
                     "lost": gets.lost(),
@@ -140,7 +143,6 @@ impl Report {
     pub(crate) fn checks(&self, size: &Size) -> Vec<Check> {
         let mut checks = vec![self.every_get_is_right()];
         let mut runtimes: Vec<&str> = self.rows.iter().map(|row| row.runtime).collect();
-        runtimes.dedup();
         runtimes.sort_unstable();
         runtimes.dedup();
         for runtime in runtimes {
@@ -164,8 +166,13 @@ impl Report {
     fn large_bursts_are_no_slower(&self, runtime: &str, size: &Size) -> Option<Check> {
         let small = self.row(runtime, Who::Kadence, size.small())?;
         let large = self.row(runtime, Who::Kadence, size.large())?;
-        let pairs = small.runs.iter().zip(&large.runs).map(|(small, large)| large.throughput() / small.throughput());
+        let beside = small.runs.chunks(small.runs.len().div_ceil(large.runs.len()));
+        let pairs = beside
+            .zip(&large.runs)
+            .map(|(small, large)| large.throughput() / Spread::of(small.iter().map(Gets::throughput)).median);
         let paired = Spread::of(pairs);
+        let cpu = small.cpu().zip(large.cpu()).map(|(small, large)| large.median / small.median);
+        let cpu = cpu.map(|ratio| format!("; {ratio:.2} times the processor time a get")).unwrap_or_default();
         let ratio = large.spread(Gets::throughput).median / small.spread(Gets::throughput).median;
         Some(Check {
             name: format!(
@@ -175,7 +182,7 @@ impl Report {
             ),
             ok: ratio >= LARGE_OVER_SMALL,
             detail: format!(
-                "{ratio:.2} by the medians of {} runs; {:.2}..{:.2} run by run",
+                "{ratio:.2} by the medians of {} runs; {:.2}..{:.2} run by run{cpu}",
                 large.runs.len(),
                 paired.min,
                 paired.max
@@ -200,9 +207,12 @@ impl Report {
         others
             .filter_map(|other| {
                 let ours = self.row(other.runtime, Who::Kadence, other.cell.load)?;
-                let pairs =
-                    ours.runs.iter().zip(&other.runs).map(|(ours, other)| ours.throughput() / other.throughput());
-                let ratios = Spread::of(pairs);
+                let per_run = ours.runs.len().div_ceil(other.runs.len());
+                let pairs = ours.runs.chunks(per_run).zip(&other.runs);
+                let ratios =
+                    Spread::of(pairs.map(|(ours, other)| {
+                        Spread::of(ours.iter().map(Gets::throughput)).median / other.throughput()
+                    }));
                 Some(format!(
                     "{}, {}: Kadence answers {:.2} times ({:.2}..{:.2}) as many gets in a second as `{}`",
                     other.runtime, other.cell.load, ratios.median, ratios.min, ratios.max, other.cell.who
@@ -216,6 +226,12 @@ impl Row {
     fn spread(&self, of: impl Fn(&Gets) -> f64) -> Spread {
         Spread::of(self.runs.iter().map(of))
     }
+
+    /// Microseconds for each get.
+    fn cpu(&self) -> Option<Spread> {
+        let each: Option<Vec<f64>> = self.runs.iter().map(Gets::cpu_per_get).collect();
+        each.map(|each| Spread::of(each.into_iter()))
+    }
 }
 
 impl Load {
@@ -227,6 +243,11 @@ impl Load {
 }
 
 impl Gets {
+    /// Processor time for each get, in microseconds.
+    fn cpu_per_get(&self) -> Option<f64> {
+        self.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / self.asked as f64)
+    }
+
     /// Of the right answers, in milliseconds: the smallest that so many of a hundred do not exceed.
     fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.latencies.clone();
