@@ -25,7 +25,7 @@ pub(crate) struct Size {
 }
 
 /// Who is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Who {
     Kadence,
     /// The naive client, that lets its queries run on.

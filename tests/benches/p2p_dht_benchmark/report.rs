@@ -55,7 +55,10 @@ impl Report {
     fn sorted(&self) -> Vec<&Row> {
         let mut rows: Vec<&Row> = self.rows.iter().collect();
         let place = |row: &Row| self.rows.iter().position(|first| first.runtime == row.runtime);
-        rows.sort_by_key(|row| (place(row), matches!(row.cell.load, Load::Callers { .. }), row.cell.load.largest()));
+        rows.sort_by_key(|row| {
+            let Cell { who, load } = row.cell;
+            (place(row), matches!(load, Load::Callers { .. }), load.largest(), who)
+        });
         rows
     }
 
@@ -142,8 +145,7 @@ impl Report {
     /// What has to hold, of everything that was measured.
     pub(crate) fn checks(&self, size: &Size) -> Vec<Check> {
         let mut checks = vec![self.every_get_is_right()];
-        let mut runtimes: Vec<&str> = self.rows.iter().map(|row| row.runtime).collect();
-        runtimes.sort_unstable();
+        let mut runtimes: Vec<&str> = self.sorted().iter().map(|row| row.runtime).collect();
         runtimes.dedup();
         for runtime in runtimes {
             checks.extend(self.large_bursts_are_no_slower(runtime, size));
