@@ -11,6 +11,7 @@
 //! | a peer that takes every request and answers none | [`SilentNode`] |
 //! | an application with a loop of its own | [`OwnLoop`] |
 //! | time that stands still until it is told to move | [`ManualClock`] |
+//! | how often a spawned driver is polled | [`CountedPolls`] |
 //! | the tests | [`mod@suite`] |
 //!
 //! Nothing sleeps in the hope that something has happened by then: a test waits for the event itself, or looks again
@@ -30,6 +31,7 @@ mod clock;
 mod network;
 mod node;
 mod own_loop;
+mod polls;
 pub mod real_kad;
 mod run;
 mod silent;
@@ -45,6 +47,7 @@ pub use self::{
     network::{Bed, Wire, bucket, keypair_in_bucket},
     node::{Contact, Node, NodeConfig, NodeEvent, PROTOCOL, live_queries, with_kad},
     own_loop::{BareKad, OwnLoop},
+    polls::CountedPolls,
     run::{LIMIT, Runner, TestRuntime, run},
     silent::{SilentHandler, SilentKad, SilentNode},
     smol::Smol,

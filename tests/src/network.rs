@@ -152,22 +152,32 @@ impl<R: TestRuntime> Bed<R> {
         OwnLoop { contact, client, swarm, driver }
     }
 
-    async fn listening<B: NetworkBehaviour>(&self, keypair: &Keypair, behaviour: B) -> (Swarm<B>, Contact) {
-        let runtime = self.runtime.clone();
-        let executor = move |task: Pin<Box<dyn Future<Output = ()> + Send>>| runtime.spawn(task as BoxFuture<'_, ()>);
-        let config = swarm::Config::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT);
-        let (transport, address) = match self.wire {
-            Wire::Memory => (transport::memory(keypair), "/memory/0"),
-            Wire::Tcp => (self.runtime.tcp_transport(keypair), "/ip4/127.0.0.1/tcp/0"),
+    /// A swarm that listens, to be driven in whatever way.
+    pub async fn listening<B: NetworkBehaviour>(&self, keypair: &Keypair, behaviour: B) -> (Swarm<B>, Contact) {
+        let address = match self.wire {
+            Wire::Memory => "/memory/0",
+            Wire::Tcp => "/ip4/127.0.0.1/tcp/0",
         };
-        let peer = keypair.public().to_peer_id();
-        let mut swarm = Swarm::new(transport, behaviour, peer, config);
+        let mut swarm = self.swarm(keypair, behaviour);
         swarm.listen_on(address.parse().expect("an address")).expect("the transport knows the address");
         loop {
             if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                let peer = *swarm.local_peer_id();
                 return (swarm, Contact { peer, address });
             }
         }
+    }
+
+    /// A swarm that does not listen, to be driven in whatever way.
+    pub fn swarm<B: NetworkBehaviour>(&self, keypair: &Keypair, behaviour: B) -> Swarm<B> {
+        let runtime = self.runtime.clone();
+        let executor = move |task: Pin<Box<dyn Future<Output = ()> + Send>>| runtime.spawn(task as BoxFuture<'_, ()>);
+        let config = swarm::Config::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT);
+        let transport = match self.wire {
+            Wire::Memory => transport::memory(keypair),
+            Wire::Tcp => self.runtime.tcp_transport(keypair),
+        };
+        Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config)
     }
 
     // ---- waiting

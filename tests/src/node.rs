@@ -8,7 +8,7 @@ use libp2p::{
     identity::{Keypair, PublicKey},
     kad::{
         self, Mode, QueryId, QueryInfo, Record, RecordKey,
-        store::{MemoryStore, RecordStore},
+        store::{MemoryStore, MemoryStoreConfig, RecordStore},
     },
     swarm::SwarmEvent,
 };
@@ -39,6 +39,8 @@ pub struct NodeConfig {
     pub driver: DriverConfig,
     /// Its kad's configuration.
     pub kad: kad::Config,
+    /// How much its store takes.
+    pub store: MemoryStoreConfig,
     /// Leave the node's events to the test. Otherwise they are read, and what identify learns goes to kad.
     pub keep_events: bool,
 }
@@ -47,7 +49,13 @@ impl Default for NodeConfig {
     fn default() -> Self {
         let mut kad = kad::Config::new(PROTOCOL);
         kad.set_periodic_bootstrap_interval(None);
-        Self { keypair: Keypair::generate_ed25519(), driver: DriverConfig::default(), kad, keep_events: false }
+        Self {
+            keypair: Keypair::generate_ed25519(),
+            driver: DriverConfig::default(),
+            kad,
+            store: MemoryStoreConfig::default(),
+            keep_events: false,
+        }
     }
 }
 
@@ -72,13 +80,15 @@ impl NodeConfig {
 
     pub(crate) fn bare_kad(&self) -> kad::Behaviour<MemoryStore> {
         let peer = self.keypair.public().to_peer_id();
-        let mut kad = kad::Behaviour::with_config(peer, MemoryStore::new(peer), self.kad.clone());
+        let store = MemoryStore::with_config(peer, self.store.clone());
+        let mut kad = kad::Behaviour::with_config(peer, store, self.kad.clone());
         // Without a confirmed external address kad would only be a client.
         kad.set_mode(Some(Mode::Server));
         kad
     }
 
-    pub(crate) fn behaviour(&self) -> Behaviour {
+    /// Its behaviour, for a swarm that is driven in another way.
+    pub fn behaviour(&self) -> Behaviour {
         Behaviour { kad: self.bare_kad(), identify: identify(self.keypair.public()) }
     }
 }

@@ -24,6 +24,15 @@ fn a_small_demo_succeeds_and_ends_with_its_figures() {
 }
 
 #[test]
+fn nodes_on_three_runtimes_are_one_network() {
+    let figures = run(["demo", "--mixed", "--nodes", "6", "--json"]).expect_code(0).json();
+    assert_eq!((&figures["ok"], &figures["mixed"]), (&true.into(), &true.into()));
+    let checks = figures["checks"].as_array().unwrap();
+    let across = checks.iter().find(|check| check["detail"] == "9 of 9 ways").unwrap();
+    assert_eq!(across["ok"], true);
+}
+
+#[test]
 fn files_of_a_folder_are_stored_and_one_over_the_limit_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("sub")).unwrap();

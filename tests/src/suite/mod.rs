@@ -5,6 +5,7 @@
 
 #![expect(missing_docs, reason = "the tests' names are sentences")]
 
+pub mod budget;
 pub mod events;
 pub mod operations;
 pub mod support;
@@ -77,6 +78,13 @@ macro_rules! suite {
             t13_no_deadlock {
                 t13_full_channels_and_a_driver_that_sleeps_block_nobody_for_ever,
                 t13_many_callers_with_a_channel_of_one_all_get_through,
+            }
+            budget {
+                a_swarm_that_never_rests_holds_up_no_call,
+                a_swarm_that_never_rests_leaves_the_runtime_to_others,
+                a_flood_of_calls_does_not_hold_up_the_swarm,
+                a_node_under_a_flood_of_calls_still_asks_and_answers,
+                an_idle_driver_is_not_polled_for_ten_seconds,
             }
             events {
                 what_the_application_asks_kad_itself_is_yielded_untouched,

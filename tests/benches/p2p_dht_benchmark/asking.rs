@@ -1,0 +1,60 @@
+//! What every client in the benchmark can do, and Kadence doing it.
+
+use kadence::{Client, GetRecordError, SwarmHandle};
+use kadence_tests::{Behaviour, with_kad};
+use libp2p::kad::RecordKey;
+
+use crate::network::local_copies;
+
+/// How a get ended. One that never does has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Value(Vec<u8>),
+    /// The record is said not to exist. Every record that is asked for does.
+    NotFound,
+    /// Any other error.
+    Failed(String),
+}
+
+/// A client. Clones are the same one.
+pub(crate) trait Ask: Clone + Send + 'static {
+    /// Gets a record.
+    fn get(self, key: RecordKey) -> impl Future<Output = Answer> + Send;
+
+    /// The queries that its kad runs.
+    fn live(&self) -> impl Future<Output = usize> + Send;
+
+    /// The records in its own store.
+    fn copies(&self) -> impl Future<Output = usize> + Send;
+}
+
+/// Kadence's client.
+#[derive(Clone)]
+pub(crate) struct Kadence {
+    client: Client,
+    swarm: SwarmHandle<Behaviour>,
+}
+
+impl Kadence {
+    pub(crate) fn new(client: Client, swarm: SwarmHandle<Behaviour>) -> Self {
+        Self { client, swarm }
+    }
+}
+
+impl Ask for Kadence {
+    async fn get(self, key: RecordKey) -> Answer {
+        match self.client.get_record(key).await {
+            Ok(answer) => Answer::Value(answer.value().to_vec()),
+            Err(GetRecordError::NotFound { .. }) => Answer::NotFound,
+            Err(error) => Answer::Failed(error.to_string()),
+        }
+    }
+
+    async fn live(&self) -> usize {
+        with_kad(&self.swarm, |kad| kad.iter_queries().count()).await
+    }
+
+    async fn copies(&self) -> usize {
+        self.swarm.with(local_copies).await.expect("the driver runs")
+    }
+}

@@ -1,0 +1,118 @@
+//! How many gets a second, how long each takes, and how many are answered wrongly: Kadence on every runtime, beside the
+//! client that most programs write for themselves.
+//!
+//! The network is real and in one process: servers with filled stores, connected through memory in plaintext, all
+//! on the runtime that is measured. Compare the figures of one run with each other.
+
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark that cannot measure has to stop")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
+mod args;
+mod asking;
+mod burst;
+mod naive;
+mod network;
+mod plan;
+mod report;
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use kadence_tests::{Runner, TokioCurrentThread, TokioMultiThread, Wire};
+
+use self::{
+    args::{Args, Asked, Mode},
+    network::Network,
+    plan::{Cell, Size, Who},
+    report::Report,
+};
+
+/// A runtime to measure on.
+struct Lane {
+    runtime: &'static str,
+    run: fn(&'static str, &[Cell], usize, &Size, &mut Report),
+}
+
+/// Every runtime; the first is the one whose figures are medians in the quick mode, too.
+const LANES: &[Lane] = &[
+    Lane { runtime: "tokio, 2 threads", run: run_on::<TokioMultiThread> },
+    Lane { runtime: "tokio, 1 thread", run: run_on::<TokioCurrentThread> },
+];
+
+/// How often everything is measured, for a median.
+const RUNS: usize = 5;
+
+/// After this time, the quick mode is content with three runs: a busy machine takes several times as long.
+const LONG_ENOUGH: Duration = Duration::from_secs(4 * 60);
+const FEWEST_RUNS: usize = 3;
+
+fn main() -> ExitCode {
+    match args::read() {
+        Asked::Print(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Asked::Unknown(text) => {
+            eprintln!("{text}");
+            ExitCode::from(2)
+        }
+        Asked::Run(args) => measure(args),
+    }
+}
+
+fn measure(args: Args) -> ExitCode {
+    let begun = Instant::now();
+    let size = Size::of(args.mode);
+    let mut report = Report::default();
+    for run in 0..if args.mode == Mode::Smoke { 1 } else { RUNS } {
+        if args.mode == Mode::Quick && run >= FEWEST_RUNS && begun.elapsed() > LONG_ENOUGH {
+            break;
+        }
+        for (n, lane) in LANES.iter().enumerate() {
+            if run == 0 || n == 0 || args.mode == Mode::Full {
+                (lane.run)(lane.runtime, &size.cells(args.mode, run, n), run, &size, &mut report);
+            }
+        }
+    }
+    let checks = report.checks(&size);
+    if args.json {
+        print!("{}", report.lines());
+        for check in &checks {
+            println!("{}", serde_json::json!({ "check": check.name, "ok": check.ok, "detail": check.detail }));
+        }
+    } else {
+        println!("{size}\n");
+        println!("{}", report.table());
+        for comparison in report.comparisons() {
+            println!("{comparison}");
+        }
+        println!();
+        for check in &checks {
+            println!("{:<7}{} ({})", if check.ok { "ok" } else { "NOT OK" }, check.name, check.detail);
+        }
+        println!("\nafter {:.0} s", begun.elapsed().as_secs_f64());
+    }
+    // Whoever measures on a busy machine wants to see the figures; a false answer is one anywhere.
+    let matters = |check: &report::Check| !check.of_time || args.strict;
+    if checks.iter().any(|check| !check.ok && matters(check)) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// One run of everything on one runtime, on a network of its own.
+fn run_on<T: Runner>(runtime: &'static str, cells: &[Cell], run: usize, size: &Size, report: &mut Report) {
+    T::block_on(Wire::Memory, async |bed| {
+        let begun = Instant::now();
+        let network = Network::start(bed, size).await;
+        // Not measured: connections are made, and everything grows to its working size.
+        for who in [Who::Kadence, Who::FirstEvent, Who::FirstRecord] {
+            network.get(bed, Cell { who, load: size.first() }, 0, size).await;
+        }
+        eprintln!("{runtime}, run {}: the network stands after {:.1?}", run + 1, begun.elapsed());
+        for &cell in cells {
+            let gets = network.get(bed, cell, run, size).await;
+            eprintln!("{runtime}, run {}: {}, {}: {:.1?}", run + 1, cell.load, cell.who, gets.wall);
+            report.add(runtime, cell, gets);
+        }
+    });
+}

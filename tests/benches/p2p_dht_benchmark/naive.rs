@@ -1,0 +1,122 @@
+//! The client that most programs write for themselves: a map from kad's query ids to whoever waits.
+//!
+//! Every get becomes a query at once, however many there are.
+
+use std::collections::HashMap;
+
+use futures::{
+    FutureExt, SinkExt, StreamExt,
+    channel::{mpsc, oneshot},
+    select,
+};
+use kadence_tests::{Bed, Behaviour, BehaviourEvent, TestRuntime};
+use libp2p::{
+    Swarm,
+    kad::{self, GetRecordError, GetRecordOk, QueryId, QueryResult, RecordKey},
+    swarm::SwarmEvent,
+};
+
+use crate::{
+    asking::{Answer, Ask},
+    network::local_copies,
+};
+
+/// What is done with a query whose caller has been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// Nothing: the entry is removed from the map, and the query runs to its own end.
+    Never,
+    /// It is finished.
+    AtFirstRecord,
+}
+
+enum Command {
+    Get { key: RecordKey, reply: oneshot::Sender<Answer> },
+    Live { reply: oneshot::Sender<usize> },
+    Copies { reply: oneshot::Sender<usize> },
+}
+
+/// A handle to the loop around the swarm.
+#[derive(Clone)]
+pub(crate) struct Naive {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Naive {
+    /// Runs the loop in a task of its own, until the last handle is gone.
+    pub(crate) fn start<R: TestRuntime>(bed: &Bed<R>, swarm: Swarm<Behaviour>, ends: Ends) -> Self {
+        // Each clone of the sender has a place of its own besides.
+        let (commands, received) = mpsc::channel(0);
+        bed.spawn(run(swarm, received, ends)).forget();
+        Self { commands }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.clone().send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+impl Ask for Naive {
+    async fn get(self, key: RecordKey) -> Answer {
+        let answer = self.ask(|reply| Command::Get { key, reply }).await;
+        answer.unwrap_or_else(|| Answer::Failed("the loop is gone".to_owned()))
+    }
+
+    async fn live(&self) -> usize {
+        self.ask(|reply| Command::Live { reply }).await.expect("the loop runs")
+    }
+
+    async fn copies(&self) -> usize {
+        self.ask(|reply| Command::Copies { reply }).await.expect("the loop runs")
+    }
+}
+
+async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>, ends: Ends) {
+    let mut pending: HashMap<QueryId, oneshot::Sender<Answer>> = HashMap::new();
+    loop {
+        select! {
+            command = commands.next().fuse() => match command {
+                Some(Command::Get { key, reply }) => {
+                    let id = swarm.behaviour_mut().kad.get_record(key);
+                    pending.insert(id, reply);
+                }
+                Some(Command::Live { reply }) => {
+                    let _gone = reply.send(swarm.behaviour().kad.iter_queries().count());
+                }
+                Some(Command::Copies { reply }) => {
+                    let _gone = reply.send(local_copies(&mut swarm));
+                }
+                None => return,
+            },
+            event = swarm.select_next_some() => {
+                let SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                    id,
+                    result: QueryResult::GetRecord(result),
+                    ..
+                })) = event
+                else {
+                    continue;
+                };
+                let answer = match result {
+                    Ok(GetRecordOk::FoundRecord(found)) => {
+                        if ends == Ends::AtFirstRecord && let Some(mut query) = swarm.behaviour_mut().kad.query_mut(&id) {
+                            query.finish();
+                        }
+                        Answer::Value(found.record.value)
+                    }
+                    Ok(GetRecordOk::FinishedWithNoAdditionalRecord { .. }) | Err(GetRecordError::NotFound { .. }) => {
+                        Answer::NotFound
+                    }
+                    Err(error @ GetRecordError::Timeout { .. }) => {
+                        Answer::Failed(error.to_string())
+                    }
+                };
+                if let Some(reply) = pending.remove(&id) {
+                    let _gone = reply.send(answer);
+                }
+            }
+        }
+    }
+}

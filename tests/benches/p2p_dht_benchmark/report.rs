@@ -1,0 +1,284 @@
+//! The table, and what has to hold.
+
+use std::{fmt::Write, time::Duration};
+
+use serde_json::json;
+
+use crate::{
+    burst::Gets,
+    plan::{Cell, Load, Size, Who},
+};
+
+/// What a burst of everything may lose of the throughput of small bursts.
+const LARGE_OVER_SMALL: f64 = 0.85;
+
+/// What 95 of 100 gets have to stay below when a few dozen callers ask at once.
+const P95: Duration = Duration::from_millis(200);
+
+/// Everything that was measured.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    rows: Vec<Row>,
+}
+
+/// A cell on one runtime, with all its runs.
+#[derive(Debug)]
+struct Row {
+    runtime: &'static str,
+    cell: Cell,
+    runs: Vec<Gets>,
+}
+
+/// Something that has to hold.
+#[derive(Debug)]
+pub(crate) struct Check {
+    pub(crate) name: String,
+    pub(crate) ok: bool,
+    pub(crate) detail: String,
+    /// Whether it depends on the machine and what else it does.
+    pub(crate) of_time: bool,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, runtime: &'static str, cell: Cell, gets: Gets) {
+        match self.rows.iter_mut().find(|row| row.runtime == runtime && row.cell == cell) {
+            Some(row) => row.runs.push(gets),
+            None => self.rows.push(Row { runtime, cell, runs: vec![gets] }),
+        }
+    }
+
+    fn row(&self, runtime: &str, who: Who, load: Load) -> Option<&Row> {
+        self.rows.iter().find(|row| row.runtime == runtime && row.cell == Cell { who, load })
+    }
+
+    /// The rows, those of a runtime and a load together.
+    fn sorted(&self) -> Vec<&Row> {
+        let mut rows: Vec<&Row> = self.rows.iter().collect();
+        let place = |row: &Row| self.rows.iter().position(|first| first.runtime == row.runtime);
+        rows.sort_by_key(|row| {
+            let Cell { who, load } = row.cell;
+            (place(row), matches!(load, Load::Callers { .. }), load.largest(), who)
+        });
+        rows
+    }
+
+    /// For people.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!(
+            "{:<17}{:<18}{:<18}{:>5}{:>9}{:>16}{:>10}{:>10}{:>10}{:>9}{:>8}{:>7}{:>6}{:>7}{:>9}\n",
+            "runtime",
+            "gets at once",
+            "client",
+            "runs",
+            "gets/s",
+            "(min..max)",
+            "p50 ms",
+            "p95 ms",
+            "max ms",
+            "cpu us",
+            "failed",
+            "false",
+            "lost",
+            "wrong",
+            "after s"
+        );
+        for row in self.sorted() {
+            let throughput = row.spread(Gets::throughput);
+            let [p50, p95, max] = [50, 95, 100].map(|p| row.spread(|gets| gets.percentile(p)).median);
+            let count = |of: fn(&Gets) -> usize| row.runs.iter().map(of).sum::<usize>();
+            // A `String` takes everything.
+            let _written = writeln!(
+                text,
+                "{:<17}{:<18}{:<18}{:>5}{:>9.0}{:>16}{p50:>10.1}{p95:>10.1}{max:>10.1}{:>9}{:>8}{:>7}{:>6}{:>7}{:>9.1}",
+                row.runtime,
+                row.cell.load,
+                row.cell.who,
+                row.runs.len(),
+                throughput.median,
+                format!("({:.0}..{:.0})", throughput.min, throughput.max),
+                row.cpu().map_or_else(|| "-".to_owned(), |cpu| format!("{:.0}", cpu.median)),
+                count(|gets| gets.failed),
+                count(|gets| gets.not_found),
+                count(Gets::lost),
+                count(|gets| gets.wrong),
+                row.spread(|gets| gets.aftermath.as_secs_f64()).median,
+            );
+        }
+        for row in &self.rows {
+            if let Some(error) = row.runs.iter().find_map(|gets| gets.first_failure.as_ref()) {
+                let _written =
+                    writeln!(text, "{}, {}, {} failed first with: {error}", row.runtime, row.cell.load, row.cell.who);
+            }
+        }
+        text
+    }
+
+    /// For programs: an object a line.
+    pub(crate) fn lines(&self) -> String {
+        let mut text = String::new();
+        for row in self.sorted() {
+            for (run, gets) in row.runs.iter().enumerate() {
+                let line = json!({
+                    "runtime": row.runtime,
+                    "client": row.cell.who.to_string(),
+                    "load": row.cell.load.to_string(),
+                    "run": run,
+                    "gets": gets.asked,
+                    "seconds": gets.wall.as_secs_f64(),
+                    "gets_per_second": gets.throughput(),
+                    "p50_ms": gets.percentile(50),
+                    "p95_ms": gets.percentile(95),
+                    "max_ms": gets.percentile(100),
+                    "cpu_us_per_get": gets.cpu_per_get(),
+                    "failed": gets.failed,
+                    "false_not_found": gets.not_found,
+                    "lost": gets.lost(),
+                    "wrong": gets.wrong,
+                    "busy_after_seconds": gets.aftermath.as_secs_f64(),
+                });
+                let _written = writeln!(text, "{line}");
+            }
+        }
+        text
+    }
+
+    /// What has to hold, of everything that was measured.
+    pub(crate) fn checks(&self, size: &Size) -> Vec<Check> {
+        let mut checks = vec![self.every_get_is_right()];
+        let mut runtimes: Vec<&str> = self.sorted().iter().map(|row| row.runtime).collect();
+        runtimes.dedup();
+        for runtime in runtimes {
+            checks.extend(self.large_bursts_are_no_slower(runtime, size));
+            checks.extend(self.callers_do_not_wait(runtime, size));
+        }
+        checks
+    }
+
+    fn every_get_is_right(&self) -> Check {
+        let runs = self.rows.iter().filter(|row| row.cell.who == Who::Kadence).flat_map(|row| &row.runs);
+        let (asked, not_right) = runs.fold((0, 0), |sum, gets| (sum.0 + gets.asked, sum.1 + gets.not_right()));
+        Check {
+            name: "Kadence answers every get with its record".to_owned(),
+            ok: not_right == 0 && asked > 0,
+            detail: format!("{not_right} of {asked} failed, were false, lost or wrong"),
+            of_time: false,
+        }
+    }
+
+    fn large_bursts_are_no_slower(&self, runtime: &str, size: &Size) -> Option<Check> {
+        let small = self.row(runtime, Who::Kadence, size.small())?;
+        let large = self.row(runtime, Who::Kadence, size.large())?;
+        let beside = small.runs.chunks(small.runs.len().div_ceil(large.runs.len()));
+        let pairs = beside
+            .zip(&large.runs)
+            .map(|(small, large)| large.throughput() / Spread::of(small.iter().map(Gets::throughput)).median);
+        let paired = Spread::of(pairs);
+        let cpu = small.cpu().zip(large.cpu()).map(|(small, large)| large.median / small.median);
+        let cpu = cpu.map(|ratio| format!("; {ratio:.2} times the processor time a get")).unwrap_or_default();
+        let ratio = large.spread(Gets::throughput).median / small.spread(Gets::throughput).median;
+        Some(Check {
+            name: format!(
+                "{runtime}: {} gets at once run at {LARGE_OVER_SMALL} of the throughput of {} at least",
+                size.large(),
+                size.small()
+            ),
+            ok: ratio >= LARGE_OVER_SMALL,
+            detail: format!(
+                "{ratio:.2} by the medians of {} runs; {:.2}..{:.2} run by run{cpu}",
+                large.runs.len(),
+                paired.min,
+                paired.max
+            ),
+            of_time: true,
+        })
+    }
+
+    fn callers_do_not_wait(&self, runtime: &str, size: &Size) -> Option<Check> {
+        let p95 = self.row(runtime, Who::Kadence, size.callers())?.spread(|gets| gets.percentile(95));
+        Some(Check {
+            name: format!("{runtime}: 95 of 100 gets of {} take less than {P95:?}", size.callers()),
+            ok: p95.median < milliseconds(P95),
+            detail: format!("{:.1} ms, {:.1}..{:.1}", p95.median, p95.min, p95.max),
+            of_time: true,
+        })
+    }
+
+    /// How Kadence's throughput compares with each other client's, on the same runtime under the same load.
+    pub(crate) fn comparisons(&self) -> Vec<String> {
+        let others = self.sorted().into_iter().filter(|row| row.cell.who != Who::Kadence);
+        others
+            .filter_map(|other| {
+                let ours = self.row(other.runtime, Who::Kadence, other.cell.load)?;
+                let per_run = ours.runs.len().div_ceil(other.runs.len());
+                let pairs = ours.runs.chunks(per_run).zip(&other.runs);
+                let ratios =
+                    Spread::of(pairs.map(|(ours, other)| {
+                        Spread::of(ours.iter().map(Gets::throughput)).median / other.throughput()
+                    }));
+                Some(format!(
+                    "{}, {}: Kadence answers {:.2} times ({:.2}..{:.2}) as many gets in a second as `{}`",
+                    other.runtime, other.cell.load, ratios.median, ratios.min, ratios.max, other.cell.who
+                ))
+            })
+            .collect()
+    }
+}
+
+impl Row {
+    fn spread(&self, of: impl Fn(&Gets) -> f64) -> Spread {
+        Spread::of(self.runs.iter().map(of))
+    }
+
+    /// Microseconds for each get.
+    fn cpu(&self) -> Option<Spread> {
+        let each: Option<Vec<f64>> = self.runs.iter().map(Gets::cpu_per_get).collect();
+        each.map(|each| Spread::of(each.into_iter()))
+    }
+}
+
+impl Load {
+    fn largest(self) -> usize {
+        match self {
+            Self::Bursts { gets, .. } | Self::Callers { gets, .. } => gets,
+        }
+    }
+}
+
+impl Gets {
+    /// Processor time for each get, in microseconds.
+    fn cpu_per_get(&self) -> Option<f64> {
+        self.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / self.asked as f64)
+    }
+
+    /// Of the right answers, in milliseconds: the smallest that so many of a hundred do not exceed.
+    fn percentile(&self, percent: usize) -> f64 {
+        let mut sorted = self.latencies.clone();
+        sorted.sort_unstable();
+        let rank = (sorted.len() * percent).div_ceil(100).max(1);
+        sorted.get(rank - 1).copied().map_or(f64::NAN, milliseconds)
+    }
+}
+
+/// The middle and the ends of a figure's runs.
+#[derive(Debug, Clone, Copy)]
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = values.collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |place: usize| sorted.get(place).copied().unwrap_or(f64::NAN);
+        let (last, middle) = (sorted.len().saturating_sub(1), sorted.len() / 2);
+        let median =
+            if sorted.len() % 2 == 0 { f64::midpoint(at(middle.saturating_sub(1)), at(middle)) } else { at(middle) };
+        Self { min: at(0), median, max: at(last) }
+    }
+}
+
+fn milliseconds(span: Duration) -> f64 {
+    span.as_secs_f64() * 1_000.0
+}

@@ -1,0 +1,297 @@
+//! The loop is fair: a busy swarm, a flood of calls and the runtime's other tasks all get their turns; and a driver
+//! with nothing to do has none.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future::join_all, poll};
+use kadence::{ContainsKad, Driver, GetRecordError, Runtime, spawn};
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::{Endpoint, transport::PortUse},
+    kad::{
+        self,
+        store::{MemoryStore, RecordStore},
+    },
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+        ToSwarm, dummy,
+    },
+};
+
+use super::support::{begun, key, record};
+use crate::{BareKad, Bed, Contact, CountedPolls, ManualClock, NodeConfig, TestRuntime, live_queries};
+
+/// How many calls make a flood: far more than a loop may take before it looks at the swarm.
+const FLOOD: usize = 5_000;
+
+/// How many calls of one kind the loop may take before it looks at the swarm: a fraction of a millisecond's work.
+const TAKEN_AT_ONCE: usize = 100;
+
+/// How long a driver with nothing to do is watched.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// An application whose swarm always has one more event.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+pub struct Busy {
+    kad: BareKad,
+    chatter: Chatter,
+}
+
+impl ContainsKad for Busy {
+    type Store = MemoryStore;
+
+    fn kad(&mut self) -> &mut BareKad {
+        &mut self.kad
+    }
+
+    fn try_into_kad(event: BusyEvent) -> Result<kad::Event, BusyEvent> {
+        match event {
+            BusyEvent::Kad(event) => Ok(event),
+            event @ BusyEvent::Chatter(()) => Err(event),
+        }
+    }
+
+    fn from_kad(event: kad::Event) -> BusyEvent {
+        BusyEvent::Kad(event)
+    }
+}
+
+/// Has an event at every poll. libp2p asks it before the connections, so nothing comes from the network meanwhile.
+#[derive(Debug, Default)]
+pub struct Chatter;
+
+impl NetworkBehaviour for Chatter {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = ();
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<(), THandlerInEvent<Self>>> {
+        Poll::Ready(ToSwarm::GenerateEvent(()))
+    }
+}
+
+/// A busy swarm that knows one peer, and has one record.
+fn busy<R: TestRuntime>(bed: &Bed<R>, config: &NodeConfig, known: &Contact) -> Swarm<Busy> {
+    let behaviour = Busy { kad: config.bare_kad(), chatter: Chatter };
+    let mut swarm = bed.swarm(&config.keypair, behaviour);
+    let kad = &mut swarm.behaviour_mut().kad;
+    kad.add_address(&known.peer, known.address.clone());
+    kad.store_mut().put(record("local", "value")).unwrap();
+    swarm
+}
+
+/// Polls the driver until a call has ended, and says how many events of the swarm went by.
+async fn events_until<T, R: Runtime>(driver: &mut Driver<Busy, R>, call: impl Future<Output = T>) -> (T, usize) {
+    let mut call = pin!(call);
+    for events in 0..=TAKEN_AT_ONCE {
+        if let Poll::Ready(result) = poll!(call.as_mut()) {
+            return (result, events);
+        }
+        driver.select_next_some().await;
+    }
+    panic!("{TAKEN_AT_ONCE} events of the swarm went by");
+}
+
+pub async fn a_swarm_that_never_rests_holds_up_no_call<R: TestRuntime>(bed: &Bed<R>) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let clock = ManualClock::new(bed.runtime().clone());
+    let config = NodeConfig::default();
+    let unreachable = bed.silent().await.contact;
+    let (client, handle, mut driver) =
+        Driver::new(busy(bed, &config, &unreachable), clock.clone(), config.driver.clone());
+    for _ in 0..100 {
+        // A command, a closure on the swarm, a call that kad answers.
+        let (_, events) = events_until(&mut driver, client.snapshot()).await;
+        assert!(events <= 1, "{events}");
+        let (_, events) = events_until(&mut driver, handle.with(|_| ())).await;
+        assert!(events <= 1, "{events}");
+        let (answer, events) = events_until(&mut driver, client.get_record(key("local")).into_future()).await;
+        assert_eq!(answer.unwrap().value(), b"value");
+        assert!(events <= 2, "{events}");
+        // One that is given up.
+        drop(begun(client.get_record(key("elsewhere"))).await);
+        let (snapshot, _) = events_until(&mut driver, client.snapshot()).await;
+        assert_eq!(snapshot.unwrap().requests.len(), 0);
+        // One whose deadline comes.
+        let mut call = pin!(client.get_record(key("elsewhere")).timeout(DAY).into_future());
+        assert!(poll!(call.as_mut()).is_pending());
+        driver.select_next_some().await;
+        clock.advance(DAY);
+        let (result, events) = events_until(&mut driver, call).await;
+        assert!(matches!(result, Err(GetRecordError::Timeout { .. })), "{result:?}");
+        assert!(events <= 1, "{events}");
+    }
+}
+
+pub async fn a_swarm_that_never_rests_leaves_the_runtime_to_others<R: TestRuntime>(bed: &Bed<R>) {
+    let config = NodeConfig::default();
+    let unreachable = bed.silent().await.contact;
+    let busy = busy(bed, &config, &unreachable);
+    let (client, swarm, events, task) = spawn(bed.runtime(), busy, config.driver.clone());
+    // Whoever reads that swarm's events would be busy as well.
+    drop(events);
+    for _ in 0..100 {
+        assert_eq!(client.get_record(key("local")).await.unwrap().value(), b"value");
+        swarm.with(|_| ()).await.unwrap();
+    }
+    // A node in another task of the same runtime is as good as alone.
+    let (other, holders) = bed.client_of(NodeConfig::default(), 2).await;
+    holders[0].holds(record("file", "contents")).await;
+    for _ in 0..10 {
+        assert_eq!(other.client.get_record(key("file")).await.unwrap().value(), b"contents");
+    }
+    task.abort();
+    task.await;
+}
+
+pub async fn a_flood_of_calls_does_not_hold_up_the_swarm<R: TestRuntime>(bed: &Bed<R>) {
+    let mut config = NodeConfig::default();
+    config.driver.command_capacity = FLOOD;
+    let unreachable = bed.silent().await.contact;
+    let swarm = busy(bed, &config, &unreachable);
+    let (client, handle, mut driver) = Driver::new(swarm, bed.runtime().clone(), config.driver.clone());
+
+    let mut commands: Vec<_> = (0..FLOOD).map(|_| client.stop_providing(key("file")).boxed()).collect();
+    let mut closures: Vec<_> = (0..FLOOD).map(|_| handle.with(|_| ()).boxed()).collect();
+    for n in 0..FLOOD {
+        assert!(poll!(&mut commands[n]).is_pending());
+        assert!(poll!(&mut closures[n]).is_pending());
+    }
+    let (mut events, mut ended) = (0, (0, 0));
+    while ended != (FLOOD, FLOOD) {
+        driver.select_next_some().await;
+        events += 1;
+        let before = ended;
+        while ended.0 < FLOOD && poll!(&mut commands[ended.0]).is_ready() {
+            ended.0 += 1;
+        }
+        while ended.1 < FLOOD && poll!(&mut closures[ended.1]).is_ready() {
+            ended.1 += 1;
+        }
+        let taken = (ended.0 - before.0, ended.1 - before.1);
+        assert!(taken.0 <= TAKEN_AT_ONCE && taken.1 <= TAKEN_AT_ONCE, "{taken:?} between two events");
+        assert!(taken.0 > 0 || taken.1 > 0, "{ended:?} after {events} events");
+    }
+
+    // Cancels have a channel of their own. Those that run are the last to go: kad would have more to say of them.
+    let mut given_up = Vec::new();
+    for n in 0..FLOOD / 2 {
+        given_up.push(begun(client.get_record(key(&format!("{n}")))).await);
+    }
+    let accepted = |driver: &Driver<Busy, R>| driver.tracker().stats().accepted;
+    while accepted(&driver) < (FLOOD / 2) as u64 {
+        driver.select_next_some().await;
+    }
+    given_up.into_iter().rev().for_each(drop);
+    let mut left = FLOOD / 2;
+    while left > 0 {
+        driver.select_next_some().await;
+        let live = driver.tracker().snapshot(bed.now()).requests.len();
+        assert!(left - live <= TAKEN_AT_ONCE, "{} cancels between two events", left - live);
+        left = live;
+    }
+}
+
+pub async fn a_node_under_a_flood_of_calls_still_asks_and_answers<R: TestRuntime>(bed: &Bed<R>) {
+    const GETS: usize = 50;
+    let (flooded, others) = bed.client_of(NodeConfig::default(), 1).await;
+    let other = &others[0];
+    other.meets(&flooded.contact).await;
+    for n in 0..GETS {
+        flooded.holds(record(&format!("here {n}"), "value")).await;
+        other.holds(record(&format!("there {n}"), "value")).await;
+    }
+    let enough = Arc::new(AtomicBool::new(false));
+    let flood: Vec<_> = (0..4)
+        .map(|_| {
+            let (client, swarm, enough) = (flooded.client.clone(), flooded.swarm.clone(), Arc::clone(&enough));
+            bed.spawn(async move {
+                while !enough.load(Ordering::SeqCst) {
+                    let commands = (0..100).map(|_| client.stop_providing(key("file")));
+                    let closures = (0..100).map(|_| swarm.with(|_| ()));
+                    futures::join!(join_all(commands), join_all(closures));
+                }
+            })
+        })
+        .collect();
+    for n in 0..GETS {
+        let (asks, answers) = futures::join!(
+            flooded.client.get_record(key(&format!("there {n}"))).into_future(),
+            other.client.get_record(key(&format!("here {n}"))).into_future(),
+        );
+        assert_eq!((asks.unwrap().value(), answers.unwrap().value()), (&b"value"[..], &b"value"[..]));
+    }
+    enough.store(true, Ordering::SeqCst);
+    join_all(flood).await;
+}
+
+pub async fn an_idle_driver_is_not_polled_for_ten_seconds<R: TestRuntime>(bed: &Bed<R>) {
+    /// Longer than kad waits before it bootstraps by itself.
+    const SETTLED: Duration = Duration::from_secs(1);
+    let counted = CountedPolls::new(bed.runtime().clone());
+    // Connected, and with calls behind it. Its events are left alone, so that the driver is all that is counted.
+    let node = bed.node_on(&counted, NodeConfig::default().keep_events()).await;
+    let others = bed.mesh(3).await;
+    for other in &others {
+        other.holds(record("file", "contents")).await;
+        node.meets(&other.contact).await;
+    }
+    for _ in 0..10 {
+        node.client.get_record(key("file")).await.unwrap();
+    }
+    bed.settles(&node.client).await;
+    assert!(live_queries(&node.swarm).await.is_empty());
+    let still_for = async |span: Duration| {
+        let (mut polls, mut since) = (counted.count(), bed.now());
+        let begin = polls;
+        bed.until(async || {
+            let now = counted.count();
+            if now != polls {
+                (polls, since) = (now, bed.now());
+            }
+            bed.now() - since >= span
+        })
+        .await;
+        polls - begin
+    };
+    still_for(SETTLED).await;
+    assert_eq!(still_for(IDLE).await, 0);
+    // The count would have shown it.
+    node.client.snapshot().await.unwrap();
+    assert!(counted.count() > 0);
+}
