@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kadence_tests::{Runner, TokioCurrentThread, TokioMultiThread, Wire};
+use kadence_tests::{AsyncStd, Runner, Smol, TokioCurrentThread, TokioMultiThread, Wire};
 
 use self::{
     args::{Args, Asked, Mode},
@@ -39,6 +39,8 @@ struct Lane {
 const LANES: &[Lane] = &[
     Lane { runtime: "tokio, 2 threads", run: run_on::<TokioMultiThread> },
     Lane { runtime: "tokio, 1 thread", run: run_on::<TokioCurrentThread> },
+    Lane { runtime: "async-std", run: run_on::<AsyncStd> },
+    Lane { runtime: "smol, 2 threads", run: run_on::<Smol> },
 ];
 
 /// How often everything is measured, for a median.

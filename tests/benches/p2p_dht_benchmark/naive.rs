@@ -12,7 +12,7 @@ use futures::{
 use kadence_tests::{Bed, Behaviour, BehaviourEvent, TestRuntime};
 use libp2p::{
     Swarm,
-    kad::{self, GetRecordError, GetRecordOk, QueryId, QueryResult, RecordKey},
+    kad::{self, GetRecordError, GetRecordOk, GetRecordResult, QueryId, QueryResult, RecordKey},
     swarm::SwarmEvent,
 };
 
@@ -91,32 +91,33 @@ async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>,
                 None => return,
             },
             event = swarm.select_next_some() => {
-                let SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                if let SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
                     id,
                     result: QueryResult::GetRecord(result),
                     ..
                 })) = event
-                else {
-                    continue;
-                };
-                let answer = match result {
-                    Ok(GetRecordOk::FoundRecord(found)) => {
-                        if ends == Ends::AtFirstRecord && let Some(mut query) = swarm.behaviour_mut().kad.query_mut(&id) {
-                            query.finish();
-                        }
-                        Answer::Value(found.record.value)
+                {
+                    if ends == Ends::AtFirstRecord
+                        && result.is_ok()
+                        && let Some(mut query) = swarm.behaviour_mut().kad.query_mut(&id)
+                    {
+                        query.finish();
                     }
-                    Ok(GetRecordOk::FinishedWithNoAdditionalRecord { .. }) | Err(GetRecordError::NotFound { .. }) => {
-                        Answer::NotFound
+                    if let Some(reply) = pending.remove(&id) {
+                        let _gone = reply.send(answer(result));
                     }
-                    Err(error @ GetRecordError::Timeout { .. }) => {
-                        Answer::Failed(error.to_string())
-                    }
-                };
-                if let Some(reply) = pending.remove(&id) {
-                    let _gone = reply.send(answer);
                 }
             }
         }
+    }
+}
+
+fn answer(result: GetRecordResult) -> Answer {
+    match result {
+        Ok(GetRecordOk::FoundRecord(found)) => Answer::Value(found.record.value),
+        Ok(GetRecordOk::FinishedWithNoAdditionalRecord { .. }) | Err(GetRecordError::NotFound { .. }) => {
+            Answer::NotFound
+        }
+        Err(error @ GetRecordError::Timeout { .. }) => Answer::Failed(error.to_string()),
     }
 }

@@ -135,16 +135,17 @@ impl Size {
     pub(crate) fn cells(&self, mode: Mode, run: usize, lane: usize) -> Vec<Cell> {
         use Who::{FirstEvent, FirstRecord, Kadence};
         let cell = |who, load| Cell { who, load };
-        let mut cells = vec![
-            cell(Kadence, self.small()),
-            cell(Kadence, self.large()),
-            // Before and after: a long measurement on a busy machine is to be compared with the same times.
-            cell(Kadence, self.small()),
+        let mut cells = vec![cell(Kadence, self.small())];
+        if lane == 0 || mode != Mode::Quick {
+            // Small ones before and after: a long measurement on a busy machine is to be compared with the same times.
+            cells.extend([cell(Kadence, self.large()), cell(Kadence, self.small())]);
+        }
+        cells.extend([
             cell(FirstRecord, self.small()),
             cell(Kadence, self.callers()),
             cell(FirstRecord, self.medium()),
             cell(Kadence, self.medium()),
-        ];
+        ]);
         // Once, because each of these takes as long as much of the rest: the cost of what runs at once is quadratic.
         if run == 0 && (lane == 0 || mode == Mode::Full) {
             cells.push(cell(FirstEvent, self.medium()));
