@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 const RUNTIMES: [&str; 7] =
     ["async-executor", "async-global-executor", "async-io", "async-std", "smol", "tokio", "tokio-util"];
@@ -57,4 +57,20 @@ fn tokio_brings_no_other_runtime() {
 #[test]
 fn a_runtime_in_the_tree_would_be_seen() {
     assert!(runtimes("kadence-tokio").contains(&"tokio"));
+}
+
+#[test]
+fn a_runtime_crate_is_thin() {
+    for package in ["driver-tokio", "driver-smol", "driver-async-std"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(package).join("src");
+        let mut lines = 0;
+        for file in fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+            if !file.ends_with("node.rs") {
+                let text = fs::read_to_string(file).unwrap();
+                let code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
+                lines += text.lines().filter(code).count();
+            }
+        }
+        assert!((1..80).contains(&lines), "{package} has {lines} lines of code beside its node");
+    }
 }
