@@ -41,7 +41,7 @@ mod tokio;
 mod transport;
 
 pub use self::{
-    async_std::AsyncStd,
+    async_std::{AsyncStd, AsyncStdOfTest},
     behaviour::{Behaviour, BehaviourEvent},
     clock::{ManualClock, ManualTimer, Wakes},
     network::{Bed, Wire, bucket, keypair_in_bucket},

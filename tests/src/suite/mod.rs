@@ -66,7 +66,7 @@ macro_rules! suite {
             }
             t8_deadlines {
                 t8_a_silent_peer_is_known_and_asked_and_never_answers,
-                t8_a_deadline_on_silent_peers_comes_in_time_with_what_was_found,
+                t8_a_deadline_on_silent_peers_comes_with_what_was_found,
                 t8_every_operation_ends_at_its_deadline_on_silent_peers,
                 t8_a_deadline_comes_neither_early_nor_late,
                 t8_a_call_that_never_got_a_slot_expires_in_the_queue,
