@@ -55,4 +55,5 @@
 
 #[cfg(feature = "dns")]
 pub mod dns;
+mod listen_addresses;
 pub mod tcp;
