@@ -56,4 +56,6 @@
 #[cfg(feature = "dns")]
 pub mod dns;
 mod listen_addresses;
+#[cfg(feature = "quic")]
+pub mod quic;
 pub mod tcp;
