@@ -22,7 +22,7 @@ pub struct Config {
 
 /// There is no certificate for a key pair.
 #[derive(Debug, thiserror::Error)]
-#[error("no certificate can be made: {0}")]
+#[error("no certificate can be made")]
 pub struct ConfigError(#[source] Cause);
 
 #[derive(Debug, thiserror::Error)]
@@ -117,14 +117,13 @@ impl Config {
     /// The same for quinn.
     pub(super) fn into_parts(self) -> Parts {
         let mut transport = quinn::TransportConfig::default();
-        let idle = u32::try_from(self.max_idle_timeout.as_millis()).unwrap_or(u32::MAX);
         transport
             // libp2p has neither streams in one direction nor datagrams.
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None)
             .max_concurrent_bidi_streams(self.max_concurrent_streams.into())
             .keep_alive_interval((!self.keep_alive_interval.is_zero()).then_some(self.keep_alive_interval))
-            .max_idle_timeout(Some(VarInt::from_u32(idle).into()))
+            .max_idle_timeout(Some(VarInt::from_u32(idle_millis(self.max_idle_timeout)).into()))
             .stream_receive_window(self.max_stream_data.into())
             .receive_window(self.max_connection_data.into())
             .mtu_discovery_config(self.mtu_discovery)
@@ -167,9 +166,36 @@ pub(super) struct Parts {
     pub(super) handshake_timeout: Duration,
 }
 
+/// QUIC's zero means forever, which nobody asks for with a very short time.
+fn idle_millis(timeout: Duration) -> u32 {
+    let at_least = u32::from(!timeout.is_zero());
+    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(at_least)
+}
+
 fn tls(keypair: &Keypair) -> Result<(QuicClientConfig, QuicServerConfig), Cause> {
     // Which peer is expected, the swarm knows and checks.
     let client = libp2p_tls::make_client_config(keypair, None)?.try_into()?;
     let server = libp2p_tls::make_server_config(keypair)?.try_into()?;
     Ok((client, server))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_zero_is_forever() {
+        assert_eq!(idle_millis(Duration::ZERO), 0);
+        assert_eq!(idle_millis(Duration::from_nanos(1)), 1);
+        assert_eq!(idle_millis(Duration::from_secs(10)), 10_000);
+        assert_eq!(idle_millis(Duration::MAX), u32::MAX);
+    }
+
+    #[test]
+    fn debug_output_has_the_limits_and_no_keys() {
+        let config = Config::new(&Keypair::generate_ed25519()).unwrap().max_concurrent_streams(7);
+        let text = format!("{config:?}");
+        assert!(text.contains("max_concurrent_streams: 7"), "{text}");
+        assert!(!text.contains("QuicClientConfig"), "{text}");
+    }
 }

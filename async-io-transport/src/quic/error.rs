@@ -44,7 +44,7 @@ pub enum Error {
     HolePunching,
 }
 
-/// Why a dial could not begin, in words. Unless a machine has run out of connection ids, its executor drops tasks.
+/// Why a dial could not begin, in words: usually, because the executor has dropped the task of the socket.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct DialError(quinn::ConnectError);

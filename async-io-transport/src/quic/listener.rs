@@ -32,7 +32,7 @@ pub(super) struct Listener {
 }
 
 enum State {
-    Open(Open),
+    Open(Box<Open>),
     Closed,
 }
 
@@ -53,7 +53,7 @@ impl Listener {
         let events = addresses.first().into_iter().map(|change| event(change, id)).collect();
         let accept = accept(&endpoint);
         let open = Open { endpoint, local, addresses, accept, handshake_timeout: config.handshake_timeout };
-        Ok(Self { id, state: State::Open(open), events, waker: None })
+        Ok(Self { id, state: State::Open(Box::new(open)), events, waker: None })
     }
 
     /// The socket, if it is open and `remote` can be reached from it: the IP version has to be the same, and a loopback

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::UdpSocket,
+    net::{SocketAddr, UdpSocket},
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -10,9 +10,12 @@ use std::{
 
 use async_io::Async;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt, channel::mpsc, future::poll_fn};
-use libp2p::core::{
-    Transport,
-    transport::{ListenerId, PortUse, TransportEvent},
+use libp2p::{
+    Multiaddr,
+    core::{
+        Transport,
+        transport::{ListenerId, PortUse, TransportEvent},
+    },
 };
 use libp2p_async_io::quic::{self, Error};
 
@@ -49,20 +52,38 @@ fn an_idle_timeout_ends_a_handshake_too() {
     });
 }
 
+/// Somebody in the middle, who passes on a packet when the test says so.
+fn proxy() -> (Async<UdpSocket>, Multiaddr) {
+    let (socket, addr) = silent();
+    (Async::new(socket).unwrap(), addr)
+}
+
+/// Passes on the first packet that does not come from where it is to go, and says where it came from.
+async fn pass_on(proxy: &Async<UdpSocket>, to: SocketAddr) -> SocketAddr {
+    let mut packet = [0; 2048];
+    loop {
+        let (length, from) = within(proxy.recv_from(&mut packet)).await.unwrap();
+        if from != to {
+            proxy.send_to(packet.get(..length).unwrap(), to).await.unwrap();
+            return from;
+        }
+    }
+}
+
+fn socket_addr(addr: &Multiaddr) -> SocketAddr {
+    ([127, 0, 0, 1], port(addr)).into()
+}
+
 #[test]
 fn a_handshake_that_the_remote_does_not_finish_runs_out_of_time() {
     smol::block_on(async {
         let (mut dialler, mut listener) = (ours(), impatient());
         let (_, addr) = listen(&mut listener, LOOPBACK).await;
-        // A proxy that passes on the first packet and nothing else.
-        let (proxy, proxied) = silent();
-        let proxy = Async::new(proxy).unwrap();
+        // It gets the first packet and nothing else.
+        let (proxy, proxied) = proxy();
         let mut dial = dialler.dial(proxied, opts(PortUse::New)).unwrap();
         assert!(futures::poll!(&mut dial).is_pending());
-        let mut packet = [0; 2048];
-        let length = within(proxy.recv(&mut packet)).await.unwrap();
-        let to = format!("127.0.0.1:{}", port(&addr)).parse::<std::net::SocketAddr>().unwrap();
-        proxy.send_to(packet.get(..length).unwrap(), to).await.unwrap();
+        pass_on(&proxy, socket_addr(&addr)).await;
         let incoming = async {
             loop {
                 if let TransportEvent::Incoming { upgrade, .. } = next(&mut listener).await {
@@ -121,7 +142,7 @@ fn a_connection_that_is_not_wanted_is_refused() {
 #[test]
 fn a_removed_listener_takes_nobody_and_keeps_its_connections() {
     smol::block_on(async {
-        let (mut dialler, mut listener) = (impatient(), ours());
+        let (mut dialler, mut listener) = (ours(), ours());
         let (id, addr) = listen(&mut listener, LOOPBACK).await;
         let Connected { dialled, accepted, .. } =
             connect(&mut dialler, &mut listener, addr.clone(), PortUse::Reuse).await;
@@ -136,7 +157,7 @@ fn a_removed_listener_takes_nobody_and_keeps_its_connections() {
         let polled = futures::poll!(poll_fn(|cx| Pin::new(&mut listener).poll(cx)));
         assert!(polled.is_pending(), "{polled:?} after the end");
         assert!(!listener.remove_listener(id));
-        let refused = within(dialler.dial(addr, opts(PortUse::New)).unwrap()).await;
+        let refused = within(impatient().dial(addr, opts(PortUse::New)).unwrap()).await;
         assert!(matches!(refused, Err(Error::HandshakeTimedOut)), "{refused:?}");
 
         let (mut one, mut other) = (dialled.1, accepted.1);
@@ -150,13 +171,12 @@ fn a_removed_listener_takes_nobody_and_keeps_its_connections() {
 }
 
 #[test]
-fn who_came_before_the_removal_and_was_not_taken_is_refused() {
+fn who_was_let_in_before_the_removal_may_still_finish() {
     smol::block_on(async {
         let (mut dialler, mut listener) = (ours(), ours());
         let (id, addr) = listen(&mut listener, LOOPBACK).await;
         let mut dial = dialler.dial(addr, opts(PortUse::New)).unwrap();
         assert!(futures::poll!(&mut dial).is_pending());
-        // One that was handed out can still be taken.
         let (upgrade, _) = next(&mut listener).await.into_incoming().unwrap();
         assert!(listener.remove_listener(id));
         let (dialled, accepted) = within(futures::future::join(dial, upgrade)).await;
@@ -165,10 +185,35 @@ fn who_came_before_the_removal_and_was_not_taken_is_refused() {
 }
 
 #[test]
+fn who_waits_to_be_let_in_is_refused_by_the_removal() {
+    smol::block_on(async {
+        let (mut dialler, mut listener) = (ours(), ours());
+        let (id, addr) = listen(&mut listener, LOOPBACK).await;
+        let connected = connect(&mut dialler, &mut listener, addr.clone(), PortUse::Reuse).await;
+
+        let (proxy, proxied) = proxy();
+        let mut dial = dialler.dial(proxied, opts(PortUse::New)).unwrap();
+        assert!(futures::poll!(&mut dial).is_pending());
+        let from = pass_on(&proxy, socket_addr(&addr)).await;
+        // On loopback, packets arrive in the order in which they were sent: when this one is there, the first is, too.
+        let (mut one, mut other) = (connected.dialled.1, connected.accepted.1);
+        let mut stream = outbound(&mut one).await.unwrap();
+        stream.write_all(b"!").await.unwrap();
+        inbound(&mut other).await.unwrap();
+
+        assert!(listener.remove_listener(id));
+        pass_on(&proxy, from).await;
+        let refused = within(dial).await;
+        assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
+    });
+}
+
+#[test]
 fn a_remote_that_is_not_heard_of_is_lost() {
     smol::block_on(async {
         let quiet = || config().keep_alive_interval(Duration::ZERO);
-        let mut dialler = quic::Transport::new(quiet().max_idle_timeout(SHORT));
+        // Long enough for the handshake.
+        let mut dialler = quic::Transport::new(quiet().max_idle_timeout(Duration::from_secs(2)));
         let mut listener = quic::Transport::new(quiet());
         let (_, addr) = listen(&mut listener, LOOPBACK).await;
         let connected = connect(&mut dialler, &mut listener, addr, PortUse::Reuse).await;
@@ -190,7 +235,10 @@ fn the_reason_of_an_end_is_told() {
         close(&mut one).await.unwrap();
         assert!(matches!(inbound(&mut one).await, Err(Error::Closed)));
         assert!(matches!(inbound(&mut other).await, Err(Error::ClosedByRemote { code: 0 })));
-        // Closed is closed.
+        // As often as it is asked.
+        assert!(matches!(inbound(&mut one).await, Err(Error::Closed)));
+        assert!(matches!(outbound(&mut one).await, Err(Error::Closed)));
+        assert!(matches!(outbound(&mut one).await, Err(Error::Closed)));
         close(&mut one).await.unwrap();
         close(&mut other).await.unwrap();
     });

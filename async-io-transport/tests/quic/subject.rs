@@ -22,7 +22,7 @@ use libp2p_async_io::quic;
 /// Long for anything on one machine, also a loaded one.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Short, for a test that waits until it is over.
+/// Short, for what a test waits to be over. Nothing has to happen within it.
 pub const SHORT: Duration = Duration::from_millis(200);
 
 pub const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
