@@ -159,3 +159,43 @@ fn event(change: Change, id: ListenerId) -> Event {
         Change::Failed(error) => TransportEvent::ListenerError { listener_id: id, error: error.into() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use libp2p_identity::Keypair;
+
+    use super::*;
+    use crate::quic::Config;
+
+    fn reaches(local: &str, remote: &str) -> bool {
+        let config = Config::new(&Keypair::generate_ed25519()).unwrap().into_parts();
+        let local = local.parse().unwrap();
+        let listener = Listener::new(ListenerId::next(), &config, local, Arc::default()).unwrap();
+        listener.endpoint_to(remote.parse().unwrap()).is_some()
+    }
+
+    #[test]
+    fn a_socket_fits_the_ip_version_and_the_reach() {
+        assert!(reaches("127.0.0.1:0", "127.0.0.2:80"));
+        assert!(!reaches("127.0.0.1:0", "198.51.100.1:80"));
+        assert!(!reaches("127.0.0.1:0", "[::1]:80"));
+        assert!(reaches("0.0.0.0:0", "127.0.0.2:80"));
+        assert!(reaches("0.0.0.0:0", "198.51.100.1:80"));
+        assert!(!reaches("0.0.0.0:0", "[2001:db8::1]:80"));
+    }
+
+    #[test]
+    fn a_closed_one_reaches_nobody_and_takes_back_what_was_not_said_yet() {
+        let config = Config::new(&Keypair::generate_ed25519()).unwrap().into_parts();
+        let (id, local) = (ListenerId::next(), "127.0.0.1:0".parse().unwrap());
+        let mut listener = Listener::new(id, &config, local, Arc::default()).unwrap();
+        assert!(!listener.close(ListenerId::next()));
+        assert!(listener.close(id));
+        assert!(!listener.close(id));
+        assert!(listener.endpoint_to("127.0.0.2:80".parse().unwrap()).is_none());
+        let closed = listener.next().now_or_never().flatten().unwrap();
+        assert!(matches!(closed, TransportEvent::ListenerClosed { reason: Ok(()), .. }));
+        assert!(listener.next().now_or_never().unwrap().is_none());
+    }
+}

@@ -11,7 +11,7 @@ use libp2p::{
 };
 use libp2p_async_io::{quic, tcp};
 
-use crate::subject::{LOOPBACK, Libp2p, Node, Subject, on_tokio, port, within};
+use crate::subject::{LOOPBACK, Libp2p, Node, Subject, on_tokio, within};
 
 type Pings = Swarm<ping::Behaviour>;
 
@@ -88,7 +88,7 @@ fn a_name_can_stand_for_quic() {
     smol::block_on(async {
         let (dialler, mut listener) = (swarm(quic_and_tcp, on_smol()), swarm(quic_and_tcp, on_smol()));
         let addr = listening(&mut listener, LOOPBACK).await;
-        let named = format!("/dns4/localhost/udp/{}/quic-v1", port(&addr)).parse().unwrap();
+        let named = format!("/dns4/localhost/udp/{}/quic-v1", crate::subject::port(&addr)).parse().unwrap();
         ping(dialler, listener, named).await;
     });
 }
