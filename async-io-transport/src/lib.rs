@@ -1,6 +1,7 @@
-//! libp2p transports for every runtime that is not tokio: TCP and DNS on [`async-io`](async_io), the reactor of smol.
+//! libp2p transports for every runtime that is not tokio: TCP, DNS and QUIC on [`async-io`](async_io), the reactor of
+//! smol.
 //!
-//! libp2p's own TCP and DNS transports work on tokio only. These do the same with sockets and timers that need no
+//! libp2p's own TCP, DNS and QUIC transports work on tokio only. These do the same with sockets and timers that need no
 //! runtime around them: `async-io` has a thread of its own that wakes whoever polls, be it smol, async-std, a plain
 //! `block_on`, or tokio itself. They depend on `libp2p-core` and are configured like libp2p's own:
 //!
@@ -8,9 +9,11 @@
 //! |---|---|
 //! | `libp2p::tcp::tokio::Transport::new(libp2p::tcp::Config::default())` | [`tcp::Transport::new`]`(`[`tcp::Config::default()`](tcp::Config)`)` |
 //! | `libp2p::dns::tokio::Transport::system(tcp)?` | [`dns::Transport::system`]`(tcp)` |
+//! | `libp2p::quic::tokio::Transport::new(libp2p::quic::Config::new(&keypair))` | `quic::Transport::new(quic::Config::new(&keypair)?)`, with the feature `quic` |
 //! | `libp2p::websocket::Config::new(dns)` | the same: libp2p's WebSocket works over any transport |
 //!
-//! There is no QUIC: its implementation, quinn, depends on tokio whatever its runtime.
+//! QUIC is a feature that is off by default, because its implementation, quinn, compiles a part of tokio (channels and
+//! locks, nothing that would have to run) and libp2p's TLS compiles C. Without it, nothing of tokio is compiled.
 //!
 //! # A swarm on smol
 //!
@@ -55,4 +58,7 @@
 
 #[cfg(feature = "dns")]
 pub mod dns;
+mod listen_addresses;
+#[cfg(feature = "quic")]
+pub mod quic;
 pub mod tcp;

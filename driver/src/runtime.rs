@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 
 /// What the driver needs of an async runtime: a clock, a timer and a spawner.
 ///
-/// `kadence-tokio` has one; for another runtime it is some forty lines.
+/// `kadence-tokio`, `kadence-smol` and `kadence-async-std` each have one; for another runtime it is some fifty lines.
 pub trait Runtime: Clone + Send + Sync + Unpin + 'static {
     /// The runtime's timer.
     type Timer: Timer;
@@ -36,6 +36,7 @@ pub trait Timer: Send + 'static {
     /// Sets the timer to another point in time, whether or not it has elapsed.
     fn reset(self: Pin<&mut Self>, deadline: Instant);
 
-    /// Ready once the deadline has come; otherwise the task is woken then.
+    /// Ready once the deadline has come; otherwise the task is woken then. After that it is not polled again until it is
+    /// [`reset`](Self::reset), so what it says in between is of no importance.
     fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
 }

@@ -18,6 +18,9 @@ use kadence::{
 /// Far more than anything here needs.
 const WAIT: Duration = Duration::from_secs(20);
 
+/// The pause between two looks at something that is about to happen.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Two on each runtime, in turn; all but the first join through the first.
 async fn network(listen: &str) -> Vec<Node> {
     let config = |seeds: Vec<Multiaddr>| NodeConfig {
@@ -58,12 +61,16 @@ async fn all_find_what_each_has(nodes: &[Node]) {
         }
         // An announcement is not acknowledged, so it may still be on its way.
         let all: BTreeSet<_> = clients.iter().map(Client::local_peer).collect();
-        loop {
-            let found = client.get_providers("everything").timeout(WAIT).await.unwrap().providers;
-            if found.into_iter().collect::<BTreeSet<_>>() == all {
-                break;
+        let found_all = async {
+            loop {
+                let found = client.get_providers("everything").timeout(WAIT).await.unwrap().providers;
+                if found.into_iter().collect::<BTreeSet<_>>() == all {
+                    break;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
-        }
+        };
+        tokio::time::timeout(WAIT, found_all).await.expect("every provider is found");
     }
 }
 

@@ -1,25 +1,20 @@
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     io,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use async_io::{Async, Timer};
 use futures::{
-    FutureExt, Stream, StreamExt,
+    FutureExt, Stream,
     future::{self, Ready},
 };
-use if_watch::{IfEvent, smol::IfWatcher};
 use libp2p_core::transport::{ListenerId, TransportEvent};
 
 use super::{Config, TcpStream, address::to_multiaddr, port_reuse::ListenPorts};
-
-/// How long a listener leaves alone what has failed. What fails here (too many open files, no memory) stays so for a
-/// while, and trying at once would take a whole core; libp2p's own transport waits as long.
-const PAUSE: Duration = Duration::from_millis(100);
+use crate::listen_addresses::{Change, ListenAddresses, PAUSE};
 
 type Event = TransportEvent<Ready<io::Result<TcpStream>>, io::Error>;
 
@@ -41,43 +36,18 @@ enum State {
 
 struct Open {
     socket: Async<std::net::TcpListener>,
-    local: SocketAddr,
-    /// Announced, and not expired since.
-    addresses: BTreeSet<SocketAddr>,
+    addresses: ListenAddresses,
     /// Runs after an error of the socket.
     accept_pause: Option<Timer>,
-    interfaces: Interfaces,
-}
-
-/// Which addresses of the machine a wildcard socket can be reached at.
-enum Interfaces {
-    /// The socket is bound to one address.
-    One,
-    Watched(Box<IfWatcher>),
-    /// The watcher failed, which it does for good. Another one is started when the time is over.
-    Lost(Timer),
 }
 
 impl Listener {
     pub(super) fn new(id: ListenerId, config: &Config, addr: SocketAddr, ports: ListenPorts) -> io::Result<Self> {
         let socket = Async::new_nonblocking(config.listen(addr)?)?;
-        let local = socket.get_ref().local_addr()?;
-        let mut open = Open {
-            socket,
-            local,
-            addresses: BTreeSet::new(),
-            accept_pause: None,
-            interfaces: if local.ip().is_unspecified() {
-                Interfaces::Watched(Box::new(IfWatcher::new()?))
-            } else {
-                Interfaces::One
-            },
-        };
-        let mut events = VecDeque::new();
-        if matches!(open.interfaces, Interfaces::One) {
-            events.extend(open.announce(id, local, &ports));
-        }
-        Ok(Self { id, config: config.clone(), state: State::Open(open), events, ports, waker: None })
+        let mut addresses = ListenAddresses::new(socket.get_ref().local_addr()?)?;
+        let events = addresses.first().into_iter().map(|change| event(change, id, &ports)).collect();
+        let state = State::Open(Open { socket, addresses, accept_pause: None });
+        Ok(Self { id, config: config.clone(), state, events, ports, waker: None })
     }
 
     /// Closes the socket if this is listener `id` and it is still open; says whether it was.
@@ -115,8 +85,8 @@ impl Stream for Listener {
             return Poll::Ready(None);
         };
         // Addresses first: a connection may only come in at one that has been announced.
-        if let Poll::Ready(event) = open.poll_interfaces(this.id, &this.ports, cx) {
-            return Poll::Ready(Some(event));
+        if let Poll::Ready(change) = open.addresses.poll(cx) {
+            return Poll::Ready(Some(event(change, this.id, &this.ports)));
         }
         if let Poll::Ready(event) = open.poll_accept(this.id, &this.config, cx) {
             return Poll::Ready(Some(event));
@@ -128,45 +98,6 @@ impl Stream for Listener {
 }
 
 impl Open {
-    fn poll_interfaces(&mut self, id: ListenerId, ports: &ListenPorts, cx: &mut Context<'_>) -> Poll<Event> {
-        loop {
-            let failed = match &mut self.interfaces {
-                Interfaces::One => return Poll::Pending,
-                Interfaces::Lost(pause) => {
-                    std::task::ready!(pause.poll_unpin(cx));
-                    match IfWatcher::new() {
-                        Ok(watcher) => {
-                            // It begins with all addresses there are; those that we know are passed over.
-                            self.interfaces = Interfaces::Watched(Box::new(watcher));
-                            continue;
-                        }
-                        Err(error) => error,
-                    }
-                }
-                Interfaces::Watched(watcher) => match std::task::ready!(watcher.poll_next_unpin(cx)) {
-                    Some(Ok(IfEvent::Up(net))) => {
-                        let addr = SocketAddr::new(net.addr(), self.local.port());
-                        match self.announce(id, addr, ports) {
-                            Some(event) => return Poll::Ready(event),
-                            None => continue,
-                        }
-                    }
-                    Some(Ok(IfEvent::Down(net))) => {
-                        let addr = SocketAddr::new(net.addr(), self.local.port());
-                        match self.expire(id, addr, ports) {
-                            Some(event) => return Poll::Ready(event),
-                            None => continue,
-                        }
-                    }
-                    Some(Err(error)) => error,
-                    None => io::Error::from(io::ErrorKind::BrokenPipe),
-                },
-            };
-            self.interfaces = Interfaces::Lost(Timer::after(PAUSE));
-            return Poll::Ready(TransportEvent::ListenerError { listener_id: id, error: failed });
-        }
-    }
-
     fn poll_accept(&mut self, id: ListenerId, config: &Config, cx: &mut Context<'_>) -> Poll<Event> {
         if let Some(pause) = &mut self.accept_pause {
             std::task::ready!(pause.poll_unpin(cx));
@@ -202,21 +133,20 @@ impl Open {
             }
         }
     }
+}
 
-    fn announce(&mut self, id: ListenerId, addr: SocketAddr, ports: &ListenPorts) -> Option<Event> {
-        if addr.is_ipv4() != self.local.is_ipv4() || !self.addresses.insert(addr) {
-            return None;
+/// Enters the change into `ports`, before anybody hears of it.
+fn event(change: Change, id: ListenerId, ports: &ListenPorts) -> Event {
+    match change {
+        Change::New(addr) => {
+            ports.add(id, addr);
+            TransportEvent::NewAddress { listener_id: id, listen_addr: to_multiaddr(addr) }
         }
-        ports.add(id, addr);
-        Some(TransportEvent::NewAddress { listener_id: id, listen_addr: to_multiaddr(addr) })
-    }
-
-    fn expire(&mut self, id: ListenerId, addr: SocketAddr, ports: &ListenPorts) -> Option<Event> {
-        if !self.addresses.remove(&addr) {
-            return None;
+        Change::Expired(addr) => {
+            ports.remove(id, addr);
+            TransportEvent::AddressExpired { listener_id: id, listen_addr: to_multiaddr(addr) }
         }
-        ports.remove(id, addr);
-        Some(TransportEvent::AddressExpired { listener_id: id, listen_addr: to_multiaddr(addr) })
+        Change::Failed(error) => TransportEvent::ListenerError { listener_id: id, error },
     }
 }
 
@@ -253,9 +183,10 @@ mod tests {
             atomic::{AtomicBool, Ordering},
         },
         task::Wake,
+        time::Duration,
     };
 
-    use futures::FutureExt;
+    use futures::{FutureExt, StreamExt};
     use libp2p_core::Multiaddr;
 
     use super::*;
@@ -272,50 +203,21 @@ mod tests {
         next(listener).into_new_address().unwrap()
     }
 
-    fn wildcard() -> (Listener, SocketAddr) {
-        let any = "0.0.0.0:0".parse().unwrap();
-        let listener = Listener::new(ListenerId::next(), &Config::default(), any, ListenPorts::default()).unwrap();
-        let State::Open(open) = &listener.state else { panic!("it is closed") };
-        let loopback = SocketAddr::new([127, 0, 0, 1].into(), open.local.port());
-        (listener, loopback)
-    }
-
-    fn open(listener: &mut Listener) -> &mut Open {
-        match &mut listener.state {
-            State::Open(open) => open,
-            State::Closed => panic!("it is closed"),
-        }
-    }
-
     #[test]
-    fn an_address_that_goes_is_expired_once_and_its_port_is_not_reused() {
-        let (mut listener, loopback) = wildcard();
+    fn an_address_that_goes_is_expired_and_its_port_is_not_reused() {
+        let any = "0.0.0.0:0".parse().unwrap();
+        let mut listener = Listener::new(ListenerId::next(), &Config::default(), any, ListenPorts::default()).unwrap();
+        let (id, ports) = (listener.id, listener.ports.clone());
+        let State::Open(open) = &listener.state else { panic!("it is closed") };
+        let port = open.socket.get_ref().local_addr().unwrap().port();
+        let loopback = SocketAddr::new([127, 0, 0, 1].into(), port);
         while next_address(&mut listener) != to_multiaddr(loopback) {}
         let remote = "127.0.0.1:1".parse().unwrap();
-        let (id, ports) = (listener.id, listener.ports.clone());
-        assert_eq!(ports.local_end(remote).map(|local| local.port()), Some(loopback.port()));
-        let expired = open(&mut listener).expire(id, loopback, &ports).unwrap();
+        assert_eq!(ports.local_end(remote).map(|local| local.port()), Some(port));
+        let State::Open(open) = &mut listener.state else { panic!("it is closed") };
+        let expired = event(open.addresses.expire(loopback).unwrap(), id, &ports);
         assert_eq!(expired.into_address_expired(), Some(to_multiaddr(loopback)));
-        assert!(open(&mut listener).expire(id, loopback, &ports).is_none());
         assert_eq!(ports.local_end(remote), None);
-    }
-
-    #[test]
-    fn a_watcher_that_failed_is_replaced_and_nothing_is_announced_twice() {
-        let (mut listener, loopback) = wildcard();
-        while next_address(&mut listener) != to_multiaddr(loopback) {}
-        let (id, ports) = (listener.id, listener.ports.clone());
-        let known = open(&mut listener).addresses.clone();
-        // While nobody watched, the loopback address went and came back.
-        open(&mut listener).expire(id, loopback, &ports).unwrap();
-        open(&mut listener).interfaces = Interfaces::Lost(Timer::after(Duration::ZERO));
-        loop {
-            let addr = next_address(&mut listener);
-            if addr == to_multiaddr(loopback) {
-                break;
-            }
-            assert!(known.iter().all(|known| to_multiaddr(*known) != addr), "{addr} came twice");
-        }
     }
 
     #[derive(Default)]

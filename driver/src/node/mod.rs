@@ -15,7 +15,7 @@ use std::{collections::HashSet, fmt, io, path::PathBuf, sync::Arc, time::Duratio
 use futures::{
     FutureExt,
     channel::oneshot,
-    future::{BoxFuture, Shared, poll_fn, select},
+    future::{BoxFuture, Either, Shared, poll_fn, select},
     pin_mut,
 };
 use libp2p::{
@@ -78,8 +78,8 @@ where
     ///
     /// # Errors
     ///
-    /// If the key pair cannot be loaded, a bootstrap peer has no id, the transport cannot be made, or an address cannot
-    /// be listened on. Nothing runs then.
+    /// If the key pair cannot be loaded, a bootstrap peer has no id, the transport cannot be made, an address cannot be
+    /// listened on, or the runtime is gone. Nothing runs then.
     pub async fn start<R, E>(
         runtime: R,
         config: NodeConfig,
@@ -149,8 +149,11 @@ where
             task: Some(task),
         };
         // Whichever comes first: the addresses that could be had are there.
-        select(listening, (node.sleep)(LISTEN_TIMEOUT)).await;
-        Ok(node)
+        match select(listening, (node.sleep)(LISTEN_TIMEOUT)).await {
+            Either::Left((Ok(()), _)) | Either::Right(((), _)) => Ok(node),
+            // Its task is gone, and with it whoever would have told us.
+            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::NodeGone(DriverGone)),
+        }
     }
 }
 
@@ -307,7 +310,7 @@ pub enum NodeError {
         #[source]
         error: TransportError<io::Error>,
     },
-    /// The node has ended.
+    /// The node has ended, or its runtime is gone and it never began.
     #[error(transparent)]
     NodeGone(#[from] DriverGone),
 }
@@ -323,7 +326,7 @@ pub enum ReadyError {
         /// Why the last dial failed, if one did.
         last_dial_error: Option<String>,
     },
-    /// The node has ended.
+    /// The node has ended, or its runtime is gone and it never began.
     #[error(transparent)]
     NodeGone(DriverGone),
 }

@@ -9,7 +9,7 @@ use libp2p::{
     PeerId, Swarm,
     identity::Keypair,
     kad::{
-        self, Caching, KBucketKey, Mode, Record, RecordKey,
+        self, KBucketKey, Mode, Record, RecordKey,
         store::{MemoryStoreConfig, RecordStore},
     },
 };
@@ -119,9 +119,7 @@ fn config(n: usize) -> NodeConfig {
     kad.set_periodic_bootstrap_interval(None)
         // Nothing that is not asked for goes over the wire while it is measured.
         .set_replication_interval(None)
-        .set_publication_interval(None)
-        // By default kad stores what a get has found at a peer that did not have it, and the next get is easier.
-        .set_caching(Caching::Disabled);
+        .set_publication_interval(None);
     NodeConfig { keypair: Keypair::ed25519_from_bytes(seed).expect("32 bytes"), kad, ..NodeConfig::default() }
 }
 

@@ -1,0 +1,69 @@
+use std::net::{IpAddr, SocketAddr};
+
+use libp2p_core::{Multiaddr, multiaddr::Protocol};
+
+/// The socket address of `/ip4|ip6/../udp/../quic-v1`, with or without `/p2p/..` behind it; `None` for anything else.
+pub(super) fn from_multiaddr(addr: &Multiaddr) -> Option<SocketAddr> {
+    let mut protocols = addr.iter();
+    let ip = match protocols.next()? {
+        Protocol::Ip4(ip) => IpAddr::V4(ip),
+        Protocol::Ip6(ip) => IpAddr::V6(ip),
+        _ => return None,
+    };
+    let (Protocol::Udp(port), Protocol::QuicV1) = (protocols.next()?, protocols.next()?) else { return None };
+    match (protocols.next(), protocols.next()) {
+        (None | Some(Protocol::P2p(_)), None) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+pub(super) fn to_multiaddr(addr: SocketAddr) -> Multiaddr {
+    Multiaddr::empty().with(Protocol::from(addr.ip())).with(Protocol::Udp(addr.port())).with(Protocol::QuicV1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: &str = "12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf";
+
+    #[track_caller]
+    fn parse(addr: &str) -> Option<SocketAddr> {
+        from_multiaddr(&addr.parse().unwrap())
+    }
+
+    #[test]
+    fn addresses_go_there_and_back() {
+        for text in ["/ip4/127.0.0.1/udp/80/quic-v1", "/ip6/::1/udp/1/quic-v1", "/ip6/::/udp/0/quic-v1"] {
+            let addr: Multiaddr = text.parse().unwrap();
+            assert_eq!(to_multiaddr(from_multiaddr(&addr).unwrap()), addr);
+        }
+    }
+
+    #[test]
+    fn one_peer_id_may_follow() {
+        let addr = "/ip4/127.0.0.1/udp/80/quic-v1";
+        assert_eq!(parse(&format!("{addr}/p2p/{PEER}")), Some(([127, 0, 0, 1], 80).into()));
+        assert_eq!(parse(&format!("{addr}/p2p/{PEER}/p2p/{PEER}")), None);
+    }
+
+    #[test]
+    fn what_is_not_plain_quic_is_left_to_other_transports() {
+        let others = [
+            "/ip4/127.0.0.1".to_owned(),
+            "/ip4/127.0.0.1/udp/80".to_owned(),
+            "/ip4/127.0.0.1/udp/80/quic".to_owned(),
+            "/ip4/127.0.0.1/udp/80/quic-v1/webtransport".to_owned(),
+            "/ip4/127.0.0.1/tcp/80".to_owned(),
+            "/ip4/127.0.0.1/tcp/80/quic-v1".to_owned(),
+            "/udp/80/quic-v1".to_owned(),
+            "/dns4/localhost/udp/80/quic-v1".to_owned(),
+            format!("/ip4/127.0.0.1/udp/80/p2p/{PEER}/quic-v1"),
+            format!("/ip4/127.0.0.1/udp/80/quic-v1/p2p/{PEER}/p2p-circuit"),
+        ];
+        for addr in others {
+            assert_eq!(parse(&addr), None, "{addr}");
+        }
+        assert_eq!(from_multiaddr(&Multiaddr::empty()), None);
+    }
+}

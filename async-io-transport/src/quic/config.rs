@@ -1,0 +1,201 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use libp2p_identity::Keypair;
+use quinn::{
+    MtuDiscoveryConfig, VarInt,
+    crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
+};
+
+/// Who the node is, and the limits of its connections. The defaults are those of libp2p's own QUIC transport.
+#[derive(Clone)]
+pub struct Config {
+    client: Arc<QuicClientConfig>,
+    server: Arc<QuicServerConfig>,
+    handshake_timeout: Duration,
+    max_idle_timeout: Duration,
+    keep_alive_interval: Duration,
+    max_concurrent_streams: u32,
+    max_stream_data: u32,
+    max_connection_data: u32,
+    mtu_discovery: Option<MtuDiscoveryConfig>,
+}
+
+/// There is no certificate for a key pair.
+#[derive(Debug, thiserror::Error)]
+#[error("no certificate can be made")]
+pub struct ConfigError(#[source] Cause);
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Certificate(#[from] libp2p_tls::certificate::GenError),
+    #[error(transparent)]
+    CipherSuite(#[from] NoInitialCipherSuite),
+}
+
+impl Config {
+    /// The limits' defaults, and certificates that prove the possession of `keypair`. They are made anew each time.
+    ///
+    /// # Errors
+    ///
+    /// If `keypair` cannot sign or there is no randomness.
+    pub fn new(keypair: &Keypair) -> Result<Self, ConfigError> {
+        let (client, server) = tls(keypair).map_err(ConfigError)?;
+        Ok(Self {
+            client: Arc::new(client),
+            server: Arc::new(server),
+            handshake_timeout: Duration::from_secs(5),
+            max_idle_timeout: Duration::from_secs(10),
+            keep_alive_interval: Duration::from_secs(5),
+            max_concurrent_streams: 256,
+            max_stream_data: 10_000_000,
+            max_connection_data: 15_000_000,
+            mtu_discovery: Some(MtuDiscoveryConfig::default()),
+        })
+    }
+
+    /// How long a handshake may take, in either direction; [`max_idle_timeout`](Self::max_idle_timeout) counts too if it
+    /// is shorter. Default: 5 seconds.
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// After how long without a packet from the remote a connection is lost. The shorter one of both ends counts. In
+    /// whole milliseconds, at most 49 days; zero sets no limit. Default: 10 seconds.
+    #[must_use]
+    pub fn max_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.max_idle_timeout = timeout;
+        self
+    }
+
+    /// After how long without a packet one is sent so that the connection stays. It has to be shorter than the
+    /// [`max_idle_timeout`](Self::max_idle_timeout) of both ends. Zero sends none. Default: 5 seconds.
+    #[must_use]
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.keep_alive_interval = interval;
+        self
+    }
+
+    /// How many streams the remote may have open at once on one connection; it waits with more. Default: 256.
+    #[must_use]
+    pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
+        self.max_concurrent_streams = streams;
+        self
+    }
+
+    /// How many bytes the remote may send on one stream before they are read, which is the memory a stream can take.
+    /// Default: 10,000,000, less than [`max_connection_data`](Self::max_connection_data), so that one stream does not
+    /// hold up the others.
+    #[must_use]
+    pub fn max_stream_data(mut self, bytes: u32) -> Self {
+        self.max_stream_data = bytes;
+        self
+    }
+
+    /// How many bytes the remote may send on all streams of a connection together before they are read. Default:
+    /// 15,000,000.
+    #[must_use]
+    pub fn max_connection_data(mut self, bytes: u32) -> Self {
+        self.max_connection_data = bytes;
+        self
+    }
+
+    /// Up to which size, in bytes of UDP payload, larger packets than QUIC's minimum of 1,200 are tried. `None` tries
+    /// none. Default: 1,452, which fits into an Ethernet frame.
+    #[must_use]
+    pub fn mtu_upper_bound(mut self, bytes: Option<u16>) -> Self {
+        self.mtu_discovery = bytes.map(|bytes| {
+            let mut discovery = MtuDiscoveryConfig::default();
+            discovery.upper_bound(bytes);
+            discovery
+        });
+        self
+    }
+
+    /// The same for quinn.
+    pub(super) fn into_parts(self) -> Parts {
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            // libp2p has neither streams in one direction nor datagrams.
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .datagram_receive_buffer_size(None)
+            .max_concurrent_bidi_streams(self.max_concurrent_streams.into())
+            .keep_alive_interval((!self.keep_alive_interval.is_zero()).then_some(self.keep_alive_interval))
+            .max_idle_timeout(Some(VarInt::from_u32(idle_millis(self.max_idle_timeout)).into()))
+            .stream_receive_window(self.max_stream_data.into())
+            .receive_window(self.max_connection_data.into())
+            .mtu_discovery_config(self.mtu_discovery)
+            // It would tell everybody on the way how far the remote is.
+            .allow_spin(false);
+        let transport = Arc::new(transport);
+
+        let mut client = quinn::ClientConfig::new(self.client);
+        client.transport_config(transport.clone());
+        let mut server = quinn::ServerConfig::with_crypto(self.server);
+        // The muxer tells nobody that a remote's address has changed.
+        server.transport_config(transport).migration(false);
+        let mut endpoint = quinn::EndpointConfig::default();
+        endpoint.supported_versions(vec![1]);
+        Parts { client, server, endpoint, handshake_timeout: self.handshake_timeout }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the certificates' keys.
+        f.debug_struct("Config")
+            .field("handshake_timeout", &self.handshake_timeout)
+            .field("max_idle_timeout", &self.max_idle_timeout)
+            .field("keep_alive_interval", &self.keep_alive_interval)
+            .field("max_concurrent_streams", &self.max_concurrent_streams)
+            .field("max_stream_data", &self.max_stream_data)
+            .field("max_connection_data", &self.max_connection_data)
+            .field("mtu_discovery", &self.mtu_discovery)
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`Config`], as endpoints and dials need it.
+#[derive(Debug, Clone)]
+pub(super) struct Parts {
+    pub(super) client: quinn::ClientConfig,
+    pub(super) server: quinn::ServerConfig,
+    pub(super) endpoint: quinn::EndpointConfig,
+    pub(super) handshake_timeout: Duration,
+}
+
+/// QUIC's zero means forever, which nobody asks for with a very short time.
+fn idle_millis(timeout: Duration) -> u32 {
+    let at_least = u32::from(!timeout.is_zero());
+    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(at_least)
+}
+
+fn tls(keypair: &Keypair) -> Result<(QuicClientConfig, QuicServerConfig), Cause> {
+    // Which peer is expected, the swarm knows and checks.
+    let client = libp2p_tls::make_client_config(keypair, None)?.try_into()?;
+    let server = libp2p_tls::make_server_config(keypair)?.try_into()?;
+    Ok((client, server))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_zero_is_forever() {
+        assert_eq!(idle_millis(Duration::ZERO), 0);
+        assert_eq!(idle_millis(Duration::from_nanos(1)), 1);
+        assert_eq!(idle_millis(Duration::from_secs(10)), 10_000);
+        assert_eq!(idle_millis(Duration::MAX), u32::MAX);
+    }
+
+    #[test]
+    fn debug_output_has_the_limits_and_no_keys() {
+        let config = Config::new(&Keypair::generate_ed25519()).unwrap().max_concurrent_streams(7);
+        let text = format!("{config:?}");
+        assert!(text.contains("max_concurrent_streams: 7"), "{text}");
+        assert!(!text.contains("QuicClientConfig"), "{text}");
+    }
+}

@@ -1,0 +1,106 @@
+use std::{
+    fmt,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use async_io::Timer;
+use futures::{
+    FutureExt,
+    future::{self, BoxFuture, Either},
+};
+use libp2p_core::{
+    PeerId,
+    muxing::{StreamMuxer, StreamMuxerEvent},
+};
+use quinn::{ConnectionError, RecvStream, SendStream, VarInt, rustls::pki_types::CertificateDer};
+
+use super::{Error, Stream};
+
+/// A QUIC connection: authenticated, encrypted, and with streams of its own, so that it needs no upgrade.
+///
+/// Its own tasks keep it going; it need not be polled for that. Closing it (`poll_close`) takes effect at once, also on
+/// its streams, and data that is still on its way is lost. Dropping it closes it when its last stream is dropped.
+pub struct Connection {
+    connection: quinn::Connection,
+    inbound: Option<Opening>,
+    outbound: Option<Opening>,
+}
+
+type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
+
+impl Connection {
+    fn new(connection: quinn::Connection) -> Self {
+        Self { connection, inbound: None, outbound: None }
+    }
+
+    /// Where the remote is.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("remote_addr", &self.remote_addr()).finish_non_exhaustive()
+    }
+}
+
+impl StreamMuxer for Connection {
+    type Substream = Stream;
+    type Error = Error;
+
+    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stream, Error>> {
+        let this = &mut *self;
+        let inbound = this.inbound.get_or_insert_with(|| {
+            let connection = this.connection.clone();
+            async move { connection.accept_bi().await }.boxed()
+        });
+        let result = ready!(inbound.poll_unpin(cx));
+        this.inbound = None;
+        Poll::Ready(result.map(Stream::new).map_err(Error::connection))
+    }
+
+    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stream, Error>> {
+        let this = &mut *self;
+        let outbound = this.outbound.get_or_insert_with(|| {
+            let connection = this.connection.clone();
+            async move { connection.open_bi().await }.boxed()
+        });
+        let result = ready!(outbound.poll_unpin(cx));
+        this.outbound = None;
+        Poll::Ready(result.map(Stream::new).map_err(Error::connection))
+    }
+
+    /// Says that the connection is closed. What else becomes of it, such as telling the remote, is done by its task.
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.connection.close(VarInt::from_u32(0), &[]);
+        Poll::Ready(Ok(()))
+    }
+
+    /// There is nothing to do or to tell: remotes that change their address are not followed.
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Error>> {
+        Poll::Pending
+    }
+}
+
+/// Waits for a connection and for who is at its other end. Dropping the future gives it up.
+pub(super) async fn handshake(connecting: quinn::Connecting, timeout: Duration) -> Result<(PeerId, Connection), Error> {
+    match future::select(connecting, Timer::after(timeout)).await {
+        Either::Left((Ok(connection), _)) => {
+            let peer = remote_peer(&connection).ok_or(Error::NoPeerId)?;
+            Ok((peer, Connection::new(connection)))
+        }
+        Either::Left((Err(error), _)) => Err(Error::handshake(error)),
+        Either::Right(_) => Err(Error::HandshakeTimedOut),
+    }
+}
+
+/// The peer id in the remote's certificate. TLS has checked before that the remote has its key.
+fn remote_peer(connection: &quinn::Connection) -> Option<PeerId> {
+    let certificates = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let certificate = libp2p_tls::certificate::parse(certificates.first()?).ok()?;
+    Some(certificate.peer_id())
+}
