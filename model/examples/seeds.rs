@@ -6,22 +6,27 @@
 
 use std::{error::Error, fs, path::PathBuf, time::Duration};
 
+use kadence_core::LogValues;
 use kadence_model::{Harness, Mode};
 
 const SEEDS: u64 = 60;
+
+/// Further ones, without the values of records.
+const HASHED: u64 = 10;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(std::env::args().nth(1).ok_or("which folder?")?);
     fs::create_dir_all(&folder)?;
     let mut state = 0;
     let mut words = std::iter::repeat_with(|| split_mix(&mut state));
-    for seed in 0..SEEDS {
+    for seed in 0..SEEDS + HASHED {
+        let (name, values) = if seed < SEEDS { ("log", LogValues::Whole) } else { ("hashed", LogValues::Hashed) };
         let mode = if seed % 2 == 0 { Mode::Legal } else { Mode::Hostile };
-        let mut harness = Harness::recording(words.next().unwrap_or_default(), Duration::ZERO);
+        let mut harness = Harness::recording(words.next().unwrap_or_default(), Duration::ZERO, values);
         for word in words.by_ref().take(usize::try_from(4 + seed)?) {
             harness.apply(&mode.input(word));
         }
-        fs::write(folder.join(format!("log-{seed:02}")), harness.log().join("\n"))?;
+        fs::write(folder.join(format!("{name}-{seed:02}")), harness.log().join("\n"))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kadence_core::{ReplayError, replay as replay_log};
+use kadence_core::{LogValues, ReplayError, replay as replay_log};
 
 use crate::{harness::Harness, input::Input, world::validators};
 
@@ -51,7 +51,7 @@ pub fn play(config: u64, words: &[u64], mode: Mode) -> Reached {
         harness.finish()
     };
     let (trace, reached) = run(Harness::new(config, Duration::ZERO));
-    let (again, _) = run(Harness::recording(config, SHIFT));
+    let (again, _) = run(Harness::recording(config, SHIFT, LogValues::Whole));
     assert_eq!(trace, again, "the same inputs gave other actions in another epoch");
     reached
 }

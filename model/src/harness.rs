@@ -89,10 +89,11 @@ impl Harness {
         }
     }
 
-    /// The same with a tracker that records itself. At the end its log is replayed.
-    pub fn recording(config: u64, shift: Duration) -> Self {
+    /// The same with a tracker that records itself. At the end its log is replayed, which with [`LogValues::Hashed`] can
+    /// fail: what validators think of a value is not in its hash.
+    pub fn recording(config: u64, shift: Duration, values: LogValues) -> Self {
         let mut harness = Self::new(config, shift);
-        let recording = harness.tracker.record(LogValues::Whole, harness.epoch);
+        let recording = harness.tracker.record(values, harness.epoch);
         assert!(recording.is_ok(), "an empty tracker can be recorded");
         harness.log = Some(Vec::new());
         harness

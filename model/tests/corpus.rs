@@ -6,7 +6,11 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::Instant,
 };
+
+use kadence_core::{ReplayError, replay};
+use kadence_model::validators;
 
 type Body = fn(&[u8]);
 
@@ -53,6 +57,24 @@ fn the_corpus_is_small() {
         entries(&fuzz("corpus")).into_values().flat_map(|folder| entries(&folder).into_values()).collect();
     let bytes: u64 = seeds.iter().map(|seed| seed.metadata().unwrap().len()).sum();
     assert!(seeds.len() <= MOST_FILES && bytes <= MOST_BYTES, "{} files, {bytes} bytes", seeds.len());
+}
+
+/// A log of another format mends to nothing, and would test nothing.
+#[test]
+fn the_recorded_logs_are_in_the_format_of_today() {
+    let mut whole = 0;
+    for (name, seed) in entries(&fuzz("corpus").join("replay")) {
+        let log = fs::read_to_string(&seed).unwrap_or_default();
+        let replayed = replay(log.lines(), Instant::now(), validators());
+        if name.starts_with("log-") {
+            assert_eq!(replayed, Ok(log.lines().count()), "{name}: see model/examples/seeds.rs");
+            whole += 1;
+        } else if name.starts_with("hashed-") {
+            let foreign = matches!(replayed, Err(ReplayError::Malformed { line: 1 }));
+            assert!(!foreign, "{name}: see model/examples/seeds.rs");
+        }
+    }
+    assert!(whole >= 50, "{whole} logs");
 }
 
 #[test]
