@@ -195,8 +195,8 @@ impl<X: NetworkBehaviour> Node<X> {
         let sleep = (self.sleep)(timeout);
         pin_mut!(sleep);
         match select(first_peer, sleep).await {
-            futures::future::Either::Left((told, _)) => told.map_err(ReadyError::NodeGone),
-            futures::future::Either::Right(((), _)) => {
+            Either::Left((told, _)) => told.map_err(ReadyError::NodeGone),
+            Either::Right(((), _)) => {
                 Err(ReadyError::NoPeer { timeout, last_dial_error: self.status.last_dial_error() })
             }
         }
