@@ -153,14 +153,14 @@ impl OutcomeKind {
 }
 
 /// Durations, counted in buckets that are a quarter of a power of two of microseconds wide: a quantile is at most a
-/// quarter above the truth. The last bucket takes everything from 78 hours on.
+/// quarter above the truth. The last bucket takes everything from 133 hours on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     buckets: [u64; BUCKETS],
     sum: Duration,
 }
 
-/// Four buckets for each of 38 powers of two: 2^38 µs are three days, longer than anybody waits for a query.
+/// Four for the first microseconds, and four for each power of two up to 2^39 µs: six days, longer than anybody waits for a query.
 const BUCKETS: usize = 4 * 38;
 
 impl Default for Histogram {

@@ -263,13 +263,15 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     ///
     /// # Errors
     ///
-    /// If the tracker is not empty: a replay begins with an empty one.
+    /// If the tracker has had a request: a replay begins with a new one.
     pub fn record(&mut self, values: LogValues, now: Instant) -> Result<(), NotEmpty> {
         if !self.is_empty() || self.shutting_down || self.last_step > 0 {
             return Err(NotEmpty);
         }
-        self.clock.advance(now);
-        self.recorder = Some(Box::new(Recorder::new(now, values, false, self.local_peer, &self.config)));
+        // Not before what the tracker was told already: time stood still until then, and has to in the replay.
+        let now = self.clock.advance(now);
+        let Some(epoch) = self.clock.instant(now) else { return Err(NotEmpty) };
+        self.recorder = Some(Box::new(Recorder::new(epoch, values, false, self.local_peer, &self.config)));
         Ok(())
     }
 

@@ -29,13 +29,14 @@ pub enum LogValues {
     /// Their bytes.
     Whole,
     /// Their length and a hash (the first eight bytes of SHA-256), for logs that leave the house. Equal values stay
-    /// equal; a replay works with stand-ins of the same length, so what a validator thinks of them is lost.
+    /// equal; a replay works with stand-ins of the same length, so what a validator thinks of them is lost, and values of
+    /// fewer than eight bytes that differ may become equal.
     Hashed,
 }
 
-/// Only an empty tracker can be recorded: a replay begins with one.
+/// Only a tracker that has had no request can be recorded: a replay begins with a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the tracker has live requests or queries, so its recording could not be replayed")]
+#[error("the tracker has had requests, so its recording could not be replayed")]
 pub struct NotEmpty;
 
 /// Why a log cannot be replayed.
@@ -59,7 +60,11 @@ pub enum ReplayError {
     },
 }
 
-/// Feeds a log to a new tracker and compares every action with the log, byte for byte. Returns how many lines agreed.
+/// Feeds a log to a new tracker and compares every action in the log with the tracker's, byte for byte. Returns how many
+/// lines agreed. A log may end anywhere; what the tracker would still do after its last line is not looked at.
+///
+/// It takes a log at its word: one that claims large values, or very many waiters and results, makes the replay as large.
+/// Limit the memory of a process that replays what strangers send.
 ///
 /// `epoch` is when the replay begins; it makes no difference. `validators` are those that were registered.
 ///
@@ -385,6 +390,25 @@ mod tests {
             lines.push(nonsense.to_owned());
             assert!(replayed(&lines).is_err(), "{nonsense}");
         }
+    }
+
+    #[test]
+    fn time_that_stood_still_before_the_recording_stands_still_in_the_replay() {
+        #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
+        let epoch = Instant::now();
+        let at = |millis| epoch + Duration::from_millis(millis);
+        let mut tracker = QueryTracker::<u32>::new(PeerId::random(), TrackerConfig::default());
+        tracker.handle_timeout(at(100));
+        tracker.record(LogValues::Whole, at(50)).unwrap();
+        let options = RequestOptions { timeout: Some(Duration::from_millis(10)), ..RequestOptions::default() };
+        let request = Request { id: RequestId(1), operation: Operation::Bootstrap, options };
+        tracker.handle_command(Command::Request(request), at(60)).unwrap();
+        tracker.handle_timeout(at(105));
+        tracker.handle_timeout(at(110));
+        while tracker.poll_action().is_some() {}
+        let lines: Vec<_> = std::iter::from_fn(|| tracker.poll_log()).collect();
+        assert!(lines.iter().any(|line| line.starts_with("< outcome 1")), "{lines:#?}");
+        assert_eq!(replayed(&lines), Ok(lines.len()));
     }
 
     fn round_trip<T: Field>(value: &T, epoch: Instant) -> Option<T> {

@@ -83,8 +83,8 @@ impl Writer {
 /// How many bytes of a hash stand for a value. A stand-in is these bytes over and over, so its beginning is the hash.
 const STAND_IN: usize = 8;
 
-/// The longest value whose stand-in is made: far above any packet, and no invitation to exhaust the memory.
-const LONGEST_STAND_IN: usize = 16 * 1024 * 1024;
+/// The longest value whose stand-in is made: several times a packet.
+const LONGEST_STAND_IN: usize = 1024 * 1024;
 
 pub(super) struct Tokens<'a> {
     rest: std::iter::Peekable<std::str::Split<'a, char>>,
