@@ -11,7 +11,7 @@
 //! - **Dialling** sends nothing before its future is polled, and gives up when its future is dropped. Over UDP nobody
 //!   says that nobody listens: such a dial takes the whole [`Config::handshake_timeout`].
 //! - **Port use**: with [`PortUse::Reuse`], the connection comes from the socket of a listener of the same IP version
-//!   that can reach the remote, otherwise from one that all dials of the IP version share; with [`PortUse::New`], from
+//!   (on loopback only if the remote is), otherwise from one that all dials of the IP version share; with [`PortUse::New`], from
 //!   one of its own.
 //! - **No hole punching**: a dial as [`Endpoint::Listener`] is [`Error::HolePunching`]. (As
 //!   [`Endpoint::Dialer`], it works against a remote that punches.)
@@ -162,7 +162,8 @@ impl libp2p_core::Transport for Transport {
     }
 
     /// Takes no more connections from this moment on; [`TransportEvent::ListenerClosed`] follows. Connections that were
-    /// accepted before, or dialled from this socket, stay open, and the socket closes with the last of them.
+    /// accepted before, or dialled from this socket, stay open, and the socket closes with the last of them: until then,
+    /// and in any case until its task has noticed, the port is taken.
     fn remove_listener(&mut self, id: ListenerId) -> bool {
         self.listeners.iter_mut().any(|listener| listener.close(id))
     }

@@ -123,7 +123,10 @@ impl Config {
             .datagram_receive_buffer_size(None)
             .max_concurrent_bidi_streams(self.max_concurrent_streams.into())
             .keep_alive_interval((!self.keep_alive_interval.is_zero()).then_some(self.keep_alive_interval))
-            .max_idle_timeout(Some(VarInt::from_u32(idle_millis(self.max_idle_timeout)).into()))
+            // Quinn takes a limit of zero for one that has passed.
+            .max_idle_timeout(
+                (!self.max_idle_timeout.is_zero()).then(|| VarInt::from_u32(idle_millis(self.max_idle_timeout)).into()),
+            )
             .stream_receive_window(self.max_stream_data.into())
             .receive_window(self.max_connection_data.into())
             .mtu_discovery_config(self.mtu_discovery)

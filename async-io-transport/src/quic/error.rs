@@ -31,7 +31,7 @@ pub enum Error {
         /// What the remote says about its reason; 0 if nothing.
         code: u64,
     },
-    /// The remote no longer knows the connection, because it was started anew.
+    /// The remote no longer knows the connection.
     #[error("reset by the remote")]
     Reset,
     /// The connection was given up because one end broke the protocol or could not prove who it is, or because the

@@ -64,10 +64,15 @@ async fn finish(socket: Socket, remote: SocketAddr) -> io::Result<TcpStream> {
     let stream = Async::new_nonblocking(std::net::TcpStream::from(socket))?;
     // Writable means decided, not connected.
     stream.writable().await?;
-    match stream.get_ref().take_error()? {
-        None => Ok(TcpStream::new(stream)),
-        Some(error) => Err(error),
+    if let Some(error) = stream.get_ref().take_error()? {
+        return Err(error);
     }
+    let socket = stream.get_ref();
+    // Two ends that dial each other at the same time make one connection, also if they are the same end.
+    if socket.local_addr().ok() == socket.peer_addr().ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "the socket was connected to itself"));
+    }
+    Ok(TcpStream::new(stream))
 }
 
 fn in_progress(error: &io::Error) -> bool {
@@ -76,4 +81,18 @@ fn in_progress(error: &io::Error) -> bool {
         return true;
     }
     error.kind() == io::ErrorKind::WouldBlock
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_connected_to_itself_is_no_connection() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let connected = async_io::block_on(connect(&Config::default(), Some(free), free));
+        assert_eq!(connected.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
 }

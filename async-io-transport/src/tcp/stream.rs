@@ -78,6 +78,10 @@ impl AsyncWrite for TcpStream {
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // async-io's own only flushes, after which the remote would wait for more.
-        Poll::Ready(self.0.get_ref().shutdown(Shutdown::Write))
+        Poll::Ready(match self.0.get_ref().shutdown(Shutdown::Write) {
+            // Both ends have closed it already, or the remote has reset it.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            result => result,
+        })
     }
 }

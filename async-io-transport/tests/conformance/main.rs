@@ -34,6 +34,8 @@ suite! {
     bytes_go_both_ways_over_ipv6
     much_data_arrives_whole_and_in_order
     a_closed_direction_ends_while_the_other_goes_on
+    a_closed_connection_can_be_closed_again
+    a_reset_connection_can_be_closed
     a_concrete_address_is_announced_with_its_port
     a_wildcard_is_announced_for_each_ipv4_address
     a_wildcard_is_announced_for_each_ipv6_address

@@ -41,6 +41,26 @@ pub async fn transfer(mut from: impl Stream, mut to: impl Stream) {
     assert!(read == data, "the data came out different");
 }
 
+/// What is closed can be closed again, also when both ends are, and when the remote has gone without reading all.
+pub async fn close_again(mut one: impl Stream, mut other: impl Stream) {
+    one.close().await.unwrap();
+    other.close().await.unwrap();
+    assert_eq!(within(one.read(&mut [0; 8])).await.unwrap(), 0);
+    assert_eq!(within(other.read(&mut [0; 8])).await.unwrap(), 0);
+    one.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+/// One end goes with something unread, which resets the connection; the other can still be closed.
+pub async fn close_after_reset(mut one: impl Stream, mut other: impl Stream) {
+    one.write_all(b"unread").await.unwrap();
+    other.write_all(b"there").await.unwrap();
+    within(one.read_exact(&mut [0; 5])).await.unwrap();
+    drop(other);
+    assert!(within(one.read(&mut [0; 8])).await.is_err());
+    one.close().await.unwrap();
+}
+
 /// One end closes its direction; the other sees the end and still sends.
 pub async fn half_close(mut one: impl Stream, mut other: impl Stream) {
     one.close().await.unwrap();

@@ -19,7 +19,7 @@ use libp2p::{
 };
 
 use crate::{
-    streams::{echo, half_close, transfer},
+    streams::{close_after_reset, close_again, echo, half_close, transfer},
     subject::{Connection, Subject, connect, ipv6, listen, next, opts, within},
 };
 
@@ -68,6 +68,16 @@ pub async fn much_data_arrives_whole_and_in_order<S: Subject>() {
 pub async fn a_closed_direction_ends_while_the_other_goes_on<S: Subject>() {
     let Connection { dialled, accepted, .. } = pair::<S>(LOOPBACK).await;
     half_close(dialled, accepted).await;
+}
+
+pub async fn a_closed_connection_can_be_closed_again<S: Subject>() {
+    let Connection { dialled, accepted, .. } = pair::<S>(LOOPBACK).await;
+    close_again(dialled, accepted).await;
+}
+
+pub async fn a_reset_connection_can_be_closed<S: Subject>() {
+    let Connection { dialled, accepted, .. } = pair::<S>(LOOPBACK).await;
+    close_after_reset(dialled, accepted).await;
 }
 
 pub async fn a_concrete_address_is_announced_with_its_port<S: Subject>() {

@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     pin::Pin,
+    time::Duration,
 };
 
 use futures::{AsyncWriteExt, FutureExt, future::poll_fn};
@@ -17,11 +18,11 @@ use libp2p::{
     identity::Keypair,
     multiaddr::Protocol,
 };
-use libp2p_async_io::quic::Error;
+use libp2p_async_io::quic::{self, Error};
 
 use crate::subject::{
-    LOOPBACK, LOOPBACK_6, Libp2p, Node, Ours, Subject, connect, inbound, ipv6, listen, next, on_tokio, opts, ours,
-    outbound, port, silent, within,
+    LOOPBACK, LOOPBACK_6, Libp2p, Node, Ours, Subject, config, connect, inbound, ipv6, listen, next, on_tokio, opts,
+    ours, outbound, port, silent, within,
 };
 
 const PEER: &str = "/p2p/12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf";
@@ -45,6 +46,16 @@ fn a_concrete_address_is_announced_with_its_port() {
         assert_eq!(connected.local_addr, addr);
         assert_eq!(ip(&connected.send_back_addr), Ipv4Addr::LOCALHOST);
         assert_eq!(port(&connected.send_back_addr), connected.accepted.1.remote_addr().port());
+    });
+}
+
+#[test]
+fn without_an_idle_limit_connections_are_made() {
+    smol::block_on(async {
+        let unlimited = || quic::Transport::new(config().max_idle_timeout(Duration::ZERO));
+        let (mut dialler, mut listener) = (unlimited(), unlimited());
+        let (_, addr) = listen(&mut listener, LOOPBACK).await;
+        connect(&mut dialler, &mut listener, addr, PortUse::New).await;
     });
 }
 
