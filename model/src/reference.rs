@@ -8,9 +8,9 @@
 //!    filled.
 //! 2. Those who wait for a query are served by what they need: the fewest items, then the fewest votes, then the fewest
 //!    votes for the best, then those who wait for the end; where that is the same, by their ids.
-//! 3. Queries wait in the order in which they were first wanted. One that a running request waits for stands ahead of
-//!    all new ones; the others stand in the class of the highest of their waiters. Of the requests of one class, the
-//!    one with the highest id is shed first.
+//! 3. Queries wait in the order in which they were first wanted. The second step of a put stands ahead of all others,
+//!    that of a higher class first; the others, retries too, stand in the class of the highest of their waiters. Of the
+//!    requests of one class, the one with the highest id is shed first.
 //! 4. Each start of a class moves it on by the inverse of its share; the class that is least far is next, the higher
 //!    one if they are level; a class that was empty begins where the last start was.
 //! 5. What a query's end brings to a request comes before what the end of that request brings to the query:
@@ -98,6 +98,8 @@ struct LiveRequest {
     failed_attempts: u32,
     /// Whether a step of it has ended. Until then it is a new request.
     begun: bool,
+    /// Whether it is a put that has to be stored at the peers of its lookup.
+    second_step: bool,
     /// Whether kad has entered us as a provider on its behalf.
     announced: bool,
 }
@@ -280,6 +282,7 @@ impl Model {
             place: Place::Retry(now),
             failed_attempts: 0,
             begun: false,
+            second_step: false,
             announced: false,
         });
         self.want(id, first_query(&operation), Progress::default(), now);
@@ -411,6 +414,7 @@ impl Model {
         };
         request.failed_attempts += 1;
         request.begun = true;
+        request.second_step = false;
         request.place = Place::Retry(until);
         if std::mem::take(&mut request.announced) {
             let operation = request.operation.clone();
@@ -668,6 +672,7 @@ impl Model {
                 Verdict::StoreAt(record, peers) => {
                     if let Some(request) = self.request_mut(id) {
                         request.begun = true;
+                        request.second_step = true;
                     }
                     let store = Query::PutRecordTo { record, peers: peers.into() };
                     self.want(id, store, query.progress, now);

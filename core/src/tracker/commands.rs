@@ -40,6 +40,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             phase,
             failed_attempts: 0,
             begun: false,
+            second_step: false,
             announced: false,
         };
         self.requests.insert(id, Box::new(request));

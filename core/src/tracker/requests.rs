@@ -18,6 +18,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn store_at(&mut self, id: RequestId, peers: Arc<[PeerId]>, lookup: Progress, now: Time) {
         let Some(request) = self.requests.get_mut(&id) else { return };
         request.begun = true;
+        request.second_step = true;
         if let Operation::PutRecord { record, quorum: _ } = &request.operation {
             let query = Query::PutRecordTo { record: Arc::clone(record), peers };
             self.attach(id, query, lookup, now);
@@ -42,6 +43,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         };
         request.failed_attempts += 1;
         request.begun = true;
+        request.second_step = false;
         request.phase = Phase::BackingOff { until };
         let announced = mem::replace(&mut request.announced, false);
         if announced && let Operation::StartProviding { key } = &request.operation {

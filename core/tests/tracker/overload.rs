@@ -90,12 +90,16 @@ fn shedding_never_ends_a_request_between_its_steps() {
     h.request_of(2, get_record("waiting", Policy::All), Priority::Interactive);
     let first = h.start();
     h.ev(first, not_found(Vec::new()), true);
+    let second = h.start();
+    h.tick(std::time::Duration::from_millis(1));
     let phase = |h: &Harness, at: usize| h.tracker.snapshot(h.instant(h.now)).requests[at].phase;
-    // The retry has the slot again. A put's two steps behind it:
-    assert_eq!(phase(&h, 0), RequestPhase::Running);
-    h.start();
-    assert_refused(&mut h, 3, Priority::Interactive);
+    assert_eq!([phase(&h, 0), phase(&h, 1)], [RequestPhase::BetweenSteps, RequestPhase::Running]);
+    // It takes no place either.
+    ask(&mut h, 3, Priority::Interactive).expect("the queue is empty");
+    assert_refused(&mut h, 4, Priority::Interactive);
     assert_eq!(h.outcomes(), 0);
+    h.ev(second, not_found(Vec::new()), true);
+    assert_eq!(h.starts[0].request.0, 3, "in the line of its class");
 }
 
 /// Whatever is wrong with the new one is found before anybody makes room for it.
