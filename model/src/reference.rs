@@ -347,14 +347,15 @@ impl Model {
 
     fn make_room(&mut self, operation: &Operation, options: &RequestOptions, now: Instant) -> Result<(), RequestError> {
         let query = first_query(operation);
+        let room = self.config.max_queued.saturating_add(self.config.max_running);
         let has_slot = |other: &&LiveQuery| !matches!(other.state, State::Waiting(_));
         if self.queries.iter().filter(has_slot).any(|other| self.joinable(other, &query, now)) {
             // It needs no slot, and no place in the queue; but there are only so many requests.
-            let most = self.config.max_queued.saturating_add(self.config.max_running).saturating_mul(2);
-            return if self.requests.len() < most { Ok(()) } else { Err(RequestError::Overloaded) };
+            return if self.requests.len() < room.saturating_mul(2) { Ok(()) } else { Err(RequestError::Overloaded) };
         }
         let full = self.queued() >= self.config.max_queued && self.live_queries() >= self.config.max_running;
-        if !full {
+        let crowded = self.requests.len() >= room.saturating_mul(3);
+        if !full && !crowded {
             return Ok(());
         }
         let victim = match self.config.overload {
