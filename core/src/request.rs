@@ -102,7 +102,7 @@ impl Priority {
 
 /// How a request that failed is tried again. The deadline is not moved by it: a retry that could only begin after the
 /// deadline does not take place, and the error is that of the last attempt. An attempt that the deadline ends is a
-/// timeout.
+/// timeout, which names what earlier attempts have found and sent as well, after what the last one has.
 ///
 /// What is retried is what another attempt may change ([`Outcome::is_retryable`](crate::Outcome::is_retryable)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -96,6 +96,8 @@ struct LiveRequest {
     deadline: Instant,
     place: Place,
     failed_attempts: u32,
+    /// What each of them has left, the first one first.
+    earlier: Vec<outcomes::Attempt>,
     /// Whether a step of it has ended. Until then it is a new request.
     begun: bool,
     /// Whether it is a put that has to be stored at the peers of its lookup.
@@ -281,6 +283,7 @@ impl Model {
             deadline: later(now, timeout),
             place: Place::Retry(now),
             failed_attempts: 0,
+            earlier: Vec::new(),
             begun: false,
             second_step: false,
             announced: false,
@@ -407,13 +410,15 @@ impl Model {
     }
 
     /// An attempt is over: another one follows, or this was the outcome.
-    fn conclude(&mut self, id: RequestId, outcome: Outcome, found_items: bool, now: Instant) {
+    fn conclude(&mut self, id: RequestId, outcome: Outcome, attempt: Option<&LiveQuery>, now: Instant) {
+        let found_items = attempt.is_some_and(|query| !query.found.is_empty());
         let again = self.retry_at(id, &outcome, found_items, now);
         let Some((until, request)) = again.and_then(|until| Some((until, self.request_mut(id)?))) else {
             self.end(id, outcome, now);
             return;
         };
         request.failed_attempts += 1;
+        request.earlier.extend(attempt.map(outcomes::Attempt::of));
         request.begun = true;
         request.second_step = false;
         request.place = Place::Retry(until);
@@ -455,6 +460,7 @@ impl Model {
                 progress: answer.progress,
             })),
         };
+        let outcome = outcomes::with_earlier(outcome, &request.earlier, self.config.max_items);
         self.end(id, outcome, now);
     }
 
@@ -603,7 +609,7 @@ impl Model {
                 for id in waiters {
                     if let Some(request) = self.request(id) {
                         let outcome = outcomes::refused(&request.operation, &error);
-                        self.conclude(id, outcome, false, now);
+                        self.conclude(id, outcome, None, now);
                     }
                 }
             }
@@ -669,7 +675,7 @@ impl Model {
             let Some(request) = self.request(id) else { continue };
             let validator = self.config.validators.of(request.operation.key());
             match outcomes::ended(&request.operation, &query, validator, ending, self.local) {
-                Verdict::Done(outcome) => self.conclude(id, outcome, !query.found.is_empty(), now),
+                Verdict::Done(outcome) => self.conclude(id, outcome, Some(&query), now),
                 Verdict::StoreAt(record, peers) => {
                     if let Some(request) = self.request_mut(id) {
                         request.begun = true;

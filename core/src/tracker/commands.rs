@@ -39,6 +39,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             deadline,
             phase,
             failed_attempts: 0,
+            earlier: None,
             begun: false,
             second_step: false,
             announced: false,

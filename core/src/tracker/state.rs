@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use libp2p::kad::RecordKey;
 
 use super::{
+    earlier::Earlier,
     findings::Findings,
     judge,
     time::Time,
@@ -32,6 +33,8 @@ pub(super) struct LiveRequest {
     pub(super) phase: Phase,
     /// How many attempts have failed.
     pub(super) failed_attempts: u32,
+    /// What they have left; few leave anything.
+    pub(super) earlier: Option<Box<Earlier>>,
     /// Whether a query was ever started for it. Until then it counts as queued.
     pub(super) begun: bool,
     /// Whether it is a put whose lookup has ended, so that it waits for its store.

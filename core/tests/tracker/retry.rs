@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kadence_core::{
-    GetRecordError, Operation, Outcome, Policy, Priority, Progress, RequestOptions, RequestPhase, Retry, StartError,
-    TrackerConfig,
+    GetRecordError, Operation, Outcome, Policy, Priority, Progress, PutRecordError, RequestOptions, RequestPhase,
+    Retry, StartError, TrackerConfig,
 };
 use libp2p::kad::Quorum;
 
@@ -184,6 +184,82 @@ fn a_put_begins_again_with_its_lookup() {
 }
 
 // ---- deadlines and other ends
+
+/// A get of a quorum of two whose first attempts found a record at each of these peers.
+fn quorum_missed_at(attempts: &[u8]) -> Harness {
+    let mut h = Harness::default();
+    h.request_with(1, get_record("k", Policy::Quorum(2)), RequestOptions { timeout: Some(secs(5)), ..retrying(PLAIN) });
+    for (attempt, from) in (1..).zip(attempts) {
+        let id = h.start();
+        h.ev(id, found("k", *from, b"value"), false);
+        h.ev(id, records_finished(), true);
+        if attempt < attempts.len() {
+            wait(&mut h);
+        }
+    }
+    h
+}
+
+#[track_caller]
+fn assert_timeout(h: &Harness, sources: &[u8], attempts: u32) {
+    let Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress })) = h.outcome(1) else {
+        panic!("{:?}", h.outcome(1))
+    };
+    let from: Vec<_> = found.iter().map(|record| record.peer).collect();
+    assert_eq!(from, sources.iter().map(|source| Some(peer(*source))).collect::<Vec<_>>());
+    let expected = (0..attempts).fold(nobody(), |sum, _| sum.merge(some_progress()));
+    assert_eq!(*progress, expected);
+}
+
+#[test]
+fn the_deadline_keeps_what_earlier_attempts_have_found() {
+    // In a later attempt that is silent,
+    let mut h = quorum_missed_at(&[1, 2, 1]);
+    wait(&mut h);
+    h.start();
+    h.tick(secs(5));
+    assert_timeout(&h, &[1, 2], 3);
+
+    // that has found something itself,
+    let mut h = quorum_missed_at(&[1, 2]);
+    wait(&mut h);
+    let id = h.start();
+    h.ev(id, found("k", 2, b"another"), false);
+    h.tick(secs(5));
+    assert_timeout(&h, &[2, 1], 3);
+
+    // or that waits to begin: nobody looked at the clock before the deadline.
+    let mut h = quorum_missed_at(&[1]);
+    h.tick(secs(5));
+    assert_timeout(&h, &[1], 1);
+}
+
+#[test]
+fn the_deadline_names_the_peers_that_earlier_attempts_sent_to() {
+    for in_the_store in [false, true] {
+        let mut h = Harness::default();
+        let options = RequestOptions { timeout: Some(secs(5)), ..retrying(PLAIN) };
+        h.request_with(1, put("k", Quorum::All), options);
+        let lookup = h.start();
+        h.ev(lookup, closest_found([1, 2]), true);
+        let store = h.start();
+        h.ev(store, put_quorum_failed(peers([1])), true);
+        wait(&mut h);
+        let lookup = h.start();
+        if in_the_store {
+            h.ev(lookup, closest_found([3, 2]), true);
+            h.start();
+        }
+        h.tick(secs(5));
+        let Outcome::PutRecord(Err(PutRecordError::Timeout { sent_to, progress })) = h.outcome(1) else {
+            panic!("{:?}", h.outcome(1))
+        };
+        let expected = if in_the_store { peers([3, 2, 1]) } else { peers([1, 2]) };
+        assert_eq!(*sent_to, expected);
+        let queries = if in_the_store { 3 } else { 2 };
+        assert_eq!(*progress, (0..queries).fold(nobody(), |sum, _| sum.merge(some_progress())));
+    }
+}
 
 #[test]
 fn a_retry_that_would_begin_at_the_deadline_or_later_does_not_take_place() {
