@@ -24,8 +24,9 @@ pub struct TrackerConfig {
     /// How many requests may wait for a slot. The next one is refused with
     /// [`RequestError::Overloaded`](crate::RequestError::Overloaded) and changes nothing.
     ///
-    /// A request that joins a query which is already running waits for no slot and takes no place here; of these and all
-    /// others together, at most twice as many live at once as the queue and the slots hold.
+    /// A request that joins a query which is already running waits for no slot and takes no place here, and neither does
+    /// one that has begun, while it waits for its next step or attempt. Of all requests together, at most three times as
+    /// many live at once as the queue and the slots hold; from twice as many on, none may join a running query.
     ///
     /// 4,096 pending requests take about two megabytes and, at some milliseconds a query, a few seconds to work off,
     /// which is less than the default timeout.

@@ -277,7 +277,7 @@ pub enum GetRecordError {
     /// The deadline came first; what had been found by then is here.
     #[error("the deadline passed with {} records found", found.len())]
     Timeout {
-        /// Records found before the deadline, by order of arrival.
+        /// Records found before the deadline, each source once: by order of arrival, those of the last attempt first.
         found: Vec<Arc<PeerRecord>>,
         /// How far the query got, as far as kad had said.
         progress: Progress,
@@ -332,7 +332,7 @@ pub enum PutRecordError {
     /// where the quorum was reached in the very moment of the deadline, the local store may as well.
     #[error("the deadline passed, with the record sent to {} peers", sent_to.len())]
     Timeout {
-        /// The peers that the record was being sent to; empty if the lookup had not ended.
+        /// The peers that the record was being sent to, those of the last attempt first; empty if no lookup had ended.
         sent_to: Vec<PeerId>,
         /// How far the queries got, as far as kad had said.
         progress: Progress,

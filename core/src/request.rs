@@ -73,7 +73,8 @@ pub enum Agree {
 }
 
 /// Which requests get a slot first. A lower class is never starved: see
-/// [`TrackerConfig::shares`](crate::TrackerConfig::shares).
+/// [`TrackerConfig::shares`](crate::TrackerConfig::shares). A retry waits at the end of its class like a new request;
+/// only the second step of a put goes ahead of all classes, those of a higher class first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Nobody waits for it: refreshing, correcting, prefetching.
@@ -101,14 +102,15 @@ impl Priority {
 
 /// How a request that failed is tried again. The deadline is not moved by it: a retry that could only begin after the
 /// deadline does not take place, and the error is that of the last attempt. An attempt that the deadline ends is a
-/// timeout.
+/// timeout, which names what earlier attempts have found and sent as well, after what the last one has.
 ///
 /// What is retried is what another attempt may change ([`Outcome::is_retryable`](crate::Outcome::is_retryable)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
     /// How often the request is tried, the first time included.
     pub attempts: u32,
-    /// The wait after the first attempt. It doubles with each further one.
+    /// The wait after the first attempt. It doubles with each further one. No wait is shorter than a millisecond, so
+    /// that a request which fails at once (nobody is known) does not keep its driver busy.
     pub base: Duration,
     /// The longest wait.
     pub cap: Duration,
@@ -117,6 +119,9 @@ pub struct Retry {
     /// attempt alone.
     pub jitter_percent: u8,
 }
+
+/// The shortest wait before a retry, whatever was asked for.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 impl Default for Retry {
     /// Three attempts, after 200 ms and then 400 ms, half of each drawn by lot.
@@ -133,7 +138,8 @@ impl Retry {
         let jitter = full.saturating_mul(u32::from(self.jitter_percent.min(100))) / 100;
         // The upper half of the lot over 2^32 is an even fraction of 1; nanoseconds of any sane wait fit.
         let drawn = (jitter.as_nanos().saturating_mul(u128::from(lot >> 32))) >> 32;
-        full - jitter + Duration::from_nanos(u64::try_from(drawn).unwrap_or(u64::MAX)).min(jitter)
+        let wait = full - jitter + Duration::from_nanos(u64::try_from(drawn).unwrap_or(u64::MAX)).min(jitter);
+        wait.max(SHORTEST_WAIT)
     }
 }
 

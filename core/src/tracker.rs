@@ -1,4 +1,5 @@
 mod commands;
+mod earlier;
 mod findings;
 mod flights;
 mod judge;

@@ -456,6 +456,8 @@ impl Harness {
         // What needs no model.
         assert_eq!(tracker.live_requests(), self.promised.len(), "live requests: {}", at());
         assert!(tracker.live_queries() <= tracker.config().max_running, "too many queries: {}", at());
+        let most = tracker.config().max_queued.saturating_add(tracker.config().max_running).saturating_mul(3);
+        assert!(tracker.live_requests() <= most, "too many requests: {}", at());
         assert!(tracker.poll_timeout().is_none_or(|due| due > told), "what is due was not done: {}", at());
         assert!(tracker.is_empty() || tracker.poll_timeout().is_some(), "nothing ends what is alive: {}", at());
     }

@@ -8,9 +8,9 @@
 //!    filled.
 //! 2. Those who wait for a query are served by what they need: the fewest items, then the fewest votes, then the fewest
 //!    votes for the best, then those who wait for the end; where that is the same, by their ids.
-//! 3. Queries wait in the order in which they were first wanted. One that a running request waits for stands ahead of
-//!    all new ones; the others stand in the class of the highest of their waiters. Of the requests of one class, the
-//!    one with the highest id is shed first.
+//! 3. Queries wait in the order in which they were first wanted. The second step of a put stands ahead of all others,
+//!    that of a higher class first; the others, retries too, stand in the class of the highest of their waiters. Of the
+//!    requests of one class, the one with the highest id is shed first.
 //! 4. Each start of a class moves it on by the inverse of its share; the class that is least far is next, the higher
 //!    one if they are level; a class that was empty begins where the last start was.
 //! 5. What a query's end brings to a request comes before what the end of that request brings to the query:
@@ -96,8 +96,12 @@ struct LiveRequest {
     deadline: Instant,
     place: Place,
     failed_attempts: u32,
+    /// What each of them has left, the first one first.
+    earlier: Vec<outcomes::Attempt>,
     /// Whether a step of it has ended. Until then it is a new request.
     begun: bool,
+    /// Whether it is a put that has to be stored at the peers of its lookup.
+    second_step: bool,
     /// Whether kad has entered us as a provider on its behalf.
     announced: bool,
 }
@@ -279,7 +283,9 @@ impl Model {
             deadline: later(now, timeout),
             place: Place::Retry(now),
             failed_attempts: 0,
+            earlier: Vec::new(),
             begun: false,
+            second_step: false,
             announced: false,
         });
         self.want(id, first_query(&operation), Progress::default(), now);
@@ -344,14 +350,15 @@ impl Model {
 
     fn make_room(&mut self, operation: &Operation, options: &RequestOptions, now: Instant) -> Result<(), RequestError> {
         let query = first_query(operation);
+        let room = self.config.max_queued.saturating_add(self.config.max_running);
         let has_slot = |other: &&LiveQuery| !matches!(other.state, State::Waiting(_));
         if self.queries.iter().filter(has_slot).any(|other| self.joinable(other, &query, now)) {
             // It needs no slot, and no place in the queue; but there are only so many requests.
-            let most = self.config.max_queued.saturating_add(self.config.max_running).saturating_mul(2);
-            return if self.requests.len() < most { Ok(()) } else { Err(RequestError::Overloaded) };
+            return if self.requests.len() < room.saturating_mul(2) { Ok(()) } else { Err(RequestError::Overloaded) };
         }
         let full = self.queued() >= self.config.max_queued && self.live_queries() >= self.config.max_running;
-        if !full {
+        let crowded = self.requests.len() >= room.saturating_mul(3);
+        if !full && !crowded {
             return Ok(());
         }
         let victim = match self.config.overload {
@@ -403,14 +410,17 @@ impl Model {
     }
 
     /// An attempt is over: another one follows, or this was the outcome.
-    fn conclude(&mut self, id: RequestId, outcome: Outcome, found_items: bool, now: Instant) {
+    fn conclude(&mut self, id: RequestId, outcome: Outcome, attempt: Option<&LiveQuery>, now: Instant) {
+        let found_items = attempt.is_some_and(|query| !query.found.is_empty());
         let again = self.retry_at(id, &outcome, found_items, now);
         let Some((until, request)) = again.and_then(|until| Some((until, self.request_mut(id)?))) else {
             self.end(id, outcome, now);
             return;
         };
         request.failed_attempts += 1;
+        request.earlier.extend(attempt.map(outcomes::Attempt::of));
         request.begun = true;
+        request.second_step = false;
         request.place = Place::Retry(until);
         if std::mem::take(&mut request.announced) {
             let operation = request.operation.clone();
@@ -450,6 +460,7 @@ impl Model {
                 progress: answer.progress,
             })),
         };
+        let outcome = outcomes::with_earlier(outcome, &request.earlier, self.config.max_items);
         self.end(id, outcome, now);
     }
 
@@ -598,7 +609,7 @@ impl Model {
                 for id in waiters {
                     if let Some(request) = self.request(id) {
                         let outcome = outcomes::refused(&request.operation, &error);
-                        self.conclude(id, outcome, false, now);
+                        self.conclude(id, outcome, None, now);
                     }
                 }
             }
@@ -664,10 +675,11 @@ impl Model {
             let Some(request) = self.request(id) else { continue };
             let validator = self.config.validators.of(request.operation.key());
             match outcomes::ended(&request.operation, &query, validator, ending, self.local) {
-                Verdict::Done(outcome) => self.conclude(id, outcome, !query.found.is_empty(), now),
+                Verdict::Done(outcome) => self.conclude(id, outcome, Some(&query), now),
                 Verdict::StoreAt(record, peers) => {
                     if let Some(request) = self.request_mut(id) {
                         request.begun = true;
+                        request.second_step = true;
                     }
                     let store = Query::PutRecordTo { record, peers: peers.into() };
                     self.want(id, store, query.progress, now);

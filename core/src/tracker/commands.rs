@@ -39,7 +39,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             deadline,
             phase,
             failed_attempts: 0,
+            earlier: None,
             begun: false,
+            second_step: false,
             announced: false,
         };
         self.requests.insert(id, Box::new(request));
@@ -104,8 +106,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Ok(())
     }
 
-    /// Sees to it that a request of this class may wait. One that joins a running query needs no place; what bounds
-    /// those is that at most twice as many requests live at once as the queue and the slots hold.
+    /// Sees to it that a request of this class may wait. One that joins a running query needs no place, and neither does
+    /// one that backs off; what bounds those is how many requests live at once. Those who join stop at twice as many as
+    /// the queue and the slots hold, all others at three times as many, so that joiners cannot keep the others out.
     pub(super) fn make_room(
         &mut self,
         operation: &Operation,
@@ -114,15 +117,17 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     ) -> Result<(), RequestError> {
         let full = self.places.taken() >= self.config.max_queued && self.free_slots() == 0;
         let room = self.config.max_queued.saturating_add(self.config.max_running);
-        let crowded = self.requests.len() >= room.saturating_mul(2);
-        if !full && !crowded {
+        let live = self.requests.len();
+        let many = live >= room.saturating_mul(2);
+        if !full && !many {
             return Ok(());
         }
-        match (self.joins_running(operation, now), crowded) {
-            (true, false) => return Ok(()),
-            (true, true) => return Err(RequestError::Overloaded),
-            (false, _) if !full => return Ok(()),
-            (false, _) => {}
+        if self.joins_running(operation, now) {
+            return if many { Err(RequestError::Overloaded) } else { Ok(()) };
+        }
+        let crowded = live >= room.saturating_mul(3);
+        if !full && !crowded {
+            return Ok(());
         }
         let victim = self.places.last_below(priority);
         match victim {

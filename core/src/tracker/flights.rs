@@ -8,7 +8,6 @@ use super::{
     state::{Flight, LiveQuery, Phase, QueryState, Timer, waiter},
     time::Time,
     waiters::{Need, Waiter, Waiters},
-    waiting::Line,
 };
 use crate::{Action, Operation, Priority, Progress, Query, RequestId, StepId};
 
@@ -85,7 +84,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 let risen = query.waiters.line();
                 self.waiting.change(*current, risen, step);
                 *current = risen;
-                if waiter.line != Line::FurtherStep {
+                if !waiter.begun {
                     self.places.take(waiter.request, priority);
                 }
             }
@@ -117,7 +116,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let unwanted = query.waiters.is_empty();
         match query.state {
             QueryState::Queued { line } => {
-                if waiter.line != Line::FurtherStep {
+                if !waiter.begun {
                     self.places.leave(waiter.request, priority);
                 }
                 if unwanted {

@@ -52,7 +52,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 while let Some(id) = self.take_waiter(&mut query.waiters) {
                     if let Some(request) = self.requests.get(&id) {
                         let outcome = judge::refused(&request.operation, error.clone());
-                        self.conclude(id, outcome, false, now);
+                        self.conclude(id, outcome, None, now);
                     }
                 }
             }
@@ -175,7 +175,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         while let Some(id) = self.take_waiter(waiters) {
             let Some(request) = self.requests.get(&id) else { continue };
             match judge::ended(&request.operation, findings, ending, *progress, self.local_peer) {
-                Verdict::Done(outcome) => self.conclude(id, outcome, findings.has_items(), now),
+                Verdict::Done(outcome) => self.conclude(id, outcome, Some((&**findings, *progress)), now),
                 Verdict::StoreAt { peers, lookup } => self.store_at(id, peers, lookup, now),
                 Verdict::KeepLocally(answer) => self.keep_locally(id, answer),
             }

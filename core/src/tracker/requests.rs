@@ -5,7 +5,10 @@ use std::{fmt, hash::Hash, mem, sync::Arc};
 use libp2p::{PeerId, kad::RecordKey};
 
 use super::{
-    QueryTracker, judge,
+    QueryTracker,
+    earlier::Earlier,
+    findings::Findings,
+    judge,
     judge::first_query,
     state::{LiveQuery, LiveRequest, Phase, QueryState, Timer, waiter},
     time::Time,
@@ -18,6 +21,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn store_at(&mut self, id: RequestId, peers: Arc<[PeerId]>, lookup: Progress, now: Time) {
         let Some(request) = self.requests.get_mut(&id) else { return };
         request.begun = true;
+        request.second_step = true;
         if let Operation::PutRecord { record, quorum: _ } = &request.operation {
             let query = Query::PutRecordTo { record: Arc::clone(record), peers };
             self.attach(id, query, lookup, now);
@@ -33,8 +37,16 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// An attempt has ended: so has the request, unless it is to be tried again.
-    pub(super) fn conclude(&mut self, id: RequestId, outcome: Outcome, found_items: bool, now: Time) {
+    /// An attempt has ended: so has the request, unless it is to be tried again. `attempt` is what its last query has
+    /// found and how far it got, if it was started.
+    pub(super) fn conclude(
+        &mut self,
+        id: RequestId,
+        outcome: Outcome,
+        attempt: Option<(&Findings, Progress)>,
+        now: Time,
+    ) {
+        let found_items = attempt.is_some_and(|(findings, _)| findings.has_items());
         let again = if outcome.is_retryable() { self.next_attempt(id, found_items, now) } else { None };
         let Some((request, until)) = again.and_then(|until| Some((self.requests.get_mut(&id)?, until))) else {
             self.end(id, outcome, now);
@@ -42,6 +54,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         };
         request.failed_attempts += 1;
         request.begun = true;
+        if let Some((findings, progress)) = attempt {
+            let attempt = Earlier::of(findings, progress);
+            request.earlier = attempt.after(request.earlier.as_deref(), self.config.max_items);
+        }
+        request.second_step = false;
         request.phase = Phase::BackingOff { until };
         let announced = mem::replace(&mut request.announced, false);
         if announced && let Operation::StartProviding { key } = &request.operation {
@@ -84,8 +101,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     pub(super) fn expire(&mut self, id: RequestId, now: Time) {
         let Some(request) = self.requests.get(&id) else { return };
-        let LiveRequest { operation, phase, begun, .. } = &**request;
-        let outcome = match phase {
+        let LiveRequest { operation, phase, begun, earlier, .. } = &**request;
+        let mut outcome = match phase {
             Phase::Attached { step } => match self.queries.get(step).map(|query| &**query) {
                 Some(LiveQuery { state: QueryState::Queued { .. }, .. }) if !begun => {
                     Outcome::failed(operation.kind(), RequestError::ExpiredInQueue)
@@ -103,6 +120,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 progress: answer.progress,
             })),
         };
+        if let Some(earlier) = earlier {
+            earlier.complete(&mut outcome, self.config.max_items);
+        }
         self.end(id, outcome, now);
     }
 

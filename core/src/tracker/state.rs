@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use libp2p::kad::RecordKey;
 
 use super::{
+    earlier::Earlier,
     findings::Findings,
     judge,
     time::Time,
@@ -32,8 +33,12 @@ pub(super) struct LiveRequest {
     pub(super) phase: Phase,
     /// How many attempts have failed.
     pub(super) failed_attempts: u32,
+    /// What they have left; few leave anything.
+    pub(super) earlier: Option<Box<Earlier>>,
     /// Whether a query was ever started for it. Until then it counts as queued.
     pub(super) begun: bool,
+    /// Whether it is a put whose lookup has ended, so that it waits for its store.
+    pub(super) second_step: bool,
     /// Whether kad was told to announce us, so that a failure takes the local entry back.
     pub(super) announced: bool,
 }
@@ -173,6 +178,7 @@ pub(super) fn waiter(id: RequestId, request: &LiveRequest, max_items: usize) -> 
         request: id,
         need: judge::need(&request.operation, max_items),
         streaming: request.streaming,
-        line: if request.begun { Line::FurtherStep } else { Line::New(request.priority) },
+        line: if request.second_step { Line::FurtherStep(request.priority) } else { Line::New(request.priority) },
+        begun: request.begun,
     }
 }

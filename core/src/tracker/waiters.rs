@@ -26,6 +26,8 @@ pub(super) struct Waiter {
     pub(super) streaming: bool,
     /// Where it would stand alone.
     pub(super) line: Line,
+    /// Whether a query was started for it before, so that it takes no place in the queue.
+    pub(super) begun: bool,
 }
 
 /// Nearly every query has one waiter, which costs nothing beside itself.
@@ -41,12 +43,18 @@ pub(super) struct Sets {
     by_need: BTreeSet<(Need, RequestId)>,
     streaming: BTreeSet<RequestId>,
     /// How many would stand in each line, in the order of [`LINES`].
-    by_line: [usize; 4],
+    by_line: [usize; LINES.len()],
 }
 
 /// The lines, the first to be served first.
-const LINES: [Line; 4] =
-    [Line::FurtherStep, Line::New(Priority::Interactive), Line::New(Priority::Normal), Line::New(Priority::Background)];
+const LINES: [Line; 6] = [
+    Line::FurtherStep(Priority::Interactive),
+    Line::FurtherStep(Priority::Normal),
+    Line::FurtherStep(Priority::Background),
+    Line::New(Priority::Interactive),
+    Line::New(Priority::Normal),
+    Line::New(Priority::Background),
+];
 
 /// What a query has to offer so far.
 #[derive(Debug, Clone, Copy)]
@@ -185,9 +193,12 @@ impl Sets {
     }
 
     fn of_line(&mut self, line: Line) -> &mut usize {
-        let [further, interactive, normal, background] = &mut self.by_line;
+        let [further_interactive, further_normal, further_background, interactive, normal, background] =
+            &mut self.by_line;
         match line {
-            Line::FurtherStep => further,
+            Line::FurtherStep(Priority::Interactive) => further_interactive,
+            Line::FurtherStep(Priority::Normal) => further_normal,
+            Line::FurtherStep(Priority::Background) => further_background,
             Line::New(Priority::Interactive) => interactive,
             Line::New(Priority::Normal) => normal,
             Line::New(Priority::Background) => background,

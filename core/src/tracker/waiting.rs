@@ -1,17 +1,19 @@
 //! Which queries wait for a slot, and which is next.
 
-use std::collections::BTreeSet;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use crate::{Priority, StepId};
 
-/// Where a query stands: further steps of running requests go ahead of all new requests, because a request that has
-/// begun holds results, and its caller has waited longer. New ones stand in the line of their class.
+/// Where a query stands. The second step of a put goes ahead of all others: its lookup's result is fresh, and it has
+/// waited for its share once already. There is one such step for each lookup that had its turn, so nobody starves. All
+/// others stand in the line of their class, retries too: a request may be tried any number of times, and if its attempts
+/// went ahead, a few requests that always fail would keep everybody else from ever starting.
 ///
 /// Ordered by who goes first: the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Line {
     New(Priority),
-    FurtherStep,
+    FurtherStep(Priority),
 }
 
 /// The lines, each first come, first served: a query gets its step id when it comes, so the smallest came first.
@@ -21,7 +23,8 @@ pub(super) enum Line {
 /// starts level with the others, so it cannot save up what it did not use.
 #[derive(Debug)]
 pub(super) struct WaitingLine {
-    further: BTreeSet<StepId>,
+    /// The higher class first, and within a class first come, first served.
+    further: BTreeSet<(Reverse<Priority>, StepId)>,
     classes: [Class; 3],
     /// How far the class that was served last had come.
     reached: u64,
@@ -48,8 +51,8 @@ impl WaitingLine {
 
     pub(super) fn insert(&mut self, line: Line, step: StepId) {
         match line {
-            Line::FurtherStep => {
-                self.further.insert(step);
+            Line::FurtherStep(priority) => {
+                self.further.insert((Reverse(priority), step));
             }
             Line::New(priority) => {
                 let reached = self.reached;
@@ -72,13 +75,13 @@ impl WaitingLine {
 
     pub(super) fn remove(&mut self, line: Line, step: StepId) {
         match line {
-            Line::FurtherStep => self.further.remove(&step),
+            Line::FurtherStep(priority) => self.further.remove(&(Reverse(priority), step)),
             Line::New(priority) => self.class(priority).queue.remove(&step),
         };
     }
 
     pub(super) fn pop(&mut self) -> Option<StepId> {
-        if let Some(step) = self.further.pop_first() {
+        if let Some((_, step)) = self.further.pop_first() {
             return Some(step);
         }
         let class =
@@ -137,6 +140,17 @@ mod tests {
         let mut line = WaitingLine::new([8, 3, 1]);
         assert_eq!(starts(&mut line, 1200, &[Priority::Interactive]), [1200, 0, 0]);
         assert_eq!(starts(&mut line, 12, &Priority::ALL), [8, 3, 1]);
+    }
+
+    #[test]
+    fn further_steps_go_first_by_their_class_and_then_by_their_age() {
+        let mut line = WaitingLine::new([8, 3, 1]);
+        line.insert(Line::New(Priority::Interactive), StepId(1));
+        for (step, priority) in (2..).zip([Priority::Background, Priority::Interactive, Priority::Interactive]) {
+            line.insert(Line::FurtherStep(priority), StepId(step));
+        }
+        let order: Vec<_> = std::iter::from_fn(|| line.pop()).collect();
+        assert_eq!(order, [3, 4, 2, 1].map(StepId));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kadence_core::{
-    GetRecordError, Operation, Outcome, Policy, Priority, Progress, RequestOptions, RequestPhase, Retry, StartError,
-    TrackerConfig,
+    GetRecordError, Operation, Outcome, Policy, Priority, Progress, PutRecordError, RequestOptions, RequestPhase,
+    Retry, StartError, TrackerConfig,
 };
 use libp2p::kad::Quorum;
 
@@ -108,15 +108,20 @@ fn the_wait_doubles_up_to_its_cap() {
 }
 
 #[test]
-fn a_wait_of_nothing_tries_again_at_once() {
-    let mut h = get_with(Retry { attempts: 4, base: Duration::ZERO, ..PLAIN });
-    for _ in 0..3 {
-        fail(&mut h);
-        assert_eq!((h.starts.len(), phase(&h)), (1, RequestPhase::Running));
+fn no_wait_is_shorter_than_a_millisecond() {
+    let nothing = Retry { attempts: 4, base: Duration::ZERO, ..PLAIN };
+    let no_cap = Retry { base: millis(100), cap: Duration::ZERO, ..nothing };
+    let drawn = Retry { base: Duration::from_nanos(1), jitter_percent: 100, ..nothing };
+    for retry in [nothing, no_cap, drawn] {
+        let mut h = get_with(retry);
+        for _ in 0..3 {
+            h.refuse(StartError::NoKnownPeers);
+            assert_eq!(wait(&mut h), millis(1), "{retry:?}");
+        }
+        h.refuse(StartError::NoKnownPeers);
+        assert_eq!(h.ending(1), "NoKnownPeers");
+        h.assert_empty();
     }
-    fail(&mut h);
-    assert_eq!(h.ending(1), "NotFound");
-    h.assert_empty();
 }
 
 #[test]
@@ -179,6 +184,82 @@ fn a_put_begins_again_with_its_lookup() {
 }
 
 // ---- deadlines and other ends
+
+/// A get of a quorum of two whose first attempts found a record at each of these peers.
+fn quorum_missed_at(attempts: &[u8]) -> Harness {
+    let mut h = Harness::default();
+    h.request_with(1, get_record("k", Policy::Quorum(2)), RequestOptions { timeout: Some(secs(5)), ..retrying(PLAIN) });
+    for (attempt, from) in (1..).zip(attempts) {
+        let id = h.start();
+        h.ev(id, found("k", *from, b"value"), false);
+        h.ev(id, records_finished(), true);
+        if attempt < attempts.len() {
+            wait(&mut h);
+        }
+    }
+    h
+}
+
+#[track_caller]
+fn assert_timeout(h: &Harness, sources: &[u8], attempts: u32) {
+    let Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress })) = h.outcome(1) else {
+        panic!("{:?}", h.outcome(1))
+    };
+    let from: Vec<_> = found.iter().map(|record| record.peer).collect();
+    assert_eq!(from, sources.iter().map(|source| Some(peer(*source))).collect::<Vec<_>>());
+    let expected = (0..attempts).fold(nobody(), |sum, _| sum.merge(some_progress()));
+    assert_eq!(*progress, expected);
+}
+
+#[test]
+fn the_deadline_keeps_what_earlier_attempts_have_found() {
+    // In a later attempt that is silent,
+    let mut h = quorum_missed_at(&[1, 2, 1]);
+    wait(&mut h);
+    h.start();
+    h.tick(secs(5));
+    assert_timeout(&h, &[1, 2], 3);
+
+    // that has found something itself,
+    let mut h = quorum_missed_at(&[1, 2]);
+    wait(&mut h);
+    let id = h.start();
+    h.ev(id, found("k", 2, b"another"), false);
+    h.tick(secs(5));
+    assert_timeout(&h, &[2, 1], 3);
+
+    // or that waits to begin: nobody looked at the clock before the deadline.
+    let mut h = quorum_missed_at(&[1]);
+    h.tick(secs(5));
+    assert_timeout(&h, &[1], 1);
+}
+
+#[test]
+fn the_deadline_names_the_peers_that_earlier_attempts_sent_to() {
+    for in_the_store in [false, true] {
+        let mut h = Harness::default();
+        let options = RequestOptions { timeout: Some(secs(5)), ..retrying(PLAIN) };
+        h.request_with(1, put("k", Quorum::All), options);
+        let lookup = h.start();
+        h.ev(lookup, closest_found([1, 2]), true);
+        let store = h.start();
+        h.ev(store, put_quorum_failed(peers([1])), true);
+        wait(&mut h);
+        let lookup = h.start();
+        if in_the_store {
+            h.ev(lookup, closest_found([3, 2]), true);
+            h.start();
+        }
+        h.tick(secs(5));
+        let Outcome::PutRecord(Err(PutRecordError::Timeout { sent_to, progress })) = h.outcome(1) else {
+            panic!("{:?}", h.outcome(1))
+        };
+        let expected = if in_the_store { peers([3, 2, 1]) } else { peers([1, 2]) };
+        assert_eq!(*sent_to, expected);
+        let queries = if in_the_store { 3 } else { 2 };
+        assert_eq!(*progress, (0..queries).fold(nobody(), |sum, _| sum.merge(some_progress())));
+    }
+}
 
 #[test]
 fn a_retry_that_would_begin_at_the_deadline_or_later_does_not_take_place() {
@@ -307,22 +388,55 @@ fn a_stream_that_was_tried_again_delivers_once() {
 // ---- beside others
 
 #[test]
-fn a_retry_goes_ahead_of_every_new_request() {
-    let mut h = Harness::one_slot();
-    h.request_with(
-        1,
-        get_record("k", Policy::All),
-        RequestOptions { priority: Priority::Background, ..retrying(PLAIN) },
-    );
-    fail(&mut h);
-    for request in 2..=3 {
-        h.request_of(request, get_record(&own_key(request), Policy::All), Priority::Interactive);
+fn a_retry_waits_at_the_end_of_the_line_of_its_class() {
+    for (priority, order) in
+        [(Priority::Background, [3, 4, 1]), (Priority::Normal, [3, 1, 4]), (Priority::Interactive, [3, 1, 4])]
+    {
+        let mut h = Harness::one_slot();
+        h.request_with(1, get_record("k", Policy::All), RequestOptions { priority, ..retrying(PLAIN) });
+        fail(&mut h);
+        // One of its class is there before, and one of a low class comes after it.
+        h.request_of(2, get_record("2", Policy::All), priority);
+        h.request_of(3, get_record("3", Policy::All), priority.max(Priority::Normal));
+        let second = h.start();
+        h.tick(millis(100));
+        assert!(h.starts.is_empty(), "it takes nobody's slot away");
+        let last = if priority == Priority::Background { Priority::Normal } else { priority };
+        h.request_of(4, get_record("4", Policy::All), last);
+        h.ev(second, not_found(Vec::new()), true);
+        let mut started = Vec::new();
+        for _ in 0..3 {
+            started.push(h.starts[0].request.0);
+            let id = h.start();
+            h.ev(id, records_finished(), true);
+        }
+        assert_eq!(started, order, "{priority:?}");
     }
-    let second = h.start();
-    h.tick(millis(100));
-    assert!(h.starts.is_empty(), "it takes nobody's slot away");
-    h.ev(second, not_found(Vec::new()), true);
-    assert_eq!(h.starts[0].request.0, 1);
+}
+
+/// However often they are tried, requests that always fail leave the others their shares.
+#[test]
+fn retries_starve_nobody() {
+    let mut h = Harness::one_slot();
+    let retry = Retry { attempts: u32::MAX, base: millis(1), cap: millis(1), jitter_percent: 0 };
+    let background = RequestOptions { priority: Priority::Background, ..retrying(retry) };
+    for request in 0..4 {
+        h.request_with(request, get_record(&own_key(request), Policy::All), background);
+    }
+    let mut starts = [0_u32; 5];
+    for n in 0..200 {
+        if n == 50 {
+            h.request_of(4, get_record("interactive", Policy::All), Priority::Interactive);
+        }
+        let request = h.starts.front().expect("somebody waits").request.0;
+        starts[request as usize] += 1;
+        let id = h.start();
+        h.tick(h.now + millis(5));
+        h.ev(id, not_found(Vec::new()), true);
+        assert!(n < 52 || h.ended(4), "the interactive one waits for one query at most");
+    }
+    assert_eq!(starts[4], 1);
+    assert!(starts[..4].iter().all(|starts| (49..=51).contains(starts)), "{starts:?}");
 }
 
 /// A request that backs off has no slot and no place in the queue.
@@ -360,15 +474,16 @@ fn t11_a_retry_joins_the_query_of_another() {
     h.assert_empty();
 }
 
-/// A query that waits for a slot goes ahead with the first retry that joins it.
+/// A query that waits for a slot rises to the class of a retry that joins it.
 #[test]
-fn t11_a_retry_that_joins_a_queued_query_takes_it_to_the_front() {
+fn t11_a_retry_that_joins_a_queued_query_takes_it_to_its_class() {
     let mut h = Harness::one_slot();
-    h.request_with(1, get_record("k", Policy::All), retrying(PLAIN));
+    let interactive = RequestOptions { priority: Priority::Interactive, ..retrying(PLAIN) };
+    h.request_with(1, get_record("k", Policy::All), interactive);
     fail(&mut h);
     h.request_of(2, get_record("busy", Policy::All), Priority::Normal);
     let busy = h.start();
-    h.request_of(3, get_record("other", Policy::All), Priority::Interactive);
+    h.request_of(3, get_record("other", Policy::All), Priority::Normal);
     h.request_of(4, get_record("k", Policy::All), Priority::Background);
     h.tick(millis(100));
     h.ev(busy, not_found(Vec::new()), true);

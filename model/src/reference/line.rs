@@ -10,8 +10,8 @@ pub(super) enum Line {
     /// Nowhere yet.
     None,
     Class(Priority),
-    /// A running request waits for it: ahead of all new ones.
-    Ahead,
+    /// The second step of a put: ahead of all others.
+    Ahead(Priority),
 }
 
 /// How far each class has come.
@@ -64,9 +64,9 @@ impl Model {
     pub(super) fn stand(&mut self, step: u64) {
         let waits = |request: &&LiveRequest| matches!(request.place, Place::Query(of) if of == step);
         let waiters: Vec<_> = self.requests.iter().filter(waits).collect();
-        let ahead = waiters.iter().any(|request| request.begun);
+        let ahead = waiters.iter().any(|request| request.second_step);
         let Some(class) = waiters.iter().map(|request| request.options.priority).max() else { return };
-        let line = if ahead { Line::Ahead } else { Line::Class(class) };
+        let line = if ahead { Line::Ahead(class) } else { Line::Class(class) };
         let Some(query) = self.query_mut(step) else { return };
         if query.state == State::Waiting(line) {
             return;
@@ -86,9 +86,11 @@ impl Model {
     }
 
     pub(super) fn next_in_line(&mut self) -> Option<u64> {
-        let ahead = self.queries.iter().find(|query| query.state == State::Waiting(Line::Ahead));
-        if let Some(query) = ahead {
-            return Some(query.step);
+        for class in Priority::ALL {
+            let ahead = self.queries.iter().find(|query| query.state == State::Waiting(Line::Ahead(class)));
+            if let Some(query) = ahead {
+                return Some(query.step);
+            }
         }
         // The first of the minima, which is the highest class.
         let class = Priority::ALL

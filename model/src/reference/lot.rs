@@ -16,11 +16,13 @@ pub(super) fn wait(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Dura
         full = full.saturating_mul(2);
     }
     let full = full.min(retry.cap);
+    let shortest = Duration::from_millis(1);
     let least = full * u32::from(100_u8.saturating_sub(retry.jitter_percent)) / 100;
     if least == full {
-        return full;
+        return full.max(shortest);
     }
     let drawn = drawn(seed, id, retry, attempt);
+    let (least, full) = (least.max(shortest), full.max(shortest));
     assert!(least <= drawn && drawn <= full, "a wait of {drawn:?} is not within {least:?} and {full:?}");
     drawn
 }

@@ -241,6 +241,56 @@ pub(super) fn timeout(operation: &Operation, query: Option<&LiveQuery>, progress
     }
 }
 
+/// What an attempt that failed has left.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    records: Vec<Arc<PeerRecord>>,
+    sent_to: Vec<PeerId>,
+    progress: Progress,
+}
+
+impl Attempt {
+    pub(super) fn of(query: &LiveQuery) -> Self {
+        Self {
+            records: query.found.records.clone(),
+            sent_to: sent_to(Some(query)),
+            progress: sum(query.lookup, query.progress),
+        }
+    }
+}
+
+/// A timeout with what earlier attempts have left and the last one does not have, the latest of them first.
+pub(super) fn with_earlier(mut outcome: Outcome, earlier: &[Attempt], max_items: usize) -> Outcome {
+    for attempt in earlier.iter().rev() {
+        match &mut outcome {
+            Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress })) => {
+                for record in &attempt.records {
+                    if found.len() < max_items && found.iter().all(|known| known.peer != record.peer) {
+                        found.push(Arc::clone(record));
+                    }
+                }
+                *progress = sum(*progress, attempt.progress);
+            }
+            Outcome::PutRecord(Err(PutRecordError::Timeout { sent_to, progress }))
+            | Outcome::PutRecordTo(Err(PutRecordError::Timeout { sent_to, progress })) => {
+                for peer in &attempt.sent_to {
+                    if sent_to.len() < 1000 && !sent_to.contains(peer) {
+                        sent_to.push(*peer);
+                    }
+                }
+                *progress = sum(*progress, attempt.progress);
+            }
+            Outcome::GetProviders(Err(GetProvidersError::Timeout { found: _, progress }))
+            | Outcome::StartProviding(Err(StartProvidingError::Timeout { progress }))
+            | Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers: _, progress })) => {
+                *progress = sum(*progress, attempt.progress);
+            }
+            _ => {}
+        }
+    }
+    outcome
+}
+
 /// The outcome of a query that kad did not start.
 pub(super) fn refused(operation: &Operation, error: &StartError) -> Outcome {
     match (operation, error) {

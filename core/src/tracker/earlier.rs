@@ -1,0 +1,80 @@
+//! What the attempts of a request that failed have found and sent, for the deadline that ends a later one.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use libp2p::{PeerId, kad::PeerRecord};
+
+use super::findings::Findings;
+use crate::{
+    GetClosestPeersError, GetProvidersError, GetRecordError, Outcome, Progress, PutRecordError, StartProvidingError,
+};
+
+/// How many peers of a put's earlier attempts are remembered, whatever peers name: fifty times the closest ones.
+const MOST_PEERS: usize = 1000;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Earlier {
+    /// The last attempt's first, each source once.
+    records: Vec<Arc<PeerRecord>>,
+    sent_to: Vec<PeerId>,
+    progress: Progress,
+}
+
+impl Earlier {
+    /// What a failed attempt leaves. A bootstrap's phases are those of one attempt, so it leaves nothing.
+    pub(super) fn of(findings: &Findings, progress: Progress) -> Self {
+        match findings {
+            Findings::Records(records) => Self { records: records.records.clone(), progress, ..Self::default() },
+            Findings::Put { asked, lookup } => {
+                Self { sent_to: asked.to_vec(), progress: lookup.merge(progress), ..Self::default() }
+            }
+            // One that found providers or peers is not tried again.
+            Findings::Providers(_) | Findings::ClosestPeers | Findings::Announcement => {
+                Self { progress, ..Self::default() }
+            }
+            Findings::Bootstrap { .. } => Self::default(),
+        }
+    }
+
+    /// Adds what attempts before this one have left. `None` if that is nothing altogether.
+    pub(super) fn after(mut self, before: Option<&Self>, max_items: usize) -> Option<Box<Self>> {
+        if let Some(before) = before {
+            add_records(&mut self.records, before, max_items);
+            add_peers(&mut self.sent_to, before);
+            self.progress = self.progress.merge(before.progress);
+        }
+        (self != Self::default()).then(|| Box::new(self))
+    }
+
+    /// Adds to a deadline's outcome what the attempt that it ended does not have.
+    pub(super) fn complete(&self, outcome: &mut Outcome, max_items: usize) {
+        let progress = match outcome {
+            Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress })) => {
+                add_records(found, self, max_items);
+                progress
+            }
+            Outcome::PutRecord(Err(PutRecordError::Timeout { sent_to, progress }))
+            | Outcome::PutRecordTo(Err(PutRecordError::Timeout { sent_to, progress })) => {
+                add_peers(sent_to, self);
+                progress
+            }
+            Outcome::GetProviders(Err(GetProvidersError::Timeout { found: _, progress }))
+            | Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers: _, progress }))
+            | Outcome::StartProviding(Err(StartProvidingError::Timeout { progress })) => progress,
+            _ => return,
+        };
+        *progress = progress.merge(self.progress);
+    }
+}
+
+fn add_records(records: &mut Vec<Arc<PeerRecord>>, before: &Earlier, max_items: usize) {
+    let mut sources: BTreeSet<_> = records.iter().map(|record| record.peer).collect();
+    let room = max_items.saturating_sub(records.len());
+    records.extend(before.records.iter().filter(|record| sources.insert(record.peer)).take(room).cloned());
+}
+
+fn add_peers(peers: &mut Vec<PeerId>, before: &Earlier) {
+    let mut known: BTreeSet<_> = peers.iter().copied().collect();
+    let room = MOST_PEERS.saturating_sub(peers.len());
+    peers.extend(before.sent_to.iter().filter(|peer| known.insert(**peer)).take(room).copied());
+}
