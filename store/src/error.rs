@@ -1,4 +1,6 @@
-use std::{error::Error, path::PathBuf, sync::Arc};
+#[cfg(feature = "disk")]
+use std::path::PathBuf;
+use std::{error::Error, sync::Arc};
 
 use kadence_core::Rejected;
 use libp2p::kad::store;
@@ -85,8 +87,8 @@ impl DiskError {
 }
 
 /// Why a store's file cannot be opened.
+#[cfg(feature = "disk")]
 #[derive(Debug, Error)]
-#[cfg_attr(not(feature = "disk"), expect(dead_code, reason = "without files none of this happens"))]
 pub enum OpenError {
     /// Another store, of this process or another one, has the file open.
     #[error("{} is in use by another store", path.display())]

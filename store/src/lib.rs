@@ -58,9 +58,11 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "disk")]
+pub use self::error::OpenError;
 pub use self::{
     config::StoreConfig,
-    error::{DiskError, OpenError, Refusal},
+    error::{DiskError, Refusal},
     stats::{Refused, StatsHandle, StoreStats},
     store::{Store, Stored},
 };

@@ -43,6 +43,7 @@ impl TestClock {
         *self.wall.lock().unwrap() += span;
     }
 
+    #[cfg(feature = "disk")]
     pub(crate) fn set_wall(&self, wall: SystemTime) {
         *self.wall.lock().unwrap() = wall;
     }
@@ -53,6 +54,7 @@ impl Clock for TestClock {
         self.start + Duration::from_millis(self.passed.load(Relaxed))
     }
 
+    #[cfg(feature = "disk")]
     fn wall(&self) -> SystemTime {
         *self.wall.lock().unwrap()
     }

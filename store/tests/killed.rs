@@ -3,6 +3,7 @@
 //! The process is this test's own program, which is told so by its environment.
 
 #![cfg(feature = "disk")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeSet,

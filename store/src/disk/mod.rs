@@ -5,6 +5,7 @@
 
 mod flush;
 mod rows;
+mod times;
 
 use std::{
     collections::HashSet,
@@ -21,11 +22,8 @@ use libp2p::{
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior::Immediate};
 
-use self::flush::Flusher;
-use crate::{
-    DiskError, OpenError,
-    clock::{Clock, Moment},
-};
+use self::{flush::Flusher, times::Moment};
+use crate::{DiskError, OpenError, clock::Clock};
 
 /// `KADS`: says that a database is one of ours.
 const APPLICATION_ID: i64 = 0x4b41_4453;
@@ -174,7 +172,7 @@ impl Disk {
 
     /// Brings everything that was written to the disk.
     pub(crate) fn flush(&mut self) -> Result<(), DiskError> {
-        flush::checkpoint(&self.connection, "FULL").map_err(|error| DiskError::new(error))
+        flush::checkpoint(&self.connection, "FULL").map_err(DiskError::new)
     }
 
     fn transact(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> rusqlite::Result<()> {

@@ -6,8 +6,10 @@ use libp2p::{
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Contents, Row};
-use crate::clock::{Moment, WallExpiry};
+use super::{
+    Contents, Row,
+    times::{Moment, WallExpiry},
+};
 
 pub(super) fn put_record(connection: &Connection, record: &Record, moment: Moment) -> rusqlite::Result<()> {
     let Record { key, value, publisher, expires } = record;

@@ -79,7 +79,7 @@ fn what_may_not_be_stored_at_all() {
         (record("/o/a", "1"), "NoValidator"),
         (record("a", "1"), "NoValidator"),
     ];
-    let mut store = Store::with_clock(PeerId::random(), limits, clock.clone());
+    let mut store = Store::with_clock(PeerId::random(), limits, clock);
     let stats = store.stats_handle();
     for (refused, reason) in table {
         assert_eq!(name(&store.insert(refused.clone())), reason);
