@@ -22,8 +22,8 @@ const PUTS: u32 = 10_000;
 fn main() -> ExitCode {
     let folder = env::args_os().nth(1).map_or_else(env::temp_dir, Into::into);
     let path = folder.join(format!("kadence-store-stalls-{}", std::process::id()));
-    println!("{:>7} {:>9}  {:>28}  {:>28}  {:>28}", "store", "value", "put", "get", "put that sweeps 32");
-    println!("{:>7} {:>9}{}", "", "", format!("  {:>9}{:>10}{:>9}", "median", "99.9 %", "longest").repeat(3));
+    println!("{:>7} {:>9}  {:>32}  {:>32}  {:>32}", "store", "value", "put", "get", "put that sweeps 32");
+    println!("{:>7} {:>9}{}", "", "", format!("  {:>10}{:>11}{:>11}", "median", "99.9 %", "longest").repeat(3));
     let mut result = ExitCode::SUCCESS;
     for bytes in [100, 4 * 1024, 64 * 1024] {
         let local_peer = PeerId::random();
@@ -102,5 +102,5 @@ fn column(mut times: Vec<Duration>) -> String {
         let place = (times.len() * per_mille / 1000).min(times.len().saturating_sub(1));
         times.get(place).map_or_else(|| "-".to_owned(), |time| format!("{:.1} µs", time.as_secs_f64() * 1e6))
     };
-    format!("  {:>9}{:>10}{:>9}", at(500), at(999), at(1000))
+    format!("  {:>10}{:>11}{:>11}", at(500), at(999), at(1000))
 }

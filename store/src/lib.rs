@@ -22,6 +22,9 @@
 //! peer's stream if that is an error: the sender sees that this node has not stored the record. Under `FilterBoth` the
 //! sender is told of a success whatever happens afterwards, so there a refusal is known to nobody.
 //!
+//! The sender hears of it late: libp2p-kad 0.49 does not wake the stream that it resets, so that the sender's request ends
+//! by its timeout of 10 seconds.
+//!
 //! # Which record stays
 //!
 //! There is one record for each key.

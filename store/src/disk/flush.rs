@@ -22,6 +22,10 @@ pub(super) const CHECKPOINT_BYTES: u32 = 16 * 1024 * 1024;
 /// without a pause.
 const LIMIT_BYTES: u64 = 128 * 1024 * 1024;
 
+/// How often the log is written into the file in a row, while somebody goes on writing. Each pass is shorter than the one
+/// before it by what the disk is faster than the writer, so that more would not end either.
+const PASSES: usize = 8;
+
 pub(super) struct Flusher {
     /// Has one place: that something was written is known or not. Its end ends the thread.
     wrote: Option<SyncSender<()>>,
@@ -91,10 +95,15 @@ impl Work {
         self.log.sync_data()?;
         let bytes = self.log.metadata()?.len();
         if bytes > u64::from(CHECKPOINT_BYTES) {
-            // Does not stop the writer. Where it leaves off, the writer begins again at the log's start.
-            checkpoint(&self.connection, "PASSIVE")?;
+            // Does not stop the writer: once all is done, the writer begins again at the log's start. What it has written
+            // meanwhile is for the next pass, which is the shorter for it.
+            let mut passes = 0;
+            while checkpoint(&self.connection, "PASSIVE")? > 0 && passes < PASSES {
+                passes += 1;
+            }
         }
         if bytes > LIMIT_BYTES {
+            // Stops the writer for the little that is left.
             checkpoint(&self.connection, "TRUNCATE")?;
         }
         Ok(())
@@ -113,15 +122,18 @@ fn pause(told: &Receiver<()>, span: Duration) -> bool {
     }
 }
 
-/// Writes the log into the file, and both to the disk.
+/// Writes the log into the file, and both to the disk. Gives back how many pages of the log are left.
 ///
 /// # Errors
 ///
 /// Also if a mode that has to wait for others has waited too long. `PASSIVE` never waits, and does what it can.
-pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<()> {
-    let busy: bool = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(0))?;
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
+    let (busy, pages, done): (bool, i64, i64) =
+        connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
     if busy && mode != "PASSIVE" {
         return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None));
     }
-    Ok(())
+    Ok(pages - done)
 }

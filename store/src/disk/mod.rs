@@ -172,7 +172,7 @@ impl Disk {
 
     /// Brings everything that was written to the disk.
     pub(crate) fn flush(&mut self) -> Result<(), DiskError> {
-        flush::checkpoint(&self.connection, "FULL").map_err(DiskError::new)
+        flush::checkpoint(&self.connection, "FULL").map(drop).map_err(DiskError::new)
     }
 
     fn transact(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
