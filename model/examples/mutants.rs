@@ -144,6 +144,7 @@ fn prepare(root: &Path, copy: &Path) {
         // The others would have to be resolved, and what is not optimised compiles sooner.
         shortened += match line {
             line if line.starts_with("members = ") => "members = [\"core\", \"model\"]",
+            line if line.starts_with("default-members = ") => "",
             "opt-level = 2" => "opt-level = 1",
             line => line,
         };

@@ -8,7 +8,7 @@ use super::{
     QueryTracker,
     findings::distinct,
     judge::first_query,
-    state::{LiveRequest, Phase, Timer},
+    state::{Attempts, LiveRequest, Phase, Timer},
     time::Time,
 };
 use crate::{
@@ -34,12 +34,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             operation,
             streaming,
             priority,
-            retry: retry.map(Box::new),
+            retry: retry.map(|retry| Box::new(Attempts { retry, failed: 0, earlier: None })),
             accepted: now,
             deadline,
             phase,
-            failed_attempts: 0,
-            earlier: None,
             begun: false,
             second_step: false,
             announced: false,

@@ -10,7 +10,7 @@ use super::{
     findings::Findings,
     judge,
     judge::first_query,
-    state::{LiveQuery, LiveRequest, Phase, QueryState, Timer, waiter},
+    state::{Attempts, LiveQuery, LiveRequest, Phase, QueryState, Timer, waiter},
     time::Time,
 };
 use crate::{
@@ -52,11 +52,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             self.end(id, outcome, now);
             return;
         };
-        request.failed_attempts += 1;
         request.begun = true;
-        if let Some((findings, progress)) = attempt {
-            let attempt = Earlier::of(findings, progress);
-            request.earlier = attempt.after(request.earlier.as_deref(), self.config.max_items);
+        if let Some(attempts) = &mut request.retry {
+            attempts.failed += 1;
+            if let Some((findings, progress)) = attempt {
+                let attempt = Earlier::of(findings, progress);
+                attempts.earlier = attempt.after(attempts.earlier.as_deref(), self.config.max_items);
+            }
         }
         request.second_step = false;
         request.phase = Phase::BackingOff { until };
@@ -71,8 +73,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// When a request is tried again, if it is.
     pub(super) fn next_attempt(&self, id: RequestId, found_items: bool, now: Time) -> Option<Time> {
         let request = self.requests.get(&id)?;
-        let retry = request.retry.as_deref()?;
-        let attempt = request.failed_attempts.saturating_add(1);
+        let Attempts { retry, failed, earlier: _ } = request.retry.as_deref()?;
+        let attempt = failed.saturating_add(1);
         // What a stream has delivered would be delivered again.
         let repeats_items = request.streaming && found_items;
         if attempt >= retry.attempts || repeats_items {
@@ -101,7 +103,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     pub(super) fn expire(&mut self, id: RequestId, now: Time) {
         let Some(request) = self.requests.get(&id) else { return };
-        let LiveRequest { operation, phase, begun, earlier, .. } = &**request;
+        let LiveRequest { operation, phase, begun, retry, .. } = &**request;
         let mut outcome = match phase {
             Phase::Attached { step } => match self.queries.get(step).map(|query| &**query) {
                 Some(LiveQuery { state: QueryState::Queued { .. }, .. }) if !begun => {
@@ -120,7 +122,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 progress: answer.progress,
             })),
         };
-        if let Some(earlier) = earlier {
+        if let Some(earlier) = retry.as_ref().and_then(|attempts| attempts.earlier.as_ref()) {
             earlier.complete(&mut outcome, self.config.max_items);
         }
         self.end(id, outcome, now);

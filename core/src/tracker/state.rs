@@ -27,20 +27,26 @@ pub(super) struct LiveRequest {
     pub(super) streaming: bool,
     pub(super) priority: Priority,
     /// Boxed, because few requests have one and many requests wait.
-    pub(super) retry: Option<Box<Retry>>,
+    pub(super) retry: Option<Box<Attempts>>,
     pub(super) accepted: Time,
     pub(super) deadline: Time,
     pub(super) phase: Phase,
-    /// How many attempts have failed.
-    pub(super) failed_attempts: u32,
-    /// What they have left; few leave anything.
-    pub(super) earlier: Option<Box<Earlier>>,
     /// Whether a query was ever started for it. Until then it counts as queued.
     pub(super) begun: bool,
     /// Whether it is a put whose lookup has ended, so that it waits for its store.
     pub(super) second_step: bool,
     /// Whether kad was told to announce us, so that a failure takes the local entry back.
     pub(super) announced: bool,
+}
+
+/// The attempts of a request that may have several.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    pub(super) retry: Retry,
+    /// How many have failed.
+    pub(super) failed: u32,
+    /// What they have left; few leave anything.
+    pub(super) earlier: Option<Box<Earlier>>,
 }
 
 #[derive(Debug)]
