@@ -211,7 +211,11 @@ mod tests {
     #[test]
     fn each_reason_has_a_code_of_its_own() {
         let progress = Progress::default();
-        let not_found = Failure::from(GetRecordError::NotFound { closest_peers: Vec::new(), progress });
+        let not_found = Failure::from(GetRecordError::NotFound {
+            closest_peers: Vec::new(),
+            certainty: progress.certainty(),
+            progress,
+        });
         assert_eq!(not_found.reason.code(), 3);
         assert_eq!(Failure::from(GetRecordError::Timeout { found: Vec::new(), progress }).reason.code(), 4);
         assert_eq!(Failure::from(GetRecordError::from(RequestError::ExpiredInQueue)).reason.code(), 4);

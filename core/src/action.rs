@@ -136,6 +136,12 @@ pub enum Action<Id = kad::QueryId> {
     /// any event, so `finish()` is repeated after every poll of the swarm that returned `Pending`, until the query's
     /// last event or [`Action::Forget`].
     Finish(Id),
+    /// Finish this query once: it has stalled. What it has found by then is its result; a put, a provide or a bootstrap
+    /// goes on to its next phase.
+    FinishPhase(Id),
+    /// Read this query's statistics, once the swarm has nothing more to say, and answer with
+    /// [`handle_probe`](crate::QueryTracker::handle_probe). Before that, answers that have arrived are not counted yet.
+    Probe(Id),
     /// Stop repeating [`Action::Finish`] for this query: its last event is not expected any more.
     Forget(Id),
     /// Put this record into the local store and answer with [`handle_stored`](crate::QueryTracker::handle_stored).

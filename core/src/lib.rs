@@ -23,11 +23,11 @@ mod tracker;
 mod validate;
 
 pub use action::{Action, Command, CommandError, Query, QueryEvent, StartError, Started, StepId};
-pub use config::{InvalidRequest, MAX_RUNNING_CEILING, Overload, TrackerConfig};
+pub use config::{InvalidRequest, MAX_RUNNING_CEILING, Overload, Stall, TrackerConfig};
 pub use log::{LogValues, NotEmpty, ReplayError, replay};
 pub use metrics::{Histogram, Metrics, OutcomeKind};
 pub use outcome::{
-    BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, ClosestPeersAnswer, GetClosestPeersError,
+    BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError,
     GetProvidersError, GetRecordError, Item, Outcome, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
     PutRecordError, RecordAnswer, RequestError, StartProvidingError,
 };

@@ -27,6 +27,16 @@ impl Progress {
         self.requests.saturating_sub(self.successes).saturating_sub(self.failures)
     }
 
+    /// Whether that nothing was found means that there is nothing: at least four of five that were asked have answered.
+    pub fn certainty(&self) -> Certainty {
+        let unanswered = self.requests.saturating_sub(self.successes);
+        if self.successes > 0 && unanswered.saturating_mul(4) <= self.successes {
+            Certainty::Conclusive
+        } else {
+            Certainty::Inconclusive
+        }
+    }
+
     /// The sum of two queries' progress.
     pub fn merge(self, other: Self) -> Self {
         Self {
@@ -40,6 +50,25 @@ impl Progress {
 impl From<&kad::QueryStats> for Progress {
     fn from(stats: &kad::QueryStats) -> Self {
         Self { requests: stats.num_requests(), successes: stats.num_successes(), failures: stats.num_failures() }
+    }
+}
+
+/// How much it means that nothing was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Certainty {
+    /// At least four of five of the peers that were asked have answered. A record is stored at twenty peers, so that those
+    /// who did not answer would hardly be its only holders.
+    Conclusive,
+    /// Too few have answered: there may be something that nobody who answered knows of. Ask again.
+    Inconclusive,
+}
+
+impl std::fmt::Display for Certainty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Conclusive => "conclusive",
+            Self::Inconclusive => "inconclusive",
+        })
     }
 }
 
@@ -115,13 +144,14 @@ impl Outcome {
     }
 
     /// Whether another attempt may end otherwise: peers come and go, so whatever depends on who answered is. What was
-    /// wrong with the request itself, what the local store refused, and what the caller or a deadline ended is not.
+    /// wrong with the request itself, what the local store refused, that there is conclusively nothing, and what the
+    /// caller or a deadline ended is not.
     /// An attempt that has found something is not repeated but for a quorum that it missed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::GetRecord(Err(error)) => match error {
-                GetRecordError::NotFound { .. }
-                | GetRecordError::NobodyAnswered { .. }
+                GetRecordError::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,
+                GetRecordError::NobodyAnswered { .. }
                 | GetRecordError::NoKnownPeers
                 | GetRecordError::TooFewCopies { .. } => true,
                 GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
@@ -135,9 +165,8 @@ impl Outcome {
                 PutRecordError::Timeout { .. } | PutRecordError::Store { .. } | PutRecordError::Request(_) => false,
             },
             Self::GetProviders(Err(error)) => match error {
-                GetProvidersError::NotFound { .. }
-                | GetProvidersError::NobodyAnswered { .. }
-                | GetProvidersError::NoKnownPeers => true,
+                GetProvidersError::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,
+                GetProvidersError::NobodyAnswered { .. } | GetProvidersError::NoKnownPeers => true,
                 GetProvidersError::Timeout { found, progress: _ } => found.is_empty(),
                 GetProvidersError::Request(_) => false,
             },
@@ -244,11 +273,13 @@ impl RecordAnswer {
 /// Why a get has no answer.
 #[derive(Debug, Clone, Error)]
 pub enum GetRecordError {
-    /// No peer that answered has the record. Some may not have answered: see `progress`.
-    #[error("no record was found under this key ({} of {} peers answered)", progress.successes, progress.requests)]
+    /// No peer that answered has the record.
+    #[error("no record was found under this key ({} of {} peers answered: {certainty})", progress.successes, progress.requests)]
     NotFound {
         /// The peers closest to the key that answered.
         closest_peers: Vec<PeerId>,
+        /// Whether enough peers answered for this to mean that there is none.
+        certainty: Certainty,
         /// How many peers were asked and answered.
         progress: Progress,
     },
@@ -367,11 +398,13 @@ pub struct ProvidersAnswer {
 /// Why a provider lookup has no answer.
 #[derive(Debug, Clone, Error)]
 pub enum GetProvidersError {
-    /// No peer that answered knows a provider. Some may not have answered: see `progress`.
-    #[error("no provider was found for this key ({} of {} peers answered)", progress.successes, progress.requests)]
+    /// No peer that answered knows a provider.
+    #[error("no provider was found for this key ({} of {} peers answered: {certainty})", progress.successes, progress.requests)]
     NotFound {
         /// The peers closest to the key that answered.
         closest_peers: Vec<PeerId>,
+        /// Whether enough peers answered for this to mean that there is none.
+        certainty: Certainty,
         /// How many peers were asked and answered.
         progress: Progress,
     },
@@ -400,6 +433,9 @@ pub enum GetProvidersError {
 /// The answer of a provider announcement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvideAnswer {
+    /// How many peers the announcement was sent to. None of them acknowledges it, and kad does not tell of one that could
+    /// not be reached after all, so these are at most as many as were told.
+    pub sent_to: u32,
     /// Requests and answers of the lookup and the announcement together. Announcements are not acknowledged: kad
     /// counts each as answered before it is sent, those to peers that have to be dialled first included.
     pub progress: Progress,

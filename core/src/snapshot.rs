@@ -83,7 +83,7 @@ pub enum QueryPhase {
 }
 
 /// What the tracker has counted since it was made. Nothing here should grow in a healthy program but `accepted` and
-/// `refused`.
+/// `refused`, and in a network with silent peers `hurried_queries`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests accepted.
@@ -102,4 +102,6 @@ pub struct Stats {
     pub kad_own_queries: u64,
     /// Queries whose last event never came, and whose slot was taken back.
     pub lost_queries: u64,
+    /// Queries, or phases of them, that were finished early because they had stalled.
+    pub hurried_queries: u64,
 }

@@ -3,10 +3,12 @@ mod earlier;
 mod findings;
 mod flights;
 mod judge;
+mod pace;
 mod places;
 mod queries;
 mod remembered;
 mod requests;
+mod stall;
 mod state;
 mod time;
 mod waiters;
@@ -27,6 +29,7 @@ use libp2p::{
 use rustc_hash::FxHashMap;
 
 use self::{
+    pace::Pace,
     places::Places,
     remembered::Remembered,
     state::{Announcements, Flight, LiveQuery, LiveRequest, Phase, QueryState, Timer},
@@ -34,7 +37,7 @@ use self::{
     waiting::WaitingLine,
 };
 use crate::{
-    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Outcome, PutAnswer,
+    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Outcome, Progress, PutAnswer,
     PutRecordError, Query, QueryEvent, QueryPhase, QueryView, RequestError, RequestId, RequestView, Snapshot,
     StartError, Started, Stats, StepId, TrackerConfig, log::Recorder,
 };
@@ -44,8 +47,9 @@ use crate::{
 /// # Contract
 ///
 /// 1. Tell it what happens: [`handle_command`](Self::handle_command) for callers,
-///    [`handle_started`](Self::handle_started) and [`handle_stored`](Self::handle_stored) as the answers to
-///    [`Action::Start`] and [`Action::StoreLocal`], [`handle_event`](Self::handle_event) for every
+///    [`handle_started`](Self::handle_started), [`handle_stored`](Self::handle_stored) and
+///    [`handle_probe`](Self::handle_probe) as the answers to [`Action::Start`], [`Action::StoreLocal`] and
+///    [`Action::Probe`], [`handle_event`](Self::handle_event) for every
 ///    `OutboundQueryProgressed` whose id it [`owns`](Self::owns), and [`handle_timeout`](Self::handle_timeout) when
 ///    the time of [`poll_timeout`](Self::poll_timeout) has come.
 /// 2. After each of these, drain [`poll_action`](Self::poll_action) and carry the actions out in their order; then
@@ -115,6 +119,7 @@ pub struct QueryTracker<Id = kad::QueryId> {
     places: Places,
     remembered: Remembered<Id>,
     announcements: FxHashMap<RecordKey, Announcements>,
+    pace: Pace,
     timers: BTreeSet<(Time, Timer)>,
     actions: VecDeque<Action<Id>>,
     last_step: u64,
@@ -144,6 +149,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             places,
             remembered: Remembered::new(),
             announcements: FxHashMap::default(),
+            pace: Pace::default(),
             timers: BTreeSet::new(),
             actions: VecDeque::new(),
             last_step: 0,
@@ -242,7 +248,26 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.settle(now);
     }
 
-    /// Does what is due: deadlines, retries, and slots whose query was lost. Calls before that time do nothing.
+    /// Takes the answer to [`Action::Probe`]: how far the query got, or `None` if kad runs it no longer.
+    pub fn handle_probe(&mut self, id: Id, progress: Option<Progress>, now: Instant) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.probe(&id, progress, now);
+        }
+        let now = self.clock.advance(now);
+        match self.steps.get(&id) {
+            Some(step) => self.probed(*step, progress, now),
+            None => self.stats.unknown_inputs += 1,
+        }
+        if let Some(recorder) = &mut self.recorder
+            && !(self.steps.contains_key(&id) || self.remembered.contains(&id))
+        {
+            recorder.forget(&id);
+        }
+        self.settle(now);
+    }
+
+    /// Does what is due: deadlines, retries, slots whose query was lost, and looks at queries that may have stalled.
+    /// Calls before that time do nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.timeout(now);
@@ -372,7 +397,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     request: query.waiters.first(),
                     waiters: query.waiters.len(),
                     age: now.since(query.asked_at),
-                    progress: query.progress,
+                    progress: query.progress(),
                 })
             })
             .collect();
@@ -391,6 +416,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 Timer::Lost(step) => self.lose(step),
                 Timer::Deadline(id) => self.expire(id, now),
                 Timer::Retry(id) => self.try_again(id, now),
+                Timer::Look(step) => self.look_after(step, at, now),
             }
         }
         while self.free_slots() > 0
@@ -407,9 +433,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 self.places.leave(id, request.priority);
             }
         }
-        (query.asked_at, query.heard_at) = (now, now);
         query.state = QueryState::Starting;
-        query.begin(&self.config.validators);
+        query.begin(&self.config.validators, now);
         self.running += 1;
         if let Query::StartProviding { key } = &query.query {
             self.announcements.entry(key.clone()).or_default().live += 1;

@@ -56,6 +56,8 @@ pub struct Driver<B: ContainsKad, R: Runtime> {
     /// Standing orders: queries to finish after every poll of the swarm that had nothing more. At most as many as
     /// there are slots.
     finishing: Vec<QueryId>,
+    /// Queries whose progress is told once the swarm has nothing more to say.
+    probes: Vec<QueryId>,
     messages: Pin<Box<Inbox<Message>>>,
     cancels: Pin<Box<Inbox<RequestId>>>,
     closures: Pin<Box<Inbox<Closure<B>>>>,
@@ -95,6 +97,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             runtime,
             calls: FxHashMap::default(),
             finishing: Vec::new(),
+            probes: Vec::new(),
             messages: Inbox::new(channels.messages),
             cancels: Inbox::new(channels.cancels),
             closures: Inbox::new(receive_closures),
@@ -154,6 +157,13 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                     }
                     self.finishing.push(id);
                 }
+                Action::FinishPhase(id) => {
+                    tracing::debug!(query = ?id, "a query has stalled; it makes do with what it has");
+                    if let Some(mut query) = self.swarm.behaviour_mut().kad().query_mut(&id) {
+                        query.finish();
+                    }
+                }
+                Action::Probe(id) => self.probes.push(id),
                 Action::Forget(id) => {
                     tracing::warn!(query = ?id, "a finished query never ended; its slot is taken back");
                     self.finishing.retain(|finishing| *finishing != id);
@@ -281,6 +291,20 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         finished
     }
 
+    /// Tells the tracker how far the queries got that it asks about.
+    fn answer_probes(&mut self) -> bool {
+        if self.probes.is_empty() {
+            return false;
+        }
+        let now = self.runtime.now();
+        for id in std::mem::take(&mut self.probes) {
+            let progress = self.swarm.behaviour_mut().kad().query(&id).map(|query| Progress::from(query.stats()));
+            self.tracker.handle_probe(id, progress, now);
+        }
+        self.act();
+        true
+    }
+
     /// Sees to it that the timer wakes us at the tracker's next deadline, or not at all if there is none.
     ///
     /// Deadlines mostly move later, as calls are answered before theirs: the timer is then left as it is, and set
@@ -383,7 +407,7 @@ impl<B: ContainsKad, R: Runtime> Stream for Driver<B, R> {
                 Poll::Pending => {}
             }
             // The swarm is idle. Whatever touches kad from here on sends us round again, to poll it once more.
-            if this.repeat_finishes() || received || this.arm(cx) {
+            if this.repeat_finishes() || this.answer_probes() || received || this.arm(cx) {
                 continue;
             }
             // The swarm, the three inboxes and the timer (if anything is due) have registered our waker.

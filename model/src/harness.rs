@@ -8,8 +8,8 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Command, LogValues, Operation, OperationKind, Outcome, OutcomeKind, Query, QueryEvent, QueryTracker,
-    Request, RequestId, StartError, Started, StepId, replay,
+    Action, Command, LogValues, Operation, OperationKind, Outcome, OutcomeKind, Progress, Query, QueryEvent,
+    QueryTracker, Request, RequestId, StartError, Started, StepId, replay,
 };
 use libp2p::kad::{Record, RecordKey, store};
 
@@ -45,6 +45,8 @@ pub struct Harness {
     steps: Vec<(u64, StepId, Query)>,
     /// Steps that kad has not answered yet.
     starts: Vec<u64>,
+    /// Queries whose progress was asked for and not told.
+    probes: Vec<u32>,
     /// Puts that the local store has not answered yet.
     stores: Vec<RequestId>,
     kad: Vec<Kad>,
@@ -75,6 +77,7 @@ impl Harness {
             model: Model::new(local(), a_config(config)),
             steps: Vec::new(),
             starts: Vec::new(),
+            probes: Vec::new(),
             stores: Vec::new(),
             kad: Vec::new(),
             provided: Vec::new(),
@@ -149,6 +152,14 @@ impl Harness {
                 let id = self.ago(*ago);
                 self.stored(id, *ok);
             }
+            Input::Probe(which, more) => {
+                if let Some(at) = choose(*which, &self.probes) {
+                    let id = self.probes.remove(at);
+                    let progress = self.kad.iter_mut().find(|kad| kad.id == id).and_then(|kad| kad.probe(*more));
+                    self.probe(id, progress);
+                }
+            }
+            Input::ProbeAgain(id, progress) => self.probe(u32::from(*id % IDS), *progress),
             Input::Census(own) => {
                 let live = self.kad.len() + usize::from(*own);
                 let now = self.tell();
@@ -329,6 +340,12 @@ impl Harness {
         self.event(&QueryEvent { id, result, progress: event.progress, last: event.last });
     }
 
+    fn probe(&mut self, id: u32, progress: Option<Progress>) {
+        let now = self.tell();
+        self.tracker.handle_probe(id, progress, now);
+        self.model.probe(id, progress, now);
+    }
+
     fn stored(&mut self, request: RequestId, ok: bool) {
         let result = || if ok { Ok(()) } else { Err(store::Error::MaxRecords) };
         let now = self.tell();
@@ -411,6 +428,11 @@ impl Harness {
                 }
             }
             Action::Finish(_) | Action::Forget(_) => {}
+            Action::FinishPhase(_) => self.reach("hurried", 1),
+            Action::Probe(id) => {
+                self.reach("probe", 1);
+                self.probes.push(id);
+            }
             Action::StoreLocal { request, record: _ } => {
                 self.assert_alive(request);
                 self.stores.push(request);
@@ -486,7 +508,10 @@ fn name_of(debug: &str) -> String {
 /// Outcomes cannot be compared, but their `Debug` leaves nothing out.
 fn same(left: &Action<u32>, right: &Action<u32>) -> bool {
     match (left, right) {
-        (Action::Finish(left), Action::Finish(right)) | (Action::Forget(left), Action::Forget(right)) => left == right,
+        (Action::Finish(left), Action::Finish(right))
+        | (Action::FinishPhase(left), Action::FinishPhase(right))
+        | (Action::Probe(left), Action::Probe(right))
+        | (Action::Forget(left), Action::Forget(right)) => left == right,
         (Action::Item { request: by, item: left }, Action::Item { request, item: right }) => {
             by == request && left == right
         }

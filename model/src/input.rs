@@ -2,7 +2,9 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use kadence_core::{Agree, OperationKind, Overload, Policy, Priority, Progress, RequestOptions, Retry, TrackerConfig};
+use kadence_core::{
+    Agree, OperationKind, Overload, Policy, Priority, Progress, RequestOptions, Retry, Stall, TrackerConfig,
+};
 use libp2p::kad::Quorum;
 
 use crate::world::validators;
@@ -26,6 +28,8 @@ pub enum Input {
     Kad(u8, Say),
     /// The local store's answer to a put that waits for one.
     Stored(u8, bool),
+    /// kad's answer to a probe that waits for one: how many more peers have answered since the query was last heard of.
+    Probe(u8, u8),
     /// How many queries kad runs of its own.
     Census(u8),
     /// The clock goes on.
@@ -37,6 +41,8 @@ pub enum Input {
     Event(Event),
     /// Hostile: an answer of the local store for any request.
     StoredAgain(u8, bool),
+    /// Hostile: an answer to a probe for any id, with this progress, if any.
+    ProbeAgain(u8, Option<Progress>),
     /// Hostile: the clock shows an earlier time, for one call.
     Backwards(Duration),
 }
@@ -150,8 +156,16 @@ pub fn a_config(word: u64) -> TrackerConfig {
         max_items: bits.one_of([0, 2, 3, 4, 64, 64, 64, 64]),
         max_key_len: bits.one_of([2, 64, 64, 64, 64, 64, 64, 64]),
         max_value_len: bits.one_of([1, 64, 64, 64, 64, 64, 64, 64]),
+        stall: a_stall(&mut bits),
         ..TrackerConfig::default()
     }
+}
+
+fn a_stall(bits: &mut Bits) -> Option<Stall> {
+    let watched = bits.flag();
+    let [min, max, initial] = bits.one_of([[0, 2, 1], [1, 4, 2], [2, 2, 2], [5, 2, 10]]).map(Duration::from_millis);
+    let parallelism = bits.one_of([0, 1, 3, 10]);
+    watched.then_some(Stall { min_quiet: min, max_quiet: max, initial_quiet: initial, parallelism })
 }
 
 impl Input {
@@ -165,7 +179,8 @@ impl Input {
             128..=211 => Self::Kad(bits.take(4), a_say(&mut bits)),
             212..=223 => Self::Stored(bits.take(4), !bits.one_in(2)),
             224..=251 => Self::Wait(a_wait(&mut bits)),
-            252..=254 => Self::Census(bits.take(4)),
+            252 => Self::Census(bits.take(4)),
+            253..=254 => Self::Probe(bits.take(4), bits.one_of([0, 0, 1, 9])),
             255 if bits.one_in(3) => Self::Shutdown { drain: bits.flag() },
             255 => Self::Cancel(bits.take(4)),
         }
@@ -181,21 +196,22 @@ impl Input {
             0..=1 => Self::Ask(Ask { again: Some(bits.take(4)), ..an_ask(&mut bits) }),
             2 => Self::Start(bits.take(4), an_answer(&mut bits)),
             3..=5 => Self::StartAgain(bits.take(4), an_answer(&mut bits)),
-            6 => Self::StoredAgain(bits.take(4), bits.flag()),
+            6 if bits.flag() => Self::StoredAgain(bits.take(4), bits.flag()),
+            6 => Self::ProbeAgain(bits.take(6), Some(a_progress(&mut bits)).filter(|_| bits.flag())),
             7 => Self::Backwards(a_span(&mut bits)),
             _ => Self::Event(Event {
                 id: if bits.flag() { Ok(bits.take(6)) } else { Err(bits.take(4)) },
                 kind: if bits.one_in(2) { Some(bits.take(3)) } else { None },
                 say: a_say(&mut bits),
-                progress: Progress {
-                    requests: bits.take(2).into(),
-                    successes: bits.take(2).into(),
-                    failures: bits.take(2).into(),
-                },
+                progress: a_progress(&mut bits),
                 last: bits.flag(),
             }),
         }
     }
+}
+
+fn a_progress(bits: &mut Bits) -> Progress {
+    Progress { requests: bits.take(2).into(), successes: bits.take(2).into(), failures: bits.take(2).into() }
 }
 
 fn an_ask(bits: &mut Bits) -> Ask {

@@ -50,6 +50,13 @@ impl Kad {
         self.over
     }
 
+    /// How far it got, once so many more peers have answered. Nothing when it is over.
+    pub fn probe(&mut self, more: u8) -> Option<Progress> {
+        self.progress.requests += u32::from(more);
+        self.progress.successes += u32::from(more);
+        Some(self.progress).filter(|_| !self.over)
+    }
+
     /// The next event, chosen by `say` from those that kad may send. None after the last.
     pub fn next(&mut self, say: Say) -> Option<QueryEvent<u32>> {
         if self.over {

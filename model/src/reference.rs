@@ -4,8 +4,8 @@
 //! is decided here by these rules, in addition to the public documentation of `kadence-core`:
 //!
 //! 1. A command finds everything done that was due before it. After every input, what is due is done: by its time, and
-//!    at the same time lost queries first, then deadlines, then retries, each by their numbers. Then free slots are
-//!    filled.
+//!    at the same time lost queries first, then deadlines, then retries, then looks at queries that may have stalled, each
+//!    by their numbers. Then free slots are filled.
 //! 2. Those who wait for a query are served by what they need: the fewest items, then the fewest votes, then the fewest
 //!    votes for the best, then those who wait for the end; where that is the same, by their ids.
 //! 3. Queries wait in the order in which they were first wanted. The second step of a put stands ahead of all others,
@@ -20,6 +20,7 @@ mod findings;
 mod line;
 mod lot;
 mod outcomes;
+mod stall;
 mod view;
 
 use std::{
@@ -79,6 +80,8 @@ pub struct Model {
     announcements: Vec<Announcements>,
     turns: Turns,
     last_step: u64,
+    /// The smoothed round trip, once one was measured.
+    round_trip: Option<Duration>,
     lost: Vec<u32>,
     shutting_down: bool,
     view: View,
@@ -126,7 +129,15 @@ struct LiveQuery {
     started: Instant,
     /// When kad last said something of it.
     heard: Instant,
-    /// Another one took its place for those who come later.
+    /// When it was last known to get on.
+    moved: Instant,
+    /// When it is looked at.
+    look: Option<Instant>,
+    /// Whether it was looked at, and kad has not said yet how far it got.
+    probed: bool,
+    /// Whether kad was heard of it after a peer had answered.
+    answered: bool,
+    /// Nobody joins it any more.
     closed: bool,
 }
 
@@ -157,6 +168,7 @@ enum Due {
     Lost(u64),
     Deadline(RequestId),
     Retry(RequestId),
+    Look(u64),
 }
 
 impl Model {
@@ -174,6 +186,7 @@ impl Model {
             announcements: Vec::new(),
             turns,
             last_step: 0,
+            round_trip: None,
             lost: Vec::new(),
             shutting_down: false,
             view: View::default(),
@@ -243,6 +256,13 @@ impl Model {
     pub fn event(&mut self, event: QueryEvent<u32>, now: Instant) {
         let now = self.clock(now);
         self.take_event(event, now);
+        self.settle(now);
+    }
+
+    /// `QueryTracker::handle_probe`.
+    pub fn probe(&mut self, id: u32, progress: Option<Progress>, now: Instant) {
+        let now = self.clock(now);
+        self.take_probe(id, progress, now);
         self.settle(now);
     }
 
@@ -487,6 +507,10 @@ impl Model {
                 lookup,
                 started: now,
                 heard: now,
+                moved: now,
+                look: None,
+                probed: false,
+                answered: false,
                 closed: false,
             });
         }
@@ -581,6 +605,7 @@ impl Model {
         let waiters = self.waiters(step);
         let in_use =
             result.as_ref().is_ok_and(|started| self.queries.iter().any(|query| query.id() == Some(started.id)));
+        let look = self.quiet().map(|quiet| later(now, quiet));
         let query = self
             .query_mut(step)
             .filter(|query| matches!(query.state, State::Starting | State::Finishing(None, _)) && !in_use);
@@ -598,6 +623,7 @@ impl Model {
             }
             (_, Ok(started)) => {
                 query.state = State::Running(started.id);
+                query.look = look;
                 if let Query::StartProviding { key: _ } = what {
                     waiters.iter().for_each(|id| self.request_mut(*id).into_iter().for_each(|r| r.announced = true));
                     self.announcement_begun(&what, started.had_provider);
@@ -629,7 +655,12 @@ impl Model {
         }
         let step = query.step;
         query.progress = progress;
-        query.heard = now;
+        (query.heard, query.moved) = (now, now);
+        if progress.successes > 0 && !std::mem::replace(&mut query.answered, true) {
+            let took = now.saturating_duration_since(query.started);
+            self.measured(took, progress.successes);
+        }
+        let Some(query) = self.queries.iter_mut().find(|query| query.step == step) else { return };
         if let State::Finishing(..) = query.state {
             if last {
                 self.queries.retain(|query| query.step != step);
@@ -744,6 +775,7 @@ impl Model {
                         self.want(id, first_query(&operation), Progress::default(), now);
                     }
                 }
+                Due::Look(step) => self.look_at(step, now),
             }
         }
         while self.live_queries() < self.config.max_running
@@ -763,7 +795,11 @@ impl Model {
             Place::Retry(until) => Some((until, Due::Retry(request.id))),
             Place::Query(_) | Place::LocalStore(_) => None,
         });
-        lost.chain(deadlines).chain(retries).min()
+        let looks = self.queries.iter().filter_map(|query| match query.state {
+            State::Running(_) => query.look.map(|at| (at, Due::Look(query.step))),
+            State::Waiting(_) | State::Starting | State::Ending(_) | State::Finishing(..) => None,
+        });
+        lost.chain(deadlines).chain(retries).chain(looks).min()
     }
 
     fn lose(&mut self, step: u64) {
@@ -788,7 +824,7 @@ impl Model {
         let waiters = self.waiters(step);
         let (Some(query), Some(first)) = (self.query_mut(step), waiters.first()) else { return };
         query.state = State::Starting;
-        (query.started, query.heard) = (now, now);
+        (query.started, query.heard, query.moved) = (now, now, now);
         let query = query.query.clone();
         if let Query::StartProviding { key } = &query {
             match self.announcements.iter_mut().find(|of_key| of_key.key == *key) {

@@ -119,6 +119,8 @@ impl Load {
                 }
                 Action::Finish(_) => {}
                 action @ (Action::Forget(_)
+                | Action::FinishPhase(_)
+                | Action::Probe(_)
                 | Action::StoreLocal { .. }
                 | Action::StopProviding { .. }
                 | Action::Item { .. }) => unreachable!("{action:?}"),

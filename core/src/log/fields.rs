@@ -11,12 +11,12 @@ use libp2p::{
 
 use super::tokens::{Field, Tokens, Writer};
 use crate::{
-    Action, Agree, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Candidate, ClosestPeersAnswer,
-    Command, GetClosestPeersError as OurGetClosestPeersError, GetProvidersError as OurGetProvidersError,
-    GetRecordError as OurGetRecordError, InvalidRequest, Item, Operation, Outcome, Overload, Policy, Priority,
-    Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError as OurPutRecordError, Query, QueryEvent,
-    RecordAnswer, Request, RequestError, RequestId, RequestOptions, Retry, StartError, StartProvidingError, Started,
-    StepId, TrackerConfig, Validators,
+    Action, Agree, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Candidate, Certainty,
+    ClosestPeersAnswer, Command, GetClosestPeersError as OurGetClosestPeersError,
+    GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequest, Item, Operation,
+    Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
+    PutRecordError as OurPutRecordError, Query, QueryEvent, RecordAnswer, Request, RequestError, RequestId,
+    RequestOptions, Retry, Stall, StartError, StartProvidingError, Started, StepId, TrackerConfig, Validators,
 };
 
 /// A struct whose fields are written in their order, each of them named, so that a new one is not forgotten.
@@ -77,11 +77,13 @@ structs! {
     BootstrapOk { peer, num_remaining }
     GetClosestPeersOk { key, peers }
     BootstrapPhase { ok, remaining }
+    Stall { min_quiet, max_quiet, initial_quiet, parallelism }
 }
 
 enums! {
     Priority { "background" => Background, "normal" => Normal, "interactive" => Interactive }
     Overload { "refuse" => Refuse, "shed" => Shed }
+    Certainty { "conclusive" => Conclusive, "inconclusive" => Inconclusive }
     Agree { "n" => N(n), "all" => All }
     Policy { "first" => First, "limit" => Limit(n), "all" => All, "quorum" => Quorum(n), "best" => Best { agree } }
     Quorum { "one" => One, "majority" => Majority, "all" => All, "n" => N(n) }
@@ -123,7 +125,7 @@ structs! {
     Candidate { record, votes }
     PutAnswer { acknowledged, asked, progress }
     ProvidersAnswer { providers, progress }
-    ProvideAnswer { progress }
+    ProvideAnswer { sent_to, progress }
     ClosestPeersAnswer { peers, progress }
     BootstrapAnswer { phases, failed, progress }
 }
@@ -158,7 +160,7 @@ enums! {
         "duplicate_id" => DuplicateId,
     }
     OurGetRecordError {
-        "not_found" => NotFound { closest_peers, progress },
+        "not_found" => NotFound { closest_peers, certainty, progress },
         "nobody_answered" => NobodyAnswered { progress },
         "conflict" => Conflict { candidates, needed },
         "too_few_copies" => TooFewCopies { candidate, needed },
@@ -176,7 +178,7 @@ enums! {
         "request" => Request(error),
     }
     OurGetProvidersError {
-        "not_found" => NotFound { closest_peers, progress },
+        "not_found" => NotFound { closest_peers, certainty, progress },
         "nobody_answered" => NobodyAnswered { progress },
         "timeout" => Timeout { found, progress },
         "no_known_peers" => NoKnownPeers,
@@ -344,6 +346,7 @@ impl Field for TrackerConfig {
             max_replay_bytes,
             default_timeout,
             lost_after,
+            stall,
             max_items,
             max_key_len,
             max_value_len,
@@ -357,6 +360,7 @@ impl Field for TrackerConfig {
         max_replay_bytes.put(writer);
         default_timeout.put(writer);
         lost_after.put(writer);
+        stall.put(writer);
         max_items.put(writer);
         max_key_len.put(writer);
         max_value_len.put(writer);
@@ -374,6 +378,7 @@ impl Field for TrackerConfig {
             max_replay_bytes: Field::take(tokens)?,
             default_timeout: Field::take(tokens)?,
             lost_after: Field::take(tokens)?,
+            stall: Field::take(tokens)?,
             max_items: Field::take(tokens)?,
             max_key_len: Field::take(tokens)?,
             max_value_len: Field::take(tokens)?,
@@ -393,6 +398,14 @@ pub(super) fn put_action<Id>(action: &Action<Id>, writer: &mut Writer, number: &
         }
         Action::Finish(id) => {
             writer.word("finish");
+            number(id).put(writer);
+        }
+        Action::FinishPhase(id) => {
+            writer.word("finish_phase");
+            number(id).put(writer);
+        }
+        Action::Probe(id) => {
+            writer.word("probe");
             number(id).put(writer);
         }
         Action::Forget(id) => {

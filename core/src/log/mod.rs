@@ -20,7 +20,8 @@ use thiserror::Error;
 
 use self::tokens::{Field, Tokens, Writer};
 use crate::{
-    Action, Command, QueryEvent, QueryTracker, RequestId, StartError, Started, StepId, TrackerConfig, Validators,
+    Action, Command, Progress, QueryEvent, QueryTracker, RequestId, StartError, Started, StepId, TrackerConfig,
+    Validators,
 };
 
 /// What a log says of the values of records.
@@ -115,6 +116,7 @@ enum Input {
     Started { step: StepId, result: Result<Started<u64>, StartError> },
     Stored { request: RequestId, result: Result<(), store::Error> },
     Event(QueryEvent<u64>),
+    Probe(u64, Option<Progress>),
     Census(usize),
     Timeout,
 }
@@ -127,6 +129,7 @@ impl Input {
             Self::Started { step, result } => tracker.handle_started(step, result, now),
             Self::Stored { request, result } => tracker.handle_stored(request, result, now),
             Self::Event(event) => tracker.handle_event(event, now),
+            Self::Probe(id, progress) => tracker.handle_probe(id, progress, now),
             Self::Census(live) => tracker.handle_census(live, now),
             Self::Timeout => tracker.handle_timeout(now),
         }
@@ -141,6 +144,7 @@ fn read_input(tokens: &mut Tokens<'_>) -> Option<(Duration, Input)> {
         "started" => Input::Started { step: StepId::take(tokens)?, result: Field::take(tokens)? },
         "stored" => Input::Stored { request: RequestId::take(tokens)?, result: Field::take(tokens)? },
         "event" => Input::Event(QueryEvent::take(tokens)?),
+        "probe" => Input::Probe(u64::take(tokens)?, Field::take(tokens)?),
         "census" => Input::Census(usize::take(tokens)?),
         "timeout" => Input::Timeout,
         _ => return None,
@@ -249,6 +253,13 @@ impl<Id: Copy + Eq + Hash> Recorder<Id> {
         });
     }
 
+    pub(crate) fn probe(&mut self, id: &Id, progress: Option<Progress>, now: Instant) {
+        self.input("probe", now, |writer, recorder| {
+            recorder.number(id).put(writer);
+            progress.put(writer);
+        });
+    }
+
     pub(crate) fn census(&mut self, live: usize, now: Instant) {
         self.input("census", now, |writer, _| live.put(writer));
     }
@@ -311,7 +322,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{Operation, Policy, Progress, Request, RequestOptions};
+    use crate::{Operation, Policy, Request, RequestOptions};
 
     /// A get that finds a record, and a put that waits behind it until its deadline.
     fn recorded(values: LogValues) -> Vec<String> {

@@ -36,13 +36,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let query = LiveQuery {
             query,
             waiters: Waiters::One(waiter),
-            findings: None,
+            work: None,
             lookup,
             votes,
             state: QueryState::Queued { line: waiter.line },
             asked_at: now,
-            heard_at: now,
-            progress: Progress::default(),
         };
         self.queries.insert(step, Box::new(query));
         if let Some(flight) = flight {
@@ -62,7 +60,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             | QueryState::Running { id: _ }
             | QueryState::Ended { id: _ }
             | QueryState::Abandoned { lost_at: _ }
-            | QueryState::Finishing { id: _, lost_at: _ } => now.since(query.heard_at) < self.config.lost_after,
+            | QueryState::Finishing { id: _, lost_at: _ } => {
+                query.work.as_ref().is_some_and(|work| now.since(work.heard_at) < self.config.lost_after)
+            }
         })
     }
 
@@ -90,7 +90,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             }
             QueryState::Starting | QueryState::Running { id: _ } => {
                 if waiter.streaming
-                    && let Some(findings) = &query.findings
+                    && let Some(work) = &query.work
                 {
                     let actions = &mut self.actions;
                     let request = waiter.request;
@@ -98,7 +98,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                         Need::Items(needed) => needed as usize,
                         Need::Votes(_) | Need::BestVotes(_) | Need::End => usize::MAX,
                     };
-                    findings.replay(at_most, &mut |item| actions.push_back(Action::Item { request, item }));
+                    work.findings.replay(at_most, &mut |item| actions.push_back(Action::Item { request, item }));
                 }
                 self.end_satisfied(step, now);
             }
@@ -139,6 +139,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             QueryState::Running { id } if unwanted => {
                 query.state = QueryState::Finishing { id, lost_at };
                 let flight = Flight::of(&query.query);
+                let look_at = query.work.as_mut().and_then(|work| work.look_at.take());
+                if let Some(at) = look_at {
+                    self.timers.remove(&(at, Timer::Look(step)));
+                }
                 self.actions.push_back(Action::Finish(id));
                 self.timers.insert((lost_at, Timer::Lost(step)));
                 self.land(flight, step);
@@ -162,8 +166,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// Takes a query out of the books: its slot is free.
     pub(super) fn remove_query(&mut self, step: StepId) -> Option<Box<LiveQuery<Id>>> {
-        let query = self.queries.remove(&step)?;
+        let mut query = self.queries.remove(&step)?;
         self.running -= 1;
+        let look_at = query.work.as_mut().and_then(|work| work.look_at.take());
+        if let Some(at) = look_at {
+            self.timers.remove(&(at, Timer::Look(step)));
+        }
         match query.state {
             QueryState::Running { id } | QueryState::Ended { id } => {
                 self.steps.remove(&id);

@@ -12,7 +12,7 @@ use libp2p::{
 
 use super::{
     findings::{Ending, Findings, Records, distinct},
-    waiters::Need,
+    waiters::{Need, Offer},
 };
 use crate::{
     Agree, BootstrapAnswer, BootstrapError, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
@@ -74,6 +74,55 @@ pub(super) fn votes(operation: &Operation) -> bool {
     matches!(operation, Operation::GetRecord { key: _, policy: Policy::Quorum(_) | Policy::Best { agree: _ } })
 }
 
+/// kad's replication factor.
+const K: u32 = 20;
+
+/// So many answers are enough of the up to twenty that a lookup is about.
+const MANY_ANSWERS: u32 = 10;
+
+/// How many times the quiet time a query may be quiet before it is told to make do with what it has. `None`: for ever.
+///
+/// `wants_more` says whether somebody waits for items or votes that it has not found, `offer` what it has.
+pub(super) fn patience(
+    query: &Query,
+    operation: Option<&Operation>,
+    offer: Offer,
+    wants_more: bool,
+    progress: Progress,
+) -> Option<u32> {
+    let answers = progress.successes;
+    let enough = answers >= MANY_ANSWERS || (answers > 0 && answers >= progress.pending().saturating_mul(3));
+    match query {
+        // Whoever answered is the result; where few did, the others are given more time.
+        Query::GetClosestPeers { target: _ } | Query::StartProviding { key: _ } | Query::Bootstrap => match answers {
+            0 => None,
+            _ if enough => Some(1),
+            _ => Some(3),
+        },
+        Query::GetRecord { key: _ } | Query::GetProviders { key: _ } => {
+            if !enough {
+                // What was not found may be with those who have not answered.
+                (offer.items > 0 && answers > 0 && !wants_more).then_some(3)
+            } else if wants_more {
+                Some(8)
+            } else if offer.items == 0 {
+                Some(4)
+            } else {
+                Some(1)
+            }
+        }
+        Query::PutRecordTo { record: _, peers } => {
+            let (Operation::PutRecord { record: _, quorum } | Operation::PutRecordTo { record: _, peers: _, quorum }) =
+                operation?
+            else {
+                return None;
+            };
+            let reached = answers as usize >= needed(*quorum, peers.len()).get();
+            Some(if reached { 1 } else { 4 })
+        }
+    }
+}
+
 /// The outcome of an operation whose need is met.
 pub(super) fn satisfied(operation: &Operation, findings: &Findings, progress: Progress) -> Outcome {
     let ending = Ending::Read { closest_peers: Vec::new(), timed_out: false };
@@ -130,7 +179,7 @@ pub(super) fn ended(
             Outcome::StartProviding(if *timed_out {
                 Err(StartProvidingError::Timeout { progress })
             } else if progress.successes > 0 {
-                Ok(ProvideAnswer { progress })
+                Ok(ProvideAnswer { sent_to: announced_to(progress), progress })
             } else if progress.requests == 0 {
                 Err(StartProvidingError::NoKnownPeers)
             } else {
@@ -150,6 +199,12 @@ pub(super) fn ended(
         // An operation never waits for a query of another kind.
         (operation, findings, _) => timeout(operation, Some(findings), progress),
     })
+}
+
+/// kad announces to those who answered, twenty at most, and counts each announcement as answered at once: so half of what
+/// was answered in all are announcements, or twenty are.
+fn announced_to(progress: Progress) -> u32 {
+    (progress.successes / 2).min(K)
 }
 
 /// The outcome at the deadline, with whatever was found; no findings if no query was running.
@@ -229,7 +284,7 @@ fn read_record(
         } else if progress.successes == 0 {
             GetRecordError::NobodyAnswered { progress }
         } else {
-            GetRecordError::NotFound { closest_peers: closest_peers(ending), progress }
+            GetRecordError::NotFound { closest_peers: closest_peers(ending), certainty: progress.certainty(), progress }
         });
     };
     match policy {
@@ -277,7 +332,11 @@ fn read_providers(
         } else if progress.successes == 0 {
             GetProvidersError::NobodyAnswered { progress }
         } else {
-            GetProvidersError::NotFound { closest_peers: closest_peers(ending), progress }
+            GetProvidersError::NotFound {
+                closest_peers: closest_peers(ending),
+                certainty: progress.certainty(),
+                progress,
+            }
         });
     }
     let wanted = match policy {

@@ -6,7 +6,7 @@ use super::{
     QueryTracker,
     findings::{Ending, Fault, NewItems, News, fits},
     judge::{self, Verdict},
-    state::{Flight, LiveQuery, QueryState, waiter},
+    state::{Flight, LiveQuery, QueryState, Work, waiter},
     time::Time,
     waiters::Waiters,
 };
@@ -28,6 +28,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             (QueryState::Starting, Ok(Started { id, had_provider })) => {
                 query.state = QueryState::Running { id };
                 self.steps.insert(id, step);
+                self.watch(step, now);
+                let Some(query) = self.queries.get(&step) else { return };
                 if let Query::StartProviding { key } = &query.query {
                     let (key, announcer) = (key.clone(), query.waiters.first());
                     if let Some(request) = announcer.and_then(|id| self.requests.get_mut(&id)) {
@@ -80,12 +82,19 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             self.stats.mismatched_events += 1;
             return;
         }
-        live.progress = progress;
-        live.heard_at = now;
+        if let Some(work) = &mut live.work {
+            work.progress = progress;
+            (work.heard_at, work.moved_at) = (now, now);
+            if !work.paced && progress.successes > 0 {
+                work.paced = true;
+                self.pace.measured(now.since(live.asked_at), progress.successes, self.config.stall.as_ref());
+            }
+        }
         match (&live.state, last) {
             (QueryState::Running { id: _ }, last) => {
-                let LiveQuery { query, findings: Some(findings), .. } = &mut **live else { return };
-                let News { items, ending, fault } = findings.news(query, result, progress, &self.config.validators);
+                let LiveQuery { query, work: Some(work), .. } = &mut **live else { return };
+                let News { items, ending, fault } =
+                    work.findings.news(query, result, progress, &self.config.validators);
                 match fault {
                     None => {}
                     Some(Fault::Mismatch) => self.stats.mismatched_events += 1,
@@ -122,7 +131,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             && !live.waiters.is_empty()
             && let Some(item) = items.next()
         {
-            let LiveQuery { query, waiters, findings: Some(findings), .. } = &mut **live else { return };
+            let LiveQuery { query, waiters, work: Some(work), .. } = &mut **live else { return };
+            let findings = &mut work.findings;
             findings.add(query, &item, &self.config.validators);
             for request in waiters.streaming() {
                 self.actions.push_back(Action::Item { request, item: item.clone() });
@@ -144,7 +154,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             && let Some(request) = self.requests.get(&id)
         {
             let ending = Ending::Read { closest_peers: Vec::new(), timed_out: false };
-            let LiveQuery { findings: Some(findings), progress, .. } = &**query else { return };
+            let Some(Work { findings, progress, .. }) = query.work.as_deref() else { return };
             let outcome = match judge::ended(&request.operation, findings, &ending, *progress, self.local_peer) {
                 Verdict::Done(outcome) => outcome,
                 // Only reads find items.
@@ -161,9 +171,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         while let Some(query) = self.queries.get(&step)
             && let Some(id) = query.waiters.satisfied(query.offer())
             && let Some(request) = self.requests.get(&id)
-            && let Some(findings) = &query.findings
+            && let Some(Work { findings, progress, .. }) = query.work.as_deref()
         {
-            let outcome = judge::satisfied(&request.operation, findings, query.progress);
+            let outcome = judge::satisfied(&request.operation, findings, *progress);
             self.end(id, outcome, now);
         }
     }
@@ -171,11 +181,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// kad has ended a query: everyone who still waits for it gets what there is.
     pub(super) fn end_query(&mut self, step: StepId, ending: &Ending, now: Time) {
         let Some(mut query) = self.remove_query(step) else { return };
-        let LiveQuery { waiters, findings: Some(findings), progress, .. } = &mut *query else { return };
+        let LiveQuery { waiters, work: Some(work), .. } = &mut *query else { return };
+        let Work { findings, progress, .. } = &**work;
         while let Some(id) = self.take_waiter(waiters) {
             let Some(request) = self.requests.get(&id) else { continue };
             match judge::ended(&request.operation, findings, ending, *progress, self.local_peer) {
-                Verdict::Done(outcome) => self.conclude(id, outcome, Some((&**findings, *progress)), now),
+                Verdict::Done(outcome) => self.conclude(id, outcome, Some((findings, *progress)), now),
                 Verdict::StoreAt { peers, lookup } => self.store_at(id, peers, lookup, now),
                 Verdict::KeepLocally(answer) => self.keep_locally(id, answer),
             }

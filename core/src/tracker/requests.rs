@@ -113,7 +113,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 Some(LiveQuery { state: QueryState::Queued { .. }, lookup, .. }) => {
                     judge::timeout(operation, None, *lookup)
                 }
-                Some(query) => judge::timeout(operation, query.findings.as_deref(), query.progress),
+                Some(query) => {
+                    judge::timeout(operation, query.work.as_deref().map(|work| &work.findings), query.progress())
+                }
                 None => judge::timeout(operation, None, Progress::default()),
             },
             Phase::BackingOff { until: _ } => judge::timeout(operation, None, Progress::default()),

@@ -64,8 +64,8 @@ pub(super) enum Phase {
 pub(super) struct LiveQuery<Id> {
     pub(super) query: Query,
     pub(super) waiters: Waiters,
-    /// From the start on; a query that waits for a slot has found nothing.
-    pub(super) findings: Option<Box<Findings>>,
+    /// From the start on; a query that waits for a slot has come to nothing, and many wait.
+    pub(super) work: Option<Box<Work>>,
     /// The progress of the request's earlier steps.
     pub(super) lookup: Progress,
     /// Whether a waiter counts votes.
@@ -73,9 +73,23 @@ pub(super) struct LiveQuery<Id> {
     pub(super) state: QueryState<Id>,
     /// When it was first wanted; from its start on, when it was started.
     pub(super) asked_at: Time,
-    /// When kad last said something of it, or its start was asked for.
-    pub(super) heard_at: Time,
+}
+
+/// What a query has come to since its start.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) findings: Findings,
     pub(super) progress: Progress,
+    /// When kad last said something of it of its own, or its start was asked for.
+    pub(super) heard_at: Time,
+    /// When it was last known to get on.
+    pub(super) moved_at: Time,
+    /// When it is looked after.
+    pub(super) look_at: Option<Time>,
+    /// Whether kad was asked for its progress and has not answered yet.
+    pub(super) probed: bool,
+    /// Whether its pace was measured, or cannot be any more.
+    pub(super) paced: bool,
 }
 
 /// ```text
@@ -149,33 +163,49 @@ pub(super) struct Announcements {
     pub(super) succeeded: bool,
 }
 
-/// What is due at a point in time. At the same point, slots come back first, and deadlines pass before retries begin.
+/// What is due at a point in time. At the same point, slots come back first, deadlines pass before
+/// retries begin, and what has stalled is looked for last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Lost(StepId),
     Deadline(RequestId),
     Retry(RequestId),
+    Look(StepId),
 }
 
 impl<Id> LiveQuery<Id> {
     /// From now on it can find something.
-    pub(super) fn begin(&mut self, validators: &Validators) {
-        self.findings = Some(Box::new(Findings::of(&self.query, self.lookup)));
+    pub(super) fn begin(&mut self, validators: &Validators, now: Time) {
+        self.asked_at = now;
+        self.work = Some(Box::new(Work {
+            findings: Findings::of(&self.query, self.lookup),
+            progress: Progress::default(),
+            heard_at: now,
+            moved_at: now,
+            look_at: None,
+            probed: false,
+            paced: false,
+        }));
         self.count_votes(validators);
     }
 
     /// Counts votes, if a waiter wants it and there is something to count.
     pub(super) fn count_votes(&mut self, validators: &Validators) {
         if self.votes
-            && let (Some(findings), Query::GetRecord { key }) = (&mut self.findings, &self.query)
+            && let (Some(work), Query::GetRecord { key }) = (&mut self.work, &self.query)
         {
-            findings.count_votes(key, validators);
+            work.findings.count_votes(key, validators);
         }
     }
 
     /// What there is to satisfy waiters with.
     pub(super) fn offer(&self) -> Offer {
-        self.findings.as_ref().map_or(Offer::NOTHING, |findings| findings.offer())
+        self.work.as_ref().map_or(Offer::NOTHING, |work| work.findings.offer())
+    }
+
+    /// How far it got.
+    pub(super) fn progress(&self) -> Progress {
+        self.work.as_ref().map_or_else(Progress::default, |work| work.progress)
     }
 }
 

@@ -142,6 +142,23 @@ impl Waiters {
         }
     }
 
+    /// Whether somebody waits for more items or votes than there are, and not for all that can be found.
+    pub(super) fn want_more(&self, max_items: usize) -> bool {
+        let wants_more = |need| match need {
+            Need::Items(needed) => (needed as usize) < max_items,
+            Need::Votes(_) => true,
+            // Where the best is found by fewer, it is an answer all the same.
+            Need::BestVotes(_) | Need::End => false,
+        };
+        match self {
+            Self::None => false,
+            Self::One(waiter) => wants_more(waiter.need),
+            Self::Many(sets) => [Need::Items(0), Need::Votes(0)].into_iter().any(|from| {
+                sets.by_need.range((from, RequestId(0))..).next().is_some_and(|(need, _)| wants_more(*need))
+            }),
+        }
+    }
+
     /// Those that want items as they come, by id.
     pub(super) fn streaming(&self) -> impl Iterator<Item = RequestId> + '_ {
         let (one, many) = match self {

@@ -35,7 +35,9 @@ fn t2_nothing_but_empty_batches_is_not_found() {
         h.ev(id, providers([]), false);
     }
     h.ev(id, providers_finished(), true);
-    let Outcome::GetProviders(Err(GetProvidersError::NotFound { closest_peers, progress })) = h.outcome(1) else {
+    let Outcome::GetProviders(Err(GetProvidersError::NotFound { closest_peers, certainty: _, progress })) =
+        h.outcome(1)
+    else {
         panic!("{:?}", h.outcome(1))
     };
     assert_eq!((closest_peers, *progress), (&peers([7]), some_progress()));

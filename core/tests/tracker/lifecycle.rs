@@ -157,6 +157,7 @@ fn every_state_and_every_input() {
                 lost_queries,
                 rejected_records: _,
                 kad_own_queries: _,
+                hurried_queries: _,
             } = h.tracker.stats();
             assert_eq!(
                 (unknown_inputs - before.unknown_inputs, lost_queries - before.lost_queries),

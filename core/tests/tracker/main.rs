@@ -40,6 +40,8 @@ mod retry_rules;
 #[cfg(test)]
 mod single_flight;
 #[cfg(test)]
+mod stall;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod validation;

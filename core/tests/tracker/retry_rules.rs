@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kadence_core::{
-    BootstrapAnswer, BootstrapError, Candidate, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
+    BootstrapAnswer, BootstrapError, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, InvalidRequest, OperationKind, Outcome, Policy, ProvideAnswer, ProvidersAnswer, PutAnswer,
     PutRecordError, RecordAnswer, RequestError, RequestOptions, Retry, StartProvidingError, TrackerConfig,
 };
@@ -70,7 +70,14 @@ fn table() -> Vec<(Outcome, bool)> {
 
     let mut table: Vec<(Outcome, bool)> = Vec::new();
     for (error, again) in [
-        (GetRecordError::NotFound { closest_peers: closest_peers(), progress }, true),
+        (
+            GetRecordError::NotFound { closest_peers: closest_peers(), certainty: Certainty::Inconclusive, progress },
+            true,
+        ),
+        (
+            GetRecordError::NotFound { closest_peers: closest_peers(), certainty: Certainty::Conclusive, progress },
+            false,
+        ),
         (GetRecordError::NobodyAnswered { progress }, true),
         (GetRecordError::NoKnownPeers, true),
         (GetRecordError::TooFewCopies { candidate: candidate(), needed: 2 }, true),
@@ -92,7 +99,18 @@ fn table() -> Vec<(Outcome, bool)> {
         table.push((Outcome::PutRecordTo(Err(error)), again));
     }
     for (error, again) in [
-        (GetProvidersError::NotFound { closest_peers: closest_peers(), progress }, true),
+        (
+            GetProvidersError::NotFound {
+                closest_peers: closest_peers(),
+                certainty: Certainty::Inconclusive,
+                progress,
+            },
+            true,
+        ),
+        (
+            GetProvidersError::NotFound { closest_peers: closest_peers(), certainty: Certainty::Conclusive, progress },
+            false,
+        ),
         (GetProvidersError::NobodyAnswered { progress }, true),
         (GetProvidersError::NoKnownPeers, true),
         (GetProvidersError::Timeout { found: Vec::new(), progress }, true),
@@ -146,7 +164,7 @@ fn table() -> Vec<(Outcome, bool)> {
         Outcome::PutRecord(Ok(put.clone())),
         Outcome::PutRecordTo(Ok(put)),
         Outcome::GetProviders(Ok(ProvidersAnswer { providers: peers([1]), progress })),
-        Outcome::StartProviding(Ok(ProvideAnswer { progress })),
+        Outcome::StartProviding(Ok(ProvideAnswer { sent_to: 1, progress })),
         Outcome::GetClosestPeers(Ok(ClosestPeersAnswer { peers: some_peers(), progress })),
         Outcome::Bootstrap(Ok(BootstrapAnswer { phases: 2, failed: 1, progress })),
     ];

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use kadence_core::{
-    BootstrapAnswer, BootstrapError, Candidate, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
+    BootstrapAnswer, BootstrapError, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, Operation, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError,
     Query, RecordAnswer, RequestError, StartError, StartProvidingError, Validator,
 };
@@ -113,7 +113,8 @@ pub(super) fn ended(
         } else if progress.successes == 0 {
             Err(StartProvidingError::NobodyAnswered { progress })
         } else {
-            Ok(ProvideAnswer { progress })
+            // Twice as many answers as announcements, unless there were more answers than there can be announcements.
+            Ok(ProvideAnswer { sent_to: (progress.successes / 2).min(20), progress })
         }),
         Operation::GetClosestPeers { target: _ } => {
             let peers = ending.peers.clone();
@@ -161,7 +162,7 @@ pub(super) fn read(
                 } else if progress.successes == 0 {
                     GetRecordError::NobodyAnswered { progress }
                 } else {
-                    GetRecordError::NotFound { closest_peers, progress }
+                    GetRecordError::NotFound { closest_peers, certainty: certainty(progress), progress }
                 }));
             };
             Outcome::GetRecord(match *policy {
@@ -201,7 +202,7 @@ pub(super) fn read(
             } else if progress.successes == 0 {
                 Err(GetProvidersError::NobodyAnswered { progress })
             } else {
-                Err(GetProvidersError::NotFound { closest_peers, progress })
+                Err(GetProvidersError::NotFound { closest_peers, certainty: certainty(progress), progress })
             })
         }
         Operation::PutRecord { .. }
@@ -336,17 +337,16 @@ pub(super) fn failed(operation: &Operation, error: RequestError) -> Outcome {
 pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::GetRecord(Err(error)) => match error {
-            GetRecordError::NotFound { .. }
-            | GetRecordError::NobodyAnswered { .. }
+            GetRecordError::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,
+            GetRecordError::NobodyAnswered { .. }
             | GetRecordError::TooFewCopies { .. }
             | GetRecordError::NoKnownPeers => true,
             GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
             GetRecordError::Conflict { .. } | GetRecordError::Request(_) => false,
         },
         Outcome::GetProviders(Err(error)) => match error {
-            GetProvidersError::NotFound { .. }
-            | GetProvidersError::NobodyAnswered { .. }
-            | GetProvidersError::NoKnownPeers => true,
+            GetProvidersError::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,
+            GetProvidersError::NobodyAnswered { .. } | GetProvidersError::NoKnownPeers => true,
             GetProvidersError::Timeout { found, progress: _ } => found.is_empty(),
             GetProvidersError::Request(_) => false,
         },
@@ -418,7 +418,7 @@ fn stored(peers: &[PeerId], quorum: Quorum, ending: &Ending, progress: Progress)
     }
 }
 
-fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
+pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
     let needed = match quorum {
         Quorum::One => 1,
         Quorum::Majority => peers / 2 + 1,
@@ -426,6 +426,15 @@ fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
         Quorum::N(n) => n.get(),
     };
     NonZeroUsize::new(needed).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Whether four of five have answered.
+fn certainty(progress: Progress) -> Certainty {
+    if progress.successes > 0 && u64::from(progress.successes) * 5 >= u64::from(progress.requests) * 4 {
+        Certainty::Conclusive
+    } else {
+        Certainty::Inconclusive
+    }
 }
 
 /// The peers of a store query that was given to kad.

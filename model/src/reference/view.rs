@@ -18,6 +18,7 @@ pub struct View {
     pub rejected_records: u64,
     pub kad_own_queries: u64,
     pub lost_queries: u64,
+    pub hurried_queries: u64,
 }
 
 impl From<Stats> for View {
@@ -31,6 +32,7 @@ impl From<Stats> for View {
             rejected_records: stats.rejected_records,
             kad_own_queries: stats.kad_own_queries,
             lost_queries: stats.lost_queries,
+            hurried_queries: stats.hurried_queries,
         }
     }
 }

@@ -46,6 +46,7 @@ pub struct RealKad {
     pub(super) outcomes: BTreeMap<RequestId, Outcome>,
     /// Standing orders.
     pub(super) finishing: Vec<QueryId>,
+    pub(super) probes: Vec<QueryId>,
     /// Every query that was started for a request.
     pub(super) ours: HashSet<QueryId>,
     pub(super) latest: Option<QueryId>,
@@ -86,6 +87,7 @@ impl RealKad {
             calls: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             finishing: Vec::new(),
+            probes: Vec::new(),
             ours: HashSet::new(),
             latest: None,
             forgotten: HashSet::new(),

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use kadence::{
-    Agree, OperationKind, OutcomeKind, Overload, Priority, Rejected, Retry, TrackerConfig, Validator, Validators,
+    Agree, OperationKind, OutcomeKind, Overload, Priority, Rejected, Retry, Stall, TrackerConfig, Validator, Validators,
     core::{Operation, Policy, RequestId, RequestOptions},
 };
 use libp2p::{
@@ -332,6 +332,7 @@ fn setup(seed: u64, chances: Chances, lot: &mut Lot) -> Setup {
         max_items: *lot.pick(&[3, 4096, 4096]),
         // Mostly as in earnest; sometimes so short that a finished query is given up before kad is polled again.
         lost_after: if lot.percent(10) { Duration::from_millis(1) } else { Duration::from_secs(30) },
+        stall: Some(Stall::default()).filter(|_| lot.percent(50)),
         ..TrackerConfig::default()
     };
     if lot.percent(10) {

@@ -40,7 +40,7 @@ impl RealKad {
             }
             self.rests += 1;
             self.check_kad();
-            if self.repeat_finishes() {
+            if self.repeat_finishes() || self.answer_probes() {
                 continue;
             }
             self.check_rest();
@@ -90,6 +90,13 @@ impl RealKad {
                         self.finishing.push(id);
                     }
                 }
+                Action::FinishPhase(id) => {
+                    self.note(|| format!("finish the phase of {id}"));
+                    if let Some(mut query) = self.kad.query_mut(&id) {
+                        query.finish();
+                    }
+                }
+                Action::Probe(id) => self.probes.push(id),
                 Action::Forget(id) => {
                     self.note(|| format!("forget {id}"));
                     self.finishing.retain(|finishing| *finishing != id);
@@ -208,6 +215,16 @@ impl RealKad {
             }
         }
         finished
+    }
+
+    fn answer_probes(&mut self) -> bool {
+        let probes = std::mem::take(&mut self.probes);
+        for id in &probes {
+            let progress = self.kad.query(id).map(|query| Progress::from(query.stats()));
+            self.tracker.handle_probe(*id, progress, self.now());
+        }
+        self.act();
+        !probes.is_empty()
     }
 
     /// Whether the driver does this wrong, and now.

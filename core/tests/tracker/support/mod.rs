@@ -58,6 +58,10 @@ pub(crate) struct Harness {
     orders: BTreeSet<u32>,
     pub(crate) finishes: Vec<u32>,
     pub(crate) forgotten: Vec<u32>,
+    /// Queries that were told once to finish their phase.
+    pub(crate) hurried: Vec<u32>,
+    /// Queries whose progress was asked for and not told.
+    pub(crate) probes: VecDeque<u32>,
     /// Records to be stored locally that have not been answered for.
     pub(crate) to_store: Vec<(RequestId, Arc<Record>)>,
     pub(crate) stopped: Vec<RecordKey>,
@@ -86,7 +90,17 @@ impl Harness {
     }
 
     /// A tracker whose time begins `shift` later than others'.
+    /// Nobody looks for stalled queries here: see [`watching`](Self::watching).
     pub(crate) fn with_epoch(config: TrackerConfig, shift: Duration) -> Self {
+        Self::made(TrackerConfig { stall: None, ..config }, shift)
+    }
+
+    /// A tracker that looks for stalled queries as the configuration says.
+    pub(crate) fn watching(config: TrackerConfig) -> Self {
+        Self::made(config, Duration::ZERO)
+    }
+
+    fn made(config: TrackerConfig, shift: Duration) -> Self {
         Self {
             tracker: QueryTracker::new(local(), config),
             epoch: epoch() + shift,
@@ -102,6 +116,8 @@ impl Harness {
             orders: BTreeSet::new(),
             finishes: Vec::new(),
             forgotten: Vec::new(),
+            hurried: Vec::new(),
+            probes: VecDeque::new(),
             to_store: Vec::new(),
             stopped: Vec::new(),
             trace: Vec::new(),
@@ -235,6 +251,14 @@ impl Harness {
         self.drain();
     }
 
+    /// Answers a probe.
+    pub(crate) fn probe(&mut self, id: u32, progress: Option<Progress>) {
+        let at = self.instant(self.now);
+        self.probes.retain(|asked| *asked != id);
+        self.tracker.handle_probe(id, progress, at);
+        self.drain();
+    }
+
     pub(crate) fn census(&mut self, live: usize) {
         let at = self.instant(self.now);
         self.tracker.handle_census(live, at);
@@ -275,6 +299,14 @@ impl Harness {
                 assert!(self.started.contains(&id), "finish for {id}, which was not started");
                 assert!(self.orders.insert(id), "the standing order for {id} was given twice");
                 self.finishes.push(id);
+            }
+            Action::FinishPhase(id) => {
+                assert!(self.started.contains(&id), "finish for {id}, which was not started");
+                self.hurried.push(id);
+            }
+            Action::Probe(id) => {
+                assert!(!self.probes.contains(&id), "{id} is asked for its progress again before it was told");
+                self.probes.push_back(id);
             }
             Action::Forget(id) => {
                 assert!(self.orders.contains(&id), "{id} is forgotten without an order to finish it");

@@ -1,0 +1,98 @@
+//! Queries that have stopped moving: when they are looked at, and which are told to make do with what they have.
+
+use std::{fmt, hash::Hash};
+
+use super::{
+    QueryTracker, judge,
+    state::{Flight, LiveQuery, QueryState, Timer},
+    time::Time,
+};
+use crate::{Action, Progress, StepId};
+
+impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
+    /// Begins to look after a query that kad has started.
+    pub(super) fn watch(&mut self, step: StepId, now: Time) {
+        if let Some(stall) = &self.config.stall {
+            let quiet = self.pace.quiet(stall);
+            self.look_at(step, now.after(quiet));
+        }
+    }
+
+    /// A look that was due at `due`: if the query may have been quiet for too long, kad is asked how far it got.
+    pub(super) fn look_after(&mut self, step: StepId, due: Time, now: Time) {
+        let Some(stall) = &self.config.stall else { return };
+        let quiet = self.pace.quiet(stall);
+        let Some(query) = self.queries.get_mut(&step) else { return };
+        let LiveQuery { state: QueryState::Running { id }, work: Some(work), .. } = &mut **query else { return };
+        work.look_at = None;
+        let quiet_until = work.moved_at.after(quiet);
+        if quiet_until > now {
+            // It was heard of since.
+            self.look_at(step, quiet_until);
+        } else if now.since(due) > quiet / 2 {
+            // Whoever comes so late was held up, and then every query looks quiet: its answers have not been read.
+            work.moved_at = now;
+            self.look_at(step, now.after(quiet));
+        } else {
+            work.probed = true;
+            self.actions.push_back(Action::Probe(*id));
+        }
+    }
+
+    /// kad's answer to a probe.
+    pub(super) fn probed(&mut self, step: StepId, progress: Option<Progress>, now: Time) {
+        let Some(stall) = self.config.stall else { return };
+        let quiet = self.pace.quiet(&stall);
+        let Some(query) = self.queries.get_mut(&step) else { return };
+        let LiveQuery { state: QueryState::Running { id }, work: Some(work), .. } = &mut **query else { return };
+        if !work.probed {
+            self.stats.unknown_inputs += 1;
+            return;
+        }
+        work.probed = false;
+        // Without an answer kad is done with the query, and the last event is on its way.
+        let Some(progress) = progress else { return };
+        if progress != work.progress {
+            work.progress = progress;
+            work.moved_at = now;
+            self.look_at(step, now.after(quiet));
+            return;
+        }
+        let (id, moved_at) = (*id, work.moved_at);
+        let until = match self.patience(step) {
+            None => now.after(quiet.max(stall.max_quiet)),
+            Some(times) => moved_at.after(quiet.saturating_mul(times)),
+        };
+        if until > now {
+            self.look_at(step, until);
+            return;
+        }
+        self.stats.hurried_queries += 1;
+        self.actions.push_back(Action::FinishPhase(id));
+        if let Some(query) = self.queries.get_mut(&step) {
+            if let Some(work) = &mut query.work {
+                work.moved_at = now;
+            }
+            // Who came now would get less than there is.
+            let flight = Flight::of(&query.query);
+            self.land(flight, step);
+        }
+        self.look_at(step, now.after(quiet));
+    }
+
+    /// How many times the quiet time a query may be quiet. `None`: for ever, because its end would be worth nothing.
+    fn patience(&self, step: StepId) -> Option<u32> {
+        let query = self.queries.get(&step)?;
+        let progress = query.progress();
+        let operation = query.waiters.first().and_then(|id| self.requests.get(&id)).map(|request| &request.operation);
+        let wants_more = query.waiters.want_more(self.config.max_items);
+        judge::patience(&query.query, operation, query.offer(), wants_more, progress)
+    }
+
+    fn look_at(&mut self, step: StepId, at: Time) {
+        if let Some(work) = self.queries.get_mut(&step).and_then(|query| query.work.as_mut()) {
+            work.look_at = Some(at);
+            self.timers.insert((at, Timer::Look(step)));
+        }
+    }
+}
