@@ -292,3 +292,12 @@ fn what_happens_is_counted() {
     };
     assert_eq!(h.tracker.stats(), expected);
 }
+
+#[test]
+fn a_deadline_counts_from_the_latest_time_that_the_clock_has_shown() {
+    let mut h = Harness::default();
+    h.tick(secs(10));
+    h.now = secs(4);
+    h.request_within(1, get_record("k", Policy::First), secs(5));
+    assert_eq!(h.timeout(), Some(secs(15)));
+}
