@@ -42,3 +42,74 @@ impl<R: Runtime> Alarm<R> {
         true
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{
+        pin::Pin,
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+        task::{Context, Poll},
+        time::{Duration, Instant},
+    };
+
+    use futures::future::BoxFuture;
+
+    use crate::{Runtime, Timer};
+
+    /// A runtime whose clock stands still until it is moved, and which counts what is asked of its timers.
+    #[derive(Debug, Clone)]
+    pub(in crate::node) struct TestRuntime {
+        now: Arc<Mutex<Instant>>,
+        resets: Arc<AtomicUsize>,
+    }
+
+    impl TestRuntime {
+        pub(in crate::node) fn new() -> Self {
+            Self { now: Arc::new(Mutex::new(Instant::now())), resets: Arc::default() }
+        }
+
+        pub(in crate::node) fn pass(&self, span: Duration) {
+            *self.now.lock().unwrap() += span;
+        }
+
+        /// How often a timer was set.
+        pub(in crate::node) fn resets(&self) -> usize {
+            self.resets.load(Relaxed)
+        }
+    }
+
+    impl Runtime for TestRuntime {
+        type Timer = TestTimer;
+
+        fn now(&self) -> Instant {
+            *self.now.lock().unwrap()
+        }
+
+        fn timer(&self, deadline: Instant) -> TestTimer {
+            TestTimer { runtime: self.clone(), deadline }
+        }
+
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            drop(task);
+        }
+    }
+
+    pub(in crate::node) struct TestTimer {
+        runtime: TestRuntime,
+        deadline: Instant,
+    }
+
+    impl Timer for TestTimer {
+        fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+            self.runtime.resets.fetch_add(1, Relaxed);
+            self.deadline = deadline;
+        }
+
+        fn poll_elapsed(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            if self.runtime.now() < self.deadline { Poll::Pending } else { Poll::Ready(()) }
+        }
+    }
+}

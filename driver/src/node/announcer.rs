@@ -199,7 +199,143 @@ fn jittered(span: Duration, peer: PeerId) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use futures::task::noop_waker_ref;
+    use kadence_store::StoreConfig;
+    use libp2p::kad::PutRecordOk;
+
     use super::*;
+    use crate::node::alarm::tests::TestRuntime;
+
+    struct Bed {
+        runtime: TestRuntime,
+        local_peer: PeerId,
+        kad: kad::Behaviour<Store>,
+        announcer: Announcer<TestRuntime>,
+    }
+
+    impl Bed {
+        /// With so many records of its own, and one of another's.
+        fn new(records: u8) -> Self {
+            let (runtime, local_peer) = (TestRuntime::new(), PeerId::random());
+            let mut store = Store::memory(local_peer, StoreConfig::default());
+            for number in 0..records {
+                store.put(own(local_peer, number, "old")).unwrap();
+            }
+            store.put(own(PeerId::random(), u8::MAX, "of another")).unwrap();
+            let announcer = Announcer::new(&store, local_peer, &runtime);
+            Self { runtime, local_peer, kad: kad::Behaviour::new(local_peer, store), announcer }
+        }
+
+        /// As a node's loop does. Says which are being announced.
+        fn poll(&mut self) -> Vec<QueryId> {
+            let cx = &mut Context::from_waker(noop_waker_ref());
+            while self.announcer.poll(cx, &self.runtime, &mut self.kad) {}
+            self.announcer.running.iter().map(|announcement| announcement.query).collect()
+        }
+
+        fn end(&mut self, query: QueryId, success: bool) {
+            let key = RecordKey::new(b"not looked at");
+            let result = if success {
+                Ok(PutRecordOk { key })
+            } else {
+                let quorum = std::num::NonZeroUsize::MIN;
+                Err(PutRecordError::QuorumFailed { key, success: Vec::new(), quorum })
+            };
+            let result = QueryResult::PutRecord(result);
+            assert!(self.announcer.handle(query, &result, &QueryStats::empty(), true, self.kad.store_mut()));
+        }
+    }
+
+    fn own(publisher: PeerId, number: u8, value: &str) -> Record {
+        Record { publisher: Some(publisher), ..Record::new(vec![number], value.as_bytes().to_vec()) }
+    }
+
+    #[test]
+    fn nothing_is_told_and_no_timer_set_before_there_is_a_peer_and_without_anything_to_tell() {
+        let mut bed = Bed::new(1);
+        bed.runtime.pass(LONGEST_WAIT);
+        assert!(bed.poll().is_empty());
+        assert_eq!(bed.runtime.resets(), 0);
+        bed.announcer.begin(&bed.runtime);
+        assert!(bed.poll().is_empty());
+        bed.runtime.pass(FIRST_WAIT);
+        assert_eq!(bed.poll().len(), 1);
+
+        let mut bed = Bed::new(0);
+        bed.announcer.begin(&bed.runtime);
+        bed.runtime.pass(LONGEST_WAIT);
+        assert!(bed.poll().is_empty());
+        assert_eq!(bed.runtime.resets(), 0);
+    }
+
+    #[test]
+    fn a_few_are_told_at_a_time_until_all_are_and_each_once() {
+        let mut bed = Bed::new(10);
+        bed.announcer.begin(&bed.runtime);
+        bed.runtime.pass(FIRST_WAIT);
+        for told in 0..10 {
+            let running = bed.poll();
+            assert_eq!(running.len(), AT_ONCE.min(10 - told));
+            bed.end(running[0], true);
+        }
+        let resets = bed.runtime.resets();
+        assert!(bed.poll().is_empty());
+        bed.runtime.pass(LONGEST_WAIT);
+        assert!(bed.poll().is_empty());
+        assert_eq!(bed.runtime.resets(), resets);
+    }
+
+    #[test]
+    fn what_nobody_took_is_told_again_and_again_at_growing_intervals() {
+        let mut bed = Bed::new(1);
+        bed.announcer.begin(&bed.runtime);
+        let mut wait = FIRST_WAIT;
+        for _ in 0..20 {
+            bed.runtime.pass(wait / 2 - Duration::from_millis(1));
+            assert!(bed.poll().is_empty(), "before {wait:?}");
+            bed.runtime.pass(wait / 2 + Duration::from_millis(1));
+            let running = bed.poll();
+            bed.end(running[0], false);
+            assert!(bed.poll().is_empty());
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    #[test]
+    fn what_is_replaced_while_it_is_told_is_told_again() {
+        let mut bed = Bed::new(1);
+        bed.announcer.begin(&bed.runtime);
+        bed.runtime.pass(FIRST_WAIT);
+        let running = bed.poll();
+        let new = own(bed.local_peer, 0, "new");
+        bed.kad.store_mut().put(new).unwrap();
+        bed.end(running[0], true);
+        let again = bed.poll();
+        assert_eq!(again.len(), 1);
+        assert_ne!(again, running);
+        bed.end(again[0], true);
+        assert!(bed.poll().is_empty());
+    }
+
+    #[test]
+    fn what_was_replaced_by_another_publisher_or_removed_is_told_no_more() {
+        let mut bed = Bed::new(2);
+        let store = bed.kad.store_mut();
+        store.remove(&RecordKey::from(vec![0]));
+        store.remove(&RecordKey::from(vec![1]));
+        store.put(own(PeerId::random(), 1, "theirs")).unwrap();
+        bed.announcer.begin(&bed.runtime);
+        bed.runtime.pass(FIRST_WAIT);
+        assert!(bed.poll().is_empty());
+    }
+
+    #[test]
+    fn an_event_of_another_query_is_left_alone() {
+        let mut bed = Bed::new(1);
+        let other = bed.kad.get_closest_peers(PeerId::random());
+        let result = QueryResult::PutRecord(Ok(PutRecordOk { key: RecordKey::from(vec![0]) }));
+        assert!(!bed.announcer.handle(other, &result, &QueryStats::empty(), true, bed.kad.store_mut()));
+    }
 
     #[test]
     fn waits_differ_from_peer_to_peer_and_are_never_longer_than_said() {

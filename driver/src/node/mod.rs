@@ -1,7 +1,7 @@
 //! A ready-made node: what nearly everyone who wants a DHT builds by hand.
 //!
-//! kad on a private protocol name, identify wired into its routing table, ping, connection limits, a persistent key
-//! pair, bootstrap peers that are dialled and dialled again: from one [`NodeConfig`], on any runtime. A runtime crate
+//! kad on a private protocol name with a store that validates and may be in a file, identify wired into its routing
+//! table, ping, connection limits, a persistent key pair, bootstrap peers that are dialled and dialled again: from one [`NodeConfig`], on any runtime. A runtime crate
 //! only brings the transport, so applications call its function (`kadence_tokio::node`, …) and not
 //! [`Node::start`] here.
 
