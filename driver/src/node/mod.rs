@@ -98,6 +98,26 @@ where
         R: Runtime,
         E: std::error::Error + Send + Sync + 'static,
     {
+        let (node, listening) = Self::launch(runtime, config, transport, app)?;
+        // Whichever comes first: the addresses that could be had are there.
+        match select(listening, (node.sleep)(LISTEN_TIMEOUT)).await {
+            Either::Left((Ok(()), _)) | Either::Right(((), _)) => Ok(node),
+            // Its task is gone, and with it whoever would have told us.
+            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::NodeGone(DriverGone)),
+        }
+    }
+
+    /// Not in the future of `start`, which would keep room for all of this until it is dropped.
+    fn launch<R, E>(
+        runtime: R,
+        config: NodeConfig,
+        transport: impl FnOnce(&Keypair) -> Result<BoxedTransport, E>,
+        app: impl FnOnce(&Keypair) -> X,
+    ) -> Result<(Self, oneshot::Receiver<()>), NodeError>
+    where
+        R: Runtime,
+        E: std::error::Error + Send + Sync + 'static,
+    {
         let keypair = config.identity.load()?;
         let local_peer = keypair.public().to_peer_id();
         let bootstrap_peers = KnownPeer::parse_all(&config.bootstrap_peers, local_peer)?;
@@ -162,12 +182,7 @@ where
             sleep,
             task: Some(task),
         };
-        // Whichever comes first: the addresses that could be had are there.
-        match select(listening, (node.sleep)(LISTEN_TIMEOUT)).await {
-            Either::Left((Ok(()), _)) | Either::Right(((), _)) => Ok(node),
-            // Its task is gone, and with it whoever would have told us.
-            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::NodeGone(DriverGone)),
-        }
+        Ok((node, listening))
     }
 }
 
