@@ -26,7 +26,8 @@ use kadence_tokio::{
 };
 use libp2p::{
     Multiaddr, PeerId,
-    kad::{Record, RecordKey, store::RecordStore},
+    kad::{Record, store::RecordStore},
+    multiaddr::Protocol,
 };
 use tempfile::tempdir;
 use tokio::time::interval;
@@ -112,7 +113,7 @@ impl Killable {
                 break address.parse::<Multiaddr>().unwrap();
             }
         };
-        let Some(libp2p::multiaddr::Protocol::P2p(peer)) = address.iter().last() else { panic!("{address}") };
+        let Some(Protocol::P2p(peer)) = address.iter().last() else { panic!("{address}") };
         Self { child, lines, address, peer }
     }
 
@@ -123,7 +124,7 @@ impl Killable {
 
     fn said(&self) -> Said {
         let mut said = Said::default();
-        for line in self.lines.iter() {
+        for line in &self.lines {
             // The last line may be half a one.
             let numbers = line.strip_prefix("longest ").and_then(|rest| rest.split_once(' '));
             if let Some((Ok(turn), Ok(write))) = numbers.map(|(turn, write)| (turn.parse(), write.parse())) {
@@ -185,7 +186,7 @@ async fn every_record_that_a_node_has_acknowledged_is_there_after_it_was_killed(
         let store = Store::open(folder.path().join("store"), killable.peer, config).unwrap();
         let missing = acknowledged.iter().filter(|number| {
             let Record { key, value, .. } = record(**number);
-            store.get(&RecordKey::from(key)).is_none_or(|found| found.value != value)
+            store.get(&key).is_none_or(|found| found.value != value)
         });
         let missing: Vec<_> = missing.collect();
         assert!(missing.is_empty(), "round {round}: {missing:?} of {} are lost", acknowledged.len());
