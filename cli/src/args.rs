@@ -102,6 +102,10 @@ pub(crate) struct NodeArgs {
     /// The file with the key pair, made if there is none. Without it, the node has another id at every start
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
+    /// Keep records and providers in this file, made if there is none; best with --identity. Without it, they end with
+    /// the node
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
     /// Print each address as a JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -8,7 +8,7 @@ use kadence_tokio::kadence::{
         Multiaddr, PeerId, StreamProtocol,
         swarm::{SwarmEvent, dummy},
     },
-    node::{Identity, Node, NodeConfig, NodeEvent},
+    node::{Identity, Node, NodeConfig, NodeEvent, NodeStore},
 };
 use serde_json::json;
 use tracing::info;
@@ -21,13 +21,14 @@ use crate::{args::NodeArgs, exit::Failure, output};
 ///
 /// If it cannot start, or ends by itself.
 pub(crate) async fn run(args: NodeArgs, protocol: StreamProtocol) -> Result<(), Failure> {
-    let NodeArgs { listen, peers, identity, json } = args;
+    let NodeArgs { listen, peers, identity, store, json } = args;
     // From here on a signal is a shutdown, however early it comes.
     let signal = signal()?;
     let config = NodeConfig {
         identity: identity.map_or(Identity::Ephemeral, Identity::File),
         listen: listen.addresses,
         bootstrap_peers: peers,
+        store: store.map_or(NodeStore::Memory, NodeStore::Disk),
         protocol,
         ..NodeConfig::default()
     };

@@ -57,6 +57,8 @@ pub use kadence_core::{
     Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer, Rejected,
     RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats, TrackerConfig, Validator, Validators,
 };
+#[cfg(feature = "node")]
+pub use kadence_store as store;
 pub use libp2p;
 pub use runtime::{Runtime, Timer};
 pub use task::{Events, Lagged, Task, TaskEnd, spawn};

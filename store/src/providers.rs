@@ -171,6 +171,10 @@ impl Providers {
         Ok(victims)
     }
 
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.by_expiry.keys().next().map(|(expires, ..)| *expires)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }

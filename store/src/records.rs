@@ -197,6 +197,10 @@ impl Records {
         true
     }
 
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.by_expiry.keys().next().map(|(expires, _)| *expires)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_key.len()
     }

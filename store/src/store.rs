@@ -120,7 +120,7 @@ impl Store {
     /// Says why it was refused. Nothing has changed then, but that expired records may have been swept.
     pub fn insert(&mut self, record: Record) -> Result<Stored, Refusal> {
         let now = self.clock.now();
-        self.sweep_some(now);
+        self.sweep_up_to(now);
         let result = self.try_insert(record, now);
         self.stats.counters().record(&result);
         self.count_what_is_there();
@@ -135,7 +135,7 @@ impl Store {
     /// Says why it was refused.
     pub fn insert_provider(&mut self, provider: ProviderRecord) -> Result<(), Refusal> {
         let now = self.clock.now();
-        self.sweep_some(now);
+        self.sweep_up_to(now);
         let result = self.try_insert_provider(provider, now);
         self.stats.counters().provider(&result);
         self.count_what_is_there();
@@ -146,8 +146,21 @@ impl Store {
     /// seldom written to; takes a time in proportion to what it removes.
     pub fn sweep(&mut self) {
         let now = self.clock.now();
-        while self.sweep_some(now) {}
+        while self.sweep_up_to(now) {}
         self.count_what_is_there();
+    }
+
+    /// As [`sweep`](Self::sweep), but only some of them, so that a loop may do it bit by bit. Says whether there may be
+    /// more.
+    pub fn sweep_some(&mut self) -> bool {
+        let more = self.sweep_up_to(self.clock.now());
+        self.count_what_is_there();
+        more
+    }
+
+    /// When the next record or provider expires, or the earliest that has and is not yet swept; `None` if none ever does.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.records.next_expiry().into_iter().chain(self.providers.next_expiry()).min()
     }
 
     /// Waits until everything that was stored is on the disk, also if the power fails. In memory, does nothing.
@@ -213,7 +226,7 @@ impl Store {
     }
 
     /// Whether there may be more.
-    fn sweep_some(&mut self, now: Instant) -> bool {
+    fn sweep_up_to(&mut self, now: Instant) -> bool {
         let (records, providers) = (self.records.expired(now, SWEEP), self.providers.expired(now, SWEEP));
         let more = records.len() == SWEEP || providers.len() == SWEEP;
         stats::add(&self.stats.counters().expired, records.len() + providers.len());

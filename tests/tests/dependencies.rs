@@ -62,6 +62,15 @@ fn a_runtime_in_the_tree_would_be_seen() {
 }
 
 #[test]
+fn a_database_is_compiled_for_the_program_and_for_who_asks_for_it() {
+    for package in ["kadence", "kadence-tokio", "kadence-smol", "kadence-async-std"] {
+        let tree = tree(package);
+        assert!(tree.contains("kadence-store") && !tree.contains("rusqlite"), "{package}: {tree:?}");
+    }
+    assert!(tree("kadence-cli").contains("rusqlite"));
+}
+
+#[test]
 fn a_runtime_crate_is_thin() {
     for package in ["driver-tokio", "driver-smol", "driver-async-std"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(package).join("src");

@@ -127,6 +127,29 @@ fn a_node_ends_at_sigterm_and_is_the_same_again_with_its_identity() {
     assert_eq!(run_once(), run_once());
 }
 
+#[test]
+fn a_node_that_was_killed_has_its_records_again_from_its_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let [identity, store] = ["node.key", "store"].map(|name| folder.path().join(name));
+    let start = || {
+        let args = ["node", "--identity", identity.to_str().unwrap(), "--store", store.to_str().unwrap()];
+        let mut node = Running::start(args.into_iter().chain(LOOPBACK));
+        let address = node.line();
+        (node, address)
+    };
+    let (node, peer) = start();
+    run(["put", "greeting", "--value", "hello", "--peer", &peer]).expect_code(0);
+    let second = run(["node", "--store", store.to_str().unwrap()].into_iter().chain(LOOPBACK)).expect_code(1);
+    assert_eq!(
+        second.stderr,
+        format!("error: the store cannot be opened: {} is in use by another store\n", store.display())
+    );
+    // Which kills it.
+    drop(node);
+    let (_node, peer) = start();
+    assert_eq!(run(["get", "greeting", "--peer", &peer]).expect_code(0).stdout, b"hello");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_node_joins_through_another_and_says_who_is_connected() {

@@ -1,11 +1,7 @@
 #![expect(missing_docs, reason = "the derived event type has a variant for each field and takes no documentation")]
 
-use libp2p::{
-    connection_limits, identify,
-    kad::{self, store::MemoryStore},
-    ping,
-    swarm::NetworkBehaviour,
-};
+use kadence_store::Store;
+use libp2p::{connection_limits, identify, kad, ping, swarm::NetworkBehaviour};
 
 use crate::ContainsKad;
 
@@ -16,7 +12,7 @@ pub struct NodeBehaviour<X: NetworkBehaviour> {
     /// First, so that a connection over the limits is refused before any other behaviour hears of it.
     pub limits: connection_limits::Behaviour,
     /// The DHT.
-    pub kad: kad::Behaviour<MemoryStore>,
+    pub kad: kad::Behaviour<Store>,
     /// Tells peers our addresses and protocols, and us theirs, from where the routing table is filled.
     pub identify: identify::Behaviour,
     /// Answers pings, which some implementations expect, and finds the connections that are dead.
@@ -26,9 +22,9 @@ pub struct NodeBehaviour<X: NetworkBehaviour> {
 }
 
 impl<X: NetworkBehaviour> ContainsKad for NodeBehaviour<X> {
-    type Store = MemoryStore;
+    type Store = Store;
 
-    fn kad(&mut self) -> &mut kad::Behaviour<MemoryStore> {
+    fn kad(&mut self) -> &mut kad::Behaviour<Store> {
         &mut self.kad
     }
 

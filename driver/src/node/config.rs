@@ -1,9 +1,12 @@
+#[cfg(feature = "disk")]
+use std::path::PathBuf;
 use std::{num::NonZeroU32, time::Duration};
 
+use kadence_store::{Store, StoreConfig};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
     identity::PublicKey,
-    kad::{self, Mode, store::MemoryStore, store::MemoryStoreConfig},
+    kad::{self, Mode},
     multiaddr::Protocol,
 };
 
@@ -49,11 +52,19 @@ pub struct NodeConfig {
     pub max_packet_len: usize,
     /// The longest value of a record, in bytes, put or stored for others. Default: 64 KiB.
     pub max_value_len: usize,
-    /// How many records the node stores, for itself and others. Default: 1,024, which is 64 MiB of the longest values.
-    /// Others can fill it, and a put of our own then ends with `PutRecordError::Store`, although peers have taken it.
+    /// The longest key of a call, and of records and providers stored for others, in bytes. Default: 256; the keys that
+    /// other implementations accept have at most 80.
+    pub max_key_len: usize,
+    /// Where records and providers are kept. Default: in memory.
+    pub store: NodeStore,
+    /// How many records the node stores, for itself and others. Default: 1,024, which is 64 MiB of the longest values;
+    /// all are also held in memory. One publisher other than the node has at most half of them. When they are too many,
+    /// those farthest from the node give way, and its own never: a put of our own ends with `PutRecordError::Store` only
+    /// if all are its own.
     pub max_records: usize,
-    /// How many keys the node keeps providers of, its own and those of others. Default: 16,384, a few megabytes; kad's
-    /// own default of 1,024 can be filled by one peer, after which `start_providing` fails.
+    /// How many keys the node keeps providers of, its own and those of others. Default: 16,384, a few megabytes. There
+    /// are at most 20 providers of a key and four times as many in all as keys, and one peer other than the node
+    /// provides an eighth of them at most.
     pub max_provided_keys: usize,
     /// How often kad refreshes its routing table by itself. Default: 5 minutes.
     pub bootstrap_interval: Option<Duration>,
@@ -66,8 +77,9 @@ pub struct NodeConfig {
     pub max_connections_per_peer: NonZeroU32,
     /// What the node calls itself to others.
     pub agent_version: String,
-    /// The driver's channels and the tracker's limits. The tracker's packet and value limits are set from the ones
-    /// above.
+    /// The driver's channels and the tracker's limits. The tracker's limits of packets, values and keys are set from the
+    /// ones above. Its validators are also the store's: what they reject, and what is worse than what is there, is not
+    /// stored for others either.
     pub driver: DriverConfig,
 }
 
@@ -81,6 +93,8 @@ impl Default for NodeConfig {
             mode: Some(Mode::Server),
             max_packet_len: 128 * 1024,
             max_value_len: 64 * 1024,
+            max_key_len: 256,
+            store: NodeStore::Memory,
             max_records: 1024,
             max_provided_keys: 16 * 1024,
             bootstrap_interval: Some(Duration::from_secs(5 * 60)),
@@ -94,21 +108,43 @@ impl Default for NodeConfig {
 }
 
 impl NodeConfig {
-    pub(super) fn kad(&self, local_peer: PeerId) -> kad::Behaviour<MemoryStore> {
-        let store = MemoryStoreConfig {
+    pub(super) fn open_store(&self, local_peer: PeerId) -> Result<Store, NodeError> {
+        let config = self.store_limits();
+        match &self.store {
+            NodeStore::Memory => Ok(Store::memory(local_peer, config)),
+            #[cfg(feature = "disk")]
+            NodeStore::Disk(path) => Store::open(path, local_peer, config).map_err(NodeError::Store),
+        }
+    }
+
+    /// With the default limits, the store's own defaults.
+    fn store_limits(&self) -> StoreConfig {
+        // At least one of the longest.
+        let share = self.max_records.div_ceil(2);
+        let longest = self.max_value_len.saturating_add(self.max_key_len);
+        StoreConfig {
+            validators: self.driver.tracker.validators.clone(),
             max_records: self.max_records,
-            // The store refuses a value of this size already.
-            max_value_bytes: self.max_value_len.saturating_add(1),
+            max_total_bytes: self.max_records.saturating_mul(longest),
+            max_value_bytes: self.max_value_len,
+            max_key_bytes: self.max_key_len,
+            max_records_per_publisher: share,
+            max_bytes_per_publisher: share.saturating_mul(longest),
             max_provided_keys: self.max_provided_keys,
-            ..MemoryStoreConfig::default()
-        };
+            max_provider_records: self.max_provided_keys.saturating_mul(4),
+            max_keys_per_provider: self.max_provided_keys.div_ceil(8),
+            ..StoreConfig::default()
+        }
+    }
+
+    pub(super) fn kad(&self, local_peer: PeerId, store: Store) -> kad::Behaviour<Store> {
         let mut config = kad::Config::new(self.protocol.clone());
         config
             .set_max_packet_size(self.max_packet_len)
             .set_periodic_bootstrap_interval(self.bootstrap_interval)
             // The default of 1 names a single peer that had no copy, too few to bring the others up to date.
             .set_caching(kad::Caching::Enabled { max_peers: 20 });
-        let mut kad = kad::Behaviour::with_config(local_peer, MemoryStore::with_config(local_peer, store), config);
+        let mut kad = kad::Behaviour::with_config(local_peer, store, config);
         // Who cannot be dialled cannot serve, and would only take a place in the tables of others.
         kad.set_mode(if self.listen.is_empty() && self.mode == Some(Mode::Server) {
             Some(Mode::Client)
@@ -138,8 +174,23 @@ impl NodeConfig {
         let mut driver = self.driver.clone();
         driver.tracker.max_packet_len = self.max_packet_len;
         driver.tracker.max_value_len = self.max_value_len;
+        driver.tracker.max_key_len = self.max_key_len;
         driver
     }
+}
+
+/// Where a node keeps what it stores for the network, and what it has published itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NodeStore {
+    /// In memory. It ends with the node, and comes back only as far as others have copies.
+    #[default]
+    Memory,
+    /// In this file as well, which is made if there is none, with files of the same name and an ending beside it; on a
+    /// local disk, and of one node alone. What was acknowledged is there again after the process was killed, and after a
+    /// failure of power but for the last second. What the node itself has put and provides is announced again soon after
+    /// the first peer, so the node should have the same [`Identity`] each time; under another one, all is that of others.
+    #[cfg(feature = "disk")]
+    Disk(PathBuf),
 }
 
 /// A peer and where it listens.
@@ -181,6 +232,45 @@ impl KnownPeer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_limits_are_the_stores_own() {
+        let (ours, defaults) = (NodeConfig::default().store_limits(), StoreConfig::default());
+        let counts = |config: &StoreConfig| {
+            let StoreConfig {
+                validators: _,
+                require_validator: _,
+                max_records,
+                max_total_bytes: _,
+                max_value_bytes,
+                max_key_bytes,
+                max_records_per_publisher,
+                max_bytes_per_publisher: _,
+                max_ttl: _,
+                max_provided_keys,
+                max_providers_per_key,
+                max_provider_records,
+                max_keys_per_provider,
+                flush_within: _,
+            } = *config;
+            let records = [max_records, max_value_bytes, max_key_bytes, max_records_per_publisher];
+            let providers = [max_provided_keys, max_providers_per_key, max_provider_records, max_keys_per_provider];
+            (records, providers)
+        };
+        assert_eq!(counts(&ours), counts(&defaults));
+        // The bytes take the keys in, too, so that `max_records` of the longest fit.
+        assert!((defaults.max_total_bytes..defaults.max_total_bytes + 1024 * 1024).contains(&ours.max_total_bytes));
+    }
+
+    #[test]
+    fn a_store_of_one_record_takes_the_longest() {
+        let config = NodeConfig { max_records: 1, ..NodeConfig::default() };
+        let local_peer = PeerId::random();
+        let mut store = config.open_store(local_peer).unwrap();
+        let record = kad::Record::new(vec![b'k'; config.max_key_len], vec![0; config.max_value_len]);
+        store.insert(kad::Record { publisher: Some(PeerId::random()), ..record }).unwrap();
+        assert!(config.driver().tracker.max_value_len_for(config.max_key_len) >= config.max_value_len);
+    }
 
     #[test]
     fn an_address_without_a_peer_id_is_refused_by_name() {

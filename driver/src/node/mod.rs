@@ -1,14 +1,17 @@
 //! A ready-made node: what nearly everyone who wants a DHT builds by hand.
 //!
-//! kad on a private protocol name, identify wired into its routing table, ping, connection limits, a persistent key
-//! pair, bootstrap peers that are dialled and dialled again: from one [`NodeConfig`], on any runtime. A runtime crate
+//! kad on a private protocol name with a store that validates and may be in a file, identify wired into its routing
+//! table, ping, connection limits, a persistent key pair, bootstrap peers that are dialled and dialled again: from one [`NodeConfig`], on any runtime. A runtime crate
 //! only brings the transport, so applications call its function (`kadence_tokio::node`, …) and not
 //! [`Node::start`] here.
 
+mod alarm;
+mod announcer;
 mod behaviour;
 mod config;
 mod identity;
 mod running;
+mod sweeper;
 
 use std::{collections::HashSet, fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,6 +21,7 @@ use futures::{
     future::{BoxFuture, Either, Shared, poll_fn, select},
     pin_mut,
 };
+use kadence_store::{StatsHandle, StoreStats};
 use libp2p::{
     Multiaddr, PeerId, Swarm, Transport, TransportError, connection_limits,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
@@ -30,14 +34,16 @@ use libp2p::{
 };
 use thiserror::Error;
 
-pub use self::{
-    behaviour::{NodeBehaviour, NodeBehaviourEvent},
-    config::{DEFAULT_PROTOCOL, NodeConfig},
-    identity::Identity,
-};
 use self::{
+    announcer::Announcer,
     config::KnownPeer,
     running::{Redial, Running, Status, dial},
+    sweeper::Sweeper,
+};
+pub use self::{
+    behaviour::{NodeBehaviour, NodeBehaviourEvent},
+    config::{DEFAULT_PROTOCOL, NodeConfig, NodeStore},
+    identity::Identity,
 };
 use crate::{Client, Driver, DriverGone, Events, Runtime, SwarmHandle, Task, TaskEnd, Timer, runtime::later};
 
@@ -61,6 +67,7 @@ pub struct Node<X: NetworkBehaviour = dummy::Behaviour> {
     swarm: SwarmHandle<NodeBehaviour<X>>,
     events: Option<Events<NodeEvent<X>>>,
     status: Arc<Status>,
+    store_stats: StatsHandle,
     first_peer: Shared<BoxFuture<'static, Result<(), DriverGone>>>,
     sleep: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
     task: Option<Task>,
@@ -74,12 +81,13 @@ where
     /// Starts a node on a runtime, with a transport and the application's own behaviour, both made from the key pair.
     ///
     /// When it returns, the node listens, and the bootstrap peers are being dialled; wait for
-    /// [`ready`](Self::ready) before you ask the network.
+    /// [`ready`](Self::ready) before you ask the network. A store's file is read before that, which blocks the thread for
+    /// as long as it takes: some tens of milliseconds with the default limits.
     ///
     /// # Errors
     ///
-    /// If the key pair cannot be loaded, a bootstrap peer has no id, the transport cannot be made, an address cannot be
-    /// listened on, or the runtime is gone. Nothing runs then.
+    /// If the key pair cannot be loaded, a bootstrap peer has no id, the store's file cannot be opened, the transport
+    /// cannot be made, an address cannot be listened on, or the runtime is gone. Nothing runs then.
     pub async fn start<R, E>(
         runtime: R,
         config: NodeConfig,
@@ -90,13 +98,36 @@ where
         R: Runtime,
         E: std::error::Error + Send + Sync + 'static,
     {
+        let (node, listening) = Self::launch(runtime, config, transport, app)?;
+        // Whichever comes first: the addresses that could be had are there.
+        match select(listening, (node.sleep)(LISTEN_TIMEOUT)).await {
+            Either::Left((Ok(()), _)) | Either::Right(((), _)) => Ok(node),
+            // Its task is gone, and with it whoever would have told us.
+            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::NodeGone(DriverGone)),
+        }
+    }
+
+    /// Not in the future of `start`, which would keep room for all of this until it is dropped.
+    fn launch<R, E>(
+        runtime: R,
+        config: NodeConfig,
+        transport: impl FnOnce(&Keypair) -> Result<BoxedTransport, E>,
+        app: impl FnOnce(&Keypair) -> X,
+    ) -> Result<(Self, oneshot::Receiver<()>), NodeError>
+    where
+        R: Runtime,
+        E: std::error::Error + Send + Sync + 'static,
+    {
         let keypair = config.identity.load()?;
         let local_peer = keypair.public().to_peer_id();
         let bootstrap_peers = KnownPeer::parse_all(&config.bootstrap_peers, local_peer)?;
+        let store = config.open_store(local_peer)?;
+        let store_stats = store.stats_handle();
+        let announcer = Announcer::new(&store, local_peer, &runtime);
         let transport = transport(&keypair).map_err(|error| NodeError::Transport(Box::new(error)))?;
         let behaviour = NodeBehaviour {
             limits: connection_limits::Behaviour::new(config.limits()),
-            kad: config.kad(local_peer),
+            kad: config.kad(local_peer, store),
             identify: identify::Behaviour::new(config.identify(keypair.public())),
             ping: ping::Behaviour::default(),
             app: app(&keypair),
@@ -135,6 +166,8 @@ where
             listening: Some(listening_sender),
             listeners,
             redial: Redial::new(&runtime),
+            announcer,
+            sweeper: Sweeper::new(&runtime),
         };
         running.check_alone();
         let task = Task::spawn(&runtime, async move { poll_fn(|cx| running.poll(cx)).await });
@@ -144,16 +177,12 @@ where
             swarm,
             events: Some(events),
             status,
+            store_stats,
             first_peer: first_peer.map(|told| told.map_err(|_| DriverGone)).boxed().shared(),
             sleep,
             task: Some(task),
         };
-        // Whichever comes first: the addresses that could be had are there.
-        match select(listening, (node.sleep)(LISTEN_TIMEOUT)).await {
-            Either::Left((Ok(()), _)) | Either::Right(((), _)) => Ok(node),
-            // Its task is gone, and with it whoever would have told us.
-            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::NodeGone(DriverGone)),
-        }
+        Ok((node, listening))
     }
 }
 
@@ -212,6 +241,12 @@ impl<X: NetworkBehaviour> Node<X> {
         Ok(self.swarm.with(move |swarm| dial(swarm, &peer)).await?)
     }
 
+    /// What the node's store has, what it has taken and refused, and how long its file has stopped the node at most. Reads
+    /// a few counters, whatever the node is doing, also after its end.
+    pub fn store_stats(&self) -> StoreStats {
+        self.store_stats.read()
+    }
+
     /// The peers that are connected now.
     ///
     /// # Errors
@@ -221,7 +256,8 @@ impl<X: NetworkBehaviour> Node<X> {
         self.swarm.with(|swarm| swarm.connected_peers().copied().collect()).await
     }
 
-    /// Accepts no further calls, waits until those that were accepted have ended, and ends the node.
+    /// Accepts no further calls, waits until those that were accepted have ended, and ends the node. A store's file is on
+    /// the disk and can be opened again when this returns.
     pub async fn shutdown(mut self) -> TaskEnd {
         self.client.shutdown().await;
         match self.task.take() {
@@ -298,6 +334,11 @@ pub enum NodeError {
         /// The address.
         address: Multiaddr,
     },
+    /// The store's file cannot be opened: its error says whether another node has it, it is something else or damaged, or
+    /// the disk does not let us. It was left as it is.
+    #[cfg(feature = "disk")]
+    #[error("the store cannot be opened")]
+    Store(#[source] kadence_store::OpenError),
     /// The transport cannot be made.
     #[error("the transport cannot be made")]
     Transport(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -2,10 +2,9 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{StreamExt, channel::oneshot};
@@ -16,8 +15,11 @@ use libp2p::{
     swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
 
-use super::{NodeBehaviour, NodeBehaviourEvent, NodeEvent, config::KnownPeer};
-use crate::{Driver, Runtime, Timer, mailbox};
+use super::{
+    NodeBehaviour, NodeBehaviourEvent, NodeEvent, alarm::Alarm, announcer::Announcer, config::KnownPeer,
+    sweeper::Sweeper,
+};
+use crate::{ContainsKad, Driver, Runtime, mailbox};
 
 /// How many addresses a peer may have in the routing table by its own word. It can claim as many as it likes, message
 /// after message; each is kept, copied into events, and dialled in vain if it is false.
@@ -72,6 +74,8 @@ pub(super) struct Running<X: NetworkBehaviour, R: Runtime> {
     pub(super) listening: Option<oneshot::Sender<()>>,
     pub(super) listeners: HashSet<ListenerId>,
     pub(super) redial: Redial<R>,
+    pub(super) announcer: Announcer<R>,
+    pub(super) sweeper: Sweeper<R>,
 }
 
 impl<X, R> Running<X, R>
@@ -89,8 +93,10 @@ where
             }
             match event {
                 Poll::Ready(Some(event)) => {
-                    self.handle(&event);
-                    self.events.push(event);
+                    if !self.is_of_announcer(&event) {
+                        self.handle(&event);
+                        self.events.push(event);
+                    }
                     continue;
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
@@ -100,10 +106,30 @@ where
                 self.dial_bootstrap_peers();
                 continue;
             }
+            let kad = self.driver.swarm_mut().behaviour_mut().kad();
+            if self.announcer.poll(cx, &self.runtime, kad) || self.sweeper.poll(cx, &self.runtime, kad.store_mut()) {
+                continue;
+            }
             return Poll::Pending;
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether an event is of a query that nobody else has asked for; it has been dealt with then.
+    fn is_of_announcer(&mut self, event: &NodeEvent<X>) -> bool {
+        match event {
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                id,
+                result,
+                stats,
+                step,
+            })) => {
+                let store = self.driver.swarm_mut().behaviour_mut().kad().store_mut();
+                self.announcer.handle(*id, result, stats, step.last, store)
+            }
+            _ => false,
+        }
     }
 
     fn handle(&mut self, event: &NodeEvent<X>) {
@@ -172,6 +198,7 @@ where
         {
             // Nobody may be waiting for it.
             let _gone = first_peer.send(());
+            self.announcer.begin(&self.runtime);
         }
     }
 
@@ -218,37 +245,29 @@ pub(super) fn dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<X>>, pee
 
 /// A timer with a growing span, that runs only while it is needed.
 pub(super) struct Redial<R: Runtime> {
-    timer: Pin<Box<R::Timer>>,
-    due: Option<Instant>,
+    alarm: Alarm<R>,
     wait: Duration,
 }
 
 impl<R: Runtime> Redial<R> {
     pub(super) fn new(runtime: &R) -> Self {
-        Self { timer: Box::pin(runtime.timer(runtime.now())), due: None, wait: REDIAL_MIN }
+        Self { alarm: Alarm::new(runtime), wait: REDIAL_MIN }
     }
 
     fn start(&mut self, runtime: &R) {
-        if self.due.is_none() {
-            let due = runtime.now() + self.wait;
-            self.timer.as_mut().reset(due);
-            self.due = Some(due);
+        if self.alarm.due().is_none() {
+            self.alarm.set(runtime.now() + self.wait);
             self.wait = (self.wait * 2).min(REDIAL_MAX);
         }
     }
 
     fn stop(&mut self) {
-        self.due = None;
+        self.alarm.stop();
         self.wait = REDIAL_MIN;
     }
 
     /// Whether it is time.
     fn poll(&mut self, cx: &mut Context<'_>, runtime: &R) -> bool {
-        let Some(due) = self.due else { return false };
-        if self.timer.as_mut().poll_elapsed(cx).is_pending() && runtime.now() < due {
-            return false;
-        }
-        self.due = None;
-        true
+        self.alarm.poll(cx, runtime)
     }
 }

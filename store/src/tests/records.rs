@@ -3,7 +3,7 @@
 use libp2p::{
     PeerId,
     kad::{
-        Record, RecordKey,
+        ProviderRecord, Record, RecordKey,
         store::{Error, RecordStore},
     },
 };
@@ -151,6 +151,32 @@ fn what_has_expired_is_not_returned_gives_way_to_anything_and_is_swept() {
     assert_eq!(stats.read().records, 1);
     // One was replaced, or swept before that.
     assert!((99..=100).contains(&stats.read().expired));
+    store.check();
+}
+
+#[test]
+fn the_next_expiry_is_the_earliest_of_what_is_not_yet_swept() {
+    let (mut store, clock) = store(PeerId::random(), config());
+    assert_eq!(store.next_expiry(), None);
+    let first = clock.now() + HOUR;
+    for number in 0..100 {
+        store.insert(until(first + HOUR, record(&format!("late {number}"), "a"))).unwrap();
+    }
+    let provider = ProviderRecord {
+        expires: Some(first),
+        ..ProviderRecord::new(RecordKey::new(&"key"), PeerId::random(), Vec::new())
+    };
+    store.insert_provider(provider).unwrap();
+    assert_eq!(store.next_expiry(), Some(first));
+    clock.pass(HOUR);
+    assert!(!store.sweep_some());
+    assert_eq!(store.next_expiry(), Some(first + HOUR));
+    clock.pass(HOUR);
+    let mut left = Vec::new();
+    while store.sweep_some() {
+        left.push(store.stats_handle().read().records);
+    }
+    assert_eq!((left, store.next_expiry()), (vec![68, 36, 4], None));
     store.check();
 }
 

@@ -1,0 +1,251 @@
+//! What a node keeps for the network, in whole nodes.
+
+#![cfg(test)]
+
+use std::{
+    cmp::Ordering,
+    collections::BTreeSet,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, future::join_all};
+use kadence_tokio::{
+    Identity, Node, NodeConfig,
+    kadence::{
+        ContainsKad, InvalidRequest, PutRecordError, Rejected, RequestError, Validator, Validators,
+        node::{NodeBehaviourEvent, NodeError, NodeStore},
+        store::{OpenError, Refused, Store},
+    },
+    node,
+};
+use libp2p::{
+    kad::{self, InboundRequest, Record, RecordKey, store::RecordStore},
+    swarm::SwarmEvent,
+};
+use tempfile::tempdir;
+use tokio::time::timeout;
+
+/// Far more than anything here needs.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Values are single digits; the larger is better.
+struct Digits;
+
+impl Validator for Digits {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+        match value {
+            [b'0'..=b'9'] => Ok(()),
+            _ => Err(Rejected("not a digit".to_owned())),
+        }
+    }
+
+    fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
+        left.cmp(right)
+    }
+}
+
+fn server() -> NodeConfig {
+    NodeConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..NodeConfig::default() }
+}
+
+/// A server that is the same each time that it is started in this folder.
+fn kept(folder: &Path) -> NodeConfig {
+    let identity = Identity::File(folder.join("key"));
+    NodeConfig { identity, store: NodeStore::Disk(folder.join("store")), ..server() }
+}
+
+async fn client(of: &Node) -> Node {
+    let client = node(NodeConfig { bootstrap_peers: of.listen_addrs(), ..NodeConfig::default() }).await.unwrap();
+    client.ready(WAIT).await.unwrap();
+    client
+}
+
+fn record(key: &str, value: &str) -> Record {
+    Record::new(key.as_bytes().to_vec(), value.as_bytes().to_vec())
+}
+
+async fn with_store<T: Send + 'static>(node: &Node, f: impl FnOnce(&mut Store) -> T + Send + 'static) -> T {
+    node.swarm().with(|swarm| f(swarm.behaviour_mut().kad().store_mut())).await.unwrap()
+}
+
+async fn stored(node: &Node, key: &str) -> Option<String> {
+    let key = RecordKey::new(&key);
+    let value = with_store(node, move |store| store.get(&key).map(|record| record.into_owned().value)).await?;
+    Some(String::from_utf8(value).unwrap())
+}
+
+/// Waits until a node was told of so many records and so many providers.
+async fn is_told(node: &mut Node, records: usize, providers: usize) {
+    let mut events = node.events().unwrap();
+    let (mut puts, mut announcements) = (0, 0);
+    let told = async {
+        while puts < records || announcements < providers {
+            match events.next().await.unwrap().unwrap() {
+                SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(kad::Event::InboundRequest {
+                    request: InboundRequest::PutRecord { .. },
+                })) => puts += 1,
+                SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(kad::Event::InboundRequest {
+                    request: InboundRequest::AddProvider { .. },
+                })) => announcements += 1,
+                _ => {}
+            }
+        }
+    };
+    timeout(WAIT, told).await.unwrap_or_else(|_| panic!("only {puts} records and {announcements} providers"));
+}
+
+#[tokio::test]
+async fn a_node_started_again_on_its_file_serves_what_it_took_and_announces_its_own() {
+    let folder = tempdir().unwrap();
+    let id = {
+        let kept = node(kept(folder.path())).await.unwrap();
+        let (asking, other) = (client(&kept).await, node(server()).await.unwrap());
+        let put = asking.client().put_record(record("theirs", "of a client")).await.unwrap();
+        assert_eq!(put.acknowledged, [kept.peer_id()]);
+        kept.add_peer(&other.listen_addrs()[0]).await.unwrap();
+        kept.ready(WAIT).await.unwrap();
+        kept.client().put_record(record("own", "of the node")).await.unwrap();
+        kept.client().start_providing("file").await.unwrap();
+        let id = kept.peer_id();
+        kept.shutdown().await;
+        id
+    };
+    // Nobody of the first network is there any more, and at first nobody at all.
+    let kept = node(kept(folder.path())).await.unwrap();
+    assert_eq!((kept.peer_id(), kept.store_stats().records, kept.store_stats().provided_keys), (id, 2, 1));
+    let mut other = node(server()).await.unwrap();
+    assert_eq!(stored(&other, "own").await, None);
+    kept.add_peer(&other.listen_addrs()[0]).await.unwrap();
+    is_told(&mut other, 1, 1).await;
+    assert_eq!(stored(&other, "own").await.as_deref(), Some("of the node"));
+    let providers = with_store(&other, |store| store.providers(&RecordKey::new(&"file"))).await;
+    assert_eq!(providers.iter().map(|entry| entry.provider).collect::<Vec<_>>(), [id]);
+    // It is not ours, so it is not announced, but whoever asks gets it.
+    assert_eq!(stored(&other, "theirs").await, None);
+    let answer = client(&other).await.client().get_record("theirs").await.unwrap();
+    assert_eq!((answer.value(), answer.record.peer), (&b"of a client"[..], Some(id)));
+}
+
+#[tokio::test]
+async fn what_is_withdrawn_before_there_is_a_peer_is_not_announced() {
+    let folder = tempdir().unwrap();
+    let keys: Vec<String> = (0..8).map(|number| format!("key {number}")).collect();
+    {
+        let other = node(server()).await.unwrap();
+        let kept = node(NodeConfig { bootstrap_peers: other.listen_addrs(), ..kept(folder.path()) }).await.unwrap();
+        kept.ready(WAIT).await.unwrap();
+        for key in &keys {
+            kept.client().put_record(record(key, "value")).await.unwrap();
+            kept.client().start_providing(key.as_str()).await.unwrap();
+        }
+        kept.shutdown().await;
+    }
+    let kept = node(kept(folder.path())).await.unwrap();
+    for key in &keys[1..] {
+        kept.client().remove_record(key.as_str()).await.unwrap();
+        kept.client().stop_providing(key.as_str()).await.unwrap();
+    }
+    let mut other = node(server()).await.unwrap();
+    kept.add_peer(&other.listen_addrs()[0]).await.unwrap();
+    is_told(&mut other, 1, 1).await;
+    kept.shutdown().await;
+    assert_eq!(stored(&other, &keys[0]).await.as_deref(), Some("value"));
+    let stats = other.store_stats();
+    assert_eq!((stats.records, stats.provided_keys), (1, 1));
+}
+
+/// What is refused is so by a reset that kad does not deliver at once: each of these puts ends after 10 seconds, so they
+/// are made together.
+#[tokio::test]
+async fn what_is_older_or_invalid_or_too_large_is_refused_and_counted_and_the_sender_hears_of_it() {
+    let folder = tempdir().unwrap();
+    let config = || {
+        let mut config = NodeConfig { max_value_len: 1000, ..kept(folder.path()) };
+        config.driver.tracker.validators = Validators::default().with("d", Arc::new(Digits));
+        config
+    };
+    let strict = node(config()).await.unwrap();
+    let lax = NodeConfig { bootstrap_peers: strict.listen_addrs(), max_key_len: 1000, ..NodeConfig::default() };
+    let lax = node(lax).await.unwrap();
+    lax.ready(WAIT).await.unwrap();
+    lax.client().put_record(record("/d/key", "5")).await.unwrap();
+
+    let (long_key, long_value) = ("k".repeat(257), "v".repeat(1001));
+    let refused = [("/d/key", "4"), ("/d/key", "x"), ("/d/other", "10"), (&*long_key, "value"), ("key", &*long_value)];
+    let puts = refused.map(|(key, value)| lax.client().put_record(record(key, value)).timeout(WAIT).into_future());
+    for put in join_all(puts).await {
+        assert!(
+            matches!(&put, Err(PutRecordError::QuorumFailed { acknowledged, .. }) if acknowledged.is_empty()),
+            "{put:?}"
+        );
+    }
+    let stats = strict.store_stats();
+    let Refused { worse, invalid, key_too_large, value_too_large, .. } = stats.refused;
+    assert_eq!((worse, invalid, key_too_large, value_too_large, stats.refused.total()), (1, 2, 1, 1, 5));
+    assert_eq!((stats.records, stats.accepted), (1, 1));
+    // The same validators are asked at a call.
+    let invalid = strict.client().put_record(record("/d/key", "x")).await;
+    assert!(
+        matches!(invalid, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::Rejected { .. })))),
+        "{invalid:?}"
+    );
+
+    lax.client().put_record(record("/d/key", "6")).await.unwrap();
+    strict.shutdown().await;
+    let strict = node(config()).await.unwrap();
+    assert_eq!(stored(&strict, "/d/key").await.as_deref(), Some("6"));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_is_an_error_that_says_why() {
+    let folder = tempdir().unwrap();
+    let first = node(kept(folder.path())).await.unwrap();
+    let second = node(kept(folder.path())).await.unwrap_err();
+    assert!(matches!(second, NodeError::Store(OpenError::InUse { .. })), "{second:?}");
+    first.shutdown().await;
+    node(kept(folder.path())).await.unwrap();
+    let path = folder.path().join("text");
+    std::fs::write(&path, "a shopping list, which is long enough to be looked at".repeat(100)).unwrap();
+    let error = node(NodeConfig { store: NodeStore::Disk(path), ..server() }).await.unwrap_err();
+    assert!(matches!(error, NodeError::Store(OpenError::Foreign { .. })), "{error:?}");
+}
+
+/// The store's clock is the system's, the node's is tokio's, which stands still and jumps when nothing else is to be done.
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_is_removed_although_nobody_writes() {
+    let node = node(NodeConfig::default()).await.unwrap();
+    let expires = Instant::now() + Duration::from_millis(50);
+    let short = Record { expires: Some(expires), ..record("short", "life") };
+    with_store(&node, move |store| store.put(short)).await.unwrap();
+    while Instant::now() <= expires {
+        std::thread::yield_now();
+    }
+    assert_eq!(node.store_stats().records, 1);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!((node.store_stats().records, node.store_stats().expired), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_goes_from_runtime_to_runtime() {
+    let folder = tempdir().unwrap();
+    let config = || NodeConfig { listen: Vec::new(), ..kept(folder.path()) };
+    let mut nodes = BTreeSet::new();
+    let mut put_and_end = async |node: Node, number: usize| {
+        nodes.insert(node.peer_id());
+        for before in 0..number {
+            let answer = node.client().get_record(format!("key {before}")).await.unwrap();
+            assert_eq!(answer.value(), before.to_string().as_bytes());
+        }
+        let own = record(&format!("key {number}"), &number.to_string());
+        let own = Record { publisher: Some(node.peer_id()), ..own };
+        with_store(&node, move |store| store.put(own)).await.unwrap();
+        node.shutdown().await;
+    };
+    put_and_end(node(config()).await.unwrap(), 0).await;
+    put_and_end(kadence_async_std::node(config()).await.unwrap(), 1).await;
+    put_and_end(kadence_smol::node(config()).await.unwrap(), 2).await;
+    put_and_end(node(config()).await.unwrap(), 3).await;
+    assert_eq!(nodes.len(), 1);
+}
