@@ -256,7 +256,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let now = self.clock.advance(now);
         match self.steps.get(&id) {
             Some(step) => self.probed(*step, progress, now),
-            None => self.stats.unknown_inputs += 1,
+            // It may have ended since it was asked about; but then there is nothing to tell.
+            None => self.stats.unknown_inputs += u64::from(progress.is_some()),
         }
         if let Some(recorder) = &mut self.recorder
             && !(self.steps.contains_key(&id) || self.remembered.contains(&id))

@@ -1,6 +1,6 @@
 //! Queries that have stopped moving: when they are looked at, and which are told to make do with what they have.
 
-use std::{fmt, hash::Hash};
+use std::{fmt, hash::Hash, mem};
 
 use super::{
     QueryTracker, judge,
@@ -45,13 +45,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let quiet = self.pace.quiet(&stall);
         let Some(query) = self.queries.get_mut(&step) else { return };
         let LiveQuery { state: QueryState::Running { id }, work: Some(work), .. } = &mut **query else { return };
-        if !work.probed {
+        let asked = mem::take(&mut work.probed);
+        // Without an answer kad is done with the query, and the last event is on its way.
+        let Some(progress) = progress else { return };
+        if !asked {
             self.stats.unknown_inputs += 1;
             return;
         }
-        work.probed = false;
-        // Without an answer kad is done with the query, and the last event is on its way.
-        let Some(progress) = progress else { return };
         if progress != work.progress {
             work.progress = progress;
             work.moved_at = now;

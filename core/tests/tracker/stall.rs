@@ -188,6 +188,7 @@ fn an_answer_to_no_probe_is_counted_and_one_that_kad_is_done_ends_the_looks() {
     h.request(1, closest("k"));
     let id = h.start();
     h.probe(id, Some(progress(20, 17)));
+    h.probe(id + 1, Some(progress(20, 17)));
     h.probe(id + 1, None);
     assert_eq!(h.tracker.stats().unknown_inputs, 2);
     h.tick(millis(100));

@@ -45,7 +45,7 @@ impl Model {
 
     pub(super) fn take_probe(&mut self, id: u32, progress: Option<Progress>, now: Instant) {
         let Some(query) = self.queries.iter_mut().find(|query| query.id() == Some(id)) else {
-            self.view.unknown_inputs += 1;
+            self.view.unknown_inputs += u64::from(progress.is_some());
             return;
         };
         let step = query.step;
@@ -54,11 +54,12 @@ impl Model {
         if let State::Finishing(..) = query.state {
             return;
         }
-        if !std::mem::take(&mut query.probed) {
+        let asked = std::mem::take(&mut query.probed);
+        let Some(progress) = progress else { return };
+        if !asked {
             self.view.unknown_inputs += 1;
             return;
         }
-        let Some(progress) = progress else { return };
         if progress != query.progress {
             (query.progress, query.moved, query.look) = (progress, now, Some(later(now, quiet)));
             return;

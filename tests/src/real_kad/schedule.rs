@@ -3,7 +3,8 @@
 use std::{cmp::Ordering, collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use kadence::{
-    Agree, OperationKind, OutcomeKind, Overload, Priority, Rejected, Retry, Stall, TrackerConfig, Validator, Validators,
+    Agree, OperationKind, OutcomeKind, Overload, Priority, Rejected, Retry, Stall, TrackerConfig, Validator,
+    Validators,
     core::{Operation, Policy, RequestId, RequestOptions},
 };
 use libp2p::{
