@@ -12,6 +12,7 @@
 //! | an application with a loop of its own | [`OwnLoop`] |
 //! | time that stands still until it is told to move | [`ManualClock`] |
 //! | how often a spawned driver is polled | [`CountedPolls`] |
+//! | what benchmarks have in common | [`bench`] |
 //! | the tests | [`mod@suite`] |
 //!
 //! Nothing sleeps in the hope that something has happened by then: a test waits for the event itself, or looks again
@@ -27,6 +28,7 @@
 
 mod async_std;
 mod behaviour;
+pub mod bench;
 mod clock;
 mod network;
 mod node;
