@@ -9,6 +9,7 @@
 //! | run a test so that it fails where it would hang | [`run`] |
 //! | make nodes and networks | [`Bed`], [`NodeConfig`] |
 //! | a peer that takes every request and answers none | [`SilentNode`] |
+//! | a peer that is slow, refuses, lies or hangs up, by a [`Script`] | [`ScriptedNode`] |
 //! | an application with a loop of its own | [`OwnLoop`] |
 //! | time that stands still until it is told to move | [`ManualClock`] |
 //! | how often a spawned driver is polled | [`CountedPolls`] |
@@ -36,6 +37,7 @@ mod own_loop;
 mod polls;
 pub mod real_kad;
 mod run;
+mod scripted;
 mod silent;
 mod smol;
 pub mod suite;
@@ -51,6 +53,7 @@ pub use self::{
     own_loop::{BareKad, OwnLoop},
     polls::CountedPolls,
     run::{LIMIT, Runner, TestRuntime, run},
+    scripted::{Asks, Conduct, Script, ScriptedNode},
     silent::{SilentHandler, SilentKad, SilentNode},
     smol::Smol,
     tokio::{TokioCurrentThread, TokioMultiThread},
