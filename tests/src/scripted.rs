@@ -26,6 +26,9 @@ use libp2p::{
 
 use crate::{BareKad, Bed, Contact, NodeConfig, PROTOCOL, TestRuntime, node::identify, with_kad};
 
+/// More bytes than any node's packets may hold.
+const TOO_LONG: usize = 256 * 1024;
+
 /// What a request asks for. An announcement is none: nobody answers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asks {
@@ -48,7 +51,10 @@ pub enum Conduct {
     Slow(Duration),
     /// Never answers. It keeps what is put.
     Silent,
-    /// Closes the stream without an answer, and keeps nothing.
+    /// Breaks the stream off, and keeps nothing: it sends what nobody can read, and the asker's stream ends with an error.
+    ///
+    /// kad's own refusal only asks for the stream to be closed and wakes nobody to do it, so that the asker mostly waits
+    /// for its timeout: to a lookup that is [`Silent`](Self::Silent).
     Refuses,
     /// Closes the connection, with every request that is under way on it, and keeps nothing.
     HangsUp,
@@ -147,7 +153,9 @@ impl<R: TestRuntime> Bed<R> {
                 kad.store_mut().put(record).expect("the store takes it");
             }
             for (key, provider) in providers {
-                let entry = ProviderRecord::new(key, provider, Vec::new());
+                // Without an address kad would keep it to itself. Nobody listens there.
+                let nowhere = "/memory/1".parse().expect("an address");
+                let entry = ProviderRecord::new(key, provider, vec![nowhere]);
                 kad.store_mut().add_provider(entry).expect("the store takes it");
             }
             let kad = ScriptedKad { kad, conduct, sleep: Box::new(sleep), slow: FuturesUnordered::new() };
@@ -268,7 +276,11 @@ impl ScriptedKad {
                 None
             }
             Conduct::Silent => None,
-            Conduct::Refuses => Some(answer(ToHandler::Reset(request_id))),
+            // To whatever question: the asker looks at the length first.
+            Conduct::Refuses => {
+                let (key, value) = (RecordKey::new(b""), vec![0; TOO_LONG]);
+                Some(answer(ToHandler::PutRecordRes { key, value, request_id }))
+            }
             Conduct::HangsUp => {
                 Some(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(connection) })
             }
