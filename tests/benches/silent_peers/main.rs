@@ -82,10 +82,8 @@ fn measure(args: Args) -> ExitCode {
 /// All networks with one share of silent peers, in percent.
 async fn share<R: TestRuntime>(bed: &Bed<R>, percent: usize, size: &Size, report: &mut Report) {
     let begun = Instant::now();
-    let mut networks = Vec::new();
-    for number in 0..size.networks {
-        networks.push(Arc::new(Network::start(bed, number, percent, size).await));
-    }
+    let networks = join_all((0..size.networks).map(|number| Network::start(bed, number, percent, size))).await;
+    let networks: Vec<_> = networks.into_iter().map(Arc::new).collect();
     for network in &networks {
         report.tables(network.tables().await);
     }
@@ -145,7 +143,7 @@ async fn side_by_side<R: TestRuntime>(bed: &Bed<R>, networks: &[Arc<Network>], s
             bed.spawn(async move {
                 let place = u32::try_from(place).unwrap_or(u32::MAX);
                 // Networks not all in the same moment, either.
-                let offset = size.plain_every * u32::try_from(network.number).unwrap_or(0) / 8;
+                let offset = size.plain_every.mul_f64(network.number as f64 / size.networks as f64);
                 wait(&runtime, size.plain_every * place + offset).await;
                 (Who::Plain, network.run(&runtime, Who::Plain, operation, round, &size).await)
             })
