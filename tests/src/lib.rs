@@ -13,7 +13,7 @@
 //! | an application with a loop of its own | [`OwnLoop`] |
 //! | time that stands still until it is told to move | [`ManualClock`] |
 //! | how often a spawned driver is polled | [`CountedPolls`] |
-//! | what benchmarks have in common | [`bench`] |
+//! | what benchmarks have in common | [`mod@bench`] |
 //! | the tests | [`mod@suite`] |
 //!
 //! Nothing sleeps in the hope that something has happened by then: a test waits for the event itself, or looks again
