@@ -9,9 +9,11 @@
 //! | run a test so that it fails where it would hang | [`run`] |
 //! | make nodes and networks | [`Bed`], [`NodeConfig`] |
 //! | a peer that takes every request and answers none | [`SilentNode`] |
+//! | a peer that is slow, refuses, lies or hangs up, by a [`Script`] | [`ScriptedNode`] |
 //! | an application with a loop of its own | [`OwnLoop`] |
 //! | time that stands still until it is told to move | [`ManualClock`] |
 //! | how often a spawned driver is polled | [`CountedPolls`] |
+//! | what benchmarks have in common | [`mod@bench`] |
 //! | the tests | [`mod@suite`] |
 //!
 //! Nothing sleeps in the hope that something has happened by then: a test waits for the event itself, or looks again
@@ -27,6 +29,7 @@
 
 mod async_std;
 mod behaviour;
+pub mod bench;
 mod clock;
 mod network;
 mod node;
@@ -34,6 +37,7 @@ mod own_loop;
 mod polls;
 pub mod real_kad;
 mod run;
+mod scripted;
 mod silent;
 mod smol;
 pub mod suite;
@@ -49,6 +53,7 @@ pub use self::{
     own_loop::{BareKad, OwnLoop},
     polls::CountedPolls,
     run::{LIMIT, Runner, TestRuntime, run},
+    scripted::{Asks, Conduct, Script, ScriptedNode},
     silent::{SilentHandler, SilentKad, SilentNode},
     smol::Smol,
     tokio::{TokioCurrentThread, TokioMultiThread},

@@ -10,6 +10,7 @@ use futures::{
 use kadence::{Client, Driver, Runtime, Snapshot, Timer};
 use libp2p::{
     PeerId, Swarm,
+    core::{muxing::StreamMuxerBox, transport::Boxed},
     identity::Keypair,
     kad::KBucketKey,
     swarm::{self, NetworkBehaviour, SwarmEvent},
@@ -173,11 +174,15 @@ impl<R: TestRuntime> Bed<R> {
         let runtime = self.runtime.clone();
         let executor = move |task: Pin<Box<dyn Future<Output = ()> + Send>>| runtime.spawn(task as BoxFuture<'_, ()>);
         let config = swarm::Config::with_executor(executor).with_idle_connection_timeout(IDLE_TIMEOUT);
-        let transport = match self.wire {
+        Swarm::new(self.transport(keypair), behaviour, keypair.public().to_peer_id(), config)
+    }
+
+    /// What the wire is for this peer.
+    pub fn transport(&self, keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
+        match self.wire {
             Wire::Memory => transport::memory(keypair),
             Wire::Tcp => self.runtime.tcp_transport(keypair),
-        };
-        Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config)
+        }
     }
 
     // ---- waiting

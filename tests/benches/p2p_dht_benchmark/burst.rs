@@ -7,9 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, StreamExt, channel::mpsc, future::poll_fn, select};
-use kadence::{Runtime, Timer};
-use kadence_tests::{Bed, TestRuntime};
+use futures::{FutureExt, StreamExt, channel::mpsc, select};
+use kadence_tests::{Bed, TestRuntime, bench::wait};
 
 use crate::{
     asking::{Answer, Ask},
@@ -175,10 +174,4 @@ fn cpu() -> Option<Duration> {
     let mut times = fields.split_whitespace().skip(11);
     let ticks: u32 = times.next()?.parse::<u32>().ok()? + times.next()?.parse::<u32>().ok()?;
     Some(Duration::from_secs(1) * ticks / TICKS_PER_SECOND)
-}
-
-/// Waits.
-pub(crate) async fn wait<R: Runtime>(runtime: &R, span: Duration) {
-    let mut timer = pin!(runtime.timer(runtime.now() + span));
-    poll_fn(|cx| timer.as_mut().poll_elapsed(cx)).await;
 }

@@ -7,7 +7,6 @@
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark that cannot measure has to stop")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
-mod args;
 mod asking;
 mod burst;
 mod naive;
@@ -20,14 +19,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kadence_tests::{AsyncStd, Runner, Smol, TokioCurrentThread, TokioMultiThread, Wire};
+use kadence_tests::{
+    AsyncStd, Runner, Smol, TokioCurrentThread, TokioMultiThread, Wire,
+    bench::{Args, Mode, Stop, args},
+};
 
 use self::{
-    args::{Args, Asked, Mode},
     network::Network,
     plan::{Cell, Size, Who},
     report::Report,
 };
+
+/// How it is called.
+const USAGE: &str = "\
+cargo bench --bench p2p_dht_benchmark -- [OPTIONS]
+
+  --quick      some five minutes on two cores; the default
+  --full       every runtime as often as the first
+  --smoke      seconds, on a small network: whether the benchmark itself works. Also --test
+  --json       one JSON object a line instead of the table
+  --strict     a ratio or a time that misses its target fails the benchmark, too
+  --help       this";
 
 /// A runtime to measure on.
 struct Lane {
@@ -51,16 +63,16 @@ const LONG_ENOUGH: Duration = Duration::from_secs(4 * 60);
 const FEWEST_RUNS: usize = 3;
 
 fn main() -> ExitCode {
-    match args::read() {
-        Asked::Print(text) => {
+    match args("p2p_dht_benchmark", USAGE) {
+        Ok(args) => measure(args),
+        Err(Stop::Print(text)) => {
             println!("{text}");
             ExitCode::SUCCESS
         }
-        Asked::Unknown(text) => {
+        Err(Stop::Unknown(text)) => {
             eprintln!("{text}");
             ExitCode::from(2)
         }
-        Asked::Run(args) => measure(args),
     }
 }
 

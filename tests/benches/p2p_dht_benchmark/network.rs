@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kadence::{DriverConfig, TrackerConfig};
-use kadence_tests::{Bed, Behaviour, Contact, Node, NodeConfig, PROTOCOL, TestRuntime, with_kad};
+use kadence_tests::{Bed, Behaviour, Contact, Node, NodeConfig, PROTOCOL, TestRuntime, bench::wait, with_kad};
 use libp2p::{
     PeerId, Swarm,
     identity::Keypair,
@@ -16,7 +16,7 @@ use libp2p::{
 
 use crate::{
     asking::{Ask, Kadence},
-    burst::{self, Gets, wait},
+    burst::{self, Gets},
     naive::{Ends, Naive},
     plan::{Cell, Load, Size, Who},
 };

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, time::Duration};
 
-use crate::args::Mode;
+use kadence_tests::bench::Mode;
 
 /// How much longer than its deadline a call is waited for, before it counts as lost.
 const GRACE: Duration = Duration::from_secs(5);

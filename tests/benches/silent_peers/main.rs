@@ -1,0 +1,154 @@
+//! What silent peers cost: Kadence's node as it is by default, beside kad as it is by default.
+//!
+//! A silent peer accepts connections, says that it speaks the protocol, and answers no request. Networks with other
+//! shares of them are asked the same by both clients, which have the same identity and so the same routing table, at
+//! the same time. All nodes are in one process, connected through memory in plaintext. Compare the figures of one run
+//! with each other.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot measure has to stop")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
+mod asking;
+mod network;
+mod plain;
+mod plan;
+mod report;
+
+use std::{process::ExitCode, sync::Arc, time::Instant};
+
+use futures::future::{join, join_all};
+use kadence_tests::{
+    Bed, Runner, TestRuntime, TokioMultiThread, Wire,
+    bench::{Args, Mode, Stop, args, wait},
+};
+
+use self::{
+    asking::Ended,
+    network::Network,
+    plan::{Operation, Size, Who},
+    report::Report,
+};
+
+/// How it is called.
+const USAGE: &str = "\
+cargo bench -p kadence-tests --bench silent_peers -- [OPTIONS]
+
+  --quick      some five minutes on two cores; the default
+  --smoke      seconds, on a small network: whether the benchmark itself works. Also --test
+  --json       one JSON object a line instead of the tables
+  --strict     a target that is missed fails the benchmark; otherwise only a wrong answer does, or one that is
+               missing where nobody is silent
+  --help       this";
+
+fn main() -> ExitCode {
+    match args("silent_peers", USAGE) {
+        Ok(args) => measure(args),
+        Err(Stop::Print(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(Stop::Unknown(text)) => {
+            eprintln!("{text}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn measure(args: Args) -> ExitCode {
+    let begun = Instant::now();
+    let size = Size::of(args.mode);
+    let mut report = Report::default();
+    for &percent in size.silent_percents {
+        TokioMultiThread::block_on(Wire::Memory, async |bed| share(bed, percent, &size, &mut report).await);
+    }
+    let checks = report.checks(&size, args.mode == Mode::Smoke);
+    if args.json {
+        print!("{}", report.lines());
+        for check in &checks {
+            println!("{}", serde_json::json!({ "check": check.name, "ok": check.ok, "detail": check.detail }));
+        }
+    } else {
+        println!("{size}\n");
+        println!("{}", report.table());
+        for check in &checks {
+            println!("{:<7}{} ({})", if check.ok { "ok" } else { "NOT OK" }, check.name, check.detail);
+        }
+        println!("\nafter {:.0} s", begun.elapsed().as_secs_f64());
+    }
+    let matters = |check: &report::Check| check.always || args.strict;
+    if checks.iter().any(|check| !check.ok && matters(check)) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// All networks with one share of silent peers, in percent.
+async fn share<R: TestRuntime>(bed: &Bed<R>, percent: usize, size: &Size, report: &mut Report) {
+    let begun = Instant::now();
+    let networks = join_all((0..size.networks).map(|number| Network::start(bed, number, percent, size))).await;
+    let networks: Vec<_> = networks.into_iter().map(Arc::new).collect();
+    for network in &networks {
+        report.tables(network.tables().await);
+    }
+    eprintln!("{percent} % silent: {} networks stand after {:.1?}", size.networks, begun.elapsed());
+    let begun = Instant::now();
+    let mut all =
+        if percent == 0 { in_turns(bed, &networks, size).await } else { side_by_side(bed, &networks, size).await };
+    for network in &networks {
+        network.count_copies(&mut all).await;
+    }
+    eprintln!("{percent} % silent: {} operations in {:.1?}", all.len(), begun.elapsed());
+    for (who, ended) in all {
+        report.add(percent, who, ended);
+    }
+}
+
+/// One operation at a time, the two clients in turns: for operations that cost nothing but work, whose times are to be
+/// compared one with the other.
+async fn in_turns<R: TestRuntime>(bed: &Bed<R>, networks: &[Arc<Network>], size: &Size) -> Vec<(Who, Ended)> {
+    let mut all = Vec::new();
+    for round in 0..size.rounds {
+        // Who comes second finds the caches warm.
+        let turns = if round % 2 == 0 { [Who::Kadence, Who::Plain] } else { [Who::Plain, Who::Kadence] };
+        for network in networks {
+            for operation in Operation::ALL {
+                for who in turns {
+                    all.push((who, network.run(bed.runtime(), who, operation, round, size).await));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// In every network at once, Kadence carries out one operation after the other, and plain kad some beside it, each of
+/// which waits for seconds.
+async fn side_by_side<R: TestRuntime>(bed: &Bed<R>, networks: &[Arc<Network>], size: &Size) -> Vec<(Who, Ended)> {
+    let ours = networks.iter().map(|network| {
+        let (runtime, network, size) = (bed.runtime().clone(), Arc::clone(network), size.clone());
+        bed.spawn(async move {
+            let (begun, mut ended) = (Instant::now(), Vec::new());
+            for round in 0..size.rounds {
+                for operation in Operation::ALL {
+                    // The first round is there in any case: a cell is not empty.
+                    if round == 0 || begun.elapsed() < size.longest {
+                        ended.push((Who::Kadence, network.run(&runtime, Who::Kadence, operation, round, &size).await));
+                    }
+                }
+            }
+            ended
+        })
+    });
+    let theirs = networks.iter().flat_map(|network| {
+        let jobs = (0..size.plain_rounds).flat_map(|round| Operation::ALL.map(|operation| (round, operation)));
+        jobs.enumerate().map(move |(place, (round, operation))| {
+            let (runtime, network, size) = (bed.runtime().clone(), Arc::clone(network), size.clone());
+            bed.spawn(async move {
+                let place = u32::try_from(place).unwrap_or(u32::MAX);
+                // Networks not all in the same moment, either.
+                let offset = size.plain_every.mul_f64(network.number as f64 / size.networks as f64);
+                wait(&runtime, size.plain_every * place + offset).await;
+                (Who::Plain, network.run(&runtime, Who::Plain, operation, round, &size).await)
+            })
+        })
+    });
+    let (ours, theirs) = join(join_all(ours), join_all(theirs)).await;
+    ours.into_iter().flatten().chain(theirs).collect()
+}

@@ -1,0 +1,160 @@
+//! kad as it is, with an honest loop around it: a map from its query ids to whoever waits, every query read to its end,
+//! except that the first value ends the get that wants no more.
+
+use std::{collections::HashMap, pin::pin};
+
+use futures::{
+    FutureExt, SinkExt, StreamExt,
+    channel::{mpsc, oneshot},
+    future::{Either, select},
+    select as select_loop,
+};
+use kadence_tests::{Bed, Behaviour, BehaviourEvent, PROTOCOL, TestRuntime};
+use libp2p::{
+    Swarm, identify,
+    kad::{self, GetClosestPeersError, GetRecordOk, QueryId, QueryResult, Record},
+    swarm::SwarmEvent,
+};
+
+use crate::{
+    asking::Answer,
+    plan::{Job, Operation, value},
+};
+
+type Closure = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
+
+enum Command {
+    Ask { job: Job, reply: oneshot::Sender<Answer> },
+    With(Closure),
+}
+
+/// A query that somebody waits for.
+struct Waiting {
+    job: Job,
+    answer: Answer,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// A handle to the loop around the swarm.
+#[derive(Clone)]
+pub(crate) struct Plain {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Plain {
+    /// Runs the loop in a task of its own, until the last handle is gone.
+    pub(crate) fn start<R: TestRuntime>(bed: &Bed<R>, swarm: Swarm<Behaviour>) -> Self {
+        let (commands, received) = mpsc::channel(0);
+        bed.spawn(run(swarm, received)).forget();
+        Self { commands }
+    }
+
+    /// Waits for the answer, as long as the patience lasts.
+    pub(crate) async fn ask(&self, job: Job, patience: impl Future<Output = ()>) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Ask { job, reply }).await;
+        match select(answer, pin!(patience)).await {
+            Either::Left((answer, _)) => answer.expect("the loop runs"),
+            Either::Right(((), _)) => {
+                let mut answer = Answer::default();
+                answer.fail("no end came");
+                answer
+            }
+        }
+    }
+
+    pub(crate) async fn with<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Swarm<Behaviour>) -> T + Send + 'static,
+    ) -> T {
+        let (reply, answer) = oneshot::channel();
+        let closure = Box::new(move |swarm: &mut Swarm<Behaviour>| {
+            let _gone = reply.send(f(swarm));
+        });
+        self.send(Command::With(closure)).await;
+        answer.await.expect("the loop runs")
+    }
+
+    async fn send(&self, command: Command) {
+        self.commands.clone().send(command).await.expect("the loop runs");
+    }
+}
+
+async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>) {
+    let mut waiting: HashMap<QueryId, Waiting> = HashMap::new();
+    loop {
+        select_loop! {
+            command = commands.next().fuse() => match command {
+                Some(Command::Ask { job, reply }) => {
+                    let id = start(&mut swarm.behaviour_mut().kad, &job);
+                    waiting.insert(id, Waiting { job, answer: Answer::default(), reply });
+                }
+                Some(Command::With(closure)) => closure(&mut swarm),
+                None => return,
+            },
+            event = swarm.select_next_some() => match event {
+                SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                    id,
+                    result,
+                    stats,
+                    step,
+                })) => {
+                    let Some(mut query) = waiting.remove(&id) else { continue };
+                    query.hear(result);
+                    query.answer.requests = Some(stats.num_requests());
+                    let enough = query.job.operation == Operation::GetFirst && query.answer.ok;
+                    if enough && let Some(mut query) = swarm.behaviour_mut().kad.query_mut(&id) {
+                        query.finish();
+                    }
+                    if enough || step.last {
+                        let _impatient = query.reply.send(query.answer);
+                    } else {
+                        waiting.insert(id, query);
+                    }
+                }
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }))
+                    if info.protocols.contains(&PROTOCOL) =>
+                {
+                    for address in info.listen_addrs {
+                        swarm.behaviour_mut().kad.add_address(&peer_id, address);
+                    }
+                }
+                _ => {}
+            },
+        }
+    }
+}
+
+fn start(kad: &mut kad::Behaviour<kad::store::MemoryStore>, job: &Job) -> QueryId {
+    match job.operation {
+        Operation::Closest => kad.get_closest_peers(job.key.to_vec()),
+        Operation::Put => {
+            let record = Record::new(job.key.clone(), value(&job.key));
+            kad.put_record(record, job.quorum).expect("the local store has room")
+        }
+        Operation::GetAll | Operation::GetFirst => kad.get_record(job.key.clone()),
+    }
+}
+
+impl Waiting {
+    fn hear(&mut self, result: QueryResult) {
+        let answer = &mut self.answer;
+        match result {
+            QueryResult::GetClosestPeers(Ok(found)) => {
+                answer.peers = found.peers.into_iter().map(|peer| peer.peer_id).collect();
+                answer.ok = !answer.peers.is_empty();
+            }
+            QueryResult::GetClosestPeers(Err(GetClosestPeersError::Timeout { .. })) => answer.fail("timeout"),
+            QueryResult::PutRecord(Ok(_)) => answer.ok = true,
+            QueryResult::PutRecord(Err(error)) => answer.fail(error),
+            QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) => {
+                answer.found(&self.job.key, found.peer, &found.record.value);
+            }
+            QueryResult::GetRecord(Ok(GetRecordOk::FinishedWithNoAdditionalRecord { .. })) => {}
+            // What was found before a timeout was found.
+            QueryResult::GetRecord(Err(error)) if !answer.ok => answer.fail(error),
+            QueryResult::GetRecord(Err(_)) => {}
+            other => unreachable!("nobody asked for {other:?}"),
+        }
+    }
+}

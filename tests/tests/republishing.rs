@@ -1,0 +1,82 @@
+//! kad's own jobs go on under load: at 100 live queries it stops them, without a word.
+
+#![cfg(test)]
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use kadence_tests::{
+    Node, NodeConfig, TokioMultiThread, Wire, run,
+    suite::support::{key, record},
+    with_kad,
+};
+use libp2p::kad::store::RecordStore;
+
+/// Own records.
+const OWN: usize = 20;
+
+/// Gets that are asked for while these are due, all of other records, and how many of them at once: more than kad could
+/// bear.
+const GETS: usize = 5_000;
+const AT_ONCE: usize = 500;
+
+/// One in so many of the records that are asked for exists.
+const STEP: usize = 10;
+
+/// How soon records are due again: after the load has begun.
+const INTERVAL: Duration = Duration::from_secs(4);
+
+/// How long the load goes on at most.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How many of the own records some server has.
+async fn there_again(servers: &[Node]) -> usize {
+    let mut there = 0;
+    for n in 0..OWN {
+        let key = key(&format!("own {n}"));
+        let copies = join_all(servers.iter().map(|server| server.local_record(&key))).await;
+        there += usize::from(copies.iter().any(Option::is_some));
+    }
+    there
+}
+
+#[test]
+fn own_records_are_republished_while_thousands_are_read() {
+    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+        let mut config = NodeConfig::default();
+        config.kad.set_replication_interval(Some(INTERVAL)).set_publication_interval(Some(INTERVAL));
+        config.driver.tracker.max_queued = GETS;
+        let (publisher, servers) = bed.client_of(config, 3).await;
+        for server in &servers {
+            let records = (0..GETS).step_by(STEP).map(|n| record(&format!("{n}"), "value"));
+            server.holds_all(records).await;
+        }
+        for n in 0..OWN {
+            publisher.client.put_record(record(&format!("own {n}"), "value")).await.unwrap();
+        }
+        // Nobody has them any more but the publisher: what is there again was published again.
+        for server in &servers {
+            with_kad(&server.swarm, |kad| {
+                for n in 0..OWN {
+                    kad.store_mut().remove(&key(&format!("own {n}")));
+                }
+            })
+            .await;
+        }
+
+        let begun = Instant::now();
+        let (mut asked, mut republished) = (0, 0);
+        while asked < GETS || republished < OWN {
+            assert!(begun.elapsed() < PATIENCE, "{republished} of {OWN} republished during {asked} gets");
+            let gets = (asked..asked + AT_ONCE).map(|n| {
+                let get = publisher.client.get_record(key(&format!("{}", n % GETS)));
+                async move { (n, get.await.is_ok()) }
+            });
+            for (n, found) in join_all(gets).await {
+                assert_eq!(found, n % STEP == 0, "record {n}");
+            }
+            asked += AT_ONCE;
+            republished = there_again(&servers).await;
+        }
+    });
+}
