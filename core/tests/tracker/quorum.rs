@@ -308,3 +308,18 @@ fn a_quorum_that_nobody_reaches_collects_no_more_than_the_bound() {
     assert_eq!((answer(&h).value(), answer(&h).agreeing, answer(&h).dissenting), ([3].as_slice(), 1, 2));
     assert_eq!((h.items(1).len(), h.finishes.as_slice()), (3, &[id][..]));
 }
+
+#[test]
+fn the_same_peer_twice_counts_once_however_many_there_are() {
+    let mut h = Harness::default();
+    h.request(1, get_record("k", Policy::All));
+    let id = h.start();
+    for from in 1..=20 {
+        for again in 1..=from {
+            h.ev(id, found("k", again, b"value"), false);
+        }
+    }
+    h.ev(id, records_finished(), true);
+    let Outcome::GetRecord(Ok(answer)) = h.outcome(1) else { panic!("{:?}", h.outcome(1)) };
+    assert_eq!((answer.iter().count(), answer.agreeing), (20, 20));
+}
