@@ -130,7 +130,7 @@ impl From<GetRecordError> for Failure {
 impl From<PutRecordError> for Failure {
     fn from(error: PutRecordError) -> Self {
         let reason = match &error {
-            PutRecordError::QuorumFailed { .. } | PutRecordError::TooFewPeers { .. } | PutRecordError::Store { .. } => {
+            PutRecordError::QuorumFailed { .. } | PutRecordError::NotVerified { .. } | PutRecordError::TooFewPeers { .. } | PutRecordError::Store { .. } => {
                 Reason::Failure
             }
             PutRecordError::Timeout { .. } => Reason::Timeout,

@@ -120,6 +120,10 @@ pub enum StartError {
     Store(#[from] store::Error),
 }
 
+/// How many peers the answer to [`Action::LocalPeers`] needs to name: those that a put has asked by then, and as many as it
+/// asks in another round.
+pub const LOCAL_PEERS: usize = 80;
+
 /// What the tracker wants done, in this order.
 #[derive(Debug, Clone)]
 pub enum Action<Id = kad::QueryId> {
@@ -144,6 +148,14 @@ pub enum Action<Id = kad::QueryId> {
     Probe(Id),
     /// Stop repeating [`Action::Finish`] for this query: its last event is not expected any more.
     Forget(Id),
+    /// Name the peers of the own routing table that are closest to this target, the closest first, and answer with
+    /// [`handle_local_peers`](crate::QueryTracker::handle_local_peers). [`LOCAL_PEERS`] of them are enough.
+    LocalPeers {
+        /// The request to answer for.
+        request: RequestId,
+        /// The bytes whose hash is the target.
+        target: RecordKey,
+    },
     /// Put this record into the local store and answer with [`handle_stored`](crate::QueryTracker::handle_stored).
     StoreLocal {
         /// The request to answer for.

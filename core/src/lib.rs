@@ -22,7 +22,7 @@ mod snapshot;
 mod tracker;
 mod validate;
 
-pub use action::{Action, Command, CommandError, Query, QueryEvent, StartError, Started, StepId};
+pub use action::{Action, Command, CommandError, LOCAL_PEERS, Query, QueryEvent, StartError, Started, StepId};
 pub use config::{InvalidRequest, MAX_RUNNING_CEILING, Overload, Stall, TrackerConfig};
 pub use log::{LogValues, NotEmpty, ReplayError, replay};
 pub use metrics::{Histogram, Metrics, OutcomeKind};
@@ -31,7 +31,9 @@ pub use outcome::{
     GetProvidersError, GetRecordError, Item, Outcome, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
     PutRecordError, RecordAnswer, RequestError, StartProvidingError,
 };
-pub use request::{Agree, Operation, OperationKind, Policy, Priority, Request, RequestId, RequestOptions, Retry};
+pub use request::{
+    Agree, LocalCopy, Operation, OperationKind, Policy, Priority, PutOptions, Request, RequestId, RequestOptions, Retry,
+};
 pub use snapshot::{QueryPhase, QueryView, RequestPhase, RequestView, Snapshot, Stats};
 pub use tracker::QueryTracker;
 pub use validate::{Rejected, Validator, Validators};

@@ -108,7 +108,9 @@ impl OutcomeKind {
                 GetRecordError::Request(error) => Self::of_request(error),
             },
             Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
-                PutRecordError::QuorumFailed { .. } | PutRecordError::TooFewPeers { .. } => Self::QuorumMissed,
+                PutRecordError::QuorumFailed { .. }
+                | PutRecordError::NotVerified { .. }
+                | PutRecordError::TooFewPeers { .. } => Self::QuorumMissed,
                 PutRecordError::NobodyAnswered { .. } | PutRecordError::NoKnownPeers => Self::NoPeers,
                 PutRecordError::Timeout { .. } => Self::Timeout,
                 PutRecordError::Store { .. } => Self::Refused,

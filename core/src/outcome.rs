@@ -159,6 +159,7 @@ impl Outcome {
             },
             Self::PutRecord(Err(error)) | Self::PutRecordTo(Err(error)) => match error {
                 PutRecordError::QuorumFailed { .. }
+                | PutRecordError::NotVerified { .. }
                 | PutRecordError::NobodyAnswered { .. }
                 | PutRecordError::TooFewPeers { .. }
                 | PutRecordError::NoKnownPeers => true,
@@ -326,13 +327,17 @@ pub enum GetRecordError {
 pub struct PutAnswer {
     /// The peers that acknowledged the record. An acknowledgement is a peer's word; only reading back is proof.
     pub acknowledged: Vec<PeerId>,
-    /// How many peers the record was sent to.
-    pub asked: usize,
-    /// Requests and answers of the lookup and the store together.
+    /// The peers that the record was sent to and that did not acknowledge it: they refused it, could not be reached, or
+    /// have not answered. kad does not say which; how many of all requests failed is in `progress`.
+    pub unacknowledged: Vec<PeerId>,
+    /// How many peers gave the record back, if that was asked for ([`PutOptions::verify`](crate::PutOptions::verify)).
+    pub verified: usize,
+    /// Requests and answers of all steps together.
     pub progress: Progress,
 }
 
-/// Why a put failed. Unless a variant says otherwise, the record is not in the local store.
+/// Why a put failed. Unless a variant says otherwise, the record is not in the local store, or
+/// is there because [`LocalCopy::First`](crate::LocalCopy::First) was asked for.
 #[derive(Debug, Clone, Error)]
 pub enum PutRecordError {
     /// Fewer peers than the quorum asks for acknowledged the record. Those that did keep it until it expires.
@@ -344,6 +349,17 @@ pub enum PutRecordError {
         needed: NonZeroUsize,
         /// How many peers the record was sent to.
         asked: usize,
+    },
+    /// The quorum was reached, but fewer peers than were asked for gave the record back when it was read. Those who have it
+    /// keep it until it expires.
+    #[error("{verified} peers gave the record back, {needed} were asked for")]
+    NotVerified {
+        /// The peers that acknowledged it.
+        acknowledged: Vec<PeerId>,
+        /// How many gave it back.
+        verified: usize,
+        /// How many had to.
+        needed: usize,
     },
     /// Nobody answered the lookup of the peers closest to the key; nothing was sent.
     #[error("none of {} peers answered the lookup", progress.requests)]

@@ -143,6 +143,29 @@ impl Retry {
     }
 }
 
+/// What a put does beside what its quorum says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PutOptions {
+    /// Whether a quorum of more peers than were found is lowered to those. Without it, such a put fails with
+    /// [`TooFewPeers`](crate::PutRecordError::TooFewPeers), as `N(n)` says.
+    pub clamp_quorum: bool,
+    /// When the record goes into the local store.
+    pub local_copy: LocalCopy,
+    /// From how many peers the record has to be read back, with exactly these bytes, before the put is a success. An
+    /// acknowledgement is a peer's word; this is proof. Zero, the default, asks nobody.
+    pub verify: usize,
+}
+
+/// When a put stores its record locally, from where it is republished.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LocalCopy {
+    /// Once everything else has succeeded: a put that fails leaves none.
+    #[default]
+    OnSuccess,
+    /// Before anything is sent: it stays, and is republished, whatever becomes of the put.
+    First,
+}
+
 /// The seven operations, in the words of `kad::Behaviour`.
 #[derive(Debug, Clone)]
 pub enum Operation {
@@ -157,8 +180,11 @@ pub enum Operation {
     PutRecord {
         /// The record. Its publisher is set to the local peer.
         record: Arc<Record>,
-        /// How many of the peers *found* must acknowledge it. `N(n)` is exact: fewer peers than `n` fail it.
+        /// How many of the peers *found* must acknowledge it. `N(n)` is exact: fewer peers than `n` fail it. Where too few
+        /// acknowledge, further peers are asked, unless the quorum is `All`.
         quorum: Quorum,
+        /// What else is wanted.
+        options: PutOptions,
     },
     /// Store a record, as it is, at peers of the caller's choice, and not locally.
     PutRecordTo {
@@ -195,7 +221,7 @@ impl Operation {
     pub fn kind(&self) -> OperationKind {
         match self {
             Self::GetRecord { key: _, policy: _ } => OperationKind::GetRecord,
-            Self::PutRecord { record: _, quorum: _ } => OperationKind::PutRecord,
+            Self::PutRecord { record: _, quorum: _, options: _ } => OperationKind::PutRecord,
             Self::PutRecordTo { record: _, peers: _, quorum: _ } => OperationKind::PutRecordTo,
             Self::GetProviders { key: _, policy: _ } => OperationKind::GetProviders,
             Self::StartProviding { key: _ } => OperationKind::StartProviding,
@@ -210,7 +236,7 @@ impl Operation {
             Self::GetRecord { key, policy: _ }
             | Self::GetProviders { key, policy: _ }
             | Self::StartProviding { key } => key.as_ref(),
-            Self::PutRecord { record, quorum: _ } | Self::PutRecordTo { record, peers: _, quorum: _ } => {
+            Self::PutRecord { record, quorum: _, options: _ } | Self::PutRecordTo { record, peers: _, quorum: _ } => {
                 record.key.as_ref()
             }
             Self::GetClosestPeers { target } => target.as_ref(),

@@ -5,6 +5,7 @@ mod flights;
 mod judge;
 mod pace;
 mod places;
+mod puts;
 mod queries;
 mod remembered;
 mod requests;
@@ -18,7 +19,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     hash::Hash,
-    mem,
     time::Instant,
 };
 
@@ -32,14 +32,14 @@ use self::{
     pace::Pace,
     places::Places,
     remembered::Remembered,
-    state::{Announcements, Flight, LiveQuery, LiveRequest, Phase, QueryState, Timer},
+    state::{Announcements, Flight, LiveQuery, LiveRequest, QueryState, Timer},
     time::{Clock, Time},
     waiting::WaitingLine,
 };
 use crate::{
-    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Outcome, Progress, PutAnswer,
-    PutRecordError, Query, QueryEvent, QueryPhase, QueryView, RequestError, RequestId, RequestView, Snapshot,
-    StartError, Started, Stats, StepId, TrackerConfig, log::Recorder,
+    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Progress, Query, QueryEvent,
+    QueryPhase, QueryView, RequestError, RequestId, RequestView, Snapshot, StartError, Started, Stats, StepId,
+    TrackerConfig, log::Recorder,
 };
 
 /// The state machine between callers and kad. It decides everything; whoever owns it carries out what it says.
@@ -47,9 +47,9 @@ use crate::{
 /// # Contract
 ///
 /// 1. Tell it what happens: [`handle_command`](Self::handle_command) for callers,
-///    [`handle_started`](Self::handle_started), [`handle_stored`](Self::handle_stored) and
-///    [`handle_probe`](Self::handle_probe) as the answers to [`Action::Start`], [`Action::StoreLocal`] and
-///    [`Action::Probe`], [`handle_event`](Self::handle_event) for every
+///    [`handle_started`](Self::handle_started), [`handle_stored`](Self::handle_stored),
+///    [`handle_local_peers`](Self::handle_local_peers) and [`handle_probe`](Self::handle_probe) as the answers to
+///    [`Action::Start`], [`Action::StoreLocal`], [`Action::LocalPeers`] and [`Action::Probe`], [`handle_event`](Self::handle_event) for every
 ///    `OutboundQueryProgressed` whose id it [`owns`](Self::owns), and [`handle_timeout`](Self::handle_timeout) when
 ///    the time of [`poll_timeout`](Self::poll_timeout) has come.
 /// 2. After each of these, drain [`poll_action`](Self::poll_action) and carry the actions out in their order; then
@@ -203,18 +203,17 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             recorder.stored(request, &result, now);
         }
         let now = self.clock.advance(now);
-        match self.requests.get_mut(&request).map(|request| &mut request.phase) {
-            Some(Phase::Storing { answer }) => {
-                let PutAnswer { acknowledged, asked, progress } = &mut **answer;
-                let acknowledged = mem::take(acknowledged);
-                let outcome = Outcome::PutRecord(match result {
-                    Ok(()) => Ok(PutAnswer { acknowledged, asked: *asked, progress: *progress }),
-                    Err(error) => Err(PutRecordError::Store { error, acknowledged }),
-                });
-                self.end(request, outcome, now);
-            }
-            Some(Phase::Attached { .. } | Phase::BackingOff { .. }) | None => self.stats.unknown_inputs += 1,
+        self.stored(request, result, now);
+        self.settle(now);
+    }
+
+    /// Takes the answer to [`Action::LocalPeers`].
+    pub fn handle_local_peers(&mut self, request: RequestId, peers: Vec<PeerId>, now: Instant) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.local_peers(request, &peers, now);
         }
+        let now = self.clock.advance(now);
+        self.local_peers(request, peers, now);
         self.settle(now);
     }
 

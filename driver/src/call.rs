@@ -232,7 +232,7 @@ impl<K> Call<K> {
     }
 
     fn with_quorum(mut self, wanted: Quorum) -> Self {
-        if let Operation::PutRecord { record: _, quorum } | Operation::PutRecordTo { record: _, peers: _, quorum } =
+        if let Operation::PutRecord { record: _, quorum, options: _ } | Operation::PutRecordTo { record: _, peers: _, quorum } =
             &mut self.operation
         {
             *quorum = wanted;

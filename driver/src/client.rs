@@ -89,7 +89,11 @@ impl Client {
     /// where kad publishes it again in time. By default a majority of the peers found must acknowledge it; see
     /// [`Call::quorum`]. Unless it succeeds, the record is not in the local store.
     pub fn put_record(&self, record: Record) -> Call<PutRecord> {
-        self.call(Operation::PutRecord { record: Arc::new(record), quorum: Quorum::Majority })
+        self.call(Operation::PutRecord {
+            record: Arc::new(record),
+            quorum: Quorum::Majority,
+            options: PutOptions::default(),
+        })
     }
 
     /// Stores a record, as it is, at these peers, and not in the local store. By default all of them must acknowledge

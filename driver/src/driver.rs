@@ -9,7 +9,7 @@ use std::{
 use async_channel::Sender;
 use futures::{Stream, channel::oneshot, stream::FusedStream};
 use kadence_core::{
-    Action, Command, CommandError, NotEmpty, Operation, Outcome, Progress, Query, QueryEvent, QueryTracker, Request,
+    Action, Command, CommandError, LOCAL_PEERS, NotEmpty, Operation, Outcome, Progress, Query, QueryEvent, QueryTracker, Request,
     RequestId, StartError, Started,
 };
 use libp2p::{
@@ -167,6 +167,12 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                 Action::Forget(id) => {
                     tracing::warn!(query = ?id, "a finished query never ended; its slot is taken back");
                     self.finishing.retain(|finishing| *finishing != id);
+                }
+                Action::LocalPeers { request, target } => {
+                    let target = kad::KBucketKey::new(target);
+                    let kad = self.swarm.behaviour_mut().kad();
+                    let peers = kad.get_closest_local_peers(&target).take(LOCAL_PEERS).map(|key| *key.preimage()).collect();
+                    self.tracker.handle_local_peers(request, peers, self.runtime.now());
                 }
                 Action::StoreLocal { request, record } => {
                     let store = self.swarm.behaviour_mut().kad().store_mut();

@@ -17,7 +17,7 @@ use crate::{
     input::{Answer, Ask, Event, Input, Wait, a_config},
     kad::{Kad, any_result},
     reference::{Expected, Model, View},
-    world::{key, local, peers, value},
+    world::{key, local, peer, peers, value},
 };
 
 /// Ids that hostile inputs choose from. Schedules of some hundred inputs hit the ids of others.
@@ -47,6 +47,8 @@ pub struct Harness {
     starts: Vec<u64>,
     /// Queries whose progress was asked for and not told.
     probes: Vec<u32>,
+    /// Puts that wait to be told whom else they may ask.
+    choosing: Vec<RequestId>,
     /// Puts that the local store has not answered yet.
     stores: Vec<RequestId>,
     kad: Vec<Kad>,
@@ -78,6 +80,7 @@ impl Harness {
             steps: Vec::new(),
             starts: Vec::new(),
             probes: Vec::new(),
+            choosing: Vec::new(),
             stores: Vec::new(),
             kad: Vec::new(),
             provided: Vec::new(),
@@ -158,6 +161,16 @@ impl Harness {
                     let progress = self.kad.iter_mut().find(|kad| kad.id == id).and_then(|kad| kad.probe(*more));
                     self.probe(id, progress);
                 }
+            }
+            Input::LocalPeers(which, named) => {
+                if let Some(at) = choose(*which, &self.choosing) {
+                    let request = self.choosing.remove(at);
+                    self.local_peers(request, *named);
+                }
+            }
+            Input::LocalPeersAgain(ago, named) => {
+                let id = self.ago(*ago);
+                self.local_peers(id, *named);
             }
             Input::ProbeAgain(id, progress) => self.probe(u32::from(*id % IDS), *progress),
             Input::Census(own) => {
@@ -240,7 +253,7 @@ impl Harness {
         };
         let operation = match ask.kind {
             OperationKind::GetRecord => Operation::GetRecord { key, policy: ask.policy },
-            OperationKind::PutRecord => Operation::PutRecord { record: record(), quorum: ask.quorum },
+            OperationKind::PutRecord => Operation::PutRecord { record: record(), quorum: ask.quorum, options: ask.put },
             OperationKind::PutRecordTo => {
                 let mut peers = peers(ask.peers);
                 if ask.peers & 0x80 != 0 {
@@ -346,6 +359,16 @@ impl Harness {
         self.model.probe(id, progress, now);
     }
 
+    fn local_peers(&mut self, request: RequestId, named: u8) {
+        // Eight that lookups may find as well, and others that they do not.
+        let others: Vec<_> = (9..=11).map(peer).take(if named % 4 == 0 { 3 } else { 0 }).collect();
+        let mut named = [peers(named & !3), others, vec![local()]].concat();
+        named.rotate_left(usize::from(request.0 as u8) % 5);
+        let now = self.tell();
+        self.tracker.handle_local_peers(request, named.clone(), now);
+        self.model.local_peers(request, &named, now);
+    }
+
     fn stored(&mut self, request: RequestId, ok: bool) {
         let result = || if ok { Ok(()) } else { Err(store::Error::MaxRecords) };
         let now = self.tell();
@@ -433,6 +456,11 @@ impl Harness {
                 self.reach("probe", 1);
                 self.probes.push(id);
             }
+            Action::LocalPeers { request, target: _ } => {
+                self.reach("local peers", 1);
+                self.assert_alive(request);
+                self.choosing.push(request);
+            }
             Action::StoreLocal { request, record: _ } => {
                 self.assert_alive(request);
                 self.stores.push(request);
@@ -516,6 +544,9 @@ fn same(left: &Action<u32>, right: &Action<u32>) -> bool {
             by == request && left == right
         }
         (Action::StopProviding { key: left }, Action::StopProviding { key: right }) => left == right,
+        (Action::LocalPeers { request: by, target: left }, Action::LocalPeers { request, target: right }) => {
+            by == request && left == right
+        }
         (Action::StoreLocal { request: by, record: left }, Action::StoreLocal { request, record: right }) => {
             by == request && left == right
         }

@@ -3,7 +3,8 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use kadence_core::{
-    Agree, OperationKind, Overload, Policy, Priority, Progress, RequestOptions, Retry, Stall, TrackerConfig,
+    Agree, LocalCopy, OperationKind, Overload, Policy, Priority, Progress, PutOptions, RequestOptions, Retry, Stall,
+    TrackerConfig,
 };
 use libp2p::kad::Quorum;
 
@@ -30,6 +31,8 @@ pub enum Input {
     Stored(u8, bool),
     /// kad's answer to a probe that waits for one: how many more peers have answered since the query was last heard of.
     Probe(u8, u8),
+    /// The routing table's answer to a put that waits for one: these peers.
+    LocalPeers(u8, u8),
     /// How many queries kad runs of its own.
     Census(u8),
     /// The clock goes on.
@@ -41,6 +44,8 @@ pub enum Input {
     Event(Event),
     /// Hostile: an answer of the local store for any request.
     StoredAgain(u8, bool),
+    /// Hostile: peers of the routing table for any request.
+    LocalPeersAgain(u8, u8),
     /// Hostile: an answer to a probe for any id, with this progress, if any.
     ProbeAgain(u8, Option<Progress>),
     /// Hostile: the clock shows an earlier time, for one call.
@@ -62,6 +67,8 @@ pub struct Ask {
     pub quorum: Quorum,
     /// For puts: which value.
     pub value: u8,
+    /// For puts to the closest peers.
+    pub put: PutOptions,
     /// For puts to named peers; the last bit adds our own id and a repetition.
     pub peers: u8,
     /// For puts: after which time the record expires.
@@ -174,13 +181,15 @@ impl Input {
         let mut bits = Bits(word);
         match bits.take(8) {
             0..=51 => Self::Ask(an_ask(&mut bits)),
-            52..=63 => Self::Cancel(bits.take(4)),
+            52..=57 => Self::Cancel(bits.take(4)),
+            58..=63 => Self::Probe(bits.take(4), bits.one_of([0, 0, 1, 9])),
             64..=127 => Self::Start(bits.take(4), Answer::Kad { refuse: bits.one_in(3) }),
             128..=211 => Self::Kad(bits.take(4), a_say(&mut bits)),
-            212..=223 => Self::Stored(bits.take(4), !bits.one_in(2)),
+            212..=217 => Self::LocalPeers(bits.take(4), bits.take(8)),
+            218..=223 => Self::Stored(bits.take(4), !bits.one_in(2)),
             224..=251 => Self::Wait(a_wait(&mut bits)),
             252 => Self::Census(bits.take(4)),
-            253..=254 => Self::Probe(bits.take(4), bits.one_of([0, 0, 1, 9])),
+            253..=254 => Self::Wait(Wait::Due),
             255 if bits.one_in(3) => Self::Shutdown { drain: bits.flag() },
             255 => Self::Cancel(bits.take(4)),
         }
@@ -197,6 +206,7 @@ impl Input {
             2 => Self::Start(bits.take(4), an_answer(&mut bits)),
             3..=5 => Self::StartAgain(bits.take(4), an_answer(&mut bits)),
             6 if bits.flag() => Self::StoredAgain(bits.take(4), bits.flag()),
+            6 if bits.flag() => Self::LocalPeersAgain(bits.take(4), bits.take(8)),
             6 => Self::ProbeAgain(bits.take(6), Some(a_progress(&mut bits)).filter(|_| bits.flag())),
             7 => Self::Backwards(a_span(&mut bits)),
             _ => Self::Event(Event {
@@ -236,7 +246,7 @@ fn an_ask(bits: &mut Bits) -> Ask {
     };
     let soon = Some(Duration::from_millis(10));
     let expiries = [None, None, None, None, None, soon, soon, Some(Duration::ZERO)];
-    Ask {
+    let ask = Ask {
         again: None,
         kind,
         key,
@@ -254,12 +264,22 @@ fn an_ask(bits: &mut Bits) -> Ask {
         value: bits.take(3),
         peers: bits.take(8),
         expires: bits.one_of(expiries),
+        put: PutOptions::default(),
         options: RequestOptions {
             priority: bits.one_of([Priority::Normal, Priority::Interactive, Priority::Normal, Priority::Background]),
             timeout: a_timeout(bits),
             streaming: bits.flag(),
             retry: a_retry(bits),
         },
+    };
+    Ask { put: put_options(bits), ..ask }
+}
+
+fn put_options(bits: &mut Bits) -> PutOptions {
+    PutOptions {
+        verify: bits.one_of([0, 0, 0, 0, 0, 0, 1, 3]),
+        clamp_quorum: bits.one_in(2),
+        local_copy: if bits.one_in(2) { LocalCopy::First } else { LocalCopy::OnSuccess },
     }
 }
 

@@ -20,6 +20,7 @@ mod findings;
 mod line;
 mod lot;
 mod outcomes;
+mod puts;
 mod stall;
 mod view;
 
@@ -29,9 +30,9 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Agree, Command, InvalidRequest, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome, OutcomeKind,
-    Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, Request, RequestError, RequestId,
-    RequestOptions, StartError, Started, TrackerConfig,
+    Action, Agree, Command, InvalidRequest, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
+    OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, Request, RequestError,
+    RequestId, RequestOptions, StartError, Started, TrackerConfig,
 };
 use libp2p::{
     PeerId,
@@ -42,7 +43,7 @@ pub use self::view::View;
 use self::{
     findings::{Fault, Found, Need},
     line::{Line, Turns},
-    outcomes::{Ending, Verdict},
+    outcomes::Ending,
 };
 
 /// A span that cannot be added to a point in time counts as so much.
@@ -98,6 +99,8 @@ struct LiveRequest {
     accepted: Instant,
     deadline: Instant,
     place: Place,
+    /// Of a put that is past its lookup.
+    put: Option<puts::Put>,
     failed_attempts: u32,
     /// What each of them has left, the first one first.
     earlier: Vec<outcomes::Attempt>,
@@ -114,7 +117,9 @@ struct LiveRequest {
 enum Place {
     Query(u64),
     Retry(Instant),
-    LocalStore(PutAnswer),
+    /// Without an answer, it has not begun.
+    LocalStore(Option<PutAnswer>),
+    LocalPeers,
 }
 
 #[derive(Debug)]
@@ -124,8 +129,6 @@ struct LiveQuery {
     state: State,
     found: Found,
     progress: Progress,
-    /// The progress of the lookup that went before a put's second step.
-    lookup: Progress,
     started: Instant,
     /// When kad last said something of it.
     heard: Instant,
@@ -236,17 +239,16 @@ impl Model {
     pub fn stored(&mut self, id: RequestId, result: Result<(), store::Error>, now: Instant) {
         let now = self.clock(now);
         let waits = self.request(id).and_then(|request| match &request.place {
-            Place::LocalStore(answer) => Some(answer.clone()),
-            Place::Query(_) | Place::Retry(_) => None,
+            Place::LocalStore(answer) => Some((answer.clone(), request.operation.clone())),
+            Place::Query(_) | Place::Retry(_) | Place::LocalPeers => None,
         });
-        match waits {
-            None => self.view.unknown_inputs += 1,
-            Some(answer) => {
-                let result = match result {
-                    Ok(()) => Ok(answer),
-                    Err(error) => Err(PutRecordError::Store { error, acknowledged: answer.acknowledged }),
-                };
-                self.end(id, Outcome::PutRecord(result), now);
+        match (waits, result) {
+            (None, _) => self.view.unknown_inputs += 1,
+            (Some((None, operation)), Ok(())) => self.want(id, first_query(&operation), now),
+            (Some((Some(answer), _)), Ok(())) => self.end(id, Outcome::PutRecord(Ok(answer)), now),
+            (Some((answer, _)), Err(error)) => {
+                let acknowledged = answer.map_or_else(Vec::new, |answer| answer.acknowledged);
+                self.end(id, Outcome::PutRecord(Err(PutRecordError::Store { error, acknowledged })), now);
             }
         }
         self.settle(now);
@@ -302,13 +304,22 @@ impl Model {
             accepted: now,
             deadline: later(now, timeout),
             place: Place::Retry(now),
+            put: None,
             failed_attempts: 0,
             earlier: Vec::new(),
             begun: false,
             second_step: false,
             announced: false,
         });
-        self.want(id, first_query(&operation), Progress::default(), now);
+        match &operation {
+            Operation::PutRecord { record, quorum: _, options } if options.local_copy == LocalCopy::First => {
+                if let Some(request) = self.request_mut(id) {
+                    request.place = Place::LocalStore(None);
+                }
+                self.give(Action::StoreLocal { request: id, record: Arc::clone(record) });
+            }
+            _ => self.want(id, first_query(&operation), now),
+        }
         Ok(())
     }
 
@@ -340,7 +351,7 @@ impl Model {
                 Policy::Quorum(_) | Policy::Best { agree: _ } => Err(InvalidRequest::PolicyForRecords.into()),
                 Policy::First | Policy::Limit(_) | Policy::All => Ok(()),
             },
-            Operation::PutRecord { record, quorum: _ } => self.check_record(record, now),
+            Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now),
             Operation::PutRecordTo { record, peers, quorum: _ } => {
                 self.check_record(record, now)?;
                 if peers.iter().any(|peer| *peer != self.local) { Ok(()) } else { Err(InvalidRequest::NoPeers.into()) }
@@ -393,9 +404,9 @@ impl Model {
     /// The operation as kad will be asked for it.
     fn ours(&self, operation: Operation) -> Operation {
         match operation {
-            Operation::PutRecord { record, quorum } => {
+            Operation::PutRecord { record, quorum, options } => {
                 let record = Record { publisher: Some(self.local), ..(*record).clone() };
-                Operation::PutRecord { record: Arc::new(record), quorum }
+                Operation::PutRecord { record: Arc::new(record), quorum, options }
             }
             Operation::PutRecordTo { record, peers, quorum } => {
                 Operation::PutRecordTo { record, peers: without(&peers, self.local), quorum }
@@ -438,7 +449,8 @@ impl Model {
             return;
         };
         request.failed_attempts += 1;
-        request.earlier.extend(attempt.map(outcomes::Attempt::of));
+        let put = request.put.take().map(|put| outcomes::Attempt::of_put(&put));
+        request.earlier.extend(put.or_else(|| attempt.map(outcomes::Attempt::of)));
         request.begun = true;
         request.second_step = false;
         request.place = Place::Retry(until);
@@ -464,21 +476,18 @@ impl Model {
         let Some(request) = self.request(id) else { return };
         let outcome = match &request.place {
             Place::Query(step) => match self.query(*step) {
-                Some(query) if matches!(query.state, State::Waiting(_)) => {
-                    if request.begun {
-                        outcomes::timeout(&request.operation, None, query.lookup)
-                    } else {
-                        outcomes::failed(&request.operation, RequestError::ExpiredInQueue)
-                    }
+                Some(query) if matches!(query.state, State::Waiting(_)) && !request.begun => {
+                    outcomes::failed(&request.operation, RequestError::ExpiredInQueue)
                 }
-                Some(query) => outcomes::timeout(&request.operation, Some(query), sum(query.lookup, query.progress)),
+                query if request.operation.kind() == OperationKind::PutRecord => self.put_timeout(request, query),
+                Some(query) if matches!(query.state, State::Waiting(_)) => {
+                    outcomes::timeout(&request.operation, None, Progress::default())
+                }
+                Some(query) => outcomes::timeout(&request.operation, Some(query), query.progress),
                 None => outcomes::timeout(&request.operation, None, Progress::default()),
             },
             Place::Retry(_) => outcomes::timeout(&request.operation, None, Progress::default()),
-            Place::LocalStore(answer) => Outcome::PutRecord(Err(PutRecordError::Timeout {
-                sent_to: answer.acknowledged.clone(),
-                progress: answer.progress,
-            })),
+            Place::LocalStore(_) | Place::LocalPeers => self.put_timeout(request, None),
         };
         let outcome = outcomes::with_earlier(outcome, &request.earlier, self.config.max_items);
         self.end(id, outcome, now);
@@ -486,8 +495,25 @@ impl Model {
 
     // ---- a request and its query
 
-    fn want(&mut self, id: RequestId, query: Query, lookup: Progress, now: Instant) {
+    fn want(&mut self, id: RequestId, query: Query, now: Instant) {
         let joined = self.queries.iter().find(|other| self.joinable(other, &query, now)).map(|other| other.step);
+        // Whoever comes next joins this one, if any.
+        if joined.is_none() {
+            self.queries.iter_mut().filter(|other| other.query == query).for_each(|other| other.closed = true);
+        }
+        self.wait_for(id, query, joined, now);
+    }
+
+    /// Wants a query of its own, and leaves it to itself.
+    fn want_alone(&mut self, id: RequestId, query: Query, now: Instant) {
+        let step = self.last_step + 1;
+        self.wait_for(id, query, None, now);
+        if let Some(query) = self.query_mut(step) {
+            query.closed = true;
+        }
+    }
+
+    fn wait_for(&mut self, id: RequestId, query: Query, joined: Option<u64>, now: Instant) {
         let step = joined.unwrap_or(self.last_step + 1);
         let max_items = self.config.max_items;
         let Some(request) = self.request_mut(id) else { return };
@@ -496,15 +522,12 @@ impl Model {
         let need = Need::of(&request.operation, max_items);
         if joined.is_none() {
             self.last_step = step;
-            // Whoever comes next joins this one, if any.
-            self.queries.iter_mut().filter(|other| other.query == query).for_each(|other| other.closed = true);
             self.queries.push(LiveQuery {
                 step,
                 query,
                 state: State::Waiting(Line::None),
                 found: Found::default(),
                 progress: Progress::default(),
-                lookup,
                 started: now,
                 heard: now,
                 moved: now,
@@ -592,6 +615,15 @@ impl Model {
         for id in self.waiters(step) {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
             if query.found.items().len() >= self.config.max_items {
+                if let Operation::PutRecord { record, quorum: _, options } = request.operation.clone() {
+                    let (verified, progress) = (puts::given_back(query, &record), query.progress);
+                    if let Some(request) = self.request_mut(id) {
+                        request.place = Place::LocalPeers;
+                    }
+                    self.left(step, now);
+                    self.read_back(id, &record, options, verified, progress, now);
+                    continue;
+                }
                 let validator = self.config.validators.of(request.operation.key());
                 let outcome = outcomes::read(&request.operation, query, validator, false, &Ending::default());
                 self.end(id, outcome, now);
@@ -705,22 +737,11 @@ impl Model {
         for id in waiters {
             let Some(request) = self.request(id) else { continue };
             let validator = self.config.validators.of(request.operation.key());
-            match outcomes::ended(&request.operation, &query, validator, ending, self.local) {
-                Verdict::Done(outcome) => self.conclude(id, outcome, Some(&query), now),
-                Verdict::StoreAt(record, peers) => {
-                    if let Some(request) = self.request_mut(id) {
-                        request.begun = true;
-                        request.second_step = true;
-                    }
-                    let store = Query::PutRecordTo { record, peers: peers.into() };
-                    self.want(id, store, query.progress, now);
-                }
-                Verdict::StoreLocal(record, answer) => {
-                    if let Some(request) = self.request_mut(id) {
-                        request.place = Place::LocalStore(answer);
-                    }
-                    self.give(Action::StoreLocal { request: id, record });
-                }
+            if let Operation::PutRecord { record, quorum, options } = request.operation.clone() {
+                self.put_query_ended(id, &record, quorum, options, &query, ending, now);
+            } else {
+                let outcome = outcomes::ended(&request.operation, &query, validator, ending);
+                self.conclude(id, outcome, Some(&query), now);
             }
         }
     }
@@ -772,7 +793,7 @@ impl Model {
                 Due::Deadline(id) => self.expire(id, now),
                 Due::Retry(id) => {
                     if let Some(operation) = self.request(id).map(|request| request.operation.clone()) {
-                        self.want(id, first_query(&operation), Progress::default(), now);
+                        self.want(id, first_query(&operation), now);
                     }
                 }
                 Due::Look(step) => self.look_at(step, now),
@@ -793,7 +814,7 @@ impl Model {
         let deadlines = self.requests.iter().map(|request| (request.deadline, Due::Deadline(request.id)));
         let retries = self.requests.iter().filter_map(|request| match request.place {
             Place::Retry(until) => Some((until, Due::Retry(request.id))),
-            Place::Query(_) | Place::LocalStore(_) => None,
+            Place::Query(_) | Place::LocalStore(_) | Place::LocalPeers => None,
         });
         let looks = self.queries.iter().filter_map(|query| match query.state {
             State::Running(_) => query.look.map(|at| (at, Due::Look(query.step))),
@@ -875,7 +896,7 @@ impl LiveQuery {
 fn first_query(operation: &Operation) -> Query {
     match operation.clone() {
         Operation::GetRecord { key, policy: _ } => Query::GetRecord { key },
-        Operation::PutRecord { record, quorum: _ } => Query::GetClosestPeers { target: record.key.clone() },
+        Operation::PutRecord { record, quorum: _, options: _ } => Query::GetClosestPeers { target: record.key.clone() },
         Operation::PutRecordTo { record, peers, quorum: _ } => Query::PutRecordTo { record, peers: peers.into() },
         Operation::GetProviders { key, policy: _ } => Query::GetProviders { key },
         Operation::StartProviding { key } => Query::StartProviding { key },

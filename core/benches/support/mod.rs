@@ -121,6 +121,7 @@ impl Load {
                 action @ (Action::Forget(_)
                 | Action::FinishPhase(_)
                 | Action::Probe(_)
+                | Action::LocalPeers { .. }
                 | Action::StoreLocal { .. }
                 | Action::StopProviding { .. }
                 | Action::Item { .. }) => unreachable!("{action:?}"),

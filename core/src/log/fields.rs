@@ -13,8 +13,8 @@ use super::tokens::{Field, Tokens, Writer};
 use crate::{
     Action, Agree, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Candidate, Certainty,
     ClosestPeersAnswer, Command, GetClosestPeersError as OurGetClosestPeersError,
-    GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequest, Item, Operation,
-    Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
+    GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequest, Item, LocalCopy,
+    Operation, Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
     PutRecordError as OurPutRecordError, Query, QueryEvent, RecordAnswer, Request, RequestError, RequestId,
     RequestOptions, Retry, Stall, StartError, StartProvidingError, Started, StepId, TrackerConfig, Validators,
 };
@@ -66,6 +66,7 @@ macro_rules! enums {
 structs! {
     RequestOptions { timeout, streaming, priority, retry }
     Retry { attempts, base, cap, jitter_percent }
+    PutOptions { clamp_quorum, local_copy, verify }
     Request { id, operation, options }
     Progress { requests, successes, failures }
     Started<u64> { id, had_provider }
@@ -82,6 +83,7 @@ structs! {
 
 enums! {
     Priority { "background" => Background, "normal" => Normal, "interactive" => Interactive }
+    LocalCopy { "on_success" => OnSuccess, "first" => First }
     Overload { "refuse" => Refuse, "shed" => Shed }
     Certainty { "conclusive" => Conclusive, "inconclusive" => Inconclusive }
     Agree { "n" => N(n), "all" => All }
@@ -89,7 +91,7 @@ enums! {
     Quorum { "one" => One, "majority" => Majority, "all" => All, "n" => N(n) }
     Operation {
         "get_record" => GetRecord { key, policy },
-        "put_record" => PutRecord { record, quorum },
+        "put_record" => PutRecord { record, quorum, options },
         "put_record_to" => PutRecordTo { record, peers, quorum },
         "get_providers" => GetProviders { key, policy },
         "start_providing" => StartProviding { key },
@@ -123,7 +125,7 @@ enums! {
 structs! {
     RecordAnswer { record, others, agreeing, dissenting, progress }
     Candidate { record, votes }
-    PutAnswer { acknowledged, asked, progress }
+    PutAnswer { acknowledged, unacknowledged, verified, progress }
     ProvidersAnswer { providers, progress }
     ProvideAnswer { sent_to, progress }
     ClosestPeersAnswer { peers, progress }
@@ -173,6 +175,7 @@ enums! {
         "nobody_answered" => NobodyAnswered { progress },
         "too_few_peers" => TooFewPeers { found, needed },
         "timeout" => Timeout { sent_to, progress },
+        "not_verified" => NotVerified { acknowledged, verified, needed },
         "store" => Store { error, acknowledged },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),
@@ -411,6 +414,11 @@ pub(super) fn put_action<Id>(action: &Action<Id>, writer: &mut Writer, number: &
         Action::Forget(id) => {
             writer.word("forget");
             number(id).put(writer);
+        }
+        Action::LocalPeers { request, target } => {
+            writer.word("local_peers");
+            request.put(writer);
+            target.put(writer);
         }
         Action::StoreLocal { request, record } => {
             writer.word("store_local");

@@ -117,6 +117,7 @@ enum Input {
     Stored { request: RequestId, result: Result<(), store::Error> },
     Event(QueryEvent<u64>),
     Probe(u64, Option<Progress>),
+    LocalPeers { request: RequestId, peers: Vec<PeerId> },
     Census(usize),
     Timeout,
 }
@@ -130,6 +131,7 @@ impl Input {
             Self::Stored { request, result } => tracker.handle_stored(request, result, now),
             Self::Event(event) => tracker.handle_event(event, now),
             Self::Probe(id, progress) => tracker.handle_probe(id, progress, now),
+            Self::LocalPeers { request, peers } => tracker.handle_local_peers(request, peers, now),
             Self::Census(live) => tracker.handle_census(live, now),
             Self::Timeout => tracker.handle_timeout(now),
         }
@@ -145,6 +147,7 @@ fn read_input(tokens: &mut Tokens<'_>) -> Option<(Duration, Input)> {
         "stored" => Input::Stored { request: RequestId::take(tokens)?, result: Field::take(tokens)? },
         "event" => Input::Event(QueryEvent::take(tokens)?),
         "probe" => Input::Probe(u64::take(tokens)?, Field::take(tokens)?),
+        "local_peers" => Input::LocalPeers { request: RequestId::take(tokens)?, peers: Field::take(tokens)? },
         "census" => Input::Census(usize::take(tokens)?),
         "timeout" => Input::Timeout,
         _ => return None,
@@ -260,6 +263,13 @@ impl<Id: Copy + Eq + Hash> Recorder<Id> {
         });
     }
 
+    pub(crate) fn local_peers(&mut self, request: RequestId, peers: &[PeerId], now: Instant) {
+        self.input("local_peers", now, |writer, _| {
+            request.put(writer);
+            peers.to_vec().put(writer);
+        });
+    }
+
     pub(crate) fn census(&mut self, live: usize, now: Instant) {
         self.input("census", now, |writer, _| live.put(writer));
     }
@@ -322,7 +332,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{Operation, Policy, Request, RequestOptions};
+    use crate::{Operation, Policy, PutOptions, Request, RequestOptions};
 
     /// A get that finds a record, and a put that waits behind it until its deadline.
     fn recorded(values: LogValues) -> Vec<String> {
@@ -348,7 +358,11 @@ mod tests {
         tracker.handle_command(request(1, get), at(1)).unwrap();
         drain(&mut tracker);
         tracker.handle_started(StepId(1), Ok(Started { id: "a", had_provider: false }), at(2));
-        let put = Operation::PutRecord { record: Arc::new(record.clone()), quorum: Quorum::All };
+        let put = Operation::PutRecord {
+            record: Arc::new(record.clone()),
+            quorum: Quorum::All,
+            options: PutOptions::default(),
+        };
         tracker.handle_command(request(2, put), at(3)).unwrap();
         let result =
             QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(PeerRecord { peer: Some(PeerId::random()), record })));

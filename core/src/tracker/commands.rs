@@ -12,8 +12,8 @@ use super::{
     time::Time,
 };
 use crate::{
-    Agree, CommandError, InvalidRequest, Operation, Policy, Priority, Progress, Request, RequestError, RequestId,
-    RequestOptions, StepId,
+    Action, Agree, CommandError, InvalidRequest, LocalCopy, Operation, Policy, Priority, Request, RequestError,
+    RequestId, RequestOptions, StepId,
 };
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
@@ -28,7 +28,16 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let deadline = now.after(options.timeout.unwrap_or(self.config.default_timeout));
         let query = first_query(&operation);
         // The step is known once the request is attached to a query, which is the next thing to happen.
-        let phase = Phase::Attached { step: StepId(0) };
+        let first_copy = match &operation {
+            Operation::PutRecord { record, quorum: _, options } if options.local_copy == LocalCopy::First => {
+                Some(Arc::clone(record))
+            }
+            _ => None,
+        };
+        let phase = match &first_copy {
+            Some(_) => Phase::Storing { answer: None },
+            None => Phase::Attached { step: StepId(0) },
+        };
         let RequestOptions { timeout: _, streaming, priority, retry } = options;
         let request = LiveRequest {
             operation,
@@ -38,6 +47,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             accepted: now,
             deadline,
             phase,
+            put: None,
             begun: false,
             second_step: false,
             announced: false,
@@ -45,7 +55,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.requests.insert(id, Box::new(request));
         self.timers.insert((deadline, Timer::Deadline(id)));
         self.stats.accepted += 1;
-        self.attach(id, query, Progress::default(), now);
+        if let Some(record) = first_copy {
+            self.actions.push_back(Action::StoreLocal { request: id, record });
+        } else {
+            self.attach(id, query, now);
+        }
         Ok(())
     }
 
@@ -76,7 +90,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 Policy::Quorum(_) | Policy::Best { agree: _ } => return Err(InvalidRequest::PolicyForRecords.into()),
                 Policy::First | Policy::Limit(_) | Policy::All => {}
             },
-            Operation::PutRecord { record, quorum: _ } => self.check_record(record, now)?,
+            Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now)?,
             Operation::PutRecordTo { record, peers, quorum: _ } => {
                 self.check_record(record, now)?;
                 if peers.iter().all(|peer| *peer == self.local_peer) {
@@ -140,7 +154,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Makes an accepted operation what kad needs it to be.
     pub(super) fn adopt(&self, mut operation: Operation) -> Operation {
         match &mut operation {
-            Operation::PutRecord { record, quorum: _ } => {
+            Operation::PutRecord { record, quorum: _, options: _ } => {
                 // A copy of the bytes if the caller holds the record as well, and only then.
                 if record.publisher != Some(self.local_peer) {
                     Arc::make_mut(record).publisher = Some(self.local_peer);

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use libp2p::{PeerId, kad::PeerRecord};
 
-use super::findings::Findings;
+use super::{findings::Findings, puts::Put};
 use crate::{
     GetClosestPeersError, GetProvidersError, GetRecordError, Outcome, Progress, PutRecordError, StartProvidingError,
 };
@@ -25,15 +25,18 @@ impl Earlier {
     pub(super) fn of(findings: &Findings, progress: Progress) -> Self {
         match findings {
             Findings::Records(records) => Self { records: records.records.clone(), progress, ..Self::default() },
-            Findings::Put { asked, lookup } => {
-                Self { sent_to: asked.to_vec(), progress: lookup.merge(progress), ..Self::default() }
-            }
+            Findings::Put { asked } => Self { sent_to: asked.to_vec(), progress, ..Self::default() },
             // One that found providers or peers is not tried again.
             Findings::Providers(_) | Findings::ClosestPeers | Findings::Announcement => {
                 Self { progress, ..Self::default() }
             }
             Findings::Bootstrap { .. } => Self::default(),
         }
+    }
+
+    /// What a failed attempt of a put leaves.
+    pub(super) fn of_put(put: Put) -> Self {
+        Self { sent_to: put.asked, progress: put.progress, ..Self::default() }
     }
 
     /// Adds what attempts before this one have left. `None` if that is nothing altogether.

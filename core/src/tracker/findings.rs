@@ -26,10 +26,9 @@ pub(super) enum Findings {
     Providers(Providers),
     /// kad names closest peers only in the last event.
     ClosestPeers,
-    /// kad names the peers that acknowledged only in the last event. `lookup` is the progress of the step before.
+    /// kad names the peers that acknowledged only in the last event.
     Put {
         asked: Arc<[PeerId]>,
-        lookup: Progress,
     },
     Announcement,
     Bootstrap {
@@ -171,13 +170,13 @@ pub(super) fn distinct(peers: impl Iterator<Item = PeerId>) -> Vec<PeerId> {
 }
 
 impl Findings {
-    /// The empty findings of a query; `lookup` is the progress of the request's earlier steps.
-    pub(super) fn of(query: &Query, lookup: Progress) -> Self {
+    /// The empty findings of a query.
+    pub(super) fn of(query: &Query) -> Self {
         match query {
             Query::GetRecord { key: _ } => Self::Records(Records::default()),
             Query::GetProviders { key: _ } => Self::Providers(Providers::default()),
             Query::GetClosestPeers { target: _ } => Self::ClosestPeers,
-            Query::PutRecordTo { record: _, peers } => Self::Put { asked: Arc::clone(peers), lookup },
+            Query::PutRecordTo { record: _, peers } => Self::Put { asked: Arc::clone(peers) },
             Query::StartProviding { key: _ } => Self::Announcement,
             Query::Bootstrap => Self::Bootstrap { phases: 0, failed: 0, finished: Progress::default() },
         }
@@ -230,7 +229,7 @@ impl Findings {
                 };
                 Some(Ending::ClosestPeers { peers, timed_out })
             }
-            (QueryResult::PutRecord(result), Self::Put { asked, lookup: _ }, _) => {
+            (QueryResult::PutRecord(result), Self::Put { asked }, _) => {
                 let acknowledged = match result {
                     Ok(PutRecordOk { key: _ }) => asked.to_vec(),
                     Err(

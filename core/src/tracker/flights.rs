@@ -9,16 +9,25 @@ use super::{
     time::Time,
     waiters::{Need, Waiter, Waiters},
 };
-use crate::{Action, Operation, Priority, Progress, Query, RequestId, StepId};
+use crate::{Action, Operation, Priority, Query, RequestId, StepId};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Makes a request wait for a query: for one that is wanted already, if it is the same, or for one of its own.
-    pub(super) fn attach(&mut self, id: RequestId, query: Query, lookup: Progress, now: Time) {
+    pub(super) fn attach(&mut self, id: RequestId, query: Query, now: Time) {
+        let flight = Flight::of(&query);
+        self.attach_to(id, query, flight, now);
+    }
+
+    /// Makes a request wait for a query of its own, whoever else asks for the same.
+    pub(super) fn attach_alone(&mut self, id: RequestId, query: Query, now: Time) {
+        self.attach_to(id, query, None, now);
+    }
+
+    fn attach_to(&mut self, id: RequestId, query: Query, flight: Option<Flight>, now: Time) {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let waiter = waiter(id, request, self.config.max_items);
         let votes = judge::votes(&request.operation);
         let (priority, begun) = (request.priority, request.begun);
-        let flight = Flight::of(&query);
         let shared = flight.as_ref().and_then(|flight| self.flights.get(flight)).copied();
         if let Some(step) = shared.filter(|step| self.is_alive(*step, now)) {
             if let Some(request) = self.requests.get_mut(&id) {
@@ -37,7 +46,6 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             query,
             waiters: Waiters::One(waiter),
             work: None,
-            lookup,
             votes,
             state: QueryState::Queued { line: waiter.line },
             asked_at: now,

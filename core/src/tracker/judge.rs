@@ -3,15 +3,15 @@
 //! Everything here is a function of a request's operation and of findings; the lifecycle, the slots and the clock are
 //! the business of the parent module.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
 
 use libp2p::{
     PeerId,
-    kad::{PeerInfo, PeerRecord, Quorum},
+    kad::{PeerRecord, Quorum},
 };
 
 use super::{
-    findings::{Ending, Findings, Records, distinct},
+    findings::{Ending, Findings, Records},
     waiters::{Need, Offer},
 };
 use crate::{
@@ -20,22 +20,11 @@ use crate::{
     PutRecordError, Query, RecordAnswer, RequestError, StartError, StartProvidingError,
 };
 
-/// What becomes of a request when its query has ended.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    /// It is over.
-    Done(Outcome),
-    /// A put's lookup has found these peers to store at.
-    StoreAt { peers: Arc<[PeerId]>, lookup: Progress },
-    /// A put has its quorum: the record goes into the local store, and then this is its answer.
-    KeepLocally(PutAnswer),
-}
-
 /// The first query of an operation.
 pub(super) fn first_query(operation: &Operation) -> Query {
     match operation {
         Operation::GetRecord { key, policy: _ } => Query::GetRecord { key: key.clone() },
-        Operation::PutRecord { record, quorum: _ } => Query::GetClosestPeers { target: record.key.clone() },
+        Operation::PutRecord { record, quorum: _, options: _ } => Query::GetClosestPeers { target: record.key.clone() },
         Operation::PutRecordTo { record, peers, quorum: _ } => {
             Query::PutRecordTo { record: Arc::clone(record), peers: peers.as_slice().into() }
         }
@@ -112,8 +101,8 @@ pub(super) fn patience(
             }
         }
         Query::PutRecordTo { record: _, peers } => {
-            let (Operation::PutRecord { record: _, quorum } | Operation::PutRecordTo { record: _, peers: _, quorum }) =
-                operation?
+            let (Operation::PutRecord { record: _, quorum, options: _ }
+            | Operation::PutRecordTo { record: _, peers: _, quorum }) = operation?
             else {
                 return None;
             };
@@ -143,26 +132,27 @@ pub(super) fn satisfied(operation: &Operation, findings: &Findings, progress: Pr
     }
 }
 
-/// What becomes of an operation whose query has ended.
-pub(super) fn ended(
-    operation: &Operation,
-    findings: &Findings,
-    ending: &Ending,
-    progress: Progress,
-    local_peer: PeerId,
-) -> Verdict {
-    Verdict::Done(match (operation, findings, ending) {
+/// The outcome of an operation, other than a put to the closest peers, whose query has ended.
+pub(super) fn ended(operation: &Operation, findings: &Findings, ending: &Ending, progress: Progress) -> Outcome {
+    match (operation, findings, ending) {
         (Operation::GetRecord { key: _, policy }, Findings::Records(records), ending) => {
             Outcome::GetRecord(read_record(*policy, records, ending, progress))
         }
         (Operation::GetProviders { key: _, policy }, Findings::Providers(found), ending) => {
             Outcome::GetProviders(read_providers(*policy, &found.providers, ending, progress))
         }
-        (Operation::PutRecord { record: _, quorum }, _, Ending::ClosestPeers { peers, timed_out: _ }) => {
-            return put_lookup_ended(peers, *quorum, progress, local_peer);
-        }
-        (_, Findings::Put { asked, lookup }, Ending::Stored { acknowledged }) => {
-            return store_ended(operation, acknowledged.clone(), asked.len(), lookup.merge(progress));
+        (
+            Operation::PutRecordTo { record: _, peers: _, quorum },
+            Findings::Put { asked },
+            Ending::Stored { acknowledged },
+        ) => {
+            let (acknowledged, needed) = (acknowledged.clone(), needed(*quorum, asked.len()));
+            Outcome::PutRecordTo(if acknowledged.len() < needed.get() {
+                Err(PutRecordError::QuorumFailed { acknowledged, needed, asked: asked.len() })
+            } else {
+                let unacknowledged = without(asked, &acknowledged);
+                Ok(PutAnswer { acknowledged, unacknowledged, verified: 0, progress })
+            })
         }
         (Operation::GetClosestPeers { target: _ }, _, Ending::ClosestPeers { peers, timed_out }) => {
             Outcome::GetClosestPeers(if *timed_out {
@@ -198,7 +188,7 @@ pub(super) fn ended(
         }
         // An operation never waits for a query of another kind.
         (operation, findings, _) => timeout(operation, Some(findings), progress),
-    })
+    }
 }
 
 /// kad announces to those who answered, twenty at most, and counts each announcement as answered at once: so half of what
@@ -225,11 +215,11 @@ pub(super) fn timeout(operation: &Operation, findings: Option<&Findings>, progre
             progress,
         })),
         Operation::PutRecord { .. } | Operation::PutRecordTo { .. } => {
-            let (sent_to, lookup) = match findings {
-                Some(Findings::Put { asked, lookup }) => (asked.to_vec(), *lookup),
-                _ => (Vec::new(), Progress::default()),
+            let sent_to = match findings {
+                Some(Findings::Put { asked }) => asked.to_vec(),
+                _ => Vec::new(),
             };
-            put_outcome(operation, Err(PutRecordError::Timeout { sent_to, progress: lookup.merge(progress) }))
+            put_outcome(operation, Err(PutRecordError::Timeout { sent_to, progress }))
         }
         Operation::StartProviding { .. } => Outcome::StartProviding(Err(StartProvidingError::Timeout { progress })),
         Operation::GetClosestPeers { .. } => {
@@ -356,44 +346,14 @@ fn closest_peers(ending: &Ending) -> Vec<PeerId> {
     }
 }
 
-/// A put's lookup is over: kad's own timeout only means that fewer peers were found.
-fn put_lookup_ended(peers: &[PeerInfo], quorum: Quorum, progress: Progress, local_peer: PeerId) -> Verdict {
-    let peers = distinct(peers.iter().map(|info| info.peer_id).filter(|peer| *peer != local_peer));
-    if peers.is_empty() {
-        return Verdict::Done(Outcome::PutRecord(Err(if progress.requests == 0 {
-            PutRecordError::NoKnownPeers
-        } else {
-            PutRecordError::NobodyAnswered { progress }
-        })));
-    }
-    let needed = needed(quorum, peers.len());
-    if needed.get() > peers.len() {
-        return Verdict::Done(Outcome::PutRecord(Err(PutRecordError::TooFewPeers { found: peers.len(), needed })));
-    }
-    Verdict::StoreAt { peers: peers.into(), lookup: progress }
-}
-
-/// A store query is over.
-fn store_ended(operation: &Operation, acknowledged: Vec<PeerId>, asked: usize, progress: Progress) -> Verdict {
-    let quorum = match operation {
-        Operation::PutRecord { record: _, quorum } | Operation::PutRecordTo { record: _, peers: _, quorum } => *quorum,
-        _ => Quorum::All,
-    };
-    let needed = needed(quorum, asked);
-    if acknowledged.len() < needed.get() {
-        let error = PutRecordError::QuorumFailed { acknowledged, needed, asked };
-        return Verdict::Done(put_outcome(operation, Err(error)));
-    }
-    let answer = PutAnswer { acknowledged, asked, progress };
-    if operation.kind() == OperationKind::PutRecord {
-        Verdict::KeepLocally(answer)
-    } else {
-        Verdict::Done(Outcome::PutRecordTo(Ok(answer)))
-    }
+/// The peers that are not among others.
+pub(super) fn without(peers: &[PeerId], others: &[PeerId]) -> Vec<PeerId> {
+    let others: BTreeSet<_> = others.iter().collect();
+    peers.iter().filter(|peer| !others.contains(peer)).copied().collect()
 }
 
 /// How many of `peers` have to acknowledge. Unlike kad's own reading, `N` is not silently lowered.
-fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
+pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
     let needed = match quorum {
         Quorum::One => 1,
         Quorum::Majority => peers / 2 + 1,

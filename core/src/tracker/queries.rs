@@ -5,12 +5,12 @@ use std::{fmt, hash::Hash};
 use super::{
     QueryTracker,
     findings::{Ending, Fault, NewItems, News, fits},
-    judge::{self, Verdict},
+    judge,
     state::{Flight, LiveQuery, QueryState, Work, waiter},
     time::Time,
     waiters::Waiters,
 };
-use crate::{Action, Query, QueryEvent, RequestId, StartError, Started, StepId};
+use crate::{Action, Operation, Query, QueryEvent, RequestId, StartError, Started, StepId};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn started(&mut self, step: StepId, result: Result<Started<Id>, StartError>, now: Time) {
@@ -155,13 +155,14 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         {
             let ending = Ending::Read { closest_peers: Vec::new(), timed_out: false };
             let Some(Work { findings, progress, .. }) = query.work.as_deref() else { return };
-            let outcome = match judge::ended(&request.operation, findings, &ending, *progress, self.local_peer) {
-                Verdict::Done(outcome) => outcome,
-                // Only reads find items.
-                Verdict::StoreAt { .. } | Verdict::KeepLocally(_) => {
-                    judge::timeout(&request.operation, Some(findings), *progress)
-                }
-            };
+            if let Operation::PutRecord { .. } = &request.operation {
+                let (verified, progress) = (self.given_back(id, findings), *progress);
+                let (waiter, priority) = (waiter(id, request, self.config.max_items), request.priority);
+                self.detach(waiter, priority, step, now);
+                self.put_read_back(id, verified, progress, now);
+                continue;
+            }
+            let outcome = judge::ended(&request.operation, findings, &ending, *progress);
             self.end(id, outcome, now);
         }
     }
@@ -185,10 +186,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Work { findings, progress, .. } = &**work;
         while let Some(id) = self.take_waiter(waiters) {
             let Some(request) = self.requests.get(&id) else { continue };
-            match judge::ended(&request.operation, findings, ending, *progress, self.local_peer) {
-                Verdict::Done(outcome) => self.conclude(id, outcome, Some((findings, *progress)), now),
-                Verdict::StoreAt { peers, lookup } => self.store_at(id, peers, lookup, now),
-                Verdict::KeepLocally(answer) => self.keep_locally(id, answer),
+            if let Operation::PutRecord { .. } = &request.operation {
+                self.put_query_ended(id, findings, ending, *progress, now);
+            } else {
+                let outcome = judge::ended(&request.operation, findings, ending, *progress);
+                self.conclude(id, outcome, Some((findings, *progress)), now);
             }
         }
     }

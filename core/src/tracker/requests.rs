@@ -1,8 +1,8 @@
 //! A request's way from step to step, attempt to attempt, and to its one end.
 
-use std::{fmt, hash::Hash, mem, sync::Arc};
+use std::{fmt, hash::Hash, mem};
 
-use libp2p::{PeerId, kad::RecordKey};
+use libp2p::kad::RecordKey;
 
 use super::{
     QueryTracker,
@@ -13,30 +13,9 @@ use super::{
     state::{Attempts, LiveQuery, LiveRequest, Phase, QueryState, Timer, waiter},
     time::Time,
 };
-use crate::{
-    Action, Operation, Outcome, Progress, PutAnswer, PutRecordError, Query, RequestError, RequestId, RequestPhase,
-};
+use crate::{Action, Operation, OperationKind, Outcome, Progress, RequestError, RequestId, RequestPhase};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    pub(super) fn store_at(&mut self, id: RequestId, peers: Arc<[PeerId]>, lookup: Progress, now: Time) {
-        let Some(request) = self.requests.get_mut(&id) else { return };
-        request.begun = true;
-        request.second_step = true;
-        if let Operation::PutRecord { record, quorum: _ } = &request.operation {
-            let query = Query::PutRecordTo { record: Arc::clone(record), peers };
-            self.attach(id, query, lookup, now);
-        }
-    }
-
-    pub(super) fn keep_locally(&mut self, id: RequestId, answer: PutAnswer) {
-        let Some(request) = self.requests.get_mut(&id) else { return };
-        request.phase = Phase::Storing { answer: Box::new(answer) };
-        if let Operation::PutRecord { record, quorum: _ } = &request.operation {
-            let record = Arc::clone(record);
-            self.actions.push_back(Action::StoreLocal { request: id, record });
-        }
-    }
-
     /// An attempt has ended: so has the request, unless it is to be tried again. `attempt` is what its last query has
     /// found and how far it got, if it was started.
     pub(super) fn conclude(
@@ -55,8 +34,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         request.begun = true;
         if let Some(attempts) = &mut request.retry {
             attempts.failed += 1;
-            if let Some((findings, progress)) = attempt {
-                let attempt = Earlier::of(findings, progress);
+            let put = request.put.take().map(|put| Earlier::of_put(*put));
+            if let Some(attempt) = put.or_else(|| attempt.map(|(findings, progress)| Earlier::of(findings, progress))) {
                 attempts.earlier = attempt.after(attempts.earlier.as_deref(), self.config.max_items);
             }
         }
@@ -89,7 +68,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             && let Phase::BackingOff { until: _ } = request.phase
         {
             let query = first_query(&request.operation);
-            self.attach(id, query, Progress::default(), now);
+            self.attach(id, query, now);
         }
     }
 
@@ -109,20 +88,14 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 Some(LiveQuery { state: QueryState::Queued { .. }, .. }) if !begun => {
                     Outcome::failed(operation.kind(), RequestError::ExpiredInQueue)
                 }
-                // Its next step waits for a slot: nothing was sent to the peers of that step.
-                Some(LiveQuery { state: QueryState::Queued { .. }, lookup, .. }) => {
-                    judge::timeout(operation, None, *lookup)
-                }
+                Some(_) | None if operation.kind() == OperationKind::PutRecord => self.put_timeout(request),
                 Some(query) => {
                     judge::timeout(operation, query.work.as_deref().map(|work| &work.findings), query.progress())
                 }
                 None => judge::timeout(operation, None, Progress::default()),
             },
             Phase::BackingOff { until: _ } => judge::timeout(operation, None, Progress::default()),
-            Phase::Storing { answer } => Outcome::PutRecord(Err(PutRecordError::Timeout {
-                sent_to: answer.acknowledged.clone(),
-                progress: answer.progress,
-            })),
+            Phase::Storing { answer: _ } | Phase::Choosing => self.put_timeout(request),
         };
         if let Some(earlier) = retry.as_ref().and_then(|attempts| attempts.earlier.as_ref()) {
             earlier.complete(&mut outcome, self.config.max_items);
@@ -144,7 +117,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             Phase::BackingOff { until } => {
                 self.timers.remove(&(until, Timer::Retry(id)));
             }
-            Phase::Storing { answer: _ } => {}
+            Phase::Storing { answer: _ } | Phase::Choosing => {}
         }
         if request.announced
             && let Operation::StartProviding { key } = &request.operation
@@ -190,6 +163,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             },
             Phase::BackingOff { until: _ } => RequestPhase::BackingOff,
             Phase::Storing { answer: _ } => RequestPhase::Storing,
+            Phase::Choosing => RequestPhase::BetweenSteps,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     earlier::Earlier,
     findings::Findings,
     judge,
+    puts::Put,
     time::Time,
     waiters::{Offer, Waiter, Waiters},
     waiting::Line,
@@ -17,7 +18,7 @@ use crate::{Operation, OperationKind, Priority, Progress, PutAnswer, Query, Requ
 /// A request from its acceptance to its outcome.
 ///
 /// ```text
-///   Attached ──► outcome      A put:    Attached (lookup) ──► Attached (store) ──► Storing ──► outcome
+///   Attached ──► outcome      A put:    Attached (lookup) ──► Attached (store) ──► Storing ──► outcome: see `puts`
 ///    ▲     │                  A retry:  Attached ──► BackingOff ──► Attached
 ///    └─ BackingOff ──► outcome
 /// ```
@@ -31,9 +32,11 @@ pub(super) struct LiveRequest {
     pub(super) accepted: Time,
     pub(super) deadline: Time,
     pub(super) phase: Phase,
+    /// Of a put that is past its lookup.
+    pub(super) put: Option<Box<Put>>,
     /// Whether a query was ever started for it. Until then it counts as queued.
     pub(super) begun: bool,
-    /// Whether it is a put whose lookup has ended, so that it waits for its store.
+    /// Whether it is a put whose lookup has ended, so that its further steps go ahead of others.
     pub(super) second_step: bool,
     /// Whether kad was told to announce us, so that a failure takes the local entry back.
     pub(super) announced: bool,
@@ -56,7 +59,10 @@ pub(super) enum Phase {
     /// Waits before its next attempt.
     BackingOff { until: Time },
     /// Its record is on its way into the local store.
-    Storing { answer: Box<PutAnswer> },
+    /// Without an answer, it has not begun.
+    Storing { answer: Option<Box<PutAnswer>> },
+    /// Waits to be told whom else it may ask.
+    Choosing,
 }
 
 /// A query and those who wait for it. From Starting on it holds a slot.
@@ -66,8 +72,6 @@ pub(super) struct LiveQuery<Id> {
     pub(super) waiters: Waiters,
     /// From the start on; a query that waits for a slot has come to nothing, and many wait.
     pub(super) work: Option<Box<Work>>,
-    /// The progress of the request's earlier steps.
-    pub(super) lookup: Progress,
     /// Whether a waiter counts votes.
     pub(super) votes: bool,
     pub(super) state: QueryState<Id>,
@@ -178,7 +182,7 @@ impl<Id> LiveQuery<Id> {
     pub(super) fn begin(&mut self, validators: &Validators, now: Time) {
         self.asked_at = now;
         self.work = Some(Box::new(Work {
-            findings: Findings::of(&self.query, self.lookup),
+            findings: Findings::of(&self.query),
             progress: Progress::default(),
             heard_at: now,
             moved_at: now,

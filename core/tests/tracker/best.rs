@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use kadence_core::{
-    Agree, GetRecordError, InvalidRequest, Operation, Outcome, Policy, RecordAnswer, RequestError, RequestOptions,
+    Agree, GetRecordError, InvalidRequest, Operation, Outcome, Policy, PutOptions, RecordAnswer, RequestError,
+    RequestOptions,
 };
 use libp2p::kad::Quorum;
 use proptest::{collection::vec, prelude::*};
@@ -225,7 +226,7 @@ fn a_put_that_the_validator_rejects_is_refused_at_the_call() {
     let puts = |key, value| {
         let record = Arc::new(record(key, value));
         [
-            Operation::PutRecord { record: Arc::clone(&record), quorum: Quorum::One },
+            Operation::PutRecord { record: Arc::clone(&record), quorum: Quorum::One, options: PutOptions::default() },
             Operation::PutRecordTo { record, peers: peers([1]), quorum: Quorum::One },
         ]
     };

@@ -122,6 +122,11 @@ fn play(kind: OperationKind, input: Input) -> Harness {
         _ => some_progress(),
     };
     h.ev_with(id, last_event(last, input), progress, true);
+    if kind == OperationKind::PutRecord && !h.starts.is_empty() {
+        // Nobody has taken the record: others are looked for, and not found.
+        let further = h.start();
+        h.ev_with(further, closest_found([]), nobody(), true);
+    }
     if kind == OperationKind::PutRecord && input == Input::Success {
         assert!(!h.ended(1), "a put is over when its own node has the record too");
         h.stored(1, Ok(()));

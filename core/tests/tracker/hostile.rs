@@ -170,7 +170,10 @@ impl Play {
             );
             // One that has been silent for so long is not joined.
             let may_be_silent = query.age >= h.tracker.config().lost_after;
-            if is_read && !may_be_silent {
+            // A put may look for further peers elsewhere, and reads back on its own.
+            if request.operation == OperationKind::PutRecord {
+                assert!(is_read || query.waiters == 1, "{query:?}");
+            } else if is_read && !may_be_silent {
                 let new = flights.insert((query.operation, request.key.clone()));
                 let is_full = h.tracker.config().max_replay_bytes < 1000;
                 assert!(new || is_full, "two queries for the same: {snapshot:?}");

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use kadence_core::{OperationKind, Outcome, PutAnswer, PutRecordError, Query, RequestPhase, StartError};
+use kadence_core::{
+    LocalCopy, Operation, OperationKind, Outcome, PutAnswer, PutOptions, PutRecordError, Query, RequestPhase,
+    StartError,
+};
 use libp2p::kad::{QueryResult, Quorum, store};
 
 use crate::support::*;
@@ -53,7 +56,7 @@ fn the_record_is_looked_up_sent_and_then_stored_with_our_name_on_it() {
     assert!(!h.ended(1));
     h.stored(1, Ok(()));
     assert_eq!(answer(&h).acknowledged, peers([3, 1]));
-    assert_eq!((answer(&h).asked, answer(&h).progress), (3, some_progress().merge(some_progress())));
+    assert_eq!(answer(&h).progress, some_progress().merge(some_progress()));
     h.assert_empty();
 }
 
@@ -78,6 +81,9 @@ fn the_quorum_counts_against_the_peers_that_were_found() {
                 h.stored(1, Ok(()));
                 assert_eq!(answer(&h).acknowledged, peers(0..acknowledged), "{case}");
             } else {
+                if quorum != Quorum::All {
+                    h.nobody_further();
+                }
                 assert!(h.to_store.is_empty(), "{case}: a put that failed leaves no local copy");
                 let PutRecordError::QuorumFailed { acknowledged: names, needed: of, asked } = error(&h) else {
                     panic!("{case}: {:?}", error(&h))
@@ -113,6 +119,7 @@ fn a_store_that_kad_timed_out_counts_its_acknowledgements() {
 fn an_acknowledgement_counts_once_and_only_from_those_who_were_asked() {
     let (mut h, store) = sending(n(2), [1, 2, 3]);
     h.ev(store, put_quorum_failed(peers([1, 1, 9, 1])), true);
+    h.nobody_further();
     let PutRecordError::QuorumFailed { acknowledged, .. } = error(&h) else { panic!("{:?}", error(&h)) };
     assert_eq!(acknowledged, &peers([1]));
 }
@@ -124,6 +131,7 @@ fn with_fewer_peers_than_the_quorum_nothing_is_sent() {
         h.request(1, put("k", n(quorum)));
         let lookup = h.start();
         h.ev(lookup, closest_found(0..found), true);
+        h.nobody_further();
         let PutRecordError::TooFewPeers { found: names, needed } = error(&h) else { panic!("{:?}", error(&h)) };
         assert_eq!((*names, needed.get()), (found as usize, quorum));
         assert!(h.starts.is_empty());
@@ -282,7 +290,7 @@ fn a_put_to_named_peers_goes_to_each_once_and_not_to_ourselves() {
     assert_eq!(h.starts[0].query, Query::PutRecordTo { record: unchanged, peers: sent }, "with no publisher of ours");
     let id = h.start();
     h.ev(id, put_ok(), true);
-    assert_eq!((answer(&h).acknowledged.clone(), answer(&h).asked), (peers([2, 1]), 2));
+    assert_eq!((answer(&h).acknowledged.clone(), answer(&h).unacknowledged.clone()), (peers([2, 1]), peers([])));
     assert_eq!(h.outcome(1).kind(), OperationKind::PutRecordTo);
     assert!(h.to_store.is_empty(), "it is not ours to keep");
     h.assert_empty();
@@ -296,4 +304,179 @@ fn a_quorum_above_the_named_peers_cannot_be_reached() {
     h.ev(id, put_ok(), true);
     let PutRecordError::QuorumFailed { acknowledged, needed, asked: 2 } = error(&h) else { panic!("{:?}", error(&h)) };
     assert_eq!((acknowledged.len(), needed.get()), (2, 3));
+}
+
+fn putting(quorum: Quorum, options: PutOptions) -> Harness {
+    let mut h = Harness::default();
+    h.knows = None;
+    h.request(1, Operation::PutRecord { record: Arc::new(record("k", b"value")), quorum, options });
+    h
+}
+
+fn sent_to(h: &Harness) -> Vec<libp2p::PeerId> {
+    match &h.starts[0].query {
+        Query::PutRecordTo { record: _, peers } => peers.to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn where_too_few_acknowledge_twice_as_many_others_as_are_missing_are_asked() {
+    let mut h = putting(n(3), PutOptions::default());
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2, 3]), true);
+    let store = h.start();
+    h.ev(store, put_quorum_failed(peers([2])), true);
+    assert_eq!(h.to_choose.len(), 1);
+    assert_eq!(h.tracker.live_queries(), 0, "a question to the routing table takes no slot");
+    // Ourselves and those who were asked are left out.
+    h.choose(1, [peers([1, 2, 3]), vec![local()], peers(4..20)].concat());
+    assert_eq!(sent_to(&h), peers([4, 5, 6, 7]));
+    let store = h.start();
+    h.ev(store, put_quorum_failed(peers([7, 4])), true);
+    h.stored(1, Ok(()));
+    assert_eq!(answer(&h).acknowledged, peers([2, 7, 4]));
+    assert_eq!(answer(&h).unacknowledged, peers([1, 3, 5, 6]));
+    h.assert_empty();
+}
+
+#[test]
+fn where_nobody_else_is_known_others_are_looked_for_beyond_the_farthest() {
+    let mut h = putting(n(2), PutOptions::default());
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2]), true);
+    let store = h.start();
+    h.ev(store, put_quorum_failed(peers([1])), true);
+    h.choose(1, peers([2, 1]));
+    assert_eq!(h.starts[0].query, Query::GetClosestPeers { target: peer(2).to_bytes().into() });
+    let further = h.start();
+    h.ev(further, closest_found([2, 1, 3]), true);
+    assert_eq!(sent_to(&h), peers([3]));
+    let store = h.start();
+    h.ev(store, put_ok(), true);
+    h.stored(1, Ok(()));
+    assert_eq!(answer(&h).acknowledged, peers([1, 3]));
+}
+
+#[test]
+fn nothing_is_sent_for_as_long_as_too_few_are_known_for_the_quorum() {
+    let mut h = putting(n(4), PutOptions::default());
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2]), true);
+    h.choose(1, peers([3]));
+    let further = h.start();
+    h.ev(further, closest_found([1, 4]), true);
+    assert_eq!(sent_to(&h).len(), 4);
+
+    let mut h = putting(n(4), PutOptions::default());
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2]), true);
+    h.choose(1, peers([3]));
+    let further = h.start();
+    h.ev(further, closest_found([1]), true);
+    let PutRecordError::TooFewPeers { found: 2, .. } = error(&h) else { panic!("{:?}", error(&h)) };
+    h.assert_empty();
+}
+
+#[test]
+fn after_three_rounds_nobody_else_is_asked() {
+    let mut h = putting(n(1), PutOptions::default());
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1]), true);
+    for round in 1..=3 {
+        let store = h.start();
+        h.ev(store, put_quorum_failed(peers([])), true);
+        if round < 3 {
+            h.choose(1, peers([2 * round, 2 * round + 1]));
+        }
+    }
+    let PutRecordError::QuorumFailed { asked: 5, .. } = error(&h) else { panic!("{:?}", error(&h)) };
+}
+
+#[test]
+fn all_are_those_who_were_found() {
+    let mut h = putting(Quorum::All, PutOptions::default());
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2]), true);
+    let store = h.start();
+    h.ev(store, put_quorum_failed(peers([1])), true);
+    assert!(h.ended(1), "others cannot make up for one of them");
+}
+
+#[test]
+fn a_deadline_names_everybody_whom_any_round_has_sent_the_record_to() {
+    let mut h = putting(n(3), PutOptions::default());
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2, 3]), true);
+    let store = h.start();
+    h.ev(store, put_quorum_failed(peers([2])), true);
+    h.choose(1, peers([4]));
+    h.start();
+    h.tick(secs(30));
+    let PutRecordError::Timeout { sent_to, progress } = error(&h) else { panic!("{:?}", error(&h)) };
+    assert_eq!(*sent_to, peers([1, 2, 3, 4]));
+    assert_eq!(*progress, some_progress().merge(some_progress()));
+}
+
+#[test]
+fn a_quorum_may_be_lowered_to_those_who_exist() {
+    let mut h = putting(n(5), PutOptions { clamp_quorum: true, ..PutOptions::default() });
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2]), true);
+    let store = h.start();
+    h.ev(store, put_ok(), true);
+    h.stored(1, Ok(()));
+    assert_eq!(answer(&h).acknowledged, peers([1, 2]));
+}
+
+#[test]
+fn a_put_that_is_to_be_verified_reads_the_record_back_from_others() {
+    for (found_at_others, ok) in [(2, true), (1, false)] {
+        let mut h = putting(n(1), PutOptions { verify: 2, ..PutOptions::default() });
+        // Somebody reads the same key already, and would not see it.
+        h.request(2, get_record("k", kadence_core::Policy::All));
+        let lookup = h.start();
+        h.start();
+        h.ev(lookup, closest_found([1, 2, 3]), true);
+        let store = h.start();
+        h.ev(store, put_ok(), true);
+        assert_eq!(h.starts[0].query, Query::GetRecord { key: key("k") });
+        let read = h.start();
+        h.ev(read, found_at("k", None, b"value"), false);
+        h.ev(read, found("k", 9, b"other"), false);
+        for peer in 0..found_at_others {
+            h.ev(read, found("k", peer, b"value"), false);
+        }
+        h.ev(read, records_finished(), true);
+        if ok {
+            h.stored(1, Ok(()));
+            assert_eq!(answer(&h).verified, 2);
+        } else {
+            let PutRecordError::NotVerified { verified: 1, needed: 2, .. } = error(&h) else {
+                panic!("{:?}", error(&h))
+            };
+        }
+    }
+}
+
+#[test]
+fn a_local_copy_that_is_wanted_first_stays_whatever_becomes_of_the_put() {
+    let options = PutOptions { local_copy: LocalCopy::First, ..PutOptions::default() };
+    let mut h = putting(n(1), options);
+    assert!(h.starts.is_empty());
+    assert_eq!(h.to_store[0].1.publisher, Some(local()));
+    h.stored(1, Ok(()));
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1]), true);
+    let store = h.start();
+    h.ev(store, put_ok(), true);
+    assert!(h.to_store.is_empty(), "it is there");
+    assert_eq!(answer(&h).acknowledged, peers([1]));
+    h.assert_empty();
+
+    let mut h = putting(n(1), options);
+    h.stored(1, Err(store::Error::MaxRecords));
+    let PutRecordError::Store { acknowledged, .. } = error(&h) else { panic!("{:?}", error(&h)) };
+    assert!(acknowledged.is_empty());
+    h.assert_empty();
 }

@@ -38,6 +38,7 @@ fn is_in_the_table(outcome: &Outcome) {
         },
         Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
             PutRecordError::QuorumFailed { .. } | PutRecordError::NobodyAnswered { .. } => {}
+            PutRecordError::NotVerified { .. } => {}
             PutRecordError::TooFewPeers { .. } | PutRecordError::Timeout { .. } | PutRecordError::Store { .. } => {}
             PutRecordError::NoKnownPeers | PutRecordError::Request(_) => {}
         },
@@ -89,6 +90,7 @@ fn table() -> Vec<(Outcome, bool)> {
     }
     for (error, again) in [
         (PutRecordError::QuorumFailed { acknowledged: peers([1]), needed, asked: 2 }, true),
+        (PutRecordError::NotVerified { acknowledged: peers([1]), verified: 1, needed: 2 }, true),
         (PutRecordError::NobodyAnswered { progress }, true),
         (PutRecordError::TooFewPeers { found: 1, needed }, true),
         (PutRecordError::NoKnownPeers, true),
@@ -157,7 +159,7 @@ fn table() -> Vec<(Outcome, bool)> {
     table.extend(OPERATIONS.into_iter().flat_map(|kind| common().map(|error| (Outcome::failed(kind, error), false))));
 
     // An answer is an answer.
-    let put = PutAnswer { acknowledged: peers([1]), asked: 2, progress };
+    let put = PutAnswer { acknowledged: peers([1]), unacknowledged: peers([2]), verified: 0, progress };
     let get = RecordAnswer { record: a_record(), others: Vec::new(), agreeing: 1, dissenting: 0, progress };
     let answers = [
         Outcome::GetRecord(Ok(get)),

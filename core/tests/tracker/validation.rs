@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use kadence_core::{InvalidRequest, Operation, OperationKind, Policy, RequestError, RequestOptions, TrackerConfig};
+use kadence_core::{
+    InvalidRequest, Operation, OperationKind, Policy, PutOptions, RequestError, RequestOptions, TrackerConfig,
+};
 use libp2p::kad::{Quorum, Record, RecordKey};
 
 use crate::support::*;
@@ -15,7 +17,7 @@ fn long_key(len: usize) -> RecordKey {
 fn puts(record: &Record) -> [Operation; 2] {
     let record = Arc::new(record.clone());
     [
-        Operation::PutRecord { record: Arc::clone(&record), quorum: Quorum::One },
+        Operation::PutRecord { record: Arc::clone(&record), quorum: Quorum::One, options: PutOptions::default() },
         Operation::PutRecordTo { record, peers: peers([1]), quorum: Quorum::One },
     ]
 }

@@ -52,7 +52,7 @@ impl Model {
             Place::Query(step) => {
                 !request.begun && self.query(step).is_some_and(|query| matches!(query.state, State::Waiting(_)))
             }
-            Place::Retry(_) | Place::LocalStore(_) => false,
+            Place::Retry(_) | Place::LocalStore(_) | Place::LocalPeers => false,
         })
     }
 

@@ -9,18 +9,10 @@ use kadence_core::{
 };
 use libp2p::{
     PeerId,
-    kad::{self, PeerInfo, PeerRecord, QueryResult, Quorum, Record},
+    kad::{self, PeerInfo, PeerRecord, QueryResult, Quorum},
 };
 
-use super::{LiveQuery, findings::Found, sum, without};
-
-/// What becomes of a request whose query has ended.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    Done(Outcome),
-    StoreAt(Arc<Record>, Vec<PeerId>),
-    StoreLocal(Arc<Record>, PutAnswer),
-}
+use super::{LiveQuery, findings::Found, puts::Put, sum};
 
 /// What kad's last event says. What a query cannot say stays empty.
 #[derive(Debug, Default)]
@@ -35,6 +27,11 @@ pub(super) struct Ending {
 }
 
 impl Ending {
+    /// Whom a lookup has found.
+    pub(super) fn found(&self) -> Vec<PeerId> {
+        self.peers.iter().map(|info| info.peer_id).collect()
+    }
+
     pub(super) fn of(result: QueryResult) -> Self {
         let mut ending = Self::default();
         match result {
@@ -67,42 +64,20 @@ impl Ending {
     }
 }
 
+/// Of all operations but a put to the closest peers.
 pub(super) fn ended(
     operation: &Operation,
     query: &LiveQuery,
     validator: Option<&dyn Validator>,
     ending: &Ending,
-    local: PeerId,
-) -> Verdict {
+) -> Outcome {
     let progress = query.progress;
     let nobody_known = progress.requests == 0;
-    Verdict::Done(match operation {
+    match operation {
         Operation::GetRecord { .. } | Operation::GetProviders { .. } => {
             read(operation, query, validator, false, ending)
         }
-        Operation::PutRecord { record, quorum } => match &query.query {
-            Query::PutRecordTo { record: _, peers } => {
-                let total = sum(query.lookup, progress);
-                match stored(peers, *quorum, ending, total) {
-                    Ok(answer) => return Verdict::StoreLocal(Arc::clone(record), answer),
-                    Err(error) => Outcome::PutRecord(Err(error)),
-                }
-            }
-            _ => {
-                let found: Vec<_> = ending.peers.iter().map(|info| info.peer_id).collect();
-                let found = without(&found, local);
-                let needed = needed(*quorum, found.len());
-                Outcome::PutRecord(Err(if found.is_empty() && nobody_known {
-                    PutRecordError::NoKnownPeers
-                } else if found.is_empty() {
-                    PutRecordError::NobodyAnswered { progress }
-                } else if found.len() < needed.get() {
-                    PutRecordError::TooFewPeers { found: found.len(), needed }
-                } else {
-                    return Verdict::StoreAt(Arc::clone(record), found);
-                }))
-            }
-        },
+        Operation::PutRecord { .. } => unreachable!("a put is more than a query"),
         Operation::PutRecordTo { record: _, peers, quorum } => {
             Outcome::PutRecordTo(stored(peers, *quorum, ending, progress))
         }
@@ -138,7 +113,7 @@ pub(super) fn ended(
                 Ok(BootstrapAnswer { phases, failed, progress })
             })
         }
-    })
+    }
 }
 
 /// The outcome of a get whose policy is satisfied, or whose query has ended.
@@ -225,7 +200,7 @@ pub(super) fn timeout(operation: &Operation, query: Option<&LiveQuery>, progress
             Outcome::GetProviders(Err(GetProvidersError::Timeout { found, progress }))
         }
         Operation::PutRecord { .. } => {
-            Outcome::PutRecord(Err(PutRecordError::Timeout { sent_to: sent_to(query), progress }))
+            Outcome::PutRecord(Err(PutRecordError::Timeout { sent_to: Vec::new(), progress }))
         }
         Operation::PutRecordTo { .. } => {
             Outcome::PutRecordTo(Err(PutRecordError::Timeout { sent_to: sent_to(query), progress }))
@@ -252,11 +227,11 @@ pub(super) struct Attempt {
 
 impl Attempt {
     pub(super) fn of(query: &LiveQuery) -> Self {
-        Self {
-            records: query.found.records.clone(),
-            sent_to: sent_to(Some(query)),
-            progress: sum(query.lookup, query.progress),
-        }
+        Self { records: query.found.records.clone(), sent_to: sent_to(Some(query)), progress: query.progress }
+    }
+
+    pub(super) fn of_put(put: &Put) -> Self {
+        Self { records: Vec::new(), sent_to: put.asked.clone(), progress: put.progress }
     }
 }
 
@@ -352,6 +327,7 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
         },
         Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
             PutRecordError::QuorumFailed { .. }
+            | PutRecordError::NotVerified { .. }
             | PutRecordError::NobodyAnswered { .. }
             | PutRecordError::TooFewPeers { .. }
             | PutRecordError::NoKnownPeers => true,
@@ -397,22 +373,28 @@ fn candidate(first: &Arc<PeerRecord>, found: &Found) -> Candidate {
     Candidate { record: Arc::clone(first), votes: found.votes(first) }
 }
 
-fn stored(peers: &[PeerId], quorum: Quorum, ending: &Ending, progress: Progress) -> Result<PutAnswer, PutRecordError> {
-    let acknowledged = match &ending.only {
+/// Which of these peers have acknowledged.
+pub(super) fn acknowledged(peers: &[PeerId], ending: &Ending) -> Vec<PeerId> {
+    match &ending.only {
         None => peers.to_vec(),
         Some(only) => {
-            let mut asked = Vec::new();
+            let mut acknowledged = Vec::new();
             for peer in only {
-                if peers.contains(peer) && !asked.contains(peer) {
-                    asked.push(*peer);
+                if peers.contains(peer) && !acknowledged.contains(peer) {
+                    acknowledged.push(*peer);
                 }
             }
-            asked
+            acknowledged
         }
-    };
+    }
+}
+
+fn stored(peers: &[PeerId], quorum: Quorum, ending: &Ending, progress: Progress) -> Result<PutAnswer, PutRecordError> {
+    let acknowledged = acknowledged(peers, ending);
     let (asked, needed) = (peers.len(), needed(quorum, peers.len()));
     if acknowledged.len() >= needed.get() {
-        Ok(PutAnswer { acknowledged, asked, progress })
+        let unacknowledged = peers.iter().filter(|peer| !acknowledged.contains(peer)).copied().collect();
+        Ok(PutAnswer { acknowledged, unacknowledged, verified: 0, progress })
     } else {
         Err(PutRecordError::QuorumFailed { acknowledged, needed, asked })
     }

@@ -91,6 +91,7 @@ impl Model {
                 phase: match &request.place {
                     Place::Retry(_) => RequestPhase::BackingOff,
                     Place::LocalStore(_) => RequestPhase::Storing,
+                    Place::LocalPeers => RequestPhase::BetweenSteps,
                     Place::Query(step) => match self.query(*step).map(|query| query.state) {
                         Some(State::Waiting(_)) if request.begun => RequestPhase::BetweenSteps,
                         Some(State::Waiting(_)) => RequestPhase::Queued,

@@ -168,7 +168,7 @@ impl RealKad {
         self.last_request += 1;
         let id = RequestId(self.last_request);
         self.note(|| format!("call {id}: {}, {options:?}", operation.kind().name()));
-        if let Operation::PutRecord { record, quorum: _ } = &operation
+        if let Operation::PutRecord { record, quorum: _, options: _ } = &operation
             && self.goes_wrong(Fault::StoresBeforehand)
         {
             let _full = self.kad.store_mut().put((**record).clone());

@@ -69,7 +69,7 @@ impl Expected {
     /// What a request that has ended leaves behind.
     fn ended(&mut self, operation: &Operation, outcome: &Outcome) {
         match (operation, outcome) {
-            (Operation::PutRecord { record, quorum: _ }, Outcome::PutRecord(Ok(_))) => {
+            (Operation::PutRecord { record, quorum: _, options: _ }, Outcome::PutRecord(Ok(_))) => {
                 self.store(record);
             }
             (Operation::StartProviding { key }, Outcome::StartProviding(Ok(_))) => {
@@ -118,7 +118,7 @@ impl Expected {
                     assert!(said.provides(key.as_ref(), provider), "nobody named {provider}");
                 }
             }
-            (Operation::PutRecord { record, quorum }, Outcome::PutRecord(result))
+            (Operation::PutRecord { record, quorum, options: _ }, Outcome::PutRecord(result))
             | (Operation::PutRecordTo { record, peers: _, quorum }, Outcome::PutRecordTo(result)) => {
                 judge_put(record, *quorum, result.as_ref(), said);
             }

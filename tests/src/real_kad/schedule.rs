@@ -179,7 +179,11 @@ impl Run {
         let key = self.key();
         match self.lot.below(kinds) {
             0 => Operation::GetRecord { policy: self.policy(&key), key },
-            1 => Operation::PutRecord { record: self.record(key), quorum: self.quorum() },
+            1 => Operation::PutRecord {
+                record: self.record(key),
+                quorum: self.quorum(),
+                options: PutOptions::default(),
+            },
             2 => {
                 let some = 1 + self.lot.below(6);
                 let mut peers: Vec<_> = (0..some).filter_map(|_| self.any_peer()).collect();

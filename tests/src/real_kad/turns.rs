@@ -102,6 +102,11 @@ impl RealKad {
                     self.finishing.retain(|finishing| *finishing != id);
                     self.forgotten.insert(id);
                 }
+                Action::LocalPeers { request, target } => {
+                    let target = kad::KBucketKey::new(target);
+                    let peers = self.kad.get_closest_local_peers(&target).map(|key| *key.preimage()).collect();
+                    self.tracker.handle_local_peers(request, peers, self.now());
+                }
                 Action::StoreLocal { request, record } => {
                     let result = self.kad.store_mut().put(Arc::unwrap_or_clone(record));
                     self.note(|| format!("store the record of {request}: {result:?}"));

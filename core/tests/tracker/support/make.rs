@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
-use kadence_core::{Operation, OperationKind, Policy, Progress, StartError};
+use kadence_core::{Operation, OperationKind, Policy, Progress, PutOptions, StartError};
 use libp2p::{
     PeerId,
     kad::{
@@ -77,7 +77,7 @@ pub(crate) fn get_providers(name: &str, policy: Policy) -> Operation {
 }
 
 pub(crate) fn put(name: &str, quorum: Quorum) -> Operation {
-    Operation::PutRecord { record: Arc::new(record(name, b"value")), quorum }
+    Operation::PutRecord { record: Arc::new(record(name, b"value")), quorum, options: PutOptions::default() }
 }
 
 pub(crate) fn put_to(name: &str, peers: Vec<PeerId>, quorum: Quorum) -> Operation {

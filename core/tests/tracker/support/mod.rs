@@ -17,7 +17,10 @@ use kadence_core::{
     Progress, ProvidersAnswer, Query, QueryEvent, QueryTracker, Request, RequestId, RequestOptions, StartError,
     Started, StepId, TrackerConfig,
 };
-use libp2p::kad::{QueryResult, Record, RecordKey, store};
+use libp2p::{
+    PeerId,
+    kad::{QueryResult, Record, RecordKey, store},
+};
 use proptest::test_runner::RngSeed;
 
 pub(crate) use self::{make::*, validator::*};
@@ -64,6 +67,10 @@ pub(crate) struct Harness {
     pub(crate) probes: VecDeque<u32>,
     /// Records to be stored locally that have not been answered for.
     pub(crate) to_store: Vec<(RequestId, Arc<Record>)>,
+    /// Whom the routing table names at once. `None`: a test does.
+    pub(crate) knows: Option<Vec<PeerId>>,
+    /// Puts that wait to be told whom else they may ask.
+    pub(crate) to_choose: Vec<RequestId>,
     pub(crate) stopped: Vec<RecordKey>,
     /// Every action in its order, with its time.
     pub(crate) trace: Vec<String>,
@@ -119,6 +126,8 @@ impl Harness {
             hurried: Vec::new(),
             probes: VecDeque::new(),
             to_store: Vec::new(),
+            to_choose: Vec::new(),
+            knows: Some(Vec::new()),
             stopped: Vec::new(),
             trace: Vec::new(),
         }
@@ -273,11 +282,29 @@ impl Harness {
         self.drain();
     }
 
+    /// Names the peers of the routing table.
+    pub(crate) fn choose(&mut self, request: u64, peers: Vec<PeerId>) {
+        let at = self.instant(self.now);
+        self.to_choose.retain(|id| id.0 != request);
+        self.tracker.handle_local_peers(RequestId(request), peers, at);
+        self.drain();
+    }
+
+    /// A put that looks for further peers finds none.
+    pub(crate) fn nobody_further(&mut self) {
+        let further = self.start();
+        self.ev_with(further, closest_found([]), nobody(), true);
+    }
+
     // ---- what came out
 
     fn drain(&mut self) {
         while let Some(action) = self.tracker.poll_action() {
             self.carry_out(action);
+            if let (Some(known), false) = (&self.knows, self.to_choose.is_empty()) {
+                let (known, at) = (known.clone(), self.instant(self.now));
+                self.to_choose.drain(..).for_each(|id| self.tracker.handle_local_peers(id, known.clone(), at));
+            }
         }
         assert!(self.tracker.live_queries() <= self.tracker.config().max_running, "more queries than slots");
         assert_eq!(self.tracker.live_requests(), self.accepted.len() - self.outcomes.len(), "a request was lost");
@@ -312,6 +339,7 @@ impl Harness {
                 assert!(self.orders.contains(&id), "{id} is forgotten without an order to finish it");
                 self.forgotten.push(id);
             }
+            Action::LocalPeers { request, target: _ } => self.to_choose.push(request),
             Action::StoreLocal { request, record } => self.to_store.push((request, record)),
             Action::StopProviding { key } => self.stopped.push(key),
             Action::Item { request, item } => {
