@@ -35,6 +35,7 @@ mod mailbox;
 
 #[cfg(feature = "node")]
 pub mod node;
+mod peer_timeouts;
 mod runtime;
 mod task;
 
@@ -58,5 +59,6 @@ pub use kadence_core::{
     RequestError, Retry, Snapshot, StartProvidingError, Stats, TrackerConfig, Validator, Validators,
 };
 pub use libp2p;
+pub use peer_timeouts::{Patience, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts};
 pub use runtime::{Runtime, Timer};
 pub use task::{Events, Lagged, Task, TaskEnd, spawn};

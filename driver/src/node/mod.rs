@@ -39,7 +39,9 @@ use self::{
     config::KnownPeer,
     running::{Redial, Running, Status, dial},
 };
-use crate::{Client, Driver, DriverGone, Events, Runtime, SwarmHandle, Task, TaskEnd, Timer, runtime::later};
+use crate::{
+    Client, Driver, DriverGone, Events, PeerTimeouts, Runtime, SwarmHandle, Task, TaskEnd, Timer, runtime::later,
+};
 
 /// How long a connection may take from the first packet to the last handshake, in both directions. Without it a peer
 /// that accepts and says nothing holds a dial for ever.
@@ -96,7 +98,10 @@ where
         let transport = transport(&keypair).map_err(|error| NodeError::Transport(Box::new(error)))?;
         let behaviour = NodeBehaviour {
             limits: connection_limits::Behaviour::new(config.limits()),
-            kad: config.kad(local_peer),
+            kad: match config.peer_timeouts {
+                Some(timeouts) => PeerTimeouts::new(config.kad(local_peer), &runtime, timeouts),
+                None => PeerTimeouts::disabled(config.kad(local_peer)),
+            },
             identify: identify::Behaviour::new(config.identify(keypair.public())),
             ping: ping::Behaviour::default(),
             app: app(&keypair),
