@@ -9,6 +9,7 @@
 //! | run a test so that it fails where it would hang | [`run`] |
 //! | make nodes and networks | [`Bed`], [`NodeConfig`] |
 //! | a peer that takes every request and answers none | [`SilentNode`] |
+//! | a peer that answers late | [`SlowNode`] |
 //! | an application with a loop of its own | [`OwnLoop`] |
 //! | time that stands still until it is told to move | [`ManualClock`] |
 //! | how often a spawned driver is polled | [`CountedPolls`] |
@@ -35,6 +36,7 @@ mod polls;
 pub mod real_kad;
 mod run;
 mod silent;
+mod slow;
 mod smol;
 pub mod suite;
 mod tokio;
@@ -50,6 +52,7 @@ pub use self::{
     polls::CountedPolls,
     run::{LIMIT, Runner, TestRuntime, run},
     silent::{SilentHandler, SilentKad, SilentNode},
+    slow::SlowNode,
     smol::Smol,
     tokio::{TokioCurrentThread, TokioMultiThread},
     transport::secured,

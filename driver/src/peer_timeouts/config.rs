@@ -22,7 +22,8 @@ pub struct PeerTimeoutConfig {
     /// From a dial to its connection. Default: 2 s at first, then from 500 ms to 5 s: a handshake over TCP is four to
     /// six round trips, and a lost first packet costs a second.
     pub dials: Patience,
-    /// How many times the mean deviation is added to the mean. Default: 4, as for TCP's timeout (RFC 6298).
+    /// How many times the mean deviation is added to the mean. Default: 4, as for TCP's timeout (RFC 6298). The patience
+    /// is never less than twice the mean.
     pub deviations: u32,
 }
 

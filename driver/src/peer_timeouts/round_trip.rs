@@ -4,7 +4,8 @@ use super::Patience;
 
 /// A smoothed round trip time and its deviation, as TCP has it (RFC 6298), but for the beginning: there the first
 /// sample is everything, here the initial patience counts as one that came before, so that a single neighbour that
-/// answers at once does not make everybody else late.
+/// answers at once does not make everybody else late. And where all answers take equally long, the deviation comes to
+/// nothing, which must not make the first one late that takes a little longer: the patience is twice the mean at least.
 #[derive(Debug, Clone)]
 pub(super) struct RoundTrip {
     bounds: Patience,
@@ -16,7 +17,7 @@ pub(super) struct RoundTrip {
 impl RoundTrip {
     pub(super) fn new(bounds: Patience, deviations: u32) -> Self {
         // As if the first sample had been such that the patience is now the initial one.
-        let mean = bounds.initial.saturating_mul(2) / deviations.saturating_add(2);
+        let mean = bounds.initial.saturating_mul(2) / deviations.saturating_add(2).max(4);
         Self { bounds, deviations, mean, deviation: mean / 2 }
     }
 
@@ -29,7 +30,8 @@ impl RoundTrip {
 
     /// How long to wait. After a single sample that is longer than all before, it is longer than that sample already.
     pub(super) fn patience(&self) -> Duration {
-        let enough = self.mean.saturating_add(self.deviation.saturating_mul(self.deviations));
+        let deviating = self.mean.saturating_add(self.deviation.saturating_mul(self.deviations));
+        let enough = deviating.max(self.mean.saturating_mul(2));
         enough.max(self.bounds.min).min(self.bounds.max).max(SHORTEST)
     }
 
@@ -85,6 +87,13 @@ mod tests {
             trip.sample(ms(slow));
             assert!(trip.patience() > ms(slow), "{slow}: {:?}", trip.patience());
         }
+    }
+
+    #[test]
+    fn answers_that_all_take_equally_long_leave_room_for_one_that_takes_longer() {
+        let mut trip = new();
+        (0..100).for_each(|_| trip.sample(ms(700)));
+        assert!(trip.patience() >= ms(1390), "{:?}", trip.patience());
     }
 
     #[test]
