@@ -238,22 +238,30 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
             if due > now {
                 return None;
             }
-            let Some(wait) = self.waits.get_mut(&serial) else {
+            let Some(Wait { peer, what, since, prolonged, .. }) = self.waits.get(&serial) else {
                 self.deadlines.remove(&(due, serial));
                 continue;
             };
-            let (peer, what, since) = (wait.peer, wait.what, wait.since);
+            let (peer, what, since, prolonged) = (*peer, *what, *since, *prolonged);
             if let What::Answer(query) = what
                 && !is_live(&query)
             {
                 self.query_ended(query);
                 continue;
             }
+            // The patience may have grown since.
+            let by_now = later(since, self.pace(what).round_trip.patience());
+            if by_now > now {
+                self.set_deadline(serial, Some(by_now));
+                continue;
+            }
             let late_by = now.saturating_duration_since(due);
-            if late_by > HELD_UP && !wait.prolonged {
-                wait.prolonged = true;
+            if late_by > HELD_UP && !prolonged {
                 let more = late_by.min(self.pace(what).round_trip.patience());
                 self.set_deadline(serial, Some(later(now, more)));
+                if let Some(wait) = self.waits.get_mut(&serial) {
+                    wait.prolonged = true;
+                }
                 continue;
             }
             if !self.pace(what).is_proven(since) {

@@ -148,6 +148,20 @@ fn a_network_that_becomes_slow_loses_few_peers_once_and_none_later() {
 }
 
 #[test]
+fn a_patience_that_grows_counts_for_those_that_are_waited_for_already() {
+    let [first, second] = peers();
+    let mut test = Test::new();
+    test.sent(first, 1);
+    assert_eq!(test.run_to(490), []);
+    test.sent(second, 1);
+    assert_eq!(test.run_to(800), []);
+    test.answered(first, 1);
+    assert_eq!(test.run_to(1290), []);
+    test.answered(second, 1);
+    assert!(test.is_empty());
+}
+
+#[test]
 fn time_outs_alone_do_not_change_the_patience() {
     let all: [_; 20] = peers();
     let mut test = Test::fast();
