@@ -1,11 +1,12 @@
+mod alarm;
 mod config;
+mod pace;
 mod round_trip;
 mod waits;
 
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    pin::Pin,
     task::{Context, Poll},
     time::Instant,
 };
@@ -24,8 +25,11 @@ use libp2p::{
 };
 
 pub use self::config::{Patience, PeerTimeoutConfig, PeerTimeoutStats};
-use self::waits::Waits;
-use crate::{ContainsKad, Runtime, Timer};
+use self::{
+    alarm::{Alarm, RuntimeAlarm},
+    waits::Waits,
+};
+use crate::{ContainsKad, Runtime};
 
 /// What kad and the handlers of its connections say to each other. The types have no public name and do not depend on
 /// the store.
@@ -101,8 +105,8 @@ pub struct PeerTimeouts<S> {
 impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
     /// Takes kad in, before its first query.
     pub fn new(kad: kad::Behaviour<S>, runtime: &impl Runtime, config: PeerTimeoutConfig) -> Self {
-        let alarm = RuntimeAlarm { runtime: runtime.clone(), timer: None };
-        Self { kad, watch: Some(Watch { waits: Waits::new(&config), alarm: Box::new(alarm), armed: None }) }
+        let alarm = Box::new(RuntimeAlarm::new(runtime));
+        Self { kad, watch: Some(Watch { waits: Waits::new(&config), alarm, armed: None }) }
     }
 
     /// kad as it is, with its 10 seconds, where the type has to be the same.
@@ -377,44 +381,5 @@ fn awaits_an_answer(event: &ToHandler) -> Option<QueryId> {
         | ToHandler::GetProvidersRes { .. }
         | ToHandler::GetRecordRes { .. }
         | ToHandler::PutRecordRes { .. } => None,
-    }
-}
-
-/// A runtime's clock and one timer of it, so that the runtime is no part of the behaviour's type.
-trait Alarm: Send {
-    fn now(&self) -> Instant;
-
-    fn set(&mut self, deadline: Instant);
-
-    fn stop(&mut self);
-
-    /// Asked only after it was set.
-    fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-}
-
-struct RuntimeAlarm<R: Runtime> {
-    runtime: R,
-    /// There is none while nobody is waited for.
-    timer: Option<Pin<Box<R::Timer>>>,
-}
-
-impl<R: Runtime> Alarm for RuntimeAlarm<R> {
-    fn now(&self) -> Instant {
-        self.runtime.now()
-    }
-
-    fn set(&mut self, deadline: Instant) {
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().reset(deadline),
-            None => self.timer = Some(Box::pin(self.runtime.timer(deadline))),
-        }
-    }
-
-    fn stop(&mut self) {
-        self.timer = None;
-    }
-
-    fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll_elapsed(cx))
     }
 }

@@ -23,7 +23,7 @@ use std::{
 use libp2p::PeerId;
 use rustc_hash::FxHashMap;
 
-use super::{PeerTimeoutConfig, PeerTimeoutStats, round_trip::RoundTrip};
+use super::{PeerTimeoutConfig, PeerTimeoutStats, pace::Pace};
 use crate::runtime::later;
 
 /// How many waits that are over are remembered for their late answers. A silent peer leaves one for each query that
@@ -33,10 +33,6 @@ const MAX_REMEMBERED: usize = 1024;
 /// How late a deadline may be noticed. If it is later, the loop was held up, and answers may have come meanwhile that
 /// it has not seen. A quarter of the shortest patience by default, and more than timers are off.
 const HELD_UP: Duration = Duration::from_millis(25);
-
-/// How many peers in a row may be given up without a sign of life from anybody. Where half of all peers are silent, so
-/// many in a row are one in 256; and a lookup that lost so many to a network that was gone for a moment has others left.
-const IN_A_ROW: u32 = 8;
 
 type Serial = u64;
 
@@ -57,14 +53,6 @@ pub(super) struct Waits<Id> {
     answers: Pace,
     dials: Pace,
     stats: PeerTimeoutStats,
-}
-
-/// How long something takes, and whether anything at all has come.
-#[derive(Debug)]
-struct Pace {
-    round_trip: RoundTrip,
-    last_sign: Option<Instant>,
-    given_up_since: u32,
 }
 
 #[derive(Debug)]
@@ -100,8 +88,8 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
             unproven: BTreeSet::new(),
             remembered: BTreeSet::new(),
             connected: BTreeSet::new(),
-            answers: Pace::new(RoundTrip::new(config.requests, config.deviations)),
-            dials: Pace::new(RoundTrip::new(config.dials, config.deviations)),
+            answers: Pace::new(config.requests, config.deviations),
+            dials: Pace::new(config.dials, config.deviations),
             stats: PeerTimeoutStats::default(),
         }
     }
@@ -167,7 +155,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
         self.answers.sign(now);
         self.dials.sign(now);
         if let Some(wait) = self.take_one(peer, query) {
-            self.answers.round_trip.sample(now.saturating_duration_since(wait.since));
+            self.answers.sample(now.saturating_duration_since(wait.since));
             match wait.deadline {
                 Some(_) => self.stats.answered += 1,
                 None => self.stats.late += 1,
@@ -193,7 +181,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
         let (requests, since, was_timed) = (*requests, *since, deadline.is_some());
         // It says nothing about how long answers take.
         self.dials.sign(now);
-        self.dials.round_trip.sample(now.saturating_duration_since(since));
+        self.dials.sample(now.saturating_duration_since(since));
         self.remove(serial);
         let serial = self.begin(peer, What::Answers { requests }, now);
         if was_timed {
@@ -250,14 +238,14 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
                 continue;
             }
             // The patience may have grown since.
-            let by_now = later(since, self.pace(what).round_trip.patience());
+            let by_now = later(since, self.pace(what).patience());
             if by_now > now {
                 self.set_deadline(serial, Some(by_now));
                 continue;
             }
             let late_by = now.saturating_duration_since(due);
             if late_by > HELD_UP && !prolonged {
-                let more = late_by.min(self.pace(what).round_trip.patience());
+                let more = late_by.min(self.pace(what).patience());
                 self.set_deadline(serial, Some(later(now, more)));
                 if let Some(wait) = self.waits.get_mut(&serial) {
                     wait.prolonged = true;
@@ -265,7 +253,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
                 continue;
             }
             if !self.pace(what).is_proven(since) {
-                let longest = later(since, self.pace(what).round_trip.longest());
+                let longest = later(since, self.pace(what).longest());
                 if now < longest {
                     self.set_deadline(serial, Some(longest));
                     self.unproven.insert(serial);
@@ -277,7 +265,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
             if let What::Answers { .. } = what
                 && self.owes_a_named_answer(peer)
             {
-                self.set_deadline(serial, Some(later(now, self.answers.round_trip.patience())));
+                self.set_deadline(serial, Some(later(now, self.answers.patience())));
                 continue;
             }
             match what {
@@ -292,8 +280,8 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
 
     pub(super) fn stats(&self) -> PeerTimeoutStats {
         PeerTimeoutStats {
-            patience: self.answers.round_trip.patience(),
-            dial_patience: self.dials.round_trip.patience(),
+            patience: self.answers.patience(),
+            dial_patience: self.dials.patience(),
             waiting: self.deadlines.len(),
             remembered: self.remembered.len(),
             ..self.stats
@@ -322,7 +310,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
             if let Some(Wait { what, since, .. }) = self.waits.get(&serial)
                 && is_proven(*what)
             {
-                let due = later(*since, self.pace(*what).round_trip.patience());
+                let due = later(*since, self.pace(*what).patience());
                 self.set_deadline(serial, Some(due.max(now)));
             }
         }
@@ -368,7 +356,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
     }
 
     fn begin(&mut self, peer: PeerId, what: What<Id>, now: Instant) -> Serial {
-        let deadline = Some(later(now, self.pace(what).round_trip.patience()));
+        let deadline = Some(later(now, self.pace(what).patience()));
         self.insert(Wait { peer, what, since: now, deadline, prolonged: false })
     }
 
@@ -437,28 +425,6 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
             }
         }
         Some(wait)
-    }
-}
-
-impl Pace {
-    fn new(round_trip: RoundTrip) -> Self {
-        Self { round_trip, last_sign: None, given_up_since: 0 }
-    }
-
-    fn sign(&mut self, now: Instant) {
-        self.last_sign = Some(now);
-        self.given_up_since = 0;
-    }
-
-    /// Whether the network is alive, by all that is known: then who has been silent since `since` is silent by himself.
-    fn is_proven(&self, since: Instant) -> bool {
-        self.last_sign.is_some_and(|sign| sign > since || self.given_up_since < IN_A_ROW)
-    }
-
-    fn give_up(&mut self, since: Instant) {
-        if self.last_sign.is_some_and(|sign| sign <= since) {
-            self.given_up_since = self.given_up_since.saturating_add(1);
-        }
     }
 }
 

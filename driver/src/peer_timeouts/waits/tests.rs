@@ -2,7 +2,10 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
-use super::{super::PeerTimeoutConfig, IN_A_ROW, MAX_REMEMBERED, Waits};
+use super::{
+    super::{PeerTimeoutConfig, pace::IN_A_ROW},
+    MAX_REMEMBERED, Waits,
+};
 
 /// Waits with a clock of the test's, that counts milliseconds.
 struct Test {
