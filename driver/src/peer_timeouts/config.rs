@@ -7,8 +7,8 @@ pub struct Patience {
     pub initial: Duration,
     /// Never less, however fast the network is.
     pub min: Duration,
-    /// Never more, however slow the network is; and so long is waited as long as nobody at all answers, because then
-    /// it may be our own network that is silent. If it is less than `min`, it counts.
+    /// Never more, however slow the network is; and so long is waited as long as nobody at all answers, or has answered
+    /// the query, because then it may be our own network that is silent. If it is less than `min`, it counts.
     pub max: Duration,
 }
 

@@ -45,8 +45,8 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 /// reported to kad as failed, as if its dial had, and kad goes on to the next one.
 ///
 /// - How long that is follows the measured round trips, as TCP's timeout does: see [`PeerTimeoutConfig`].
-/// - While nobody at all answers, it is the longest patience: a network that is slow, or gone for a moment, does not turn
-///   into "not found". Only a few peers in a row are given up before that.
+/// - While nobody at all answers, or nobody has answered the query, it is the longest patience: a network that is slow, or
+///   gone for a moment, does not turn into "not found". Only few peers in a row are given up before that.
 /// - A dial is waited for as well, with a patience of its own.
 /// - A peer that is given up is given up in the queries that wait for it at that moment. It stays connected and in the
 ///   routing table, later queries ask it again, and a record that it sends late is still delivered while its query runs.
@@ -132,10 +132,13 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
             && let now = watch.alarm.now()
             && due <= now
         {
-            if !waits_for_anybody(kad) {
+            let waiting = kad.iter_queries().filter(|query| query.stats().num_pending() > 0);
+            let least = waiting.map(|query| query.stats().num_successes()).min();
+            if least.is_none() {
                 watch.waits.nobody_waits();
             }
-            while let Some(peer) = watch.waits.overdue(now, |query| kad.query(query).is_some()) {
+            let answers_of = |kad: &kad::Behaviour<S>, id: &QueryId| Some(kad.query(id)?.stats().num_successes());
+            while let Some(peer) = watch.waits.overdue(now, least.unwrap_or(0), |id| answers_of(kad, id)) {
                 tracing::debug!(%peer, "a peer does not answer, its queries go on without it");
                 // Of all reports of a failed dial, this one touches neither the routing table nor an address.
                 kad.on_swarm_event(FromSwarm::DialFailure(DialFailure {

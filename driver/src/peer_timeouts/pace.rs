@@ -2,8 +2,10 @@ use std::time::{Duration, Instant};
 
 use super::{Patience, round_trip::RoundTrip};
 
-/// How many peers in a row may be given up without a sign of life from anybody. Where half of all peers are silent, so
-/// many in a row are one in 256; and a lookup that lost so many to a network that was gone for a moment has others left.
+/// How many peers in a row may be given up without a sign of life from anybody, at the most; and no more than have
+/// answered each query that waits, so that a small network is never given up as a whole. Where half of all peers are
+/// silent, so many in a row are one in 256; and a lookup that lost so many to a network that was gone for a moment has
+/// heard as many.
 pub(super) const IN_A_ROW: u32 = 8;
 
 /// How long something takes, and whether anything at all has come.
@@ -30,8 +32,9 @@ impl Pace {
     }
 
     /// Whether the network is alive, by all that is known: then who has been silent since `since` is silent by himself.
-    pub(super) fn is_proven(&self, since: Instant) -> bool {
-        self.last_sign.is_some_and(|sign| sign > since || self.given_up_since < IN_A_ROW)
+    /// Every query that waits for it was answered by so many peers at least.
+    pub(super) fn is_proven(&self, since: Instant, answered_by: u32) -> bool {
+        self.last_sign.is_some_and(|sign| sign > since || self.given_up_since < answered_by.min(IN_A_ROW))
     }
 
     /// Somebody is given up who was waited for since then.

@@ -9,10 +9,11 @@
 //! A dial is the same until there is a connection: then the requests that waited for it are sent, and are waited for.
 //! kad does not say of which queries they are, so these are counted by peer.
 //!
-//! When the time of a wait is up, the peer is given up if anybody has given a sign of life since that wait began, or if
-//! few peers were given up since the last sign. Otherwise nothing tells silent peers from a network that is slow or gone
-//! for a moment, and to give up would turn "slow" into "there is nothing": the wait lasts until somebody answers, or
-//! until the longest patience.
+//! When the time of a wait is up, the peer is given up if each query that waits for it has had an answer from somebody,
+//! and either there was a sign of life from anybody since that wait began, or fewer peers were given up since the last
+//! sign than have answered the query. Otherwise nothing tells silent peers from a network that is slow or gone for a
+//! moment, and to give up would turn "slow" into "there is nothing": the wait lasts until somebody answers, or until
+//! the longest patience.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -219,9 +220,15 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
         self.deadlines.first().map(|(due, _)| *due)
     }
 
-    /// The next peer to give up, in all queries that wait for it. Nobody waits for it afterwards. kad ends some queries
-    /// of its own without a word, so it is asked which of them it still runs.
-    pub(super) fn overdue(&mut self, now: Instant, is_live: impl Fn(&Id) -> bool) -> Option<PeerId> {
+    /// The next peer to give up, in all queries that wait for it. Nobody waits for it afterwards. kad is asked how many
+    /// peers have answered a query (`None`: kad has ended it, which of its own queries it does without a word), and
+    /// what is the least of them over all queries that wait for anybody.
+    pub(super) fn overdue(
+        &mut self,
+        now: Instant,
+        least: u32,
+        answers_of: impl Fn(&Id) -> Option<u32>,
+    ) -> Option<PeerId> {
         while let Some((due, serial)) = self.deadlines.first().copied() {
             if due > now {
                 return None;
@@ -232,7 +239,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
             };
             let (peer, what, since, prolonged) = (*peer, *what, *since, *prolonged);
             if let What::Answer(query) = what
-                && !is_live(&query)
+                && answers_of(&query).is_none()
             {
                 self.query_ended(query);
                 continue;
@@ -252,9 +259,15 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
                 }
                 continue;
             }
-            if !self.pace(what).is_proven(since) {
-                let longest = later(since, self.pace(what).longest());
-                if now < longest {
+            let longest = later(since, self.pace(what).longest());
+            if now < longest {
+                let answers = self.fewest_answers(peer, least, &answers_of);
+                if answers == 0 && !matches!(what, What::Connection { .. }) {
+                    // Not everybody that a query has asked is given up; look again in a while.
+                    self.set_deadline(serial, Some(longest.min(later(now, self.answers.patience()))));
+                    continue;
+                }
+                if !self.pace(what).is_proven(since, answers) {
                     self.set_deadline(serial, Some(longest));
                     self.unproven.insert(serial);
                     continue;
@@ -329,6 +342,17 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
 
     fn of_peer(&self, peer: PeerId) -> Vec<Serial> {
         self.by_peer.get(&peer).into_iter().flatten().copied().collect()
+    }
+
+    /// How many peers have answered the query that waits for this peer and was answered by the fewest.
+    fn fewest_answers(&self, peer: PeerId, least: u32, answers_of: impl Fn(&Id) -> Option<u32>) -> u32 {
+        let waits = self.by_peer.get(&peer).into_iter().flatten().filter_map(|serial| self.waits.get(serial));
+        let timed = waits.filter(|wait| wait.deadline.is_some());
+        let answers = timed.filter_map(|wait| match &wait.what {
+            What::Answer(query) => answers_of(query),
+            What::Connection { .. } | What::Answers { .. } => Some(least),
+        });
+        answers.min().unwrap_or(least)
     }
 
     fn owes_a_named_answer(&self, peer: PeerId) -> bool {

@@ -160,10 +160,15 @@ impl Hand {
         self.settle();
     }
 
-    /// Moves the clock, and polls if that woke anybody.
+    /// Moves the clock, and polls whenever that wakes anybody.
     pub(crate) fn pass(&mut self, by: Duration) {
-        if self.clock.advance(by) > 0 {
-            self.settle();
+        let mut rest = by;
+        while !rest.is_zero() {
+            let step = rest.min(ms(5));
+            rest -= step;
+            if self.clock.advance(step) > 0 {
+                self.settle();
+            }
         }
     }
 

@@ -12,12 +12,14 @@ struct Test {
     waits: Waits<u32>,
     epoch: Instant,
     now: Instant,
+    /// How many peers have answered each query.
+    answered_by: u32,
 }
 
 impl Test {
     fn new() -> Self {
         let now = Instant::now();
-        Self { waits: Waits::new(&PeerTimeoutConfig::default()), epoch: now, now }
+        Self { waits: Waits::new(&PeerTimeoutConfig::default()), epoch: now, now, answered_by: 20 }
     }
 
     /// In a network that has answered within 5 ms for a while.
@@ -46,7 +48,7 @@ impl Test {
     }
 
     fn overdue(&mut self) -> Vec<PeerId> {
-        std::iter::from_fn(|| self.waits.overdue(self.now, |_| true)).collect()
+        std::iter::from_fn(|| self.waits.overdue(self.now, self.answered_by, |_| Some(self.answered_by))).collect()
     }
 
     /// Lets time pass, from deadline to deadline as a timer does, and says who was given up, and when.
@@ -151,6 +153,38 @@ fn a_network_that_becomes_slow_loses_few_peers_once_and_none_later() {
 }
 
 #[test]
+fn a_small_network_that_is_gone_for_a_moment_is_not_given_up() {
+    let all: [_; 4] = peers();
+    for answered_by in 0..4 {
+        let mut test = Test::fast();
+        test.answered_by = answered_by;
+        all.iter().for_each(|peer| test.sent(*peer, 1));
+        assert_eq!(test.run_to(400).len(), answered_by as usize, "no more than have answered");
+        all.iter().for_each(|peer| test.answered(*peer, 1));
+        assert!(test.is_empty());
+    }
+}
+
+#[test]
+fn a_query_that_nobody_has_answered_gives_nobody_up_though_others_are_answered() {
+    let all: [_; 4] = peers();
+    let mut test = Test::fast();
+    test.answered_by = 0;
+    all.iter().for_each(|peer| test.sent(*peer, 1));
+    for query in 2..10 {
+        let other = PeerId::random();
+        test.sent(other, query);
+        test.pass(20);
+        test.answered(other, query);
+    }
+    assert_eq!(test.run_to(1000), []);
+    // It has its first answer.
+    test.answered(all[0], 1);
+    test.answered_by = 1;
+    assert_eq!(test.run_to(1999).len(), 3);
+}
+
+#[test]
 fn a_patience_that_grows_counts_for_those_that_are_waited_for_already() {
     let [first, second] = peers();
     let mut test = Test::new();
@@ -198,7 +232,7 @@ fn a_query_that_has_ended_waits_for_nobody() {
     // kad does not say when it has replicated somebody's record: it is asked.
     test.sent(one, 3);
     test.pass(100);
-    assert_eq!(test.waits.overdue(test.now, |query| *query != 3), None);
+    assert_eq!(test.waits.overdue(test.now, 20, |query| (*query != 3).then_some(20)), None);
     assert_eq!(test.waits.next_deadline(), None);
     test.answered(one, 1);
     test.answered(one, 3);
