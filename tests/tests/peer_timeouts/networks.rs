@@ -9,9 +9,8 @@ use kadence_tests::{
 };
 use kadence_tokio::TokioRuntime;
 use libp2p::{
-    PeerId,
     identity::Keypair,
-    kad::{KBucketKey, Quorum, RecordKey, store::MemoryStore},
+    kad::{KBucketKey, Quorum, store::MemoryStore},
 };
 
 /// kad alone takes 10 s for each round with a silent peer. The rest is for busy machines.
@@ -72,13 +71,6 @@ async fn network(bed: &Bed<TokioRuntime>, honest: usize, silent: usize) -> (Vec<
     (nodes, silent_nodes, contacts)
 }
 
-fn by_distance(key: &RecordKey, contacts: &[Contact]) -> Vec<PeerId> {
-    let target = KBucketKey::new(key.clone());
-    let mut peers: Vec<_> = contacts.iter().map(|contact| contact.peer).collect();
-    peers.sort_by_key(|peer| target.distance(&KBucketKey::from(*peer)));
-    peers
-}
-
 #[track_caller]
 fn soon(begun: Instant, what: &str) {
     let took = begun.elapsed();
@@ -134,17 +126,30 @@ fn every_operation_ends_soon_when_every_second_peer_is_silent() {
 #[test]
 fn a_read_finds_its_record_behind_peers_that_are_all_silent() {
     run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let (nodes, _silent, contacts) = network(bed, 8, 8).await;
-        let honest = peers(&nodes);
-        // As many as kad asks at once are all silent, the closest to this key.
-        let key = (0..).map(|number| key(&format!("file {number}"))).find(|key| {
-            let alive: Vec<_> = by_distance(key, &contacts).iter().map(|peer| honest.contains(peer)).collect();
-            alive.starts_with(&[false, false, false, true])
-        });
-        let key = key.unwrap();
-        let holder = by_distance(&key, &contacts).into_iter().rfind(|peer| honest.contains(peer)).unwrap();
-        let holder = nodes.iter().find(|node| node.peer() == holder).unwrap();
-        holder.holds(libp2p::kad::Record::new(key.clone(), b"value".to_vec())).await;
+        // As many as kad asks at once are all silent, the closest to the key, and the farthest has the record.
+        const SILENT: [bool; 12] = [true, true, true, false, true, false, true, false, true, false, true, false];
+        let key = key("file");
+        let target = KBucketKey::new(key.clone());
+        let mut keypairs = SILENT.map(|_| Keypair::generate_ed25519());
+        keypairs.sort_by_key(|keypair| target.distance(&KBucketKey::from(keypair.public().to_peer_id())));
+        let (mut nodes, mut silent_nodes, mut contacts) = (Vec::new(), Vec::new(), Vec::new());
+        for (keypair, silent) in keypairs.into_iter().zip(SILENT) {
+            if silent {
+                let node = bed.silent_as(&keypair).await;
+                contacts.push(node.contact.clone());
+                silent_nodes.push(node);
+            } else {
+                let node = bed.node_with(NodeConfig::default().keypair(keypair)).await;
+                contacts.push(node.contact.clone());
+                nodes.push(node);
+            }
+        }
+        for node in &nodes {
+            for contact in contacts.iter().filter(|contact| contact.peer != node.peer()) {
+                node.meets(contact).await;
+            }
+        }
+        nodes.last().unwrap().holds(record("file", "value")).await;
         let node = Impatient::start(bed, 3, &contacts).await;
         for _ in 0..2 {
             let begun = Instant::now();
