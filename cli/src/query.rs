@@ -92,10 +92,10 @@ pub(crate) async fn put(args: PutArgs, protocol: StreamProtocol) -> Result<(), F
             "key": key.to_string(),
             "bytes": bytes,
             "acknowledged": strings(&answer.acknowledged),
-            "asked": answer.asked,
+            "asked": answer.asked(),
         }))?;
     } else {
-        let (acknowledged, asked) = (answer.acknowledged.len(), answer.asked);
+        let (acknowledged, asked) = (answer.acknowledged.len(), answer.asked());
         output::line(format_args!("stored {bytes} bytes under {key} at {acknowledged} of {asked} peers"))?;
     }
     Ok(())

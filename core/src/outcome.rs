@@ -336,6 +336,13 @@ pub struct PutAnswer {
     pub progress: Progress,
 }
 
+impl PutAnswer {
+    /// How many peers the record was sent to.
+    pub fn asked(&self) -> usize {
+        self.acknowledged.len() + self.unacknowledged.len()
+    }
+}
+
 /// Why a put failed. Unless a variant says otherwise, the record is not in the local store, or
 /// is there because [`LocalCopy::First`](crate::LocalCopy::First) was asked for.
 #[derive(Debug, Clone, Error)]

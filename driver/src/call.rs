@@ -16,9 +16,9 @@ use futures::{
 };
 use kadence_core::{
     Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError,
-    GetProvidersError, GetRecordError, Item, Operation, Outcome, Policy, Priority, ProvideAnswer, ProvidersAnswer,
-    PutAnswer, PutRecordError, RecordAnswer, Request, RequestError, RequestId, RequestOptions, Retry,
-    StartProvidingError,
+    GetProvidersError, GetRecordError, Item, LocalCopy, Operation, Outcome, Policy, Priority, ProvideAnswer,
+    ProvidersAnswer, PutAnswer, PutOptions, PutRecordError, RecordAnswer, Request, RequestError, RequestId,
+    RequestOptions, Retry, StartProvidingError,
 };
 use libp2p::{
     PeerId,
@@ -207,6 +207,30 @@ impl Call<GetProviders> {
 }
 
 impl Call<PutRecord> {
+    /// Lowers a quorum of more peers than are found to as many as are found, so that a small network can meet it.
+    pub fn clamp_quorum(self) -> Self {
+        self.put_options(|options| options.clamp_quorum = true)
+    }
+
+    /// When the record goes into the local store: [`LocalCopy::First`] keeps it there, and republished, whatever becomes
+    /// of the put.
+    pub fn local_copy(self, when: LocalCopy) -> Self {
+        self.put_options(|options| options.local_copy = when)
+    }
+
+    /// Succeeds only if `n` peers, when they are asked, give back the record with exactly these bytes. That takes a
+    /// lookup more.
+    pub fn verify(self, n: usize) -> Self {
+        self.put_options(|options| options.verify = n)
+    }
+
+    fn put_options(mut self, change: impl FnOnce(&mut PutOptions)) -> Self {
+        if let Operation::PutRecord { record: _, quorum: _, options } = &mut self.operation {
+            change(options);
+        }
+        self
+    }
+
     /// How many of the peers *found* must acknowledge the record. `Quorum::N(n)` is exact: where fewer than `n` peers
     /// are found, nothing is sent, and the call fails.
     pub fn quorum(self, quorum: Quorum) -> Self {
@@ -232,8 +256,8 @@ impl<K> Call<K> {
     }
 
     fn with_quorum(mut self, wanted: Quorum) -> Self {
-        if let Operation::PutRecord { record: _, quorum, options: _ } | Operation::PutRecordTo { record: _, peers: _, quorum } =
-            &mut self.operation
+        if let Operation::PutRecord { record: _, quorum, options: _ }
+        | Operation::PutRecordTo { record: _, peers: _, quorum } = &mut self.operation
         {
             *quorum = wanted;
         }

@@ -8,7 +8,7 @@ use std::{
 
 use async_channel::{Receiver, Sender, TrySendError};
 use futures::channel::oneshot;
-use kadence_core::{Item, Metrics, Operation, Outcome, Policy, Request, RequestId, Snapshot, Stats};
+use kadence_core::{Item, Metrics, Operation, Outcome, Policy, PutOptions, Request, RequestId, Snapshot, Stats};
 use libp2p::{
     PeerId,
     core::multihash::Multihash,
@@ -87,7 +87,8 @@ impl Client {
 
     /// Stores a record at the up to 20 peers closest to its key, and then in the local store, as its publisher, from
     /// where kad publishes it again in time. By default a majority of the peers found must acknowledge it; see
-    /// [`Call::quorum`]. Unless it succeeds, the record is not in the local store.
+    /// [`Call::quorum`]. Where too few acknowledge, others are asked. Unless it succeeds, the record is not in the local
+    /// store; see [`Call::local_copy`]. An acknowledgement is a peer's word: see [`Call::verify`].
     pub fn put_record(&self, record: Record) -> Call<PutRecord> {
         self.call(Operation::PutRecord {
             record: Arc::new(record),

@@ -9,8 +9,8 @@ use std::{
 use async_channel::Sender;
 use futures::{Stream, channel::oneshot, stream::FusedStream};
 use kadence_core::{
-    Action, Command, CommandError, LOCAL_PEERS, NotEmpty, Operation, Outcome, Progress, Query, QueryEvent, QueryTracker, Request,
-    RequestId, StartError, Started,
+    Action, Command, CommandError, LOCAL_PEERS, NotEmpty, Operation, Outcome, Progress, Query, QueryEvent,
+    QueryTracker, Request, RequestId, StartError, Started,
 };
 use libp2p::{
     PeerId, Swarm,
@@ -171,7 +171,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                 Action::LocalPeers { request, target } => {
                     let target = kad::KBucketKey::new(target);
                     let kad = self.swarm.behaviour_mut().kad();
-                    let peers = kad.get_closest_local_peers(&target).take(LOCAL_PEERS).map(|key| *key.preimage()).collect();
+                    let peers =
+                        kad.get_closest_local_peers(&target).take(LOCAL_PEERS).map(|key| *key.preimage()).collect();
                     self.tracker.handle_local_peers(request, peers, self.runtime.now());
                 }
                 Action::StoreLocal { request, record } => {

@@ -35,6 +35,7 @@ mod mailbox;
 
 #[cfg(feature = "node")]
 pub mod node;
+mod peer_timeouts;
 mod runtime;
 mod task;
 
@@ -52,13 +53,15 @@ pub use config::{DriverConfig, Recording};
 pub use driver::{Driver, SwarmHandle};
 pub use kadence_core as core;
 pub use kadence_core::{
-    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError,
-    GetProvidersError, GetRecordError, InvalidRequest, LogValues, Metrics, OperationKind, OutcomeKind, Overload,
-    Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer, Rejected,
-    RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats, TrackerConfig, Validator, Validators,
+    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, Certainty, ClosestPeersAnswer,
+    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequest, LocalCopy, LogValues, Metrics,
+    OperationKind, OutcomeKind, Overload, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
+    PutRecordError, RecordAnswer, Rejected, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats,
+    TrackerConfig, Validator, Validators,
 };
 #[cfg(feature = "node")]
 pub use kadence_store as store;
 pub use libp2p;
+pub use peer_timeouts::{Patience, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts};
 pub use runtime::{Runtime, Timer};
 pub use task::{Events, Lagged, Task, TaskEnd, spawn};

@@ -1,9 +1,7 @@
-#[cfg(feature = "node")]
-use std::time::Duration;
 use std::{
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
@@ -26,7 +24,6 @@ pub trait Runtime: Clone + Send + Sync + Unpin + 'static {
 }
 
 /// `now` and a span, where "for ever" is thirty years.
-#[cfg(feature = "node")]
 pub(crate) fn later(now: Instant, span: Duration) -> Instant {
     now + span.min(Duration::from_secs(30 * 365 * 24 * 60 * 60))
 }

@@ -363,7 +363,8 @@ impl Harness {
         // Eight that lookups may find as well, and others that they do not.
         let others: Vec<_> = (9..=11).map(peer).take(if named % 4 == 0 { 3 } else { 0 }).collect();
         let mut named = [peers(named & !3), others, vec![local()]].concat();
-        named.rotate_left(usize::from(request.0 as u8) % 5);
+        let by = usize::from(request.0 as u8) % named.len();
+        named.rotate_left(by);
         let now = self.tell();
         self.tracker.handle_local_peers(request, named.clone(), now);
         self.model.local_peers(request, &named, now);

@@ -434,7 +434,7 @@ fn operation(kind: OperationKind, peers: &[PeerId]) -> Operation {
     let quorum = Quorum::N(NonZeroUsize::MIN);
     match kind {
         OperationKind::GetRecord => Operation::GetRecord { key, policy: Policy::All },
-        OperationKind::PutRecord => Operation::PutRecord { record, quorum, options: PutOptions::default() },
+        OperationKind::PutRecord => Operation::PutRecord { record, quorum, options: kadence::PutOptions::default() },
         OperationKind::PutRecordTo => Operation::PutRecordTo { record, peers: peers.to_vec(), quorum },
         OperationKind::GetProviders => Operation::GetProviders { key, policy: Policy::All },
         OperationKind::StartProviding => Operation::StartProviding { key },

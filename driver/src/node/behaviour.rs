@@ -3,7 +3,7 @@
 use kadence_store::Store;
 use libp2p::{connection_limits, identify, kad, ping, swarm::NetworkBehaviour};
 
-use crate::ContainsKad;
+use crate::{ContainsKad, PeerTimeouts};
 
 /// What a [`Node`](super::Node) runs: kad and what it needs, beside the application's own behaviour `X`.
 #[derive(NetworkBehaviour)]
@@ -11,8 +11,8 @@ use crate::ContainsKad;
 pub struct NodeBehaviour<X: NetworkBehaviour> {
     /// First, so that a connection over the limits is refused before any other behaviour hears of it.
     pub limits: connection_limits::Behaviour,
-    /// The DHT.
-    pub kad: kad::Behaviour<Store>,
+    /// The DHT, which gives silent peers up.
+    pub kad: PeerTimeouts<Store>,
     /// Tells peers our addresses and protocols, and us theirs, from where the routing table is filled.
     pub identify: identify::Behaviour,
     /// Answers pings, which some implementations expect, and finds the connections that are dead.

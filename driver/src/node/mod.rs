@@ -45,7 +45,9 @@ pub use self::{
     config::{DEFAULT_PROTOCOL, NodeConfig, NodeStore},
     identity::Identity,
 };
-use crate::{Client, Driver, DriverGone, Events, Runtime, SwarmHandle, Task, TaskEnd, Timer, runtime::later};
+use crate::{
+    Client, Driver, DriverGone, Events, PeerTimeouts, Runtime, SwarmHandle, Task, TaskEnd, Timer, runtime::later,
+};
 
 /// How long a connection may take from the first packet to the last handshake, in both directions. Without it a peer
 /// that accepts and says nothing holds a dial for ever.
@@ -127,7 +129,10 @@ where
         let transport = transport(&keypair).map_err(|error| NodeError::Transport(Box::new(error)))?;
         let behaviour = NodeBehaviour {
             limits: connection_limits::Behaviour::new(config.limits()),
-            kad: config.kad(local_peer, store),
+            kad: match config.peer_timeouts {
+                Some(timeouts) => PeerTimeouts::new(config.kad(local_peer, store), &runtime, timeouts),
+                None => PeerTimeouts::disabled(config.kad(local_peer, store)),
+            },
             identify: identify::Behaviour::new(config.identify(keypair.public())),
             ping: ping::Behaviour::default(),
             app: app(&keypair),

@@ -182,7 +182,7 @@ impl Run {
             1 => Operation::PutRecord {
                 record: self.record(key),
                 quorum: self.quorum(),
-                options: PutOptions::default(),
+                options: kadence::PutOptions::default(),
             },
             2 => {
                 let some = 1 + self.lot.below(6);

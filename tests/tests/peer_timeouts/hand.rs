@@ -1,0 +1,234 @@
+//! A swarm's part, played by hand. kad reads its own clock, but nothing here takes as long as kad waits.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use kadence::{PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts};
+use kadence_smol::SmolRuntime;
+use kadence_tests::{ManualClock, PROTOCOL, Wakes};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
+    kad::{self, ConnectionType, Event, KadPeer, NodeStatus, QueryId, Record, store::MemoryStore},
+    swarm::{
+        ConnectionClosed, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, THandlerInEvent,
+        THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+    },
+};
+
+type ToHandler = THandlerInEvent<kad::Behaviour<MemoryStore>>;
+pub(crate) type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
+
+pub(crate) const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+pub(crate) struct Hand {
+    pub(crate) kad: PeerTimeouts<MemoryStore>,
+    pub(crate) clock: ManualClock<SmolRuntime>,
+    pub(crate) wakes: Arc<Wakes>,
+    connections: BTreeMap<usize, (PeerId, ConnectedPoint)>,
+    last_connection: usize,
+    /// What kad has sent: to whom and for which query.
+    pub(crate) requests: Vec<(PeerId, QueryId)>,
+    pub(crate) announcements: Vec<PeerId>,
+    pub(crate) dials: Vec<PeerId>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Hand {
+    pub(crate) fn new() -> Self {
+        let local = PeerId::random();
+        let mut config = kad::Config::new(PROTOCOL);
+        config.set_periodic_bootstrap_interval(None);
+        let kad = kad::Behaviour::with_config(local, MemoryStore::new(local), config);
+        let clock = ManualClock::new(SmolRuntime::default());
+        Self {
+            kad: PeerTimeouts::new(kad, &clock, PeerTimeoutConfig::default()),
+            clock,
+            wakes: Arc::default(),
+            connections: BTreeMap::new(),
+            last_connection: 0,
+            requests: Vec::new(),
+            announcements: Vec::new(),
+            dials: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// In which so many peers are connected, and the patience is at its shortest.
+    pub(crate) fn fast<const N: usize>() -> (Self, [PeerId; N]) {
+        let mut hand = Self::new();
+        let teacher = hand.peer();
+        while hand.stats().patience > ms(100) {
+            let query = hand.kad.get_closest_peers(PeerId::random());
+            hand.settle();
+            hand.clock.advance(ms(1));
+            hand.answer(teacher, query);
+            hand.settle();
+        }
+        hand.kad.remove_peer(&teacher);
+        let peers = std::array::from_fn(|_| hand.peer());
+        hand.forget();
+        (hand, peers)
+    }
+
+    /// A connected peer in the routing table.
+    pub(crate) fn peer(&mut self) -> PeerId {
+        let peer = self.known();
+        self.connect(peer);
+        peer
+    }
+
+    /// A peer in the routing table.
+    pub(crate) fn known(&mut self) -> PeerId {
+        let peer = PeerId::random();
+        self.kad.add_address(&peer, address());
+        peer
+    }
+
+    pub(crate) fn connect(&mut self, peer: PeerId) -> usize {
+        self.last_connection += 1;
+        let id = ConnectionId::new_unchecked(self.last_connection);
+        let handler =
+            self.kad.handle_established_outbound_connection(id, peer, &address(), Endpoint::Dialer, PortUse::Reuse);
+        drop(handler.unwrap());
+        let endpoint =
+            ConnectedPoint::Dialer { address: address(), role_override: Endpoint::Dialer, port_use: PortUse::Reuse };
+        let other_established = self.connections.values().filter(|(other, _)| *other == peer).count();
+        self.kad.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: peer,
+            connection_id: id,
+            endpoint: &endpoint,
+            failed_addresses: &[],
+            other_established,
+        }));
+        let confirmed = FromHandler::ProtocolConfirmed { endpoint: endpoint.clone() };
+        self.kad.on_connection_handler_event(peer, id, confirmed);
+        self.connections.insert(self.last_connection, (peer, endpoint));
+        self.settle();
+        self.last_connection
+    }
+
+    pub(crate) fn disconnect(&mut self, connection: usize) {
+        let (peer, endpoint) = self.connections.remove(&connection).unwrap();
+        let remaining_established = self.connections.values().filter(|(other, _)| *other == peer).count();
+        self.kad.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id: peer,
+            connection_id: ConnectionId::new_unchecked(connection),
+            endpoint: &endpoint,
+            cause: None,
+            remaining_established,
+        }));
+        self.settle();
+    }
+
+    pub(crate) fn dial_fails(&mut self, peer: PeerId, error: &DialError) {
+        let connection_id = ConnectionId::new_unchecked(usize::MAX);
+        self.kad.on_swarm_event(FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, connection_id }));
+        self.settle();
+    }
+
+    /// The peer says that it knows nobody else.
+    pub(crate) fn answer(&mut self, peer: PeerId, query_id: QueryId) {
+        self.say(peer, FromHandler::FindNodeRes { closer_peers: Vec::new(), query_id });
+    }
+
+    /// The peer names one that is closer.
+    pub(crate) fn answer_naming(&mut self, peer: PeerId, query_id: QueryId, node_id: PeerId) {
+        let closer = KadPeer { node_id, multiaddrs: vec![address()], connection_ty: ConnectionType::CanConnect };
+        self.say(peer, FromHandler::GetRecordRes { record: None, closer_peers: vec![closer], query_id });
+    }
+
+    pub(crate) fn answer_with(&mut self, peer: PeerId, query_id: QueryId, record: Record) {
+        let record = Some(record);
+        self.say(peer, FromHandler::GetRecordRes { record, closer_peers: Vec::new(), query_id });
+    }
+
+    pub(crate) fn acknowledge(&mut self, peer: PeerId, query_id: QueryId, record: &Record) {
+        let (key, value) = (record.key.clone(), record.value.clone());
+        self.say(peer, FromHandler::PutRecordRes { key, value, query_id });
+    }
+
+    fn say(&mut self, peer: PeerId, event: FromHandler) {
+        let (connection, _) = self.connections.iter().find(|(_, (other, _))| *other == peer).unwrap();
+        self.kad.on_connection_handler_event(peer, ConnectionId::new_unchecked(*connection), event);
+        self.settle();
+    }
+
+    /// Moves the clock, and polls whenever that wakes anybody.
+    pub(crate) fn pass(&mut self, by: Duration) {
+        let mut rest = by;
+        while !rest.is_zero() {
+            let step = rest.min(ms(5));
+            rest -= step;
+            if self.clock.advance(step) > 0 {
+                self.settle();
+            }
+        }
+    }
+
+    /// Polls until there is nothing more. Every poll that has something is followed by another, as in a swarm.
+    pub(crate) fn settle(&mut self) {
+        let waker = Waker::from(Arc::clone(&self.wakes));
+        let mut cx = Context::from_waker(&waker);
+        while let Poll::Ready(action) = self.kad.poll(&mut cx) {
+            match action {
+                ToSwarm::NotifyHandler { peer_id, handler: _, event } => match event {
+                    ToHandler::FindNodeReq { query_id, .. }
+                    | ToHandler::GetProvidersReq { query_id, .. }
+                    | ToHandler::GetRecord { query_id, .. }
+                    | ToHandler::PutRecord { query_id, .. } => self.requests.push((peer_id, query_id)),
+                    ToHandler::AddProvider { .. } => self.announcements.push(peer_id),
+                    _ => {}
+                },
+                ToSwarm::Dial { opts } => self.dials.push(opts.get_peer_id().unwrap()),
+                ToSwarm::GenerateEvent(event) => self.events.push(event),
+                _ => {}
+            }
+        }
+    }
+
+    /// What was seen until now is of no interest.
+    pub(crate) fn forget(&mut self) {
+        self.requests.clear();
+        self.announcements.clear();
+        self.dials.clear();
+        self.events.clear();
+    }
+
+    pub(crate) fn stats(&self) -> PeerTimeoutStats {
+        self.kad.stats().unwrap()
+    }
+
+    /// Those that a query has asked.
+    pub(crate) fn asked(&self, query: QueryId) -> Vec<PeerId> {
+        self.requests.iter().filter(|(_, other)| *other == query).map(|(peer, _)| *peer).collect()
+    }
+
+    /// The end of a query, if it has come: its result, and how many requests it sent, how many were answered, how many
+    /// failed.
+    pub(crate) fn end_of(&self, query: QueryId) -> Option<(&kad::QueryResult, [u32; 3])> {
+        self.events.iter().find_map(|event| match event {
+            Event::OutboundQueryProgressed { id, result, stats, step } if *id == query && step.last => {
+                Some((result, [stats.num_requests(), stats.num_successes(), stats.num_failures()]))
+            }
+            _ => None,
+        })
+    }
+
+    /// What the routing table says of a peer: whether it is connected, and its addresses.
+    pub(crate) fn entry(&mut self, peer: PeerId) -> Option<(NodeStatus, Vec<Multiaddr>)> {
+        let bucket = self.kad.kbucket(peer)?;
+        let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;
+        Some((entry.status, entry.node.value.iter().cloned().collect()))
+    }
+}
+
+pub(crate) fn address() -> Multiaddr {
+    "/memory/1".parse().unwrap()
+}
