@@ -52,10 +52,10 @@ pub use config::{DriverConfig, Recording};
 pub use driver::{Driver, SwarmHandle};
 pub use kadence_core as core;
 pub use kadence_core::{
-    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError,
-    GetProvidersError, GetRecordError, InvalidRequest, LogValues, Metrics, OperationKind, OutcomeKind, Overload,
-    Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer, Rejected,
-    RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats, TrackerConfig, Validator, Validators,
+    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
+    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequest, LogValues, Metrics, OperationKind,
+    OutcomeKind, Overload, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer,
+    Rejected, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats, TrackerConfig, Validator, Validators,
 };
 #[cfg(feature = "node")]
 pub use kadence_store as store;

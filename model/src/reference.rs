@@ -16,6 +16,7 @@
 //! 5. What a query's end brings to a request comes before what the end of that request brings to the query:
 //!    outcome, then `Finish`, then `StopProviding`.
 
+mod cache;
 mod findings;
 mod line;
 mod lot;
@@ -40,6 +41,7 @@ use libp2p::{
 
 pub use self::view::View;
 use self::{
+    cache::Kept,
     findings::{Fault, Found, Need},
     line::{Line, Turns},
     outcomes::{Ending, Verdict},
@@ -83,6 +85,8 @@ pub struct Model {
     /// The smoothed round trip, once one was measured.
     round_trip: Option<Duration>,
     lost: Vec<u32>,
+    /// Answers for later requests, one for each read of a key.
+    cache: Vec<Kept>,
     shutting_down: bool,
     view: View,
     /// How each request ended, and after which time.
@@ -139,6 +143,8 @@ struct LiveQuery {
     answered: bool,
     /// Nobody joins it any more.
     closed: bool,
+    /// Its key was written to since it began.
+    outdated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +194,7 @@ impl Model {
             last_step: 0,
             round_trip: None,
             lost: Vec::new(),
+            cache: Vec::new(),
             shutting_down: false,
             view: View::default(),
             ended: Vec::new(),
@@ -218,6 +225,10 @@ impl Model {
                         self.fail(id, RequestError::Shutdown, now);
                     }
                 }
+                Ok(())
+            }
+            Command::Forget { key } => {
+                self.written(&key);
                 Ok(())
             }
         };
@@ -288,11 +299,25 @@ impl Model {
 
     fn accept(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
         let Request { id, operation, options } = request;
-        if let Err(error) = self.check(id, &operation, now).and_then(|()| self.make_room(&operation, &options, now)) {
+        if let Err(error) = self.check(id, &operation, now) {
+            self.view.refused += 1;
+            return Err(error);
+        }
+        if let Some((items, outcome)) = self.cached(&operation, &options, now) {
+            self.view.accepted += 1;
+            self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), Duration::ZERO));
+            for item in items.into_iter().filter(|_| options.streaming) {
+                self.give(Action::Item { request: id, item });
+            }
+            self.give(Action::Outcome { request: id, outcome });
+            return Ok(());
+        }
+        if let Err(error) = self.make_room(&operation, &options, now) {
             self.view.refused += 1;
             return Err(error);
         }
         self.view.accepted += 1;
+        self.writes(&operation);
         let timeout = options.timeout.unwrap_or(self.config.default_timeout);
         let operation = self.ours(operation);
         self.requests.push(LiveRequest {
@@ -421,6 +446,7 @@ impl Model {
         let ok = outcome.is_ok();
         self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), now.saturating_duration_since(request.accepted)));
         self.give(Action::Outcome { request: id, outcome });
+        self.writes(&request.operation);
         if let Place::Query(step) = request.place {
             self.left(step, now);
         }
@@ -512,6 +538,7 @@ impl Model {
                 probed: false,
                 answered: false,
                 closed: false,
+                outdated: false,
             });
         }
         let Some(query) = self.query_mut(step) else { return };
@@ -581,7 +608,9 @@ impl Model {
             let validator = self.config.validators.of(request.operation.key());
             let need = Need::of(&request.operation, self.config.max_items);
             if query.found.satisfies(need, validator) {
-                let outcome = outcomes::read(&request.operation, query, validator, true, &Ending::default());
+                let found = (&query.found, query.progress);
+                let outcome = outcomes::read(&request.operation, found, validator, true, &Ending::default());
+                self.keep(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
@@ -593,7 +622,9 @@ impl Model {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
             if query.found.items().len() >= self.config.max_items {
                 let validator = self.config.validators.of(request.operation.key());
-                let outcome = outcomes::read(&request.operation, query, validator, false, &Ending::default());
+                let found = (&query.found, query.progress);
+                let outcome = outcomes::read(&request.operation, found, validator, false, &Ending::default());
+                self.keep(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
@@ -701,6 +732,15 @@ impl Model {
     fn query_ended(&mut self, step: u64, ending: &Ending, now: Instant) {
         let waiters = self.waiters(step);
         let Some(at) = self.queries.iter().position(|query| query.step == step) else { return };
+        for id in &waiters {
+            if let (Some(request), Some(query)) = (self.request(*id), self.query(step)) {
+                let validator = self.config.validators.of(request.operation.key());
+                let verdict = outcomes::ended(&request.operation, query, validator, ending, self.local);
+                if let Verdict::Done(outcome) = verdict {
+                    self.keep(step, &outcome, Some(ending), now);
+                }
+            }
+        }
         let query = self.queries.remove(at);
         for id in waiters {
             let Some(request) = self.request(id) else { continue };
@@ -752,6 +792,7 @@ impl Model {
         if of_key.live == 0 {
             let of_key = self.announcements.remove(at);
             if of_key.had_provider == Some(false) && !of_key.succeeded {
+                self.written(&of_key.key);
                 self.give(Action::StopProviding { key: of_key.key });
             }
         }
