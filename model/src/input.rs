@@ -176,7 +176,8 @@ fn a_stall(bits: &mut Bits) -> Option<Stall> {
 fn a_cache(bits: &mut Bits) -> Option<Cache> {
     let keeps = bits.one_of([false, true, true, true]);
     let max_bytes = bits.one_of([0, 1_000, 1_500, 2_500, 5_000, 1024 * 1024, 1024 * 1024, 1024 * 1024]);
-    let max_age = Duration::from_millis(bits.one_of([0, 10, 1_000, 30_000, 3_600_000, 36_000_000, 36_000_000, 36_000_000]));
+    let max_age =
+        Duration::from_millis(bits.one_of([0, 10, 1_000, 30_000, 3_600_000, 36_000_000, 36_000_000, 36_000_000]));
     let max_age_not_found = Duration::from_millis(bits.one_of([0, 10, 5_000, 36_000_000]));
     keeps.then_some(Cache { max_bytes, max_age, max_age_not_found })
 }
