@@ -215,6 +215,7 @@ mod tests {
             closest_peers: Vec::new(),
             certainty: progress.certainty(),
             progress,
+            cached: None,
         });
         assert_eq!(not_found.reason.code(), 3);
         assert_eq!(Failure::from(GetRecordError::Timeout { found: Vec::new(), progress }).reason.code(), 4);

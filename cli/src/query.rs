@@ -142,7 +142,7 @@ pub(crate) async fn providers(args: ProvidersArgs, protocol: StreamProtocol) -> 
     if let Some(limit) = limit {
         call = call.limit(limit);
     }
-    let ProvidersAnswer { providers, progress: _ } = match call.await {
+    let ProvidersAnswer { providers, progress: _, cached: _ } = match call.await {
         Err(GetProvidersError::Timeout { found, progress }) => {
             if !json {
                 found.iter().try_for_each(output::line)?;

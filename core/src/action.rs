@@ -26,6 +26,12 @@ pub enum Command {
         /// [`RequestError::Shutdown`].
         drain: bool,
     },
+    /// The local store's entries under this key have changed without a request: what was [kept](crate::Cache) under it
+    /// is dropped.
+    Forget {
+        /// The key.
+        key: RecordKey,
+    },
 }
 
 /// A request that was not accepted: it has no outcome of its own, and nothing was changed.

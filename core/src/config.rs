@@ -53,6 +53,8 @@ pub struct TrackerConfig {
     /// When a query that gets on no longer is told to make do with what it has. `None`: never, so that one silent peer
     /// holds a lookup up for the 10 seconds that kad gives it.
     pub stall: Option<Stall>,
+    /// Which answers are kept for a while and given to later requests without asking the network. `None`: none.
+    pub cache: Option<Cache>,
     /// The most items (records or providers) that one request collects. At that number the request ends as if its
     /// policy were satisfied, so that peers that answer without end cannot fill the memory.
     pub max_items: usize,
@@ -79,6 +81,7 @@ impl Default for TrackerConfig {
             default_timeout: Duration::from_secs(30),
             lost_after: Duration::from_secs(30),
             stall: Some(Stall::default()),
+            cache: None,
             max_items: 4096,
             max_key_len: 1024,
             max_value_len: 65 * 1024 - 1,
@@ -127,6 +130,40 @@ impl Default for Stall {
             initial_quiet: Duration::from_millis(500),
             parallelism: 3,
         }
+    }
+}
+
+/// Answers that are kept, so that who asks for the same soon after gets them at once.
+///
+/// Kept are, by key, the latest records or providers that satisfied a request, and that there are conclusively none
+/// ([`Certainty::Conclusive`](crate::Certainty)). A request gets what was kept if its policy is satisfied by just these
+/// items, as if a query had found them: [`First`](crate::Policy::First) by any, [`Limit`](crate::Policy::Limit) and
+/// [`Quorum`](crate::Policy::Quorum) by as many. What waits for the end of a query ([`All`](crate::Policy::All),
+/// [`Best`](crate::Policy::Best), and a limit that is not reached) is given it only from a query that ran to its end and
+/// of which four of five peers answered, or that found [`TrackerConfig::max_items`]. Otherwise the network is asked.
+///
+/// Nothing is kept of a query that was cancelled, that timed out or missed a quorum, or that ended with fewer answers
+/// than that. A put or an announcement drops what was kept under its key, both when it is accepted and when it ends, and
+/// of a read that was under way at that time nothing is kept.
+///
+/// Whoever gets such an answer is told its age (`cached` in the answer), takes no place in the queue and no slot, and
+/// can ask for a new one with [`RequestOptions::fresh`](crate::RequestOptions::fresh).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cache {
+    /// How many bytes of keys and items are kept, with 320 more for each entry and each record, and 80 for each peer id.
+    /// When it is full, what would expire soonest goes first. Default: 8 MiB.
+    pub max_bytes: usize,
+    /// How long records and providers are kept, unless one of the records expires before. Default: one minute: about as
+    /// long as a user may go on seeing what somebody else has just replaced.
+    pub max_age: Duration,
+    /// How long it is remembered that there is nothing. Default: 5 s, because whoever waits for a record to appear asks
+    /// again and again.
+    pub max_age_not_found: Duration,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { max_bytes: 8 * 1024 * 1024, max_age: Duration::from_secs(60), max_age_not_found: Duration::from_secs(5) }
     }
 }
 

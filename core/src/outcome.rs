@@ -1,6 +1,6 @@
 //! How requests end: an answer or a typed error for each operation.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use libp2p::{
     PeerId,
@@ -198,6 +198,29 @@ impl Outcome {
         }
     }
 
+    /// Whether the network has said what there is, or conclusively that there is nothing.
+    pub(crate) fn is_found_out(&self) -> bool {
+        match self {
+            Self::GetRecord(Err(GetRecordError::NotFound { certainty, .. }))
+            | Self::GetProviders(Err(GetProvidersError::NotFound { certainty, .. })) => {
+                *certainty == Certainty::Conclusive
+            }
+            _ => self.is_ok(),
+        }
+    }
+
+    /// The same outcome, from an answer that was kept for so long.
+    pub(crate) fn kept_for(mut self, age: Duration) -> Self {
+        if let Self::GetRecord(Ok(RecordAnswer { cached, .. }) | Err(GetRecordError::NotFound { cached, .. }))
+        | Self::GetProviders(
+            Ok(ProvidersAnswer { cached, .. }) | Err(GetProvidersError::NotFound { cached, .. }),
+        ) = &mut self
+        {
+            *cached = Some(age);
+        }
+        self
+    }
+
     /// Why the request failed, if it did.
     pub fn error(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -248,6 +271,8 @@ pub struct RecordAnswer {
     pub dissenting: usize,
     /// How many peers were asked and answered until then.
     pub progress: Progress,
+    /// How long ago this was found, if it was [kept](crate::Cache) since; `None`: just now.
+    pub cached: Option<Duration>,
 }
 
 /// One of several values under one key.
@@ -283,6 +308,8 @@ pub enum GetRecordError {
         certainty: Certainty,
         /// How many peers were asked and answered.
         progress: Progress,
+        /// How long ago this was found out, if it was [kept](crate::Cache) since; `None`: just now.
+        cached: Option<Duration>,
     },
     /// Peers were asked, and none answered: this says nothing about the key.
     #[error("none of {} peers answered", progress.requests)]
@@ -416,6 +443,8 @@ pub struct ProvidersAnswer {
     pub providers: Vec<PeerId>,
     /// How many peers were asked and answered until then.
     pub progress: Progress,
+    /// How long ago this was found, if it was [kept](crate::Cache) since; `None`: just now.
+    pub cached: Option<Duration>,
 }
 
 /// Why a provider lookup has no answer.
@@ -430,6 +459,8 @@ pub enum GetProvidersError {
         certainty: Certainty,
         /// How many peers were asked and answered.
         progress: Progress,
+        /// How long ago this was found out, if it was [kept](crate::Cache) since; `None`: just now.
+        cached: Option<Duration>,
     },
     /// Peers were asked, and none answered: this says nothing about the key.
     #[error("none of {} peers answered", progress.requests)]

@@ -41,6 +41,8 @@ pub struct RequestOptions {
     /// Whether items are delivered one by one while the request runs ([`Action::Item`](crate::Action::Item)).
     /// The outcome carries all of them either way.
     pub streaming: bool,
+    /// Whether the network is asked even if an answer was [kept](crate::Cache). The new answer is kept in its place.
+    pub fresh: bool,
 }
 
 /// When a read is satisfied, so that nothing more is looked for on its behalf.

@@ -82,8 +82,8 @@ pub enum QueryPhase {
     Finishing,
 }
 
-/// What the tracker has counted since it was made. Nothing here should grow in a healthy program but `accepted` and
-/// `refused`, and in a network with silent peers `hurried_queries`.
+/// What the tracker has counted since it was made. Nothing here should grow in a healthy program but `accepted`,
+/// `refused` and what is about the cache, and in a network with silent peers `hurried_queries`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests accepted.
@@ -104,4 +104,9 @@ pub struct Stats {
     pub lost_queries: u64,
     /// Queries, or phases of them, that were finished early because they had stalled.
     pub hurried_queries: u64,
+    /// Reads that were answered with what was [kept](crate::Cache).
+    pub cache_hits: u64,
+    /// Reads that would have been, but nothing that satisfies them was kept. Those of them that were then refused count,
+    /// those that asked for a fresh answer do not.
+    pub cache_misses: u64,
 }

@@ -1,3 +1,4 @@
+mod cache;
 mod commands;
 mod earlier;
 mod findings;
@@ -29,6 +30,7 @@ use libp2p::{
 use rustc_hash::FxHashMap;
 
 use self::{
+    cache::Answers,
     pace::Pace,
     places::Places,
     remembered::Remembered,
@@ -120,6 +122,8 @@ pub struct QueryTracker<Id = kad::QueryId> {
     remembered: Remembered<Id>,
     announcements: FxHashMap<RecordKey, Announcements>,
     pace: Pace,
+    /// Boxed, because few have one.
+    cache: Option<Box<Answers>>,
     timers: BTreeSet<(Time, Timer)>,
     actions: VecDeque<Action<Id>>,
     last_step: u64,
@@ -136,6 +140,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         config.max_items = config.max_items.max(1);
         let waiting = WaitingLine::new(config.shares);
         let places = Places::new(config.overload);
+        let cache = config.cache.map(Answers::new).map(Box::new);
         Self {
             config,
             local_peer,
@@ -150,6 +155,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             remembered: Remembered::new(),
             announcements: FxHashMap::default(),
             pace: Pace::default(),
+            cache,
             timers: BTreeSet::new(),
             actions: VecDeque::new(),
             last_step: 0,
@@ -164,7 +170,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     ///
     /// # Errors
     ///
-    /// A request may be refused: it then has no outcome, and nothing was changed. A cancel or shutdown never fails.
+    /// A request may be refused: it then has no outcome, and nothing was changed. All other commands never fail.
     pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
         if let Some(recorder) = &mut self.recorder {
             recorder.command(&command, now);
@@ -180,6 +186,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             }
             Command::Shutdown { drain } => {
                 self.shut_down(drain, now);
+                Ok(())
+            }
+            Command::Forget { key } => {
+                self.drop_cached(&key);
                 Ok(())
             }
         };
@@ -322,7 +332,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.steps.contains_key(id) || self.remembered.contains(id)
     }
 
-    /// Whether no request and no query is alive and no action waits to be polled.
+    /// Whether no request and no query is alive and no action waits to be polled. Answers that are [kept](crate::Cache)
+    /// do not count: there is nothing to wait for, and they are bounded.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
             && self.queries.is_empty()
@@ -436,6 +447,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         query.state = QueryState::Starting;
         query.begin(&self.config.validators, now);
         self.running += 1;
+        if let Some(cache) = &mut self.cache {
+            cache.read_began(&query.query, step);
+        }
         if let Query::StartProviding { key } = &query.query {
             self.announcements.entry(key.clone()).or_default().live += 1;
         }

@@ -192,6 +192,12 @@ impl Call<GetRecord> {
     pub fn best(self, agree: Agree) -> Self {
         self.policy(Policy::Best { agree })
     }
+
+    /// Asks the network even if an answer was kept ([`Cache`](kadence_core::Cache), off by default).
+    pub fn fresh(mut self) -> Self {
+        self.options.fresh = true;
+        self
+    }
 }
 
 impl Call<GetProviders> {
@@ -203,6 +209,12 @@ impl Call<GetProviders> {
     /// Satisfied by the first provider.
     pub fn first(self) -> Self {
         self.policy(Policy::First)
+    }
+
+    /// Asks the network even if an answer was kept ([`Cache`](kadence_core::Cache), off by default).
+    pub fn fresh(mut self) -> Self {
+        self.options.fresh = true;
+        self
     }
 }
 

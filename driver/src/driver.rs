@@ -341,6 +341,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             Message::Request { request, reply } => self.accept(request, reply),
             Message::StopProviding { key, reply } => {
                 self.swarm.behaviour_mut().kad().stop_providing(&key);
+                self.forget(key);
                 let _gone = reply.send(());
             }
             Message::RemoveRecord { key, reply } => {
@@ -395,7 +396,13 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             return Err(RemoveRecordError::NotPublisher { publisher });
         }
         kad.remove_record(key);
+        self.forget(key.clone());
         Ok(())
+    }
+
+    /// The local store was changed without a request.
+    fn forget(&mut self, key: RecordKey) {
+        let _never_fails = self.tracker.handle_command(Command::Forget { key }, self.runtime.now());
     }
 }
 

@@ -53,7 +53,7 @@ pub use config::{DriverConfig, Recording};
 pub use driver::{Driver, SwarmHandle};
 pub use kadence_core as core;
 pub use kadence_core::{
-    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, Certainty, ClosestPeersAnswer,
+    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
     GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequest, LocalCopy, LogValues, Metrics,
     OperationKind, OutcomeKind, Overload, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
     PutRecordError, RecordAnswer, Rejected, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats,

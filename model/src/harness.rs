@@ -8,10 +8,11 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Command, LogValues, Operation, OperationKind, Outcome, OutcomeKind, Progress, Query, QueryEvent,
-    QueryTracker, Request, RequestId, StartError, Started, StepId, replay,
+    Action, Command, GetProvidersError, GetRecordError, Item, LogValues, Operation, OperationKind, Outcome,
+    OutcomeKind, Progress, ProvidersAnswer, Query, QueryEvent, QueryTracker, RecordAnswer, Request, RequestId,
+    StartError, Started, StepId, replay,
 };
-use libp2p::kad::{Record, RecordKey, store};
+use libp2p::kad::{PeerRecord, Record, RecordKey, store};
 
 use crate::{
     input::{Answer, Ask, Event, Input, Wait, a_config},
@@ -135,8 +136,9 @@ impl Harness {
                 }
             }
             Input::Kad(which, say) => {
-                let event =
-                    choose(*which, &self.kad).and_then(|at| self.kad.get_mut(at)).and_then(|kad| kad.next(*say));
+                let now = self.now;
+                let kad = choose(*which, &self.kad).and_then(|at| self.kad.get_mut(at));
+                let event = kad.and_then(|kad| kad.next(*say, now));
                 self.kad.retain(|kad| !kad.is_over());
                 if let Some(event) = event
                     && self.tracker.owns(&event.id)
@@ -178,6 +180,9 @@ impl Harness {
                 let now = self.tell();
                 self.tracker.handle_census(live, now);
                 self.model.census(live, now);
+            }
+            Input::Forget(which) => {
+                self.command(Command::Forget { key: key(*which) });
             }
             Input::Wait(wait) => self.wait(*wait),
             Input::Backwards(span) => {
@@ -222,14 +227,24 @@ impl Harness {
                 assert_eq!(counted, self.model.metrics(operation, kind), "durations: {operation}, {kind:?}");
             }
         }
-        let View { unknown_inputs, mismatched_events, foreign_records, rejected_records, lost_queries, .. } =
-            self.model.view();
+        let View {
+            unknown_inputs,
+            mismatched_events,
+            foreign_records,
+            rejected_records,
+            lost_queries,
+            cache_hits,
+            cache_misses,
+            ..
+        } = self.model.view();
         for (what, times) in [
             ("unknown", unknown_inputs),
             ("mismatched", mismatched_events),
             ("foreign", foreign_records),
             ("rejected", rejected_records),
             ("lost", lost_queries),
+            ("cache hit", cache_hits),
+            ("cache miss", cache_misses),
         ] {
             self.reach(what, times);
         }
@@ -349,7 +364,7 @@ impl Harness {
             Some(OperationKind::GetClosestPeers) => 4,
             Some(OperationKind::Bootstrap) => 5,
         });
-        let result = any_result(kind, event.say);
+        let result = any_result(kind, event.say, self.now);
         self.event(&QueryEvent { id, result, progress: event.progress, last: event.last });
     }
 
@@ -482,6 +497,9 @@ impl Harness {
                 }
                 let result = outcome.error().map_or_else(|| "Ok".to_owned(), |error| format!("{error:?}"));
                 self.reach(&format!("{}: {}", outcome.kind(), name_of(&result)), 1);
+                if is_cached(&outcome) {
+                    self.reach(&format!("{}: {} from the cache", outcome.kind(), name_of(&result)), 1);
+                }
             }
         }
     }
@@ -534,6 +552,16 @@ fn name_of(debug: &str) -> String {
     inner.chars().take_while(char::is_ascii_alphanumeric).collect()
 }
 
+fn is_cached(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::GetRecord(Ok(RecordAnswer { cached, .. }) | Err(GetRecordError::NotFound { cached, .. }))
+        | Outcome::GetProviders(Ok(ProvidersAnswer { cached, .. }) | Err(GetProvidersError::NotFound { cached, .. })) => {
+            cached.is_some()
+        }
+        _ => false,
+    }
+}
+
 /// Outcomes cannot be compared, but their `Debug` leaves nothing out.
 fn same(left: &Action<u32>, right: &Action<u32>) -> bool {
     match (left, right) {
@@ -563,6 +591,23 @@ fn same(left: &Action<u32>, right: &Action<u32>) -> bool {
     }
 }
 
+fn records_of(result: &mut Result<RecordAnswer, GetRecordError>) -> Vec<&mut Arc<PeerRecord>> {
+    match result {
+        Ok(answer) => std::iter::once(&mut answer.record).chain(&mut answer.others).collect(),
+        Err(GetRecordError::Conflict { candidates, needed: _ }) => {
+            candidates.iter_mut().map(|candidate| &mut candidate.record).collect()
+        }
+        Err(GetRecordError::TooFewCopies { candidate, needed: _ }) => vec![&mut candidate.record],
+        Err(GetRecordError::Timeout { found, progress: _ }) => found.iter_mut().collect(),
+        Err(
+            GetRecordError::NotFound { .. }
+            | GetRecordError::NobodyAnswered { .. }
+            | GetRecordError::NoKnownPeers
+            | GetRecordError::Request(_),
+        ) => Vec::new(),
+    }
+}
+
 /// A digest of everything that a tracker did, with times counted from the epoch.
 #[derive(Debug)]
 struct Trace(u64);
@@ -589,6 +634,19 @@ impl Trace {
             Action::StoreLocal { request, record } => {
                 self.add(request);
                 self.add_record(record, epoch);
+            }
+            Action::Item { request, item: Item::Record(found) } => {
+                self.add(&(request, found.peer));
+                self.add_record(&found.record, epoch);
+            }
+            Action::Outcome { request, outcome: Outcome::GetRecord(result) } => {
+                self.add(request);
+                let mut result = result.clone();
+                for found in records_of(&mut result) {
+                    let PeerRecord { peer: _, record } = Arc::make_mut(found);
+                    self.add(&record.expires.take().map(|at| at.saturating_duration_since(epoch)));
+                }
+                self.add(&result);
             }
             other => self.add(other),
         }

@@ -3,8 +3,8 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use kadence_core::{
-    Agree, LocalCopy, OperationKind, Overload, Policy, Priority, Progress, PutOptions, RequestOptions, Retry, Stall,
-    TrackerConfig,
+    Agree, Cache, LocalCopy, OperationKind, Overload, Policy, Priority, Progress, PutOptions, RequestOptions, Retry,
+    Stall, TrackerConfig,
 };
 use libp2p::kad::Quorum;
 
@@ -35,6 +35,8 @@ pub enum Input {
     LocalPeers(u8, u8),
     /// How many queries kad runs of its own.
     Census(u8),
+    /// The local store's entries under a key were changed.
+    Forget(u8),
     /// The clock goes on.
     Wait(Wait),
 
@@ -117,6 +119,8 @@ pub struct Say {
     pub answered: bool,
     /// How many peers have failed since the last event.
     pub failures: u32,
+    /// After which time a record expires.
+    pub expires: Option<Duration>,
 }
 
 /// Any event.
@@ -164,6 +168,7 @@ pub fn a_config(word: u64) -> TrackerConfig {
         max_key_len: bits.one_of([2, 64, 64, 64, 64, 64, 64, 64]),
         max_value_len: bits.one_of([1, 64, 64, 64, 64, 64, 64, 64]),
         stall: a_stall(&mut bits),
+        cache: a_cache(&mut bits),
         ..TrackerConfig::default()
     }
 }
@@ -175,6 +180,15 @@ fn a_stall(bits: &mut Bits) -> Option<Stall> {
     watched.then_some(Stall { min_quiet: min, max_quiet: max, initial_quiet: initial, parallelism })
 }
 
+fn a_cache(bits: &mut Bits) -> Option<Cache> {
+    let keeps = bits.one_of([false, true, true, true]);
+    let max_bytes = bits.one_of([0, 1_000, 1_500, 2_500, 5_000, 1024 * 1024, 1024 * 1024, 1024 * 1024]);
+    let max_age =
+        Duration::from_millis(bits.one_of([0, 10, 1_000, 30_000, 3_600_000, 36_000_000, 36_000_000, 36_000_000]));
+    let max_age_not_found = Duration::from_millis(bits.one_of([0, 10, 5_000, 36_000_000]));
+    keeps.then_some(Cache { max_bytes, max_age, max_age_not_found })
+}
+
 impl Input {
     /// An input as callers and kad make it.
     pub fn legal(word: u64) -> Self {
@@ -184,11 +198,17 @@ impl Input {
             52..=57 => Self::Cancel(bits.take(4)),
             58..=63 => Self::Probe(bits.take(4), bits.one_of([0, 0, 1, 9])),
             64..=127 => Self::Start(bits.take(4), Answer::Kad { refuse: bits.one_in(3) }),
-            128..=211 => Self::Kad(bits.take(4), a_say(&mut bits)),
+            128..=211 => {
+                let (which, say) = (bits.take(4), a_say(&mut bits));
+                Self::Kad(which, Say { expires: an_expiry(&mut bits), ..say })
+            }
             212..=217 => Self::LocalPeers(bits.take(4), bits.take(8)),
             218..=223 => Self::Stored(bits.take(4), !bits.one_in(2)),
             224..=251 => Self::Wait(a_wait(&mut bits)),
-            252 => Self::Census(bits.take(4)),
+            252 => {
+                let own = bits.take(4);
+                if bits.flag() { Self::Forget(bits.take(2)) } else { Self::Census(own) }
+            }
             253..=254 => Self::Wait(Wait::Due),
             255 if bits.one_in(3) => Self::Shutdown { drain: bits.flag() },
             255 => Self::Cancel(bits.take(4)),
@@ -209,15 +229,28 @@ impl Input {
             6 if bits.flag() => Self::LocalPeersAgain(bits.take(4), bits.take(8)),
             6 => Self::ProbeAgain(bits.take(6), Some(a_progress(&mut bits)).filter(|_| bits.flag())),
             7 => Self::Backwards(a_span(&mut bits)),
-            _ => Self::Event(Event {
-                id: if bits.flag() { Ok(bits.take(6)) } else { Err(bits.take(4)) },
-                kind: if bits.one_in(2) { Some(bits.take(3)) } else { None },
-                say: a_say(&mut bits),
-                progress: a_progress(&mut bits),
-                last: bits.flag(),
-            }),
+            _ => {
+                let event = an_event(&mut bits);
+                let say = Say { expires: an_expiry(&mut bits), ..event.say };
+                Self::Event(Event { say, ..event })
+            }
         }
     }
+}
+
+fn an_event(bits: &mut Bits) -> Event {
+    Event {
+        id: if bits.flag() { Ok(bits.take(6)) } else { Err(bits.take(4)) },
+        kind: if bits.one_in(2) { Some(bits.take(3)) } else { None },
+        say: a_say(bits),
+        progress: a_progress(bits),
+        last: bits.flag(),
+    }
+}
+
+fn an_expiry(bits: &mut Bits) -> Option<Duration> {
+    let millis = bits.one_of([None, None, None, None, None, Some(0), Some(3), Some(20)]);
+    millis.map(Duration::from_millis)
 }
 
 fn a_progress(bits: &mut Bits) -> Progress {
@@ -270,6 +303,7 @@ fn an_ask(bits: &mut Bits) -> Ask {
             timeout: a_timeout(bits),
             streaming: bits.flag(),
             retry: a_retry(bits),
+            fresh: bits.one_in(2),
         },
     };
     Ask { put: put_options(bits), ..ask }
@@ -277,7 +311,7 @@ fn an_ask(bits: &mut Bits) -> Ask {
 
 fn put_options(bits: &mut Bits) -> PutOptions {
     PutOptions {
-        verify: bits.one_of([0, 0, 0, 0, 0, 0, 1, 3]),
+        verify: bits.one_of([0, 0, 1, 2]),
         clamp_quorum: bits.one_in(2),
         local_copy: if bits.one_in(2) { LocalCopy::First } else { LocalCopy::OnSuccess },
     }
@@ -347,6 +381,7 @@ fn a_say(bits: &mut Bits) -> Say {
         nobody: bits.one_in(3),
         answered: !bits.one_in(2),
         failures: bits.take(1).into(),
+        expires: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     num::NonZeroUsize,
+    time::Instant,
 };
 
 use kadence_core::{Progress, Query, QueryEvent};
@@ -57,13 +58,13 @@ impl Kad {
         Some(self.progress).filter(|_| !self.over)
     }
 
-    /// The next event, chosen by `say` from those that kad may send. None after the last.
-    pub fn next(&mut self, say: Say) -> Option<QueryEvent<u32>> {
+    /// The next event, chosen by `say` from those that kad may send at this time. None after the last.
+    pub fn next(&mut self, say: Say, now: Instant) -> Option<QueryEvent<u32>> {
         if self.over {
             return None;
         }
         let (result, last) = match &self.query {
-            Query::GetRecord { key } => self.get_record(key.clone(), say),
+            Query::GetRecord { key } => self.get_record(key.clone(), say, now),
             Query::PutRecordTo { record, peers } => {
                 let asked = peers.iter().enumerate().filter(|(at, _)| say.peers & (1 << (at % 8)) != 0);
                 (put(record.key.clone(), asked.map(|(_, peer)| *peer).collect(), say), true)
@@ -95,7 +96,7 @@ impl Kad {
         Some(QueryEvent { id: self.id, result, progress: self.progress, last })
     }
 
-    fn get_record(&self, key: RecordKey, say: Say) -> (QueryResult, bool) {
+    fn get_record(&self, key: RecordKey, say: Say, now: Instant) -> (QueryResult, bool) {
         // The local store is asked first, and every peer once.
         let mut from =
             (0..PEERS).map(|n| Some(peer(1 + (say.peer + n) % PEERS))).find(|peer| !self.sources.contains(peer));
@@ -104,7 +105,8 @@ impl Kad {
         }
         match from {
             Some(peer) if !say.end => {
-                let record = Record::new(say.key_or(key), value(say.value));
+                let expires = say.expires.map(|after| now + after);
+                let record = Record { expires, ..Record::new(say.key_or(key), value(say.value)) };
                 (QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(PeerRecord { peer, record }))), false)
             }
             _ if say.timeout => (QueryResult::GetRecord(Err(GetRecordError::Timeout { key })), true),
@@ -185,7 +187,7 @@ fn bootstrap(num_remaining: u32, say: Say) -> QueryResult {
 }
 
 /// Any result of any kind, whether or not it makes sense.
-pub(crate) fn any_result(kind: u8, say: Say) -> QueryResult {
+pub(crate) fn any_result(kind: u8, say: Say, now: Instant) -> QueryResult {
     let key = key(say.value >> 3);
     match kind % 8 {
         0 => {
@@ -196,7 +198,7 @@ pub(crate) fn any_result(kind: u8, say: Say) -> QueryResult {
                 let finished = GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates };
                 return QueryResult::GetRecord(Ok(finished));
             }
-            kad.get_record(key, say).0
+            kad.get_record(key, say, now).0
         }
         1 => put(key, [peers(say.peers), peers(say.peers), vec![local()]].concat(), say),
         2 => {

@@ -16,6 +16,7 @@
 //! 5. What a query's end brings to a request comes before what the end of that request brings to the query:
 //!    outcome, then `Finish`, then `StopProviding`.
 
+mod cache;
 mod findings;
 mod line;
 mod lot;
@@ -41,6 +42,7 @@ use libp2p::{
 
 pub use self::view::View;
 use self::{
+    cache::Kept,
     findings::{Fault, Found, Need},
     line::{Line, Turns},
     outcomes::Ending,
@@ -84,6 +86,8 @@ pub struct Model {
     /// The smoothed round trip, once one was measured.
     round_trip: Option<Duration>,
     lost: Vec<u32>,
+    /// Answers for later requests, one for each read of a key.
+    cache: Vec<Kept>,
     shutting_down: bool,
     view: View,
     /// How each request ended, and after which time.
@@ -142,6 +146,8 @@ struct LiveQuery {
     answered: bool,
     /// Nobody joins it any more.
     closed: bool,
+    /// Its key was written to since it began.
+    outdated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +197,7 @@ impl Model {
             last_step: 0,
             round_trip: None,
             lost: Vec::new(),
+            cache: Vec::new(),
             shutting_down: false,
             view: View::default(),
             ended: Vec::new(),
@@ -221,6 +228,10 @@ impl Model {
                         self.fail(id, RequestError::Shutdown, now);
                     }
                 }
+                Ok(())
+            }
+            Command::Forget { key } => {
+                self.written(&key);
                 Ok(())
             }
         };
@@ -290,11 +301,25 @@ impl Model {
 
     fn accept(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
         let Request { id, operation, options } = request;
-        if let Err(error) = self.check(id, &operation, now).and_then(|()| self.make_room(&operation, &options, now)) {
+        if let Err(error) = self.check(id, &operation, now) {
+            self.view.refused += 1;
+            return Err(error);
+        }
+        if let Some((items, outcome)) = self.cached(&operation, &options, now) {
+            self.view.accepted += 1;
+            self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), Duration::ZERO));
+            for item in items.into_iter().filter(|_| options.streaming) {
+                self.give(Action::Item { request: id, item });
+            }
+            self.give(Action::Outcome { request: id, outcome });
+            return Ok(());
+        }
+        if let Err(error) = self.make_room(&operation, &options, now) {
             self.view.refused += 1;
             return Err(error);
         }
         self.view.accepted += 1;
+        self.writes(&operation);
         let timeout = options.timeout.unwrap_or(self.config.default_timeout);
         let operation = self.ours(operation);
         self.requests.push(LiveRequest {
@@ -432,6 +457,7 @@ impl Model {
         let ok = outcome.is_ok();
         self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), now.saturating_duration_since(request.accepted)));
         self.give(Action::Outcome { request: id, outcome });
+        self.writes(&request.operation);
         if let Place::Query(step) = request.place {
             self.left(step, now);
         }
@@ -535,6 +561,7 @@ impl Model {
                 probed: false,
                 answered: false,
                 closed: false,
+                outdated: false,
             });
         }
         let Some(query) = self.query_mut(step) else { return };
@@ -604,7 +631,9 @@ impl Model {
             let validator = self.config.validators.of(request.operation.key());
             let need = Need::of(&request.operation, self.config.max_items);
             if query.found.satisfies(need, validator) {
-                let outcome = outcomes::read(&request.operation, query, validator, true, &Ending::default());
+                let found = (&query.found, query.progress);
+                let outcome = outcomes::read(&request.operation, found, validator, true, &Ending::default());
+                self.keep(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
@@ -625,7 +654,9 @@ impl Model {
                     continue;
                 }
                 let validator = self.config.validators.of(request.operation.key());
-                let outcome = outcomes::read(&request.operation, query, validator, false, &Ending::default());
+                let found = (&query.found, query.progress);
+                let outcome = outcomes::read(&request.operation, found, validator, false, &Ending::default());
+                self.keep(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
@@ -733,6 +764,16 @@ impl Model {
     fn query_ended(&mut self, step: u64, ending: &Ending, now: Instant) {
         let waiters = self.waiters(step);
         let Some(at) = self.queries.iter().position(|query| query.step == step) else { return };
+        for id in &waiters {
+            if let (Some(request), Some(query)) = (self.request(*id), self.query(step)) {
+                let validator = self.config.validators.of(request.operation.key());
+                // A put reads back for itself.
+                if request.operation.kind() != OperationKind::PutRecord {
+                    let outcome = outcomes::ended(&request.operation, query, validator, ending);
+                    self.keep(step, &outcome, Some(ending), now);
+                }
+            }
+        }
         let query = self.queries.remove(at);
         for id in waiters {
             let Some(request) = self.request(id) else { continue };
@@ -773,6 +814,7 @@ impl Model {
         if of_key.live == 0 {
             let of_key = self.announcements.remove(at);
             if of_key.had_provider == Some(false) && !of_key.succeeded {
+                self.written(&of_key.key);
                 self.give(Action::StopProviding { key: of_key.key });
             }
         }

@@ -11,7 +11,7 @@ use libp2p::{
 
 use super::tokens::{Field, Tokens, Writer};
 use crate::{
-    Action, Agree, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Candidate, Certainty,
+    Action, Agree, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Cache, Candidate, Certainty,
     ClosestPeersAnswer, Command, GetClosestPeersError as OurGetClosestPeersError,
     GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequest, Item, LocalCopy,
     Operation, Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
@@ -64,7 +64,7 @@ macro_rules! enums {
 }
 
 structs! {
-    RequestOptions { timeout, streaming, priority, retry }
+    RequestOptions { timeout, streaming, priority, retry, fresh }
     Retry { attempts, base, cap, jitter_percent }
     PutOptions { clamp_quorum, local_copy, verify }
     Request { id, operation, options }
@@ -79,6 +79,7 @@ structs! {
     GetClosestPeersOk { key, peers }
     BootstrapPhase { ok, remaining }
     Stall { min_quiet, max_quiet, initial_quiet, parallelism }
+    Cache { max_bytes, max_age, max_age_not_found }
 }
 
 enums! {
@@ -98,7 +99,7 @@ enums! {
         "get_closest_peers" => GetClosestPeers { target },
         "bootstrap" => Bootstrap,
     }
-    Command { "request" => Request(request), "cancel" => Cancel { id }, "shutdown" => Shutdown { drain } }
+    Command { "request" => Request(request), "cancel" => Cancel { id }, "shutdown" => Shutdown { drain }, "forget" => Forget { key } }
     StartError { "no_known_peers" => NoKnownPeers, "store" => Store(error) }
     QueryResult {
         "bootstrap" => Bootstrap(result),
@@ -123,10 +124,10 @@ enums! {
 }
 
 structs! {
-    RecordAnswer { record, others, agreeing, dissenting, progress }
+    RecordAnswer { record, others, agreeing, dissenting, progress, cached }
     Candidate { record, votes }
     PutAnswer { acknowledged, unacknowledged, verified, progress }
-    ProvidersAnswer { providers, progress }
+    ProvidersAnswer { providers, progress, cached }
     ProvideAnswer { sent_to, progress }
     ClosestPeersAnswer { peers, progress }
     BootstrapAnswer { phases, failed, progress }
@@ -162,7 +163,7 @@ enums! {
         "duplicate_id" => DuplicateId,
     }
     OurGetRecordError {
-        "not_found" => NotFound { closest_peers, certainty, progress },
+        "not_found" => NotFound { closest_peers, certainty, progress, cached },
         "nobody_answered" => NobodyAnswered { progress },
         "conflict" => Conflict { candidates, needed },
         "too_few_copies" => TooFewCopies { candidate, needed },
@@ -181,7 +182,7 @@ enums! {
         "request" => Request(error),
     }
     OurGetProvidersError {
-        "not_found" => NotFound { closest_peers, certainty, progress },
+        "not_found" => NotFound { closest_peers, certainty, progress, cached },
         "nobody_answered" => NobodyAnswered { progress },
         "timeout" => Timeout { found, progress },
         "no_known_peers" => NoKnownPeers,
@@ -350,6 +351,7 @@ impl Field for TrackerConfig {
             default_timeout,
             lost_after,
             stall,
+            cache,
             max_items,
             max_key_len,
             max_value_len,
@@ -364,6 +366,7 @@ impl Field for TrackerConfig {
         default_timeout.put(writer);
         lost_after.put(writer);
         stall.put(writer);
+        cache.put(writer);
         max_items.put(writer);
         max_key_len.put(writer);
         max_value_len.put(writer);
@@ -382,6 +385,7 @@ impl Field for TrackerConfig {
             default_timeout: Field::take(tokens)?,
             lost_after: Field::take(tokens)?,
             stall: Field::take(tokens)?,
+            cache: Field::take(tokens)?,
             max_items: Field::take(tokens)?,
             max_key_len: Field::take(tokens)?,
             max_value_len: Field::take(tokens)?,

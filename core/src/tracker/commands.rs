@@ -1,6 +1,6 @@
 //! What callers ask for: what is refused, what is accepted, and who makes room.
 
-use std::{fmt, hash::Hash, sync::Arc};
+use std::{fmt, hash::Hash, sync::Arc, time::Duration};
 
 use libp2p::kad::Record;
 
@@ -19,11 +19,22 @@ use crate::{
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn accept(&mut self, request: Request, now: Time) -> Result<(), CommandError> {
         let Request { id, operation, options } = request;
-        let checked = self.check(id, &operation, now).and_then(|()| self.make_room(&operation, options.priority, now));
-        if let Err(error) = checked {
+        if let Err(error) = self.check(id, &operation, now) {
             self.stats.refused += 1;
             return Err(CommandError(error));
         }
+        // Before it is asked whether there is room, because it needs none.
+        if let Some(outcome) = self.cached(id, &operation, options, now) {
+            self.stats.accepted += 1;
+            self.metrics.ended(&outcome, Duration::ZERO);
+            self.actions.push_back(Action::Outcome { request: id, outcome });
+            return Ok(());
+        }
+        if let Err(error) = self.make_room(&operation, options.priority, now) {
+            self.stats.refused += 1;
+            return Err(CommandError(error));
+        }
+        self.drop_cached_by(&operation);
         let operation = self.adopt(operation);
         let deadline = now.after(options.timeout.unwrap_or(self.config.default_timeout));
         let query = first_query(&operation);
@@ -38,7 +49,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             Some(_) => Phase::Storing { answer: None },
             None => Phase::Attached { step: StepId(0) },
         };
-        let RequestOptions { timeout: _, streaming, priority, retry } = options;
+        let RequestOptions { timeout: _, streaming, priority, retry, fresh: _ } = options;
         let request = LiveRequest {
             operation,
             streaming,

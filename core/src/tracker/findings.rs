@@ -342,6 +342,31 @@ impl Findings {
         }
     }
 
+    /// The items so far, for a cache; nothing is added to them any more. `None` of what is not a read.
+    pub(super) fn items(&self) -> Option<Self> {
+        match self {
+            Self::Records(Records { records, .. }) => {
+                Some(Self::Records(Records { records: records.clone(), ..Records::default() }))
+            }
+            Self::Providers(Providers { providers, seen: _ }) => {
+                Some(Self::Providers(Providers { providers: providers.clone(), ..Providers::default() }))
+            }
+            Self::ClosestPeers | Self::Put { .. } | Self::Announcement | Self::Bootstrap { .. } => None,
+        }
+    }
+
+    /// The records so far.
+    pub(super) fn records(&self) -> &[Arc<PeerRecord>] {
+        match self {
+            Self::Records(found) => &found.records,
+            Self::Providers(_)
+            | Self::ClosestPeers
+            | Self::Put { .. }
+            | Self::Announcement
+            | Self::Bootstrap { .. } => &[],
+        }
+    }
+
     /// Begins to count votes, those of the records so far included.
     pub(super) fn count_votes(&mut self, key: &RecordKey, validators: &Validators) {
         if let Self::Records(records) = self {

@@ -7,7 +7,7 @@ use super::{
     judge::{self, first_query},
     state::{Flight, LiveQuery, Phase, QueryState, Timer, waiter},
     time::Time,
-    waiters::{Need, Waiter, Waiters},
+    waiters::{Waiter, Waiters},
 };
 use crate::{Action, Operation, Priority, Query, RequestId, StepId};
 
@@ -102,11 +102,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 {
                     let actions = &mut self.actions;
                     let request = waiter.request;
-                    let at_most = match waiter.need {
-                        Need::Items(needed) => needed as usize,
-                        Need::Votes(_) | Need::BestVotes(_) | Need::End => usize::MAX,
-                    };
-                    work.findings.replay(at_most, &mut |item| actions.push_back(Action::Item { request, item }));
+                    let deliver = &mut |item| actions.push_back(Action::Item { request, item });
+                    work.findings.replay(waiter.need.at_most(), deliver);
                 }
                 self.end_satisfied(step, now);
             }
@@ -193,7 +190,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             }
             QueryState::Queued { .. } | QueryState::Starting => {}
         }
-        self.land(Flight::of(&query.query), step);
+        let flight = Flight::of(&query.query);
+        if let (Some(cache), Some(flight)) = (&mut self.cache, &flight) {
+            cache.read_over(flight, step);
+        }
+        self.land(flight, step);
         Some(query)
     }
 }

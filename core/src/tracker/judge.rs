@@ -274,7 +274,12 @@ fn read_record(
         } else if progress.successes == 0 {
             GetRecordError::NobodyAnswered { progress }
         } else {
-            GetRecordError::NotFound { closest_peers: closest_peers(ending), certainty: progress.certainty(), progress }
+            GetRecordError::NotFound {
+                closest_peers: closest_peers(ending),
+                certainty: progress.certainty(),
+                progress,
+                cached: None,
+            }
         });
     };
     match policy {
@@ -304,6 +309,7 @@ fn record_answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], progress
         agreeing,
         dissenting: records.len().saturating_sub(agreeing),
         progress,
+        cached: None,
     }
 }
 
@@ -326,6 +332,7 @@ fn read_providers(
                 closest_peers: closest_peers(ending),
                 certainty: progress.certainty(),
                 progress,
+                cached: None,
             }
         });
     }
@@ -334,7 +341,8 @@ fn read_providers(
         Policy::Limit(limit) => limit,
         Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => providers.len(),
     };
-    Ok(ProvidersAnswer { providers: providers.get(..wanted).unwrap_or(providers).to_vec(), progress })
+    let providers = providers.get(..wanted).unwrap_or(providers).to_vec();
+    Ok(ProvidersAnswer { providers, progress, cached: None })
 }
 
 fn closest_peers(ending: &Ending) -> Vec<PeerId> {

@@ -148,6 +148,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// A query that has found as much as one may: for those who still wait it is as if kad had ended it.
     pub(super) fn end_at_the_bound(&mut self, step: StepId, now: Time) {
+        let mut satisfied = false;
         while let Some(query) = self.queries.get(&step)
             && query.offer().items >= self.config.max_items
             && let Some(id) = query.waiters.first()
@@ -163,35 +164,50 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 continue;
             }
             let outcome = judge::ended(&request.operation, findings, &ending, *progress);
+            satisfied |= outcome.is_ok();
             self.end(id, outcome, now);
+        }
+        if satisfied {
+            self.keep_so_far(step, now);
         }
     }
 
     /// Ends the requests that need nothing more of a query.
     pub(super) fn end_satisfied(&mut self, step: StepId, now: Time) {
+        let mut satisfied = false;
         while let Some(query) = self.queries.get(&step)
             && let Some(id) = query.waiters.satisfied(query.offer())
             && let Some(request) = self.requests.get(&id)
             && let Some(Work { findings, progress, .. }) = query.work.as_deref()
         {
             let outcome = judge::satisfied(&request.operation, findings, *progress);
+            satisfied |= outcome.is_ok();
             self.end(id, outcome, now);
+        }
+        if satisfied {
+            self.keep_so_far(step, now);
         }
     }
 
     /// kad has ended a query: everyone who still waits for it gets what there is.
     pub(super) fn end_query(&mut self, step: StepId, ending: &Ending, now: Time) {
+        let keeps = self.keeps(step);
         let Some(mut query) = self.remove_query(step) else { return };
-        let LiveQuery { waiters, work: Some(work), .. } = &mut *query else { return };
+        let LiveQuery { waiters, work: Some(work), query, .. } = &mut *query else { return };
         let Work { findings, progress, .. } = &**work;
+        let mut found_out = false;
         while let Some(id) = self.take_waiter(waiters) {
             let Some(request) = self.requests.get(&id) else { continue };
             if let Operation::PutRecord { .. } = &request.operation {
                 self.put_query_ended(id, findings, ending, *progress, now);
             } else {
                 let outcome = judge::ended(&request.operation, findings, ending, *progress);
+                found_out |= outcome.is_found_out();
                 self.conclude(id, outcome, Some((findings, *progress)), now);
             }
+        }
+        if keeps && found_out {
+            self.keep_all(query, findings, ending, *progress, now);
         }
     }
 

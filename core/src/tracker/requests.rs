@@ -108,6 +108,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(request) = self.requests.remove(&id) else { return };
         self.timers.remove(&(request.deadline, Timer::Deadline(id)));
         let ok = outcome.is_ok();
+        self.drop_cached_by(&request.operation);
         self.metrics.ended(&outcome, now.since(request.accepted));
         self.actions.push_back(Action::Outcome { request: id, outcome });
         match request.phase {
@@ -143,6 +144,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
         if announcements.had_provider == Some(false) && !announcements.succeeded {
             self.actions.push_back(Action::StopProviding { key: key.clone() });
+            self.drop_cached(key);
         }
         self.announcements.remove(key);
     }

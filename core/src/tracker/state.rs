@@ -144,6 +144,15 @@ impl Flight {
             Query::PutRecordTo { record: _, peers: _ } | Query::StartProviding { key: _ } | Query::Bootstrap => None,
         }
     }
+
+    /// The reads of a key.
+    pub(super) fn reads(key: &RecordKey) -> [Self; 2] {
+        [OperationKind::GetRecord, OperationKind::GetProviders].map(|kind| Self { kind, key: key.clone() })
+    }
+
+    pub(super) fn key(&self) -> &RecordKey {
+        &self.key
+    }
 }
 
 impl Ord for Flight {

@@ -19,6 +19,16 @@ pub(super) enum Need {
     End,
 }
 
+impl Need {
+    /// How many items are delivered of those that a query has found before.
+    pub(super) fn at_most(self) -> usize {
+        match self {
+            Self::Items(needed) => needed as usize,
+            Self::Votes(_) | Self::BestVotes(_) | Self::End => usize::MAX,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiter {
     pub(super) request: RequestId,

@@ -35,7 +35,7 @@ fn t2_nothing_but_empty_batches_is_not_found() {
         h.ev(id, providers([]), false);
     }
     h.ev(id, providers_finished(), true);
-    let Outcome::GetProviders(Err(GetProvidersError::NotFound { closest_peers, certainty: _, progress })) =
+    let Outcome::GetProviders(Err(GetProvidersError::NotFound { closest_peers, certainty: _, progress, cached: None })) =
         h.outcome(1)
     else {
         panic!("{:?}", h.outcome(1))

@@ -158,6 +158,8 @@ fn every_state_and_every_input() {
                 rejected_records: _,
                 kad_own_queries: _,
                 hurried_queries: _,
+                cache_hits: _,
+                cache_misses: _,
             } = h.tracker.stats();
             assert_eq!(
                 (unknown_inputs - before.unknown_inputs, lost_queries - before.lost_queries),

@@ -10,6 +10,8 @@ mod announcements;
 #[cfg(test)]
 mod best;
 #[cfg(test)]
+mod cache;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod ends;

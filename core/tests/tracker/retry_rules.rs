@@ -72,11 +72,21 @@ fn table() -> Vec<(Outcome, bool)> {
     let mut table: Vec<(Outcome, bool)> = Vec::new();
     for (error, again) in [
         (
-            GetRecordError::NotFound { closest_peers: closest_peers(), certainty: Certainty::Inconclusive, progress },
+            GetRecordError::NotFound {
+                closest_peers: closest_peers(),
+                certainty: Certainty::Inconclusive,
+                progress,
+                cached: None,
+            },
             true,
         ),
         (
-            GetRecordError::NotFound { closest_peers: closest_peers(), certainty: Certainty::Conclusive, progress },
+            GetRecordError::NotFound {
+                closest_peers: closest_peers(),
+                certainty: Certainty::Conclusive,
+                progress,
+                cached: None,
+            },
             false,
         ),
         (GetRecordError::NobodyAnswered { progress }, true),
@@ -106,11 +116,17 @@ fn table() -> Vec<(Outcome, bool)> {
                 closest_peers: closest_peers(),
                 certainty: Certainty::Inconclusive,
                 progress,
+                cached: None,
             },
             true,
         ),
         (
-            GetProvidersError::NotFound { closest_peers: closest_peers(), certainty: Certainty::Conclusive, progress },
+            GetProvidersError::NotFound {
+                closest_peers: closest_peers(),
+                certainty: Certainty::Conclusive,
+                progress,
+                cached: None,
+            },
             false,
         ),
         (GetProvidersError::NobodyAnswered { progress }, true),
@@ -160,12 +176,13 @@ fn table() -> Vec<(Outcome, bool)> {
 
     // An answer is an answer.
     let put = PutAnswer { acknowledged: peers([1]), unacknowledged: peers([2]), verified: 0, progress };
-    let get = RecordAnswer { record: a_record(), others: Vec::new(), agreeing: 1, dissenting: 0, progress };
+    let get =
+        RecordAnswer { record: a_record(), others: Vec::new(), agreeing: 1, dissenting: 0, progress, cached: None };
     let answers = [
         Outcome::GetRecord(Ok(get)),
         Outcome::PutRecord(Ok(put.clone())),
         Outcome::PutRecordTo(Ok(put)),
-        Outcome::GetProviders(Ok(ProvidersAnswer { providers: peers([1]), progress })),
+        Outcome::GetProviders(Ok(ProvidersAnswer { providers: peers([1]), progress, cached: None })),
         Outcome::StartProviding(Ok(ProvideAnswer { sent_to: 1, progress })),
         Outcome::GetClosestPeers(Ok(ClosestPeersAnswer { peers: some_peers(), progress })),
         Outcome::Bootstrap(Ok(BootstrapAnswer { phases: 2, failed: 1, progress })),

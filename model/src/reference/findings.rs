@@ -43,7 +43,7 @@ pub(super) enum Fault {
 }
 
 /// Records and providers from distinct sources, by order of arrival.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Found {
     pub(super) records: Vec<Arc<PeerRecord>>,
     pub(super) providers: Vec<PeerId>,

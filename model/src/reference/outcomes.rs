@@ -15,11 +15,11 @@ use libp2p::{
 use super::{LiveQuery, findings::Found, puts::Put, sum};
 
 /// What kad's last event says. What a query cannot say stays empty.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Ending {
-    timed_out: bool,
+    pub(super) timed_out: bool,
     /// Of a read.
-    closest_peers: Vec<PeerId>,
+    pub(super) closest_peers: Vec<PeerId>,
     /// Of a lookup.
     peers: Vec<PeerInfo>,
     /// Of a put that did not reach all of its peers.
@@ -75,7 +75,7 @@ pub(super) fn ended(
     let nobody_known = progress.requests == 0;
     match operation {
         Operation::GetRecord { .. } | Operation::GetProviders { .. } => {
-            read(operation, query, validator, false, ending)
+            read(operation, (&query.found, progress), validator, false, ending)
         }
         Operation::PutRecord { .. } => unreachable!("a put is more than a query"),
         Operation::PutRecordTo { record: _, peers, quorum } => {
@@ -119,12 +119,11 @@ pub(super) fn ended(
 /// The outcome of a get whose policy is satisfied, or whose query has ended.
 pub(super) fn read(
     operation: &Operation,
-    query: &LiveQuery,
+    (found, progress): (&Found, Progress),
     validator: Option<&dyn Validator>,
     satisfied: bool,
     ending: &Ending,
 ) -> Outcome {
-    let (found, progress) = (&query.found, query.progress);
     let closest_peers = ending.closest_peers.clone();
     match operation {
         Operation::GetRecord { key: _, policy } => {
@@ -137,7 +136,7 @@ pub(super) fn read(
                 } else if progress.successes == 0 {
                     GetRecordError::NobodyAnswered { progress }
                 } else {
-                    GetRecordError::NotFound { closest_peers, certainty: certainty(progress), progress }
+                    GetRecordError::NotFound { closest_peers, certainty: certainty(progress), progress, cached: None }
                 }));
             };
             Outcome::GetRecord(match *policy {
@@ -171,13 +170,18 @@ pub(super) fn read(
                     Policy::Limit(limit) => limit,
                     Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => usize::MAX,
                 });
-                Ok(ProvidersAnswer { providers, progress })
+                Ok(ProvidersAnswer { providers, progress, cached: None })
             } else if progress.requests == 0 {
                 Err(GetProvidersError::NoKnownPeers)
             } else if progress.successes == 0 {
                 Err(GetProvidersError::NobodyAnswered { progress })
             } else {
-                Err(GetProvidersError::NotFound { closest_peers, certainty: certainty(progress), progress })
+                Err(GetProvidersError::NotFound {
+                    closest_peers,
+                    certainty: certainty(progress),
+                    progress,
+                    cached: None,
+                })
             })
         }
         Operation::PutRecord { .. }
@@ -366,7 +370,7 @@ fn answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], limit: usize, p
     let agreeing = records.iter().filter(|record| record.record.value == chosen.record.value).count();
     let dissenting = records.iter().filter(|record| record.record.value != chosen.record.value).count();
     let others = records.into_iter().filter(|record| record.peer != chosen.peer).collect();
-    RecordAnswer { record: Arc::clone(chosen), others, agreeing, dissenting, progress }
+    RecordAnswer { record: Arc::clone(chosen), others, agreeing, dissenting, progress, cached: None }
 }
 
 fn candidate(first: &Arc<PeerRecord>, found: &Found) -> Candidate {
@@ -411,7 +415,7 @@ pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
 }
 
 /// Whether four of five have answered.
-fn certainty(progress: Progress) -> Certainty {
+pub(super) fn certainty(progress: Progress) -> Certainty {
     if progress.successes > 0 && u64::from(progress.successes) * 5 >= u64::from(progress.requests) * 4 {
         Certainty::Conclusive
     } else {

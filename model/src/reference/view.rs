@@ -19,6 +19,8 @@ pub struct View {
     pub kad_own_queries: u64,
     pub lost_queries: u64,
     pub hurried_queries: u64,
+    pub cache_hits: u64,
+    pub cache_misses: u64,
 }
 
 impl From<Stats> for View {
@@ -33,6 +35,8 @@ impl From<Stats> for View {
             kad_own_queries: stats.kad_own_queries,
             lost_queries: stats.lost_queries,
             hurried_queries: stats.hurried_queries,
+            cache_hits: stats.cache_hits,
+            cache_misses: stats.cache_misses,
         }
     }
 }

@@ -107,7 +107,7 @@ impl Expected {
                 Err(_) => {}
             },
             (Operation::GetProviders { key, policy: _ }, Outcome::GetProviders(result)) => {
-                let (Ok(kadence::ProvidersAnswer { providers, progress: _ })
+                let (Ok(kadence::ProvidersAnswer { providers, progress: _, cached: _ })
                 | Err(GetProvidersError::Timeout { found: providers, progress: _ })) = result
                 else {
                     return;

@@ -210,6 +210,7 @@ impl Run {
             retry,
             timeout: Some(Duration::from_millis(*self.lot.pick(&[1, 50, 500, 2_000, 10_000]))),
             streaming: self.lot.percent(30),
+            fresh: false,
         }
     }
 

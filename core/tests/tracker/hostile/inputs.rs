@@ -110,8 +110,9 @@ fn some_retry() -> impl Strategy<Value = Retry> {
 fn some_options() -> impl Strategy<Value = RequestOptions> {
     let priority = proptest::sample::select(Priority::ALL.to_vec());
     let timeout = proptest::option::of((0..20_000_u64).prop_map(Duration::from_millis));
-    (priority, proptest::option::of(some_retry()), timeout, any::<bool>())
-        .prop_map(|(priority, retry, timeout, streaming)| RequestOptions { priority, retry, timeout, streaming })
+    (priority, proptest::option::of(some_retry()), timeout, any::<bool>()).prop_map(
+        |(priority, retry, timeout, streaming)| RequestOptions { priority, retry, timeout, streaming, fresh: false },
+    )
 }
 
 fn some_counts() -> impl Strategy<Value = Progress> {

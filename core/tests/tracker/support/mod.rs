@@ -371,7 +371,7 @@ impl Harness {
                 found.iter().map(|found| found.peer).collect()
             }
             Outcome::GetProviders(
-                Ok(ProvidersAnswer { providers: found, progress: _ })
+                Ok(ProvidersAnswer { providers: found, progress: _, cached: _ })
                 | Err(GetProvidersError::Timeout { found, progress: _ }),
             ) => found.iter().copied().map(Some).collect(),
             Outcome::GetRecord(Err(_)) | Outcome::GetProviders(Err(_)) => return,

@@ -1,0 +1,241 @@
+//! Answers that are kept for a while, for those who ask for the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    hash::Hash,
+};
+
+use libp2p::kad::RecordKey;
+
+use super::{
+    QueryTracker,
+    findings::{Ending, Findings},
+    judge::{self, first_query},
+    state::{Flight, LiveQuery, Work},
+    time::Time,
+};
+use crate::{Action, Cache, Certainty, Operation, Outcome, Progress, Query, RequestId, RequestOptions, StepId};
+
+/// Bytes that an entry counts for beside its key and its items: itself, and its places in two trees.
+const ENTRY: usize = 320;
+
+/// Bytes that a record counts for beside its key and its value: itself and its source, and a vote.
+const RECORD: usize = 320;
+
+/// Bytes of a peer id.
+const PEER: usize = 80;
+
+/// The latest answer to each read, as far as there is room.
+#[derive(Debug)]
+pub(super) struct Answers {
+    limits: Cache,
+    entries: BTreeMap<Flight, Entry>,
+    /// The order in which entries make room.
+    by_expiry: BTreeSet<(Time, Flight)>,
+    bytes: usize,
+    /// Reads that have a slot and whose answers may be kept: those that have seen no write of ours to their key.
+    reads: BTreeSet<(Flight, StepId)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    findings: Findings,
+    progress: Progress,
+    /// How the query ended, if these are all of its items.
+    ending: Option<Ending>,
+    since: Time,
+    expires: Time,
+    bytes: usize,
+}
+
+impl Answers {
+    pub(super) fn new(limits: Cache) -> Self {
+        Self { limits, entries: BTreeMap::new(), by_expiry: BTreeSet::new(), bytes: 0, reads: BTreeSet::new() }
+    }
+
+    /// A query has got its slot.
+    pub(super) fn read_began(&mut self, query: &Query, step: StepId) {
+        if let (Query::GetRecord { key: _ } | Query::GetProviders { key: _ }, Some(flight)) = (query, Flight::of(query))
+        {
+            self.reads.insert((flight, step));
+        }
+    }
+
+    /// A query has given its slot back.
+    pub(super) fn read_over(&mut self, flight: &Flight, step: StepId) {
+        self.reads.remove(&(flight.clone(), step));
+    }
+
+    /// What was kept under a key, and what would be, may be from before a write.
+    fn written(&mut self, key: &RecordKey) {
+        for flight in Flight::reads(key) {
+            self.remove(&flight);
+            let of_flight = (flight.clone(), StepId(0))..=(flight, StepId(u64::MAX));
+            let stale: Vec<_> = self.reads.range(of_flight).cloned().collect();
+            stale.iter().for_each(|read| {
+                self.reads.remove(read);
+            });
+        }
+    }
+
+    fn get(&mut self, flight: &Flight, now: Time) -> Option<&mut Entry> {
+        if self.entries.get(flight)?.expires <= now {
+            self.remove(flight);
+        }
+        self.entries.get_mut(flight)
+    }
+
+    /// The latest answer takes the place of the one before, also if it is not kept itself.
+    fn insert(&mut self, flight: Flight, entry: Entry, now: Time) {
+        self.remove(&flight);
+        if entry.expires <= now || entry.bytes > self.limits.max_bytes {
+            return;
+        }
+        self.bytes = self.bytes.saturating_add(entry.bytes);
+        self.by_expiry.insert((entry.expires, flight.clone()));
+        self.entries.insert(flight, entry);
+        while self.bytes > self.limits.max_bytes
+            && let Some((_, first)) = self.by_expiry.first().cloned()
+        {
+            self.remove(&first);
+        }
+    }
+
+    fn remove(&mut self, flight: &Flight) {
+        if let Some(entry) = self.entries.remove(flight) {
+            self.by_expiry.remove(&(entry.expires, flight.clone()));
+            self.bytes = self.bytes.saturating_sub(entry.bytes);
+        }
+    }
+}
+
+impl Entry {
+    /// What this is to a request, if it is an answer.
+    fn outcome(&self, operation: &Operation, max_items: usize) -> Option<Outcome> {
+        if self.findings.offer().satisfies(judge::need(operation, max_items)) {
+            return Some(judge::satisfied(operation, &self.findings, self.progress));
+        }
+        let outcome = judge::ended(operation, &self.findings, self.ending.as_ref()?, self.progress);
+        Some(outcome).filter(Outcome::is_found_out)
+    }
+}
+
+impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
+    /// The outcome of a read that what was kept satisfies; its items are delivered.
+    pub(super) fn cached(
+        &mut self,
+        id: RequestId,
+        operation: &Operation,
+        options: RequestOptions,
+        now: Time,
+    ) -> Option<Outcome> {
+        let cache = self.cache.as_mut().filter(|_| !options.fresh)?;
+        let (Operation::GetRecord { key, policy: _ } | Operation::GetProviders { key, policy: _ }) = operation else {
+            return None;
+        };
+        let max_items = self.config.max_items;
+        let found = cache.get(&Flight::of(&first_query(operation))?, now).and_then(|entry| {
+            if judge::votes(operation) {
+                entry.findings.count_votes(key, &self.config.validators);
+            }
+            let outcome = entry.outcome(operation, max_items)?;
+            Some((entry, outcome))
+        });
+        let Some((entry, outcome)) = found else {
+            self.stats.cache_misses += 1;
+            return None;
+        };
+        self.stats.cache_hits += 1;
+        if options.streaming {
+            let actions = &mut self.actions;
+            let deliver = &mut |item| actions.push_back(Action::Item { request: id, item });
+            entry.findings.replay(judge::need(operation, max_items).at_most(), deliver);
+        }
+        Some(outcome.kept_for(now.since(entry.since)))
+    }
+
+    /// Whether the answer of a query may be kept.
+    pub(super) fn keeps(&self, step: StepId) -> bool {
+        let Some(cache) = &self.cache else { return false };
+        let flight = self.queries.get(&step).and_then(|query| Flight::of(&query.query));
+        flight.is_some_and(|flight| cache.reads.contains(&(flight, step)))
+    }
+
+    /// Keeps what a query has found, which has satisfied somebody.
+    pub(super) fn keep_so_far(&mut self, step: StepId, now: Time) {
+        if self.keeps(step)
+            && let Some(LiveQuery { query, work: Some(work), .. }) = self.queries.get(&step).map(|query| &**query)
+        {
+            let Work { findings, progress, .. } = &**work;
+            let (items, progress, flight) = (findings.items(), *progress, Flight::of(query));
+            self.keep(flight, items, None, progress, now);
+        }
+    }
+
+    /// Keeps what a query had found when kad ended it, if enough peers answered for it to be all that there is.
+    pub(super) fn keep_all(
+        &mut self,
+        query: &Query,
+        findings: &Findings,
+        ending: &Ending,
+        progress: Progress,
+        now: Time,
+    ) {
+        if let (Ending::Read { closest_peers, timed_out: false }, Certainty::Conclusive) =
+            (ending, progress.certainty())
+        {
+            let ending = Ending::Read { closest_peers: closest_peers.clone(), timed_out: false };
+            self.keep(Flight::of(query), findings.items(), Some(ending), progress, now);
+        }
+    }
+
+    fn keep(
+        &mut self,
+        flight: Option<Flight>,
+        items: Option<Findings>,
+        ending: Option<Ending>,
+        progress: Progress,
+        now: Time,
+    ) {
+        let (Some(cache), Some(flight), Some(findings)) = (&mut self.cache, flight, items) else { return };
+        let Cache { max_bytes: _, max_age, max_age_not_found } = cache.limits;
+        let latest = now.after(if findings.has_items() { max_age } else { max_age_not_found });
+        let records = findings.records();
+        let own = records.iter().filter_map(|record| record.record.expires).min();
+        let expires = own.map_or(latest, |at| latest.min(self.clock.time(at)));
+        let closest = match &ending {
+            Some(Ending::Read { closest_peers, timed_out: _ }) => closest_peers.len(),
+            Some(_) | None => 0,
+        };
+        let key = flight.key().as_ref().len();
+        let peers = closest.saturating_add(findings.offer().items.saturating_sub(records.len()));
+        let bytes = records
+            .iter()
+            .map(|record| RECORD.saturating_add(key).saturating_add(record.record.value.len()))
+            .fold(ENTRY.saturating_add(key), usize::saturating_add)
+            .saturating_add(peers.saturating_mul(PEER));
+        cache.insert(flight, Entry { findings, progress, ending, since: now, expires, bytes }, now);
+    }
+
+    /// Drops what was kept under the key that an operation writes to.
+    pub(super) fn drop_cached_by(&mut self, operation: &Operation) {
+        match operation {
+            Operation::PutRecord { record, .. } | Operation::PutRecordTo { record, .. } => {
+                self.drop_cached(&record.key);
+            }
+            Operation::StartProviding { key } => self.drop_cached(key),
+            Operation::GetRecord { .. }
+            | Operation::GetProviders { .. }
+            | Operation::GetClosestPeers { .. }
+            | Operation::Bootstrap => {}
+        }
+    }
+
+    /// Drops what was kept under a key, and keeps nothing of the reads that are under way.
+    pub(super) fn drop_cached(&mut self, key: &RecordKey) {
+        if let Some(cache) = &mut self.cache {
+            cache.written(key);
+        }
+    }
+}
