@@ -55,6 +55,10 @@ pub struct TrackerConfig {
     pub stall: Option<Stall>,
     /// Which answers are kept for a while and given to later requests without asking the network. `None`: none.
     pub cache: Option<Cache>,
+    /// How many corrections may be under way at a time. When a read for the best record has found peers that hold a worse
+    /// one, or none though they are among the closest, they are sent the best one, in the background. Beyond this number
+    /// they are left as they are; zero corrects nobody. Default: 16.
+    pub max_corrections: usize,
     /// The most items (records or providers) that one request collects. At that number the request ends as if its
     /// policy were satisfied, so that peers that answer without end cannot fill the memory.
     pub max_items: usize,
@@ -81,6 +85,7 @@ impl Default for TrackerConfig {
             default_timeout: Duration::from_secs(30),
             lost_after: Duration::from_secs(30),
             stall: Some(Stall::default()),
+            max_corrections: 16,
             cache: None,
             max_items: 4096,
             max_key_len: 1024,
@@ -218,6 +223,9 @@ pub enum InvalidRequest {
     /// The list of peers to store at is empty, once the own peer id is taken out.
     #[error("there is no peer to store the record at")]
     NoPeers,
+    /// Ids from [`RequestId::FIRST_OF_OURS`](crate::RequestId::FIRST_OF_OURS) on are the tracker's.
+    #[error("this id is not the caller's to choose")]
+    ReservedId,
     /// A request with this id is alive: ids are allocated by the caller's side and never used twice.
     #[error("a request with this id is already running")]
     DuplicateId,

@@ -9,6 +9,17 @@ use libp2p::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
+impl RequestId {
+    /// From this one on, ids are the tracker's own: corrections of what a read has found to be out of date. A caller's
+    /// request with such an id is refused.
+    pub const FIRST_OF_OURS: Self = Self(1 << 63);
+
+    /// Whether this is a request of the tracker's own, for which no caller waits.
+    pub fn is_ours(self) -> bool {
+        self >= Self::FIRST_OF_OURS
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)

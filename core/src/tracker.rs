@@ -1,5 +1,6 @@
 mod cache;
 mod commands;
+mod correct;
 mod earlier;
 mod findings;
 mod flights;
@@ -122,6 +123,9 @@ pub struct QueryTracker<Id = kad::QueryId> {
     remembered: Remembered<Id>,
     announcements: FxHashMap<RecordKey, Announcements>,
     pace: Pace,
+    /// How many corrections are alive.
+    corrections: usize,
+    last_correction: u64,
     /// Boxed, because few have one.
     cache: Option<Box<Answers>>,
     timers: BTreeSet<(Time, Timer)>,
@@ -155,6 +159,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             remembered: Remembered::new(),
             announcements: FxHashMap::default(),
             pace: Pace::default(),
+            corrections: 0,
+            last_correction: 0,
             cache,
             timers: BTreeSet::new(),
             actions: VecDeque::new(),
@@ -348,9 +354,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.shutting_down && self.requests.is_empty()
     }
 
-    /// How many requests are alive.
+    /// How many requests of callers are alive.
     pub fn live_requests(&self) -> usize {
-        self.requests.len()
+        self.requests.len().saturating_sub(self.corrections)
     }
 
     /// How many slots are in use.

@@ -233,6 +233,7 @@ impl Harness {
             foreign_records,
             rejected_records,
             lost_queries,
+            corrections,
             cache_hits,
             cache_misses,
             ..
@@ -243,6 +244,7 @@ impl Harness {
             ("foreign", foreign_records),
             ("rejected", rejected_records),
             ("lost", lost_queries),
+            ("correction", corrections),
             ("cache hit", cache_hits),
             ("cache miss", cache_misses),
         ] {
@@ -505,6 +507,9 @@ impl Harness {
     }
 
     fn assert_alive(&self, request: RequestId) {
+        if request.is_ours() {
+            return;
+        }
         let alive = self.promised.iter().any(|(id, _)| *id == request);
         assert!(alive, "input {}: an action for {request}, which was not accepted or has ended", self.inputs);
     }

@@ -11,8 +11,8 @@ use libp2p::{
     PeerId,
     kad::{
         AddProviderError, AddProviderOk, BootstrapError, BootstrapOk, GetClosestPeersError, GetClosestPeersOk,
-        GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, PeerInfo, PeerRecord, PutRecordError,
-        PutRecordOk, QueryResult, Record, RecordKey,
+        GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, KBucketDistance, PeerInfo, PeerRecord,
+        PutRecordError, PutRecordOk, QueryResult, Record, RecordKey, U256,
     },
 };
 
@@ -115,8 +115,7 @@ impl Kad {
                 (QueryResult::GetRecord(Err(GetRecordError::NotFound { key, closest_peers })), true)
             }
             _ => {
-                let cache_candidates = BTreeMap::new();
-                let finished = GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates };
+                let finished = GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates: without(say) };
                 (QueryResult::GetRecord(Ok(finished)), true)
             }
         }
@@ -128,6 +127,15 @@ impl Say {
     fn key_or(self, asked: RecordKey) -> RecordKey {
         if self.foreign { key(self.peer) } else { asked }
     }
+}
+
+/// Whoever answered and has no record; some of them may have had one a moment before.
+fn without(say: Say) -> BTreeMap<KBucketDistance, PeerId> {
+    let mut peers = peers(say.peers);
+    if say.foreign {
+        peers.push(local());
+    }
+    peers.into_iter().enumerate().map(|(at, peer)| (KBucketDistance(U256::from(at)), peer)).collect()
 }
 
 fn get_providers(key: RecordKey, say: Say) -> (QueryResult, bool) {

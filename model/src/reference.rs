@@ -17,6 +17,7 @@
 //!    outcome, then `Finish`, then `StopProviding`.
 
 mod cache;
+mod correct;
 mod findings;
 mod line;
 mod lot;
@@ -85,6 +86,7 @@ pub struct Model {
     last_step: u64,
     /// The smoothed round trip, once one was measured.
     round_trip: Option<Duration>,
+    last_correction: u64,
     lost: Vec<u32>,
     /// Answers for later requests, one for each read of a key.
     cache: Vec<Kept>,
@@ -196,6 +198,7 @@ impl Model {
             turns,
             last_step: 0,
             round_trip: None,
+            last_correction: 0,
             lost: Vec::new(),
             cache: Vec::new(),
             shutting_down: false,
@@ -221,12 +224,11 @@ impl Model {
             }
             Command::Shutdown { drain } => {
                 self.shutting_down = true;
-                if !drain {
-                    let mut ids: Vec<_> = self.requests.iter().map(|request| request.id).collect();
-                    ids.sort();
-                    for id in ids {
-                        self.fail(id, RequestError::Shutdown, now);
-                    }
+                let mut ids: Vec<_> = self.requests.iter().map(|request| request.id).collect();
+                ids.retain(|id| !drain || id.is_ours());
+                ids.sort();
+                for id in ids {
+                    self.fail(id, RequestError::Shutdown, now);
                 }
                 Ok(())
             }
@@ -352,6 +354,9 @@ impl Model {
         if self.shutting_down {
             return Err(RequestError::Shutdown);
         }
+        if id.is_ours() {
+            return Err(InvalidRequest::ReservedId.into());
+        }
         if self.request(id).is_some() {
             return Err(InvalidRequest::DuplicateId.into());
         }
@@ -455,9 +460,12 @@ impl Model {
         let Some(at) = self.requests.iter().position(|request| request.id == id) else { return };
         let request = self.requests.remove(at);
         let ok = outcome.is_ok();
-        self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), now.saturating_duration_since(request.accepted)));
-        self.give(Action::Outcome { request: id, outcome });
-        self.writes(&request.operation);
+        if !id.is_ours() {
+            let took = now.saturating_duration_since(request.accepted);
+            self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), took));
+            self.give(Action::Outcome { request: id, outcome });
+            self.writes(&request.operation);
+        }
         if let Place::Query(step) = request.place {
             self.left(step, now);
         }
@@ -626,21 +634,26 @@ impl Model {
     }
 
     fn end_satisfied(&mut self, step: u64, now: Instant) {
+        let mut correction = None;
         for id in self.waiters(step) {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
             let validator = self.config.validators.of(request.operation.key());
             let need = Need::of(&request.operation, self.config.max_items);
             if query.found.satisfies(need, validator) {
                 let found = (&query.found, query.progress);
-                let outcome = outcomes::read(&request.operation, found, validator, true, &Ending::default());
+                let mut outcome = outcomes::read(&request.operation, found, validator, true, &Ending::default());
+                let further = self.correction(&request.operation, &mut outcome, &query.found, &[], now);
+                correction = correction.or(further);
                 self.keep(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
+        self.correct(correction, now);
     }
 
     /// With as many items as one may have, a request whose policy is not satisfied ends as if its query had.
     fn end_at_the_bound(&mut self, step: u64, now: Instant) {
+        let mut correction = None;
         for id in self.waiters(step) {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
             if query.found.items().len() >= self.config.max_items {
@@ -655,11 +668,14 @@ impl Model {
                 }
                 let validator = self.config.validators.of(request.operation.key());
                 let found = (&query.found, query.progress);
-                let outcome = outcomes::read(&request.operation, found, validator, false, &Ending::default());
+                let mut outcome = outcomes::read(&request.operation, found, validator, false, &Ending::default());
+                let further = self.correction(&request.operation, &mut outcome, &query.found, &[], now);
+                correction = correction.or(further);
                 self.keep(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
+        self.correct(correction, now);
     }
 
     // ---- what kad says
@@ -775,16 +791,20 @@ impl Model {
             }
         }
         let query = self.queries.remove(at);
+        let mut correction = None;
         for id in waiters {
             let Some(request) = self.request(id) else { continue };
             let validator = self.config.validators.of(request.operation.key());
             if let Operation::PutRecord { record, quorum, options } = request.operation.clone() {
                 self.put_query_ended(id, &record, quorum, options, &query, ending, now);
             } else {
-                let outcome = outcomes::ended(&request.operation, &query, validator, ending);
+                let mut outcome = outcomes::ended(&request.operation, &query, validator, ending);
+                let further = self.correction(&request.operation, &mut outcome, &query.found, &ending.without, now);
+                correction = correction.or(further);
                 self.conclude(id, outcome, Some(&query), now);
             }
         }
+        self.correct(correction, now);
     }
 
     // ---- announcements

@@ -76,6 +76,7 @@ const REACHED: &[&str] = &[
     "bootstrap: Timeout",
     "cache hit",
     "cache miss",
+    "correction",
     "foreign",
     "get_closest_peers: NoKnownPeers",
     "get_closest_peers: NobodyAnswered",

@@ -4,8 +4,8 @@ use libp2p::{
     PeerId,
     kad::{
         AddProviderError, AddProviderOk, BootstrapError as KadBootstrapError, BootstrapOk, GetClosestPeersError,
-        GetClosestPeersOk, GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, PeerInfo, PeerRecord,
-        PutRecordError, PutRecordOk, QueryResult, Quorum, Record, store,
+        GetClosestPeersOk, GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, KBucketDistance, PeerInfo,
+        PeerRecord, PutRecordError, PutRecordOk, QueryResult, Quorum, Record, U256, store,
     },
 };
 
@@ -124,7 +124,7 @@ enums! {
 }
 
 structs! {
-    RecordAnswer { record, others, agreeing, dissenting, progress, cached }
+    RecordAnswer { record, others, agreeing, dissenting, correcting, progress, cached }
     Candidate { record, votes }
     PutAnswer { acknowledged, unacknowledged, verified, progress }
     ProvidersAnswer { providers, progress, cached }
@@ -160,6 +160,7 @@ enums! {
         "policy_for_records" => PolicyForRecords,
         "zero_limit" => ZeroLimit,
         "no_peers" => NoPeers,
+        "reserved_id" => ReservedId,
         "duplicate_id" => DuplicateId,
     }
     OurGetRecordError {
@@ -252,15 +253,23 @@ impl Field for GetRecordOk {
                 writer.word("found");
                 found.put(writer);
             }
-            // The tracker does not look at the candidates.
-            Self::FinishedWithNoAdditionalRecord { cache_candidates: _ } => writer.word("finished"),
+            Self::FinishedWithNoAdditionalRecord { cache_candidates } => {
+                writer.word("finished");
+                cache_candidates.values().copied().collect::<Vec<_>>().put(writer);
+            }
         }
     }
 
     fn take(tokens: &mut Tokens<'_>) -> Option<Self> {
         match tokens.next()? {
             "found" => Field::take(tokens).map(Self::FoundRecord),
-            "finished" => Some(Self::FinishedWithNoAdditionalRecord { cache_candidates: Default::default() }),
+            // In their order, which is all that the tracker looks at of their distances.
+            "finished" => {
+                let peers = Vec::<PeerId>::take(tokens)?;
+                let cache_candidates =
+                    peers.into_iter().enumerate().map(|(at, peer)| (KBucketDistance(U256::from(at)), peer)).collect();
+                Some(Self::FinishedWithNoAdditionalRecord { cache_candidates })
+            }
             _ => None,
         }
     }
@@ -351,6 +360,7 @@ impl Field for TrackerConfig {
             default_timeout,
             lost_after,
             stall,
+            max_corrections,
             cache,
             max_items,
             max_key_len,
@@ -366,6 +376,7 @@ impl Field for TrackerConfig {
         default_timeout.put(writer);
         lost_after.put(writer);
         stall.put(writer);
+        max_corrections.put(writer);
         cache.put(writer);
         max_items.put(writer);
         max_key_len.put(writer);
@@ -385,6 +396,7 @@ impl Field for TrackerConfig {
             default_timeout: Field::take(tokens)?,
             lost_after: Field::take(tokens)?,
             stall: Field::take(tokens)?,
+            max_corrections: Field::take(tokens)?,
             cache: Field::take(tokens)?,
             max_items: Field::take(tokens)?,
             max_key_len: Field::take(tokens)?,

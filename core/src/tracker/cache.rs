@@ -182,10 +182,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         progress: Progress,
         now: Time,
     ) {
-        if let (Ending::Read { closest_peers, timed_out: false }, Certainty::Conclusive) =
+        if let (Ending::Read { closest_peers, without: _, timed_out: false }, Certainty::Conclusive) =
             (ending, progress.certainty())
         {
-            let ending = Ending::Read { closest_peers: closest_peers.clone(), timed_out: false };
+            let closest_peers = closest_peers.clone();
+            let ending = Ending::Read { closest_peers, without: Vec::new(), timed_out: false };
             self.keep(Flight::of(query), findings.items(), Some(ending), progress, now);
         }
     }
@@ -205,7 +206,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let own = records.iter().filter_map(|record| record.record.expires).min();
         let expires = own.map_or(latest, |at| latest.min(self.clock.time(at)));
         let closest = match &ending {
-            Some(Ending::Read { closest_peers, timed_out: _ }) => closest_peers.len(),
+            Some(Ending::Read { closest_peers, .. }) => closest_peers.len(),
             Some(_) | None => 0,
         };
         let key = flight.key().as_ref().len();

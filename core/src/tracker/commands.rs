@@ -79,6 +79,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if self.shutting_down {
             return Err(RequestError::Shutdown);
         }
+        if id.is_ours() {
+            return Err(InvalidRequest::ReservedId.into());
+        }
         if self.requests.contains_key(&id) {
             return Err(InvalidRequest::DuplicateId.into());
         }
@@ -186,10 +189,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     pub(super) fn shut_down(&mut self, drain: bool, now: Time) {
         self.shutting_down = true;
-        if drain {
-            return;
-        }
-        let mut ids: Vec<_> = self.requests.keys().copied().collect();
+        // Nobody waits for a correction.
+        let mut ids: Vec<_> = self.requests.keys().filter(|id| !drain || id.is_ours()).copied().collect();
         ids.sort_unstable();
         for id in ids {
             self.fail(id, RequestError::Shutdown, now);

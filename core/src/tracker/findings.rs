@@ -101,10 +101,22 @@ impl Eq for ByValue {}
 /// What an event says about the end of its query. It is the end only if the event is the last.
 #[derive(Debug)]
 pub(super) enum Ending {
-    Read { closest_peers: Vec<PeerId>, timed_out: bool },
-    ClosestPeers { peers: Vec<PeerInfo>, timed_out: bool },
-    Stored { acknowledged: Vec<PeerId> },
-    Announced { timed_out: bool },
+    /// `without` are the closest of those who answered and have no record.
+    Read {
+        closest_peers: Vec<PeerId>,
+        without: Vec<PeerId>,
+        timed_out: bool,
+    },
+    ClosestPeers {
+        peers: Vec<PeerInfo>,
+        timed_out: bool,
+    },
+    Stored {
+        acknowledged: Vec<PeerId>,
+    },
+    Announced {
+        timed_out: bool,
+    },
     Bootstrapped,
 }
 
@@ -169,6 +181,11 @@ pub(super) fn distinct(peers: impl Iterator<Item = PeerId>) -> Vec<PeerId> {
     peers.filter(|peer| seen.insert(*peer)).collect()
 }
 
+impl Ending {
+    /// The end of a read that needs nothing more, or may have nothing more.
+    pub(super) const ENOUGH: Self = Self::Read { closest_peers: Vec::new(), without: Vec::new(), timed_out: false };
+}
+
 impl Findings {
     /// The empty findings of a query.
     pub(super) fn of(query: &Query) -> Self {
@@ -193,18 +210,20 @@ impl Findings {
         let (mut items, mut fault) = (NewItems::None, None);
         let ending = match (result, self, query) {
             (QueryResult::GetRecord(result), Self::Records(records), Query::GetRecord { key }) => {
-                let (mut closest_peers, mut timed_out) = (Vec::new(), false);
+                let (mut closest_peers, mut without, mut timed_out) = (Vec::new(), Vec::new(), false);
                 match result {
                     Ok(GetRecordOk::FoundRecord(found)) => match records.check(key, &found, validators) {
                         Ok(true) => items = NewItems::One(Item::Record(Arc::new(found))),
                         Ok(false) => {}
                         Err(error) => fault = Some(error),
                     },
-                    Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates: _ }) => {}
+                    Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates }) => {
+                        without = cache_candidates.into_values().collect();
+                    }
                     Err(KadGetError::NotFound { key: _, closest_peers: peers }) => closest_peers = peers,
                     Err(KadGetError::Timeout { key: _ }) => timed_out = true,
                 }
-                Some(Ending::Read { closest_peers, timed_out })
+                Some(Ending::Read { closest_peers, without, timed_out })
             }
             (QueryResult::GetProviders(result), Self::Providers(found), Query::GetProviders { key: _ }) => {
                 let (mut closest_peers, mut timed_out) = (Vec::new(), false);
@@ -220,7 +239,7 @@ impl Findings {
                         (closest_peers, timed_out) = (peers, true);
                     }
                 }
-                Some(Ending::Read { closest_peers, timed_out })
+                Some(Ending::Read { closest_peers, without: Vec::new(), timed_out })
             }
             (QueryResult::GetClosestPeers(result), Self::ClosestPeers, _) => {
                 let (peers, timed_out) = match result {

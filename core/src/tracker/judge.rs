@@ -114,19 +114,18 @@ pub(super) fn patience(
 
 /// The outcome of an operation whose need is met.
 pub(super) fn satisfied(operation: &Operation, findings: &Findings, progress: Progress) -> Outcome {
-    let ending = Ending::Read { closest_peers: Vec::new(), timed_out: false };
     match (operation, findings) {
         (Operation::GetRecord { key: _, policy: Policy::Quorum(_) }, Findings::Records(records)) => {
             Outcome::GetRecord(match records.top() {
                 Some(top) => Ok(record_answer(top, &records.records, progress)),
-                None => read_record(Policy::First, records, &ending, progress),
+                None => read_record(Policy::First, records, &Ending::ENOUGH, progress),
             })
         }
         (Operation::GetRecord { key: _, policy }, Findings::Records(records)) => {
-            Outcome::GetRecord(read_record(*policy, records, &ending, progress))
+            Outcome::GetRecord(read_record(*policy, records, &Ending::ENOUGH, progress))
         }
         (Operation::GetProviders { key: _, policy }, Findings::Providers(found)) => {
-            Outcome::GetProviders(read_providers(*policy, &found.providers, &ending, progress))
+            Outcome::GetProviders(read_providers(*policy, &found.providers, &Ending::ENOUGH, progress))
         }
         (operation, _) => timeout(operation, None, progress),
     }
@@ -265,7 +264,7 @@ fn read_record(
     progress: Progress,
 ) -> Result<RecordAnswer, GetRecordError> {
     let records = found.records.as_slice();
-    if let Ending::Read { closest_peers: _, timed_out: true } = ending {
+    if let Ending::Read { timed_out: true, .. } = ending {
         return Err(GetRecordError::Timeout { found: records.to_vec(), progress });
     }
     let Some(first) = records.first() else {
@@ -308,6 +307,7 @@ fn record_answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], progress
         others: records.iter().filter(|record| !Arc::ptr_eq(record, chosen)).cloned().collect(),
         agreeing,
         dissenting: records.len().saturating_sub(agreeing),
+        correcting: 0,
         progress,
         cached: None,
     }
@@ -319,7 +319,7 @@ fn read_providers(
     ending: &Ending,
     progress: Progress,
 ) -> Result<ProvidersAnswer, GetProvidersError> {
-    if let Ending::Read { closest_peers: _, timed_out: true } = ending {
+    if let Ending::Read { timed_out: true, .. } = ending {
         return Err(GetProvidersError::Timeout { found: providers.to_vec(), progress });
     }
     if providers.is_empty() {
@@ -347,7 +347,7 @@ fn read_providers(
 
 fn closest_peers(ending: &Ending) -> Vec<PeerId> {
     match ending {
-        Ending::Read { closest_peers, timed_out: _ } => closest_peers.clone(),
+        Ending::Read { closest_peers, .. } => closest_peers.clone(),
         Ending::ClosestPeers { .. } | Ending::Stored { .. } | Ending::Announced { .. } | Ending::Bootstrapped => {
             Vec::new()
         }

@@ -148,13 +148,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// A query that has found as much as one may: for those who still wait it is as if kad had ended it.
     pub(super) fn end_at_the_bound(&mut self, step: StepId, now: Time) {
-        let mut satisfied = false;
+        let (mut satisfied, mut correction) = (false, None);
         while let Some(query) = self.queries.get(&step)
             && query.offer().items >= self.config.max_items
             && let Some(id) = query.waiters.first()
             && let Some(request) = self.requests.get(&id)
         {
-            let ending = Ending::Read { closest_peers: Vec::new(), timed_out: false };
             let Some(Work { findings, progress, .. }) = query.work.as_deref() else { return };
             if let Operation::PutRecord { .. } = &request.operation {
                 let (verified, progress) = (self.given_back(id, findings), *progress);
@@ -163,29 +162,39 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 self.put_read_back(id, verified, progress, now);
                 continue;
             }
-            let outcome = judge::ended(&request.operation, findings, &ending, *progress);
+            let mut outcome = judge::ended(&request.operation, findings, &Ending::ENOUGH, *progress);
+            let further = self.correction(&request.operation, &mut outcome, findings, None, now);
+            correction = correction.or(further);
             satisfied |= outcome.is_ok();
             self.end(id, outcome, now);
         }
         if satisfied {
             self.keep_so_far(step, now);
+        }
+        if let Some(correction) = correction {
+            self.correct(correction, now);
         }
     }
 
     /// Ends the requests that need nothing more of a query.
     pub(super) fn end_satisfied(&mut self, step: StepId, now: Time) {
-        let mut satisfied = false;
+        let (mut satisfied, mut correction) = (false, None);
         while let Some(query) = self.queries.get(&step)
             && let Some(id) = query.waiters.satisfied(query.offer())
             && let Some(request) = self.requests.get(&id)
             && let Some(Work { findings, progress, .. }) = query.work.as_deref()
         {
-            let outcome = judge::satisfied(&request.operation, findings, *progress);
+            let mut outcome = judge::satisfied(&request.operation, findings, *progress);
+            let further = self.correction(&request.operation, &mut outcome, findings, None, now);
+            correction = correction.or(further);
             satisfied |= outcome.is_ok();
             self.end(id, outcome, now);
         }
         if satisfied {
             self.keep_so_far(step, now);
+        }
+        if let Some(correction) = correction {
+            self.correct(correction, now);
         }
     }
 
@@ -195,19 +204,24 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(mut query) = self.remove_query(step) else { return };
         let LiveQuery { waiters, work: Some(work), query, .. } = &mut *query else { return };
         let Work { findings, progress, .. } = &**work;
-        let mut found_out = false;
+        let (mut found_out, mut correction) = (false, None);
         while let Some(id) = self.take_waiter(waiters) {
             let Some(request) = self.requests.get(&id) else { continue };
             if let Operation::PutRecord { .. } = &request.operation {
                 self.put_query_ended(id, findings, ending, *progress, now);
             } else {
-                let outcome = judge::ended(&request.operation, findings, ending, *progress);
+                let mut outcome = judge::ended(&request.operation, findings, ending, *progress);
+                let further = self.correction(&request.operation, &mut outcome, findings, Some(ending), now);
+                correction = correction.or(further);
                 found_out |= outcome.is_found_out();
                 self.conclude(id, outcome, Some((findings, *progress)), now);
             }
         }
         if keeps && found_out {
             self.keep_all(query, findings, ending, *progress, now);
+        }
+        if let Some(correction) = correction {
+            self.correct(correction, now);
         }
     }
 

@@ -108,9 +108,14 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(request) = self.requests.remove(&id) else { return };
         self.timers.remove(&(request.deadline, Timer::Deadline(id)));
         let ok = outcome.is_ok();
-        self.drop_cached_by(&request.operation);
-        self.metrics.ended(&outcome, now.since(request.accepted));
-        self.actions.push_back(Action::Outcome { request: id, outcome });
+        if id.is_ours() {
+            // It has no caller; and it has brought about what is kept.
+            self.corrections -= 1;
+        } else {
+            self.drop_cached_by(&request.operation);
+            self.metrics.ended(&outcome, now.since(request.accepted));
+            self.actions.push_back(Action::Outcome { request: id, outcome });
+        }
         match request.phase {
             Phase::Attached { step } => {
                 self.detach(waiter(id, &request, self.config.max_items), request.priority, step, now);

@@ -176,8 +176,15 @@ fn table() -> Vec<(Outcome, bool)> {
 
     // An answer is an answer.
     let put = PutAnswer { acknowledged: peers([1]), unacknowledged: peers([2]), verified: 0, progress };
-    let get =
-        RecordAnswer { record: a_record(), others: Vec::new(), agreeing: 1, dissenting: 0, progress, cached: None };
+    let get = RecordAnswer {
+        record: a_record(),
+        others: Vec::new(),
+        agreeing: 1,
+        dissenting: 0,
+        correcting: 0,
+        progress,
+        cached: None,
+    };
     let answers = [
         Outcome::GetRecord(Ok(get)),
         Outcome::PutRecord(Ok(put.clone())),

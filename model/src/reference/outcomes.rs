@@ -20,6 +20,8 @@ pub(super) struct Ending {
     pub(super) timed_out: bool,
     /// Of a read.
     pub(super) closest_peers: Vec<PeerId>,
+    /// The closest of those who have no record.
+    pub(super) without: Vec<PeerId>,
     /// Of a lookup.
     peers: Vec<PeerInfo>,
     /// Of a put that did not reach all of its peers.
@@ -35,6 +37,9 @@ impl Ending {
     pub(super) fn of(result: QueryResult) -> Self {
         let mut ending = Self::default();
         match result {
+            QueryResult::GetRecord(Ok(kad::GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates })) => {
+                ending.without = cache_candidates.into_values().collect();
+            }
             QueryResult::GetRecord(Ok(_))
             | QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { key: _, providers: _ }))
             | QueryResult::PutRecord(Ok(_))
@@ -370,7 +375,7 @@ fn answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], limit: usize, p
     let agreeing = records.iter().filter(|record| record.record.value == chosen.record.value).count();
     let dissenting = records.iter().filter(|record| record.record.value != chosen.record.value).count();
     let others = records.into_iter().filter(|record| record.peer != chosen.peer).collect();
-    RecordAnswer { record: Arc::clone(chosen), others, agreeing, dissenting, progress, cached: None }
+    RecordAnswer { record: Arc::clone(chosen), others, agreeing, dissenting, correcting: 0, progress, cached: None }
 }
 
 fn candidate(first: &Arc<PeerRecord>, found: &Found) -> Candidate {

@@ -19,6 +19,7 @@ pub struct View {
     pub kad_own_queries: u64,
     pub lost_queries: u64,
     pub hurried_queries: u64,
+    pub corrections: u64,
     pub cache_hits: u64,
     pub cache_misses: u64,
 }
@@ -35,6 +36,7 @@ impl From<Stats> for View {
             kad_own_queries: stats.kad_own_queries,
             lost_queries: stats.lost_queries,
             hurried_queries: stats.hurried_queries,
+            corrections: stats.corrections,
             cache_hits: stats.cache_hits,
             cache_misses: stats.cache_misses,
         }
@@ -54,7 +56,7 @@ impl Model {
 
     /// `QueryTracker::live_requests`.
     pub fn live_requests(&self) -> usize {
-        self.requests.len()
+        self.requests.iter().filter(|request| !request.id.is_ours()).count()
     }
 
     /// `QueryTracker::live_queries`.

@@ -1,0 +1,85 @@
+//! Bringing the peers up to date that a read for the best record has found to hold a worse one, or none.
+//!
+//! A correction is a put like any other, but nobody's: it has an id that no caller can choose, the lowest class, no place
+//! in the queue and no outcome. It never delays the read that has caused it.
+
+use std::{collections::BTreeSet, fmt, hash::Hash, sync::Arc};
+
+use libp2p::{
+    PeerId,
+    kad::{PeerRecord, Quorum},
+};
+
+use super::{
+    QueryTracker,
+    findings::{Ending, Findings},
+    judge::first_query,
+    state::{LiveRequest, Phase, Timer},
+    time::Time,
+};
+use crate::{Operation, Outcome, Policy, Priority, RequestId, StepId};
+
+/// A record, and who is to get it.
+pub(super) type Correction = (Arc<PeerRecord>, Vec<PeerId>);
+
+impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
+    /// Whom the answer of a read shows to be out of date, which the answer then says: first those who hold worse, then the
+    /// closest of those who hold nothing.
+    pub(super) fn correction(
+        &self,
+        operation: &Operation,
+        outcome: &mut Outcome,
+        findings: &Findings,
+        ending: Option<&Ending>,
+        now: Time,
+    ) -> Option<Correction> {
+        let Operation::GetRecord { key: _, policy: Policy::Best { agree: _ } } = operation else { return None };
+        let (Outcome::GetRecord(Ok(answer)), Findings::Records(found)) = (outcome, findings) else { return None };
+        let expired = self.clock.instant(now).is_some_and(|now| answer.record.record.is_expired(now));
+        if self.corrections >= self.config.max_corrections || self.shutting_down || expired {
+            return None;
+        }
+        let best = &answer.record.record.value;
+        let holders: BTreeSet<_> = found.records.iter().filter_map(|record| record.peer).collect();
+        let worse = found.records.iter().filter(|record| record.record.value != *best).filter_map(|record| record.peer);
+        let without = match ending {
+            Some(Ending::Read { without, .. }) => without.as_slice(),
+            _ => &[],
+        };
+        let without = without.iter().filter(|peer| !holders.contains(peer)).copied();
+        let peers: Vec<_> = worse.chain(without).filter(|peer| *peer != self.local_peer).take(MOST).collect();
+        answer.correcting = peers.len();
+        (!peers.is_empty()).then(|| (Arc::clone(&answer.record), peers))
+    }
+
+    /// Sends a record to those who are out of date.
+    pub(super) fn correct(&mut self, (best, peers): Correction, now: Time) {
+        self.last_correction += 1;
+        let id = RequestId(RequestId::FIRST_OF_OURS.0 | self.last_correction);
+        let operation = Operation::PutRecordTo { record: Arc::new(best.record.clone()), peers, quorum: Quorum::One };
+        let query = first_query(&operation);
+        let deadline = now.after(self.config.default_timeout);
+        let request = LiveRequest {
+            operation,
+            streaming: false,
+            priority: Priority::Background,
+            retry: None,
+            accepted: now,
+            deadline,
+            phase: Phase::Attached { step: StepId(0) },
+            put: None,
+            // It takes no place in the queue.
+            begun: true,
+            second_step: false,
+            announced: false,
+        };
+        self.requests.insert(id, Box::new(request));
+        self.timers.insert((deadline, Timer::Deadline(id)));
+        self.corrections += 1;
+        self.stats.corrections += 1;
+        self.attach(id, query, now);
+    }
+}
+
+/// To how many peers a correction goes at most: the replication factor, beyond which nobody would look.
+const MOST: usize = 20;

@@ -1,0 +1,76 @@
+//! Corrections: after a read for the best record, whoever was heard to hold another one, or none, is sent it.
+
+use std::{sync::Arc, time::Instant};
+
+use kadence_core::{Operation, Outcome, Policy, Priority, RequestId, RequestOptions};
+use libp2p::{
+    PeerId,
+    kad::{PeerRecord, Quorum},
+};
+
+use super::{LiveRequest, Model, Place, findings::Found, later};
+
+pub(super) type Correction = Option<(Arc<PeerRecord>, Vec<PeerId>)>;
+
+impl Model {
+    /// Whom an answer shows to be out of date; the answer says how many they are.
+    pub(super) fn correction(
+        &self,
+        operation: &Operation,
+        outcome: &mut Outcome,
+        found: &Found,
+        without: &[PeerId],
+        now: Instant,
+    ) -> Correction {
+        let alive = self.requests.iter().filter(|request| request.id.is_ours()).count();
+        match (operation, outcome) {
+            (Operation::GetRecord { policy: Policy::Best { agree: _ }, .. }, Outcome::GetRecord(Ok(answer)))
+                if alive < self.config.max_corrections
+                    && !self.shutting_down
+                    && answer.record.record.expires.is_none_or(|at| at > now) =>
+            {
+                let mut peers = Vec::new();
+                for record in &found.records {
+                    if record.record.value != answer.record.record.value {
+                        peers.extend(record.peer);
+                    }
+                }
+                for peer in without {
+                    if found.records.iter().all(|record| record.peer != Some(*peer)) {
+                        peers.push(*peer);
+                    }
+                }
+                peers.retain(|peer| *peer != self.local);
+                peers.truncate(20);
+                answer.correcting = peers.len();
+                if peers.is_empty() { None } else { Some((Arc::clone(&answer.record), peers)) }
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn correct(&mut self, correction: Correction, now: Instant) {
+        let Some((best, peers)) = correction else { return };
+        self.last_correction += 1;
+        self.view.corrections += 1;
+        let id = RequestId(RequestId::FIRST_OF_OURS.0 + self.last_correction);
+        let record = Arc::new(best.record.clone());
+        let operation =
+            Operation::PutRecordTo { record: Arc::clone(&record), peers: peers.clone(), quorum: Quorum::One };
+        self.requests.push(LiveRequest {
+            id,
+            operation,
+            options: RequestOptions { priority: Priority::Background, ..RequestOptions::default() },
+            accepted: now,
+            deadline: later(now, self.config.default_timeout),
+            place: Place::Retry(now),
+            put: None,
+            failed_attempts: 0,
+            earlier: Vec::new(),
+            begun: true,
+            second_step: false,
+            announced: false,
+        });
+        self.want(id, kadence_core::Query::PutRecordTo { record, peers: peers.into() }, now);
+    }
+}
