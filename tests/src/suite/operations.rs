@@ -34,7 +34,9 @@ pub async fn a_record_that_was_put_is_found_by_every_node<R: TestRuntime>(bed: &
 pub async fn a_get_of_what_nobody_has_is_not_found_and_says_how_many_were_asked<R: TestRuntime>(bed: &Bed<R>) {
     let (client, others) = bed.client_of(Default::default(), 4).await;
     let result = client.client.get_record(key("nothing")).await;
-    let Err(GetRecordError::NotFound { closest_peers, certainty, progress, cached: None }) = result else { panic!("{result:?}") };
+    let Err(GetRecordError::NotFound { closest_peers, certainty, progress, cached: None }) = result else {
+        panic!("{result:?}")
+    };
     assert_eq!(sorted(closest_peers), peers(&others));
     assert_eq!((progress.requests, progress.successes, progress.failures), (4, 4, 0));
     assert_eq!(certainty, Certainty::Conclusive);
@@ -99,7 +101,9 @@ pub async fn providers_are_found_and_each_is_named_once<R: TestRuntime>(bed: &Be
 pub async fn nobody_provides_what_nobody_announced<R: TestRuntime>(bed: &Bed<R>) {
     let (client, others) = bed.client_of(Default::default(), 3).await;
     let result = client.client.get_providers(key("nothing")).await;
-    let Err(GetProvidersError::NotFound { closest_peers, certainty, progress, cached: None }) = result else { panic!("{result:?}") };
+    let Err(GetProvidersError::NotFound { closest_peers, certainty, progress, cached: None }) = result else {
+        panic!("{result:?}")
+    };
     assert_eq!(sorted(closest_peers), peers(&others));
     assert_eq!((progress.successes, certainty), (3, Certainty::Conclusive));
 }
