@@ -10,16 +10,16 @@ use async_channel::{Receiver, Sender, TrySendError};
 use futures::channel::oneshot;
 use kadence_core::{Item, Metrics, Operation, Outcome, Policy, PutOptions, Request, RequestId, Snapshot, Stats};
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     core::multihash::Multihash,
     kad::{Quorum, Record, RecordKey},
 };
 use thiserror::Error;
 
 use crate::{
-    DriverConfig,
+    DriverConfig, FindPeerError, FoundPeer,
     call::{Bootstrap, Call, GetClosestPeers, GetProviders, GetRecord, PutRecord, PutRecordTo, StartProviding},
-    mailbox,
+    find_peer, mailbox,
 };
 
 /// A handle to a running driver: asks the DHT, from any task or thread.
@@ -50,6 +50,7 @@ pub(crate) enum Message {
     Request { request: Request, reply: Reply },
     StopProviding { key: RecordKey, reply: oneshot::Sender<()> },
     RemoveRecord { key: RecordKey, reply: oneshot::Sender<Result<(), RemoveRecordError>> },
+    Addresses { peer: PeerId, reply: oneshot::Sender<Vec<Multiaddr>> },
     Snapshot { reply: oneshot::Sender<Look> },
     Shutdown { drain: bool, reply: oneshot::Sender<()> },
 }
@@ -120,6 +121,21 @@ impl Client {
     /// Looks up the up to 20 peers closest to a key or a peer id.
     pub fn get_closest_peers(&self, target: impl Into<Key>) -> Call<GetClosestPeers> {
         self.call(Operation::GetClosestPeers { target: target.into().0 })
+    }
+
+    /// Looks up where a peer can be reached: by the peers closest to it and by the own routing table, which identify
+    /// fills. Takes the default timeout at most; dropping it cancels the lookup.
+    ///
+    /// # Errors
+    ///
+    /// If no address of the peer is known, if the lookup fails and the routing table does not know the peer either, or if
+    /// the driver is gone.
+    pub async fn find_peer(&self, peer: PeerId) -> Result<FoundPeer, FindPeerError> {
+        find_peer::find_peer(self, peer).await
+    }
+
+    pub(crate) async fn addresses_of(&self, peer: PeerId) -> Result<Vec<Multiaddr>, DriverGone> {
+        self.ask(|reply| Message::Addresses { peer, reply }).await
     }
 
     /// Joins the network through the peers in the routing table, and refreshes its buckets. The stream has an item

@@ -22,6 +22,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     Client, ContainsKad, DriverConfig, DriverGone, Recording, RemoveRecordError, Runtime, Timer,
     client::{Look, Message, Reply},
+    find_peer,
     inbox::Inbox,
 };
 
@@ -346,6 +347,9 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             }
             Message::RemoveRecord { key, reply } => {
                 let _gone = reply.send(self.remove_record(&key));
+            }
+            Message::Addresses { peer, reply } => {
+                let _gone = reply.send(find_peer::addresses(&mut self.swarm, peer));
             }
             Message::Snapshot { reply } => {
                 let now = self.runtime.now();

@@ -30,6 +30,7 @@ mod call;
 mod client;
 mod config;
 mod driver;
+mod find_peer;
 mod inbox;
 mod mailbox;
 
@@ -51,6 +52,7 @@ pub use call::{Call, CallFuture, CallStream, Update};
 pub use client::{Client, DriverGone, Key, RemoveRecordError};
 pub use config::{DriverConfig, Recording};
 pub use driver::{Driver, SwarmHandle};
+pub use find_peer::{FindPeerError, FoundPeer};
 pub use kadence_core as core;
 pub use kadence_core::{
     Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,

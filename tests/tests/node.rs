@@ -7,7 +7,7 @@ use std::time::Duration;
 use kadence_tokio::{
     Node, NodeConfig,
     kadence::{
-        GetRecordError,
+        Certainty, FindPeerError, GetRecordError,
         libp2p::kad::Record,
         node::{NodeError, ReadyError},
     },
@@ -101,4 +101,26 @@ async fn a_peer_can_be_added_later() {
     node.add_peer(&server.listen_addrs()[0]).await.unwrap();
     node.ready(LONG).await.unwrap();
     assert_eq!(node.connected_peers().await.unwrap(), [server.peer_id()]);
+}
+
+#[tokio::test]
+async fn a_peer_is_found_by_who_knows_it_and_a_client_by_nobody() {
+    let seed = server(Vec::new()).await;
+    let other = server(seed.listen_addrs()).await;
+    other.ready(LONG).await.unwrap();
+    let asker = client(seed.listen_addrs()).await;
+    asker.ready(LONG).await.unwrap();
+    let found = asker.client().find_peer(other.peer_id()).await.unwrap();
+    assert_eq!((found.peer, found.answered), (other.peer_id(), true));
+    let place = other.listen_addrs().remove(0);
+    let without_id = |address: &Multiaddr| address.iter().take(2).collect::<Multiaddr>();
+    assert!(found.addresses.iter().any(|address| without_id(address) == without_id(&place)), "{found:?}");
+
+    let hidden = client(seed.listen_addrs()).await;
+    hidden.ready(LONG).await.unwrap();
+    let error = asker.client().find_peer(hidden.peer_id()).await.unwrap_err();
+    let FindPeerError::NotFound { closest_peers, certainty: Certainty::Conclusive, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(closest_peers.len(), 2);
 }

@@ -34,6 +34,12 @@ const MOST_ASKED: usize = 60;
 /// How many peers are asked in a further round at most: the replication factor.
 const MOST_FURTHER: usize = 20;
 
+/// How many are asked for so many that are missing: with half of the peers silent, all the missing ones are among them
+/// nearly always, and a round more would take longer than these few requests.
+fn further_for(missing: usize) -> usize {
+    missing.saturating_mul(2).saturating_add(4).min(MOST_FURTHER)
+}
+
 /// A put that is past its first lookup.
 #[derive(Debug)]
 pub(super) struct Put {
@@ -226,7 +232,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             }
             return;
         }
-        let most = if nothing_sent { missing.max(MOST_FURTHER) } else { missing.saturating_mul(2).min(MOST_FURTHER) };
+        let most = if nothing_sent {
+            // Those who were found have answered a moment ago.
+            missing.max(put.found.saturating_add(further_for(missing.saturating_sub(put.found))))
+        } else {
+            further_for(missing)
+        };
         further.truncate(most);
         self.put_send(id, further, now);
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kadence_core::{
-    Agree, GetRecordError, InvalidRequest, Operation, Outcome, Policy, PutOptions, RecordAnswer, RequestError,
-    RequestOptions,
+    Agree, GetRecordError, InvalidRequest, Operation, Outcome, Policy, PutOptions, Query, RecordAnswer, RequestError,
+    RequestId, RequestOptions, TrackerConfig,
 };
 use libp2p::kad::Quorum;
 use proptest::{collection::vec, prelude::*};
@@ -243,4 +243,69 @@ fn a_put_that_the_validator_rejects_is_refused_at_the_call() {
     for (id, put) in (1..).zip(puts(KEY, &[1])) {
         h.request(id, put);
     }
+}
+
+/// A tracker that corrects, with a read for the best that has found a newer record and older ones.
+fn found_old_and_new(policy: Policy) -> (Harness, u32) {
+    let mut h = Harness::watching(TrackerConfig { stall: None, ..validating() });
+    h.request(1, get_record("/v/k", policy));
+    let id = h.start();
+    h.ev(id, found("/v/k", 1, b"1"), false);
+    h.ev(id, found("/v/k", 2, b"2"), false);
+    h.ev(id, found("/v/k", 3, b"1"), false);
+    h.ev(id, found_at("/v/k", None, b"1"), false);
+    (h, id)
+}
+
+#[test]
+fn whoever_holds_a_worse_record_or_none_is_sent_the_best_one() {
+    let (mut h, id) = found_old_and_new(Policy::Best { agree: Agree::All });
+    // It may have answered with a record before it was named.
+    h.ev(id, records_finished_without([5, 3, 6]), true);
+    assert_eq!((answer(&h).value(), answer(&h).correcting), (&b"2"[..], 4));
+    let start = h.starts[0].clone();
+    assert!(start.request.is_ours());
+    let Query::PutRecordTo { record, peers: to } = start.query else { panic!("{start:?}") };
+    assert_eq!((record.value.as_slice(), to.to_vec()), (&b"2"[..], peers([1, 3, 5, 6])));
+    assert_eq!((h.tracker.live_requests(), h.tracker.stats().corrections), (0, 1));
+    let correction = h.start();
+    h.ev(correction, put_quorum_failed(peers([5])), true);
+    h.assert_empty();
+}
+
+#[test]
+fn a_read_that_is_satisfied_early_corrects_those_it_has_heard() {
+    let (mut h, _) = found_old_and_new(Policy::Best { agree: Agree::N(2) });
+    h.ev(h.id_of(1), found("/v/k", 4, b"2"), false);
+    assert_eq!(answer(&h).correcting, 2);
+    assert_eq!(h.starts.len(), 1);
+}
+
+#[test]
+fn there_are_only_so_many_corrections_at_a_time_and_none_after_a_shutdown() {
+    let config = TrackerConfig { stall: None, max_corrections: 1, ..validating() };
+    let mut h = Harness::watching(config);
+    for request in 1..=2 {
+        h.request(request, get_record("/v/k", Policy::Best { agree: Agree::All }));
+        let id = h.start();
+        h.ev(id, found("/v/k", 1, b"1"), false);
+        h.ev(id, found("/v/k", 2, b"2"), false);
+        h.ev(id, records_finished(), true);
+        let Outcome::GetRecord(Ok(answer)) = h.outcome(request) else { panic!("{:?}", h.outcome(request)) };
+        assert_eq!(answer.correcting, usize::from(request == 1));
+        if request == 1 {
+            let correction = h.starts.pop_front().unwrap();
+            h.started(correction.step, Ok(1000), false);
+        }
+    }
+    h.shut_down(true);
+    assert_eq!(h.finishes, [1000], "nobody waits for it");
+    assert!(h.tracker.is_shut_down());
+}
+
+#[test]
+fn a_caller_cannot_choose_an_id_of_the_trackers_own() {
+    let mut h = Harness::default();
+    let refused = h.ask(RequestId::FIRST_OF_OURS.0, Operation::Bootstrap, RequestOptions::default()).unwrap_err();
+    assert!(matches!(refused.0, RequestError::Invalid(InvalidRequest::ReservedId)), "{refused:?}");
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kadence_core::{
     BootstrapAnswer, BootstrapError, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, InvalidRequest, OperationKind, Outcome, Policy, ProvideAnswer, ProvidersAnswer, PutAnswer,
-    PutRecordError, RecordAnswer, RequestError, RequestOptions, Retry, StartProvidingError, TrackerConfig,
+    PutRecordError, RecordAnswer, RequestError, RequestId, RequestOptions, Retry, StartProvidingError, TrackerConfig,
 };
 use libp2p::kad::{PeerInfo, PeerRecord, store};
 use proptest::prelude::*;
@@ -300,7 +300,7 @@ proptest! {
     #[test]
     fn a_wait_is_never_longer_than_its_full_length_nor_shorter_by_more_than_its_jitter(
         seed in any::<u64>(),
-        id in any::<u64>(),
+        id in 0..RequestId::FIRST_OF_OURS.0,
         jitter in any::<u8>(),
         cap in 1..10_000_u64,
     ) {

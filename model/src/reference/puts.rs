@@ -1,8 +1,8 @@
 //! Puts, from their lookup on.
 //!
 //! The record goes to those whom the lookup has found, if these are as many as have to acknowledge it. If they are not, or
-//! too few acknowledge, the own routing table names others, unless all were meant: as many as the quorum lacks, twice, and
-//! at most twenty; before anything was sent, as many as the quorum, or twenty. Where it knows nobody else, or too few, one
+//! too few acknowledge, the own routing table names others, unless all were meant: twice as many as the quorum lacks, and
+//! four, but at most twenty; before anything was sent, those who were found beside them. Where it knows nobody else, or too few, one
 //! further lookup begins at the farthest peer so far. After three rounds, or sixty peers, nobody else is asked.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
@@ -159,10 +159,11 @@ impl Model {
         let lacks = put.needed.get() - put.acknowledged.len();
         let first = put.asked.is_empty();
         if first && others.len() >= lacks {
-            let others = others.into_iter().take(lacks.max(20)).collect();
+            let beside = (2 * lacks.saturating_sub(put.found) + 4).min(20);
+            let others = others.into_iter().take(lacks.max(put.found + beside)).collect();
             self.send(id, record, others, now);
         } else if !first && !others.is_empty() {
-            let others = others.into_iter().take((2 * lacks).min(20)).collect();
+            let others = others.into_iter().take((2 * lacks + 4).min(20)).collect();
             self.send(id, record, others, now);
         } else if put.looked_further {
             self.put_failed(id, now);

@@ -155,7 +155,9 @@ impl RealKad {
         self.facts.started(id);
         self.ours.insert(id);
         self.latest = Some(id);
-        self.calls.get_mut(&request).expect("a query for a request that has not ended").query = Some(id);
+        if !request.is_ours() {
+            self.calls.get_mut(&request).expect("a query for a request that has not ended").query = Some(id);
+        }
         Ok(Started { id, had_provider })
     }
 

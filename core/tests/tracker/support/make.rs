@@ -7,8 +7,8 @@ use libp2p::{
     PeerId,
     kad::{
         AddProviderError, AddProviderOk, BootstrapError, BootstrapOk, GetClosestPeersError, GetClosestPeersOk,
-        GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, PeerInfo, PeerRecord, PutRecordError,
-        PutRecordOk, QueryResult, Quorum, Record, RecordKey, store,
+        GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, KBucketDistance, PeerInfo, PeerRecord,
+        PutRecordError, PutRecordOk, QueryResult, Quorum, Record, RecordKey, U256, store,
     },
 };
 
@@ -130,7 +130,14 @@ pub(crate) fn found_at(name: &str, peer: Option<PeerId>, value: &[u8]) -> QueryR
 }
 
 pub(crate) fn records_finished() -> QueryResult {
-    let cache_candidates = BTreeMap::new();
+    records_finished_without([])
+}
+
+/// kad has named those of the closest who have no record.
+pub(crate) fn records_finished_without(numbers: impl IntoIterator<Item = u8>) -> QueryResult {
+    let distance = |at: usize| KBucketDistance(U256::from(at));
+    let cache_candidates: BTreeMap<_, _> =
+        peers(numbers).into_iter().enumerate().map(|(at, peer)| (distance(at), peer)).collect();
     QueryResult::GetRecord(Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates }))
 }
 
