@@ -56,9 +56,13 @@ impl RealKad {
         self.expected.check(self.kad.store_mut(), announcing);
     }
 
-    /// All requests have ended, and kad is at rest: nothing is left.
+    /// All requests have ended, and kad is at rest: nothing is left, once the corrections are ended that nobody waits for.
     pub fn check_end(&mut self) {
         self.settle();
+        if !self.tracker.is_empty() {
+            self.shut_down(true);
+            self.settle();
+        }
         assert!(self.calls.is_empty(), "requests without an outcome: {:?}", self.calls);
         assert!(self.tracker.is_empty(), "left: {:#?}", self.tracker.snapshot(self.now()));
         assert!(self.live().is_empty(), "kad still runs {:?} for us", self.live());
