@@ -130,9 +130,10 @@ impl From<GetRecordError> for Failure {
 impl From<PutRecordError> for Failure {
     fn from(error: PutRecordError) -> Self {
         let reason = match &error {
-            PutRecordError::QuorumFailed { .. } | PutRecordError::NotVerified { .. } | PutRecordError::TooFewPeers { .. } | PutRecordError::Store { .. } => {
-                Reason::Failure
-            }
+            PutRecordError::QuorumFailed { .. }
+            | PutRecordError::NotVerified { .. }
+            | PutRecordError::TooFewPeers { .. }
+            | PutRecordError::Store { .. } => Reason::Failure,
             PutRecordError::Timeout { .. } => Reason::Timeout,
             PutRecordError::NobodyAnswered { .. } | PutRecordError::NoKnownPeers => Reason::NoPeer,
             PutRecordError::Request(error) => of_request(error),

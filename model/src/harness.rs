@@ -378,7 +378,7 @@ impl Harness {
 
     fn local_peers(&mut self, request: RequestId, named: u8) {
         // Eight that lookups may find as well, and others that they do not.
-        let others: Vec<_> = (9..=11).map(peer).take(if named % 4 == 0 { 3 } else { 0 }).collect();
+        let others: Vec<_> = (9..=11).map(peer).take(if named.is_multiple_of(4) { 3 } else { 0 }).collect();
         let mut named = [peers(named & !3), others, vec![local()]].concat();
         let by = usize::from(request.0 as u8) % named.len();
         named.rotate_left(by);
