@@ -15,7 +15,7 @@ pub struct FoundPeer {
     /// The peer.
     pub peer: PeerId,
     /// Its addresses, each once: first those that the own routing table has, which identify or earlier lookups put there,
-    /// then those that others named. Whether any of them works, only a dial can tell.
+    /// then those by which the lookup has reached it. Whether any of them works, only a dial can tell.
     pub addresses: Vec<Multiaddr>,
     /// Whether it has answered just now, in the lookup.
     pub answered: bool,
@@ -48,9 +48,12 @@ pub(crate) async fn find_peer(client: &Client, peer: PeerId) -> Result<FoundPeer
     // Afterwards, because the lookup may have connected us with it.
     let mut addresses = client.addresses_of(peer).await?;
     let mut answered = false;
-    if let Ok(answer) = &lookup
-        && let Some(info) = answer.peers.iter().find(|info| info.peer_id == peer)
-    {
+    let heard = match &lookup {
+        Ok(answer) => answer.peers.as_slice(),
+        Err(GetClosestPeersError::Timeout { peers, progress: _ }) => peers,
+        Err(_) => &[],
+    };
+    if let Some(info) = heard.iter().find(|info| info.peer_id == peer) {
         answered = true;
         let mut known: BTreeSet<_> = addresses.iter().cloned().collect();
         addresses.extend(info.addrs.iter().filter(|address| known.insert((*address).clone())).cloned());

@@ -144,6 +144,8 @@ struct LiveQuery {
     look: Option<Instant>,
     /// Whether it was looked at, and kad has not said yet how far it got.
     probed: bool,
+    /// Whether it was finished early.
+    hurried: bool,
     /// Whether kad was heard of it after a peer had answered.
     answered: bool,
     /// Nobody joins it any more.
@@ -567,6 +569,7 @@ impl Model {
                 moved: now,
                 look: None,
                 probed: false,
+                hurried: false,
                 answered: false,
                 closed: false,
                 outdated: false,
@@ -735,7 +738,9 @@ impl Model {
         let step = query.step;
         query.progress = progress;
         (query.heard, query.moved) = (now, now);
-        if progress.successes > 0 && !std::mem::replace(&mut query.answered, true) {
+        let looks_up =
+            matches!(query.query, Query::GetRecord { .. } | Query::GetProviders { .. } | Query::GetClosestPeers { .. });
+        if looks_up && progress.successes > 0 && !std::mem::replace(&mut query.answered, true) {
             let took = now.saturating_duration_since(query.started);
             self.measured(took, progress.successes);
         }
@@ -765,7 +770,11 @@ impl Model {
             let mut waiters = self.waiters(step);
             waiters.sort();
             for request in waiters {
-                if self.request(request).is_some_and(|request| request.options.streaming) {
+                // A put reads back for itself.
+                let wants = |request: &LiveRequest| {
+                    request.options.streaming && request.operation.kind() != OperationKind::PutRecord
+                };
+                if self.request(request).is_some_and(wants) {
                     self.give(Action::Item { request, item: item.clone() });
                 }
             }
@@ -773,7 +782,9 @@ impl Model {
             self.end_at_the_bound(step, now);
         }
         if last {
-            self.query_ended(step, &Ending::of(result), now);
+            let mut ending = Ending::of(result);
+            ending.hurried = self.query(step).is_some_and(|query| query.hurried);
+            self.query_ended(step, &ending, now);
         }
     }
 

@@ -182,11 +182,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         progress: Progress,
         now: Time,
     ) {
-        if let (Ending::Read { closest_peers, without: _, timed_out: false }, Certainty::Conclusive) =
+        if let (Ending::Read { closest_peers, without: _, timed_out: false, hurried: false }, Certainty::Conclusive) =
             (ending, progress.certainty())
         {
             let closest_peers = closest_peers.clone();
-            let ending = Ending::Read { closest_peers, without: Vec::new(), timed_out: false };
+            let ending = Ending::Read { closest_peers, without: Vec::new(), timed_out: false, hurried: false };
             self.keep(Flight::of(query), findings.items(), Some(ending), progress, now);
         }
     }

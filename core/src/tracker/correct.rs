@@ -3,11 +3,11 @@
 //! A correction is a put like any other, but nobody's: it has an id that no caller can choose, the lowest class, no place
 //! in the queue and no outcome. It never delays the read that has caused it.
 
-use std::{collections::BTreeSet, fmt, hash::Hash, sync::Arc};
+use std::{collections::BTreeMap, fmt, hash::Hash, sync::Arc};
 
 use libp2p::{
     PeerId,
-    kad::{PeerRecord, Quorum},
+    kad::{KBucketKey, PeerRecord, Quorum},
 };
 
 use super::{
@@ -23,8 +23,8 @@ use crate::{Operation, Outcome, Policy, Priority, RequestId, StepId};
 pub(super) type Correction = (Arc<PeerRecord>, Vec<PeerId>);
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// Whom the answer of a read shows to be out of date, which the answer then says: first those who hold worse, then the
-    /// closest of those who hold nothing.
+    /// Which of the closest peers that were heard the answer of a read shows to be out of date, the closest first. The
+    /// answer then says how many.
     pub(super) fn correction(
         &self,
         operation: &Operation,
@@ -33,21 +33,27 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         ending: Option<&Ending>,
         now: Time,
     ) -> Option<Correction> {
-        let Operation::GetRecord { key: _, policy: Policy::Best { agree: _ } } = operation else { return None };
+        let Operation::GetRecord { key, policy: Policy::Best { agree: _ } } = operation else { return None };
         let (Outcome::GetRecord(Ok(answer)), Findings::Records(found)) = (outcome, findings) else { return None };
         let expired = self.clock.instant(now).is_some_and(|now| answer.record.record.is_expired(now));
         if self.corrections >= self.config.max_corrections || self.shutting_down || expired {
             return None;
         }
         let best = &answer.record.record.value;
-        let holders: BTreeSet<_> = found.records.iter().filter_map(|record| record.peer).collect();
-        let worse = found.records.iter().filter(|record| record.record.value != *best).filter_map(|record| record.peer);
+        let holders = found.records.iter().filter_map(|record| Some((record.peer?, record.record.value == *best)));
         let without = match ending {
             Some(Ending::Read { without, .. }) => without.as_slice(),
             _ => &[],
         };
-        let without = without.iter().filter(|peer| !holders.contains(peer)).copied();
-        let peers: Vec<_> = worse.chain(without).filter(|peer| *peer != self.local_peer).take(MOST).collect();
+        // Whoever sent a record first counts as its holder, whatever is said of it later.
+        let mut known: BTreeMap<_, _> = without.iter().map(|peer| (*peer, false)).collect();
+        known.extend(holders);
+        known.remove(&self.local_peer);
+        let target = KBucketKey::new(key.clone());
+        let mut known: Vec<_> = known.into_iter().collect();
+        known.sort_by_cached_key(|(peer, _)| KBucketKey::from(*peer).distance(&target));
+        let peers: Vec<_> =
+            known.into_iter().take(CLOSEST).filter(|(_, is_best)| !is_best).map(|(peer, _)| peer).collect();
         answer.correcting = peers.len();
         (!peers.is_empty()).then(|| (Arc::clone(&answer.record), peers))
     }
@@ -81,5 +87,5 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 }
 
-/// To how many peers a correction goes at most: the replication factor, beyond which nobody would look.
-const MOST: usize = 20;
+/// So many peers are responsible for a key: the replication factor. Those beyond them were only asked for the way.
+const CLOSEST: usize = 20;

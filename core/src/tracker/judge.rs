@@ -12,10 +12,11 @@ use libp2p::{
 
 use super::{
     findings::{Ending, Findings, Records},
+    state::LiveRequest,
     waiters::{Need, Offer},
 };
 use crate::{
-    Agree, BootstrapAnswer, BootstrapError, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
+    Agree, BootstrapAnswer, BootstrapError, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, Operation, OperationKind, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
     PutRecordError, Query, RecordAnswer, RequestError, StartError, StartProvidingError,
 };
@@ -71,22 +72,25 @@ const MANY_ANSWERS: u32 = 10;
 
 /// How many times the quiet time a query may be quiet before it is told to make do with what it has. `None`: for ever.
 ///
-/// `wants_more` says whether somebody waits for items or votes that it has not found, `offer` what it has.
+/// `request` is the first of those who wait, `wants_more` says whether somebody waits for items or votes that it has not
+/// found, `offer` what it has, and `parallelism` how many peers kad asks at a time.
 pub(super) fn patience(
     query: &Query,
-    operation: Option<&Operation>,
+    request: &LiveRequest,
     offer: Offer,
     wants_more: bool,
     progress: Progress,
+    parallelism: u32,
 ) -> Option<u32> {
     let answers = progress.successes;
     let enough = answers >= MANY_ANSWERS || (answers > 0 && answers >= progress.pending().saturating_mul(3));
     match query {
-        // Whoever answered is the result; where few did, the others are given more time.
+        // Whoever answered is the result. Where few did, or kad has asked as many as it asks at once and may know others,
+        // those who are silent are given more time, so that a dial has a chance.
         Query::GetClosestPeers { target: _ } | Query::StartProviding { key: _ } | Query::Bootstrap => match answers {
             0 => None,
-            _ if enough => Some(1),
-            _ => Some(3),
+            _ if enough && progress.pending() < parallelism => Some(1),
+            _ => Some(4),
         },
         Query::GetRecord { key: _ } | Query::GetProviders { key: _ } => {
             if !enough {
@@ -101,13 +105,19 @@ pub(super) fn patience(
             }
         }
         Query::PutRecordTo { record: _, peers } => {
-            let (Operation::PutRecord { record: _, quorum, options: _ }
-            | Operation::PutRecordTo { record: _, peers: _, quorum }) = operation?
-            else {
-                return None;
+            let missing = match (&request.operation, &request.put) {
+                (Operation::PutRecord { .. }, Some(put)) => put.missing(),
+                (Operation::PutRecordTo { record: _, peers: _, quorum }, _) => needed(*quorum, peers.len()).get(),
+                _ => return None,
             };
-            let reached = answers as usize >= needed(*quorum, peers.len()).get();
-            Some(if reached { 1 } else { 4 })
+            // kad asks some at a time, and has not come to the others.
+            let asks_on = (progress.requests as usize) < peers.len();
+            match answers {
+                0 => None,
+                _ if answers as usize >= missing => Some(1),
+                _ if asks_on => None,
+                _ => Some(4),
+            }
         }
     }
 }
@@ -275,7 +285,7 @@ fn read_record(
         } else {
             GetRecordError::NotFound {
                 closest_peers: closest_peers(ending),
-                certainty: progress.certainty(),
+                certainty: certainty(ending, progress),
                 progress,
                 cached: None,
             }
@@ -330,7 +340,7 @@ fn read_providers(
         } else {
             GetProvidersError::NotFound {
                 closest_peers: closest_peers(ending),
-                certainty: progress.certainty(),
+                certainty: certainty(ending, progress),
                 progress,
                 cached: None,
             }
@@ -343,6 +353,14 @@ fn read_providers(
     };
     let providers = providers.get(..wanted).unwrap_or(providers).to_vec();
     Ok(ProvidersAnswer { providers, progress, cached: None })
+}
+
+/// What was ended early may have had others to ask.
+pub(super) fn certainty(ending: &Ending, progress: Progress) -> Certainty {
+    match ending {
+        Ending::Read { hurried: true, .. } => Certainty::Inconclusive,
+        _ => progress.certainty(),
+    }
 }
 
 fn closest_peers(ending: &Ending) -> Vec<PeerId> {

@@ -218,7 +218,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// to be as many as the quorum.
     fn put_further(&mut self, id: RequestId, mut further: Vec<PeerId>, now: Time) {
         let Some(put) = self.requests.get_mut(&id).and_then(|request| request.put.as_mut()) else { return };
-        let missing = put.needed.get().saturating_sub(put.acknowledged.len());
+        let missing = put.missing();
         let nothing_sent = put.asked.is_empty();
         if further.is_empty() || (nothing_sent && further.len() < missing) {
             let edge = further.last().or(put.asked.last()).copied();
@@ -324,6 +324,11 @@ impl Put {
             rounds: 0,
             looked_further: false,
         }
+    }
+
+    /// How many still have to acknowledge.
+    pub(super) fn missing(&self) -> usize {
+        self.needed.get().saturating_sub(self.acknowledged.len())
     }
 
     /// Those of these peers who were not asked, each once, in their order.

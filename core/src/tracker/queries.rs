@@ -85,7 +85,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(work) = &mut live.work {
             work.progress = progress;
             (work.heard_at, work.moved_at) = (now, now);
-            if !work.paced && progress.successes > 0 {
+            // In the others, answers are not what a lookup takes its time for.
+            let is_lookup = matches!(
+                live.query,
+                Query::GetRecord { .. } | Query::GetProviders { .. } | Query::GetClosestPeers { .. }
+            );
+            if is_lookup && !work.paced && progress.successes > 0 {
                 work.paced = true;
                 self.pace.measured(now.since(live.asked_at), progress.successes, self.config.stall.as_ref());
             }
@@ -93,6 +98,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         match (&live.state, last) {
             (QueryState::Running { id: _ }, last) => {
                 let LiveQuery { query, work: Some(work), .. } = &mut **live else { return };
+                let was_hurried = work.hurried;
                 let News { items, ending, fault } =
                     work.findings.news(query, result, progress, &self.config.validators);
                 match fault {
@@ -105,7 +111,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     live.state = QueryState::Ended { id };
                 }
                 self.take_items(step, items, now);
-                if last && let Some(ending) = ending {
+                if last && let Some(mut ending) = ending {
+                    if let Ending::Read { hurried, .. } = &mut ending {
+                        *hurried = was_hurried;
+                    }
                     self.end_query(step, &ending, now);
                 }
             }

@@ -7,7 +7,7 @@ use super::{
     state::{Flight, LiveQuery, QueryState, Timer},
     time::Time,
 };
-use crate::{Action, Progress, StepId};
+use crate::{Action, OperationKind, Progress, StepId};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Begins to look after a query that kad has started.
@@ -46,8 +46,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(query) = self.queries.get_mut(&step) else { return };
         let LiveQuery { state: QueryState::Running { id }, work: Some(work), .. } = &mut **query else { return };
         let asked = mem::take(&mut work.probed);
-        // Without an answer kad is done with the query, and the last event is on its way.
-        let Some(progress) = progress else { return };
+        // Without an answer kad is done with the query, or with a phase of it, and an event is on its way.
+        let Some(progress) = progress else {
+            if asked {
+                self.look_at(step, now.after(quiet));
+            }
+            return;
+        };
         if !asked {
             self.stats.unknown_inputs += 1;
             return;
@@ -72,6 +77,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(query) = self.queries.get_mut(&step) {
             if let Some(work) = &mut query.work {
                 work.moved_at = now;
+                work.hurried = true;
             }
             // Who came now would get less than there is.
             let flight = Flight::of(&query.query);
@@ -84,9 +90,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     fn patience(&self, step: StepId) -> Option<u32> {
         let query = self.queries.get(&step)?;
         let progress = query.progress();
-        let operation = query.waiters.first().and_then(|id| self.requests.get(&id)).map(|request| &request.operation);
-        let wants_more = query.waiters.want_more(self.config.max_items);
-        judge::patience(&query.query, operation, query.offer(), wants_more, progress)
+        let request = query.waiters.first().and_then(|id| self.requests.get(&id))?;
+        // A put that reads back what it has stored waits for so many copies.
+        let reads_back = request.operation.kind() == OperationKind::PutRecord;
+        let wants_more = reads_back || query.waiters.want_more(self.config.max_items);
+        let parallelism = self.config.stall.map_or(1, |stall| stall.parallelism);
+        judge::patience(&query.query, request, query.offer(), wants_more, progress, parallelism)
     }
 
     fn look_at(&mut self, step: StepId, at: Time) {

@@ -92,6 +92,8 @@ pub(super) struct Work {
     pub(super) look_at: Option<Time>,
     /// Whether kad was asked for its progress and has not answered yet.
     pub(super) probed: bool,
+    /// Whether it was told to make do with what it had, so that there may be more.
+    pub(super) hurried: bool,
     /// Whether its pace was measured, or cannot be any more.
     pub(super) paced: bool,
 }
@@ -197,6 +199,7 @@ impl<Id> LiveQuery<Id> {
             moved_at: now,
             look_at: None,
             probed: false,
+            hurried: false,
             paced: false,
         }));
         self.count_votes(validators);
@@ -226,7 +229,8 @@ pub(super) fn waiter(id: RequestId, request: &LiveRequest, max_items: usize) -> 
     Waiter {
         request: id,
         need: judge::need(&request.operation, max_items),
-        streaming: request.streaming,
+        // A put has no items: it reads back for itself.
+        streaming: request.streaming && request.operation.kind() != OperationKind::PutRecord,
         line: if request.second_step { Line::FurtherStep(request.priority) } else { Line::New(request.priority) },
         begun: request.begun,
     }

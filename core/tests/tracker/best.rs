@@ -6,7 +6,7 @@ use kadence_core::{
     Agree, GetRecordError, InvalidRequest, Operation, Outcome, Policy, PutOptions, Query, RecordAnswer, RequestError,
     RequestId, RequestOptions, TrackerConfig,
 };
-use libp2p::kad::Quorum;
+use libp2p::kad::{KBucketKey, Quorum};
 use proptest::{collection::vec, prelude::*};
 
 use crate::support::*;
@@ -266,11 +266,26 @@ fn whoever_holds_a_worse_record_or_none_is_sent_the_best_one() {
     let start = h.starts[0].clone();
     assert!(start.request.is_ours());
     let Query::PutRecordTo { record, peers: to } = start.query else { panic!("{start:?}") };
-    assert_eq!((record.value.as_slice(), to.to_vec()), (&b"2"[..], peers([1, 3, 5, 6])));
+    let mut to = to.to_vec();
+    to.sort();
+    assert_eq!((record.value.as_slice(), to), (&b"2"[..], peers([1, 3, 5, 6])));
     assert_eq!((h.tracker.live_requests(), h.tracker.stats().corrections), (0, 1));
     let correction = h.start();
     h.ev(correction, put_quorum_failed(peers([5])), true);
     h.assert_empty();
+}
+
+#[test]
+fn only_the_twenty_closest_are_corrected() {
+    let (mut h, id) = found_old_and_new(Policy::Best { agree: Agree::All });
+    h.ev(id, records_finished_without(10..60), true);
+    let start = h.starts[0].clone();
+    let Query::PutRecordTo { record: _, peers: to } = start.query else { panic!("{start:?}") };
+    let mut closest = peers((1..=3).chain(10..60));
+    closest.sort_by_key(|peer| KBucketKey::from(*peer).distance(&KBucketKey::new(key("/v/k"))));
+    closest.truncate(20);
+    closest.retain(|closest| *closest != peer(2));
+    assert_eq!(to.to_vec(), closest);
 }
 
 #[test]

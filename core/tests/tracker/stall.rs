@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kadence_core::{Operation, Outcome, Policy, Progress, Stall, TrackerConfig};
+use kadence_core::{Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Stall, TrackerConfig};
 
 use crate::support::*;
 
@@ -41,7 +41,7 @@ fn a_lookup_that_many_have_answered_is_finished_after_one_quiet_time_without_a_m
     let id = h.start();
     assert_eq!(h.timeout(), Some(millis(100)));
     // The first look finds that it has moved; the second that it has not.
-    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 17), secs(5)), Some(millis(200)));
+    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
     assert_eq!(h.hurried, [id]);
     assert!(h.finishes.is_empty(), "somebody waits for it");
     h.ev(id, closest_found([1, 2, 3]), true);
@@ -53,7 +53,8 @@ fn a_lookup_that_many_have_answered_is_finished_after_one_quiet_time_without_a_m
 
 #[test]
 fn a_lookup_that_few_have_answered_is_given_more_time_and_one_that_none_has_all_of_it() {
-    for (answers, after) in [(2, Some(millis(400))), (0, None)] {
+    // With three silent ones kad asks as many as it asks at once, and may know others.
+    for (answers, after) in [(17, Some(millis(500))), (2, Some(millis(500))), (0, None)] {
         let mut h = watching();
         h.request_within(1, closest("k"), secs(20));
         let id = h.start();
@@ -140,7 +141,7 @@ fn whoever_comes_after_a_query_was_hurried_starts_another() {
     let mut h = watching();
     h.request(1, closest("k"));
     let id = h.start();
-    quiet_until_hurried(&mut h, id, progress(20, 17), secs(5)).unwrap();
+    quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)).unwrap();
     h.request(2, closest("k"));
     assert_eq!(h.starts.len(), 1);
 }
@@ -156,14 +157,54 @@ fn a_store_is_finished_once_its_quorum_has_acknowledged_and_nothing_more_comes()
 }
 
 #[test]
+fn a_store_that_nobody_has_answered_or_that_kad_has_not_sent_to_all_is_let_alone() {
+    for says in [progress(3, 0), progress(2, 1)] {
+        let mut h = watching();
+        h.request_within(1, put_to("k", peers([1, 2, 3]), n(2)), secs(20));
+        let id = h.start();
+        assert_eq!(quiet_until_hurried(&mut h, id, says, secs(15)), None, "{says:?}");
+    }
+}
+
+#[test]
+fn a_read_that_was_finished_early_is_never_conclusive() {
+    for hurried in [true, false] {
+        let mut h = watching();
+        h.request_within(1, get_record("k", Policy::All), secs(20));
+        let id = h.start();
+        let says = progress(20, 19);
+        if hurried {
+            quiet_until_hurried(&mut h, id, says, secs(15)).unwrap();
+        }
+        h.ev_with(id, not_found(peers([1, 2])), says, true);
+        let Outcome::GetRecord(Err(GetRecordError::NotFound { certainty, .. })) = h.outcome(1) else {
+            panic!("{:?}", h.outcome(1))
+        };
+        assert_eq!(*certainty, if hurried { Certainty::Inconclusive } else { Certainty::Conclusive });
+    }
+}
+
+#[test]
+fn puts_and_announcements_say_nothing_of_the_pace_of_lookups() {
+    let mut h = Harness::watching(TrackerConfig::default());
+    h.request(1, put_to("k", peers([1, 2, 3]), n(2)));
+    let id = h.start();
+    h.now = millis(1);
+    h.ev_with(id, put_ok(), progress(3, 3), true);
+    h.request(2, closest("k"));
+    h.start();
+    assert_eq!(h.timeout(), Some(millis(501)), "nothing was measured");
+}
+
+#[test]
 fn each_phase_of_a_bootstrap_is_finished_once() {
     let mut h = watching();
     h.request(1, Operation::Bootstrap);
     let id = h.start();
-    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 17), secs(5)), Some(millis(200)));
-    h.ev_with(id, bootstrap_ok(1), progress(20, 17), false);
+    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
+    h.ev_with(id, bootstrap_ok(1), progress(20, 18), false);
     h.hurried.clear();
-    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 17), secs(5)), Some(millis(100)));
+    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(100)));
 }
 
 #[test]
@@ -183,7 +224,7 @@ fn the_quiet_time_is_three_round_trips_within_its_bounds() {
 }
 
 #[test]
-fn an_answer_to_no_probe_is_counted_and_one_that_kad_is_done_ends_the_looks() {
+fn an_answer_to_no_probe_is_counted_and_one_that_kad_is_done_is_looked_after_again() {
     let mut h = watching();
     h.request(1, closest("k"));
     let id = h.start();
@@ -193,7 +234,8 @@ fn an_answer_to_no_probe_is_counted_and_one_that_kad_is_done_ends_the_looks() {
     assert_eq!(h.tracker.stats().unknown_inputs, 2);
     h.tick(millis(100));
     h.probe(id, None);
-    assert_eq!(h.timeout(), Some(secs(30)), "only the deadline is left");
+    assert_eq!(h.timeout(), Some(millis(200)), "it may have been done with a phase only");
+    assert!(h.hurried.is_empty());
 }
 
 #[test]

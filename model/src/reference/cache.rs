@@ -89,7 +89,8 @@ impl Model {
         let Some(Cache { max_bytes, max_age, max_age_not_found }) = self.config.cache else { return };
         let Some(query) = self.query(step).filter(|query| !query.outdated) else { return };
         let (Query::GetRecord { key } | Query::GetProviders { key }) = &query.query else { return };
-        let conclusive = outcomes::certainty(query.progress) == Certainty::Conclusive;
+        let none = Ending::default();
+        let conclusive = outcomes::certainty(ending.unwrap_or(&none), query.progress) == Certainty::Conclusive;
         if with_age(outcome.clone(), Duration::ZERO).is_none() || (ending.is_some() && !conclusive) {
             return;
         }

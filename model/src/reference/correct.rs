@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use kadence_core::{Operation, Outcome, Policy, Priority, RequestId, RequestOptions};
 use libp2p::{
     PeerId,
-    kad::{PeerRecord, Quorum},
+    kad::{KBucketKey, PeerRecord, Quorum},
 };
 
 use super::{LiveRequest, Model, Place, findings::Found, later};
@@ -29,19 +29,15 @@ impl Model {
                     && !self.shutting_down
                     && answer.record.record.expires.is_none_or(|at| at > now) =>
             {
-                let mut peers = Vec::new();
-                for record in &found.records {
-                    if record.record.value != answer.record.record.value {
-                        peers.extend(record.peer);
-                    }
-                }
-                for peer in without {
-                    if found.records.iter().all(|record| record.peer != Some(*peer)) {
-                        peers.push(*peer);
-                    }
-                }
+                let held = |peer: &PeerId| found.records.iter().find(|record| record.peer == Some(*peer));
+                let key = KBucketKey::new(answer.record.record.key.clone());
+                let holders = found.records.iter().filter_map(|record| record.peer);
+                let mut peers: Vec<_> = holders.chain(without.iter().copied()).collect();
                 peers.retain(|peer| *peer != self.local);
+                peers.sort_by_key(|peer| KBucketKey::from(*peer).distance(&key));
+                peers.dedup();
                 peers.truncate(20);
+                peers.retain(|peer| held(peer).is_none_or(|held| held.record.value != answer.record.record.value));
                 answer.correcting = peers.len();
                 if peers.is_empty() { None } else { Some((Arc::clone(&answer.record), peers)) }
             }

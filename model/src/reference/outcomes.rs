@@ -18,6 +18,8 @@ use super::{LiveQuery, findings::Found, puts::Put, sum};
 #[derive(Debug, Default, Clone)]
 pub(super) struct Ending {
     pub(super) timed_out: bool,
+    /// Whether it was finished early.
+    pub(super) hurried: bool,
     /// Of a read.
     pub(super) closest_peers: Vec<PeerId>,
     /// The closest of those who have no record.
@@ -141,7 +143,12 @@ pub(super) fn read(
                 } else if progress.successes == 0 {
                     GetRecordError::NobodyAnswered { progress }
                 } else {
-                    GetRecordError::NotFound { closest_peers, certainty: certainty(progress), progress, cached: None }
+                    GetRecordError::NotFound {
+                        closest_peers,
+                        certainty: certainty(ending, progress),
+                        progress,
+                        cached: None,
+                    }
                 }));
             };
             Outcome::GetRecord(match *policy {
@@ -183,7 +190,7 @@ pub(super) fn read(
             } else {
                 Err(GetProvidersError::NotFound {
                     closest_peers,
-                    certainty: certainty(progress),
+                    certainty: certainty(ending, progress),
                     progress,
                     cached: None,
                 })
@@ -419,9 +426,12 @@ pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
     NonZeroUsize::new(needed).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Whether four of five have answered.
-pub(super) fn certainty(progress: Progress) -> Certainty {
-    if progress.successes > 0 && u64::from(progress.successes) * 5 >= u64::from(progress.requests) * 4 {
+/// Whether four of five have answered, and kad asked whom it wanted.
+pub(super) fn certainty(ending: &Ending, progress: Progress) -> Certainty {
+    if !ending.hurried
+        && progress.successes > 0
+        && u64::from(progress.successes) * 5 >= u64::from(progress.requests) * 4
+    {
         Certainty::Conclusive
     } else {
         Certainty::Inconclusive

@@ -38,6 +38,12 @@ pub(super) fn given_back(query: &LiveQuery, record: &Record) -> usize {
     from_peers.filter(|found| found.record.value == record.value).count()
 }
 
+impl Put {
+    pub(super) fn missing(&self) -> usize {
+        self.needed.get() - self.acknowledged.len()
+    }
+}
+
 impl Model {
     #[expect(clippy::too_many_arguments, reason = "the parts of the operation, taken apart")]
     pub(super) fn put_query_ended(

@@ -55,7 +55,10 @@ impl Model {
             return;
         }
         let asked = std::mem::take(&mut query.probed);
-        let Some(progress) = progress else { return };
+        let Some(progress) = progress else {
+            query.look = if asked { Some(later(now, quiet)) } else { query.look };
+            return;
+        };
         if !asked {
             self.view.unknown_inputs += 1;
             return;
@@ -72,6 +75,7 @@ impl Model {
             query.look = Some(until);
             if hurry {
                 (query.moved, query.look, query.closed) = (now, Some(later(now, quiet)), true);
+                query.hurried = true;
             }
         }
         if hurry {
@@ -92,7 +96,8 @@ impl Model {
                 if successes == 0 {
                     None
                 } else {
-                    Some(if enough { 1 } else { 3 })
+                    let at_capacity = silent >= self.config.stall.map_or(1, |stall| stall.parallelism);
+                    Some(if enough && !at_capacity { 1 } else { 4 })
                 }
             }
             Query::GetRecord { .. } | Query::GetProviders { .. } => {
@@ -105,6 +110,7 @@ impl Model {
                             Policy::All | Policy::Best { agree: _ } => false,
                         }
                     }
+                    Operation::PutRecord { .. } => true,
                     _ => false,
                 });
                 match (enough, wants_more, query.found.items().is_empty()) {
@@ -116,12 +122,21 @@ impl Model {
                 }
             }
             Query::PutRecordTo { record: _, peers } => {
-                let operation = &waiters.first()?.operation;
-                let (Operation::PutRecord { quorum, .. } | Operation::PutRecordTo { quorum, .. }) = operation else {
-                    return None;
+                let request = waiters.first()?;
+                let missing = match (&request.operation, &request.put) {
+                    (Operation::PutRecordTo { quorum, .. }, _) => outcomes::needed(*quorum, peers.len()).get(),
+                    (_, Some(put)) => put.missing(),
+                    _ => return None,
                 };
-                let reached = successes as usize >= outcomes::needed(*quorum, peers.len()).get();
-                Some(if reached { 1 } else { 4 })
+                if successes == 0 {
+                    None
+                } else if successes as usize >= missing {
+                    Some(1)
+                } else if peers.len() > requests as usize {
+                    None
+                } else {
+                    Some(4)
+                }
             }
         }
     }
