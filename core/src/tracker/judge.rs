@@ -112,11 +112,13 @@ pub(super) fn patience(
             };
             // kad asks some at a time, and has not come to the others.
             let asks_on = (progress.requests as usize) < peers.len();
+            // A put to the closest peers can go on with others; one to peers of the caller's choice cannot.
+            let goes_on = request.put.is_some();
             match answers {
-                0 => None,
                 _ if answers as usize >= missing => Some(1),
-                _ if asks_on => None,
-                _ => Some(4),
+                0 => goes_on.then_some(3),
+                _ if asks_on => goes_on.then_some(4),
+                _ => Some(if goes_on { 2 } else { 4 }),
             }
         }
     }

@@ -166,6 +166,19 @@ fn a_store_that_nobody_has_answered_or_that_kad_has_not_sent_to_all_is_let_alone
     }
 }
 
+/// It can go on with others.
+#[test]
+fn a_put_waits_less_for_those_it_has_found() {
+    for (says, after) in [(progress(3, 0), 400), (progress(3, 1), 300), (progress(3, 2), 200), (progress(2, 1), 500)] {
+        let mut h = watching();
+        h.request_within(1, put("k", n(2)), secs(20));
+        let lookup = h.start();
+        h.ev_with(lookup, closest_found([1, 2, 3]), progress(3, 3), true);
+        let id = h.start();
+        assert_eq!(quiet_until_hurried(&mut h, id, says, secs(15)), Some(millis(after)), "{says:?}");
+    }
+}
+
 #[test]
 fn a_read_that_was_finished_early_is_never_conclusive() {
     for hurried in [true, false] {

@@ -128,14 +128,13 @@ impl Model {
                     (_, Some(put)) => put.missing(),
                     _ => return None,
                 };
-                if successes == 0 {
-                    None
-                } else if successes as usize >= missing {
-                    Some(1)
-                } else if peers.len() > requests as usize {
-                    None
-                } else {
-                    Some(4)
+                let asks_on = peers.len() > requests as usize;
+                match (&request.operation, successes as usize) {
+                    (_, answers) if answers >= missing => Some(1),
+                    (Operation::PutRecord { .. }, 0) => Some(3),
+                    (Operation::PutRecord { .. }, _) => Some(if asks_on { 4 } else { 2 }),
+                    (_, 0) => None,
+                    _ => Some(4).filter(|_| !asks_on),
                 }
             }
         }
