@@ -118,9 +118,10 @@ impl Load {
                     self.ended += 1;
                 }
                 Action::Finish(_) => {}
+                // Thousands of others came before this one's turn to be answered.
+                Action::Probe(id) => self.tracker.handle_probe(id, None, self.now),
                 action @ (Action::Forget(_)
                 | Action::FinishPhase(_)
-                | Action::Probe(_)
                 | Action::LocalPeers { .. }
                 | Action::StoreLocal { .. }
                 | Action::StopProviding { .. }
