@@ -180,6 +180,19 @@ fn a_put_waits_less_for_those_it_has_found() {
 }
 
 #[test]
+fn a_further_round_of_a_put_waits_for_those_who_are_missing_and_not_for_a_quorum_of_its_own() {
+    let mut h = watching();
+    h.knows = Some(peers(4..10));
+    h.request_within(1, put("k", n(3)), secs(20));
+    let lookup = h.start();
+    h.ev_with(lookup, closest_found([1, 2, 3]), progress(3, 3), true);
+    let first = h.start();
+    h.ev_with(first, put_quorum_failed(peers([1, 2])), progress(3, 2), true);
+    let further = h.start();
+    assert_eq!(quiet_until_hurried(&mut h, further, progress(6, 1), secs(15)), Some(millis(200)));
+}
+
+#[test]
 fn a_read_that_was_finished_early_is_never_conclusive() {
     for hurried in [true, false] {
         let mut h = watching();
