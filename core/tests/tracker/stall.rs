@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kadence_core::{Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Stall, TrackerConfig};
+use kadence_core::{Cache, Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Stall, TrackerConfig};
 
 use crate::support::*;
 
@@ -273,4 +273,23 @@ fn nobody_is_looked_after_once_the_query_finishes_or_has_ended() {
     assert_eq!(h.timeout(), Some(secs(30)), "when it would be lost");
     h.ev(id, closest_found([1]), true);
     h.assert_empty();
+}
+
+#[test]
+fn what_a_read_that_was_finished_early_has_found_is_not_kept_as_all_there_is() {
+    for (hurried, answered_from_the_cache) in [(true, false), (false, true)] {
+        let stall = Stall { max_quiet: millis(100), initial_quiet: millis(100), ..Stall::default() };
+        let cache = Some(Cache::default());
+        let mut h = Harness::watching(TrackerConfig { stall: Some(stall), cache, ..TrackerConfig::default() });
+        h.request(1, get_record("k", Policy::All));
+        let id = h.start();
+        let says = progress(20, 19);
+        h.ev_with(id, found("k", 1, b"one"), says, false);
+        if hurried {
+            quiet_until_hurried(&mut h, id, says, secs(5)).unwrap();
+        }
+        h.ev_with(id, records_finished(), says, true);
+        h.request(2, get_record("k", Policy::All));
+        assert_eq!(h.ended(2), answered_from_the_cache);
+    }
 }
