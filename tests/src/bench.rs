@@ -1,6 +1,6 @@
 //! What benchmarks have in common: what the command line asks for, and time.
 
-use std::{env, future::poll_fn, pin::pin, time::Duration};
+use std::{env, future::poll_fn, pin::pin, process::ExitCode, time::Duration};
 
 use kadence::{Runtime, Timer};
 
@@ -28,22 +28,31 @@ pub struct Args {
 
 /// What the command line comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stop {
+enum Stop {
     /// Print this, and be done.
     Print(String),
     /// This argument is not known.
     Unknown(String),
 }
 
-/// Reads the command line of the benchmark of this name. Options are those that its usage names.
-///
+/// Runs the benchmark of this name as the command line asks, whose options are those that its usage names.
+pub fn main(name: &str, usage: &str, measure: impl FnOnce(Args) -> ExitCode) -> ExitCode {
+    match args(name, usage) {
+        Ok(args) => measure(args),
+        Err(Stop::Print(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(Stop::Unknown(text)) => {
+            eprintln!("{text}");
+            ExitCode::from(2)
+        }
+    }
+}
+
 /// `cargo bench` says `--bench`. Without it, this is `cargo test --benches` or `--all-targets`, which hands every target
 /// the same filters and options of the test harness: they are let pass, and the benchmark only shows that it works.
-///
-/// # Errors
-///
-/// If there is something to print instead.
-pub fn args(name: &str, usage: &str) -> Result<Args, Stop> {
+fn args(name: &str, usage: &str) -> Result<Args, Stop> {
     let given: Vec<String> = env::args().skip(1).collect();
     let has = |option: &str| given.iter().any(|given| given == option);
     if has("--help") || has("-h") {

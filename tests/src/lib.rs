@@ -10,7 +10,6 @@
 //! | make nodes and networks | [`Bed`], [`NodeConfig`] |
 //! | a peer that takes every request and answers none | [`SilentNode`] |
 //! | a peer that is slow, refuses, lies or hangs up, by a [`Script`] | [`ScriptedNode`] |
-//! | a peer that answers late | [`SlowNode`] |
 //! | an application with a loop of its own | [`OwnLoop`] |
 //! | time that stands still until it is told to move | [`ManualClock`] |
 //! | how often a spawned driver is polled | [`CountedPolls`] |
@@ -40,7 +39,6 @@ pub mod real_kad;
 mod run;
 mod scripted;
 mod silent;
-mod slow;
 mod smol;
 pub mod suite;
 mod tokio;
@@ -57,7 +55,6 @@ pub use self::{
     run::{LIMIT, Runner, TestRuntime, run},
     scripted::{Asks, Conduct, Script, ScriptedNode},
     silent::{SilentHandler, SilentKad, SilentNode},
-    slow::SlowNode,
     smol::Smol,
     tokio::{TokioCurrentThread, TokioMultiThread},
     transport::secured,

@@ -12,13 +12,13 @@ use libp2p::{
     PeerId, Swarm,
     core::{muxing::StreamMuxerBox, transport::Boxed},
     identity::Keypair,
-    kad::{KBucketKey, Record, store::RecordStore},
+    kad::KBucketKey,
     swarm::{self, NetworkBehaviour, SwarmEvent},
 };
 
 use crate::{
-    Contact, Node, NodeConfig, OwnLoop, SilentKad, SilentNode, SlowNode, TestRuntime, node::identify,
-    silent::SilentBehaviour, slow::SlowKad, transport,
+    Contact, Node, NodeConfig, OwnLoop, SilentKad, SilentNode, TestRuntime, node::identify, silent::SilentBehaviour,
+    transport,
 };
 
 /// How long it may take until nothing is alive any more, where nothing is waited for: long for a busy machine, and
@@ -139,16 +139,6 @@ impl<R: TestRuntime> Bed<R> {
         let behaviour = SilentBehaviour { kad: SilentKad::default(), identify: identify(keypair.public()) };
         let (swarm, contact) = self.listening(keypair, behaviour).await;
         SilentNode::start(&self.runtime, swarm, contact)
-    }
-
-    /// A node that answers every request this late. It holds these records.
-    pub async fn slow(&self, delay: Duration, config: &NodeConfig, records: Vec<Record>) -> SlowNode {
-        let mut kad = config.bare_kad();
-        for record in records {
-            kad.store_mut().put(record).expect("the store takes it");
-        }
-        let (swarm, contact) = self.listening(&config.keypair, SlowKad::new(kad, &self.runtime, delay)).await;
-        SlowNode::start(&self.runtime, swarm, contact)
     }
 
     /// A bare kad that the test has to poll.

@@ -21,7 +21,7 @@ use std::{
 
 use kadence_tests::{
     AsyncStd, Runner, Smol, TokioCurrentThread, TokioMultiThread, Wire,
-    bench::{Args, Mode, Stop, args},
+    bench::{self, Args, Mode},
 };
 
 use self::{
@@ -63,17 +63,7 @@ const LONG_ENOUGH: Duration = Duration::from_secs(4 * 60);
 const FEWEST_RUNS: usize = 3;
 
 fn main() -> ExitCode {
-    match args("p2p_dht_benchmark", USAGE) {
-        Ok(args) => measure(args),
-        Err(Stop::Print(text)) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(Stop::Unknown(text)) => {
-            eprintln!("{text}");
-            ExitCode::from(2)
-        }
-    }
+    bench::main("p2p_dht_benchmark", USAGE, measure)
 }
 
 fn measure(args: Args) -> ExitCode {

@@ -19,7 +19,7 @@ use std::{process::ExitCode, sync::Arc, time::Instant};
 use futures::future::{join, join_all};
 use kadence_tests::{
     Bed, Runner, TestRuntime, TokioMultiThread, Wire,
-    bench::{Args, Mode, Stop, args, wait},
+    bench::{self, Args, Mode, wait},
 };
 
 use self::{
@@ -41,17 +41,7 @@ cargo bench -p kadence-tests --bench silent_peers -- [OPTIONS]
   --help       this";
 
 fn main() -> ExitCode {
-    match args("silent_peers", USAGE) {
-        Ok(args) => measure(args),
-        Err(Stop::Print(text)) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(Stop::Unknown(text)) => {
-            eprintln!("{text}");
-            ExitCode::from(2)
-        }
-    }
+    bench::main("silent_peers", USAGE, measure)
 }
 
 fn measure(args: Args) -> ExitCode {

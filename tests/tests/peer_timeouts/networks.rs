@@ -4,7 +4,7 @@ use kadence::{
     Client, DriverConfig, GetRecordError, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts, SwarmHandle, Task, spawn,
 };
 use kadence_tests::{
-    Bed, Contact, Node, NodeConfig, PROTOCOL, SilentNode, TokioMultiThread, Wire, run,
+    Bed, Conduct, Contact, Node, NodeConfig, PROTOCOL, Script, SilentNode, TokioMultiThread, Wire, run,
     suite::support::{key, peers, record, sorted},
 };
 use kadence_tokio::TokioRuntime;
@@ -166,12 +166,9 @@ fn a_read_finds_its_record_behind_peers_that_are_all_silent() {
 fn a_slow_and_honest_network_gives_the_right_answers() {
     run::<TokioMultiThread>(Wire::Memory, async |bed| {
         const DELAY: Duration = Duration::from_millis(800);
-        let configs: Vec<_> = (0..12).map(|_| NodeConfig::default().keypair(Keypair::generate_ed25519())).collect();
-        let mut slow = Vec::new();
-        for (place, config) in configs.iter().enumerate() {
-            let records = if place == 0 { vec![record("file", "value")] } else { Vec::new() };
-            slow.push(bed.slow(DELAY, config, records).await);
-        }
+        let one = Script::always(Conduct::Slow(DELAY));
+        let holder = one.clone().holds(record("file", "value"));
+        let slow = bed.scripted([holder].into_iter().chain((1..12).map(|_| one.clone()))).await;
         let contacts: Vec<_> = slow.iter().map(|node| node.contact.clone()).collect();
         let all = sorted(contacts.iter().map(|contact| contact.peer));
         let node = Impatient::start(bed, 10, &contacts).await;
