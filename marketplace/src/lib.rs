@@ -1,0 +1,11 @@
+//! A decentralised package registry on Kadence.
+//!
+//! A package's name has its publisher's key in it, so nobody else can publish under it. What is small and changes, a signed
+//! head for each package, is a record of the DHT; everything else is immutable, has the hash of its content for a name, and
+//! travels from peer to peer, verified as it arrives.
+
+mod content;
+mod package_id;
+
+pub use content::{ContentId, ContentIdError};
+pub use package_id::{PackageId, PackageIdError, PackageName};
