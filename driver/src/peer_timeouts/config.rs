@@ -25,6 +25,11 @@ pub struct PeerTimeoutConfig {
     /// How many times the mean deviation is added to the mean. Default: 4, as for TCP's timeout (RFC 6298). The patience
     /// is never less than twice the mean.
     pub deviations: u32,
+    /// How many peers a query asks before anybody has answered it. The others that kad wants asked (its parallelism)
+    /// are asked at the first answer or failure, or when an answer is later than most, 100 ms at the latest: a read whose
+    /// first peer has the value costs three requests, and one whose first three peers are silent is not held up by them.
+    /// Default: 3, kad's own parallelism. Zero holds nothing back.
+    pub first_requests: usize,
 }
 
 impl Default for PeerTimeoutConfig {
@@ -41,6 +46,7 @@ impl Default for PeerTimeoutConfig {
                 max: Duration::from_secs(5),
             },
             deviations: 4,
+            first_requests: 3,
         }
     }
 }
@@ -57,6 +63,9 @@ pub struct PeerTimeoutStats {
     pub given_up: u64,
     /// Answers that came after that, or after the query had ended.
     pub late: u64,
+    /// Requests that were held back, and were of no use any more when their query had ended. kad's own statistics count
+    /// them as sent.
+    pub spared: u64,
     /// Requests whose stream broke.
     pub failed: u64,
     /// Dials that were waited for.

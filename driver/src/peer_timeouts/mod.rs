@@ -1,5 +1,6 @@
 mod alarm;
 mod config;
+mod hold;
 mod pace;
 mod round_trip;
 mod waits;
@@ -27,6 +28,7 @@ use libp2p::{
 pub use self::config::{Patience, PeerTimeoutConfig, PeerTimeoutStats};
 use self::{
     alarm::{Alarm, RuntimeAlarm},
+    hold::Hold,
     waits::Waits,
 };
 use crate::{ContainsKad, Runtime};
@@ -34,6 +36,7 @@ use crate::{ContainsKad, Runtime};
 /// What kad and the handlers of its connections say to each other. The types have no public name and do not depend on
 /// the store.
 type ToHandler = THandlerInEvent<kad::Behaviour<MemoryStore>>;
+type Action = ToSwarm<kad::Event, ToHandler>;
 type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 
 /// A `kad::Behaviour` that does not wait 10 seconds for each silent peer.
@@ -48,6 +51,8 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 /// - While nobody at all answers, or nobody has answered the query, it is the longest patience: a network that is slow, or
 ///   gone for a moment, does not turn into "not found". Only few peers in a row are given up before that.
 /// - A dial is waited for as well, with a patience of its own.
+/// - A query asks three peers first, and the others that kad's parallelism allows only once somebody has answered or is later
+///   than most: so a read that finds its value at once costs no more than it does with kad's own parallelism.
 /// - A peer that is given up is given up in the queries that wait for it at that moment. It stays connected and in the
 ///   routing table, later queries ask it again, and a record that it sends late is still delivered while its query runs.
 ///   Late answers also count for the estimate, so that a network that has become slow is waited for.
@@ -106,7 +111,8 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
     /// Takes kad in, before its first query.
     pub fn new(kad: kad::Behaviour<S>, runtime: &impl Runtime, config: PeerTimeoutConfig) -> Self {
         let alarm = Box::new(RuntimeAlarm::new(runtime));
-        Self { kad, watch: Some(Watch { waits: Waits::new(&config), alarm, armed: None }) }
+        let hold = (config.first_requests > 0).then(|| Hold::new(config.first_requests));
+        Self { kad, watch: Some(Watch { waits: Waits::new(&config), hold, alarm, armed: None }) }
     }
 
     /// kad as it is, with its 10 seconds, where the type has to be the same.
@@ -122,6 +128,18 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
     /// What was done, and what is waited for. `None` if it is [`disabled`](Self::disabled).
     pub fn stats(&self) -> Option<PeerTimeoutStats> {
         self.watch.as_ref().map(|watch| watch.waits.stats())
+    }
+
+    /// Lets requests go whose query's first ones are not answered as soon as most are. Afterwards there may be something
+    /// to hand out.
+    fn release_late(&mut self) -> bool {
+        let Some(Watch { hold: Some(hold), alarm, .. }) = &mut self.watch else { return false };
+        let Some(due) = hold.next_deadline() else { return false };
+        let now = alarm.now();
+        if due <= now {
+            hold.handle_timeout(now);
+        }
+        due <= now
     }
 
     /// Reports to kad the peers whose time is up. Afterwards kad has something to do.
@@ -209,18 +227,24 @@ impl<S: RecordStore + Send + 'static> NetworkBehaviour for PeerTimeouts<S> {
             watch.handler_event(peer, &event);
         }
         self.kad.on_connection_handler_event(peer, connection, event);
+        // What this releases goes when the swarm polls next, as it does after every event.
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<kad::Event, THandlerInEvent<Self>>> {
         loop {
-            if let Poll::Ready(action) = self.kad.poll(cx) {
-                if let Some(watch) = &mut self.watch {
-                    watch.action(&action, &self.kad);
+            let Self { kad, watch } = &mut *self;
+            let Some(watch) = watch else { return kad.poll(cx) };
+            if let Some(request) = watch.next_released() {
+                return Poll::Ready(request);
+            }
+            if let Poll::Ready(action) = kad.poll(cx) {
+                match watch.action(action, kad) {
+                    Some(action) => return Poll::Ready(action),
+                    None => continue,
                 }
-                return Poll::Ready(action);
             }
             // What is done to kad from here on wakes nobody: it has to be polled again before we sleep.
-            if self.give_up_overdue() || self.watch.as_mut().is_some_and(|watch| watch.arm(cx)) {
+            if self.release_late() || self.give_up_overdue() || self.watch.as_mut().is_some_and(|watch| watch.arm(cx)) {
                 continue;
             }
             // kad and, if anybody is waited for, the timer have registered our waker.
@@ -269,23 +293,28 @@ impl<S> fmt::Debug for PeerTimeouts<S> {
 /// What is seen of kad, and the timer.
 struct Watch {
     waits: Waits<QueryId>,
+    /// `None`: nothing is held back.
+    hold: Option<Hold<QueryId, Action>>,
     alarm: Box<dyn Alarm>,
     /// When the timer wakes us.
     armed: Option<Instant>,
 }
 
 impl Watch {
-    /// kad wants something of the swarm.
-    fn action<S: RecordStore + Send + 'static>(
-        &mut self,
-        action: &ToSwarm<kad::Event, ToHandler>,
-        kad: &kad::Behaviour<S>,
-    ) {
-        match action {
-            ToSwarm::NotifyHandler { peer_id, handler: _, event } => {
-                if let Some(query) = awaits_an_answer(event) {
-                    self.waits.sent(*peer_id, query, self.alarm.now());
+    /// kad wants something of the swarm, which comes back if it is to happen now.
+    fn action<S: RecordStore + Send + 'static>(&mut self, action: Action, kad: &kad::Behaviour<S>) -> Option<Action> {
+        match &action {
+            ToSwarm::NotifyHandler { peer_id: _, handler: _, event } => {
+                let Some(query) = awaits_an_answer(event) else { return Some(action) };
+                if let Some(hold) = &mut self.hold
+                    && looks_for_something(event)
+                    && has_no_sign(kad, &query)
+                {
+                    let due = self.waits.late(self.alarm.now());
+                    let action = hold.request(query, action, due)?;
+                    return Some(self.goes(action));
                 }
+                return Some(self.goes(action));
             }
             ToSwarm::Dial { opts } => {
                 // An announcement dials as well; its request counts as answered from the beginning.
@@ -299,12 +328,39 @@ impl Watch {
                 if step.last =>
             {
                 self.waits.query_ended(*id);
+                if let Some(hold) = &mut self.hold {
+                    self.waits.spared(hold.end(id));
+                }
                 if !waits_for_anybody(kad) {
                     self.waits.nobody_waits();
                 }
             }
             _ => {}
         }
+        Some(action)
+    }
+
+    /// The next request that was held back and goes now.
+    fn next_released(&mut self) -> Option<Action> {
+        loop {
+            let action = self.hold.as_mut()?.pop()?;
+            // If the connection has closed meanwhile, kad was told and waits for nothing.
+            if let ToSwarm::NotifyHandler { peer_id, .. } = &action
+                && self.waits.is_connected(peer_id)
+            {
+                return Some(self.goes(action));
+            }
+        }
+    }
+
+    /// A request is handed to the swarm.
+    fn goes(&mut self, action: Action) -> Action {
+        if let ToSwarm::NotifyHandler { peer_id, handler: _, event } = &action
+            && let Some(query) = awaits_an_answer(event)
+        {
+            self.waits.sent(*peer_id, query, self.alarm.now());
+        }
+        action
     }
 
     /// A peer has said something.
@@ -315,8 +371,12 @@ impl Watch {
             | FromHandler::GetRecordRes { record: _, closer_peers: _, query_id }
             | FromHandler::PutRecordRes { key: _, value: _, query_id } => {
                 self.waits.answered(peer, *query_id, self.alarm.now());
+                self.sign(query_id);
             }
-            FromHandler::QueryError { error: _, query_id } => self.waits.failed(peer, *query_id),
+            FromHandler::QueryError { error: _, query_id } => {
+                self.waits.failed(peer, *query_id);
+                self.sign(query_id);
+            }
             FromHandler::ProtocolConfirmed { .. }
             | FromHandler::ProtocolNotSupported { .. }
             | FromHandler::FindNodeReq { .. }
@@ -324,6 +384,13 @@ impl Watch {
             | FromHandler::AddProvider { .. }
             | FromHandler::GetRecord { .. }
             | FromHandler::PutRecord { .. } => {}
+        }
+    }
+
+    /// A query has heard of a peer.
+    fn sign(&mut self, query: &QueryId) {
+        if let Some(hold) = &mut self.hold {
+            hold.sign(query);
         }
     }
 
@@ -348,7 +415,8 @@ impl Watch {
     /// Sees to it that the timer wakes us at the next deadline, or that there is none. Deadlines mostly move later, as
     /// requests are answered before theirs: the timer is then left as it is, and set again when it has elapsed.
     fn arm(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(due) = self.waits.next_deadline() else {
+        let held = self.hold.as_ref().and_then(Hold::next_deadline);
+        let Some(due) = self.waits.next_deadline().into_iter().chain(held).min() else {
             if self.armed.take().is_some() {
                 self.alarm.stop();
             }
@@ -368,6 +436,16 @@ impl Watch {
 
 fn waits_for_anybody<S: RecordStore + Send + 'static>(kad: &kad::Behaviour<S>) -> bool {
     kad.iter_queries().any(|query| query.stats().num_pending() > 0)
+}
+
+/// Whether nobody whom a query has asked has answered or failed.
+fn has_no_sign<S: RecordStore + Send + 'static>(kad: &kad::Behaviour<S>, query: &QueryId) -> bool {
+    kad.query(query).is_some_and(|query| query.stats().num_successes() + query.stats().num_failures() == 0)
+}
+
+/// Whether a request is one of a lookup, which ends when enough was found. Those of a put all have to go.
+fn looks_for_something(event: &ToHandler) -> bool {
+    matches!(event, ToHandler::FindNodeReq { .. } | ToHandler::GetProvidersReq { .. } | ToHandler::GetRecord { .. })
 }
 
 /// The query of a request that will be answered.

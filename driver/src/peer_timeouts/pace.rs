@@ -48,6 +48,11 @@ impl Pace {
         self.round_trip.patience()
     }
 
+    /// Most answers are there after this time.
+    pub(super) fn usual(&self) -> Duration {
+        self.round_trip.usual()
+    }
+
     /// How long to wait while there is no sign of life.
     pub(super) fn longest(&self) -> Duration {
         self.round_trip.longest()

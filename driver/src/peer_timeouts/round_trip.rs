@@ -35,6 +35,11 @@ impl RoundTrip {
         enough.max(self.bounds.min).min(self.bounds.max).max(SHORTEST)
     }
 
+    /// Most answers are there after this time.
+    pub(super) fn usual(&self) -> Duration {
+        self.mean.saturating_add(self.deviation.saturating_mul(2)).min(self.patience())
+    }
+
     /// How long to wait while nobody answers.
     pub(super) fn longest(&self) -> Duration {
         self.bounds.max.max(SHORTEST)

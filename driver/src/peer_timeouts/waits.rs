@@ -35,6 +35,12 @@ const MAX_REMEMBERED: usize = 1024;
 /// it has not seen. A quarter of the shortest patience by default, and more than timers are off.
 const HELD_UP: Duration = Duration::from_millis(25);
 
+/// How long further requests of a query wait for the answers to its first. Less would be spent by a loop that is busy.
+const SHORTEST_HOLD: Duration = Duration::from_millis(10);
+
+/// Whoever asks silent peers first waits no longer for it than for one peer that is given up in a fast network.
+const LONGEST_HOLD: Duration = Duration::from_millis(100);
+
 type Serial = u64;
 
 #[derive(Debug)]
@@ -289,6 +295,21 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
             return Some(peer);
         }
         None
+    }
+
+    /// When an answer to a request that goes now is later than most.
+    pub(super) fn late(&self, now: Instant) -> Instant {
+        later(now, self.answers.usual().clamp(SHORTEST_HOLD, LONGEST_HOLD))
+    }
+
+    /// Whether there is a connection with a peer.
+    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.connected.contains(peer)
+    }
+
+    /// So many requests were never sent.
+    pub(super) fn spared(&mut self, requests: usize) {
+        self.stats.spared += requests as u64;
     }
 
     pub(super) fn stats(&self) -> PeerTimeoutStats {

@@ -213,6 +213,74 @@ fn a_query_that_is_finished_early_waits_for_nobody() {
 }
 
 #[test]
+fn a_lookup_asks_three_peers_and_at_the_first_answer_all_that_kad_wants_asked() {
+    let (mut hand, peers) = Hand::fast_asking::<10>(8);
+    let query = hand.kad.get_closest_peers(PeerId::random());
+    hand.settle();
+    assert_eq!(hand.asked(query).len(), 3);
+    hand.pass(ms(5));
+    hand.answer(hand.asked(query)[1], query);
+    assert_eq!(hand.asked(query).len(), 9);
+    let answered = hand.asked(query)[1];
+    for n in 0..10 {
+        let next = hand.asked(query)[n];
+        if next != answered {
+            hand.answer(next, query);
+        }
+    }
+    assert_eq!(set(hand.asked(query)), set(peers));
+    assert_eq!((hand.end_of(query).unwrap().1, hand.stats().spared), ([10, 10, 0], 0));
+}
+
+#[test]
+fn a_lookup_whose_first_peers_are_silent_asks_the_others_soon() {
+    let (mut hand, _) = Hand::fast_asking::<10>(8);
+    let query = hand.kad.get_closest_peers(PeerId::random());
+    hand.settle();
+    let first = hand.asked(query);
+    hand.pass(ms(10));
+    assert_eq!(hand.asked(query), first);
+    // Not all answers that were measured were as quick as the last ones.
+    hand.pass(ms(70));
+    assert_eq!(hand.asked(query).len(), 8);
+    // The first are given up in their time, and the others are timed from when they went.
+    hand.answer(hand.asked(query)[3], query);
+    hand.pass(ms(20));
+    assert_eq!(hand.stats().given_up, 3);
+    assert_eq!(hand.asked(query).len(), 10);
+}
+
+#[test]
+fn what_a_read_that_has_its_value_had_not_asked_yet_is_never_asked() {
+    let (mut hand, _) = Hand::fast_asking::<10>(8);
+    let query = hand.kad.get_record(RecordKey::new(b"key"));
+    hand.settle();
+    hand.kad.query_mut(&query).unwrap().finish();
+    hand.settle();
+    assert!(hand.end_of(query).is_some());
+    hand.pass(ms(1000));
+    assert_eq!((hand.asked(query).len(), hand.stats().spared, hand.stats().waiting), (3, 5, 0));
+    assert_eq!(hand.clock.advance(ms(3_600_000)), 0, "nobody is woken for it");
+}
+
+#[test]
+fn a_peer_that_has_gone_before_its_turn_is_not_asked() {
+    let (mut hand, peers) = Hand::fast_asking::<5>(5);
+    let query = hand.kad.get_closest_peers(PeerId::random());
+    hand.settle();
+    let first = hand.asked(query);
+    let held = peers.into_iter().find(|peer| !first.contains(peer)).unwrap();
+    let (_, connection) = hand.connected().into_iter().find(|(peer, _)| *peer == held).unwrap();
+    hand.disconnect(connection);
+    hand.settle();
+    hand.answer(first[0], query);
+    assert_eq!(hand.asked(query).len(), 4);
+    assert!(!hand.asked(query).contains(&held));
+    hand.asked(query).into_iter().skip(1).for_each(|peer| hand.answer(peer, query));
+    assert_eq!(hand.end_of(query).unwrap().1, [5, 4, 1]);
+}
+
+#[test]
 fn an_idle_wrapper_has_no_timer() {
     let (mut hand, [peer]) = Hand::fast();
     hand.settle();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroUsize,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -42,8 +43,14 @@ pub(crate) struct Hand {
 
 impl Hand {
     pub(crate) fn new() -> Self {
+        Self::asking(3)
+    }
+
+    /// kad has this parallelism.
+    fn asking(parallelism: usize) -> Self {
         let local = PeerId::random();
         let mut config = kad::Config::new(PROTOCOL);
+        config.set_parallelism(NonZeroUsize::new(parallelism).unwrap());
         config.set_periodic_bootstrap_interval(None);
         let kad = kad::Behaviour::with_config(local, MemoryStore::new(local), config);
         let clock = ManualClock::new(SmolRuntime::default());
@@ -62,7 +69,12 @@ impl Hand {
 
     /// In which so many peers are connected, and the patience is at its shortest.
     pub(crate) fn fast<const N: usize>() -> (Self, [PeerId; N]) {
-        let mut hand = Self::new();
+        Self::fast_asking(3)
+    }
+
+    /// The same, and kad has this parallelism.
+    pub(crate) fn fast_asking<const N: usize>(parallelism: usize) -> (Self, [PeerId; N]) {
+        let mut hand = Self::asking(parallelism);
         let teacher = hand.peer();
         while hand.stats().patience > ms(100) {
             let query = hand.kad.get_closest_peers(PeerId::random());
@@ -134,6 +146,11 @@ impl Hand {
     }
 
     /// The peer says that it knows nobody else.
+    /// Who is connected, by which connection.
+    pub(crate) fn connected(&self) -> Vec<(PeerId, usize)> {
+        self.connections.iter().map(|(connection, (peer, _))| (*peer, *connection)).collect()
+    }
+
     pub(crate) fn answer(&mut self, peer: PeerId, query_id: QueryId) {
         self.say(peer, FromHandler::FindNodeRes { closer_peers: Vec::new(), query_id });
     }
