@@ -130,22 +130,9 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
         self.watch.as_ref().map(|watch| watch.waits.stats())
     }
 
-    /// Lets requests go whose query's first ones are not answered as soon as most are. Afterwards there may be something
-    /// to hand out.
-    fn release_late(&mut self) -> bool {
-        let Some(Watch { hold: Some(hold), alarm, .. }) = &mut self.watch else { return false };
-        let Some(due) = hold.next_deadline() else { return false };
-        let now = alarm.now();
-        if due <= now {
-            hold.handle_timeout(now);
-        }
-        due <= now
-    }
-
-    /// Reports to kad the peers whose time is up. Afterwards kad has something to do.
-    fn give_up_overdue(&mut self) -> bool {
-        let Self { kad, watch: Some(watch) } = self else { return false };
-        let mut given_up = false;
+    /// Reports to kad the peers whose time is up.
+    fn give_up_overdue(&mut self) {
+        let Self { kad, watch: Some(watch) } = self else { return };
         if let Some(due) = watch.waits.next_deadline()
             && let now = watch.alarm.now()
             && due <= now
@@ -164,10 +151,8 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
                     error: &DialError::Aborted,
                     connection_id: ConnectionId::new_unchecked(0),
                 }));
-                given_up = true;
             }
         }
-        given_up
     }
 }
 
@@ -243,12 +228,14 @@ impl<S: RecordStore + Send + 'static> NetworkBehaviour for PeerTimeouts<S> {
                     None => continue,
                 }
             }
-            // What is done to kad from here on wakes nobody: it has to be polled again before we sleep.
-            if self.release_late() || self.give_up_overdue() || self.watch.as_mut().is_some_and(|watch| watch.arm(cx)) {
-                continue;
+            // The timer says when to look at the clock. What is done to kad then wakes nobody: it is polled again before we
+            // sleep.
+            if !watch.arm(cx) {
+                // kad and, if anybody is waited for, the timer have registered our waker.
+                return Poll::Pending;
             }
-            // kad and, if anybody is waited for, the timer have registered our waker.
-            return Poll::Pending;
+            watch.release_late();
+            self.give_up_overdue();
         }
     }
 }
@@ -350,6 +337,13 @@ impl Watch {
             {
                 return Some(self.goes(action));
             }
+        }
+    }
+
+    /// Lets requests go whose query's first ones are not answered as soon as most are.
+    fn release_late(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.handle_timeout(self.alarm.now());
         }
     }
 
