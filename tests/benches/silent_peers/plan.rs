@@ -74,10 +74,12 @@ impl Job {
             Operation::Put => RecordKey::new(&format!("put {round} by {who}")),
             Operation::GetAll | Operation::GetFirst => existing(round),
         };
-        let quorum = if silent_percent < MANY_SILENT {
-            Quorum::Majority
-        } else {
-            NonZeroUsize::new(HARD_QUORUM).map_or(Quorum::Majority, Quorum::N)
+        let quorum = match silent_percent {
+            // Kadence waits for the word of everybody whom it has asked, in order to name them. Asked for a majority, kad
+            // ends a put while others still answer, into the time of whoever is measured next.
+            0 => Quorum::All,
+            few if few < MANY_SILENT => Quorum::Majority,
+            _ => NonZeroUsize::new(HARD_QUORUM).map_or(Quorum::Majority, Quorum::N),
         };
         Self { operation, round, key, quorum }
     }
