@@ -16,7 +16,7 @@
 //! the longest patience.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashSet, hash_map::Entry},
     hash::Hash,
     time::{Duration, Instant},
 };
@@ -47,10 +47,11 @@ type Serial = u64;
 pub(super) struct Waits<Id> {
     waits: FxHashMap<Serial, Wait<Id>>,
     last_serial: Serial,
-    /// Oldest first: of each query at most one, and at most one that is of no query we know. Not by a hash that a peer who
-    /// chooses his id can foresee.
-    by_peer: HashMap<PeerId, Vec<(Option<Id>, Serial)>>,
-    by_query: FxHashMap<Id, Vec<Serial>>,
+    /// A query waits for few peers at a time. What happens to a peer, and not to a request, is rare enough to look through
+    /// all waits.
+    by_query: FxHashMap<Id, Vec<(PeerId, Serial)>>,
+    /// The waits that are of no query we know: at most one for each peer.
+    unnamed: BTreeMap<PeerId, Serial>,
     deadlines: BTreeSet<(Instant, Serial)>,
     /// Timed waits whose time was up without a sign of life from anybody. They are due as soon as there is one.
     unproven: BTreeSet<Serial>,
@@ -83,22 +84,13 @@ enum What<Id> {
     Answers { requests: u64 },
 }
 
-impl<Id: Copy> What<Id> {
-    fn query(&self) -> Option<Id> {
-        match self {
-            Self::Answer(query) => Some(*query),
-            Self::Connection { .. } | Self::Answers { .. } => None,
-        }
-    }
-}
-
 impl<Id: Copy + Eq + Hash> Waits<Id> {
     pub(super) fn new(config: &PeerTimeoutConfig) -> Self {
         Self {
             waits: FxHashMap::default(),
             last_serial: 0,
-            by_peer: HashMap::new(),
             by_query: FxHashMap::default(),
+            unnamed: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             unproven: BTreeSet::new(),
             remembered: BTreeSet::new(),
@@ -124,7 +116,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
     /// A request waits for a connection.
     pub(super) fn dialled(&mut self, peer: PeerId, now: Instant) {
         let mut earlier = 0;
-        if let Some(serial) = self.unnamed(&peer)
+        if let Some(serial) = self.unnamed.get(&peer).copied()
             && let Some(Wait { what: What::Connection { requests } | What::Answers { requests }, deadline, .. }) =
                 self.waits.get_mut(&serial)
         {
@@ -150,7 +142,8 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
 
     /// A query has ended, and waits for nobody.
     pub(super) fn query_ended(&mut self, query: Id) {
-        for serial in self.by_query.get(&query).cloned().unwrap_or_default() {
+        let serials: Vec<_> = self.by_query.get(&query).into_iter().flatten().map(|(_, serial)| *serial).collect();
+        for serial in serials {
             self.set_deadline(serial, None);
         }
     }
@@ -188,7 +181,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
     /// A connection is there, and the requests that waited for it are on it.
     pub(super) fn connected(&mut self, peer: PeerId, now: Instant) {
         self.connected.insert(peer);
-        let Some(serial) = self.unnamed(&peer) else { return };
+        let Some(serial) = self.unnamed.get(&peer).copied() else { return };
         let Some(Wait { what: What::Connection { requests }, since, deadline, .. }) = self.waits.get(&serial) else {
             return;
         };
@@ -208,7 +201,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
 
     /// A dial has failed, and kad has made that known to all queries that waited for the peer.
     pub(super) fn dial_failed(&mut self, peer: PeerId) {
-        if let Some(serial) = self.unnamed(&peer)
+        if let Some(serial) = self.unnamed.get(&peer).copied()
             && let Some(Wait { what: What::Connection { .. }, .. }) = self.waits.get(&serial)
         {
             self.remove(serial);
@@ -365,26 +358,21 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
     }
 
     fn named(&self, peer: PeerId, query: Id) -> Option<Serial> {
-        self.of(&peer).find(|(of, _)| *of == Some(query)).map(|(_, serial)| serial)
+        let of_query = self.by_query.get(&query)?;
+        of_query.iter().find(|(other, _)| *other == peer).map(|(_, serial)| *serial)
     }
 
-    /// The wait for a peer that is of no query we know.
-    fn unnamed(&self, peer: &PeerId) -> Option<Serial> {
-        self.of(peer).find(|(of, _)| of.is_none()).map(|(_, serial)| serial)
-    }
-
-    fn of(&self, peer: &PeerId) -> impl Iterator<Item = (Option<Id>, Serial)> {
-        self.by_peer.get(peer).into_iter().flatten().copied()
+    fn of(&self, peer: PeerId) -> impl Iterator<Item = (Serial, &Wait<Id>)> {
+        self.waits.iter().filter(move |(_, wait)| wait.peer == peer).map(|(serial, wait)| (*serial, wait))
     }
 
     fn of_peer(&self, peer: PeerId) -> Vec<Serial> {
-        self.of(&peer).map(|(_, serial)| serial).collect()
+        self.of(peer).map(|(serial, _)| serial).collect()
     }
 
     /// How many peers have answered the query that waits for this peer and was answered by the fewest.
     fn fewest_answers(&self, peer: PeerId, least: u32, answers_of: impl Fn(&Id) -> Option<u32>) -> u32 {
-        let waits = self.of(&peer).filter_map(|(_, serial)| self.waits.get(&serial));
-        let timed = waits.filter(|wait| wait.deadline.is_some());
+        let timed = self.of(peer).map(|(_, wait)| wait).filter(|wait| wait.deadline.is_some());
         let answers = timed.filter_map(|wait| match &wait.what {
             What::Answer(query) => answers_of(query),
             What::Connection { .. } | What::Answers { .. } => Some(least),
@@ -393,8 +381,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
     }
 
     fn owes_a_named_answer(&self, peer: PeerId) -> bool {
-        let mut waits = self.of(&peer).filter_map(|(_, serial)| self.waits.get(&serial));
-        waits.any(|wait| matches!(wait.what, What::Answer(_)) && wait.deadline.is_some())
+        self.of(peer).any(|(_, wait)| matches!(wait.what, What::Answer(_)) && wait.deadline.is_some())
     }
 
     /// One request of the peer has come to its end: that of the query or, if none is known, one that was sent when the
@@ -403,7 +390,7 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
         if let Some(serial) = self.named(peer, query) {
             return self.remove(serial);
         }
-        let serial = self.unnamed(&peer)?;
+        let serial = self.unnamed.get(&peer).copied()?;
         let Wait { what: What::Answers { requests }, since, deadline, .. } = self.waits.get_mut(&serial)? else {
             return None;
         };
@@ -426,9 +413,11 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
         let serial = self.last_serial;
         let Wait { peer, what, since: _, deadline, prolonged: _ } = wait;
         self.waits.insert(serial, wait);
-        self.by_peer.entry(peer).or_default().push((what.query(), serial));
-        if let Some(query) = what.query() {
-            self.by_query.entry(query).or_default().push(serial);
+        match what {
+            What::Answer(query) => self.by_query.entry(query).or_default().push((peer, serial)),
+            What::Connection { .. } | What::Answers { .. } => {
+                self.unnamed.insert(peer, serial);
+            }
         }
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, serial));
@@ -465,18 +454,17 @@ impl<Id: Copy + Eq + Hash> Waits<Id> {
         }
         self.unproven.remove(&serial);
         self.remembered.remove(&serial);
-        if let Entry::Occupied(mut of_peer) = self.by_peer.entry(wait.peer) {
-            of_peer.get_mut().retain(|(_, other)| *other != serial);
-            if of_peer.get().is_empty() {
-                of_peer.remove();
+        match wait.what {
+            What::Answer(query) => {
+                if let Entry::Occupied(mut of_query) = self.by_query.entry(query) {
+                    of_query.get_mut().retain(|(_, other)| *other != serial);
+                    if of_query.get().is_empty() {
+                        of_query.remove();
+                    }
+                }
             }
-        }
-        if let Some(query) = wait.what.query()
-            && let Entry::Occupied(mut of_query) = self.by_query.entry(query)
-        {
-            of_query.get_mut().retain(|other| *other != serial);
-            if of_query.get().is_empty() {
-                of_query.remove();
+            What::Connection { .. } | What::Answers { .. } => {
+                self.unnamed.remove(&wait.peer);
             }
         }
         Some(wait)
