@@ -1,0 +1,1 @@
+//! The registry on a network of peers.
