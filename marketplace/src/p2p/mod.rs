@@ -1,1 +1,7 @@
 //! The registry on a network of peers.
+
+pub mod head;
+mod signed;
+mod unix;
+
+pub use signed::EnvelopeError;

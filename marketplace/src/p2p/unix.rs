@@ -1,0 +1,8 @@
+//! Times as documents have them: in seconds since 1970.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A time before 1970 is 1970: it is of a clock that was never set, and nothing has expired then.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
