@@ -1,5 +1,6 @@
 //! The registry on a network of peers.
 
+pub mod announce;
 pub mod head;
 mod signed;
 mod unix;

@@ -249,6 +249,9 @@ impl fmt::Debug for HeadMemory {
     }
 }
 
+/// A column that may be null.
+type Envelope = Option<Vec<u8>>;
+
 /// A row.
 struct Known {
     mark: Mark,
@@ -269,13 +272,13 @@ fn mark(known: Option<&Known>) -> Option<&Mark> {
 
 fn read(connection: &Connection, package: &PackageId) -> Result<Option<Known>, DatabaseError> {
     let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-    let row: Option<(i64, Option<Vec<u8>>, Option<Vec<u8>>)> = connection
+    let row: Option<(i64, Envelope, Envelope)> = connection
         .prepare_cached("SELECT seq, envelope, other FROM heads WHERE package = ?1")?
         .query_row([package.to_string()], columns)
         .optional()?;
     let Some((seq, envelope, other)) = row else { return Ok(None) };
     let damaged = |what: &str| DatabaseError::Damaged(format!("{what} of {package}"));
-    let head = |bytes: Option<Vec<u8>>| {
+    let head = |bytes: Envelope| {
         bytes.map(|bytes| SignedHead::verify(&bytes, package)).transpose().map_err(|_| damaged("a head"))
     };
     let seq = u64::try_from(seq).map_err(|_| damaged("the number"))?;
