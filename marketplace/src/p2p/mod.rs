@@ -2,7 +2,9 @@
 
 pub mod announce;
 pub mod head;
+mod reputation;
 mod signed;
 mod unix;
 
+pub use reputation::{MAX_BAN, MAX_PEERS, PeerReputation, Reputation};
 pub use signed::EnvelopeError;

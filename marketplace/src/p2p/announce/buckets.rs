@@ -22,14 +22,18 @@ impl Rate {
 
     /// Takes a token. A bucket is the time, in milliseconds, at which it will be full.
     fn take(self, full_at: &mut u64, now: u64) -> bool {
-        let most = now.saturating_add(self.burst_millis());
-        // A clock that was set back does not make a debt larger than it can be.
-        let after = (*full_at).clamp(now, most).saturating_add(self.every_millis());
-        if after > most {
-            return false;
+        *full_at = self.bounded(*full_at, now);
+        let after = (*full_at).saturating_add(self.every_millis());
+        let is_left = after <= now.saturating_add(self.burst_millis());
+        if is_left {
+            *full_at = after;
         }
-        *full_at = after;
-        true
+        is_left
+    }
+
+    /// A clock that was set back does not make a debt larger than it can be.
+    fn bounded(self, full_at: u64, now: u64) -> u64 {
+        full_at.clamp(now, now.saturating_add(self.burst_millis()))
     }
 }
 
@@ -64,7 +68,10 @@ impl<K: Hash + Eq> Buckets<K> {
     fn sweep(&mut self, now: u64) -> bool {
         // To look at all of them for each message would be the attack's work done for it.
         if now >= self.swept_until || self.swept_until > now.saturating_add(self.rate.every_millis()) {
-            self.full_at.retain(|_, full_at| *full_at > now);
+            self.full_at.retain(|_, full_at| {
+                *full_at = self.rate.bounded(*full_at, now);
+                *full_at > now
+            });
             self.swept_until = now.saturating_add(self.rate.every_millis());
         }
         self.full_at.len() < self.max
