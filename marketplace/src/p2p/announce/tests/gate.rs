@@ -101,7 +101,8 @@ fn what_is_over_a_day_old_is_not_forwarded() {
     assert_eq!(node.hear(1, &old, at(NOW)), Judged::Ignore(Ignored::Old { published_at: NOW - day - 1 }));
     assert_eq!(node.hear(1, &signed_at(1, "new", NOW - day), at(NOW)).acceptance(), MessageAcceptance::Accept);
     let mut gate = Gate::new(GateConfig { max_age: Duration::from_secs(60), ..GateConfig::default() });
-    let heard = Heard { forwarder: peer(1), source: None, bytes: &signed_at(1, "x", NOW - 61).bytes().to_owned() };
+    let old = signed_at(1, "x", NOW - 61);
+    let heard = Heard { forwarder: peer(1), source: None, bytes: old.bytes() };
     assert_eq!(gate.check(&mut node.discovered, heard, at(NOW)).acceptance(), MessageAcceptance::Ignore);
 }
 

@@ -72,7 +72,7 @@ fn announcements_that_cannot_be_are_neither_signed_nor_read() {
         (Announcement { title: "t".repeat(MAX_TITLE_BYTES + 1), ..good.clone() }, AnnouncementError::Title),
         (Announcement { title: "\u{1b}[2J".to_owned(), ..good.clone() }, AnnouncementError::Title),
         (
-            Announcement { version: format!("1.0.0-{}", "b".repeat(59)).parse().unwrap(), ..good.clone() },
+            Announcement { version: format!("1.0.0-{}", "b".repeat(59)).parse().unwrap(), ..good },
             AnnouncementError::Version,
         ),
     ];
