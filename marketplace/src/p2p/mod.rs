@@ -3,6 +3,7 @@
 pub mod announce;
 pub mod head;
 mod reputation;
+pub mod requests;
 mod signed;
 mod unix;
 

@@ -42,7 +42,7 @@ impl Rate {
 /// Room is made only by buckets that are full: a new one is the same, so that nobody gets rid of a debt, or loses a token,
 /// because others came. Keys without room share one bucket.
 #[derive(Debug)]
-pub(super) struct Buckets<K> {
+pub(in crate::p2p) struct Buckets<K> {
     rate: Rate,
     max: usize,
     full_at: HashMap<K, u64>,
@@ -52,12 +52,12 @@ pub(super) struct Buckets<K> {
 }
 
 impl<K: Hash + Eq> Buckets<K> {
-    pub(super) fn new(rate: Rate, max: usize) -> Self {
+    pub(in crate::p2p) fn new(rate: Rate, max: usize) -> Self {
         Self { rate, max, full_at: HashMap::new(), shared: 0, swept_until: 0 }
     }
 
     /// Takes a token from the bucket of this key; false if there is none. `now` is in milliseconds.
-    pub(super) fn take(&mut self, key: K, now: u64) -> bool {
+    pub(in crate::p2p) fn take(&mut self, key: K, now: u64) -> bool {
         if !self.full_at.contains_key(&key) && self.full_at.len() >= self.max && !self.sweep(now) {
             return self.rate.take(&mut self.shared, now);
         }

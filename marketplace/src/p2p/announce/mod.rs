@@ -6,7 +6,7 @@
 //! Each message is judged by a [`Gate`] before it is forwarded, and what is new fills [`Discovered`]. Who joins late asks
 //! peers for their [catalogue](CataloguePage).
 
-mod buckets;
+pub(super) mod buckets;
 mod catalogue;
 mod discovered;
 mod gate;
