@@ -5,7 +5,11 @@
 //! travels from peer to peer, verified as it arrives.
 
 mod content;
+mod database;
+#[cfg(feature = "p2p")]
+pub mod p2p;
 mod package_id;
 
 pub use content::{ContentId, ContentIdError};
+pub use database::{DatabaseError, OpenError};
 pub use package_id::{PackageId, PackageIdError, PackageName};

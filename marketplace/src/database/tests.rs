@@ -1,0 +1,107 @@
+use std::{fs, thread};
+
+use super::*;
+
+const FIRST: Format = Format { application_id: *b"TST1", steps: &["CREATE TABLE a (x INTEGER) STRICT"] };
+const SECOND: Format =
+    Format { application_id: *b"TST1", steps: &[FIRST.steps[0], "CREATE TABLE b (y TEXT NOT NULL) STRICT"] };
+const OTHER: Format = Format { application_id: *b"TST2", steps: FIRST.steps };
+
+fn file() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file.db");
+    (folder, path)
+}
+
+#[test]
+fn a_file_is_made_opened_again_and_brought_up_to_date() {
+    let (_folder, path) = file();
+    open(&path, FIRST).unwrap().execute("INSERT INTO a VALUES (7)", []).unwrap();
+    let connection = open(&path, SECOND).unwrap();
+    connection.execute("INSERT INTO b VALUES ('seven')", []).unwrap();
+    let x: i64 = connection.query_row("SELECT x FROM a", [], |row| row.get(0)).unwrap();
+    assert_eq!(x, 7);
+    drop(connection);
+    assert!(open(&path, SECOND).is_ok());
+    let error = open(&path, FIRST).unwrap_err();
+    assert!(matches!(error, OpenError::Version { found: 2, known: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_commit_is_synced() {
+    let (_folder, path) = file();
+    let connection = open(&path, FIRST).unwrap();
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+    assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+}
+
+#[test]
+fn other_files_are_refused_and_left_alone() {
+    let (_folder, path) = file();
+    drop(open(&path, OTHER).unwrap());
+    assert!(matches!(open(&path, FIRST), Err(OpenError::Foreign { .. })));
+    let text = "this is a letter to somebody, and no database at all. ".repeat(20);
+    fs::write(&path, &text).unwrap();
+    assert!(matches!(open(&path, FIRST), Err(OpenError::Foreign { .. })));
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    // A database without a kind, but with tables.
+    let (_folder, path) = file();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE c (z)").unwrap();
+    assert!(matches!(open(&path, FIRST), Err(OpenError::Foreign { .. })));
+}
+
+#[test]
+fn a_damaged_file_is_an_error() {
+    let (_folder, path) = file();
+    let connection = open(&path, FIRST).unwrap();
+    for x in 0..5000 {
+        connection.execute("INSERT INTO a VALUES (?1)", [x]).unwrap();
+    }
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(connection);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 4096].fill(0xa5);
+    fs::write(&path, bytes).unwrap();
+    let error = open(&path, FIRST).unwrap_err();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+}
+
+#[test]
+fn what_cannot_be_opened_is_an_error() {
+    let (folder, _) = file();
+    let error = open(&folder.path().join("no/such/folder"), FIRST).unwrap_err();
+    assert!(matches!(error, OpenError::Failed { error: DatabaseError::Failed(_), .. }), "{error:?}");
+    assert!(matches!(open(Path::new(""), FIRST), Err(OpenError::Failed { .. })));
+}
+
+#[test]
+fn many_may_open_a_new_file_at_once() {
+    let (_folder, path) = file();
+    let threads: Vec<_> = (0..8)
+        .map(|x| {
+            let path = path.clone();
+            thread::spawn(move || open(&path, FIRST).unwrap().execute("INSERT INTO a VALUES (?1)", [x]).unwrap())
+        })
+        .collect();
+    for thread in threads {
+        assert_eq!(thread.join().unwrap(), 1);
+    }
+    let rows: i64 = open(&path, FIRST).unwrap().query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 8);
+}
+
+#[test]
+fn errors_are_told_apart() {
+    let of = |code| DatabaseError::from(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+    assert!(matches!(of(rusqlite::ffi::SQLITE_BUSY), DatabaseError::Busy));
+    assert!(matches!(of(rusqlite::ffi::SQLITE_FULL), DatabaseError::Full));
+    assert!(matches!(of(rusqlite::ffi::SQLITE_CORRUPT), DatabaseError::Damaged(_)));
+    assert!(matches!(of(rusqlite::ffi::SQLITE_NOTADB), DatabaseError::Foreign));
+    assert!(matches!(of(rusqlite::ffi::SQLITE_IOERR), DatabaseError::Failed(_)));
+    let connection = open_in_memory(SECOND).unwrap();
+    connection.execute("INSERT INTO b VALUES ('seven')", []).unwrap();
+    let error = connection.query_row("SELECT y FROM b", [], |row| row.get::<_, i64>(0)).unwrap_err();
+    assert!(matches!(DatabaseError::from(error), DatabaseError::Damaged(_)));
+}

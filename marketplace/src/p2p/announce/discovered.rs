@@ -1,0 +1,256 @@
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::SystemTime,
+};
+
+use libp2p_identity::PeerId;
+
+use super::{SignedAnnouncement, shares::Shares};
+use crate::{ContentId, PackageId, p2p::head::MAX_JUMP};
+
+/// How many packages are known at once: some 20 MB of them.
+pub const MAX_DISCOVERED: usize = 10_000;
+
+/// How many of them may be of one publisher: more than the largest publishers of package registries have.
+pub const MAX_PER_PUBLISHER: usize = 1_000;
+
+/// How many providers of a package are known: more than are asked at once.
+pub const MAX_PROVIDERS: usize = 20;
+
+/// Somebody who is said to have a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// Who.
+    pub peer: PeerId,
+    /// When that was said last.
+    pub seen_at: SystemTime,
+}
+
+/// A package that was announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiscoveredPackage {
+    /// The newest announcement.
+    pub newest: SignedAnnouncement,
+    /// Who is said to have it, at most [`MAX_PROVIDERS`], in no order. A hint: what they serve is verified.
+    pub providers: Vec<Provider>,
+    /// When the package was first heard of.
+    pub first_seen: SystemTime,
+    /// When the newest announcement was heard.
+    pub last_seen: SystemTime,
+    /// Grows with each change of the list: see [`Discovered::since`].
+    pub number: u64,
+}
+
+/// What an announcement is to what is known of its package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing was known of the package.
+    New,
+    /// It is newer than what was known.
+    Newer,
+    /// It is what is known.
+    Same,
+    /// There is a newer one.
+    Older {
+        /// The number that is known.
+        known: u64,
+    },
+    /// Its number is known, with another head: perhaps the publisher has signed two. Compare with the DHT's.
+    Conflict {
+        /// The head that is known.
+        known: ContentId,
+    },
+    /// Its number is higher than the publisher can have come to.
+    FastForward {
+        /// The number that is known.
+        known: u64,
+    },
+}
+
+/// The packages that were announced: what can be found without asking anybody.
+///
+/// At most [`MAX_DISCOVERED`]. A further one takes the place of the oldest of those that were told by the same peer as most
+/// others: who tells of many packages, real ones or not, pushes out what came from itself. If several peers have told of a
+/// package, it counts for that one of them who has told least.
+#[derive(Debug)]
+pub struct Discovered {
+    epoch: u64,
+    capacity: usize,
+    per_publisher: usize,
+    next_number: u64,
+    packages: HashMap<PackageId, Entry>,
+    order: BTreeMap<u64, PackageId>,
+    /// The numbers of each publisher's packages.
+    publishers: HashMap<PeerId, BTreeSet<u64>>,
+    shares: Shares,
+}
+
+#[derive(Debug)]
+struct Entry {
+    package: DiscoveredPackage,
+    /// Whose share it is in.
+    told_by: PeerId,
+}
+
+impl Discovered {
+    /// Nothing yet. `epoch` is a number that no earlier list of this node had, such as the time of its start: positions in a
+    /// catalogue are only good for one list.
+    pub fn new(epoch: u64) -> Self {
+        Self::with(epoch, MAX_DISCOVERED, MAX_PER_PUBLISHER)
+    }
+
+    /// Takes an announcement that was verified, if it is [new or newer](Self::standing). `told_by` is who has sent it to us.
+    pub fn add(&mut self, announcement: &SignedAnnouncement, told_by: PeerId, now: SystemTime) -> Standing {
+        let standing = self.standing(announcement);
+        match standing {
+            Standing::New => {
+                self.make_room(&announcement.announcement().package.publisher(), &told_by);
+                self.insert(announcement.clone(), Vec::new(), told_by, now, now);
+            }
+            Standing::Newer => {
+                let earlier = self.remove(&announcement.announcement().package);
+                let (providers, first_seen) =
+                    earlier.map_or((Vec::new(), now), |entry| (entry.package.providers, entry.package.first_seen));
+                self.insert(announcement.clone(), providers, told_by, first_seen, now);
+            }
+            Standing::Same => self.share(&announcement.announcement().package, told_by),
+            Standing::Older { .. } | Standing::Conflict { .. } | Standing::FastForward { .. } => {}
+        }
+        standing
+    }
+
+    /// Notes that somebody is said to have a package. The one that was not heard of for the longest time makes room. Nothing
+    /// happens if the package is not known.
+    pub fn add_provider(&mut self, package: &PackageId, peer: PeerId, now: SystemTime) {
+        let Some(entry) = self.packages.get_mut(package) else { return };
+        let providers = &mut entry.package.providers;
+        providers.retain(|provider| provider.peer != peer);
+        if providers.len() >= MAX_PROVIDERS
+            && let Some(oldest) =
+                providers.iter().enumerate().min_by_key(|(_, provider)| provider.seen_at).map(|(place, _)| place)
+        {
+            providers.swap_remove(oldest);
+        }
+        providers.push(Provider { peer, seen_at: now });
+    }
+
+    /// What the announcement is to what is known.
+    pub fn standing(&self, announcement: &SignedAnnouncement) -> Standing {
+        let offered = announcement.announcement();
+        let Some(entry) = self.packages.get(&offered.package) else { return Standing::New };
+        let known = entry.package.newest.announcement();
+        if offered.seq < known.seq {
+            Standing::Older { known: known.seq }
+        } else if offered.seq > known.seq.saturating_add(MAX_JUMP) {
+            Standing::FastForward { known: known.seq }
+        } else if offered.seq > known.seq {
+            Standing::Newer
+        } else if offered.head == known.head {
+            Standing::Same
+        } else {
+            Standing::Conflict { known: known.head }
+        }
+    }
+
+    /// What is known of a package.
+    pub fn get(&self, package: &PackageId) -> Option<&DiscoveredPackage> {
+        self.packages.get(package).map(|entry| &entry.package)
+    }
+
+    /// What was added or renewed after this number, in order. All of it after 0.
+    pub fn since(&self, number: u64) -> impl Iterator<Item = &DiscoveredPackage> {
+        self.order.range(number.saturating_add(1)..).filter_map(|(_, package)| self.get(package))
+    }
+
+    /// A copy of everything, the longest known first.
+    pub fn snapshot(&self) -> Vec<DiscoveredPackage> {
+        self.since(0).cloned().collect()
+    }
+
+    /// Whether a package of this publisher is known.
+    pub fn knows_publisher(&self, publisher: &PeerId) -> bool {
+        self.publishers.contains_key(publisher)
+    }
+
+    /// How many packages are known.
+    pub fn len(&self) -> usize {
+        self.packages.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.packages.is_empty()
+    }
+
+    pub(super) fn with(epoch: u64, capacity: usize, per_publisher: usize) -> Self {
+        Self {
+            epoch,
+            capacity,
+            per_publisher,
+            next_number: 1,
+            packages: HashMap::new(),
+            order: BTreeMap::new(),
+            publishers: HashMap::new(),
+            shares: Shares::default(),
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// For a package that is not known yet.
+    fn make_room(&mut self, publisher: &PeerId, told_by: &PeerId) {
+        let own = self.publishers.get(publisher).filter(|numbers| numbers.len() >= self.per_publisher);
+        let dropped = match own {
+            Some(numbers) => numbers.first().copied(),
+            None if self.packages.len() >= self.capacity => self.shares.to_drop(told_by),
+            None => None,
+        };
+        if let Some(package) = dropped.and_then(|number| self.order.get(&number).cloned()) {
+            self.remove(&package);
+        }
+    }
+
+    fn insert(
+        &mut self,
+        newest: SignedAnnouncement,
+        providers: Vec<Provider>,
+        told_by: PeerId,
+        first_seen: SystemTime,
+        last_seen: SystemTime,
+    ) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let id = newest.announcement().package.clone();
+        self.order.insert(number, id.clone());
+        self.publishers.entry(id.publisher()).or_default().insert(number);
+        self.shares.add(told_by, number);
+        let package = DiscoveredPackage { newest, providers, first_seen, last_seen, number };
+        self.packages.insert(id, Entry { package, told_by });
+    }
+
+    fn remove(&mut self, id: &PackageId) -> Option<Entry> {
+        let entry = self.packages.remove(id)?;
+        let number = entry.package.number;
+        self.order.remove(&number);
+        self.shares.remove(&entry.told_by, number);
+        if let Some(numbers) = self.publishers.get_mut(&id.publisher()) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.publishers.remove(&id.publisher());
+            }
+        }
+        Some(entry)
+    }
+
+    /// Somebody else has told it, too.
+    fn share(&mut self, id: &PackageId, told_by: PeerId) {
+        let Some(entry) = self.packages.get_mut(id) else { return };
+        if self.shares.of(&told_by) < self.shares.of(&entry.told_by) {
+            self.shares.remove(&entry.told_by, entry.package.number);
+            self.shares.add(told_by, entry.package.number);
+            entry.told_by = told_by;
+        }
+    }
+}

@@ -1,0 +1,205 @@
+use std::time::{Duration, SystemTime};
+
+use libp2p::gossipsub::MessageAcceptance;
+use libp2p_identity::PeerId;
+use thiserror::Error;
+
+use super::{AnnouncementError, Discovered, Rate, SignedAnnouncement, Standing, buckets::Buckets};
+use crate::p2p::unix;
+
+/// How far an announcement may be in the future: what clocks differ by.
+///
+/// One that is further ahead is not forwarded; one that is twice as far is refused. With one limit for both, an announcement
+/// just within it would pass one node and be held against it by the next, whose clock is a little behind.
+pub const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
+
+/// How many neighbours have a bucket of their own: far more than a node has connections.
+const MAX_FORWARDERS: usize = 1024;
+
+/// How many publishers have a bucket of their own: more than the newcomers of ten minutes and all who are known.
+const MAX_PUBLISHERS: usize = 16_384;
+
+/// What a gate lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GateConfig {
+    /// Older announcements are not forwarded: a day lets them cross a network that was in two parts.
+    pub max_age: Duration,
+    /// Announcements of one publisher. Thirty at once are the packages of one large project.
+    pub per_publisher: Rate,
+    /// Announcements of publishers that nobody knows yet, from one neighbour. A key costs nothing, a connection does.
+    pub newcomers: Rate,
+    /// Messages of any kind from one neighbour, above which it is refused unread: what twelve neighbours may send it in
+    /// newcomers and their first announcements, and room for as much of what is known.
+    pub per_forwarder: Rate,
+}
+
+impl Default for GateConfig {
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(24 * 60 * 60),
+            per_publisher: Rate { every: Duration::from_secs(10), burst: 30 },
+            newcomers: Rate { every: Duration::from_secs(1), burst: 20 },
+            per_forwarder: Rate { every: Duration::from_millis(25), burst: 500 },
+        }
+    }
+}
+
+/// A message as gossipsub gives it.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard<'a> {
+    /// The neighbour that has sent it to us.
+    pub forwarder: PeerId,
+    /// Who says to have sent it first: a provider of the package.
+    pub source: Option<PeerId>,
+    /// The message.
+    pub bytes: &'a [u8],
+}
+
+/// Judges announcements before they are forwarded.
+///
+/// Each neighbour may send so much; each publisher may announce so much; and only so many publishers that nobody knows come
+/// in through one neighbour. What a neighbour does therefore never silences publishers who are known, however many keys it
+/// makes and whatever it replays.
+#[derive(Debug)]
+pub struct Gate {
+    config: GateConfig,
+    publishers: Buckets<PeerId>,
+    newcomers: Buckets<PeerId>,
+    forwarders: Buckets<PeerId>,
+}
+
+impl Gate {
+    /// A gate that has seen nothing.
+    pub fn new(config: GateConfig) -> Self {
+        Self {
+            config,
+            publishers: Buckets::new(config.per_publisher, MAX_PUBLISHERS),
+            newcomers: Buckets::new(config.newcomers, MAX_FORWARDERS),
+            forwarders: Buckets::new(config.per_forwarder, MAX_FORWARDERS),
+        }
+    }
+
+    /// What is to become of a message. What is accepted is in `discovered` then.
+    pub fn check(&mut self, discovered: &mut Discovered, heard: Heard<'_>, now: SystemTime) -> Judged {
+        let Heard { forwarder, source, bytes } = heard;
+        let millis = unix::millis(now);
+        // The cheap questions first: a signature takes longer than all else.
+        if !self.forwarders.take(forwarder, millis) {
+            return Judged::Reject(Rejected::Flood);
+        }
+        let announcement = match SignedAnnouncement::verify(bytes) {
+            Ok(announcement) => announcement,
+            Err(error) => return Judged::Reject(Rejected::Invalid(error)),
+        };
+        if let Err(judged) = self.check_time(&announcement, now) {
+            return judged;
+        }
+        match discovered.standing(&announcement) {
+            Standing::New | Standing::Newer => {}
+            standing @ (Standing::Same
+            | Standing::Older { .. }
+            | Standing::Conflict { .. }
+            | Standing::FastForward { .. }) => return Judged::Ignore(Ignored::Standing(standing)),
+        }
+        // Only now, so that nobody can use up a publisher's tokens by repeating what was said.
+        let publisher = announcement.announcement().package.publisher();
+        if !discovered.knows_publisher(&publisher) && !self.newcomers.take(forwarder, millis) {
+            return Judged::Ignore(Ignored::Newcomers);
+        }
+        if !self.publishers.take(publisher, millis) {
+            return Judged::Ignore(Ignored::Publisher);
+        }
+        discovered.add(&announcement, forwarder, now);
+        if let Some(source) = source {
+            discovered.add_provider(&announcement.announcement().package, source, now);
+        }
+        Judged::Accept(Box::new(announcement))
+    }
+
+    fn check_time(&self, announcement: &SignedAnnouncement, now: SystemTime) -> Result<(), Judged> {
+        let (published_at, now) = (announcement.announcement().published_at, unix::seconds(now));
+        let ahead = published_at.saturating_sub(now);
+        if ahead > MAX_AHEAD.as_secs() * 2 {
+            return Err(Judged::Reject(Rejected::Future { published_at }));
+        }
+        if ahead > MAX_AHEAD.as_secs() {
+            return Err(Judged::Ignore(Ignored::Future { published_at }));
+        }
+        if now.saturating_sub(published_at) > self.config.max_age.as_secs() {
+            return Err(Judged::Ignore(Ignored::Old { published_at }));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new(GateConfig::default())
+    }
+}
+
+/// What is to become of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judged {
+    /// It is new, and is forwarded.
+    Accept(Box<SignedAnnouncement>),
+    /// It is not forwarded. An honest neighbour may have sent it.
+    Ignore(Ignored),
+    /// It is not forwarded, and counts against the neighbour: no honest one sends that.
+    Reject(Rejected),
+}
+
+impl Judged {
+    /// What gossipsub is to be told.
+    pub fn acceptance(&self) -> MessageAcceptance {
+        match self {
+            Self::Accept(_) => MessageAcceptance::Accept,
+            Self::Ignore(_) => MessageAcceptance::Ignore,
+            Self::Reject(_) => MessageAcceptance::Reject,
+        }
+    }
+}
+
+/// Why a message is not forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Ignored {
+    /// It says nothing new, or contradicts what is known. In a [`Conflict`](Standing::Conflict) it is worth looking at the
+    /// DHT's head.
+    #[error("the announcement is not news")]
+    Standing(Standing),
+    /// It is from the future, by about what clocks differ by.
+    #[error("the announcement is of {published_at} (seconds since 1970), which is yet to come")]
+    Future {
+        /// What stands in it.
+        published_at: u64,
+    },
+    /// It is too old to be forwarded.
+    #[error("the announcement is of {published_at} (seconds since 1970), too long ago")]
+    Old {
+        /// What stands in it.
+        published_at: u64,
+    },
+    /// The neighbour has brought too many publishers that nobody knows.
+    #[error("the neighbour has brought too many new publishers")]
+    Newcomers,
+    /// The publisher announces too often.
+    #[error("the publisher announces too often")]
+    Publisher,
+}
+
+/// Why a message counts against the neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Rejected {
+    /// It sends more than any honest one has to. The message was not read.
+    #[error("the neighbour sends too much")]
+    Flood,
+    /// It is no announcement.
+    #[error(transparent)]
+    Invalid(#[from] AnnouncementError),
+    /// It is from far in the future.
+    #[error("the announcement is of {published_at} (seconds since 1970), far in the future")]
+    Future {
+        /// What stands in it.
+        published_at: u64,
+    },
+}

@@ -1,0 +1,31 @@
+//! Announcements: what publishers tell everybody about new versions, over gossipsub.
+//!
+//! An announcement is a hint. The head record is the truth, and nothing is installed without it; what an announcement does
+//! is that a package is found, and that a head is looked for.
+//!
+//! Each message is judged by a [`Gate`] before it is forwarded, and what is new fills [`Discovered`]. Who joins late asks
+//! peers for their [catalogue](CataloguePage).
+
+pub(super) mod buckets;
+mod catalogue;
+mod discovered;
+mod gate;
+mod gossip;
+mod message;
+mod shares;
+
+pub use buckets::Rate;
+pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_BYTES, MAX_PAGES, TakenPage};
+pub use discovered::{
+    Discovered, DiscoveredPackage, MAX_DISCOVERED, MAX_PER_PUBLISHER, MAX_PROVIDERS, Provider, Standing,
+};
+pub use gate::{Gate, GateConfig, Heard, Ignored, Judged, MAX_AHEAD, Rejected};
+pub use gossip::{
+    DEFAULT_TOPIC, MAX_TRANSMIT_BYTES, gossip_config, message_id, peer_score_params, peer_score_thresholds,
+};
+pub use message::{
+    Announcement, AnnouncementError, MAX_ANNOUNCEMENT_BYTES, MAX_TITLE_BYTES, MAX_VERSION_BYTES, SignedAnnouncement,
+};
+
+#[cfg(test)]
+mod tests;

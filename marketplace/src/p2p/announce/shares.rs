@@ -1,0 +1,37 @@
+//! Who has told us how much: so that room is made by those who take most of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use libp2p_identity::PeerId;
+
+/// The entries of a list, by the peer that each was told by. An entry is its number; older ones have smaller numbers.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    by_peer: BTreeMap<PeerId, BTreeSet<u64>>,
+}
+
+impl Shares {
+    pub(super) fn add(&mut self, peer: PeerId, number: u64) {
+        self.by_peer.entry(peer).or_default().insert(number);
+    }
+
+    pub(super) fn remove(&mut self, peer: &PeerId, number: u64) {
+        if let Some(numbers) = self.by_peer.get_mut(peer) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.by_peer.remove(peer);
+            }
+        }
+    }
+
+    pub(super) fn of(&self, peer: &PeerId) -> usize {
+        self.by_peer.get(peer).map_or(0, BTreeSet::len)
+    }
+
+    /// The entry that makes room for one of this peer: the oldest of the peer that would have the most.
+    pub(super) fn to_drop(&self, newcomer: &PeerId) -> Option<u64> {
+        let with_new = |peer: &PeerId, numbers: &BTreeSet<u64>| numbers.len() + usize::from(peer == newcomer);
+        let (_, numbers) = self.by_peer.iter().max_by_key(|(peer, numbers)| with_new(peer, numbers))?;
+        numbers.first().copied()
+    }
+}

@@ -1,0 +1,106 @@
+//! What late joiners are given.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn filled(packages: u32) -> Discovered {
+    let mut discovered = Discovered::new(7);
+    for number in 0..packages {
+        discovered.add(&signed(number % 16, &format!("package-{number}"), 1), peer(1), at(NOW));
+    }
+    discovered
+}
+
+#[test]
+fn late_joiner_gets_the_whole_catalogue_page_by_page() {
+    let discovered = filled(1000);
+    let mut joiner = Discovered::new(8);
+    let (mut cursor, mut pages) = (Cursor::default(), 0);
+    loop {
+        let bytes = discovered.page(cursor).encode();
+        assert!(bytes.len() <= MAX_PAGE_BYTES);
+        let page = CataloguePage::decode(&bytes).unwrap();
+        // Announcements of last year are as good as those of today.
+        let taken = joiner.take_page(&page, peer(3), at(NOW + 400 * 24 * 60 * 60));
+        assert_eq!((taken.news.len(), taken.bad), (page.entries.len(), 0));
+        pages += 1;
+        cursor = page.next;
+        if !page.has_more {
+            break;
+        }
+    }
+    assert!((2..=MAX_PAGES).contains(&pages), "{pages}");
+    assert_eq!(joiner.len(), 1000);
+    // From then on only what is new.
+    assert_eq!(discovered.page(cursor).entries.len(), 0);
+}
+
+#[test]
+fn a_cursor_goes_on_where_it_was_and_one_of_another_run_begins_anew() {
+    let mut discovered = filled(3);
+    let first = discovered.page(Cursor::default());
+    discovered.add(&signed(1, "news", 1), peer(1), at(NOW));
+    let sent = Cursor::from_bytes(first.next.to_bytes());
+    assert_eq!(discovered.page(sent).entries, [signed(1, "news", 1).bytes().to_owned()]);
+    let mut restarted = Discovered::new(9);
+    restarted.add(&signed(1, "news", 1), peer(1), at(NOW));
+    assert_eq!(restarted.page(sent).entries.len(), 1);
+}
+
+#[test]
+fn attack_forged_catalogue_entries_are_counted_and_not_taken() {
+    let mut discovered = Discovered::new(1);
+    let mut forged = signed(1, "left-pad", 1).bytes().to_owned();
+    *forged.last_mut().unwrap() ^= 1;
+    let entries = vec![
+        forged,
+        b"junk".to_vec(),
+        signed_at(2, "far", NOW + 3 * MAX_AHEAD.as_secs()).bytes().to_owned(),
+        signed_at(3, "near", NOW + MAX_AHEAD.as_secs() + 1).bytes().to_owned(),
+        signed(4, "good", 1).bytes().to_owned(),
+        signed(4, "good", 1).bytes().to_owned(),
+    ];
+    let taken = discovered.take_page(&CataloguePage { entries, ..CataloguePage::default() }, peer(1), at(NOW));
+    assert_eq!(taken, TakenPage { news: vec![package_of(4, "good")], bad: 3 });
+    assert_eq!(discovered.len(), 1);
+}
+
+#[test]
+fn attack_oversize_page_is_not_decoded() {
+    let mut bytes = CataloguePage::default().encode();
+    bytes.resize(MAX_PAGE_BYTES + 1, 0);
+    assert_eq!(CataloguePage::decode(&bytes), Err(CatalogueError::TooLarge { bytes: MAX_PAGE_BYTES + 1 }));
+}
+
+#[test]
+fn what_is_no_page_is_an_error() {
+    let page = filled(2).page(Cursor::default());
+    let bytes = page.encode();
+    assert_eq!(CataloguePage::decode(&bytes), Ok(page.clone()));
+    // An end between two entries is an end.
+    let borders = [18, 18 + 2 + page.entries[0].len()];
+    for len in (0..bytes.len()).filter(|len| !borders.contains(len)) {
+        assert_eq!(CataloguePage::decode(&bytes[..len]), Err(CatalogueError::Malformed), "{len} bytes");
+    }
+    let with = |position: usize, byte: u8| {
+        let mut bytes = bytes.clone();
+        bytes[position] = byte;
+        CataloguePage::decode(&bytes)
+    };
+    assert_eq!(with(0, 2), Err(CatalogueError::Format { found: 2 }));
+    assert_eq!(with(17, 2), Err(CatalogueError::Malformed));
+    assert_eq!(with(18, 5), Err(CatalogueError::Malformed));
+    let mut empty_entry = CataloguePage::default().encode();
+    empty_entry.extend([0, 0]);
+    assert_eq!(CataloguePage::decode(&empty_entry), Err(CatalogueError::Malformed));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_page_that_is_written_the_same_or_an_error(bytes in prop::collection::vec(0_u8..3, 0..80)) {
+        if let Ok(page) = CataloguePage::decode(&bytes) {
+            prop_assert_eq!(page.encode(), bytes);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What is known, and what is dropped.
+
+use super::*;
+
+fn names(discovered: &Discovered) -> Vec<String> {
+    discovered.since(0).map(|package| package.newest.announcement().package.name().to_string()).collect()
+}
+
+#[test]
+fn what_was_announced_is_listed_in_the_order_of_its_news() {
+    let mut discovered = Discovered::new(1);
+    assert!(discovered.is_empty());
+    assert_eq!(discovered.add(&signed(1, "a", 1), peer(1), at(NOW)), Standing::New);
+    assert_eq!(discovered.add(&signed(2, "b", 1), peer(1), at(NOW + 1)), Standing::New);
+    let seen = discovered.since(0).last().unwrap().number;
+    assert_eq!(discovered.add(&signed(1, "a", 2), peer(1), at(NOW + 2)), Standing::Newer);
+    assert_eq!(names(&discovered), ["b", "a"]);
+    let news: Vec<_> = discovered.since(seen).collect();
+    assert_eq!(news.len(), 1);
+    assert_eq!((news[0].first_seen, news[0].last_seen), (at(NOW), at(NOW + 2)));
+    assert_eq!(discovered.since(news[0].number).count(), 0);
+    assert_eq!(discovered.since(u64::MAX).count(), 0);
+    assert_eq!(discovered.snapshot().len(), discovered.len());
+    assert!(discovered.knows_publisher(&keypair(2).public().to_peer_id()) && !discovered.knows_publisher(&peer(1)));
+}
+
+#[test]
+fn old_announcements_change_nothing() {
+    let mut discovered = Discovered::new(1);
+    discovered.add(&signed(1, "a", 5), peer(1), at(NOW));
+    let before = discovered.snapshot();
+    assert_eq!(discovered.add(&signed(1, "a", 4), peer(1), at(NOW + 9)), Standing::Older { known: 5 });
+    assert_eq!(discovered.add(&signed(1, "a", 5), peer(1), at(NOW + 9)), Standing::Same);
+    assert_eq!(discovered.snapshot(), before);
+}
+
+#[test]
+fn providers_are_few_and_the_one_unheard_of_for_longest_makes_room() {
+    let mut discovered = Discovered::new(1);
+    let package = package_of(1, "a");
+    discovered.add_provider(&package, peer(0), at(NOW));
+    discovered.add(&signed(1, "a", 1), peer(1), at(NOW));
+    for number in 0..20 {
+        discovered.add_provider(&package, peer(number), at(NOW + u64::from(number)));
+    }
+    // Heard of again.
+    discovered.add_provider(&package, peer(0), at(NOW + 50));
+    discovered.add_provider(&package, peer(20), at(NOW + 51));
+    let peers = |discovered: &Discovered| {
+        discovered.get(&package).unwrap().providers.iter().map(|provider| provider.peer).collect::<Vec<_>>()
+    };
+    assert_eq!(peers(&discovered).len(), MAX_PROVIDERS);
+    assert!(peers(&discovered).contains(&peer(0)) && peers(&discovered).contains(&peer(20)));
+    assert!(!peers(&discovered).contains(&peer(1)));
+    // A newer version does not forget who has the package.
+    discovered.add(&signed(1, "a", 2), peer(1), at(NOW + 60));
+    assert_eq!(peers(&discovered).len(), MAX_PROVIDERS);
+}
+
+#[test]
+fn attack_crowding_out_a_neighbour_pushes_out_only_what_it_has_told() {
+    let mut discovered = Discovered::with(1, 50, 50);
+    for number in 0..10 {
+        discovered.add(&signed(number, "honest", 1), peer(1), at(NOW));
+    }
+    for number in 0..300 {
+        discovered.add(&signed(1000 + number % 20, &format!("spam-{number}"), 1), peer(2), at(NOW));
+        assert!(discovered.len() <= 50);
+    }
+    for number in 0..10 {
+        assert!(discovered.get(&package_of(number, "honest")).is_some());
+    }
+    // The full list takes what others tell.
+    for number in 10..20 {
+        assert_eq!(discovered.add(&signed(number, "honest", 1), peer(3), at(NOW)), Standing::New);
+    }
+    assert_eq!(names(&discovered).iter().filter(|name| *name == "honest").count(), 20);
+    assert_eq!(discovered.len(), 50);
+}
+
+#[test]
+fn attack_crowding_out_a_package_that_others_tell_too_does_not_go_with_the_spam_of_one() {
+    let mut discovered = Discovered::with(1, 20, 20);
+    // The spammer was the first to tell of it.
+    discovered.add(&signed(1, "honest", 1), peer(2), at(NOW));
+    discovered.add(&signed(1000, "spam-0", 1), peer(2), at(NOW));
+    assert_eq!(discovered.add(&signed(1, "honest", 1), peer(1), at(NOW)), Standing::Same);
+    for number in 1..100 {
+        discovered.add(&signed(1000 + number % 10, &format!("spam-{number}"), 1), peer(2), at(NOW));
+    }
+    assert!(discovered.get(&package_of(1, "honest")).is_some());
+}
+
+#[test]
+fn a_publisher_with_too_many_packages_makes_room_for_itself() {
+    let mut discovered = Discovered::with(1, 50, 3);
+    discovered.add(&signed(2, "other", 1), peer(1), at(NOW));
+    for name in ["a", "b", "c", "d", "e"] {
+        discovered.add(&signed(1, name, 1), peer(1), at(NOW));
+    }
+    assert_eq!(names(&discovered), ["other", "c", "d", "e"]);
+    // News of a known one need no room.
+    discovered.add(&signed(1, "c", 2), peer(1), at(NOW));
+    assert_eq!(names(&discovered), ["other", "d", "e", "c"]);
+}

@@ -1,0 +1,230 @@
+//! What is forwarded.
+
+use libp2p::gossipsub::MessageAcceptance;
+
+use super::*;
+use crate::p2p::{EnvelopeError, announce::buckets::Buckets, head::MAX_JUMP};
+
+struct Node {
+    gate: Gate,
+    discovered: Discovered,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self { gate: Gate::default(), discovered: Discovered::new(1) }
+    }
+
+    fn hear(&mut self, from: u32, announcement: &SignedAnnouncement, now: SystemTime) -> Judged {
+        self.hear_bytes(from, announcement.bytes(), now)
+    }
+
+    fn hear_bytes(&mut self, from: u32, bytes: &[u8], now: SystemTime) -> Judged {
+        let heard = Heard { forwarder: peer(from), source: Some(peer(99)), bytes };
+        self.gate.check(&mut self.discovered, heard, now)
+    }
+}
+
+#[test]
+fn news_is_forwarded_once_and_listed_with_its_source() {
+    let mut node = Node::new();
+    let announcement = signed(1, "left-pad", 3);
+    let judged = node.hear(1, &announcement, at(NOW));
+    assert_eq!(judged, Judged::Accept(Box::new(announcement.clone())));
+    assert_eq!(judged.acceptance(), MessageAcceptance::Accept);
+    let known = node.discovered.get(&package_of(1, "left-pad")).unwrap();
+    assert_eq!(known.newest, announcement);
+    assert_eq!(known.providers, [Provider { peer: peer(99), seen_at: at(NOW) }]);
+    let judged = node.hear(2, &announcement, at(NOW + 1));
+    assert_eq!(judged, Judged::Ignore(Ignored::Standing(Standing::Same)));
+    assert_eq!(judged.acceptance(), MessageAcceptance::Ignore);
+    assert_eq!(node.hear(2, &signed(1, "left-pad", 4), at(NOW + 2)).acceptance(), MessageAcceptance::Accept);
+}
+
+#[test]
+fn attack_replayed_announcements_are_not_forwarded_and_cost_their_publisher_nothing() {
+    let mut node = Node::new();
+    for seq in 1..=5 {
+        assert_eq!(node.hear(1, &signed(1, "left-pad", seq), at(NOW)).acceptance(), MessageAcceptance::Accept);
+    }
+    let old = signed(1, "left-pad", 4);
+    for _ in 0..100 {
+        let judged = node.hear(2, &old, at(NOW));
+        assert_eq!(judged, Judged::Ignore(Ignored::Standing(Standing::Older { known: 5 })));
+    }
+    // 25 of the burst of 30 are left.
+    for seq in 6..=30 {
+        assert_eq!(node.hear(1, &signed(1, "left-pad", seq), at(NOW)).acceptance(), MessageAcceptance::Accept);
+    }
+}
+
+#[test]
+fn attack_forged_announcements_count_against_who_forwards_them() {
+    let mut node = Node::new();
+    let mut bytes = signed(1, "left-pad", 3).bytes().to_owned();
+    *bytes.last_mut().unwrap() ^= 1;
+    let judged = node.hear_bytes(1, &bytes, at(NOW));
+    assert_eq!(judged, Judged::Reject(Rejected::Invalid(EnvelopeError::Signature.into())));
+    assert_eq!(judged.acceptance(), MessageAcceptance::Reject);
+    assert!(node.discovered.is_empty());
+}
+
+#[test]
+fn attack_oversize_announcement_is_rejected_undecoded() {
+    let judged = Node::new().hear_bytes(1, &vec![0; MAX_ANNOUNCEMENT_BYTES + 1], at(NOW));
+    let error = EnvelopeError::TooLarge { bytes: MAX_ANNOUNCEMENT_BYTES + 1, max: MAX_ANNOUNCEMENT_BYTES };
+    assert_eq!(judged, Judged::Reject(Rejected::Invalid(error.into())));
+}
+
+#[test]
+fn attack_future_time_is_not_forwarded() {
+    let ahead = MAX_AHEAD.as_secs();
+    let cases = [
+        (NOW + ahead, MessageAcceptance::Accept),
+        (NOW + ahead + 1, MessageAcceptance::Ignore),
+        (NOW + 2 * ahead, MessageAcceptance::Ignore),
+        (NOW + 2 * ahead + 1, MessageAcceptance::Reject),
+        (u64::MAX, MessageAcceptance::Reject),
+    ];
+    for (published_at, acceptance) in cases {
+        let mut node = Node::new();
+        assert_eq!(node.hear(1, &signed_at(1, "left-pad", published_at), at(NOW)).acceptance(), acceptance);
+        assert_eq!(node.discovered.len(), usize::from(acceptance == MessageAcceptance::Accept));
+    }
+}
+
+#[test]
+fn what_is_over_a_day_old_is_not_forwarded() {
+    let day = 24 * 60 * 60;
+    let mut node = Node::new();
+    let old = signed_at(1, "old", NOW - day - 1);
+    assert_eq!(node.hear(1, &old, at(NOW)), Judged::Ignore(Ignored::Old { published_at: NOW - day - 1 }));
+    assert_eq!(node.hear(1, &signed_at(1, "new", NOW - day), at(NOW)).acceptance(), MessageAcceptance::Accept);
+    let mut gate = Gate::new(GateConfig { max_age: Duration::from_secs(60), ..GateConfig::default() });
+    let old = signed_at(1, "x", NOW - 61);
+    let heard = Heard { forwarder: peer(1), source: None, bytes: old.bytes() };
+    assert_eq!(gate.check(&mut node.discovered, heard, at(NOW)).acceptance(), MessageAcceptance::Ignore);
+}
+
+#[test]
+fn attack_equivocation_another_head_with_a_known_number_is_pointed_out() {
+    let mut node = Node::new();
+    node.hear(1, &signed(1, "left-pad", 3), at(NOW));
+    let twin = Announcement { head: ContentId::of(b"another"), ..unsigned(1, "left-pad", 3) };
+    let twin = SignedAnnouncement::sign(&keypair(1), twin).unwrap();
+    let known = unsigned(1, "left-pad", 3).head;
+    assert_eq!(node.hear(2, &twin, at(NOW)), Judged::Ignore(Ignored::Standing(Standing::Conflict { known })));
+}
+
+#[test]
+fn attack_fast_forward_announcement_does_not_hide_later_ones() {
+    let mut node = Node::new();
+    node.hear(1, &signed(1, "left-pad", 3), at(NOW));
+    let judged = node.hear(1, &signed(1, "left-pad", 4 + MAX_JUMP), at(NOW));
+    assert_eq!(judged, Judged::Ignore(Ignored::Standing(Standing::FastForward { known: 3 })));
+    assert_eq!(node.hear(1, &signed(1, "left-pad", 4), at(NOW)).acceptance(), MessageAcceptance::Accept);
+}
+
+#[test]
+fn attack_spam_of_one_publisher_ends_at_its_own_bucket() {
+    let mut node = Node::new();
+    let accepted = (1..=100)
+        .filter(|seq| node.hear(1, &signed(1, "spam", *seq), at(NOW)).acceptance() == MessageAcceptance::Accept)
+        .count();
+    assert_eq!(accepted, 30);
+    assert_eq!(node.hear(1, &signed(1, "spam", 101), at(NOW)), Judged::Ignore(Ignored::Publisher));
+    // The same neighbour brings others.
+    assert_eq!(node.hear(1, &signed(2, "left-pad", 1), at(NOW)).acceptance(), MessageAcceptance::Accept);
+    // A token comes back after ten seconds.
+    assert_eq!(node.hear(1, &signed(1, "spam", 102), at(NOW + 10)).acceptance(), MessageAcceptance::Accept);
+    assert_eq!(node.hear(1, &signed(1, "spam", 103), at(NOW + 10)).acceptance(), MessageAcceptance::Ignore);
+}
+
+#[test]
+fn attack_spam_ten_thousand_messages_with_a_key_each_do_not_stop_honest_announcements() {
+    let mut node = Node::new();
+    let (spammer, neighbour) = (1, 2);
+    // Known before: it may come through the spammer's own hands.
+    assert_eq!(node.hear(neighbour, &signed(500, "known", 1), at(NOW)).acceptance(), MessageAcceptance::Accept);
+    let (mut accepted, mut rejected, mut honest) = (0, 0, 0);
+    for number in 0..10_000_u32 {
+        // 1,000 messages a second.
+        let now = at(NOW) + Duration::from_millis(u64::from(number));
+        // A publisher costs the spammer next to nothing; making 10,000 keys costs this test its time.
+        let judged = node.hear(spammer, &signed(1000 + number % 250, &format!("spam-{number}"), 1), now);
+        match judged.acceptance() {
+            MessageAcceptance::Accept => accepted += 1,
+            MessageAcceptance::Reject => rejected += 1,
+            MessageAcceptance::Ignore => {}
+        }
+        if number % 500 == 499 {
+            let step = u64::from(number / 500);
+            // A new publisher through an honest neighbour, and a known one.
+            let newcomer = signed(600 + number / 500, "honest", 1);
+            assert_eq!(node.hear(neighbour, &newcomer, now).acceptance(), MessageAcceptance::Accept, "{number}");
+            assert_eq!(
+                node.hear(neighbour, &signed(500, "known", 2 + step), now).acceptance(),
+                MessageAcceptance::Accept
+            );
+            honest += 2;
+        }
+    }
+    assert_eq!(honest, 40);
+    // The forwarder's bucket: 500 at once and 40 a second, for ten seconds.
+    assert!(rejected > 9_000, "{rejected}");
+    assert!(accepted <= 900, "{accepted}");
+}
+
+#[test]
+fn attack_spam_newcomers_through_one_neighbour_are_few_and_known_publishers_pass_it_all_the_same() {
+    let mut node = Node::new();
+    node.hear(2, &signed(500, "known", 1), at(NOW));
+    let accepted = (0..100)
+        .filter(|number| {
+            node.hear(1, &signed(1000 + number, "spam", 1), at(NOW)).acceptance() == MessageAcceptance::Accept
+        })
+        .count();
+    assert_eq!(accepted, 20);
+    assert_eq!(node.hear(1, &signed(2000, "spam", 1), at(NOW)), Judged::Ignore(Ignored::Newcomers));
+    // Gossipsub forgets the copies of a message that was ignored, so that it would be lost here.
+    assert_eq!(node.hear(1, &signed(500, "known", 2), at(NOW)).acceptance(), MessageAcceptance::Accept);
+    assert_eq!(node.hear(2, &signed(2001, "honest", 1), at(NOW)).acceptance(), MessageAcceptance::Accept);
+}
+
+#[test]
+fn attack_flood_is_rejected_unread() {
+    let mut node = Node::new();
+    let news = signed(1, "left-pad", 3);
+    for _ in 0..500 {
+        assert!(matches!(node.hear_bytes(1, b"junk", at(NOW)), Judged::Reject(Rejected::Invalid(_))));
+    }
+    assert_eq!(node.hear(1, &news, at(NOW)), Judged::Reject(Rejected::Flood));
+    assert_eq!(node.hear(2, &news, at(NOW)).acceptance(), MessageAcceptance::Accept);
+}
+
+#[test]
+fn a_bucket_is_kept_until_it_is_full_again_and_those_without_room_share_one() {
+    let rate = Rate { every: Duration::from_secs(1), burst: 2 };
+    let mut buckets = Buckets::new(rate, 3);
+    for key in 0..3 {
+        assert!(buckets.take(key, 10_000) && buckets.take(key, 10_000) && !buckets.take(key, 10_000));
+    }
+    // Two tokens for all others, and no debt is lost to them.
+    assert_eq!((3..100).filter(|key| buckets.take(*key, 10_500)).count(), 2);
+    assert_eq!(buckets.len(), 3);
+    assert!(!buckets.take(0, 10_500));
+    assert!(buckets.take(0, 11_000));
+    // Those of 1 and 2 are full: they make room.
+    assert!(buckets.take(3, 12_000) && buckets.take(4, 12_000));
+    assert_eq!(buckets.len(), 3);
+    assert!(buckets.take(0, 12_000) && !buckets.take(0, 12_000));
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_close_a_bucket_for_longer_than_it_takes_to_fill() {
+    let mut buckets = Buckets::new(Rate { every: Duration::from_secs(1), burst: 2 }, 3);
+    assert!(buckets.take(0, 1_000_000_000) && buckets.take(0, 1_000_000_000));
+    assert!(!buckets.take(0, 5_000));
+    assert!(buckets.take(0, 6_000));
+    assert!(buckets.take(0, 8_000));
+}

@@ -1,0 +1,217 @@
+//! What is remembered in the file.
+
+use std::{sync::Arc, thread};
+
+use super::*;
+use crate::{DatabaseError, OpenError};
+
+fn memory() -> (tempfile::TempDir, HeadMemory) {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = HeadMemory::open(&folder.path().join("heads.db")).unwrap();
+    (folder, memory)
+}
+
+/// A first head of a package of this name.
+fn first_of(name: &str) -> SignedHead {
+    let head = Head { package: package_of(&keypair(1), name), ..after(None, "index").head().clone() };
+    SignedHead::sign(&keypair(1), head).unwrap()
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, RememberError>) -> HeadRefused {
+    match result {
+        Err(RememberError::Refused(refused)) => refused,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn attack_rollback_all_holders_serve_an_old_head_after_a_restart() {
+    let (folder, memory) = memory();
+    let heads = chain(20);
+    assert_eq!(memory.remember(&heads[19]).unwrap(), Accepted::First);
+    drop(memory);
+    let memory = HeadMemory::open(&folder.path().join("heads.db")).unwrap();
+    for _holder in 0..20 {
+        let refusal = HeadRefused::Rollback { seen: 20, offered: 19, hash: Some(heads[19].hash()) };
+        assert_eq!(refused(memory.judge(&heads[18], now())), refusal);
+        assert_eq!(refused(memory.remember(&heads[18])), refusal);
+    }
+    // One of them serves the newest.
+    assert_eq!(memory.judge(&heads[19], now()).unwrap(), Accepted::Same);
+}
+
+#[test]
+fn what_is_judged_is_not_remembered_and_what_is_accepted_is() {
+    let (_folder, memory) = memory();
+    let heads = chain(3);
+    assert_eq!(memory.judge(&heads[1], now()).unwrap(), Accepted::First);
+    assert_eq!(memory.seen(&package()).unwrap(), None);
+    assert_eq!(memory.accept(&heads[1], now()).unwrap(), Accepted::First);
+    assert_eq!(memory.accept(&heads[2], now()).unwrap(), Accepted::Newer);
+    assert_eq!(memory.accept(&heads[2], now()).unwrap(), Accepted::Same);
+    assert_eq!(memory.seen(&package()).unwrap(), Some(mark(&heads[2])));
+    assert_eq!(memory.count().unwrap(), 1);
+}
+
+#[test]
+fn attack_freeze_an_expired_head_still_shows_how_far_its_package_has_come() {
+    let (_folder, memory) = memory();
+    let heads = chain(2);
+    let late = now() + 40 * DAY;
+    assert!(matches!(refused(memory.judge(&heads[1], late)), HeadRefused::Expired { .. }));
+    assert!(matches!(refused(memory.accept(&heads[1], late)), HeadRefused::Expired { .. }));
+    assert!(matches!(refused(memory.accept(&heads[0], late)), HeadRefused::Rollback { seen: 2, offered: 1, .. }));
+}
+
+#[test]
+fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is_forgiven() {
+    let (folder, memory) = memory();
+    let heads = chain(3);
+    let twin = after(Some(&heads[1]), "another index");
+    memory.remember(&heads[2]).unwrap();
+    assert!(matches!(refused(memory.judge(&twin, now())), HeadRefused::Equivocation { .. }));
+    drop(memory);
+    let memory = HeadMemory::open(&folder.path().join("heads.db")).unwrap();
+    let next = after(Some(&heads[2]), "next");
+    for head in [&heads[2], &twin, &heads[0], &next] {
+        let refusals = [memory.judge(head, now()), memory.remember(head), memory.accept(head, now())].map(refused);
+        for refusal in refusals {
+            let HeadRefused::Equivocation { proof } = refusal else { panic!("{refusal}") };
+            assert_eq!(proof.verify(), Ok(package()));
+        }
+    }
+    let proof = memory.equivocation(&package()).unwrap().unwrap();
+    assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (heads[2].bytes(), twin.bytes()));
+    assert_eq!(memory.equivocations(None, 10).unwrap(), [package()]);
+    assert_eq!(memory.equivocations(Some(&package()), 10).unwrap(), []);
+
+    assert!(memory.forgive(&package()).unwrap());
+    assert!(!memory.forgive(&package()).unwrap());
+    assert_eq!(memory.equivocation(&package()).unwrap(), None);
+    assert_eq!(memory.seen(&package()).unwrap(), Some(Mark { seq: 3, head: None }));
+    assert!(matches!(refused(memory.remember(&heads[1])), HeadRefused::Rollback { seen: 3, offered: 2, hash: None }));
+    for head in [&heads[2], &twin] {
+        assert_eq!(memory.accept(head, now()).unwrap(), Accepted::Same);
+    }
+    // Its publisher goes on from either of them; from then on there is one chain again.
+    let next = after(Some(&twin), "next");
+    assert_eq!(memory.accept(&next, now()).unwrap(), Accepted::Newer);
+    assert_eq!(memory.seen(&package()).unwrap(), Some(mark(&next)));
+}
+
+#[test]
+fn a_forgiven_package_does_not_go_back_behind_the_newer_of_two() {
+    let (_folder, memory) = memory();
+    let heads = chain(2);
+    let next = after(Some(&after(Some(&heads[0]), "another index")), "its next index");
+    memory.remember(&heads[1]).unwrap();
+    assert!(matches!(refused(memory.accept(&next, now())), HeadRefused::Equivocation { .. }));
+    assert!(memory.forgive(&package()).unwrap());
+    assert_eq!(memory.seen(&package()).unwrap(), Some(Mark { seq: 3, head: None }));
+    assert!(matches!(refused(memory.accept(&heads[1], now())), HeadRefused::Rollback { seen: 3, offered: 2, .. }));
+}
+
+#[test]
+fn attack_fast_forward_is_not_remembered() {
+    let (_folder, memory) = memory();
+    memory.remember(&with_seq(7)).unwrap();
+    assert!(matches!(refused(memory.remember(&with_seq(MAX_SEQ))), HeadRefused::FastForward { seen: 7, .. }));
+    assert_eq!(memory.seen(&package()).unwrap().unwrap().seq, 7);
+    // The user has asked the publisher.
+    assert!(memory.forget(&package()).unwrap());
+    assert!(!memory.forget(&package()).unwrap());
+    assert_eq!(memory.remember(&with_seq(MAX_SEQ)).unwrap(), Accepted::First);
+}
+
+#[test]
+fn heads_remembered_at_once_never_lower_the_mark() {
+    let (folder, memory) = memory();
+    let memory = Arc::new(memory);
+    let other = Arc::new(HeadMemory::open(&folder.path().join("heads.db")).unwrap());
+    let heads = Arc::new(chain(24));
+    let threads: Vec<_> = (0..6)
+        .map(|thread| {
+            let (memory, heads) = (if thread % 2 == 0 { memory.clone() } else { other.clone() }, heads.clone());
+            thread::spawn(move || {
+                let mut last = 0;
+                for step in 0..24 {
+                    let head = &heads[(step * 7 + thread * 5) % 24];
+                    match memory.remember(head) {
+                        Ok(_) | Err(RememberError::Refused(HeadRefused::Rollback { .. })) => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                    let seen = memory.seen(&package()).unwrap().unwrap().seq;
+                    assert!(seen >= last.max(head.head().seq), "{seen}");
+                    last = seen;
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(memory.seen(&package()).unwrap().unwrap().seq, 24);
+}
+
+#[test]
+fn the_package_that_was_not_used_for_the_longest_time_makes_room() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(HeadMemory::open(&folder.path().join("heads.db")).unwrap());
+    let connection = rusqlite::Connection::open(folder.path().join("heads.db")).unwrap();
+    let memory = HeadMemory::with(connection, 4);
+    let heads = ["a", "b", "c", "d", "e", "f", "g"].map(first_of);
+    for head in &heads[..4] {
+        memory.remember(head).unwrap();
+    }
+    // `a` is installed, `b` is used again, and the publisher of `c` has signed two heads.
+    assert!(memory.keep(&heads[0].head().package, true).unwrap());
+    assert_eq!(memory.remember(&heads[1]).unwrap(), Accepted::Same);
+    let twin = Head { index: ContentId::of(b"twin"), ..heads[2].head().clone() };
+    let _refused = refused(memory.remember(&SignedHead::sign(&keypair(1), twin).unwrap()));
+    let known = || heads.iter().map(|head| memory.seen(&head.head().package).unwrap().is_some()).collect::<Vec<_>>();
+    memory.remember(&heads[4]).unwrap();
+    assert_eq!(known(), [true, true, true, false, true, false, false]);
+    memory.remember(&heads[5]).unwrap();
+    assert_eq!(known(), [true, false, true, false, true, true, false]);
+    assert_eq!(memory.count().unwrap(), 4);
+    // Only what is kept is left.
+    for head in [&heads[2], &heads[4], &heads[5]] {
+        assert!(memory.keep(&head.head().package, true).unwrap());
+    }
+    assert!(matches!(memory.remember(&heads[6]), Err(RememberError::Full)));
+    assert!(!memory.keep(&heads[6].head().package, true).unwrap());
+    assert!(memory.keep(&heads[0].head().package, false).unwrap());
+    memory.remember(&heads[6]).unwrap();
+    assert_eq!(known(), [false, false, true, false, true, true, true]);
+}
+
+#[test]
+fn what_is_damaged_is_an_error_and_never_an_empty_memory() {
+    let (folder, memory) = memory();
+    let head = after(None, "index");
+    memory.remember(&head).unwrap();
+    for damage in ["seq = -1", "seq = 9", "envelope = x'00'", "other = x'00'"] {
+        memory.execute(&format!("UPDATE heads SET {damage}"));
+        for result in [memory.judge(&head, now()), memory.remember(&head)] {
+            assert!(matches!(result, Err(RememberError::Database(DatabaseError::Damaged(_)))), "{result:?}");
+        }
+        memory.forget(&package()).unwrap();
+        memory.remember(&head).unwrap();
+    }
+    memory.execute("UPDATE heads SET package = 'nobody', other = x'00'");
+    assert!(matches!(memory.equivocations(None, 10), Err(DatabaseError::Damaged(_))));
+    drop(memory);
+    let path = folder.path().join("other.db");
+    std::fs::write(&path, vec![7; 5000]).unwrap();
+    assert!(matches!(HeadMemory::open(&path), Err(OpenError::Foreign { .. })));
+}
+
+#[test]
+fn a_head_that_cannot_be_written_is_not_accepted() {
+    let (_folder, memory) = memory();
+    memory.break_it();
+    let error = memory.accept(&after(None, "index"), now()).unwrap_err();
+    assert!(matches!(error, RememberError::Database(DatabaseError::Failed(_))), "{error:?}");
+    assert!(format!("{memory:?}").contains("HeadMemory"));
+    assert!(memory.forget(&package()).is_err());
+}

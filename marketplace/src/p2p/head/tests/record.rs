@@ -1,0 +1,208 @@
+//! Heads as bytes, their keys and their validator.
+
+use std::cmp::Ordering;
+
+use kadence::Validator;
+use libp2p::{core::SignedEnvelope, kad::RecordKey};
+use proptest::{prelude::*, sample::Index};
+
+use super::*;
+use crate::p2p::EnvelopeError;
+
+#[test]
+fn a_head_is_read_as_it_was_signed() {
+    for head in chain(3) {
+        assert_eq!(SignedHead::verify(head.bytes(), &package()), Ok(head.clone()));
+        assert_eq!(SignedHead::verify_key(head.bytes(), &dht_key(&package()).unwrap()), Ok(head.clone()));
+        assert_eq!(SignedHead::verify_any(head.bytes()), Ok(head.clone()));
+        assert!(head.bytes().len() < 1000, "{}", head.bytes().len());
+    }
+}
+
+#[test]
+fn a_record_key_is_one_that_all_implementations_take() {
+    let key = dht_key(&package()).unwrap();
+    let text = std::str::from_utf8(key.as_ref()).unwrap();
+    assert_eq!(text.len(), "/pkg/".len() + 43);
+    assert!(text.len() <= 50 && text.starts_with("/pkg/") && !text[5..].contains('/'), "{text}");
+    // Computed with other tools.
+    assert_eq!(text, "/pkg/nP_kjwFFD0dsfe121wJqUi6vWSCLcyM9kWpqwO4_0gQ");
+    let others = [package_of(&keypair(2), "left-pad"), package_of(&keypair(1), "left-pad2")];
+    for other in others {
+        assert_ne!(dht_key(&other).unwrap(), key);
+    }
+}
+
+#[test]
+fn attack_altered_head_every_byte_counts() {
+    let head = after(None, "index");
+    for position in 0..head.bytes().len() {
+        for flip in [1, 0x80] {
+            let mut bytes = head.bytes().to_owned();
+            bytes[position] ^= flip;
+            assert!(SignedHead::verify(&bytes, &package()).is_err(), "byte {position}");
+        }
+    }
+    for len in 0..head.bytes().len() {
+        assert!(SignedHead::verify(&head.bytes()[..len], &package()).is_err(), "{len} bytes");
+    }
+}
+
+#[test]
+fn attack_forged_head_is_refused_whoever_holds_it() {
+    let head = after(None, "index").head().clone();
+    let foreign = keypair(2);
+    assert_eq!(SignedHead::sign(&foreign, head.clone()), Err(HeadError::ForeignKey));
+    // What `sign` does not do, others do.
+    let json = serde_json::to_vec(&head).unwrap();
+    let bytes = seal(&foreign, "ggen-package-head", "/ggen/package-head/1", &json);
+    assert_eq!(SignedHead::verify(&bytes, &package()), Err(HeadError::ForeignKey));
+    assert_eq!(SignedHead::verify_any(&bytes), Err(HeadError::ForeignKey));
+    let key = dht_key(&package()).unwrap();
+    assert!(HeadValidator.validate(&key, &bytes).is_err());
+}
+
+#[test]
+fn attack_wrong_name_a_head_of_another_package_is_refused() {
+    let head = after(None, "index");
+    let other = package_of(&keypair(1), "right-pad");
+    let refusal = Err(HeadError::OtherPackage { found: Box::new(package()) });
+    assert_eq!(SignedHead::verify(head.bytes(), &other), refusal);
+    assert_eq!(SignedHead::verify_key(head.bytes(), &dht_key(&other).unwrap()), refusal);
+    assert!(HeadValidator.validate(&dht_key(&other).unwrap(), head.bytes()).is_err());
+    assert_eq!(HeadValidator.validate(&dht_key(&package()).unwrap(), head.bytes()), Ok(()));
+}
+
+#[test]
+fn attack_signature_of_another_kind_is_refused() {
+    let json = serde_json::to_vec(after(None, "index").head()).unwrap();
+    let other_domain = seal(&keypair(1), "libp2p-peer-record", "/ggen/package-head/1", &json);
+    let other_type = seal(&keypair(1), "ggen-package-head", "/ggen/announcement/1", &json);
+    for bytes in [other_domain, other_type] {
+        assert_eq!(SignedHead::verify(&bytes, &package()), Err(EnvelopeError::Signature.into()));
+    }
+}
+
+#[test]
+fn attack_second_name_a_head_written_in_another_way_is_refused() {
+    let head = after(None, "index");
+    // A field that nobody knows: decoders skip it, and the signature is not of it.
+    let mut bytes = head.bytes().to_owned();
+    bytes.extend([0x78, 1]);
+    assert!(SignedEnvelope::from_protobuf_encoding(&bytes).is_ok());
+    assert_eq!(SignedHead::verify(&bytes, &package()), Err(EnvelopeError::NotCanonical.into()));
+}
+
+#[test]
+fn attack_oversize_head_is_not_decoded() {
+    let bytes = vec![0; MAX_HEAD_BYTES + 1];
+    let refusal = EnvelopeError::TooLarge { bytes: MAX_HEAD_BYTES + 1, max: MAX_HEAD_BYTES };
+    assert_eq!(SignedHead::verify(&bytes, &package()), Err(refusal.into()));
+    // A signed one as well, which would be decoded without an error.
+    let mut json = serde_json::to_vec(after(None, "index").head()).unwrap();
+    json.resize(MAX_HEAD_BYTES, b' ');
+    let bytes = seal(&keypair(1), "ggen-package-head", "/ggen/package-head/1", &json);
+    assert!(matches!(SignedHead::verify(&bytes, &package()), Err(HeadError::Envelope(EnvelopeError::TooLarge { .. }))));
+    assert_eq!(SignedHead::verify(&vec![0; MAX_HEAD_BYTES], &package()), Err(EnvelopeError::Encoding.into()));
+}
+
+#[test]
+fn heads_that_cannot_be_are_neither_signed_nor_read() {
+    let good = after(None, "index").head().clone();
+    let cases = [
+        (Head { schema: 2, ..good.clone() }, HeadError::Schema { found: 2 }),
+        (Head { seq: 0, ..good.clone() }, HeadError::Sequence { seq: 0 }),
+        (Head { seq: MAX_SEQ + 1, ..good.clone() }, HeadError::Sequence { seq: MAX_SEQ + 1 }),
+        (Head { seq: u64::MAX, ..good.clone() }, HeadError::Sequence { seq: u64::MAX }),
+        (Head { seq: 2, ..good.clone() }, HeadError::Chain),
+        (Head { prev: Some(ContentId::of(b"x")), ..good.clone() }, HeadError::Chain),
+        (Head { index_size: 0, ..good.clone() }, HeadError::IndexSize { bytes: 0 }),
+        (Head { index_size: MAX_INDEX_BYTES + 1, ..good.clone() }, HeadError::IndexSize { bytes: MAX_INDEX_BYTES + 1 }),
+    ];
+    for (head, error) in cases {
+        assert_eq!(SignedHead::sign(&keypair(1), head.clone()), Err(error.clone()));
+        let json = serde_json::to_vec(&head).unwrap();
+        let bytes = seal(&keypair(1), "ggen-package-head", "/ggen/package-head/1", &json);
+        assert_eq!(SignedHead::verify(&bytes, &package()), Err(error));
+    }
+    let unknown = serde_json::to_string(&good).unwrap().replacen('{', "{\"more\":1,", 1);
+    for json in [unknown.as_str(), "[]", "{}", "", "null"] {
+        let bytes = seal(&keypair(1), "ggen-package-head", "/ggen/package-head/1", json.as_bytes());
+        let error = SignedHead::verify(&bytes, &package()).unwrap_err();
+        assert!(matches!(error, HeadError::Envelope(EnvelopeError::Document(_))), "{error}");
+    }
+}
+
+#[test]
+fn a_validator_prefers_the_higher_number_then_the_later_expiry_then_the_larger_bytes() {
+    let key = dht_key(&package()).unwrap();
+    let heads = chain(2);
+    assert_eq!(HeadValidator.compare(&key, heads[1].bytes(), heads[0].bytes()), Ordering::Greater);
+    let later = after_at(None, "index 0", now() + DAY);
+    assert_eq!(HeadValidator.compare(&key, later.bytes(), heads[0].bytes()), Ordering::Greater);
+    assert_eq!(HeadValidator.compare(&key, heads[1].bytes(), later.bytes()), Ordering::Greater);
+    let twin = after(None, "another index");
+    let by_bytes = twin.bytes().cmp(heads[0].bytes());
+    assert_eq!(HeadValidator.compare(&key, twin.bytes(), heads[0].bytes()), by_bytes);
+    assert_eq!(HeadValidator.compare(&key, &[0xff; 900], heads[0].bytes()), Ordering::Less);
+}
+
+/// Some of everything: numbers, expiries, twins, and what is no head.
+fn candidates() -> Vec<Vec<u8>> {
+    let mut all: Vec<_> = chain(4).iter().map(|head| head.bytes().to_owned()).collect();
+    for (index, days) in [("a", 0), ("b", 0), ("c", 3), ("d", 3)] {
+        all.push(after_at(None, index, now() + days * DAY).bytes().to_owned());
+    }
+    all.push(b"nothing".to_vec());
+    all.push(vec![0xff; 5000]);
+    let foreign = package_of(&keypair(2), "left-pad");
+    let head = Head { package: foreign, ..after(None, "index").head().clone() };
+    all.push(SignedHead::sign(&keypair(2), head).unwrap().bytes().to_owned());
+    all
+}
+
+fn best<'a>(key: &RecordKey, candidates: &[&'a [u8]]) -> &'a [u8] {
+    candidates.iter().copied().max_by(|left, right| HeadValidator.compare(key, left, right)).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn all_readers_choose_the_same_head(picks in prop::collection::vec(any::<Index>(), 1..8), turn in any::<Index>()) {
+        let key = dht_key(&package()).unwrap();
+        let candidates = candidates();
+        let mut chosen: Vec<&[u8]> = picks.iter().map(|pick| pick.get(&candidates).as_slice()).collect();
+        let first = best(&key, &chosen);
+        let by = turn.index(chosen.len());
+        chosen.rotate_left(by);
+        prop_assert_eq!(best(&key, &chosen), first);
+        chosen.reverse();
+        prop_assert_eq!(best(&key, &chosen), first);
+    }
+
+    #[test]
+    fn the_order_is_total(a in any::<Index>(), b in any::<Index>(), c in any::<Index>()) {
+        let key = dht_key(&package()).unwrap();
+        let candidates = candidates();
+        let compare = |left: Index, right: Index| {
+            HeadValidator.compare(&key, left.get::<Vec<u8>>(&candidates), right.get::<Vec<u8>>(&candidates))
+        };
+        prop_assert_eq!(compare(a, b), compare(b, a).reverse());
+        prop_assert_eq!(compare(a, b) == Ordering::Equal, a.get::<Vec<u8>>(&candidates) == b.get::<Vec<u8>>(&candidates));
+        if compare(a, b).is_ge() && compare(b, c).is_ge() {
+            prop_assert!(compare(a, c).is_ge());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        prop_assert!(SignedHead::verify(&bytes, &package()).is_err());
+    }
+}
+
+fn seal(key: &Keypair, domain: &str, payload_type: &str, payload: &[u8]) -> Vec<u8> {
+    SignedEnvelope::new(key, domain.to_owned(), payload_type.as_bytes().to_owned(), payload.to_owned())
+        .unwrap()
+        .into_protobuf_encoding()
+}

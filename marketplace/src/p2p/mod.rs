@@ -1,0 +1,11 @@
+//! The registry on a network of peers.
+
+pub mod announce;
+pub mod head;
+mod reputation;
+pub mod requests;
+mod signed;
+mod unix;
+
+pub use reputation::{MAX_BAN, MAX_PEERS, PeerReputation, Reputation};
+pub use signed::EnvelopeError;

@@ -1,0 +1,21 @@
+//! What a peer can be asked for directly: a page of its catalogue, and what it knows that matches a text.
+//!
+//! An answer has nothing but signed announcements in it, which the asker verifies one by one: a peer can leave something out,
+//! but cannot make anything up. One stream carries one question and its answer.
+
+mod ask;
+mod deadline;
+mod serve;
+mod wire;
+
+use libp2p::StreamProtocol;
+
+pub use ask::{AskError, CatalogueClient, Matches};
+pub use serve::{Catalogue, serve};
+pub use wire::{MAX_MATCHES, MAX_TEXT_BYTES, Request, RequestError};
+
+/// The protocol's name.
+pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ggen/catalogue/1");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Questions and answers among honest peers.
+
+use std::ops::ControlFlow;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn late_joiner_pulls_the_whole_catalogue() {
+    smol::block_on(async {
+        let (client, peer) = honest(Known::new(&some(900))).await;
+        let mut joiner = Discovered::new(6);
+        let mut pages = 0;
+        let take = |page: CataloguePage| {
+            pages += 1;
+            assert_eq!(joiner.take_page(&page, peer, now()).bad, 0);
+            ControlFlow::Continue(())
+        };
+        let end = client.pages(peer, Cursor::default(), take).await.unwrap();
+        assert!(pages > 1, "{pages}");
+        assert_eq!(joiner.len(), 900);
+        assert_eq!(client.page(peer, end).await.unwrap().entries.len(), 0);
+        let mut taken = 0;
+        let take = |_| {
+            taken += 1;
+            ControlFlow::Break(())
+        };
+        client.pages(peer, Cursor::default(), take).await.unwrap();
+        assert_eq!(taken, 1);
+    });
+}
+
+#[test]
+fn a_search_gives_what_matches_and_no_more_than_was_asked_for() {
+    smol::block_on(async {
+        let (client, peer) = honest(Known::new(&some(30))).await;
+        let matches = client.matches(peer, "age-1", 100, now()).await.unwrap();
+        assert_eq!((matches.announcements.len(), matches.bad), (11, 0));
+        let matches = client.matches(peer, "package", 4, now()).await.unwrap();
+        assert_eq!((matches.announcements.len(), matches.bad), (4, 0));
+        assert_eq!(client.matches(peer, "nothing", 4, now()).await.unwrap(), Matches::default());
+    });
+}
+
+#[test]
+fn questions_that_cannot_be_are_not_asked() {
+    smol::block_on(async {
+        let (client, peer) = honest(Known::new(&[])).await;
+        let long = "t".repeat(MAX_TEXT_BYTES + 1);
+        for (text, limit, error) in [
+            (long.as_str(), 1, RequestError::Text { bytes: MAX_TEXT_BYTES + 1 }),
+            ("t", 0, RequestError::Limit { limit: 0 }),
+            ("t", MAX_MATCHES + 1, RequestError::Limit { limit: MAX_MATCHES + 1 }),
+        ] {
+            let result = client.matches(peer, text, limit, now()).await;
+            assert!(matches!(result, Err(AskError::Request(found)) if found == error), "{result:?}");
+        }
+    });
+}
+
+#[test]
+fn a_peer_without_a_catalogue_says_so() {
+    smol::block_on(async {
+        let (client, peer) = connected(|_| {}, Duration::from_secs(30)).await;
+        let result = client.page(peer, Cursor::default()).await;
+        assert!(matches!(result, Err(AskError::Unsupported)), "{result:?}");
+        let result = client.page(PeerId::random(), Cursor::default()).await;
+        assert!(matches!(result, Err(AskError::Stream(_))), "{result:?}");
+        assert!(format!("{client:?}").contains("deadline"));
+    });
+}
+
+#[test]
+fn attack_spam_a_peer_that_asks_too_often_is_told_to_wait() {
+    smol::block_on(async {
+        let (client, peer) = honest(Known::new(&some(1))).await;
+        let (mut answered, mut refused) = (0, 0);
+        // The bucket has 64, and one more each second.
+        for _ in 0..200 {
+            match client.page(peer, Cursor::default()).await {
+                Ok(_) => answered += 1,
+                Err(AskError::Busy) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(answered >= 64 && refused >= 100, "{answered} answered, {refused} refused");
+    });
+}
+
+#[test]
+fn questions_are_read_as_they_are_written() {
+    let requests = [
+        Request::Page(Cursor::from_bytes([7; 16])),
+        Request::Matches { text: String::new(), limit: 1 },
+        Request::Matches { text: "ä".repeat(MAX_TEXT_BYTES / 2), limit: MAX_MATCHES },
+    ];
+    for request in requests {
+        assert_eq!(Request::decode(&request.encode().unwrap()), Ok(request));
+    }
+    for bytes in [[].as_slice(), &[0], &[1, 2, 3], &[1; 18], &[2], &[2, 0], &[2, 0, 1, 0xff], &[3, 0, 1]] {
+        assert_eq!(Request::decode(bytes), Err(RequestError::Malformed), "{bytes:?}");
+    }
+    assert_eq!(Request::decode(&[2, 0, 0]), Err(RequestError::Limit { limit: 0 }));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_question_that_is_written_the_same_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        if let Ok(request) = Request::decode(&bytes) {
+            prop_assert_eq!(request.encode().unwrap(), bytes);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Peers that do not keep to the protocol.
+
+use std::{io, ops::ControlFlow};
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::p2p::announce::{CatalogueError, MAX_PAGES};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// An answer as an honest server frames it.
+fn framed(page: &CataloguePage) -> Vec<u8> {
+    let page = page.encode();
+    let len = u32::try_from(page.len()).unwrap();
+    [[0].as_slice(), &len.to_be_bytes(), &page].concat()
+}
+
+#[test]
+fn attack_oversize_answer_is_refused_by_its_length_alone() {
+    smol::block_on(async {
+        // The length is all that ever comes.
+        let (client, peer) = liar(Some([0, 0xff, 0xff, 0xff, 0xff].into()), LONG).await;
+        let result = client.page(peer, Cursor::default()).await;
+        assert!(matches!(result, Err(AskError::Answer(CatalogueError::Malformed))), "{result:?}");
+    });
+}
+
+#[test]
+fn what_is_no_answer_is_bad_data_and_what_is_cut_off_is_a_broken_stream() {
+    smol::block_on(async {
+        for bytes in [vec![7], [[0, 0, 0, 0, 3].as_slice(), &[9, 9, 9]].concat()] {
+            let (client, peer) = liar(Some(bytes), LONG).await;
+            let result = client.page(peer, Cursor::default()).await;
+            assert!(matches!(result, Err(AskError::Answer(_))), "{result:?}");
+        }
+        let (client, peer) = liar(Some(vec![0, 0, 0, 0, 3, 1]), LONG).await;
+        let result = client.page(peer, Cursor::default()).await;
+        assert!(matches!(result, Err(AskError::Stream(_))), "{result:?}");
+    });
+}
+
+#[test]
+fn attack_silent_peer_costs_a_deadline_and_no_more() {
+    smol::block_on(async {
+        let (client, peer) = liar(None, Duration::from_millis(30)).await;
+        let result = client.page(peer, Cursor::default()).await;
+        assert!(matches!(result, Err(AskError::Deadline)), "{result:?}");
+    });
+}
+
+#[test]
+fn attack_endless_catalogue_ends() {
+    smol::block_on(async {
+        let page = CataloguePage { has_more: true, next: Cursor::from_bytes([1; 16]), entries: Vec::new() };
+        let (client, peer) = liar(Some(framed(&page)), LONG).await;
+        let mut pages = 0;
+        let take = |_| {
+            pages += 1;
+            ControlFlow::Continue(())
+        };
+        let result = client.pages(peer, Cursor::default(), take).await;
+        assert!(matches!(result, Err(AskError::Endless)), "{result:?}");
+        assert!(pages <= MAX_PAGES);
+    });
+}
+
+#[test]
+fn attack_forged_matches_are_counted_and_not_given() {
+    smol::block_on(async {
+        let mut forged = signed("forged", NOW).bytes().to_owned();
+        *forged.last_mut().unwrap() ^= 1;
+        let good = signed("good", NOW);
+        let entries = vec![
+            forged,
+            good.bytes().to_owned(),
+            signed("future", NOW + 86_400).bytes().to_owned(),
+            signed("one-too-many", NOW).bytes().to_owned(),
+        ];
+        let (client, peer) = liar(Some(framed(&CataloguePage { entries, ..CataloguePage::default() })), LONG).await;
+        let matches = client.matches(peer, "text", 3, now()).await.unwrap();
+        assert_eq!(matches, Matches { announcements: vec![good], bad: 3 });
+    });
+}
+
+#[test]
+fn a_server_survives_askers_that_say_nothing_sensible() {
+    smol::block_on(async {
+        let (client, peer) = honest(Known::new(&some(3))).await;
+        for question in [[0xff, 0xff].as_slice(), &[0, 1, 9], &[0, 0], &[0, 9, 1]] {
+            let mut control = client.control();
+            let mut stream = control.open_stream(peer, PROTOCOL).await.unwrap();
+            stream.write_all(question).await.unwrap();
+            stream.close().await.unwrap();
+            let mut answer = Vec::new();
+            match stream.read_to_end(&mut answer).await {
+                Ok(_) | Err(_) => assert!(answer.is_empty(), "{question:?}"),
+            }
+        }
+        assert_eq!(client.page(peer, Cursor::default()).await.unwrap().entries.len(), 3);
+    });
+}
+
+#[test]
+fn what_goes_wrong_with_a_stream_is_told_apart() {
+    let unsupported = libp2p_stream::OpenStreamError::UnsupportedProtocol(PROTOCOL);
+    assert!(matches!(AskError::from(unsupported), AskError::Unsupported));
+    let broken = libp2p_stream::OpenStreamError::Io(io::ErrorKind::BrokenPipe.into());
+    assert!(matches!(AskError::from(broken), AskError::Stream(_)));
+}
