@@ -7,6 +7,8 @@
 pub mod archive;
 pub mod blob;
 mod content;
+#[cfg(feature = "p2p")]
+pub mod p2p;
 mod package_id;
 
 pub use content::{ContentId, ContentIdError};

@@ -5,7 +5,6 @@
 
 mod error;
 #[cfg(feature = "p2p")]
-#[expect(dead_code, reason = "what fetches blobs comes next")]
 mod partial;
 mod reader;
 mod store;
@@ -15,5 +14,9 @@ mod tree;
 mod tests;
 
 pub use error::BlobError;
+#[cfg(feature = "p2p")]
+pub(crate) use partial::Partial;
 pub use reader::BlobReader;
 pub use store::BlobStore;
+#[cfg(feature = "p2p")]
+pub(crate) use tree::{GROUP_BYTES, GROUPS, group_range, groups_in};

@@ -1,0 +1,3 @@
+//! The network's side of the registry.
+
+pub mod transfer;
