@@ -59,9 +59,16 @@ struct Known {
     preference: i32,
     failures: u32,
     busy: u32,
-    bytes: u64,
+    /// What it has sent that was of use, if anything.
+    bytes: Option<u64>,
     asked_at: Instant,
     last: Option<ReportEvent>,
+}
+
+impl Known {
+    fn add(&mut self, bytes: u64) {
+        self.bytes = Some(self.bytes.unwrap_or(0).saturating_add(bytes));
+    }
 }
 
 struct Working {
@@ -108,6 +115,7 @@ impl<'a> Download<'a> {
     pub(super) async fn run(mut self) -> Result<u64, FetchError> {
         let mut alarm = self.fetcher.clock.alarm();
         loop {
+            self.add_those_known();
             let now = self.fetcher.clock.now();
             self.start_workers(now);
             self.give_orders(now);
@@ -139,9 +147,8 @@ impl<'a> Download<'a> {
     async fn next(&mut self) -> Happened {
         let mut no_more = futures::stream::pending();
         let providers: &mut (dyn Stream<Item = Provider> + Unpin + Send) = match &mut self.providers {
-            // What is not looked at is not lost, only later: there is a bound on those that are known.
-            Some(providers) if self.waiting.len() < MAX_PROVIDERS => providers,
-            _ => &mut no_more,
+            Some(providers) => providers,
+            None => &mut no_more,
         };
         let mut providers = providers.fuse();
         futures::select_biased! {
@@ -158,12 +165,24 @@ impl<'a> Download<'a> {
         }
     }
 
+    /// Takes those that need not be waited for, so that the best of them is asked first.
+    fn add_those_known(&mut self) {
+        for _ in 0..MAX_PROVIDERS {
+            match self.providers.as_mut().and_then(|providers| providers.next().now_or_never()) {
+                Some(Some(provider)) => self.add(provider),
+                Some(None) => self.providers = None,
+                None => return,
+            }
+        }
+    }
+
     fn add(&mut self, provider: Provider) {
         let now = self.fetcher.clock.now();
-        if self.known.len() < MAX_PROVIDERS && !self.known.contains_key(&provider.peer) {
+        if self.known.len() >= MAX_PROVIDERS {
+            self.providers = None;
+        } else if !self.known.contains_key(&provider.peer) {
             let Provider { peer, preference } = provider;
-            self.known
-                .insert(peer, Known { preference, failures: 0, busy: 0, bytes: 0, asked_at: now, last: None });
+            self.known.insert(peer, Known { preference, failures: 0, busy: 0, bytes: None, asked_at: now, last: None });
             self.waiting.push((now, provider));
         }
     }
@@ -179,7 +198,7 @@ impl<'a> Download<'a> {
             };
             let (_, Provider { peer, .. }) = self.waiting.swap_remove(best);
             if let Some(known) = self.known.get_mut(&peer)
-                && known.bytes == 0
+                && known.bytes.is_none()
             {
                 known.asked_at = now;
             }
@@ -190,6 +209,7 @@ impl<'a> Download<'a> {
                 control: self.fetcher.control.clone(),
                 clock: self.fetcher.clock.clone(),
                 config: *config,
+                gate: self.fetcher.gate.clone(),
                 size: self.size.clone(),
                 orders: inbox,
                 events: self.events.0.clone(),
@@ -235,7 +255,7 @@ impl<'a> Download<'a> {
                 if self.size.set(size).is_ok() {
                     self.made_progress();
                     self.open(size, false).await?;
-                    self.known_mut(peer, |known| known.bytes += len(&last_group));
+                    self.known_mut(peer, |known| known.add(len(&last_group)));
                     if groups_in(size) == 1 {
                         self.write_only_group(last_group).await?;
                     }
@@ -246,7 +266,7 @@ impl<'a> Download<'a> {
                     working.pieces.remove(&piece);
                 }
                 self.known_mut(peer, |known| {
-                    known.bytes += bytes;
+                    known.add(bytes);
                     (known.failures, known.busy) = (0, 0);
                 });
                 let is_news = self.file.as_mut().is_some_and(|file| file.pieces.done(piece));
@@ -348,10 +368,12 @@ impl<'a> Download<'a> {
 
     fn report_successes(&self) {
         let now = self.fetcher.clock.now();
-        for (peer, known) in self.known.iter().filter(|(_, known)| known.bytes > 0) {
-            if known.last != Some(ReportEvent::BadData) {
+        for (peer, known) in &self.known {
+            if let Some(bytes) = known.bytes
+                && known.last != Some(ReportEvent::BadData)
+            {
                 let time = now.saturating_duration_since(known.asked_at);
-                let event = ReportEvent::Success { bytes: known.bytes, time };
+                let event = ReportEvent::Success { bytes, time };
                 (self.observe)(FetchEvent::Report(Report { peer: *peer, event }));
             }
         }
@@ -361,9 +383,8 @@ impl<'a> Download<'a> {
         if self.known.is_empty() {
             return FetchError::NoProvider;
         }
-        let ended = |(peer, known): (&PeerId, &Known)| {
-            Report { peer: *peer, event: known.last.unwrap_or(ReportEvent::Failed) }
-        };
+        let ended =
+            |(peer, known): (&PeerId, &Known)| Report { peer: *peer, event: known.last.unwrap_or(ReportEvent::Failed) };
         FetchError::AllFailed { reports: self.known.iter().map(ended).collect() }
     }
 

@@ -54,8 +54,7 @@ impl Limits {
             }
         }
         let rate = self.config.bytes_per_second_per_peer;
-        let account =
-            self.peers.entry(peer).or_insert_with(|| Account { streams: 0, bucket: Bucket::new(rate, now) });
+        let account = self.peers.entry(peer).or_insert_with(|| Account { streams: 0, bucket: Bucket::new(rate, now) });
         if account.streams >= self.config.streams_per_peer {
             return full;
         }

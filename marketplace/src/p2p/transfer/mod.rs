@@ -31,6 +31,8 @@ mod server;
 mod wire;
 mod worker;
 
+#[cfg(test)]
+mod tests;
 
 use libp2p::StreamProtocol;
 

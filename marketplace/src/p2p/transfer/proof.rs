@@ -1,4 +1,4 @@
-use std::{io, ops::Range};
+use std::{io, ops::Range, time::Duration};
 
 use bao_tree::{
     BaoTree, blake3,
@@ -20,7 +20,7 @@ pub(super) enum SliceError {
     /// What came is not a part of this blob, or not of a blob of this size.
     Wrong,
     /// The stream has ended, or has failed.
-    Broken(io::Error),
+    Broken,
     /// Nothing came for too long, or too little.
     Slow,
 }
@@ -31,6 +31,12 @@ impl From<Elapsed> for SliceError {
     }
 }
 
+impl From<io::Error> for SliceError {
+    fn from(_: io::Error) -> Self {
+        Self::Broken
+    }
+}
+
 /// Receives groups of a blob of this size, which must be in it, and verifies each hash and each group before the next one
 /// is read. The size must not be over [`MAX_BLOB_BYTES`](super::MAX_BLOB_BYTES).
 ///
@@ -38,7 +44,7 @@ impl From<Elapsed> for SliceError {
 pub(super) async fn receive(
     stream: &mut (impl AsyncRead + Unpin),
     alarm: &mut Alarm,
-    step: std::time::Duration,
+    step: Duration,
     id: &ContentId,
     size: u64,
     groups: &Range<u64>,
@@ -52,7 +58,7 @@ pub(super) async fn receive(
         match item {
             BaoChunk::Parent { is_root, left, right, .. } => {
                 let mut pair = [0; 64];
-                alarm.within(step, stream.read_exact(&mut pair)).await?.map_err(SliceError::Broken)?;
+                alarm.within(step, stream.read_exact(&mut pair)).await??;
                 let (of_left, of_right) = halves(&pair);
                 if parent(&of_left, &of_right, is_root) != hash {
                     return Err(SliceError::Wrong);
@@ -64,7 +70,7 @@ pub(super) async fn receive(
                 let before = data.len();
                 data.resize(before + size, 0);
                 let leaf = data.get_mut(before..).unwrap_or_default();
-                alarm.within(step, stream.read_exact(leaf)).await?.map_err(SliceError::Broken)?;
+                alarm.within(step, stream.read_exact(leaf)).await??;
                 if leaf_hash(start_chunk.0, leaf, is_root) != hash {
                     return Err(SliceError::Wrong);
                 }

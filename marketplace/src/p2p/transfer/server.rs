@@ -95,10 +95,7 @@ impl Server {
         let incoming = control.accept(PROTOCOL).map_err(|_| ProtocolTaken)?;
         let clock = Clock::of(runtime);
         let limits = Mutex::new(Limits::new(config, clock.now()));
-        Ok(Self {
-            incoming,
-            shared: Arc::new(Shared { store, clock, config, limits, counters: Arc::default() }),
-        })
+        Ok(Self { incoming, shared: Arc::new(Shared { store, clock, config, limits, counters: Arc::default() }) })
     }
 
     /// What it has done, to be looked at while it runs.

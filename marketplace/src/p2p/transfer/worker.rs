@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     ops::Range,
+    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -20,7 +21,7 @@ use libp2p_stream::Control;
 use super::{
     MAX_BLOB_BYTES, PROTOCOL,
     clock::{Alarm, Clock, Elapsed},
-    fetcher::FetchConfig,
+    fetcher::{FetchConfig, Gate},
     proof::{SliceError, receive},
     wire::{HEAD_LEN, Head, LAST, Request},
 };
@@ -31,6 +32,9 @@ use crate::{
 
 /// Hashes are read in small parts, which the stream is not asked for one by one.
 const BUFFER: usize = 32 << 10;
+
+/// How long it takes at most until the swarm has noticed that it is to dial somebody.
+const DIAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a worker is told: which piece to fetch, and where it goes.
 #[derive(Debug)]
@@ -79,7 +83,7 @@ impl From<SliceError> for Failure {
     fn from(error: SliceError) -> Self {
         match error {
             SliceError::Wrong => Self::BadData,
-            SliceError::Broken(_) | SliceError::Slow => Self::Broken,
+            SliceError::Broken | SliceError::Slow => Self::Broken,
         }
     }
 }
@@ -90,6 +94,7 @@ pub(super) struct Worker {
     pub(super) control: Control,
     pub(super) clock: Clock,
     pub(super) config: FetchConfig,
+    pub(super) gate: Gate,
     /// The proven size, once somebody has proven it.
     pub(super) size: Arc<OnceLock<u64>>,
     pub(super) orders: Receiver<Order>,
@@ -137,7 +142,15 @@ impl Worker {
 
     async fn open(&mut self) -> Result<Link, Failure> {
         let mut alarm = self.clock.alarm();
-        let opened = alarm.within(self.config.open_timeout, self.control.open_stream(self.peer, PROTOCOL)).await?;
+        let deadline = self.clock.now() + self.config.open_timeout;
+        let gate = alarm.until(deadline, self.gate.lock()).await?;
+        let mut opening = pin!(self.control.open_stream(self.peer, PROTOCOL));
+        let early = alarm.within(DIAL_PAUSE, opening.as_mut()).await;
+        drop(gate);
+        let opened = match early {
+            Ok(opened) => opened,
+            Err(Elapsed) => alarm.until(deadline, opening).await?,
+        };
         let stream = opened.map_err(|error| match error {
             libp2p_stream::OpenStreamError::UnsupportedProtocol(_) => Failure::Unwilling,
             _ => Failure::Broken,
