@@ -48,7 +48,7 @@ pub(super) struct Download<'a> {
     waiting: Vec<(Instant, Provider)>,
     working: HashMap<PeerId, Working>,
     workers: FuturesUnordered<BoxFuture<'static, (PeerId, Result<(), Failure>)>>,
-    events: (Sender<(PeerId, Event)>, Receiver<(PeerId, Event)>),
+    events: Events,
     size: Arc<OnceLock<u64>>,
     file: Option<File>,
     progress_at: Instant,
@@ -421,6 +421,8 @@ impl<'a> Download<'a> {
         late.filter(|_| self.working.values().any(is_idle))
     }
 }
+
+type Events = (Sender<(PeerId, Event)>, Receiver<(PeerId, Event)>);
 
 enum Happened {
     Provider(Provider),

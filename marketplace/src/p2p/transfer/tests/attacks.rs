@@ -36,12 +36,12 @@ fn attack_corrupt_provider_the_download_succeeds_and_it_is_reported() {
             // A bit of a group, of a hash, of the size, of the proof of the size; another status; another size later.
             |number, answer| {
                 if number == 2 {
-                    *answer.last_mut().unwrap() ^= 1
+                    *answer.last_mut().unwrap() ^= 1;
                 }
             },
             |number, answer| {
                 if number == 1 {
-                    answer[HEAD_LEN + 7] ^= 1
+                    answer[HEAD_LEN + 7] ^= 1;
                 }
             },
             |_, answer| answer[1] ^= 64,
@@ -49,14 +49,14 @@ fn attack_corrupt_provider_the_download_succeeds_and_it_is_reported() {
             |_, answer| answer[0] = 9,
             |number, answer| {
                 if number == 1 {
-                    answer[1] ^= 1
+                    answer[1] ^= 1;
                 }
             },
             // More than a blob can have, and more than there is.
             |_, answer| answer[1..HEAD_LEN].fill(255),
             |number, answer| {
                 if number > 0 {
-                    answer.insert(HEAD_LEN, 0)
+                    answer.insert(HEAD_LEN, 0);
                 }
             },
         ];

@@ -87,12 +87,14 @@ fn attack_a_partial_file_that_has_gone_bad_is_not_stored() {
     });
 }
 
+type Change = fn(&mut Vec<u8>);
+
 #[test]
 fn a_journal_that_is_torn_or_of_something_else_does_no_harm() {
     smol::block_on(async {
         let blob = bytes(1_000_000);
         // What is done to the journal, and how many pieces are missing then.
-        let changes: [(fn(&mut Vec<u8>), u64); 5] = [
+        let changes: [(Change, u64); 5] = [
             (|journal| journal.truncate(24 + 4 + 3), 15),
             (|journal| journal.extend([255; 4]), 13),
             (|journal| journal.clear(), 16),
