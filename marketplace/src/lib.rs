@@ -4,6 +4,8 @@
 //! head for each package, is a record of the DHT; everything else is immutable, has the hash of its content for a name, and
 //! travels from peer to peer, verified as it arrives.
 
+pub mod archive;
+pub mod blob;
 mod content;
 mod database;
 #[cfg(feature = "p2p")]

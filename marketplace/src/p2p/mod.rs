@@ -5,6 +5,7 @@ pub mod head;
 mod reputation;
 pub mod requests;
 mod signed;
+pub mod transfer;
 mod unix;
 
 pub use reputation::{MAX_BAN, MAX_PEERS, PeerReputation, Reputation};

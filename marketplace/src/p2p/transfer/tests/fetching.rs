@@ -1,0 +1,244 @@
+use std::time::{Duration, Instant};
+
+use futures::{AsyncWriteExt, future::join_all, stream};
+
+use super::{
+    super::{FetchConfig, FetchError, Provider, Report, ReportEvent, ServerConfig, Wanted},
+    network::*,
+};
+use crate::ContentId;
+
+#[test]
+fn blobs_of_all_sizes_arrive() {
+    smol::block_on(async {
+        let sizes = [0, 1, 1023, 1024, 1025, 16_383, 16_384, 16_385, 65_536, 65_537, (1 << 20) + 1, 3 << 20];
+        let blobs = sizes.map(bytes);
+        let refs: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
+        let (server, _) = Node::serving(ServerConfig::default(), &refs).await;
+        for config in [FetchConfig::default(), FetchConfig { piece_groups: 1, pipeline: 1, ..quick() }] {
+            let client = Node::client_of(&[&server]).await;
+            for blob in &blobs {
+                let log = Log::default();
+                let size = blob.len() as u64;
+                assert_eq!(fetch(&client, config, blob, &[&server], &log).await.unwrap(), size);
+                assert_eq!(log.progress().last(), Some(&(size, size)));
+                assert!(log.progress().is_sorted());
+                let reports = log.reports_of(&server);
+                assert!(matches!(reports.as_slice(), [ReportEvent::Success { .. }]), "{size} {reports:?}");
+            }
+            assert_eq!(client.leftovers(), 0);
+        }
+    });
+}
+
+#[test]
+fn a_small_document_is_fetched_and_read() {
+    smol::block_on(async {
+        let (server, stats) = Node::serving(ServerConfig::default(), &[b"{}"]).await;
+        let client = Node::client_of(&[&server]).await;
+        let fetcher = client.fetcher(quick());
+        let id = ContentId::of(b"{}");
+        for _ in 0..2 {
+            let read = within(fetcher.fetch_bytes(id, 100, named(&[&server]), |_| {})).await.unwrap();
+            assert_eq!(read, b"{}");
+        }
+        assert_eq!(stats.read().served, 1, "the second time, nobody is asked");
+        let error = fetcher.fetch_bytes(id, 1, named(&[]), |_| {}).await.unwrap_err();
+        assert!(matches!(error, FetchError::TooLarge { size: 2, max: 1 }), "{error}");
+    });
+}
+
+#[test]
+fn three_providers_share_the_work() {
+    smol::block_on(async {
+        let blob = bytes(2_600_000);
+        // None of them can send half of it at once.
+        let config = ServerConfig { bytes_per_second_per_peer: 1 << 20, ..ServerConfig::default() };
+        let mut servers = Vec::new();
+        for _ in 0..3 {
+            servers.push(Node::serving(config, &[&blob]).await);
+        }
+        let nodes: Vec<&Node> = servers.iter().map(|(node, _)| node).collect();
+        let client = Node::client_of(&nodes).await;
+        let log = Log::default();
+        fetch(&client, quick(), &blob, &nodes, &log).await.unwrap();
+        for (server, stats) in &servers {
+            assert!(stats.read().served > 1, "{:?}", stats.read());
+            let reports = log.reports_of(server);
+            assert!(matches!(reports.as_slice(), [ReportEvent::Success { bytes: 1.., .. }]), "{reports:?}");
+        }
+        let sent: u64 = servers.iter().map(|(_, stats)| stats.read().bytes).sum();
+        assert!(sent < 3_200_000, "{sent} bytes were sent");
+    });
+}
+
+#[test]
+fn the_preferred_provider_is_asked_first() {
+    smol::block_on(async {
+        let blob = bytes(200_000);
+        let (first, of_first) = Node::serving(ServerConfig::default(), &[&blob]).await;
+        let (second, of_second) = Node::serving(ServerConfig::default(), &[&blob]).await;
+        let client = Node::client_of(&[&first, &second]).await;
+        let fetcher = client.fetcher(FetchConfig { providers: 1, ..quick() });
+        // A full list is looked at before the first one is asked.
+        let providers = [(&first, -5), (&second, 5)].map(|(node, preference)| Provider { peer: node.peer, preference });
+        within(fetcher.fetch(wanted(&blob), stream::iter(providers), |_| {})).await.unwrap();
+        assert_eq!((of_first.read().served, of_second.read().served > 3), (0, true));
+    });
+}
+
+#[test]
+fn another_provider_takes_over_from_one_that_dies() {
+    smol::block_on(async {
+        let blob = bytes(1_000_000);
+        let dying = Node::scripted(&[&blob], |mut stream, store| async move {
+            for _ in 0..4 {
+                let request = next_request(&mut stream).await?;
+                send(&mut stream, &answer(&store, &request)).await?;
+            }
+            let request = next_request(&mut stream).await?;
+            send(&mut stream, &answer(&store, &request)[..20_000]).await?;
+            stream.close().await.ok()?;
+            while next_request(&mut stream).await.is_some() {}
+            Some(())
+        })
+        .await;
+        let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
+        let client = Node::client_of(&[&dying, &server]).await;
+        // The other one becomes known only after the first has failed.
+        let (more, providers) = async_channel::unbounded();
+        more.try_send(Provider { peer: dying.peer, preference: 0 }).unwrap();
+        let log = Log::default();
+        let note = log.note();
+        let peer = server.peer;
+        let observe = move |event| {
+            if matches!(event, super::super::FetchEvent::Report(Report { event: ReportEvent::Failed, .. })) {
+                more.try_send(Provider { peer, preference: 0 }).unwrap();
+            }
+            note(event);
+        };
+        let fetcher = client.fetcher(FetchConfig { retry_after: Duration::from_secs(100), ..quick() });
+        within(fetcher.fetch(wanted(&blob), providers, observe)).await.unwrap();
+        assert_eq!(client.store.read(&ContentId::of(&blob), 1 << 30).unwrap(), blob);
+        assert_eq!(log.reports_of(&dying)[0], ReportEvent::Failed);
+        // 16 pieces, of which the first has sent 3, after the proof of the size.
+        assert_eq!(stats.read().served, 13);
+    });
+}
+
+#[test]
+fn a_provider_that_fails_is_tried_again_and_then_given_up() {
+    smol::block_on(async {
+        let blob = bytes(100);
+        let (count, streams) = async_channel::unbounded();
+        let failing = Node::scripted(&[], move |stream, _| {
+            let count = count.clone();
+            async move {
+                drop(stream);
+                count.send(()).await.ok()
+            }
+        })
+        .await;
+        let client = Node::client_of(&[&failing]).await;
+        let error = fetch(&client, quick(), &blob, &[&failing], &Log::default()).await.unwrap_err();
+        let FetchError::AllFailed { reports } = error else { panic!("{error}") };
+        assert_eq!(reports, [Report { peer: failing.peer, event: ReportEvent::Failed }]);
+        assert_eq!(streams.len(), 3);
+    });
+}
+
+#[test]
+fn without_providers_that_have_it_the_error_says_so() {
+    smol::block_on(async {
+        let (empty, _) = Node::serving(ServerConfig::default(), &[]).await;
+        let other = Node::new().await;
+        let client = Node::client_of(&[&empty, &other]).await;
+        let error = fetch(&client, quick(), b"x", &[], &Log::default()).await.unwrap_err();
+        assert!(matches!(error, FetchError::NoProvider), "{error}");
+        let log = Log::default();
+        let error = fetch(&client, quick(), b"x", &[&empty, &other], &log).await.unwrap_err();
+        assert!(matches!(&error, FetchError::AllFailed { reports } if reports.len() == 2), "{error}");
+        assert_eq!(log.reports_of(&empty), [ReportEvent::NotFound]);
+        assert_eq!(log.reports_of(&other), [ReportEvent::Failed], "it does not speak the protocol");
+        assert_eq!(client.leftovers(), 0);
+    });
+}
+
+#[test]
+fn a_size_that_was_said_is_compared_with_the_proven_one() {
+    smol::block_on(async {
+        let blob = bytes(100_000);
+        let (server, _) = Node::serving(ServerConfig::default(), &[&blob]).await;
+        let client = Node::client_of(&[&server]).await;
+        let fetcher = client.fetcher(quick());
+        let of_size = |size| Wanted { size: Some(size), ..wanted(&blob) };
+        let log = Log::default();
+        let error = within(fetcher.fetch(of_size(99_999), named(&[&server]), log.note())).await.unwrap_err();
+        assert!(matches!(error, FetchError::OtherSize { size: 100_000, expected: 99_999 }), "{error}");
+        assert_eq!(log.reports_of(&server), [], "it is not the provider's fault");
+        within(fetcher.fetch(of_size(100_000), named(&[&server]), log.note())).await.unwrap();
+    });
+}
+
+#[test]
+fn providers_that_never_come_end_in_a_timeout() {
+    smol::block_on(async {
+        let client = Node::new().await;
+        let spans = [(50, 10_000), (10_000, 50)].map(|(a, b)| (Duration::from_millis(a), Duration::from_millis(b)));
+        for (stall_timeout, timeout) in spans {
+            let fetcher = client.fetcher(FetchConfig { stall_timeout, timeout, ..quick() });
+            let error = within(fetcher.fetch(wanted(b"x"), stream::pending(), |_| {})).await.unwrap_err();
+            assert!(matches!(error, FetchError::Timeout), "{error}");
+        }
+    });
+}
+
+#[test]
+fn what_one_provider_is_late_with_another_is_asked_for() {
+    smol::block_on(async {
+        let blob = bytes(600_000);
+        // It proves the size, and says nothing more.
+        let late = Node::scripted(&[&blob], |mut stream, store| async move {
+            let request = next_request(&mut stream).await?;
+            send(&mut stream, &answer(&store, &request)).await?;
+            while next_request(&mut stream).await.is_some() {}
+            Some(())
+        })
+        .await;
+        let (server, _) = Node::serving(ServerConfig::default(), &[&blob]).await;
+        let client = Node::client_of(&[&late, &server]).await;
+        let config = FetchConfig { race_after: Duration::from_millis(50), ..quick() };
+        let begun = Instant::now();
+        fetch(&client, config, &blob, &[&late, &server], &Log::default()).await.unwrap();
+        assert!(begun.elapsed() < config.step_timeout, "it was waited for");
+    });
+}
+
+#[test]
+fn fetches_of_one_blob_at_a_time_share_the_work() {
+    smol::block_on(async {
+        let blob = bytes(1_000_000);
+        let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
+        let client = Node::client_of(&[&server]).await;
+        let fetches = (0..4).map(|_| async {
+            fetch(&client, quick(), &blob, &[&server], &Log::default()).await.unwrap();
+        });
+        join_all(fetches).await;
+        // The proof of the size, and 16 pieces.
+        assert_eq!(stats.read().served, 17);
+    });
+}
+
+#[test]
+fn a_busy_provider_is_asked_again_when_it_says() {
+    smol::block_on(async {
+        let blob = bytes(300_000);
+        let config = ServerConfig { bytes_per_second_per_peer: 200_000, ..ServerConfig::default() };
+        let (server, _) = Node::serving(config, &[&blob]).await;
+        let client = Node::client_of(&[&server]).await;
+        let begun = Instant::now();
+        fetch(&client, quick(), &blob, &[&server], &Log::default()).await.unwrap();
+        // A second's worth comes at once.
+        assert!(begun.elapsed() >= Duration::from_millis(480), "{:?}", begun.elapsed());
+    });
+}

@@ -1,0 +1,6 @@
+mod attacks;
+mod fetching;
+mod network;
+mod resuming;
+mod rules;
+mod serving;

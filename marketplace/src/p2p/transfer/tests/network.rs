@@ -1,0 +1,240 @@
+//! Nodes with nothing but streams, in one process.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_channel::Sender;
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, stream};
+use kadence_smol::SmolRuntime;
+use libp2p::{
+    Multiaddr, PeerId, Stream, Swarm, Transport,
+    core::{transport::MemoryTransport, upgrade::Version},
+    identity::Keypair,
+    plaintext,
+    swarm::{self, SwarmEvent},
+    yamux,
+};
+use libp2p_stream::{Behaviour, Control};
+use smol::Task;
+use tempfile::TempDir;
+
+use super::super::{
+    FetchConfig, FetchError, FetchEvent, Fetcher, PROTOCOL, Provider, Report, ReportEvent, Server, ServerConfig,
+    StatsHandle, Wanted,
+    wire::{HEAD_LEN, Head, REQUEST_LEN, Request},
+};
+use crate::{ContentId, blob::BlobStore};
+
+/// What the tests can wait for: nothing takes nearly as long if all is well.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) struct Node {
+    pub(super) peer: PeerId,
+    pub(super) control: Control,
+    pub(super) store: BlobStore,
+    pub(super) folder: TempDir,
+    address: Multiaddr,
+    dial: Sender<(Multiaddr, Sender<()>)>,
+    tasks: Vec<Task<()>>,
+}
+
+impl Node {
+    pub(super) async fn new() -> Self {
+        let keypair = Keypair::generate_ed25519();
+        let peer = keypair.public().to_peer_id();
+        let transport = MemoryTransport::default()
+            .upgrade(Version::V1)
+            .authenticate(plaintext::Config::new(&keypair))
+            .multiplex(yamux::Config::default())
+            .boxed();
+        let config = swarm::Config::with_executor(|task| smol::spawn(task).detach())
+            .with_idle_connection_timeout(Duration::from_secs(120));
+        let behaviour = Behaviour::new();
+        let control = behaviour.new_control();
+        let mut swarm = Swarm::new(transport, behaviour, peer, config);
+        swarm.listen_on("/memory/0".parse().unwrap()).unwrap();
+        let address = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                break address;
+            }
+        };
+        let (dial, to_dial) = async_channel::bounded::<(Multiaddr, Sender<()>)>(1);
+        let task = smol::spawn(async move {
+            let mut connected: Vec<Sender<()>> = Vec::new();
+            let mut to_dial = Box::pin(to_dial.fuse());
+            loop {
+                futures::select! {
+                    event = swarm.select_next_some() => if let SwarmEvent::ConnectionEstablished { .. } = event {
+                        for done in connected.drain(..) {
+                            done.try_send(()).unwrap();
+                        }
+                    },
+                    (address, done) = to_dial.select_next_some() => {
+                        swarm.dial(address).unwrap();
+                        connected.push(done);
+                    }
+                }
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(folder.path()).unwrap();
+        Self { peer, control, store, folder, address, dial, tasks: vec![task] }
+    }
+
+    /// A node that is connected to all of these.
+    pub(super) async fn client_of(others: &[&Node]) -> Self {
+        let node = Self::new().await;
+        for other in others {
+            let (done, connected) = async_channel::bounded(1);
+            node.dial.send((other.address.clone(), done)).await.unwrap();
+            connected.recv().await.unwrap();
+        }
+        node
+    }
+
+    pub(super) async fn serving(config: ServerConfig, blobs: &[&[u8]]) -> (Self, StatsHandle) {
+        let mut node = Self::new().await;
+        for blob in blobs {
+            node.store.put(blob).unwrap();
+        }
+        let server = Server::new(&mut node.control, node.store.clone(), &SmolRuntime::default(), config).unwrap();
+        let stats = server.stats();
+        node.tasks.push(smol::spawn(server.run()));
+        (node, stats)
+    }
+
+    /// A node that has these blobs and answers as the script has it, which gets each stream and the store.
+    pub(super) async fn scripted<F: Future<Output = Option<()>> + Send + 'static>(
+        blobs: &[&[u8]],
+        script: impl Fn(Stream, BlobStore) -> F + Send + 'static,
+    ) -> Self {
+        let mut node = Self::new().await;
+        for blob in blobs {
+            node.store.put(blob).unwrap();
+        }
+        let mut incoming = node.control.accept(PROTOCOL).unwrap();
+        let store = node.store.clone();
+        node.tasks.push(smol::spawn(async move {
+            while let Some((_, stream)) = incoming.next().await {
+                smol::spawn(script(stream, store.clone())).detach();
+            }
+        }));
+        node
+    }
+
+    pub(super) fn fetcher(&self, config: FetchConfig) -> Fetcher {
+        Fetcher::new(self.control.clone(), self.store.clone(), &SmolRuntime::default(), config)
+    }
+
+    pub(super) async fn stream_to(&self, other: &Node) -> Stream {
+        self.control.clone().open_stream(other.peer, PROTOCOL).await.unwrap()
+    }
+
+    /// All that is in the store and beside it but the blobs.
+    pub(super) fn leftovers(&self) -> usize {
+        let folders = ["tmp", "partial", "damaged"].map(|name| self.folder.path().join(name));
+        folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()).count()
+    }
+}
+
+/// Pieces of 64 KiB, and no waiting for what does not come.
+pub(super) fn quick() -> FetchConfig {
+    FetchConfig { piece_groups: 4, retry_after: Duration::from_millis(5), ..FetchConfig::default() }
+}
+
+pub(super) fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from((at * 31 + at / 251 + at / 65_536) % 256).unwrap()).collect()
+}
+
+pub(super) fn named(nodes: &[&Node]) -> impl futures::Stream<Item = Provider> + Send + 'static {
+    stream::iter(nodes.iter().map(|node| Provider { peer: node.peer, preference: 0 }).collect::<Vec<_>>())
+}
+
+pub(super) fn wanted(blob: &[u8]) -> Wanted {
+    Wanted { id: ContentId::of(blob), max: 1 << 30, size: None }
+}
+
+/// Notes all events of a download.
+#[derive(Clone, Default)]
+pub(super) struct Log(Arc<Mutex<Vec<FetchEvent>>>);
+
+impl Log {
+    pub(super) fn note(&self) -> impl Fn(FetchEvent) + Send + Sync + 'static {
+        let log = self.clone();
+        move |event| log.0.lock().unwrap().push(event)
+    }
+
+    pub(super) fn reports_of(&self, node: &Node) -> Vec<ReportEvent> {
+        let of_node = |event: &FetchEvent| match event {
+            FetchEvent::Report(Report { peer, event }) => (*peer == node.peer).then_some(*event),
+            FetchEvent::Progress { .. } => None,
+        };
+        self.0.lock().unwrap().iter().filter_map(of_node).collect()
+    }
+
+    pub(super) fn progress(&self) -> Vec<(u64, u64)> {
+        let progress = |event: &FetchEvent| match event {
+            FetchEvent::Progress { verified, total } => Some((*verified, *total)),
+            FetchEvent::Report(_) => None,
+        };
+        self.0.lock().unwrap().iter().filter_map(progress).collect()
+    }
+}
+
+/// Fetches with a limit on the time, and requires that the blob is there exactly if it was fetched.
+pub(super) async fn fetch(
+    client: &Node,
+    config: FetchConfig,
+    blob: &[u8],
+    providers: &[&Node],
+    log: &Log,
+) -> Result<u64, FetchError> {
+    let fetcher = client.fetcher(config);
+    let fetched = within(fetcher.fetch(wanted(blob), named(providers), log.note())).await;
+    let id = ContentId::of(blob);
+    match fetched {
+        Ok(_) => assert!(client.store.read(&id, 1 << 30).unwrap() == blob, "other bytes"),
+        Err(_) => assert!(!client.store.contains(&id)),
+    }
+    fetched
+}
+
+pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
+    let timeout = async {
+        smol::Timer::after(PATIENCE).await;
+        panic!("it hangs");
+    };
+    smol::future::or(future, timeout).await
+}
+
+pub(super) async fn ask(stream: &mut Stream, request: Request) {
+    stream.write_all(&request.encode()).await.unwrap();
+    stream.flush().await.unwrap();
+}
+
+/// The head of a response, or nothing if the stream has ended.
+pub(super) async fn head(stream: &mut Stream) -> Option<Head> {
+    let mut head = [0; HEAD_LEN];
+    within(stream.read_exact(&mut head)).await.ok()?;
+    Some(Head::decode(&head).unwrap())
+}
+
+pub(super) async fn next_request(stream: &mut Stream) -> Option<Request> {
+    let mut request = [0; REQUEST_LEN];
+    stream.read_exact(&mut request).await.ok()?;
+    Some(Request::decode(&request).unwrap())
+}
+
+/// A right answer, head and all.
+pub(super) fn answer(store: &BlobStore, request: &Request) -> Vec<u8> {
+    let mut slice = Vec::new();
+    let size = store.encode(&request.id, request.groups(), &mut slice).unwrap();
+    [Head::Have(size).encode().to_vec(), slice].concat()
+}
+
+pub(super) async fn send(stream: &mut Stream, bytes: &[u8]) -> Option<()> {
+    stream.write_all(bytes).await.ok()?;
+    stream.flush().await.ok()
+}

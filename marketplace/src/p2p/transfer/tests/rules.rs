@@ -1,0 +1,140 @@
+//! What decides without a network: frames, buckets, limits, pieces.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use libp2p::PeerId;
+use proptest::prelude::*;
+
+use super::super::{
+    ServerConfig,
+    bucket::Bucket,
+    limits::{ComeBack, Limits},
+    pieces::Pieces,
+    wire::{Head, MAX_GROUPS, REQUEST_LEN, Request},
+};
+use crate::ContentId;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+proptest! {
+    #[test]
+    fn frames_are_read_as_they_are_written(blob: Vec<u8>, first: u64, count in 1..=MAX_GROUPS, number in 0..u64::MAX) {
+        let request = Request { id: ContentId::of(&blob), first, count };
+        prop_assert_eq!(Request::decode(&request.encode()), Some(request));
+        for head in [Head::Have(number), Head::NotFound, Head::Busy(Duration::from_millis(number)), Head::Refused] {
+            prop_assert_eq!(Head::decode(&head.encode()), Some(head));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_frame_or_none(request: [u8; 32], rest: [u8; 12], head: [u8; 9]) {
+        let bytes: [u8; REQUEST_LEN] = [&request[..], &rest[..]].concat().try_into().unwrap();
+        if let Some(request) = Request::decode(&bytes) {
+            prop_assert_eq!(request.encode(), bytes);
+            prop_assert!(request.count <= MAX_GROUPS && request.groups().start <= request.groups().end);
+        }
+        prop_assert_eq!(Head::decode(&head).is_some(), head[0] <= 3);
+    }
+
+    /// Whoever waits as long as it is told gets no more than the rate, but for the second's worth at the beginning.
+    #[test]
+    fn a_bucket_keeps_to_its_rate(rate in 1_u64..1_000_000, takes in prop::collection::vec((0_u64..2_000_000, 0_u64..3000), 1..50)) {
+        let begun = Instant::now();
+        let mut bucket = Bucket::new(rate, begun);
+        let (mut now, mut taken) = (begun, 0);
+        for (bytes, pause) in takes {
+            now += Duration::from_millis(pause) + bucket.wait(bytes, now);
+            bucket.take(bytes, now);
+            taken += bytes;
+            let allowed = rate as f64 * (now.duration_since(begun).as_secs_f64() + 1.0);
+            prop_assert!(taken as f64 <= allowed * 1.000_001 + 1.0, "{} of {}", taken, allowed);
+        }
+    }
+
+    #[test]
+    fn pieces_all_end_up_done_whoever_goes(count in 1_u32..40, steps in prop::collection::vec((0..4_usize, 0..3_u8), 0..400)) {
+        let peers: Vec<PeerId> = (0..4).map(|_| PeerId::random()).collect();
+        let now = Instant::now();
+        let mut pieces = Pieces::new(count, &BTreeSet::new());
+        let mut at: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        let mut done = BTreeSet::new();
+        for (peer, step) in steps {
+            let mine = at.entry(peer).or_default();
+            match step {
+                0 => if let Some(piece) = pieces.take(peers[peer], now).or_else(|| pieces.race(peers[peer], now, Duration::ZERO)) {
+                    prop_assert!(!done.contains(&piece) && !mine.contains(&piece));
+                    mine.push(piece);
+                },
+                1 => if let Some(piece) = mine.pop() {
+                    prop_assert_eq!(pieces.done(piece), done.insert(piece));
+                },
+                _ => {
+                    mine.clear();
+                    pieces.give_all_back(&peers[peer]);
+                }
+            }
+            prop_assert_eq!(pieces.done_count() as usize, done.len());
+        }
+        for peer in &peers {
+            pieces.give_all_back(peer);
+        }
+        while let Some(piece) = pieces.take(peers[0], now) {
+            prop_assert!(pieces.done(piece) && done.insert(piece));
+        }
+        prop_assert!(pieces.is_complete());
+        prop_assert_eq!(done.len(), count as usize);
+    }
+}
+
+#[test]
+fn a_late_piece_is_raced_by_one_other() {
+    let [a, b, c] = [(); 3].map(|()| PeerId::random());
+    let begun = Instant::now();
+    let mut pieces = Pieces::new(2, &BTreeSet::from([0]));
+    assert_eq!(pieces.take(a, begun), Some(1));
+    assert_eq!(pieces.take(b, begun), None);
+    assert_eq!(pieces.race(b, begun, SECOND), None);
+    assert_eq!(pieces.next_late(begun, SECOND), Some(begun + SECOND));
+    let later = begun + SECOND;
+    assert_eq!(pieces.race(a, later, SECOND), None, "it is at it already");
+    assert_eq!(pieces.race(b, later, SECOND), Some(1));
+    assert_eq!(pieces.race(c, later, SECOND), None, "two are enough");
+    assert_eq!(pieces.next_late(begun, SECOND), None);
+    pieces.give_all_back(&a);
+    assert_eq!(pieces.take(c, later), None, "the other is still at it");
+    assert!(pieces.done(1) && pieces.is_complete());
+    assert!(!pieces.done(1));
+}
+
+#[test]
+fn attack_a_new_stream_is_no_new_allowance() {
+    let config = ServerConfig { bytes_per_second_per_peer: 1000, ..ServerConfig::default() };
+    let (peer, now) = (PeerId::random(), Instant::now());
+    let mut limits = Limits::new(config, now);
+    for _ in 0..3 {
+        limits.admit(peer, now).unwrap();
+        limits.reserve(peer, 1000, now).unwrap();
+        limits.release(peer);
+    }
+    limits.admit(peer, now).unwrap();
+    assert_eq!(limits.reserve(peer, 1000, now), Err(ComeBack(3 * SECOND)));
+    assert_eq!(limits.reserve(peer, 1000, now + 3 * SECOND), Ok(Duration::ZERO));
+}
+
+#[test]
+fn attack_peers_without_number_are_not_kept_account_of() {
+    let config = ServerConfig { streams: usize::MAX, ..ServerConfig::default() };
+    let now = Instant::now();
+    let mut limits = Limits::new(config, now);
+    for _ in 0..4096 {
+        let peer = PeerId::random();
+        limits.admit(peer, now).unwrap();
+        limits.reserve(peer, 1000, now).unwrap();
+        limits.release(peer);
+    }
+    assert_eq!(limits.admit(PeerId::random(), now), Err(ComeBack(config.retry_after)));
+    assert_eq!(limits.admit(PeerId::random(), now + SECOND), Ok(()), "those that have used up nothing are forgotten");
+}

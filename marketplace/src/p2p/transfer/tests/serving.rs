@@ -1,0 +1,184 @@
+use std::{fs, time::Duration};
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use kadence_smol::SmolRuntime;
+
+use super::{
+    super::{
+        ProtocolTaken, Server, ServerConfig,
+        wire::{HEAD_LEN, Head, LAST, REQUEST_LEN, Request},
+    },
+    network::*,
+};
+use crate::ContentId;
+
+fn request(blob: &[u8], first: u64, count: u32) -> Request {
+    Request { id: ContentId::of(blob), first, count }
+}
+
+#[test]
+fn several_requests_are_answered_in_order_on_one_stream() {
+    smol::block_on(async {
+        let blob = bytes(100_000);
+        let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
+        let client = Node::client_of(&[&server]).await;
+        let mut stream = client.stream_to(&server).await;
+        let requests = [request(&blob, 0, 2), request(b"none", 0, 1), request(&blob, LAST, 1), request(&blob, 2, 64)];
+        for request in requests {
+            ask(&mut stream, request).await;
+        }
+        stream.close().await.unwrap();
+        let mut responses = Vec::new();
+        within(stream.read_to_end(&mut responses)).await.unwrap();
+        let of = |request| answer(&server.store, &request);
+        let missing = Head::NotFound.encode().to_vec();
+        assert!(responses == [of(requests[0]), missing, of(requests[2]), of(requests[3])].concat());
+        let stats = stats.read();
+        assert_eq!((stats.streams, stats.served, stats.not_found), (1, 3, 1));
+        assert_eq!(stats.bytes, responses.len() as u64);
+    });
+}
+
+#[test]
+fn a_peer_has_so_many_streams_and_all_together_so_many() {
+    smol::block_on(async {
+        let blob = bytes(100);
+        let config = ServerConfig { streams: 3, streams_per_peer: 2, ..ServerConfig::default() };
+        let (server, stats) = Node::serving(config, &[&blob]).await;
+        let (one, other) = (Node::client_of(&[&server]).await, Node::client_of(&[&server]).await);
+        let mut streams = Vec::new();
+        for (client, expected) in [(&one, true), (&one, true), (&one, false), (&other, true), (&other, false)] {
+            let mut stream = client.stream_to(&server).await;
+            ask(&mut stream, request(&blob, 0, 1)).await;
+            let head = head(&mut stream).await.unwrap();
+            let right = if expected { Head::Have(100) } else { Head::Busy(config.retry_after) };
+            assert_eq!(head, right, "{}", streams.len());
+            streams.push(stream);
+        }
+        assert_eq!((stats.read().streams, stats.read().turned_away), (3, 2));
+        // Once they are gone, there is room again.
+        drop(streams);
+        let served = async {
+            loop {
+                let mut stream = one.stream_to(&server).await;
+                ask(&mut stream, request(&blob, 0, 1)).await;
+                if head(&mut stream).await == Some(Head::Have(100)) {
+                    return;
+                }
+            }
+        };
+        within(served).await;
+    });
+}
+
+#[test]
+fn who_would_have_to_wait_long_for_bandwidth_is_told_to_come_back() {
+    smol::block_on(async {
+        let blob = bytes(1 << 20);
+        for config in [
+            ServerConfig { bytes_per_second_per_peer: 100_000, ..ServerConfig::default() },
+            ServerConfig { bytes_per_second: 100_000, ..ServerConfig::default() },
+        ] {
+            let (server, stats) = Node::serving(config, &[&blob]).await;
+            let client = Node::client_of(&[&server]).await;
+            let mut stream = client.stream_to(&server).await;
+            ask(&mut stream, request(&blob, 0, 64)).await;
+            let Some(Head::Busy(after)) = head(&mut stream).await else { panic!("it is served") };
+            assert!((9..11).contains(&after.as_secs()), "{after:?}");
+            // The stream goes on, with what there is bandwidth for.
+            ask(&mut stream, request(&blob, 0, 1)).await;
+            assert_eq!(head(&mut stream).await, Some(Head::Have(1 << 20)));
+            assert_eq!((stats.read().busy, stats.read().served), (1, 1));
+        }
+    });
+}
+
+#[test]
+fn requests_against_the_rules_end_the_stream() {
+    smol::block_on(async {
+        let blob = bytes(100);
+        let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
+        let client = Node::client_of(&[&server]).await;
+        for count in [0, 65, u32::MAX] {
+            let mut stream = client.stream_to(&server).await;
+            ask(&mut stream, request(&blob, 0, count)).await;
+            assert_eq!(head(&mut stream).await, Some(Head::Refused));
+            assert_eq!(within(stream.read(&mut [0; HEAD_LEN])).await.unwrap_or(0), 0);
+        }
+        // Half a request is none.
+        let mut stream = client.stream_to(&server).await;
+        stream.write_all(&[0; REQUEST_LEN - 1]).await.unwrap();
+        stream.close().await.unwrap();
+        assert_eq!(within(stream.read(&mut [0; HEAD_LEN])).await.unwrap_or(0), 0);
+        assert_eq!(stats.read().refused, 3);
+    });
+}
+
+#[test]
+fn attack_a_blob_that_has_gone_bad_is_not_served() {
+    smol::block_on(async {
+        let blob = bytes(100_000);
+        let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
+        let client = Node::client_of(&[&server]).await;
+        let hex = ContentId::of(&blob).hash().to_hex();
+        let path = server.folder.path().join("blobs").join(&hex[..2]).join(hex.as_str());
+        let mut damaged = blob.clone();
+        damaged[40_000] ^= 1;
+        fs::write(path, damaged).unwrap();
+        let mut stream = client.stream_to(&server).await;
+        ask(&mut stream, request(&blob, 0, 7)).await;
+        ask(&mut stream, request(&blob, 0, 1)).await;
+        assert_eq!([head(&mut stream).await, head(&mut stream).await], [Some(Head::NotFound); 2]);
+        let stats = stats.read();
+        assert_eq!((stats.unreadable, stats.not_found, stats.served), (1, 1, 0));
+    });
+}
+
+#[test]
+fn attack_streams_that_ask_nothing_or_take_nothing_are_ended() {
+    smol::block_on(async {
+        let blob = bytes(1 << 20);
+        let config = ServerConfig {
+            streams_per_peer: 1,
+            idle_timeout: Duration::from_millis(100),
+            step_timeout: Duration::from_millis(100),
+            ..ServerConfig::default()
+        };
+        let (server, _) = Node::serving(config, &[&blob]).await;
+        let client = Node::client_of(&[&server]).await;
+        let mut silent = client.stream_to(&server).await;
+        silent.flush().await.unwrap();
+        assert_eq!(within(silent.read(&mut [0; HEAD_LEN])).await.unwrap_or(0), 0);
+        // More than the stream has room for, many times.
+        let mut full = client.stream_to(&server).await;
+        for _ in 0..4 {
+            ask(&mut full, request(&blob, 0, 64)).await;
+        }
+        assert_eq!(head(&mut full).await, Some(Head::Have(1 << 20)));
+        let served = async {
+            loop {
+                let mut stream = client.stream_to(&server).await;
+                ask(&mut stream, request(&blob, 0, 1)).await;
+                if head(&mut stream).await == Some(Head::Have(1 << 20)) {
+                    return;
+                }
+            }
+        };
+        within(served).await;
+        drop(full);
+    });
+}
+
+#[test]
+fn there_is_one_server() {
+    smol::block_on(async {
+        let mut node = Node::new().await;
+        let make = |node: &mut Node| {
+            Server::new(&mut node.control, node.store.clone(), &SmolRuntime::default(), ServerConfig::default())
+        };
+        let first = make(&mut node).unwrap();
+        assert_eq!(make(&mut node).map(drop), Err(ProtocolTaken));
+        drop(first);
+        assert!(make(&mut node).is_ok());
+    });
+}
