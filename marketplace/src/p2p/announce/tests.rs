@@ -3,6 +3,7 @@ mod discovered;
 mod gate;
 mod gossip;
 mod message;
+mod network;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,7 @@
+use std::time::{Duration, Instant, SystemTime};
+
 use cid::multibase::Base;
-use libp2p::kad::RecordKey;
+use libp2p::kad::{Record, RecordKey};
 use libp2p_identity::Keypair;
 use multihash_codetable::{Code, MultihashDigest};
 use serde::{Deserialize, Serialize};
@@ -8,7 +10,10 @@ use thiserror::Error;
 use super::NAMESPACE;
 use crate::{
     ContentId, PackageId, PackageIdError,
-    p2p::signed::{EnvelopeError, Kind, seal, unseal},
+    p2p::{
+        signed::{EnvelopeError, Kind, seal, unseal},
+        unix,
+    },
 };
 
 /// The longest signed head, in bytes. One is about 600; the rest is room for later versions.
@@ -137,6 +142,18 @@ impl SignedHead {
             return Err(HeadError::ForeignKey);
         }
         Ok(Self { head, bytes: bytes.to_owned() })
+    }
+
+    /// The record to put into the DHT. It expires with the head, so that holders drop it then; `instant` and `now` are the
+    /// two clocks at one time.
+    ///
+    /// # Errors
+    ///
+    /// None: see [`dht_key`].
+    pub fn to_record(&self, now: SystemTime, instant: Instant) -> Result<Record, PackageIdError> {
+        let left = self.head.not_after.saturating_sub(unix::seconds(now));
+        let expires = instant.checked_add(Duration::from_secs(left));
+        Ok(Record { key: dht_key(&self.head.package)?, value: self.bytes.clone(), publisher: None, expires })
     }
 
     /// What was signed.

@@ -1,6 +1,6 @@
 //! Heads as bytes, their keys and their validator.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, time::Instant};
 
 use kadence::Validator;
 use libp2p::{core::SignedEnvelope, kad::RecordKey};
@@ -31,6 +31,17 @@ fn a_record_key_is_one_that_all_implementations_take() {
     for other in others {
         assert_ne!(dht_key(&other).unwrap(), key);
     }
+}
+
+#[test]
+fn a_record_expires_with_its_head() {
+    let head = after(None, "index");
+    let instant = Instant::now();
+    let record = head.to_record(now(), instant).unwrap();
+    assert_eq!((record.key.clone(), record.value.as_slice()), (dht_key(&package()).unwrap(), head.bytes()));
+    assert_eq!(record.expires, Some(instant + Lifetime::default().validity));
+    assert_eq!(HeadValidator.validate(&record.key, &record.value), Ok(()));
+    assert_eq!(head.to_record(now() + 31 * DAY, instant).unwrap().expires, Some(instant));
 }
 
 #[test]
