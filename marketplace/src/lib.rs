@@ -7,9 +7,11 @@
 pub mod archive;
 pub mod blob;
 mod content;
+mod model;
 #[cfg(feature = "p2p")]
 pub mod p2p;
 mod package_id;
 
 pub use content::{ContentId, ContentIdError};
+pub use model::*;
 pub use package_id::{PackageId, PackageIdError, PackageName};
