@@ -7,11 +7,19 @@
 pub mod archive;
 pub mod blob;
 mod content;
+mod database;
+mod local;
 mod model;
 #[cfg(feature = "p2p")]
 pub mod p2p;
 mod package_id;
+mod registry;
+mod search;
 
 pub use content::{ContentId, ContentIdError};
+pub use database::StorageError;
+pub use local::LocalRegistry;
 pub use model::*;
 pub use package_id::{PackageId, PackageIdError, PackageName};
+pub use registry::{GetError, Outcome, PublishError, Receipt, Registry, Step, Steps, VersionInfo};
+pub use search::{DEFAULT_CAPACITY, SearchEntry, SearchIndex};
