@@ -14,6 +14,7 @@ mod model;
 pub mod p2p;
 mod package_id;
 mod registry;
+pub mod resolve;
 mod search;
 
 pub use content::{ContentId, ContentIdError};
