@@ -23,4 +23,4 @@ pub use local::LocalRegistry;
 pub use model::*;
 pub use package_id::{PackageId, PackageIdError, PackageName};
 pub use registry::{GetError, Outcome, PublishError, Receipt, Registry, Step, Steps, VersionInfo};
-pub use search::{DEFAULT_CAPACITY, SearchEntry, SearchIndex};
+pub use search::{SearchEntry, SearchIndex};

@@ -14,10 +14,6 @@ use semver::Version;
 
 use crate::{PackageId, Query, SearchHit, SearchPage, StorageError, Summary, database::Database};
 
-/// How many packages an index keeps unless told otherwise: what npm had after four years. With 1 to 4 kB for each it stays
-/// below 200 MB, and a search below some ten milliseconds.
-pub const DEFAULT_CAPACITY: usize = 50_000;
-
 /// How much of a readme is searched, in bytes: what a package is, it says at the beginning.
 const MAX_INDEXED_README: usize = 16 * 1024;
 
@@ -79,6 +75,10 @@ pub struct SearchIndex {
 }
 
 impl SearchIndex {
+    /// How many packages an index should keep where anybody can announce some. With 3 kB of text each they take 180 MB; a
+    /// search takes some milliseconds, and a tenth of a second if half of them have the word.
+    pub const DEFAULT_CAPACITY: usize = 50_000;
+
     /// Opens the index in this file, which is made if need be.
     ///
     /// # Errors

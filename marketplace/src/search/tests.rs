@@ -94,6 +94,7 @@ fn attack_what_is_typed_is_never_syntax() {
     assert_eq!(found_by(&index, "title:left"), [""; 0]);
     assert_eq!(found_by(&index, "left OR"), ["a"]);
     assert_eq!(found_by(&index, "left\" OR \"right"), [""; 0]);
+    assert_eq!(found_by(&index, "nothing\"OR\"left"), [""; 0]);
     assert_eq!(found_by(&index, "\"left\""), ["a"]);
     for nothing in ["\"", "\"\"", "*", "()", "-", ":"] {
         assert_eq!(found_by(&index, nothing), [""; 0], "{nothing}");
