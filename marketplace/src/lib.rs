@@ -7,11 +7,24 @@
 pub mod archive;
 pub mod blob;
 mod content;
+#[cfg(feature = "p2p")]
 mod database;
+mod local;
+mod model;
 #[cfg(feature = "p2p")]
 pub mod p2p;
 mod package_id;
+mod registry;
+pub mod resolve;
+mod search;
+mod storage;
 
 pub use content::{ContentId, ContentIdError};
+#[cfg(feature = "p2p")]
 pub use database::{DatabaseError, OpenError};
+pub use local::LocalRegistry;
+pub use model::*;
 pub use package_id::{PackageId, PackageIdError, PackageName};
+pub use registry::{GetError, Outcome, PublishError, Receipt, Registry, Step, Steps, VersionInfo};
+pub use search::{SearchEntry, SearchIndex};
+pub use storage::StorageError;

@@ -1,0 +1,122 @@
+use std::{fs, path::Path, sync::Arc};
+
+use super::{
+    fake::{FakeRegistry, id, version},
+    *,
+};
+use crate::{StorageError, archive::ArchiveLimits};
+
+/// A store, a folder with a file, and a release of it.
+struct Fixture {
+    blobs: BlobStore,
+    dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = BlobStore::open(dir.path().join("store")).unwrap();
+        fs::create_dir(dir.path().join("files")).unwrap();
+        fs::write(dir.path().join("files/a"), "a").unwrap();
+        Self { blobs, dir }
+    }
+
+    fn stage(&self, number: &str, index: &Index, now: u64) -> Result<Staged, PublishError> {
+        self.stage_with(self.dir.path(), number, index, now)
+    }
+
+    fn stage_with(&self, scratch: &Path, number: &str, index: &Index, now: u64) -> Result<Staged, PublishError> {
+        let draft = FakeRegistry::draft("a", number, &[]);
+        let release = Release { draft, dir: self.dir.path().join("files") };
+        stage(&self.blobs, scratch, release, index, &ArchiveLimits::default(), now)
+    }
+}
+
+#[test]
+fn what_is_staged_is_in_the_store_before_anything_names_it() {
+    let fixture = Fixture::new();
+    let staged = fixture.stage("1.0.0", &Index::new(id("a")), 10).unwrap();
+    for content in [staged.package.contents().archive, staged.manifest, staged.index.content_id()] {
+        assert!(fixture.blobs.contains(&content));
+    }
+    assert!(!staged.is_published && staged.steps.all_well());
+    assert_eq!(staged.steps.iter().map(|(step, _)| step).collect::<Vec<_>>(), Step::ALL[..3]);
+}
+
+#[test]
+fn a_package_is_as_old_as_its_first_version() {
+    let fixture = Fixture::new();
+    let one = fixture.stage("1.0.0", &Index::new(id("a")), 10).unwrap();
+    let two = fixture.stage("2.0.0", &one.index, 20).unwrap();
+    assert_eq!((two.package.created(), two.package.updated()), (10, 20));
+    // Also if the clock was set back meanwhile.
+    let three = fixture.stage("3.0.0", &one.index, 5).unwrap();
+    assert_eq!((three.package.created(), three.package.updated()), (5, 5));
+}
+
+#[test]
+fn what_was_published_before_is_staged_as_it_was() {
+    let fixture = Fixture::new();
+    let one = fixture.stage("1.0.0", &Index::new(id("a")), 10).unwrap();
+    let again = fixture.stage("1.0.0", &one.index, 20).unwrap();
+    assert!(again.is_published);
+    assert_eq!((again.manifest, &again.package, &again.index), (one.manifest, &one.package, &one.index));
+    // If that cannot be told, nothing is assumed.
+    fixture.blobs.remove(&one.manifest).unwrap();
+    let unknown = fixture.stage("1.0.0", &one.index, 20);
+    assert!(matches!(unknown, Err(PublishError::Index(_))), "{unknown:?}");
+}
+
+#[test]
+fn a_disk_without_room_is_a_failed_step() {
+    let fixture = Fixture::new();
+    let nowhere = fixture.dir.path().join("nowhere");
+    let failed = fixture.stage_with(&nowhere, "1.0.0", &Index::new(id("a")), 10);
+    assert!(matches!(failed, Err(PublishError::Failed { step: Step::Archive, .. })), "{failed:?}");
+}
+
+#[test]
+fn a_receipt_can_be_read_by_programs() {
+    let content = ContentId::of(b"x");
+    let mut steps = Steps::default();
+    steps.set(Step::Announce, Outcome::Failed { reason: "nobody there".to_owned() });
+    steps.set(Step::Head, Outcome::Confirmed { by: 15, of: 20 });
+    steps.set(Step::Archive, Outcome::Done);
+    assert!(!steps.all_well());
+    let (package, number) = (id("a"), version("1.0.0"));
+    let receipt = Receipt { package, version: number, manifest: content, archive: content, index: content, steps };
+    let json = serde_json::to_string(&receipt).unwrap();
+    let steps = r#""steps":{"archive":"done","head":{"confirmed":{"by":15,"of":20}},"announce":{"failed":{"reason":"nobody there"}}}"#;
+    assert!(json.contains(steps), "{json}");
+    let names = Step::ALL.map(|step| step.to_string());
+    assert_eq!(names, ["archive", "manifest", "index", "provide", "head", "read back", "announce"]);
+}
+
+#[test]
+fn what_is_not_in_the_store_may_be_had_from_others_and_a_bad_disk_is_said_to_be_one() {
+    let content = ContentId::of(b"x");
+    for missing in [BlobError::NotFound(content), BlobError::Damaged(content)] {
+        assert!(matches!(GetError::from(missing), GetError::Unavailable { .. }));
+    }
+    let full = BlobError::Io { path: "x".into(), source: std::io::Error::other("full") };
+    match GetError::from(full) {
+        GetError::Storage(error) => assert!(matches!(&*error, StorageError::Blob(BlobError::Io { .. }))),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_registry_can_be_any_of_them() {
+    let mut fake = FakeRegistry::new();
+    fake.add("a", "1.0.0", &[]);
+    let registry: Arc<dyn Registry> = Arc::new(fake);
+    smol::block_on(async {
+        let package = registry.get_package(&id("a")).await.unwrap().unwrap();
+        registry.archive(&package).await.unwrap();
+        assert!(registry.blobs().contains(&package.contents().archive));
+        assert!(matches!(registry.search(&Query::text("").unwrap()).await, Err(GetError::Closed)));
+        let versions = registry.list_versions(&id("a")).await.unwrap().unwrap();
+        let json = serde_json::to_value(&versions).unwrap();
+        assert_eq!((&json[0]["version"], &json[0]["yanked"]), (&"1.0.0".into(), &false.into()));
+    });
+}

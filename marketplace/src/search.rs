@@ -1,0 +1,277 @@
+//! Full-text search over the packages that are known here.
+
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
+use semver::Version;
+
+use crate::{PackageId, Query, SearchHit, SearchPage, StorageError, Summary, storage::Database};
+
+/// How much of a readme is searched, in bytes: what a package is, it says at the beginning.
+const MAX_INDEXED_README: usize = 16 * 1024;
+
+/// The number of [`SCHEMA`].
+const FORMAT: u32 = 1;
+
+/// The columns of `words` are in the order of their weights in [`SELECT`]. They are not stored, only indexed: what a hit shows
+/// is in `packages`.
+pub(crate) const SCHEMA: &str = "
+    CREATE TABLE packages (
+        rowid INTEGER PRIMARY KEY,
+        package TEXT NOT NULL UNIQUE,
+        version TEXT NOT NULL,
+        summary TEXT NOT NULL,
+        updated INTEGER NOT NULL,
+        seen INTEGER NOT NULL
+    );
+    CREATE INDEX packages_by_age ON packages (seen, rowid);
+    CREATE TABLE labels (
+        kind INTEGER NOT NULL,
+        label TEXT NOT NULL,
+        package INTEGER NOT NULL,
+        PRIMARY KEY (kind, label, package)
+    ) WITHOUT ROWID;
+    CREATE INDEX labels_by_package ON labels (package);
+    CREATE VIRTUAL TABLE words USING fts5 (
+        name, title, tags, description, readme,
+        content = '', contentless_delete = 1, prefix = '2 3', tokenize = 'unicode61 remove_diacritics 2'
+    );
+";
+
+/// The kinds of labels.
+const CATEGORY: i64 = 0;
+const TAG: i64 = 1;
+const AUTHOR: i64 = 2;
+
+/// What is known of a package, to be searched for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchEntry {
+    /// Which package.
+    pub package: PackageId,
+    /// Its newest version.
+    pub version: Version,
+    /// What it says about itself.
+    pub summary: Summary,
+    /// Its readme, of which the first 16 KiB are searched. Empty if it is not known.
+    pub readme: String,
+    /// When the version was published, in unix seconds, as its publisher says.
+    pub updated: u64,
+}
+
+/// A full-text index in SQLite, in a file or in memory. Cloning it is cheap, and all clones are the same index.
+///
+/// What was put in is found by the next search. When it is full, what was not put in again for longest goes first.
+#[derive(Debug, Clone)]
+pub struct SearchIndex {
+    database: Database,
+    capacity: usize,
+}
+
+impl SearchIndex {
+    /// How many packages an index should keep where anybody can announce some. With 3 kB of text each they take 180 MB; a
+    /// search takes some milliseconds, and a tenth of a second if half of them have the word.
+    pub const DEFAULT_CAPACITY: usize = 50_000;
+
+    /// Opens the index in this file, which is made if need be.
+    ///
+    /// # Errors
+    ///
+    /// If the file is in use, damaged, of another format, or cannot be written. A damaged index can be taken away and made
+    /// again from the packages.
+    pub async fn open(file: impl Into<PathBuf>, capacity: usize) -> Result<Self, StorageError> {
+        Ok(Self { database: Database::open(file.into(), &[SCHEMA], FORMAT).await?, capacity })
+    }
+
+    /// An index that is gone when its last clone is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If there is not enough memory for it.
+    pub async fn in_memory(capacity: usize) -> Result<Self, StorageError> {
+        Ok(Self { database: Database::in_memory(&[SCHEMA], FORMAT).await?, capacity })
+    }
+
+    /// Puts a package in, in place of what was known of it before, as seen at `now`.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written: the index is as before.
+    pub async fn upsert(&self, entry: SearchEntry, now: SystemTime) -> Result<(), StorageError> {
+        let capacity = self.capacity;
+        let seen = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.database.transaction(move |database| upsert(database, &entry, seen, capacity)).await
+    }
+
+    /// Takes a package out, and says whether it was in.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written: the index is as before.
+    pub async fn remove(&self, package: &PackageId) -> Result<bool, StorageError> {
+        let package = package.clone();
+        self.database.transaction(move |database| remove(database, &package)).await
+    }
+
+    /// A page of the packages that match, best first: those of which a word of the query is in the name are before those that
+    /// have it in the title, the tags, the description and the readme. Equals, and
+    /// all if the query has no text, are in the order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub async fn search(&self, query: &Query) -> Result<SearchPage, StorageError> {
+        let query = query.clone();
+        self.database.transaction(move |database| search(database, &query)).await
+    }
+
+    /// How many packages are in it.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub async fn len(&self) -> Result<usize, StorageError> {
+        let count = |database: &rusqlite::Transaction<'_>| {
+            database.query_row("SELECT count(*) FROM packages", [], |row| row.get(0))
+        };
+        self.database.transaction(count).await
+    }
+
+    /// Whether it has no package.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub async fn is_empty(&self) -> Result<bool, StorageError> {
+        Ok(self.len().await? == 0)
+    }
+}
+
+pub(crate) fn upsert(database: &Connection, entry: &SearchEntry, seen: u64, capacity: usize) -> rusqlite::Result<()> {
+    let SearchEntry { package, version, summary, readme, updated } = entry;
+    remove(database, package)?;
+    let summary_json = serde_json::to_string(summary).unwrap_or_default();
+    // Unix seconds up to the year 9999 fit; others are as good as that.
+    let (updated, seen) = (signed(*updated), signed(seen));
+    database
+        .prepare_cached("INSERT INTO packages (package, version, summary, updated, seen) VALUES (?, ?, ?, ?, ?)")?
+        .execute(params![package.to_string(), version.to_string(), summary_json, updated, seen])?;
+    let row = database.last_insert_rowid();
+    let Summary { title, description, authors, categories, tags } = summary;
+    let mut label = database.prepare_cached("INSERT OR IGNORE INTO labels (kind, label, package) VALUES (?, ?, ?)")?;
+    for (kind, labels) in [(CATEGORY, categories), (TAG, tags), (AUTHOR, authors)] {
+        for text in labels {
+            label.execute(params![kind, text, row])?;
+        }
+    }
+    database
+        .prepare_cached("INSERT INTO words (rowid, name, title, tags, description, readme) VALUES (?, ?, ?, ?, ?, ?)")?
+        .execute(params![
+            row,
+            package.name().as_str(),
+            title,
+            format!("{} {}", tags.join(" "), categories.join(" ")),
+            format!("{description} {}", authors.join(" ")),
+            beginning(readme),
+        ])?;
+    shrink(database, capacity)
+}
+
+pub(crate) fn remove(database: &Connection, package: &PackageId) -> rusqlite::Result<bool> {
+    let row = database
+        .prepare_cached("SELECT rowid FROM packages WHERE package = ?")?
+        .query_row([package.to_string()], |row| row.get(0))
+        .optional()?;
+    row.map_or(Ok(false), |row| remove_row(database, row).map(|()| true))
+}
+
+pub(crate) fn search(database: &Connection, query: &Query) -> rusqlite::Result<SearchPage> {
+    let Some(text) = words::expression(query.words()) else { return Ok(SearchPage::default()) };
+    let mut values = Vec::new();
+    let mut conditions = vec!["1"];
+    let from = if text.is_empty() {
+        "packages AS p"
+    } else {
+        conditions.push("words MATCH ?");
+        values.push(Value::from(text.clone()));
+        "words JOIN packages AS p ON p.rowid = words.rowid"
+    };
+    let labels = |kind: i64, labels: &[String]| labels.iter().map(|label| (kind, label.clone())).collect::<Vec<_>>();
+    let author = query.author().map(str::to_owned);
+    let filters = [labels(CATEGORY, query.categories()), labels(TAG, query.tags()), labels(AUTHOR, author.as_slice())];
+    for (kind, label) in filters.into_iter().flatten() {
+        conditions.push("EXISTS (SELECT 1 FROM labels AS l WHERE l.kind = ? AND l.label = ? AND l.package = p.rowid)");
+        values.extend([Value::from(kind), Value::from(label)]);
+    }
+    let conditions = conditions.join(" AND ");
+
+    let count = format!("SELECT count(*) FROM {from} WHERE {conditions}");
+    let total = database.prepare_cached(&count)?.query_row(params_from_iter(values.iter()), |row| row.get(0))?;
+    // The more, the better a word in that column: name, title, tags, description, readme.
+    let score = if text.is_empty() { "0.0" } else { "-bm25(words, 16.0, 8.0, 4.0, 2.0, 1.0)" };
+    let page = format!(
+        "SELECT p.package, p.version, p.summary, p.updated, {score} AS score FROM {from} WHERE {conditions}
+         ORDER BY score DESC, p.package LIMIT ? OFFSET ?"
+    );
+    values.extend([Value::from(signed(query.limit() as u64)), Value::from(signed(query.offset() as u64))]);
+    let mut page = database.prepare_cached(&page)?;
+    let hits = page.query_map(params_from_iter(values.iter()), hit)?.collect::<rusqlite::Result<_>>()?;
+    Ok(SearchPage { hits, total })
+}
+
+fn hit(row: &Row<'_>) -> rusqlite::Result<SearchHit> {
+    fn parsed<T, E: std::error::Error + Send + Sync + 'static>(
+        column: usize,
+        row: &Row<'_>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> rusqlite::Result<T> {
+        let text: String = row.get(column)?;
+        let other =
+            |error: E| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error));
+        parse(&text).map_err(other)
+    }
+    Ok(SearchHit {
+        package: parsed(0, row, str::parse)?,
+        version: parsed(1, row, str::parse)?,
+        summary: parsed(2, row, |json| serde_json::from_str(json))?,
+        updated: u64::try_from(row.get::<_, i64>(3)?).unwrap_or_default(),
+        score: row.get(4)?,
+    })
+}
+
+/// Takes out what was seen longest ago, until there are no more than `capacity`.
+fn shrink(database: &Connection, capacity: usize) -> rusqlite::Result<()> {
+    let count: usize = database.prepare_cached("SELECT count(*) FROM packages")?.query_row([], |row| row.get(0))?;
+    for _ in capacity..count {
+        let oldest = "SELECT rowid FROM packages ORDER BY seen, rowid LIMIT 1";
+        let row = database.prepare_cached(oldest)?.query_row([], |row| row.get(0))?;
+        remove_row(database, row)?;
+    }
+    Ok(())
+}
+
+fn remove_row(database: &Connection, row: i64) -> rusqlite::Result<()> {
+    for from in [
+        "DELETE FROM words WHERE rowid = ?",
+        "DELETE FROM labels WHERE package = ?",
+        "DELETE FROM packages WHERE rowid = ?",
+    ] {
+        database.prepare_cached(from)?.execute([row])?;
+    }
+    Ok(())
+}
+
+fn beginning(text: &str) -> &str {
+    let end = (0..=MAX_INDEXED_README.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
