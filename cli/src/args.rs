@@ -3,11 +3,14 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Parser, Subcommand};
+use clap_complete::Shell;
 use kadence_tokio::kadence::{
     Key as DhtKey,
     libp2p::{Multiaddr, PeerId, StreamProtocol, kad::RecordKey},
     node::DEFAULT_PROTOCOL,
 };
+
+use crate::pkg::Pkg;
 
 /// Runs, asks and demonstrates a libp2p Kademlia DHT.
 ///
@@ -54,6 +57,16 @@ pub(crate) enum Command {
     Providers(ProvidersArgs),
     /// Find the up to 20 peers closest to a key or a peer id
     Closest(ClosestArgs),
+    /// Publish, find and install packages of a decentralised registry
+    #[command(subcommand)]
+    Pkg(Pkg),
+    /// Print what a shell needs to complete these commands
+    ///
+    /// For bash, for example: kadence completions bash > ~/.local/share/bash-completion/completions/kadence
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
 }
 
 impl Command {
@@ -66,6 +79,8 @@ impl Command {
             Self::Provide(args) => args.ask.json,
             Self::Providers(args) => args.ask.json,
             Self::Closest(args) => args.ask.json,
+            Self::Pkg(pkg) => pkg.json(),
+            Self::Completions { .. } => false,
         }
     }
 }
@@ -263,7 +278,7 @@ fn protocol(name: &str) -> Result<StreamProtocol, String> {
 /// Nobody waits longer for an answer, and the clock can tell it.
 const MAX_SPAN: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("no time at all".to_owned()),
         Ok(span) if span > MAX_SPAN => Err("more than a day".to_owned()),
@@ -272,7 +287,7 @@ fn span(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn limit(text: &str) -> Result<usize, String> {
+pub(crate) fn limit(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("a limit of zero asks for nothing".to_owned()),
         Ok(limit) => Ok(limit),

@@ -1,6 +1,6 @@
 //! How the program ends when something failed: one line for people, a code for scripts.
 
-use std::{error::Error, io, process::ExitCode};
+use std::{error::Error, io, process::ExitCode, time::Duration};
 
 use kadence_tokio::kadence::{
     DriverGone, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RequestError,
@@ -49,8 +49,21 @@ impl Reason {
 }
 
 impl Failure {
-    fn new(reason: Reason, error: impl Into<anyhow::Error>) -> Self {
+    pub(crate) fn new(reason: Reason, error: impl Into<anyhow::Error>) -> Self {
         Self { reason, error: error.into() }
+    }
+
+    pub(crate) fn not_found(error: anyhow::Error) -> Self {
+        Self::new(Reason::NotFound, error)
+    }
+
+    pub(crate) fn timeout(after: Duration) -> Self {
+        Self::new(Reason::Timeout, anyhow::anyhow!("it was not done within {}", humantime::format_duration(after)))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn reason_name(&self) -> &'static str {
+        self.reason.name()
     }
 
     /// Says so on stderr, and on stdout if a JSON object is expected there.

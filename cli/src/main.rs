@@ -1,20 +1,24 @@
-//! The program `kadence`: demonstrates a network on this computer, runs a node, and asks a network by hand.
+//! The program `kadence`: demonstrates a network on this computer, runs a node, asks a network by hand, and publishes and
+//! installs packages.
 
 mod args;
 mod demo;
 mod exit;
 mod node;
 mod output;
+mod pkg;
 mod query;
 
 use std::{io, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     args::{Args, Command},
     exit::Failure,
+    pkg::Pkg,
 };
 
 fn main() -> ExitCode {
@@ -39,6 +43,8 @@ fn run(args: Args) -> Result<(), Failure> {
             Command::Provide(args) => query::provide(args, protocol).await,
             Command::Providers(args) => query::providers(args, protocol).await,
             Command::Closest(args) => query::closest(args, protocol).await,
+            Command::Pkg(command) => pkg::run(command, protocol).await,
+            Command::Completions { shell } => completions(shell),
         }
     });
     // A name that is still being looked up must not hold up the end.
@@ -46,11 +52,21 @@ fn run(args: Args) -> Result<(), Failure> {
     result
 }
 
+/// # Errors
+///
+/// If stdout cannot be written.
+fn completions(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "kadence", &mut script);
+    Ok(output::line(String::from_utf8_lossy(&script).trim_end())?)
+}
+
 /// `RUST_LOG` has the last word; without it, `--verbose` raises what each command shows by itself.
 fn log_to_stderr(args: &Args) {
     let filter = match (args.verbose, &args.command) {
         (0, Command::Demo(_)) => "error",
         (0, Command::Node(_) | Command::Provide(_)) => "error,kadence=info",
+        (0, Command::Pkg(Pkg::Serve(_))) => "error,kadence=info,ggen_marketplace=warn",
         (0, _) => "error,kadence=warn",
         (1, _) => "warn,kadence=info",
         (2, _) => "info,kadence=debug",

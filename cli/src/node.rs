@@ -6,7 +6,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture};
 use kadence_tokio::kadence::{
     libp2p::{
         Multiaddr, PeerId, StreamProtocol,
-        swarm::{SwarmEvent, dummy},
+        swarm::{NetworkBehaviour, SwarmEvent, dummy},
     },
     node::{Identity, Node, NodeConfig, NodeEvent, NodeStore},
 };
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: NodeArgs, protocol: StreamProtocol) -> Result<(), 
         ..NodeConfig::default()
     };
     let mut node = kadence_tokio::node(config).await?;
-    let mut addresses = Addresses { printed: HashSet::new(), json };
+    let mut addresses = Addresses::new(json);
     serve(&mut node, signal, |node| addresses.print_new(node)).await?;
     node.shutdown().await;
     Ok(())
@@ -84,13 +84,20 @@ fn log(event: &NodeEvent<dummy::Behaviour>) {
 }
 
 /// The addresses that were printed, each once.
-struct Addresses {
+pub(crate) struct Addresses {
     printed: HashSet<Multiaddr>,
     json: bool,
 }
 
 impl Addresses {
-    fn print_new(&mut self, node: &Node) -> io::Result<()> {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { printed: HashSet::new(), json }
+    }
+
+    /// # Errors
+    ///
+    /// If stdout cannot be written.
+    pub(crate) fn print_new<X: NetworkBehaviour>(&mut self, node: &Node<X>) -> io::Result<()> {
         for address in node.listen_addrs() {
             if self.printed.insert(address.clone()) {
                 print(&address, node.peer_id(), self.json)?;

@@ -25,10 +25,12 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// The key pair: for an application that signs with its node's key.
+    ///
     /// # Errors
     ///
     /// If the file can be neither read nor made, or holds something else.
-    pub(super) fn load(&self) -> Result<Keypair, NodeError> {
+    pub fn load(&self) -> Result<Keypair, NodeError> {
         match self {
             Self::Ephemeral => Ok(Keypair::generate_ed25519()),
             Self::Keypair(keypair) => Ok(keypair.clone()),
