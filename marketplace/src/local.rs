@@ -22,9 +22,9 @@ use crate::{
     Query, Receipt, Registry, Release, SearchEntry, SearchPage, Step, Steps, StorageError,
     archive::ArchiveLimits,
     blob::{BlobError, BlobStore},
-    storage::Database,
     registry::{Staged, stage},
     search,
+    storage::Database,
 };
 
 /// The number of [`SCHEMA`].

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod head;
+pub mod registry;
 mod reputation;
 pub mod requests;
 mod signed;

@@ -39,7 +39,7 @@ pub async fn resolve(
     let universe = prefetch(roots, registry, previous, Limits::default()).await?;
     let (roots, previous) = (roots.to_vec(), previous.cloned());
     // It can take a while.
-    let lock = blocking::unblock(move || solve::solve(&roots, &universe, previous.as_ref())).await?;
+    let lock = blocking::unblock(move || solve::solve(&roots, &universe, previous.as_ref(), solve::MAX_STEPS)).await?;
     match lock.to_toml().len() {
         len if len > lock::MAX_LOCK_LEN => {
             Err(ResolveError::TooMany { what: "bytes of a lock file", max: lock::MAX_LOCK_LEN })

@@ -11,25 +11,27 @@ use semver::{Version, VersionReq};
 use super::{Lock, LockedPackage, ResolveError, prefetch::Universe};
 use crate::{IndexEntry, PackageId};
 
-/// How many rounds of conclusions the solver may take: ordinary problems take one for each package, and some seconds are
-/// spent on this many.
-const MAX_STEPS: u32 = 200_000;
+/// How many rounds of conclusions the solver may take. Ordinary problems take about one for each package, and there are at
+/// most 2,000 of them. A riddle that somebody has made to waste time takes longer for each round than for the one before:
+/// this many are some seconds, five times as many are minutes.
+pub(super) const MAX_STEPS: u32 = 10_000;
 
 /// The longest explanation of a conflict, in bytes: nobody reads more.
 const MAX_EXPLANATION: usize = 16 * 1024;
 
-/// Chooses versions that go together.
+/// Chooses versions that go together, in at most `max_steps`.
 pub(super) fn solve(
     roots: &[(PackageId, VersionReq)],
     universe: &Universe,
     previous: Option<&Lock>,
+    max_steps: u32,
 ) -> Result<Lock, ResolveError> {
-    let conflict = match attempt(roots, universe, previous, false) {
+    let conflict = match attempt(roots, universe, previous, false, max_steps) {
         Err(conflict @ ResolveError::Conflict { .. }) if !universe.missing.is_empty() => conflict,
         solved => return pin(solved?, universe, previous),
     };
     // If all would go together but for what does not exist, that is what is wrong.
-    let Ok(chosen) = attempt(roots, universe, previous, true) else { return Err(conflict) };
+    let Ok(chosen) = attempt(roots, universe, previous, true, max_steps) else { return Err(conflict) };
     let entries = chosen.iter().filter_map(|(package, version)| universe.packages.get(package)?.get(version));
     let needed = entries.flat_map(|entry| &entry.dependencies).map(|dependency| &dependency.package);
     let missing = needed.into_iter().find_map(|package| universe.missing.get_key_value(package));
@@ -48,8 +50,9 @@ fn attempt(
     universe: &Universe,
     previous: Option<&Lock>,
     ignore_missing: bool,
+    max_steps: u32,
 ) -> Result<Chosen, ResolveError> {
-    let provider = Provider { universe, previous, ignore_missing, pool: Pool::new(), steps: Cell::new(0) };
+    let provider = Provider { universe, previous, ignore_missing, pool: Pool::new(), steps: Cell::new(0), max_steps };
     let requirements = roots.iter().map(|(package, requirement)| provider.requirement(package, requirement)).collect();
     let mut solver = Solver::new(provider);
     let solved = solver.solve(Problem::new().requirements(requirements));
@@ -62,7 +65,7 @@ fn attempt(
             });
             Ok(chosen.collect())
         }
-        Err(UnsolvableOrCancelled::Cancelled(_)) => Err(ResolveError::TooHard { steps: MAX_STEPS }),
+        Err(UnsolvableOrCancelled::Cancelled(_)) => Err(ResolveError::TooHard { steps: max_steps }),
         Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
             let mut explanation = Bounded(String::new());
             // It ends with an error at the limit, and what was written stays.
@@ -103,6 +106,7 @@ struct Provider<'a> {
     ignore_missing: bool,
     pool: Pool<Requirement, PackageId>,
     steps: Cell<u32>,
+    max_steps: u32,
 }
 
 impl Provider<'_> {
@@ -161,7 +165,7 @@ impl DependencyProvider for Provider<'_> {
 
     fn should_cancel_with_value(&self) -> Option<Box<dyn Any>> {
         self.steps.set(self.steps.get().saturating_add(1));
-        (self.steps.get() > MAX_STEPS).then(|| Box::new(()) as Box<dyn Any>)
+        (self.steps.get() > self.max_steps).then(|| Box::new(()) as Box<dyn Any>)
     }
 }
 

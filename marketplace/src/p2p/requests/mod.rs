@@ -11,6 +11,7 @@ mod wire;
 use libp2p::StreamProtocol;
 
 pub use ask::{AskError, CatalogueClient, Matches};
+pub(super) use deadline::within;
 pub use serve::{Catalogue, serve};
 pub use wire::{MAX_MATCHES, MAX_TEXT_BYTES, Request, RequestError};
 

@@ -193,3 +193,29 @@ fn attack_dependencies_without_end_are_not_followed() {
     assert!(matches!(error, ResolveError::TooMany { what: "dependencies", max: 20 }), "{error}");
     assert_eq!(registry.looked_up.lock().unwrap().len(), 6);
 }
+
+#[test]
+fn attack_a_riddle_is_given_up() {
+    // More pigeons than holes: solvers of this kind need exponential time to see that they do not fit.
+    let holes = 6;
+    let mut lines: Vec<_> = (0..holes).flat_map(|hole| (0..=holes).map(move |n| format!("h{hole} {n}.0.0"))).collect();
+    lines.extend((0..=holes).flat_map(|n| (0..holes).map(move |hole| format!("p{n} {hole}.0.0: h{hole} ={n}.0.0"))));
+    let registry = registry(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let roots: Vec<_> = (0..=holes).map(|n| format!("p{n} *")).collect();
+    let roots = wanted(&roots.iter().map(String::as_str).collect::<Vec<_>>());
+    let universe = smol::block_on(prefetch(&roots, &registry, None, Limits::default())).unwrap();
+    let solved = solve::solve(&roots, &universe, None, 50);
+    assert!(matches!(solved, Err(ResolveError::TooHard { steps: 50 })), "{solved:?}");
+}
+
+#[test]
+fn an_ordinary_problem_takes_few_steps() {
+    let lines: Vec<_> = (0..200).map(|n| format!("p{n} 1.0.0: p{} *; p{} ^1", n + 1, n / 2 + 200)).collect();
+    let more = (200..=300).map(|n| format!("p{n} 1.0.0"));
+    let lines: Vec<_> = lines.into_iter().chain(more).collect();
+    let registry = registry(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let roots = wanted(&["p0 *"]);
+    let universe = smol::block_on(prefetch(&roots, &registry, None, Limits::default())).unwrap();
+    let lock = solve::solve(&roots, &universe, None, 1000).unwrap();
+    assert_eq!(lock.packages().len(), 300);
+}

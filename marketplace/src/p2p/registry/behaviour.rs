@@ -1,0 +1,53 @@
+#![expect(missing_docs, reason = "the derived event type has a variant for each field and takes no documentation")]
+
+use kadence::node::NodeConfig;
+use libp2p::{
+    gossipsub::{self, IdentTopic, MessageAuthenticity},
+    swarm::NetworkBehaviour,
+};
+use libp2p_identity::Keypair;
+use std::sync::Arc;
+
+use super::{RegistryConfig, StartError};
+use crate::p2p::{
+    announce::{gossip_config, peer_score_params, peer_score_thresholds},
+    head::{HeadValidator, NAMESPACE},
+};
+
+/// What a node of the registry runs beside kad: the application's part of a [`Node`](kadence::node::Node).
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+pub struct MarketBehaviour {
+    /// Announcements.
+    pub gossipsub: gossipsub::Behaviour,
+    /// Blobs and catalogues.
+    pub streams: libp2p_stream::Behaviour,
+}
+
+impl MarketBehaviour {
+    /// Of a node with this key pair, subscribed to the topic of announcements.
+    ///
+    /// # Errors
+    ///
+    /// If gossipsub refuses the topic.
+    pub fn new(keypair: &Keypair, config: &RegistryConfig) -> Result<Self, StartError> {
+        let refused = |reason: &dyn std::fmt::Display| StartError::Gossip(reason.to_string());
+        let topic = IdentTopic::new(&config.topic);
+        let mut gossipsub = gossipsub::Behaviour::new(
+            MessageAuthenticity::Signed(keypair.clone()),
+            gossip_config().map_err(|error| refused(&error))?,
+        )
+        .map_err(|error| refused(&error))?;
+        gossipsub
+            .with_peer_score(peer_score_params(topic.hash()), peer_score_thresholds())
+            .map_err(|error| refused(&error))?;
+        gossipsub.subscribe(&topic).map_err(|error| refused(&error))?;
+        Ok(Self { gossipsub, streams: libp2p_stream::Behaviour::new() })
+    }
+}
+
+/// Makes a node's kad judge the heads of packages, where it reads and where it stores them for others.
+pub fn configure(node: &mut NodeConfig) {
+    let validators = std::mem::take(&mut node.driver.tracker.validators);
+    node.driver.tracker.validators = validators.with(NAMESPACE, Arc::new(HeadValidator));
+}

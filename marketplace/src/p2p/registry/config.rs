@@ -1,0 +1,94 @@
+use std::{path::PathBuf, time::Duration};
+
+use kadence::DriverGone;
+use thiserror::Error;
+
+use crate::{
+    OpenError, StorageError,
+    archive::ArchiveLimits,
+    blob::BlobError,
+    p2p::{
+        announce::{DEFAULT_TOPIC, GateConfig},
+        head::Lifetime,
+        transfer::{FetchConfig, ServerConfig},
+    },
+};
+
+/// How a registry on the network works.
+#[derive(Debug, Clone)]
+pub struct RegistryConfig {
+    /// Where everything is kept. One process at a time can use it.
+    pub folder: PathBuf,
+    /// The topic of announcements. All nodes of a network have the same. Default: `/ggen/packages/v1`.
+    pub topic: String,
+    /// Whether what was fetched is offered to others. Default: yes; a registry whose readers give nothing back ends with its
+    /// publishers.
+    pub share: bool,
+    /// For how long a head is good. Default: 30 days, and 5 minutes until readers ask again.
+    pub lifetime: Lifetime,
+    /// The longest time for which a head that was read is used without asking again, whatever it says. Default: 5 minutes.
+    pub max_head_age: Duration,
+    /// How long looking up a head may take. Default: 10 s.
+    pub lookup_timeout: Duration,
+    /// How long connecting with somebody who may have content may take. Default: 10 s.
+    pub connect_timeout: Duration,
+    /// How often own packages are published again. Default: 12 hours, a third of the time after which kad forgets a record.
+    pub republish_interval: Duration,
+    /// How often a peer is asked what is new, beside every peer that is met. Default: 10 minutes.
+    pub catalogue_interval: Duration,
+    /// What is served.
+    pub server: ServerConfig,
+    /// How content is fetched.
+    pub fetch: FetchConfig,
+    /// What may be packed and unpacked.
+    pub archive: ArchiveLimits,
+    /// Which announcements are let through.
+    pub gate: GateConfig,
+}
+
+impl RegistryConfig {
+    /// The defaults, with everything in this folder.
+    pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            topic: DEFAULT_TOPIC.to_owned(),
+            share: true,
+            lifetime: Lifetime::default(),
+            max_head_age: Duration::from_secs(5 * 60),
+            lookup_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            republish_interval: Duration::from_secs(12 * 60 * 60),
+            catalogue_interval: Duration::from_secs(10 * 60),
+            server: ServerConfig::default(),
+            fetch: FetchConfig::default(),
+            archive: ArchiveLimits::default(),
+            gate: GateConfig::default(),
+        }
+    }
+}
+
+/// Why a registry does not start. Nothing runs then.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A file of the registry cannot be opened: the error says which, and what can be done.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The folder cannot be used: another process has it, or it is damaged, or the disk does not do its part.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The content's folder cannot be used.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// Gossipsub does not take the configuration.
+    #[error("gossipsub refuses its configuration: {0}")]
+    Gossip(String),
+    /// The node's events were taken before: the registry needs them.
+    #[error("the node's events were taken before")]
+    EventsTaken,
+    /// A registry runs on this node already.
+    #[error("a registry runs on this node already")]
+    Running,
+    /// The node has ended.
+    #[error(transparent)]
+    NodeGone(#[from] DriverGone),
+}

@@ -1,0 +1,186 @@
+//! Content, from whoever has it.
+
+use std::{collections::HashSet, sync::Arc, time::SystemTime};
+
+use async_channel::Receiver;
+use blocking::unblock;
+use futures::{FutureExt, StreamExt, future::ready, stream};
+use kadence::{Priority, Runtime, Update};
+use libp2p::PeerId;
+
+use super::{Event, Inner, lock};
+use crate::{
+    ContentId, GetError, Index, PackageId,
+    blob::BlobError,
+    p2p::{
+        head::SignedHead,
+        transfer::{FetchError, FetchEvent, Provider, Report, ReportEvent, Wanted},
+    },
+};
+
+/// With how many peers a connection is made at a time, for one download.
+const CONNECTING: usize = 4;
+
+/// How many providers the network is asked for: as many as a fetch makes use of, and some that are gone.
+const PROVIDERS: usize = 12;
+
+impl<R: Runtime> Inner<R> {
+    /// The index that a head names.
+    pub(super) async fn index_of(self: &Arc<Self>, head: &SignedHead) -> Result<Index, GetError> {
+        let head = head.head();
+        self.index(&head.package, head.index, head.index_size).await
+    }
+
+    /// An index by its content id.
+    pub(super) async fn index(
+        self: &Arc<Self>,
+        package: &PackageId,
+        content: ContentId,
+        size: u64,
+    ) -> Result<Index, GetError> {
+        if size > crate::MAX_INDEX_LEN as u64 {
+            return Err(GetError::invalid(content, BlobError::TooLarge { max: crate::MAX_INDEX_LEN as u64 }));
+        }
+        self.fetch(package, content, size).await?;
+        let blobs = self.blobs.clone();
+        let json = unblock(move || blobs.read(&content, size)).await?;
+        let index = Index::from_json(&json).map_err(|error| GetError::invalid(content, error))?;
+        if index.package() != package {
+            let (wanted, found) = (package.to_string(), index.package().to_string());
+            return Err(GetError::OtherPackage { content, wanted, found });
+        }
+        Ok(index)
+    }
+
+    /// Brings content of this size into the store, if it is not there, and offers it to others from then on.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        package: &PackageId,
+        content: ContentId,
+        size: u64,
+    ) -> Result<(), GetError> {
+        let blobs = self.blobs.clone();
+        match unblock(move || blobs.size(&content)).await {
+            Some(found) if found == size => return Ok(()),
+            Some(found) => return Err(GetError::Size { content, wanted: size, found }),
+            None => {}
+        }
+        let wanted = Wanted { id: content, max: size, size: Some(size) };
+        self.download(package, wanted).await?;
+        if self.config.share {
+            self.offer(content);
+        }
+        Ok(())
+    }
+
+    /// Fetches content from whoever is known or found to have it.
+    pub(super) async fn download(self: &Arc<Self>, package: &PackageId, wanted: Wanted) -> Result<u64, GetError> {
+        let content = wanted.id;
+        let (observer, providers) = (Arc::clone(self), self.providers(package, content));
+        let size = self
+            .fetcher
+            .fetch(wanted, providers, move |event| observer.observe(content, &event))
+            .await
+            .map_err(|error| self.not_fetched(content, error))?;
+        self.readers.tell(&Event::Downloaded { content, size });
+        Ok(size)
+    }
+
+    /// Tells the network that we have content.
+    pub(super) fn offer(self: &Arc<Self>, content: ContentId) {
+        let inner = Arc::clone(self);
+        let offer = async move {
+            let provide = inner.client.start_providing(content.provider_key()).priority(Priority::Background);
+            if let Err(error) = provide.await {
+                tracing::debug!(%content, %error, "content was not offered");
+            }
+        };
+        self.runtime.spawn(offer.boxed());
+    }
+
+    fn observe(&self, content: ContentId, event: &FetchEvent) {
+        match *event {
+            FetchEvent::Progress { verified, total } => {
+                self.readers.tell(&Event::DownloadProgress { content, verified, total });
+            }
+            FetchEvent::Report(Report { peer, event }) => {
+                let now = SystemTime::now();
+                match event {
+                    ReportEvent::Success { bytes, time } => self.reputation.success(peer, bytes, time, now),
+                    ReportEvent::Failed => self.reputation.failure(peer, now),
+                    ReportEvent::BadData => self.bad_data(peer),
+                    // It has done nothing wrong.
+                    ReportEvent::Busy | ReportEvent::NotFound => {}
+                }
+            }
+        }
+    }
+
+    /// A peer has sent what no honest one sends.
+    pub(super) fn bad_data(&self, peer: PeerId) {
+        let until = self.reputation.bad_data(peer, SystemTime::now());
+        tracing::warn!(%peer, ?until, "a peer has sent bad data, and is not asked for a while");
+        self.readers.tell(&Event::BadData { peer });
+    }
+
+    /// Those who may have content, connected, as they are found: first those who have announced the package or are its
+    /// publisher, the most reliable first, then those whom the network names.
+    fn providers(self: &Arc<Self>, package: &PackageId, content: ContentId) -> Receiver<Provider> {
+        let (found, receiver) = async_channel::bounded(CONNECTING);
+        let inner = Arc::clone(self);
+        let mut known = vec![package.publisher()];
+        if let Some(package) = lock(&self.discovered).get(package) {
+            known.extend(package.providers.iter().map(|provider| provider.peer));
+        }
+        let known = self.reputation.order(&known, SystemTime::now());
+        let search = async move {
+            let lookup = inner.client.get_providers(content.provider_key()).limit(PROVIDERS).stream();
+            let named = lookup.filter_map(|update| {
+                ready(match update {
+                    Update::Item(peer) => Some(peer),
+                    Update::Lagged { .. } | Update::End(_) => None,
+                })
+            });
+            let mut asked = HashSet::from([inner.client.local_peer()]);
+            let candidates = stream::iter(known).chain(named);
+            let candidates = candidates.filter(|peer| ready(asked.insert(*peer)));
+            let reputation = Arc::clone(&inner.reputation);
+            let candidates =
+                candidates.filter(|peer| ready(reputation.banned_until(peer, SystemTime::now()).is_none()));
+            let connecting = candidates.map(|peer| {
+                let inner = Arc::clone(&inner);
+                async move { inner.connect(peer).await.then_some(peer) }
+            });
+            let mut connected = std::pin::pin!(connecting.buffer_unordered(CONNECTING));
+            while let Some(peer) = connected.next().await {
+                let Some(peer) = peer else { continue };
+                let provider = Provider { peer, preference: inner.preference(&peer) };
+                // The download has all it needs.
+                if found.send(provider).await.is_err() {
+                    return;
+                }
+            }
+        };
+        self.runtime.spawn(search.boxed());
+        receiver
+    }
+
+    /// From 0 to 100.
+    fn preference(&self, peer: &PeerId) -> i32 {
+        let known = self.reputation.get(peer).unwrap_or_default();
+        #[expect(clippy::cast_possible_truncation, reason = "a score is from 0 to 1")]
+        let preference = (known.score(SystemTime::now()) * 100.0) as i32;
+        preference
+    }
+
+    pub(super) fn not_fetched(&self, content: ContentId, error: FetchError) -> GetError {
+        match error {
+            FetchError::NoProvider => GetError::Unavailable { content, providers: 0 },
+            FetchError::AllFailed { reports } => GetError::Unavailable { content, providers: reports.len() },
+            FetchError::TooLarge { size: found, max: wanted }
+            | FetchError::OtherSize { size: found, expected: wanted } => GetError::Size { content, wanted, found },
+            FetchError::Timeout => GetError::Timeout { after: self.config.fetch.timeout },
+            FetchError::Store(error) => error.into(),
+        }
+    }
+}

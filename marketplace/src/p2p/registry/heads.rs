@@ -1,0 +1,180 @@
+//! The newest head of a package, as far as it can be told.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant, SystemTime},
+};
+
+use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Runtime};
+
+use super::{Inner, lock};
+use crate::{
+    DatabaseError, GetError, PackageId, StorageError,
+    p2p::head::{HeadRefused, RememberError, SignedHead, dht_key, judge},
+};
+
+/// How many heads are used without asking again: those of the largest lock files.
+const MAX_FRESH: usize = 4096;
+
+/// Heads that were read a moment ago.
+#[derive(Debug, Default)]
+pub(super) struct Fresh(HashMap<PackageId, (SignedHead, Instant)>);
+
+impl Fresh {
+    fn get(&self, package: &PackageId, now: Instant) -> Option<&SignedHead> {
+        self.0.get(package).filter(|(_, until)| now < *until).map(|(head, _)| head)
+    }
+
+    /// Uses it until then.
+    pub(super) fn put(&mut self, head: SignedHead, now: Instant, until: Instant) {
+        if self.0.len() >= MAX_FRESH {
+            self.0.retain(|_, (_, until)| now < *until);
+        }
+        // It is only a shortcut.
+        if self.0.len() < MAX_FRESH {
+            self.0.insert(head.head().package.clone(), (head, until));
+        }
+    }
+
+    /// There is a newer one.
+    pub(super) fn heard_of(&mut self, package: &PackageId, seq: u64) {
+        if self.0.get(package).is_some_and(|(head, _)| head.head().seq < seq) {
+            self.0.remove(package);
+        }
+    }
+}
+
+impl<R: Runtime> Inner<R> {
+    /// The newest head of a package: one that was read a moment ago, or the best that the network has.
+    pub(super) async fn head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        if let Some(head) = lock(&self.fresh).get(package, self.now()).cloned() {
+            // It may have expired meanwhile.
+            return judge(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(refused);
+        }
+        let head = match self.look_up(package).await {
+            Err(GetError::Inconclusive { .. } | GetError::Timeout { .. }) if package.publisher() == self.publisher => {
+                // Nobody knows better than who has signed it.
+                match self.own_head(package).await? {
+                    Some(head) => Some(head),
+                    None => self.look_up(package).await?,
+                }
+            }
+            found => found?,
+        };
+        if let Some(head) = &head {
+            let age = Duration::from_secs(head.head().ttl).min(self.config.max_head_age);
+            let now = self.now();
+            lock(&self.fresh).put(head.clone(), now, now + age);
+        }
+        Ok(head)
+    }
+
+    /// The newest head that the network has, judged by what was seen before.
+    pub(super) async fn look_up(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let not_trusted = |error: &dyn std::fmt::Display| GetError::NotTrusted { reason: error.to_string() };
+        let key = dht_key(package).map_err(|error| not_trusted(&error))?;
+        let timeout = self.config.lookup_timeout;
+        // All of them, because a single holder of the newest is enough.
+        let found = self.client.get_record(key).best(Agree::All).timeout(timeout).await;
+        let answer = match found {
+            Ok(answer) => answer,
+            Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
+                return self.without_a_holder(package).await;
+            }
+            Err(error) => return Err(unanswered(error, timeout)),
+        };
+        let best = SignedHead::verify(answer.value(), package).map_err(|error| not_trusted(&error))?;
+        let others = others(&answer, &best, package);
+        self.remembered(move |memory| {
+            memory.accept(&best, SystemTime::now())?;
+            for other in &others {
+                // A twin of what was seen is worth knowing; that a holder has an older one is not.
+                if let Err(RememberError::Refused(refused @ HeadRefused::Equivocation { .. })) = memory.remember(other)
+                {
+                    return Err(refused.into());
+                }
+            }
+            Ok(Some(best))
+        })
+        .await
+        .map_err(|error| self.not_accepted(error))
+    }
+
+    /// Nobody has a head. One that was seen before is still good until it expires: its publisher may be away for long.
+    async fn without_a_holder(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let id = package.clone();
+        let seen = self.remembered(move |memory| memory.seen(&id)).await;
+        let seen = seen.map_err(|error| self.database(error))?;
+        match seen.and_then(|mark| mark.head) {
+            Some(head) => judge(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(refused),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn own_head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let (own, package) = (self.own.clone(), package.clone());
+        Ok(blocking::unblock(move || own.head(&package)).await?)
+    }
+
+    pub(super) fn not_accepted(&self, error: RememberError) -> GetError {
+        match error {
+            RememberError::Refused(reason) => refused(reason),
+            RememberError::Database(error) => self.database(error),
+            full @ RememberError::Full => self.memory_failed(full),
+        }
+    }
+
+    fn database(&self, error: DatabaseError) -> GetError {
+        self.memory_failed(error)
+    }
+
+    fn memory_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> GetError {
+        let path = self.config.folder.join("heads.db");
+        StorageError::Database { path, source: error.into() }.into()
+    }
+}
+
+/// All heads of the answer but the best, each once, the oldest first.
+fn others(answer: &RecordAnswer, best: &SignedHead, package: &PackageId) -> Vec<SignedHead> {
+    let mut seen = HashSet::from([best.bytes().to_owned()]);
+    let bytes = answer.others.iter().map(|record| &record.record.value);
+    let distinct = bytes.filter(|bytes| seen.insert((*bytes).clone()));
+    let mut heads: Vec<_> = distinct.filter_map(|bytes| SignedHead::verify(bytes, package).ok()).collect();
+    heads.sort_by_key(|head| head.head().seq);
+    heads
+}
+
+/// What a head is refused for.
+fn refused(reason: HeadRefused) -> GetError {
+    match reason {
+        HeadRefused::Rollback { seen, offered, hash: _ } => GetError::Rollback { seen, offered },
+        HeadRefused::Expired { not_after } => GetError::Expired { not_after },
+        HeadRefused::Equivocation { proof } => {
+            let seq = SignedHead::verify_any(&proof.second).map_or(0, |head| head.head().seq);
+            GetError::Equivocation { seq }
+        }
+        HeadRefused::ValidTooLong { .. } | HeadRefused::FastForward { .. } => {
+            GetError::NotTrusted { reason: reason.to_string() }
+        }
+    }
+}
+
+/// Why a lookup has no answer.
+fn unanswered(error: GetRecordError, after: Duration) -> GetError {
+    let inconclusive = |progress: Progress| GetError::Inconclusive {
+        asked: progress.requests as usize,
+        answered: progress.successes as usize,
+    };
+    match error {
+        GetRecordError::NotFound { progress, .. } | GetRecordError::NobodyAnswered { progress } => {
+            inconclusive(progress)
+        }
+        GetRecordError::Timeout { .. } => GetError::Timeout { after },
+        GetRecordError::Request(RequestError::Overloaded | RequestError::ExpiredInQueue) => GetError::Overloaded,
+        GetRecordError::Request(RequestError::Shutdown) => GetError::Closed,
+        GetRecordError::NoKnownPeers
+        | GetRecordError::Conflict { .. }
+        | GetRecordError::TooFewCopies { .. }
+        | GetRecordError::Request(_) => GetError::Inconclusive { asked: 0, answered: 0 },
+    }
+}

@@ -1,0 +1,330 @@
+//! What is heard: announcements, what peers' catalogues say, who comes and goes.
+
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_channel::{Receiver, Sender};
+use blocking::unblock;
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
+use kadence::{
+    Lagged, Runtime,
+    node::{NodeBehaviourEvent, NodeEvent},
+};
+use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
+
+use super::{Event, Inner, MarketBehaviour, MarketBehaviourEvent, lock};
+use crate::{
+    Index, PackageId, Query, SearchEntry, Summary,
+    p2p::{
+        announce::{CataloguePage, Cursor, Heard, Judged, SignedAnnouncement, Standing},
+        requests::{self, AskError, MAX_MATCHES},
+        transfer::Wanted,
+    },
+};
+
+/// How many packages wait for their index to be read: a catalogue's page. Beyond that they are found by their titles alone.
+const LEARNING: usize = 512;
+
+/// How many indexes are read at a time.
+const LEARNING_AT_ONCE: usize = 4;
+
+/// The longest index that is read only for the search: some hundred versions.
+const MAX_LEARNED: u64 = 64 * 1024;
+
+/// How many peers wait to be asked for their catalogue.
+const ASKING: usize = 64;
+
+/// How many peers are asked for their catalogues at a time.
+const ASKING_AT_ONCE: usize = 2;
+
+/// How many peers' places in their catalogues are remembered.
+const MAX_CURSORS: usize = 1024;
+
+/// How many connected peers are asked for matches.
+const ASKED_FOR_MATCHES: usize = 8;
+
+/// How long a search waits for the indexes of what peers have named, so that filters see their tags.
+const MATCHES_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads the node's events.
+pub(super) struct Listener<R: Runtime> {
+    inner: Arc<Inner<R>>,
+    news: Sender<SignedAnnouncement>,
+    met: Sender<PeerId>,
+}
+
+impl<R: Runtime> Listener<R> {
+    /// The listener, and the work that it gives to others.
+    pub(super) fn new(inner: Arc<Inner<R>>) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (news, to_learn) = async_channel::bounded(LEARNING);
+        let (met, to_ask) = async_channel::bounded(ASKING);
+        let work = work(Arc::clone(&inner), news.clone(), to_learn, to_ask);
+        (Self { inner, news, met }, work)
+    }
+
+    /// Until the node ends.
+    pub(super) async fn listen(
+        self,
+        mut events: impl Stream<Item = Result<NodeEvent<MarketBehaviour>, Lagged>> + Send + Unpin,
+    ) {
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => self.heard(event).await,
+                Err(Lagged { skipped }) => tracing::warn!(skipped, "events of the node were missed"),
+            }
+        }
+        // Whoever waits for news waits for nothing.
+        self.news.close();
+        self.met.close();
+        self.inner.save().await;
+    }
+
+    async fn heard(&self, event: NodeEvent<MarketBehaviour>) {
+        let inner = &self.inner;
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
+                inner.connections.settled(&peer_id, true);
+                if num_established.get() == 1 {
+                    inner.readers.tell(&Event::PeerJoined { peer: peer_id });
+                    // If there are too many, others will tell the same.
+                    let _full = self.met.try_send(peer_id);
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                inner.readers.tell(&Event::PeerLeft { peer: peer_id });
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => {
+                inner.connections.settled(&peer, false);
+            }
+            SwarmEvent::Behaviour(NodeBehaviourEvent::App(MarketBehaviourEvent::Gossipsub(
+                gossipsub::Event::Message { propagation_source, message_id, message },
+            ))) => self.announced(propagation_source, message_id, &message).await,
+            _ => {}
+        }
+    }
+
+    /// Judges a message, and lets gossipsub forward it or not.
+    async fn announced(&self, forwarder: PeerId, id: gossipsub::MessageId, message: &gossipsub::Message) {
+        let inner = &self.inner;
+        let heard = Heard { forwarder, source: message.source, bytes: &message.data };
+        let judged = lock(&inner.gate).check(&mut lock(&inner.discovered), heard, SystemTime::now());
+        let acceptance = judged.acceptance();
+        let report = inner.swarm.with(move |swarm| {
+            swarm.behaviour_mut().app.gossipsub.report_message_validation_result(&id, &forwarder, acceptance);
+        });
+        if report.await.is_err() {
+            return;
+        }
+        match judged {
+            Judged::Accept(announcement) => inner.learn(*announcement, &self.news).await,
+            Judged::Ignore(reason) => tracing::debug!(%forwarder, %reason, "an announcement was ignored"),
+            Judged::Reject(reason) => {
+                tracing::debug!(%forwarder, %reason, "an announcement was refused");
+            }
+        }
+    }
+}
+
+/// What takes longer than an event may.
+async fn work<R: Runtime>(
+    inner: Arc<Inner<R>>,
+    news: Sender<SignedAnnouncement>,
+    to_learn: Receiver<SignedAnnouncement>,
+    to_ask: Receiver<PeerId>,
+) {
+    let over = to_ask.clone();
+    let learning = to_learn.for_each_concurrent(LEARNING_AT_ONCE, |announcement| {
+        let inner = Arc::clone(&inner);
+        async move { inner.read_index(&announcement).await }
+    });
+    let asking = to_ask.for_each_concurrent(ASKING_AT_ONCE, |peer| {
+        let (inner, news) = (Arc::clone(&inner), news.clone());
+        async move { inner.pull(peer, &news).await }
+    });
+    // One of those who are connected is asked now and then.
+    let now_and_then = async {
+        while !over.is_closed() {
+            inner.sleep(inner.config.catalogue_interval).await;
+            let connected = inner.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>()).await;
+            let Ok(connected) = connected else { return };
+            if let Some(peer) = inner.reputation.order(&connected, SystemTime::now()).first() {
+                inner.pull(*peer, &news).await;
+            }
+        }
+    };
+    futures::future::select(futures::future::join(learning, asking).boxed(), now_and_then.boxed()).await;
+}
+
+impl<R: Runtime> Inner<R> {
+    /// There is news of a package: it is found from now on, by its title at once and by all else when its index was read.
+    async fn learn(&self, announcement: SignedAnnouncement, news: &Sender<SignedAnnouncement>) {
+        let told = announcement.announcement();
+        lock(&self.fresh).heard_of(&told.package, told.seq);
+        let entry = SearchEntry {
+            package: told.package.clone(),
+            version: told.version.clone(),
+            summary: Summary { title: told.title.clone(), ..Summary::default() },
+            readme: String::new(),
+            updated: told.published_at,
+        };
+        self.find(entry).await;
+        self.readers.tell(&Event::PackageDiscovered { package: told.package.clone(), version: told.version.clone() });
+        // If there are too many, the title has to do.
+        let _full = news.try_send(announcement);
+    }
+
+    /// Reads the index of an announced package, for the search.
+    async fn read_index(self: &Arc<Self>, announcement: &SignedAnnouncement) {
+        let told = announcement.announcement();
+        let content = told.index;
+        let blobs = self.blobs.clone();
+        let was_here = unblock(move || blobs.contains(&content)).await;
+        let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
+        if let Err(error) = self.download(&told.package, wanted).await {
+            tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
+            return;
+        }
+        let blobs = self.blobs.clone();
+        let read = unblock(move || {
+            let json = blobs.read(&content, MAX_LEARNED);
+            if !was_here {
+                // It is only for the search; thousands of them would fill the disk.
+                let _gone = blobs.remove(&content);
+            }
+            json
+        });
+        let Ok(json) = read.await else { return };
+        let Ok(index) = Index::from_json(&json) else { return };
+        if *index.package() != told.package {
+            return;
+        }
+        match index.current() {
+            Some((version, entry)) => {
+                let (version, summary, updated) = (version.clone(), index.summary().clone(), entry.published);
+                self.find(SearchEntry {
+                    package: told.package.clone(),
+                    version,
+                    summary,
+                    readme: String::new(),
+                    updated,
+                })
+                .await;
+            }
+            // All of it was withdrawn.
+            None => drop(self.search.remove(&told.package).await),
+        }
+    }
+
+    async fn find(&self, entry: SearchEntry) {
+        if let Err(error) = self.search.upsert(entry, SystemTime::now()).await {
+            tracing::warn!(%error, "a package is not found by the search");
+        }
+    }
+
+    /// Takes what is new in a peer's catalogue.
+    async fn pull(self: &Arc<Self>, peer: PeerId, news: &Sender<SignedAnnouncement>) {
+        let now = SystemTime::now();
+        if self.reputation.banned_until(&peer, now).is_some() {
+            return;
+        }
+        let after = lock(&self.cursors).get(&peer).copied().unwrap_or_default();
+        let (mut found, mut bad) = (Vec::new(), 0);
+        let pages = self.catalogue.pages(peer, after, |page| {
+            let taken = lock(&self.discovered).take_page(&page, peer, SystemTime::now());
+            found.extend(taken.news);
+            bad += taken.bad;
+            if bad > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let pages = pages.await;
+        if bad > 0 {
+            self.bad_data(peer);
+        }
+        for package in found {
+            let newest = lock(&self.discovered).get(&package).map(|package| package.newest.clone());
+            if let Some(newest) = newest {
+                lock(&self.discovered).add_provider(&package, peer, now);
+                self.learn(newest, news).await;
+            }
+        }
+        match pages {
+            Ok(cursor) => self.remember_place(peer, cursor),
+            // Not every peer is one of the registry.
+            Err(AskError::Unsupported) => {}
+            Err(error) => tracing::debug!(%peer, %error, "a catalogue was not read to its end"),
+        }
+    }
+
+    fn remember_place(&self, peer: PeerId, cursor: Cursor) {
+        let mut cursors = lock(&self.cursors);
+        if cursors.len() >= MAX_CURSORS && !cursors.contains_key(&peer) {
+            // Who is asked again from the beginning costs a page or two.
+            cursors.clear();
+        }
+        cursors.insert(peer, cursor);
+    }
+
+    /// Asks connected peers for what matches a query, and takes what they name.
+    pub(super) async fn ask_peers(self: &Arc<Self>, query: &Query) {
+        let connected = self.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>()).await;
+        let connected = self.reputation.order(&connected.unwrap_or_default(), SystemTime::now());
+        let limit = u16::try_from(query.limit().saturating_add(query.offset())).unwrap_or(MAX_MATCHES).min(MAX_MATCHES);
+        let text = query.words();
+        let asked = connected
+            .into_iter()
+            .take(ASKED_FOR_MATCHES)
+            .map(|peer| async move { (peer, self.catalogue.matches(peer, text, limit, SystemTime::now()).await) });
+        let mut answers = stream::iter(asked).buffer_unordered(ASKED_FOR_MATCHES);
+        let mut found = Vec::new();
+        while let Some((peer, answer)) = answers.next().await {
+            let Ok(matches) = answer else { continue };
+            if matches.bad > 0 {
+                self.bad_data(peer);
+                continue;
+            }
+            for announcement in matches.announcements {
+                let now = SystemTime::now();
+                let mut discovered = lock(&self.discovered);
+                let standing = discovered.add(&announcement, peer, now);
+                discovered.add_provider(&announcement.announcement().package, peer, now);
+                if matches!(standing, Standing::New | Standing::Newer) {
+                    found.push(announcement);
+                }
+            }
+        }
+        let (nobody, _) = async_channel::bounded(1);
+        let learn = stream::iter(found).for_each_concurrent(LEARNING_AT_ONCE, |announcement| {
+            let nobody = nobody.clone();
+            async move {
+                self.learn(announcement.clone(), &nobody).await;
+                self.read_index(&announcement).await;
+            }
+        });
+        // What was not read in time is found by its title.
+        requests::within(&self.runtime, MATCHES_TIMEOUT, learn).await;
+    }
+}
+
+/// What is given to peers that ask.
+pub(super) struct Catalogue<R: Runtime>(pub(super) Arc<Inner<R>>);
+
+impl<R: Runtime> requests::Catalogue for Catalogue<R> {
+    fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage> {
+        let page = lock(&self.0.discovered).page(after);
+        futures::future::ready(page).boxed()
+    }
+
+    fn matches(&self, text: String, limit: usize) -> BoxFuture<'_, Vec<Vec<u8>>> {
+        async move {
+            let limit = limit.clamp(1, usize::from(MAX_MATCHES));
+            let Ok(query) = Query::builder().text(text).limit(limit).build() else { return Vec::new() };
+            let Ok(page) = self.0.search.search(&query).await else { return Vec::new() };
+            let discovered = lock(&self.0.discovered);
+            let signed = |package: &PackageId| Some(discovered.get(package)?.newest.bytes().to_owned());
+            page.hits.iter().filter_map(|hit| signed(&hit.package)).collect()
+        }
+        .boxed()
+    }
+}

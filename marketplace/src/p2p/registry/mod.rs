@@ -1,0 +1,296 @@
+//! The registry on the network.
+//!
+//! ```text
+//!   reading      head ◄── DHT (best of all holders) ──► judged by what was seen ──► index, manifest, archive ◄── peers
+//!   publishing   archive, manifest, index provided ──► head signed, kept, put, read back ──► announced
+//!   listening    announcements, peers' catalogues ──► discovered packages, search
+//! ```
+//!
+//! [`P2PRegistry::start`] has the tasks; what each does is in the file of its name.
+
+mod behaviour;
+mod config;
+mod connections;
+mod contents;
+mod events;
+mod heads;
+mod listening;
+mod own;
+mod publishing;
+mod republishing;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use async_trait::async_trait;
+use blocking::unblock;
+use futures::FutureExt;
+use kadence::{Client, Runtime, SwarmHandle, Timer, node::Node, node::NodeBehaviour};
+use libp2p::{PeerId, gossipsub::IdentTopic};
+use libp2p_identity::Keypair;
+use semver::Version;
+
+pub use self::{
+    behaviour::{MarketBehaviour, MarketBehaviourEvent, configure},
+    config::{RegistryConfig, StartError},
+    events::{Event, EventStream},
+};
+use self::{connections::Connections, events::Readers, heads::Fresh, listening::Listener, own::Own};
+use super::{
+    Reputation,
+    announce::{Discovered, DiscoveredPackage, Gate},
+    head::HeadMemory,
+    requests::{self, CatalogueClient},
+    transfer::{self, Fetcher, Server, ServerStats, StatsHandle},
+    unix,
+};
+use crate::{
+    ContentId, GetError, Index, PackageId, PublishError, Query, Receipt, Registry, Release, SearchIndex, SearchPage,
+    blob::BlobStore,
+};
+
+/// How long a question to a peer about its catalogue may take, with the connection.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A registry of packages on a node's network. Cloning it is cheap, and all clones are the same registry.
+///
+/// Reading trusts nobody but a package's publisher, whose key is in its name; what the publisher has signed is held against
+/// what was seen of the package before. It runs until its node ends.
+pub struct P2PRegistry<R: Runtime> {
+    inner: Arc<Inner<R>>,
+}
+
+struct Inner<R: Runtime> {
+    config: RegistryConfig,
+    keypair: Keypair,
+    publisher: PeerId,
+    topic: IdentTopic,
+    client: Client,
+    swarm: SwarmHandle<NodeBehaviour<MarketBehaviour>>,
+    runtime: R,
+    blobs: BlobStore,
+    own: Own,
+    memory: Arc<HeadMemory>,
+    reputation: Arc<Reputation>,
+    search: SearchIndex,
+    gate: Mutex<Gate>,
+    discovered: Mutex<Discovered>,
+    fresh: Mutex<Fresh>,
+    connections: Connections,
+    fetcher: Fetcher,
+    catalogue: CatalogueClient<R>,
+    readers: Readers,
+    served: StatsHandle,
+    /// Held from when a package's newest head is read until the next one is put.
+    publishing: futures::lock::Mutex<()>,
+    /// How far each peer's catalogue was read.
+    cursors: Mutex<HashMap<PeerId, super::announce::Cursor>>,
+}
+
+impl<R: Runtime> P2PRegistry<R> {
+    /// Starts the registry on a node, whose events it takes. The node's configuration has to be
+    /// [`configure`]d for it.
+    ///
+    /// `keypair` is the publisher's: packages are published under it. It may be the node's own.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn start(
+        node: &mut Node<MarketBehaviour>,
+        runtime: R,
+        keypair: Keypair,
+        config: RegistryConfig,
+    ) -> Result<Self, StartError> {
+        let folder = config.folder.clone();
+        // The one that only one process can have open comes first.
+        let made = folder.clone();
+        unblock(move || std::fs::create_dir_all(&made))
+            .await
+            .map_err(|source| crate::StorageError::Folder { path: folder.clone(), source })?;
+        let search = SearchIndex::open(folder.join("search.db"), SearchIndex::DEFAULT_CAPACITY).await?;
+        let (blobs, own, memory, reputation) = unblock(move || {
+            let blobs = BlobStore::open(folder.join("content"))?;
+            let own = Own::open(folder.join("own"))?;
+            let memory = HeadMemory::open(&folder.join("heads.db"))?;
+            let reputation = Reputation::open(&folder.join("peers.db"))?;
+            Ok::<_, StartError>((blobs, own, Arc::new(memory), Arc::new(reputation)))
+        })
+        .await?;
+
+        let mut control = node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await?;
+        let server = Server::new(&mut control, blobs.clone(), &runtime, config.server)
+            .map_err(|transfer::ProtocolTaken| StartError::Running)?;
+        let questions = control.accept(requests::PROTOCOL).map_err(|_| StartError::Running)?;
+        let events = node.events().ok_or(StartError::EventsTaken)?;
+        let now = SystemTime::now();
+        let inner = Arc::new(Inner {
+            publisher: keypair.public().to_peer_id(),
+            keypair,
+            topic: IdentTopic::new(&config.topic),
+            client: node.client().clone(),
+            swarm: node.swarm().clone(),
+            fetcher: Fetcher::new(control.clone(), blobs.clone(), &runtime, config.fetch),
+            catalogue: CatalogueClient::new(runtime.clone(), control, ASK_TIMEOUT),
+            gate: Mutex::new(Gate::new(config.gate)),
+            // No two runs of a node begin in the same millisecond.
+            discovered: Mutex::new(Discovered::new(unix::millis(now))),
+            fresh: Mutex::default(),
+            connections: Connections::default(),
+            readers: Readers::default(),
+            served: server.stats(),
+            publishing: futures::lock::Mutex::new(()),
+            cursors: Mutex::default(),
+            runtime: runtime.clone(),
+            config,
+            blobs,
+            own,
+            memory,
+            reputation,
+            search,
+        });
+        let (listener, learning) = Listener::new(Arc::clone(&inner));
+        runtime.spawn(server.run().boxed());
+        runtime.spawn(
+            requests::serve(runtime.clone(), questions, Arc::new(listening::Catalogue(Arc::clone(&inner)))).boxed(),
+        );
+        runtime.spawn(learning.boxed());
+        runtime.spawn(listener.listen(events).boxed());
+        runtime.spawn(republishing::run(Arc::clone(&inner)).boxed());
+        Ok(Self { inner })
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> EventStream {
+        self.inner.readers.add()
+    }
+
+    /// The packages that were announced or told of by peers, the longest known first.
+    pub fn discovered_packages(&self) -> Vec<DiscoveredPackage> {
+        lock(&self.inner.discovered).snapshot()
+    }
+
+    /// Asks connected peers for packages that match, and adds what they know to what is known here. What they say is
+    /// verified; how well it matches is judged here.
+    ///
+    /// # Errors
+    ///
+    /// If the search index fails. A peer that does not answer is no error.
+    pub async fn search_network(&self, query: &Query) -> Result<SearchPage, GetError> {
+        self.inner.ask_peers(query).await;
+        Ok(self.inner.search.search(query).await?)
+    }
+
+    /// Whose packages can be published here.
+    pub fn publisher(&self) -> PeerId {
+        self.inner.publisher
+    }
+
+    /// What is known of how peers serve.
+    pub fn reputation(&self) -> &Reputation {
+        &self.inner.reputation
+    }
+
+    /// What was seen of packages' heads: to look at a contradiction, or to forgive it.
+    pub fn head_memory(&self) -> &HeadMemory {
+        &self.inner.memory
+    }
+
+    /// What was served to others.
+    pub fn server_stats(&self) -> ServerStats {
+        self.inner.served.read()
+    }
+
+    /// Puts the newest head of an own package again, and announces its content and it again: what happens by itself every
+    /// [`RegistryConfig::republish_interval`]. `false` if it was never published here.
+    ///
+    /// # Errors
+    ///
+    /// If a step fails. The others are tried all the same.
+    pub async fn republish(&self, package: &PackageId) -> Result<bool, PublishError> {
+        self.inner.republish(package).await
+    }
+
+    /// Writes what is not on the disk yet. The node's end does the same.
+    pub async fn close(&self) {
+        self.inner.save().await;
+    }
+}
+
+#[async_trait]
+impl<R: Runtime> Registry for P2PRegistry<R> {
+    async fn search(&self, query: &Query) -> Result<SearchPage, GetError> {
+        Ok(self.inner.search.search(query).await?)
+    }
+
+    async fn index(&self, package: &PackageId) -> Result<Option<Index>, GetError> {
+        match self.inner.head(package).await? {
+            Some(head) => self.inner.index_of(&head).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn fetch(&self, package: &PackageId, content: &ContentId, size: u64) -> Result<(), GetError> {
+        self.inner.fetch(package, *content, size).await
+    }
+
+    async fn publish(&self, release: Release) -> Result<Receipt, PublishError> {
+        self.inner.publish(release).await
+    }
+
+    async fn delete(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.delete(package, version).await
+    }
+
+    fn blobs(&self) -> &BlobStore {
+        &self.inner.blobs
+    }
+}
+
+impl<R: Runtime> Clone for P2PRegistry<R> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<R: Runtime> fmt::Debug for P2PRegistry<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("P2PRegistry").field("publisher", &self.inner.publisher).finish_non_exhaustive()
+    }
+}
+
+impl<R: Runtime> Inner<R> {
+    async fn save(&self) {
+        let reputation = Arc::clone(&self.reputation);
+        if let Err(error) = unblock(move || reputation.save()).await {
+            tracing::warn!(%error, "what is known of peers was not written");
+        }
+    }
+
+    /// What a call to the memory of heads gives, which blocks.
+    async fn remembered<T: Send + 'static>(&self, ask: impl FnOnce(&HeadMemory) -> T + Send + 'static) -> T {
+        let memory = Arc::clone(&self.memory);
+        unblock(move || ask(&memory)).await
+    }
+
+    async fn sleep(&self, span: Duration) {
+        let mut timer = Box::pin(self.runtime.timer(self.now() + span));
+        poll_fn(|cx| timer.as_mut().poll_elapsed(cx)).await;
+    }
+
+    fn now(&self) -> Instant {
+        self.runtime.now()
+    }
+}
+
+/// What a panic has left is as good as what was there: no lock is held over more than one change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,149 @@
+//! The newest head of each package that is published here, whether or not the network has taken it.
+//!
+//! It is written before the head is sent anywhere, so that two heads with one number are never signed here.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+use crate::{
+    PackageId, PackageName, StorageError,
+    p2p::head::{MAX_HEAD_BYTES, SignedHead},
+};
+
+/// The file of a package is its name, which is always one component of a path, and this.
+const SUFFIX: &str = ".head";
+
+/// A folder with a file for each package. All of it blocks.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    folder: PathBuf,
+}
+
+impl Own {
+    pub(super) fn open(folder: PathBuf) -> Result<Self, StorageError> {
+        fs::create_dir_all(&folder).map_err(failed(&folder))?;
+        Ok(Self { folder })
+    }
+
+    pub(super) fn head(&self, package: &PackageId) -> Result<Option<SignedHead>, StorageError> {
+        let path = self.path(package.name());
+        let read = match fs::metadata(&path) {
+            Ok(about) if about.len() > MAX_HEAD_BYTES as u64 => Ok(Vec::new()),
+            Ok(_) => fs::read(&path),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(bytes) => match SignedHead::verify(&bytes, package) {
+                Ok(head) => Ok(Some(head)),
+                // Somebody else's of the same name is from a time when this folder had another key.
+                Err(_) if SignedHead::verify_any(&bytes).is_ok() => Ok(None),
+                Err(error) => Err(StorageError::Damaged { path, source: error.into() }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&path)(error)),
+        }
+    }
+
+    /// On the disk when it returns.
+    pub(super) fn put(&self, head: &SignedHead) -> Result<(), StorageError> {
+        let path = self.path(head.head().package.name());
+        let write = || {
+            let mut file = NamedTempFile::new_in(&self.folder)?;
+            file.write_all(head.bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)?;
+            sync(&self.folder)
+        };
+        write().map_err(failed(&path))
+    }
+
+    /// The packages that were published here.
+    pub(super) fn packages(&self) -> Result<Vec<PackageName>, StorageError> {
+        let read = || {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(&self.folder)? {
+                let name = entry?.file_name();
+                let name = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).and_then(|name| name.parse().ok());
+                names.extend(name);
+            }
+            names.sort();
+            Ok(names)
+        };
+        read().map_err(failed(&self.folder))
+    }
+
+    fn path(&self, name: &PackageName) -> PathBuf {
+        self.folder.join(format!("{name}{SUFFIX}"))
+    }
+}
+
+/// A new name is lost with the power if its folder is not on the disk.
+#[cfg(unix)]
+fn sync(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> StorageError {
+    let path = path.to_owned();
+    move |source| StorageError::Folder { path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use libp2p_identity::Keypair;
+
+    use super::*;
+    use crate::{
+        ContentId,
+        p2p::head::{Lifetime, next_head},
+    };
+
+    fn head(keypair: &Keypair, name: &str) -> SignedHead {
+        let package = PackageId::new(keypair.public().to_peer_id(), name.parse().unwrap()).unwrap();
+        let now = SystemTime::now();
+        let next = next_head(&package, None, ContentId::of(b"index"), 5, Lifetime::default(), now).unwrap();
+        SignedHead::sign(keypair, next).unwrap()
+    }
+
+    #[test]
+    fn what_was_put_is_there_after_a_restart_and_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let keypair = Keypair::generate_ed25519();
+        let (one, two) = (head(&keypair, "one"), head(&keypair, "two.x"));
+        let own = Own::open(dir.path().join("own")).unwrap();
+        assert_eq!(own.head(&one.head().package).unwrap(), None);
+        own.put(&two).unwrap();
+        own.put(&one).unwrap();
+        own.put(&one).unwrap();
+        let own = Own::open(dir.path().join("own")).unwrap();
+        assert_eq!(own.head(&one.head().package).unwrap(), Some(one));
+        let names: Vec<_> = own.packages().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["one", "two.x"]);
+    }
+
+    #[test]
+    fn a_file_of_another_key_is_none_and_a_damaged_one_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = Own::open(dir.path().to_owned()).unwrap();
+        own.put(&head(&Keypair::generate_ed25519(), "one")).unwrap();
+        let ours = head(&Keypair::generate_ed25519(), "one");
+        assert_eq!(own.head(&ours.head().package).unwrap(), None);
+        for bytes in [vec![], vec![7; 100], vec![7; MAX_HEAD_BYTES + 1]] {
+            fs::write(own.path(ours.head().package.name()), bytes).unwrap();
+            let read = own.head(&ours.head().package);
+            assert!(matches!(read, Err(StorageError::Damaged { .. })), "{read:?}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Publishing: nothing is named before it can be had, and nothing is sent that could not be repeated.
+
+use std::{sync::Arc, time::SystemTime};
+
+use blocking::unblock;
+use kadence::{Agree, LocalCopy, Runtime};
+use libp2p::kad::Quorum;
+use semver::Version;
+
+use super::{Event, Inner, lock};
+use crate::{
+    ContentId, GetError, Index, IndexEntry, IndexError, Outcome, PackageId, PublishError, Receipt, Release,
+    SearchEntry, Step, Steps,
+    p2p::{
+        announce::{Announcement, MAX_TITLE_BYTES, SignedAnnouncement},
+        head::{HeadRefused, RememberError, SignedHead, next_head},
+        unix,
+    },
+    registry::{Staged, stage},
+};
+
+impl<R: Runtime> Inner<R> {
+    pub(super) async fn publish(self: &Arc<Self>, release: Release) -> Result<Receipt, PublishError> {
+        let id = release.draft.id().clone();
+        self.check_publisher(&id)?;
+        let _turn = self.publishing.lock().await;
+        let before = self.before(&id).await?;
+        let index = match &before {
+            Some(head) => self.index_of(head).await.map_err(PublishError::Versions)?,
+            None => Index::new(id.clone()),
+        };
+
+        let (blobs, scratch, limits) = (self.blobs.clone(), self.config.folder.clone(), self.config.archive);
+        let now = unix::seconds(SystemTime::now());
+        let staged = unblock(move || stage(&blobs, &scratch, release, &index, &limits, now)).await?;
+        let Staged { package, manifest, index, is_published, mut steps } = staged;
+        let archive = package.contents().archive;
+
+        self.provide(&[archive, manifest, index.content_id()], &mut steps).await?;
+        let head = match before {
+            Some(head) if is_published => head,
+            before => self.sign(before.as_ref(), &index, &mut steps).await?,
+        };
+        self.put(&head, &mut steps).await?;
+        self.announce(&head, &index, &mut steps).await;
+        let readme = package.metadata().readme.clone();
+        self.published(&head, &index, readme).await;
+        let (package, version) = (package.id().clone(), package.version().clone());
+        Ok(Receipt { package, version, manifest, archive, index: head.head().index, steps })
+    }
+
+    pub(super) async fn delete(
+        self: &Arc<Self>,
+        package: &PackageId,
+        version: &Version,
+    ) -> Result<Receipt, PublishError> {
+        self.check_publisher(package)?;
+        let _turn = self.publishing.lock().await;
+        let Some(before) = self.before(package).await? else {
+            return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
+        };
+        let index = self.index_of(&before).await.map_err(PublishError::Versions)?;
+        let next = index.with_yanked(version, true)?;
+        let Some(IndexEntry { manifest, archive, .. }) = next.versions().get(version).cloned() else {
+            return Err(IndexError::NoSuchVersion { version: version.clone() }.into());
+        };
+        let mut steps = Steps::default();
+        let (blobs, json) = (self.blobs.clone(), next.to_json());
+        let content = steps.record(Step::Index, unblock(move || blobs.put(&json)).await)?;
+        self.provide(&[content], &mut steps).await?;
+        let head = if next == index { before } else { self.sign(Some(&before), &next, &mut steps).await? };
+        self.put(&head, &mut steps).await?;
+        self.announce(&head, &next, &mut steps).await;
+        self.published(&head, &next, String::new()).await;
+        Ok(Receipt { package: package.clone(), version: version.clone(), manifest, archive, index: content, steps })
+    }
+
+    /// The newest head, of those that the network has and the one that was signed here last. The latter may never have
+    /// arrived anywhere, or somewhere: it counts, so that no other is signed with its number.
+    async fn before(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, PublishError> {
+        let newest = async {
+            let there = match self.look_up(package).await {
+                // It is renewed by what is published now.
+                Err(GetError::Expired { not_after }) => {
+                    let id = package.clone();
+                    let seen = self.remembered(move |memory| memory.seen(&id)).await;
+                    let head = seen.ok().flatten().and_then(|mark| mark.head);
+                    Some(head.ok_or(GetError::Expired { not_after })?)
+                }
+                // What was signed here last has not arrived where they are.
+                Err(GetError::Rollback { .. }) => None,
+                there => there?,
+            };
+            let here = self.own_head(package).await?;
+            Ok(match (there, here) {
+                (Some(there), Some(here)) if there.head().seq > here.head().seq => Some(there),
+                (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
+                    return Err(GetError::Equivocation { seq: here.head().seq });
+                }
+                (there, here) => here.or(there),
+            })
+        };
+        newest.await.map_err(PublishError::Versions)
+    }
+
+    /// Tells the network who has it.
+    pub(super) async fn provide(&self, contents: &[ContentId], steps: &mut Steps) -> Result<(), PublishError> {
+        let mut fewest = usize::MAX;
+        for content in contents {
+            let answer = self.client.start_providing(content.provider_key()).await;
+            fewest = fewest.min(steps.record(Step::Provide, answer)?.sent_to as usize);
+        }
+        // Nobody acknowledges that.
+        steps.set(
+            Step::Provide,
+            if fewest == 0 { Outcome::Failed { reason: "nobody was told".into() } } else { Outcome::Done },
+        );
+        Ok(())
+    }
+
+    /// The next head, which is on the disk when it is there.
+    pub(super) async fn sign(
+        &self,
+        before: Option<&SignedHead>,
+        index: &Index,
+        steps: &mut Steps,
+    ) -> Result<SignedHead, PublishError> {
+        let (content, size) = (index.content_id(), index.to_json().len() as u64);
+        let (lifetime, now) = (self.config.lifetime, SystemTime::now());
+        let next = next_head(index.package(), before, content, size, lifetime, now);
+        let next = steps.record(Step::Head, next)?;
+        let head = steps.record(Step::Head, SignedHead::sign(&self.keypair, next))?;
+        let (own, kept) = (self.own.clone(), head.clone());
+        steps.record(Step::Head, unblock(move || own.put(&kept)).await)?;
+        Ok(head)
+    }
+
+    /// Puts a head, and reads it back.
+    pub(super) async fn put(&self, head: &SignedHead, steps: &mut Steps) -> Result<(), PublishError> {
+        let record = steps.record(Step::Head, head.to_record(SystemTime::now(), std::time::Instant::now()))?;
+        let key = record.key.clone();
+        let put = self.client.put_record(record).quorum(Quorum::Majority).clamp_quorum().local_copy(LocalCopy::First);
+        let put = steps.record(Step::Head, put.await)?;
+        steps.set(Step::Head, Outcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
+
+        // It is published now, whatever comes of this.
+        let (id, known) = (head.head().package.clone(), head.clone());
+        let remembered = self.remembered(move |memory| {
+            memory.remember(&known)?;
+            memory.keep(&id, true).map_err(RememberError::from)
+        });
+        if let Err(RememberError::Refused(refused @ HeadRefused::Equivocation { .. })) = remembered.await {
+            return steps.record(Step::Head, Err(refused));
+        }
+        let found = self.client.get_record(key).best(Agree::All).fresh().timeout(self.config.lookup_timeout).await;
+        steps.set(
+            Step::ReadBack,
+            match found {
+                Ok(found) if found.value() == head.bytes() => {
+                    // The own store is no witness.
+                    let own = found.iter().filter(|record| record.peer.is_none()).count();
+                    let by = found.agreeing.saturating_sub(own);
+                    Outcome::Confirmed { by, of: by.saturating_add(found.dissenting) }
+                }
+                Ok(_) => Outcome::Failed { reason: "the network has another head".to_owned() },
+                Err(error) => Outcome::Failed { reason: error.to_string() },
+            },
+        );
+        Ok(())
+    }
+
+    /// Announces a head, and adds it to what is known here.
+    pub(super) async fn announce(&self, head: &SignedHead, index: &Index, steps: &mut Steps) {
+        let outcome = match self.signed_announcement(head, index) {
+            Ok(announcement) => {
+                lock(&self.discovered).add(&announcement, self.client.local_peer(), SystemTime::now());
+                let (topic, bytes) = (self.topic.clone(), announcement.bytes().to_owned());
+                let sent =
+                    self.swarm.with(move |swarm| swarm.behaviour_mut().app.gossipsub.publish(topic, bytes)).await;
+                match sent {
+                    Ok(Ok(_)) => Outcome::Done,
+                    Ok(Err(error)) => Outcome::Failed { reason: error.to_string() },
+                    Err(error) => Outcome::Failed { reason: error.to_string() },
+                }
+            }
+            Err(reason) => Outcome::Failed { reason },
+        };
+        steps.set(Step::Announce, outcome);
+    }
+
+    fn signed_announcement(&self, head: &SignedHead, index: &Index) -> Result<SignedAnnouncement, String> {
+        // All of its versions may have been withdrawn.
+        let (version, _) =
+            index.current().or_else(|| index.versions().last_key_value()).ok_or("there is no version")?;
+        let announcement = Announcement {
+            schema: Announcement::SCHEMA,
+            package: index.package().clone(),
+            version: version.clone(),
+            seq: head.head().seq,
+            head: head.hash(),
+            index: head.head().index,
+            title: beginning(&index.summary().title, MAX_TITLE_BYTES).to_owned(),
+            published_at: unix::seconds(SystemTime::now()),
+        };
+        SignedAnnouncement::sign(&self.keypair, announcement).map_err(|error| error.to_string())
+    }
+
+    async fn published(&self, head: &SignedHead, index: &Index, readme: String) {
+        let package = index.package();
+        lock(&self.fresh).heard_of(package, head.head().seq);
+        let changed = match index.current() {
+            Some((version, entry)) => {
+                let (version, summary, updated) = (version.clone(), index.summary().clone(), entry.published);
+                let entry = SearchEntry { package: package.clone(), version, summary, readme, updated };
+                self.search.upsert(entry, SystemTime::now()).await
+            }
+            None => self.search.remove(package).await.map(drop),
+        };
+        if let Err(error) = changed {
+            tracing::warn!(%package, %error, "the own package is not found by the search");
+        }
+        self.readers.tell(&Event::Published { package: package.clone(), seq: head.head().seq });
+    }
+
+    fn check_publisher(&self, package: &PackageId) -> Result<(), PublishError> {
+        if package.publisher() == self.publisher {
+            return Ok(());
+        }
+        Err(PublishError::NotOurs { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
+    }
+}
+
+/// As much of a text as fits.
+fn beginning(text: &str, max: usize) -> &str {
+    text.get(..text.floor_char_boundary(max)).unwrap_or_default()
+}
