@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures::{StreamExt, future::BoxFuture};
 use ggen_marketplace::{
     Registry,
-    p2p::{self, Event, MarketBehaviour, P2PRegistry, RegistryConfig},
+    p2p::registry::{Event, MarketBehaviour, P2PRegistry, RegistryConfig, configure},
 };
 use kadence_tokio::{
     Identity, Node, NodeConfig, TokioRuntime,
@@ -67,7 +67,7 @@ impl Member {
             protocol,
             ..NodeConfig::default()
         };
-        p2p::configure(&mut config);
+        configure(&mut config);
         let registry = RegistryConfig::in_folder(home.registry());
         let behaviour = MarketBehaviour::new(&keypair, &registry).with_context(in_home)?;
         let mut node = kadence_tokio::node_with(config, |_| behaviour).await?;

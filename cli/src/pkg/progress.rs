@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use ggen_marketplace::{ContentId, p2p::Event};
+use ggen_marketplace::{ContentId, p2p::registry::Event};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
