@@ -2,5 +2,6 @@
 
 mod demo;
 mod network;
+mod pkg;
 mod process;
 mod usage;

@@ -4,7 +4,7 @@ use crate::process::run;
 
 #[test]
 fn wrong_usage_is_exit_code_2_and_says_why() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 13] = [
         (&[], "Usage"),
         (&["fly"], "unrecognized subcommand"),
         (&["get", "key"], "--peer"),
@@ -14,6 +14,10 @@ fn wrong_usage_is_exit_code_2_and_says_why() {
         (&["get", "key", "--peer", "/ip4/127.0.0.1/tcp/1", "--timeout", "soon"], "10s"),
         (&["put", "key", "--peer", "/ip4/127.0.0.1/tcp/1", "--value", "a", "--file", "b"], "cannot be used with"),
         (&["demo", "--nodes", "1"], "4..=64"),
+        (&["pkg", "install", "units"], "--peer"),
+        (&["pkg", "install", "units@new", "--offline"], "NAME[@REQ]"),
+        (&["pkg", "yank", "units", "--peer", "/ip4/127.0.0.1/tcp/1"], "say which version"),
+        (&["pkg", "info", "Units", "--peer", "/ip4/127.0.0.1/tcp/1"], "invalid value"),
     ];
     for (args, reason) in cases {
         let ended = run(args).expect_code(2);
@@ -29,6 +33,9 @@ fn help_and_version_succeed() {
         assert!(run([command, "--help"]).expect_code(0).text().contains("Usage"), "{command}");
     }
     assert!(run(["put", "--help"]).text().contains("expires"));
+    for command in ["init", "publish", "search", "info", "versions", "install", "yank", "serve"] {
+        assert!(run(["pkg", command, "--help"]).expect_code(0).text().contains("Usage"), "{command}");
+    }
 }
 
 #[test]

@@ -1,0 +1,239 @@
+//! `kadence pkg`: homes of several people, each command a process of its own.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::process::{Ended, Running, run};
+
+const LOOPBACK: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+
+/// Homes and packages of one test.
+struct World {
+    folder: tempfile::TempDir,
+    /// The address of the node that all join through.
+    hub: String,
+    _hub: Running,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("hub");
+        let mut hub = Running::start(["pkg", "serve", "--home", home.to_str().unwrap()].into_iter().chain(LOOPBACK));
+        let address = hub.line();
+        assert!(address.contains("/p2p/"), "{address}");
+        Self { folder, hub: address, _hub: hub }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The arguments of a command of somebody.
+    fn args(&self, who: &str, command: &[&str]) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["pkg".into()];
+        args.extend(command.iter().map(Into::into));
+        args.extend(["--home".into(), self.path(who).into(), "--peer".into(), (&self.hub).into()]);
+        args
+    }
+
+    fn run(&self, who: &str, command: &[&str]) -> Ended {
+        run(self.args(who, command))
+    }
+
+    fn start(&self, who: &str, command: &[&str]) -> Running {
+        Running::start(self.args(who, command).into_iter().chain(LOOPBACK.map(Into::into)))
+    }
+
+    fn package(&self, name: &str, version: &str, dependencies: &str) -> String {
+        let folder = self.path(&format!("{name}-{version}"));
+        fs::create_dir_all(folder.join("src")).unwrap();
+        let toml = format!(
+            "name = \"{name}\"\nversion = \"{version}\"\ntitle = \"The {name} of the test\"\ntags = [\"tested\"]\n\n\
+             [dependencies]\n{dependencies}\n"
+        );
+        fs::write(folder.join("ggen.toml"), toml).unwrap();
+        fs::write(folder.join("README.md"), format!("# {name}\n\nAll about it.\n")).unwrap();
+        // Large enough to come in several pieces.
+        let bytes: Vec<u8> = (0..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        fs::write(folder.join("src").join("data.bin"), bytes).unwrap();
+        folder.to_str().unwrap().to_owned()
+    }
+}
+
+/// Every file under a folder, with its bytes.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push((path.strip_prefix(folder).unwrap().to_owned(), fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn what_one_publishes_others_find_and_install_until_it_is_withdrawn() {
+    let world = World::new();
+    let lib = world.package("lib", "1.2.0", "");
+    let app = world.package("app", "0.3.0", "lib = \"^1\"");
+
+    // A receipt, and how others call it; this one is served by the next process of the same home.
+    let published = world.run("publisher", &["publish", &lib]).expect_code(0);
+    let id = published.text().lines().next().unwrap().strip_prefix("published ").unwrap().to_owned();
+    let id = id.strip_suffix(" 1.2.0").unwrap();
+    assert!(published.text().contains("head       confirmed by 1 of 1 peers"), "{}", published.text());
+    assert!(published.stderr.contains("pkg serve"), "{}", published.stderr);
+    let mut publisher = world.start("publisher", &["publish", &app, "--serve", "--json"]);
+    let receipt = json(&publisher.line());
+    assert_eq!(receipt["ok"], true);
+    assert_eq!(receipt["receipt"]["version"], "0.3.0");
+    assert!(json(&publisher.line())["address"].as_str().unwrap().contains("/p2p/"));
+
+    let found = world.run("reader", &["search", "tested", "--json"]);
+    let found = found.expect_code(0).json();
+    let names: Vec<&str> = found["hits"].as_array().unwrap().iter().filter_map(|hit| hit["package"].as_str()).collect();
+    assert!(names.contains(&id) && names.len() == 2, "{names:?}");
+    let table = world.run("reader", &["search", "the", "test"]).expect_code(0);
+    assert!(table.text().starts_with("PACKAGE ") && table.text().contains("The lib of the test"), "{}", table.text());
+    world.run("reader", &["search", "nothing", "such"]).expect_code(3);
+
+    let info = world.run("reader", &["info", "app", "--readme"]).expect_code(0);
+    assert!(info.text().contains(&format!("{:<12} {id} ^1", "needs")), "{}", info.text());
+    assert!(info.text().ends_with("# app\n\nAll about it.\n"), "{}", info.text());
+    world.run("reader", &["info", &format!("{id}@9.9.9")]).expect_code(3);
+    let versions = world.run("reader", &["versions", id, "--json"]).expect_code(0).json();
+    assert_eq!(versions["versions"][0]["version"], "1.2.0");
+    assert_eq!(versions["versions"][0]["yanked"], false);
+
+    // All that it needs, byte by byte.
+    let target = world.path("installed");
+    let dir = target.to_str().unwrap();
+    let installed = world.run("reader", &["install", "app@^0.3", "--dir", dir, "--json"]).expect_code(0).json();
+    let packages = installed["packages"].as_array().unwrap();
+    assert_eq!(packages.len(), 2);
+    for (package, source) in packages.iter().zip([&app, &lib]) {
+        assert_eq!(package["was_there"], false);
+        assert_eq!(files(Path::new(package["path"].as_str().unwrap())), files(Path::new(source)));
+    }
+    let lock = fs::read_to_string(target.join("ggen.lock")).unwrap();
+    let again = world.run("reader", &["install", "--dir", dir]).expect_code(0);
+    assert!(again.text().ends_with("0 of them new\n"), "{}", again.text());
+
+    // What was fetched once is installed again without anybody, and elsewhere.
+    let elsewhere = world.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("ggen.lock"), &lock).unwrap();
+    let reader = world.path("reader");
+    let offline = ["pkg", "install", "--offline", "--dir"].map(OsString::from);
+    let with_home = |args: &[OsString], dir: &Path| {
+        run(args.iter().cloned().chain([dir.into(), "--home".into(), reader.clone().into()]))
+    };
+    with_home(&offline, &elsewhere).expect_code(0);
+    assert_eq!(files(&elsewhere.join(id).join("1.2.0")), files(Path::new(&lib)));
+
+    // Withdrawn: not found any more, but still what a lock file says.
+    publisher.terminate();
+    publisher.end().expect_code(0);
+    let mut publisher = world.start("publisher", &["yank", "app@0.3.0", "--serve"]);
+    assert!(publisher.line().starts_with("withdrew "));
+    while !publisher.line().contains("/p2p/") {}
+    let app_id = id.replace("/lib", "/app");
+    let versions = world.run("other", &["versions", &app_id, "--json"]).expect_code(0).json();
+    assert_eq!(versions["versions"][0]["yanked"], true);
+    world.run("other", &["info", &app_id]).expect_code(3);
+    let other = world.path("other-installed");
+    let dir = other.to_str().unwrap();
+    world.run("other", &["install", &app_id, "--dir", dir]).expect_code(1);
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("ggen.lock"), &lock).unwrap();
+    world.run("other", &["install", "app", "--locked", "--dir", dir]).expect_code(0);
+    assert_eq!(files(&other.join(&app_id).join("0.3.0")), files(Path::new(&app)));
+    world.run("other", &["install", "app@^1", "--locked", "--dir", dir]).expect_code(3);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_package_outlives_its_publisher_where_somebody_shares_it() {
+    let world = World::new();
+    let lib = world.package("lib", "1.2.0", "");
+    let mut publisher = world.start("publisher", &["publish", &lib, "--serve", "--json"]);
+    let receipt = json(&publisher.line());
+    let id = receipt["receipt"]["package"].as_str().unwrap();
+    publisher.line();
+    let dir = world.path("installed");
+    world.run("sharer", &["install", id, "--dir", dir.to_str().unwrap()]).expect_code(0);
+    publisher.terminate();
+    publisher.end().expect_code(0);
+    let mut sharer = world.start("sharer", &["serve"]);
+    assert!(sharer.line().contains("/p2p/"));
+    let dir = world.path("late");
+    world.run("late", &["install", id, "--dir", dir.to_str().unwrap()]).expect_code(0);
+    assert_eq!(files(&dir.join(id).join("1.2.0")), files(Path::new(&lib)));
+}
+
+#[test]
+fn a_home_is_for_one_process_and_the_error_says_which() {
+    let world = World::new();
+    let ended = world.run("hub", &["search", "anything"]).expect_code(1);
+    let home = world.path("hub");
+    let start = format!("error: cannot use the home {}: ", home.display());
+    assert!(ended.stderr.starts_with(&start) && ended.stderr.contains("in use"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1);
+}
+
+#[test]
+fn init_writes_what_publish_reads_and_never_over_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("My Package");
+    let dir = dir.to_str().unwrap();
+    let made = run(["pkg", "init", dir, "--json"]).expect_code(0).json();
+    assert_eq!(made["name"], "my-package");
+    let again = run(["pkg", "init", dir]).expect_code(1);
+    assert!(again.stderr.contains("is there already"), "{}", again.stderr);
+}
+
+#[test]
+fn what_is_no_package_is_refused_before_the_network_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let [home, dir] = ["home", "package"].map(|name| folder.path().join(name));
+    fs::create_dir(&dir).unwrap();
+    let [home, dir] = [home.to_str().unwrap(), dir.to_str().unwrap()];
+    let nobody = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR";
+    let publish = || run(["pkg", "publish", dir, "--home", home, "--peer", nobody, "--timeout", "1s"]);
+    let ended = publish().expect_code(1);
+    assert_eq!(ended.stderr, format!("error: there is no ggen.toml in {dir}\n"));
+    fs::write(Path::new(dir).join("ggen.toml"), "name = \"Ünits\"\nversion = \"1\"\n").unwrap();
+    let ended = publish().expect_code(1);
+    assert!(ended.stderr.starts_with("error: ggen.toml cannot be read: "), "{}", ended.stderr);
+    fs::write(Path::new(dir).join("ggen.toml"), "name = \"units\"\nversion = \"1.0.0\"\n").unwrap();
+    publish().expect_code(5);
+    let target = Path::new(home).join("target");
+    let ended = run(["pkg", "install", "--offline", "--home", home, "--dir", target.to_str().unwrap()]).expect_code(3);
+    assert!(ended.stderr.contains("ggen.lock"), "{}", ended.stderr);
+}
+
+#[test]
+fn completions_name_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(["completions", shell]).expect_code(0);
+        assert!(script.text().contains("publish") && script.text().contains("--home"), "{shell}");
+    }
+}
