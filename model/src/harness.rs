@@ -326,7 +326,8 @@ impl Harness {
             (Answer::Kad { .. }, _) => {
                 let id = self.next_id;
                 self.next_id += 1;
-                self.kad.push(Kad::new(id, query.clone()));
+                let stored = self.stored_under(&query);
+                self.kad.push(Kad::new(id, query.clone(), stored));
                 if let Query::StartProviding { key } = query
                     && !had_provider
                 {
@@ -344,6 +345,15 @@ impl Harness {
         let now = self.tell();
         self.tracker.handle_started(name, result.clone(), now);
         self.model.started(step, result, now);
+    }
+
+    /// What was put last under the key of a read.
+    fn stored_under(&self, query: &Query) -> Option<Vec<u8>> {
+        let Query::GetRecord { key } = query else { return None };
+        self.steps.iter().rev().find_map(|(_, _, step)| match step {
+            Query::PutRecordTo { record, peers: _ } if record.key == *key => Some(record.value.clone()),
+            _ => None,
+        })
     }
 
     fn event(&mut self, event: &QueryEvent<u32>) {
