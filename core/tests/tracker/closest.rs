@@ -156,18 +156,16 @@ fn a_first_lookup_that_kad_timed_out_is_the_end() {
 #[test]
 fn whatever_becomes_of_the_second_lookup_the_first_one_is_an_answer() {
     let [near, far, farther] = sorted([1, 2, 3])[..] else { panic!() };
-    let ends: [(fn(&mut Harness, u32, u8), bool, bool); 4] = [
-        (|h, id, _| h.ev_with(id, closest_found([]), all_failed(), true), false, true),
-        (|h, id, _| h.ev_with(id, closest_timeout([]), all_failed(), true), false, true),
-        (|h, id, other| h.ev(id, closest_timeout([other]), true), true, true),
-        (|h, id, _| h.ev_with(id, closest_found([]), nobody(), true), false, false),
-    ];
-    for (end, finds, asks) in ends {
+    for (result, progress, all) in [
+        (closest_found([]), nobody(), vec![near, farther]),
+        (closest_found([]), all_failed(), vec![near, farther]),
+        (closest_timeout([]), all_failed(), vec![near, farther]),
+        (closest_timeout([far]), some_progress(), vec![near, far, farther]),
+    ] {
         let (mut h, further) = beside(&[near, farther]);
-        end(&mut h, further, far);
-        let all = if finds { vec![near, far, farther] } else { vec![near, farther] };
+        h.ev_with(further, result, progress, true);
         assert_eq!(found_by(&h, 1), peers(all));
-        assert_eq!(answer(&h, 1).progress.requests, if asks { 8 } else { 4 });
+        assert_eq!(answer(&h, 1).progress, some_progress().merge(progress));
         h.assert_empty();
     }
 }
