@@ -96,7 +96,7 @@ enums! {
         "put_record_to" => PutRecordTo { record, peers, quorum },
         "get_providers" => GetProviders { key, policy },
         "start_providing" => StartProviding { key },
-        "get_closest_peers" => GetClosestPeers { target },
+        "get_closest_peers" => GetClosestPeers { target, thorough },
         "bootstrap" => Bootstrap,
     }
     Command { "request" => Request(request), "cancel" => Cancel { id }, "shutdown" => Shutdown { drain }, "forget" => Forget { key } }
