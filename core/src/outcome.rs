@@ -309,6 +309,9 @@ pub enum GetRecordError {
         closest_peers: Vec<PeerId>,
         /// Whether enough peers answered for this to mean that there is none.
         certainty: Certainty,
+        /// How many records came that the validator of the key's namespace rejected. If any did, it is not told that there
+        /// is none: somebody has something, and its answer took the place of a true one.
+        rejected: u32,
         /// How many peers were asked and answered.
         progress: Progress,
         /// How long ago this was found out, if it was [kept](crate::Cache) since; `None`: just now.

@@ -760,6 +760,7 @@ impl Model {
             return;
         }
         let (new, fault) = query.found.news(&query.query, &result, progress, &validators);
+        query.found.rejected += u32::from(fault == Some(Fault::Rejected));
         match fault {
             None => {}
             Some(Fault::Foreign) => self.view.foreign_records += 1,

@@ -164,7 +164,7 @@ enums! {
         "duplicate_id" => DuplicateId,
     }
     OurGetRecordError {
-        "not_found" => NotFound { closest_peers, certainty, progress, cached },
+        "not_found" => NotFound { closest_peers, certainty, rejected, progress, cached },
         "nobody_answered" => NobodyAnswered { progress },
         "conflict" => Conflict { candidates, needed },
         "too_few_copies" => TooFewCopies { candidate, needed },

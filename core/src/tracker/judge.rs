@@ -287,7 +287,8 @@ fn read_record(
         } else {
             GetRecordError::NotFound {
                 closest_peers: closest_peers(ending),
-                certainty: certainty(ending, progress),
+                certainty: if found.rejected > 0 { Certainty::Inconclusive } else { certainty(ending, progress) },
+                rejected: found.rejected,
                 progress,
                 cached: None,
             }

@@ -147,7 +147,11 @@ pub(super) fn read(
                 } else {
                     GetRecordError::NotFound {
                         closest_peers,
-                        certainty: certainty(ending, progress),
+                        certainty: match found.rejected {
+                            0 => certainty(ending, progress),
+                            _ => Certainty::Inconclusive,
+                        },
+                        rejected: found.rejected,
                         progress,
                         cached: None,
                     }
