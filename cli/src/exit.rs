@@ -228,6 +228,7 @@ mod tests {
         let not_found = Failure::from(GetRecordError::NotFound {
             closest_peers: Vec::new(),
             certainty: progress.certainty(),
+            rejected: 0,
             progress,
             cached: None,
         });

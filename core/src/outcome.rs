@@ -309,6 +309,9 @@ pub enum GetRecordError {
         closest_peers: Vec<PeerId>,
         /// Whether enough peers answered for this to mean that there is none.
         certainty: Certainty,
+        /// How many records came that the validator of the key's namespace rejected. If any did, it is not told that there
+        /// is none: somebody has something, and its answer took the place of a true one.
+        rejected: u32,
         /// How many peers were asked and answered.
         progress: Progress,
         /// How long ago this was found out, if it was [kept](crate::Cache) since; `None`: just now.
@@ -360,7 +363,8 @@ pub struct PutAnswer {
     /// The peers that the record was sent to and that did not acknowledge it: they refused it, could not be reached, or
     /// have not answered. kad does not say which; how many of all requests failed is in `progress`.
     pub unacknowledged: Vec<PeerId>,
-    /// How many peers gave the record back, if that was asked for ([`PutOptions::verify`](crate::PutOptions::verify)).
+    /// How many peers gave the record back, if that was asked for ([`PutOptions::verify`](crate::PutOptions::verify)): as
+    /// many as were asked for, whereupon no more are waited for.
     pub verified: usize,
     /// Requests and answers of all steps together.
     pub progress: Progress,
@@ -404,10 +408,10 @@ pub enum PutRecordError {
         /// How many peers were asked.
         progress: Progress,
     },
-    /// The lookup found fewer peers than the quorum asks for; nothing was sent.
+    /// Fewer peers were found than the quorum asks for; nothing was sent.
     #[error("{found} peers were found, the quorum is {needed}")]
     TooFewPeers {
-        /// How many peers answered the lookup.
+        /// How many peers were found in all, by the lookups and in the own routing table.
         found: usize,
         /// How many would have to acknowledge the record.
         needed: NonZeroUsize,
@@ -527,9 +531,11 @@ pub enum StartProvidingError {
 /// The answer of a lookup of the closest peers: at least one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosestPeersAnswer {
-    /// The peers that answered, closest first, with their known addresses.
+    /// The peers that answered, closest first, with their known addresses, and never the local peer. A lookup ends when the
+    /// closest that it has heard of have answered or failed; where some of these are silent, it may never have heard of
+    /// others that belong here. A [thorough](crate::Operation::GetClosestPeers::thorough) one has looked for those as well.
     pub peers: Vec<PeerInfo>,
-    /// How many peers were asked and answered.
+    /// How many peers were asked and answered, by both lookups of a thorough one together.
     pub progress: Progress,
 }
 
@@ -545,8 +551,8 @@ pub enum GetClosestPeersError {
     /// The deadline, or kad's own query timeout, came first.
     #[error("the deadline passed with {} peers found", peers.len())]
     Timeout {
-        /// The peers that had answered. kad names them only when a lookup ends, so this is empty where our own
-        /// deadline was the earlier one.
+        /// The peers that had answered. kad names them only when a lookup ends, so where our own deadline was the
+        /// earlier one, these are those of the first of a thorough one's two lookups, or nobody.
         peers: Vec<PeerInfo>,
         /// How far the query got, as far as kad had said.
         progress: Progress,

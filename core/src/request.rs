@@ -87,7 +87,8 @@ pub enum Agree {
 
 /// Which requests get a slot first. A lower class is never starved: see
 /// [`TrackerConfig::shares`](crate::TrackerConfig::shares). A retry waits at the end of its class like a new request;
-/// only the second step of a put goes ahead of all classes, those of a higher class first.
+/// only the further steps of a put, and of a thorough lookup of the closest peers, go ahead of all classes, those of a
+/// higher class first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Nobody waits for it: refreshing, correcting, prefetching.
@@ -224,6 +225,10 @@ pub enum Operation {
     GetClosestPeers {
         /// The bytes whose hash is the target: a key's, or a peer id's (`PeerId::to_bytes`).
         target: RecordKey,
+        /// Whether a second lookup, at the farthest of those whom the first has found, looks for who is missing among them.
+        /// Peers name those whom they know to be closest, and where some of these are silent, others take their places in
+        /// no answer: it takes a lookup beside the target to hear of them.
+        thorough: bool,
     },
     /// Join the network: look up the own id, then a random one in every bucket farther away.
     Bootstrap,
@@ -238,7 +243,7 @@ impl Operation {
             Self::PutRecordTo { record: _, peers: _, quorum: _ } => OperationKind::PutRecordTo,
             Self::GetProviders { key: _, policy: _ } => OperationKind::GetProviders,
             Self::StartProviding { key: _ } => OperationKind::StartProviding,
-            Self::GetClosestPeers { target: _ } => OperationKind::GetClosestPeers,
+            Self::GetClosestPeers { target: _, thorough: _ } => OperationKind::GetClosestPeers,
             Self::Bootstrap => OperationKind::Bootstrap,
         }
     }
@@ -252,7 +257,7 @@ impl Operation {
             Self::PutRecord { record, quorum: _, options: _ } | Self::PutRecordTo { record, peers: _, quorum: _ } => {
                 record.key.as_ref()
             }
-            Self::GetClosestPeers { target } => target.as_ref(),
+            Self::GetClosestPeers { target, thorough: _ } => target.as_ref(),
             Self::Bootstrap => &[],
         }
     }

@@ -1,4 +1,5 @@
 mod cache;
+mod closest;
 mod commands;
 mod correct;
 mod earlier;

@@ -230,8 +230,8 @@ impl Call<PutRecord> {
         self.put_options(|options| options.local_copy = when)
     }
 
-    /// Succeeds only if `n` peers, when they are asked, give back the record with exactly these bytes. That takes a
-    /// lookup more.
+    /// Succeeds only if `n` peers, when they are asked, give back the record with exactly these bytes, and as soon as they
+    /// have. That takes a lookup more.
     pub fn verify(self, n: usize) -> Self {
         self.put_options(|options| options.verify = n)
     }
@@ -254,6 +254,18 @@ impl Call<PutRecordTo> {
     /// How many of the peers named must acknowledge the record.
     pub fn quorum(self, quorum: Quorum) -> Self {
         self.with_quorum(quorum)
+    }
+}
+
+impl Call<GetClosestPeers> {
+    /// Looks for peers that a lookup misses where some are silent: a second lookup begins at the farthest peer that the first
+    /// has found, and the answer is the closest of both. It takes about twice the time and the requests; where the time is
+    /// up, or the second lookup fails, there is what the first has found.
+    pub fn thorough(mut self) -> Self {
+        if let Operation::GetClosestPeers { target: _, thorough } = &mut self.operation {
+            *thorough = true;
+        }
+        self
     }
 }
 

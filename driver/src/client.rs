@@ -120,7 +120,7 @@ impl Client {
 
     /// Looks up the up to 20 peers closest to a key or a peer id.
     pub fn get_closest_peers(&self, target: impl Into<Key>) -> Call<GetClosestPeers> {
-        self.call(Operation::GetClosestPeers { target: target.into().0 })
+        self.call(Operation::GetClosestPeers { target: target.into().0, thorough: false })
     }
 
     /// Looks up where a peer can be reached: by the peers closest to it and by the own routing table, which identify

@@ -9,8 +9,8 @@ use std::{
 
 use kadence_core::{
     Action, Command, GetProvidersError, GetRecordError, Item, LogValues, Operation, OperationKind, Outcome,
-    OutcomeKind, Progress, ProvidersAnswer, Query, QueryEvent, QueryTracker, RecordAnswer, Request, RequestId,
-    StartError, Started, StepId, replay,
+    OutcomeKind, Progress, ProvidersAnswer, PutAnswer, Query, QueryEvent, QueryTracker, RecordAnswer, Request,
+    RequestId, StartError, Started, StepId, replay,
 };
 use libp2p::kad::{PeerRecord, Record, RecordKey, store};
 
@@ -57,6 +57,8 @@ pub struct Harness {
     provided: Vec<RecordKey>,
     /// Every accepted request with its deadline, until its outcome.
     promised: Vec<(RequestId, Option<Instant>)>,
+    /// Every thorough lookup that there was, with its target.
+    thorough: Vec<(RequestId, RecordKey)>,
     last_request: u64,
     next_id: u32,
     /// The ids that were ever given to queries.
@@ -86,6 +88,7 @@ impl Harness {
             kad: Vec::new(),
             provided: Vec::new(),
             promised: Vec::new(),
+            thorough: Vec::new(),
             last_request: 0,
             next_id: 0,
             ids: Vec::new(),
@@ -280,11 +283,14 @@ impl Harness {
             }
             OperationKind::GetProviders => Operation::GetProviders { key, policy: ask.policy },
             OperationKind::StartProviding => Operation::StartProviding { key },
-            OperationKind::GetClosestPeers => Operation::GetClosestPeers { target: key },
+            OperationKind::GetClosestPeers => Operation::GetClosestPeers { target: key, thorough: ask.thorough },
             OperationKind::Bootstrap => Operation::Bootstrap,
         };
         let timeout = ask.options.timeout.unwrap_or(self.tracker.config().default_timeout);
         self.reach(ask.kind.name(), 1);
+        if let Operation::GetClosestPeers { target, thorough: true } = &operation {
+            self.thorough.push((id, target.clone()));
+        }
         if self.command(Command::Request(Request { id, operation, options: ask.options })) {
             self.promised.push((id, self.now.checked_add(timeout)));
         }
@@ -320,7 +326,8 @@ impl Harness {
             (Answer::Kad { .. }, _) => {
                 let id = self.next_id;
                 self.next_id += 1;
-                self.kad.push(Kad::new(id, query.clone()));
+                let stored = self.stored_under(&query);
+                self.kad.push(Kad::new(id, query.clone(), stored));
                 if let Query::StartProviding { key } = query
                     && !had_provider
                 {
@@ -338,6 +345,15 @@ impl Harness {
         let now = self.tell();
         self.tracker.handle_started(name, result.clone(), now);
         self.model.started(step, result, now);
+    }
+
+    /// What was put last under the key of a read.
+    fn stored_under(&self, query: &Query) -> Option<Vec<u8>> {
+        let Query::GetRecord { key } = query else { return None };
+        self.steps.iter().rev().find_map(|(_, _, step)| match step {
+            Query::PutRecordTo { record, peers: _ } if record.key == *key => Some(record.value.clone()),
+            _ => None,
+        })
     }
 
     fn event(&mut self, event: &QueryEvent<u32>) {
@@ -463,6 +479,12 @@ impl Harness {
         match action {
             Action::Start { step, request, query } => {
                 self.assert_alive(request);
+                if let Query::GetClosestPeers { target } = &query
+                    && let Some((_, key)) = self.thorough.iter().find(|(id, _)| *id == request)
+                    && target != key
+                {
+                    self.reach("lookup beside the first", 1);
+                }
                 if let Expected::Start { step: number, .. } = expected {
                     self.starts.push(*number);
                     self.steps.push((*number, step, query));
@@ -499,6 +521,9 @@ impl Harness {
                 }
                 let result = outcome.error().map_or_else(|| "Ok".to_owned(), |error| format!("{error:?}"));
                 self.reach(&format!("{}: {}", outcome.kind(), name_of(&result)), 1);
+                if let Outcome::PutRecord(Ok(PutAnswer { verified: 1.., .. })) = outcome {
+                    self.reach("put_record: verified", 1);
+                }
                 if is_cached(&outcome) {
                     self.reach(&format!("{}: {} from the cache", outcome.kind(), name_of(&result)), 1);
                 }

@@ -73,6 +73,8 @@ pub struct Ask {
     pub put: PutOptions,
     /// For puts to named peers; the last bit adds our own id and a repetition.
     pub peers: u8,
+    /// For lookups of the closest peers.
+    pub thorough: bool,
     /// For puts: after which time the record expires.
     pub expires: Option<Duration>,
     /// How it is to be done.
@@ -280,7 +282,7 @@ fn an_ask(bits: &mut Bits) -> Ask {
     };
     let soon = Some(Duration::from_millis(10));
     let expiries = [None, None, None, None, None, soon, soon, Some(Duration::ZERO)];
-    let ask = Ask {
+    let mut ask = Ask {
         again: None,
         kind,
         key,
@@ -297,6 +299,7 @@ fn an_ask(bits: &mut Bits) -> Ask {
         ]),
         value: bits.take(3),
         peers: bits.take(8),
+        thorough: false,
         expires: bits.one_of(expiries),
         put: PutOptions::default(),
         options: RequestOptions {
@@ -307,7 +310,10 @@ fn an_ask(bits: &mut Bits) -> Ask {
             fresh: bits.one_in(2),
         },
     };
-    Ask { put: put_options(bits), ..ask }
+    ask.put = put_options(bits);
+    // All bits are taken, and a lookup has no use for these.
+    ask.thorough = ask.peers % 2 == 1;
+    ask
 }
 
 fn put_options(bits: &mut Bits) -> PutOptions {

@@ -34,16 +34,18 @@ pub struct Kad {
     /// Whom a record came from, the local store being nobody.
     sources: Vec<Option<PeerId>>,
     events: u32,
+    /// What was put under the key of a read before it began.
+    stored: Option<Vec<u8>>,
     /// Phases of a bootstrap that are still to come after the next one.
     remaining: u32,
     over: bool,
 }
 
 impl Kad {
-    /// A query that was just started.
-    pub fn new(id: u32, query: Query) -> Self {
-        let remaining = id % 3;
-        Self { id, query, progress: Progress::default(), sources: Vec::new(), events: 0, remaining, over: false }
+    /// A query that was just started. `stored` is what was put under its key before.
+    pub fn new(id: u32, query: Query, stored: Option<Vec<u8>>) -> Self {
+        let (remaining, progress) = (id % 3, Progress::default());
+        Self { id, query, progress, sources: Vec::new(), events: 0, stored, remaining, over: false }
     }
 
     /// Whether the last event has come.
@@ -106,7 +108,10 @@ impl Kad {
         match from {
             Some(peer) if !say.end => {
                 let expires = say.expires.map(|after| now + after);
-                let record = Record { expires, ..Record::new(say.key_or(key), value(say.value)) };
+                // Most peers have what was put last.
+                let stored = self.stored.clone().filter(|_| say.value >= 8);
+                let value = stored.unwrap_or_else(|| value(say.value));
+                let record = Record { expires, ..Record::new(say.key_or(key), value) };
                 (QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(PeerRecord { peer, record }))), false)
             }
             _ if say.timeout => (QueryResult::GetRecord(Err(GetRecordError::Timeout { key })), true),
@@ -199,7 +204,7 @@ pub(crate) fn any_result(kind: u8, say: Say, now: Instant) -> QueryResult {
     let key = key(say.value >> 3);
     match kind % 8 {
         0 => {
-            let kad = Kad::new(0, Query::GetRecord { key: key.clone() });
+            let kad = Kad::new(0, Query::GetRecord { key: key.clone() }, None);
             // A find, or the end that does not fit what was found.
             if say.answered && say.end {
                 let cache_candidates = BTreeMap::new();

@@ -8,7 +8,7 @@
 //!    by their numbers. Then free slots are filled.
 //! 2. Those who wait for a query are served by what they need: the fewest items, then the fewest votes, then the fewest
 //!    votes for the best, then those who wait for the end; where that is the same, by their ids.
-//! 3. Queries wait in the order in which they were first wanted. The second step of a put stands ahead of all others,
+//! 3. Queries wait in the order in which they were first wanted. A further step of a put or a lookup stands ahead of all others,
 //!    that of a higher class first; the others, retries too, stand in the class of the highest of their waiters. Of the
 //!    requests of one class, the one with the highest id is shed first.
 //! 4. Each start of a class moves it on by the inverse of its share; the class that is least far is next, the higher
@@ -17,6 +17,7 @@
 //!    outcome, then `Finish`, then `StopProviding`.
 
 mod cache;
+mod closest;
 mod correct;
 mod findings;
 mod line;
@@ -107,12 +108,14 @@ struct LiveRequest {
     place: Place,
     /// Of a put that is past its lookup.
     put: Option<puts::Put>,
+    /// Of a thorough lookup, what the first of its two has found.
+    first: Option<closest::First>,
     failed_attempts: u32,
     /// What each of them has left, the first one first.
     earlier: Vec<outcomes::Attempt>,
     /// Whether a step of it has ended. Until then it is a new request.
     begun: bool,
-    /// Whether it is a put that has to be stored at the peers of its lookup.
+    /// Whether it is at a step that a lookup of its own has led to.
     second_step: bool,
     /// Whether kad has entered us as a provider on its behalf.
     announced: bool,
@@ -334,6 +337,7 @@ impl Model {
             deadline: later(now, timeout),
             place: Place::Retry(now),
             put: None,
+            first: None,
             failed_attempts: 0,
             earlier: Vec::new(),
             begun: false,
@@ -388,9 +392,7 @@ impl Model {
                 self.check_record(record, now)?;
                 if peers.iter().any(|peer| *peer != self.local) { Ok(()) } else { Err(InvalidRequest::NoPeers.into()) }
             }
-            Operation::StartProviding { key: _ } | Operation::GetClosestPeers { target: _ } | Operation::Bootstrap => {
-                Ok(())
-            }
+            Operation::StartProviding { .. } | Operation::GetClosestPeers { .. } | Operation::Bootstrap => Ok(()),
         }
     }
 
@@ -525,6 +527,7 @@ impl Model {
             Place::Retry(_) => outcomes::timeout(&request.operation, None, Progress::default()),
             Place::LocalStore(_) | Place::LocalPeers => self.put_timeout(request, None),
         };
+        let outcome = closest::with_first(outcome, request.first.as_ref());
         let outcome = outcomes::with_earlier(outcome, &request.earlier, self.config.max_items);
         self.end(id, outcome, now);
     }
@@ -654,21 +657,23 @@ impl Model {
         self.correct(correction, now);
     }
 
-    /// With as many items as one may have, a request whose policy is not satisfied ends as if its query had.
+    /// With as many items as one may have, a request whose policy is not satisfied ends as if its query had; and so does a put
+    /// that as many peers have given its record back to as it asks for.
     fn end_at_the_bound(&mut self, step: u64, now: Instant) {
         let mut correction = None;
         for id in self.waiters(step) {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
-            if query.found.items().len() >= self.config.max_items {
-                if let Operation::PutRecord { record, quorum: _, options } = request.operation.clone() {
-                    let (verified, progress) = (puts::given_back(query, &record), query.progress);
+            let at_the_bound = query.found.items().len() >= self.config.max_items;
+            if let Operation::PutRecord { record, quorum: _, options } = request.operation.clone() {
+                let (verified, progress) = (puts::given_back(query, &record), query.progress);
+                if at_the_bound || verified >= options.verify {
                     if let Some(request) = self.request_mut(id) {
                         request.place = Place::LocalPeers;
                     }
                     self.left(step, now);
                     self.read_back(id, &record, options, verified, progress, now);
-                    continue;
                 }
+            } else if at_the_bound {
                 let validator = self.config.validators.of(request.operation.key());
                 let found = (&query.found, query.progress);
                 let mut outcome = outcomes::read(&request.operation, found, validator, false, &Ending::default());
@@ -715,7 +720,10 @@ impl Model {
                 self.queries.retain(|query| query.step != step);
                 self.announcement_failed(&what);
                 for id in waiters {
-                    if let Some(request) = self.request(id) {
+                    let Some(request) = self.request(id) else { continue };
+                    if request.first.is_some() {
+                        self.closest_of_both(id, &[], Progress::default(), now);
+                    } else {
                         let outcome = outcomes::refused(&request.operation, &error);
                         self.conclude(id, outcome, None, now);
                     }
@@ -752,6 +760,7 @@ impl Model {
             return;
         }
         let (new, fault) = query.found.news(&query.query, &result, progress, &validators);
+        query.found.rejected += u32::from(fault == Some(Fault::Rejected));
         match fault {
             None => {}
             Some(Fault::Foreign) => self.view.foreign_records += 1,
@@ -782,7 +791,7 @@ impl Model {
             self.end_at_the_bound(step, now);
         }
         if last {
-            let mut ending = Ending::of(result);
+            let mut ending = Ending::of(result, self.local);
             ending.hurried = self.query(step).is_some_and(|query| query.hurried);
             self.query_ended(step, &ending, now);
         }
@@ -804,6 +813,9 @@ impl Model {
         let query = self.queries.remove(at);
         let mut correction = None;
         for id in waiters {
+            if self.goes_on_beside(id, &query, ending, now) {
+                continue;
+            }
             let Some(request) = self.request(id) else { continue };
             let validator = self.config.validators.of(request.operation.key());
             if let Operation::PutRecord { record, quorum, options } = request.operation.clone() {
@@ -973,7 +985,7 @@ fn first_query(operation: &Operation) -> Query {
         Operation::PutRecordTo { record, peers, quorum: _ } => Query::PutRecordTo { record, peers: peers.into() },
         Operation::GetProviders { key, policy: _ } => Query::GetProviders { key },
         Operation::StartProviding { key } => Query::StartProviding { key },
-        Operation::GetClosestPeers { target } => Query::GetClosestPeers { target },
+        Operation::GetClosestPeers { target, thorough: _ } => Query::GetClosestPeers { target },
         Operation::Bootstrap => Query::Bootstrap,
     }
 }

@@ -49,7 +49,7 @@ fn who_does_not_join_a_silent_query_needs_a_place_in_the_queue() {
     let config = TrackerConfig { max_running: 1, max_queued: 0, lost_after, ..TrackerConfig::default() };
     let mut tracker = QueryTracker::<u32>::new(local(), config);
     let mut ask = |id, now| {
-        let operation = Operation::GetClosestPeers { target: key(0) };
+        let operation = Operation::GetClosestPeers { target: key(0), thorough: false };
         let request = Request { id: RequestId(id), operation, options: RequestOptions::default() };
         tracker.handle_command(Command::Request(request), now)
     };

@@ -14,8 +14,11 @@ use proptest::{
     test_runner::{Config, RngSeed, TestError, TestRunner},
 };
 
-/// Of each test, if nothing else is asked for.
+/// Of each test of random words, if nothing else is asked for.
 const SCHEDULES: u32 = 6_000;
+
+/// Of the test of requests that come to their last step.
+const STORIES: u32 = 1_500;
 
 fn a_few_or_many() -> impl Strategy<Value = Vec<u64>> {
     prop_oneof![4 => vec(a_word(), 1..60), 3 => vec(a_word(), 1..300), 1 => vec(a_word(), 1..500)]
@@ -34,9 +37,34 @@ fn a_word() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn run(mode: Mode, must_be_reached: &[&str]) {
+/// Requests of several steps that nothing comes in the way of, one after the other, with a few words of anything among them:
+/// at random hardly one of them comes to its last step.
+fn stories() -> impl Strategy<Value = Vec<u64>> {
+    let part = prop_oneof![3 => any::<[u64; 14]>().prop_map(a_story), 1 => any::<u64>().prop_map(|word| vec![word])];
+    vec(part, 1..20).prop_map(|parts| parts.concat())
+}
+
+/// A put, or a lookup of the closest peers, and the answers to whatever it may ask for. What is made of a word here is in its
+/// lower bits, as [`Input::legal`](kadence_model::Input::legal) reads them.
+fn a_story(words: [u64; 14]) -> Vec<u64> {
+    let [ask, ..] = words;
+    let (ask_a_put, ask_for_peers) = (2 << 8, 6 << 8);
+    let kind = if ask % 4 == 0 { ask_for_peers } else { ask_a_put };
+    let (start, kad, local_peers, stored) = (64, 128, 212, 218);
+    // Neither a timeout, nor of the local store, nor about something else.
+    let well = |word: u64| word & !0xF_C000;
+    let of = [0, start, kad, local_peers, start, kad, local_peers, start, kad, kad, kad, kad, kad, stored];
+    let made = words.into_iter().zip(of).map(|(word, low)| match low {
+        0 => word & !0x7FF | kind,
+        128 => well(word) & !0xFF | kad,
+        low => word & !0xFF | low,
+    });
+    made.collect()
+}
+
+fn run(mode: Mode, schedules: u32, words: impl Strategy<Value = Vec<u64>>, must_be_reached: &[&str]) {
     let config = Config::default();
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { SCHEDULES };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { schedules };
     let rng_seed = match config.rng_seed {
         RngSeed::Random => RngSeed::Fixed(1),
         fixed @ RngSeed::Fixed(_) => fixed,
@@ -44,7 +72,7 @@ fn run(mode: Mode, must_be_reached: &[&str]) {
     let max_shrink_iters = config.max_shrink_iters.min(20_000);
     let config = Config { cases, rng_seed, failure_persistence: None, max_shrink_iters, ..config };
     let reached = RefCell::new(Reached::new());
-    let result = TestRunner::new(config).run(&(any::<u64>(), a_few_or_many()), |(config, words)| {
+    let result = TestRunner::new(config).run(&(any::<u64>(), words), |(config, words)| {
         for (what, times) in play(config, &words, mode) {
             *reached.borrow_mut().entry(what).or_default() += times;
         }
@@ -57,7 +85,7 @@ fn run(mode: Mode, must_be_reached: &[&str]) {
     }
     assert!(result.is_ok(), "{result:?}");
     // A property of what never happens says nothing; but a few schedules cannot reach everything.
-    for what in must_be_reached.iter().filter(|_| cases >= SCHEDULES) {
+    for what in must_be_reached.iter().filter(|_| cases >= schedules) {
         let times = reached.borrow().get(*what).copied().unwrap_or_default();
         assert!(times >= 10, "{what} was hardly reached: {reached:#?}");
     }
@@ -100,6 +128,7 @@ const REACHED: &[&str] = &[
     "get_record: TooFewCopies",
     "hurried",
     "item",
+    "lookup beside the first",
     "local peers",
     "lost",
     "probe",
@@ -139,10 +168,28 @@ const REACHED_BY_HOSTILITY: &[&str] = &["get_record: Refused", "mismatched", "re
 
 #[test]
 fn the_tracker_does_what_the_model_says() {
-    run(Mode::Legal, REACHED);
+    run(Mode::Legal, SCHEDULES, a_few_or_many(), REACHED);
 }
 
 #[test]
 fn whatever_happens_the_tracker_does_what_the_model_says() {
-    run(Mode::Hostile, &[REACHED, REACHED_BY_HOSTILITY].concat());
+    run(Mode::Hostile, SCHEDULES, a_few_or_many(), &[REACHED, REACHED_BY_HOSTILITY].concat());
+}
+
+#[test]
+fn of_many_steps_the_tracker_does_each_as_the_model_says() {
+    let reached = [
+        "get_closest_peers: Ok",
+        "get_closest_peers: Timeout",
+        "local peers",
+        "lookup beside the first",
+        "put_record: NotVerified",
+        "put_record: Ok",
+        "put_record: QuorumFailed",
+        "put_record: Store",
+        "put_record: Timeout",
+        "put_record: TooFewPeers",
+        "put_record: verified",
+    ];
+    run(Mode::Legal, STORIES, stories(), &reached);
 }

@@ -438,7 +438,7 @@ fn operation(kind: OperationKind, peers: &[PeerId]) -> Operation {
         OperationKind::PutRecordTo => Operation::PutRecordTo { record, peers: peers.to_vec(), quorum },
         OperationKind::GetProviders => Operation::GetProviders { key, policy: Policy::All },
         OperationKind::StartProviding => Operation::StartProviding { key },
-        OperationKind::GetClosestPeers => Operation::GetClosestPeers { target: key },
+        OperationKind::GetClosestPeers => Operation::GetClosestPeers { target: key, thorough: false },
         OperationKind::Bootstrap => Operation::Bootstrap,
     }
 }

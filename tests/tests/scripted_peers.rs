@@ -7,7 +7,8 @@ use std::{cmp::Ordering, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::join;
 use kadence::{
-    Agree, Candidate, GetProvidersError, GetRecordError, PutRecordError, RecordAnswer, Rejected, Validator, Validators,
+    Agree, Candidate, ClosestPeersAnswer, GetProvidersError, GetRecordError, PutRecordError, RecordAnswer, Rejected,
+    Validator, Validators,
     kind::GetRecord,
     node::{Node, NodeConfig},
 };
@@ -18,7 +19,7 @@ use kadence_tests::{
 };
 use libp2p::{
     PeerId,
-    kad::{Quorum, Record, RecordKey, store::RecordStore},
+    kad::{KBucketKey, Quorum, Record, RecordKey, store::RecordStore},
 };
 
 /// Slow beside peers in the same process, and not so slow that it could be taken for silent.
@@ -293,6 +294,33 @@ fn slow_is_not_silent_where_everybody_is_slow() {
         assert_eq!(sorted(found.peers.into_iter().map(|peer| peer.peer_id)), network.ids(0..4));
         let put = network.node.client().put_record(record("b", "value")).quorum(Quorum::All).timeout(LONG);
         assert_eq!(sorted(put.await.unwrap().acknowledged), network.ids(0..4));
+    });
+}
+
+/// Both share their first lookup, so that they can be compared peer by peer.
+#[test]
+fn a_thorough_lookup_finds_those_of_an_ordinary_one_or_closer_ones() {
+    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+        let script = |n: usize| if n.is_multiple_of(5) { Script::always(Conduct::Silent) } else { ordinary() };
+        let peers = bed.scripted((0..30).map(script)).await;
+        // Who answers, and names all others as far as they are close.
+        let known = peers.iter().map(|peer| &peer.contact).skip(1).take(3);
+        let node = bed.asker(NodeConfig::default(), known).await;
+        let lookup = || node.client().get_closest_peers(key("a")).timeout(LONG);
+        let (ordinary, thorough) = join!(lookup().into_future(), lookup().thorough().into_future());
+        let (ordinary, thorough) = (ordinary.unwrap(), thorough.unwrap());
+
+        let target = KBucketKey::new(key("a"));
+        let distances = |answer: &ClosestPeersAnswer| -> Vec<_> {
+            answer.peers.iter().map(|info| KBucketKey::from(info.peer_id).distance(&target)).collect()
+        };
+        let (near, far) = (distances(&thorough), distances(&ordinary));
+        assert!(near.is_sorted_by(|a, b| a < b), "the closest first, each once");
+        assert!(far.len() <= near.len() && near.len() <= 20, "{} of {}", near.len(), far.len());
+        assert!(near.iter().zip(&far).all(|(near, far)| near <= far), "{thorough:?}, {ordinary:?}");
+        let silent: Vec<_> = peers.iter().step_by(5).map(ScriptedNode::peer).collect();
+        assert!(thorough.peers.iter().all(|info| !silent.contains(&info.peer_id)), "who is silent was not found");
+        assert!(thorough.progress.requests > ordinary.progress.requests, "there was a second lookup");
     });
 }
 

@@ -96,7 +96,7 @@ enums! {
         "put_record_to" => PutRecordTo { record, peers, quorum },
         "get_providers" => GetProviders { key, policy },
         "start_providing" => StartProviding { key },
-        "get_closest_peers" => GetClosestPeers { target },
+        "get_closest_peers" => GetClosestPeers { target, thorough },
         "bootstrap" => Bootstrap,
     }
     Command { "request" => Request(request), "cancel" => Cancel { id }, "shutdown" => Shutdown { drain }, "forget" => Forget { key } }
@@ -164,7 +164,7 @@ enums! {
         "duplicate_id" => DuplicateId,
     }
     OurGetRecordError {
-        "not_found" => NotFound { closest_peers, certainty, progress, cached },
+        "not_found" => NotFound { closest_peers, certainty, rejected, progress, cached },
         "nobody_answered" => NobodyAnswered { progress },
         "conflict" => Conflict { candidates, needed },
         "too_few_copies" => TooFewCopies { candidate, needed },

@@ -185,6 +185,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let (Ending::Read { closest_peers, without: _, timed_out: false, hurried: false }, Certainty::Conclusive) =
             (ending, progress.certainty())
         {
+            if findings.is_doubtful() {
+                return;
+            }
             let closest_peers = closest_peers.clone();
             let ending = Ending::Read { closest_peers, without: Vec::new(), timed_out: false, hurried: false };
             self.keep(Flight::of(query), findings.items(), Some(ending), progress, now);

@@ -59,6 +59,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             deadline,
             phase,
             put: None,
+            closest: None,
             begun: false,
             second_step: false,
             announced: false,
@@ -111,7 +112,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     return Err(InvalidRequest::NoPeers.into());
                 }
             }
-            Operation::StartProviding { key: _ } | Operation::GetClosestPeers { target: _ } | Operation::Bootstrap => {}
+            Operation::StartProviding { .. } | Operation::GetClosestPeers { .. } | Operation::Bootstrap => {}
         }
         Ok(())
     }

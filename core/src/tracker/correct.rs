@@ -74,6 +74,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             deadline,
             phase: Phase::Attached { step: StepId(0) },
             put: None,
+            closest: None,
             // It takes no place in the queue.
             begun: true,
             second_step: false,

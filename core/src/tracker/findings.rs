@@ -45,6 +45,8 @@ pub(super) struct Records {
     /// Who sent them; kept only once there are more than [`FEW`].
     sources: BTreeSet<Option<PeerId>>,
     bytes: usize,
+    /// How many a validator has rejected.
+    pub(super) rejected: u32,
     /// Kept only once a request asks for a quorum or for the best.
     tally: Option<Box<Tally>>,
 }
@@ -217,7 +219,10 @@ impl Findings {
                     Ok(GetRecordOk::FoundRecord(found)) => match records.check(key, &found, validators) {
                         Ok(true) => items = NewItems::One(Item::Record(Arc::new(found))),
                         Ok(false) => {}
-                        Err(error) => fault = Some(error),
+                        Err(error) => {
+                            records.rejected += u32::from(error == Fault::Rejected);
+                            fault = Some(error);
+                        }
                     },
                     Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates }) => {
                         without = cache_candidates.into_values().collect();
@@ -386,6 +391,11 @@ impl Findings {
             | Self::Announcement
             | Self::Bootstrap { .. } => &[],
         }
+    }
+
+    /// Whether nothing was found but what was rejected: then it is not told that there is nothing.
+    pub(super) fn is_doubtful(&self) -> bool {
+        matches!(self, Self::Records(found) if found.records.is_empty() && found.rejected > 0)
     }
 
     /// Begins to count votes, those of the records so far included.

@@ -31,7 +31,7 @@ pub(super) fn first_query(operation: &Operation) -> Query {
         }
         Operation::GetProviders { key, policy: _ } => Query::GetProviders { key: key.clone() },
         Operation::StartProviding { key } => Query::StartProviding { key: key.clone() },
-        Operation::GetClosestPeers { target } => Query::GetClosestPeers { target: target.clone() },
+        Operation::GetClosestPeers { target, thorough: _ } => Query::GetClosestPeers { target: target.clone() },
         Operation::Bootstrap => Query::Bootstrap,
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn satisfied(operation: &Operation, findings: &Findings, progress: Pr
     }
 }
 
-/// The outcome of an operation, other than a put to the closest peers, whose query has ended.
+/// The outcome of an operation of one step whose query has ended.
 pub(super) fn ended(operation: &Operation, findings: &Findings, ending: &Ending, progress: Progress) -> Outcome {
     match (operation, findings, ending) {
         (Operation::GetRecord { key: _, policy }, Findings::Records(records), ending) => {
@@ -165,7 +165,7 @@ pub(super) fn ended(operation: &Operation, findings: &Findings, ending: &Ending,
                 Ok(PutAnswer { acknowledged, unacknowledged, verified: 0, progress })
             })
         }
-        (Operation::GetClosestPeers { target: _ }, _, Ending::ClosestPeers { peers, timed_out }) => {
+        (Operation::GetClosestPeers { .. }, _, Ending::ClosestPeers { peers, timed_out }) => {
             Outcome::GetClosestPeers(if *timed_out {
                 Err(GetClosestPeersError::Timeout { peers: peers.clone(), progress })
             } else if !peers.is_empty() {
@@ -287,7 +287,8 @@ fn read_record(
         } else {
             GetRecordError::NotFound {
                 closest_peers: closest_peers(ending),
-                certainty: certainty(ending, progress),
+                certainty: if found.rejected > 0 { Certainty::Inconclusive } else { certainty(ending, progress) },
+                rejected: found.rejected,
                 progress,
                 cached: None,
             }

@@ -12,17 +12,20 @@ use std::{collections::BTreeSet, fmt, hash::Hash, mem, num::NonZeroUsize, sync::
 
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, PeerInfo, PeerRecord, Quorum, Record, RecordKey, store},
+    kad::{KBucketKey, PeerInfo, Quorum, Record, RecordKey, store},
 };
 
 use super::{
     QueryTracker,
     findings::{Ending, Findings, distinct},
     judge,
-    state::{LiveRequest, Phase},
+    state::{LiveRequest, Phase, waiter},
     time::Time,
 };
-use crate::{Action, LocalCopy, Operation, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, RequestId};
+use crate::{
+    Action, Item, LocalCopy, Operation, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, RequestId,
+    StepId,
+};
 
 /// How often a put sends its record to further peers at most, the first time included. In a trial with half of the peers
 /// silent, the second time was enough where anything was.
@@ -56,6 +59,8 @@ pub(super) struct Put {
     pub(super) progress: Progress,
     rounds: u8,
     looked_further: bool,
+    /// How many peers have given the record back.
+    given_back: usize,
 }
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
@@ -74,14 +79,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             (Findings::Put { asked }, Ending::Stored { acknowledged }) => {
                 self.put_store_ended(id, asked, acknowledged, progress, now);
             }
-            (Findings::Records(_), _) => self.put_read_back(id, self.given_back(id, findings), progress, now),
+            (Findings::Records(_), _) => self.put_read_back(id, progress, now),
             _ => {}
         }
     }
 
     fn put_lookup_ended(&mut self, id: RequestId, peers: &[PeerInfo], progress: Progress, now: Time) {
-        let local = self.local_peer;
-        let found = distinct(peers.iter().map(|info| info.peer_id).filter(|peer| *peer != local));
+        let found = distinct(peers.iter().map(|info| info.peer_id));
         let Some(request) = self.requests.get_mut(&id) else { return };
         let Operation::PutRecord { record, quorum, options } = &request.operation else { return };
         if let Some(put) = &mut request.put {
@@ -143,17 +147,38 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// How many peers have given a put's record back.
-    pub(super) fn given_back(&self, id: RequestId, findings: &Findings) -> usize {
-        let (Some((record, ..)), Findings::Records(records)) = (self.put_of(id), findings) else { return 0 };
-        let is_ours = |found: &&Arc<PeerRecord>| found.peer.is_some() && found.record.value == record.value;
-        records.records.iter().filter(is_ours).count()
+    /// A query has found an item. If a put reads back, which it does for itself alone, its record may have been given back
+    /// by as many peers as are asked for.
+    pub(super) fn read_back(&mut self, step: StepId, item: &Item, now: Time) {
+        let Some(id) = self.queries.get(&step).and_then(|query| query.waiters.first()) else { return };
+        let Some(LiveRequest { operation: Operation::PutRecord { record, options, .. }, put: Some(put), .. }) =
+            self.requests.get_mut(&id).map(|request| &mut **request)
+        else {
+            return;
+        };
+        let Item::Record(found) = item else { return };
+        if found.peer.is_some() && found.record.value == record.value {
+            put.given_back += 1;
+        }
+        if put.given_back >= options.verify {
+            self.end_read_back(id, step, now);
+        }
     }
 
-    pub(super) fn put_read_back(&mut self, id: RequestId, verified: usize, progress: Progress, now: Time) {
+    /// A put waits no longer for the query with which it reads back.
+    pub(super) fn end_read_back(&mut self, id: RequestId, step: StepId, now: Time) {
+        let Some(request) = self.requests.get(&id) else { return };
+        let progress = self.queries.get(&step).map_or_else(Progress::default, |query| query.progress());
+        let (waiter, priority) = (waiter(id, request, self.config.max_items), request.priority);
+        self.detach(waiter, priority, step, now);
+        self.put_read_back(id, progress, now);
+    }
+
+    fn put_read_back(&mut self, id: RequestId, progress: Progress, now: Time) {
         let Some((_, _, options)) = self.put_of(id) else { return };
         let Some(put) = self.requests.get_mut(&id).and_then(|request| request.put.as_mut()) else { return };
         put.progress = put.progress.merge(progress);
+        let verified = put.given_back;
         if verified >= options.verify {
             self.put_succeeded(id, verified, now);
         } else {
@@ -228,7 +253,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     put.waiting = further;
                     self.attach(id, Query::GetClosestPeers { target: RecordKey::from(edge.to_bytes()) }, now);
                 }
-                None => self.put_failed(id, now),
+                None => {
+                    put.waiting = further;
+                    self.put_failed(id, now);
+                }
             }
             return;
         }
@@ -257,7 +285,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(put) = self.requests.get(&id).and_then(|request| request.put.as_ref()) else { return };
         let needed = put.needed;
         let error = if put.asked.is_empty() {
-            PutRecordError::TooFewPeers { found: put.found, needed }
+            PutRecordError::TooFewPeers { found: put.waiting.len(), needed }
         } else {
             let (acknowledged, asked) = (put.acknowledged.clone(), put.asked.len());
             PutRecordError::QuorumFailed { acknowledged, needed, asked }
@@ -323,6 +351,7 @@ impl Put {
             progress,
             rounds: 0,
             looked_further: false,
+            given_back: 0,
         }
     }
 

@@ -10,7 +10,7 @@ use super::{
     time::Time,
     waiters::Waiters,
 };
-use crate::{Action, Operation, Query, QueryEvent, RequestId, StartError, Started, StepId};
+use crate::{Action, Operation, Progress, Query, QueryEvent, RequestId, StartError, Started, StepId};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn started(&mut self, step: StepId, result: Result<Started<Id>, StartError>, now: Time) {
@@ -52,7 +52,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 let Some(mut query) = self.remove_query(step) else { return };
                 self.start_failed(&query.query);
                 while let Some(id) = self.take_waiter(&mut query.waiters) {
-                    if let Some(request) = self.requests.get(&id) {
+                    let Some(request) = self.requests.get(&id) else { continue };
+                    if request.closest.is_some() {
+                        self.looked_beside(id, &[], Progress::default(), now);
+                    } else {
                         let outcome = judge::refused(&request.operation, error.clone());
                         self.conclude(id, outcome, None, now);
                     }
@@ -112,8 +115,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 }
                 self.take_items(step, items, now);
                 if last && let Some(mut ending) = ending {
-                    if let Ending::Read { hurried, .. } = &mut ending {
-                        *hurried = was_hurried;
+                    match &mut ending {
+                        Ending::Read { hurried, .. } => *hurried = was_hurried,
+                        // Others may name us.
+                        Ending::ClosestPeers { peers, timed_out: _ } => {
+                            peers.retain(|info| info.peer_id != self.local_peer);
+                        }
+                        Ending::Stored { .. } | Ending::Announced { .. } | Ending::Bootstrapped => {}
                     }
                     self.end_query(step, &ending, now);
                 }
@@ -150,6 +158,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 let flight = Flight::of(query);
                 self.land(flight, step);
             }
+            self.read_back(step, &item, now);
             self.end_satisfied(step, now);
             self.end_at_the_bound(step, now);
         }
@@ -165,10 +174,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         {
             let Some(Work { findings, progress, .. }) = query.work.as_deref() else { return };
             if let Operation::PutRecord { .. } = &request.operation {
-                let (verified, progress) = (self.given_back(id, findings), *progress);
-                let (waiter, priority) = (waiter(id, request, self.config.max_items), request.priority);
-                self.detach(waiter, priority, step, now);
-                self.put_read_back(id, verified, progress, now);
+                self.end_read_back(id, step, now);
                 continue;
             }
             let mut outcome = judge::ended(&request.operation, findings, &Ending::ENOUGH, *progress);
@@ -216,14 +222,18 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let (mut found_out, mut correction) = (false, None);
         while let Some(id) = self.take_waiter(waiters) {
             let Some(request) = self.requests.get(&id) else { continue };
-            if let Operation::PutRecord { .. } = &request.operation {
-                self.put_query_ended(id, findings, ending, *progress, now);
-            } else {
-                let mut outcome = judge::ended(&request.operation, findings, ending, *progress);
-                let further = self.correction(&request.operation, &mut outcome, findings, Some(ending), now);
-                correction = correction.or(further);
-                found_out |= outcome.is_found_out();
-                self.conclude(id, outcome, Some((findings, *progress)), now);
+            match &request.operation {
+                Operation::PutRecord { .. } => self.put_query_ended(id, findings, ending, *progress, now),
+                Operation::GetClosestPeers { target: _, thorough: true } => {
+                    self.thorough_lookup_ended(id, findings, ending, *progress, now);
+                }
+                operation => {
+                    let mut outcome = judge::ended(operation, findings, ending, *progress);
+                    let further = self.correction(operation, &mut outcome, findings, Some(ending), now);
+                    correction = correction.or(further);
+                    found_out |= outcome.is_found_out();
+                    self.conclude(id, outcome, Some((findings, *progress)), now);
+                }
             }
         }
         if keeps && found_out {

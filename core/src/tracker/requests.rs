@@ -82,7 +82,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     pub(super) fn expire(&mut self, id: RequestId, now: Time) {
         let Some(request) = self.requests.get(&id) else { return };
-        let LiveRequest { operation, phase, begun, retry, .. } = &**request;
+        let LiveRequest { operation, phase, begun, retry, closest, .. } = &**request;
         let mut outcome = match phase {
             Phase::Attached { step } => match self.queries.get(step).map(|query| &**query) {
                 Some(LiveQuery { state: QueryState::Queued { .. }, .. }) if !begun => {
@@ -97,6 +97,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             Phase::BackingOff { until: _ } => judge::timeout(operation, None, Progress::default()),
             Phase::Storing { answer: _ } | Phase::Choosing => self.put_timeout(request),
         };
+        if let Some(closest) = closest {
+            closest.complete(&mut outcome);
+        }
         if let Some(earlier) = retry.as_ref().and_then(|attempts| attempts.earlier.as_ref()) {
             earlier.complete(&mut outcome, self.config.max_items);
         }

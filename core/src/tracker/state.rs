@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use libp2p::kad::RecordKey;
 
 use super::{
+    closest::Closest,
     earlier::Earlier,
     findings::Findings,
     judge,
@@ -20,7 +21,7 @@ use crate::{Operation, OperationKind, Priority, Progress, PutAnswer, Query, Requ
 /// ```text
 ///   Attached ──► outcome      A put:    Attached (lookup) ──► Attached (store) ──► Storing ──► outcome: see `puts`
 ///    ▲     │                  A retry:  Attached ──► BackingOff ──► Attached
-///    └─ BackingOff ──► outcome
+///    └─ BackingOff ──► outcome             A thorough lookup: Attached ──► Attached ──► outcome: see `closest`
 /// ```
 #[derive(Debug)]
 pub(super) struct LiveRequest {
@@ -34,9 +35,12 @@ pub(super) struct LiveRequest {
     pub(super) phase: Phase,
     /// Of a put that is past its lookup.
     pub(super) put: Option<Box<Put>>,
+    /// Of a thorough lookup whose first part has ended.
+    pub(super) closest: Option<Box<Closest>>,
     /// Whether a query was ever started for it. Until then it counts as queued.
     pub(super) begun: bool,
-    /// Whether it is a put whose lookup has ended, so that its further steps go ahead of others.
+    /// Whether it is a put, or a thorough lookup, whose first lookup has ended, so that its further steps go ahead of
+    /// others.
     pub(super) second_step: bool,
     /// Whether kad was told to announce us, so that a failure takes the local entry back.
     pub(super) announced: bool,

@@ -4,9 +4,9 @@ use std::{cmp::Reverse, collections::BTreeSet};
 
 use crate::{Priority, StepId};
 
-/// Where a query stands. The second step of a put goes ahead of all others: its lookup's result is fresh, and it has
-/// waited for its share once already. There is one such step for each lookup that had its turn, so nobody starves. All
-/// others stand in the line of their class, retries too: a request may be tried any number of times, and if its attempts
+/// Where a query stands. The further steps of a put, and of a thorough lookup, go ahead of all others: their first lookup's
+/// result is fresh, and they have waited for their share once already. There are few such steps for each lookup that had
+/// its turn, so nobody starves. All others stand in the line of their class, retries too: a request may be tried any number of times, and if its attempts
 /// went ahead, a few requests that always fail would keep everybody else from ever starting.
 ///
 /// Ordered by who goes first: the greater.

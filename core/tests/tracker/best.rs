@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kadence_core::{
-    Agree, GetRecordError, InvalidRequest, Operation, Outcome, Policy, PutOptions, Query, RecordAnswer, RequestError,
-    RequestId, RequestOptions, TrackerConfig,
+    Agree, Cache, Certainty, GetRecordError, InvalidRequest, Operation, Outcome, Policy, Progress, PutOptions, Query,
+    RecordAnswer, RequestError, RequestId, RequestOptions, TrackerConfig,
 };
 use libp2p::kad::{KBucketKey, Quorum};
 use proptest::{collection::vec, prelude::*};
@@ -47,6 +47,33 @@ fn as_many_as_agree_about_the_best_finish_the_query_at_once() {
         h.ev(id, records_finished(), true);
         h.assert_empty();
     }
+}
+
+/// Who sends what is no record hides what others may have.
+#[test]
+fn where_all_that_was_found_was_rejected_it_is_not_told_that_there_is_nothing() {
+    let told = |rejected: u8, cache: Option<Cache>| {
+        let mut h = Harness::new(TrackerConfig { cache, ..validating() });
+        h.request(1, get_record(KEY, Policy::Best { agree: Agree::All }));
+        let id = h.start();
+        for from in 1..=rejected {
+            h.ev(id, found(KEY, from, &[0]), false);
+        }
+        let progress = Progress { requests: 10, successes: 10, failures: 0 };
+        h.ev_with(id, not_found(peers([9])), progress, true);
+        let Outcome::GetRecord(Err(GetRecordError::NotFound { certainty, rejected, .. })) = h.outcome(1) else {
+            panic!("{:?}", h.outcome(1));
+        };
+        let told = (*certainty, *rejected);
+        // Whoever asks again is not told from memory.
+        let starts = h.starts.len();
+        h.request(2, get_record(KEY, Policy::Best { agree: Agree::All }));
+        (told, h.starts.len() - starts)
+    };
+    let cache = Some(Cache::default());
+    assert_eq!(told(0, None), ((Certainty::Conclusive, 0), 1));
+    assert_eq!(told(0, cache), ((Certainty::Conclusive, 0), 0));
+    assert_eq!(told(3, cache), ((Certainty::Inconclusive, 3), 1));
 }
 
 /// The local copy and its peers count as for every policy.

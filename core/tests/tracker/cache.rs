@@ -206,8 +206,13 @@ fn that_there_is_nothing_is_remembered_for_a_short_time_and_only_if_it_is_certai
         h.now = secs(4);
         assert_eq!(hits(&mut h, 2, get(Policy::Quorum(2))), kept);
         if kept {
-            let Outcome::GetRecord(Err(GetRecordError::NotFound { closest_peers, certainty, progress: said, cached })) =
-                h.outcome(2)
+            let Outcome::GetRecord(Err(GetRecordError::NotFound {
+                closest_peers,
+                certainty,
+                rejected: 0,
+                progress: said,
+                cached,
+            })) = h.outcome(2)
             else {
                 panic!("{:?}", h.outcome(2))
             };

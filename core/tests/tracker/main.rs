@@ -14,6 +14,8 @@ mod cache;
 #[cfg(test)]
 mod cancel;
 #[cfg(test)]
+mod closest;
+#[cfg(test)]
 mod ends;
 #[cfg(test)]
 mod headline;

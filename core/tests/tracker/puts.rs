@@ -374,7 +374,21 @@ fn nothing_is_sent_for_as_long_as_too_few_are_known_for_the_quorum() {
     h.choose(1, peers([3]));
     let further = h.start();
     h.ev(further, closest_found([1]), true);
-    let PutRecordError::TooFewPeers { found: 2, .. } = error(&h) else { panic!("{:?}", error(&h)) };
+    let PutRecordError::TooFewPeers { found: 3, .. } = error(&h) else { panic!("{:?}", error(&h)) };
+    h.assert_empty();
+}
+
+#[test]
+fn peers_that_are_too_few_are_counted_however_they_were_found() {
+    let mut h = putting(n(9), PutOptions::default());
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2]), true);
+    // Each counts once, and we do not.
+    h.choose(1, [peers([2, 3]), vec![local()]].concat());
+    let further = h.start();
+    h.ev(further, closest_found([3, 1, 4, 5, 4, 255]), true);
+    let PutRecordError::TooFewPeers { found: 5, needed } = error(&h) else { panic!("{:?}", error(&h)) };
+    assert_eq!(needed.get(), 9);
     h.assert_empty();
 }
 
@@ -457,6 +471,56 @@ fn a_put_that_is_to_be_verified_reads_the_record_back_from_others() {
             };
         }
     }
+}
+
+#[test]
+fn reading_back_ends_with_the_last_peer_that_is_needed() {
+    let mut h = putting(n(1), PutOptions { verify: 2, ..PutOptions::default() });
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2, 3]), true);
+    let store = h.start();
+    h.ev(store, put_ok(), true);
+    let read = h.start();
+    // Neither our own copy, nor other bytes, nor the same peer again.
+    h.ev(read, found_at("k", None, b"value"), false);
+    h.ev(read, found("k", 9, b"other"), false);
+    h.ev(read, found("k", 1, b"value"), false);
+    h.ev(read, found("k", 1, b"value"), false);
+    assert!(h.to_store.is_empty() && h.finishes.is_empty());
+    h.ev(read, found("k", 3, b"value"), false);
+    assert_eq!(h.finishes, [read], "nobody waits for the rest");
+    h.stored(1, Ok(()));
+    assert_eq!(answer(&h).verified, 2);
+    assert_eq!(answer(&h).progress, some_progress().merge(some_progress()).merge(some_progress()));
+    h.ev(read, found("k", 2, b"value"), false);
+    h.ev(read, records_finished(), true);
+    h.assert_empty();
+}
+
+/// What one attempt was given back is no proof of the next one.
+#[test]
+fn each_attempt_reads_back_for_itself() {
+    let mut h = Harness::default();
+    h.knows = None;
+    let options = PutOptions { verify: 2, ..PutOptions::default() };
+    let operation = Operation::PutRecord { record: Arc::new(record("k", b"value")), quorum: n(1), options };
+    let retry = Some(kadence_core::Retry::default());
+    h.request_with(1, operation, kadence_core::RequestOptions { retry, ..Default::default() });
+    for attempt in 1..=3 {
+        let lookup = h.start();
+        h.ev(lookup, closest_found([1, 2]), true);
+        let store = h.start();
+        h.ev(store, put_ok(), true);
+        let read = h.start();
+        h.ev(read, found("k", 1, b"value"), false);
+        assert!(h.to_store.is_empty());
+        h.ev(read, records_finished(), true);
+        if attempt < 3 {
+            h.tick(secs(attempt));
+        }
+    }
+    let PutRecordError::NotVerified { verified: 1, needed: 2, .. } = error(&h) else { panic!("{:?}", error(&h)) };
+    h.assert_empty();
 }
 
 #[test]

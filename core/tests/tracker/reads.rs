@@ -102,8 +102,13 @@ fn a_foreign_record_in_a_last_event_is_counted_and_no_answer() {
 fn not_found_names_the_closest_peers() {
     let (mut h, id) = reading(Policy::All);
     h.ev(id, not_found(peers([4, 5])), true);
-    let Outcome::GetRecord(Err(GetRecordError::NotFound { closest_peers, certainty: _, progress, cached: None })) =
-        h.outcome(1)
+    let Outcome::GetRecord(Err(GetRecordError::NotFound {
+        closest_peers,
+        certainty: _,
+        rejected: 0,
+        progress,
+        cached: None,
+    })) = h.outcome(1)
     else {
         panic!("{:?}", h.outcome(1))
     };

@@ -137,8 +137,13 @@ fn each_attempt_is_judged_by_itself() {
     let id = h.start();
     let last = Progress { requests: 9, successes: 2, failures: 7 };
     h.ev_with(id, not_found(peers([3])), last, true);
-    let Outcome::GetRecord(Err(GetRecordError::NotFound { closest_peers, certainty: _, progress, cached: None })) =
-        h.outcome(1)
+    let Outcome::GetRecord(Err(GetRecordError::NotFound {
+        closest_peers,
+        certainty: _,
+        rejected: 0,
+        progress,
+        cached: None,
+    })) = h.outcome(1)
     else {
         panic!("{:?}", h.outcome(1))
     };

@@ -75,6 +75,7 @@ fn table() -> Vec<(Outcome, bool)> {
             GetRecordError::NotFound {
                 closest_peers: closest_peers(),
                 certainty: Certainty::Inconclusive,
+                rejected: 0,
                 progress,
                 cached: None,
             },
@@ -84,6 +85,7 @@ fn table() -> Vec<(Outcome, bool)> {
             GetRecordError::NotFound {
                 closest_peers: closest_peers(),
                 certainty: Certainty::Conclusive,
+                rejected: 0,
                 progress,
                 cached: None,
             },

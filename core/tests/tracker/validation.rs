@@ -53,7 +53,7 @@ fn a_key_may_be_as_long_as_the_limit_and_no_longer() {
         OperationKind::PutRecordTo => puts(&sized(len, 1))[1].clone(),
         OperationKind::GetProviders => Operation::GetProviders { key: long_key(len), policy: Policy::All },
         OperationKind::StartProviding => Operation::StartProviding { key: long_key(len) },
-        OperationKind::GetClosestPeers => Operation::GetClosestPeers { target: long_key(len) },
+        OperationKind::GetClosestPeers => Operation::GetClosestPeers { target: long_key(len), thorough: false },
         OperationKind::Bootstrap => Operation::Bootstrap,
     };
     for kind in OPERATIONS {

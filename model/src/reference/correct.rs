@@ -61,6 +61,7 @@ impl Model {
             deadline: later(now, self.config.default_timeout),
             place: Place::Retry(now),
             put: None,
+            first: None,
             failed_attempts: 0,
             earlier: Vec::new(),
             begun: true,

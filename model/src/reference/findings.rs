@@ -47,6 +47,8 @@ pub(super) enum Fault {
 pub(super) struct Found {
     pub(super) records: Vec<Arc<PeerRecord>>,
     pub(super) providers: Vec<PeerId>,
+    /// How many records a validator has rejected.
+    pub(super) rejected: u32,
     /// Whether each phase of a bootstrap ended in time, and its progress.
     pub(super) phases: Vec<(bool, Progress)>,
 }

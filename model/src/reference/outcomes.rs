@@ -25,7 +25,7 @@ pub(super) struct Ending {
     /// The closest of those who have no record.
     pub(super) without: Vec<PeerId>,
     /// Of a lookup.
-    peers: Vec<PeerInfo>,
+    pub(super) peers: Vec<PeerInfo>,
     /// Of a put that did not reach all of its peers.
     only: Option<Vec<PeerId>>,
 }
@@ -36,7 +36,8 @@ impl Ending {
         self.peers.iter().map(|info| info.peer_id).collect()
     }
 
-    pub(super) fn of(result: QueryResult) -> Self {
+    /// Whoever names us among the closest is not listened to.
+    pub(super) fn of(result: QueryResult, local: PeerId) -> Self {
         let mut ending = Self::default();
         match result {
             QueryResult::GetRecord(Ok(kad::GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates })) => {
@@ -67,6 +68,7 @@ impl Ending {
                 | kad::PutRecordError::Timeout { key: _, success, quorum: _ },
             )) => ending.only = Some(success),
         }
+        ending.peers.retain(|info| info.peer_id != local);
         ending
     }
 }
@@ -98,7 +100,7 @@ pub(super) fn ended(
             // Twice as many answers as announcements, unless there were more answers than there can be announcements.
             Ok(ProvideAnswer { sent_to: (progress.successes / 2).min(20), progress })
         }),
-        Operation::GetClosestPeers { target: _ } => {
+        Operation::GetClosestPeers { .. } => {
             let peers = ending.peers.clone();
             Outcome::GetClosestPeers(if ending.timed_out {
                 Err(GetClosestPeersError::Timeout { peers, progress })
@@ -145,7 +147,11 @@ pub(super) fn read(
                 } else {
                     GetRecordError::NotFound {
                         closest_peers,
-                        certainty: certainty(ending, progress),
+                        certainty: match found.rejected {
+                            0 => certainty(ending, progress),
+                            _ => Certainty::Inconclusive,
+                        },
+                        rejected: found.rejected,
                         progress,
                         cached: None,
                     }

@@ -172,6 +172,7 @@ impl Model {
             let others = others.into_iter().take((2 * lacks + 4).min(20)).collect();
             self.send(id, record, others, now);
         } else if put.looked_further {
+            put.waiting = others;
             self.put_failed(id, now);
         } else {
             let farthest = *others.last().or(put.asked.last()).unwrap_or_else(|| unreachable!("somebody was found"));
@@ -204,7 +205,7 @@ impl Model {
     fn put_failed(&mut self, id: RequestId, now: Instant) {
         let Some(put) = self.request(id).and_then(|request| request.put.as_ref()) else { return };
         let error = if put.asked.is_empty() {
-            PutRecordError::TooFewPeers { found: put.found, needed: put.needed }
+            PutRecordError::TooFewPeers { found: put.waiting.len(), needed: put.needed }
         } else {
             PutRecordError::QuorumFailed {
                 acknowledged: put.acknowledged.clone(),

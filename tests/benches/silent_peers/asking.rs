@@ -59,14 +59,18 @@ pub(crate) async fn ask(node: &Node, job: Job, timeout: Option<Duration>) -> Ans
     let client = node.client();
     let mut answer = Answer::default();
     match job.operation {
-        Operation::Closest => match within(client.get_closest_peers(job.key), timeout).await {
-            Ok(found) => {
-                answer.ok = true;
-                answer.peers = found.peers.iter().map(|peer| peer.peer_id).collect();
-                answer.progress(found.progress);
+        Operation::Closest | Operation::ClosestThorough => {
+            let lookup = client.get_closest_peers(job.key);
+            let lookup = if job.operation == Operation::ClosestThorough { lookup.thorough() } else { lookup };
+            match within(lookup, timeout).await {
+                Ok(found) => {
+                    answer.ok = true;
+                    answer.peers = found.peers.iter().map(|peer| peer.peer_id).collect();
+                    answer.progress(found.progress);
+                }
+                Err(error) => answer.fail(error),
             }
-            Err(error) => answer.fail(error),
-        },
+        }
         Operation::Put => {
             let record = Record::new(job.key.clone(), value(&job.key));
             match within(client.put_record(record).quorum(job.quorum), timeout).await {

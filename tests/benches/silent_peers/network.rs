@@ -133,7 +133,7 @@ impl Network {
         };
         let took = begun.elapsed();
         let recall = match operation {
-            Operation::Closest | Operation::GetAll => {
+            Operation::Closest | Operation::ClosestThorough | Operation::GetAll => {
                 let there = self.closest_alive(&job.key);
                 let found = there.iter().filter(|peer| answer.peers.contains(peer)).count();
                 Some(share(found, there.len()))

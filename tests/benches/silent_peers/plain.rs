@@ -127,7 +127,7 @@ async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>)
 
 fn start(kad: &mut kad::Behaviour<kad::store::MemoryStore>, job: &Job) -> QueryId {
     match job.operation {
-        Operation::Closest => kad.get_closest_peers(job.key.to_vec()),
+        Operation::Closest | Operation::ClosestThorough => kad.get_closest_peers(job.key.to_vec()),
         Operation::Put => {
             let record = Record::new(job.key.clone(), value(&job.key));
             kad.put_record(record, job.quorum).expect("the local store has room")

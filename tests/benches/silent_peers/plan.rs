@@ -21,19 +21,22 @@ const VALUE_LEN: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Operation {
     Closest,
+    /// Of plain kad, which has no other, an ordinary lookup.
+    ClosestThorough,
     Put,
     GetAll,
     GetFirst,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 4] = [Self::Closest, Self::Put, Self::GetAll, Self::GetFirst];
+    pub(crate) const ALL: [Self; 5] = [Self::Closest, Self::ClosestThorough, Self::Put, Self::GetAll, Self::GetFirst];
 }
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Closest => "closest peers",
+            Self::ClosestThorough => "closest, thorough",
             Self::Put => "put",
             Self::GetAll => "get, all",
             Self::GetFirst => "get, first",
@@ -71,6 +74,7 @@ impl Job {
     pub(crate) fn new(who: Who, operation: Operation, round: usize, silent_percent: usize) -> Self {
         let key = match operation {
             Operation::Closest => RecordKey::new(&format!("target {round}")),
+            Operation::ClosestThorough => RecordKey::new(&format!("other target {round}")),
             Operation::Put => RecordKey::new(&format!("put {round} by {who}")),
             Operation::GetAll | Operation::GetFirst => existing(round),
         };

@@ -1,6 +1,10 @@
 //! The tables, and what has to hold.
 
-use std::{collections::HashMap, fmt::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+    time::Duration,
+};
 
 use serde_json::json;
 
@@ -20,6 +24,9 @@ const PUTS_AT_30: (f64, Duration) = (0.99, Duration::from_millis(500));
 
 /// Of puts where 50 % are silent, and how many times as many have to succeed as of plain kad's.
 const PUTS_AT_50: (f64, Duration, f64) = (0.85, Duration::from_secs(1), 5.0);
+
+/// How many of the true closest peers alive a thorough lookup has to find where 15 % are silent.
+const THOROUGH_RECALL: f64 = 0.95;
 
 /// How many standard errors a difference may be below nothing until it counts as a difference.
 const STANDARD_ERRORS: f64 = 2.0;
@@ -78,7 +85,7 @@ impl Report {
     /// For people. Times are of what succeeded.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
-            "{:>8}  {:<14}{:<11}{:>5}{:>10}{:>10}{:>10}{:>10}{:>8}{:>10}\n",
+            "{:>8}  {:<18}{:<11}{:>5}{:>10}{:>10}{:>10}{:>10}{:>8}{:>10}\n",
             "silent", "operation", "client", "n", "p50 ms", "p95 ms", "max ms", "success", "found", "requests"
         );
         for cell in self.sorted() {
@@ -88,7 +95,7 @@ impl Report {
             // A `String` takes everything.
             let _written = writeln!(
                 text,
-                "{:>6} %  {:<14}{:<11}{:>5}{p50:>10.1}{p95:>10.1}{max:>10.1}{success:>10}{:>8}{:>10}",
+                "{:>6} %  {:<18}{:<11}{:>5}{p50:>10.1}{p95:>10.1}{max:>10.1}{success:>10}{:>8}{:>10}",
                 cell.percent,
                 cell.operation,
                 cell.who,
@@ -138,17 +145,20 @@ impl Report {
 
     /// What has to hold; of a smoke run, in a network that is too small for the rest, what has to hold always.
     pub(crate) fn checks(&self, size: &Size, smoke: bool) -> Vec<Check> {
-        use Operation::{Closest, GetAll, Put};
+        use Operation::{Closest, ClosestThorough, GetAll, Put};
         let mut checks = vec![self.nothing_is_wrong(), self.all_succeed_undisturbed()];
         if smoke {
             return checks;
         }
         checks.extend([self.same_tables(), self.enough_operations(size)]);
-        checks.extend(Operation::ALL.iter().filter_map(|&operation| self.undisturbed(operation)));
+        // Two lookups take twice the time of the one beside them.
+        let alike = Operation::ALL.iter().filter(|operation| **operation != ClosestThorough);
+        checks.extend(alike.filter_map(|&operation| self.undisturbed(operation)));
         for percent in [5, 15] {
             checks.extend([Closest, Put, GetAll].iter().filter_map(|&operation| self.few_silent(percent, operation)));
         }
         checks.extend([Closest, GetAll].iter().filter_map(|&operation| self.recall_at_15(operation)));
+        checks.extend(self.thorough_recall(size));
         let (success, p95) = PUTS_AT_30;
         checks.extend(self.puts(30, success, p95));
         let (success, p95, _) = PUTS_AT_50;
@@ -244,6 +254,19 @@ impl Report {
         })
     }
 
+    /// In all shares of silent peers, because it is one figure that tells what the second lookup is worth.
+    fn thorough_recall(&self, size: &Size) -> Option<Check> {
+        let of = |percent| self.cell(percent, Operation::ClosestThorough, Who::Kadence)?.recall_over_networks();
+        let recall = of(15)?;
+        let all = size.silent_percents.iter().filter_map(|&percent| Some(format!("{percent} %: {:.4}", of(percent)?)));
+        Some(Check {
+            name: format!("15 % silent, {}: {THOROUGH_RECALL} of what there is", Operation::ClosestThorough),
+            ok: recall >= THOROUGH_RECALL,
+            detail: format!("the mean over the networks with {}", all.collect::<Vec<_>>().join(", ")),
+            always: false,
+        })
+    }
+
     fn puts(&self, percent: usize, success: f64, p95: Duration) -> Option<Check> {
         let ours = self.cell(percent, Operation::Put, Who::Kadence)?;
         let took = ours.of_successes(95);
@@ -318,6 +341,15 @@ impl Cell {
 
     fn recalls(&self) -> impl Iterator<Item = f64> {
         self.all.iter().filter_map(|ended| ended.recall)
+    }
+
+    /// The mean of the means of each network.
+    fn recall_over_networks(&self) -> Option<f64> {
+        let mut networks: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+        for ended in &self.all {
+            networks.entry(ended.network).or_default().extend(ended.recall);
+        }
+        mean(networks.into_values().filter_map(|recalls| mean(recalls.into_iter())))
     }
 
     fn requests(&self) -> impl Iterator<Item = f64> {

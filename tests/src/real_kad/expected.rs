@@ -122,7 +122,7 @@ impl Expected {
             | (Operation::PutRecordTo { record, peers: _, quorum }, Outcome::PutRecordTo(result)) => {
                 judge_put(record, *quorum, result.as_ref(), said);
             }
-            (Operation::GetClosestPeers { target: _ }, Outcome::GetClosestPeers(result)) => {
+            (Operation::GetClosestPeers { target: _, thorough: _ }, Outcome::GetClosestPeers(result)) => {
                 if let Ok(answer) = result {
                     assert!(!answer.peers.is_empty(), "an empty answer is none");
                     assert!(

@@ -198,7 +198,7 @@ impl Run {
                 Operation::GetProviders { key, policy }
             }
             4 => Operation::StartProviding { key },
-            5 => Operation::GetClosestPeers { target: key },
+            5 => Operation::GetClosestPeers { target: key, thorough: self.lot.percent(50) },
             _ => Operation::Bootstrap,
         }
     }

@@ -34,7 +34,7 @@ pub async fn a_record_that_was_put_is_found_by_every_node<R: TestRuntime>(bed: &
 pub async fn a_get_of_what_nobody_has_is_not_found_and_says_how_many_were_asked<R: TestRuntime>(bed: &Bed<R>) {
     let (client, others) = bed.client_of(Default::default(), 4).await;
     let result = client.client.get_record(key("nothing")).await;
-    let Err(GetRecordError::NotFound { closest_peers, certainty, progress, cached: None }) = result else {
+    let Err(GetRecordError::NotFound { closest_peers, certainty, rejected: 0, progress, cached: None }) = result else {
         panic!("{result:?}")
     };
     assert_eq!(sorted(closest_peers), peers(&others));

@@ -89,7 +89,11 @@ pub(crate) fn provide(name: &str) -> Operation {
 }
 
 pub(crate) fn closest(name: &str) -> Operation {
-    Operation::GetClosestPeers { target: key(name) }
+    Operation::GetClosestPeers { target: key(name), thorough: false }
+}
+
+pub(crate) fn closest_thorough(name: &str) -> Operation {
+    Operation::GetClosestPeers { target: key(name), thorough: true }
 }
 
 /// An ordinary request of each kind, for the key `k`.

@@ -166,6 +166,9 @@ fn unanswered(error: GetRecordError, after: Duration) -> GetError {
         answered: progress.successes as usize,
     };
     match error {
+        GetRecordError::NotFound { rejected: 1.., .. } => {
+            GetError::NotTrusted { reason: "all heads that were found are forged or damaged".to_owned() }
+        }
         GetRecordError::NotFound { progress, .. } | GetRecordError::NobodyAnswered { progress } => {
             inconclusive(progress)
         }

@@ -1,0 +1,4 @@
+mod network;
+mod reading;
+
+use network::{Network, release, soon};

@@ -1,0 +1,130 @@
+use super::{
+    network::{event, within},
+    *,
+};
+use crate::{
+    GetError, Outcome, Query, Registry, Step, Steps,
+    p2p::registry::Event,
+    resolve::{install, resolve},
+};
+
+fn confirmed(steps: &Steps, step: Step) -> usize {
+    match steps.get(step) {
+        Some(Outcome::Confirmed { by, of: _ }) => *by,
+        other => panic!("{step}: {other:?}"),
+    }
+}
+
+const SOURCE: &str = "name = \"left-pad\"\nversion = \"1.0.0\"\ntitle = \"Pads on the left\"\ntags = [\"text\"]\n";
+
+#[test]
+fn what_one_publishes_another_finds_and_reads() {
+    within(async {
+        let network = Network::start(6).await;
+        let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
+        let id = publisher.package("left-pad");
+        assert_eq!(reader.registry.get_package(&id).await.unwrap(), None);
+        assert!(!reader.registry.exists(&id).await.unwrap());
+
+        let mut events = reader.registry.events();
+        let (release, dir) = release(publisher.id(), SOURCE, &[("src/pad.txt", &[7; 100_000])]).await;
+        let receipt = publisher.registry.publish(release).await.unwrap();
+        assert!(receipt.steps.all_well(), "{:?}", receipt.steps);
+        assert_eq!(confirmed(&receipt.steps, Step::Head), 5);
+        assert_eq!(confirmed(&receipt.steps, Step::ReadBack), 5);
+
+        let found = event(&mut events, |event| match event {
+            Event::PackageDiscovered { package, version } => Some((package, version.to_string())),
+            _ => None,
+        });
+        assert_eq!(found.await, (id.clone(), "1.0.0".to_owned()));
+        let package = reader.registry.get_package(&id).await.unwrap().unwrap();
+        assert_eq!(package.metadata().title, "Pads on the left");
+        let by_tag = Query::builder().tag("text").build().unwrap();
+        let page = soon("the tag", async || {
+            let page = reader.registry.search(&by_tag).await.unwrap();
+            (page.total == 1).then_some(page)
+        });
+        assert_eq!(page.await.hits[0].package, id);
+
+        let lock = resolve(&[(id.clone(), "^1".parse().unwrap())], &reader.registry, None).await.unwrap();
+        let target = tempfile::tempdir().unwrap();
+        let installed = install(&lock, &reader.registry, target.path()).await.unwrap();
+        let path = &installed.packages[0].path;
+        assert_eq!(std::fs::read(path.join("src/pad.txt")).unwrap(), [7; 100_000]);
+        drop(dir);
+
+        let other = publisher.package("right-pad");
+        assert_eq!(reader.registry.get_package(&other).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn a_version_that_was_withdrawn_is_found_no_more() {
+    within(async {
+        let network = Network::start(4).await;
+        let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
+        let id = publisher.package("left-pad");
+        let (first, _dir) = release(publisher.id(), SOURCE, &[("a", b"1")]).await;
+        publisher.registry.publish(first).await.unwrap();
+        let second = SOURCE.replace("1.0.0", "1.1.0");
+        let (second, _dir) = release(publisher.id(), &second, &[("a", b"2")]).await;
+        publisher.registry.publish(second.clone()).await.unwrap();
+        let again = publisher.registry.publish(second).await.unwrap();
+        assert_eq!(again.steps.get(Step::Manifest), Some(&Outcome::AlreadyThere));
+        let version = "1.1.0".parse().unwrap();
+        assert_eq!(reader.registry.get_package(&id).await.unwrap().unwrap().version(), &version);
+
+        let mut events = reader.registry.events();
+        publisher.registry.delete(&id, &version).await.unwrap();
+        let older = event(&mut events, |event| match event {
+            Event::PackageDiscovered { package, version } => (package == id).then_some(version.to_string()),
+            _ => None,
+        });
+        assert_eq!(older.await, "1.0.0");
+        assert_eq!(reader.registry.get_package(&id).await.unwrap().unwrap().version().to_string(), "1.0.0");
+        let versions = reader.registry.list_versions(&id).await.unwrap().unwrap();
+        assert_eq!(versions.iter().map(|info| info.entry.yanked).collect::<Vec<_>>(), [true, false]);
+        let foreign = publisher.registry.delete(&reader.package("x"), &version).await;
+        assert!(foreign.is_err(), "{foreign:?}");
+    });
+}
+
+#[test]
+fn who_comes_late_learns_from_the_catalogue_of_others_and_can_search_theirs() {
+    within(async {
+        let mut network = Network::start(4).await;
+        let publisher = &network.peers[0];
+        let id = publisher.package("left-pad");
+        let (release, _dir) = release(publisher.id(), SOURCE, &[("a", b"1")]).await;
+        publisher.registry.publish(release).await.unwrap();
+        let late = network.join(|_| {}).await;
+        soon("the catalogue", async || {
+            late.registry
+                .discovered_packages()
+                .iter()
+                .any(|package| package.newest.announcement().package == id)
+                .then_some(())
+        })
+        .await;
+        let query = Query::text("pads").unwrap();
+        let page = late.registry.search_network(&query).await.unwrap();
+        assert_eq!(page.hits[0].package, id);
+        let tagged = Query::builder().tag("text").build().unwrap();
+        soon("its tags", async || (late.registry.search(&tagged).await.unwrap().total == 1).then_some(())).await;
+    });
+}
+
+#[test]
+fn a_node_alone_does_not_know_whether_there_is_a_package() {
+    within(async {
+        let network = Network::with(1, |_| {});
+        let network = futures::FutureExt::now_or_never(network);
+        assert!(network.is_none(), "a node alone is never ready");
+        let folder = tempfile::tempdir().unwrap();
+        let alone = Network { peers: Vec::new() };
+        let peer = alone.node(libp2p_identity::Keypair::generate_ed25519(), folder, |_| {}).await;
+        let found = peer.registry.get_package(&peer.package("x")).await;
+        assert!(matches!(found, Err(GetError::Inconclusive { asked: 0, answered: 0 })), "{found:?}");
+    });
+}
