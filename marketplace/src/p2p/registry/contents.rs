@@ -59,8 +59,14 @@ impl<R: Runtime> Inner<R> {
         content: ContentId,
         size: u64,
     ) -> Result<(), GetError> {
-        let blobs = self.blobs.clone();
-        match unblock(move || blobs.size(&content)).await {
+        let inner = Arc::clone(self);
+        let size_here = unblock(move || {
+            // What is here only for the search stays from now on.
+            let mut only_for_search = lock(&inner.only_for_search);
+            only_for_search.remove(&content);
+            inner.blobs.size(&content)
+        });
+        match size_here.await {
             Some(found) if found == size => return Ok(()),
             Some(found) => return Err(GetError::Size { content, wanted: size, found }),
             None => {}

@@ -1,6 +1,7 @@
 //! What is heard: announcements, what peers' catalogues say, who comes and goes.
 
 use std::{
+    collections::HashMap,
     ops::ControlFlow,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -181,22 +182,30 @@ impl<R: Runtime> Inner<R> {
         let told = announcement.announcement();
         let content = told.index;
         let blobs = self.blobs.clone();
-        let was_here = unblock(move || blobs.contains(&content)).await;
-        let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
-        if let Err(error) = self.download(&told.package, wanted).await {
-            tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
-            return;
+        if !unblock(move || blobs.contains(&content)).await {
+            lock(&self.only_for_search).insert(content);
         }
-        let blobs = self.blobs.clone();
+        let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
+        let here = self.download(&told.package, wanted).await;
+        let inner = Arc::clone(self);
         let read = unblock(move || {
-            let json = blobs.read(&content, MAX_LEARNED);
-            if !was_here {
-                // It is only for the search; thousands of them would fill the disk.
-                let _gone = blobs.remove(&content);
+            let json = here.map(|_| inner.blobs.read(&content, MAX_LEARNED));
+            // It is only for the search; thousands of them would fill the disk. Unless somebody has asked for it meanwhile:
+            // who does looks at it under the same lock.
+            let mut only_for_search = lock(&inner.only_for_search);
+            if only_for_search.remove(&content) {
+                let _gone = inner.blobs.remove(&content);
             }
             json
         });
-        let Ok(json) = read.await else { return };
+        let json = match read.await {
+            Ok(json) => json,
+            Err(error) => {
+                tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
+                return;
+            }
+        };
+        let Ok(json) = json else { return };
         let Ok(index) = Index::from_json(&json) else { return };
         if *index.package() != told.package {
             return;
@@ -272,12 +281,11 @@ impl<R: Runtime> Inner<R> {
         let connected = self.reputation.order(&connected.unwrap_or_default(), SystemTime::now());
         let limit = u16::try_from(query.limit().saturating_add(query.offset())).unwrap_or(MAX_MATCHES).min(MAX_MATCHES);
         let text = query.words();
-        let asked = connected
-            .into_iter()
-            .take(ASKED_FOR_MATCHES)
-            .map(|peer| async move { (peer, self.catalogue.matches(peer, text, limit, SystemTime::now()).await) });
+        let ask =
+            |peer| async move { (peer, self.catalogue.matches(peer, text, limit, SystemTime::now()).await) }.boxed();
+        let asked: Vec<_> = connected.into_iter().take(ASKED_FOR_MATCHES).map(ask).collect();
         let mut answers = stream::iter(asked).buffer_unordered(ASKED_FOR_MATCHES);
-        let mut found = Vec::new();
+        let (mut news, mut known) = (Vec::new(), HashMap::new());
         while let Some((peer, answer)) = answers.next().await {
             let Ok(matches) = answer else { continue };
             if matches.bad > 0 {
@@ -288,20 +296,31 @@ impl<R: Runtime> Inner<R> {
                 let now = SystemTime::now();
                 let mut discovered = lock(&self.discovered);
                 let standing = discovered.add(&announcement, peer, now);
-                discovered.add_provider(&announcement.announcement().package, peer, now);
-                if matches!(standing, Standing::New | Standing::Newer) {
-                    found.push(announcement);
+                let package = announcement.announcement().package.clone();
+                discovered.add_provider(&package, peer, now);
+                match standing {
+                    Standing::New | Standing::Newer => news.push(announcement),
+                    Standing::Same => drop(known.insert(package, announcement)),
+                    Standing::Older { .. } | Standing::Conflict { .. } | Standing::FastForward { .. } => {}
                 }
             }
         }
         let (nobody, _) = async_channel::bounded(1);
-        let learn = stream::iter(found).for_each_concurrent(LEARNING_AT_ONCE, |announcement| {
-            let nobody = nobody.clone();
-            async move {
-                self.learn(announcement.clone(), &nobody).await;
-                self.read_index(&announcement).await;
-            }
-        });
+        for announcement in &news {
+            known.remove(&announcement.announcement().package);
+            self.learn(announcement.clone(), &nobody).await;
+        }
+        // What matches there and not here is known here by its title alone: its index was not read yet.
+        if let Ok(here) = self.search.search(query).await {
+            known.retain(|package, _| !here.hits.iter().any(|hit| hit.package == *package));
+        }
+        let unread = news.into_iter().chain(known.into_values());
+        let read = |announcement: SignedAnnouncement| {
+            let inner = Arc::clone(self);
+            async move { inner.read_index(&announcement).await }.boxed()
+        };
+        let learn =
+            stream::iter(unread.map(read).collect::<Vec<_>>()).buffer_unordered(LEARNING_AT_ONCE).collect::<()>();
         // What was not read in time is found by its title.
         requests::within(&self.runtime, MATCHES_TIMEOUT, learn).await;
     }

@@ -22,7 +22,7 @@ mod republishing;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -85,6 +85,8 @@ struct Inner<R: Runtime> {
     fresh: Mutex<Fresh>,
     connections: Connections,
     fetcher: Fetcher,
+    /// Indexes that are being read for nothing but the search, and go afterwards.
+    only_for_search: Mutex<HashSet<ContentId>>,
     catalogue: CatalogueClient<R>,
     readers: Readers,
     served: StatsHandle,
@@ -144,6 +146,7 @@ impl<R: Runtime> P2PRegistry<R> {
             discovered: Mutex::new(Discovered::new(unix::millis(now))),
             fresh: Mutex::default(),
             connections: Connections::default(),
+            only_for_search: Mutex::default(),
             readers: Readers::default(),
             served: server.stats(),
             publishing: futures::lock::Mutex::new(()),
