@@ -87,13 +87,18 @@ impl Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
+    /// Show a package registry instead: 12 nodes on three runtimes, of which five publish packages that others find and
+    /// install, while forgers, liars and spammers attack
+    #[arg(long, conflicts_with_all = ["nodes", "mixed"])]
+    pub(crate) registry: bool,
     /// How many nodes the network has, beside the four that only ask
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(4..=64))]
     pub(crate) nodes: u8,
     /// Run the nodes on tokio, async-std and smol in turn, instead of all on tokio
     #[arg(long)]
     pub(crate) mixed: bool,
-    /// Store every file under this folder (links are not followed), instead of the samples in the program
+    /// Store every file under this folder (links are not followed), instead of the samples in the program; with
+    /// --registry, publish each folder in it
     #[arg(long, value_name = "DIR")]
     pub(crate) path: Option<PathBuf>,
     /// Print the figures as one JSON object, the last line on stdout; everything else goes to stderr

@@ -103,7 +103,7 @@ pub(super) fn check_total(bytes: usize) -> anyhow::Result<()> {
 
 /// The paths of the regular files under a folder, relative to it and sorted. Links are left alone: they may lead
 /// anywhere, also back.
-fn walk(root: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn walk(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {

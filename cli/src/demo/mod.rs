@@ -5,6 +5,7 @@ mod files;
 mod measure;
 mod network;
 mod progress;
+mod registry;
 mod report;
 mod work;
 
@@ -36,6 +37,9 @@ const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(60);
 /// The bound of what is waited for beside calls: readiness, tables, shutdowns.
 const WAIT: Duration = Duration::from_secs(20);
 
+/// How often something is looked at that nobody tells of.
+const POLL: Duration = Duration::from_millis(20);
+
 /// What 95 of 100 gets have to stay below. An optimised program needs a small part of it on an idle computer; without
 /// optimisation nothing is promised.
 const GET_P95_MS: f64 = 200.0;
@@ -59,7 +63,10 @@ struct Demo {
 ///
 /// If the network does not come up, the files cannot be read, or a check fails.
 pub(crate) async fn run(args: DemoArgs, protocol: StreamProtocol) -> Result<(), Failure> {
-    let DemoArgs { nodes, mixed, path, json, seed, timeout } = args;
+    if args.registry {
+        return Box::pin(registry::run(args, protocol)).await;
+    }
+    let DemoArgs { registry: _, nodes, mixed, path, json, seed, timeout } = args;
     let began = Instant::now();
     let mut progress = Progress::new();
     let _watchdog = Watchdog::start(timeout, &progress, json);

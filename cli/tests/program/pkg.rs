@@ -107,7 +107,7 @@ fn what_one_publishes_others_find_and_install_until_it_is_withdrawn() {
     assert_eq!(receipt["receipt"]["version"], "0.3.0");
     assert!(json(&publisher.line())["address"].as_str().unwrap().contains("/p2p/"));
 
-    let found = world.run("reader", &["search", "tested", "--json"]);
+    let found = world.run("reader", &["search", "--tag", "tested", "the", "--json"]);
     let found = found.expect_code(0).json();
     let names: Vec<&str> = found["hits"].as_array().unwrap().iter().filter_map(|hit| hit["package"].as_str()).collect();
     assert!(names.contains(&id) && names.len() == 2, "{names:?}");
@@ -234,6 +234,6 @@ fn what_is_no_package_is_refused_before_the_network_is_asked() {
 fn completions_name_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(["completions", shell]).expect_code(0);
-        assert!(script.text().contains("publish") && script.text().contains("--home"), "{shell}");
+        assert!(script.text().contains("publish") && script.text().contains("peer"), "{shell}");
     }
 }

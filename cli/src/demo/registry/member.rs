@@ -9,7 +9,7 @@ use ggen_marketplace::{
     p2p::{
         Reputation,
         announce::DiscoveredPackage,
-        registry::{EventStream, MarketBehaviour, P2PRegistry, RegistryConfig, configure},
+        registry::{MarketBehaviour, P2PRegistry, RegistryConfig, configure},
     },
 };
 use kadence_async_std::AsyncStdRuntime;
@@ -27,7 +27,6 @@ use crate::demo::{POLL, WAIT};
 
 /// A registry on whatever runtime.
 pub(super) trait Market: Registry {
-    fn events(&self) -> EventStream;
     fn discovered(&self) -> Vec<DiscoveredPackage>;
     fn search_network<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<SearchPage, GetError>>;
     fn reputation(&self) -> &Reputation;
@@ -35,10 +34,6 @@ pub(super) trait Market: Registry {
 }
 
 impl<R: Runtime> Market for P2PRegistry<R> {
-    fn events(&self) -> EventStream {
-        Self::events(self)
-    }
-
     fn discovered(&self) -> Vec<DiscoveredPackage> {
         self.discovered_packages()
     }
@@ -123,7 +118,11 @@ impl Member {
 /// # Errors
 ///
 /// None: the address is one.
-pub(super) fn node_config(keypair: &Keypair, protocol: StreamProtocol, peers: Vec<Multiaddr>) -> anyhow::Result<NodeConfig> {
+pub(super) fn node_config(
+    keypair: &Keypair,
+    protocol: StreamProtocol,
+    peers: Vec<Multiaddr>,
+) -> anyhow::Result<NodeConfig> {
     Ok(NodeConfig {
         identity: Identity::Keypair(keypair.clone()),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?],

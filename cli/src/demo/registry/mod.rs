@@ -120,7 +120,11 @@ pub(super) async fn run(args: DemoArgs, protocol: StreamProtocol) -> Result<(), 
 }
 
 /// Starts the honest nodes, and waits until each knows all others.
-async fn start(folder: &TempDir, protocol: &StreamProtocol, progress: &mut Progress) -> anyhow::Result<Vec<Option<Member>>> {
+async fn start(
+    folder: &TempDir,
+    protocol: &StreamProtocol,
+    progress: &mut Progress,
+) -> anyhow::Result<Vec<Option<Member>>> {
     progress.begin("start", NODES);
     rlimit::increase_nofile_limit(4096).ok();
     let place = |index: usize, peers| Place {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use ggen_marketplace::{PackageId, PackageName};
+use ggen_marketplace::PackageName;
 use kadence_tokio::kadence::libp2p::PeerId;
 use semver::Version;
 use toml::{Table, Value};
@@ -46,10 +46,6 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn of(&self, publisher: PeerId) -> anyhow::Result<PackageId> {
-        Ok(PackageId::new(publisher, self.name.clone())?)
-    }
-
     /// Makes it the next version.
     pub(super) fn bump(&self) -> anyhow::Result<Version> {
         let mut manifest = read_manifest(&self.dir)?;
@@ -184,7 +180,8 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The folder's name, with what no name may have replaced.
 fn name_of(folder: &Path, number: usize) -> anyhow::Result<PackageName> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let plain = |character: char| if character.is_ascii_alphanumeric() || "-_.".contains(character) { character } else { '-' };
+    let plain =
+        |character: char| if character.is_ascii_alphanumeric() || "-_.".contains(character) { character } else { '-' };
     let name: String = name.chars().map(plain).skip_while(|first| !first.is_ascii_alphanumeric()).take(60).collect();
     let name = if name.is_empty() { format!("folder-{number}") } else { name };
     Ok(name.parse()?)

@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use anyhow::{Context, ensure};
 use futures::future::{join_all, try_join_all};
 use ggen_marketplace::{
-    PackageId, Query, Receipt, Registry, Release,
+    PackageId, Query, Receipt, Release,
     resolve::{self, Installed},
 };
 use semver::VersionReq;
@@ -100,10 +100,12 @@ impl Demo {
         let dir = self.folder("installed");
         let reader = self.member(READER)?;
         let began = Instant::now();
-        let lock = resolve::resolve(&roots, reader.registry(), None).await.context("the packages do not go together")?;
+        let lock =
+            resolve::resolve(&roots, reader.registry(), None).await.context("the packages do not go together")?;
         let resolved = began.elapsed();
         let needed: usize = lock.packages().values().map(|pinned| pinned.dependencies.len()).sum();
-        let installed = resolve::install(&lock, reader.registry(), &dir).await.context("the packages are not installed")?;
+        let installed =
+            resolve::install(&lock, reader.registry(), &dir).await.context("the packages are not installed")?;
         (self.times.resolve_ms, self.times.install_ms) = (ms(resolved), ms(began.elapsed() - resolved));
         let (same, files) = self.compare(&installed)?;
         let detail = format!("{same} of {} packages, {files} files, {needed} dependencies", self.packages.len());
