@@ -77,10 +77,10 @@ impl Demo {
             let fresh = self.member(FRESH.get(number).copied().unwrap_or(READER))?;
             let found = fresh.registry().index(&id).await.context("in spite of a liar")?;
             ensure!(found.as_ref() == Some(&truth), "a forged head was believed");
-            liar.node.shutdown().await;
+            self.attackers.push(liar);
             self.progress.step();
         }
-        evil.node.shutdown().await;
+        self.attackers.push(evil);
         let detail =
             format!("3 forgeries at {} holders, {taken} taken; 3 of 3 readers have the true one", holders.len());
         self.check("forged heads are refused by all who hold and all who read", taken == 0, &*detail);
@@ -101,10 +101,9 @@ impl Demo {
         let next = source.bump()?;
         publish(self.member(publisher)?, &source).await?;
 
-        let mut liars = Vec::new();
-        for _ in 0..LIARS {
-            liars.push(Evil::holding(&old, &self.protocol, self.addresses()?, NODES).await?);
-        }
+        let addresses = self.addresses()?;
+        let liars = (0..LIARS).map(|_| Evil::holding(&old, &self.protocol, addresses.clone(), NODES));
+        let liars = try_join_all(liars).await?;
         let victim = self.reader("victim", self.protocol.clone(), self.addresses()?, 1).await?;
         let readers = [self.member(READER)?, &victim, self.member(FRESH[1])?];
         let mut newest = 0;
@@ -113,9 +112,8 @@ impl Demo {
             newest += usize::from(found.is_some_and(|package| *package.version() == next));
         }
         self.progress.step();
-        victim.market.close().await;
-        victim.node.shutdown().await;
-        join_all(liars.into_iter().map(|liar| liar.node.shutdown())).await;
+        self.attackers.extend(liars);
+        self.members.push(Some(victim));
 
         // The same reader, with what it remembers, where nobody tells the truth.
         let elsewhere = StreamProtocol::try_from_owned(format!("{}/elsewhere", self.protocol))?;
@@ -123,14 +121,13 @@ impl Demo {
         let seeds = first.node.listen_addrs();
         let others = (1..LIARS).map(|_| Evil::holding(&old, &elsewhere, seeds.clone(), 1));
         let others = try_join_all(others).await?;
-        copy(&self.folder("victim"), &self.folder("victim-again"))?;
+        copy_memory(&self.folder("victim"), &self.folder("victim-again"))?;
         let victim = self.reader("victim-again", elsewhere.clone(), seeds.clone(), 0).await?;
         let refused = victim.registry().get_package(&id).await;
         let is_rollback = matches!(refused, Err(GetError::Rollback { seen, offered }) if seen == offered + 1);
         let said = refused.map_or_else(|error| error.to_string(), |_| "it was believed".to_owned());
-        let liars = std::iter::once(first).chain(others);
-        join_all(liars.map(|liar| liar.node.shutdown())).await;
-        victim.node.shutdown().await;
+        self.attackers.extend(std::iter::once(first).chain(others));
+        self.members.push(Some(victim));
 
         let detail = format!("{newest} of 3 readers have {next}, though {LIARS} holders hide it");
         self.check("a newest head is found among older ones", newest == 3, &*detail);
@@ -168,7 +165,7 @@ impl Demo {
         let id = receipt.package;
         self.packages.push(Published { source, id, publisher: SLOW });
         let (same, _) = self.compare(&installed)?;
-        evil.node.shutdown().await;
+        self.attackers.push(evil);
         let ok = same == 1 && bad > 0 && blamed == 0;
         let detail =
             format!("{LARGE} bytes as published, the liar was noticed {bad} times, honest nodes {blamed} times");
@@ -205,7 +202,7 @@ impl Demo {
             self.living().zip(known).map(|(member, known)| member.market.discovered().len().saturating_sub(known));
         let through = through.max().unwrap_or_default();
         self.times.heard_in_spam_ms = ms(took);
-        evil.node.shutdown().await;
+        self.attackers.push(evil);
         let detail = format!(
             "{heard} of {all} nodes hear of {next} after {took:.1?}; of {sent} spam messages {through} come through"
         );
@@ -320,16 +317,12 @@ fn announcement(published_at: u64) -> anyhow::Result<Vec<u8>> {
     Ok(SignedAnnouncement::sign(&key, announcement)?.bytes().to_owned())
 }
 
-/// A registry's folder, as it is on another computer.
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// What a reader remembers of heads, for one that starts again.
+fn copy_memory(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let to = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &to)?;
-        } else {
-            fs::copy(entry.path(), to)?;
+    for name in ["heads.db", "heads.db-wal"] {
+        if from.join(name).exists() {
+            fs::copy(from.join(name), to.join(name)).context("the memory of heads")?;
         }
     }
     Ok(())

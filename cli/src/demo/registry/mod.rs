@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use self::{
+    evil::Evil,
     member::{Member, Place, knows},
     report::{Report, Times},
     sources::Source,
@@ -52,6 +53,8 @@ struct Published {
 struct Demo {
     /// `None`: it was killed.
     members: Vec<Option<Member>>,
+    /// They stay, so that the honest nodes have to live with them.
+    attackers: Vec<Evil>,
     packages: Vec<Published>,
     times: Times,
     checks: Vec<Check>,
@@ -80,6 +83,7 @@ pub(super) async fn run(args: DemoArgs, protocol: StreamProtocol) -> Result<(), 
     let members = start(&folder, &protocol, &mut progress).await?;
     let mut demo = Demo {
         members,
+        attackers: Vec::new(),
         packages: Vec::new(),
         times: Times::default(),
         checks: Vec::new(),
@@ -174,12 +178,14 @@ impl Demo {
         let members: Vec<Member> = self.members.drain(..).flatten().collect();
         let all = members.len();
         self.progress.begin("shutdown", all);
+        let attackers = self.attackers.drain(..).map(|evil| timeout(WAIT, evil.node.shutdown()));
+        join_all(attackers).await;
         let ends = join_all(members.into_iter().map(|member| async move {
             member.market.close().await;
             timeout(WAIT, member.node.shutdown()).await
         }));
         let finished = ends.await.iter().filter(|end| matches!(end, Ok(TaskEnd::Finished))).count();
-        self.check("every other node shuts down gracefully", finished == all, format!("{finished} of {all}"));
+        self.check("every other honest node shuts down gracefully", finished == all, format!("{finished} of {all}"));
         self.progress.end(format_args!("{finished} of {all} nodes"));
     }
 }

@@ -121,8 +121,10 @@ impl Demo {
     /// If a node is gone that should not be, or the package cannot be installed.
     pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
         self.progress.begin("kill", 1);
-        let Published { id, publisher, .. } = self.packages.first().context("there are no packages")?;
-        let (id, publisher) = (id.clone(), *publisher);
+        let package = self.packages.get(2).or(self.packages.first()).context("there are no packages")?;
+        let (id, publisher) = (package.id.clone(), package.publisher);
+        // Somebody has its newest version, too.
+        install_newest(self.member(READER)?, &id, &self.folder("installed-again")).await?;
         // Those who have installed it offer it from then on, which takes a moment to get around.
         self.is_offered_by_others(&id, publisher).await?;
         drop(self.members.get_mut(publisher).and_then(Option::take));
