@@ -72,3 +72,27 @@ fn a_reader_who_leaves_does_not_disturb_it() {
     demo.hang_up();
     assert_eq!(demo.end().expect_code(0).stderr.matches("panicked").count(), 0);
 }
+
+#[test]
+fn a_registry_of_packages_withstands_its_attackers() {
+    let ended = run(["demo", "--registry", "--json", "--timeout", "85s"]).expect_code(0);
+    let figures = ended.json();
+    assert_eq!((&figures["ok"], &figures["nodes"], &figures["publishers"]), (&true.into(), &12.into(), &5.into()));
+    // Five samples, and one that is made up.
+    assert_eq!(figures["packages"].as_array().map(Vec::len), Some(6));
+    assert_eq!(figures["checks"].as_array().map(Vec::len), Some(11));
+    assert_eq!(ended.text().lines().count(), 1, "with --json there is nothing else on stdout");
+}
+
+#[test]
+fn folders_that_are_no_packages_yet_are_published_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("Some Notes").join("sub")).unwrap();
+    std::fs::write(folder.path().join("Some Notes").join("sub").join("note.txt"), "a note").unwrap();
+    let path = folder.path().to_str().unwrap();
+    let figures = run(["demo", "--registry", "--json", "--timeout", "85s", "--path", path]).expect_code(0).json();
+    let packages = figures["packages"].as_array().unwrap();
+    assert!(packages[0].as_str().unwrap().ends_with("/some-notes"), "{packages:?}");
+    assert_eq!(figures["ok"], true);
+    run(["demo", "--registry", "--path", "/no/such/folder"]).expect_code(1);
+}

@@ -4,7 +4,7 @@ use crate::process::run;
 
 #[test]
 fn wrong_usage_is_exit_code_2_and_says_why() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 14] = [
         (&[], "Usage"),
         (&["fly"], "unrecognized subcommand"),
         (&["get", "key"], "--peer"),
@@ -14,6 +14,7 @@ fn wrong_usage_is_exit_code_2_and_says_why() {
         (&["get", "key", "--peer", "/ip4/127.0.0.1/tcp/1", "--timeout", "soon"], "10s"),
         (&["put", "key", "--peer", "/ip4/127.0.0.1/tcp/1", "--value", "a", "--file", "b"], "cannot be used with"),
         (&["demo", "--nodes", "1"], "4..=64"),
+        (&["demo", "--registry", "--mixed"], "cannot be used with"),
         (&["pkg", "install", "units"], "--peer"),
         (&["pkg", "install", "units@new", "--offline"], "NAME[@REQ]"),
         (&["pkg", "yank", "units", "--peer", "/ip4/127.0.0.1/tcp/1"], "say which version"),
