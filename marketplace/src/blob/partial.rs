@@ -49,11 +49,8 @@ impl Folder {
 
     /// Takes away the oldest ones that nobody is at.
     fn make_room(&self) -> Result<(), BlobError> {
-        let busy: Vec<PathBuf> = {
-            let mut busy = self.busy();
-            busy.retain(|_, turn| turn.strong_count() > 0);
-            busy.keys().map(|id| self.data(id)).collect()
-        };
+        let going_on = |(id, turn): (&ContentId, &Weak<Turn>)| (turn.strong_count() > 0).then(|| self.data(id));
+        let busy: Vec<PathBuf> = self.busy().iter().filter_map(going_on).collect();
         let mut kept = Vec::new();
         for child in children(&self.path) {
             let path = child?.path();
@@ -134,6 +131,7 @@ impl Partial {
     /// Whose turn it is with the download of this blob: two at once would do the same work twice.
     pub(crate) fn turn(store: &BlobStore, id: &ContentId) -> Arc<Turn> {
         let mut busy = store.inner.partial.busy();
+        busy.retain(|_, turn| turn.strong_count() > 0);
         if let Some(turn) = busy.get(id).and_then(Weak::upgrade) {
             return turn;
         }
