@@ -19,6 +19,9 @@ use crate::ContentId;
 /// How many unfinished downloads are kept to be gone on with. The oldest go first.
 const MAX_PARTIALS: usize = 32;
 
+/// After so many bytes the disk begins to write, so that not all is left for the end.
+const SYNC_AFTER: u64 = 4 << 20;
+
 /// The first bytes of a journal, with its version.
 const MAGIC: &[u8; 8] = b"ggenjnl1";
 
@@ -85,6 +88,8 @@ struct Files {
     journal: File,
     /// The hash tree in post-order, as far as it has come: 0.4 % of the blob.
     hashes: Vec<u8>,
+    /// Bytes that were written since the disk was last asked to keep what there is.
+    unsynced: u64,
     /// Whether every piece was verified by us: nothing is there from an earlier time.
     is_ours: bool,
 }
@@ -139,7 +144,7 @@ impl Partial {
         journal.write_all(&bytes).map_err(BlobError::at(&journal_path))?;
         journal.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX)).map_err(BlobError::at(&journal_path))?;
         let hashes = usize::try_from(BaoTree::new(size, GROUPS).outboard_size()).unwrap_or_default();
-        let files = Files { data, journal, hashes: vec![0; hashes], is_ours: noted.is_empty() };
+        let files = Files { data, journal, hashes: vec![0; hashes], unsynced: 0, is_ours: noted.is_empty() };
         Ok((Self { files: Mutex::new(files), path }, noted))
     }
 
@@ -165,7 +170,16 @@ impl Partial {
             }
         }
         files.data.write_all_at(at, bytes).map_err(BlobError::at(&self.path))?;
-        files.journal.write_all(&piece.to_le_bytes()).map_err(BlobError::at(&self.path))
+        files.journal.write_all(&piece.to_le_bytes()).map_err(BlobError::at(&self.path))?;
+        files.unsynced = files.unsynced.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if files.unsynced >= SYNC_AFTER
+            && let Ok(data) = files.data.try_clone()
+        {
+            files.unsynced = 0;
+            // What comes of it does not matter here: the whole is synced at the end.
+            blocking::unblock(move || data.sync_data()).detach();
+        }
+        Ok(())
     }
 
     /// Makes the blob of it, if it is right as a whole. If it is not, it is taken away.

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::{
     BlobError, BlobReader,
-    tree::{Blob, GROUPS, Unproven, groups_in},
+    tree::{Blob, GROUP_LEN, GROUPS, Unproven, groups_in},
 };
 use crate::ContentId;
 
@@ -231,6 +231,9 @@ impl BlobStore {
             let blob = self.blob(id)?;
             let last = groups_in(blob.size) - 1;
             let groups = groups.start.min(last)..groups.end.clamp(1, last + 1).max(groups.start.min(last) + 1);
+            let count = usize::try_from(groups.end - groups.start).unwrap_or(usize::MAX);
+            // Two hashes for each group, and for each step to the root; more than 64 groups are not asked for.
+            into.reserve(count.min(64).saturating_mul(GROUP_LEN + 64).saturating_add(64 * 64));
             match blob.encode(&groups, into) {
                 Ok(()) => return Ok(blob.size),
                 Err(Unproven::Io(error)) => return Err(BlobError::at(&self.path(id))(error)),
@@ -257,11 +260,15 @@ impl BlobStore {
         let id = ContentId::from(root.map_err(&failed)?);
         match expected {
             Some(expected) if *expected != id => Err(BlobError::Damaged(*expected)),
-            _ => self.take_proven(file, &id, &hashes).map(|()| (id, size)),
+            _ => {
+                self.take_proven(file, &id, &hashes)?;
+                sync_folder(&self.folder(&id)).map(|()| (id, size))
+            }
         }
     }
 
-    /// Makes a blob of a file whose bytes and hashes were verified when they were written.
+    /// Makes a blob of a file whose bytes and hashes were verified when they were written. It has come from others, and
+    /// can again, should a power cut take its name away.
     pub(super) fn take_proven(&self, file: NamedTempFile, id: &ContentId, hashes: &[u8]) -> Result<(), BlobError> {
         let folder = self.folder(id);
         fs::create_dir_all(&folder).map_err(BlobError::at(&folder))?;
@@ -271,8 +278,7 @@ impl BlobStore {
         }
         file.as_file().sync_all().map_err(BlobError::at(file.path()))?;
         let path = self.path(id);
-        file.persist(&path).map_err(|error| BlobError::at(&path)(error.error))?;
-        sync_folder(&folder)
+        file.persist(&path).map(drop).map_err(|error| BlobError::at(&path)(error.error))
     }
 
     /// They are not synced: should they be lost, they are made again of the blob.

@@ -62,6 +62,9 @@ pub(super) async fn receive(
     let mut expected = vec![id.hash()];
     let mut slice = Slice::default();
     let Slice { data, proof } = &mut slice;
+    let len = steps.iter().map(|step| if let BaoChunk::Leaf { size, .. } = step { *size } else { 0 }).sum();
+    // What was asked for: a MiB at most.
+    data.reserve_exact(len);
     for item in steps {
         let hash = expected.pop().ok_or(SliceError::Wrong)?;
         match item {
