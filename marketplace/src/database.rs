@@ -16,6 +16,9 @@ use thiserror::Error;
 /// How long a write waits for those of other connections and processes. They are short; a disk that works needs far less.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long opening a file for one waits for a process that is just ending.
+const EXCLUSIVE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How often is tried again what SQLite does not wait for by itself.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -27,6 +30,8 @@ pub(crate) struct Format {
     /// What makes the tables: the first of an empty file, each further one of the version before it. The version of a file
     /// is the number of steps that it has taken, so that a step is never changed once it was released.
     pub(crate) steps: &'static [&'static str],
+    /// Whether one connection has it for itself, of all processes.
+    pub(crate) exclusive: bool,
 }
 
 /// Opens the file, or makes it, and brings it up to the latest version. Its folder has to exist.
@@ -41,9 +46,14 @@ pub(crate) fn open(path: &Path, format: Format) -> Result<Connection, OpenError>
         .map_err(|error| OpenError::Failed { path: path.to_owned(), error: DatabaseError::Failed(Arc::new(error)) })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(absolute, flags).map_err(failed)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    let patience = if format.exclusive { EXCLUSIVE_TIMEOUT } else { BUSY_TIMEOUT };
+    connection.busy_timeout(patience).map_err(failed)?;
+    if format.exclusive {
+        // Before anything is read, so that there is no time at which two have it.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(failed)?;
+    }
     migrate(path, &mut connection, format)?;
-    use_log(&connection).map_err(failed)?;
+    use_log(&connection, patience).map_err(failed)?;
     let damage: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
     if damage != "ok" {
         return Err(OpenError::Damaged { path: path.to_owned(), what: damage });
@@ -56,7 +66,6 @@ pub(crate) fn open(path: &Path, format: Format) -> Result<Connection, OpenError>
 /// # Errors
 ///
 /// If there is no memory for it.
-#[cfg(test)]
 pub(crate) fn open_in_memory(format: Format) -> Result<Connection, OpenError> {
     let path = Path::new(":memory:");
     let mut connection = Connection::open_in_memory().map_err(|error| OpenError::of(path, &error.into()))?;
@@ -99,11 +108,11 @@ fn state(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
 }
 
 /// A commit is then a write to the log beside the file, which is synced before the commit returns.
-fn use_log(connection: &Connection) -> rusqlite::Result<()> {
+fn use_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
     let started = Instant::now();
     // SQLite refuses this at once, whatever the timeout, while another connection is just doing it.
     while let Err(error) = connection.pragma_update(None, "journal_mode", "wal") {
-        if !is_busy(&error) || started.elapsed() > BUSY_TIMEOUT {
+        if !is_busy(&error) || started.elapsed() > patience {
             return Err(error);
         }
         thread::sleep(RETRY);

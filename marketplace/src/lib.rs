@@ -7,7 +7,6 @@
 pub mod archive;
 pub mod blob;
 mod content;
-#[cfg(feature = "p2p")]
 mod database;
 mod local;
 mod model;
@@ -20,7 +19,6 @@ mod search;
 mod storage;
 
 pub use content::{ContentId, ContentIdError};
-#[cfg(feature = "p2p")]
 pub use database::{DatabaseError, OpenError};
 pub use local::LocalRegistry;
 pub use model::*;

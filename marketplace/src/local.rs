@@ -22,13 +22,14 @@ use crate::{
     Query, Receipt, Registry, Release, SearchEntry, SearchPage, Step, Steps, StorageError,
     archive::ArchiveLimits,
     blob::{BlobError, BlobStore},
+    database::Format,
     registry::{Staged, stage},
     search,
     storage::Database,
 };
 
-/// The number of [`SCHEMA`].
-const FORMAT: u32 = 1;
+/// For one process at a time, which also keeps the blobs' folder to itself.
+const FORMAT: Format = Format { application_id: *b"GGlr", steps: &[SCHEMA, search::SCHEMA], exclusive: true };
 
 /// Which index a package has: what a head is in the network. All else is in blobs.
 ///
@@ -86,7 +87,7 @@ impl LocalRegistry {
         let failed = |source| StorageError::Folder { path: folder.clone(), source };
         blocking::unblock(move || fs::create_dir_all(made)).await.map_err(failed)?;
         // The database first: whoever has it may use the blobs' folder, which does not notice two.
-        let database = Database::open(folder.join("packages.db"), &[SCHEMA, search::SCHEMA], FORMAT).await?;
+        let database = Database::open(folder.join("packages.db"), FORMAT).await?;
         let store = folder.join("content");
         let blobs = blocking::unblock(move || BlobStore::open(store)).await?;
         let publishing = Mutex::new(());

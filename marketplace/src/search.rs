@@ -12,13 +12,13 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
 use semver::Version;
 
-use crate::{PackageId, Query, SearchHit, SearchPage, StorageError, Summary, storage::Database};
+use crate::{PackageId, Query, SearchHit, SearchPage, StorageError, Summary, database::Format, storage::Database};
 
 /// How much of a readme is searched, in bytes: what a package is, it says at the beginning.
 const MAX_INDEXED_README: usize = 16 * 1024;
 
-/// The number of [`SCHEMA`].
-const FORMAT: u32 = 1;
+/// For one process at a time: others would not be told of what is new in it.
+const FORMAT: Format = Format { application_id: *b"GGsx", steps: &[SCHEMA], exclusive: true };
 
 /// The columns of `words` are in the order of their weights in [`SELECT`]. They are not stored, only indexed: what a hit shows
 /// is in `packages`.
@@ -86,7 +86,7 @@ impl SearchIndex {
     /// If the file is in use, damaged, of another format, or cannot be written. A damaged index can be taken away and made
     /// again from the packages.
     pub async fn open(file: impl Into<PathBuf>, capacity: usize) -> Result<Self, StorageError> {
-        Ok(Self { database: Database::open(file.into(), &[SCHEMA], FORMAT).await?, capacity })
+        Ok(Self { database: Database::open(file.into(), FORMAT).await?, capacity })
     }
 
     /// An index that is gone when its last clone is dropped.
@@ -95,7 +95,7 @@ impl SearchIndex {
     ///
     /// If there is not enough memory for it.
     pub async fn in_memory(capacity: usize) -> Result<Self, StorageError> {
-        Ok(Self { database: Database::in_memory(&[SCHEMA], FORMAT).await?, capacity })
+        Ok(Self { database: Database::in_memory(FORMAT).await?, capacity })
     }
 
     /// Puts a package in, in place of what was known of it before, as seen at `now`.

@@ -2,16 +2,17 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use blocking::unblock;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use thiserror::Error;
 
-use crate::blob::BlobError;
-
-/// How long opening waits for a process that is just ending.
-const BUSY: Duration = Duration::from_secs(1);
+use crate::{
+    DatabaseError, OpenError,
+    blob::BlobError,
+    database::{self, Format},
+};
 
 /// An SQLite database that one process has for itself. Cloning it is cheap, and all clones are the same database.
 ///
@@ -24,57 +25,21 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens the database at `path`, which is made with this schema if need be. The schema's number is kept with it.
-    pub(crate) async fn open(
-        path: PathBuf,
-        schema: &'static [&'static str],
-        number: u32,
-    ) -> Result<Self, StorageError> {
-        blocking::unblock(move || {
-            let opened = Connection::open(&path).and_then(|connection| {
-                connection.busy_timeout(BUSY)?;
-                // Before anything is read, so that there is no time at which two have it.
-                connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-                connection.pragma_update(None, "journal_mode", "WAL")?;
-                connection.pragma_update(None, "synchronous", "FULL")?;
-                Ok(connection)
-            });
-            Self::with_schema(opened.map_err(|error| failed(&path, error))?, path, schema, number)
-        })
-        .await
+    /// Opens the database at `path`, which is made if need be.
+    pub(crate) async fn open(path: PathBuf, format: Format) -> Result<Self, StorageError> {
+        let opened = unblock(move || database::open(&path, format).map(|connection| (connection, path)));
+        let (connection, path) = opened.await?;
+        Ok(Self::of(connection, path))
     }
 
     /// A database that is gone when the last clone is dropped.
-    pub(crate) async fn in_memory(schema: &'static [&'static str], number: u32) -> Result<Self, StorageError> {
-        blocking::unblock(move || {
-            let path = PathBuf::from(":memory:");
-            let connection = Connection::open_in_memory().map_err(|error| failed(&path, error))?;
-            Self::with_schema(connection, path, schema, number)
-        })
-        .await
+    pub(crate) async fn in_memory(format: Format) -> Result<Self, StorageError> {
+        let connection = unblock(move || database::open_in_memory(format)).await?;
+        Ok(Self::of(connection, PathBuf::from(":memory:")))
     }
 
-    fn with_schema(
-        mut connection: Connection,
-        path: PathBuf,
-        schema: &[&str],
-        number: u32,
-    ) -> Result<Self, StorageError> {
-        let prepare = |connection: &mut Connection| {
-            let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let found: u32 = change.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if found == 0 {
-                schema.iter().try_for_each(|part| change.execute_batch(part))?;
-                change.pragma_update(None, "user_version", number)?;
-            }
-            change.commit()?;
-            Ok(found)
-        };
-        let found = prepare(&mut connection).map_err(|error| failed(&path, error))?;
-        if found != 0 && found != number {
-            return Err(StorageError::OtherVersion { path, found });
-        }
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), path: Arc::new(path) })
+    fn of(connection: Connection, path: PathBuf) -> Self {
+        Self { connection: Arc::new(Mutex::new(connection)), path: Arc::new(path) }
     }
 
     /// That something in it cannot be.
@@ -88,16 +53,16 @@ impl Database {
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StorageError> {
         let Self { connection, path } = self.clone();
-        blocking::unblock(move || {
+        unblock(move || {
             // A panic in a transaction has rolled it back.
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            let run = |connection: &mut Connection| {
+            let run = |connection: &mut Connection| -> rusqlite::Result<T> {
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 let done = change(&transaction)?;
                 transaction.commit()?;
                 Ok(done)
             };
-            run(&mut connection).map_err(|error| failed(&path, error))
+            run(&mut connection).map_err(|error| failed(&path, DatabaseError::from(error)))
         })
         .await
     }
@@ -109,14 +74,23 @@ impl fmt::Debug for Database {
     }
 }
 
-fn failed(path: &Path, error: rusqlite::Error) -> StorageError {
+fn failed(path: &Path, error: DatabaseError) -> StorageError {
     let path = path.to_owned();
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageError::InUse { path },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            StorageError::Damaged { path, source: error.into() }
+    match error {
+        DatabaseError::Busy => StorageError::InUse { path },
+        DatabaseError::Damaged(_) | DatabaseError::Foreign => StorageError::Damaged { path, source: error.into() },
+        DatabaseError::Full | DatabaseError::Failed(_) => StorageError::Database { path, source: error.into() },
+    }
+}
+
+impl From<OpenError> for StorageError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Failed { path, error } => failed(&path, error),
+            OpenError::Version { path, found, known: _ } => Self::OtherVersion { path, found },
+            OpenError::Damaged { path, what } => failed(&path, DatabaseError::Damaged(what)),
+            OpenError::Foreign { path } => failed(&path, DatabaseError::Foreign),
         }
-        _ => StorageError::Database { path, source: error.into() },
     }
 }
 
@@ -143,7 +117,7 @@ pub enum StorageError {
         /// The database.
         path: PathBuf,
         /// The number of its format.
-        found: u32,
+        found: i64,
     },
     /// It cannot be written or read: the disk is full, or permissions are missing.
     #[error("{}: {source}", path.display())]
@@ -170,10 +144,12 @@ pub enum StorageError {
 mod tests {
     use super::*;
 
+    const FORMAT: Format = Format { application_id: *b"TSTs", steps: &["CREATE TABLE t(n)"], exclusive: true };
+
     #[test]
     fn a_change_that_fails_changes_nothing_and_the_next_one_goes_on() {
         smol::block_on(async {
-            let database = Database::in_memory(&["CREATE TABLE t(n)"], 1).await.unwrap();
+            let database = Database::in_memory(FORMAT).await.unwrap();
             let failed = database
                 .transaction(|t| t.execute("INSERT INTO t VALUES (1)", []).and_then(|_| t.execute("nonsense", [])))
                 .await;
@@ -188,12 +164,12 @@ mod tests {
         smol::block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("x.db");
-            let first = Database::open(path.clone(), &["CREATE TABLE t(n)"], 1).await.unwrap();
-            let second = Database::open(path.clone(), &["CREATE TABLE t(n)"], 1).await;
+            let first = Database::open(path.clone(), FORMAT).await.unwrap();
+            let second = Database::open(path.clone(), FORMAT).await;
             assert!(matches!(second, Err(StorageError::InUse { .. })), "{second:?}");
             drop(first);
-            Database::open(path.clone(), &["CREATE TABLE t(n)"], 1).await.unwrap();
-            let later = Database::open(path, &["CREATE TABLE t(n)"], 2).await;
+            Database::open(path.clone(), FORMAT).await.unwrap();
+            let later = Database::open(path, Format { steps: &[], ..FORMAT }).await;
             assert!(matches!(later, Err(StorageError::OtherVersion { found: 1, .. })), "{later:?}");
         });
     }
@@ -204,10 +180,10 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("x.db");
             std::fs::write(&path, [7; 9000]).unwrap();
-            let opened = Database::open(path.clone(), &["CREATE TABLE t(n)"], 1).await;
+            let opened = Database::open(path.clone(), FORMAT).await;
             assert!(matches!(opened, Err(StorageError::Damaged { .. })), "{opened:?}");
             assert_eq!(std::fs::read(&path).unwrap(), [7; 9000]);
-            let nowhere = Database::open(dir.path().join("no/where.db"), &[], 1).await;
+            let nowhere = Database::open(dir.path().join("no/where.db"), FORMAT).await;
             assert!(matches!(nowhere, Err(StorageError::Database { .. })), "{nowhere:?}");
         });
     }

@@ -15,7 +15,7 @@ mod tests;
 
 pub use error::BlobError;
 #[cfg(feature = "p2p")]
-pub(crate) use partial::Partial;
+pub(crate) use partial::{Pair, Partial};
 pub use reader::BlobReader;
 pub use store::BlobStore;
 #[cfg(feature = "p2p")]

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::{
     BlobError, BlobReader,
-    tree::{Blob, GROUPS, Unproven, groups_in},
+    tree::{Blob, GROUP_LEN, GROUPS, Unproven, groups_in},
 };
 use crate::ContentId;
 
@@ -181,15 +181,12 @@ impl BlobStore {
             // Another root, or it has become shorter.
             _ => return Err(self.set_aside(id)),
         }
-        let path = self.hashes_path(id);
-        let is_right = match fs::read(&path) {
+        let is_right = match fs::read(self.hashes_path(id)) {
             Ok(stored) => stored == hashes,
             Err(_) => hashes.is_empty(),
         };
         if !is_right {
-            let mut file = self.temporary()?;
-            file.write_all(&hashes).map_err(BlobError::at(file.path()))?;
-            persist(file, &path)?;
+            self.write_hashes(id, &hashes)?;
         }
         Ok(blob.size)
     }
@@ -234,6 +231,9 @@ impl BlobStore {
             let blob = self.blob(id)?;
             let last = groups_in(blob.size) - 1;
             let groups = groups.start.min(last)..groups.end.clamp(1, last + 1).max(groups.start.min(last) + 1);
+            let count = usize::try_from(groups.end - groups.start).unwrap_or(usize::MAX);
+            // Two hashes for each group, and for each step to the root; more than 64 groups are not asked for.
+            into.reserve(count.min(64).saturating_mul(GROUP_LEN + 64).saturating_add(64 * 64));
             match blob.encode(&groups, into) {
                 Ok(()) => return Ok(blob.size),
                 Err(Unproven::Io(error)) => return Err(BlobError::at(&self.path(id))(error)),
@@ -254,25 +254,39 @@ impl BlobStore {
         let failed = BlobError::at(&path);
         let size = file.as_file().metadata().map_err(&failed)?.len();
         file.as_file_mut().rewind().map_err(&failed)?;
-        let mut hashes = self.temporary()?;
         // What is on the disk is hashed, not what was meant to be written.
-        let tree = BaoTree::new(size, GROUPS);
-        let root = outboard_post_order(file.as_file(), tree, io::BufWriter::new(hashes.as_file_mut()));
+        let mut hashes = Vec::new();
+        let root = outboard_post_order(file.as_file(), BaoTree::new(size, GROUPS), &mut hashes);
         let id = ContentId::from(root.map_err(&failed)?);
-        if let Some(expected) = expected
-            && id != *expected
-        {
-            return Err(BlobError::Damaged(*expected));
+        match expected {
+            Some(expected) if *expected != id => Err(BlobError::Damaged(*expected)),
+            _ => {
+                self.take_proven(file, &id, &hashes)?;
+                sync_folder(&self.folder(&id)).map(|()| (id, size))
+            }
         }
-        let folder = self.folder(&id);
+    }
+
+    /// Makes a blob of a file whose bytes and hashes were verified when they were written. It has come from others, and
+    /// can again, should a power cut take its name away.
+    pub(super) fn take_proven(&self, file: NamedTempFile, id: &ContentId, hashes: &[u8]) -> Result<(), BlobError> {
+        let folder = self.folder(id);
         fs::create_dir_all(&folder).map_err(BlobError::at(&folder))?;
         // The blob last: when it is there, all is.
-        if groups_in(size) > 1 {
-            persist(hashes, &self.hashes_path(&id))?;
+        if !hashes.is_empty() {
+            self.write_hashes(id, hashes)?;
         }
-        persist(file, &self.path(&id))?;
-        sync_folder(&folder)?;
-        Ok((id, size))
+        file.as_file().sync_all().map_err(BlobError::at(file.path()))?;
+        let path = self.path(id);
+        file.persist(&path).map(drop).map_err(|error| BlobError::at(&path)(error.error))
+    }
+
+    /// They are not synced: should they be lost, they are made again of the blob.
+    fn write_hashes(&self, id: &ContentId, hashes: &[u8]) -> Result<(), BlobError> {
+        let mut file = self.temporary()?;
+        file.write_all(hashes).map_err(BlobError::at(file.path()))?;
+        let path = self.hashes_path(id);
+        file.persist(&path).map(drop).map_err(|error| BlobError::at(&path)(error.error))
     }
 
     pub(super) fn temporary(&self) -> Result<NamedTempFile, BlobError> {
@@ -336,11 +350,6 @@ pub(super) fn remove_file(path: &Path) -> Result<bool, BlobError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(BlobError::at(path)(error)),
     }
-}
-
-fn persist(file: NamedTempFile, to: &Path) -> Result<(), BlobError> {
-    file.as_file().sync_all().map_err(BlobError::at(file.path()))?;
-    file.persist(to).map(drop).map_err(|error| BlobError::at(to)(error.error))
 }
 
 /// That the file is there under its name has to reach the disk as well.

@@ -14,6 +14,9 @@ pub(crate) const GROUPS: BlockSize = BlockSize::from_chunk_log(4);
 /// The bytes of a group, but for the last of a blob.
 pub(crate) const GROUP_BYTES: u64 = 16 << 10;
 
+/// The same, of what is in memory.
+pub(super) const GROUP_LEN: usize = GROUPS.bytes();
+
 /// How many groups a blob of this size has. Even the empty one has one.
 pub(crate) fn groups_in(size: u64) -> u64 {
     size.div_ceil(GROUP_BYTES).max(1)

@@ -2,10 +2,14 @@ use std::{fs, thread};
 
 use super::*;
 
-const FIRST: Format = Format { application_id: *b"TST1", steps: &["CREATE TABLE a (x INTEGER) STRICT"] };
-const SECOND: Format =
-    Format { application_id: *b"TST1", steps: &[FIRST.steps[0], "CREATE TABLE b (y TEXT NOT NULL) STRICT"] };
-const OTHER: Format = Format { application_id: *b"TST2", steps: FIRST.steps };
+const FIRST: Format =
+    Format { application_id: *b"TST1", steps: &["CREATE TABLE a (x INTEGER) STRICT"], exclusive: false };
+const SECOND: Format = Format {
+    application_id: *b"TST1",
+    steps: &[FIRST.steps[0], "CREATE TABLE b (y TEXT NOT NULL) STRICT"],
+    exclusive: false,
+};
+const OTHER: Format = Format { application_id: *b"TST2", steps: FIRST.steps, exclusive: false };
 
 fn file() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

@@ -61,6 +61,7 @@ const FORMAT: Format = Format {
             bad_at INTEGER NOT NULL
         ) STRICT;
     "],
+    exclusive: false,
 };
 
 /// What is known of one peer.

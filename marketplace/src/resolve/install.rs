@@ -14,6 +14,7 @@ use crate::{
     ContentId, GetError, Package, PackageId, Registry, StorageError,
     archive::{ArchiveLimits, UnpackError, unpack},
     blob::BlobStore,
+    database::Format,
     storage::Database,
 };
 
@@ -24,8 +25,8 @@ const CONCURRENCY: usize = 4;
 /// Where installing keeps what it needs, in the folder that is installed into.
 const OWN: &str = ".ggen";
 
-/// The number of [`SCHEMA`].
-const FORMAT: u32 = 1;
+/// For one call at a time, of all processes.
+const FORMAT: Format = Format { application_id: *b"GGin", steps: &[SCHEMA], exclusive: true };
 
 /// What was installed: from which archive, and the hash of the folder that it became.
 const SCHEMA: &str = "CREATE TABLE installed (
@@ -94,7 +95,7 @@ impl Target {
         };
         blocking::unblock(move || fs::create_dir_all(made)).await.map_err(failed(&own))?;
         // Whoever has the database may empty the folder: what is left there is of somebody who was interrupted.
-        let database = Database::open(own.join("installed.db"), &[SCHEMA], FORMAT).await?;
+        let database = Database::open(own.join("installed.db"), FORMAT).await?;
         let empty = move || match fs::remove_dir_all(&emptied) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => fs::create_dir_all(&emptied),

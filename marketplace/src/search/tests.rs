@@ -203,7 +203,7 @@ fn a_row_that_cannot_be_is_an_error() {
         let spoil = |database: &rusqlite::Transaction<'_>| database.execute("UPDATE packages SET version = 'x'", []);
         index.database.transaction(spoil).await.unwrap();
         let searched = index.search(&Query::text("a").unwrap()).await;
-        assert!(matches!(searched, Err(StorageError::Database { .. })), "{searched:?}");
+        assert!(matches!(searched, Err(StorageError::Damaged { .. })), "{searched:?}");
     });
 }
 

@@ -34,6 +34,7 @@ const FORMAT: Format = Format {
         CREATE INDEX heads_by_touch ON heads (touched);
         CREATE INDEX heads_with_proof ON heads (package) WHERE other IS NOT NULL;
     "],
+    exclusive: false,
 };
 
 /// The highest head seen of each package, in a file: so that nobody can show this machine an older one later.

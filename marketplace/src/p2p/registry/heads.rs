@@ -81,7 +81,7 @@ impl<R: Runtime> Inner<R> {
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
                 return self.without_a_holder(package).await;
             }
-            Err(error) => return Err(unanswered(error, timeout)),
+            Err(error) => return Err(unanswered(&error, timeout)),
         };
         let best = SignedHead::verify(answer.value(), package).map_err(|error| not_trusted(&error))?;
         let others = others(&answer, &best, package);
@@ -160,8 +160,8 @@ fn refused(reason: HeadRefused) -> GetError {
 }
 
 /// Why a lookup has no answer.
-fn unanswered(error: GetRecordError, after: Duration) -> GetError {
-    let inconclusive = |progress: Progress| GetError::Inconclusive {
+fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
+    let inconclusive = |progress: &Progress| GetError::Inconclusive {
         asked: progress.requests as usize,
         answered: progress.successes as usize,
     };

@@ -232,5 +232,6 @@ impl<R: Runtime> Inner<R> {
 
 /// As much of a text as fits.
 fn beginning(text: &str, max: usize) -> &str {
-    text.get(..text.floor_char_boundary(max)).unwrap_or_default()
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or_default()).unwrap_or_default()
 }

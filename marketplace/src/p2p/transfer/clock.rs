@@ -30,7 +30,7 @@ impl Clock {
 
     pub(super) fn alarm(&self) -> Alarm {
         let now = self.now();
-        Alarm { timer: (self.timer)(now), clock: self.clone() }
+        Alarm { timer: (self.timer)(now), armed: None, clock: self.clone() }
     }
 }
 
@@ -45,32 +45,36 @@ impl fmt::Debug for Clock {
 pub(super) struct Elapsed;
 
 /// A timer that is used again and again.
+///
+/// Setting one costs more than what it guards, mostly. So it is not set to a later time: when it wakes too early, it is.
 pub(super) struct Alarm {
     timer: BoxTimer,
+    /// When it wakes, if it does.
+    armed: Option<Instant>,
     clock: Clock,
 }
 
 impl Alarm {
-    pub(super) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
     /// Until this future is ready, or this point in time.
     pub(super) async fn until<T>(&mut self, deadline: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
         let mut future = pin!(future);
-        self.timer.as_mut().reset(deadline);
         poll_fn(|cx| {
             if let Poll::Ready(value) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(value));
             }
-            // It only wakes. If it does so early, it is set again.
-            while self.timer.as_mut().poll_elapsed(cx).is_ready() {
+            loop {
+                if self.armed.is_none_or(|at| at > deadline) {
+                    self.timer.as_mut().reset(deadline);
+                    self.armed = Some(deadline);
+                }
+                if self.timer.as_mut().poll_elapsed(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.armed = None;
                 if self.clock.now() >= deadline {
                     return Poll::Ready(Err(Elapsed));
                 }
-                self.timer.as_mut().reset(deadline);
             }
-            Poll::Pending
         })
         .await
     }

@@ -16,6 +16,7 @@ use super::{
     error::FetchError,
     fetcher::{FetchEvent, Fetcher, Provider, Report, ReportEvent, Wanted, check},
     pieces::Pieces,
+    proof::Slice,
     worker::{Event, Failure, Order, Worker},
 };
 use crate::blob::{BlobError, Partial, groups_in};
@@ -255,7 +256,7 @@ impl<'a> Download<'a> {
                 if self.size.set(size).is_ok() {
                     self.made_progress();
                     self.open(size, false).await?;
-                    self.known_mut(peer, |known| known.add(len(&last_group)));
+                    self.known_mut(peer, |known| known.add(len(&last_group.data)));
                     if groups_in(size) == 1 {
                         self.write_only_group(last_group).await?;
                     }
@@ -345,10 +346,10 @@ impl<'a> Download<'a> {
     }
 
     /// The proof of the size was all there is.
-    async fn write_only_group(&mut self, data: Vec<u8>) -> Result<(), FetchError> {
+    async fn write_only_group(&mut self, Slice { data, proof }: Slice) -> Result<(), FetchError> {
         let Some(File { partial, pieces, .. }) = &mut self.file else { return Ok(()) };
         let partial = partial.clone();
-        unblock(move || partial.write(0, 0, &data)).await?;
+        unblock(move || partial.write(0, 0, &data, &proof)).await?;
         *pieces = Pieces::new(0, &std::collections::BTreeSet::new());
         self.tell_progress();
         Ok(())

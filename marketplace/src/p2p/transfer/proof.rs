@@ -1,7 +1,7 @@
 use std::{io, ops::Range, time::Duration};
 
 use bao_tree::{
-    BaoTree, blake3,
+    BaoTree, PostOrderOffset, blake3,
     blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root},
     io::sync::truncate_ranges,
     iter::{BaoChunk, ResponseIterRef},
@@ -11,8 +11,15 @@ use futures::{AsyncRead, AsyncReadExt};
 use super::clock::{Alarm, Elapsed};
 use crate::{
     ContentId,
-    blob::{GROUPS, group_range},
+    blob::{GROUPS, Pair, group_range},
 };
+
+/// A part of a blob, and the hashes above it.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    pub(super) data: Vec<u8>,
+    pub(super) proof: Vec<Pair>,
+}
 
 /// Why a slice was not received.
 #[derive(Debug)]
@@ -48,15 +55,20 @@ pub(super) async fn receive(
     id: &ContentId,
     size: u64,
     groups: &Range<u64>,
-) -> Result<Vec<u8>, SliceError> {
-    let mut data = Vec::new();
-    let mut expected = vec![id.hash()];
+) -> Result<Slice, SliceError> {
+    let tree = BaoTree::new(size, GROUPS);
     let ranges = group_range(groups);
-    let steps = ResponseIterRef::new(BaoTree::new(size, GROUPS), truncate_ranges(&ranges, size)).collect::<Vec<_>>();
+    let steps = ResponseIterRef::new(tree, truncate_ranges(&ranges, size)).collect::<Vec<_>>();
+    let mut expected = vec![id.hash()];
+    let mut slice = Slice::default();
+    let Slice { data, proof } = &mut slice;
+    let len = steps.iter().map(|step| if let BaoChunk::Leaf { size, .. } = step { *size } else { 0 }).sum();
+    // What was asked for: a MiB at most.
+    data.reserve_exact(len);
     for item in steps {
         let hash = expected.pop().ok_or(SliceError::Wrong)?;
         match item {
-            BaoChunk::Parent { is_root, left, right, .. } => {
+            BaoChunk::Parent { node, is_root, left, right, ranges: () } => {
                 let mut pair = [0; 64];
                 alarm.within(step, stream.read_exact(&mut pair)).await??;
                 let (of_left, of_right) = halves(&pair);
@@ -65,8 +77,10 @@ pub(super) async fn receive(
                 }
                 expected.extend(right.then(|| blake3::Hash::from_bytes(of_right)));
                 expected.extend(left.then(|| blake3::Hash::from_bytes(of_left)));
+                let offset = tree.post_order_offset(node).map(PostOrderOffset::value);
+                proof.extend(offset.map(|offset| Pair { offset, hashes: pair }));
             }
-            BaoChunk::Leaf { start_chunk, size, is_root, .. } => {
+            BaoChunk::Leaf { start_chunk, size, is_root, ranges: () } => {
                 let before = data.len();
                 data.resize(before + size, 0);
                 let leaf = data.get_mut(before..).unwrap_or_default();
@@ -77,7 +91,7 @@ pub(super) async fn receive(
             }
         }
     }
-    Ok(data)
+    Ok(slice)
 }
 
 fn halves(pair: &[u8; 64]) -> ([u8; 32], [u8; 32]) {

@@ -48,6 +48,8 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// How long it may take until a peer has taken 16 KiB.
     pub step_timeout: Duration,
+    /// How long it may take until a peer has taken an answer, which has up to 1 MiB.
+    pub response_timeout: Duration,
     /// What peers are told that have to come back because there is no room.
     pub retry_after: Duration,
 }
@@ -62,6 +64,7 @@ impl Default for ServerConfig {
             bytes_per_second_per_peer: 128 << 20,
             idle_timeout: Duration::from_secs(30),
             step_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(60),
             retry_after: Duration::from_secs(1),
         }
     }
@@ -230,7 +233,7 @@ impl Shared {
     async fn answer_all(&self, peer: PeerId, stream: Stream) {
         let (read, mut write) = stream.split();
         let mut alarm = self.clock.alarm();
-        let mut idle = self.clock.alarm();
+        let (mut idle, mut whole) = (self.clock.alarm(), self.clock.alarm());
         let mut next = Box::pin(maybe_done(self.next(peer, read)));
         loop {
             if idle.within(self.config.idle_timeout, next.as_mut()).await.is_err() {
@@ -242,14 +245,15 @@ impl Shared {
                 next.set(maybe_done(self.next(peer, read)));
             }
             let sent = {
-                let send = pin!(self.send(&mut write, &mut alarm, response));
+                let send = self.send(&mut write, &mut alarm, response);
+                let send = pin!(whole.within(self.config.response_timeout, send));
                 // `next` is polled as long as the answer is not sent, and stays what it is.
                 match select(send, next.as_mut()).await {
                     Either::Left((sent, _)) => sent,
                     Either::Right(((), send)) => send.await,
                 }
             };
-            if sent.is_none() || is_last {
+            if sent != Ok(Some(())) || is_last {
                 return;
             }
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_channel::{Receiver, Sender};
-use blocking::unblock;
+use blocking::{Task, unblock};
 use futures::{
     AsyncReadExt, AsyncWriteExt,
     io::{BufReader, ReadHalf, WriteHalf},
@@ -22,7 +22,7 @@ use super::{
     MAX_BLOB_BYTES, PROTOCOL,
     clock::{Alarm, Clock, Elapsed},
     fetcher::{FetchConfig, Gate},
-    proof::{SliceError, receive},
+    proof::{Slice, SliceError, receive},
     wire::{HEAD_LEN, Head, LAST, Request},
 };
 use crate::{
@@ -30,8 +30,8 @@ use crate::{
     blob::{BlobError, GROUP_BYTES, Partial, groups_in},
 };
 
-/// Hashes are read in small parts, which the stream is not asked for one by one.
-const BUFFER: usize = 32 << 10;
+/// Hashes are not read from the stream one by one; groups, which are larger, are read to where they go.
+const BUFFER: usize = 4 << 10;
 
 /// How long it takes at most until the swarm has noticed that it is to dial somebody.
 const DIAL_PAUSE: Duration = Duration::from_millis(20);
@@ -47,7 +47,7 @@ pub(super) struct Order {
 #[derive(Debug)]
 pub(super) enum Event {
     /// The size is proven, by the last group, which is here.
-    Size { size: u64, last_group: Vec<u8> },
+    Size { size: u64, last_group: Slice },
     /// It knows the size and can be given orders.
     Ready,
     /// The piece was verified and written.
@@ -113,8 +113,13 @@ impl Worker {
             return Ok(());
         }
         let mut asked: VecDeque<Order> = VecDeque::new();
+        // A piece is written while the next one comes.
+        let mut writing: Option<Writing> = None;
         loop {
             let order = if asked.is_empty() {
+                if !self.written(writing.take()).await? {
+                    return Ok(());
+                }
                 match self.orders.recv().await {
                     Ok(order) => Some(order),
                     Err(_) => return Ok(()),
@@ -130,14 +135,24 @@ impl Worker {
                 continue;
             }
             let Some(Order { piece, into }) = asked.pop_front() else { continue };
-            let data = link.receive(&self.id, Some(size), |_| self.groups(piece, size), &self.config).await?.1;
-            let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
-            let at = u64::from(piece).saturating_mul(self.config.piece_bytes());
-            unblock(move || into.write(piece, at, &data)).await.map_err(Failure::Store)?;
-            if self.events.send((self.peer, Event::Piece { piece, bytes })).await.is_err() {
+            let received = link.receive(&self.id, Some(size), |_| self.groups(piece, size), &self.config).await;
+            // Whatever comes after it, what was received counts.
+            if !self.written(writing.take()).await? {
                 return Ok(());
             }
+            let Slice { data, proof } = received?.1;
+            let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            let at = u64::from(piece).saturating_mul(self.config.piece_bytes());
+            let done = unblock(move || into.write(piece, at, &data, &proof));
+            writing = Some(Writing { piece, bytes, done });
         }
+    }
+
+    /// Tells of a piece once it is written. `false`: nobody listens any more.
+    async fn written(&self, writing: Option<Writing>) -> Result<bool, Failure> {
+        let Some(Writing { piece, bytes, done }) = writing else { return Ok(true) };
+        done.await.map_err(Failure::Store)?;
+        Ok(self.events.send((self.peer, Event::Piece { piece, bytes })).await.is_ok())
     }
 
     async fn open(&mut self) -> Result<Link, Failure> {
@@ -156,7 +171,8 @@ impl Worker {
             _ => Failure::Broken,
         })?;
         let (read, write) = stream.split();
-        Ok(Link { read: BufReader::with_capacity(BUFFER, read), write, alarm })
+        let whole = self.clock.alarm();
+        Ok(Link { read: BufReader::with_capacity(BUFFER, read), write, alarm, whole })
     }
 
     /// Fetches the last group, which no other size has a place for.
@@ -179,10 +195,18 @@ impl Worker {
     }
 }
 
+struct Writing {
+    piece: u32,
+    bytes: u64,
+    done: Task<Result<(), BlobError>>,
+}
+
 struct Link {
     read: BufReader<ReadHalf<Stream>>,
     write: WriteHalf<Stream>,
     alarm: Alarm,
+    /// Every step in time is not enough: a piece is many steps.
+    whole: Alarm,
 }
 
 impl Link {
@@ -202,7 +226,7 @@ impl Link {
         size: Option<u64>,
         groups: impl Fn(u64) -> Range<u64>,
         config: &FetchConfig,
-    ) -> Result<(u64, Vec<u8>), Failure> {
+    ) -> Result<(u64, Slice), Failure> {
         let mut head = [0; HEAD_LEN];
         self.alarm.within(config.step_timeout, self.read.read_exact(&mut head)).await??;
         let claimed = match Head::decode(&head) {
@@ -215,10 +239,8 @@ impl Link {
         if size.is_some_and(|size| size != claimed) || claimed > MAX_BLOB_BYTES {
             return Err(Failure::BadData);
         }
-        // Every step in time is not enough: a piece is many steps.
-        let mut whole = self.alarm.clock().alarm();
         let groups = groups(claimed);
         let slice = receive(&mut self.read, &mut self.alarm, config.step_timeout, id, claimed, &groups);
-        Ok((claimed, whole.within(config.piece_timeout, slice).await??))
+        Ok((claimed, self.whole.within(config.piece_timeout, slice).await??))
     }
 }

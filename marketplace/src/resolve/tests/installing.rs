@@ -176,8 +176,9 @@ fn attack_an_archive_that_is_larger_than_declared_is_not_unpacked() {
 fn only_one_call_at_a_time_installs_into_a_folder() {
     let (registry, lock, dir) = fixture(&["a 1.0.0"]);
     installed(&lock, &registry, dir.path()).unwrap();
+    let format = crate::database::Format { application_id: *b"GGin", steps: &["CREATE TABLE t(n)"], exclusive: true };
     let database =
-        smol::block_on(crate::storage::Database::open(dir.path().join(".ggen/installed.db"), &[], 1)).unwrap();
+        smol::block_on(crate::storage::Database::open(dir.path().join(".ggen/installed.db"), format)).unwrap();
     let second = installed(&lock, &registry, dir.path());
     assert!(matches!(second, Err(InstallError::Storage(crate::StorageError::InUse { .. }))), "{second:?}");
     drop(database);

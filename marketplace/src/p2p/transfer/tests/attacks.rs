@@ -4,7 +4,7 @@ use super::{
     super::{
         FetchConfig, FetchError, ReportEvent, ServerConfig, Wanted,
         clock::Clock,
-        proof::{SliceError, receive},
+        proof::{Slice, SliceError, receive},
         wire::{HEAD_LEN, Head, Request},
     },
     network::*,
@@ -90,7 +90,7 @@ fn slice(blob: &[u8]) -> (ContentId, Vec<u8>) {
     (id, answer[HEAD_LEN..].to_vec())
 }
 
-fn received(id: ContentId, bytes: Vec<u8>, size: u64) -> (Result<Vec<u8>, SliceError>, u64) {
+fn received(id: ContentId, bytes: Vec<u8>, size: u64) -> (Result<Slice, SliceError>, u64) {
     let mut alarm = Clock::of(&SmolRuntime::default()).alarm();
     let mut stream = Cursor::new(bytes);
     let result = smol::block_on(receive(&mut stream, &mut alarm, PATIENCE, &id, size, &(8..16)));
@@ -102,7 +102,7 @@ fn attack_corrupt_provider_a_bad_group_is_noticed_before_the_next_one_is_read() 
     let blob = bytes(1_000_000);
     let (id, right) = slice(&blob);
     let (result, read) = received(id, right.clone(), 1_000_000);
-    assert_eq!((result.unwrap(), read), (blob[8 << 14..16 << 14].to_vec(), right.len() as u64));
+    assert_eq!((result.unwrap().data, read), (blob[8 << 14..16 << 14].to_vec(), right.len() as u64));
     for at in (0..right.len()).step_by(1009) {
         let mut wrong = right.clone();
         wrong[at] ^= 0x80;

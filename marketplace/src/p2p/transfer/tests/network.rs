@@ -1,6 +1,7 @@
 //! Nodes with nothing but streams, in one process.
 
 use std::{
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -35,6 +36,7 @@ pub(super) struct Node {
     pub(super) control: Control,
     pub(super) store: BlobStore,
     pub(super) folder: TempDir,
+    restarted_in: Option<PathBuf>,
     address: Multiaddr,
     dial: Sender<(Multiaddr, Sender<()>)>,
     tasks: Vec<Task<()>>,
@@ -80,7 +82,7 @@ impl Node {
         });
         let folder = tempfile::tempdir().unwrap();
         let store = BlobStore::open(folder.path()).unwrap();
-        Self { peer, control, store, folder, address, dial, tasks: vec![task] }
+        Self { peer, control, store, folder, restarted_in: None, address, dial, tasks: vec![task] }
     }
 
     /// A node that is connected to all of these.
@@ -130,6 +132,17 @@ impl Node {
 
     pub(super) async fn stream_to(&self, other: &Node) -> Stream {
         self.control.clone().open_stream(other.peer, PROTOCOL).await.unwrap()
+    }
+
+    /// Where the store is that it has now.
+    fn store_folder(&self) -> PathBuf {
+        self.restarted_in.clone().unwrap_or_else(|| self.folder.path().to_owned())
+    }
+
+    /// Its store is the one in this folder, opened again.
+    pub(super) fn restart_in(&mut self, folder: &Path) {
+        self.store = BlobStore::open(folder).unwrap();
+        self.restarted_in = Some(folder.to_owned());
     }
 
     /// All that is in the store and beside it but the blobs.
@@ -195,7 +208,15 @@ pub(super) async fn fetch(
     let fetched = within(fetcher.fetch(wanted(blob), named(providers), log.note())).await;
     let id = ContentId::of(blob);
     match fetched {
-        Ok(_) => assert!(client.store.read(&id, 1 << 30).unwrap() == blob, "other bytes"),
+        Ok(_) => {
+            assert!(client.store.read(&id, 1 << 30).unwrap() == blob, "other bytes");
+            // The hashes that have come with it are those that it has.
+            let hex = id.hash().to_hex();
+            let tree = client.store_folder().join("blobs").join(&hex[..2]).join(format!("{hex}.tree"));
+            let came = std::fs::read(&tree).unwrap_or_default();
+            client.store.verify(&id).unwrap();
+            assert!(std::fs::read(&tree).unwrap_or_default() == came, "other hashes");
+        }
         Err(_) => assert!(!client.store.contains(&id)),
     }
     fetched

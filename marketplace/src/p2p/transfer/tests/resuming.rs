@@ -6,7 +6,7 @@ use super::{
     super::{FetchError, FetchEvent, ServerConfig},
     network::*,
 };
-use crate::{ContentId, blob::BlobStore};
+use crate::ContentId;
 
 /// A provider that proves the size, sends so many pieces, and nothing more.
 async fn stopping_after(pieces: usize, blob: &[u8]) -> Node {
@@ -50,7 +50,7 @@ fn a_fetch_goes_on_after_a_restart_from_what_was_verified() {
         assert!(!client.store.contains(&ContentId::of(&blob)));
         let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let mut restarted = Node::client_of(&[&server]).await;
-        restarted.store = BlobStore::open(client.folder.path()).unwrap();
+        restarted.restart_in(client.folder.path());
         let log = Log::default();
         fetch(&restarted, quick(), &blob, &[&server], &log).await.unwrap();
         assert_eq!(log.progress()[0], (3 * 65_536, 1_000_000));
@@ -81,7 +81,7 @@ fn attack_a_partial_file_that_has_gone_bad_is_not_stored() {
         fs::write(&partial, bytes).unwrap();
         let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let mut restarted = Node::client_of(&[&server]).await;
-        restarted.store = BlobStore::open(client.folder.path()).unwrap();
+        restarted.restart_in(client.folder.path());
         fetch(&restarted, quick(), &blob, &[&server], &Log::default()).await.unwrap();
         assert_eq!(stats.read().served, 1 + 13 + 16, "it is fetched anew");
     });
@@ -110,7 +110,7 @@ fn a_journal_that_is_torn_or_of_something_else_does_no_harm() {
             fs::write(&path, journal).unwrap();
             let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
             let mut restarted = Node::client_of(&[&server]).await;
-            restarted.store = BlobStore::open(client.folder.path()).unwrap();
+            restarted.restart_in(client.folder.path());
             fetch(&restarted, quick(), &blob, &[&server], &Log::default()).await.unwrap();
             assert_eq!(stats.read().served, 1 + missing);
         }
@@ -126,7 +126,7 @@ fn only_the_latest_unfinished_downloads_are_kept() {
             let id = ContentId::of(&number.to_le_bytes());
             let (partial, done) = crate::blob::Partial::open(&client.store, &id, 100_000, 65_536).unwrap();
             assert!(done.is_empty());
-            partial.write(0, 0, &[0; 65_536]).unwrap();
+            partial.write(0, 0, &[0; 65_536], &[]).unwrap();
             ids.push(id);
         }
         assert_eq!(client.leftovers(), 2 * 32);

@@ -170,6 +170,31 @@ fn attack_streams_that_ask_nothing_or_take_nothing_are_ended() {
 }
 
 #[test]
+fn attack_a_stream_that_takes_a_little_at_a_time_is_ended() {
+    smol::block_on(async {
+        let blob = bytes(1 << 20);
+        let config = ServerConfig { response_timeout: Duration::from_millis(200), ..ServerConfig::default() };
+        let (server, _) = Node::serving(config, &[&blob]).await;
+        let client = Node::client_of(&[&server]).await;
+        let mut slow = client.stream_to(&server).await;
+        for _ in 0..4 {
+            ask(&mut slow, request(&blob, 0, 64)).await;
+        }
+        let read = async {
+            let (mut all, mut buffer) = (0, vec![0; 16 << 10]);
+            loop {
+                smol::Timer::after(Duration::from_millis(10)).await;
+                match slow.read(&mut buffer).await {
+                    Ok(0) | Err(_) => return all,
+                    Ok(read) => all += read,
+                }
+            }
+        };
+        assert!(within(read).await < 4 << 20, "it was served to the end");
+    });
+}
+
+#[test]
 fn there_is_one_server() {
     smol::block_on(async {
         let mut node = Node::new().await;
