@@ -25,6 +25,11 @@ impl Connections {
         }
     }
 
+    /// Events were missed: all who wait for one of these are told.
+    pub(super) fn settle_all(&self, connected: &[PeerId]) {
+        connected.iter().for_each(|peer| self.settled(peer, true));
+    }
+
     fn wait(&self, peer: PeerId) -> oneshot::Receiver<bool> {
         let (told, wait) = oneshot::channel();
         let mut waiting = lock(&self.0);
@@ -42,7 +47,7 @@ impl Connections {
 enum Dialled {
     Connected,
     UnderWay,
-    NoAddress,
+    /// Without an address, for one reason.
     Failed,
 }
 
@@ -54,19 +59,23 @@ impl<R: Runtime> Inner<R> {
     }
 
     async fn reach(&self, peer: PeerId) -> bool {
+        if self.dial_and_wait(peer, Vec::new()).await {
+            return true;
+        }
+        // It has no address here, or an old one.
+        match self.client.find_peer(peer).await {
+            Ok(found) => self.dial_and_wait(peer, found.addresses).await,
+            Err(_) => false,
+        }
+    }
+
+    async fn dial_and_wait(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> bool {
         // Before the dial, so that its end is not missed.
         let wait = self.connections.wait(peer);
-        match self.dial(peer, Vec::new()).await {
-            Dialled::Connected => return true,
-            Dialled::UnderWay => return wait.await.unwrap_or(false),
-            Dialled::NoAddress => {}
-            Dialled::Failed => return false,
-        }
-        let Ok(found) = self.client.find_peer(peer).await else { return false };
-        match self.dial(peer, found.addresses).await {
+        match self.dial(peer, addresses).await {
             Dialled::Connected => true,
             Dialled::UnderWay => wait.await.unwrap_or(false),
-            Dialled::NoAddress | Dialled::Failed => false,
+            Dialled::Failed => false,
         }
     }
 
@@ -79,7 +88,6 @@ impl<R: Runtime> Inner<R> {
             {
                 // One that somebody else has begun is as good.
                 Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => Dialled::UnderWay,
-                Err(DialError::NoAddresses) => Dialled::NoAddress,
                 Err(_) => Dialled::Failed,
             }
         });

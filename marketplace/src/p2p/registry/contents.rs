@@ -148,7 +148,8 @@ impl<R: Runtime> Inner<R> {
                 })
             });
             let mut asked = HashSet::from([inner.client.local_peer()]);
-            let candidates = stream::iter(known).chain(named);
+            // Those who are known come first, and the network is not asked only when they are all gone.
+            let candidates = stream::select(stream::iter(known), named);
             let candidates = candidates.filter(|peer| ready(asked.insert(*peer)));
             let reputation = Arc::clone(&inner.reputation);
             let candidates =
@@ -185,7 +186,7 @@ impl<R: Runtime> Inner<R> {
             FetchError::AllFailed { reports } => GetError::Unavailable { content, providers: reports.len() },
             FetchError::TooLarge { size: found, max: wanted }
             | FetchError::OtherSize { size: found, expected: wanted } => GetError::Size { content, wanted, found },
-            FetchError::Timeout => GetError::Timeout { after: self.config.fetch.timeout },
+            FetchError::Timeout => GetError::Timeout { after: self.config.fetch.stall_timeout },
             FetchError::Store(error) => error.into(),
         }
     }

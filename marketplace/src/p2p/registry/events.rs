@@ -68,6 +68,14 @@ pub enum Event {
         /// The number of its head: a new one if the old would have expired.
         seq: u64,
     },
+    /// A publisher has signed two heads with one number. Both are kept:
+    /// [`HeadMemory::equivocation`](crate::p2p::head::HeadMemory::equivocation).
+    Equivocation {
+        /// Of which package.
+        package: PackageId,
+        /// The number.
+        seq: u64,
+    },
     /// A peer has sent what no honest one sends, and is not asked for a while.
     BadData {
         /// Who.

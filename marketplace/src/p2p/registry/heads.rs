@@ -10,7 +10,7 @@ use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestE
 use super::{Inner, lock};
 use crate::{
     DatabaseError, GetError, PackageId, StorageError,
-    p2p::head::{HeadRefused, RememberError, SignedHead, dht_key, judge},
+    p2p::head::{HeadRefused, Mark, RememberError, SignedHead, dht_key, judge},
 };
 
 /// How many heads are used without asking again: those of the largest lock files.
@@ -78,8 +78,8 @@ impl<R: Runtime> Inner<R> {
         let found = self.client.get_record(key).best(Agree::All).timeout(timeout).await;
         let answer = match found {
             Ok(answer) => answer,
-            Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
-                return self.without_a_holder(package).await;
+            Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, progress, .. }) => {
+                return self.without_a_holder(package, progress).await;
             }
             Err(error) => return Err(unanswered(&error, timeout)),
         };
@@ -101,13 +101,18 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// Nobody has a head. One that was seen before is still good until it expires: its publisher may be away for long.
-    async fn without_a_holder(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+    async fn without_a_holder(&self, package: &PackageId, progress: Progress) -> Result<Option<SignedHead>, GetError> {
         let id = package.clone();
-        let seen = self.remembered(move |memory| memory.seen(&id)).await;
-        let seen = seen.map_err(|error| self.database(error))?;
-        match seen.and_then(|mark| mark.head) {
-            Some(head) => judge(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(refused),
-            None => Ok(None),
+        let seen =
+            self.remembered(move |memory| Ok::<_, DatabaseError>((memory.equivocation(&id)?, memory.seen(&id)?)));
+        match seen.await.map_err(|error| self.memory_failed(error))? {
+            (Some(proof), _) => Err(refused(HeadRefused::Equivocation { proof })),
+            (None, Some(Mark { head: Some(head), .. })) => {
+                judge(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(refused)
+            }
+            // There is one, and nobody gives it.
+            (None, Some(Mark { head: None, .. })) => Err(inconclusive(progress)),
+            (None, None) => Ok(None),
         }
     }
 
@@ -119,16 +124,12 @@ impl<R: Runtime> Inner<R> {
     pub(super) fn not_accepted(&self, error: RememberError) -> GetError {
         match error {
             RememberError::Refused(reason) => refused(reason),
-            RememberError::Database(error) => self.database(error),
+            RememberError::Database(error) => self.memory_failed(error),
             full @ RememberError::Full => self.memory_failed(full),
         }
     }
 
-    fn database(&self, error: DatabaseError) -> GetError {
-        self.memory_failed(error)
-    }
-
-    fn memory_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> GetError {
+    pub(super) fn memory_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> GetError {
         let path = self.config.folder.join("heads.db");
         StorageError::Database { path, source: error.into() }.into()
     }
@@ -159,18 +160,18 @@ fn refused(reason: HeadRefused) -> GetError {
     }
 }
 
+fn inconclusive(progress: Progress) -> GetError {
+    GetError::Inconclusive { asked: progress.requests as usize, answered: progress.successes as usize }
+}
+
 /// Why a lookup has no answer.
 fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
-    let inconclusive = |progress: &Progress| GetError::Inconclusive {
-        asked: progress.requests as usize,
-        answered: progress.successes as usize,
-    };
     match error {
         GetRecordError::NotFound { rejected: 1.., .. } => {
             GetError::NotTrusted { reason: "all heads that were found are forged or damaged".to_owned() }
         }
         GetRecordError::NotFound { progress, .. } | GetRecordError::NobodyAnswered { progress } => {
-            inconclusive(progress)
+            inconclusive(*progress)
         }
         GetRecordError::Timeout { .. } => GetError::Timeout { after },
         GetRecordError::Request(RequestError::Overloaded | RequestError::ExpiredInQueue) => GetError::Overloaded,

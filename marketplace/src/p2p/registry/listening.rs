@@ -9,7 +9,7 @@ use std::{
 
 use async_channel::{Receiver, Sender};
 use blocking::unblock;
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
+use futures::{FutureExt, Stream, StreamExt, channel::oneshot, future::BoxFuture, stream};
 use kadence::{
     Lagged, Runtime,
     node::{NodeBehaviourEvent, NodeEvent},
@@ -18,22 +18,25 @@ use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
 
 use super::{Event, Inner, MarketBehaviour, MarketBehaviourEvent, lock};
 use crate::{
-    Index, PackageId, Query, SearchEntry, Summary,
+    GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
-        announce::{CataloguePage, Cursor, Heard, Judged, SignedAnnouncement, Standing},
+        announce::{CataloguePage, Cursor, Heard, Ignored, Judged, SignedAnnouncement, Standing},
         requests::{self, AskError, MAX_MATCHES},
         transfer::Wanted,
     },
 };
 
-/// How many packages wait for their index to be read: a catalogue's page. Beyond that they are found by their titles alone.
-const LEARNING: usize = 512;
+/// How many packages wait for their index to be read: 4 MB of announcements, and more than come in while one is read.
+const LEARNING: usize = 4096;
+
+/// How long reading one of them may take.
+const LEARNING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How many indexes are read at a time.
 const LEARNING_AT_ONCE: usize = 4;
 
-/// The longest index that is read only for the search: some hundred versions.
-const MAX_LEARNED: u64 = 64 * 1024;
+/// The longest index that is read only for the search.
+const MAX_LEARNED: u64 = crate::MAX_INDEX_LEN as u64;
 
 /// How many peers wait to be asked for their catalogue.
 const ASKING: usize = 64;
@@ -53,17 +56,30 @@ const MATCHES_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reads the node's events.
 pub(super) struct Listener<R: Runtime> {
     inner: Arc<Inner<R>>,
-    news: Sender<SignedAnnouncement>,
+    news: Sender<News>,
     met: Sender<PeerId>,
+    /// When this is gone, the registry's other tasks end.
+    _alive: oneshot::Sender<()>,
+}
+
+/// What an announcement gives to do.
+enum News {
+    /// To learn more about its package.
+    Learn(SignedAnnouncement),
+    /// To see what the network says: it contradicts what is known.
+    Doubt(PackageId),
 }
 
 impl<R: Runtime> Listener<R> {
     /// The listener, and the work that it gives to others.
-    pub(super) fn new(inner: Arc<Inner<R>>) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn new(
+        inner: Arc<Inner<R>>,
+        alive: oneshot::Sender<()>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (news, to_learn) = async_channel::bounded(LEARNING);
         let (met, to_ask) = async_channel::bounded(ASKING);
         let work = work(Arc::clone(&inner), news.clone(), to_learn, to_ask);
-        (Self { inner, news, met }, work)
+        (Self { inner, news, met, _alive: alive }, work)
     }
 
     /// Until the node ends.
@@ -74,7 +90,11 @@ impl<R: Runtime> Listener<R> {
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.heard(event).await,
-                Err(Lagged { skipped }) => tracing::warn!(skipped, "events of the node were missed"),
+                Err(Lagged { skipped }) => {
+                    tracing::warn!(skipped, "events of the node were missed");
+                    let connected = self.inner.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>());
+                    self.inner.connections.settle_all(&connected.await.unwrap_or_default());
+                }
             }
         }
         // Whoever waits for news waits for nothing.
@@ -120,7 +140,16 @@ impl<R: Runtime> Listener<R> {
             return;
         }
         match judged {
-            Judged::Accept(announcement) => inner.learn(*announcement, &self.news).await,
+            Judged::Accept(announcement) => {
+                inner.heard_of(&announcement);
+                // If there are too many, it is found when its publisher announces again.
+                let _full = self.news.try_send(News::Learn(*announcement));
+            }
+            Judged::Ignore(Ignored::Standing(Standing::Conflict { .. })) => {
+                if let Ok(announcement) = SignedAnnouncement::verify(&message.data) {
+                    let _full = self.news.try_send(News::Doubt(announcement.announcement().package.clone()));
+                }
+            }
             Judged::Ignore(reason) => tracing::debug!(%forwarder, %reason, "an announcement was ignored"),
             Judged::Reject(reason) => {
                 tracing::debug!(%forwarder, %reason, "an announcement was refused");
@@ -132,14 +161,19 @@ impl<R: Runtime> Listener<R> {
 /// What takes longer than an event may.
 async fn work<R: Runtime>(
     inner: Arc<Inner<R>>,
-    news: Sender<SignedAnnouncement>,
-    to_learn: Receiver<SignedAnnouncement>,
+    news: Sender<News>,
+    to_learn: Receiver<News>,
     to_ask: Receiver<PeerId>,
 ) {
     let over = to_ask.clone();
-    let learning = to_learn.for_each_concurrent(LEARNING_AT_ONCE, |announcement| {
+    let learning = to_learn.for_each_concurrent(LEARNING_AT_ONCE, |news| {
         let inner = Arc::clone(&inner);
-        async move { inner.read_index(&announcement).await }
+        async move {
+            match news {
+                News::Learn(announcement) => inner.learn(&announcement).await,
+                News::Doubt(package) => inner.doubt(&package).await,
+            }
+        }
     });
     let asking = to_ask.for_each_concurrent(ASKING_AT_ONCE, |peer| {
         let (inner, news) = (Arc::clone(&inner), news.clone());
@@ -160,10 +194,22 @@ async fn work<R: Runtime>(
 }
 
 impl<R: Runtime> Inner<R> {
-    /// There is news of a package: it is found from now on, by its title at once and by all else when its index was read.
-    async fn learn(&self, announcement: SignedAnnouncement, news: &Sender<SignedAnnouncement>) {
+    /// There is news of a package.
+    fn heard_of(&self, announcement: &SignedAnnouncement) {
         let told = announcement.announcement();
         lock(&self.fresh).heard_of(&told.package, told.seq);
+        self.readers.tell(&Event::PackageDiscovered { package: told.package.clone(), version: told.version.clone() });
+    }
+
+    /// From now on the package is found: by its title, if nothing else was known of it, and by all else when its index was
+    /// read. Whoever keeps us waiting for that keeps nobody else waiting for long.
+    async fn learn(self: &Arc<Self>, announcement: &SignedAnnouncement) {
+        self.find_by_title(announcement).await;
+        requests::within(&self.runtime, LEARNING_TIMEOUT, self.read_index(announcement)).await;
+    }
+
+    async fn find_by_title(&self, announcement: &SignedAnnouncement) {
+        let told = announcement.announcement();
         let entry = SearchEntry {
             package: told.package.clone(),
             version: told.version.clone(),
@@ -171,10 +217,21 @@ impl<R: Runtime> Inner<R> {
             readme: String::new(),
             updated: told.published_at,
         };
-        self.find(entry).await;
-        self.readers.tell(&Event::PackageDiscovered { package: told.package.clone(), version: told.version.clone() });
-        // If there are too many, the title has to do.
-        let _full = news.try_send(announcement);
+        if let Err(error) = self.search.insert(entry, SystemTime::now()).await {
+            tracing::warn!(%error, "a package is not found by the search");
+        }
+    }
+
+    /// An announcement contradicts what is known. Looking at the network's heads remembers both, if there are two.
+    async fn doubt(&self, package: &PackageId) {
+        match self.look_up(package).await {
+            Err(GetError::Equivocation { seq }) => {
+                tracing::warn!(%package, seq, "a publisher has signed two heads with one number");
+                self.readers.tell(&Event::Equivocation { package: package.clone(), seq });
+            }
+            Err(error) => tracing::debug!(%package, %error, "a contradiction was not cleared up"),
+            Ok(_) => {}
+        }
     }
 
     /// Reads the index of an announced package, for the search.
@@ -234,7 +291,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// Takes what is new in a peer's catalogue.
-    async fn pull(self: &Arc<Self>, peer: PeerId, news: &Sender<SignedAnnouncement>) {
+    async fn pull(self: &Arc<Self>, peer: PeerId, news: &Sender<News>) {
         let now = SystemTime::now();
         if self.reputation.banned_until(&peer, now).is_some() {
             return;
@@ -255,13 +312,17 @@ impl<R: Runtime> Inner<R> {
             let newest = lock(&self.discovered).get(&package).map(|package| package.newest.clone());
             if let Some(newest) = newest {
                 lock(&self.discovered).add_provider(&package, peer, now);
-                self.learn(newest, news).await;
+                self.heard_of(&newest);
+                if news.send(News::Learn(newest)).await.is_err() {
+                    return;
+                }
             }
         }
         match pages {
             Ok(cursor) => self.remember_place(peer, cursor),
             // Not every peer is one of the registry.
             Err(AskError::Unsupported) => {}
+            Err(AskError::Answer(_) | AskError::Endless) => self.bad_data(peer),
             Err(error) => tracing::debug!(%peer, %error, "a catalogue was not read to its end"),
         }
     }
@@ -305,10 +366,10 @@ impl<R: Runtime> Inner<R> {
                 }
             }
         }
-        let (nobody, _) = async_channel::bounded(1);
         for announcement in &news {
             known.remove(&announcement.announcement().package);
-            self.learn(announcement.clone(), &nobody).await;
+            self.heard_of(announcement);
+            self.find_by_title(announcement).await;
         }
         // What matches there and not here is known here by its title alone: its index was not read yet.
         if let Ok(here) = self.search.search(query).await {

@@ -31,7 +31,11 @@ use std::{
 
 use async_trait::async_trait;
 use blocking::unblock;
-use futures::FutureExt;
+use futures::{
+    FutureExt,
+    channel::oneshot,
+    future::{BoxFuture, select},
+};
 use kadence::{Client, Runtime, SwarmHandle, Timer, node::Node, node::NodeBehaviour};
 use libp2p::{PeerId, gossipsub::IdentTopic};
 use libp2p_identity::Keypair;
@@ -53,7 +57,7 @@ use super::{
 };
 use crate::{
     ContentId, GetError, Index, PackageId, PublishError, Query, Receipt, Registry, Release, SearchIndex, SearchPage,
-    blob::BlobStore,
+    Steps, blob::BlobStore,
 };
 
 /// How long a question to a peer about its catalogue may take, with the connection.
@@ -159,14 +163,20 @@ impl<R: Runtime> P2PRegistry<R> {
             reputation,
             search,
         });
-        let (listener, learning) = Listener::new(Arc::clone(&inner));
-        runtime.spawn(server.run().boxed());
-        runtime.spawn(
-            requests::serve(runtime.clone(), questions, Arc::new(listening::Catalogue(Arc::clone(&inner)))).boxed(),
-        );
-        runtime.spawn(learning.boxed());
+        let (alive, over) = oneshot::channel();
+        let over = over.map(|_| ()).shared();
+        let (listener, learning) = Listener::new(Arc::clone(&inner), alive);
+        // The others end with the listener, which ends with the node: by themselves they would not notice.
+        let spawn = |task: BoxFuture<'static, ()>| {
+            let over = over.clone();
+            runtime.spawn(async move { drop(select(task, over).await) }.boxed());
+        };
+        let catalogue = Arc::new(listening::Catalogue(Arc::clone(&inner)));
+        spawn(server.run().boxed());
+        spawn(requests::serve(runtime.clone(), questions, catalogue).boxed());
+        spawn(learning.boxed());
+        spawn(republishing::run(Arc::clone(&inner)).boxed());
         runtime.spawn(listener.listen(events).boxed());
-        runtime.spawn(republishing::run(Arc::clone(&inner)).boxed());
         Ok(Self { inner })
     }
 
@@ -211,13 +221,14 @@ impl<R: Runtime> P2PRegistry<R> {
         self.inner.served.read()
     }
 
-    /// Puts the newest head of an own package again, and announces its content and it again: what happens by itself every
-    /// [`RegistryConfig::republish_interval`]. `false` if it was never published here.
+    /// Puts the newest head of an own package again, and offers its content and announces it again: what happens by itself
+    /// every [`RegistryConfig::republish_interval`], and soon again if a step has failed. `None` if it was never published
+    /// here.
     ///
     /// # Errors
     ///
-    /// If a step fails. The others are tried all the same.
-    pub async fn republish(&self, package: &PackageId) -> Result<bool, PublishError> {
+    /// If the head cannot be put. What fails after that stands in the steps.
+    pub async fn republish(&self, package: &PackageId) -> Result<Option<Steps>, PublishError> {
         self.inner.republish(package).await
     }
 
