@@ -1,6 +1,7 @@
 //! What is heard: announcements, what peers' catalogues say, who comes and goes.
 
 use std::{
+    convert::Infallible,
     ops::ControlFlow,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -54,15 +55,21 @@ pub(super) struct Listener<R: Runtime> {
     inner: Arc<Inner<R>>,
     news: Sender<SignedAnnouncement>,
     met: Sender<PeerId>,
+    running: Sender<Infallible>,
 }
 
 impl<R: Runtime> Listener<R> {
     /// The listener, and the work that it gives to others.
-    pub(super) fn new(inner: Arc<Inner<R>>) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    ///
+    /// Once the node ends, `running` is closed.
+    pub(super) fn new(
+        inner: Arc<Inner<R>>,
+        running: Sender<Infallible>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (news, to_learn) = async_channel::bounded(LEARNING);
         let (met, to_ask) = async_channel::bounded(ASKING);
         let work = work(Arc::clone(&inner), news.clone(), to_learn, to_ask);
-        (Self { inner, news, met }, work)
+        (Self { inner, news, met, running }, work)
     }
 
     /// Until the node ends.
@@ -73,12 +80,14 @@ impl<R: Runtime> Listener<R> {
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.heard(event).await,
-                Err(Lagged { skipped }) => tracing::warn!(skipped, "events of the node were missed"),
+                Err(Lagged { skipped }) => {
+                    tracing::warn!(skipped, "events of the node were missed");
+                    self.inner.look_for_connections().await;
+                }
             }
         }
-        // Whoever waits for news waits for nothing.
-        self.news.close();
-        self.met.close();
+        self.running.close();
+        self.inner.readers.close();
         self.inner.save().await;
     }
 
@@ -135,7 +144,6 @@ async fn work<R: Runtime>(
     to_learn: Receiver<SignedAnnouncement>,
     to_ask: Receiver<PeerId>,
 ) {
-    let over = to_ask.clone();
     let learning = to_learn.for_each_concurrent(LEARNING_AT_ONCE, |announcement| {
         let inner = Arc::clone(&inner);
         async move { inner.read_index(&announcement).await }
@@ -146,7 +154,7 @@ async fn work<R: Runtime>(
     });
     // One of those who are connected is asked now and then.
     let now_and_then = async {
-        while !over.is_closed() {
+        loop {
             inner.sleep(inner.config.catalogue_interval).await;
             let connected = inner.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>()).await;
             let Ok(connected) = connected else { return };
@@ -181,22 +189,26 @@ impl<R: Runtime> Inner<R> {
         let told = announcement.announcement();
         let content = told.index;
         let blobs = self.blobs.clone();
-        let was_here = unblock(move || blobs.contains(&content)).await;
-        let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
-        if let Err(error) = self.download(&told.package, wanted).await {
-            tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
-            return;
-        }
-        let blobs = self.blobs.clone();
-        let read = unblock(move || {
-            let json = blobs.read(&content, MAX_LEARNED);
-            if !was_here {
-                // It is only for the search; thousands of them would fill the disk.
-                let _gone = blobs.remove(&content);
+        let here = unblock(move || blobs.read(&content, MAX_LEARNED)).await;
+        let json = match here {
+            Ok(json) => json,
+            Err(_) => {
+                let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
+                if let Err(error) = self.download(&self.learner, &told.package, wanted).await {
+                    tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
+                    return;
+                }
+                let learned = self.learned.clone();
+                let read = unblock(move || {
+                    let json = learned.read(&content, MAX_LEARNED);
+                    // Thousands of them would fill the disk.
+                    let _gone = learned.remove(&content);
+                    json
+                });
+                let Ok(json) = read.await else { return };
+                json
             }
-            json
-        });
-        let Ok(json) = read.await else { return };
+        };
         let Ok(index) = Index::from_json(&json) else { return };
         if *index.package() != told.package {
             return;
@@ -253,6 +265,7 @@ impl<R: Runtime> Inner<R> {
             Ok(cursor) => self.remember_place(peer, cursor),
             // Not every peer is one of the registry.
             Err(AskError::Unsupported) => {}
+            Err(error) if error.is_bad_data() => self.bad_data(peer),
             Err(error) => tracing::debug!(%peer, %error, "a catalogue was not read to its end"),
         }
     }
@@ -279,11 +292,14 @@ impl<R: Runtime> Inner<R> {
         let mut answers = stream::iter(asked).buffer_unordered(ASKED_FOR_MATCHES);
         let mut found = Vec::new();
         while let Some((peer, answer)) = answers.next().await {
-            let Ok(matches) = answer else { continue };
-            if matches.bad > 0 {
-                self.bad_data(peer);
-                continue;
-            }
+            let matches = match answer {
+                Ok(matches) if matches.bad == 0 => matches,
+                Err(error) if !error.is_bad_data() => continue,
+                Ok(_) | Err(_) => {
+                    self.bad_data(peer);
+                    continue;
+                }
+            };
             for announcement in matches.announcements {
                 let now = SystemTime::now();
                 let mut discovered = lock(&self.discovered);
