@@ -4,10 +4,10 @@ use std::{sync::Arc, time::SystemTime};
 
 use blocking::unblock;
 use kadence::{Agree, LocalCopy, Runtime};
-use libp2p::kad::Quorum;
+use libp2p::{gossipsub, kad::Quorum};
 use semver::Version;
 
-use super::{Event, Inner, lock};
+use super::{Event, Inner, heads::OnlyForged, lock};
 use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, Outcome, PackageId, PublishError, Receipt, Release,
     SearchEntry, Step, Steps,
@@ -24,7 +24,7 @@ impl<R: Runtime> Inner<R> {
         let id = release.draft.id().clone();
         self.check_publisher(&id)?;
         let _turn = self.publishing.lock().await;
-        let before = self.before(&id).await?;
+        let before = self.before(&id).await.map_err(PublishError::Versions)?;
         let index = match &before {
             Some(head) => self.index_of(head).await.map_err(PublishError::Versions)?,
             None => Index::new(id.clone()),
@@ -38,7 +38,7 @@ impl<R: Runtime> Inner<R> {
 
         self.provide(&[archive, manifest, index.content_id()], &mut steps).await?;
         let head = match before {
-            Some(head) if is_published => head,
+            Some(head) if is_published && !self.is_ending(&head) => head,
             before => self.sign(before.as_ref(), &index, &mut steps).await?,
         };
         self.put(&head, &mut steps).await?;
@@ -56,7 +56,7 @@ impl<R: Runtime> Inner<R> {
     ) -> Result<Receipt, PublishError> {
         self.check_publisher(package)?;
         let _turn = self.publishing.lock().await;
-        let Some(before) = self.before(package).await? else {
+        let Some(before) = self.before(package).await.map_err(PublishError::Versions)? else {
             return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
         };
         let index = self.index_of(&before).await.map_err(PublishError::Versions)?;
@@ -68,39 +68,38 @@ impl<R: Runtime> Inner<R> {
         let (blobs, json) = (self.blobs.clone(), next.to_json());
         let content = steps.record(Step::Index, unblock(move || blobs.put(&json)).await)?;
         self.provide(&[content], &mut steps).await?;
-        let head = if next == index { before } else { self.sign(Some(&before), &next, &mut steps).await? };
+        let head = if next == index && !self.is_ending(&before) {
+            before
+        } else {
+            self.sign(Some(&before), &next, &mut steps).await?
+        };
         self.put(&head, &mut steps).await?;
         self.announce(&head, &next, &mut steps).await;
         self.published(&head, &next, String::new()).await;
         Ok(Receipt { package: package.clone(), version: version.clone(), manifest, archive, index: content, steps })
     }
 
-    /// The newest head, of those that the network has and the one that was signed here last. The latter may never have
-    /// arrived anywhere, or somewhere: it counts, so that no other is signed with its number.
-    async fn before(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, PublishError> {
-        let newest = async {
-            let there = match self.look_up(package).await {
-                // It is renewed by what is published now.
-                Err(GetError::Expired { not_after }) => {
-                    let id = package.clone();
-                    let seen = self.remembered(move |memory| memory.seen(&id)).await;
-                    let head = seen.ok().flatten().and_then(|mark| mark.head);
-                    Some(head.ok_or(GetError::Expired { not_after })?)
-                }
-                // What was signed here last has not arrived where they are.
-                Err(GetError::Rollback { .. }) => None,
-                there => there?,
-            };
-            let here = self.own_head(package).await?;
-            Ok(match (there, here) {
-                (Some(there), Some(here)) if there.head().seq > here.head().seq => Some(there),
-                (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
-                    return Err(GetError::Equivocation { seq: here.head().seq });
-                }
-                (there, here) => here.or(there),
-            })
+    /// The newest head, of those that the network has or had and the one that was signed here last. The latter may never
+    /// have arrived anywhere, or somewhere: it counts, so that no other is signed with its number.
+    pub(super) async fn before(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let there = match self.look_up(package, OnlyForged::IsNothing).await {
+            // It is renewed by what is published now; or what was seen has not arrived where they are. Somebody else may
+            // have published it with the same key, so that it need not be what was signed here.
+            Err(error @ (GetError::Expired { .. } | GetError::Rollback { .. })) => {
+                Some(self.last_seen(package).await?.ok_or(error)?)
+            }
+            there => there?,
         };
-        newest.await.map_err(PublishError::Versions)
+        match (there, self.own_head(package).await?) {
+            (Some(there), Some(here)) if there.head().seq > here.head().seq => Ok(Some(there)),
+            (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
+                // A contradiction, which is kept as such: unless the user has forgiven it, and goes on from what the
+                // others have.
+                let remembered = self.remembered(move |memory| memory.remember(&here)).await;
+                remembered.map(|_| Some(there)).map_err(|error| self.not_accepted(error))
+            }
+            (there, here) => Ok(here.or(there)),
+        }
     }
 
     /// Tells the network who has it.
@@ -179,6 +178,8 @@ impl<R: Runtime> Inner<R> {
                     self.swarm.with(move |swarm| swarm.behaviour_mut().app.gossipsub.publish(topic, bytes)).await;
                 match sent {
                     Ok(Ok(_)) => Outcome::Done,
+                    // In this very second.
+                    Ok(Err(gossipsub::PublishError::Duplicate)) => Outcome::AlreadyThere,
                     Ok(Err(error)) => Outcome::Failed { reason: error.to_string() },
                     Err(error) => Outcome::Failed { reason: error.to_string() },
                 }

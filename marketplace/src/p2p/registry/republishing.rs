@@ -11,7 +11,7 @@ use kadence::Runtime;
 
 use super::{Event, Inner};
 use crate::{
-    PackageId, PublishError, Steps,
+    GetError, PackageId, PublishError, Steps,
     p2p::{head::SignedHead, unix},
 };
 
@@ -21,6 +21,9 @@ const SOON: Duration = Duration::from_secs(60);
 /// Until the first look: when a node that finds its peers at once has found them.
 const FIRST: Duration = Duration::from_secs(5);
 
+/// Between two rounds, however short heads live.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 /// Runs until the node ends.
 pub(super) async fn run<R: Runtime>(inner: Arc<Inner<R>>) {
     let mut wait = FIRST;
@@ -29,7 +32,9 @@ pub(super) async fn run<R: Runtime>(inner: Arc<Inner<R>>) {
         let Ok(peers) = inner.swarm.with(|swarm| swarm.network_info().num_peers()).await else { return };
         wait = SOON;
         if peers > 0 && inner.republish_all().await {
-            wait = inner.config.republish_interval;
+            // A head is renewed in the second half of its time.
+            let in_time = inner.config.lifetime.validity / 4;
+            wait = inner.config.republish_interval.min(in_time.max(SHORTEST));
         }
         inner.save().await;
     }
@@ -59,7 +64,16 @@ impl<R: Runtime> Inner<R> {
 
     pub(super) async fn republish(self: &Arc<Self>, package: &PackageId) -> Result<bool, PublishError> {
         let _turn = self.publishing.lock().await;
-        let head = self.own_head(package).await.map_err(PublishError::Versions)?;
+        if self.own_head(package).await.map_err(PublishError::Versions)?.is_none() {
+            return Ok(false);
+        }
+        // Not the own one, which somebody else with the same key may have gone on from.
+        let (head, unsure) = match self.before(package).await {
+            Err(error @ (GetError::Inconclusive { .. } | GetError::Timeout { .. })) => {
+                (self.newest_here(package).await.map_err(PublishError::Versions)?, Some(error))
+            }
+            head => (head.map_err(PublishError::Versions)?, None),
+        };
         let Some(head) = head else { return Ok(false) };
         let index = self.index_of(&head).await.map_err(PublishError::Versions)?;
         let mut steps = Steps::default();
@@ -69,16 +83,24 @@ impl<R: Runtime> Inner<R> {
         let blobs = self.blobs.clone();
         let contents = unblock(move || contents.into_iter().filter(|id| blobs.contains(id)).collect::<Vec<_>>()).await;
         self.provide(&contents, &mut steps).await?;
-        let head = if self.is_ending(&head) { self.sign(Some(&head), &index, &mut steps).await? } else { head };
+        let is_ending = self.is_ending(&head);
+        let head = match unsure {
+            None if is_ending => self.sign(Some(&head), &index, &mut steps).await?,
+            // The next one would be a twin if there is one already.
+            _ => head,
+        };
         self.put(&head, &mut steps).await?;
         self.announce(&head, &index, &mut steps).await;
         self.readers.tell(&Event::Republished { package: package.clone(), seq: head.head().seq });
-        Ok(true)
+        match unsure {
+            Some(error) if is_ending => Err(PublishError::Versions(error)),
+            _ => Ok(true),
+        }
     }
 
     /// Whether most of its time is over.
-    fn is_ending(&self, head: &SignedHead) -> bool {
+    pub(super) fn is_ending(&self, head: &SignedHead) -> bool {
         let left = head.head().not_after.saturating_sub(unix::seconds(SystemTime::now()));
-        left < self.config.lifetime.validity.as_secs() / 2
+        left.saturating_mul(2) < self.config.lifetime.validity.as_secs()
     }
 }
