@@ -25,9 +25,9 @@ impl Connections {
         }
     }
 
-    /// Events were missed: all who wait for one of these are told.
-    pub(super) fn settle_all(&self, connected: &[PeerId]) {
-        connected.iter().for_each(|peer| self.settled(peer, true));
+    /// Those for whom somebody waits.
+    fn awaited(&self) -> Vec<PeerId> {
+        lock(&self.0).keys().copied().collect()
     }
 
     fn wait(&self, peer: PeerId) -> oneshot::Receiver<bool> {
@@ -47,7 +47,7 @@ impl Connections {
 enum Dialled {
     Connected,
     UnderWay,
-    /// Without an address, for one reason.
+    NoAddress,
     Failed,
 }
 
@@ -58,24 +58,37 @@ impl<R: Runtime> Inner<R> {
         within(&self.runtime, self.config.connect_timeout, self.reach(peer)).await.unwrap_or(false)
     }
 
-    async fn reach(&self, peer: PeerId) -> bool {
-        if self.dial_and_wait(peer, Vec::new()).await {
-            return true;
-        }
-        // It has no address here, or an old one.
-        match self.client.find_peer(peer).await {
-            Ok(found) => self.dial_and_wait(peer, found.addresses).await,
-            Err(_) => false,
+    /// After events were missed: who has connected meanwhile is not waited for until the time is over.
+    pub(super) async fn look_for_connections(&self) {
+        let awaited = self.connections.awaited();
+        let connected = self
+            .swarm
+            .with(move |swarm| awaited.into_iter().filter(|peer| swarm.is_connected(peer)).collect::<Vec<_>>());
+        for peer in connected.await.unwrap_or_default() {
+            self.connections.settled(&peer, true);
         }
     }
 
-    async fn dial_and_wait(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> bool {
+    async fn reach(&self, peer: PeerId) -> bool {
         // Before the dial, so that its end is not missed.
         let wait = self.connections.wait(peer);
-        match self.dial(peer, addresses).await {
+        match self.dial(peer, Vec::new()).await {
+            Dialled::Connected => return true,
+            // Where it was may not be where it is.
+            Dialled::UnderWay => {
+                if wait.await.unwrap_or(false) {
+                    return true;
+                }
+            }
+            Dialled::NoAddress => {}
+            Dialled::Failed => return false,
+        }
+        let Ok(found) = self.client.find_peer(peer).await else { return false };
+        let wait = self.connections.wait(peer);
+        match self.dial(peer, found.addresses).await {
             Dialled::Connected => true,
             Dialled::UnderWay => wait.await.unwrap_or(false),
-            Dialled::Failed => false,
+            Dialled::NoAddress | Dialled::Failed => false,
         }
     }
 
@@ -88,6 +101,7 @@ impl<R: Runtime> Inner<R> {
             {
                 // One that somebody else has begun is as good.
                 Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => Dialled::UnderWay,
+                Err(DialError::NoAddresses) => Dialled::NoAddress,
                 Err(_) => Dialled::Failed,
             }
         });

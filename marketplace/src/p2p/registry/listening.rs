@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     ops::ControlFlow,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -9,14 +10,14 @@ use std::{
 
 use async_channel::{Receiver, Sender};
 use blocking::unblock;
-use futures::{FutureExt, Stream, StreamExt, channel::oneshot, future::BoxFuture, stream};
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
 use kadence::{
     Lagged, Runtime,
     node::{NodeBehaviourEvent, NodeEvent},
 };
 use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
 
-use super::{Event, Inner, MarketBehaviour, MarketBehaviourEvent, lock};
+use super::{Event, Inner, MarketBehaviour, MarketBehaviourEvent, heads::OnlyForged, lock};
 use crate::{
     GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
@@ -58,8 +59,8 @@ pub(super) struct Listener<R: Runtime> {
     inner: Arc<Inner<R>>,
     news: Sender<News>,
     met: Sender<PeerId>,
-    /// When this is gone, the registry's other tasks end.
-    _alive: oneshot::Sender<()>,
+    /// Closed once the node has ended, upon which the registry's other tasks end.
+    running: Sender<Infallible>,
 }
 
 /// What an announcement gives to do.
@@ -74,12 +75,12 @@ impl<R: Runtime> Listener<R> {
     /// The listener, and the work that it gives to others.
     pub(super) fn new(
         inner: Arc<Inner<R>>,
-        alive: oneshot::Sender<()>,
+        running: Sender<Infallible>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (news, to_learn) = async_channel::bounded(LEARNING);
         let (met, to_ask) = async_channel::bounded(ASKING);
         let work = work(Arc::clone(&inner), news.clone(), to_learn, to_ask);
-        (Self { inner, news, met, _alive: alive }, work)
+        (Self { inner, news, met, running }, work)
     }
 
     /// Until the node ends.
@@ -92,14 +93,12 @@ impl<R: Runtime> Listener<R> {
                 Ok(event) => self.heard(event).await,
                 Err(Lagged { skipped }) => {
                     tracing::warn!(skipped, "events of the node were missed");
-                    let connected = self.inner.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>());
-                    self.inner.connections.settle_all(&connected.await.unwrap_or_default());
+                    self.inner.look_for_connections().await;
                 }
             }
         }
-        // Whoever waits for news waits for nothing.
-        self.news.close();
-        self.met.close();
+        self.running.close();
+        self.inner.readers.close();
         self.inner.save().await;
     }
 
@@ -165,7 +164,6 @@ async fn work<R: Runtime>(
     to_learn: Receiver<News>,
     to_ask: Receiver<PeerId>,
 ) {
-    let over = to_ask.clone();
     let learning = to_learn.for_each_concurrent(LEARNING_AT_ONCE, |news| {
         let inner = Arc::clone(&inner);
         async move {
@@ -181,7 +179,7 @@ async fn work<R: Runtime>(
     });
     // One of those who are connected is asked now and then.
     let now_and_then = async {
-        while !over.is_closed() {
+        loop {
             inner.sleep(inner.config.catalogue_interval).await;
             let connected = inner.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>()).await;
             let Ok(connected) = connected else { return };
@@ -224,7 +222,7 @@ impl<R: Runtime> Inner<R> {
 
     /// An announcement contradicts what is known. Looking at the network's heads remembers both, if there are two.
     async fn doubt(&self, package: &PackageId) {
-        match self.look_up(package).await {
+        match self.look_up(package, OnlyForged::IsRefused).await {
             Err(GetError::Equivocation { seq }) => {
                 tracing::warn!(%package, seq, "a publisher has signed two heads with one number");
                 self.readers.tell(&Event::Equivocation { package: package.clone(), seq });
@@ -239,30 +237,26 @@ impl<R: Runtime> Inner<R> {
         let told = announcement.announcement();
         let content = told.index;
         let blobs = self.blobs.clone();
-        if !unblock(move || blobs.contains(&content)).await {
-            lock(&self.only_for_search).insert(content);
-        }
-        let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
-        let here = self.download(&told.package, wanted).await;
-        let inner = Arc::clone(self);
-        let read = unblock(move || {
-            let json = here.map(|_| inner.blobs.read(&content, MAX_LEARNED));
-            // It is only for the search; thousands of them would fill the disk. Unless somebody has asked for it meanwhile:
-            // who does looks at it under the same lock.
-            let mut only_for_search = lock(&inner.only_for_search);
-            if only_for_search.remove(&content) {
-                let _gone = inner.blobs.remove(&content);
-            }
-            json
-        });
-        let json = match read.await {
+        let here = unblock(move || blobs.read(&content, MAX_LEARNED)).await;
+        let json = match here {
             Ok(json) => json,
-            Err(error) => {
-                tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
-                return;
+            Err(_) => {
+                let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
+                if let Err(error) = self.download(&self.learner, &told.package, wanted).await {
+                    tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
+                    return;
+                }
+                let learned = self.learned.clone();
+                let read = unblock(move || {
+                    let json = learned.read(&content, MAX_LEARNED);
+                    // Thousands of them would fill the disk.
+                    let _gone = learned.remove(&content);
+                    json
+                });
+                let Ok(json) = read.await else { return };
+                json
             }
         };
-        let Ok(json) = json else { return };
         let Ok(index) = Index::from_json(&json) else { return };
         if *index.package() != told.package {
             return;
@@ -322,7 +316,7 @@ impl<R: Runtime> Inner<R> {
             Ok(cursor) => self.remember_place(peer, cursor),
             // Not every peer is one of the registry.
             Err(AskError::Unsupported) => {}
-            Err(AskError::Answer(_) | AskError::Endless) => self.bad_data(peer),
+            Err(error) if error.is_bad_data() => self.bad_data(peer),
             Err(error) => tracing::debug!(%peer, %error, "a catalogue was not read to its end"),
         }
     }
@@ -348,11 +342,14 @@ impl<R: Runtime> Inner<R> {
         let mut answers = stream::iter(asked).buffer_unordered(ASKED_FOR_MATCHES);
         let (mut news, mut known) = (Vec::new(), HashMap::new());
         while let Some((peer, answer)) = answers.next().await {
-            let Ok(matches) = answer else { continue };
-            if matches.bad > 0 {
-                self.bad_data(peer);
-                continue;
-            }
+            let matches = match answer {
+                Ok(matches) if matches.bad == 0 => matches,
+                Err(error) if !error.is_bad_data() => continue,
+                Ok(_) | Err(_) => {
+                    self.bad_data(peer);
+                    continue;
+                }
+            };
             for announcement in matches.announcements {
                 let now = SystemTime::now();
                 let mut discovered = lock(&self.discovered);

@@ -22,20 +22,20 @@ mod republishing;
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
+    convert::Infallible,
     fmt,
     future::poll_fn,
+    io,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
+use async_channel::Receiver;
 use async_trait::async_trait;
 use blocking::unblock;
-use futures::{
-    FutureExt,
-    channel::oneshot,
-    future::{BoxFuture, select},
-};
+use futures::{FutureExt, future::Either};
 use kadence::{Client, Runtime, SwarmHandle, Timer, node::Node, node::NodeBehaviour};
 use libp2p::{PeerId, gossipsub::IdentTopic};
 use libp2p_identity::Keypair;
@@ -57,7 +57,7 @@ use super::{
 };
 use crate::{
     ContentId, GetError, Index, PackageId, PublishError, Query, Receipt, Registry, Release, SearchIndex, SearchPage,
-    Steps, blob::BlobStore,
+    Steps, StorageError, blob::BlobStore,
 };
 
 /// How long a question to a peer about its catalogue may take, with the connection.
@@ -89,10 +89,13 @@ struct Inner<R: Runtime> {
     fresh: Mutex<Fresh>,
     connections: Connections,
     fetcher: Fetcher,
-    /// Indexes that are being read for nothing but the search, and go afterwards.
-    only_for_search: Mutex<HashSet<ContentId>>,
+    /// Into a store of its own: what is read only for the search is gone again at once, and nobody else counts on it.
+    learner: Fetcher,
+    learned: BlobStore,
     catalogue: CatalogueClient<R>,
     readers: Readers,
+    /// Closed when the node has ended. Nothing ever comes.
+    ended: Receiver<Infallible>,
     served: StatsHandle,
     /// Held from when a package's newest head is read until the next one is put.
     publishing: futures::lock::Mutex<()>,
@@ -120,14 +123,15 @@ impl<R: Runtime> P2PRegistry<R> {
         let made = folder.clone();
         unblock(move || std::fs::create_dir_all(&made))
             .await
-            .map_err(|source| crate::StorageError::Folder { path: folder.clone(), source })?;
+            .map_err(|source| StorageError::Folder { path: folder.clone(), source })?;
         let search = SearchIndex::open(folder.join("search.db"), SearchIndex::DEFAULT_CAPACITY).await?;
-        let (blobs, own, memory, reputation) = unblock(move || {
+        let (blobs, learned, own, memory, reputation) = unblock(move || {
             let blobs = BlobStore::open(folder.join("content"))?;
+            let learned = open_empty(&folder.join("learned"))?;
             let own = Own::open(folder.join("own"))?;
             let memory = HeadMemory::open(&folder.join("heads.db"))?;
             let reputation = Reputation::open(&folder.join("peers.db"))?;
-            Ok::<_, StartError>((blobs, own, Arc::new(memory), Arc::new(reputation)))
+            Ok::<_, StartError>((blobs, learned, own, Arc::new(memory), Arc::new(reputation)))
         })
         .await?;
 
@@ -136,22 +140,26 @@ impl<R: Runtime> P2PRegistry<R> {
             .map_err(|transfer::ProtocolTaken| StartError::Running)?;
         let questions = control.accept(requests::PROTOCOL).map_err(|_| StartError::Running)?;
         let events = node.events().ok_or(StartError::EventsTaken)?;
+        let fetcher = Fetcher::new(control.clone(), blobs.clone(), &runtime, config.fetch);
         let now = SystemTime::now();
+        let (running, ended) = async_channel::bounded(1);
         let inner = Arc::new(Inner {
             publisher: keypair.public().to_peer_id(),
             keypair,
             topic: IdentTopic::new(&config.topic),
             client: node.client().clone(),
             swarm: node.swarm().clone(),
-            fetcher: Fetcher::new(control.clone(), blobs.clone(), &runtime, config.fetch),
+            learner: fetcher.with_store(learned.clone()),
+            learned,
+            fetcher,
             catalogue: CatalogueClient::new(runtime.clone(), control, ASK_TIMEOUT),
             gate: Mutex::new(Gate::new(config.gate)),
             // No two runs of a node begin in the same millisecond.
             discovered: Mutex::new(Discovered::new(unix::millis(now))),
             fresh: Mutex::default(),
             connections: Connections::default(),
-            only_for_search: Mutex::default(),
             readers: Readers::default(),
+            ended,
             served: server.stats(),
             publishing: futures::lock::Mutex::new(()),
             cursors: Mutex::default(),
@@ -163,19 +171,13 @@ impl<R: Runtime> P2PRegistry<R> {
             reputation,
             search,
         });
-        let (alive, over) = oneshot::channel();
-        let over = over.map(|_| ()).shared();
-        let (listener, learning) = Listener::new(Arc::clone(&inner), alive);
-        // The others end with the listener, which ends with the node: by themselves they would not notice.
-        let spawn = |task: BoxFuture<'static, ()>| {
-            let over = over.clone();
-            runtime.spawn(async move { drop(select(task, over).await) }.boxed());
-        };
+        let (listener, learning) = Listener::new(Arc::clone(&inner), running);
         let catalogue = Arc::new(listening::Catalogue(Arc::clone(&inner)));
-        spawn(server.run().boxed());
-        spawn(requests::serve(runtime.clone(), questions, catalogue).boxed());
-        spawn(learning.boxed());
-        spawn(republishing::run(Arc::clone(&inner)).boxed());
+        inner.spawn(server.run());
+        inner.spawn(requests::serve(runtime.clone(), questions, catalogue));
+        inner.spawn(learning);
+        inner.spawn(republishing::run(Arc::clone(&inner)));
+        // It is the one that ends the others.
         runtime.spawn(listener.listen(events).boxed());
         Ok(Self { inner })
     }
@@ -294,6 +296,24 @@ impl<R: Runtime> Inner<R> {
         unblock(move || ask(&memory)).await
     }
 
+    /// Runs a task, until the node ends at the latest. It may hold what keeps the registry's files open.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        let task = async move {
+            let ended = std::pin::pin!(ended.recv());
+            futures::future::select(std::pin::pin!(task), ended).await;
+        };
+        self.runtime.spawn(task.boxed());
+    }
+
+    /// What the future gives, or `None` if the node ends before.
+    async fn while_running<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        match futures::future::select(std::pin::pin!(future), std::pin::pin!(self.ended.recv())).await {
+            Either::Left((output, _)) => Some(output),
+            Either::Right(_) => None,
+        }
+    }
+
     async fn sleep(&self, span: Duration) {
         let mut timer = Box::pin(self.runtime.timer(self.now() + span));
         poll_fn(|cx| timer.as_mut().poll_elapsed(cx)).await;
@@ -301,6 +321,16 @@ impl<R: Runtime> Inner<R> {
 
     fn now(&self) -> Instant {
         self.runtime.now()
+    }
+}
+
+/// A store without what an earlier time has left.
+fn open_empty(folder: &Path) -> Result<BlobStore, StartError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(StorageError::Folder { path: folder.to_owned(), source }.into())
+        }
+        _ => Ok(BlobStore::open(folder)?),
     }
 }
 

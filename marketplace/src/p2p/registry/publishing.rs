@@ -4,11 +4,11 @@ use std::{sync::Arc, time::SystemTime};
 
 use blocking::unblock;
 use kadence::{Agree, LocalCopy, Runtime};
-use libp2p::kad::Quorum;
+use libp2p::{gossipsub, kad::Quorum};
 use semver::Version;
 use thiserror::Error;
 
-use super::{Event, Inner, lock};
+use super::{Event, Inner, heads::OnlyForged, lock};
 use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, Outcome, PackageId, PublishError, Receipt, Release,
     SearchEntry, Step, Steps, StorageError,
@@ -82,33 +82,27 @@ impl<R: Runtime> Inner<R> {
         Ok(Receipt { package: package.clone(), version: version.clone(), manifest, archive, index: content, steps })
     }
 
-    /// The newest head: of what the network has, what was seen of it before, and what was signed here last. The last may have
-    /// arrived nowhere, or somewhere: it counts, so that no other is signed with its number.
+    /// The newest head, of those that the network has or had and the one that was signed here last. The latter may never
+    /// have arrived anywhere, or somewhere: it counts, so that no other is signed with its number.
     pub(super) async fn before(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        let there = match self.look_up(package).await {
-            // What was seen is newer, or is renewed by what is published now.
-            Err(GetError::Expired { .. } | GetError::Rollback { .. }) => None,
+        let there = match self.look_up(package, OnlyForged::IsNothing).await {
+            // It is renewed by what is published now; or what was seen has not arrived where they are. Somebody else may
+            // have published it with the same key, so that it need not be what was signed here.
+            Err(error @ (GetError::Expired { .. } | GetError::Rollback { .. })) => {
+                Some(self.last_seen(package).await?.ok_or(error)?)
+            }
             there => there?,
         };
-        let id = package.clone();
-        let seen = self.remembered(move |memory| memory.seen(&id)).await;
-        let seen = seen.map_err(|error| self.memory_failed(error))?;
-        let here = self.own_head(package).await?;
-        // After the user has forgiven a contradiction, the network's choice counts.
-        let is_forgiven = seen.as_ref().is_some_and(|mark| mark.head.is_none());
-        let mut newest = there;
-        for head in [seen.and_then(|mark| mark.head), here].into_iter().flatten() {
-            match &newest {
-                Some(other) if other.head().seq > head.head().seq || *other == head => {}
-                Some(other) if other.head().seq == head.head().seq => {
-                    if !is_forgiven {
-                        return Err(GetError::Equivocation { seq: head.head().seq });
-                    }
-                }
-                _ => newest = Some(head),
+        match (there, self.own_head(package).await?) {
+            (Some(there), Some(here)) if there.head().seq > here.head().seq => Ok(Some(there)),
+            (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
+                // A contradiction, which is kept as such: unless the user has forgiven it, and goes on from what the
+                // others have.
+                let remembered = self.remembered(move |memory| memory.remember(&here)).await;
+                remembered.map(|_| Some(there)).map_err(|error| self.not_accepted(error))
             }
+            (there, here) => Ok(here.or(there)),
         }
-        Ok(newest)
     }
 
     /// Tells the network who has it.
@@ -153,7 +147,7 @@ impl<R: Runtime> Inner<R> {
     /// Whether most of its time is over.
     pub(super) fn is_ending(&self, head: &SignedHead) -> bool {
         let left = head.head().not_after.saturating_sub(unix::seconds(SystemTime::now()));
-        left < self.config.lifetime.validity.as_secs() / 2
+        left.saturating_mul(2) < self.config.lifetime.validity.as_secs()
     }
 
     /// The index of the head before is offered no longer.
@@ -202,6 +196,8 @@ impl<R: Runtime> Inner<R> {
                     self.swarm.with(move |swarm| swarm.behaviour_mut().app.gossipsub.publish(topic, bytes)).await;
                 match sent {
                     Ok(Ok(_)) => Outcome::Done,
+                    // In this very second.
+                    Ok(Err(gossipsub::PublishError::Duplicate)) => Outcome::AlreadyThere,
                     Ok(Err(error)) => Outcome::Failed { reason: error.to_string() },
                     Err(error) => Outcome::Failed { reason: error.to_string() },
                 }

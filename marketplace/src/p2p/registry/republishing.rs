@@ -12,13 +12,16 @@ use futures::{StreamExt, stream};
 use kadence::{Priority, Runtime};
 
 use super::{Event, Inner};
-use crate::{ContentId, Outcome, PackageId, PackageName, PublishError, Step, Steps};
+use crate::{ContentId, GetError, Outcome, PackageId, PackageName, PublishError, Step, Steps};
 
 /// How often is looked whether a package is due, and what is known of peers is written.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Until the first look: when a node that finds its peers at once has found them.
 const FIRST: Duration = Duration::from_secs(5);
+
+/// Between two rounds, however short heads live.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// How many contents are offered at a time.
 const OFFERING: usize = 4;
@@ -37,7 +40,7 @@ pub(super) async fn run<R: Runtime>(inner: Arc<Inner<R>>) {
     let mut wait = FIRST;
     loop {
         inner.sleep(wait).await;
-        wait = LOOK;
+        wait = LOOK.min((inner.config.lifetime.validity / 4).max(SHORTEST));
         let Ok(peers) = inner.swarm.with(|swarm| swarm.network_info().num_peers()).await else { return };
         if peers > 0 {
             inner.republish_due(&mut due).await;
@@ -76,7 +79,9 @@ impl<R: Runtime> Inner<R> {
                 }
             };
             let failures = if is_well { 0 } else { failures.saturating_add(1) };
-            let interval = self.config.republish_interval;
+            // A head is renewed in the second half of its time.
+            let in_time = (self.config.lifetime.validity / 4).max(SHORTEST);
+            let interval = self.config.republish_interval.min(in_time);
             let again = if is_well {
                 interval
             } else {
@@ -94,13 +99,27 @@ impl<R: Runtime> Inner<R> {
             if self.own_head(package).await.map_err(PublishError::Versions)?.is_none() {
                 return Ok(None);
             }
-            // Another machine with this key may have published since.
-            let Some(head) = self.before(package).await.map_err(PublishError::Versions)? else { return Ok(None) };
+            // Not the own one, which another machine with the same key may have gone on from.
+            let (newest, is_sure) = match self.before(package).await {
+                Err(GetError::Inconclusive { .. } | GetError::Timeout { .. }) => {
+                    (self.newest_here(package).await, false)
+                }
+                newest => (newest, true),
+            };
+            let Some(head) = newest.map_err(PublishError::Versions)? else { return Ok(None) };
             let (own, newest) = (self.own.clone(), head.clone());
             steps.record(Step::Head, unblock(move || own.put(&newest)).await)?;
             let index = (head.head().index, head.head().index_size);
-            let head =
-                if self.is_ending(&head) { self.sign(package, Some(&head), index, &mut steps).await? } else { head };
+            let head = match self.is_ending(&head) {
+                true if is_sure => self.sign(package, Some(&head), index, &mut steps).await?,
+                true => {
+                    // The next one would be a twin if there is one already.
+                    let reason = "it is not known whether there is a newer head".to_owned();
+                    steps.set(Step::Index, Outcome::Failed { reason });
+                    head
+                }
+                false => head,
+            };
             // First of all, because without it nothing else is found.
             self.put(&head, &mut steps).await?;
             head
