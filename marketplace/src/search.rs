@@ -109,6 +109,24 @@ impl SearchIndex {
         self.database.transaction(move |database| upsert(database, &entry, seen, capacity)).await
     }
 
+    /// Puts a package in, if nothing is known of it, as seen at `now`. Says whether that was so.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written: the index is as before.
+    pub async fn insert(&self, entry: SearchEntry, now: SystemTime) -> Result<bool, StorageError> {
+        let capacity = self.capacity;
+        let seen = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let insert = move |database: &rusqlite::Transaction<'_>| {
+            let mut known = database.prepare_cached("SELECT 1 FROM packages WHERE package = ?")?;
+            if known.exists([entry.package.to_string()])? {
+                return Ok(false);
+            }
+            upsert(database, &entry, seen, capacity).map(|()| true)
+        };
+        self.database.transaction(insert).await
+    }
+
     /// Takes a package out, and says whether it was in.
     ///
     /// # Errors

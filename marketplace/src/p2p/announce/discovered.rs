@@ -41,6 +41,13 @@ pub struct DiscoveredPackage {
     pub number: u64,
 }
 
+impl DiscoveredPackage {
+    /// The number of the newest head that was announced.
+    pub fn seq(&self) -> u64 {
+        self.newest.announcement().seq
+    }
+}
+
 /// What an announcement is to what is known of its package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {

@@ -25,6 +25,11 @@ impl Connections {
         }
     }
 
+    /// Those for whom somebody waits.
+    fn awaited(&self) -> Vec<PeerId> {
+        lock(&self.0).keys().copied().collect()
+    }
+
     fn wait(&self, peer: PeerId) -> oneshot::Receiver<bool> {
         let (told, wait) = oneshot::channel();
         let mut waiting = lock(&self.0);
@@ -53,16 +58,33 @@ impl<R: Runtime> Inner<R> {
         within(&self.runtime, self.config.connect_timeout, self.reach(peer)).await.unwrap_or(false)
     }
 
+    /// After events were missed: who has connected meanwhile is not waited for until the time is over.
+    pub(super) async fn look_for_connections(&self) {
+        let awaited = self.connections.awaited();
+        let connected = self
+            .swarm
+            .with(move |swarm| awaited.into_iter().filter(|peer| swarm.is_connected(peer)).collect::<Vec<_>>());
+        for peer in connected.await.unwrap_or_default() {
+            self.connections.settled(&peer, true);
+        }
+    }
+
     async fn reach(&self, peer: PeerId) -> bool {
         // Before the dial, so that its end is not missed.
         let wait = self.connections.wait(peer);
         match self.dial(peer, Vec::new()).await {
             Dialled::Connected => return true,
-            Dialled::UnderWay => return wait.await.unwrap_or(false),
+            // Where it was may not be where it is.
+            Dialled::UnderWay => {
+                if wait.await.unwrap_or(false) {
+                    return true;
+                }
+            }
             Dialled::NoAddress => {}
             Dialled::Failed => return false,
         }
         let Ok(found) = self.client.find_peer(peer).await else { return false };
+        let wait = self.connections.wait(peer);
         match self.dial(peer, found.addresses).await {
             Dialled::Connected => true,
             Dialled::UnderWay => wait.await.unwrap_or(false),

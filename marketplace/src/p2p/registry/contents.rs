@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
 use async_channel::Receiver;
 use blocking::unblock;
-use futures::{FutureExt, StreamExt, future::ready, stream};
+use futures::{StreamExt, future::ready, stream};
 use kadence::{Priority, Runtime, Update};
 use libp2p::PeerId;
 
@@ -14,7 +14,7 @@ use crate::{
     blob::BlobError,
     p2p::{
         head::SignedHead,
-        transfer::{FetchError, FetchEvent, Provider, Report, ReportEvent, Wanted},
+        transfer::{FetchError, FetchEvent, Fetcher, Provider, Report, ReportEvent, Wanted},
     },
 };
 
@@ -59,37 +59,33 @@ impl<R: Runtime> Inner<R> {
         content: ContentId,
         size: u64,
     ) -> Result<(), GetError> {
-        let inner = Arc::clone(self);
-        let size_here = unblock(move || {
-            // What is here only for the search stays from now on.
-            let mut only_for_search = lock(&inner.only_for_search);
-            only_for_search.remove(&content);
-            inner.blobs.size(&content)
-        });
-        match size_here.await {
+        let blobs = self.blobs.clone();
+        match unblock(move || blobs.size(&content)).await {
             Some(found) if found == size => return Ok(()),
             Some(found) => return Err(GetError::Size { content, wanted: size, found }),
             None => {}
         }
         let wanted = Wanted { id: content, max: size, size: Some(size) };
-        self.download(package, wanted).await?;
+        let size = self.download(&self.fetcher, package, wanted).await?;
+        self.readers.tell(&Event::Downloaded { content, size });
         if self.config.share {
             self.offer(content);
         }
         Ok(())
     }
 
-    /// Fetches content from whoever is known or found to have it.
-    pub(super) async fn download(self: &Arc<Self>, package: &PackageId, wanted: Wanted) -> Result<u64, GetError> {
+    /// Fetches content from whoever is known or found to have it, with the fetcher of the store where it is to be.
+    pub(super) async fn download(
+        self: &Arc<Self>,
+        fetcher: &Fetcher,
+        package: &PackageId,
+        wanted: Wanted,
+    ) -> Result<u64, GetError> {
         let content = wanted.id;
         let (observer, providers) = (Arc::clone(self), self.providers(package, content));
-        let size = self
-            .fetcher
-            .fetch(wanted, providers, move |event| observer.observe(content, &event))
-            .await
-            .map_err(|error| self.not_fetched(content, error))?;
-        self.readers.tell(&Event::Downloaded { content, size });
-        Ok(size)
+        let fetch = fetcher.fetch(wanted, providers, move |event| observer.observe(content, &event));
+        let fetched = self.while_running(fetch).await.ok_or(GetError::Closed)?;
+        fetched.map_err(|error| self.not_fetched(content, error))
     }
 
     /// Tells the network that we have content.
@@ -101,7 +97,7 @@ impl<R: Runtime> Inner<R> {
                 tracing::debug!(%content, %error, "content was not offered");
             }
         };
-        self.runtime.spawn(offer.boxed());
+        self.spawn(offer);
     }
 
     fn observe(&self, content: ContentId, event: &FetchEvent) {
@@ -133,6 +129,7 @@ impl<R: Runtime> Inner<R> {
     /// publisher, the most reliable first, then those whom the network names.
     fn providers(self: &Arc<Self>, package: &PackageId, content: ContentId) -> Receiver<Provider> {
         let (found, receiver) = async_channel::bounded(CONNECTING);
+        let told = found.clone();
         let inner = Arc::clone(self);
         let mut known = vec![package.publisher()];
         if let Some(package) = lock(&self.discovered).get(package) {
@@ -148,7 +145,8 @@ impl<R: Runtime> Inner<R> {
                 })
             });
             let mut asked = HashSet::from([inner.client.local_peer()]);
-            let candidates = stream::iter(known).chain(named);
+            // Those who are known come first, and the network is not asked only when they are all gone.
+            let candidates = stream::select(stream::iter(known), named);
             let candidates = candidates.filter(|peer| ready(asked.insert(*peer)));
             let reputation = Arc::clone(&inner.reputation);
             let candidates =
@@ -161,13 +159,16 @@ impl<R: Runtime> Inner<R> {
             while let Some(peer) = connected.next().await {
                 let Some(peer) = peer else { continue };
                 let provider = Provider { peer, preference: inner.preference(&peer) };
-                // The download has all it needs.
-                if found.send(provider).await.is_err() {
+                if told.send(provider).await.is_err() {
                     return;
                 }
             }
         };
-        self.runtime.spawn(search.boxed());
+        self.spawn(async move {
+            // The download has all it needs, or was given up.
+            let enough = std::pin::pin!(found.closed());
+            futures::future::select(std::pin::pin!(search), enough).await;
+        });
         receiver
     }
 
@@ -185,7 +186,7 @@ impl<R: Runtime> Inner<R> {
             FetchError::AllFailed { reports } => GetError::Unavailable { content, providers: reports.len() },
             FetchError::TooLarge { size: found, max: wanted }
             | FetchError::OtherSize { size: found, expected: wanted } => GetError::Size { content, wanted, found },
-            FetchError::Timeout => GetError::Timeout { after: self.config.fetch.timeout },
+            FetchError::Timeout => GetError::Timeout { after: self.config.fetch.stall_timeout },
             FetchError::Store(error) => error.into(),
         }
     }

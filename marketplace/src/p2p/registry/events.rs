@@ -1,6 +1,6 @@
 use std::{
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -68,6 +68,14 @@ pub enum Event {
         /// The number of its head: a new one if the old would have expired.
         seq: u64,
     },
+    /// A publisher has signed two heads with one number. Both are kept:
+    /// [`HeadMemory::equivocation`](crate::p2p::head::HeadMemory::equivocation).
+    Equivocation {
+        /// Of which package.
+        package: PackageId,
+        /// The number.
+        seq: u64,
+    },
     /// A peer has sent what no honest one sends, and is not asked for a while.
     BadData {
         /// Who.
@@ -80,7 +88,7 @@ pub enum Event {
     },
 }
 
-/// The events of a registry from when it was asked for. Bounded: see [`Event::Lagged`].
+/// The events of a registry from when it was asked for, until its node ends. Bounded: see [`Event::Lagged`].
 #[derive(Debug)]
 pub struct EventStream(Pin<Box<Receiver<Event>>>);
 
@@ -92,8 +100,9 @@ impl Stream for EventStream {
     }
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Readers(Mutex<Vec<Reader>>);
+/// `None` once there is nothing more to tell.
+#[derive(Debug)]
+pub(super) struct Readers(Mutex<Option<Vec<Reader>>>);
 
 #[derive(Debug)]
 struct Reader {
@@ -101,21 +110,43 @@ struct Reader {
     skipped: u64,
 }
 
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+}
+
 impl Readers {
     pub(super) fn add(&self) -> EventStream {
         let (events, received) = async_channel::bounded(CAPACITY);
-        let mut readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if readers.len() >= MAX_READERS {
-            readers.remove(0);
+        if let Some(readers) = &mut *self.lock() {
+            if readers.len() >= MAX_READERS {
+                readers.remove(0);
+            }
+            readers.push(Reader { events, skipped: 0 });
         }
-        readers.push(Reader { events, skipped: 0 });
         EventStream(Box::pin(received))
     }
 
     /// Never waits for a reader.
     pub(super) fn tell(&self, event: &Event) {
-        let mut readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        readers.retain_mut(|reader| reader.tell(event.clone()));
+        if let Some(readers) = &mut *self.lock() {
+            readers.retain_mut(|reader| reader.tell(event.clone()));
+        }
+    }
+
+    /// Ends the streams, those that are still to be asked for as well. What was told can be read to its end.
+    pub(super) fn close(&self) {
+        for reader in self.lock().take().into_iter().flatten() {
+            if reader.skipped > 0 {
+                // If there is no room yet, nothing was read for long.
+                let _full = reader.events.try_send(Event::Lagged { skipped: reader.skipped });
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Reader>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,7 +189,7 @@ mod tests {
         for _ in 0..CAPACITY + 3 {
             readers.tell(&event);
         }
-        assert_eq!(readers.0.lock().unwrap().len(), 1);
+        assert_eq!(readers.lock().as_ref().map(Vec::len), Some(1));
         smol::block_on(async {
             for _ in 0..CAPACITY {
                 assert_eq!(slow.next().await.as_ref(), Some(&event));

@@ -10,7 +10,10 @@ use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestE
 use super::{Inner, lock};
 use crate::{
     DatabaseError, GetError, PackageId, StorageError,
-    p2p::head::{HeadRefused, RememberError, SignedHead, dht_key, judge},
+    p2p::{
+        announce::DiscoveredPackage,
+        head::{HeadRefused, Mark, RememberError, SignedHead, dht_key, judge},
+    },
 };
 
 /// How many heads are used without asking again: those of the largest lock files.
@@ -36,12 +39,26 @@ impl Fresh {
         }
     }
 
+    /// It can no longer be relied on.
+    fn remove(&mut self, package: &PackageId) {
+        self.0.remove(package);
+    }
+
     /// There is a newer one.
     pub(super) fn heard_of(&mut self, package: &PackageId, seq: u64) {
         if self.0.get(package).is_some_and(|(head, _)| head.head().seq < seq) {
             self.0.remove(package);
         }
     }
+}
+
+/// What it means that there is nothing but forged heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnlyForged {
+    /// There may be a true one, whose place they have taken.
+    IsRefused,
+    /// Nothing: otherwise anybody who makes forged ones could keep the publisher from publishing.
+    IsNothing,
 }
 
 impl<R: Runtime> Inner<R> {
@@ -51,42 +68,69 @@ impl<R: Runtime> Inner<R> {
             // It may have expired meanwhile.
             return judge(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(refused);
         }
-        let head = match self.look_up(package).await {
-            Err(GetError::Inconclusive { .. } | GetError::Timeout { .. }) if package.publisher() == self.publisher => {
+        let head = match self.look_up(package, OnlyForged::IsRefused).await {
+            Ok(head) => head,
+            Err(error @ (GetError::Inconclusive { .. } | GetError::Timeout { .. }))
+                if package.publisher() == self.publisher =>
+            {
                 // Nobody knows better than who has signed it.
-                match self.own_head(package).await? {
-                    Some(head) => Some(head),
-                    None => self.look_up(package).await?,
-                }
+                let head = self.newest_here(package).await?.ok_or(error)?;
+                Some(self.judged(head).await?)
             }
-            found => found?,
+            Err(error) => {
+                // Another call may have read a head that is refused now.
+                lock(&self.fresh).remove(package);
+                return Err(error);
+            }
         };
         if let Some(head) = &head {
             let age = Duration::from_secs(head.head().ttl).min(self.config.max_head_age);
-            let now = self.now();
-            lock(&self.fresh).put(head.clone(), now, now + age);
+            let (now, told) = (self.now(), lock(&self.discovered).get(package).map(DiscoveredPackage::seq));
+            // While it was looked for, a newer one may have been announced.
+            if told.is_none_or(|told| told <= head.head().seq) {
+                lock(&self.fresh).put(head.clone(), now, now + age);
+            }
         }
         Ok(head)
     }
 
     /// The newest head that the network has, judged by what was seen before.
-    pub(super) async fn look_up(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+    pub(super) async fn look_up(
+        &self,
+        package: &PackageId,
+        only_forged: OnlyForged,
+    ) -> Result<Option<SignedHead>, GetError> {
+        let mut seen_before = 0;
+        loop {
+            match self.look_up_once(package, only_forged).await {
+                // A newer one may have been published, or read by another call, while this one was looking.
+                Err(GetError::Rollback { seen, .. }) if seen > seen_before => seen_before = seen,
+                found => return found,
+            }
+        }
+    }
+
+    async fn look_up_once(&self, package: &PackageId, only_forged: OnlyForged) -> Result<Option<SignedHead>, GetError> {
         let not_trusted = |error: &dyn std::fmt::Display| GetError::NotTrusted { reason: error.to_string() };
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
         let timeout = self.config.lookup_timeout;
         // All of them, because a single holder of the newest is enough.
-        let found = self.client.get_record(key).best(Agree::All).timeout(timeout).await;
+        let found = self.client.get_record(key).best(Agree::All).fresh().timeout(timeout).await;
         let answer = match found {
             Ok(answer) => answer,
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
                 return self.without_a_holder(package).await;
             }
-            Err(error) => return Err(unanswered(&error, timeout)),
+            Err(GetRecordError::NotFound { rejected: 1.., .. }) if only_forged == OnlyForged::IsNothing => {
+                return self.without_a_holder(package).await;
+            }
+            Err(error) => return Err(unanswered(error, timeout)),
         };
         let best = SignedHead::verify(answer.value(), package).map_err(|error| not_trusted(&error))?;
         let others = others(&answer, &best, package);
         self.remembered(move |memory| {
-            memory.accept(&best, SystemTime::now())?;
+            memory.remember(&best)?;
+            // Before the time is looked at: a twin of a head that has expired is a twin.
             for other in &others {
                 // A twin of what was seen is worth knowing; that a holder has an older one is not.
                 if let Err(RememberError::Refused(refused @ HeadRefused::Equivocation { .. })) = memory.remember(other)
@@ -94,21 +138,43 @@ impl<R: Runtime> Inner<R> {
                     return Err(refused.into());
                 }
             }
+            memory.judge(&best, SystemTime::now())?;
             Ok(Some(best))
         })
         .await
         .map_err(|error| self.not_accepted(error))
     }
 
+    /// A head that did not come from the network, if it may be believed after all that was seen.
+    async fn judged(&self, head: SignedHead) -> Result<SignedHead, GetError> {
+        let judged = self.remembered(move |memory| memory.judge(&head, SystemTime::now()).map(|_| head));
+        judged.await.map_err(|error| self.not_accepted(error))
+    }
+
     /// Nobody has a head. One that was seen before is still good until it expires: its publisher may be away for long.
     async fn without_a_holder(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        let id = package.clone();
-        let seen = self.remembered(move |memory| memory.seen(&id)).await;
-        let seen = seen.map_err(|error| self.database(error))?;
-        match seen.and_then(|mark| mark.head) {
-            Some(head) => judge(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(refused),
+        match self.mark(package).await? {
+            Some(Mark { head: Some(head), .. }) => self.judged(head).await.map(Some),
+            // After a contradiction that was forgiven: there is one, and nobody shows it.
+            Some(Mark { seq: seen, head: None }) => Err(GetError::Rollback { seen, offered: 0 }),
             None => Ok(None),
         }
+    }
+
+    /// The newest head that was seen, expired or not.
+    pub(super) async fn last_seen(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        Ok(self.mark(package).await?.and_then(|mark| mark.head))
+    }
+
+    /// The newest head that is known without the network.
+    pub(super) async fn newest_here(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let (seen, own) = (self.last_seen(package).await?, self.own_head(package).await?);
+        Ok(seen.into_iter().chain(own).max_by_key(|head| head.head().seq))
+    }
+
+    async fn mark(&self, package: &PackageId) -> Result<Option<Mark>, GetError> {
+        let id = package.clone();
+        self.remembered(move |memory| memory.seen(&id)).await.map_err(|error| self.database(error))
     }
 
     pub(super) async fn own_head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
@@ -160,8 +226,8 @@ fn refused(reason: HeadRefused) -> GetError {
 }
 
 /// Why a lookup has no answer.
-fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
-    let inconclusive = |progress: &Progress| GetError::Inconclusive {
+fn unanswered(error: GetRecordError, after: Duration) -> GetError {
+    let inconclusive = |progress: Progress| GetError::Inconclusive {
         asked: progress.requests as usize,
         answered: progress.successes as usize,
     };

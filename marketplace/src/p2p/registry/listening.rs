@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     ops::ControlFlow,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -16,24 +17,27 @@ use kadence::{
 };
 use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
 
-use super::{Event, Inner, MarketBehaviour, MarketBehaviourEvent, lock};
+use super::{Event, Inner, MarketBehaviour, MarketBehaviourEvent, heads::OnlyForged, lock};
 use crate::{
-    Index, PackageId, Query, SearchEntry, Summary,
+    GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
-        announce::{CataloguePage, Cursor, Heard, Judged, SignedAnnouncement, Standing},
+        announce::{CataloguePage, Cursor, Heard, Ignored, Judged, SignedAnnouncement, Standing},
         requests::{self, AskError, MAX_MATCHES},
         transfer::Wanted,
     },
 };
 
-/// How many packages wait for their index to be read: a catalogue's page. Beyond that they are found by their titles alone.
-const LEARNING: usize = 512;
+/// How many packages wait for their index to be read: 4 MB of announcements, and more than come in while one is read.
+const LEARNING: usize = 4096;
+
+/// How long reading one of them may take.
+const LEARNING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How many indexes are read at a time.
 const LEARNING_AT_ONCE: usize = 4;
 
-/// The longest index that is read only for the search: some hundred versions.
-const MAX_LEARNED: u64 = 64 * 1024;
+/// The longest index that is read only for the search.
+const MAX_LEARNED: u64 = crate::MAX_INDEX_LEN as u64;
 
 /// How many peers wait to be asked for their catalogue.
 const ASKING: usize = 64;
@@ -53,17 +57,30 @@ const MATCHES_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reads the node's events.
 pub(super) struct Listener<R: Runtime> {
     inner: Arc<Inner<R>>,
-    news: Sender<SignedAnnouncement>,
+    news: Sender<News>,
     met: Sender<PeerId>,
+    /// Closed once the node has ended, upon which the registry's other tasks end.
+    running: Sender<Infallible>,
+}
+
+/// What an announcement gives to do.
+enum News {
+    /// To learn more about its package.
+    Learn(SignedAnnouncement),
+    /// To see what the network says: it contradicts what is known.
+    Doubt(PackageId),
 }
 
 impl<R: Runtime> Listener<R> {
     /// The listener, and the work that it gives to others.
-    pub(super) fn new(inner: Arc<Inner<R>>) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn new(
+        inner: Arc<Inner<R>>,
+        running: Sender<Infallible>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (news, to_learn) = async_channel::bounded(LEARNING);
         let (met, to_ask) = async_channel::bounded(ASKING);
         let work = work(Arc::clone(&inner), news.clone(), to_learn, to_ask);
-        (Self { inner, news, met }, work)
+        (Self { inner, news, met, running }, work)
     }
 
     /// Until the node ends.
@@ -74,12 +91,14 @@ impl<R: Runtime> Listener<R> {
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.heard(event).await,
-                Err(Lagged { skipped }) => tracing::warn!(skipped, "events of the node were missed"),
+                Err(Lagged { skipped }) => {
+                    tracing::warn!(skipped, "events of the node were missed");
+                    self.inner.look_for_connections().await;
+                }
             }
         }
-        // Whoever waits for news waits for nothing.
-        self.news.close();
-        self.met.close();
+        self.running.close();
+        self.inner.readers.close();
         self.inner.save().await;
     }
 
@@ -120,7 +139,16 @@ impl<R: Runtime> Listener<R> {
             return;
         }
         match judged {
-            Judged::Accept(announcement) => inner.learn(*announcement, &self.news).await,
+            Judged::Accept(announcement) => {
+                inner.heard_of(&announcement);
+                // If there are too many, it is found when its publisher announces again.
+                let _full = self.news.try_send(News::Learn(*announcement));
+            }
+            Judged::Ignore(Ignored::Standing(Standing::Conflict { .. })) => {
+                if let Ok(announcement) = SignedAnnouncement::verify(&message.data) {
+                    let _full = self.news.try_send(News::Doubt(announcement.announcement().package.clone()));
+                }
+            }
             Judged::Ignore(reason) => tracing::debug!(%forwarder, %reason, "an announcement was ignored"),
             Judged::Reject(reason) => {
                 tracing::debug!(%forwarder, %reason, "an announcement was refused");
@@ -132,14 +160,18 @@ impl<R: Runtime> Listener<R> {
 /// What takes longer than an event may.
 async fn work<R: Runtime>(
     inner: Arc<Inner<R>>,
-    news: Sender<SignedAnnouncement>,
-    to_learn: Receiver<SignedAnnouncement>,
+    news: Sender<News>,
+    to_learn: Receiver<News>,
     to_ask: Receiver<PeerId>,
 ) {
-    let over = to_ask.clone();
-    let learning = to_learn.for_each_concurrent(LEARNING_AT_ONCE, |announcement| {
+    let learning = to_learn.for_each_concurrent(LEARNING_AT_ONCE, |news| {
         let inner = Arc::clone(&inner);
-        async move { inner.read_index(&announcement).await }
+        async move {
+            match news {
+                News::Learn(announcement) => inner.learn(&announcement).await,
+                News::Doubt(package) => inner.doubt(&package).await,
+            }
+        }
     });
     let asking = to_ask.for_each_concurrent(ASKING_AT_ONCE, |peer| {
         let (inner, news) = (Arc::clone(&inner), news.clone());
@@ -147,7 +179,7 @@ async fn work<R: Runtime>(
     });
     // One of those who are connected is asked now and then.
     let now_and_then = async {
-        while !over.is_closed() {
+        loop {
             inner.sleep(inner.config.catalogue_interval).await;
             let connected = inner.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>()).await;
             let Ok(connected) = connected else { return };
@@ -160,10 +192,22 @@ async fn work<R: Runtime>(
 }
 
 impl<R: Runtime> Inner<R> {
-    /// There is news of a package: it is found from now on, by its title at once and by all else when its index was read.
-    async fn learn(&self, announcement: SignedAnnouncement, news: &Sender<SignedAnnouncement>) {
+    /// There is news of a package.
+    fn heard_of(&self, announcement: &SignedAnnouncement) {
         let told = announcement.announcement();
         lock(&self.fresh).heard_of(&told.package, told.seq);
+        self.readers.tell(&Event::PackageDiscovered { package: told.package.clone(), version: told.version.clone() });
+    }
+
+    /// From now on the package is found: by its title, if nothing else was known of it, and by all else when its index was
+    /// read. Whoever keeps us waiting for that keeps nobody else waiting for long.
+    async fn learn(self: &Arc<Self>, announcement: &SignedAnnouncement) {
+        self.find_by_title(announcement).await;
+        requests::within(&self.runtime, LEARNING_TIMEOUT, self.read_index(announcement)).await;
+    }
+
+    async fn find_by_title(&self, announcement: &SignedAnnouncement) {
+        let told = announcement.announcement();
         let entry = SearchEntry {
             package: told.package.clone(),
             version: told.version.clone(),
@@ -171,10 +215,21 @@ impl<R: Runtime> Inner<R> {
             readme: String::new(),
             updated: told.published_at,
         };
-        self.find(entry).await;
-        self.readers.tell(&Event::PackageDiscovered { package: told.package.clone(), version: told.version.clone() });
-        // If there are too many, the title has to do.
-        let _full = news.try_send(announcement);
+        if let Err(error) = self.search.insert(entry, SystemTime::now()).await {
+            tracing::warn!(%error, "a package is not found by the search");
+        }
+    }
+
+    /// An announcement contradicts what is known. Looking at the network's heads remembers both, if there are two.
+    async fn doubt(&self, package: &PackageId) {
+        match self.look_up(package, OnlyForged::IsRefused).await {
+            Err(GetError::Equivocation { seq }) => {
+                tracing::warn!(%package, seq, "a publisher has signed two heads with one number");
+                self.readers.tell(&Event::Equivocation { package: package.clone(), seq });
+            }
+            Err(error) => tracing::debug!(%package, %error, "a contradiction was not cleared up"),
+            Ok(_) => {}
+        }
     }
 
     /// Reads the index of an announced package, for the search.
@@ -182,30 +237,26 @@ impl<R: Runtime> Inner<R> {
         let told = announcement.announcement();
         let content = told.index;
         let blobs = self.blobs.clone();
-        if !unblock(move || blobs.contains(&content)).await {
-            lock(&self.only_for_search).insert(content);
-        }
-        let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
-        let here = self.download(&told.package, wanted).await;
-        let inner = Arc::clone(self);
-        let read = unblock(move || {
-            let json = here.map(|_| inner.blobs.read(&content, MAX_LEARNED));
-            // It is only for the search; thousands of them would fill the disk. Unless somebody has asked for it meanwhile:
-            // who does looks at it under the same lock.
-            let mut only_for_search = lock(&inner.only_for_search);
-            if only_for_search.remove(&content) {
-                let _gone = inner.blobs.remove(&content);
-            }
-            json
-        });
-        let json = match read.await {
+        let here = unblock(move || blobs.read(&content, MAX_LEARNED)).await;
+        let json = match here {
             Ok(json) => json,
-            Err(error) => {
-                tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
-                return;
+            Err(_) => {
+                let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
+                if let Err(error) = self.download(&self.learner, &told.package, wanted).await {
+                    tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
+                    return;
+                }
+                let learned = self.learned.clone();
+                let read = unblock(move || {
+                    let json = learned.read(&content, MAX_LEARNED);
+                    // Thousands of them would fill the disk.
+                    let _gone = learned.remove(&content);
+                    json
+                });
+                let Ok(json) = read.await else { return };
+                json
             }
         };
-        let Ok(json) = json else { return };
         let Ok(index) = Index::from_json(&json) else { return };
         if *index.package() != told.package {
             return;
@@ -234,7 +285,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// Takes what is new in a peer's catalogue.
-    async fn pull(self: &Arc<Self>, peer: PeerId, news: &Sender<SignedAnnouncement>) {
+    async fn pull(self: &Arc<Self>, peer: PeerId, news: &Sender<News>) {
         let now = SystemTime::now();
         if self.reputation.banned_until(&peer, now).is_some() {
             return;
@@ -255,13 +306,17 @@ impl<R: Runtime> Inner<R> {
             let newest = lock(&self.discovered).get(&package).map(|package| package.newest.clone());
             if let Some(newest) = newest {
                 lock(&self.discovered).add_provider(&package, peer, now);
-                self.learn(newest, news).await;
+                self.heard_of(&newest);
+                if news.send(News::Learn(newest)).await.is_err() {
+                    return;
+                }
             }
         }
         match pages {
             Ok(cursor) => self.remember_place(peer, cursor),
             // Not every peer is one of the registry.
             Err(AskError::Unsupported) => {}
+            Err(error) if error.is_bad_data() => self.bad_data(peer),
             Err(error) => tracing::debug!(%peer, %error, "a catalogue was not read to its end"),
         }
     }
@@ -287,11 +342,14 @@ impl<R: Runtime> Inner<R> {
         let mut answers = stream::iter(asked).buffer_unordered(ASKED_FOR_MATCHES);
         let (mut news, mut known) = (Vec::new(), HashMap::new());
         while let Some((peer, answer)) = answers.next().await {
-            let Ok(matches) = answer else { continue };
-            if matches.bad > 0 {
-                self.bad_data(peer);
-                continue;
-            }
+            let matches = match answer {
+                Ok(matches) if matches.bad == 0 => matches,
+                Err(error) if !error.is_bad_data() => continue,
+                Ok(_) | Err(_) => {
+                    self.bad_data(peer);
+                    continue;
+                }
+            };
             for announcement in matches.announcements {
                 let now = SystemTime::now();
                 let mut discovered = lock(&self.discovered);
@@ -305,10 +363,10 @@ impl<R: Runtime> Inner<R> {
                 }
             }
         }
-        let (nobody, _) = async_channel::bounded(1);
         for announcement in &news {
             known.remove(&announcement.announcement().package);
-            self.learn(announcement.clone(), &nobody).await;
+            self.heard_of(announcement);
+            self.find_by_title(announcement).await;
         }
         // What matches there and not here is known here by its title alone: its index was not read yet.
         if let Ok(here) = self.search.search(query).await {

@@ -22,16 +22,20 @@ mod republishing;
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
+    convert::Infallible,
     fmt,
     future::poll_fn,
+    io,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
+use async_channel::Receiver;
 use async_trait::async_trait;
 use blocking::unblock;
-use futures::FutureExt;
+use futures::{FutureExt, future::Either};
 use kadence::{Client, Runtime, SwarmHandle, Timer, node::Node, node::NodeBehaviour};
 use libp2p::{PeerId, gossipsub::IdentTopic};
 use libp2p_identity::Keypair;
@@ -53,7 +57,7 @@ use super::{
 };
 use crate::{
     ContentId, GetError, Index, PackageId, PublishError, Query, Receipt, Registry, Release, SearchIndex, SearchPage,
-    blob::BlobStore,
+    Steps, StorageError, blob::BlobStore,
 };
 
 /// How long a question to a peer about its catalogue may take, with the connection.
@@ -85,10 +89,13 @@ struct Inner<R: Runtime> {
     fresh: Mutex<Fresh>,
     connections: Connections,
     fetcher: Fetcher,
-    /// Indexes that are being read for nothing but the search, and go afterwards.
-    only_for_search: Mutex<HashSet<ContentId>>,
+    /// Into a store of its own: what is read only for the search is gone again at once, and nobody else counts on it.
+    learner: Fetcher,
+    learned: BlobStore,
     catalogue: CatalogueClient<R>,
     readers: Readers,
+    /// Closed when the node has ended. Nothing ever comes.
+    ended: Receiver<Infallible>,
     served: StatsHandle,
     /// Held from when a package's newest head is read until the next one is put.
     publishing: futures::lock::Mutex<()>,
@@ -116,14 +123,15 @@ impl<R: Runtime> P2PRegistry<R> {
         let made = folder.clone();
         unblock(move || std::fs::create_dir_all(&made))
             .await
-            .map_err(|source| crate::StorageError::Folder { path: folder.clone(), source })?;
+            .map_err(|source| StorageError::Folder { path: folder.clone(), source })?;
         let search = SearchIndex::open(folder.join("search.db"), SearchIndex::DEFAULT_CAPACITY).await?;
-        let (blobs, own, memory, reputation) = unblock(move || {
+        let (blobs, learned, own, memory, reputation) = unblock(move || {
             let blobs = BlobStore::open(folder.join("content"))?;
+            let learned = open_empty(&folder.join("learned"))?;
             let own = Own::open(folder.join("own"))?;
             let memory = HeadMemory::open(&folder.join("heads.db"))?;
             let reputation = Reputation::open(&folder.join("peers.db"))?;
-            Ok::<_, StartError>((blobs, own, Arc::new(memory), Arc::new(reputation)))
+            Ok::<_, StartError>((blobs, learned, own, Arc::new(memory), Arc::new(reputation)))
         })
         .await?;
 
@@ -132,22 +140,26 @@ impl<R: Runtime> P2PRegistry<R> {
             .map_err(|transfer::ProtocolTaken| StartError::Running)?;
         let questions = control.accept(requests::PROTOCOL).map_err(|_| StartError::Running)?;
         let events = node.events().ok_or(StartError::EventsTaken)?;
+        let fetcher = Fetcher::new(control.clone(), blobs.clone(), &runtime, config.fetch);
         let now = SystemTime::now();
+        let (running, ended) = async_channel::bounded(1);
         let inner = Arc::new(Inner {
             publisher: keypair.public().to_peer_id(),
             keypair,
             topic: IdentTopic::new(&config.topic),
             client: node.client().clone(),
             swarm: node.swarm().clone(),
-            fetcher: Fetcher::new(control.clone(), blobs.clone(), &runtime, config.fetch),
+            learner: fetcher.with_store(learned.clone()),
+            learned,
+            fetcher,
             catalogue: CatalogueClient::new(runtime.clone(), control, ASK_TIMEOUT),
             gate: Mutex::new(Gate::new(config.gate)),
             // No two runs of a node begin in the same millisecond.
             discovered: Mutex::new(Discovered::new(unix::millis(now))),
             fresh: Mutex::default(),
             connections: Connections::default(),
-            only_for_search: Mutex::default(),
             readers: Readers::default(),
+            ended,
             served: server.stats(),
             publishing: futures::lock::Mutex::new(()),
             cursors: Mutex::default(),
@@ -159,14 +171,14 @@ impl<R: Runtime> P2PRegistry<R> {
             reputation,
             search,
         });
-        let (listener, learning) = Listener::new(Arc::clone(&inner));
-        runtime.spawn(server.run().boxed());
-        runtime.spawn(
-            requests::serve(runtime.clone(), questions, Arc::new(listening::Catalogue(Arc::clone(&inner)))).boxed(),
-        );
-        runtime.spawn(learning.boxed());
+        let (listener, learning) = Listener::new(Arc::clone(&inner), running);
+        let catalogue = Arc::new(listening::Catalogue(Arc::clone(&inner)));
+        inner.spawn(server.run());
+        inner.spawn(requests::serve(runtime.clone(), questions, catalogue));
+        inner.spawn(learning);
+        inner.spawn(republishing::run(Arc::clone(&inner)));
+        // It is the one that ends the others.
         runtime.spawn(listener.listen(events).boxed());
-        runtime.spawn(republishing::run(Arc::clone(&inner)).boxed());
         Ok(Self { inner })
     }
 
@@ -211,13 +223,14 @@ impl<R: Runtime> P2PRegistry<R> {
         self.inner.served.read()
     }
 
-    /// Puts the newest head of an own package again, and announces its content and it again: what happens by itself every
-    /// [`RegistryConfig::republish_interval`]. `false` if it was never published here.
+    /// Puts the newest head of an own package again, and offers its content and announces it again: what happens by itself
+    /// every [`RegistryConfig::republish_interval`], and soon again if a step has failed. `None` if it was never published
+    /// here.
     ///
     /// # Errors
     ///
-    /// If a step fails. The others are tried all the same.
-    pub async fn republish(&self, package: &PackageId) -> Result<bool, PublishError> {
+    /// If the head cannot be put. What fails after that stands in the steps.
+    pub async fn republish(&self, package: &PackageId) -> Result<Option<Steps>, PublishError> {
         self.inner.republish(package).await
     }
 
@@ -283,6 +296,24 @@ impl<R: Runtime> Inner<R> {
         unblock(move || ask(&memory)).await
     }
 
+    /// Runs a task, until the node ends at the latest. It may hold what keeps the registry's files open.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        let task = async move {
+            let ended = std::pin::pin!(ended.recv());
+            futures::future::select(std::pin::pin!(task), ended).await;
+        };
+        self.runtime.spawn(task.boxed());
+    }
+
+    /// What the future gives, or `None` if the node ends before.
+    async fn while_running<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        match futures::future::select(std::pin::pin!(future), std::pin::pin!(self.ended.recv())).await {
+            Either::Left((output, _)) => Some(output),
+            Either::Right(_) => None,
+        }
+    }
+
     async fn sleep(&self, span: Duration) {
         let mut timer = Box::pin(self.runtime.timer(self.now() + span));
         poll_fn(|cx| timer.as_mut().poll_elapsed(cx)).await;
@@ -290,6 +321,16 @@ impl<R: Runtime> Inner<R> {
 
     fn now(&self) -> Instant {
         self.runtime.now()
+    }
+}
+
+/// A store without what an earlier time has left.
+fn open_empty(folder: &Path) -> Result<BlobStore, StartError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(StorageError::Folder { path: folder.to_owned(), source }.into())
+        }
+        _ => Ok(BlobStore::open(folder)?),
     }
 }
 

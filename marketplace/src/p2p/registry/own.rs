@@ -6,10 +6,12 @@ use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
 use tempfile::NamedTempFile;
 
+use super::lock;
 use crate::{
     PackageId, PackageName, StorageError,
     p2p::head::{MAX_HEAD_BYTES, SignedHead},
@@ -22,12 +24,13 @@ const SUFFIX: &str = ".head";
 #[derive(Debug, Clone)]
 pub(super) struct Own {
     folder: PathBuf,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Own {
     pub(super) fn open(folder: PathBuf) -> Result<Self, StorageError> {
         fs::create_dir_all(&folder).map_err(failed(&folder))?;
-        Ok(Self { folder })
+        Ok(Self { folder, turn: Arc::default() })
     }
 
     pub(super) fn head(&self, package: &PackageId) -> Result<Option<SignedHead>, StorageError> {
@@ -49,8 +52,19 @@ impl Own {
         }
     }
 
-    /// On the disk when it returns.
-    pub(super) fn put(&self, head: &SignedHead) -> Result<(), StorageError> {
+    /// On the disk when it returns. `false`, and nothing is written, if there is one with this number or a higher one
+    /// already: somebody who has given up waiting for it has signed it meanwhile.
+    pub(super) fn put(&self, head: &SignedHead) -> Result<bool, StorageError> {
+        let _turn = lock(&self.turn);
+        match self.head(&head.head().package)? {
+            Some(there) if there == *head => return Ok(true),
+            Some(there) if there.head().seq >= head.head().seq => return Ok(false),
+            _ => {}
+        }
+        self.write(head).map(|()| true)
+    }
+
+    fn write(&self, head: &SignedHead) -> Result<(), StorageError> {
         let path = self.path(head.head().package.name());
         let write = || {
             let mut file = NamedTempFile::new_in(&self.folder)?;
@@ -124,13 +138,28 @@ mod tests {
         let (one, two) = (head(&keypair, "one"), head(&keypair, "two.x"));
         let own = Own::open(dir.path().join("own")).unwrap();
         assert_eq!(own.head(&one.head().package).unwrap(), None);
-        own.put(&two).unwrap();
-        own.put(&one).unwrap();
-        own.put(&one).unwrap();
+        assert!(own.put(&two).unwrap() && own.put(&one).unwrap() && own.put(&one).unwrap());
         let own = Own::open(dir.path().join("own")).unwrap();
         assert_eq!(own.head(&one.head().package).unwrap(), Some(one));
         let names: Vec<_> = own.packages().unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(names, ["one", "two.x"]);
+    }
+
+    #[test]
+    fn of_two_heads_with_one_number_the_first_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let keypair = Keypair::generate_ed25519();
+        let (first, now) = (head(&keypair, "one"), SystemTime::now());
+        let package = &first.head().package;
+        let sign = |previous: Option<&SignedHead>, index: &[u8]| {
+            let next = next_head(package, previous, ContentId::of(index), 5, Lifetime::default(), now).unwrap();
+            SignedHead::sign(&keypair, next).unwrap()
+        };
+        let own = Own::open(dir.path().to_owned()).unwrap();
+        let (second, twin) = (sign(Some(&first), b"one"), sign(Some(&first), b"two"));
+        assert!(own.put(&first).unwrap() && own.put(&second).unwrap());
+        assert!(!own.put(&twin).unwrap() && !own.put(&first).unwrap());
+        assert_eq!(own.head(package).unwrap(), Some(second));
     }
 
     #[test]

@@ -4,16 +4,17 @@ use std::{sync::Arc, time::SystemTime};
 
 use blocking::unblock;
 use kadence::{Agree, LocalCopy, Runtime};
-use libp2p::kad::Quorum;
+use libp2p::{gossipsub, kad::Quorum};
 use semver::Version;
+use thiserror::Error;
 
-use super::{Event, Inner, lock};
+use super::{Event, Inner, heads::OnlyForged, lock};
 use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, Outcome, PackageId, PublishError, Receipt, Release,
-    SearchEntry, Step, Steps,
+    SearchEntry, Step, Steps, StorageError,
     p2p::{
         announce::{Announcement, MAX_TITLE_BYTES, SignedAnnouncement},
-        head::{HeadRefused, RememberError, SignedHead, next_head},
+        head::{RememberError, SignedHead, next_head},
         unix,
     },
     registry::{Staged, stage},
@@ -24,7 +25,7 @@ impl<R: Runtime> Inner<R> {
         let id = release.draft.id().clone();
         self.check_publisher(&id)?;
         let _turn = self.publishing.lock().await;
-        let before = self.before(&id).await?;
+        let before = self.before(&id).await.map_err(PublishError::Versions)?;
         let index = match &before {
             Some(head) => self.index_of(head).await.map_err(PublishError::Versions)?,
             None => Index::new(id.clone()),
@@ -37,11 +38,12 @@ impl<R: Runtime> Inner<R> {
         let archive = package.contents().archive;
 
         self.provide(&[archive, manifest, index.content_id()], &mut steps).await?;
-        let head = match before {
-            Some(head) if is_published => head,
-            before => self.sign(before.as_ref(), &index, &mut steps).await?,
+        let head = match &before {
+            Some(head) if is_published && !self.is_ending(head) => head.clone(),
+            before => self.sign(&id, before.as_ref(), document(&index), &mut steps).await?,
         };
         self.put(&head, &mut steps).await?;
+        self.supersede(before.as_ref(), &head).await;
         self.announce(&head, &index, &mut steps).await;
         let readme = package.metadata().readme.clone();
         self.published(&head, &index, readme).await;
@@ -56,7 +58,7 @@ impl<R: Runtime> Inner<R> {
     ) -> Result<Receipt, PublishError> {
         self.check_publisher(package)?;
         let _turn = self.publishing.lock().await;
-        let Some(before) = self.before(package).await? else {
+        let Some(before) = self.before(package).await.map_err(PublishError::Versions)? else {
             return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
         };
         let index = self.index_of(&before).await.map_err(PublishError::Versions)?;
@@ -68,39 +70,39 @@ impl<R: Runtime> Inner<R> {
         let (blobs, json) = (self.blobs.clone(), next.to_json());
         let content = steps.record(Step::Index, unblock(move || blobs.put(&json)).await)?;
         self.provide(&[content], &mut steps).await?;
-        let head = if next == index { before } else { self.sign(Some(&before), &next, &mut steps).await? };
+        let head = if next == index && !self.is_ending(&before) {
+            before.clone()
+        } else {
+            self.sign(package, Some(&before), document(&next), &mut steps).await?
+        };
         self.put(&head, &mut steps).await?;
+        self.supersede(Some(&before), &head).await;
         self.announce(&head, &next, &mut steps).await;
         self.published(&head, &next, String::new()).await;
         Ok(Receipt { package: package.clone(), version: version.clone(), manifest, archive, index: content, steps })
     }
 
-    /// The newest head, of those that the network has and the one that was signed here last. The latter may never have
-    /// arrived anywhere, or somewhere: it counts, so that no other is signed with its number.
-    async fn before(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, PublishError> {
-        let newest = async {
-            let there = match self.look_up(package).await {
-                // It is renewed by what is published now.
-                Err(GetError::Expired { not_after }) => {
-                    let id = package.clone();
-                    let seen = self.remembered(move |memory| memory.seen(&id)).await;
-                    let head = seen.ok().flatten().and_then(|mark| mark.head);
-                    Some(head.ok_or(GetError::Expired { not_after })?)
-                }
-                // What was signed here last has not arrived where they are.
-                Err(GetError::Rollback { .. }) => None,
-                there => there?,
-            };
-            let here = self.own_head(package).await?;
-            Ok(match (there, here) {
-                (Some(there), Some(here)) if there.head().seq > here.head().seq => Some(there),
-                (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
-                    return Err(GetError::Equivocation { seq: here.head().seq });
-                }
-                (there, here) => here.or(there),
-            })
+    /// The newest head, of those that the network has or had and the one that was signed here last. The latter may never
+    /// have arrived anywhere, or somewhere: it counts, so that no other is signed with its number.
+    pub(super) async fn before(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let there = match self.look_up(package, OnlyForged::IsNothing).await {
+            // It is renewed by what is published now; or what was seen has not arrived where they are. Somebody else may
+            // have published it with the same key, so that it need not be what was signed here.
+            Err(error @ (GetError::Expired { .. } | GetError::Rollback { .. })) => {
+                Some(self.last_seen(package).await?.ok_or(error)?)
+            }
+            there => there?,
         };
-        newest.await.map_err(PublishError::Versions)
+        match (there, self.own_head(package).await?) {
+            (Some(there), Some(here)) if there.head().seq > here.head().seq => Ok(Some(there)),
+            (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
+                // A contradiction, which is kept as such: unless the user has forgiven it, and goes on from what the
+                // others have.
+                let remembered = self.remembered(move |memory| memory.remember(&here)).await;
+                remembered.map(|_| Some(there)).map_err(|error| self.not_accepted(error))
+            }
+            (there, here) => Ok(here.or(there)),
+        }
     }
 
     /// Tells the network who has it.
@@ -118,21 +120,44 @@ impl<R: Runtime> Inner<R> {
         Ok(())
     }
 
-    /// The next head, which is on the disk when it is there.
+    /// The next head, which is on the disk when it is there, in two places: nothing was ever sent that contradicts it.
     pub(super) async fn sign(
         &self,
+        package: &PackageId,
         before: Option<&SignedHead>,
-        index: &Index,
+        (index, size): (ContentId, u64),
         steps: &mut Steps,
     ) -> Result<SignedHead, PublishError> {
-        let (content, size) = (index.content_id(), index.to_json().len() as u64);
-        let (lifetime, now) = (self.config.lifetime, SystemTime::now());
-        let next = next_head(index.package(), before, content, size, lifetime, now);
+        let next = next_head(package, before, index, size, self.config.lifetime, SystemTime::now());
         let next = steps.record(Step::Head, next)?;
         let head = steps.record(Step::Head, SignedHead::sign(&self.keypair, next))?;
-        let (own, kept) = (self.own.clone(), head.clone());
-        steps.record(Step::Head, unblock(move || own.put(&kept)).await)?;
+        let (own, memory, kept) = (self.own.clone(), Arc::clone(&self.memory), head.clone());
+        let stored = unblock(move || {
+            if !own.put(&kept)? {
+                return Err(NotSigned::Superseded);
+            }
+            memory.remember(&kept)?;
+            memory.keep(&kept.head().package, true).map_err(RememberError::from)?;
+            Ok(())
+        });
+        steps.record(Step::Head, stored.await)?;
         Ok(head)
+    }
+
+    /// Whether most of its time is over.
+    pub(super) fn is_ending(&self, head: &SignedHead) -> bool {
+        let left = head.head().not_after.saturating_sub(unix::seconds(SystemTime::now()));
+        left.saturating_mul(2) < self.config.lifetime.validity.as_secs()
+    }
+
+    /// The index of the head before is offered no longer.
+    async fn supersede(&self, before: Option<&SignedHead>, head: &SignedHead) {
+        if let Some(before) = before
+            && before.head().index != head.head().index
+        {
+            // If the driver is gone, nothing is offered.
+            let _gone = self.client.stop_providing(before.head().index.provider_key()).await;
+        }
     }
 
     /// Puts a head, and reads it back.
@@ -144,14 +169,6 @@ impl<R: Runtime> Inner<R> {
         steps.set(Step::Head, Outcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
 
         // It is published now, whatever comes of this.
-        let (id, known) = (head.head().package.clone(), head.clone());
-        let remembered = self.remembered(move |memory| {
-            memory.remember(&known)?;
-            memory.keep(&id, true).map_err(RememberError::from)
-        });
-        if let Err(RememberError::Refused(refused @ HeadRefused::Equivocation { .. })) = remembered.await {
-            return steps.record(Step::Head, Err(refused));
-        }
         let found = self.client.get_record(key).best(Agree::All).fresh().timeout(self.config.lookup_timeout).await;
         steps.set(
             Step::ReadBack,
@@ -179,6 +196,8 @@ impl<R: Runtime> Inner<R> {
                     self.swarm.with(move |swarm| swarm.behaviour_mut().app.gossipsub.publish(topic, bytes)).await;
                 match sent {
                     Ok(Ok(_)) => Outcome::Done,
+                    // In this very second.
+                    Ok(Err(gossipsub::PublishError::Duplicate)) => Outcome::AlreadyThere,
                     Ok(Err(error)) => Outcome::Failed { reason: error.to_string() },
                     Err(error) => Outcome::Failed { reason: error.to_string() },
                 }
@@ -228,6 +247,24 @@ impl<R: Runtime> Inner<R> {
         }
         Err(PublishError::NotOurs { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
     }
+}
+
+/// The name of a document and its size.
+fn document(index: &Index) -> (ContentId, u64) {
+    let json = index.to_json();
+    (ContentId::of(&json), json.len() as u64)
+}
+
+/// Why a head that was signed is not used.
+#[derive(Debug, Error)]
+enum NotSigned {
+    /// A call that was given up has gone on.
+    #[error("another call has published meanwhile")]
+    Superseded,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Memory(#[from] RememberError),
 }
 
 /// As much of a text as fits.

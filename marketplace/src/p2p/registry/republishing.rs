@@ -2,83 +2,168 @@
 //! offered again, after a restart as well.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant},
 };
 
 use blocking::unblock;
-use kadence::Runtime;
+use futures::{StreamExt, stream};
+use kadence::{Priority, Runtime};
 
 use super::{Event, Inner};
-use crate::{
-    PackageId, PublishError, Steps,
-    p2p::{head::SignedHead, unix},
-};
+use crate::{ContentId, GetError, Outcome, PackageId, PackageName, PublishError, Step, Steps};
 
-/// Between two looks for the first peer, after the start, and after a round in which something has failed.
-const SOON: Duration = Duration::from_secs(60);
+/// How often is looked whether a package is due, and what is known of peers is written.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Until the first look: when a node that finds its peers at once has found them.
 const FIRST: Duration = Duration::from_secs(5);
 
+/// Between two rounds, however short heads live.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How many contents are offered at a time.
+const OFFERING: usize = 4;
+
+/// When a package is published again next, and how often it has failed in a row.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Instant,
+    failures: u32,
+}
+
 /// Runs until the node ends.
 pub(super) async fn run<R: Runtime>(inner: Arc<Inner<R>>) {
+    let mut due = HashMap::new();
+    let mut has_shared = !inner.config.share;
     let mut wait = FIRST;
     loop {
         inner.sleep(wait).await;
+        wait = LOOK.min((inner.config.lifetime.validity / 4).max(SHORTEST));
         let Ok(peers) = inner.swarm.with(|swarm| swarm.network_info().num_peers()).await else { return };
-        wait = SOON;
-        if peers > 0 && inner.republish_all().await {
-            wait = inner.config.republish_interval;
+        if peers > 0 {
+            inner.republish_due(&mut due).await;
+            if !has_shared {
+                // Of what was fetched in earlier runs, the network may have forgotten that it is here.
+                has_shared = true;
+                inner.share_again().await;
+            }
         }
         inner.save().await;
     }
 }
 
 impl<R: Runtime> Inner<R> {
-    /// Whether all of it has gone well.
-    async fn republish_all(self: &Arc<Self>) -> bool {
+    async fn republish_due(self: &Arc<Self>, due: &mut HashMap<PackageName, Due>) {
         let own = self.own.clone();
         let names = match unblock(move || own.packages()).await {
             Ok(names) => names,
             Err(error) => {
                 tracing::warn!(%error, "it is not known which packages are published here");
-                return false;
+                return;
             }
         };
-        let mut all_well = true;
         for name in names {
-            let Ok(package) = PackageId::new(self.publisher, name) else { continue };
-            if let Err(error) = self.republish(&package).await {
-                tracing::warn!(%package, %error, "a package was not published again");
-                all_well = false;
+            let now = self.now();
+            let Due { at, failures } = due.get(&name).copied().unwrap_or(Due { at: now, failures: 0 });
+            if at > now {
+                continue;
             }
+            let Ok(package) = PackageId::new(self.publisher, name.clone()) else { continue };
+            let is_well = match self.republish(&package).await {
+                Ok(steps) => steps.is_none_or(|steps| steps.all_well()),
+                Err(error) => {
+                    tracing::warn!(%package, %error, "a package was not published again");
+                    false
+                }
+            };
+            let failures = if is_well { 0 } else { failures.saturating_add(1) };
+            // A head is renewed in the second half of its time.
+            let in_time = (self.config.lifetime.validity / 4).max(SHORTEST);
+            let interval = self.config.republish_interval.min(in_time);
+            let again = if is_well {
+                interval
+            } else {
+                interval.min(LOOK.saturating_mul(2_u32.saturating_pow(failures.min(10))))
+            };
+            due.insert(name, Due { at: self.now() + again, failures });
         }
-        all_well
     }
 
-    pub(super) async fn republish(self: &Arc<Self>, package: &PackageId) -> Result<bool, PublishError> {
-        let _turn = self.publishing.lock().await;
-        let head = self.own_head(package).await.map_err(PublishError::Versions)?;
-        let Some(head) = head else { return Ok(false) };
-        let index = self.index_of(&head).await.map_err(PublishError::Versions)?;
+    /// What became of each step; `None` if the package was never published here.
+    pub(super) async fn republish(self: &Arc<Self>, package: &PackageId) -> Result<Option<Steps>, PublishError> {
         let mut steps = Steps::default();
-        // The index first: without it the others are not found.
-        let mut contents = vec![head.head().index];
-        contents.extend(index.versions().values().flat_map(|entry| [entry.manifest, entry.archive]));
+        let head = {
+            let _turn = self.publishing.lock().await;
+            if self.own_head(package).await.map_err(PublishError::Versions)?.is_none() {
+                return Ok(None);
+            }
+            // Not the own one, which another machine with the same key may have gone on from.
+            let (newest, is_sure) = match self.before(package).await {
+                Err(GetError::Inconclusive { .. } | GetError::Timeout { .. }) => {
+                    (self.newest_here(package).await, false)
+                }
+                newest => (newest, true),
+            };
+            let Some(head) = newest.map_err(PublishError::Versions)? else { return Ok(None) };
+            let (own, newest) = (self.own.clone(), head.clone());
+            steps.record(Step::Head, unblock(move || own.put(&newest)).await)?;
+            let index = (head.head().index, head.head().index_size);
+            let head = match self.is_ending(&head) {
+                true if is_sure => self.sign(package, Some(&head), index, &mut steps).await?,
+                true => {
+                    // The next one would be a twin if there is one already.
+                    let reason = "it is not known whether there is a newer head".to_owned();
+                    steps.set(Step::Index, Outcome::Failed { reason });
+                    head
+                }
+                false => head,
+            };
+            // First of all, because without it nothing else is found.
+            self.put(&head, &mut steps).await?;
+            head
+        };
+        match self.index_of(&head).await {
+            Ok(index) => {
+                let mut contents = vec![head.head().index];
+                contents.extend(index.versions().values().flat_map(|entry| [entry.manifest, entry.archive]));
+                self.offer_all(contents, &mut steps).await;
+                self.announce(&head, &index, &mut steps).await;
+            }
+            Err(error) => steps.set(Step::Index, Outcome::Failed { reason: error.to_string() }),
+        }
+        self.readers.tell(&Event::Republished { package: package.clone(), seq: head.head().seq });
+        Ok(Some(steps))
+    }
+
+    /// Tells the network of all of these that are here, one failure notwithstanding.
+    async fn offer_all(&self, contents: Vec<ContentId>, steps: &mut Steps) {
         let blobs = self.blobs.clone();
         let contents = unblock(move || contents.into_iter().filter(|id| blobs.contains(id)).collect::<Vec<_>>()).await;
-        self.provide(&contents, &mut steps).await?;
-        let head = if self.is_ending(&head) { self.sign(Some(&head), &index, &mut steps).await? } else { head };
-        self.put(&head, &mut steps).await?;
-        self.announce(&head, &index, &mut steps).await;
-        self.readers.tell(&Event::Republished { package: package.clone(), seq: head.head().seq });
-        Ok(true)
+        let offers: Vec<_> = contents
+            .into_iter()
+            .map(|content| self.client.start_providing(content.provider_key()).priority(Priority::Background))
+            .collect();
+        let offered = stream::iter(offers.into_iter().map(IntoFuture::into_future)).buffer_unordered(OFFERING);
+        let failed = offered.filter_map(async |offered| offered.err()).collect::<Vec<_>>().await;
+        steps.set(
+            Step::Provide,
+            match failed.first() {
+                None => Outcome::Done,
+                Some(error) => Outcome::Failed { reason: format!("{} were not offered: {error}", failed.len()) },
+            },
+        );
     }
 
-    /// Whether most of its time is over.
-    fn is_ending(&self, head: &SignedHead) -> bool {
-        let left = head.head().not_after.saturating_sub(unix::seconds(SystemTime::now()));
-        left < self.config.lifetime.validity.as_secs() / 2
+    /// Offers what was fetched in earlier runs.
+    async fn share_again(&self) {
+        let blobs = self.blobs.clone();
+        let here = unblock(move || blobs.iter().filter_map(|blob| blob.ok().map(|(id, _)| id)).collect::<Vec<_>>());
+        let mut steps = Steps::default();
+        self.offer_all(here.await, &mut steps).await;
+        if !steps.all_well() {
+            tracing::debug!(?steps, "not all content was offered again");
+        }
     }
 }

@@ -148,6 +148,14 @@ pub enum AskError {
 }
 
 impl AskError {
+    /// Whether no honest peer does that.
+    pub fn is_bad_data(&self) -> bool {
+        match self {
+            Self::Answer(_) | Self::Endless => true,
+            Self::Request(_) | Self::Unsupported | Self::Busy | Self::Deadline | Self::Stream(_) => false,
+        }
+    }
+
     /// Of the reading of an answer: what says to be too long, or is of no known kind, is bad data.
     fn of_answer(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::InvalidData { CatalogueError::Malformed.into() } else { error.into() }

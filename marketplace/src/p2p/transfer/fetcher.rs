@@ -145,6 +145,12 @@ impl Fetcher {
         Self { control, store, clock: Clock::of(runtime), config, gate: Gate::default() }
     }
 
+    /// The same into another store, with the same peers.
+    #[must_use]
+    pub fn with_store(&self, store: BlobStore) -> Self {
+        Self { store, ..self.clone() }
+    }
+
     /// Fetches a blob into the store, and says its size. If it is there already, nobody is asked.
     ///
     /// Providers may come while it goes on; it fails once there are none left and no more come. Of several calls for one

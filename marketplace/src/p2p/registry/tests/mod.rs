@@ -1,4 +1,6 @@
+mod contents;
+mod heads;
 mod network;
 mod reading;
 
-use network::{Network, release, soon};
+use network::{Network, event, hold, release, soon, within};

@@ -3,15 +3,24 @@
 use std::{fs, path::Path, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::join_all};
-use kadence::node::{Identity, Node, NodeConfig};
+use kadence::{
+    ContainsKad,
+    node::{Identity, Node, NodeConfig},
+};
 use kadence_smol::SmolRuntime;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{
+    PeerId,
+    kad::{Record, store::RecordStore},
+};
 use libp2p_identity::Keypair;
 use tempfile::TempDir;
 
 use crate::{
     PackageId, Release,
-    p2p::registry::{MarketBehaviour, P2PRegistry, RegistryConfig, configure},
+    p2p::{
+        head::dht_key,
+        registry::{MarketBehaviour, P2PRegistry, RegistryConfig, configure},
+    },
 };
 
 /// How long anything may take before a test fails.
@@ -67,6 +76,8 @@ impl Peer {
 
 pub(crate) struct Network {
     pub(crate) peers: Vec<Peer>,
+    /// Nodes that judge nothing, and have no registry: they hold and say what they are told.
+    pub(crate) strangers: Vec<Node<MarketBehaviour>>,
 }
 
 impl Network {
@@ -76,20 +87,35 @@ impl Network {
     }
 
     pub(crate) async fn with(nodes: usize, change: impl Fn(&mut RegistryConfig)) -> Self {
-        let mut network = Self { peers: Vec::new() };
+        Self::with_strangers(nodes, 0, change).await
+    }
+
+    /// The same with nodes that are no part of the registry.
+    pub(crate) async fn with_strangers(nodes: usize, strangers: usize, change: impl Fn(&mut RegistryConfig)) -> Self {
+        let mut network = Self { peers: Vec::new(), strangers: Vec::new() };
         for _ in 0..nodes {
             network.join(&change).await;
         }
-        let ready = network.peers.iter().map(|peer| peer.node.ready(LONG));
-        for ready in join_all(ready).await {
+        for _ in 0..strangers {
+            let stranger = network.stranger().await;
+            network.strangers.push(stranger);
+        }
+        network.settle().await;
+        network
+    }
+
+    /// Everybody in everybody's table.
+    pub(crate) async fn settle(&self) {
+        for ready in join_all(self.nodes().map(|node| node.ready(LONG))).await {
             ready.unwrap();
         }
-        // Everybody in everybody's table.
-        let bootstraps = join_all(network.peers.iter().map(|peer| async { peer.node.client().bootstrap().await }));
-        for bootstrap in bootstraps.await {
+        for bootstrap in join_all(self.nodes().map(async |node| node.client().bootstrap().await)).await {
             bootstrap.unwrap();
         }
-        network
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node<MarketBehaviour>> {
+        self.peers.iter().map(|peer| &peer.node).chain(&self.strangers)
     }
 
     /// One node more.
@@ -99,15 +125,24 @@ impl Network {
         self.peers.last().unwrap()
     }
 
-    /// A node with this key and folder, which knows the first of the network.
-    pub(crate) async fn node(&self, keypair: Keypair, folder: TempDir, change: impl Fn(&mut RegistryConfig)) -> Peer {
-        let bootstrap: Vec<Multiaddr> = self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()).collect();
-        let mut node = NodeConfig {
+    fn node_config(&self, keypair: &Keypair) -> NodeConfig {
+        NodeConfig {
             identity: Identity::Keypair(keypair.clone()),
             listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-            bootstrap_peers: bootstrap,
+            bootstrap_peers: self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()).collect(),
             ..NodeConfig::default()
-        };
+        }
+    }
+
+    pub(crate) async fn stranger(&self) -> Node<MarketBehaviour> {
+        let keypair = Keypair::generate_ed25519();
+        let behaviour = MarketBehaviour::new(&keypair, &RegistryConfig::in_folder("unused")).unwrap();
+        kadence_smol::node_with(self.node_config(&keypair), |_| behaviour).await.unwrap()
+    }
+
+    /// A node with this key and folder, which knows the first of the network.
+    pub(crate) async fn node(&self, keypair: Keypair, folder: TempDir, change: impl Fn(&mut RegistryConfig)) -> Peer {
+        let mut node = self.node_config(&keypair);
         configure(&mut node);
         let mut config = RegistryConfig::in_folder(folder.path());
         change(&mut config);
@@ -116,6 +151,18 @@ impl Network {
         let registry = P2PRegistry::start(&mut node, SmolRuntime::default(), keypair.clone(), config).await.unwrap();
         Peer { node, registry, keypair, folder }
     }
+}
+
+/// Makes a node hold this record, whatever it held before and thinks of it, or none.
+pub(crate) async fn hold(node: &Node<MarketBehaviour>, package: &PackageId, value: Option<&[u8]>) {
+    let key = dht_key(package).unwrap();
+    let record = value.map(|value| Record::new(key.clone(), value.to_owned()));
+    let put = node.swarm().with(move |swarm| {
+        let store = swarm.behaviour_mut().kad().store_mut();
+        store.remove(&key);
+        record.map_or(Ok(()), |record| store.put(record))
+    });
+    put.await.unwrap().unwrap();
 }
 
 /// A release of a package with these files, in a folder of its own.

@@ -1,7 +1,4 @@
-use super::{
-    network::{event, within},
-    *,
-};
+use super::*;
 use crate::{
     GetError, Outcome, Query, Registry, Step, Steps,
     p2p::registry::Event,
@@ -122,7 +119,7 @@ fn a_node_alone_does_not_know_whether_there_is_a_package() {
         let network = futures::FutureExt::now_or_never(network);
         assert!(network.is_none(), "a node alone is never ready");
         let folder = tempfile::tempdir().unwrap();
-        let alone = Network { peers: Vec::new() };
+        let alone = Network { peers: Vec::new(), strangers: Vec::new() };
         let peer = alone.node(libp2p_identity::Keypair::generate_ed25519(), folder, |_| {}).await;
         let found = peer.registry.get_package(&peer.package("x")).await;
         assert!(matches!(found, Err(GetError::Inconclusive { asked: 0, answered: 0 })), "{found:?}");
