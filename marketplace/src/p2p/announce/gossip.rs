@@ -15,8 +15,11 @@ use crate::ContentId;
 /// The topic of announcements, unless another one is configured.
 pub const DEFAULT_TOPIC: &str = "/ggen/packages/v1";
 
-/// The longest message, in bytes: an announcement with what gossipsub puts around it.
-pub const MAX_TRANSMIT_BYTES: usize = 2 * 1024;
+/// The longest message of gossipsub, in bytes. An announcement with what is put around it takes a tenth of that; but gossipsub
+/// measures everything that it has read at once, 8 KiB and the beginning of a message before it, and closes the stream if that
+/// is longer. With less room than that, a burst of a few announcements is lost. What is too long for an announcement the
+/// [`Gate`](super::Gate) refuses.
+pub const MAX_TRANSMIT_BYTES: usize = 16 * 1024;
 
 /// The configuration. Use it with `MessageAuthenticity::Signed` and the node's key: the source of a message is then proven,
 /// and is the first provider of what is announced.
@@ -32,6 +35,8 @@ pub fn gossip_config() -> Result<Config, ConfigBuilderError> {
         .validation_mode(ValidationMode::Strict)
         .message_id_fn(message_id)
         .max_transmit_size(MAX_TRANSMIT_BYTES)
+        // A list of ids, 34 bytes each, is no longer than an announcement may be.
+        .max_control_messages_sent(48)
         // Eight neighbours each reach thirty nodes in two steps, and small networks are a full mesh.
         .mesh_n(8)
         .mesh_n_low(5)
