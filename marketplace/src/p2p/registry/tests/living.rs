@@ -107,8 +107,8 @@ fn who_comes_back_publishes_its_packages_again_by_itself_and_renews_what_is_abou
         let publisher = network.node(keypair, folder, short).await;
         assert_eq!(republished(&mut publisher.registry.events()).await, 1);
         assert_eq!(own_head(&publisher).await, head);
-        assert!(publisher.registry.republish(&id).await.unwrap());
-        assert!(!publisher.registry.republish(&publisher.package("never")).await.unwrap());
+        assert!(publisher.registry.republish(&id).await.unwrap().is_some());
+        assert!(publisher.registry.republish(&publisher.package("never")).await.unwrap().is_none());
 
         // It is little for one that is to be valid for a month.
         let (keypair, folder) = publisher.stop().await;
