@@ -5,14 +5,19 @@
 //! each other.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot measure has to stop")]
-#![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 mod calls;
 mod network;
 mod report;
 mod transfers;
 
-use std::{env, process::ExitCode, sync::Arc, thread, time::Instant};
+use std::{
+    env,
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use smol::Executor;
 
@@ -45,6 +50,8 @@ pub(crate) struct Size {
     installs: usize,
     /// Small packages of each node.
     packages: usize,
+    /// Between two announcements: what the last one has left to do, such as reading the index, is over then.
+    pause: Duration,
     /// Nodes that join later.
     newcomers: usize,
     /// Who asks one package after the other, at the same time.
@@ -62,6 +69,7 @@ const FULL: Size = Size {
     fetches: 15,
     installs: 5,
     packages: 2,
+    pause: Duration::from_millis(300),
     newcomers: 3,
     callers: 64,
     calls_each: 20,
@@ -75,6 +83,7 @@ const SMOKE: Size = Size {
     fetches: 1,
     installs: 1,
     packages: 1,
+    pause: Duration::from_millis(20),
     newcomers: 1,
     callers: 4,
     calls_each: 2,
@@ -115,7 +124,7 @@ fn on_all_cores(size: Size) -> Report {
             thread::spawn(move || smol::block_on(executor.run(stopped.recv())))
         })
         .collect();
-    let report = smol::block_on(executor.spawn(measure(executor.clone(), size)));
+    let report = smol::block_on(measure(&executor, size));
     drop(stop);
     for worker in workers {
         // It ends because the channel is closed.
@@ -124,18 +133,18 @@ fn on_all_cores(size: Size) -> Report {
     report
 }
 
-async fn measure(executor: Arc<Executor<'static>>, size: Size) -> Report {
+async fn measure(executor: &Arc<Executor<'static>>, size: Size) -> Report {
     let (mut report, begun) = (Report::default(), Instant::now());
     let mut roles = vec![Role::Ordinary; size.nodes];
     for (role, special) in roles.iter_mut().rev().zip([Role::Fresh, Role::Taker]) {
         *role = special;
     }
     roles.push(Role::Unaware);
-    let network = Network::start(&executor, &roles).await;
+    let network = Network::start(executor, &roles).await;
     eprintln!("{} nodes after {:.1?}", roles.len(), begun.elapsed());
     let small = transfers::announcements(&network, size, &mut report).await;
-    transfers::large(&network, &executor, size, &mut report).await;
-    calls::readers(&network, &executor, &small, size, &mut report).await;
-    calls::mixed(&network, &executor, &small, size, &mut report).await;
+    transfers::large(&network, executor, size, &mut report).await;
+    calls::readers(&network, executor, &small, size, &mut report).await;
+    calls::mixed(&network, executor, &small, size, &mut report).await;
     report
 }

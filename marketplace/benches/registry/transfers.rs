@@ -39,9 +39,6 @@ const FETCH: f64 = 0.5;
 /// How many peers have the large package in the end.
 const PROVIDERS: usize = 4;
 
-/// What an announcement leaves to do, such as reading the index, is over by then.
-const PAUSE: Duration = Duration::from_millis(300);
-
 /// Publishes the small packages, one after the other. Who was to hear of it, and how long it took; and how long it takes to
 /// resolve it where nobody has heard of it. The packages.
 pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Report) -> Vec<PackageId> {
@@ -73,7 +70,7 @@ pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Re
                 resolving.push(begun.elapsed());
                 assert!(lock.get(&id).is_some_and(|pinned| pinned.manifest == receipt.manifest), "another manifest");
             }
-            Timer::after(PAUSE).await;
+            Timer::after(size.pause).await;
 
             // The next version's, without the version: how long the message alone takes.
             let message = next_announcement(publisher, &receipt);
@@ -87,7 +84,7 @@ pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Re
             of_messages.extend(heard.iter().map(|heard| heard.unwrap_or(LONG)));
             unheard += heard.iter().filter(|heard| heard.is_none()).count();
             packages.push(id);
-            Timer::after(PAUSE).await;
+            Timer::after(size.pause).await;
         }
     }
     let others = peers.len() - 1;
@@ -158,7 +155,7 @@ pub(crate) async fn large(network: &Network, executor: &Arc<Executor<'static>>, 
         let receipt = publisher.registry.publish(release).await.expect("the network is there");
         publishing.push(begun.elapsed());
         last = Some((receipt, folder, content));
-        Timer::after(PAUSE).await;
+        Timer::after(size.pause).await;
     }
     let Some((receipt, folder, content)) = last else { return };
     report.row("publish the large package", publishing, "");
@@ -167,8 +164,9 @@ pub(crate) async fn large(network: &Network, executor: &Arc<Executor<'static>>, 
     publisher.serve_copies(executor, Arc::new(content.iter().flat_map(|(_, bytes)| bytes.clone()).collect()));
     let package = taker.registry.get_package(&id).await.expect("the network is there").expect("it is published");
     let (copies, fetches) = side_by_side(taker, publisher, &package, size).await;
-    let copies = report.row("copy it over a bare stream", copies, speed(size));
-    let fetches = report.row("fetch it from its one provider", fetches, speed(size));
+    let (of_copies, of_fetches) = (speed(size, &copies), speed(size, &fetches));
+    let copies = report.row("copy it over a bare stream", copies, of_copies);
+    let fetches = report.row("fetch it from its one provider", fetches, of_fetches);
     let mut ratios = vec![("one provider", copies.median().as_secs_f64() / fetches.median().as_secs_f64())];
 
     for other in others.iter().take(PROVIDERS - 1) {
@@ -176,14 +174,12 @@ pub(crate) async fn large(network: &Network, executor: &Arc<Executor<'static>>, 
         other.registry.archive(&package).await.expect("the publisher has it");
     }
     all_offered(taker, &receipt.archive).await;
-    let served = || others.iter().filter(|peer| peer.registry.server_stats().bytes > 1 << 20).count();
+    let served = || others.iter().filter(|peer| peer.registry.server_stats().bytes > 0).count();
     let (copies, fetches) = side_by_side(taker, publisher, &package, size).await;
-    let copies = report.row("copy it over a bare stream", copies, "again, beside what follows");
-    let fetches = report.row(
-        format!("fetch it from {PROVIDERS} providers"),
-        fetches,
-        format!("{} besides the publisher gave", served()),
-    );
+    let (of_copies, of_fetches) = (speed(size, &copies), speed(size, &fetches));
+    let copies = report.row("copy it over a bare stream, again", copies, of_copies);
+    let what = format!("fetch it from {PROVIDERS} providers");
+    let fetches = report.row(what, fetches, format!("{of_fetches}; {} others gave some", served()));
     ratios.push(("several providers", copies.median().as_secs_f64() / fetches.median().as_secs_f64()));
     for (who, ratio) in ratios {
         let what = format!("fetch from {who}: at least {FETCH} times the speed of the bare stream");
@@ -219,7 +215,8 @@ pub(crate) async fn large(network: &Network, executor: &Arc<Executor<'static>>, 
     report.row("a new node, from its start: ready", ready, "");
     report.row("  large package resolved", resolved, "");
     report.row("  large package installed", installed, "");
-    report.always("every installed byte is what was published", same, "");
+    let times = size.installs + size.newcomers;
+    report.always("every installed byte is what was published", same, format!("installed {times} times"));
 }
 
 /// What publishing is made of, one after the other, by the calls that it makes.
@@ -303,6 +300,7 @@ fn is_there(folder: &Path, content: &[(String, Vec<u8>)]) -> bool {
     content.iter().all(|(file, bytes)| std::fs::read(folder.join(file)).is_ok_and(|found| found == *bytes))
 }
 
-fn speed(size: Size) -> String {
-    format!("{} KiB", size.bytes >> 10)
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn speed(size: Size, times: &Times) -> String {
+    format!("{:.0} MiB/s", size.bytes as f64 / f64::from(1 << 20) / times.median().as_secs_f64())
 }
