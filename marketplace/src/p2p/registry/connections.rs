@@ -30,7 +30,7 @@ impl Connections {
         lock(&self.0).keys().copied().collect()
     }
 
-    fn wait(&self, peer: PeerId) -> oneshot::Receiver<bool> {
+    pub(super) fn wait(&self, peer: PeerId) -> oneshot::Receiver<bool> {
         let (told, wait) = oneshot::channel();
         let mut waiting = lock(&self.0);
         // Those who have given up since are forgotten here: there are no more than wait at a time.

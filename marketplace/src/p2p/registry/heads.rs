@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Runtime};
+use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
 
 use super::{Inner, lock};
 use crate::{
@@ -70,7 +70,8 @@ impl<R: Runtime> Inner<R> {
         }
         let head = match self.look_up(package, OnlyForged::IsRefused).await {
             Ok(head) => head,
-            Err(error @ (GetError::Inconclusive { .. } | GetError::Timeout { .. }))
+            // While it publishes, the network has an older one.
+            Err(error @ (GetError::Inconclusive { .. } | GetError::Timeout { .. } | GetError::Rollback { .. }))
                 if package.publisher() == self.publisher =>
             {
                 // Nobody knows better than who has signed it.
@@ -115,7 +116,9 @@ impl<R: Runtime> Inner<R> {
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
         let timeout = self.config.lookup_timeout;
         // All of them, because a single holder of the newest is enough.
-        let found = self.client.get_record(key).best(Agree::All).fresh().timeout(timeout).await;
+        let call = self.client.get_record(key).best(Agree::All).fresh().timeout(timeout);
+        // What is inconclusive because too much is going on may not be so a moment later.
+        let found = call.retry(Retry::default()).await;
         let answer = match found {
             Ok(answer) => answer,
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
@@ -124,10 +127,10 @@ impl<R: Runtime> Inner<R> {
             Err(GetRecordError::NotFound { rejected: 1.., .. }) if only_forged == OnlyForged::IsNothing => {
                 return self.without_a_holder(package).await;
             }
-            Err(error) => return Err(unanswered(error, timeout)),
+            Err(error) => return Err(unanswered(&error, timeout)),
         };
         let best = SignedHead::verify(answer.value(), package).map_err(|error| not_trusted(&error))?;
-        let others = others(&answer, &best, package);
+        let (others, progress) = (others(&answer, &best, package), answer.progress);
         self.remembered(move |memory| {
             memory.remember(&best)?;
             // Before the time is looked at: a twin of a head that has expired is a twin.
@@ -142,7 +145,11 @@ impl<R: Runtime> Inner<R> {
             Ok(Some(best))
         })
         .await
-        .map_err(|error| self.not_accepted(error))
+        .map_err(|error| match self.not_accepted(error) {
+            // Those who have the newer one may be among those who did not answer.
+            GetError::Rollback { .. } if progress.certainty() == Certainty::Inconclusive => inconclusive(progress),
+            error => error,
+        })
     }
 
     /// A head that did not come from the network, if it may be believed after all that was seen.
@@ -225,18 +232,18 @@ fn refused(reason: HeadRefused) -> GetError {
     }
 }
 
+fn inconclusive(progress: Progress) -> GetError {
+    GetError::Inconclusive { asked: progress.requests as usize, answered: progress.successes as usize }
+}
+
 /// Why a lookup has no answer.
-fn unanswered(error: GetRecordError, after: Duration) -> GetError {
-    let inconclusive = |progress: Progress| GetError::Inconclusive {
-        asked: progress.requests as usize,
-        answered: progress.successes as usize,
-    };
+fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
     match error {
         GetRecordError::NotFound { rejected: 1.., .. } => {
             GetError::NotTrusted { reason: "all heads that were found are forged or damaged".to_owned() }
         }
         GetRecordError::NotFound { progress, .. } | GetRecordError::NobodyAnswered { progress } => {
-            inconclusive(progress)
+            inconclusive(*progress)
         }
         GetRecordError::Timeout { .. } => GetError::Timeout { after },
         GetRecordError::Request(RequestError::Overloaded | RequestError::ExpiredInQueue) => GetError::Overloaded,

@@ -64,7 +64,7 @@ impl Own {
         self.write(head).map(|()| true)
     }
 
-    fn write(&self, head: &SignedHead) -> Result<(), StorageError> {
+    pub(super) fn write(&self, head: &SignedHead) -> Result<(), StorageError> {
         let path = self.path(head.head().package.name());
         let write = || {
             let mut file = NamedTempFile::new_in(&self.folder)?;

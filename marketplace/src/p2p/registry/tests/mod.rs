@@ -1,5 +1,7 @@
 mod contents;
 mod heads;
+mod living;
+mod load;
 mod network;
 mod reading;
 

@@ -135,9 +135,15 @@ impl Network {
     }
 
     pub(crate) async fn stranger(&self) -> Node<MarketBehaviour> {
+        self.stranger_with(|_| {}).await
+    }
+
+    pub(crate) async fn stranger_with(&self, change: impl Fn(&mut NodeConfig)) -> Node<MarketBehaviour> {
         let keypair = Keypair::generate_ed25519();
         let behaviour = MarketBehaviour::new(&keypair, &RegistryConfig::in_folder("unused")).unwrap();
-        kadence_smol::node_with(self.node_config(&keypair), |_| behaviour).await.unwrap()
+        let mut config = self.node_config(&keypair);
+        change(&mut config);
+        kadence_smol::node_with(config, |_| behaviour).await.unwrap()
     }
 
     /// A node with this key and folder, which knows the first of the network.

@@ -1,0 +1,62 @@
+//! Many calls at once.
+
+use futures::future::join_all;
+
+use super::{network::Peer, *};
+use crate::{PackageId, Query, Registry};
+
+async fn publish(publisher: &Peer, name: &str) -> PackageId {
+    let source = format!("name = \"{name}\"\nversion = \"1.0.0\"\ntitle = \"Loaded {name}\"\n");
+    let (release, _dir) = release(publisher.id(), &source, &[("name", name.as_bytes())]).await;
+    publisher.registry.publish(release).await.unwrap().package
+}
+
+async fn is_there(reader: &Peer, id: &PackageId) {
+    let package = reader.registry.get_package(id).await.unwrap().unwrap();
+    assert_eq!((package.id(), package.version().to_string().as_str()), (id, "1.0.0"));
+    assert_eq!(package.metadata().title, format!("Loaded {}", id.name()));
+}
+
+#[test]
+fn many_callers_read_what_is_there_and_what_is_not() {
+    within(async {
+        let network = Network::start(8).await;
+        let packages = join_all(network.peers.iter().map(|peer| publish(peer, "here"))).await;
+        let callers = (0..64).map(async |caller: usize| {
+            let reader = &network.peers[caller % 8];
+            for (number, id) in packages.iter().enumerate() {
+                is_there(reader, id).await;
+                let missing =
+                    PackageId::new(id.publisher(), format!("missing{}", number % 3).parse().unwrap()).unwrap();
+                assert_eq!(reader.registry.get_package(&missing).await.unwrap(), None);
+            }
+        });
+        join_all(callers).await;
+    });
+}
+
+#[test]
+fn a_thousand_calls_of_all_kinds_end_and_nothing_is_lost() {
+    within(async {
+        let network = Network::start(8).await;
+        let packages = join_all(network.peers.iter().map(|peer| publish(peer, "here"))).await;
+        let query = Query::text("loaded").unwrap();
+        let calls = (0..1000).map(async |number: usize| {
+            let (peer, id) = (&network.peers[number % 8], &packages[(number / 8) % 8]);
+            match number % 20 {
+                0 => return Some(publish(peer, &format!("new{number}")).await),
+                1..=5 => assert!(peer.registry.search(&query).await.unwrap().total > 0),
+                6..=7 => assert!(peer.registry.search_network(&query).await.unwrap().total > 0),
+                8..=11 => assert_eq!(peer.registry.list_versions(id).await.unwrap().unwrap().len(), 1),
+                12..=13 => assert!(!peer.registry.exists(&peer.package("missing")).await.unwrap()),
+                _ => is_there(peer, id).await,
+            }
+            None
+        });
+        let published: Vec<_> = join_all(calls).await.into_iter().flatten().collect();
+        assert_eq!(published.len(), 50);
+        for (number, id) in published.iter().enumerate() {
+            is_there(&network.peers[(number * 3 + 1) % 8], id).await;
+        }
+    });
+}
