@@ -150,7 +150,10 @@ impl Outcome {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::GetRecord(Err(error)) => match error {
-                GetRecordError::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,
+                // Who has sent forgeries would send them again.
+                GetRecordError::NotFound { certainty, rejected, .. } => {
+                    *certainty == Certainty::Inconclusive && *rejected == 0
+                }
                 GetRecordError::NobodyAnswered { .. }
                 | GetRecordError::NoKnownPeers
                 | GetRecordError::TooFewCopies { .. } => true,

@@ -84,6 +84,16 @@ fn table() -> Vec<(Outcome, bool)> {
         (
             GetRecordError::NotFound {
                 closest_peers: closest_peers(),
+                certainty: Certainty::Inconclusive,
+                rejected: 1,
+                progress,
+                cached: None,
+            },
+            false,
+        ),
+        (
+            GetRecordError::NotFound {
+                closest_peers: closest_peers(),
                 certainty: Certainty::Conclusive,
                 rejected: 0,
                 progress,

@@ -6,6 +6,7 @@ pub mod registry;
 mod reputation;
 pub mod requests;
 mod signed;
+mod streams;
 pub mod transfer;
 mod unix;
 

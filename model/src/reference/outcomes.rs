@@ -334,7 +334,9 @@ pub(super) fn failed(operation: &Operation, error: RequestError) -> Outcome {
 pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::GetRecord(Err(error)) => match error {
-            GetRecordError::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,
+            GetRecordError::NotFound { certainty, rejected, .. } => {
+                *certainty == Certainty::Inconclusive && *rejected == 0
+            }
             GetRecordError::NobodyAnswered { .. }
             | GetRecordError::TooFewCopies { .. }
             | GetRecordError::NoKnownPeers => true,

@@ -1,4 +1,4 @@
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, pin::pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use kadence::Runtime;
@@ -10,7 +10,10 @@ use super::{
     deadline::within,
     wire::{read_request, write_answer},
 };
-use crate::p2p::announce::{CataloguePage, Cursor, Rate, buckets::Buckets};
+use crate::p2p::{
+    announce::{CataloguePage, Cursor, Rate, buckets::Buckets},
+    streams::taken,
+};
 
 /// How many peers are answered at once: each costs a page of memory.
 const MAX_RUNNING: usize = 32;
@@ -45,7 +48,7 @@ pub async fn serve<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue:
     let mut buckets = Buckets::new(RATE, MAX_PEERS);
     let mut running_of: HashMap<PeerId, usize> = HashMap::new();
     let mut running = FuturesUnordered::new();
-    let mut incoming = incoming.fuse();
+    let mut incoming = pin!(taken(&runtime, incoming).fuse());
     loop {
         let event = futures::select_biased! {
             // First, so that the counts are true.

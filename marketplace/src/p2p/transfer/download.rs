@@ -294,7 +294,7 @@ impl<'a> Download<'a> {
             Err(Failure::BadData) => (ReportEvent::BadData, None),
             Err(Failure::NotFound) => (ReportEvent::NotFound, None),
             Err(Failure::Unwilling) => (ReportEvent::Failed, None),
-            Err(Failure::Broken) => {
+            Err(Failure::Broken | Failure::Ended) => {
                 known.failures += 1;
                 let pause = retry_after.saturating_mul(known.failures);
                 (ReportEvent::Failed, (known.failures < MAX_FAILURES).then_some(pause))

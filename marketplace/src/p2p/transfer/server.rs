@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use async_channel::Receiver;
 use blocking::unblock;
 use futures::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, StreamExt,
@@ -16,7 +17,7 @@ use futures::{
 };
 use kadence::Runtime;
 use libp2p::{PeerId, Stream};
-use libp2p_stream::{Control, IncomingStreams};
+use libp2p_stream::Control;
 use thiserror::Error;
 
 use super::{
@@ -25,7 +26,10 @@ use super::{
     limits::{ComeBack, Limits},
     wire::{Head, REQUEST_LEN, Request},
 };
-use crate::blob::{BlobError, BlobStore};
+use crate::{
+    blob::{BlobError, BlobStore},
+    p2p::streams::taken,
+};
 
 /// How many streams are told at a time that there is no room for them. The others are closed without a word.
 const MAX_TURNED_AWAY: usize = 32;
@@ -79,7 +83,7 @@ pub struct ProtocolTaken;
 ///
 /// What is served is verified as it is read: no peer gets anything that has gone bad on the disk.
 pub struct Server {
-    incoming: IncomingStreams,
+    incoming: Receiver<(PeerId, Stream)>,
     shared: Arc<Shared>,
 }
 
@@ -95,7 +99,7 @@ impl Server {
         runtime: &impl Runtime,
         config: ServerConfig,
     ) -> Result<Self, ProtocolTaken> {
-        let incoming = control.accept(PROTOCOL).map_err(|_| ProtocolTaken)?;
+        let incoming = taken(runtime, control.accept(PROTOCOL).map_err(|_| ProtocolTaken)?);
         let clock = Clock::of(runtime);
         let limits = Mutex::new(Limits::new(config, clock.now()));
         Ok(Self { incoming, shared: Arc::new(Shared { store, clock, config, limits, counters: Arc::default() }) })
@@ -109,7 +113,7 @@ impl Server {
     /// Serves until the behaviour is gone.
     pub async fn run(self) {
         let Self { incoming, shared } = self;
-        let mut incoming = incoming.fuse();
+        let mut incoming = pin!(incoming.fuse());
         let (mut serving, mut turned_away) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
             futures::select_biased! {

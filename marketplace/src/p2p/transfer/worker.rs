@@ -59,6 +59,8 @@ pub(super) enum Event {
 pub(super) enum Failure {
     /// No stream could be opened, or it has failed, ended, or become too slow.
     Broken,
+    /// The stream has ended. If nothing has come over it, the peer had no room for it, and could not even say so.
+    Ended,
     NotFound,
     Busy(Duration),
     /// It does not speak the protocol, or will not.
@@ -75,7 +77,7 @@ impl From<Elapsed> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(_: io::Error) -> Self {
-        Self::Broken
+        Self::Ended
     }
 }
 
@@ -105,9 +107,17 @@ impl Worker {
     /// Until there are no more orders, or it does not go on.
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         let mut link = self.open().await?;
+        match self.work(&mut link).await {
+            Err(Failure::Ended) if !link.has_answered => Err(Failure::Busy(self.config.retry_after)),
+            Err(Failure::Ended) => Err(Failure::Broken),
+            result => result,
+        }
+    }
+
+    async fn work(&self, link: &mut Link) -> Result<(), Failure> {
         let size = match self.size.get() {
             Some(size) => *size,
-            None => self.prove_size(&mut link).await?,
+            None => self.prove_size(link).await?,
         };
         if self.events.send((self.peer, Event::Ready)).await.is_err() {
             return Ok(());
@@ -172,7 +182,7 @@ impl Worker {
         })?;
         let (read, write) = stream.split();
         let whole = self.clock.alarm();
-        Ok(Link { read: BufReader::with_capacity(BUFFER, read), write, alarm, whole })
+        Ok(Link { read: BufReader::with_capacity(BUFFER, read), write, alarm, whole, has_answered: false })
     }
 
     /// Fetches the last group, which no other size has a place for.
@@ -207,6 +217,7 @@ struct Link {
     alarm: Alarm,
     /// Every step in time is not enough: a piece is many steps.
     whole: Alarm,
+    has_answered: bool,
 }
 
 impl Link {
@@ -229,6 +240,7 @@ impl Link {
     ) -> Result<(u64, Slice), Failure> {
         let mut head = [0; HEAD_LEN];
         self.alarm.within(config.step_timeout, self.read.read_exact(&mut head)).await??;
+        self.has_answered = true;
         let claimed = match Head::decode(&head) {
             Some(Head::Have(size)) => size,
             Some(Head::NotFound) => return Err(Failure::NotFound),
