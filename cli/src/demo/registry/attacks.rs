@@ -197,7 +197,9 @@ impl Demo {
     /// If the attacker does not start, the next version is not published, or a node that should be there is gone.
     pub(super) async fn spam(&mut self) -> anyhow::Result<()> {
         self.progress.begin("spam", 3 * SPAM);
-        let Published { source, id, publisher } = self.packages.first().context("there are no packages")?;
+        let lives = |package: &&Published| self.member(package.publisher).is_ok();
+        let living = self.packages.iter().find(lives).context("all publishers are dead")?;
+        let Published { source, id, publisher } = living;
         let (source, id, publisher) = (source.clone(), id.clone(), *publisher);
         let evil = Evil::start(&self.protocol, self.addresses()?, NODES).await?;
         let known: Vec<usize> = self.living().map(|member| member.market.discovered().len()).collect();
