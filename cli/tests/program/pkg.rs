@@ -1,5 +1,7 @@
 //! `kadence pkg`: homes of several people, each command a process of its own.
 
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a helper of tests fails the test")]
+
 use std::{
     ffi::OsString,
     fs,

@@ -197,7 +197,9 @@ impl Demo {
     /// If the attacker does not start, the next version is not published, or a node that should be there is gone.
     pub(super) async fn spam(&mut self) -> anyhow::Result<()> {
         self.progress.begin("spam", 3 * SPAM);
-        let Published { source, id, publisher } = self.packages.first().context("there are no packages")?;
+        let lives = |package: &&Published| self.member(package.publisher).is_ok();
+        let living = self.packages.iter().find(lives).context("all publishers are dead")?;
+        let Published { source, id, publisher } = living;
         let (source, id, publisher) = (source.clone(), id.clone(), *publisher);
         let evil = Evil::start(&self.protocol, self.addresses()?, NODES).await?;
         let known: Vec<usize> = self.living().map(|member| member.market.discovered().len()).collect();
@@ -208,11 +210,12 @@ impl Demo {
             sleep(Duration::from_millis(200)).await;
             let began = Instant::now();
             publish(self.member(publisher)?, &source).await?;
+            let published = began.elapsed();
             let heard = join_all(self.living().map(|member| hears_version(member, &id, &next))).await;
-            anyhow::Ok((heard.into_iter().filter(|heard| *heard).count(), began.elapsed()))
+            anyhow::Ok((heard.into_iter().filter(|heard| *heard).count(), published, began.elapsed()))
         };
         let (sent, heard) = join(flood, honest).await;
-        let (sent, (heard, took)) = (sent?, heard?);
+        let (sent, (heard, published, took)) = (sent?, heard?);
         let all = self.living().count();
         let through =
             self.living().zip(known).map(|(member, known)| member.market.discovered().len().saturating_sub(known));
@@ -220,7 +223,7 @@ impl Demo {
         self.times.heard_in_spam_ms = ms(took);
         self.attackers.push(evil);
         let detail = format!(
-            "{heard} of {all} nodes hear of {next} after {took:.1?}; of {sent} spam messages {through} come through"
+            "{heard} of {all} nodes hear of {next} after {took:.1?}, of which publishing took {published:.1?}; of {sent} spam messages {through} come through"
         );
         // Newcomers may announce something: twenty at once, and then one a second.
         let ok = heard == all && sent > 2 * SPAM && through < SPAM;

@@ -99,8 +99,8 @@ pub(super) async fn run(args: DemoArgs, protocol: StreamProtocol) -> Result<(), 
     demo.forge().await?;
     demo.roll_back().await?;
     demo.corrupt().await?;
-    demo.spam().await?;
     demo.kill().await?;
+    demo.spam().await?;
     demo.shutdown().await;
 
     let Demo { packages, times, checks, .. } = demo;
