@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use blocking::unblock;
-use kadence::{Agree, LocalCopy, Runtime};
+use kadence::{Agree, LocalCopy, Retry, Runtime};
 use libp2p::{gossipsub, kad::Quorum};
 use semver::Version;
 use thiserror::Error;
@@ -165,7 +165,8 @@ impl<R: Runtime> Inner<R> {
         let record = steps.record(Step::Head, head.to_record(SystemTime::now(), std::time::Instant::now()))?;
         let key = record.key.clone();
         let put = self.client.put_record(record).quorum(Quorum::Majority).clamp_quorum().local_copy(LocalCopy::First);
-        let put = steps.record(Step::Head, put.await)?;
+        // What fails because too much is going on may not fail a moment later.
+        let put = steps.record(Step::Head, put.retry(Retry::default()).await)?;
         steps.set(Step::Head, Outcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
 
         // It is published now, whatever comes of this.
