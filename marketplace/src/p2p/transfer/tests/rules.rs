@@ -125,6 +125,19 @@ fn attack_a_new_stream_is_no_new_allowance() {
 }
 
 #[test]
+fn what_was_reserved_and_not_sent_is_given_back() {
+    let config = ServerConfig { bytes_per_second_per_peer: 1000, bytes_per_second: 1000, ..ServerConfig::default() };
+    let (peer, now) = (PeerId::random(), Instant::now());
+    let mut limits = Limits::new(config, now);
+    limits.admit(peer, now).unwrap();
+    assert_eq!(limits.reserve(peer, 1000, now), Ok(Duration::ZERO));
+    limits.give_back(peer, 600, now);
+    assert_eq!(limits.reserve(peer, 600, now), Ok(Duration::ZERO));
+    limits.give_back(peer, 5000, now);
+    assert_eq!(limits.reserve(peer, 2000, now), Ok(SECOND), "no more than a second's worth is saved up");
+}
+
+#[test]
 fn attack_peers_without_number_are_not_kept_account_of() {
     let config = ServerConfig { streams: usize::MAX, ..ServerConfig::default() };
     let now = Instant::now();
