@@ -127,6 +127,7 @@ impl<'a> Download<'a> {
             }
             let give_up_at = self.deadline.min(self.progress_at + self.fetcher.config.stall_timeout);
             if now >= give_up_at {
+                self.report_late(now);
                 return Err(FetchError::Timeout);
             }
             let is_over = self.workers.is_empty() && self.waiting.is_empty() && self.providers.is_none();
@@ -377,6 +378,14 @@ impl<'a> Download<'a> {
                 let event = ReportEvent::Success { bytes, time };
                 (self.observe)(FetchEvent::Report(Report { peer: *peer, event }));
             }
+        }
+    }
+
+    /// Those who keep pieces back are why it takes too long.
+    fn report_late(&self, now: Instant) {
+        let Some(File { pieces, .. }) = &self.file else { return };
+        for peer in pieces.late(now, self.fetcher.config.race_after) {
+            (self.observe)(FetchEvent::Report(Report { peer, event: ReportEvent::Failed }));
         }
     }
 

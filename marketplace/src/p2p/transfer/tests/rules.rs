@@ -90,7 +90,7 @@ proptest! {
 }
 
 #[test]
-fn a_late_piece_is_raced_by_one_other() {
+fn a_late_piece_is_raced_by_the_more_the_later_it_is() {
     let [a, b, c] = [(); 3].map(|()| PeerId::random());
     let begun = Instant::now();
     let mut pieces = Pieces::new(2, &BTreeSet::from([0]));
@@ -101,10 +101,19 @@ fn a_late_piece_is_raced_by_one_other() {
     let later = begun + SECOND;
     assert_eq!(pieces.race(a, later, SECOND), None, "it is at it already");
     assert_eq!(pieces.race(b, later, SECOND), Some(1));
-    assert_eq!(pieces.race(c, later, SECOND), None, "two are enough");
+    assert_eq!(pieces.race(c, later, SECOND), None, "two are enough for now");
+    assert_eq!(pieces.next_late(later, SECOND), Some(later + SECOND));
+    assert_eq!(pieces.late(later, SECOND), BTreeSet::from([a, b]));
+    assert_eq!(pieces.late(begun, SECOND), BTreeSet::new());
+    assert_eq!(pieces.race(c, later + SECOND, SECOND), Some(1));
+    for racers in 4..=6 {
+        let peer = PeerId::random();
+        assert_eq!(pieces.race(peer, begun + (racers - 1) * SECOND, SECOND), Some(1));
+    }
+    assert_eq!(pieces.race(PeerId::random(), begun + 100 * SECOND, SECOND), None);
     assert_eq!(pieces.next_late(begun, SECOND), None);
     pieces.give_all_back(&a);
-    assert_eq!(pieces.take(c, later), None, "the other is still at it");
+    assert_eq!(pieces.take(c, later), None, "others are still at it");
     assert!(pieces.done(1) && pieces.is_complete());
     assert!(!pieces.done(1));
 }
