@@ -105,8 +105,7 @@ impl<'a> Download<'a> {
             waiting: Vec::new(),
             working: HashMap::new(),
             workers: FuturesUnordered::new(),
-            // Workers wait for room.
-            events: async_channel::bounded(16),
+            events: events(),
             size: Arc::default(),
             file: None,
             progress_at: fetcher.clock.now(),
@@ -328,6 +327,8 @@ impl<'a> Download<'a> {
             Err(BlobError::Damaged(_)) if !is_second => {
                 self.working.clear();
                 self.workers.clear();
+                // What they have told is of the file that is gone.
+                self.events = events();
                 self.restart_workers();
                 self.open(size, true).await?;
                 Ok(None)
@@ -434,6 +435,11 @@ impl<'a> Download<'a> {
 
 type Events = (Sender<(PeerId, Event)>, Receiver<(PeerId, Event)>);
 
+/// Workers wait for room.
+fn events() -> Events {
+    async_channel::bounded(16)
+}
+
 enum Happened {
     Provider(Provider),
     NoMoreProviders,
@@ -444,3 +450,6 @@ enum Happened {
 fn len(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
