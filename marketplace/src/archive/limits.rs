@@ -27,6 +27,13 @@ impl ArchiveLimits {
         self.path_bytes.min(USTAR_PATH)
     }
 
+    /// What an archive can take that keeps to the limits, even if nothing in it can be compressed: gzip adds less than a
+    /// thousandth then.
+    pub(crate) fn archive_bytes(&self) -> u64 {
+        let tar = self.tar_bytes();
+        tar.saturating_add(tar / 1000).saturating_add(1024)
+    }
+
     /// What the whole tar can take if it keeps to the limits: a header and the padding for each entry, and the blocks of
     /// zeros at its end, which some writers round up to 10 KiB.
     pub(super) fn tar_bytes(&self) -> u64 {

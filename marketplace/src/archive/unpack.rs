@@ -87,7 +87,8 @@ pub enum UnpackError {
 
 /// Unpacks an archive as the folder `into`, which must not be there or be empty. What is above it is made if need be.
 ///
-/// All is unpacked into a new folder beside it, which takes its name once all was right. It blocks.
+/// All is unpacked into a new folder beside it, which takes its name once all was right and is on the disk: whatever happens
+/// to the power, the folder is not there or is as it should be. It blocks.
 ///
 /// # Errors
 ///
@@ -108,6 +109,7 @@ pub fn unpack(archive: impl Read, into: &Path, limits: &ArchiveLimits) -> Result
     unpacking.run(archive)?;
     let unpacked = unpacking.unpacked;
     set_mode(fresh.path(), true).map_err(write)?;
+    unpacking.sync_folders().map_err(write)?;
     take_its_name(fresh.path(), into).map_err(|source| match source.kind() {
         io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
             UnpackError::Occupied { path: into.to_owned() }
@@ -239,6 +241,16 @@ impl Unpacking<'_> {
         fs::create_dir_all(&path).map_err(|source| UnpackError::Write { path, source })
     }
 
+    /// Which files are in them.
+    fn sync_folders(&self) -> io::Result<()> {
+        for Seen { path, what } in self.seen.values() {
+            if *what != What::File {
+                sync_folder(&self.root.join(path))?;
+            }
+        }
+        sync_folder(self.root)
+    }
+
     fn file(&mut self, path: &str, size: u64, executable: bool, content: &mut impl Read) -> Result<(), UnpackError> {
         if size > self.limits.file_bytes {
             return Err(UnpackError::FileTooLarge { path: path.to_owned(), max: self.limits.file_bytes });
@@ -258,8 +270,8 @@ impl Unpacking<'_> {
             CopyError::Read(error) => UnpackError::Malformed(error),
             CopyError::Write(source) => write(source),
         })?;
-        drop(file);
         set_mode(&target, executable).map_err(write)?;
+        file.sync_all().map_err(write)?;
         self.unpacked = Unpacked { files: self.unpacked.files + 1, bytes };
         Ok(())
     }
@@ -285,6 +297,17 @@ fn copy(from: &mut impl Read, size: u64, to: &mut File) -> Result<(), CopyError>
         to.write_all(part).map_err(CopyError::Write)?;
         left = left.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX));
     }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// There is no such thing elsewhere: a folder cannot be opened as a file.
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -123,10 +123,11 @@ impl Target {
         }
         let manifest = registry.manifest(package, &pinned.version, &pinned.manifest, pinned.manifest_size).await?;
         check(lock, pinned, &manifest)?;
+        let limits = limits(&manifest)?;
         registry.archive(&manifest).await?;
 
         let (target, blobs, destination) = (Arc::clone(&self), registry.blobs().clone(), path.clone());
-        let unpacked = blocking::unblock(move || target.unpack(&blobs, &manifest, &destination)).await?;
+        let unpacked = blocking::unblock(move || target.unpack(&blobs, &manifest, &limits, &destination)).await?;
         let row =
             (package.to_string(), pinned.version.to_string(), pinned.archive.to_string(), unpacked.tree.to_string());
         let note = move |database: &rusqlite::Transaction<'_>| {
@@ -150,18 +151,22 @@ impl Target {
     }
 
     /// Unpacks an archive out of sight, and moves it to its place if it is what its manifest says.
-    fn unpack(&self, blobs: &BlobStore, manifest: &Package, path: &Path) -> Result<Unpacked, PackageError> {
+    fn unpack(
+        &self,
+        blobs: &BlobStore,
+        manifest: &Package,
+        limits: &ArchiveLimits,
+        path: &Path,
+    ) -> Result<Unpacked, PackageError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             |source| PackageError::Io { path, source }
         };
         let contents = manifest.contents();
-        let limits = ArchiveLimits::default();
-        let limits = ArchiveLimits { total_bytes: limits.total_bytes.min(contents.unpacked_size), ..limits };
         let reader = blobs.open_reader(&contents.archive).map_err(GetError::from)?;
         let scratch = tempfile::tempdir_in(&self.scratch).map_err(failed(&self.scratch))?;
         let fresh = scratch.path().join("package");
-        let unpacked = unpack(reader, &fresh, &limits)?;
+        let unpacked = unpack(reader, &fresh, limits)?;
         if (unpacked.files as u64, unpacked.bytes) != (contents.files, contents.unpacked_size) {
             return Err(PackageError::Mismatch { what: "files in the archive" });
         }
@@ -201,6 +206,23 @@ fn check(lock: &Lock, pinned: &LockedPackage, manifest: &Package) -> Result<(), 
         return Err(PackageError::Mismatch { what: "dependencies" });
     }
     Ok(())
+}
+
+/// What is unpacked of an archive at most. One that says itself to be larger need not be fetched.
+fn limits(manifest: &Package) -> Result<ArchiveLimits, UnpackError> {
+    let contents = manifest.contents();
+    let limits = ArchiveLimits::default();
+    if contents.unpacked_size > limits.total_bytes {
+        return Err(UnpackError::TooLarge { max: limits.total_bytes });
+    }
+    if contents.files > limits.entries as u64 {
+        return Err(UnpackError::TooManyEntries { max: limits.entries });
+    }
+    let limits = ArchiveLimits { total_bytes: contents.unpacked_size, ..limits };
+    if contents.archive_size > limits.archive_bytes() {
+        return Err(UnpackError::TooLarge { max: limits.total_bytes });
+    }
+    Ok(limits)
 }
 
 /// Why not everything of a lock file was installed.

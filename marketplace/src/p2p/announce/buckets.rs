@@ -31,6 +31,13 @@ impl Rate {
         is_left
     }
 
+    /// Takes a token if so many are left after it.
+    pub(super) fn take_above(self, left: u32, full_at: &mut u64, now: u64) -> bool {
+        let after = self.bounded(*full_at, now).saturating_add(self.every_millis());
+        let kept = self.every_millis().saturating_mul(u64::from(left));
+        after.saturating_add(kept) <= now.saturating_add(self.burst_millis()) && self.take(full_at, now)
+    }
+
     /// A clock that was set back does not make a debt larger than it can be.
     fn bounded(self, full_at: u64, now: u64) -> u64 {
         full_at.clamp(now, now.saturating_add(self.burst_millis()))
@@ -62,6 +69,13 @@ impl<K: Hash + Eq> Buckets<K> {
             return self.rate.take(&mut self.shared, now);
         }
         self.rate.take(self.full_at.entry(key).or_insert(0), now)
+    }
+
+    /// Whether the bucket of this key has a token. None is taken.
+    pub(super) fn has(&mut self, key: &K, now: u64) -> bool {
+        let has_room = self.full_at.contains_key(key) || self.full_at.len() < self.max || self.sweep(now);
+        let mut full_at = if has_room { self.full_at.get(key).copied().unwrap_or(0) } else { self.shared };
+        self.rate.take(&mut full_at, now)
     }
 
     /// True if there is room.

@@ -105,6 +105,33 @@ impl CataloguePage {
         }
         Ok(Self { entries, next: Cursor::from_bytes(*cursor), has_more })
     }
+
+    /// Verifies each entry like an announcement, but of any age. It takes some milliseconds, and nothing but the page.
+    pub fn verify(&self, now: SystemTime) -> VerifiedPage {
+        let mut verified = VerifiedPage::default();
+        let latest = unix::seconds(now).saturating_add(MAX_AHEAD.as_secs());
+        for entry in &self.entries {
+            let Ok(announcement) = SignedAnnouncement::verify(entry) else {
+                verified.bad += 1;
+                continue;
+            };
+            // Twice, as at the gate: an honest peer's clock may be ahead.
+            if announcement.announcement().published_at > latest.saturating_add(MAX_AHEAD.as_secs()) {
+                verified.bad += 1;
+            } else if announcement.announcement().published_at <= latest {
+                verified.announcements.push(announcement);
+            }
+        }
+        verified
+    }
+}
+
+/// What is left of a peer's page once it was [verified](CataloguePage::verify), to be
+/// [taken](Discovered::take_verified).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VerifiedPage {
+    announcements: Vec<SignedAnnouncement>,
+    bad: usize,
 }
 
 /// What came of a page.
@@ -135,24 +162,16 @@ impl Discovered {
         page
     }
 
-    /// Takes what a peer's page has news of. Each entry is verified like an announcement, but may be of any age. It counts
-    /// for the peer's share of the list: see [`Discovered`].
+    /// Takes what a peer's page has news of: [verifies](CataloguePage::verify) it, and [takes](Self::take_verified) it then.
+    /// Whoever holds a lock on this should do the two one by one.
     pub fn take_page(&mut self, page: &CataloguePage, from: PeerId, now: SystemTime) -> TakenPage {
-        let mut taken = TakenPage::default();
-        let latest = unix::seconds(now).saturating_add(MAX_AHEAD.as_secs());
-        for entry in &page.entries {
-            let Ok(announcement) = SignedAnnouncement::verify(entry) else {
-                taken.bad += 1;
-                continue;
-            };
-            // Twice, as at the gate: an honest peer's clock may be ahead.
-            if announcement.announcement().published_at > latest.saturating_add(MAX_AHEAD.as_secs()) {
-                taken.bad += 1;
-                continue;
-            }
-            if announcement.announcement().published_at > latest {
-                continue;
-            }
+        self.take_verified(page.verify(now), from, now)
+    }
+
+    /// Takes what a verified page has news of. It counts for the peer's share of the list: see [`Discovered`].
+    pub fn take_verified(&mut self, page: VerifiedPage, from: PeerId, now: SystemTime) -> TakenPage {
+        let mut taken = TakenPage { news: Vec::new(), bad: page.bad };
+        for announcement in page.announcements {
             if let Standing::New | Standing::Newer = self.add(&announcement, from, now) {
                 taken.news.push(announcement.announcement().package.clone());
             }

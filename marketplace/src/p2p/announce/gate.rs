@@ -28,9 +28,17 @@ pub struct GateConfig {
     pub per_publisher: Rate,
     /// Announcements of publishers that nobody knows yet, from one neighbour. A key costs nothing, a connection does.
     pub newcomers: Rate,
-    /// Messages of any kind from one neighbour, above which it is refused unread: what twelve neighbours may send it in
-    /// newcomers and their first announcements, and room for as much of what is known.
+    /// Messages of any kind from one neighbour, above which they are not read.
     pub per_forwarder: Rate,
+    /// What is accepted, and forwarded, in all: well below what a neighbour reads of ours, so that no honest node sends more
+    /// than its neighbours take, whatever it is sent itself.
+    ///
+    /// While half of it is left, anybody may use it. The rest is for what each neighbour is sure of, its
+    /// [share](Self::share); and the last quarter is for publishers who are known.
+    pub total: Rate,
+    /// What passes of one neighbour even if others use up what is free. Twelve of them, as many as there are in a mesh, fit
+    /// into a quarter of the total's burst, and into its rate.
+    pub share: Rate,
 }
 
 impl Default for GateConfig {
@@ -40,6 +48,8 @@ impl Default for GateConfig {
             per_publisher: Rate { every: Duration::from_secs(10), burst: 30 },
             newcomers: Rate { every: Duration::from_secs(1), burst: 20 },
             per_forwarder: Rate { every: Duration::from_millis(25), burst: 500 },
+            total: Rate { every: Duration::from_millis(40), burst: 300 },
+            share: Rate { every: Duration::from_millis(500), burst: 6 },
         }
     }
 }
@@ -57,15 +67,18 @@ pub struct Heard<'a> {
 
 /// Judges announcements before they are forwarded.
 ///
-/// Each neighbour may send so much; each publisher may announce so much; and only so many publishers that nobody knows come
-/// in through one neighbour. What a neighbour does therefore never silences publishers who are known, however many keys it
-/// makes and whatever it replays.
+/// Of each neighbour so much is read; each publisher may announce so much; only so many publishers that nobody knows come in
+/// through one neighbour; and no more is forwarded in all than neighbours read. Whatever one neighbour sends, with however
+/// many keys, the others still have their [shares](GateConfig::share).
 #[derive(Debug)]
 pub struct Gate {
     config: GateConfig,
     publishers: Buckets<PeerId>,
     newcomers: Buckets<PeerId>,
     forwarders: Buckets<PeerId>,
+    shares: Buckets<PeerId>,
+    /// When what may be accepted in all is full again, in milliseconds.
+    total_full_at: u64,
 }
 
 impl Gate {
@@ -76,6 +89,8 @@ impl Gate {
             publishers: Buckets::new(config.per_publisher, MAX_PUBLISHERS),
             newcomers: Buckets::new(config.newcomers, MAX_FORWARDERS),
             forwarders: Buckets::new(config.per_forwarder, MAX_FORWARDERS),
+            shares: Buckets::new(config.share, MAX_FORWARDERS),
+            total_full_at: 0,
         }
     }
 
@@ -85,7 +100,7 @@ impl Gate {
         let millis = unix::millis(now);
         // The cheap questions first: a signature takes longer than all else.
         if !self.forwarders.take(forwarder, millis) {
-            return Judged::Reject(Rejected::Flood);
+            return Judged::Ignore(Ignored::Flood);
         }
         let announcement = match SignedAnnouncement::verify(bytes) {
             Ok(announcement) => announcement,
@@ -103,17 +118,32 @@ impl Gate {
         }
         // Only now, so that nobody can use up a publisher's tokens by repeating what was said.
         let publisher = announcement.announcement().package.publisher();
-        if !discovered.knows_publisher(&publisher) && !self.newcomers.take(forwarder, millis) {
+        let is_known = discovered.knows_publisher(&publisher);
+        if !is_known && !self.newcomers.take(forwarder, millis) {
             return Judged::Ignore(Ignored::Newcomers);
         }
-        if !self.publishers.take(publisher, millis) {
+        if !self.publishers.has(&publisher, millis) {
             return Judged::Ignore(Ignored::Publisher);
         }
+        // Before the publisher's own, which is not to be used up by what is not accepted.
+        if !self.take_of_total(forwarder, is_known, millis) {
+            return Judged::Ignore(Ignored::Total);
+        }
+        self.publishers.take(publisher, millis);
         discovered.add(&announcement, forwarder, now);
         if let Some(source) = source {
             discovered.add_provider(&announcement.announcement().package, source, now);
         }
         Judged::Accept(Box::new(announcement))
+    }
+
+    fn take_of_total(&mut self, forwarder: PeerId, is_known: bool, millis: u64) -> bool {
+        let total = self.config.total;
+        if total.take_above(total.burst / 2, &mut self.total_full_at, millis) {
+            return true;
+        }
+        let kept = if is_known { 0 } else { total.burst / 4 };
+        self.shares.take(forwarder, millis) && total.take_above(kept, &mut self.total_full_at, millis)
     }
 
     fn check_time(&self, announcement: &SignedAnnouncement, now: SystemTime) -> Result<(), Judged> {
@@ -163,6 +193,13 @@ impl Judged {
 /// Why a message is not forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Ignored {
+    /// The neighbour sends more than is read. An honest one does not, unless it has other limits; so this does not count
+    /// against it.
+    #[error("the neighbour sends too much")]
+    Flood,
+    /// As much as neighbours take was accepted already, and the neighbour's share is used up.
+    #[error("too much is announced")]
+    Total,
     /// It says nothing new, or contradicts what is known. In a [`Conflict`](Standing::Conflict) it is worth looking at the
     /// DHT's head.
     #[error("the announcement is not news")]
@@ -190,9 +227,6 @@ pub enum Ignored {
 /// Why a message counts against the neighbour.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Rejected {
-    /// It sends more than any honest one has to. The message was not read.
-    #[error("the neighbour sends too much")]
-    Flood,
     /// It is no announcement.
     #[error(transparent)]
     Invalid(#[from] AnnouncementError),

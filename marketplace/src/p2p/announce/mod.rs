@@ -15,7 +15,7 @@ mod message;
 mod shares;
 
 pub use buckets::Rate;
-pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_BYTES, MAX_PAGES, TakenPage};
+pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_BYTES, MAX_PAGES, TakenPage, VerifiedPage};
 pub use discovered::{
     Discovered, DiscoveredPackage, MAX_DISCOVERED, MAX_PER_PUBLISHER, MAX_PROVIDERS, Provider, Standing,
 };

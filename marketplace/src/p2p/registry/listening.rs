@@ -293,7 +293,10 @@ impl<R: Runtime> Inner<R> {
         let after = lock(&self.cursors).get(&peer).copied().unwrap_or_default();
         let (mut found, mut bad) = (Vec::new(), 0);
         let pages = self.catalogue.pages(peer, after, |page| {
-            let taken = lock(&self.discovered).take_page(&page, peer, SystemTime::now());
+            // Hundreds of signatures: not while others wait for what was discovered.
+            let now = SystemTime::now();
+            let page = page.verify(now);
+            let taken = lock(&self.discovered).take_verified(page, peer, now);
             found.extend(taken.news);
             bad += taken.bad;
             if bad > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

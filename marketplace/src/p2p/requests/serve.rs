@@ -21,6 +21,12 @@ const MAX_RUNNING: usize = 32;
 /// How many of them may be one peer.
 const MAX_RUNNING_PER_PEER: usize = 4;
 
+/// How many streams at a time are told that their peer has too many. The others are closed without a word.
+const MAX_TURNED_AWAY: usize = 32;
+
+/// For telling them: they have nothing to wait for.
+const TIME_TO_TURN_AWAY: Duration = Duration::from_secs(2);
+
 /// What one peer may ask: a whole catalogue at once, then a question every second.
 const RATE: Rate = Rate { every: Duration::from_secs(1), burst: 64 };
 
@@ -48,11 +54,13 @@ pub async fn serve<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue:
     let mut buckets = Buckets::new(RATE, MAX_PEERS);
     let mut running_of: HashMap<PeerId, usize> = HashMap::new();
     let mut running = FuturesUnordered::new();
+    let mut turned_away = FuturesUnordered::new();
     let mut incoming = pin!(taken(&runtime, incoming).fuse());
     loop {
         let event = futures::select_biased! {
             // First, so that the counts are true.
             ended = running.select_next_some() => Event::Ended(ended),
+            () = turned_away.select_next_some() => continue,
             next = incoming.next() => next.map_or(Event::Over, |(peer, stream)| Event::Asked(peer, stream)),
         };
         match event {
@@ -66,17 +74,24 @@ pub async fn serve<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue:
                 }
             }
             Event::Asked(peer, stream) => {
+                let runtime = runtime.clone();
+                if running_of.get(&peer).is_some_and(|count| *count >= MAX_RUNNING_PER_PEER) {
+                    // Beside those that are answered: one peer's streams take no place from the others'.
+                    if turned_away.len() < MAX_TURNED_AWAY {
+                        turned_away.push(async move {
+                            let _over = within(&runtime, TIME_TO_TURN_AWAY, turn_away(stream)).await;
+                        });
+                    }
+                    continue;
+                }
                 if running.len() >= MAX_RUNNING {
                     // Dropped: to say so would be one more of them.
                     continue;
                 }
-                let count = running_of.entry(peer).or_default();
+                *running_of.entry(peer).or_default() += 1;
                 let millis = runtime.now().saturating_duration_since(started).as_millis();
-                let is_allowed =
-                    *count < MAX_RUNNING_PER_PEER && buckets.take(peer, u64::try_from(millis).unwrap_or(u64::MAX));
-                *count += 1;
+                let is_allowed = buckets.take(peer, u64::try_from(millis).unwrap_or(u64::MAX));
                 let answer = answer(stream, is_allowed.then(|| catalogue.clone()));
-                let runtime = runtime.clone();
                 running.push(async move {
                     if let Some(Err(error)) = within(&runtime, TIME, answer).await {
                         tracing::debug!(%peer, %error, "a question was not answered");
@@ -109,4 +124,11 @@ async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn Catalogue>>) -> io
         }
     };
     write_answer(&mut stream, Some(&page.encode())).await
+}
+
+/// Says so before there is a question. It is read after that: a stream that is dropped while the peer still writes would break
+/// before the peer has read why.
+async fn turn_away(mut stream: Stream) -> io::Result<()> {
+    write_answer(&mut stream, None).await?;
+    read_request(&mut stream).await.map(drop)
 }

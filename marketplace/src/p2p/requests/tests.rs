@@ -78,7 +78,12 @@ async fn connected(
     serve: impl FnOnce(libp2p_stream::Control),
     deadline: Duration,
 ) -> (CatalogueClient<TestRuntime>, PeerId) {
-    let (mut server, mut client) = (swarm(), swarm());
+    let (peer, address) = listening(serve).await;
+    (asker(address, deadline).await, peer)
+}
+
+async fn listening(serve: impl FnOnce(libp2p_stream::Control)) -> (PeerId, Multiaddr) {
+    let mut server = swarm();
     serve(server.behaviour().new_control());
     let address: Multiaddr = "/memory/0".parse().unwrap();
     server.listen_on(address).unwrap();
@@ -89,11 +94,17 @@ async fn connected(
     };
     let peer = *server.local_peer_id();
     smol::spawn(async move { while server.next().await.is_some() {} }).detach();
+    (peer, address)
+}
+
+/// One that is connected to who listens there.
+async fn asker(address: Multiaddr, deadline: Duration) -> CatalogueClient<TestRuntime> {
+    let mut client = swarm();
     client.dial(address).unwrap();
     while !matches!(client.select_next_some().await, swarm::SwarmEvent::ConnectionEstablished { .. }) {}
     let control = client.behaviour().new_control();
     smol::spawn(async move { while client.next().await.is_some() {} }).detach();
-    (CatalogueClient::new(TestRuntime, control, deadline), peer)
+    CatalogueClient::new(TestRuntime, control, deadline)
 }
 
 async fn honest(known: Arc<Known>) -> (CatalogueClient<TestRuntime>, PeerId) {

@@ -30,6 +30,11 @@ impl Bucket {
         self.level -= per_second(bytes);
     }
 
+    pub(super) fn give_back(&mut self, bytes: u64, now: Instant) {
+        self.refill(now);
+        self.level = (self.level + per_second(bytes)).min(per_second(self.rate));
+    }
+
     /// Whether it is as if nothing had ever been taken.
     pub(super) fn is_full(&mut self, now: Instant) -> bool {
         self.refill(now);

@@ -105,8 +105,7 @@ impl<'a> Download<'a> {
             waiting: Vec::new(),
             working: HashMap::new(),
             workers: FuturesUnordered::new(),
-            // Workers wait for room.
-            events: async_channel::bounded(16),
+            events: events(),
             size: Arc::default(),
             file: None,
             progress_at: fetcher.clock.now(),
@@ -127,6 +126,7 @@ impl<'a> Download<'a> {
             }
             let give_up_at = self.deadline.min(self.progress_at + self.fetcher.config.stall_timeout);
             if now >= give_up_at {
+                self.report_late(now);
                 return Err(FetchError::Timeout);
             }
             let is_over = self.workers.is_empty() && self.waiting.is_empty() && self.providers.is_none();
@@ -327,6 +327,8 @@ impl<'a> Download<'a> {
             Err(BlobError::Damaged(_)) if !is_second => {
                 self.working.clear();
                 self.workers.clear();
+                // What they have told is of the file that is gone.
+                self.events = events();
                 self.restart_workers();
                 self.open(size, true).await?;
                 Ok(None)
@@ -380,6 +382,14 @@ impl<'a> Download<'a> {
         }
     }
 
+    /// Those who keep pieces back are why it takes too long.
+    fn report_late(&self, now: Instant) {
+        let Some(File { pieces, .. }) = &self.file else { return };
+        for peer in pieces.late(now, self.fetcher.config.race_after) {
+            (self.observe)(FetchEvent::Report(Report { peer, event: ReportEvent::Failed }));
+        }
+    }
+
     fn nobody_left(&self) -> FetchError {
         if self.known.is_empty() {
             return FetchError::NoProvider;
@@ -425,6 +435,11 @@ impl<'a> Download<'a> {
 
 type Events = (Sender<(PeerId, Event)>, Receiver<(PeerId, Event)>);
 
+/// Workers wait for room.
+fn events() -> Events {
+    async_channel::bounded(16)
+}
+
 enum Happened {
     Provider(Provider),
     NoMoreProviders,
@@ -435,3 +450,6 @@ enum Happened {
 fn len(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

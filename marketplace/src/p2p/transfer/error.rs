@@ -31,7 +31,8 @@ pub enum FetchError {
         /// What was said.
         expected: u64,
     },
-    /// Nothing has come for a long time, or it has taken too long as a whole: try again, it goes on from there.
+    /// Nothing has come for a long time, or it has taken too long as a whole: try again, it goes on from there. Those who
+    /// kept it waiting were reported.
     #[error("it takes too long")]
     Timeout,
     /// It cannot be stored.

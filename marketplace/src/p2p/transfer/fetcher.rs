@@ -88,9 +88,10 @@ pub struct FetchConfig {
     pub open_timeout: Duration,
     /// How long 16 KiB may take.
     pub step_timeout: Duration,
-    /// How long a piece may take.
+    /// How long a piece may take. Well below `stall_timeout`: others are to have their turn before all is given up.
     pub piece_timeout: Duration,
-    /// When a piece is so late that another provider is asked for it, too, if it has nothing else to do.
+    /// When a piece is so late that another provider is asked for it, too, if it has nothing else to do; after twice the
+    /// time, a third, and so on.
     pub race_after: Duration,
     /// How long there may be no progress at all.
     pub stall_timeout: Duration,
@@ -110,7 +111,7 @@ impl Default for FetchConfig {
             providers: 6,
             open_timeout: Duration::from_secs(10),
             step_timeout: Duration::from_secs(10),
-            piece_timeout: Duration::from_secs(60),
+            piece_timeout: Duration::from_secs(20),
             race_after: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(60),
             timeout: Duration::from_secs(60 * 60),

@@ -87,4 +87,12 @@ impl Limits {
         self.total.take(bytes, now);
         Ok(wait)
     }
+
+    /// Bytes that were reserved and not sent.
+    pub(super) fn give_back(&mut self, peer: PeerId, bytes: u64, now: Instant) {
+        self.total.give_back(bytes, now);
+        if let Some(account) = self.peers.get_mut(&peer) {
+            account.bucket.give_back(bytes, now);
+        }
+    }
 }

@@ -5,8 +5,8 @@ use std::{
 
 use libp2p::PeerId;
 
-/// How many providers may be at one piece at a time.
-const RACERS: usize = 2;
+/// How many providers may be at one piece at a time: as many as a download has by default.
+const RACERS: usize = 6;
 
 /// Which pieces are there, and who is at which of the others.
 #[derive(Debug)]
@@ -24,6 +24,14 @@ struct Taken {
     since: Instant,
 }
 
+impl Taken {
+    /// When one more provider may be at it, if ever: the later it is, the more of them are.
+    fn next_racer_at(&self, race_after: Duration) -> Option<Instant> {
+        let racers = u32::try_from(self.by.len()).ok().filter(|_| self.by.len() < RACERS)?;
+        Some(self.since + race_after.saturating_mul(racers))
+    }
+}
+
 impl Pieces {
     pub(super) fn new(count: u32, done: &BTreeSet<u32>) -> Self {
         let open = (0..count).filter(|piece| !done.contains(piece)).collect();
@@ -37,14 +45,14 @@ impl Pieces {
         Some(piece)
     }
 
-    /// What a provider with nothing to do is to fetch as well: the piece that another one is at for the longest time, if
-    /// that is longer than `race_after`.
+    /// What a provider with nothing to do is to fetch as well: the piece that others are at for the longest time, if that is
+    /// longer than `race_after` for each of them.
     pub(super) fn race(&mut self, peer: PeerId, now: Instant, race_after: Duration) -> Option<u32> {
-        let late = |taken: &Taken| now.saturating_duration_since(taken.since) >= race_after;
+        let late = |taken: &Taken| taken.next_racer_at(race_after).is_some_and(|at| at <= now);
         let (piece, taken) = self
             .taken
             .iter_mut()
-            .filter(|(_, taken)| taken.by.len() < RACERS && !taken.by.contains(&peer) && late(taken))
+            .filter(|(_, taken)| !taken.by.contains(&peer) && late(taken))
             .min_by_key(|(_, taken)| taken.since)?;
         taken.by.push(peer);
         Some(*piece)
@@ -52,8 +60,13 @@ impl Pieces {
 
     /// When a piece becomes late next.
     pub(super) fn next_late(&self, now: Instant, race_after: Duration) -> Option<Instant> {
-        let alone = self.taken.values().filter(|taken| taken.by.len() < RACERS);
-        alone.map(|taken| taken.since + race_after).filter(|at| *at > now).min()
+        self.taken.values().filter_map(|taken| taken.next_racer_at(race_after)).filter(|at| *at > now).min()
+    }
+
+    /// Who is at pieces that are late.
+    pub(super) fn late(&self, now: Instant, race_after: Duration) -> BTreeSet<PeerId> {
+        let late = self.taken.values().filter(|taken| now.saturating_duration_since(taken.since) >= race_after);
+        late.flat_map(|taken| taken.by.iter().copied()).collect()
     }
 
     /// The piece is there, even if its provider has gone in the meantime. Says whether it is news.

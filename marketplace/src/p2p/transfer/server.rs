@@ -27,7 +27,7 @@ use super::{
     wire::{Head, REQUEST_LEN, Request},
 };
 use crate::{
-    blob::{BlobError, BlobStore},
+    blob::{BlobError, BlobStore, GROUP_BYTES},
     p2p::streams::taken,
 };
 
@@ -36,6 +36,9 @@ const MAX_TURNED_AWAY: usize = 32;
 
 /// What a part of a response is that has its own deadline.
 const WRITE_STEP: usize = 16 << 10;
+
+/// What a request for something that is not there costs, in bytes of bandwidth: to look for it is work, too.
+const MISS_COST: u64 = GROUP_BYTES;
 
 /// How much is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,11 +217,14 @@ struct Response {
     bytes: Vec<u8>,
     /// Whether the stream ends with it.
     is_last: bool,
+    /// How long the next request of the stream has to wait.
+    pause: Duration,
 }
 
 impl Response {
     fn head(head: Head) -> Self {
-        Self { bytes: head.encode().to_vec(), is_last: head == Head::Refused }
+        let pause = if let Head::Busy(after) = head { after } else { Duration::ZERO };
+        Self { bytes: head.encode().to_vec(), is_last: head == Head::Refused, pause }
     }
 }
 
@@ -238,7 +244,7 @@ impl Shared {
         let (read, mut write) = stream.split();
         let mut alarm = self.clock.alarm();
         let (mut idle, mut whole) = (self.clock.alarm(), self.clock.alarm());
-        let mut next = Box::pin(maybe_done(self.next(peer, read)));
+        let mut next = Box::pin(maybe_done(self.next(peer, read, Duration::ZERO)));
         loop {
             if idle.within(self.config.idle_timeout, next.as_mut()).await.is_err() {
                 return;
@@ -246,7 +252,7 @@ impl Shared {
             let Some(Some((read, response))) = next.as_mut().take_output() else { return };
             let is_last = response.is_last;
             if !is_last {
-                next.set(maybe_done(self.next(peer, read)));
+                next.set(maybe_done(self.next(peer, read, response.pause)));
             }
             let sent = {
                 let send = self.send(&mut write, &mut alarm, response);
@@ -263,14 +269,25 @@ impl Shared {
         }
     }
 
-    /// The answer to the next request. `None`: there is none.
-    async fn next<R: AsyncRead + Unpin>(&self, peer: PeerId, mut read: R) -> Option<(R, Response)> {
+    /// The answer to the next request, which is not read before the pause is over. `None`: there is none.
+    async fn next<R: AsyncRead + Unpin>(&self, peer: PeerId, mut read: R, pause: Duration) -> Option<(R, Response)> {
+        self.pause(pause).await;
         let mut request = [0; REQUEST_LEN];
         read.read_exact(&mut request).await.ok()?;
         let Some(request) = Request::decode(&request) else {
             self.counters.refused.fetch_add(1, Relaxed);
             return Some((read, Response::head(Head::Refused)));
         };
+        // Before anything is read or hashed, as if all of it were there.
+        let most = u64::from(request.count).saturating_mul(GROUP_BYTES);
+        let reserved = self.limits().reserve(peer, most, self.clock.now());
+        match reserved {
+            Ok(wait) => self.pause(wait).await,
+            Err(ComeBack(after)) => {
+                self.counters.busy.fetch_add(1, Relaxed);
+                return Some((read, Response::head(Head::Busy(after))));
+            }
+        }
         let store = self.store.clone();
         let encoded = unblock(move || {
             // Room for the head, which has the size in it.
@@ -281,33 +298,30 @@ impl Shared {
             }
             Ok::<_, BlobError>(bytes)
         });
-        let bytes = match encoded.await {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let counter = match error {
-                    BlobError::NotFound(_) => &self.counters.not_found,
-                    _ => &self.counters.unreadable,
-                };
-                counter.fetch_add(1, Relaxed);
-                return Some((read, Response::head(Head::NotFound)));
-            }
-        };
-        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let reserved = self.limits().reserve(peer, len, self.clock.now());
-        let response = match reserved {
-            Err(ComeBack(after)) => {
-                self.counters.busy.fetch_add(1, Relaxed);
-                Response::head(Head::Busy(after))
-            }
-            Ok(wait) => {
-                if !wait.is_zero() {
-                    self.clock.alarm().sleep(wait).await;
-                }
+        let (response, cost) = match encoded.await {
+            Ok(bytes) => {
                 self.counters.served.fetch_add(1, Relaxed);
-                Response { bytes, is_last: false }
+                let cost = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                (Response { bytes, is_last: false, pause: Duration::ZERO }, cost)
+            }
+            Err(BlobError::NotFound(_)) => {
+                self.counters.not_found.fetch_add(1, Relaxed);
+                (Response::head(Head::NotFound), MISS_COST)
+            }
+            // It was read before it was found to be bad.
+            Err(_) => {
+                self.counters.unreadable.fetch_add(1, Relaxed);
+                (Response::head(Head::NotFound), most)
             }
         };
+        self.limits().give_back(peer, most.saturating_sub(cost), self.clock.now());
         Some((read, response))
+    }
+
+    async fn pause(&self, span: Duration) {
+        if !span.is_zero() {
+            self.clock.alarm().sleep(span).await;
+        }
     }
 
     /// `None`: the peer does not take it.

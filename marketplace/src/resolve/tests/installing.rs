@@ -180,6 +180,30 @@ fn attack_an_archive_that_is_larger_than_declared_is_not_unpacked() {
 }
 
 #[test]
+fn attack_an_archive_over_the_limits_is_not_even_fetched() {
+    let (mut registry, lock, dir) = fixture(&["a 1.0.0"]);
+    let contents = *registry.add("a", "1.0.0", &[]).contents();
+    let limits = crate::archive::ArchiveLimits::default();
+    for contents in [
+        crate::Contents { archive_size: 1 << 30, unpacked_size: limits.total_bytes, ..contents },
+        // More than what it says to have in it can take.
+        crate::Contents { archive_size: limits.total_bytes, ..contents },
+        crate::Contents { unpacked_size: limits.total_bytes + 1, ..contents },
+        crate::Contents { files: limits.entries as u64 + 1, ..contents },
+    ] {
+        let manifest = Package::new(FakeRegistry::draft("a", "1.0.0", &[]), contents, 1, 1).unwrap();
+        let mut packages = forged(&mut registry, &lock, &manifest).packages().clone();
+        packages.get_mut(&id("a")).unwrap().archive_size = contents.archive_size;
+        let error = why(installed(&Lock::of(packages), &registry, dir.path()));
+        assert!(
+            matches!(error, PackageError::Unpack(UnpackError::TooLarge { .. } | UnpackError::TooManyEntries { .. })),
+            "{error}"
+        );
+        assert!(!registry.fetched.lock().unwrap().contains(&contents.archive));
+    }
+}
+
+#[test]
 fn only_one_call_at_a_time_installs_into_a_folder() {
     let (registry, lock, dir) = fixture(&["a 1.0.0"]);
     installed(&lock, &registry, dir.path()).unwrap();

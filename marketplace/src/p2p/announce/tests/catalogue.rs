@@ -67,6 +67,25 @@ fn attack_forged_catalogue_entries_are_counted_and_not_taken() {
 }
 
 #[test]
+fn a_page_is_verified_without_the_list_that_it_is_for() {
+    let (known, news) = (signed(1, "known", 1), signed(1, "news", 1));
+    let ahead = NOW + MAX_AHEAD.as_secs();
+    let (early, too_early) = (signed_at(2, "early", ahead + 1), signed_at(2, "too-early", 2 * ahead));
+    let entries = [&known, &news, &early, &too_early].map(|entry| entry.bytes().to_owned());
+    let entries = entries.into_iter().chain([b"junk".to_vec()]).collect();
+    let page = CataloguePage { entries, ..CataloguePage::default() };
+    let verified = page.verify(at(NOW));
+    let mut discovered = Discovered::new(1);
+    discovered.add(&known, peer(1), at(NOW));
+    let mut other = Discovered::new(1);
+    other.add(&known, peer(1), at(NOW));
+    let taken = discovered.take_verified(verified, peer(2), at(NOW));
+    assert_eq!(taken, TakenPage { news: vec![package_of(1, "news")], bad: 2 });
+    assert_eq!(other.take_page(&page, peer(2), at(NOW)), taken);
+    assert_eq!(discovered.snapshot(), other.snapshot());
+}
+
+#[test]
 fn attack_oversize_page_is_not_decoded() {
     let mut bytes = CataloguePage::default().encode();
     bytes.resize(MAX_PAGE_BYTES + 1, 0);

@@ -89,6 +89,42 @@ fn attack_spam_a_peer_that_asks_too_often_is_told_to_wait() {
 }
 
 #[test]
+fn attack_silent_streams_of_one_peer_take_no_place_from_others() {
+    smol::block_on(async {
+        let (peer, address) = listening(|mut control| {
+            let incoming = control.accept(PROTOCOL).unwrap();
+            smol::spawn(serve(TestRuntime, incoming, Known::new(&some(1)))).detach();
+        })
+        .await;
+        let silent = asker(address.clone(), Duration::from_secs(30)).await;
+        let mut streams = Vec::new();
+        // Twice as many as are answered at a time.
+        for _ in 0..64 {
+            streams.push(silent.control().open_stream(peer, PROTOCOL).await.unwrap());
+        }
+        let other = asker(address, Duration::from_secs(10)).await;
+        assert_eq!(other.page(peer, Cursor::default()).await.unwrap().entries.len(), 1);
+        drop(streams);
+    });
+}
+
+#[test]
+fn who_asks_too_much_at_once_is_told_so_before_it_has_asked() {
+    smol::block_on(async {
+        let (client, peer) = honest(Known::new(&some(1))).await;
+        let mut silent = Vec::new();
+        for _ in 0..4 {
+            silent.push(client.control().open_stream(peer, PROTOCOL).await.unwrap());
+        }
+        let result = client.page(peer, Cursor::default()).await;
+        assert!(matches!(result, Err(AskError::Busy)), "{result:?}");
+        let mut stream = client.control().open_stream(peer, PROTOCOL).await.unwrap();
+        assert_eq!(wire::read_answer(&mut stream).await.unwrap(), None);
+        drop(silent);
+    });
+}
+
+#[test]
 fn questions_are_read_as_they_are_written() {
     let requests = [
         Request::Page(Cursor::from_bytes([7; 16])),

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use futures::{AsyncWriteExt, future::join_all, stream};
 
 use super::{
-    super::{FetchConfig, FetchError, Provider, Report, ReportEvent, ServerConfig, Wanted},
+    super::{FetchConfig, FetchError, Provider, Report, ReportEvent, ServerConfig, Wanted, wire::LAST},
     network::*,
 };
 use crate::ContentId;
@@ -211,6 +211,70 @@ fn what_one_provider_is_late_with_another_is_asked_for() {
         let begun = Instant::now();
         fetch(&client, config, &blob, &[&late, &server], &Log::default()).await.unwrap();
         assert!(begun.elapsed() < config.step_timeout, "it was waited for");
+    });
+}
+
+/// It proves the size, and says nothing more. It tells when it is asked for a piece.
+async fn keeping_back(blob: &[u8]) -> (Node, async_channel::Receiver<()>) {
+    let (tell, asked) = async_channel::unbounded();
+    let node = Node::scripted(&[blob], move |mut stream, store| {
+        let tell = tell.clone();
+        async move {
+            let request = next_request(&mut stream).await?;
+            if request.first == LAST {
+                send(&mut stream, &answer(&store, &request)).await?;
+                next_request(&mut stream).await?;
+            }
+            tell.send(()).await.ok()?;
+            while next_request(&mut stream).await.is_some() {}
+            Some(())
+        }
+    })
+    .await;
+    (node, asked)
+}
+
+#[test]
+fn attack_several_providers_that_keep_pieces_back_do_not_stop_a_download() {
+    smol::block_on(async {
+        let blob = bytes(600_000);
+        let evil = [keeping_back(&blob).await, keeping_back(&blob).await, keeping_back(&blob).await];
+        let (server, _) = Node::serving(ServerConfig::default(), &[&blob]).await;
+        let client = Node::client_of(&[&evil[0].0, &evil[1].0, &evil[2].0, &server]).await;
+        let config = FetchConfig { race_after: Duration::from_millis(50), pipeline: 16, ..quick() };
+        let (more, providers) = async_channel::unbounded();
+        let honest = server.peer;
+        let peers = evil.each_ref().map(|(node, _)| node.peer);
+        let asked = evil.each_ref().map(|(_, asked)| asked.clone());
+        // The first one has all pieces, the others join it at some; then the honest one comes.
+        let naming = async move {
+            for (peer, asked) in peers.into_iter().zip(asked) {
+                more.send(Provider { peer, preference: 0 }).await.unwrap();
+                asked.recv().await.unwrap();
+            }
+            more.send(Provider { peer: honest, preference: 0 }).await.unwrap();
+        };
+        let begun = Instant::now();
+        let fetcher = client.fetcher(config);
+        let (fetched, ()) =
+            within(futures::future::join(fetcher.fetch(wanted(&blob), providers, |_| {}), naming)).await;
+        fetched.unwrap();
+        assert!(begun.elapsed() < config.step_timeout, "they were waited for");
+    });
+}
+
+#[test]
+fn attack_who_makes_a_download_stall_is_reported() {
+    smol::block_on(async {
+        let blob = bytes(600_000);
+        let (evil, _asked) = keeping_back(&blob).await;
+        let client = Node::client_of(&[&evil]).await;
+        let stall_timeout = Duration::from_millis(300);
+        let config = FetchConfig { race_after: Duration::from_millis(50), stall_timeout, ..quick() };
+        let log = Log::default();
+        let error = fetch(&client, config, &blob, &[&evil], &log).await.unwrap_err();
+        assert!(matches!(error, FetchError::Timeout), "{error}");
+        assert_eq!(log.reports_of(&evil), [ReportEvent::Failed]);
     });
 }
 

@@ -90,7 +90,7 @@ proptest! {
 }
 
 #[test]
-fn a_late_piece_is_raced_by_one_other() {
+fn a_late_piece_is_raced_by_the_more_the_later_it_is() {
     let [a, b, c] = [(); 3].map(|()| PeerId::random());
     let begun = Instant::now();
     let mut pieces = Pieces::new(2, &BTreeSet::from([0]));
@@ -101,10 +101,19 @@ fn a_late_piece_is_raced_by_one_other() {
     let later = begun + SECOND;
     assert_eq!(pieces.race(a, later, SECOND), None, "it is at it already");
     assert_eq!(pieces.race(b, later, SECOND), Some(1));
-    assert_eq!(pieces.race(c, later, SECOND), None, "two are enough");
+    assert_eq!(pieces.race(c, later, SECOND), None, "two are enough for now");
+    assert_eq!(pieces.next_late(later, SECOND), Some(later + SECOND));
+    assert_eq!(pieces.late(later, SECOND), BTreeSet::from([a, b]));
+    assert_eq!(pieces.late(begun, SECOND), BTreeSet::new());
+    assert_eq!(pieces.race(c, later + SECOND, SECOND), Some(1));
+    for racers in 4..=6 {
+        let peer = PeerId::random();
+        assert_eq!(pieces.race(peer, begun + (racers - 1) * SECOND, SECOND), Some(1));
+    }
+    assert_eq!(pieces.race(PeerId::random(), begun + 100 * SECOND, SECOND), None);
     assert_eq!(pieces.next_late(begun, SECOND), None);
     pieces.give_all_back(&a);
-    assert_eq!(pieces.take(c, later), None, "the other is still at it");
+    assert_eq!(pieces.take(c, later), None, "others are still at it");
     assert!(pieces.done(1) && pieces.is_complete());
     assert!(!pieces.done(1));
 }
@@ -122,6 +131,19 @@ fn attack_a_new_stream_is_no_new_allowance() {
     limits.admit(peer, now).unwrap();
     assert_eq!(limits.reserve(peer, 1000, now), Err(ComeBack(3 * SECOND)));
     assert_eq!(limits.reserve(peer, 1000, now + 3 * SECOND), Ok(Duration::ZERO));
+}
+
+#[test]
+fn what_was_reserved_and_not_sent_is_given_back() {
+    let config = ServerConfig { bytes_per_second_per_peer: 1000, bytes_per_second: 1000, ..ServerConfig::default() };
+    let (peer, now) = (PeerId::random(), Instant::now());
+    let mut limits = Limits::new(config, now);
+    limits.admit(peer, now).unwrap();
+    assert_eq!(limits.reserve(peer, 1000, now), Ok(Duration::ZERO));
+    limits.give_back(peer, 600, now);
+    assert_eq!(limits.reserve(peer, 600, now), Ok(Duration::ZERO));
+    limits.give_back(peer, 5000, now);
+    assert_eq!(limits.reserve(peer, 2000, now), Ok(SECOND), "no more than a second's worth is saved up");
 }
 
 #[test]

@@ -1,4 +1,7 @@
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use kadence_smol::SmolRuntime;
@@ -85,11 +88,66 @@ fn who_would_have_to_wait_long_for_bandwidth_is_told_to_come_back() {
             ask(&mut stream, request(&blob, 0, 64)).await;
             let Some(Head::Busy(after)) = head(&mut stream).await else { panic!("it is served") };
             assert!((9..11).contains(&after.as_secs()), "{after:?}");
-            // The stream goes on, with what there is bandwidth for.
+            // Another stream has what there is bandwidth for.
+            let mut stream = client.stream_to(&server).await;
             ask(&mut stream, request(&blob, 0, 1)).await;
             assert_eq!(head(&mut stream).await, Some(Head::Have(1 << 20)));
             assert_eq!((stats.read().busy, stats.read().served), (1, 1));
         }
+    });
+}
+
+#[test]
+fn attack_work_that_there_is_no_bandwidth_for_is_not_done() {
+    smol::block_on(async {
+        let config = ServerConfig { bytes_per_second_per_peer: 100_000, ..ServerConfig::default() };
+        let (server, stats) = Node::serving(config, &[]).await;
+        let client = Node::client_of(&[&server]).await;
+        let mut stream = client.stream_to(&server).await;
+        // Who had looked would know that it is not there.
+        ask(&mut stream, request(b"none", 0, 64)).await;
+        assert!(matches!(head(&mut stream).await, Some(Head::Busy(_))));
+        assert_eq!((stats.read().busy, stats.read().not_found), (1, 0));
+    });
+}
+
+#[test]
+fn attack_requests_after_busy_wait_as_long_as_was_said() {
+    smol::block_on(async {
+        let blob = bytes(1 << 20);
+        let config = ServerConfig {
+            bytes_per_second_per_peer: 100_000,
+            idle_timeout: Duration::from_millis(300),
+            ..ServerConfig::default()
+        };
+        let (server, stats) = Node::serving(config, &[&blob]).await;
+        let client = Node::client_of(&[&server]).await;
+        let mut stream = client.stream_to(&server).await;
+        for _ in 0..10 {
+            ask(&mut stream, request(&blob, 0, 64)).await;
+        }
+        assert!(matches!(head(&mut stream).await, Some(Head::Busy(_))));
+        // Ten seconds: the stream is idle for too long.
+        assert_eq!(head(&mut stream).await, None);
+        assert_eq!(stats.read().busy, 1);
+    });
+}
+
+#[test]
+fn attack_questions_for_what_is_not_there_use_up_bandwidth() {
+    smol::block_on(async {
+        let config = ServerConfig { bytes_per_second_per_peer: 64 << 10, ..ServerConfig::default() };
+        let (server, stats) = Node::serving(config, &[]).await;
+        let client = Node::client_of(&[&server]).await;
+        let mut stream = client.stream_to(&server).await;
+        let begun = Instant::now();
+        // Four at once, and four a second.
+        for _ in 0..6 {
+            ask(&mut stream, request(b"none", 0, 1)).await;
+            assert_eq!(head(&mut stream).await, Some(Head::NotFound));
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
+        assert_eq!(stats.read().not_found, 6);
     });
 }
 

@@ -1,0 +1,33 @@
+use futures::stream;
+use kadence_smol::SmolRuntime;
+use libp2p_stream::Behaviour;
+
+use super::*;
+use crate::{ContentId, blob::BlobStore, p2p::transfer::FetchConfig};
+
+#[test]
+fn attack_what_was_told_of_a_damaged_file_does_not_count_for_the_next_one() {
+    smol::block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(folder.path()).unwrap();
+        let id = ContentId::of(&[1; 100_000]);
+        let config = FetchConfig { piece_groups: 4, ..FetchConfig::default() };
+        // Two pieces of an earlier time, which have gone bad.
+        let (partial, _) = Partial::open(&store, &id, 100_000, config.piece_bytes()).unwrap();
+        partial.write(0, 0, &[2; 65_536], &[]).unwrap();
+        partial.write(1, 65_536, &[2; 34_464], &[]).unwrap();
+        drop(partial);
+        let fetcher = Fetcher::new(Behaviour::new().new_control(), store, &SmolRuntime::default(), config);
+        let wanted = Wanted { id, max: 1 << 20, size: None };
+        let deadline = fetcher.clock.now() + Duration::from_secs(60);
+        let providers = Box::pin(stream::pending());
+        let mut download = Download::new(&fetcher, wanted, deadline, providers, Arc::new(|_| {}));
+        download.open(100_000, false).await.unwrap();
+        assert!(download.is_complete());
+        // Somebody was at a piece that another one was faster with.
+        download.events.0.try_send((PeerId::random(), Event::Piece { piece: 1, bytes: 34_464 })).unwrap();
+        assert_eq!(download.finish().await.unwrap(), None);
+        assert!(!download.is_complete());
+        assert!(download.events.1.is_empty(), "the new file would have a hole");
+    });
+}
