@@ -24,6 +24,16 @@ const CONNECTING: usize = 4;
 /// How many providers the network is asked for: as many as a fetch makes use of, and some that are gone.
 const PROVIDERS: usize = 12;
 
+/// Who is asked for content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// Whoever may have it, by the network too.
+    Everybody,
+    /// Those who have announced the package or told of it. A spammer can make a node look for what nobody has: that costs no
+    /// lookup.
+    Announcers,
+}
+
 impl<R: Runtime> Inner<R> {
     /// The index that a head names.
     pub(super) async fn index_of(self: &Arc<Self>, head: &SignedHead) -> Result<Index, GetError> {
@@ -66,7 +76,7 @@ impl<R: Runtime> Inner<R> {
             None => {}
         }
         let wanted = Wanted { id: content, max: size, size: Some(size) };
-        let size = self.download(&self.fetcher, package, wanted).await?;
+        let size = self.download(&self.fetcher, package, wanted, Asking::Everybody).await?;
         self.readers.tell(&Event::Downloaded { content, size });
         if self.config.share {
             self.offer(content);
@@ -80,9 +90,10 @@ impl<R: Runtime> Inner<R> {
         fetcher: &Fetcher,
         package: &PackageId,
         wanted: Wanted,
+        asking: Asking,
     ) -> Result<u64, GetError> {
         let content = wanted.id;
-        let (observer, providers) = (Arc::clone(self), self.providers(package, content));
+        let (observer, providers) = (Arc::clone(self), self.providers(package, content, asking));
         let fetch = fetcher.fetch(wanted, providers, move |event| observer.observe(content, &event));
         let fetched = self.while_running(fetch).await.ok_or(GetError::Closed)?;
         fetched.map_err(|error| self.not_fetched(content, error))
@@ -127,17 +138,26 @@ impl<R: Runtime> Inner<R> {
 
     /// Those who may have content, connected, as they are found: first those who have announced the package or are its
     /// publisher, the most reliable first, then those whom the network names.
-    fn providers(self: &Arc<Self>, package: &PackageId, content: ContentId) -> Receiver<Provider> {
+    fn providers(self: &Arc<Self>, package: &PackageId, content: ContentId, asking: Asking) -> Receiver<Provider> {
         let (found, receiver) = async_channel::bounded(CONNECTING);
         let told = found.clone();
         let inner = Arc::clone(self);
-        let mut known = vec![package.publisher()];
+        let mut known = match asking {
+            Asking::Everybody => vec![package.publisher()],
+            Asking::Announcers => Vec::new(),
+        };
         if let Some(package) = lock(&self.discovered).get(package) {
             known.extend(package.providers.iter().map(|provider| provider.peer));
         }
         let known = self.reputation.order(&known, SystemTime::now());
         let search = async move {
-            let lookup = inner.client.get_providers(content.provider_key()).limit(PROVIDERS).stream();
+            let lookup = match asking {
+                Asking::Everybody => {
+                    let lookup = inner.client.get_providers(content.provider_key()).limit(PROVIDERS);
+                    lookup.stream().left_stream()
+                }
+                Asking::Announcers => stream::empty().right_stream(),
+            };
             let named = lookup.filter_map(|update| {
                 ready(match update {
                     Update::Item(peer) => Some(peer),

@@ -17,7 +17,7 @@ use kadence::{
 };
 use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
 
-use super::{Event, Inner, MarketBehaviour, MarketBehaviourEvent, heads::OnlyForged, lock};
+use super::{Event, Inner, MarketBehaviour, MarketBehaviourEvent, contents::Asking, heads::OnlyForged, lock};
 use crate::{
     GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
@@ -242,7 +242,7 @@ impl<R: Runtime> Inner<R> {
             Ok(json) => json,
             Err(_) => {
                 let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
-                if let Err(error) = self.download(&self.learner, &told.package, wanted).await {
+                if let Err(error) = self.download(&self.learner, &told.package, wanted, Asking::Announcers).await {
                     tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
                     return;
                 }

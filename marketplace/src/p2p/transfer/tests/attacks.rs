@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        FetchConfig, FetchError, ReportEvent, ServerConfig, Wanted,
+        FetchConfig, FetchError, MAX_BLOB_BYTES, ReportEvent, ServerConfig, Wanted,
         clock::Clock,
         proof::{Slice, SliceError, receive},
         wire::{HEAD_LEN, Head, Request},
@@ -136,10 +136,10 @@ fn attack_an_oversize_blob_is_refused_by_its_proven_size_and_nothing_is_stored()
 #[test]
 fn attack_an_endless_blob_is_ended_within_one_group() {
     smol::block_on(async {
-        let blob = bytes(1_000_000);
-        // A size that is allowed, or is not, and bytes without an end.
-        for size in [1_000_000, 1 << 40, u64::MAX] {
+        // With hashes above it, and without.
+        for blob in [bytes(1_000_000), bytes(100)] {
             let (sent, count) = async_channel::unbounded();
+            let size = blob.len() as u64;
             let endless = Node::scripted(&[], move |mut stream, _| {
                 let sent = sent.clone();
                 async move {
@@ -159,6 +159,25 @@ fn attack_an_endless_blob_is_ended_within_one_group() {
             // What it could send is what the stream has room for: nobody has read it.
             assert!(count.len() <= 600, "{} KiB", count.len());
             assert_eq!(client.leftovers(), 0);
+        }
+    });
+}
+
+#[test]
+fn attack_a_size_that_no_blob_has_is_not_waited_for() {
+    smol::block_on(async {
+        for size in [MAX_BLOB_BYTES + 1, u64::MAX] {
+            let boasting = Node::scripted(&[], move |mut stream, _| async move {
+                next_request(&mut stream).await?;
+                send(&mut stream, &Head::Have(size).encode()).await?;
+                next_request(&mut stream).await.map(drop)
+            })
+            .await;
+            let client = Node::client_of(&[&boasting]).await;
+            let log = Log::default();
+            let config = FetchConfig { step_timeout: Duration::from_millis(200), ..quick() };
+            fetch(&client, config, b"x", &[&boasting], &log).await.unwrap_err();
+            assert_eq!(log.reports_of(&boasting), [ReportEvent::BadData]);
         }
     });
 }
