@@ -66,14 +66,16 @@ pub struct InstalledPackage {
 /// See [`InstallError`]. Packages that were installed until then stay.
 pub async fn install(lock: &Lock, registry: &dyn Registry, dir: impl Into<PathBuf>) -> Result<Installed, InstallError> {
     let target = Arc::new(Target::open(dir.into()).await?);
-    let each = futures::stream::iter(lock.packages()).map(|(package, pinned)| {
+    let mut each = Vec::new();
+    // Not a closure, of which the compiler does not see that the whole can be spawned.
+    for (package, pinned) in lock.packages() {
         let target = Arc::clone(&target);
-        async move {
+        each.push(async move {
             let installed = target.install(lock, package, pinned, registry).await;
             installed.map_err(|why| InstallError::Package { package: Box::new(package.clone()), why })
-        }
-    });
-    Ok(Installed { packages: each.buffered(CONCURRENCY).try_collect().await? })
+        });
+    }
+    Ok(Installed { packages: futures::stream::iter(each).buffered(CONCURRENCY).try_collect().await? })
 }
 
 /// The folder that is installed into.

@@ -49,6 +49,13 @@ fn what_is_pinned_is_installed_with_what_it_needs() {
 }
 
 #[test]
+fn installing_can_be_a_task_of_its_own() {
+    let (registry, lock, dir) = fixture(&["a 1.0.0"]);
+    let task = smol::spawn(async move { install(&lock, &registry, dir.path()).await });
+    assert_eq!(smol::block_on(task).unwrap().packages.len(), 1);
+}
+
+#[test]
 fn what_is_installed_and_intact_is_left_alone_and_not_fetched() {
     let (registry, lock, dir) = fixture(&["a 1.0.0: b *", "b 1.0.0"]);
     installed(&lock, &registry, dir.path()).unwrap();

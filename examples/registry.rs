@@ -1,0 +1,74 @@
+//! Installs a package, on any runtime: `cargo run --example registry -- tokio ADDRESS PUBLISHER/NAME`, with an address that
+//! `kadence pkg serve` prints. It comes into the folder `packages`.
+
+use std::{env::args, error::Error, time::Duration};
+
+use ggen_marketplace::{
+    PackageId,
+    p2p::registry::{MarketBehaviour, P2PRegistry, RegistryConfig, configure},
+    resolve::{install, resolve},
+};
+use kadence_tokio::{
+    Identity, Node, NodeConfig,
+    kadence::{Runtime, node::NodeError},
+};
+use libp2p::identity::Keypair;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = args().skip(1).collect();
+    let [runtime, peer, package] = arguments.as_slice() else {
+        return Err("which runtime, which address, which package?".into());
+    };
+    let id: PackageId = package.parse()?;
+
+    // A program that publishes has a key pair of its own in a file.
+    let keypair = Keypair::generate_ed25519();
+    let mut node = NodeConfig {
+        identity: Identity::Keypair(keypair.clone()),
+        bootstrap_peers: vec![peer.parse()?],
+        ..NodeConfig::default()
+    };
+    configure(&mut node);
+    let config = RegistryConfig::in_folder("registry");
+    let market = MarketBehaviour::new(&keypair, &config)?;
+
+    // The runtimes differ in the name of a crate and in the `block_on` around it.
+    match runtime.as_str() {
+        "tokio" => tokio::runtime::Runtime::new()?.block_on(async {
+            let runtime = kadence_tokio::TokioRuntime::current().ok_or("not on tokio")?;
+            get(kadence_tokio::node_with(node, |_| market).await, runtime, keypair, config, id).await
+        }),
+        "async-std" => async_std::task::block_on(async {
+            let runtime = kadence_async_std::AsyncStdRuntime;
+            get(kadence_async_std::node_with(node, |_| market).await, runtime, keypair, config, id).await
+        }),
+        "smol" => smol::block_on(async {
+            let runtime = kadence_smol::SmolRuntime::default();
+            get(kadence_smol::node_with(node, |_| market).await, runtime, keypair, config, id).await
+        }),
+        other => Err(format!("no runtime {other}: tokio, async-std, smol").into()),
+    }
+}
+
+async fn get<R: Runtime>(
+    node: std::result::Result<Node<MarketBehaviour>, NodeError>,
+    runtime: R,
+    keypair: Keypair,
+    config: RegistryConfig,
+    id: PackageId,
+) -> Result<()> {
+    let mut node = node?;
+    let registry = P2PRegistry::start(&mut node, runtime, keypair, config).await?;
+    node.ready(Duration::from_secs(10)).await?;
+
+    let lock = resolve(&[(id, "*".parse()?)], &registry, None).await?;
+    lock.write("ggen.lock").await?;
+    for package in install(&lock, &registry, "packages").await?.packages {
+        println!("{} {}: {}", package.package, package.version, package.path.display());
+    }
+    registry.close().await;
+    node.shutdown().await;
+    Ok(())
+}
