@@ -54,7 +54,7 @@ impl Demo {
     ///
     /// If the attacker does not start, or a node that should be there is gone.
     pub(super) async fn forge(&mut self) -> anyhow::Result<()> {
-        self.progress.begin("forged head", 3);
+        self.progress.begin("forged head", 1);
         let id = self.packages.get(1).or(self.packages.first()).context("there are no packages")?.id.clone();
         let truth = self.member(READER)?.registry().index(&id).await?.context("it is gone")?;
         let evil = Evil::start(&self.protocol, self.addresses()?, NODES).await?;
@@ -78,11 +78,8 @@ impl Demo {
         };
         // The true head may come from anybody, so that it is the forgery that is refused, and not the attacker.
         let true_taken = put(&head).await;
-        let mut taken = 0;
-        for forgery in &forgeries {
-            taken += put(forgery).await;
-            self.progress.step();
-        }
+        // Who refuses does not answer, and is waited for.
+        let taken: usize = join_all(forgeries.iter().map(put)).await.into_iter().sum();
         // Others may refuse them, but the attackers are holders, too: such as lie to whoever asks them.
         let addresses = self.addresses()?;
         let liars = forgeries.iter().map(|forgery| Evil::holding(forgery, &self.protocol, addresses.clone(), NODES));
