@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    io,
     ops::Range,
     pin::pin,
     sync::{Arc, OnceLock},
@@ -61,6 +60,8 @@ pub(super) enum Failure {
     Broken,
     NotFound,
     Busy(Duration),
+    /// The stream was closed before anything came, which is also what becomes of one too many.
+    TurnedAway,
     /// It does not speak the protocol, or will not.
     Unwilling,
     BadData,
@@ -69,12 +70,6 @@ pub(super) enum Failure {
 
 impl From<Elapsed> for Failure {
     fn from(_: Elapsed) -> Self {
-        Self::Broken
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
         Self::Broken
     }
 }
@@ -156,7 +151,7 @@ impl Worker {
             _ => Failure::Broken,
         })?;
         let (read, write) = stream.split();
-        Ok(Link { read: BufReader::with_capacity(BUFFER, read), write, alarm })
+        Ok(Link { read: BufReader::with_capacity(BUFFER, read), write, alarm, is_answered: false })
     }
 
     /// Fetches the last group, which no other size has a place for.
@@ -183,16 +178,22 @@ struct Link {
     read: BufReader<ReadHalf<Stream>>,
     write: WriteHalf<Stream>,
     alarm: Alarm,
+    /// Whether anything has come.
+    is_answered: bool,
 }
 
 impl Link {
+    fn closed(&self) -> Failure {
+        if self.is_answered { Failure::Broken } else { Failure::TurnedAway }
+    }
+
     async fn ask(&mut self, request: &Request, config: &FetchConfig) -> Result<(), Failure> {
         let request = request.encode();
         let write = async {
             self.write.write_all(&request).await?;
             self.write.flush().await
         };
-        Ok(self.alarm.within(config.step_timeout, write).await??)
+        self.alarm.within(config.step_timeout, write).await?.map_err(|_| self.closed())
     }
 
     /// A response, whose groups depend on the size that it says.
@@ -204,7 +205,9 @@ impl Link {
         config: &FetchConfig,
     ) -> Result<(u64, Vec<u8>), Failure> {
         let mut head = [0; HEAD_LEN];
-        self.alarm.within(config.step_timeout, self.read.read_exact(&mut head)).await??;
+        let read = self.alarm.within(config.step_timeout, self.read.read_exact(&mut head)).await?;
+        read.map_err(|_| self.closed())?;
+        self.is_answered = true;
         let claimed = match Head::decode(&head) {
             Some(Head::Have(size)) => size,
             Some(Head::NotFound) => return Err(Failure::NotFound),
