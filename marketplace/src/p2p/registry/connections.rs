@@ -61,9 +61,9 @@ impl<R: Runtime> Inner<R> {
     /// After events were missed: who has connected meanwhile is not waited for until the time is over.
     pub(super) async fn look_for_connections(&self) {
         let awaited = self.connections.awaited();
-        let connected = self.swarm.with(move |swarm| {
-            awaited.into_iter().filter(|peer| swarm.is_connected(peer)).collect::<Vec<_>>()
-        });
+        let connected = self
+            .swarm
+            .with(move |swarm| awaited.into_iter().filter(|peer| swarm.is_connected(peer)).collect::<Vec<_>>());
         for peer in connected.await.unwrap_or_default() {
             self.connections.settled(&peer, true);
         }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Runtime};
+use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
 
 use super::{Inner, lock};
 use crate::{
@@ -110,16 +110,13 @@ impl<R: Runtime> Inner<R> {
         }
     }
 
-    async fn look_up_once(
-        &self,
-        package: &PackageId,
-        only_forged: OnlyForged,
-    ) -> Result<Option<SignedHead>, GetError> {
+    async fn look_up_once(&self, package: &PackageId, only_forged: OnlyForged) -> Result<Option<SignedHead>, GetError> {
         let not_trusted = |error: &dyn std::fmt::Display| GetError::NotTrusted { reason: error.to_string() };
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
         let timeout = self.config.lookup_timeout;
         // All of them, because a single holder of the newest is enough.
-        let found = self.client.get_record(key).best(Agree::All).fresh().timeout(timeout).await;
+        let found = self.client.get_record(key).best(Agree::All).fresh().timeout(timeout);
+        let found = found.retry(Retry::default()).await;
         let answer = match found {
             Ok(answer) => answer,
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use blocking::unblock;
-use kadence::{Agree, LocalCopy, Runtime};
+use kadence::{Agree, LocalCopy, Retry, Runtime};
 use libp2p::{gossipsub, kad::Quorum};
 use semver::Version;
 
@@ -106,7 +106,7 @@ impl<R: Runtime> Inner<R> {
     pub(super) async fn provide(&self, contents: &[ContentId], steps: &mut Steps) -> Result<(), PublishError> {
         let mut fewest = usize::MAX;
         for content in contents {
-            let answer = self.client.start_providing(content.provider_key()).await;
+            let answer = self.client.start_providing(content.provider_key()).retry(Retry::default()).await;
             fewest = fewest.min(steps.record(Step::Provide, answer)?.sent_to as usize);
         }
         // Nobody acknowledges that.
@@ -139,7 +139,7 @@ impl<R: Runtime> Inner<R> {
         let record = steps.record(Step::Head, head.to_record(SystemTime::now(), std::time::Instant::now()))?;
         let key = record.key.clone();
         let put = self.client.put_record(record).quorum(Quorum::Majority).clamp_quorum().local_copy(LocalCopy::First);
-        let put = steps.record(Step::Head, put.await)?;
+        let put = steps.record(Step::Head, put.retry(Retry::default()).await)?;
         steps.set(Step::Head, Outcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
 
         // It is published now, whatever comes of this.

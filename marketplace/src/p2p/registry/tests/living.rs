@@ -65,10 +65,7 @@ fn a_package_is_had_from_who_has_installed_it_when_its_publisher_is_gone() {
         let peer = gone.id();
         gone.stop().await;
         let reader = network.peers.last().unwrap();
-        soon("the leave", async || {
-            (!reader.node.connected_peers().await.unwrap().contains(&peer)).then_some(())
-        })
-        .await;
+        soon("the leave", async || (!reader.node.connected_peers().await.unwrap().contains(&peer)).then_some(())).await;
         installs(reader, &id).await;
     });
 }
@@ -197,9 +194,10 @@ fn releases_that_are_published_at_once_come_one_after_the_other() {
         }
         assert_eq!(own_head(publisher).await.head().seq, 4);
         let found = reader.registry.list_versions(&publisher.package("p")).await.unwrap().unwrap();
-        assert_eq!(found.iter().map(|info| info.version.to_string()).collect::<Vec<_>>(), [
-            "1.3.0", "1.2.0", "1.1.0", "1.0.0"
-        ]);
+        assert_eq!(
+            found.iter().map(|info| info.version.to_string()).collect::<Vec<_>>(),
+            ["1.3.0", "1.2.0", "1.1.0", "1.0.0"]
+        );
     });
 }
 
