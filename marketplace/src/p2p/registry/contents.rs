@@ -1,10 +1,14 @@
 //! Content, from whoever has it.
 
-use std::{collections::HashSet, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, pin::pin, sync::Arc, time::SystemTime};
 
 use async_channel::Receiver;
 use blocking::unblock;
-use futures::{StreamExt, future::ready, stream};
+use futures::{
+    StreamExt,
+    future::{ready, select},
+    stream,
+};
 use kadence::{Priority, Runtime, Update};
 use libp2p::PeerId;
 
@@ -175,7 +179,7 @@ impl<R: Runtime> Inner<R> {
                 let inner = Arc::clone(&inner);
                 async move { inner.connect(peer).await.then_some(peer) }
             });
-            let mut connected = std::pin::pin!(connecting.buffer_unordered(CONNECTING));
+            let mut connected = pin!(connecting.buffer_unordered(CONNECTING));
             while let Some(peer) = connected.next().await {
                 let Some(peer) = peer else { continue };
                 let provider = Provider { peer, preference: inner.preference(&peer) };
@@ -186,8 +190,7 @@ impl<R: Runtime> Inner<R> {
         };
         self.spawn(async move {
             // The download has all it needs, or was given up.
-            let enough = std::pin::pin!(found.closed());
-            futures::future::select(std::pin::pin!(search), enough).await;
+            select(pin!(found.closed()), pin!(search)).await;
         });
         receiver
     }

@@ -27,7 +27,8 @@ const MAX_PROVIDERS: usize = 256;
 /// How often a provider is asked that fails, without having sent a piece in between.
 const MAX_FAILURES: u32 = 3;
 
-/// How often a provider is asked that is busy, without having sent a piece in between.
+/// How often a provider is asked that is busy, or closes the stream at once as one with too much to do does, without having
+/// sent a piece in between.
 const MAX_BUSY: u32 = 10;
 
 /// The longest time that a busy provider can tell us to wait.
@@ -298,6 +299,12 @@ impl<'a> Download<'a> {
                 known.failures += 1;
                 let pause = retry_after.saturating_mul(known.failures);
                 (ReportEvent::Failed, (known.failures < MAX_FAILURES).then_some(pause))
+            }
+            Err(Failure::TurnedAway) => {
+                known.busy += 1;
+                let pause = retry_after.saturating_mul(known.busy).min(MAX_PAUSE);
+                // Nothing against the peer, unless it does nothing else.
+                if known.busy < MAX_BUSY { (ReportEvent::Busy, Some(pause)) } else { (ReportEvent::Failed, None) }
             }
             Err(Failure::Busy(after)) => {
                 known.busy += 1;

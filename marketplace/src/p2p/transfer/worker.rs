@@ -59,8 +59,10 @@ pub(super) enum Event {
 pub(super) enum Failure {
     /// No stream could be opened, or it has failed, ended, or become too slow.
     Broken,
-    /// The stream has ended. If nothing has come over it, the peer had no room for it, and could not even say so.
+    /// The stream has ended.
     Ended,
+    /// The same before anything has come: the peer had no room for it, and could not even say so.
+    TurnedAway,
     NotFound,
     Busy(Duration),
     /// It does not speak the protocol, or will not.
@@ -108,7 +110,7 @@ impl Worker {
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         let mut link = self.open().await?;
         match self.work(&mut link).await {
-            Err(Failure::Ended) if !link.has_answered => Err(Failure::Busy(self.config.retry_after)),
+            Err(Failure::Ended) if !link.has_answered => Err(Failure::TurnedAway),
             Err(Failure::Ended) => Err(Failure::Broken),
             result => result,
         }

@@ -31,7 +31,7 @@ pub(crate) fn within<T>(test: impl Future<Output = T>) -> T {
     smol::block_on(async {
         futures::select_biased! {
             done = Box::pin(test).fuse() => done,
-            _ = FutureExt::fuse(smol::Timer::after(LONG * 2)) => panic!("the test hangs"),
+            _ = FutureExt::fuse(smol::Timer::after(LONG * 5)) => panic!("the test hangs"),
         }
     })
 }

@@ -143,7 +143,8 @@ fn a_provider_that_fails_is_tried_again_and_then_given_up() {
         let error = fetch(&client, quick(), &blob, &[&failing], &Log::default()).await.unwrap_err();
         let FetchError::AllFailed { reports } = error else { panic!("{error}") };
         assert_eq!(reports, [Report { peer: failing.peer, event: ReportEvent::Failed }]);
-        assert_eq!(streams.len(), 3);
+        // As one that has too much to do closes them, too.
+        assert_eq!(streams.len(), 10);
     });
 }
 
