@@ -183,12 +183,14 @@ pub(crate) async fn large(network: &Network, executor: &Arc<Executor<'static>>, 
         again(async || other.registry.archive(&package).await).await;
     }
     all_offered(taker, &receipt.archive).await;
-    let served = || others.iter().filter(|peer| peer.registry.server_stats().bytes > 0).count();
+    let served = || -> Vec<u64> { others.iter().map(|peer| peer.registry.server_stats().bytes).collect() };
+    let before = served();
     let (copies, fetches) = side_by_side(taker, publisher, &package, size).await;
     let (of_copies, of_fetches) = (speed(size, &copies), speed(size, &fetches));
     let copies = report.row("copy it over a bare stream, again", copies, of_copies);
     let what = format!("fetch it from {PROVIDERS} providers");
-    let fetches = report.row(what, fetches, format!("{of_fetches}; {} others gave some", served()));
+    let gave = served().iter().zip(&before).filter(|(after, before)| after > before).count();
+    let fetches = report.row(what, fetches, format!("{of_fetches}; {gave} besides the publisher gave some"));
     ratios.push(("several providers", copies.median().as_secs_f64() / fetches.median().as_secs_f64()));
     for (who, ratio) in ratios {
         let what = format!("fetch from {who}: at least {FETCH} times the speed of the bare stream");
