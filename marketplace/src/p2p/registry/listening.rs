@@ -66,7 +66,7 @@ pub(super) struct Listener<R: Runtime> {
 /// What an announcement gives to do.
 enum News {
     /// To learn more about its package.
-    Learn(SignedAnnouncement),
+    Learn(SignedAnnouncement, Asking),
     /// To see what the network says: it contradicts what is known.
     Doubt(PackageId),
 }
@@ -142,7 +142,7 @@ impl<R: Runtime> Listener<R> {
             Judged::Accept(announcement) => {
                 inner.heard_of(&announcement);
                 // If there are too many, it is found when its publisher announces again.
-                let _full = self.news.try_send(News::Learn(*announcement));
+                let _full = self.news.try_send(News::Learn(*announcement, Asking::Announcers));
             }
             Judged::Ignore(Ignored::Standing(Standing::Conflict { .. })) => {
                 if let Ok(announcement) = SignedAnnouncement::verify(&message.data) {
@@ -168,7 +168,7 @@ async fn work<R: Runtime>(
         let inner = Arc::clone(&inner);
         async move {
             match news {
-                News::Learn(announcement) => inner.learn(&announcement).await,
+                News::Learn(announcement, asking) => inner.learn(&announcement, asking).await,
                 News::Doubt(package) => inner.doubt(&package).await,
             }
         }
@@ -201,9 +201,9 @@ impl<R: Runtime> Inner<R> {
 
     /// From now on the package is found: by its title, if nothing else was known of it, and by all else when its index was
     /// read. Whoever keeps us waiting for that keeps nobody else waiting for long.
-    async fn learn(self: &Arc<Self>, announcement: &SignedAnnouncement) {
+    async fn learn(self: &Arc<Self>, announcement: &SignedAnnouncement, asking: Asking) {
         self.find_by_title(announcement).await;
-        requests::within(&self.runtime, LEARNING_TIMEOUT, self.read_index(announcement)).await;
+        requests::within(&self.runtime, LEARNING_TIMEOUT, self.read_index(announcement, asking)).await;
     }
 
     async fn find_by_title(&self, announcement: &SignedAnnouncement) {
@@ -233,7 +233,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// Reads the index of an announced package, for the search.
-    async fn read_index(self: &Arc<Self>, announcement: &SignedAnnouncement) {
+    async fn read_index(self: &Arc<Self>, announcement: &SignedAnnouncement, asking: Asking) {
         let told = announcement.announcement();
         let content = told.index;
         let blobs = self.blobs.clone();
@@ -242,7 +242,7 @@ impl<R: Runtime> Inner<R> {
             Ok(json) => json,
             Err(_) => {
                 let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
-                if let Err(error) = self.download(&self.learner, &told.package, wanted, Asking::Announcers).await {
+                if let Err(error) = self.download(&self.learner, &told.package, wanted, asking).await {
                     tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
                     return;
                 }
@@ -310,7 +310,7 @@ impl<R: Runtime> Inner<R> {
             if let Some(newest) = newest {
                 lock(&self.discovered).add_provider(&package, peer, now);
                 self.heard_of(&newest);
-                if news.send(News::Learn(newest)).await.is_err() {
+                if news.send(News::Learn(newest, Asking::Everybody)).await.is_err() {
                     return;
                 }
             }
@@ -378,7 +378,7 @@ impl<R: Runtime> Inner<R> {
         let unread = news.into_iter().chain(known.into_values());
         let read = |announcement: SignedAnnouncement| {
             let inner = Arc::clone(self);
-            async move { inner.read_index(&announcement).await }.boxed()
+            async move { inner.read_index(&announcement, Asking::Everybody).await }.boxed()
         };
         let learn =
             stream::iter(unread.map(read).collect::<Vec<_>>()).buffer_unordered(LEARNING_AT_ONCE).collect::<()>();
