@@ -232,7 +232,7 @@ impl<R: Runtime> P2PRegistry<R> {
     ///
     /// # Errors
     ///
-    /// If a step fails. The others are tried all the same.
+    /// If a step fails, or it cannot be told whether the head that is about to end is the newest one.
     pub async fn republish(&self, package: &PackageId) -> Result<bool, PublishError> {
         self.inner.republish(package).await
     }
