@@ -125,7 +125,7 @@ impl<R: Runtime> Inner<R> {
             Err(GetRecordError::NotFound { rejected: 1.., .. }) if only_forged == OnlyForged::IsNothing => {
                 return self.without_a_holder(package).await;
             }
-            Err(error) => return Err(unanswered(error, timeout)),
+            Err(error) => return Err(unanswered(&error, timeout)),
         };
         let best = SignedHead::verify(answer.value(), package).map_err(|error| not_trusted(&error))?;
         let others = others(&answer, &best, package);
@@ -227,7 +227,7 @@ fn refused(reason: HeadRefused) -> GetError {
 }
 
 /// Why a lookup has no answer.
-fn unanswered(error: GetRecordError, after: Duration) -> GetError {
+fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
     let inconclusive = |progress: Progress| GetError::Inconclusive {
         asked: progress.requests as usize,
         answered: progress.successes as usize,
@@ -237,7 +237,7 @@ fn unanswered(error: GetRecordError, after: Duration) -> GetError {
             GetError::NotTrusted { reason: "all heads that were found are forged or damaged".to_owned() }
         }
         GetRecordError::NotFound { progress, .. } | GetRecordError::NobodyAnswered { progress } => {
-            inconclusive(progress)
+            inconclusive(*progress)
         }
         GetRecordError::Timeout { .. } => GetError::Timeout { after },
         GetRecordError::Request(RequestError::Overloaded | RequestError::ExpiredInQueue) => GetError::Overloaded,

@@ -302,8 +302,10 @@ impl<R: Runtime> Inner<R> {
     /// Runs a task, until the node ends at the latest. It may hold what keeps the registry's files open.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let ended = self.ended.clone();
-        let task = async move { drop(select(pin!(ended.recv()), pin!(task)).await) };
-        self.runtime.spawn(task.boxed());
+        let until_it_ends = async move {
+            select(pin!(ended.recv()), pin!(task)).await;
+        };
+        self.runtime.spawn(until_it_ends.boxed());
     }
 
     /// What the future gives, or `None` if the node ends before.
