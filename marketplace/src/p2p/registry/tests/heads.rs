@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use kadence::{OperationKind, OutcomeKind};
+
 use super::{network::Peer, *};
 use crate::{
     ContentId, GetError, PackageId, Registry,
@@ -44,6 +46,12 @@ fn sign(publisher: &Peer, name: &str, previous: Option<&SignedHead>, index: &[u8
     let (id, lifetime) = (publisher.package(name), Lifetime::default());
     let head = next_head(&id, previous, ContentId::of(index), index.len() as u64, lifetime, now).unwrap();
     SignedHead::sign(&publisher.keypair, head).unwrap()
+}
+
+/// How many lookups of heads have ended.
+async fn lookups(reader: &Peer) -> u64 {
+    let metrics = reader.node.client().metrics().await.unwrap();
+    OutcomeKind::ALL.iter().map(|kind| metrics.durations(OperationKind::GetRecord, *kind).count()).sum()
 }
 
 fn versions_of(found: Result<Option<crate::Index>, GetError>) -> usize {
@@ -110,8 +118,11 @@ fn attack_replay_one_holder_of_the_newest_is_enough_and_none_is_a_rollback() {
         assert_eq!(versions_of(reader.registry.index(&id).await), 2);
 
         hold_everywhere(&network, &id, Some(old.bytes())).await;
+        let before = lookups(reader).await;
         let found = reader.registry.index(&id).await;
         assert!(matches!(found, Err(GetError::Rollback { seen: 2, offered: 1 })), "{found:?}");
+        // Once more, in case that the newer one has only just been seen, and then no more.
+        assert_eq!(lookups(reader).await, before + 2);
         let found = reader.registry.get_package(&id).await;
         assert!(matches!(found, Err(GetError::Rollback { seen: 2, offered: 1 })), "{found:?}");
 
