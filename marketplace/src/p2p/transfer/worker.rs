@@ -13,6 +13,7 @@ use async_channel::{Receiver, Sender};
 use blocking::{Task, unblock};
 use futures::{
     AsyncReadExt, AsyncWriteExt,
+    future::join,
     io::{BufReader, ReadHalf, WriteHalf},
 };
 use libp2p::{PeerId, Stream};
@@ -147,9 +148,10 @@ impl Worker {
                 continue;
             }
             let Some(Order { piece, into }) = asked.pop_front() else { continue };
-            let received = link.receive(&self.id, Some(size), |_| self.groups(piece, size), &self.config).await;
-            // Whatever comes after it, what was received counts.
-            if !self.written(writing.take()).await? {
+            let received = link.receive(&self.id, Some(size), |_| self.groups(piece, size), &self.config);
+            // Whatever comes after it, or does not, what was received counts, and at once.
+            let (told, received) = join(self.written(writing.take()), received).await;
+            if !told? {
                 return Ok(());
             }
             let Slice { data, proof } = received?.1;
