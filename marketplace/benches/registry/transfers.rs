@@ -12,7 +12,7 @@ use std::{
 
 use futures::{StreamExt, future::join_all};
 use ggen_marketplace::{
-    ContentId, Package, PackageId, Receipt, Registry, Step,
+    ContentId, Package, PackageId, Registry, Step,
     archive::{ArchiveLimits, pack},
     blob::BlobStore,
     p2p::{
@@ -62,7 +62,7 @@ pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Re
             let others = || peers.iter().filter(|peer| peer.id() != publisher.id());
 
             let begun = Instant::now();
-            let heard = join_all(others().map(|peer| heard(peer.registry.events(), &id, "1.0.0", begun)));
+            let heard = join_all(others().map(|peer| heard(peer.registry.events(), &id, begun)));
             let publish = async {
                 let receipt = again(async || publisher.registry.publish(release.clone()).await).await;
                 (receipt, begun.elapsed())
@@ -81,10 +81,11 @@ pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Re
             }
             Timer::after(size.pause).await;
 
-            // The next version's, without the version: how long the message alone takes.
-            let message = next_announcement(publisher, &receipt);
+            // Of a package that there is not: how long the message alone takes.
+            let news = publisher.package(&format!("news-{round}"));
+            let message = announcement(publisher, &news, receipt.index);
             let begun = Instant::now();
-            let heard = join_all(others().map(|peer| self::heard(peer.registry.events(), &id, "1.0.1", begun)));
+            let heard = join_all(others().map(|peer| self::heard(peer.registry.events(), &news, begun)));
             let send = publisher.node.swarm().with(move |swarm| {
                 swarm.behaviour_mut().app.gossipsub.publish(IdentTopic::new(DEFAULT_TOPIC), message)
             });
@@ -112,13 +113,11 @@ pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Re
 }
 
 /// When an announcement was heard, if it was.
-async fn heard(mut events: EventStream, id: &PackageId, of: &str, begun: Instant) -> Option<Duration> {
+async fn heard(mut events: EventStream, id: &PackageId, begun: Instant) -> Option<Duration> {
     let find = async {
         while let Some(event) = events.next().await {
             match event {
-                Event::PackageDiscovered { package, version } if package == *id && version.to_string() == of => {
-                    return Some(begun.elapsed());
-                }
+                Event::PackageDiscovered { package, .. } if package == *id => return Some(begun.elapsed()),
                 _ => {}
             }
         }
@@ -131,17 +130,17 @@ async fn heard(mut events: EventStream, id: &PackageId, of: &str, begun: Instant
     .await
 }
 
-/// As the registry would make it for a version 1.0.1.
-fn next_announcement(publisher: &Peer, receipt: &Receipt) -> Vec<u8> {
+/// As the registry would make it for the first version of a package.
+fn announcement(publisher: &Peer, package: &PackageId, index: ContentId) -> Vec<u8> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later than 1970");
     let announcement = Announcement {
         schema: Announcement::SCHEMA,
-        package: receipt.package.clone(),
-        version: "1.0.1".parse().expect("a version"),
-        seq: 2,
-        head: ContentId::of(b"the next head"),
-        index: receipt.index,
-        title: "The next one".to_owned(),
+        package: package.clone(),
+        version: "1.0.0".parse().expect("a version"),
+        seq: 1,
+        head: ContentId::of(b"a head"),
+        index,
+        title: "News".to_owned(),
         published_at: now.as_secs(),
     };
     SignedAnnouncement::sign(&publisher.keypair, announcement).expect("it is valid").bytes().to_owned()
