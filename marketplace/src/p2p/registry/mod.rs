@@ -28,6 +28,7 @@ use std::{
     future::poll_fn,
     io,
     path::Path,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -35,7 +36,10 @@ use std::{
 use async_channel::Receiver;
 use async_trait::async_trait;
 use blocking::unblock;
-use futures::{FutureExt, future::Either};
+use futures::{
+    FutureExt,
+    future::{Either, select},
+};
 use kadence::{Client, Runtime, SwarmHandle, Timer, node::Node, node::NodeBehaviour};
 use libp2p::{PeerId, gossipsub::IdentTopic};
 use libp2p_identity::Keypair;
@@ -299,18 +303,18 @@ impl<R: Runtime> Inner<R> {
     /// Runs a task, until the node ends at the latest. It may hold what keeps the registry's files open.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let ended = self.ended.clone();
-        let task = async move {
-            let ended = std::pin::pin!(ended.recv());
-            futures::future::select(std::pin::pin!(task), ended).await;
+        let until_it_ends = async move {
+            select(pin!(ended.recv()), pin!(task)).await;
         };
-        self.runtime.spawn(task.boxed());
+        self.runtime.spawn(until_it_ends.boxed());
     }
 
     /// What the future gives, or `None` if the node ends before.
     async fn while_running<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        match futures::future::select(std::pin::pin!(future), std::pin::pin!(self.ended.recv())).await {
-            Either::Left((output, _)) => Some(output),
-            Either::Right(_) => None,
+        // In this order: what has no node any more may soon have an answer, too, and not a true one.
+        match select(pin!(self.ended.recv()), pin!(future)).await {
+            Either::Left(_) => None,
+            Either::Right((output, _)) => Some(output),
         }
     }
 
