@@ -280,7 +280,8 @@ mod tests {
 
     #[test]
     fn a_text_is_cut_between_two_characters() {
-        for (max, cut) in [(0, ""), (1, ""), (2, "ä"), (3, "ä"), (4, "ä"), (5, "ä€"), (6, "ä€a"), (9, "ä€a")] {
+        for (max, cut) in [(0, ""), (1, ""), (2, "ä"), (3, "ä"), (4, "ä"), (5, "ä€"), (6, "ä€a"), (9, "ä€a")]
+        {
             assert_eq!(beginning("ä€a", max), cut);
         }
     }
