@@ -11,11 +11,12 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot measure has to stop")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
+mod support;
+
 use std::{
     env,
     process::ExitCode,
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -39,6 +40,8 @@ use libp2p_stream::{Behaviour, Control};
 use smol::Executor;
 use tempfile::TempDir;
 
+use self::support::on_all_cores;
+
 /// The bare stream.
 const COPY: StreamProtocol = StreamProtocol::new("/bench/copy/1");
 
@@ -59,21 +62,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let size = if is_smoke { Size { bytes: 1 << 20, rounds: 1 } } else { Size { bytes: 10 << 20, rounds: 15 } };
-    let executor = Arc::new(Executor::new());
-    let threads = thread::available_parallelism().map_or(2, usize::from);
-    let (stop, stopped) = async_channel::bounded::<()>(1);
-    let workers: Vec<_> = (0..threads)
-        .map(|_| {
-            let (executor, stopped) = (executor.clone(), stopped.clone());
-            thread::spawn(move || smol::block_on(executor.run(stopped.recv())))
-        })
-        .collect();
-    let ratios = smol::block_on(executor.spawn(measure(executor.clone(), size)));
-    drop(stop);
-    for worker in workers {
-        // It ends because the channel is closed.
-        let _closed = worker.join();
-    }
+    let ratios = on_all_cores(async |executor| executor.spawn(measure(executor.clone(), size)).await);
     let missed = ratios.iter().any(|ratio| *ratio < BOUND);
     if missed && has("--strict") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -8,6 +8,7 @@ pub mod archive;
 pub mod blob;
 mod content;
 mod database;
+mod disk;
 mod local;
 mod model;
 #[cfg(feature = "p2p")]
@@ -17,6 +18,7 @@ mod registry;
 pub mod resolve;
 mod search;
 mod storage;
+mod unix;
 
 pub use content::{ContentId, ContentIdError};
 pub use database::{DatabaseError, OpenError};

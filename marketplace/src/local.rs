@@ -3,12 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fs, path::PathBuf, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use futures::lock::Mutex;
@@ -26,6 +21,7 @@ use crate::{
     registry::{Staged, stage},
     search,
     storage::Database,
+    unix,
 };
 
 /// For one process at a time, which also keeps the blobs' folder to itself.
@@ -128,7 +124,7 @@ impl Registry for LocalRegistry {
 
         let shared = Arc::clone(inner);
         let staged = blocking::unblock(move || {
-            let now = (shared.clock)().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let now = unix::seconds((shared.clock)());
             stage(&shared.blobs, &shared.folder, release, &index, &shared.limits, now)
         });
         let Staged { package, manifest, index, is_published, mut steps } = staged.await?;
@@ -181,7 +177,7 @@ impl Inner {
     ) -> Result<ContentId, PublishError> {
         let content = index.content_id();
         let blobs = self.blobs.clone();
-        let now = (self.clock)().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = unix::seconds((self.clock)());
         let put = self.database.transaction(move |database| {
             let package = index.package().to_string();
             let found = head_in(database, &package)?;
@@ -269,12 +265,11 @@ fn head_in(database: &rusqlite::Connection, package: &str) -> rusqlite::Result<O
 
 /// What is found of a package: its newest version, with its readme if the manifest can be read.
 fn search_entry(blobs: &BlobStore, index: &Index) -> Option<SearchEntry> {
-    let (version, entry) = index.current()?;
+    let (_, entry) = index.current()?;
     let manifest = blobs.read(&entry.manifest, entry.manifest_size).ok();
-    let (summary, readme) = match manifest.and_then(|json| Package::from_json(&json).ok()) {
-        Some(package) => (package.metadata().into(), package.metadata().readme.clone()),
-        None => (index.summary().clone(), String::new()),
-    };
-    let package = index.package().clone();
-    Some(SearchEntry { package, version: version.clone(), summary, readme, updated: entry.published })
+    let mut found = SearchEntry::of(index, String::new())?;
+    if let Some(package) = manifest.and_then(|json| Package::from_json(&json).ok()) {
+        (found.summary, found.readme) = (package.metadata().into(), package.metadata().readme.clone());
+    }
+    Some(found)
 }

@@ -4,15 +4,14 @@
 mod tests;
 mod words;
 
-use std::{
-    path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{path::PathBuf, time::SystemTime};
 
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
 use semver::Version;
 
-use crate::{PackageId, Query, SearchHit, SearchPage, StorageError, Summary, database::Format, storage::Database};
+use crate::{
+    Index, PackageId, Query, SearchHit, SearchPage, StorageError, Summary, database::Format, storage::Database, unix,
+};
 
 /// How much of a readme is searched, in bytes: what a package is, it says at the beginning.
 const MAX_INDEXED_README: usize = 16 * 1024;
@@ -65,6 +64,15 @@ pub struct SearchEntry {
     pub updated: u64,
 }
 
+impl SearchEntry {
+    /// What an index says of its newest version; `None` if all were withdrawn.
+    pub fn of(index: &Index, readme: String) -> Option<Self> {
+        let (version, entry) = index.current()?;
+        let (package, summary) = (index.package().clone(), index.summary().clone());
+        Some(Self { package, version: version.clone(), summary, readme, updated: entry.published })
+    }
+}
+
 /// A full-text index in SQLite, in a file or in memory. Cloning it is cheap, and all clones are the same index.
 ///
 /// What was put in is found by the next search. When it is full, what was not put in again for longest goes first.
@@ -105,7 +113,7 @@ impl SearchIndex {
     /// If the file cannot be written: the index is as before.
     pub async fn upsert(&self, entry: SearchEntry, now: SystemTime) -> Result<(), StorageError> {
         let capacity = self.capacity;
-        let seen = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seen = unix::seconds(now);
         self.database.transaction(move |database| upsert(database, &entry, seen, capacity)).await
     }
 
@@ -116,7 +124,7 @@ impl SearchIndex {
     /// If the file cannot be written: the index is as before.
     pub async fn insert(&self, entry: SearchEntry, now: SystemTime) -> Result<bool, StorageError> {
         let capacity = self.capacity;
-        let seen = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seen = unix::seconds(now);
         let insert = move |database: &rusqlite::Transaction<'_>| {
             let mut known = database.prepare_cached("SELECT 1 FROM packages WHERE package = ?")?;
             if known.exists([entry.package.to_string()])? {

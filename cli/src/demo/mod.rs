@@ -20,9 +20,9 @@ use self::{
     measure::Measures,
     network::Network,
     progress::{Progress, Watchdog},
-    report::{Check, Report},
+    report::{Check, Report, conclude},
 };
-use crate::{args::DemoArgs, exit::Failure, output};
+use crate::{args::DemoArgs, exit::Failure};
 
 /// How many calls are under way at once: several, and few enough that the times are those of calls and not of a queue.
 const CALLERS: usize = 4;
@@ -103,13 +103,7 @@ pub(crate) async fn run(args: DemoArgs, protocol: StreamProtocol) -> Result<(), 
     demo.shutdown().await;
 
     let report = demo.report(servers, mixed, source.len(), seed, began.elapsed());
-    if json {
-        output::note(report.table());
-        output::json(&report)?;
-    } else {
-        output::line(report.table())?;
-    }
-    report.verdict()
+    conclude(&report, report.table(), &report.checks, json)
 }
 
 impl Demo {

@@ -8,7 +8,7 @@ use super::{
     disturb::{Cancelled, Killed},
     measure::Operations,
 };
-use crate::exit::Failure;
+use crate::{exit::Failure, output};
 
 /// Everything that was found out.
 #[derive(Debug, Serialize)]
@@ -70,25 +70,46 @@ impl Report {
             writeln!(text, "{name:<16}{:>7}{:>7}{:>8}{p50:>10}{p95:>10}{max:>10}", row.count, row.ok, row.failed)?;
         }
         writeln!(text)?;
-        for Check { name, ok, detail } in &self.checks {
-            let verdict = if *ok { "ok" } else { "FAILED" };
-            let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
-            writeln!(text, "{verdict:<6} {name}{detail}")?;
-        }
-        let verdict = if self.ok { "all is as it should be" } else { "NOT all is as it should be" };
-        write!(text, "\n{verdict}, after {:.1} s", self.seconds)
+        write_checks(text, &self.checks, self.seconds)
     }
+}
 
-    /// # Errors
-    ///
-    /// If a check failed.
-    pub(super) fn verdict(&self) -> Result<(), Failure> {
-        let failed: Vec<&str> = self.checks.iter().filter(|check| !check.ok).map(|check| check.name).collect();
-        if failed.is_empty() {
-            return Ok(());
-        }
-        Err(anyhow::anyhow!("{} of {} checks failed: {}", failed.len(), self.checks.len(), failed.join("; ")).into())
+/// Ends a table: what had to hold, and whether all of it did.
+pub(super) fn write_checks(text: &mut String, checks: &[Check], seconds: f64) -> std::fmt::Result {
+    for Check { name, ok, detail } in checks {
+        let verdict = if *ok { "ok" } else { "FAILED" };
+        let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+        writeln!(text, "{verdict:<6} {name}{detail}")?;
     }
+    let all = checks.iter().all(|check| check.ok);
+    let verdict = if all { "all is as it should be" } else { "NOT all is as it should be" };
+    write!(text, "\n{verdict}, after {seconds:.1} s")
+}
+
+/// Prints a report, as a table or as one JSON object with the table beside it.
+///
+/// # Errors
+///
+/// If a check failed, or nothing can be printed.
+pub(super) fn conclude(report: &impl Serialize, table: String, checks: &[Check], json: bool) -> Result<(), Failure> {
+    if json {
+        output::note(table);
+        output::json(report)?;
+    } else {
+        output::line(table)?;
+    }
+    verdict(checks)
+}
+
+/// # Errors
+///
+/// If a check failed.
+fn verdict(checks: &[Check]) -> Result<(), Failure> {
+    let failed: Vec<&str> = checks.iter().filter(|check| !check.ok).map(|check| check.name).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!("{} of {} checks failed: {}", failed.len(), checks.len(), failed.join("; ")).into())
 }
 
 fn figure(ms: Option<f64>) -> String {
@@ -122,10 +143,10 @@ mod tests {
     fn a_failed_check_is_named_and_fails_the_demo() {
         let good = Check { name: "one", ok: true, detail: String::new() };
         let bad = Check { name: "two", ok: false, detail: "3 of 4".to_owned() };
-        assert!(report(vec![good.clone()]).verdict().is_ok());
+        assert!(verdict(&report(vec![good.clone()]).checks).is_ok());
         let report = report(vec![good, bad]);
         assert!(report.table().contains("ok     one\nFAILED two (3 of 4)\n"));
-        assert!(report.verdict().is_err());
+        assert!(verdict(&report.checks).is_err());
     }
 
     #[test]

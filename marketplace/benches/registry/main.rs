@@ -9,13 +9,14 @@
 mod calls;
 mod network;
 mod report;
+#[path = "../support/mod.rs"]
+mod support;
 mod transfers;
 
 use std::{
     env,
     process::ExitCode,
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -24,6 +25,7 @@ use smol::Executor;
 use self::{
     network::{Network, Role},
     report::Report,
+    support::on_all_cores,
 };
 
 /// How it is called.
@@ -104,7 +106,7 @@ fn main() -> ExitCode {
     // `cargo test` names no `--bench`.
     let is_smoke = !has("--bench") || has("--test") || has("--smoke");
     let (begun, size) = (Instant::now(), if is_smoke { SMOKE } else { FULL });
-    let report = on_all_cores(size);
+    let report = on_all_cores(async |executor| measure(&executor, size).await);
     if has("--json") {
         print!("{}", report.lines());
     } else {
@@ -112,25 +114,6 @@ fn main() -> ExitCode {
         println!("\nafter {:.0} s", begun.elapsed().as_secs_f64());
     }
     if report.is_ok(has("--strict")) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn on_all_cores(size: Size) -> Report {
-    let executor = Arc::new(Executor::new());
-    let threads = thread::available_parallelism().map_or(2, usize::from);
-    let (stop, stopped) = async_channel::bounded::<()>(1);
-    let workers: Vec<_> = (0..threads)
-        .map(|_| {
-            let (executor, stopped) = (executor.clone(), stopped.clone());
-            thread::spawn(move || smol::block_on(executor.run(stopped.recv())))
-        })
-        .collect();
-    let report = smol::block_on(measure(&executor, size));
-    drop(stop);
-    for worker in workers {
-        // It ends because the channel is closed.
-        let _closed = worker.join();
-    }
-    report
 }
 
 async fn measure(executor: &Arc<Executor<'static>>, size: Size) -> Report {

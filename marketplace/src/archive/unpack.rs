@@ -13,6 +13,7 @@ use super::{
     ArchiveLimits, PathFault,
     path::{ancestors, check, key},
 };
+use crate::disk::sync_folder;
 
 /// What an archive came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,17 +298,6 @@ fn copy(from: &mut impl Read, size: u64, to: &mut File) -> Result<(), CopyError>
         to.write_all(part).map_err(CopyError::Write)?;
         left = left.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX));
     }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// There is no such thing elsewhere: a folder cannot be opened as a file.
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use super::{
     BlobError, BlobReader,
     tree::{Blob, GROUP_LEN, GROUPS, Unproven, groups_in},
 };
-use crate::ContentId;
+use crate::{ContentId, disk::sync_folder};
 
 /// How many damaged blobs are kept to be looked at. A disk that goes bad would otherwise fill up with them.
 const MAX_DAMAGED: usize = 16;
@@ -262,7 +262,8 @@ impl BlobStore {
             Some(expected) if *expected != id => Err(BlobError::Damaged(*expected)),
             _ => {
                 self.take_proven(file, &id, &hashes)?;
-                sync_folder(&self.folder(&id)).map(|()| (id, size))
+                let folder = self.folder(&id);
+                sync_folder(&folder).map(|()| (id, size)).map_err(BlobError::at(&folder))
             }
         }
     }
@@ -350,17 +351,6 @@ pub(super) fn remove_file(path: &Path) -> Result<bool, BlobError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(BlobError::at(path)(error)),
     }
-}
-
-/// That the file is there under its name has to reach the disk as well.
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> Result<(), BlobError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(BlobError::at(folder))
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> Result<(), BlobError> {
-    Ok(())
 }
 
 type Children = Box<dyn Iterator<Item = Result<DirEntry, BlobError>> + Send>;

@@ -39,7 +39,7 @@ impl Fixture {
     }
 
     fn clock() -> SystemTime {
-        UNIX_EPOCH + std::time::Duration::from_secs(1000)
+        SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000)
     }
 
     fn reopen(&mut self) {

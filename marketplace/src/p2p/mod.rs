@@ -1,6 +1,7 @@
 //! The registry on a network of peers.
 
 pub mod announce;
+mod deadline;
 pub mod head;
 pub mod registry;
 mod reputation;
@@ -8,7 +9,6 @@ pub mod requests;
 mod signed;
 mod streams;
 pub mod transfer;
-mod unix;
 
 pub use reputation::{MAX_BAN, MAX_PEERS, PeerReputation, Reputation};
 pub use signed::EnvelopeError;

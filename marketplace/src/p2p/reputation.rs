@@ -13,7 +13,7 @@ use rusqlite::{Connection, TransactionBehavior::Immediate, params};
 
 use crate::{
     database::{self, DatabaseError, Format, OpenError},
-    p2p::unix,
+    unix,
 };
 
 /// How many peers are known: far more than provide what one machine fetches, in some megabytes.

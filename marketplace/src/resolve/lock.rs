@@ -1,15 +1,15 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Read},
+    path::PathBuf,
 };
 
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{ContentId, MAX_ARCHIVE_SIZE, MAX_MANIFEST_LEN, PackageId};
+use crate::{ContentId, MAX_ARCHIVE_SIZE, MAX_MANIFEST_LEN, PackageId, disk};
 
 /// The longest lock file, in bytes: a thousand packages with a dozen dependencies each take a quarter of it.
 pub(super) const MAX_LOCK_LEN: usize = 8 * 1024 * 1024;
@@ -127,17 +127,9 @@ impl Lock {
     /// If the file cannot be written: the one that was there is as before.
     pub async fn write(&self, path: impl Into<PathBuf>) -> Result<(), LockError> {
         let (text, path) = (self.to_toml(), path.into());
-        blocking::unblock(move || write(&path, &text).map_err(|source| LockError::Io { path, source })).await
+        blocking::unblock(move || disk::write(&path, text.as_bytes()).map_err(|source| LockError::Io { path, source }))
+            .await
     }
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".ggen-lock-").tempfile_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[derive(Deserialize)]

@@ -30,7 +30,7 @@ fn named(name: &str) -> SearchEntry {
 }
 
 fn at(seconds: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(seconds)
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 fn index_of(entries: impl IntoIterator<Item = SearchEntry>) -> SearchIndex {

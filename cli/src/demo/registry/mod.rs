@@ -28,9 +28,9 @@ use self::{
 use super::{
     BOOTSTRAP_TIMEOUT, CALLERS, WAIT,
     progress::{Progress, Watchdog},
-    report::Check,
+    report::{Check, conclude},
 };
-use crate::{args::DemoArgs, exit::Failure, output};
+use crate::{args::DemoArgs, exit::Failure};
 
 /// The honest nodes. The first of them publish, the next two read, and the others hold what there is.
 const NODES: usize = 12;
@@ -114,13 +114,7 @@ pub(super) async fn run(args: DemoArgs, protocol: StreamProtocol) -> Result<(), 
         seed,
         seconds: began.elapsed().as_secs_f64(),
     };
-    if json {
-        output::note(report.table());
-        output::json(&report)?;
-    } else {
-        output::line(report.table())?;
-    }
-    report.verdict()
+    conclude(&report, report.table(), &report.checks, json)
 }
 
 /// Starts the honest nodes, and waits until each knows all others.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::{demo::report::Check, exit::Failure};
+use crate::demo::report::{Check, write_checks};
 
 /// Everything that was found out.
 #[derive(Debug, Serialize)]
@@ -63,23 +63,6 @@ impl Report {
             writeln!(text, "{name:<28}{ms:>8.0} ms")?;
         }
         writeln!(text)?;
-        for Check { name, ok, detail } in &self.checks {
-            let verdict = if *ok { "ok" } else { "FAILED" };
-            let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
-            writeln!(text, "{verdict:<6} {name}{detail}")?;
-        }
-        let verdict = if self.ok { "all is as it should be" } else { "NOT all is as it should be" };
-        write!(text, "\n{verdict}, after {:.1} s", self.seconds)
-    }
-
-    /// # Errors
-    ///
-    /// If a check failed.
-    pub(super) fn verdict(&self) -> Result<(), Failure> {
-        let failed: Vec<&str> = self.checks.iter().filter(|check| !check.ok).map(|check| check.name).collect();
-        if failed.is_empty() {
-            return Ok(());
-        }
-        Err(anyhow::anyhow!("{} of {} checks failed: {}", failed.len(), self.checks.len(), failed.join("; ")).into())
+        write_checks(text, &self.checks, self.seconds)
     }
 }

@@ -4,7 +4,7 @@ use libp2p_identity::PeerId;
 use thiserror::Error;
 
 use super::{Discovered, MAX_AHEAD, MAX_ANNOUNCEMENT_BYTES, MAX_DISCOVERED, SignedAnnouncement, Standing};
-use crate::{PackageId, p2p::unix};
+use crate::{PackageId, unix};
 
 /// The longest page, in bytes: some three hundred announcements, a few milliseconds of signatures.
 pub const MAX_PAGE_BYTES: usize = 256 * 1024;

@@ -5,7 +5,7 @@ use libp2p_identity::PeerId;
 use thiserror::Error;
 
 use super::{AnnouncementError, Discovered, Rate, SignedAnnouncement, Standing, buckets::Buckets};
-use crate::p2p::unix;
+use crate::unix;
 
 /// How far an announcement may be in the future: what clocks differ by.
 ///

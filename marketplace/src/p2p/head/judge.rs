@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use super::{EquivocationProof, SignedHead};
-use crate::{ContentId, p2p::unix};
+use crate::{ContentId, unix};
 
 /// How far a reader's clock may be behind or ahead of the publisher's: what clocks without a time service drift in months.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use super::{Head, MAX_INDEX_BYTES, MAX_SEQ, MAX_VALIDITY, SignedHead};
-use crate::{ContentId, PackageId, p2p::unix};
+use crate::{ContentId, PackageId, unix};
 
 /// For how long a head is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

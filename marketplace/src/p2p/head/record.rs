@@ -10,10 +10,8 @@ use thiserror::Error;
 use super::NAMESPACE;
 use crate::{
     ContentId, PackageId, PackageIdError,
-    p2p::{
-        signed::{EnvelopeError, Kind, seal, unseal},
-        unix,
-    },
+    p2p::signed::{EnvelopeError, Kind, seal, unseal},
+    unix,
 };
 
 /// The longest signed head, in bytes. One is about 600; the rest is room for later versions.

@@ -1,6 +1,6 @@
 //! Connecting with peers that may have content.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{collections::HashMap, sync::Mutex, time::SystemTime};
 
 use futures::channel::oneshot;
 use kadence::Runtime;
@@ -10,7 +10,7 @@ use libp2p::{
 };
 
 use super::{Inner, lock};
-use crate::p2p::requests::within;
+use crate::p2p::deadline::within;
 
 /// Who waits for a connection, which the swarm's events tell of.
 #[derive(Debug, Default)]
@@ -67,6 +67,12 @@ impl<R: Runtime> Inner<R> {
         for peer in connected.await.unwrap_or_default() {
             self.connections.settled(&peer, true);
         }
+    }
+
+    /// Those with whom there is a connection, the most reliable first. Nobody, once the node has ended.
+    pub(super) async fn connected(&self) -> Vec<PeerId> {
+        let connected = self.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>()).await;
+        self.reputation.order(&connected.unwrap_or_default(), SystemTime::now())
     }
 
     async fn reach(&self, peer: PeerId) -> bool {

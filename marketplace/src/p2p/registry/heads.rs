@@ -9,7 +9,7 @@ use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestE
 
 use super::{Inner, lock};
 use crate::{
-    DatabaseError, GetError, PackageId, StorageError,
+    GetError, PackageId, StorageError,
     p2p::{
         announce::DiscoveredPackage,
         head::{HeadRefused, Mark, RememberError, SignedHead, dht_key, judge},
@@ -181,7 +181,7 @@ impl<R: Runtime> Inner<R> {
 
     async fn mark(&self, package: &PackageId) -> Result<Option<Mark>, GetError> {
         let id = package.clone();
-        self.remembered(move |memory| memory.seen(&id)).await.map_err(|error| self.database(error))
+        self.remembered(move |memory| memory.seen(&id)).await.map_err(|error| self.memory_failed(error))
     }
 
     pub(super) async fn own_head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
@@ -192,13 +192,9 @@ impl<R: Runtime> Inner<R> {
     pub(super) fn not_accepted(&self, error: RememberError) -> GetError {
         match error {
             RememberError::Refused(reason) => refused(reason),
-            RememberError::Database(error) => self.database(error),
+            RememberError::Database(error) => self.memory_failed(error),
             full @ RememberError::Full => self.memory_failed(full),
         }
-    }
-
-    fn database(&self, error: DatabaseError) -> GetError {
-        self.memory_failed(error)
     }
 
     fn memory_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> GetError {

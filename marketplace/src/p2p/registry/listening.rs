@@ -22,6 +22,7 @@ use crate::{
     GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
         announce::{CataloguePage, Cursor, Heard, Ignored, Judged, SignedAnnouncement, Standing},
+        deadline::within,
         requests::{self, AskError, MAX_MATCHES},
         transfer::Wanted,
     },
@@ -181,9 +182,7 @@ async fn work<R: Runtime>(
     let now_and_then = async {
         loop {
             inner.sleep(inner.config.catalogue_interval).await;
-            let connected = inner.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>()).await;
-            let Ok(connected) = connected else { return };
-            if let Some(peer) = inner.reputation.order(&connected, SystemTime::now()).first() {
+            if let Some(peer) = inner.connected().await.first() {
                 inner.pull(*peer, &news).await;
             }
         }
@@ -203,7 +202,7 @@ impl<R: Runtime> Inner<R> {
     /// read. Whoever keeps us waiting for that keeps nobody else waiting for long.
     async fn learn(self: &Arc<Self>, announcement: &SignedAnnouncement, asking: Asking) {
         self.find_by_title(announcement).await;
-        requests::within(&self.runtime, LEARNING_TIMEOUT, self.read_index(announcement, asking)).await;
+        within(&self.runtime, LEARNING_TIMEOUT, self.read_index(announcement, asking)).await;
     }
 
     async fn find_by_title(&self, announcement: &SignedAnnouncement) {
@@ -261,26 +260,17 @@ impl<R: Runtime> Inner<R> {
         if *index.package() != told.package {
             return;
         }
-        match index.current() {
-            Some((version, entry)) => {
-                let (version, summary, updated) = (version.clone(), index.summary().clone(), entry.published);
-                self.find(SearchEntry {
-                    package: told.package.clone(),
-                    version,
-                    summary,
-                    readme: String::new(),
-                    updated,
-                })
-                .await;
-            }
-            // All of it was withdrawn.
-            None => drop(self.search.remove(&told.package).await),
-        }
+        self.find(&index, String::new()).await;
     }
 
-    async fn find(&self, entry: SearchEntry) {
-        if let Err(error) = self.search.upsert(entry, SystemTime::now()).await {
-            tracing::warn!(%error, "a package is not found by the search");
+    /// What an index says is found from now on; nothing of it, if all of it was withdrawn.
+    pub(super) async fn find(&self, index: &Index, readme: String) {
+        let found = match SearchEntry::of(index, readme) {
+            Some(entry) => self.search.upsert(entry, SystemTime::now()).await,
+            None => self.search.remove(index.package()).await.map(drop),
+        };
+        if let Err(error) = found {
+            tracing::warn!(package = %index.package(), %error, "a package is not found by the search");
         }
     }
 
@@ -335,8 +325,7 @@ impl<R: Runtime> Inner<R> {
 
     /// Asks connected peers for what matches a query, and takes what they name.
     pub(super) async fn ask_peers(self: &Arc<Self>, query: &Query) {
-        let connected = self.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>()).await;
-        let connected = self.reputation.order(&connected.unwrap_or_default(), SystemTime::now());
+        let connected = self.connected().await;
         let limit = u16::try_from(query.limit().saturating_add(query.offset())).unwrap_or(MAX_MATCHES).min(MAX_MATCHES);
         let text = query.words();
         let ask =
@@ -383,7 +372,7 @@ impl<R: Runtime> Inner<R> {
         let learn =
             stream::iter(unread.map(read).collect::<Vec<_>>()).buffer_unordered(LEARNING_AT_ONCE).collect::<()>();
         // What was not read in time is found by its title.
-        requests::within(&self.runtime, MATCHES_TIMEOUT, learn).await;
+        within(&self.runtime, MATCHES_TIMEOUT, learn).await;
     }
 }
 

@@ -25,7 +25,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     fmt,
-    future::poll_fn,
+    future::pending,
     io,
     path::Path,
     pin::pin,
@@ -40,7 +40,7 @@ use futures::{
     FutureExt,
     future::{Either, select},
 };
-use kadence::{Client, Runtime, SwarmHandle, Timer, node::Node, node::NodeBehaviour};
+use kadence::{Client, Runtime, SwarmHandle, node::Node, node::NodeBehaviour};
 use libp2p::{PeerId, gossipsub::IdentTopic};
 use libp2p_identity::Keypair;
 use semver::Version;
@@ -54,14 +54,14 @@ use self::{connections::Connections, events::Readers, heads::Fresh, listening::L
 use super::{
     Reputation,
     announce::{Discovered, DiscoveredPackage, Gate},
+    deadline::within,
     head::HeadMemory,
     requests::{self, CatalogueClient},
     transfer::{self, Fetcher, Server, ServerStats, StatsHandle},
-    unix,
 };
 use crate::{
     ContentId, GetError, Index, PackageId, PublishError, Query, Receipt, Registry, Release, SearchIndex, SearchPage,
-    Steps, StorageError, blob::BlobStore,
+    Steps, StorageError, blob::BlobStore, unix,
 };
 
 /// How long a question to a peer about its catalogue may take, with the connection.
@@ -319,8 +319,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     async fn sleep(&self, span: Duration) {
-        let mut timer = Box::pin(self.runtime.timer(self.now() + span));
-        poll_fn(|cx| timer.as_mut().poll_elapsed(cx)).await;
+        within(&self.runtime, span, pending::<()>()).await;
     }
 
     fn now(&self) -> Instant {

@@ -3,17 +3,14 @@
 //! It is written before the head is sent anywhere, so that two heads with one number are never signed here.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
-use tempfile::NamedTempFile;
-
 use super::lock;
 use crate::{
-    PackageId, PackageName, StorageError,
+    PackageId, PackageName, StorageError, disk,
     p2p::head::{MAX_HEAD_BYTES, SignedHead},
 };
 
@@ -66,14 +63,7 @@ impl Own {
 
     pub(super) fn write(&self, head: &SignedHead) -> Result<(), StorageError> {
         let path = self.path(head.head().package.name());
-        let write = || {
-            let mut file = NamedTempFile::new_in(&self.folder)?;
-            file.write_all(head.bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)?;
-            sync(&self.folder)
-        };
-        write().map_err(failed(&path))
+        disk::write(&path, head.bytes()).map_err(failed(&path))
     }
 
     /// The packages that were published here.
@@ -94,17 +84,6 @@ impl Own {
     fn path(&self, name: &PackageName) -> PathBuf {
         self.folder.join(format!("{name}{SUFFIX}"))
     }
-}
-
-/// A new name is lost with the power if its folder is not on the disk.
-#[cfg(unix)]
-fn sync(folder: &Path) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync(_folder: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> StorageError {

@@ -10,14 +10,14 @@ use thiserror::Error;
 
 use super::{Event, Inner, heads::OnlyForged, lock};
 use crate::{
-    ContentId, GetError, Index, IndexEntry, IndexError, Outcome, PackageId, PublishError, Receipt, Release,
-    SearchEntry, Step, Steps, StorageError,
+    ContentId, GetError, Index, IndexEntry, IndexError, Outcome, PackageId, PublishError, Receipt, Release, Step,
+    Steps, StorageError,
     p2p::{
         announce::{Announcement, MAX_TITLE_BYTES, SignedAnnouncement},
         head::{RememberError, SignedHead, next_head},
-        unix,
     },
     registry::{Staged, stage},
+    unix,
 };
 
 impl<R: Runtime> Inner<R> {
@@ -228,17 +228,7 @@ impl<R: Runtime> Inner<R> {
     async fn published(&self, head: &SignedHead, index: &Index, readme: String) {
         let package = index.package();
         lock(&self.fresh).heard_of(package, head.head().seq);
-        let changed = match index.current() {
-            Some((version, entry)) => {
-                let (version, summary, updated) = (version.clone(), index.summary().clone(), entry.published);
-                let entry = SearchEntry { package: package.clone(), version, summary, readme, updated };
-                self.search.upsert(entry, SystemTime::now()).await
-            }
-            None => self.search.remove(package).await.map(drop),
-        };
-        if let Err(error) = changed {
-            tracing::warn!(%package, %error, "the own package is not found by the search");
-        }
+        self.find(index, readme).await;
         self.readers.tell(&Event::Published { package: package.clone(), seq: head.head().seq });
     }
 

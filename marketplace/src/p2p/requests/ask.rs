@@ -12,11 +12,15 @@ use thiserror::Error;
 
 use super::{
     PROTOCOL, Request, RequestError,
-    deadline::within,
     wire::{read_answer, write_request},
 };
-use crate::p2p::announce::{CatalogueError, CataloguePage, Cursor, MAX_AHEAD, MAX_PAGES, SignedAnnouncement};
-use crate::p2p::unix;
+use crate::{
+    p2p::{
+        announce::{CatalogueError, CataloguePage, Cursor, MAX_AHEAD, MAX_PAGES, SignedAnnouncement},
+        deadline::within,
+    },
+    unix,
+};
 
 /// What a peer has found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -4,14 +4,12 @@
 //! but cannot make anything up. One stream carries one question and its answer.
 
 mod ask;
-mod deadline;
 mod serve;
 mod wire;
 
 use libp2p::StreamProtocol;
 
 pub use ask::{AskError, CatalogueClient, Matches};
-pub(super) use deadline::within;
 pub use serve::{Catalogue, serve};
 pub use wire::{MAX_MATCHES, MAX_TEXT_BYTES, Request, RequestError};
 

@@ -7,11 +7,11 @@ use libp2p_stream::IncomingStreams;
 
 use super::{
     Request,
-    deadline::within,
     wire::{read_request, write_answer},
 };
 use crate::p2p::{
     announce::{CataloguePage, Cursor, Rate, buckets::Buckets},
+    deadline::within,
     streams::taken,
 };
 

@@ -24,9 +24,9 @@ use crate::{
         registry::{Event, MarketBehaviour, RegistryConfig},
         requests,
         transfer::{self, ServerConfig},
-        unix,
     },
     resolve::{install, resolve},
+    unix,
 };
 
 async fn control(node: &Node<MarketBehaviour>) -> Control {

@@ -164,7 +164,7 @@ fn attack_freeze_an_expired_head_is_an_error_and_is_renewed_by_its_publisher() {
         let fresh = published(publisher, "p", &["1.0.0"]).await.remove(0);
         let long_ago = SystemTime::now() - Duration::from_secs(40 * 24 * 60 * 60);
         let index = publisher.registry.index(&id).await.unwrap().unwrap();
-        let old = Head { not_after: crate::p2p::unix::seconds(long_ago), ..fresh.head().clone() };
+        let old = Head { not_after: crate::unix::seconds(long_ago), ..fresh.head().clone() };
         let old = SignedHead::sign(&publisher.keypair, old).unwrap();
         // As if it had been so all along.
         publisher.registry.head_memory().forget(&id).unwrap();

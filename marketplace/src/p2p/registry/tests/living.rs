@@ -17,9 +17,10 @@ use crate::{
     p2p::{
         head::{Lifetime, NAMESPACE, SignedHead},
         registry::{Event, EventStream, P2PRegistry, RegistryConfig, StartError},
-        transfer, unix,
+        transfer,
     },
     resolve::{install, resolve},
+    unix,
 };
 
 async fn publish(publisher: &Peer, version: &str) -> Result<Receipt, PublishError> {

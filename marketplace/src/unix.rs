@@ -8,6 +8,7 @@ pub(crate) fn seconds(time: SystemTime) -> u64 {
 }
 
 /// The same in milliseconds, for what is only compared within this process.
+#[cfg(feature = "p2p")]
 pub(crate) fn millis(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
