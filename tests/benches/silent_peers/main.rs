@@ -94,14 +94,12 @@ async fn share<R: TestRuntime>(bed: &Bed<R>, percent: usize, size: &Size, report
 /// compared one with the other.
 async fn in_turns<R: TestRuntime>(bed: &Bed<R>, networks: &[Arc<Network>], size: &Size) -> Vec<(Who, Ended)> {
     let mut all = Vec::new();
-    for round in 0..size.rounds {
+    for (round, operation) in Operation::in_order(size.rounds) {
         // Who comes second finds the caches warm.
         let turns = if round % 2 == 0 { [Who::Kadence, Who::Plain] } else { [Who::Plain, Who::Kadence] };
         for network in networks {
-            for operation in Operation::ALL {
-                for who in turns {
-                    all.push((who, network.run(bed.runtime(), who, operation, round, size).await));
-                }
+            for who in turns {
+                all.push((who, network.run(bed.runtime(), who, operation, round, size).await));
             }
         }
     }
@@ -115,12 +113,10 @@ async fn side_by_side<R: TestRuntime>(bed: &Bed<R>, networks: &[Arc<Network>], s
         let (runtime, network, size) = (bed.runtime().clone(), Arc::clone(network), size.clone());
         bed.spawn(async move {
             let (begun, mut ended) = (Instant::now(), Vec::new());
-            for round in 0..size.rounds {
-                for operation in Operation::ALL {
-                    // The first round is there in any case: a cell is not empty.
-                    if round == 0 || begun.elapsed() < size.longest {
-                        ended.push((Who::Kadence, network.run(&runtime, Who::Kadence, operation, round, &size).await));
-                    }
+            for (round, operation) in Operation::in_order(size.rounds) {
+                // The first round is there in any case: a cell is not empty.
+                if round == 0 || begun.elapsed() < size.longest {
+                    ended.push((Who::Kadence, network.run(&runtime, Who::Kadence, operation, round, &size).await));
                 }
             }
             ended

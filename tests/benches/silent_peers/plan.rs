@@ -30,6 +30,15 @@ pub(crate) enum Operation {
 
 impl Operation {
     pub(crate) const ALL: [Self; 5] = [Self::Closest, Self::ClosestThorough, Self::Put, Self::GetAll, Self::GetFirst];
+
+    /// What is done in a network, one after the other: rounds of everything but thorough lookups, and then these. A lookup
+    /// that has met silent peers takes as long as it waits for them, and is part of what the tracker takes for the network's
+    /// pace; twice as many lookups would be another mixture, in which puts wait longer.
+    pub(crate) fn in_order(rounds: usize) -> impl Iterator<Item = (usize, Self)> {
+        let others = Self::ALL.into_iter().filter(|operation| *operation != Self::ClosestThorough);
+        let others = (0..rounds).flat_map(move |round| others.clone().map(move |operation| (round, operation)));
+        others.chain((0..rounds).map(|round| (round, Self::ClosestThorough)))
+    }
 }
 
 impl fmt::Display for Operation {
