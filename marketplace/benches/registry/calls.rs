@@ -124,7 +124,7 @@ pub(crate) async fn mixed(
     size: Size,
     report: &mut Report,
 ) {
-    let [.., peer, _taker, _fresh, _unaware] = network.peers.as_slice() else { return };
+    let [.., peer, _taker, _gatherer, _fresh, _unaware] = network.peers.as_slice() else { return };
     let begun = Instant::now();
     let tasks: Vec<_> = (0..size.mixed)
         .zip(packages.iter().cycle())

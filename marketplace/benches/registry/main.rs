@@ -79,7 +79,7 @@ const FULL: Size = Size {
 };
 
 const SMOKE: Size = Size {
-    nodes: 6,
+    nodes: 7,
     bytes: 300 << 10,
     versions: 1,
     fetches: 1,
@@ -119,7 +119,7 @@ fn main() -> ExitCode {
 async fn measure(executor: &Arc<Executor<'static>>, size: Size) -> Report {
     let (mut report, begun) = (Report::default(), Instant::now());
     let mut roles = vec![Role::Ordinary; size.nodes];
-    for (role, special) in roles.iter_mut().rev().zip([Role::Fresh, Role::Taker]) {
+    for (role, special) in roles.iter_mut().rev().zip([Role::Fresh, Role::Gatherer, Role::Taker]) {
         *role = special;
     }
     roles.push(Role::Unaware);

@@ -74,6 +74,8 @@ pub(crate) enum Role {
     Fresh,
     /// Offers nothing, so that the providers stay the same ones.
     Taker,
+    /// Offers nothing, and asks the network at once who else has content.
+    Gatherer,
     /// Hears no announcement.
     Unaware,
 }
@@ -120,6 +122,7 @@ impl Network {
             Role::Ordinary => {}
             Role::Fresh => config.max_head_age = Duration::ZERO,
             Role::Taker => config.share = false,
+            Role::Gatherer => (config.share, config.providers_after) = (false, Duration::ZERO),
             Role::Unaware => QUIET.clone_into(&mut config.topic),
         }
         let behaviour = MarketBehaviour::new(&keypair, &config).expect("the defaults are right");

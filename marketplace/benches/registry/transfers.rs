@@ -152,8 +152,7 @@ async fn locked(peer: &Peer, id: &PackageId) -> Lock {
 
 /// Publishes a large package, fetches it from one peer and from several, and installs it.
 pub(crate) async fn large(network: &Network, executor: &Arc<Executor<'static>>, size: Size, report: &mut Report) {
-    let [publisher, others @ .., _fresh, _unaware] = network.peers.as_slice() else { return };
-    let Some((taker, others)) = others.split_last() else { return };
+    let [publisher, others @ .., taker, gatherer, _fresh, _unaware] = network.peers.as_slice() else { return };
     let id = publisher.package("large");
     let (mut publishing, mut last) = (Vec::new(), None);
     for version in 0..size.versions {
@@ -181,10 +180,11 @@ pub(crate) async fn large(network: &Network, executor: &Arc<Executor<'static>>, 
         let package = read(other, &id).await;
         again(async || other.registry.archive(&package).await).await;
     }
-    all_offered(taker, &receipt.archive).await;
+    let package = read(gatherer, &id).await;
+    all_offered(gatherer, &receipt.archive).await;
     let served = || -> Vec<u64> { others.iter().map(|peer| peer.registry.server_stats().bytes).collect() };
     let before = served();
-    let (copies, fetches) = side_by_side(taker, publisher, &package, size).await;
+    let (copies, fetches) = side_by_side(gatherer, publisher, &package, size).await;
     let (of_copies, of_fetches) = (speed(size, &copies), speed(size, &fetches));
     let copies = report.row("copy it over a bare stream, again", copies, of_copies);
     let what = format!("fetch it from {PROVIDERS} providers");

@@ -3,11 +3,15 @@ use std::{future::poll_fn, pin::pin, time::Duration};
 use futures::future::{Either, select};
 use kadence::{Runtime, Timer};
 
+/// Ends once the time is over.
+pub(super) async fn pause<R: Runtime>(runtime: &R, time: Duration) {
+    let mut timer = pin!(runtime.timer(runtime.now() + time));
+    poll_fn(|cx| timer.as_mut().poll_elapsed(cx)).await;
+}
+
 /// What the future gives, or `None` once the time is over. It is dropped then.
 pub(super) async fn within<R: Runtime, F: Future>(runtime: &R, time: Duration, future: F) -> Option<F::Output> {
-    let mut timer = pin!(runtime.timer(runtime.now() + time));
-    let elapsed = pin!(poll_fn(|cx| timer.as_mut().poll_elapsed(cx)));
-    match select(pin!(future), elapsed).await {
+    match select(pin!(future), pin!(pause(runtime, time))).await {
         Either::Left((output, _)) => Some(output),
         Either::Right(((), _)) => None,
     }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, pin::pin, sync::Arc, time::SystemTime};
 use async_channel::Receiver;
 use blocking::unblock;
 use futures::{
-    StreamExt,
+    FutureExt, Stream, StreamExt,
     future::{ready, select},
     stream,
 };
@@ -17,6 +17,7 @@ use crate::{
     ContentId, GetError, Index, PackageId,
     blob::BlobError,
     p2p::{
+        deadline::pause,
         head::SignedHead,
         transfer::{FetchError, FetchEvent, Fetcher, Provider, Report, ReportEvent, Wanted},
     },
@@ -155,21 +156,12 @@ impl<R: Runtime> Inner<R> {
         }
         let known = self.reputation.order(&known, SystemTime::now());
         let search = async move {
-            let lookup = match asking {
-                Asking::Everybody => {
-                    let lookup = inner.client.get_providers(content.provider_key()).limit(PROVIDERS);
-                    lookup.stream().left_stream()
-                }
+            let named = match asking {
+                Asking::Everybody => inner.named_by_the_network(known.clone(), content).left_stream(),
                 Asking::Announcers => stream::empty().right_stream(),
             };
-            let named = lookup.filter_map(|update| {
-                ready(match update {
-                    Update::Item(peer) => Some(peer),
-                    Update::Lagged { .. } | Update::End(_) => None,
-                })
-            });
             let mut asked = HashSet::from([inner.client.local_peer()]);
-            // Those who are known come first, and the network is not asked only when they are all gone.
+            // Those who are known come first; the network is asked beside them, not only once they are all gone.
             let candidates = stream::select(stream::iter(known), named);
             let candidates = candidates.filter(|peer| ready(asked.insert(*peer)));
             let reputation = Arc::clone(&inner.reputation);
@@ -193,6 +185,24 @@ impl<R: Runtime> Inner<R> {
             select(pin!(found.closed()), pin!(search)).await;
         });
         receiver
+    }
+
+    /// Those whom the network names: at once, or a little later if one of the known ones is connected.
+    fn named_by_the_network(&self, known: Vec<PeerId>, content: ContentId) -> impl Stream<Item = PeerId> {
+        let lookup = self.client.get_providers(content.provider_key()).limit(PROVIDERS);
+        async move {
+            let connected = self.swarm.with(move |swarm| known.iter().any(|peer| swarm.is_connected(peer)));
+            if connected.await == Ok(true) {
+                pause(&self.runtime, self.config.providers_after).await;
+            }
+            lookup.stream().filter_map(|update| {
+                ready(match update {
+                    Update::Item(peer) => Some(peer),
+                    Update::Lagged { .. } | Update::End(_) => None,
+                })
+            })
+        }
+        .flatten_stream()
     }
 
     /// From 0 to 100.
