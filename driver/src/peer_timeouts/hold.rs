@@ -27,13 +27,14 @@ pub(super) struct Hold<Id, T> {
     /// When which query's time is up. The number tells apart those of the same moment.
     due: BTreeMap<(Instant, u64), Id>,
     last_number: u64,
-    ready: VecDeque<T>,
+    /// By query. Empty but for the moment until the swarm has taken them.
+    ready: VecDeque<(Id, VecDeque<T>)>,
 }
 
 #[derive(Debug)]
 struct Beginning<T> {
     gone: usize,
-    held: Vec<T>,
+    held: VecDeque<T>,
     due: (Instant, u64),
 }
 
@@ -49,25 +50,29 @@ impl<Id: Copy + Eq + Hash, T> Hold<Id, T> {
         let beginning = beginnings.entry(query).or_insert_with(|| {
             *last_number += 1;
             all_due.insert((due, *last_number), query);
-            Beginning { gone: 0, held: Vec::new(), due: (due, *last_number) }
+            Beginning { gone: 0, held: VecDeque::new(), due: (due, *last_number) }
         });
         if beginning.gone < *first {
             beginning.gone += 1;
             return Some(request);
         }
-        beginning.held.push(request);
+        beginning.held.push_back(request);
         None
     }
 
     /// A peer has answered the query or failed it: its other requests go.
     pub(super) fn sign(&mut self, query: &Id) {
         let held = self.take(query);
-        self.ready.extend(held);
+        if !held.is_empty() {
+            self.ready.push_back((*query, held));
+        }
     }
 
-    /// The query has ended, and what was held of it is of no use. Says how many these were.
+    /// The query has ended, and what has not gone of it is of no use. Says how many requests these were.
     pub(super) fn end(&mut self, query: &Id) -> usize {
-        self.take(query).len()
+        let held = self.take(query).len();
+        let at = self.ready.iter().position(|(ready, _)| ready == query);
+        held + at.and_then(|at| self.ready.remove(at)).map_or(0, |(_, requests)| requests.len())
     }
 
     /// Lets go what has waited long enough.
@@ -86,11 +91,16 @@ impl<Id: Copy + Eq + Hash, T> Hold<Id, T> {
 
     /// The next request whose turn has come.
     pub(super) fn pop(&mut self) -> Option<T> {
-        self.ready.pop_front()
+        let (_, requests) = self.ready.front_mut()?;
+        let request = requests.pop_front();
+        if requests.is_empty() {
+            self.ready.pop_front();
+        }
+        request
     }
 
-    fn take(&mut self, query: &Id) -> Vec<T> {
-        let Some(beginning) = self.beginnings.remove(query) else { return Vec::new() };
+    fn take(&mut self, query: &Id) -> VecDeque<T> {
+        let Some(beginning) = self.beginnings.remove(query) else { return VecDeque::new() };
         self.due.remove(&beginning.due);
         beginning.held
     }
@@ -150,5 +160,19 @@ mod tests {
         hold.handle_timeout(now + Duration::from_secs(1));
         assert!(ready(&mut hold).is_empty());
         assert!(hold.beginnings.is_empty() && hold.due.is_empty());
+    }
+
+    #[test]
+    fn neither_does_what_could_have_gone_when_it_ended() {
+        let (mut hold, now) = (Hold::new(2), Instant::now());
+        for query in 1..=3 {
+            begun(&mut hold, query, now);
+            hold.sign(&query);
+        }
+        assert_eq!(hold.pop(), Some(12));
+        assert_eq!(hold.end(&1), 2);
+        assert_eq!(hold.end(&2), 3);
+        assert_eq!(ready(&mut hold), [32, 33, 34]);
+        assert!(hold.ready.is_empty());
     }
 }

@@ -219,14 +219,15 @@ impl<S: RecordStore + Send + 'static> NetworkBehaviour for PeerTimeouts<S> {
         loop {
             let Self { kad, watch } = &mut *self;
             let Some(watch) = watch else { return kad.poll(cx) };
-            if let Some(request) = watch.next_released() {
-                return Poll::Ready(request);
-            }
             if let Poll::Ready(action) = kad.poll(cx) {
                 match watch.action(action, kad) {
                     Some(action) => return Poll::Ready(action),
                     None => continue,
                 }
+            }
+            // Once whoever reads kad's events has seen the answer that released it: it may be all that was wanted.
+            if let Some(request) = watch.next_released() {
+                return Poll::Ready(request);
             }
             // The timer says when to look at the clock. What is done to kad then wakes nobody: it is polled again before we
             // sleep.

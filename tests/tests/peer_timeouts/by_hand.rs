@@ -264,6 +264,18 @@ fn what_a_read_that_has_its_value_had_not_asked_yet_is_never_asked() {
 }
 
 #[test]
+fn the_answer_that_ends_a_read_lets_no_further_request_go() {
+    let (mut hand, _) = Hand::fast_asking::<10>(8);
+    let key = RecordKey::new(b"key");
+    let query = hand.kad.get_record(key.clone());
+    hand.settle();
+    hand.enough_at_a_record = Some(query);
+    hand.answer_with(hand.asked(query)[1], query, Record::new(key, b"value".to_vec()));
+    assert!(hand.end_of(query).is_some());
+    assert_eq!((hand.asked(query).len(), hand.stats().spared, hand.stats().waiting), (3, 5, 0));
+}
+
+#[test]
 fn a_peer_that_has_gone_before_its_turn_is_not_asked() {
     let (mut hand, peers) = Hand::fast_asking::<5>(5);
     let query = hand.kad.get_closest_peers(PeerId::random());

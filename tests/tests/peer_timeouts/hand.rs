@@ -14,7 +14,7 @@ use kadence_tests::{ManualClock, PROTOCOL, Wakes};
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
-    kad::{self, ConnectionType, Event, KadPeer, NodeStatus, QueryId, Record, store::MemoryStore},
+    kad::{self, ConnectionType, Event, KadPeer, NodeStatus, QueryId, QueryResult, Record, store::MemoryStore},
     swarm::{
         ConnectionClosed, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, THandlerInEvent,
         THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
@@ -39,6 +39,8 @@ pub(crate) struct Hand {
     pub(crate) announcements: Vec<PeerId>,
     pub(crate) dials: Vec<PeerId>,
     pub(crate) events: Vec<Event>,
+    /// The query that is finished at its first record, as a driver does it: before the swarm polls again.
+    pub(crate) enough_at_a_record: Option<QueryId>,
 }
 
 impl Hand {
@@ -64,6 +66,7 @@ impl Hand {
             announcements: Vec::new(),
             dials: Vec::new(),
             events: Vec::new(),
+            enough_at_a_record: None,
         }
     }
 
@@ -145,12 +148,12 @@ impl Hand {
         self.settle();
     }
 
-    /// The peer says that it knows nobody else.
     /// Who is connected, by which connection.
     pub(crate) fn connected(&self) -> Vec<(PeerId, usize)> {
         self.connections.iter().map(|(connection, (peer, _))| (*peer, *connection)).collect()
     }
 
+    /// The peer says that it knows nobody else.
     pub(crate) fn answer(&mut self, peer: PeerId, query_id: QueryId) {
         self.say(peer, FromHandler::FindNodeRes { closer_peers: Vec::new(), query_id });
     }
@@ -204,7 +207,14 @@ impl Hand {
                     _ => {}
                 },
                 ToSwarm::Dial { opts } => self.dials.push(opts.get_peer_id().unwrap()),
-                ToSwarm::GenerateEvent(event) => self.events.push(event),
+                ToSwarm::GenerateEvent(event) => {
+                    if let Event::OutboundQueryProgressed { id, result: QueryResult::GetRecord(Ok(_)), .. } = &event
+                        && self.enough_at_a_record.take_if(|query| query == id).is_some()
+                    {
+                        self.kad.query_mut(id).unwrap().finish();
+                    }
+                    self.events.push(event);
+                }
                 _ => {}
             }
         }
