@@ -415,10 +415,13 @@ impl<B: ContainsKad, R: Runtime> Stream for Driver<B, R> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        // Whether whatever comes into an inbox wakes us: once they were found empty, there is no need to look again.
+        let mut listening = false;
         for _ in 0..TURNS_PER_WAKE {
             this.act();
             this.keep_time();
-            let received = this.receive(cx);
+            let received = !listening && this.receive(cx);
+            listening |= !received;
             match this.poll_swarm(cx) {
                 Poll::Ready(Some(event)) => return Poll::Ready(Some(event)),
                 Poll::Ready(None) => continue,

@@ -25,9 +25,10 @@ pub struct PeerTimeoutConfig {
     /// How many times the mean deviation is added to the mean. Default: 4, as for TCP's timeout (RFC 6298). The patience
     /// is never less than twice the mean.
     pub deviations: u32,
-    /// How many peers a query asks before anybody has answered it. The others that kad wants asked (its parallelism)
-    /// are asked at the first answer or failure, or when an answer is later than most, 100 ms at the latest: a read whose
-    /// first peer has the value costs three requests, and one whose first three peers are silent is not held up by them.
+    /// How many peers a query asks before anybody has answered it. Of the others that kad wants asked (its parallelism)
+    /// two are asked at each answer or failure, and all when the first answers are later than most, 100 ms at the latest:
+    /// a read whose first peer has the value costs three requests, and one whose first three peers are silent is not held
+    /// up by them.
     /// Default: 3, kad's own parallelism. Zero holds nothing back.
     pub first_requests: usize,
 }

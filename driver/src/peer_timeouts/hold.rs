@@ -9,16 +9,20 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-/// The requests of queries that nobody has answered yet, beyond the first few of each. `Id` names a query, `T` is a
-/// request.
+/// How many requests go at an answer. With the one that kad makes in place of the answered request, a query comes to all
+/// that kad allows it within two round trips; if all went at the first answer, these would be answered in one burst.
+const AT_A_SIGN: usize = 2;
+
+/// The requests that queries made before anybody had answered them, beyond the first few of each. `Id` names a query, `T`
+/// is a request.
 ///
 /// ```text
 ///   the first few ──► gone
-///   further ones ──► held ──► ready (a sign of the query, or its time is up) ──► gone
+///   further ones ──► held ──► ready (two at each sign of the query, all when its time is up) ──► gone
 /// ```
 ///
-/// A query is forgotten at its first sign or when its time is up: after that kad makes a request only when a peer has
-/// answered or failed, and such a request is not brought here.
+/// After the first sign kad makes a request only when a peer has answered or failed, and such a request is not brought
+/// here.
 #[derive(Debug)]
 pub(super) struct Hold<Id, T> {
     /// How many requests of a query go at once.
@@ -60,19 +64,27 @@ impl<Id: Copy + Eq + Hash, T> Hold<Id, T> {
         None
     }
 
-    /// A peer has answered the query or failed it: its other requests go.
+    /// A peer has answered the query or failed it: a few of its other requests go.
     pub(super) fn sign(&mut self, query: &Id) {
-        let held = self.take(query);
-        if !held.is_empty() {
-            self.ready.push_back((*query, held));
+        let Some(Beginning { held, .. }) = self.beginnings.get_mut(query) else { return };
+        if held.len() > AT_A_SIGN {
+            let rest = held.split_off(AT_A_SIGN);
+            let few = std::mem::replace(held, rest);
+            self.ready.push_back((*query, few));
+        } else {
+            self.release(query);
         }
     }
 
     /// The query has ended, and what has not gone of it is of no use. Says how many requests these were.
     pub(super) fn end(&mut self, query: &Id) -> usize {
-        let held = self.take(query).len();
-        let at = self.ready.iter().position(|(ready, _)| ready == query);
-        held + at.and_then(|at| self.ready.remove(at)).map_or(0, |(_, requests)| requests.len())
+        let mut spared = self.take(query).len();
+        self.ready.retain(|(ready, requests)| {
+            let is_other = ready != query;
+            spared += if is_other { 0 } else { requests.len() };
+            is_other
+        });
+        spared
     }
 
     /// Lets go what has waited long enough.
@@ -81,7 +93,7 @@ impl<Id: Copy + Eq + Hash, T> Hold<Id, T> {
             && due <= now
         {
             let query = *query;
-            self.sign(&query);
+            self.release(&query);
         }
     }
 
@@ -97,6 +109,13 @@ impl<Id: Copy + Eq + Hash, T> Hold<Id, T> {
             self.ready.pop_front();
         }
         request
+    }
+
+    fn release(&mut self, query: &Id) {
+        let held = self.take(query);
+        if !held.is_empty() {
+            self.ready.push_back((*query, held));
+        }
     }
 
     fn take(&mut self, query: &Id) -> VecDeque<T> {
@@ -123,14 +142,29 @@ mod tests {
     }
 
     #[test]
-    fn a_sign_lets_the_others_go_in_their_order() {
+    fn a_sign_lets_two_others_go_in_their_order() {
         let (mut hold, now) = (Hold::new(2), Instant::now());
         begun(&mut hold, 1, now);
         begun(&mut hold, 2, now);
         assert!(ready(&mut hold).is_empty());
         hold.sign(&2);
-        assert_eq!(ready(&mut hold), [22, 23, 24]);
+        assert_eq!(ready(&mut hold), [22, 23]);
         hold.sign(&1);
+        hold.sign(&1);
+        assert_eq!(ready(&mut hold), [12, 13, 14]);
+        hold.sign(&2);
+        hold.sign(&2);
+        assert_eq!(ready(&mut hold), [24]);
+        assert_eq!(hold.next_deadline(), None);
+        assert!(hold.beginnings.is_empty() && hold.ready.is_empty());
+    }
+
+    #[test]
+    fn time_lets_go_what_signs_have_left() {
+        let (mut hold, now) = (Hold::new(2), Instant::now());
+        begun(&mut hold, 1, now);
+        hold.sign(&1);
+        hold.handle_timeout(now);
         assert_eq!(ready(&mut hold), [12, 13, 14]);
         assert_eq!(hold.next_deadline(), None);
     }
@@ -169,6 +203,7 @@ mod tests {
             begun(&mut hold, query, now);
             hold.sign(&query);
         }
+        hold.sign(&3);
         assert_eq!(hold.pop(), Some(12));
         assert_eq!(hold.end(&1), 2);
         assert_eq!(hold.end(&2), 3);

@@ -51,8 +51,8 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 /// - While nobody at all answers, or nobody has answered the query, it is the longest patience: a network that is slow, or
 ///   gone for a moment, does not turn into "not found". Only few peers in a row are given up before that.
 /// - A dial is waited for as well, with a patience of its own.
-/// - A query asks three peers first, and the others that kad's parallelism allows only once somebody has answered or is later
-///   than most: so a read that finds its value at once costs no more than it does with kad's own parallelism.
+/// - A query asks three peers first, and the others that kad's parallelism allows as answers come, or once one is later than
+///   most: so a read that finds its value at once costs no more than it does with kad's own parallelism.
 /// - A peer that is given up is given up in the queries that wait for it at that moment. It stays connected and in the
 ///   routing table, later queries ask it again, and a record that it sends late is still delivered while its query runs.
 ///   Late answers also count for the estimate, so that a network that has become slow is waited for.

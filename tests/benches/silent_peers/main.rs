@@ -94,7 +94,7 @@ async fn share<R: TestRuntime>(bed: &Bed<R>, percent: usize, size: &Size, report
 /// compared one with the other.
 async fn in_turns<R: TestRuntime>(bed: &Bed<R>, networks: &[Arc<Network>], size: &Size) -> Vec<(Who, Ended)> {
     let mut all = Vec::new();
-    for (round, operation) in Operation::in_order(size.rounds) {
+    for (round, operation) in Operation::in_order(size.rounds_in_turns) {
         // Who comes second finds the caches warm.
         let turns = if round % 2 == 0 { [Who::Kadence, Who::Plain] } else { [Who::Plain, Who::Kadence] };
         for network in networks {

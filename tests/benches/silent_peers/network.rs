@@ -12,12 +12,12 @@ use kadence::{
     ContainsKad, Runtime,
     node::{BoxedTransport, Identity, Node, NodeConfig},
 };
-use kadence_tests::{self as tests, Bed, Behaviour, Contact, PROTOCOL, SilentNode, TestRuntime, bench::wait, with_kad};
+use kadence_tests::{self as tests, Bed, Contact, PROTOCOL, SilentNode, TestRuntime, bench::wait, with_kad};
 use libp2p::{
     PeerId, Swarm,
     identity::Keypair,
     kad::{self, K_VALUE, KBucketKey, Mode, Record, RecordKey, store::RecordStore},
-    swarm::{dial_opts::DialOpts, dummy},
+    swarm::{NetworkBehaviour, dial_opts::DialOpts, dummy},
 };
 
 use crate::{
@@ -68,7 +68,9 @@ impl Network {
         let contacts: Arc<[Contact]> = contacts.into();
         for server in &servers {
             let contacts = Arc::clone(&contacts);
-            server.swarm.with(move |swarm| introduce(swarm, &contacts)).await.expect("the driver runs");
+            let local = server.peer();
+            let introduced = with_kad(&server.swarm, move |kad| introduce(kad, local, &contacts));
+            introduced.await;
         }
         fill(&servers, size).await;
 
@@ -84,7 +86,7 @@ impl Network {
         let node = Node::start(bed.runtime().clone(), config, transport, |_| dummy::Behaviour)
             .await
             .expect("a node that listens nowhere starts");
-        let plain = Plain::start(bed, bed.swarm(&keypair(CLIENT), plain_behaviour(keypair(CLIENT))));
+        let plain = Plain::start(bed, &keypair(CLIENT));
         let network = Self { number, silent_percent, servers, _silent: silent, node, plain };
         network.connect(bed, &contacts).await;
         network
@@ -93,8 +95,18 @@ impl Network {
     /// Both clients know and reach everybody, and nobody has anything to do.
     async fn connect<R: TestRuntime>(&self, bed: &Bed<R>, contacts: &Arc<[Contact]>) {
         let (ours, theirs) = (Arc::clone(contacts), Arc::clone(contacts));
-        self.node.swarm().with(move |swarm| join(swarm, &ours)).await.expect("the driver runs");
-        self.plain.with(move |swarm| join(swarm, &theirs)).await;
+        let join = self.node.swarm().with(move |swarm| {
+            let local = *swarm.local_peer_id();
+            introduce(swarm.behaviour_mut().kad(), local, &ours);
+            dial(swarm, &ours);
+        });
+        join.await.expect("the driver runs");
+        let join = self.plain.with(move |swarm| {
+            let local = *swarm.local_peer_id();
+            introduce(&mut swarm.behaviour_mut().kad, local, &theirs);
+            dial(swarm, &theirs);
+        });
+        join.await;
         let mut quiet_since = Instant::now();
         while quiet_since.elapsed() < QUIET {
             wait(bed.runtime(), LOOK_AGAIN).await;
@@ -181,7 +193,7 @@ fn closest<'a>(servers: &'a [tests::Node], key: &RecordKey) -> impl Iterator<Ite
 /// Puts every record that is asked for into the stores of the nodes that are closest to it and answer.
 async fn fill(servers: &[tests::Node], size: &Size) {
     let mut records: HashMap<PeerId, Vec<Record>> = HashMap::new();
-    for round in 0..size.rounds {
+    for round in 0..size.rounds.max(size.rounds_in_turns) {
         let key = existing(round);
         for server in closest(servers, &key) {
             records.entry(server.peer()).or_default().push(Record::new(key.clone(), value(&key)));
@@ -194,9 +206,7 @@ async fn fill(servers: &[tests::Node], size: &Size) {
 
 /// Puts contacts into the routing table, as long as their buckets have room. In a full one, kad dials in order to
 /// find out who could be replaced, which would go on during the measurement.
-fn introduce<B: ContainsKad>(swarm: &mut Swarm<B>, contacts: &[Contact]) {
-    let local = *swarm.local_peer_id();
-    let kad = swarm.behaviour_mut().kad();
+fn introduce<S: RecordStore + Send + 'static>(kad: &mut kad::Behaviour<S>, local: PeerId, contacts: &[Contact]) {
     for Contact { peer, address } in contacts {
         if *peer != local && kad.kbucket(*peer).is_none_or(|bucket| bucket.num_entries() < K_VALUE.get()) {
             kad.add_address(peer, address.clone());
@@ -204,9 +214,8 @@ fn introduce<B: ContainsKad>(swarm: &mut Swarm<B>, contacts: &[Contact]) {
     }
 }
 
-/// The same, and connects to everybody.
-fn join<B: ContainsKad>(swarm: &mut Swarm<B>, contacts: &[Contact]) {
-    introduce(swarm, contacts);
+/// Connects to everybody.
+fn dial<B: NetworkBehaviour>(swarm: &mut Swarm<B>, contacts: &[Contact]) {
     for Contact { peer, address } in contacts {
         let dial = DialOpts::peer_id(*peer).addresses(vec![address.clone()]).build();
         // One that kad has begun is as good.
@@ -224,7 +233,7 @@ fn end_queries<S: RecordStore + Send + 'static>(kad: &mut kad::Behaviour<S>) -> 
     live
 }
 
-fn connected<B: ContainsKad>(swarm: &mut Swarm<B>) -> usize {
+fn connected<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> usize {
     swarm.network_info().num_peers()
 }
 
@@ -248,12 +257,4 @@ fn server(keypair: Keypair) -> tests::NodeConfig {
     let mut config = tests::NodeConfig::default().keypair(keypair);
     config.kad.set_replication_interval(None).set_publication_interval(None);
     config
-}
-
-/// kad by default.
-fn plain_behaviour(keypair: Keypair) -> Behaviour {
-    let config = tests::NodeConfig { kad: kad::Config::new(PROTOCOL), ..tests::NodeConfig::default().keypair(keypair) };
-    let mut behaviour = config.behaviour();
-    behaviour.kad.set_mode(Some(Mode::Client));
-    behaviour
 }

@@ -9,17 +9,47 @@ use futures::{
     future::{Either, select},
     select as select_loop,
 };
-use kadence_tests::{Bed, Behaviour, BehaviourEvent, PROTOCOL, TestRuntime};
+use kadence_tests::{Bed, PROTOCOL, TestRuntime};
 use libp2p::{
-    Swarm, identify,
-    kad::{self, GetClosestPeersError, GetRecordOk, QueryId, QueryResult, Record},
-    swarm::SwarmEvent,
+    PeerId, Swarm,
+    connection_limits::{self, ConnectionLimits},
+    identify,
+    identity::Keypair,
+    kad::{self, GetClosestPeersError, GetRecordOk, Mode, QueryId, QueryResult, Record, store::MemoryStore},
+    ping,
+    swarm::{NetworkBehaviour, SwarmEvent},
 };
 
 use crate::{
     asking::Answer,
     plan::{Job, Operation, value},
 };
+
+/// kad by default, and what a node of Kadence has beside it: what a connection has to carry of these is not the difference
+/// between the clients.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+pub(crate) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    pub(crate) kad: kad::Behaviour<MemoryStore>,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+}
+
+impl Behaviour {
+    fn new(keypair: &Keypair) -> Self {
+        let local = PeerId::from(keypair.public());
+        let mut kad = kad::Behaviour::with_config(local, MemoryStore::new(local), kad::Config::new(PROTOCOL));
+        kad.set_mode(Some(Mode::Client));
+        let identify = identify::Config::new("/plain/1.0.0".to_owned(), keypair.public());
+        Self {
+            limits: connection_limits::Behaviour::new(ConnectionLimits::default()),
+            kad,
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::default(),
+        }
+    }
+}
 
 type Closure = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
 
@@ -43,9 +73,9 @@ pub(crate) struct Plain {
 
 impl Plain {
     /// Runs the loop in a task of its own, until the last handle is gone.
-    pub(crate) fn start<R: TestRuntime>(bed: &Bed<R>, swarm: Swarm<Behaviour>) -> Self {
+    pub(crate) fn start<R: TestRuntime>(bed: &Bed<R>, keypair: &Keypair) -> Self {
         let (commands, received) = mpsc::channel(0);
-        bed.spawn(run(swarm, received)).forget();
+        bed.spawn(run(bed.swarm(keypair, Behaviour::new(keypair)), received)).forget();
         Self { commands }
     }
 
@@ -125,7 +155,7 @@ async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>)
     }
 }
 
-fn start(kad: &mut kad::Behaviour<kad::store::MemoryStore>, job: &Job) -> QueryId {
+fn start(kad: &mut kad::Behaviour<MemoryStore>, job: &Job) -> QueryId {
     match job.operation {
         Operation::Closest | Operation::ClosestThorough => kad.get_closest_peers(job.key.to_vec()),
         Operation::Put => {

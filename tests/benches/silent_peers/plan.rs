@@ -119,6 +119,8 @@ pub(crate) struct Size {
     pub(crate) networks: usize,
     /// Operations of each kind in each network, by Kadence.
     pub(crate) rounds: usize,
+    /// The same by both clients where nobody is silent: a few hundredths are looked for there.
+    pub(crate) rounds_in_turns: usize,
     /// The same by plain kad, where peers are silent: each takes tens of seconds.
     pub(crate) plain_rounds: usize,
     /// Between the starts of two operations of plain kad in one network. They run beside each other, and their
@@ -140,6 +142,7 @@ impl Size {
                 silent_percents: &[0, 5, 15, 30, 50],
                 networks: 8,
                 rounds: 25,
+                rounds_in_turns: 75,
                 plain_rounds: 4,
                 plain_every: Duration::from_millis(600),
                 longest: Duration::from_secs(45),
@@ -151,6 +154,7 @@ impl Size {
                 silent_percents: &[0, 30],
                 networks: 1,
                 rounds: 2,
+                rounds_in_turns: 2,
                 plain_rounds: 1,
                 plain_every: Duration::from_millis(10),
                 longest: Duration::from_secs(2),

@@ -239,7 +239,7 @@ impl Hand {
 
     /// The end of a query, if it has come: its result, and how many requests it sent, how many were answered, how many
     /// failed.
-    pub(crate) fn end_of(&self, query: QueryId) -> Option<(&kad::QueryResult, [u32; 3])> {
+    pub(crate) fn end_of(&self, query: QueryId) -> Option<(&QueryResult, [u32; 3])> {
         self.events.iter().find_map(|event| match event {
             Event::OutboundQueryProgressed { id, result, stats, step } if *id == query && step.last => {
                 Some((result, [stats.num_requests(), stats.num_successes(), stats.num_failures()]))

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::join_all};
-use kadence::{ContainsKad, Rejected, Validator};
+use kadence::{ContainsKad, OperationKind, OutcomeKind, Rejected, Validator};
 use kadence_smol::SmolRuntime;
 use libp2p::kad::{RecordKey, store::RecordStore};
 use libp2p_identity::Keypair;
@@ -22,6 +22,9 @@ use crate::{
     resolve::{install, resolve},
     unix,
 };
+
+/// Longer than any test.
+const NEVER: Duration = Duration::from_secs(60 * 60);
 
 async fn publish(publisher: &Peer, version: &str) -> Result<Receipt, PublishError> {
     let source = format!("name = \"p\"\nversion = \"{version}\"\ntags = [\"tagged\"]\n");
@@ -56,7 +59,8 @@ async fn republished(events: &mut EventStream) -> u64 {
 #[test]
 fn a_package_is_had_from_who_has_installed_it_when_its_publisher_is_gone() {
     within(async {
-        let mut network = Network::start(6).await;
+        // Nobody waits where nobody who may have it is connected.
+        let mut network = Network::with(6, |config| config.providers_after = NEVER).await;
         publish(&network.peers[0], "1.0.0").await.unwrap();
         let id = network.peers[0].package("p");
         installs(&network.peers[1], &id).await;
@@ -68,6 +72,19 @@ fn a_package_is_had_from_who_has_installed_it_when_its_publisher_is_gone() {
         let reader = network.peers.last().unwrap();
         soon("the leave", async || (!reader.node.connected_peers().await.unwrap().contains(&peer)).then_some(())).await;
         installs(reader, &id).await;
+    });
+}
+
+#[test]
+fn while_a_connected_publisher_gives_its_package_the_network_is_not_asked_who_else_has_it() {
+    within(async {
+        let network = Network::with(3, |config| config.providers_after = NEVER).await;
+        let [publisher, _, reader] = network.peers.as_slice() else { panic!() };
+        publish(publisher, "1.0.0").await.unwrap();
+        installs(reader, &publisher.package("p")).await;
+        let metrics = reader.node.client().metrics().await.unwrap();
+        let lookups = |kind: &OutcomeKind| metrics.durations(OperationKind::GetProviders, *kind).count();
+        assert_eq!(OutcomeKind::ALL.iter().map(lookups).sum::<u64>(), 0);
     });
 }
 
