@@ -94,12 +94,15 @@ async fn share<R: TestRuntime>(bed: &Bed<R>, percent: usize, size: &Size, report
 /// compared one with the other.
 async fn in_turns<R: TestRuntime>(bed: &Bed<R>, networks: &[Arc<Network>], size: &Size) -> Vec<(Who, Ended)> {
     let mut all = Vec::new();
-    for (round, operation) in Operation::in_order(size.rounds_in_turns) {
-        // Who comes second finds the caches warm.
-        let turns = if round % 2 == 0 { [Who::Kadence, Who::Plain] } else { [Who::Plain, Who::Kadence] };
-        for network in networks {
-            for who in turns {
-                all.push((who, network.run(bed.runtime(), who, operation, round, size).await));
+    // Kind by kind, so that what is compared comes after what is alike.
+    for operation in Operation::ALL {
+        for round in 0..size.rounds_in_turns {
+            // Who comes second finds the caches warm.
+            let turns = if round % 2 == 0 { [Who::Kadence, Who::Plain] } else { [Who::Plain, Who::Kadence] };
+            for network in networks {
+                for who in turns {
+                    all.push((who, network.run(bed.runtime(), who, operation, round, size).await));
+                }
             }
         }
     }
