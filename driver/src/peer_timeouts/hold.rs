@@ -9,8 +9,9 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-/// How many requests go at an answer. With the one that kad makes in place of the answered request, a query comes to all
-/// that kad allows it within two round trips; if all went at the first answer, these would be answered in one burst.
+/// How many requests go at an answer. With the one that kad makes in place of the answered request, a query of the default
+/// configuration comes to all that kad allows it within two round trips; if all went at the first answer, these would be
+/// answered in one burst.
 const AT_A_SIGN: usize = 2;
 
 /// The requests that queries made before anybody had answered them, beyond the first few of each. `Id` names a query, `T`

@@ -312,6 +312,17 @@ impl Watch {
                     self.waits.dialled(peer, self.alarm.now());
                 }
             }
+            // The next lookup of a bootstrap begins anew.
+            ToSwarm::GenerateEvent(kad::Event::OutboundQueryProgressed {
+                id,
+                result: kad::QueryResult::Bootstrap(_),
+                stats: _,
+                step,
+            }) if !step.last => {
+                if let Some(hold) = &mut self.hold {
+                    self.waits.spared(hold.end(id));
+                }
+            }
             ToSwarm::GenerateEvent(kad::Event::OutboundQueryProgressed { id, result: _, stats: _, step })
                 if step.last =>
             {

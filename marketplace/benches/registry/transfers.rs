@@ -190,6 +190,11 @@ pub(crate) async fn large(network: &Network, executor: &Arc<Executor<'static>>, 
     let what = format!("fetch it from {PROVIDERS} providers");
     let gave = served().iter().zip(&before).filter(|(after, before)| after > before).count();
     let fetches = report.row(what, fetches, format!("{of_fetches}; {gave} besides the publisher gave some"));
+    report.target(
+        "several providers give it where it is looked for at once",
+        gave > 0,
+        format!("{gave} besides the publisher"),
+    );
     ratios.push(("several providers", copies.median().as_secs_f64() / fetches.median().as_secs_f64()));
     for (who, ratio) in ratios {
         let what = format!("fetch from {who}: at least {FETCH} times the speed of the bare stream");

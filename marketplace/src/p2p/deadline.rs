@@ -1,11 +1,16 @@
-use std::{future::poll_fn, pin::pin, time::Duration};
+use std::{
+    future::{pending, poll_fn},
+    pin::pin,
+    time::Duration,
+};
 
 use futures::future::{Either, select};
 use kadence::{Runtime, Timer};
 
-/// Ends once the time is over.
+/// Ends once the time is over: never, if that is too far away for a clock.
 pub(super) async fn pause<R: Runtime>(runtime: &R, time: Duration) {
-    let mut timer = pin!(runtime.timer(runtime.now() + time));
+    let Some(due) = runtime.now().checked_add(time) else { return pending().await };
+    let mut timer = pin!(runtime.timer(due));
     poll_fn(|cx| timer.as_mut().poll_elapsed(cx)).await;
 }
 

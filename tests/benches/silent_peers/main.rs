@@ -33,7 +33,7 @@ use self::{
 const USAGE: &str = "\
 cargo bench -p kadence-tests --bench silent_peers -- [OPTIONS]
 
-  --quick      some five minutes on two cores; the default
+  --quick      some four minutes on two cores; the default
   --smoke      seconds, on a small network: whether the benchmark itself works. Also --test
   --json       one JSON object a line instead of the tables
   --strict     a target that is missed fails the benchmark; otherwise only a wrong answer does, or one that is

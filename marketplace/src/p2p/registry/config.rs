@@ -32,8 +32,9 @@ pub struct RegistryConfig {
     pub lookup_timeout: Duration,
     /// How long connecting with somebody who may have content may take. Default: 10 s.
     pub connect_timeout: Duration,
-    /// How long the network is not asked who else has content, where somebody who may have it is connected: that costs
-    /// requests to some twenty peers, and most content is here before they answer. Default: 100 ms.
+    /// From the start of a fetch, how long the network is not asked who else has the content: that costs requests to some
+    /// twenty peers, and what is small or near is here before they answer. It is asked at once if neither the publisher nor
+    /// anybody who has told of the package is connected, and as soon as one of them does not give it. Default: 100 ms.
     pub providers_after: Duration,
     /// How often own packages are published again. Default: 12 hours, a third of the time after which kad forgets a record.
     pub republish_interval: Duration,

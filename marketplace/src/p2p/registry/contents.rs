@@ -6,7 +6,7 @@ use async_channel::Receiver;
 use blocking::unblock;
 use futures::{
     FutureExt, Stream, StreamExt,
-    future::{ready, select},
+    future::{pending, ready, select},
     stream,
 };
 use kadence::{Priority, Runtime, Update};
@@ -98,8 +98,17 @@ impl<R: Runtime> Inner<R> {
         asking: Asking,
     ) -> Result<u64, GetError> {
         let content = wanted.id;
-        let (observer, providers) = (Arc::clone(self), self.providers(package, content, asking));
-        let fetch = fetcher.fetch(wanted, providers, move |event| observer.observe(content, &event));
+        let (refused, refusal) = async_channel::bounded(1);
+        let (observer, providers) = (Arc::clone(self), self.providers(package, content, asking, refusal));
+        let fetch = fetcher.fetch(wanted, providers, move |event| {
+            if let FetchEvent::Report(Report { event, .. }) = &event
+                && !matches!(event, ReportEvent::Success { .. })
+            {
+                // The first one is enough.
+                let _told = refused.try_send(());
+            }
+            observer.observe(content, &event);
+        });
         let fetched = self.while_running(fetch).await.ok_or(GetError::Closed)?;
         fetched.map_err(|error| self.not_fetched(content, error))
     }
@@ -141,9 +150,16 @@ impl<R: Runtime> Inner<R> {
         self.readers.tell(&Event::BadData { peer });
     }
 
-    /// Those who may have content, connected, as they are found: first those who have announced the package or are its
-    /// publisher, the most reliable first, then those whom the network names.
-    fn providers(self: &Arc<Self>, package: &PackageId, content: ContentId, asking: Asking) -> Receiver<Provider> {
+    /// Those who may have content, connected, as they are found: first the publisher and those who have told of the
+    /// package, the most reliable first, then those whom the network names. `refusal` says that one of them does not give
+    /// it.
+    fn providers(
+        self: &Arc<Self>,
+        package: &PackageId,
+        content: ContentId,
+        asking: Asking,
+        refusal: Receiver<()>,
+    ) -> Receiver<Provider> {
         let (found, receiver) = async_channel::bounded(CONNECTING);
         let told = found.clone();
         let inner = Arc::clone(self);
@@ -157,7 +173,7 @@ impl<R: Runtime> Inner<R> {
         let known = self.reputation.order(&known, SystemTime::now());
         let search = async move {
             let named = match asking {
-                Asking::Everybody => inner.named_by_the_network(known.clone(), content).left_stream(),
+                Asking::Everybody => inner.named_by_the_network(known.clone(), content, refusal).left_stream(),
                 Asking::Announcers => stream::empty().right_stream(),
             };
             let mut asked = HashSet::from([inner.client.local_peer()]);
@@ -187,13 +203,25 @@ impl<R: Runtime> Inner<R> {
         receiver
     }
 
-    /// Those whom the network names: at once, or a little later if one of the known ones is connected.
-    fn named_by_the_network(&self, known: Vec<PeerId>, content: ContentId) -> impl Stream<Item = PeerId> {
+    /// Those whom the network names: at once or, if one of the known ones is connected, a little later or as soon as one
+    /// does not give the content.
+    fn named_by_the_network(
+        &self,
+        known: Vec<PeerId>,
+        content: ContentId,
+        refusal: Receiver<()>,
+    ) -> impl Stream<Item = PeerId> {
         let lookup = self.client.get_providers(content.provider_key()).limit(PROVIDERS);
         async move {
             let connected = self.swarm.with(move |swarm| known.iter().any(|peer| swarm.is_connected(peer)));
             if connected.await == Ok(true) {
-                pause(&self.runtime, self.config.providers_after).await;
+                let refused = async {
+                    if refusal.recv().await.is_err() {
+                        // The fetch has ended.
+                        pending::<()>().await;
+                    }
+                };
+                select(pin!(pause(&self.runtime, self.config.providers_after)), pin!(refused)).await;
             }
             lookup.stream().filter_map(|update| {
                 ready(match update {

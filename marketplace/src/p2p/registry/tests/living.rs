@@ -76,6 +76,21 @@ fn a_package_is_had_from_who_has_installed_it_when_its_publisher_is_gone() {
 }
 
 #[test]
+fn where_a_connected_publisher_does_not_give_its_package_the_network_is_asked_at_once() {
+    within(async {
+        let network = Network::with(4, |config| config.providers_after = NEVER).await;
+        let [publisher, holder, _, reader] = network.peers.as_slice() else { panic!() };
+        let archive = publish(publisher, "1.0.0").await.unwrap().archive;
+        let id = publisher.package("p");
+        installs(holder, &id).await;
+        soon("the offers", async || (provided(holder).await == 3).then_some(())).await;
+        let blobs = publisher.registry.blobs().clone();
+        blocking::unblock(move || blobs.remove(&archive)).await.unwrap();
+        installs(reader, &id).await;
+    });
+}
+
+#[test]
 fn while_a_connected_publisher_gives_its_package_the_network_is_not_asked_who_else_has_it() {
     within(async {
         let network = Network::with(3, |config| config.providers_after = NEVER).await;
