@@ -43,7 +43,7 @@ fn several_requests_are_answered_in_order_on_one_stream() {
 }
 
 #[test]
-fn a_peer_has_so_many_streams_and_all_together_so_many() {
+fn attack_many_streams_of_one_peer_leave_room_for_others() {
     smol::block_on(async {
         let blob = bytes(100);
         let config = ServerConfig { streams: 3, streams_per_peer: 2, ..ServerConfig::default() };
