@@ -421,7 +421,7 @@ impl<B: ContainsKad, R: Runtime> Stream for Driver<B, R> {
             this.act();
             this.keep_time();
             let received = !listening && this.receive(cx);
-            listening |= !received;
+            listening = !received;
             match this.poll_swarm(cx) {
                 Poll::Ready(Some(event)) => return Poll::Ready(Some(event)),
                 Poll::Ready(None) => continue,

@@ -26,11 +26,9 @@ pub struct PeerTimeoutConfig {
     /// is never less than twice the mean.
     pub deviations: u32,
     /// How many peers a query asks before anybody has answered it. Of the others that kad wants asked (its parallelism)
-    /// two are asked at each answer or broken stream, and all that are left when answers to the first requests would be later
-    /// than most, 100 ms at the latest:
-    /// a read whose first peer has the value costs three requests, and one whose first three peers are silent is not held
-    /// up by them.
-    /// Default: 3, kad's own parallelism. Zero holds nothing back.
+    /// two are asked at each answer or broken stream, and all that are left when answers to the first requests would be
+    /// later than most, 100 ms at the latest: a read whose first peer has the value costs three requests, and one whose
+    /// first three peers are silent is not held up by them. Default: 3, kad's own parallelism. Zero holds nothing back.
     pub first_requests: usize,
 }
 

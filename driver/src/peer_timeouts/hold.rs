@@ -32,14 +32,14 @@ pub(super) struct Hold<Id, T> {
     /// When which query's time is up. The number tells apart those of the same moment.
     due: BTreeMap<(Instant, u64), Id>,
     last_number: u64,
-    /// By query. Empty but for the moment until the swarm has taken them.
-    ready: VecDeque<(Id, VecDeque<T>)>,
+    /// Empty but for the moment until the swarm has taken them.
+    ready: VecDeque<(Id, T)>,
 }
 
 #[derive(Debug)]
 struct Beginning<T> {
     gone: usize,
-    held: VecDeque<T>,
+    held: Vec<T>,
     due: (Instant, u64),
 }
 
@@ -55,37 +55,26 @@ impl<Id: Copy + Eq + Hash, T> Hold<Id, T> {
         let beginning = beginnings.entry(query).or_insert_with(|| {
             *last_number += 1;
             all_due.insert((due, *last_number), query);
-            Beginning { gone: 0, held: VecDeque::new(), due: (due, *last_number) }
+            Beginning { gone: 0, held: Vec::new(), due: (due, *last_number) }
         });
         if beginning.gone < *first {
             beginning.gone += 1;
             return Some(request);
         }
-        beginning.held.push_back(request);
+        beginning.held.push(request);
         None
     }
 
     /// A peer has answered the query or failed it: a few of its other requests go.
     pub(super) fn sign(&mut self, query: &Id) {
-        let Some(Beginning { held, .. }) = self.beginnings.get_mut(query) else { return };
-        if held.len() > AT_A_SIGN {
-            let rest = held.split_off(AT_A_SIGN);
-            let few = std::mem::replace(held, rest);
-            self.ready.push_back((*query, few));
-        } else {
-            self.release(query);
-        }
+        self.release(query, AT_A_SIGN);
     }
 
     /// The query has ended, and what has not gone of it is of no use. Says how many requests these were.
     pub(super) fn end(&mut self, query: &Id) -> usize {
-        let mut spared = self.take(query).len();
-        self.ready.retain(|(ready, requests)| {
-            let is_other = ready != query;
-            spared += if is_other { 0 } else { requests.len() };
-            is_other
-        });
-        spared
+        let all_ready = self.ready.len();
+        self.ready.retain(|(other, _)| other != query);
+        self.take(query).len() + all_ready - self.ready.len()
     }
 
     /// Lets go what has waited long enough.
@@ -94,7 +83,7 @@ impl<Id: Copy + Eq + Hash, T> Hold<Id, T> {
             && due <= now
         {
             let query = *query;
-            self.release(&query);
+            self.release(&query, usize::MAX);
         }
     }
 
@@ -104,23 +93,21 @@ impl<Id: Copy + Eq + Hash, T> Hold<Id, T> {
 
     /// The next request whose turn has come.
     pub(super) fn pop(&mut self) -> Option<T> {
-        let (_, requests) = self.ready.front_mut()?;
-        let request = requests.pop_front();
-        if requests.is_empty() {
-            self.ready.pop_front();
-        }
-        request
+        self.ready.pop_front().map(|(_, request)| request)
     }
 
-    fn release(&mut self, query: &Id) {
-        let held = self.take(query);
-        if !held.is_empty() {
-            self.ready.push_back((*query, held));
+    /// Lets so many requests of a query go, and forgets the query with its last one.
+    fn release(&mut self, query: &Id, most: usize) {
+        let Some(Beginning { held, .. }) = self.beginnings.get_mut(query) else { return };
+        let few = held.drain(..most.min(held.len()));
+        self.ready.extend(few.map(|request| (*query, request)));
+        if held.is_empty() {
+            self.take(query);
         }
     }
 
-    fn take(&mut self, query: &Id) -> VecDeque<T> {
-        let Some(beginning) = self.beginnings.remove(query) else { return VecDeque::new() };
+    fn take(&mut self, query: &Id) -> Vec<T> {
+        let Some(beginning) = self.beginnings.remove(query) else { return Vec::new() };
         self.due.remove(&beginning.due);
         beginning.held
     }

@@ -312,26 +312,16 @@ impl Watch {
                     self.waits.dialled(peer, self.alarm.now());
                 }
             }
-            // The next lookup of a bootstrap begins anew.
-            ToSwarm::GenerateEvent(kad::Event::OutboundQueryProgressed {
-                id,
-                result: kad::QueryResult::Bootstrap(_),
-                stats: _,
-                step,
-            }) if !step.last => {
-                if let Some(hold) = &mut self.hold {
-                    self.waits.spared(hold.end(id));
+            ToSwarm::GenerateEvent(kad::Event::OutboundQueryProgressed { id, result, stats: _, step }) => {
+                // The next lookup of a bootstrap begins anew, under the same id.
+                if step.last || matches!(result, kad::QueryResult::Bootstrap(_)) {
+                    self.waits.spared(self.hold.as_mut().map_or(0, |hold| hold.end(id)));
                 }
-            }
-            ToSwarm::GenerateEvent(kad::Event::OutboundQueryProgressed { id, result: _, stats: _, step })
-                if step.last =>
-            {
-                self.waits.query_ended(*id);
-                if let Some(hold) = &mut self.hold {
-                    self.waits.spared(hold.end(id));
-                }
-                if !waits_for_anybody(kad) {
-                    self.waits.nobody_waits();
+                if step.last {
+                    self.waits.query_ended(*id);
+                    if !waits_for_anybody(kad) {
+                        self.waits.nobody_waits();
+                    }
                 }
             }
             _ => {}

@@ -95,18 +95,9 @@ impl Network {
     /// Both clients know and reach everybody, and nobody has anything to do.
     async fn connect<R: TestRuntime>(&self, bed: &Bed<R>, contacts: &Arc<[Contact]>) {
         let (ours, theirs) = (Arc::clone(contacts), Arc::clone(contacts));
-        let join = self.node.swarm().with(move |swarm| {
-            let local = *swarm.local_peer_id();
-            introduce(swarm.behaviour_mut().kad(), local, &ours);
-            dial(swarm, &ours);
-        });
-        join.await.expect("the driver runs");
-        let join = self.plain.with(move |swarm| {
-            let local = *swarm.local_peer_id();
-            introduce(&mut swarm.behaviour_mut().kad, local, &theirs);
-            dial(swarm, &theirs);
-        });
-        join.await;
+        let ours = self.node.swarm().with(move |swarm| join(swarm, ContainsKad::kad, &ours));
+        ours.await.expect("the driver runs");
+        self.plain.with(move |swarm| join(swarm, |plain| &mut plain.kad, &theirs)).await;
         let mut quiet_since = Instant::now();
         while quiet_since.elapsed() < QUIET {
             wait(bed.runtime(), LOOK_AGAIN).await;
@@ -214,8 +205,14 @@ fn introduce<S: RecordStore + Send + 'static>(kad: &mut kad::Behaviour<S>, local
     }
 }
 
-/// Connects to everybody.
-fn dial<B: NetworkBehaviour>(swarm: &mut Swarm<B>, contacts: &[Contact]) {
+/// The same, and connects to everybody.
+fn join<B: NetworkBehaviour, S: RecordStore + Send + 'static>(
+    swarm: &mut Swarm<B>,
+    kad: fn(&mut B) -> &mut kad::Behaviour<S>,
+    contacts: &[Contact],
+) {
+    let local = *swarm.local_peer_id();
+    introduce(kad(swarm.behaviour_mut()), local, contacts);
     for Contact { peer, address } in contacts {
         let dial = DialOpts::peer_id(*peer).addresses(vec![address.clone()]).build();
         // One that kad has begun is as good.

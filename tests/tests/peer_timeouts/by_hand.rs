@@ -277,6 +277,18 @@ fn the_answer_that_ends_a_read_lets_no_further_request_go() {
 }
 
 #[test]
+fn the_next_lookup_of_a_bootstrap_asks_three_peers_at_once_again() {
+    let (mut hand, _) = Hand::fast_asking::<16>(8);
+    let query = hand.kad.bootstrap().unwrap();
+    hand.settle();
+    assert_eq!(hand.asked(query).len(), 3);
+    hand.kad.query_mut(&query).unwrap().finish();
+    hand.settle();
+    assert!(hand.end_of(query).is_none());
+    assert_eq!((hand.asked(query).len(), hand.stats().spared), (6, 5));
+}
+
+#[test]
 fn a_peer_that_has_gone_before_its_turn_is_not_asked() {
     let (mut hand, peers) = Hand::fast_asking::<5>(5);
     let query = hand.kad.get_closest_peers(PeerId::random());
