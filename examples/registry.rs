@@ -3,7 +3,7 @@
 
 use std::{env::args, error::Error, time::Duration};
 
-use ggen_marketplace::{
+use kadence_registry::{
     PackageId,
     p2p::registry::{MarketBehaviour, P2PRegistry, RegistryConfig, configure},
     resolve::{install, resolve},

@@ -1,6 +1,6 @@
 //! How the program ends when something failed: one line for people, a code for scripts.
 
-use std::{error::Error, io, process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use kadence_tokio::kadence::{
     DriverGone, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RequestError,
@@ -8,6 +8,8 @@ use kadence_tokio::kadence::{
     node::{NodeError, ReadyError},
 };
 use serde_json::json;
+
+use kadence_demo::output::chain;
 
 use crate::output;
 
@@ -70,27 +72,13 @@ impl Failure {
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         let text = chain(self.error.as_ref());
         output::note(format_args!("error: {text}"));
-        if json {
+        // A report of failed checks is itself the one JSON object.
+        if json && !self.error.is::<kadence_demo::ChecksFailed>() {
             // There is no further place to report to.
             let _lost = output::json(&json!({ "ok": false, "reason": self.reason.name(), "error": text }));
         }
         ExitCode::from(self.reason.code())
     }
-}
-
-/// An error and its sources in one line. A source that its error has already quoted is not said twice.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let part = error.to_string();
-        if !text.ends_with(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        source = error.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl From<anyhow::Error> for Failure {

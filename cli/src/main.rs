@@ -2,7 +2,6 @@
 //! installs packages.
 
 mod args;
-mod demo;
 mod exit;
 mod node;
 mod output;
@@ -36,7 +35,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let Args { command, protocol, verbose: _ } = args;
     let result = runtime.block_on(async {
         match command {
-            Command::Demo(args) => demo::run(args, protocol).await,
+            Command::Demo(args) => kadence_demo::run(args, protocol).await.map_err(Into::into),
             Command::Node(args) => node::run(args, protocol).await,
             Command::Get(args) => query::get(args, protocol).await,
             Command::Put(args) => query::put(args, protocol).await,
@@ -66,7 +65,7 @@ fn log_to_stderr(args: &Args) {
     let filter = match (args.verbose, &args.command) {
         (0, Command::Demo(_)) => "error",
         (0, Command::Node(_) | Command::Provide(_)) => "error,kadence=info",
-        (0, Command::Pkg(Pkg::Serve(_))) => "error,kadence=info,ggen_marketplace=warn",
+        (0, Command::Pkg(Pkg::Serve(_))) => "error,kadence=info,kadence_registry=warn",
         (0, _) => "error,kadence=warn",
         (1, _) => "warn,kadence=info",
         (2, _) => "info,kadence=debug",

@@ -77,7 +77,7 @@ fn log(event: &NodeEvent<dummy::Behaviour>) {
         }
         SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => info!(peer = %peer_id, "disconnected"),
         SwarmEvent::OutgoingConnectionError { peer_id: Some(peer_id), error, .. } => {
-            info!(peer = %peer_id, error = crate::exit::chain(error), "not reached");
+            info!(peer = %peer_id, error = kadence_demo::output::chain(error), "not reached");
         }
         _ => {}
     }

@@ -1,29 +1,8 @@
 //! Writing to stdout and stderr without the panics of `println!`: whoever reads may stop reading.
 
-use std::{
-    fmt,
-    io::{self, IsTerminal, Write},
-};
+use std::io::{self, IsTerminal};
 
-use serde::Serialize;
-
-/// One line on stdout, at once.
-///
-/// # Errors
-///
-/// If it cannot be written; but a reader that has gone is not an error.
-pub(crate) fn line(text: impl fmt::Display) -> io::Result<()> {
-    stdout(format!("{text}\n").as_bytes())
-}
-
-/// A JSON object as one line on stdout.
-///
-/// # Errors
-///
-/// As [`line`].
-pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
-    line(serde_json::to_string(value)?)
-}
+pub(crate) use kadence_demo::output::{json, line, note, stdout};
 
 /// A record's value on stdout: as it is, unless a person looks at it. What anybody may have stored must not reach a
 /// terminal as control sequences.
@@ -42,19 +21,6 @@ pub(crate) fn value(bytes: &[u8]) -> io::Result<()> {
             note(format_args!("{} bytes that are not text; use --output FILE or a pipe", bytes.len()));
             Ok(())
         }
-    }
-}
-
-/// One line on stderr, or nothing if that cannot be written.
-pub(crate) fn note(text: impl fmt::Display) {
-    let _lost = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
-}
-
-fn stdout(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
     }
 }
 

@@ -194,7 +194,7 @@ pub(crate) async fn closest(args: ClosestArgs, protocol: StreamProtocol) -> Resu
 
 async fn known_addresses(node: &Node, peer: PeerId) -> Result<Vec<Multiaddr>, DriverGone> {
     let known = move |swarm: &mut Swarm<NodeBehaviour<dummy::Behaviour>>| {
-        let bucket = swarm.behaviour_mut().kad.kbucket(peer)?;
+        let bucket = swarm.behaviour_mut().kad.kad_mut().kbucket(peer)?;
         let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;
         Some(entry.node.value.iter().cloned().collect())
     };

@@ -6,7 +6,9 @@ use kadence::{
     },
     node::{BoxedTransport, Node, NodeConfig, NodeError, upgrade},
 };
-use libp2p_async_io::{dns, tcp};
+#[cfg(feature = "dns")]
+use libp2p_async_io::dns;
+use libp2p_async_io::tcp;
 
 use crate::SmolRuntime;
 
@@ -38,5 +40,8 @@ where
 ///
 /// If the key pair cannot sign.
 pub fn transport(keypair: &Keypair) -> Result<BoxedTransport, noise::Error> {
-    upgrade(dns::Transport::system(tcp::Transport::new(tcp::Config::default())), keypair)
+    let tcp = tcp::Transport::new(tcp::Config::default());
+    #[cfg(feature = "dns")]
+    let tcp = dns::Transport::system(tcp);
+    upgrade(tcp, keypair)
 }

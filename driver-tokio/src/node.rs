@@ -1,9 +1,13 @@
+#[cfg(feature = "quic")]
 use futures::future::Either;
+#[cfg(any(feature = "dns", feature = "quic"))]
+use kadence::libp2p::Transport;
+#[cfg(feature = "dns")]
+use kadence::libp2p::dns;
+#[cfg(feature = "quic")]
+use kadence::libp2p::{core::muxing::StreamMuxerBox, quic};
 use kadence::{
-    libp2p::{
-        Transport, core::muxing::StreamMuxerBox, dns, identity::Keypair, noise, quic, swarm::NetworkBehaviour,
-        swarm::dummy, tcp,
-    },
+    libp2p::{identity::Keypair, noise, swarm::NetworkBehaviour, swarm::dummy, tcp},
     node::{BoxedTransport, Node, NodeConfig, NodeError, upgrade},
 };
 use tokio::runtime::Handle;
@@ -48,23 +52,23 @@ where
 ///
 /// If the key pair cannot sign.
 pub fn transport(keypair: &Keypair) -> Result<BoxedTransport, noise::Error> {
-    match dns::tokio::Transport::system(tcp_and_quic(keypair)?) {
-        Ok(transport) => Ok(transport.boxed()),
-        Err(error) => {
-            tracing::warn!(%error, "no name servers are known; names in addresses are not looked up");
-            tcp_and_quic(keypair)
-        }
+    #[cfg(feature = "dns")]
+    match dns::tokio::Transport::system(base_transport(keypair)?) {
+        Ok(transport) => return Ok(transport.boxed()),
+        Err(error) => tracing::warn!(%error, "no name servers are configured: names in addresses are not resolved"),
     }
+    base_transport(keypair)
 }
 
-fn tcp_and_quic(keypair: &Keypair) -> Result<BoxedTransport, noise::Error> {
+fn base_transport(keypair: &Keypair) -> Result<BoxedTransport, noise::Error> {
     let tcp = upgrade(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)), keypair)?;
-    let quic = quic::tokio::Transport::new(quic::Config::new(keypair));
-    Ok(quic
+    #[cfg(feature = "quic")]
+    let tcp = quic::tokio::Transport::new(quic::Config::new(keypair))
         .or_transport(tcp)
         .map(|either, _| match either {
             Either::Left((peer, connection)) => (peer, StreamMuxerBox::new(connection)),
             Either::Right((peer, connection)) => (peer, connection),
         })
-        .boxed())
+        .boxed();
+    Ok(tcp)
 }

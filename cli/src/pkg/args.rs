@@ -3,11 +3,13 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Subcommand;
-use ggen_marketplace::{PackageId, PackageName};
+use kadence_registry::{PackageId, PackageName};
 use kadence_tokio::kadence::libp2p::Multiaddr;
 use semver::{Version, VersionReq};
 
-use crate::args::{Listen, limit, span};
+use kadence_demo::span;
+
+use crate::args::{Listen, limit};
 
 /// How long to find something may take, if nothing else is said.
 const FIND: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! What a registry's errors are to a script.
 
-use ggen_marketplace::{
+use kadence_registry::{
     GetError, PublishError,
     resolve::{InstallError, PackageError, ResolveError},
 };
@@ -17,7 +17,7 @@ impl From<PublishError> for Failure {
     fn from(error: PublishError) -> Self {
         let reason = match &error {
             PublishError::NoSuchPackage(_) => Reason::NotFound,
-            PublishError::Index(ggen_marketplace::IndexError::NoSuchVersion { .. }) => Reason::NotFound,
+            PublishError::Index(kadence_registry::IndexError::NoSuchVersion { .. }) => Reason::NotFound,
             PublishError::Versions(error) => of_get(error),
             _ => Reason::Failure,
         };
@@ -62,13 +62,13 @@ fn of_get(error: &GetError) -> Reason {
 mod tests {
     use std::time::Duration;
 
-    use ggen_marketplace::{ContentId, resolve::RequiredBy};
+    use kadence_registry::{ContentId, resolve::RequiredBy};
 
     use super::*;
 
     #[test]
     fn what_does_not_exist_is_not_what_cannot_be_told() {
-        let package: ggen_marketplace::PackageId =
+        let package: kadence_registry::PackageId =
             "12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR/units".parse().unwrap();
         let reason = |failure: Failure| failure.reason_name();
         let (package, required_by) = (Box::new(package), RequiredBy::default());

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use ggen_marketplace::{Package, PackageId, Query, Registry, SearchHit, SearchPage, VersionInfo};
+use kadence_registry::{Package, PackageId, Query, Registry, SearchHit, SearchPage, VersionInfo};
 use kadence_tokio::kadence::libp2p::StreamProtocol;
 use serde_json::json;
 
@@ -174,7 +174,7 @@ fn described(package: &Package) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ggen_marketplace::{ContentId, Contents, Summary};
+    use kadence_registry::{ContentId, Contents, Summary};
     use kadence_tokio::kadence::libp2p::identity::Keypair;
     use semver::Version;
 

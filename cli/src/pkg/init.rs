@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use ggen_marketplace::{Draft, PackageName};
+use kadence_registry::{Draft, PackageName};
 use serde_json::json;
 
 use super::args::InitArgs;

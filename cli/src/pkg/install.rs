@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use ggen_marketplace::{
+use kadence_registry::{
     PackageId,
     resolve::{self, Installed, InstalledPackage, Lock},
 };
@@ -190,7 +190,7 @@ mod tests {
 
     /// `app` needs `lib`, and `tool` stands alone.
     fn lock() -> Lock {
-        let content = ggen_marketplace::ContentId::of(b"content");
+        let content = kadence_registry::ContentId::of(b"content");
         let row = |name: &str, version: &str, needs: &str| {
             format!(
                 "[[package]]\nid = \"{}\"\nversion = \"{version}\"\nmanifest = \"{content}\"\nmanifest-size = 1\n\

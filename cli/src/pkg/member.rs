@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use anyhow::Context;
 use futures::{StreamExt, future::BoxFuture};
-use ggen_marketplace::{
+use kadence_registry::{
     Registry,
     p2p::registry::{Event, MarketBehaviour, P2PRegistry, RegistryConfig, configure},
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ggen_marketplace::{PackageId, PackageName, Query, Registry};
+use kadence_registry::{PackageId, PackageName, Query, Registry};
 
 use super::{args::Name, member::Member};
 use crate::exit::Failure;

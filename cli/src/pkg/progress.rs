@@ -7,8 +7,8 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use ggen_marketplace::{ContentId, p2p::registry::Event};
 use indicatif::{ProgressBar, ProgressStyle};
+use kadence_registry::{ContentId, p2p::registry::Event};
 use tokio::task::JoinHandle;
 
 /// Something goes on, and nobody knows how long.

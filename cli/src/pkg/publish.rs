@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
-use ggen_marketplace::{Outcome, PublishError, Receipt, Registry, Release, Steps};
+use kadence_registry::{Outcome, PublishError, Receipt, Registry, Release, Steps};
 use kadence_tokio::kadence::libp2p::StreamProtocol;
 use serde_json::json;
 
@@ -146,7 +146,7 @@ fn steps(steps: &Steps) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ggen_marketplace::Step;
+    use kadence_registry::Step;
 
     use super::*;
 

@@ -17,7 +17,7 @@ fn a_lookup_goes_on_without_a_silent_peer_and_leaves_it_where_it_was() {
     let (mut hand, [silent, other]) = Hand::fast();
     let entry = hand.entry(silent);
     assert!(matches!(&entry, Some((NodeStatus::Connected, addresses)) if !addresses.is_empty()), "{entry:?}");
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     assert_eq!(set(hand.asked(query)), set([silent, other]));
     hand.pass(ms(5));
@@ -46,7 +46,7 @@ fn a_lookup_goes_on_without_a_silent_peer_and_leaves_it_where_it_was() {
     assert_eq!(hand.entry(silent), entry);
 
     // The next query asks it again.
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     assert_eq!(set(hand.asked(query)), set([silent, other]));
     hand.answer(silent, query);
@@ -58,7 +58,7 @@ fn a_lookup_goes_on_without_a_silent_peer_and_leaves_it_where_it_was() {
 fn a_record_that_comes_late_is_still_delivered_while_its_query_runs() {
     let (mut hand, [late, other]) = Hand::fast();
     let key = RecordKey::new(b"file");
-    let query = hand.kad.get_record(key.clone());
+    let query = hand.kad.kad_mut().get_record(key.clone());
     hand.settle();
     hand.pass(ms(5));
     // Somebody who has to be dialled first, for which the query waits.
@@ -84,7 +84,7 @@ fn a_record_that_comes_late_is_still_delivered_while_its_query_runs() {
 fn a_put_goes_on_without_a_silent_peer_and_names_the_others() {
     let (mut hand, [silent, other]) = Hand::fast();
     let record = Record::new(b"file".to_vec(), b"value".to_vec());
-    let query = hand.kad.put_record_to(record.clone(), [silent, other].into_iter(), Quorum::All);
+    let query = hand.kad.kad_mut().put_record_to(record.clone(), [silent, other].into_iter(), Quorum::All);
     hand.settle();
     assert_eq!(set(hand.asked(query)), set([silent, other]));
     hand.pass(ms(5));
@@ -104,7 +104,7 @@ fn a_put_goes_on_without_a_silent_peer_and_names_the_others() {
 fn announcements_are_not_waited_for() {
     let (mut hand, [peer]) = Hand::fast();
     let stats = hand.stats();
-    let query = hand.kad.start_providing(RecordKey::new(b"file")).unwrap();
+    let query = hand.kad.kad_mut().start_providing(RecordKey::new(b"file")).unwrap();
     hand.settle();
     hand.answer(peer, query);
     assert_eq!(hand.announcements, [peer]);
@@ -119,7 +119,7 @@ fn announcements_are_not_waited_for() {
 fn a_dial_that_never_ends_holds_a_query_up_for_its_own_patience() {
     let (mut hand, [other]) = Hand::fast();
     let dead = hand.known();
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     assert_eq!((hand.dials.as_slice(), hand.asked(query)), ([dead].as_slice(), vec![other]));
     hand.pass(ms(5));
@@ -129,7 +129,7 @@ fn a_dial_that_never_ends_holds_a_query_up_for_its_own_patience() {
     hand.pass(ms(5));
     assert_eq!(hand.end_of(query).unwrap().1, [2, 1, 1]);
     assert_eq!((hand.stats().dials_given_up, hand.stats().remembered), (1, 1));
-    assert!(hand.kad.kbucket(dead).unwrap().iter().any(|entry| *entry.node.key.preimage() == dead));
+    assert!(hand.kad.kad_mut().kbucket(dead).unwrap().iter().any(|entry| *entry.node.key.preimage() == dead));
     // At last it ends.
     hand.dial_fails(dead, &DialError::NoAddresses);
     assert_eq!(hand.stats().remembered, 0);
@@ -139,7 +139,7 @@ fn a_dial_that_never_ends_holds_a_query_up_for_its_own_patience() {
 fn a_request_that_waited_for_a_dial_is_timed_from_the_connection_on() {
     let (mut hand, [other]) = Hand::fast();
     let far = hand.known();
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     hand.pass(ms(5));
     hand.answer(other, query);
@@ -156,7 +156,7 @@ fn a_request_that_waited_for_a_dial_is_timed_from_the_connection_on() {
     // And one that answers is answered.
     let (mut hand, []) = Hand::fast();
     let far = hand.known();
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     hand.pass(ms(300));
     hand.connect(far);
@@ -172,7 +172,7 @@ fn a_request_that_is_lost_with_one_of_two_connections_is_given_up() {
     let (mut hand, [other]) = Hand::fast();
     let peer = hand.known();
     let (first, second) = (hand.connect(peer), hand.connect(peer));
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     hand.pass(ms(5));
     hand.answer(other, query);
@@ -187,12 +187,12 @@ fn a_request_that_is_lost_with_one_of_two_connections_is_given_up() {
 #[test]
 fn a_silent_peer_is_given_up_in_all_queries_at_once() {
     let (mut hand, [_, other]) = Hand::fast();
-    let first = hand.kad.get_closest_peers(PeerId::random());
+    let first = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     hand.pass(ms(5));
     hand.answer(other, first);
     hand.pass(ms(45));
-    let second = hand.kad.get_closest_peers(PeerId::random());
+    let second = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     hand.answer(other, second);
     hand.pass(ms(50));
@@ -203,10 +203,10 @@ fn a_silent_peer_is_given_up_in_all_queries_at_once() {
 #[test]
 fn a_query_that_is_finished_early_waits_for_nobody() {
     let (mut hand, [_]) = Hand::fast();
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     assert_eq!(hand.stats().waiting, 1);
-    hand.kad.query_mut(&query).unwrap().finish();
+    hand.kad.kad_mut().query_mut(&query).unwrap().finish();
     hand.settle();
     assert!(hand.end_of(query).is_some());
     assert_eq!(hand.stats().waiting, 0);
@@ -215,7 +215,7 @@ fn a_query_that_is_finished_early_waits_for_nobody() {
 #[test]
 fn a_lookup_asks_three_peers_and_two_further_ones_at_each_answer() {
     let (mut hand, peers) = Hand::fast_asking::<10>(8);
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     assert_eq!(hand.asked(query).len(), 3);
     hand.pass(ms(5));
@@ -236,7 +236,7 @@ fn a_lookup_asks_three_peers_and_two_further_ones_at_each_answer() {
 #[test]
 fn a_lookup_whose_first_peers_are_silent_asks_the_others_soon() {
     let (mut hand, _) = Hand::fast_asking::<10>(8);
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     let first = hand.asked(query);
     hand.pass(ms(10));
@@ -254,9 +254,9 @@ fn a_lookup_whose_first_peers_are_silent_asks_the_others_soon() {
 #[test]
 fn what_a_read_that_has_its_value_had_not_asked_yet_is_never_asked() {
     let (mut hand, _) = Hand::fast_asking::<10>(8);
-    let query = hand.kad.get_record(RecordKey::new(b"key"));
+    let query = hand.kad.kad_mut().get_record(RecordKey::new(b"key"));
     hand.settle();
-    hand.kad.query_mut(&query).unwrap().finish();
+    hand.kad.kad_mut().query_mut(&query).unwrap().finish();
     hand.settle();
     assert!(hand.end_of(query).is_some());
     hand.pass(ms(1000));
@@ -268,7 +268,7 @@ fn what_a_read_that_has_its_value_had_not_asked_yet_is_never_asked() {
 fn the_answer_that_ends_a_read_lets_no_further_request_go() {
     let (mut hand, _) = Hand::fast_asking::<10>(8);
     let key = RecordKey::new(b"key");
-    let query = hand.kad.get_record(key.clone());
+    let query = hand.kad.kad_mut().get_record(key.clone());
     hand.settle();
     hand.enough_at_a_record = Some(query);
     hand.answer_with(hand.asked(query)[1], query, Record::new(key, b"value".to_vec()));
@@ -279,10 +279,10 @@ fn the_answer_that_ends_a_read_lets_no_further_request_go() {
 #[test]
 fn the_next_lookup_of_a_bootstrap_asks_three_peers_at_once_again() {
     let (mut hand, _) = Hand::fast_asking::<16>(8);
-    let query = hand.kad.bootstrap().unwrap();
+    let query = hand.kad.kad_mut().bootstrap().unwrap();
     hand.settle();
     assert_eq!(hand.asked(query).len(), 3);
-    hand.kad.query_mut(&query).unwrap().finish();
+    hand.kad.kad_mut().query_mut(&query).unwrap().finish();
     hand.settle();
     assert!(hand.end_of(query).is_none());
     assert_eq!((hand.asked(query).len(), hand.stats().spared), (6, 5));
@@ -291,7 +291,7 @@ fn the_next_lookup_of_a_bootstrap_asks_three_peers_at_once_again() {
 #[test]
 fn a_peer_that_has_gone_before_its_turn_is_not_asked() {
     let (mut hand, peers) = Hand::fast_asking::<5>(5);
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     let first = hand.asked(query);
     let held = peers.into_iter().find(|peer| !first.contains(peer)).unwrap();
@@ -310,7 +310,7 @@ fn an_idle_wrapper_has_no_timer() {
     let (mut hand, [peer]) = Hand::fast();
     hand.settle();
     assert_eq!(hand.clock.advance(ms(3_600_000)), 0);
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     hand.answer(peer, query);
     assert!(hand.end_of(query).is_some());
@@ -324,7 +324,7 @@ fn at_first_silence_is_waited_out() {
     let mut hand = Hand::new();
     let peers: [_; 5] = std::array::from_fn(|_| hand.peer());
     hand.forget();
-    let query = hand.kad.get_closest_peers(PeerId::random());
+    let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
     let first = hand.asked(query);
     assert_eq!(first.len(), 3);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kadence::{PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts};
+use kadence::{Alarm, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts};
 use kadence_smol::SmolRuntime;
 use kadence_tests::{ManualClock, PROTOCOL, Wakes};
 use libp2p::{
@@ -57,7 +57,7 @@ impl Hand {
         let kad = kad::Behaviour::with_config(local, MemoryStore::new(local), config);
         let clock = ManualClock::new(SmolRuntime::default());
         Self {
-            kad: PeerTimeouts::new(kad, &clock, PeerTimeoutConfig::default()),
+            kad: PeerTimeouts::with_timer(kad, Alarm::new(&clock), PeerTimeoutConfig::default()),
             clock,
             wakes: Arc::default(),
             connections: BTreeMap::new(),
@@ -80,13 +80,13 @@ impl Hand {
         let mut hand = Self::asking(parallelism);
         let teacher = hand.peer();
         while hand.stats().patience > ms(100) {
-            let query = hand.kad.get_closest_peers(PeerId::random());
+            let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
             hand.settle();
             hand.clock.advance(ms(1));
             hand.answer(teacher, query);
             hand.settle();
         }
-        hand.kad.remove_peer(&teacher);
+        hand.kad.kad_mut().remove_peer(&teacher);
         let peers = std::array::from_fn(|_| hand.peer());
         hand.forget();
         (hand, peers)
@@ -102,7 +102,7 @@ impl Hand {
     /// A peer in the routing table.
     pub(crate) fn known(&mut self) -> PeerId {
         let peer = PeerId::random();
-        self.kad.add_address(&peer, address());
+        self.kad.kad_mut().add_address(&peer, address());
         peer
     }
 
@@ -211,7 +211,7 @@ impl Hand {
                     if let Event::OutboundQueryProgressed { id, result: QueryResult::GetRecord(Ok(_)), .. } = &event
                         && self.enough_at_a_record.take_if(|query| query == id).is_some()
                     {
-                        self.kad.query_mut(id).unwrap().finish();
+                        self.kad.kad_mut().query_mut(id).unwrap().finish();
                     }
                     self.events.push(event);
                 }
@@ -250,7 +250,7 @@ impl Hand {
 
     /// What the routing table says of a peer: whether it is connected, and its addresses.
     pub(crate) fn entry(&mut self, peer: PeerId) -> Option<(NodeStatus, Vec<Multiaddr>)> {
-        let bucket = self.kad.kbucket(peer)?;
+        let bucket = self.kad.kad_mut().kbucket(peer)?;
         let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;
         Some((entry.status, entry.node.value.iter().cloned().collect()))
     }

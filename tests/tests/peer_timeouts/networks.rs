@@ -1,7 +1,8 @@
 use std::time::{Duration, Instant};
 
 use kadence::{
-    Client, DriverConfig, GetRecordError, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts, SwarmHandle, Task, spawn,
+    Alarm, Client, DriverConfig, GetRecordError, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts, SwarmHandle, Task,
+    spawn,
 };
 use kadence_tests::{
     Bed, Conduct, Contact, Node, NodeConfig, PROTOCOL, Script, SilentNode, TokioMultiThread, Wire, run,
@@ -33,10 +34,10 @@ impl Impatient {
         timeouts.requests.min = timeouts.requests.initial;
         let mut config = NodeConfig::default();
         config.kad.set_parallelism(parallelism.try_into().unwrap());
-        let kad = PeerTimeouts::new(config.behaviour().kad, bed.runtime(), timeouts);
+        let kad = PeerTimeouts::with_timer(config.behaviour().kad, Alarm::new(bed.runtime()), timeouts);
         let (mut swarm, _) = bed.listening(&config.keypair, kad).await;
         for Contact { peer, address } in known {
-            swarm.behaviour_mut().add_address(peer, address.clone());
+            swarm.behaviour_mut().kad_mut().add_address(peer, address.clone());
         }
         let (client, swarm, events, task) = spawn(bed.runtime(), swarm, DriverConfig::default());
         drop(events);

@@ -1,0 +1,170 @@
+//! The nodes of the demo: real ones, on TCP of the loopback interface.
+
+use std::time::Instant;
+
+use anyhow::{Context, anyhow, bail};
+use futures::{
+    StreamExt,
+    future::{join_all, try_join_all},
+    stream,
+};
+use kadence_tokio::kadence::{
+    Client, Events, TaskEnd,
+    libp2p::{Multiaddr, StreamProtocol, kad::Mode, swarm::dummy},
+    node::{Node, NodeConfig, NodeError, NodeEvent},
+};
+use tokio::time::timeout;
+
+use super::{
+    BOOTSTRAP_TIMEOUT, CALLERS, WAIT,
+    measure::{Measures, timed},
+    progress::Progress,
+};
+
+/// How many nodes only ask. They store nothing, so that each of their gets goes over the network, while a node of a
+/// small network has nearly every record itself.
+pub(super) const CLIENTS: usize = 4;
+
+/// kad's replication factor: as many peers each node has to know, where there are that many.
+pub(super) const REPLICATION: usize = 20;
+
+/// Room in each node's store beside one record for each file.
+const SPARE_RECORDS: usize = 256;
+
+/// How many runtimes there are. In a mixed network, so many neighbours in a list of nodes are on different ones.
+pub(super) const RUNTIMES: usize = 3;
+
+async fn node(index: usize, mixed: bool, config: NodeConfig) -> Result<Node, NodeError> {
+    match index % RUNTIMES {
+        #[cfg(feature = "mixed")]
+        1 if mixed => kadence_async_std::node(config).await,
+        #[cfg(feature = "mixed")]
+        2 if mixed => kadence_smol::node(config).await,
+        _ => kadence_tokio::node(config).await,
+    }
+}
+
+pub(super) struct Network {
+    /// Nodes that store and answer. All joined through the first.
+    pub(super) servers: Vec<Node>,
+    /// Nodes that only ask.
+    pub(super) askers: Vec<Node>,
+}
+
+impl Network {
+    /// Starts the nodes, and waits until each knows enough of the others.
+    ///
+    /// # Errors
+    ///
+    /// If a node does not start, or does not find the others in time.
+    pub(super) async fn start(
+        servers: usize,
+        mixed: bool,
+        files: usize,
+        protocol: StreamProtocol,
+        progress: &mut Progress,
+        measures: &mut Measures,
+    ) -> anyhow::Result<Self> {
+        raise_file_limit(servers)?;
+        let config = |mode, listen: &[Multiaddr], bootstrap_peers: &[Multiaddr]| NodeConfig {
+            listen: listen.to_vec(),
+            bootstrap_peers: bootstrap_peers.to_vec(),
+            protocol: protocol.clone(),
+            mode: Some(mode),
+            max_records: files + SPARE_RECORDS,
+            ..NodeConfig::default()
+        };
+        let began = Instant::now();
+        progress.begin("start", servers + CLIENTS);
+        let loopback: [Multiaddr; 1] = ["/ip4/127.0.0.1/tcp/0".parse()?];
+        let first = node(0, mixed, config(Mode::Server, &loopback, &[])).await.context("the first node")?;
+        let seeds = first.listen_addrs();
+        if seeds.is_empty() {
+            bail!("the first node has no address to listen on");
+        }
+        let others = (1..servers).map(|index| node(index, mixed, config(Mode::Server, &loopback, &seeds)));
+        let askers = (0..CLIENTS).map(|index| node(index, mixed, config(Mode::Client, &[], &seeds)));
+        let others = try_join_all(others).await.context("a node")?;
+        let askers = try_join_all(askers).await.context("a client")?;
+        let mut network = Self { servers: std::iter::once(first).chain(others).collect(), askers };
+        try_join_all(network.nodes().map(|node| node.ready(WAIT))).await.context("a node finds no other")?;
+        progress.end(format_args!("{} nodes, all connected after {:.2?}", network.len(), began.elapsed()));
+
+        network.join(progress, measures).await?;
+        Ok(network)
+    }
+
+    /// Each node looks for its neighbours, and then has to know them.
+    async fn join(&mut self, progress: &mut Progress, measures: &mut Measures) -> anyhow::Result<()> {
+        progress.begin("bootstrap", self.len());
+        let bootstraps = self.nodes().map(|node| timed(node.client().bootstrap().timeout(BOOTSTRAP_TIMEOUT)));
+        let mut bootstraps = stream::iter(bootstraps.collect::<Vec<_>>()).buffer_unordered(CALLERS);
+        while let Some(bootstrap) = bootstraps.next().await {
+            measures.bootstrap.add(bootstrap);
+            progress.step();
+        }
+        drop(bootstraps);
+        let servers = self.servers.len();
+        let wanted = |others: usize| others.min(REPLICATION);
+        let known = self.servers.iter_mut().map(|node| (wanted(servers - 1), node));
+        let known = known.chain(self.askers.iter_mut().map(|node| (wanted(servers), node)));
+        try_join_all(known.map(|(peers, node)| knows(node, peers))).await?;
+        progress.end(format_args!("every node knows the others"));
+        Ok(())
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.servers.iter().chain(&self.askers)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.servers.len() + self.askers.len()
+    }
+
+    /// The clients of the servers, and those of the nodes that only ask.
+    pub(super) fn clients(&self) -> (Vec<Client>, Vec<Client>) {
+        let clients = |nodes: &[Node]| nodes.iter().map(|node| node.client().clone()).collect();
+        (clients(&self.servers), clients(&self.askers))
+    }
+
+    /// Ends all nodes at once; says how many ended as they should, and of how many.
+    pub(super) async fn shutdown(&mut self) -> (usize, usize) {
+        let nodes = self.servers.drain(..).chain(self.askers.drain(..));
+        let ends = join_all(nodes.map(|node| timeout(WAIT, node.shutdown()))).await;
+        (ends.iter().filter(|end| matches!(end, Ok(TaskEnd::Finished))).count(), ends.len())
+    }
+}
+
+/// Waits until a node's routing table has so many peers, looking again at each event of the node.
+async fn knows(node: &mut Node, peers: usize) -> anyhow::Result<()> {
+    let mut events: Events<NodeEvent<dummy::Behaviour>> =
+        node.events().ok_or_else(|| anyhow!("its events are read"))?;
+    let swarm = node.swarm().clone();
+    let known = || {
+        swarm.with(|swarm| {
+            swarm.behaviour_mut().kad.kad_mut().kbuckets().map(|bucket| bucket.num_entries()).sum::<usize>()
+        })
+    };
+    let waited = timeout(WAIT, async {
+        while known().await? < peers {
+            events.next().await.ok_or_else(|| anyhow!("the node has ended"))?.ok();
+        }
+        anyhow::Ok(())
+    });
+    match waited.await {
+        Ok(result) => result,
+        Err(_elapsed) => bail!("after {WAIT:?} a node knows {} peers of {peers}", known().await?),
+    }
+}
+
+/// Every node may be connected to every other, both ends of each connection are files of this process, and systems
+/// begin with 256 or 1024 of them.
+fn raise_file_limit(servers: usize) -> anyhow::Result<()> {
+    let needed = (servers * (servers + 2 * CLIENTS) + 128) as u64;
+    // Twice, because two nodes may dial each other at the same time.
+    let limit = rlimit::increase_nofile_limit(2 * needed).unwrap_or(u64::MAX);
+    if limit < needed {
+        bail!("{servers} nodes need about {needed} open files, the system allows {limit}; ask for fewer --nodes");
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! Nodes that do what no honest one does. They are real ones, with a part of their own.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use anyhow::Context;
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join};
+use kadence_registry::p2p::{
+    head::NAMESPACE,
+    registry::{MarketBehaviour, RegistryConfig},
+    transfer::PROTOCOL,
+};
+use kadence_tokio::{
+    Node, NodeConfig,
+    kadence::{
+        Rejected, Validator,
+        libp2p::{
+            Multiaddr, PeerId, Stream, StreamProtocol,
+            gossipsub::{IdentTopic, PublishError},
+            identity::Keypair,
+            kad::{Record, RecordKey, store::RecordStore},
+        },
+    },
+};
+
+use super::member::{knows, node_config};
+use crate::WAIT;
+
+/// Every so many bytes that pass through a corrupt provider, one is changed.
+const CORRUPT_EVERY: usize = 20_000;
+
+/// An attacker's node, without a registry.
+pub(super) struct Evil {
+    pub(super) node: Node<MarketBehaviour>,
+    pub(super) keypair: Keypair,
+    pub(super) topic: IdentTopic,
+}
+
+/// Holds to one value of a record, whatever better there is, and takes anything for a head.
+struct Stubborn(Vec<u8>);
+
+impl Validator for Stubborn {
+    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
+        Ok(())
+    }
+
+    fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
+        (left == self.0).cmp(&(right == self.0)).then_with(|| left.cmp(right))
+    }
+}
+
+impl Evil {
+    /// A node that does as others do, so far, and knows this many of them.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start, or finds nobody.
+    pub(super) async fn start(protocol: &StreamProtocol, peers: Vec<Multiaddr>, others: usize) -> anyhow::Result<Self> {
+        let keypair = Keypair::generate_ed25519();
+        let config = node_config(&keypair, protocol.clone(), peers)?;
+        Self::with(keypair, config, others).await
+    }
+
+    /// A node that serves this value of a record, and no other.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub(super) async fn holding(
+        record: &Record,
+        protocol: &StreamProtocol,
+        peers: Vec<Multiaddr>,
+        others: usize,
+    ) -> anyhow::Result<Self> {
+        let keypair = Keypair::generate_ed25519();
+        let mut config = node_config(&keypair, protocol.clone(), peers)?;
+        let validators = std::mem::take(&mut config.driver.tracker.validators);
+        config.driver.tracker.validators = validators.with(NAMESPACE, Arc::new(Stubborn(record.value.clone())));
+        let evil = Self::with(keypair, config, others).await?;
+        let record = record.clone();
+        let stored =
+            evil.node.swarm().with(move |swarm| swarm.behaviour_mut().kad.kad_mut().store_mut().put(record)).await?;
+        stored.context("a holder does not take the record that it is to serve")?;
+        Ok(evil)
+    }
+
+    async fn with(keypair: Keypair, config: NodeConfig, others: usize) -> anyhow::Result<Self> {
+        let alone = config.bootstrap_peers.is_empty();
+        let registry = RegistryConfig::in_folder("");
+        let topic = IdentTopic::new(&registry.topic);
+        let behaviour = MarketBehaviour::new(&keypair, &registry)?;
+        let node = kadence_tokio::node_with(config, |_| behaviour).await?;
+        if !alone {
+            node.ready(WAIT).await.context("an attacker finds nobody")?;
+            node.client().bootstrap().timeout(WAIT).await.context("an attacker finds no neighbours")?;
+            knows(&node, others).await?;
+        }
+        Ok(Self { node, keypair, topic })
+    }
+
+    /// Serves what others have, with some bytes changed: it passes requests on to `source`, and corrupts what comes back.
+    ///
+    /// # Errors
+    ///
+    /// If the node has ended.
+    pub(super) async fn corrupt(&self, source: PeerId) -> anyhow::Result<()> {
+        let mut control = self.node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await?;
+        let mut incoming = control.accept(PROTOCOL).context("somebody serves blobs already")?;
+        tokio::spawn(async move {
+            while let Some((_, stream)) = incoming.next().await {
+                let mut control = control.clone();
+                tokio::spawn(async move {
+                    if let Ok(honest) = control.open_stream(source, PROTOCOL).await {
+                        relay(stream, honest).await;
+                    }
+                });
+            }
+        });
+        Ok(())
+    }
+
+    /// Sends a message to all neighbours.
+    ///
+    /// # Errors
+    ///
+    /// If the node has ended.
+    pub(super) async fn gossip(&self, bytes: Vec<u8>) -> anyhow::Result<Result<(), PublishError>> {
+        let topic = self.topic.clone();
+        let sent = self.node.swarm().with(move |swarm| swarm.behaviour_mut().app.gossipsub.publish(topic, bytes));
+        Ok(sent.await?.map(drop))
+    }
+}
+
+/// Passes requests on as they are, and responses with changes.
+async fn relay(victim: Stream, honest: Stream) {
+    let (mut from_victim, mut to_victim) = victim.split();
+    let (mut from_honest, mut to_honest) = honest.split();
+    let requests = async {
+        let _ended = futures::io::copy(&mut from_victim, &mut to_honest).await;
+        let _closed = to_honest.close().await;
+    };
+    let responses = async {
+        let mut buffer = [0; 8192];
+        let mut passed = 0;
+        while let Ok(read @ 1..) = from_honest.read(&mut buffer).await {
+            let part = buffer.get_mut(..read).unwrap_or_default();
+            for byte in part.iter_mut() {
+                passed += 1;
+                if passed % CORRUPT_EVERY == 0 {
+                    *byte ^= 1;
+                }
+            }
+            if to_victim.write_all(part).await.is_err() || to_victim.flush().await.is_err() {
+                return;
+            }
+        }
+    };
+    join(requests, responses).await;
+}

@@ -1,0 +1,2 @@
+//! Checks, mutants and measurements of this workspace.
+fn main() {}
