@@ -121,7 +121,7 @@ impl From<GetRecordError> for Failure {
             GetRecordError::NotFound { .. } => Reason::NotFound,
             GetRecordError::Conflict { .. } | GetRecordError::TooFewCopies { .. } => Reason::Failure,
             GetRecordError::Timeout { .. } => Reason::Timeout,
-            GetRecordError::NobodyAnswered { .. } | GetRecordError::NoKnownPeers => Reason::NoPeer,
+            GetRecordError::NoResponse { .. } | GetRecordError::NoKnownPeers => Reason::NoPeer,
             GetRecordError::Request(error) => of_request(error),
         };
         Self::new(reason, error)
@@ -136,7 +136,7 @@ impl From<PutRecordError> for Failure {
             | PutRecordError::TooFewPeers { .. }
             | PutRecordError::Store { .. } => Reason::Failure,
             PutRecordError::Timeout { .. } => Reason::Timeout,
-            PutRecordError::NobodyAnswered { .. } | PutRecordError::NoKnownPeers => Reason::NoPeer,
+            PutRecordError::NoResponse { .. } | PutRecordError::NoKnownPeers => Reason::NoPeer,
             PutRecordError::Request(error) => of_request(error),
         };
         Self::new(reason, error)
@@ -148,7 +148,7 @@ impl From<GetProvidersError> for Failure {
         let reason = match &error {
             GetProvidersError::NotFound { .. } => Reason::NotFound,
             GetProvidersError::Timeout { .. } => Reason::Timeout,
-            GetProvidersError::NobodyAnswered { .. } | GetProvidersError::NoKnownPeers => Reason::NoPeer,
+            GetProvidersError::NoResponse { .. } | GetProvidersError::NoKnownPeers => Reason::NoPeer,
             GetProvidersError::Request(error) => of_request(error),
         };
         Self::new(reason, error)
@@ -158,7 +158,7 @@ impl From<GetProvidersError> for Failure {
 impl From<StartProvidingError> for Failure {
     fn from(error: StartProvidingError) -> Self {
         let reason = match &error {
-            StartProvidingError::NobodyAnswered { .. } | StartProvidingError::NoKnownPeers => Reason::NoPeer,
+            StartProvidingError::NoResponse { .. } | StartProvidingError::NoKnownPeers => Reason::NoPeer,
             StartProvidingError::Timeout { .. } => Reason::Timeout,
             StartProvidingError::Store(_) => Reason::Failure,
             StartProvidingError::Request(error) => of_request(error),
@@ -170,7 +170,7 @@ impl From<StartProvidingError> for Failure {
 impl From<GetClosestPeersError> for Failure {
     fn from(error: GetClosestPeersError) -> Self {
         let reason = match &error {
-            GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::NoKnownPeers => Reason::NoPeer,
+            GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::NoKnownPeers => Reason::NoPeer,
             GetClosestPeersError::Timeout { .. } => Reason::Timeout,
             GetClosestPeersError::Request(error) => of_request(error),
         };

@@ -104,14 +104,14 @@ impl OutcomeKind {
                 GetRecordError::NotFound { .. } => Self::NotFound,
                 GetRecordError::Conflict { .. } | GetRecordError::TooFewCopies { .. } => Self::QuorumMissed,
                 GetRecordError::Timeout { .. } => Self::Timeout,
-                GetRecordError::NobodyAnswered { .. } | GetRecordError::NoKnownPeers => Self::NoPeers,
+                GetRecordError::NoResponse { .. } | GetRecordError::NoKnownPeers => Self::NoPeers,
                 GetRecordError::Request(error) => Self::of_request(error),
             },
             Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
                 PutRecordError::QuorumFailed { .. }
                 | PutRecordError::NotVerified { .. }
                 | PutRecordError::TooFewPeers { .. } => Self::QuorumMissed,
-                PutRecordError::NobodyAnswered { .. } | PutRecordError::NoKnownPeers => Self::NoPeers,
+                PutRecordError::NoResponse { .. } | PutRecordError::NoKnownPeers => Self::NoPeers,
                 PutRecordError::Timeout { .. } => Self::Timeout,
                 PutRecordError::Store { .. } => Self::Refused,
                 PutRecordError::Request(error) => Self::of_request(error),
@@ -119,23 +119,23 @@ impl OutcomeKind {
             Outcome::GetProviders(Err(error)) => match error {
                 GetProvidersError::NotFound { .. } => Self::NotFound,
                 GetProvidersError::Timeout { .. } => Self::Timeout,
-                GetProvidersError::NobodyAnswered { .. } | GetProvidersError::NoKnownPeers => Self::NoPeers,
+                GetProvidersError::NoResponse { .. } | GetProvidersError::NoKnownPeers => Self::NoPeers,
                 GetProvidersError::Request(error) => Self::of_request(error),
             },
             Outcome::StartProviding(Err(error)) => match error {
-                StartProvidingError::NobodyAnswered { .. } | StartProvidingError::NoKnownPeers => Self::NoPeers,
+                StartProvidingError::NoResponse { .. } | StartProvidingError::NoKnownPeers => Self::NoPeers,
                 StartProvidingError::Timeout { .. } => Self::Timeout,
                 StartProvidingError::Store(_) => Self::Refused,
                 StartProvidingError::Request(error) => Self::of_request(error),
             },
             Outcome::GetClosestPeers(Err(error)) => match error {
-                GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::NoKnownPeers => Self::NoPeers,
+                GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::NoKnownPeers => Self::NoPeers,
                 GetClosestPeersError::Timeout { .. } => Self::Timeout,
                 GetClosestPeersError::Request(error) => Self::of_request(error),
             },
             Outcome::Bootstrap(Err(error)) => match error {
                 BootstrapError::AllPhasesFailed { .. }
-                | BootstrapError::NobodyAnswered { .. }
+                | BootstrapError::NoResponse { .. }
                 | BootstrapError::NoKnownPeers => Self::NoPeers,
                 BootstrapError::Timeout { .. } => Self::Timeout,
                 BootstrapError::Request(error) => Self::of_request(error),

@@ -154,7 +154,7 @@ impl Outcome {
                 GetRecordError::NotFound { certainty, rejected, .. } => {
                     *certainty == Certainty::Inconclusive && *rejected == 0
                 }
-                GetRecordError::NobodyAnswered { .. }
+                GetRecordError::NoResponse { .. }
                 | GetRecordError::NoKnownPeers
                 | GetRecordError::TooFewCopies { .. } => true,
                 GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
@@ -163,31 +163,31 @@ impl Outcome {
             Self::PutRecord(Err(error)) | Self::PutRecordTo(Err(error)) => match error {
                 PutRecordError::QuorumFailed { .. }
                 | PutRecordError::NotVerified { .. }
-                | PutRecordError::NobodyAnswered { .. }
+                | PutRecordError::NoResponse { .. }
                 | PutRecordError::TooFewPeers { .. }
                 | PutRecordError::NoKnownPeers => true,
                 PutRecordError::Timeout { .. } | PutRecordError::Store { .. } | PutRecordError::Request(_) => false,
             },
             Self::GetProviders(Err(error)) => match error {
                 GetProvidersError::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,
-                GetProvidersError::NobodyAnswered { .. } | GetProvidersError::NoKnownPeers => true,
+                GetProvidersError::NoResponse { .. } | GetProvidersError::NoKnownPeers => true,
                 GetProvidersError::Timeout { found, progress: _ } => found.is_empty(),
                 GetProvidersError::Request(_) => false,
             },
             Self::StartProviding(Err(error)) => match error {
-                StartProvidingError::NobodyAnswered { .. }
+                StartProvidingError::NoResponse { .. }
                 | StartProvidingError::Timeout { .. }
                 | StartProvidingError::NoKnownPeers => true,
                 StartProvidingError::Store(_) | StartProvidingError::Request(_) => false,
             },
             Self::GetClosestPeers(Err(error)) => match error {
-                GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::NoKnownPeers => true,
+                GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::NoKnownPeers => true,
                 GetClosestPeersError::Timeout { peers, progress: _ } => peers.is_empty(),
                 GetClosestPeersError::Request(_) => false,
             },
             Self::Bootstrap(Err(error)) => match error {
                 BootstrapError::AllPhasesFailed { .. }
-                | BootstrapError::NobodyAnswered { .. }
+                | BootstrapError::NoResponse { .. }
                 | BootstrapError::NoKnownPeers => true,
                 BootstrapError::Timeout { .. } | BootstrapError::Request(_) => false,
             },
@@ -322,7 +322,7 @@ pub enum GetRecordError {
     },
     /// Peers were asked, and none answered: this says nothing about the key.
     #[error("none of {} peers answered", progress.requests)]
-    NobodyAnswered {
+    NoResponse {
         /// How many peers were asked.
         progress: Progress,
     },
@@ -407,7 +407,7 @@ pub enum PutRecordError {
     },
     /// Nobody answered the lookup of the peers closest to the key; nothing was sent.
     #[error("none of {} peers answered the lookup", progress.requests)]
-    NobodyAnswered {
+    NoResponse {
         /// How many peers were asked.
         progress: Progress,
     },
@@ -474,7 +474,7 @@ pub enum GetProvidersError {
     },
     /// Peers were asked, and none answered: this says nothing about the key.
     #[error("none of {} peers answered", progress.requests)]
-    NobodyAnswered {
+    NoResponse {
         /// How many peers were asked.
         progress: Progress,
     },
@@ -510,7 +510,7 @@ pub struct ProvideAnswer {
 pub enum StartProvidingError {
     /// Nobody answered the lookup of the peers closest to the key, so nobody was told.
     #[error("none of {} peers answered the lookup", progress.requests)]
-    NobodyAnswered {
+    NoResponse {
         /// How many peers were asked.
         progress: Progress,
     },
@@ -547,7 +547,7 @@ pub struct ClosestPeersAnswer {
 pub enum GetClosestPeersError {
     /// Peers were asked, and none answered.
     #[error("none of {} peers answered", progress.requests)]
-    NobodyAnswered {
+    NoResponse {
         /// How many peers were asked.
         progress: Progress,
     },
@@ -592,7 +592,7 @@ pub enum BootstrapError {
     },
     /// Peers were asked, and none answered.
     #[error("none of {} peers answered", progress.requests)]
-    NobodyAnswered {
+    NoResponse {
         /// How many peers were asked.
         progress: Progress,
     },

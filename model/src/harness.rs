@@ -631,7 +631,7 @@ fn records_of(result: &mut Result<RecordAnswer, GetRecordError>) -> Vec<&mut Arc
         Err(GetRecordError::Timeout { found, progress: _ }) => found.iter_mut().collect(),
         Err(
             GetRecordError::NotFound { .. }
-            | GetRecordError::NobodyAnswered { .. }
+            | GetRecordError::NoResponse { .. }
             | GetRecordError::NoKnownPeers
             | GetRecordError::Request(_),
         ) => Vec::new(),

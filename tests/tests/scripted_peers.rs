@@ -247,11 +247,11 @@ fn an_answer_that_nobody_gives_is_no_statement_about_the_key() {
         for conduct in [Conduct::HangsUp, Conduct::Refuses] {
             let network = Network::of(bed, [(); 4].map(|()| has("a", "value", conduct.clone()))).await;
             let result = network.get("a").await;
-            assert!(matches!(result, Err(GetRecordError::NobodyAnswered { .. })), "{conduct:?}: {result:?}");
+            assert!(matches!(result, Err(GetRecordError::NoResponse { .. })), "{conduct:?}: {result:?}");
             let providers = network.node.client().get_providers(key("a")).timeout(LONG).await;
-            assert!(matches!(providers, Err(GetProvidersError::NobodyAnswered { .. })), "{conduct:?}: {providers:?}");
+            assert!(matches!(providers, Err(GetProvidersError::NoResponse { .. })), "{conduct:?}: {providers:?}");
             let put = network.node.client().put_record(record("b", "value")).timeout(LONG).await;
-            assert!(matches!(put, Err(PutRecordError::NobodyAnswered { .. })), "{conduct:?}: {put:?}");
+            assert!(matches!(put, Err(PutRecordError::NoResponse { .. })), "{conduct:?}: {put:?}");
         }
     });
 }

@@ -165,7 +165,7 @@ enums! {
     }
     OurGetRecordError {
         "not_found" => NotFound { closest_peers, certainty, rejected, progress, cached },
-        "nobody_answered" => NobodyAnswered { progress },
+        "nobody_answered" => NoResponse { progress },
         "conflict" => Conflict { candidates, needed },
         "too_few_copies" => TooFewCopies { candidate, needed },
         "timeout" => Timeout { found, progress },
@@ -174,7 +174,7 @@ enums! {
     }
     OurPutRecordError {
         "quorum_failed" => QuorumFailed { acknowledged, needed, asked },
-        "nobody_answered" => NobodyAnswered { progress },
+        "nobody_answered" => NoResponse { progress },
         "too_few_peers" => TooFewPeers { found, needed },
         "timeout" => Timeout { sent_to, progress },
         "not_verified" => NotVerified { acknowledged, verified, needed },
@@ -184,27 +184,27 @@ enums! {
     }
     OurGetProvidersError {
         "not_found" => NotFound { closest_peers, certainty, progress, cached },
-        "nobody_answered" => NobodyAnswered { progress },
+        "nobody_answered" => NoResponse { progress },
         "timeout" => Timeout { found, progress },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),
     }
     StartProvidingError {
-        "nobody_answered" => NobodyAnswered { progress },
+        "nobody_answered" => NoResponse { progress },
         "timeout" => Timeout { progress },
         "store" => Store(error),
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),
     }
     OurGetClosestPeersError {
-        "nobody_answered" => NobodyAnswered { progress },
+        "nobody_answered" => NoResponse { progress },
         "timeout" => Timeout { peers, progress },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),
     }
     OurBootstrapError {
         "all_phases_failed" => AllPhasesFailed { phases, progress },
-        "nobody_answered" => NobodyAnswered { progress },
+        "nobody_answered" => NoResponse { progress },
         "timeout" => Timeout { phases, failed, progress },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),

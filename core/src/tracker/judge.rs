@@ -173,7 +173,7 @@ pub(super) fn ended(operation: &Operation, findings: &Findings, ending: &Ending,
             } else if progress.requests == 0 {
                 Err(GetClosestPeersError::NoKnownPeers)
             } else {
-                Err(GetClosestPeersError::NobodyAnswered { progress })
+                Err(GetClosestPeersError::NoResponse { progress })
             })
         }
         (Operation::StartProviding { key: _ }, _, Ending::Announced { timed_out }) => {
@@ -184,7 +184,7 @@ pub(super) fn ended(operation: &Operation, findings: &Findings, ending: &Ending,
             } else if progress.requests == 0 {
                 Err(StartProvidingError::NoKnownPeers)
             } else {
-                Err(StartProvidingError::NobodyAnswered { progress })
+                Err(StartProvidingError::NoResponse { progress })
             })
         }
         (Operation::Bootstrap, Findings::Bootstrap { phases, failed, finished }, Ending::Bootstrapped) => {
@@ -192,7 +192,7 @@ pub(super) fn ended(operation: &Operation, findings: &Findings, ending: &Ending,
             Outcome::Bootstrap(if failed == phases {
                 Err(BootstrapError::AllPhasesFailed { phases, progress })
             } else if progress.requests > 0 && progress.successes == 0 {
-                Err(BootstrapError::NobodyAnswered { progress })
+                Err(BootstrapError::NoResponse { progress })
             } else {
                 Ok(BootstrapAnswer { phases, failed, progress })
             })
@@ -283,7 +283,7 @@ fn read_record(
         return Err(if progress.requests == 0 {
             GetRecordError::NoKnownPeers
         } else if progress.successes == 0 {
-            GetRecordError::NobodyAnswered { progress }
+            GetRecordError::NoResponse { progress }
         } else {
             GetRecordError::NotFound {
                 closest_peers: closest_peers(ending),
@@ -339,7 +339,7 @@ fn read_providers(
         return Err(if progress.requests == 0 {
             GetProvidersError::NoKnownPeers
         } else if progress.successes == 0 {
-            GetProvidersError::NobodyAnswered { progress }
+            GetProvidersError::NoResponse { progress }
         } else {
             GetProvidersError::NotFound {
                 closest_peers: closest_peers(ending),

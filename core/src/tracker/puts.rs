@@ -101,7 +101,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             let error = if progress.requests == 0 {
                 PutRecordError::NoKnownPeers
             } else {
-                PutRecordError::NobodyAnswered { progress }
+                PutRecordError::NoResponse { progress }
             };
             request.put = Some(Box::new(Put::new(NonZeroUsize::MIN, 0, progress)));
             self.conclude(id, Outcome::PutRecord(Err(error)), None, now);

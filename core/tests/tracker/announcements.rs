@@ -32,7 +32,7 @@ type Failure = fn(&mut Harness, u32);
 /// Every way to fail once kad has written the entry: (how it fails, the ending).
 const FAILURES: [(Failure, &str); 6] = [
     (|h, id| h.ev(id, provide_timeout(), true), "Timeout"),
-    (|h, id| h.ev_with(id, provide_ok(), all_failed(), true), "NobodyAnswered"),
+    (|h, id| h.ev_with(id, provide_ok(), all_failed(), true), "NoResponse"),
     (|h, id| h.ev_with(id, provide_ok(), nobody(), true), "NoKnownPeers"),
     (|h, _| h.tick(secs(30)), "Timeout"),
     (|h, _| h.cancel(1), "Cancelled"),

@@ -104,7 +104,7 @@ fn we_are_in_no_answer() {
         h.request(1, operation);
         let lookup = h.start();
         h.ev(lookup, closest_found([own]), true);
-        assert_eq!(h.ending(1), "NobodyAnswered");
+        assert_eq!(h.ending(1), "NoResponse");
         h.assert_empty();
     }
 }
@@ -128,7 +128,7 @@ fn each_peer_is_named_once_with_its_addresses() {
 #[test]
 fn where_the_first_lookup_finds_nobody_there_is_no_second() {
     for (result, progress, ending) in [
-        (closest_found([]), all_failed(), "NobodyAnswered"),
+        (closest_found([]), all_failed(), "NoResponse"),
         (closest_found([]), nobody(), "NoKnownPeers"),
         (closest_timeout([]), all_failed(), "Timeout"),
     ] {

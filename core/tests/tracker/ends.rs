@@ -40,7 +40,7 @@ fn expected(kind: OperationKind, input: Input) -> Option<&'static str> {
 
         (Op::PutRecordTo, Input::FinishedWithoutResult) => None,
         // All that were asked failed, which says nothing about what they have.
-        (_, Input::FinishedWithoutResult) => Some("NobodyAnswered"),
+        (_, Input::FinishedWithoutResult) => Some("NoResponse"),
 
         (Op::GetRecord, Input::NotFound) => Some("NotFound"),
         (_, Input::NotFound) => None,

@@ -242,7 +242,7 @@ fn one_outcome_each_and_time_alone_ends_everything() {
         "NotFound",
         "Timeout",
         "NoKnownPeers",
-        "NobodyAnswered",
+        "NoResponse",
         "TooFewPeers",
         "QuorumFailed",
         "Store",

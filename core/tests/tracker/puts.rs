@@ -153,7 +153,7 @@ fn the_peers_of_a_put_are_distinct_and_not_ourselves() {
     h.request(1, put("k", Quorum::One));
     let lookup = h.start();
     h.ev(lookup, closest_found([255]), true);
-    assert_eq!(h.ending(1), "NobodyAnswered");
+    assert_eq!(h.ending(1), "NoResponse");
 }
 
 /// A lookup that kad timed out found fewer peers, and that is all.
@@ -172,7 +172,7 @@ fn a_timeout_of_the_lookup_goes_on_with_those_who_were_found() {
 #[test]
 fn a_lookup_that_finds_nobody_says_whether_anybody_was_asked() {
     let lookups: [fn() -> QueryResult; 2] = [|| closest_found([]), || closest_timeout([])];
-    for (progress, ending) in [(all_failed(), "NobodyAnswered"), (nobody(), "NoKnownPeers")] {
+    for (progress, ending) in [(all_failed(), "NoResponse"), (nobody(), "NoKnownPeers")] {
         for lookup in lookups {
             let mut h = Harness::default();
             h.request(1, put("k", Quorum::One));

@@ -31,31 +31,31 @@ fn is_in_the_table(outcome: &Outcome) {
     match outcome {
         Outcome::GetRecord(Err(error)) => match error {
             GetRecordError::NotFound { .. }
-            | GetRecordError::NobodyAnswered { .. }
+            | GetRecordError::NoResponse { .. }
             | GetRecordError::Conflict { .. } => {}
             GetRecordError::TooFewCopies { .. } | GetRecordError::Timeout { .. } => {}
             GetRecordError::NoKnownPeers | GetRecordError::Request(_) => {}
         },
         Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
-            PutRecordError::QuorumFailed { .. } | PutRecordError::NobodyAnswered { .. } => {}
+            PutRecordError::QuorumFailed { .. } | PutRecordError::NoResponse { .. } => {}
             PutRecordError::NotVerified { .. } => {}
             PutRecordError::TooFewPeers { .. } | PutRecordError::Timeout { .. } | PutRecordError::Store { .. } => {}
             PutRecordError::NoKnownPeers | PutRecordError::Request(_) => {}
         },
         Outcome::GetProviders(Err(error)) => match error {
-            GetProvidersError::NotFound { .. } | GetProvidersError::NobodyAnswered { .. } => {}
+            GetProvidersError::NotFound { .. } | GetProvidersError::NoResponse { .. } => {}
             GetProvidersError::Timeout { .. } | GetProvidersError::NoKnownPeers | GetProvidersError::Request(_) => {}
         },
         Outcome::StartProviding(Err(error)) => match error {
-            StartProvidingError::NobodyAnswered { .. } | StartProvidingError::Timeout { .. } => {}
+            StartProvidingError::NoResponse { .. } | StartProvidingError::Timeout { .. } => {}
             StartProvidingError::Store(_) | StartProvidingError::NoKnownPeers | StartProvidingError::Request(_) => {}
         },
         Outcome::GetClosestPeers(Err(error)) => match error {
-            GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::Timeout { .. } => {}
+            GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::Timeout { .. } => {}
             GetClosestPeersError::NoKnownPeers | GetClosestPeersError::Request(_) => {}
         },
         Outcome::Bootstrap(Err(error)) => match error {
-            BootstrapError::AllPhasesFailed { .. } | BootstrapError::NobodyAnswered { .. } => {}
+            BootstrapError::AllPhasesFailed { .. } | BootstrapError::NoResponse { .. } => {}
             BootstrapError::Timeout { .. } | BootstrapError::NoKnownPeers | BootstrapError::Request(_) => {}
         },
         _ => assert!(outcome.is_ok(), "{outcome:?}"),
@@ -101,7 +101,7 @@ fn table() -> Vec<(Outcome, bool)> {
             },
             false,
         ),
-        (GetRecordError::NobodyAnswered { progress }, true),
+        (GetRecordError::NoResponse { progress }, true),
         (GetRecordError::NoKnownPeers, true),
         (GetRecordError::TooFewCopies { candidate: candidate(), needed: 2 }, true),
         (GetRecordError::Conflict { candidates: vec![candidate(), candidate()], needed: 2 }, false),
@@ -113,7 +113,7 @@ fn table() -> Vec<(Outcome, bool)> {
     for (error, again) in [
         (PutRecordError::QuorumFailed { acknowledged: peers([1]), needed, asked: 2 }, true),
         (PutRecordError::NotVerified { acknowledged: peers([1]), verified: 1, needed: 2 }, true),
-        (PutRecordError::NobodyAnswered { progress }, true),
+        (PutRecordError::NoResponse { progress }, true),
         (PutRecordError::TooFewPeers { found: 1, needed }, true),
         (PutRecordError::NoKnownPeers, true),
         (PutRecordError::Timeout { sent_to: Vec::new(), progress }, false),
@@ -141,7 +141,7 @@ fn table() -> Vec<(Outcome, bool)> {
             },
             false,
         ),
-        (GetProvidersError::NobodyAnswered { progress }, true),
+        (GetProvidersError::NoResponse { progress }, true),
         (GetProvidersError::NoKnownPeers, true),
         (GetProvidersError::Timeout { found: Vec::new(), progress }, true),
         (GetProvidersError::Timeout { found: peers([1]), progress }, false),
@@ -149,7 +149,7 @@ fn table() -> Vec<(Outcome, bool)> {
         table.push((Outcome::GetProviders(Err(error)), again));
     }
     for (error, again) in [
-        (StartProvidingError::NobodyAnswered { progress }, true),
+        (StartProvidingError::NoResponse { progress }, true),
         (StartProvidingError::Timeout { progress }, true),
         (StartProvidingError::NoKnownPeers, true),
         (StartProvidingError::Store(store::Error::MaxProvidedKeys), false),
@@ -157,7 +157,7 @@ fn table() -> Vec<(Outcome, bool)> {
         table.push((Outcome::StartProviding(Err(error)), again));
     }
     for (error, again) in [
-        (GetClosestPeersError::NobodyAnswered { progress }, true),
+        (GetClosestPeersError::NoResponse { progress }, true),
         (GetClosestPeersError::NoKnownPeers, true),
         (GetClosestPeersError::Timeout { peers: Vec::new(), progress }, true),
         (GetClosestPeersError::Timeout { peers: some_peers(), progress }, false),
@@ -166,7 +166,7 @@ fn table() -> Vec<(Outcome, bool)> {
     }
     for (error, again) in [
         (BootstrapError::AllPhasesFailed { phases: 2, progress }, true),
-        (BootstrapError::NobodyAnswered { progress }, true),
+        (BootstrapError::NoResponse { progress }, true),
         (BootstrapError::NoKnownPeers, true),
         (BootstrapError::Timeout { phases: 1, failed: 1, progress }, false),
     ] {

@@ -95,7 +95,7 @@ pub(super) fn ended(
         } else if nobody_known && progress.successes == 0 {
             Err(StartProvidingError::NoKnownPeers)
         } else if progress.successes == 0 {
-            Err(StartProvidingError::NobodyAnswered { progress })
+            Err(StartProvidingError::NoResponse { progress })
         } else {
             // Twice as many answers as announcements, unless there were more answers than there can be announcements.
             Ok(ProvideAnswer { sent_to: (progress.successes / 2).min(20), progress })
@@ -109,7 +109,7 @@ pub(super) fn ended(
             } else if nobody_known {
                 Err(GetClosestPeersError::NoKnownPeers)
             } else {
-                Err(GetClosestPeersError::NobodyAnswered { progress })
+                Err(GetClosestPeersError::NoResponse { progress })
             })
         }
         Operation::Bootstrap => {
@@ -117,7 +117,7 @@ pub(super) fn ended(
             Outcome::Bootstrap(if failed == phases {
                 Err(BootstrapError::AllPhasesFailed { phases, progress })
             } else if progress.successes == 0 && progress.requests > 0 {
-                Err(BootstrapError::NobodyAnswered { progress })
+                Err(BootstrapError::NoResponse { progress })
             } else {
                 Ok(BootstrapAnswer { phases, failed, progress })
             })
@@ -143,7 +143,7 @@ pub(super) fn read(
                 } else if progress.requests == 0 {
                     GetRecordError::NoKnownPeers
                 } else if progress.successes == 0 {
-                    GetRecordError::NobodyAnswered { progress }
+                    GetRecordError::NoResponse { progress }
                 } else {
                     GetRecordError::NotFound {
                         closest_peers,
@@ -192,7 +192,7 @@ pub(super) fn read(
             } else if progress.requests == 0 {
                 Err(GetProvidersError::NoKnownPeers)
             } else if progress.successes == 0 {
-                Err(GetProvidersError::NobodyAnswered { progress })
+                Err(GetProvidersError::NoResponse { progress })
             } else {
                 Err(GetProvidersError::NotFound {
                     closest_peers,
@@ -337,7 +337,7 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
             GetRecordError::NotFound { certainty, rejected, .. } => {
                 *certainty == Certainty::Inconclusive && *rejected == 0
             }
-            GetRecordError::NobodyAnswered { .. }
+            GetRecordError::NoResponse { .. }
             | GetRecordError::TooFewCopies { .. }
             | GetRecordError::NoKnownPeers => true,
             GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
@@ -345,32 +345,32 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
         },
         Outcome::GetProviders(Err(error)) => match error {
             GetProvidersError::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,
-            GetProvidersError::NobodyAnswered { .. } | GetProvidersError::NoKnownPeers => true,
+            GetProvidersError::NoResponse { .. } | GetProvidersError::NoKnownPeers => true,
             GetProvidersError::Timeout { found, progress: _ } => found.is_empty(),
             GetProvidersError::Request(_) => false,
         },
         Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
             PutRecordError::QuorumFailed { .. }
             | PutRecordError::NotVerified { .. }
-            | PutRecordError::NobodyAnswered { .. }
+            | PutRecordError::NoResponse { .. }
             | PutRecordError::TooFewPeers { .. }
             | PutRecordError::NoKnownPeers => true,
             PutRecordError::Timeout { .. } | PutRecordError::Store { .. } | PutRecordError::Request(_) => false,
         },
         Outcome::StartProviding(Err(error)) => match error {
-            StartProvidingError::NobodyAnswered { .. }
+            StartProvidingError::NoResponse { .. }
             | StartProvidingError::Timeout { .. }
             | StartProvidingError::NoKnownPeers => true,
             StartProvidingError::Store(_) | StartProvidingError::Request(_) => false,
         },
         Outcome::GetClosestPeers(Err(error)) => match error {
-            GetClosestPeersError::NobodyAnswered { .. } | GetClosestPeersError::NoKnownPeers => true,
+            GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::NoKnownPeers => true,
             GetClosestPeersError::Timeout { peers, progress: _ } => peers.is_empty(),
             GetClosestPeersError::Request(_) => false,
         },
         Outcome::Bootstrap(Err(error)) => match error {
             BootstrapError::AllPhasesFailed { .. }
-            | BootstrapError::NobodyAnswered { .. }
+            | BootstrapError::NoResponse { .. }
             | BootstrapError::NoKnownPeers => true,
             BootstrapError::Timeout { .. } | BootstrapError::Request(_) => false,
         },

@@ -83,7 +83,7 @@ impl Model {
                     let error = if progress.requests == 0 {
                         PutRecordError::NoKnownPeers
                     } else {
-                        PutRecordError::NobodyAnswered { progress }
+                        PutRecordError::NoResponse { progress }
                     };
                     self.conclude(id, Outcome::PutRecord(Err(error)), None, now);
                 } else if found.len() >= needed.get() {

@@ -238,7 +238,7 @@ fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
         GetRecordError::NotFound { rejected: 1.., .. } => {
             GetError::NotTrusted { reason: "all heads that were found are forged or damaged".to_owned() }
         }
-        GetRecordError::NotFound { progress, .. } | GetRecordError::NobodyAnswered { progress } => {
+        GetRecordError::NotFound { progress, .. } | GetRecordError::NoResponse { progress } => {
             inconclusive(*progress)
         }
         GetRecordError::Timeout { .. } => GetError::Timeout { after },
