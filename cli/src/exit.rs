@@ -119,7 +119,7 @@ impl From<GetRecordError> for Failure {
     fn from(error: GetRecordError) -> Self {
         let reason = match &error {
             GetRecordError::NotFound { .. } => Reason::NotFound,
-            GetRecordError::Conflict { .. } | GetRecordError::TooFewCopies { .. } => Reason::Failure,
+            GetRecordError::Conflict { .. } | GetRecordError::QuorumNotReached { .. } => Reason::Failure,
             GetRecordError::Timeout { .. } => Reason::Timeout,
             GetRecordError::NoResponse { .. } | GetRecordError::NoKnownPeers => Reason::NoPeer,
             GetRecordError::Request(error) => of_request(error),

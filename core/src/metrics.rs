@@ -102,7 +102,7 @@ impl OutcomeKind {
             | Outcome::Bootstrap(Ok(_)) => Self::Answered,
             Outcome::GetRecord(Err(error)) => match error {
                 GetRecordError::NotFound { .. } => Self::NotFound,
-                GetRecordError::Conflict { .. } | GetRecordError::TooFewCopies { .. } => Self::QuorumMissed,
+                GetRecordError::Conflict { .. } | GetRecordError::QuorumNotReached { .. } => Self::QuorumMissed,
                 GetRecordError::Timeout { .. } => Self::Timeout,
                 GetRecordError::NoResponse { .. } | GetRecordError::NoKnownPeers => Self::NoPeers,
                 GetRecordError::Request(error) => Self::of_request(error),

@@ -156,7 +156,7 @@ impl Outcome {
                 }
                 GetRecordError::NoResponse { .. }
                 | GetRecordError::NoKnownPeers
-                | GetRecordError::TooFewCopies { .. } => true,
+                | GetRecordError::QuorumNotReached { .. } => true,
                 GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
                 GetRecordError::Conflict { .. } | GetRecordError::Request(_) => false,
             },
@@ -336,7 +336,7 @@ pub enum GetRecordError {
     },
     /// The query ended, all sources agree, and they are fewer than the quorum asks for.
     #[error("{} sources hold the record, the quorum is {needed}", candidate.votes)]
-    TooFewCopies {
+    QuorumNotReached {
         /// The value.
         candidate: Candidate,
         /// How many sources had to agree.

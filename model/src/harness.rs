@@ -627,7 +627,7 @@ fn records_of(result: &mut Result<RecordAnswer, GetRecordError>) -> Vec<&mut Arc
         Err(GetRecordError::Conflict { candidates, needed: _ }) => {
             candidates.iter_mut().map(|candidate| &mut candidate.record).collect()
         }
-        Err(GetRecordError::TooFewCopies { candidate, needed: _ }) => vec![&mut candidate.record],
+        Err(GetRecordError::QuorumNotReached { candidate, needed: _ }) => vec![&mut candidate.record],
         Err(GetRecordError::Timeout { found, progress: _ }) => found.iter_mut().collect(),
         Err(
             GetRecordError::NotFound { .. }

@@ -125,7 +125,7 @@ const REACHED: &[&str] = &[
     "get_record: Ok",
     "get_record: Ok from the cache",
     "get_record: Timeout",
-    "get_record: TooFewCopies",
+    "get_record: QuorumNotReached",
     "hurried",
     "item",
     "lookup beside the first",

@@ -197,7 +197,7 @@ fn who_has_no_record_has_no_vote() {
         let scripts = [has("a", "value", Conduct::Prompt), ordinary(), ordinary(), Script::always(Conduct::Empty)];
         let network = Network::of(bed, scripts).await;
         let result = network.get("a").quorum(2).await;
-        let Err(GetRecordError::TooFewCopies { candidate, needed, .. }) = result else { panic!("{result:?}") };
+        let Err(GetRecordError::QuorumNotReached { candidate, needed, .. }) = result else { panic!("{result:?}") };
         assert_eq!((candidate.votes, needed), (1, 2));
         assert_eq!(candidate.record.peer, Some(network.peers[0].peer()));
     });
@@ -225,7 +225,7 @@ fn the_local_copy_is_one_source_and_asks_the_network_for_the_others() {
         assert_eq!(votes(&candidates), [(b"ours".as_slice(), 1), (b"theirs", 1)]);
 
         let result = network.get("alone").quorum(2).await;
-        let Err(GetRecordError::TooFewCopies { candidate, .. }) = result else { panic!("{result:?}") };
+        let Err(GetRecordError::QuorumNotReached { candidate, .. }) = result else { panic!("{result:?}") };
         assert_eq!((candidate.record.peer, candidate.votes), (None, 1));
     });
 }

@@ -167,7 +167,7 @@ enums! {
         "not_found" => NotFound { closest_peers, certainty, rejected, progress, cached },
         "nobody_answered" => NoResponse { progress },
         "conflict" => Conflict { candidates, needed },
-        "too_few_copies" => TooFewCopies { candidate, needed },
+        "too_few_copies" => QuorumNotReached { candidate, needed },
         "timeout" => Timeout { found, progress },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),

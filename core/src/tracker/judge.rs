@@ -302,7 +302,7 @@ fn read_record(
         Policy::Quorum(needed) => {
             let mut candidates = found.candidates();
             match (candidates.pop(), candidates.is_empty()) {
-                (Some(candidate), true) => Err(GetRecordError::TooFewCopies { candidate, needed }),
+                (Some(candidate), true) => Err(GetRecordError::QuorumNotReached { candidate, needed }),
                 (last, _) => {
                     candidates.extend(last);
                     Err(GetRecordError::Conflict { candidates, needed })

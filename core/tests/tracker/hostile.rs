@@ -252,7 +252,7 @@ fn one_outcome_each_and_time_alone_ends_everything() {
         "Shutdown",
         "Refused",
         "Conflict",
-        "TooFewCopies",
+        "QuorumNotReached",
         "Overloaded",
         "unknown",
         "mismatched",

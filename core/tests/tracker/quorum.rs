@@ -38,7 +38,7 @@ fn conflict(h: &Harness, of: usize) -> Vec<(Vec<u8>, usize, Option<libp2p::PeerI
 /// The votes of the one value that there are too few copies of.
 fn too_few(h: &Harness) -> (Vec<u8>, usize, usize) {
     match h.outcome(1) {
-        Outcome::GetRecord(Err(GetRecordError::TooFewCopies { candidate, needed })) => {
+        Outcome::GetRecord(Err(GetRecordError::QuorumNotReached { candidate, needed })) => {
             (candidate.record.record.value.clone(), candidate.votes, *needed)
         }
         other => panic!("{other:?}"),
@@ -294,7 +294,7 @@ fn a_quorum_that_nobody_reaches_collects_no_more_than_the_bound() {
             assert_eq!(h.ended(1), from > 3, "{from} were collected");
             h.ev(id, found("k", from, if agreed { &[1] } else { std::slice::from_ref(&from) }), false);
         }
-        assert_eq!(h.ending(1), if agreed { "TooFewCopies" } else { "Conflict" });
+        assert_eq!(h.ending(1), if agreed { "QuorumNotReached" } else { "Conflict" });
         assert_eq!((h.items(1).len(), h.finishes.as_slice()), (3, &[id][..]));
     }
     // The best of those that were collected is the answer.

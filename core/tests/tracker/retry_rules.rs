@@ -33,7 +33,7 @@ fn is_in_the_table(outcome: &Outcome) {
             GetRecordError::NotFound { .. }
             | GetRecordError::NoResponse { .. }
             | GetRecordError::Conflict { .. } => {}
-            GetRecordError::TooFewCopies { .. } | GetRecordError::Timeout { .. } => {}
+            GetRecordError::QuorumNotReached { .. } | GetRecordError::Timeout { .. } => {}
             GetRecordError::NoKnownPeers | GetRecordError::Request(_) => {}
         },
         Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
@@ -103,7 +103,7 @@ fn table() -> Vec<(Outcome, bool)> {
         ),
         (GetRecordError::NoResponse { progress }, true),
         (GetRecordError::NoKnownPeers, true),
-        (GetRecordError::TooFewCopies { candidate: candidate(), needed: 2 }, true),
+        (GetRecordError::QuorumNotReached { candidate: candidate(), needed: 2 }, true),
         (GetRecordError::Conflict { candidates: vec![candidate(), candidate()], needed: 2 }, false),
         (GetRecordError::Timeout { found: Vec::new(), progress }, true),
         (GetRecordError::Timeout { found: vec![a_record()], progress }, false),

@@ -171,7 +171,7 @@ pub(super) fn read(
                     let candidates: Vec<_> =
                         found.candidates().into_iter().map(|first| candidate(first, found)).collect();
                     Err(if candidates.len() == 1 {
-                        GetRecordError::TooFewCopies { candidate: candidate(first, found), needed }
+                        GetRecordError::QuorumNotReached { candidate: candidate(first, found), needed }
                     } else {
                         GetRecordError::Conflict { candidates, needed }
                     })
@@ -338,7 +338,7 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
                 *certainty == Certainty::Inconclusive && *rejected == 0
             }
             GetRecordError::NoResponse { .. }
-            | GetRecordError::TooFewCopies { .. }
+            | GetRecordError::QuorumNotReached { .. }
             | GetRecordError::NoKnownPeers => true,
             GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
             GetRecordError::Conflict { .. } | GetRecordError::Request(_) => false,

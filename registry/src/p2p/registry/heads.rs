@@ -246,7 +246,7 @@ fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
         GetRecordError::Request(RequestError::Shutdown) => GetError::Closed,
         GetRecordError::NoKnownPeers
         | GetRecordError::Conflict { .. }
-        | GetRecordError::TooFewCopies { .. }
+        | GetRecordError::QuorumNotReached { .. }
         | GetRecordError::Request(_) => GetError::Inconclusive { asked: 0, answered: 0 },
     }
 }
