@@ -133,7 +133,7 @@ impl From<PutRecordError> for Failure {
         let reason = match &error {
             PutRecordError::QuorumFailed { .. }
             | PutRecordError::NotVerified { .. }
-            | PutRecordError::TooFewPeers { .. }
+            | PutRecordError::InsufficientPeers { .. }
             | PutRecordError::Store { .. } => Reason::Failure,
             PutRecordError::Timeout { .. } => Reason::Timeout,
             PutRecordError::NoResponse { .. } | PutRecordError::NoKnownPeers => Reason::NoPeer,

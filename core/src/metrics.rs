@@ -110,7 +110,7 @@ impl OutcomeKind {
             Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
                 PutRecordError::QuorumFailed { .. }
                 | PutRecordError::NotVerified { .. }
-                | PutRecordError::TooFewPeers { .. } => Self::QuorumMissed,
+                | PutRecordError::InsufficientPeers { .. } => Self::QuorumMissed,
                 PutRecordError::NoResponse { .. } | PutRecordError::NoKnownPeers => Self::NoPeers,
                 PutRecordError::Timeout { .. } => Self::Timeout,
                 PutRecordError::Store { .. } => Self::Refused,

@@ -164,7 +164,7 @@ impl Outcome {
                 PutRecordError::QuorumFailed { .. }
                 | PutRecordError::NotVerified { .. }
                 | PutRecordError::NoResponse { .. }
-                | PutRecordError::TooFewPeers { .. }
+                | PutRecordError::InsufficientPeers { .. }
                 | PutRecordError::NoKnownPeers => true,
                 PutRecordError::Timeout { .. } | PutRecordError::Store { .. } | PutRecordError::Request(_) => false,
             },
@@ -413,7 +413,7 @@ pub enum PutRecordError {
     },
     /// Fewer peers were found than the quorum asks for; nothing was sent.
     #[error("{found} peers were found, the quorum is {needed}")]
-    TooFewPeers {
+    InsufficientPeers {
         /// How many peers were found in all, by the lookups and in the own routing table.
         found: usize,
         /// How many would have to acknowledge the record.

@@ -161,7 +161,7 @@ impl Retry {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PutOptions {
     /// Whether a quorum of more peers than were found is lowered to those. Without it, such a put fails with
-    /// [`TooFewPeers`](crate::PutRecordError::TooFewPeers), as `N(n)` says.
+    /// [`InsufficientPeers`](crate::PutRecordError::InsufficientPeers), as `N(n)` says.
     pub clamp_quorum: bool,
     /// When the record goes into the local store.
     pub local_copy: LocalCopy,

@@ -139,7 +139,7 @@ const REACHED: &[&str] = &[
     "put_record: QuorumFailed",
     "put_record: Store",
     "put_record: Timeout",
-    "put_record: TooFewPeers",
+    "put_record: InsufficientPeers",
     "put_record_to: Ok",
     "put_record_to: QuorumFailed",
     "put_record_to: Timeout",
@@ -188,7 +188,7 @@ fn of_many_steps_the_tracker_does_each_as_the_model_says() {
         "put_record: QuorumFailed",
         "put_record: Store",
         "put_record: Timeout",
-        "put_record: TooFewPeers",
+        "put_record: InsufficientPeers",
         "put_record: verified",
     ];
     run(Mode::Legal, STORIES, stories(), &reached);

@@ -175,7 +175,7 @@ enums! {
     OurPutRecordError {
         "quorum_failed" => QuorumFailed { acknowledged, needed, asked },
         "nobody_answered" => NoResponse { progress },
-        "too_few_peers" => TooFewPeers { found, needed },
+        "too_few_peers" => InsufficientPeers { found, needed },
         "timeout" => Timeout { sent_to, progress },
         "not_verified" => NotVerified { acknowledged, verified, needed },
         "store" => Store { error, acknowledged },

@@ -285,7 +285,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(put) = self.requests.get(&id).and_then(|request| request.put.as_ref()) else { return };
         let needed = put.needed;
         let error = if put.asked.is_empty() {
-            PutRecordError::TooFewPeers { found: put.waiting.len(), needed }
+            PutRecordError::InsufficientPeers { found: put.waiting.len(), needed }
         } else {
             let (acknowledged, asked) = (put.acknowledged.clone(), put.asked.len());
             PutRecordError::QuorumFailed { acknowledged, needed, asked }

@@ -243,7 +243,7 @@ fn one_outcome_each_and_time_alone_ends_everything() {
         "Timeout",
         "NoKnownPeers",
         "NoResponse",
-        "TooFewPeers",
+        "InsufficientPeers",
         "QuorumFailed",
         "Store",
         "AllPhasesFailed",

@@ -132,7 +132,7 @@ fn with_fewer_peers_than_the_quorum_nothing_is_sent() {
         let lookup = h.start();
         h.ev(lookup, closest_found(0..found), true);
         h.nobody_further();
-        let PutRecordError::TooFewPeers { found: names, needed } = error(&h) else { panic!("{:?}", error(&h)) };
+        let PutRecordError::InsufficientPeers { found: names, needed } = error(&h) else { panic!("{:?}", error(&h)) };
         assert_eq!((*names, needed.get()), (found as usize, quorum));
         assert!(h.starts.is_empty());
         h.assert_empty();
@@ -374,7 +374,7 @@ fn nothing_is_sent_for_as_long_as_too_few_are_known_for_the_quorum() {
     h.choose(1, peers([3]));
     let further = h.start();
     h.ev(further, closest_found([1]), true);
-    let PutRecordError::TooFewPeers { found: 3, .. } = error(&h) else { panic!("{:?}", error(&h)) };
+    let PutRecordError::InsufficientPeers { found: 3, .. } = error(&h) else { panic!("{:?}", error(&h)) };
     h.assert_empty();
 }
 
@@ -387,7 +387,7 @@ fn peers_that_are_too_few_are_counted_however_they_were_found() {
     h.choose(1, [peers([2, 3]), vec![local()]].concat());
     let further = h.start();
     h.ev(further, closest_found([3, 1, 4, 5, 4, 255]), true);
-    let PutRecordError::TooFewPeers { found: 5, needed } = error(&h) else { panic!("{:?}", error(&h)) };
+    let PutRecordError::InsufficientPeers { found: 5, needed } = error(&h) else { panic!("{:?}", error(&h)) };
     assert_eq!(needed.get(), 9);
     h.assert_empty();
 }

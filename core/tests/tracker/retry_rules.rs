@@ -39,7 +39,7 @@ fn is_in_the_table(outcome: &Outcome) {
         Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
             PutRecordError::QuorumFailed { .. } | PutRecordError::NoResponse { .. } => {}
             PutRecordError::NotVerified { .. } => {}
-            PutRecordError::TooFewPeers { .. } | PutRecordError::Timeout { .. } | PutRecordError::Store { .. } => {}
+            PutRecordError::InsufficientPeers { .. } | PutRecordError::Timeout { .. } | PutRecordError::Store { .. } => {}
             PutRecordError::NoKnownPeers | PutRecordError::Request(_) => {}
         },
         Outcome::GetProviders(Err(error)) => match error {
@@ -114,7 +114,7 @@ fn table() -> Vec<(Outcome, bool)> {
         (PutRecordError::QuorumFailed { acknowledged: peers([1]), needed, asked: 2 }, true),
         (PutRecordError::NotVerified { acknowledged: peers([1]), verified: 1, needed: 2 }, true),
         (PutRecordError::NoResponse { progress }, true),
-        (PutRecordError::TooFewPeers { found: 1, needed }, true),
+        (PutRecordError::InsufficientPeers { found: 1, needed }, true),
         (PutRecordError::NoKnownPeers, true),
         (PutRecordError::Timeout { sent_to: Vec::new(), progress }, false),
         (PutRecordError::Store { error: store::Error::MaxRecords, acknowledged: peers([1]) }, false),

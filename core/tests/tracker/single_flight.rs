@@ -261,7 +261,7 @@ fn t11_a_lookup_and_the_lookups_of_puts_of_one_key_share_and_the_puts_go_on() {
     assert_eq!(stores, [(1, OperationKind::PutRecordTo), (3, OperationKind::PutRecordTo), further]);
     let (first, second) = (h.start(), h.start());
     h.nobody_further();
-    assert_eq!(h.ending(4), "TooFewPeers");
+    assert_eq!(h.ending(4), "InsufficientPeers");
     h.ev(second, put_quorum_failed(peers([1, 2])), true);
     h.ev(first, put_quorum_failed(peers([1, 2])), true);
     h.stored(3, Ok(()));

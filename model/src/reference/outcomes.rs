@@ -353,7 +353,7 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
             PutRecordError::QuorumFailed { .. }
             | PutRecordError::NotVerified { .. }
             | PutRecordError::NoResponse { .. }
-            | PutRecordError::TooFewPeers { .. }
+            | PutRecordError::InsufficientPeers { .. }
             | PutRecordError::NoKnownPeers => true,
             PutRecordError::Timeout { .. } | PutRecordError::Store { .. } | PutRecordError::Request(_) => false,
         },

@@ -205,7 +205,7 @@ impl Model {
     fn put_failed(&mut self, id: RequestId, now: Instant) {
         let Some(put) = self.request(id).and_then(|request| request.put.as_ref()) else { return };
         let error = if put.asked.is_empty() {
-            PutRecordError::TooFewPeers { found: put.waiting.len(), needed: put.needed }
+            PutRecordError::InsufficientPeers { found: put.waiting.len(), needed: put.needed }
         } else {
             PutRecordError::QuorumFailed {
                 acknowledged: put.acknowledged.clone(),

@@ -171,7 +171,7 @@ pub async fn a_put_that_cannot_reach_its_quorum_sends_and_keeps_nothing<R: TestR
     let (client, others) = bed.client_of(Default::default(), 3).await;
     let four = NonZeroUsize::new(4).unwrap();
     let result = client.client.put_record(record("greeting", "hello")).quorum(Quorum::N(four)).await;
-    let Err(PutRecordError::TooFewPeers { found, needed }) = result else { panic!("{result:?}") };
+    let Err(PutRecordError::InsufficientPeers { found, needed }) = result else { panic!("{result:?}") };
     assert_eq!((found, needed), (3, four));
     for node in others.iter().chain([&client]) {
         assert_eq!(node.local_record(&key("greeting")).await, None);
