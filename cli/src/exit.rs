@@ -3,7 +3,7 @@
 use std::{io, process::ExitCode, time::Duration};
 
 use kadence_tokio::kadence::{
-    DriverGone, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RequestError,
+    DriverClosedError, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RequestError,
     StartProvidingError,
     node::{NodeError, ReadyError},
 };
@@ -99,8 +99,8 @@ impl From<NodeError> for Failure {
     }
 }
 
-impl From<DriverGone> for Failure {
-    fn from(error: DriverGone) -> Self {
+impl From<DriverClosedError> for Failure {
+    fn from(error: DriverClosedError) -> Self {
         Self::new(Reason::Failure, error)
     }
 }

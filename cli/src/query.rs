@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use kadence_tokio::kadence::{
-    ClosestPeersAnswer, DriverGone, GetProvidersError, ProvidersAnswer,
+    ClosestPeersAnswer, DriverClosedError, GetProvidersError, ProvidersAnswer,
     libp2p::{
         Multiaddr, PeerId, StreamProtocol, Swarm,
         kad::{Mode, PeerInfo, Record},
@@ -192,7 +192,7 @@ pub(crate) async fn closest(args: ClosestArgs, protocol: StreamProtocol) -> Resu
     Ok(())
 }
 
-async fn known_addresses(node: &Node, peer: PeerId) -> Result<Vec<Multiaddr>, DriverGone> {
+async fn known_addresses(node: &Node, peer: PeerId) -> Result<Vec<Multiaddr>, DriverClosedError> {
     let known = move |swarm: &mut Swarm<NodeBehaviour<dummy::Behaviour>>| {
         let bucket = swarm.behaviour_mut().kad.kad_mut().kbucket(peer)?;
         let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, poll, stream};
 use kadence_tokio::kadence::{
-    Client, DriverGone, GetRecordError, RequestError,
+    Client, DriverClosedError, GetRecordError, RequestError,
     core::QueryPhase,
     libp2p::kad::{QueryInfo, Record, RecordKey},
     node::Node,
@@ -67,7 +67,7 @@ impl Demo {
                     cancelled.left_alive += of_node.left_alive;
                     cancelled.gone_after_ms = cancelled.gone_after_ms.max(of_node.gone_after_ms);
                 }
-                Err(DriverGone) => cancelled.left_alive += 1,
+                Err(DriverClosedError) => cancelled.left_alive += 1,
             }
         }
         let Cancelled { count, running, left_alive, gone_after_ms } = cancelled;
@@ -130,7 +130,7 @@ impl Demo {
     }
 }
 
-async fn cancel_calls_of(node: &Node, keys: &[RecordKey]) -> Result<Cancelled, DriverGone> {
+async fn cancel_calls_of(node: &Node, keys: &[RecordKey]) -> Result<Cancelled, DriverClosedError> {
     let client = node.client();
     // Dropped while they run or wait for a slot.
     let mut calls = calls(client, keys, "running");
@@ -182,7 +182,7 @@ fn calls(client: &Client, keys: &[RecordKey], when: &str) -> Vec<BoxFuture<'stat
 
 /// Requests and queries that the client knows of, and queries that kad runs: none but its own bootstraps, since it
 /// publishes again only after hours.
-async fn alive(node: &Node) -> Result<usize, DriverGone> {
+async fn alive(node: &Node) -> Result<usize, DriverClosedError> {
     let snapshot = node.client().snapshot().await?;
     let in_kad = node.swarm().with(|swarm| {
         let queries = swarm.behaviour_mut().kad.kad().iter_queries();

@@ -43,7 +43,7 @@ pub mod kind {
 
 pub use alarm::{Alarm, Clock, Elapsed, deadline_after};
 pub use client::{
-    Client, DriverGone, Key, RemoveRecordError,
+    Client, DriverClosedError, Key, RemoveRecordError,
     call::{Call, CallFuture, CallStream, Update},
     find_peer::{FindPeerError, FoundPeer},
 };

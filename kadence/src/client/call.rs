@@ -26,7 +26,7 @@ use libp2p::{
 };
 
 use crate::{
-    Client, DriverGone,
+    Client, DriverClosedError,
     client::Message,
     response::{self, Letter, channel},
 };
@@ -365,7 +365,7 @@ pub struct CallStream<K> {
 /// ```
 enum State {
     Unsent { client: Client, operation: Operation, options: RequestOptions, buffer: usize },
-    Sending { sending: BoxFuture<'static, Result<(), DriverGone>>, answer: Answer },
+    Sending { sending: BoxFuture<'static, Result<(), DriverClosedError>>, answer: Answer },
     Waiting { answer: Answer },
     Over,
 }
@@ -406,7 +406,7 @@ impl<K: Kind> Stream for CallStream<K> {
                         self.state = State::Waiting { answer };
                     }
                     // The reply was dropped with the message, so the letters say the same.
-                    Poll::Ready(Err(DriverGone)) => self.state = State::Waiting { answer },
+                    Poll::Ready(Err(DriverClosedError)) => self.state = State::Waiting { answer },
                     Poll::Pending => {
                         self.state = State::Sending { sending, answer };
                         return Poll::Pending;

@@ -7,7 +7,7 @@ use libp2p::{
 };
 use thiserror::Error;
 
-use crate::{Client, ContainsKad, DriverGone};
+use crate::{Client, ContainsKad, DriverClosedError};
 
 /// Where a peer can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum FindPeerError {
     Lookup(#[from] GetClosestPeersError),
     /// The driver is gone.
     #[error(transparent)]
-    DriverGone(#[from] DriverGone),
+    DriverClosedError(#[from] DriverClosedError),
 }
 
 pub(crate) async fn find_peer(client: &Client, peer: PeerId) -> Result<FoundPeer, FindPeerError> {

@@ -137,7 +137,7 @@ impl Client {
         find_peer::find_peer(self, peer).await
     }
 
-    pub(crate) async fn addresses_of(&self, peer: PeerId) -> Result<Vec<Multiaddr>, DriverGone> {
+    pub(crate) async fn addresses_of(&self, peer: PeerId) -> Result<Vec<Multiaddr>, DriverClosedError> {
         self.ask(|reply| Message::Addresses { peer, reply }).await
     }
 
@@ -153,7 +153,7 @@ impl Client {
     /// # Errors
     ///
     /// If the driver is gone.
-    pub async fn stop_providing(&self, key: impl Into<Key>) -> Result<(), DriverGone> {
+    pub async fn stop_providing(&self, key: impl Into<Key>) -> Result<(), DriverClosedError> {
         let Key(key) = key.into();
         self.ask(|reply| Message::StopProviding { key, reply }).await
     }
@@ -174,7 +174,7 @@ impl Client {
     /// # Errors
     ///
     /// If the driver is gone.
-    pub async fn snapshot(&self) -> Result<Snapshot, DriverGone> {
+    pub async fn snapshot(&self) -> Result<Snapshot, DriverClosedError> {
         Ok(self.ask(|reply| Message::Snapshot { reply }).await?.snapshot)
     }
 
@@ -183,7 +183,7 @@ impl Client {
     /// # Errors
     ///
     /// If the driver is gone.
-    pub async fn stats(&self) -> Result<Stats, DriverGone> {
+    pub async fn stats(&self) -> Result<Stats, DriverClosedError> {
         Ok(self.ask(|reply| Message::Snapshot { reply }).await?.stats)
     }
 
@@ -192,7 +192,7 @@ impl Client {
     /// # Errors
     ///
     /// If the driver is gone.
-    pub async fn metrics(&self) -> Result<Metrics, DriverGone> {
+    pub async fn metrics(&self) -> Result<Metrics, DriverClosedError> {
         Ok(self.ask(|reply| Message::Snapshot { reply }).await?.metrics)
     }
 
@@ -217,10 +217,10 @@ impl Client {
         Call::new(self.clone(), operation, self.shared.stream_capacity)
     }
 
-    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, DriverGone> {
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, DriverClosedError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.commands.send(message(reply)).await.map_err(|_| DriverGone)?;
-        answer.await.map_err(|_| DriverGone)
+        self.shared.commands.send(message(reply)).await.map_err(|_| DriverClosedError)?;
+        answer.await.map_err(|_| DriverClosedError)
     }
 
     pub(crate) fn next_id(&self) -> RequestId {
@@ -232,8 +232,8 @@ impl Client {
         self.shared.commands.try_send(message)
     }
 
-    pub(crate) async fn send(self, message: Message) -> Result<(), DriverGone> {
-        self.shared.commands.send(message).await.map_err(|_| DriverGone)
+    pub(crate) async fn send(self, message: Message) -> Result<(), DriverClosedError> {
+        self.shared.commands.send(message).await.map_err(|_| DriverClosedError)
     }
 
     /// Tells the driver that a call was dropped. A driver that is gone has nothing to cancel.
@@ -298,7 +298,7 @@ impl From<PeerId> for Key {
 /// The driver has shut down, was dropped, or its task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the driver is gone")]
-pub struct DriverGone;
+pub struct DriverClosedError;
 
 /// Why a record was not removed from the local store.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -314,5 +314,5 @@ pub enum RemoveRecordError {
     },
     /// The driver is gone.
     #[error(transparent)]
-    DriverGone(#[from] DriverGone),
+    DriverClosedError(#[from] DriverClosedError),
 }

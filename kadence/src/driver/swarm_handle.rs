@@ -4,7 +4,7 @@ use async_channel::Sender;
 use futures::channel::oneshot;
 use libp2p::Swarm;
 
-use crate::{ContainsKad, DriverGone};
+use crate::{ContainsKad, DriverClosedError};
 
 pub(super) type Closure<B> = Box<dyn FnOnce(&mut Swarm<B>) + Send>;
 
@@ -26,7 +26,7 @@ impl<B: ContainsKad> SwarmHandle<B> {
     /// # Errors
     ///
     /// If the driver is gone, before or while the closure waited.
-    pub async fn with<T, F>(&self, f: F) -> Result<T, DriverGone>
+    pub async fn with<T, F>(&self, f: F) -> Result<T, DriverClosedError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Swarm<B>) -> T + Send + 'static,
@@ -35,8 +35,8 @@ impl<B: ContainsKad> SwarmHandle<B> {
         let closure: Closure<B> = Box::new(move |swarm| {
             let _gone = reply.send(f(swarm));
         });
-        self.closures.send(closure).await.map_err(|_| DriverGone)?;
-        answer.await.map_err(|_| DriverGone)
+        self.closures.send(closure).await.map_err(|_| DriverClosedError)?;
+        answer.await.map_err(|_| DriverClosedError)
     }
 }
 

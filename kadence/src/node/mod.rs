@@ -44,7 +44,7 @@ pub use self::{
     config::{DEFAULT_PROTOCOL, NodeConfig, NodeStore},
     identity::Identity,
 };
-use crate::{Alarm, Client, Driver, DriverGone, Events, PeerTimeouts, Runtime, SwarmHandle, Task, TaskEnd};
+use crate::{Alarm, Client, Driver, DriverClosedError, Events, PeerTimeouts, Runtime, SwarmHandle, Task, TaskEnd};
 
 /// How long a connection may take from the first packet to the last handshake, in both directions. Without it a peer
 /// that accepts and says nothing holds a dial for ever.
@@ -67,7 +67,7 @@ pub struct Node<X: NetworkBehaviour = dummy::Behaviour> {
     events: Option<Events<NodeEvent<X>>>,
     status: Arc<Status>,
     store_stats: StatsHandle,
-    first_peer: Shared<BoxFuture<'static, Result<(), DriverGone>>>,
+    first_peer: Shared<BoxFuture<'static, Result<(), DriverClosedError>>>,
     sleep: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
     task: Option<Task>,
 }
@@ -102,7 +102,7 @@ where
         match select(listening, (node.sleep)(LISTEN_TIMEOUT)).await {
             Either::Left((Ok(()), _)) | Either::Right(((), _)) => Ok(node),
             // Its task is gone, and with it whoever would have told us.
-            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::NodeGone(DriverGone)),
+            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::NodeGone(DriverClosedError)),
         }
     }
 
@@ -181,7 +181,7 @@ where
             events: Some(events),
             status,
             store_stats,
-            first_peer: first_peer.map(|told| told.map_err(|_| DriverGone)).boxed().shared(),
+            first_peer: first_peer.map(|told| told.map_err(|_| DriverClosedError)).boxed().shared(),
             sleep,
             task: Some(task),
         };
@@ -255,7 +255,7 @@ impl<X: NetworkBehaviour> Node<X> {
     /// # Errors
     ///
     /// If the node has ended.
-    pub async fn connected_peers(&self) -> Result<Vec<PeerId>, DriverGone> {
+    pub async fn connected_peers(&self) -> Result<Vec<PeerId>, DriverClosedError> {
         self.swarm.with(|swarm| swarm.connected_peers().copied().collect()).await
     }
 
@@ -356,7 +356,7 @@ pub enum NodeError {
     },
     /// The node has ended, or its runtime is gone and it never began.
     #[error(transparent)]
-    NodeGone(#[from] DriverGone),
+    NodeGone(#[from] DriverClosedError),
 }
 
 /// Why a node is not ready.
@@ -372,7 +372,7 @@ pub enum ReadyError {
     },
     /// The node has ended, or its runtime is gone and it never began.
     #[error(transparent)]
-    NodeGone(DriverGone),
+    NodeGone(DriverClosedError),
 }
 
 fn because(reason: Option<&str>) -> String {

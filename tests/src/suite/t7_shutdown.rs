@@ -4,7 +4,7 @@ use std::{pin::Pin, time::Duration};
 
 use futures::{FutureExt, StreamExt, channel::oneshot, future::RemoteHandle, select};
 use kadence::{
-    Client, DriverGone, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RemoveRecordError,
+    Client, DriverClosedError, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RemoveRecordError,
     RequestError, TaskEnd, Update,
     core::RequestPhase,
     kind::{GetClosestPeers, GetProviders, GetRecord, PutRecord},
@@ -105,11 +105,11 @@ async fn every_later_call_fails(client: &Client) {
     let mut stream = client.get_record(key("file")).stream();
     let end = stream.next().now_or_never().flatten();
     assert!(matches!(end, Some(Update::End(Err(GetRecordError::Request(RequestError::Shutdown))))), "not {end:?}");
-    assert_eq!(client.snapshot().now_or_never(), Some(Err(DriverGone)));
-    assert_eq!(client.stats().now_or_never(), Some(Err(DriverGone)));
-    assert_eq!(client.stop_providing(key("file")).now_or_never(), Some(Err(DriverGone)));
+    assert_eq!(client.snapshot().now_or_never(), Some(Err(DriverClosedError)));
+    assert_eq!(client.stats().now_or_never(), Some(Err(DriverClosedError)));
+    assert_eq!(client.stop_providing(key("file")).now_or_never(), Some(Err(DriverClosedError)));
     let removed = client.remove_record(key("file")).now_or_never();
-    assert_eq!(removed, Some(Err(RemoveRecordError::DriverGone(DriverGone))));
+    assert_eq!(removed, Some(Err(RemoveRecordError::DriverClosedError(DriverClosedError))));
     // There is nothing left to shut down.
     assert_eq!(client.shutdown().now_or_never(), Some(()));
     assert_eq!(client.shutdown_now().now_or_never(), Some(()));
@@ -132,7 +132,7 @@ pub async fn t7_shutdown_now_ends_every_call_with_shutdown<R: TestRuntime>(bed: 
     calls.all_end_with_shutdown().await;
     assert_eq!(node.task.await, TaskEnd::Finished);
     every_later_call_fails(&node.client).await;
-    assert_eq!(node.swarm.with(|_| ()).await, Err(DriverGone));
+    assert_eq!(node.swarm.with(|_| ()).await, Err(DriverClosedError));
 }
 
 pub async fn t7_an_aborted_task_ends_every_call_with_shutdown<R: TestRuntime>(bed: &Bed<R>) {
@@ -141,17 +141,17 @@ pub async fn t7_an_aborted_task_ends_every_call_with_shutdown<R: TestRuntime>(be
     calls.all_end_with_shutdown().await;
     assert_eq!(node.task.await, TaskEnd::Aborted);
     every_later_call_fails(&node.client).await;
-    assert_eq!(node.swarm.with(|_| ()).await, Err(DriverGone));
+    assert_eq!(node.swarm.with(|_| ()).await, Err(DriverClosedError));
 }
 
 pub async fn t7_a_panic_in_the_task_ends_every_call_with_shutdown<R: TestRuntime>(bed: &Bed<R>) {
     let (_network, node, calls) = driven(bed).await;
-    let result: Result<(), DriverGone> = node.swarm.with(|_| panic!("on purpose, for the test")).await;
-    assert_eq!(result, Err(DriverGone));
+    let result: Result<(), DriverClosedError> = node.swarm.with(|_| panic!("on purpose, for the test")).await;
+    assert_eq!(result, Err(DriverClosedError));
     calls.all_end_with_shutdown().await;
     assert_eq!(node.task.await, TaskEnd::Lost);
     every_later_call_fails(&node.client).await;
-    assert_eq!(node.swarm.with(|_| ()).await, Err(DriverGone));
+    assert_eq!(node.swarm.with(|_| ()).await, Err(DriverClosedError));
 }
 
 pub async fn t7_a_driver_dropped_by_its_application_ends_every_call_with_shutdown<R: TestRuntime>(bed: &Bed<R>) {
@@ -176,7 +176,7 @@ pub async fn t7_a_driver_dropped_by_its_application_ends_every_call_with_shutdow
     application.await;
     calls.all_end_with_shutdown().await;
     every_later_call_fails(&client).await;
-    assert_eq!(swarm.with(|_| ()).await, Err(DriverGone));
+    assert_eq!(swarm.with(|_| ()).await, Err(DriverClosedError));
 }
 
 pub async fn t7_a_graceful_shutdown_answers_what_was_accepted<R: TestRuntime>(bed: &Bed<R>) {

@@ -1,6 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
-use kadence::DriverGone;
+use kadence::DriverClosedError;
 use thiserror::Error;
 
 use crate::{
@@ -95,5 +95,5 @@ pub enum StartError {
     Running,
     /// The node has ended.
     #[error(transparent)]
-    NodeGone(#[from] DriverGone),
+    NodeGone(#[from] DriverClosedError),
 }
