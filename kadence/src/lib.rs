@@ -64,5 +64,5 @@ pub use kadence_core::{
 #[cfg(feature = "node")]
 pub use kadence_store as store;
 pub use libp2p;
-pub use libp2p_kad_timeouts::{Patience, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts};
+pub use libp2p_kad_timeouts::{AdaptiveTimeout, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts};
 pub use runtime::{Runtime, Timer};

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 /// How long a peer is waited for: this at first, and later what the network has shown to be enough, within bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct AdaptiveTimeout {
     /// Before anything was measured. It is a guess that gives way to what is measured, by an eighth at each answer.
     pub initial: Duration,
     /// Never less, however fast the network is.
@@ -18,10 +18,10 @@ pub struct PeerTimeoutConfig {
     /// From a request to its answer. Default: 500 ms at first, then from 100 ms to 2 s. Most round trips of the
     /// internet are shorter than 300 ms; a pause of the peer's process or a lost packet takes 100 ms on any network; and
     /// who takes more than 2 s is not worth waiting for, because a lookup has other peers to ask.
-    pub requests: Patience,
+    pub requests: AdaptiveTimeout,
     /// From a dial to its connection. Default: 2 s at first, then from 500 ms to 5 s: a handshake over TCP is four to
     /// six round trips, and a lost first packet costs a second.
-    pub dials: Patience,
+    pub dials: AdaptiveTimeout,
     /// How many times the mean deviation is added to the mean. Default: 4, as for TCP's timeout (RFC 6298). The patience
     /// is never less than twice the mean.
     pub deviations: u32,
@@ -35,12 +35,12 @@ pub struct PeerTimeoutConfig {
 impl Default for PeerTimeoutConfig {
     fn default() -> Self {
         Self {
-            requests: Patience {
+            requests: AdaptiveTimeout {
                 initial: Duration::from_millis(500),
                 min: Duration::from_millis(100),
                 max: Duration::from_secs(2),
             },
-            dials: Patience {
+            dials: AdaptiveTimeout {
                 initial: Duration::from_secs(2),
                 min: Duration::from_millis(500),
                 max: Duration::from_secs(5),

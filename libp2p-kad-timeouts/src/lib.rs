@@ -27,7 +27,7 @@ use libp2p::{
 };
 
 pub use self::{
-    config::{Patience, PeerTimeoutConfig, PeerTimeoutStats},
+    config::{AdaptiveTimeout, PeerTimeoutConfig, PeerTimeoutStats},
     timer::{SystemTimer, Timer},
 };
 use self::{hold::Hold, waits::Waits};

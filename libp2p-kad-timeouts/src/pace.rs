@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::{Patience, round_trip::RoundTrip};
+use super::{AdaptiveTimeout, round_trip::RoundTrip};
 
 /// How many peers in a row may be given up without a sign of life from anybody, at the most; and no more than have
 /// answered each query that waits, so that a small network is never given up as a whole. Where half of all peers are
@@ -17,7 +17,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(bounds: Patience, deviations: u32) -> Self {
+    pub(super) fn new(bounds: AdaptiveTimeout, deviations: u32) -> Self {
         Self { round_trip: RoundTrip::new(bounds, deviations), last_sign: None, given_up_since: 0 }
     }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::Patience;
+use super::AdaptiveTimeout;
 
 /// A smoothed round trip time and its deviation, as TCP has it (RFC 6298), but for the beginning: there the first
 /// sample is everything, here the initial patience counts as one that came before, so that a single neighbour that
@@ -8,14 +8,14 @@ use super::Patience;
 /// nothing, which must not make the first one late that takes a little longer: the patience is twice the mean at least.
 #[derive(Debug, Clone)]
 pub(super) struct RoundTrip {
-    bounds: Patience,
+    bounds: AdaptiveTimeout,
     deviations: u32,
     mean: Duration,
     deviation: Duration,
 }
 
 impl RoundTrip {
-    pub(super) fn new(bounds: Patience, deviations: u32) -> Self {
+    pub(super) fn new(bounds: AdaptiveTimeout, deviations: u32) -> Self {
         // As if the first sample had been such that the patience is now the initial one.
         let mean = bounds.initial.saturating_mul(2) / deviations.saturating_add(2).max(4);
         Self { bounds, deviations, mean, deviation: mean / 2 }
@@ -106,7 +106,7 @@ mod tests {
         let mut trip = new();
         (0..100).for_each(|_| trip.sample(Duration::MAX));
         assert_eq!(trip.patience(), ms(2000));
-        let odd = Patience { initial: Duration::MAX, min: ms(10), max: Duration::ZERO };
+        let odd = AdaptiveTimeout { initial: Duration::MAX, min: ms(10), max: Duration::ZERO };
         for deviations in [0, 1, u32::MAX] {
             let mut trip = RoundTrip::new(odd, deviations);
             (0..3).for_each(|_| trip.sample(Duration::MAX));
