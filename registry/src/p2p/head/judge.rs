@@ -41,41 +41,41 @@ pub enum Accepted {
 ///
 /// # Errors
 ///
-/// See [`HeadRefused`]. What it says about the chain comes first: a head that is both old and expired is a rollback.
-pub fn judge(seen: Option<&Mark>, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadRefused> {
+/// See [`HeadRejectedError`]. What it says about the chain comes first: a head that is both old and expired is a rollback.
+pub fn judge(seen: Option<&Mark>, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadRejectedError> {
     let accepted = judge_chain(seen, candidate)?;
     let (now, not_after) = (unix::seconds(now), candidate.head().not_after);
     if now > not_after.saturating_add(CLOCK_TOLERANCE.as_secs()) {
-        return Err(HeadRefused::Expired { not_after });
+        return Err(HeadRejectedError::Expired { not_after });
     }
     let latest = now.saturating_add(MAX_VALIDITY.as_secs()).saturating_add(CLOCK_TOLERANCE.as_secs());
     if not_after > latest {
-        return Err(HeadRefused::ValidTooLong { not_after, latest });
+        return Err(HeadRejectedError::ValidTooLong { not_after, latest });
     }
     Ok(accepted)
 }
 
 /// The part that needs no clock.
-pub(super) fn judge_chain(seen: Option<&Mark>, candidate: &SignedHead) -> Result<Accepted, HeadRefused> {
+pub(super) fn judge_chain(seen: Option<&Mark>, candidate: &SignedHead) -> Result<Accepted, HeadRejectedError> {
     // A first one may have any number: what the record allows bounds it.
     let Some(seen) = seen else { return Ok(Accepted::First) };
     if let Some(proof) = seen.head.as_ref().and_then(|head| EquivocationProof::of(head, candidate)) {
-        return Err(HeadRefused::Equivocation { proof });
+        return Err(HeadRejectedError::Equivocation { proof });
     }
     let offered = candidate.head().seq;
     if offered < seen.seq {
         let hash = seen.head.as_ref().map(SignedHead::hash);
-        return Err(HeadRefused::Rollback { seen: seen.seq, offered, hash });
+        return Err(HeadRejectedError::Rollback { seen: seen.seq, offered, hash });
     }
     if offered - seen.seq > MAX_JUMP {
-        return Err(HeadRefused::FastForward { seen: seen.seq, offered, max_jump: MAX_JUMP });
+        return Err(HeadRejectedError::FastForward { seen: seen.seq, offered, max_jump: MAX_JUMP });
     }
     Ok(if offered == seen.seq { Accepted::Same } else { Accepted::Newer })
 }
 
 /// Why a head that its publisher has signed is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum HeadRefused {
+pub enum HeadRejectedError {
     /// A newer one was seen already: those who hold this one have missed it, or hide it. Ask others, or use what is cached.
     #[error("head {offered} is older than head {seen}, which was seen already")]
     Rollback {

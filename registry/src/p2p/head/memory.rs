@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior::Immediate, params};
 use thiserror::Error;
 
-use super::{Accepted, EquivocationProof, HeadRefused, Mark, SignedHead, judge, judge::judge_chain};
+use super::{Accepted, EquivocationProof, HeadRejectedError, Mark, SignedHead, judge, judge::judge_chain};
 use crate::{
     PackageId,
     database::{self, DatabaseError, Format, OpenError},
@@ -74,7 +74,7 @@ impl HeadMemory {
         let known = read(&self.connection(), &candidate.head().package)?;
         match known.as_ref().map_or(Ok(()), Known::check).and_then(|()| judge(mark(known.as_ref()), candidate, now)) {
             Ok(accepted) => Ok(accepted),
-            Err(HeadRefused::Equivocation { .. }) => self.remember(candidate),
+            Err(HeadRejectedError::Equivocation { .. }) => self.remember(candidate),
             Err(refused) => Err(refused.into()),
         }
     }
@@ -109,7 +109,7 @@ impl HeadMemory {
                 Accepted::Same
             }
             Err(refused) => {
-                if let HeadRefused::Equivocation { proof } = &refused {
+                if let HeadRejectedError::Equivocation { proof } = &refused {
                     transaction
                         .execute(
                             "UPDATE heads SET other = ?2 WHERE package = ?1 AND other IS NULL",
@@ -193,7 +193,7 @@ impl HeadMemory {
     /// If the file fails.
     pub fn equivocation(&self, package: &PackageId) -> Result<Option<EquivocationProof>, DatabaseError> {
         Ok(read(&self.connection(), package)?.and_then(|known| known.check().err()).and_then(|refused| match refused {
-            HeadRefused::Equivocation { proof } => Some(proof),
+            HeadRejectedError::Equivocation { proof } => Some(proof),
             _ => None,
         }))
     }
@@ -261,9 +261,9 @@ struct Known {
 }
 
 impl Known {
-    fn check(&self) -> Result<(), HeadRefused> {
+    fn check(&self) -> Result<(), HeadRejectedError> {
         let proof = self.mark.head.as_ref().zip(self.other.as_ref()).and_then(|(a, b)| EquivocationProof::of(a, b));
-        proof.map_or(Ok(()), |proof| Err(HeadRefused::Equivocation { proof }))
+        proof.map_or(Ok(()), |proof| Err(HeadRejectedError::Equivocation { proof }))
     }
 }
 
@@ -350,7 +350,7 @@ fn to_column(number: u64) -> i64 {
 pub enum RememberError {
     /// It contradicts what was seen, or the time.
     #[error(transparent)]
-    Refused(#[from] HeadRefused),
+    Refused(#[from] HeadRejectedError),
     /// Every package in the memory is kept. Keep fewer.
     #[error("the memory of heads is full of packages that are kept")]
     Full,

@@ -11,7 +11,7 @@ mod proof;
 mod record;
 mod validator;
 
-pub use judge::{Accepted, CLOCK_TOLERANCE, HeadRefused, MAX_JUMP, MAX_VALIDITY, Mark, judge};
+pub use judge::{Accepted, CLOCK_TOLERANCE, HeadRejectedError, MAX_JUMP, MAX_VALIDITY, Mark, judge};
 pub use memory::{HeadMemory, MAX_PACKAGES, RememberError};
 pub use next::{Lifetime, NextHeadError, next_head};
 pub use proof::{EquivocationProof, ProofError};

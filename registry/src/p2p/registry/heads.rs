@@ -12,7 +12,7 @@ use crate::{
     GetError, PackageId, StorageError,
     p2p::{
         announce::DiscoveredPackage,
-        head::{HeadRefused, Mark, RememberError, SignedHead, dht_key, judge},
+        head::{HeadRejectedError, Mark, RememberError, SignedHead, dht_key, judge},
     },
 };
 
@@ -136,7 +136,7 @@ impl<R: Runtime> Inner<R> {
             // Before the time is looked at: a twin of a head that has expired is a twin.
             for other in &others {
                 // A twin of what was seen is worth knowing; that a holder has an older one is not.
-                if let Err(RememberError::Refused(refused @ HeadRefused::Equivocation { .. })) = memory.remember(other)
+                if let Err(RememberError::Refused(refused @ HeadRejectedError::Equivocation { .. })) = memory.remember(other)
                 {
                     return Err(refused.into());
                 }
@@ -214,15 +214,15 @@ fn others(answer: &RecordAnswer, best: &SignedHead, package: &PackageId) -> Vec<
 }
 
 /// What a head is refused for.
-fn refused(reason: HeadRefused) -> GetError {
+fn refused(reason: HeadRejectedError) -> GetError {
     match reason {
-        HeadRefused::Rollback { seen, offered, hash: _ } => GetError::Rollback { seen, offered },
-        HeadRefused::Expired { not_after } => GetError::Expired { not_after },
-        HeadRefused::Equivocation { proof } => {
+        HeadRejectedError::Rollback { seen, offered, hash: _ } => GetError::Rollback { seen, offered },
+        HeadRejectedError::Expired { not_after } => GetError::Expired { not_after },
+        HeadRejectedError::Equivocation { proof } => {
             let seq = SignedHead::verify_any(&proof.second).map_or(0, |head| head.head().seq);
             GetError::Equivocation { seq }
         }
-        HeadRefused::ValidTooLong { .. } | HeadRefused::FastForward { .. } => {
+        HeadRejectedError::ValidTooLong { .. } | HeadRejectedError::FastForward { .. } => {
             GetError::NotTrusted { reason: reason.to_string() }
         }
     }

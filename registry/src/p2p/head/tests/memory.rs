@@ -17,7 +17,7 @@ fn first_of(name: &str) -> SignedHead {
     SignedHead::sign(&keypair(1), head).unwrap()
 }
 
-fn refused<T: std::fmt::Debug>(result: Result<T, RememberError>) -> HeadRefused {
+fn refused<T: std::fmt::Debug>(result: Result<T, RememberError>) -> HeadRejectedError {
     match result {
         Err(RememberError::Refused(refused)) => refused,
         other => panic!("{other:?}"),
@@ -32,7 +32,7 @@ fn attack_rollback_all_holders_serve_an_old_head_after_a_restart() {
     drop(memory);
     let memory = HeadMemory::open(&folder.path().join("heads.db")).unwrap();
     for _holder in 0..20 {
-        let refusal = HeadRefused::Rollback { seen: 20, offered: 19, hash: Some(heads[19].hash()) };
+        let refusal = HeadRejectedError::Rollback { seen: 20, offered: 19, hash: Some(heads[19].hash()) };
         assert_eq!(refused(memory.judge(&heads[18], now())), refusal);
         assert_eq!(refused(memory.remember(&heads[18])), refusal);
     }
@@ -58,9 +58,9 @@ fn attack_freeze_an_expired_head_still_shows_how_far_its_package_has_come() {
     let (_folder, memory) = memory();
     let heads = chain(2);
     let late = now() + 40 * DAY;
-    assert!(matches!(refused(memory.judge(&heads[1], late)), HeadRefused::Expired { .. }));
-    assert!(matches!(refused(memory.accept(&heads[1], late)), HeadRefused::Expired { .. }));
-    assert!(matches!(refused(memory.accept(&heads[0], late)), HeadRefused::Rollback { seen: 2, offered: 1, .. }));
+    assert!(matches!(refused(memory.judge(&heads[1], late)), HeadRejectedError::Expired { .. }));
+    assert!(matches!(refused(memory.accept(&heads[1], late)), HeadRejectedError::Expired { .. }));
+    assert!(matches!(refused(memory.accept(&heads[0], late)), HeadRejectedError::Rollback { seen: 2, offered: 1, .. }));
 }
 
 #[test]
@@ -69,14 +69,14 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     let heads = chain(3);
     let twin = after(Some(&heads[1]), "another index");
     memory.remember(&heads[2]).unwrap();
-    assert!(matches!(refused(memory.judge(&twin, now())), HeadRefused::Equivocation { .. }));
+    assert!(matches!(refused(memory.judge(&twin, now())), HeadRejectedError::Equivocation { .. }));
     drop(memory);
     let memory = HeadMemory::open(&folder.path().join("heads.db")).unwrap();
     let next = after(Some(&heads[2]), "next");
     for head in [&heads[2], &twin, &heads[0], &next] {
         let refusals = [memory.judge(head, now()), memory.remember(head), memory.accept(head, now())].map(refused);
         for refusal in refusals {
-            let HeadRefused::Equivocation { proof } = refusal else { panic!("{refusal}") };
+            let HeadRejectedError::Equivocation { proof } = refusal else { panic!("{refusal}") };
             assert_eq!(proof.verify(), Ok(package()));
         }
     }
@@ -89,7 +89,7 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     assert!(!memory.forgive(&package()).unwrap());
     assert_eq!(memory.equivocation(&package()).unwrap(), None);
     assert_eq!(memory.seen(&package()).unwrap(), Some(Mark { seq: 3, head: None }));
-    assert!(matches!(refused(memory.remember(&heads[1])), HeadRefused::Rollback { seen: 3, offered: 2, hash: None }));
+    assert!(matches!(refused(memory.remember(&heads[1])), HeadRejectedError::Rollback { seen: 3, offered: 2, hash: None }));
     for head in [&heads[2], &twin] {
         assert_eq!(memory.accept(head, now()).unwrap(), Accepted::Same);
     }
@@ -105,17 +105,17 @@ fn a_forgiven_package_does_not_go_back_behind_the_newer_of_two() {
     let heads = chain(2);
     let next = after(Some(&after(Some(&heads[0]), "another index")), "its next index");
     memory.remember(&heads[1]).unwrap();
-    assert!(matches!(refused(memory.accept(&next, now())), HeadRefused::Equivocation { .. }));
+    assert!(matches!(refused(memory.accept(&next, now())), HeadRejectedError::Equivocation { .. }));
     assert!(memory.forgive(&package()).unwrap());
     assert_eq!(memory.seen(&package()).unwrap(), Some(Mark { seq: 3, head: None }));
-    assert!(matches!(refused(memory.accept(&heads[1], now())), HeadRefused::Rollback { seen: 3, offered: 2, .. }));
+    assert!(matches!(refused(memory.accept(&heads[1], now())), HeadRejectedError::Rollback { seen: 3, offered: 2, .. }));
 }
 
 #[test]
 fn attack_fast_forward_is_not_remembered() {
     let (_folder, memory) = memory();
     memory.remember(&with_seq(7)).unwrap();
-    assert!(matches!(refused(memory.remember(&with_seq(MAX_SEQ))), HeadRefused::FastForward { seen: 7, .. }));
+    assert!(matches!(refused(memory.remember(&with_seq(MAX_SEQ))), HeadRejectedError::FastForward { seen: 7, .. }));
     assert_eq!(memory.seen(&package()).unwrap().unwrap().seq, 7);
     // The user has asked the publisher.
     assert!(memory.forget(&package()).unwrap());
@@ -137,7 +137,7 @@ fn heads_remembered_at_once_never_lower_the_mark() {
                 for step in 0..24 {
                     let head = &heads[(step * 7 + thread * 5) % 24];
                     match memory.remember(head) {
-                        Ok(_) | Err(RememberError::Refused(HeadRefused::Rollback { .. })) => {}
+                        Ok(_) | Err(RememberError::Refused(HeadRejectedError::Rollback { .. })) => {}
                         Err(error) => panic!("{error:?}"),
                     }
                     let seen = memory.seen(&package()).unwrap().unwrap().seq;
