@@ -14,5 +14,5 @@ mod tests;
 
 pub use limits::ArchiveLimits;
 pub use pack::{PackError, Packed, pack};
-pub use path::PathFault;
+pub use path::PathError;
 pub use unpack::{UnpackError, Unpacked, unpack};

@@ -10,7 +10,7 @@ use tar::{Builder, EntryType, Header};
 use thiserror::Error;
 
 use super::{
-    ArchiveLimits, PathFault,
+    ArchiveLimits, PathError,
     path::{check, key},
 };
 
@@ -47,7 +47,7 @@ pub enum PackError {
         /// Which.
         path: PathBuf,
         /// What is wrong with it.
-        fault: PathFault,
+        fault: PathError,
     },
     /// Two paths differ only in the case of their letters, which some file systems do not tell apart: rename one.
     #[error("{} is also there in other case", path.display())]
@@ -135,7 +135,7 @@ fn list(root: &Path, limits: &ArchiveLimits) -> Result<BTreeMap<String, Entry>, 
             let name = child
                 .file_name()
                 .into_string()
-                .map_err(|_| PackError::Path { path: path.clone(), fault: PathFault::NotUtf8 })?;
+                .map_err(|_| PackError::Path { path: path.clone(), fault: PathError::NotUtf8 })?;
             let name = format!("{prefix}{name}");
             check(&name, limits.longest_path()).map_err(|fault| PackError::Path { path: path.clone(), fault })?;
             // It is that of a link itself, not of where it leads.
@@ -194,9 +194,9 @@ fn append<W: Write>(
     }
 }
 
-fn header(name: &str, kind: EntryType, mode: u32, bytes: u64) -> Result<Header, PathFault> {
+fn header(name: &str, kind: EntryType, mode: u32, bytes: u64) -> Result<Header, PathError> {
     let mut header = Header::new_ustar();
-    header.set_path(name).map_err(|_| PathFault::TooLong)?;
+    header.set_path(name).map_err(|_| PathError::TooLong)?;
     header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_uid(0);
@@ -207,7 +207,7 @@ fn header(name: &str, kind: EntryType, mode: u32, bytes: u64) -> Result<Header, 
     Ok(header)
 }
 
-fn at(folder: &Path, name: &str, fault: PathFault) -> PackError {
+fn at(folder: &Path, name: &str, fault: PathError) -> PackError {
     PackError::Path { path: folder.join(name), fault }
 }
 

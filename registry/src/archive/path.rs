@@ -2,7 +2,7 @@ use thiserror::Error;
 
 /// Why a path has no place in an archive: it would be another one, or none, on some systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum PathFault {
+pub enum PathError {
     /// It is not UTF-8.
     #[error("it is not UTF-8")]
     NotUtf8,
@@ -19,17 +19,17 @@ pub enum PathFault {
 }
 
 /// Whether a path is plain: names with `/` between, that go down from where they begin, and mean the same everywhere.
-pub(super) fn check(path: &str, longest: usize) -> Result<(), PathFault> {
+pub(super) fn check(path: &str, longest: usize) -> Result<(), PathError> {
     if path.len() > longest {
-        return Err(PathFault::TooLong);
+        return Err(PathError::TooLong);
     }
     if path.split('/').any(|name| matches!(name, "" | "." | "..")) {
-        return Err(PathFault::NotPlain);
+        return Err(PathError::NotPlain);
     }
     if path.contains(|c: char| matches!(c, '\\' | ':') || c.is_control())
         || path.split('/').any(|name| name.ends_with(['.', ' ']))
     {
-        return Err(PathFault::NotPortable);
+        return Err(PathError::NotPortable);
     }
     Ok(())
 }

@@ -221,10 +221,10 @@ fn pack_error(content: &Tree, limits: ArchiveLimits) -> PackError {
 fn what_cannot_be_packed_is_named() {
     let error = |name: &str| pack_error(&tree([(name, file(b"x"))]), LIMITS);
     for name in ["a\\b", "C:x", "dot.", "space ", "bell\u{7}"] {
-        assert!(matches!(error(name), PackError::Path { fault: PathFault::NotPortable, .. }), "{name}");
+        assert!(matches!(error(name), PackError::Path { fault: PathError::NotPortable, .. }), "{name}");
     }
     for name in ["x".repeat(101), format!("{}/x", "x".repeat(156)), vec!["x".repeat(90); 3].join("/")] {
-        assert!(matches!(error(&name), PackError::Path { fault: PathFault::TooLong, .. }), "{name}");
+        assert!(matches!(error(&name), PackError::Path { fault: PathError::TooLong, .. }), "{name}");
     }
     let case = tree([("README", file(b"")), ("readme", file(b""))]);
     assert!(matches!(pack_error(&case, LIMITS), PackError::Ambiguous { .. }));
@@ -249,7 +249,7 @@ fn links_and_names_that_are_no_text_are_errors() {
     fs::remove_file(socket).unwrap();
     fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"\xff")), b"").unwrap();
     let error = pack(folder.path(), &LIMITS, io::sink()).unwrap_err();
-    assert!(matches!(error, PackError::Path { fault: PathFault::NotUtf8, .. }), "{error}");
+    assert!(matches!(error, PackError::Path { fault: PathError::NotUtf8, .. }), "{error}");
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn a_folder_over_the_limits_is_not_packed() {
     let sum = tree([("a", file(&[0; 75_001])), ("b", file(&[0; 75_000]))]);
     assert!(matches!(pack_error(&sum, LIMITS), PackError::TooLarge { max: 150_000 }));
     let short = ArchiveLimits { path_bytes: 3, ..LIMITS };
-    assert!(matches!(pack_error(&tree([("four", None)]), short), PackError::Path { fault: PathFault::TooLong, .. }));
+    assert!(matches!(pack_error(&tree([("four", None)]), short), PackError::Path { fault: PathError::TooLong, .. }));
 }
 
 #[test]
@@ -286,17 +286,17 @@ fn attack_path_traversal_ends_in_an_error_and_nothing_is_written_outside() {
     let paths = ["../a", "..", "x/../../a", "x/..", "/etc/a", "//a", "./a", ".", "", "x//a", "x/./a", "a/"];
     for path in paths {
         let result = unpack_entries(&[plain("ok", b"ok"), plain(path, b"evil")]);
-        assert!(matches!(result, Err(UnpackError::Path { fault: PathFault::NotPlain, .. })), "{path:?} {result:?}");
+        assert!(matches!(result, Err(UnpackError::Path { fault: PathError::NotPlain, .. })), "{path:?} {result:?}");
     }
     for path in ["..\\a", "C:\\a", "C:a", "\\\\host\\a", "a:stream", "x\u{1}", "a.", "a /b"] {
         let result = unpack_entries(&[plain("ok", b"ok"), plain(path, b"evil")]);
-        assert!(matches!(result, Err(UnpackError::Path { fault: PathFault::NotPortable, .. })), "{path:?} {result:?}");
+        assert!(matches!(result, Err(UnpackError::Path { fault: PathError::NotPortable, .. })), "{path:?} {result:?}");
     }
     for path in ["../a/", "/", "./", "x//"] {
         assert!(matches!(unpack_entries(&[folder(path)]), Err(UnpackError::Path { .. })), "{path:?}");
     }
     let result = unpack_entries(&[entry(b"a\xff", EntryType::Regular, 0o644, b"")]);
-    assert!(matches!(result, Err(UnpackError::Path { fault: PathFault::NotUtf8, .. })), "{result:?}");
+    assert!(matches!(result, Err(UnpackError::Path { fault: PathError::NotUtf8, .. })), "{result:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tar::{Archive, EntryType};
 use thiserror::Error;
 
 use super::{
-    ArchiveLimits, PathFault,
+    ArchiveLimits, PathError,
     path::{ancestors, check, key},
 };
 use crate::disk::sync_folder;
@@ -42,7 +42,7 @@ pub enum UnpackError {
         /// Which, as far as it is text.
         path: String,
         /// What is wrong with it.
-        fault: PathFault,
+        fault: PathError,
     },
     /// Something else than a file or a folder is in it: a link, a device, an extension of the format.
     #[error("the archive has {path:?}, which is neither a file nor a folder")]
@@ -191,7 +191,7 @@ impl Unpacking<'_> {
                 return Err(UnpackError::Kind { path: shown() });
             }
             let is_folder = kind == EntryType::Directory;
-            let path = str::from_utf8(&name).map_err(|_| PathFault::NotUtf8).and_then(|path| {
+            let path = str::from_utf8(&name).map_err(|_| PathError::NotUtf8).and_then(|path| {
                 let path = if is_folder { path.strip_suffix('/').unwrap_or(path) } else { path };
                 check(path, self.limits.longest_path()).map(|()| path)
             });
