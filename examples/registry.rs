@@ -5,7 +5,7 @@ use std::{env::args, error::Error, time::Duration};
 
 use kadence_registry::{
     PackageId,
-    p2p::registry::{MarketBehaviour, P2PRegistry, RegistryConfig, configure},
+    p2p::registry::{RegistryBehaviour, P2PRegistry, RegistryConfig, configure},
     resolve::{install, resolve},
 };
 use kadence_tokio::{
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     };
     configure(&mut node);
     let config = RegistryConfig::in_folder("registry");
-    let market = MarketBehaviour::new(&keypair, &config)?;
+    let market = RegistryBehaviour::new(&keypair, &config)?;
 
     // The runtimes differ in the name of a crate and in the `block_on` around it.
     match runtime.as_str() {
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
 }
 
 async fn get<R: Runtime>(
-    node: std::result::Result<Node<MarketBehaviour>, NodeError>,
+    node: std::result::Result<Node<RegistryBehaviour>, NodeError>,
     runtime: R,
     keypair: Keypair,
     config: RegistryConfig,

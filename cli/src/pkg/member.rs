@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures::{StreamExt, future::BoxFuture};
 use kadence_registry::{
     Registry,
-    p2p::registry::{Event, MarketBehaviour, P2PRegistry, RegistryConfig, configure},
+    p2p::registry::{Event, RegistryBehaviour, P2PRegistry, RegistryConfig, configure},
 };
 use kadence_tokio::{
     Identity, Node, NodeConfig, TokioRuntime,
@@ -40,7 +40,7 @@ pub(super) struct Part {
 }
 
 pub(super) struct Member {
-    node: Node<MarketBehaviour>,
+    node: Node<RegistryBehaviour>,
     pub(super) registry: P2PRegistry<TokioRuntime>,
     deadline: Instant,
     timeout: Duration,
@@ -69,7 +69,7 @@ impl Member {
         };
         configure(&mut config);
         let registry = RegistryConfig::in_folder(home.registry());
-        let behaviour = MarketBehaviour::new(&keypair, &registry).with_context(in_home)?;
+        let behaviour = RegistryBehaviour::new(&keypair, &registry).with_context(in_home)?;
         let mut node = kadence_tokio::node_with(config, |_| behaviour).await?;
         let runtime = TokioRuntime::current().context("there is no runtime")?;
         let registry = P2PRegistry::start(&mut node, runtime, keypair, registry).await.with_context(in_home)?;

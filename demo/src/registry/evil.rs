@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join};
 use kadence_registry::p2p::{
     head::NAMESPACE,
-    registry::{MarketBehaviour, RegistryConfig},
+    registry::{RegistryBehaviour, RegistryConfig},
     transfer::PROTOCOL,
 };
 use kadence_tokio::{
@@ -30,7 +30,7 @@ const CORRUPT_EVERY: usize = 20_000;
 
 /// An attacker's node, without a registry.
 pub(super) struct Evil {
-    pub(super) node: Node<MarketBehaviour>,
+    pub(super) node: Node<RegistryBehaviour>,
     pub(super) keypair: Keypair,
     pub(super) topic: IdentTopic,
 }
@@ -87,7 +87,7 @@ impl Evil {
         let alone = config.bootstrap_peers.is_empty();
         let registry = RegistryConfig::in_folder("");
         let topic = IdentTopic::new(&registry.topic);
-        let behaviour = MarketBehaviour::new(&keypair, &registry)?;
+        let behaviour = RegistryBehaviour::new(&keypair, &registry)?;
         let node = kadence_tokio::node_with(config, |_| behaviour).await?;
         if !alone {
             node.ready(WAIT).await.context("an attacker finds nobody")?;

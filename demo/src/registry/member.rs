@@ -10,7 +10,7 @@ use kadence_registry::{
     p2p::{
         Reputation,
         announce::DiscoveredPackage,
-        registry::{MarketBehaviour, P2PRegistry, RegistryConfig, configure},
+        registry::{RegistryBehaviour, P2PRegistry, RegistryConfig, configure},
     },
 };
 use kadence_smol::SmolRuntime;
@@ -52,7 +52,7 @@ impl<R: Runtime> Market for P2PRegistry<R> {
 }
 
 pub(super) struct Member {
-    pub(super) node: Node<MarketBehaviour>,
+    pub(super) node: Node<RegistryBehaviour>,
     pub(super) market: Arc<dyn Market>,
 }
 
@@ -82,7 +82,7 @@ impl Member {
         if let Some(rate) = rate {
             registry.server.bytes_per_second_per_peer = rate;
         }
-        let behaviour = MarketBehaviour::new(&keypair, &registry)?;
+        let behaviour = RegistryBehaviour::new(&keypair, &registry)?;
         let (node, market): (_, Arc<dyn Market>) = match index % 3 {
             1 => {
                 let mut node = kadence_async_std::node_with(node, |_| behaviour).await?;
@@ -137,7 +137,7 @@ pub(super) fn node_config(
 /// # Errors
 ///
 /// If it has not in time.
-pub(super) async fn knows(node: &Node<MarketBehaviour>, peers: usize) -> anyhow::Result<()> {
+pub(super) async fn knows(node: &Node<RegistryBehaviour>, peers: usize) -> anyhow::Result<()> {
     let deadline = Instant::now() + WAIT;
     loop {
         let known = node

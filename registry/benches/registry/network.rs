@@ -6,7 +6,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join_all};
 use kadence::node::{Identity, Node, NodeConfig};
 use kadence_registry::{
     PackageId, Release,
-    p2p::registry::{MarketBehaviour, P2PRegistry, RegistryConfig, configure},
+    p2p::registry::{RegistryBehaviour, P2PRegistry, RegistryConfig, configure},
 };
 use kadence_smol::SmolRuntime;
 use libp2p::{PeerId, StreamProtocol, identity::Keypair};
@@ -24,7 +24,7 @@ const COPY: StreamProtocol = StreamProtocol::new("/bench/copy/1");
 const QUIET: &str = "/bench/quiet/1";
 
 pub(crate) struct Peer {
-    pub(crate) node: Node<MarketBehaviour>,
+    pub(crate) node: Node<RegistryBehaviour>,
     pub(crate) registry: P2PRegistry<SmolRuntime>,
     pub(crate) keypair: Keypair,
     control: Control,
@@ -125,7 +125,7 @@ impl Network {
             Role::Gatherer => (config.share, config.providers_after) = (false, Duration::ZERO),
             Role::Unaware => QUIET.clone_into(&mut config.topic),
         }
-        let behaviour = MarketBehaviour::new(&keypair, &config).expect("the defaults are right");
+        let behaviour = RegistryBehaviour::new(&keypair, &config).expect("the defaults are right");
         let runtime = SmolRuntime::on(&self.executor);
         let mut node =
             Node::start(runtime, node, kadence_smol::transport, |_| behaviour).await.expect("loopback works");

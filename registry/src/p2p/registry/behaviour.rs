@@ -17,14 +17,14 @@ use crate::p2p::{
 /// What a node of the registry runs beside kad: the application's part of a [`Node`](kadence::node::Node).
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
-pub struct MarketBehaviour {
+pub struct RegistryBehaviour {
     /// Announcements.
     pub gossipsub: gossipsub::Behaviour,
     /// Blobs and catalogues.
     pub streams: libp2p_stream::Behaviour,
 }
 
-impl MarketBehaviour {
+impl RegistryBehaviour {
     /// Of a node with this key pair, subscribed to the topic of announcements.
     ///
     /// # Errors

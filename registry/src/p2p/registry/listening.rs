@@ -17,7 +17,7 @@ use kadence::{
 };
 use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
 
-use super::{Event, Inner, MarketBehaviour, MarketBehaviourEvent, contents::Asking, heads::OnlyForged, lock};
+use super::{Event, Inner, RegistryBehaviour, MarketBehaviourEvent, contents::Asking, heads::OnlyForged, lock};
 use crate::{
     GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
@@ -87,7 +87,7 @@ impl<R: Runtime> Listener<R> {
     /// Until the node ends.
     pub(super) async fn listen(
         self,
-        mut events: impl Stream<Item = Result<NodeEvent<MarketBehaviour>, Lagged>> + Send + Unpin,
+        mut events: impl Stream<Item = Result<NodeEvent<RegistryBehaviour>, Lagged>> + Send + Unpin,
     ) {
         while let Some(event) = events.next().await {
             match event {
@@ -103,7 +103,7 @@ impl<R: Runtime> Listener<R> {
         self.inner.save().await;
     }
 
-    async fn heard(&self, event: NodeEvent<MarketBehaviour>) {
+    async fn heard(&self, event: NodeEvent<RegistryBehaviour>) {
         let inner = &self.inner;
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {

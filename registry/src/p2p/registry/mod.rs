@@ -46,7 +46,7 @@ use libp2p_identity::Keypair;
 use semver::Version;
 
 pub use self::{
-    behaviour::{MarketBehaviour, MarketBehaviourEvent, configure},
+    behaviour::{RegistryBehaviour, MarketBehaviourEvent, configure},
     config::{RegistryConfig, StartError},
     events::{Event, EventStream},
 };
@@ -81,7 +81,7 @@ struct Inner<R: Runtime> {
     publisher: PeerId,
     topic: IdentTopic,
     client: Client,
-    swarm: SwarmHandle<NodeBehaviour<MarketBehaviour>>,
+    swarm: SwarmHandle<NodeBehaviour<RegistryBehaviour>>,
     runtime: R,
     blobs: BlobStore,
     own: Own,
@@ -117,7 +117,7 @@ impl<R: Runtime> P2PRegistry<R> {
     ///
     /// See [`StartError`].
     pub async fn start(
-        node: &mut Node<MarketBehaviour>,
+        node: &mut Node<RegistryBehaviour>,
         runtime: R,
         keypair: Keypair,
         config: RegistryConfig,

@@ -21,7 +21,7 @@ use crate::{
     p2p::{
         announce::{Announcement, CataloguePage, Cursor, DEFAULT_TOPIC, SignedAnnouncement},
         head::{Lifetime, SignedHead, next_head},
-        registry::{Event, MarketBehaviour, RegistryConfig},
+        registry::{Event, RegistryBehaviour, RegistryConfig},
         requests,
         transfer::{self, ServerConfig},
     },
@@ -29,12 +29,12 @@ use crate::{
     unix,
 };
 
-async fn control(node: &Node<MarketBehaviour>) -> Control {
+async fn control(node: &Node<RegistryBehaviour>) -> Control {
     node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await.unwrap()
 }
 
 /// Answers whatever it is asked for with bytes that are something else, and counts how often it was.
-async fn serve_garbage(node: &Node<MarketBehaviour>, size: u64) -> Arc<AtomicUsize> {
+async fn serve_garbage(node: &Node<RegistryBehaviour>, size: u64) -> Arc<AtomicUsize> {
     let mut incoming = control(node).await.accept(transfer::PROTOCOL).unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
@@ -244,7 +244,7 @@ impl requests::Catalogue for Forged {
 }
 
 /// Serves such a catalogue from then on.
-async fn serve_catalogue(node: &Node<MarketBehaviour>, entries: Vec<Vec<u8>>) {
+async fn serve_catalogue(node: &Node<RegistryBehaviour>, entries: Vec<Vec<u8>>) {
     let incoming = control(node).await.accept(requests::PROTOCOL).unwrap();
     smol::spawn(requests::serve(SmolRuntime::default(), incoming, Arc::new(Forged(entries)))).detach();
 }

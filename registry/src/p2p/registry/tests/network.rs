@@ -19,7 +19,7 @@ use crate::{
     PackageId, Release,
     p2p::{
         head::dht_key,
-        registry::{MarketBehaviour, P2PRegistry, RegistryConfig, configure},
+        registry::{RegistryBehaviour, P2PRegistry, RegistryConfig, configure},
     },
 };
 
@@ -49,7 +49,7 @@ pub(crate) async fn soon<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>)
 }
 
 pub(crate) struct Peer {
-    pub(crate) node: Node<MarketBehaviour>,
+    pub(crate) node: Node<RegistryBehaviour>,
     pub(crate) registry: P2PRegistry<SmolRuntime>,
     pub(crate) keypair: Keypair,
     pub(crate) folder: TempDir,
@@ -77,7 +77,7 @@ impl Peer {
 pub(crate) struct Network {
     pub(crate) peers: Vec<Peer>,
     /// Nodes that judge nothing, and have no registry: they hold and say what they are told.
-    pub(crate) strangers: Vec<Node<MarketBehaviour>>,
+    pub(crate) strangers: Vec<Node<RegistryBehaviour>>,
 }
 
 impl Network {
@@ -114,7 +114,7 @@ impl Network {
         }
     }
 
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node<MarketBehaviour>> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node<RegistryBehaviour>> {
         self.peers.iter().map(|peer| &peer.node).chain(&self.strangers)
     }
 
@@ -134,13 +134,13 @@ impl Network {
         }
     }
 
-    pub(crate) async fn stranger(&self) -> Node<MarketBehaviour> {
+    pub(crate) async fn stranger(&self) -> Node<RegistryBehaviour> {
         self.stranger_with(|_| {}).await
     }
 
-    pub(crate) async fn stranger_with(&self, change: impl Fn(&mut NodeConfig)) -> Node<MarketBehaviour> {
+    pub(crate) async fn stranger_with(&self, change: impl Fn(&mut NodeConfig)) -> Node<RegistryBehaviour> {
         let keypair = Keypair::generate_ed25519();
-        let behaviour = MarketBehaviour::new(&keypair, &RegistryConfig::in_folder("unused")).unwrap();
+        let behaviour = RegistryBehaviour::new(&keypair, &RegistryConfig::in_folder("unused")).unwrap();
         let mut config = self.node_config(&keypair);
         change(&mut config);
         kadence_smol::node_with(config, |_| behaviour).await.unwrap()
@@ -152,7 +152,7 @@ impl Network {
         configure(&mut node);
         let mut config = RegistryConfig::in_folder(folder.path());
         change(&mut config);
-        let behaviour = MarketBehaviour::new(&keypair, &config).unwrap();
+        let behaviour = RegistryBehaviour::new(&keypair, &config).unwrap();
         let mut node = kadence_smol::node_with(node, |_| behaviour).await.unwrap();
         let registry = P2PRegistry::start(&mut node, SmolRuntime::default(), keypair.clone(), config).await.unwrap();
         Peer { node, registry, keypair, folder }
@@ -160,7 +160,7 @@ impl Network {
 }
 
 /// Makes a node hold this record, whatever it held before and thinks of it, or none.
-pub(crate) async fn hold(node: &Node<MarketBehaviour>, package: &PackageId, value: Option<&[u8]>) {
+pub(crate) async fn hold(node: &Node<RegistryBehaviour>, package: &PackageId, value: Option<&[u8]>) {
     let key = dht_key(package).unwrap();
     let record = value.map(|value| Record::new(key.clone(), value.to_owned()));
     let put = node.swarm().with(move |swarm| {
