@@ -18,10 +18,10 @@ pub const MAX_VALIDITY: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// What is remembered of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub struct Checkpoint {
     /// The highest sequence number seen.
     pub seq: u64,
-    /// The head with that number. `None` if there was more than one, and the user has [forgiven](super::HeadMemory::forgive)
+    /// The head with that number. `None` if there was more than one, and the user has [forgiven](super::HeadStore::accept_equivocation)
     /// it: any with this number is taken then.
     pub head: Option<SignedHead>,
 }
@@ -42,7 +42,7 @@ pub enum Accepted {
 /// # Errors
 ///
 /// See [`HeadRejectedError`]. What it says about the chain comes first: a head that is both old and expired is a rollback.
-pub fn judge(seen: Option<&Mark>, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadRejectedError> {
+pub fn judge(seen: Option<&Checkpoint>, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadRejectedError> {
     let accepted = judge_chain(seen, candidate)?;
     let (now, not_after) = (unix::seconds(now), candidate.head().not_after);
     if now > not_after.saturating_add(CLOCK_TOLERANCE.as_secs()) {
@@ -56,7 +56,7 @@ pub fn judge(seen: Option<&Mark>, candidate: &SignedHead, now: SystemTime) -> Re
 }
 
 /// The part that needs no clock.
-pub(super) fn judge_chain(seen: Option<&Mark>, candidate: &SignedHead) -> Result<Accepted, HeadRejectedError> {
+pub(super) fn judge_chain(seen: Option<&Checkpoint>, candidate: &SignedHead) -> Result<Accepted, HeadRejectedError> {
     // A first one may have any number: what the record allows bounds it.
     let Some(seen) = seen else { return Ok(Accepted::First) };
     if let Some(proof) = seen.head.as_ref().and_then(|head| EquivocationProof::of(head, candidate)) {
@@ -102,7 +102,7 @@ pub enum HeadRejectedError {
         latest: u64,
     },
     /// Its number is higher than a publisher can have come to: perhaps the key was stolen. Ask the publisher; then
-    /// [forget](super::HeadMemory::forget) what was seen, if it is as it should be.
+    /// [forget](super::HeadStore::forget) what was seen, if it is as it should be.
     #[error("head {offered} is more than {max_jump} above head {seen}")]
     FastForward {
         /// The highest number seen.
@@ -113,7 +113,7 @@ pub enum HeadRejectedError {
         max_jump: u64,
     },
     /// The publisher has signed two heads of which only one can be: the key was stolen, or was used on two machines. Ask the
-    /// publisher; then [forgive](super::HeadMemory::forgive), if there is a good reason.
+    /// publisher; then [accept_equivocation](super::HeadStore::accept_equivocation), if there is a good reason.
     #[error("the publisher has signed two heads that contradict each other")]
     Equivocation {
         /// Both of them.

@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior::Immediate, params};
 use thiserror::Error;
 
-use super::{Accepted, EquivocationProof, HeadRejectedError, Mark, SignedHead, judge, judge::judge_chain};
+use super::{Accepted, EquivocationProof, HeadRejectedError, Checkpoint, SignedHead, judge, judge::judge_chain};
 use crate::{
     PackageId,
     database::{self, DatabaseError, Format, OpenError},
@@ -48,13 +48,13 @@ const FORMAT: Format = Format {
 /// installed or published here.
 ///
 /// After two heads that contradict each other the package is refused, by every method, until the user
-/// [forgives](Self::forgive) it: nobody here can know which of them is the publisher's.
-pub struct HeadMemory {
+/// [forgives](Self::accept_equivocation) it: nobody here can know which of them is the publisher's.
+pub struct HeadStore {
     connection: Mutex<Connection>,
     capacity: u64,
 }
 
-impl HeadMemory {
+impl HeadStore {
     /// Opens the file, or makes it.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl HeadMemory {
     /// # Errors
     ///
     /// If the file fails.
-    pub fn forgive(&self, package: &PackageId) -> Result<bool, DatabaseError> {
+    pub fn accept_equivocation(&self, package: &PackageId) -> Result<bool, DatabaseError> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(Immediate)?;
         let Some(Known { mark, other: Some(other) }) = read(&transaction, package)? else { return Ok(false) };
@@ -182,7 +182,7 @@ impl HeadMemory {
     /// # Errors
     ///
     /// If the file fails.
-    pub fn seen(&self, package: &PackageId) -> Result<Option<Mark>, DatabaseError> {
+    pub fn seen(&self, package: &PackageId) -> Result<Option<Checkpoint>, DatabaseError> {
         Ok(read(&self.connection(), package)?.map(|known| known.mark))
     }
 
@@ -244,9 +244,9 @@ impl HeadMemory {
     }
 }
 
-impl fmt::Debug for HeadMemory {
+impl fmt::Debug for HeadStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeadMemory").field("capacity", &self.capacity).finish_non_exhaustive()
+        f.debug_struct("HeadStore").field("capacity", &self.capacity).finish_non_exhaustive()
     }
 }
 
@@ -255,7 +255,7 @@ type Envelope = Option<Vec<u8>>;
 
 /// A row.
 struct Known {
-    mark: Mark,
+    mark: Checkpoint,
     /// Contradicts the mark's head.
     other: Option<SignedHead>,
 }
@@ -267,7 +267,7 @@ impl Known {
     }
 }
 
-fn mark(known: Option<&Known>) -> Option<&Mark> {
+fn mark(known: Option<&Known>) -> Option<&Checkpoint> {
     known.map(|known| &known.mark)
 }
 
@@ -287,7 +287,7 @@ fn read(connection: &Connection, package: &PackageId) -> Result<Option<Known>, D
     if head.as_ref().is_some_and(|head| head.head().seq != seq) {
         return Err(damaged("the number"));
     }
-    Ok(Some(Known { mark: Mark { seq, head }, other }))
+    Ok(Some(Known { mark: Checkpoint { seq, head }, other }))
 }
 
 fn insert(connection: &Connection, head: &SignedHead) -> Result<(), DatabaseError> {

@@ -2,7 +2,7 @@
 //!
 //! A head says which index is the newest. It is a record of the DHT under [`dht_key`]; anybody can hold and serve it, nobody
 //! but the publisher can make one. What holders can still do is to serve an old one, or none: against that,
-//! [`HeadMemory`] remembers what was seen, and heads expire.
+//! [`HeadStore`] remembers what was seen, and heads expire.
 
 mod judge;
 mod memory;
@@ -11,8 +11,8 @@ mod proof;
 mod record;
 mod validator;
 
-pub use judge::{Accepted, CLOCK_TOLERANCE, HeadRejectedError, MAX_JUMP, MAX_VALIDITY, Mark, judge};
-pub use memory::{HeadMemory, MAX_PACKAGES, RememberError};
+pub use judge::{Accepted, CLOCK_TOLERANCE, HeadRejectedError, MAX_JUMP, MAX_VALIDITY, Checkpoint, judge};
+pub use memory::{HeadStore, MAX_PACKAGES, RememberError};
 pub use next::{Lifetime, NextHeadError, next_head};
 pub use proof::{EquivocationProof, ProofError};
 pub use record::{Head, HeadError, MAX_HEAD_BYTES, MAX_INDEX_BYTES, MAX_SEQ, SignedHead, dht_key};

@@ -69,7 +69,7 @@ pub enum Event {
         seq: u64,
     },
     /// A publisher has signed two heads with one number. Both are kept:
-    /// [`HeadMemory::equivocation`](crate::p2p::head::HeadMemory::equivocation).
+    /// [`HeadStore::equivocation`](crate::p2p::head::HeadStore::equivocation).
     Equivocation {
         /// Of which package.
         package: PackageId,

@@ -12,7 +12,7 @@ use crate::{
     GetError, PackageId, StorageError,
     p2p::{
         announce::DiscoveredPackage,
-        head::{HeadRejectedError, Mark, RememberError, SignedHead, dht_key, judge},
+        head::{HeadRejectedError, Checkpoint, RememberError, SignedHead, dht_key, judge},
     },
 };
 
@@ -161,9 +161,9 @@ impl<R: Runtime> Inner<R> {
     /// Nobody has a head. One that was seen before is still good until it expires: its publisher may be away for long.
     async fn without_a_holder(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
         match self.mark(package).await? {
-            Some(Mark { head: Some(head), .. }) => self.judged(head).await.map(Some),
+            Some(Checkpoint { head: Some(head), .. }) => self.judged(head).await.map(Some),
             // After a contradiction that was forgiven: there is one, and nobody shows it.
-            Some(Mark { seq: seen, head: None }) => Err(GetError::Rollback { seen, offered: 0 }),
+            Some(Checkpoint { seq: seen, head: None }) => Err(GetError::Rollback { seen, offered: 0 }),
             None => Ok(None),
         }
     }
@@ -179,7 +179,7 @@ impl<R: Runtime> Inner<R> {
         Ok(seen.into_iter().chain(own).max_by_key(|head| head.head().seq))
     }
 
-    async fn mark(&self, package: &PackageId) -> Result<Option<Mark>, GetError> {
+    async fn mark(&self, package: &PackageId) -> Result<Option<Checkpoint>, GetError> {
         let id = package.clone();
         self.remembered(move |memory| memory.seen(&id)).await.map_err(|error| self.memory_failed(error))
     }

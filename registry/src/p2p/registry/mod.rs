@@ -55,7 +55,7 @@ use super::{
     Reputation,
     announce::{Discovered, DiscoveredPackage, Gate},
     deadline::within,
-    head::HeadMemory,
+    head::HeadStore,
     requests::{self, CatalogueClient},
     transfer::{self, Fetcher, Server, ServerStats, StatsHandle},
 };
@@ -85,7 +85,7 @@ struct Inner<R: Runtime> {
     runtime: R,
     blobs: BlobStore,
     own: Own,
-    memory: Arc<HeadMemory>,
+    memory: Arc<HeadStore>,
     reputation: Arc<Reputation>,
     search: SearchIndex,
     gate: Mutex<Gate>,
@@ -133,7 +133,7 @@ impl<R: Runtime> P2PRegistry<R> {
             let blobs = BlobStore::open(folder.join("content"))?;
             let learned = open_empty(&folder.join("learned"))?;
             let own = Own::open(folder.join("own"))?;
-            let memory = HeadMemory::open(&folder.join("heads.db"))?;
+            let memory = HeadStore::open(&folder.join("heads.db"))?;
             let reputation = Reputation::open(&folder.join("peers.db"))?;
             Ok::<_, StartError>((blobs, learned, own, Arc::new(memory), Arc::new(reputation)))
         })
@@ -217,8 +217,8 @@ impl<R: Runtime> P2PRegistry<R> {
         &self.inner.reputation
     }
 
-    /// What was seen of packages' heads: to look at a contradiction, or to forgive it.
-    pub fn head_memory(&self) -> &HeadMemory {
+    /// What was seen of packages' heads: to look at a contradiction, or to accept_equivocation it.
+    pub fn head_memory(&self) -> &HeadStore {
         &self.inner.memory
     }
 
@@ -295,7 +295,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// What a call to the memory of heads gives, which blocks.
-    async fn remembered<T: Send + 'static>(&self, ask: impl FnOnce(&HeadMemory) -> T + Send + 'static) -> T {
+    async fn remembered<T: Send + 'static>(&self, ask: impl FnOnce(&HeadStore) -> T + Send + 'static) -> T {
         let memory = Arc::clone(&self.memory);
         unblock(move || ask(&memory)).await
     }

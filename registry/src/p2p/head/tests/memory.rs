@@ -5,9 +5,9 @@ use std::{sync::Arc, thread};
 use super::*;
 use crate::{DatabaseError, OpenError};
 
-fn memory() -> (tempfile::TempDir, HeadMemory) {
+fn memory() -> (tempfile::TempDir, HeadStore) {
     let folder = tempfile::tempdir().unwrap();
-    let memory = HeadMemory::open(&folder.path().join("heads.db")).unwrap();
+    let memory = HeadStore::open(&folder.path().join("heads.db")).unwrap();
     (folder, memory)
 }
 
@@ -30,7 +30,7 @@ fn attack_rollback_all_holders_serve_an_old_head_after_a_restart() {
     let heads = chain(20);
     assert_eq!(memory.remember(&heads[19]).unwrap(), Accepted::First);
     drop(memory);
-    let memory = HeadMemory::open(&folder.path().join("heads.db")).unwrap();
+    let memory = HeadStore::open(&folder.path().join("heads.db")).unwrap();
     for _holder in 0..20 {
         let refusal = HeadRejectedError::Rollback { seen: 20, offered: 19, hash: Some(heads[19].hash()) };
         assert_eq!(refused(memory.judge(&heads[18], now())), refusal);
@@ -71,7 +71,7 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     memory.remember(&heads[2]).unwrap();
     assert!(matches!(refused(memory.judge(&twin, now())), HeadRejectedError::Equivocation { .. }));
     drop(memory);
-    let memory = HeadMemory::open(&folder.path().join("heads.db")).unwrap();
+    let memory = HeadStore::open(&folder.path().join("heads.db")).unwrap();
     let next = after(Some(&heads[2]), "next");
     for head in [&heads[2], &twin, &heads[0], &next] {
         let refusals = [memory.judge(head, now()), memory.remember(head), memory.accept(head, now())].map(refused);
@@ -85,10 +85,10 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     assert_eq!(memory.equivocations(None, 10).unwrap(), [package()]);
     assert_eq!(memory.equivocations(Some(&package()), 10).unwrap(), []);
 
-    assert!(memory.forgive(&package()).unwrap());
-    assert!(!memory.forgive(&package()).unwrap());
+    assert!(memory.accept_equivocation(&package()).unwrap());
+    assert!(!memory.accept_equivocation(&package()).unwrap());
     assert_eq!(memory.equivocation(&package()).unwrap(), None);
-    assert_eq!(memory.seen(&package()).unwrap(), Some(Mark { seq: 3, head: None }));
+    assert_eq!(memory.seen(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
     assert!(matches!(refused(memory.remember(&heads[1])), HeadRejectedError::Rollback { seen: 3, offered: 2, hash: None }));
     for head in [&heads[2], &twin] {
         assert_eq!(memory.accept(head, now()).unwrap(), Accepted::Same);
@@ -106,8 +106,8 @@ fn a_forgiven_package_does_not_go_back_behind_the_newer_of_two() {
     let next = after(Some(&after(Some(&heads[0]), "another index")), "its next index");
     memory.remember(&heads[1]).unwrap();
     assert!(matches!(refused(memory.accept(&next, now())), HeadRejectedError::Equivocation { .. }));
-    assert!(memory.forgive(&package()).unwrap());
-    assert_eq!(memory.seen(&package()).unwrap(), Some(Mark { seq: 3, head: None }));
+    assert!(memory.accept_equivocation(&package()).unwrap());
+    assert_eq!(memory.seen(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
     assert!(matches!(refused(memory.accept(&heads[1], now())), HeadRejectedError::Rollback { seen: 3, offered: 2, .. }));
 }
 
@@ -127,7 +127,7 @@ fn attack_fast_forward_is_not_remembered() {
 fn heads_remembered_at_once_never_lower_the_mark() {
     let (folder, memory) = memory();
     let memory = Arc::new(memory);
-    let other = Arc::new(HeadMemory::open(&folder.path().join("heads.db")).unwrap());
+    let other = Arc::new(HeadStore::open(&folder.path().join("heads.db")).unwrap());
     let heads = Arc::new(chain(24));
     let threads: Vec<_> = (0..6)
         .map(|thread| {
@@ -156,9 +156,9 @@ fn heads_remembered_at_once_never_lower_the_mark() {
 #[test]
 fn the_package_that_was_not_used_for_the_longest_time_makes_room() {
     let folder = tempfile::tempdir().unwrap();
-    drop(HeadMemory::open(&folder.path().join("heads.db")).unwrap());
+    drop(HeadStore::open(&folder.path().join("heads.db")).unwrap());
     let connection = rusqlite::Connection::open(folder.path().join("heads.db")).unwrap();
-    let memory = HeadMemory::with(connection, 4);
+    let memory = HeadStore::with(connection, 4);
     let heads = ["a", "b", "c", "d", "e", "f", "g"].map(first_of);
     for head in &heads[..4] {
         memory.remember(head).unwrap();
@@ -203,7 +203,7 @@ fn what_is_damaged_is_an_error_and_never_an_empty_memory() {
     drop(memory);
     let path = folder.path().join("other.db");
     std::fs::write(&path, vec![7; 5000]).unwrap();
-    assert!(matches!(HeadMemory::open(&path), Err(OpenError::Foreign { .. })));
+    assert!(matches!(HeadStore::open(&path), Err(OpenError::Foreign { .. })));
 }
 
 #[test]
@@ -212,6 +212,6 @@ fn a_head_that_cannot_be_written_is_not_accepted() {
     memory.break_it();
     let error = memory.accept(&after(None, "index"), now()).unwrap_err();
     assert!(matches!(error, RememberError::Database(DatabaseError::Failed(_))), "{error:?}");
-    assert!(format!("{memory:?}").contains("HeadMemory"));
+    assert!(format!("{memory:?}").contains("HeadStore"));
     assert!(memory.forget(&package()).is_err());
 }

@@ -252,7 +252,7 @@ fn attack_equivocation_a_twin_of_what_was_seen_is_refused_until_it_is_forgiven()
         let proof = reader.registry.head_memory().equivocation(&id).unwrap().unwrap();
         assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (seen.bytes(), twin.bytes()));
 
-        assert!(reader.registry.head_memory().forgive(&id).unwrap());
+        assert!(reader.registry.head_memory().accept_equivocation(&id).unwrap());
         assert_eq!(versions_of(reader.registry.index(&id).await), 1);
         // That there is none is not said of one that was seen.
         hold_everywhere(&network, &id, None).await;
@@ -294,7 +294,7 @@ fn who_publishes_on_two_machines_at_once_is_told_and_can_go_on_once_it_is_forgiv
             matches!(refused, Err(crate::PublishError::Versions(GetError::Equivocation { seq: 1 }))),
             "{refused:?}"
         );
-        assert!(publisher.registry.head_memory().forgive(&id).unwrap());
+        assert!(publisher.registry.head_memory().accept_equivocation(&id).unwrap());
         publisher.registry.publish(next).await.unwrap();
         let head = publisher.registry.inner.own_head(&id).await.unwrap().unwrap();
         assert_eq!((head.head().seq, head.head().prev), (2, Some(there.hash())));
