@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{Discovered, MAX_AHEAD, MAX_ANNOUNCEMENT_BYTES, MAX_DISCOVERED, SignedAnnouncement, Standing};
+use super::{Discovered, MAX_AHEAD, MAX_ANNOUNCEMENT_BYTES, MAX_DISCOVERED, SignedAnnouncement, Freshness};
 use crate::{PackageId, unix};
 
 /// The longest page, in bytes: some three hundred announcements, a few milliseconds of signatures.
@@ -172,7 +172,7 @@ impl Discovered {
     pub fn take_verified(&mut self, page: VerifiedPage, from: PeerId, now: SystemTime) -> TakenPage {
         let mut taken = TakenPage { news: Vec::new(), bad: page.bad };
         for announcement in page.announcements {
-            if let Standing::New | Standing::Newer = self.add(&announcement, from, now) {
+            if let Freshness::New | Freshness::Newer = self.add(&announcement, from, now) {
                 taken.news.push(announcement.announcement().package.clone());
             }
         }

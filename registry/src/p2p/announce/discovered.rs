@@ -50,7 +50,7 @@ impl DiscoveredPackage {
 
 /// What an announcement is to what is known of its package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Freshness {
     /// Nothing was known of the package.
     New,
     /// It is newer than what was known.
@@ -107,21 +107,21 @@ impl Discovered {
     }
 
     /// Takes an announcement that was verified, if it is [new or newer](Self::standing). `told_by` is who has sent it to us.
-    pub fn add(&mut self, announcement: &SignedAnnouncement, told_by: PeerId, now: SystemTime) -> Standing {
+    pub fn add(&mut self, announcement: &SignedAnnouncement, told_by: PeerId, now: SystemTime) -> Freshness {
         let standing = self.standing(announcement);
         match standing {
-            Standing::New => {
+            Freshness::New => {
                 self.make_room(&announcement.announcement().package.publisher(), &told_by);
                 self.insert(announcement.clone(), Vec::new(), told_by, now, now);
             }
-            Standing::Newer => {
+            Freshness::Newer => {
                 let earlier = self.remove(&announcement.announcement().package);
                 let (providers, first_seen) =
                     earlier.map_or((Vec::new(), now), |entry| (entry.package.providers, entry.package.first_seen));
                 self.insert(announcement.clone(), providers, told_by, first_seen, now);
             }
-            Standing::Same => self.share(&announcement.announcement().package, told_by),
-            Standing::Older { .. } | Standing::Conflict { .. } | Standing::FastForward { .. } => {}
+            Freshness::Same => self.share(&announcement.announcement().package, told_by),
+            Freshness::Older { .. } | Freshness::Conflict { .. } | Freshness::FastForward { .. } => {}
         }
         standing
     }
@@ -142,20 +142,20 @@ impl Discovered {
     }
 
     /// What the announcement is to what is known.
-    pub fn standing(&self, announcement: &SignedAnnouncement) -> Standing {
+    pub fn standing(&self, announcement: &SignedAnnouncement) -> Freshness {
         let offered = announcement.announcement();
-        let Some(entry) = self.packages.get(&offered.package) else { return Standing::New };
+        let Some(entry) = self.packages.get(&offered.package) else { return Freshness::New };
         let known = entry.package.newest.announcement();
         if offered.seq < known.seq {
-            Standing::Older { known: known.seq }
+            Freshness::Older { known: known.seq }
         } else if offered.seq > known.seq.saturating_add(MAX_JUMP) {
-            Standing::FastForward { known: known.seq }
+            Freshness::FastForward { known: known.seq }
         } else if offered.seq > known.seq {
-            Standing::Newer
+            Freshness::Newer
         } else if offered.head == known.head {
-            Standing::Same
+            Freshness::Same
         } else {
-            Standing::Conflict { known: known.head }
+            Freshness::Conflict { known: known.head }
         }
     }
 

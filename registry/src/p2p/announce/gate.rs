@@ -4,7 +4,7 @@ use libp2p::gossipsub::MessageAcceptance;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{AnnouncementError, Discovered, Rate, SignedAnnouncement, Standing, buckets::Buckets};
+use super::{AnnouncementError, Discovered, Rate, SignedAnnouncement, Freshness, buckets::Buckets};
 use crate::unix;
 
 /// How far an announcement may be in the future: what clocks differ by.
@@ -21,7 +21,7 @@ const MAX_PUBLISHERS: usize = 16_384;
 
 /// What a gate lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GateConfig {
+pub struct AnnouncementValidatorConfig {
     /// Older announcements are not forwarded: a day lets them cross a network that was in two parts.
     pub max_age: Duration,
     /// Announcements of one publisher. Thirty at once are the packages of one large project.
@@ -41,7 +41,7 @@ pub struct GateConfig {
     pub share: Rate,
 }
 
-impl Default for GateConfig {
+impl Default for AnnouncementValidatorConfig {
     fn default() -> Self {
         Self {
             max_age: Duration::from_secs(24 * 60 * 60),
@@ -56,7 +56,7 @@ impl Default for GateConfig {
 
 /// A message as gossipsub gives it.
 #[derive(Debug, Clone, Copy)]
-pub struct Heard<'a> {
+pub struct GossipMessage<'a> {
     /// The neighbour that has sent it to us.
     pub forwarder: PeerId,
     /// Who says to have sent it first: a provider of the package.
@@ -69,10 +69,10 @@ pub struct Heard<'a> {
 ///
 /// Of each neighbour so much is read; each publisher may announce so much; only so many publishers that nobody knows come in
 /// through one neighbour; and no more is forwarded in all than neighbours read. Whatever one neighbour sends, with however
-/// many keys, the others still have their [shares](GateConfig::share).
+/// many keys, the others still have their [shares](AnnouncementValidatorConfig::share).
 #[derive(Debug)]
-pub struct Gate {
-    config: GateConfig,
+pub struct AnnouncementValidator {
+    config: AnnouncementValidatorConfig,
     publishers: Buckets<PeerId>,
     newcomers: Buckets<PeerId>,
     forwarders: Buckets<PeerId>,
@@ -81,9 +81,9 @@ pub struct Gate {
     total_full_at: u64,
 }
 
-impl Gate {
+impl AnnouncementValidator {
     /// A gate that has seen nothing.
-    pub fn new(config: GateConfig) -> Self {
+    pub fn new(config: AnnouncementValidatorConfig) -> Self {
         Self {
             config,
             publishers: Buckets::new(config.per_publisher, MAX_PUBLISHERS),
@@ -95,46 +95,46 @@ impl Gate {
     }
 
     /// What is to become of a message. What is accepted is in `discovered` then.
-    pub fn check(&mut self, discovered: &mut Discovered, heard: Heard<'_>, now: SystemTime) -> Judged {
-        let Heard { forwarder, source, bytes } = heard;
+    pub fn check(&mut self, discovered: &mut Discovered, heard: GossipMessage<'_>, now: SystemTime) -> ValidationResult {
+        let GossipMessage { forwarder, source, bytes } = heard;
         let millis = unix::millis(now);
         // The cheap questions first: a signature takes longer than all else.
         if !self.forwarders.take(forwarder, millis) {
-            return Judged::Ignore(Ignored::Flood);
+            return ValidationResult::Ignore(Ignored::Flood);
         }
         let announcement = match SignedAnnouncement::verify(bytes) {
             Ok(announcement) => announcement,
-            Err(error) => return Judged::Reject(Rejected::Invalid(error)),
+            Err(error) => return ValidationResult::Reject(Rejected::Invalid(error)),
         };
         if let Err(judged) = self.check_time(&announcement, now) {
             return judged;
         }
         match discovered.standing(&announcement) {
-            Standing::New | Standing::Newer => {}
-            standing @ (Standing::Same
-            | Standing::Older { .. }
-            | Standing::Conflict { .. }
-            | Standing::FastForward { .. }) => return Judged::Ignore(Ignored::Standing(standing)),
+            Freshness::New | Freshness::Newer => {}
+            standing @ (Freshness::Same
+            | Freshness::Older { .. }
+            | Freshness::Conflict { .. }
+            | Freshness::FastForward { .. }) => return ValidationResult::Ignore(Ignored::Freshness(standing)),
         }
         // Only now, so that nobody can use up a publisher's tokens by repeating what was said.
         let publisher = announcement.announcement().package.publisher();
         let is_known = discovered.knows_publisher(&publisher);
         if !is_known && !self.newcomers.take(forwarder, millis) {
-            return Judged::Ignore(Ignored::Newcomers);
+            return ValidationResult::Ignore(Ignored::Newcomers);
         }
         if !self.publishers.has(&publisher, millis) {
-            return Judged::Ignore(Ignored::Publisher);
+            return ValidationResult::Ignore(Ignored::Publisher);
         }
         // Before the publisher's own, which is not to be used up by what is not accepted.
         if !self.take_of_total(forwarder, is_known, millis) {
-            return Judged::Ignore(Ignored::Total);
+            return ValidationResult::Ignore(Ignored::Total);
         }
         self.publishers.take(publisher, millis);
         discovered.add(&announcement, forwarder, now);
         if let Some(source) = source {
             discovered.add_provider(&announcement.announcement().package, source, now);
         }
-        Judged::Accept(Box::new(announcement))
+        ValidationResult::Accept(Box::new(announcement))
     }
 
     fn take_of_total(&mut self, forwarder: PeerId, is_known: bool, millis: u64) -> bool {
@@ -146,31 +146,31 @@ impl Gate {
         self.shares.take(forwarder, millis) && total.take_above(kept, &mut self.total_full_at, millis)
     }
 
-    fn check_time(&self, announcement: &SignedAnnouncement, now: SystemTime) -> Result<(), Judged> {
+    fn check_time(&self, announcement: &SignedAnnouncement, now: SystemTime) -> Result<(), ValidationResult> {
         let (published_at, now) = (announcement.announcement().published_at, unix::seconds(now));
         let ahead = published_at.saturating_sub(now);
         if ahead > MAX_AHEAD.as_secs() * 2 {
-            return Err(Judged::Reject(Rejected::Future { published_at }));
+            return Err(ValidationResult::Reject(Rejected::Future { published_at }));
         }
         if ahead > MAX_AHEAD.as_secs() {
-            return Err(Judged::Ignore(Ignored::Future { published_at }));
+            return Err(ValidationResult::Ignore(Ignored::Future { published_at }));
         }
         if now.saturating_sub(published_at) > self.config.max_age.as_secs() {
-            return Err(Judged::Ignore(Ignored::Old { published_at }));
+            return Err(ValidationResult::Ignore(Ignored::Old { published_at }));
         }
         Ok(())
     }
 }
 
-impl Default for Gate {
+impl Default for AnnouncementValidator {
     fn default() -> Self {
-        Self::new(GateConfig::default())
+        Self::new(AnnouncementValidatorConfig::default())
     }
 }
 
 /// What is to become of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judged {
+pub enum ValidationResult {
     /// It is new, and is forwarded.
     Accept(Box<SignedAnnouncement>),
     /// It is not forwarded. An honest neighbour may have sent it.
@@ -179,7 +179,7 @@ pub enum Judged {
     Reject(Rejected),
 }
 
-impl Judged {
+impl ValidationResult {
     /// What gossipsub is to be told.
     pub fn acceptance(&self) -> MessageAcceptance {
         match self {
@@ -200,10 +200,10 @@ pub enum Ignored {
     /// As much as neighbours take was accepted already, and the neighbour's share is used up.
     #[error("too much is announced")]
     Total,
-    /// It says nothing new, or contradicts what is known. In a [`Conflict`](Standing::Conflict) it is worth looking at the
+    /// It says nothing new, or contradicts what is known. In a [`Conflict`](Freshness::Conflict) it is worth looking at the
     /// DHT's head.
     #[error("the announcement is not news")]
-    Standing(Standing),
+    Freshness(Freshness),
     /// It is from the future, by about what clocks differ by.
     #[error("the announcement is of {published_at} (seconds since 1970), which is yet to come")]
     Future {

@@ -18,7 +18,7 @@ pub const DEFAULT_TOPIC: &str = "/ggen/packages/v1";
 /// The longest message of gossipsub, in bytes. An announcement with what is put around it takes a tenth of that; but gossipsub
 /// measures everything that it has read at once, 8 KiB and the beginning of a message before it, and closes the stream if that
 /// is longer. With less room than that, a burst of a few announcements is lost. What is too long for an announcement the
-/// [`Gate`](super::Gate) refuses.
+/// [`AnnouncementValidator`](super::AnnouncementValidator) refuses.
 pub const MAX_TRANSMIT_BYTES: usize = 16 * 1024;
 
 /// The configuration. Use it with `MessageAuthenticity::Signed` and the node's key: the source of a message is then proven,

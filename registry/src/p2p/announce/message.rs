@@ -95,7 +95,7 @@ impl SignedAnnouncement {
         Ok(Self { announcement, bytes })
     }
 
-    /// Reads an announcement. Whether it is new and in time is for the [`Gate`](super::Gate).
+    /// Reads an announcement. Whether it is new and in time is for the [`AnnouncementValidator`](super::AnnouncementValidator).
     ///
     /// # Errors
     ///

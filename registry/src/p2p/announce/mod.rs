@@ -3,7 +3,7 @@
 //! An announcement is a hint. The head record is the truth, and nothing is installed without it; what an announcement does
 //! is that a package is found, and that a head is looked for.
 //!
-//! Each message is judged by a [`Gate`] before it is forwarded, and what is new fills [`Discovered`]. Who joins late asks
+//! Each message is judged by a [`AnnouncementValidator`] before it is forwarded, and what is new fills [`Discovered`]. Who joins late asks
 //! peers for their [catalogue](CataloguePage).
 
 pub(super) mod buckets;
@@ -17,9 +17,9 @@ mod shares;
 pub use buckets::Rate;
 pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_BYTES, MAX_PAGES, TakenPage, VerifiedPage};
 pub use discovered::{
-    Discovered, DiscoveredPackage, MAX_DISCOVERED, MAX_PER_PUBLISHER, MAX_PROVIDERS, Provider, Standing,
+    Discovered, DiscoveredPackage, MAX_DISCOVERED, MAX_PER_PUBLISHER, MAX_PROVIDERS, Provider, Freshness,
 };
-pub use gate::{Gate, GateConfig, Heard, Ignored, Judged, MAX_AHEAD, Rejected};
+pub use gate::{AnnouncementValidator, AnnouncementValidatorConfig, GossipMessage, Ignored, ValidationResult, MAX_AHEAD, Rejected};
 pub use gossip::{
     DEFAULT_TOPIC, MAX_TRANSMIT_BYTES, gossip_config, message_id, peer_score_params, peer_score_thresholds,
 };

@@ -5,14 +5,14 @@
 //! [`HeadStore`] remembers what was seen, and heads expire.
 
 mod judge;
-mod memory;
+mod store;
 mod next;
 mod proof;
 mod record;
 mod validator;
 
 pub use judge::{Accepted, CLOCK_TOLERANCE, HeadRejectedError, MAX_JUMP, MAX_VALIDITY, Checkpoint, judge};
-pub use memory::{HeadStore, MAX_PACKAGES, RememberError};
+pub use store::{HeadStore, MAX_PACKAGES, RememberError};
 pub use next::{Lifetime, NextHeadError, next_head};
 pub use proof::{EquivocationProof, ProofError};
 pub use record::{Head, HeadError, MAX_HEAD_BYTES, MAX_INDEX_BYTES, MAX_SEQ, SignedHead, dht_key};

@@ -1,4 +1,4 @@
-mod memory;
+mod store;
 mod record;
 mod rules;
 

@@ -8,7 +8,7 @@ use crate::{
     archive::ArchiveLimits,
     blob::BlobError,
     p2p::{
-        announce::{DEFAULT_TOPIC, GateConfig},
+        announce::{DEFAULT_TOPIC, AnnouncementValidatorConfig},
         head::Lifetime,
         transfer::{FetchConfig, ServerConfig},
     },
@@ -47,7 +47,7 @@ pub struct RegistryConfig {
     /// What may be packed and unpacked.
     pub archive: ArchiveLimits,
     /// Which announcements are let through.
-    pub gate: GateConfig,
+    pub gate: AnnouncementValidatorConfig,
 }
 
 impl RegistryConfig {
@@ -67,7 +67,7 @@ impl RegistryConfig {
             server: ServerConfig::default(),
             fetch: FetchConfig::default(),
             archive: ArchiveLimits::default(),
-            gate: GateConfig::default(),
+            gate: AnnouncementValidatorConfig::default(),
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{Event, Inner, RegistryBehaviour, MarketBehaviourEvent, contents::Ask
 use crate::{
     GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
-        announce::{CataloguePage, Cursor, Heard, Ignored, Judged, SignedAnnouncement, Standing},
+        announce::{CataloguePage, Cursor, GossipMessage, Ignored, ValidationResult, SignedAnnouncement, Freshness},
         deadline::within,
         requests::{self, AskError, MAX_MATCHES},
         transfer::Wanted,
@@ -130,7 +130,7 @@ impl<R: Runtime> Listener<R> {
     /// Judges a message, and lets gossipsub forward it or not.
     async fn announced(&self, forwarder: PeerId, id: gossipsub::MessageId, message: &gossipsub::Message) {
         let inner = &self.inner;
-        let heard = Heard { forwarder, source: message.source, bytes: &message.data };
+        let heard = GossipMessage { forwarder, source: message.source, bytes: &message.data };
         let judged = lock(&inner.gate).check(&mut lock(&inner.discovered), heard, SystemTime::now());
         let acceptance = judged.acceptance();
         let report = inner.swarm.with(move |swarm| {
@@ -140,18 +140,18 @@ impl<R: Runtime> Listener<R> {
             return;
         }
         match judged {
-            Judged::Accept(announcement) => {
+            ValidationResult::Accept(announcement) => {
                 inner.heard_of(&announcement);
                 // If there are too many, it is found when its publisher announces again.
                 let _full = self.news.try_send(News::Learn(*announcement, Asking::Announcers));
             }
-            Judged::Ignore(Ignored::Standing(Standing::Conflict { .. })) => {
+            ValidationResult::Ignore(Ignored::Freshness(Freshness::Conflict { .. })) => {
                 if let Ok(announcement) = SignedAnnouncement::verify(&message.data) {
                     let _full = self.news.try_send(News::Doubt(announcement.announcement().package.clone()));
                 }
             }
-            Judged::Ignore(reason) => tracing::debug!(%forwarder, %reason, "an announcement was ignored"),
-            Judged::Reject(reason) => {
+            ValidationResult::Ignore(reason) => tracing::debug!(%forwarder, %reason, "an announcement was ignored"),
+            ValidationResult::Reject(reason) => {
                 tracing::debug!(%forwarder, %reason, "an announcement was refused");
             }
         }
@@ -349,9 +349,9 @@ impl<R: Runtime> Inner<R> {
                 let package = announcement.announcement().package.clone();
                 discovered.add_provider(&package, peer, now);
                 match standing {
-                    Standing::New | Standing::Newer => news.push(announcement),
-                    Standing::Same => drop(known.insert(package, announcement)),
-                    Standing::Older { .. } | Standing::Conflict { .. } | Standing::FastForward { .. } => {}
+                    Freshness::New | Freshness::Newer => news.push(announcement),
+                    Freshness::Same => drop(known.insert(package, announcement)),
+                    Freshness::Older { .. } | Freshness::Conflict { .. } | Freshness::FastForward { .. } => {}
                 }
             }
         }

@@ -53,7 +53,7 @@ pub use self::{
 use self::{connections::Connections, events::Readers, heads::Fresh, listening::Listener, own::Own};
 use super::{
     Reputation,
-    announce::{Discovered, DiscoveredPackage, Gate},
+    announce::{Discovered, DiscoveredPackage, AnnouncementValidator},
     deadline::within,
     head::HeadStore,
     requests::{self, CatalogueClient},
@@ -88,7 +88,7 @@ struct Inner<R: Runtime> {
     memory: Arc<HeadStore>,
     reputation: Arc<Reputation>,
     search: SearchIndex,
-    gate: Mutex<Gate>,
+    gate: Mutex<AnnouncementValidator>,
     discovered: Mutex<Discovered>,
     fresh: Mutex<Fresh>,
     connections: Connections,
@@ -157,7 +157,7 @@ impl<R: Runtime> P2PRegistry<R> {
             learned,
             fetcher,
             catalogue: CatalogueClient::new(runtime.clone(), control, ASK_TIMEOUT),
-            gate: Mutex::new(Gate::new(config.gate)),
+            gate: Mutex::new(AnnouncementValidator::new(config.gate)),
             // No two runs of a node begin in the same millisecond.
             discovered: Mutex::new(Discovered::new(unix::millis(now))),
             fresh: Mutex::default(),

@@ -135,17 +135,17 @@ pub struct Fetcher {
     pub(super) store: BlobStore,
     pub(super) clock: Clock,
     pub(super) config: FetchConfig,
-    pub(super) gate: Gate,
+    pub(super) gate: AnnouncementValidator,
 }
 
 /// Held by whoever opens a stream, until it is open or a moment has passed: of several peers that are to be dialled at
 /// the very same time, the behaviour of streams forgets all but one.
-pub(super) type Gate = Arc<futures::lock::Mutex<()>>;
+pub(super) type AnnouncementValidator = Arc<futures::lock::Mutex<()>>;
 
 impl Fetcher {
     /// Over the streams of this behaviour. Peers are dialled at the addresses that the swarm's behaviours know.
     pub fn new(control: Control, store: BlobStore, runtime: &impl Runtime, config: FetchConfig) -> Self {
-        Self { control, store, clock: Clock::new(runtime), config, gate: Gate::default() }
+        Self { control, store, clock: Clock::new(runtime), config, gate: AnnouncementValidator::default() }
     }
 
     /// The same into another store, with the same peers.

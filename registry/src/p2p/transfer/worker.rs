@@ -23,7 +23,7 @@ use kadence::{Alarm, Clock, Elapsed};
 
 use super::{
     MAX_BLOB_BYTES, PROTOCOL,
-    fetcher::{FetchConfig, Gate},
+    fetcher::{FetchConfig, AnnouncementValidator},
     proof::{Slice, SliceError, receive},
     wire::{HEAD_LEN, Head, LAST, Request},
 };
@@ -100,7 +100,7 @@ pub(super) struct Worker {
     pub(super) control: Control,
     pub(super) clock: Clock,
     pub(super) config: FetchConfig,
-    pub(super) gate: Gate,
+    pub(super) gate: AnnouncementValidator,
     /// The proven size, once somebody has proven it.
     pub(super) size: Arc<OnceLock<u64>>,
     pub(super) orders: Receiver<Order>,

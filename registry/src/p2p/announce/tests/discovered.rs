@@ -10,10 +10,10 @@ fn names(discovered: &Discovered) -> Vec<String> {
 fn what_was_announced_is_listed_in_the_order_of_its_news() {
     let mut discovered = Discovered::new(1);
     assert!(discovered.is_empty());
-    assert_eq!(discovered.add(&signed(1, "a", 1), peer(1), at(NOW)), Standing::New);
-    assert_eq!(discovered.add(&signed(2, "b", 1), peer(1), at(NOW + 1)), Standing::New);
+    assert_eq!(discovered.add(&signed(1, "a", 1), peer(1), at(NOW)), Freshness::New);
+    assert_eq!(discovered.add(&signed(2, "b", 1), peer(1), at(NOW + 1)), Freshness::New);
     let seen = discovered.since(0).last().unwrap().number;
-    assert_eq!(discovered.add(&signed(1, "a", 2), peer(1), at(NOW + 2)), Standing::Newer);
+    assert_eq!(discovered.add(&signed(1, "a", 2), peer(1), at(NOW + 2)), Freshness::Newer);
     assert_eq!(names(&discovered), ["b", "a"]);
     let news: Vec<_> = discovered.since(seen).collect();
     assert_eq!(news.len(), 1);
@@ -29,8 +29,8 @@ fn old_announcements_change_nothing() {
     let mut discovered = Discovered::new(1);
     discovered.add(&signed(1, "a", 5), peer(1), at(NOW));
     let before = discovered.snapshot();
-    assert_eq!(discovered.add(&signed(1, "a", 4), peer(1), at(NOW + 9)), Standing::Older { known: 5 });
-    assert_eq!(discovered.add(&signed(1, "a", 5), peer(1), at(NOW + 9)), Standing::Same);
+    assert_eq!(discovered.add(&signed(1, "a", 4), peer(1), at(NOW + 9)), Freshness::Older { known: 5 });
+    assert_eq!(discovered.add(&signed(1, "a", 5), peer(1), at(NOW + 9)), Freshness::Same);
     assert_eq!(discovered.snapshot(), before);
 }
 
@@ -43,7 +43,7 @@ fn providers_are_few_and_the_one_unheard_of_for_longest_makes_room() {
     for number in 0..20 {
         discovered.add_provider(&package, peer(number), at(NOW + u64::from(number)));
     }
-    // Heard of again.
+    // GossipMessage of again.
     discovered.add_provider(&package, peer(0), at(NOW + 50));
     discovered.add_provider(&package, peer(20), at(NOW + 51));
     let peers = |discovered: &Discovered| {
@@ -72,7 +72,7 @@ fn attack_crowding_out_a_neighbour_pushes_out_only_what_it_has_told() {
     }
     // The full list takes what others tell.
     for number in 10..20 {
-        assert_eq!(discovered.add(&signed(number, "honest", 1), peer(3), at(NOW)), Standing::New);
+        assert_eq!(discovered.add(&signed(number, "honest", 1), peer(3), at(NOW)), Freshness::New);
     }
     assert_eq!(names(&discovered).iter().filter(|name| *name == "honest").count(), 20);
     assert_eq!(discovered.len(), 50);
@@ -84,7 +84,7 @@ fn attack_crowding_out_a_package_that_others_tell_too_does_not_go_with_the_spam_
     // The spammer was the first to tell of it.
     discovered.add(&signed(1, "honest", 1), peer(2), at(NOW));
     discovered.add(&signed(1000, "spam-0", 1), peer(2), at(NOW));
-    assert_eq!(discovered.add(&signed(1, "honest", 1), peer(1), at(NOW)), Standing::Same);
+    assert_eq!(discovered.add(&signed(1, "honest", 1), peer(1), at(NOW)), Freshness::Same);
     for number in 1..100 {
         discovered.add(&signed(1000 + number % 10, &format!("spam-{number}"), 1), peer(2), at(NOW));
     }

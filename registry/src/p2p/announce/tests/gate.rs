@@ -6,21 +6,21 @@ use super::*;
 use crate::p2p::{EnvelopeError, announce::buckets::Buckets, head::MAX_JUMP};
 
 struct Node {
-    gate: Gate,
+    gate: AnnouncementValidator,
     discovered: Discovered,
 }
 
 impl Node {
     fn new() -> Self {
-        Self { gate: Gate::default(), discovered: Discovered::new(1) }
+        Self { gate: AnnouncementValidator::default(), discovered: Discovered::new(1) }
     }
 
-    fn hear(&mut self, from: u32, announcement: &SignedAnnouncement, now: SystemTime) -> Judged {
+    fn hear(&mut self, from: u32, announcement: &SignedAnnouncement, now: SystemTime) -> ValidationResult {
         self.hear_bytes(from, announcement.bytes(), now)
     }
 
-    fn hear_bytes(&mut self, from: u32, bytes: &[u8], now: SystemTime) -> Judged {
-        let heard = Heard { forwarder: peer(from), source: Some(peer(99)), bytes };
+    fn hear_bytes(&mut self, from: u32, bytes: &[u8], now: SystemTime) -> ValidationResult {
+        let heard = GossipMessage { forwarder: peer(from), source: Some(peer(99)), bytes };
         self.gate.check(&mut self.discovered, heard, now)
     }
 }
@@ -30,13 +30,13 @@ fn news_is_forwarded_once_and_listed_with_its_source() {
     let mut node = Node::new();
     let announcement = signed(1, "left-pad", 3);
     let judged = node.hear(1, &announcement, at(NOW));
-    assert_eq!(judged, Judged::Accept(Box::new(announcement.clone())));
+    assert_eq!(judged, ValidationResult::Accept(Box::new(announcement.clone())));
     assert_eq!(judged.acceptance(), MessageAcceptance::Accept);
     let known = node.discovered.get(&package_of(1, "left-pad")).unwrap();
     assert_eq!(known.newest, announcement);
     assert_eq!(known.providers, [Provider { peer: peer(99), seen_at: at(NOW) }]);
     let judged = node.hear(2, &announcement, at(NOW + 1));
-    assert_eq!(judged, Judged::Ignore(Ignored::Standing(Standing::Same)));
+    assert_eq!(judged, ValidationResult::Ignore(Ignored::Freshness(Freshness::Same)));
     assert_eq!(judged.acceptance(), MessageAcceptance::Ignore);
     assert_eq!(node.hear(2, &signed(1, "left-pad", 4), at(NOW + 2)).acceptance(), MessageAcceptance::Accept);
 }
@@ -50,7 +50,7 @@ fn attack_replayed_announcements_are_not_forwarded_and_cost_their_publisher_noth
     let old = signed(1, "left-pad", 4);
     for _ in 0..100 {
         let judged = node.hear(2, &old, at(NOW));
-        assert_eq!(judged, Judged::Ignore(Ignored::Standing(Standing::Older { known: 5 })));
+        assert_eq!(judged, ValidationResult::Ignore(Ignored::Freshness(Freshness::Older { known: 5 })));
     }
     // 25 of the burst of 30 are left.
     for seq in 6..=30 {
@@ -64,7 +64,7 @@ fn attack_forged_announcements_count_against_who_forwards_them() {
     let mut bytes = signed(1, "left-pad", 3).bytes().to_owned();
     *bytes.last_mut().unwrap() ^= 1;
     let judged = node.hear_bytes(1, &bytes, at(NOW));
-    assert_eq!(judged, Judged::Reject(Rejected::Invalid(EnvelopeError::Signature.into())));
+    assert_eq!(judged, ValidationResult::Reject(Rejected::Invalid(EnvelopeError::Signature.into())));
     assert_eq!(judged.acceptance(), MessageAcceptance::Reject);
     assert!(node.discovered.is_empty());
 }
@@ -73,7 +73,7 @@ fn attack_forged_announcements_count_against_who_forwards_them() {
 fn attack_oversize_announcement_is_rejected_undecoded() {
     let judged = Node::new().hear_bytes(1, &vec![0; MAX_ANNOUNCEMENT_BYTES + 1], at(NOW));
     let error = EnvelopeError::TooLarge { bytes: MAX_ANNOUNCEMENT_BYTES + 1, max: MAX_ANNOUNCEMENT_BYTES };
-    assert_eq!(judged, Judged::Reject(Rejected::Invalid(error.into())));
+    assert_eq!(judged, ValidationResult::Reject(Rejected::Invalid(error.into())));
 }
 
 #[test]
@@ -98,11 +98,11 @@ fn what_is_over_a_day_old_is_not_forwarded() {
     let day = 24 * 60 * 60;
     let mut node = Node::new();
     let old = signed_at(1, "old", NOW - day - 1);
-    assert_eq!(node.hear(1, &old, at(NOW)), Judged::Ignore(Ignored::Old { published_at: NOW - day - 1 }));
+    assert_eq!(node.hear(1, &old, at(NOW)), ValidationResult::Ignore(Ignored::Old { published_at: NOW - day - 1 }));
     assert_eq!(node.hear(1, &signed_at(1, "new", NOW - day), at(NOW)).acceptance(), MessageAcceptance::Accept);
-    let mut gate = Gate::new(GateConfig { max_age: Duration::from_secs(60), ..GateConfig::default() });
+    let mut gate = AnnouncementValidator::new(AnnouncementValidatorConfig { max_age: Duration::from_secs(60), ..AnnouncementValidatorConfig::default() });
     let old = signed_at(1, "x", NOW - 61);
-    let heard = Heard { forwarder: peer(1), source: None, bytes: old.bytes() };
+    let heard = GossipMessage { forwarder: peer(1), source: None, bytes: old.bytes() };
     assert_eq!(gate.check(&mut node.discovered, heard, at(NOW)).acceptance(), MessageAcceptance::Ignore);
 }
 
@@ -113,7 +113,7 @@ fn attack_equivocation_another_head_with_a_known_number_is_pointed_out() {
     let twin = Announcement { head: ContentId::of(b"another"), ..unsigned(1, "left-pad", 3) };
     let twin = SignedAnnouncement::sign(&keypair(1), twin).unwrap();
     let known = unsigned(1, "left-pad", 3).head;
-    assert_eq!(node.hear(2, &twin, at(NOW)), Judged::Ignore(Ignored::Standing(Standing::Conflict { known })));
+    assert_eq!(node.hear(2, &twin, at(NOW)), ValidationResult::Ignore(Ignored::Freshness(Freshness::Conflict { known })));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn attack_fast_forward_announcement_does_not_hide_later_ones() {
     let mut node = Node::new();
     node.hear(1, &signed(1, "left-pad", 3), at(NOW));
     let judged = node.hear(1, &signed(1, "left-pad", 4 + MAX_JUMP), at(NOW));
-    assert_eq!(judged, Judged::Ignore(Ignored::Standing(Standing::FastForward { known: 3 })));
+    assert_eq!(judged, ValidationResult::Ignore(Ignored::Freshness(Freshness::FastForward { known: 3 })));
     assert_eq!(node.hear(1, &signed(1, "left-pad", 4), at(NOW)).acceptance(), MessageAcceptance::Accept);
 }
 
@@ -132,7 +132,7 @@ fn attack_spam_of_one_publisher_ends_at_its_own_bucket() {
         .filter(|seq| node.hear(1, &signed(1, "spam", *seq), at(NOW)).acceptance() == MessageAcceptance::Accept)
         .count();
     assert_eq!(accepted, 30);
-    assert_eq!(node.hear(1, &signed(1, "spam", 101), at(NOW)), Judged::Ignore(Ignored::Publisher));
+    assert_eq!(node.hear(1, &signed(1, "spam", 101), at(NOW)), ValidationResult::Ignore(Ignored::Publisher));
     // The same neighbour brings others.
     assert_eq!(node.hear(1, &signed(2, "left-pad", 1), at(NOW)).acceptance(), MessageAcceptance::Accept);
     // A token comes back after ten seconds.
@@ -153,8 +153,8 @@ fn attack_spam_ten_thousand_messages_with_a_key_each_do_not_stop_honest_announce
         // A publisher costs the spammer next to nothing; making 10,000 keys costs this test its time.
         let judged = node.hear(spammer, &signed(1000 + number % 250, &format!("spam-{number}"), 1), now);
         match judged {
-            Judged::Accept(_) => accepted += 1,
-            Judged::Ignore(Ignored::Flood) => unread += 1,
+            ValidationResult::Accept(_) => accepted += 1,
+            ValidationResult::Ignore(Ignored::Flood) => unread += 1,
             _ => {}
         }
         if number % 1000 == 999 {
@@ -192,17 +192,17 @@ fn attack_spam_through_many_neighbours_makes_no_flood_of_an_honest_relay() {
     for number in 0..3_000_u32 {
         let now = at(NOW) + Duration::from_millis(u64::from(number / 300) * 1_000);
         let news = signed(1000 + number % keys, "spam", u64::from(2 + number / keys));
-        if let Judged::Accept(_) = relay.hear(number % 12, &news, now) {
+        if let ValidationResult::Accept(_) = relay.hear(number % 12, &news, now) {
             forwarded += 1;
             match neighbour.hear(50, &news, now) {
-                Judged::Reject(_) | Judged::Ignore(Ignored::Flood) => refused += 1,
+                ValidationResult::Reject(_) | ValidationResult::Ignore(Ignored::Flood) => refused += 1,
                 _ => {}
             }
         }
     }
     assert_eq!(refused, 0);
     assert!((300..=300 + 9 * 25).contains(&forwarded), "{forwarded}");
-    let GateConfig { per_forwarder, total, share, .. } = GateConfig::default();
+    let AnnouncementValidatorConfig { per_forwarder, total, share, .. } = AnnouncementValidatorConfig::default();
     assert!(total.burst * 3 / 2 <= per_forwarder.burst && total.every * 2 >= per_forwarder.every * 3);
     assert!(share.burst * 12 <= total.burst / 4 && share.every >= total.every * 12, "all shares of a mesh fit into it");
 }
@@ -215,10 +215,10 @@ fn attack_spam_through_many_neighbours_leaves_room_for_publishers_who_are_known(
     let mut accepted = 0;
     for number in 0..1_200_u32 {
         let judged = node.hear(10 + number % 60, &signed(1000 + number, "spam", 1), at(NOW));
-        accepted += usize::from(matches!(judged, Judged::Accept(_)));
+        accepted += usize::from(matches!(judged, ValidationResult::Accept(_)));
     }
     assert_eq!(accepted, 300 - 75 - 1);
-    assert_eq!(node.hear(2, &signed(501, "newcomer", 1), at(NOW)), Judged::Ignore(Ignored::Total));
+    assert_eq!(node.hear(2, &signed(501, "newcomer", 1), at(NOW)), ValidationResult::Ignore(Ignored::Total));
     for seq in 2..=6 {
         assert_eq!(node.hear(1, &signed(500, "known", seq), at(NOW)).acceptance(), MessageAcceptance::Accept);
     }
@@ -234,7 +234,7 @@ fn attack_spam_newcomers_through_one_neighbour_are_few_and_known_publishers_pass
         })
         .count();
     assert_eq!(accepted, 20);
-    assert_eq!(node.hear(1, &signed(2000, "spam", 1), at(NOW)), Judged::Ignore(Ignored::Newcomers));
+    assert_eq!(node.hear(1, &signed(2000, "spam", 1), at(NOW)), ValidationResult::Ignore(Ignored::Newcomers));
     // Gossipsub forgets the copies of a message that was ignored, so that it would be lost here.
     assert_eq!(node.hear(1, &signed(500, "known", 2), at(NOW)).acceptance(), MessageAcceptance::Accept);
     assert_eq!(node.hear(2, &signed(2001, "honest", 1), at(NOW)).acceptance(), MessageAcceptance::Accept);
@@ -245,9 +245,9 @@ fn attack_flood_is_not_read_and_not_held_against_a_relay() {
     let mut node = Node::new();
     let news = signed(1, "left-pad", 3);
     for _ in 0..500 {
-        assert!(matches!(node.hear_bytes(1, b"junk", at(NOW)), Judged::Reject(Rejected::Invalid(_))));
+        assert!(matches!(node.hear_bytes(1, b"junk", at(NOW)), ValidationResult::Reject(Rejected::Invalid(_))));
     }
-    assert_eq!(node.hear(1, &news, at(NOW)), Judged::Ignore(Ignored::Flood));
+    assert_eq!(node.hear(1, &news, at(NOW)), ValidationResult::Ignore(Ignored::Flood));
     assert_eq!(node.hear(2, &news, at(NOW)).acceptance(), MessageAcceptance::Accept);
 }
 

@@ -22,7 +22,7 @@ fn topic() -> IdentTopic {
 struct Node {
     swarm: Swarm<Behaviour>,
     address: Multiaddr,
-    gate: Gate,
+    gate: AnnouncementValidator,
     discovered: Discovered,
     subscribed: usize,
 }
@@ -48,7 +48,7 @@ impl Node {
                 break address;
             }
         };
-        Self { swarm, address, gate: Gate::default(), discovered: Discovered::new(1), subscribed: 0 }
+        Self { swarm, address, gate: AnnouncementValidator::default(), discovered: Discovered::new(1), subscribed: 0 }
     }
 
     fn publish(&mut self, bytes: &[u8]) {
@@ -56,11 +56,11 @@ impl Node {
     }
 
     /// One event of the swarm; a message is judged. Gives back what became of it.
-    async fn step(&mut self) -> Option<Judged> {
+    async fn step(&mut self) -> Option<ValidationResult> {
         match self.swarm.select_next_some().await {
             SwarmEvent::Behaviour(gossipsub::Event::Subscribed { .. }) => self.subscribed += 1,
             SwarmEvent::Behaviour(gossipsub::Event::Message { propagation_source, message_id, message }) => {
-                let heard = Heard { forwarder: propagation_source, source: message.source, bytes: &message.data };
+                let heard = GossipMessage { forwarder: propagation_source, source: message.source, bytes: &message.data };
                 let judged = self.gate.check(&mut self.discovered, heard, SystemTime::now());
                 let acceptance = judged.acceptance();
                 self.swarm.behaviour_mut().report_message_validation_result(
@@ -77,7 +77,7 @@ impl Node {
 
     async fn until_accepted(&mut self) -> SignedAnnouncement {
         loop {
-            if let Some(Judged::Accept(announcement)) = self.step().await {
+            if let Some(ValidationResult::Accept(announcement)) = self.step().await {
                 return *announcement;
             }
         }
@@ -175,7 +175,7 @@ fn attack_forged_announcements_get_their_sender_ignored() {
         let mut rejected = 0;
         while rejected < 5 {
             match node.step().await {
-                Some(Judged::Reject(_)) => rejected += 1,
+                Some(ValidationResult::Reject(_)) => rejected += 1,
                 Some(other) => panic!("{other:?}"),
                 None => {}
             }
