@@ -9,7 +9,7 @@
 pub(super) mod buckets;
 mod catalogue;
 mod discovered;
-mod gate;
+mod validator;
 mod gossip;
 mod message;
 mod shares;
@@ -19,7 +19,7 @@ pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_BYTES, MAX_P
 pub use discovered::{
     Discovered, DiscoveredPackage, MAX_DISCOVERED, MAX_PER_PUBLISHER, MAX_PROVIDERS, Provider, Freshness,
 };
-pub use gate::{AnnouncementValidator, AnnouncementValidatorConfig, GossipMessage, Ignored, ValidationResult, MAX_AHEAD, Rejected};
+pub use validator::{AnnouncementValidator, AnnouncementValidatorConfig, GossipMessage, Ignored, ValidationResult, MAX_AHEAD, Rejected};
 pub use gossip::{
     DEFAULT_TOPIC, MAX_TRANSMIT_BYTES, gossip_config, message_id, peer_score_params, peer_score_thresholds,
 };

@@ -1,6 +1,6 @@
 mod catalogue;
 mod discovered;
-mod gate;
+mod validator;
 mod gossip;
 mod message;
 mod network;

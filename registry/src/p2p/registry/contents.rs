@@ -19,7 +19,7 @@ use crate::{
     p2p::{
         deadline::pause,
         head::SignedHead,
-        transfer::{FetchError, FetchEvent, Fetcher, Provider, Report, ReportEvent, Wanted},
+        transfer::{FetchError, FetchEvent, Fetcher, Provider, Report, ReportEvent, FetchRequest},
     },
 };
 
@@ -80,7 +80,7 @@ impl<R: Runtime> Inner<R> {
             Some(found) => return Err(GetError::Size { content, wanted: size, found }),
             None => {}
         }
-        let wanted = Wanted { id: content, max: size, size: Some(size) };
+        let wanted = FetchRequest { id: content, max: size, size: Some(size) };
         let size = self.download(&self.fetcher, package, wanted, Asking::Everybody).await?;
         self.readers.tell(&Event::Downloaded { content, size });
         if self.config.share {
@@ -94,7 +94,7 @@ impl<R: Runtime> Inner<R> {
         self: &Arc<Self>,
         fetcher: &Fetcher,
         package: &PackageId,
-        wanted: Wanted,
+        wanted: FetchRequest,
         asking: Asking,
     ) -> Result<u64, GetError> {
         let content = wanted.id;

@@ -24,7 +24,7 @@ use crate::{
         announce::{CataloguePage, Cursor, GossipMessage, Ignored, ValidationResult, SignedAnnouncement, Freshness},
         deadline::within,
         requests::{self, AskError, MAX_MATCHES},
-        transfer::Wanted,
+        transfer::FetchRequest,
     },
 };
 
@@ -240,7 +240,7 @@ impl<R: Runtime> Inner<R> {
         let json = match here {
             Ok(json) => json,
             Err(_) => {
-                let wanted = Wanted { id: content, max: MAX_LEARNED, size: None };
+                let wanted = FetchRequest { id: content, max: MAX_LEARNED, size: None };
                 if let Err(error) = self.download(&self.learner, &told.package, wanted, asking).await {
                     tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
                     return;

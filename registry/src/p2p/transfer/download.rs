@@ -14,10 +14,10 @@ use libp2p::PeerId;
 
 use super::{
     error::FetchError,
-    fetcher::{FetchEvent, Fetcher, Provider, Report, ReportEvent, Wanted, check},
+    fetcher::{FetchEvent, Fetcher, Provider, Report, ReportEvent, FetchRequest, check},
     pieces::Pieces,
     proof::Slice,
-    worker::{Event, Failure, Order, Worker},
+    worker::{Event, Failure, PieceRequest, Worker},
 };
 use crate::blob::{BlobError, Partial, groups_in};
 
@@ -39,16 +39,16 @@ pub(super) type Observer = Arc<dyn Fn(FetchEvent) + Send + Sync>;
 
 pub(super) struct Download<'a> {
     fetcher: &'a Fetcher,
-    wanted: Wanted,
+    wanted: FetchRequest,
     deadline: Instant,
     observe: Observer,
     /// `None`: there will be no more.
     providers: Option<Providers>,
     /// All that were ever named, and how it went with them.
-    known: HashMap<PeerId, Known>,
+    known: HashMap<PeerId, ProviderState>,
     /// Those that wait, and until when at least.
     waiting: Vec<(Instant, Provider)>,
-    working: HashMap<PeerId, Working>,
+    working: HashMap<PeerId, ActiveProvider>,
     workers: FuturesUnordered<BoxFuture<'static, (PeerId, Result<(), Failure>)>>,
     events: Events,
     size: Arc<OnceLock<u64>>,
@@ -57,7 +57,7 @@ pub(super) struct Download<'a> {
 }
 
 #[derive(Debug)]
-struct Known {
+struct ProviderState {
     preference: i32,
     failures: u32,
     busy: u32,
@@ -67,14 +67,14 @@ struct Known {
     last: Option<ReportEvent>,
 }
 
-impl Known {
+impl ProviderState {
     fn add(&mut self, bytes: u64) {
         self.bytes = Some(self.bytes.unwrap_or(0).saturating_add(bytes));
     }
 }
 
-struct Working {
-    orders: Sender<Order>,
+struct ActiveProvider {
+    orders: Sender<PieceRequest>,
     is_ready: bool,
     pieces: HashSet<u32>,
 }
@@ -91,7 +91,7 @@ struct File {
 impl<'a> Download<'a> {
     pub(super) fn new(
         fetcher: &'a Fetcher,
-        wanted: Wanted,
+        wanted: FetchRequest,
         deadline: Instant,
         providers: Providers,
         observe: Observer,
@@ -184,7 +184,7 @@ impl<'a> Download<'a> {
             self.providers = None;
         } else if !self.known.contains_key(&provider.peer) {
             let Provider { peer, preference } = provider;
-            self.known.insert(peer, Known { preference, failures: 0, busy: 0, bytes: None, asked_at: now, last: None });
+            self.known.insert(peer, ProviderState { preference, failures: 0, busy: 0, bytes: None, asked_at: now, last: None });
             self.waiting.push((now, provider));
         }
     }
@@ -216,7 +216,7 @@ impl<'a> Download<'a> {
                 orders: inbox,
                 events: self.events.0.clone(),
             };
-            self.working.insert(peer, Working { orders, is_ready: false, pieces: HashSet::new() });
+            self.working.insert(peer, ActiveProvider { orders, is_ready: false, pieces: HashSet::new() });
             self.workers.push(async move { (peer, worker.run().await) }.boxed());
         }
     }
@@ -232,11 +232,11 @@ impl<'a> Download<'a> {
                 }
                 let piece = pieces.take(*peer, now).or_else(|| {
                     let is_idle = working.pieces.is_empty();
-                    is_idle.then(|| pieces.race(*peer, now, config.race_after)).flatten()
+                    is_idle.then(|| pieces.race(*peer, now, config.hedge_after)).flatten()
                 });
                 let Some(piece) = piece else { continue };
                 // There is room for as many as are given out.
-                if working.orders.try_send(Order { piece, into: partial.clone() }).is_ok() {
+                if working.orders.try_send(PieceRequest { piece, into: partial.clone() }).is_ok() {
                     working.pieces.insert(piece);
                 } else {
                     pieces.give_back(piece, peer);
@@ -392,7 +392,7 @@ impl<'a> Download<'a> {
     /// Those who keep pieces back are why it takes too long.
     fn report_late(&self, now: Instant) {
         let Some(File { pieces, .. }) = &self.file else { return };
-        for peer in pieces.late(now, self.fetcher.config.race_after) {
+        for peer in pieces.late(now, self.fetcher.config.hedge_after) {
             (self.observe)(FetchEvent::Report(Report { peer, event: ReportEvent::Failed }));
         }
     }
@@ -402,11 +402,11 @@ impl<'a> Download<'a> {
             return FetchError::NoProvider;
         }
         let ended =
-            |(peer, known): (&PeerId, &Known)| Report { peer: *peer, event: known.last.unwrap_or(ReportEvent::Failed) };
+            |(peer, known): (&PeerId, &ProviderState)| Report { peer: *peer, event: known.last.unwrap_or(ReportEvent::Failed) };
         FetchError::AllFailed { reports: self.known.iter().map(ended).collect() }
     }
 
-    fn known_mut(&mut self, peer: PeerId, change: impl FnOnce(&mut Known)) {
+    fn known_mut(&mut self, peer: PeerId, change: impl FnOnce(&mut ProviderState)) {
         if let Some(known) = self.known.get_mut(&peer) {
             change(known);
         }
@@ -434,8 +434,8 @@ impl<'a> Download<'a> {
 
     /// When somebody who has nothing to do may take what another is slow with.
     fn next_race(&self) -> Option<Instant> {
-        let is_idle = |working: &Working| working.is_ready && working.pieces.is_empty();
-        let late = self.file.as_ref()?.pieces.next_late(self.fetcher.clock.now(), self.fetcher.config.race_after);
+        let is_idle = |working: &ActiveProvider| working.is_ready && working.pieces.is_empty();
+        let late = self.file.as_ref()?.pieces.next_late(self.fetcher.clock.now(), self.fetcher.config.hedge_after);
         late.filter(|_| self.working.values().any(is_idle))
     }
 }

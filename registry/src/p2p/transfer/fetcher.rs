@@ -16,7 +16,7 @@ use crate::{
 
 /// What is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct FetchRequest {
     /// Which blob.
     pub id: ContentId,
     /// How large it may be, in bytes.
@@ -94,7 +94,7 @@ pub struct FetchConfig {
     pub piece_timeout: Duration,
     /// When a piece is so late that another provider is asked for it, too, if it has nothing else to do; after twice the
     /// time, a third, and so on.
-    pub race_after: Duration,
+    pub hedge_after: Duration,
     /// How long there may be no progress at all.
     pub stall_timeout: Duration,
     /// How long all of it may take.
@@ -114,7 +114,7 @@ impl Default for FetchConfig {
             open_timeout: Duration::from_secs(10),
             step_timeout: Duration::from_secs(10),
             piece_timeout: Duration::from_secs(20),
-            race_after: Duration::from_secs(1),
+            hedge_after: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(60),
             timeout: Duration::from_secs(60 * 60),
             retry_after: Duration::from_millis(500),
@@ -167,7 +167,7 @@ impl Fetcher {
     /// See [`FetchError`].
     pub async fn fetch(
         &self,
-        wanted: Wanted,
+        wanted: FetchRequest,
         providers: impl Stream<Item = Provider> + Send + 'static,
         observe: impl Fn(FetchEvent) + Send + Sync + 'static,
     ) -> Result<u64, FetchError> {
@@ -196,7 +196,7 @@ impl Fetcher {
         providers: impl Stream<Item = Provider> + Send + 'static,
         observe: impl Fn(FetchEvent) + Send + Sync + 'static,
     ) -> Result<Vec<u8>, FetchError> {
-        self.fetch(Wanted { id, max, size: None }, providers, observe).await?;
+        self.fetch(FetchRequest { id, max, size: None }, providers, observe).await?;
         let store = self.store.clone();
         Ok(unblock(move || store.read(&id, max)).await?)
     }
@@ -209,7 +209,7 @@ impl fmt::Debug for Fetcher {
 }
 
 /// Whether a proven size is one that is wanted.
-pub(super) fn check(size: u64, wanted: &Wanted) -> Result<(), FetchError> {
+pub(super) fn check(size: u64, wanted: &FetchRequest) -> Result<(), FetchError> {
     if size > wanted.max {
         return Err(FetchError::TooLarge { size, max: wanted.max });
     }

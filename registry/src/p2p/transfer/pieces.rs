@@ -26,9 +26,9 @@ struct Taken {
 
 impl Taken {
     /// When one more provider may be at it, if ever: the later it is, the more of them are.
-    fn next_racer_at(&self, race_after: Duration) -> Option<Instant> {
+    fn next_racer_at(&self, hedge_after: Duration) -> Option<Instant> {
         let racers = u32::try_from(self.by.len()).ok().filter(|_| self.by.len() < RACERS)?;
-        Some(self.since + race_after.saturating_mul(racers))
+        Some(self.since + hedge_after.saturating_mul(racers))
     }
 }
 
@@ -46,9 +46,9 @@ impl Pieces {
     }
 
     /// What a provider with nothing to do is to fetch as well: the piece that others are at for the longest time, if that is
-    /// longer than `race_after` for each of them.
-    pub(super) fn race(&mut self, peer: PeerId, now: Instant, race_after: Duration) -> Option<u32> {
-        let late = |taken: &Taken| taken.next_racer_at(race_after).is_some_and(|at| at <= now);
+    /// longer than `hedge_after` for each of them.
+    pub(super) fn race(&mut self, peer: PeerId, now: Instant, hedge_after: Duration) -> Option<u32> {
+        let late = |taken: &Taken| taken.next_racer_at(hedge_after).is_some_and(|at| at <= now);
         let (piece, taken) = self
             .taken
             .iter_mut()
@@ -59,13 +59,13 @@ impl Pieces {
     }
 
     /// When a piece becomes late next.
-    pub(super) fn next_late(&self, now: Instant, race_after: Duration) -> Option<Instant> {
-        self.taken.values().filter_map(|taken| taken.next_racer_at(race_after)).filter(|at| *at > now).min()
+    pub(super) fn next_late(&self, now: Instant, hedge_after: Duration) -> Option<Instant> {
+        self.taken.values().filter_map(|taken| taken.next_racer_at(hedge_after)).filter(|at| *at > now).min()
     }
 
     /// Who is at pieces that are late.
-    pub(super) fn late(&self, now: Instant, race_after: Duration) -> BTreeSet<PeerId> {
-        let late = self.taken.values().filter(|taken| now.saturating_duration_since(taken.since) >= race_after);
+    pub(super) fn late(&self, now: Instant, hedge_after: Duration) -> BTreeSet<PeerId> {
+        let late = self.taken.values().filter(|taken| now.saturating_duration_since(taken.since) >= hedge_after);
         late.flat_map(|taken| taken.by.iter().copied()).collect()
     }
 

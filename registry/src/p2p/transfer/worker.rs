@@ -40,7 +40,7 @@ const DIAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a worker is told: which piece to fetch, and where it goes.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct PieceRequest {
     pub(super) piece: u32,
     pub(super) into: Arc<Partial>,
 }
@@ -103,7 +103,7 @@ pub(super) struct Worker {
     pub(super) gate: AnnouncementValidator,
     /// The proven size, once somebody has proven it.
     pub(super) size: Arc<OnceLock<u64>>,
-    pub(super) orders: Receiver<Order>,
+    pub(super) orders: Receiver<PieceRequest>,
     pub(super) events: Sender<(PeerId, Event)>,
 }
 
@@ -126,7 +126,7 @@ impl Worker {
         if self.events.send((self.peer, Event::Ready)).await.is_err() {
             return Ok(());
         }
-        let mut asked: VecDeque<Order> = VecDeque::new();
+        let mut asked: VecDeque<PieceRequest> = VecDeque::new();
         // A piece is written while the next one comes.
         let mut writing: Option<Writing> = None;
         loop {
@@ -148,7 +148,7 @@ impl Worker {
                 asked.push_back(order);
                 continue;
             }
-            let Some(Order { piece, into }) = asked.pop_front() else { continue };
+            let Some(PieceRequest { piece, into }) = asked.pop_front() else { continue };
             let received = link.receive(&self.id, Some(size), |_| self.groups(piece, size), &self.config);
             // Whatever comes after it, or does not, what was received counts, and at once.
             let (told, received) = join(self.written(writing.take()), received).await;

@@ -18,7 +18,7 @@ fn attack_what_was_told_of_a_damaged_file_does_not_count_for_the_next_one() {
         partial.write(1, 65_536, &[2; 34_464], &[]).unwrap();
         drop(partial);
         let fetcher = Fetcher::new(Behaviour::new().new_control(), store, &SmolRuntime::default(), config);
-        let wanted = Wanted { id, max: 1 << 20, size: None };
+        let wanted = FetchRequest { id, max: 1 << 20, size: None };
         let deadline = fetcher.clock.now() + Duration::from_secs(60);
         let providers = Box::pin(stream::pending());
         let mut download = Download::new(&fetcher, wanted, deadline, providers, Arc::new(|_| {}));

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        FetchConfig, FetchError, MAX_BLOB_BYTES, ReportEvent, ServerConfig, Wanted,
+        FetchConfig, FetchError, MAX_BLOB_BYTES, ReportEvent, ServerConfig, FetchRequest,
         proof::{Slice, SliceError, receive},
         wire::{HEAD_LEN, Head, Request},
     },
@@ -121,7 +121,7 @@ fn attack_an_oversize_blob_is_refused_by_its_proven_size_and_nothing_is_stored()
         let blob = bytes(1_000_000);
         let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let client = Node::client_of(&[&server]).await;
-        let too_small = Wanted { max: 999_999, ..wanted(&blob) };
+        let too_small = FetchRequest { max: 999_999, ..wanted(&blob) };
         let fetcher = client.fetcher(quick());
         let fetch = fetcher.fetch(too_small, named(&[&server]), |_| {});
         let error = within(fetch).await.unwrap_err();

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use futures::{AsyncWriteExt, future::join_all, stream};
 
 use super::{
-    super::{FetchConfig, FetchError, Provider, Report, ReportEvent, ServerConfig, Wanted, wire::LAST},
+    super::{FetchConfig, FetchError, Provider, Report, ReportEvent, ServerConfig, FetchRequest, wire::LAST},
     network::*,
 };
 use crate::ContentId;
@@ -174,7 +174,7 @@ fn a_size_that_was_said_is_compared_with_the_proven_one() {
         let (server, _) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let client = Node::client_of(&[&server]).await;
         let fetcher = client.fetcher(quick());
-        let of_size = |size| Wanted { size: Some(size), ..wanted(&blob) };
+        let of_size = |size| FetchRequest { size: Some(size), ..wanted(&blob) };
         let log = Log::default();
         let error = within(fetcher.fetch(of_size(99_999), named(&[&server]), log.note())).await.unwrap_err();
         assert!(matches!(error, FetchError::OtherSize { size: 100_000, expected: 99_999 }), "{error}");
@@ -210,7 +210,7 @@ fn what_one_provider_is_late_with_another_is_asked_for() {
         .await;
         let (server, _) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let client = Node::client_of(&[&late, &server]).await;
-        let config = FetchConfig { race_after: Duration::from_millis(50), ..quick() };
+        let config = FetchConfig { hedge_after: Duration::from_millis(50), ..quick() };
         let begun = Instant::now();
         fetch(&client, config, &blob, &[&late, &server], &Log::default()).await.unwrap();
         assert!(begun.elapsed() < config.step_timeout, "it was waited for");
@@ -244,7 +244,7 @@ fn attack_several_providers_that_keep_pieces_back_do_not_stop_a_download() {
         let evil = [keeping_back(&blob).await, keeping_back(&blob).await, keeping_back(&blob).await];
         let (server, _) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let client = Node::client_of(&[&evil[0].0, &evil[1].0, &evil[2].0, &server]).await;
-        let config = FetchConfig { race_after: Duration::from_millis(50), pipeline: 16, ..quick() };
+        let config = FetchConfig { hedge_after: Duration::from_millis(50), pipeline: 16, ..quick() };
         let (more, providers) = async_channel::unbounded();
         let honest = server.peer;
         let peers = evil.each_ref().map(|(node, _)| node.peer);
@@ -273,7 +273,7 @@ fn attack_who_makes_a_download_stall_is_reported() {
         let (evil, _asked) = keeping_back(&blob).await;
         let client = Node::client_of(&[&evil]).await;
         let stall_timeout = Duration::from_millis(300);
-        let config = FetchConfig { race_after: Duration::from_millis(50), stall_timeout, ..quick() };
+        let config = FetchConfig { hedge_after: Duration::from_millis(50), stall_timeout, ..quick() };
         let log = Log::default();
         let error = fetch(&client, config, &blob, &[&evil], &log).await.unwrap_err();
         assert!(matches!(error, FetchError::Timeout), "{error}");

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use super::super::{
     FetchConfig, FetchError, FetchEvent, Fetcher, PROTOCOL, Provider, Report, ReportEvent, Server, ServerConfig,
-    StatsHandle, Wanted,
+    StatsHandle, FetchRequest,
     wire::{HEAD_LEN, Head, REQUEST_LEN, Request},
 };
 use crate::{ContentId, blob::BlobStore};
@@ -165,8 +165,8 @@ pub(super) fn named(nodes: &[&Node]) -> impl futures::Stream<Item = Provider> + 
     stream::iter(nodes.iter().map(|node| Provider { peer: node.peer, preference: 0 }).collect::<Vec<_>>())
 }
 
-pub(super) fn wanted(blob: &[u8]) -> Wanted {
-    Wanted { id: ContentId::of(blob), max: 1 << 30, size: None }
+pub(super) fn wanted(blob: &[u8]) -> FetchRequest {
+    FetchRequest { id: ContentId::of(blob), max: 1 << 30, size: None }
 }
 
 /// Notes all events of a download.
