@@ -38,12 +38,12 @@ pub(crate) struct Format {
 ///
 /// # Errors
 ///
-/// See [`OpenError`]. The file is as it was then.
-pub(crate) fn open(path: &Path, format: Format) -> Result<Connection, OpenError> {
-    let failed = |error: rusqlite::Error| OpenError::of(path, &DatabaseError::from(error));
+/// See [`DatabaseOpenError`]. The file is as it was then.
+pub(crate) fn open(path: &Path, format: Format) -> Result<Connection, DatabaseOpenError> {
+    let failed = |error: rusqlite::Error| DatabaseOpenError::of(path, &DatabaseError::from(error));
     // SQLite would take some relative names for something else than a path.
     let absolute = path::absolute(path)
-        .map_err(|error| OpenError::Failed { path: path.to_owned(), error: DatabaseError::Failed(Arc::new(error)) })?;
+        .map_err(|error| DatabaseOpenError::Failed { path: path.to_owned(), error: DatabaseError::Failed(Arc::new(error)) })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(absolute, flags).map_err(failed)?;
     let patience = if format.exclusive { EXCLUSIVE_TIMEOUT } else { BUSY_TIMEOUT };
@@ -56,7 +56,7 @@ pub(crate) fn open(path: &Path, format: Format) -> Result<Connection, OpenError>
     use_log(&connection, patience).map_err(failed)?;
     let damage: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
     if damage != "ok" {
-        return Err(OpenError::Damaged { path: path.to_owned(), what: damage });
+        return Err(DatabaseOpenError::Damaged { path: path.to_owned(), what: damage });
     }
     Ok(connection)
 }
@@ -66,16 +66,16 @@ pub(crate) fn open(path: &Path, format: Format) -> Result<Connection, OpenError>
 /// # Errors
 ///
 /// If there is no memory for it.
-pub(crate) fn open_in_memory(format: Format) -> Result<Connection, OpenError> {
+pub(crate) fn open_in_memory(format: Format) -> Result<Connection, DatabaseOpenError> {
     let path = Path::new(":memory:");
-    let mut connection = Connection::open_in_memory().map_err(|error| OpenError::of(path, &error.into()))?;
+    let mut connection = Connection::open_in_memory().map_err(|error| DatabaseOpenError::of(path, &error.into()))?;
     migrate(path, &mut connection, format)?;
     Ok(connection)
 }
 
 /// In one transaction, so that two processes that open the file at once do not both do it.
-fn migrate(path: &Path, connection: &mut Connection, format: Format) -> Result<(), OpenError> {
-    let failed = |error: rusqlite::Error| OpenError::of(path, &DatabaseError::from(error));
+fn migrate(path: &Path, connection: &mut Connection, format: Format) -> Result<(), DatabaseOpenError> {
+    let failed = |error: rusqlite::Error| DatabaseOpenError::of(path, &DatabaseError::from(error));
     let known = i64::try_from(format.steps.len()).unwrap_or(i64::MAX);
     let id = i64::from(i32::from_be_bytes(format.application_id));
     // Without a lock first: a file that is up to date is only read.
@@ -88,10 +88,10 @@ fn migrate(path: &Path, connection: &mut Connection, format: Format) -> Result<(
         transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     let is_new = (found_id, found, tables) == (0, 0, 0);
     if !is_new && found_id != id {
-        return Err(OpenError::Foreign { path: path.to_owned() });
+        return Err(DatabaseOpenError::Foreign { path: path.to_owned() });
     }
     if !(0..=known).contains(&found) {
-        return Err(OpenError::Version { path: path.to_owned(), found, known });
+        return Err(DatabaseOpenError::Version { path: path.to_owned(), found, known });
     }
     for step in format.steps.iter().skip(usize::try_from(found).unwrap_or_default()) {
         transaction.execute_batch(step).map_err(failed)?;
@@ -127,7 +127,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// Why a file cannot be opened. It was left alone.
 #[derive(Debug, Clone, Error)]
-pub enum OpenError {
+pub enum DatabaseOpenError {
     /// It is something else. Choose another path.
     #[error("{} is a file of another kind", path.display())]
     Foreign {
@@ -163,7 +163,7 @@ pub enum OpenError {
     },
 }
 
-impl OpenError {
+impl DatabaseOpenError {
     fn of(path: &Path, error: &DatabaseError) -> Self {
         let path = path.to_owned();
         match error {

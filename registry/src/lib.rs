@@ -21,7 +21,7 @@ mod storage;
 mod unix;
 
 pub use content::{ContentId, ContentIdError};
-pub use database::{DatabaseError, OpenError};
+pub use database::{DatabaseError, DatabaseOpenError};
 pub use local::LocalRegistry;
 pub use model::*;
 pub use package_id::{PackageId, PackageIdError, PackageName};

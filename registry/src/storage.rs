@@ -9,7 +9,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use thiserror::Error;
 
 use crate::{
-    DatabaseError, OpenError,
+    DatabaseError, DatabaseOpenError,
     blob::BlobError,
     database::{self, Format},
 };
@@ -83,13 +83,13 @@ fn failed(path: &Path, error: DatabaseError) -> StorageError {
     }
 }
 
-impl From<OpenError> for StorageError {
-    fn from(error: OpenError) -> Self {
+impl From<DatabaseOpenError> for StorageError {
+    fn from(error: DatabaseOpenError) -> Self {
         match error {
-            OpenError::Failed { path, error } => failed(&path, error),
-            OpenError::Version { path, found, known: _ } => Self::OtherVersion { path, found },
-            OpenError::Damaged { path, what } => failed(&path, DatabaseError::Damaged(what)),
-            OpenError::Foreign { path } => failed(&path, DatabaseError::Foreign),
+            DatabaseOpenError::Failed { path, error } => failed(&path, error),
+            DatabaseOpenError::Version { path, found, known: _ } => Self::OtherVersion { path, found },
+            DatabaseOpenError::Damaged { path, what } => failed(&path, DatabaseError::Damaged(what)),
+            DatabaseOpenError::Foreign { path } => failed(&path, DatabaseError::Foreign),
         }
     }
 }

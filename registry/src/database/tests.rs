@@ -28,7 +28,7 @@ fn a_file_is_made_opened_again_and_brought_up_to_date() {
     drop(connection);
     assert!(open(&path, SECOND).is_ok());
     let error = open(&path, FIRST).unwrap_err();
-    assert!(matches!(error, OpenError::Version { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, DatabaseOpenError::Version { found: 2, known: 1, .. }), "{error}");
 }
 
 #[test]
@@ -44,15 +44,15 @@ fn a_commit_is_synced() {
 fn other_files_are_refused_and_left_alone() {
     let (_folder, path) = file();
     drop(open(&path, OTHER).unwrap());
-    assert!(matches!(open(&path, FIRST), Err(OpenError::Foreign { .. })));
+    assert!(matches!(open(&path, FIRST), Err(DatabaseOpenError::Foreign { .. })));
     let text = "this is a letter to somebody, and no database at all. ".repeat(20);
     fs::write(&path, &text).unwrap();
-    assert!(matches!(open(&path, FIRST), Err(OpenError::Foreign { .. })));
+    assert!(matches!(open(&path, FIRST), Err(DatabaseOpenError::Foreign { .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
     // A database without a kind, but with tables.
     let (_folder, path) = file();
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE c (z)").unwrap();
-    assert!(matches!(open(&path, FIRST), Err(OpenError::Foreign { .. })));
+    assert!(matches!(open(&path, FIRST), Err(DatabaseOpenError::Foreign { .. })));
 }
 
 #[test]
@@ -69,15 +69,15 @@ fn a_damaged_file_is_an_error() {
     bytes[middle..middle + 4096].fill(0xa5);
     fs::write(&path, bytes).unwrap();
     let error = open(&path, FIRST).unwrap_err();
-    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+    assert!(matches!(error, DatabaseOpenError::Damaged { .. }), "{error:?}");
 }
 
 #[test]
 fn what_cannot_be_opened_is_an_error() {
     let (folder, _) = file();
     let error = open(&folder.path().join("no/such/folder"), FIRST).unwrap_err();
-    assert!(matches!(error, OpenError::Failed { error: DatabaseError::Failed(_), .. }), "{error:?}");
-    assert!(matches!(open(Path::new(""), FIRST), Err(OpenError::Failed { .. })));
+    assert!(matches!(error, DatabaseOpenError::Failed { error: DatabaseError::Failed(_), .. }), "{error:?}");
+    assert!(matches!(open(Path::new(""), FIRST), Err(DatabaseOpenError::Failed { .. })));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use libp2p_identity::PeerId;
 use rusqlite::{Connection, TransactionBehavior::Immediate, params};
 
 use crate::{
-    database::{self, DatabaseError, Format, OpenError},
+    database::{self, DatabaseError, Format, DatabaseOpenError},
     unix,
 };
 
@@ -147,12 +147,12 @@ impl Reputation {
     ///
     /// # Errors
     ///
-    /// See [`OpenError`]. Nothing is lost but good advice if the file is deleted.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    /// See [`DatabaseOpenError`]. Nothing is lost but good advice if the file is deleted.
+    pub fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
         let connection = database::open(path, FORMAT)?;
         Self::load(connection, MAX_PEERS).map_err(|error| match error {
-            DatabaseError::Damaged(what) => OpenError::Damaged { path: path.to_owned(), what },
-            error => OpenError::Failed { path: path.to_owned(), error },
+            DatabaseError::Damaged(what) => DatabaseOpenError::Damaged { path: path.to_owned(), what },
+            error => DatabaseOpenError::Failed { path: path.to_owned(), error },
         })
     }
 

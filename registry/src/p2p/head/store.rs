@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::{Accepted, EquivocationProof, HeadRejectedError, Checkpoint, SignedHead, judge, judge::judge_chain};
 use crate::{
     PackageId,
-    database::{self, DatabaseError, Format, OpenError},
+    database::{self, DatabaseError, Format, DatabaseOpenError},
 };
 
 /// How many packages are remembered: more than one machine ever installs, in some 50 MB.
@@ -59,8 +59,8 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// See [`OpenError`]. The memory is a protection: whoever goes on without it, or with an empty one, should say so.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    /// See [`DatabaseOpenError`]. The memory is a protection: whoever goes on without it, or with an empty one, should say so.
+    pub fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
         database::open(path, FORMAT).map(|connection| Self::with(connection, MAX_PACKAGES))
     }
 

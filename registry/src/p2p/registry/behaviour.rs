@@ -8,7 +8,7 @@ use libp2p::{
 use libp2p_identity::Keypair;
 use std::sync::Arc;
 
-use super::{RegistryConfig, StartError};
+use super::{RegistryConfig, RegistryStartError};
 use crate::p2p::{
     announce::{gossip_config, peer_score_params, peer_score_thresholds},
     head::{HeadValidator, NAMESPACE},
@@ -30,8 +30,8 @@ impl RegistryBehaviour {
     /// # Errors
     ///
     /// If gossipsub refuses the topic.
-    pub fn new(keypair: &Keypair, config: &RegistryConfig) -> Result<Self, StartError> {
-        let refused = |reason: &dyn std::fmt::Display| StartError::Gossip(reason.to_string());
+    pub fn new(keypair: &Keypair, config: &RegistryConfig) -> Result<Self, RegistryStartError> {
+        let refused = |reason: &dyn std::fmt::Display| RegistryStartError::Gossip(reason.to_string());
         let topic = IdentTopic::new(&config.topic);
         let mut gossipsub = gossipsub::Behaviour::new(
             MessageAuthenticity::Signed(keypair.clone()),

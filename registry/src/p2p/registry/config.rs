@@ -4,7 +4,7 @@ use kadence::DriverClosedError;
 use thiserror::Error;
 
 use crate::{
-    OpenError, StorageError,
+    DatabaseOpenError, StorageError,
     archive::ArchiveLimits,
     blob::BlobError,
     p2p::{
@@ -74,10 +74,10 @@ impl RegistryConfig {
 
 /// Why a registry does not start. Nothing runs then.
 #[derive(Debug, Error)]
-pub enum StartError {
+pub enum RegistryStartError {
     /// A file of the registry cannot be opened: the error says which, and what can be done.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] DatabaseOpenError),
     /// The folder cannot be used: another process has it, or it is damaged, or the disk does not do its part.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -47,7 +47,7 @@ use semver::Version;
 
 pub use self::{
     behaviour::{RegistryBehaviour, MarketBehaviourEvent, configure},
-    config::{RegistryConfig, StartError},
+    config::{RegistryConfig, RegistryStartError},
     events::{Event, EventStream},
 };
 use self::{connections::Connections, events::Readers, heads::Fresh, listening::Listener, own::Own};
@@ -115,13 +115,13 @@ impl<R: Runtime> P2PRegistry<R> {
     ///
     /// # Errors
     ///
-    /// See [`StartError`].
+    /// See [`RegistryStartError`].
     pub async fn start(
         node: &mut Node<RegistryBehaviour>,
         runtime: R,
         keypair: Keypair,
         config: RegistryConfig,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, RegistryStartError> {
         let folder = config.folder.clone();
         // The one that only one process can have open comes first.
         let made = folder.clone();
@@ -135,15 +135,15 @@ impl<R: Runtime> P2PRegistry<R> {
             let own = Own::open(folder.join("own"))?;
             let memory = HeadStore::open(&folder.join("heads.db"))?;
             let reputation = Reputation::open(&folder.join("peers.db"))?;
-            Ok::<_, StartError>((blobs, learned, own, Arc::new(memory), Arc::new(reputation)))
+            Ok::<_, RegistryStartError>((blobs, learned, own, Arc::new(memory), Arc::new(reputation)))
         })
         .await?;
 
         let mut control = node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await?;
         let server = Server::new(&mut control, blobs.clone(), &runtime, config.server)
-            .map_err(|transfer::ProtocolTaken| StartError::Running)?;
-        let questions = control.accept(requests::PROTOCOL).map_err(|_| StartError::Running)?;
-        let events = node.events().ok_or(StartError::EventsTaken)?;
+            .map_err(|transfer::ProtocolTaken| RegistryStartError::Running)?;
+        let questions = control.accept(requests::PROTOCOL).map_err(|_| RegistryStartError::Running)?;
+        let events = node.events().ok_or(RegistryStartError::EventsTaken)?;
         let fetcher = Fetcher::new(control.clone(), blobs.clone(), &runtime, config.fetch);
         let now = SystemTime::now();
         let (running, ended) = async_channel::bounded(1);
@@ -328,7 +328,7 @@ impl<R: Runtime> Inner<R> {
 }
 
 /// A store without what an earlier time has left.
-fn open_empty(folder: &Path) -> Result<BlobStore, StartError> {
+fn open_empty(folder: &Path) -> Result<BlobStore, RegistryStartError> {
     match std::fs::remove_dir_all(folder) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(StorageError::Folder { path: folder.to_owned(), source }.into())

@@ -191,11 +191,11 @@ fn a_damaged_file_is_an_error() {
         let connection = database::open(&path, FORMAT).unwrap();
         connection.execute_batch(&format!("UPDATE peers SET {damage}")).unwrap();
         let error = Reputation::open(&path).unwrap_err();
-        assert!(matches!(error, OpenError::Damaged { .. }), "{damage}: {error:?}");
+        assert!(matches!(error, DatabaseOpenError::Damaged { .. }), "{damage}: {error:?}");
         connection.execute_batch("DELETE FROM peers").unwrap();
     }
     std::fs::write(&path, [9; 2000]).unwrap();
-    assert!(matches!(Reputation::open(&path), Err(OpenError::Foreign { .. })));
+    assert!(matches!(Reputation::open(&path), Err(DatabaseOpenError::Foreign { .. })));
 }
 
 /// What may happen to a peer, after so many seconds.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, thread};
 
 use super::*;
-use crate::{DatabaseError, OpenError};
+use crate::{DatabaseError, DatabaseOpenError};
 
 fn memory() -> (tempfile::TempDir, HeadStore) {
     let folder = tempfile::tempdir().unwrap();
@@ -203,7 +203,7 @@ fn what_is_damaged_is_an_error_and_never_an_empty_memory() {
     drop(memory);
     let path = folder.path().join("other.db");
     std::fs::write(&path, vec![7; 5000]).unwrap();
-    assert!(matches!(HeadStore::open(&path), Err(OpenError::Foreign { .. })));
+    assert!(matches!(HeadStore::open(&path), Err(DatabaseOpenError::Foreign { .. })));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::{
     ContentId, GetError, Outcome, PublishError, Query, Receipt, Registry, Step, StorageError,
     p2p::{
         head::{Lifetime, NAMESPACE, SignedHead},
-        registry::{Event, EventStream, P2PRegistry, RegistryConfig, StartError},
+        registry::{Event, EventStream, P2PRegistry, RegistryConfig, RegistryStartError},
         transfer,
     },
     resolve::{install, resolve},
@@ -308,17 +308,17 @@ fn a_folder_and_a_node_are_for_one_registry() {
         let runtime = SmolRuntime::default();
         let config = RegistryConfig::in_folder(first.folder.path());
         let taken = P2PRegistry::start(&mut other, runtime, Keypair::generate_ed25519(), config).await;
-        assert!(matches!(taken, Err(StartError::Storage(StorageError::InUse { .. }))), "{taken:?}");
+        assert!(matches!(taken, Err(RegistryStartError::Storage(StorageError::InUse { .. }))), "{taken:?}");
 
         let elsewhere = tempfile::tempdir().unwrap();
         let config = RegistryConfig::in_folder(elsewhere.path());
         let runtime = SmolRuntime::default();
         let running = P2PRegistry::start(&mut first.node, runtime, first.keypair.clone(), config.clone()).await;
-        assert!(matches!(running, Err(StartError::Running)), "{running:?}");
+        assert!(matches!(running, Err(RegistryStartError::Running)), "{running:?}");
 
         let _events = other.events();
         let started = P2PRegistry::start(&mut other, SmolRuntime::default(), first.keypair.clone(), config).await;
-        assert!(matches!(started, Err(StartError::EventsTaken)), "{started:?}");
+        assert!(matches!(started, Err(RegistryStartError::EventsTaken)), "{started:?}");
     });
 }
 
