@@ -117,7 +117,7 @@ pub struct Started<Id = kad::QueryId> {
 
 /// Why kad did not start a query.
 #[derive(Debug, Clone, Error)]
-pub enum StartError {
+pub enum QueryStartError {
     /// A bootstrap with an empty routing table.
     #[error("no peer is known")]
     NoKnownPeers,

@@ -22,7 +22,7 @@ mod snapshot;
 mod tracker;
 mod validate;
 
-pub use action::{Action, Command, CommandError, LOCAL_PEERS, Query, QueryEvent, StartError, Started, StepId};
+pub use action::{Action, Command, CommandError, LOCAL_PEERS, Query, QueryEvent, QueryStartError, Started, StepId};
 pub use config::{Cache, InvalidRequest, MAX_RUNNING_CEILING, Overload, Stall, TrackerConfig};
 pub use log::{LogValues, NotEmpty, ReplayError, replay};
 pub use metrics::{Histogram, Metrics, OutcomeKind};

@@ -8,7 +8,7 @@ use libp2p::{
 };
 use thiserror::Error;
 
-use crate::{InvalidRequest, OperationKind, StartError};
+use crate::{InvalidRequest, OperationKind, QueryStartError};
 
 /// How far a query got: kad's `QueryStats`, whose fields are private and whose `duration` reads the clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -257,7 +257,7 @@ pub enum RequestError {
     Shutdown,
     /// kad refused to start the query for a reason that this operation does not know.
     #[error("kad refused the query")]
-    Refused(#[source] StartError),
+    Refused(#[source] QueryStartError),
 }
 
 /// The answer of a get: at least one record.

@@ -42,7 +42,7 @@ use self::{
 };
 use crate::{
     Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Progress, Query, QueryEvent,
-    QueryPhase, QueryView, RequestError, RequestId, RequestView, Snapshot, StartError, Started, Stats, StepId,
+    QueryPhase, QueryView, RequestError, RequestId, RequestView, Snapshot, QueryStartError, Started, Stats, StepId,
     TrackerConfig, log::Recorder,
 };
 
@@ -205,7 +205,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// Takes the answer to [`Action::Start`].
-    pub fn handle_started(&mut self, step: StepId, result: Result<Started<Id>, StartError>, now: Instant) {
+    pub fn handle_started(&mut self, step: StepId, result: Result<Started<Id>, QueryStartError>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.started(step, &result, now);
         }

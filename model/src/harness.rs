@@ -10,7 +10,7 @@ use std::{
 use kadence_core::{
     Action, Command, GetProvidersError, GetRecordError, Item, LogValues, Operation, OperationKind, Outcome,
     OutcomeKind, Progress, ProvidersAnswer, PutAnswer, Query, QueryEvent, QueryTracker, RecordAnswer, Request,
-    RequestId, StartError, Started, StepId, replay,
+    RequestId, QueryStartError, Started, StepId, replay,
 };
 use libp2p::kad::{PeerRecord, Record, RecordKey, store};
 
@@ -319,10 +319,10 @@ impl Harness {
         }
         let result = match (answer, &query) {
             (Answer::Kad { refuse: true }, Query::Bootstrap) | (Answer::Refused { no_known_peers: true }, _) => {
-                Err(StartError::NoKnownPeers)
+                Err(QueryStartError::NoKnownPeers)
             }
             (Answer::Kad { refuse: true }, Query::StartProviding { .. })
-            | (Answer::Refused { no_known_peers: false }, _) => Err(StartError::Store(store::Error::MaxProvidedKeys)),
+            | (Answer::Refused { no_known_peers: false }, _) => Err(QueryStartError::Store(store::Error::MaxProvidedKeys)),
             (Answer::Kad { .. }, _) => {
                 let id = self.next_id;
                 self.next_id += 1;

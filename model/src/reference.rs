@@ -35,7 +35,7 @@ use std::{
 use kadence_core::{
     Action, Agree, Command, InvalidRequest, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
     OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, Request, RequestError,
-    RequestId, RequestOptions, StartError, Started, TrackerConfig,
+    RequestId, RequestOptions, QueryStartError, Started, TrackerConfig,
 };
 use libp2p::{
     PeerId,
@@ -247,7 +247,7 @@ impl Model {
     }
 
     /// `QueryTracker::handle_started`, with the model's number of the step.
-    pub fn started(&mut self, step: u64, result: Result<Started<u32>, StartError>, now: Instant) {
+    pub fn started(&mut self, step: u64, result: Result<Started<u32>, QueryStartError>, now: Instant) {
         let now = self.clock(now);
         self.take_start(step, result, now);
         self.settle(now);
@@ -688,7 +688,7 @@ impl Model {
 
     // ---- what kad says
 
-    fn take_start(&mut self, step: u64, result: Result<Started<u32>, StartError>, now: Instant) {
+    fn take_start(&mut self, step: u64, result: Result<Started<u32>, QueryStartError>, now: Instant) {
         let waiters = self.waiters(step);
         let in_use =
             result.as_ref().is_ok_and(|started| self.queries.iter().any(|query| query.id() == Some(started.id)));

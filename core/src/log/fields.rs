@@ -16,7 +16,7 @@ use crate::{
     GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequest, Item, LocalCopy,
     Operation, Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
     PutRecordError as OurPutRecordError, Query, QueryEvent, RecordAnswer, Request, RequestError, RequestId,
-    RequestOptions, Retry, Stall, StartError, StartProvidingError, Started, StepId, TrackerConfig, Validators,
+    RequestOptions, Retry, Stall, QueryStartError, StartProvidingError, Started, StepId, TrackerConfig, Validators,
 };
 
 /// A struct whose fields are written in their order, each of them named, so that a new one is not forgotten.
@@ -100,7 +100,7 @@ enums! {
         "bootstrap" => Bootstrap,
     }
     Command { "request" => Request(request), "cancel" => Cancel { id }, "shutdown" => Shutdown { drain }, "forget" => Forget { key } }
-    StartError { "no_known_peers" => NoKnownPeers, "store" => Store(error) }
+    QueryStartError { "no_known_peers" => NoKnownPeers, "store" => Store(error) }
     QueryResult {
         "bootstrap" => Bootstrap(result),
         "get_closest_peers" => GetClosestPeers(result),

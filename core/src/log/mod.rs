@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use self::tokens::{Field, Tokens, Writer};
 use crate::{
-    Action, Command, Progress, QueryEvent, QueryTracker, RequestId, StartError, Started, StepId, TrackerConfig,
+    Action, Command, Progress, QueryEvent, QueryTracker, RequestId, QueryStartError, Started, StepId, TrackerConfig,
     Validators,
 };
 
@@ -113,7 +113,7 @@ fn expect(line: usize, recorded: &str, replayed: Option<String>) -> Result<(), R
 #[derive(Debug)]
 enum Input {
     Command(Command),
-    Started { step: StepId, result: Result<Started<u64>, StartError> },
+    Started { step: StepId, result: Result<Started<u64>, QueryStartError> },
     Stored { request: RequestId, result: Result<(), store::Error> },
     Event(QueryEvent<u64>),
     Probe(u64, Option<Progress>),
@@ -223,7 +223,7 @@ impl<Id: Copy + Eq + Hash> Recorder<Id> {
         self.input("command", now, |writer, _| command.put(writer));
     }
 
-    pub(crate) fn started(&mut self, step: StepId, result: &Result<Started<Id>, StartError>, now: Instant) {
+    pub(crate) fn started(&mut self, step: StepId, result: &Result<Started<Id>, QueryStartError>, now: Instant) {
         self.input("started", now, |writer, recorder| {
             step.put(writer);
             // Only a started id is worth remembering.

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Agree, BootstrapAnswer, BootstrapError, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, Operation, OperationKind, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
-    PutRecordError, Query, RecordAnswer, RequestError, StartError, StartProvidingError,
+    PutRecordError, Query, RecordAnswer, RequestError, QueryStartError, StartProvidingError,
 };
 
 /// The first query of an operation.
@@ -246,26 +246,26 @@ pub(super) fn timeout(operation: &Operation, findings: Option<&Findings>, progre
 }
 
 /// The outcome of a query that kad refused to start.
-pub(super) fn refused(operation: &Operation, error: StartError) -> Outcome {
+pub(super) fn refused(operation: &Operation, error: QueryStartError) -> Outcome {
     match (operation.kind(), error) {
-        (OperationKind::Bootstrap, StartError::NoKnownPeers) => Outcome::Bootstrap(Err(BootstrapError::NoKnownPeers)),
-        (OperationKind::GetRecord, StartError::NoKnownPeers) => Outcome::GetRecord(Err(GetRecordError::NoKnownPeers)),
-        (OperationKind::GetProviders, StartError::NoKnownPeers) => {
+        (OperationKind::Bootstrap, QueryStartError::NoKnownPeers) => Outcome::Bootstrap(Err(BootstrapError::NoKnownPeers)),
+        (OperationKind::GetRecord, QueryStartError::NoKnownPeers) => Outcome::GetRecord(Err(GetRecordError::NoKnownPeers)),
+        (OperationKind::GetProviders, QueryStartError::NoKnownPeers) => {
             Outcome::GetProviders(Err(GetProvidersError::NoKnownPeers))
         }
-        (OperationKind::GetClosestPeers, StartError::NoKnownPeers) => {
+        (OperationKind::GetClosestPeers, QueryStartError::NoKnownPeers) => {
             Outcome::GetClosestPeers(Err(GetClosestPeersError::NoKnownPeers))
         }
-        (OperationKind::StartProviding, StartError::NoKnownPeers) => {
+        (OperationKind::StartProviding, QueryStartError::NoKnownPeers) => {
             Outcome::StartProviding(Err(StartProvidingError::NoKnownPeers))
         }
-        (OperationKind::PutRecord | OperationKind::PutRecordTo, StartError::NoKnownPeers) => {
+        (OperationKind::PutRecord | OperationKind::PutRecordTo, QueryStartError::NoKnownPeers) => {
             put_outcome(operation, Err(PutRecordError::NoKnownPeers))
         }
-        (OperationKind::StartProviding, StartError::Store(error)) => {
+        (OperationKind::StartProviding, QueryStartError::Store(error)) => {
             Outcome::StartProviding(Err(StartProvidingError::Store(error)))
         }
-        (kind, error @ StartError::Store(_)) => Outcome::failed(kind, RequestError::Refused(error)),
+        (kind, error @ QueryStartError::Store(_)) => Outcome::failed(kind, RequestError::Refused(error)),
     }
 }
 

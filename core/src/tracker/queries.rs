@@ -10,10 +10,10 @@ use super::{
     time::Time,
     waiters::Waiters,
 };
-use crate::{Action, Operation, Progress, Query, QueryEvent, RequestId, StartError, Started, StepId};
+use crate::{Action, Operation, Progress, Query, QueryEvent, RequestId, QueryStartError, Started, StepId};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    pub(super) fn started(&mut self, step: StepId, result: Result<Started<Id>, StartError>, now: Time) {
+    pub(super) fn started(&mut self, step: StepId, result: Result<Started<Id>, QueryStartError>, now: Time) {
         let Some(query) = self.queries.get_mut(&step) else {
             self.stats.unknown_inputs += 1;
             return;

@@ -1,7 +1,7 @@
 //! An announcement writes to the local store before it knows whether anybody hears it: one that fails takes back what
 //! it added, and nothing else.
 
-use kadence_core::StartError;
+use kadence_core::QueryStartError;
 
 use crate::support::*;
 
@@ -217,7 +217,7 @@ fn an_announcement_that_is_refused_at_the_start_does_not_keep_the_entry() {
     h.start();
     h.request(2, provide("k"));
     h.cancel(1);
-    h.refuse(StartError::NoKnownPeers);
+    h.refuse(QueryStartError::NoKnownPeers);
     assert_eq!(h.stopped, [key("k")]);
     h.let_time_pass();
     assert_eq!(h.stopped.len(), 1);

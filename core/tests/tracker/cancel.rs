@@ -70,7 +70,7 @@ fn t4_cancelled_while_starting_it_is_finished_as_soon_as_it_has_an_id() {
 fn t4_cancelled_while_starting_and_then_refused_the_slot_is_free_at_once() {
     let mut h = with_next_in_line(Operation::Bootstrap);
     h.cancel(1);
-    h.refuse(kadence_core::StartError::NoKnownPeers);
+    h.refuse(kadence_core::QueryStartError::NoKnownPeers);
     assert_eq!(h.ending(1), "Cancelled");
     assert_eq!(h.starts[0].request.0, 2);
     assert_eq!(h.timeout(), Some(secs(30)), "only the deadline of the second is left");

@@ -1,6 +1,6 @@
 //! T3: every terminal event ends its caller, once, with the right variant. The whole table.
 
-use kadence_core::{InvalidRequest, OperationKind, RequestError, RequestOptions, StartError};
+use kadence_core::{InvalidRequest, OperationKind, RequestError, RequestOptions, QueryStartError};
 use libp2p::kad::{QueryResult, Quorum};
 
 use crate::support::*;
@@ -94,12 +94,12 @@ fn play(kind: OperationKind, input: Input) -> Harness {
             return h;
         }
         Input::NoKnownPeersAtStart => {
-            h.refuse(StartError::NoKnownPeers);
+            h.refuse(QueryStartError::NoKnownPeers);
             return h;
         }
         // With no peer at all, kad refuses a bootstrap, and nothing else.
         Input::NoPeersAtAll if kind == OperationKind::Bootstrap => {
-            h.refuse(StartError::NoKnownPeers);
+            h.refuse(QueryStartError::NoKnownPeers);
             return h;
         }
         _ => {}

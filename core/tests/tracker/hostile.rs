@@ -12,7 +12,7 @@ use std::{
 };
 
 use kadence_core::{
-    Operation, OperationKind, Policy, Query, QueryPhase, RequestOptions, RequestPhase, StartError, StepId,
+    Operation, OperationKind, Policy, Query, QueryPhase, RequestOptions, RequestPhase, QueryStartError, StepId,
     TrackerConfig,
 };
 use libp2p::kad::{Quorum, store};
@@ -129,7 +129,7 @@ impl Play {
                 (Ok(self.next_id), had_provider)
             }
             Answer::Taken(id) => (Ok(id), false),
-            Answer::NoKnownPeers => (Err(StartError::NoKnownPeers), false),
+            Answer::NoKnownPeers => (Err(QueryStartError::NoKnownPeers), false),
             Answer::StoreError => (Err(store_error()), false),
         };
         self.h.started(step, result, had_provider);

@@ -8,7 +8,7 @@
 //!   Abandoned ─────────────────────────────────────────┘
 //! ```
 
-use kadence_core::{Policy, QueryPhase, StartError, Stats, StepId};
+use kadence_core::{Policy, QueryPhase, QueryStartError, Stats, StepId};
 
 use crate::support::*;
 
@@ -138,7 +138,7 @@ fn every_state_and_every_input() {
                     h.started(step, Ok(ID), false);
                 }
                 Input::StartedOk => h.started(step, Ok(OTHER_ID), false),
-                Input::StartedErr => h.started(step, Err(StartError::NoKnownPeers), false),
+                Input::StartedErr => h.started(step, Err(QueryStartError::NoKnownPeers), false),
                 Input::Event => h.ev(ID, found("k", 1, b"value"), false),
                 Input::LastEvent => h.ev(ID, not_found(Vec::new()), true),
                 Input::Cancel => h.cancel(1),

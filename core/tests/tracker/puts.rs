@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kadence_core::{
     LocalCopy, Operation, OperationKind, Outcome, PutAnswer, PutOptions, PutRecordError, Query, RequestPhase,
-    StartError,
+    QueryStartError,
 };
 use libp2p::kad::{QueryResult, Quorum, store};
 
@@ -202,7 +202,7 @@ fn a_second_step_that_kad_refuses_ends_the_put() {
     h.request(1, put("k", Quorum::One));
     let lookup = h.start();
     h.ev(lookup, closest_found([1]), true);
-    h.refuse(StartError::Store(store::Error::ValueTooLarge));
+    h.refuse(QueryStartError::Store(store::Error::ValueTooLarge));
     assert_eq!(h.ending(1), "Refused");
     h.assert_empty();
 }

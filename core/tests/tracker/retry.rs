@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kadence_core::{
     GetRecordError, Operation, Outcome, Policy, Priority, Progress, PutRecordError, RequestOptions, RequestPhase,
-    Retry, StartError, TrackerConfig,
+    Retry, QueryStartError, TrackerConfig,
 };
 use libp2p::kad::Quorum;
 
@@ -115,10 +115,10 @@ fn no_wait_is_shorter_than_a_millisecond() {
     for retry in [nothing, no_cap, drawn] {
         let mut h = get_with(retry);
         for _ in 0..3 {
-            h.refuse(StartError::NoKnownPeers);
+            h.refuse(QueryStartError::NoKnownPeers);
             assert_eq!(wait(&mut h), millis(1), "{retry:?}");
         }
-        h.refuse(StartError::NoKnownPeers);
+        h.refuse(QueryStartError::NoKnownPeers);
         assert_eq!(h.ending(1), "NoKnownPeers");
         h.assert_empty();
     }
@@ -129,7 +129,7 @@ fn each_attempt_is_judged_by_itself() {
     let mut h = get_with(Retry { attempts: 4, ..PLAIN });
     fail(&mut h);
     wait(&mut h);
-    h.refuse(StartError::NoKnownPeers);
+    h.refuse(QueryStartError::NoKnownPeers);
     wait(&mut h);
     let id = h.start();
     h.ev(id, get_timeout(), true);

@@ -383,7 +383,7 @@ fn an_entry_that_was_there_before_stays_between_the_attempts() {
 fn a_refused_attempt_has_no_entry_to_take_back() {
     let mut h = Harness::default();
     announce(&mut h, 1, 2);
-    h.refuse(kadence_core::StartError::NoKnownPeers);
+    h.refuse(kadence_core::QueryStartError::NoKnownPeers);
     h.tick(secs(1));
     let id = h.start_with(false);
     h.ev(id, provide_ok(), true);

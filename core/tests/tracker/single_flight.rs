@@ -1,7 +1,7 @@
 //! T11: requests for the same share one query, and each keeps what is its own.
 
 use kadence_core::{
-    GetProvidersError, GetRecordError, Operation, OperationKind, Outcome, Policy, Query, StartError, TrackerConfig,
+    GetProvidersError, GetRecordError, Operation, OperationKind, Outcome, Policy, Query, QueryStartError, TrackerConfig,
 };
 use libp2p::kad::Quorum;
 
@@ -44,7 +44,7 @@ fn t11_however_the_query_ends_it_ends_for_all() {
         h.assert_empty();
     }
     let mut h = a_hundred();
-    h.refuse(StartError::NoKnownPeers);
+    h.refuse(QueryStartError::NoKnownPeers);
     assert!((0..100).all(|request| h.ending(request) == "NoKnownPeers"));
     h.assert_empty();
 }

@@ -14,7 +14,7 @@ use std::{
 use futures::{Stream, channel::oneshot, stream::FusedStream};
 use kadence_core::{
     Action, Command, CommandError, LOCAL_PEERS, NotEmpty, Operation, Outcome, Progress, Query, QueryEvent,
-    QueryTracker, Request, RequestId, StartError, Started,
+    QueryTracker, Request, RequestId, QueryStartError, Started,
 };
 use libp2p::{
     PeerId, Swarm,
@@ -439,7 +439,7 @@ impl<B: ContainsKad, R: Runtime> fmt::Debug for Driver<B, R> {
 }
 
 /// Starts a query as it was ordered. Nothing is decided here.
-fn start<B: ContainsKad>(swarm: &mut Swarm<B>, query: Query) -> Result<Started, StartError> {
+fn start<B: ContainsKad>(swarm: &mut Swarm<B>, query: Query) -> Result<Started, QueryStartError> {
     let local_peer: PeerId = *swarm.local_peer_id();
     let kad = swarm.behaviour_mut().kad();
     let mut had_provider = false;
@@ -456,7 +456,7 @@ fn start<B: ContainsKad>(swarm: &mut Swarm<B>, query: Query) -> Result<Started, 
         Query::GetClosestPeers { target } => kad.get_closest_peers(target.to_vec()),
         Query::Bootstrap => match kad.bootstrap() {
             Ok(id) => id,
-            Err(kad::NoKnownPeers()) => return Err(StartError::NoKnownPeers),
+            Err(kad::NoKnownPeers()) => return Err(QueryStartError::NoKnownPeers),
         },
     };
     Ok(Started { id, had_provider })

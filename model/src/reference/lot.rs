@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kadence_core::{
-    Action, Command, Operation, QueryTracker, Request, RequestId, RequestOptions, Retry, StartError, TrackerConfig,
+    Action, Command, Operation, QueryTracker, Request, RequestId, RequestOptions, Retry, QueryStartError, TrackerConfig,
 };
 
 use crate::world::local;
@@ -40,7 +40,7 @@ fn drawn(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Duration {
         let Some(Action::Start { step, request: _, query: _ }) = tracker.poll_action() else {
             unreachable!("an attempt is a start");
         };
-        tracker.handle_started(step, Err(StartError::NoKnownPeers), now);
+        tracker.handle_started(step, Err(QueryStartError::NoKnownPeers), now);
         let until = tracker.poll_timeout().unwrap_or(now);
         wait = until - now;
         now = until;

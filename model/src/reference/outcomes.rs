@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use kadence_core::{
     BootstrapAnswer, BootstrapError, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, Operation, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError,
-    Query, RecordAnswer, RequestError, StartError, StartProvidingError, Validator,
+    Query, RecordAnswer, RequestError, QueryStartError, StartProvidingError, Validator,
 };
 use libp2p::{
     PeerId,
@@ -290,31 +290,31 @@ pub(super) fn with_earlier(mut outcome: Outcome, earlier: &[Attempt], max_items:
 }
 
 /// The outcome of a query that kad did not start.
-pub(super) fn refused(operation: &Operation, error: &StartError) -> Outcome {
+pub(super) fn refused(operation: &Operation, error: &QueryStartError) -> Outcome {
     match (operation, error) {
-        (Operation::StartProviding { .. }, StartError::Store(error)) => {
+        (Operation::StartProviding { .. }, QueryStartError::Store(error)) => {
             Outcome::StartProviding(Err(StartProvidingError::Store(error.clone())))
         }
-        (_, StartError::Store(_)) => failed(operation, RequestError::Refused(error.clone())),
-        (Operation::GetRecord { .. }, StartError::NoKnownPeers) => {
+        (_, QueryStartError::Store(_)) => failed(operation, RequestError::Refused(error.clone())),
+        (Operation::GetRecord { .. }, QueryStartError::NoKnownPeers) => {
             Outcome::GetRecord(Err(GetRecordError::NoKnownPeers))
         }
-        (Operation::PutRecord { .. }, StartError::NoKnownPeers) => {
+        (Operation::PutRecord { .. }, QueryStartError::NoKnownPeers) => {
             Outcome::PutRecord(Err(PutRecordError::NoKnownPeers))
         }
-        (Operation::PutRecordTo { .. }, StartError::NoKnownPeers) => {
+        (Operation::PutRecordTo { .. }, QueryStartError::NoKnownPeers) => {
             Outcome::PutRecordTo(Err(PutRecordError::NoKnownPeers))
         }
-        (Operation::GetProviders { .. }, StartError::NoKnownPeers) => {
+        (Operation::GetProviders { .. }, QueryStartError::NoKnownPeers) => {
             Outcome::GetProviders(Err(GetProvidersError::NoKnownPeers))
         }
-        (Operation::StartProviding { .. }, StartError::NoKnownPeers) => {
+        (Operation::StartProviding { .. }, QueryStartError::NoKnownPeers) => {
             Outcome::StartProviding(Err(StartProvidingError::NoKnownPeers))
         }
-        (Operation::GetClosestPeers { .. }, StartError::NoKnownPeers) => {
+        (Operation::GetClosestPeers { .. }, QueryStartError::NoKnownPeers) => {
             Outcome::GetClosestPeers(Err(GetClosestPeersError::NoKnownPeers))
         }
-        (Operation::Bootstrap, StartError::NoKnownPeers) => Outcome::Bootstrap(Err(BootstrapError::NoKnownPeers)),
+        (Operation::Bootstrap, QueryStartError::NoKnownPeers) => Outcome::Bootstrap(Err(BootstrapError::NoKnownPeers)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
-use kadence_core::{Operation, OperationKind, Policy, Progress, PutOptions, StartError};
+use kadence_core::{Operation, OperationKind, Policy, Progress, PutOptions, QueryStartError};
 use libp2p::{
     PeerId,
     kad::{
@@ -117,8 +117,8 @@ pub(crate) fn nonzero(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).expect("not zero")
 }
 
-pub(crate) fn store_error() -> StartError {
-    StartError::Store(store::Error::MaxProvidedKeys)
+pub(crate) fn store_error() -> QueryStartError {
+    QueryStartError::Store(store::Error::MaxProvidedKeys)
 }
 
 // ---- kad's results

@@ -14,7 +14,7 @@ use std::{
 
 use kadence_core::{
     Action, Command, CommandError, GetProvidersError, GetRecordError, Item, Operation, Outcome, Policy, Priority,
-    Progress, ProvidersAnswer, Query, QueryEvent, QueryTracker, Request, RequestId, RequestOptions, StartError,
+    Progress, ProvidersAnswer, Query, QueryEvent, QueryTracker, Request, RequestId, RequestOptions, QueryStartError,
     Started, StepId, TrackerConfig,
 };
 use libp2p::{
@@ -201,7 +201,7 @@ impl Harness {
         self.drain();
     }
 
-    pub(crate) fn started(&mut self, step: StepId, result: Result<u32, StartError>, had_provider: bool) {
+    pub(crate) fn started(&mut self, step: StepId, result: Result<u32, QueryStartError>, had_provider: bool) {
         let at = self.instant(self.now);
         if let Ok(id) = result {
             self.started.insert(id);
@@ -230,7 +230,7 @@ impl Harness {
     }
 
     /// Answers the oldest `Start` with a refusal.
-    pub(crate) fn refuse(&mut self, error: StartError) {
+    pub(crate) fn refuse(&mut self, error: QueryStartError) {
         let start = self.starts.pop_front().expect("a start waits for its answer");
         self.started(start.step, Err(error), false);
     }
