@@ -4,7 +4,7 @@ use kadence_core::Validators;
 
 /// The rules and limits of a [`Store`](crate::Store).
 ///
-/// All limits are inclusive, unlike `MemoryStore`'s of a value: a value of `max_value_bytes` is taken.
+/// All limits are inclusive, unlike `MemoryStore`'s of a value: a value of `max_value_len` is taken.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
     /// Who says which records are valid, and which of two is better: the same as the tracker's. Default: nobody, so that
@@ -18,7 +18,7 @@ pub struct StoreConfig {
     /// Default: 64 MiB, 1,024 of the longest values.
     pub max_total_bytes: usize,
     /// The longest value of a record, in bytes. Default: 64 KiB.
-    pub max_value_bytes: usize,
+    pub max_value_len: usize,
     /// The longest key of a record or of providers, in bytes. Default: 256; the keys that other implementations accept
     /// have at most 80.
     pub max_key_bytes: usize,
@@ -53,7 +53,7 @@ impl Default for StoreConfig {
             require_validator: false,
             max_records: 1024,
             max_total_bytes: 64 * 1024 * 1024,
-            max_value_bytes: 64 * 1024,
+            max_value_len: 64 * 1024,
             max_key_bytes: 256,
             max_records_per_publisher: 512,
             max_bytes_per_publisher: 32 * 1024 * 1024,

@@ -22,7 +22,7 @@ pub enum Refusal {
     },
     /// The key is too long. Use a hash of it.
     #[error("a key of {bytes} bytes is longer than the {max} that are stored")]
-    KeyTooLarge {
+    KeyTooLong {
         /// Its length.
         bytes: usize,
         /// The limit.
@@ -60,7 +60,7 @@ pub enum Refusal {
 impl Refusal {
     pub(crate) fn of_record(&self) -> store::Error {
         match self {
-            Self::ValueTooLarge { .. } | Self::KeyTooLarge { .. } => store::Error::ValueTooLarge,
+            Self::ValueTooLarge { .. } | Self::KeyTooLong { .. } => store::Error::ValueTooLarge,
             Self::Expired
             | Self::Invalid(_)
             | Self::NoValidator
@@ -89,7 +89,7 @@ impl DiskError {
 /// Why a store's file cannot be opened.
 #[cfg(feature = "disk")]
 #[derive(Debug, Error)]
-pub enum OpenError {
+pub enum StoreOpenError {
     /// Another store, of this process or another one, has the file open.
     #[error("{} is in use by another store", path.display())]
     InUse {

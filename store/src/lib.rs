@@ -62,7 +62,7 @@ mod store;
 mod tests;
 
 #[cfg(feature = "disk")]
-pub use self::error::OpenError;
+pub use self::error::StoreOpenError;
 pub use self::{
     config::StoreConfig,
     error::{DiskError, Refusal},

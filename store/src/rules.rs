@@ -32,7 +32,7 @@ pub(crate) enum Verdict {
 
 /// Everything that can be said without looking at what is stored.
 pub(crate) fn admit(record: &Record, now: Instant, config: &StoreConfig) -> Result<(), Refusal> {
-    let (bytes, max) = (record.value.len(), config.max_value_bytes);
+    let (bytes, max) = (record.value.len(), config.max_value_len);
     if bytes > max {
         return Err(Refusal::ValueTooLarge { bytes, max });
     }
@@ -49,7 +49,7 @@ pub(crate) fn admit(record: &Record, now: Instant, config: &StoreConfig) -> Resu
 
 pub(crate) fn admit_key(key: &RecordKey, config: &StoreConfig) -> Result<(), Refusal> {
     let (bytes, max) = (key.as_ref().len(), config.max_key_bytes);
-    if bytes > max { Err(Refusal::KeyTooLarge { bytes, max }) } else { Ok(()) }
+    if bytes > max { Err(Refusal::KeyTooLong { bytes, max }) } else { Ok(()) }
 }
 
 /// Two records of one key, both admitted, neither expired.

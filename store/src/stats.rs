@@ -48,7 +48,7 @@ pub struct StoreStats {
 pub struct Refused {
     /// [`Refusal::ValueTooLarge`].
     pub value_too_large: u64,
-    /// [`Refusal::KeyTooLarge`].
+    /// [`Refusal::KeyTooLong`].
     pub key_too_large: u64,
     /// [`Refusal::Expired`].
     pub expired: u64,
@@ -185,7 +185,7 @@ impl RefusedCounters {
     fn count(&self, refusal: &Refusal) {
         one(match refusal {
             Refusal::ValueTooLarge { .. } => &self.value_too_large,
-            Refusal::KeyTooLarge { .. } => &self.key_too_large,
+            Refusal::KeyTooLong { .. } => &self.key_too_large,
             Refusal::Expired => &self.expired,
             Refusal::Invalid(_) => &self.invalid,
             Refusal::NoValidator => &self.no_validator,

@@ -15,7 +15,7 @@ use libp2p::{
 };
 
 #[cfg(feature = "disk")]
-use crate::OpenError;
+use crate::StoreOpenError;
 use crate::{
     DiskError, Refusal, StatsHandle, StoreConfig,
     clock::{Clock, RealClock},
@@ -82,7 +82,7 @@ impl Store {
     /// If another store has the file open, or it is no such file, of a later version, damaged, or cannot be used. It is
     /// left as it is in all of these cases.
     #[cfg(feature = "disk")]
-    pub fn open(path: impl AsRef<Path>, local_peer: PeerId, config: StoreConfig) -> Result<Self, OpenError> {
+    pub fn open(path: impl AsRef<Path>, local_peer: PeerId, config: StoreConfig) -> Result<Self, StoreOpenError> {
         Self::open_with_clock(path.as_ref(), local_peer, config, Arc::new(RealClock))
     }
 
@@ -104,11 +104,11 @@ impl Store {
         local_peer: PeerId,
         config: StoreConfig,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, StoreOpenError> {
         let (mut disk, contents) = Disk::open(path, clock.clone(), config.flush_within)?;
         let mut store = Self::with_clock(local_peer, config, clock);
         let loaded = store.load(contents);
-        disk.write(&store.corrections(&loaded)).map_err(|error| OpenError::Disk { path: path.to_owned(), error })?;
+        disk.write(&store.corrections(&loaded)).map_err(|error| StoreOpenError::Disk { path: path.to_owned(), error })?;
         store.disk = Some(disk);
         Ok(store)
     }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kadence_store::{OpenError, Store, StoreConfig};
+use kadence_store::{StoreOpenError, Store, StoreConfig};
 use libp2p::{
     PeerId,
     kad::{Record, RecordKey, store::RecordStore},
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     result
 }
 
-fn fail(error: &OpenError) -> ExitCode {
+fn fail(error: &StoreOpenError) -> ExitCode {
     eprintln!("{error}");
     ExitCode::FAILURE
 }

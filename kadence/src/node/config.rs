@@ -137,7 +137,7 @@ impl NodeConfig {
             validators: self.driver.tracker.validators.clone(),
             max_records: self.max_records,
             max_total_bytes: self.max_records.saturating_mul(longest),
-            max_value_bytes: self.max_value_len,
+            max_value_len: self.max_value_len,
             max_key_bytes: self.max_key_len,
             max_records_per_publisher: share,
             max_bytes_per_publisher: share.saturating_mul(longest),
@@ -257,7 +257,7 @@ mod tests {
                 require_validator: _,
                 max_records,
                 max_total_bytes: _,
-                max_value_bytes,
+                max_value_len,
                 max_key_bytes,
                 max_records_per_publisher,
                 max_bytes_per_publisher: _,
@@ -268,7 +268,7 @@ mod tests {
                 max_keys_per_provider,
                 flush_within: _,
             } = *config;
-            let records = [max_records, max_value_bytes, max_key_bytes, max_records_per_publisher];
+            let records = [max_records, max_value_len, max_key_bytes, max_records_per_publisher];
             let providers = [max_provided_keys, max_providers_per_key, max_provider_records, max_keys_per_provider];
             (records, providers)
         };

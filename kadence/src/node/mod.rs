@@ -341,7 +341,7 @@ pub enum NodeError {
     /// the disk does not let us. It was left as it is.
     #[cfg(feature = "disk")]
     #[error("the store cannot be opened")]
-    Store(#[source] kadence_store::OpenError),
+    Store(#[source] kadence_store::StoreOpenError),
     /// The transport cannot be made.
     #[error("the transport cannot be made")]
     Transport(#[source] Box<dyn std::error::Error + Send + Sync>),

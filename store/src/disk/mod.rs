@@ -23,7 +23,7 @@ use libp2p::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior::Immediate};
 
 use self::{flush::Flusher, times::Moment};
-use crate::{DiskError, OpenError, clock::Clock};
+use crate::{DiskError, StoreOpenError, clock::Clock};
 
 /// `KADS`: says that a database is one of ours.
 const APPLICATION_ID: i64 = 0x4b41_4453;
@@ -98,7 +98,7 @@ impl Disk {
         path: &Path,
         clock: Arc<dyn Clock>,
         flush_within: Duration,
-    ) -> Result<(Self, Contents), OpenError> {
+    ) -> Result<(Self, Contents), StoreOpenError> {
         let path = &resolve(path)?;
         let lock = lock(path)?;
         let result = (|| {
@@ -114,11 +114,11 @@ impl Disk {
             connection.pragma_update(None, "journal_size_limit", flush::CHECKPOINT_BYTES)?;
             let damage: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
             if damage != "ok" {
-                return Ok(Err(OpenError::Corrupt { path: path.to_owned(), what: damage }));
+                return Ok(Err(StoreOpenError::Corrupt { path: path.to_owned(), what: damage }));
             }
             let contents = match rows::read(&connection, Moment::read(&*clock))? {
                 Ok(contents) => contents,
-                Err(what) => return Ok(Err(OpenError::Corrupt { path: path.to_owned(), what })),
+                Err(what) => return Ok(Err(StoreOpenError::Corrupt { path: path.to_owned(), what })),
             };
             // The log's entry in its folder has to be on the disk, too, which the first checkpoint sees to.
             flush::checkpoint(&connection, "TRUNCATE")?;
@@ -126,7 +126,7 @@ impl Disk {
         })();
         let (connection, contents) = result.map_err(|error| explain(path, error))??;
         let flusher =
-            Flusher::start(path, flush_within).map_err(|error| OpenError::Disk { path: path.to_owned(), error })?;
+            Flusher::start(path, flush_within).map_err(|error| StoreOpenError::Disk { path: path.to_owned(), error })?;
         let disk = Self { path: path.to_owned(), clock, owed: HashSet::new(), flusher, connection, _lock: lock };
         Ok((disk, contents))
     }
@@ -195,10 +195,10 @@ impl fmt::Debug for Disk {
 }
 
 /// The one name of the file, by which its lock is found, too; and one that SQLite takes for nothing but a path.
-fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
+fn resolve(path: &Path) -> Result<PathBuf, StoreOpenError> {
     fs::canonicalize(path)
         .or_else(|_| path::absolute(path))
-        .map_err(|error| OpenError::Disk { path: path.to_owned(), error: DiskError::new(error) })
+        .map_err(|error| StoreOpenError::Disk { path: path.to_owned(), error: DiskError::new(error) })
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -211,7 +211,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 /// A file beside the file, which is itself a database: SQLite's locks work on all systems, end with their process however
 /// it ends, and also hold between two stores of one process. The database proper cannot be locked, because the flusher
 /// has a connection of its own.
-fn lock(path: &Path) -> Result<Connection, OpenError> {
+fn lock(path: &Path) -> Result<Connection, StoreOpenError> {
     let take = || {
         let connection = connect(&beside(path, ".lock"))?;
         connection.busy_timeout(Duration::ZERO)?;
@@ -219,13 +219,13 @@ fn lock(path: &Path) -> Result<Connection, OpenError> {
         Ok(connection)
     };
     take().map_err(|error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { path: path.to_owned() },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreOpenError::InUse { path: path.to_owned() },
         _ => explain(path, error),
     })
 }
 
 /// Looks at the format before anything is changed, and makes the tables in an empty file.
-fn check_format(path: &Path, connection: &mut Connection) -> rusqlite::Result<Option<OpenError>> {
+fn check_format(path: &Path, connection: &mut Connection) -> rusqlite::Result<Option<StoreOpenError>> {
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id")?, number("user_version")?);
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -238,20 +238,20 @@ fn check_format(path: &Path, connection: &mut Connection) -> rusqlite::Result<Op
         return Ok(None);
     }
     if application != APPLICATION_ID {
-        return Ok(Some(OpenError::Foreign { path: path.to_owned() }));
+        return Ok(Some(StoreOpenError::Foreign { path: path.to_owned() }));
     }
     if version != VERSION {
-        return Ok(Some(OpenError::Version { path: path.to_owned(), found: version, known: VERSION }));
+        return Ok(Some(StoreOpenError::Version { path: path.to_owned(), found: version, known: VERSION }));
     }
     Ok(None)
 }
 
-fn explain(path: &Path, error: rusqlite::Error) -> OpenError {
+fn explain(path: &Path, error: rusqlite::Error) -> StoreOpenError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::Foreign { path },
-        Some(ErrorCode::DatabaseCorrupt) => OpenError::Corrupt { path, what: error.to_string() },
-        _ => OpenError::Disk { path, error: DiskError::new(error) },
+        Some(ErrorCode::NotADatabase) => StoreOpenError::Foreign { path },
+        Some(ErrorCode::DatabaseCorrupt) => StoreOpenError::Corrupt { path, what: error.to_string() },
+        _ => StoreOpenError::Disk { path, error: DiskError::new(error) },
     }
 }
 

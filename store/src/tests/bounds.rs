@@ -65,7 +65,7 @@ fn bytes_are_made_room_for_by_as_many_as_it_takes_but_not_without_end() {
     let longest = keys.iter().map(String::len).max().unwrap();
     let limit = 199 * (longest + 10);
     let limits =
-        StoreConfig { max_total_bytes: limit, max_bytes_per_publisher: usize::MAX, max_value_bytes: limit, ..config() };
+        StoreConfig { max_total_bytes: limit, max_bytes_per_publisher: usize::MAX, max_value_len: limit, ..config() };
     let (mut store, _) = store(local, limits);
     for key in &keys[1..] {
         store.insert(record(key, &"v".repeat(longest + 10 - key.len()))).unwrap();

@@ -15,7 +15,7 @@ use libp2p::{
 use tempfile::{TempDir, tempdir};
 
 use super::{HOUR, TestClock, by, config, keys_by_distance, record, until};
-use crate::{OpenError, Refusal, Store, StoreConfig, clock::Clock};
+use crate::{StoreOpenError, Refusal, Store, StoreConfig, clock::Clock};
 
 fn place() -> (TempDir, PathBuf) {
     let folder = tempdir().unwrap();
@@ -173,7 +173,7 @@ fn two_stores_cannot_have_one_file() {
     let (local, clock) = (PeerId::random(), TestClock::new());
     let first = open(&path, local, &clock);
     let second = Store::open(&path, local, config());
-    assert!(matches!(second, Err(OpenError::InUse { .. })), "{second:?}");
+    assert!(matches!(second, Err(StoreOpenError::InUse { .. })), "{second:?}");
     drop(first);
     open(&path, local, &clock);
 }
@@ -184,14 +184,14 @@ fn a_foreign_file_is_named_and_left_alone() {
     let foreign = b"A letter, or a picture, or the key of a safe: anything but a database.".repeat(50);
     fs::write(&path, &foreign).unwrap();
     let refusal = Store::open(&path, PeerId::random(), config());
-    assert!(matches!(refusal, Err(OpenError::Foreign { .. })), "{refusal:?}");
+    assert!(matches!(refusal, Err(StoreOpenError::Foreign { .. })), "{refusal:?}");
     assert_eq!(fs::read(&path).unwrap(), foreign);
 
     let (_folder, path) = place();
     rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
     let bytes = fs::read(&path).unwrap();
     let refusal = Store::open(&path, PeerId::random(), config());
-    assert!(matches!(refusal, Err(OpenError::Foreign { .. })), "{refusal:?}");
+    assert!(matches!(refusal, Err(StoreOpenError::Foreign { .. })), "{refusal:?}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
@@ -201,14 +201,14 @@ fn a_later_version_is_refused() {
     drop(open(&path, PeerId::random(), &TestClock::new()));
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let refusal = Store::open(&path, PeerId::random(), config());
-    assert!(matches!(refusal, Err(OpenError::Version { found: 7, known: 1, .. })), "{refusal:?}");
+    assert!(matches!(refusal, Err(StoreOpenError::Version { found: 7, known: 1, .. })), "{refusal:?}");
 }
 
 #[test]
 fn a_folder_that_is_missing_is_an_error_of_the_disk() {
     let (_folder, path) = place();
     let refusal = Store::open(path.join("below"), PeerId::random(), config());
-    assert!(matches!(refusal, Err(OpenError::Disk { .. })), "{refusal:?}");
+    assert!(matches!(refusal, Err(StoreOpenError::Disk { .. })), "{refusal:?}");
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_changed_byte_anywhere_is_found_or_harmless() {
                 assert!(store.records().all(|record| record.value == value.as_bytes()), "byte {at}");
                 assert_eq!(store.records().count(), 20, "byte {at}");
             }
-            Err(OpenError::Corrupt { .. } | OpenError::Foreign { .. } | OpenError::Version { .. }) => refused += 1,
+            Err(StoreOpenError::Corrupt { .. } | StoreOpenError::Foreign { .. } | StoreOpenError::Version { .. }) => refused += 1,
             Err(other) => panic!("byte {at}: {other:?}"),
         }
     }

@@ -51,7 +51,7 @@ fn limits() -> StoreConfig {
     StoreConfig {
         max_records: 7,
         max_total_bytes: 180,
-        max_value_bytes: 25,
+        max_value_len: 25,
         max_records_per_publisher: 3,
         max_bytes_per_publisher: 80,
         max_ttl: Some(5 * HOUR),
@@ -80,7 +80,7 @@ impl Model {
         let limits = limits();
         let valued = new.key.as_ref().starts_with(b"/n/");
         let ours = new.publisher == Some(self.local);
-        if new.value.len() > limits.max_value_bytes || new.is_expired(now) || (valued && number(&new.value).is_none()) {
+        if new.value.len() > limits.max_value_len || new.is_expired(now) || (valued && number(&new.value).is_none()) {
             return false;
         }
         if !ours {

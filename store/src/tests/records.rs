@@ -67,12 +67,12 @@ fn every_rule_between_a_stored_record_and_a_new_one() {
 fn what_may_not_be_stored_at_all() {
     let clock = TestClock::new();
     let limits =
-        StoreConfig { max_value_bytes: 4, max_key_bytes: 8, require_validator: true, max_total_bytes: 20, ..config() };
+        StoreConfig { max_value_len: 4, max_key_bytes: 8, require_validator: true, max_total_bytes: 20, ..config() };
     let now = clock.now();
     // What, by which reason, kad's reason.
     let table = [
         (record("/n/a", "12345"), "ValueTooLarge"),
-        (record("/n/456789", "1"), "KeyTooLarge"),
+        (record("/n/456789", "1"), "KeyTooLong"),
         (until(now, record("/n/a", "1")), "Expired"),
         (until(now - HOUR, record("/n/a", "1")), "Expired"),
         (record("/n/a", "x"), "Invalid"),
@@ -96,7 +96,7 @@ fn what_may_not_be_stored_at_all() {
 
 #[test]
 fn limits_are_inclusive() {
-    let limits = StoreConfig { max_value_bytes: 4, max_key_bytes: 3, max_total_bytes: 7, max_records: 1, ..config() };
+    let limits = StoreConfig { max_value_len: 4, max_key_bytes: 3, max_total_bytes: 7, max_records: 1, ..config() };
     let (mut store, _) = store(PeerId::random(), limits);
     assert_eq!(store.insert(record("abc", "1234")).unwrap(), Stored::New);
     assert_eq!(store.stats_handle().read().record_bytes, 7);
