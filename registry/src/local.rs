@@ -13,7 +13,7 @@ use semver::Version;
 use thiserror::Error;
 
 use crate::{
-    ContentId, GetError, Index, IndexEntry, IndexError, MAX_INDEX_LEN, Outcome, Package, PackageId, PublishError,
+    ContentId, GetError, Index, IndexEntry, IndexError, MAX_INDEX_LEN, StepOutcome, Package, PackageId, PublishError,
     Query, Receipt, Registry, Release, SearchEntry, SearchPage, Step, Steps, StorageError,
     archive::ArchiveLimits,
     blob::{BlobError, BlobStore},
@@ -130,7 +130,7 @@ impl Registry for LocalRegistry {
         let Staged { package, manifest, index, is_published, mut steps } = staged.await?;
         let content = match head {
             Some(head) if is_published => {
-                steps.set(Step::Head, Outcome::AlreadyThere);
+                steps.set(Step::Head, StepOutcome::AlreadyThere);
                 head
             }
             head => inner.put_head(head, index, &mut steps).await?,

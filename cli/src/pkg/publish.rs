@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
-use kadence_registry::{Outcome, PublishError, Receipt, Registry, Release, Steps};
+use kadence_registry::{StepOutcome, PublishError, Receipt, Registry, Release, Steps};
 use kadence_tokio::kadence::libp2p::StreamProtocol;
 use serde_json::json;
 
@@ -133,10 +133,10 @@ fn steps(steps: &Steps) -> String {
     let mut text = String::new();
     for (step, outcome) in steps.iter() {
         let outcome = match outcome {
-            Outcome::Done => "done".to_owned(),
-            Outcome::AlreadyThere => "was there".to_owned(),
-            Outcome::Confirmed { by, of } => format!("confirmed by {by} of {of} peers"),
-            Outcome::Failed { reason } => format!("FAILED: {reason}"),
+            StepOutcome::Done => "done".to_owned(),
+            StepOutcome::AlreadyThere => "was there".to_owned(),
+            StepOutcome::Confirmed { by, of } => format!("confirmed by {by} of {of} peers"),
+            StepOutcome::Failed { reason } => format!("FAILED: {reason}"),
         };
         let _never_fails =
             write!(text, "{}  {:<10} {outcome}", if text.is_empty() { "" } else { "\n" }, step.to_string());
@@ -153,9 +153,9 @@ mod tests {
     #[test]
     fn each_step_is_a_line_in_the_order_of_publishing() {
         let mut made = Steps::default();
-        made.set(Step::Head, Outcome::Failed { reason: "nobody is there".to_owned() });
-        made.set(Step::Provide, Outcome::Confirmed { by: 3, of: 4 });
-        made.set(Step::Archive, Outcome::AlreadyThere);
+        made.set(Step::Head, StepOutcome::Failed { reason: "nobody is there".to_owned() });
+        made.set(Step::Provide, StepOutcome::Confirmed { by: 3, of: 4 });
+        made.set(Step::Archive, StepOutcome::AlreadyThere);
         assert_eq!(
             steps(&made),
             "  archive    was there\n  provide    confirmed by 3 of 4 peers\n  head       FAILED: nobody is there"

@@ -89,7 +89,7 @@ fn what_was_published_is_found_and_can_be_had() {
     let mut fixture = Fixture::new();
     let receipt = fixture.publish("left-pad", "1.0.0").unwrap();
     let steps: Vec<_> = receipt.steps.iter().map(|(step, outcome)| (step, outcome.clone())).collect();
-    let done = [Step::Archive, Step::Manifest, Step::Index, Step::Head].map(|step| (step, Outcome::Done));
+    let done = [Step::Archive, Step::Manifest, Step::Index, Step::Head].map(|step| (step, StepOutcome::Done));
     assert_eq!(steps, done);
     fixture.reopen();
     smol::block_on(async {
@@ -150,7 +150,7 @@ fn publishing_the_same_again_changes_nothing_and_something_else_is_refused() {
     let first = fixture.publish("left-pad", "1.0.0").unwrap();
     let again = fixture.publish("left-pad", "1.0.0").unwrap();
     assert_eq!((again.manifest, again.index), (first.manifest, first.index));
-    assert_eq!(again.steps.get(Step::Head), Some(&Outcome::AlreadyThere));
+    assert_eq!(again.steps.get(Step::Head), Some(&StepOutcome::AlreadyThere));
     fixture.write("two");
     let other = fixture.publish("left-pad", "1.0.0");
     assert!(matches!(other, Err(PublishError::Index(IndexError::VersionExists { .. }))), "{other:?}");

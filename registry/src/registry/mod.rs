@@ -13,7 +13,7 @@ use semver::Version;
 
 pub use self::{
     error::{GetError, PublishError},
-    receipt::{Outcome, Receipt, Step, Steps},
+    receipt::{StepOutcome, Receipt, Step, Steps},
 };
 pub(crate) use staging::{Staged, stage};
 

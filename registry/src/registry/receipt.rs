@@ -67,7 +67,7 @@ impl fmt::Display for Step {
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum StepOutcome {
     /// It is done.
     Done,
     /// What it would have made was there before.
@@ -89,21 +89,21 @@ pub enum Outcome {
 /// What became of the steps that were begun. A step that is not in it was not reached, or the registry has none such.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Steps(BTreeMap<Step, Outcome>);
+pub struct Steps(BTreeMap<Step, StepOutcome>);
 
 impl Steps {
     /// Notes what became of a step.
-    pub fn set(&mut self, step: Step, outcome: Outcome) {
+    pub fn set(&mut self, step: Step, outcome: StepOutcome) {
         self.0.insert(step, outcome);
     }
 
     /// What became of a step, if it was begun.
-    pub fn get(&self, step: Step) -> Option<&Outcome> {
+    pub fn get(&self, step: Step) -> Option<&StepOutcome> {
         self.0.get(&step)
     }
 
     /// What became of those that were begun, in their order.
-    pub fn iter(&self) -> impl Iterator<Item = (Step, &Outcome)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Step, &StepOutcome)> {
         self.0.iter().map(|(step, outcome)| (*step, outcome))
     }
 
@@ -114,8 +114,8 @@ impl Steps {
         result: Result<T, E>,
     ) -> Result<T, PublishError> {
         let outcome = match &result {
-            Ok(_) => Outcome::Done,
-            Err(error) => Outcome::Failed { reason: error.to_string() },
+            Ok(_) => StepOutcome::Done,
+            Err(error) => StepOutcome::Failed { reason: error.to_string() },
         };
         self.set(step, outcome);
         result.map_err(|error| PublishError::Failed { step, steps: self.clone(), source: error.into() })
@@ -123,6 +123,6 @@ impl Steps {
 
     /// Whether none of them has failed.
     pub fn all_well(&self) -> bool {
-        !self.0.values().any(|outcome| matches!(outcome, Outcome::Failed { .. }))
+        !self.0.values().any(|outcome| matches!(outcome, StepOutcome::Failed { .. }))
     }
 }

@@ -1,6 +1,6 @@
 use std::{io::Seek, path::Path};
 
-use super::{Outcome, PublishError, Step, Steps};
+use super::{StepOutcome, PublishError, Step, Steps};
 use crate::{
     ContentId, Contents, Index, Package, Release,
     archive::{ArchiveLimits, pack},
@@ -40,7 +40,7 @@ pub(crate) fn stage(
     let package = Package::new(release.draft, contents, created, now)?;
     if let Some(there) = published(blobs, index, &package) {
         for step in [Step::Manifest, Step::Index] {
-            steps.set(step, Outcome::AlreadyThere);
+            steps.set(step, StepOutcome::AlreadyThere);
         }
         let manifest = index.versions().get(there.version()).map_or_else(|| there.content_id(), |entry| entry.manifest);
         return Ok(Staged { package: there, manifest, index: index.clone(), is_published: true, steps });

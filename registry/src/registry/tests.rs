@@ -79,9 +79,9 @@ fn a_disk_without_room_is_a_failed_step() {
 fn a_receipt_can_be_read_by_programs() {
     let content = ContentId::of(b"x");
     let mut steps = Steps::default();
-    steps.set(Step::Announce, Outcome::Failed { reason: "nobody there".to_owned() });
-    steps.set(Step::Head, Outcome::Confirmed { by: 15, of: 20 });
-    steps.set(Step::Archive, Outcome::Done);
+    steps.set(Step::Announce, StepOutcome::Failed { reason: "nobody there".to_owned() });
+    steps.set(Step::Head, StepOutcome::Confirmed { by: 15, of: 20 });
+    steps.set(Step::Archive, StepOutcome::Done);
     assert!(!steps.all_well());
     let (package, number) = (id("a"), version("1.0.0"));
     let receipt = Receipt { package, version: number, manifest: content, archive: content, index: content, steps };

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::{Event, Inner, heads::OnlyForged, lock};
 use crate::{
-    ContentId, GetError, Index, IndexEntry, IndexError, Outcome, PackageId, PublishError, Receipt, Release, Step,
+    ContentId, GetError, Index, IndexEntry, IndexError, StepOutcome, PackageId, PublishError, Receipt, Release, Step,
     Steps, StorageError,
     p2p::{
         announce::{Announcement, MAX_TITLE_BYTES, SignedAnnouncement},
@@ -115,7 +115,7 @@ impl<R: Runtime> Inner<R> {
         // Nobody acknowledges that.
         steps.set(
             Step::Provide,
-            if fewest == 0 { Outcome::Failed { reason: "nobody was told".into() } } else { Outcome::Done },
+            if fewest == 0 { StepOutcome::Failed { reason: "nobody was told".into() } } else { StepOutcome::Done },
         );
         Ok(())
     }
@@ -167,7 +167,7 @@ impl<R: Runtime> Inner<R> {
         let put = self.client.put_record(record).quorum(Quorum::Majority).clamp_quorum().local_copy(LocalCopy::First);
         // What fails because too much is going on may not fail a moment later.
         let put = steps.record(Step::Head, put.retry(Retry::default()).await)?;
-        steps.set(Step::Head, Outcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
+        steps.set(Step::Head, StepOutcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
 
         // It is published now, whatever comes of this.
         let found = self.client.get_record(key).best(Agree::All).fresh().timeout(self.config.lookup_timeout).await;
@@ -178,10 +178,10 @@ impl<R: Runtime> Inner<R> {
                     // The own store is no witness.
                     let own = found.iter().filter(|record| record.peer.is_none()).count();
                     let by = found.agreeing.saturating_sub(own);
-                    Outcome::Confirmed { by, of: by.saturating_add(found.dissenting) }
+                    StepOutcome::Confirmed { by, of: by.saturating_add(found.dissenting) }
                 }
-                Ok(_) => Outcome::Failed { reason: "the network has another head".to_owned() },
-                Err(error) => Outcome::Failed { reason: error.to_string() },
+                Ok(_) => StepOutcome::Failed { reason: "the network has another head".to_owned() },
+                Err(error) => StepOutcome::Failed { reason: error.to_string() },
             },
         );
         Ok(())
@@ -196,14 +196,14 @@ impl<R: Runtime> Inner<R> {
                 let sent =
                     self.swarm.with(move |swarm| swarm.behaviour_mut().app.gossipsub.publish(topic, bytes)).await;
                 match sent {
-                    Ok(Ok(_)) => Outcome::Done,
+                    Ok(Ok(_)) => StepOutcome::Done,
                     // In this very second.
-                    Ok(Err(gossipsub::PublishError::Duplicate)) => Outcome::AlreadyThere,
-                    Ok(Err(error)) => Outcome::Failed { reason: error.to_string() },
-                    Err(error) => Outcome::Failed { reason: error.to_string() },
+                    Ok(Err(gossipsub::PublishError::Duplicate)) => StepOutcome::AlreadyThere,
+                    Ok(Err(error)) => StepOutcome::Failed { reason: error.to_string() },
+                    Err(error) => StepOutcome::Failed { reason: error.to_string() },
                 }
             }
-            Err(reason) => Outcome::Failed { reason },
+            Err(reason) => StepOutcome::Failed { reason },
         };
         steps.set(Step::Announce, outcome);
     }

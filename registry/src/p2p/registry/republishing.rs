@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 use kadence::{Priority, Runtime};
 
 use super::{Event, Inner};
-use crate::{ContentId, GetError, Outcome, PackageId, PackageName, PublishError, Step, Steps};
+use crate::{ContentId, GetError, StepOutcome, PackageId, PackageName, PublishError, Step, Steps};
 
 /// How often is looked whether a package is due, and what is known of peers is written.
 const LOOK: Duration = Duration::from_secs(60);
@@ -115,7 +115,7 @@ impl<R: Runtime> Inner<R> {
                 true => {
                     // The next one would be a twin if there is one already.
                     let reason = "it is not known whether there is a newer head".to_owned();
-                    steps.set(Step::Index, Outcome::Failed { reason });
+                    steps.set(Step::Index, StepOutcome::Failed { reason });
                     head
                 }
                 false => head,
@@ -131,7 +131,7 @@ impl<R: Runtime> Inner<R> {
                 self.offer_all(contents, &mut steps).await;
                 self.announce(&head, &index, &mut steps).await;
             }
-            Err(error) => steps.set(Step::Index, Outcome::Failed { reason: error.to_string() }),
+            Err(error) => steps.set(Step::Index, StepOutcome::Failed { reason: error.to_string() }),
         }
         self.readers.tell(&Event::Republished { package: package.clone(), seq: head.head().seq });
         Ok(Some(steps))
@@ -150,8 +150,8 @@ impl<R: Runtime> Inner<R> {
         steps.set(
             Step::Provide,
             match failed.first() {
-                None => Outcome::Done,
-                Some(error) => Outcome::Failed { reason: format!("{} were not offered: {error}", failed.len()) },
+                None => StepOutcome::Done,
+                Some(error) => StepOutcome::Failed { reason: format!("{} were not offered: {error}", failed.len()) },
             },
         );
     }

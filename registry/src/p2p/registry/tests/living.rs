@@ -13,7 +13,7 @@ use libp2p_identity::Keypair;
 
 use super::{network::Peer, *};
 use crate::{
-    ContentId, GetError, Outcome, PublishError, Query, Receipt, Registry, Step, StorageError,
+    ContentId, GetError, StepOutcome, PublishError, Query, Receipt, Registry, Step, StorageError,
     p2p::{
         head::{Lifetime, NAMESPACE, SignedHead},
         registry::{Event, EventStream, P2PRegistry, RegistryConfig, RegistryStartError},
@@ -210,7 +210,7 @@ fn what_has_failed_at_the_head_goes_on_with_the_same_head_later() {
         network.settle().await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
         let receipt = publish(publisher, "1.1.0").await.unwrap();
-        assert_eq!(receipt.steps.get(Step::Manifest), Some(&Outcome::AlreadyThere));
+        assert_eq!(receipt.steps.get(Step::Manifest), Some(&StepOutcome::AlreadyThere));
         assert_eq!(own_head(publisher).await, head);
         assert_eq!(reader.registry.list_versions(&publisher.package("p")).await.unwrap().unwrap().len(), 2);
     });
@@ -244,7 +244,7 @@ fn what_was_published_is_there_already_and_other_contents_are_refused() {
         let again = publish(publisher, "1.0.0").await.unwrap();
         assert!(again.steps.all_well(), "{:?}", again.steps);
         for step in [Step::Manifest, Step::Index] {
-            assert_eq!(again.steps.get(step), Some(&Outcome::AlreadyThere));
+            assert_eq!(again.steps.get(step), Some(&StepOutcome::AlreadyThere));
         }
         assert_eq!((again.manifest, again.archive, again.index), (first.manifest, first.archive, first.index));
         assert_eq!(own_head(publisher).await, head);

@@ -1,13 +1,13 @@
 use super::*;
 use crate::{
-    GetError, Outcome, Query, Registry, Step, Steps,
+    GetError, StepOutcome, Query, Registry, Step, Steps,
     p2p::registry::Event,
     resolve::{install, resolve},
 };
 
 fn confirmed(steps: &Steps, step: Step) -> usize {
     match steps.get(step) {
-        Some(Outcome::Confirmed { by, of: _ }) => *by,
+        Some(StepOutcome::Confirmed { by, of: _ }) => *by,
         other => panic!("{step}: {other:?}"),
     }
 }
@@ -68,7 +68,7 @@ fn a_version_that_was_withdrawn_is_found_no_more() {
         let (second, _dir) = release(publisher.id(), &second, &[("a", b"2")]).await;
         publisher.registry.publish(second.clone()).await.unwrap();
         let again = publisher.registry.publish(second).await.unwrap();
-        assert_eq!(again.steps.get(Step::Manifest), Some(&Outcome::AlreadyThere));
+        assert_eq!(again.steps.get(Step::Manifest), Some(&StepOutcome::AlreadyThere));
         let version = "1.1.0".parse().unwrap();
         assert_eq!(reader.registry.get_package(&id).await.unwrap().unwrap().version(), &version);
 
