@@ -24,7 +24,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, stream};
 use kadence_registry::{
     ContentId,
     blob::BlobStore,
-    p2p::transfer::{FetchConfig, Fetcher, Provider, Server, ServerConfig, FetchRequest},
+    p2p::transfer::{FetchConfig, Fetcher, BlobProvider, Server, ServerConfig, FetchRequest},
 };
 use kadence_smol::SmolRuntime;
 use libp2p::{
@@ -183,7 +183,7 @@ impl Node {
         let store = BlobStore::open(folder.path()).expect("a store");
         let runtime = SmolRuntime::on(executor);
         let fetcher = Fetcher::new(self.control.clone(), store.clone(), &runtime, FetchConfig::default());
-        let providers: Vec<_> = from.iter().map(|node| Provider { peer: node.peer, preference: 0 }).collect();
+        let providers: Vec<_> = from.iter().map(|node| BlobProvider { peer: node.peer, preference: 0 }).collect();
         let wanted = FetchRequest { id: ContentId::of(blob), max: 1 << 30, size: None };
         let begun = Instant::now();
         fetcher.fetch(wanted, stream::iter(providers), |_| {}).await.expect("the providers have it");

@@ -19,7 +19,7 @@ use crate::{
     p2p::{
         deadline::pause,
         head::SignedHead,
-        transfer::{FetchError, FetchEvent, Fetcher, Provider, Report, ReportEvent, FetchRequest},
+        transfer::{FetchError, FetchEvent, Fetcher, BlobProvider, Report, ReportEvent, FetchRequest},
     },
 };
 
@@ -159,7 +159,7 @@ impl<R: Runtime> Inner<R> {
         content: ContentId,
         asking: Asking,
         refusal: Receiver<()>,
-    ) -> Receiver<Provider> {
+    ) -> Receiver<BlobProvider> {
         let (found, receiver) = async_channel::bounded(CONNECTING);
         let told = found.clone();
         let inner = Arc::clone(self);
@@ -190,7 +190,7 @@ impl<R: Runtime> Inner<R> {
             let mut connected = pin!(connecting.buffer_unordered(CONNECTING));
             while let Some(peer) = connected.next().await {
                 let Some(peer) = peer else { continue };
-                let provider = Provider { peer, preference: inner.preference(&peer) };
+                let provider = BlobProvider { peer, preference: inner.preference(&peer) };
                 if told.send(provider).await.is_err() {
                     return;
                 }

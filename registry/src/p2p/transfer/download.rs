@@ -14,7 +14,7 @@ use libp2p::PeerId;
 
 use super::{
     error::FetchError,
-    fetcher::{FetchEvent, Fetcher, Provider, Report, ReportEvent, FetchRequest, check},
+    fetcher::{FetchEvent, Fetcher, BlobProvider, Report, ReportEvent, FetchRequest, check},
     pieces::Pieces,
     proof::Slice,
     worker::{Event, Failure, PieceRequest, Worker},
@@ -34,7 +34,7 @@ const MAX_BUSY: u32 = 10;
 /// The longest time that a busy provider can tell us to wait.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-pub(super) type Providers = Pin<Box<dyn Stream<Item = Provider> + Send>>;
+pub(super) type Providers = Pin<Box<dyn Stream<Item = BlobProvider> + Send>>;
 pub(super) type Observer = Arc<dyn Fn(FetchEvent) + Send + Sync>;
 
 pub(super) struct Download<'a> {
@@ -47,7 +47,7 @@ pub(super) struct Download<'a> {
     /// All that were ever named, and how it went with them.
     known: HashMap<PeerId, ProviderState>,
     /// Those that wait, and until when at least.
-    waiting: Vec<(Instant, Provider)>,
+    waiting: Vec<(Instant, BlobProvider)>,
     working: HashMap<PeerId, ActiveProvider>,
     workers: FuturesUnordered<BoxFuture<'static, (PeerId, Result<(), Failure>)>>,
     events: Events,
@@ -138,7 +138,7 @@ impl<'a> Download<'a> {
             let wake_at = self.next_retry().into_iter().chain(self.next_race()).fold(give_up_at, Instant::min);
             match alarm.until(wake_at, self.next()).await {
                 Err(_) => {}
-                Ok(Happened::Provider(provider)) => self.add(provider),
+                Ok(Happened::BlobProvider(provider)) => self.add(provider),
                 Ok(Happened::NoMoreProviders) => self.providers = None,
                 Ok(Happened::Event(peer, event)) => self.on_event(peer, event).await?,
                 Ok(Happened::WorkerEnded(peer, result)) => self.on_end(peer, result)?,
@@ -148,7 +148,7 @@ impl<'a> Download<'a> {
 
     async fn next(&mut self) -> Happened {
         let mut no_more = futures::stream::pending();
-        let providers: &mut (dyn Stream<Item = Provider> + Unpin + Send) = match &mut self.providers {
+        let providers: &mut (dyn Stream<Item = BlobProvider> + Unpin + Send) = match &mut self.providers {
             Some(providers) => providers,
             None => &mut no_more,
         };
@@ -161,7 +161,7 @@ impl<'a> Download<'a> {
             },
             ended = self.workers.select_next_some() => Happened::WorkerEnded(ended.0, ended.1),
             provider = providers.next() => match provider {
-                Some(provider) => Happened::Provider(provider),
+                Some(provider) => Happened::BlobProvider(provider),
                 None => Happened::NoMoreProviders,
             },
         }
@@ -178,12 +178,12 @@ impl<'a> Download<'a> {
         }
     }
 
-    fn add(&mut self, provider: Provider) {
+    fn add(&mut self, provider: BlobProvider) {
         let now = self.fetcher.clock.now();
         if self.known.len() >= MAX_PROVIDERS {
             self.providers = None;
         } else if !self.known.contains_key(&provider.peer) {
-            let Provider { peer, preference } = provider;
+            let BlobProvider { peer, preference } = provider;
             self.known.insert(peer, ProviderState { preference, failures: 0, busy: 0, bytes: None, asked_at: now, last: None });
             self.waiting.push((now, provider));
         }
@@ -198,7 +198,7 @@ impl<'a> Download<'a> {
             else {
                 return;
             };
-            let (_, Provider { peer, .. }) = self.waiting.swap_remove(best);
+            let (_, BlobProvider { peer, .. }) = self.waiting.swap_remove(best);
             if let Some(known) = self.known.get_mut(&peer)
                 && known.bytes.is_none()
             {
@@ -314,7 +314,7 @@ impl<'a> Download<'a> {
         };
         known.last = Some(event);
         if let Some(pause) = pause {
-            self.waiting.push((now + pause, Provider { peer, preference: known.preference }));
+            self.waiting.push((now + pause, BlobProvider { peer, preference: known.preference }));
         }
         (self.observe)(FetchEvent::Report(Report { peer, event }));
         Ok(())
@@ -372,7 +372,7 @@ impl<'a> Download<'a> {
                 && !self.waiting.iter().any(|(_, waiting)| waiting.peer == **peer)
         });
         let again: Vec<_> =
-            again.map(|(peer, known)| (now, Provider { peer: *peer, preference: known.preference })).collect();
+            again.map(|(peer, known)| (now, BlobProvider { peer: *peer, preference: known.preference })).collect();
         self.waiting.extend(again);
     }
 
@@ -448,7 +448,7 @@ fn events() -> Events {
 }
 
 enum Happened {
-    Provider(Provider),
+    BlobProvider(BlobProvider),
     NoMoreProviders,
     Event(PeerId, Event),
     WorkerEnded(PeerId, Result<(), Failure>),

@@ -27,7 +27,7 @@ pub struct FetchRequest {
 
 /// Somebody who may have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Provider {
+pub struct BlobProvider {
     /// Who.
     pub peer: PeerId,
     /// Whoever has more is asked first.
@@ -168,7 +168,7 @@ impl Fetcher {
     pub async fn fetch(
         &self,
         wanted: FetchRequest,
-        providers: impl Stream<Item = Provider> + Send + 'static,
+        providers: impl Stream<Item = BlobProvider> + Send + 'static,
         observe: impl Fn(FetchEvent) + Send + Sync + 'static,
     ) -> Result<u64, FetchError> {
         let mut alarm = self.clock.alarm();
@@ -193,7 +193,7 @@ impl Fetcher {
         &self,
         id: ContentId,
         max: u64,
-        providers: impl Stream<Item = Provider> + Send + 'static,
+        providers: impl Stream<Item = BlobProvider> + Send + 'static,
         observe: impl Fn(FetchEvent) + Send + Sync + 'static,
     ) -> Result<Vec<u8>, FetchError> {
         self.fetch(FetchRequest { id, max, size: None }, providers, observe).await?;

@@ -251,7 +251,7 @@ fn attack_a_provider_that_is_always_busy_is_given_up() {
 fn attack_a_flood_of_false_providers_is_bounded() {
     smol::block_on(async {
         let client = Node::new().await;
-        let peers = (0..400).map(|_| super::super::Provider { peer: libp2p::PeerId::random(), preference: 0 });
+        let peers = (0..400).map(|_| super::super::BlobProvider { peer: libp2p::PeerId::random(), preference: 0 });
         let fetcher = client.fetcher(FetchConfig { retry_after: Duration::ZERO, ..quick() });
         let flood = futures::stream::iter(peers.collect::<Vec<_>>());
         let error = within(fetcher.fetch(wanted(b"x"), flood, |_| {})).await.unwrap_err();

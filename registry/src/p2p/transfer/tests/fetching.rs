@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use futures::{AsyncWriteExt, future::join_all, stream};
 
 use super::{
-    super::{FetchConfig, FetchError, Provider, Report, ReportEvent, ServerConfig, FetchRequest, wire::LAST},
+    super::{FetchConfig, FetchError, BlobProvider, Report, ReportEvent, ServerConfig, FetchRequest, wire::LAST},
     network::*,
 };
 use crate::ContentId;
@@ -81,7 +81,7 @@ fn the_preferred_provider_is_asked_first() {
         let client = Node::client_of(&[&first, &second]).await;
         let fetcher = client.fetcher(FetchConfig { providers: 1, ..quick() });
         // A full list is looked at before the first one is asked.
-        let providers = [(&first, -5), (&second, 5)].map(|(node, preference)| Provider { peer: node.peer, preference });
+        let providers = [(&first, -5), (&second, 5)].map(|(node, preference)| BlobProvider { peer: node.peer, preference });
         within(fetcher.fetch(wanted(&blob), stream::iter(providers), |_| {})).await.unwrap();
         assert_eq!((of_first.read().served, of_second.read().served > 3), (0, true));
     });
@@ -107,13 +107,13 @@ fn another_provider_takes_over_from_one_that_dies() {
         let client = Node::client_of(&[&dying, &server]).await;
         // The other one becomes known only after the first has failed.
         let (more, providers) = async_channel::unbounded();
-        more.try_send(Provider { peer: dying.peer, preference: 0 }).unwrap();
+        more.try_send(BlobProvider { peer: dying.peer, preference: 0 }).unwrap();
         let log = Log::default();
         let note = log.note();
         let peer = server.peer;
         let observe = move |event| {
             if matches!(event, super::super::FetchEvent::Report(Report { event: ReportEvent::Failed, .. })) {
-                more.try_send(Provider { peer, preference: 0 }).unwrap();
+                more.try_send(BlobProvider { peer, preference: 0 }).unwrap();
             }
             note(event);
         };
@@ -252,10 +252,10 @@ fn attack_several_providers_that_keep_pieces_back_do_not_stop_a_download() {
         // The first one has all pieces, the others join it at some; then the honest one comes.
         let naming = async move {
             for (peer, asked) in peers.into_iter().zip(asked) {
-                more.send(Provider { peer, preference: 0 }).await.unwrap();
+                more.send(BlobProvider { peer, preference: 0 }).await.unwrap();
                 asked.recv().await.unwrap();
             }
-            more.send(Provider { peer: honest, preference: 0 }).await.unwrap();
+            more.send(BlobProvider { peer: honest, preference: 0 }).await.unwrap();
         };
         let begun = Instant::now();
         let fetcher = client.fetcher(config);

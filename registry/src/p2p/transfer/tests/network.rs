@@ -22,7 +22,7 @@ use smol::Task;
 use tempfile::TempDir;
 
 use super::super::{
-    FetchConfig, FetchError, FetchEvent, Fetcher, PROTOCOL, Provider, Report, ReportEvent, Server, ServerConfig,
+    FetchConfig, FetchError, FetchEvent, Fetcher, PROTOCOL, BlobProvider, Report, ReportEvent, Server, ServerConfig,
     StatsHandle, FetchRequest,
     wire::{HEAD_LEN, Head, REQUEST_LEN, Request},
 };
@@ -161,8 +161,8 @@ pub(super) fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|at| u8::try_from((at * 31 + at / 251 + at / 65_536) % 256).unwrap()).collect()
 }
 
-pub(super) fn named(nodes: &[&Node]) -> impl futures::Stream<Item = Provider> + Send + 'static {
-    stream::iter(nodes.iter().map(|node| Provider { peer: node.peer, preference: 0 }).collect::<Vec<_>>())
+pub(super) fn named(nodes: &[&Node]) -> impl futures::Stream<Item = BlobProvider> + Send + 'static {
+    stream::iter(nodes.iter().map(|node| BlobProvider { peer: node.peer, preference: 0 }).collect::<Vec<_>>())
 }
 
 pub(super) fn wanted(blob: &[u8]) -> FetchRequest {
