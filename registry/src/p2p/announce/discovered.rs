@@ -15,11 +15,11 @@ pub const MAX_DISCOVERED: usize = 10_000;
 pub const MAX_PER_PUBLISHER: usize = 1_000;
 
 /// How many providers of a package are known: more than are asked at once.
-pub const MAX_PROVIDERS: usize = 20;
+pub const MAX_PACKAGE_PROVIDERS: usize = 20;
 
 /// Somebody who is said to have a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provider {
+pub struct PackageProvider {
     /// Who.
     pub peer: PeerId,
     /// When that was said last.
@@ -31,8 +31,8 @@ pub struct Provider {
 pub struct DiscoveredPackage {
     /// The newest announcement.
     pub newest: SignedAnnouncement,
-    /// Who is said to have it, at most [`MAX_PROVIDERS`], in no order. A hint: what they serve is verified.
-    pub providers: Vec<Provider>,
+    /// Who is said to have it, at most [`MAX_PACKAGE_PROVIDERS`], in no order. A hint: what they serve is verified.
+    pub providers: Vec<PackageProvider>,
     /// When the package was first heard of.
     pub first_seen: SystemTime,
     /// When the newest announcement was heard.
@@ -132,13 +132,13 @@ impl Discovered {
         let Some(entry) = self.packages.get_mut(package) else { return };
         let providers = &mut entry.package.providers;
         providers.retain(|provider| provider.peer != peer);
-        if providers.len() >= MAX_PROVIDERS
+        if providers.len() >= MAX_PACKAGE_PROVIDERS
             && let Some(oldest) =
                 providers.iter().enumerate().min_by_key(|(_, provider)| provider.seen_at).map(|(place, _)| place)
         {
             providers.swap_remove(oldest);
         }
-        providers.push(Provider { peer, seen_at: now });
+        providers.push(PackageProvider { peer, seen_at: now });
     }
 
     /// What the announcement is to what is known.
@@ -222,7 +222,7 @@ impl Discovered {
     fn insert(
         &mut self,
         newest: SignedAnnouncement,
-        providers: Vec<Provider>,
+        providers: Vec<PackageProvider>,
         told_by: PeerId,
         first_seen: SystemTime,
         last_seen: SystemTime,

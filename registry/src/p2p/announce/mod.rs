@@ -17,7 +17,7 @@ mod shares;
 pub use buckets::Rate;
 pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_BYTES, MAX_PAGES, TakenPage, VerifiedPage};
 pub use discovered::{
-    Discovered, DiscoveredPackage, MAX_DISCOVERED, MAX_PER_PUBLISHER, MAX_PROVIDERS, Provider, Freshness,
+    Discovered, DiscoveredPackage, MAX_DISCOVERED, MAX_PER_PUBLISHER, MAX_PACKAGE_PROVIDERS, PackageProvider, Freshness,
 };
 pub use validator::{AnnouncementValidator, AnnouncementValidatorConfig, GossipMessage, Ignored, ValidationResult, MAX_AHEAD, Rejected};
 pub use gossip::{

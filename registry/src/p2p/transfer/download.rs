@@ -138,7 +138,7 @@ impl<'a> Download<'a> {
             let wake_at = self.next_retry().into_iter().chain(self.next_race()).fold(give_up_at, Instant::min);
             match alarm.until(wake_at, self.next()).await {
                 Err(_) => {}
-                Ok(Happened::BlobProvider(provider)) => self.add(provider),
+                Ok(Happened::Provider(provider)) => self.add(provider),
                 Ok(Happened::NoMoreProviders) => self.providers = None,
                 Ok(Happened::Event(peer, event)) => self.on_event(peer, event).await?,
                 Ok(Happened::WorkerEnded(peer, result)) => self.on_end(peer, result)?,
@@ -161,7 +161,7 @@ impl<'a> Download<'a> {
             },
             ended = self.workers.select_next_some() => Happened::WorkerEnded(ended.0, ended.1),
             provider = providers.next() => match provider {
-                Some(provider) => Happened::BlobProvider(provider),
+                Some(provider) => Happened::Provider(provider),
                 None => Happened::NoMoreProviders,
             },
         }
@@ -448,7 +448,7 @@ fn events() -> Events {
 }
 
 enum Happened {
-    BlobProvider(BlobProvider),
+    Provider(BlobProvider),
     NoMoreProviders,
     Event(PeerId, Event),
     WorkerEnded(PeerId, Result<(), Failure>),

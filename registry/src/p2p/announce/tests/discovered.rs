@@ -49,12 +49,12 @@ fn providers_are_few_and_the_one_unheard_of_for_longest_makes_room() {
     let peers = |discovered: &Discovered| {
         discovered.get(&package).unwrap().providers.iter().map(|provider| provider.peer).collect::<Vec<_>>()
     };
-    assert_eq!(peers(&discovered).len(), MAX_PROVIDERS);
+    assert_eq!(peers(&discovered).len(), MAX_PACKAGE_PROVIDERS);
     assert!(peers(&discovered).contains(&peer(0)) && peers(&discovered).contains(&peer(20)));
     assert!(!peers(&discovered).contains(&peer(1)));
     // A newer version does not forget who has the package.
     discovered.add(&signed(1, "a", 2), peer(1), at(NOW + 60));
-    assert_eq!(peers(&discovered).len(), MAX_PROVIDERS);
+    assert_eq!(peers(&discovered).len(), MAX_PACKAGE_PROVIDERS);
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn news_is_forwarded_once_and_listed_with_its_source() {
     assert_eq!(judged.acceptance(), MessageAcceptance::Accept);
     let known = node.discovered.get(&package_of(1, "left-pad")).unwrap();
     assert_eq!(known.newest, announcement);
-    assert_eq!(known.providers, [Provider { peer: peer(99), seen_at: at(NOW) }]);
+    assert_eq!(known.providers, [PackageProvider { peer: peer(99), seen_at: at(NOW) }]);
     let judged = node.hear(2, &announcement, at(NOW + 1));
     assert_eq!(judged, ValidationResult::Ignore(Ignored::Freshness(Freshness::Same)));
     assert_eq!(judged.acceptance(), MessageAcceptance::Ignore);
