@@ -15,7 +15,7 @@ pub use judge::{Accepted, CLOCK_TOLERANCE, HeadRejectedError, MAX_JUMP, MAX_VALI
 pub use store::{HeadStore, MAX_PACKAGES, RememberError};
 pub use next::{Lifetime, NextHeadError, next_head};
 pub use proof::{EquivocationProof, ProofError};
-pub use record::{Head, HeadError, MAX_HEAD_BYTES, MAX_INDEX_BYTES, MAX_SEQ, SignedHead, dht_key};
+pub use record::{Head, HeadError, MAX_HEAD_BYTES, MAX_HEAD_INDEX_LEN, MAX_SEQ, SignedHead, dht_key};
 pub use validator::{HeadValidator, NAMESPACE};
 
 #[cfg(test)]

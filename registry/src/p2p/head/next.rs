@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
-use super::{Head, MAX_INDEX_BYTES, MAX_SEQ, MAX_VALIDITY, SignedHead};
+use super::{Head, MAX_HEAD_INDEX_LEN, MAX_SEQ, MAX_VALIDITY, SignedHead};
 use crate::{ContentId, PackageId, unix};
 
 /// For how long a head is good.
@@ -37,7 +37,7 @@ pub fn next_head(
     if previous.is_some_and(|previous| previous.head().package != *package) {
         return Err(NextHeadError::OtherPackage);
     }
-    if !(1..=MAX_INDEX_BYTES).contains(&index_size) {
+    if !(1..=MAX_HEAD_INDEX_LEN).contains(&index_size) {
         return Err(NextHeadError::IndexSize { bytes: index_size });
     }
     if lifetime.validity > MAX_VALIDITY {

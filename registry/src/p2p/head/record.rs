@@ -22,7 +22,7 @@ pub const MAX_HEAD_BYTES: usize = 4096;
 pub const MAX_SEQ: u64 = 1_000_000;
 
 /// The longest index, in bytes: some ten thousand versions. Whoever fetches one knows from the head what is to come.
-pub const MAX_INDEX_BYTES: u64 = 16 * 1024 * 1024;
+pub const MAX_HEAD_INDEX_LEN: u64 = 16 * 1024 * 1024;
 
 /// The version of the document.
 const SCHEMA: u32 = 1;
@@ -46,7 +46,7 @@ pub struct Head {
     pub prev: Option<ContentId>,
     /// The index: all of the package's versions.
     pub index: ContentId,
-    /// The index's length in bytes, at most [`MAX_INDEX_BYTES`].
+    /// The index's length in bytes, at most [`MAX_HEAD_INDEX_LEN`].
     pub index_size: u64,
     /// After this second since 1970 nobody shall believe it. The publisher renews it before.
     pub not_after: u64,
@@ -66,7 +66,7 @@ impl Head {
         if (self.seq == 1) != self.prev.is_none() {
             return Err(HeadError::Chain);
         }
-        if !(1..=MAX_INDEX_BYTES).contains(&self.index_size) {
+        if !(1..=MAX_HEAD_INDEX_LEN).contains(&self.index_size) {
             return Err(HeadError::IndexSize { bytes: self.index_size });
         }
         Ok(())

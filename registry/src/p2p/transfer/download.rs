@@ -22,7 +22,7 @@ use super::{
 use crate::blob::{BlobError, Partial, groups_in};
 
 /// How many providers a download takes notice of. Nobody needs more, and whoever announces them may be lying.
-const MAX_PROVIDERS: usize = 256;
+const MAX_KNOWN_PROVIDERS: usize = 256;
 
 /// How often a provider is asked that fails, without having sent a piece in between.
 const MAX_FAILURES: u32 = 3;
@@ -169,7 +169,7 @@ impl<'a> Download<'a> {
 
     /// Takes those that need not be waited for, so that the best of them is asked first.
     fn add_those_known(&mut self) {
-        for _ in 0..MAX_PROVIDERS {
+        for _ in 0..MAX_KNOWN_PROVIDERS {
             match self.providers.as_mut().and_then(|providers| providers.next().now_or_never()) {
                 Some(Some(provider)) => self.add(provider),
                 Some(None) => self.providers = None,
@@ -180,7 +180,7 @@ impl<'a> Download<'a> {
 
     fn add(&mut self, provider: BlobProvider) {
         let now = self.fetcher.clock.now();
-        if self.known.len() >= MAX_PROVIDERS {
+        if self.known.len() >= MAX_KNOWN_PROVIDERS {
             self.providers = None;
         } else if !self.known.contains_key(&provider.peer) {
             let BlobProvider { peer, preference } = provider;
