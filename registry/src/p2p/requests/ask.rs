@@ -11,7 +11,7 @@ use libp2p_stream::{Control, OpenStreamError};
 use thiserror::Error;
 
 use super::{
-    PROTOCOL, Request, RequestError,
+    PROTOCOL, Request, CatalogueRequestError,
     wire::{read_answer, write_request},
 };
 use crate::{
@@ -130,7 +130,7 @@ impl<R> std::fmt::Debug for CatalogueClient<R> {
 pub enum AskError {
     /// The question cannot be asked. Ask another one.
     #[error(transparent)]
-    Request(#[from] RequestError),
+    Request(#[from] CatalogueRequestError),
     /// The peer has no catalogue to give. Ask others.
     #[error("the peer has no catalogue")]
     Unsupported,

@@ -45,7 +45,7 @@ impl Request {
     /// # Errors
     ///
     /// If the text is too long, or too many matches are wanted.
-    pub fn encode(&self) -> Result<Vec<u8>, RequestError> {
+    pub fn encode(&self) -> Result<Vec<u8>, CatalogueRequestError> {
         match self {
             Self::Page(cursor) => Ok([[PAGE].as_slice(), &cursor.to_bytes()].concat()),
             Self::Matches { text, limit } => {
@@ -60,35 +60,35 @@ impl Request {
     /// # Errors
     ///
     /// If it is no question.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RequestError> {
-        let ([kind], rest) = bytes.split_first_chunk().ok_or(RequestError::Malformed)?;
+    pub fn decode(bytes: &[u8]) -> Result<Self, CatalogueRequestError> {
+        let ([kind], rest) = bytes.split_first_chunk().ok_or(CatalogueRequestError::Malformed)?;
         match *kind {
-            PAGE => Ok(Self::Page(Cursor::from_bytes(rest.try_into().map_err(|_| RequestError::Malformed)?))),
+            PAGE => Ok(Self::Page(Cursor::from_bytes(rest.try_into().map_err(|_| CatalogueRequestError::Malformed)?))),
             MATCHES => {
-                let (limit, text) = rest.split_first_chunk().ok_or(RequestError::Malformed)?;
+                let (limit, text) = rest.split_first_chunk().ok_or(CatalogueRequestError::Malformed)?;
                 let limit = u16::from_be_bytes(*limit);
-                let text = std::str::from_utf8(text).map_err(|_| RequestError::Malformed)?;
+                let text = std::str::from_utf8(text).map_err(|_| CatalogueRequestError::Malformed)?;
                 check(text, limit)?;
                 Ok(Self::Matches { text: text.to_owned(), limit })
             }
-            _ => Err(RequestError::Malformed),
+            _ => Err(CatalogueRequestError::Malformed),
         }
     }
 }
 
-fn check(text: &str, limit: u16) -> Result<(), RequestError> {
+fn check(text: &str, limit: u16) -> Result<(), CatalogueRequestError> {
     if text.len() > MAX_TEXT_BYTES {
-        return Err(RequestError::Text { bytes: text.len() });
+        return Err(CatalogueRequestError::Text { bytes: text.len() });
     }
     if !(1..=MAX_MATCHES).contains(&limit) {
-        return Err(RequestError::Limit { limit });
+        return Err(CatalogueRequestError::Limit { limit });
     }
     Ok(())
 }
 
 /// Why something is no question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum RequestError {
+pub enum CatalogueRequestError {
     /// The text is too long. Search for less.
     #[error("a text of {bytes} bytes is longer than the {MAX_TEXT_BYTES} that can be searched for")]
     Text {

@@ -49,9 +49,9 @@ fn questions_that_cannot_be_are_not_asked() {
         let (client, peer) = honest(ProviderState::new(&[])).await;
         let long = "t".repeat(MAX_TEXT_BYTES + 1);
         for (text, limit, error) in [
-            (long.as_str(), 1, RequestError::Text { bytes: MAX_TEXT_BYTES + 1 }),
-            ("t", 0, RequestError::Limit { limit: 0 }),
-            ("t", MAX_MATCHES + 1, RequestError::Limit { limit: MAX_MATCHES + 1 }),
+            (long.as_str(), 1, CatalogueRequestError::Text { bytes: MAX_TEXT_BYTES + 1 }),
+            ("t", 0, CatalogueRequestError::Limit { limit: 0 }),
+            ("t", MAX_MATCHES + 1, CatalogueRequestError::Limit { limit: MAX_MATCHES + 1 }),
         ] {
             let result = client.matches(peer, text, limit, now()).await;
             assert!(matches!(result, Err(AskError::Request(found)) if found == error), "{result:?}");
@@ -135,9 +135,9 @@ fn questions_are_read_as_they_are_written() {
         assert_eq!(Request::decode(&request.encode().unwrap()), Ok(request));
     }
     for bytes in [[].as_slice(), &[0], &[1, 2, 3], &[1; 18], &[2], &[2, 0], &[2, 0, 1, 0xff], &[3, 0, 1]] {
-        assert_eq!(Request::decode(bytes), Err(RequestError::Malformed), "{bytes:?}");
+        assert_eq!(Request::decode(bytes), Err(CatalogueRequestError::Malformed), "{bytes:?}");
     }
-    assert_eq!(Request::decode(&[2, 0, 0]), Err(RequestError::Limit { limit: 0 }));
+    assert_eq!(Request::decode(&[2, 0, 0]), Err(CatalogueRequestError::Limit { limit: 0 }));
 }
 
 proptest! {
