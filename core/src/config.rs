@@ -49,7 +49,7 @@ pub struct TrackerConfig {
     /// How long a finished query may keep its slot without kad's last event before the slot is taken back.
     ///
     /// kad ends a finished query at its next poll, so 30 s without a last event means that it never comes.
-    pub lost_after: Duration,
+    pub finish_timeout: Duration,
     /// When a query that gets on no longer is told to make do with what it has. `None`: never, so that one silent peer
     /// holds a lookup up for the 10 seconds that kad gives it.
     pub stall: Option<Stall>,
@@ -83,7 +83,7 @@ impl Default for TrackerConfig {
             validators: Validators::default(),
             max_replay_bytes: 1024 * 1024,
             default_timeout: Duration::from_secs(30),
-            lost_after: Duration::from_secs(30),
+            finish_timeout: Duration::from_secs(30),
             stall: Some(Stall::default()),
             max_corrections: 16,
             cache: None,

@@ -404,9 +404,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 let (id, phase) = match query.state {
                     QueryState::Queued { line: _ } => return None,
                     QueryState::Starting => (None, QueryPhase::Starting),
-                    QueryState::Abandoned { lost_at: _ } => (None, QueryPhase::Finishing),
+                    QueryState::Abandoned { finish_deadline: _ } => (None, QueryPhase::Finishing),
                     QueryState::Running { id } | QueryState::Ended { id } => (Some(id), QueryPhase::Running),
-                    QueryState::Finishing { id, lost_at: _ } => (Some(id), QueryPhase::Finishing),
+                    QueryState::Finishing { id, finish_deadline: _ } => (Some(id), QueryPhase::Finishing),
                 };
                 Some(QueryView {
                     id,
@@ -431,7 +431,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         {
             self.timers.pop_first();
             match timer {
-                Timer::Lost(step) => self.lose(step),
+                Timer::Lost(step) => self.give_up(step),
                 Timer::Deadline(id) => self.expire(id, now),
                 Timer::Retry(id) => self.try_again(id, now),
                 Timer::Look(step) => self.look_after(step, at, now),

@@ -165,7 +165,7 @@ pub fn a_config(word: u64) -> TrackerConfig {
         validators: validators(),
         max_replay_bytes: bits.one_of([0, 3, 200, 1024 * 1024]),
         default_timeout: Duration::from_millis(bits.one_of([5, 1_000, 30_000, 30_000])),
-        lost_after: Duration::from_millis(bits.one_of([0, 5, 200, 30_000])),
+        finish_timeout: Duration::from_millis(bits.one_of([0, 5, 200, 30_000])),
         max_items: bits.one_of([0, 2, 3, 4, 64, 64, 64, 64]),
         max_key_len: bits.one_of([2, 64, 64, 64, 64, 64, 64, 64]),
         max_value_len: bits.one_of([1, 64, 64, 64, 64, 64, 64, 64]),

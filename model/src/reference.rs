@@ -604,7 +604,7 @@ impl Model {
         };
         let alive = match other.state {
             State::Waiting(_) => true,
-            State::Starting | State::Running(_) => now < later(other.heard, self.config.lost_after),
+            State::Starting | State::Running(_) => now < later(other.heard, self.config.finish_timeout),
             State::Ending(_) | State::Finishing(..) => false,
         };
         read && other.query == *query && alive && !other.closed && other.found.bytes() <= self.config.max_replay_bytes
@@ -613,14 +613,14 @@ impl Model {
     /// A request does not wait for this query any more.
     fn left(&mut self, step: u64, now: Instant) {
         let unwanted = self.waiters(step).is_empty();
-        let lost_at = later(now, self.config.lost_after);
+        let finish_deadline = later(now, self.config.finish_timeout);
         let Some(query) = self.query_mut(step) else { return };
         match query.state {
             State::Waiting(_) if unwanted => self.queries.retain(|query| query.step != step),
             State::Waiting(_) => self.stand(step),
-            State::Starting if unwanted => query.state = State::Finishing(None, lost_at),
+            State::Starting if unwanted => query.state = State::Finishing(None, finish_deadline),
             State::Running(id) if unwanted => {
-                query.state = State::Finishing(Some(id), lost_at);
+                query.state = State::Finishing(Some(id), finish_deadline);
                 self.give(Action::Finish(id));
             }
             State::Starting | State::Running(_) | State::Ending(_) | State::Finishing(..) => {}
@@ -702,8 +702,8 @@ impl Model {
         };
         let what = query.query.clone();
         match (query.state, result) {
-            (State::Finishing(_, lost_at), Ok(started)) => {
-                query.state = State::Finishing(Some(started.id), lost_at);
+            (State::Finishing(_, finish_deadline), Ok(started)) => {
+                query.state = State::Finishing(Some(started.id), finish_deadline);
                 self.give(Action::Finish(started.id));
                 self.announcement_begun(&what, started.had_provider);
                 self.announcement_failed(&what);
@@ -874,7 +874,7 @@ impl Model {
     fn settle(&mut self, now: Instant) {
         while let Some((_, due)) = self.due().filter(|(at, _)| *at <= now) {
             match due {
-                Due::Lost(step) => self.lose(step),
+                Due::Lost(step) => self.give_up(step),
                 Due::Deadline(id) => self.expire(id, now),
                 Due::Retry(id) => {
                     if let Some(operation) = self.request(id).map(|request| request.operation.clone()) {
@@ -893,7 +893,7 @@ impl Model {
 
     fn due(&self) -> Option<(Instant, Due)> {
         let lost = self.queries.iter().filter_map(|query| match query.state {
-            State::Finishing(_, lost_at) => Some((lost_at, Due::Lost(query.step))),
+            State::Finishing(_, finish_deadline) => Some((finish_deadline, Due::Lost(query.step))),
             State::Waiting(_) | State::Starting | State::Running(_) | State::Ending(_) => None,
         });
         let deadlines = self.requests.iter().map(|request| (request.deadline, Due::Deadline(request.id)));
@@ -908,7 +908,7 @@ impl Model {
         lost.chain(deadlines).chain(retries).chain(looks).min()
     }
 
-    fn lose(&mut self, step: u64) {
+    fn give_up(&mut self, step: u64) {
         let Some(at) = self.queries.iter().position(|query| query.step == step) else { return };
         let query = self.queries.remove(at);
         self.view.lost_queries += 1;

@@ -41,12 +41,12 @@ fn a_record_that_expires_in_a_thousand_years_can_be_replayed() {
     replays(Operation::PutRecordTo { record, peers: vec![peer(1)], quorum: Quorum::One }, None, epoch);
 }
 
-/// A query of which kad has said nothing for `lost_after` is not joined, so who asks for the same waits for a slot.
+/// A query of which kad has said nothing for `finish_timeout` is not joined, so who asks for the same waits for a slot.
 #[test]
 fn who_does_not_join_a_silent_query_needs_a_place_in_the_queue() {
     let now = Instant::now();
-    let lost_after = Duration::from_secs(1);
-    let config = TrackerConfig { max_running: 1, max_queued: 0, lost_after, ..TrackerConfig::default() };
+    let finish_timeout = Duration::from_secs(1);
+    let config = TrackerConfig { max_running: 1, max_queued: 0, finish_timeout, ..TrackerConfig::default() };
     let mut tracker = QueryTracker::<u32>::new(local(), config);
     let mut ask = |id, now| {
         let operation = Operation::GetClosestPeers { target: key(0), thorough: false };
@@ -55,6 +55,6 @@ fn who_does_not_join_a_silent_query_needs_a_place_in_the_queue() {
     };
     ask(1, now).unwrap();
     ask(2, now).unwrap();
-    let refused = ask(3, now + lost_after);
+    let refused = ask(3, now + finish_timeout);
     assert!(matches!(refused, Err(CommandError(RequestError::Overloaded))), "{refused:?}");
 }

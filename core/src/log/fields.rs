@@ -358,7 +358,7 @@ impl Field for TrackerConfig {
             validators: _,
             max_replay_bytes,
             default_timeout,
-            lost_after,
+            finish_timeout,
             stall,
             max_corrections,
             cache,
@@ -374,7 +374,7 @@ impl Field for TrackerConfig {
         seed.put(writer);
         max_replay_bytes.put(writer);
         default_timeout.put(writer);
-        lost_after.put(writer);
+        finish_timeout.put(writer);
         stall.put(writer);
         max_corrections.put(writer);
         cache.put(writer);
@@ -394,7 +394,7 @@ impl Field for TrackerConfig {
             validators: Validators::default(),
             max_replay_bytes: Field::take(tokens)?,
             default_timeout: Field::take(tokens)?,
-            lost_after: Field::take(tokens)?,
+            finish_timeout: Field::take(tokens)?,
             stall: Field::take(tokens)?,
             max_corrections: Field::take(tokens)?,
             cache: Field::take(tokens)?,

@@ -67,9 +67,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             QueryState::Starting
             | QueryState::Running { id: _ }
             | QueryState::Ended { id: _ }
-            | QueryState::Abandoned { lost_at: _ }
-            | QueryState::Finishing { id: _, lost_at: _ } => {
-                query.work.as_ref().is_some_and(|work| now.since(work.heard_at) < self.config.lost_after)
+            | QueryState::Abandoned { finish_deadline: _ }
+            | QueryState::Finishing { id: _, finish_deadline: _ } => {
+                query.work.as_ref().is_some_and(|work| now.since(work.heard_at) < self.config.finish_timeout)
             }
         })
     }
@@ -115,7 +115,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Takes a request away from its query. A query that nobody wants any more is told to finish, and keeps its slot
     /// until kad has ended it.
     pub(super) fn detach(&mut self, waiter: Waiter, priority: Priority, step: StepId, now: Time) {
-        let lost_at = now.after(self.config.lost_after);
+        let finish_deadline = now.after(self.config.finish_timeout);
         let Some(query) = self.queries.get_mut(&step) else { return };
         query.waiters.remove(waiter);
         let unwanted = query.waiters.is_empty();
@@ -136,27 +136,27 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 }
             }
             QueryState::Starting if unwanted => {
-                query.state = QueryState::Abandoned { lost_at };
+                query.state = QueryState::Abandoned { finish_deadline };
                 let flight = Flight::of(&query.query);
-                self.timers.insert((lost_at, Timer::Lost(step)));
+                self.timers.insert((finish_deadline, Timer::Lost(step)));
                 self.land(flight, step);
             }
             QueryState::Running { id } if unwanted => {
-                query.state = QueryState::Finishing { id, lost_at };
+                query.state = QueryState::Finishing { id, finish_deadline };
                 let flight = Flight::of(&query.query);
                 let look_at = query.work.as_mut().and_then(|work| work.look_at.take());
                 if let Some(at) = look_at {
                     self.timers.remove(&(at, Timer::Look(step)));
                 }
                 self.actions.push_back(Action::Finish(id));
-                self.timers.insert((lost_at, Timer::Lost(step)));
+                self.timers.insert((finish_deadline, Timer::Lost(step)));
                 self.land(flight, step);
             }
             QueryState::Starting
             | QueryState::Running { id: _ }
             | QueryState::Ended { id: _ }
-            | QueryState::Abandoned { lost_at: _ }
-            | QueryState::Finishing { id: _, lost_at: _ } => {}
+            | QueryState::Abandoned { finish_deadline: _ }
+            | QueryState::Finishing { id: _, finish_deadline: _ } => {}
         }
     }
 
@@ -181,12 +181,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             QueryState::Running { id } | QueryState::Ended { id } => {
                 self.steps.remove(&id);
             }
-            QueryState::Finishing { id, lost_at } => {
+            QueryState::Finishing { id, finish_deadline } => {
                 self.steps.remove(&id);
-                self.timers.remove(&(lost_at, Timer::Lost(step)));
+                self.timers.remove(&(finish_deadline, Timer::Lost(step)));
             }
-            QueryState::Abandoned { lost_at } => {
-                self.timers.remove(&(lost_at, Timer::Lost(step)));
+            QueryState::Abandoned { finish_deadline } => {
+                self.timers.remove(&(finish_deadline, Timer::Lost(step)));
             }
             QueryState::Queued { .. } | QueryState::Starting => {}
         }

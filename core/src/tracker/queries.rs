@@ -20,7 +20,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         };
         match (&query.state, result) {
             // An id that is in use cannot be told apart from its first bearer: the second one is never heard of.
-            (QueryState::Starting | QueryState::Abandoned { lost_at: _ }, Ok(started))
+            (QueryState::Starting | QueryState::Abandoned { finish_deadline: _ }, Ok(started))
                 if self.steps.contains_key(&started.id) =>
             {
                 self.stats.unknown_inputs += 1;
@@ -38,8 +38,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     self.announcement_began(&key, had_provider);
                 }
             }
-            (QueryState::Abandoned { lost_at }, Ok(Started { id, had_provider })) => {
-                query.state = QueryState::Finishing { id, lost_at: *lost_at };
+            (QueryState::Abandoned { finish_deadline }, Ok(Started { id, had_provider })) => {
+                query.state = QueryState::Finishing { id, finish_deadline: *finish_deadline };
                 self.steps.insert(id, step);
                 self.actions.push_back(Action::Finish(id));
                 if let Query::StartProviding { key } = &query.query {
@@ -61,7 +61,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     }
                 }
             }
-            (QueryState::Abandoned { lost_at: _ }, Err(_)) => {
+            (QueryState::Abandoned { finish_deadline: _ }, Err(_)) => {
                 if let Some(query) = self.remove_query(step) {
                     self.start_failed(&query.query);
                 }
@@ -126,7 +126,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     self.end_query(step, &ending, now);
                 }
             }
-            (QueryState::Finishing { id: _, lost_at: _ }, true) => {
+            (QueryState::Finishing { id: _, finish_deadline: _ }, true) => {
                 self.remove_query(step);
             }
             // The answers that were under way; nobody wants them.
@@ -256,18 +256,18 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// A query's last event never came: the slot comes back, and the id is remembered.
-    pub(super) fn lose(&mut self, step: StepId) {
+    pub(super) fn give_up(&mut self, step: StepId) {
         let Some(query) = self.remove_query(step) else { return };
         self.stats.lost_queries += 1;
         match query.state {
-            QueryState::Finishing { id, lost_at: _ } | QueryState::Running { id } | QueryState::Ended { id } => {
+            QueryState::Finishing { id, finish_deadline: _ } | QueryState::Running { id } | QueryState::Ended { id } => {
                 let forgotten = self.remembered.insert(id);
                 if let (Some(recorder), Some(forgotten)) = (&mut self.recorder, forgotten) {
                     recorder.forget(&forgotten);
                 }
                 self.actions.push_back(Action::Forget(id));
             }
-            QueryState::Queued { .. } | QueryState::Abandoned { lost_at: _ } | QueryState::Starting => {
+            QueryState::Queued { .. } | QueryState::Abandoned { finish_deadline: _ } | QueryState::Starting => {
                 self.start_failed(&query.query);
             }
         }

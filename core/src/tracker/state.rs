@@ -105,10 +105,10 @@ pub(super) struct Work {
 /// ```text
 ///            a slot is free           started            nobody wants it          last event
 ///   Queued ────────────────► Starting ──────► Running ────────────────► Finishing ─────────► gone
-///      │ nobody wants it        │ nobody wants it │ last event             ▲  └ lost_after ─► gone, remembered
+///      │ nobody wants it        │ nobody wants it │ last event             ▲  └ finish_timeout ─► gone, remembered
 ///      └──► gone                ▼       started   └──────────► gone        │
 ///                           Abandoned ─────────────────────────────────────┘
-///                              └ refused, or lost_after ──► gone                 Starting: gone when refused
+///                              └ refused, or finish_timeout ──► gone                 Starting: gone when refused
 /// ```
 #[derive(Debug)]
 pub(super) enum QueryState<Id> {
@@ -117,7 +117,7 @@ pub(super) enum QueryState<Id> {
     },
     Starting,
     Abandoned {
-        lost_at: Time,
+        finish_deadline: Time,
     },
     Running {
         id: Id,
@@ -128,7 +128,7 @@ pub(super) enum QueryState<Id> {
     },
     Finishing {
         id: Id,
-        lost_at: Time,
+        finish_deadline: Time,
     },
 }
 

@@ -123,7 +123,7 @@ fn a_timeout_of_zero_is_a_deadline_that_has_come() {
 fn timeouts_that_are_too_long_to_be_a_time_are_decades() {
     let config = TrackerConfig {
         default_timeout: Duration::MAX,
-        lost_after: Duration::MAX,
+        finish_timeout: Duration::MAX,
         max_running: 1,
         ..TrackerConfig::default()
     };

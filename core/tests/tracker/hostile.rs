@@ -169,7 +169,7 @@ impl Play {
                 OperationKind::GetRecord | OperationKind::GetProviders | OperationKind::GetClosestPeers
             );
             // One that has been silent for so long is not joined.
-            let may_be_silent = query.age >= h.tracker.config().lost_after;
+            let may_be_silent = query.age >= h.tracker.config().finish_timeout;
             // A put may look for further peers elsewhere, and reads back on its own.
             if request.operation == OperationKind::PutRecord {
                 assert!(is_read || query.waiters == 1, "{query:?}");

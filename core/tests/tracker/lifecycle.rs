@@ -3,7 +3,7 @@
 //! ```text
 //!              started            nobody wants it          last event
 //!   Starting ──────────► Running ────────────────► Finishing ─────────► gone
-//!      │ nobody wants it      │ last event             ▲  └ lost_after ─► gone, remembered
+//!      │ nobody wants it      │ last event             ▲  └ finish_timeout ─► gone, remembered
 //!      ▼         started      └──────────► gone        │
 //!   Abandoned ─────────────────────────────────────────┘
 //! ```
@@ -32,7 +32,7 @@ enum Input {
     Event,
     LastEvent,
     Cancel,
-    /// The time of `lost_after` passes, and no more; the request's own deadline is far away.
+    /// The time of `finish_timeout` passes, and no more; the request's own deadline is far away.
     Lost,
 }
 

@@ -9,7 +9,7 @@ use crate::{
     plan::{Cell, Load, Size, Who},
 };
 
-/// What a burst of everything may lose of the throughput of small bursts.
+/// What a burst of everything may give_up of the throughput of small bursts.
 const LARGE_OVER_SMALL: f64 = 0.85;
 
 /// What 95 of 100 gets have to stay below when a few dozen callers ask at once.

@@ -248,9 +248,9 @@ impl Run {
         let alive: Vec<RequestId> = self.kad.calls.keys().copied().collect();
         if !alive.is_empty() {
             self.kad.cancel(*self.lot.pick(&alive));
-            if self.kad.tracker.config().lost_after < Duration::from_secs(1) {
+            if self.kad.tracker.config().finish_timeout < Duration::from_secs(1) {
                 // Before kad is polled again.
-                self.kad.advance(self.kad.tracker.config().lost_after);
+                self.kad.advance(self.kad.tracker.config().finish_timeout);
             }
         }
     }
@@ -337,7 +337,7 @@ fn setup(seed: u64, chances: Chances, lot: &mut Lot) -> Setup {
         validators: Validators::default().with("v", Arc::new(ByBytes)),
         max_items: *lot.pick(&[3, 4096, 4096]),
         // Mostly as in earnest; sometimes so short that a finished query is given up before kad is polled again.
-        lost_after: if lot.percent(10) { Duration::from_millis(1) } else { Duration::from_secs(30) },
+        finish_timeout: if lot.percent(10) { Duration::from_millis(1) } else { Duration::from_secs(30) },
         stall: Some(Stall::default()).filter(|_| lot.percent(50)),
         ..TrackerConfig::default()
     };

@@ -167,7 +167,7 @@ pub async fn t8_a_call_that_never_got_a_slot_expires_in_the_queue<R: TestRuntime
 pub async fn t10_silent_peers_do_not_use_up_the_slots<R: TestRuntime>(bed: &Bed<R>) {
     let mut config = NodeConfig::default().max_running(2);
     // Slots come back because queries end, and not because they are given up for lost.
-    config.driver.tracker.lost_after = NEVER;
+    config.driver.tracker.finish_timeout = NEVER;
     let node = bed.node_with(config).await;
     let silent = bed.silent().await;
     node.meets(&silent.contact).await;

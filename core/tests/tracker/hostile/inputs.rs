@@ -182,12 +182,12 @@ pub(super) fn results(kind: OperationKind, key: &str) -> Vec<QueryResult> {
 pub(super) fn config() -> impl Strategy<Value = TrackerConfig> {
     let limits = (1..5_usize, 0..6_usize, 1..5_usize, prop_oneof![Just(0), Just(5), Just(1024)]);
     (limits, 0..10_u64, any::<u64>(), any::<bool>(), [0..4_u32, 0..4_u32, 0..4_u32]).prop_map(
-        |((max_running, max_queued, max_items, max_replay_bytes), lost_after, seed, shed, shares)| TrackerConfig {
+        |((max_running, max_queued, max_items, max_replay_bytes), finish_timeout, seed, shed, shares)| TrackerConfig {
             max_running,
             max_queued,
             max_items,
             max_replay_bytes,
-            lost_after: secs(lost_after),
+            finish_timeout: secs(finish_timeout),
             default_timeout: secs(15),
             overload: if shed { Overload::Shed } else { Overload::Refuse },
             shares,
