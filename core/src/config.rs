@@ -58,7 +58,7 @@ pub struct TrackerConfig {
     /// How many corrections may be under way at a time. When a read for the best record has found peers that hold a worse
     /// one, or none though they are among the closest, they are sent the best one, in the background. Beyond this number
     /// they are left as they are; zero corrects nobody. Default: 16.
-    pub max_corrections: usize,
+    pub max_read_repairs: usize,
     /// The most items (records or providers) that one request collects. At that number the request ends as if its
     /// policy were satisfied, so that peers that answer without end cannot fill the memory.
     pub max_items: usize,
@@ -85,7 +85,7 @@ impl Default for TrackerConfig {
             default_timeout: Duration::from_secs(30),
             finish_timeout: Duration::from_secs(30),
             stall: Some(Stall::default()),
-            max_corrections: 16,
+            max_read_repairs: 16,
             cache: None,
             max_items: 4096,
             max_key_len: 1024,

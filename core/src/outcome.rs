@@ -273,8 +273,8 @@ pub struct RecordAnswer {
     /// How many sources hold other bytes under the key.
     pub dissenting: usize,
     /// How many peers are sent the best record in the background, because they hold a worse one or none: after
-    /// [`Policy::Best`](crate::Policy::Best), see [`TrackerConfig::max_corrections`](crate::TrackerConfig::max_corrections).
-    pub correcting: usize,
+    /// [`Policy::Best`](crate::Policy::Best), see [`TrackerConfig::max_read_repairs`](crate::TrackerConfig::max_read_repairs).
+    pub repairing: usize,
     /// How many peers were asked and answered until then.
     pub progress: Progress,
     /// How long ago this was found, if it was [kept](crate::Cache) since; `None`: just now.

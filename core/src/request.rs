@@ -91,7 +91,7 @@ pub enum Agree {
 /// higher class first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Nobody waits for it: refreshing, correcting, prefetching.
+    /// Nobody waits for it: refreshing, repairing, prefetching.
     Background,
     /// The ordinary case.
     #[default]

@@ -170,7 +170,7 @@ pub fn a_config(word: u64) -> TrackerConfig {
         max_key_len: bits.one_of([2, 64, 64, 64, 64, 64, 64, 64]),
         max_value_len: bits.one_of([1, 64, 64, 64, 64, 64, 64, 64]),
         stall: a_stall(&mut bits),
-        max_corrections: bits.one_of([0, 1, 2, 16]),
+        max_read_repairs: bits.one_of([0, 1, 2, 16]),
         cache: a_cache(&mut bits),
         ..TrackerConfig::default()
     }

@@ -40,7 +40,7 @@ async fn the_newest_wins<R: TestRuntime>(bed: &Bed<R>) {
     }
     let answer = asker.client.get_record(name.clone()).best(Agree::All).await.unwrap();
     assert_eq!(answer.value(), b"2, the newest");
-    assert_eq!((answer.dissenting, answer.correcting), (HOLDERS - 1, HOLDERS - 1));
+    assert_eq!((answer.dissenting, answer.repairing), (HOLDERS - 1, HOLDERS - 1));
     // In the background: the answer was there before.
     bed.until(async || {
         for holder in &holders {

@@ -124,7 +124,7 @@ enums! {
 }
 
 structs! {
-    RecordAnswer { record, others, agreeing, dissenting, correcting, progress, cached }
+    RecordAnswer { record, others, agreeing, dissenting, repairing, progress, cached }
     Candidate { record, votes }
     PutAnswer { acknowledged, unacknowledged, verified, progress }
     ProvidersAnswer { providers, progress, cached }
@@ -360,7 +360,7 @@ impl Field for TrackerConfig {
             default_timeout,
             finish_timeout,
             stall,
-            max_corrections,
+            max_read_repairs,
             cache,
             max_items,
             max_key_len,
@@ -376,7 +376,7 @@ impl Field for TrackerConfig {
         default_timeout.put(writer);
         finish_timeout.put(writer);
         stall.put(writer);
-        max_corrections.put(writer);
+        max_read_repairs.put(writer);
         cache.put(writer);
         max_items.put(writer);
         max_key_len.put(writer);
@@ -396,7 +396,7 @@ impl Field for TrackerConfig {
             default_timeout: Field::take(tokens)?,
             finish_timeout: Field::take(tokens)?,
             stall: Field::take(tokens)?,
-            max_corrections: Field::take(tokens)?,
+            max_read_repairs: Field::take(tokens)?,
             cache: Field::take(tokens)?,
             max_items: Field::take(tokens)?,
             max_key_len: Field::take(tokens)?,

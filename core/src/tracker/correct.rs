@@ -20,7 +20,7 @@ use super::{
 use crate::{Operation, Outcome, Policy, Priority, RequestId, StepId};
 
 /// A record, and who is to get it.
-pub(super) type Correction = (Arc<PeerRecord>, Vec<PeerId>);
+pub(super) type ReadRepair = (Arc<PeerRecord>, Vec<PeerId>);
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Which of the closest peers that were heard the answer of a read shows to be out of date, the closest first. The
@@ -32,11 +32,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         findings: &Findings,
         ending: Option<&Ending>,
         now: Time,
-    ) -> Option<Correction> {
+    ) -> Option<ReadRepair> {
         let Operation::GetRecord { key, policy: Policy::Best { agree: _ } } = operation else { return None };
         let (Outcome::GetRecord(Ok(answer)), Findings::Records(found)) = (outcome, findings) else { return None };
         let expired = self.clock.instant(now).is_some_and(|now| answer.record.record.is_expired(now));
-        if self.corrections >= self.config.max_corrections || self.shutting_down || expired {
+        if self.corrections >= self.config.max_read_repairs || self.shutting_down || expired {
             return None;
         }
         let best = &answer.record.record.value;
@@ -54,12 +54,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         known.sort_by_cached_key(|(peer, _)| KBucketKey::from(*peer).distance(&target));
         let peers: Vec<_> =
             known.into_iter().take(CLOSEST).filter(|(_, is_best)| !is_best).map(|(peer, _)| peer).collect();
-        answer.correcting = peers.len();
+        answer.repairing = peers.len();
         (!peers.is_empty()).then(|| (Arc::clone(&answer.record), peers))
     }
 
     /// Sends a record to those who are out of date.
-    pub(super) fn correct(&mut self, (best, peers): Correction, now: Time) {
+    pub(super) fn correct(&mut self, (best, peers): ReadRepair, now: Time) {
         self.last_correction += 1;
         let id = RequestId(RequestId::FIRST_OF_OURS.0 | self.last_correction);
         let operation = Operation::PutRecordTo { record: Arc::new(best.record.clone()), peers, quorum: Quorum::One };

@@ -320,7 +320,7 @@ fn record_answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], progress
         others: records.iter().filter(|record| !Arc::ptr_eq(record, chosen)).cloned().collect(),
         agreeing,
         dissenting: records.len().saturating_sub(agreeing),
-        correcting: 0,
+        repairing: 0,
         progress,
         cached: None,
     }

@@ -289,7 +289,7 @@ fn whoever_holds_a_worse_record_or_none_is_sent_the_best_one() {
     let (mut h, id) = found_old_and_new(Policy::Best { agree: Agree::All });
     // It may have answered with a record before it was named.
     h.ev(id, records_finished_without([5, 3, 6]), true);
-    assert_eq!((answer(&h).value(), answer(&h).correcting), (&b"2"[..], 4));
+    assert_eq!((answer(&h).value(), answer(&h).repairing), (&b"2"[..], 4));
     let start = h.starts[0].clone();
     assert!(start.request.is_ours());
     let Query::PutRecordTo { record, peers: to } = start.query else { panic!("{start:?}") };
@@ -319,13 +319,13 @@ fn only_the_twenty_closest_are_corrected() {
 fn a_read_that_is_satisfied_early_corrects_those_it_has_heard() {
     let (mut h, _) = found_old_and_new(Policy::Best { agree: Agree::N(2) });
     h.ev(h.id_of(1), found("/v/k", 4, b"2"), false);
-    assert_eq!(answer(&h).correcting, 2);
+    assert_eq!(answer(&h).repairing, 2);
     assert_eq!(h.starts.len(), 1);
 }
 
 #[test]
 fn there_are_only_so_many_corrections_at_a_time_and_none_after_a_shutdown() {
-    let config = TrackerConfig { stall: None, max_corrections: 1, ..validating() };
+    let config = TrackerConfig { stall: None, max_read_repairs: 1, ..validating() };
     let mut h = Harness::watching(config);
     for request in 1..=2 {
         h.request(request, get_record("/v/k", Policy::Best { agree: Agree::All }));
@@ -334,7 +334,7 @@ fn there_are_only_so_many_corrections_at_a_time_and_none_after_a_shutdown() {
         h.ev(id, found("/v/k", 2, b"2"), false);
         h.ev(id, records_finished(), true);
         let Outcome::GetRecord(Ok(answer)) = h.outcome(request) else { panic!("{:?}", h.outcome(request)) };
-        assert_eq!(answer.correcting, usize::from(request == 1));
+        assert_eq!(answer.repairing, usize::from(request == 1));
         if request == 1 {
             let correction = h.starts.pop_front().unwrap();
             h.started(correction.step, Ok(1000), false);

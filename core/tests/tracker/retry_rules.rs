@@ -193,7 +193,7 @@ fn table() -> Vec<(Outcome, bool)> {
         others: Vec::new(),
         agreeing: 1,
         dissenting: 0,
-        correcting: 0,
+        repairing: 0,
         progress,
         cached: None,
     };

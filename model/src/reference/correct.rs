@@ -10,7 +10,7 @@ use libp2p::{
 
 use super::{LiveRequest, Model, Place, findings::Found, later};
 
-pub(super) type Correction = Option<(Arc<PeerRecord>, Vec<PeerId>)>;
+pub(super) type ReadRepair = Option<(Arc<PeerRecord>, Vec<PeerId>)>;
 
 impl Model {
     /// Whom an answer shows to be out of date; the answer says how many they are.
@@ -21,11 +21,11 @@ impl Model {
         found: &Found,
         without: &[PeerId],
         now: Instant,
-    ) -> Correction {
+    ) -> ReadRepair {
         let alive = self.requests.iter().filter(|request| request.id.is_ours()).count();
         match (operation, outcome) {
             (Operation::GetRecord { policy: Policy::Best { agree: _ }, .. }, Outcome::GetRecord(Ok(answer)))
-                if alive < self.config.max_corrections
+                if alive < self.config.max_read_repairs
                     && !self.shutting_down
                     && answer.record.record.expires.is_none_or(|at| at > now) =>
             {
@@ -38,14 +38,14 @@ impl Model {
                 peers.dedup();
                 peers.truncate(20);
                 peers.retain(|peer| held(peer).is_none_or(|held| held.record.value != answer.record.record.value));
-                answer.correcting = peers.len();
+                answer.repairing = peers.len();
                 if peers.is_empty() { None } else { Some((Arc::clone(&answer.record), peers)) }
             }
             _ => None,
         }
     }
 
-    pub(super) fn correct(&mut self, correction: Correction, now: Instant) {
+    pub(super) fn correct(&mut self, correction: ReadRepair, now: Instant) {
         let Some((best, peers)) = correction else { return };
         self.last_correction += 1;
         self.view.corrections += 1;

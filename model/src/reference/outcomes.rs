@@ -390,7 +390,7 @@ fn answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], limit: usize, p
     let agreeing = records.iter().filter(|record| record.record.value == chosen.record.value).count();
     let dissenting = records.iter().filter(|record| record.record.value != chosen.record.value).count();
     let others = records.into_iter().filter(|record| record.peer != chosen.peer).collect();
-    RecordAnswer { record: Arc::clone(chosen), others, agreeing, dissenting, correcting: 0, progress, cached: None }
+    RecordAnswer { record: Arc::clone(chosen), others, agreeing, dissenting, repairing: 0, progress, cached: None }
 }
 
 fn candidate(first: &Arc<PeerRecord>, found: &Found) -> Candidate {

@@ -99,7 +99,7 @@ impl Harness {
     /// A tracker whose time begins `shift` later than others'.
     /// Nobody looks for stalled queries here, and nobody is corrected: see [`watching`](Self::watching).
     pub(crate) fn with_epoch(config: TrackerConfig, shift: Duration) -> Self {
-        Self::made(TrackerConfig { stall: None, max_corrections: 0, ..config }, shift)
+        Self::made(TrackerConfig { stall: None, max_read_repairs: 0, ..config }, shift)
     }
 
     /// A tracker that looks for stalled queries as the configuration says.
