@@ -255,7 +255,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// Takes a count of all queries that kad has live, its own included. It changes nothing but what
     /// [`stats`](Self::stats) reports: kad's own queries take no slots from callers.
-    pub fn handle_census(&mut self, live: usize, now: Instant) {
+    pub fn handle_query_count(&mut self, live: usize, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.census(live, now);
         }

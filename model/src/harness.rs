@@ -181,7 +181,7 @@ impl Harness {
             Input::Census(own) => {
                 let live = self.kad.len() + usize::from(*own);
                 let now = self.tell();
-                self.tracker.handle_census(live, now);
+                self.tracker.handle_query_count(live, now);
                 self.model.census(live, now);
             }
             Input::Forget(which) => {

@@ -286,7 +286,7 @@ impl Model {
         self.settle(now);
     }
 
-    /// `QueryTracker::handle_census`.
+    /// `QueryTracker::handle_query_count`.
     pub fn census(&mut self, live: usize, now: Instant) {
         let now = self.clock(now);
         self.view.kad_own_queries = live.saturating_sub(self.live_queries()) as u64;

@@ -132,7 +132,7 @@ impl Input {
             Self::Event(event) => tracker.handle_event(event, now),
             Self::Probe(id, progress) => tracker.handle_probe(id, progress, now),
             Self::LocalPeers { request, peers } => tracker.handle_local_peers(request, peers, now),
-            Self::Census(live) => tracker.handle_census(live, now),
+            Self::Census(live) => tracker.handle_query_count(live, now),
             Self::Timeout => tracker.handle_timeout(now),
         }
     }

@@ -338,7 +338,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                 let now = self.runtime.now();
                 // Before the tracker is looked at, because the statistics count what kad runs of its own.
                 let live = self.swarm.behaviour_mut().kad().iter_queries().count();
-                self.tracker.handle_census(live, now);
+                self.tracker.handle_query_count(live, now);
                 let _gone = reply.send(Look {
                     snapshot: self.tracker.snapshot(now),
                     stats: self.tracker.stats(),

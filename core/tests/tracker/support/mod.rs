@@ -270,7 +270,7 @@ impl Harness {
 
     pub(crate) fn census(&mut self, live: usize) {
         let at = self.instant(self.now);
-        self.tracker.handle_census(live, at);
+        self.tracker.handle_query_count(live, at);
         self.drain();
     }
 
