@@ -491,7 +491,7 @@ impl Harness {
                 }
             }
             Action::Finish(_) | Action::Forget(_) => {}
-            Action::FinishPhase(_) => self.reach("hurried", 1),
+            Action::FinishPhase(_) => self.reach("finished_early", 1),
             Action::Probe(id) => {
                 self.reach("probe", 1);
                 self.probes.push(id);

@@ -148,7 +148,7 @@ struct LiveQuery {
     /// Whether it was looked at, and kad has not said yet how far it got.
     probed: bool,
     /// Whether it was finished early.
-    hurried: bool,
+    finished_early: bool,
     /// Whether kad was heard of it after a peer had answered.
     answered: bool,
     /// Nobody joins it any more.
@@ -572,7 +572,7 @@ impl Model {
                 moved: now,
                 look: None,
                 probed: false,
-                hurried: false,
+                finished_early: false,
                 answered: false,
                 closed: false,
                 outdated: false,
@@ -792,7 +792,7 @@ impl Model {
         }
         if last {
             let mut ending = Ending::of(result, self.local);
-            ending.hurried = self.query(step).is_some_and(|query| query.hurried);
+            ending.finished_early = self.query(step).is_some_and(|query| query.finished_early);
             self.query_ended(step, &ending, now);
         }
     }

@@ -126,7 +126,7 @@ const REACHED: &[&str] = &[
     "get_record: Ok from the cache",
     "get_record: Timeout",
     "get_record: QuorumNotReached",
-    "hurried",
+    "finished_early",
     "item",
     "lookup beside the first",
     "local peers",

@@ -182,14 +182,14 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         progress: Progress,
         now: Time,
     ) {
-        if let (Ending::Read { closest_peers, without: _, timed_out: false, hurried: false }, Certainty::Conclusive) =
+        if let (Ending::Read { closest_peers, without: _, timed_out: false, finished_early: false }, Certainty::Conclusive) =
             (ending, progress.certainty())
         {
             if findings.is_doubtful() {
                 return;
             }
             let closest_peers = closest_peers.clone();
-            let ending = Ending::Read { closest_peers, without: Vec::new(), timed_out: false, hurried: false };
+            let ending = Ending::Read { closest_peers, without: Vec::new(), timed_out: false, finished_early: false };
             self.keep(Flight::of(query), findings.items(), Some(ending), progress, now);
         }
     }

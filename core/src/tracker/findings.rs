@@ -103,12 +103,12 @@ impl Eq for ByValue {}
 /// What an event says about the end of its query. It is the end only if the event is the last.
 #[derive(Debug)]
 pub(super) enum Ending {
-    /// `without` are the closest of those who answered and have no record; one that was `hurried` was ended early.
+    /// `without` are the closest of those who answered and have no record; one that was `finished_early` was ended early.
     Read {
         closest_peers: Vec<PeerId>,
         without: Vec<PeerId>,
         timed_out: bool,
-        hurried: bool,
+        finished_early: bool,
     },
     ClosestPeers {
         peers: Vec<PeerInfo>,
@@ -187,7 +187,7 @@ pub(super) fn distinct(peers: impl Iterator<Item = PeerId>) -> Vec<PeerId> {
 impl Ending {
     /// The end of a read that needs nothing more, or may have nothing more.
     pub(super) const ENOUGH: Self =
-        Self::Read { closest_peers: Vec::new(), without: Vec::new(), timed_out: false, hurried: false };
+        Self::Read { closest_peers: Vec::new(), without: Vec::new(), timed_out: false, finished_early: false };
 }
 
 impl Findings {
@@ -230,7 +230,7 @@ impl Findings {
                     Err(KadGetError::NotFound { key: _, closest_peers: peers }) => closest_peers = peers,
                     Err(KadGetError::Timeout { key: _ }) => timed_out = true,
                 }
-                Some(Ending::Read { closest_peers, without, timed_out, hurried: false })
+                Some(Ending::Read { closest_peers, without, timed_out, finished_early: false })
             }
             (QueryResult::GetProviders(result), Self::Providers(found), Query::GetProviders { key: _ }) => {
                 let (mut closest_peers, mut timed_out) = (Vec::new(), false);
@@ -246,7 +246,7 @@ impl Findings {
                         (closest_peers, timed_out) = (peers, true);
                     }
                 }
-                Some(Ending::Read { closest_peers, without: Vec::new(), timed_out, hurried: false })
+                Some(Ending::Read { closest_peers, without: Vec::new(), timed_out, finished_early: false })
             }
             (QueryResult::GetClosestPeers(result), Self::ClosestPeers, _) => {
                 let (peers, timed_out) = match result {

@@ -361,7 +361,7 @@ fn read_providers(
 /// What was ended early may have had others to ask.
 pub(super) fn certainty(ending: &Ending, progress: Progress) -> Certainty {
     match ending {
-        Ending::Read { hurried: true, .. } => Certainty::Inconclusive,
+        Ending::Read { finished_early: true, .. } => Certainty::Inconclusive,
         _ => progress.certainty(),
     }
 }

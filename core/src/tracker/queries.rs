@@ -101,7 +101,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         match (&live.state, last) {
             (QueryState::Running { id: _ }, last) => {
                 let LiveQuery { query, work: Some(work), .. } = &mut **live else { return };
-                let was_hurried = work.hurried;
+                let was_hurried = work.finished_early;
                 let News { items, ending, fault } =
                     work.findings.news(query, result, progress, &self.config.validators);
                 match fault {
@@ -116,7 +116,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 self.take_items(step, items, now);
                 if last && let Some(mut ending) = ending {
                     match &mut ending {
-                        Ending::Read { hurried, .. } => *hurried = was_hurried,
+                        Ending::Read { finished_early, .. } => *finished_early = was_hurried,
                         // Others may name us.
                         Ending::ClosestPeers { peers, timed_out: _ } => {
                             peers.retain(|info| info.peer_id != self.local_peer);

@@ -77,7 +77,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(query) = self.queries.get_mut(&step) {
             if let Some(work) = &mut query.work {
                 work.moved_at = now;
-                work.hurried = true;
+                work.finished_early = true;
             }
             // Who came now would get less than there is.
             let flight = Flight::of(&query.query);

@@ -97,7 +97,7 @@ pub(super) struct Work {
     /// Whether kad was asked for its progress and has not answered yet.
     pub(super) probed: bool,
     /// Whether it was told to make do with what it had, so that there may be more.
-    pub(super) hurried: bool,
+    pub(super) finished_early: bool,
     /// Whether its pace was measured, or cannot be any more.
     pub(super) paced: bool,
 }
@@ -203,7 +203,7 @@ impl<Id> LiveQuery<Id> {
             moved_at: now,
             look_at: None,
             probed: false,
-            hurried: false,
+            finished_early: false,
             paced: false,
         }));
         self.count_votes(validators);

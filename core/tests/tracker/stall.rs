@@ -21,10 +21,10 @@ fn watching() -> Harness {
 }
 
 /// Lets the time come for which the tracker asks, for as long as kad says the same. How long it took until the query was
-/// hurried, if it was before `limit`.
+/// finished_early, if it was before `limit`.
 fn quiet_until_hurried(h: &mut Harness, id: u32, says: Progress, limit: Duration) -> Option<Duration> {
     let began = h.now;
-    while h.hurried.is_empty() {
+    while h.finished_early.is_empty() {
         let due = h.timeout().filter(|due| *due < began + limit)?;
         h.tick(due);
         if h.probes.contains(&id) {
@@ -42,7 +42,7 @@ fn a_lookup_that_many_have_answered_is_finished_after_one_quiet_time_without_a_m
     assert_eq!(h.timeout(), Some(millis(100)));
     // The first look finds that it has moved; the second that it has not.
     assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
-    assert_eq!(h.hurried, [id]);
+    assert_eq!(h.finished_early, [id]);
     assert!(h.finishes.is_empty(), "somebody waits for it");
     h.ev(id, closest_found([1, 2, 3]), true);
     let Outcome::GetClosestPeers(Ok(answer)) = h.outcome(1) else { panic!("{:?}", h.outcome(1)) };
@@ -73,7 +73,7 @@ fn a_query_that_moves_is_let_alone() {
         assert_eq!(h.probes, [id], "after {answers}");
         h.probe(id, Some(progress(100, answers)));
     }
-    assert!(h.hurried.is_empty());
+    assert!(h.finished_early.is_empty());
 }
 
 #[test]
@@ -194,19 +194,19 @@ fn a_further_round_of_a_put_waits_for_those_who_are_missing_and_not_for_a_quorum
 
 #[test]
 fn a_read_that_was_finished_early_is_never_conclusive() {
-    for hurried in [true, false] {
+    for finished_early in [true, false] {
         let mut h = watching();
         h.request_within(1, get_record("k", Policy::All), secs(20));
         let id = h.start();
         let says = progress(20, 19);
-        if hurried {
+        if finished_early {
             quiet_until_hurried(&mut h, id, says, secs(15)).unwrap();
         }
         h.ev_with(id, not_found(peers([1, 2])), says, true);
         let Outcome::GetRecord(Err(GetRecordError::NotFound { certainty, .. })) = h.outcome(1) else {
             panic!("{:?}", h.outcome(1))
         };
-        assert_eq!(*certainty, if hurried { Certainty::Inconclusive } else { Certainty::Conclusive });
+        assert_eq!(*certainty, if finished_early { Certainty::Inconclusive } else { Certainty::Conclusive });
     }
 }
 
@@ -229,7 +229,7 @@ fn each_phase_of_a_bootstrap_is_finished_once() {
     let id = h.start();
     assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
     h.ev_with(id, bootstrap_ok(1), progress(20, 18), false);
-    h.hurried.clear();
+    h.finished_early.clear();
     assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(100)));
 }
 
@@ -261,7 +261,7 @@ fn an_answer_to_no_probe_is_counted_and_one_that_kad_is_done_is_looked_after_aga
     h.tick(millis(100));
     h.probe(id, None);
     assert_eq!(h.timeout(), Some(millis(200)), "it may have been done with a phase only");
-    assert!(h.hurried.is_empty());
+    assert!(h.finished_early.is_empty());
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn nobody_is_looked_after_once_the_query_finishes_or_has_ended() {
 
 #[test]
 fn what_a_read_that_was_finished_early_has_found_is_not_kept_as_all_there_is() {
-    for (hurried, answered_from_the_cache) in [(true, false), (false, true)] {
+    for (finished_early, answered_from_the_cache) in [(true, false), (false, true)] {
         let stall = Stall { max_quiet: millis(100), initial_quiet: millis(100), ..Stall::default() };
         let cache = Some(Cache::default());
         let mut h = Harness::watching(TrackerConfig { stall: Some(stall), cache, ..TrackerConfig::default() });
@@ -285,7 +285,7 @@ fn what_a_read_that_was_finished_early_has_found_is_not_kept_as_all_there_is() {
         let id = h.start();
         let says = progress(20, 19);
         h.ev_with(id, found("k", 1, b"one"), says, false);
-        if hurried {
+        if finished_early {
             quiet_until_hurried(&mut h, id, says, secs(5)).unwrap();
         }
         h.ev_with(id, records_finished(), says, true);

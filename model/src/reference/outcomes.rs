@@ -19,7 +19,7 @@ use super::{LiveQuery, findings::Found, puts::Put, sum};
 pub(super) struct Ending {
     pub(super) timed_out: bool,
     /// Whether it was finished early.
-    pub(super) hurried: bool,
+    pub(super) finished_early: bool,
     /// Of a read.
     pub(super) closest_peers: Vec<PeerId>,
     /// The closest of those who have no record.
@@ -436,7 +436,7 @@ pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
 
 /// Whether four of five have answered, and kad asked whom it wanted.
 pub(super) fn certainty(ending: &Ending, progress: Progress) -> Certainty {
-    if !ending.hurried
+    if !ending.finished_early
         && progress.successes > 0
         && u64::from(progress.successes) * 5 >= u64::from(progress.requests) * 4
     {

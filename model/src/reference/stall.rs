@@ -75,7 +75,7 @@ impl Model {
             query.look = Some(until);
             if hurry {
                 (query.moved, query.look, query.closed) = (now, Some(later(now, quiet)), true);
-                query.hurried = true;
+                query.finished_early = true;
             }
         }
         if hurry {

@@ -62,7 +62,7 @@ pub(crate) struct Harness {
     pub(crate) finishes: Vec<u32>,
     pub(crate) forgotten: Vec<u32>,
     /// Queries that were told once to finish their phase.
-    pub(crate) hurried: Vec<u32>,
+    pub(crate) finished_early: Vec<u32>,
     /// Queries whose progress was asked for and not told.
     pub(crate) probes: VecDeque<u32>,
     /// Records to be stored locally that have not been answered for.
@@ -123,7 +123,7 @@ impl Harness {
             orders: BTreeSet::new(),
             finishes: Vec::new(),
             forgotten: Vec::new(),
-            hurried: Vec::new(),
+            finished_early: Vec::new(),
             probes: VecDeque::new(),
             to_store: Vec::new(),
             to_choose: Vec::new(),
@@ -333,7 +333,7 @@ impl Harness {
             }
             Action::FinishPhase(id) => {
                 assert!(self.started.contains(&id), "finish for {id}, which was not started");
-                self.hurried.push(id);
+                self.finished_early.push(id);
             }
             Action::Probe(id) => {
                 assert!(!self.probes.contains(&id), "{id} is asked for its progress again before it was told");
