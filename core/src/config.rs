@@ -55,7 +55,7 @@ pub struct TrackerConfig {
     pub stall: Option<Stall>,
     /// Which answers are kept for a while and given to later requests without asking the network. `None`: none.
     pub cache: Option<Cache>,
-    /// How many corrections may be under way at a time. When a read for the best record has found peers that hold a worse
+    /// How many read_repairs may be under way at a time. When a read for the best record has found peers that hold a worse
     /// one, or none though they are among the closest, they are sent the best one, in the background. Beyond this number
     /// they are left as they are; zero corrects nobody. Default: 16.
     pub max_read_repairs: usize,

@@ -10,7 +10,7 @@ use libp2p::{
 pub struct RequestId(pub u64);
 
 impl RequestId {
-    /// From this one on, ids are the tracker's own: corrections of what a read has found to be out of date. A caller's
+    /// From this one on, ids are the tracker's own: read_repairs of what a read has found to be out of date. A caller's
     /// request with such an id is refused.
     pub const FIRST_OF_OURS: Self = Self(1 << 63);
 

@@ -84,7 +84,7 @@ pub enum QueryPhase {
 
 /// What the tracker has counted since it was made. Nothing here should grow in a healthy program but `accepted`,
 /// `refused` and what is about the cache, and, in a network with silent peers or old records, `hurried_queries` and
-/// `corrections`.
+/// `read_repairs`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests accepted.
@@ -104,7 +104,7 @@ pub struct Stats {
     /// Queries whose last event never came, and whose slot was taken back.
     pub lost_queries: u64,
     /// Corrections begun: reads for the best record after which peers that were out of date were sent it.
-    pub corrections: u64,
+    pub read_repairs: u64,
     /// Queries, or phases of them, that were finished early because they had stalled.
     pub hurried_queries: u64,
     /// Reads that were answered with what was [kept](crate::Cache).

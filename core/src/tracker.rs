@@ -1,7 +1,7 @@
 mod cache;
 mod closest;
 mod commands;
-mod correct;
+mod read_repair;
 mod earlier;
 mod findings;
 mod flights;
@@ -124,9 +124,9 @@ pub struct QueryTracker<Id = kad::QueryId> {
     remembered: Remembered<Id>,
     announcements: FxHashMap<RecordKey, Announcements>,
     pace: Pace,
-    /// How many corrections are alive.
-    corrections: usize,
-    last_correction: u64,
+    /// How many read_repairs are alive.
+    read_repairs: usize,
+    last_read_repair: u64,
     /// Boxed, because few have one.
     cache: Option<Box<Answers>>,
     timers: BTreeSet<(Time, Timer)>,
@@ -160,8 +160,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             remembered: Remembered::new(),
             announcements: FxHashMap::default(),
             pace: Pace::default(),
-            corrections: 0,
-            last_correction: 0,
+            read_repairs: 0,
+            last_read_repair: 0,
             cache,
             timers: BTreeSet::new(),
             actions: VecDeque::new(),
@@ -357,7 +357,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// How many requests of callers are alive.
     pub fn live_requests(&self) -> usize {
-        self.requests.len().saturating_sub(self.corrections)
+        self.requests.len().saturating_sub(self.read_repairs)
     }
 
     /// How many slots are in use.

@@ -236,7 +236,7 @@ impl Harness {
             foreign_records,
             rejected_records,
             lost_queries,
-            corrections,
+            read_repairs,
             cache_hits,
             cache_misses,
             ..
@@ -247,7 +247,7 @@ impl Harness {
             ("foreign", foreign_records),
             ("rejected", rejected_records),
             ("lost", lost_queries),
-            ("correction", corrections),
+            ("read_repair", read_repairs),
             ("cache hit", cache_hits),
             ("cache miss", cache_misses),
         ] {

@@ -18,7 +18,7 @@
 
 mod cache;
 mod closest;
-mod correct;
+mod read_repair;
 mod findings;
 mod line;
 mod lot;
@@ -87,7 +87,7 @@ pub struct Model {
     last_step: u64,
     /// The smoothed round trip, once one was measured.
     round_trip: Option<Duration>,
-    last_correction: u64,
+    last_read_repair: u64,
     lost: Vec<u32>,
     /// Answers for later requests, one for each read of a key.
     cache: Vec<Kept>,
@@ -203,7 +203,7 @@ impl Model {
             turns,
             last_step: 0,
             round_trip: None,
-            last_correction: 0,
+            last_read_repair: 0,
             lost: Vec::new(),
             cache: Vec::new(),
             shutting_down: false,
@@ -640,7 +640,7 @@ impl Model {
     }
 
     fn end_satisfied(&mut self, step: u64, now: Instant) {
-        let mut correction = None;
+        let mut read_repair = None;
         for id in self.waiters(step) {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
             let validator = self.config.validators.of(request.operation.key());
@@ -648,19 +648,19 @@ impl Model {
             if query.found.satisfies(need, validator) {
                 let found = (&query.found, query.progress);
                 let mut outcome = outcomes::read(&request.operation, found, validator, true, &Ending::default());
-                let further = self.correction(&request.operation, &mut outcome, &query.found, &[], now);
-                correction = correction.or(further);
+                let further = self.read_repair(&request.operation, &mut outcome, &query.found, &[], now);
+                read_repair = read_repair.or(further);
                 self.keep(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
-        self.correct(correction, now);
+        self.read_repair(read_repair, now);
     }
 
     /// With as many items as one may have, a request whose policy is not satisfied ends as if its query had; and so does a put
     /// that as many peers have given its record back to as it asks for.
     fn end_at_the_bound(&mut self, step: u64, now: Instant) {
-        let mut correction = None;
+        let mut read_repair = None;
         for id in self.waiters(step) {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
             let at_the_bound = query.found.items().len() >= self.config.max_items;
@@ -677,13 +677,13 @@ impl Model {
                 let validator = self.config.validators.of(request.operation.key());
                 let found = (&query.found, query.progress);
                 let mut outcome = outcomes::read(&request.operation, found, validator, false, &Ending::default());
-                let further = self.correction(&request.operation, &mut outcome, &query.found, &[], now);
-                correction = correction.or(further);
+                let further = self.read_repair(&request.operation, &mut outcome, &query.found, &[], now);
+                read_repair = read_repair.or(further);
                 self.keep(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
-        self.correct(correction, now);
+        self.read_repair(read_repair, now);
     }
 
     // ---- what kad says
@@ -811,7 +811,7 @@ impl Model {
             }
         }
         let query = self.queries.remove(at);
-        let mut correction = None;
+        let mut read_repair = None;
         for id in waiters {
             if self.goes_on_beside(id, &query, ending, now) {
                 continue;
@@ -822,12 +822,12 @@ impl Model {
                 self.put_query_ended(id, &record, quorum, options, &query, ending, now);
             } else {
                 let mut outcome = outcomes::ended(&request.operation, &query, validator, ending);
-                let further = self.correction(&request.operation, &mut outcome, &query.found, &ending.without, now);
-                correction = correction.or(further);
+                let further = self.read_repair(&request.operation, &mut outcome, &query.found, &ending.without, now);
+                read_repair = read_repair.or(further);
                 self.conclude(id, outcome, Some(&query), now);
             }
         }
-        self.correct(correction, now);
+        self.read_repair(read_repair, now);
     }
 
     // ---- announcements

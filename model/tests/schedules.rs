@@ -104,7 +104,7 @@ const REACHED: &[&str] = &[
     "bootstrap: Timeout",
     "cache hit",
     "cache miss",
-    "correction",
+    "read_repair",
     "foreign",
     "get_closest_peers: NoKnownPeers",
     "get_closest_peers: NoResponse",

@@ -51,5 +51,5 @@ async fn the_newest_wins<R: TestRuntime>(bed: &Bed<R>) {
         true
     })
     .await;
-    assert_eq!(asker.client.stats().await.unwrap().corrections, 1);
+    assert_eq!(asker.client.stats().await.unwrap().read_repairs, 1);
 }

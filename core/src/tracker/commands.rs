@@ -190,7 +190,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     pub(super) fn shut_down(&mut self, drain: bool, now: Time) {
         self.shutting_down = true;
-        // Nobody waits for a correction.
+        // Nobody waits for a read_repair.
         let mut ids: Vec<_> = self.requests.keys().filter(|id| !drain || id.is_ours()).copied().collect();
         ids.sort_unstable();
         for id in ids {

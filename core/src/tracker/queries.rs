@@ -166,7 +166,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// A query that has found as much as one may: for those who still wait it is as if kad had ended it.
     pub(super) fn end_at_the_bound(&mut self, step: StepId, now: Time) {
-        let (mut satisfied, mut correction) = (false, None);
+        let (mut satisfied, mut read_repair) = (false, None);
         while let Some(query) = self.queries.get(&step)
             && query.offer().items >= self.config.max_items
             && let Some(id) = query.waiters.first()
@@ -178,38 +178,38 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 continue;
             }
             let mut outcome = judge::ended(&request.operation, findings, &Ending::ENOUGH, *progress);
-            let further = self.correction(&request.operation, &mut outcome, findings, None, now);
-            correction = correction.or(further);
+            let further = self.read_repair(&request.operation, &mut outcome, findings, None, now);
+            read_repair = read_repair.or(further);
             satisfied |= outcome.is_ok();
             self.end(id, outcome, now);
         }
         if satisfied {
             self.keep_so_far(step, now);
         }
-        if let Some(correction) = correction {
-            self.correct(correction, now);
+        if let Some(read_repair) = read_repair {
+            self.read_repair(read_repair, now);
         }
     }
 
     /// Ends the requests that need nothing more of a query.
     pub(super) fn end_satisfied(&mut self, step: StepId, now: Time) {
-        let (mut satisfied, mut correction) = (false, None);
+        let (mut satisfied, mut read_repair) = (false, None);
         while let Some(query) = self.queries.get(&step)
             && let Some(id) = query.waiters.satisfied(query.offer())
             && let Some(request) = self.requests.get(&id)
             && let Some(Work { findings, progress, .. }) = query.work.as_deref()
         {
             let mut outcome = judge::satisfied(&request.operation, findings, *progress);
-            let further = self.correction(&request.operation, &mut outcome, findings, None, now);
-            correction = correction.or(further);
+            let further = self.read_repair(&request.operation, &mut outcome, findings, None, now);
+            read_repair = read_repair.or(further);
             satisfied |= outcome.is_ok();
             self.end(id, outcome, now);
         }
         if satisfied {
             self.keep_so_far(step, now);
         }
-        if let Some(correction) = correction {
-            self.correct(correction, now);
+        if let Some(read_repair) = read_repair {
+            self.read_repair(read_repair, now);
         }
     }
 
@@ -219,7 +219,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(mut query) = self.remove_query(step) else { return };
         let LiveQuery { waiters, work: Some(work), query, .. } = &mut *query else { return };
         let Work { findings, progress, .. } = &**work;
-        let (mut found_out, mut correction) = (false, None);
+        let (mut found_out, mut read_repair) = (false, None);
         while let Some(id) = self.take_waiter(waiters) {
             let Some(request) = self.requests.get(&id) else { continue };
             match &request.operation {
@@ -229,8 +229,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 }
                 operation => {
                     let mut outcome = judge::ended(operation, findings, ending, *progress);
-                    let further = self.correction(operation, &mut outcome, findings, Some(ending), now);
-                    correction = correction.or(further);
+                    let further = self.read_repair(operation, &mut outcome, findings, Some(ending), now);
+                    read_repair = read_repair.or(further);
                     found_out |= outcome.is_found_out();
                     self.conclude(id, outcome, Some((findings, *progress)), now);
                 }
@@ -239,8 +239,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if keeps && found_out {
             self.keep_all(query, findings, ending, *progress, now);
         }
-        if let Some(correction) = correction {
-            self.correct(correction, now);
+        if let Some(read_repair) = read_repair {
+            self.read_repair(read_repair, now);
         }
     }
 

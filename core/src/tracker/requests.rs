@@ -113,7 +113,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let ok = outcome.is_ok();
         if id.is_ours() {
             // It has no caller; and it has brought about what is kept.
-            self.corrections -= 1;
+            self.read_repairs -= 1;
         } else {
             self.drop_cached_by(&request.operation);
             self.metrics.ended(&outcome, now.since(request.accepted));

@@ -296,9 +296,9 @@ fn whoever_holds_a_worse_record_or_none_is_sent_the_best_one() {
     let mut to = to.to_vec();
     to.sort();
     assert_eq!((record.value.as_slice(), to), (&b"2"[..], peers([1, 3, 5, 6])));
-    assert_eq!((h.tracker.live_requests(), h.tracker.stats().corrections), (0, 1));
-    let correction = h.start();
-    h.ev(correction, put_quorum_failed(peers([5])), true);
+    assert_eq!((h.tracker.live_requests(), h.tracker.stats().read_repairs), (0, 1));
+    let read_repair = h.start();
+    h.ev(read_repair, put_quorum_failed(peers([5])), true);
     h.assert_empty();
 }
 
@@ -336,8 +336,8 @@ fn there_are_only_so_many_corrections_at_a_time_and_none_after_a_shutdown() {
         let Outcome::GetRecord(Ok(answer)) = h.outcome(request) else { panic!("{:?}", h.outcome(request)) };
         assert_eq!(answer.repairing, usize::from(request == 1));
         if request == 1 {
-            let correction = h.starts.pop_front().unwrap();
-            h.started(correction.step, Ok(1000), false);
+            let read_repair = h.starts.pop_front().unwrap();
+            h.started(read_repair.step, Ok(1000), false);
         }
     }
     h.shut_down(true);

@@ -160,7 +160,7 @@ fn every_state_and_every_input() {
                 hurried_queries: _,
                 cache_hits: _,
                 cache_misses: _,
-                corrections: _,
+                read_repairs: _,
             } = h.tracker.stats();
             assert_eq!(
                 (unknown_inputs - before.unknown_inputs, lost_queries - before.lost_queries),

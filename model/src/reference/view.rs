@@ -19,7 +19,7 @@ pub struct View {
     pub kad_own_queries: u64,
     pub lost_queries: u64,
     pub hurried_queries: u64,
-    pub corrections: u64,
+    pub read_repairs: u64,
     pub cache_hits: u64,
     pub cache_misses: u64,
 }
@@ -36,7 +36,7 @@ impl From<Stats> for View {
             kad_own_queries: stats.kad_own_queries,
             lost_queries: stats.lost_queries,
             hurried_queries: stats.hurried_queries,
-            corrections: stats.corrections,
+            read_repairs: stats.read_repairs,
             cache_hits: stats.cache_hits,
             cache_misses: stats.cache_misses,
         }

@@ -56,7 +56,7 @@ impl RealKad {
         self.expected.check(self.kad.store_mut(), announcing);
     }
 
-    /// All requests have ended, and kad is at rest: nothing is left, once the corrections are ended that nobody waits for.
+    /// All requests have ended, and kad is at rest: nothing is left, once the read_repairs are ended that nobody waits for.
     pub fn check_end(&mut self) {
         self.settle();
         if !self.tracker.is_empty() {

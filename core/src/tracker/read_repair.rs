@@ -1,6 +1,6 @@
 //! Bringing the peers up to date that a read for the best record has found to hold a worse one, or none.
 //!
-//! A correction is a put like any other, but nobody's: it has an id that no caller can choose, the lowest class, no place
+//! A read_repair is a put like any other, but nobody's: it has an id that no caller can choose, the lowest class, no place
 //! in the queue and no outcome. It never delays the read that has caused it.
 
 use std::{collections::BTreeMap, fmt, hash::Hash, sync::Arc};
@@ -25,7 +25,7 @@ pub(super) type ReadRepair = (Arc<PeerRecord>, Vec<PeerId>);
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Which of the closest peers that were heard the answer of a read shows to be out of date, the closest first. The
     /// answer then says how many.
-    pub(super) fn correction(
+    pub(super) fn read_repair(
         &self,
         operation: &Operation,
         outcome: &mut Outcome,
@@ -36,7 +36,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Operation::GetRecord { key, policy: Policy::Best { agree: _ } } = operation else { return None };
         let (Outcome::GetRecord(Ok(answer)), Findings::Records(found)) = (outcome, findings) else { return None };
         let expired = self.clock.instant(now).is_some_and(|now| answer.record.record.is_expired(now));
-        if self.corrections >= self.config.max_read_repairs || self.shutting_down || expired {
+        if self.read_repairs >= self.config.max_read_repairs || self.shutting_down || expired {
             return None;
         }
         let best = &answer.record.record.value;
@@ -59,9 +59,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// Sends a record to those who are out of date.
-    pub(super) fn correct(&mut self, (best, peers): ReadRepair, now: Time) {
-        self.last_correction += 1;
-        let id = RequestId(RequestId::FIRST_OF_OURS.0 | self.last_correction);
+    pub(super) fn read_repair(&mut self, (best, peers): ReadRepair, now: Time) {
+        self.last_read_repair += 1;
+        let id = RequestId(RequestId::FIRST_OF_OURS.0 | self.last_read_repair);
         let operation = Operation::PutRecordTo { record: Arc::new(best.record.clone()), peers, quorum: Quorum::One };
         let query = first_query(&operation);
         let deadline = now.after(self.config.default_timeout);
@@ -82,8 +82,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         };
         self.requests.insert(id, Box::new(request));
         self.timers.insert((deadline, Timer::Deadline(id)));
-        self.corrections += 1;
-        self.stats.corrections += 1;
+        self.read_repairs += 1;
+        self.stats.read_repairs += 1;
         self.attach(id, query, now);
     }
 }

@@ -14,7 +14,7 @@ pub(super) type ReadRepair = Option<(Arc<PeerRecord>, Vec<PeerId>)>;
 
 impl Model {
     /// Whom an answer shows to be out of date; the answer says how many they are.
-    pub(super) fn correction(
+    pub(super) fn read_repair(
         &self,
         operation: &Operation,
         outcome: &mut Outcome,
@@ -45,11 +45,11 @@ impl Model {
         }
     }
 
-    pub(super) fn correct(&mut self, correction: ReadRepair, now: Instant) {
-        let Some((best, peers)) = correction else { return };
-        self.last_correction += 1;
-        self.view.corrections += 1;
-        let id = RequestId(RequestId::FIRST_OF_OURS.0 + self.last_correction);
+    pub(super) fn read_repair(&mut self, read_repair: ReadRepair, now: Instant) {
+        let Some((best, peers)) = read_repair else { return };
+        self.last_read_repair += 1;
+        self.view.read_repairs += 1;
+        let id = RequestId(RequestId::FIRST_OF_OURS.0 + self.last_read_repair);
         let record = Arc::new(best.record.clone());
         let operation =
             Operation::PutRecordTo { record: Arc::clone(&record), peers: peers.clone(), quorum: Quorum::One };
