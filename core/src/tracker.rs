@@ -3,14 +3,14 @@ mod closest;
 mod commands;
 mod read_repair;
 mod earlier;
-mod findings;
-mod flights;
-mod judge;
-mod pace;
-mod places;
+mod results;
+mod sharing;
+mod policy;
+mod rtt;
+mod queue_slots;
 mod puts;
 mod queries;
-mod remembered;
+mod evicted_ids;
 mod requests;
 mod stall;
 mod state;
@@ -33,9 +33,9 @@ use rustc_hash::FxHashMap;
 
 use self::{
     cache::Answers,
-    pace::Pace,
-    places::Places,
-    remembered::Remembered,
+    rtt::Pace,
+    queue_slots::Places,
+    evicted_ids::Remembered,
     state::{Announcements, Flight, LiveQuery, LiveRequest, QueryState, Timer},
     time::{Clock, Time},
     waiting::WaitingLine,

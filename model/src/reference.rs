@@ -19,7 +19,7 @@
 mod cache;
 mod closest;
 mod read_repair;
-mod findings;
+mod results;
 mod line;
 mod lot;
 mod outcomes;
@@ -45,9 +45,9 @@ use libp2p::{
 pub use self::view::View;
 use self::{
     cache::Kept,
-    findings::{Fault, Found, Need},
+    results::{Anomaly, Found, Threshold},
     line::{Line, Turns},
-    outcomes::Ending,
+    outcomes::QueryEnd,
 };
 
 /// A span that cannot be added to a point in time counts as so much.
@@ -164,7 +164,7 @@ enum State {
     Starting,
     Running(u32),
     /// kad's last event is being taken in.
-    Ending(u32),
+    QueryEnd(u32),
     /// Nobody wants it. Without an id if kad has not answered yet.
     Finishing(Option<u32>, Instant),
 }
@@ -558,7 +558,7 @@ impl Model {
         let Some(request) = self.request_mut(id) else { return };
         request.place = Place::Query(step);
         let streaming = request.options.streaming;
-        let need = Need::of(&request.operation, max_items);
+        let need = Threshold::of(&request.operation, max_items);
         if joined.is_none() {
             self.last_step = step;
             self.queries.push(LiveQuery {
@@ -582,7 +582,7 @@ impl Model {
         match query.state {
             State::Waiting(_) => self.stand(step),
             State::Starting | State::Running(_) => {
-                let at_most = if let Need::Items(n) = need { n } else { usize::MAX };
+                let at_most = if let Threshold::Items(n) = need { n } else { usize::MAX };
                 let items = query.found.items();
                 if streaming {
                     for item in items.into_iter().take(at_most) {
@@ -591,7 +591,7 @@ impl Model {
                 }
                 self.end_satisfied(step, now);
             }
-            State::Ending(_) | State::Finishing(..) => {}
+            State::QueryEnd(_) | State::Finishing(..) => {}
         }
     }
 
@@ -605,7 +605,7 @@ impl Model {
         let alive = match other.state {
             State::Waiting(_) => true,
             State::Starting | State::Running(_) => now < later(other.heard, self.config.finish_timeout),
-            State::Ending(_) | State::Finishing(..) => false,
+            State::QueryEnd(_) | State::Finishing(..) => false,
         };
         read && other.query == *query && alive && !other.closed && other.found.bytes() <= self.config.max_replay_bytes
     }
@@ -623,7 +623,7 @@ impl Model {
                 query.state = State::Finishing(Some(id), finish_deadline);
                 self.give(Action::Finish(id));
             }
-            State::Starting | State::Running(_) | State::Ending(_) | State::Finishing(..) => {}
+            State::Starting | State::Running(_) | State::QueryEnd(_) | State::Finishing(..) => {}
         }
     }
 
@@ -633,7 +633,7 @@ impl Model {
             .requests
             .iter()
             .filter(|request| matches!(request.place, Place::Query(of) if of == step))
-            .map(|request| (Need::of(&request.operation, self.config.max_items), request.id))
+            .map(|request| (Threshold::of(&request.operation, self.config.max_items), request.id))
             .collect();
         waiters.sort();
         waiters.into_iter().map(|(_, id)| id).collect()
@@ -644,10 +644,10 @@ impl Model {
         for id in self.waiters(step) {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
             let validator = self.config.validators.of(request.operation.key());
-            let need = Need::of(&request.operation, self.config.max_items);
+            let need = Threshold::of(&request.operation, self.config.max_items);
             if query.found.satisfies(need, validator) {
                 let found = (&query.found, query.progress);
-                let mut outcome = outcomes::read(&request.operation, found, validator, true, &Ending::default());
+                let mut outcome = outcomes::read(&request.operation, found, validator, true, &QueryEnd::default());
                 let further = self.read_repair(&request.operation, &mut outcome, &query.found, &[], now);
                 read_repair = read_repair.or(further);
                 self.keep(step, &outcome, None, now);
@@ -676,7 +676,7 @@ impl Model {
             } else if at_the_bound {
                 let validator = self.config.validators.of(request.operation.key());
                 let found = (&query.found, query.progress);
-                let mut outcome = outcomes::read(&request.operation, found, validator, false, &Ending::default());
+                let mut outcome = outcomes::read(&request.operation, found, validator, false, &QueryEnd::default());
                 let further = self.read_repair(&request.operation, &mut outcome, &query.found, &[], now);
                 read_repair = read_repair.or(further);
                 self.keep(step, &outcome, None, now);
@@ -739,7 +739,7 @@ impl Model {
             self.view.unknown_inputs += 1;
             return;
         };
-        if !findings::fits(&query.query, &result) {
+        if !results::fits(&query.query, &result) {
             self.view.mismatched_events += 1;
             return;
         }
@@ -760,14 +760,14 @@ impl Model {
             return;
         }
         let (new, fault) = query.found.news(&query.query, &result, progress, &validators);
-        query.found.rejected += u32::from(fault == Some(Fault::Rejected));
+        query.found.rejected += u32::from(fault == Some(Anomaly::Rejected));
         match fault {
             None => {}
-            Some(Fault::Foreign) => self.view.foreign_records += 1,
-            Some(Fault::Rejected) => self.view.rejected_records += 1,
+            Some(Anomaly::Foreign) => self.view.foreign_records += 1,
+            Some(Anomaly::Rejected) => self.view.rejected_records += 1,
         }
         if last {
-            query.state = State::Ending(id);
+            query.state = State::QueryEnd(id);
         }
         for item in new {
             if self.waiters(step).is_empty() {
@@ -791,13 +791,13 @@ impl Model {
             self.end_at_the_bound(step, now);
         }
         if last {
-            let mut ending = Ending::of(result, self.local);
+            let mut ending = QueryEnd::of(result, self.local);
             ending.finished_early = self.query(step).is_some_and(|query| query.finished_early);
             self.query_ended(step, &ending, now);
         }
     }
 
-    fn query_ended(&mut self, step: u64, ending: &Ending, now: Instant) {
+    fn query_ended(&mut self, step: u64, ending: &QueryEnd, now: Instant) {
         let waiters = self.waiters(step);
         let Some(at) = self.queries.iter().position(|query| query.step == step) else { return };
         for id in &waiters {
@@ -894,7 +894,7 @@ impl Model {
     fn due(&self) -> Option<(Instant, Due)> {
         let lost = self.queries.iter().filter_map(|query| match query.state {
             State::Finishing(_, finish_deadline) => Some((finish_deadline, Due::Lost(query.step))),
-            State::Waiting(_) | State::Starting | State::Running(_) | State::Ending(_) => None,
+            State::Waiting(_) | State::Starting | State::Running(_) | State::QueryEnd(_) => None,
         });
         let deadlines = self.requests.iter().map(|request| (request.deadline, Due::Deadline(request.id)));
         let retries = self.requests.iter().filter_map(|request| match request.place {
@@ -903,7 +903,7 @@ impl Model {
         });
         let looks = self.queries.iter().filter_map(|query| match query.state {
             State::Running(_) => query.look.map(|at| (at, Due::Look(query.step))),
-            State::Waiting(_) | State::Starting | State::Ending(_) | State::Finishing(..) => None,
+            State::Waiting(_) | State::Starting | State::QueryEnd(_) | State::Finishing(..) => None,
         });
         lost.chain(deadlines).chain(retries).chain(looks).min()
     }
@@ -972,7 +972,7 @@ impl Model {
 impl LiveQuery {
     fn id(&self) -> Option<u32> {
         match self.state {
-            State::Running(id) | State::Ending(id) | State::Finishing(Some(id), _) => Some(id),
+            State::Running(id) | State::QueryEnd(id) | State::Finishing(Some(id), _) => Some(id),
             State::Waiting(_) | State::Starting | State::Finishing(None, _) => None,
         }
     }

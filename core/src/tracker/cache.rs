@@ -10,8 +10,8 @@ use libp2p::kad::RecordKey;
 
 use super::{
     QueryTracker,
-    findings::{Ending, Findings},
-    judge::{self, first_query},
+    results::{QueryEnd, QueryResults},
+    policy::{self, first_query},
     state::{Flight, LiveQuery, Work},
     time::Time,
 };
@@ -40,10 +40,10 @@ pub(super) struct Answers {
 
 #[derive(Debug)]
 struct Entry {
-    findings: Findings,
+    findings: QueryResults,
     progress: Progress,
     /// How the query ended, if these are all of its items.
-    ending: Option<Ending>,
+    ending: Option<QueryEnd>,
     since: Time,
     expires: Time,
     bytes: usize,
@@ -113,10 +113,10 @@ impl Answers {
 impl Entry {
     /// What this is to a request, if it is an answer.
     fn outcome(&self, operation: &Operation, max_items: usize) -> Option<Outcome> {
-        if self.findings.offer().satisfies(judge::need(operation, max_items)) {
-            return Some(judge::satisfied(operation, &self.findings, self.progress));
+        if self.findings.offer().satisfies(policy::need(operation, max_items)) {
+            return Some(policy::satisfied(operation, &self.findings, self.progress));
         }
-        let outcome = judge::ended(operation, &self.findings, self.ending.as_ref()?, self.progress);
+        let outcome = policy::ended(operation, &self.findings, self.ending.as_ref()?, self.progress);
         Some(outcome).filter(Outcome::is_found_out)
     }
 }
@@ -136,7 +136,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         };
         let max_items = self.config.max_items;
         let found = cache.get(&Flight::of(&first_query(operation))?, now).and_then(|entry| {
-            if judge::votes(operation) {
+            if policy::votes(operation) {
                 entry.findings.count_votes(key, &self.config.validators);
             }
             let outcome = entry.outcome(operation, max_items)?;
@@ -150,7 +150,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if options.streaming {
             let actions = &mut self.actions;
             let deliver = &mut |item| actions.push_back(Action::Item { request: id, item });
-            entry.findings.replay(judge::need(operation, max_items).at_most(), deliver);
+            entry.findings.replay(policy::need(operation, max_items).at_most(), deliver);
         }
         Some(outcome.kept_for(now.since(entry.since)))
     }
@@ -177,19 +177,19 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn keep_all(
         &mut self,
         query: &Query,
-        findings: &Findings,
-        ending: &Ending,
+        findings: &QueryResults,
+        ending: &QueryEnd,
         progress: Progress,
         now: Time,
     ) {
-        if let (Ending::Read { closest_peers, without: _, timed_out: false, finished_early: false }, Certainty::Conclusive) =
+        if let (QueryEnd::Read { closest_peers, without: _, timed_out: false, finished_early: false }, Certainty::Conclusive) =
             (ending, progress.certainty())
         {
             if findings.is_doubtful() {
                 return;
             }
             let closest_peers = closest_peers.clone();
-            let ending = Ending::Read { closest_peers, without: Vec::new(), timed_out: false, finished_early: false };
+            let ending = QueryEnd::Read { closest_peers, without: Vec::new(), timed_out: false, finished_early: false };
             self.keep(Flight::of(query), findings.items(), Some(ending), progress, now);
         }
     }
@@ -197,8 +197,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     fn keep(
         &mut self,
         flight: Option<Flight>,
-        items: Option<Findings>,
-        ending: Option<Ending>,
+        items: Option<QueryResults>,
+        ending: Option<QueryEnd>,
         progress: Progress,
         now: Time,
     ) {
@@ -209,7 +209,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let own = records.iter().filter_map(|record| record.record.expires).min();
         let expires = own.map_or(latest, |at| latest.min(self.clock.time(at)));
         let closest = match &ending {
-            Some(Ending::Read { closest_peers, .. }) => closest_peers.len(),
+            Some(QueryEnd::Read { closest_peers, .. }) => closest_peers.len(),
             Some(_) | None => 0,
         };
         let key = flight.key().as_ref().len();

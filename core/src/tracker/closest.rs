@@ -16,7 +16,7 @@ use libp2p::kad::{KBucketKey, PeerInfo, RecordKey};
 
 use super::{
     QueryTracker,
-    findings::{Ending, Findings},
+    results::{QueryEnd, QueryResults},
     judge,
     time::Time,
 };
@@ -37,13 +37,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn thorough_lookup_ended(
         &mut self,
         id: RequestId,
-        findings: &Findings,
-        ending: &Ending,
+        findings: &QueryResults,
+        ending: &QueryEnd,
         progress: Progress,
         now: Time,
     ) {
         let Some(request) = self.requests.get_mut(&id) else { return };
-        if let Ending::ClosestPeers { peers, timed_out } = ending {
+        if let QueryEnd::ClosestPeers { peers, timed_out } = ending {
             if request.closest.is_some() {
                 self.looked_beside(id, peers, progress, now);
                 return;
@@ -57,7 +57,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 return;
             }
         }
-        let outcome = judge::ended(&request.operation, findings, ending, progress);
+        let outcome = policy::ended(&request.operation, findings, ending, progress);
         self.conclude(id, outcome, Some((findings, progress)), now);
     }
 

@@ -6,8 +6,8 @@ use libp2p::kad::Record;
 
 use super::{
     QueryTracker,
-    findings::distinct,
-    judge::first_query,
+    results::distinct,
+    policy::first_query,
     state::{Attempts, LiveRequest, Phase, Timer},
     time::Time,
 };

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use libp2p::{PeerId, kad::PeerRecord};
 
-use super::{findings::Findings, puts::Put};
+use super::{results::QueryResults, puts::Put};
 use crate::{
     GetClosestPeersError, GetProvidersError, GetRecordError, Outcome, Progress, PutRecordError, StartProvidingError,
 };
@@ -22,15 +22,15 @@ pub(super) struct Earlier {
 
 impl Earlier {
     /// What a failed attempt leaves. A bootstrap's phases are those of one attempt, so it leaves nothing.
-    pub(super) fn of(findings: &Findings, progress: Progress) -> Self {
+    pub(super) fn of(findings: &QueryResults, progress: Progress) -> Self {
         match findings {
-            Findings::Records(records) => Self { records: records.records.clone(), progress, ..Self::default() },
-            Findings::Put { asked } => Self { sent_to: asked.to_vec(), progress, ..Self::default() },
+            QueryResults::Records(records) => Self { records: records.records.clone(), progress, ..Self::default() },
+            QueryResults::Put { asked } => Self { sent_to: asked.to_vec(), progress, ..Self::default() },
             // One that found providers or peers is not tried again.
-            Findings::Providers(_) | Findings::ClosestPeers | Findings::Announcement => {
+            QueryResults::Providers(_) | QueryResults::ClosestPeers | QueryResults::Announcement => {
                 Self { progress, ..Self::default() }
             }
-            Findings::Bootstrap { .. } => Self::default(),
+            QueryResults::Bootstrap { .. } => Self::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use libp2p::{
 
 use super::{
     QueryTracker,
-    findings::{Ending, Findings, distinct},
+    results::{QueryEnd, QueryResults, distinct},
     judge,
     state::{LiveRequest, Phase, waiter},
     time::Time,
@@ -68,18 +68,18 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn put_query_ended(
         &mut self,
         id: RequestId,
-        findings: &Findings,
-        ending: &Ending,
+        findings: &QueryResults,
+        ending: &QueryEnd,
         progress: Progress,
         now: Time,
     ) {
         match (findings, ending) {
             // kad's own timeout only means that fewer peers were found.
-            (_, Ending::ClosestPeers { peers, timed_out: _ }) => self.put_lookup_ended(id, peers, progress, now),
-            (Findings::Put { asked }, Ending::Stored { acknowledged }) => {
+            (_, QueryEnd::ClosestPeers { peers, timed_out: _ }) => self.put_lookup_ended(id, peers, progress, now),
+            (QueryResults::Put { asked }, QueryEnd::Stored { acknowledged }) => {
                 self.put_store_ended(id, asked, acknowledged, progress, now);
             }
-            (Findings::Records(_), _) => self.put_read_back(id, progress, now),
+            (QueryResults::Records(_), _) => self.put_read_back(id, progress, now),
             _ => {}
         }
     }
@@ -107,7 +107,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             self.conclude(id, Outcome::PutRecord(Err(error)), None, now);
             return;
         }
-        let mut needed = judge::needed(*quorum, found.len());
+        let mut needed = policy::needed(*quorum, found.len());
         if options.clamp_quorum {
             needed = NonZeroUsize::new(found.len()).map_or(needed, |found| needed.min(found));
         }
@@ -195,7 +195,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(put) = &request.put else { return };
         let answer = PutAnswer {
             acknowledged: put.acknowledged.clone(),
-            unacknowledged: judge::without(&put.asked, &put.acknowledged),
+            unacknowledged: policy::without(&put.asked, &put.acknowledged),
             verified,
             progress: put.progress,
         };
@@ -303,7 +303,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         };
         match (answer.take(), result) {
             (None, Ok(())) => {
-                let query = judge::first_query(operation);
+                let query = policy::first_query(operation);
                 self.attach(id, query, now);
             }
             (Some(answer), Ok(())) => self.end(id, Outcome::PutRecord(Ok(*answer)), now),

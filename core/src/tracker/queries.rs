@@ -4,7 +4,7 @@ use std::{fmt, hash::Hash};
 
 use super::{
     QueryTracker,
-    findings::{Ending, Fault, NewItems, News, fits},
+    results::{QueryEnd, Anomaly, NewItems, ResultDelta, fits},
     judge,
     state::{Flight, LiveQuery, QueryState, Work, waiter},
     time::Time,
@@ -56,7 +56,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     if request.closest.is_some() {
                         self.looked_beside(id, &[], Progress::default(), now);
                     } else {
-                        let outcome = judge::refused(&request.operation, error.clone());
+                        let outcome = policy::refused(&request.operation, error.clone());
                         self.conclude(id, outcome, None, now);
                     }
                 }
@@ -102,13 +102,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             (QueryState::Running { id: _ }, last) => {
                 let LiveQuery { query, work: Some(work), .. } = &mut **live else { return };
                 let was_hurried = work.finished_early;
-                let News { items, ending, fault } =
+                let ResultDelta { items, ending, fault } =
                     work.findings.news(query, result, progress, &self.config.validators);
                 match fault {
                     None => {}
-                    Some(Fault::Mismatch) => self.stats.mismatched_events += 1,
-                    Some(Fault::ForeignRecord) => self.stats.foreign_records += 1,
-                    Some(Fault::Rejected) => self.stats.rejected_records += 1,
+                    Some(Anomaly::Mismatch) => self.stats.mismatched_events += 1,
+                    Some(Anomaly::ForeignRecord) => self.stats.foreign_records += 1,
+                    Some(Anomaly::Rejected) => self.stats.rejected_records += 1,
                 }
                 if last {
                     live.state = QueryState::Ended { id };
@@ -116,12 +116,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 self.take_items(step, items, now);
                 if last && let Some(mut ending) = ending {
                     match &mut ending {
-                        Ending::Read { finished_early, .. } => *finished_early = was_hurried,
+                        QueryEnd::Read { finished_early, .. } => *finished_early = was_hurried,
                         // Others may name us.
-                        Ending::ClosestPeers { peers, timed_out: _ } => {
+                        QueryEnd::ClosestPeers { peers, timed_out: _ } => {
                             peers.retain(|info| info.peer_id != self.local_peer);
                         }
-                        Ending::Stored { .. } | Ending::Announced { .. } | Ending::Bootstrapped => {}
+                        QueryEnd::Stored { .. } | QueryEnd::Announced { .. } | QueryEnd::Bootstrapped => {}
                     }
                     self.end_query(step, &ending, now);
                 }
@@ -177,7 +177,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 self.end_read_back(id, step, now);
                 continue;
             }
-            let mut outcome = judge::ended(&request.operation, findings, &Ending::ENOUGH, *progress);
+            let mut outcome = policy::ended(&request.operation, findings, &QueryEnd::ENOUGH, *progress);
             let further = self.read_repair(&request.operation, &mut outcome, findings, None, now);
             read_repair = read_repair.or(further);
             satisfied |= outcome.is_ok();
@@ -199,7 +199,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             && let Some(request) = self.requests.get(&id)
             && let Some(Work { findings, progress, .. }) = query.work.as_deref()
         {
-            let mut outcome = judge::satisfied(&request.operation, findings, *progress);
+            let mut outcome = policy::satisfied(&request.operation, findings, *progress);
             let further = self.read_repair(&request.operation, &mut outcome, findings, None, now);
             read_repair = read_repair.or(further);
             satisfied |= outcome.is_ok();
@@ -214,7 +214,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// kad has ended a query: everyone who still waits for it gets what there is.
-    pub(super) fn end_query(&mut self, step: StepId, ending: &Ending, now: Time) {
+    pub(super) fn end_query(&mut self, step: StepId, ending: &QueryEnd, now: Time) {
         let keeps = self.keeps(step);
         let Some(mut query) = self.remove_query(step) else { return };
         let LiveQuery { waiters, work: Some(work), query, .. } = &mut *query else { return };
@@ -228,7 +228,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     self.thorough_lookup_ended(id, findings, ending, *progress, now);
                 }
                 operation => {
-                    let mut outcome = judge::ended(operation, findings, ending, *progress);
+                    let mut outcome = policy::ended(operation, findings, ending, *progress);
                     let further = self.read_repair(operation, &mut outcome, findings, Some(ending), now);
                     read_repair = read_repair.or(further);
                     found_out |= outcome.is_found_out();

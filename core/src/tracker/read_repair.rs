@@ -12,8 +12,8 @@ use libp2p::{
 
 use super::{
     QueryTracker,
-    findings::{Ending, Findings},
-    judge::first_query,
+    results::{QueryEnd, QueryResults},
+    policy::first_query,
     state::{LiveRequest, Phase, Timer},
     time::Time,
 };
@@ -29,12 +29,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         &self,
         operation: &Operation,
         outcome: &mut Outcome,
-        findings: &Findings,
-        ending: Option<&Ending>,
+        findings: &QueryResults,
+        ending: Option<&QueryEnd>,
         now: Time,
     ) -> Option<ReadRepair> {
         let Operation::GetRecord { key, policy: Policy::Best { agree: _ } } = operation else { return None };
-        let (Outcome::GetRecord(Ok(answer)), Findings::Records(found)) = (outcome, findings) else { return None };
+        let (Outcome::GetRecord(Ok(answer)), QueryResults::Records(found)) = (outcome, findings) else { return None };
         let expired = self.clock.instant(now).is_some_and(|now| answer.record.record.is_expired(now));
         if self.read_repairs >= self.config.max_read_repairs || self.shutting_down || expired {
             return None;
@@ -42,7 +42,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let best = &answer.record.record.value;
         let holders = found.records.iter().filter_map(|record| Some((record.peer?, record.record.value == *best)));
         let without = match ending {
-            Some(Ending::Read { without, .. }) => without.as_slice(),
+            Some(QueryEnd::Read { without, .. }) => without.as_slice(),
             _ => &[],
         };
         // Whoever sent a record first counts as its holder, whatever is said of it later.

@@ -7,9 +7,9 @@ use libp2p::kad::RecordKey;
 use super::{
     QueryTracker,
     earlier::Earlier,
-    findings::Findings,
+    results::QueryResults,
     judge,
-    judge::first_query,
+    policy::first_query,
     state::{Attempts, LiveQuery, LiveRequest, Phase, QueryState, Timer, waiter},
     time::Time,
 };
@@ -22,7 +22,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         &mut self,
         id: RequestId,
         outcome: Outcome,
-        attempt: Option<(&Findings, Progress)>,
+        attempt: Option<(&QueryResults, Progress)>,
         now: Time,
     ) {
         let found_items = attempt.is_some_and(|(findings, _)| findings.has_items());
@@ -90,11 +90,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 }
                 Some(_) | None if operation.kind() == OperationKind::PutRecord => self.put_timeout(request),
                 Some(query) => {
-                    judge::timeout(operation, query.work.as_deref().map(|work| &work.findings), query.progress())
+                    policy::timeout(operation, query.work.as_deref().map(|work| &work.findings), query.progress())
                 }
-                None => judge::timeout(operation, None, Progress::default()),
+                None => policy::timeout(operation, None, Progress::default()),
             },
-            Phase::BackingOff { until: _ } => judge::timeout(operation, None, Progress::default()),
+            Phase::BackingOff { until: _ } => policy::timeout(operation, None, Progress::default()),
             Phase::Storing { answer: _ } | Phase::Choosing => self.put_timeout(request),
         };
         if let Some(closest) = closest {

@@ -95,7 +95,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let reads_back = request.operation.kind() == OperationKind::PutRecord;
         let wants_more = reads_back || query.waiters.want_more(self.config.max_items);
         let parallelism = self.config.stall.map_or(1, |stall| stall.parallelism);
-        judge::patience(&query.query, request, query.offer(), wants_more, progress, parallelism)
+        policy::patience(&query.query, request, query.offer(), wants_more, progress, parallelism)
     }
 
     fn look_at(&mut self, step: StepId, at: Time) {

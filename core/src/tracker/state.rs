@@ -7,11 +7,11 @@ use libp2p::kad::RecordKey;
 use super::{
     closest::Closest,
     earlier::Earlier,
-    findings::Findings,
+    results::QueryResults,
     judge,
     puts::Put,
     time::Time,
-    waiters::{Offer, Waiter, Waiters},
+    waiters::{Available, Waiter, Waiters},
     waiting::Line,
 };
 use crate::{Operation, OperationKind, Priority, Progress, PutAnswer, Query, RequestId, Retry, StepId, Validators};
@@ -86,7 +86,7 @@ pub(super) struct LiveQuery<Id> {
 /// What a query has come to since its start.
 #[derive(Debug)]
 pub(super) struct Work {
-    pub(super) findings: Findings,
+    pub(super) findings: QueryResults,
     pub(super) progress: Progress,
     /// When kad last said something of it of its own, or its start was asked for.
     pub(super) heard_at: Time,
@@ -197,7 +197,7 @@ impl<Id> LiveQuery<Id> {
     pub(super) fn begin(&mut self, validators: &Validators, now: Time) {
         self.asked_at = now;
         self.work = Some(Box::new(Work {
-            findings: Findings::of(&self.query),
+            findings: QueryResults::of(&self.query),
             progress: Progress::default(),
             heard_at: now,
             moved_at: now,
@@ -219,8 +219,8 @@ impl<Id> LiveQuery<Id> {
     }
 
     /// What there is to satisfy waiters with.
-    pub(super) fn offer(&self) -> Offer {
-        self.work.as_ref().map_or(Offer::NOTHING, |work| work.findings.offer())
+    pub(super) fn offer(&self) -> Available {
+        self.work.as_ref().map_or(Available::NOTHING, |work| work.findings.offer())
     }
 
     /// How far it got.
@@ -232,7 +232,7 @@ impl<Id> LiveQuery<Id> {
 pub(super) fn waiter(id: RequestId, request: &LiveRequest, max_items: usize) -> Waiter {
     Waiter {
         request: id,
-        need: judge::need(&request.operation, max_items),
+        need: policy::need(&request.operation, max_items),
         // A put has no items: it reads back for itself.
         streaming: request.streaming && request.operation.kind() != OperationKind::PutRecord,
         line: if request.second_step { Line::FurtherStep(request.priority) } else { Line::New(request.priority) },

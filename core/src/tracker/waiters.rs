@@ -8,7 +8,7 @@ use crate::{Priority, RequestId};
 
 /// What a request needs of its query before the query's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Need {
+pub(super) enum Threshold {
     /// So many items.
     Items(u32),
     /// So many sources with the same bytes.
@@ -19,7 +19,7 @@ pub(super) enum Need {
     End,
 }
 
-impl Need {
+impl Threshold {
     /// How many items are delivered of those that a query has found before.
     pub(super) fn at_most(self) -> usize {
         match self {
@@ -32,7 +32,7 @@ impl Need {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiter {
     pub(super) request: RequestId,
-    pub(super) need: Need,
+    pub(super) need: Threshold,
     pub(super) streaming: bool,
     /// Where it would stand alone.
     pub(super) line: Line,
@@ -50,7 +50,7 @@ pub(super) enum Waiters {
 
 #[derive(Debug, Default)]
 pub(super) struct Sets {
-    by_need: BTreeSet<(Need, RequestId)>,
+    by_need: BTreeSet<(Threshold, RequestId)>,
     streaming: BTreeSet<RequestId>,
     /// How many would stand in each line, in the order of [`LINES`].
     by_line: [usize; LINES.len()],
@@ -68,21 +68,21 @@ const LINES: [Line; 6] = [
 
 /// What a query has to offer so far.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Offer {
+pub(super) struct Available {
     pub(super) items: usize,
     pub(super) votes: usize,
     pub(super) best_votes: usize,
 }
 
-impl Offer {
+impl Available {
     pub(super) const NOTHING: Self = Self { items: 0, votes: 0, best_votes: 0 };
 
-    pub(super) fn satisfies(self, need: Need) -> bool {
+    pub(super) fn satisfies(self, need: Threshold) -> bool {
         match need {
-            Need::Items(needed) => self.items >= needed as usize,
-            Need::Votes(needed) => self.votes >= needed as usize,
-            Need::BestVotes(needed) => self.best_votes >= needed as usize,
-            Need::End => false,
+            Threshold::Items(needed) => self.items >= needed as usize,
+            Threshold::Votes(needed) => self.votes >= needed as usize,
+            Threshold::BestVotes(needed) => self.best_votes >= needed as usize,
+            Threshold::End => false,
         }
     }
 }
@@ -140,12 +140,12 @@ impl Waiters {
     }
 
     /// A request that this offer satisfies.
-    pub(super) fn satisfied(&self, offer: Offer) -> Option<RequestId> {
+    pub(super) fn satisfied(&self, offer: Available) -> Option<RequestId> {
         match self {
             Self::None => None,
             Self::One(waiter) => offer.satisfies(waiter.need).then_some(waiter.request),
             // Of each kind of need the smallest is looked at: three look-ups, however many wait.
-            Self::Many(sets) => [Need::Items(0), Need::Votes(0), Need::BestVotes(0)].into_iter().find_map(|from| {
+            Self::Many(sets) => [Threshold::Items(0), Threshold::Votes(0), Threshold::BestVotes(0)].into_iter().find_map(|from| {
                 let (need, request) = sets.by_need.range((from, RequestId(0))..).next()?;
                 offer.satisfies(*need).then_some(*request)
             }),
@@ -155,15 +155,15 @@ impl Waiters {
     /// Whether somebody waits for more items or votes than there are, and not for all that can be found.
     pub(super) fn want_more(&self, max_items: usize) -> bool {
         let wants_more = |need| match need {
-            Need::Items(needed) => (needed as usize) < max_items,
-            Need::Votes(_) => true,
+            Threshold::Items(needed) => (needed as usize) < max_items,
+            Threshold::Votes(_) => true,
             // Where the best is found by fewer, it is an answer all the same.
-            Need::BestVotes(_) | Need::End => false,
+            Threshold::BestVotes(_) | Threshold::End => false,
         };
         match self {
             Self::None => false,
             Self::One(waiter) => wants_more(waiter.need),
-            Self::Many(sets) => [Need::Items(0), Need::Votes(0)].into_iter().any(|from| {
+            Self::Many(sets) => [Threshold::Items(0), Threshold::Votes(0)].into_iter().any(|from| {
                 sets.by_need.range((from, RequestId(0))..).next().is_some_and(|(need, _)| wants_more(*need))
             }),
         }

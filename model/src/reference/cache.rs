@@ -20,9 +20,9 @@ use libp2p::kad::RecordKey;
 
 use super::{
     Model, State,
-    findings::{Found, Need},
+    results::{Found, Threshold},
     later,
-    outcomes::{self, Ending},
+    outcomes::{self, QueryEnd},
 };
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Kept {
     found: Found,
     progress: Progress,
     /// If this is all that there is.
-    ending: Option<Ending>,
+    ending: Option<QueryEnd>,
     since: Instant,
     expires: Instant,
 }
@@ -64,15 +64,15 @@ impl Model {
             self.cache.iter().find(|kept| kept.kind == operation.kind() && kept.key == *key && kept.expires > now);
         let answer = kept.and_then(|kept| {
             let validator = self.config.validators.of(key.as_ref());
-            let need = Need::of(operation, self.config.max_items);
+            let need = Threshold::of(operation, self.config.max_items);
             let found = (&kept.found, kept.progress);
             let outcome = if kept.found.satisfies(need, validator) {
-                outcomes::read(operation, found, validator, true, &Ending::default())
+                outcomes::read(operation, found, validator, true, &QueryEnd::default())
             } else {
                 outcomes::read(operation, found, validator, false, kept.ending.as_ref()?)
             };
             let mut items = kept.found.items();
-            if let Need::Items(at_most) = need {
+            if let Threshold::Items(at_most) = need {
                 items.truncate(at_most);
             }
             Some((items, with_age(outcome, now - kept.since)?))
@@ -85,11 +85,11 @@ impl Model {
     }
 
     /// A read has this outcome. `ending`: from its query's end.
-    pub(super) fn keep(&mut self, step: u64, outcome: &Outcome, ending: Option<&Ending>, now: Instant) {
+    pub(super) fn keep(&mut self, step: u64, outcome: &Outcome, ending: Option<&QueryEnd>, now: Instant) {
         let Some(Cache { max_bytes, max_age, max_age_not_found }) = self.config.cache else { return };
         let Some(query) = self.query(step).filter(|query| !query.outdated) else { return };
         let (Query::GetRecord { key } | Query::GetProviders { key }) = &query.query else { return };
-        let none = Ending::default();
+        let none = QueryEnd::default();
         let conclusive = outcomes::certainty(ending.unwrap_or(&none), query.progress) == Certainty::Conclusive;
         if with_age(outcome.clone(), Duration::ZERO).is_none() || (ending.is_some() && !conclusive) {
             return;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use kadence_core::{ClosestPeersAnswer, GetClosestPeersError, Operation, Outcome, Progress, Query, RequestId};
 use libp2p::kad::{KBucketKey, PeerInfo, RecordKey};
 
-use super::{LiveQuery, Model, outcomes::Ending, sum};
+use super::{LiveQuery, Model, outcomes::QueryEnd, sum};
 
 /// What the first lookup has found.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub(super) struct First {
 
 impl Model {
     /// Whether the end of a query is not all that there is to a request, or is the second part of it.
-    pub(super) fn goes_on_beside(&mut self, id: RequestId, query: &LiveQuery, ending: &Ending, now: Instant) -> bool {
+    pub(super) fn goes_on_beside(&mut self, id: RequestId, query: &LiveQuery, ending: &QueryEnd, now: Instant) -> bool {
         let Some(request) = self.request_mut(id) else { return false };
         let Operation::GetClosestPeers { target: _, thorough: true } = request.operation else { return false };
         if request.first.is_some() {

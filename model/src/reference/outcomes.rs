@@ -12,11 +12,11 @@ use libp2p::{
     kad::{self, PeerInfo, PeerRecord, QueryResult, Quorum},
 };
 
-use super::{LiveQuery, findings::Found, puts::Put, sum};
+use super::{LiveQuery, results::Found, puts::Put, sum};
 
 /// What kad's last event says. What a query cannot say stays empty.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Ending {
+pub(super) struct QueryEnd {
     pub(super) timed_out: bool,
     /// Whether it was finished early.
     pub(super) finished_early: bool,
@@ -30,7 +30,7 @@ pub(super) struct Ending {
     only: Option<Vec<PeerId>>,
 }
 
-impl Ending {
+impl QueryEnd {
     /// Whom a lookup has found.
     pub(super) fn found(&self) -> Vec<PeerId> {
         self.peers.iter().map(|info| info.peer_id).collect()
@@ -78,7 +78,7 @@ pub(super) fn ended(
     operation: &Operation,
     query: &LiveQuery,
     validator: Option<&dyn Validator>,
-    ending: &Ending,
+    ending: &QueryEnd,
 ) -> Outcome {
     let progress = query.progress;
     let nobody_known = progress.requests == 0;
@@ -131,7 +131,7 @@ pub(super) fn read(
     (found, progress): (&Found, Progress),
     validator: Option<&dyn Validator>,
     satisfied: bool,
-    ending: &Ending,
+    ending: &QueryEnd,
 ) -> Outcome {
     let closest_peers = ending.closest_peers.clone();
     match operation {
@@ -398,7 +398,7 @@ fn candidate(first: &Arc<PeerRecord>, found: &Found) -> Candidate {
 }
 
 /// Which of these peers have acknowledged.
-pub(super) fn acknowledged(peers: &[PeerId], ending: &Ending) -> Vec<PeerId> {
+pub(super) fn acknowledged(peers: &[PeerId], ending: &QueryEnd) -> Vec<PeerId> {
     match &ending.only {
         None => peers.to_vec(),
         Some(only) => {
@@ -413,7 +413,7 @@ pub(super) fn acknowledged(peers: &[PeerId], ending: &Ending) -> Vec<PeerId> {
     }
 }
 
-fn stored(peers: &[PeerId], quorum: Quorum, ending: &Ending, progress: Progress) -> Result<PutAnswer, PutRecordError> {
+fn stored(peers: &[PeerId], quorum: Quorum, ending: &QueryEnd, progress: Progress) -> Result<PutAnswer, PutRecordError> {
     let acknowledged = acknowledged(peers, ending);
     let (asked, needed) = (peers.len(), needed(quorum, peers.len()));
     if acknowledged.len() >= needed.get() {
@@ -435,7 +435,7 @@ pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
 }
 
 /// Whether four of five have answered, and kad asked whom it wanted.
-pub(super) fn certainty(ending: &Ending, progress: Progress) -> Certainty {
+pub(super) fn certainty(ending: &QueryEnd, progress: Progress) -> Certainty {
     if !ending.finished_early
         && progress.successes > 0
         && u64::from(progress.successes) * 5 >= u64::from(progress.requests) * 4

@@ -15,7 +15,7 @@ use libp2p::{
 
 use super::{
     LiveQuery, LiveRequest, Model, Place, State,
-    outcomes::{self, Ending},
+    outcomes::{self, QueryEnd},
     sum, without,
 };
 
@@ -53,7 +53,7 @@ impl Model {
         quorum: Quorum,
         options: PutOptions,
         query: &LiveQuery,
-        ending: &Ending,
+        ending: &QueryEnd,
         now: Instant,
     ) {
         let local = self.local;

@@ -8,7 +8,7 @@ use libp2p::{
     kad::{KBucketKey, PeerRecord, Quorum},
 };
 
-use super::{LiveRequest, Model, Place, findings::Found, later};
+use super::{LiveRequest, Model, Place, results::Found, later};
 
 pub(super) type ReadRepair = Option<(Arc<PeerRecord>, Vec<PeerId>)>;
 

@@ -16,12 +16,12 @@ use libp2p::{
     },
 };
 
-use super::waiters::Offer;
+use super::waiters::Available;
 use crate::{BootstrapPhase, Candidate, Item, OperationKind, Progress, Query, Validator, Validators};
 
 /// What a query has found so far.
 #[derive(Debug)]
-pub(super) enum Findings {
+pub(super) enum QueryResults {
     Records(Records),
     Providers(Providers),
     /// kad names closest peers only in the last event.
@@ -102,7 +102,7 @@ impl Eq for ByValue {}
 
 /// What an event says about the end of its query. It is the end only if the event is the last.
 #[derive(Debug)]
-pub(super) enum Ending {
+pub(super) enum QueryEnd {
     /// `without` are the closest of those who answered and have no record; one that was `finished_early` was ended early.
     Read {
         closest_peers: Vec<PeerId>,
@@ -125,11 +125,11 @@ pub(super) enum Ending {
 
 /// What an event brings.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct ResultDelta {
     /// Items to be taken in one by one: between two of them, requests may end.
     pub(super) items: NewItems,
-    pub(super) ending: Option<Ending>,
-    pub(super) fault: Option<Fault>,
+    pub(super) ending: Option<QueryEnd>,
+    pub(super) fault: Option<Anomaly>,
 }
 
 /// Items that were not there before.
@@ -156,7 +156,7 @@ impl NewItems {
 
 /// Something in an event that can be no answer; it is counted and otherwise ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum Anomaly {
     /// The kind of result does not fit the query.
     Mismatch,
     /// A record under another key.
@@ -184,13 +184,13 @@ pub(super) fn distinct(peers: impl Iterator<Item = PeerId>) -> Vec<PeerId> {
     peers.filter(|peer| seen.insert(*peer)).collect()
 }
 
-impl Ending {
+impl QueryEnd {
     /// The end of a read that needs nothing more, or may have nothing more.
     pub(super) const ENOUGH: Self =
         Self::Read { closest_peers: Vec::new(), without: Vec::new(), timed_out: false, finished_early: false };
 }
 
-impl Findings {
+impl QueryResults {
     /// The empty findings of a query.
     pub(super) fn of(query: &Query) -> Self {
         match query {
@@ -210,7 +210,7 @@ impl Findings {
         result: QueryResult,
         progress: Progress,
         validators: &Validators,
-    ) -> News {
+    ) -> ResultDelta {
         let (mut items, mut fault) = (NewItems::None, None);
         let ending = match (result, self, query) {
             (QueryResult::GetRecord(result), Self::Records(records), Query::GetRecord { key }) => {
@@ -220,7 +220,7 @@ impl Findings {
                         Ok(true) => items = NewItems::One(Item::Record(Arc::new(found))),
                         Ok(false) => {}
                         Err(error) => {
-                            records.rejected += u32::from(error == Fault::Rejected);
+                            records.rejected += u32::from(error == Anomaly::Rejected);
                             fault = Some(error);
                         }
                     },
@@ -230,7 +230,7 @@ impl Findings {
                     Err(KadGetError::NotFound { key: _, closest_peers: peers }) => closest_peers = peers,
                     Err(KadGetError::Timeout { key: _ }) => timed_out = true,
                 }
-                Some(Ending::Read { closest_peers, without, timed_out, finished_early: false })
+                Some(QueryEnd::Read { closest_peers, without, timed_out, finished_early: false })
             }
             (QueryResult::GetProviders(result), Self::Providers(found), Query::GetProviders { key: _ }) => {
                 let (mut closest_peers, mut timed_out) = (Vec::new(), false);
@@ -246,14 +246,14 @@ impl Findings {
                         (closest_peers, timed_out) = (peers, true);
                     }
                 }
-                Some(Ending::Read { closest_peers, without: Vec::new(), timed_out, finished_early: false })
+                Some(QueryEnd::Read { closest_peers, without: Vec::new(), timed_out, finished_early: false })
             }
             (QueryResult::GetClosestPeers(result), Self::ClosestPeers, _) => {
                 let (peers, timed_out) = match result {
                     Ok(GetClosestPeersOk { key: _, peers }) => (peers, false),
                     Err(KadClosestError::Timeout { key: _, peers }) => (peers, true),
                 };
-                Some(Ending::ClosestPeers { peers, timed_out })
+                Some(QueryEnd::ClosestPeers { peers, timed_out })
             }
             (QueryResult::PutRecord(result), Self::Put { asked }, _) => {
                 let acknowledged = match result {
@@ -263,14 +263,14 @@ impl Findings {
                         | KadPutError::Timeout { key: _, success, quorum: _ },
                     ) => distinct(success.into_iter().filter(|peer| asked.contains(peer))),
                 };
-                Some(Ending::Stored { acknowledged })
+                Some(QueryEnd::Stored { acknowledged })
             }
             (QueryResult::StartProviding(result), Self::Announcement, _) => {
                 let timed_out = match result {
                     Ok(AddProviderOk { key: _ }) => false,
                     Err(KadProvideError::Timeout { key: _ }) => true,
                 };
-                Some(Ending::Announced { timed_out })
+                Some(QueryEnd::Announced { timed_out })
             }
             (QueryResult::Bootstrap(result), Self::Bootstrap { phases, failed, finished }, _) => {
                 let phase = match result {
@@ -285,7 +285,7 @@ impl Findings {
                 *failed = failed.saturating_add(u32::from(!phase.ok));
                 *finished = finished.merge(progress);
                 items = NewItems::One(Item::BootstrapPhase(phase));
-                Some(Ending::Bootstrapped)
+                Some(QueryEnd::Bootstrapped)
             }
             (
                 QueryResult::GetRecord(_)
@@ -299,11 +299,11 @@ impl Findings {
                 _,
                 _,
             ) => {
-                fault = Some(Fault::Mismatch);
+                fault = Some(Anomaly::Mismatch);
                 None
             }
         };
-        News { items, ending, fault }
+        ResultDelta { items, ending, fault }
     }
 
     /// Takes an item of the news in.
@@ -323,13 +323,13 @@ impl Findings {
     }
 
     /// What there is to satisfy waiters with.
-    pub(super) fn offer(&self) -> Offer {
+    pub(super) fn offer(&self) -> Available {
         let (items, tally) = match self {
             Self::Records(records) => (records.records.len(), records.tally.as_deref()),
             Self::Providers(providers) => (providers.providers.len(), None),
             Self::ClosestPeers | Self::Put { .. } | Self::Announcement | Self::Bootstrap { .. } => (0, None),
         };
-        Offer {
+        Available {
             items,
             votes: tally.and_then(|tally| tally.top.as_ref()).map_or(0, |(_, votes)| *votes),
             best_votes: tally.map_or(0, Tally::best_votes),
@@ -408,14 +408,14 @@ impl Findings {
 
 impl Records {
     /// Whether a record is new and may be an answer.
-    fn check(&self, key: &RecordKey, found: &PeerRecord, validators: &Validators) -> Result<bool, Fault> {
+    fn check(&self, key: &RecordKey, found: &PeerRecord, validators: &Validators) -> Result<bool, Anomaly> {
         if found.record.key != *key {
-            return Err(Fault::ForeignRecord);
+            return Err(Anomaly::ForeignRecord);
         }
         if let Some(validator) = validators.of(key.as_ref())
             && validator.validate(key, &found.record.value).is_err()
         {
-            return Err(Fault::Rejected);
+            return Err(Anomaly::Rejected);
         }
         Ok(!self.has_heard(found.peer))
     }

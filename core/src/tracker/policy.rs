@@ -11,9 +11,9 @@ use libp2p::{
 };
 
 use super::{
-    findings::{Ending, Findings, Records},
+    results::{QueryEnd, QueryResults, Records},
     state::LiveRequest,
-    waiters::{Need, Offer},
+    waiters::{Threshold, Available},
 };
 use crate::{
     Agree, BootstrapAnswer, BootstrapError, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
@@ -37,20 +37,20 @@ pub(super) fn first_query(operation: &Operation) -> Query {
 }
 
 /// What satisfies an operation before its query's end.
-pub(super) fn need(operation: &Operation, max_items: usize) -> Need {
+pub(super) fn need(operation: &Operation, max_items: usize) -> Threshold {
     match operation {
         Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } => match policy {
-            Policy::First => Need::Items(1),
-            Policy::Limit(limit) => Need::Items(count((*limit).min(max_items))),
-            Policy::All | Policy::Best { agree: Agree::All } => Need::Items(count(max_items)),
-            Policy::Quorum(needed) => Need::Votes(count(*needed)),
-            Policy::Best { agree: Agree::N(needed) } => Need::BestVotes(count(*needed)),
+            Policy::First => Threshold::Items(1),
+            Policy::Limit(limit) => Threshold::Items(count((*limit).min(max_items))),
+            Policy::All | Policy::Best { agree: Agree::All } => Threshold::Items(count(max_items)),
+            Policy::Quorum(needed) => Threshold::Votes(count(*needed)),
+            Policy::Best { agree: Agree::N(needed) } => Threshold::BestVotes(count(*needed)),
         },
         Operation::PutRecord { .. }
         | Operation::PutRecordTo { .. }
         | Operation::StartProviding { .. }
         | Operation::GetClosestPeers { .. }
-        | Operation::Bootstrap => Need::End,
+        | Operation::Bootstrap => Threshold::End,
     }
 }
 
@@ -77,7 +77,7 @@ const MANY_ANSWERS: u32 = 10;
 pub(super) fn patience(
     query: &Query,
     request: &LiveRequest,
-    offer: Offer,
+    offer: Available,
     wants_more: bool,
     progress: Progress,
     parallelism: u32,
@@ -125,37 +125,37 @@ pub(super) fn patience(
 }
 
 /// The outcome of an operation whose need is met.
-pub(super) fn satisfied(operation: &Operation, findings: &Findings, progress: Progress) -> Outcome {
+pub(super) fn satisfied(operation: &Operation, findings: &QueryResults, progress: Progress) -> Outcome {
     match (operation, findings) {
-        (Operation::GetRecord { key: _, policy: Policy::Quorum(_) }, Findings::Records(records)) => {
+        (Operation::GetRecord { key: _, policy: Policy::Quorum(_) }, QueryResults::Records(records)) => {
             Outcome::GetRecord(match records.top() {
                 Some(top) => Ok(record_answer(top, &records.records, progress)),
-                None => read_record(Policy::First, records, &Ending::ENOUGH, progress),
+                None => read_record(Policy::First, records, &QueryEnd::ENOUGH, progress),
             })
         }
-        (Operation::GetRecord { key: _, policy }, Findings::Records(records)) => {
-            Outcome::GetRecord(read_record(*policy, records, &Ending::ENOUGH, progress))
+        (Operation::GetRecord { key: _, policy }, QueryResults::Records(records)) => {
+            Outcome::GetRecord(read_record(*policy, records, &QueryEnd::ENOUGH, progress))
         }
-        (Operation::GetProviders { key: _, policy }, Findings::Providers(found)) => {
-            Outcome::GetProviders(read_providers(*policy, &found.providers, &Ending::ENOUGH, progress))
+        (Operation::GetProviders { key: _, policy }, QueryResults::Providers(found)) => {
+            Outcome::GetProviders(read_providers(*policy, &found.providers, &QueryEnd::ENOUGH, progress))
         }
         (operation, _) => timeout(operation, None, progress),
     }
 }
 
 /// The outcome of an operation of one step whose query has ended.
-pub(super) fn ended(operation: &Operation, findings: &Findings, ending: &Ending, progress: Progress) -> Outcome {
+pub(super) fn ended(operation: &Operation, findings: &QueryResults, ending: &QueryEnd, progress: Progress) -> Outcome {
     match (operation, findings, ending) {
-        (Operation::GetRecord { key: _, policy }, Findings::Records(records), ending) => {
+        (Operation::GetRecord { key: _, policy }, QueryResults::Records(records), ending) => {
             Outcome::GetRecord(read_record(*policy, records, ending, progress))
         }
-        (Operation::GetProviders { key: _, policy }, Findings::Providers(found), ending) => {
+        (Operation::GetProviders { key: _, policy }, QueryResults::Providers(found), ending) => {
             Outcome::GetProviders(read_providers(*policy, &found.providers, ending, progress))
         }
         (
             Operation::PutRecordTo { record: _, peers: _, quorum },
-            Findings::Put { asked },
-            Ending::Stored { acknowledged },
+            QueryResults::Put { asked },
+            QueryEnd::Stored { acknowledged },
         ) => {
             let (acknowledged, needed) = (acknowledged.clone(), needed(*quorum, asked.len()));
             Outcome::PutRecordTo(if acknowledged.len() < needed.get() {
@@ -165,7 +165,7 @@ pub(super) fn ended(operation: &Operation, findings: &Findings, ending: &Ending,
                 Ok(PutAnswer { acknowledged, unacknowledged, verified: 0, progress })
             })
         }
-        (Operation::GetClosestPeers { .. }, _, Ending::ClosestPeers { peers, timed_out }) => {
+        (Operation::GetClosestPeers { .. }, _, QueryEnd::ClosestPeers { peers, timed_out }) => {
             Outcome::GetClosestPeers(if *timed_out {
                 Err(GetClosestPeersError::Timeout { peers: peers.clone(), progress })
             } else if !peers.is_empty() {
@@ -176,7 +176,7 @@ pub(super) fn ended(operation: &Operation, findings: &Findings, ending: &Ending,
                 Err(GetClosestPeersError::NoResponse { progress })
             })
         }
-        (Operation::StartProviding { key: _ }, _, Ending::Announced { timed_out }) => {
+        (Operation::StartProviding { key: _ }, _, QueryEnd::Announced { timed_out }) => {
             Outcome::StartProviding(if *timed_out {
                 Err(StartProvidingError::Timeout { progress })
             } else if progress.successes > 0 {
@@ -187,7 +187,7 @@ pub(super) fn ended(operation: &Operation, findings: &Findings, ending: &Ending,
                 Err(StartProvidingError::NoResponse { progress })
             })
         }
-        (Operation::Bootstrap, Findings::Bootstrap { phases, failed, finished }, Ending::Bootstrapped) => {
+        (Operation::Bootstrap, QueryResults::Bootstrap { phases, failed, finished }, QueryEnd::Bootstrapped) => {
             let (phases, failed, progress) = (*phases, *failed, *finished);
             Outcome::Bootstrap(if failed == phases {
                 Err(BootstrapError::AllPhasesFailed { phases, progress })
@@ -209,25 +209,25 @@ fn announced_to(progress: Progress) -> u32 {
 }
 
 /// The outcome at the deadline, with whatever was found; no findings if no query was running.
-pub(super) fn timeout(operation: &Operation, findings: Option<&Findings>, progress: Progress) -> Outcome {
+pub(super) fn timeout(operation: &Operation, findings: Option<&QueryResults>, progress: Progress) -> Outcome {
     match operation {
         Operation::GetRecord { .. } => Outcome::GetRecord(Err(GetRecordError::Timeout {
             found: match findings {
-                Some(Findings::Records(records)) => records.records.clone(),
+                Some(QueryResults::Records(records)) => records.records.clone(),
                 _ => Vec::new(),
             },
             progress,
         })),
         Operation::GetProviders { .. } => Outcome::GetProviders(Err(GetProvidersError::Timeout {
             found: match findings {
-                Some(Findings::Providers(found)) => found.providers.clone(),
+                Some(QueryResults::Providers(found)) => found.providers.clone(),
                 _ => Vec::new(),
             },
             progress,
         })),
         Operation::PutRecord { .. } | Operation::PutRecordTo { .. } => {
             let sent_to = match findings {
-                Some(Findings::Put { asked }) => asked.to_vec(),
+                Some(QueryResults::Put { asked }) => asked.to_vec(),
                 _ => Vec::new(),
             };
             put_outcome(operation, Err(PutRecordError::Timeout { sent_to, progress }))
@@ -237,7 +237,7 @@ pub(super) fn timeout(operation: &Operation, findings: Option<&Findings>, progre
             Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers: Vec::new(), progress }))
         }
         Operation::Bootstrap => Outcome::Bootstrap(Err(match findings {
-            Some(Findings::Bootstrap { phases, failed, finished }) => {
+            Some(QueryResults::Bootstrap { phases, failed, finished }) => {
                 BootstrapError::Timeout { phases: *phases, failed: *failed, progress: *finished }
             }
             _ => BootstrapError::Timeout { phases: 0, failed: 0, progress },
@@ -272,11 +272,11 @@ pub(super) fn refused(operation: &Operation, error: QueryStartError) -> Outcome 
 fn read_record(
     policy: Policy,
     found: &Records,
-    ending: &Ending,
+    ending: &QueryEnd,
     progress: Progress,
 ) -> Result<RecordAnswer, GetRecordError> {
     let records = found.records.as_slice();
-    if let Ending::Read { timed_out: true, .. } = ending {
+    if let QueryEnd::Read { timed_out: true, .. } = ending {
         return Err(GetRecordError::Timeout { found: records.to_vec(), progress });
     }
     let Some(first) = records.first() else {
@@ -329,10 +329,10 @@ fn record_answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], progress
 fn read_providers(
     policy: Policy,
     providers: &[PeerId],
-    ending: &Ending,
+    ending: &QueryEnd,
     progress: Progress,
 ) -> Result<ProvidersAnswer, GetProvidersError> {
-    if let Ending::Read { timed_out: true, .. } = ending {
+    if let QueryEnd::Read { timed_out: true, .. } = ending {
         return Err(GetProvidersError::Timeout { found: providers.to_vec(), progress });
     }
     if providers.is_empty() {
@@ -359,17 +359,17 @@ fn read_providers(
 }
 
 /// What was ended early may have had others to ask.
-pub(super) fn certainty(ending: &Ending, progress: Progress) -> Certainty {
+pub(super) fn certainty(ending: &QueryEnd, progress: Progress) -> Certainty {
     match ending {
-        Ending::Read { finished_early: true, .. } => Certainty::Inconclusive,
+        QueryEnd::Read { finished_early: true, .. } => Certainty::Inconclusive,
         _ => progress.certainty(),
     }
 }
 
-fn closest_peers(ending: &Ending) -> Vec<PeerId> {
+fn closest_peers(ending: &QueryEnd) -> Vec<PeerId> {
     match ending {
-        Ending::Read { closest_peers, .. } => closest_peers.clone(),
-        Ending::ClosestPeers { .. } | Ending::Stored { .. } | Ending::Announced { .. } | Ending::Bootstrapped => {
+        QueryEnd::Read { closest_peers, .. } => closest_peers.clone(),
+        QueryEnd::ClosestPeers { .. } | QueryEnd::Stored { .. } | QueryEnd::Announced { .. } | QueryEnd::Bootstrapped => {
             Vec::new()
         }
     }

@@ -4,7 +4,7 @@ use std::{fmt, hash::Hash};
 
 use super::{
     QueryTracker,
-    judge::{self, first_query},
+    policy::{self, first_query},
     state::{Flight, LiveQuery, Phase, QueryState, Timer, waiter},
     time::Time,
     waiters::{Waiter, Waiters},
@@ -26,7 +26,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     fn attach_to(&mut self, id: RequestId, query: Query, flight: Option<Flight>, now: Time) {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let waiter = waiter(id, request, self.config.max_items);
-        let votes = judge::votes(&request.operation);
+        let votes = policy::votes(&request.operation);
         let (priority, begun) = (request.priority, request.begun);
         let shared = flight.as_ref().and_then(|flight| self.flights.get(flight)).copied();
         if let Some(step) = shared.filter(|step| self.is_alive(*step, now)) {

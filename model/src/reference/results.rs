@@ -10,14 +10,14 @@ use libp2p::{
 
 /// What ends a request before the end of its query, in the order in which requests are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Need {
+pub(super) enum Threshold {
     Items(usize),
     Votes(usize),
     VotesForTheBest(usize),
     TheEnd,
 }
 
-impl Need {
+impl Threshold {
     pub(super) fn of(operation: &Operation, max_items: usize) -> Self {
         match operation {
             Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } => match *policy {
@@ -37,7 +37,7 @@ impl Need {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum Anomaly {
     Foreign,
     Rejected,
 }
@@ -90,16 +90,16 @@ impl Found {
         result: &QueryResult,
         progress: Progress,
         validators: &Validators,
-    ) -> (Vec<Item>, Option<Fault>) {
+    ) -> (Vec<Item>, Option<Anomaly>) {
         match (query, result) {
             (Query::GetRecord { key }, QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found)))) => {
                 let PeerRecord { peer, record } = found;
                 if record.key != *key {
-                    return (Vec::new(), Some(Fault::Foreign));
+                    return (Vec::new(), Some(Anomaly::Foreign));
                 }
                 if validators.of(key.as_ref()).is_some_and(|validator| validator.validate(key, &record.value).is_err())
                 {
-                    return (Vec::new(), Some(Fault::Rejected));
+                    return (Vec::new(), Some(Anomaly::Rejected));
                 }
                 if self.records.iter().any(|known| known.peer == *peer) {
                     return (Vec::new(), None);
@@ -135,12 +135,12 @@ impl Found {
         }
     }
 
-    pub(super) fn satisfies(&self, need: Need, validator: Option<&dyn Validator>) -> bool {
+    pub(super) fn satisfies(&self, need: Threshold, validator: Option<&dyn Validator>) -> bool {
         match need {
-            Need::Items(needed) => self.records.len() + self.providers.len() >= needed,
-            Need::Votes(needed) => self.records.iter().any(|record| self.votes(record) >= needed),
-            Need::VotesForTheBest(needed) => self.best(validator).is_some_and(|best| self.votes(best) >= needed),
-            Need::TheEnd => false,
+            Threshold::Items(needed) => self.records.len() + self.providers.len() >= needed,
+            Threshold::Votes(needed) => self.records.iter().any(|record| self.votes(record) >= needed),
+            Threshold::VotesForTheBest(needed) => self.best(validator).is_some_and(|best| self.votes(best) >= needed),
+            Threshold::TheEnd => false,
         }
     }
 
