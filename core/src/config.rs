@@ -161,7 +161,7 @@ pub struct Cache {
     /// How long records and providers are kept, unless one of the records expires before. Default: one minute: about as
     /// long as a user may go on seeing what somebody else has just replaced.
     pub max_age: Duration,
-    /// How long it is remembered that there is nothing. Default: 5 s, because whoever waits for a record to appear asks
+    /// How long it is evicted_ids that there is nothing. Default: 5 s, because whoever waits for a record to appear asks
     /// again and again.
     pub max_age_not_found: Duration,
 }

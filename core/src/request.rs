@@ -226,7 +226,7 @@ pub enum Operation {
         /// The bytes whose hash is the target: a key's, or a peer id's (`PeerId::to_bytes`).
         target: RecordKey,
         /// Whether a second lookup, at the farthest of those whom the first has found, looks for who is missing among them.
-        /// Peers name those whom they know to be closest, and where some of these are silent, others take their places in
+        /// Peers name those whom they know to be closest, and where some of these are silent, others take their queue_slots in
         /// no answer: it takes a lookup beside the target to hear of them.
         thorough: bool,
     },

@@ -33,10 +33,10 @@ use rustc_hash::FxHashMap;
 
 use self::{
     cache::Answers,
-    rtt::Pace,
-    queue_slots::Places,
-    evicted_ids::Remembered,
-    state::{Announcements, Flight, LiveQuery, LiveRequest, QueryState, Timer},
+    rtt::RttEstimator,
+    queue_slots::QueueSlots,
+    evicted_ids::EvictedIds,
+    state::{Announcements, SharedQuery, LiveQuery, LiveRequest, QueryState, Timer},
     time::{Clock, Time},
     waiting::WaitingLine,
 };
@@ -114,16 +114,16 @@ pub struct QueryTracker<Id = kad::QueryId> {
     /// Every query, from the first request that wants it until kad has ended it.
     queries: FxHashMap<StepId, Box<LiveQuery<Id>>>,
     /// Queries that a request for the same may still join.
-    flights: BTreeMap<Flight, StepId>,
+    flights: BTreeMap<SharedQuery, StepId>,
     /// Which query kad's id names.
     steps: FxHashMap<Id, StepId>,
     waiting: WaitingLine,
     /// How many slots are in use.
     running: usize,
-    places: Places,
-    remembered: Remembered<Id>,
+    queue_slots: QueueSlots,
+    evicted_ids: EvictedIds<Id>,
     announcements: FxHashMap<RecordKey, Announcements>,
-    pace: Pace,
+    pace: RttEstimator,
     /// How many read_repairs are alive.
     read_repairs: usize,
     last_read_repair: u64,
@@ -144,7 +144,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         config.max_running = config.max_running.clamp(1, MAX_RUNNING_CEILING);
         config.max_items = config.max_items.max(1);
         let waiting = WaitingLine::new(config.shares);
-        let places = Places::new(config.overload);
+        let queue_slots = QueueSlots::new(config.overload);
         let cache = config.cache.map(Answers::new).map(Box::new);
         Self {
             config,
@@ -156,10 +156,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             steps: FxHashMap::default(),
             waiting,
             running: 0,
-            places,
-            remembered: Remembered::new(),
+            queue_slots,
+            evicted_ids: EvictedIds::new(),
             announcements: FxHashMap::default(),
-            pace: Pace::default(),
+            pace: RttEstimator::default(),
             read_repairs: 0,
             last_read_repair: 0,
             cache,
@@ -184,7 +184,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
         let now = self.clock.advance(now);
         // What is due goes first: it may free the place in the queue that this request needs.
-        self.settle(now);
+        self.process_due(now);
         let result = match command {
             Command::Request(request) => self.accept(request, now),
             Command::Cancel { id } => {
@@ -200,7 +200,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 Ok(())
             }
         };
-        self.settle(now);
+        self.process_due(now);
         result
     }
 
@@ -211,7 +211,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
         let now = self.clock.advance(now);
         self.started(step, result, now);
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// Takes the answer to [`Action::StoreLocal`].
@@ -221,7 +221,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
         let now = self.clock.advance(now);
         self.stored(request, result, now);
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// Takes the answer to [`Action::LocalPeers`].
@@ -231,7 +231,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
         let now = self.clock.advance(now);
         self.local_peers(request, peers, now);
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// Takes an event of kad. Events of queries that are not alive do nothing.
@@ -246,11 +246,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             None => self.stats.unknown_inputs += 1,
         }
         if let Some(recorder) = &mut self.recorder
-            && !(self.steps.contains_key(&id) || self.remembered.contains(&id))
+            && !(self.steps.contains_key(&id) || self.evicted_ids.contains(&id))
         {
             recorder.forget(&id);
         }
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// Takes a count of all queries that kad has live, its own included. It changes nothing but what
@@ -261,7 +261,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
         let now = self.clock.advance(now);
         self.stats.kad_own_queries = u64::try_from(live.saturating_sub(self.running)).unwrap_or(u64::MAX);
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// Takes the answer to [`Action::Probe`]: how far the query got, or `None` if kad runs it no longer.
@@ -276,11 +276,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             None => self.stats.unknown_inputs += u64::from(progress.is_some()),
         }
         if let Some(recorder) = &mut self.recorder
-            && !(self.steps.contains_key(&id) || self.remembered.contains(&id))
+            && !(self.steps.contains_key(&id) || self.evicted_ids.contains(&id))
         {
             recorder.forget(&id);
         }
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// Does what is due: deadlines, retries, slots whose query was lost, and looks at queries that may have stalled.
@@ -290,7 +290,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             recorder.timeout(now);
         }
         let now = self.clock.advance(now);
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// The next thing to do. `None` until the next input.
@@ -336,7 +336,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Whether a query is ours: running, finishing, or given up as lost. Events of all others belong to the
     /// application.
     pub fn owns(&self, id: &Id) -> bool {
-        self.steps.contains_key(id) || self.remembered.contains(id)
+        self.steps.contains_key(id) || self.evicted_ids.contains(id)
     }
 
     /// Whether no request and no query is alive and no action waits to be polled. Answers that are [kept](crate::Cache)
@@ -425,7 +425,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     // ---- time and slots
 
     /// After every input: do what is due, then fill the free slots.
-    fn settle(&mut self, now: Time) {
+    fn process_due(&mut self, now: Time) {
         while let Some((at, timer)) = self.timers.first().copied()
             && at <= now
         {
@@ -448,7 +448,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(query) = self.queries.get_mut(&step) else { return };
         for id in query.waiters.iter() {
             if let Some(request) = self.requests.get(&id).filter(|request| !request.begun) {
-                self.places.leave(id, request.priority);
+                self.queue_slots.leave(id, request.priority);
             }
         }
         query.state = QueryState::Starting;

@@ -12,12 +12,12 @@ use super::{
     QueryTracker,
     results::{QueryEnd, QueryResults},
     policy::{self, first_query},
-    state::{Flight, LiveQuery, Work},
+    state::{SharedQuery, LiveQuery, Work},
     time::Time,
 };
 use crate::{Action, Cache, Certainty, Operation, Outcome, Progress, Query, RequestId, RequestOptions, StepId};
 
-/// Bytes that an entry counts for beside its key and its items: itself, and its places in two trees.
+/// Bytes that an entry counts for beside its key and its items: itself, and its queue_slots in two trees.
 const ENTRY: usize = 320;
 
 /// Bytes that a record counts for beside its key and its value: itself and its source, and a vote.
@@ -30,12 +30,12 @@ const PEER: usize = 80;
 #[derive(Debug)]
 pub(super) struct Answers {
     limits: Cache,
-    entries: BTreeMap<Flight, Entry>,
+    entries: BTreeMap<SharedQuery, Entry>,
     /// The order in which entries make room.
-    by_expiry: BTreeSet<(Time, Flight)>,
+    by_expiry: BTreeSet<(Time, SharedQuery)>,
     bytes: usize,
     /// Reads that have a slot and whose answers may be kept: those that have seen no write of ours to their key.
-    reads: BTreeSet<(Flight, StepId)>,
+    reads: BTreeSet<(SharedQuery, StepId)>,
 }
 
 #[derive(Debug)]
@@ -56,20 +56,20 @@ impl Answers {
 
     /// A query has got its slot.
     pub(super) fn read_began(&mut self, query: &Query, step: StepId) {
-        if let (Query::GetRecord { key: _ } | Query::GetProviders { key: _ }, Some(flight)) = (query, Flight::of(query))
+        if let (Query::GetRecord { key: _ } | Query::GetProviders { key: _ }, Some(flight)) = (query, SharedQuery::of(query))
         {
             self.reads.insert((flight, step));
         }
     }
 
     /// A query has given its slot back.
-    pub(super) fn read_over(&mut self, flight: &Flight, step: StepId) {
+    pub(super) fn read_over(&mut self, flight: &SharedQuery, step: StepId) {
         self.reads.remove(&(flight.clone(), step));
     }
 
     /// What was kept under a key, and what would be, may be from before a write.
     fn written(&mut self, key: &RecordKey) {
-        for flight in Flight::reads(key) {
+        for flight in SharedQuery::reads(key) {
             self.remove(&flight);
             let of_flight = (flight.clone(), StepId(0))..=(flight, StepId(u64::MAX));
             let stale: Vec<_> = self.reads.range(of_flight).cloned().collect();
@@ -79,7 +79,7 @@ impl Answers {
         }
     }
 
-    fn get(&mut self, flight: &Flight, now: Time) -> Option<&mut Entry> {
+    fn get(&mut self, flight: &SharedQuery, now: Time) -> Option<&mut Entry> {
         if self.entries.get(flight)?.expires <= now {
             self.remove(flight);
         }
@@ -87,7 +87,7 @@ impl Answers {
     }
 
     /// The latest answer takes the place of the one before, also if it is not kept itself.
-    fn insert(&mut self, flight: Flight, entry: Entry, now: Time) {
+    fn insert(&mut self, flight: SharedQuery, entry: Entry, now: Time) {
         self.remove(&flight);
         if entry.expires <= now || entry.bytes > self.limits.max_bytes {
             return;
@@ -102,7 +102,7 @@ impl Answers {
         }
     }
 
-    fn remove(&mut self, flight: &Flight) {
+    fn remove(&mut self, flight: &SharedQuery) {
         if let Some(entry) = self.entries.remove(flight) {
             self.by_expiry.remove(&(entry.expires, flight.clone()));
             self.bytes = self.bytes.saturating_sub(entry.bytes);
@@ -135,7 +135,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             return None;
         };
         let max_items = self.config.max_items;
-        let found = cache.get(&Flight::of(&first_query(operation))?, now).and_then(|entry| {
+        let found = cache.get(&SharedQuery::of(&first_query(operation))?, now).and_then(|entry| {
             if policy::votes(operation) {
                 entry.findings.count_votes(key, &self.config.validators);
             }
@@ -158,7 +158,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Whether the answer of a query may be kept.
     pub(super) fn keeps(&self, step: StepId) -> bool {
         let Some(cache) = &self.cache else { return false };
-        let flight = self.queries.get(&step).and_then(|query| Flight::of(&query.query));
+        let flight = self.queries.get(&step).and_then(|query| SharedQuery::of(&query.query));
         flight.is_some_and(|flight| cache.reads.contains(&(flight, step)))
     }
 
@@ -168,7 +168,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             && let Some(LiveQuery { query, work: Some(work), .. }) = self.queries.get(&step).map(|query| &**query)
         {
             let Work { findings, progress, .. } = &**work;
-            let (items, progress, flight) = (findings.items(), *progress, Flight::of(query));
+            let (items, progress, flight) = (findings.items(), *progress, SharedQuery::of(query));
             self.keep(flight, items, None, progress, now);
         }
     }
@@ -190,13 +190,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             }
             let closest_peers = closest_peers.clone();
             let ending = QueryEnd::Read { closest_peers, without: Vec::new(), timed_out: false, finished_early: false };
-            self.keep(Flight::of(query), findings.items(), Some(ending), progress, now);
+            self.keep(SharedQuery::of(query), findings.items(), Some(ending), progress, now);
         }
     }
 
     fn keep(
         &mut self,
-        flight: Option<Flight>,
+        flight: Option<SharedQuery>,
         items: Option<QueryResults>,
         ending: Option<QueryEnd>,
         progress: Progress,

@@ -142,7 +142,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         priority: Priority,
         now: Time,
     ) -> Result<(), RequestError> {
-        let full = self.places.taken() >= self.config.max_queued && self.free_slots() == 0;
+        let full = self.queue_slots.taken() >= self.config.max_queued && self.free_slots() == 0;
         let room = self.config.max_queued.saturating_add(self.config.max_running);
         let live = self.requests.len();
         let many = live >= room.saturating_mul(2);
@@ -156,7 +156,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if !full && !crowded {
             return Ok(());
         }
-        let victim = self.places.last_below(priority);
+        let victim = self.queue_slots.last_below(priority);
         match victim {
             Some(victim) => {
                 self.fail(victim, RequestError::Overloaded, now);

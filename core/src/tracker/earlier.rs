@@ -9,7 +9,7 @@ use crate::{
     GetClosestPeersError, GetProvidersError, GetRecordError, Outcome, Progress, PutRecordError, StartProvidingError,
 };
 
-/// How many peers of a put's earlier attempts are remembered, whatever peers name: fifty times the closest ones.
+/// How many peers of a put's earlier attempts are evicted_ids, whatever peers name: fifty times the closest ones.
 const MOST_PEERS: usize = 1000;
 
 #[derive(Debug, Default, PartialEq, Eq)]

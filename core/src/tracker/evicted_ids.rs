@@ -4,18 +4,18 @@ use std::{collections::VecDeque, hash::Hash};
 
 use rustc_hash::FxHashSet;
 
-/// How many lost ids are remembered, so that a late event of theirs is swallowed instead of passed on as somebody
+/// How many lost ids are evicted_ids, so that a late event of theirs is swallowed instead of passed on as somebody
 /// else's. Losing one needs a fault in kad; a thousand are more than any burst of them, in 24 KiB.
 const CAPACITY: usize = 1024;
 
 /// A bounded set that forgets its oldest member first.
 #[derive(Debug)]
-pub(super) struct Remembered<Id> {
+pub(super) struct EvictedIds<Id> {
     order: VecDeque<Id>,
     members: FxHashSet<Id>,
 }
 
-impl<Id: Copy + Eq + Hash> Remembered<Id> {
+impl<Id: Copy + Eq + Hash> EvictedIds<Id> {
     pub(super) fn new() -> Self {
         Self { order: VecDeque::new(), members: FxHashSet::default() }
     }
@@ -45,13 +45,13 @@ mod tests {
 
     #[test]
     fn the_oldest_is_forgotten_first() {
-        let mut remembered = Remembered::new();
+        let mut evicted_ids = EvictedIds::new();
         for id in 0..=CAPACITY {
-            remembered.insert(id);
-            remembered.insert(id);
+            evicted_ids.insert(id);
+            evicted_ids.insert(id);
         }
-        assert!(!remembered.contains(&0));
-        assert!((1..=CAPACITY).all(|id| remembered.contains(&id)));
-        assert_eq!(remembered.order.len(), CAPACITY);
+        assert!(!evicted_ids.contains(&0));
+        assert!((1..=CAPACITY).all(|id| evicted_ids.contains(&id)));
+        assert_eq!(evicted_ids.order.len(), CAPACITY);
     }
 }

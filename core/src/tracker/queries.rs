@@ -6,7 +6,7 @@ use super::{
     QueryTracker,
     results::{QueryEnd, Anomaly, NewItems, ResultDelta, fits},
     judge,
-    state::{Flight, LiveQuery, QueryState, Work, waiter},
+    state::{SharedQuery, LiveQuery, QueryState, Work, waiter},
     time::Time,
     waiters::Waiters,
 };
@@ -155,8 +155,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 self.actions.push_back(Action::Item { request, item: item.clone() });
             }
             if findings.replay_bytes() > self.config.max_replay_bytes {
-                let flight = Flight::of(query);
-                self.land(flight, step);
+                let flight = SharedQuery::of(query);
+                self.unshare(flight, step);
             }
             self.read_back(step, &item, now);
             self.end_satisfied(step, now);
@@ -255,13 +255,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Some(id)
     }
 
-    /// A query's last event never came: the slot comes back, and the id is remembered.
+    /// A query's last event never came: the slot comes back, and the id is evicted_ids.
     pub(super) fn give_up(&mut self, step: StepId) {
         let Some(query) = self.remove_query(step) else { return };
         self.stats.lost_queries += 1;
         match query.state {
             QueryState::Finishing { id, finish_deadline: _ } | QueryState::Running { id } | QueryState::Ended { id } => {
-                let forgotten = self.remembered.insert(id);
+                let forgotten = self.evicted_ids.insert(id);
                 if let (Some(recorder), Some(forgotten)) = (&mut self.recorder, forgotten) {
                     recorder.forget(&forgotten);
                 }

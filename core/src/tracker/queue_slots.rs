@@ -1,19 +1,19 @@
-//! The places in the queue: requests that wait for their first query to start.
+//! The queue_slots in the queue: requests that wait for their first query to start.
 
 use std::collections::BTreeSet;
 
 use crate::{Overload, Priority, RequestId};
 
-/// How many places are taken, and, if requests may be shed, by whom.
+/// How many queue_slots are taken, and, if requests may be shed, by whom.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct QueueSlots {
     taken: usize,
     /// By class, in the order of [`Priority::ALL`]; only where it is asked for, because a request that waits should be
     /// small.
     by_class: Option<[BTreeSet<RequestId>; 3]>,
 }
 
-impl Places {
+impl QueueSlots {
     pub(super) fn new(overload: Overload) -> Self {
         let by_class = match overload {
             Overload::Refuse => None,

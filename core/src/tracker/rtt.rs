@@ -15,11 +15,11 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// A smoothed round trip, measured from how long queries take for their first answers.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct RttEstimator {
     round_trip: Option<Duration>,
 }
 
-impl Pace {
+impl RttEstimator {
     /// A query had so many answers when it was first heard of, so long after its start. kad has a few requests under way
     /// at a time, and every further few wait for answers to the first: so it took at least so many round trips.
     pub(super) fn measured(&mut self, took: Duration, answers: u32, stall: Option<&Stall>) {

@@ -5,7 +5,7 @@ use std::{fmt, hash::Hash};
 use super::{
     QueryTracker,
     policy::{self, first_query},
-    state::{Flight, LiveQuery, Phase, QueryState, Timer, waiter},
+    state::{SharedQuery, LiveQuery, Phase, QueryState, Timer, waiter},
     time::Time,
     waiters::{Waiter, Waiters},
 };
@@ -14,7 +14,7 @@ use crate::{Action, Operation, Priority, Query, RequestId, StepId};
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Makes a request wait for a query: for one that is wanted already, if it is the same, or for one of its own.
     pub(super) fn attach(&mut self, id: RequestId, query: Query, now: Time) {
-        let flight = Flight::of(&query);
+        let flight = SharedQuery::of(&query);
         self.attach_to(id, query, flight, now);
     }
 
@@ -23,7 +23,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.attach_to(id, query, None, now);
     }
 
-    fn attach_to(&mut self, id: RequestId, query: Query, flight: Option<Flight>, now: Time) {
+    fn attach_to(&mut self, id: RequestId, query: Query, flight: Option<SharedQuery>, now: Time) {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let waiter = waiter(id, request, self.config.max_items);
         let votes = policy::votes(&request.operation);
@@ -55,7 +55,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             self.flights.insert(flight, step);
         }
         if !begun {
-            self.places.take(id, priority);
+            self.queue_slots.take(id, priority);
         }
     }
 
@@ -76,7 +76,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// Whether an operation would share a query that has its slot already.
     pub(super) fn joins_running(&self, operation: &Operation, now: Time) -> bool {
-        let step = Flight::of(&first_query(operation)).and_then(|flight| self.flights.get(&flight)).copied();
+        let step = SharedQuery::of(&first_query(operation)).and_then(|flight| self.flights.get(&flight)).copied();
         let alive = step.filter(|step| self.is_alive(*step, now));
         let query = alive.and_then(|step| self.queries.get(&step));
         query.is_some_and(|query| !matches!(query.state, QueryState::Queued { .. }))
@@ -93,7 +93,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 self.waiting.change(*current, risen, step);
                 *current = risen;
                 if !waiter.begun {
-                    self.places.take(waiter.request, priority);
+                    self.queue_slots.take(waiter.request, priority);
                 }
             }
             QueryState::Starting | QueryState::Running { id: _ } => {
@@ -122,13 +122,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         match query.state {
             QueryState::Queued { line } => {
                 if !waiter.begun {
-                    self.places.leave(waiter.request, priority);
+                    self.queue_slots.leave(waiter.request, priority);
                 }
                 if unwanted {
                     self.waiting.remove(line, step);
-                    let flight = Flight::of(&query.query);
+                    let flight = SharedQuery::of(&query.query);
                     self.queries.remove(&step);
-                    self.land(flight, step);
+                    self.unshare(flight, step);
                 } else {
                     let fallen = query.waiters.line();
                     query.state = QueryState::Queued { line: fallen };
@@ -137,20 +137,20 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             }
             QueryState::Starting if unwanted => {
                 query.state = QueryState::Abandoned { finish_deadline };
-                let flight = Flight::of(&query.query);
+                let flight = SharedQuery::of(&query.query);
                 self.timers.insert((finish_deadline, Timer::Lost(step)));
-                self.land(flight, step);
+                self.unshare(flight, step);
             }
             QueryState::Running { id } if unwanted => {
                 query.state = QueryState::Finishing { id, finish_deadline };
-                let flight = Flight::of(&query.query);
+                let flight = SharedQuery::of(&query.query);
                 let look_at = query.work.as_mut().and_then(|work| work.look_at.take());
                 if let Some(at) = look_at {
                     self.timers.remove(&(at, Timer::Look(step)));
                 }
                 self.actions.push_back(Action::Finish(id));
                 self.timers.insert((finish_deadline, Timer::Lost(step)));
-                self.land(flight, step);
+                self.unshare(flight, step);
             }
             QueryState::Starting
             | QueryState::Running { id: _ }
@@ -161,7 +161,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// Nobody joins this query any more.
-    pub(super) fn land(&mut self, flight: Option<Flight>, step: StepId) {
+    pub(super) fn unshare(&mut self, flight: Option<SharedQuery>, step: StepId) {
         if let Some(flight) = flight
             && self.flights.get(&flight) == Some(&step)
         {
@@ -190,11 +190,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             }
             QueryState::Queued { .. } | QueryState::Starting => {}
         }
-        let flight = Flight::of(&query.query);
+        let flight = SharedQuery::of(&query.query);
         if let (Some(cache), Some(flight)) = (&mut self.cache, &flight) {
             cache.read_over(flight, step);
         }
-        self.land(flight, step);
+        self.unshare(flight, step);
         Some(query)
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, hash::Hash, mem};
 
 use super::{
     QueryTracker, judge,
-    state::{Flight, LiveQuery, QueryState, Timer},
+    state::{SharedQuery, LiveQuery, QueryState, Timer},
     time::Time,
 };
 use crate::{Action, OperationKind, Progress, StepId};
@@ -80,8 +80,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 work.finished_early = true;
             }
             // Who came now would get less than there is.
-            let flight = Flight::of(&query.query);
-            self.land(flight, step);
+            let flight = SharedQuery::of(&query.query);
+            self.unshare(flight, step);
         }
         self.look_at(step, now.after(quiet));
     }

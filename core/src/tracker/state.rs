@@ -105,7 +105,7 @@ pub(super) struct Work {
 /// ```text
 ///            a slot is free           started            nobody wants it          last event
 ///   Queued ────────────────► Starting ──────► Running ────────────────► Finishing ─────────► gone
-///      │ nobody wants it        │ nobody wants it │ last event             ▲  └ finish_timeout ─► gone, remembered
+///      │ nobody wants it        │ nobody wants it │ last event             ▲  └ finish_timeout ─► gone, evicted_ids
 ///      └──► gone                ▼       started   └──────────► gone        │
 ///                           Abandoned ─────────────────────────────────────┘
 ///                              └ refused, or finish_timeout ──► gone                 Starting: gone when refused
@@ -134,12 +134,12 @@ pub(super) enum QueryState<Id> {
 
 /// What makes two reads the same. Ordered, because strangers may have a say in the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Flight {
+pub(super) struct SharedQuery {
     kind: OperationKind,
     key: RecordKey,
 }
 
-impl Flight {
+impl SharedQuery {
     /// `None` for queries that are nobody else's business.
     pub(super) fn of(query: &Query) -> Option<Self> {
         match query {
@@ -161,13 +161,13 @@ impl Flight {
     }
 }
 
-impl Ord for Flight {
+impl Ord for SharedQuery {
     fn cmp(&self, other: &Self) -> Ordering {
         self.kind.cmp(&other.kind).then_with(|| self.key.as_ref().cmp(other.key.as_ref()))
     }
 }
 
-impl PartialOrd for Flight {
+impl PartialOrd for SharedQuery {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

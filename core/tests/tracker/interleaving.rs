@@ -25,9 +25,9 @@ struct Script {
 }
 
 /// What makes two queries the same; `None` for those that are never shared.
-type Flight = Option<(OperationKind, Vec<u8>)>;
+type SharedQuery = Option<(OperationKind, Vec<u8>)>;
 
-fn flight(operation: &Operation) -> Flight {
+fn flight(operation: &Operation) -> SharedQuery {
     let key = operation.key().to_vec();
     match operation.kind() {
         kind @ (OperationKind::GetRecord | OperationKind::GetProviders) => Some((kind, key)),

@@ -3,7 +3,7 @@
 //! ```text
 //!              started            nobody wants it          last event
 //!   Starting ──────────► Running ────────────────► Finishing ─────────► gone
-//!      │ nobody wants it      │ last event             ▲  └ finish_timeout ─► gone, remembered
+//!      │ nobody wants it      │ last event             ▲  └ finish_timeout ─► gone, evicted_ids
 //!      ▼         started      └──────────► gone        │
 //!   Abandoned ─────────────────────────────────────────┘
 //! ```
@@ -64,7 +64,7 @@ fn expected(state: State, input: Input) -> Cell {
         (Starting, Input::Cancel) => goes(Abandoned, &["Outcome"]),
         (Abandoned, Input::StartedOk) => goes(Finishing, &["Finish"]),
         (Abandoned, Input::StartedErr) => goes(Gone, &[]),
-        // There is no id that could be remembered, or forgotten.
+        // There is no id that could be evicted_ids, or forgotten.
         (Abandoned, Input::Lost) => Cell { next: Gone, actions: &[], unknown: 0, lost: 1 },
         (Starting | Abandoned, Input::Event | Input::LastEvent) => unknown,
 

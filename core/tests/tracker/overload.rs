@@ -114,7 +114,7 @@ fn nobody_is_shed_for_a_request_that_is_refused() {
     assert_eq!(h.outcomes(), 0);
 }
 
-/// Each of those who share a queued query is one of the requests that wait, and all places are free when it starts.
+/// Each of those who share a queued query is one of the requests that wait, and all queue_slots are free when it starts.
 #[test]
 fn those_who_share_a_queued_query_have_a_place_each() {
     let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 3, ..TrackerConfig::default() });
