@@ -5,7 +5,7 @@ use std::{env::args, error::Error, time::Duration};
 
 use kadence_registry::{
     PackageId,
-    p2p::registry::{RegistryBehaviour, P2PRegistry, RegistryConfig, configure},
+    p2p::registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
     resolve::{install, resolve},
 };
 use kadence_tokio::{

@@ -1,17 +1,17 @@
 mod cache;
 mod closest;
 mod commands;
-mod read_repair;
 mod earlier;
-mod results;
-mod sharing;
+mod evicted_ids;
 mod policy;
-mod rtt;
-mod queue_slots;
 mod puts;
 mod queries;
-mod evicted_ids;
+mod queue_slots;
+mod read_repair;
 mod requests;
+mod results;
+mod rtt;
+mod sharing;
 mod stall;
 mod state;
 mod time;
@@ -33,16 +33,16 @@ use rustc_hash::FxHashMap;
 
 use self::{
     cache::Answers,
-    rtt::RttEstimator,
-    queue_slots::QueueSlots,
     evicted_ids::EvictedIds,
-    state::{Announcements, SharedQuery, LiveQuery, LiveRequest, QueryState, Timer},
+    queue_slots::QueueSlots,
+    rtt::RttEstimator,
+    state::{Announcements, LiveQuery, LiveRequest, QueryState, SharedQuery, Timer},
     time::{Clock, Time},
     waiting::WaitingLine,
 };
 use crate::{
     Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Progress, Query, QueryEvent,
-    QueryPhase, QueryView, RequestError, RequestId, RequestView, Snapshot, QueryStartError, Started, Stats, StepId,
+    QueryPhase, QueryStartError, QueryView, RequestError, RequestId, RequestView, Snapshot, Started, Stats, StepId,
     TrackerConfig, log::Recorder,
 };
 

@@ -9,8 +9,8 @@ use std::{
 
 use kadence_core::{
     Action, Command, GetProvidersError, GetRecordError, Item, LogValues, Operation, OperationKind, Outcome,
-    OutcomeKind, Progress, ProvidersAnswer, PutAnswer, Query, QueryEvent, QueryTracker, RecordAnswer, Request,
-    RequestId, QueryStartError, Started, StepId, replay,
+    OutcomeKind, Progress, ProvidersAnswer, PutAnswer, Query, QueryEvent, QueryStartError, QueryTracker, RecordAnswer,
+    Request, RequestId, Started, StepId, replay,
 };
 use libp2p::kad::{PeerRecord, Record, RecordKey, store};
 
@@ -322,7 +322,9 @@ impl Harness {
                 Err(QueryStartError::NoKnownPeers)
             }
             (Answer::Kad { refuse: true }, Query::StartProviding { .. })
-            | (Answer::Refused { no_known_peers: false }, _) => Err(QueryStartError::Store(store::Error::MaxProvidedKeys)),
+            | (Answer::Refused { no_known_peers: false }, _) => {
+                Err(QueryStartError::Store(store::Error::MaxProvidedKeys))
+            }
             (Answer::Kad { .. }, _) => {
                 let id = self.next_id;
                 self.next_id += 1;

@@ -18,12 +18,12 @@
 
 mod cache;
 mod closest;
-mod read_repair;
-mod results;
 mod line;
 mod lot;
 mod outcomes;
 mod puts;
+mod read_repair;
+mod results;
 mod stall;
 mod view;
 
@@ -34,8 +34,8 @@ use std::{
 
 use kadence_core::{
     Action, Agree, Command, InvalidRequest, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
-    OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, Request, RequestError,
-    RequestId, RequestOptions, QueryStartError, Started, TrackerConfig,
+    OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Request,
+    RequestError, RequestId, RequestOptions, Started, TrackerConfig,
 };
 use libp2p::{
     PeerId,
@@ -45,9 +45,9 @@ use libp2p::{
 pub use self::view::View;
 use self::{
     cache::Kept,
-    results::{Anomaly, Found, Threshold},
     line::{Line, Turns},
     outcomes::QueryEnd,
+    results::{Anomaly, Found, Threshold},
 };
 
 /// A span that cannot be added to a point in time counts as so much.
@@ -654,7 +654,7 @@ impl Model {
                 self.end(id, outcome, now);
             }
         }
-        self.read_repair(read_repair, now);
+        self.start_read_repair(read_repair, now);
     }
 
     /// With as many items as one may have, a request whose policy is not satisfied ends as if its query had; and so does a put
@@ -683,7 +683,7 @@ impl Model {
                 self.end(id, outcome, now);
             }
         }
-        self.read_repair(read_repair, now);
+        self.start_read_repair(read_repair, now);
     }
 
     // ---- what kad says
@@ -827,7 +827,7 @@ impl Model {
                 self.conclude(id, outcome, Some(&query), now);
             }
         }
-        self.read_repair(read_repair, now);
+        self.start_read_repair(read_repair, now);
     }
 
     // ---- announcements

@@ -24,7 +24,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, stream};
 use kadence_registry::{
     ContentId,
     blob::BlobStore,
-    p2p::transfer::{FetchConfig, Fetcher, BlobProvider, Server, ServerConfig, FetchRequest},
+    p2p::transfer::{BlobProvider, FetchConfig, FetchRequest, Fetcher, Server, ServerConfig},
 };
 use kadence_smol::SmolRuntime;
 use libp2p::{

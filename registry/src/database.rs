@@ -42,8 +42,10 @@ pub(crate) struct Format {
 pub(crate) fn open(path: &Path, format: Format) -> Result<Connection, DatabaseOpenError> {
     let failed = |error: rusqlite::Error| DatabaseOpenError::of(path, &DatabaseError::from(error));
     // SQLite would take some relative names for something else than a path.
-    let absolute = path::absolute(path)
-        .map_err(|error| DatabaseOpenError::Failed { path: path.to_owned(), error: DatabaseError::Failed(Arc::new(error)) })?;
+    let absolute = path::absolute(path).map_err(|error| DatabaseOpenError::Failed {
+        path: path.to_owned(),
+        error: DatabaseError::Failed(Arc::new(error)),
+    })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(absolute, flags).map_err(failed)?;
     let patience = if format.exclusive { EXCLUSIVE_TIMEOUT } else { BUSY_TIMEOUT };

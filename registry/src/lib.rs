@@ -25,6 +25,6 @@ pub use database::{DatabaseError, DatabaseOpenError};
 pub use local::LocalRegistry;
 pub use model::*;
 pub use package_id::{PackageId, PackageIdError, PackageName};
-pub use registry::{GetError, StepOutcome, PublishError, Receipt, Registry, Step, Steps, VersionInfo};
+pub use registry::{GetError, PublishError, Receipt, Registry, Step, StepOutcome, Steps, VersionInfo};
 pub use search::{SearchEntry, SearchIndex};
 pub use storage::StorageError;

@@ -108,7 +108,8 @@ impl Store {
         let (mut disk, contents) = Disk::open(path, clock.clone(), config.flush_within)?;
         let mut store = Self::with_clock(local_peer, config, clock);
         let loaded = store.load(contents);
-        disk.write(&store.corrections(&loaded)).map_err(|error| StoreOpenError::Disk { path: path.to_owned(), error })?;
+        disk.write(&store.corrections(&loaded))
+            .map_err(|error| StoreOpenError::Disk { path: path.to_owned(), error })?;
         store.disk = Some(disk);
         Ok(store)
     }

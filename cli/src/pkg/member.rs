@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures::{StreamExt, future::BoxFuture};
 use kadence_registry::{
     Registry,
-    p2p::registry::{Event, RegistryBehaviour, P2PRegistry, RegistryConfig, configure},
+    p2p::registry::{Event, P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
 };
 use kadence_tokio::{
     Identity, Node, NodeConfig, TokioRuntime,

@@ -15,8 +15,8 @@ use crate::{
     ClosestPeersAnswer, Command, GetClosestPeersError as OurGetClosestPeersError,
     GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequest, Item, LocalCopy,
     Operation, Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
-    PutRecordError as OurPutRecordError, Query, QueryEvent, RecordAnswer, Request, RequestError, RequestId,
-    RequestOptions, Retry, Stall, QueryStartError, StartProvidingError, Started, StepId, TrackerConfig, Validators,
+    PutRecordError as OurPutRecordError, Query, QueryEvent, QueryStartError, RecordAnswer, Request, RequestError,
+    RequestId, RequestOptions, Retry, Stall, StartProvidingError, Started, StepId, TrackerConfig, Validators,
 };
 
 /// A struct whose fields are written in their order, each of them named, so that a new one is not forgotten.

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use self::tokens::{Field, Tokens, Writer};
 use crate::{
-    Action, Command, Progress, QueryEvent, QueryTracker, RequestId, QueryStartError, Started, StepId, TrackerConfig,
+    Action, Command, Progress, QueryEvent, QueryStartError, QueryTracker, RequestId, Started, StepId, TrackerConfig,
     Validators,
 };
 

@@ -10,9 +10,9 @@ use libp2p::kad::RecordKey;
 
 use super::{
     QueryTracker,
-    results::{QueryEnd, QueryResults},
     policy::{self, first_query},
-    state::{SharedQuery, LiveQuery, Work},
+    results::{QueryEnd, QueryResults},
+    state::{LiveQuery, SharedQuery, Work},
     time::Time,
 };
 use crate::{Action, Cache, Certainty, Operation, Outcome, Progress, Query, RequestId, RequestOptions, StepId};
@@ -56,7 +56,8 @@ impl Answers {
 
     /// A query has got its slot.
     pub(super) fn read_began(&mut self, query: &Query, step: StepId) {
-        if let (Query::GetRecord { key: _ } | Query::GetProviders { key: _ }, Some(flight)) = (query, SharedQuery::of(query))
+        if let (Query::GetRecord { key: _ } | Query::GetProviders { key: _ }, Some(flight)) =
+            (query, SharedQuery::of(query))
         {
             self.reads.insert((flight, step));
         }
@@ -182,8 +183,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         progress: Progress,
         now: Time,
     ) {
-        if let (QueryEnd::Read { closest_peers, without: _, timed_out: false, finished_early: false }, Certainty::Conclusive) =
-            (ending, progress.certainty())
+        if let (
+            QueryEnd::Read { closest_peers, without: _, timed_out: false, finished_early: false },
+            Certainty::Conclusive,
+        ) = (ending, progress.certainty())
         {
             if findings.is_doubtful() {
                 return;

@@ -15,9 +15,8 @@ use std::{collections::BTreeSet, fmt, hash::Hash};
 use libp2p::kad::{KBucketKey, PeerInfo, RecordKey};
 
 use super::{
-    QueryTracker,
+    QueryTracker, policy,
     results::{QueryEnd, QueryResults},
-    judge,
     time::Time,
 };
 use crate::{ClosestPeersAnswer, GetClosestPeersError, Operation, Outcome, Progress, Query, RequestId};

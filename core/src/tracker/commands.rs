@@ -6,8 +6,8 @@ use libp2p::kad::Record;
 
 use super::{
     QueryTracker,
-    results::distinct,
     policy::first_query,
+    results::distinct,
     state::{Attempts, LiveRequest, Phase, Timer},
     time::Time,
 };

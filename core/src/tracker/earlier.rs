@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use libp2p::{PeerId, kad::PeerRecord};
 
-use super::{results::QueryResults, puts::Put};
+use super::{puts::Put, results::QueryResults};
 use crate::{
     GetClosestPeersError, GetProvidersError, GetRecordError, Outcome, Progress, PutRecordError, StartProvidingError,
 };

@@ -13,12 +13,12 @@ use libp2p::{
 use super::{
     results::{QueryEnd, QueryResults, Records},
     state::LiveRequest,
-    waiters::{Threshold, Available},
+    waiters::{Available, Threshold},
 };
 use crate::{
     Agree, BootstrapAnswer, BootstrapError, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, Operation, OperationKind, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
-    PutRecordError, Query, RecordAnswer, RequestError, QueryStartError, StartProvidingError,
+    PutRecordError, Query, QueryStartError, RecordAnswer, RequestError, StartProvidingError,
 };
 
 /// The first query of an operation.
@@ -248,8 +248,12 @@ pub(super) fn timeout(operation: &Operation, findings: Option<&QueryResults>, pr
 /// The outcome of a query that kad refused to start.
 pub(super) fn refused(operation: &Operation, error: QueryStartError) -> Outcome {
     match (operation.kind(), error) {
-        (OperationKind::Bootstrap, QueryStartError::NoKnownPeers) => Outcome::Bootstrap(Err(BootstrapError::NoKnownPeers)),
-        (OperationKind::GetRecord, QueryStartError::NoKnownPeers) => Outcome::GetRecord(Err(GetRecordError::NoKnownPeers)),
+        (OperationKind::Bootstrap, QueryStartError::NoKnownPeers) => {
+            Outcome::Bootstrap(Err(BootstrapError::NoKnownPeers))
+        }
+        (OperationKind::GetRecord, QueryStartError::NoKnownPeers) => {
+            Outcome::GetRecord(Err(GetRecordError::NoKnownPeers))
+        }
         (OperationKind::GetProviders, QueryStartError::NoKnownPeers) => {
             Outcome::GetProviders(Err(GetProvidersError::NoKnownPeers))
         }
@@ -369,9 +373,10 @@ pub(super) fn certainty(ending: &QueryEnd, progress: Progress) -> Certainty {
 fn closest_peers(ending: &QueryEnd) -> Vec<PeerId> {
     match ending {
         QueryEnd::Read { closest_peers, .. } => closest_peers.clone(),
-        QueryEnd::ClosestPeers { .. } | QueryEnd::Stored { .. } | QueryEnd::Announced { .. } | QueryEnd::Bootstrapped => {
-            Vec::new()
-        }
+        QueryEnd::ClosestPeers { .. }
+        | QueryEnd::Stored { .. }
+        | QueryEnd::Announced { .. }
+        | QueryEnd::Bootstrapped => Vec::new(),
     }
 }
 

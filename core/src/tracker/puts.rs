@@ -16,9 +16,8 @@ use libp2p::{
 };
 
 use super::{
-    QueryTracker,
+    QueryTracker, policy,
     results::{QueryEnd, QueryResults, distinct},
-    judge,
     state::{LiveRequest, Phase, waiter},
     time::Time,
 };

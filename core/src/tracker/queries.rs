@@ -3,14 +3,13 @@
 use std::{fmt, hash::Hash};
 
 use super::{
-    QueryTracker,
-    results::{QueryEnd, Anomaly, NewItems, ResultDelta, fits},
-    judge,
-    state::{SharedQuery, LiveQuery, QueryState, Work, waiter},
+    QueryTracker, policy,
+    results::{Anomaly, NewItems, QueryEnd, ResultDelta, fits},
+    state::{LiveQuery, QueryState, SharedQuery, Work, waiter},
     time::Time,
     waiters::Waiters,
 };
-use crate::{Action, Operation, Progress, Query, QueryEvent, RequestId, QueryStartError, Started, StepId};
+use crate::{Action, Operation, Progress, Query, QueryEvent, QueryStartError, RequestId, Started, StepId};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn started(&mut self, step: StepId, result: Result<Started<Id>, QueryStartError>, now: Time) {
@@ -187,7 +186,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             self.keep_so_far(step, now);
         }
         if let Some(read_repair) = read_repair {
-            self.read_repair(read_repair, now);
+            self.start_read_repair(read_repair, now);
         }
     }
 
@@ -209,7 +208,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             self.keep_so_far(step, now);
         }
         if let Some(read_repair) = read_repair {
-            self.read_repair(read_repair, now);
+            self.start_read_repair(read_repair, now);
         }
     }
 
@@ -240,7 +239,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             self.keep_all(query, findings, ending, *progress, now);
         }
         if let Some(read_repair) = read_repair {
-            self.read_repair(read_repair, now);
+            self.start_read_repair(read_repair, now);
         }
     }
 
@@ -260,7 +259,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(query) = self.remove_query(step) else { return };
         self.stats.lost_queries += 1;
         match query.state {
-            QueryState::Finishing { id, finish_deadline: _ } | QueryState::Running { id } | QueryState::Ended { id } => {
+            QueryState::Finishing { id, finish_deadline: _ }
+            | QueryState::Running { id }
+            | QueryState::Ended { id } => {
                 let forgotten = self.evicted_ids.insert(id);
                 if let (Some(recorder), Some(forgotten)) = (&mut self.recorder, forgotten) {
                     recorder.forget(&forgotten);

@@ -12,8 +12,8 @@ use libp2p::{
 
 use super::{
     QueryTracker,
-    results::{QueryEnd, QueryResults},
     policy::first_query,
+    results::{QueryEnd, QueryResults},
     state::{LiveRequest, Phase, Timer},
     time::Time,
 };
@@ -59,7 +59,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// Sends a record to those who are out of date.
-    pub(super) fn read_repair(&mut self, (best, peers): ReadRepair, now: Time) {
+    pub(super) fn start_read_repair(&mut self, (best, peers): ReadRepair, now: Time) {
         self.last_read_repair += 1;
         let id = RequestId(RequestId::FIRST_OF_OURS.0 | self.last_read_repair);
         let operation = Operation::PutRecordTo { record: Arc::new(best.record.clone()), peers, quorum: Quorum::One };

@@ -7,9 +7,9 @@ use libp2p::kad::RecordKey;
 use super::{
     QueryTracker,
     earlier::Earlier,
-    results::QueryResults,
-    judge,
+    policy,
     policy::first_query,
+    results::QueryResults,
     state::{Attempts, LiveQuery, LiveRequest, Phase, QueryState, Timer, waiter},
     time::Time,
 };

@@ -5,7 +5,7 @@ use std::{fmt, hash::Hash};
 use super::{
     QueryTracker,
     policy::{self, first_query},
-    state::{SharedQuery, LiveQuery, Phase, QueryState, Timer, waiter},
+    state::{LiveQuery, Phase, QueryState, SharedQuery, Timer, waiter},
     time::Time,
     waiters::{Waiter, Waiters},
 };

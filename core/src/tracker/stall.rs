@@ -3,8 +3,8 @@
 use std::{fmt, hash::Hash, mem};
 
 use super::{
-    QueryTracker, judge,
-    state::{SharedQuery, LiveQuery, QueryState, Timer},
+    QueryTracker, policy,
+    state::{LiveQuery, QueryState, SharedQuery, Timer},
     time::Time,
 };
 use crate::{Action, OperationKind, Progress, StepId};

@@ -7,9 +7,9 @@ use libp2p::kad::RecordKey;
 use super::{
     closest::Closest,
     earlier::Earlier,
-    results::QueryResults,
-    judge,
+    policy,
     puts::Put,
+    results::QueryResults,
     time::Time,
     waiters::{Available, Waiter, Waiters},
     waiting::Line,

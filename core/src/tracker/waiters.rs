@@ -145,10 +145,12 @@ impl Waiters {
             Self::None => None,
             Self::One(waiter) => offer.satisfies(waiter.need).then_some(waiter.request),
             // Of each kind of need the smallest is looked at: three look-ups, however many wait.
-            Self::Many(sets) => [Threshold::Items(0), Threshold::Votes(0), Threshold::BestVotes(0)].into_iter().find_map(|from| {
-                let (need, request) = sets.by_need.range((from, RequestId(0))..).next()?;
-                offer.satisfies(*need).then_some(*request)
-            }),
+            Self::Many(sets) => {
+                [Threshold::Items(0), Threshold::Votes(0), Threshold::BestVotes(0)].into_iter().find_map(|from| {
+                    let (need, request) = sets.by_need.range((from, RequestId(0))..).next()?;
+                    offer.satisfies(*need).then_some(*request)
+                })
+            }
         }
     }
 

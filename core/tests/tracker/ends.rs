@@ -1,6 +1,6 @@
 //! T3: every terminal event ends its caller, once, with the right variant. The whole table.
 
-use kadence_core::{InvalidRequest, OperationKind, RequestError, RequestOptions, QueryStartError};
+use kadence_core::{InvalidRequest, OperationKind, QueryStartError, RequestError, RequestOptions};
 use libp2p::kad::{QueryResult, Quorum};
 
 use crate::support::*;

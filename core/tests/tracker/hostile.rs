@@ -12,7 +12,7 @@ use std::{
 };
 
 use kadence_core::{
-    Operation, OperationKind, Policy, Query, QueryPhase, RequestOptions, RequestPhase, QueryStartError, StepId,
+    Operation, OperationKind, Policy, Query, QueryPhase, QueryStartError, RequestOptions, RequestPhase, StepId,
     TrackerConfig,
 };
 use libp2p::kad::{Quorum, store};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kadence_core::{
-    LocalCopy, Operation, OperationKind, Outcome, PutAnswer, PutOptions, PutRecordError, Query, RequestPhase,
-    QueryStartError,
+    LocalCopy, Operation, OperationKind, Outcome, PutAnswer, PutOptions, PutRecordError, Query, QueryStartError,
+    RequestPhase,
 };
 use libp2p::kad::{QueryResult, Quorum, store};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kadence_core::{
-    GetRecordError, Operation, Outcome, Policy, Priority, Progress, PutRecordError, RequestOptions, RequestPhase,
-    Retry, QueryStartError, TrackerConfig,
+    GetRecordError, Operation, Outcome, Policy, Priority, Progress, PutRecordError, QueryStartError, RequestOptions,
+    RequestPhase, Retry, TrackerConfig,
 };
 use libp2p::kad::Quorum;
 

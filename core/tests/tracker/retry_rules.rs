@@ -30,16 +30,16 @@ fn candidate() -> Candidate {
 fn is_in_the_table(outcome: &Outcome) {
     match outcome {
         Outcome::GetRecord(Err(error)) => match error {
-            GetRecordError::NotFound { .. }
-            | GetRecordError::NoResponse { .. }
-            | GetRecordError::Conflict { .. } => {}
+            GetRecordError::NotFound { .. } | GetRecordError::NoResponse { .. } | GetRecordError::Conflict { .. } => {}
             GetRecordError::QuorumNotReached { .. } | GetRecordError::Timeout { .. } => {}
             GetRecordError::NoKnownPeers | GetRecordError::Request(_) => {}
         },
         Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
             PutRecordError::QuorumFailed { .. } | PutRecordError::NoResponse { .. } => {}
             PutRecordError::NotVerified { .. } => {}
-            PutRecordError::InsufficientPeers { .. } | PutRecordError::Timeout { .. } | PutRecordError::Store { .. } => {}
+            PutRecordError::InsufficientPeers { .. }
+            | PutRecordError::Timeout { .. }
+            | PutRecordError::Store { .. } => {}
             PutRecordError::NoKnownPeers | PutRecordError::Request(_) => {}
         },
         Outcome::GetProviders(Err(error)) => match error {

@@ -10,7 +10,7 @@ use kadence_registry::{
     p2p::{
         Reputation,
         announce::DiscoveredPackage,
-        registry::{RegistryBehaviour, P2PRegistry, RegistryConfig, configure},
+        registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
     },
 };
 use kadence_smol::SmolRuntime;

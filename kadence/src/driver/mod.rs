@@ -14,7 +14,7 @@ use std::{
 use futures::{Stream, channel::oneshot, stream::FusedStream};
 use kadence_core::{
     Action, Command, CommandError, LOCAL_PEERS, NotEmpty, Operation, Outcome, Progress, Query, QueryEvent,
-    QueryTracker, Request, RequestId, QueryStartError, Started,
+    QueryStartError, QueryTracker, Request, RequestId, Started,
 };
 use libp2p::{
     PeerId, Swarm,

@@ -19,10 +19,9 @@ use kadence_core::{
 use libp2p::kad::RecordKey;
 
 use super::{
-    Model, State,
-    results::{Found, Threshold},
-    later,
+    Model, State, later,
     outcomes::{self, QueryEnd},
+    results::{Found, Threshold},
 };
 
 #[derive(Debug)]

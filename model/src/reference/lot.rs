@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kadence_core::{
-    Action, Command, Operation, QueryTracker, Request, RequestId, RequestOptions, Retry, QueryStartError, TrackerConfig,
+    Action, Command, Operation, QueryStartError, QueryTracker, Request, RequestId, RequestOptions, Retry, TrackerConfig,
 };
 
 use crate::world::local;

@@ -5,14 +5,14 @@ use std::{num::NonZeroUsize, sync::Arc};
 use kadence_core::{
     BootstrapAnswer, BootstrapError, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, Operation, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError,
-    Query, RecordAnswer, RequestError, QueryStartError, StartProvidingError, Validator,
+    Query, QueryStartError, RecordAnswer, RequestError, StartProvidingError, Validator,
 };
 use libp2p::{
     PeerId,
     kad::{self, PeerInfo, PeerRecord, QueryResult, Quorum},
 };
 
-use super::{LiveQuery, results::Found, puts::Put, sum};
+use super::{LiveQuery, puts::Put, results::Found, sum};
 
 /// What kad's last event says. What a query cannot say stays empty.
 #[derive(Debug, Default, Clone)]
@@ -413,7 +413,12 @@ pub(super) fn acknowledged(peers: &[PeerId], ending: &QueryEnd) -> Vec<PeerId> {
     }
 }
 
-fn stored(peers: &[PeerId], quorum: Quorum, ending: &QueryEnd, progress: Progress) -> Result<PutAnswer, PutRecordError> {
+fn stored(
+    peers: &[PeerId],
+    quorum: Quorum,
+    ending: &QueryEnd,
+    progress: Progress,
+) -> Result<PutAnswer, PutRecordError> {
     let acknowledged = acknowledged(peers, ending);
     let (asked, needed) = (peers.len(), needed(quorum, peers.len()));
     if acknowledged.len() >= needed.get() {

@@ -8,7 +8,7 @@ use libp2p::{
     kad::{KBucketKey, PeerRecord, Quorum},
 };
 
-use super::{LiveRequest, Model, Place, results::Found, later};
+use super::{LiveRequest, Model, Place, later, results::Found};
 
 pub(super) type ReadRepair = Option<(Arc<PeerRecord>, Vec<PeerId>)>;
 
@@ -45,7 +45,7 @@ impl Model {
         }
     }
 
-    pub(super) fn read_repair(&mut self, read_repair: ReadRepair, now: Instant) {
+    pub(super) fn start_read_repair(&mut self, read_repair: ReadRepair, now: Instant) {
         let Some((best, peers)) = read_repair else { return };
         self.last_read_repair += 1;
         self.view.read_repairs += 1;

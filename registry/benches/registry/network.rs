@@ -6,7 +6,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join_all};
 use kadence::node::{Identity, Node, NodeConfig};
 use kadence_registry::{
     PackageId, Release,
-    p2p::registry::{RegistryBehaviour, P2PRegistry, RegistryConfig, configure},
+    p2p::registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
 };
 use kadence_smol::SmolRuntime;
 use libp2p::{PeerId, StreamProtocol, identity::Keypair};

@@ -12,7 +12,7 @@ use libp2p_identity::PeerId;
 use rusqlite::{Connection, TransactionBehavior::Immediate, params};
 
 use crate::{
-    database::{self, DatabaseError, Format, DatabaseOpenError},
+    database::{self, DatabaseError, DatabaseOpenError, Format},
     unix,
 };
 

@@ -13,7 +13,7 @@ use semver::Version;
 
 pub use self::{
     error::{GetError, PublishError},
-    receipt::{StepOutcome, Receipt, Step, Steps},
+    receipt::{Receipt, Step, StepOutcome, Steps},
 };
 pub(crate) use staging::{Staged, stage};
 

@@ -1,6 +1,6 @@
 use std::{io::Seek, path::Path};
 
-use super::{StepOutcome, PublishError, Step, Steps};
+use super::{PublishError, Step, StepOutcome, Steps};
 use crate::{
     ContentId, Contents, Index, Package, Release,
     archive::{ArchiveLimits, pack},

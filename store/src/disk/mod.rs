@@ -125,8 +125,8 @@ impl Disk {
             Ok(Ok((connection, contents)))
         })();
         let (connection, contents) = result.map_err(|error| explain(path, error))??;
-        let flusher =
-            Flusher::start(path, flush_within).map_err(|error| StoreOpenError::Disk { path: path.to_owned(), error })?;
+        let flusher = Flusher::start(path, flush_within)
+            .map_err(|error| StoreOpenError::Disk { path: path.to_owned(), error })?;
         let disk = Self { path: path.to_owned(), clock, owed: HashSet::new(), flusher, connection, _lock: lock };
         Ok((disk, contents))
     }

@@ -15,7 +15,7 @@ use libp2p::{
 use tempfile::{TempDir, tempdir};
 
 use super::{HOUR, TestClock, by, config, keys_by_distance, record, until};
-use crate::{StoreOpenError, Refusal, Store, StoreConfig, clock::Clock};
+use crate::{Refusal, Store, StoreConfig, StoreOpenError, clock::Clock};
 
 fn place() -> (TempDir, PathBuf) {
     let folder = tempdir().unwrap();
@@ -235,7 +235,9 @@ fn a_changed_byte_anywhere_is_found_or_harmless() {
                 assert!(store.records().all(|record| record.value == value.as_bytes()), "byte {at}");
                 assert_eq!(store.records().count(), 20, "byte {at}");
             }
-            Err(StoreOpenError::Corrupt { .. } | StoreOpenError::Foreign { .. } | StoreOpenError::Version { .. }) => refused += 1,
+            Err(StoreOpenError::Corrupt { .. } | StoreOpenError::Foreign { .. } | StoreOpenError::Version { .. }) => {
+                refused += 1
+            }
             Err(other) => panic!("byte {at}: {other:?}"),
         }
     }

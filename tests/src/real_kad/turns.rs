@@ -7,7 +7,7 @@ use std::{
 
 use kadence::{
     Progress,
-    core::{Action, Outcome, Query, QueryEvent, RequestId, RegistryStartError, Started},
+    core::{Action, Outcome, Query, QueryEvent, RegistryStartError, RequestId, Started},
 };
 use libp2p::{
     kad::{self, Quorum, store::RecordStore},

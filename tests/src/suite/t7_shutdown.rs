@@ -4,8 +4,8 @@ use std::{pin::Pin, time::Duration};
 
 use futures::{FutureExt, StreamExt, channel::oneshot, future::RemoteHandle, select};
 use kadence::{
-    Client, DriverClosedError, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RemoveRecordError,
-    RequestError, TaskEnd, Update,
+    Client, DriverClosedError, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError,
+    RemoveRecordError, RequestError, TaskEnd, Update,
     core::RequestPhase,
     kind::{GetClosestPeers, GetProviders, GetRecord, PutRecord},
 };

@@ -14,7 +14,7 @@ use std::{
 
 use kadence_core::{
     Action, Command, CommandError, GetProvidersError, GetRecordError, Item, Operation, Outcome, Policy, Priority,
-    Progress, ProvidersAnswer, Query, QueryEvent, QueryTracker, Request, RequestId, RequestOptions, QueryStartError,
+    Progress, ProvidersAnswer, Query, QueryEvent, QueryStartError, QueryTracker, Request, RequestId, RequestOptions,
     Started, StepId, TrackerConfig,
 };
 use libp2p::{

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{Discovered, MAX_AHEAD, MAX_ANNOUNCEMENT_BYTES, MAX_DISCOVERED, SignedAnnouncement, Freshness};
+use super::{Discovered, Freshness, MAX_AHEAD, MAX_ANNOUNCEMENT_BYTES, MAX_DISCOVERED, SignedAnnouncement};
 use crate::{PackageId, unix};
 
 /// The longest page, in bytes: some three hundred announcements, a few milliseconds of signatures.

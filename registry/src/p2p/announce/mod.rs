@@ -9,22 +9,24 @@
 pub(super) mod buckets;
 mod catalogue;
 mod discovered;
-mod validator;
 mod gossip;
 mod message;
 mod shares;
+mod validator;
 
 pub use buckets::Rate;
 pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_BYTES, MAX_PAGES, TakenPage, VerifiedPage};
 pub use discovered::{
-    Discovered, DiscoveredPackage, MAX_DISCOVERED, MAX_PER_PUBLISHER, MAX_PACKAGE_PROVIDERS, PackageProvider, Freshness,
+    Discovered, DiscoveredPackage, Freshness, MAX_DISCOVERED, MAX_PACKAGE_PROVIDERS, MAX_PER_PUBLISHER, PackageProvider,
 };
-pub use validator::{AnnouncementValidator, AnnouncementValidatorConfig, GossipMessage, Ignored, ValidationResult, MAX_AHEAD, Rejected};
 pub use gossip::{
     DEFAULT_TOPIC, MAX_TRANSMIT_BYTES, gossip_config, message_id, peer_score_params, peer_score_thresholds,
 };
 pub use message::{
     Announcement, AnnouncementError, MAX_ANNOUNCEMENT_BYTES, MAX_TITLE_BYTES, MAX_VERSION_BYTES, SignedAnnouncement,
+};
+pub use validator::{
+    AnnouncementValidator, AnnouncementValidatorConfig, GossipMessage, Ignored, MAX_AHEAD, Rejected, ValidationResult,
 };
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 mod catalogue;
 mod discovered;
-mod validator;
 mod gossip;
 mod message;
 mod network;
+mod validator;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

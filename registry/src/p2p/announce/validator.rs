@@ -4,7 +4,7 @@ use libp2p::gossipsub::MessageAcceptance;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{AnnouncementError, Discovered, Rate, SignedAnnouncement, Freshness, buckets::Buckets};
+use super::{AnnouncementError, Discovered, Freshness, Rate, SignedAnnouncement, buckets::Buckets};
 use crate::unix;
 
 /// How far an announcement may be in the future: what clocks differ by.
@@ -95,7 +95,12 @@ impl AnnouncementValidator {
     }
 
     /// What is to become of a message. What is accepted is in `discovered` then.
-    pub fn check(&mut self, discovered: &mut Discovered, heard: GossipMessage<'_>, now: SystemTime) -> ValidationResult {
+    pub fn check(
+        &mut self,
+        discovered: &mut Discovered,
+        heard: GossipMessage<'_>,
+        now: SystemTime,
+    ) -> ValidationResult {
         let GossipMessage { forwarder, source, bytes } = heard;
         let millis = unix::millis(now);
         // The cheap questions first: a signature takes longer than all else.

@@ -42,7 +42,11 @@ pub enum Accepted {
 /// # Errors
 ///
 /// See [`HeadRejectedError`]. What it says about the chain comes first: a head that is both old and expired is a rollback.
-pub fn judge(seen: Option<&Checkpoint>, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadRejectedError> {
+pub fn judge(
+    seen: Option<&Checkpoint>,
+    candidate: &SignedHead,
+    now: SystemTime,
+) -> Result<Accepted, HeadRejectedError> {
     let accepted = judge_chain(seen, candidate)?;
     let (now, not_after) = (unix::seconds(now), candidate.head().not_after);
     if now > not_after.saturating_add(CLOCK_TOLERANCE.as_secs()) {

@@ -5,17 +5,17 @@
 //! [`HeadStore`] remembers what was seen, and heads expire.
 
 mod judge;
-mod store;
 mod next;
 mod proof;
 mod record;
+mod store;
 mod validator;
 
-pub use judge::{Accepted, CLOCK_TOLERANCE, HeadRejectedError, MAX_JUMP, MAX_VALIDITY, Checkpoint, judge};
-pub use store::{HeadStore, MAX_PACKAGES, RememberError};
+pub use judge::{Accepted, CLOCK_TOLERANCE, Checkpoint, HeadRejectedError, MAX_JUMP, MAX_VALIDITY, judge};
 pub use next::{Lifetime, NextHeadError, next_head};
 pub use proof::{EquivocationProof, ProofError};
 pub use record::{Head, HeadError, MAX_HEAD_BYTES, MAX_HEAD_INDEX_LEN, MAX_SEQ, SignedHead, dht_key};
+pub use store::{HeadStore, MAX_PACKAGES, RememberError};
 pub use validator::{HeadValidator, NAMESPACE};
 
 #[cfg(test)]

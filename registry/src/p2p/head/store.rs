@@ -8,10 +8,10 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior::Immediate, params};
 use thiserror::Error;
 
-use super::{Accepted, EquivocationProof, HeadRejectedError, Checkpoint, SignedHead, judge, judge::judge_chain};
+use super::{Accepted, Checkpoint, EquivocationProof, HeadRejectedError, SignedHead, judge, judge::judge_chain};
 use crate::{
     PackageId,
-    database::{self, DatabaseError, Format, DatabaseOpenError},
+    database::{self, DatabaseError, DatabaseOpenError, Format},
 };
 
 /// How many packages are remembered: more than one machine ever installs, in some 50 MB.
@@ -72,7 +72,11 @@ impl HeadStore {
     /// If it is refused, or the file fails: it cannot be believed then, either.
     pub fn judge(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
         let known = read(&self.connection(), &candidate.head().package)?;
-        match known.as_ref().map_or(Ok(()), ProviderState::check).and_then(|()| judge(mark(known.as_ref()), candidate, now)) {
+        match known
+            .as_ref()
+            .map_or(Ok(()), ProviderState::check)
+            .and_then(|()| judge(mark(known.as_ref()), candidate, now))
+        {
             Ok(accepted) => Ok(accepted),
             Err(HeadRejectedError::Equivocation { .. }) => self.remember(candidate),
             Err(refused) => Err(refused.into()),

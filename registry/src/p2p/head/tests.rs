@@ -1,6 +1,6 @@
-mod store;
 mod record;
 mod rules;
+mod store;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

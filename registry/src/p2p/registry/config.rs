@@ -8,7 +8,7 @@ use crate::{
     archive::ArchiveLimits,
     blob::BlobError,
     p2p::{
-        announce::{DEFAULT_TOPIC, AnnouncementValidatorConfig},
+        announce::{AnnouncementValidatorConfig, DEFAULT_TOPIC},
         head::Lifetime,
         transfer::{FetchConfig, ServerConfig},
     },

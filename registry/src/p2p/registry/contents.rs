@@ -19,7 +19,7 @@ use crate::{
     p2p::{
         deadline::pause,
         head::SignedHead,
-        transfer::{FetchError, FetchEvent, Fetcher, BlobProvider, Report, ReportEvent, FetchRequest},
+        transfer::{BlobProvider, FetchError, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent},
     },
 };
 

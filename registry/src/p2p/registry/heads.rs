@@ -12,7 +12,7 @@ use crate::{
     GetError, PackageId, StorageError,
     p2p::{
         announce::DiscoveredPackage,
-        head::{HeadRejectedError, Checkpoint, RememberError, SignedHead, dht_key, judge},
+        head::{Checkpoint, HeadRejectedError, RememberError, SignedHead, dht_key, judge},
     },
 };
 
@@ -136,7 +136,8 @@ impl<R: Runtime> Inner<R> {
             // Before the time is looked at: a twin of a head that has expired is a twin.
             for other in &others {
                 // A twin of what was seen is worth knowing; that a holder has an older one is not.
-                if let Err(RememberError::Refused(refused @ HeadRejectedError::Equivocation { .. })) = memory.remember(other)
+                if let Err(RememberError::Refused(refused @ HeadRejectedError::Equivocation { .. })) =
+                    memory.remember(other)
                 {
                     return Err(refused.into());
                 }
@@ -238,9 +239,7 @@ fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
         GetRecordError::NotFound { rejected: 1.., .. } => {
             GetError::NotTrusted { reason: "all heads that were found are forged or damaged".to_owned() }
         }
-        GetRecordError::NotFound { progress, .. } | GetRecordError::NoResponse { progress } => {
-            inconclusive(*progress)
-        }
+        GetRecordError::NotFound { progress, .. } | GetRecordError::NoResponse { progress } => inconclusive(*progress),
         GetRecordError::Timeout { .. } => GetError::Timeout { after },
         GetRecordError::Request(RequestError::Overloaded | RequestError::ExpiredInQueue) => GetError::Overloaded,
         GetRecordError::Request(RequestError::Shutdown) => GetError::Closed,

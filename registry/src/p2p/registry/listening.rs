@@ -17,11 +17,11 @@ use kadence::{
 };
 use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
 
-use super::{Event, Inner, RegistryBehaviour, MarketBehaviourEvent, contents::Asking, heads::OnlyForged, lock};
+use super::{Event, Inner, MarketBehaviourEvent, RegistryBehaviour, contents::Asking, heads::OnlyForged, lock};
 use crate::{
     GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
-        announce::{CataloguePage, Cursor, GossipMessage, Ignored, ValidationResult, SignedAnnouncement, Freshness},
+        announce::{CataloguePage, Cursor, Freshness, GossipMessage, Ignored, SignedAnnouncement, ValidationResult},
         deadline::within,
         requests::{self, AskError, MAX_MATCHES},
         transfer::FetchRequest,

@@ -46,14 +46,14 @@ use libp2p_identity::Keypair;
 use semver::Version;
 
 pub use self::{
-    behaviour::{RegistryBehaviour, MarketBehaviourEvent, configure},
+    behaviour::{MarketBehaviourEvent, RegistryBehaviour, configure},
     config::{RegistryConfig, RegistryStartError},
     events::{Event, EventStream},
 };
 use self::{connections::Connections, events::Readers, heads::Fresh, listening::Listener, own::Own};
 use super::{
     Reputation,
-    announce::{Discovered, DiscoveredPackage, AnnouncementValidator},
+    announce::{AnnouncementValidator, Discovered, DiscoveredPackage},
     deadline::within,
     head::HeadStore,
     requests::{self, CatalogueClient},

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::{Event, Inner, heads::OnlyForged, lock};
 use crate::{
-    ContentId, GetError, Index, IndexEntry, IndexError, StepOutcome, PackageId, PublishError, Receipt, Release, Step,
+    ContentId, GetError, Index, IndexEntry, IndexError, PackageId, PublishError, Receipt, Release, Step, StepOutcome,
     Steps, StorageError,
     p2p::{
         announce::{Announcement, MAX_TITLE_BYTES, SignedAnnouncement},

@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 use kadence::{Priority, Runtime};
 
 use super::{Event, Inner};
-use crate::{ContentId, GetError, StepOutcome, PackageId, PackageName, PublishError, Step, Steps};
+use crate::{ContentId, GetError, PackageId, PackageName, PublishError, Step, StepOutcome, Steps};
 
 /// How often is looked whether a package is due, and what is known of peers is written.
 const LOOK: Duration = Duration::from_secs(60);

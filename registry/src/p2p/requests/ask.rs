@@ -11,7 +11,7 @@ use libp2p_stream::{Control, OpenStreamError};
 use thiserror::Error;
 
 use super::{
-    PROTOCOL, Request, CatalogueRequestError,
+    CatalogueRequestError, PROTOCOL, Request,
     wire::{read_answer, write_request},
 };
 use crate::{

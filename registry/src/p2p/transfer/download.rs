@@ -14,7 +14,7 @@ use libp2p::PeerId;
 
 use super::{
     error::FetchError,
-    fetcher::{FetchEvent, Fetcher, BlobProvider, Report, ReportEvent, FetchRequest, check},
+    fetcher::{BlobProvider, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent, check},
     pieces::Pieces,
     proof::Slice,
     worker::{Event, Failure, PieceRequest, Worker},
@@ -184,7 +184,10 @@ impl<'a> Download<'a> {
             self.providers = None;
         } else if !self.known.contains_key(&provider.peer) {
             let BlobProvider { peer, preference } = provider;
-            self.known.insert(peer, ProviderState { preference, failures: 0, busy: 0, bytes: None, asked_at: now, last: None });
+            self.known.insert(
+                peer,
+                ProviderState { preference, failures: 0, busy: 0, bytes: None, asked_at: now, last: None },
+            );
             self.waiting.push((now, provider));
         }
     }
@@ -401,8 +404,10 @@ impl<'a> Download<'a> {
         if self.known.is_empty() {
             return FetchError::NoProvider;
         }
-        let ended =
-            |(peer, known): (&PeerId, &ProviderState)| Report { peer: *peer, event: known.last.unwrap_or(ReportEvent::Failed) };
+        let ended = |(peer, known): (&PeerId, &ProviderState)| Report {
+            peer: *peer,
+            event: known.last.unwrap_or(ReportEvent::Failed),
+        };
         FetchError::AllFailed { reports: self.known.iter().map(ended).collect() }
     }
 

@@ -36,7 +36,7 @@ mod tests;
 use libp2p::StreamProtocol;
 
 pub use error::FetchError;
-pub use fetcher::{FetchConfig, FetchEvent, Fetcher, BlobProvider, Report, ReportEvent, FetchRequest};
+pub use fetcher::{BlobProvider, FetchConfig, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent};
 pub use server::{ProtocolTaken, Server, ServerConfig, ServerStats, StatsHandle};
 
 /// The name of the protocol.

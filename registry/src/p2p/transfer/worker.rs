@@ -23,7 +23,7 @@ use kadence::{Alarm, Clock, Elapsed};
 
 use super::{
     MAX_BLOB_BYTES, PROTOCOL,
-    fetcher::{FetchConfig, AnnouncementValidator},
+    fetcher::{AnnouncementValidator, FetchConfig},
     proof::{Slice, SliceError, receive},
     wire::{HEAD_LEN, Head, LAST, Request},
 };

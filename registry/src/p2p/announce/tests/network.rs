@@ -60,7 +60,8 @@ impl Node {
         match self.swarm.select_next_some().await {
             SwarmEvent::Behaviour(gossipsub::Event::Subscribed { .. }) => self.subscribed += 1,
             SwarmEvent::Behaviour(gossipsub::Event::Message { propagation_source, message_id, message }) => {
-                let heard = GossipMessage { forwarder: propagation_source, source: message.source, bytes: &message.data };
+                let heard =
+                    GossipMessage { forwarder: propagation_source, source: message.source, bytes: &message.data };
                 let judged = self.gate.check(&mut self.discovered, heard, SystemTime::now());
                 let acceptance = judged.acceptance();
                 self.swarm.behaviour_mut().report_message_validation_result(

@@ -100,7 +100,10 @@ fn what_is_over_a_day_old_is_not_forwarded() {
     let old = signed_at(1, "old", NOW - day - 1);
     assert_eq!(node.hear(1, &old, at(NOW)), ValidationResult::Ignore(Ignored::Old { published_at: NOW - day - 1 }));
     assert_eq!(node.hear(1, &signed_at(1, "new", NOW - day), at(NOW)).acceptance(), MessageAcceptance::Accept);
-    let mut gate = AnnouncementValidator::new(AnnouncementValidatorConfig { max_age: Duration::from_secs(60), ..AnnouncementValidatorConfig::default() });
+    let mut gate = AnnouncementValidator::new(AnnouncementValidatorConfig {
+        max_age: Duration::from_secs(60),
+        ..AnnouncementValidatorConfig::default()
+    });
     let old = signed_at(1, "x", NOW - 61);
     let heard = GossipMessage { forwarder: peer(1), source: None, bytes: old.bytes() };
     assert_eq!(gate.check(&mut node.discovered, heard, at(NOW)).acceptance(), MessageAcceptance::Ignore);
@@ -113,7 +116,10 @@ fn attack_equivocation_another_head_with_a_known_number_is_pointed_out() {
     let twin = Announcement { head: ContentId::of(b"another"), ..unsigned(1, "left-pad", 3) };
     let twin = SignedAnnouncement::sign(&keypair(1), twin).unwrap();
     let known = unsigned(1, "left-pad", 3).head;
-    assert_eq!(node.hear(2, &twin, at(NOW)), ValidationResult::Ignore(Ignored::Freshness(Freshness::Conflict { known })));
+    assert_eq!(
+        node.hear(2, &twin, at(NOW)),
+        ValidationResult::Ignore(Ignored::Freshness(Freshness::Conflict { known }))
+    );
 }
 
 #[test]

@@ -128,7 +128,10 @@ fn heads_that_cannot_be_are_neither_signed_nor_read() {
         (Head { seq: 2, ..good.clone() }, HeadError::Chain),
         (Head { prev: Some(ContentId::of(b"x")), ..good.clone() }, HeadError::Chain),
         (Head { index_size: 0, ..good.clone() }, HeadError::IndexSize { bytes: 0 }),
-        (Head { index_size: MAX_HEAD_INDEX_LEN + 1, ..good.clone() }, HeadError::IndexSize { bytes: MAX_HEAD_INDEX_LEN + 1 }),
+        (
+            Head { index_size: MAX_HEAD_INDEX_LEN + 1, ..good.clone() },
+            HeadError::IndexSize { bytes: MAX_HEAD_INDEX_LEN + 1 },
+        ),
     ];
     for (head, error) in cases {
         assert_eq!(SignedHead::sign(&keypair(1), head.clone()), Err(error.clone()));

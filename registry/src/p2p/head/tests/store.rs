@@ -89,7 +89,10 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     assert!(!memory.accept_equivocation(&package()).unwrap());
     assert_eq!(memory.equivocation(&package()).unwrap(), None);
     assert_eq!(memory.seen(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
-    assert!(matches!(refused(memory.remember(&heads[1])), HeadRejectedError::Rollback { seen: 3, offered: 2, hash: None }));
+    assert!(matches!(
+        refused(memory.remember(&heads[1])),
+        HeadRejectedError::Rollback { seen: 3, offered: 2, hash: None }
+    ));
     for head in [&heads[2], &twin] {
         assert_eq!(memory.accept(head, now()).unwrap(), Accepted::Same);
     }
@@ -108,7 +111,10 @@ fn a_forgiven_package_does_not_go_back_behind_the_newer_of_two() {
     assert!(matches!(refused(memory.accept(&next, now())), HeadRejectedError::Equivocation { .. }));
     assert!(memory.accept_equivocation(&package()).unwrap());
     assert_eq!(memory.seen(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
-    assert!(matches!(refused(memory.accept(&heads[1], now())), HeadRejectedError::Rollback { seen: 3, offered: 2, .. }));
+    assert!(matches!(
+        refused(memory.accept(&heads[1], now())),
+        HeadRejectedError::Rollback { seen: 3, offered: 2, .. }
+    ));
 }
 
 #[test]

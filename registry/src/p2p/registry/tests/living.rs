@@ -13,7 +13,7 @@ use libp2p_identity::Keypair;
 
 use super::{network::Peer, *};
 use crate::{
-    ContentId, GetError, StepOutcome, PublishError, Query, Receipt, Registry, Step, StorageError,
+    ContentId, GetError, PublishError, Query, Receipt, Registry, Step, StepOutcome, StorageError,
     p2p::{
         head::{Lifetime, NAMESPACE, SignedHead},
         registry::{Event, EventStream, P2PRegistry, RegistryConfig, RegistryStartError},

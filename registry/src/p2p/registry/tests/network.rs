@@ -19,7 +19,7 @@ use crate::{
     PackageId, Release,
     p2p::{
         head::dht_key,
-        registry::{RegistryBehaviour, P2PRegistry, RegistryConfig, configure},
+        registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
     },
 };
 

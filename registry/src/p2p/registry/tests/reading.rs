@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    GetError, StepOutcome, Query, Registry, Step, Steps,
+    GetError, Query, Registry, Step, StepOutcome, Steps,
     p2p::registry::Event,
     resolve::{install, resolve},
 };

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        FetchConfig, FetchError, MAX_BLOB_BYTES, ReportEvent, ServerConfig, FetchRequest,
+        FetchConfig, FetchError, FetchRequest, MAX_BLOB_BYTES, ReportEvent, ServerConfig,
         proof::{Slice, SliceError, receive},
         wire::{HEAD_LEN, Head, Request},
     },

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use futures::{AsyncWriteExt, future::join_all, stream};
 
 use super::{
-    super::{FetchConfig, FetchError, BlobProvider, Report, ReportEvent, ServerConfig, FetchRequest, wire::LAST},
+    super::{BlobProvider, FetchConfig, FetchError, FetchRequest, Report, ReportEvent, ServerConfig, wire::LAST},
     network::*,
 };
 use crate::ContentId;
@@ -81,7 +81,8 @@ fn the_preferred_provider_is_asked_first() {
         let client = Node::client_of(&[&first, &second]).await;
         let fetcher = client.fetcher(FetchConfig { providers: 1, ..quick() });
         // A full list is looked at before the first one is asked.
-        let providers = [(&first, -5), (&second, 5)].map(|(node, preference)| BlobProvider { peer: node.peer, preference });
+        let providers =
+            [(&first, -5), (&second, 5)].map(|(node, preference)| BlobProvider { peer: node.peer, preference });
         within(fetcher.fetch(wanted(&blob), stream::iter(providers), |_| {})).await.unwrap();
         assert_eq!((of_first.read().served, of_second.read().served > 3), (0, true));
     });

@@ -22,8 +22,8 @@ use smol::Task;
 use tempfile::TempDir;
 
 use super::super::{
-    FetchConfig, FetchError, FetchEvent, Fetcher, PROTOCOL, BlobProvider, Report, ReportEvent, Server, ServerConfig,
-    StatsHandle, FetchRequest,
+    BlobProvider, FetchConfig, FetchError, FetchEvent, FetchRequest, Fetcher, PROTOCOL, Report, ReportEvent, Server,
+    ServerConfig, StatsHandle,
     wire::{HEAD_LEN, Head, REQUEST_LEN, Request},
 };
 use crate::{ContentId, blob::BlobStore};
