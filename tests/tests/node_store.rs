@@ -16,7 +16,7 @@ use kadence_tokio::{
     kadence::{
         ContainsKad, InvalidRequest, PutRecordError, Rejected, RequestError, Validator, Validators,
         node::{NodeBehaviourEvent, NodeError, NodeStore},
-        store::{DatabaseOpenError, Refused, Store},
+        store::{Refused, Store, StoreOpenError},
     },
     node,
 };
@@ -203,13 +203,13 @@ async fn a_file_that_cannot_be_opened_is_an_error_that_says_why() {
     let folder = tempdir().unwrap();
     let first = node(kept(folder.path())).await.unwrap();
     let second = node(kept(folder.path())).await.unwrap_err();
-    assert!(matches!(second, NodeError::Store(DatabaseOpenError::InUse { .. })), "{second:?}");
+    assert!(matches!(second, NodeError::Store(StoreOpenError::InUse { .. })), "{second:?}");
     first.shutdown().await;
     node(kept(folder.path())).await.unwrap();
     let path = folder.path().join("text");
     std::fs::write(&path, "a shopping list, which is long enough to be looked at".repeat(100)).unwrap();
     let error = node(NodeConfig { store: NodeStore::Disk(path), ..server() }).await.unwrap_err();
-    assert!(matches!(error, NodeError::Store(DatabaseOpenError::Foreign { .. })), "{error:?}");
+    assert!(matches!(error, NodeError::Store(StoreOpenError::Foreign { .. })), "{error:?}");
 }
 
 /// The store's clock is the system's, the node's is tokio's, which stands still and jumps when nothing else is to be done.

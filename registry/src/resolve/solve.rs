@@ -160,7 +160,7 @@ impl DependencyProvider for Provider<'_> {
         let needed = entry.into_iter().flat_map(|entry| &entry.dependencies);
         let needed = needed.filter(|it| !self.ignore_missing || !self.universe.missing.contains_key(&it.package));
         let requirements = needed.map(|it| self.requirement(&it.package, &it.requirement)).collect();
-        Dependencies::ProviderState(KnownDependencies { requirements, constrains: Vec::new() })
+        Dependencies::Known(KnownDependencies { requirements, constrains: Vec::new() })
     }
 
     fn should_cancel_with_value(&self) -> Option<Box<dyn Any>> {

@@ -7,7 +7,7 @@ use std::{
 
 use kadence::{
     Progress,
-    core::{Action, Outcome, Query, QueryEvent, RegistryStartError, RequestId, Started},
+    core::{Action, Outcome, Query, QueryEvent, QueryStartError, RequestId, Started},
 };
 use libp2p::{
     kad::{self, Quorum, store::RecordStore},
@@ -133,7 +133,7 @@ impl RealKad {
         }
     }
 
-    fn start(&mut self, request: RequestId, query: Query) -> Result<Started, RegistryStartError> {
+    fn start(&mut self, request: RequestId, query: Query) -> Result<Started, QueryStartError> {
         let kind = query.kind().name();
         let mut had_provider = false;
         let result = match query {
@@ -145,10 +145,10 @@ impl RealKad {
             Query::StartProviding { key } => {
                 had_provider = self.kad.store_mut().providers(&key).iter().any(|entry| entry.provider == self.local);
                 self.network.peers.said.providers.insert((key.to_vec(), self.local));
-                self.kad.start_providing(key).map_err(RegistryStartError::from)
+                self.kad.start_providing(key).map_err(QueryStartError::from)
             }
             Query::GetClosestPeers { target } => Ok(self.kad.get_closest_peers(target.to_vec())),
-            Query::Bootstrap => self.kad.bootstrap().map_err(|kad::NoKnownPeers()| RegistryStartError::NoKnownPeers),
+            Query::Bootstrap => self.kad.bootstrap().map_err(|kad::NoKnownPeers()| QueryStartError::NoKnownPeers),
         };
         self.note(|| format!("start for {request}: {kind} is {result:?}"));
         let id = result?;

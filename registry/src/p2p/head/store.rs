@@ -72,10 +72,7 @@ impl HeadStore {
     /// If it is refused, or the file fails: it cannot be believed then, either.
     pub fn judge(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
         let known = read(&self.connection(), &candidate.head().package)?;
-        match known
-            .as_ref()
-            .map_or(Ok(()), ProviderState::check)
-            .and_then(|()| judge(mark(known.as_ref()), candidate, now))
+        match known.as_ref().map_or(Ok(()), KnownHead::check).and_then(|()| judge(mark(known.as_ref()), candidate, now))
         {
             Ok(accepted) => Ok(accepted),
             Err(HeadRejectedError::Equivocation { .. }) => self.remember(candidate),
@@ -96,7 +93,7 @@ impl HeadStore {
         let known = read(&transaction, package)?;
         let accepted = match known
             .as_ref()
-            .map_or(Ok(()), ProviderState::check)
+            .map_or(Ok(()), KnownHead::check)
             .and_then(|()| judge_chain(mark(known.as_ref()), candidate))
         {
             Ok(Accepted::First) => {
@@ -149,7 +146,7 @@ impl HeadStore {
     pub fn accept_equivocation(&self, package: &PackageId) -> Result<bool, DatabaseError> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(Immediate)?;
-        let Some(ProviderState { mark, other: Some(other) }) = read(&transaction, package)? else { return Ok(false) };
+        let Some(KnownHead { mark, other: Some(other) }) = read(&transaction, package)? else { return Ok(false) };
         let seq = mark.seq.max(other.head().seq);
         transaction.execute(
             "UPDATE heads SET seq = ?2, envelope = NULL, other = NULL WHERE package = ?1",
@@ -258,24 +255,24 @@ impl fmt::Debug for HeadStore {
 type Envelope = Option<Vec<u8>>;
 
 /// A row.
-struct ProviderState {
+struct KnownHead {
     mark: Checkpoint,
     /// Contradicts the mark's head.
     other: Option<SignedHead>,
 }
 
-impl ProviderState {
+impl KnownHead {
     fn check(&self) -> Result<(), HeadRejectedError> {
         let proof = self.mark.head.as_ref().zip(self.other.as_ref()).and_then(|(a, b)| EquivocationProof::of(a, b));
         proof.map_or(Ok(()), |proof| Err(HeadRejectedError::Equivocation { proof }))
     }
 }
 
-fn mark(known: Option<&ProviderState>) -> Option<&Checkpoint> {
+fn mark(known: Option<&KnownHead>) -> Option<&Checkpoint> {
     known.map(|known| &known.mark)
 }
 
-fn read(connection: &Connection, package: &PackageId) -> Result<Option<ProviderState>, DatabaseError> {
+fn read(connection: &Connection, package: &PackageId) -> Result<Option<KnownHead>, DatabaseError> {
     let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
     let row: Option<(i64, Envelope, Envelope)> = connection
         .prepare_cached("SELECT seq, envelope, other FROM heads WHERE package = ?1")?
@@ -291,7 +288,7 @@ fn read(connection: &Connection, package: &PackageId) -> Result<Option<ProviderS
     if head.as_ref().is_some_and(|head| head.head().seq != seq) {
         return Err(damaged("the number"));
     }
-    Ok(Some(ProviderState { mark: Checkpoint { seq, head }, other }))
+    Ok(Some(KnownHead { mark: Checkpoint { seq, head }, other }))
 }
 
 fn insert(connection: &Connection, head: &SignedHead) -> Result<(), DatabaseError> {

@@ -17,7 +17,7 @@ use kadence::{
 };
 use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
 
-use super::{Event, Inner, MarketBehaviourEvent, RegistryBehaviour, contents::Asking, heads::OnlyForged, lock};
+use super::{Event, Inner, RegistryBehaviour, RegistryBehaviourEvent, contents::Asking, heads::OnlyForged, lock};
 use crate::{
     GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
@@ -120,7 +120,7 @@ impl<R: Runtime> Listener<R> {
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => {
                 inner.connections.settled(&peer, false);
             }
-            SwarmEvent::Behaviour(NodeBehaviourEvent::App(MarketBehaviourEvent::Gossipsub(
+            SwarmEvent::Behaviour(NodeBehaviourEvent::App(RegistryBehaviourEvent::Gossipsub(
                 gossipsub::Event::Message { propagation_source, message_id, message },
             ))) => self.announced(propagation_source, message_id, &message).await,
             _ => {}

@@ -46,7 +46,7 @@ use libp2p_identity::Keypair;
 use semver::Version;
 
 pub use self::{
-    behaviour::{MarketBehaviourEvent, RegistryBehaviour, configure},
+    behaviour::{RegistryBehaviour, RegistryBehaviourEvent, configure},
     config::{RegistryConfig, RegistryStartError},
     events::{Event, EventStream},
 };

@@ -107,7 +107,7 @@ async fn asker(address: Multiaddr, deadline: Duration) -> CatalogueClient<TestRu
     CatalogueClient::new(TestRuntime, control, deadline)
 }
 
-async fn honest(known: Arc<ProviderState>) -> (CatalogueClient<TestRuntime>, PeerId) {
+async fn honest(known: Arc<KnownPackages>) -> (CatalogueClient<TestRuntime>, PeerId) {
     let serve = |mut control: libp2p_stream::Control| {
         let incoming = control.accept(PROTOCOL).unwrap();
         smol::spawn(serve(TestRuntime, incoming, known)).detach();
@@ -138,9 +138,9 @@ async fn liar(answer: Option<Vec<u8>>, deadline: Duration) -> (CatalogueClient<T
     connected(serve, deadline).await
 }
 
-struct ProviderState(Mutex<Discovered>);
+struct KnownPackages(Mutex<Discovered>);
 
-impl ProviderState {
+impl KnownPackages {
     fn new(announcements: &[SignedAnnouncement]) -> Arc<Self> {
         let mut discovered = Discovered::new(5);
         for announcement in announcements {
@@ -150,7 +150,7 @@ impl ProviderState {
     }
 }
 
-impl Catalogue for ProviderState {
+impl Catalogue for KnownPackages {
     fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage> {
         let page = self.0.lock().unwrap().page(after);
         Box::pin(async { page })

@@ -150,7 +150,7 @@ fn attack_spam_of_one_publisher_ends_at_its_own_bucket() {
 fn attack_spam_ten_thousand_messages_with_a_key_each_do_not_stop_honest_announcements() {
     let mut node = Node::new();
     let (spammer, neighbour) = (1, 2);
-    // ProviderState before: it may come through the spammer's own hands.
+    // Known before: it may come through the spammer's own hands.
     assert_eq!(node.hear(neighbour, &signed(500, "known", 1), at(NOW)).acceptance(), MessageAcceptance::Accept);
     let (mut accepted, mut unread, mut honest) = (0, 0, 0);
     for number in 0..10_000_u32 {

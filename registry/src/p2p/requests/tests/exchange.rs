@@ -9,7 +9,7 @@ use super::*;
 #[test]
 fn late_joiner_pulls_the_whole_catalogue() {
     smol::block_on(async {
-        let (client, peer) = honest(ProviderState::new(&some(900))).await;
+        let (client, peer) = honest(KnownPackages::new(&some(900))).await;
         let mut joiner = Discovered::new(6);
         let mut pages = 0;
         let take = |page: CataloguePage| {
@@ -34,7 +34,7 @@ fn late_joiner_pulls_the_whole_catalogue() {
 #[test]
 fn a_search_gives_what_matches_and_no_more_than_was_asked_for() {
     smol::block_on(async {
-        let (client, peer) = honest(ProviderState::new(&some(30))).await;
+        let (client, peer) = honest(KnownPackages::new(&some(30))).await;
         let matches = client.matches(peer, "age-1", 100, now()).await.unwrap();
         assert_eq!((matches.announcements.len(), matches.bad), (11, 0));
         let matches = client.matches(peer, "package", 4, now()).await.unwrap();
@@ -46,7 +46,7 @@ fn a_search_gives_what_matches_and_no_more_than_was_asked_for() {
 #[test]
 fn questions_that_cannot_be_are_not_asked() {
     smol::block_on(async {
-        let (client, peer) = honest(ProviderState::new(&[])).await;
+        let (client, peer) = honest(KnownPackages::new(&[])).await;
         let long = "t".repeat(MAX_TEXT_BYTES + 1);
         for (text, limit, error) in [
             (long.as_str(), 1, CatalogueRequestError::Text { bytes: MAX_TEXT_BYTES + 1 }),
@@ -74,7 +74,7 @@ fn a_peer_without_a_catalogue_says_so() {
 #[test]
 fn attack_spam_a_peer_that_asks_too_often_is_told_to_wait() {
     smol::block_on(async {
-        let (client, peer) = honest(ProviderState::new(&some(1))).await;
+        let (client, peer) = honest(KnownPackages::new(&some(1))).await;
         let (mut answered, mut refused) = (0, 0);
         // The bucket has 64, and one more each second.
         for _ in 0..200 {
@@ -93,7 +93,7 @@ fn attack_silent_streams_of_one_peer_take_no_place_from_others() {
     smol::block_on(async {
         let (peer, address) = listening(|mut control| {
             let incoming = control.accept(PROTOCOL).unwrap();
-            smol::spawn(serve(TestRuntime, incoming, ProviderState::new(&some(1)))).detach();
+            smol::spawn(serve(TestRuntime, incoming, KnownPackages::new(&some(1)))).detach();
         })
         .await;
         let silent = asker(address.clone(), Duration::from_secs(30)).await;
@@ -111,7 +111,7 @@ fn attack_silent_streams_of_one_peer_take_no_place_from_others() {
 #[test]
 fn who_asks_too_much_at_once_is_told_so_before_it_has_asked() {
     smol::block_on(async {
-        let (client, peer) = honest(ProviderState::new(&some(1))).await;
+        let (client, peer) = honest(KnownPackages::new(&some(1))).await;
         let mut silent = Vec::new();
         for _ in 0..4 {
             silent.push(client.control().open_stream(peer, PROTOCOL).await.unwrap());

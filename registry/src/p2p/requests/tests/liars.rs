@@ -88,7 +88,7 @@ fn attack_forged_matches_are_counted_and_not_given() {
 #[test]
 fn a_server_survives_askers_that_say_nothing_sensible() {
     smol::block_on(async {
-        let (client, peer) = honest(ProviderState::new(&some(3))).await;
+        let (client, peer) = honest(KnownPackages::new(&some(3))).await;
         for question in [[0xff, 0xff].as_slice(), &[0, 1, 9], &[0, 0], &[0, 9, 1]] {
             let mut control = client.control();
             let mut stream = control.open_stream(peer, PROTOCOL).await.unwrap();
