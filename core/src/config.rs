@@ -185,7 +185,7 @@ pub enum Overload {
 
 /// Why a request could not be taken as it was asked: calling again without a change gives the same error.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum InvalidRequest {
+pub enum InvalidRequestError {
     /// The key is longer than [`TrackerConfig::max_key_len`]: use a hash of it.
     #[error("the key has {len} bytes, the limit is {max}")]
     KeyTooLong {

@@ -8,7 +8,7 @@ use libp2p::{
 };
 use thiserror::Error;
 
-use crate::{InvalidRequest, OperationKind, QueryStartError};
+use crate::{InvalidRequestError, OperationKind, QueryStartError};
 
 /// How far a query got: kad's `QueryStats`, whose fields are private and whose `duration` reads the clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -242,7 +242,7 @@ impl Outcome {
 pub enum RequestError {
     /// The request makes no sense as it is: change it.
     #[error("the request is not valid")]
-    Invalid(#[from] InvalidRequest),
+    Invalid(#[from] InvalidRequestError),
     /// Too many requests are waiting; nothing was done. Ask again later, or ask for less at once.
     #[error("too many requests are waiting")]
     Overloaded,

@@ -56,7 +56,7 @@ pub use driver::{
 pub use kadence_core as core;
 pub use kadence_core::{
     Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
-    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequest, LocalCopy, LogValues, Metrics,
+    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, LocalCopy, LogValues, Metrics,
     OperationKind, OutcomeKind, Overload, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
     PutRecordError, RecordAnswer, Rejected, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats,
     TrackerConfig, Validator, Validators,

@@ -33,7 +33,7 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Agree, Command, InvalidRequest, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
+    Action, Agree, Command, InvalidRequestError, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
     OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Request,
     RequestError, RequestId, RequestOptions, Started, TrackerConfig,
 };
@@ -361,36 +361,36 @@ impl Model {
             return Err(RequestError::Shutdown);
         }
         if id.is_ours() {
-            return Err(InvalidRequest::ReservedId.into());
+            return Err(InvalidRequestError::ReservedId.into());
         }
         if self.request(id).is_some() {
-            return Err(InvalidRequest::DuplicateId.into());
+            return Err(InvalidRequestError::DuplicateId.into());
         }
         let len = operation.key().len();
         if len > self.config.max_key_len {
-            return Err(InvalidRequest::KeyTooLong { len, max: self.config.max_key_len }.into());
+            return Err(InvalidRequestError::KeyTooLong { len, max: self.config.max_key_len }.into());
         }
         match operation {
             Operation::GetRecord { key, policy } => match policy {
                 Policy::Limit(0) | Policy::Quorum(0) | Policy::Best { agree: Agree::N(0) } => {
-                    Err(InvalidRequest::ZeroLimit.into())
+                    Err(InvalidRequestError::ZeroLimit.into())
                 }
                 Policy::Best { agree: _ } if self.config.validators.of(key.as_ref()).is_none() => {
-                    Err(InvalidRequest::NoValidator.into())
+                    Err(InvalidRequestError::NoValidator.into())
                 }
                 Policy::First | Policy::Limit(_) | Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => {
                     Ok(())
                 }
             },
             Operation::GetProviders { key: _, policy } => match policy {
-                Policy::Limit(0) => Err(InvalidRequest::ZeroLimit.into()),
-                Policy::Quorum(_) | Policy::Best { agree: _ } => Err(InvalidRequest::PolicyForRecords.into()),
+                Policy::Limit(0) => Err(InvalidRequestError::ZeroLimit.into()),
+                Policy::Quorum(_) | Policy::Best { agree: _ } => Err(InvalidRequestError::PolicyForRecords.into()),
                 Policy::First | Policy::Limit(_) | Policy::All => Ok(()),
             },
             Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now),
             Operation::PutRecordTo { record, peers, quorum: _ } => {
                 self.check_record(record, now)?;
-                if peers.iter().any(|peer| *peer != self.local) { Ok(()) } else { Err(InvalidRequest::NoPeers.into()) }
+                if peers.iter().any(|peer| *peer != self.local) { Ok(()) } else { Err(InvalidRequestError::NoPeers.into()) }
             }
             Operation::StartProviding { .. } | Operation::GetClosestPeers { .. } | Operation::Bootstrap => Ok(()),
         }
@@ -400,15 +400,15 @@ impl Model {
         // Keys are short in this world, so that the packet never takes less than this.
         let (len, max) = (record.value.len(), self.config.max_value_len);
         if len > max {
-            return Err(InvalidRequest::ValueTooLarge { len, max }.into());
+            return Err(InvalidRequestError::ValueTooLarge { len, max }.into());
         }
         if record.expires.is_some_and(|at| at <= now) {
-            return Err(InvalidRequest::RecordExpired.into());
+            return Err(InvalidRequestError::RecordExpired.into());
         }
         if let Some(validator) = self.config.validators.of(record.key.as_ref())
             && let Err(rejected) = validator.validate(&record.key, &record.value)
         {
-            return Err(InvalidRequest::Rejected { reason: rejected.0 }.into());
+            return Err(InvalidRequestError::Rejected { reason: rejected.0 }.into());
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::tokens::{Field, Tokens, Writer};
 use crate::{
     Action, Agree, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Cache, Candidate, Certainty,
     ClosestPeersAnswer, Command, GetClosestPeersError as OurGetClosestPeersError,
-    GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequest, Item, LocalCopy,
+    GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequestError, Item, LocalCopy,
     Operation, Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
     PutRecordError as OurPutRecordError, Query, QueryEvent, QueryStartError, RecordAnswer, Request, RequestError,
     RequestId, RequestOptions, Retry, Stall, StartProvidingError, Started, StepId, TrackerConfig, Validators,
@@ -151,7 +151,7 @@ enums! {
         "shutdown" => Shutdown,
         "refused" => Refused(error),
     }
-    InvalidRequest {
+    InvalidRequestError {
         "key_too_long" => KeyTooLong { len, max },
         "value_too_large" => ValueTooLarge { len, max },
         "record_expired" => RecordExpired,

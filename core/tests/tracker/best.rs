@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kadence_core::{
-    Agree, Cache, Certainty, GetRecordError, InvalidRequest, Operation, Outcome, Policy, Progress, PutOptions, Query,
+    Agree, Cache, Certainty, GetRecordError, InvalidRequestError, Operation, Outcome, Policy, Progress, PutOptions, Query,
     RecordAnswer, RequestError, RequestId, RequestOptions, TrackerConfig,
 };
 use libp2p::kad::{KBucketKey, Quorum};
@@ -220,7 +220,7 @@ proptest! {
 }
 
 #[track_caller]
-fn assert_refused(operation: Operation, why: &InvalidRequest) {
+fn assert_refused(operation: Operation, why: &InvalidRequestError) {
     let mut h = Harness::new(validating());
     let debug = format!("{operation:?}");
     let error = h.ask(1, operation, RequestOptions::default()).unwrap_err();
@@ -234,16 +234,16 @@ fn assert_refused(operation: Operation, why: &InvalidRequest) {
 fn the_best_needs_a_validator_to_say_what_is_better() {
     for key in ["k", "/w/k", "/v", "v/k", "/V/k", ""] {
         for agree in [Agree::N(1), Agree::All] {
-            assert_refused(get_record(key, Policy::Best { agree }), &InvalidRequest::NoValidator);
+            assert_refused(get_record(key, Policy::Best { agree }), &InvalidRequestError::NoValidator);
         }
     }
-    assert_refused(get_record(KEY, Policy::Best { agree: Agree::N(0) }), &InvalidRequest::ZeroLimit);
+    assert_refused(get_record(KEY, Policy::Best { agree: Agree::N(0) }), &InvalidRequestError::ZeroLimit);
 }
 
 #[test]
 fn a_quorum_and_the_best_are_about_records() {
     for policy in [Policy::Quorum(2), Policy::Best { agree: Agree::N(1) }, Policy::Best { agree: Agree::All }] {
-        assert_refused(get_providers(KEY, policy), &InvalidRequest::PolicyForRecords);
+        assert_refused(get_providers(KEY, policy), &InvalidRequestError::PolicyForRecords);
     }
 }
 
@@ -259,7 +259,7 @@ fn a_put_that_the_validator_rejects_is_refused_at_the_call() {
     };
     for value in [&[][..], &[0, 1]] {
         for put in puts(KEY, value) {
-            assert_refused(put, &InvalidRequest::Rejected { reason: "it has no version".to_owned() });
+            assert_refused(put, &InvalidRequestError::Rejected { reason: "it has no version".to_owned() });
         }
         let mut h = Harness::new(validating());
         for (id, put) in (1..).zip(puts("/w/k", value)) {
@@ -349,5 +349,5 @@ fn there_are_only_so_many_corrections_at_a_time_and_none_after_a_shutdown() {
 fn a_caller_cannot_choose_an_id_of_the_trackers_own() {
     let mut h = Harness::default();
     let refused = h.ask(RequestId::FIRST_OF_OURS.0, Operation::Bootstrap, RequestOptions::default()).unwrap_err();
-    assert!(matches!(refused.0, RequestError::Invalid(InvalidRequest::ReservedId)), "{refused:?}");
+    assert!(matches!(refused.0, RequestError::Invalid(InvalidRequestError::ReservedId)), "{refused:?}");
 }

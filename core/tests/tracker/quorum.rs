@@ -1,7 +1,7 @@
 //! T9: a quorum is so many distinct sources that hold the same bytes.
 
 use kadence_core::{
-    Agree, Candidate, GetRecordError, InvalidRequest, Outcome, Policy, RecordAnswer, RequestError, RequestOptions,
+    Agree, Candidate, GetRecordError, InvalidRequestError, Outcome, Policy, RecordAnswer, RequestError, RequestOptions,
     TrackerConfig,
 };
 
@@ -277,7 +277,7 @@ fn a_quorum_that_is_missed_in_time_is_a_timeout_with_what_was_found() {
 fn a_quorum_of_nobody_is_refused() {
     let mut h = Harness::default();
     let error = h.ask(1, get_record("k", Policy::Quorum(0)), RequestOptions::default()).unwrap_err();
-    assert!(matches!(error.0, RequestError::Invalid(InvalidRequest::ZeroLimit)), "{error:?}");
+    assert!(matches!(error.0, RequestError::Invalid(InvalidRequestError::ZeroLimit)), "{error:?}");
     h.assert_empty();
 }
 

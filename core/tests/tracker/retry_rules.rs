@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use kadence_core::{
     BootstrapAnswer, BootstrapError, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
-    GetRecordError, InvalidRequest, OperationKind, Outcome, Policy, ProvideAnswer, ProvidersAnswer, PutAnswer,
+    GetRecordError, InvalidRequestError, OperationKind, Outcome, Policy, ProvideAnswer, ProvidersAnswer, PutAnswer,
     PutRecordError, RecordAnswer, RequestError, RequestId, RequestOptions, Retry, StartProvidingError, TrackerConfig,
 };
 use libp2p::kad::{PeerInfo, PeerRecord, store};
@@ -176,7 +176,7 @@ fn table() -> Vec<(Outcome, bool)> {
     // What the caller, the deadline or the request itself is to blame for.
     let common = || {
         [
-            RequestError::Invalid(InvalidRequest::ZeroLimit),
+            RequestError::Invalid(InvalidRequestError::ZeroLimit),
             RequestError::Overloaded,
             RequestError::ExpiredInQueue,
             RequestError::Cancelled,
