@@ -196,7 +196,7 @@ pub enum InvalidRequestError {
     },
     /// The value is longer than the network's packets carry: store it elsewhere, and its address here.
     #[error("the value has {len} bytes, the limit is {max}")]
-    ValueTooLarge {
+    ValueTooLong {
         /// Bytes of the value.
         len: usize,
         /// Bytes allowed under this key.

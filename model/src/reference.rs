@@ -400,7 +400,7 @@ impl Model {
         // Keys are short in this world, so that the packet never takes less than this.
         let (len, max) = (record.value.len(), self.config.max_value_len);
         if len > max {
-            return Err(InvalidRequestError::ValueTooLarge { len, max }.into());
+            return Err(InvalidRequestError::ValueTooLong { len, max }.into());
         }
         if record.expires.is_some_and(|at| at <= now) {
             return Err(InvalidRequestError::RecordExpired.into());

@@ -153,7 +153,7 @@ enums! {
     }
     InvalidRequestError {
         "key_too_long" => KeyTooLong { len, max },
-        "value_too_large" => ValueTooLarge { len, max },
+        "value_too_large" => ValueTooLong { len, max },
         "record_expired" => RecordExpired,
         "rejected" => Rejected { reason },
         "no_validator" => NoValidator,

@@ -120,7 +120,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn check_record(&self, record: &Record, now: Time) -> Result<(), InvalidRequestError> {
         let (len, max) = (record.value.len(), self.config.max_value_len_for(record.key.as_ref().len()));
         if len > max {
-            return Err(InvalidRequestError::ValueTooLarge { len, max });
+            return Err(InvalidRequestError::ValueTooLong { len, max });
         }
         if self.clock.instant(now).is_some_and(|now| record.is_expired(now)) {
             return Err(InvalidRequestError::RecordExpired);

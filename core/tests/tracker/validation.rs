@@ -72,7 +72,7 @@ fn a_value_may_be_as_long_as_the_packet_takes_and_no_longer() {
             assert_accepted(put);
         }
         for put in puts(&sized(key_len, max + 1)) {
-            assert_refused(put, &InvalidRequestError::ValueTooLarge { len: max + 1, max });
+            assert_refused(put, &InvalidRequestError::ValueTooLong { len: max + 1, max });
         }
     }
 }
@@ -85,7 +85,7 @@ fn the_limit_of_the_local_store_holds_in_a_network_of_larger_packets() {
     let mut h = Harness::new(config);
     h.request(1, puts(&sized(10, max))[0].clone());
     let error = h.ask(2, puts(&sized(10, max + 1))[0].clone(), RequestOptions::default()).unwrap_err();
-    let RequestError::Invalid(InvalidRequestError::ValueTooLarge { max: limit, .. }) = error.0 else { panic!("{error:?}") };
+    let RequestError::Invalid(InvalidRequestError::ValueTooLong { max: limit, .. }) = error.0 else { panic!("{error:?}") };
     assert_eq!(limit, max);
 }
 
