@@ -36,4 +36,4 @@ pub use request::{
 };
 pub use snapshot::{QueryPhase, QueryView, RequestPhase, RequestView, Snapshot, Stats};
 pub use tracker::QueryTracker;
-pub use validate::{Rejected, Validator, Validators};
+pub use validate::{ValidationError, Validator, Validators};

@@ -13,7 +13,7 @@ pub trait Validator: Send + Sync {
     /// # Errors
     ///
     /// Says why not. The record is then never an answer, and never put.
-    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), Rejected>;
+    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), ValidationError>;
 
     /// Which of two valid records is better: `Greater` if `left` is. It must be a total order; records that compare as
     /// equal are told apart by their bytes, the larger being the better, so that all readers agree.
@@ -23,7 +23,7 @@ pub trait Validator: Send + Sync {
 /// Why a validator does not want a record.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
-pub struct Rejected(pub String);
+pub struct ValidationError(pub String);
 
 /// Validators by key namespace.
 #[derive(Clone, Default)]
@@ -60,7 +60,7 @@ mod tests {
     struct Any;
 
     impl Validator for Any {
-        fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
+        fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), ValidationError> {
             Ok(())
         }
 

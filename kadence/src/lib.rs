@@ -58,7 +58,7 @@ pub use kadence_core::{
     Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
     GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, LocalCopy, LogValues, Metrics,
     OperationKind, OutcomeKind, Overload, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
-    PutRecordError, RecordAnswer, Rejected, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats,
+    PutRecordError, RecordAnswer, ValidationError, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats,
     TrackerConfig, Validator, Validators,
 };
 #[cfg(feature = "node")]

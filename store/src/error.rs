@@ -2,7 +2,7 @@
 use std::path::PathBuf;
 use std::{error::Error, sync::Arc};
 
-use kadence_core::Rejected;
+use kadence_core::ValidationError;
 use libp2p::kad::store;
 use thiserror::Error;
 
@@ -33,7 +33,7 @@ pub enum Refusal {
     Expired,
     /// The validator of its namespace does not want it. To put it again is of no use.
     #[error("the record is invalid")]
-    Invalid(#[source] Rejected),
+    Invalid(#[source] ValidationError),
     /// No validator is registered for the namespace, and the store is configured to require one.
     #[error("nobody can say whether the record is valid")]
     NoValidator,

@@ -4,7 +4,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use kadence::{Agree, Rejected, Validator, Validators};
+use kadence::{Agree, ValidationError, Validator, Validators};
 use kadence_tests::{Bed, NodeConfig, TestRuntime, TokioMultiThread, Wire, run, suite::support::key};
 use libp2p::kad::{Record, RecordKey};
 
@@ -13,8 +13,8 @@ use libp2p::kad::{Record, RecordKey};
 struct Newest;
 
 impl Validator for Newest {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        if value.is_empty() { Err(Rejected("empty".to_owned())) } else { Ok(()) }
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        if value.is_empty() { Err(ValidationError("empty".to_owned())) } else { Ok(()) }
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {

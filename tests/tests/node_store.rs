@@ -14,7 +14,7 @@ use futures::{StreamExt, future::join_all};
 use kadence_tokio::{
     Identity, Node, NodeConfig,
     kadence::{
-        ContainsKad, InvalidRequestError, PutRecordError, Rejected, RequestError, Validator, Validators,
+        ContainsKad, InvalidRequestError, PutRecordError, ValidationError, RequestError, Validator, Validators,
         node::{NodeBehaviourEvent, NodeError, NodeStore},
         store::{Refused, Store, StoreOpenError},
     },
@@ -34,10 +34,10 @@ const WAIT: Duration = Duration::from_secs(60);
 struct Digits;
 
 impl Validator for Digits {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
         match value {
             [b'0'..=b'9'] => Ok(()),
-            _ => Err(Rejected("not a digit".to_owned())),
+            _ => Err(ValidationError("not a digit".to_owned())),
         }
     }
 

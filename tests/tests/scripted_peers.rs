@@ -7,7 +7,7 @@ use std::{cmp::Ordering, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::join;
 use kadence::{
-    Agree, Candidate, ClosestPeersAnswer, GetProvidersError, GetRecordError, PutRecordError, RecordAnswer, Rejected,
+    Agree, Candidate, ClosestPeersAnswer, GetProvidersError, GetRecordError, PutRecordError, RecordAnswer, ValidationError,
     Validator, Validators,
     kind::GetRecord,
     node::{Node, NodeConfig},
@@ -400,9 +400,9 @@ fn providers_are_those_that_are_named() {
 struct Numbers;
 
 impl Validator for Numbers {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
         let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        if is_number { Ok(()) } else { Err(Rejected("not a number".to_owned())) }
+        if is_number { Ok(()) } else { Err(ValidationError("not a number".to_owned())) }
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {

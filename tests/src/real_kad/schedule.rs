@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use kadence::{
-    Agree, OperationKind, OutcomeKind, Overload, Priority, Rejected, Retry, Stall, TrackerConfig, Validator,
+    Agree, OperationKind, OutcomeKind, Overload, Priority, ValidationError, Retry, Stall, TrackerConfig, Validator,
     Validators,
     core::{Operation, Policy, RequestId, RequestOptions},
 };
@@ -390,8 +390,8 @@ fn populate(kad: &mut RealKad, lot: &mut Lot) -> Vec<PeerId> {
 struct ByBytes;
 
 impl Validator for ByBytes {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        if value.starts_with(b"l") { Err(Rejected("a lie".to_owned())) } else { Ok(()) }
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        if value.starts_with(b"l") { Err(ValidationError("a lie".to_owned())) } else { Ok(()) }
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
