@@ -24,7 +24,7 @@ mod validate;
 
 pub use action::{Action, Command, CommandError, LOCAL_PEERS, Query, QueryEvent, QueryStartError, Started, StepId};
 pub use config::{Cache, InvalidRequestError, MAX_RUNNING_CEILING, Overload, Stall, TrackerConfig};
-pub use log::{LogValues, NotEmpty, ReplayError, replay};
+pub use log::{LogValues, RecordingError, ReplayError, replay};
 pub use metrics::{Histogram, Metrics, OutcomeKind};
 pub use outcome::{
     BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError,

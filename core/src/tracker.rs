@@ -41,7 +41,7 @@ use self::{
     waiting::WaitingLine,
 };
 use crate::{
-    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Progress, Query, QueryEvent,
+    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, RecordingError, Progress, Query, QueryEvent,
     QueryPhase, QueryStartError, QueryView, RequestError, RequestId, RequestView, Snapshot, Started, Stats, StepId,
     TrackerConfig, log::Recorder,
 };
@@ -307,13 +307,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// # Errors
     ///
     /// If the tracker has had a request: a replay begins with a new one.
-    pub fn record(&mut self, values: LogValues, now: Instant) -> Result<(), NotEmpty> {
+    pub fn record(&mut self, values: LogValues, now: Instant) -> Result<(), RecordingError> {
         if !self.is_empty() || self.shutting_down || self.last_step > 0 {
-            return Err(NotEmpty);
+            return Err(RecordingError);
         }
         // Not before what the tracker was told already: time stood still until then, and has to in the replay.
         let now = self.clock.advance(now);
-        let Some(epoch) = self.clock.instant(now) else { return Err(NotEmpty) };
+        let Some(epoch) = self.clock.instant(now) else { return Err(RecordingError) };
         self.recorder = Some(Box::new(Recorder::new(epoch, values, false, self.local_peer, &self.config)));
         Ok(())
     }

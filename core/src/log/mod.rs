@@ -38,7 +38,7 @@ pub enum LogValues {
 /// Only a tracker that has had no request can be recorded: a replay begins with a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the tracker has had requests, so its recording could not be replayed")]
-pub struct NotEmpty;
+pub struct RecordingError;
 
 /// Why a log cannot be replayed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
