@@ -223,7 +223,7 @@ pub enum InvalidRequestError {
     /// The list of peers to store at is empty, once the own peer id is taken out.
     #[error("there is no peer to store the record at")]
     NoPeers,
-    /// Ids from [`RequestId::FIRST_OF_OURS`](crate::RequestId::FIRST_OF_OURS) on are the tracker's.
+    /// Ids from [`RequestId::FIRST_RESERVED`](crate::RequestId::FIRST_RESERVED) on are the tracker's.
     #[error("this id is not the caller's to choose")]
     ReservedId,
     /// A request with this id is alive: ids are allocated by the caller's side and never used twice.

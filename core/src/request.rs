@@ -12,11 +12,11 @@ pub struct RequestId(pub u64);
 impl RequestId {
     /// From this one on, ids are the tracker's own: read_repairs of what a read has found to be out of date. A caller's
     /// request with such an id is refused.
-    pub const FIRST_OF_OURS: Self = Self(1 << 63);
+    pub const FIRST_RESERVED: Self = Self(1 << 63);
 
     /// Whether this is a request of the tracker's own, for which no caller waits.
-    pub fn is_ours(self) -> bool {
-        self >= Self::FIRST_OF_OURS
+    pub fn is_reserved(self) -> bool {
+        self >= Self::FIRST_RESERVED
     }
 }
 

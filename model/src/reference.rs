@@ -230,7 +230,7 @@ impl Model {
             Command::Shutdown { drain } => {
                 self.shutting_down = true;
                 let mut ids: Vec<_> = self.requests.iter().map(|request| request.id).collect();
-                ids.retain(|id| !drain || id.is_ours());
+                ids.retain(|id| !drain || id.is_reserved());
                 ids.sort();
                 for id in ids {
                     self.fail(id, RequestError::Shutdown, now);
@@ -360,7 +360,7 @@ impl Model {
         if self.shutting_down {
             return Err(RequestError::Shutdown);
         }
-        if id.is_ours() {
+        if id.is_reserved() {
             return Err(InvalidRequestError::ReservedId.into());
         }
         if self.request(id).is_some() {
@@ -464,7 +464,7 @@ impl Model {
         let Some(at) = self.requests.iter().position(|request| request.id == id) else { return };
         let request = self.requests.remove(at);
         let ok = outcome.is_ok();
-        if !id.is_ours() {
+        if !id.is_reserved() {
             let took = now.saturating_duration_since(request.accepted);
             self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), took));
             self.give(Action::Outcome { request: id, outcome });

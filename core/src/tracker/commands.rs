@@ -80,7 +80,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if self.shutting_down {
             return Err(RequestError::Shutdown);
         }
-        if id.is_ours() {
+        if id.is_reserved() {
             return Err(InvalidRequestError::ReservedId.into());
         }
         if self.requests.contains_key(&id) {
@@ -191,7 +191,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn shut_down(&mut self, drain: bool, now: Time) {
         self.shutting_down = true;
         // Nobody waits for a read_repair.
-        let mut ids: Vec<_> = self.requests.keys().filter(|id| !drain || id.is_ours()).copied().collect();
+        let mut ids: Vec<_> = self.requests.keys().filter(|id| !drain || id.is_reserved()).copied().collect();
         ids.sort_unstable();
         for id in ids {
             self.fail(id, RequestError::Shutdown, now);

@@ -61,7 +61,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Sends a record to those who are out of date.
     pub(super) fn start_read_repair(&mut self, (best, peers): ReadRepair, now: Time) {
         self.last_read_repair += 1;
-        let id = RequestId(RequestId::FIRST_OF_OURS.0 | self.last_read_repair);
+        let id = RequestId(RequestId::FIRST_RESERVED.0 | self.last_read_repair);
         let operation = Operation::PutRecordTo { record: Arc::new(best.record.clone()), peers, quorum: Quorum::One };
         let query = first_query(&operation);
         let deadline = now.after(self.config.default_timeout);

@@ -111,7 +111,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(request) = self.requests.remove(&id) else { return };
         self.timers.remove(&(request.deadline, Timer::Deadline(id)));
         let ok = outcome.is_ok();
-        if id.is_ours() {
+        if id.is_reserved() {
             // It has no caller; and it has brought about what is kept.
             self.read_repairs -= 1;
         } else {

@@ -291,7 +291,7 @@ fn whoever_holds_a_worse_record_or_none_is_sent_the_best_one() {
     h.ev(id, records_finished_without([5, 3, 6]), true);
     assert_eq!((answer(&h).value(), answer(&h).repairing), (&b"2"[..], 4));
     let start = h.starts[0].clone();
-    assert!(start.request.is_ours());
+    assert!(start.request.is_reserved());
     let Query::PutRecordTo { record, peers: to } = start.query else { panic!("{start:?}") };
     let mut to = to.to_vec();
     to.sort();
@@ -348,6 +348,6 @@ fn there_are_only_so_many_corrections_at_a_time_and_none_after_a_shutdown() {
 #[test]
 fn a_caller_cannot_choose_an_id_of_the_trackers_own() {
     let mut h = Harness::default();
-    let refused = h.ask(RequestId::FIRST_OF_OURS.0, Operation::Bootstrap, RequestOptions::default()).unwrap_err();
+    let refused = h.ask(RequestId::FIRST_RESERVED.0, Operation::Bootstrap, RequestOptions::default()).unwrap_err();
     assert!(matches!(refused.0, RequestError::Invalid(InvalidRequestError::ReservedId)), "{refused:?}");
 }

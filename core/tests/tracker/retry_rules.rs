@@ -312,7 +312,7 @@ proptest! {
     #[test]
     fn a_wait_is_never_longer_than_its_full_length_nor_shorter_by_more_than_its_jitter(
         seed in any::<u64>(),
-        id in 0..RequestId::FIRST_OF_OURS.0,
+        id in 0..RequestId::FIRST_RESERVED.0,
         jitter in any::<u8>(),
         cap in 1..10_000_u64,
     ) {

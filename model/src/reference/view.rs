@@ -56,7 +56,7 @@ impl Model {
 
     /// `QueryTracker::live_requests`.
     pub fn live_requests(&self) -> usize {
-        self.requests.iter().filter(|request| !request.id.is_ours()).count()
+        self.requests.iter().filter(|request| !request.id.is_reserved()).count()
     }
 
     /// `QueryTracker::live_queries`.

@@ -316,7 +316,7 @@ impl Harness {
         | Action::Item { request, .. }
         | Action::Outcome { request, .. } = &action
         {
-            let ours = request.is_ours() && matches!(action, Action::Start { .. });
+            let ours = request.is_reserved() && matches!(action, Action::Start { .. });
             assert!(
                 ours || self.accepted.contains(request),
                 "an action for {request}, which was not accepted: {action:?}"
