@@ -83,7 +83,7 @@ pub enum QueryPhase {
 }
 
 /// What the tracker has counted since it was made. Nothing here should grow in a healthy program but `accepted`,
-/// `refused` and what is about the cache, and, in a network with silent peers or old records, `hurried_queries` and
+/// `refused` and what is about the cache, and, in a network with silent peers or old records, `queries_finished_early` and
 /// `read_repairs`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -106,7 +106,7 @@ pub struct Stats {
     /// Corrections begun: reads for the best record after which peers that were out of date were sent it.
     pub read_repairs: u64,
     /// Queries, or phases of them, that were finished early because they had stalled.
-    pub hurried_queries: u64,
+    pub queries_finished_early: u64,
     /// Reads that were answered with what was [kept](crate::Cache).
     pub cache_hits: u64,
     /// Reads that would have been, but nothing that satisfies them was kept. Those of them that were then refused count,

@@ -157,7 +157,7 @@ fn every_state_and_every_input() {
                 lost_queries,
                 rejected_records: _,
                 kad_own_queries: _,
-                hurried_queries: _,
+                queries_finished_early: _,
                 cache_hits: _,
                 cache_misses: _,
                 read_repairs: _,
