@@ -33,7 +33,7 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Agree, Command, InvalidRequestError, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
+    Action, Command, InvalidRequestError, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome, Quorum,
     OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Request,
     RequestError, RequestId, RequestOptions, Started, TrackerConfig,
 };
@@ -372,7 +372,7 @@ impl Model {
         }
         match operation {
             Operation::GetRecord { key, policy } => match policy {
-                Policy::Limit(0) | Policy::Quorum(0) | Policy::Best { agree: Agree::N(0) } => {
+                Policy::Limit(0) | Policy::Quorum(Quorum::N(0)) | Policy::Best { agree: Some(Quorum::N(0)) } => {
                     Err(InvalidRequestError::ZeroLimit.into())
                 }
                 Policy::Best { agree: _ } if self.config.validators.of(key.as_ref()).is_none() => {
@@ -387,6 +387,9 @@ impl Model {
                 Policy::Quorum(_) | Policy::Best { agree: _ } => Err(InvalidRequestError::PolicyForRecords.into()),
                 Policy::First | Policy::Limit(_) | Policy::All => Ok(()),
             },
+            Operation::PutRecord { quorum: Quorum::N(0), .. } | Operation::PutRecordTo { quorum: Quorum::N(0), .. } => {
+                Err(InvalidRequestError::ZeroLimit.into())
+            }
             Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now),
             Operation::PutRecordTo { record, peers, quorum: _ } => {
                 self.check_record(record, now)?;

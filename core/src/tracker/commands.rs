@@ -12,7 +12,7 @@ use super::{
     time::Time,
 };
 use crate::{
-    Action, Agree, CommandError, InvalidRequestError, LocalCopy, Operation, Policy, Priority, Request, RequestError,
+    Action, CommandError, InvalidRequestError, LocalCopy, Operation, Policy, Priority, Quorum, Request, RequestError,
     RequestId, RequestOptions, StepId,
 };
 
@@ -92,7 +92,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
         match operation {
             Operation::GetRecord { key, policy } => match policy {
-                Policy::Limit(0) | Policy::Quorum(0) | Policy::Best { agree: Agree::N(0) } => {
+                Policy::Limit(0) | Policy::Quorum(Quorum::N(0)) | Policy::Best { agree: Some(Quorum::N(0)) } => {
                     return Err(InvalidRequestError::ZeroLimit.into());
                 }
                 Policy::Best { agree: _ } if self.config.validators.of(key.as_ref()).is_none() => {
@@ -102,9 +102,15 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             },
             Operation::GetProviders { key: _, policy } => match policy {
                 Policy::Limit(0) => return Err(InvalidRequestError::ZeroLimit.into()),
-                Policy::Quorum(_) | Policy::Best { agree: _ } => return Err(InvalidRequestError::PolicyForRecords.into()),
+                Policy::Quorum(_) | Policy::Best { agree: _ } => {
+                    return Err(InvalidRequestError::PolicyForRecords.into());
+                }
                 Policy::First | Policy::Limit(_) | Policy::All => {}
             },
+            Operation::PutRecord { record: _, quorum: Quorum::N(0), options: _ }
+            | Operation::PutRecordTo { record: _, peers: _, quorum: Quorum::N(0) } => {
+                return Err(InvalidRequestError::ZeroLimit.into());
+            }
             Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now)?,
             Operation::PutRecordTo { record, peers, quorum: _ } => {
                 self.check_record(record, now)?;

@@ -1,7 +1,7 @@
 //! T3: every terminal event ends its caller, once, with the right variant. The whole table.
 
-use kadence_core::{InvalidRequestError, OperationKind, QueryStartError, RequestError, RequestOptions};
-use libp2p::kad::{QueryResult, Quorum};
+use kadence_core::{InvalidRequestError, OperationKind, QueryStartError, Quorum, RequestError, RequestOptions};
+use libp2p::kad::QueryResult;
 
 use crate::support::*;
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kadence_core::{Cache, Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Stall, TrackerConfig};
+use kadence_core::{
+    Cache, Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Quorum, Stall, TrackerConfig,
+};
 
 use crate::support::*;
 
@@ -16,8 +18,8 @@ fn progress(requests: u32, successes: u32) -> Progress {
 
 /// 100 ms of quiet, before and after anything was measured.
 fn watching() -> Harness {
-    let stall = Stall { max_quiet: millis(100), initial_quiet: millis(100), ..Stall::default() };
-    Harness::watching(TrackerConfig { stall: Some(stall), ..TrackerConfig::default() })
+    let stall = Stall::default().max_quiet(millis(100)).initial_quiet(millis(100));
+    Harness::watching(TrackerConfig::default().stall(stall))
 }
 
 /// Lets the time come for which the tracker asks, for as long as kad says the same. How long it took until the query was
@@ -113,8 +115,8 @@ fn a_read_waits_the_longer_the_less_it_has() {
         (Policy::All, 0, 15, Some(millis(400))),
         (Policy::All, 0, 2, None),
         // A policy that is not met may still be, by those that are silent.
-        (Policy::Quorum(3), 1, 15, Some(millis(800))),
-        (Policy::Quorum(3), 1, 2, None),
+        (Policy::Quorum(Quorum::N(3)), 1, 15, Some(millis(800))),
+        (Policy::Quorum(Quorum::N(3)), 1, 2, None),
         (Policy::First, 0, 15, Some(millis(800))),
         (Policy::Limit(2), 1, 15, Some(millis(800))),
     ];
@@ -278,9 +280,9 @@ fn nobody_is_looked_after_once_the_query_finishes_or_has_ended() {
 #[test]
 fn what_a_read_that_was_finished_early_has_found_is_not_kept_as_all_there_is() {
     for (finished_early, answered_from_the_cache) in [(true, false), (false, true)] {
-        let stall = Stall { max_quiet: millis(100), initial_quiet: millis(100), ..Stall::default() };
+        let stall = Stall::default().max_quiet(millis(100)).initial_quiet(millis(100));
         let cache = Some(Cache::default());
-        let mut h = Harness::watching(TrackerConfig { stall: Some(stall), cache, ..TrackerConfig::default() });
+        let mut h = Harness::watching(TrackerConfig::default().stall(stall).cache(cache));
         h.request(1, get_record("k", Policy::All));
         let id = h.start();
         let says = progress(20, 19);

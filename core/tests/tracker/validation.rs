@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use kadence_core::{
-    InvalidRequestError, Operation, OperationKind, Policy, PutOptions, RequestError, RequestOptions, TrackerConfig,
+    InvalidRequestError, Operation, OperationKind, Policy, PutOptions, Quorum, RequestError, RequestOptions,
+    TrackerConfig,
 };
-use libp2p::kad::{Quorum, Record, RecordKey};
+use libp2p::kad::{Record, RecordKey};
 
 use crate::support::*;
 
@@ -79,20 +80,22 @@ fn a_value_may_be_as_long_as_the_packet_takes_and_no_longer() {
 
 #[test]
 fn the_limit_of_the_local_store_holds_in_a_network_of_larger_packets() {
-    let config = TrackerConfig { max_packet_len: 1024 * 1024, ..TrackerConfig::default() };
+    let config = TrackerConfig::default().max_packet_len(1024 * 1024);
     // kad's store refuses 65 KiB themselves.
     let max = 65 * 1024 - 1;
     let mut h = Harness::new(config);
     h.request(1, puts(&sized(10, max))[0].clone());
     let error = h.ask(2, puts(&sized(10, max + 1))[0].clone(), RequestOptions::default()).unwrap_err();
-    let RequestError::Invalid(InvalidRequestError::ValueTooLong { max: limit, .. }) = error.0 else { panic!("{error:?}") };
+    let RequestError::Invalid(InvalidRequestError::ValueTooLong { max: limit, .. }) = error.0 else {
+        panic!("{error:?}")
+    };
     assert_eq!(limit, max);
 }
 
 /// Nothing fits into a packet that is smaller than what is kept free: no overflow, and an empty value still goes.
 #[test]
 fn a_packet_limit_that_leaves_no_room_refuses_every_value() {
-    let mut h = Harness::new(TrackerConfig { max_packet_len: 100, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_packet_len(100));
     assert!(h.ask(1, puts(&sized(1, 1))[0].clone(), RequestOptions::default()).is_err());
     h.request(2, puts(&sized(1, 0))[0].clone());
 }
@@ -167,7 +170,7 @@ fn an_id_that_is_alive_is_refused_and_its_request_goes_on() {
 /// What is wrong with a request is wrong tomorrow too; that the queue is full is not.
 #[test]
 fn a_request_that_makes_no_sense_is_told_so_in_a_full_queue_too() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 0, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(0));
     h.get(1, "k");
     let error = h.ask(2, get_record("k", Policy::Limit(0)), RequestOptions::default()).unwrap_err();
     assert!(matches!(error.0, RequestError::Invalid(InvalidRequestError::ZeroLimit)), "{error:?}");

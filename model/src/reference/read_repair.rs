@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use kadence_core::{Operation, Outcome, Policy, Priority, RequestId, RequestOptions};
+use kadence_core::{Operation, Outcome, Policy, Priority, Quorum, RequestId, RequestOptions};
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, PeerRecord, Quorum},
+    kad::{KBucketKey, PeerRecord},
 };
 
 use super::{LiveRequest, Model, Place, later, results::Found};
@@ -56,7 +56,7 @@ impl Model {
         self.requests.push(LiveRequest {
             id,
             operation,
-            options: RequestOptions { priority: Priority::Background, ..RequestOptions::default() },
+            options: RequestOptions::default().priority(Priority::Background),
             accepted: now,
             deadline: later(now, self.config.default_timeout),
             place: Place::Retry(now),

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use kadence::{
     OperationKind,
-    core::{QueryPhase, RequestPhase},
+    tracker::{QueryPhase, RequestPhase},
 };
 
 use super::{RealKad, facts, turns::POLLS_AT_MOST};

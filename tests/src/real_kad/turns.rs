@@ -7,7 +7,7 @@ use std::{
 
 use kadence::{
     Progress,
-    core::{Action, Outcome, Query, QueryEvent, QueryStartError, RequestId, Started},
+    tracker::{Action, Outcome, Query, QueryEvent, QueryStartError, RequestId, Started},
 };
 use libp2p::{
     kad::{self, Quorum, store::RecordStore},

@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use kadence_core::{ValidationError, TrackerConfig, Validator, Validators};
+use kadence_core::{TrackerConfig, ValidationError, Validator, Validators};
 use libp2p::kad::RecordKey;
 
 /// A value is one byte, its version, and then anything. There is no version 0, and the highest is best.
@@ -23,5 +23,5 @@ impl Validator for Newest {
 
 /// The default configuration, with a validator for the keys `/v/…`.
 pub(crate) fn validating() -> TrackerConfig {
-    TrackerConfig { validators: Validators::default().with("v", Arc::new(Newest)), ..TrackerConfig::default() }
+    TrackerConfig::default().validators(Validators::default().with("v", Arc::new(Newest)))
 }
