@@ -60,7 +60,8 @@ impl Demo {
         while let Some(put) = puts.next().await {
             let (file, put) = put?;
             self.progress.step();
-            if let (_, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::ValueTooLong { .. })))) = put
+            if let (_, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::ValueTooLong { .. })))) =
+                put
             {
                 self.refused += 1;
             } else if self.measures.put.add(put).is_some() {

@@ -58,8 +58,8 @@ pub use kadence_core::{
     BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
     GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, LocalCopy, LogValues, Metrics,
     OperationKind, OutcomeKind, Overload, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
-    PutRecordError, Quorum, REPLICATION_FACTOR, RecordAnswer, ValidationError, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats,
-    TrackerConfig, Validator, Validators,
+    PutRecordError, Quorum, REPLICATION_FACTOR, RecordAnswer, RequestError, Retry, Snapshot, Stall,
+    StartProvidingError, Stats, TrackerConfig, ValidationError, Validator, Validators,
 };
 #[cfg(feature = "node")]
 pub use kadence_store as store;

@@ -15,10 +15,10 @@ use futures::{
     stream::FusedStream,
 };
 use kadence_core::{
-    BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError,
-    GetProvidersError, GetRecordError, Item, LocalCopy, Operation, Outcome, Policy, Priority, ProvideAnswer,
-    ProvidersAnswer, PutAnswer, PutOptions, PutRecordError, Quorum, RecordAnswer, Request, RequestError, RequestId, RequestOptions,
-    Retry, StartProvidingError,
+    BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
+    GetRecordError, Item, LocalCopy, Operation, Outcome, Policy, Priority, ProvideAnswer, ProvidersAnswer, PutAnswer,
+    PutOptions, PutRecordError, Quorum, RecordAnswer, Request, RequestError, RequestId, RequestOptions, Retry,
+    StartProvidingError,
 };
 use libp2p::{PeerId, kad::PeerRecord};
 
