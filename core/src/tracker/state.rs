@@ -19,9 +19,10 @@ use crate::{Operation, OperationKind, Priority, Progress, PutAnswer, Query, Requ
 /// A request from its acceptance to its outcome.
 ///
 /// ```text
-///   Attached ──► outcome      A put:    Attached (lookup) ──► Attached (store) ──► Storing ──► outcome: see `puts`
-///    ▲     │                  A retry:  Attached ──► BackingOff ──► Attached
-///    └─ BackingOff ──► outcome             A thorough lookup: Attached ──► Attached ──► outcome: see `closest`
+///   every request        Attached ──► outcome
+///   with a retry         Attached ──► BackingOff ──► Attached ──► …
+///   put                  Attached (lookup) ──► Attached (store) ──► Storing ──► outcome: see `puts`
+///   thorough lookup      Attached ──► Attached ──► outcome: see `closest`
 /// ```
 #[derive(Debug)]
 pub(super) struct LiveRequest {
@@ -37,11 +38,11 @@ pub(super) struct LiveRequest {
     pub(super) put: Option<Box<Put>>,
     /// State of a thorough lookup after its first query.
     pub(super) closest: Option<Box<Closest>>,
-    /// Whether a query has been started for it. Until then it holds a place in the queue.
+    /// Set once a query has been started for it. Until then it holds a place in the queue.
     pub(super) begun: bool,
-    /// Whether it is a put or a thorough lookup after its first query. Its further steps go ahead of others.
+    /// Set for a put or a thorough lookup after its first query. Its further steps go ahead of others.
     pub(super) second_step: bool,
-    /// Whether kad has started to announce the local peer, so that a failure removes the local entry.
+    /// Set once kad has started to announce the local peer, so that a failure removes the local entry.
     pub(super) announced: bool,
 }
 
@@ -75,7 +76,7 @@ pub(super) struct LiveQuery<Id> {
     pub(super) waiters: Waiters,
     /// `None` while the query waits for a slot: many wait, and have no results yet.
     pub(super) work: Option<Box<Work>>,
-    /// Whether a waiter counts votes.
+    /// Set if a waiter counts votes.
     pub(super) votes: bool,
     pub(super) state: QueryState<Id>,
     /// Time of its creation; from its start on, time of its start.
@@ -93,22 +94,26 @@ pub(super) struct Work {
     pub(super) moved_at: Time,
     /// Time of its next check for a stall.
     pub(super) look_at: Option<Time>,
-    /// Whether kad was asked for its progress and has not answered yet.
+    /// Set while a probe is unanswered.
     pub(super) probed: bool,
-    /// Whether the tracker finished it early, so that the network may hold more.
+    /// Set once the tracker has finished it early, so that the network may hold more.
     pub(super) finished_early: bool,
-    /// Whether its round trip has been measured.
+    /// Set once its round trip has been measured.
     pub(super) paced: bool,
 }
 
+/// State of a query.
+///
 /// ```text
-///            a slot is free           started            nobody wants it          last event
-///   Queued ────────────────► Starting ──────► Running ────────────────► Finishing ─────────► gone
-///      │ nobody wants it        │ nobody wants it │ last event             ▲  └ finish_timeout ─► gone, evicted_ids
-///      └──► gone                ▼       started   └──────────► gone        │
-///                           Abandoned ─────────────────────────────────────┘
-///                              └ refused, or finish_timeout ──► gone                 Starting: gone when refused
+///   Queued ── slot is free ──► Starting ── started ──► Running ── last event ──► removed
+///                                 │                       │
+///                              no waiter               no waiter
+///                                 ▼                       ▼
+///                             Abandoned ── started ──► Finishing ── last event ──► removed
 /// ```
+///
+/// `Queued` is removed without a waiter, `Starting` and `Abandoned` if kad cannot start the query. `Abandoned` and
+/// `Finishing` are removed at their `finish_deadline` without the last event; the query id of the latter is remembered.
 #[derive(Debug)]
 pub(super) enum QueryState<Id> {
     Queued {
@@ -176,8 +181,7 @@ impl PartialOrd for SharedQuery {
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
     pub(super) live: usize,
-    /// Whether the local store named the local peer as a provider before the first of them. `None` until kad has
-    /// started one.
+    /// Presence of a local entry before the first of them. `None` until kad has started one.
     pub(super) had_provider: Option<bool>,
     pub(super) succeeded: bool,
 }

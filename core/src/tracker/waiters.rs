@@ -35,7 +35,7 @@ pub(super) struct Waiter {
     pub(super) streaming: bool,
     /// Line in which it would wait alone.
     pub(super) line: Line,
-    /// Whether a query has been started for it, so that it takes no place in the queue.
+    /// Set once a query has been started for it, so that it takes no place in the queue.
     pub(super) begun: bool,
 }
 
