@@ -114,7 +114,7 @@ impl Play {
             }
             Input::Census(live) => {
                 let (trace, due, slots) = (h.trace.len(), h.timeout(), h.tracker.live_queries());
-                h.census(live);
+                h.query_count(live);
                 assert_eq!((h.trace.len(), h.timeout(), h.tracker.live_queries()), (trace, due, slots));
             }
             Input::Shutdown { drain } => h.shut_down(drain),

@@ -18,7 +18,7 @@ fn ask(h: &mut Harness, request: u64, priority: Priority) -> Result<(), CommandE
     h.ask(request, get_record(&own_key(request), Policy::All), options)
 }
 
-/// One slot, which #0 holds, and a full queue of requests of these classes, from #1.
+/// One slot, which #0 holds, and a full queue with one request of each of the given classes, from #1.
 fn full_of(classes: &[Priority]) -> Harness {
     let mut h = Harness::new(shedding(classes.len()));
     ask(&mut h, 0, Priority::Background).expect("there is a slot");
@@ -285,7 +285,7 @@ fn a_query_count_changes_only_the_stats() {
     for (live, own) in [(2, 0), (102, 100), (7, 5), (0, 0), (usize::MAX, usize::MAX - 2), (3, 1)] {
         let (trace, due) = (h.trace.len(), h.timeout());
         let before = h.tracker.snapshot(h.instant(h.now));
-        h.census(live);
+        h.query_count(live);
         let stats = h.tracker.stats();
         let mut expected = Stats::default();
         (expected.accepted, expected.kad_own_queries) = (4, own as u64);
@@ -294,13 +294,13 @@ fn a_query_count_changes_only_the_stats() {
         assert_eq!(h.tracker.snapshot(h.instant(h.now)), before);
     }
     // Slots do not depend on kad's own queries.
-    h.census(99);
+    h.query_count(99);
     let first = h.id_of(0);
     h.ev(first, not_found(Vec::new()), true);
     assert_eq!((h.starts.len(), h.tracker.live_queries()), (1, 2));
     // A query count at a deadline is an input like any other.
     h.now = secs(30);
-    h.census(99);
+    h.query_count(99);
     assert_eq!(h.tracker.live_requests(), 0);
 }
 

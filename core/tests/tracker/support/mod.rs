@@ -268,7 +268,7 @@ impl Harness {
         self.drain();
     }
 
-    pub(crate) fn census(&mut self, live: usize) {
+    pub(crate) fn query_count(&mut self, live: usize) {
         let at = self.instant(self.now);
         self.tracker.handle_query_count(live, at);
         self.drain();
