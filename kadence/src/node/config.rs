@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use kadence_core::REPLICATION_FACTOR;
 use kadence_store::{Store, StoreConfig};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
@@ -166,7 +167,7 @@ impl NodeConfig {
             .set_periodic_bootstrap_interval(self.bootstrap_interval)
             .set_parallelism(PARALLELISM)
             // The default of 1 names a single peer that had no copy, too few to bring the others up to date.
-            .set_caching(kad::Caching::Enabled { max_peers: 20 });
+            .set_caching(kad::Caching::Enabled { max_peers: REPLICATION_FACTOR as u16 });
         let mut kad = kad::Behaviour::with_config(local_peer, store, config);
         // Who cannot be dialled cannot serve, and would only take a place in the tables of others.
         kad.set_mode(if self.listen.is_empty() && self.mode == Some(Mode::Server) {
