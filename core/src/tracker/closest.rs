@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   lookup of the target ──► lookup of the farthest found ──► the closest of both: outcome
-//!      │ nobody found, or timed out by kad
+//!      │ no peer found, or timed out by kad
 //!      ▼
 //!   outcome
 //! ```
