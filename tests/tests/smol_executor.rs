@@ -13,7 +13,7 @@ use kadence_smol::SmolRuntime;
 use smol::Executor;
 
 async fn start(executor: &Arc<Executor<'static>>) -> Result<Node, NodeError> {
-    let config = NodeConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..NodeConfig::default() };
+    let config = NodeConfig::default().listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()]);
     Node::start(SmolRuntime::on(executor), config, kadence_smol::transport, |_| dummy::Behaviour).await
 }
 
