@@ -1,3 +1,4 @@
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(feature = "disk", doc = include_str!("../README.md"))]
 #![cfg_attr(not(feature = "disk"), doc = "A record store for libp2p's Kademlia DHT, without the feature `disk`.")]
 //!

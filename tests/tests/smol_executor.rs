@@ -30,7 +30,7 @@ fn an_executor_that_goes_takes_its_node_along() {
     assert!(shut_down(pending.join().unwrap()));
     smol::block_on(async {
         assert!(shut_down(node.client().get_record("key").await));
-        assert!(matches!(node.ready(Duration::from_secs(60)).await, Err(ReadyError::NodeGone(_))));
+        assert!(matches!(node.ready(Duration::from_secs(60)).await, Err(ReadyError::Closed(_))));
         node.shutdown().await;
     });
 }
@@ -44,5 +44,5 @@ fn on_an_executor_that_is_gone_no_node_starts() {
         let transport = kadence_smol::transport;
         Node::start(runtime, NodeConfig::default(), transport, |_| dummy::Behaviour).await
     });
-    assert!(matches!(started, Err(NodeError::NodeGone(_))), "{started:?}");
+    assert!(matches!(started, Err(NodeError::Closed(_))), "{started:?}");
 }

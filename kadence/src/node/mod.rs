@@ -139,7 +139,7 @@ where
         match select(listening, (node.sleep)(LISTEN_TIMEOUT)).await {
             Either::Left((Ok(()), _)) | Either::Right(((), _)) => Ok(node),
             // The node's task has ended, and with it the sender.
-            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::NodeGone(DriverClosedError)),
+            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::Closed(DriverClosedError)),
         }
     }
 
@@ -266,7 +266,7 @@ impl<X: NetworkBehaviour> Node<X> {
         let sleep = (self.sleep)(timeout);
         pin_mut!(sleep);
         match select(first_peer, sleep).await {
-            Either::Left((told, _)) => told.map_err(ReadyError::NodeGone),
+            Either::Left((told, _)) => told.map_err(ReadyError::Closed),
             Either::Right(((), _)) => {
                 Err(ReadyError::NoPeer { timeout, last_dial_error: self.status.last_dial_error() })
             }
@@ -395,7 +395,7 @@ pub enum NodeError {
     },
     /// The node has ended, or its runtime ended before it started.
     #[error(transparent)]
-    NodeGone(#[from] DriverClosedError),
+    Closed(#[from] DriverClosedError),
 }
 
 /// Error of waiting until a node is ready.
@@ -413,7 +413,7 @@ pub enum ReadyError {
     },
     /// The node has ended, or its runtime ended before it started.
     #[error(transparent)]
-    NodeGone(DriverClosedError),
+    Closed(DriverClosedError),
 }
 
 fn because(reason: Option<&str>) -> String {

@@ -95,5 +95,5 @@ pub enum RegistryStartError {
     Running,
     /// The node has ended.
     #[error(transparent)]
-    NodeGone(#[from] DriverClosedError),
+    Closed(#[from] DriverClosedError),
 }
