@@ -25,7 +25,10 @@ use libp2p::PeerId;
 use rustc_hash::FxHashMap;
 
 use super::{
-    AdaptiveTimeout, PeerTimeoutConfig, PeerTimeoutStats, liveness::Liveness, rtt_estimator::RttEstimator, timer::later,
+    config::{AdaptiveTimeout, PeerTimeoutConfig, PeerTimeoutStats},
+    liveness::Liveness,
+    rtt_estimator::RttEstimator,
+    timer::later,
 };
 
 /// Maximum number of abandoned requests that are kept for their late responses. A silent peer leaves one for each query

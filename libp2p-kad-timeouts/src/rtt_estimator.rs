@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::AdaptiveTimeout;
+use super::config::AdaptiveTimeout;
 
 /// A smoothed round-trip time and its deviation, as for TCP's retransmission timeout (RFC 6298), with two differences.
 ///

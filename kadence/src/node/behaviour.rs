@@ -1,7 +1,10 @@
 #![expect(missing_docs, reason = "the derived event type has a variant for each field and takes no documentation")]
 
 use kadence_store::Store;
-use libp2p::{connection_limits, identify, kad, ping, swarm::NetworkBehaviour};
+use libp2p::{
+    connection_limits, identify, kad, ping,
+    swarm::{NetworkBehaviour, SwarmEvent},
+};
 
 use crate::{ContainsKad, PeerTimeouts};
 
@@ -20,6 +23,9 @@ pub struct NodeBehaviour<X: NetworkBehaviour> {
     /// The application's own behaviour.
     pub app: X,
 }
+
+/// An event of a node's swarm that belongs to no call.
+pub type NodeEvent<X> = SwarmEvent<NodeBehaviourEvent<X>>;
 
 impl<X: NetworkBehaviour> ContainsKad for NodeBehaviour<X> {
     type Store = Store;

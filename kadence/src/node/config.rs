@@ -13,7 +13,7 @@ use libp2p::{
     multiaddr::Protocol,
 };
 
-use super::{Identity, NodeError};
+use super::{error::NodeError, identity::Identity};
 use crate::{DriverConfig, PeerTimeoutConfig};
 
 /// Default name of the kad protocol. It is not that of the public IPFS network.

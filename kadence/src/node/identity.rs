@@ -6,7 +6,7 @@ use std::{
 
 use libp2p::identity::Keypair;
 
-use super::NodeError;
+use super::error::NodeError;
 
 /// Source of a node's key pair, which determines its peer id.
 #[derive(Clone)]

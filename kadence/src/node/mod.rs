@@ -8,11 +8,12 @@
 mod announcer;
 mod behaviour;
 mod config;
+mod error;
 mod identity;
 mod running;
 mod sweeper;
 
-use std::{collections::HashSet, fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt,
@@ -22,16 +23,15 @@ use futures::{
 };
 use kadence_store::{StatsHandle, StoreStats};
 use libp2p::{
-    Multiaddr, PeerId, Swarm, Transport, TransportError, connection_limits,
+    Multiaddr, PeerId, Swarm, Transport, connection_limits,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
     identify,
     identity::Keypair,
     multiaddr::Protocol,
     noise, ping,
-    swarm::{self, NetworkBehaviour, SwarmEvent, dummy},
+    swarm::{self, NetworkBehaviour, dummy},
     yamux,
 };
-use thiserror::Error;
 
 use self::{
     announcer::Announcer,
@@ -40,8 +40,9 @@ use self::{
     sweeper::Sweeper,
 };
 pub use self::{
-    behaviour::{NodeBehaviour, NodeBehaviourEvent},
+    behaviour::{NodeBehaviour, NodeBehaviourEvent, NodeEvent},
     config::{DEFAULT_PROTOCOL, NodeConfig, NodeStore},
+    error::{NodeError, ReadyError},
     identity::Identity,
 };
 use crate::{Alarm, Client, Driver, DriverClosedError, Events, PeerTimeouts, Runtime, SwarmHandle, Task, TaskEnd};
@@ -57,9 +58,6 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A transport with authenticated and multiplexed connections, as a swarm takes it.
 pub type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// An event of a node's swarm that belongs to no call.
-pub type NodeEvent<X> = SwarmEvent<NodeBehaviourEvent<X>>;
-
 /// A running node. Dropping it ends it at once; [`shutdown`](Self::shutdown) ends it gracefully.
 ///
 /// ```
@@ -68,7 +66,6 @@ pub type NodeEvent<X> = SwarmEvent<NodeBehaviourEvent<X>>;
 /// use kadence::{
 ///     Client, Runtime, TaskEnd,
 ///     libp2p::{
-///         Transport,
 ///         core::{transport::MemoryTransport, upgrade::Version},
 ///         identity::Keypair,
 ///         kad::{Record, RecordKey},
@@ -349,73 +346,4 @@ where
 fn sleep<R: Runtime>(runtime: &R, span: Duration) -> BoxFuture<'static, ()> {
     let mut alarm = Alarm::new(runtime);
     async move { alarm.sleep(span).await }.boxed()
-}
-
-/// Error of starting a node or adding a peer.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum NodeError {
-    /// The identity file can be neither read nor created, or contains something else.
-    #[error("identity file {} cannot be used", path.display())]
-    Identity {
-        /// The file.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        error: io::Error,
-    },
-    /// A peer's address has no peer id at the end, or nothing before it.
-    #[error("address {address} is incomplete: append /p2p/<peer id> to the address that the peer listens on")]
-    NoPeerId {
-        /// The address.
-        address: Multiaddr,
-    },
-    /// A peer's address is this node's own.
-    #[error("address {address} is this node's own")]
-    OwnAddress {
-        /// The address.
-        address: Multiaddr,
-    },
-    /// The store's file cannot be opened, and was left unchanged. The source tells whether another node has it, it is
-    /// something else, it is damaged, or access failed.
-    #[cfg(feature = "disk")]
-    #[error("store cannot be opened")]
-    Store(#[source] kadence_store::StoreOpenError),
-    /// The transport cannot be created.
-    #[error("transport cannot be created")]
-    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An address cannot be listened on: it is in use, not one of this machine, or not supported by the transport.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: Multiaddr,
-        /// Cause.
-        #[source]
-        error: TransportError<io::Error>,
-    },
-    /// The node has ended, or its runtime ended before it started.
-    #[error(transparent)]
-    Closed(#[from] DriverClosedError),
-}
-
-/// Error of waiting until a node is ready.
-#[derive(Debug, Clone, Error)]
-#[non_exhaustive]
-pub enum ReadyError {
-    /// No peer that speaks the network's protocol was found in time. Check the addresses of the bootstrap peers and the name
-    /// of the protocol.
-    #[error("no peer of this network found within {timeout:?}{}", because(last_dial_error.as_deref()))]
-    NoPeer {
-        /// Time that was waited.
-        timeout: Duration,
-        /// Error of the last failed dial, if there was one.
-        last_dial_error: Option<String>,
-    },
-    /// The node has ended, or its runtime ended before it started.
-    #[error(transparent)]
-    Closed(DriverClosedError),
-}
-
-fn because(reason: Option<&str>) -> String {
-    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }

@@ -15,7 +15,12 @@ use libp2p::{
     swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
 
-use super::{NodeBehaviour, NodeBehaviourEvent, NodeEvent, announcer::Announcer, config::KnownPeer, sweeper::Sweeper};
+use super::{
+    announcer::Announcer,
+    behaviour::{NodeBehaviour, NodeBehaviourEvent, NodeEvent},
+    config::KnownPeer,
+    sweeper::Sweeper,
+};
 use crate::{Alarm, ContainsKad, Driver, Runtime, response};
 
 /// Maximum number of addresses that a peer can add to its entry in the routing table. It can claim any number, message

@@ -95,5 +95,5 @@ pub enum RegistryStartError {
     Running,
     /// The node has ended.
     #[error(transparent)]
-    Closed(#[from] DriverClosedError),
+    NodeGone(#[from] DriverClosedError),
 }
