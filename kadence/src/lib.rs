@@ -23,7 +23,7 @@
 //! - A swarm of your own: implement [`ContainsKad`] for its behaviour (a bare `kad::Behaviour` has it), and give the
 //!   swarm to [`spawn`], or to a runtime crate's `spawn`.
 //! - A loop of your own: [`Driver`] is a stream of swarm events that takes the place of the swarm in it.
-//! - No driver at all: [`core`] is the state machine, for any loop.
+//! - No driver at all: [`tracker`] is the state machine, for any loop.
 
 mod alarm;
 mod client;
@@ -53,13 +53,13 @@ pub use driver::{
     config::{DriverConfig, Recording},
     task::{Events, Lagged, Task, TaskEnd, spawn},
 };
-pub use kadence_core as core;
+pub use kadence_core as tracker;
 pub use kadence_core::{
-    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
-    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequest, LocalCopy, LogValues, Metrics,
+    BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
+    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, LocalCopy, LogValues, Metrics,
     OperationKind, OutcomeKind, Overload, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
-    PutRecordError, RecordAnswer, Rejected, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats,
-    TrackerConfig, Validator, Validators,
+    PutRecordError, Quorum, REPLICATION_FACTOR, RecordAnswer, RequestError, Retry, Snapshot, Stall,
+    StartProvidingError, Stats, TrackerConfig, ValidationError, Validator, Validators,
 };
 #[cfg(feature = "node")]
 pub use kadence_store as store;

@@ -534,7 +534,7 @@ impl Harness {
     }
 
     fn assert_alive(&self, request: RequestId) {
-        if request.is_ours() {
+        if request.is_reserved() {
             return;
         }
         let alive = self.promised.iter().any(|(id, _)| *id == request);
@@ -637,6 +637,7 @@ fn records_of(result: &mut Result<RecordAnswer, GetRecordError>) -> Vec<&mut Arc
             | GetRecordError::NoKnownPeers
             | GetRecordError::Request(_),
         ) => Vec::new(),
+        Err(error) => unreachable!("unknown to the model: {error}"),
     }
 }
 

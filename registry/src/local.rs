@@ -13,8 +13,8 @@ use semver::Version;
 use thiserror::Error;
 
 use crate::{
-    ContentId, GetError, Index, IndexEntry, IndexError, MAX_INDEX_LEN, StepOutcome, Package, PackageId, PublishError,
-    Query, Receipt, Registry, Release, SearchEntry, SearchPage, Step, Steps, StorageError,
+    ContentId, GetError, Index, IndexEntry, IndexError, MAX_INDEX_LEN, Package, PackageId, PublishError, Query,
+    Receipt, Registry, Release, SearchEntry, SearchPage, Step, StepOutcome, Steps, StorageError,
     archive::{ArchiveLimits, PackOptions},
     blob::{BlobError, BlobStore},
     database::Format,

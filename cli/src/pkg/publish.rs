@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
-use kadence_registry::{StepOutcome, PublishError, Receipt, Registry, Release, Steps, archive::Excluded};
+use kadence_registry::{PublishError, Receipt, Registry, Release, StepOutcome, Steps, archive::Excluded};
 use kadence_tokio::kadence::libp2p::StreamProtocol;
 use serde_json::json;
 

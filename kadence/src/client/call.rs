@@ -15,15 +15,12 @@ use futures::{
     stream::FusedStream,
 };
 use kadence_core::{
-    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError,
-    GetProvidersError, GetRecordError, Item, LocalCopy, Operation, Outcome, Policy, Priority, ProvideAnswer,
-    ProvidersAnswer, PutAnswer, PutOptions, PutRecordError, RecordAnswer, Request, RequestError, RequestId,
-    RequestOptions, Retry, StartProvidingError,
+    BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
+    GetRecordError, Item, LocalCopy, Operation, Outcome, Policy, Priority, ProvideAnswer, ProvidersAnswer, PutAnswer,
+    PutOptions, PutRecordError, Quorum, RecordAnswer, Request, RequestError, RequestId, RequestOptions, Retry,
+    StartProvidingError,
 };
-use libp2p::{
-    PeerId,
-    kad::{PeerRecord, Quorum},
-};
+use libp2p::{PeerId, kad::PeerRecord};
 
 use crate::{
     Client, DriverClosedError,
@@ -181,16 +178,24 @@ impl Call<GetRecord> {
         self.policy(Policy::All)
     }
 
-    /// Satisfied when `n` sources hold exactly the same bytes. The local store is one source. Zero is refused.
-    pub fn quorum(self, n: usize) -> Self {
-        self.policy(Policy::Quorum(n))
+    /// Ends when enough sources hold exactly the same bytes; the local store is one source. Takes a number or a
+    /// [`Quorum`], of which `Majority` and `All` are those of [`REPLICATION_FACTOR`](crate::REPLICATION_FACTOR). Zero is
+    /// invalid.
+    pub fn quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.policy(Policy::Quorum(quorum.into()))
     }
 
-    /// The record that the validator of the key's namespace prefers to all others that are found, waiting for the end
-    /// of the lookup unless as many sources as `agree` says hold it. Without a validator
-    /// ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)) it is refused.
-    pub fn best(self, agree: Agree) -> Self {
-        self.policy(Policy::Best { agree })
+    /// Waits for the end of the lookup, and returns the record that the validator of the key's namespace prefers to all
+    /// others. Invalid without a validator
+    /// ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)).
+    pub fn best(self) -> Self {
+        self.policy(Policy::Best { agree: None })
+    }
+
+    /// Returns the best record, as [`best`](Self::best) does, but ends the lookup as soon as a quorum of sources holds the
+    /// best record found so far. If the lookup ends with fewer, the best record is still the answer. Zero is invalid.
+    pub fn best_with_quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.policy(Policy::Best { agree: Some(quorum.into()) })
     }
 
     /// Asks the network even if an answer was kept ([`Cache`](kadence_core::Cache), off by default).
@@ -243,17 +248,19 @@ impl Call<PutRecord> {
         self
     }
 
-    /// How many of the peers *found* must acknowledge the record. `Quorum::N(n)` is exact: where fewer than `n` peers
-    /// are found, nothing is sent, and the call fails.
-    pub fn quorum(self, quorum: Quorum) -> Self {
-        self.with_quorum(quorum)
+    /// Number of the peers *found* that must acknowledge the record: a number or a [`Quorum`], of which `Majority` and
+    /// `All` are those of the peers found. A number is exact: if fewer peers are found, nothing is sent, and the call
+    /// fails. Zero is invalid.
+    pub fn quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.with_quorum(quorum.into())
     }
 }
 
 impl Call<PutRecordTo> {
-    /// How many of the peers named must acknowledge the record.
-    pub fn quorum(self, quorum: Quorum) -> Self {
-        self.with_quorum(quorum)
+    /// Number of the named peers that must acknowledge the record: a number or a [`Quorum`], of which `Majority` and `All`
+    /// are those of the named peers. Zero is invalid.
+    pub fn quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.with_quorum(quorum.into())
     }
 }
 

@@ -11,11 +11,13 @@ use std::{
 
 use async_channel::{Receiver, Sender, TrySendError};
 use futures::channel::oneshot;
-use kadence_core::{Item, Metrics, Operation, Outcome, Policy, PutOptions, Request, RequestId, Snapshot, Stats};
+use kadence_core::{
+    Item, Metrics, Operation, Outcome, Policy, PutOptions, Quorum, Request, RequestId, Snapshot, Stats,
+};
 use libp2p::{
     Multiaddr, PeerId,
     core::multihash::Multihash,
-    kad::{Quorum, Record, RecordKey},
+    kad::{Record, RecordKey},
 };
 use thiserror::Error;
 

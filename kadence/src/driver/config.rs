@@ -39,7 +39,7 @@ impl Default for DriverConfig {
 }
 
 /// Writes down every input and every action of the tracker, a line each, so that what happened in production can be
-/// replayed in a test ([`core::replay`](crate::core::replay)).
+/// replayed in a test ([`tracker::replay`](crate::tracker::replay)).
 #[derive(Clone)]
 pub struct Recording {
     pub(crate) values: LogValues,

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use kadence_core::REPLICATION_FACTOR;
 use kadence_store::{Store, StoreConfig};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
@@ -211,7 +212,7 @@ impl NodeConfig {
             .set_periodic_bootstrap_interval(self.bootstrap_interval)
             .set_parallelism(PARALLELISM)
             // Peers without a copy, which read repair brings up to date. kad's default of 1 names too few.
-            .set_caching(kad::Caching::Enabled { max_peers: 20 });
+            .set_caching(kad::Caching::Enabled { max_peers: REPLICATION_FACTOR as u16 });
         let mut kad = kad::Behaviour::with_config(local_peer_id, store, config);
         // A node that cannot be dialled cannot serve, and would only take up space in the routing tables of others.
         kad.set_mode(if self.listen.is_empty() && self.mode == Some(Mode::Server) {

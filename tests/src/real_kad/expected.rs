@@ -6,13 +6,13 @@ use std::{
 };
 
 use kadence::{
-    GetProvidersError, GetRecordError, Progress, PutAnswer, PutRecordError,
-    core::{Operation, Outcome, OutcomeKind},
+    GetProvidersError, GetRecordError, PutAnswer, PutRecordError, Quorum,
+    tracker::{Operation, Outcome, OutcomeKind},
 };
 use libp2p::{
     PeerId,
     kad::{
-        PeerRecord, QueryId, Quorum, Record, RecordKey,
+        PeerRecord, QueryId, Record, RecordKey,
         store::{MemoryStore, RecordStore},
     },
 };
@@ -107,7 +107,7 @@ impl Expected {
                 Err(_) => {}
             },
             (Operation::GetProviders { key, policy: _ }, Outcome::GetProviders(result)) => {
-                let (Ok(kadence::ProvidersAnswer { providers, progress: _, cached: _ })
+                let (Ok(kadence::ProvidersAnswer { providers, .. })
                 | Err(GetProvidersError::Timeout { found: providers, progress: _ })) = result
                 else {
                     return;
@@ -159,9 +159,7 @@ impl Expected {
 
 fn judge_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRecordError>, said: &Said) {
     let (acknowledged, asked) = match result {
-        Ok(answer @ PutAnswer { acknowledged, unacknowledged: _, verified: _, progress: Progress { .. } }) => {
-            (acknowledged, answer.asked())
-        }
+        Ok(answer @ PutAnswer { acknowledged, .. }) => (acknowledged, answer.asked()),
         Err(PutRecordError::QuorumFailed { acknowledged, needed, asked }) => {
             assert!(acknowledged.len() < needed.get(), "{} of {needed} were enough", acknowledged.len());
             (acknowledged, *asked)
@@ -183,7 +181,7 @@ fn judge_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRec
         // Of those whom the lookup had found; more may have been asked since.
         Quorum::One | Quorum::Majority => 1,
         Quorum::All => asked,
-        Quorum::N(n) => n.get(),
+        Quorum::N(n) => n as usize,
     };
     assert!(acknowledged.len() >= needed, "{} of {asked}, needed {needed}", acknowledged.len());
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
+use kadence::{Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
 
 use super::{Inner, lock};
 use crate::{
@@ -116,7 +116,7 @@ impl<R: Runtime> Inner<R> {
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
         let timeout = self.config.lookup_timeout;
         // All of them, because a single holder of the newest is enough.
-        let call = self.client.get_record(key).best(Agree::All).fresh().timeout(timeout);
+        let call = self.client.get_record(key).best().fresh().timeout(timeout);
         // What is inconclusive because too much is going on may not be so a moment later.
         let found = call.retry(Retry::default()).await;
         let answer = match found {
@@ -243,9 +243,7 @@ fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
         GetRecordError::Timeout { .. } => GetError::Timeout { after },
         GetRecordError::Request(RequestError::Overloaded | RequestError::ExpiredInQueue) => GetError::Overloaded,
         GetRecordError::Request(RequestError::Shutdown) => GetError::Closed,
-        GetRecordError::NoKnownPeers
-        | GetRecordError::Conflict { .. }
-        | GetRecordError::QuorumNotReached { .. }
-        | GetRecordError::Request(_) => GetError::Inconclusive { asked: 0, answered: 0 },
+        // An empty routing table, records that disagree, a cancelled call.
+        _ => GetError::Inconclusive { asked: 0, answered: 0 },
     }
 }
