@@ -15,7 +15,7 @@ use libp2p::{
 };
 use rustc_hash::FxHasher;
 
-use crate::{Alarm, Runtime, deadline_after};
+use crate::{Alarm, Runtime, alarm::deadline_after};
 
 /// How many announcements run at once: enough that a few silent peers do not hold up the others, and few beside the 32
 /// of the callers, since nobody waits for these.

@@ -208,7 +208,7 @@ impl<X: NetworkBehaviour> Node<X> {
 
     /// The node's id.
     pub fn peer_id(&self) -> PeerId {
-        self.client.local_peer()
+        self.client.local_peer_id()
     }
 
     /// Where the node listens now, each with the node's id at its end: what others take as a bootstrap peer.

@@ -16,7 +16,7 @@ use libp2p::{
 };
 
 use super::{NodeBehaviour, NodeBehaviourEvent, NodeEvent, announcer::Announcer, config::KnownPeer, sweeper::Sweeper};
-use crate::{Alarm, ContainsKad, Driver, Runtime, response};
+use crate::{Alarm, ContainsKad, Driver, Runtime, response::ResponseSender};
 
 /// How many addresses a peer may have in the routing table by its own word. It can claim as many as it likes, message
 /// after message; each is kept, copied into events, and dialled in vain if it is false.
@@ -58,7 +58,7 @@ impl Status {
 
 pub(super) struct Running<X: NetworkBehaviour, R: Runtime> {
     pub(super) driver: Driver<NodeBehaviour<X>, R>,
-    pub(super) events: response::Sender<NodeEvent<X>, ()>,
+    pub(super) events: ResponseSender<NodeEvent<X>, ()>,
     pub(super) status: Arc<Status>,
     pub(super) protocol: StreamProtocol,
     pub(super) bootstrap_peers: Vec<KnownPeer>,
@@ -251,7 +251,7 @@ impl Redial {
     }
 
     fn start(&mut self) {
-        if self.alarm.due().is_none() {
+        if self.alarm.deadline().is_none() {
             self.alarm.set(self.alarm.now() + self.wait);
             self.wait = (self.wait * 2).min(REDIAL_MAX);
         }

@@ -31,7 +31,7 @@ impl Sweeper {
         // An expiry mostly moves later, as records are renewed: the timer is then left as it is, and set again when it
         // has elapsed.
         let due = expiry.max(self.not_before);
-        if self.alarm.due().is_none_or(|set| due < set) {
+        if self.alarm.deadline().is_none_or(|set| due < set) {
             self.alarm.set(due);
         }
         if self.alarm.poll(cx).is_pending() {
