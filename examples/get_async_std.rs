@@ -1,5 +1,5 @@
-//! Gets a record on async-std and prints its value: `cargo run -p kadence-tests --example get_async_std -- ADDRESS KEY`. The
-//! address is one that `kadence node` prints.
+//! Gets a record on async-std and prints its value:
+//! `cargo run -p kadence-tests --example get_async_std -- ADDRESS KEY`. The address is one that `kadence node` prints.
 
 use std::{env::args, error::Error, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The tracker without Kadence's driver: a loop that passes kad's events to the tracker and carries out its actions, for
-//! one kind of request. `cargo run -p kadence-tests --example tracker_alone`
+//! The tracker without Kadence's driver: a loop that passes kad's events to the tracker and carries out its actions,
+//! for one kind of request. `cargo run -p kadence-tests --example tracker_alone`
 //!
 //! A complete driver handles all actions, and repeats `finish` as the documentation of `Action::Finish` says.
 

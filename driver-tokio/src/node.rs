@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::TokioRuntime;
 
-/// Starts a node in the current tokio runtime. It has TCP and, with the features of these names, QUIC and DNS.
+/// Starts a node in the current tokio runtime. It has TCP and, with the features `quic` and `dns`, QUIC and DNS.
 ///
 /// ```
 /// use kadence_tokio::{NodeConfig, kadence::node::NodeError, node};
@@ -67,8 +67,8 @@ where
     Node::start(TokioRuntime::from(Handle::current()), config, transport, app).await
 }
 
-/// Returns a node's transport, for a swarm of your own: TCP with noise and yamux and, with the features of these names,
-/// QUIC and DNS.
+/// Returns a node's transport, for a swarm of your own: TCP with noise and yamux and, with the features `quic` and
+/// `dns`, QUIC and DNS.
 ///
 /// If the system names no name servers, addresses with names cannot be dialled.
 ///

@@ -185,7 +185,8 @@ impl Alarm {
         result
     }
 
-    /// Waits for a future until a deadline. If the future is ready when the deadline has passed, its output is returned.
+    /// Waits for a future until a deadline. If the future is ready when the deadline has passed, its output is
+    /// returned.
     ///
     /// # Errors
     ///
@@ -403,8 +404,8 @@ pub(crate) mod tests {
             self.alarm.poll(&mut Context::from_waker(&Waker::from(Arc::clone(&self.wakes))))
         }
 
-        /// Lets seconds pass one by one, and polls after each if the task was woken. Returns those at which the alarm was
-        /// ready.
+        /// Lets seconds pass one by one, and polls after each if the task was woken. Returns those at which the alarm
+        /// was ready.
         fn ready_in(&mut self, seconds: u32) -> Vec<u32> {
             let mut ready = Vec::new();
             for second in 1..=seconds {

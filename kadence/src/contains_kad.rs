@@ -56,8 +56,8 @@ pub trait ContainsKad: NetworkBehaviour {
     /// Returns any other event unchanged.
     fn try_into_kad(event: Self::ToSwarm) -> Result<kad::Event, Self::ToSwarm>;
 
-    /// Converts a kad event back, as the reverse of [`try_into_kad`](Self::try_into_kad). The driver uses it to yield kad
-    /// events of queries that are not its own.
+    /// Converts a kad event back, as the reverse of [`try_into_kad`](Self::try_into_kad). The driver uses it to yield
+    /// kad events of queries that are not its own.
     fn from_kad(event: kad::Event) -> Self::ToSwarm;
 }
 

@@ -25,7 +25,7 @@ pub(crate) enum Response<T, E> {
 #[derive(Debug)]
 struct State<T, E> {
     queue: VecDeque<Entry<T>>,
-    /// Number of entries of `queue` that are items. Gaps come on top of these, at most one after each item.
+    /// Number of entries of `queue` that are items. There is at most one gap after each item.
     items: usize,
     end: Option<E>,
     sender_dropped: bool,

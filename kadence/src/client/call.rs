@@ -222,8 +222,8 @@ impl Call<GetRecord> {
 }
 
 impl Call<GetProviders> {
-    /// Ends the lookup when `limit` providers are found. If the lookup finds fewer, the answer is those. Zero fails with
-    /// [`RequestError::Invalid`].
+    /// Ends the lookup when `limit` providers are found. If the lookup finds fewer, the answer is those. Zero fails
+    /// with [`RequestError::Invalid`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetProvidersError> {
@@ -298,8 +298,8 @@ impl Call<PutRecord> {
         self.put_options(|options| options.local_copy = when)
     }
 
-    /// Reads the record back after it was stored, and succeeds when `n` peers return exactly these bytes. This takes one
-    /// more lookup. Zero, the default, disables it.
+    /// Reads the record back after it was stored, and succeeds when `n` peers return exactly these bytes. This takes
+    /// one more lookup. Zero, the default, disables it.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
@@ -361,8 +361,8 @@ impl Call<PutRecordTo> {
 impl Call<GetClosestPeers> {
     /// Adds a second lookup, at the farthest peer that the first lookup found, and returns the closest peers of both.
     /// This finds peers that the first lookup misses because silent peers took their place in the answers of others. It
-    /// takes about twice the time and the requests. If the second lookup fails or the timeout passes, the answer is that
-    /// of the first.
+    /// takes about twice the time and the requests. If the second lookup fails or the timeout passes, the answer is
+    /// that of the first.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetClosestPeersError> {
@@ -519,8 +519,8 @@ struct PendingCall {
 impl Drop for PendingCall {
     fn drop(&mut self) {
         if self.sent {
-            // The order matters: if the driver receives the cancellation before the request, it finds nothing to cancel.
-            // It then has to find the response channel closed when it receives the request.
+            // The order matters: if the driver receives the cancellation before the request, it finds nothing to
+            // cancel. It then has to find the response channel closed when it receives the request.
             self.responses.close();
             self.connection.cancel(self.id);
         }

@@ -12,8 +12,8 @@ use super::connection::LocatedPeer;
 pub struct FoundPeer {
     /// The peer.
     pub peer: PeerId,
-    /// Addresses of the peer, at least one, each once: first those in the local routing table, then those under which the
-    /// lookup reached the peer. They are not tested: only a dial shows whether an address works.
+    /// Addresses of the peer, at least one, each once: first those in the local routing table, then those under which
+    /// the lookup reached the peer. They are not tested: only a dial shows whether an address works.
     pub addresses: Vec<Multiaddr>,
     /// True if the peer answered a request of this lookup.
     pub answered: bool,
@@ -37,8 +37,8 @@ pub enum FindPeerError {
     /// The lookup failed, and the local routing table has no address of the peer.
     #[error("lookup failed")]
     Lookup(#[source] GetClosestPeersError),
-    /// The request failed for a reason common to all operations, and the local routing table has no address of the peer.
-    /// [`RequestError::Invalid`] and [`RequestError::Shutdown`] are returned even if it has one.
+    /// The request failed for a reason common to all operations, and the local routing table has no address of the
+    /// peer. [`RequestError::Invalid`] and [`RequestError::Shutdown`] are returned even if it has one.
     #[error(transparent)]
     Request(#[from] RequestError),
 }

@@ -72,8 +72,8 @@ impl Client {
         self.call(Operation::GetRecord { key: key.into().into_record_key(), policy: Policy::First })
     }
 
-    /// Stores a record at up to 20 peers closest to its key and then, with the local peer as its publisher, in the local
-    /// store, from where kad republishes it.
+    /// Stores a record at up to 20 peers closest to its key and then, with the local peer as its publisher, in the
+    /// local store, from where kad republishes it.
     ///
     /// By default a majority of the peers found must acknowledge the record; [`Call::quorum`] changes that. If too few
     /// acknowledge it, further peers are asked. If the put fails, the record is not in the local store, unless
@@ -224,8 +224,8 @@ impl Client {
         self.connection.ask(|reply| Message::StopProviding { key, reply }).await
     }
 
-    /// Removes a record that the local peer published from the local store, so that it is no longer republished. Changes
-    /// only the local store: peers that hold the record keep it until it expires.
+    /// Removes a record that the local peer published from the local store, so that it is no longer republished.
+    /// Changes only the local store: peers that hold the record keep it until it expires.
     ///
     /// ```
     /// use kadence::{Client, RemoveRecordError};

@@ -22,13 +22,12 @@ pub struct DriverConfig {
     /// until the driver has received one. The driver receives all of them in its next turns, so the limit concerns only
     /// bursts. Default: 256.
     pub command_capacity: usize,
-    /// Maximum number of items that a call's stream holds for its reader, unless
-    /// [`Call::buffer`](crate::Call::buffer) sets another number. Further items are dropped and reported as
-    /// [`Update::Lagged`](crate::Update::Lagged). Default: 256, more than the few dozen peers that a lookup asks, so that
-    /// a reader which reads at all loses none.
+    /// Maximum number of items that a call's stream holds for its reader, unless [`Call::buffer`](crate::Call::buffer)
+    /// sets another number. Further items are dropped and reported as [`Update::Lagged`](crate::Update::Lagged).
+    /// Default: 256, more than the few dozen peers that a lookup asks, so that a reader which reads at all loses none.
     pub stream_capacity: usize,
-    /// Maximum number of swarm events that [`Events`](crate::Events) holds for its reader. Further events are dropped and
-    /// reported as [`LaggedError`](crate::LaggedError). Zero drops all of them. Default: 1,024.
+    /// Maximum number of swarm events that [`Events`](crate::Events) holds for its reader. Further events are dropped
+    /// and reported as [`LaggedError`](crate::LaggedError). Zero drops all of them. Default: 1,024.
     pub event_capacity: usize,
     /// Recording of the tracker's inputs and actions. Default: `None`.
     pub recording: Option<Recording>,

@@ -131,8 +131,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         (client, SwarmHandle::new(closures), driver)
     }
 
-    /// Returns the swarm for changes. Poll the driver afterwards, as a loop over its events does: only then the swarm is
-    /// polled again.
+    /// Returns the swarm for changes. Poll the driver afterwards, as a loop over its events does: only then the swarm
+    /// is polled again.
     pub fn swarm_mut(&mut self) -> &mut Swarm<B> {
         &mut self.swarm
     }
@@ -305,8 +305,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
     }
 
     /// Finishes queries again that kad still runs, and returns whether there was one. Such a query has entered its next
-    /// phase without an event, and the swarm has to be polled again. `query_mut` does not return a finished query, so the
-    /// repetition ends.
+    /// phase without an event, and the swarm has to be polled again. `query_mut` does not return a finished query, so
+    /// the repetition ends.
     fn repeat_finishes(&mut self) -> bool {
         let mut finished = false;
         if !self.finishing.is_empty() {
@@ -335,7 +335,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         true
     }
 
-    /// Sets the alarm to the tracker's next deadline, or stops it if there is none. Returns whether that deadline has come.
+    /// Sets the alarm to the tracker's next deadline, or stops it if there is none. Returns whether that deadline has
+    /// come.
     fn arm(&mut self, cx: &mut Context<'_>) -> bool {
         // Lingering matters only to a shutdown; until there is one, it must not wake an idle driver.
         let lingering = self.linger_until.filter(|_| self.tracker.is_shut_down());
