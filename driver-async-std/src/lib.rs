@@ -13,19 +13,22 @@
 mod node;
 mod runtime;
 
-use kadence::{ContainsKad, DriverConfig, Spawned, libp2p::Swarm};
+use kadence::{ContainsKad, DriverConfig, libp2p::Swarm};
 
 #[cfg(feature = "node")]
 pub use self::node::{node, node_with, transport};
 pub use self::runtime::{AsyncStdRuntime, AsyncStdTimer};
-pub use kadence;
 #[cfg(feature = "node")]
 pub use kadence::node::{Identity, Node, NodeConfig};
+pub use kadence::{self, Spawned};
 
 /// Runs a driver for a swarm in a task of async-std. See [`kadence::spawn`].
 ///
 /// ```
-/// use kadence_async_std::kadence::{ContainsKad, DriverConfig, Spawned, libp2p::Swarm};
+/// use kadence_async_std::{
+///     Spawned,
+///     kadence::{ContainsKad, DriverConfig, libp2p::Swarm},
+/// };
 ///
 /// async fn run<B>(swarm: Swarm<B>)
 /// where

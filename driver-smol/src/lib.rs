@@ -13,19 +13,22 @@
 mod node;
 mod runtime;
 
-use kadence::{ContainsKad, DriverConfig, Spawned, libp2p::Swarm};
+use kadence::{ContainsKad, DriverConfig, libp2p::Swarm};
 
 #[cfg(feature = "node")]
 pub use self::node::{node, node_with, transport};
 pub use self::runtime::{SmolRuntime, SmolTimer};
-pub use kadence;
 #[cfg(feature = "node")]
 pub use kadence::node::{Identity, Node, NodeConfig};
+pub use kadence::{self, Spawned};
 
 /// Runs a driver for a swarm in a task on smol's global executor. See [`kadence::spawn`].
 ///
 /// ```
-/// use kadence_smol::kadence::{ContainsKad, DriverConfig, Spawned, libp2p::Swarm};
+/// use kadence_smol::{
+///     Spawned,
+///     kadence::{ContainsKad, DriverConfig, libp2p::Swarm},
+/// };
 ///
 /// async fn run<B>(swarm: Swarm<B>)
 /// where
