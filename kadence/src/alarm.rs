@@ -106,7 +106,7 @@ pub struct ElapsedError;
 pub struct Alarm {
     clock: Clock,
     timer: Option<BoxTimer>,
-    /// Time at which the timer wakes the task. `None` if it has no timer, or the timer has elapsed or is out of use.
+    /// Time at which the timer wakes the task. `None` if there is no timer, or that time has passed or is of no use.
     wakes_at: Option<Instant>,
     deadline: Option<Instant>,
 }
@@ -148,13 +148,14 @@ impl Alarm {
         };
         // A second attempt is needed if the timer was set to an earlier deadline, which has passed.
         for _ in 0..2 {
-            let elapsed = self.poll_timer(cx, deadline).is_ready();
             // The clock decides and the timer only wakes: a late timer does not delay a deadline that has passed.
-            if deadline <= self.clock.now() {
+            let now = self.clock.now();
+            if deadline <= now {
                 self.deadline = None;
+                self.wakes_at = self.wakes_at.filter(|wakes_at| now < *wakes_at);
                 return Poll::Ready(());
             }
-            if !elapsed {
+            if self.poll_timer(cx, deadline).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -272,14 +273,13 @@ pub(crate) mod tests {
     use crate::{Runtime, Timer};
 
     /// Runtime whose clock stands still until a test moves it. It wakes the tasks of due timers, and counts how often a
-    /// timer was set again.
+    /// timer was set.
     #[derive(Debug, Clone)]
     pub(crate) struct TestRuntime {
         now: Arc<Mutex<Instant>>,
         timers: Arc<Mutex<BTreeMap<usize, (Instant, Option<Waker>)>>>,
         /// Span by which timers elapse before their deadline.
         early: Duration,
-        created: Arc<AtomicUsize>,
         resets: Arc<AtomicUsize>,
     }
 
@@ -289,7 +289,6 @@ pub(crate) mod tests {
                 now: Arc::new(Mutex::new(Instant::now())),
                 timers: Arc::default(),
                 early: Duration::ZERO,
-                created: Arc::default(),
                 resets: Arc::default(),
             }
         }
@@ -308,7 +307,7 @@ pub(crate) mod tests {
             wakers.into_iter().for_each(Waker::wake);
         }
 
-        /// Returns the number of times a timer was set again.
+        /// Returns the number of times that a timer was set, when it was created or later.
         pub(crate) fn resets(&self) -> usize {
             self.resets.load(Relaxed)
         }
@@ -322,7 +321,7 @@ pub(crate) mod tests {
         }
 
         fn timer(&self, deadline: Instant) -> TestTimer {
-            let id = self.created.fetch_add(1, Relaxed);
+            let id = self.resets.fetch_add(1, Relaxed);
             self.timers.lock().unwrap().insert(id, (deadline, None));
             TestTimer { runtime: self.clone(), id, elapsed: false }
         }
@@ -424,7 +423,7 @@ pub(crate) mod tests {
         assert!(task.set(3).is_pending());
         assert_eq!(task.ready_in(10), [3]);
         assert_eq!(task.alarm.deadline(), None);
-        assert_eq!(task.runtime.resets(), 0);
+        assert_eq!(task.runtime.resets(), 1);
     }
 
     #[test]
@@ -432,6 +431,7 @@ pub(crate) mod tests {
         let mut task = Task::new();
         assert!(task.set(0).is_ready());
         assert!(task.poll().is_pending());
+        assert_eq!(task.runtime.resets(), 0);
     }
 
     #[test]
@@ -448,9 +448,9 @@ pub(crate) mod tests {
         for seconds in 2..=8 {
             assert!(task.set(seconds).is_pending());
         }
-        assert_eq!(task.runtime.resets(), 0);
-        assert_eq!(task.ready_in(10), [8]);
         assert_eq!(task.runtime.resets(), 1);
+        assert_eq!(task.ready_in(10), [8]);
+        assert_eq!(task.runtime.resets(), 2);
     }
 
     #[test]
