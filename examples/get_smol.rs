@@ -8,7 +8,7 @@ use kadence_smol::{NodeConfig, node};
 fn main() -> Result<(), Box<dyn Error>> {
     smol::block_on(async {
         let (peer, key) = args().nth(1).zip(args().nth(2)).ok_or("usage: ADDRESS KEY")?;
-        let node = node(NodeConfig { bootstrap_peers: vec![peer.parse()?], ..NodeConfig::default() }).await?;
+        let node = node(NodeConfig::default().bootstrap_peers([peer.parse()?])).await?;
         node.ready(Duration::from_secs(10)).await?;
         let answer = node.client().get_record(key.into_bytes()).await?;
         println!("{}", String::from_utf8_lossy(answer.value()));

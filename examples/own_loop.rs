@@ -72,11 +72,11 @@ async fn work(client: Client) -> Result<usize, Box<dyn Error>> {
 async fn main() -> Result<(), Box<dyn Error>> {
     // Another peer.
     let listen: Vec<Multiaddr> = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
-    let other = kadence_tokio::node(NodeConfig { listen, mode: Some(Mode::Server), ..NodeConfig::default() }).await?;
+    let other = kadence_tokio::node(NodeConfig::default().listen(listen).mode(Mode::Server)).await?;
 
     let mut swarm = swarm()?;
     for address in other.listen_addrs() {
-        swarm.behaviour_mut().kad.add_address(&other.peer_id(), address);
+        swarm.behaviour_mut().kad.add_address(&other.local_peer_id(), address);
     }
     let runtime = TokioRuntime::current().ok_or("no tokio runtime")?;
     let (client, _handle, mut driver) = Driver::new(swarm, runtime, DriverConfig::default());

@@ -26,11 +26,7 @@ fn main() -> Result<()> {
 
     // A program that publishes keeps its key pair in a file.
     let keypair = Keypair::generate_ed25519();
-    let mut node = NodeConfig {
-        identity: Identity::Keypair(keypair.clone()),
-        bootstrap_peers: vec![peer.parse()?],
-        ..NodeConfig::default()
-    };
+    let mut node = NodeConfig::default().identity(Identity::Keypair(keypair.clone())).bootstrap_peers([peer.parse()?]);
     configure(&mut node);
     let config = RegistryConfig::in_folder("registry");
     let market = RegistryBehaviour::new(&keypair, &config)?;

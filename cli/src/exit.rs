@@ -109,7 +109,7 @@ impl From<ReadyError> for Failure {
     fn from(error: ReadyError) -> Self {
         let reason = match &error {
             ReadyError::NoPeer { timeout: _, last_dial_error: _ } => Reason::NoPeer,
-            ReadyError::NodeGone(_) => Reason::Failure,
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }

@@ -112,7 +112,7 @@ pub(crate) async fn provide(args: ProvideArgs, protocol: StreamProtocol) -> Resu
     let signal = signal()?;
     let mut joined = Joined::new(ask, protocol, Mode::Server, listen.addresses).await?;
     let answer = joined.node.client().start_providing(key.to_record_key()).timeout(joined.time_left()).await?;
-    let peer = joined.node.peer_id();
+    let peer = joined.node.local_peer_id();
     if json {
         output::json(&json!({
             "ok": true,
@@ -216,7 +216,7 @@ impl Joined {
     async fn new(ask: Ask, protocol: StreamProtocol, mode: Mode, listen: Vec<Multiaddr>) -> Result<Self, Failure> {
         let Ask { peers, timeout, json: _ } = ask;
         let deadline = Instant::now() + timeout;
-        let config = NodeConfig { listen, bootstrap_peers: peers, protocol, mode: Some(mode), ..NodeConfig::default() };
+        let config = NodeConfig::default().listen(listen).bootstrap_peers(peers).protocol(protocol).mode(mode);
         let node = kadence_tokio::node(config).await?;
         node.ready(timeout).await?;
         Ok(Self { node, deadline })

@@ -66,13 +66,13 @@ impl Network {
         measures: &mut Measures,
     ) -> anyhow::Result<Self> {
         raise_file_limit(servers)?;
-        let config = |mode, listen: &[Multiaddr], bootstrap_peers: &[Multiaddr]| NodeConfig {
-            listen: listen.to_vec(),
-            bootstrap_peers: bootstrap_peers.to_vec(),
-            protocol: protocol.clone(),
-            mode: Some(mode),
-            max_records: files + SPARE_RECORDS,
-            ..NodeConfig::default()
+        let config = |mode, listen: &[Multiaddr], bootstrap_peers: &[Multiaddr]| {
+            NodeConfig::default()
+                .listen(listen.to_vec())
+                .bootstrap_peers(bootstrap_peers.to_vec())
+                .protocol(protocol.clone())
+                .mode(mode)
+                .max_records(files + SPARE_RECORDS)
         };
         let began = Instant::now();
         progress.begin("start", servers + CLIENTS);

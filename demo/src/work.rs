@@ -240,11 +240,11 @@ impl Demo {
 
     /// Every node looks up the peers closest to others, which have to be the ones that really are.
     pub(super) async fn closest(&mut self) {
-        let servers: Vec<PeerId> = self.network.servers.iter().map(|node| node.peer_id()).collect();
+        let servers: Vec<PeerId> = self.network.servers.iter().map(|node| node.local_peer_id()).collect();
         let mut jobs = Vec::new();
         for node in self.network.nodes() {
             for target in servers.sample(&mut self.rng, 3) {
-                jobs.push((node.client().clone(), *target, nearest(&servers, *target, node.peer_id())));
+                jobs.push((node.client().clone(), *target, nearest(&servers, *target, node.local_peer_id())));
             }
         }
         let count = jobs.len();

@@ -308,7 +308,7 @@ pub(crate) mod tests {
         }
 
         /// Returns the number of times that a timer was set, when it was created or later.
-        pub(crate) fn resets(&self) -> usize {
+        pub(crate) fn timer_sets(&self) -> usize {
             self.resets.load(Relaxed)
         }
     }
@@ -423,7 +423,7 @@ pub(crate) mod tests {
         assert!(task.set(3).is_pending());
         assert_eq!(task.ready_in(10), [3]);
         assert_eq!(task.alarm.deadline(), None);
-        assert_eq!(task.runtime.resets(), 1);
+        assert_eq!(task.runtime.timer_sets(), 1);
     }
 
     #[test]
@@ -431,7 +431,7 @@ pub(crate) mod tests {
         let mut task = Task::new();
         assert!(task.set(0).is_ready());
         assert!(task.poll().is_pending());
-        assert_eq!(task.runtime.resets(), 0);
+        assert_eq!(task.runtime.timer_sets(), 0);
     }
 
     #[test]
@@ -448,9 +448,9 @@ pub(crate) mod tests {
         for seconds in 2..=8 {
             assert!(task.set(seconds).is_pending());
         }
-        assert_eq!(task.runtime.resets(), 1);
+        assert_eq!(task.runtime.timer_sets(), 1);
         assert_eq!(task.ready_in(10), [8]);
-        assert_eq!(task.runtime.resets(), 2);
+        assert_eq!(task.runtime.timer_sets(), 2);
     }
 
     #[test]

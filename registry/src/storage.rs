@@ -87,6 +87,7 @@ impl From<DatabaseOpenError> for StorageError {
     fn from(error: DatabaseOpenError) -> Self {
         match error {
             DatabaseOpenError::Failed { path, error } => failed(&path, error),
+            DatabaseOpenError::InUse { path } => failed(&path, DatabaseError::Busy),
             DatabaseOpenError::Version { path, found, known: _ } => Self::OtherVersion { path, found },
             DatabaseOpenError::Damaged { path, what } => failed(&path, DatabaseError::Damaged(what)),
             DatabaseOpenError::Foreign { path } => failed(&path, DatabaseError::Foreign),

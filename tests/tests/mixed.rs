@@ -23,11 +23,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Two on each runtime, in turn; all but the first join through the first.
 async fn network(listen: &str) -> Vec<Node> {
-    let config = |seeds: Vec<Multiaddr>| NodeConfig {
-        listen: vec![listen.parse().unwrap()],
-        bootstrap_peers: seeds,
-        mode: Some(Mode::Server),
-        ..NodeConfig::default()
+    let config = |seeds: Vec<Multiaddr>| {
+        NodeConfig::default().listen([listen.parse().unwrap()]).bootstrap_peers(seeds).mode(Mode::Server)
     };
     let mut nodes: Vec<Node> = Vec::new();
     for number in 0..6 {
@@ -99,11 +96,11 @@ async fn nodes_on_all_runtimes_find_what_each_has_over_ip6() {
 /// Each runtime dials each other one by a name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_on_any_runtime_is_reached_by_name() {
-    let config = |bootstrap_peers| NodeConfig {
-        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-        bootstrap_peers,
-        mode: Some(Mode::Server),
-        ..NodeConfig::default()
+    let config = |bootstrap_peers| {
+        NodeConfig::default()
+            .listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()])
+            .bootstrap_peers(bootstrap_peers)
+            .mode(Mode::Server)
     };
     let servers = [
         kadence_tokio::node(config(Vec::new())).await.unwrap(),

@@ -19,11 +19,11 @@ const LONG: Duration = Duration::from_secs(30);
 
 async fn server(bootstrap_peers: Vec<Multiaddr>) -> Node {
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-    node(NodeConfig { listen, bootstrap_peers, ..NodeConfig::default() }).await.unwrap()
+    node(NodeConfig::default().listen(listen).bootstrap_peers(bootstrap_peers)).await.unwrap()
 }
 
 async fn client(bootstrap_peers: Vec<Multiaddr>) -> Node {
-    node(NodeConfig { bootstrap_peers, ..NodeConfig::default() }).await.unwrap()
+    node(NodeConfig::default().bootstrap_peers(bootstrap_peers)).await.unwrap()
 }
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn a_record_goes_from_one_client_to_another_through_a_server() {
     one.ready(LONG).await.unwrap();
     other.ready(LONG).await.unwrap();
     let put = one.client().put_record(Record::new(b"greeting".to_vec(), b"hello".to_vec())).await.unwrap();
-    assert_eq!(put.acknowledged, [server.peer_id()]);
+    assert_eq!(put.acknowledged, [server.local_peer_id()]);
     let answer = other.client().get_record("greeting").await.unwrap();
     assert_eq!(answer.value(), b"hello");
     let missing = other.client().get_record("nothing").await;
@@ -46,7 +46,7 @@ async fn an_announcement_outlives_a_graceful_shutdown() {
     let server = server(Vec::new()).await;
     let provider = self::server(server.listen_addrs()).await;
     provider.ready(LONG).await.unwrap();
-    let id = provider.peer_id();
+    let id = provider.local_peer_id();
     provider.client().start_providing("file").await.unwrap();
     provider.shutdown().await;
     let asker = client(server.listen_addrs()).await;
@@ -70,9 +70,7 @@ async fn nobody_there_is_said_in_time_and_with_the_reason() {
 #[tokio::test]
 async fn a_bootstrap_peer_needs_its_id() {
     let error =
-        node(NodeConfig { bootstrap_peers: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()], ..NodeConfig::default() })
-            .await
-            .unwrap_err();
+        node(NodeConfig::default().bootstrap_peers(["/ip4/127.0.0.1/tcp/4001".parse().unwrap()])).await.unwrap_err();
     assert!(matches!(error, NodeError::NoPeerId { .. }), "not {error:?}");
 }
 
@@ -100,7 +98,7 @@ async fn a_peer_can_be_added_later() {
     let (server, node) = (server(Vec::new()).await, client(Vec::new()).await);
     node.add_peer(&server.listen_addrs()[0]).await.unwrap();
     node.ready(LONG).await.unwrap();
-    assert_eq!(node.connected_peers().await.unwrap(), [server.peer_id()]);
+    assert_eq!(node.connected_peers().await.unwrap(), [server.local_peer_id()]);
 }
 
 #[tokio::test]
@@ -110,15 +108,15 @@ async fn a_peer_is_found_by_who_knows_it_and_a_client_by_nobody() {
     other.ready(LONG).await.unwrap();
     let asker = client(seed.listen_addrs()).await;
     asker.ready(LONG).await.unwrap();
-    let found = asker.client().find_peer(other.peer_id()).await.unwrap();
-    assert_eq!((found.peer, found.answered), (other.peer_id(), true));
+    let found = asker.client().find_peer(other.local_peer_id()).await.unwrap();
+    assert_eq!((found.peer, found.answered), (other.local_peer_id(), true));
     let place = other.listen_addrs().remove(0);
     let without_id = |address: &Multiaddr| address.iter().take(2).collect::<Multiaddr>();
     assert!(found.addresses.iter().any(|address| without_id(address) == without_id(&place)), "{found:?}");
 
     let hidden = client(seed.listen_addrs()).await;
     hidden.ready(LONG).await.unwrap();
-    let error = asker.client().find_peer(hidden.peer_id()).await.unwrap_err();
+    let error = asker.client().find_peer(hidden.local_peer_id()).await.unwrap_err();
     let FindPeerError::NotFound { closest_peers, certainty: Certainty::Conclusive, .. } = error else {
         panic!("{error:?}")
     };

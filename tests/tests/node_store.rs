@@ -47,17 +47,17 @@ impl Validator for Digits {
 }
 
 fn server() -> NodeConfig {
-    NodeConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..NodeConfig::default() }
+    NodeConfig::default().listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()])
 }
 
 /// A server that is the same each time that it is started in this folder.
 fn kept(folder: &Path) -> NodeConfig {
     let identity = Identity::File(folder.join("key"));
-    NodeConfig { identity, store: NodeStore::Disk(folder.join("store")), ..server() }
+    server().identity(identity).store(NodeStore::Disk(folder.join("store")))
 }
 
 async fn client(of: &Node) -> Node {
-    let client = node(NodeConfig { bootstrap_peers: of.listen_addrs(), ..NodeConfig::default() }).await.unwrap();
+    let client = node(NodeConfig::default().bootstrap_peers(of.listen_addrs())).await.unwrap();
     client.ready(WAIT).await.unwrap();
     client
 }
@@ -103,18 +103,18 @@ async fn a_node_started_again_on_its_file_serves_what_it_took_and_announces_its_
         let kept = node(kept(folder.path())).await.unwrap();
         let (asking, other) = (client(&kept).await, node(server()).await.unwrap());
         let put = asking.client().put_record(record("theirs", "of a client")).await.unwrap();
-        assert_eq!(put.acknowledged, [kept.peer_id()]);
+        assert_eq!(put.acknowledged, [kept.local_peer_id()]);
         kept.add_peer(&other.listen_addrs()[0]).await.unwrap();
         kept.ready(WAIT).await.unwrap();
         kept.client().put_record(record("own", "of the node")).await.unwrap();
         kept.client().start_providing("file").await.unwrap();
-        let id = kept.peer_id();
+        let id = kept.local_peer_id();
         kept.shutdown().await;
         id
     };
     // Nobody of the first network is there any more, and at first nobody at all.
     let kept = node(kept(folder.path())).await.unwrap();
-    assert_eq!((kept.peer_id(), kept.store_stats().records, kept.store_stats().provided_keys), (id, 2, 1));
+    assert_eq!((kept.local_peer_id(), kept.store_stats().records, kept.store_stats().provided_keys), (id, 2, 1));
     let mut other = node(server()).await.unwrap();
     assert_eq!(stored(&other, "own").await, None);
     kept.add_peer(&other.listen_addrs()[0]).await.unwrap();
@@ -134,7 +134,7 @@ async fn what_is_withdrawn_before_there_is_a_peer_is_not_announced() {
     let keys: Vec<String> = (0..8).map(|number| format!("key {number}")).collect();
     {
         let other = node(server()).await.unwrap();
-        let kept = node(NodeConfig { bootstrap_peers: other.listen_addrs(), ..kept(folder.path()) }).await.unwrap();
+        let kept = node(kept(folder.path()).bootstrap_peers(other.listen_addrs())).await.unwrap();
         kept.ready(WAIT).await.unwrap();
         for key in &keys {
             kept.client().put_record(record(key, "value")).await.unwrap();
@@ -162,12 +162,12 @@ async fn what_is_withdrawn_before_there_is_a_peer_is_not_announced() {
 async fn what_is_older_or_invalid_or_too_large_is_refused_and_counted_and_the_sender_hears_of_it() {
     let folder = tempdir().unwrap();
     let config = || {
-        let mut config = NodeConfig { max_value_len: 1000, ..kept(folder.path()) };
+        let mut config = kept(folder.path()).max_value_len(1000);
         config.driver.tracker.validators = Validators::default().with("d", Arc::new(Digits));
         config
     };
     let strict = node(config()).await.unwrap();
-    let lax = NodeConfig { bootstrap_peers: strict.listen_addrs(), max_key_len: 1000, ..NodeConfig::default() };
+    let lax = NodeConfig::default().bootstrap_peers(strict.listen_addrs()).max_key_len(1000);
     let lax = node(lax).await.unwrap();
     lax.ready(WAIT).await.unwrap();
     lax.client().put_record(record("/d/key", "5")).await.unwrap();
@@ -208,7 +208,7 @@ async fn a_file_that_cannot_be_opened_is_an_error_that_says_why() {
     node(kept(folder.path())).await.unwrap();
     let path = folder.path().join("text");
     std::fs::write(&path, "a shopping list, which is long enough to be looked at".repeat(100)).unwrap();
-    let error = node(NodeConfig { store: NodeStore::Disk(path), ..server() }).await.unwrap_err();
+    let error = node(server().store(NodeStore::Disk(path))).await.unwrap_err();
     assert!(matches!(error, NodeError::Store(StoreOpenError::Foreign { .. })), "{error:?}");
 }
 
@@ -230,16 +230,16 @@ async fn what_has_expired_is_removed_although_nobody_writes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_goes_from_runtime_to_runtime() {
     let folder = tempdir().unwrap();
-    let config = || NodeConfig { listen: Vec::new(), ..kept(folder.path()) };
+    let config = || kept(folder.path()).listen(Vec::new());
     let mut nodes = BTreeSet::new();
     let mut put_and_end = async |node: Node, number: usize| {
-        nodes.insert(node.peer_id());
+        nodes.insert(node.local_peer_id());
         for before in 0..number {
             let answer = node.client().get_record(format!("key {before}")).await.unwrap();
             assert_eq!(answer.value(), before.to_string().as_bytes());
         }
         let own = record(&format!("key {number}"), &number.to_string());
-        let own = Record { publisher: Some(node.peer_id()), ..own };
+        let own = Record { publisher: Some(node.local_peer_id()), ..own };
         with_store(&node, move |store| store.put(own)).await.unwrap();
         node.shutdown().await;
     };

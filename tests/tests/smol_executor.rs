@@ -13,7 +13,7 @@ use kadence_smol::SmolRuntime;
 use smol::Executor;
 
 async fn start(executor: &Arc<Executor<'static>>) -> Result<Node, NodeError> {
-    let config = NodeConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..NodeConfig::default() };
+    let config = NodeConfig::default().listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()]);
     Node::start(SmolRuntime::on(executor), config, kadence_smol::transport, |_| dummy::Behaviour).await
 }
 
@@ -30,7 +30,7 @@ fn an_executor_that_goes_takes_its_node_along() {
     assert!(shut_down(pending.join().unwrap()));
     smol::block_on(async {
         assert!(shut_down(node.client().get_record("key").await));
-        assert!(matches!(node.ready(Duration::from_secs(60)).await, Err(ReadyError::NodeGone(_))));
+        assert!(matches!(node.ready(Duration::from_secs(60)).await, Err(ReadyError::Closed(_))));
         node.shutdown().await;
     });
 }
@@ -44,5 +44,5 @@ fn on_an_executor_that_is_gone_no_node_starts() {
         let transport = kadence_smol::transport;
         Node::start(runtime, NodeConfig::default(), transport, |_| dummy::Behaviour).await
     });
-    assert!(matches!(started, Err(NodeError::NodeGone(_))), "{started:?}");
+    assert!(matches!(started, Err(NodeError::Closed(_))), "{started:?}");
 }

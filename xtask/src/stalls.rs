@@ -5,8 +5,7 @@
 //! `cargo run --release -p xtask --features kadence -- stalls [FOLDER]`
 
 use std::{
-    env, fs,
-    thread,
+    env, fs, thread,
     time::{Duration, Instant},
 };
 

@@ -58,15 +58,13 @@ impl Member {
         let in_home = || format!("cannot use the home {}", home.path().display());
         let keypair = home.keypair()?;
         let serves = !listen.is_empty();
-        let mut config = NodeConfig {
-            identity: Identity::Keypair(keypair.clone()),
-            mode: Some(if serves { Mode::Server } else { Mode::Client }),
-            store: if serves { NodeStore::Disk(home.store()) } else { NodeStore::Memory },
-            listen,
-            bootstrap_peers: peers,
-            protocol,
-            ..NodeConfig::default()
-        };
+        let mut config = NodeConfig::default()
+            .identity(Identity::Keypair(keypair.clone()))
+            .mode(if serves { Mode::Server } else { Mode::Client })
+            .store(if serves { NodeStore::Disk(home.store()) } else { NodeStore::Memory })
+            .listen(listen)
+            .bootstrap_peers(peers)
+            .protocol(protocol);
         configure(&mut config);
         let registry = RegistryConfig::in_folder(home.registry());
         let behaviour = RegistryBehaviour::new(&keypair, &registry).with_context(in_home)?;

@@ -165,11 +165,11 @@ impl Demo {
             evil.node.client().start_providing(content.provider_key()).timeout(CALL_TIMEOUT).await?;
         }
         let reader = self.member(READER)?;
-        is_provided(reader, &receipt.archive, evil.node.peer_id()).await?;
+        is_provided(reader, &receipt.archive, evil.node.local_peer_id()).await?;
         let dir = self.folder("installed-film");
         let installed =
             install_newest(reader, &receipt.package, &dir).await.context("in spite of a corrupt provider")?;
-        let bad = reader.market.reputation().get(&evil.node.peer_id()).map_or(0, |known| known.bad);
+        let bad = reader.market.reputation().get(&evil.node.local_peer_id()).map_or(0, |known| known.bad);
         let blamed = |index: usize| self.member(index).map(Member::peer);
         let blamed = (0..NODES).map(blamed).collect::<Result<Vec<_>, _>>()?;
         let blamed =

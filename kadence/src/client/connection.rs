@@ -134,5 +134,5 @@ pub enum RemoveRecordError {
     },
     /// The driver is closed.
     #[error(transparent)]
-    DriverClosed(#[from] DriverClosedError),
+    Closed(#[from] DriverClosedError),
 }

@@ -1,4 +1,4 @@
-//! Names, against a name server that says what a test wants it to say.
+//! Names, with a scripted name server.
 
 #![cfg(feature = "dns")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]

@@ -33,7 +33,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn id(&self) -> PeerId {
-        self.node.peer_id()
+        self.node.local_peer_id()
     }
 
     pub(crate) fn package(&self, name: &str) -> PackageId {
@@ -107,14 +107,12 @@ impl Network {
     pub(crate) async fn node(&self, role: Role) -> Peer {
         let keypair = Keypair::generate_ed25519();
         let folder = tempfile::tempdir().expect("a folder");
-        let mut node = NodeConfig {
-            identity: Identity::Keypair(keypair.clone()),
-            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")],
-            bootstrap_peers: self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()).collect(),
+        let mut node = NodeConfig::default()
+            .identity(Identity::Keypair(keypair.clone()))
+            .listen(["/ip4/127.0.0.1/tcp/0".parse().expect("an address")])
+            .bootstrap_peers(self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()))
             // Who meets a peer again reads its catalogue, and is not unaware any more.
-            idle_connection_timeout: Duration::from_secs(600),
-            ..NodeConfig::default()
-        };
+            .idle_connection_timeout(Duration::from_secs(600));
         configure(&mut node);
         let mut config = RegistryConfig::in_folder(folder.path());
         config.catalogue_interval = Duration::from_secs(60 * 60);

@@ -76,12 +76,8 @@ impl Network {
 
         // Two clients with one identity have the same table, bucket by bucket, and begin every lookup with the same
         // peers. As clients they are in nobody else's table.
-        let config = NodeConfig {
-            identity: Identity::Keypair(keypair(CLIENT)),
-            protocol: PROTOCOL,
-            mode: Some(Mode::Client),
-            ..NodeConfig::default()
-        };
+        let config =
+            NodeConfig::default().identity(Identity::Keypair(keypair(CLIENT))).protocol(PROTOCOL).mode(Mode::Client);
         let transport = |keypair: &Keypair| Ok::<BoxedTransport, Infallible>(bed.transport(keypair));
         let node = Node::start(bed.runtime().clone(), config, transport, |_| dummy::Behaviour)
             .await

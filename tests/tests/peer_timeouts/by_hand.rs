@@ -23,7 +23,7 @@ fn a_lookup_goes_on_without_a_silent_peer_and_leaves_it_where_it_was() {
     hand.pass(ms(5));
     hand.answer(other, query);
     assert!(hand.end_of(query).is_none());
-    assert_eq!(hand.stats().waiting, 1);
+    assert_eq!(hand.stats().pending, 1);
 
     hand.pass(ms(90));
     assert!(hand.end_of(query).is_none(), "95 ms are within the patience");
@@ -35,14 +35,14 @@ fn a_lookup_goes_on_without_a_silent_peer_and_leaves_it_where_it_was() {
     assert_eq!(found.peers.iter().map(|peer| peer.peer_id).collect::<Vec<_>>(), [other]);
     assert_eq!(counts, [2, 1, 1]);
     assert_eq!(hand.entry(silent), entry);
-    assert_eq!((hand.stats().given_up, hand.stats().waiting), (1, 0));
+    assert_eq!((hand.stats().given_up, hand.stats().pending), (1, 0));
 
     // It answers after all, which hurts nobody, and says how slow it is.
-    let patience = hand.stats().patience;
+    let timeout = hand.stats().timeout;
     hand.pass(ms(400));
     hand.answer(silent, query);
-    assert_eq!((hand.stats().late, hand.stats().remembered), (1, 0));
-    assert!(hand.stats().patience > patience);
+    assert_eq!((hand.stats().late, hand.stats().abandoned), (1, 0));
+    assert!(hand.stats().timeout > timeout);
     assert_eq!(hand.entry(silent), entry);
 
     // The next query asks it again.
@@ -97,7 +97,7 @@ fn a_put_goes_on_without_a_silent_peer_and_names_the_others() {
     assert_eq!((success.as_slice(), *quorum), ([other].as_slice(), NonZeroUsize::new(2).unwrap()));
     assert_eq!(counts, [2, 1, 1]);
     hand.acknowledge(silent, query, &record);
-    assert_eq!((hand.stats().late, hand.stats().waiting), (1, 0));
+    assert_eq!((hand.stats().late, hand.stats().pending), (1, 0));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn announcements_are_not_waited_for() {
     assert_eq!(hand.announcements, [peer]);
     assert!(hand.end_of(query).is_some());
     // The lookup alone.
-    assert_eq!((hand.stats().timed, hand.stats().waiting), (stats.timed + 1, 0));
+    assert_eq!((hand.stats().timed, hand.stats().pending), (stats.timed + 1, 0));
     hand.pass(ms(60_000));
     assert_eq!(hand.stats().given_up, 0);
 }
@@ -128,11 +128,11 @@ fn a_dial_that_never_ends_holds_a_query_up_for_its_own_patience() {
     assert!(hand.end_of(query).is_none());
     hand.pass(ms(5));
     assert_eq!(hand.end_of(query).unwrap().1, [2, 1, 1]);
-    assert_eq!((hand.stats().dials_given_up, hand.stats().remembered), (1, 1));
+    assert_eq!((hand.stats().dials_given_up, hand.stats().abandoned), (1, 1));
     assert!(hand.kad.kad_mut().kbucket(dead).unwrap().iter().any(|entry| *entry.node.key.preimage() == dead));
     // At last it ends.
     hand.dial_fails(dead, &DialError::NoAddresses);
-    assert_eq!(hand.stats().remembered, 0);
+    assert_eq!(hand.stats().abandoned, 0);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_request_that_waited_for_a_dial_is_timed_from_the_connection_on() {
     hand.pass(ms(95));
     hand.answer(far, query);
     assert_eq!(hand.end_of(query).unwrap().1, [1, 1, 0]);
-    assert_eq!((hand.stats().given_up, hand.stats().waiting, hand.stats().remembered), (0, 0, 0));
+    assert_eq!((hand.stats().given_up, hand.stats().pending, hand.stats().abandoned), (0, 0, 0));
 }
 
 /// Of a request that is lost with its connection, kad never hears if the peer has another one.
@@ -181,7 +181,7 @@ fn a_request_that_is_lost_with_one_of_two_connections_is_given_up() {
     hand.pass(ms(95));
     assert_eq!(hand.end_of(query).unwrap().1, [2, 1, 1]);
     hand.disconnect(second);
-    assert_eq!((hand.stats().waiting, hand.stats().remembered), (0, 0), "nothing is left of the peer");
+    assert_eq!((hand.stats().pending, hand.stats().abandoned), (0, 0), "nothing is left of the peer");
 }
 
 #[test]
@@ -205,11 +205,11 @@ fn a_query_that_is_finished_early_waits_for_nobody() {
     let (mut hand, [_]) = Hand::fast();
     let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
     hand.settle();
-    assert_eq!(hand.stats().waiting, 1);
+    assert_eq!(hand.stats().pending, 1);
     hand.kad.kad_mut().query_mut(&query).unwrap().finish();
     hand.settle();
     assert!(hand.end_of(query).is_some());
-    assert_eq!(hand.stats().waiting, 0);
+    assert_eq!(hand.stats().pending, 0);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_lookup_asks_three_peers_and_two_further_ones_at_each_answer() {
         }
     }
     assert_eq!(set(hand.asked(query)), set(peers));
-    assert_eq!((hand.end_of(query).unwrap().1, hand.stats().spared), ([10, 10, 0], 0));
+    assert_eq!((hand.end_of(query).unwrap().1, hand.stats().never_sent), ([10, 10, 0], 0));
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn what_a_read_that_has_its_value_had_not_asked_yet_is_never_asked() {
     hand.settle();
     assert!(hand.end_of(query).is_some());
     hand.pass(ms(1000));
-    assert_eq!((hand.asked(query).len(), hand.stats().spared, hand.stats().waiting), (3, 5, 0));
+    assert_eq!((hand.asked(query).len(), hand.stats().never_sent, hand.stats().pending), (3, 5, 0));
     assert_eq!(hand.clock.advance(ms(3_600_000)), 0, "nobody is woken for it");
 }
 
@@ -273,7 +273,7 @@ fn the_answer_that_ends_a_read_lets_no_further_request_go() {
     hand.enough_at_a_record = Some(query);
     hand.answer_with(hand.asked(query)[1], query, Record::new(key, b"value".to_vec()));
     assert!(hand.end_of(query).is_some());
-    assert_eq!((hand.asked(query).len(), hand.stats().spared, hand.stats().waiting), (3, 5, 0));
+    assert_eq!((hand.asked(query).len(), hand.stats().never_sent, hand.stats().pending), (3, 5, 0));
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn the_next_lookup_of_a_bootstrap_asks_three_peers_at_once_again() {
     hand.kad.kad_mut().query_mut(&query).unwrap().finish();
     hand.settle();
     assert!(hand.end_of(query).is_none());
-    assert_eq!((hand.asked(query).len(), hand.stats().spared), (6, 5));
+    assert_eq!((hand.asked(query).len(), hand.stats().never_sent), (6, 5));
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Hand {
     pub(crate) fn fast_asking<const N: usize>(parallelism: usize) -> (Self, [PeerId; N]) {
         let mut hand = Self::asking(parallelism);
         let teacher = hand.peer();
-        while hand.stats().patience > ms(100) {
+        while hand.stats().timeout > ms(100) {
             let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
             hand.settle();
             hand.clock.advance(ms(1));

@@ -51,7 +51,7 @@ impl Impatient {
     /// Nobody is waited for when nothing runs.
     async fn waits_for_nobody(&self, bed: &Bed<TokioRuntime>) {
         bed.settles(&self.client).await;
-        bed.until(async || self.stats().await.waiting == 0).await;
+        bed.until(async || self.stats().await.pending == 0).await;
     }
 }
 
@@ -111,7 +111,7 @@ async fn every_operation_ends_soon(bed: &Bed<TokioRuntime>, honest: usize, silen
     assert_ne!(stats.given_up, 0);
     // The silent peers take their streams with them, and nothing of them is left.
     drop(silent_nodes);
-    bed.until(async || node.stats().await.remembered == 0).await;
+    bed.until(async || node.stats().await.abandoned == 0).await;
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_slow_and_honest_network_gives_the_right_answers() {
         let stats = node.stats().await;
         println!("{stats:?}");
         assert_eq!(stats.given_up, 0);
-        assert!(stats.patience > DELAY, "{stats:?}");
+        assert!(stats.timeout > DELAY, "{stats:?}");
     });
 }
 
@@ -199,8 +199,7 @@ fn a_node_gives_silent_peers_up_by_default() {
             .iter()
             .map(|Contact { peer, address }| address.clone().with(libp2p::multiaddr::Protocol::P2p(*peer)))
             .collect();
-        let config =
-            kadence_tokio::NodeConfig { bootstrap_peers, protocol: PROTOCOL, ..kadence_tokio::NodeConfig::default() };
+        let config = kadence_tokio::NodeConfig::default().bootstrap_peers(bootstrap_peers).protocol(PROTOCOL);
         assert!(config.peer_timeouts.is_some());
         let node = kadence_tokio::node(config).await.unwrap();
         node.ready(LONG).await.unwrap();
@@ -218,7 +217,7 @@ fn a_node_gives_silent_peers_up_by_default() {
         println!("{stats:?}");
         assert!(stats.is_some_and(|stats| stats.given_up > 0));
 
-        let config = kadence_tokio::NodeConfig { peer_timeouts: None, ..kadence_tokio::NodeConfig::default() };
+        let config = kadence_tokio::NodeConfig::default().peer_timeouts(None);
         let plain = kadence_tokio::node(config).await.unwrap();
         assert_eq!(plain.swarm().with(|swarm| swarm.behaviour().kad.stats()).await.unwrap(), None);
     });

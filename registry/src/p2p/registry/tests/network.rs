@@ -57,7 +57,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn id(&self) -> PeerId {
-        self.node.peer_id()
+        self.node.local_peer_id()
     }
 
     pub(crate) fn package(&self, name: &str) -> PackageId {
@@ -126,12 +126,10 @@ impl Network {
     }
 
     fn node_config(&self, keypair: &Keypair) -> NodeConfig {
-        NodeConfig {
-            identity: Identity::Keypair(keypair.clone()),
-            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-            bootstrap_peers: self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()).collect(),
-            ..NodeConfig::default()
-        }
+        NodeConfig::default()
+            .identity(Identity::Keypair(keypair.clone()))
+            .listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()])
+            .bootstrap_peers(self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()))
     }
 
     pub(crate) async fn stranger(&self) -> Node<RegistryBehaviour> {
