@@ -126,7 +126,7 @@ impl Demo {
 
         let own_calls_end = timeout(WAIT, calls_end(&dead)).await.is_ok();
         self.check("calls of the dead node end", own_calls_end, "with `client has shut down`");
-        self.killed = Killed { peer: dead.local_peer().to_string(), get, not_found, own_calls_end };
+        self.killed = Killed { peer: dead.local_peer_id().to_string(), get, not_found, own_calls_end };
     }
 }
 

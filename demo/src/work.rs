@@ -191,7 +191,7 @@ impl Demo {
         for index in 0..PROVIDED {
             let key = RecordKey::from(format!("/provided/{index}").into_bytes());
             let providers: Vec<Client> = servers.sample(&mut self.rng, PROVIDERS).cloned().collect();
-            announced.push((key.clone(), providers.iter().map(Client::local_peer).collect()));
+            announced.push((key.clone(), providers.iter().map(Client::local_peer_id).collect()));
             jobs.extend(providers.into_iter().map(|client| (client, key.clone())));
         }
         self.progress.begin("provide", jobs.len());

@@ -2,7 +2,7 @@ use std::fmt;
 
 use async_channel::Receiver;
 use futures::StreamExt;
-use kadence::{Client, ContainsKad, DriverConfig, Events, Runtime, SwarmHandle, Task, spawn};
+use kadence::{Client, ContainsKad, DriverConfig, Events, Runtime, Spawned, SwarmHandle, Task, spawn};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, identify,
     identity::{Keypair, PublicKey},
@@ -119,7 +119,7 @@ impl Node {
         contact: Contact,
         config: NodeConfig,
     ) -> Self {
-        let (client, swarm, events, task) = spawn(runtime, swarm, config.driver);
+        let Spawned { client, swarm, events, task } = spawn(runtime, swarm, config.driver);
         let (learned, new_peers) = async_channel::unbounded();
         let mut kept = None;
         if config.keep_events {

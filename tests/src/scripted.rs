@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use kadence::{ContainsKad, DriverConfig, SwarmHandle, Task, Timer, node, spawn};
+use kadence::{ContainsKad, DriverConfig, Spawned, SwarmHandle, Task, Timer, node, spawn};
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
@@ -161,7 +161,7 @@ impl<R: TestRuntime> Bed<R> {
             let kad = ScriptedKad { kad, conduct, sleep: Box::new(sleep), slow: FuturesUnordered::new() };
             let behaviour = ScriptedBehaviour { kad, identify: identify(keypair.public()) };
             let (swarm, contact) = self.listening(&keypair, behaviour).await;
-            let (_client, swarm, _events, task) = spawn(self.runtime(), swarm, DriverConfig::default());
+            let Spawned { swarm, task, .. } = spawn(self.runtime(), swarm, DriverConfig::default());
             let node = ScriptedNode { contact, swarm, _task: task };
             for other in &nodes {
                 introduce(&node, &other.contact).await;

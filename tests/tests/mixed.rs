@@ -57,7 +57,7 @@ async fn all_find_what_each_has(nodes: &[Node]) {
             assert_eq!(answer.value(), [u8::try_from(number).unwrap()]);
         }
         // An announcement is not acknowledged, so it may still be on its way.
-        let all: BTreeSet<_> = clients.iter().map(Client::local_peer).collect();
+        let all: BTreeSet<_> = clients.iter().map(Client::local_peer_id).collect();
         let found_all = async {
             loop {
                 let found = client.get_providers("everything").timeout(WAIT).await.unwrap().providers;

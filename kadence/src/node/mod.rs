@@ -249,7 +249,7 @@ impl<X: NetworkBehaviour> Node<X> {
 
     /// Returns the node's peer id.
     pub fn local_peer_id(&self) -> PeerId {
-        self.client.local_peer()
+        self.client.local_peer_id()
     }
 
     /// Returns the addresses that the node listens on, each with its peer id at the end: other nodes can take them as

@@ -126,7 +126,7 @@ fn config(n: usize) -> NodeConfig {
 /// Kadence as it is by default, with room in the queue and time for the largest burst.
 fn driver_for(size: &Size) -> DriverConfig {
     let tracker = TrackerConfig::default().max_queued(size.keys).default_timeout(size.deadline);
-    DriverConfig { tracker, ..DriverConfig::default() }
+    DriverConfig::default().tracker(tracker)
 }
 
 async fn naive<R: TestRuntime>(bed: &Bed<R>, n: usize, contacts: &[Contact]) -> Swarm<Behaviour> {

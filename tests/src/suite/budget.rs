@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::join_all, poll};
-use kadence::{ContainsKad, Driver, GetRecordError, Runtime, spawn};
+use kadence::{ContainsKad, Driver, GetRecordError, Runtime, Spawned, spawn};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::{Endpoint, transport::PortUse},
@@ -162,7 +162,7 @@ pub async fn a_swarm_that_never_rests_leaves_the_runtime_to_others<R: TestRuntim
     let config = NodeConfig::default();
     let unreachable = bed.silent().await.contact;
     let busy = busy(bed, &config, &unreachable);
-    let (client, swarm, events, task) = spawn(bed.runtime(), busy, config.driver.clone());
+    let Spawned { client, swarm, events, task } = spawn(bed.runtime(), busy, config.driver.clone());
     // Whoever reads that swarm's events would be busy as well.
     drop(events);
     for _ in 0..100 {

@@ -109,7 +109,7 @@ async fn every_later_call_fails(client: &Client) {
     assert_eq!(client.stats().now_or_never(), Some(Err(DriverClosedError)));
     assert_eq!(client.stop_providing(key("file")).now_or_never(), Some(Err(DriverClosedError)));
     let removed = client.remove_record(key("file")).now_or_never();
-    assert_eq!(removed, Some(Err(RemoveRecordError::DriverClosedError(DriverClosedError))));
+    assert_eq!(removed, Some(Err(RemoveRecordError::Closed(DriverClosedError))));
     // There is nothing left to shut down.
     assert_eq!(client.shutdown().now_or_never(), Some(()));
     assert_eq!(client.shutdown_now().now_or_never(), Some(()));

@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use kadence::{
-    Alarm, Client, DriverConfig, GetRecordError, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts, SwarmHandle, Task,
-    spawn,
+    Alarm, Client, DriverConfig, GetRecordError, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts, Spawned,
+    SwarmHandle, Task, spawn,
 };
 use kadence_tests::{
     Bed, Conduct, Contact, Node, NodeConfig, PROTOCOL, Script, SilentNode, TokioMultiThread, Wire, run,
@@ -39,7 +39,7 @@ impl Impatient {
         for Contact { peer, address } in known {
             swarm.behaviour_mut().kad_mut().add_address(peer, address.clone());
         }
-        let (client, swarm, events, task) = spawn(bed.runtime(), swarm, DriverConfig::default());
+        let Spawned { client, swarm, events, task } = spawn(bed.runtime(), swarm, DriverConfig::default());
         drop(events);
         Self { client, swarm, _task: task }
     }

@@ -176,7 +176,7 @@ impl<R: Runtime> Inner<R> {
                 Asking::Everybody => inner.named_by_the_network(known.clone(), content, refusal).left_stream(),
                 Asking::Announcers => stream::empty().right_stream(),
             };
-            let mut asked = HashSet::from([inner.client.local_peer()]);
+            let mut asked = HashSet::from([inner.client.local_peer_id()]);
             // Those who are known come first; the network is asked beside them, not only once they are all gone.
             let candidates = stream::select(stream::iter(known), named);
             let candidates = candidates.filter(|peer| ready(asked.insert(*peer)));

@@ -12,7 +12,7 @@ use async_channel::{Receiver, Sender};
 use blocking::unblock;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
 use kadence::{
-    Lagged, Runtime,
+    LaggedError, Runtime,
     node::{NodeBehaviourEvent, NodeEvent},
 };
 use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
@@ -87,12 +87,12 @@ impl<R: Runtime> Listener<R> {
     /// Until the node ends.
     pub(super) async fn listen(
         self,
-        mut events: impl Stream<Item = Result<NodeEvent<RegistryBehaviour>, Lagged>> + Send + Unpin,
+        mut events: impl Stream<Item = Result<NodeEvent<RegistryBehaviour>, LaggedError>> + Send + Unpin,
     ) {
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.heard(event).await,
-                Err(Lagged { skipped }) => {
+                Err(LaggedError { skipped, .. }) => {
                     tracing::warn!(skipped, "events of the node were missed");
                     self.inner.look_for_connections().await;
                 }

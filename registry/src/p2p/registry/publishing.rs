@@ -199,7 +199,7 @@ impl<R: Runtime> Inner<R> {
     pub(super) async fn announce(&self, head: &SignedHead, index: &Index, steps: &mut Steps) {
         let outcome = match self.signed_announcement(head, index) {
             Ok(announcement) => {
-                lock(&self.discovered).add(&announcement, self.client.local_peer(), SystemTime::now());
+                lock(&self.discovered).add(&announcement, self.client.local_peer_id(), SystemTime::now());
                 let (topic, bytes) = (self.topic.clone(), announcement.bytes().to_owned());
                 let sent =
                     self.swarm.with(move |swarm| swarm.behaviour_mut().app.gossipsub.publish(topic, bytes)).await;

@@ -12,7 +12,7 @@ use crate::{
     ContentId,
     blob::{GROUPS, Pair, group_range},
 };
-use kadence::{Alarm, Elapsed};
+use kadence::{Alarm, ElapsedError};
 
 /// A part of a blob, and the hashes above it.
 #[derive(Debug, Default)]
@@ -32,8 +32,8 @@ pub(super) enum SliceError {
     Slow,
 }
 
-impl From<Elapsed> for SliceError {
-    fn from(_: Elapsed) -> Self {
+impl From<ElapsedError> for SliceError {
+    fn from(_: ElapsedError) -> Self {
         Self::Slow
     }
 }

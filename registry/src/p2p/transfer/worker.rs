@@ -19,7 +19,7 @@ use futures::{
 use libp2p::{PeerId, Stream};
 use libp2p_stream::Control;
 
-use kadence::{Alarm, Clock, Elapsed};
+use kadence::{Alarm, Clock, ElapsedError};
 
 use super::{
     MAX_BLOB_BYTES, PROTOCOL,
@@ -73,8 +73,8 @@ pub(super) enum Failure {
     Store(BlobError),
 }
 
-impl From<Elapsed> for Failure {
-    fn from(_: Elapsed) -> Self {
+impl From<ElapsedError> for Failure {
+    fn from(_: ElapsedError) -> Self {
         Self::Broken
     }
 }
@@ -179,7 +179,7 @@ impl Worker {
         drop(gate);
         let opened = match early {
             Ok(opened) => opened,
-            Err(Elapsed) => alarm.until(deadline, opening).await?,
+            Err(ElapsedError) => alarm.until(deadline, opening).await?,
         };
         let stream = opened.map_err(|error| match error {
             libp2p_stream::OpenStreamError::UnsupportedProtocol(_) => Failure::Unwilling,
