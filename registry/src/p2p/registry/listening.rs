@@ -26,6 +26,7 @@ use crate::{
         requests::{self, AskError, MAX_MATCHES},
         transfer::FetchRequest,
     },
+    registry::{Subject, read_document},
 };
 
 /// How many packages wait for their index to be read: 4 MB of announcements, and more than come in while one is read.
@@ -235,31 +236,25 @@ impl<R: Runtime> Inner<R> {
     async fn read_index(self: &Arc<Self>, announcement: &SignedAnnouncement, asking: Asking) {
         let told = announcement.announcement();
         let content = told.index;
-        let blobs = self.blobs.clone();
-        let here = unblock(move || blobs.read(&content, MAX_LEARNED)).await;
-        let json = match here {
-            Ok(json) => json,
-            Err(_) => {
+        let expected = Subject { package: &told.package, version: None };
+        let index: Index = match read_document(&self.blobs, content, expected).await {
+            Ok(index) => index,
+            // It is not here.
+            Err(GetError::Unavailable { .. } | GetError::Storage(_)) => {
                 let wanted = FetchRequest { id: content, max: MAX_LEARNED, size: None };
                 if let Err(error) = self.download(&self.learner, &told.package, wanted, asking).await {
                     tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
                     return;
                 }
+                let read = read_document(&self.learned, content, expected).await;
+                // Thousands of them would fill the disk.
                 let learned = self.learned.clone();
-                let read = unblock(move || {
-                    let json = learned.read(&content, MAX_LEARNED);
-                    // Thousands of them would fill the disk.
-                    let _gone = learned.remove(&content);
-                    json
-                });
-                let Ok(json) = read.await else { return };
-                json
+                let _gone = unblock(move || learned.remove(&content)).await;
+                let Ok(index) = read else { return };
+                index
             }
+            Err(_) => return,
         };
-        let Ok(index) = Index::from_json(&json) else { return };
-        if *index.package() != told.package {
-            return;
-        }
         self.find(&index, String::new()).await;
     }
 
