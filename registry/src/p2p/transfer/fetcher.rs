@@ -173,7 +173,7 @@ impl Fetcher {
     ) -> Result<u64, FetchError> {
         let mut alarm = self.clock.alarm();
         let deadline = self.clock.now() + self.config.timeout;
-        let turn = Partial::turn(&self.store, &wanted.id);
+        let turn = Partial::lock(&self.store, &wanted.id);
         let _turn = alarm.until(deadline, turn.lock()).await.map_err(|_| FetchError::Timeout)?;
         let (store, id) = (self.store.clone(), wanted.id);
         match unblock(move || store.verify(&id)).await {
