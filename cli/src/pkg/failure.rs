@@ -2,7 +2,7 @@
 
 use kadence_registry::{
     GetError, PublishError,
-    resolve::{InstallError, PackageError, ResolveError},
+    resolve::{InstallError, PackageInstallError, ResolveError},
 };
 
 use crate::exit::{Failure, Reason};
@@ -42,7 +42,7 @@ impl From<ResolveError> for Failure {
 impl From<InstallError> for Failure {
     fn from(error: InstallError) -> Self {
         let reason = match &error {
-            InstallError::Package { why: PackageError::Get(error), .. } => of_get(error),
+            InstallError::Package { source: PackageInstallError::Get(error), .. } => of_get(error),
             _ => Reason::Failure,
         };
         Self::new(reason, error)

@@ -14,71 +14,71 @@ use super::{
     path::{check, key},
 };
 
-/// What a folder came to.
+/// Result of [`pack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packed {
-    /// How many files.
+    /// Number of files.
     pub files: usize,
-    /// How many bytes they have together.
+    /// Total size of the files, in bytes.
     pub bytes: u64,
 }
 
-/// Why a folder was not packed. What was written until then is no archive.
+/// Error of [`pack`]. The bytes written until then are not an archive.
 #[derive(Debug, Error)]
 pub enum PackError {
     /// A file or folder cannot be read.
     #[error("{} cannot be read: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// It is neither a file nor a folder, but a symbolic link, a socket, a device: take it away, or put a file in its
-    /// place.
+    /// An entry is neither a file nor a folder but, for example, a symbolic link, a socket or a device: remove it, or
+    /// replace it with a file.
     #[error("{} is neither a file nor a folder", path.display())]
     Kind {
-        /// Which.
+        /// The entry.
         path: PathBuf,
     },
-    /// Its path would not be the same everywhere: rename it.
+    /// A path is not portable: rename the file or folder.
     #[error("{} cannot be packed: {fault}", path.display())]
     Path {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         fault: PathError,
     },
-    /// Two paths differ only in the case of their letters, which some file systems do not tell apart: rename one.
+    /// Two paths differ only in upper and lower case, which some file systems do not distinguish: rename one.
     #[error("{} is also there in other case", path.display())]
     Ambiguous {
-        /// One of them.
+        /// One of the two.
         path: PathBuf,
     },
-    /// There are more files and folders than the limit.
+    /// The folder has too many files and folders.
     #[error("more than {max} files and folders")]
     TooManyEntries {
-        /// The limit.
+        /// Maximum number.
         max: usize,
     },
-    /// A file is larger than the limit.
+    /// A file is too large.
     #[error("{} is larger than {max} bytes", path.display())]
     FileTooLarge {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// The limit in bytes.
+        /// Maximum size, in bytes.
         max: u64,
     },
-    /// All files together are larger than the limit.
+    /// The total size of all files is too large.
     #[error("more than {max} bytes in all")]
     TooLarge {
-        /// The limit in bytes.
+        /// Maximum size, in bytes.
         max: u64,
     },
-    /// The file has changed while it was read: try again.
+    /// A file changed while it was read: retry.
     #[error("{} has changed meanwhile", path.display())]
     Changed {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
     /// The archive cannot be written.
@@ -86,16 +86,16 @@ pub enum PackError {
     Write(#[source] io::Error),
 }
 
-/// Writes everything in `folder` to `out`, as a gzipped tar. Of the folder itself, nothing is in it.
+/// Writes the content of `folder` to `out` as a gzipped tar. Blocks.
 ///
-/// Modification times, owners and permissions are left out, but for whether a file can be executed. It blocks.
+/// Modification times, owners and permissions other than the executable bit are left out.
 ///
 /// # Errors
 ///
-/// See [`PackError`]. Nothing is left out in silence: what cannot be packed is an error.
+/// See [`PackError`]. Nothing is left out silently: an entry that cannot be packed is an error.
 pub fn pack(folder: &Path, limits: &ArchiveLimits, out: impl Write) -> Result<Packed, PackError> {
     let entries = list(folder, limits)?;
-    // The time and the operating system that a gzip header has room for are left out.
+    // The gzip header's time and operating system are left out.
     let gzip = GzBuilder::new().mtime(0).operating_system(255).write(out, Compression::default());
     let mut tar = Builder::new(gzip);
     let mut packed = Packed { files: 0, bytes: 0 };
@@ -122,7 +122,7 @@ enum Entry {
     File,
 }
 
-/// All there is in a folder, in the order of the paths: a folder is ahead of what is in it.
+/// Lists the content of a folder in the order of the paths: a folder precedes its content.
 fn list(root: &Path, limits: &ArchiveLimits) -> Result<BTreeMap<String, Entry>, PackError> {
     let mut entries = BTreeMap::new();
     let mut keys = BTreeMap::new();
@@ -138,7 +138,7 @@ fn list(root: &Path, limits: &ArchiveLimits) -> Result<BTreeMap<String, Entry>, 
                 .map_err(|_| PackError::Path { path: path.clone(), fault: PathError::NotUtf8 })?;
             let name = format!("{prefix}{name}");
             check(&name, limits.longest_path()).map_err(|fault| PackError::Path { path: path.clone(), fault })?;
-            // It is that of a link itself, not of where it leads.
+            // The type of a link itself, not of its target.
             let kind = child.file_type().map_err(|source| PackError::Read { path: path.clone(), source })?;
             let entry = if kind.is_dir() {
                 folders.push((path.clone(), format!("{name}/")));
@@ -221,8 +221,8 @@ fn is_executable(_: &Metadata) -> bool {
     false
 }
 
-/// A file of which exactly the bytes are read that its header has announced, and which tells its own errors from those
-/// of the writer that it is copied to.
+/// Reader of a file that returns exactly as many bytes as the header says. It keeps the file's errors apart from those
+/// of the writer that copies it.
 struct Source {
     file: File,
     left: u64,

@@ -112,7 +112,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     async fn look_up_once(&self, package: &PackageId, only_forged: OnlyForged) -> Result<Option<SignedHead>, GetError> {
-        let not_trusted = |error: &dyn std::fmt::Display| GetError::NotTrusted { reason: error.to_string() };
+        let not_trusted = |error: &dyn std::fmt::Display| GetError::Rejected { reason: error.to_string() };
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
         let timeout = self.config.lookup_timeout;
         // All of them, because a single holder of the newest is enough.
@@ -224,7 +224,7 @@ fn refused(reason: HeadRejectedError) -> GetError {
             GetError::Equivocation { seq }
         }
         HeadRejectedError::ValidTooLong { .. } | HeadRejectedError::FastForward { .. } => {
-            GetError::NotTrusted { reason: reason.to_string() }
+            GetError::Rejected { reason: reason.to_string() }
         }
     }
 }
@@ -237,7 +237,7 @@ fn inconclusive(progress: Progress) -> GetError {
 fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
     match error {
         GetRecordError::NotFound { rejected: 1.., .. } => {
-            GetError::NotTrusted { reason: "all heads that were found are forged or damaged".to_owned() }
+            GetError::Rejected { reason: "all heads that were found are forged or damaged".to_owned() }
         }
         GetRecordError::NotFound { progress, .. } | GetRecordError::NoResponse { progress } => inconclusive(*progress),
         GetRecordError::Timeout { .. } => GetError::Timeout { after },

@@ -260,7 +260,7 @@ impl<R: Runtime> Inner<R> {
 
     /// What an index says is found from now on; nothing of it, if all of it was withdrawn.
     pub(super) async fn find(&self, index: &Index, readme: String) {
-        let found = match SearchEntry::of(index, readme) {
+        let found = match SearchEntry::from_index(index, readme) {
             Some(entry) => self.search.upsert(entry, SystemTime::now()).await,
             None => self.search.remove(index.package()).await.map(drop),
         };

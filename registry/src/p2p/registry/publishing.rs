@@ -237,7 +237,7 @@ impl<R: Runtime> Inner<R> {
         if package.publisher() == self.publisher {
             return Ok(());
         }
-        Err(PublishError::NotOurs { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
+        Err(PublishError::OtherPublisher { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
     }
 }
 

@@ -136,8 +136,8 @@ fn attack_wrong_name_an_index_or_a_manifest_of_another_package_is_an_error() {
             reader.registry.exists(&wrong).await.map(drop),
         ] {
             assert!(
-                matches!(&found, Err(GetError::OtherPackage { wanted, found, .. })
-                    if *wanted == wrong.to_string() && *found == p.package.to_string()),
+                matches!(&found, Err(GetError::OtherPackage { expected, found, .. })
+                    if *expected == wrong.to_string() && *found == p.package.to_string()),
                 "{found:?}"
             );
         }

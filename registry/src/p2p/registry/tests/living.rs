@@ -242,7 +242,7 @@ fn what_was_published_is_there_already_and_other_contents_are_refused() {
         let first = publish(publisher, "1.0.0").await.unwrap();
         let head = own_head(publisher).await;
         let again = publish(publisher, "1.0.0").await.unwrap();
-        assert!(again.steps.all_well(), "{:?}", again.steps);
+        assert!(again.steps.all_succeeded(), "{:?}", again.steps);
         for step in [Step::Manifest, Step::Index] {
             assert_eq!(again.steps.get(step), Some(&StepOutcome::AlreadyThere));
         }
@@ -252,7 +252,7 @@ fn what_was_published_is_there_already_and_other_contents_are_refused() {
         let refused = publisher.registry.publish(other.clone()).await;
         assert!(matches!(refused, Err(PublishError::Index(_))), "{refused:?}");
         let foreign = reader.registry.publish(other).await;
-        assert!(matches!(foreign, Err(PublishError::NotOurs { .. })), "{foreign:?}");
+        assert!(matches!(foreign, Err(PublishError::OtherPublisher { .. })), "{foreign:?}");
     });
 }
 
