@@ -13,7 +13,7 @@ use libp2p::gossipsub::{
 use crate::ContentId;
 
 /// The topic of announcements, unless another one is configured.
-pub const DEFAULT_TOPIC: &str = "/ggen/packages/v1";
+pub const DEFAULT_TOPIC: &str = "/kadence/packages/1";
 
 /// The longest message of gossipsub, in bytes. An announcement with what is put around it takes a tenth of that; but gossipsub
 /// measures everything that it has read at once, 8 KiB and the beginning of a message before it, and closes the stream if that

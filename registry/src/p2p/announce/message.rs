@@ -24,8 +24,8 @@ pub const MAX_VERSION_BYTES: usize = 64;
 const SCHEMA: u32 = 1;
 
 const KIND: Kind = Kind {
-    domain: "ggen-package-announcement",
-    payload_type: b"/ggen/package-announcement/1",
+    domain: "kadence-package-announcement",
+    payload_type: b"/kadence/package-announcement/1",
     max_bytes: MAX_ANNOUNCEMENT_BYTES,
 };
 

@@ -28,7 +28,7 @@ pub const MAX_HEAD_INDEX_LEN: u64 = 16 * 1024 * 1024;
 const SCHEMA: u32 = 1;
 
 const KIND: Kind =
-    Kind { domain: "ggen-package-head", payload_type: b"/ggen/package-head/1", max_bytes: MAX_HEAD_BYTES };
+    Kind { domain: "kadence-package-head", payload_type: b"/kadence/package-head/1", max_bytes: MAX_HEAD_BYTES };
 
 /// Which index of a package is the newest, as its publisher says.
 ///

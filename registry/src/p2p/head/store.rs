@@ -20,7 +20,7 @@ pub const MAX_PACKAGES: u64 = 50_000;
 /// `envelope` is the head with that number; it is null after an equivocation was forgiven. `other` is the head that
 /// contradicts it, if there is one. `touched` grows from row to row: the smallest was not used for the longest time.
 const FORMAT: Format = Format {
-    application_id: *b"GGhd",
+    application_id: *b"KDhd",
     steps: &["
         CREATE TABLE heads (
             package TEXT NOT NULL PRIMARY KEY,

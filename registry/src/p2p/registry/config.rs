@@ -19,7 +19,7 @@ use crate::{
 pub struct RegistryConfig {
     /// Where everything is kept. One process at a time can use it.
     pub folder: PathBuf,
-    /// The topic of announcements. All nodes of a network have the same. Default: `/ggen/packages/v1`.
+    /// The topic of announcements. All nodes of a network have the same. Default: `/kadence/packages/1`.
     pub topic: String,
     /// Whether what was fetched is offered to others. Default: yes; a registry whose readers give nothing back ends with its
     /// publishers.

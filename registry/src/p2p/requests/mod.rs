@@ -14,7 +14,7 @@ pub use serve::{Catalogue, serve};
 pub use wire::{CatalogueRequestError, MAX_MATCHES, MAX_TEXT_BYTES, Request};
 
 /// The protocol's name.
-pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ggen/catalogue/1");
+pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/catalogue/1");
 
 #[cfg(test)]
 mod tests;

@@ -40,7 +40,7 @@ pub use fetcher::{BlobProvider, FetchConfig, FetchEvent, FetchRequest, Fetcher, 
 pub use server::{ProtocolTaken, Server, ServerConfig, ServerStats, StatsHandle};
 
 /// The name of the protocol.
-pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ggen/blob/1");
+pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/blob/1");
 
 /// The largest blob that is asked for. A size that a stranger claims is used in arithmetic before it is proven.
 pub const MAX_BLOB_BYTES: u64 = 64 << 30;

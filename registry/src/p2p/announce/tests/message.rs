@@ -11,8 +11,8 @@ fn seal(key: &Keypair, domain: &str, payload_type: &str, payload: &[u8]) -> Vec<
         .into_protobuf_encoding()
 }
 
-const DOMAIN: &str = "ggen-package-announcement";
-const TYPE: &str = "/ggen/package-announcement/1";
+const DOMAIN: &str = "kadence-package-announcement";
+const TYPE: &str = "/kadence/package-announcement/1";
 
 #[test]
 fn an_announcement_is_read_as_it_was_signed() {
@@ -55,7 +55,7 @@ fn attack_forged_announcement_is_refused() {
     let json = serde_json::to_vec(&announcement).unwrap();
     let bytes = seal(&keypair(2), DOMAIN, TYPE, &json);
     assert_eq!(SignedAnnouncement::verify(&bytes), Err(AnnouncementError::ForeignKey));
-    let as_head = seal(&keypair(1), "ggen-package-head", TYPE, &json);
+    let as_head = seal(&keypair(1), "kadence-package-head", TYPE, &json);
     assert_eq!(SignedAnnouncement::verify(&as_head), Err(EnvelopeError::Signature.into()));
 }
 
