@@ -6,7 +6,6 @@
 //! Each message is judged by a [`AnnouncementValidator`] before it is forwarded, and what is new fills [`Discovered`]. Who joins late asks
 //! peers for their [catalogue](CataloguePage).
 
-pub(super) mod buckets;
 mod catalogue;
 mod discovered;
 mod gossip;
@@ -14,7 +13,6 @@ mod message;
 mod shares;
 mod validator;
 
-pub use buckets::Rate;
 pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_BYTES, MAX_PAGES, TakenPage, VerifiedPage};
 pub use discovered::{
     Discovered, DiscoveredPackage, Freshness, MAX_DISCOVERED, MAX_PACKAGE_PROVIDERS, MAX_PER_PUBLISHER, PackageProvider,
@@ -28,6 +26,8 @@ pub use message::{
 pub use validator::{
     AnnouncementValidator, AnnouncementValidatorConfig, GossipMessage, Ignored, MAX_AHEAD, Rejected, ValidationResult,
 };
+
+pub use super::token_bucket::Rate;
 
 #[cfg(test)]
 mod tests;

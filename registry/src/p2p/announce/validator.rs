@@ -4,8 +4,11 @@ use libp2p::gossipsub::MessageAcceptance;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{AnnouncementError, Discovered, Freshness, Rate, SignedAnnouncement, buckets::Buckets};
-use crate::unix;
+use super::{AnnouncementError, Discovered, Freshness, Rate, SignedAnnouncement};
+use crate::{
+    p2p::token_bucket::{KeyedBuckets, TokenBucket},
+    unix,
+};
 
 /// How far an announcement may be in the future: what clocks differ by.
 ///
@@ -73,12 +76,11 @@ pub struct GossipMessage<'a> {
 #[derive(Debug)]
 pub struct AnnouncementValidator {
     config: AnnouncementValidatorConfig,
-    publishers: Buckets<PeerId>,
-    newcomers: Buckets<PeerId>,
-    forwarders: Buckets<PeerId>,
-    shares: Buckets<PeerId>,
-    /// When what may be accepted in all is full again, in milliseconds.
-    total_full_at: u64,
+    publishers: KeyedBuckets<PeerId>,
+    newcomers: KeyedBuckets<PeerId>,
+    forwarders: KeyedBuckets<PeerId>,
+    shares: KeyedBuckets<PeerId>,
+    total: TokenBucket,
 }
 
 impl AnnouncementValidator {
@@ -86,11 +88,11 @@ impl AnnouncementValidator {
     pub fn new(config: AnnouncementValidatorConfig) -> Self {
         Self {
             config,
-            publishers: Buckets::new(config.per_publisher, MAX_PUBLISHERS),
-            newcomers: Buckets::new(config.newcomers, MAX_FORWARDERS),
-            forwarders: Buckets::new(config.per_forwarder, MAX_FORWARDERS),
-            shares: Buckets::new(config.share, MAX_FORWARDERS),
-            total_full_at: 0,
+            publishers: KeyedBuckets::new(config.per_publisher, MAX_PUBLISHERS),
+            newcomers: KeyedBuckets::new(config.newcomers, MAX_FORWARDERS),
+            forwarders: KeyedBuckets::new(config.per_forwarder, MAX_FORWARDERS),
+            shares: KeyedBuckets::new(config.share, MAX_FORWARDERS),
+            total: TokenBucket::default(),
         }
     }
 
@@ -102,9 +104,9 @@ impl AnnouncementValidator {
         now: SystemTime,
     ) -> ValidationResult {
         let GossipMessage { forwarder, source, bytes } = heard;
-        let millis = unix::millis(now);
+        let time = Duration::from_millis(unix::millis(now));
         // The cheap questions first: a signature takes longer than all else.
-        if !self.forwarders.take(forwarder, millis) {
+        if !self.forwarders.try_take(forwarder, time) {
             return ValidationResult::Ignore(Ignored::Flood);
         }
         let announcement = match SignedAnnouncement::verify(bytes) {
@@ -124,17 +126,17 @@ impl AnnouncementValidator {
         // Only now, so that nobody can use up a publisher's tokens by repeating what was said.
         let publisher = announcement.announcement().package.publisher();
         let is_known = discovered.knows_publisher(&publisher);
-        if !is_known && !self.newcomers.take(forwarder, millis) {
+        if !is_known && !self.newcomers.try_take(forwarder, time) {
             return ValidationResult::Ignore(Ignored::Newcomers);
         }
-        if !self.publishers.has(&publisher, millis) {
+        if !self.publishers.has_token(&publisher, time) {
             return ValidationResult::Ignore(Ignored::Publisher);
         }
         // Before the publisher's own, which is not to be used up by what is not accepted.
-        if !self.take_of_total(forwarder, is_known, millis) {
+        if !self.take_of_total(forwarder, is_known, time) {
             return ValidationResult::Ignore(Ignored::Total);
         }
-        self.publishers.take(publisher, millis);
+        self.publishers.try_take(publisher, time);
         discovered.add(&announcement, forwarder, now);
         if let Some(source) = source {
             discovered.add_provider(&announcement.announcement().package, source, now);
@@ -142,13 +144,13 @@ impl AnnouncementValidator {
         ValidationResult::Accept(Box::new(announcement))
     }
 
-    fn take_of_total(&mut self, forwarder: PeerId, is_known: bool, millis: u64) -> bool {
-        let total = self.config.total;
-        if total.take_above(total.burst / 2, &mut self.total_full_at, millis) {
+    fn take_of_total(&mut self, forwarder: PeerId, is_known: bool, time: Duration) -> bool {
+        let rate = self.config.total;
+        if self.total.try_take_above(rate.burst / 2, rate.into(), time) {
             return true;
         }
-        let kept = if is_known { 0 } else { total.burst / 4 };
-        self.shares.take(forwarder, millis) && total.take_above(kept, &mut self.total_full_at, millis)
+        let kept = if is_known { 0 } else { rate.burst / 4 };
+        self.shares.try_take(forwarder, time) && self.total.try_take_above(kept, rate.into(), time)
     }
 
     fn check_time(&self, announcement: &SignedAnnouncement, now: SystemTime) -> Result<(), ValidationResult> {

@@ -10,9 +10,10 @@ use super::{
     wire::{read_request, write_answer},
 };
 use crate::p2p::{
-    announce::{CataloguePage, Cursor, Rate, buckets::Buckets},
+    announce::{CataloguePage, Cursor, Rate},
     deadline::within,
     streams::taken,
+    token_bucket::KeyedBuckets,
 };
 
 /// How many peers are answered at once: each costs a page of memory.
@@ -51,7 +52,7 @@ pub trait Catalogue: Send + Sync + 'static {
 /// too long, gets none.
 pub async fn serve<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn Catalogue>) {
     let started = runtime.now();
-    let mut buckets = Buckets::new(RATE, MAX_PEERS);
+    let mut buckets = KeyedBuckets::new(RATE, MAX_PEERS);
     let mut running_of: HashMap<PeerId, usize> = HashMap::new();
     let mut running = FuturesUnordered::new();
     let mut turned_away = FuturesUnordered::new();
@@ -89,8 +90,7 @@ pub async fn serve<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue:
                     continue;
                 }
                 *running_of.entry(peer).or_default() += 1;
-                let millis = runtime.now().saturating_duration_since(started).as_millis();
-                let is_allowed = buckets.take(peer, u64::try_from(millis).unwrap_or(u64::MAX));
+                let is_allowed = buckets.try_take(peer, runtime.now().saturating_duration_since(started));
                 let answer = answer(stream, is_allowed.then(|| catalogue.clone()));
                 running.push(async move {
                     if let Some(Err(error)) = within(&runtime, TIME, answer).await {

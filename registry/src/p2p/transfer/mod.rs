@@ -19,7 +19,6 @@
 //!
 //! Groups behind the end of a blob stand for its last one. It proves the size: with another one, its hashes do not fit.
 
-mod bucket;
 mod download;
 mod error;
 mod fetcher;

@@ -313,7 +313,7 @@ impl Shared {
                 (Response::head(Head::NotFound), most)
             }
         };
-        self.limits().give_back(peer, most.saturating_sub(cost), self.clock.now());
+        self.limits().give_back(peer, most.saturating_sub(cost));
         Some((read, response))
     }
 

@@ -3,7 +3,7 @@
 use libp2p::gossipsub::MessageAcceptance;
 
 use super::*;
-use crate::p2p::{EnvelopeError, announce::buckets::Buckets, head::MAX_JUMP};
+use crate::p2p::{EnvelopeError, head::MAX_JUMP};
 
 struct Node {
     gate: AnnouncementValidator,
@@ -255,31 +255,4 @@ fn attack_flood_is_not_read_and_not_held_against_a_relay() {
     }
     assert_eq!(node.hear(1, &news, at(NOW)), ValidationResult::Ignore(Ignored::Flood));
     assert_eq!(node.hear(2, &news, at(NOW)).acceptance(), MessageAcceptance::Accept);
-}
-
-#[test]
-fn a_bucket_is_kept_until_it_is_full_again_and_those_without_room_share_one() {
-    let rate = Rate { every: Duration::from_secs(1), burst: 2 };
-    let mut buckets = Buckets::new(rate, 3);
-    for key in 0..3 {
-        assert!(buckets.take(key, 10_000) && buckets.take(key, 10_000) && !buckets.take(key, 10_000));
-    }
-    // Two tokens for all others, and no debt is lost to them.
-    assert_eq!((3..100).filter(|key| buckets.take(*key, 10_500)).count(), 2);
-    assert_eq!(buckets.len(), 3);
-    assert!(!buckets.take(0, 10_500));
-    assert!(buckets.take(0, 11_000));
-    // Those of 1 and 2 are full: they make room.
-    assert!(buckets.take(3, 12_000) && buckets.take(4, 12_000));
-    assert_eq!(buckets.len(), 3);
-    assert!(buckets.take(0, 12_000) && !buckets.take(0, 12_000));
-}
-
-#[test]
-fn a_clock_that_is_set_back_does_not_close_a_bucket_for_longer_than_it_takes_to_fill() {
-    let mut buckets = Buckets::new(Rate { every: Duration::from_secs(1), burst: 2 }, 3);
-    assert!(buckets.take(0, 1_000_000_000) && buckets.take(0, 1_000_000_000));
-    assert!(!buckets.take(0, 5_000));
-    assert!(buckets.take(0, 6_000));
-    assert!(buckets.take(0, 8_000));
 }
