@@ -14,9 +14,9 @@ mod validator;
 pub use judge::{Accepted, CLOCK_TOLERANCE, Checkpoint, HeadRejectedError, MAX_JUMP, MAX_VALIDITY, judge};
 pub use next::{Lifetime, NextHeadError, next_head};
 pub use proof::{EquivocationProof, ProofError};
-pub use record::{Head, HeadError, MAX_HEAD_BYTES, MAX_HEAD_INDEX_LEN, MAX_SEQ, SignedHead, dht_key};
+pub use record::{Head, HeadError, MAX_HEAD_BYTES, MAX_HEAD_INDEX_LEN, MAX_SEQ, NAMESPACE, SignedHead, dht_key};
 pub use store::{HeadStore, MAX_PACKAGES, RememberError};
-pub use validator::{HeadValidator, NAMESPACE};
+pub use validator::HeadValidator;
 
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,14 @@ use multihash_codetable::{Code, MultihashDigest};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::NAMESPACE;
 use crate::{
     ContentId, PackageId, PackageIdError,
     p2p::signed::{EnvelopeError, Kind, seal, unseal},
     unix,
 };
+
+/// Namespace of the record keys of heads.
+pub const NAMESPACE: &str = "pkg";
 
 /// The longest signed head, in bytes. One is about 600; the rest is room for later versions.
 pub const MAX_HEAD_BYTES: usize = 4096;

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use super::fetcher::Report;
+use super::events::Report;
 use crate::blob::BlobError;
 
 /// Why a blob was not fetched. What was fetched of it is kept, for the next time.

@@ -5,7 +5,7 @@ use std::{
 
 use libp2p::PeerId;
 
-use super::server::ServerConfig;
+use super::config::ServerConfig;
 use crate::p2p::token_bucket::{Refill, TokenBucket};
 
 /// How many peers are kept account of. Who has no stream and has not used up anything is forgotten first.

@@ -19,12 +19,15 @@
 //!
 //! Groups behind the end of a blob stand for its last one. It proves the size: with another one, its hashes do not fit.
 
+mod config;
 mod download;
 mod error;
+mod events;
 mod fetcher;
 mod limits;
 mod pieces;
 mod proof;
+mod request;
 mod server;
 mod wire;
 mod worker;
@@ -32,14 +35,10 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-use libp2p::StreamProtocol;
-
+pub use config::{FetchConfig, ServerConfig};
 pub use error::FetchError;
-pub use fetcher::{BlobProvider, FetchConfig, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent};
-pub use server::{ProtocolTaken, Server, ServerConfig, ServerStats, StatsHandle};
-
-/// The name of the protocol.
-pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/blob/1");
-
-/// The largest blob that is asked for. A size that a stranger claims is used in arithmetic before it is proven.
-pub const MAX_BLOB_BYTES: u64 = 64 << 30;
+pub use events::{FetchEvent, Report, ReportEvent};
+pub use fetcher::Fetcher;
+pub use request::{BlobProvider, FetchRequest};
+pub use server::{ProtocolTaken, Server, ServerStats, StatsHandle};
+pub use wire::{MAX_BLOB_BYTES, PROTOCOL};

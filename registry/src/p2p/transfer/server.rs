@@ -21,9 +21,9 @@ use libp2p_stream::Control;
 use thiserror::Error;
 
 use super::{
-    PROTOCOL,
+    config::ServerConfig,
     limits::{ComeBack, Limits},
-    wire::{Head, REQUEST_LEN, Request},
+    wire::{Head, PROTOCOL, REQUEST_LEN, Request},
 };
 use crate::{
     blob::{BlobError, BlobStore, GROUP_BYTES},
@@ -38,43 +38,6 @@ const WRITE_STEP: usize = 16 << 10;
 
 /// What a request for something that is not there costs, in bytes of bandwidth: to look for it is work, too.
 const MISS_COST: u64 = GROUP_BYTES;
-
-/// How much is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServerConfig {
-    /// Streams at a time. Each takes up to 2 MiB of memory.
-    pub streams: usize,
-    /// Streams at a time of one peer.
-    pub streams_per_peer: usize,
-    /// Bytes per second for all peers together.
-    pub bytes_per_second: u64,
-    /// Bytes per second for one peer.
-    pub bytes_per_second_per_peer: u64,
-    /// How long a stream may be without a request.
-    pub idle_timeout: Duration,
-    /// How long it may take until a peer has taken 16 KiB.
-    pub step_timeout: Duration,
-    /// How long it may take until a peer has taken an answer, which has up to 1 MiB.
-    pub response_timeout: Duration,
-    /// What peers are told that have to come back because there is no room.
-    pub retry_after: Duration,
-}
-
-impl Default for ServerConfig {
-    /// A home connection's worth for each peer, and no more than a laptop has to spare.
-    fn default() -> Self {
-        Self {
-            streams: 64,
-            streams_per_peer: 4,
-            bytes_per_second: 256 << 20,
-            bytes_per_second_per_peer: 128 << 20,
-            idle_timeout: Duration::from_secs(30),
-            step_timeout: Duration::from_secs(10),
-            response_timeout: Duration::from_secs(60),
-            retry_after: Duration::from_secs(1),
-        }
-    }
-}
 
 /// Somebody else has registered the protocol with this behaviour: there can be one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

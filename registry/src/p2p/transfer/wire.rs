@@ -3,8 +3,15 @@
 use std::{ops::Range, time::Duration};
 
 use bao_tree::blake3;
+use libp2p::StreamProtocol;
 
 use crate::ContentId;
+
+/// The name of the protocol.
+pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/blob/1");
+
+/// The largest blob that is asked for. A size that a stranger claims is used in arithmetic before it is proven.
+pub const MAX_BLOB_BYTES: u64 = 64 << 30;
 
 /// How many groups a request may ask for: 1 MiB, which the serving side has in memory.
 pub(super) const MAX_GROUPS: u32 = 64;
