@@ -102,7 +102,7 @@ impl SignedHead {
         Ok(Self { head, bytes })
     }
 
-    /// Reads a head of this package. Whether it is new enough, and has not expired, is for [`judge`](super::judge).
+    /// Reads a head of this package. Whether it is new enough, and has not expired, is for [`validate_head`](super::validate_head).
     ///
     /// # Errors
     ///

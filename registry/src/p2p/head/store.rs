@@ -8,7 +8,9 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior::Immediate, params};
 use thiserror::Error;
 
-use super::{Accepted, Checkpoint, EquivocationProof, HeadRejectedError, SignedHead, judge, judge::judge_chain};
+use super::{
+    Accepted, Checkpoint, EquivocationProof, HeadRejectedError, SignedHead, policy::validate_chain, validate_head,
+};
 use crate::{
     PackageId,
     database::{self, DatabaseError, DatabaseOpenError, Format},
@@ -70,9 +72,12 @@ impl HeadStore {
     /// # Errors
     ///
     /// If it is refused, or the file fails: it cannot be believed then, either.
-    pub fn judge(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
+    pub fn validate(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
         let known = read(&self.connection(), &candidate.head().package)?;
-        match known.as_ref().map_or(Ok(()), KnownHead::check).and_then(|()| judge(mark(known.as_ref()), candidate, now))
+        match known
+            .as_ref()
+            .map_or(Ok(()), KnownHead::check)
+            .and_then(|()| validate_head(mark(known.as_ref()), candidate, now))
         {
             Ok(accepted) => Ok(accepted),
             Err(HeadRejectedError::Equivocation { .. }) => self.remember(candidate),
@@ -94,7 +99,7 @@ impl HeadStore {
         let accepted = match known
             .as_ref()
             .map_or(Ok(()), KnownHead::check)
-            .and_then(|()| judge_chain(mark(known.as_ref()), candidate))
+            .and_then(|()| validate_chain(mark(known.as_ref()), candidate))
         {
             Ok(Accepted::First) => {
                 make_room(&transaction, self.capacity)?;
@@ -134,7 +139,7 @@ impl HeadStore {
     pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
         let accepted = self.remember(candidate)?;
         // Without a mark, which it would be the same as: what is left to look at is the time.
-        judge(None, candidate, now)?;
+        validate_head(None, candidate, now)?;
         Ok(accepted)
     }
 

@@ -12,7 +12,7 @@ use crate::{
     GetError, PackageId, StorageError,
     p2p::{
         announce::DiscoveredPackage,
-        head::{Checkpoint, HeadRejectedError, RememberError, SignedHead, dht_key, judge},
+        head::{Checkpoint, HeadRejectedError, RememberError, SignedHead, dht_key, validate_head},
     },
 };
 
@@ -66,7 +66,7 @@ impl<R: Runtime> Inner<R> {
     pub(super) async fn head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
         if let Some(head) = lock(&self.fresh).get(package, self.now()).cloned() {
             // It may have expired meanwhile.
-            return judge(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(refused);
+            return validate_head(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(refused);
         }
         let head = match self.look_up(package, OnlyForged::IsRefused).await {
             Ok(head) => head,
@@ -142,7 +142,7 @@ impl<R: Runtime> Inner<R> {
                     return Err(refused.into());
                 }
             }
-            memory.judge(&best, SystemTime::now())?;
+            memory.validate(&best, SystemTime::now())?;
             Ok(Some(best))
         })
         .await
@@ -155,7 +155,7 @@ impl<R: Runtime> Inner<R> {
 
     /// A head that did not come from the network, if it may be believed after all that was seen.
     async fn judged(&self, head: SignedHead) -> Result<SignedHead, GetError> {
-        let judged = self.remembered(move |memory| memory.judge(&head, SystemTime::now()).map(|_| head));
+        let judged = self.remembered(move |memory| memory.validate(&head, SystemTime::now()).map(|_| head));
         judged.await.map_err(|error| self.not_accepted(error))
     }
 

@@ -33,18 +33,18 @@ fn attack_rollback_all_holders_serve_an_old_head_after_a_restart() {
     let memory = HeadStore::open(&folder.path().join("heads.db")).unwrap();
     for _holder in 0..20 {
         let refusal = HeadRejectedError::Rollback { seen: 20, offered: 19, hash: Some(heads[19].hash()) };
-        assert_eq!(refused(memory.judge(&heads[18], now())), refusal);
+        assert_eq!(refused(memory.validate(&heads[18], now())), refusal);
         assert_eq!(refused(memory.remember(&heads[18])), refusal);
     }
     // One of them serves the newest.
-    assert_eq!(memory.judge(&heads[19], now()).unwrap(), Accepted::Same);
+    assert_eq!(memory.validate(&heads[19], now()).unwrap(), Accepted::Same);
 }
 
 #[test]
 fn what_is_judged_is_not_remembered_and_what_is_accepted_is() {
     let (_folder, memory) = memory();
     let heads = chain(3);
-    assert_eq!(memory.judge(&heads[1], now()).unwrap(), Accepted::First);
+    assert_eq!(memory.validate(&heads[1], now()).unwrap(), Accepted::First);
     assert_eq!(memory.seen(&package()).unwrap(), None);
     assert_eq!(memory.accept(&heads[1], now()).unwrap(), Accepted::First);
     assert_eq!(memory.accept(&heads[2], now()).unwrap(), Accepted::Newer);
@@ -58,7 +58,7 @@ fn attack_freeze_an_expired_head_still_shows_how_far_its_package_has_come() {
     let (_folder, memory) = memory();
     let heads = chain(2);
     let late = now() + 40 * DAY;
-    assert!(matches!(refused(memory.judge(&heads[1], late)), HeadRejectedError::Expired { .. }));
+    assert!(matches!(refused(memory.validate(&heads[1], late)), HeadRejectedError::Expired { .. }));
     assert!(matches!(refused(memory.accept(&heads[1], late)), HeadRejectedError::Expired { .. }));
     assert!(matches!(refused(memory.accept(&heads[0], late)), HeadRejectedError::Rollback { seen: 2, offered: 1, .. }));
 }
@@ -69,12 +69,12 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     let heads = chain(3);
     let twin = after(Some(&heads[1]), "another index");
     memory.remember(&heads[2]).unwrap();
-    assert!(matches!(refused(memory.judge(&twin, now())), HeadRejectedError::Equivocation { .. }));
+    assert!(matches!(refused(memory.validate(&twin, now())), HeadRejectedError::Equivocation { .. }));
     drop(memory);
     let memory = HeadStore::open(&folder.path().join("heads.db")).unwrap();
     let next = after(Some(&heads[2]), "next");
     for head in [&heads[2], &twin, &heads[0], &next] {
-        let refusals = [memory.judge(head, now()), memory.remember(head), memory.accept(head, now())].map(refused);
+        let refusals = [memory.validate(head, now()), memory.remember(head), memory.accept(head, now())].map(refused);
         for refusal in refusals {
             let HeadRejectedError::Equivocation { proof } = refusal else { panic!("{refusal}") };
             assert_eq!(proof.verify(), Ok(package()));
@@ -198,7 +198,7 @@ fn what_is_damaged_is_an_error_and_never_an_empty_memory() {
     memory.remember(&head).unwrap();
     for damage in ["seq = -1", "seq = 9", "envelope = x'00'", "other = x'00'"] {
         memory.execute(&format!("UPDATE heads SET {damage}"));
-        for result in [memory.judge(&head, now()), memory.remember(&head)] {
+        for result in [memory.validate(&head, now()), memory.remember(&head)] {
             assert!(matches!(result, Err(RememberError::Database(DatabaseError::Damaged(_)))), "{result:?}");
         }
         memory.forget(&package()).unwrap();

@@ -300,7 +300,7 @@ fn who_publishes_on_two_machines_at_once_is_told_and_can_go_on_once_it_is_forgiv
         assert_eq!((head.head().seq, head.head().prev), (2, Some(there.hash())));
         assert_eq!(versions_of(reader.registry.index(&id).await), 2);
         // The publisher's own memory has no more to say against it.
-        let judged = publisher.registry.head_memory().judge(&head, SystemTime::now());
+        let judged = publisher.registry.head_memory().validate_head(&head, SystemTime::now());
         assert!(!matches!(judged, Err(RememberError::Refused(_))), "{judged:?}");
     });
 }
