@@ -72,7 +72,7 @@ impl HeadStore {
     /// # Errors
     ///
     /// If it is refused, or the file fails: it cannot be believed then, either.
-    pub fn validate(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
+    pub fn validate(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
         let known = read(&self.connection(), &candidate.head().package)?;
         match known
             .as_ref()
@@ -91,7 +91,7 @@ impl HeadStore {
     /// # Errors
     ///
     /// If it is refused, by anything but the time, or the file fails.
-    pub fn remember(&self, candidate: &SignedHead) -> Result<Accepted, RememberError> {
+    pub fn remember(&self, candidate: &SignedHead) -> Result<Accepted, HeadStoreError> {
         let package = &candidate.head().package;
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(Immediate).map_err(DatabaseError::from)?;
@@ -136,7 +136,7 @@ impl HeadStore {
     /// # Errors
     ///
     /// If it is refused, or the file fails.
-    pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
+    pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
         let accepted = self.remember(candidate)?;
         // Without a mark, which it would be the same as: what is left to look at is the time.
         validate_head(None, candidate, now)?;
@@ -328,7 +328,7 @@ fn next_touch(connection: &Connection) -> Result<i64, DatabaseError> {
     Ok(connection.prepare_cached("SELECT coalesce(max(touched), 0) + 1 FROM heads")?.query_row([], |row| row.get(0))?)
 }
 
-fn make_room(connection: &Connection, capacity: u64) -> Result<(), RememberError> {
+fn make_room(connection: &Connection, capacity: u64) -> Result<(), HeadStoreError> {
     if count(connection)? < capacity {
         return Ok(());
     }
@@ -339,7 +339,7 @@ fn make_room(connection: &Connection, capacity: u64) -> Result<(), RememberError
         )
         .and_then(|mut statement| statement.execute([]))
         .map_err(DatabaseError::from)?;
-    if dropped == 0 { Err(RememberError::Full) } else { Ok(()) }
+    if dropped == 0 { Err(HeadStoreError::Full) } else { Ok(()) }
 }
 
 fn count(connection: &Connection) -> Result<u64, DatabaseError> {
@@ -353,10 +353,10 @@ fn to_column(number: u64) -> i64 {
 
 /// Why a head is not believed, or could not be remembered.
 #[derive(Debug, Clone, Error)]
-pub enum RememberError {
+pub enum HeadStoreError {
     /// It contradicts what was seen, or the time.
     #[error(transparent)]
-    Refused(#[from] HeadRejectedError),
+    Rejected(#[from] HeadRejectedError),
     /// Every package in the memory is kept. Keep fewer.
     #[error("the memory of heads is full of packages that are kept")]
     Full,

@@ -12,7 +12,7 @@ use crate::{
     GetError, PackageId, StorageError,
     p2p::{
         announce::DiscoveredPackage,
-        head::{Checkpoint, HeadRejectedError, RememberError, SignedHead, dht_key, validate_head},
+        head::{Checkpoint, HeadRejectedError, HeadStoreError, SignedHead, dht_key, validate_head},
     },
 };
 
@@ -136,7 +136,7 @@ impl<R: Runtime> Inner<R> {
             // Before the time is looked at: a twin of a head that has expired is a twin.
             for other in &others {
                 // A twin of what was seen is worth knowing; that a holder has an older one is not.
-                if let Err(RememberError::Refused(refused @ HeadRejectedError::Equivocation { .. })) =
+                if let Err(HeadStoreError::Rejected(refused @ HeadRejectedError::Equivocation { .. })) =
                     memory.remember(other)
                 {
                     return Err(refused.into());
@@ -190,11 +190,11 @@ impl<R: Runtime> Inner<R> {
         Ok(blocking::unblock(move || own.head(&package)).await?)
     }
 
-    pub(super) fn not_accepted(&self, error: RememberError) -> GetError {
+    pub(super) fn not_accepted(&self, error: HeadStoreError) -> GetError {
         match error {
-            RememberError::Refused(reason) => refused(reason),
-            RememberError::Database(error) => self.memory_failed(error),
-            full @ RememberError::Full => self.memory_failed(full),
+            HeadStoreError::Rejected(reason) => refused(reason),
+            HeadStoreError::Database(error) => self.memory_failed(error),
+            full @ HeadStoreError::Full => self.memory_failed(full),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     Steps, StorageError,
     p2p::{
         announce::{Announcement, MAX_TITLE_BYTES, SignedAnnouncement},
-        head::{RememberError, SignedHead, next_head},
+        head::{HeadStoreError, SignedHead, next_head},
     },
     registry::{Staged, stage},
     unix,
@@ -137,7 +137,7 @@ impl<R: Runtime> Inner<R> {
                 return Err(NotSigned::Superseded);
             }
             memory.remember(&kept)?;
-            memory.keep(&kept.head().package, true).map_err(RememberError::from)?;
+            memory.keep(&kept.head().package, true).map_err(HeadStoreError::from)?;
             Ok(())
         });
         steps.record(Step::Head, stored.await)?;
@@ -255,7 +255,7 @@ enum NotSigned {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
-    Memory(#[from] RememberError),
+    Memory(#[from] HeadStoreError),
 }
 
 /// As much of a text as fits.

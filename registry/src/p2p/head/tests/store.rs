@@ -17,9 +17,9 @@ fn first_of(name: &str) -> SignedHead {
     SignedHead::sign(&keypair(1), head).unwrap()
 }
 
-fn refused<T: std::fmt::Debug>(result: Result<T, RememberError>) -> HeadRejectedError {
+fn refused<T: std::fmt::Debug>(result: Result<T, HeadStoreError>) -> HeadRejectedError {
     match result {
-        Err(RememberError::Refused(refused)) => refused,
+        Err(HeadStoreError::Rejected(refused)) => refused,
         other => panic!("{other:?}"),
     }
 }
@@ -143,7 +143,7 @@ fn heads_remembered_at_once_never_lower_the_mark() {
                 for step in 0..24 {
                     let head = &heads[(step * 7 + thread * 5) % 24];
                     match memory.remember(head) {
-                        Ok(_) | Err(RememberError::Refused(HeadRejectedError::Rollback { .. })) => {}
+                        Ok(_) | Err(HeadStoreError::Rejected(HeadRejectedError::Rollback { .. })) => {}
                         Err(error) => panic!("{error:?}"),
                     }
                     let seen = memory.seen(&package()).unwrap().unwrap().seq;
@@ -184,7 +184,7 @@ fn the_package_that_was_not_used_for_the_longest_time_makes_room() {
     for head in [&heads[2], &heads[4], &heads[5]] {
         assert!(memory.keep(&head.head().package, true).unwrap());
     }
-    assert!(matches!(memory.remember(&heads[6]), Err(RememberError::Full)));
+    assert!(matches!(memory.remember(&heads[6]), Err(HeadStoreError::Full)));
     assert!(!memory.keep(&heads[6].head().package, true).unwrap());
     assert!(memory.keep(&heads[0].head().package, false).unwrap());
     memory.remember(&heads[6]).unwrap();
@@ -199,7 +199,7 @@ fn what_is_damaged_is_an_error_and_never_an_empty_memory() {
     for damage in ["seq = -1", "seq = 9", "envelope = x'00'", "other = x'00'"] {
         memory.execute(&format!("UPDATE heads SET {damage}"));
         for result in [memory.validate(&head, now()), memory.remember(&head)] {
-            assert!(matches!(result, Err(RememberError::Database(DatabaseError::Damaged(_)))), "{result:?}");
+            assert!(matches!(result, Err(HeadStoreError::Database(DatabaseError::Damaged(_)))), "{result:?}");
         }
         memory.forget(&package()).unwrap();
         memory.remember(&head).unwrap();
@@ -217,7 +217,7 @@ fn a_head_that_cannot_be_written_is_not_accepted() {
     let (_folder, memory) = memory();
     memory.break_it();
     let error = memory.accept(&after(None, "index"), now()).unwrap_err();
-    assert!(matches!(error, RememberError::Database(DatabaseError::Failed(_))), "{error:?}");
+    assert!(matches!(error, HeadStoreError::Database(DatabaseError::Failed(_))), "{error:?}");
     assert!(format!("{memory:?}").contains("HeadStore"));
     assert!(memory.forget(&package()).is_err());
 }

@@ -7,7 +7,7 @@ use kadence::{OperationKind, OutcomeKind};
 use super::{network::Peer, *};
 use crate::{
     ContentId, GetError, PackageId, Registry,
-    p2p::head::{Head, Lifetime, MAX_JUMP, RememberError, SignedHead, next_head},
+    p2p::head::{Head, HeadStoreError, Lifetime, MAX_JUMP, SignedHead, next_head},
 };
 
 /// Nothing is used twice without asking.
@@ -301,6 +301,6 @@ fn who_publishes_on_two_machines_at_once_is_told_and_can_go_on_once_it_is_forgiv
         assert_eq!(versions_of(reader.registry.index(&id).await), 2);
         // The publisher's own memory has no more to say against it.
         let judged = publisher.registry.head_memory().validate_head(&head, SystemTime::now());
-        assert!(!matches!(judged, Err(RememberError::Refused(_))), "{judged:?}");
+        assert!(!matches!(judged, Err(HeadStoreError::Rejected(_))), "{judged:?}");
     });
 }
