@@ -80,7 +80,7 @@ impl HeadStore {
             .and_then(|()| validate_head(mark(known.as_ref()), candidate, now))
         {
             Ok(accepted) => Ok(accepted),
-            Err(HeadRejectedError::Equivocation { .. }) => self.remember(candidate),
+            Err(HeadRejectedError::Equivocation { .. }) => self.record(candidate),
             Err(refused) => Err(refused.into()),
         }
     }
@@ -91,7 +91,7 @@ impl HeadStore {
     /// # Errors
     ///
     /// If it is refused, by anything but the time, or the file fails.
-    pub fn remember(&self, candidate: &SignedHead) -> Result<Accepted, HeadStoreError> {
+    pub fn record(&self, candidate: &SignedHead) -> Result<Accepted, HeadStoreError> {
         let package = &candidate.head().package;
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(Immediate).map_err(DatabaseError::from)?;
@@ -137,7 +137,7 @@ impl HeadStore {
     ///
     /// If it is refused, or the file fails.
     pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
-        let accepted = self.remember(candidate)?;
+        let accepted = self.record(candidate)?;
         // Without a mark, which it would be the same as: what is left to look at is the time.
         validate_head(None, candidate, now)?;
         Ok(accepted)

@@ -131,13 +131,13 @@ impl<R: Runtime> Inner<R> {
         };
         let best = SignedHead::verify(answer.value(), package).map_err(|error| not_trusted(&error))?;
         let (others, progress) = (others(&answer, &best, package), answer.progress);
-        self.remembered(move |memory| {
-            memory.remember(&best)?;
+        self.with_head_store(move |memory| {
+            memory.record(&best)?;
             // Before the time is looked at: a twin of a head that has expired is a twin.
             for other in &others {
                 // A twin of what was seen is worth knowing; that a holder has an older one is not.
                 if let Err(HeadStoreError::Rejected(refused @ HeadRejectedError::Equivocation { .. })) =
-                    memory.remember(other)
+                    memory.record(other)
                 {
                     return Err(refused.into());
                 }
@@ -155,7 +155,7 @@ impl<R: Runtime> Inner<R> {
 
     /// A head that did not come from the network, if it may be believed after all that was seen.
     async fn judged(&self, head: SignedHead) -> Result<SignedHead, GetError> {
-        let judged = self.remembered(move |memory| memory.validate(&head, SystemTime::now()).map(|_| head));
+        let judged = self.with_head_store(move |memory| memory.validate(&head, SystemTime::now()).map(|_| head));
         judged.await.map_err(|error| self.not_accepted(error))
     }
 
@@ -182,7 +182,7 @@ impl<R: Runtime> Inner<R> {
 
     async fn mark(&self, package: &PackageId) -> Result<Option<Checkpoint>, GetError> {
         let id = package.clone();
-        self.remembered(move |memory| memory.seen(&id)).await.map_err(|error| self.memory_failed(error))
+        self.with_head_store(move |memory| memory.seen(&id)).await.map_err(|error| self.head_store_failed(error))
     }
 
     pub(super) async fn own_head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
@@ -193,12 +193,12 @@ impl<R: Runtime> Inner<R> {
     pub(super) fn not_accepted(&self, error: HeadStoreError) -> GetError {
         match error {
             HeadStoreError::Rejected(reason) => refused(reason),
-            HeadStoreError::Database(error) => self.memory_failed(error),
-            full @ HeadStoreError::Full => self.memory_failed(full),
+            HeadStoreError::Database(error) => self.head_store_failed(error),
+            full @ HeadStoreError::Full => self.head_store_failed(full),
         }
     }
 
-    fn memory_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> GetError {
+    fn head_store_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> GetError {
         let path = self.config.folder.join("heads.db");
         StorageError::Database { path, source: error.into() }.into()
     }

@@ -306,7 +306,7 @@ impl<R: Runtime> Inner<R> {
             }
         }
         match pages {
-            Ok(cursor) => self.remember_place(peer, cursor),
+            Ok(cursor) => self.store_cursor(peer, cursor),
             // Not every peer is one of the registry.
             Err(AskError::Unsupported) => {}
             Err(error) if error.is_bad_data() => self.bad_data(peer),
@@ -314,7 +314,7 @@ impl<R: Runtime> Inner<R> {
         }
     }
 
-    fn remember_place(&self, peer: PeerId, cursor: Cursor) {
+    fn store_cursor(&self, peer: PeerId, cursor: Cursor) {
         let mut cursors = lock(&self.cursors);
         if cursors.len() >= MAX_CURSORS && !cursors.contains_key(&peer) {
             // Who is asked again from the beginning costs a page or two.

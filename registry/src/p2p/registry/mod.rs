@@ -295,7 +295,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// What a call to the memory of heads gives, which blocks.
-    async fn remembered<T: Send + 'static>(&self, ask: impl FnOnce(&HeadStore) -> T + Send + 'static) -> T {
+    async fn with_head_store<T: Send + 'static>(&self, ask: impl FnOnce(&HeadStore) -> T + Send + 'static) -> T {
         let memory = Arc::clone(&self.memory);
         unblock(move || ask(&memory)).await
     }

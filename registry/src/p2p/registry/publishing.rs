@@ -98,8 +98,8 @@ impl<R: Runtime> Inner<R> {
             (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
                 // A contradiction, which is kept as such: unless the user has forgiven it, and goes on from what the
                 // others have.
-                let remembered = self.remembered(move |memory| memory.remember(&here)).await;
-                remembered.map(|_| Some(there)).map_err(|error| self.not_accepted(error))
+                let recorded = self.with_head_store(move |memory| memory.record(&here)).await;
+                recorded.map(|_| Some(there)).map_err(|error| self.not_accepted(error))
             }
             (there, here) => Ok(here.or(there)),
         }
@@ -136,7 +136,7 @@ impl<R: Runtime> Inner<R> {
             if !own.put(&kept)? {
                 return Err(NotSigned::Superseded);
             }
-            memory.remember(&kept)?;
+            memory.record(&kept)?;
             memory.keep(&kept.head().package, true).map_err(HeadStoreError::from)?;
             Ok(())
         });

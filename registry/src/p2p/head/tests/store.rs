@@ -28,13 +28,13 @@ fn refused<T: std::fmt::Debug>(result: Result<T, HeadStoreError>) -> HeadRejecte
 fn attack_rollback_all_holders_serve_an_old_head_after_a_restart() {
     let (folder, memory) = memory();
     let heads = chain(20);
-    assert_eq!(memory.remember(&heads[19]).unwrap(), Accepted::First);
+    assert_eq!(memory.record(&heads[19]).unwrap(), Accepted::First);
     drop(memory);
     let memory = HeadStore::open(&folder.path().join("heads.db")).unwrap();
     for _holder in 0..20 {
         let refusal = HeadRejectedError::Rollback { seen: 20, offered: 19, hash: Some(heads[19].hash()) };
         assert_eq!(refused(memory.validate(&heads[18], now())), refusal);
-        assert_eq!(refused(memory.remember(&heads[18])), refusal);
+        assert_eq!(refused(memory.record(&heads[18])), refusal);
     }
     // One of them serves the newest.
     assert_eq!(memory.validate(&heads[19], now()).unwrap(), Accepted::Same);
@@ -68,13 +68,13 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     let (folder, memory) = memory();
     let heads = chain(3);
     let twin = after(Some(&heads[1]), "another index");
-    memory.remember(&heads[2]).unwrap();
+    memory.record(&heads[2]).unwrap();
     assert!(matches!(refused(memory.validate(&twin, now())), HeadRejectedError::Equivocation { .. }));
     drop(memory);
     let memory = HeadStore::open(&folder.path().join("heads.db")).unwrap();
     let next = after(Some(&heads[2]), "next");
     for head in [&heads[2], &twin, &heads[0], &next] {
-        let refusals = [memory.validate(head, now()), memory.remember(head), memory.accept(head, now())].map(refused);
+        let refusals = [memory.validate(head, now()), memory.record(head), memory.accept(head, now())].map(refused);
         for refusal in refusals {
             let HeadRejectedError::Equivocation { proof } = refusal else { panic!("{refusal}") };
             assert_eq!(proof.verify(), Ok(package()));
@@ -90,7 +90,7 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     assert_eq!(memory.equivocation(&package()).unwrap(), None);
     assert_eq!(memory.seen(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
     assert!(matches!(
-        refused(memory.remember(&heads[1])),
+        refused(memory.record(&heads[1])),
         HeadRejectedError::Rollback { seen: 3, offered: 2, hash: None }
     ));
     for head in [&heads[2], &twin] {
@@ -107,7 +107,7 @@ fn a_forgiven_package_does_not_go_back_behind_the_newer_of_two() {
     let (_folder, memory) = memory();
     let heads = chain(2);
     let next = after(Some(&after(Some(&heads[0]), "another index")), "its next index");
-    memory.remember(&heads[1]).unwrap();
+    memory.record(&heads[1]).unwrap();
     assert!(matches!(refused(memory.accept(&next, now())), HeadRejectedError::Equivocation { .. }));
     assert!(memory.accept_equivocation(&package()).unwrap());
     assert_eq!(memory.seen(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
@@ -120,13 +120,13 @@ fn a_forgiven_package_does_not_go_back_behind_the_newer_of_two() {
 #[test]
 fn attack_fast_forward_is_not_remembered() {
     let (_folder, memory) = memory();
-    memory.remember(&with_seq(7)).unwrap();
-    assert!(matches!(refused(memory.remember(&with_seq(MAX_SEQ))), HeadRejectedError::FastForward { seen: 7, .. }));
+    memory.record(&with_seq(7)).unwrap();
+    assert!(matches!(refused(memory.record(&with_seq(MAX_SEQ))), HeadRejectedError::FastForward { seen: 7, .. }));
     assert_eq!(memory.seen(&package()).unwrap().unwrap().seq, 7);
     // The user has asked the publisher.
     assert!(memory.forget(&package()).unwrap());
     assert!(!memory.forget(&package()).unwrap());
-    assert_eq!(memory.remember(&with_seq(MAX_SEQ)).unwrap(), Accepted::First);
+    assert_eq!(memory.record(&with_seq(MAX_SEQ)).unwrap(), Accepted::First);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn heads_remembered_at_once_never_lower_the_mark() {
                 let mut last = 0;
                 for step in 0..24 {
                     let head = &heads[(step * 7 + thread * 5) % 24];
-                    match memory.remember(head) {
+                    match memory.record(head) {
                         Ok(_) | Err(HeadStoreError::Rejected(HeadRejectedError::Rollback { .. })) => {}
                         Err(error) => panic!("{error:?}"),
                     }
@@ -167,27 +167,27 @@ fn the_package_that_was_not_used_for_the_longest_time_makes_room() {
     let memory = HeadStore::with(connection, 4);
     let heads = ["a", "b", "c", "d", "e", "f", "g"].map(first_of);
     for head in &heads[..4] {
-        memory.remember(head).unwrap();
+        memory.record(head).unwrap();
     }
     // `a` is installed, `b` is used again, and the publisher of `c` has signed two heads.
     assert!(memory.keep(&heads[0].head().package, true).unwrap());
-    assert_eq!(memory.remember(&heads[1]).unwrap(), Accepted::Same);
+    assert_eq!(memory.record(&heads[1]).unwrap(), Accepted::Same);
     let twin = Head { index: ContentId::of(b"twin"), ..heads[2].head().clone() };
-    let _refused = refused(memory.remember(&SignedHead::sign(&keypair(1), twin).unwrap()));
+    let _refused = refused(memory.record(&SignedHead::sign(&keypair(1), twin).unwrap()));
     let known = || heads.iter().map(|head| memory.seen(&head.head().package).unwrap().is_some()).collect::<Vec<_>>();
-    memory.remember(&heads[4]).unwrap();
+    memory.record(&heads[4]).unwrap();
     assert_eq!(known(), [true, true, true, false, true, false, false]);
-    memory.remember(&heads[5]).unwrap();
+    memory.record(&heads[5]).unwrap();
     assert_eq!(known(), [true, false, true, false, true, true, false]);
     assert_eq!(memory.count().unwrap(), 4);
     // Only what is kept is left.
     for head in [&heads[2], &heads[4], &heads[5]] {
         assert!(memory.keep(&head.head().package, true).unwrap());
     }
-    assert!(matches!(memory.remember(&heads[6]), Err(HeadStoreError::Full)));
+    assert!(matches!(memory.record(&heads[6]), Err(HeadStoreError::Full)));
     assert!(!memory.keep(&heads[6].head().package, true).unwrap());
     assert!(memory.keep(&heads[0].head().package, false).unwrap());
-    memory.remember(&heads[6]).unwrap();
+    memory.record(&heads[6]).unwrap();
     assert_eq!(known(), [false, false, true, false, true, true, true]);
 }
 
@@ -195,14 +195,14 @@ fn the_package_that_was_not_used_for_the_longest_time_makes_room() {
 fn what_is_damaged_is_an_error_and_never_an_empty_memory() {
     let (folder, memory) = memory();
     let head = after(None, "index");
-    memory.remember(&head).unwrap();
+    memory.record(&head).unwrap();
     for damage in ["seq = -1", "seq = 9", "envelope = x'00'", "other = x'00'"] {
         memory.execute(&format!("UPDATE heads SET {damage}"));
-        for result in [memory.validate(&head, now()), memory.remember(&head)] {
+        for result in [memory.validate(&head, now()), memory.record(&head)] {
             assert!(matches!(result, Err(HeadStoreError::Database(DatabaseError::Damaged(_)))), "{result:?}");
         }
         memory.forget(&package()).unwrap();
-        memory.remember(&head).unwrap();
+        memory.record(&head).unwrap();
     }
     memory.execute("UPDATE heads SET package = 'nobody', other = x'00'");
     assert!(matches!(memory.equivocations(None, 10), Err(DatabaseError::Damaged(_))));
