@@ -77,7 +77,7 @@ impl HeadStore {
         match known
             .as_ref()
             .map_or(Ok(()), KnownHead::check)
-            .and_then(|()| validate_head(mark(known.as_ref()), candidate, now))
+            .and_then(|()| validate_head(checkpoint(known.as_ref()), candidate, now))
         {
             Ok(accepted) => Ok(accepted),
             Err(HeadRejectedError::Equivocation { .. }) => self.record(candidate),
@@ -99,7 +99,7 @@ impl HeadStore {
         let accepted = match known
             .as_ref()
             .map_or(Ok(()), KnownHead::check)
-            .and_then(|()| validate_chain(mark(known.as_ref()), candidate))
+            .and_then(|()| validate_chain(checkpoint(known.as_ref()), candidate))
         {
             Ok(Accepted::First) => {
                 make_room(&transaction, self.capacity)?;
@@ -151,8 +151,8 @@ impl HeadStore {
     pub fn accept_equivocation(&self, package: &PackageId) -> Result<bool, DatabaseError> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(Immediate)?;
-        let Some(KnownHead { mark, other: Some(other) }) = read(&transaction, package)? else { return Ok(false) };
-        let seq = mark.seq.max(other.head().seq);
+        let Some(KnownHead { checkpoint, other: Some(other) }) = read(&transaction, package)? else { return Ok(false) };
+        let seq = checkpoint.seq.max(other.head().seq);
         transaction.execute(
             "UPDATE heads SET seq = ?2, envelope = NULL, other = NULL WHERE package = ?1",
             params![package.to_string(), to_column(seq)],
@@ -188,8 +188,8 @@ impl HeadStore {
     /// # Errors
     ///
     /// If the file fails.
-    pub fn seen(&self, package: &PackageId) -> Result<Option<Checkpoint>, DatabaseError> {
-        Ok(read(&self.connection(), package)?.map(|known| known.mark))
+    pub fn checkpoint(&self, package: &PackageId) -> Result<Option<Checkpoint>, DatabaseError> {
+        Ok(read(&self.connection(), package)?.map(|known| known.checkpoint))
     }
 
     /// The contradiction that the package is refused for.
@@ -261,20 +261,21 @@ type Envelope = Option<Vec<u8>>;
 
 /// A row.
 struct KnownHead {
-    mark: Checkpoint,
+    checkpoint: Checkpoint,
     /// Contradicts the mark's head.
     other: Option<SignedHead>,
 }
 
 impl KnownHead {
     fn check(&self) -> Result<(), HeadRejectedError> {
-        let proof = self.mark.head.as_ref().zip(self.other.as_ref()).and_then(|(a, b)| EquivocationProof::of(a, b));
+        let proof =
+            self.checkpoint.head.as_ref().zip(self.other.as_ref()).and_then(|(a, b)| EquivocationProof::of(a, b));
         proof.map_or(Ok(()), |proof| Err(HeadRejectedError::Equivocation { proof }))
     }
 }
 
-fn mark(known: Option<&KnownHead>) -> Option<&Checkpoint> {
-    known.map(|known| &known.mark)
+fn checkpoint(known: Option<&KnownHead>) -> Option<&Checkpoint> {
+    known.map(|known| &known.checkpoint)
 }
 
 fn read(connection: &Connection, package: &PackageId) -> Result<Option<KnownHead>, DatabaseError> {
@@ -293,7 +294,7 @@ fn read(connection: &Connection, package: &PackageId) -> Result<Option<KnownHead
     if head.as_ref().is_some_and(|head| head.head().seq != seq) {
         return Err(damaged("the number"));
     }
-    Ok(Some(KnownHead { mark: Checkpoint { seq, head }, other }))
+    Ok(Some(KnownHead { checkpoint: Checkpoint { seq, head }, other }))
 }
 
 fn insert(connection: &Connection, head: &SignedHead) -> Result<(), DatabaseError> {

@@ -161,7 +161,7 @@ impl<R: Runtime> Inner<R> {
 
     /// Nobody has a head. One that was seen before is still good until it expires: its publisher may be away for long.
     async fn without_a_holder(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        match self.mark(package).await? {
+        match self.checkpoint(package).await? {
             Some(Checkpoint { head: Some(head), .. }) => self.judged(head).await.map(Some),
             // After a contradiction that was forgiven: there is one, and nobody shows it.
             Some(Checkpoint { seq: seen, head: None }) => Err(GetError::Rollback { seen, offered: 0 }),
@@ -171,7 +171,7 @@ impl<R: Runtime> Inner<R> {
 
     /// The newest head that was seen, expired or not.
     pub(super) async fn last_seen(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        Ok(self.mark(package).await?.and_then(|mark| mark.head))
+        Ok(self.checkpoint(package).await?.and_then(|checkpoint| checkpoint.head))
     }
 
     /// The newest head that is known without the network.
@@ -180,9 +180,9 @@ impl<R: Runtime> Inner<R> {
         Ok(seen.into_iter().chain(own).max_by_key(|head| head.head().seq))
     }
 
-    async fn mark(&self, package: &PackageId) -> Result<Option<Checkpoint>, GetError> {
+    async fn checkpoint(&self, package: &PackageId) -> Result<Option<Checkpoint>, GetError> {
         let id = package.clone();
-        self.with_head_store(move |memory| memory.seen(&id)).await.map_err(|error| self.head_store_failed(error))
+        self.with_head_store(move |memory| memory.checkpoint(&id)).await.map_err(|error| self.head_store_failed(error))
     }
 
     pub(super) async fn own_head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {

@@ -6,9 +6,9 @@ use super::*;
 fn a_chain_is_believed_head_by_head() {
     let heads = chain(3);
     assert_eq!(validate_head(None, &heads[2], now()), Ok(Accepted::First));
-    assert_eq!(validate_head(Some(&mark(&heads[0])), &heads[1], now()), Ok(Accepted::Newer));
-    assert_eq!(validate_head(Some(&mark(&heads[0])), &heads[2], now()), Ok(Accepted::Newer));
-    assert_eq!(validate_head(Some(&mark(&heads[2])), &heads[2], now()), Ok(Accepted::Same));
+    assert_eq!(validate_head(Some(&checkpoint(&heads[0])), &heads[1], now()), Ok(Accepted::Newer));
+    assert_eq!(validate_head(Some(&checkpoint(&heads[0])), &heads[2], now()), Ok(Accepted::Newer));
+    assert_eq!(validate_head(Some(&checkpoint(&heads[2])), &heads[2], now()), Ok(Accepted::Same));
 }
 
 #[test]
@@ -16,7 +16,7 @@ fn attack_replay_an_old_head_is_a_rollback() {
     let heads = chain(5);
     for old in &heads[..4] {
         let refusal = HeadRejectedError::Rollback { seen: 5, offered: old.head().seq, hash: Some(heads[4].hash()) };
-        assert_eq!(validate_head(Some(&mark(&heads[4])), old, now()), Err(refusal));
+        assert_eq!(validate_head(Some(&checkpoint(&heads[4])), old, now()), Err(refusal));
     }
 }
 
@@ -25,7 +25,7 @@ fn attack_freeze_an_expired_head_is_an_error() {
     let head = after(None, "index");
     let not_after = head.head().not_after;
     let last = UNIX_EPOCH + Duration::from_secs(not_after) + CLOCK_TOLERANCE;
-    for seen in [None, Some(mark(&head))] {
+    for seen in [None, Some(checkpoint(&head))] {
         assert!(validate_head(seen.as_ref(), &head, last).is_ok());
         let refusal = Err(HeadRejectedError::Expired { not_after });
         assert_eq!(validate_head(seen.as_ref(), &head, last + Duration::from_secs(1)), refusal);
@@ -48,7 +48,7 @@ fn attack_freeze_a_head_cannot_be_valid_for_ever() {
 
 #[test]
 fn attack_fast_forward_is_refused() {
-    let seen = mark(&with_seq(7));
+    let seen = checkpoint(&with_seq(7));
     for seq in [7 + MAX_JUMP + 1, MAX_SEQ] {
         let refusal = HeadRejectedError::FastForward { seen: 7, offered: seq, max_jump: MAX_JUMP };
         assert_eq!(validate_head(Some(&seen), &with_seq(seq), now()), Err(refusal));
@@ -63,7 +63,7 @@ fn attack_fast_forward_is_refused() {
 fn attack_equivocation_two_heads_with_one_number_are_detected() {
     let heads = chain(3);
     let twin = after(Some(&heads[1]), "another index");
-    let refusal = validate_head(Some(&mark(&heads[2])), &twin, now()).unwrap_err();
+    let refusal = validate_head(Some(&checkpoint(&heads[2])), &twin, now()).unwrap_err();
     let HeadRejectedError::Equivocation { proof } = refusal else { panic!("{refusal}") };
     assert_eq!(proof.verify(), Ok(package()));
     assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (heads[2].bytes(), twin.bytes()));
@@ -75,7 +75,7 @@ fn attack_equivocation_a_chain_that_leaves_out_what_was_seen_is_detected() {
     let twin = after(Some(&heads[1]), "another index");
     let next = after(Some(&twin), "its next index");
     for (seen, offered) in [(&heads[2], &next), (&next, &heads[2])] {
-        let refusal = validate_head(Some(&mark(seen)), offered, now()).unwrap_err();
+        let refusal = validate_head(Some(&checkpoint(seen)), offered, now()).unwrap_err();
         let HeadRejectedError::Equivocation { proof } = refusal else { panic!("{refusal}") };
         assert_eq!(proof.verify(), Ok(package()));
     }

@@ -45,11 +45,11 @@ fn what_is_judged_is_not_remembered_and_what_is_accepted_is() {
     let (_folder, memory) = memory();
     let heads = chain(3);
     assert_eq!(memory.validate(&heads[1], now()).unwrap(), Accepted::First);
-    assert_eq!(memory.seen(&package()).unwrap(), None);
+    assert_eq!(memory.checkpoint(&package()).unwrap(), None);
     assert_eq!(memory.accept(&heads[1], now()).unwrap(), Accepted::First);
     assert_eq!(memory.accept(&heads[2], now()).unwrap(), Accepted::Newer);
     assert_eq!(memory.accept(&heads[2], now()).unwrap(), Accepted::Same);
-    assert_eq!(memory.seen(&package()).unwrap(), Some(mark(&heads[2])));
+    assert_eq!(memory.checkpoint(&package()).unwrap(), Some(checkpoint(&heads[2])));
     assert_eq!(memory.count().unwrap(), 1);
 }
 
@@ -88,7 +88,7 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     assert!(memory.accept_equivocation(&package()).unwrap());
     assert!(!memory.accept_equivocation(&package()).unwrap());
     assert_eq!(memory.equivocation(&package()).unwrap(), None);
-    assert_eq!(memory.seen(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
+    assert_eq!(memory.checkpoint(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
     assert!(matches!(
         refused(memory.record(&heads[1])),
         HeadRejectedError::Rollback { seen: 3, offered: 2, hash: None }
@@ -99,7 +99,7 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     // Its publisher goes on from either of them; from then on there is one chain again.
     let next = after(Some(&twin), "next");
     assert_eq!(memory.accept(&next, now()).unwrap(), Accepted::Newer);
-    assert_eq!(memory.seen(&package()).unwrap(), Some(mark(&next)));
+    assert_eq!(memory.checkpoint(&package()).unwrap(), Some(checkpoint(&next)));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_forgiven_package_does_not_go_back_behind_the_newer_of_two() {
     memory.record(&heads[1]).unwrap();
     assert!(matches!(refused(memory.accept(&next, now())), HeadRejectedError::Equivocation { .. }));
     assert!(memory.accept_equivocation(&package()).unwrap());
-    assert_eq!(memory.seen(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
+    assert_eq!(memory.checkpoint(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
     assert!(matches!(
         refused(memory.accept(&heads[1], now())),
         HeadRejectedError::Rollback { seen: 3, offered: 2, .. }
@@ -122,7 +122,7 @@ fn attack_fast_forward_is_not_remembered() {
     let (_folder, memory) = memory();
     memory.record(&with_seq(7)).unwrap();
     assert!(matches!(refused(memory.record(&with_seq(MAX_SEQ))), HeadRejectedError::FastForward { seen: 7, .. }));
-    assert_eq!(memory.seen(&package()).unwrap().unwrap().seq, 7);
+    assert_eq!(memory.checkpoint(&package()).unwrap().unwrap().seq, 7);
     // The user has asked the publisher.
     assert!(memory.forget(&package()).unwrap());
     assert!(!memory.forget(&package()).unwrap());
@@ -146,7 +146,7 @@ fn heads_remembered_at_once_never_lower_the_mark() {
                         Ok(_) | Err(HeadStoreError::Rejected(HeadRejectedError::Rollback { .. })) => {}
                         Err(error) => panic!("{error:?}"),
                     }
-                    let seen = memory.seen(&package()).unwrap().unwrap().seq;
+                    let seen = memory.checkpoint(&package()).unwrap().unwrap().seq;
                     assert!(seen >= last.max(head.head().seq), "{seen}");
                     last = seen;
                 }
@@ -156,7 +156,7 @@ fn heads_remembered_at_once_never_lower_the_mark() {
     for thread in threads {
         thread.join().unwrap();
     }
-    assert_eq!(memory.seen(&package()).unwrap().unwrap().seq, 24);
+    assert_eq!(memory.checkpoint(&package()).unwrap().unwrap().seq, 24);
 }
 
 #[test]
@@ -174,7 +174,8 @@ fn the_package_that_was_not_used_for_the_longest_time_makes_room() {
     assert_eq!(memory.record(&heads[1]).unwrap(), Accepted::Same);
     let twin = Head { index: ContentId::of(b"twin"), ..heads[2].head().clone() };
     let _refused = refused(memory.record(&SignedHead::sign(&keypair(1), twin).unwrap()));
-    let known = || heads.iter().map(|head| memory.seen(&head.head().package).unwrap().is_some()).collect::<Vec<_>>();
+    let known =
+        || heads.iter().map(|head| memory.checkpoint(&head.head().package).unwrap().is_some()).collect::<Vec<_>>();
     memory.record(&heads[4]).unwrap();
     assert_eq!(known(), [true, true, true, false, true, false, false]);
     memory.record(&heads[5]).unwrap();

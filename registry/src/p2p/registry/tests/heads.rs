@@ -199,7 +199,7 @@ fn attack_fast_forward_is_refused() {
         hold_everywhere(&network, &id, Some(far.bytes())).await;
         let found = reader.registry.index(&id).await;
         assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
-        assert_eq!(reader.registry.head_memory().seen(&id).unwrap().unwrap().seq, 1);
+        assert_eq!(reader.registry.head_memory().checkpoint(&id).unwrap().unwrap().seq, 1);
     });
 }
 
