@@ -131,18 +131,18 @@ impl<R: Runtime> Inner<R> {
         };
         let best = SignedHead::verify(answer.value(), package).map_err(|error| not_trusted(&error))?;
         let (others, progress) = (others(&answer, &best, package), answer.progress);
-        self.with_head_store(move |memory| {
-            memory.record(&best)?;
+        self.with_head_store(move |store| {
+            store.record(&best)?;
             // Before the time is looked at: a twin of a head that has expired is a twin.
             for other in &others {
                 // A twin of what was seen is worth knowing; that a holder has an older one is not.
                 if let Err(HeadStoreError::Rejected(refused @ HeadRejectedError::Equivocation { .. })) =
-                    memory.record(other)
+                    store.record(other)
                 {
                     return Err(refused.into());
                 }
             }
-            memory.validate(&best, SystemTime::now())?;
+            store.validate(&best, SystemTime::now())?;
             Ok(Some(best))
         })
         .await
@@ -155,7 +155,7 @@ impl<R: Runtime> Inner<R> {
 
     /// A head that did not come from the network, if it may be believed after all that was seen.
     async fn judged(&self, head: SignedHead) -> Result<SignedHead, GetError> {
-        let judged = self.with_head_store(move |memory| memory.validate(&head, SystemTime::now()).map(|_| head));
+        let judged = self.with_head_store(move |store| store.validate(&head, SystemTime::now()).map(|_| head));
         judged.await.map_err(|error| self.not_accepted(error))
     }
 
@@ -182,7 +182,7 @@ impl<R: Runtime> Inner<R> {
 
     async fn checkpoint(&self, package: &PackageId) -> Result<Option<Checkpoint>, GetError> {
         let id = package.clone();
-        self.with_head_store(move |memory| memory.checkpoint(&id)).await.map_err(|error| self.head_store_failed(error))
+        self.with_head_store(move |store| store.checkpoint(&id)).await.map_err(|error| self.head_store_failed(error))
     }
 
     pub(super) async fn own_head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {

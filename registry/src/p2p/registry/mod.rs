@@ -85,7 +85,7 @@ struct Inner<R: Runtime> {
     runtime: R,
     blobs: BlobStore,
     own: Own,
-    memory: Arc<HeadStore>,
+    head_store: Arc<HeadStore>,
     reputation: Arc<Reputation>,
     search: SearchIndex,
     gate: Mutex<AnnouncementValidator>,
@@ -129,13 +129,13 @@ impl<R: Runtime> P2PRegistry<R> {
             .await
             .map_err(|source| StorageError::Folder { path: folder.clone(), source })?;
         let search = SearchIndex::open(folder.join("search.db"), SearchIndex::DEFAULT_CAPACITY).await?;
-        let (blobs, learned, own, memory, reputation) = unblock(move || {
+        let (blobs, learned, own, head_store, reputation) = unblock(move || {
             let blobs = BlobStore::open(folder.join("content"))?;
             let learned = open_empty(&folder.join("learned"))?;
             let own = Own::open(folder.join("own"))?;
-            let memory = HeadStore::open(&folder.join("heads.db"))?;
+            let head_store = HeadStore::open(&folder.join("heads.db"))?;
             let reputation = Reputation::open(&folder.join("peers.db"))?;
-            Ok::<_, RegistryStartError>((blobs, learned, own, Arc::new(memory), Arc::new(reputation)))
+            Ok::<_, RegistryStartError>((blobs, learned, own, Arc::new(head_store), Arc::new(reputation)))
         })
         .await?;
 
@@ -171,7 +171,7 @@ impl<R: Runtime> P2PRegistry<R> {
             config,
             blobs,
             own,
-            memory,
+            head_store,
             reputation,
             search,
         });
@@ -218,8 +218,8 @@ impl<R: Runtime> P2PRegistry<R> {
     }
 
     /// What was seen of packages' heads: to look at a contradiction, or to accept_equivocation it.
-    pub fn head_memory(&self) -> &HeadStore {
-        &self.inner.memory
+    pub fn head_store(&self) -> &HeadStore {
+        &self.inner.head_store
     }
 
     /// What was served to others.
@@ -296,8 +296,8 @@ impl<R: Runtime> Inner<R> {
 
     /// What a call to the memory of heads gives, which blocks.
     async fn with_head_store<T: Send + 'static>(&self, ask: impl FnOnce(&HeadStore) -> T + Send + 'static) -> T {
-        let memory = Arc::clone(&self.memory);
-        unblock(move || ask(&memory)).await
+        let store = Arc::clone(&self.head_store);
+        unblock(move || ask(&store)).await
     }
 
     /// Runs a task, until the node ends at the latest. It may hold what keeps the registry's files open.

@@ -98,7 +98,7 @@ impl<R: Runtime> Inner<R> {
             (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
                 // A contradiction, which is kept as such: unless the user has forgiven it, and goes on from what the
                 // others have.
-                let recorded = self.with_head_store(move |memory| memory.record(&here)).await;
+                let recorded = self.with_head_store(move |store| store.record(&here)).await;
                 recorded.map(|_| Some(there)).map_err(|error| self.not_accepted(error))
             }
             (there, here) => Ok(here.or(there)),
@@ -131,13 +131,13 @@ impl<R: Runtime> Inner<R> {
         let next = next_head(package, before, index, size, self.config.lifetime, SystemTime::now());
         let next = steps.record(Step::Head, next)?;
         let head = steps.record(Step::Head, SignedHead::sign(&self.keypair, next))?;
-        let (own, memory, kept) = (self.own.clone(), Arc::clone(&self.memory), head.clone());
+        let (own, store, kept) = (self.own.clone(), Arc::clone(&self.head_store), head.clone());
         let stored = unblock(move || {
             if !own.put(&kept)? {
                 return Err(NotSigned::Superseded);
             }
-            memory.record(&kept)?;
-            memory.keep(&kept.head().package, true).map_err(HeadStoreError::from)?;
+            store.record(&kept)?;
+            store.keep(&kept.head().package, true).map_err(HeadStoreError::from)?;
             Ok(())
         });
         steps.record(Step::Head, stored.await)?;

@@ -151,7 +151,7 @@ fn who_comes_back_publishes_its_packages_again_by_itself_and_renews_what_is_abou
         assert_eq!((renewed.head().prev, renewed.head().index), (Some(head.hash()), head.head().index));
         assert!(renewed.head().not_after > unix::seconds(SystemTime::now()) + 29 * 24 * 60 * 60);
         assert_eq!(network.peers[0].registry.list_versions(&id).await.unwrap().unwrap().len(), 1);
-        let seen = network.peers[0].registry.head_memory().checkpoint(&id).unwrap().unwrap();
+        let seen = network.peers[0].registry.head_store().checkpoint(&id).unwrap().unwrap();
         assert_eq!(seen.seq, 2);
     });
 }
