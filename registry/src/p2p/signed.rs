@@ -13,7 +13,7 @@ pub(super) struct Kind {
     /// Stands in the envelope.
     pub(super) payload_type: &'static [u8],
     /// The longest envelope, in bytes. Looked at before anything is decoded.
-    pub(super) max_bytes: usize,
+    pub(super) max_len: usize,
 }
 
 /// The envelope's bytes.
@@ -43,8 +43,8 @@ pub(super) fn unseal<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<(T
 }
 
 fn check_length(kind: Kind, bytes: &[u8]) -> Result<(), EnvelopeError> {
-    if bytes.len() > kind.max_bytes {
-        return Err(EnvelopeError::TooLarge { bytes: bytes.len(), max: kind.max_bytes });
+    if bytes.len() > kind.max_len {
+        return Err(EnvelopeError::TooLarge { bytes: bytes.len(), max: kind.max_len });
     }
     Ok(())
 }

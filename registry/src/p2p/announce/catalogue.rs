@@ -3,14 +3,14 @@ use std::time::SystemTime;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{Discovered, Freshness, MAX_AHEAD, MAX_ANNOUNCEMENT_BYTES, MAX_DISCOVERED, SignedAnnouncement};
+use super::{Discovered, Freshness, MAX_AHEAD, MAX_ANNOUNCEMENT_LEN, MAX_DISCOVERED, SignedAnnouncement};
 use crate::{PackageId, unix};
 
 /// The longest page, in bytes: some three hundred announcements, a few milliseconds of signatures.
-pub const MAX_PAGE_BYTES: usize = 256 * 1024;
+pub const MAX_PAGE_LEN: usize = 256 * 1024;
 
 /// How many pages the longest catalogue has: who asks for pages stops after so many.
-pub const MAX_PAGES: usize = (MAX_DISCOVERED * (MAX_ANNOUNCEMENT_BYTES + LENGTH)).div_ceil(MAX_PAGE_BYTES) + 1;
+pub const MAX_PAGES: usize = (MAX_DISCOVERED * (MAX_ANNOUNCEMENT_LEN + LENGTH)).div_ceil(MAX_PAGE_LEN) + 1;
 
 /// The first byte of a page.
 const FORMAT: u8 = 1;
@@ -19,7 +19,7 @@ const FORMAT: u8 = 1;
 const LENGTH: usize = 2;
 
 /// The format, the cursor, and whether there is more.
-const HEADER: usize = 1 + Cursor::BYTES + 1;
+const HEADER: usize = 1 + Cursor::LEN + 1;
 
 /// A place in a peer's catalogue, up to which it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,15 +30,15 @@ pub struct Cursor {
 
 impl Cursor {
     /// The length of a cursor as bytes.
-    pub const BYTES: usize = 16;
+    pub const LEN: usize = 16;
 
     /// As it is sent.
-    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
         ((u128::from(self.epoch) << 64) | u128::from(self.number)).to_be_bytes()
     }
 
     /// As it was sent.
-    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         let both = u128::from_be_bytes(bytes);
         let low = both & u128::from(u64::MAX);
         Self { epoch: u64::try_from(both >> 64).unwrap_or_default(), number: u64::try_from(low).unwrap_or_default() }
@@ -78,7 +78,7 @@ impl CataloguePage {
     ///
     /// If it is too long, or is no page.
     pub fn decode(bytes: &[u8]) -> Result<Self, CatalogueError> {
-        if bytes.len() > MAX_PAGE_BYTES {
+        if bytes.len() > MAX_PAGE_LEN {
             return Err(CatalogueError::TooLarge { bytes: bytes.len() });
         }
         let ([format], rest) = bytes.split_first_chunk().ok_or(CatalogueError::Malformed)?;
@@ -96,7 +96,7 @@ impl CataloguePage {
         while !rest.is_empty() {
             let (len, after) = rest.split_first_chunk().ok_or(CatalogueError::Malformed)?;
             let len = usize::from(u16::from_be_bytes(*len));
-            if !(1..=MAX_ANNOUNCEMENT_BYTES).contains(&len) {
+            if !(1..=MAX_ANNOUNCEMENT_LEN).contains(&len) {
                 return Err(CatalogueError::Malformed);
             }
             let (entry, after) = after.split_at_checked(len).ok_or(CatalogueError::Malformed)?;
@@ -152,7 +152,7 @@ impl Discovered {
         let mut bytes = HEADER;
         for package in self.since(start) {
             bytes += LENGTH + package.newest.bytes().len();
-            if bytes > MAX_PAGE_BYTES {
+            if bytes > MAX_PAGE_LEN {
                 page.has_more = true;
                 break;
             }
@@ -184,7 +184,7 @@ impl Discovered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CatalogueError {
     /// They are too many. Nothing of them was decoded.
-    #[error("{bytes} bytes are more than the {MAX_PAGE_BYTES} of a page")]
+    #[error("{bytes} bytes are more than the {MAX_PAGE_LEN} of a page")]
     TooLarge {
         /// How many there are.
         bytes: usize,

@@ -13,15 +13,15 @@ mod message;
 mod shares;
 mod validator;
 
-pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_BYTES, MAX_PAGES, TakenPage, VerifiedPage};
+pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_LEN, MAX_PAGES, TakenPage, VerifiedPage};
 pub use discovered::{
     Discovered, DiscoveredPackage, Freshness, MAX_DISCOVERED, MAX_PACKAGE_PROVIDERS, MAX_PER_PUBLISHER, PackageProvider,
 };
 pub use gossip::{
-    DEFAULT_TOPIC, MAX_TRANSMIT_BYTES, gossip_config, message_id, peer_score_params, peer_score_thresholds,
+    DEFAULT_TOPIC, MAX_TRANSMIT_LEN, gossip_config, message_id, peer_score_params, peer_score_thresholds,
 };
 pub use message::{
-    Announcement, AnnouncementError, MAX_ANNOUNCEMENT_BYTES, MAX_TITLE_BYTES, MAX_VERSION_BYTES, SignedAnnouncement,
+    Announcement, AnnouncementError, MAX_ANNOUNCEMENT_LEN, MAX_TITLE_LEN, MAX_VERSION_LEN, SignedAnnouncement,
 };
 pub use validator::{
     AnnouncementValidator, AnnouncementValidatorConfig, GossipMessage, Ignored, MAX_AHEAD, Rejected, ValidationResult,

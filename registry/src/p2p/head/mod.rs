@@ -14,7 +14,7 @@ mod validator;
 pub use next::{Lifetime, NextHeadError, next_head};
 pub use policy::{Accepted, CLOCK_TOLERANCE, Checkpoint, HeadRejectedError, MAX_JUMP, MAX_VALIDITY, validate_head};
 pub use proof::{EquivocationProof, ProofError};
-pub use record::{Head, HeadError, MAX_HEAD_BYTES, MAX_HEAD_INDEX_LEN, MAX_SEQ, NAMESPACE, SignedHead, dht_key};
+pub use record::{Head, HeadError, MAX_HEAD_INDEX_LEN, MAX_HEAD_LEN, MAX_SEQ, NAMESPACE, SignedHead, dht_key};
 pub use store::{HeadStore, HeadStoreError, MAX_PACKAGES};
 pub use validator::HeadValidator;
 

@@ -17,7 +17,7 @@ use crate::{
 pub const NAMESPACE: &str = "pkg";
 
 /// The longest signed head, in bytes. One is about 600; the rest is room for later versions.
-pub const MAX_HEAD_BYTES: usize = 4096;
+pub const MAX_HEAD_LEN: usize = 4096;
 
 /// The highest sequence number, of any package: that of a head that was renewed every hour for a century. Without a limit
 /// the last number would end a package for ever.
@@ -30,7 +30,7 @@ pub const MAX_HEAD_INDEX_LEN: u64 = 16 * 1024 * 1024;
 const SCHEMA: u32 = 1;
 
 const KIND: Kind =
-    Kind { domain: "kadence-package-head", payload_type: b"/kadence/package-head/1", max_bytes: MAX_HEAD_BYTES };
+    Kind { domain: "kadence-package-head", payload_type: b"/kadence/package-head/1", max_len: MAX_HEAD_LEN };
 
 /// Which index of a package is the newest, as its publisher says.
 ///

@@ -11,7 +11,7 @@ use std::{
 use super::lock;
 use crate::{
     PackageId, PackageName, StorageError, disk,
-    p2p::head::{MAX_HEAD_BYTES, SignedHead},
+    p2p::head::{MAX_HEAD_LEN, SignedHead},
 };
 
 /// The file of a package is its name, which is always one component of a path, and this.
@@ -33,7 +33,7 @@ impl Own {
     pub(super) fn head(&self, package: &PackageId) -> Result<Option<SignedHead>, StorageError> {
         let path = self.path(package.name());
         let read = match fs::metadata(&path) {
-            Ok(about) if about.len() > MAX_HEAD_BYTES as u64 => Ok(Vec::new()),
+            Ok(about) if about.len() > MAX_HEAD_LEN as u64 => Ok(Vec::new()),
             Ok(_) => fs::read(&path),
             Err(error) => Err(error),
         };
@@ -148,7 +148,7 @@ mod tests {
         own.put(&head(&Keypair::generate_ed25519(), "one")).unwrap();
         let ours = head(&Keypair::generate_ed25519(), "one");
         assert_eq!(own.head(&ours.head().package).unwrap(), None);
-        for bytes in [vec![], vec![7; 100], vec![7; MAX_HEAD_BYTES + 1]] {
+        for bytes in [vec![], vec![7; 100], vec![7; MAX_HEAD_LEN + 1]] {
             fs::write(own.path(ours.head().package.name()), bytes).unwrap();
             let read = own.head(&ours.head().package);
             assert!(matches!(read, Err(StorageError::Damaged { .. })), "{read:?}");

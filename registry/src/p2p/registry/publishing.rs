@@ -13,7 +13,7 @@ use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, PackageId, PublishError, Receipt, Release, Step, StepOutcome,
     Steps, StorageError,
     p2p::{
-        announce::{Announcement, MAX_TITLE_BYTES, SignedAnnouncement},
+        announce::{Announcement, MAX_TITLE_LEN, SignedAnnouncement},
         head::{HeadStoreError, SignedHead, next_head},
     },
     registry::{Staged, stage},
@@ -219,7 +219,7 @@ impl<R: Runtime> Inner<R> {
             seq: head.head().seq,
             head: head.hash(),
             index: head.head().index,
-            title: beginning(&index.summary().title, MAX_TITLE_BYTES).to_owned(),
+            title: beginning(&index.summary().title, MAX_TITLE_LEN).to_owned(),
             published_at: unix::seconds(SystemTime::now()),
         };
         SignedAnnouncement::sign(&self.keypair, announcement).map_err(|error| error.to_string())

@@ -11,7 +11,7 @@ use libp2p::StreamProtocol;
 
 pub use ask::{AskError, CatalogueClient, Matches};
 pub use serve::{Catalogue, serve};
-pub use wire::{CatalogueRequestError, MAX_MATCHES, MAX_TEXT_BYTES, Request};
+pub use wire::{CatalogueRequestError, MAX_MATCHES, MAX_TEXT_LEN, Request};
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/catalogue/1");

@@ -41,4 +41,4 @@ pub use events::{FetchEvent, Report, ReportEvent};
 pub use fetcher::Fetcher;
 pub use request::{BlobProvider, FetchRequest};
 pub use server::{ProtocolTaken, Server, ServerStats, StatsHandle};
-pub use wire::{MAX_BLOB_BYTES, PROTOCOL};
+pub use wire::{MAX_BLOB_LEN, PROTOCOL};

@@ -11,7 +11,7 @@ use crate::ContentId;
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/blob/1");
 
 /// The largest blob that is asked for. A size that a stranger claims is used in arithmetic before it is proven.
-pub const MAX_BLOB_BYTES: u64 = 64 << 30;
+pub const MAX_BLOB_LEN: u64 = 64 << 30;
 
 /// How many groups a request may ask for: 1 MiB, which the serving side has in memory.
 pub(super) const MAX_GROUPS: u32 = 64;

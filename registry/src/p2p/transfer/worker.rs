@@ -23,7 +23,7 @@ use libp2p_stream::Control;
 use super::{
     config::FetchConfig,
     proof::{Slice, SliceError, receive},
-    wire::{HEAD_LEN, Head, LAST, MAX_BLOB_BYTES, PROTOCOL, Request},
+    wire::{HEAD_LEN, Head, LAST, MAX_BLOB_LEN, PROTOCOL, Request},
 };
 use crate::{
     ContentId,
@@ -255,7 +255,7 @@ impl Link {
             Some(Head::Refused) => return Err(Failure::Unwilling),
             None => return Err(Failure::BadData),
         };
-        if size.is_some_and(|size| size != claimed) || claimed > MAX_BLOB_BYTES {
+        if size.is_some_and(|size| size != claimed) || claimed > MAX_BLOB_LEN {
             return Err(Failure::BadData);
         }
         let groups = groups(claimed);

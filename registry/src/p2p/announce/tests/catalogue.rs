@@ -19,7 +19,7 @@ fn late_joiner_gets_the_whole_catalogue_page_by_page() {
     let (mut cursor, mut pages) = (Cursor::default(), 0);
     loop {
         let bytes = discovered.page(cursor).encode();
-        assert!(bytes.len() <= MAX_PAGE_BYTES);
+        assert!(bytes.len() <= MAX_PAGE_LEN);
         let page = CataloguePage::decode(&bytes).unwrap();
         // Announcements of last year are as good as those of today.
         let taken = joiner.take_page(&page, peer(3), at(NOW + 400 * 24 * 60 * 60));
@@ -88,8 +88,8 @@ fn a_page_is_verified_without_the_list_that_it_is_for() {
 #[test]
 fn attack_oversize_page_is_not_decoded() {
     let mut bytes = CataloguePage::default().encode();
-    bytes.resize(MAX_PAGE_BYTES + 1, 0);
-    assert_eq!(CataloguePage::decode(&bytes), Err(CatalogueError::TooLarge { bytes: MAX_PAGE_BYTES + 1 }));
+    bytes.resize(MAX_PAGE_LEN + 1, 0);
+    assert_eq!(CataloguePage::decode(&bytes), Err(CatalogueError::TooLarge { bytes: MAX_PAGE_LEN + 1 }));
 }
 
 #[test]

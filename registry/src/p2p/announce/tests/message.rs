@@ -28,13 +28,13 @@ fn the_longest_announcement_fits() {
     let longest = Announcement {
         version: version.parse().unwrap(),
         seq: head::MAX_SEQ,
-        title: "\"".repeat(MAX_TITLE_BYTES),
+        title: "\"".repeat(MAX_TITLE_LEN),
         published_at: u64::MAX,
         ..unsigned(1, &name, 1)
     };
-    assert_eq!(version.len(), MAX_VERSION_BYTES);
+    assert_eq!(version.len(), MAX_VERSION_LEN);
     let signed = SignedAnnouncement::sign(&keypair(1), longest).unwrap();
-    assert!(signed.bytes().len() <= MAX_ANNOUNCEMENT_BYTES, "{}", signed.bytes().len());
+    assert!(signed.bytes().len() <= MAX_ANNOUNCEMENT_LEN, "{}", signed.bytes().len());
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn announcements_that_cannot_be_are_neither_signed_nor_read() {
             Announcement { seq: head::MAX_SEQ + 1, ..good.clone() },
             AnnouncementError::Sequence { seq: head::MAX_SEQ + 1 },
         ),
-        (Announcement { title: "t".repeat(MAX_TITLE_BYTES + 1), ..good.clone() }, AnnouncementError::Title),
+        (Announcement { title: "t".repeat(MAX_TITLE_LEN + 1), ..good.clone() }, AnnouncementError::Title),
         (Announcement { title: "\u{1b}[2J".to_owned(), ..good.clone() }, AnnouncementError::Title),
         (
             Announcement { version: format!("1.0.0-{}", "b".repeat(59)).parse().unwrap(), ..good },
@@ -83,7 +83,7 @@ fn announcements_that_cannot_be_are_neither_signed_nor_read() {
     }
     let error = SignedAnnouncement::verify(&seal(&keypair(1), DOMAIN, TYPE, b"{}")).unwrap_err();
     assert!(matches!(error, AnnouncementError::Envelope(EnvelopeError::Document(_))));
-    let too_large = vec![0; MAX_ANNOUNCEMENT_BYTES + 1];
+    let too_large = vec![0; MAX_ANNOUNCEMENT_LEN + 1];
     let error = SignedAnnouncement::verify(&too_large).unwrap_err();
     assert!(matches!(error, AnnouncementError::Envelope(EnvelopeError::TooLarge { bytes: 1025, max: 1024 })));
 }

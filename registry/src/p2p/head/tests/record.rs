@@ -106,15 +106,15 @@ fn attack_second_name_a_head_written_in_another_way_is_refused() {
 
 #[test]
 fn attack_oversize_head_is_not_decoded() {
-    let bytes = vec![0; MAX_HEAD_BYTES + 1];
-    let refusal = EnvelopeError::TooLarge { bytes: MAX_HEAD_BYTES + 1, max: MAX_HEAD_BYTES };
+    let bytes = vec![0; MAX_HEAD_LEN + 1];
+    let refusal = EnvelopeError::TooLarge { bytes: MAX_HEAD_LEN + 1, max: MAX_HEAD_LEN };
     assert_eq!(SignedHead::verify(&bytes, &package()), Err(refusal.into()));
     // A signed one as well, which would be decoded without an error.
     let mut json = serde_json::to_vec(after(None, "index").head()).unwrap();
-    json.resize(MAX_HEAD_BYTES, b' ');
+    json.resize(MAX_HEAD_LEN, b' ');
     let bytes = seal(&keypair(1), "kadence-package-head", "/kadence/package-head/1", &json);
     assert!(matches!(SignedHead::verify(&bytes, &package()), Err(HeadError::Envelope(EnvelopeError::TooLarge { .. }))));
-    assert_eq!(SignedHead::verify(&vec![0; MAX_HEAD_BYTES], &package()), Err(EnvelopeError::Encoding.into()));
+    assert_eq!(SignedHead::verify(&vec![0; MAX_HEAD_LEN], &package()), Err(EnvelopeError::Encoding.into()));
 }
 
 #[test]

@@ -47,9 +47,9 @@ fn a_search_gives_what_matches_and_no_more_than_was_asked_for() {
 fn questions_that_cannot_be_are_not_asked() {
     smol::block_on(async {
         let (client, peer) = honest(KnownPackages::new(&[])).await;
-        let long = "t".repeat(MAX_TEXT_BYTES + 1);
+        let long = "t".repeat(MAX_TEXT_LEN + 1);
         for (text, limit, error) in [
-            (long.as_str(), 1, CatalogueRequestError::Text { bytes: MAX_TEXT_BYTES + 1 }),
+            (long.as_str(), 1, CatalogueRequestError::Text { bytes: MAX_TEXT_LEN + 1 }),
             ("t", 0, CatalogueRequestError::Limit { limit: 0 }),
             ("t", MAX_MATCHES + 1, CatalogueRequestError::Limit { limit: MAX_MATCHES + 1 }),
         ] {
@@ -129,7 +129,7 @@ fn questions_are_read_as_they_are_written() {
     let requests = [
         Request::Page(Cursor::from_bytes([7; 16])),
         Request::Matches { text: String::new(), limit: 1 },
-        Request::Matches { text: "ä".repeat(MAX_TEXT_BYTES / 2), limit: MAX_MATCHES },
+        Request::Matches { text: "ä".repeat(MAX_TEXT_LEN / 2), limit: MAX_MATCHES },
     ];
     for request in requests {
         assert_eq!(Request::decode(&request.encode().unwrap()), Ok(request));

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        FetchConfig, FetchError, FetchRequest, MAX_BLOB_BYTES, ReportEvent, ServerConfig,
+        FetchConfig, FetchError, FetchRequest, MAX_BLOB_LEN, ReportEvent, ServerConfig,
         proof::{Slice, SliceError, receive},
         wire::{HEAD_LEN, Head, Request},
     },
@@ -165,7 +165,7 @@ fn attack_an_endless_blob_is_ended_within_one_group() {
 #[test]
 fn attack_a_size_that_no_blob_has_is_not_waited_for() {
     smol::block_on(async {
-        for size in [MAX_BLOB_BYTES + 1, u64::MAX] {
+        for size in [MAX_BLOB_LEN + 1, u64::MAX] {
             let boasting = Node::scripted(&[], move |mut stream, _| async move {
                 next_request(&mut stream).await?;
                 send(&mut stream, &Head::Have(size).encode()).await?;
