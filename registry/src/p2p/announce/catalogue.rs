@@ -79,7 +79,7 @@ impl CataloguePage {
     /// If it is too long, or is no page.
     pub fn decode(bytes: &[u8]) -> Result<Self, CatalogueError> {
         if bytes.len() > MAX_PAGE_LEN {
-            return Err(CatalogueError::TooLarge { bytes: bytes.len() });
+            return Err(CatalogueError::TooLong { len: bytes.len() });
         }
         let ([format], rest) = bytes.split_first_chunk().ok_or(CatalogueError::Malformed)?;
         if *format != FORMAT {
@@ -183,11 +183,11 @@ impl Discovered {
 /// Why some bytes are no page of a catalogue: the peer that has sent them does not keep to the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CatalogueError {
-    /// They are too many. Nothing of them was decoded.
-    #[error("{bytes} bytes are more than the {MAX_PAGE_LEN} of a page")]
-    TooLarge {
-        /// How many there are.
-        bytes: usize,
+    /// The page is too long. It was not decoded.
+    #[error("catalogue page too long: {len} bytes, at most {MAX_PAGE_LEN} are allowed")]
+    TooLong {
+        /// Length in bytes.
+        len: usize,
     },
     /// Of a version that this program does not know.
     #[error("the page has format {found}")]

@@ -69,7 +69,7 @@ impl Head {
             return Err(HeadError::Chain);
         }
         if !(1..=MAX_HEAD_INDEX_LEN).contains(&self.index_size) {
-            return Err(HeadError::IndexSize { bytes: self.index_size });
+            return Err(HeadError::IndexSize { size: self.index_size });
         }
         Ok(())
     }
@@ -209,11 +209,11 @@ pub enum HeadError {
     /// A first head names one before it, or another one names none.
     #[error("the head's link to the one before it does not fit its sequence number")]
     Chain,
-    /// There is no index of that length.
-    #[error("an index of {bytes} bytes is not possible")]
+    /// The size of the index is 0 or more than [`MAX_HEAD_INDEX_LEN`].
+    #[error("invalid index size in a head: {size} bytes")]
     IndexSize {
-        /// What stands in it.
-        bytes: u64,
+        /// Size in the document, in bytes.
+        size: u64,
     },
     /// Somebody else than the package's publisher has signed it.
     #[error("the head is not signed by the package's publisher")]

@@ -78,7 +78,7 @@ impl Request {
 
 fn check(text: &str, limit: u16) -> Result<(), CatalogueRequestError> {
     if text.len() > MAX_TEXT_LEN {
-        return Err(CatalogueRequestError::Text { bytes: text.len() });
+        return Err(CatalogueRequestError::TextTooLong { len: text.len() });
     }
     if !(1..=MAX_MATCHES).contains(&limit) {
         return Err(CatalogueRequestError::Limit { limit });
@@ -89,11 +89,11 @@ fn check(text: &str, limit: u16) -> Result<(), CatalogueRequestError> {
 /// Why something is no question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CatalogueRequestError {
-    /// The text is too long. Search for less.
-    #[error("a text of {bytes} bytes is longer than the {MAX_TEXT_LEN} that can be searched for")]
-    Text {
-        /// Its length.
-        bytes: usize,
+    /// The search text is too long. Shorten it.
+    #[error("search text too long: {len} bytes, at most {MAX_TEXT_LEN} are allowed")]
+    TextTooLong {
+        /// Length of the text in bytes.
+        len: usize,
     },
     /// So many matches cannot be wanted.
     #[error("between 1 and {MAX_MATCHES} matches can be asked for, not {limit}")]

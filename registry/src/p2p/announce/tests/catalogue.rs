@@ -89,7 +89,7 @@ fn a_page_is_verified_without_the_list_that_it_is_for() {
 fn attack_oversize_page_is_not_decoded() {
     let mut bytes = CataloguePage::default().encode();
     bytes.resize(MAX_PAGE_LEN + 1, 0);
-    assert_eq!(CataloguePage::decode(&bytes), Err(CatalogueError::TooLarge { bytes: MAX_PAGE_LEN + 1 }));
+    assert_eq!(CataloguePage::decode(&bytes), Err(CatalogueError::TooLong { len: MAX_PAGE_LEN + 1 }));
 }
 
 #[test]

@@ -85,5 +85,5 @@ fn announcements_that_cannot_be_are_neither_signed_nor_read() {
     assert!(matches!(error, AnnouncementError::Envelope(EnvelopeError::Document(_))));
     let too_large = vec![0; MAX_ANNOUNCEMENT_LEN + 1];
     let error = SignedAnnouncement::verify(&too_large).unwrap_err();
-    assert!(matches!(error, AnnouncementError::Envelope(EnvelopeError::TooLarge { bytes: 1025, max: 1024 })));
+    assert!(matches!(error, AnnouncementError::Envelope(EnvelopeError::TooLong { len: 1025, max: 1024 })));
 }

@@ -72,7 +72,7 @@ fn attack_forged_announcements_count_against_who_forwards_them() {
 #[test]
 fn attack_oversize_announcement_is_rejected_undecoded() {
     let judged = Node::new().hear_bytes(1, &vec![0; MAX_ANNOUNCEMENT_LEN + 1], at(NOW));
-    let error = EnvelopeError::TooLarge { bytes: MAX_ANNOUNCEMENT_LEN + 1, max: MAX_ANNOUNCEMENT_LEN };
+    let error = EnvelopeError::TooLong { len: MAX_ANNOUNCEMENT_LEN + 1, max: MAX_ANNOUNCEMENT_LEN };
     assert_eq!(judged, ValidationResult::Reject(Rejected::Invalid(error.into())));
 }
 

@@ -107,13 +107,13 @@ fn attack_second_name_a_head_written_in_another_way_is_refused() {
 #[test]
 fn attack_oversize_head_is_not_decoded() {
     let bytes = vec![0; MAX_HEAD_LEN + 1];
-    let refusal = EnvelopeError::TooLarge { bytes: MAX_HEAD_LEN + 1, max: MAX_HEAD_LEN };
+    let refusal = EnvelopeError::TooLong { len: MAX_HEAD_LEN + 1, max: MAX_HEAD_LEN };
     assert_eq!(SignedHead::verify(&bytes, &package()), Err(refusal.into()));
     // A signed one as well, which would be decoded without an error.
     let mut json = serde_json::to_vec(after(None, "index").head()).unwrap();
     json.resize(MAX_HEAD_LEN, b' ');
     let bytes = seal(&keypair(1), "kadence-package-head", "/kadence/package-head/1", &json);
-    assert!(matches!(SignedHead::verify(&bytes, &package()), Err(HeadError::Envelope(EnvelopeError::TooLarge { .. }))));
+    assert!(matches!(SignedHead::verify(&bytes, &package()), Err(HeadError::Envelope(EnvelopeError::TooLong { .. }))));
     assert_eq!(SignedHead::verify(&vec![0; MAX_HEAD_LEN], &package()), Err(EnvelopeError::Encoding.into()));
 }
 
@@ -127,10 +127,10 @@ fn heads_that_cannot_be_are_neither_signed_nor_read() {
         (Head { seq: u64::MAX, ..good.clone() }, HeadError::Sequence { seq: u64::MAX }),
         (Head { seq: 2, ..good.clone() }, HeadError::Chain),
         (Head { prev: Some(ContentId::of(b"x")), ..good.clone() }, HeadError::Chain),
-        (Head { index_size: 0, ..good.clone() }, HeadError::IndexSize { bytes: 0 }),
+        (Head { index_size: 0, ..good.clone() }, HeadError::IndexSize { size: 0 }),
         (
             Head { index_size: MAX_HEAD_INDEX_LEN + 1, ..good.clone() },
-            HeadError::IndexSize { bytes: MAX_HEAD_INDEX_LEN + 1 },
+            HeadError::IndexSize { size: MAX_HEAD_INDEX_LEN + 1 },
         ),
     ];
     for (head, error) in cases {

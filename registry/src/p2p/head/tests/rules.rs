@@ -122,7 +122,7 @@ fn a_next_head_that_nobody_would_believe_is_not_made() {
     };
     let other = package_of(&keypair(1), "right-pad");
     assert_eq!(make(&other, Some(with_seq(1)), 5, lifetime), Err(NextHeadError::OtherPackage));
-    assert_eq!(make(&other, None, 0, lifetime), Err(NextHeadError::IndexSize { bytes: 0 }));
+    assert_eq!(make(&other, None, 0, lifetime), Err(NextHeadError::IndexSize { size: 0 }));
     let long = Lifetime { validity: MAX_VALIDITY + DAY, ..lifetime };
     assert_eq!(make(&other, None, 5, long), Err(NextHeadError::Validity));
     assert_eq!(make(&package(), Some(with_seq(MAX_SEQ)), 5, lifetime), Err(NextHeadError::Ended));

@@ -49,7 +49,7 @@ fn questions_that_cannot_be_are_not_asked() {
         let (client, peer) = honest(KnownPackages::new(&[])).await;
         let long = "t".repeat(MAX_TEXT_LEN + 1);
         for (text, limit, error) in [
-            (long.as_str(), 1, CatalogueRequestError::Text { bytes: MAX_TEXT_LEN + 1 }),
+            (long.as_str(), 1, CatalogueRequestError::TextTooLong { len: MAX_TEXT_LEN + 1 }),
             ("t", 0, CatalogueRequestError::Limit { limit: 0 }),
             ("t", MAX_MATCHES + 1, CatalogueRequestError::Limit { limit: MAX_MATCHES + 1 }),
         ] {
