@@ -24,7 +24,8 @@ pub use message::{
     Announcement, AnnouncementError, MAX_ANNOUNCEMENT_LEN, MAX_TITLE_LEN, MAX_VERSION_LEN, SignedAnnouncement,
 };
 pub use validator::{
-    AnnouncementValidator, AnnouncementValidatorConfig, GossipMessage, Ignored, MAX_AHEAD, Rejected, ValidationResult,
+    AnnouncementValidator, AnnouncementValidatorConfig, GossipMessage, IgnoreReason, MAX_AHEAD, RejectReason,
+    ValidationResult,
 };
 
 pub use super::token_bucket::Rate;

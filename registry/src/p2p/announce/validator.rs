@@ -107,11 +107,11 @@ impl AnnouncementValidator {
         let time = Duration::from_millis(unix::millis(now));
         // The cheap questions first: a signature takes longer than all else.
         if !self.forwarders.try_take(forwarder, time) {
-            return ValidationResult::Ignore(Ignored::Flood);
+            return ValidationResult::Ignore(IgnoreReason::ForwarderRate);
         }
         let announcement = match SignedAnnouncement::verify(bytes) {
             Ok(announcement) => announcement,
-            Err(error) => return ValidationResult::Reject(Rejected::Invalid(error)),
+            Err(error) => return ValidationResult::Reject(RejectReason::Invalid(error)),
         };
         if let Err(judged) = self.check_time(&announcement, now) {
             return judged;
@@ -121,20 +121,20 @@ impl AnnouncementValidator {
             standing @ (Freshness::Same
             | Freshness::Older { .. }
             | Freshness::Conflict { .. }
-            | Freshness::FastForward { .. }) => return ValidationResult::Ignore(Ignored::Freshness(standing)),
+            | Freshness::FastForward { .. }) => return ValidationResult::Ignore(IgnoreReason::NotNewer(standing)),
         }
         // Only now, so that nobody can use up a publisher's tokens by repeating what was said.
         let publisher = announcement.announcement().package.publisher();
         let is_known = discovered.knows_publisher(&publisher);
         if !is_known && !self.newcomers.try_take(forwarder, time) {
-            return ValidationResult::Ignore(Ignored::Newcomers);
+            return ValidationResult::Ignore(IgnoreReason::UnknownPublisherRate);
         }
         if !self.publishers.has_token(&publisher, time) {
-            return ValidationResult::Ignore(Ignored::Publisher);
+            return ValidationResult::Ignore(IgnoreReason::PublisherRate);
         }
         // Before the publisher's own, which is not to be used up by what is not accepted.
         if !self.take_of_total(forwarder, is_known, time) {
-            return ValidationResult::Ignore(Ignored::Total);
+            return ValidationResult::Ignore(IgnoreReason::TotalRate);
         }
         self.publishers.try_take(publisher, time);
         discovered.add(&announcement, forwarder, now);
@@ -157,13 +157,13 @@ impl AnnouncementValidator {
         let (published_at, now) = (announcement.announcement().published_at, unix::seconds(now));
         let ahead = published_at.saturating_sub(now);
         if ahead > MAX_AHEAD.as_secs() * 2 {
-            return Err(ValidationResult::Reject(Rejected::Future { published_at }));
+            return Err(ValidationResult::Reject(RejectReason::Future { published_at }));
         }
         if ahead > MAX_AHEAD.as_secs() {
-            return Err(ValidationResult::Ignore(Ignored::Future { published_at }));
+            return Err(ValidationResult::Ignore(IgnoreReason::Future { published_at }));
         }
         if now.saturating_sub(published_at) > self.config.max_age.as_secs() {
-            return Err(ValidationResult::Ignore(Ignored::Old { published_at }));
+            return Err(ValidationResult::Ignore(IgnoreReason::TooOld { published_at }));
         }
         Ok(())
     }
@@ -181,9 +181,9 @@ pub enum ValidationResult {
     /// It is new, and is forwarded.
     Accept(Box<SignedAnnouncement>),
     /// It is not forwarded. An honest neighbour may have sent it.
-    Ignore(Ignored),
+    Ignore(IgnoreReason),
     /// It is not forwarded, and counts against the neighbour: no honest one sends that.
-    Reject(Rejected),
+    Reject(RejectReason),
 }
 
 impl ValidationResult {
@@ -197,50 +197,52 @@ impl ValidationResult {
     }
 }
 
-/// Why a message is not forwarded.
+/// Reason for which a message is not forwarded, without blame for the neighbour that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Ignored {
-    /// The neighbour sends more than is read. An honest one does not, unless it has other limits; so this does not count
-    /// against it.
-    #[error("the neighbour sends too much")]
-    Flood,
-    /// As much as neighbours take was accepted already, and the neighbour's share is used up.
-    #[error("too much is announced")]
-    Total,
-    /// It says nothing new, or contradicts what is known. In a [`Conflict`](Freshness::Conflict) it is worth looking at the
-    /// DHT's head.
-    #[error("the announcement is not news")]
-    Freshness(Freshness),
-    /// It is from the future, by about what clocks differ by.
-    #[error("the announcement is of {published_at} (seconds since 1970), which is yet to come")]
+#[non_exhaustive]
+pub enum IgnoreReason {
+    /// The neighbour exceeds [`per_forwarder`](AnnouncementValidatorConfig::per_forwarder); the message was not read. This
+    /// does not count against the neighbour, whose own limits may be higher.
+    #[error("rate limit of the forwarding neighbour exceeded")]
+    ForwarderRate,
+    /// The [`total`](AnnouncementValidatorConfig::total) rate and the neighbour's reserve are used up.
+    #[error("total rate limit exceeded")]
+    TotalRate,
+    /// The announcement is not newer than the one that is known. After a [`Conflict`](Freshness::Conflict), compare the head
+    /// in the DHT.
+    #[error("announcement is not newer than the known one")]
+    NotNewer(Freshness),
+    /// The timestamp is in the future by more than [`MAX_AHEAD`], but not by more than twice that: clocks may differ so much.
+    #[error("announcement is dated in the future: {published_at} (seconds since 1970)")]
     Future {
-        /// What stands in it.
+        /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
-    /// It is too old to be forwarded.
-    #[error("the announcement is of {published_at} (seconds since 1970), too long ago")]
-    Old {
-        /// What stands in it.
+    /// The announcement is older than [`max_age`](AnnouncementValidatorConfig::max_age).
+    #[error("announcement is too old: {published_at} (seconds since 1970)")]
+    TooOld {
+        /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
-    /// The neighbour has brought too many publishers that nobody knows.
-    #[error("the neighbour has brought too many new publishers")]
-    Newcomers,
-    /// The publisher announces too often.
-    #[error("the publisher announces too often")]
-    Publisher,
+    /// The neighbour exceeds [`unknown_publishers`](AnnouncementValidatorConfig::unknown_publishers).
+    #[error("rate limit of the neighbour for unknown publishers exceeded")]
+    UnknownPublisherRate,
+    /// The publisher exceeds [`per_publisher`](AnnouncementValidatorConfig::per_publisher).
+    #[error("rate limit of the publisher exceeded")]
+    PublisherRate,
 }
 
-/// Why a message counts against the neighbour.
+/// Reason for which a message is not forwarded and counts against the neighbour that sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Rejected {
-    /// It is no announcement.
+#[non_exhaustive]
+pub enum RejectReason {
+    /// The message is not a valid announcement.
     #[error(transparent)]
     Invalid(#[from] AnnouncementError),
-    /// It is from far in the future.
-    #[error("the announcement is of {published_at} (seconds since 1970), far in the future")]
+    /// The timestamp is in the future by more than twice [`MAX_AHEAD`].
+    #[error("announcement is dated far in the future: {published_at} (seconds since 1970)")]
     Future {
-        /// What stands in it.
+        /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
 }

@@ -21,7 +21,9 @@ use super::{Event, Inner, RegistryBehaviour, RegistryBehaviourEvent, contents::A
 use crate::{
     GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
-        announce::{CataloguePage, Cursor, Freshness, GossipMessage, Ignored, SignedAnnouncement, ValidationResult},
+        announce::{
+            CataloguePage, Cursor, Freshness, GossipMessage, IgnoreReason, SignedAnnouncement, ValidationResult,
+        },
         deadline::within,
         requests::{self, AskError, MAX_MATCHES},
         transfer::FetchRequest,
@@ -145,7 +147,7 @@ impl<R: Runtime> Listener<R> {
                 // If there are too many, it is found when its publisher announces again.
                 let _full = self.news.try_send(News::Learn(*announcement, Asking::Announcers));
             }
-            ValidationResult::Ignore(Ignored::Freshness(Freshness::Conflict { .. })) => {
+            ValidationResult::Ignore(IgnoreReason::NotNewer(Freshness::Conflict { .. })) => {
                 if let Ok(announcement) = SignedAnnouncement::verify(&message.data) {
                     let _full = self.news.try_send(News::Doubt(announcement.announcement().package.clone()));
                 }
