@@ -106,10 +106,10 @@ impl Discovered {
         Self::with(epoch, MAX_DISCOVERED, MAX_PER_PUBLISHER)
     }
 
-    /// Takes an announcement that was verified, if it is [new or newer](Self::standing). `told_by` is who has sent it to us.
+    /// Takes an announcement that was verified, if it is [new or newer](Self::freshness). `told_by` is who has sent it to us.
     pub fn add(&mut self, announcement: &SignedAnnouncement, told_by: PeerId, now: SystemTime) -> Freshness {
-        let standing = self.standing(announcement);
-        match standing {
+        let freshness = self.freshness(announcement);
+        match freshness {
             Freshness::New => {
                 self.make_room(&announcement.announcement().package.publisher(), &told_by);
                 self.insert(announcement.clone(), Vec::new(), told_by, now, now);
@@ -123,7 +123,7 @@ impl Discovered {
             Freshness::Same => self.share(&announcement.announcement().package, told_by),
             Freshness::Older { .. } | Freshness::Conflict { .. } | Freshness::FastForward { .. } => {}
         }
-        standing
+        freshness
     }
 
     /// Notes that somebody is said to have a package. The one that was not heard of for the longest time makes room. Nothing
@@ -142,7 +142,7 @@ impl Discovered {
     }
 
     /// What the announcement is to what is known.
-    pub fn standing(&self, announcement: &SignedAnnouncement) -> Freshness {
+    pub fn freshness(&self, announcement: &SignedAnnouncement) -> Freshness {
         let offered = announcement.announcement();
         let Some(entry) = self.packages.get(&offered.package) else { return Freshness::New };
         let known = entry.package.newest.announcement();

@@ -116,12 +116,12 @@ impl AnnouncementValidator {
         if let Err(judged) = self.check_time(&announcement, now) {
             return judged;
         }
-        match discovered.standing(&announcement) {
+        match discovered.freshness(&announcement) {
             Freshness::New | Freshness::Newer => {}
-            standing @ (Freshness::Same
+            freshness @ (Freshness::Same
             | Freshness::Older { .. }
             | Freshness::Conflict { .. }
-            | Freshness::FastForward { .. }) => return ValidationResult::Ignore(IgnoreReason::NotNewer(standing)),
+            | Freshness::FastForward { .. }) => return ValidationResult::Ignore(IgnoreReason::NotNewer(freshness)),
         }
         // Only now, so that nobody can use up a publisher's tokens by repeating what was said.
         let publisher = announcement.announcement().package.publisher();

@@ -347,10 +347,10 @@ impl<R: Runtime> Inner<R> {
             for announcement in matches.announcements {
                 let now = SystemTime::now();
                 let mut discovered = lock(&self.discovered);
-                let standing = discovered.add(&announcement, peer, now);
+                let freshness = discovered.add(&announcement, peer, now);
                 let package = announcement.announcement().package.clone();
                 discovered.add_provider(&package, peer, now);
-                match standing {
+                match freshness {
                     Freshness::New | Freshness::Newer => news.push(announcement),
                     Freshness::Same => drop(known.insert(package, announcement)),
                     Freshness::Older { .. } | Freshness::Conflict { .. } | Freshness::FastForward { .. } => {}
