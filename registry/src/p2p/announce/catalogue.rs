@@ -48,7 +48,7 @@ impl Cursor {
 /// A part of what a peer knows: the newest announcement of each package, as they were signed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CataloguePage {
-    /// Signed announcements. From a peer they are still to be [taken](Discovered::take_page), which verifies each of them.
+    /// Signed announcements. From a peer they are still to be [taken](Discovered::add_page), which verifies each of them.
     pub entries: Vec<Vec<u8>>,
     /// Where the next page begins.
     pub next: Cursor,
@@ -112,12 +112,12 @@ impl CataloguePage {
         let latest = unix::seconds(now).saturating_add(MAX_AHEAD.as_secs());
         for entry in &self.entries {
             let Ok(announcement) = SignedAnnouncement::verify(entry) else {
-                verified.bad += 1;
+                verified.invalid += 1;
                 continue;
             };
             // Twice, as at the gate: an honest peer's clock may be ahead.
             if announcement.announcement().published_at > latest.saturating_add(MAX_AHEAD.as_secs()) {
-                verified.bad += 1;
+                verified.invalid += 1;
             } else if announcement.announcement().published_at <= latest {
                 verified.announcements.push(announcement);
             }
@@ -127,20 +127,20 @@ impl CataloguePage {
 }
 
 /// What is left of a peer's page once it was [verified](CataloguePage::verify), to be
-/// [taken](Discovered::take_verified).
+/// [taken](Discovered::add_verified_page).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VerifiedPage {
     announcements: Vec<SignedAnnouncement>,
-    bad: usize,
+    invalid: usize,
 }
 
 /// What came of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TakenPage {
+pub struct AddedPage {
     /// The packages of which it had news.
-    pub news: Vec<PackageId>,
+    pub updated: Vec<PackageId>,
     /// How many of its entries no honest peer sends: more than none is bad data.
-    pub bad: usize,
+    pub invalid: usize,
 }
 
 impl Discovered {
@@ -162,21 +162,21 @@ impl Discovered {
         page
     }
 
-    /// Takes what a peer's page has news of: [verifies](CataloguePage::verify) it, and [takes](Self::take_verified) it then.
+    /// Takes what a peer's page has news of: [verifies](CataloguePage::verify) it, and [takes](Self::add_verified_page) it then.
     /// Whoever holds a lock on this should do the two one by one.
-    pub fn take_page(&mut self, page: &CataloguePage, from: PeerId, now: SystemTime) -> TakenPage {
-        self.take_verified(page.verify(now), from, now)
+    pub fn add_page(&mut self, page: &CataloguePage, from: PeerId, now: SystemTime) -> AddedPage {
+        self.add_verified_page(page.verify(now), from, now)
     }
 
     /// Takes what a verified page has news of. It counts for the peer's share of the list: see [`Discovered`].
-    pub fn take_verified(&mut self, page: VerifiedPage, from: PeerId, now: SystemTime) -> TakenPage {
-        let mut taken = TakenPage { news: Vec::new(), bad: page.bad };
+    pub fn add_verified_page(&mut self, page: VerifiedPage, from: PeerId, now: SystemTime) -> AddedPage {
+        let mut added = AddedPage { updated: Vec::new(), invalid: page.invalid };
         for announcement in page.announcements {
             if let Freshness::New | Freshness::Newer = self.add(&announcement, from, now) {
-                taken.news.push(announcement.announcement().package.clone());
+                added.updated.push(announcement.announcement().package.clone());
             }
         }
-        taken
+        added
     }
 }
 

@@ -288,9 +288,9 @@ impl<R: Runtime> Inner<R> {
             // Hundreds of signatures: not while others wait for what was discovered.
             let now = SystemTime::now();
             let page = page.verify(now);
-            let taken = lock(&self.discovered).take_verified(page, peer, now);
-            found.extend(taken.news);
-            bad += taken.bad;
+            let added = lock(&self.discovered).add_verified_page(page, peer, now);
+            found.extend(added.updated);
+            bad += added.invalid;
             if bad > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let pages = pages.await;
@@ -337,7 +337,7 @@ impl<R: Runtime> Inner<R> {
         let (mut news, mut known) = (Vec::new(), HashMap::new());
         while let Some((peer, answer)) = answers.next().await {
             let matches = match answer {
-                Ok(matches) if matches.bad == 0 => matches,
+                Ok(matches) if matches.invalid == 0 => matches,
                 Err(error) if !error.is_bad_data() => continue,
                 Ok(_) | Err(_) => {
                     self.bad_data(peer);

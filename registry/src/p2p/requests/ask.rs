@@ -28,7 +28,7 @@ pub struct Matches {
     /// Verified announcements, in the order in which the peer gave them: at most as many as were asked for.
     pub announcements: Vec<SignedAnnouncement>,
     /// How many entries no honest peer sends: more than none is bad data.
-    pub bad: usize,
+    pub invalid: usize,
 }
 
 /// Asks peers.
@@ -46,7 +46,7 @@ impl<R: Runtime> CatalogueClient<R> {
     }
 
     /// One page of the peer's catalogue. Its entries are still to be
-    /// [taken](crate::p2p::announce::Discovered::take_page), which verifies them.
+    /// [taken](crate::p2p::announce::Discovered::add_page), which verifies them.
     ///
     /// # Errors
     ///
@@ -94,10 +94,10 @@ impl<R: Runtime> CatalogueClient<R> {
                 Ok(announcement) if announcement.announcement().published_at <= latest => {
                     matches.announcements.push(announcement);
                 }
-                _ => matches.bad += 1,
+                _ => matches.invalid += 1,
             }
         }
-        matches.bad += page.entries.len().saturating_sub(usize::from(limit));
+        matches.invalid += page.entries.len().saturating_sub(usize::from(limit));
         Ok(matches)
     }
 

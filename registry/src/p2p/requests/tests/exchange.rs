@@ -14,7 +14,7 @@ fn late_joiner_pulls_the_whole_catalogue() {
         let mut pages = 0;
         let take = |page: CataloguePage| {
             pages += 1;
-            assert_eq!(joiner.take_page(&page, peer, now()).bad, 0);
+            assert_eq!(joiner.add_page(&page, peer, now()).invalid, 0);
             ControlFlow::Continue(())
         };
         let end = client.pages(peer, Cursor::default(), take).await.unwrap();
@@ -36,9 +36,9 @@ fn a_search_gives_what_matches_and_no_more_than_was_asked_for() {
     smol::block_on(async {
         let (client, peer) = honest(KnownPackages::new(&some(30))).await;
         let matches = client.matches(peer, "age-1", 100, now()).await.unwrap();
-        assert_eq!((matches.announcements.len(), matches.bad), (11, 0));
+        assert_eq!((matches.announcements.len(), matches.invalid), (11, 0));
         let matches = client.matches(peer, "package", 4, now()).await.unwrap();
-        assert_eq!((matches.announcements.len(), matches.bad), (4, 0));
+        assert_eq!((matches.announcements.len(), matches.invalid), (4, 0));
         assert_eq!(client.matches(peer, "nothing", 4, now()).await.unwrap(), Matches::default());
     });
 }

@@ -81,7 +81,7 @@ fn attack_forged_matches_are_counted_and_not_given() {
         ];
         let (client, peer) = liar(Some(framed(&CataloguePage { entries, ..CataloguePage::default() })), LONG).await;
         let matches = client.matches(peer, "text", 3, now()).await.unwrap();
-        assert_eq!(matches, Matches { announcements: vec![good], bad: 3 });
+        assert_eq!(matches, Matches { announcements: vec![good], invalid: 3 });
     });
 }
 
