@@ -13,7 +13,7 @@ mod message;
 mod shares;
 mod validator;
 
-pub use catalogue::{CatalogueError, CataloguePage, Cursor, MAX_PAGE_LEN, MAX_PAGES, AddedPage, VerifiedPage};
+pub use catalogue::{AddedPage, CatalogueError, CataloguePage, Cursor, MAX_PAGE_LEN, MAX_PAGES, VerifiedPage};
 pub use discovered::{
     Discovered, DiscoveredPackage, Freshness, MAX_DISCOVERED, MAX_PACKAGE_PROVIDERS, MAX_PER_PUBLISHER, PackageProvider,
 };

@@ -25,7 +25,7 @@ use crate::{
             CataloguePage, Cursor, Freshness, GossipMessage, IgnoreReason, SignedAnnouncement, ValidationResult,
         },
         deadline::within,
-        requests::{self, AskError, MAX_MATCHES},
+        requests::{self, CatalogueClientError, MAX_MATCHES},
         transfer::FetchRequest,
     },
 };
@@ -310,7 +310,7 @@ impl<R: Runtime> Inner<R> {
         match pages {
             Ok(cursor) => self.store_cursor(peer, cursor),
             // Not every peer is one of the registry.
-            Err(AskError::Unsupported) => {}
+            Err(CatalogueClientError::Unsupported) => {}
             Err(error) if error.is_bad_data() => self.bad_data(peer),
             Err(error) => tracing::debug!(%peer, %error, "a catalogue was not read to its end"),
         }

@@ -9,7 +9,7 @@ mod wire;
 
 use libp2p::StreamProtocol;
 
-pub use ask::{AskError, CatalogueClient, Matches};
+pub use ask::{CatalogueClient, CatalogueClientError, Matches};
 pub use serve::{Catalogue, serve};
 pub use wire::{CatalogueRequestError, MAX_MATCHES, MAX_TEXT_LEN, Request};
 

@@ -54,7 +54,7 @@ fn questions_that_cannot_be_are_not_asked() {
             ("t", MAX_MATCHES + 1, CatalogueRequestError::Limit { limit: MAX_MATCHES + 1 }),
         ] {
             let result = client.matches(peer, text, limit, now()).await;
-            assert!(matches!(result, Err(AskError::Request(found)) if found == error), "{result:?}");
+            assert!(matches!(result, Err(CatalogueClientError::Request(found)) if found == error), "{result:?}");
         }
     });
 }
@@ -64,9 +64,9 @@ fn a_peer_without_a_catalogue_says_so() {
     smol::block_on(async {
         let (client, peer) = connected(|_| {}, Duration::from_secs(30)).await;
         let result = client.page(peer, Cursor::default()).await;
-        assert!(matches!(result, Err(AskError::Unsupported)), "{result:?}");
+        assert!(matches!(result, Err(CatalogueClientError::Unsupported)), "{result:?}");
         let result = client.page(PeerId::random(), Cursor::default()).await;
-        assert!(matches!(result, Err(AskError::Stream(_))), "{result:?}");
+        assert!(matches!(result, Err(CatalogueClientError::Stream(_))), "{result:?}");
         assert!(format!("{client:?}").contains("deadline"));
     });
 }
@@ -80,7 +80,7 @@ fn attack_spam_a_peer_that_asks_too_often_is_told_to_wait() {
         for _ in 0..200 {
             match client.page(peer, Cursor::default()).await {
                 Ok(_) => answered += 1,
-                Err(AskError::Busy) => refused += 1,
+                Err(CatalogueClientError::Busy) => refused += 1,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -117,7 +117,7 @@ fn who_asks_too_much_at_once_is_told_so_before_it_has_asked() {
             silent.push(client.control().open_stream(peer, PROTOCOL).await.unwrap());
         }
         let result = client.page(peer, Cursor::default()).await;
-        assert!(matches!(result, Err(AskError::Busy)), "{result:?}");
+        assert!(matches!(result, Err(CatalogueClientError::Busy)), "{result:?}");
         let mut stream = client.control().open_stream(peer, PROTOCOL).await.unwrap();
         assert_eq!(wire::read_answer(&mut stream).await.unwrap(), None);
         drop(silent);

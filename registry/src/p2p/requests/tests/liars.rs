@@ -22,7 +22,7 @@ fn attack_oversize_answer_is_refused_by_its_length_alone() {
         // The length is all that ever comes.
         let (client, peer) = liar(Some([0, 0xff, 0xff, 0xff, 0xff].into()), LONG).await;
         let result = client.page(peer, Cursor::default()).await;
-        assert!(matches!(result, Err(AskError::Answer(CatalogueError::Malformed))), "{result:?}");
+        assert!(matches!(result, Err(CatalogueClientError::InvalidPage(CatalogueError::Malformed))), "{result:?}");
     });
 }
 
@@ -32,11 +32,11 @@ fn what_is_no_answer_is_bad_data_and_what_is_cut_off_is_a_broken_stream() {
         for bytes in [vec![7], [[0, 0, 0, 0, 3].as_slice(), &[9, 9, 9]].concat()] {
             let (client, peer) = liar(Some(bytes), LONG).await;
             let result = client.page(peer, Cursor::default()).await;
-            assert!(matches!(result, Err(AskError::Answer(_))), "{result:?}");
+            assert!(matches!(result, Err(CatalogueClientError::InvalidPage(_))), "{result:?}");
         }
         let (client, peer) = liar(Some(vec![0, 0, 0, 0, 3, 1]), LONG).await;
         let result = client.page(peer, Cursor::default()).await;
-        assert!(matches!(result, Err(AskError::Stream(_))), "{result:?}");
+        assert!(matches!(result, Err(CatalogueClientError::Stream(_))), "{result:?}");
     });
 }
 
@@ -46,7 +46,7 @@ fn attack_silent_peer_costs_a_deadline_and_no_more() {
         let (client, peer) = liar(None, Duration::from_millis(30)).await;
         let started = Instant::now();
         let result = client.page(peer, Cursor::default()).await;
-        assert!(matches!(result, Err(AskError::Deadline)), "{result:?}");
+        assert!(matches!(result, Err(CatalogueClientError::Timeout)), "{result:?}");
         assert!(started.elapsed() < Duration::from_secs(20));
     });
 }
@@ -62,7 +62,7 @@ fn attack_endless_catalogue_ends() {
             ControlFlow::Continue(())
         };
         let result = client.pages(peer, Cursor::default(), take).await;
-        assert!(matches!(result, Err(AskError::Endless)), "{result:?}");
+        assert!(matches!(result, Err(CatalogueClientError::Endless)), "{result:?}");
         assert!(pages <= MAX_PAGES);
     });
 }
@@ -106,7 +106,7 @@ fn a_server_survives_askers_that_say_nothing_sensible() {
 #[test]
 fn what_goes_wrong_with_a_stream_is_told_apart() {
     let unsupported = libp2p_stream::OpenStreamError::UnsupportedProtocol(PROTOCOL);
-    assert!(matches!(AskError::from(unsupported), AskError::Unsupported));
+    assert!(matches!(CatalogueClientError::from(unsupported), CatalogueClientError::Unsupported));
     let broken = libp2p_stream::OpenStreamError::Io(io::ErrorKind::BrokenPipe.into());
-    assert!(matches!(AskError::from(broken), AskError::Stream(_)));
+    assert!(matches!(CatalogueClientError::from(broken), CatalogueClientError::Stream(_)));
 }
