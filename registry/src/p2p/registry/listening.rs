@@ -381,7 +381,7 @@ impl<R: Runtime> Inner<R> {
 /// What is given to peers that ask.
 pub(super) struct Catalogue<R: Runtime>(pub(super) Arc<Inner<R>>);
 
-impl<R: Runtime> requests::Catalogue for Catalogue<R> {
+impl<R: Runtime> requests::CatalogueSource for Catalogue<R> {
     fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage> {
         let page = lock(&self.0.discovered).page(after);
         futures::future::ready(page).boxed()

@@ -178,7 +178,7 @@ impl<R: Runtime> P2PRegistry<R> {
         let (listener, learning) = Listener::new(Arc::clone(&inner), running);
         let catalogue = Arc::new(listening::Catalogue(Arc::clone(&inner)));
         inner.spawn(server.run());
-        inner.spawn(requests::serve(runtime.clone(), questions, catalogue));
+        inner.spawn(requests::serve_catalogue(runtime.clone(), questions, catalogue));
         inner.spawn(learning);
         inner.spawn(republishing::run(Arc::clone(&inner)));
         // It is the one that ends the others.

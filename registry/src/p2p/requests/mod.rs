@@ -3,15 +3,15 @@
 //! An answer has nothing but signed announcements in it, which the asker verifies one by one: a peer can leave something out,
 //! but cannot make anything up. One stream carries one question and its answer.
 
-mod ask;
-mod serve;
+mod client;
+mod server;
 mod wire;
 
 use libp2p::StreamProtocol;
 
-pub use ask::{CatalogueClient, CatalogueClientError, Matches};
-pub use serve::{Catalogue, serve};
-pub use wire::{CatalogueRequestError, MAX_MATCHES, MAX_TEXT_LEN, Request};
+pub use client::{CatalogueClient, CatalogueClientError, Matches};
+pub use server::{CatalogueSource, serve_catalogue};
+pub use wire::{CatalogueRequest, CatalogueRequestError, MAX_MATCHES, MAX_TEXT_LEN};
 
 /// The protocol's name.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/catalogue/1");

@@ -110,7 +110,7 @@ async fn asker(address: Multiaddr, deadline: Duration) -> CatalogueClient<TestRu
 async fn honest(known: Arc<KnownPackages>) -> (CatalogueClient<TestRuntime>, PeerId) {
     let serve = |mut control: libp2p_stream::Control| {
         let incoming = control.accept(PROTOCOL).unwrap();
-        smol::spawn(serve(TestRuntime, incoming, known)).detach();
+        smol::spawn(serve_catalogue(TestRuntime, incoming, known)).detach();
     };
     connected(serve, Duration::from_secs(30)).await
 }
@@ -150,7 +150,7 @@ impl KnownPackages {
     }
 }
 
-impl Catalogue for KnownPackages {
+impl CatalogueSource for KnownPackages {
     fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage> {
         let page = self.0.lock().unwrap().page(after);
         Box::pin(async { page })

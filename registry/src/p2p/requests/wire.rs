@@ -27,7 +27,7 @@ const BUSY: u8 = 1;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum CatalogueRequest {
     /// The page of the catalogue after this place.
     Page(Cursor),
     /// What matches a text.
@@ -39,7 +39,7 @@ pub enum Request {
     },
 }
 
-impl Request {
+impl CatalogueRequest {
     /// As it is sent.
     ///
     /// # Errors

@@ -232,7 +232,7 @@ fn attack_gossip_flood_an_honest_announcement_still_arrives() {
 /// A catalogue with these entries, whatever is asked for.
 struct Forged(Vec<Vec<u8>>);
 
-impl requests::Catalogue for Forged {
+impl requests::CatalogueSource for Forged {
     fn page(&self, _: Cursor) -> BoxFuture<'_, CataloguePage> {
         let page = CataloguePage { entries: self.0.clone(), ..CataloguePage::default() };
         futures::future::ready(page).boxed()
@@ -246,7 +246,7 @@ impl requests::Catalogue for Forged {
 /// Serves such a catalogue from then on.
 async fn serve_catalogue(node: &Node<RegistryBehaviour>, entries: Vec<Vec<u8>>) {
     let incoming = control(node).await.accept(requests::PROTOCOL).unwrap();
-    smol::spawn(requests::serve(SmolRuntime::default(), incoming, Arc::new(Forged(entries)))).detach();
+    smol::spawn(requests::serve_catalogue(SmolRuntime::default(), incoming, Arc::new(Forged(entries)))).detach();
 }
 
 async fn bad_data(events: &mut super::super::EventStream) -> PeerId {

@@ -93,7 +93,7 @@ fn attack_silent_streams_of_one_peer_take_no_place_from_others() {
     smol::block_on(async {
         let (peer, address) = listening(|mut control| {
             let incoming = control.accept(PROTOCOL).unwrap();
-            smol::spawn(serve(TestRuntime, incoming, KnownPackages::new(&some(1)))).detach();
+            smol::spawn(serve_catalogue(TestRuntime, incoming, KnownPackages::new(&some(1)))).detach();
         })
         .await;
         let silent = asker(address.clone(), Duration::from_secs(30)).await;
@@ -127,23 +127,23 @@ fn who_asks_too_much_at_once_is_told_so_before_it_has_asked() {
 #[test]
 fn questions_are_read_as_they_are_written() {
     let requests = [
-        Request::Page(Cursor::from_bytes([7; 16])),
-        Request::Matches { text: String::new(), limit: 1 },
-        Request::Matches { text: "ä".repeat(MAX_TEXT_LEN / 2), limit: MAX_MATCHES },
+        CatalogueRequest::Page(Cursor::from_bytes([7; 16])),
+        CatalogueRequest::Matches { text: String::new(), limit: 1 },
+        CatalogueRequest::Matches { text: "ä".repeat(MAX_TEXT_LEN / 2), limit: MAX_MATCHES },
     ];
     for request in requests {
-        assert_eq!(Request::decode(&request.encode().unwrap()), Ok(request));
+        assert_eq!(CatalogueRequest::decode(&request.encode().unwrap()), Ok(request));
     }
     for bytes in [[].as_slice(), &[0], &[1, 2, 3], &[1; 18], &[2], &[2, 0], &[2, 0, 1, 0xff], &[3, 0, 1]] {
-        assert_eq!(Request::decode(bytes), Err(CatalogueRequestError::Malformed), "{bytes:?}");
+        assert_eq!(CatalogueRequest::decode(bytes), Err(CatalogueRequestError::Malformed), "{bytes:?}");
     }
-    assert_eq!(Request::decode(&[2, 0, 0]), Err(CatalogueRequestError::Limit { limit: 0 }));
+    assert_eq!(CatalogueRequest::decode(&[2, 0, 0]), Err(CatalogueRequestError::Limit { limit: 0 }));
 }
 
 proptest! {
     #[test]
     fn any_bytes_are_a_question_that_is_written_the_same_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        if let Ok(request) = Request::decode(&bytes) {
+        if let Ok(request) = CatalogueRequest::decode(&bytes) {
             prop_assert_eq!(request.encode().unwrap(), bytes);
         }
     }

@@ -6,7 +6,7 @@ use libp2p::{PeerId, Stream};
 use libp2p_stream::IncomingStreams;
 
 use super::{
-    Request,
+    CatalogueRequest,
     wire::{read_request, write_answer},
 };
 use crate::p2p::{
@@ -38,7 +38,7 @@ const MAX_PEERS: usize = 1024;
 const TIME: Duration = Duration::from_secs(15);
 
 /// What the server gives away. Both are answered from what is in memory, or where blocking is allowed.
-pub trait Catalogue: Send + Sync + 'static {
+pub trait CatalogueSource: Send + Sync + 'static {
     /// The page after this place: [`Discovered::page`](crate::p2p::announce::Discovered::page).
     fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage>;
 
@@ -50,7 +50,7 @@ pub trait Catalogue: Send + Sync + 'static {
 ///
 /// A peer that asks too often, or too much at once, is told that there is no answer now; who says nothing sensible, or takes
 /// too long, gets none.
-pub async fn serve<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn Catalogue>) {
+pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn CatalogueSource>) {
     let started = runtime.now();
     let mut buckets = KeyedBuckets::new(RATE, MAX_PEERS);
     let mut running_of: HashMap<PeerId, usize> = HashMap::new();
@@ -111,13 +111,13 @@ enum Event {
 }
 
 /// Without a catalogue there is no answer now.
-async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn Catalogue>>) -> io::Result<()> {
-    let request = Request::decode(&read_request(&mut stream).await?)
+async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn CatalogueSource>>) -> io::Result<()> {
+    let request = CatalogueRequest::decode(&read_request(&mut stream).await?)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let Some(catalogue) = catalogue else { return write_answer(&mut stream, None).await };
     let page = match request {
-        Request::Page(after) => catalogue.page(after).await,
-        Request::Matches { text, limit } => {
+        CatalogueRequest::Page(after) => catalogue.page(after).await,
+        CatalogueRequest::Matches { text, limit } => {
             let mut entries = catalogue.matches(text, usize::from(limit)).await;
             entries.truncate(usize::from(limit));
             CataloguePage { entries, ..CataloguePage::default() }

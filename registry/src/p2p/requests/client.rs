@@ -11,7 +11,7 @@ use libp2p_stream::{Control, OpenStreamError};
 use thiserror::Error;
 
 use super::{
-    CatalogueRequestError, PROTOCOL, Request,
+    CatalogueRequest, CatalogueRequestError, PROTOCOL,
     wire::{read_answer, write_request},
 };
 use crate::{
@@ -52,7 +52,7 @@ impl<R: Runtime> CatalogueClient<R> {
     ///
     /// If the peer does not answer, or not with a page.
     pub async fn page(&self, peer: PeerId, after: Cursor) -> Result<CataloguePage, CatalogueClientError> {
-        self.ask(peer, &Request::Page(after)).await
+        self.ask(peer, &CatalogueRequest::Page(after)).await
     }
 
     /// All pages after this place, until there are no more or `take` has enough. Gives back where it has ended.
@@ -92,7 +92,7 @@ impl<R: Runtime> CatalogueClient<R> {
         limit: u16,
         now: SystemTime,
     ) -> Result<Matches, CatalogueClientError> {
-        let page = self.ask(peer, &Request::Matches { text: text.to_owned(), limit }).await?;
+        let page = self.ask(peer, &CatalogueRequest::Matches { text: text.to_owned(), limit }).await?;
         let latest = unix::seconds(now).saturating_add(2 * MAX_AHEAD.as_secs());
         let mut matches = Matches::default();
         for entry in page.entries.iter().take(usize::from(limit)) {
@@ -112,7 +112,7 @@ impl<R: Runtime> CatalogueClient<R> {
         self.control.clone()
     }
 
-    async fn ask(&self, peer: PeerId, request: &Request) -> Result<CataloguePage, CatalogueClientError> {
+    async fn ask(&self, peer: PeerId, request: &CatalogueRequest) -> Result<CataloguePage, CatalogueClientError> {
         let request = request.encode()?;
         let mut control = self.control.clone();
         let exchange = async {
