@@ -11,7 +11,7 @@ use libp2p_stream::{Control, OpenStreamError};
 use thiserror::Error;
 
 use super::{
-    CatalogueRequest, CatalogueRequestError, PROTOCOL,
+    CATALOGUE_PROTOCOL, CatalogueRequest, CatalogueRequestError,
     wire::{read_answer, write_request},
 };
 use crate::{
@@ -116,7 +116,7 @@ impl<R: Runtime> CatalogueClient<R> {
         let request = request.encode()?;
         let mut control = self.control.clone();
         let exchange = async {
-            let mut stream = control.open_stream(peer, PROTOCOL).await?;
+            let mut stream = control.open_stream(peer, CATALOGUE_PROTOCOL).await?;
             write_request(&mut stream, &request).await?;
             let bytes = read_answer(&mut stream)
                 .await

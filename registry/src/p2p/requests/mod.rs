@@ -14,7 +14,7 @@ pub use server::{CatalogueSource, serve_catalogue};
 pub use wire::{CatalogueRequest, CatalogueRequestError, MAX_MATCHES, MAX_TEXT_LEN};
 
 /// The protocol's name.
-pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/catalogue/1");
+pub const CATALOGUE_PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/catalogue/1");
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Blobs from peer to peer, over streams of the protocol [`PROTOCOL`].
+//! Blobs from peer to peer, over streams of the protocol [`BLOB_PROTOCOL`].
 //!
 //! A [`Server`] hands out what is in a [`BlobStore`](crate::blob::BlobStore), within limits. A [`Fetcher`] gets a blob
 //! from several providers at once: every 16 KiB are verified against the content id as they arrive, so that a provider
@@ -41,4 +41,4 @@ pub use events::{FetchEvent, Report, ReportEvent};
 pub use fetcher::Fetcher;
 pub use request::{BlobProvider, FetchRequest};
 pub use server::{ProtocolTaken, Server, ServerStats, StatsHandle};
-pub use wire::{MAX_BLOB_LEN, PROTOCOL};
+pub use wire::{BLOB_PROTOCOL, MAX_BLOB_LEN};

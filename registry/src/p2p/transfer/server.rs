@@ -23,7 +23,7 @@ use thiserror::Error;
 use super::{
     config::ServerConfig,
     limits::{ComeBack, Limits},
-    wire::{Head, PROTOCOL, REQUEST_LEN, Request},
+    wire::{BLOB_PROTOCOL, Head, REQUEST_LEN, Request},
 };
 use crate::{
     blob::{BlobError, BlobStore, GROUP_BYTES},
@@ -64,7 +64,7 @@ impl Server {
         runtime: &impl Runtime,
         config: ServerConfig,
     ) -> Result<Self, ProtocolTaken> {
-        let incoming = taken(runtime, control.accept(PROTOCOL).map_err(|_| ProtocolTaken)?);
+        let incoming = taken(runtime, control.accept(BLOB_PROTOCOL).map_err(|_| ProtocolTaken)?);
         let clock = Clock::new(runtime);
         let limits = Mutex::new(Limits::new(config, clock.now()));
         Ok(Self { incoming, shared: Arc::new(Shared { store, clock, config, limits, counters: Arc::default() }) })

@@ -8,7 +8,7 @@ use libp2p::StreamProtocol;
 use crate::ContentId;
 
 /// The name of the protocol.
-pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/blob/1");
+pub const BLOB_PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/blob/1");
 
 /// The largest blob that is asked for. A size that a stranger claims is used in arithmetic before it is proven.
 pub const MAX_BLOB_LEN: u64 = 64 << 30;

@@ -23,7 +23,7 @@ use libp2p_stream::Control;
 use super::{
     config::FetchConfig,
     proof::{Slice, SliceError, receive},
-    wire::{HEAD_LEN, Head, LAST, MAX_BLOB_LEN, PROTOCOL, Request},
+    wire::{BLOB_PROTOCOL, HEAD_LEN, Head, LAST, MAX_BLOB_LEN, Request},
 };
 use crate::{
     ContentId,
@@ -176,7 +176,7 @@ impl Worker {
         let mut alarm = self.clock.alarm();
         let deadline = self.clock.now() + self.config.open_timeout;
         let dialling = alarm.until(deadline, self.dial_lock.lock()).await?;
-        let mut opening = pin!(self.control.open_stream(self.peer, PROTOCOL));
+        let mut opening = pin!(self.control.open_stream(self.peer, BLOB_PROTOCOL));
         let early = alarm.within(DIAL_PAUSE, opening.as_mut()).await;
         drop(dialling);
         let opened = match early {

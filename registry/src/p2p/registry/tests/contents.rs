@@ -245,7 +245,7 @@ impl requests::CatalogueSource for Forged {
 
 /// Serves such a catalogue from then on.
 async fn serve_catalogue(node: &Node<RegistryBehaviour>, entries: Vec<Vec<u8>>) {
-    let incoming = control(node).await.accept(requests::PROTOCOL).unwrap();
+    let incoming = control(node).await.accept(requests::CATALOGUE_PROTOCOL).unwrap();
     smol::spawn(requests::serve_catalogue(SmolRuntime::default(), incoming, Arc::new(Forged(entries)))).detach();
 }
 
@@ -285,7 +285,7 @@ fn attack_forged_matches_and_what_is_no_answer_are_bad_data() {
         let mut events = reader.registry.events();
         let good = announced(&Keypair::generate_ed25519(), "p", 1).bytes().to_owned();
         serve_catalogue(liar, vec![good, b"forged".to_vec()]).await;
-        let mut incoming = control(babbler).await.accept(requests::PROTOCOL).unwrap();
+        let mut incoming = control(babbler).await.accept(requests::CATALOGUE_PROTOCOL).unwrap();
         let babble = async move {
             while let Some((_, mut stream)) = incoming.next().await {
                 let _gone = stream.write_all(&[9; 100]).await;

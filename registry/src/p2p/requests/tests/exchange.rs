@@ -92,7 +92,7 @@ fn attack_spam_a_peer_that_asks_too_often_is_told_to_wait() {
 fn attack_silent_streams_of_one_peer_take_no_place_from_others() {
     smol::block_on(async {
         let (peer, address) = listening(|mut control| {
-            let incoming = control.accept(PROTOCOL).unwrap();
+            let incoming = control.accept(CATALOGUE_PROTOCOL).unwrap();
             smol::spawn(serve_catalogue(TestRuntime, incoming, KnownPackages::new(&some(1)))).detach();
         })
         .await;
@@ -100,7 +100,7 @@ fn attack_silent_streams_of_one_peer_take_no_place_from_others() {
         let mut streams = Vec::new();
         // Twice as many as are answered at a time.
         for _ in 0..64 {
-            streams.push(silent.control().open_stream(peer, PROTOCOL).await.unwrap());
+            streams.push(silent.control().open_stream(peer, CATALOGUE_PROTOCOL).await.unwrap());
         }
         let other = asker(address, Duration::from_secs(10)).await;
         assert_eq!(other.page(peer, Cursor::default()).await.unwrap().entries.len(), 1);
@@ -114,11 +114,11 @@ fn who_asks_too_much_at_once_is_told_so_before_it_has_asked() {
         let (client, peer) = honest(KnownPackages::new(&some(1))).await;
         let mut silent = Vec::new();
         for _ in 0..4 {
-            silent.push(client.control().open_stream(peer, PROTOCOL).await.unwrap());
+            silent.push(client.control().open_stream(peer, CATALOGUE_PROTOCOL).await.unwrap());
         }
         let result = client.page(peer, Cursor::default()).await;
         assert!(matches!(result, Err(CatalogueClientError::Busy)), "{result:?}");
-        let mut stream = client.control().open_stream(peer, PROTOCOL).await.unwrap();
+        let mut stream = client.control().open_stream(peer, CATALOGUE_PROTOCOL).await.unwrap();
         assert_eq!(wire::read_answer(&mut stream).await.unwrap(), None);
         drop(silent);
     });

@@ -91,7 +91,7 @@ fn a_server_survives_askers_that_say_nothing_sensible() {
         let (client, peer) = honest(KnownPackages::new(&some(3))).await;
         for question in [[0xff, 0xff].as_slice(), &[0, 1, 9], &[0, 0], &[0, 9, 1]] {
             let mut control = client.control();
-            let mut stream = control.open_stream(peer, PROTOCOL).await.unwrap();
+            let mut stream = control.open_stream(peer, CATALOGUE_PROTOCOL).await.unwrap();
             stream.write_all(question).await.unwrap();
             stream.close().await.unwrap();
             let mut answer = Vec::new();
@@ -105,7 +105,7 @@ fn a_server_survives_askers_that_say_nothing_sensible() {
 
 #[test]
 fn what_goes_wrong_with_a_stream_is_told_apart() {
-    let unsupported = libp2p_stream::OpenStreamError::UnsupportedProtocol(PROTOCOL);
+    let unsupported = libp2p_stream::OpenStreamError::UnsupportedProtocol(CATALOGUE_PROTOCOL);
     assert!(matches!(CatalogueClientError::from(unsupported), CatalogueClientError::Unsupported));
     let broken = libp2p_stream::OpenStreamError::Io(io::ErrorKind::BrokenPipe.into());
     assert!(matches!(CatalogueClientError::from(broken), CatalogueClientError::Stream(_)));
