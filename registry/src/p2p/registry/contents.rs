@@ -19,7 +19,7 @@ use crate::{
     p2p::{
         deadline::pause,
         head::SignedHead,
-        transfer::{BlobProvider, FetchError, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent},
+        transfer::{BlobProvider, FetchError, FetchEvent, FetchRequest, Fetcher, ProviderOutcome, ProviderReport},
     },
 };
 
@@ -101,8 +101,8 @@ impl<R: Runtime> Inner<R> {
         let (refused, refusal) = async_channel::bounded(1);
         let (observer, providers) = (Arc::clone(self), self.providers(package, content, asking, refusal));
         let fetch = fetcher.fetch(wanted, providers, move |event| {
-            if let FetchEvent::Report(Report { event, .. }) = &event
-                && !matches!(event, ReportEvent::Success { .. })
+            if let FetchEvent::Report(ProviderReport { outcome, .. }) = &event
+                && !matches!(outcome, ProviderOutcome::Success { .. })
             {
                 // The first one is enough.
                 let _told = refused.try_send(());
@@ -130,14 +130,14 @@ impl<R: Runtime> Inner<R> {
             FetchEvent::Progress { verified, total } => {
                 self.readers.tell(&Event::DownloadProgress { content, verified, total });
             }
-            FetchEvent::Report(Report { peer, event }) => {
+            FetchEvent::Report(ProviderReport { peer, outcome }) => {
                 let now = SystemTime::now();
-                match event {
-                    ReportEvent::Success { bytes, time } => self.reputation.success(peer, bytes, time, now),
-                    ReportEvent::Failed => self.reputation.failure(peer, now),
-                    ReportEvent::BadData => self.bad_data(peer),
+                match outcome {
+                    ProviderOutcome::Success { bytes, time } => self.reputation.success(peer, bytes, time, now),
+                    ProviderOutcome::Failed => self.reputation.failure(peer, now),
+                    ProviderOutcome::BadData => self.bad_data(peer),
                     // It has done nothing wrong.
-                    ReportEvent::Busy | ReportEvent::NotFound => {}
+                    ProviderOutcome::Busy | ProviderOutcome::NotFound => {}
                 }
             }
         }

@@ -17,7 +17,7 @@ use libp2p_stream::Control;
 use super::{
     config::FetchConfig,
     error::FetchError,
-    events::{FetchEvent, Report, ReportEvent},
+    events::{FetchEvent, ProviderOutcome, ProviderReport},
     pieces::Pieces,
     proof::Slice,
     request::{BlobProvider, FetchRequest},
@@ -78,7 +78,7 @@ struct ProviderState {
     /// What it has sent that was of use, if anything.
     bytes: Option<u64>,
     asked_at: Instant,
-    last: Option<ReportEvent>,
+    last: Option<ProviderOutcome>,
 }
 
 impl ProviderState {
@@ -306,34 +306,38 @@ impl<'a> Download<'a> {
         let now = self.context.clock.now();
         let retry_after = self.context.config.retry_after;
         let Some(known) = self.known.get_mut(&peer) else { return Ok(()) };
-        let (event, pause) = match result {
+        let (outcome, pause) = match result {
             Ok(()) => return Ok(()),
             Err(Failure::Store(error)) => return Err(error.into()),
-            Err(Failure::BadData) => (ReportEvent::BadData, None),
-            Err(Failure::NotFound) => (ReportEvent::NotFound, None),
-            Err(Failure::Unwilling) => (ReportEvent::Failed, None),
+            Err(Failure::BadData) => (ProviderOutcome::BadData, None),
+            Err(Failure::NotFound) => (ProviderOutcome::NotFound, None),
+            Err(Failure::Unwilling) => (ProviderOutcome::Failed, None),
             Err(Failure::Broken | Failure::Ended) => {
                 known.failures += 1;
                 let pause = retry_after.saturating_mul(known.failures);
-                (ReportEvent::Failed, (known.failures < MAX_FAILURES).then_some(pause))
+                (ProviderOutcome::Failed, (known.failures < MAX_FAILURES).then_some(pause))
             }
             Err(Failure::TurnedAway) => {
                 known.busy += 1;
                 let pause = retry_after.saturating_mul(known.busy).min(MAX_PAUSE);
                 // Nothing against the peer, unless it does nothing else.
-                if known.busy < MAX_BUSY { (ReportEvent::Busy, Some(pause)) } else { (ReportEvent::Failed, None) }
+                if known.busy < MAX_BUSY {
+                    (ProviderOutcome::Busy, Some(pause))
+                } else {
+                    (ProviderOutcome::Failed, None)
+                }
             }
             Err(Failure::Busy(after)) => {
                 known.busy += 1;
                 let pause = after.clamp(retry_after.min(MAX_PAUSE), MAX_PAUSE);
-                (ReportEvent::Busy, (known.busy < MAX_BUSY).then_some(pause))
+                (ProviderOutcome::Busy, (known.busy < MAX_BUSY).then_some(pause))
             }
         };
-        known.last = Some(event);
+        known.last = Some(outcome);
         if let Some(pause) = pause {
             self.waiting.push((now + pause, BlobProvider { peer, preference: known.preference }));
         }
-        (self.observe)(FetchEvent::Report(Report { peer, event }));
+        (self.observe)(FetchEvent::Report(ProviderReport { peer, outcome }));
         Ok(())
     }
 
@@ -385,7 +389,7 @@ impl<'a> Download<'a> {
     fn restart_workers(&mut self) {
         let now = self.context.clock.now();
         let again = self.known.iter().filter(|(peer, known)| {
-            !matches!(known.last, Some(ReportEvent::BadData | ReportEvent::NotFound))
+            !matches!(known.last, Some(ProviderOutcome::BadData | ProviderOutcome::NotFound))
                 && !self.waiting.iter().any(|(_, waiting)| waiting.peer == **peer)
         });
         let again: Vec<_> =
@@ -397,11 +401,11 @@ impl<'a> Download<'a> {
         let now = self.context.clock.now();
         for (peer, known) in &self.known {
             if let Some(bytes) = known.bytes
-                && known.last != Some(ReportEvent::BadData)
+                && known.last != Some(ProviderOutcome::BadData)
             {
                 let time = now.saturating_duration_since(known.asked_at);
-                let event = ReportEvent::Success { bytes, time };
-                (self.observe)(FetchEvent::Report(Report { peer: *peer, event }));
+                let outcome = ProviderOutcome::Success { bytes, time };
+                (self.observe)(FetchEvent::Report(ProviderReport { peer: *peer, outcome }));
             }
         }
     }
@@ -410,7 +414,7 @@ impl<'a> Download<'a> {
     fn report_late(&self, now: Instant) {
         let Some(File { pieces, .. }) = &self.file else { return };
         for peer in pieces.late(now, self.context.config.hedge_after) {
-            (self.observe)(FetchEvent::Report(Report { peer, event: ReportEvent::Failed }));
+            (self.observe)(FetchEvent::Report(ProviderReport { peer, outcome: ProviderOutcome::Failed }));
         }
     }
 
@@ -418,9 +422,9 @@ impl<'a> Download<'a> {
         if self.known.is_empty() {
             return FetchError::NoProvider;
         }
-        let ended = |(peer, known): (&PeerId, &ProviderState)| Report {
+        let ended = |(peer, known): (&PeerId, &ProviderState)| ProviderReport {
             peer: *peer,
-            event: known.last.unwrap_or(ReportEvent::Failed),
+            outcome: known.last.unwrap_or(ProviderOutcome::Failed),
         };
         FetchError::AllFailed { reports: self.known.iter().map(ended).collect() }
     }

@@ -13,21 +13,21 @@ pub enum FetchEvent {
         total: u64,
     },
     /// Something that a peer's reputation is made of.
-    Report(Report),
+    Report(ProviderReport),
 }
 
 /// How it went with a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
+pub struct ProviderReport {
     /// Who.
     pub peer: PeerId,
     /// How.
-    pub event: ReportEvent,
+    pub outcome: ProviderOutcome,
 }
 
 /// How it went with a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReportEvent {
+pub enum ProviderOutcome {
     /// It has sent what was asked for.
     Success {
         /// So many bytes.

@@ -37,7 +37,7 @@ mod tests;
 
 pub use config::{FetchConfig, ServerConfig};
 pub use error::FetchError;
-pub use events::{FetchEvent, Report, ReportEvent};
+pub use events::{FetchEvent, ProviderOutcome, ProviderReport};
 pub use fetcher::Fetcher;
 pub use request::{BlobProvider, FetchRequest};
 pub use server::{ProtocolTaken, Server, ServerStats, StatsHandle};

@@ -35,7 +35,7 @@ async fn control(node: &Node<RegistryBehaviour>) -> Control {
 
 /// Answers whatever it is asked for with bytes that are something else, and counts how often it was.
 async fn serve_garbage(node: &Node<RegistryBehaviour>, size: u64) -> Arc<AtomicUsize> {
-    let mut incoming = control(node).await.accept(transfer::PROTOCOL).unwrap();
+    let mut incoming = control(node).await.accept(transfer::BLOB_PROTOCOL).unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
     let serve = async move {

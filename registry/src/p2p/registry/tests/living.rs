@@ -342,7 +342,7 @@ fn when_the_node_ends_calls_and_events_end_and_nothing_is_left_behind() {
         let silent = &network.strangers[0];
         let content = ContentId::of(b"what is never given");
         let mut control = silent.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await.unwrap();
-        let mut incoming = control.accept(transfer::PROTOCOL).unwrap();
+        let mut incoming = control.accept(transfer::BLOB_PROTOCOL).unwrap();
         silent.client().start_providing(content.provider_key()).await.unwrap();
 
         let Network { mut peers, strangers: _strangers } = network;

@@ -22,8 +22,8 @@ use smol::Task;
 use tempfile::TempDir;
 
 use super::super::{
-    BLOB_PROTOCOL, BlobProvider, FetchConfig, FetchError, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent,
-    Server, ServerConfig, StatsHandle,
+    BLOB_PROTOCOL, BlobProvider, FetchConfig, FetchError, FetchEvent, FetchRequest, Fetcher, ProviderOutcome,
+    ProviderReport, Server, ServerConfig, StatsHandle,
     wire::{HEAD_LEN, Head, REQUEST_LEN, Request},
 };
 use crate::{ContentId, blob::BlobStore};
@@ -179,9 +179,9 @@ impl Log {
         move |event| log.0.lock().unwrap().push(event)
     }
 
-    pub(super) fn reports_of(&self, node: &Node) -> Vec<ReportEvent> {
+    pub(super) fn reports_of(&self, node: &Node) -> Vec<ProviderOutcome> {
         let of_node = |event: &FetchEvent| match event {
-            FetchEvent::Report(Report { peer, event }) => (*peer == node.peer).then_some(*event),
+            FetchEvent::Report(ProviderReport { peer, outcome }) => (*peer == node.peer).then_some(*outcome),
             FetchEvent::Progress { .. } => None,
         };
         self.0.lock().unwrap().iter().filter_map(of_node).collect()
