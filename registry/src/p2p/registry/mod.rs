@@ -141,7 +141,7 @@ impl<R: Runtime> P2PRegistry<R> {
 
         let mut control = node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await?;
         let server = Server::new(&mut control, blobs.clone(), &runtime, config.server)
-            .map_err(|transfer::ProtocolTaken| RegistryStartError::Running)?;
+            .map_err(|transfer::ProtocolTakenError| RegistryStartError::Running)?;
         let questions = control.accept(requests::CATALOGUE_PROTOCOL).map_err(|_| RegistryStartError::Running)?;
         let events = node.events().ok_or(RegistryStartError::EventsTaken)?;
         let fetcher = Fetcher::new(control.clone(), blobs.clone(), &runtime, config.fetch);

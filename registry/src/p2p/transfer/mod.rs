@@ -40,5 +40,5 @@ pub use error::FetchError;
 pub use events::{FetchEvent, ProviderOutcome, ProviderReport};
 pub use fetcher::Fetcher;
 pub use request::{BlobProvider, FetchRequest};
-pub use server::{ProtocolTaken, Server, ServerStats, StatsHandle};
+pub use server::{ProtocolTakenError, Server, ServerStats, StatsHandle};
 pub use wire::{BLOB_PROTOCOL, MAX_BLOB_LEN};

@@ -42,7 +42,7 @@ const MISS_COST: u64 = GROUP_BYTES;
 /// Somebody else has registered the protocol with this behaviour: there can be one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the protocol of blobs is served already")]
-pub struct ProtocolTaken;
+pub struct ProtocolTakenError;
 
 /// Serves the blobs of a store to whoever asks: [`run`](Self::run) it as a task.
 ///
@@ -63,8 +63,8 @@ impl Server {
         store: BlobStore,
         runtime: &impl Runtime,
         config: ServerConfig,
-    ) -> Result<Self, ProtocolTaken> {
-        let incoming = taken(runtime, control.accept(BLOB_PROTOCOL).map_err(|_| ProtocolTaken)?);
+    ) -> Result<Self, ProtocolTakenError> {
+        let incoming = taken(runtime, control.accept(BLOB_PROTOCOL).map_err(|_| ProtocolTakenError)?);
         let clock = Clock::new(runtime);
         let limits = Mutex::new(Limits::new(config, clock.now()));
         Ok(Self { incoming, shared: Arc::new(Shared { store, clock, config, limits, counters: Arc::default() }) })

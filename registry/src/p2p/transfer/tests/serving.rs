@@ -8,7 +8,7 @@ use kadence_smol::SmolRuntime;
 
 use super::{
     super::{
-        ProtocolTaken, Server, ServerConfig,
+        ProtocolTakenError, Server, ServerConfig,
         wire::{HEAD_LEN, Head, LAST, REQUEST_LEN, Request},
     },
     network::*,
@@ -260,7 +260,7 @@ fn there_is_one_server() {
             Server::new(&mut node.control, node.store.clone(), &SmolRuntime::default(), ServerConfig::default())
         };
         let first = make(&mut node).unwrap();
-        assert_eq!(make(&mut node).map(drop), Err(ProtocolTaken));
+        assert_eq!(make(&mut node).map(drop), Err(ProtocolTakenError));
         drop(first);
         // The task that takes its streams ends by itself.
         let again = async {
