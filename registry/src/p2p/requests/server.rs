@@ -23,10 +23,10 @@ const MAX_RUNNING: usize = 32;
 const MAX_RUNNING_PER_PEER: usize = 4;
 
 /// How many streams at a time are told that their peer has too many. The others are closed without a word.
-const MAX_TURNED_AWAY: usize = 32;
+const MAX_REFUSED: usize = 32;
 
 /// For telling them: they have nothing to wait for.
-const TIME_TO_TURN_AWAY: Duration = Duration::from_secs(2);
+const REFUSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What one peer may ask: a whole catalogue at once, then a question every second.
 const RATE: Rate = Rate { every: Duration::from_secs(1), burst: 64 };
@@ -55,13 +55,13 @@ pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, 
     let mut buckets = KeyedBuckets::new(RATE, MAX_PEERS);
     let mut running_of: HashMap<PeerId, usize> = HashMap::new();
     let mut running = FuturesUnordered::new();
-    let mut turned_away = FuturesUnordered::new();
+    let mut refused = FuturesUnordered::new();
     let mut incoming = pin!(taken(&runtime, incoming).fuse());
     loop {
         let event = futures::select_biased! {
             // First, so that the counts are true.
             ended = running.select_next_some() => Event::Ended(ended),
-            () = turned_away.select_next_some() => continue,
+            () = refused.select_next_some() => continue,
             next = incoming.next() => next.map_or(Event::Over, |(peer, stream)| Event::Asked(peer, stream)),
         };
         match event {
@@ -78,9 +78,9 @@ pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, 
                 let runtime = runtime.clone();
                 if running_of.get(&peer).is_some_and(|count| *count >= MAX_RUNNING_PER_PEER) {
                     // Beside those that are answered: one peer's streams take no place from the others'.
-                    if turned_away.len() < MAX_TURNED_AWAY {
-                        turned_away.push(async move {
-                            let _over = within(&runtime, TIME_TO_TURN_AWAY, turn_away(stream)).await;
+                    if refused.len() < MAX_REFUSED {
+                        refused.push(async move {
+                            let _over = within(&runtime, REFUSE_TIMEOUT, refuse(stream)).await;
                         });
                     }
                     continue;
@@ -128,7 +128,7 @@ async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn CatalogueSource>>)
 
 /// Says so before there is a question. It is read after that: a stream that is dropped while the peer still writes would break
 /// before the peer has read why.
-async fn turn_away(mut stream: Stream) -> io::Result<()> {
+async fn refuse(mut stream: Stream) -> io::Result<()> {
     write_answer(&mut stream, None).await?;
     read_request(&mut stream).await.map(drop)
 }

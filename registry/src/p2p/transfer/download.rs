@@ -317,7 +317,7 @@ impl<'a> Download<'a> {
                 let pause = retry_after.saturating_mul(known.failures);
                 (ProviderOutcome::Failed, (known.failures < MAX_FAILURES).then_some(pause))
             }
-            Err(Failure::TurnedAway) => {
+            Err(Failure::Refused) => {
                 known.busy += 1;
                 let pause = retry_after.saturating_mul(known.busy).min(MAX_PAUSE);
                 // Nothing against the peer, unless it does nothing else.

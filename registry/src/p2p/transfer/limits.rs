@@ -33,7 +33,7 @@ struct Account {
 
 /// Come back after this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ComeBack(pub(super) Duration);
+pub(super) struct RetryAfter(pub(super) Duration);
 
 impl Limits {
     pub(super) fn new(config: ServerConfig, now: Instant) -> Self {
@@ -41,8 +41,8 @@ impl Limits {
     }
 
     /// One more stream of this peer.
-    pub(super) fn admit(&mut self, peer: PeerId, now: Instant) -> Result<(), ComeBack> {
-        let full = Err(ComeBack(self.config.retry_after));
+    pub(super) fn admit(&mut self, peer: PeerId, now: Instant) -> Result<(), RetryAfter> {
+        let full = Err(RetryAfter(self.config.retry_after));
         if self.streams >= self.config.streams {
             return full;
         }
@@ -73,7 +73,7 @@ impl Limits {
     }
 
     /// Takes the bandwidth for so many bytes, to be sent after the time that it says.
-    pub(super) fn reserve(&mut self, peer: PeerId, bytes: u64, now: Instant) -> Result<Duration, ComeBack> {
+    pub(super) fn reserve(&mut self, peer: PeerId, bytes: u64, now: Instant) -> Result<Duration, RetryAfter> {
         let (of_all, of_peer, time) = (self.refill(), self.refill_of_peer(), self.time(now));
         let mut wait = self.total.wait(of_all, bytes, time);
         if let Some(Account { bucket, .. }) = self.peers.get_mut(&peer) {
@@ -83,7 +83,7 @@ impl Limits {
             }
         }
         if wait > MAX_WAIT {
-            return Err(ComeBack(wait));
+            return Err(RetryAfter(wait));
         }
         self.total.take(of_all, bytes, time);
         Ok(wait)

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::{
     config::ServerConfig,
-    limits::{ComeBack, Limits},
+    limits::{Limits, RetryAfter},
     wire::{BLOB_PROTOCOL, Head, REQUEST_LEN, Request},
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How many streams are told at a time that there is no room for them. The others are closed without a word.
-const MAX_TURNED_AWAY: usize = 32;
+const MAX_REFUSED: usize = 32;
 
 /// What a part of a response is that has its own deadline.
 const WRITE_STEP: usize = 16 << 10;
@@ -79,7 +79,7 @@ impl Server {
     pub async fn run(self) {
         let Self { incoming, shared } = self;
         let mut incoming = pin!(incoming.fuse());
-        let (mut serving, mut turned_away) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let (mut serving, mut refused) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
             futures::select_biased! {
                 stream = incoming.next() => {
@@ -90,17 +90,17 @@ impl Server {
                             shared.counters.streams.fetch_add(1, Relaxed);
                             serving.push(shared.clone().serve(peer, stream).boxed());
                         }
-                        Err(come_back) => {
-                            shared.counters.turned_away.fetch_add(1, Relaxed);
-                            if turned_away.len() < MAX_TURNED_AWAY {
-                                turned_away.push(shared.clone().turn_away(stream, come_back).boxed());
+                        Err(retry_after) => {
+                            shared.counters.refused_streams.fetch_add(1, Relaxed);
+                            if refused.len() < MAX_REFUSED {
+                                refused.push(shared.clone().refuse(stream, retry_after).boxed());
                             }
                         }
                     }
                 }
                 // An empty one says that it has ended, and is asked again after the next stream.
                 _ = serving.select_next_some() => {}
-                _ = turned_away.select_next_some() => {}
+                _ = refused.select_next_some() => {}
             }
         }
     }
@@ -118,7 +118,7 @@ pub struct ServerStats {
     /// Streams that were served.
     pub streams: u64,
     /// Streams for which there was no room.
-    pub turned_away: u64,
+    pub refused_streams: u64,
     /// Requests that were answered with data.
     pub served: u64,
     /// The bytes of these answers, with the proofs.
@@ -128,7 +128,7 @@ pub struct ServerStats {
     /// Requests for which there was no bandwidth.
     pub busy: u64,
     /// Requests against the rules.
-    pub refused: u64,
+    pub invalid: u64,
     /// Requests for blobs that could not be read, or had gone bad.
     pub unreadable: u64,
 }
@@ -140,15 +140,15 @@ pub struct StatsHandle(Arc<Counters>);
 impl StatsHandle {
     /// What has been done up to now.
     pub fn read(&self) -> ServerStats {
-        let Counters { streams, turned_away, served, bytes, not_found, busy, refused, unreadable } = &*self.0;
+        let Counters { streams, refused_streams, served, bytes, not_found, busy, invalid, unreadable } = &*self.0;
         ServerStats {
             streams: streams.load(Relaxed),
-            turned_away: turned_away.load(Relaxed),
+            refused_streams: refused_streams.load(Relaxed),
             served: served.load(Relaxed),
             bytes: bytes.load(Relaxed),
             not_found: not_found.load(Relaxed),
             busy: busy.load(Relaxed),
-            refused: refused.load(Relaxed),
+            invalid: invalid.load(Relaxed),
             unreadable: unreadable.load(Relaxed),
         }
     }
@@ -157,12 +157,12 @@ impl StatsHandle {
 #[derive(Debug, Default)]
 struct Counters {
     streams: AtomicU64,
-    turned_away: AtomicU64,
+    refused_streams: AtomicU64,
     served: AtomicU64,
     bytes: AtomicU64,
     not_found: AtomicU64,
     busy: AtomicU64,
-    refused: AtomicU64,
+    invalid: AtomicU64,
     unreadable: AtomicU64,
 }
 
@@ -186,7 +186,7 @@ struct Response {
 impl Response {
     fn head(head: Head) -> Self {
         let pause = if let Head::Busy(after) = head { after } else { Duration::ZERO };
-        Self { bytes: head.encode().to_vec(), is_last: head == Head::Refused, pause }
+        Self { bytes: head.encode().to_vec(), is_last: head == Head::Invalid, pause }
     }
 }
 
@@ -237,15 +237,15 @@ impl Shared {
         let mut request = [0; REQUEST_LEN];
         read.read_exact(&mut request).await.ok()?;
         let Some(request) = Request::decode(&request) else {
-            self.counters.refused.fetch_add(1, Relaxed);
-            return Some((read, Response::head(Head::Refused)));
+            self.counters.invalid.fetch_add(1, Relaxed);
+            return Some((read, Response::head(Head::Invalid)));
         };
         // Before anything is read or hashed, as if all of it were there.
         let most = u64::from(request.count).saturating_mul(GROUP_BYTES);
         let reserved = self.limits().reserve(peer, most, self.clock.now());
         match reserved {
             Ok(wait) => self.pause(wait).await,
-            Err(ComeBack(after)) => {
+            Err(RetryAfter(after)) => {
                 self.counters.busy.fetch_add(1, Relaxed);
                 return Some((read, Response::head(Head::Busy(after))));
             }
@@ -295,7 +295,7 @@ impl Shared {
         alarm.within(self.config.step_timeout, write.flush()).await.ok()?.ok()
     }
 
-    async fn turn_away(self: Arc<Self>, mut stream: Stream, ComeBack(after): ComeBack) {
+    async fn refuse(self: Arc<Self>, mut stream: Stream, RetryAfter(after): RetryAfter) {
         let mut alarm = self.clock.alarm();
         let response = Response::head(Head::Busy(after));
         if self.send(&mut stream, &mut alarm, response).await.is_some() {

@@ -37,7 +37,7 @@ pub(super) enum Head {
     NotFound,
     /// Ask again after this time.
     Busy(Duration),
-    Refused,
+    Invalid,
 }
 
 impl Request {
@@ -71,7 +71,7 @@ impl Head {
             Self::Have(size) => (0, size),
             Self::NotFound => (1, 0),
             Self::Busy(span) => (2, u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
-            Self::Refused => (3, 0),
+            Self::Invalid => (3, 0),
         };
         collect([status].into_iter().chain(number.to_le_bytes()))
     }
@@ -84,7 +84,7 @@ impl Head {
             0 => Some(Self::Have(number)),
             1 => Some(Self::NotFound),
             2 => Some(Self::Busy(Duration::from_millis(number))),
-            3 => Some(Self::Refused),
+            3 => Some(Self::Invalid),
             _ => None,
         }
     }

@@ -62,7 +62,7 @@ pub(super) enum Failure {
     /// The stream has ended.
     Ended,
     /// The same before anything has come: the peer had no room for it, and could not even say so.
-    TurnedAway,
+    Refused,
     NotFound,
     Busy(Duration),
     /// It does not speak the protocol, or will not.
@@ -114,7 +114,7 @@ impl Worker {
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         let mut link = self.open().await?;
         match self.work(&mut link).await {
-            Err(Failure::Ended) if !link.has_answered => Err(Failure::TurnedAway),
+            Err(Failure::Ended) if !link.has_answered => Err(Failure::Refused),
             Err(Failure::Ended) => Err(Failure::Broken),
             result => result,
         }
@@ -252,7 +252,7 @@ impl Link {
             Some(Head::Have(size)) => size,
             Some(Head::NotFound) => return Err(Failure::NotFound),
             Some(Head::Busy(after)) => return Err(Failure::Busy(after)),
-            Some(Head::Refused) => return Err(Failure::Unwilling),
+            Some(Head::Invalid) => return Err(Failure::Unwilling),
             None => return Err(Failure::BadData),
         };
         if size.is_some_and(|size| size != claimed) || claimed > MAX_BLOB_LEN {

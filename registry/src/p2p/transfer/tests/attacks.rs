@@ -235,7 +235,7 @@ fn attack_a_provider_that_is_always_busy_is_given_up() {
         .await;
         let unwilling = Node::scripted(&[], |mut stream, _| async move {
             next_request(&mut stream).await?;
-            send(&mut stream, &Head::Refused.encode()).await?;
+            send(&mut stream, &Head::Invalid.encode()).await?;
             next_request(&mut stream).await.map(drop)
         })
         .await;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::super::{
     ServerConfig,
-    limits::{ComeBack, Limits},
+    limits::{Limits, RetryAfter},
     pieces::Pieces,
     wire::{Head, MAX_GROUPS, REQUEST_LEN, Request},
 };
@@ -23,7 +23,7 @@ proptest! {
     fn frames_are_read_as_they_are_written(blob: Vec<u8>, first: u64, count in 1..=MAX_GROUPS, number in 0..u64::MAX) {
         let request = Request { id: ContentId::of(&blob), first, count };
         prop_assert_eq!(Request::decode(&request.encode()), Some(request));
-        for head in [Head::Have(number), Head::NotFound, Head::Busy(Duration::from_millis(number)), Head::Refused] {
+        for head in [Head::Have(number), Head::NotFound, Head::Busy(Duration::from_millis(number)), Head::Invalid] {
             prop_assert_eq!(Head::decode(&head.encode()), Some(head));
         }
     }
@@ -113,7 +113,7 @@ fn attack_a_new_stream_is_no_new_allowance() {
         limits.release(peer);
     }
     limits.admit(peer, now).unwrap();
-    assert_eq!(limits.reserve(peer, 1000, now), Err(ComeBack(3 * SECOND)));
+    assert_eq!(limits.reserve(peer, 1000, now), Err(RetryAfter(3 * SECOND)));
     assert_eq!(limits.reserve(peer, 1000, now + 3 * SECOND), Ok(Duration::ZERO));
 }
 
@@ -141,6 +141,6 @@ fn attack_peers_without_number_are_not_kept_account_of() {
         limits.reserve(peer, 1000, now).unwrap();
         limits.release(peer);
     }
-    assert_eq!(limits.admit(PeerId::random(), now), Err(ComeBack(config.retry_after)));
+    assert_eq!(limits.admit(PeerId::random(), now), Err(RetryAfter(config.retry_after)));
     assert_eq!(limits.admit(PeerId::random(), now + SECOND), Ok(()), "those that have used up nothing are forgotten");
 }
