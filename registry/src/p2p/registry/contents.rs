@@ -12,7 +12,7 @@ use futures::{
 use kadence::{Priority, Runtime, Update};
 use libp2p::PeerId;
 
-use super::{Event, Inner, lock};
+use super::{Inner, RegistryEvent, lock};
 use crate::{
     ContentId, GetError, Index, PackageId,
     blob::BlobError,
@@ -82,7 +82,7 @@ impl<R: Runtime> Inner<R> {
         }
         let wanted = FetchRequest { id: content, max: size, size: Some(size) };
         let size = self.download(&self.fetcher, package, wanted, Asking::Everybody).await?;
-        self.readers.tell(&Event::Downloaded { content, size });
+        self.readers.tell(&RegistryEvent::Downloaded { content, size });
         if self.config.share {
             self.offer(content);
         }
@@ -128,7 +128,7 @@ impl<R: Runtime> Inner<R> {
     fn observe(&self, content: ContentId, event: &FetchEvent) {
         match *event {
             FetchEvent::Progress { verified, total } => {
-                self.readers.tell(&Event::DownloadProgress { content, verified, total });
+                self.readers.tell(&RegistryEvent::DownloadProgress { content, verified, total });
             }
             FetchEvent::Report(ProviderReport { peer, outcome }) => {
                 let now = SystemTime::now();
@@ -147,7 +147,7 @@ impl<R: Runtime> Inner<R> {
     pub(super) fn bad_data(&self, peer: PeerId) {
         let until = self.reputation.bad_data(peer, SystemTime::now());
         tracing::warn!(%peer, ?until, "a peer has sent bad data, and is not asked for a while");
-        self.readers.tell(&Event::BadData { peer });
+        self.readers.tell(&RegistryEvent::BadData { peer });
     }
 
     /// Those who may have content, connected, as they are found: first the publisher and those who have told of the

@@ -20,7 +20,7 @@ const MAX_READERS: usize = 64;
 /// What happens in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Event {
+pub enum RegistryEvent {
     /// A peer is connected.
     PeerJoined {
         /// Who.
@@ -88,14 +88,14 @@ pub enum Event {
     },
 }
 
-/// The events of a registry from when it was asked for, until its node ends. Bounded: see [`Event::Lagged`].
+/// The events of a registry from when it was asked for, until its node ends. Bounded: see [`RegistryEvent::Lagged`].
 #[derive(Debug)]
-pub struct EventStream(Pin<Box<Receiver<Event>>>);
+pub struct RegistryEvents(Pin<Box<Receiver<RegistryEvent>>>);
 
-impl Stream for EventStream {
-    type Item = Event;
+impl Stream for RegistryEvents {
+    type Item = RegistryEvent;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RegistryEvent>> {
         self.0.as_mut().poll_next(cx)
     }
 }
@@ -106,7 +106,7 @@ pub(super) struct Readers(Mutex<Option<Vec<Reader>>>);
 
 #[derive(Debug)]
 struct Reader {
-    events: Sender<Event>,
+    events: Sender<RegistryEvent>,
     skipped: u64,
 }
 
@@ -117,7 +117,7 @@ impl Default for Readers {
 }
 
 impl Readers {
-    pub(super) fn add(&self) -> EventStream {
+    pub(super) fn add(&self) -> RegistryEvents {
         let (events, received) = async_channel::bounded(CAPACITY);
         if let Some(readers) = &mut *self.lock() {
             if readers.len() >= MAX_READERS {
@@ -125,11 +125,11 @@ impl Readers {
             }
             readers.push(Reader { events, skipped: 0 });
         }
-        EventStream(Box::pin(received))
+        RegistryEvents(Box::pin(received))
     }
 
     /// Never waits for a reader.
-    pub(super) fn tell(&self, event: &Event) {
+    pub(super) fn tell(&self, event: &RegistryEvent) {
         if let Some(readers) = &mut *self.lock() {
             readers.retain_mut(|reader| reader.tell(event.clone()));
         }
@@ -140,7 +140,7 @@ impl Readers {
         for reader in self.lock().take().into_iter().flatten() {
             if reader.skipped > 0 {
                 // If there is no room yet, nothing was read for long.
-                let _full = reader.events.try_send(Event::Lagged { skipped: reader.skipped });
+                let _full = reader.events.try_send(RegistryEvent::Lagged { skipped: reader.skipped });
             }
         }
     }
@@ -152,9 +152,9 @@ impl Readers {
 
 impl Reader {
     /// Whether it is still there.
-    fn tell(&mut self, event: Event) -> bool {
+    fn tell(&mut self, event: RegistryEvent) -> bool {
         if self.skipped > 0 {
-            match self.events.try_send(Event::Lagged { skipped: self.skipped }) {
+            match self.events.try_send(RegistryEvent::Lagged { skipped: self.skipped }) {
                 Ok(()) => self.skipped = 0,
                 Err(TrySendError::Full(_)) => {
                     self.skipped += 1;
@@ -185,7 +185,7 @@ mod tests {
         let readers = Readers::default();
         let (mut slow, gone) = (readers.add(), readers.add());
         drop(gone);
-        let event = Event::PeerJoined { peer: PeerId::random() };
+        let event = RegistryEvent::PeerJoined { peer: PeerId::random() };
         for _ in 0..CAPACITY + 3 {
             readers.tell(&event);
         }
@@ -195,7 +195,7 @@ mod tests {
                 assert_eq!(slow.next().await.as_ref(), Some(&event));
             }
             readers.tell(&event);
-            assert_eq!(slow.next().await, Some(Event::Lagged { skipped: 3 }));
+            assert_eq!(slow.next().await, Some(RegistryEvent::Lagged { skipped: 3 }));
             assert_eq!(slow.next().await, Some(event));
         });
     }

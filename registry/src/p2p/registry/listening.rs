@@ -17,7 +17,9 @@ use kadence::{
 };
 use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
 
-use super::{Event, Inner, RegistryBehaviour, RegistryBehaviourEvent, contents::Asking, heads::OnlyForged, lock};
+use super::{
+    Inner, RegistryBehaviour, RegistryBehaviourEvent, RegistryEvent, contents::Asking, heads::OnlyForged, lock,
+};
 use crate::{
     GetError, Index, PackageId, Query, SearchEntry, Summary,
     p2p::{
@@ -111,13 +113,13 @@ impl<R: Runtime> Listener<R> {
             SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
                 inner.connections.settled(&peer_id, true);
                 if num_established.get() == 1 {
-                    inner.readers.tell(&Event::PeerJoined { peer: peer_id });
+                    inner.readers.tell(&RegistryEvent::PeerJoined { peer: peer_id });
                     // If there are too many, others will tell the same.
                     let _full = self.met.try_send(peer_id);
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
-                inner.readers.tell(&Event::PeerLeft { peer: peer_id });
+                inner.readers.tell(&RegistryEvent::PeerLeft { peer: peer_id });
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => {
                 inner.connections.settled(&peer, false);
@@ -197,7 +199,8 @@ impl<R: Runtime> Inner<R> {
     fn heard_of(&self, announcement: &SignedAnnouncement) {
         let told = announcement.announcement();
         lock(&self.fresh).heard_of(&told.package, told.seq);
-        self.readers.tell(&Event::PackageDiscovered { package: told.package.clone(), version: told.version.clone() });
+        self.readers
+            .tell(&RegistryEvent::PackageDiscovered { package: told.package.clone(), version: told.version.clone() });
     }
 
     /// From now on the package is found: by its title, if nothing else was known of it, and by all else when its index was
@@ -226,7 +229,7 @@ impl<R: Runtime> Inner<R> {
         match self.look_up(package, OnlyForged::IsRefused).await {
             Err(GetError::Equivocation { seq }) => {
                 tracing::warn!(%package, seq, "a publisher has signed two heads with one number");
-                self.readers.tell(&Event::Equivocation { package: package.clone(), seq });
+                self.readers.tell(&RegistryEvent::Equivocation { package: package.clone(), seq });
             }
             Err(error) => tracing::debug!(%package, %error, "a contradiction was not cleared up"),
             Ok(_) => {}

@@ -48,7 +48,7 @@ use semver::Version;
 pub use self::{
     behaviour::{RegistryBehaviour, RegistryBehaviourEvent, configure},
     config::{RegistryConfig, RegistryStartError},
-    events::{Event, EventStream},
+    events::{RegistryEvent, RegistryEvents},
 };
 use self::{connections::Connections, events::Readers, heads::Fresh, listening::Listener, own::Own};
 use super::{
@@ -187,7 +187,7 @@ impl<R: Runtime> P2PRegistry<R> {
     }
 
     /// What happens from now on.
-    pub fn events(&self) -> EventStream {
+    pub fn events(&self) -> RegistryEvents {
         self.inner.readers.add()
     }
 

@@ -8,7 +8,7 @@ use libp2p::{gossipsub, kad::Quorum};
 use semver::Version;
 use thiserror::Error;
 
-use super::{Event, Inner, heads::OnlyForged, lock};
+use super::{Inner, RegistryEvent, heads::OnlyForged, lock};
 use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, PackageId, PublishError, Receipt, Release, Step, StepOutcome,
     Steps, StorageError,
@@ -229,7 +229,7 @@ impl<R: Runtime> Inner<R> {
         let package = index.package();
         lock(&self.fresh).heard_of(package, head.head().seq);
         self.find(index, readme).await;
-        self.readers.tell(&Event::Published { package: package.clone(), seq: head.head().seq });
+        self.readers.tell(&RegistryEvent::Published { package: package.clone(), seq: head.head().seq });
     }
 
     fn check_publisher(&self, package: &PackageId) -> Result<(), PublishError> {

@@ -11,7 +11,7 @@ use blocking::unblock;
 use futures::{StreamExt, stream};
 use kadence::{Priority, Runtime};
 
-use super::{Event, Inner};
+use super::{Inner, RegistryEvent};
 use crate::{ContentId, GetError, PackageId, PackageName, PublishError, Step, StepOutcome, Steps};
 
 /// How often is looked whether a package is due, and what is known of peers is written.
@@ -133,7 +133,7 @@ impl<R: Runtime> Inner<R> {
             }
             Err(error) => steps.set(Step::Index, StepOutcome::Failed { reason: error.to_string() }),
         }
-        self.readers.tell(&Event::Republished { package: package.clone(), seq: head.head().seq });
+        self.readers.tell(&RegistryEvent::Republished { package: package.clone(), seq: head.head().seq });
         Ok(Some(steps))
     }
 

@@ -21,7 +21,7 @@ use crate::{
     p2p::{
         announce::{Announcement, CataloguePage, Cursor, DEFAULT_TOPIC, SignedAnnouncement},
         head::{Lifetime, SignedHead, next_head},
-        registry::{Event, RegistryBehaviour, RegistryConfig},
+        registry::{RegistryBehaviour, RegistryConfig, RegistryEvent},
         requests,
         transfer::{self, ServerConfig},
     },
@@ -88,7 +88,7 @@ fn attack_corrupt_provider_another_one_is_used_and_the_corrupt_one_is_asked_no_m
         let installed = install(&lock, &reader.registry, target.path()).await.unwrap();
         assert_eq!(std::fs::read(installed.packages[0].path.join("noise")).unwrap(), noise);
         let bad = event(&mut events, |event| match event {
-            Event::BadData { peer } => Some(peer),
+            RegistryEvent::BadData { peer } => Some(peer),
             _ => None,
         });
         assert_eq!(bad.await, corrupt.peer_id());
@@ -217,7 +217,7 @@ fn attack_gossip_flood_an_honest_announcement_still_arrives() {
         receipt.unwrap();
         let id = publisher.package("p");
         event(&mut events, |event| match event {
-            Event::PackageDiscovered { package, .. } => (package == id).then_some(()),
+            RegistryEvent::PackageDiscovered { package, .. } => (package == id).then_some(()),
             _ => None,
         })
         .await;
@@ -249,9 +249,9 @@ async fn serve_catalogue(node: &Node<RegistryBehaviour>, entries: Vec<Vec<u8>>) 
     smol::spawn(requests::serve_catalogue(SmolRuntime::default(), incoming, Arc::new(Forged(entries)))).detach();
 }
 
-async fn bad_data(events: &mut super::super::EventStream) -> PeerId {
+async fn bad_data(events: &mut super::super::RegistryEvents) -> PeerId {
     event(events, |event| match event {
-        Event::BadData { peer } => Some(peer),
+        RegistryEvent::BadData { peer } => Some(peer),
         _ => None,
     })
     .await

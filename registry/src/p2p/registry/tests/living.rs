@@ -16,7 +16,7 @@ use crate::{
     ContentId, GetError, PublishError, Query, Receipt, Registry, Step, StepOutcome, StorageError,
     p2p::{
         head::{Lifetime, NAMESPACE, SignedHead},
-        registry::{Event, EventStream, P2PRegistry, RegistryConfig, RegistryStartError},
+        registry::{P2PRegistry, RegistryConfig, RegistryEvent, RegistryEvents, RegistryStartError},
         transfer,
     },
     resolve::{install, resolve},
@@ -48,9 +48,9 @@ async fn provided(peer: &Peer) -> usize {
     peer.node.swarm().with(|swarm| swarm.behaviour_mut().kad().store_mut().provided().count()).await.unwrap()
 }
 
-async fn republished(events: &mut EventStream) -> u64 {
+async fn republished(events: &mut RegistryEvents) -> u64 {
     event(events, |event| match event {
-        Event::Republished { seq, .. } => Some(seq),
+        RegistryEvent::Republished { seq, .. } => Some(seq),
         _ => None,
     })
     .await
