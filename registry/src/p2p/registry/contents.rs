@@ -221,7 +221,7 @@ impl<R: Runtime> Inner<R> {
                         pending::<()>().await;
                     }
                 };
-                select(pin!(pause(&self.runtime, self.config.providers_after)), pin!(refused)).await;
+                select(pin!(pause(&self.runtime, self.config.provider_lookup_delay)), pin!(refused)).await;
             }
             lookup.stream().filter_map(|update| {
                 ready(match update {

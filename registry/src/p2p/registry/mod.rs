@@ -88,7 +88,7 @@ struct Inner<R: Runtime> {
     head_store: Arc<HeadStore>,
     reputation: Arc<Reputation>,
     search: SearchIndex,
-    gate: Mutex<AnnouncementValidator>,
+    validator: Mutex<AnnouncementValidator>,
     discovered: Mutex<Discovered>,
     fresh: Mutex<Fresh>,
     connections: Connections,
@@ -141,8 +141,8 @@ impl<R: Runtime> P2PRegistry<R> {
 
         let mut control = node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await?;
         let server = Server::new(&mut control, blobs.clone(), &runtime, config.server)
-            .map_err(|transfer::ProtocolTakenError| RegistryStartError::Running)?;
-        let questions = control.accept(requests::CATALOGUE_PROTOCOL).map_err(|_| RegistryStartError::Running)?;
+            .map_err(|transfer::ProtocolTakenError| RegistryStartError::AlreadyRunning)?;
+        let questions = control.accept(requests::CATALOGUE_PROTOCOL).map_err(|_| RegistryStartError::AlreadyRunning)?;
         let events = node.events().ok_or(RegistryStartError::EventsTaken)?;
         let fetcher = Fetcher::new(control.clone(), blobs.clone(), &runtime, config.fetch);
         let now = SystemTime::now();
@@ -157,7 +157,7 @@ impl<R: Runtime> P2PRegistry<R> {
             learned,
             fetcher,
             catalogue: CatalogueClient::new(runtime.clone(), control, ASK_TIMEOUT),
-            gate: Mutex::new(AnnouncementValidator::new(config.gate)),
+            validator: Mutex::new(AnnouncementValidator::new(config.validator)),
             // No two runs of a node begin in the same millisecond.
             discovered: Mutex::new(Discovered::new(unix::millis(now))),
             fresh: Mutex::default(),

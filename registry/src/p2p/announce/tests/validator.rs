@@ -6,13 +6,13 @@ use super::*;
 use crate::p2p::{EnvelopeError, head::MAX_JUMP};
 
 struct Node {
-    gate: AnnouncementValidator,
+    validator: AnnouncementValidator,
     discovered: Discovered,
 }
 
 impl Node {
     fn new() -> Self {
-        Self { gate: AnnouncementValidator::default(), discovered: Discovered::new(1) }
+        Self { validator: AnnouncementValidator::default(), discovered: Discovered::new(1) }
     }
 
     fn hear(&mut self, from: u32, announcement: &SignedAnnouncement, now: SystemTime) -> ValidationResult {
@@ -21,7 +21,7 @@ impl Node {
 
     fn hear_bytes(&mut self, from: u32, bytes: &[u8], now: SystemTime) -> ValidationResult {
         let heard = GossipMessage { forwarder: peer(from), source: Some(peer(99)), bytes };
-        self.gate.check(&mut self.discovered, heard, now)
+        self.validator.check(&mut self.discovered, heard, now)
     }
 }
 
@@ -103,13 +103,13 @@ fn what_is_over_a_day_old_is_not_forwarded() {
         ValidationResult::Ignore(IgnoreReason::TooOld { published_at: NOW - day - 1 })
     );
     assert_eq!(node.hear(1, &signed_at(1, "new", NOW - day), at(NOW)).acceptance(), MessageAcceptance::Accept);
-    let mut gate = AnnouncementValidator::new(AnnouncementValidatorConfig {
+    let mut validator = AnnouncementValidator::new(AnnouncementValidatorConfig {
         max_age: Duration::from_secs(60),
         ..AnnouncementValidatorConfig::default()
     });
     let old = signed_at(1, "x", NOW - 61);
     let heard = GossipMessage { forwarder: peer(1), source: None, bytes: old.bytes() };
-    assert_eq!(gate.check(&mut node.discovered, heard, at(NOW)).acceptance(), MessageAcceptance::Ignore);
+    assert_eq!(validator.check(&mut node.discovered, heard, at(NOW)).acceptance(), MessageAcceptance::Ignore);
 }
 
 #[test]

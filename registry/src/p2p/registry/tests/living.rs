@@ -60,7 +60,7 @@ async fn republished(events: &mut RegistryEvents) -> u64 {
 fn a_package_is_had_from_who_has_installed_it_when_its_publisher_is_gone() {
     within(async {
         // Nobody waits where nobody who may have it is connected.
-        let mut network = Network::with(6, |config| config.providers_after = NEVER).await;
+        let mut network = Network::with(6, |config| config.provider_lookup_delay = NEVER).await;
         publish(&network.peers[0], "1.0.0").await.unwrap();
         let id = network.peers[0].package("p");
         installs(&network.peers[1], &id).await;
@@ -78,7 +78,7 @@ fn a_package_is_had_from_who_has_installed_it_when_its_publisher_is_gone() {
 #[test]
 fn where_a_connected_publisher_does_not_give_its_package_the_network_is_asked_at_once() {
     within(async {
-        let network = Network::with(4, |config| config.providers_after = NEVER).await;
+        let network = Network::with(4, |config| config.provider_lookup_delay = NEVER).await;
         let [publisher, holder, _, reader] = network.peers.as_slice() else { panic!() };
         let archive = publish(publisher, "1.0.0").await.unwrap().archive;
         let id = publisher.package("p");
@@ -93,7 +93,7 @@ fn where_a_connected_publisher_does_not_give_its_package_the_network_is_asked_at
 #[test]
 fn while_a_connected_publisher_gives_its_package_the_network_is_not_asked_who_else_has_it() {
     within(async {
-        let network = Network::with(3, |config| config.providers_after = NEVER).await;
+        let network = Network::with(3, |config| config.provider_lookup_delay = NEVER).await;
         let [publisher, _, reader] = network.peers.as_slice() else { panic!() };
         publish(publisher, "1.0.0").await.unwrap();
         installs(reader, &publisher.package("p")).await;
@@ -314,7 +314,7 @@ fn a_folder_and_a_node_are_for_one_registry() {
         let config = RegistryConfig::in_folder(elsewhere.path());
         let runtime = SmolRuntime::default();
         let running = P2PRegistry::start(&mut first.node, runtime, first.keypair.clone(), config.clone()).await;
-        assert!(matches!(running, Err(RegistryStartError::Running)), "{running:?}");
+        assert!(matches!(running, Err(RegistryStartError::AlreadyRunning)), "{running:?}");
 
         let _events = other.events();
         let started = P2PRegistry::start(&mut other, SmolRuntime::default(), first.keypair.clone(), config).await;
