@@ -8,9 +8,9 @@
 
 mod catalogue;
 mod discovered;
+mod entries_by_peer;
 mod gossip;
 mod message;
-mod shares;
 mod validator;
 
 pub use catalogue::{AddedPage, CatalogueError, CataloguePage, Cursor, MAX_PAGE_LEN, MAX_PAGES, VerifiedPage};
