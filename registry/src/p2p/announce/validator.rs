@@ -30,18 +30,18 @@ pub struct AnnouncementValidatorConfig {
     /// Announcements of one publisher. Thirty at once are the packages of one large project.
     pub per_publisher: Rate,
     /// Announcements of publishers that nobody knows yet, from one neighbour. A key costs nothing, a connection does.
-    pub newcomers: Rate,
+    pub unknown_publishers: Rate,
     /// Messages of any kind from one neighbour, above which they are not read.
     pub per_forwarder: Rate,
     /// What is accepted, and forwarded, in all: well below what a neighbour reads of ours, so that no honest node sends more
     /// than its neighbours take, whatever it is sent itself.
     ///
     /// While half of it is left, anybody may use it. The rest is for what each neighbour is sure of, its
-    /// [share](Self::share); and the last quarter is for publishers who are known.
+    /// [share](Self::reserved_per_forwarder); and the last quarter is for publishers who are known.
     pub total: Rate,
     /// What passes of one neighbour even if others use up what is free. Twelve of them, as many as there are in a mesh, fit
     /// into a quarter of the total's burst, and into its rate.
-    pub share: Rate,
+    pub reserved_per_forwarder: Rate,
 }
 
 impl Default for AnnouncementValidatorConfig {
@@ -49,10 +49,10 @@ impl Default for AnnouncementValidatorConfig {
         Self {
             max_age: Duration::from_secs(24 * 60 * 60),
             per_publisher: Rate { every: Duration::from_secs(10), burst: 30 },
-            newcomers: Rate { every: Duration::from_secs(1), burst: 20 },
+            unknown_publishers: Rate { every: Duration::from_secs(1), burst: 20 },
             per_forwarder: Rate { every: Duration::from_millis(25), burst: 500 },
             total: Rate { every: Duration::from_millis(40), burst: 300 },
-            share: Rate { every: Duration::from_millis(500), burst: 6 },
+            reserved_per_forwarder: Rate { every: Duration::from_millis(500), burst: 6 },
         }
     }
 }
@@ -72,14 +72,14 @@ pub struct GossipMessage<'a> {
 ///
 /// Of each neighbour so much is read; each publisher may announce so much; only so many publishers that nobody knows come in
 /// through one neighbour; and no more is forwarded in all than neighbours read. Whatever one neighbour sends, with however
-/// many keys, the others still have their [shares](AnnouncementValidatorConfig::share).
+/// many keys, the others still have their [shares](AnnouncementValidatorConfig::reserved_per_forwarder).
 #[derive(Debug)]
 pub struct AnnouncementValidator {
     config: AnnouncementValidatorConfig,
     publishers: KeyedBuckets<PeerId>,
-    newcomers: KeyedBuckets<PeerId>,
+    unknown_publishers: KeyedBuckets<PeerId>,
     forwarders: KeyedBuckets<PeerId>,
-    shares: KeyedBuckets<PeerId>,
+    reserves: KeyedBuckets<PeerId>,
     total: TokenBucket,
 }
 
@@ -89,9 +89,9 @@ impl AnnouncementValidator {
         Self {
             config,
             publishers: KeyedBuckets::new(config.per_publisher, MAX_PUBLISHERS),
-            newcomers: KeyedBuckets::new(config.newcomers, MAX_FORWARDERS),
+            unknown_publishers: KeyedBuckets::new(config.unknown_publishers, MAX_FORWARDERS),
             forwarders: KeyedBuckets::new(config.per_forwarder, MAX_FORWARDERS),
-            shares: KeyedBuckets::new(config.share, MAX_FORWARDERS),
+            reserves: KeyedBuckets::new(config.reserved_per_forwarder, MAX_FORWARDERS),
             total: TokenBucket::default(),
         }
     }
@@ -126,14 +126,14 @@ impl AnnouncementValidator {
         // Only now, so that nobody can use up a publisher's tokens by repeating what was said.
         let publisher = announcement.announcement().package.publisher();
         let is_known = discovered.knows_publisher(&publisher);
-        if !is_known && !self.newcomers.try_take(forwarder, time) {
+        if !is_known && !self.unknown_publishers.try_take(forwarder, time) {
             return ValidationResult::Ignore(IgnoreReason::UnknownPublisherRate);
         }
         if !self.publishers.has_token(&publisher, time) {
             return ValidationResult::Ignore(IgnoreReason::PublisherRate);
         }
         // Before the publisher's own, which is not to be used up by what is not accepted.
-        if !self.take_of_total(forwarder, is_known, time) {
+        if !self.take_total(forwarder, is_known, time) {
             return ValidationResult::Ignore(IgnoreReason::TotalRate);
         }
         self.publishers.try_take(publisher, time);
@@ -144,13 +144,13 @@ impl AnnouncementValidator {
         ValidationResult::Accept(Box::new(announcement))
     }
 
-    fn take_of_total(&mut self, forwarder: PeerId, is_known: bool, time: Duration) -> bool {
+    fn take_total(&mut self, forwarder: PeerId, is_known: bool, time: Duration) -> bool {
         let rate = self.config.total;
         if self.total.try_take_above(rate.burst / 2, rate.into(), time) {
             return true;
         }
         let kept = if is_known { 0 } else { rate.burst / 4 };
-        self.shares.try_take(forwarder, time) && self.total.try_take_above(kept, rate.into(), time)
+        self.reserves.try_take(forwarder, time) && self.total.try_take_above(kept, rate.into(), time)
     }
 
     fn check_time(&self, announcement: &SignedAnnouncement, now: SystemTime) -> Result<(), ValidationResult> {

@@ -211,9 +211,13 @@ fn attack_spam_through_many_neighbours_makes_no_flood_of_an_honest_relay() {
     }
     assert_eq!(refused, 0);
     assert!((300..=300 + 9 * 25).contains(&forwarded), "{forwarded}");
-    let AnnouncementValidatorConfig { per_forwarder, total, share, .. } = AnnouncementValidatorConfig::default();
+    let AnnouncementValidatorConfig { per_forwarder, total, reserved_per_forwarder: reserve, .. } =
+        AnnouncementValidatorConfig::default();
     assert!(total.burst * 3 / 2 <= per_forwarder.burst && total.every * 2 >= per_forwarder.every * 3);
-    assert!(share.burst * 12 <= total.burst / 4 && share.every >= total.every * 12, "all shares of a mesh fit into it");
+    assert!(
+        reserve.burst * 12 <= total.burst / 4 && reserve.every >= total.every * 12,
+        "all shares of a mesh fit into it"
+    );
 }
 
 #[test]
