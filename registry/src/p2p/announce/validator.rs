@@ -97,13 +97,13 @@ impl AnnouncementValidator {
     }
 
     /// What is to become of a message. What is accepted is in `discovered` then.
-    pub fn check(
+    pub fn validate(
         &mut self,
         discovered: &mut Discovered,
-        heard: GossipMessage<'_>,
+        message: GossipMessage<'_>,
         now: SystemTime,
     ) -> ValidationResult {
-        let GossipMessage { forwarder, source, bytes } = heard;
+        let GossipMessage { forwarder, source, bytes } = message;
         let time = Duration::from_millis(unix::millis(now));
         // The cheap questions first: a signature takes longer than all else.
         if !self.forwarders.try_take(forwarder, time) {

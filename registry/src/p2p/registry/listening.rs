@@ -135,7 +135,7 @@ impl<R: Runtime> Listener<R> {
     async fn announced(&self, forwarder: PeerId, id: gossipsub::MessageId, message: &gossipsub::Message) {
         let inner = &self.inner;
         let heard = GossipMessage { forwarder, source: message.source, bytes: &message.data };
-        let judged = lock(&inner.validator).check(&mut lock(&inner.discovered), heard, SystemTime::now());
+        let judged = lock(&inner.validator).validate(&mut lock(&inner.discovered), heard, SystemTime::now());
         let acceptance = judged.acceptance();
         let report = inner.swarm.with(move |swarm| {
             swarm.behaviour_mut().app.gossipsub.report_message_validation_result(&id, &forwarder, acceptance);

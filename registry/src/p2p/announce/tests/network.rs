@@ -68,7 +68,7 @@ impl Node {
             SwarmEvent::Behaviour(gossipsub::Event::Message { propagation_source, message_id, message }) => {
                 let heard =
                     GossipMessage { forwarder: propagation_source, source: message.source, bytes: &message.data };
-                let judged = self.validator.check(&mut self.discovered, heard, SystemTime::now());
+                let judged = self.validator.validate(&mut self.discovered, heard, SystemTime::now());
                 let acceptance = judged.acceptance();
                 self.swarm.behaviour_mut().report_message_validation_result(
                     &message_id,

@@ -21,7 +21,7 @@ impl Node {
 
     fn hear_bytes(&mut self, from: u32, bytes: &[u8], now: SystemTime) -> ValidationResult {
         let heard = GossipMessage { forwarder: peer(from), source: Some(peer(99)), bytes };
-        self.validator.check(&mut self.discovered, heard, now)
+        self.validator.validate(&mut self.discovered, heard, now)
     }
 }
 
@@ -109,7 +109,7 @@ fn what_is_over_a_day_old_is_not_forwarded() {
     });
     let old = signed_at(1, "x", NOW - 61);
     let heard = GossipMessage { forwarder: peer(1), source: None, bytes: old.bytes() };
-    assert_eq!(validator.check(&mut node.discovered, heard, at(NOW)).acceptance(), MessageAcceptance::Ignore);
+    assert_eq!(validator.validate(&mut node.discovered, heard, at(NOW)).acceptance(), MessageAcceptance::Ignore);
 }
 
 #[test]
