@@ -176,7 +176,7 @@ impl<R: Runtime> Inner<R> {
 
     /// The newest head that is known without the network.
     pub(super) async fn newest_here(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        let (seen, own) = (self.last_seen(package).await?, self.own_head(package).await?);
+        let (seen, own) = (self.last_seen(package).await?, self.published_head(package).await?);
         Ok(seen.into_iter().chain(own).max_by_key(|head| head.head().seq))
     }
 
@@ -185,9 +185,9 @@ impl<R: Runtime> Inner<R> {
         self.with_head_store(move |store| store.checkpoint(&id)).await.map_err(|error| self.head_store_failed(error))
     }
 
-    pub(super) async fn own_head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        let (own, package) = (self.own.clone(), package.clone());
-        Ok(blocking::unblock(move || own.head(&package)).await?)
+    pub(super) async fn published_head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let (published, package) = (self.published.clone(), package.clone());
+        Ok(blocking::unblock(move || published.head(&package)).await?)
     }
 
     pub(super) fn not_accepted(&self, error: HeadStoreError) -> GetError {

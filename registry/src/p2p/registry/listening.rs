@@ -246,15 +246,15 @@ impl<R: Runtime> Inner<R> {
             Ok(json) => json,
             Err(_) => {
                 let wanted = FetchRequest { id: content, max: MAX_LEARNED, size: None };
-                if let Err(error) = self.download(&self.learner, &told.package, wanted, asking).await {
+                if let Err(error) = self.download(&self.index_fetcher, &told.package, wanted, asking).await {
                     tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
                     return;
                 }
-                let learned = self.learned.clone();
+                let index_cache = self.index_cache.clone();
                 let read = unblock(move || {
-                    let json = learned.read(&content, MAX_LEARNED);
+                    let json = index_cache.read(&content, MAX_LEARNED);
                     // Thousands of them would fill the disk.
-                    let _gone = learned.remove(&content);
+                    let _gone = index_cache.remove(&content);
                     json
                 });
                 let Ok(json) = read.await else { return };

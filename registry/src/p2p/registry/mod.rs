@@ -15,7 +15,7 @@ mod contents;
 mod events;
 mod heads;
 mod listening;
-mod own;
+mod published;
 mod publishing;
 mod republishing;
 #[cfg(test)]
@@ -50,7 +50,9 @@ pub use self::{
     config::{RegistryConfig, RegistryStartError},
     events::{RegistryEvent, RegistryEvents},
 };
-use self::{connections::Connections, events::Readers, heads::Fresh, listening::Listener, own::Own};
+use self::{
+    connections::Connections, events::Readers, heads::Fresh, listening::Listener, published::PublishedPackages,
+};
 use super::{
     Reputation,
     announce::{AnnouncementValidator, Discovered, DiscoveredPackage},
@@ -84,7 +86,7 @@ struct Inner<R: Runtime> {
     swarm: SwarmHandle<NodeBehaviour<RegistryBehaviour>>,
     runtime: R,
     blobs: BlobStore,
-    own: Own,
+    published: PublishedPackages,
     head_store: Arc<HeadStore>,
     reputation: Arc<Reputation>,
     search: SearchIndex,
@@ -94,8 +96,8 @@ struct Inner<R: Runtime> {
     connections: Connections,
     fetcher: Fetcher,
     /// Into a store of its own: what is read only for the search is gone again at once, and nobody else counts on it.
-    learner: Fetcher,
-    learned: BlobStore,
+    index_fetcher: Fetcher,
+    index_cache: BlobStore,
     catalogue: CatalogueClient<R>,
     readers: Readers,
     /// Closed when the node has ended. Nothing ever comes.
@@ -129,13 +131,13 @@ impl<R: Runtime> P2PRegistry<R> {
             .await
             .map_err(|source| StorageError::Folder { path: folder.clone(), source })?;
         let search = SearchIndex::open(folder.join("search.db"), SearchIndex::DEFAULT_CAPACITY).await?;
-        let (blobs, learned, own, head_store, reputation) = unblock(move || {
+        let (blobs, index_cache, published, head_store, reputation) = unblock(move || {
             let blobs = BlobStore::open(folder.join("content"))?;
-            let learned = open_empty(&folder.join("learned"))?;
-            let own = Own::open(folder.join("own"))?;
+            let index_cache = open_empty(&folder.join("index-cache"))?;
+            let published = PublishedPackages::open(folder.join("published"))?;
             let head_store = HeadStore::open(&folder.join("heads.db"))?;
             let reputation = Reputation::open(&folder.join("peers.db"))?;
-            Ok::<_, RegistryStartError>((blobs, learned, own, Arc::new(head_store), Arc::new(reputation)))
+            Ok::<_, RegistryStartError>((blobs, index_cache, published, Arc::new(head_store), Arc::new(reputation)))
         })
         .await?;
 
@@ -153,8 +155,8 @@ impl<R: Runtime> P2PRegistry<R> {
             topic: IdentTopic::new(&config.topic),
             client: node.client().clone(),
             swarm: node.swarm().clone(),
-            learner: fetcher.with_store(learned.clone()),
-            learned,
+            index_fetcher: fetcher.with_store(index_cache.clone()),
+            index_cache,
             fetcher,
             catalogue: CatalogueClient::new(runtime.clone(), control, ASK_TIMEOUT),
             validator: Mutex::new(AnnouncementValidator::new(config.validator)),
@@ -170,7 +172,7 @@ impl<R: Runtime> P2PRegistry<R> {
             runtime: runtime.clone(),
             config,
             blobs,
-            own,
+            published,
             head_store,
             reputation,
             search,

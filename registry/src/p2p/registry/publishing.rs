@@ -46,7 +46,7 @@ impl<R: Runtime> Inner<R> {
         self.supersede(before.as_ref(), &head).await;
         self.announce(&head, &index, &mut steps).await;
         let readme = package.metadata().readme.clone();
-        self.published(&head, &index, readme).await;
+        self.finish_publication(&head, &index, readme).await;
         let (package, version) = (package.id().clone(), package.version().clone());
         Ok(Receipt { package, version, manifest, archive, index: head.head().index, steps })
     }
@@ -78,7 +78,7 @@ impl<R: Runtime> Inner<R> {
         self.put(&head, &mut steps).await?;
         self.supersede(Some(&before), &head).await;
         self.announce(&head, &next, &mut steps).await;
-        self.published(&head, &next, String::new()).await;
+        self.finish_publication(&head, &next, String::new()).await;
         Ok(Receipt { package: package.clone(), version: version.clone(), manifest, archive, index: content, steps })
     }
 
@@ -93,7 +93,7 @@ impl<R: Runtime> Inner<R> {
             }
             there => there?,
         };
-        match (there, self.own_head(package).await?) {
+        match (there, self.published_head(package).await?) {
             (Some(there), Some(here)) if there.head().seq > here.head().seq => Ok(Some(there)),
             (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
                 // A contradiction, which is kept as such: unless the user has forgiven it, and goes on from what the
@@ -131,9 +131,9 @@ impl<R: Runtime> Inner<R> {
         let next = next_head(package, before, index, size, self.config.lifetime, SystemTime::now());
         let next = steps.record(Step::Head, next)?;
         let head = steps.record(Step::Head, SignedHead::sign(&self.keypair, next))?;
-        let (own, store, kept) = (self.own.clone(), Arc::clone(&self.head_store), head.clone());
+        let (published, store, kept) = (self.published.clone(), Arc::clone(&self.head_store), head.clone());
         let stored = unblock(move || {
-            if !own.put(&kept)? {
+            if !published.put(&kept)? {
                 return Err(NotSigned::Superseded);
             }
             store.record(&kept)?;
@@ -225,7 +225,7 @@ impl<R: Runtime> Inner<R> {
         SignedAnnouncement::sign(&self.keypair, announcement).map_err(|error| error.to_string())
     }
 
-    async fn published(&self, head: &SignedHead, index: &Index, readme: String) {
+    async fn finish_publication(&self, head: &SignedHead, index: &Index, readme: String) {
         let package = index.package();
         lock(&self.fresh).heard_of(package, head.head().seq);
         self.find(index, readme).await;

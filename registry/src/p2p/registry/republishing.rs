@@ -1,4 +1,4 @@
-//! Own packages are kept in the network: their heads are put again, and renewed before they expire, and what they name is
+//! PublishedPackages packages are kept in the network: their heads are put again, and renewed before they expire, and what they name is
 //! offered again, after a restart as well.
 
 use std::{
@@ -56,8 +56,8 @@ pub(super) async fn run<R: Runtime>(inner: Arc<Inner<R>>) {
 
 impl<R: Runtime> Inner<R> {
     async fn republish_due(self: &Arc<Self>, due: &mut HashMap<PackageName, Due>) {
-        let own = self.own.clone();
-        let names = match unblock(move || own.packages()).await {
+        let published = self.published.clone();
+        let names = match unblock(move || published.packages()).await {
             Ok(names) => names,
             Err(error) => {
                 tracing::warn!(%error, "it is not known which packages are published here");
@@ -96,7 +96,7 @@ impl<R: Runtime> Inner<R> {
         let mut steps = Steps::default();
         let head = {
             let _turn = self.publishing.lock().await;
-            if self.own_head(package).await.map_err(PublishError::Versions)?.is_none() {
+            if self.published_head(package).await.map_err(PublishError::Versions)?.is_none() {
                 return Ok(None);
             }
             // Not the own one, which another machine with the same key may have gone on from.
@@ -107,8 +107,8 @@ impl<R: Runtime> Inner<R> {
                 newest => (newest, true),
             };
             let Some(head) = newest.map_err(PublishError::Versions)? else { return Ok(None) };
-            let (own, newest) = (self.own.clone(), head.clone());
-            steps.record(Step::Head, unblock(move || own.put(&newest)).await)?;
+            let (published, newest) = (self.published.clone(), head.clone());
+            steps.record(Step::Head, unblock(move || published.put(&newest)).await)?;
             let index = (head.head().index, head.head().index_size);
             let head = match self.is_ending(&head) {
                 true if is_sure => self.sign(package, Some(&head), index, &mut steps).await?,
