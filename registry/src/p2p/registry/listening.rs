@@ -18,7 +18,8 @@ use kadence::{
 use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
 
 use super::{
-    Inner, RegistryBehaviour, RegistryBehaviourEvent, RegistryEvent, contents::Asking, heads::OnlyForged, lock,
+    Inner, RegistryBehaviour, RegistryBehaviourEvent, RegistryEvent, contents::ProviderScope, heads::OnlyForgedHeads,
+    lock,
 };
 use crate::{
     GetError, Index, PackageId, Query, SearchEntry, Summary,
@@ -33,47 +34,47 @@ use crate::{
 };
 
 /// How many packages wait for their index to be read: 4 MB of announcements, and more than come in while one is read.
-const LEARNING: usize = 4096;
+const TASK_QUEUE_LEN: usize = 4096;
 
 /// How long reading one of them may take.
-const LEARNING_TIMEOUT: Duration = Duration::from_secs(15);
+const INDEX_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How many indexes are read at a time.
-const LEARNING_AT_ONCE: usize = 4;
+const CONCURRENT_TASKS: usize = 4;
 
 /// The longest index that is read only for the search.
-const MAX_LEARNED: u64 = crate::MAX_INDEX_LEN as u64;
+const MAX_SEARCH_INDEX_LEN: u64 = crate::MAX_INDEX_LEN as u64;
 
 /// How many peers wait to be asked for their catalogue.
-const ASKING: usize = 64;
+const PEER_QUEUE_LEN: usize = 64;
 
 /// How many peers are asked for their catalogues at a time.
-const ASKING_AT_ONCE: usize = 2;
+const CONCURRENT_CATALOGUES: usize = 2;
 
 /// How many peers' places in their catalogues are remembered.
 const MAX_CURSORS: usize = 1024;
 
 /// How many connected peers are asked for matches.
-const ASKED_FOR_MATCHES: usize = 8;
+const MAX_SEARCHED_PEERS: usize = 8;
 
 /// How long a search waits for the indexes of what peers have named, so that filters see their tags.
-const MATCHES_TIMEOUT: Duration = Duration::from_secs(5);
+const SEARCH_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads the node's events.
 pub(super) struct Listener<R: Runtime> {
     inner: Arc<Inner<R>>,
-    news: Sender<News>,
-    met: Sender<PeerId>,
+    tasks: Sender<Task>,
+    new_peers: Sender<PeerId>,
     /// Closed once the node has ended, upon which the registry's other tasks end.
     running: Sender<Infallible>,
 }
 
 /// What an announcement gives to do.
-enum News {
+enum Task {
     /// To learn more about its package.
-    Learn(SignedAnnouncement, Asking),
+    UpdateSearch(SignedAnnouncement, ProviderScope),
     /// To see what the network says: it contradicts what is known.
-    Doubt(PackageId),
+    Recheck(PackageId),
 }
 
 impl<R: Runtime> Listener<R> {
@@ -82,10 +83,10 @@ impl<R: Runtime> Listener<R> {
         inner: Arc<Inner<R>>,
         running: Sender<Infallible>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (news, to_learn) = async_channel::bounded(LEARNING);
-        let (met, to_ask) = async_channel::bounded(ASKING);
-        let work = work(Arc::clone(&inner), news.clone(), to_learn, to_ask);
-        (Self { inner, news, met, running }, work)
+        let (tasks, queued_tasks) = async_channel::bounded(TASK_QUEUE_LEN);
+        let (new_peers, queued_peers) = async_channel::bounded(PEER_QUEUE_LEN);
+        let work = work(Arc::clone(&inner), tasks.clone(), queued_tasks, queued_peers);
+        (Self { inner, tasks, new_peers, running }, work)
     }
 
     /// Until the node ends.
@@ -95,44 +96,44 @@ impl<R: Runtime> Listener<R> {
     ) {
         while let Some(event) = events.next().await {
             match event {
-                Ok(event) => self.heard(event).await,
+                Ok(event) => self.on_event(event).await,
                 Err(Lagged { skipped }) => {
                     tracing::warn!(skipped, "events of the node were missed");
-                    self.inner.look_for_connections().await;
+                    self.inner.resync_connections().await;
                 }
             }
         }
         self.running.close();
-        self.inner.readers.close();
+        self.inner.subscribers.close();
         self.inner.save().await;
     }
 
-    async fn heard(&self, event: NodeEvent<RegistryBehaviour>) {
+    async fn on_event(&self, event: NodeEvent<RegistryBehaviour>) {
         let inner = &self.inner;
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
-                inner.connections.settled(&peer_id, true);
+                inner.connections.resolve(&peer_id, true);
                 if num_established.get() == 1 {
-                    inner.readers.tell(&RegistryEvent::PeerJoined { peer: peer_id });
+                    inner.subscribers.send(&RegistryEvent::PeerJoined { peer: peer_id });
                     // If there are too many, others will tell the same.
-                    let _full = self.met.try_send(peer_id);
+                    let _full = self.new_peers.try_send(peer_id);
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
-                inner.readers.tell(&RegistryEvent::PeerLeft { peer: peer_id });
+                inner.subscribers.send(&RegistryEvent::PeerLeft { peer: peer_id });
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => {
-                inner.connections.settled(&peer, false);
+                inner.connections.resolve(&peer, false);
             }
             SwarmEvent::Behaviour(NodeBehaviourEvent::App(RegistryBehaviourEvent::Gossipsub(
                 gossipsub::Event::Message { propagation_source, message_id, message },
-            ))) => self.announced(propagation_source, message_id, &message).await,
+            ))) => self.on_announcement(propagation_source, message_id, &message).await,
             _ => {}
         }
     }
 
     /// Judges a message, and lets gossipsub forward it or not.
-    async fn announced(&self, forwarder: PeerId, id: gossipsub::MessageId, message: &gossipsub::Message) {
+    async fn on_announcement(&self, forwarder: PeerId, id: gossipsub::MessageId, message: &gossipsub::Message) {
         let inner = &self.inner;
         let heard = GossipMessage { forwarder, source: message.source, bytes: &message.data };
         let judged = lock(&inner.validator).validate(&mut lock(&inner.discovered), heard, SystemTime::now());
@@ -145,13 +146,13 @@ impl<R: Runtime> Listener<R> {
         }
         match judged {
             ValidationResult::Accept(announcement) => {
-                inner.heard_of(&announcement);
+                inner.on_newer_head(&announcement);
                 // If there are too many, it is found when its publisher announces again.
-                let _full = self.news.try_send(News::Learn(*announcement, Asking::Announcers));
+                let _full = self.tasks.try_send(Task::UpdateSearch(*announcement, ProviderScope::Announcers));
             }
             ValidationResult::Ignore(IgnoreReason::NotNewer(Freshness::Conflict { .. })) => {
                 if let Ok(announcement) = SignedAnnouncement::verify(&message.data) {
-                    let _full = self.news.try_send(News::Doubt(announcement.announcement().package.clone()));
+                    let _full = self.tasks.try_send(Task::Recheck(announcement.announcement().package.clone()));
                 }
             }
             ValidationResult::Ignore(reason) => tracing::debug!(%forwarder, %reason, "an announcement was ignored"),
@@ -165,29 +166,29 @@ impl<R: Runtime> Listener<R> {
 /// What takes longer than an event may.
 async fn work<R: Runtime>(
     inner: Arc<Inner<R>>,
-    news: Sender<News>,
-    to_learn: Receiver<News>,
-    to_ask: Receiver<PeerId>,
+    tasks: Sender<Task>,
+    queued_tasks: Receiver<Task>,
+    queued_peers: Receiver<PeerId>,
 ) {
-    let learning = to_learn.for_each_concurrent(LEARNING_AT_ONCE, |news| {
+    let learning = queued_tasks.for_each_concurrent(CONCURRENT_TASKS, |task| {
         let inner = Arc::clone(&inner);
         async move {
-            match news {
-                News::Learn(announcement, asking) => inner.learn(&announcement, asking).await,
-                News::Doubt(package) => inner.doubt(&package).await,
+            match task {
+                Task::UpdateSearch(announcement, scope) => inner.update_search(&announcement, scope).await,
+                Task::Recheck(package) => inner.recheck(&package).await,
             }
         }
     });
-    let asking = to_ask.for_each_concurrent(ASKING_AT_ONCE, |peer| {
-        let (inner, news) = (Arc::clone(&inner), news.clone());
-        async move { inner.pull(peer, &news).await }
+    let asking = queued_peers.for_each_concurrent(CONCURRENT_CATALOGUES, |peer| {
+        let (inner, tasks) = (Arc::clone(&inner), tasks.clone());
+        async move { inner.read_catalogue(peer, &tasks).await }
     });
     // One of those who are connected is asked now and then.
     let now_and_then = async {
         loop {
             inner.sleep(inner.config.catalogue_interval).await;
             if let Some(peer) = inner.connected().await.first() {
-                inner.pull(*peer, &news).await;
+                inner.read_catalogue(*peer, &tasks).await;
             }
         }
     };
@@ -196,28 +197,30 @@ async fn work<R: Runtime>(
 
 impl<R: Runtime> Inner<R> {
     /// There is news of a package.
-    fn heard_of(&self, announcement: &SignedAnnouncement) {
-        let told = announcement.announcement();
-        lock(&self.fresh).heard_of(&told.package, told.seq);
-        self.readers
-            .tell(&RegistryEvent::PackageDiscovered { package: told.package.clone(), version: told.version.clone() });
+    fn on_newer_head(&self, announcement: &SignedAnnouncement) {
+        let announced = announcement.announcement();
+        lock(&self.head_cache).remove_older(&announced.package, announced.seq);
+        self.subscribers.send(&RegistryEvent::PackageDiscovered {
+            package: announced.package.clone(),
+            version: announced.version.clone(),
+        });
     }
 
     /// From now on the package is found: by its title, if nothing else was known of it, and by all else when its index was
     /// read. Whoever keeps us waiting for that keeps nobody else waiting for long.
-    async fn learn(self: &Arc<Self>, announcement: &SignedAnnouncement, asking: Asking) {
-        self.find_by_title(announcement).await;
-        within(&self.runtime, LEARNING_TIMEOUT, self.read_index(announcement, asking)).await;
+    async fn update_search(self: &Arc<Self>, announcement: &SignedAnnouncement, scope: ProviderScope) {
+        self.insert_title(announcement).await;
+        within(&self.runtime, INDEX_TIMEOUT, self.index_announced(announcement, scope)).await;
     }
 
-    async fn find_by_title(&self, announcement: &SignedAnnouncement) {
-        let told = announcement.announcement();
+    async fn insert_title(&self, announcement: &SignedAnnouncement) {
+        let announced = announcement.announcement();
         let entry = SearchEntry {
-            package: told.package.clone(),
-            version: told.version.clone(),
-            summary: Summary { title: told.title.clone(), ..Summary::default() },
+            package: announced.package.clone(),
+            version: announced.version.clone(),
+            summary: Summary { title: announced.title.clone(), ..Summary::default() },
             readme: String::new(),
-            updated: told.published_at,
+            updated: announced.published_at,
         };
         if let Err(error) = self.search.insert(entry, SystemTime::now()).await {
             tracing::warn!(%error, "a package is not found by the search");
@@ -225,11 +228,11 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// An announcement contradicts what is known. Looking at the network's heads remembers both, if there are two.
-    async fn doubt(&self, package: &PackageId) {
-        match self.look_up(package, OnlyForged::IsRefused).await {
+    async fn recheck(&self, package: &PackageId) {
+        match self.look_up(package, OnlyForgedHeads::Error).await {
             Err(GetError::Equivocation { seq }) => {
                 tracing::warn!(%package, seq, "a publisher has signed two heads with one number");
-                self.readers.tell(&RegistryEvent::Equivocation { package: package.clone(), seq });
+                self.subscribers.send(&RegistryEvent::Equivocation { package: package.clone(), seq });
             }
             Err(error) => tracing::debug!(%package, %error, "a contradiction was not cleared up"),
             Ok(_) => {}
@@ -237,22 +240,22 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// Reads the index of an announced package, for the search.
-    async fn read_index(self: &Arc<Self>, announcement: &SignedAnnouncement, asking: Asking) {
-        let told = announcement.announcement();
-        let content = told.index;
+    async fn index_announced(self: &Arc<Self>, announcement: &SignedAnnouncement, scope: ProviderScope) {
+        let announced = announcement.announcement();
+        let content = announced.index;
         let blobs = self.blobs.clone();
-        let here = unblock(move || blobs.read(&content, MAX_LEARNED)).await;
+        let here = unblock(move || blobs.read(&content, MAX_SEARCH_INDEX_LEN)).await;
         let json = match here {
             Ok(json) => json,
             Err(_) => {
-                let wanted = FetchRequest { id: content, max: MAX_LEARNED, size: None };
-                if let Err(error) = self.download(&self.index_fetcher, &told.package, wanted, asking).await {
-                    tracing::debug!(package = %told.package, %error, "the index of an announced package was not read");
+                let wanted = FetchRequest { id: content, max: MAX_SEARCH_INDEX_LEN, size: None };
+                if let Err(error) = self.download(&self.index_fetcher, &announced.package, wanted, scope).await {
+                    tracing::debug!(package = %announced.package, %error, "the index of an announced package was not read");
                     return;
                 }
                 let index_cache = self.index_cache.clone();
                 let read = unblock(move || {
-                    let json = index_cache.read(&content, MAX_LEARNED);
+                    let json = index_cache.read(&content, MAX_SEARCH_INDEX_LEN);
                     // Thousands of them would fill the disk.
                     let _gone = index_cache.remove(&content);
                     json
@@ -262,14 +265,14 @@ impl<R: Runtime> Inner<R> {
             }
         };
         let Ok(index) = Index::from_json(&json) else { return };
-        if *index.package() != told.package {
+        if *index.package() != announced.package {
             return;
         }
-        self.find(&index, String::new()).await;
+        self.update_search_entry(&index, String::new()).await;
     }
 
     /// What an index says is found from now on; nothing of it, if all of it was withdrawn.
-    pub(super) async fn find(&self, index: &Index, readme: String) {
+    pub(super) async fn update_search_entry(&self, index: &Index, readme: String) {
         let found = match SearchEntry::of(index, readme) {
             Some(entry) => self.search.upsert(entry, SystemTime::now()).await,
             None => self.search.remove(index.package()).await.map(drop),
@@ -280,7 +283,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// Takes what is new in a peer's catalogue.
-    async fn pull(self: &Arc<Self>, peer: PeerId, news: &Sender<News>) {
+    async fn read_catalogue(self: &Arc<Self>, peer: PeerId, tasks: &Sender<Task>) {
         let now = SystemTime::now();
         if self.reputation.banned_until(&peer, now).is_some() {
             return;
@@ -304,8 +307,8 @@ impl<R: Runtime> Inner<R> {
             let newest = lock(&self.discovered).get(&package).map(|package| package.newest.clone());
             if let Some(newest) = newest {
                 lock(&self.discovered).add_provider(&package, peer, now);
-                self.heard_of(&newest);
-                if news.send(News::Learn(newest, Asking::Everybody)).await.is_err() {
+                self.on_newer_head(&newest);
+                if tasks.send(Task::UpdateSearch(newest, ProviderScope::All)).await.is_err() {
                     return;
                 }
             }
@@ -329,14 +332,14 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// Asks connected peers for what matches a query, and takes what they name.
-    pub(super) async fn ask_peers(self: &Arc<Self>, query: &Query) {
+    pub(super) async fn search_peers(self: &Arc<Self>, query: &Query) {
         let connected = self.connected().await;
         let limit = u16::try_from(query.limit().saturating_add(query.offset())).unwrap_or(MAX_MATCHES).min(MAX_MATCHES);
         let text = query.words();
         let ask =
             |peer| async move { (peer, self.catalogue.matches(peer, text, limit, SystemTime::now()).await) }.boxed();
-        let asked: Vec<_> = connected.into_iter().take(ASKED_FOR_MATCHES).map(ask).collect();
-        let mut answers = stream::iter(asked).buffer_unordered(ASKED_FOR_MATCHES);
+        let asked: Vec<_> = connected.into_iter().take(MAX_SEARCHED_PEERS).map(ask).collect();
+        let mut answers = stream::iter(asked).buffer_unordered(MAX_SEARCHED_PEERS);
         let (mut news, mut known) = (Vec::new(), HashMap::new());
         while let Some((peer, answer)) = answers.next().await {
             let matches = match answer {
@@ -362,8 +365,8 @@ impl<R: Runtime> Inner<R> {
         }
         for announcement in &news {
             known.remove(&announcement.announcement().package);
-            self.heard_of(announcement);
-            self.find_by_title(announcement).await;
+            self.on_newer_head(announcement);
+            self.insert_title(announcement).await;
         }
         // What matches there and not here is known here by its title alone: its index was not read yet.
         if let Ok(here) = self.search.search(query).await {
@@ -372,19 +375,19 @@ impl<R: Runtime> Inner<R> {
         let unread = news.into_iter().chain(known.into_values());
         let read = |announcement: SignedAnnouncement| {
             let inner = Arc::clone(self);
-            async move { inner.read_index(&announcement, Asking::Everybody).await }.boxed()
+            async move { inner.index_announced(&announcement, ProviderScope::All).await }.boxed()
         };
         let learn =
-            stream::iter(unread.map(read).collect::<Vec<_>>()).buffer_unordered(LEARNING_AT_ONCE).collect::<()>();
+            stream::iter(unread.map(read).collect::<Vec<_>>()).buffer_unordered(CONCURRENT_TASKS).collect::<()>();
         // What was not read in time is found by its title.
-        within(&self.runtime, MATCHES_TIMEOUT, learn).await;
+        within(&self.runtime, SEARCH_INDEX_TIMEOUT, learn).await;
     }
 }
 
 /// What is given to peers that ask.
-pub(super) struct Catalogue<R: Runtime>(pub(super) Arc<Inner<R>>);
+pub(super) struct RegistryCatalogue<R: Runtime>(pub(super) Arc<Inner<R>>);
 
-impl<R: Runtime> requests::CatalogueSource for Catalogue<R> {
+impl<R: Runtime> requests::CatalogueSource for RegistryCatalogue<R> {
     fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage> {
         let page = lock(&self.0.discovered).page(after);
         futures::future::ready(page).boxed()

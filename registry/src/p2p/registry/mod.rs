@@ -51,7 +51,7 @@ pub use self::{
     events::{RegistryEvent, RegistryEvents},
 };
 use self::{
-    connections::Connections, events::Readers, heads::Fresh, listening::Listener, published::PublishedPackages,
+    connections::Connections, events::Subscribers, heads::HeadCache, listening::Listener, published::PublishedPackages,
 };
 use super::{
     Reputation,
@@ -67,7 +67,7 @@ use crate::{
 };
 
 /// How long a question to a peer about its catalogue may take, with the connection.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A registry of packages on a node's network. Cloning it is cheap, and all clones are the same registry.
 ///
@@ -92,17 +92,17 @@ struct Inner<R: Runtime> {
     search: SearchIndex,
     validator: Mutex<AnnouncementValidator>,
     discovered: Mutex<Discovered>,
-    fresh: Mutex<Fresh>,
+    head_cache: Mutex<HeadCache>,
     connections: Connections,
     fetcher: Fetcher,
     /// Into a store of its own: what is read only for the search is gone again at once, and nobody else counts on it.
     index_fetcher: Fetcher,
     index_cache: BlobStore,
     catalogue: CatalogueClient<R>,
-    readers: Readers,
+    subscribers: Subscribers,
     /// Closed when the node has ended. Nothing ever comes.
     ended: Receiver<Infallible>,
-    served: StatsHandle,
+    server_stats: StatsHandle,
     /// Held from when a package's newest head is read until the next one is put.
     publishing: futures::lock::Mutex<()>,
     /// How far each peer's catalogue was read.
@@ -158,15 +158,15 @@ impl<R: Runtime> P2PRegistry<R> {
             index_fetcher: fetcher.with_store(index_cache.clone()),
             index_cache,
             fetcher,
-            catalogue: CatalogueClient::new(runtime.clone(), control, ASK_TIMEOUT),
+            catalogue: CatalogueClient::new(runtime.clone(), control, CATALOGUE_TIMEOUT),
             validator: Mutex::new(AnnouncementValidator::new(config.validator)),
             // No two runs of a node begin in the same millisecond.
             discovered: Mutex::new(Discovered::new(unix::millis(now))),
-            fresh: Mutex::default(),
+            head_cache: Mutex::default(),
             connections: Connections::default(),
-            readers: Readers::default(),
+            subscribers: Subscribers::default(),
             ended,
-            served: server.stats(),
+            server_stats: server.stats(),
             publishing: futures::lock::Mutex::new(()),
             cursors: Mutex::default(),
             runtime: runtime.clone(),
@@ -178,7 +178,7 @@ impl<R: Runtime> P2PRegistry<R> {
             search,
         });
         let (listener, learning) = Listener::new(Arc::clone(&inner), running);
-        let catalogue = Arc::new(listening::Catalogue(Arc::clone(&inner)));
+        let catalogue = Arc::new(listening::RegistryCatalogue(Arc::clone(&inner)));
         inner.spawn(server.run());
         inner.spawn(requests::serve_catalogue(runtime.clone(), questions, catalogue));
         inner.spawn(learning);
@@ -190,7 +190,7 @@ impl<R: Runtime> P2PRegistry<R> {
 
     /// What happens from now on.
     pub fn events(&self) -> RegistryEvents {
-        self.inner.readers.add()
+        self.inner.subscribers.add()
     }
 
     /// The packages that were announced or told of by peers, the longest known first.
@@ -205,7 +205,7 @@ impl<R: Runtime> P2PRegistry<R> {
     ///
     /// If the search index fails. A peer that does not answer is no error.
     pub async fn search_network(&self, query: &Query) -> Result<SearchPage, GetError> {
-        self.inner.ask_peers(query).await;
+        self.inner.search_peers(query).await;
         Ok(self.inner.search.search(query).await?)
     }
 
@@ -226,7 +226,7 @@ impl<R: Runtime> P2PRegistry<R> {
 
     /// What was served to others.
     pub fn server_stats(&self) -> ServerStats {
-        self.inner.served.read()
+        self.inner.server_stats.read()
     }
 
     /// Puts the newest head of an own package again, and offers its content and announces it again: what happens by itself

@@ -12,7 +12,7 @@ use super::{
 use crate::p2p::{
     announce::{CataloguePage, Cursor, Rate},
     deadline::within,
-    streams::taken,
+    streams::accept_streams,
     token_bucket::KeyedBuckets,
 };
 
@@ -56,7 +56,7 @@ pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, 
     let mut running_of: HashMap<PeerId, usize> = HashMap::new();
     let mut running = FuturesUnordered::new();
     let mut refused = FuturesUnordered::new();
-    let mut incoming = pin!(taken(&runtime, incoming).fuse());
+    let mut incoming = pin!(accept_streams(&runtime, incoming).fuse());
     loop {
         let event = futures::select_biased! {
             // First, so that the counts are true.

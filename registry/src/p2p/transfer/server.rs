@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     blob::{BlobError, BlobStore, GROUP_BYTES},
-    p2p::streams::taken,
+    p2p::streams::accept_streams,
 };
 
 /// How many streams are told at a time that there is no room for them. The others are closed without a word.
@@ -64,7 +64,7 @@ impl Server {
         runtime: &impl Runtime,
         config: ServerConfig,
     ) -> Result<Self, ProtocolTakenError> {
-        let incoming = taken(runtime, control.accept(BLOB_PROTOCOL).map_err(|_| ProtocolTakenError)?);
+        let incoming = accept_streams(runtime, control.accept(BLOB_PROTOCOL).map_err(|_| ProtocolTakenError)?);
         let clock = Clock::new(runtime);
         let limits = Mutex::new(Limits::new(config, clock.now()));
         Ok(Self { incoming, shared: Arc::new(Shared { store, clock, config, limits, counters: Arc::default() }) })

@@ -329,7 +329,7 @@ fn connections_whose_events_were_missed_are_noticed_all_the_same() {
         let [one, other] = network.peers.as_slice() else { panic!() };
         let inner = &one.registry.inner;
         let (here, away) = (inner.connections.wait(other.id()), inner.connections.wait(libp2p::PeerId::random()));
-        inner.look_for_connections().await;
+        inner.resync_connections().await;
         assert_eq!(here.await, Ok(true));
         assert_eq!(away.now_or_never(), None);
     });
