@@ -9,15 +9,17 @@
 //! [`P2PRegistry::start`] has the tasks; what each does is in the file of its name.
 
 mod behaviour;
+mod catalogues;
 mod config;
 mod connections;
 mod contents;
 mod events;
 mod heads;
-mod listening;
+mod listener;
 mod published;
 mod publishing;
 mod republishing;
+mod search_updates;
 #[cfg(test)]
 mod tests;
 
@@ -51,7 +53,7 @@ pub use self::{
     events::{RegistryEvent, RegistryEvents},
 };
 use self::{
-    connections::Connections, events::Subscribers, heads::HeadCache, listening::Listener, published::PublishedPackages,
+    connections::Connections, events::Subscribers, heads::HeadCache, listener::Listener, published::PublishedPackages,
 };
 use super::{
     Reputation,
@@ -178,7 +180,7 @@ impl<R: Runtime> P2PRegistry<R> {
             search,
         });
         let (listener, learning) = Listener::new(Arc::clone(&inner), running);
-        let catalogue = Arc::new(listening::RegistryCatalogue(Arc::clone(&inner)));
+        let catalogue = Arc::new(catalogues::RegistryCatalogue(Arc::clone(&inner)));
         inner.spawn(server.run());
         inner.spawn(requests::serve_catalogue(runtime.clone(), questions, catalogue));
         inner.spawn(learning);
