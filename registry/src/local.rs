@@ -13,12 +13,12 @@ use semver::Version;
 use thiserror::Error;
 
 use crate::{
-    ContentId, GetError, Index, IndexEntry, IndexError, MAX_INDEX_LEN, Package, PackageId, PublishError, Query,
+    ContentId, GetError, Index, IndexEntry, IndexError, Package, PackageId, PublishError, Query,
     Receipt, Registry, Release, SearchEntry, SearchPage, Step, StepOutcome, Steps, StorageError,
     archive::ArchiveLimits,
     blob::{BlobError, BlobStore},
     database::Format,
-    registry::{Staged, stage},
+    registry::{Staged, Subject, read_document, stage},
     search,
     storage::Database,
     unix,
@@ -140,25 +140,12 @@ impl Registry for LocalRegistry {
         Ok(Receipt { package: id, version, manifest, archive, index: content, steps })
     }
 
-    async fn delete(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
-        let inner = &self.inner;
-        inner.check_publisher(package)?;
-        let _turn = inner.publishing.lock().await;
-        let (Some(head), Some(index)) = inner.newest(package).await? else {
-            return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
-        };
-        let next = index.with_yanked(version, true)?;
-        let mut steps = Steps::default();
-        let json = next.to_json();
-        let blobs = inner.blobs.clone();
-        let stored = blocking::unblock(move || blobs.put(&json)).await;
-        steps.record(Step::Index, stored)?;
-        let entry = next.versions().get(version).cloned();
-        let index = inner.put_head(Some(head), next, &mut steps).await?;
-        let Some(IndexEntry { manifest, archive, .. }) = entry else {
-            return Err(IndexError::NoSuchVersion { version: version.clone() }.into());
-        };
-        Ok(Receipt { package: package.clone(), version: version.clone(), manifest, archive, index, steps })
+    async fn yank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.set_yanked(package, version, true).await
+    }
+
+    async fn unyank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.set_yanked(package, version, false).await
     }
 
     fn blobs(&self) -> &BlobStore {
@@ -167,6 +154,31 @@ impl Registry for LocalRegistry {
 }
 
 impl Inner {
+    async fn set_yanked(
+        self: &Arc<Self>,
+        package: &PackageId,
+        version: &Version,
+        yanked: bool,
+    ) -> Result<Receipt, PublishError> {
+        self.check_publisher(package)?;
+        let _turn = self.publishing.lock().await;
+        let (Some(head), Some(index)) = self.newest(package).await? else {
+            return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
+        };
+        let next = index.with_yanked(version, yanked)?;
+        let mut steps = Steps::default();
+        let json = next.to_json();
+        let blobs = self.blobs.clone();
+        let stored = blocking::unblock(move || blobs.put(&json)).await;
+        steps.record(Step::Index, stored)?;
+        let entry = next.versions().get(version).cloned();
+        let index = self.put_head(Some(head), next, &mut steps).await?;
+        let Some(IndexEntry { manifest, archive, .. }) = entry else {
+            return Err(IndexError::NoSuchVersion { version: version.clone() }.into());
+        };
+        Ok(Receipt { package: package.clone(), version: version.clone(), manifest, archive, index, steps })
+    }
+
     /// Names an index that is in the store, and puts what its newest version says into the search. From here on it is
     /// published.
     async fn put_head(
@@ -223,14 +235,7 @@ impl Inner {
     }
 
     async fn index(&self, package: &PackageId, head: ContentId) -> Result<Index, GetError> {
-        let blobs = self.blobs.clone();
-        let json = blocking::unblock(move || blobs.read(&head, MAX_INDEX_LEN as u64)).await?;
-        let index = Index::from_json(&json).map_err(|error| GetError::invalid(head, error))?;
-        if index.package() != package {
-            let (wanted, found) = (package.to_string(), index.package().to_string());
-            return Err(GetError::OtherPackage { content: head, wanted, found });
-        }
-        Ok(index)
+        read_document(&self.blobs, head, Subject { package, version: None }).await
     }
 
     fn check_publisher(&self, package: &PackageId) -> Result<(), PublishError> {

@@ -121,8 +121,8 @@ fn what_was_never_published_is_not_there() {
         assert_eq!(registry.list_versions(&id("x")).await.unwrap(), None);
         assert_eq!(registry.metadata(&id("x")).await.unwrap(), None);
         assert!(!registry.exists(&id("x")).await.unwrap());
-        let deleted = registry.delete(&id("x"), &version("1.0.0")).await;
-        assert!(matches!(deleted, Err(PublishError::NoSuchPackage(_))), "{deleted:?}");
+        let yanked = registry.yank(&id("x"), &version("1.0.0")).await;
+        assert!(matches!(yanked, Err(PublishError::NoSuchPackage(_))), "{yanked:?}");
         let fetched = registry.fetch(&id("x"), &ContentId::of(b"x"), 1).await;
         assert!(matches!(fetched, Err(GetError::Unavailable { .. })), "{fetched:?}");
     });
@@ -166,19 +166,19 @@ fn only_the_publishers_own_packages_can_be_published() {
     smol::block_on(async {
         let published = fixture.registry().publish(release).await;
         assert!(matches!(published, Err(PublishError::NotOurs { .. })), "{published:?}");
-        let deleted = fixture.registry().delete(&theirs, &version("1.0.0")).await;
-        assert!(matches!(deleted, Err(PublishError::NotOurs { .. })), "{deleted:?}");
+        let yanked = fixture.registry().yank(&theirs, &version("1.0.0")).await;
+        assert!(matches!(yanked, Err(PublishError::NotOurs { .. })), "{yanked:?}");
     });
 }
 
 #[test]
-fn a_withdrawn_version_is_not_shown_and_can_still_be_had() {
+fn a_yanked_version_is_not_shown_and_can_still_be_fetched() {
     let fixture = Fixture::new();
     fixture.publish("left-pad", "1.0.0").unwrap();
     fixture.write("two");
     let two = fixture.publish("left-pad", "2.0.0").unwrap();
-    let delete = |number: &str| smol::block_on(fixture.registry().delete(&id("left-pad"), &version(number)));
-    let receipt = delete("2.0.0").unwrap();
+    let yank = |number: &str| smol::block_on(fixture.registry().yank(&id("left-pad"), &version(number)));
+    let receipt = yank("2.0.0").unwrap();
     assert_eq!((receipt.manifest, receipt.archive), (two.manifest, two.archive));
     assert!(receipt.steps.all_well() && receipt.steps.get(Step::Archive).is_none());
     assert_eq!(fixture.get("left-pad").unwrap().version(), &version("1.0.0"));
@@ -186,12 +186,28 @@ fn a_withdrawn_version_is_not_shown_and_can_still_be_had() {
     assert_eq!(fixture.search("r1"), ["left-pad 1.0.0"]);
     let there = smol::block_on(fixture.registry().get_package_version(&id("left-pad"), &version("2.0.0")));
     assert_eq!(there.unwrap().unwrap().content_id(), two.manifest);
-    let missing = delete("3.0.0");
+    let missing = yank("3.0.0");
     assert!(matches!(missing, Err(PublishError::Index(IndexError::NoSuchVersion { .. }))), "{missing:?}");
-    delete("1.0.0").unwrap();
+    // `delete` is the same under the user's word.
+    smol::block_on(fixture.registry().delete(&id("left-pad"), &version("1.0.0"))).unwrap();
     assert_eq!(fixture.get("left-pad"), None);
     assert!(!smol::block_on(fixture.registry().exists(&id("left-pad"))).unwrap());
     assert_eq!(fixture.search("pads"), [""; 0]);
+}
+
+#[test]
+fn an_unyanked_version_is_shown_again() {
+    let fixture = Fixture::new();
+    fixture.publish("left-pad", "1.0.0").unwrap();
+    let (package, number) = (id("left-pad"), version("1.0.0"));
+    smol::block_on(fixture.registry().yank(&package, &number)).unwrap();
+    assert_eq!(fixture.search("pads"), [""; 0]);
+    let receipt = smol::block_on(fixture.registry().unyank(&package, &number)).unwrap();
+    assert!(receipt.steps.all_well());
+    assert_eq!(fixture.get("left-pad").unwrap().version(), &number);
+    assert_eq!(fixture.search("pads"), ["left-pad 1.0.0"]);
+    let missing = smol::block_on(fixture.registry().unyank(&package, &version("3.0.0")));
+    assert!(matches!(missing, Err(PublishError::Index(IndexError::NoSuchVersion { .. }))), "{missing:?}");
 }
 
 #[test]
@@ -241,8 +257,8 @@ fn a_database_that_fails_leaves_what_was_there() {
     fixture.reopen();
     assert_eq!(fixture.get("left-pad").unwrap().version(), &version("1.0.0"));
     assert_eq!(fixture.search("pads"), ["left-pad 1.0.0"]);
-    let deleted = smol::block_on(fixture.registry().delete(&id("left-pad"), &version("1.0.0")));
-    assert!(deleted.is_ok(), "nothing is labelled by a withdrawal: {deleted:?}");
+    let yanked = smol::block_on(fixture.registry().yank(&id("left-pad"), &version("1.0.0")));
+    assert!(yanked.is_ok(), "a yank writes no labels: {yanked:?}");
     run(&fixture, "DROP TRIGGER full");
     fixture.publish("left-pad", "2.0.0").unwrap();
     assert_eq!(fixture.search("pads"), ["left-pad 2.0.0"]);

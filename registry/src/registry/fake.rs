@@ -88,7 +88,7 @@ impl FakeRegistry {
         package
     }
 
-    pub(crate) fn yank(&mut self, name: &str, number: &str) {
+    pub(crate) fn mark_yanked(&mut self, name: &str, number: &str) {
         let index = self.indexes.get_mut(&id(name)).unwrap();
         *index = Ok(index.clone().unwrap().with_yanked(&version(number), true).unwrap());
     }
@@ -129,7 +129,11 @@ impl Registry for FakeRegistry {
         Err(PublishError::Versions(GetError::Closed))
     }
 
-    async fn delete(&self, _: &PackageId, _: &Version) -> Result<Receipt, PublishError> {
+    async fn yank(&self, _: &PackageId, _: &Version) -> Result<Receipt, PublishError> {
+        Err(PublishError::Versions(GetError::Closed))
+    }
+
+    async fn unyank(&self, _: &PackageId, _: &Version) -> Result<Receipt, PublishError> {
         Err(PublishError::Versions(GetError::Closed))
     }
 

@@ -1,5 +1,6 @@
 //! What a registry does, wherever its packages are.
 
+mod document;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -15,12 +16,11 @@ pub use self::{
     error::{GetError, PublishError},
     receipt::{Receipt, Step, StepOutcome, Steps},
 };
+pub(crate) use document::{Subject, fetch_document, read_document};
 pub(crate) use staging::{Staged, stage};
 
 use crate::{
-    ContentId, Index, IndexEntry, Metadata, Package, PackageId, Query, Release, SearchPage,
-    blob::{BlobError, BlobStore},
-    model::limits::MAX_MANIFEST_LEN,
+    ContentId, Index, IndexEntry, Metadata, Package, PackageId, Query, Release, SearchPage, blob::BlobStore,
 };
 
 /// A package registry.
@@ -45,8 +45,20 @@ pub trait Registry: Send + Sync {
     /// Publishes a version. What was published before stays valid until all of it is there.
     async fn publish(&self, release: Release) -> Result<Receipt, PublishError>;
 
-    /// Withdraws a version: it is not found, shown or resolved any more. Who has it in a lock file can still install it.
-    async fn delete(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError>;
+    /// Yanks a version: searches, [`get_package`](Self::get_package) and the resolver skip it from then on. Its content stays
+    /// available, and a lock file that pins the version still installs it.
+    ///
+    /// Yanking a version that is yanked already succeeds.
+    async fn yank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError>;
+
+    /// Takes a yank back: the version is found, shown and resolved again.
+    async fn unyank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError>;
+
+    /// Alias of [`yank`](Self::yank). Published content is immutable and other peers hold copies of it, so nothing can
+    /// delete it.
+    async fn delete(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.yank(package, version).await
+    }
 
     /// Where content is kept.
     fn blobs(&self) -> &BlobStore;
@@ -99,22 +111,8 @@ pub trait Registry: Send + Sync {
         manifest: &ContentId,
         size: u64,
     ) -> Result<Package, GetError> {
-        // Nobody is asked for what would be refused anyway.
-        if size > MAX_MANIFEST_LEN as u64 {
-            return Err(GetError::invalid(*manifest, BlobError::TooLarge { max: MAX_MANIFEST_LEN as u64 }));
-        }
-        self.fetch(package, manifest, size).await?;
-        let (blobs, id) = (self.blobs().clone(), *manifest);
-        let json = blocking::unblock(move || blobs.read(&id, MAX_MANIFEST_LEN as u64)).await?;
-        let read = Package::from_json(&json).map_err(|error| GetError::invalid(id, error))?;
-        if read.id() != package || read.version() != version {
-            return Err(GetError::OtherPackage {
-                content: id,
-                wanted: format!("{package} {version}"),
-                found: format!("{} {}", read.id(), read.version()),
-            });
-        }
-        Ok(read)
+        let expected = Subject { package, version: Some(version) };
+        fetch_document(self.blobs(), *manifest, size, expected, self.fetch(package, manifest, size)).await
     }
 
     /// Brings a version's archive into [`blobs`](Self::blobs).

@@ -4,7 +4,7 @@ use super::{
     fake::{FakeRegistry, id, version},
     *,
 };
-use crate::{StorageError, archive::ArchiveLimits};
+use crate::{StorageError, archive::ArchiveLimits, blob::BlobError};
 
 /// A store, a folder with a file, and a release of it.
 struct Fixture {

@@ -15,12 +15,12 @@ use libp2p::PeerId;
 use super::{Inner, RegistryEvent, lock};
 use crate::{
     ContentId, GetError, Index, PackageId,
-    blob::BlobError,
     p2p::{
         deadline::sleep,
         head::SignedHead,
         transfer::{BlobProvider, FetchError, FetchEvent, FetchRequest, Fetcher, ProviderOutcome, ProviderReport},
     },
+    registry::{Subject, fetch_document},
 };
 
 /// With how many peers a connection is made at a time, for one download.
@@ -53,18 +53,8 @@ impl<R: Runtime> Inner<R> {
         content: ContentId,
         size: u64,
     ) -> Result<Index, GetError> {
-        if size > crate::MAX_INDEX_LEN as u64 {
-            return Err(GetError::invalid(content, BlobError::TooLarge { max: crate::MAX_INDEX_LEN as u64 }));
-        }
-        self.fetch(package, content, size).await?;
-        let blobs = self.blobs.clone();
-        let json = unblock(move || blobs.read(&content, size)).await?;
-        let index = Index::from_json(&json).map_err(|error| GetError::invalid(content, error))?;
-        if index.package() != package {
-            let (wanted, found) = (package.to_string(), index.package().to_string());
-            return Err(GetError::OtherPackage { content, wanted, found });
-        }
-        Ok(index)
+        let expected = Subject { package, version: None };
+        fetch_document(&self.blobs, content, size, expected, self.fetch(package, content, size)).await
     }
 
     /// Brings content of this size into the store, if it is not there, and offers it to others from then on.

@@ -269,8 +269,12 @@ impl<R: Runtime> Registry for P2PRegistry<R> {
         self.inner.publish(release).await
     }
 
-    async fn delete(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
-        self.inner.delete(package, version).await
+    async fn yank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.set_yanked(package, version, true).await
+    }
+
+    async fn unyank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.set_yanked(package, version, false).await
     }
 
     fn blobs(&self) -> &BlobStore {

@@ -51,10 +51,11 @@ impl<R: Runtime> Inner<R> {
         Ok(Receipt { package, version, manifest, archive, index: head.head().index, steps })
     }
 
-    pub(super) async fn delete(
+    pub(super) async fn set_yanked(
         self: &Arc<Self>,
         package: &PackageId,
         version: &Version,
+        yanked: bool,
     ) -> Result<Receipt, PublishError> {
         self.check_publisher(package)?;
         let _turn = self.publishing.lock().await;
@@ -62,7 +63,7 @@ impl<R: Runtime> Inner<R> {
             return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
         };
         let index = self.index_of(&before).await.map_err(PublishError::Versions)?;
-        let next = index.with_yanked(version, true)?;
+        let next = index.with_yanked(version, yanked)?;
         let Some(IndexEntry { manifest, archive, .. }) = next.versions().get(version).cloned() else {
             return Err(IndexError::NoSuchVersion { version: version.clone() }.into());
         };

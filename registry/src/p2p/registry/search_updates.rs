@@ -10,8 +10,9 @@ use kadence::Runtime;
 
 use super::{Inner, contents::ProviderScope};
 use crate::{
-    Index, SearchEntry, Summary,
+    GetError, Index, SearchEntry, Summary,
     p2p::{announce::SignedAnnouncement, deadline::within, transfer::FetchRequest},
+    registry::{Subject, read_document},
 };
 
 /// How long reading one of them may take.
@@ -46,31 +47,25 @@ impl<R: Runtime> Inner<R> {
     pub(super) async fn index_announced(self: &Arc<Self>, announcement: &SignedAnnouncement, scope: ProviderScope) {
         let announced = announcement.announcement();
         let content = announced.index;
-        let blobs = self.blobs.clone();
-        let here = unblock(move || blobs.read(&content, MAX_SEARCH_INDEX_LEN)).await;
-        let json = match here {
-            Ok(json) => json,
-            Err(_) => {
+        let expected = Subject { package: &announced.package, version: None };
+        let index: Index = match read_document(&self.blobs, content, expected).await {
+            Ok(index) => index,
+            // It is not here.
+            Err(GetError::Unavailable { .. } | GetError::Storage(_)) => {
                 let wanted = FetchRequest { id: content, max: MAX_SEARCH_INDEX_LEN, size: None };
                 if let Err(error) = self.download(&self.index_fetcher, &announced.package, wanted, scope).await {
                     tracing::debug!(package = %announced.package, %error, "the index of an announced package was not read");
                     return;
                 }
+                let read = read_document(&self.index_cache, content, expected).await;
+                // Thousands of them would fill the disk.
                 let index_cache = self.index_cache.clone();
-                let read = unblock(move || {
-                    let json = index_cache.read(&content, MAX_SEARCH_INDEX_LEN);
-                    // Thousands of them would fill the disk.
-                    let _gone = index_cache.remove(&content);
-                    json
-                });
-                let Ok(json) = read.await else { return };
-                json
+                let _gone = unblock(move || index_cache.remove(&content)).await;
+                let Ok(index) = read else { return };
+                index
             }
+            Err(_) => return,
         };
-        let Ok(index) = Index::from_json(&json) else { return };
-        if *index.package() != announced.package {
-            return;
-        }
         self.update_search_entry(&index, String::new()).await;
     }
 

@@ -80,7 +80,7 @@ fn what_was_fetched_before_is_installed_without_a_network() {
 #[test]
 fn a_yanked_version_is_installed_from_a_lock_file() {
     let (mut registry, lock, dir) = fixture(&["a 1.0.0"]);
-    registry.yank("a", "1.0.0");
+    registry.mark_yanked("a", "1.0.0");
     assert!(installed(&lock, &registry, dir.path()).is_ok());
 }
 

@@ -64,7 +64,7 @@ proptest! {
                 let needs: Vec<_> = needs.map(|(needed, requirement)| (name(*needed), REQUIREMENTS[*requirement])).collect();
                 registry.add(NAMES[package], NUMBERS[*number], &needs);
                 if *yanked {
-                    registry.yank(NAMES[package], NUMBERS[*number]);
+                    registry.mark_yanked(NAMES[package], NUMBERS[*number]);
                 }
             }
         }

@@ -61,7 +61,7 @@ fn pins_are_kept_while_they_meet_what_is_wanted() {
 fn a_yanked_version_is_chosen_only_if_it_is_pinned() {
     let mut registry = registry(&["a 1.0.0", "a 1.1.0"]);
     let before = resolved(&["a *"], &registry, None).unwrap();
-    registry.yank("a", "1.1.0");
+    registry.mark_yanked("a", "1.1.0");
     assert_eq!(chosen(&resolved(&["a *"], &registry, None).unwrap()), ["a 1.0.0"]);
     assert_eq!(chosen(&resolved(&["a *"], &registry, Some(&before)).unwrap()), ["a 1.1.0"]);
     match resolved(&["a =1.1.0"], &registry, None) {
