@@ -122,7 +122,7 @@ impl Network {
             Role::Ordinary => {}
             Role::Fresh => config.max_head_age = Duration::ZERO,
             Role::Taker => config.share = false,
-            Role::Gatherer => (config.share, config.providers_after) = (false, Duration::ZERO),
+            Role::Gatherer => (config.share, config.provider_lookup_delay) = (false, Duration::ZERO),
             Role::Unaware => QUIET.clone_into(&mut config.topic),
         }
         let behaviour = RegistryBehaviour::new(&keypair, &config).expect("the defaults are right");

@@ -19,7 +19,7 @@ use kadence_registry::{
     p2p::{
         announce::{Announcement, DEFAULT_TOPIC, SignedAnnouncement},
         head::{SignedHead, dht_key},
-        registry::{Event, EventStream},
+        registry::{RegistryEvent, RegistryEvents},
     },
     resolve::{Lock, install, resolve},
 };
@@ -113,11 +113,11 @@ pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Re
 }
 
 /// Waits for an announcement, and returns the time since `begun`. `None` if it does not come.
-async fn heard(mut events: EventStream, id: &PackageId, begun: Instant) -> Option<Duration> {
+async fn heard(mut events: RegistryEvents, id: &PackageId, begun: Instant) -> Option<Duration> {
     let find = async {
         while let Some(event) = events.next().await {
             match event {
-                Event::PackageDiscovered { package, .. } if package == *id => return Some(begun.elapsed()),
+                RegistryEvent::PackageDiscovered { package, .. } if package == *id => return Some(begun.elapsed()),
                 _ => {}
             }
         }

@@ -10,16 +10,20 @@ use std::{
 use async_channel::{Receiver, Sender};
 use blocking::unblock;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use kadence::Clock;
 use libp2p::PeerId;
+use libp2p_stream::Control;
 
 use super::{
+    config::FetchConfig,
     error::FetchError,
-    fetcher::{BlobProvider, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent, check},
+    events::{FetchEvent, ProviderOutcome, ProviderReport},
     pieces::Pieces,
     proof::Slice,
-    worker::{Event, Failure, PieceRequest, Worker},
+    request::{BlobProvider, FetchRequest},
+    worker::{DialLock, Event, Failure, PieceRequest, Worker},
 };
-use crate::blob::{BlobError, Partial, groups_in};
+use crate::blob::{BlobError, BlobStore, Partial, groups_in};
 
 /// How many providers a download takes notice of. Nobody needs more, and whoever announces them may be lying.
 const MAX_KNOWN_PROVIDERS: usize = 256;
@@ -37,8 +41,18 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 pub(super) type Providers = Pin<Box<dyn Stream<Item = BlobProvider> + Send>>;
 pub(super) type Observer = Arc<dyn Fn(FetchEvent) + Send + Sync>;
 
+/// Means of a fetcher that all of its downloads share.
+#[derive(Clone)]
+pub(super) struct FetchContext {
+    pub(super) control: Control,
+    pub(super) store: BlobStore,
+    pub(super) clock: Clock,
+    pub(super) config: FetchConfig,
+    pub(super) dial_lock: DialLock,
+}
+
 pub(super) struct Download<'a> {
-    fetcher: &'a Fetcher,
+    context: &'a FetchContext,
     wanted: FetchRequest,
     deadline: Instant,
     observe: Observer,
@@ -64,7 +78,7 @@ struct ProviderState {
     /// What it has sent that was of use, if anything.
     bytes: Option<u64>,
     asked_at: Instant,
-    last: Option<ReportEvent>,
+    last: Option<ProviderOutcome>,
 }
 
 impl ProviderState {
@@ -90,14 +104,14 @@ struct File {
 
 impl<'a> Download<'a> {
     pub(super) fn new(
-        fetcher: &'a Fetcher,
+        context: &'a FetchContext,
         wanted: FetchRequest,
         deadline: Instant,
         providers: Providers,
         observe: Observer,
     ) -> Self {
         Self {
-            fetcher,
+            context,
             wanted,
             deadline,
             observe,
@@ -109,15 +123,15 @@ impl<'a> Download<'a> {
             events: events(),
             size: Arc::default(),
             file: None,
-            progress_at: fetcher.clock.now(),
+            progress_at: context.clock.now(),
         }
     }
 
     pub(super) async fn run(mut self) -> Result<u64, FetchError> {
-        let mut alarm = self.fetcher.clock.alarm();
+        let mut alarm = self.context.clock.alarm();
         loop {
             self.add_those_known();
-            let now = self.fetcher.clock.now();
+            let now = self.context.clock.now();
             self.start_workers(now);
             self.give_orders(now);
             if self.is_complete()
@@ -125,7 +139,7 @@ impl<'a> Download<'a> {
             {
                 return Ok(size);
             }
-            let give_up_at = self.deadline.min(self.progress_at + self.fetcher.config.stall_timeout);
+            let give_up_at = self.deadline.min(self.progress_at + self.context.config.stall_timeout);
             if now >= give_up_at {
                 self.report_late(now);
                 return Err(FetchError::Timeout);
@@ -179,7 +193,7 @@ impl<'a> Download<'a> {
     }
 
     fn add(&mut self, provider: BlobProvider) {
-        let now = self.fetcher.clock.now();
+        let now = self.context.clock.now();
         if self.known.len() >= MAX_KNOWN_PROVIDERS {
             self.providers = None;
         } else if !self.known.contains_key(&provider.peer) {
@@ -194,7 +208,7 @@ impl<'a> Download<'a> {
 
     /// The best of those that wait are asked, as many as may be at a time.
     fn start_workers(&mut self, now: Instant) {
-        let config = &self.fetcher.config;
+        let config = &self.context.config;
         while self.working.len() < config.providers.max(1) {
             let due = self.waiting.iter().enumerate().filter(|(_, (at, _))| *at <= now);
             let Some((best, _)) = due.max_by_key(|(at, (_, provider))| (provider.preference, std::cmp::Reverse(*at)))
@@ -211,10 +225,10 @@ impl<'a> Download<'a> {
             let worker = Worker {
                 peer,
                 id: self.wanted.id,
-                control: self.fetcher.control.clone(),
-                clock: self.fetcher.clock.clone(),
+                control: self.context.control.clone(),
+                clock: self.context.clock.clone(),
                 config: *config,
-                gate: self.fetcher.gate.clone(),
+                dial_lock: self.context.dial_lock.clone(),
                 size: self.size.clone(),
                 orders: inbox,
                 events: self.events.0.clone(),
@@ -226,7 +240,7 @@ impl<'a> Download<'a> {
 
     /// A piece for each in turn, so that all have something to do while there is enough.
     fn give_orders(&mut self, now: Instant) {
-        let config = &self.fetcher.config;
+        let config = &self.context.config;
         let Some(File { pieces, partial, .. }) = &mut self.file else { return };
         for ahead in 0..config.pipeline.max(1) {
             for (peer, working) in &mut self.working {
@@ -256,7 +270,7 @@ impl<'a> Download<'a> {
                 }
             }
             Event::Size { size, last_group } => {
-                check(size, &self.wanted)?;
+                self.wanted.check_size(size)?;
                 if self.size.set(size).is_ok() {
                     self.made_progress();
                     self.open(size, false).await?;
@@ -289,37 +303,41 @@ impl<'a> Download<'a> {
         if let Some(file) = &mut self.file {
             file.pieces.give_all_back(&peer);
         }
-        let now = self.fetcher.clock.now();
-        let retry_after = self.fetcher.config.retry_after;
+        let now = self.context.clock.now();
+        let retry_after = self.context.config.retry_after;
         let Some(known) = self.known.get_mut(&peer) else { return Ok(()) };
-        let (event, pause) = match result {
+        let (outcome, pause) = match result {
             Ok(()) => return Ok(()),
             Err(Failure::Store(error)) => return Err(error.into()),
-            Err(Failure::BadData) => (ReportEvent::BadData, None),
-            Err(Failure::NotFound) => (ReportEvent::NotFound, None),
-            Err(Failure::Unwilling) => (ReportEvent::Failed, None),
+            Err(Failure::BadData) => (ProviderOutcome::BadData, None),
+            Err(Failure::NotFound) => (ProviderOutcome::NotFound, None),
+            Err(Failure::Unwilling) => (ProviderOutcome::Failed, None),
             Err(Failure::Broken | Failure::Ended) => {
                 known.failures += 1;
                 let pause = retry_after.saturating_mul(known.failures);
-                (ReportEvent::Failed, (known.failures < MAX_FAILURES).then_some(pause))
+                (ProviderOutcome::Failed, (known.failures < MAX_FAILURES).then_some(pause))
             }
-            Err(Failure::TurnedAway) => {
+            Err(Failure::Refused) => {
                 known.busy += 1;
                 let pause = retry_after.saturating_mul(known.busy).min(MAX_PAUSE);
                 // Nothing against the peer, unless it does nothing else.
-                if known.busy < MAX_BUSY { (ReportEvent::Busy, Some(pause)) } else { (ReportEvent::Failed, None) }
+                if known.busy < MAX_BUSY {
+                    (ProviderOutcome::Busy, Some(pause))
+                } else {
+                    (ProviderOutcome::Failed, None)
+                }
             }
             Err(Failure::Busy(after)) => {
                 known.busy += 1;
                 let pause = after.clamp(retry_after.min(MAX_PAUSE), MAX_PAUSE);
-                (ReportEvent::Busy, (known.busy < MAX_BUSY).then_some(pause))
+                (ProviderOutcome::Busy, (known.busy < MAX_BUSY).then_some(pause))
             }
         };
-        known.last = Some(event);
+        known.last = Some(outcome);
         if let Some(pause) = pause {
             self.waiting.push((now + pause, BlobProvider { peer, preference: known.preference }));
         }
-        (self.observe)(FetchEvent::Report(Report { peer, event }));
+        (self.observe)(FetchEvent::Report(ProviderReport { peer, outcome }));
         Ok(())
     }
 
@@ -327,7 +345,7 @@ impl<'a> Download<'a> {
     async fn finish(&mut self) -> Result<Option<u64>, FetchError> {
         let Some(File { size, partial, is_second, .. }) = &self.file else { return Ok(None) };
         let (size, partial, is_second) = (*size, partial.clone(), *is_second);
-        let (store, id) = (self.fetcher.store.clone(), self.wanted.id);
+        let (store, id) = (self.context.store.clone(), self.wanted.id);
         match unblock(move || partial.finish(&store, &id)).await {
             Ok(()) => {
                 self.report_successes();
@@ -348,7 +366,7 @@ impl<'a> Download<'a> {
     }
 
     async fn open(&mut self, size: u64, is_second: bool) -> Result<(), FetchError> {
-        let (store, id, piece) = (self.fetcher.store.clone(), self.wanted.id, self.fetcher.config.piece_bytes());
+        let (store, id, piece) = (self.context.store.clone(), self.wanted.id, self.context.config.piece_bytes());
         let (partial, done) = unblock(move || Partial::open(&store, &id, size, piece)).await?;
         let count = u32::try_from(size.div_ceil(piece).max(1)).unwrap_or(u32::MAX);
         let pieces = Pieces::new(count, &done);
@@ -369,9 +387,9 @@ impl<'a> Download<'a> {
 
     /// Those that were at work are asked again from the beginning.
     fn restart_workers(&mut self) {
-        let now = self.fetcher.clock.now();
+        let now = self.context.clock.now();
         let again = self.known.iter().filter(|(peer, known)| {
-            !matches!(known.last, Some(ReportEvent::BadData | ReportEvent::NotFound))
+            !matches!(known.last, Some(ProviderOutcome::BadData | ProviderOutcome::NotFound))
                 && !self.waiting.iter().any(|(_, waiting)| waiting.peer == **peer)
         });
         let again: Vec<_> =
@@ -380,14 +398,14 @@ impl<'a> Download<'a> {
     }
 
     fn report_successes(&self) {
-        let now = self.fetcher.clock.now();
+        let now = self.context.clock.now();
         for (peer, known) in &self.known {
             if let Some(bytes) = known.bytes
-                && known.last != Some(ReportEvent::BadData)
+                && known.last != Some(ProviderOutcome::BadData)
             {
                 let time = now.saturating_duration_since(known.asked_at);
-                let event = ReportEvent::Success { bytes, time };
-                (self.observe)(FetchEvent::Report(Report { peer: *peer, event }));
+                let outcome = ProviderOutcome::Success { bytes, time };
+                (self.observe)(FetchEvent::Report(ProviderReport { peer: *peer, outcome }));
             }
         }
     }
@@ -395,8 +413,8 @@ impl<'a> Download<'a> {
     /// Those who keep pieces back are why it takes too long.
     fn report_late(&self, now: Instant) {
         let Some(File { pieces, .. }) = &self.file else { return };
-        for peer in pieces.late(now, self.fetcher.config.hedge_after) {
-            (self.observe)(FetchEvent::Report(Report { peer, event: ReportEvent::Failed }));
+        for peer in pieces.late(now, self.context.config.hedge_after) {
+            (self.observe)(FetchEvent::Report(ProviderReport { peer, outcome: ProviderOutcome::Failed }));
         }
     }
 
@@ -404,9 +422,9 @@ impl<'a> Download<'a> {
         if self.known.is_empty() {
             return FetchError::NoProvider;
         }
-        let ended = |(peer, known): (&PeerId, &ProviderState)| Report {
+        let ended = |(peer, known): (&PeerId, &ProviderState)| ProviderReport {
             peer: *peer,
-            event: known.last.unwrap_or(ReportEvent::Failed),
+            outcome: known.last.unwrap_or(ProviderOutcome::Failed),
         };
         FetchError::AllFailed { reports: self.known.iter().map(ended).collect() }
     }
@@ -418,12 +436,12 @@ impl<'a> Download<'a> {
     }
 
     fn made_progress(&mut self) {
-        self.progress_at = self.fetcher.clock.now();
+        self.progress_at = self.context.clock.now();
     }
 
     fn tell_progress(&self) {
         let Some(File { size, pieces, .. }) = &self.file else { return };
-        let verified = u64::from(pieces.done_count()).saturating_mul(self.fetcher.config.piece_bytes());
+        let verified = u64::from(pieces.done_count()).saturating_mul(self.context.config.piece_bytes());
         let verified = if pieces.is_complete() { *size } else { verified.min(*size) };
         (self.observe)(FetchEvent::Progress { verified, total: *size });
     }
@@ -433,14 +451,14 @@ impl<'a> Download<'a> {
     }
 
     fn next_retry(&self) -> Option<Instant> {
-        let has_room = self.working.len() < self.fetcher.config.providers.max(1);
+        let has_room = self.working.len() < self.context.config.providers.max(1);
         self.waiting.iter().map(|(at, _)| *at).min().filter(|_| has_room)
     }
 
     /// When somebody who has nothing to do may take what another is slow with.
     fn next_race(&self) -> Option<Instant> {
         let is_idle = |working: &ActiveProvider| working.is_ready && working.pieces.is_empty();
-        let late = self.file.as_ref()?.pieces.next_late(self.fetcher.clock.now(), self.fetcher.config.hedge_after);
+        let late = self.file.as_ref()?.pieces.next_late(self.context.clock.now(), self.context.config.hedge_after);
         late.filter(|_| self.working.values().any(is_idle))
     }
 }

@@ -16,16 +16,14 @@ use futures::{
     future::join,
     io::{BufReader, ReadHalf, WriteHalf},
 };
+use kadence::{Alarm, Clock, Elapsed};
 use libp2p::{PeerId, Stream};
 use libp2p_stream::Control;
 
-use kadence::{Alarm, Clock, Elapsed};
-
 use super::{
-    MAX_BLOB_BYTES, PROTOCOL,
-    fetcher::{AnnouncementValidator, FetchConfig},
+    config::FetchConfig,
     proof::{Slice, SliceError, receive},
-    wire::{HEAD_LEN, Head, LAST, Request},
+    wire::{BLOB_PROTOCOL, HEAD_LEN, Head, LAST, MAX_BLOB_LEN, Request},
 };
 use crate::{
     ContentId,
@@ -64,7 +62,7 @@ pub(super) enum Failure {
     /// The stream has ended.
     Ended,
     /// The same before anything has come: the peer had no room for it, and could not even say so.
-    TurnedAway,
+    Refused,
     NotFound,
     Busy(Duration),
     /// It does not speak the protocol, or will not.
@@ -94,13 +92,17 @@ impl From<SliceError> for Failure {
     }
 }
 
+/// Held while a stream is opened, until it is open or [`DIAL_PAUSE`] has passed: of several peers that are to be dialled at
+/// the same moment, the stream behaviour keeps one and forgets the others.
+pub(super) type DialLock = Arc<futures::lock::Mutex<()>>;
+
 pub(super) struct Worker {
     pub(super) peer: PeerId,
     pub(super) id: ContentId,
     pub(super) control: Control,
     pub(super) clock: Clock,
     pub(super) config: FetchConfig,
-    pub(super) gate: AnnouncementValidator,
+    pub(super) dial_lock: DialLock,
     /// The proven size, once somebody has proven it.
     pub(super) size: Arc<OnceLock<u64>>,
     pub(super) orders: Receiver<PieceRequest>,
@@ -112,7 +114,7 @@ impl Worker {
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         let mut link = self.open().await?;
         match self.work(&mut link).await {
-            Err(Failure::Ended) if !link.has_answered => Err(Failure::TurnedAway),
+            Err(Failure::Ended) if !link.has_answered => Err(Failure::Refused),
             Err(Failure::Ended) => Err(Failure::Broken),
             result => result,
         }
@@ -173,10 +175,10 @@ impl Worker {
     async fn open(&mut self) -> Result<Link, Failure> {
         let mut alarm = self.clock.alarm();
         let deadline = self.clock.now() + self.config.open_timeout;
-        let gate = alarm.until(deadline, self.gate.lock()).await?;
-        let mut opening = pin!(self.control.open_stream(self.peer, PROTOCOL));
+        let dialling = alarm.until(deadline, self.dial_lock.lock()).await?;
+        let mut opening = pin!(self.control.open_stream(self.peer, BLOB_PROTOCOL));
         let early = alarm.within(DIAL_PAUSE, opening.as_mut()).await;
-        drop(gate);
+        drop(dialling);
         let opened = match early {
             Ok(opened) => opened,
             Err(Elapsed) => alarm.until(deadline, opening).await?,
@@ -250,10 +252,10 @@ impl Link {
             Some(Head::Have(size)) => size,
             Some(Head::NotFound) => return Err(Failure::NotFound),
             Some(Head::Busy(after)) => return Err(Failure::Busy(after)),
-            Some(Head::Refused) => return Err(Failure::Unwilling),
+            Some(Head::Invalid) => return Err(Failure::Unwilling),
             None => return Err(Failure::BadData),
         };
-        if size.is_some_and(|size| size != claimed) || claimed > MAX_BLOB_BYTES {
+        if size.is_some_and(|size| size != claimed) || claimed > MAX_BLOB_LEN {
             return Err(Failure::BadData);
         }
         let groups = groups(claimed);

@@ -189,8 +189,8 @@ fn write(folder: &Path, path: &str, bytes: &[u8]) {
 
 /// The next event that is wanted.
 pub(crate) async fn event<T>(
-    events: &mut crate::p2p::registry::EventStream,
-    mut wanted: impl FnMut(crate::p2p::registry::Event) -> Option<T>,
+    events: &mut crate::p2p::registry::RegistryEvents,
+    mut wanted: impl FnMut(crate::p2p::registry::RegistryEvent) -> Option<T>,
 ) -> T {
     let find = async {
         while let Some(event) = events.next().await {

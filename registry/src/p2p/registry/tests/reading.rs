@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     GetError, Query, Registry, Step, StepOutcome, Steps,
-    p2p::registry::Event,
+    p2p::registry::RegistryEvent,
     resolve::{install, resolve},
 };
 
@@ -31,7 +31,7 @@ fn what_one_publishes_another_finds_and_reads() {
         assert_eq!(confirmed(&receipt.steps, Step::ReadBack), 5);
 
         let found = event(&mut events, |event| match event {
-            Event::PackageDiscovered { package, version } => Some((package, version.to_string())),
+            RegistryEvent::PackageDiscovered { package, version } => Some((package, version.to_string())),
             _ => None,
         });
         assert_eq!(found.await, (id.clone(), "1.0.0".to_owned()));
@@ -75,7 +75,7 @@ fn a_yanked_version_is_no_longer_found_until_it_is_unyanked() {
         let mut events = reader.registry.events();
         publisher.registry.yank(&id, &version).await.unwrap();
         let older = event(&mut events, |event| match event {
-            Event::PackageDiscovered { package, version } => (package == id).then_some(version.to_string()),
+            RegistryEvent::PackageDiscovered { package, version } => (package == id).then_some(version.to_string()),
             _ => None,
         });
         assert_eq!(older.await, "1.0.0");
