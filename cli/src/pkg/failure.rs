@@ -30,10 +30,7 @@ impl From<ResolveError> for Failure {
         let reason = match &error {
             ResolveError::Unknown { .. } => Reason::NotFound,
             ResolveError::Lookup { source, .. } => of_get(source),
-            ResolveError::Conflict { .. }
-            | ResolveError::Replaced { .. }
-            | ResolveError::TooMany { .. }
-            | ResolveError::TooHard { .. } => Reason::Failure,
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
