@@ -145,8 +145,9 @@ impl<'de> Deserialize<'de> for PackageName {
     }
 }
 
-/// Why a text is no [`PackageId`] or [`PackageName`].
+/// Error of creating or parsing a [`PackageId`] or [`PackageName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PackageIdError {
     /// The text contains no `/`: a package is written `<publisher>/<name>`.
     #[error("publisher is missing: a package is written <publisher>/<name>")]

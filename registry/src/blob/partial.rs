@@ -57,7 +57,7 @@ pub(crate) struct Pair {
 
 impl Partial {
     /// Opens the download of a blob of `size` bytes in pieces of `piece` bytes. Returns it with the pieces that are
-    /// there. A download that was started with other sizes is started anew.
+    /// present. A download that was started with other sizes is started anew.
     pub(crate) fn open(
         store: &BlobStore,
         id: &ContentId,

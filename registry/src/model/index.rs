@@ -101,12 +101,12 @@ impl Index {
     }
 
     /// Returns this index with one more version. The new index has the summary of its [`current`](Self::current)
-    /// version. A version that is there with the same manifest changes nothing.
+    /// version. If the version is listed with the same manifest, the result equals this index.
     ///
     /// # Errors
     ///
-    /// If the version is of another package, if the version number exists with another manifest, or if the index would
-    /// become too large.
+    /// If the version is of another package, if the version number is listed with another manifest, or if the index
+    /// would become too large.
     pub fn with_version(&self, package: &Package) -> Result<Self, IndexError> {
         let Document { schema: _, package: id, summary: _, versions } = &self.0;
         if package.id() != id {

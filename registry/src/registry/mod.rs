@@ -60,8 +60,8 @@ pub trait Registry: Send + Sync {
     /// If the index cannot be found, fetched or trusted.
     async fn index(&self, package: &PackageId) -> Result<Option<Index>, GetError>;
 
-    /// Brings content of `size` bytes into [`blobs`](Self::blobs) and verifies it. Content that is there is not fetched
-    /// again. `package` is the one that the content belongs to: a registry on a network asks its providers.
+    /// Fetches content of `size` bytes into [`blobs`](Self::blobs) and verifies it. Content that is in the store is not
+    /// fetched again. `package` is the package that the content belongs to: a registry on a network asks its providers.
     ///
     /// # Errors
     ///
@@ -182,7 +182,7 @@ pub trait Registry: Send + Sync {
         fetch_document(self.blobs(), *manifest, size, expected, self.fetch(package, manifest, size)).await
     }
 
-    /// Brings the archive of a version into [`blobs`](Self::blobs).
+    /// Fetches the archive of a version into [`blobs`](Self::blobs).
     ///
     /// # Errors
     ///

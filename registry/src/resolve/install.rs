@@ -56,8 +56,8 @@ pub struct InstalledPackage {
 /// Installs the packages of a lock file, each version into `<dir>/<publisher>/<name>/<version>`.
 ///
 /// Missing packages are fetched, several at a time, and checked against the lock file: ids, sizes, names and
-/// dependencies. Installing a package is atomic. A package that is there and intact is not fetched again; existing
-/// files are never deleted or overwritten. If all content was fetched before, no network is needed.
+/// dependencies. Installing a package is atomic. An intact package is not fetched again; existing files are never
+/// deleted or overwritten. If all content was fetched before, no network is needed.
 ///
 /// The function keeps its own files in `<dir>/.kadence`. Only one call at a time can use a folder.
 ///

@@ -44,7 +44,7 @@ fn an_invalid_lock_file_is_an_error() {
 fn a_lock_file_is_written_and_read_as_a_file() {
     smol::block_on(async {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ggen.lock");
+        let path = dir.path().join("packages.lock");
         assert_eq!(Lock::read(&path).await.unwrap(), None);
         Lock::default().write(&path).await.unwrap();
         let lock = lock();
