@@ -11,7 +11,7 @@ use ggen_marketplace::{
     MANIFEST_FILE, PackageId, Query, Registry, Release, Step, StepOutcome,
     p2p::{
         head::dht_key,
-        registry::{Event, EventStream, P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
+        registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, RegistryEvent, RegistryEvents, configure},
     },
     resolve::{install, resolve},
 };
@@ -216,10 +216,10 @@ async fn network(nodes: usize) -> Vec<Peer> {
 }
 
 /// Waits for the announcement of a package, and returns the announced version.
-async fn discovered(events: &mut EventStream, id: &PackageId) -> String {
+async fn discovered(events: &mut RegistryEvents, id: &PackageId) -> String {
     let wait = async {
         while let Some(event) = events.next().await {
-            if let Event::PackageDiscovered { package, version } = event
+            if let RegistryEvent::PackageDiscovered { package, version } = event
                 && package == *id
             {
                 return version.to_string();

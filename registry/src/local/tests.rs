@@ -4,7 +4,7 @@ use libp2p_identity::Keypair;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Draft, PackageName};
+use crate::{Draft, MANIFEST_FILE, PackageName};
 
 fn keypair(seed: u8) -> Keypair {
     Keypair::ed25519_from_bytes([seed; 32]).unwrap()

@@ -49,21 +49,21 @@ impl Fetcher {
     /// See [`FetchError`].
     pub async fn fetch(
         &self,
-        wanted: FetchRequest,
+        request: FetchRequest,
         providers: impl Stream<Item = BlobProvider> + Send + 'static,
         observe: impl Fn(FetchEvent) + Send + Sync + 'static,
     ) -> Result<u64, FetchError> {
         let mut alarm = self.0.clock.alarm();
         let deadline = self.0.clock.now() + self.0.config.timeout;
-        let turn = Partial::lock(&self.0.store, &wanted.id);
-        let _turn = alarm.until(deadline, turn.lock()).await.map_err(|_| FetchError::Timeout)?;
-        let (store, id) = (self.0.store.clone(), wanted.id);
+        let lock = Partial::lock(&self.0.store, &request.id);
+        let _guard = alarm.until(deadline, lock.lock()).await.map_err(|_| FetchError::Timeout)?;
+        let (store, id) = (self.0.store.clone(), request.id);
         match unblock(move || store.verify(&id)).await {
-            Ok(size) => return wanted.check_size(size).map(|()| size),
+            Ok(size) => return request.check_size(size).map(|()| size),
             Err(BlobError::NotFound(_) | BlobError::Damaged(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        Box::pin(Download::new(&self.0, wanted, deadline, Box::pin(providers), Arc::new(observe)).run()).await
+        Box::pin(Download::new(&self.0, request, deadline, Box::pin(providers), Arc::new(observe)).run()).await
     }
 
     /// Fetches a small blob, such as an index or a manifest, and reads it. It stays in the store.

@@ -20,14 +20,14 @@ fn attack_what_was_told_of_a_damaged_file_does_not_count_for_the_next_one() {
         let control = Behaviour::new().new_control();
         let clock = Clock::new(&SmolRuntime::default());
         let context = FetchContext { control, store, clock, config, dial_lock: DialLock::default() };
-        let wanted = FetchRequest { id, max: 1 << 20, size: None };
+        let request = FetchRequest { id, max: 1 << 20, size: None };
         let deadline = context.clock.now() + Duration::from_secs(60);
         let providers = Box::pin(stream::pending());
-        let mut download = Download::new(&context, wanted, deadline, providers, Arc::new(|_| {}));
+        let mut download = Download::new(&context, request, deadline, providers, Arc::new(|_| {}));
         download.open(100_000, false).await.unwrap();
         assert!(download.is_complete());
         // Somebody was at a piece that another one was faster with.
-        download.events.0.try_send((PeerId::random(), Event::Piece { piece: 1, bytes: 34_464 })).unwrap();
+        download.events.0.try_send((PeerId::random(), WorkerEvent::Piece { piece: 1, bytes: 34_464 })).unwrap();
         assert_eq!(download.finish().await.unwrap(), None);
         assert!(!download.is_complete());
         assert!(download.events.1.is_empty(), "the new file would have a hole");

@@ -48,12 +48,12 @@ proptest! {
         for (peer, step) in steps {
             let mine = at.entry(peer).or_default();
             match step {
-                0 => if let Some(piece) = pieces.take(peers[peer], now).or_else(|| pieces.race(peers[peer], now, Duration::ZERO)) {
+                0 => if let Some(piece) = pieces.take(peers[peer], now).or_else(|| pieces.hedge(peers[peer], now, Duration::ZERO)) {
                     prop_assert!(!done.contains(&piece) && !mine.contains(&piece));
                     mine.push(piece);
                 },
                 1 => if let Some(piece) = mine.pop() {
-                    prop_assert_eq!(pieces.done(piece), done.insert(piece));
+                    prop_assert_eq!(pieces.complete(piece), done.insert(piece));
                 },
                 _ => {
                     mine.clear();
@@ -66,7 +66,7 @@ proptest! {
             pieces.give_all_back(peer);
         }
         while let Some(piece) = pieces.take(peers[0], now) {
-            prop_assert!(pieces.done(piece) && done.insert(piece));
+            prop_assert!(pieces.complete(piece) && done.insert(piece));
         }
         prop_assert!(pieces.is_complete());
         prop_assert_eq!(done.len(), count as usize);
@@ -80,26 +80,26 @@ fn a_late_piece_is_raced_by_the_more_the_later_it_is() {
     let mut pieces = Pieces::new(2, &BTreeSet::from([0]));
     assert_eq!(pieces.take(a, begun), Some(1));
     assert_eq!(pieces.take(b, begun), None);
-    assert_eq!(pieces.race(b, begun, SECOND), None);
+    assert_eq!(pieces.hedge(b, begun, SECOND), None);
     assert_eq!(pieces.next_late(begun, SECOND), Some(begun + SECOND));
     let later = begun + SECOND;
-    assert_eq!(pieces.race(a, later, SECOND), None, "it is at it already");
-    assert_eq!(pieces.race(b, later, SECOND), Some(1));
-    assert_eq!(pieces.race(c, later, SECOND), None, "two are enough for now");
+    assert_eq!(pieces.hedge(a, later, SECOND), None, "it is at it already");
+    assert_eq!(pieces.hedge(b, later, SECOND), Some(1));
+    assert_eq!(pieces.hedge(c, later, SECOND), None, "two are enough for now");
     assert_eq!(pieces.next_late(later, SECOND), Some(later + SECOND));
     assert_eq!(pieces.late(later, SECOND), BTreeSet::from([a, b]));
     assert_eq!(pieces.late(begun, SECOND), BTreeSet::new());
-    assert_eq!(pieces.race(c, later + SECOND, SECOND), Some(1));
-    for racers in 4..=6 {
+    assert_eq!(pieces.hedge(c, later + SECOND, SECOND), Some(1));
+    for providers in 4..=6 {
         let peer = PeerId::random();
-        assert_eq!(pieces.race(peer, begun + (racers - 1) * SECOND, SECOND), Some(1));
+        assert_eq!(pieces.hedge(peer, begun + (providers - 1) * SECOND, SECOND), Some(1));
     }
-    assert_eq!(pieces.race(PeerId::random(), begun + 100 * SECOND, SECOND), None);
+    assert_eq!(pieces.hedge(PeerId::random(), begun + 100 * SECOND, SECOND), None);
     assert_eq!(pieces.next_late(begun, SECOND), None);
     pieces.give_all_back(&a);
     assert_eq!(pieces.take(c, later), None, "others are still at it");
-    assert!(pieces.done(1) && pieces.is_complete());
-    assert!(!pieces.done(1));
+    assert!(pieces.complete(1) && pieces.is_complete());
+    assert!(!pieces.complete(1));
 }
 
 #[test]
