@@ -5,7 +5,10 @@ use thiserror::Error;
 
 use super::{Step, StepOutcome, Steps};
 use crate::{
-    ContentId, IndexError, InvalidPackageError, PackageId, archive::PackError, blob::BlobError, storage::StorageError,
+    ContentId, IndexError, InvalidPackageError, PackageId,
+    archive::{PackError, PrivateKeyKind},
+    blob::BlobError,
+    storage::StorageError,
 };
 
 /// Error of reading from a registry. It never means that the package does not exist.
@@ -148,6 +151,12 @@ pub enum PublishError {
     /// The folder cannot be packed.
     #[error("folder of the package cannot be packed: {0}")]
     Pack(#[from] PackError),
+    /// A text of the manifest, such as the readme, contains a private key. Nothing was published.
+    #[error("manifest contains {kind}: remove it from the readme or the description")]
+    PrivateKey {
+        /// Kind of key.
+        kind: PrivateKeyKind,
+    },
     /// The archive is too large: remove files from the folder.
     #[error("archive is larger than the maximum of {max} bytes")]
     ArchiveTooLarge {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt};
 use semver::Version;
 use serde::Serialize;
 
-use crate::{ContentId, PackageId};
+use crate::{ContentId, PackageId, archive::Excluded};
 
 /// Result of publishing, yanking or unyanking a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +20,9 @@ pub struct Receipt {
     pub index: ContentId,
     /// Outcome of each step.
     pub steps: Steps,
+    /// Files and folders of the package's folder that were not published, sorted by path: keys, `.git`, `.env`. Empty for a
+    /// version that was withdrawn.
+    pub excluded: Vec<Excluded>,
 }
 
 /// Steps of publishing, in their order. Content is available before anything refers to it, so that a peer that learns
