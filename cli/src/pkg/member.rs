@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures::{StreamExt, future::BoxFuture};
 use kadence_registry::{
     Registry,
-    p2p::registry::{Event, P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
+    p2p::registry::{RegistryEvent, P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
 };
 use kadence_tokio::{
     Identity, Node, NodeConfig, TokioRuntime,
@@ -144,14 +144,14 @@ impl Member {
     }
 }
 
-fn log(event: &Event) {
+fn log(event: &RegistryEvent) {
     match event {
-        Event::PeerJoined { peer } => info!(%peer, "connected"),
-        Event::PeerLeft { peer } => info!(%peer, "disconnected"),
-        Event::PackageDiscovered { package, version } => info!(%package, %version, "discovered"),
-        Event::Downloaded { content, size } => info!(%content, size, "downloaded"),
-        Event::Republished { package, seq } => info!(%package, seq, "published again"),
-        Event::BadData { peer } => warn!(%peer, "has sent bad data"),
+        RegistryEvent::PeerJoined { peer } => info!(%peer, "connected"),
+        RegistryEvent::PeerLeft { peer } => info!(%peer, "disconnected"),
+        RegistryEvent::PackageDiscovered { package, version } => info!(%package, %version, "discovered"),
+        RegistryEvent::Downloaded { content, size } => info!(%content, size, "downloaded"),
+        RegistryEvent::Republished { package, seq } => info!(%package, seq, "published again"),
+        RegistryEvent::BadData { peer } => warn!(%peer, "has sent bad data"),
         _ => {}
     }
 }

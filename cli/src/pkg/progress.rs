@@ -8,7 +8,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
-use kadence_registry::{ContentId, p2p::registry::Event};
+use kadence_registry::{ContentId, p2p::registry::RegistryEvent};
 use tokio::task::JoinHandle;
 
 /// Something goes on, and nobody knows how long.
@@ -42,10 +42,10 @@ struct Downloads(HashMap<ContentId, (u64, u64)>);
 
 impl Downloads {
     /// The bytes that are here and those that are known of, if the event has changed them.
-    fn note(&mut self, event: &Event) -> Option<(u64, u64)> {
+    fn note(&mut self, event: &RegistryEvent) -> Option<(u64, u64)> {
         match event {
-            Event::DownloadProgress { content, verified, total } => self.0.insert(*content, (*verified, *total)),
-            Event::Downloaded { content, size } => self.0.insert(*content, (*size, *size)),
+            RegistryEvent::DownloadProgress { content, verified, total } => self.0.insert(*content, (*verified, *total)),
+            RegistryEvent::Downloaded { content, size } => self.0.insert(*content, (*size, *size)),
             _ => return None,
         };
         Some(self.0.values().fold((0, 0), |(here, all), (verified, total)| (here + verified, all + total)))
@@ -56,7 +56,7 @@ impl Downloads {
 pub(super) struct Downloading(Option<(ProgressBar, JoinHandle<()>)>);
 
 impl Downloading {
-    pub(super) fn start(mut events: impl Stream<Item = Event> + Send + Unpin + 'static) -> Self {
+    pub(super) fn start(mut events: impl Stream<Item = RegistryEvent> + Send + Unpin + 'static) -> Self {
         Self(io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
             let template = "fetching [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
@@ -95,11 +95,11 @@ mod tests {
     fn all_downloads_are_one_sum() {
         let mut downloads = Downloads::default();
         let (a, b) = (ContentId::of(b"a"), ContentId::of(b"b"));
-        let progress = |content, verified| Event::DownloadProgress { content, verified, total: 100 };
+        let progress = |content, verified| RegistryEvent::DownloadProgress { content, verified, total: 100 };
         assert_eq!(downloads.note(&progress(a, 10)), Some((10, 100)));
         assert_eq!(downloads.note(&progress(b, 50)), Some((60, 200)));
         assert_eq!(downloads.note(&progress(a, 20)), Some((70, 200)));
-        assert_eq!(downloads.note(&Event::Downloaded { content: b, size: 100 }), Some((120, 200)));
-        assert_eq!(downloads.note(&Event::Lagged { skipped: 1 }), None);
+        assert_eq!(downloads.note(&RegistryEvent::Downloaded { content: b, size: 100 }), Some((120, 200)));
+        assert_eq!(downloads.note(&RegistryEvent::Lagged { skipped: 1 }), None);
     }
 }

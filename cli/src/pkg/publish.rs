@@ -66,7 +66,7 @@ pub(super) async fn yank(args: YankArgs, protocol: StreamProtocol) -> Result<(),
             super::args::Name::Short(name) => member.ours(name)?,
         };
         let waiting = Waiting::start("withdrawing");
-        let yanked = member.in_time(async { told(member.registry.delete(&id, &version).await) }).await;
+        let yanked = member.in_time(async { told(member.registry.yank(&id, &version).await) }).await;
         waiting.end();
         let receipt = yanked?;
         if place.json {

@@ -7,7 +7,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join};
 use kadence_registry::p2p::{
     head::NAMESPACE,
     registry::{RegistryBehaviour, RegistryConfig},
-    transfer::PROTOCOL,
+    transfer::BLOB_PROTOCOL,
 };
 use kadence_tokio::{
     Node, NodeConfig,
@@ -104,12 +104,12 @@ impl Evil {
     /// If the node has ended.
     pub(super) async fn corrupt(&self, source: PeerId) -> anyhow::Result<()> {
         let mut control = self.node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await?;
-        let mut incoming = control.accept(PROTOCOL).context("somebody serves blobs already")?;
+        let mut incoming = control.accept(BLOB_PROTOCOL).context("somebody serves blobs already")?;
         tokio::spawn(async move {
             while let Some((_, stream)) = incoming.next().await {
                 let mut control = control.clone();
                 tokio::spawn(async move {
-                    if let Ok(honest) = control.open_stream(source, PROTOCOL).await {
+                    if let Ok(honest) = control.open_stream(source, BLOB_PROTOCOL).await {
                         relay(stream, honest).await;
                     }
                 });

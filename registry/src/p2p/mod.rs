@@ -8,6 +8,7 @@ mod reputation;
 pub mod requests;
 mod signed;
 mod streams;
+mod token_bucket;
 pub mod transfer;
 
 pub use reputation::{MAX_BAN, MAX_PEERS, PeerReputation, Reputation};

@@ -48,7 +48,7 @@ const SPEED_WEIGHT: f64 = 0.3;
 const MEASURED_BYTES: u64 = 64 * 1024;
 
 const FORMAT: Format = Format {
-    application_id: *b"GGrp",
+    application_id: *b"KDrp",
     steps: &["
         CREATE TABLE peers (
             peer BLOB NOT NULL PRIMARY KEY,

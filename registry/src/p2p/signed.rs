@@ -13,7 +13,7 @@ pub(super) struct Kind {
     /// Stands in the envelope.
     pub(super) payload_type: &'static [u8],
     /// The longest envelope, in bytes. Looked at before anything is decoded.
-    pub(super) max_bytes: usize,
+    pub(super) max_len: usize,
 }
 
 /// The envelope's bytes.
@@ -43,8 +43,8 @@ pub(super) fn unseal<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<(T
 }
 
 fn check_length(kind: Kind, bytes: &[u8]) -> Result<(), EnvelopeError> {
-    if bytes.len() > kind.max_bytes {
-        return Err(EnvelopeError::TooLarge { bytes: bytes.len(), max: kind.max_bytes });
+    if bytes.len() > kind.max_len {
+        return Err(EnvelopeError::TooLong { len: bytes.len(), max: kind.max_len });
     }
     Ok(())
 }
@@ -52,12 +52,12 @@ fn check_length(kind: Kind, bytes: &[u8]) -> Result<(), EnvelopeError> {
 /// Why some bytes are no signed document of the kind that was expected. They are of no use to anybody.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EnvelopeError {
-    /// They are too many. Nothing of them was decoded.
-    #[error("{bytes} bytes are more than the {max} of such a document")]
-    TooLarge {
-        /// How many there are.
-        bytes: usize,
-        /// How many there may be.
+    /// The envelope is too long. It was not decoded.
+    #[error("envelope too long: {len} bytes, at most {max} are allowed")]
+    TooLong {
+        /// Length in bytes.
+        len: usize,
+        /// Maximum length of this kind of document, in bytes.
         max: usize,
     },
     /// They are no envelope.

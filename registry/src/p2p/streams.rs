@@ -14,7 +14,7 @@ const WAITING: usize = 256;
 
 /// The behaviour holds a single stream and drops those that come before it was taken, so that a burst of honest peers would
 /// be told nothing: a task of its own takes them, which has nothing else to do. It ends with the receiver.
-pub(super) fn taken(runtime: &impl Runtime, mut incoming: IncomingStreams) -> Receiver<(PeerId, Stream)> {
+pub(super) fn accept_streams(runtime: &impl Runtime, mut incoming: IncomingStreams) -> Receiver<(PeerId, Stream)> {
     let (sender, receiver) = async_channel::bounded(WAITING);
     let take = async move {
         let closed = sender.clone();

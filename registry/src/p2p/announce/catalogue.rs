@@ -3,14 +3,14 @@ use std::time::SystemTime;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{Discovered, Freshness, MAX_AHEAD, MAX_ANNOUNCEMENT_BYTES, MAX_DISCOVERED, SignedAnnouncement};
+use super::{Discovered, Freshness, MAX_AHEAD, MAX_ANNOUNCEMENT_LEN, MAX_DISCOVERED, SignedAnnouncement};
 use crate::{PackageId, unix};
 
 /// The longest page, in bytes: some three hundred announcements, a few milliseconds of signatures.
-pub const MAX_PAGE_BYTES: usize = 256 * 1024;
+pub const MAX_PAGE_LEN: usize = 256 * 1024;
 
 /// How many pages the longest catalogue has: who asks for pages stops after so many.
-pub const MAX_PAGES: usize = (MAX_DISCOVERED * (MAX_ANNOUNCEMENT_BYTES + LENGTH)).div_ceil(MAX_PAGE_BYTES) + 1;
+pub const MAX_PAGES: usize = (MAX_DISCOVERED * (MAX_ANNOUNCEMENT_LEN + LENGTH)).div_ceil(MAX_PAGE_LEN) + 1;
 
 /// The first byte of a page.
 const FORMAT: u8 = 1;
@@ -19,7 +19,7 @@ const FORMAT: u8 = 1;
 const LENGTH: usize = 2;
 
 /// The format, the cursor, and whether there is more.
-const HEADER: usize = 1 + Cursor::BYTES + 1;
+const HEADER: usize = 1 + Cursor::LEN + 1;
 
 /// A place in a peer's catalogue, up to which it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,15 +30,15 @@ pub struct Cursor {
 
 impl Cursor {
     /// The length of a cursor as bytes.
-    pub const BYTES: usize = 16;
+    pub const LEN: usize = 16;
 
     /// As it is sent.
-    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
         ((u128::from(self.epoch) << 64) | u128::from(self.number)).to_be_bytes()
     }
 
     /// As it was sent.
-    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         let both = u128::from_be_bytes(bytes);
         let low = both & u128::from(u64::MAX);
         Self { epoch: u64::try_from(both >> 64).unwrap_or_default(), number: u64::try_from(low).unwrap_or_default() }
@@ -48,7 +48,7 @@ impl Cursor {
 /// A part of what a peer knows: the newest announcement of each package, as they were signed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CataloguePage {
-    /// Signed announcements. From a peer they are still to be [taken](Discovered::take_page), which verifies each of them.
+    /// Signed announcements. From a peer they are still to be [taken](Discovered::add_page), which verifies each of them.
     pub entries: Vec<Vec<u8>>,
     /// Where the next page begins.
     pub next: Cursor,
@@ -78,8 +78,8 @@ impl CataloguePage {
     ///
     /// If it is too long, or is no page.
     pub fn decode(bytes: &[u8]) -> Result<Self, CatalogueError> {
-        if bytes.len() > MAX_PAGE_BYTES {
-            return Err(CatalogueError::TooLarge { bytes: bytes.len() });
+        if bytes.len() > MAX_PAGE_LEN {
+            return Err(CatalogueError::TooLong { len: bytes.len() });
         }
         let ([format], rest) = bytes.split_first_chunk().ok_or(CatalogueError::Malformed)?;
         if *format != FORMAT {
@@ -96,7 +96,7 @@ impl CataloguePage {
         while !rest.is_empty() {
             let (len, after) = rest.split_first_chunk().ok_or(CatalogueError::Malformed)?;
             let len = usize::from(u16::from_be_bytes(*len));
-            if !(1..=MAX_ANNOUNCEMENT_BYTES).contains(&len) {
+            if !(1..=MAX_ANNOUNCEMENT_LEN).contains(&len) {
                 return Err(CatalogueError::Malformed);
             }
             let (entry, after) = after.split_at_checked(len).ok_or(CatalogueError::Malformed)?;
@@ -112,12 +112,12 @@ impl CataloguePage {
         let latest = unix::seconds(now).saturating_add(MAX_AHEAD.as_secs());
         for entry in &self.entries {
             let Ok(announcement) = SignedAnnouncement::verify(entry) else {
-                verified.bad += 1;
+                verified.invalid += 1;
                 continue;
             };
             // Twice, as at the gate: an honest peer's clock may be ahead.
             if announcement.announcement().published_at > latest.saturating_add(MAX_AHEAD.as_secs()) {
-                verified.bad += 1;
+                verified.invalid += 1;
             } else if announcement.announcement().published_at <= latest {
                 verified.announcements.push(announcement);
             }
@@ -127,20 +127,20 @@ impl CataloguePage {
 }
 
 /// What is left of a peer's page once it was [verified](CataloguePage::verify), to be
-/// [taken](Discovered::take_verified).
+/// [taken](Discovered::add_verified_page).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VerifiedPage {
     announcements: Vec<SignedAnnouncement>,
-    bad: usize,
+    invalid: usize,
 }
 
 /// What came of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TakenPage {
+pub struct AddedPage {
     /// The packages of which it had news.
-    pub news: Vec<PackageId>,
+    pub updated: Vec<PackageId>,
     /// How many of its entries no honest peer sends: more than none is bad data.
-    pub bad: usize,
+    pub invalid: usize,
 }
 
 impl Discovered {
@@ -152,7 +152,7 @@ impl Discovered {
         let mut bytes = HEADER;
         for package in self.since(start) {
             bytes += LENGTH + package.newest.bytes().len();
-            if bytes > MAX_PAGE_BYTES {
+            if bytes > MAX_PAGE_LEN {
                 page.has_more = true;
                 break;
             }
@@ -162,32 +162,32 @@ impl Discovered {
         page
     }
 
-    /// Takes what a peer's page has news of: [verifies](CataloguePage::verify) it, and [takes](Self::take_verified) it then.
+    /// Takes what a peer's page has news of: [verifies](CataloguePage::verify) it, and [takes](Self::add_verified_page) it then.
     /// Whoever holds a lock on this should do the two one by one.
-    pub fn take_page(&mut self, page: &CataloguePage, from: PeerId, now: SystemTime) -> TakenPage {
-        self.take_verified(page.verify(now), from, now)
+    pub fn add_page(&mut self, page: &CataloguePage, from: PeerId, now: SystemTime) -> AddedPage {
+        self.add_verified_page(page.verify(now), from, now)
     }
 
     /// Takes what a verified page has news of. It counts for the peer's share of the list: see [`Discovered`].
-    pub fn take_verified(&mut self, page: VerifiedPage, from: PeerId, now: SystemTime) -> TakenPage {
-        let mut taken = TakenPage { news: Vec::new(), bad: page.bad };
+    pub fn add_verified_page(&mut self, page: VerifiedPage, from: PeerId, now: SystemTime) -> AddedPage {
+        let mut added = AddedPage { updated: Vec::new(), invalid: page.invalid };
         for announcement in page.announcements {
             if let Freshness::New | Freshness::Newer = self.add(&announcement, from, now) {
-                taken.news.push(announcement.announcement().package.clone());
+                added.updated.push(announcement.announcement().package.clone());
             }
         }
-        taken
+        added
     }
 }
 
 /// Why some bytes are no page of a catalogue: the peer that has sent them does not keep to the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CatalogueError {
-    /// They are too many. Nothing of them was decoded.
-    #[error("{bytes} bytes are more than the {MAX_PAGE_BYTES} of a page")]
-    TooLarge {
-        /// How many there are.
-        bytes: usize,
+    /// The page is too long. It was not decoded.
+    #[error("catalogue page too long: {len} bytes, at most {MAX_PAGE_LEN} are allowed")]
+    TooLong {
+        /// Length in bytes.
+        len: usize,
     },
     /// Of a version that this program does not know.
     #[error("the page has format {found}")]

@@ -5,7 +5,7 @@ use std::{
 
 use libp2p_identity::PeerId;
 
-use super::{SignedAnnouncement, shares::Shares};
+use super::{SignedAnnouncement, entries_by_peer::EntriesByPeer};
 use crate::{ContentId, PackageId, p2p::head::MAX_JUMP};
 
 /// How many packages are known at once: some 20 MB of them.
@@ -89,14 +89,14 @@ pub struct Discovered {
     order: BTreeMap<u64, PackageId>,
     /// The numbers of each publisher's packages.
     publishers: HashMap<PeerId, BTreeSet<u64>>,
-    shares: Shares,
+    entries_by_peer: EntriesByPeer,
 }
 
 #[derive(Debug)]
 struct Entry {
     package: DiscoveredPackage,
     /// Whose share it is in.
-    told_by: PeerId,
+    reported_by: PeerId,
 }
 
 impl Discovered {
@@ -106,24 +106,24 @@ impl Discovered {
         Self::with(epoch, MAX_DISCOVERED, MAX_PER_PUBLISHER)
     }
 
-    /// Takes an announcement that was verified, if it is [new or newer](Self::standing). `told_by` is who has sent it to us.
-    pub fn add(&mut self, announcement: &SignedAnnouncement, told_by: PeerId, now: SystemTime) -> Freshness {
-        let standing = self.standing(announcement);
-        match standing {
+    /// Takes an announcement that was verified, if it is [new or newer](Self::freshness). `reported_by` is who has sent it to us.
+    pub fn add(&mut self, announcement: &SignedAnnouncement, reported_by: PeerId, now: SystemTime) -> Freshness {
+        let freshness = self.freshness(announcement);
+        match freshness {
             Freshness::New => {
-                self.make_room(&announcement.announcement().package.publisher(), &told_by);
-                self.insert(announcement.clone(), Vec::new(), told_by, now, now);
+                self.make_room(&announcement.announcement().package.publisher(), &reported_by);
+                self.insert(announcement.clone(), Vec::new(), reported_by, now, now);
             }
             Freshness::Newer => {
                 let earlier = self.remove(&announcement.announcement().package);
                 let (providers, first_seen) =
                     earlier.map_or((Vec::new(), now), |entry| (entry.package.providers, entry.package.first_seen));
-                self.insert(announcement.clone(), providers, told_by, first_seen, now);
+                self.insert(announcement.clone(), providers, reported_by, first_seen, now);
             }
-            Freshness::Same => self.share(&announcement.announcement().package, told_by),
+            Freshness::Same => self.reassign(&announcement.announcement().package, reported_by),
             Freshness::Older { .. } | Freshness::Conflict { .. } | Freshness::FastForward { .. } => {}
         }
-        standing
+        freshness
     }
 
     /// Notes that somebody is said to have a package. The one that was not heard of for the longest time makes room. Nothing
@@ -142,7 +142,7 @@ impl Discovered {
     }
 
     /// What the announcement is to what is known.
-    pub fn standing(&self, announcement: &SignedAnnouncement) -> Freshness {
+    pub fn freshness(&self, announcement: &SignedAnnouncement) -> Freshness {
         let offered = announcement.announcement();
         let Some(entry) = self.packages.get(&offered.package) else { return Freshness::New };
         let known = entry.package.newest.announcement();
@@ -198,7 +198,7 @@ impl Discovered {
             packages: HashMap::new(),
             order: BTreeMap::new(),
             publishers: HashMap::new(),
-            shares: Shares::default(),
+            entries_by_peer: EntriesByPeer::default(),
         }
     }
 
@@ -207,11 +207,11 @@ impl Discovered {
     }
 
     /// For a package that is not known yet.
-    fn make_room(&mut self, publisher: &PeerId, told_by: &PeerId) {
+    fn make_room(&mut self, publisher: &PeerId, reported_by: &PeerId) {
         let own = self.publishers.get(publisher).filter(|numbers| numbers.len() >= self.per_publisher);
         let dropped = match own {
             Some(numbers) => numbers.first().copied(),
-            None if self.packages.len() >= self.capacity => self.shares.to_drop(told_by),
+            None if self.packages.len() >= self.capacity => self.entries_by_peer.evict_for(reported_by),
             None => None,
         };
         if let Some(package) = dropped.and_then(|number| self.order.get(&number).cloned()) {
@@ -223,7 +223,7 @@ impl Discovered {
         &mut self,
         newest: SignedAnnouncement,
         providers: Vec<PackageProvider>,
-        told_by: PeerId,
+        reported_by: PeerId,
         first_seen: SystemTime,
         last_seen: SystemTime,
     ) {
@@ -232,16 +232,16 @@ impl Discovered {
         let id = newest.announcement().package.clone();
         self.order.insert(number, id.clone());
         self.publishers.entry(id.publisher()).or_default().insert(number);
-        self.shares.add(told_by, number);
+        self.entries_by_peer.add(reported_by, number);
         let package = DiscoveredPackage { newest, providers, first_seen, last_seen, number };
-        self.packages.insert(id, Entry { package, told_by });
+        self.packages.insert(id, Entry { package, reported_by });
     }
 
     fn remove(&mut self, id: &PackageId) -> Option<Entry> {
         let entry = self.packages.remove(id)?;
         let number = entry.package.number;
         self.order.remove(&number);
-        self.shares.remove(&entry.told_by, number);
+        self.entries_by_peer.remove(&entry.reported_by, number);
         if let Some(numbers) = self.publishers.get_mut(&id.publisher()) {
             numbers.remove(&number);
             if numbers.is_empty() {
@@ -252,12 +252,12 @@ impl Discovered {
     }
 
     /// Somebody else has told it, too.
-    fn share(&mut self, id: &PackageId, told_by: PeerId) {
+    fn reassign(&mut self, id: &PackageId, reported_by: PeerId) {
         let Some(entry) = self.packages.get_mut(id) else { return };
-        if self.shares.of(&told_by) < self.shares.of(&entry.told_by) {
-            self.shares.remove(&entry.told_by, entry.package.number);
-            self.shares.add(told_by, entry.package.number);
-            entry.told_by = told_by;
+        if self.entries_by_peer.count(&reported_by) < self.entries_by_peer.count(&entry.reported_by) {
+            self.entries_by_peer.remove(&entry.reported_by, entry.package.number);
+            self.entries_by_peer.add(reported_by, entry.package.number);
+            entry.reported_by = reported_by;
         }
     }
 }

@@ -13,13 +13,13 @@ use libp2p::gossipsub::{
 use crate::ContentId;
 
 /// The topic of announcements, unless another one is configured.
-pub const DEFAULT_TOPIC: &str = "/ggen/packages/v1";
+pub const DEFAULT_TOPIC: &str = "/kadence/packages/1";
 
 /// The longest message of gossipsub, in bytes. An announcement with what is put around it takes a tenth of that; but gossipsub
 /// measures everything that it has read at once, 8 KiB and the beginning of a message before it, and closes the stream if that
 /// is longer. With less room than that, a burst of a few announcements is lost. What is too long for an announcement the
 /// [`AnnouncementValidator`](super::AnnouncementValidator) refuses.
-pub const MAX_TRANSMIT_BYTES: usize = 16 * 1024;
+pub const MAX_TRANSMIT_LEN: usize = 16 * 1024;
 
 /// The configuration. Use it with `MessageAuthenticity::Signed` and the node's key: the source of a message is then proven,
 /// and is the first provider of what is announced.
@@ -34,7 +34,7 @@ pub fn gossip_config() -> Result<Config, ConfigBuilderError> {
         .validate_messages()
         .validation_mode(ValidationMode::Strict)
         .message_id_fn(message_id)
-        .max_transmit_size(MAX_TRANSMIT_BYTES)
+        .max_transmit_size(MAX_TRANSMIT_LEN)
         // A list of ids, 34 bytes each, is no longer than an announcement may be.
         .max_control_messages_sent(48)
         // Eight neighbours each reach thirty nodes in two steps, and small networks are a full mesh.

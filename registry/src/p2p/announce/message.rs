@@ -12,21 +12,21 @@ use crate::{
 };
 
 /// The longest signed announcement, in bytes: the longest name, version and title fit into it.
-pub const MAX_ANNOUNCEMENT_BYTES: usize = 1024;
+pub const MAX_ANNOUNCEMENT_LEN: usize = 1024;
 
 /// The longest title, in bytes.
-pub const MAX_TITLE_BYTES: usize = 100;
+pub const MAX_TITLE_LEN: usize = 100;
 
 /// The longest version, in bytes.
-pub const MAX_VERSION_BYTES: usize = 64;
+pub const MAX_VERSION_LEN: usize = 64;
 
 /// The version of the document.
 const SCHEMA: u32 = 1;
 
 const KIND: Kind = Kind {
-    domain: "ggen-package-announcement",
-    payload_type: b"/ggen/package-announcement/1",
-    max_bytes: MAX_ANNOUNCEMENT_BYTES,
+    domain: "kadence-package-announcement",
+    payload_type: b"/kadence/package-announcement/1",
+    max_len: MAX_ANNOUNCEMENT_LEN,
 };
 
 /// That a package has a new head.
@@ -45,7 +45,7 @@ pub struct Announcement {
     pub head: ContentId,
     /// The index that the head says.
     pub index: ContentId,
-    /// One line about it, for lists; at most [`MAX_TITLE_BYTES`], without control characters.
+    /// One line about it, for lists; at most [`MAX_TITLE_LEN`], without control characters.
     pub title: String,
     /// When it was announced, in seconds since 1970.
     pub published_at: u64,
@@ -63,10 +63,10 @@ impl Announcement {
             return Err(AnnouncementError::Sequence { seq: self.seq });
         }
         // It is shown in terminals.
-        if self.title.len() > MAX_TITLE_BYTES || self.title.chars().any(char::is_control) {
+        if self.title.len() > MAX_TITLE_LEN || self.title.chars().any(char::is_control) {
             return Err(AnnouncementError::Title);
         }
-        if self.version.to_string().len() > MAX_VERSION_BYTES {
+        if self.version.to_string().len() > MAX_VERSION_LEN {
             return Err(AnnouncementError::Version);
         }
         Ok(())
@@ -139,10 +139,10 @@ pub enum AnnouncementError {
         seq: u64,
     },
     /// The title is too long, or has control characters in it.
-    #[error("a title is at most {MAX_TITLE_BYTES} bytes without control characters")]
+    #[error("a title is at most {MAX_TITLE_LEN} bytes without control characters")]
     Title,
     /// The version is too long.
-    #[error("a version is at most {MAX_VERSION_BYTES} bytes")]
+    #[error("a version is at most {MAX_VERSION_LEN} bytes")]
     Version,
     /// Somebody else than the package's publisher has signed it.
     #[error("the announcement is not signed by the package's publisher")]

@@ -4,8 +4,11 @@ use libp2p::gossipsub::MessageAcceptance;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{AnnouncementError, Discovered, Freshness, Rate, SignedAnnouncement, buckets::Buckets};
-use crate::unix;
+use super::{AnnouncementError, Discovered, Freshness, Rate, SignedAnnouncement};
+use crate::{
+    p2p::token_bucket::{KeyedBuckets, TokenBucket},
+    unix,
+};
 
 /// How far an announcement may be in the future: what clocks differ by.
 ///
@@ -27,18 +30,18 @@ pub struct AnnouncementValidatorConfig {
     /// Announcements of one publisher. Thirty at once are the packages of one large project.
     pub per_publisher: Rate,
     /// Announcements of publishers that nobody knows yet, from one neighbour. A key costs nothing, a connection does.
-    pub newcomers: Rate,
+    pub unknown_publishers: Rate,
     /// Messages of any kind from one neighbour, above which they are not read.
     pub per_forwarder: Rate,
     /// What is accepted, and forwarded, in all: well below what a neighbour reads of ours, so that no honest node sends more
     /// than its neighbours take, whatever it is sent itself.
     ///
     /// While half of it is left, anybody may use it. The rest is for what each neighbour is sure of, its
-    /// [share](Self::share); and the last quarter is for publishers who are known.
+    /// [share](Self::reserved_per_forwarder); and the last quarter is for publishers who are known.
     pub total: Rate,
     /// What passes of one neighbour even if others use up what is free. Twelve of them, as many as there are in a mesh, fit
     /// into a quarter of the total's burst, and into its rate.
-    pub share: Rate,
+    pub reserved_per_forwarder: Rate,
 }
 
 impl Default for AnnouncementValidatorConfig {
@@ -46,10 +49,10 @@ impl Default for AnnouncementValidatorConfig {
         Self {
             max_age: Duration::from_secs(24 * 60 * 60),
             per_publisher: Rate { every: Duration::from_secs(10), burst: 30 },
-            newcomers: Rate { every: Duration::from_secs(1), burst: 20 },
+            unknown_publishers: Rate { every: Duration::from_secs(1), burst: 20 },
             per_forwarder: Rate { every: Duration::from_millis(25), burst: 500 },
             total: Rate { every: Duration::from_millis(40), burst: 300 },
-            share: Rate { every: Duration::from_millis(500), burst: 6 },
+            reserved_per_forwarder: Rate { every: Duration::from_millis(500), burst: 6 },
         }
     }
 }
@@ -69,16 +72,15 @@ pub struct GossipMessage<'a> {
 ///
 /// Of each neighbour so much is read; each publisher may announce so much; only so many publishers that nobody knows come in
 /// through one neighbour; and no more is forwarded in all than neighbours read. Whatever one neighbour sends, with however
-/// many keys, the others still have their [shares](AnnouncementValidatorConfig::share).
+/// many keys, the others still have their [shares](AnnouncementValidatorConfig::reserved_per_forwarder).
 #[derive(Debug)]
 pub struct AnnouncementValidator {
     config: AnnouncementValidatorConfig,
-    publishers: Buckets<PeerId>,
-    newcomers: Buckets<PeerId>,
-    forwarders: Buckets<PeerId>,
-    shares: Buckets<PeerId>,
-    /// When what may be accepted in all is full again, in milliseconds.
-    total_full_at: u64,
+    publishers: KeyedBuckets<PeerId>,
+    unknown_publishers: KeyedBuckets<PeerId>,
+    forwarders: KeyedBuckets<PeerId>,
+    reserves: KeyedBuckets<PeerId>,
+    total: TokenBucket,
 }
 
 impl AnnouncementValidator {
@@ -86,55 +88,55 @@ impl AnnouncementValidator {
     pub fn new(config: AnnouncementValidatorConfig) -> Self {
         Self {
             config,
-            publishers: Buckets::new(config.per_publisher, MAX_PUBLISHERS),
-            newcomers: Buckets::new(config.newcomers, MAX_FORWARDERS),
-            forwarders: Buckets::new(config.per_forwarder, MAX_FORWARDERS),
-            shares: Buckets::new(config.share, MAX_FORWARDERS),
-            total_full_at: 0,
+            publishers: KeyedBuckets::new(config.per_publisher, MAX_PUBLISHERS),
+            unknown_publishers: KeyedBuckets::new(config.unknown_publishers, MAX_FORWARDERS),
+            forwarders: KeyedBuckets::new(config.per_forwarder, MAX_FORWARDERS),
+            reserves: KeyedBuckets::new(config.reserved_per_forwarder, MAX_FORWARDERS),
+            total: TokenBucket::default(),
         }
     }
 
     /// What is to become of a message. What is accepted is in `discovered` then.
-    pub fn check(
+    pub fn validate(
         &mut self,
         discovered: &mut Discovered,
-        heard: GossipMessage<'_>,
+        message: GossipMessage<'_>,
         now: SystemTime,
     ) -> ValidationResult {
-        let GossipMessage { forwarder, source, bytes } = heard;
-        let millis = unix::millis(now);
+        let GossipMessage { forwarder, source, bytes } = message;
+        let time = Duration::from_millis(unix::millis(now));
         // The cheap questions first: a signature takes longer than all else.
-        if !self.forwarders.take(forwarder, millis) {
-            return ValidationResult::Ignore(Ignored::Flood);
+        if !self.forwarders.try_take(forwarder, time) {
+            return ValidationResult::Ignore(IgnoreReason::ForwarderRate);
         }
         let announcement = match SignedAnnouncement::verify(bytes) {
             Ok(announcement) => announcement,
-            Err(error) => return ValidationResult::Reject(Rejected::Invalid(error)),
+            Err(error) => return ValidationResult::Reject(RejectReason::Invalid(error)),
         };
         if let Err(judged) = self.check_time(&announcement, now) {
             return judged;
         }
-        match discovered.standing(&announcement) {
+        match discovered.freshness(&announcement) {
             Freshness::New | Freshness::Newer => {}
-            standing @ (Freshness::Same
+            freshness @ (Freshness::Same
             | Freshness::Older { .. }
             | Freshness::Conflict { .. }
-            | Freshness::FastForward { .. }) => return ValidationResult::Ignore(Ignored::Freshness(standing)),
+            | Freshness::FastForward { .. }) => return ValidationResult::Ignore(IgnoreReason::NotNewer(freshness)),
         }
         // Only now, so that nobody can use up a publisher's tokens by repeating what was said.
         let publisher = announcement.announcement().package.publisher();
         let is_known = discovered.knows_publisher(&publisher);
-        if !is_known && !self.newcomers.take(forwarder, millis) {
-            return ValidationResult::Ignore(Ignored::Newcomers);
+        if !is_known && !self.unknown_publishers.try_take(forwarder, time) {
+            return ValidationResult::Ignore(IgnoreReason::UnknownPublisherRate);
         }
-        if !self.publishers.has(&publisher, millis) {
-            return ValidationResult::Ignore(Ignored::Publisher);
+        if !self.publishers.has_token(&publisher, time) {
+            return ValidationResult::Ignore(IgnoreReason::PublisherRate);
         }
         // Before the publisher's own, which is not to be used up by what is not accepted.
-        if !self.take_of_total(forwarder, is_known, millis) {
-            return ValidationResult::Ignore(Ignored::Total);
+        if !self.take_total(forwarder, is_known, time) {
+            return ValidationResult::Ignore(IgnoreReason::TotalRate);
         }
-        self.publishers.take(publisher, millis);
+        self.publishers.try_take(publisher, time);
         discovered.add(&announcement, forwarder, now);
         if let Some(source) = source {
             discovered.add_provider(&announcement.announcement().package, source, now);
@@ -142,26 +144,26 @@ impl AnnouncementValidator {
         ValidationResult::Accept(Box::new(announcement))
     }
 
-    fn take_of_total(&mut self, forwarder: PeerId, is_known: bool, millis: u64) -> bool {
-        let total = self.config.total;
-        if total.take_above(total.burst / 2, &mut self.total_full_at, millis) {
+    fn take_total(&mut self, forwarder: PeerId, is_known: bool, time: Duration) -> bool {
+        let rate = self.config.total;
+        if self.total.try_take_above(rate.burst / 2, rate.into(), time) {
             return true;
         }
-        let kept = if is_known { 0 } else { total.burst / 4 };
-        self.shares.take(forwarder, millis) && total.take_above(kept, &mut self.total_full_at, millis)
+        let kept = if is_known { 0 } else { rate.burst / 4 };
+        self.reserves.try_take(forwarder, time) && self.total.try_take_above(kept, rate.into(), time)
     }
 
     fn check_time(&self, announcement: &SignedAnnouncement, now: SystemTime) -> Result<(), ValidationResult> {
         let (published_at, now) = (announcement.announcement().published_at, unix::seconds(now));
         let ahead = published_at.saturating_sub(now);
         if ahead > MAX_AHEAD.as_secs() * 2 {
-            return Err(ValidationResult::Reject(Rejected::Future { published_at }));
+            return Err(ValidationResult::Reject(RejectReason::Future { published_at }));
         }
         if ahead > MAX_AHEAD.as_secs() {
-            return Err(ValidationResult::Ignore(Ignored::Future { published_at }));
+            return Err(ValidationResult::Ignore(IgnoreReason::Future { published_at }));
         }
         if now.saturating_sub(published_at) > self.config.max_age.as_secs() {
-            return Err(ValidationResult::Ignore(Ignored::Old { published_at }));
+            return Err(ValidationResult::Ignore(IgnoreReason::TooOld { published_at }));
         }
         Ok(())
     }
@@ -179,9 +181,9 @@ pub enum ValidationResult {
     /// It is new, and is forwarded.
     Accept(Box<SignedAnnouncement>),
     /// It is not forwarded. An honest neighbour may have sent it.
-    Ignore(Ignored),
+    Ignore(IgnoreReason),
     /// It is not forwarded, and counts against the neighbour: no honest one sends that.
-    Reject(Rejected),
+    Reject(RejectReason),
 }
 
 impl ValidationResult {
@@ -195,50 +197,52 @@ impl ValidationResult {
     }
 }
 
-/// Why a message is not forwarded.
+/// Reason for which a message is not forwarded, without blame for the neighbour that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Ignored {
-    /// The neighbour sends more than is read. An honest one does not, unless it has other limits; so this does not count
-    /// against it.
-    #[error("the neighbour sends too much")]
-    Flood,
-    /// As much as neighbours take was accepted already, and the neighbour's share is used up.
-    #[error("too much is announced")]
-    Total,
-    /// It says nothing new, or contradicts what is known. In a [`Conflict`](Freshness::Conflict) it is worth looking at the
-    /// DHT's head.
-    #[error("the announcement is not news")]
-    Freshness(Freshness),
-    /// It is from the future, by about what clocks differ by.
-    #[error("the announcement is of {published_at} (seconds since 1970), which is yet to come")]
+#[non_exhaustive]
+pub enum IgnoreReason {
+    /// The neighbour exceeds [`per_forwarder`](AnnouncementValidatorConfig::per_forwarder); the message was not read. This
+    /// does not count against the neighbour, whose own limits may be higher.
+    #[error("rate limit of the forwarding neighbour exceeded")]
+    ForwarderRate,
+    /// The [`total`](AnnouncementValidatorConfig::total) rate and the neighbour's reserve are used up.
+    #[error("total rate limit exceeded")]
+    TotalRate,
+    /// The announcement is not newer than the one that is known. After a [`Conflict`](Freshness::Conflict), compare the head
+    /// in the DHT.
+    #[error("announcement is not newer than the known one")]
+    NotNewer(Freshness),
+    /// The timestamp is in the future by more than [`MAX_AHEAD`], but not by more than twice that: clocks may differ so much.
+    #[error("announcement is dated in the future: {published_at} (seconds since 1970)")]
     Future {
-        /// What stands in it.
+        /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
-    /// It is too old to be forwarded.
-    #[error("the announcement is of {published_at} (seconds since 1970), too long ago")]
-    Old {
-        /// What stands in it.
+    /// The announcement is older than [`max_age`](AnnouncementValidatorConfig::max_age).
+    #[error("announcement is too old: {published_at} (seconds since 1970)")]
+    TooOld {
+        /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
-    /// The neighbour has brought too many publishers that nobody knows.
-    #[error("the neighbour has brought too many new publishers")]
-    Newcomers,
-    /// The publisher announces too often.
-    #[error("the publisher announces too often")]
-    Publisher,
+    /// The neighbour exceeds [`unknown_publishers`](AnnouncementValidatorConfig::unknown_publishers).
+    #[error("rate limit of the neighbour for unknown publishers exceeded")]
+    UnknownPublisherRate,
+    /// The publisher exceeds [`per_publisher`](AnnouncementValidatorConfig::per_publisher).
+    #[error("rate limit of the publisher exceeded")]
+    PublisherRate,
 }
 
-/// Why a message counts against the neighbour.
+/// Reason for which a message is not forwarded and counts against the neighbour that sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Rejected {
-    /// It is no announcement.
+#[non_exhaustive]
+pub enum RejectReason {
+    /// The message is not a valid announcement.
     #[error(transparent)]
     Invalid(#[from] AnnouncementError),
-    /// It is from far in the future.
-    #[error("the announcement is of {published_at} (seconds since 1970), far in the future")]
+    /// The timestamp is in the future by more than twice [`MAX_AHEAD`].
+    #[error("announcement is dated far in the future: {published_at} (seconds since 1970)")]
     Future {
-        /// What stands in it.
+        /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
 }

@@ -4,19 +4,19 @@
 //! but the publisher can make one. What holders can still do is to serve an old one, or none: against that,
 //! [`HeadStore`] remembers what was seen, and heads expire.
 
-mod judge;
 mod next;
+mod policy;
 mod proof;
 mod record;
 mod store;
 mod validator;
 
-pub use judge::{Accepted, CLOCK_TOLERANCE, Checkpoint, HeadRejectedError, MAX_JUMP, MAX_VALIDITY, judge};
 pub use next::{Lifetime, NextHeadError, next_head};
+pub use policy::{Accepted, CLOCK_TOLERANCE, Checkpoint, HeadRejectedError, MAX_JUMP, MAX_VALIDITY, validate_head};
 pub use proof::{EquivocationProof, ProofError};
-pub use record::{Head, HeadError, MAX_HEAD_BYTES, MAX_HEAD_INDEX_LEN, MAX_SEQ, SignedHead, dht_key};
-pub use store::{HeadStore, MAX_PACKAGES, RememberError};
-pub use validator::{HeadValidator, NAMESPACE};
+pub use record::{Head, HeadError, MAX_HEAD_INDEX_LEN, MAX_HEAD_LEN, MAX_SEQ, NAMESPACE, SignedHead, dht_key};
+pub use store::{HeadStore, HeadStoreError, MAX_PACKAGES};
+pub use validator::HeadValidator;
 
 #[cfg(test)]
 mod tests;

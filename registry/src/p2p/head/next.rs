@@ -38,7 +38,7 @@ pub fn next_head(
         return Err(NextHeadError::OtherPackage);
     }
     if !(1..=MAX_HEAD_INDEX_LEN).contains(&index_size) {
-        return Err(NextHeadError::IndexSize { bytes: index_size });
+        return Err(NextHeadError::IndexSize { size: index_size });
     }
     if lifetime.validity > MAX_VALIDITY {
         return Err(NextHeadError::Validity);
@@ -65,11 +65,11 @@ pub enum NextHeadError {
     /// The previous head is of another package.
     #[error("the previous head is of another package")]
     OtherPackage,
-    /// The index is empty or too long. Withdraw old versions.
-    #[error("an index of {bytes} bytes is not possible")]
+    /// The index is empty or longer than [`MAX_HEAD_INDEX_LEN`].
+    #[error("index of {size} bytes: the size must be from 1 to {MAX_HEAD_INDEX_LEN} bytes")]
     IndexSize {
-        /// Its length.
-        bytes: u64,
+        /// Size of the index in bytes.
+        size: u64,
     },
     /// Nobody would believe it: choose at most [`MAX_VALIDITY`].
     #[error("a head cannot be valid for that long")]

@@ -7,15 +7,17 @@ use multihash_codetable::{Code, MultihashDigest};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::NAMESPACE;
 use crate::{
     ContentId, PackageId, PackageIdError,
     p2p::signed::{EnvelopeError, Kind, seal, unseal},
     unix,
 };
 
+/// Namespace of the record keys of heads.
+pub const NAMESPACE: &str = "pkg";
+
 /// The longest signed head, in bytes. One is about 600; the rest is room for later versions.
-pub const MAX_HEAD_BYTES: usize = 4096;
+pub const MAX_HEAD_LEN: usize = 4096;
 
 /// The highest sequence number, of any package: that of a head that was renewed every hour for a century. Without a limit
 /// the last number would end a package for ever.
@@ -28,7 +30,7 @@ pub const MAX_HEAD_INDEX_LEN: u64 = 16 * 1024 * 1024;
 const SCHEMA: u32 = 1;
 
 const KIND: Kind =
-    Kind { domain: "ggen-package-head", payload_type: b"/ggen/package-head/1", max_bytes: MAX_HEAD_BYTES };
+    Kind { domain: "kadence-package-head", payload_type: b"/kadence/package-head/1", max_len: MAX_HEAD_LEN };
 
 /// Which index of a package is the newest, as its publisher says.
 ///
@@ -67,7 +69,7 @@ impl Head {
             return Err(HeadError::Chain);
         }
         if !(1..=MAX_HEAD_INDEX_LEN).contains(&self.index_size) {
-            return Err(HeadError::IndexSize { bytes: self.index_size });
+            return Err(HeadError::IndexSize { size: self.index_size });
         }
         Ok(())
     }
@@ -100,7 +102,7 @@ impl SignedHead {
         Ok(Self { head, bytes })
     }
 
-    /// Reads a head of this package. Whether it is new enough, and has not expired, is for [`judge`](super::judge).
+    /// Reads a head of this package. Whether it is new enough, and has not expired, is for [`validate_head`](super::validate_head).
     ///
     /// # Errors
     ///
@@ -207,11 +209,11 @@ pub enum HeadError {
     /// A first head names one before it, or another one names none.
     #[error("the head's link to the one before it does not fit its sequence number")]
     Chain,
-    /// There is no index of that length.
-    #[error("an index of {bytes} bytes is not possible")]
+    /// The size of the index is 0 or more than [`MAX_HEAD_INDEX_LEN`].
+    #[error("invalid index size in a head: {size} bytes")]
     IndexSize {
-        /// What stands in it.
-        bytes: u64,
+        /// Size in the document, in bytes.
+        size: u64,
     },
     /// Somebody else than the package's publisher has signed it.
     #[error("the head is not signed by the package's publisher")]

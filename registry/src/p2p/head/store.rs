@@ -8,7 +8,9 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior::Immediate, params};
 use thiserror::Error;
 
-use super::{Accepted, Checkpoint, EquivocationProof, HeadRejectedError, SignedHead, judge, judge::judge_chain};
+use super::{
+    Accepted, Checkpoint, EquivocationProof, HeadRejectedError, SignedHead, policy::validate_chain, validate_head,
+};
 use crate::{
     PackageId,
     database::{self, DatabaseError, DatabaseOpenError, Format},
@@ -20,7 +22,7 @@ pub const MAX_PACKAGES: u64 = 50_000;
 /// `envelope` is the head with that number; it is null after an equivocation was forgiven. `other` is the head that
 /// contradicts it, if there is one. `touched` grows from row to row: the smallest was not used for the longest time.
 const FORMAT: Format = Format {
-    application_id: *b"GGhd",
+    application_id: *b"KDhd",
     steps: &["
         CREATE TABLE heads (
             package TEXT NOT NULL PRIMARY KEY,
@@ -70,12 +72,15 @@ impl HeadStore {
     /// # Errors
     ///
     /// If it is refused, or the file fails: it cannot be believed then, either.
-    pub fn judge(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
+    pub fn validate(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
         let known = read(&self.connection(), &candidate.head().package)?;
-        match known.as_ref().map_or(Ok(()), KnownHead::check).and_then(|()| judge(mark(known.as_ref()), candidate, now))
+        match known
+            .as_ref()
+            .map_or(Ok(()), KnownHead::check)
+            .and_then(|()| validate_head(checkpoint(known.as_ref()), candidate, now))
         {
             Ok(accepted) => Ok(accepted),
-            Err(HeadRejectedError::Equivocation { .. }) => self.remember(candidate),
+            Err(HeadRejectedError::Equivocation { .. }) => self.record(candidate),
             Err(refused) => Err(refused.into()),
         }
     }
@@ -86,7 +91,7 @@ impl HeadStore {
     /// # Errors
     ///
     /// If it is refused, by anything but the time, or the file fails.
-    pub fn remember(&self, candidate: &SignedHead) -> Result<Accepted, RememberError> {
+    pub fn record(&self, candidate: &SignedHead) -> Result<Accepted, HeadStoreError> {
         let package = &candidate.head().package;
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(Immediate).map_err(DatabaseError::from)?;
@@ -94,7 +99,7 @@ impl HeadStore {
         let accepted = match known
             .as_ref()
             .map_or(Ok(()), KnownHead::check)
-            .and_then(|()| judge_chain(mark(known.as_ref()), candidate))
+            .and_then(|()| validate_chain(checkpoint(known.as_ref()), candidate))
         {
             Ok(Accepted::First) => {
                 make_room(&transaction, self.capacity)?;
@@ -131,10 +136,10 @@ impl HeadStore {
     /// # Errors
     ///
     /// If it is refused, or the file fails.
-    pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
-        let accepted = self.remember(candidate)?;
+    pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
+        let accepted = self.record(candidate)?;
         // Without a mark, which it would be the same as: what is left to look at is the time.
-        judge(None, candidate, now)?;
+        validate_head(None, candidate, now)?;
         Ok(accepted)
     }
 
@@ -146,8 +151,8 @@ impl HeadStore {
     pub fn accept_equivocation(&self, package: &PackageId) -> Result<bool, DatabaseError> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(Immediate)?;
-        let Some(KnownHead { mark, other: Some(other) }) = read(&transaction, package)? else { return Ok(false) };
-        let seq = mark.seq.max(other.head().seq);
+        let Some(KnownHead { checkpoint, other: Some(other) }) = read(&transaction, package)? else { return Ok(false) };
+        let seq = checkpoint.seq.max(other.head().seq);
         transaction.execute(
             "UPDATE heads SET seq = ?2, envelope = NULL, other = NULL WHERE package = ?1",
             params![package.to_string(), to_column(seq)],
@@ -183,8 +188,8 @@ impl HeadStore {
     /// # Errors
     ///
     /// If the file fails.
-    pub fn seen(&self, package: &PackageId) -> Result<Option<Checkpoint>, DatabaseError> {
-        Ok(read(&self.connection(), package)?.map(|known| known.mark))
+    pub fn checkpoint(&self, package: &PackageId) -> Result<Option<Checkpoint>, DatabaseError> {
+        Ok(read(&self.connection(), package)?.map(|known| known.checkpoint))
     }
 
     /// The contradiction that the package is refused for.
@@ -256,20 +261,21 @@ type Envelope = Option<Vec<u8>>;
 
 /// A row.
 struct KnownHead {
-    mark: Checkpoint,
+    checkpoint: Checkpoint,
     /// Contradicts the mark's head.
     other: Option<SignedHead>,
 }
 
 impl KnownHead {
     fn check(&self) -> Result<(), HeadRejectedError> {
-        let proof = self.mark.head.as_ref().zip(self.other.as_ref()).and_then(|(a, b)| EquivocationProof::of(a, b));
+        let proof =
+            self.checkpoint.head.as_ref().zip(self.other.as_ref()).and_then(|(a, b)| EquivocationProof::of(a, b));
         proof.map_or(Ok(()), |proof| Err(HeadRejectedError::Equivocation { proof }))
     }
 }
 
-fn mark(known: Option<&KnownHead>) -> Option<&Checkpoint> {
-    known.map(|known| &known.mark)
+fn checkpoint(known: Option<&KnownHead>) -> Option<&Checkpoint> {
+    known.map(|known| &known.checkpoint)
 }
 
 fn read(connection: &Connection, package: &PackageId) -> Result<Option<KnownHead>, DatabaseError> {
@@ -288,7 +294,7 @@ fn read(connection: &Connection, package: &PackageId) -> Result<Option<KnownHead
     if head.as_ref().is_some_and(|head| head.head().seq != seq) {
         return Err(damaged("the number"));
     }
-    Ok(Some(KnownHead { mark: Checkpoint { seq, head }, other }))
+    Ok(Some(KnownHead { checkpoint: Checkpoint { seq, head }, other }))
 }
 
 fn insert(connection: &Connection, head: &SignedHead) -> Result<(), DatabaseError> {
@@ -323,7 +329,7 @@ fn next_touch(connection: &Connection) -> Result<i64, DatabaseError> {
     Ok(connection.prepare_cached("SELECT coalesce(max(touched), 0) + 1 FROM heads")?.query_row([], |row| row.get(0))?)
 }
 
-fn make_room(connection: &Connection, capacity: u64) -> Result<(), RememberError> {
+fn make_room(connection: &Connection, capacity: u64) -> Result<(), HeadStoreError> {
     if count(connection)? < capacity {
         return Ok(());
     }
@@ -334,7 +340,7 @@ fn make_room(connection: &Connection, capacity: u64) -> Result<(), RememberError
         )
         .and_then(|mut statement| statement.execute([]))
         .map_err(DatabaseError::from)?;
-    if dropped == 0 { Err(RememberError::Full) } else { Ok(()) }
+    if dropped == 0 { Err(HeadStoreError::Full) } else { Ok(()) }
 }
 
 fn count(connection: &Connection) -> Result<u64, DatabaseError> {
@@ -348,10 +354,10 @@ fn to_column(number: u64) -> i64 {
 
 /// Why a head is not believed, or could not be remembered.
 #[derive(Debug, Clone, Error)]
-pub enum RememberError {
+pub enum HeadStoreError {
     /// It contradicts what was seen, or the time.
     #[error(transparent)]
-    Refused(#[from] HeadRejectedError),
+    Rejected(#[from] HeadRejectedError),
     /// Every package in the memory is kept. Keep fewer.
     #[error("the memory of heads is full of packages that are kept")]
     Full,

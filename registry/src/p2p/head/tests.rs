@@ -56,6 +56,6 @@ fn with_seq(seq: u64) -> SignedHead {
     SignedHead::sign(&keypair(1), head).unwrap()
 }
 
-fn mark(head: &SignedHead) -> Checkpoint {
+fn checkpoint(head: &SignedHead) -> Checkpoint {
     Checkpoint { seq: head.head().seq, head: Some(head.clone()) }
 }

@@ -3,13 +3,10 @@ use std::cmp::Ordering;
 use kadence::{ValidationError, Validator};
 use libp2p::kad::RecordKey;
 
-use super::SignedHead;
-
-/// The namespace of the record keys of heads.
-pub const NAMESPACE: &str = "pkg";
+use super::record::SignedHead;
 
 /// Says of the records under `/pkg/…` which are heads, and which of two is better. For the tracker and for the store that
-/// serves others: register it for [`NAMESPACE`].
+/// serves others: register it for [`NAMESPACE`](super::NAMESPACE).
 ///
 /// A validator has no clock, so that all nodes say the same: whether a head has expired is for the reader.
 #[derive(Debug, Clone, Copy, Default)]

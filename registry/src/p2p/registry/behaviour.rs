@@ -47,12 +47,12 @@ impl RegistryBehaviour {
 }
 
 /// How many events of the node wait for the registry: a burst of announcements from all neighbours, some 10 MB.
-const EVENTS: usize = 8192;
+const EVENT_CAPACITY: usize = 8192;
 
 /// Makes a node's kad judge the heads of packages, where it reads and where it stores them for others.
 pub fn configure(node: &mut NodeConfig) {
     let validators = std::mem::take(&mut node.driver.tracker.validators);
     node.driver.tracker.validators = validators.with(NAMESPACE, Arc::new(HeadValidator));
     // Announcements come as events, in bursts.
-    node.driver.event_capacity = node.driver.event_capacity.max(EVENTS);
+    node.driver.event_capacity = node.driver.event_capacity.max(EVENT_CAPACITY);
 }

@@ -19,7 +19,7 @@ use crate::{
 pub struct RegistryConfig {
     /// Where everything is kept. One process at a time can use it.
     pub folder: PathBuf,
-    /// The topic of announcements. All nodes of a network have the same. Default: `/ggen/packages/v1`.
+    /// The topic of announcements. All nodes of a network have the same. Default: `/kadence/packages/1`.
     pub topic: String,
     /// Whether what was fetched is offered to others. Default: yes; a registry whose readers give nothing back ends with its
     /// publishers.
@@ -35,7 +35,7 @@ pub struct RegistryConfig {
     /// From the start of a fetch, how long the network is not asked who else has the content: that costs requests to some
     /// twenty peers, and what is small or near is here before they answer. It is asked at once if neither the publisher nor
     /// anybody who has told of the package is connected, and as soon as one of them does not give it. Default: 100 ms.
-    pub providers_after: Duration,
+    pub provider_lookup_delay: Duration,
     /// How often own packages are published again. Default: 12 hours, a third of the time after which kad forgets a record.
     pub republish_interval: Duration,
     /// How often a peer is asked what is new, beside every peer that is met. Default: 10 minutes.
@@ -50,7 +50,7 @@ pub struct RegistryConfig {
     /// publisher's key itself is found in any file. Default: none.
     pub private_paths: Vec<PathBuf>,
     /// Which announcements are let through.
-    pub gate: AnnouncementValidatorConfig,
+    pub validator: AnnouncementValidatorConfig,
 }
 
 impl RegistryConfig {
@@ -64,14 +64,14 @@ impl RegistryConfig {
             max_head_age: Duration::from_secs(5 * 60),
             lookup_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
-            providers_after: Duration::from_millis(100),
+            provider_lookup_delay: Duration::from_millis(100),
             republish_interval: Duration::from_secs(12 * 60 * 60),
             catalogue_interval: Duration::from_secs(10 * 60),
             server: ServerConfig::default(),
             fetch: FetchConfig::default(),
             archive: ArchiveLimits::default(),
             private_paths: Vec::new(),
-            gate: AnnouncementValidatorConfig::default(),
+            validator: AnnouncementValidatorConfig::default(),
         }
     }
 }
@@ -96,8 +96,8 @@ pub enum RegistryStartError {
     EventsTaken,
     /// A registry runs on this node already.
     #[error("a registry runs on this node already")]
-    Running,
+    AlreadyRunning,
     /// The node has ended.
     #[error(transparent)]
-    NodeGone(#[from] DriverClosedError),
+    DriverClosed(#[from] DriverClosedError),
 }

@@ -18,7 +18,7 @@ pub(super) struct Connections(Mutex<HashMap<PeerId, Vec<oneshot::Sender<bool>>>>
 
 impl Connections {
     /// A peer is connected, or cannot be reached.
-    pub(super) fn settled(&self, peer: &PeerId, connected: bool) {
+    pub(super) fn resolve(&self, peer: &PeerId, connected: bool) {
         for waiting in lock(&self.0).remove(peer).unwrap_or_default() {
             // Who no longer waits needs no answer.
             let _gone = waiting.send(connected);
@@ -59,13 +59,13 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// After events were missed: who has connected meanwhile is not waited for until the time is over.
-    pub(super) async fn look_for_connections(&self) {
+    pub(super) async fn resync_connections(&self) {
         let awaited = self.connections.awaited();
         let connected = self
             .swarm
             .with(move |swarm| awaited.into_iter().filter(|peer| swarm.is_connected(peer)).collect::<Vec<_>>());
         for peer in connected.await.unwrap_or_default() {
-            self.connections.settled(&peer, true);
+            self.connections.resolve(&peer, true);
         }
     }
 
@@ -125,11 +125,11 @@ mod tests {
         let (one, other) = (PeerId::random(), PeerId::random());
         let (first, second) = (connections.wait(one), connections.wait(one));
         drop(connections.wait(other));
-        connections.settled(&other, true);
+        connections.resolve(&other, true);
         drop(connections.wait(other));
         let third = connections.wait(one);
         assert_eq!(lock(&connections.0).len(), 1);
-        connections.settled(&one, true);
+        connections.resolve(&one, true);
         for wait in [first, second, third] {
             assert_eq!(smol::block_on(wait), Ok(true));
         }

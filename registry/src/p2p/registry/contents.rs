@@ -12,28 +12,28 @@ use futures::{
 use kadence::{Priority, Runtime, Update};
 use libp2p::PeerId;
 
-use super::{Event, Inner, lock};
+use super::{Inner, RegistryEvent, lock};
 use crate::{
     ContentId, GetError, Index, PackageId,
-    blob::BlobError,
     p2p::{
-        deadline::pause,
+        deadline::sleep,
         head::SignedHead,
-        transfer::{BlobProvider, FetchError, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent},
+        transfer::{BlobProvider, FetchError, FetchEvent, FetchRequest, Fetcher, ProviderOutcome, ProviderReport},
     },
+    registry::{Subject, fetch_document},
 };
 
 /// With how many peers a connection is made at a time, for one download.
-const CONNECTING: usize = 4;
+const CONCURRENT_DIALS: usize = 4;
 
 /// How many providers the network is asked for: as many as a fetch makes use of, and some that are gone.
-const PROVIDERS: usize = 12;
+const MAX_LOOKUP_PROVIDERS: usize = 12;
 
 /// Who is asked for content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asking {
+pub(super) enum ProviderScope {
     /// Whoever may have it, by the network too.
-    Everybody,
+    All,
     /// Those who have announced the package or told of it. A spammer can make a node look for what nobody has: that costs no
     /// lookup.
     Announcers,
@@ -53,18 +53,8 @@ impl<R: Runtime> Inner<R> {
         content: ContentId,
         size: u64,
     ) -> Result<Index, GetError> {
-        if size > crate::MAX_INDEX_LEN as u64 {
-            return Err(GetError::invalid(content, BlobError::TooLarge { max: crate::MAX_INDEX_LEN as u64 }));
-        }
-        self.fetch(package, content, size).await?;
-        let blobs = self.blobs.clone();
-        let json = unblock(move || blobs.read(&content, size)).await?;
-        let index = Index::from_json(&json).map_err(|error| GetError::invalid(content, error))?;
-        if index.package() != package {
-            let (wanted, found) = (package.to_string(), index.package().to_string());
-            return Err(GetError::OtherPackage { content, wanted, found });
-        }
-        Ok(index)
+        let expected = Subject { package, version: None };
+        fetch_document(&self.blobs, content, size, expected, self.fetch(package, content, size)).await
     }
 
     /// Brings content of this size into the store, if it is not there, and offers it to others from then on.
@@ -77,12 +67,12 @@ impl<R: Runtime> Inner<R> {
         let blobs = self.blobs.clone();
         match unblock(move || blobs.size(&content)).await {
             Some(found) if found == size => return Ok(()),
-            Some(found) => return Err(GetError::Size { content, wanted: size, found }),
+            Some(found) => return Err(GetError::Size { content, expected: size, found }),
             None => {}
         }
         let wanted = FetchRequest { id: content, max: size, size: Some(size) };
-        let size = self.download(&self.fetcher, package, wanted, Asking::Everybody).await?;
-        self.readers.tell(&Event::Downloaded { content, size });
+        let size = self.download(&self.fetcher, package, wanted, ProviderScope::All).await?;
+        self.subscribers.send(&RegistryEvent::Downloaded { content, size });
         if self.config.share {
             self.offer(content);
         }
@@ -95,22 +85,22 @@ impl<R: Runtime> Inner<R> {
         fetcher: &Fetcher,
         package: &PackageId,
         wanted: FetchRequest,
-        asking: Asking,
+        scope: ProviderScope,
     ) -> Result<u64, GetError> {
         let content = wanted.id;
-        let (refused, refusal) = async_channel::bounded(1);
-        let (observer, providers) = (Arc::clone(self), self.providers(package, content, asking, refusal));
+        let (failed, failure) = async_channel::bounded(1);
+        let (observer, providers) = (Arc::clone(self), self.providers(package, content, scope, failure));
         let fetch = fetcher.fetch(wanted, providers, move |event| {
-            if let FetchEvent::Report(Report { event, .. }) = &event
-                && !matches!(event, ReportEvent::Success { .. })
+            if let FetchEvent::Report(ProviderReport { outcome, .. }) = &event
+                && !matches!(outcome, ProviderOutcome::Success { .. })
             {
                 // The first one is enough.
-                let _told = refused.try_send(());
+                let _full = failed.try_send(());
             }
             observer.observe(content, &event);
         });
         let fetched = self.while_running(fetch).await.ok_or(GetError::Closed)?;
-        fetched.map_err(|error| self.not_fetched(content, error))
+        fetched.map_err(|error| self.fetch_error(content, error))
     }
 
     /// Tells the network that we have content.
@@ -128,16 +118,16 @@ impl<R: Runtime> Inner<R> {
     fn observe(&self, content: ContentId, event: &FetchEvent) {
         match *event {
             FetchEvent::Progress { verified, total } => {
-                self.readers.tell(&Event::DownloadProgress { content, verified, total });
+                self.subscribers.send(&RegistryEvent::DownloadProgress { content, verified, total });
             }
-            FetchEvent::Report(Report { peer, event }) => {
+            FetchEvent::Report(ProviderReport { peer, outcome }) => {
                 let now = SystemTime::now();
-                match event {
-                    ReportEvent::Success { bytes, time } => self.reputation.success(peer, bytes, time, now),
-                    ReportEvent::Failed => self.reputation.failure(peer, now),
-                    ReportEvent::BadData => self.bad_data(peer),
+                match outcome {
+                    ProviderOutcome::Success { bytes, time } => self.reputation.success(peer, bytes, time, now),
+                    ProviderOutcome::Failed => self.reputation.failure(peer, now),
+                    ProviderOutcome::BadData => self.bad_data(peer),
                     // It has done nothing wrong.
-                    ReportEvent::Busy | ReportEvent::NotFound => {}
+                    ProviderOutcome::Busy | ProviderOutcome::NotFound => {}
                 }
             }
         }
@@ -147,34 +137,34 @@ impl<R: Runtime> Inner<R> {
     pub(super) fn bad_data(&self, peer: PeerId) {
         let until = self.reputation.bad_data(peer, SystemTime::now());
         tracing::warn!(%peer, ?until, "a peer has sent bad data, and is not asked for a while");
-        self.readers.tell(&Event::BadData { peer });
+        self.subscribers.send(&RegistryEvent::BadData { peer });
     }
 
     /// Those who may have content, connected, as they are found: first the publisher and those who have told of the
-    /// package, the most reliable first, then those whom the network names. `refusal` says that one of them does not give
+    /// package, the most reliable first, then those whom the network names. `failure` says that one of them does not give
     /// it.
     fn providers(
         self: &Arc<Self>,
         package: &PackageId,
         content: ContentId,
-        asking: Asking,
-        refusal: Receiver<()>,
+        scope: ProviderScope,
+        failure: Receiver<()>,
     ) -> Receiver<BlobProvider> {
-        let (found, receiver) = async_channel::bounded(CONNECTING);
-        let told = found.clone();
+        let (found, receiver) = async_channel::bounded(CONCURRENT_DIALS);
+        let sender = found.clone();
         let inner = Arc::clone(self);
-        let mut known = match asking {
-            Asking::Everybody => vec![package.publisher()],
-            Asking::Announcers => Vec::new(),
+        let mut known = match scope {
+            ProviderScope::All => vec![package.publisher()],
+            ProviderScope::Announcers => Vec::new(),
         };
         if let Some(package) = lock(&self.discovered).get(package) {
             known.extend(package.providers.iter().map(|provider| provider.peer));
         }
         let known = self.reputation.order(&known, SystemTime::now());
         let search = async move {
-            let named = match asking {
-                Asking::Everybody => inner.named_by_the_network(known.clone(), content, refusal).left_stream(),
-                Asking::Announcers => stream::empty().right_stream(),
+            let named = match scope {
+                ProviderScope::All => inner.look_up_providers(known.clone(), content, failure).left_stream(),
+                ProviderScope::Announcers => stream::empty().right_stream(),
             };
             let mut asked = HashSet::from([inner.client.local_peer_id()]);
             // Those who are known come first; the network is asked beside them, not only once they are all gone.
@@ -187,11 +177,11 @@ impl<R: Runtime> Inner<R> {
                 let inner = Arc::clone(&inner);
                 async move { inner.connect(peer).await.then_some(peer) }
             });
-            let mut connected = pin!(connecting.buffer_unordered(CONNECTING));
+            let mut connected = pin!(connecting.buffer_unordered(CONCURRENT_DIALS));
             while let Some(peer) = connected.next().await {
                 let Some(peer) = peer else { continue };
                 let provider = BlobProvider { peer, preference: inner.preference(&peer) };
-                if told.send(provider).await.is_err() {
+                if sender.send(provider).await.is_err() {
                     return;
                 }
             }
@@ -205,28 +195,28 @@ impl<R: Runtime> Inner<R> {
 
     /// Those whom the network names: at once or, if one of the known ones is connected, a little later or as soon as one
     /// does not give the content.
-    fn named_by_the_network(
+    fn look_up_providers(
         &self,
         known: Vec<PeerId>,
         content: ContentId,
-        refusal: Receiver<()>,
+        failure: Receiver<()>,
     ) -> impl Stream<Item = PeerId> {
-        let lookup = self.client.get_providers(content.provider_key()).limit(PROVIDERS);
+        let lookup = self.client.get_providers(content.provider_key()).limit(MAX_LOOKUP_PROVIDERS);
         async move {
             let connected = self.swarm.with(move |swarm| known.iter().any(|peer| swarm.is_connected(peer)));
             if connected.await == Ok(true) {
-                let refused = async {
-                    if refusal.recv().await.is_err() {
+                let failed = async {
+                    if failure.recv().await.is_err() {
                         // The fetch has ended.
                         pending::<()>().await;
                     }
                 };
-                select(pin!(pause(&self.runtime, self.config.providers_after)), pin!(refused)).await;
+                select(pin!(sleep(&self.runtime, self.config.provider_lookup_delay)), pin!(failed)).await;
             }
             lookup.stream().filter_map(|update| {
                 ready(match update {
                     Update::Item(peer) => Some(peer),
-                    Update::Lagged { .. } | Update::End(_) => None,
+                    Update::LaggedError { .. } | Update::End(_) => None,
                 })
             })
         }
@@ -241,12 +231,13 @@ impl<R: Runtime> Inner<R> {
         preference
     }
 
-    pub(super) fn not_fetched(&self, content: ContentId, error: FetchError) -> GetError {
+    pub(super) fn fetch_error(&self, content: ContentId, error: FetchError) -> GetError {
         match error {
             FetchError::NoProvider => GetError::Unavailable { content, providers: 0 },
             FetchError::AllFailed { reports } => GetError::Unavailable { content, providers: reports.len() },
-            FetchError::TooLarge { size: found, max: wanted }
-            | FetchError::OtherSize { size: found, expected: wanted } => GetError::Size { content, wanted, found },
+            FetchError::TooLarge { size: found, max: expected } | FetchError::OtherSize { size: found, expected } => {
+                GetError::Size { content, expected, found }
+            }
             FetchError::Timeout => GetError::Timeout { after: self.config.fetch.stall_timeout },
             FetchError::Store(error) => error.into(),
         }

@@ -15,12 +15,12 @@ use crate::{ContentId, PackageId};
 const CAPACITY: usize = 1024;
 
 /// How many readers there can be. The one that came first goes when there is one more.
-const MAX_READERS: usize = 64;
+const MAX_SUBSCRIBERS: usize = 64;
 
 /// What happens in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Event {
+pub enum RegistryEvent {
     /// A peer is connected.
     PeerJoined {
         /// Who.
@@ -82,79 +82,79 @@ pub enum Event {
         peer: PeerId,
     },
     /// The reader was slower than the events came.
-    Lagged {
+    LaggedError {
         /// So many are missing here.
         skipped: u64,
     },
 }
 
-/// The events of a registry from when it was asked for, until its node ends. Bounded: see [`Event::Lagged`].
+/// The events of a registry from when it was asked for, until its node ends. Bounded: see [`RegistryEvent::LaggedError`].
 #[derive(Debug)]
-pub struct EventStream(Pin<Box<Receiver<Event>>>);
+pub struct RegistryEvents(Pin<Box<Receiver<RegistryEvent>>>);
 
-impl Stream for EventStream {
-    type Item = Event;
+impl Stream for RegistryEvents {
+    type Item = RegistryEvent;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RegistryEvent>> {
         self.0.as_mut().poll_next(cx)
     }
 }
 
 /// `None` once there is nothing more to tell.
 #[derive(Debug)]
-pub(super) struct Readers(Mutex<Option<Vec<Reader>>>);
+pub(super) struct Subscribers(Mutex<Option<Vec<Subscriber>>>);
 
 #[derive(Debug)]
-struct Reader {
-    events: Sender<Event>,
+struct Subscriber {
+    events: Sender<RegistryEvent>,
     skipped: u64,
 }
 
-impl Default for Readers {
+impl Default for Subscribers {
     fn default() -> Self {
         Self(Mutex::new(Some(Vec::new())))
     }
 }
 
-impl Readers {
-    pub(super) fn add(&self) -> EventStream {
+impl Subscribers {
+    pub(super) fn add(&self) -> RegistryEvents {
         let (events, received) = async_channel::bounded(CAPACITY);
-        if let Some(readers) = &mut *self.lock() {
-            if readers.len() >= MAX_READERS {
-                readers.remove(0);
+        if let Some(subscribers) = &mut *self.lock() {
+            if subscribers.len() >= MAX_SUBSCRIBERS {
+                subscribers.remove(0);
             }
-            readers.push(Reader { events, skipped: 0 });
+            subscribers.push(Subscriber { events, skipped: 0 });
         }
-        EventStream(Box::pin(received))
+        RegistryEvents(Box::pin(received))
     }
 
     /// Never waits for a reader.
-    pub(super) fn tell(&self, event: &Event) {
-        if let Some(readers) = &mut *self.lock() {
-            readers.retain_mut(|reader| reader.tell(event.clone()));
+    pub(super) fn send(&self, event: &RegistryEvent) {
+        if let Some(subscribers) = &mut *self.lock() {
+            subscribers.retain_mut(|subscriber| subscriber.send(event.clone()));
         }
     }
 
     /// Ends the streams, those that are still to be asked for as well. What was told can be read to its end.
     pub(super) fn close(&self) {
-        for reader in self.lock().take().into_iter().flatten() {
-            if reader.skipped > 0 {
+        for subscriber in self.lock().take().into_iter().flatten() {
+            if subscriber.skipped > 0 {
                 // If there is no room yet, nothing was read for long.
-                let _full = reader.events.try_send(Event::Lagged { skipped: reader.skipped });
+                let _full = subscriber.events.try_send(RegistryEvent::LaggedError { skipped: subscriber.skipped });
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Reader>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Subscriber>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Reader {
+impl Subscriber {
     /// Whether it is still there.
-    fn tell(&mut self, event: Event) -> bool {
+    fn send(&mut self, event: RegistryEvent) -> bool {
         if self.skipped > 0 {
-            match self.events.try_send(Event::Lagged { skipped: self.skipped }) {
+            match self.events.try_send(RegistryEvent::LaggedError { skipped: self.skipped }) {
                 Ok(()) => self.skipped = 0,
                 Err(TrySendError::Full(_)) => {
                     self.skipped += 1;
@@ -182,29 +182,29 @@ mod tests {
 
     #[test]
     fn a_slow_reader_is_told_how_much_it_has_missed_and_one_that_has_gone_is_forgotten() {
-        let readers = Readers::default();
-        let (mut slow, gone) = (readers.add(), readers.add());
+        let subscribers = Subscribers::default();
+        let (mut slow, gone) = (subscribers.add(), subscribers.add());
         drop(gone);
-        let event = Event::PeerJoined { peer: PeerId::random() };
+        let event = RegistryEvent::PeerJoined { peer: PeerId::random() };
         for _ in 0..CAPACITY + 3 {
-            readers.tell(&event);
+            subscribers.send(&event);
         }
-        assert_eq!(readers.lock().as_ref().map(Vec::len), Some(1));
+        assert_eq!(subscribers.lock().as_ref().map(Vec::len), Some(1));
         smol::block_on(async {
             for _ in 0..CAPACITY {
                 assert_eq!(slow.next().await.as_ref(), Some(&event));
             }
-            readers.tell(&event);
-            assert_eq!(slow.next().await, Some(Event::Lagged { skipped: 3 }));
+            subscribers.send(&event);
+            assert_eq!(slow.next().await, Some(RegistryEvent::LaggedError { skipped: 3 }));
             assert_eq!(slow.next().await, Some(event));
         });
     }
 
     #[test]
     fn readers_are_bounded() {
-        let readers = Readers::default();
-        let mut first = readers.add();
-        let _others: Vec<_> = (0..MAX_READERS).map(|_| readers.add()).collect();
+        let subscribers = Subscribers::default();
+        let mut first = subscribers.add();
+        let _others: Vec<_> = (0..MAX_SUBSCRIBERS).map(|_| subscribers.add()).collect();
         assert_eq!(smol::block_on(first.next()), None);
     }
 }

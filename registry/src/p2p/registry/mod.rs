@@ -9,15 +9,17 @@
 //! [`P2PRegistry::start`] has the tasks; what each does is in the file of its name.
 
 mod behaviour;
+mod catalogues;
 mod config;
 mod connections;
 mod contents;
 mod events;
 mod heads;
-mod listening;
-mod own;
+mod listener;
+mod published;
 mod publishing;
 mod republishing;
+mod search_updates;
 #[cfg(test)]
 mod tests;
 
@@ -48,9 +50,11 @@ use semver::Version;
 pub use self::{
     behaviour::{RegistryBehaviour, RegistryBehaviourEvent, configure},
     config::{RegistryConfig, RegistryStartError},
-    events::{Event, EventStream},
+    events::{RegistryEvent, RegistryEvents},
 };
-use self::{connections::Connections, events::Readers, heads::Fresh, listening::Listener, own::Own};
+use self::{
+    connections::Connections, events::Subscribers, heads::HeadCache, listener::Listener, published::PublishedPackages,
+};
 use super::{
     Reputation,
     announce::{AnnouncementValidator, Discovered, DiscoveredPackage},
@@ -65,7 +69,7 @@ use crate::{
 };
 
 /// How long a question to a peer about its catalogue may take, with the connection.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A registry of packages on a node's network. Cloning it is cheap, and all clones are the same registry.
 ///
@@ -84,23 +88,23 @@ struct Inner<R: Runtime> {
     swarm: SwarmHandle<NodeBehaviour<RegistryBehaviour>>,
     runtime: R,
     blobs: BlobStore,
-    own: Own,
-    memory: Arc<HeadStore>,
+    published: PublishedPackages,
+    head_store: Arc<HeadStore>,
     reputation: Arc<Reputation>,
     search: SearchIndex,
-    gate: Mutex<AnnouncementValidator>,
+    validator: Mutex<AnnouncementValidator>,
     discovered: Mutex<Discovered>,
-    fresh: Mutex<Fresh>,
+    head_cache: Mutex<HeadCache>,
     connections: Connections,
     fetcher: Fetcher,
     /// Into a store of its own: what is read only for the search is gone again at once, and nobody else counts on it.
-    learner: Fetcher,
-    learned: BlobStore,
+    index_fetcher: Fetcher,
+    index_cache: BlobStore,
     catalogue: CatalogueClient<R>,
-    readers: Readers,
+    subscribers: Subscribers,
     /// Closed when the node has ended. Nothing ever comes.
     ended: Receiver<Infallible>,
-    served: StatsHandle,
+    server_stats: StatsHandle,
     /// Held from when a package's newest head is read until the next one is put.
     publishing: futures::lock::Mutex<()>,
     /// How far each peer's catalogue was read.
@@ -129,20 +133,20 @@ impl<R: Runtime> P2PRegistry<R> {
             .await
             .map_err(|source| StorageError::Folder { path: folder.clone(), source })?;
         let search = SearchIndex::open(folder.join("search.db"), SearchIndex::DEFAULT_CAPACITY).await?;
-        let (blobs, learned, own, memory, reputation) = unblock(move || {
+        let (blobs, index_cache, published, head_store, reputation) = unblock(move || {
             let blobs = BlobStore::open(folder.join("content"))?;
-            let learned = open_empty(&folder.join("learned"))?;
-            let own = Own::open(folder.join("own"))?;
-            let memory = HeadStore::open(&folder.join("heads.db"))?;
+            let index_cache = open_empty(&folder.join("index-cache"))?;
+            let published = PublishedPackages::open(folder.join("published"))?;
+            let head_store = HeadStore::open(&folder.join("heads.db"))?;
             let reputation = Reputation::open(&folder.join("peers.db"))?;
-            Ok::<_, RegistryStartError>((blobs, learned, own, Arc::new(memory), Arc::new(reputation)))
+            Ok::<_, RegistryStartError>((blobs, index_cache, published, Arc::new(head_store), Arc::new(reputation)))
         })
         .await?;
 
         let mut control = node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await?;
         let server = Server::new(&mut control, blobs.clone(), &runtime, config.server)
-            .map_err(|transfer::ProtocolTaken| RegistryStartError::Running)?;
-        let questions = control.accept(requests::PROTOCOL).map_err(|_| RegistryStartError::Running)?;
+            .map_err(|transfer::ProtocolTakenError| RegistryStartError::AlreadyRunning)?;
+        let questions = control.accept(requests::CATALOGUE_PROTOCOL).map_err(|_| RegistryStartError::AlreadyRunning)?;
         let events = node.events().ok_or(RegistryStartError::EventsTaken)?;
         let fetcher = Fetcher::new(control.clone(), blobs.clone(), &runtime, config.fetch);
         let now = SystemTime::now();
@@ -153,32 +157,32 @@ impl<R: Runtime> P2PRegistry<R> {
             topic: IdentTopic::new(&config.topic),
             client: node.client().clone(),
             swarm: node.swarm().clone(),
-            learner: fetcher.with_store(learned.clone()),
-            learned,
+            index_fetcher: fetcher.with_store(index_cache.clone()),
+            index_cache,
             fetcher,
-            catalogue: CatalogueClient::new(runtime.clone(), control, ASK_TIMEOUT),
-            gate: Mutex::new(AnnouncementValidator::new(config.gate)),
+            catalogue: CatalogueClient::new(runtime.clone(), control, CATALOGUE_TIMEOUT),
+            validator: Mutex::new(AnnouncementValidator::new(config.validator)),
             // No two runs of a node begin in the same millisecond.
             discovered: Mutex::new(Discovered::new(unix::millis(now))),
-            fresh: Mutex::default(),
+            head_cache: Mutex::default(),
             connections: Connections::default(),
-            readers: Readers::default(),
+            subscribers: Subscribers::default(),
             ended,
-            served: server.stats(),
+            server_stats: server.stats(),
             publishing: futures::lock::Mutex::new(()),
             cursors: Mutex::default(),
             runtime: runtime.clone(),
             config,
             blobs,
-            own,
-            memory,
+            published,
+            head_store,
             reputation,
             search,
         });
         let (listener, learning) = Listener::new(Arc::clone(&inner), running);
-        let catalogue = Arc::new(listening::Catalogue(Arc::clone(&inner)));
+        let catalogue = Arc::new(catalogues::RegistryCatalogue(Arc::clone(&inner)));
         inner.spawn(server.run());
-        inner.spawn(requests::serve(runtime.clone(), questions, catalogue));
+        inner.spawn(requests::serve_catalogue(runtime.clone(), questions, catalogue));
         inner.spawn(learning);
         inner.spawn(republishing::run(Arc::clone(&inner)));
         // It is the one that ends the others.
@@ -187,8 +191,8 @@ impl<R: Runtime> P2PRegistry<R> {
     }
 
     /// What happens from now on.
-    pub fn events(&self) -> EventStream {
-        self.inner.readers.add()
+    pub fn events(&self) -> RegistryEvents {
+        self.inner.subscribers.add()
     }
 
     /// The packages that were announced or told of by peers, the longest known first.
@@ -203,7 +207,7 @@ impl<R: Runtime> P2PRegistry<R> {
     ///
     /// If the search index fails. A peer that does not answer is no error.
     pub async fn search_network(&self, query: &Query) -> Result<SearchPage, GetError> {
-        self.inner.ask_peers(query).await;
+        self.inner.search_peers(query).await;
         Ok(self.inner.search.search(query).await?)
     }
 
@@ -218,13 +222,13 @@ impl<R: Runtime> P2PRegistry<R> {
     }
 
     /// What was seen of packages' heads: to look at a contradiction, or to accept_equivocation it.
-    pub fn head_memory(&self) -> &HeadStore {
-        &self.inner.memory
+    pub fn head_store(&self) -> &HeadStore {
+        &self.inner.head_store
     }
 
     /// What was served to others.
     pub fn server_stats(&self) -> ServerStats {
-        self.inner.served.read()
+        self.inner.server_stats.read()
     }
 
     /// Puts the newest head of an own package again, and offers its content and announces it again: what happens by itself
@@ -265,8 +269,12 @@ impl<R: Runtime> Registry for P2PRegistry<R> {
         self.inner.publish(release).await
     }
 
-    async fn delete(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
-        self.inner.delete(package, version).await
+    async fn yank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.set_yanked(package, version, true).await
+    }
+
+    async fn unyank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.set_yanked(package, version, false).await
     }
 
     fn blobs(&self) -> &BlobStore {
@@ -295,9 +303,9 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// What a call to the memory of heads gives, which blocks.
-    async fn remembered<T: Send + 'static>(&self, ask: impl FnOnce(&HeadStore) -> T + Send + 'static) -> T {
-        let memory = Arc::clone(&self.memory);
-        unblock(move || ask(&memory)).await
+    async fn with_head_store<T: Send + 'static>(&self, ask: impl FnOnce(&HeadStore) -> T + Send + 'static) -> T {
+        let store = Arc::clone(&self.head_store);
+        unblock(move || ask(&store)).await
     }
 
     /// Runs a task, until the node ends at the latest. It may hold what keeps the registry's files open.

@@ -8,14 +8,14 @@ use libp2p::{gossipsub, kad::Quorum};
 use semver::Version;
 use thiserror::Error;
 
-use super::{Event, Inner, heads::OnlyForged, lock};
+use super::{Inner, RegistryEvent, heads::OnlyForgedHeads, lock};
 use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, PackageId, PublishError, Receipt, Release, Step, StepOutcome,
     Steps, StorageError,
     archive::PackOptions,
     p2p::{
-        announce::{Announcement, MAX_TITLE_BYTES, SignedAnnouncement},
-        head::{RememberError, SignedHead, next_head},
+        announce::{Announcement, MAX_TITLE_LEN, SignedAnnouncement},
+        head::{HeadStoreError, SignedHead, next_head},
     },
     registry::{Staged, stage},
     unix,
@@ -26,7 +26,7 @@ impl<R: Runtime> Inner<R> {
         let id = release.draft.id().clone();
         self.check_publisher(&id)?;
         let _turn = self.publishing.lock().await;
-        let before = self.before(&id).await.map_err(PublishError::Versions)?;
+        let before = self.predecessor(&id).await.map_err(PublishError::Versions)?;
         let index = match &before {
             Some(head) => self.index_of(head).await.map_err(PublishError::Versions)?,
             None => Index::new(id.clone()),
@@ -40,14 +40,14 @@ impl<R: Runtime> Inner<R> {
 
         self.provide(&[archive, manifest, index.content_id()], &mut steps).await?;
         let head = match &before {
-            Some(head) if is_published && !self.is_ending(head) => head.clone(),
-            before => self.sign(&id, before.as_ref(), document(&index), &mut steps).await?,
+            Some(head) if is_published && !self.is_due_for_renewal(head) => head.clone(),
+            before => self.sign(&id, before.as_ref(), id_and_size(&index), &mut steps).await?,
         };
         self.put(&head, &mut steps).await?;
-        self.supersede(before.as_ref(), &head).await;
+        self.stop_offering_index_of(before.as_ref(), &head).await;
         self.announce(&head, &index, &mut steps).await;
         let readme = package.metadata().readme.clone();
-        self.published(&head, &index, readme).await;
+        self.finish_publication(&head, &index, readme).await;
         let (package, version) = (package.id().clone(), package.version().clone());
         Ok(Receipt { package, version, manifest, archive, index: head.head().index, steps, excluded })
     }
@@ -58,18 +58,19 @@ impl<R: Runtime> Inner<R> {
         PackOptions { limits: self.config.archive, private_paths, private_keys: vec![self.keypair.clone()] }
     }
 
-    pub(super) async fn delete(
+    pub(super) async fn set_yanked(
         self: &Arc<Self>,
         package: &PackageId,
         version: &Version,
+        yanked: bool,
     ) -> Result<Receipt, PublishError> {
         self.check_publisher(package)?;
         let _turn = self.publishing.lock().await;
-        let Some(before) = self.before(package).await.map_err(PublishError::Versions)? else {
+        let Some(before) = self.predecessor(package).await.map_err(PublishError::Versions)? else {
             return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
         };
         let index = self.index_of(&before).await.map_err(PublishError::Versions)?;
-        let next = index.with_yanked(version, true)?;
+        let next = index.with_yanked(version, yanked)?;
         let Some(IndexEntry { manifest, archive, .. }) = next.versions().get(version).cloned() else {
             return Err(IndexError::NoSuchVersion { version: version.clone() }.into());
         };
@@ -77,23 +78,23 @@ impl<R: Runtime> Inner<R> {
         let (blobs, json) = (self.blobs.clone(), next.to_json());
         let content = steps.record(Step::Index, unblock(move || blobs.put(&json)).await)?;
         self.provide(&[content], &mut steps).await?;
-        let head = if next == index && !self.is_ending(&before) {
+        let head = if next == index && !self.is_due_for_renewal(&before) {
             before.clone()
         } else {
-            self.sign(package, Some(&before), document(&next), &mut steps).await?
+            self.sign(package, Some(&before), id_and_size(&next), &mut steps).await?
         };
         self.put(&head, &mut steps).await?;
-        self.supersede(Some(&before), &head).await;
+        self.stop_offering_index_of(Some(&before), &head).await;
         self.announce(&head, &next, &mut steps).await;
-        self.published(&head, &next, String::new()).await;
+        self.finish_publication(&head, &next, String::new()).await;
         let (package, version) = (package.clone(), version.clone());
         Ok(Receipt { package, version, manifest, archive, index: content, steps, excluded: Vec::new() })
     }
 
     /// The newest head, of those that the network has or had and the one that was signed here last. The latter may never
     /// have arrived anywhere, or somewhere: it counts, so that no other is signed with its number.
-    pub(super) async fn before(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        let there = match self.look_up(package, OnlyForged::IsNothing).await {
+    pub(super) async fn predecessor(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let there = match self.look_up(package, OnlyForgedHeads::NotFound).await {
             // It is renewed by what is published now; or what was seen has not arrived where they are. Somebody else may
             // have published it with the same key, so that it need not be what was signed here.
             Err(error @ (GetError::Expired { .. } | GetError::Rollback { .. })) => {
@@ -101,13 +102,13 @@ impl<R: Runtime> Inner<R> {
             }
             there => there?,
         };
-        match (there, self.own_head(package).await?) {
+        match (there, self.published_head(package).await?) {
             (Some(there), Some(here)) if there.head().seq > here.head().seq => Ok(Some(there)),
             (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
                 // A contradiction, which is kept as such: unless the user has forgiven it, and goes on from what the
                 // others have.
-                let remembered = self.remembered(move |memory| memory.remember(&here)).await;
-                remembered.map(|_| Some(there)).map_err(|error| self.not_accepted(error))
+                let recorded = self.with_head_store(move |store| store.record(&here)).await;
+                recorded.map(|_| Some(there)).map_err(|error| self.store_error(error))
             }
             (there, here) => Ok(here.or(there)),
         }
@@ -139,13 +140,13 @@ impl<R: Runtime> Inner<R> {
         let next = next_head(package, before, index, size, self.config.lifetime, SystemTime::now());
         let next = steps.record(Step::Head, next)?;
         let head = steps.record(Step::Head, SignedHead::sign(&self.keypair, next))?;
-        let (own, memory, kept) = (self.own.clone(), Arc::clone(&self.memory), head.clone());
+        let (published, store, kept) = (self.published.clone(), Arc::clone(&self.head_store), head.clone());
         let stored = unblock(move || {
-            if !own.put(&kept)? {
-                return Err(NotSigned::Superseded);
+            if !published.put(&kept)? {
+                return Err(HeadNotStoredError::Superseded);
             }
-            memory.remember(&kept)?;
-            memory.keep(&kept.head().package, true).map_err(RememberError::from)?;
+            store.record(&kept)?;
+            store.keep(&kept.head().package, true).map_err(HeadStoreError::from)?;
             Ok(())
         });
         steps.record(Step::Head, stored.await)?;
@@ -153,13 +154,13 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// Whether most of its time is over.
-    pub(super) fn is_ending(&self, head: &SignedHead) -> bool {
+    pub(super) fn is_due_for_renewal(&self, head: &SignedHead) -> bool {
         let left = head.head().not_after.saturating_sub(unix::seconds(SystemTime::now()));
         left.saturating_mul(2) < self.config.lifetime.validity.as_secs()
     }
 
     /// The index of the head before is offered no longer.
-    async fn supersede(&self, before: Option<&SignedHead>, head: &SignedHead) {
+    async fn stop_offering_index_of(&self, before: Option<&SignedHead>, head: &SignedHead) {
         if let Some(before) = before
             && before.head().index != head.head().index
         {
@@ -227,60 +228,60 @@ impl<R: Runtime> Inner<R> {
             seq: head.head().seq,
             head: head.hash(),
             index: head.head().index,
-            title: beginning(&index.summary().title, MAX_TITLE_BYTES).to_owned(),
+            title: truncated(&index.summary().title, MAX_TITLE_LEN).to_owned(),
             published_at: unix::seconds(SystemTime::now()),
         };
         SignedAnnouncement::sign(&self.keypair, announcement).map_err(|error| error.to_string())
     }
 
-    async fn published(&self, head: &SignedHead, index: &Index, readme: String) {
+    async fn finish_publication(&self, head: &SignedHead, index: &Index, readme: String) {
         let package = index.package();
-        lock(&self.fresh).heard_of(package, head.head().seq);
-        self.find(index, readme).await;
-        self.readers.tell(&Event::Published { package: package.clone(), seq: head.head().seq });
+        lock(&self.head_cache).remove_older(package, head.head().seq);
+        self.update_search_entry(index, readme).await;
+        self.subscribers.send(&RegistryEvent::Published { package: package.clone(), seq: head.head().seq });
     }
 
     fn check_publisher(&self, package: &PackageId) -> Result<(), PublishError> {
         if package.publisher() == self.publisher {
             return Ok(());
         }
-        Err(PublishError::NotOurs { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
+        Err(PublishError::OtherPublisher { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
     }
 }
 
 /// The name of a document and its size.
-fn document(index: &Index) -> (ContentId, u64) {
+fn id_and_size(index: &Index) -> (ContentId, u64) {
     let json = index.to_json();
     (ContentId::of(&json), json.len() as u64)
 }
 
 /// Why a head that was signed is not used.
 #[derive(Debug, Error)]
-enum NotSigned {
+enum HeadNotStoredError {
     /// A call that was given up has gone on.
     #[error("another call has published meanwhile")]
     Superseded,
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
-    Memory(#[from] RememberError),
+    Memory(#[from] HeadStoreError),
 }
 
 /// As much of a text as fits.
-fn beginning(text: &str, max: usize) -> &str {
+fn truncated(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::beginning;
+    use super::truncated;
 
     #[test]
     fn a_text_is_cut_between_two_characters() {
         for (max, cut) in [(0, ""), (1, ""), (2, "ä"), (3, "ä"), (4, "ä"), (5, "ä€"), (6, "ä€a"), (9, "ä€a")]
         {
-            assert_eq!(beginning("ä€a", max), cut);
+            assert_eq!(truncated("ä€a", max), cut);
         }
     }
 }

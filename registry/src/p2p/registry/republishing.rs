@@ -1,4 +1,4 @@
-//! Own packages are kept in the network: their heads are put again, and renewed before they expire, and what they name is
+//! PublishedPackages packages are kept in the network: their heads are put again, and renewed before they expire, and what they name is
 //! offered again, after a restart as well.
 
 use std::{
@@ -11,20 +11,20 @@ use blocking::unblock;
 use futures::{StreamExt, stream};
 use kadence::{Priority, Runtime};
 
-use super::{Event, Inner};
+use super::{Inner, RegistryEvent};
 use crate::{ContentId, GetError, PackageId, PackageName, PublishError, Step, StepOutcome, Steps};
 
 /// How often is looked whether a package is due, and what is known of peers is written.
-const LOOK: Duration = Duration::from_secs(60);
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Until the first look: when a node that finds its peers at once has found them.
-const FIRST: Duration = Duration::from_secs(5);
+const FIRST_CHECK_DELAY: Duration = Duration::from_secs(5);
 
 /// Between two rounds, however short heads live.
-const SHORTEST: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many contents are offered at a time.
-const OFFERING: usize = 4;
+const CONCURRENT_OFFERS: usize = 4;
 
 /// When a package is published again next, and how often it has failed in a row.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +37,10 @@ struct Due {
 pub(super) async fn run<R: Runtime>(inner: Arc<Inner<R>>) {
     let mut due = HashMap::new();
     let mut has_shared = !inner.config.share;
-    let mut wait = FIRST;
+    let mut wait = FIRST_CHECK_DELAY;
     loop {
         inner.sleep(wait).await;
-        wait = LOOK.min((inner.config.lifetime.validity / 4).max(SHORTEST));
+        wait = CHECK_INTERVAL.min((inner.config.lifetime.validity / 4).max(MIN_INTERVAL));
         let Ok(peers) = inner.swarm.with(|swarm| swarm.network_info().num_peers()).await else { return };
         if peers > 0 {
             inner.republish_due(&mut due).await;
@@ -56,8 +56,8 @@ pub(super) async fn run<R: Runtime>(inner: Arc<Inner<R>>) {
 
 impl<R: Runtime> Inner<R> {
     async fn republish_due(self: &Arc<Self>, due: &mut HashMap<PackageName, Due>) {
-        let own = self.own.clone();
-        let names = match unblock(move || own.packages()).await {
+        let published = self.published.clone();
+        let names = match unblock(move || published.packages()).await {
             Ok(names) => names,
             Err(error) => {
                 tracing::warn!(%error, "it is not known which packages are published here");
@@ -71,21 +71,21 @@ impl<R: Runtime> Inner<R> {
                 continue;
             }
             let Ok(package) = PackageId::new(self.publisher, name.clone()) else { continue };
-            let is_well = match self.republish(&package).await {
-                Ok(steps) => steps.is_none_or(|steps| steps.all_well()),
+            let succeeded = match self.republish(&package).await {
+                Ok(steps) => steps.is_none_or(|steps| steps.all_succeeded()),
                 Err(error) => {
                     tracing::warn!(%package, %error, "a package was not published again");
                     false
                 }
             };
-            let failures = if is_well { 0 } else { failures.saturating_add(1) };
+            let failures = if succeeded { 0 } else { failures.saturating_add(1) };
             // A head is renewed in the second half of its time.
-            let in_time = (self.config.lifetime.validity / 4).max(SHORTEST);
+            let in_time = (self.config.lifetime.validity / 4).max(MIN_INTERVAL);
             let interval = self.config.republish_interval.min(in_time);
-            let again = if is_well {
+            let again = if succeeded {
                 interval
             } else {
-                interval.min(LOOK.saturating_mul(2_u32.saturating_pow(failures.min(10))))
+                interval.min(CHECK_INTERVAL.saturating_mul(2_u32.saturating_pow(failures.min(10))))
             };
             due.insert(name, Due { at: self.now() + again, failures });
         }
@@ -96,21 +96,21 @@ impl<R: Runtime> Inner<R> {
         let mut steps = Steps::default();
         let head = {
             let _turn = self.publishing.lock().await;
-            if self.own_head(package).await.map_err(PublishError::Versions)?.is_none() {
+            if self.published_head(package).await.map_err(PublishError::Versions)?.is_none() {
                 return Ok(None);
             }
             // Not the own one, which another machine with the same key may have gone on from.
-            let (newest, is_sure) = match self.before(package).await {
+            let (newest, is_sure) = match self.predecessor(package).await {
                 Err(GetError::Inconclusive { .. } | GetError::Timeout { .. }) => {
-                    (self.newest_here(package).await, false)
+                    (self.newest_local(package).await, false)
                 }
                 newest => (newest, true),
             };
             let Some(head) = newest.map_err(PublishError::Versions)? else { return Ok(None) };
-            let (own, newest) = (self.own.clone(), head.clone());
-            steps.record(Step::Head, unblock(move || own.put(&newest)).await)?;
+            let (published, newest) = (self.published.clone(), head.clone());
+            steps.record(Step::Head, unblock(move || published.put(&newest)).await)?;
             let index = (head.head().index, head.head().index_size);
-            let head = match self.is_ending(&head) {
+            let head = match self.is_due_for_renewal(&head) {
                 true if is_sure => self.sign(package, Some(&head), index, &mut steps).await?,
                 true => {
                     // The next one would be a twin if there is one already.
@@ -133,7 +133,7 @@ impl<R: Runtime> Inner<R> {
             }
             Err(error) => steps.set(Step::Index, StepOutcome::Failed { reason: error.to_string() }),
         }
-        self.readers.tell(&Event::Republished { package: package.clone(), seq: head.head().seq });
+        self.subscribers.send(&RegistryEvent::Republished { package: package.clone(), seq: head.head().seq });
         Ok(Some(steps))
     }
 
@@ -145,7 +145,7 @@ impl<R: Runtime> Inner<R> {
             .into_iter()
             .map(|content| self.client.start_providing(content.provider_key()).priority(Priority::Background))
             .collect();
-        let offered = stream::iter(offers.into_iter().map(IntoFuture::into_future)).buffer_unordered(OFFERING);
+        let offered = stream::iter(offers.into_iter().map(IntoFuture::into_future)).buffer_unordered(CONCURRENT_OFFERS);
         let failed = offered.filter_map(async |offered| offered.err()).collect::<Vec<_>>().await;
         steps.set(
             Step::Provide,
@@ -162,7 +162,7 @@ impl<R: Runtime> Inner<R> {
         let here = unblock(move || blobs.iter().filter_map(|blob| blob.ok().map(|(id, _)| id)).collect::<Vec<_>>());
         let mut steps = Steps::default();
         self.offer_all(here.await, &mut steps).await;
-        if !steps.all_well() {
+        if !steps.all_succeeded() {
             tracing::debug!(?steps, "not all content was offered again");
         }
     }

@@ -109,8 +109,8 @@ async fn asker(address: Multiaddr, deadline: Duration) -> CatalogueClient<TestRu
 
 async fn honest(known: Arc<KnownPackages>) -> (CatalogueClient<TestRuntime>, PeerId) {
     let serve = |mut control: libp2p_stream::Control| {
-        let incoming = control.accept(PROTOCOL).unwrap();
-        smol::spawn(serve(TestRuntime, incoming, known)).detach();
+        let incoming = control.accept(CATALOGUE_PROTOCOL).unwrap();
+        smol::spawn(serve_catalogue(TestRuntime, incoming, known)).detach();
     };
     connected(serve, Duration::from_secs(30)).await
 }
@@ -118,7 +118,7 @@ async fn honest(known: Arc<KnownPackages>) -> (CatalogueClient<TestRuntime>, Pee
 /// A server that answers every question with these bytes, or never if there are none.
 async fn liar(answer: Option<Vec<u8>>, deadline: Duration) -> (CatalogueClient<TestRuntime>, PeerId) {
     let serve = |mut control: libp2p_stream::Control| {
-        let mut incoming = control.accept(PROTOCOL).unwrap();
+        let mut incoming = control.accept(CATALOGUE_PROTOCOL).unwrap();
         smol::spawn(async move {
             let mut silent: Vec<Stream> = Vec::new();
             while let Some((_, mut stream)) = incoming.next().await {
@@ -150,7 +150,7 @@ impl KnownPackages {
     }
 }
 
-impl Catalogue for KnownPackages {
+impl CatalogueSource for KnownPackages {
     fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage> {
         let page = self.0.lock().unwrap().page(after);
         Box::pin(async { page })

@@ -5,16 +5,16 @@ use std::io;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use thiserror::Error;
 
-use crate::p2p::announce::{Cursor, MAX_PAGE_BYTES};
+use crate::p2p::announce::{Cursor, MAX_PAGE_LEN};
 
 /// The longest text that is searched for, in bytes: more than anybody types.
-pub const MAX_TEXT_BYTES: usize = 256;
+pub const MAX_TEXT_LEN: usize = 256;
 
 /// How many matches a peer gives at most: more than are looked at. All of them fit into a page.
 pub const MAX_MATCHES: u16 = 100;
 
 /// The longest question: its kind, the number of matches and the text.
-const MAX_REQUEST_BYTES: usize = 1 + 2 + MAX_TEXT_BYTES;
+const MAX_REQUEST_LEN: usize = 1 + 2 + MAX_TEXT_LEN;
 
 const PAGE: u8 = 1;
 const MATCHES: u8 = 2;
@@ -27,19 +27,19 @@ const BUSY: u8 = 1;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum CatalogueRequest {
     /// The page of the catalogue after this place.
     Page(Cursor),
     /// What matches a text.
     Matches {
-        /// The text, at most [`MAX_TEXT_BYTES`].
+        /// The text, at most [`MAX_TEXT_LEN`].
         text: String,
         /// How many are wanted, at most [`MAX_MATCHES`].
         limit: u16,
     },
 }
 
-impl Request {
+impl CatalogueRequest {
     /// As it is sent.
     ///
     /// # Errors
@@ -77,8 +77,8 @@ impl Request {
 }
 
 fn check(text: &str, limit: u16) -> Result<(), CatalogueRequestError> {
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(CatalogueRequestError::Text { bytes: text.len() });
+    if text.len() > MAX_TEXT_LEN {
+        return Err(CatalogueRequestError::TextTooLong { len: text.len() });
     }
     if !(1..=MAX_MATCHES).contains(&limit) {
         return Err(CatalogueRequestError::Limit { limit });
@@ -89,11 +89,11 @@ fn check(text: &str, limit: u16) -> Result<(), CatalogueRequestError> {
 /// Why something is no question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CatalogueRequestError {
-    /// The text is too long. Search for less.
-    #[error("a text of {bytes} bytes is longer than the {MAX_TEXT_BYTES} that can be searched for")]
-    Text {
-        /// Its length.
-        bytes: usize,
+    /// The search text is too long. Shorten it.
+    #[error("search text too long: {len} bytes, at most {MAX_TEXT_LEN} are allowed")]
+    TextTooLong {
+        /// Length of the text in bytes.
+        len: usize,
     },
     /// So many matches cannot be wanted.
     #[error("between 1 and {MAX_MATCHES} matches can be asked for, not {limit}")]
@@ -116,7 +116,7 @@ pub(super) async fn write_request<S: AsyncWrite + Unpin>(stream: &mut S, bytes: 
 pub(super) async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
     let mut len = [0; 2];
     stream.read_exact(&mut len).await?;
-    read(stream, usize::from(u16::from_be_bytes(len)), MAX_REQUEST_BYTES).await
+    read(stream, usize::from(u16::from_be_bytes(len)), MAX_REQUEST_LEN).await
 }
 
 /// `None` says that there is none now.
@@ -144,7 +144,7 @@ pub(super) async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> io::Res
     let mut len = [0; 4];
     stream.read_exact(&mut len).await?;
     let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
-    read(stream, len, MAX_PAGE_BYTES).await.map(Some)
+    read(stream, len, MAX_PAGE_LEN).await.map(Some)
 }
 
 async fn read<S: AsyncRead + Unpin>(stream: &mut S, len: usize, max: usize) -> io::Result<Vec<u8>> {

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use super::fetcher::Report;
+use super::events::ProviderReport;
 use crate::blob::BlobError;
 
 /// Why a blob was not fetched. What was fetched of it is kept, for the next time.
@@ -13,7 +13,7 @@ pub enum FetchError {
     #[error("none of {} providers had it", reports.len())]
     AllFailed {
         /// How it ended with each of them.
-        reports: Vec<Report>,
+        reports: Vec<ProviderReport>,
     },
     /// It is larger than was allowed, which is proven. Nothing was stored.
     #[error("the blob has {size} bytes, more than the {max} that were allowed")]

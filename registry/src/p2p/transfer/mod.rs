@@ -1,4 +1,4 @@
-//! Blobs from peer to peer, over streams of the protocol [`PROTOCOL`].
+//! Blobs from peer to peer, over streams of the protocol [`BLOB_PROTOCOL`].
 //!
 //! A [`Server`] hands out what is in a [`BlobStore`](crate::blob::BlobStore), within limits. A [`Fetcher`] gets a blob
 //! from several providers at once: every 16 KiB are verified against the content id as they arrive, so that a provider
@@ -19,13 +19,15 @@
 //!
 //! Groups behind the end of a blob stand for its last one. It proves the size: with another one, its hashes do not fit.
 
-mod bucket;
+mod config;
 mod download;
 mod error;
+mod events;
 mod fetcher;
 mod limits;
 mod pieces;
 mod proof;
+mod request;
 mod server;
 mod wire;
 mod worker;
@@ -33,14 +35,10 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-use libp2p::StreamProtocol;
-
+pub use config::{FetchConfig, ServerConfig};
 pub use error::FetchError;
-pub use fetcher::{BlobProvider, FetchConfig, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent};
-pub use server::{ProtocolTaken, Server, ServerConfig, ServerStats, StatsHandle};
-
-/// The name of the protocol.
-pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ggen/blob/1");
-
-/// The largest blob that is asked for. A size that a stranger claims is used in arithmetic before it is proven.
-pub const MAX_BLOB_BYTES: u64 = 64 << 30;
+pub use events::{FetchEvent, ProviderOutcome, ProviderReport};
+pub use fetcher::Fetcher;
+pub use request::{BlobProvider, FetchRequest};
+pub use server::{ProtocolTakenError, Server, ServerStats, StatsHandle};
+pub use wire::{BLOB_PROTOCOL, MAX_BLOB_LEN};

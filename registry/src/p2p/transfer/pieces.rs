@@ -6,7 +6,7 @@ use std::{
 use libp2p::PeerId;
 
 /// How many providers may be at one piece at a time: as many as a download has by default.
-const RACERS: usize = 6;
+const MAX_PROVIDERS_PER_PIECE: usize = 6;
 
 /// Which pieces are there, and who is at which of the others.
 #[derive(Debug)]
@@ -26,9 +26,9 @@ struct Taken {
 
 impl Taken {
     /// When one more provider may be at it, if ever: the later it is, the more of them are.
-    fn next_racer_at(&self, hedge_after: Duration) -> Option<Instant> {
-        let racers = u32::try_from(self.by.len()).ok().filter(|_| self.by.len() < RACERS)?;
-        Some(self.since + hedge_after.saturating_mul(racers))
+    fn next_hedge_at(&self, hedge_after: Duration) -> Option<Instant> {
+        let providers = u32::try_from(self.by.len()).ok().filter(|_| self.by.len() < MAX_PROVIDERS_PER_PIECE)?;
+        Some(self.since + hedge_after.saturating_mul(providers))
     }
 }
 
@@ -47,8 +47,8 @@ impl Pieces {
 
     /// What a provider with nothing to do is to fetch as well: the piece that others are at for the longest time, if that is
     /// longer than `hedge_after` for each of them.
-    pub(super) fn race(&mut self, peer: PeerId, now: Instant, hedge_after: Duration) -> Option<u32> {
-        let late = |taken: &Taken| taken.next_racer_at(hedge_after).is_some_and(|at| at <= now);
+    pub(super) fn hedge(&mut self, peer: PeerId, now: Instant, hedge_after: Duration) -> Option<u32> {
+        let late = |taken: &Taken| taken.next_hedge_at(hedge_after).is_some_and(|at| at <= now);
         let (piece, taken) = self
             .taken
             .iter_mut()
@@ -60,7 +60,7 @@ impl Pieces {
 
     /// When a piece becomes late next.
     pub(super) fn next_late(&self, now: Instant, hedge_after: Duration) -> Option<Instant> {
-        self.taken.values().filter_map(|taken| taken.next_racer_at(hedge_after)).filter(|at| *at > now).min()
+        self.taken.values().filter_map(|taken| taken.next_hedge_at(hedge_after)).filter(|at| *at > now).min()
     }
 
     /// Who is at pieces that are late.
@@ -70,7 +70,7 @@ impl Pieces {
     }
 
     /// The piece is there, even if its provider has gone in the meantime. Says whether it is news.
-    pub(super) fn done(&mut self, piece: u32) -> bool {
+    pub(super) fn complete(&mut self, piece: u32) -> bool {
         self.taken.remove(&piece).is_some() || self.open.remove(&piece)
     }
 

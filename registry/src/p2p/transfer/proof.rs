@@ -7,12 +7,12 @@ use bao_tree::{
     iter::{BaoChunk, ResponseIterRef},
 };
 use futures::{AsyncRead, AsyncReadExt};
+use kadence::{Alarm, ElapsedError};
 
 use crate::{
     ContentId,
     blob::{GROUPS, Pair, group_range},
 };
-use kadence::{Alarm, ElapsedError};
 
 /// A part of a blob, and the hashes above it.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl From<io::Error> for SliceError {
 }
 
 /// Receives groups of a blob of this size, which must be in it, and verifies each hash and each group before the next one
-/// is read. The size must not be over [`MAX_BLOB_BYTES`](super::MAX_BLOB_BYTES).
+/// is read. The size must not be over [`MAX_BLOB_LEN`](super::wire::MAX_BLOB_LEN).
 ///
 /// Each step has its own deadline. What is in memory is what was asked for and verified, and a group.
 pub(super) async fn receive(

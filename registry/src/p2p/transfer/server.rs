@@ -21,17 +21,17 @@ use libp2p_stream::Control;
 use thiserror::Error;
 
 use super::{
-    PROTOCOL,
-    limits::{ComeBack, Limits},
-    wire::{Head, REQUEST_LEN, Request},
+    config::ServerConfig,
+    limits::{Limits, RetryAfter},
+    wire::{BLOB_PROTOCOL, Head, REQUEST_LEN, Request},
 };
 use crate::{
     blob::{BlobError, BlobStore, GROUP_BYTES},
-    p2p::streams::taken,
+    p2p::streams::accept_streams,
 };
 
 /// How many streams are told at a time that there is no room for them. The others are closed without a word.
-const MAX_TURNED_AWAY: usize = 32;
+const MAX_REFUSED: usize = 32;
 
 /// What a part of a response is that has its own deadline.
 const WRITE_STEP: usize = 16 << 10;
@@ -39,47 +39,10 @@ const WRITE_STEP: usize = 16 << 10;
 /// What a request for something that is not there costs, in bytes of bandwidth: to look for it is work, too.
 const MISS_COST: u64 = GROUP_BYTES;
 
-/// How much is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServerConfig {
-    /// Streams at a time. Each takes up to 2 MiB of memory.
-    pub streams: usize,
-    /// Streams at a time of one peer.
-    pub streams_per_peer: usize,
-    /// Bytes per second for all peers together.
-    pub bytes_per_second: u64,
-    /// Bytes per second for one peer.
-    pub bytes_per_second_per_peer: u64,
-    /// How long a stream may be without a request.
-    pub idle_timeout: Duration,
-    /// How long it may take until a peer has taken 16 KiB.
-    pub step_timeout: Duration,
-    /// How long it may take until a peer has taken an answer, which has up to 1 MiB.
-    pub response_timeout: Duration,
-    /// What peers are told that have to come back because there is no room.
-    pub retry_after: Duration,
-}
-
-impl Default for ServerConfig {
-    /// A home connection's worth for each peer, and no more than a laptop has to spare.
-    fn default() -> Self {
-        Self {
-            streams: 64,
-            streams_per_peer: 4,
-            bytes_per_second: 256 << 20,
-            bytes_per_second_per_peer: 128 << 20,
-            idle_timeout: Duration::from_secs(30),
-            step_timeout: Duration::from_secs(10),
-            response_timeout: Duration::from_secs(60),
-            retry_after: Duration::from_secs(1),
-        }
-    }
-}
-
 /// Somebody else has registered the protocol with this behaviour: there can be one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the protocol of blobs is served already")]
-pub struct ProtocolTaken;
+pub struct ProtocolTakenError;
 
 /// Serves the blobs of a store to whoever asks: [`run`](Self::run) it as a task.
 ///
@@ -100,8 +63,8 @@ impl Server {
         store: BlobStore,
         runtime: &impl Runtime,
         config: ServerConfig,
-    ) -> Result<Self, ProtocolTaken> {
-        let incoming = taken(runtime, control.accept(PROTOCOL).map_err(|_| ProtocolTaken)?);
+    ) -> Result<Self, ProtocolTakenError> {
+        let incoming = accept_streams(runtime, control.accept(BLOB_PROTOCOL).map_err(|_| ProtocolTakenError)?);
         let clock = Clock::new(runtime);
         let limits = Mutex::new(Limits::new(config, clock.now()));
         Ok(Self { incoming, shared: Arc::new(Shared { store, clock, config, limits, counters: Arc::default() }) })
@@ -116,7 +79,7 @@ impl Server {
     pub async fn run(self) {
         let Self { incoming, shared } = self;
         let mut incoming = pin!(incoming.fuse());
-        let (mut serving, mut turned_away) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let (mut serving, mut refused) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
             futures::select_biased! {
                 stream = incoming.next() => {
@@ -127,17 +90,17 @@ impl Server {
                             shared.counters.streams.fetch_add(1, Relaxed);
                             serving.push(shared.clone().serve(peer, stream).boxed());
                         }
-                        Err(come_back) => {
-                            shared.counters.turned_away.fetch_add(1, Relaxed);
-                            if turned_away.len() < MAX_TURNED_AWAY {
-                                turned_away.push(shared.clone().turn_away(stream, come_back).boxed());
+                        Err(retry_after) => {
+                            shared.counters.refused_streams.fetch_add(1, Relaxed);
+                            if refused.len() < MAX_REFUSED {
+                                refused.push(shared.clone().refuse(stream, retry_after).boxed());
                             }
                         }
                     }
                 }
                 // An empty one says that it has ended, and is asked again after the next stream.
                 _ = serving.select_next_some() => {}
-                _ = turned_away.select_next_some() => {}
+                _ = refused.select_next_some() => {}
             }
         }
     }
@@ -155,7 +118,7 @@ pub struct ServerStats {
     /// Streams that were served.
     pub streams: u64,
     /// Streams for which there was no room.
-    pub turned_away: u64,
+    pub refused_streams: u64,
     /// Requests that were answered with data.
     pub served: u64,
     /// The bytes of these answers, with the proofs.
@@ -165,7 +128,7 @@ pub struct ServerStats {
     /// Requests for which there was no bandwidth.
     pub busy: u64,
     /// Requests against the rules.
-    pub refused: u64,
+    pub invalid: u64,
     /// Requests for blobs that could not be read, or had gone bad.
     pub unreadable: u64,
 }
@@ -177,15 +140,15 @@ pub struct StatsHandle(Arc<Counters>);
 impl StatsHandle {
     /// What has been done up to now.
     pub fn read(&self) -> ServerStats {
-        let Counters { streams, turned_away, served, bytes, not_found, busy, refused, unreadable } = &*self.0;
+        let Counters { streams, refused_streams, served, bytes, not_found, busy, invalid, unreadable } = &*self.0;
         ServerStats {
             streams: streams.load(Relaxed),
-            turned_away: turned_away.load(Relaxed),
+            refused_streams: refused_streams.load(Relaxed),
             served: served.load(Relaxed),
             bytes: bytes.load(Relaxed),
             not_found: not_found.load(Relaxed),
             busy: busy.load(Relaxed),
-            refused: refused.load(Relaxed),
+            invalid: invalid.load(Relaxed),
             unreadable: unreadable.load(Relaxed),
         }
     }
@@ -194,12 +157,12 @@ impl StatsHandle {
 #[derive(Debug, Default)]
 struct Counters {
     streams: AtomicU64,
-    turned_away: AtomicU64,
+    refused_streams: AtomicU64,
     served: AtomicU64,
     bytes: AtomicU64,
     not_found: AtomicU64,
     busy: AtomicU64,
-    refused: AtomicU64,
+    invalid: AtomicU64,
     unreadable: AtomicU64,
 }
 
@@ -223,7 +186,7 @@ struct Response {
 impl Response {
     fn head(head: Head) -> Self {
         let pause = if let Head::Busy(after) = head { after } else { Duration::ZERO };
-        Self { bytes: head.encode().to_vec(), is_last: head == Head::Refused, pause }
+        Self { bytes: head.encode().to_vec(), is_last: head == Head::Invalid, pause }
     }
 }
 
@@ -274,15 +237,15 @@ impl Shared {
         let mut request = [0; REQUEST_LEN];
         read.read_exact(&mut request).await.ok()?;
         let Some(request) = Request::decode(&request) else {
-            self.counters.refused.fetch_add(1, Relaxed);
-            return Some((read, Response::head(Head::Refused)));
+            self.counters.invalid.fetch_add(1, Relaxed);
+            return Some((read, Response::head(Head::Invalid)));
         };
         // Before anything is read or hashed, as if all of it were there.
         let most = u64::from(request.count).saturating_mul(GROUP_BYTES);
         let reserved = self.limits().reserve(peer, most, self.clock.now());
         match reserved {
             Ok(wait) => self.pause(wait).await,
-            Err(ComeBack(after)) => {
+            Err(RetryAfter(after)) => {
                 self.counters.busy.fetch_add(1, Relaxed);
                 return Some((read, Response::head(Head::Busy(after))));
             }
@@ -313,7 +276,7 @@ impl Shared {
                 (Response::head(Head::NotFound), most)
             }
         };
-        self.limits().give_back(peer, most.saturating_sub(cost), self.clock.now());
+        self.limits().give_back(peer, most.saturating_sub(cost));
         Some((read, response))
     }
 
@@ -332,7 +295,7 @@ impl Shared {
         alarm.within(self.config.step_timeout, write.flush()).await.ok()?.ok()
     }
 
-    async fn turn_away(self: Arc<Self>, mut stream: Stream, ComeBack(after): ComeBack) {
+    async fn refuse(self: Arc<Self>, mut stream: Stream, RetryAfter(after): RetryAfter) {
         let mut alarm = self.clock.alarm();
         let response = Response::head(Head::Busy(after));
         if self.send(&mut stream, &mut alarm, response).await.is_some() {

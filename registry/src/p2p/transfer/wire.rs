@@ -3,8 +3,15 @@
 use std::{ops::Range, time::Duration};
 
 use bao_tree::blake3;
+use libp2p::StreamProtocol;
 
 use crate::ContentId;
+
+/// The name of the protocol.
+pub const BLOB_PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/blob/1");
+
+/// The largest blob that is asked for. A size that a stranger claims is used in arithmetic before it is proven.
+pub const MAX_BLOB_LEN: u64 = 64 << 30;
 
 /// How many groups a request may ask for: 1 MiB, which the serving side has in memory.
 pub(super) const MAX_GROUPS: u32 = 64;
@@ -30,7 +37,7 @@ pub(super) enum Head {
     NotFound,
     /// Ask again after this time.
     Busy(Duration),
-    Refused,
+    Invalid,
 }
 
 impl Request {
@@ -64,7 +71,7 @@ impl Head {
             Self::Have(size) => (0, size),
             Self::NotFound => (1, 0),
             Self::Busy(span) => (2, u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
-            Self::Refused => (3, 0),
+            Self::Invalid => (3, 0),
         };
         collect([status].into_iter().chain(number.to_le_bytes()))
     }
@@ -77,7 +84,7 @@ impl Head {
             0 => Some(Self::Have(number)),
             1 => Some(Self::NotFound),
             2 => Some(Self::Busy(Duration::from_millis(number))),
-            3 => Some(Self::Refused),
+            3 => Some(Self::Invalid),
             _ => None,
         }
     }

@@ -19,11 +19,11 @@ fn late_joiner_gets_the_whole_catalogue_page_by_page() {
     let (mut cursor, mut pages) = (Cursor::default(), 0);
     loop {
         let bytes = discovered.page(cursor).encode();
-        assert!(bytes.len() <= MAX_PAGE_BYTES);
+        assert!(bytes.len() <= MAX_PAGE_LEN);
         let page = CataloguePage::decode(&bytes).unwrap();
         // Announcements of last year are as good as those of today.
-        let taken = joiner.take_page(&page, peer(3), at(NOW + 400 * 24 * 60 * 60));
-        assert_eq!((taken.news.len(), taken.bad), (page.entries.len(), 0));
+        let added = joiner.add_page(&page, peer(3), at(NOW + 400 * 24 * 60 * 60));
+        assert_eq!((added.updated.len(), added.invalid), (page.entries.len(), 0));
         pages += 1;
         cursor = page.next;
         if !page.has_more {
@@ -61,8 +61,8 @@ fn attack_forged_catalogue_entries_are_counted_and_not_taken() {
         signed(4, "good", 1).bytes().to_owned(),
         signed(4, "good", 1).bytes().to_owned(),
     ];
-    let taken = discovered.take_page(&CataloguePage { entries, ..CataloguePage::default() }, peer(1), at(NOW));
-    assert_eq!(taken, TakenPage { news: vec![package_of(4, "good")], bad: 3 });
+    let added = discovered.add_page(&CataloguePage { entries, ..CataloguePage::default() }, peer(1), at(NOW));
+    assert_eq!(added, AddedPage { updated: vec![package_of(4, "good")], invalid: 3 });
     assert_eq!(discovered.len(), 1);
 }
 
@@ -79,17 +79,17 @@ fn a_page_is_verified_without_the_list_that_it_is_for() {
     discovered.add(&known, peer(1), at(NOW));
     let mut other = Discovered::new(1);
     other.add(&known, peer(1), at(NOW));
-    let taken = discovered.take_verified(verified, peer(2), at(NOW));
-    assert_eq!(taken, TakenPage { news: vec![package_of(1, "news")], bad: 2 });
-    assert_eq!(other.take_page(&page, peer(2), at(NOW)), taken);
+    let added = discovered.add_verified_page(verified, peer(2), at(NOW));
+    assert_eq!(added, AddedPage { updated: vec![package_of(1, "news")], invalid: 2 });
+    assert_eq!(other.add_page(&page, peer(2), at(NOW)), added);
     assert_eq!(discovered.snapshot(), other.snapshot());
 }
 
 #[test]
 fn attack_oversize_page_is_not_decoded() {
     let mut bytes = CataloguePage::default().encode();
-    bytes.resize(MAX_PAGE_BYTES + 1, 0);
-    assert_eq!(CataloguePage::decode(&bytes), Err(CatalogueError::TooLarge { bytes: MAX_PAGE_BYTES + 1 }));
+    bytes.resize(MAX_PAGE_LEN + 1, 0);
+    assert_eq!(CataloguePage::decode(&bytes), Err(CatalogueError::TooLong { len: MAX_PAGE_LEN + 1 }));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::*;
 fn the_configuration_and_the_scores_are_valid() {
     let config = gossip_config().unwrap();
     assert!(config.validate_messages());
-    assert_eq!(config.max_transmit_size(), MAX_TRANSMIT_BYTES);
+    assert_eq!(config.max_transmit_size(), MAX_TRANSMIT_LEN);
     let topic = IdentTopic::new(DEFAULT_TOPIC).hash();
     peer_score_params(topic).validate().unwrap();
     peer_score_thresholds().validate().unwrap();

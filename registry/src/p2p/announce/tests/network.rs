@@ -22,7 +22,7 @@ fn topic() -> IdentTopic {
 struct Node {
     swarm: Swarm<Behaviour>,
     address: Multiaddr,
-    gate: AnnouncementValidator,
+    validator: AnnouncementValidator,
     discovered: Discovered,
     subscribed: usize,
 }
@@ -48,7 +48,13 @@ impl Node {
                 break address;
             }
         };
-        Self { swarm, address, gate: AnnouncementValidator::default(), discovered: Discovered::new(1), subscribed: 0 }
+        Self {
+            swarm,
+            address,
+            validator: AnnouncementValidator::default(),
+            discovered: Discovered::new(1),
+            subscribed: 0,
+        }
     }
 
     fn publish(&mut self, bytes: &[u8]) {
@@ -62,7 +68,7 @@ impl Node {
             SwarmEvent::Behaviour(gossipsub::Event::Message { propagation_source, message_id, message }) => {
                 let heard =
                     GossipMessage { forwarder: propagation_source, source: message.source, bytes: &message.data };
-                let judged = self.gate.check(&mut self.discovered, heard, SystemTime::now());
+                let judged = self.validator.validate(&mut self.discovered, heard, SystemTime::now());
                 let acceptance = judged.acceptance();
                 self.swarm.behaviour_mut().report_message_validation_result(
                     &message_id,

@@ -66,7 +66,7 @@ fn attack_forged_head_is_refused_whoever_holds_it() {
     assert_eq!(SignedHead::sign(&foreign, head.clone()), Err(HeadError::ForeignKey));
     // What `sign` does not do, others do.
     let json = serde_json::to_vec(&head).unwrap();
-    let bytes = seal(&foreign, "ggen-package-head", "/ggen/package-head/1", &json);
+    let bytes = seal(&foreign, "kadence-package-head", "/kadence/package-head/1", &json);
     assert_eq!(SignedHead::verify(&bytes, &package()), Err(HeadError::ForeignKey));
     assert_eq!(SignedHead::verify_any(&bytes), Err(HeadError::ForeignKey));
     let key = dht_key(&package()).unwrap();
@@ -87,8 +87,8 @@ fn attack_wrong_name_a_head_of_another_package_is_refused() {
 #[test]
 fn attack_signature_of_another_kind_is_refused() {
     let json = serde_json::to_vec(after(None, "index").head()).unwrap();
-    let other_domain = seal(&keypair(1), "libp2p-peer-record", "/ggen/package-head/1", &json);
-    let other_type = seal(&keypair(1), "ggen-package-head", "/ggen/announcement/1", &json);
+    let other_domain = seal(&keypair(1), "libp2p-peer-record", "/kadence/package-head/1", &json);
+    let other_type = seal(&keypair(1), "kadence-package-head", "/kadence/announcement/1", &json);
     for bytes in [other_domain, other_type] {
         assert_eq!(SignedHead::verify(&bytes, &package()), Err(EnvelopeError::Signature.into()));
     }
@@ -106,15 +106,15 @@ fn attack_second_name_a_head_written_in_another_way_is_refused() {
 
 #[test]
 fn attack_oversize_head_is_not_decoded() {
-    let bytes = vec![0; MAX_HEAD_BYTES + 1];
-    let refusal = EnvelopeError::TooLarge { bytes: MAX_HEAD_BYTES + 1, max: MAX_HEAD_BYTES };
+    let bytes = vec![0; MAX_HEAD_LEN + 1];
+    let refusal = EnvelopeError::TooLong { len: MAX_HEAD_LEN + 1, max: MAX_HEAD_LEN };
     assert_eq!(SignedHead::verify(&bytes, &package()), Err(refusal.into()));
     // A signed one as well, which would be decoded without an error.
     let mut json = serde_json::to_vec(after(None, "index").head()).unwrap();
-    json.resize(MAX_HEAD_BYTES, b' ');
-    let bytes = seal(&keypair(1), "ggen-package-head", "/ggen/package-head/1", &json);
-    assert!(matches!(SignedHead::verify(&bytes, &package()), Err(HeadError::Envelope(EnvelopeError::TooLarge { .. }))));
-    assert_eq!(SignedHead::verify(&vec![0; MAX_HEAD_BYTES], &package()), Err(EnvelopeError::Encoding.into()));
+    json.resize(MAX_HEAD_LEN, b' ');
+    let bytes = seal(&keypair(1), "kadence-package-head", "/kadence/package-head/1", &json);
+    assert!(matches!(SignedHead::verify(&bytes, &package()), Err(HeadError::Envelope(EnvelopeError::TooLong { .. }))));
+    assert_eq!(SignedHead::verify(&vec![0; MAX_HEAD_LEN], &package()), Err(EnvelopeError::Encoding.into()));
 }
 
 #[test]
@@ -127,21 +127,21 @@ fn heads_that_cannot_be_are_neither_signed_nor_read() {
         (Head { seq: u64::MAX, ..good.clone() }, HeadError::Sequence { seq: u64::MAX }),
         (Head { seq: 2, ..good.clone() }, HeadError::Chain),
         (Head { prev: Some(ContentId::of(b"x")), ..good.clone() }, HeadError::Chain),
-        (Head { index_size: 0, ..good.clone() }, HeadError::IndexSize { bytes: 0 }),
+        (Head { index_size: 0, ..good.clone() }, HeadError::IndexSize { size: 0 }),
         (
             Head { index_size: MAX_HEAD_INDEX_LEN + 1, ..good.clone() },
-            HeadError::IndexSize { bytes: MAX_HEAD_INDEX_LEN + 1 },
+            HeadError::IndexSize { size: MAX_HEAD_INDEX_LEN + 1 },
         ),
     ];
     for (head, error) in cases {
         assert_eq!(SignedHead::sign(&keypair(1), head.clone()), Err(error.clone()));
         let json = serde_json::to_vec(&head).unwrap();
-        let bytes = seal(&keypair(1), "ggen-package-head", "/ggen/package-head/1", &json);
+        let bytes = seal(&keypair(1), "kadence-package-head", "/kadence/package-head/1", &json);
         assert_eq!(SignedHead::verify(&bytes, &package()), Err(error));
     }
     let unknown = serde_json::to_string(&good).unwrap().replacen('{', "{\"more\":1,", 1);
     for json in [unknown.as_str(), "[]", "{}", "", "null"] {
-        let bytes = seal(&keypair(1), "ggen-package-head", "/ggen/package-head/1", json.as_bytes());
+        let bytes = seal(&keypair(1), "kadence-package-head", "/kadence/package-head/1", json.as_bytes());
         let error = SignedHead::verify(&bytes, &package()).unwrap_err();
         assert!(matches!(error, HeadError::Envelope(EnvelopeError::Document(_))), "{error}");
     }

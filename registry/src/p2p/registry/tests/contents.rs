@@ -21,7 +21,7 @@ use crate::{
     p2p::{
         announce::{Announcement, CataloguePage, Cursor, DEFAULT_TOPIC, SignedAnnouncement},
         head::{Lifetime, SignedHead, next_head},
-        registry::{Event, RegistryBehaviour, RegistryConfig},
+        registry::{RegistryBehaviour, RegistryConfig, RegistryEvent},
         requests,
         transfer::{self, ServerConfig},
     },
@@ -35,7 +35,7 @@ async fn control(node: &Node<RegistryBehaviour>) -> Control {
 
 /// Answers whatever it is asked for with bytes that are something else, and counts how often it was.
 async fn serve_garbage(node: &Node<RegistryBehaviour>, size: u64) -> Arc<AtomicUsize> {
-    let mut incoming = control(node).await.accept(transfer::PROTOCOL).unwrap();
+    let mut incoming = control(node).await.accept(transfer::BLOB_PROTOCOL).unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
     let serve = async move {
@@ -88,7 +88,7 @@ fn attack_corrupt_provider_another_one_is_used_and_the_corrupt_one_is_asked_no_m
         let installed = install(&lock, &reader.registry, target.path()).await.unwrap();
         assert_eq!(std::fs::read(installed.packages[0].path.join("noise")).unwrap(), noise);
         let bad = event(&mut events, |event| match event {
-            Event::BadData { peer } => Some(peer),
+            RegistryEvent::BadData { peer } => Some(peer),
             _ => None,
         });
         assert_eq!(bad.await, corrupt.local_peer_id());
@@ -136,8 +136,8 @@ fn attack_wrong_name_an_index_or_a_manifest_of_another_package_is_an_error() {
             reader.registry.exists(&wrong).await.map(drop),
         ] {
             assert!(
-                matches!(&found, Err(GetError::OtherPackage { wanted, found, .. })
-                    if *wanted == wrong.to_string() && *found == p.package.to_string()),
+                matches!(&found, Err(GetError::OtherPackage { expected, found, .. })
+                    if *expected == wrong.to_string() && *found == p.package.to_string()),
                 "{found:?}"
             );
         }
@@ -217,7 +217,7 @@ fn attack_gossip_flood_an_honest_announcement_still_arrives() {
         receipt.unwrap();
         let id = publisher.package("p");
         event(&mut events, |event| match event {
-            Event::PackageDiscovered { package, .. } => (package == id).then_some(()),
+            RegistryEvent::PackageDiscovered { package, .. } => (package == id).then_some(()),
             _ => None,
         })
         .await;
@@ -232,7 +232,7 @@ fn attack_gossip_flood_an_honest_announcement_still_arrives() {
 /// A catalogue with these entries, whatever is asked for.
 struct Forged(Vec<Vec<u8>>);
 
-impl requests::Catalogue for Forged {
+impl requests::CatalogueSource for Forged {
     fn page(&self, _: Cursor) -> BoxFuture<'_, CataloguePage> {
         let page = CataloguePage { entries: self.0.clone(), ..CataloguePage::default() };
         futures::future::ready(page).boxed()
@@ -245,13 +245,13 @@ impl requests::Catalogue for Forged {
 
 /// Serves such a catalogue from then on.
 async fn serve_catalogue(node: &Node<RegistryBehaviour>, entries: Vec<Vec<u8>>) {
-    let incoming = control(node).await.accept(requests::PROTOCOL).unwrap();
-    smol::spawn(requests::serve(SmolRuntime::default(), incoming, Arc::new(Forged(entries)))).detach();
+    let incoming = control(node).await.accept(requests::CATALOGUE_PROTOCOL).unwrap();
+    smol::spawn(requests::serve_catalogue(SmolRuntime::default(), incoming, Arc::new(Forged(entries)))).detach();
 }
 
-async fn bad_data(events: &mut super::super::EventStream) -> PeerId {
+async fn bad_data(events: &mut super::super::RegistryEvents) -> PeerId {
     event(events, |event| match event {
-        Event::BadData { peer } => Some(peer),
+        RegistryEvent::BadData { peer } => Some(peer),
         _ => None,
     })
     .await
@@ -285,7 +285,7 @@ fn attack_forged_matches_and_what_is_no_answer_are_bad_data() {
         let mut events = reader.registry.events();
         let good = announced(&Keypair::generate_ed25519(), "p", 1).bytes().to_owned();
         serve_catalogue(liar, vec![good, b"forged".to_vec()]).await;
-        let mut incoming = control(babbler).await.accept(requests::PROTOCOL).unwrap();
+        let mut incoming = control(babbler).await.accept(requests::CATALOGUE_PROTOCOL).unwrap();
         let babble = async move {
             while let Some((_, mut stream)) = incoming.next().await {
                 let _gone = stream.write_all(&[9; 100]).await;

@@ -7,7 +7,7 @@ use kadence::{OperationKind, OutcomeKind};
 use super::{network::Peer, *};
 use crate::{
     ContentId, GetError, PackageId, Registry,
-    p2p::head::{Head, Lifetime, MAX_JUMP, RememberError, SignedHead, next_head},
+    p2p::head::{Head, HeadStoreError, Lifetime, MAX_JUMP, SignedHead, next_head},
 };
 
 /// Nothing is used twice without asking.
@@ -22,7 +22,7 @@ async fn published(publisher: &Peer, name: &str, versions: &[&str]) -> Vec<Signe
         let source = format!("name = \"{name}\"\nversion = \"{version}\"\n");
         let (release, _dir) = release(publisher.id(), &source, &[("version", version.as_bytes())]).await;
         publisher.registry.publish(release).await.unwrap();
-        heads.push(publisher.registry.inner.own_head(&publisher.package(name)).await.unwrap().unwrap());
+        heads.push(publisher.registry.inner.published_head(&publisher.package(name)).await.unwrap().unwrap());
     }
     heads
 }
@@ -75,11 +75,11 @@ fn attack_forged_heads_at_all_holders_are_an_error_and_never_a_value() {
                 hold(stranger, &id, Some(forged)).await;
             }
             let found = reader.registry.index(&id).await;
-            assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
+            assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
             let found = reader.registry.get_package(&id).await;
-            assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
+            assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
             let found = reader.registry.exists(&id).await;
-            assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
+            assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
         }
         // A single true one is enough.
         hold(&publisher.node, &id, Some(head.bytes())).await;
@@ -140,14 +140,14 @@ fn attack_replay_the_publisher_goes_on_from_what_was_seen_here_and_signs_no_twin
         let id = publisher.package("p");
         let heads = published(publisher, "p", &["1.0.0", "1.1.0"]).await;
         // As if both had been published on another machine, and only the first one here.
-        publisher.registry.inner.own.write(&heads[0]).unwrap();
+        publisher.registry.inner.published.write(&heads[0]).unwrap();
         hold_everywhere(&network, &id, Some(heads[0].bytes())).await;
         let third = published(publisher, "p", &["1.2.0"]).await.remove(0);
         assert_eq!((third.head().seq, third.head().prev), (3, Some(heads[1].hash())));
         assert_eq!(versions_of(reader.registry.index(&id).await), 3);
 
         // What is put again is the newest, too, and the next one comes after it.
-        publisher.registry.inner.own.write(&heads[0]).unwrap();
+        publisher.registry.inner.published.write(&heads[0]).unwrap();
         assert!(publisher.registry.republish(&id).await.unwrap().is_some());
         assert_eq!(versions_of(reader.registry.index(&id).await), 3);
         let fourth = published(publisher, "p", &["1.3.0"]).await.remove(0);
@@ -167,8 +167,8 @@ fn attack_freeze_an_expired_head_is_an_error_and_is_renewed_by_its_publisher() {
         let old = Head { not_after: crate::unix::seconds(long_ago), ..fresh.head().clone() };
         let old = SignedHead::sign(&publisher.keypair, old).unwrap();
         // As if it had been so all along.
-        publisher.registry.head_memory().forget(&id).unwrap();
-        publisher.registry.inner.own.write(&old).unwrap();
+        publisher.registry.head_store().forget(&id).unwrap();
+        publisher.registry.inner.published.write(&old).unwrap();
         hold_everywhere(&network, &id, Some(old.bytes())).await;
         for _ in 0..2 {
             let found = reader.registry.index(&id).await;
@@ -198,8 +198,8 @@ fn attack_fast_forward_is_refused() {
         let far = SignedHead::sign(&publisher.keypair, far).unwrap();
         hold_everywhere(&network, &id, Some(far.bytes())).await;
         let found = reader.registry.index(&id).await;
-        assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
-        assert_eq!(reader.registry.head_memory().seen(&id).unwrap().unwrap().seq, 1);
+        assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
+        assert_eq!(reader.registry.head_store().checkpoint(&id).unwrap().unwrap().seq, 1);
     });
 }
 
@@ -223,9 +223,9 @@ fn attack_equivocation_twins_at_two_holders_are_found_and_kept_as_a_proof() {
             hold(&other.node, &id, Some(right.bytes())).await;
             let found = reader.registry.index(&id).await;
             assert!(matches!(found, Err(GetError::Equivocation { seq: 1 | 2 })), "{found:?}");
-            let proof = reader.registry.head_memory().equivocation(&id).unwrap().unwrap();
+            let proof = reader.registry.head_store().equivocation(&id).unwrap().unwrap();
             assert_eq!(proof.verify().unwrap(), id);
-            assert!(reader.registry.head_memory().equivocations(None, 9).unwrap().contains(&id));
+            assert!(reader.registry.head_store().equivocations(None, 9).unwrap().contains(&id));
             // Whatever is held now, and if nothing is, it is refused.
             for value in [Some(left.bytes()), None] {
                 hold_everywhere(&network, &id, value).await;
@@ -249,10 +249,10 @@ fn attack_equivocation_a_twin_of_what_was_seen_is_refused_until_it_is_forgiven()
         hold_everywhere(&network, &id, Some(twin.bytes())).await;
         let found = reader.registry.index(&id).await;
         assert!(matches!(found, Err(GetError::Equivocation { seq: 1 })), "{found:?}");
-        let proof = reader.registry.head_memory().equivocation(&id).unwrap().unwrap();
+        let proof = reader.registry.head_store().equivocation(&id).unwrap().unwrap();
         assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (seen.bytes(), twin.bytes()));
 
-        assert!(reader.registry.head_memory().accept_equivocation(&id).unwrap());
+        assert!(reader.registry.head_store().accept_equivocation(&id).unwrap());
         assert_eq!(versions_of(reader.registry.index(&id).await), 1);
         // That there is none is not said of one that was seen.
         hold_everywhere(&network, &id, None).await;
@@ -286,21 +286,21 @@ fn who_publishes_on_two_machines_at_once_is_told_and_can_go_on_once_it_is_forgiv
         let there = published(publisher, "p", &["1.0.0"]).await.remove(0);
         // What was signed here last has the same number, and has never left this machine.
         let here = sign(publisher, "p", None, b"here", SystemTime::now());
-        publisher.registry.inner.own.write(&here).unwrap();
-        publisher.registry.head_memory().forget(&id).unwrap();
+        publisher.registry.inner.published.write(&here).unwrap();
+        publisher.registry.head_store().forget(&id).unwrap();
         let (next, _dir) = release(publisher.id(), "name = \"p\"\nversion = \"1.1.0\"\n", &[]).await;
         let refused = publisher.registry.publish(next.clone()).await;
         assert!(
             matches!(refused, Err(crate::PublishError::Versions(GetError::Equivocation { seq: 1 }))),
             "{refused:?}"
         );
-        assert!(publisher.registry.head_memory().accept_equivocation(&id).unwrap());
+        assert!(publisher.registry.head_store().accept_equivocation(&id).unwrap());
         publisher.registry.publish(next).await.unwrap();
-        let head = publisher.registry.inner.own_head(&id).await.unwrap().unwrap();
+        let head = publisher.registry.inner.published_head(&id).await.unwrap().unwrap();
         assert_eq!((head.head().seq, head.head().prev), (2, Some(there.hash())));
         assert_eq!(versions_of(reader.registry.index(&id).await), 2);
         // The publisher's own memory has no more to say against it.
-        let judged = publisher.registry.head_memory().judge(&head, SystemTime::now());
-        assert!(!matches!(judged, Err(RememberError::Refused(_))), "{judged:?}");
+        let judged = publisher.registry.head_store().validate(&head, SystemTime::now());
+        assert!(!matches!(judged, Err(HeadStoreError::Rejected(_))), "{judged:?}");
     });
 }

@@ -85,7 +85,7 @@ fn a_thousand_calls_of_all_kinds_end_and_nothing_is_lost() {
         assert_eq!(published.len(), 50);
         for (number, id) in published.iter().enumerate() {
             is_there(&network.peers[(number * 3 + 1) % 8], id).await;
-            let head = network.peers[(number * 20) % 8].registry.head_memory().seen(id).unwrap().unwrap();
+            let head = network.peers[(number * 20) % 8].registry.head_store().checkpoint(id).unwrap().unwrap();
             // However often it was tried.
             assert_eq!(head.seq, 1);
         }

@@ -16,7 +16,7 @@ use libp2p_identity::Keypair;
 use tempfile::TempDir;
 
 use crate::{
-    PackageId, Release,
+    MANIFEST_FILE, PackageId, Release,
     p2p::{
         head::dht_key,
         registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
@@ -172,7 +172,7 @@ pub(crate) async fn hold(node: &Node<RegistryBehaviour>, package: &PackageId, va
 /// A release of a package with these files, in a folder of its own.
 pub(crate) async fn release(publisher: PeerId, source: &str, files: &[(&str, &[u8])]) -> (Release, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "ggen.toml", source.as_bytes());
+    write(folder.path(), MANIFEST_FILE, source.as_bytes());
     for (path, bytes) in files {
         write(folder.path(), path, bytes);
     }
@@ -187,8 +187,8 @@ fn write(folder: &Path, path: &str, bytes: &[u8]) {
 
 /// The next event that is wanted.
 pub(crate) async fn event<T>(
-    events: &mut crate::p2p::registry::EventStream,
-    mut wanted: impl FnMut(crate::p2p::registry::Event) -> Option<T>,
+    events: &mut crate::p2p::registry::RegistryEvents,
+    mut wanted: impl FnMut(crate::p2p::registry::RegistryEvent) -> Option<T>,
 ) -> T {
     let find = async {
         while let Some(event) = events.next().await {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        FetchConfig, FetchError, FetchRequest, MAX_BLOB_BYTES, ReportEvent, ServerConfig,
+        FetchConfig, FetchError, FetchRequest, MAX_BLOB_LEN, ProviderOutcome, ServerConfig,
         proof::{Slice, SliceError, receive},
         wire::{HEAD_LEN, Head, Request},
     },
@@ -66,16 +66,16 @@ fn attack_corrupt_provider_the_download_succeeds_and_it_is_reported() {
             let log = Log::default();
             let error = fetch(&client, quick(), &blob, &[&corrupt], &log).await.unwrap_err();
             assert!(matches!(error, FetchError::AllFailed { .. }), "{number} {error}");
-            assert_eq!(log.reports_of(&corrupt), [ReportEvent::BadData], "{number}");
+            assert_eq!(log.reports_of(&corrupt), [ProviderOutcome::BadData], "{number}");
             let log = Log::default();
             fetch(&client, quick(), &blob, &[&corrupt, &server], &log).await.unwrap();
             let successes = log.reports_of(&corrupt);
             assert!(
-                !successes.iter().any(|event| matches!(event, ReportEvent::Success { .. }))
-                    || !successes.contains(&ReportEvent::BadData),
+                !successes.iter().any(|event| matches!(event, ProviderOutcome::Success { .. }))
+                    || !successes.contains(&ProviderOutcome::BadData),
                 "{successes:?}"
             );
-            assert!(matches!(log.reports_of(&server)[..], [ReportEvent::Success { .. }]));
+            assert!(matches!(log.reports_of(&server)[..], [ProviderOutcome::Success { .. }]));
         }
     });
 }
@@ -154,7 +154,7 @@ fn attack_an_endless_blob_is_ended_within_one_group() {
             let client = Node::client_of(&[&endless]).await;
             let log = Log::default();
             fetch(&client, quick(), &blob, &[&endless], &log).await.unwrap_err();
-            assert_eq!(log.reports_of(&endless), [ReportEvent::BadData]);
+            assert_eq!(log.reports_of(&endless), [ProviderOutcome::BadData]);
             // What it could send is what the stream has room for: nobody has read it.
             assert!(count.len() <= 600, "{} KiB", count.len());
             assert_eq!(client.leftovers(), 0);
@@ -165,7 +165,7 @@ fn attack_an_endless_blob_is_ended_within_one_group() {
 #[test]
 fn attack_a_size_that_no_blob_has_is_not_waited_for() {
     smol::block_on(async {
-        for size in [MAX_BLOB_BYTES + 1, u64::MAX] {
+        for size in [MAX_BLOB_LEN + 1, u64::MAX] {
             let boasting = Node::scripted(&[], move |mut stream, _| async move {
                 next_request(&mut stream).await?;
                 send(&mut stream, &Head::Have(size).encode()).await?;
@@ -176,7 +176,7 @@ fn attack_a_size_that_no_blob_has_is_not_waited_for() {
             let log = Log::default();
             let config = FetchConfig { step_timeout: Duration::from_millis(200), ..quick() };
             fetch(&client, config, b"x", &[&boasting], &log).await.unwrap_err();
-            assert_eq!(log.reports_of(&boasting), [ReportEvent::BadData]);
+            assert_eq!(log.reports_of(&boasting), [ProviderOutcome::BadData]);
         }
     });
 }
@@ -218,7 +218,7 @@ fn attack_silent_and_trickling_providers_hold_nothing_up() {
             let log = Log::default();
             let error = fetch(&client, config, &blob, &[provider], &log).await.unwrap_err();
             assert!(matches!(error, FetchError::AllFailed { .. }), "{error}");
-            assert_eq!(log.reports_of(provider), [ReportEvent::Failed; 3]);
+            assert_eq!(log.reports_of(provider), [ProviderOutcome::Failed; 3]);
         }
         fetch(&client, config, &blob, &[&silent, &bytewise, &groupwise, &server], &Log::default()).await.unwrap();
     });
@@ -235,15 +235,15 @@ fn attack_a_provider_that_is_always_busy_is_given_up() {
         .await;
         let unwilling = Node::scripted(&[], |mut stream, _| async move {
             next_request(&mut stream).await?;
-            send(&mut stream, &Head::Refused.encode()).await?;
+            send(&mut stream, &Head::Invalid.encode()).await?;
             next_request(&mut stream).await.map(drop)
         })
         .await;
         let client = Node::client_of(&[&busy, &unwilling]).await;
         let log = Log::default();
         fetch(&client, quick(), b"x", &[&busy, &unwilling], &log).await.unwrap_err();
-        assert_eq!(log.reports_of(&busy), [ReportEvent::Busy; 10]);
-        assert_eq!(log.reports_of(&unwilling), [ReportEvent::Failed]);
+        assert_eq!(log.reports_of(&busy), [ProviderOutcome::Busy; 10]);
+        assert_eq!(log.reports_of(&unwilling), [ProviderOutcome::Failed]);
     });
 }
 

@@ -3,7 +3,9 @@ use std::time::{Duration, Instant};
 use futures::{AsyncWriteExt, future::join_all, stream};
 
 use super::{
-    super::{BlobProvider, FetchConfig, FetchError, FetchRequest, Report, ReportEvent, ServerConfig, wire::LAST},
+    super::{
+        BlobProvider, FetchConfig, FetchError, FetchRequest, ProviderOutcome, ProviderReport, ServerConfig, wire::LAST,
+    },
     network::*,
 };
 use crate::ContentId;
@@ -24,7 +26,7 @@ fn blobs_of_all_sizes_arrive() {
                 assert_eq!(log.progress().last(), Some(&(size, size)));
                 assert!(log.progress().is_sorted());
                 let reports = log.reports_of(&server);
-                assert!(matches!(reports.as_slice(), [ReportEvent::Success { .. }]), "{size} {reports:?}");
+                assert!(matches!(reports.as_slice(), [ProviderOutcome::Success { .. }]), "{size} {reports:?}");
             }
             assert_eq!(client.leftovers(), 0);
         }
@@ -65,7 +67,7 @@ fn three_providers_share_the_work() {
         for (server, stats) in &servers {
             assert!(stats.read().served > 1, "{:?}", stats.read());
             let reports = log.reports_of(server);
-            assert!(matches!(reports.as_slice(), [ReportEvent::Success { bytes: 1.., .. }]), "{reports:?}");
+            assert!(matches!(reports.as_slice(), [ProviderOutcome::Success { bytes: 1.., .. }]), "{reports:?}");
         }
         let sent: u64 = servers.iter().map(|(_, stats)| stats.read().bytes).sum();
         assert!(sent < 3_200_000, "{sent} bytes were sent");
@@ -113,7 +115,10 @@ fn another_provider_takes_over_from_one_that_dies() {
         let note = log.note();
         let peer = server.peer;
         let observe = move |event| {
-            if matches!(event, super::super::FetchEvent::Report(Report { event: ReportEvent::Failed, .. })) {
+            if matches!(
+                event,
+                super::super::FetchEvent::Report(ProviderReport { outcome: ProviderOutcome::Failed, .. })
+            ) {
                 more.try_send(BlobProvider { peer, preference: 0 }).unwrap();
             }
             note(event);
@@ -121,7 +126,7 @@ fn another_provider_takes_over_from_one_that_dies() {
         let fetcher = client.fetcher(FetchConfig { retry_after: Duration::from_secs(100), ..quick() });
         within(fetcher.fetch(wanted(&blob), providers, observe)).await.unwrap();
         assert_eq!(client.store.read(&ContentId::of(&blob), 1 << 30).unwrap(), blob);
-        assert_eq!(log.reports_of(&dying)[0], ReportEvent::Failed);
+        assert_eq!(log.reports_of(&dying)[0], ProviderOutcome::Failed);
         // 16 pieces, of which the first has sent 3, after the proof of the size.
         assert_eq!(stats.read().served, 13);
     });
@@ -145,7 +150,7 @@ fn a_provider_that_fails_is_tried_again_and_then_given_up() {
         let client = Node::client_of(&[&failing]).await;
         let error = fetch(&client, quick(), &blob, &[&failing], &Log::default()).await.unwrap_err();
         let FetchError::AllFailed { reports } = error else { panic!("{error}") };
-        assert_eq!(reports, [Report { peer: failing.peer, event: ReportEvent::Failed }]);
+        assert_eq!(reports, [ProviderReport { peer: failing.peer, outcome: ProviderOutcome::Failed }]);
         // As one that has too much to do closes them, too.
         assert_eq!(streams.len(), 10);
     });
@@ -162,8 +167,8 @@ fn without_providers_that_have_it_the_error_says_so() {
         let log = Log::default();
         let error = fetch(&client, quick(), b"x", &[&empty, &other], &log).await.unwrap_err();
         assert!(matches!(&error, FetchError::AllFailed { reports } if reports.len() == 2), "{error}");
-        assert_eq!(log.reports_of(&empty), [ReportEvent::NotFound]);
-        assert_eq!(log.reports_of(&other), [ReportEvent::Failed], "it does not speak the protocol");
+        assert_eq!(log.reports_of(&empty), [ProviderOutcome::NotFound]);
+        assert_eq!(log.reports_of(&other), [ProviderOutcome::Failed], "it does not speak the protocol");
         assert_eq!(client.leftovers(), 0);
     });
 }
@@ -278,7 +283,7 @@ fn attack_who_makes_a_download_stall_is_reported() {
         let log = Log::default();
         let error = fetch(&client, config, &blob, &[&evil], &log).await.unwrap_err();
         assert!(matches!(error, FetchError::Timeout), "{error}");
-        assert_eq!(log.reports_of(&evil), [ReportEvent::Failed]);
+        assert_eq!(log.reports_of(&evil), [ProviderOutcome::Failed]);
     });
 }
 

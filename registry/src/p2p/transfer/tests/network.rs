@@ -22,8 +22,8 @@ use smol::Task;
 use tempfile::TempDir;
 
 use super::super::{
-    BlobProvider, FetchConfig, FetchError, FetchEvent, FetchRequest, Fetcher, PROTOCOL, Report, ReportEvent, Server,
-    ServerConfig, StatsHandle,
+    BLOB_PROTOCOL, BlobProvider, FetchConfig, FetchError, FetchEvent, FetchRequest, Fetcher, ProviderOutcome,
+    ProviderReport, Server, ServerConfig, StatsHandle,
     wire::{HEAD_LEN, Head, REQUEST_LEN, Request},
 };
 use crate::{ContentId, blob::BlobStore};
@@ -116,7 +116,7 @@ impl Node {
         for blob in blobs {
             node.store.put(blob).unwrap();
         }
-        let mut incoming = node.control.accept(PROTOCOL).unwrap();
+        let mut incoming = node.control.accept(BLOB_PROTOCOL).unwrap();
         let store = node.store.clone();
         node.tasks.push(smol::spawn(async move {
             while let Some((_, stream)) = incoming.next().await {
@@ -131,7 +131,7 @@ impl Node {
     }
 
     pub(super) async fn stream_to(&self, other: &Node) -> Stream {
-        self.control.clone().open_stream(other.peer, PROTOCOL).await.unwrap()
+        self.control.clone().open_stream(other.peer, BLOB_PROTOCOL).await.unwrap()
     }
 
     /// Where the store is that it has now.
@@ -179,9 +179,9 @@ impl Log {
         move |event| log.0.lock().unwrap().push(event)
     }
 
-    pub(super) fn reports_of(&self, node: &Node) -> Vec<ReportEvent> {
+    pub(super) fn reports_of(&self, node: &Node) -> Vec<ProviderOutcome> {
         let of_node = |event: &FetchEvent| match event {
-            FetchEvent::Report(Report { peer, event }) => (*peer == node.peer).then_some(*event),
+            FetchEvent::Report(ProviderReport { peer, outcome }) => (*peer == node.peer).then_some(*outcome),
             FetchEvent::Progress { .. } => None,
         };
         self.0.lock().unwrap().iter().filter_map(of_node).collect()

@@ -8,7 +8,7 @@ use kadence_smol::SmolRuntime;
 
 use super::{
     super::{
-        ProtocolTaken, Server, ServerConfig,
+        ProtocolTakenError, Server, ServerConfig,
         wire::{HEAD_LEN, Head, LAST, REQUEST_LEN, Request},
     },
     network::*,
@@ -58,7 +58,7 @@ fn attack_many_streams_of_one_peer_leave_room_for_others() {
             assert_eq!(head, right, "{}", streams.len());
             streams.push(stream);
         }
-        assert_eq!((stats.read().streams, stats.read().turned_away), (3, 2));
+        assert_eq!((stats.read().streams, stats.read().refused_streams), (3, 2));
         // Once they are gone, there is room again.
         drop(streams);
         let served = async {
@@ -160,7 +160,7 @@ fn requests_against_the_rules_end_the_stream() {
         for count in [0, 65, u32::MAX] {
             let mut stream = client.stream_to(&server).await;
             ask(&mut stream, request(&blob, 0, count)).await;
-            assert_eq!(head(&mut stream).await, Some(Head::Refused));
+            assert_eq!(head(&mut stream).await, Some(Head::Invalid));
             assert_eq!(within(stream.read(&mut [0; HEAD_LEN])).await.unwrap_or(0), 0);
         }
         // Half a request is none.
@@ -168,7 +168,7 @@ fn requests_against_the_rules_end_the_stream() {
         stream.write_all(&[0; REQUEST_LEN - 1]).await.unwrap();
         stream.close().await.unwrap();
         assert_eq!(within(stream.read(&mut [0; HEAD_LEN])).await.unwrap_or(0), 0);
-        assert_eq!(stats.read().refused, 3);
+        assert_eq!(stats.read().invalid, 3);
     });
 }
 
@@ -260,7 +260,7 @@ fn there_is_one_server() {
             Server::new(&mut node.control, node.store.clone(), &SmolRuntime::default(), ServerConfig::default())
         };
         let first = make(&mut node).unwrap();
-        assert_eq!(make(&mut node).map(drop), Err(ProtocolTaken));
+        assert_eq!(make(&mut node).map(drop), Err(ProtocolTakenError));
         drop(first);
         // The task that takes its streams ends by itself.
         let again = async {

@@ -6,13 +6,14 @@ use libp2p::{PeerId, Stream};
 use libp2p_stream::IncomingStreams;
 
 use super::{
-    Request,
+    CatalogueRequest,
     wire::{read_request, write_answer},
 };
 use crate::p2p::{
-    announce::{CataloguePage, Cursor, Rate, buckets::Buckets},
+    announce::{CataloguePage, Cursor, Rate},
     deadline::within,
-    streams::taken,
+    streams::accept_streams,
+    token_bucket::KeyedBuckets,
 };
 
 /// How many peers are answered at once: each costs a page of memory.
@@ -22,10 +23,10 @@ const MAX_RUNNING: usize = 32;
 const MAX_RUNNING_PER_PEER: usize = 4;
 
 /// How many streams at a time are told that their peer has too many. The others are closed without a word.
-const MAX_TURNED_AWAY: usize = 32;
+const MAX_REFUSED: usize = 32;
 
 /// For telling them: they have nothing to wait for.
-const TIME_TO_TURN_AWAY: Duration = Duration::from_secs(2);
+const REFUSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What one peer may ask: a whole catalogue at once, then a question every second.
 const RATE: Rate = Rate { every: Duration::from_secs(1), burst: 64 };
@@ -37,7 +38,7 @@ const MAX_PEERS: usize = 1024;
 const TIME: Duration = Duration::from_secs(15);
 
 /// What the server gives away. Both are answered from what is in memory, or where blocking is allowed.
-pub trait Catalogue: Send + Sync + 'static {
+pub trait CatalogueSource: Send + Sync + 'static {
     /// The page after this place: [`Discovered::page`](crate::p2p::announce::Discovered::page).
     fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage>;
 
@@ -49,18 +50,18 @@ pub trait Catalogue: Send + Sync + 'static {
 ///
 /// A peer that asks too often, or too much at once, is told that there is no answer now; who says nothing sensible, or takes
 /// too long, gets none.
-pub async fn serve<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn Catalogue>) {
+pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn CatalogueSource>) {
     let started = runtime.now();
-    let mut buckets = Buckets::new(RATE, MAX_PEERS);
+    let mut buckets = KeyedBuckets::new(RATE, MAX_PEERS);
     let mut running_of: HashMap<PeerId, usize> = HashMap::new();
     let mut running = FuturesUnordered::new();
-    let mut turned_away = FuturesUnordered::new();
-    let mut incoming = pin!(taken(&runtime, incoming).fuse());
+    let mut refused = FuturesUnordered::new();
+    let mut incoming = pin!(accept_streams(&runtime, incoming).fuse());
     loop {
         let event = futures::select_biased! {
             // First, so that the counts are true.
             ended = running.select_next_some() => Event::Ended(ended),
-            () = turned_away.select_next_some() => continue,
+            () = refused.select_next_some() => continue,
             next = incoming.next() => next.map_or(Event::Over, |(peer, stream)| Event::Asked(peer, stream)),
         };
         match event {
@@ -77,9 +78,9 @@ pub async fn serve<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue:
                 let runtime = runtime.clone();
                 if running_of.get(&peer).is_some_and(|count| *count >= MAX_RUNNING_PER_PEER) {
                     // Beside those that are answered: one peer's streams take no place from the others'.
-                    if turned_away.len() < MAX_TURNED_AWAY {
-                        turned_away.push(async move {
-                            let _over = within(&runtime, TIME_TO_TURN_AWAY, turn_away(stream)).await;
+                    if refused.len() < MAX_REFUSED {
+                        refused.push(async move {
+                            let _over = within(&runtime, REFUSE_TIMEOUT, refuse(stream)).await;
                         });
                     }
                     continue;
@@ -89,8 +90,7 @@ pub async fn serve<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue:
                     continue;
                 }
                 *running_of.entry(peer).or_default() += 1;
-                let millis = runtime.now().saturating_duration_since(started).as_millis();
-                let is_allowed = buckets.take(peer, u64::try_from(millis).unwrap_or(u64::MAX));
+                let is_allowed = buckets.try_take(peer, runtime.now().saturating_duration_since(started));
                 let answer = answer(stream, is_allowed.then(|| catalogue.clone()));
                 running.push(async move {
                     if let Some(Err(error)) = within(&runtime, TIME, answer).await {
@@ -111,13 +111,13 @@ enum Event {
 }
 
 /// Without a catalogue there is no answer now.
-async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn Catalogue>>) -> io::Result<()> {
-    let request = Request::decode(&read_request(&mut stream).await?)
+async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn CatalogueSource>>) -> io::Result<()> {
+    let request = CatalogueRequest::decode(&read_request(&mut stream).await?)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let Some(catalogue) = catalogue else { return write_answer(&mut stream, None).await };
     let page = match request {
-        Request::Page(after) => catalogue.page(after).await,
-        Request::Matches { text, limit } => {
+        CatalogueRequest::Page(after) => catalogue.page(after).await,
+        CatalogueRequest::Matches { text, limit } => {
             let mut entries = catalogue.matches(text, usize::from(limit)).await;
             entries.truncate(usize::from(limit));
             CataloguePage { entries, ..CataloguePage::default() }
@@ -128,7 +128,7 @@ async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn Catalogue>>) -> io
 
 /// Says so before there is a question. It is read after that: a stream that is dropped while the peer still writes would break
 /// before the peer has read why.
-async fn turn_away(mut stream: Stream) -> io::Result<()> {
+async fn refuse(mut stream: Stream) -> io::Result<()> {
     write_answer(&mut stream, None).await?;
     read_request(&mut stream).await.map(drop)
 }

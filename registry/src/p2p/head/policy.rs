@@ -42,12 +42,12 @@ pub enum Accepted {
 /// # Errors
 ///
 /// See [`HeadRejectedError`]. What it says about the chain comes first: a head that is both old and expired is a rollback.
-pub fn judge(
+pub fn validate_head(
     seen: Option<&Checkpoint>,
     candidate: &SignedHead,
     now: SystemTime,
 ) -> Result<Accepted, HeadRejectedError> {
-    let accepted = judge_chain(seen, candidate)?;
+    let accepted = validate_chain(seen, candidate)?;
     let (now, not_after) = (unix::seconds(now), candidate.head().not_after);
     if now > not_after.saturating_add(CLOCK_TOLERANCE.as_secs()) {
         return Err(HeadRejectedError::Expired { not_after });
@@ -60,7 +60,7 @@ pub fn judge(
 }
 
 /// The part that needs no clock.
-pub(super) fn judge_chain(seen: Option<&Checkpoint>, candidate: &SignedHead) -> Result<Accepted, HeadRejectedError> {
+pub(super) fn validate_chain(seen: Option<&Checkpoint>, candidate: &SignedHead) -> Result<Accepted, HeadRejectedError> {
     // A first one may have any number: what the record allows bounds it.
     let Some(seen) = seen else { return Ok(Accepted::First) };
     if let Some(proof) = seen.head.as_ref().and_then(|head| EquivocationProof::of(head, candidate)) {

@@ -11,7 +11,7 @@ use libp2p_stream::{Control, OpenStreamError};
 use thiserror::Error;
 
 use super::{
-    CatalogueRequestError, PROTOCOL, Request,
+    CATALOGUE_PROTOCOL, CatalogueRequest, CatalogueRequestError,
     wire::{read_answer, write_request},
 };
 use crate::{
@@ -28,7 +28,7 @@ pub struct Matches {
     /// Verified announcements, in the order in which the peer gave them: at most as many as were asked for.
     pub announcements: Vec<SignedAnnouncement>,
     /// How many entries no honest peer sends: more than none is bad data.
-    pub bad: usize,
+    pub invalid: usize,
 }
 
 /// Asks peers.
@@ -46,13 +46,13 @@ impl<R: Runtime> CatalogueClient<R> {
     }
 
     /// One page of the peer's catalogue. Its entries are still to be
-    /// [taken](crate::p2p::announce::Discovered::take_page), which verifies them.
+    /// [taken](crate::p2p::announce::Discovered::add_page), which verifies them.
     ///
     /// # Errors
     ///
     /// If the peer does not answer, or not with a page.
-    pub async fn page(&self, peer: PeerId, after: Cursor) -> Result<CataloguePage, AskError> {
-        self.ask(peer, &Request::Page(after)).await
+    pub async fn page(&self, peer: PeerId, after: Cursor) -> Result<CataloguePage, CatalogueClientError> {
+        self.ask(peer, &CatalogueRequest::Page(after)).await
     }
 
     /// All pages after this place, until there are no more or `take` has enough. Gives back where it has ended.
@@ -65,7 +65,7 @@ impl<R: Runtime> CatalogueClient<R> {
         peer: PeerId,
         mut after: Cursor,
         mut take: impl FnMut(CataloguePage) -> ControlFlow<()>,
-    ) -> Result<Cursor, AskError> {
+    ) -> Result<Cursor, CatalogueClientError> {
         for _ in 0..MAX_PAGES {
             let page = self.page(peer, after).await?;
             let (has_more, is_stuck) = (page.has_more, page.next == after);
@@ -77,7 +77,7 @@ impl<R: Runtime> CatalogueClient<R> {
                 break;
             }
         }
-        Err(AskError::Endless)
+        Err(CatalogueClientError::Endless)
     }
 
     /// What the peer knows that matches the text, verified.
@@ -85,8 +85,14 @@ impl<R: Runtime> CatalogueClient<R> {
     /// # Errors
     ///
     /// If the question is not possible, or the peer does not answer it.
-    pub async fn matches(&self, peer: PeerId, text: &str, limit: u16, now: SystemTime) -> Result<Matches, AskError> {
-        let page = self.ask(peer, &Request::Matches { text: text.to_owned(), limit }).await?;
+    pub async fn matches(
+        &self,
+        peer: PeerId,
+        text: &str,
+        limit: u16,
+        now: SystemTime,
+    ) -> Result<Matches, CatalogueClientError> {
+        let page = self.ask(peer, &CatalogueRequest::Matches { text: text.to_owned(), limit }).await?;
         let latest = unix::seconds(now).saturating_add(2 * MAX_AHEAD.as_secs());
         let mut matches = Matches::default();
         for entry in page.entries.iter().take(usize::from(limit)) {
@@ -94,10 +100,10 @@ impl<R: Runtime> CatalogueClient<R> {
                 Ok(announcement) if announcement.announcement().published_at <= latest => {
                     matches.announcements.push(announcement);
                 }
-                _ => matches.bad += 1,
+                _ => matches.invalid += 1,
             }
         }
-        matches.bad += page.entries.len().saturating_sub(usize::from(limit));
+        matches.invalid += page.entries.len().saturating_sub(usize::from(limit));
         Ok(matches)
     }
 
@@ -106,16 +112,19 @@ impl<R: Runtime> CatalogueClient<R> {
         self.control.clone()
     }
 
-    async fn ask(&self, peer: PeerId, request: &Request) -> Result<CataloguePage, AskError> {
+    async fn ask(&self, peer: PeerId, request: &CatalogueRequest) -> Result<CataloguePage, CatalogueClientError> {
         let request = request.encode()?;
         let mut control = self.control.clone();
         let exchange = async {
-            let mut stream = control.open_stream(peer, PROTOCOL).await?;
+            let mut stream = control.open_stream(peer, CATALOGUE_PROTOCOL).await?;
             write_request(&mut stream, &request).await?;
-            let bytes = read_answer(&mut stream).await.map_err(AskError::of_answer)?.ok_or(AskError::Busy)?;
+            let bytes = read_answer(&mut stream)
+                .await
+                .map_err(CatalogueClientError::of_answer)?
+                .ok_or(CatalogueClientError::Busy)?;
             Ok(CataloguePage::decode(&bytes)?)
         };
-        within(&self.runtime, self.deadline, exchange).await.unwrap_or(Err(AskError::Deadline))
+        within(&self.runtime, self.deadline, exchange).await.unwrap_or(Err(CatalogueClientError::Timeout))
     }
 }
 
@@ -127,7 +136,7 @@ impl<R> std::fmt::Debug for CatalogueClient<R> {
 
 /// Why a peer has not answered.
 #[derive(Debug, Clone, Error)]
-pub enum AskError {
+pub enum CatalogueClientError {
     /// The question cannot be asked. Ask another one.
     #[error(transparent)]
     Request(#[from] CatalogueRequestError),
@@ -139,10 +148,10 @@ pub enum AskError {
     Busy,
     /// The time is over. Ask others.
     #[error("the peer has not answered in time")]
-    Deadline,
+    Timeout,
     /// What it has sent is no answer. It is bad data.
     #[error("the peer's answer is no page of a catalogue")]
-    Answer(#[from] CatalogueError),
+    InvalidPage(#[from] CatalogueError),
     /// Its catalogue goes on and on, or does not go on. It is bad data.
     #[error("the peer's catalogue does not end")]
     Endless,
@@ -151,12 +160,12 @@ pub enum AskError {
     Stream(#[source] Arc<io::Error>),
 }
 
-impl AskError {
+impl CatalogueClientError {
     /// Whether no honest peer does that.
     pub fn is_bad_data(&self) -> bool {
         match self {
-            Self::Answer(_) | Self::Endless => true,
-            Self::Request(_) | Self::Unsupported | Self::Busy | Self::Deadline | Self::Stream(_) => false,
+            Self::InvalidPage(_) | Self::Endless => true,
+            Self::Request(_) | Self::Unsupported | Self::Busy | Self::Timeout | Self::Stream(_) => false,
         }
     }
 
@@ -166,13 +175,13 @@ impl AskError {
     }
 }
 
-impl From<io::Error> for AskError {
+impl From<io::Error> for CatalogueClientError {
     fn from(error: io::Error) -> Self {
         Self::Stream(Arc::new(error))
     }
 }
 
-impl From<OpenStreamError> for AskError {
+impl From<OpenStreamError> for CatalogueClientError {
     fn from(error: OpenStreamError) -> Self {
         match error {
             OpenStreamError::UnsupportedProtocol(_) => Self::Unsupported,

@@ -6,11 +6,11 @@ use libp2p_identity::PeerId;
 
 /// The entries of a list, by the peer that each was told by. An entry is its number; older ones have smaller numbers.
 #[derive(Debug, Default)]
-pub(super) struct Shares {
+pub(super) struct EntriesByPeer {
     by_peer: BTreeMap<PeerId, BTreeSet<u64>>,
 }
 
-impl Shares {
+impl EntriesByPeer {
     pub(super) fn add(&mut self, peer: PeerId, number: u64) {
         self.by_peer.entry(peer).or_default().insert(number);
     }
@@ -24,12 +24,12 @@ impl Shares {
         }
     }
 
-    pub(super) fn of(&self, peer: &PeerId) -> usize {
+    pub(super) fn count(&self, peer: &PeerId) -> usize {
         self.by_peer.get(peer).map_or(0, BTreeSet::len)
     }
 
     /// The entry that makes room for one of this peer: the oldest of the peer that would have the most.
-    pub(super) fn to_drop(&self, newcomer: &PeerId) -> Option<u64> {
+    pub(super) fn evict_for(&self, newcomer: &PeerId) -> Option<u64> {
         let with_new = |peer: &PeerId, numbers: &BTreeSet<u64>| numbers.len() + usize::from(peer == newcomer);
         let (_, numbers) = self.by_peer.iter().max_by_key(|(peer, numbers)| with_new(peer, numbers))?;
         numbers.first().copied()

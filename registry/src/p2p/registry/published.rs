@@ -11,7 +11,7 @@ use std::{
 use super::lock;
 use crate::{
     PackageId, PackageName, StorageError, disk,
-    p2p::head::{MAX_HEAD_BYTES, SignedHead},
+    p2p::head::{MAX_HEAD_LEN, SignedHead},
 };
 
 /// The file of a package is its name, which is always one component of a path, and this.
@@ -19,12 +19,12 @@ const SUFFIX: &str = ".head";
 
 /// A folder with a file for each package. All of it blocks.
 #[derive(Debug, Clone)]
-pub(super) struct Own {
+pub(super) struct PublishedPackages {
     folder: PathBuf,
     turn: Arc<Mutex<()>>,
 }
 
-impl Own {
+impl PublishedPackages {
     pub(super) fn open(folder: PathBuf) -> Result<Self, StorageError> {
         fs::create_dir_all(&folder).map_err(failed(&folder))?;
         Ok(Self { folder, turn: Arc::default() })
@@ -33,7 +33,7 @@ impl Own {
     pub(super) fn head(&self, package: &PackageId) -> Result<Option<SignedHead>, StorageError> {
         let path = self.path(package.name());
         let read = match fs::metadata(&path) {
-            Ok(about) if about.len() > MAX_HEAD_BYTES as u64 => Ok(Vec::new()),
+            Ok(about) if about.len() > MAX_HEAD_LEN as u64 => Ok(Vec::new()),
             Ok(_) => fs::read(&path),
             Err(error) => Err(error),
         };
@@ -115,12 +115,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let keypair = Keypair::generate_ed25519();
         let (one, two) = (head(&keypair, "one"), head(&keypair, "two.x"));
-        let own = Own::open(dir.path().join("own")).unwrap();
-        assert_eq!(own.head(&one.head().package).unwrap(), None);
-        assert!(own.put(&two).unwrap() && own.put(&one).unwrap() && own.put(&one).unwrap());
-        let own = Own::open(dir.path().join("own")).unwrap();
-        assert_eq!(own.head(&one.head().package).unwrap(), Some(one));
-        let names: Vec<_> = own.packages().unwrap().iter().map(ToString::to_string).collect();
+        let published = PublishedPackages::open(dir.path().join("published")).unwrap();
+        assert_eq!(published.head(&one.head().package).unwrap(), None);
+        assert!(published.put(&two).unwrap() && published.put(&one).unwrap() && published.put(&one).unwrap());
+        let published = PublishedPackages::open(dir.path().join("published")).unwrap();
+        assert_eq!(published.head(&one.head().package).unwrap(), Some(one));
+        let names: Vec<_> = published.packages().unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(names, ["one", "two.x"]);
     }
 
@@ -134,23 +134,23 @@ mod tests {
             let next = next_head(package, previous, ContentId::of(index), 5, Lifetime::default(), now).unwrap();
             SignedHead::sign(&keypair, next).unwrap()
         };
-        let own = Own::open(dir.path().to_owned()).unwrap();
+        let published = PublishedPackages::open(dir.path().to_owned()).unwrap();
         let (second, twin) = (sign(Some(&first), b"one"), sign(Some(&first), b"two"));
-        assert!(own.put(&first).unwrap() && own.put(&second).unwrap());
-        assert!(!own.put(&twin).unwrap() && !own.put(&first).unwrap());
-        assert_eq!(own.head(package).unwrap(), Some(second));
+        assert!(published.put(&first).unwrap() && published.put(&second).unwrap());
+        assert!(!published.put(&twin).unwrap() && !published.put(&first).unwrap());
+        assert_eq!(published.head(package).unwrap(), Some(second));
     }
 
     #[test]
     fn a_file_of_another_key_is_none_and_a_damaged_one_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let own = Own::open(dir.path().to_owned()).unwrap();
-        own.put(&head(&Keypair::generate_ed25519(), "one")).unwrap();
+        let published = PublishedPackages::open(dir.path().to_owned()).unwrap();
+        published.put(&head(&Keypair::generate_ed25519(), "one")).unwrap();
         let ours = head(&Keypair::generate_ed25519(), "one");
-        assert_eq!(own.head(&ours.head().package).unwrap(), None);
-        for bytes in [vec![], vec![7; 100], vec![7; MAX_HEAD_BYTES + 1]] {
-            fs::write(own.path(ours.head().package.name()), bytes).unwrap();
-            let read = own.head(&ours.head().package);
+        assert_eq!(published.head(&ours.head().package).unwrap(), None);
+        for bytes in [vec![], vec![7; 100], vec![7; MAX_HEAD_LEN + 1]] {
+            fs::write(published.path(ours.head().package.name()), bytes).unwrap();
+            let read = published.head(&ours.head().package);
             assert!(matches!(read, Err(StorageError::Damaged { .. })), "{read:?}");
         }
     }
