@@ -10,12 +10,14 @@ use crate::{
     p2p::{
         announce::{AnnouncementValidatorConfig, DEFAULT_TOPIC},
         head::Lifetime,
+        setters::setters,
         transfer::{FetchConfig, ServerConfig},
     },
 };
 
 /// How a registry on the network works.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RegistryConfig {
     /// Where everything is kept. One process at a time can use it.
     pub folder: PathBuf,
@@ -72,8 +74,25 @@ impl RegistryConfig {
     }
 }
 
+setters!(RegistryConfig {
+    share: bool,
+    lifetime: Lifetime,
+    max_head_age: Duration,
+    lookup_timeout: Duration,
+    connect_timeout: Duration,
+    provider_lookup_delay: Duration,
+    republish_interval: Duration,
+    catalogue_interval: Duration,
+    server: ServerConfig,
+    fetch: FetchConfig,
+    archive: ArchiveLimits,
+    validator: AnnouncementValidatorConfig,
+    ; into folder: PathBuf, topic: String,
+});
+
 /// Why a registry does not start. Nothing runs then.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum RegistryStartError {
     /// A file of the registry cannot be opened: the error says which, and what can be done.
     #[error(transparent)]

@@ -136,6 +136,7 @@ impl<R> std::fmt::Debug for CatalogueClient<R> {
 
 /// Why a peer has not answered.
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum CatalogueClientError {
     /// The question cannot be asked. Ask another one.
     #[error(transparent)]

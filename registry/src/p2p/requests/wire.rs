@@ -88,6 +88,7 @@ fn check(text: &str, limit: u16) -> Result<(), CatalogueRequestError> {
 
 /// Why something is no question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum CatalogueRequestError {
     /// The search text is too long. Shorten it.
     #[error("search text too long: {len} bytes, at most {MAX_TEXT_LEN} are allowed")]
