@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_who_wait_are_told_and_those_who_have_given_up_are_forgotten() {
+    fn all_waiting_calls_are_answered_and_dropped_ones_are_removed() {
         let connections = Connections::default();
         let (one, other) = (PeerId::random(), PeerId::random());
         let (first, second) = (connections.wait(one), connections.wait(one));

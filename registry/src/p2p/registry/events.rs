@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_reader_is_told_how_much_it_has_missed_and_one_that_has_gone_is_forgotten() {
+    fn a_slow_reader_gets_the_number_of_dropped_events_and_a_closed_stream_is_removed() {
         let subscribers = Subscribers::default();
         let (mut slow, gone) = (subscribers.add(), subscribers.add());
         drop(gone);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_are_bounded() {
+    fn event_streams_are_bounded() {
         let subscribers = Subscribers::default();
         let mut first = subscribers.add();
         let _others: Vec<_> = (0..MAX_SUBSCRIBERS).map(|_| subscribers.add()).collect();

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_is_there_after_a_restart_and_is_listed() {
+    fn a_head_that_was_put_is_there_after_a_restart_and_is_listed() {
         let dir = tempfile::tempdir().unwrap();
         let keypair = Keypair::generate_ed25519();
         let (one, two) = (head(&keypair, "one"), head(&keypair, "two.x"));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_key_is_none_and_a_damaged_one_is_an_error() {
+    fn a_head_of_another_key_is_ignored_and_a_damaged_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let published = PublishedPackages::open(dir.path().to_owned()).unwrap();
         published.put(&head(&Keypair::generate_ed25519(), "one")).unwrap();

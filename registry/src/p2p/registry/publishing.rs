@@ -271,7 +271,7 @@ mod tests {
     use super::truncated;
 
     #[test]
-    fn a_text_is_cut_between_two_characters() {
+    fn a_text_is_truncated_between_characters() {
         for (max, cut) in [(0, ""), (1, ""), (2, "ä"), (3, "ä"), (4, "ä"), (5, "ä€"), (6, "ä€a"), (9, "ä€a")]
         {
             assert_eq!(truncated("ä€a", max), cut);
