@@ -146,9 +146,8 @@ impl Node {
     async fn serving(executor: &Arc<Executor<'static>>, blob: &Arc<Vec<u8>>) -> Self {
         let mut node = Self::new(executor, &[]).await;
         node.store.put(blob).expect("the disk works");
-        // No limit: the bare stream has none either.
-        let config =
-            ServerConfig { bytes_per_second: u64::MAX, bytes_per_second_per_peer: u64::MAX, ..ServerConfig::default() };
+        // No limit, as there is none to the bare stream.
+        let config = ServerConfig::default().bytes_per_second(u64::MAX).bytes_per_second_per_peer(u64::MAX);
         let runtime = SmolRuntime::on(executor);
         let server = Server::new(&mut node.control, node.store.clone(), &runtime, config).expect("the only one");
         executor.spawn(server.run()).detach();

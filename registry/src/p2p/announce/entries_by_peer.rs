@@ -1,10 +1,10 @@
-//! Who has told us how much: so that room is made by those who take most of it.
+//! Counts of the entries that each peer reported, so that the peer with the most makes room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
 
-/// The entries of a list, by the peer that each was told by. An entry is its number; older ones have smaller numbers.
+/// Numbers of the entries that each peer reported. Older entries have smaller numbers.
 #[derive(Debug, Default)]
 pub(super) struct EntriesByPeer {
     by_peer: BTreeMap<PeerId, BTreeSet<u64>>,
@@ -28,7 +28,7 @@ impl EntriesByPeer {
         self.by_peer.get(peer).map_or(0, BTreeSet::len)
     }
 
-    /// The entry that makes room for one of this peer: the oldest of the peer that would have the most.
+    /// Returns the entry that makes room for one of `newcomer`: the oldest of the peer that would have the most.
     pub(super) fn evict_for(&self, newcomer: &PeerId) -> Option<u64> {
         let with_new = |peer: &PeerId, numbers: &BTreeSet<u64>| numbers.len() + usize::from(peer == newcomer);
         let (_, numbers) = self.by_peer.iter().max_by_key(|(peer, numbers)| with_new(peer, numbers))?;

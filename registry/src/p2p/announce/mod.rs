@@ -1,10 +1,10 @@
-//! Announcements: what publishers tell everybody about new versions, over gossipsub.
+//! Announcements of new versions, which publishers broadcast over gossipsub.
 //!
-//! An announcement is a hint. The head record is the truth, and nothing is installed without it; what an announcement does
-//! is that a package is found, and that a head is looked for.
+//! An announcement is a hint: it makes a package known, and tells readers to look for a newer head. Only the head record in
+//! the DHT is authoritative.
 //!
-//! Each message is judged by a [`AnnouncementValidator`] before it is forwarded, and what is new fills [`Discovered`]. Who joins late asks
-//! peers for their [catalogue](CataloguePage).
+//! Every message passes an [`AnnouncementValidator`] before it is forwarded, and accepted ones are added to [`Discovered`].
+//! A node that joins later asks its peers for their [catalogue](CataloguePage).
 
 mod catalogue;
 mod discovered;

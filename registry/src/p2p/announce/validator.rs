@@ -6,41 +6,61 @@ use thiserror::Error;
 
 use super::{AnnouncementError, Discovered, Freshness, Rate, SignedAnnouncement};
 use crate::{
+    p2p::setters::setters,
     p2p::token_bucket::{KeyedBuckets, TokenBucket},
     unix,
 };
 
-/// How far an announcement may be in the future: what clocks differ by.
+/// Maximum time by which an announcement may be ahead of the local clock.
 ///
-/// One that is further ahead is not forwarded; one that is twice as far is refused. With one limit for both, an announcement
-/// just within it would pass one node and be held against it by the next, whose clock is a little behind.
+/// One that is further ahead is ignored, and only one that is ahead by more than twice this time is rejected. With a single
+/// limit, a node would forward an announcement just within it, and a neighbour whose clock is a little behind would blame
+/// the node for it.
 pub const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
 
-/// How many neighbours have a bucket of their own: far more than a node has connections.
+/// Maximum number of neighbours with a bucket of their own: far more than a node has connections.
 const MAX_FORWARDERS: usize = 1024;
 
-/// How many publishers have a bucket of their own: more than the newcomers of ten minutes and all who are known.
+/// Maximum number of publishers with a bucket of their own: more than the unknown ones of ten minutes and all known ones.
 const MAX_PUBLISHERS: usize = 16_384;
 
-/// What a gate lets through.
+/// Configuration of an [`AnnouncementValidator`].
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use kadence_registry::p2p::announce::{AnnouncementValidatorConfig, Rate};
+///
+/// let config = AnnouncementValidatorConfig::default()
+///     .max_age(Duration::from_secs(60 * 60))
+///     .per_publisher(Rate { every: Duration::from_secs(60), burst: 5 });
+/// assert_eq!(config.per_publisher.burst, 5);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AnnouncementValidatorConfig {
-    /// Older announcements are not forwarded: a day lets them cross a network that was in two parts.
+    /// Maximum age. Older announcements are not forwarded. Default: one day, in which an announcement reaches all of a
+    /// network that was partitioned.
     pub max_age: Duration,
-    /// Announcements of one publisher. Thirty at once are the packages of one large project.
+    /// Rate of the announcements of one publisher. Default: 30 at once, as many as one large project has packages, then
+    /// one in 10 s.
     pub per_publisher: Rate,
-    /// Announcements of publishers that nobody knows yet, from one neighbour. A key costs nothing, a connection does.
+    /// Rate of the announcements of unknown publishers that come through one neighbour. Unlike a connection, a new key
+    /// costs an attacker nothing. Default: 20 at once, then one a second.
     pub unknown_publishers: Rate,
-    /// Messages of any kind from one neighbour, above which they are not read.
+    /// Rate of the messages that are read from one neighbour. Default: 500 at once, then 40 a second.
     pub per_forwarder: Rate,
-    /// What is accepted, and forwarded, in all: well below what a neighbour reads of ours, so that no honest node sends more
-    /// than its neighbours take, whatever it is sent itself.
+    /// Total rate of the announcements that are accepted, and so forwarded. It is well below `per_forwarder`, so that an
+    /// honest node never sends more than its neighbours read. Default: 300 at once, then 25 a second.
     ///
-    /// While half of it is left, anybody may use it. The rest is for what each neighbour is sure of, its
-    /// [share](Self::reserved_per_forwarder); and the last quarter is for publishers who are known.
+    /// Half of the burst is open to all. The other half is reserved: it is given out by
+    /// [`reserved_per_forwarder`](Self::reserved_per_forwarder), and its last quarter of the burst to known publishers only.
     pub total: Rate,
-    /// What passes of one neighbour even if others use up what is free. Twelve of them, as many as there are in a mesh, fit
-    /// into a quarter of the total's burst, and into its rate.
+    /// Rate that each neighbour has of the reserved part of `total`, even if others use up the open part. Default: 6 at once,
+    /// then 2 a second. With the 12 neighbours that a mesh has at most, this is within a quarter of the burst of `total`,
+    /// and within its rate.
     pub reserved_per_forwarder: Rate,
 }
 
@@ -57,22 +77,71 @@ impl Default for AnnouncementValidatorConfig {
     }
 }
 
-/// A message as gossipsub gives it.
+setters!(AnnouncementValidatorConfig {
+    max_age: Duration,
+    per_publisher: Rate,
+    unknown_publishers: Rate,
+    per_forwarder: Rate,
+    total: Rate,
+    reserved_per_forwarder: Rate,
+});
+
+/// Message from gossipsub.
 #[derive(Debug, Clone, Copy)]
 pub struct GossipMessage<'a> {
-    /// The neighbour that has sent it to us.
+    /// Neighbour that sent the message.
     pub forwarder: PeerId,
-    /// Who says to have sent it first: a provider of the package.
+    /// Peer that signed the message as its first sender: a provider of the package.
     pub source: Option<PeerId>,
-    /// The message.
+    /// Data of the message.
     pub bytes: &'a [u8],
 }
 
-/// Judges announcements before they are forwarded.
+/// Validates announcements before gossipsub forwards them.
 ///
-/// Of each neighbour so much is read; each publisher may announce so much; only so many publishers that nobody knows come in
-/// through one neighbour; and no more is forwarded in all than neighbours read. Whatever one neighbour sends, with however
-/// many keys, the others still have their [shares](AnnouncementValidatorConfig::reserved_per_forwarder).
+/// An announcement must be signed by the publisher of its package, recent, and newer than the known one. Rate limits apply in
+/// this order: per forwarder, per unknown publisher, per publisher, in total. A neighbour that floods the node, with any
+/// number of keys, leaves the [reserved](AnnouncementValidatorConfig::reserved_per_forwarder) rates of the others free.
+///
+/// # Example
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::{Duration, SystemTime};
+///
+/// use kadence_registry::{
+///     ContentId, PackageId,
+///     p2p::announce::{
+///         Announcement, AnnouncementValidator, Discovered, GossipMessage, SignedAnnouncement, ValidationResult,
+///     },
+/// };
+/// use libp2p_identity::Keypair;
+///
+/// let key = Keypair::generate_ed25519();
+/// let peer = key.public().to_peer_id();
+/// let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+/// let announcement = Announcement {
+///     schema: Announcement::SCHEMA,
+///     package: PackageId::new(peer, "left-pad".parse()?)?,
+///     version: "1.0.0".parse()?,
+///     seq: 1,
+///     head: ContentId::of(b"head"),
+///     index: ContentId::of(b"index"),
+///     title: "Pads strings".to_owned(),
+///     published_at: 1_800_000_000,
+/// };
+/// let signed = SignedAnnouncement::sign(&key, announcement)?;
+///
+/// let mut validator = AnnouncementValidator::default();
+/// let mut discovered = Discovered::new(1);
+/// let message = GossipMessage { forwarder: peer, source: Some(peer), bytes: signed.bytes() };
+/// let first = validator.validate(&mut discovered, message, now);
+/// assert!(matches!(first, ValidationResult::Accept(_)));
+/// let again = validator.validate(&mut discovered, message, now);
+/// assert!(matches!(again, ValidationResult::Ignore(_)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct AnnouncementValidator {
     config: AnnouncementValidatorConfig,
@@ -84,7 +153,7 @@ pub struct AnnouncementValidator {
 }
 
 impl AnnouncementValidator {
-    /// A gate that has seen nothing.
+    /// Returns a validator that has seen no messages.
     pub fn new(config: AnnouncementValidatorConfig) -> Self {
         Self {
             config,
@@ -96,7 +165,7 @@ impl AnnouncementValidator {
         }
     }
 
-    /// What is to become of a message. What is accepted is in `discovered` then.
+    /// Validates a message. An accepted announcement is added to `discovered`.
     pub fn validate(
         &mut self,
         discovered: &mut Discovered,
@@ -105,7 +174,7 @@ impl AnnouncementValidator {
     ) -> ValidationResult {
         let GossipMessage { forwarder, source, bytes } = message;
         let time = Duration::from_millis(unix::millis(now));
-        // The cheap questions first: a signature takes longer than all else.
+        // First, because it is cheap: verifying a signature takes longer than everything else.
         if !self.forwarders.try_take(forwarder, time) {
             return ValidationResult::Ignore(IgnoreReason::ForwarderRate);
         }
@@ -123,7 +192,7 @@ impl AnnouncementValidator {
             | Freshness::Conflict { .. }
             | Freshness::FastForward { .. }) => return ValidationResult::Ignore(IgnoreReason::NotNewer(freshness)),
         }
-        // Only now, so that nobody can use up a publisher's tokens by repeating what was said.
+        // After the comparison, so that repeating an announcement does not use up its publisher's rate.
         let publisher = announcement.announcement().package.publisher();
         let is_known = discovered.knows_publisher(&publisher);
         if !is_known && !self.unknown_publishers.try_take(forwarder, time) {
@@ -132,7 +201,7 @@ impl AnnouncementValidator {
         if !self.publishers.has_token(&publisher, time) {
             return ValidationResult::Ignore(IgnoreReason::PublisherRate);
         }
-        // Before the publisher's own, which is not to be used up by what is not accepted.
+        // Before the publisher's token is taken, so that an announcement that is ignored costs it nothing.
         if !self.take_total(forwarder, is_known, time) {
             return ValidationResult::Ignore(IgnoreReason::TotalRate);
         }
@@ -175,19 +244,19 @@ impl Default for AnnouncementValidator {
     }
 }
 
-/// What is to become of a message.
+/// Verdict on a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValidationResult {
-    /// It is new, and is forwarded.
+    /// The announcement is valid and new: it is forwarded.
     Accept(Box<SignedAnnouncement>),
-    /// It is not forwarded. An honest neighbour may have sent it.
+    /// The message is not forwarded. An honest neighbour may have sent it.
     Ignore(IgnoreReason),
-    /// It is not forwarded, and counts against the neighbour: no honest one sends that.
+    /// The message is not forwarded and counts against the neighbour: honest ones do not send it.
     Reject(RejectReason),
 }
 
 impl ValidationResult {
-    /// What gossipsub is to be told.
+    /// Returns the verdict for gossipsub.
     pub fn acceptance(&self) -> MessageAcceptance {
         match self {
             Self::Accept(_) => MessageAcceptance::Accept,
@@ -197,22 +266,22 @@ impl ValidationResult {
     }
 }
 
-/// Reason for which a message is not forwarded, without blame for the neighbour that sent it.
+/// Reason why a message is not forwarded. It does not count against the neighbour that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum IgnoreReason {
-    /// The neighbour exceeds [`per_forwarder`](AnnouncementValidatorConfig::per_forwarder); the message was not read. This
-    /// does not count against the neighbour, whose own limits may be higher.
+    /// The neighbour exceeds [`per_forwarder`](AnnouncementValidatorConfig::per_forwarder). The message was not read. An
+    /// honest neighbour with other limits may do this, so it is not blamed.
     #[error("rate limit of the forwarding neighbour exceeded")]
     ForwarderRate,
-    /// The [`total`](AnnouncementValidatorConfig::total) rate and the neighbour's reserve are used up.
+    /// The [`total`](AnnouncementValidatorConfig::total) rate is used up, and so is the neighbour's reserved rate.
     #[error("total rate limit exceeded")]
     TotalRate,
     /// The announcement is not newer than the one that is known. After a [`Conflict`](Freshness::Conflict), compare the head
     /// in the DHT.
     #[error("announcement is not newer than the known one")]
     NotNewer(Freshness),
-    /// The timestamp is in the future by more than [`MAX_AHEAD`], but not by more than twice that: clocks may differ so much.
+    /// The timestamp is ahead by more than [`MAX_AHEAD`], but by no more than twice that.
     #[error("announcement is dated in the future: {published_at} (seconds since 1970)")]
     Future {
         /// Timestamp in the announcement, in seconds since 1970.
@@ -232,14 +301,14 @@ pub enum IgnoreReason {
     PublisherRate,
 }
 
-/// Reason for which a message is not forwarded and counts against the neighbour that sent it.
+/// Reason why a message is not forwarded and counts against the neighbour that sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RejectReason {
     /// The message is not a valid announcement.
     #[error(transparent)]
     Invalid(#[from] AnnouncementError),
-    /// The timestamp is in the future by more than twice [`MAX_AHEAD`].
+    /// The timestamp is ahead by more than twice [`MAX_AHEAD`].
     #[error("announcement is dated far in the future: {published_at} (seconds since 1970)")]
     Future {
         /// Timestamp in the announcement, in seconds since 1970.

@@ -1,8 +1,8 @@
-//! The head of a package: the one small record that changes, signed by its publisher.
+//! The head of a package: a small record, signed by the publisher, that names the newest index.
 //!
-//! A head says which index is the newest. It is a record of the DHT under [`dht_key`]; anybody can hold and serve it, nobody
-//! but the publisher can make one. What holders can still do is to serve an old one, or none: against that,
-//! [`HeadStore`] remembers what was seen, and heads expire.
+//! It is stored in the DHT under [`dht_key`]. Any peer can hold and serve it, but only the publisher can sign it. A holder
+//! can still serve an outdated head, or none. Against that, [`HeadStore`] remembers the highest head that was seen, and heads
+//! expire.
 
 mod next;
 mod policy;

@@ -5,43 +5,43 @@ use thiserror::Error;
 use super::{EquivocationProof, SignedHead};
 use crate::{ContentId, unix};
 
-/// How far a reader's clock may be behind or ahead of the publisher's: what clocks without a time service drift in months.
+/// Tolerance for the difference between the clocks of a reader and a publisher: the drift of months without a time service.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// By how much the number may grow between two readings: a head every five minutes for a month. It keeps a thief of the key
-/// from using up all numbers at once; the owner can go on after them.
+/// Maximum step of the sequence number between two reads: one head every five minutes for a month. It keeps a thief of the
+/// key from using up all numbers at once, so that the owner can continue.
 pub const MAX_JUMP: u64 = 10_000;
 
-/// How long a head may be valid, from when it is read: for so long a holder can hide all later ones from somebody who has
-/// seen none.
+/// Maximum validity of a head, from the time it is read. A holder can hide later heads for so long from a reader that has
+/// seen none of them.
 pub const MAX_VALIDITY: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// What is remembered of a package.
+/// Highest head of a package that was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The highest sequence number seen.
+    /// Highest sequence number seen.
     pub seq: u64,
-    /// The head with that number. `None` if there was more than one, and the user has [forgiven](super::HeadStore::accept_equivocation)
-    /// it: any with this number is taken then.
+    /// Head with that number. `None` after the user [accepted an equivocation](super::HeadStore::accept_equivocation): then
+    /// any head with this number is accepted.
     pub head: Option<SignedHead>,
 }
 
-/// What a good head is to what was remembered.
+/// Relation of an accepted head to the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// The first of its package.
+    /// First head of its package.
     First,
-    /// Newer than what was seen.
+    /// Newer than the checkpoint.
     Newer,
-    /// What was seen already.
+    /// Same as the checkpoint.
     Same,
 }
 
-/// Whether a verified head may be believed, after what was seen of its package.
+/// Checks a verified head against the checkpoint of its package and the time.
 ///
 /// # Errors
 ///
-/// See [`HeadRejectedError`]. What it says about the chain comes first: a head that is both old and expired is a rollback.
+/// See [`HeadRejectedError`]. Errors of the chain come first: a head that is both outdated and expired is a rollback.
 pub fn validate_head(
     seen: Option<&Checkpoint>,
     candidate: &SignedHead,
@@ -59,9 +59,9 @@ pub fn validate_head(
     Ok(accepted)
 }
 
-/// The part that needs no clock.
+/// Checks a head against the checkpoint, without the time.
 pub(super) fn validate_chain(seen: Option<&Checkpoint>, candidate: &SignedHead) -> Result<Accepted, HeadRejectedError> {
-    // A first one may have any number: what the record allows bounds it.
+    // Any number is accepted for a first head, within the limits of the record.
     let Some(seen) = seen else { return Ok(Accepted::First) };
     if let Some(proof) = seen.head.as_ref().and_then(|head| EquivocationProof::of(head, candidate)) {
         return Err(HeadRejectedError::Equivocation { proof });
@@ -77,50 +77,51 @@ pub(super) fn validate_chain(seen: Option<&Checkpoint>, candidate: &SignedHead) 
     Ok(if offered == seen.seq { Accepted::Same } else { Accepted::Newer })
 }
 
-/// Why a head that its publisher has signed is not believed.
+/// Reason why a head with a valid signature is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum HeadRejectedError {
-    /// A newer one was seen already: those who hold this one have missed it, or hide it. Ask others, or use what is cached.
-    #[error("head {offered} is older than head {seen}, which was seen already")]
+    /// A newer head was seen before: the holders of this one missed it, or hide it. Ask others, or use the cached head.
+    #[error("outdated head: number {offered} is below number {seen}, which was seen before")]
     Rollback {
-        /// The highest number seen.
+        /// Highest sequence number seen.
         seen: u64,
-        /// The number of this one.
+        /// Sequence number of this head.
         offered: u64,
-        /// The name of the head that was seen.
+        /// Hash of the head that was seen.
         hash: Option<ContentId>,
     },
-    /// The publisher has not renewed it, or a newer one is hidden. Ask others, or ask the publisher.
-    #[error("the head has expired at {not_after} (seconds since 1970)")]
+    /// The head has expired: the publisher has not renewed it, or a newer one is hidden. Ask others, or the publisher.
+    #[error("head expired at {not_after} (seconds since 1970)")]
     Expired {
-        /// Its last second, since 1970.
+        /// End of its validity, in seconds since 1970.
         not_after: u64,
     },
-    /// It is valid for longer than heads may be: a holder could serve it for years. The publisher has to sign another, or
-    /// this machine's clock is behind.
-    #[error("the head is valid until {not_after}, longer than until {latest} (seconds since 1970)")]
+    /// The head is valid for longer than [`MAX_VALIDITY`], so that a holder could serve it for years. The publisher has to sign
+    /// another one, unless the local clock is behind.
+    #[error("head is valid until {not_after}, later than {latest} (seconds since 1970)")]
     ValidTooLong {
-        /// Its last second, since 1970.
+        /// End of its validity, in seconds since 1970.
         not_after: u64,
-        /// The latest that is accepted now.
+        /// Latest end that is accepted now, in seconds since 1970.
         latest: u64,
     },
-    /// Its number is higher than a publisher can have come to: perhaps the key was stolen. Ask the publisher; then
-    /// [forget](super::HeadStore::forget) what was seen, if it is as it should be.
-    #[error("head {offered} is more than {max_jump} above head {seen}")]
+    /// The sequence number is too far ahead: the publisher's key may be stolen. Ask the publisher. If the head is genuine,
+    /// [`forget`](super::HeadStore::forget) the checkpoint.
+    #[error("head number {offered} is more than {max_jump} above number {seen}")]
     FastForward {
-        /// The highest number seen.
+        /// Highest sequence number seen.
         seen: u64,
-        /// The number of this one.
+        /// Sequence number of this head.
         offered: u64,
-        /// By how much it may be higher.
+        /// Maximum step: [`MAX_JUMP`].
         max_jump: u64,
     },
-    /// The publisher has signed two heads of which only one can be: the key was stolen, or was used on two machines. Ask the
-    /// publisher; then [accept_equivocation](super::HeadStore::accept_equivocation), if there is a good reason.
-    #[error("the publisher has signed two heads that contradict each other")]
+    /// The publisher signed two conflicting heads: the key is stolen, or is used on two machines. Ask the publisher. If there is
+    /// a good reason, [accept the equivocation](super::HeadStore::accept_equivocation).
+    #[error("publisher signed two conflicting heads")]
     Equivocation {
-        /// Both of them.
+        /// Both heads.
         proof: EquivocationProof,
     },
 }

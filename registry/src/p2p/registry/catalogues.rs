@@ -1,4 +1,4 @@
-//! Catalogues: the one that peers may read here, and theirs.
+//! Catalogues: reading and searching those of peers, and serving the own one.
 
 use std::{
     collections::HashMap,
@@ -22,20 +22,20 @@ use crate::{
     },
 };
 
-/// How many peers' places in their catalogues are remembered.
+/// Maximum number of peers whose catalogue positions are remembered.
 const MAX_CURSORS: usize = 1024;
 
-/// How many connected peers are asked for matches.
+/// Maximum number of connected peers that a search asks.
 const MAX_SEARCHED_PEERS: usize = 8;
 
-/// How long a search waits for the indexes of what peers have named, so that filters see their tags.
+/// Time for which a search waits for the indexes of the packages that peers named, whose tags it filters by.
 const SEARCH_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Number of indexes that a search reads at the same time.
 const CONCURRENT_INDEXES: usize = 4;
 
 impl<R: Runtime> Inner<R> {
-    /// Takes what is new in a peer's catalogue.
+    /// Adds what is new in a peer's catalogue.
     pub(super) async fn read_catalogue(self: &Arc<Self>, peer: PeerId, tasks: &Sender<Task>) {
         let now = SystemTime::now();
         if self.reputation.banned_until(&peer, now).is_some() {
@@ -44,7 +44,7 @@ impl<R: Runtime> Inner<R> {
         let after = lock(&self.cursors).get(&peer).copied().unwrap_or_default();
         let (mut found, mut bad) = (Vec::new(), 0);
         let pages = self.catalogue.pages(peer, after, |page| {
-            // Hundreds of signatures: not while others wait for what was discovered.
+            // Before the lock: verifying hundreds of signatures takes milliseconds.
             let now = SystemTime::now();
             let page = page.verify(now);
             let added = lock(&self.discovered).add_verified_page(page, peer, now);
@@ -68,23 +68,23 @@ impl<R: Runtime> Inner<R> {
         }
         match pages {
             Ok(cursor) => self.store_cursor(peer, cursor),
-            // Not every peer is one of the registry.
+            // Not every peer runs a registry.
             Err(CatalogueClientError::Unsupported) => {}
             Err(error) if error.is_bad_data() => self.bad_data(peer),
-            Err(error) => tracing::debug!(%peer, %error, "a catalogue was not read to its end"),
+            Err(error) => tracing::debug!(%peer, %error, "catalogue was not read to its end"),
         }
     }
 
     fn store_cursor(&self, peer: PeerId, cursor: Cursor) {
         let mut cursors = lock(&self.cursors);
         if cursors.len() >= MAX_CURSORS && !cursors.contains_key(&peer) {
-            // Who is asked again from the beginning costs a page or two.
+            // Reading a catalogue again from the beginning costs a few pages.
             cursors.clear();
         }
         cursors.insert(peer, cursor);
     }
 
-    /// Asks connected peers for what matches a query, and takes what they name.
+    /// Asks connected peers for packages that match the query, and adds what they name.
     pub(super) async fn search_peers(self: &Arc<Self>, query: &Query) {
         let connected = self.connected().await;
         let limit = u16::try_from(query.limit().saturating_add(query.offset())).unwrap_or(MAX_MATCHES).min(MAX_MATCHES);
@@ -121,7 +121,7 @@ impl<R: Runtime> Inner<R> {
             self.on_newer_head(announcement);
             self.insert_title(announcement).await;
         }
-        // What matches there and not here is known here by its title alone: its index was not read yet.
+        // A package that matches there but not here is known here by its title only: its index was not read yet.
         if let Ok(here) = self.search.search(query).await {
             known.retain(|package, _| !here.hits.iter().any(|hit| hit.package == *package));
         }
@@ -132,12 +132,12 @@ impl<R: Runtime> Inner<R> {
         };
         let learn =
             stream::iter(unread.map(read).collect::<Vec<_>>()).buffer_unordered(CONCURRENT_INDEXES).collect::<()>();
-        // What was not read in time is found by its title.
+        // Packages whose index was not read in time are found by their title.
         within(&self.runtime, SEARCH_INDEX_TIMEOUT, learn).await;
     }
 }
 
-/// What is given to peers that ask.
+/// Catalogue that is served to peers.
 pub(super) struct RegistryCatalogue<R: Runtime>(pub(super) Arc<Inner<R>>);
 
 impl<R: Runtime> requests::CatalogueSource for RegistryCatalogue<R> {

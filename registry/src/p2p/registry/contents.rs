@@ -1,4 +1,4 @@
-//! Content, from whoever has it.
+//! Content: fetching it from providers, and offering it to others.
 
 use std::{collections::HashSet, pin::pin, sync::Arc, time::SystemTime};
 
@@ -23,30 +23,30 @@ use crate::{
     registry::{Subject, fetch_document},
 };
 
-/// With how many peers a connection is made at a time, for one download.
+/// Maximum number of providers that one download connects to at the same time.
 const CONCURRENT_DIALS: usize = 4;
 
-/// How many providers the network is asked for: as many as a fetch makes use of, and some that are gone.
+/// Number of providers that a lookup asks for: those that a fetch uses, and a reserve for those that are gone.
 const MAX_LOOKUP_PROVIDERS: usize = 12;
 
-/// Who is asked for content.
+/// Set of peers that are asked for content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProviderScope {
-    /// Whoever may have it, by the network too.
+    /// Known providers, and those that a lookup finds.
     All,
-    /// Those who have announced the package or told of it. A spammer can make a node look for what nobody has: that costs no
-    /// lookup.
+    /// Peers that announced or reported the package, without a lookup. A spammer can make nodes look for content that
+    /// nobody has, which must not cost the network a lookup.
     Announcers,
 }
 
 impl<R: Runtime> Inner<R> {
-    /// The index that a head names.
+    /// Fetches the index that a head names.
     pub(super) async fn index_of(self: &Arc<Self>, head: &SignedHead) -> Result<Index, GetError> {
         let head = head.head();
         self.index(&head.package, head.index, head.index_size).await
     }
 
-    /// An index by its content id.
+    /// Fetches an index by its content id.
     pub(super) async fn index(
         self: &Arc<Self>,
         package: &PackageId,
@@ -57,7 +57,7 @@ impl<R: Runtime> Inner<R> {
         fetch_document(&self.blobs, content, size, expected, self.fetch(package, content, size)).await
     }
 
-    /// Brings content of this size into the store, if it is not there, and offers it to others from then on.
+    /// Fetches content of this size into the store, unless it is there, and offers it to others from then on.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         package: &PackageId,
@@ -79,7 +79,7 @@ impl<R: Runtime> Inner<R> {
         Ok(())
     }
 
-    /// Fetches content from whoever is known or found to have it, with the fetcher of the store where it is to be.
+    /// Fetches content with a fetcher from the peers in scope.
     pub(super) async fn download(
         self: &Arc<Self>,
         fetcher: &Fetcher,
@@ -94,7 +94,7 @@ impl<R: Runtime> Inner<R> {
             if let FetchEvent::Report(ProviderReport { outcome, .. }) = &event
                 && !matches!(outcome, ProviderOutcome::Success { .. })
             {
-                // The first one is enough.
+                // Full after the first failure, which is enough.
                 let _full = failed.try_send(());
             }
             observer.observe(content, &event);
@@ -103,7 +103,7 @@ impl<R: Runtime> Inner<R> {
         fetched.map_err(|error| self.fetch_error(content, error))
     }
 
-    /// Tells the network that we have content.
+    /// Announces this node as a provider of content, in the background.
     pub(super) fn offer(self: &Arc<Self>, content: ContentId) {
         let inner = Arc::clone(self);
         let offer = async move {
@@ -126,23 +126,23 @@ impl<R: Runtime> Inner<R> {
                     ProviderOutcome::Success { bytes, time } => self.reputation.success(peer, bytes, time, now),
                     ProviderOutcome::Failed => self.reputation.failure(peer, now),
                     ProviderOutcome::BadData => self.bad_data(peer),
-                    // It has done nothing wrong.
+                    // Not a fault of the peer.
                     ProviderOutcome::Busy | ProviderOutcome::NotFound => {}
                 }
             }
         }
     }
 
-    /// A peer has sent what no honest one sends.
+    /// Bans a peer that sent data which no honest peer sends.
     pub(super) fn bad_data(&self, peer: PeerId) {
         let until = self.reputation.bad_data(peer, SystemTime::now());
-        tracing::warn!(%peer, ?until, "a peer has sent bad data, and is not asked for a while");
+        tracing::warn!(%peer, ?until, "peer sent bad data and is banned for a while");
         self.subscribers.send(&RegistryEvent::BadData { peer });
     }
 
-    /// Those who may have content, connected, as they are found: first the publisher and those who have told of the
-    /// package, the most reliable first, then those whom the network names. `failure` says that one of them does not give
-    /// it.
+    /// Returns connected providers of content as they are found: first the known ones, which are the publisher and the peers
+    /// that reported the package, best reputation first, then those that a lookup finds. `failure` receives a message when a
+    /// provider fails.
     fn providers(
         self: &Arc<Self>,
         package: &PackageId,
@@ -167,7 +167,7 @@ impl<R: Runtime> Inner<R> {
                 ProviderScope::Announcers => stream::empty().right_stream(),
             };
             let mut asked = HashSet::from([inner.client.local_peer_id()]);
-            // Those who are known come first; the network is asked beside them, not only once they are all gone.
+            // Known providers come first, but the lookup does not wait for all of them to fail.
             let candidates = stream::select(stream::iter(known), named);
             let candidates = candidates.filter(|peer| ready(asked.insert(*peer)));
             let reputation = Arc::clone(&inner.reputation);
@@ -187,14 +187,13 @@ impl<R: Runtime> Inner<R> {
             }
         };
         self.spawn(async move {
-            // The download has all it needs, or was given up.
+            // The download has completed or was dropped.
             select(pin!(found.closed()), pin!(search)).await;
         });
         receiver
     }
 
-    /// Those whom the network names: at once or, if one of the known ones is connected, a little later or as soon as one
-    /// does not give the content.
+    /// Looks up providers: at once, or if a known provider is connected, after a delay or the first failure.
     fn look_up_providers(
         &self,
         known: Vec<PeerId>,
@@ -216,14 +215,14 @@ impl<R: Runtime> Inner<R> {
             lookup.stream().filter_map(|update| {
                 ready(match update {
                     Update::Item(peer) => Some(peer),
-                    Update::LaggedError { .. } | Update::End(_) => None,
+                    Update::Lagged { .. } | Update::End(_) => None,
                 })
             })
         }
         .flatten_stream()
     }
 
-    /// From 0 to 100.
+    /// Returns the score of a peer, from 0 to 100.
     fn preference(&self, peer: &PeerId) -> i32 {
         let known = self.reputation.get(peer).unwrap_or_default();
         #[expect(clippy::cast_possible_truncation, reason = "a score is from 0 to 1")]

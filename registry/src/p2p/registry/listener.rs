@@ -1,4 +1,4 @@
-//! What is heard: announcements, what peers' catalogues say, who comes and goes.
+//! Listener for events of the node: announcements and connections.
 
 use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
@@ -19,37 +19,37 @@ use crate::{
     p2p::announce::{Freshness, GossipMessage, IgnoreReason, SignedAnnouncement, ValidationResult},
 };
 
-/// How many packages wait for their index to be read: 4 MB of announcements, and more than come in while one is read.
+/// Capacity of the task queue: 4 MB of announcements, more than arrive while one task runs.
 const TASK_QUEUE_LEN: usize = 4096;
 
-/// How many indexes are read at a time.
+/// Number of tasks that run at the same time.
 const CONCURRENT_TASKS: usize = 4;
 
-/// How many peers wait to be asked for their catalogue.
+/// Maximum number of peers that wait to be asked for their catalogue.
 const PEER_QUEUE_LEN: usize = 64;
 
-/// How many peers are asked for their catalogues at a time.
+/// Number of catalogues that are read at the same time.
 const CONCURRENT_CATALOGUES: usize = 2;
 
-/// Reads the node's events.
+/// Reads the events of the node, and queues work that takes longer than an event may.
 pub(super) struct Listener<R: Runtime> {
     inner: Arc<Inner<R>>,
     tasks: Sender<Task>,
     new_peers: Sender<PeerId>,
-    /// Closed once the node has ended, upon which the registry's other tasks end.
+    /// Closed once the node has stopped, which ends the other tasks of the registry.
     running: Sender<Infallible>,
 }
 
-/// What an announcement gives to do.
+/// Task that results from an announcement.
 pub(super) enum Task {
-    /// To learn more about its package.
+    /// Updates the search index for the announced package.
     UpdateSearch(SignedAnnouncement, ProviderScope),
-    /// To see what the network says: it contradicts what is known.
+    /// Looks up the head of a package whose announcement conflicts with the known one.
     Recheck(PackageId),
 }
 
 impl<R: Runtime> Listener<R> {
-    /// The listener, and the work that it gives to others.
+    /// Returns the listener and the worker that executes its tasks.
     pub(super) fn new(
         inner: Arc<Inner<R>>,
         running: Sender<Infallible>,
@@ -60,7 +60,7 @@ impl<R: Runtime> Listener<R> {
         (Self { inner, tasks, new_peers, running }, work)
     }
 
-    /// Until the node ends.
+    /// Runs until the node stops.
     pub(super) async fn listen(
         self,
         mut events: impl Stream<Item = Result<NodeEvent<RegistryBehaviour>, LaggedError>> + Send + Unpin,
@@ -68,8 +68,8 @@ impl<R: Runtime> Listener<R> {
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.on_event(event).await,
-                Err(LaggedError { skipped }) => {
-                    tracing::warn!(skipped, "events of the node were missed");
+                Err(LaggedError { skipped, .. }) => {
+                    tracing::warn!(skipped, "events of the node were lost");
                     self.inner.resync_connections().await;
                 }
             }
@@ -86,7 +86,7 @@ impl<R: Runtime> Listener<R> {
                 inner.connections.resolve(&peer_id, true);
                 if num_established.get() == 1 {
                     inner.subscribers.send(&RegistryEvent::PeerJoined { peer: peer_id });
-                    // If there are too many, others will tell the same.
+                    // If the queue is full, other peers have the same announcements.
                     let _full = self.new_peers.try_send(peer_id);
                 }
             }
@@ -103,7 +103,7 @@ impl<R: Runtime> Listener<R> {
         }
     }
 
-    /// Judges a message, and lets gossipsub forward it or not.
+    /// Validates a message, and tells gossipsub whether to forward it.
     async fn on_announcement(&self, forwarder: PeerId, id: gossipsub::MessageId, message: &gossipsub::Message) {
         let inner = &self.inner;
         let heard = GossipMessage { forwarder, source: message.source, bytes: &message.data };
@@ -118,7 +118,7 @@ impl<R: Runtime> Listener<R> {
         match judged {
             ValidationResult::Accept(announcement) => {
                 inner.on_newer_head(&announcement);
-                // If there are too many, it is found when its publisher announces again.
+                // If the queue is full, the package is found when its publisher announces it again.
                 let _full = self.tasks.try_send(Task::UpdateSearch(*announcement, ProviderScope::Announcers));
             }
             ValidationResult::Ignore(IgnoreReason::NotNewer(Freshness::Conflict { .. })) => {
@@ -126,15 +126,15 @@ impl<R: Runtime> Listener<R> {
                     let _full = self.tasks.try_send(Task::Recheck(announcement.announcement().package.clone()));
                 }
             }
-            ValidationResult::Ignore(reason) => tracing::debug!(%forwarder, %reason, "an announcement was ignored"),
+            ValidationResult::Ignore(reason) => tracing::debug!(%forwarder, %reason, "announcement ignored"),
             ValidationResult::Reject(reason) => {
-                tracing::debug!(%forwarder, %reason, "an announcement was refused");
+                tracing::debug!(%forwarder, %reason, "announcement rejected");
             }
         }
     }
 }
 
-/// What takes longer than an event may.
+/// Executes queued tasks, and reads catalogues of new and of connected peers.
 async fn work<R: Runtime>(
     inner: Arc<Inner<R>>,
     tasks: Sender<Task>,
@@ -154,7 +154,7 @@ async fn work<R: Runtime>(
         let (inner, tasks) = (Arc::clone(&inner), tasks.clone());
         async move { inner.read_catalogue(peer, &tasks).await }
     });
-    // One of those who are connected is asked now and then.
+    // Asks a connected peer at intervals.
     let now_and_then = async {
         loop {
             inner.sleep(inner.config.catalogue_interval).await;
@@ -167,7 +167,7 @@ async fn work<R: Runtime>(
 }
 
 impl<R: Runtime> Inner<R> {
-    /// There is news of a package.
+    /// Takes note of a newer announcement of a package.
     pub(super) fn on_newer_head(&self, announcement: &SignedAnnouncement) {
         let announced = announcement.announcement();
         lock(&self.head_cache).remove_older(&announced.package, announced.seq);
@@ -177,14 +177,14 @@ impl<R: Runtime> Inner<R> {
         });
     }
 
-    /// An announcement contradicts what is known. Looking at the network's heads remembers both, if there are two.
+    /// Looks up the head of a package after a conflicting announcement. If there are two heads, both are recorded.
     async fn recheck(&self, package: &PackageId) {
         match self.look_up(package, OnlyForgedHeads::Error).await {
             Err(GetError::Equivocation { seq }) => {
-                tracing::warn!(%package, seq, "a publisher has signed two heads with one number");
+                tracing::warn!(%package, seq, "publisher signed two conflicting heads");
                 self.subscribers.send(&RegistryEvent::Equivocation { package: package.clone(), seq });
             }
-            Err(error) => tracing::debug!(%package, %error, "a contradiction was not cleared up"),
+            Err(error) => tracing::debug!(%package, %error, "conflicting announcements could not be checked"),
             Ok(_) => {}
         }
     }

@@ -1,6 +1,6 @@
-//! The newest head of each package that is published here, whether or not the network has taken it.
+//! Newest head of each package that is published here, whether or not it is in the network yet.
 //!
-//! It is written before the head is sent anywhere, so that two heads with one number are never signed here.
+//! A head is written before it is sent, so that two heads with one number are never signed.
 
 use std::{
     fs, io,
@@ -14,10 +14,10 @@ use crate::{
     p2p::head::{MAX_HEAD_LEN, SignedHead},
 };
 
-/// The file of a package is its name, which is always one component of a path, and this.
+/// Suffix of a package's file. The rest is its name, which is always one component of a path.
 const SUFFIX: &str = ".head";
 
-/// A folder with a file for each package. All of it blocks.
+/// Folder with a file for each package. All methods block.
 #[derive(Debug, Clone)]
 pub(super) struct PublishedPackages {
     folder: PathBuf,
@@ -40,7 +40,7 @@ impl PublishedPackages {
         match read {
             Ok(bytes) => match SignedHead::verify(&bytes, package) {
                 Ok(head) => Ok(Some(head)),
-                // Somebody else's of the same name is from a time when this folder had another key.
+                // A head of another publisher is left from an earlier key of this folder.
                 Err(_) if SignedHead::verify_any(&bytes).is_ok() => Ok(None),
                 Err(error) => Err(StorageError::Damaged { path, source: error.into() }),
             },
@@ -49,8 +49,8 @@ impl PublishedPackages {
         }
     }
 
-    /// On the disk when it returns. `false`, and nothing is written, if there is one with this number or a higher one
-    /// already: somebody who has given up waiting for it has signed it meanwhile.
+    /// Writes a head; it is on the disk on return. Returns `false`, and writes nothing, if there is another head with this or a
+    /// higher number: a call whose caller stopped waiting has signed it in the meantime.
     pub(super) fn put(&self, head: &SignedHead) -> Result<bool, StorageError> {
         let _turn = lock(&self.turn);
         match self.head(&head.head().package)? {
@@ -66,7 +66,7 @@ impl PublishedPackages {
         disk::write(&path, head.bytes()).map_err(failed(&path))
     }
 
-    /// The packages that were published here.
+    /// Returns the names of the packages that were published here.
     pub(super) fn packages(&self) -> Result<Vec<PackageName>, StorageError> {
         let read = || {
             let mut names = Vec::new();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_is_there_after_a_restart_and_is_listed() {
+    fn a_head_that_was_put_is_there_after_a_restart_and_is_listed() {
         let dir = tempfile::tempdir().unwrap();
         let keypair = Keypair::generate_ed25519();
         let (one, two) = (head(&keypair, "one"), head(&keypair, "two.x"));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_key_is_none_and_a_damaged_one_is_an_error() {
+    fn a_head_of_another_key_is_ignored_and_a_damaged_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let published = PublishedPackages::open(dir.path().to_owned()).unwrap();
         published.put(&head(&Keypair::generate_ed25519(), "one")).unwrap();

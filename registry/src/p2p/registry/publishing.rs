@@ -1,4 +1,4 @@
-//! Publishing: nothing is named before it can be had, and nothing is sent that could not be repeated.
+//! Publishing. Nothing is named before it is available, and every step can be repeated.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -91,12 +91,13 @@ impl<R: Runtime> Inner<R> {
         Ok(Receipt { package, version, manifest, archive, index: content, steps, excluded: Vec::new() })
     }
 
-    /// The newest head, of those that the network has or had and the one that was signed here last. The latter may never
-    /// have arrived anywhere, or somewhere: it counts, so that no other is signed with its number.
+    /// Returns the head that the next one follows: the newest of those in the network, those that were seen, and the one that
+    /// was signed here last. The last one counts even if it may not have reached the network, so that its number is not used
+    /// twice.
     pub(super) async fn predecessor(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
         let there = match self.look_up(package, OnlyForgedHeads::NotFound).await {
-            // It is renewed by what is published now; or what was seen has not arrived where they are. Somebody else may
-            // have published it with the same key, so that it need not be what was signed here.
+            // An expired head is renewed by this publication; after a rollback, the newer head has not reached its holders.
+            // It need not be the one that was signed here: another machine may publish with the same key.
             Err(error @ (GetError::Expired { .. } | GetError::Rollback { .. })) => {
                 Some(self.last_seen(package).await?.ok_or(error)?)
             }
@@ -105,8 +106,8 @@ impl<R: Runtime> Inner<R> {
         match (there, self.published_head(package).await?) {
             (Some(there), Some(here)) if there.head().seq > here.head().seq => Ok(Some(there)),
             (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
-                // A contradiction, which is kept as such: unless the user has forgiven it, and goes on from what the
-                // others have.
+                // An equivocation, which is recorded, unless the user has accepted it and continues from the head of the
+                // network.
                 let recorded = self.with_head_store(move |store| store.record(&here)).await;
                 recorded.map(|_| Some(there)).map_err(|error| self.store_error(error))
             }
@@ -114,14 +115,14 @@ impl<R: Runtime> Inner<R> {
         }
     }
 
-    /// Tells the network who has it.
+    /// Announces this node as a provider of the contents.
     pub(super) async fn provide(&self, contents: &[ContentId], steps: &mut Steps) -> Result<(), PublishError> {
         let mut fewest = usize::MAX;
         for content in contents {
             let answer = self.client.start_providing(content.provider_key()).await;
             fewest = fewest.min(steps.record(Step::Provide, answer)?.sent_to as usize);
         }
-        // Nobody acknowledges that.
+        // Peers do not acknowledge provider records.
         steps.set(
             Step::Provide,
             if fewest == 0 { StepOutcome::Failed { reason: "nobody was told".into() } } else { StepOutcome::Done },
@@ -129,7 +130,7 @@ impl<R: Runtime> Inner<R> {
         Ok(())
     }
 
-    /// The next head, which is on the disk when it is there, in two places: nothing was ever sent that contradicts it.
+    /// Signs the next head and writes it to the disk, in two places, before it is sent.
     pub(super) async fn sign(
         &self,
         package: &PackageId,
@@ -153,38 +154,38 @@ impl<R: Runtime> Inner<R> {
         Ok(head)
     }
 
-    /// Whether most of its time is over.
+    /// Returns whether more than half of the head's validity has passed.
     pub(super) fn is_due_for_renewal(&self, head: &SignedHead) -> bool {
         let left = head.head().not_after.saturating_sub(unix::seconds(SystemTime::now()));
         left.saturating_mul(2) < self.config.lifetime.validity.as_secs()
     }
 
-    /// The index of the head before is offered no longer.
+    /// Stops offering the index of the previous head.
     async fn stop_offering_index_of(&self, before: Option<&SignedHead>, head: &SignedHead) {
         if let Some(before) = before
             && before.head().index != head.head().index
         {
-            // If the driver is gone, nothing is offered.
+            // Fails if the driver has stopped, and then nothing is offered.
             let _gone = self.client.stop_providing(before.head().index.provider_key()).await;
         }
     }
 
-    /// Puts a head, and reads it back.
+    /// Puts a head into the DHT and reads it back.
     pub(super) async fn put(&self, head: &SignedHead, steps: &mut Steps) -> Result<(), PublishError> {
         let record = steps.record(Step::Head, head.to_record(SystemTime::now(), std::time::Instant::now()))?;
         let key = record.key.clone();
         let put = self.client.put_record(record).quorum(Quorum::Majority).clamp_quorum().local_copy(LocalCopy::First);
-        // What fails because too much is going on may not fail a moment later.
+        // An overload may have passed at the next attempt.
         let put = steps.record(Step::Head, put.retry(Retry::default()).await)?;
         steps.set(Step::Head, StepOutcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
 
-        // It is published now, whatever comes of this.
+        // The head is published. What follows cannot undo that.
         let found = self.client.get_record(key).best().fresh().timeout(self.config.lookup_timeout).await;
         steps.set(
             Step::ReadBack,
             match found {
                 Ok(found) if found.value() == head.bytes() => {
-                    // The own store is no witness.
+                    // The local store is not counted.
                     let own = found.iter().filter(|record| record.peer.is_none()).count();
                     let by = found.agreeing.saturating_sub(own);
                     StepOutcome::Confirmed { by, of: by.saturating_add(found.dissenting) }
@@ -196,7 +197,7 @@ impl<R: Runtime> Inner<R> {
         Ok(())
     }
 
-    /// Announces a head, and adds it to what is known here.
+    /// Announces a head, and adds it to the discovered packages.
     pub(super) async fn announce(&self, head: &SignedHead, index: &Index, steps: &mut Steps) {
         let outcome = match self.signed_announcement(head, index) {
             Ok(announcement) => {
@@ -206,7 +207,7 @@ impl<R: Runtime> Inner<R> {
                     self.swarm.with(move |swarm| swarm.behaviour_mut().app.gossipsub.publish(topic, bytes)).await;
                 match sent {
                     Ok(Ok(_)) => StepOutcome::Done,
-                    // In this very second.
+                    // The same announcement was sent within this second.
                     Ok(Err(gossipsub::PublishError::Duplicate)) => StepOutcome::AlreadyThere,
                     Ok(Err(error)) => StepOutcome::Failed { reason: error.to_string() },
                     Err(error) => StepOutcome::Failed { reason: error.to_string() },
@@ -218,7 +219,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     fn signed_announcement(&self, head: &SignedHead, index: &Index) -> Result<SignedAnnouncement, String> {
-        // All of its versions may have been withdrawn.
+        // All versions may be yanked.
         let (version, _) =
             index.current().or_else(|| index.versions().last_key_value()).ok_or("there is no version")?;
         let announcement = Announcement {
@@ -249,17 +250,17 @@ impl<R: Runtime> Inner<R> {
     }
 }
 
-/// The name of a document and its size.
+/// Returns the content id and the size of an index.
 fn id_and_size(index: &Index) -> (ContentId, u64) {
     let json = index.to_json();
     (ContentId::of(&json), json.len() as u64)
 }
 
-/// Why a head that was signed is not used.
+/// Error of storing a signed head, which is then not used.
 #[derive(Debug, Error)]
 enum HeadNotStoredError {
-    /// A call that was given up has gone on.
-    #[error("another call has published meanwhile")]
+    /// Another call signed a head in the meantime.
+    #[error("another call published in the meantime: try again")]
     Superseded,
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -267,7 +268,7 @@ enum HeadNotStoredError {
     Memory(#[from] HeadStoreError),
 }
 
-/// As much of a text as fits.
+/// Returns the longest prefix of a text within this number of bytes.
 fn truncated(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or_default()).unwrap_or_default()
@@ -278,7 +279,7 @@ mod tests {
     use super::truncated;
 
     #[test]
-    fn a_text_is_cut_between_two_characters() {
+    fn a_text_is_truncated_between_characters() {
         for (max, cut) in [(0, ""), (1, ""), (2, "ä"), (3, "ä"), (4, "ä"), (5, "ä€"), (6, "ä€a"), (9, "ä€a")]
         {
             assert_eq!(truncated("ä€a", max), cut);

@@ -1,4 +1,4 @@
-//! Entries of the search index, made from announcements and from the indexes that they name.
+//! Updates of the search index from announcements and from the indexes that they name.
 
 use std::{
     sync::Arc,
@@ -15,15 +15,15 @@ use crate::{
     registry::{Subject, read_document},
 };
 
-/// How long reading one of them may take.
+/// Timeout for reading the index of an announced package.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The longest index that is read only for the search.
+/// Maximum size of an index that is read for the search.
 const MAX_SEARCH_INDEX_LEN: u64 = crate::MAX_INDEX_LEN as u64;
 
 impl<R: Runtime> Inner<R> {
-    /// From now on the package is found: by its title, if nothing else was known of it, and by all else when its index was
-    /// read. Whoever keeps us waiting for that keeps nobody else waiting for long.
+    /// Makes an announced package searchable: at once by its title if it is new, and by the rest once its index was read. The
+    /// timeout keeps slow providers from delaying other packages.
     pub(super) async fn update_search(self: &Arc<Self>, announcement: &SignedAnnouncement, scope: ProviderScope) {
         self.insert_title(announcement).await;
         within(&self.runtime, INDEX_TIMEOUT, self.index_announced(announcement, scope)).await;
@@ -39,26 +39,26 @@ impl<R: Runtime> Inner<R> {
             updated: announced.published_at,
         };
         if let Err(error) = self.search.insert(entry, SystemTime::now()).await {
-            tracing::warn!(%error, "a package is not found by the search");
+            tracing::warn!(%error, "package was not added to the search index");
         }
     }
 
-    /// Reads the index of an announced package, for the search.
+    /// Reads the index of an announced package into the search index.
     pub(super) async fn index_announced(self: &Arc<Self>, announcement: &SignedAnnouncement, scope: ProviderScope) {
         let announced = announcement.announcement();
         let content = announced.index;
         let expected = Subject { package: &announced.package, version: None };
         let index: Index = match read_document(&self.blobs, content, expected).await {
             Ok(index) => index,
-            // It is not here.
+            // Not in the store.
             Err(GetError::Unavailable { .. } | GetError::Storage(_)) => {
                 let wanted = FetchRequest { id: content, max: MAX_SEARCH_INDEX_LEN, size: None };
                 if let Err(error) = self.download(&self.index_fetcher, &announced.package, wanted, scope).await {
-                    tracing::debug!(package = %announced.package, %error, "the index of an announced package was not read");
+                    tracing::debug!(package = %announced.package, %error, "index of an announced package was not read");
                     return;
                 }
                 let read = read_document(&self.index_cache, content, expected).await;
-                // Thousands of them would fill the disk.
+                // Thousands of indexes would fill the disk.
                 let index_cache = self.index_cache.clone();
                 let _gone = unblock(move || index_cache.remove(&content)).await;
                 let Ok(index) = read else { return };
@@ -69,14 +69,14 @@ impl<R: Runtime> Inner<R> {
         self.update_search_entry(&index, String::new()).await;
     }
 
-    /// What an index says is found from now on; nothing of it, if all of it was withdrawn.
+    /// Replaces the search entry of a package; removes it if all versions are yanked.
     pub(super) async fn update_search_entry(&self, index: &Index, readme: String) {
         let found = match SearchEntry::from_index(index, readme) {
             Some(entry) => self.search.upsert(entry, SystemTime::now()).await,
             None => self.search.remove(index.package()).await.map(drop),
         };
         if let Err(error) = found {
-            tracing::warn!(package = %index.package(), %error, "a package is not found by the search");
+            tracing::warn!(package = %index.package(), %error, "package was not added to the search index");
         }
     }
 }

@@ -22,44 +22,44 @@ use crate::{
     unix,
 };
 
-/// What a peer has found.
+/// Answer of a peer to a search.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Matches {
-    /// Verified announcements, in the order in which the peer gave them: at most as many as were asked for.
+    /// Verified announcements in the peer's order, at most as many as were asked for.
     pub announcements: Vec<SignedAnnouncement>,
-    /// How many entries no honest peer sends: more than none is bad data.
+    /// Number of entries that no honest peer sends. More than 0 is bad data.
     pub invalid: usize,
 }
 
-/// Asks peers.
+/// Client of the catalogue protocol.
 #[derive(Clone)]
 pub struct CatalogueClient<R> {
     runtime: R,
     control: Control,
-    deadline: Duration,
+    timeout: Duration,
 }
 
 impl<R: Runtime> CatalogueClient<R> {
-    /// `deadline` is for each question and its answer, with the connection to the peer if there is none.
-    pub fn new(runtime: R, control: Control, deadline: Duration) -> Self {
-        Self { runtime, control, deadline }
+    /// Returns a client. `timeout` applies to each request, including the connection to the peer.
+    pub fn new(runtime: R, control: Control, timeout: Duration) -> Self {
+        Self { runtime, control, timeout }
     }
 
-    /// One page of the peer's catalogue. Its entries are still to be
-    /// [taken](crate::p2p::announce::Discovered::add_page), which verifies them.
+    /// Requests one page of the peer's catalogue. Its entries are not verified:
+    /// [`Discovered::add_page`](crate::p2p::announce::Discovered::add_page) does that.
     ///
     /// # Errors
     ///
-    /// If the peer does not answer, or not with a page.
+    /// If the peer does not answer, or sends an invalid page.
     pub async fn page(&self, peer: PeerId, after: Cursor) -> Result<CataloguePage, CatalogueClientError> {
         self.ask(peer, &CatalogueRequest::Page(after)).await
     }
 
-    /// All pages after this place, until there are no more or `take` has enough. Gives back where it has ended.
+    /// Requests all pages after a cursor, until there are no more or `take` breaks. Returns the cursor after the last page.
     ///
     /// # Errors
     ///
-    /// If the peer stops answering, or its catalogue does not end: what was taken before is good.
+    /// If the peer stops answering, or its catalogue does not end. Pages that were taken before are valid.
     pub async fn pages(
         &self,
         peer: PeerId,
@@ -80,11 +80,11 @@ impl<R: Runtime> CatalogueClient<R> {
         Err(CatalogueClientError::Endless)
     }
 
-    /// What the peer knows that matches the text, verified.
+    /// Searches in the peer's catalogue, and verifies the entries of its answer.
     ///
     /// # Errors
     ///
-    /// If the question is not possible, or the peer does not answer it.
+    /// If the request is invalid, or the peer does not answer it.
     pub async fn matches(
         &self,
         peer: PeerId,
@@ -124,44 +124,45 @@ impl<R: Runtime> CatalogueClient<R> {
                 .ok_or(CatalogueClientError::Busy)?;
             Ok(CataloguePage::decode(&bytes)?)
         };
-        within(&self.runtime, self.deadline, exchange).await.unwrap_or(Err(CatalogueClientError::Timeout))
+        within(&self.runtime, self.timeout, exchange).await.unwrap_or(Err(CatalogueClientError::Timeout))
     }
 }
 
 impl<R> std::fmt::Debug for CatalogueClient<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CatalogueClient").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("CatalogueClient").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
-/// Why a peer has not answered.
+/// Error of a request to a peer's catalogue.
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum CatalogueClientError {
-    /// The question cannot be asked. Ask another one.
+    /// The request is invalid. Change it.
     #[error(transparent)]
     Request(#[from] CatalogueRequestError),
-    /// The peer has no catalogue to give. Ask others.
-    #[error("the peer has no catalogue")]
+    /// The peer does not serve a catalogue. Ask others.
+    #[error("peer does not serve a catalogue")]
     Unsupported,
-    /// The peer was asked too much. Ask it again later.
-    #[error("the peer does not answer now")]
+    /// The peer got too many requests. Ask it again later.
+    #[error("peer is busy")]
     Busy,
-    /// The time is over. Ask others.
-    #[error("the peer has not answered in time")]
+    /// The peer did not answer in time. Ask others.
+    #[error("peer did not answer in time")]
     Timeout,
-    /// What it has sent is no answer. It is bad data.
-    #[error("the peer's answer is no page of a catalogue")]
+    /// The peer sent an invalid page. This is bad data.
+    #[error("peer sent an invalid catalogue page")]
     InvalidPage(#[from] CatalogueError),
-    /// Its catalogue goes on and on, or does not go on. It is bad data.
-    #[error("the peer's catalogue does not end")]
+    /// The peer's catalogue has more pages than any can have, or repeats a page. This is bad data.
+    #[error("catalogue of the peer does not end")]
     Endless,
-    /// There is no connection, or it broke. Ask others.
-    #[error("the peer cannot be asked")]
+    /// The stream could not be opened, or failed. Ask others.
+    #[error("stream to the peer failed")]
     Stream(#[source] Arc<io::Error>),
 }
 
 impl CatalogueClientError {
-    /// Whether no honest peer does that.
+    /// Returns whether no honest peer causes this error.
     pub fn is_bad_data(&self) -> bool {
         match self {
             Self::InvalidPage(_) | Self::Endless => true,
@@ -169,7 +170,7 @@ impl CatalogueClientError {
         }
     }
 
-    /// Of the reading of an answer: what says to be too long, or is of no known kind, is bad data.
+    /// Converts an error of reading an answer: an excessive length or an unknown status is bad data.
     fn of_answer(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::InvalidData { CatalogueError::Malformed.into() } else { error.into() }
     }

@@ -16,40 +16,40 @@ use crate::p2p::{
     token_bucket::KeyedBuckets,
 };
 
-/// How many peers are answered at once: each costs a page of memory.
+/// Maximum number of requests that are answered at the same time. Each takes memory for a page.
 const MAX_RUNNING: usize = 32;
 
-/// How many of them may be one peer.
+/// Maximum number of requests of one peer that are answered at the same time.
 const MAX_RUNNING_PER_PEER: usize = 4;
 
-/// How many streams at a time are told that their peer has too many. The others are closed without a word.
+/// Maximum number of refused streams that are answered at the same time. Further ones are closed without an answer.
 const MAX_REFUSED: usize = 32;
 
-/// For telling them: they have nothing to wait for.
+/// Timeout for a refusal. It needs no work, so it is short.
 const REFUSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What one peer may ask: a whole catalogue at once, then a question every second.
+/// Rate of the requests of one peer: a whole catalogue at once, then one page a second.
 const RATE: Rate = Rate { every: Duration::from_secs(1), burst: 64 };
 
-/// How many peers have a bucket of their own.
+/// Maximum number of peers with a bucket of their own.
 const MAX_PEERS: usize = 1024;
 
-/// For a question and its answer: a page over a line of two hundred kilobits a second.
-const TIME: Duration = Duration::from_secs(15);
+/// Timeout for a request and its answer: enough for a page on a line with 200 kbit/s.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What the server gives away. Both are answered from what is in memory, or where blocking is allowed.
+/// Source of a [catalogue server](serve_catalogue). Neither method may block its thread.
 pub trait CatalogueSource: Send + Sync + 'static {
-    /// The page after this place: [`Discovered::page`](crate::p2p::announce::Discovered::page).
+    /// Returns the page after a cursor: [`Discovered::page`](crate::p2p::announce::Discovered::page).
     fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage>;
 
-    /// Signed announcements of packages that match the text, the best first. What is over `limit` is left out.
+    /// Returns signed announcements of packages that match the text, best first. Those above `limit` are dropped.
     fn matches(&self, text: String, limit: usize) -> BoxFuture<'_, Vec<Vec<u8>>>;
 }
 
-/// Answers questions until the streams end, which they do with the swarm. Run it as a task.
+/// Serves a catalogue until the stream behaviour is dropped with its swarm. Run it as a task.
 ///
-/// A peer that asks too often, or too much at once, is told that there is no answer now; who says nothing sensible, or takes
-/// too long, gets none.
+/// A peer with too many requests gets the answer that the server is busy. An invalid request, or one that takes too long,
+/// gets no answer.
 pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn CatalogueSource>) {
     let started = runtime.now();
     let mut buckets = KeyedBuckets::new(RATE, MAX_PEERS);
@@ -59,7 +59,7 @@ pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, 
     let mut incoming = pin!(accept_streams(&runtime, incoming).fuse());
     loop {
         let event = futures::select_biased! {
-            // First, so that the counts are true.
+            // First, so that the counts are up to date.
             ended = running.select_next_some() => Event::Ended(ended),
             () = refused.select_next_some() => continue,
             next = incoming.next() => next.map_or(Event::Over, |(peer, stream)| Event::Asked(peer, stream)),
@@ -77,7 +77,7 @@ pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, 
             Event::Asked(peer, stream) => {
                 let runtime = runtime.clone();
                 if running_of.get(&peer).is_some_and(|count| *count >= MAX_RUNNING_PER_PEER) {
-                    // Beside those that are answered: one peer's streams take no place from the others'.
+                    // In addition to those that are answered, so that these streams take no slots from other peers.
                     if refused.len() < MAX_REFUSED {
                         refused.push(async move {
                             let _over = within(&runtime, REFUSE_TIMEOUT, refuse(stream)).await;
@@ -86,15 +86,15 @@ pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, 
                     continue;
                 }
                 if running.len() >= MAX_RUNNING {
-                    // Dropped: to say so would be one more of them.
+                    // Dropped: an answer would need a slot as well.
                     continue;
                 }
                 *running_of.entry(peer).or_default() += 1;
                 let is_allowed = buckets.try_take(peer, runtime.now().saturating_duration_since(started));
                 let answer = answer(stream, is_allowed.then(|| catalogue.clone()));
                 running.push(async move {
-                    if let Some(Err(error)) = within(&runtime, TIME, answer).await {
-                        tracing::debug!(%peer, %error, "a question was not answered");
+                    if let Some(Err(error)) = within(&runtime, EXCHANGE_TIMEOUT, answer).await {
+                        tracing::debug!(%peer, %error, "catalogue request was not answered");
                     }
                     peer
                 });
@@ -110,7 +110,7 @@ enum Event {
     Over,
 }
 
-/// Without a catalogue there is no answer now.
+/// Answers a request; without a catalogue, that the server is busy.
 async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn CatalogueSource>>) -> io::Result<()> {
     let request = CatalogueRequest::decode(&read_request(&mut stream).await?)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -126,8 +126,8 @@ async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn CatalogueSource>>)
     write_answer(&mut stream, Some(&page.encode())).await
 }
 
-/// Says so before there is a question. It is read after that: a stream that is dropped while the peer still writes would break
-/// before the peer has read why.
+/// Sends the refusal at once, then reads the request: if the stream were dropped while the peer is still writing, the peer
+/// would get a broken stream instead of the answer.
 async fn refuse(mut stream: Stream) -> io::Result<()> {
     write_answer(&mut stream, None).await?;
     read_request(&mut stream).await.map(drop)

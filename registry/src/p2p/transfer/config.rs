@@ -1,37 +1,50 @@
 use std::time::Duration;
 
 use super::wire::MAX_GROUPS;
-use crate::blob::GROUP_BYTES;
+use crate::{blob::GROUP_BYTES, p2p::setters::setters};
 
-/// How blobs are fetched.
+/// Configuration of a [`Fetcher`](super::Fetcher).
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use kadence_registry::p2p::transfer::FetchConfig;
+///
+/// let config = FetchConfig::default().providers(3).stall_timeout(Duration::from_secs(20));
+/// assert_eq!(config.providers, 3);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FetchConfig {
-    /// Groups of 16 KiB that are asked for at a time, 1 to 64.
+    /// Size of a piece, the unit of a request, in groups of 16 KiB. Values outside of 1 to 64 are clamped. Default: 16.
     pub piece_groups: u32,
-    /// How many pieces each provider is asked for ahead, at least 1.
+    /// Maximum number of pieces that are requested from a provider in advance. 0 counts as 1. Default: 8.
     pub pipeline: usize,
-    /// Providers at a time, at least 1.
+    /// Maximum number of providers that are asked at the same time. 0 counts as 1. Default: 6.
     pub providers: usize,
-    /// How long it may take to have a stream, connecting included.
+    /// Maximum time to open a stream, including the connection to the peer. Default: 10 s.
     pub open_timeout: Duration,
-    /// How long 16 KiB may take.
+    /// Maximum time to receive 16 KiB. Default: 10 s.
     pub step_timeout: Duration,
-    /// How long a piece may take. Well below `stall_timeout`: others are to have their turn before all is given up.
+    /// Maximum time to receive a piece. Keep it well below `stall_timeout`, so that other providers get their turn before
+    /// the fetch fails. Default: 20 s.
     pub piece_timeout: Duration,
-    /// When a piece is so late that another provider is asked for it, too, if it has nothing else to do; after twice the
-    /// time, a third, and so on.
+    /// Time after which a piece is late and is requested from a second provider that is idle; a third follows after twice
+    /// the time, and so on. Default: 1 s.
     pub hedge_after: Duration,
-    /// How long there may be no progress at all.
+    /// Maximum time without any progress, after which the fetch fails. Default: 60 s.
     pub stall_timeout: Duration,
-    /// How long all of it may take.
+    /// Maximum time of a whole fetch. Default: 1 h.
     pub timeout: Duration,
-    /// How long a provider is left alone after a failure; after the second, twice as long.
+    /// Time after which a provider that failed is asked again; twice the time after its second failure. Default: 500 ms.
     pub retry_after: Duration,
 }
 
 impl Default for FetchConfig {
-    /// Pieces of 256 KiB, eight ahead, as measured over loopback: with four, a stream waits for requests, which costs a
-    /// fifth; larger pieces make nothing faster.
+    /// Pieces of 256 KiB, eight in advance, were measured over loopback: with four, a stream waits for requests, which
+    /// costs a fifth of the speed, and larger pieces are not faster.
     fn default() -> Self {
         Self {
             piece_groups: 16,
@@ -48,35 +61,58 @@ impl Default for FetchConfig {
     }
 }
 
+setters!(FetchConfig {
+    piece_groups: u32,
+    pipeline: usize,
+    providers: usize,
+    open_timeout: Duration,
+    step_timeout: Duration,
+    piece_timeout: Duration,
+    hedge_after: Duration,
+    stall_timeout: Duration,
+    timeout: Duration,
+    retry_after: Duration,
+});
+
 impl FetchConfig {
     pub(super) fn piece_bytes(&self) -> u64 {
         u64::from(self.piece_groups.clamp(1, MAX_GROUPS)).saturating_mul(GROUP_BYTES)
     }
 }
 
-/// How much is served.
+/// Limits of a [`Server`](super::Server).
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::p2p::transfer::ServerConfig;
+///
+/// let config = ServerConfig::default().bytes_per_second(10 << 20).bytes_per_second_per_peer(2 << 20);
+/// assert_eq!(config.streams, 64);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerConfig {
-    /// Streams at a time. Each takes up to 2 MiB of memory.
+    /// Maximum number of open streams. Each takes up to 2 MiB of memory. Default: 64.
     pub streams: usize,
-    /// Streams at a time of one peer.
+    /// Maximum number of open streams of one peer. Default: 4.
     pub streams_per_peer: usize,
-    /// Bytes per second for all peers together.
+    /// Bandwidth for all peers together, in bytes per second. 0 counts as 1. Default: 256 MiB/s.
     pub bytes_per_second: u64,
-    /// Bytes per second for one peer.
+    /// Bandwidth for one peer, in bytes per second. 0 counts as 1. Default: 128 MiB/s.
     pub bytes_per_second_per_peer: u64,
-    /// How long a stream may be without a request.
+    /// Time after which a stream without a request is closed. Default: 30 s.
     pub idle_timeout: Duration,
-    /// How long it may take until a peer has taken 16 KiB.
+    /// Maximum time until a peer has taken 16 KiB of a response. Default: 10 s.
     pub step_timeout: Duration,
-    /// How long it may take until a peer has taken an answer, which has up to 1 MiB.
+    /// Maximum time until a peer has taken a whole response of up to 1 MiB. Default: 60 s.
     pub response_timeout: Duration,
-    /// What peers are told that have to come back because there is no room.
+    /// Time after which a peer may come back whose stream was refused; it is sent to the peer. Default: 1 s.
     pub retry_after: Duration,
 }
 
 impl Default for ServerConfig {
-    /// A home connection's worth for each peer, and no more than a laptop has to spare.
+    /// Limits that a laptop can spare; a home connection is slower than the bandwidth of one peer.
     fn default() -> Self {
         Self {
             streams: 64,
@@ -90,3 +126,14 @@ impl Default for ServerConfig {
         }
     }
 }
+
+setters!(ServerConfig {
+    streams: usize,
+    streams_per_peer: usize,
+    bytes_per_second: u64,
+    bytes_per_second_per_peer: u64,
+    idle_timeout: Duration,
+    step_timeout: Duration,
+    response_timeout: Duration,
+    retry_after: Duration,
+});

@@ -1,4 +1,4 @@
-//! One download: who is asked for what.
+//! State machine of one download: assigns pieces to providers, and retries them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,23 +25,23 @@ use super::{
 };
 use crate::blob::{BlobError, BlobStore, Partial, groups_in};
 
-/// How many providers a download takes notice of. Nobody needs more, and whoever announces them may be lying.
+/// Maximum number of providers that a download considers. An attacker could announce any number of false ones.
 const MAX_KNOWN_PROVIDERS: usize = 256;
 
-/// How often a provider is asked that fails, without having sent a piece in between.
+/// Number of consecutive failures after which a provider is given up.
 const MAX_FAILURES: u32 = 3;
 
-/// How often a provider is asked that is busy, or closes the stream at once as one with too much to do does, without having
-/// sent a piece in between.
+/// Number of consecutive refusals after which a provider is given up: busy responses, and streams that were closed before
+/// the first response, as an overloaded server does.
 const MAX_BUSY: u32 = 10;
 
-/// The longest time that a busy provider can tell us to wait.
+/// Maximum time for which a busy provider can postpone the next attempt.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) type Providers = Pin<Box<dyn Stream<Item = BlobProvider> + Send>>;
 pub(super) type Observer = Arc<dyn Fn(FetchEvent) + Send + Sync>;
 
-/// Means of a fetcher that all of its downloads share.
+/// Resources of a fetcher, shared by all of its downloads.
 #[derive(Clone)]
 pub(super) struct FetchContext {
     pub(super) control: Control,
@@ -56,11 +56,11 @@ pub(super) struct Download<'a> {
     request: FetchRequest,
     deadline: Instant,
     observe: Observer,
-    /// `None`: there will be no more.
+    /// `None` after the end of the stream.
     providers: Option<Providers>,
-    /// All that were ever named, and how it went with them.
+    /// Every provider that was named.
     states: HashMap<PeerId, ProviderState>,
-    /// Those that wait, and until when at least.
+    /// Providers to ask, each with the earliest time.
     waiting: Vec<(Instant, BlobProvider)>,
     active: HashMap<PeerId, ActiveProvider>,
     workers: FuturesUnordered<BoxFuture<'static, (PeerId, Result<(), WorkerError>)>>,
@@ -75,7 +75,7 @@ struct ProviderState {
     preference: i32,
     failures: u32,
     busy: u32,
-    /// What it has sent that was of use, if anything.
+    /// Number of valid bytes that it sent; `None` if it sent none yet.
     bytes: Option<u64>,
     asked_at: Instant,
     last: Option<ProviderOutcome>,
@@ -93,12 +93,12 @@ struct ActiveProvider {
     pieces: HashSet<u32>,
 }
 
-/// What is being filled, once the size is known.
+/// File that is being filled. It exists once the size is known.
 struct File {
     size: u64,
     pieces: Pieces,
     partial: Arc<Partial>,
-    /// Whether it was begun anew because what was there was wrong.
+    /// True if the file was started anew because the first one was damaged.
     is_second: bool,
 }
 
@@ -145,7 +145,7 @@ impl<'a> Download<'a> {
                 return Err(FetchError::Timeout);
             }
             let is_over = self.workers.is_empty() && self.waiting.is_empty() && self.providers.is_none();
-            // A worker may have told something just before it ended.
+            // A worker may have sent an event just before it ended.
             if is_over && self.events.1.is_empty() {
                 return Err(self.all_failed());
             }
@@ -170,7 +170,7 @@ impl<'a> Download<'a> {
         futures::select_biased! {
             event = self.events.1.recv().fuse() => match event {
                 Ok((peer, event)) => Step::WorkerEvent(peer, event),
-                // It cannot be: one sender is here.
+                // Unreachable: `self.events` holds a sender.
                 Err(_) => Step::NoMoreProviders,
             },
             ended = self.workers.select_next_some() => Step::WorkerEnded(ended.0, ended.1),
@@ -181,7 +181,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// Takes those that need not be waited for, so that the best of them is asked first.
+    /// Takes providers that are ready without waiting, so that the best of them is asked first.
     fn add_ready_providers(&mut self) {
         for _ in 0..MAX_KNOWN_PROVIDERS {
             match self.providers.as_mut().and_then(|providers| providers.next().now_or_never()) {
@@ -206,7 +206,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// The best of those that wait are asked, as many as may be at a time.
+    /// Starts workers for the preferred providers that are due, up to the configured number.
     fn start_workers(&mut self, now: Instant) {
         let config = &self.context.config;
         while self.active.len() < config.providers.max(1) {
@@ -238,7 +238,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// A piece for each in turn, so that all have something to do while there is enough.
+    /// Assigns pieces in rounds, one for each provider a round, so that every provider has work while pieces are left.
     fn request_pieces(&mut self, now: Instant) {
         let config = &self.context.config;
         let Some(File { pieces, partial, .. }) = &mut self.file else { return };
@@ -252,7 +252,7 @@ impl<'a> Download<'a> {
                     is_idle.then(|| pieces.hedge(*peer, now, config.hedge_after)).flatten()
                 });
                 let Some(piece) = piece else { continue };
-                // There is room for as many as are given out.
+                // Succeeds: the channel has room for `pipeline` requests.
                 if active.requests.try_send(PieceRequest { piece, into: partial.clone() }).is_ok() {
                     active.pieces.insert(piece);
                 } else {
@@ -320,7 +320,7 @@ impl<'a> Download<'a> {
             Err(WorkerError::RefusedStream) => {
                 state.busy += 1;
                 let pause = retry_after.saturating_mul(state.busy).min(MAX_PAUSE);
-                // Nothing against the peer, unless it does nothing else.
+                // A busy peer has done nothing wrong. One that is always busy counts as failed.
                 if state.busy < MAX_BUSY {
                     (ProviderOutcome::Busy, Some(pause))
                 } else {
@@ -341,7 +341,7 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    /// All pieces are there. `None`: they were not what they were noted to be, and are fetched anew.
+    /// Turns the complete file into a blob. Returns `None` if it was damaged and is fetched anew.
     async fn finish(&mut self) -> Result<Option<u64>, FetchError> {
         let Some(File { size, partial, is_second, .. }) = &self.file else { return Ok(None) };
         let (size, partial, is_second) = (*size, partial.clone(), *is_second);
@@ -351,11 +351,11 @@ impl<'a> Download<'a> {
                 self.report_successes();
                 Ok(Some(size))
             }
-            // Each piece was right when it was written: it is the disk, or what an earlier time has left.
+            // Each piece was valid when it was written: the disk failed, or an earlier run left bad data.
             Err(BlobError::Damaged(_)) if !is_second => {
                 self.active.clear();
                 self.workers.clear();
-                // What they have told is of the file that is gone.
+                // Events in the queue are about the deleted file.
                 self.events = events();
                 self.restart_workers();
                 self.open(size, true).await?;
@@ -375,7 +375,7 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    /// The proof of the size was all there is.
+    /// Writes a blob that has one group: it came with the proof of the size.
     async fn write_only_group(&mut self, Slice { data, proof }: Slice) -> Result<(), FetchError> {
         let Some(File { partial, pieces, .. }) = &mut self.file else { return Ok(()) };
         let partial = partial.clone();
@@ -385,7 +385,7 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    /// Those that were at work are asked again from the beginning.
+    /// Schedules all usable providers to be asked again from the beginning.
     fn restart_workers(&mut self) {
         let now = self.context.clock.now();
         let again = self.states.iter().filter(|(peer, state)| {
@@ -410,7 +410,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// Those who keep pieces back are why it takes too long.
+    /// Reports the providers that hold late pieces, as the cause of a timeout.
     fn report_late(&self, now: Instant) {
         let Some(File { pieces, .. }) = &self.file else { return };
         for peer in pieces.late(now, self.context.config.hedge_after) {
@@ -455,7 +455,7 @@ impl<'a> Download<'a> {
         self.waiting.iter().map(|(at, _)| *at).min().filter(|_| has_room)
     }
 
-    /// When somebody who has nothing to do may take what another is slow with.
+    /// Returns the time at which an idle provider may fetch a piece that another one is late with.
     fn next_hedge(&self) -> Option<Instant> {
         let is_idle = |active: &ActiveProvider| active.is_ready && active.pieces.is_empty();
         let late = self.file.as_ref()?.pieces.next_late(self.context.clock.now(), self.context.config.hedge_after);
@@ -465,7 +465,7 @@ impl<'a> Download<'a> {
 
 type Events = (Sender<(PeerId, WorkerEvent)>, Receiver<(PeerId, WorkerEvent)>);
 
-/// Workers wait for room.
+/// Returns an event channel. Workers wait while it is full.
 fn events() -> Events {
     async_channel::bounded(16)
 }

@@ -2,45 +2,47 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 
-/// What happens while a blob is fetched.
+/// Event of a fetch in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FetchEvent {
-    /// So much is verified and written, what was there from an earlier time included.
+    /// More of the blob was verified and written.
     Progress {
-        /// Bytes.
+        /// Number of bytes that are verified, including those of earlier runs.
         verified: u64,
-        /// The size of the blob in bytes.
+        /// Size of the blob in bytes.
         total: u64,
     },
-    /// Something that a peer's reputation is made of.
+    /// A provider succeeded or failed: input for its reputation.
     Report(ProviderReport),
 }
 
-/// How it went with a provider.
+/// Outcome of a fetch from one provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProviderReport {
-    /// Who.
+    /// The provider.
     pub peer: PeerId,
-    /// How.
+    /// Its outcome.
     pub outcome: ProviderOutcome,
 }
 
-/// How it went with a provider.
+/// Kinds of outcomes of a fetch from one provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ProviderOutcome {
-    /// It has sent what was asked for.
+    /// The provider sent valid data.
     Success {
-        /// So many bytes.
+        /// Number of bytes.
         bytes: u64,
-        /// In this time, from when it was first asked.
+        /// Time since the provider was first asked.
         time: Duration,
     },
-    /// It could not be reached, has gone away, was too slow, or does not speak the protocol.
+    /// The provider could not be reached, closed the connection, was too slow, or does not speak the protocol.
     Failed,
-    /// It has sent bytes that are not of this blob. It is not asked again.
+    /// The provider sent bytes that are not of this blob. It is not asked again.
     BadData,
-    /// It had no room for us.
+    /// The provider has no capacity at the moment.
     Busy,
-    /// It does not have it.
+    /// The provider does not have the blob.
     NotFound,
 }

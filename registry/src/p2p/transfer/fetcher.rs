@@ -20,29 +20,50 @@ use crate::{
     blob::{BlobError, BlobStore, Partial},
 };
 
-/// Fetches blobs into a store. Cloning it is cheap.
+/// Fetches blobs into a store, each from several providers at once. Cheap to clone.
+///
+/// # Example
+///
+/// ```no_run
+/// # use kadence_registry::{ContentId, blob::BlobStore};
+/// # async fn example(control: libp2p_stream::Control, store: BlobStore, id: ContentId, peer: libp2p::PeerId)
+/// #     -> Result<(), Box<dyn std::error::Error>> {
+/// use futures::stream;
+/// use kadence_registry::p2p::transfer::{BlobProvider, FetchConfig, FetchRequest, Fetcher};
+/// use kadence_smol::SmolRuntime;
+///
+/// let fetcher = Fetcher::new(control, store, &SmolRuntime::default(), FetchConfig::default());
+/// let request = FetchRequest { id, max: 1 << 20, size: None };
+/// let providers = stream::iter([BlobProvider { peer, preference: 0 }]);
+/// let size = fetcher.fetch(request, providers, |event| println!("{event:?}")).await?;
+/// println!("fetched {size} bytes");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Fetcher(FetchContext);
 
 impl Fetcher {
-    /// Over the streams of this behaviour. Peers are dialled at the addresses that the swarm's behaviours know.
+    /// Returns a fetcher that uses the streams of this behaviour. Peers are dialled at the addresses that the swarm's
+    /// behaviours know.
     pub fn new(control: Control, store: BlobStore, runtime: &impl Runtime, config: FetchConfig) -> Self {
         Self(FetchContext { control, store, clock: Clock::new(runtime), config, dial_lock: DialLock::default() })
     }
 
-    /// The same into another store, with the same peers.
+    /// Returns a fetcher into another store, otherwise the same.
     #[must_use]
     pub fn with_store(&self, store: BlobStore) -> Self {
         Self(FetchContext { store, ..self.0.clone() })
     }
 
-    /// Fetches a blob into the store, and says its size. If it is there already, nobody is asked.
+    /// Fetches a blob into the store and returns its size. Returns at once if a valid copy is in the store.
     ///
-    /// Providers may come while it goes on; it fails once there are none left and no more come. Of several calls for one
-    /// blob, one fetches it and the others wait for it. Dropping the future ends it; what was verified is kept on the
-    /// disk, and the next call goes on from there, after a restart too.
+    /// More providers may come from the stream while the fetch is in progress. The fetch fails when all providers have
+    /// failed and the stream has ended. Of several calls for one blob, one fetches it and the others wait. Dropping the
+    /// future cancels the fetch; verified pieces stay on the disk, and the next call resumes from there, also after a
+    /// restart.
     ///
-    /// `observe` is called in between, and should return at once.
+    /// `observe` is called on each event, and must not block.
     ///
     /// # Errors
     ///
@@ -66,7 +87,7 @@ impl Fetcher {
         Box::pin(Download::new(&self.0, request, deadline, Box::pin(providers), Arc::new(observe)).run()).await
     }
 
-    /// Fetches a small blob, such as an index or a manifest, and reads it. It stays in the store.
+    /// Fetches a small blob, such as a manifest, and returns its bytes. The blob stays in the store.
     ///
     /// # Errors
     ///

@@ -8,14 +8,14 @@ use libp2p::PeerId;
 use super::config::ServerConfig;
 use crate::p2p::token_bucket::{Refill, TokenBucket};
 
-/// How many peers are kept account of. Who has no stream and has not used up anything is forgotten first.
+/// Maximum number of peers that are accounted. Peers without streams and with a full bucket are removed first.
 const MAX_PEERS: usize = 4096;
 
-/// How long a response may be held back for bandwidth: not so long that the peer takes us for dead. Who would have to
-/// wait longer is told to come back.
+/// Maximum delay of a response for bandwidth. It is short, so that the peer does not take us for dead; a peer that would
+/// have to wait longer is sent a time after which to come back.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// What each peer has of the serving side, and what all have together.
+/// Streams and bandwidth in use, by peer and in total.
 #[derive(Debug)]
 pub(super) struct Limits {
     config: ServerConfig,
@@ -31,7 +31,7 @@ struct Account {
     bucket: TokenBucket,
 }
 
-/// Come back after this time.
+/// Refusal with the time after which the peer may come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RetryAfter(pub(super) Duration);
 
@@ -40,7 +40,7 @@ impl Limits {
         Self { config, streams: 0, total: TokenBucket::default(), started: now, peers: HashMap::new() }
     }
 
-    /// One more stream of this peer.
+    /// Admits one more stream of the peer.
     pub(super) fn admit(&mut self, peer: PeerId, now: Instant) -> Result<(), RetryAfter> {
         let full = Err(RetryAfter(self.config.retry_after));
         if self.streams >= self.config.streams {
@@ -64,7 +64,7 @@ impl Limits {
         Ok(())
     }
 
-    /// A stream that was admitted has ended. What its peer has used up is remembered: a new stream is no new allowance.
+    /// Releases an admitted stream. The peer's used bandwidth stays on its account: a new stream gives no new allowance.
     pub(super) fn release(&mut self, peer: PeerId) {
         self.streams = self.streams.saturating_sub(1);
         if let Some(account) = self.peers.get_mut(&peer) {
@@ -72,7 +72,7 @@ impl Limits {
         }
     }
 
-    /// Takes the bandwidth for so many bytes, to be sent after the time that it says.
+    /// Reserves bandwidth. Returns the time after which the bytes may be sent.
     pub(super) fn reserve(&mut self, peer: PeerId, bytes: u64, now: Instant) -> Result<Duration, RetryAfter> {
         let (of_all, of_peer, time) = (self.refill(), self.refill_of_peer(), self.time(now));
         let mut wait = self.total.wait(of_all, bytes, time);
@@ -89,7 +89,7 @@ impl Limits {
         Ok(wait)
     }
 
-    /// Bytes that were reserved and not sent.
+    /// Returns reserved bytes that were not sent.
     pub(super) fn give_back(&mut self, peer: PeerId, bytes: u64) {
         self.total.give_back(self.refill(), bytes);
         let of_peer = self.refill_of_peer();

@@ -3,23 +3,23 @@ use libp2p::PeerId;
 use super::error::FetchError;
 use crate::ContentId;
 
-/// What is fetched.
+/// Blob to fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchRequest {
-    /// Which blob.
+    /// Content id of the blob.
     pub id: ContentId,
-    /// How large it may be, in bytes.
+    /// Maximum size in bytes. Larger blobs are rejected.
     pub max: u64,
-    /// How large it is, if somebody who should know has said so.
+    /// Exact size in bytes, if it is known. Other sizes are rejected.
     pub size: Option<u64>,
 }
 
-/// Somebody who may have it.
+/// Peer that may have a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobProvider {
-    /// Who.
+    /// Peer id.
     pub peer: PeerId,
-    /// Whoever has more is asked first.
+    /// Preference: providers with larger values are asked first.
     pub preference: i32,
 }
 

@@ -1,4 +1,4 @@
-//! The frames, which all have a fixed length.
+//! Frames of the blob protocol, all of a fixed length.
 
 use std::{ops::Range, time::Duration};
 
@@ -7,19 +7,20 @@ use libp2p::StreamProtocol;
 
 use crate::ContentId;
 
-/// The name of the protocol.
+/// Name of the blob protocol.
 pub const BLOB_PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/blob/1");
 
-/// The largest blob that is asked for. A size that a stranger claims is used in arithmetic before it is proven.
+/// Maximum size of a blob, in bytes. The size that a peer claims is used in arithmetic before it is proven, so it is
+/// bounded first.
 pub const MAX_BLOB_LEN: u64 = 64 << 30;
 
-/// How many groups a request may ask for: 1 MiB, which the serving side has in memory.
+/// Maximum number of groups in a request. The server keeps all of a response, 1 MiB, in memory.
 pub(super) const MAX_GROUPS: u32 = 64;
 
 pub(super) const REQUEST_LEN: usize = 44;
 pub(super) const HEAD_LEN: usize = 9;
 
-/// The group that stands for the last one, before the size is known.
+/// Number that stands for the last group while the size is unknown.
 pub(super) const LAST: u64 = u64::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +30,13 @@ pub(super) struct Request {
     pub(super) count: u32,
 }
 
-/// The head of a response.
+/// Head of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Head {
-    /// A blob of this size, of which the groups follow.
+    /// Size of the blob. The requested groups follow.
     Have(u64),
     NotFound,
-    /// Ask again after this time.
+    /// Time after which to ask again.
     Busy(Duration),
     Invalid,
 }
@@ -47,7 +48,7 @@ impl Request {
         collect(bytes)
     }
 
-    /// `None`: against the rules.
+    /// Returns `None` if the request is invalid.
     pub(super) fn decode(bytes: &[u8; REQUEST_LEN]) -> Option<Self> {
         let (id, rest) = bytes.split_first_chunk::<32>()?;
         let (first, rest) = rest.split_first_chunk()?;
@@ -76,7 +77,7 @@ impl Head {
         collect([status].into_iter().chain(number.to_le_bytes()))
     }
 
-    /// `None`: not of this protocol.
+    /// Returns `None` if the status is unknown.
     pub(super) fn decode(bytes: &[u8; HEAD_LEN]) -> Option<Self> {
         let [status, number @ ..] = *bytes;
         let number = u64::from_le_bytes(number);

@@ -1,4 +1,4 @@
-//! One provider of a download: a stream on which pieces are asked for and received.
+//! Worker for one provider of a download: requests pieces on a stream, and verifies and writes them.
 
 use std::{
     collections::VecDeque,
@@ -30,42 +30,42 @@ use crate::{
     blob::{BlobError, GROUP_BYTES, Partial, groups_in},
 };
 
-/// Hashes are not read from the stream one by one; groups, which are larger, are read to where they go.
+/// Size of the read buffer: enough for many hash pairs. Groups are larger and are read without it.
 const BUFFER: usize = 4 << 10;
 
-/// How long it takes at most until the swarm has noticed that it is to dial somebody.
+/// Time after which the swarm has surely begun to dial.
 const DIAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// What a worker is told: which piece to fetch, and where it goes.
+/// Piece to fetch, and the file to write it to.
 #[derive(Debug)]
 pub(super) struct PieceRequest {
     pub(super) piece: u32,
     pub(super) into: Arc<Partial>,
 }
 
-/// What a worker tells.
+/// Event of a worker.
 #[derive(Debug)]
 pub(super) enum WorkerEvent {
-    /// The size is proven, by the last group, which is here.
+    /// The size is proven, by the last group of the blob.
     Size { size: u64, last_group: Slice },
-    /// It knows the size and can be given orders.
+    /// The worker knows the size and takes requests.
     Ready,
-    /// The piece was verified and written.
+    /// A piece is verified and written.
     Piece { piece: u32, bytes: u64 },
 }
 
-/// Why a worker has ended before it was told to.
+/// Reason why a worker ended early.
 #[derive(Debug)]
 pub(super) enum WorkerError {
-    /// No stream could be opened, or it has failed, ended, or become too slow.
+    /// The stream could not be opened, failed, or was too slow.
     Broken,
-    /// The stream has ended.
+    /// The peer closed the stream.
     Ended,
-    /// The same before anything has come: the peer had no room for it, and could not even say so.
+    /// The peer closed the stream before its first response: it is overloaded and did not even say so.
     RefusedStream,
     NotFound,
     Busy(Duration),
-    /// It does not speak the protocol, or will not.
+    /// The peer does not speak the protocol, or calls our request invalid.
     Unsupported,
     BadData,
     Store(BlobError),
@@ -92,8 +92,8 @@ impl From<SliceError> for WorkerError {
     }
 }
 
-/// Held while a stream is opened, until it is open or [`DIAL_PAUSE`] has passed: of several peers that are to be dialled at
-/// the same moment, the stream behaviour keeps one and forgets the others.
+/// Held while a stream is opened, until it is open or [`DIAL_PAUSE`] has passed. The stream behaviour remembers only one of
+/// several peers that are to be dialled at the same moment.
 pub(super) type DialLock = Arc<futures::lock::Mutex<()>>;
 
 pub(super) struct Worker {
@@ -103,14 +103,14 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) config: FetchConfig,
     pub(super) dial_lock: DialLock,
-    /// The proven size, once somebody has proven it.
+    /// Proven size of the blob, shared by all workers.
     pub(super) size: Arc<OnceLock<u64>>,
     pub(super) requests: Receiver<PieceRequest>,
     pub(super) events: Sender<(PeerId, WorkerEvent)>,
 }
 
 impl Worker {
-    /// Until there are no more orders, or it does not go on.
+    /// Runs until there are no more requests, or the provider fails.
     pub(super) async fn run(mut self) -> Result<(), WorkerError> {
         let mut link = self.open().await?;
         match self.work(&mut link).await {
@@ -129,7 +129,7 @@ impl Worker {
             return Ok(());
         }
         let mut asked: VecDeque<PieceRequest> = VecDeque::new();
-        // A piece is written while the next one comes.
+        // A piece is written while the next one is received.
         let mut writing: Option<Writing> = None;
         loop {
             let request = if asked.is_empty() {
@@ -152,7 +152,7 @@ impl Worker {
             }
             let Some(PieceRequest { piece, into }) = asked.pop_front() else { continue };
             let received = link.receive(&self.id, Some(size), |_| self.groups(piece, size), &self.config);
-            // Whatever comes after it, or does not, what was received counts, and at once.
+            // Count the previous piece at once, whether or not this one arrives.
             let (is_open, received) = join(self.written(writing.take()), received).await;
             if !is_open? {
                 return Ok(());
@@ -165,7 +165,7 @@ impl Worker {
         }
     }
 
-    /// Tells of a piece once it is written. `false`: nobody listens any more.
+    /// Sends the event of a piece once it is written. Returns `false` if the download has ended.
     async fn written(&self, writing: Option<Writing>) -> Result<bool, WorkerError> {
         let Some(Writing { piece, bytes, done }) = writing else { return Ok(true) };
         done.await.map_err(WorkerError::Store)?;
@@ -192,7 +192,7 @@ impl Worker {
         Ok(Link { read: BufReader::with_capacity(BUFFER, read), write, alarm, whole, has_answered: false })
     }
 
-    /// Fetches the last group, which no other size has a place for.
+    /// Fetches the last group of the blob, which proves the size.
     async fn prove_size(&self, link: &mut Link) -> Result<u64, WorkerError> {
         link.ask(&Request { id: self.id, first: LAST, count: 1 }, &self.config).await?;
         let last = |size| {
@@ -200,7 +200,7 @@ impl Worker {
             groups.saturating_sub(1)..groups
         };
         let (size, last_group) = link.receive(&self.id, None, last, &self.config).await?;
-        // An error: the download has ended.
+        // Fails if the download has ended.
         let _gone = self.events.send((self.peer, WorkerEvent::Size { size, last_group })).await;
         Ok(size)
     }
@@ -222,7 +222,7 @@ struct Link {
     read: BufReader<ReadHalf<Stream>>,
     write: WriteHalf<Stream>,
     alarm: Alarm,
-    /// Every step in time is not enough: a piece is many steps.
+    /// Limits a whole piece: many steps, each just in time, could take hours.
     whole: Alarm,
     has_answered: bool,
 }
@@ -237,7 +237,7 @@ impl Link {
         Ok(self.alarm.within(config.step_timeout, write).await??)
     }
 
-    /// A response, whose groups depend on the size that it says.
+    /// Receives a response. The groups to expect depend on the size in its head.
     async fn receive(
         &mut self,
         id: &ContentId,

@@ -1,4 +1,4 @@
-//! Announcements as bytes.
+//! Tests of announcements as bytes.
 
 use libp2p::core::SignedEnvelope;
 
@@ -15,7 +15,7 @@ const DOMAIN: &str = "kadence-package-announcement";
 const TYPE: &str = "/kadence/package-announcement/1";
 
 #[test]
-fn an_announcement_is_read_as_it_was_signed() {
+fn a_signed_announcement_can_be_verified() {
     let announcement = signed(1, "left-pad", 3);
     assert_eq!(SignedAnnouncement::verify(announcement.bytes()), Ok(announcement.clone()));
     assert_eq!(announcement.announcement(), &unsigned(1, "left-pad", 3));
@@ -49,7 +49,7 @@ fn attack_altered_announcement_every_byte_counts() {
 }
 
 #[test]
-fn attack_forged_announcement_is_refused() {
+fn attack_forged_announcement_is_rejected() {
     let announcement = unsigned(1, "left-pad", 3);
     assert_eq!(SignedAnnouncement::sign(&keypair(2), announcement.clone()), Err(AnnouncementError::ForeignKey));
     let json = serde_json::to_vec(&announcement).unwrap();
@@ -60,7 +60,7 @@ fn attack_forged_announcement_is_refused() {
 }
 
 #[test]
-fn announcements_that_cannot_be_are_neither_signed_nor_read() {
+fn invalid_announcements_are_neither_signed_nor_accepted() {
     let good = unsigned(1, "left-pad", 3);
     let cases = [
         (Announcement { schema: 2, ..good.clone() }, AnnouncementError::Schema { found: 2 }),

@@ -1,4 +1,4 @@
-//! What is forwarded.
+//! Tests of the validator: what is forwarded, and the rate limits.
 
 use libp2p::gossipsub::MessageAcceptance;
 
@@ -26,7 +26,7 @@ impl Node {
 }
 
 #[test]
-fn news_is_forwarded_once_and_listed_with_its_source() {
+fn new_announcements_are_forwarded_once_and_listed_with_their_source() {
     let mut node = Node::new();
     let announcement = signed(1, "left-pad", 3);
     let judged = node.hear(1, &announcement, at(NOW));
@@ -52,14 +52,14 @@ fn attack_replayed_announcements_are_not_forwarded_and_cost_their_publisher_noth
         let judged = node.hear(2, &old, at(NOW));
         assert_eq!(judged, ValidationResult::Ignore(IgnoreReason::NotNewer(Freshness::Older { known: 5 })));
     }
-    // 25 of the burst of 30 are left.
+    // 25 tokens of the burst of 30 are left.
     for seq in 6..=30 {
         assert_eq!(node.hear(1, &signed(1, "left-pad", seq), at(NOW)).acceptance(), MessageAcceptance::Accept);
     }
 }
 
 #[test]
-fn attack_forged_announcements_count_against_who_forwards_them() {
+fn attack_forged_announcements_count_against_their_forwarder() {
     let mut node = Node::new();
     let mut bytes = signed(1, "left-pad", 3).bytes().to_owned();
     *bytes.last_mut().unwrap() ^= 1;
@@ -70,7 +70,7 @@ fn attack_forged_announcements_count_against_who_forwards_them() {
 }
 
 #[test]
-fn attack_oversize_announcement_is_rejected_undecoded() {
+fn attack_oversize_announcement_is_rejected_before_decoding() {
     let judged = Node::new().hear_bytes(1, &vec![0; MAX_ANNOUNCEMENT_LEN + 1], at(NOW));
     let error = EnvelopeError::TooLong { len: MAX_ANNOUNCEMENT_LEN + 1, max: MAX_ANNOUNCEMENT_LEN };
     assert_eq!(judged, ValidationResult::Reject(RejectReason::Invalid(error.into())));
@@ -94,7 +94,7 @@ fn attack_future_time_is_not_forwarded() {
 }
 
 #[test]
-fn what_is_over_a_day_old_is_not_forwarded() {
+fn announcements_older_than_a_day_are_not_forwarded() {
     let day = 24 * 60 * 60;
     let mut node = Node::new();
     let old = signed_at(1, "old", NOW - day - 1);
@@ -113,7 +113,7 @@ fn what_is_over_a_day_old_is_not_forwarded() {
 }
 
 #[test]
-fn attack_equivocation_another_head_with_a_known_number_is_pointed_out() {
+fn attack_equivocation_another_head_with_a_known_number_is_a_conflict() {
     let mut node = Node::new();
     node.hear(1, &signed(1, "left-pad", 3), at(NOW));
     let twin = Announcement { head: ContentId::of(b"another"), ..unsigned(1, "left-pad", 3) };
@@ -135,31 +135,31 @@ fn attack_fast_forward_announcement_does_not_hide_later_ones() {
 }
 
 #[test]
-fn attack_spam_of_one_publisher_ends_at_its_own_bucket() {
+fn attack_spam_of_one_publisher_is_stopped_by_its_own_limit() {
     let mut node = Node::new();
     let accepted = (1..=100)
         .filter(|seq| node.hear(1, &signed(1, "spam", *seq), at(NOW)).acceptance() == MessageAcceptance::Accept)
         .count();
     assert_eq!(accepted, 30);
     assert_eq!(node.hear(1, &signed(1, "spam", 101), at(NOW)), ValidationResult::Ignore(IgnoreReason::PublisherRate));
-    // The same neighbour brings others.
+    // Other publishers through the same neighbour.
     assert_eq!(node.hear(1, &signed(2, "left-pad", 1), at(NOW)).acceptance(), MessageAcceptance::Accept);
-    // A token comes back after ten seconds.
+    // One more token after ten seconds.
     assert_eq!(node.hear(1, &signed(1, "spam", 102), at(NOW + 10)).acceptance(), MessageAcceptance::Accept);
     assert_eq!(node.hear(1, &signed(1, "spam", 103), at(NOW + 10)).acceptance(), MessageAcceptance::Ignore);
 }
 
 #[test]
-fn attack_spam_ten_thousand_messages_with_a_key_each_do_not_stop_honest_announcements() {
+fn attack_spam_ten_thousand_messages_of_many_keys_do_not_stop_honest_announcements() {
     let mut node = Node::new();
     let (spammer, neighbour) = (1, 2);
-    // Known before: it may come through the spammer's own hands.
+    // Known before. Its later announcements may arrive through the spammer.
     assert_eq!(node.hear(neighbour, &signed(500, "known", 1), at(NOW)).acceptance(), MessageAcceptance::Accept);
     let (mut accepted, mut unread, mut honest) = (0, 0, 0);
     for number in 0..10_000_u32 {
         // 1,000 messages a second.
         let now = at(NOW) + Duration::from_millis(u64::from(number));
-        // A publisher costs the spammer next to nothing; making 10,000 keys costs this test its time.
+        // A publisher costs the spammer nothing. 250 keys are reused, as making 10,000 would slow down this test.
         let judged = node.hear(spammer, &signed(1000 + number % 250, &format!("spam-{number}"), 1), now);
         match judged {
             ValidationResult::Accept(_) => accepted += 1,
@@ -168,7 +168,7 @@ fn attack_spam_ten_thousand_messages_with_a_key_each_do_not_stop_honest_announce
         }
         if number % 1000 == 999 {
             let step = u64::from(number / 1000);
-            // A new publisher through an honest neighbour, and a known one: its share, if nothing is free.
+            // An unknown publisher through an honest neighbour, and a known one: within the reserved rate.
             let newcomer = signed(600 + number / 1000, "honest", 1);
             assert_eq!(node.hear(neighbour, &newcomer, now).acceptance(), MessageAcceptance::Accept, "{number}");
             assert_eq!(
@@ -179,16 +179,16 @@ fn attack_spam_ten_thousand_messages_with_a_key_each_do_not_stop_honest_announce
         }
     }
     assert_eq!(honest, 20);
-    // The forwarder's bucket: 500 at once and 40 a second, for ten seconds.
+    // The rate of the forwarder: 500 at once and 40 a second, for ten seconds.
     assert!(unread > 9_000, "{unread}");
-    // The total's: half of 300, the spammer's share of the other half, and 25 a second.
+    // The total rate: half of 300, the reserved rate of the spammer, and 25 a second.
     assert!(accepted <= 150 + 6 + 250, "{accepted}");
 }
 
 #[test]
-fn attack_spam_through_many_neighbours_makes_no_flood_of_an_honest_relay() {
+fn attack_spam_through_many_neighbours_does_not_turn_an_honest_relay_into_a_flooder() {
     let (mut relay, mut neighbour) = (Node::new(), Node::new());
-    // Publishers who are known everywhere, so that only the limits on all of it hold.
+    // Publishers that all nodes know, so that only the total limits apply.
     let keys = 100_u32;
     for key in 0..keys {
         let first = signed(1000 + key, "spam", 1);
@@ -196,7 +196,7 @@ fn attack_spam_through_many_neighbours_makes_no_flood_of_an_honest_relay() {
             node.discovered.add(&first, peer(99), at(NOW));
         }
     }
-    // Twelve of them send as much as one may, at once and then for ten seconds; and they do it together.
+    // Twelve neighbours together, each sending as much as one may, at once and then for ten seconds.
     let (mut forwarded, mut refused) = (0, 0);
     for number in 0..3_000_u32 {
         let now = at(NOW) + Duration::from_millis(u64::from(number / 300) * 1_000);
@@ -216,15 +216,15 @@ fn attack_spam_through_many_neighbours_makes_no_flood_of_an_honest_relay() {
     assert!(total.burst * 3 / 2 <= per_forwarder.burst && total.every * 2 >= per_forwarder.every * 3);
     assert!(
         reserve.burst * 12 <= total.burst / 4 && reserve.every >= total.every * 12,
-        "all shares of a mesh fit into it"
+        "the reserved rates of a mesh fit into the total"
     );
 }
 
 #[test]
-fn attack_spam_through_many_neighbours_leaves_room_for_publishers_who_are_known() {
+fn attack_spam_through_many_neighbours_leaves_room_for_known_publishers() {
     let mut node = Node::new();
     node.hear(1, &signed(500, "known", 1), at(NOW));
-    // More neighbours than are in a mesh, each with as many newcomers as may pass it.
+    // More neighbours than a mesh has, each with as many unknown publishers as it may bring.
     let mut accepted = 0;
     for number in 0..1_200_u32 {
         let judged = node.hear(10 + number % 60, &signed(1000 + number, "spam", 1), at(NOW));
@@ -238,7 +238,7 @@ fn attack_spam_through_many_neighbours_leaves_room_for_publishers_who_are_known(
 }
 
 #[test]
-fn attack_spam_newcomers_through_one_neighbour_are_few_and_known_publishers_pass_it_all_the_same() {
+fn attack_spam_one_neighbour_brings_few_unknown_publishers_and_known_ones_still_pass() {
     let mut node = Node::new();
     node.hear(2, &signed(500, "known", 1), at(NOW));
     let accepted = (0..100)
@@ -251,7 +251,7 @@ fn attack_spam_newcomers_through_one_neighbour_are_few_and_known_publishers_pass
         node.hear(1, &signed(2000, "spam", 1), at(NOW)),
         ValidationResult::Ignore(IgnoreReason::UnknownPublisherRate)
     );
-    // Gossipsub forgets the copies of a message that was ignored, so that it would be lost here.
+    // An announcement that is ignored here would be lost: gossipsub drops later copies of the message.
     assert_eq!(node.hear(1, &signed(500, "known", 2), at(NOW)).acceptance(), MessageAcceptance::Accept);
     assert_eq!(node.hear(2, &signed(2001, "honest", 1), at(NOW)).acceptance(), MessageAcceptance::Accept);
 }

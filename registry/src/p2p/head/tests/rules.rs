@@ -1,9 +1,9 @@
-//! What is believed after what was seen.
+//! Tests of the checks against a checkpoint.
 
 use super::*;
 
 #[test]
-fn a_chain_is_believed_head_by_head() {
+fn a_chain_is_accepted_head_by_head() {
     let heads = chain(3);
     assert_eq!(validate_head(None, &heads[2], now()), Ok(Accepted::First));
     assert_eq!(validate_head(Some(&checkpoint(&heads[0])), &heads[1], now()), Ok(Accepted::Newer));
@@ -47,14 +47,14 @@ fn attack_freeze_a_head_cannot_be_valid_for_ever() {
 }
 
 #[test]
-fn attack_fast_forward_is_refused() {
+fn attack_fast_forward_is_rejected() {
     let seen = checkpoint(&with_seq(7));
     for seq in [7 + MAX_JUMP + 1, MAX_SEQ] {
         let refusal = HeadRejectedError::FastForward { seen: 7, offered: seq, max_jump: MAX_JUMP };
         assert_eq!(validate_head(Some(&seen), &with_seq(seq), now()), Err(refusal));
     }
     assert_eq!(validate_head(Some(&seen), &with_seq(7 + MAX_JUMP), now()), Ok(Accepted::Newer));
-    // The last number of all cannot even be signed.
+    // The highest possible number cannot even be signed.
     let last = Head { seq: u64::MAX, ..with_seq(7).head().clone() };
     assert_eq!(SignedHead::sign(&keypair(1), last), Err(HeadError::Sequence { seq: u64::MAX }));
 }
@@ -70,7 +70,7 @@ fn attack_equivocation_two_heads_with_one_number_are_detected() {
 }
 
 #[test]
-fn attack_equivocation_a_chain_that_leaves_out_what_was_seen_is_detected() {
+fn attack_equivocation_a_chain_that_skips_the_known_head_is_detected() {
     let heads = chain(3);
     let twin = after(Some(&heads[1]), "another index");
     let next = after(Some(&twin), "its next index");
@@ -114,7 +114,7 @@ fn a_next_head_follows_the_one_before_it() {
 }
 
 #[test]
-fn a_next_head_that_nobody_would_believe_is_not_made() {
+fn an_invalid_next_head_is_not_created() {
     let index = ContentId::of(b"index");
     let lifetime = Lifetime::default();
     let make = |package: &PackageId, previous: Option<SignedHead>, size, lifetime| {

@@ -1,4 +1,4 @@
-//! What is remembered in the file.
+//! Tests of the head store's file.
 
 use std::{sync::Arc, thread};
 
@@ -11,7 +11,7 @@ fn store() -> (tempfile::TempDir, HeadStore) {
     (folder, store)
 }
 
-/// A first head of a package of this name.
+/// Returns the first head of a package with this name.
 fn first_of(name: &str) -> SignedHead {
     let head = Head { package: package_of(&keypair(1), name), ..after(None, "index").head().clone() };
     SignedHead::sign(&keypair(1), head).unwrap()
@@ -36,12 +36,12 @@ fn attack_rollback_all_holders_serve_an_old_head_after_a_restart() {
         assert_eq!(refused(store.validate(&heads[18], now())), refusal);
         assert_eq!(refused(store.record(&heads[18])), refusal);
     }
-    // One of them serves the newest.
+    // The newest head is still accepted.
     assert_eq!(store.validate(&heads[19], now()).unwrap(), Accepted::Same);
 }
 
 #[test]
-fn what_is_judged_is_not_remembered_and_what_is_accepted_is() {
+fn a_validated_head_is_not_recorded_and_an_accepted_one_is() {
     let (_folder, store) = store();
     let heads = chain(3);
     assert_eq!(store.validate(&heads[1], now()).unwrap(), Accepted::First);
@@ -54,7 +54,7 @@ fn what_is_judged_is_not_remembered_and_what_is_accepted_is() {
 }
 
 #[test]
-fn attack_freeze_an_expired_head_still_shows_how_far_its_package_has_come() {
+fn attack_freeze_an_expired_head_still_raises_the_checkpoint() {
     let (_folder, store) = store();
     let heads = chain(2);
     let late = now() + 40 * DAY;
@@ -64,7 +64,7 @@ fn attack_freeze_an_expired_head_still_shows_how_far_its_package_has_come() {
 }
 
 #[test]
-fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is_forgiven() {
+fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_rejected_until_it_is_accepted() {
     let (folder, store) = store();
     let heads = chain(3);
     let twin = after(Some(&heads[1]), "another index");
@@ -96,14 +96,14 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_refused_until_it_is
     for head in [&heads[2], &twin] {
         assert_eq!(store.accept(head, now()).unwrap(), Accepted::Same);
     }
-    // Its publisher goes on from either of them; from then on there is one chain again.
+    // The publisher continues from either of them, and the package has one chain again.
     let next = after(Some(&twin), "next");
     assert_eq!(store.accept(&next, now()).unwrap(), Accepted::Newer);
     assert_eq!(store.checkpoint(&package()).unwrap(), Some(checkpoint(&next)));
 }
 
 #[test]
-fn a_forgiven_package_does_not_go_back_behind_the_newer_of_two() {
+fn after_an_accepted_equivocation_no_head_below_the_higher_one_is_accepted() {
     let (_folder, store) = store();
     let heads = chain(2);
     let next = after(Some(&after(Some(&heads[0]), "another index")), "its next index");
@@ -115,7 +115,7 @@ fn a_forgiven_package_does_not_go_back_behind_the_newer_of_two() {
 }
 
 #[test]
-fn attack_fast_forward_is_not_remembered() {
+fn attack_fast_forward_is_not_recorded() {
     let (_folder, store) = store();
     store.record(&with_seq(7)).unwrap();
     assert!(matches!(refused(store.record(&with_seq(MAX_SEQ))), HeadRejectedError::FastForward { seen: 7, .. }));
@@ -127,7 +127,7 @@ fn attack_fast_forward_is_not_remembered() {
 }
 
 #[test]
-fn heads_remembered_at_once_never_lower_the_mark() {
+fn heads_recorded_at_the_same_time_never_lower_the_checkpoint() {
     let (folder, store) = store();
     let store = Arc::new(store);
     let other = Arc::new(HeadStore::open(&folder.path().join("heads.db")).unwrap());
@@ -157,7 +157,7 @@ fn heads_remembered_at_once_never_lower_the_mark() {
 }
 
 #[test]
-fn the_package_that_was_not_used_for_the_longest_time_makes_room() {
+fn the_least_recently_used_package_makes_room() {
     let folder = tempfile::tempdir().unwrap();
     drop(HeadStore::open(&folder.path().join("heads.db")).unwrap());
     let connection = rusqlite::Connection::open(folder.path().join("heads.db")).unwrap();
@@ -166,7 +166,7 @@ fn the_package_that_was_not_used_for_the_longest_time_makes_room() {
     for head in &heads[..4] {
         store.record(head).unwrap();
     }
-    // `a` is installed, `b` is used again, and the publisher of `c` has signed two heads.
+    // `a` is kept, `b` is used again, and the publisher of `c` has signed two heads.
     assert!(store.keep(&heads[0].head().package, true).unwrap());
     assert_eq!(store.record(&heads[1]).unwrap(), Accepted::Same);
     let twin = Head { index: ContentId::of(b"twin"), ..heads[2].head().clone() };
@@ -178,7 +178,7 @@ fn the_package_that_was_not_used_for_the_longest_time_makes_room() {
     store.record(&heads[5]).unwrap();
     assert_eq!(known(), [true, false, true, false, true, true, false]);
     assert_eq!(store.count().unwrap(), 4);
-    // Only what is kept is left.
+    // Only the kept one is left.
     for head in [&heads[2], &heads[4], &heads[5]] {
         assert!(store.keep(&head.head().package, true).unwrap());
     }
@@ -190,7 +190,7 @@ fn the_package_that_was_not_used_for_the_longest_time_makes_room() {
 }
 
 #[test]
-fn what_is_damaged_is_an_error_and_never_an_empty_memory() {
+fn a_damaged_store_is_an_error_and_never_empty() {
     let (folder, store) = store();
     let head = after(None, "index");
     store.record(&head).unwrap();

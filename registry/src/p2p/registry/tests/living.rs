@@ -1,4 +1,4 @@
-//! Registries that come and go, and what is published while they do.
+//! Tests with registries that start and stop while packages are published.
 
 use std::{
     sync::Arc,
@@ -43,7 +43,7 @@ async fn installs(reader: &Peer, id: &crate::PackageId) {
     assert!(installed.packages[0].path.join("version").is_file());
 }
 
-/// What the node says to provide.
+/// Returns the number of keys that the node provides.
 async fn provided(peer: &Peer) -> usize {
     peer.node.swarm().with(|swarm| swarm.behaviour_mut().kad().store_mut().provided().count()).await.unwrap()
 }
@@ -57,9 +57,9 @@ async fn republished(events: &mut RegistryEvents) -> u64 {
 }
 
 #[test]
-fn a_package_is_had_from_who_has_installed_it_when_its_publisher_is_gone() {
+fn a_package_is_fetched_from_a_reader_when_its_publisher_is_gone() {
     within(async {
-        // Nobody waits where nobody who may have it is connected.
+        // There is no delay if no known provider is connected.
         let mut network = Network::with(6, |config| config.provider_lookup_delay = NEVER).await;
         publish(&network.peers[0], "1.0.0").await.unwrap();
         let id = network.peers[0].package("p");
@@ -76,7 +76,7 @@ fn a_package_is_had_from_who_has_installed_it_when_its_publisher_is_gone() {
 }
 
 #[test]
-fn where_a_connected_publisher_does_not_give_its_package_the_network_is_asked_at_once() {
+fn if_a_connected_publisher_fails_providers_are_looked_up_at_once() {
     within(async {
         let network = Network::with(4, |config| config.provider_lookup_delay = NEVER).await;
         let [publisher, holder, _, reader] = network.peers.as_slice() else { panic!() };
@@ -91,7 +91,7 @@ fn where_a_connected_publisher_does_not_give_its_package_the_network_is_asked_at
 }
 
 #[test]
-fn while_a_connected_publisher_gives_its_package_the_network_is_not_asked_who_else_has_it() {
+fn while_a_connected_publisher_delivers_no_providers_are_looked_up() {
     within(async {
         let network = Network::with(3, |config| config.provider_lookup_delay = NEVER).await;
         let [publisher, _, reader] = network.peers.as_slice() else { panic!() };
@@ -104,7 +104,7 @@ fn while_a_connected_publisher_gives_its_package_the_network_is_not_asked_who_el
 }
 
 #[test]
-fn who_does_not_share_offers_nothing() {
+fn a_registry_that_does_not_share_offers_nothing() {
     within(async {
         let mut network = Network::start(3).await;
         let selfish = network.node(Keypair::generate_ed25519(), tempfile::tempdir().unwrap(), |config| {
@@ -123,7 +123,7 @@ fn who_does_not_share_offers_nothing() {
 }
 
 #[test]
-fn who_comes_back_publishes_its_packages_again_by_itself_and_renews_what_is_about_to_end() {
+fn a_restarted_registry_republishes_its_packages_and_renews_ending_heads() {
     within(async {
         let short = |config: &mut RegistryConfig| {
             config.lifetime = Lifetime { validity: Duration::from_secs(300), ttl: Duration::ZERO };
@@ -135,7 +135,7 @@ fn who_comes_back_publishes_its_packages_again_by_itself_and_renews_what_is_abou
         let head = published_head(&publisher).await;
         assert_eq!(network.peers[0].registry.list_versions(&id).await.unwrap().unwrap().len(), 1);
 
-        // The same time is left as before: nothing is signed.
+        // The validity is the same as before: no new head is signed.
         let (keypair, folder) = publisher.stop().await;
         let publisher = network.node(keypair, folder, short).await;
         assert_eq!(republished(&mut publisher.registry.events()).await, 1);
@@ -143,7 +143,7 @@ fn who_comes_back_publishes_its_packages_again_by_itself_and_renews_what_is_abou
         assert!(publisher.registry.republish(&id).await.unwrap().is_some());
         assert!(publisher.registry.republish(&publisher.package("never")).await.unwrap().is_none());
 
-        // It is little for one that is to be valid for a month.
+        // The rest of the old head is short for a validity of a month.
         let (keypair, folder) = publisher.stop().await;
         let publisher = network.node(keypair, folder, |_| {}).await;
         assert_eq!(republished(&mut publisher.registry.events()).await, 2);
@@ -157,7 +157,7 @@ fn who_comes_back_publishes_its_packages_again_by_itself_and_renews_what_is_abou
 }
 
 #[test]
-fn a_head_that_lives_for_seconds_is_renewed_in_time_again_and_again() {
+fn a_head_with_a_validity_of_seconds_is_renewed_in_time() {
     within(async {
         let network = Network::with(3, |config| {
             config.lifetime = Lifetime { validity: Duration::from_secs(6), ttl: Duration::ZERO };
@@ -171,7 +171,7 @@ fn a_head_that_lives_for_seconds_is_renewed_in_time_again_and_again() {
     });
 }
 
-/// Of a node that stores no heads for others.
+/// Validator of a node that stores no heads for others.
 #[derive(Debug)]
 struct Refuses;
 
@@ -186,7 +186,7 @@ impl Validator for Refuses {
 }
 
 #[test]
-fn what_has_failed_at_the_head_goes_on_with_the_same_head_later() {
+fn a_publication_that_failed_at_the_head_continues_with_the_same_head() {
     within(async {
         let mut network = Network { peers: Vec::new(), strangers: Vec::new() };
         network.join(|_| {}).await;
@@ -217,7 +217,7 @@ fn what_has_failed_at_the_head_goes_on_with_the_same_head_later() {
 }
 
 #[test]
-fn releases_that_are_published_at_once_come_one_after_the_other() {
+fn releases_published_at_the_same_time_follow_each_other() {
     within(async {
         let network = Network::start(4).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -235,7 +235,7 @@ fn releases_that_are_published_at_once_come_one_after_the_other() {
 }
 
 #[test]
-fn what_was_published_is_there_already_and_other_contents_are_refused() {
+fn publishing_again_is_already_there_and_other_contents_are_rejected() {
     within(async {
         let network = Network::start(4).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -257,7 +257,7 @@ fn what_was_published_is_there_already_and_other_contents_are_refused() {
 }
 
 #[test]
-fn a_reader_that_asks_all_the_time_sees_versions_only_come() {
+fn a_reader_never_sees_fewer_versions_than_before() {
     within(async {
         let network = Network::with(5, |config| config.max_head_age = Duration::ZERO).await;
         let [publisher, .., one, other] = network.peers.as_slice() else { panic!() };
@@ -284,7 +284,7 @@ fn a_reader_that_asks_all_the_time_sees_versions_only_come() {
 }
 
 #[test]
-fn an_index_that_was_read_for_the_search_takes_no_room_and_is_read_again_by_who_wants_it() {
+fn an_index_that_was_read_for_the_search_is_not_kept_and_is_fetched_again_on_demand() {
     within(async {
         let network = Network::start(4).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -323,7 +323,7 @@ fn a_folder_and_a_node_are_for_one_registry() {
 }
 
 #[test]
-fn connections_whose_events_were_missed_are_noticed_all_the_same() {
+fn connections_are_noticed_even_if_their_events_were_lost() {
     within(async {
         let network = Network::start(2).await;
         let [one, other] = network.peers.as_slice() else { panic!() };
@@ -336,7 +336,7 @@ fn connections_whose_events_were_missed_are_noticed_all_the_same() {
 }
 
 #[test]
-fn when_the_node_ends_calls_and_events_end_and_nothing_is_left_behind() {
+fn when_the_node_stops_calls_and_events_end_and_nothing_is_left_behind() {
     within(async {
         let network = Network::with_strangers(2, 1, |_| {}).await;
         let silent = &network.strangers[0];
@@ -372,7 +372,7 @@ fn when_the_node_ends_calls_and_events_end_and_nothing_is_left_behind() {
         let (release, _dir) = release(registry.publisher(), "name = \"p\"\nversion = \"2.0.0\"\n", &[]).await;
         let published = registry.publish(release).await;
         assert!(matches!(published, Err(PublishError::Versions(GetError::Closed))), "{published:?}");
-        // What is here is still found.
+        // Local packages are still found.
         assert_eq!(registry.search_network(&Query::text("p").unwrap()).await.unwrap().total, 1);
 
         let inner = Arc::downgrade(&registry.inner);

@@ -15,7 +15,7 @@ fn confirmed(steps: &Steps, step: Step) -> usize {
 const SOURCE: &str = "name = \"left-pad\"\nversion = \"1.0.0\"\ntitle = \"Pads on the left\"\ntags = [\"text\"]\n";
 
 #[test]
-fn what_one_publishes_another_finds_and_reads() {
+fn a_published_package_is_found_and_read_by_others() {
     within(async {
         let network = Network::start(6).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -91,7 +91,7 @@ fn a_yanked_version_is_no_longer_found_until_it_is_unyanked() {
 }
 
 #[test]
-fn who_comes_late_learns_from_the_catalogue_of_others_and_can_search_theirs() {
+fn a_late_joiner_reads_catalogues_and_searches_those_of_others() {
     within(async {
         let mut network = Network::start(4).await;
         let publisher = &network.peers[0];
@@ -116,7 +116,7 @@ fn who_comes_late_learns_from_the_catalogue_of_others_and_can_search_theirs() {
 }
 
 #[test]
-fn a_node_alone_does_not_know_whether_there_is_a_package() {
+fn a_node_without_peers_is_inconclusive_about_a_package() {
     within(async {
         let network = Network::with(1, |_| {});
         let network = futures::FutureExt::now_or_never(network);

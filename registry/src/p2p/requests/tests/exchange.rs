@@ -1,4 +1,4 @@
-//! Questions and answers among honest peers.
+//! Tests with honest peers.
 
 use std::ops::ControlFlow;
 
@@ -32,7 +32,7 @@ fn late_joiner_pulls_the_whole_catalogue() {
 }
 
 #[test]
-fn a_search_gives_what_matches_and_no_more_than_was_asked_for() {
+fn a_search_returns_matches_up_to_the_limit() {
     smol::block_on(async {
         let (client, peer) = honest(KnownPackages::new(&some(30))).await;
         let matches = client.matches(peer, "age-1", 100, now()).await.unwrap();
@@ -44,7 +44,7 @@ fn a_search_gives_what_matches_and_no_more_than_was_asked_for() {
 }
 
 #[test]
-fn questions_that_cannot_be_are_not_asked() {
+fn invalid_requests_are_not_sent() {
     smol::block_on(async {
         let (client, peer) = honest(KnownPackages::new(&[])).await;
         let long = "t".repeat(MAX_TEXT_LEN + 1);
@@ -60,7 +60,7 @@ fn questions_that_cannot_be_are_not_asked() {
 }
 
 #[test]
-fn a_peer_without_a_catalogue_says_so() {
+fn a_peer_without_a_catalogue_is_unsupported() {
     smol::block_on(async {
         let (client, peer) = connected(|_| {}, Duration::from_secs(30)).await;
         let result = client.page(peer, Cursor::default()).await;
@@ -72,11 +72,11 @@ fn a_peer_without_a_catalogue_says_so() {
 }
 
 #[test]
-fn attack_spam_a_peer_that_asks_too_often_is_told_to_wait() {
+fn attack_spam_a_peer_that_asks_too_often_gets_busy() {
     smol::block_on(async {
         let (client, peer) = honest(KnownPackages::new(&some(1))).await;
         let (mut answered, mut refused) = (0, 0);
-        // The bucket has 64, and one more each second.
+        // 64 at once, then one more each second.
         for _ in 0..200 {
             match client.page(peer, Cursor::default()).await {
                 Ok(_) => answered += 1,
@@ -89,7 +89,7 @@ fn attack_spam_a_peer_that_asks_too_often_is_told_to_wait() {
 }
 
 #[test]
-fn attack_silent_streams_of_one_peer_take_no_place_from_others() {
+fn attack_silent_streams_of_one_peer_take_no_slots_from_others() {
     smol::block_on(async {
         let (peer, address) = listening(|mut control| {
             let incoming = control.accept(CATALOGUE_PROTOCOL).unwrap();
@@ -109,7 +109,7 @@ fn attack_silent_streams_of_one_peer_take_no_place_from_others() {
 }
 
 #[test]
-fn who_asks_too_much_at_once_is_told_so_before_it_has_asked() {
+fn a_peer_with_too_many_streams_is_refused_before_it_sends_a_request() {
     smol::block_on(async {
         let (client, peer) = honest(KnownPackages::new(&some(1))).await;
         let mut silent = Vec::new();
@@ -125,7 +125,7 @@ fn who_asks_too_much_at_once_is_told_so_before_it_has_asked() {
 }
 
 #[test]
-fn questions_are_read_as_they_are_written() {
+fn requests_are_decoded_as_they_were_encoded() {
     let requests = [
         CatalogueRequest::Page(Cursor::from_bytes([7; 16])),
         CatalogueRequest::Matches { text: String::new(), limit: 1 },

@@ -1,4 +1,4 @@
-//! Peers that do not keep to the protocol.
+//! Tests with peers that violate the protocol.
 
 use std::{io, ops::ControlFlow};
 
@@ -9,7 +9,7 @@ use crate::p2p::announce::{CatalogueError, MAX_PAGES};
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// An answer as an honest server frames it.
+/// Encodes an answer as an honest server does.
 fn framed(page: &CataloguePage) -> Vec<u8> {
     let page = page.encode();
     let len = u32::try_from(page.len()).unwrap();
@@ -17,9 +17,9 @@ fn framed(page: &CataloguePage) -> Vec<u8> {
 }
 
 #[test]
-fn attack_oversize_answer_is_refused_by_its_length_alone() {
+fn attack_oversize_answer_is_rejected_by_its_length() {
     smol::block_on(async {
-        // The length is all that ever comes.
+        // Nothing follows the length.
         let (client, peer) = liar(Some([0, 0xff, 0xff, 0xff, 0xff].into()), LONG).await;
         let result = client.page(peer, Cursor::default()).await;
         assert!(matches!(result, Err(CatalogueClientError::InvalidPage(CatalogueError::Malformed))), "{result:?}");
@@ -27,7 +27,7 @@ fn attack_oversize_answer_is_refused_by_its_length_alone() {
 }
 
 #[test]
-fn what_is_no_answer_is_bad_data_and_what_is_cut_off_is_a_broken_stream() {
+fn an_invalid_answer_is_bad_data_and_a_truncated_one_is_a_broken_stream() {
     smol::block_on(async {
         for bytes in [vec![7], [[0, 0, 0, 0, 3].as_slice(), &[9, 9, 9]].concat()] {
             let (client, peer) = liar(Some(bytes), LONG).await;
@@ -41,7 +41,7 @@ fn what_is_no_answer_is_bad_data_and_what_is_cut_off_is_a_broken_stream() {
 }
 
 #[test]
-fn attack_silent_peer_costs_a_deadline_and_no_more() {
+fn attack_silent_peer_costs_one_timeout() {
     smol::block_on(async {
         let (client, peer) = liar(None, Duration::from_millis(30)).await;
         let started = Instant::now();
@@ -68,7 +68,7 @@ fn attack_endless_catalogue_ends() {
 }
 
 #[test]
-fn attack_forged_matches_are_counted_and_not_given() {
+fn attack_forged_matches_are_counted_and_not_returned() {
     smol::block_on(async {
         let mut forged = signed("forged", NOW).bytes().to_owned();
         *forged.last_mut().unwrap() ^= 1;
@@ -86,7 +86,7 @@ fn attack_forged_matches_are_counted_and_not_given() {
 }
 
 #[test]
-fn a_server_survives_askers_that_say_nothing_sensible() {
+fn a_server_survives_malformed_requests() {
     smol::block_on(async {
         let (client, peer) = honest(KnownPackages::new(&some(3))).await;
         for question in [[0xff, 0xff].as_slice(), &[0, 1, 9], &[0, 0], &[0, 9, 1]] {
@@ -104,7 +104,7 @@ fn a_server_survives_askers_that_say_nothing_sensible() {
 }
 
 #[test]
-fn what_goes_wrong_with_a_stream_is_told_apart() {
+fn errors_of_streams_are_told_apart() {
     let unsupported = libp2p_stream::OpenStreamError::UnsupportedProtocol(CATALOGUE_PROTOCOL);
     assert!(matches!(CatalogueClientError::from(unsupported), CatalogueClientError::Unsupported));
     let broken = libp2p_stream::OpenStreamError::Io(io::ErrorKind::BrokenPipe.into());

@@ -12,7 +12,7 @@ use crate::{ContentId, blob::BlobStore};
 use futures::io::Cursor;
 use kadence_smol::SmolRuntime;
 
-/// A provider whose answers are changed by this, which is told which answer it is.
+/// Starts a provider whose answers are changed by this function, which also gets the number of the answer.
 async fn changing(blob: &[u8], change: fn(usize, &mut Vec<u8>)) -> Node {
     Node::scripted(&[blob], move |mut stream, store| async move {
         let mut number = 0;
@@ -51,7 +51,7 @@ fn attack_corrupt_provider_the_download_succeeds_and_it_is_reported() {
                     answer[1] ^= 1;
                 }
             },
-            // More than a blob can have, and more than there is.
+            // A size above the maximum, and a size above the actual one.
             |_, answer| answer[1..HEAD_LEN].fill(255),
             |number, answer| {
                 if number > 0 {
@@ -80,7 +80,7 @@ fn attack_corrupt_provider_the_download_succeeds_and_it_is_reported() {
     });
 }
 
-/// A slice of 8 groups of a blob, as it is sent.
+/// Returns an encoded slice of 8 groups of a blob.
 fn slice(blob: &[u8]) -> (ContentId, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let store = BlobStore::open(folder.path()).unwrap();
@@ -116,7 +116,7 @@ fn attack_corrupt_provider_a_bad_group_is_noticed_before_the_next_one_is_read() 
 }
 
 #[test]
-fn attack_an_oversize_blob_is_refused_by_its_proven_size_and_nothing_is_stored() {
+fn attack_an_oversize_blob_is_rejected_by_its_proven_size_and_nothing_is_stored() {
     smol::block_on(async {
         let blob = bytes(1_000_000);
         let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
@@ -135,7 +135,7 @@ fn attack_an_oversize_blob_is_refused_by_its_proven_size_and_nothing_is_stored()
 #[test]
 fn attack_an_endless_blob_is_ended_within_one_group() {
     smol::block_on(async {
-        // With hashes above it, and without.
+        // With hashes above the group, and without.
         for blob in [bytes(1_000_000), bytes(100)] {
             let (sent, count) = async_channel::unbounded();
             let size = blob.len() as u64;
@@ -155,7 +155,7 @@ fn attack_an_endless_blob_is_ended_within_one_group() {
             let log = Log::default();
             fetch(&client, quick(), &blob, &[&endless], &log).await.unwrap_err();
             assert_eq!(log.reports_of(&endless), [ProviderOutcome::BadData]);
-            // What it could send is what the stream has room for: nobody has read it.
+            // The stream's buffers were filled, and nobody has read them.
             assert!(count.len() <= 600, "{} KiB", count.len());
             assert_eq!(client.leftovers(), 0);
         }
@@ -163,7 +163,7 @@ fn attack_an_endless_blob_is_ended_within_one_group() {
 }
 
 #[test]
-fn attack_a_size_that_no_blob_has_is_not_waited_for() {
+fn attack_an_impossible_size_is_rejected_at_once() {
     smol::block_on(async {
         for size in [MAX_BLOB_LEN + 1, u64::MAX] {
             let boasting = Node::scripted(&[], move |mut stream, _| async move {
@@ -182,7 +182,7 @@ fn attack_a_size_that_no_blob_has_is_not_waited_for() {
 }
 
 #[test]
-fn attack_silent_and_trickling_providers_hold_nothing_up() {
+fn attack_silent_and_trickling_providers_delay_nothing() {
     smol::block_on(async {
         let blob = bytes(300_000);
         let silent = Node::scripted(&[&blob], |mut stream, _| async move {
@@ -190,7 +190,7 @@ fn attack_silent_and_trickling_providers_hold_nothing_up() {
             Some(())
         })
         .await;
-        // A byte at a time, or a group at a time: each in time, and all of it much too late.
+        // One byte or one group at a time: each step is in time, but the piece is much too late.
         let trickling = |part: usize, pause: u64| {
             Node::scripted(&[], move |mut stream, _| async move {
                 let folder = tempfile::tempdir().unwrap();

@@ -82,7 +82,7 @@ fn the_preferred_provider_is_asked_first() {
         let (second, of_second) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let client = Node::client_of(&[&first, &second]).await;
         let fetcher = client.fetcher(FetchConfig { providers: 1, ..quick() });
-        // A full list is looked at before the first one is asked.
+        // All providers of a list are considered before the first one is asked.
         let providers =
             [(&first, -5), (&second, 5)].map(|(node, preference)| BlobProvider { peer: node.peer, preference });
         within(fetcher.fetch(wanted(&blob), stream::iter(providers), |_| {})).await.unwrap();
@@ -108,7 +108,7 @@ fn another_provider_takes_over_from_one_that_dies() {
         .await;
         let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let client = Node::client_of(&[&dying, &server]).await;
-        // The other one becomes known only after the first has failed.
+        // The other provider is named only after the first has failed.
         let (more, providers) = async_channel::unbounded();
         more.try_send(BlobProvider { peer: dying.peer, preference: 0 }).unwrap();
         let log = Log::default();
@@ -127,7 +127,7 @@ fn another_provider_takes_over_from_one_that_dies() {
         within(fetcher.fetch(wanted(&blob), providers, observe)).await.unwrap();
         assert_eq!(client.store.read(&ContentId::of(&blob), 1 << 30).unwrap(), blob);
         assert_eq!(log.reports_of(&dying)[0], ProviderOutcome::Failed);
-        // 16 pieces, of which the first has sent 3, after the proof of the size.
+        // 16 pieces, of which the first provider has sent 3 after the proof of the size.
         assert_eq!(stats.read().served, 13);
     });
 }
@@ -151,13 +151,13 @@ fn a_provider_that_fails_is_tried_again_and_then_given_up() {
         let error = fetch(&client, quick(), &blob, &[&failing], &Log::default()).await.unwrap_err();
         let FetchError::AllFailed { reports } = error else { panic!("{error}") };
         assert_eq!(reports, [ProviderReport { peer: failing.peer, outcome: ProviderOutcome::Failed }]);
-        // As one that has too much to do closes them, too.
+        // An overloaded server closes streams in the same way.
         assert_eq!(streams.len(), 10);
     });
 }
 
 #[test]
-fn without_providers_that_have_it_the_error_says_so() {
+fn without_a_provider_that_has_the_blob_the_error_says_so() {
     smol::block_on(async {
         let (empty, _) = Node::serving(ServerConfig::default(), &[]).await;
         let other = Node::new().await;
@@ -174,7 +174,7 @@ fn without_providers_that_have_it_the_error_says_so() {
 }
 
 #[test]
-fn a_size_that_was_said_is_compared_with_the_proven_one() {
+fn the_expected_size_is_compared_with_the_proven_one() {
     smol::block_on(async {
         let blob = bytes(100_000);
         let (server, _) = Node::serving(ServerConfig::default(), &[&blob]).await;
@@ -203,10 +203,10 @@ fn providers_that_never_come_end_in_a_timeout() {
 }
 
 #[test]
-fn what_one_provider_is_late_with_another_is_asked_for() {
+fn a_late_piece_is_requested_from_another_provider() {
     smol::block_on(async {
         let blob = bytes(600_000);
-        // It proves the size, and says nothing more.
+        // Proves the size, then sends nothing more.
         let late = Node::scripted(&[&blob], |mut stream, store| async move {
             let request = next_request(&mut stream).await?;
             send(&mut stream, &answer(&store, &request)).await?;
@@ -223,7 +223,7 @@ fn what_one_provider_is_late_with_another_is_asked_for() {
     });
 }
 
-/// It proves the size, and says nothing more. It tells when it is asked for a piece.
+/// Starts a provider that proves the size and then sends nothing more. It sends a message when it is asked for a piece.
 async fn keeping_back(blob: &[u8]) -> (Node, async_channel::Receiver<()>) {
     let (tell, asked) = async_channel::unbounded();
     let node = Node::scripted(&[blob], move |mut stream, store| {
@@ -244,7 +244,7 @@ async fn keeping_back(blob: &[u8]) -> (Node, async_channel::Receiver<()>) {
 }
 
 #[test]
-fn attack_several_providers_that_keep_pieces_back_do_not_stop_a_download() {
+fn attack_several_providers_that_withhold_pieces_do_not_stop_a_download() {
     smol::block_on(async {
         let blob = bytes(600_000);
         let evil = [keeping_back(&blob).await, keeping_back(&blob).await, keeping_back(&blob).await];
@@ -255,7 +255,7 @@ fn attack_several_providers_that_keep_pieces_back_do_not_stop_a_download() {
         let honest = server.peer;
         let peers = evil.each_ref().map(|(node, _)| node.peer);
         let asked = evil.each_ref().map(|(_, asked)| asked.clone());
-        // The first one has all pieces, the others join it at some; then the honest one comes.
+        // The first provider takes all pieces, and the others join it at some. Then the honest one is named.
         let naming = async move {
             for (peer, asked) in peers.into_iter().zip(asked) {
                 more.send(BlobProvider { peer, preference: 0 }).await.unwrap();
@@ -273,7 +273,7 @@ fn attack_several_providers_that_keep_pieces_back_do_not_stop_a_download() {
 }
 
 #[test]
-fn attack_who_makes_a_download_stall_is_reported() {
+fn attack_a_provider_that_stalls_a_download_is_reported() {
     smol::block_on(async {
         let blob = bytes(600_000);
         let (evil, _asked) = keeping_back(&blob).await;
@@ -303,7 +303,7 @@ fn fetches_of_one_blob_at_a_time_share_the_work() {
 }
 
 #[test]
-fn a_busy_provider_is_asked_again_when_it_says() {
+fn a_busy_provider_is_asked_again_after_the_time_that_it_sent() {
     smol::block_on(async {
         let blob = bytes(300_000);
         let config = ServerConfig { bytes_per_second_per_peer: 200_000, ..ServerConfig::default() };
@@ -311,7 +311,7 @@ fn a_busy_provider_is_asked_again_when_it_says() {
         let client = Node::client_of(&[&server]).await;
         let begun = Instant::now();
         fetch(&client, quick(), &blob, &[&server], &Log::default()).await.unwrap();
-        // A second's worth comes at once.
+        // The bandwidth of one second is available at once.
         assert!(begun.elapsed() >= Duration::from_millis(480), "{:?}", begun.elapsed());
     });
 }

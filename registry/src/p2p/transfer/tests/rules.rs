@@ -1,4 +1,4 @@
-//! What decides without a network: frames, buckets, limits, pieces.
+//! Tests without a network: frames, limits, pieces.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 proptest! {
     #[test]
-    fn frames_are_read_as_they_are_written(blob: Vec<u8>, first: u64, count in 1..=MAX_GROUPS, number in 0..u64::MAX) {
+    fn frames_are_decoded_as_they_were_encoded(blob: Vec<u8>, first: u64, count in 1..=MAX_GROUPS, number in 0..u64::MAX) {
         let request = Request { id: ContentId::of(&blob), first, count };
         prop_assert_eq!(Request::decode(&request.encode()), Some(request));
         for head in [Head::Have(number), Head::NotFound, Head::Busy(Duration::from_millis(number)), Head::Invalid] {
@@ -39,7 +39,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_all_end_up_done_whoever_goes(count in 1_u32..40, steps in prop::collection::vec((0..4_usize, 0..3_u8), 0..400)) {
+    fn all_pieces_complete_when_providers_leave(count in 1_u32..40, steps in prop::collection::vec((0..4_usize, 0..3_u8), 0..400)) {
         let peers: Vec<PeerId> = (0..4).map(|_| PeerId::random()).collect();
         let now = Instant::now();
         let mut pieces = Pieces::new(count, &BTreeSet::new());
@@ -74,7 +74,7 @@ proptest! {
 }
 
 #[test]
-fn a_late_piece_is_raced_by_the_more_the_later_it_is() {
+fn the_later_a_piece_is_the_more_providers_fetch_it() {
     let [a, b, c] = [(); 3].map(|()| PeerId::random());
     let begun = Instant::now();
     let mut pieces = Pieces::new(2, &BTreeSet::from([0]));
@@ -118,7 +118,7 @@ fn attack_a_new_stream_is_no_new_allowance() {
 }
 
 #[test]
-fn what_was_reserved_and_not_sent_is_given_back() {
+fn unused_bandwidth_is_returned() {
     let config = ServerConfig { bytes_per_second_per_peer: 1000, bytes_per_second: 1000, ..ServerConfig::default() };
     let (peer, now) = (PeerId::random(), Instant::now());
     let mut limits = Limits::new(config, now);
@@ -131,7 +131,7 @@ fn what_was_reserved_and_not_sent_is_given_back() {
 }
 
 #[test]
-fn attack_peers_without_number_are_not_kept_account_of() {
+fn attack_accounts_of_peers_are_bounded() {
     let config = ServerConfig { streams: usize::MAX, ..ServerConfig::default() };
     let now = Instant::now();
     let mut limits = Limits::new(config, now);
