@@ -201,7 +201,7 @@ mod tests {
         let value = serde_json::to_value(report(Vec::new())).unwrap();
         assert_eq!(value["ok"], true);
         assert_eq!(value["rejected"], 1);
-        assert_eq!(value["cancelled"]["left"], 0);
+        assert_eq!(value["cancelled"]["left_alive"], 0);
         assert_eq!(value["closest"]["incomplete"], 0);
         for operation in ["put", "get", "provide", "providers", "closest", "bootstrap"] {
             for figure in ["count", "ok", "failed", "p50_ms", "p95_ms", "max_ms"] {

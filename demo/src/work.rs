@@ -174,8 +174,7 @@ impl Demo {
         self.progress.begin("get missing", self.network.len());
         let gets = self.network.nodes().enumerate().map(|(index, node)| {
             let key = RecordKey::from(format!("/missing/{when}/{index}").into_bytes());
-            let get = node.client().get_record(key).retry(RETRY).timeout(CALL_TIMEOUT);
-            async move { matches!(get.await, Err(GetRecordError::NotFound { .. })) }
+            is_not_found(node.client().clone(), key)
         });
         let gets = stream::iter(gets.collect::<Vec<_>>()).buffer_unordered(CALLERS);
         let not_found = gets.filter(|not_found| std::future::ready(*not_found)).count().await;
@@ -273,6 +272,19 @@ impl Demo {
         self.check("lookups of closest peers give right answers", ok, detail);
         self.progress.end(format_args!("{}", self.closest));
     }
+}
+
+/// Returns whether a get ends with "not found", conclusively or not: the answer is inconclusive where a dead node might
+/// have had the record. Repeats a get that no peer answered.
+async fn is_not_found(client: Client, key: RecordKey) -> bool {
+    for _attempt in 0..RETRY.attempts {
+        match client.get_record(key.clone()).timeout(CALL_TIMEOUT).await {
+            Ok(_) => return false,
+            Err(GetRecordError::NotFound { .. }) => return true,
+            Err(_) => sleep(RETRY.base).await,
+        }
+    }
+    false
 }
 
 /// Figures of the lookups of closest peers.
