@@ -52,7 +52,7 @@ pub(super) struct Killed {
     pub(super) get: Summary,
     /// Number of gets of missing keys that ended with "not found" afterwards.
     pub(super) not_found: usize,
-    /// Whether calls of the killed node's own client end with an error that names the shutdown.
+    /// `true` if calls of the killed node's own client end with an error that names the shutdown.
     pub(super) own_calls_end: bool,
 }
 

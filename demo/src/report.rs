@@ -17,11 +17,11 @@ use super::{
 /// All results.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// Whether all checks passed.
+    /// `true` if all checks passed.
     pub(super) ok: bool,
     /// Number of nodes that store and answer.
     pub(super) nodes: usize,
-    /// Whether they run on tokio, async-std and smol in turn, instead of all on tokio.
+    /// `true` if they run on tokio, async-std and smol in turn, `false` if all run on tokio.
     pub(super) mixed: bool,
     /// Number of nodes that only ask.
     pub(super) clients: usize,
@@ -79,7 +79,7 @@ impl Report {
             let [p50, p95, max] = [row.p50_ms, row.p95_ms, row.max_ms].map(figure);
             writeln!(text, "{name:<16}{:>7}{:>7}{:>8}{p50:>10}{p95:>10}{max:>10}", row.count, row.ok, row.failed)?;
         }
-        writeln!(text, "\n{}\n", self.closest)?;
+        writeln!(text, "\nclosest peers: {}\n", self.closest)?;
         write_checks(text, &self.checks, self.seconds)
     }
 }

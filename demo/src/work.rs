@@ -327,7 +327,7 @@ impl fmt::Display for ClosestLookups {
         let Self { lookups, complete, incomplete: _, found, wanted, unanswered, wrong: _ } = self;
         write!(
             f,
-            "closest peers: {complete} of {lookups} lookups complete, {found} of {wanted} peers found, \
+            "{complete} of {lookups} lookups complete, {found} of {wanted} peers found, \
              {unanswered} requests unanswered"
         )
     }
@@ -454,7 +454,7 @@ mod tests {
         let mut lookups = ClosestLookups::default();
         lookups.add(Ok(Found { found: 16, wanted: 16, unanswered: 0 }));
         lookups.add(Ok(Found { found: 15, wanted: 16, unanswered: 1 }));
-        let text = "closest peers: 1 of 2 lookups complete, 31 of 32 peers found, 1 requests unanswered";
+        let text = "1 of 2 lookups complete, 31 of 32 peers found, 1 requests unanswered";
         assert_eq!(lookups.to_string(), text);
         lookups.add(Err("a fault".to_owned()));
         assert_eq!((lookups.lookups, lookups.incomplete, lookups.wrong.len()), (3, 1, 1));

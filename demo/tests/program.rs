@@ -1,4 +1,4 @@
-//! Tests of the program `kadence-demo` as a process: with `--json`, it prints one object whatever happens.
+//! Tests of the program `kadence-demo` as a process: with `--json`, it always prints exactly one object.
 
 #![expect(clippy::unwrap_used, reason = "a failure in a helper fails the test")]
 

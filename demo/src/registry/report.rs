@@ -9,13 +9,13 @@ use crate::report::{Check, Conclusion, write_checks};
 /// All results.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// Whether all checks passed.
+    /// `true` if all checks passed.
     pub(super) ok: bool,
     /// Number of honest nodes, on three runtimes.
     pub(super) nodes: usize,
     /// Number of honest nodes that publish.
     pub(super) publishers: usize,
-    /// Whether attackers were part of the demonstration.
+    /// `true` if attackers were part of the demonstration.
     pub(super) attackers: bool,
     pub(super) packages: Vec<String>,
     pub(super) times: Times,
