@@ -192,6 +192,57 @@ fn a_package_outlives_its_publisher_where_another_node_serves_it() {
 }
 
 #[test]
+fn secrets_and_a_home_in_a_package_folder_are_not_published() {
+    let fixture = Fixture::new();
+    let project = PathBuf::from(fixture.package("proj", "1.0.0", ""));
+    fs::create_dir_all(project.join(".git/hooks")).unwrap();
+    for (path, text) in [(".git/config", "[core]"), (".env", "SECRET=1"), (".env.example", "SECRET="), ("a.Pem", "x")] {
+        fs::write(project.join(path), text).unwrap();
+    }
+    let name = project.file_name().unwrap().to_str().unwrap();
+    let home = format!("{name}/.kadence");
+    // A copy of the key under another name: nothing is published, and the error names the file.
+    let dir = project.to_str().unwrap();
+    let nobody = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR";
+    let path = fixture.path(&home);
+    run(["pkg", "publish", dir, "--home", path.to_str().unwrap(), "--peer", nobody, "--timeout", "1s"]).expect_code(5);
+    let copy = project.join("src").join("notes.txt");
+    fs::copy(path.join("node.key"), &copy).unwrap();
+    let ended = fixture.run(&home, &["publish", dir]).expect_code(1);
+    let reason = format!("{} contains the private key in use: move it out", copy.display());
+    assert!(ended.stderr.contains(&reason), "{}", ended.stderr);
+    fs::remove_file(copy).unwrap();
+
+    let mut publisher = fixture.start(&home, &["publish", dir, "--serve"]);
+    let mut lines = vec![publisher.line()];
+    while !lines.last().unwrap().contains("/p2p/") {
+        lines.push(publisher.line());
+    }
+    let left_out: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("left out ")).collect();
+    let expected = [".env: environment variables", ".git: version control"];
+    let others = [".kadence: files of the publisher's own node", "a.Pem: keys or passwords"];
+    assert_eq!(left_out, [expected, others].concat());
+
+    let target = fixture.path("installed");
+    fixture.run("reader", &["install", "proj", "--dir", target.to_str().unwrap()]).expect_code(0);
+    let installed: Vec<PathBuf> = files(&target).into_iter().map(|(path, _)| path).collect();
+    let is_installed = |end: &str| installed.iter().any(|path| path.ends_with(end));
+    assert!(is_installed("src/data.bin") && is_installed(".env.example"), "{installed:?}");
+    for end in ["node.key", ".env", ".git/config", "a.Pem", "heads.db"] {
+        assert!(!is_installed(end), "{end} {installed:?}");
+    }
+}
+
+#[test]
+fn a_home_is_not_published_as_a_package() {
+    let fixture = Fixture::new();
+    let project = fixture.package("proj", "1.0.0", "");
+    let name = Path::new(&project).file_name().unwrap().to_str().unwrap();
+    let ended = fixture.run(name, &["publish", &project]).expect_code(1);
+    assert!(ended.stderr.contains("choose another home"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_home_in_use_is_an_error_that_names_it() {
     let fixture = Fixture::new();
     let ended = fixture.run("hub", &["search", "anything"]).expect_code(1);
