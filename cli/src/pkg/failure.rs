@@ -1,4 +1,4 @@
-//! What a registry's errors are to a script.
+//! Exit codes of a registry's errors.
 
 use kadence_registry::{
     GetError, PublishError,
@@ -49,7 +49,7 @@ impl From<InstallError> for Failure {
 fn of_get(error: &GetError) -> Reason {
     match error {
         GetError::Timeout { .. } => Reason::Timeout,
-        // Nobody at all was there to say anything.
+        // No peer answered at all.
         GetError::Inconclusive { answered: 0, .. } | GetError::Unavailable { providers: 0, .. } => Reason::NoPeer,
         _ => Reason::Failure,
     }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_exist_is_not_what_cannot_be_told() {
+    fn a_package_that_does_not_exist_differs_from_an_inconclusive_lookup() {
         let package: kadence_registry::PackageId =
             "12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR/units".parse().unwrap();
         let reason = |failure: Failure| failure.reason_name();

@@ -1,4 +1,4 @@
-//! Nodes that do what no honest one does. They are real ones, with a part of their own.
+//! Adversaries: real nodes with a dishonest part.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -25,21 +25,21 @@ use kadence_tokio::{
 use super::member::{knows, node_config};
 use crate::WAIT;
 
-/// Every so many bytes that pass through a corrupt provider, one is changed.
+/// Interval in bytes at which a corrupt provider changes a byte.
 const CORRUPT_EVERY: usize = 20_000;
 
-/// An attacker's node, without a registry.
-pub(super) struct Evil {
+/// Node of an adversary, without a registry.
+pub(super) struct Adversary {
     pub(super) node: Node<RegistryBehaviour>,
     pub(super) keypair: Keypair,
     pub(super) topic: IdentTopic,
 }
 
-/// Holds to one value of a record, whatever better there is, and takes anything for a head.
-struct Stubborn(Vec<u8>);
+/// Validator that accepts any value and prefers one fixed value to all others.
+struct StaleReplica(Vec<u8>);
 
-impl Validator for Stubborn {
-    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), ValidationError> {
+impl Validator for StaleReplica {
+    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
         Ok(())
     }
 
@@ -48,19 +48,19 @@ impl Validator for Stubborn {
     }
 }
 
-impl Evil {
-    /// A node that does as others do, so far, and knows this many of them.
+impl Adversary {
+    /// Starts a node that behaves as an honest one does, and waits until it knows `others` nodes.
     ///
     /// # Errors
     ///
-    /// If it does not start, or finds nobody.
+    /// If it does not start, or does not find the others.
     pub(super) async fn start(protocol: &StreamProtocol, peers: Vec<Multiaddr>, others: usize) -> anyhow::Result<Self> {
         let keypair = Keypair::generate_ed25519();
         let config = node_config(&keypair, protocol.clone(), peers)?;
         Self::with(keypair, config, others).await
     }
 
-    /// A node that serves this value of a record, and no other.
+    /// Starts a node that serves this value of a record and no other.
     ///
     /// # Errors
     ///
@@ -74,13 +74,16 @@ impl Evil {
         let keypair = Keypair::generate_ed25519();
         let mut config = node_config(&keypair, protocol.clone(), peers)?;
         let validators = std::mem::take(&mut config.driver.tracker.validators);
-        config.driver.tracker.validators = validators.with(NAMESPACE, Arc::new(Stubborn(record.value.clone())));
-        let evil = Self::with(keypair, config, others).await?;
+        config.driver.tracker.validators = validators.with(NAMESPACE, Arc::new(StaleReplica(record.value.clone())));
+        let adversary = Self::with(keypair, config, others).await?;
         let record = record.clone();
-        let stored =
-            evil.node.swarm().with(move |swarm| swarm.behaviour_mut().kad.kad_mut().store_mut().put(record)).await?;
-        stored.context("a holder does not take the record that it is to serve")?;
-        Ok(evil)
+        let stored = adversary
+            .node
+            .swarm()
+            .with(move |swarm| swarm.behaviour_mut().kad.kad_mut().store_mut().put(record))
+            .await?;
+        stored.context("an adversary cannot store the record that it is to serve")?;
+        Ok(adversary)
     }
 
     async fn with(keypair: Keypair, config: NodeConfig, others: usize) -> anyhow::Result<Self> {
@@ -90,21 +93,21 @@ impl Evil {
         let behaviour = RegistryBehaviour::new(&keypair, &registry)?;
         let node = kadence_tokio::node_with(config, |_| behaviour).await?;
         if !alone {
-            node.ready(WAIT).await.context("an attacker finds nobody")?;
-            node.client().bootstrap().timeout(WAIT).await.context("an attacker finds no neighbours")?;
+            node.ready(WAIT).await.context("an adversary did not find any peer")?;
+            node.client().bootstrap().timeout(WAIT).await.context("an adversary cannot bootstrap")?;
             knows(&node, others).await?;
         }
         Ok(Self { node, keypair, topic })
     }
 
-    /// Serves what others have, with some bytes changed: it passes requests on to `source`, and corrupts what comes back.
+    /// Serves blobs with some bytes changed: forwards requests to `source` and changes bytes of its responses.
     ///
     /// # Errors
     ///
     /// If the node has ended.
     pub(super) async fn corrupt(&self, source: PeerId) -> anyhow::Result<()> {
         let mut control = self.node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await?;
-        let mut incoming = control.accept(BLOB_PROTOCOL).context("somebody serves blobs already")?;
+        let mut incoming = control.accept(PROTOCOL).context("the blob protocol is already served")?;
         tokio::spawn(async move {
             while let Some((_, stream)) = incoming.next().await {
                 let mut control = control.clone();
@@ -118,7 +121,7 @@ impl Evil {
         Ok(())
     }
 
-    /// Sends a message to all neighbours.
+    /// Publishes a message by gossip.
     ///
     /// # Errors
     ///
@@ -130,7 +133,7 @@ impl Evil {
     }
 }
 
-/// Passes requests on as they are, and responses with changes.
+/// Forwards requests as they are, and responses with changed bytes.
 async fn relay(victim: Stream, honest: Stream) {
     let (mut from_victim, mut to_victim) = victim.split();
     let (mut from_honest, mut to_honest) = honest.split();
