@@ -1,7 +1,7 @@
 //! Thorough lookups of the closest peers.
 //!
-//! When the first lookup has ended in time with somebody, another one looks for those who are closest to the last of them.
-//! Whatever becomes of that one, the answer is the twenty of both who are closest to the target.
+//! If the first lookup ends in time and finds peers, a second lookup starts at the farthest of them. The answer is the
+//! 20 peers closest to the target that both have found, also if the second one fails.
 
 use std::time::Instant;
 
@@ -10,37 +10,50 @@ use libp2p::kad::{KBucketKey, PeerInfo, RecordKey};
 
 use super::{LiveQuery, Model, outcomes::QueryEnd, sum};
 
-/// What the first lookup has found.
+/// Result of the first lookup.
 #[derive(Debug, Clone)]
-pub(super) struct First {
+pub(super) struct FirstLookup {
     peers: Vec<PeerInfo>,
     progress: Progress,
 }
 
 impl Model {
-    /// Whether the end of a query is not all that there is to a request, or is the second part of it.
-    pub(super) fn goes_on_beside(&mut self, id: RequestId, query: &LiveQuery, ending: &QueryEnd, now: Instant) -> bool {
+    /// Continues a thorough lookup whose query has ended. Returns `false` if the request is to end with this query.
+    pub(super) fn continue_thorough_lookup(
+        &mut self,
+        id: RequestId,
+        query: &LiveQuery,
+        query_end: &QueryEnd,
+        now: Instant,
+    ) -> bool {
         let Some(request) = self.request_mut(id) else { return false };
         let Operation::GetClosestPeers { target: _, thorough: true } = request.operation else { return false };
-        if request.first.is_some() {
-            self.closest_of_both(id, &ending.peers, query.progress, now);
+        if request.first_lookup.is_some() {
+            self.finish_thorough_lookup(id, &query_end.peers, query.progress, now);
             return true;
         }
-        let Some(last) = ending.peers.last().filter(|_| !ending.timed_out) else { return false };
-        request.first = Some(First { peers: ending.peers.clone(), progress: query.progress });
-        (request.begun, request.second_step) = (true, true);
-        self.want(id, Query::GetClosestPeers { target: RecordKey::from(last.peer_id.to_bytes()) }, now);
+        let Some(last) = query_end.peers.last().filter(|_| !query_end.timed_out) else { return false };
+        request.first_lookup = Some(FirstLookup { peers: query_end.peers.clone(), progress: query.progress });
+        (request.past_first_step, request.second_step) = (true, true);
+        self.attach(id, Query::GetClosestPeers { target: RecordKey::from(last.peer_id.to_bytes()) }, now);
         true
     }
 
-    pub(super) fn closest_of_both(&mut self, id: RequestId, beside: &[PeerInfo], progress: Progress, now: Instant) {
+    pub(super) fn finish_thorough_lookup(
+        &mut self,
+        id: RequestId,
+        second: &[PeerInfo],
+        progress: Progress,
+        now: Instant,
+    ) {
         let Some(request) = self.request(id) else { return };
-        let (Some(first), Operation::GetClosestPeers { target, .. }) = (request.first.clone(), &request.operation)
+        let (Some(first), Operation::GetClosestPeers { target, .. }) =
+            (request.first_lookup.clone(), &request.operation)
         else {
             return;
         };
         let mut peers: Vec<PeerInfo> = Vec::new();
-        for info in first.peers.iter().chain(beside) {
+        for info in first.peers.iter().chain(second) {
             if peers.iter().all(|known| known.peer_id != info.peer_id) {
                 peers.push(info.clone());
             }
@@ -52,8 +65,8 @@ impl Model {
     }
 }
 
-/// A timeout with what the first lookup has found.
-pub(super) fn with_first(outcome: Outcome, first: Option<&First>) -> Outcome {
+/// Adds the peers of the first lookup to a timeout.
+pub(super) fn with_first_lookup(outcome: Outcome, first: Option<&FirstLookup>) -> Outcome {
     match (outcome, first) {
         (Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers: _, progress })), Some(first)) => {
             let (peers, progress) = (first.peers.clone(), sum(first.progress, progress));
