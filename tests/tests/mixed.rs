@@ -19,7 +19,7 @@ use kadence::{
 const WAIT: Duration = Duration::from_secs(20);
 
 /// The pause between two looks at something that is about to happen.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Two on each runtime, in turn; all but the first join through the first.
 async fn network(listen: &str) -> Vec<Node> {
@@ -67,7 +67,7 @@ async fn all_find_what_each_has(nodes: &[Node]) {
                 if found.into_iter().collect::<BTreeSet<_>>() == all {
                     break;
                 }
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         tokio::time::timeout(WAIT, found_all).await.unwrap();

@@ -33,14 +33,14 @@ use tempfile::tempdir;
 use tokio::time::interval;
 
 const PUTS: usize = 1000;
-const PATH: &str = "KADENCE_NODE_KILLED_PATH";
-const ROUNDS: &str = "KADENCE_KILL_ROUNDS";
+const FOLDER_VAR: &str = "KADENCE_NODE_KILLED_PATH";
+const ROUNDS_VAR: &str = "KADENCE_KILL_ROUNDS";
 
 /// Far more than anything here needs.
 const WAIT: Duration = Duration::from_secs(60);
 
 /// How often the loop is asked how late it is.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Not the same length each time, so that a write ends anywhere in a page.
 fn record(number: usize) -> Record {
@@ -51,7 +51,7 @@ fn record(number: usize) -> Record {
 /// Not a test by itself: without the variable it has nothing to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn child() {
-    let Some(folder) = env::var_os(PATH) else { return };
+    let Some(folder) = env::var_os(FOLDER_VAR) else { return };
     let folder = Path::new(&folder);
     let config = NodeConfig {
         identity: Identity::File(folder.join("key")),
@@ -66,7 +66,7 @@ async fn child() {
     writeln!(out, "\naddress {}", node.listen_addrs()[0]).unwrap();
     // Until it is killed. A line is an answer to nothing, so it is printed as soon as there is something new.
     let (mut longest_turn, mut longest_write) = (Duration::ZERO, Duration::ZERO);
-    let mut ticks = interval(LOOK_AGAIN);
+    let mut ticks = interval(POLL_INTERVAL);
     loop {
         ticks.tick().await;
         let asked = Instant::now();
@@ -81,7 +81,7 @@ async fn child() {
 
 /// What a node that was killed has said.
 #[derive(Debug, Default)]
-struct Said {
+struct Timings {
     /// The longest that the node's loop has let somebody wait, whatever for.
     longest_turn: Duration,
     /// The longest that the store has held up the loop.
@@ -89,18 +89,18 @@ struct Said {
 }
 
 /// A node in a process of its own. Killed when it is dropped.
-struct Killable {
+struct KillableNode {
     child: Child,
     lines: mpsc::Receiver<String>,
     address: Multiaddr,
     peer: PeerId,
 }
 
-impl Killable {
+impl KillableNode {
     fn start(folder: &Path) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["child", "--exact", "--nocapture"])
-            .env(PATH, folder)
+            .env(FOLDER_VAR, folder)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -122,20 +122,21 @@ impl Killable {
         let _killed = self.child.wait().unwrap();
     }
 
-    fn said(&self) -> Said {
-        let mut said = Said::default();
+    fn timings(&self) -> Timings {
+        let mut timings = Timings::default();
         for line in &self.lines {
             // The last line may be half a one.
             let numbers = line.strip_prefix("longest ").and_then(|rest| rest.split_once(' '));
             if let Some((Ok(turn), Ok(write))) = numbers.map(|(turn, write)| (turn.parse(), write.parse())) {
-                said = Said { longest_turn: Duration::from_nanos(turn), longest_write: Duration::from_nanos(write) };
+                timings =
+                    Timings { longest_turn: Duration::from_nanos(turn), longest_write: Duration::from_nanos(write) };
             }
         }
-        said
+        timings
     }
 }
 
-impl Drop for Killable {
+impl Drop for KillableNode {
     fn drop(&mut self) {
         // Mostly it is dead.
         self.child.kill().ok();
@@ -144,7 +145,7 @@ impl Drop for Killable {
 }
 
 /// Puts all records at once, kills the node when it has acknowledged so many, and says which it has acknowledged in all.
-async fn put_until_killed(killable: &mut Killable, acknowledgements: usize) -> Vec<usize> {
+async fn put_until_killed(killable: &mut KillableNode, acknowledgements: usize) -> Vec<usize> {
     let putting =
         node(NodeConfig { bootstrap_peers: vec![killable.address.clone()], ..NodeConfig::default() }).await.unwrap();
     putting.ready(WAIT).await.unwrap();
@@ -170,17 +171,17 @@ async fn put_until_killed(killable: &mut Killable, acknowledgements: usize) -> V
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_record_that_a_node_has_acknowledged_is_there_after_it_was_killed() {
-    let rounds = env::var(ROUNDS).map_or(2, |rounds| rounds.parse().unwrap());
+    let rounds = env::var(ROUNDS_VAR).map_or(2, |rounds| rounds.parse().unwrap());
     let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
     for round in 0..rounds {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let acknowledgements = if round == 0 { PUTS } else { (seed >> 33) as usize % PUTS + 1 };
         let folder = tempdir().unwrap();
-        let mut killable = Killable::start(folder.path());
+        let mut killable = KillableNode::start(folder.path());
         let began = Instant::now();
         let acknowledged = put_until_killed(&mut killable, acknowledgements).await;
         let took = began.elapsed();
-        let Said { longest_turn, longest_write } = killable.said();
+        let Timings { longest_turn, longest_write } = killable.timings();
 
         let config = StoreConfig { max_records: PUTS, max_records_per_publisher: PUTS, ..StoreConfig::default() };
         let store = Store::open(folder.path().join("store"), killable.peer, config).unwrap();

@@ -77,10 +77,10 @@ async fn stored(node: &Node, key: &str) -> Option<String> {
 }
 
 /// Waits until a node was told of so many records and so many providers.
-async fn is_told(node: &mut Node, records: usize, providers: usize) {
+async fn wait_for_requests(node: &mut Node, records: usize, providers: usize) {
     let mut events = node.events().unwrap();
     let (mut puts, mut announcements) = (0, 0);
-    let told = async {
+    let received = async {
         while puts < records || announcements < providers {
             match events.next().await.unwrap().unwrap() {
                 SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(kad::Event::InboundRequest {
@@ -93,7 +93,7 @@ async fn is_told(node: &mut Node, records: usize, providers: usize) {
             }
         }
     };
-    timeout(WAIT, told).await.unwrap_or_else(|_| panic!("only {puts} records and {announcements} providers"));
+    timeout(WAIT, received).await.unwrap_or_else(|_| panic!("only {puts} records and {announcements} providers"));
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_node_started_again_on_its_file_serves_what_it_took_and_announces_its_
     let mut other = node(server()).await.unwrap();
     assert_eq!(stored(&other, "own").await, None);
     kept.add_peer(&other.listen_addrs()[0]).await.unwrap();
-    is_told(&mut other, 1, 1).await;
+    wait_for_requests(&mut other, 1, 1).await;
     assert_eq!(stored(&other, "own").await.as_deref(), Some("of the node"));
     let providers = with_store(&other, |store| store.providers(&RecordKey::new(&"file"))).await;
     assert_eq!(providers.iter().map(|entry| entry.provider).collect::<Vec<_>>(), [id]);
@@ -149,7 +149,7 @@ async fn what_is_withdrawn_before_there_is_a_peer_is_not_announced() {
     }
     let mut other = node(server()).await.unwrap();
     kept.add_peer(&other.listen_addrs()[0]).await.unwrap();
-    is_told(&mut other, 1, 1).await;
+    wait_for_requests(&mut other, 1, 1).await;
     kept.shutdown().await;
     assert_eq!(stored(&other, &keys[0]).await.as_deref(), Some("value"));
     let stats = other.store_stats();

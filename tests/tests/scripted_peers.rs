@@ -13,7 +13,7 @@ use kadence::{
     node::{Node, NodeConfig},
 };
 use kadence_tests::{
-    Asks, Bed, Conduct, Script, ScriptedNode, TestRuntime, TokioMultiThread, Wire, run,
+    AnswerMode, RequestKind, Script, ScriptedNode, TestEnv, TestRuntime, TokioMultiThread, TransportKind, run,
     suite::support::{key, record, sorted},
     with_kad,
 };
@@ -23,7 +23,7 @@ use libp2p::{
 };
 
 /// Slow beside peers in the same process, and not so slow that it could be taken for silent.
-const SLOW: Conduct = Conduct::Slow(Duration::from_millis(50));
+const SLOW: AnswerMode = AnswerMode::Slow(Duration::from_millis(50));
 
 /// More than any test needs, and less than a test may take.
 const LONG: Duration = Duration::from_secs(40);
@@ -35,13 +35,17 @@ struct Network {
 }
 
 impl Network {
-    async fn of<R: TestRuntime>(bed: &Bed<R>, scripts: impl IntoIterator<Item = Script>) -> Self {
-        Self::with(bed, NodeConfig::default(), scripts).await
+    async fn of<R: TestRuntime>(env: &TestEnv<R>, scripts: impl IntoIterator<Item = Script>) -> Self {
+        Self::with(env, NodeConfig::default(), scripts).await
     }
 
-    async fn with<R: TestRuntime>(bed: &Bed<R>, config: NodeConfig, scripts: impl IntoIterator<Item = Script>) -> Self {
-        let peers = bed.scripted(scripts).await;
-        let node = bed.asker(config, peers.iter().map(|peer| &peer.contact)).await;
+    async fn with<R: TestRuntime>(
+        env: &TestEnv<R>,
+        config: NodeConfig,
+        scripts: impl IntoIterator<Item = Script>,
+    ) -> Self {
+        let peers = env.scripted_nodes(scripts).await;
+        let node = env.asking_node(config, peers.iter().map(|peer| &peer.contact)).await;
         Self { peers, node }
     }
 
@@ -54,7 +58,7 @@ impl Network {
         sorted(places.into_iter().map(|place| self.peers[place].peer()))
     }
 
-    async fn holds_locally(&self, record: Record) {
+    async fn store_locally(&self, record: Record) {
         with_kad(self.node.swarm(), |kad| kad.store_mut().put(record)).await.unwrap();
     }
 
@@ -64,13 +68,13 @@ impl Network {
     }
 }
 
-fn has(name: &str, value: &str, conduct: Conduct) -> Script {
-    Script::always(conduct).holds(record(name, value))
+fn has(name: &str, value: &str, mode: AnswerMode) -> Script {
+    Script::always(mode).with_record(record(name, value))
 }
 
 /// Has nothing, and says so.
 fn ordinary() -> Script {
-    Script::always(Conduct::Prompt)
+    Script::always(AnswerMode::Prompt)
 }
 
 /// Who sent which value, each source once.
@@ -90,16 +94,16 @@ fn votes(candidates: &[Candidate]) -> Vec<(&[u8], usize)> {
 
 #[test]
 fn the_only_value_is_found_among_peers_that_do_not_help() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(
-            bed,
+            env,
             [
-                Script::always(Conduct::Refuses),
-                Script::always(Conduct::Silent),
-                has("a", "value", Conduct::Prompt),
-                Script::always(Conduct::HangsUp),
-                Script::always(Conduct::Empty),
-                has("a", "value", Conduct::WrongKey),
+                Script::always(AnswerMode::BrokenStream),
+                Script::always(AnswerMode::Silent),
+                has("a", "value", AnswerMode::Prompt),
+                Script::always(AnswerMode::ClosedConnection),
+                Script::always(AnswerMode::Empty),
+                has("a", "value", AnswerMode::WrongKey),
             ],
         )
         .await;
@@ -111,15 +115,15 @@ fn the_only_value_is_found_among_peers_that_do_not_help() {
 
 #[test]
 fn a_limit_is_so_many_sources_or_all_there_are() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(
-            bed,
+            env,
             [
-                has("a", "value", Conduct::Prompt),
+                has("a", "value", AnswerMode::Prompt),
                 has("a", "value", SLOW),
-                has("a", "value", Conduct::Prompt),
-                Script::always(Conduct::Empty),
-                Script::always(Conduct::Refuses),
+                has("a", "value", AnswerMode::Prompt),
+                Script::always(AnswerMode::Empty),
+                Script::always(AnswerMode::BrokenStream),
             ],
         )
         .await;
@@ -131,18 +135,18 @@ fn a_limit_is_so_many_sources_or_all_there_are() {
 
 #[test]
 fn all_is_what_everybody_sends_who_answers() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(
-            bed,
+            env,
             [
-                has("a", "value", Conduct::Prompt),
+                has("a", "value", AnswerMode::Prompt),
                 has("a", "value", SLOW),
-                has("a", "value", Conduct::Lies(b"lie".to_vec())),
-                has("a", "value", Conduct::WrongKey),
-                has("a", "value", Conduct::Empty),
-                has("a", "value", Conduct::Refuses),
-                has("a", "value", Conduct::HangsUp),
-                has("a", "value", Conduct::Silent),
+                has("a", "value", AnswerMode::WrongValue(b"lie".to_vec())),
+                has("a", "value", AnswerMode::WrongKey),
+                has("a", "value", AnswerMode::Empty),
+                has("a", "value", AnswerMode::BrokenStream),
+                has("a", "value", AnswerMode::ClosedConnection),
+                has("a", "value", AnswerMode::Silent),
             ],
         )
         .await;
@@ -155,14 +159,14 @@ fn all_is_what_everybody_sends_who_answers() {
 
 #[test]
 fn a_liar_is_outvoted_and_counted() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(
-            bed,
+            env,
             [
                 has("a", "value", SLOW),
                 has("a", "value", SLOW),
-                has("a", "value", Conduct::Prompt),
-                has("a", "value", Conduct::Lies(b"lie".to_vec())),
+                has("a", "value", AnswerMode::Prompt),
+                has("a", "value", AnswerMode::WrongValue(b"lie".to_vec())),
             ],
         )
         .await;
@@ -181,9 +185,9 @@ fn a_liar_is_outvoted_and_counted() {
 
 #[test]
 fn values_without_a_quorum_are_a_conflict_with_all_of_them() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let scripts = [has("a", "one", Conduct::Prompt), has("a", "two", SLOW), ordinary()];
-        let network = Network::of(bed, scripts).await;
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let scripts = [has("a", "one", AnswerMode::Prompt), has("a", "two", SLOW), ordinary()];
+        let network = Network::of(env, scripts).await;
         let result = network.get("a").quorum(2).await;
         let Err(GetRecordError::Conflict { candidates, needed, .. }) = result else { panic!("{result:?}") };
         assert_eq!(votes(&candidates), [(b"one".as_slice(), 1), (b"two", 1)]);
@@ -193,9 +197,10 @@ fn values_without_a_quorum_are_a_conflict_with_all_of_them() {
 
 #[test]
 fn who_has_no_record_has_no_vote() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let scripts = [has("a", "value", Conduct::Prompt), ordinary(), ordinary(), Script::always(Conduct::Empty)];
-        let network = Network::of(bed, scripts).await;
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let scripts =
+            [has("a", "value", AnswerMode::Prompt), ordinary(), ordinary(), Script::always(AnswerMode::Empty)];
+        let network = Network::of(env, scripts).await;
         let result = network.get("a").quorum(2).await;
         let Err(GetRecordError::QuorumNotReached { candidate, needed, .. }) = result else { panic!("{result:?}") };
         assert_eq!((candidate.votes, needed), (1, 2));
@@ -205,15 +210,15 @@ fn who_has_no_record_has_no_vote() {
 
 #[test]
 fn the_local_copy_is_one_source_and_asks_the_network_for_the_others() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let scripts = [
-            has("shared", "value", Conduct::Prompt),
-            ordinary().holds(record("other", "theirs")),
-            Script::always(Conduct::Empty),
+            has("shared", "value", AnswerMode::Prompt),
+            ordinary().with_record(record("other", "theirs")),
+            Script::always(AnswerMode::Empty),
         ];
-        let network = Network::of(bed, scripts).await;
+        let network = Network::of(env, scripts).await;
         for (name, value) in [("shared", "value"), ("other", "ours"), ("alone", "value")] {
-            network.holds_locally(record(name, value)).await;
+            network.store_locally(record(name, value)).await;
         }
 
         let answer = network.get("shared").quorum(2).await.unwrap();
@@ -232,8 +237,8 @@ fn the_local_copy_is_one_source_and_asks_the_network_for_the_others() {
 
 #[test]
 fn records_under_another_key_are_none() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let network = Network::of(bed, [(); 3].map(|()| has("a", "value", Conduct::WrongKey))).await;
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let network = Network::of(env, [(); 3].map(|()| has("a", "value", AnswerMode::WrongKey))).await;
         for get in [network.get("a"), network.get("a").quorum(2), network.get("a").all()] {
             let result = get.await;
             assert!(matches!(result, Err(GetRecordError::NotFound { .. })), "{result:?}");
@@ -243,15 +248,15 @@ fn records_under_another_key_are_none() {
 
 #[test]
 fn an_answer_that_nobody_gives_is_no_statement_about_the_key() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        for conduct in [Conduct::HangsUp, Conduct::Refuses] {
-            let network = Network::of(bed, [(); 4].map(|()| has("a", "value", conduct.clone()))).await;
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        for mode in [AnswerMode::ClosedConnection, AnswerMode::BrokenStream] {
+            let network = Network::of(env, [(); 4].map(|()| has("a", "value", mode.clone()))).await;
             let result = network.get("a").await;
-            assert!(matches!(result, Err(GetRecordError::NoResponse { .. })), "{conduct:?}: {result:?}");
+            assert!(matches!(result, Err(GetRecordError::NoResponse { .. })), "{mode:?}: {result:?}");
             let providers = network.node.client().get_providers(key("a")).timeout(LONG).await;
-            assert!(matches!(providers, Err(GetProvidersError::NoResponse { .. })), "{conduct:?}: {providers:?}");
+            assert!(matches!(providers, Err(GetProvidersError::NoResponse { .. })), "{mode:?}: {providers:?}");
             let put = network.node.client().put_record(record("b", "value")).timeout(LONG).await;
-            assert!(matches!(put, Err(PutRecordError::NoResponse { .. })), "{conduct:?}: {put:?}");
+            assert!(matches!(put, Err(PutRecordError::NoResponse { .. })), "{mode:?}: {put:?}");
         }
     });
 }
@@ -259,9 +264,10 @@ fn an_answer_that_nobody_gives_is_no_statement_about_the_key() {
 /// Requests that are under way on a connection end with it.
 #[test]
 fn many_calls_that_are_hung_up_on_all_end() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let hangs_up = |_| Script::only(Asks::Record, Conduct::HangsUp).holds(record("a", "value"));
-        let network = Network::of(bed, (0..3).map(hangs_up).chain([has("a", "value", SLOW)])).await;
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let hangs_up =
+            |_| Script::only(RequestKind::Record, AnswerMode::ClosedConnection).with_record(record("a", "value"));
+        let network = Network::of(env, (0..3).map(hangs_up).chain([has("a", "value", SLOW)])).await;
         let gets = (0..50).map(|n| {
             let name = if n % 2 == 0 { "a".to_owned() } else { format!("missing {n}") };
             let get = network.get(&name);
@@ -279,15 +285,15 @@ fn many_calls_that_are_hung_up_on_all_end() {
 
 #[test]
 fn slow_is_not_silent_where_everybody_is_slow() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let slow = Conduct::Slow(Duration::from_millis(500));
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let slow = AnswerMode::Slow(Duration::from_millis(500));
         let scripts = [
             has("a", "value", slow.clone()),
             has("a", "value", slow.clone()),
             Script::always(slow.clone()),
             Script::always(slow),
         ];
-        let network = Network::of(bed, scripts).await;
+        let network = Network::of(env, scripts).await;
         assert_eq!(network.get("a").await.unwrap().value(), b"value");
         assert_eq!(network.get("a").quorum(2).await.unwrap().agreeing, 2);
         let found = network.node.client().get_closest_peers(key("b")).timeout(LONG).await.unwrap();
@@ -300,12 +306,12 @@ fn slow_is_not_silent_where_everybody_is_slow() {
 /// Both share their first lookup, so that they can be compared peer by peer.
 #[test]
 fn a_thorough_lookup_finds_those_of_an_ordinary_one_or_closer_ones() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let script = |n: usize| if n.is_multiple_of(5) { Script::always(Conduct::Silent) } else { ordinary() };
-        let peers = bed.scripted((0..30).map(script)).await;
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let script = |n: usize| if n.is_multiple_of(5) { Script::always(AnswerMode::Silent) } else { ordinary() };
+        let peers = env.scripted_nodes((0..30).map(script)).await;
         // Who answers, and names all others as far as they are close.
         let known = peers.iter().map(|peer| &peer.contact).skip(1).take(3);
-        let node = bed.asker(NodeConfig::default(), known).await;
+        let node = env.asking_node(NodeConfig::default(), known).await;
         let lookup = || node.client().get_closest_peers(key("a")).timeout(LONG);
         let (ordinary, thorough) = join!(lookup().into_future(), lookup().thorough().into_future());
         let (ordinary, thorough) = (ordinary.unwrap(), thorough.unwrap());
@@ -326,17 +332,17 @@ fn a_thorough_lookup_finds_those_of_an_ordinary_one_or_closer_ones() {
 
 #[test]
 fn the_closest_peers_are_those_that_answer() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let conducts = [
-            Conduct::Prompt,
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let modes = [
+            AnswerMode::Prompt,
             SLOW,
-            Conduct::Empty,
-            Conduct::Lies(b"lie".to_vec()),
-            Conduct::Refuses,
-            Conduct::HangsUp,
-            Conduct::Silent,
+            AnswerMode::Empty,
+            AnswerMode::WrongValue(b"lie".to_vec()),
+            AnswerMode::BrokenStream,
+            AnswerMode::ClosedConnection,
+            AnswerMode::Silent,
         ];
-        let network = Network::of(bed, conducts.map(Script::always)).await;
+        let network = Network::of(env, modes.map(Script::always)).await;
         let found = network.node.client().get_closest_peers(key("a")).timeout(LONG).await.unwrap();
         assert_eq!(sorted(found.peers.into_iter().map(|peer| peer.peer_id)), network.ids(0..4));
     });
@@ -344,16 +350,16 @@ fn the_closest_peers_are_those_that_answer() {
 
 #[test]
 fn a_put_counts_those_that_acknowledge_and_nobody_else() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let scripts = [
             ordinary(),
             ordinary(),
             Script::always(SLOW),
-            Script::only(Asks::Put, Conduct::Refuses),
-            Script::only(Asks::Put, Conduct::HangsUp),
-            Script::only(Asks::Put, Conduct::Silent),
+            Script::only(RequestKind::Put, AnswerMode::BrokenStream),
+            Script::only(RequestKind::Put, AnswerMode::ClosedConnection),
+            Script::only(RequestKind::Put, AnswerMode::Silent),
         ];
-        let network = Network::of(bed, scripts).await;
+        let network = Network::of(env, scripts).await;
         let put = |name, quorum: usize| {
             let quorum = Quorum::N(quorum.try_into().unwrap());
             network.node.client().put_record(record(name, "value")).quorum(quorum).timeout(LONG).into_future()
@@ -375,16 +381,16 @@ fn a_put_counts_those_that_acknowledge_and_nobody_else() {
 
 #[test]
 fn providers_are_those_that_are_named() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let [one, two, three] = [(); 3].map(|()| PeerId::random());
         let scripts = [
-            ordinary().names(key("a"), one),
-            Script::always(SLOW).names(key("a"), one).names(key("a"), two),
-            Script::always(Conduct::Empty).names(key("a"), three),
-            Script::always(Conduct::Refuses).names(key("a"), three),
-            Script::always(Conduct::HangsUp).names(key("a"), three),
+            ordinary().with_provider(key("a"), one),
+            Script::always(SLOW).with_provider(key("a"), one).with_provider(key("a"), two),
+            Script::always(AnswerMode::Empty).with_provider(key("a"), three),
+            Script::always(AnswerMode::BrokenStream).with_provider(key("a"), three),
+            Script::always(AnswerMode::ClosedConnection).with_provider(key("a"), three),
         ];
-        let network = Network::of(bed, scripts).await;
+        let network = Network::of(env, scripts).await;
         let get = |name| network.node.client().get_providers(key(name)).timeout(LONG);
         let found = get("a").await.unwrap();
         assert_eq!(sorted(found.providers.iter().copied()), sorted([one, two]));
@@ -418,18 +424,18 @@ fn with_numbers() -> NodeConfig {
 
 #[test]
 fn the_best_is_the_best_of_the_valid_ones() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let name = "/number/a";
         let scripts = [
-            has(name, "7", Conduct::Prompt),
+            has(name, "7", AnswerMode::Prompt),
             has(name, "12", SLOW),
-            has(name, "12", Conduct::Prompt),
-            has(name, "3", Conduct::Lies(b"not a number".to_vec())),
-            has(name, "99", Conduct::WrongKey),
-            has(name, "99", Conduct::Refuses),
-            Script::always(Conduct::Empty),
+            has(name, "12", AnswerMode::Prompt),
+            has(name, "3", AnswerMode::WrongValue(b"not a number".to_vec())),
+            has(name, "99", AnswerMode::WrongKey),
+            has(name, "99", AnswerMode::BrokenStream),
+            Script::always(AnswerMode::Empty),
         ];
-        let network = Network::with(bed, with_numbers(), scripts).await;
+        let network = Network::with(env, with_numbers(), scripts).await;
         for agree in [Agree::All, Agree::N(2)] {
             let answer = network.get(name).best(agree).await.unwrap();
             assert_eq!((answer.value(), answer.agreeing), (b"12".as_slice(), 2), "{agree:?}");
@@ -440,10 +446,10 @@ fn the_best_is_the_best_of_the_valid_ones() {
 
 #[test]
 fn what_is_not_valid_is_never_returned_nor_kept_nor_put_back() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let name = "/number/a";
-        let lie = || has(name, "1", Conduct::Lies(b"not a number".to_vec()));
-        let network = Network::with(bed, with_numbers(), [lie(), lie(), lie(), ordinary(), ordinary()]).await;
+        let lie = || has(name, "1", AnswerMode::WrongValue(b"not a number".to_vec()));
+        let network = Network::with(env, with_numbers(), [lie(), lie(), lie(), ordinary(), ordinary()]).await;
         let get = || network.get(name);
         for get in [get(), get().all(), get().quorum(2), get().best(Agree::All)] {
             let result = get.await;

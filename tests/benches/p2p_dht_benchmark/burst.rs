@@ -8,19 +8,19 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, channel::mpsc, select};
-use kadence_tests::{Bed, TestRuntime, bench::wait};
+use kadence_tests::{TestEnv, TestRuntime, bench::wait};
 
 use crate::{
-    asking::{Answer, Ask},
+    client::{Answer, GetClient},
     network::{key, value},
 };
 
 /// Between two looks at whether kad is done.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What became of some gets.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Gets {
+pub(crate) struct GetResults {
     pub(crate) asked: usize,
     /// From the first get to the last answer, bursts added up. What was never answered adds nothing.
     pub(crate) wall: Duration,
@@ -37,10 +37,10 @@ pub(crate) struct Gets {
     /// Processor time of the whole process, servers and what came after the last answer included; where it is known.
     pub(crate) cpu: Option<Duration>,
     /// From the last answer until kad had no query any more.
-    pub(crate) aftermath: Duration,
+    pub(crate) drain_time: Duration,
 }
 
-impl Gets {
+impl GetResults {
     /// Never answered within the deadline.
     pub(crate) fn lost(&self) -> usize {
         self.asked - self.latencies.len() - self.not_found - self.failed - self.wrong
@@ -56,7 +56,7 @@ impl Gets {
         self.latencies.len() as f64 / self.wall.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    fn count(&mut self, Ended { n, took, answer }: Ended) {
+    fn count(&mut self, EndedGet { n, took, answer }: EndedGet) {
         match answer {
             Answer::Value(found) if found == value(n) => self.latencies.push(took),
             Answer::Value(_) => self.wrong += 1,
@@ -69,7 +69,7 @@ impl Gets {
     }
 }
 
-struct Ended {
+struct EndedGet {
     n: usize,
     took: Duration,
     answer: Answer,
@@ -77,39 +77,39 @@ struct Ended {
 
 /// All records of a range at once, each got by a task of its own; range after range.
 pub(crate) async fn bursts<R: TestRuntime>(
-    bed: &Bed<R>,
-    client: &impl Ask,
+    env: &TestEnv<R>,
+    client: &impl GetClient,
     ranges: impl IntoIterator<Item = Range<usize>>,
     deadline: Duration,
-) -> Gets {
-    let (mut gets, cpu) = (Gets::default(), cpu());
+) -> GetResults {
+    let (mut gets, cpu) = (GetResults::default(), cpu());
     for range in ranges {
         let callers = range.map(|n| vec![n]);
-        together(bed, client, callers, deadline, &mut gets).await;
+        run_callers(env, client, callers, deadline, &mut gets).await;
     }
-    rest(bed, client, gets, cpu, deadline).await
+    finish(env, client, gets, cpu, deadline).await
 }
 
 /// So many callers at once, each of which gets record after record of the range.
 pub(crate) async fn callers<R: TestRuntime>(
-    bed: &Bed<R>,
-    client: &impl Ask,
+    env: &TestEnv<R>,
+    client: &impl GetClient,
     callers: usize,
     range: Range<usize>,
     deadline: Duration,
-) -> Gets {
-    let (mut gets, cpu) = (Gets::default(), cpu());
+) -> GetResults {
+    let (mut gets, cpu) = (GetResults::default(), cpu());
     let shares = (0..callers).map(|caller| range.clone().skip(caller).step_by(callers).collect());
-    together(bed, client, shares, deadline, &mut gets).await;
-    rest(bed, client, gets, cpu, deadline).await
+    run_callers(env, client, shares, deadline, &mut gets).await;
+    finish(env, client, gets, cpu, deadline).await
 }
 
-async fn together<R: TestRuntime>(
-    bed: &Bed<R>,
-    client: &impl Ask,
+async fn run_callers<R: TestRuntime>(
+    env: &TestEnv<R>,
+    client: &impl GetClient,
     callers: impl Iterator<Item = Vec<usize>>,
     deadline: Duration,
-    gets: &mut Gets,
+    gets: &mut GetResults,
 ) {
     let (ended, mut endings) = mpsc::unbounded();
     let begun = Instant::now();
@@ -117,18 +117,18 @@ async fn together<R: TestRuntime>(
     for keys in callers {
         let (client, ended) = (client.clone(), ended.clone());
         gets.asked += keys.len();
-        handles.push(bed.spawn(async move {
+        handles.push(env.spawn(async move {
             for n in keys {
                 let begun = Instant::now();
                 let answer = client.clone().get(key(n)).await;
-                let _late = ended.unbounded_send(Ended { n, took: begun.elapsed(), answer });
+                let _late = ended.unbounded_send(EndedGet { n, took: begun.elapsed(), answer });
             }
         }));
     }
     drop(ended);
     // A caller that is never answered keeps its end of the channel: the clock ends the burst then, and dropping the
     // handles the callers.
-    let mut patience = pin!(wait(bed.runtime(), deadline).fuse());
+    let mut max_wait = pin!(wait(env.runtime(), deadline).fuse());
     loop {
         select! {
             end = endings.next() => match end {
@@ -138,25 +138,25 @@ async fn together<R: TestRuntime>(
                 }
                 None => break,
             },
-            () = patience => break,
+            () = max_wait => break,
         }
     }
     gets.wall += last - begun;
 }
 
 /// Waits until kad has nothing left to do, so that nothing of this is measured with the next.
-async fn rest<R: TestRuntime>(
-    bed: &Bed<R>,
-    client: &impl Ask,
-    mut gets: Gets,
+async fn finish<R: TestRuntime>(
+    env: &TestEnv<R>,
+    client: &impl GetClient,
+    mut gets: GetResults,
     cpu_before: Option<Duration>,
     deadline: Duration,
-) -> Gets {
+) -> GetResults {
     let begun = Instant::now();
     while client.live().await > 0 && begun.elapsed() < deadline {
-        wait(bed.runtime(), LOOK_AGAIN).await;
+        wait(env.runtime(), POLL_INTERVAL).await;
     }
-    gets.aftermath = begun.elapsed();
+    gets.drain_time = begun.elapsed();
     gets.cpu = cpu().zip(cpu_before).map(|(now, before)| now.saturating_sub(before));
     assert_eq!(client.copies().await, 0, "a get leaves no copy that the next would find");
     gets

@@ -17,7 +17,7 @@ pub(crate) enum Answer {
 }
 
 /// A client. Clones are the same one.
-pub(crate) trait Ask: Clone + Send + 'static {
+pub(crate) trait GetClient: Clone + Send + 'static {
     /// Gets a record.
     fn get(self, key: RecordKey) -> impl Future<Output = Answer> + Send;
 
@@ -41,7 +41,7 @@ impl Kadence {
     }
 }
 
-impl Ask for Kadence {
+impl GetClient for Kadence {
     async fn get(self, key: RecordKey) -> Answer {
         match self.client.get_record(key).await {
             Ok(answer) => Answer::Value(answer.value().to_vec()),

@@ -7,8 +7,8 @@
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark that cannot measure has to stop")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
-mod asking;
 mod burst;
+mod client;
 mod naive;
 mod network;
 mod plan;
@@ -20,13 +20,13 @@ use std::{
 };
 
 use kadence_tests::{
-    AsyncStd, Runner, Smol, TokioCurrentThread, TokioMultiThread, Wire,
+    AsyncStd, Runner, Smol, TokioCurrentThread, TokioMultiThread, TransportKind,
     bench::{self, Args, Mode},
 };
 
 use self::{
     network::Network,
-    plan::{Cell, Size, Who},
+    plan::{Case, ClientKind, Size},
     report::Report,
 };
 
@@ -42,17 +42,17 @@ cargo bench --bench p2p_dht_benchmark -- [OPTIONS]
   --help       this";
 
 /// A runtime to measure on.
-struct Lane {
+struct BenchRuntime {
     runtime: &'static str,
-    run: fn(&'static str, &[Cell], usize, &Size, &mut Report),
+    run: fn(&'static str, &[Case], usize, &Size, &mut Report),
 }
 
 /// Every runtime; the first is the one whose figures are medians in the quick mode, too.
-const LANES: &[Lane] = &[
-    Lane { runtime: "tokio, 2 threads", run: run_on::<TokioMultiThread> },
-    Lane { runtime: "tokio, 1 thread", run: run_on::<TokioCurrentThread> },
-    Lane { runtime: "async-std", run: run_on::<AsyncStd> },
-    Lane { runtime: "smol, 2 threads", run: run_on::<Smol> },
+const RUNTIMES: &[BenchRuntime] = &[
+    BenchRuntime { runtime: "tokio, 2 threads", run: run_on::<TokioMultiThread> },
+    BenchRuntime { runtime: "tokio, 1 thread", run: run_on::<TokioCurrentThread> },
+    BenchRuntime { runtime: "async-std", run: run_on::<AsyncStd> },
+    BenchRuntime { runtime: "smol, 2 threads", run: run_on::<Smol> },
 ];
 
 /// How often everything is measured, for a median.
@@ -74,9 +74,9 @@ fn measure(args: Args) -> ExitCode {
         if args.mode == Mode::Quick && run >= FEWEST_RUNS && begun.elapsed() > LONG_ENOUGH {
             break;
         }
-        for (n, lane) in LANES.iter().enumerate() {
+        for (n, runtime_index) in RUNTIMES.iter().enumerate() {
             if run == 0 || n == 0 || args.mode == Mode::Full {
-                (lane.run)(lane.runtime, &size.cells(args.mode, run, n), run, &size, &mut report);
+                (runtime_index.run)(runtime_index.runtime, &size.cases(args.mode, run, n), run, &size, &mut report);
             }
         }
     }
@@ -99,24 +99,24 @@ fn measure(args: Args) -> ExitCode {
         println!("\nafter {:.0} s", begun.elapsed().as_secs_f64());
     }
     // Whoever measures on a busy machine wants to see the figures; a false answer is one anywhere.
-    let matters = |check: &report::Check| !check.of_time || args.strict;
+    let matters = |check: &report::Check| !check.timing || args.strict;
     if checks.iter().any(|check| !check.ok && matters(check)) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// One run of everything on one runtime, on a network of its own.
-fn run_on<T: Runner>(runtime: &'static str, cells: &[Cell], run: usize, size: &Size, report: &mut Report) {
-    T::block_on(Wire::Memory, async |bed| {
+fn run_on<T: Runner>(runtime: &'static str, cases: &[Case], run: usize, size: &Size, report: &mut Report) {
+    T::block_on(TransportKind::Memory, async |env| {
         let begun = Instant::now();
-        let network = Network::start(bed, size).await;
+        let network = Network::start(env, size).await;
         // Not measured: connections are made, and everything grows to its working size.
-        for who in [Who::Kadence, Who::FirstEvent, Who::FirstRecord] {
-            network.get(bed, Cell { who, load: size.first() }, 0, size).await;
+        for client_kind in [ClientKind::Kadence, ClientKind::FirstEvent, ClientKind::FirstRecord] {
+            network.get(env, Case { client_kind, load: size.first() }, 0, size).await;
         }
         eprintln!("{runtime}, run {}: the network stands after {:.1?}", run + 1, begun.elapsed());
-        for &cell in cells {
-            let gets = network.get(bed, cell, run, size).await;
-            eprintln!("{runtime}, run {}: {}, {}: {:.1?}", run + 1, cell.load, cell.who, gets.wall);
-            report.add(runtime, cell, gets);
+        for &case in cases {
+            let gets = network.get(env, case, run, size).await;
+            eprintln!("{runtime}, run {}: {}, {}: {:.1?}", run + 1, case.load, case.client_kind, gets.wall);
+            report.add(runtime, case, gets);
         }
     });
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kadence::{DriverConfig, TrackerConfig};
-use kadence_tests::{Bed, Behaviour, Contact, Node, NodeConfig, PROTOCOL, TestRuntime, bench::wait, with_kad};
+use kadence_tests::{Behaviour, Contact, Node, NodeConfig, PROTOCOL, TestEnv, TestRuntime, bench::wait, with_kad};
 use libp2p::{
     PeerId, Swarm,
     identity::Keypair,
@@ -15,10 +15,10 @@ use libp2p::{
 };
 
 use crate::{
-    asking::{Ask, Kadence},
-    burst::{self, Gets},
-    naive::{Ends, Naive},
-    plan::{Cell, Load, Size, Who},
+    burst::{self, GetResults},
+    client::{GetClient, Kadence},
+    naive::{Naive, OnFirstRecord},
+    plan::{Case, ClientKind, Load, Size},
 };
 
 /// Bytes of a value: a pointer to something larger, as in most DHTs.
@@ -29,7 +29,7 @@ const VALUE_LEN: usize = 64;
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Between two looks at the whole network.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A filled network and the clients in it.
 pub(crate) struct Network {
@@ -42,15 +42,15 @@ pub(crate) struct Network {
 
 impl Network {
     /// Starts the nodes, fills their stores, connects the clients, and waits until nothing moves.
-    pub(crate) async fn start<R: TestRuntime>(bed: &Bed<R>, size: &Size) -> Self {
+    pub(crate) async fn start<R: TestRuntime>(env: &TestEnv<R>, size: &Size) -> Self {
         let mut servers: Vec<Node> = Vec::with_capacity(size.servers);
         for n in 0..size.servers {
             let mut config = config(n);
             config.store = MemoryStoreConfig { max_records: size.keys, ..MemoryStoreConfig::default() };
-            let server = bed.node_with(config).await;
+            let server = env.node_with(config).await;
             for other in &servers {
-                server.meets(&other.contact).await;
-                other.meets(&server.contact).await;
+                server.add_contact(&other.contact).await;
+                other.add_contact(&server.contact).await;
             }
             servers.push(server);
         }
@@ -59,50 +59,62 @@ impl Network {
 
         let mut config = config(size.servers);
         config.driver = driver_for(size);
-        let client = bed.node_with(config).await;
+        let client = env.node_with(config).await;
         with_kad(&client.swarm, |kad| kad.set_mode(Some(Mode::Client))).await;
         for contact in &contacts {
-            client.meets(contact).await;
+            client.add_contact(contact).await;
         }
         let kadence = Kadence::new(client.client.clone(), client.swarm.clone());
-        let first_event = Naive::start(bed, naive(bed, size.servers + 1, &contacts).await, Ends::Never);
-        let first_record = Naive::start(bed, naive(bed, size.servers + 2, &contacts).await, Ends::AtFirstRecord);
+        let first_event = Naive::start(env, naive(env, size.servers + 1, &contacts).await, OnFirstRecord::KeepRunning);
+        let first_record = Naive::start(env, naive(env, size.servers + 2, &contacts).await, OnFirstRecord::Finish);
         let network = Self { servers, client, kadence, first_event, first_record };
-        network.settle(bed).await;
+        network.wait_until_idle(env).await;
         network
     }
 
     /// Measures one cell.
-    pub(crate) async fn get<R: TestRuntime>(&self, bed: &Bed<R>, cell: Cell, run: usize, size: &Size) -> Gets {
-        match cell.who {
-            Who::Kadence => gets(bed, &self.kadence, cell.load, run, size).await,
-            Who::FirstEvent => gets(bed, &self.first_event, cell.load, run, size).await,
-            Who::FirstRecord => gets(bed, &self.first_record, cell.load, run, size).await,
+    pub(crate) async fn get<R: TestRuntime>(
+        &self,
+        env: &TestEnv<R>,
+        case: Case,
+        run: usize,
+        size: &Size,
+    ) -> GetResults {
+        match case.client_kind {
+            ClientKind::Kadence => gets(env, &self.kadence, case.load, run, size).await,
+            ClientKind::FirstEvent => gets(env, &self.first_event, case.load, run, size).await,
+            ClientKind::FirstRecord => gets(env, &self.first_record, case.load, run, size).await,
         }
     }
 
     /// Waits until no node has had a query for a while.
-    async fn settle<R: TestRuntime>(&self, bed: &Bed<R>) {
-        let mut quiet_since = bed.now();
-        while bed.now() - quiet_since < QUIET {
-            wait(bed.runtime(), LOOK_AGAIN).await;
+    async fn wait_until_idle<R: TestRuntime>(&self, env: &TestEnv<R>) {
+        let mut quiet_since = env.now();
+        while env.now() - quiet_since < QUIET {
+            wait(env.runtime(), POLL_INTERVAL).await;
             let driven = join_all(self.servers.iter().chain([&self.client]).map(live)).await;
             let naive = futures::join!(self.first_event.live(), self.first_record.live());
             if driven.into_iter().chain([naive.0, naive.1]).any(|live| live > 0) {
-                quiet_since = bed.now();
+                quiet_since = env.now();
             }
         }
     }
 }
 
-async fn gets<R: TestRuntime>(bed: &Bed<R>, client: &impl Ask, load: Load, run: usize, size: &Size) -> Gets {
+async fn gets<R: TestRuntime>(
+    env: &TestEnv<R>,
+    client: &impl GetClient,
+    load: Load,
+    run: usize,
+    size: &Size,
+) -> GetResults {
     let records = size.records(load, run);
     match load {
         Load::Bursts { gets, .. } => {
             let bursts = records.step_by(gets).map(|start| start..start + gets);
-            burst::bursts(bed, client, bursts, size.patience()).await
+            burst::bursts(env, client, bursts, size.max_wait()).await
         }
-        Load::Callers { callers, .. } => burst::callers(bed, client, callers, records, size.patience()).await,
+        Load::Callers { callers, .. } => burst::callers(env, client, callers, records, size.max_wait()).await,
     }
 }
 
@@ -129,9 +141,9 @@ fn driver_for(size: &Size) -> DriverConfig {
     DriverConfig { tracker, ..DriverConfig::default() }
 }
 
-async fn naive<R: TestRuntime>(bed: &Bed<R>, n: usize, contacts: &[Contact]) -> Swarm<Behaviour> {
+async fn naive<R: TestRuntime>(env: &TestEnv<R>, n: usize, contacts: &[Contact]) -> Swarm<Behaviour> {
     let config = config(n);
-    let (mut swarm, _) = bed.listening(&config.keypair, config.behaviour()).await;
+    let (mut swarm, _) = env.listening_swarm(&config.keypair, config.behaviour()).await;
     let kad = &mut swarm.behaviour_mut().kad;
     kad.set_mode(Some(Mode::Client));
     for Contact { peer, address } in contacts {
@@ -154,7 +166,7 @@ async fn fill(servers: &[Node], size: &Size) {
         }
     }
     for (server, records) in servers.iter().zip(stores) {
-        server.holds_all(records).await;
+        server.store_all_locally(records).await;
     }
 }
 

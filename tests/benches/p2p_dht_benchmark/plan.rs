@@ -26,7 +26,7 @@ pub(crate) struct Size {
 
 /// Who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Who {
+pub(crate) enum ClientKind {
     Kadence,
     /// The naive client, that lets its queries run on.
     FirstEvent,
@@ -34,7 +34,7 @@ pub(crate) enum Who {
     FirstRecord,
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for ClientKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Kadence => "Kadence",
@@ -74,8 +74,8 @@ impl fmt::Display for Load {
 
 /// A line of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Cell {
-    pub(crate) who: Who,
+pub(crate) struct Case {
+    pub(crate) client_kind: ClientKind,
     pub(crate) load: Load,
 }
 
@@ -104,7 +104,7 @@ impl Size {
     }
 
     /// How long a call is waited for.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn max_wait(&self) -> Duration {
         self.deadline + GRACE
     }
 
@@ -132,31 +132,31 @@ impl Size {
     }
 
     /// What is measured in this run on one runtime, in this order: ratios are between neighbours.
-    pub(crate) fn cells(&self, mode: Mode, run: usize, lane: usize) -> Vec<Cell> {
-        use Who::{FirstEvent, FirstRecord, Kadence};
-        let cell = |who, load| Cell { who, load };
-        let mut cells = vec![cell(Kadence, self.small())];
-        if lane == 0 || mode != Mode::Quick {
+    pub(crate) fn cases(&self, mode: Mode, run: usize, runtime_index: usize) -> Vec<Case> {
+        use ClientKind::{FirstEvent, FirstRecord, Kadence};
+        let case = |client_kind, load| Case { client_kind, load };
+        let mut cases = vec![case(Kadence, self.small())];
+        if runtime_index == 0 || mode != Mode::Quick {
             // Small ones before and after: a long measurement on a busy machine is to be compared with the same times.
-            cells.extend([cell(Kadence, self.large()), cell(Kadence, self.small())]);
+            cases.extend([case(Kadence, self.large()), case(Kadence, self.small())]);
         }
-        cells.extend([
-            cell(FirstRecord, self.small()),
-            cell(Kadence, self.callers()),
-            cell(FirstRecord, self.medium()),
-            cell(Kadence, self.medium()),
+        cases.extend([
+            case(FirstRecord, self.small()),
+            case(Kadence, self.callers()),
+            case(FirstRecord, self.medium()),
+            case(Kadence, self.medium()),
         ]);
         // Once, because each of these takes as long as much of the rest: the cost of what runs at once is quadratic.
-        if run == 0 && (lane == 0 || mode == Mode::Full) {
-            cells.push(cell(FirstEvent, self.medium()));
+        if run == 0 && (runtime_index == 0 || mode == Mode::Full) {
+            cases.push(case(FirstEvent, self.medium()));
         }
-        if run == 0 && lane == 0 {
-            cells.push(cell(FirstRecord, self.large()));
+        if run == 0 && runtime_index == 0 {
+            cases.push(case(FirstRecord, self.large()));
         }
         if run == 0 && mode != Mode::Quick {
-            cells.push(cell(FirstEvent, self.small()));
+            cases.push(case(FirstEvent, self.small()));
         }
-        cells
+        cases
     }
 
     /// The records that a measurement asks for: others in the next run.

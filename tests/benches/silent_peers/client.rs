@@ -43,7 +43,7 @@ impl Answer {
 
 /// How an operation ended.
 #[derive(Debug, Clone)]
-pub(crate) struct Ended {
+pub(crate) struct Completed {
     /// Which network of its share it was in.
     pub(crate) network: usize,
     pub(crate) job: Job,

@@ -12,7 +12,7 @@ use kadence::{
     ContainsKad, Runtime,
     node::{BoxedTransport, Identity, Node, NodeConfig},
 };
-use kadence_tests::{self as tests, Bed, Contact, PROTOCOL, SilentNode, TestRuntime, bench::wait, with_kad};
+use kadence_tests::{self as tests, Contact, PROTOCOL, SilentNode, TestEnv, TestRuntime, bench::wait, with_kad};
 use libp2p::{
     PeerId, Swarm,
     identity::Keypair,
@@ -21,9 +21,9 @@ use libp2p::{
 };
 
 use crate::{
-    asking::{Ended, ask},
+    client::{Completed, ask},
     plain::Plain,
-    plan::{Job, Operation, REPLICAS, Size, Who, existing, value},
+    plan::{ClientKind, Job, Operation, REPLICAS, Size, existing, value},
 };
 
 /// How long the whole network has to have no query before it is measured on: kad bootstraps by itself half a second
@@ -31,7 +31,7 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(1_200);
 
 /// Between two looks at the network.
-const LOOK_AGAIN: Duration = Duration::from_millis(25);
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 /// The clients' place among the keys of a network; fewer nodes are before it.
 const CLIENT: usize = 255;
@@ -49,18 +49,23 @@ pub(crate) struct Network {
 
 impl Network {
     /// Starts the nodes, fills tables and stores, connects the clients, and waits until nothing moves.
-    pub(crate) async fn start<R: TestRuntime>(bed: &Bed<R>, number: usize, silent_percent: usize, size: &Size) -> Self {
+    pub(crate) async fn start<R: TestRuntime>(
+        env: &TestEnv<R>,
+        number: usize,
+        silent_percent: usize,
+        size: &Size,
+    ) -> Self {
         let keypair = |n| keypair(silent_percent, number, n);
         let (mut servers, mut silent, mut contacts) = (Vec::new(), Vec::new(), Vec::new());
         for n in 0..size.nodes {
             // Evenly among the others: who comes first has the places in full buckets.
             let before = |n| n * size.silent(silent_percent) / size.nodes;
             if before(n + 1) > before(n) {
-                let node = bed.silent_as(&keypair(n)).await;
+                let node = env.silent_node_as(&keypair(n)).await;
                 contacts.push(node.contact.clone());
                 silent.push(node);
             } else {
-                let node = bed.node_with(server(keypair(n))).await;
+                let node = env.node_with(server(keypair(n))).await;
                 contacts.push(node.contact.clone());
                 servers.push(node);
             }
@@ -82,25 +87,25 @@ impl Network {
             mode: Some(Mode::Client),
             ..NodeConfig::default()
         };
-        let transport = |keypair: &Keypair| Ok::<BoxedTransport, Infallible>(bed.transport(keypair));
-        let node = Node::start(bed.runtime().clone(), config, transport, |_| dummy::Behaviour)
+        let transport = |keypair: &Keypair| Ok::<BoxedTransport, Infallible>(env.transport(keypair));
+        let node = Node::start(env.runtime().clone(), config, transport, |_| dummy::Behaviour)
             .await
             .expect("a node that listens nowhere starts");
-        let plain = Plain::start(bed, &keypair(CLIENT));
+        let plain = Plain::start(env, &keypair(CLIENT));
         let network = Self { number, silent_percent, servers, _silent: silent, node, plain };
-        network.connect(bed, &contacts).await;
+        network.connect(env, &contacts).await;
         network
     }
 
     /// Both clients know and reach everybody, and nobody has anything to do.
-    async fn connect<R: TestRuntime>(&self, bed: &Bed<R>, contacts: &Arc<[Contact]>) {
+    async fn connect<R: TestRuntime>(&self, env: &TestEnv<R>, contacts: &Arc<[Contact]>) {
         let (ours, theirs) = (Arc::clone(contacts), Arc::clone(contacts));
         let ours = self.node.swarm().with(move |swarm| join(swarm, ContainsKad::kad, &ours));
         ours.await.expect("the driver runs");
         self.plain.with(move |swarm| join(swarm, |plain| &mut plain.kad, &theirs)).await;
         let mut quiet_since = Instant::now();
         while quiet_since.elapsed() < QUIET {
-            wait(bed.runtime(), LOOK_AGAIN).await;
+            wait(env.runtime(), POLL_INTERVAL).await;
             let servers = join_all(self.servers.iter().map(|server| with_kad(&server.swarm, end_queries))).await;
             let ours = self.node.swarm().with(|swarm| (end_queries(swarm.behaviour_mut().kad()), connected(swarm)));
             let ours = ours.await.expect("the driver runs");
@@ -123,16 +128,16 @@ impl Network {
     pub(crate) async fn run(
         &self,
         runtime: &impl Runtime,
-        who: Who,
+        client_kind: ClientKind,
         operation: Operation,
         round: usize,
         size: &Size,
-    ) -> Ended {
-        let job = Job::new(who, operation, round, self.silent_percent);
+    ) -> Completed {
+        let job = Job::new(client_kind, operation, round, self.silent_percent);
         let begun = Instant::now();
-        let answer = match who {
-            Who::Kadence => ask(&self.node, job.clone(), size.timeout).await,
-            Who::Plain => self.plain.ask(job.clone(), wait(runtime, size.patience)).await,
+        let answer = match client_kind {
+            ClientKind::Kadence => ask(&self.node, job.clone(), size.timeout).await,
+            ClientKind::Plain => self.plain.ask(job.clone(), wait(runtime, size.max_wait)).await,
         };
         let took = begun.elapsed();
         let recall = match operation {
@@ -144,11 +149,11 @@ impl Network {
             // Copies are counted when all is over.
             Operation::Put | Operation::GetFirst => None,
         };
-        Ended { network: self.number, job, took, answer, recall }
+        Completed { network: self.number, job, took, answer, recall }
     }
 
     /// Counts the copies of what was put.
-    pub(crate) async fn count_copies(&self, ended: &mut [(Who, Ended)]) {
+    pub(crate) async fn count_copies(&self, completed: &mut [(ClientKind, Completed)]) {
         let mut held: HashMap<PeerId, HashSet<RecordKey>> = HashMap::new();
         for server in &self.servers {
             let keys = with_kad(&server.swarm, |kad| {
@@ -156,11 +161,13 @@ impl Network {
             });
             held.insert(server.peer(), keys.await);
         }
-        let mine = ended.iter_mut().map(|(_, ended)| ended).filter(|ended| ended.network == self.number);
-        for ended in mine.filter(|ended| ended.job.operation == Operation::Put) {
-            let there = self.closest_alive(&ended.job.key);
-            let copies = there.iter().filter(|peer| held.get(peer).is_some_and(|keys| keys.contains(&ended.job.key)));
-            ended.recall = Some(share(copies.count(), there.len()));
+        let mine =
+            completed.iter_mut().map(|(_, completed)| completed).filter(|completed| completed.network == self.number);
+        for completed in mine.filter(|completed| completed.job.operation == Operation::Put) {
+            let there = self.closest_alive(&completed.job.key);
+            let copies =
+                there.iter().filter(|peer| held.get(peer).is_some_and(|keys| keys.contains(&completed.job.key)));
+            completed.recall = Some(share(copies.count(), there.len()));
         }
     }
 
@@ -191,7 +198,7 @@ async fn fill(servers: &[tests::Node], size: &Size) {
         }
     }
     for server in servers {
-        server.holds_all(records.remove(&server.peer()).unwrap_or_default()).await;
+        server.store_all_locally(records.remove(&server.peer()).unwrap_or_default()).await;
     }
 }
 

@@ -9,7 +9,7 @@ use futures::{
     future::{Either, select},
     select as select_loop,
 };
-use kadence_tests::{Bed, PROTOCOL, TestRuntime};
+use kadence_tests::{PROTOCOL, TestEnv, TestRuntime};
 use libp2p::{
     PeerId, Swarm,
     connection_limits::{self, ConnectionLimits},
@@ -21,7 +21,7 @@ use libp2p::{
 };
 
 use crate::{
-    asking::Answer,
+    client::Answer,
     plan::{Job, Operation, value},
 };
 
@@ -73,17 +73,17 @@ pub(crate) struct Plain {
 
 impl Plain {
     /// Runs the loop in a task of its own, until the last handle is gone.
-    pub(crate) fn start<R: TestRuntime>(bed: &Bed<R>, keypair: &Keypair) -> Self {
+    pub(crate) fn start<R: TestRuntime>(env: &TestEnv<R>, keypair: &Keypair) -> Self {
         let (commands, received) = mpsc::channel(0);
-        bed.spawn(run(bed.swarm(keypair, Behaviour::new(keypair)), received)).forget();
+        env.spawn(run(env.swarm(keypair, Behaviour::new(keypair)), received)).forget();
         Self { commands }
     }
 
     /// Waits for the answer, as long as the patience lasts.
-    pub(crate) async fn ask(&self, job: Job, patience: impl Future<Output = ()>) -> Answer {
+    pub(crate) async fn ask(&self, job: Job, max_wait: impl Future<Output = ()>) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Ask { job, reply }).await;
-        match select(answer, pin!(patience)).await {
+        match select(answer, pin!(max_wait)).await {
             Either::Left((answer, _)) => answer.expect("the loop runs"),
             Either::Right(((), _)) => {
                 let mut answer = Answer::default();
@@ -130,7 +130,7 @@ async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>)
                     step,
                 })) => {
                     let Some(mut query) = waiting.remove(&id) else { continue };
-                    query.hear(result);
+                    query.handle(result);
                     query.answer.requests = Some(stats.num_requests());
                     let enough = query.job.operation == Operation::GetFirst && query.answer.ok;
                     if enough && let Some(mut query) = swarm.behaviour_mut().kad.query_mut(&id) {
@@ -167,7 +167,7 @@ fn start(kad: &mut kad::Behaviour<MemoryStore>, job: &Job) -> QueryId {
 }
 
 impl Waiting {
-    fn hear(&mut self, result: QueryResult) {
+    fn handle(&mut self, result: QueryResult) {
         let answer = &mut self.answer;
         match result {
             QueryResult::GetClosestPeers(Ok(found)) => {

@@ -55,12 +55,12 @@ impl fmt::Display for Operation {
 
 /// Who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Who {
+pub(crate) enum ClientKind {
     Kadence,
     Plain,
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for ClientKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Kadence => "Kadence",
@@ -80,11 +80,11 @@ pub(crate) struct Job {
 
 impl Job {
     /// Both clients look for the same things. Each puts records of its own, so that the copies can be told apart.
-    pub(crate) fn new(who: Who, operation: Operation, round: usize, silent_percent: usize) -> Self {
+    pub(crate) fn new(client_kind: ClientKind, operation: Operation, round: usize, silent_percent: usize) -> Self {
         let key = match operation {
             Operation::Closest => RecordKey::new(&format!("target {round}")),
             Operation::ClosestThorough => RecordKey::new(&format!("other target {round}")),
-            Operation::Put => RecordKey::new(&format!("put {round} by {who}")),
+            Operation::Put => RecordKey::new(&format!("put {round} by {client_kind}")),
             Operation::GetAll | Operation::GetFirst => existing(round),
         };
         let quorum = match silent_percent {
@@ -125,13 +125,13 @@ pub(crate) struct Size {
     pub(crate) plain_rounds: usize,
     /// Between the starts of two operations of plain kad in one network. They run beside each other, and their
     /// work is not to be what Kadence waits for.
-    pub(crate) plain_every: Duration,
+    pub(crate) plain_interval: Duration,
     /// No operation of Kadence begins later than this in its network, however many are missing.
-    pub(crate) longest: Duration,
+    pub(crate) max_duration: Duration,
     /// The timeout of Kadence's calls, if not the default.
     pub(crate) timeout: Option<Duration>,
     /// How long plain kad is waited for. Its own timeout, 60 s, is only looked at when something happens.
-    pub(crate) patience: Duration,
+    pub(crate) max_wait: Duration,
 }
 
 impl Size {
@@ -144,10 +144,10 @@ impl Size {
                 rounds: 25,
                 rounds_in_turns: 75,
                 plain_rounds: 4,
-                plain_every: Duration::from_millis(600),
-                longest: Duration::from_secs(45),
+                plain_interval: Duration::from_millis(600),
+                max_duration: Duration::from_secs(45),
                 timeout: None,
-                patience: Duration::from_secs(75),
+                max_wait: Duration::from_secs(75),
             },
             Mode::Smoke => Self {
                 nodes: 10,
@@ -156,10 +156,10 @@ impl Size {
                 rounds: 2,
                 rounds_in_turns: 2,
                 plain_rounds: 1,
-                plain_every: Duration::from_millis(10),
-                longest: Duration::from_secs(2),
+                plain_interval: Duration::from_millis(10),
+                max_duration: Duration::from_secs(2),
                 timeout: Some(Duration::from_secs(2)),
-                patience: Duration::from_secs(2),
+                max_wait: Duration::from_secs(2),
             },
         }
     }

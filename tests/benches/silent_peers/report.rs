@@ -9,8 +9,8 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    asking::Ended,
-    plan::{HARD_QUORUM, Operation, Size, Who},
+    client::Completed,
+    plan::{ClientKind, HARD_QUORUM, Operation, Size},
 };
 
 /// What 95 of 100 operations have to stay below where few peers are silent.
@@ -44,8 +44,8 @@ pub(crate) struct Report {
 struct Cell {
     percent: usize,
     operation: Operation,
-    who: Who,
-    all: Vec<Ended>,
+    client_kind: ClientKind,
+    all: Vec<Completed>,
 }
 
 /// Something that has to hold.
@@ -59,11 +59,15 @@ pub(crate) struct Check {
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, percent: usize, who: Who, ended: Ended) {
-        let operation = ended.job.operation;
-        match self.cells.iter_mut().find(|cell| (cell.percent, cell.operation, cell.who) == (percent, operation, who)) {
-            Some(cell) => cell.all.push(ended),
-            None => self.cells.push(Cell { percent, operation, who, all: vec![ended] }),
+    pub(crate) fn add(&mut self, percent: usize, client_kind: ClientKind, completed: Completed) {
+        let operation = completed.job.operation;
+        match self
+            .cells
+            .iter_mut()
+            .find(|cell| (cell.percent, cell.operation, cell.client_kind) == (percent, operation, client_kind))
+        {
+            Some(cell) => cell.all.push(completed),
+            None => self.cells.push(Cell { percent, operation, client_kind, all: vec![completed] }),
         }
     }
 
@@ -71,14 +75,16 @@ impl Report {
         self.tables.push(compared);
     }
 
-    fn cell(&self, percent: usize, operation: Operation, who: Who) -> Option<&Cell> {
-        self.cells.iter().find(|cell| (cell.percent, cell.operation, cell.who) == (percent, operation, who))
+    fn cell(&self, percent: usize, operation: Operation, client_kind: ClientKind) -> Option<&Cell> {
+        self.cells
+            .iter()
+            .find(|cell| (cell.percent, cell.operation, cell.client_kind) == (percent, operation, client_kind))
     }
 
     /// The cells in the order of the table.
     fn sorted(&self) -> Vec<&Cell> {
         let mut cells: Vec<&Cell> = self.cells.iter().collect();
-        cells.sort_by_key(|cell| (cell.percent, cell.operation as usize, cell.who as usize));
+        cells.sort_by_key(|cell| (cell.percent, cell.operation as usize, cell.client_kind as usize));
         cells
     }
 
@@ -98,22 +104,22 @@ impl Report {
                 "{:>6} %  {:<18}{:<11}{:>5}{p50:>10.1}{p95:>10.1}{max:>10.1}{success:>10}{:>8}{:>10}",
                 cell.percent,
                 cell.operation,
-                cell.who,
+                cell.client_kind,
                 cell.all.len(),
                 figure(mean(cell.recalls()), 3),
                 figure(mean(cell.requests()), 1),
             );
         }
         for cell in self.sorted() {
-            let failed: Vec<&Ended> = cell.all.iter().filter(|ended| !ended.answer.ok).collect();
-            let longest = failed.iter().map(|ended| ended.took).max().unwrap_or_default();
-            if let Some(error) = failed.iter().find_map(|ended| ended.answer.error.as_ref()) {
+            let failed: Vec<&Completed> = cell.all.iter().filter(|completed| !completed.answer.ok).collect();
+            let max_duration = failed.iter().map(|completed| completed.took).max().unwrap_or_default();
+            if let Some(error) = failed.iter().find_map(|completed| completed.answer.error.as_ref()) {
                 let _written = writeln!(
                     text,
-                    "{} %, {}, {}: {} failed, within {longest:.1?}, the first with: {error}",
+                    "{} %, {}, {}: {} failed, within {max_duration:.1?}, the first with: {error}",
                     cell.percent,
                     cell.operation,
-                    cell.who,
+                    cell.client_kind,
                     failed.len(),
                 );
             }
@@ -128,7 +134,7 @@ impl Report {
             let line = json!({
                 "silent_percent": cell.percent,
                 "operation": cell.operation.to_string(),
-                "client": cell.who.to_string(),
+                "client": cell.client_kind.to_string(),
                 "n": cell.all.len(),
                 "p50_ms": milliseconds(cell.of_successes(50)),
                 "p95_ms": milliseconds(cell.of_successes(95)),
@@ -136,7 +142,7 @@ impl Report {
                 "success": cell.success(),
                 "found": mean(cell.recalls()),
                 "requests": mean(cell.requests()),
-                "wrong": cell.all.iter().filter(|ended| ended.answer.wrong).count(),
+                "wrong": cell.all.iter().filter(|completed| completed.answer.wrong).count(),
             });
             let _written = writeln!(text, "{line}");
         }
@@ -174,7 +180,7 @@ impl Report {
     }
 
     fn nothing_is_wrong(&self) -> Check {
-        let wrong = self.cells.iter().flat_map(|cell| &cell.all).filter(|ended| ended.answer.wrong).count();
+        let wrong = self.cells.iter().flat_map(|cell| &cell.all).filter(|completed| completed.answer.wrong).count();
         Check {
             name: "no answer has other bytes than those that were stored".to_owned(),
             ok: wrong == 0,
@@ -184,9 +190,9 @@ impl Report {
     }
 
     fn all_succeed_undisturbed(&self) -> Check {
-        let ours = self.cells.iter().filter(|cell| cell.percent == 0 && cell.who == Who::Kadence);
-        let all: Vec<&Ended> = ours.flat_map(|cell| &cell.all).collect();
-        let failed = all.iter().filter(|ended| !ended.answer.ok).count();
+        let ours = self.cells.iter().filter(|cell| cell.percent == 0 && cell.client_kind == ClientKind::Kadence);
+        let all: Vec<&Completed> = ours.flat_map(|cell| &cell.all).collect();
+        let failed = all.iter().filter(|completed| !completed.answer.ok).count();
         Check {
             name: "0 % silent: every operation of Kadence succeeds".to_owned(),
             ok: failed == 0 && !all.is_empty(),
@@ -206,9 +212,15 @@ impl Report {
     }
 
     fn enough_operations(&self, size: &Size) -> Check {
-        let fewest =
-            |who| self.cells.iter().filter(|cell| cell.who == who).map(|cell| cell.all.len()).min().unwrap_or(0);
-        let (ours, theirs) = (fewest(Who::Kadence), fewest(Who::Plain));
+        let fewest = |client_kind| {
+            self.cells
+                .iter()
+                .filter(|cell| cell.client_kind == client_kind)
+                .map(|cell| cell.all.len())
+                .min()
+                .unwrap_or(0)
+        };
+        let (ours, theirs) = (fewest(ClientKind::Kadence), fewest(ClientKind::Plain));
         Check {
             name: "no cell was cut short".to_owned(),
             ok: ours == size.rounds * size.networks && theirs >= size.plain_rounds * size.networks,
@@ -232,8 +244,8 @@ impl Report {
     }
 
     fn few_silent(&self, percent: usize, operation: Operation) -> Option<Check> {
-        let p95 = self.cell(percent, operation, Who::Kadence)?.of_all(95);
-        let beside = milliseconds(self.cell(percent, operation, Who::Plain)?.of_all(95));
+        let p95 = self.cell(percent, operation, ClientKind::Kadence)?.of_all(95);
+        let beside = milliseconds(self.cell(percent, operation, ClientKind::Plain)?.of_all(95));
         Some(Check {
             name: format!("{percent} % silent, {operation}: 95 of 100 succeed within {FEW_SILENT_P95:?}"),
             ok: p95.is_some_and(|p95| p95 <= FEW_SILENT_P95),
@@ -256,7 +268,7 @@ impl Report {
 
     /// In all shares of silent peers, because it is one figure that tells what the second lookup is worth.
     fn thorough_recall(&self, size: &Size) -> Option<Check> {
-        let of = |percent| self.cell(percent, Operation::ClosestThorough, Who::Kadence)?.recall_over_networks();
+        let of = |percent| self.cell(percent, Operation::ClosestThorough, ClientKind::Kadence)?.recall_over_networks();
         let recall = of(15)?;
         let all = size.silent_percents.iter().filter_map(|&percent| Some(format!("{percent} %: {:.4}", of(percent)?)));
         Some(Check {
@@ -268,7 +280,7 @@ impl Report {
     }
 
     fn puts(&self, percent: usize, success: f64, p95: Duration) -> Option<Check> {
-        let ours = self.cell(percent, Operation::Put, Who::Kadence)?;
+        let ours = self.cell(percent, Operation::Put, ClientKind::Kadence)?;
         let took = ours.of_successes(95);
         Some(Check {
             name: format!(
@@ -282,8 +294,8 @@ impl Report {
     }
 
     fn many_times_the_puts(&self) -> Option<Check> {
-        let ours = self.cell(50, Operation::Put, Who::Kadence)?.success();
-        let theirs = self.cell(50, Operation::Put, Who::Plain)?.success();
+        let ours = self.cell(50, Operation::Put, ClientKind::Kadence)?.success();
+        let theirs = self.cell(50, Operation::Put, ClientKind::Plain)?.success();
         let (_, _, times) = PUTS_AT_50;
         Some(Check {
             name: format!("50 % silent: {times:.0} times as many puts succeed as of plain kad's"),
@@ -294,8 +306,8 @@ impl Report {
     }
 
     fn success_is_no_worse(&self, percent: usize, operation: Operation) -> Option<Check> {
-        let ours = self.cell(percent, operation, Who::Kadence)?.success();
-        let theirs = self.cell(percent, operation, Who::Plain)?.success();
+        let ours = self.cell(percent, operation, ClientKind::Kadence)?.success();
+        let theirs = self.cell(percent, operation, ClientKind::Plain)?.success();
         Some(Check {
             name: format!("{percent} % silent, {operation}: as many succeed as of plain kad's"),
             ok: ours >= theirs,
@@ -308,8 +320,8 @@ impl Report {
     /// noise is none.
     fn recall_is_no_worse(&self, percent: usize, operation: Operation) -> Option<Check> {
         let (difference, error) = if operation == Operation::Put {
-            let recalls = |who| Some(self.cell(percent, operation, who)?.recalls().collect::<Vec<_>>());
-            let (ours, theirs) = (recalls(Who::Kadence)?, recalls(Who::Plain)?);
+            let recalls = |client_kind| Some(self.cell(percent, operation, client_kind)?.recalls().collect::<Vec<_>>());
+            let (ours, theirs) = (recalls(ClientKind::Kadence)?, recalls(ClientKind::Plain)?);
             let difference = mean(ours.iter().copied())? - mean(theirs.iter().copied())?;
             (difference, standard_error(&ours).hypot(standard_error(&theirs)))
         } else {
@@ -326,34 +338,34 @@ impl Report {
     }
 
     /// What both clients were asked, in the same network and the same round.
-    fn pairs(&self, percent: usize, operation: Operation) -> Vec<(&Ended, &Ended)> {
-        let all = |who| self.cell(percent, operation, who).map_or(&[][..], |cell| &cell.all);
-        let place = |ended: &Ended| (ended.network, ended.job.round);
-        let theirs: HashMap<_, _> = all(Who::Plain).iter().map(|theirs| (place(theirs), theirs)).collect();
-        all(Who::Kadence).iter().filter_map(|ours| Some((ours, *theirs.get(&place(ours))?))).collect()
+    fn pairs(&self, percent: usize, operation: Operation) -> Vec<(&Completed, &Completed)> {
+        let all = |client_kind| self.cell(percent, operation, client_kind).map_or(&[][..], |cell| &cell.all);
+        let place = |completed: &Completed| (completed.network, completed.job.round);
+        let theirs: HashMap<_, _> = all(ClientKind::Plain).iter().map(|theirs| (place(theirs), theirs)).collect();
+        all(ClientKind::Kadence).iter().filter_map(|ours| Some((ours, *theirs.get(&place(ours))?))).collect()
     }
 }
 
 impl Cell {
     fn success(&self) -> f64 {
-        self.all.iter().filter(|ended| ended.answer.ok).count() as f64 / self.all.len() as f64
+        self.all.iter().filter(|completed| completed.answer.ok).count() as f64 / self.all.len() as f64
     }
 
     fn recalls(&self) -> impl Iterator<Item = f64> {
-        self.all.iter().filter_map(|ended| ended.recall)
+        self.all.iter().filter_map(|completed| completed.recall)
     }
 
     /// The mean of the means of each network.
     fn recall_over_networks(&self) -> Option<f64> {
         let mut networks: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-        for ended in &self.all {
-            networks.entry(ended.network).or_default().extend(ended.recall);
+        for completed in &self.all {
+            networks.entry(completed.network).or_default().extend(completed.recall);
         }
         mean(networks.into_values().filter_map(|recalls| mean(recalls.into_iter())))
     }
 
     fn requests(&self) -> impl Iterator<Item = f64> {
-        self.all.iter().filter_map(|ended| ended.answer.requests).map(f64::from)
+        self.all.iter().filter_map(|completed| completed.answer.requests).map(f64::from)
     }
 
     /// The time that so many of a hundred successes do not exceed.
@@ -369,7 +381,8 @@ impl Cell {
 
     /// Of successes, the shortest first.
     fn times(&self) -> Vec<Duration> {
-        let mut times: Vec<_> = self.all.iter().filter(|ended| ended.answer.ok).map(|ended| ended.took).collect();
+        let mut times: Vec<_> =
+            self.all.iter().filter(|completed| completed.answer.ok).map(|completed| completed.took).collect();
         times.sort_unstable();
         times
     }

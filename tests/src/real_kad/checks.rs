@@ -7,7 +7,7 @@ use kadence::{
     core::{QueryPhase, RequestPhase},
 };
 
-use super::{RealKad, facts, turns::POLLS_AT_MOST};
+use super::{RealKad, event_loop::MAX_POLLS, kad_events};
 
 impl RealKad {
     /// After a poll to no avail: what kad runs for us is what the tracker thinks it runs.
@@ -18,7 +18,7 @@ impl RealKad {
         assert!(queries.len() <= self.tracker.config().max_running, "more queries than slots");
         assert_eq!(queries.len(), self.tracker.live_queries(), "slots in use");
         for query in queries {
-            let id = facts::number(query.id.expect("every start was answered"));
+            let id = kad_events::number(query.id.expect("every start was answered"));
             match query.phase {
                 QueryPhase::Starting => unreachable!("it has an id"),
                 QueryPhase::Running => assert!(running.insert(id)),
@@ -58,10 +58,10 @@ impl RealKad {
 
     /// All requests have ended, and kad is at rest: nothing is left, once the read_repairs are ended that nobody waits for.
     pub fn check_end(&mut self) {
-        self.settle();
+        self.run_until_idle();
         if !self.tracker.is_empty() {
             self.shut_down(true);
-            self.settle();
+            self.run_until_idle();
         }
         assert!(self.calls.is_empty(), "requests without an outcome: {:?}", self.calls);
         assert!(self.tracker.is_empty(), "left: {:#?}", self.tracker.snapshot(self.now()));
@@ -74,15 +74,15 @@ impl RealKad {
             assert_eq!(stats.unknown_inputs, 0, "everything that was said belonged to something alive");
         }
         // Whoever else started queries finishes them as well: then every id has had its last event.
-        let strangers: Vec<_> = self.facts.alive.values().copied().collect();
-        self.finishing.extend(strangers);
-        assert!(self.turn_until_no_order(), "a query that was finished does not end");
+        let foreign_queries: Vec<_> = self.kad_events.alive.values().copied().collect();
+        self.finishing.extend(foreign_queries);
+        assert!(self.run_until_all_finished(), "a query that was finished does not end");
         self.finishing.clear();
-        assert!(self.facts.alive.is_empty(), "without a last event: {:?}", self.facts.alive);
+        assert!(self.kad_events.alive.is_empty(), "without a last event: {:?}", self.kad_events.alive);
     }
 
-    fn turn_until_no_order(&mut self) -> bool {
-        (0..POLLS_AT_MOST).any(|_| {
+    fn run_until_all_finished(&mut self) -> bool {
+        (0..MAX_POLLS).any(|_| {
             while self.poll_kad().is_ready() {}
             !self.repeat_finishes()
         })
@@ -93,8 +93,8 @@ impl RealKad {
         self.kad
             .iter_queries()
             .map(|query| query.id())
-            .filter(|id| self.ours.contains(id) && !self.forgotten.contains(id))
-            .map(facts::number)
+            .filter(|id| self.own_queries.contains(id) && !self.forgotten.contains(id))
+            .map(kad_events::number)
             .collect()
     }
 }

@@ -17,7 +17,7 @@ use libp2p::{
     },
 };
 
-use super::{facts::Facts, peers::Said};
+use super::{kad_events::KadEvents, peers::AnswerLog};
 
 /// An accepted request that has not ended.
 #[derive(Debug)]
@@ -80,7 +80,14 @@ impl Expected {
     }
 
     /// Judges an outcome, and takes note of it.
-    pub(super) fn judge(&mut self, call: &Call, outcome: &Outcome, now: Duration, said: &Said, facts: &Facts) {
+    pub(super) fn check_outcome(
+        &mut self,
+        call: &Call,
+        outcome: &Outcome,
+        now: Duration,
+        answer_log: &AnswerLog,
+        kad_events: &KadEvents,
+    ) {
         assert_eq!(outcome.kind(), call.operation.kind(), "the outcome is of another operation");
         let kind = OutcomeKind::of(outcome);
         assert_eq!(call.cancelled, kind == OutcomeKind::Cancelled, "cancelled, or not: {outcome:?}");
@@ -97,12 +104,12 @@ impl Expected {
                     assert_eq!(sources.len(), answer.iter().count(), "a source is named twice");
                     for found in answer.iter() {
                         assert_eq!(found.record.key, *key, "a record under another key");
-                        assert!(self.was_there(said, found), "nobody sent {found:?}");
+                        assert!(self.is_genuine(answer_log, found), "nobody sent {found:?}");
                     }
                     assert!(!call.streaming || call.items >= sources.len(), "an item was not delivered");
                 }
                 Err(GetRecordError::Timeout { found, progress: _ }) => {
-                    assert!(found.iter().all(|found| self.was_there(said, found)), "nobody sent it");
+                    assert!(found.iter().all(|found| self.is_genuine(answer_log, found)), "nobody sent it");
                 }
                 Err(_) => {}
             },
@@ -115,25 +122,25 @@ impl Expected {
                 let distinct: BTreeSet<_> = providers.iter().copied().collect();
                 assert_eq!(distinct.len(), providers.len(), "a provider is named twice");
                 for provider in distinct {
-                    assert!(said.provides(key.as_ref(), provider), "nobody named {provider}");
+                    assert!(answer_log.provides(key.as_ref(), provider), "nobody named {provider}");
                 }
             }
             (Operation::PutRecord { record, quorum, options: _ }, Outcome::PutRecord(result))
             | (Operation::PutRecordTo { record, peers: _, quorum }, Outcome::PutRecordTo(result)) => {
-                judge_put(record, *quorum, result.as_ref(), said);
+                check_put(record, *quorum, result.as_ref(), answer_log);
             }
             (Operation::GetClosestPeers { target: _, thorough: _ }, Outcome::GetClosestPeers(result)) => {
                 if let Ok(answer) = result {
                     assert!(!answer.peers.is_empty(), "an empty answer is none");
                     assert!(
-                        answer.peers.iter().all(|peer| said.answered.contains(&peer.peer_id)),
+                        answer.peers.iter().all(|peer| answer_log.answered.contains(&peer.peer_id)),
                         "a peer is named that has not answered: {answer:?}"
                     );
                 }
             }
             (Operation::Bootstrap, Outcome::Bootstrap(result)) => {
                 if let Ok(answer) = result {
-                    let phases = facts.bootstrap(call.query.expect("a bootstrap has a query"));
+                    let phases = kad_events.bootstrap(call.query.expect("a bootstrap has a query"));
                     assert_eq!((answer.phases, answer.failed), (phases.done, phases.failed), "phases, failed ones");
                 }
             }
@@ -147,17 +154,17 @@ impl Expected {
         self.ended(&call.operation, outcome);
     }
 
-    fn was_there(&self, said: &Said, found: &PeerRecord) -> bool {
+    fn is_genuine(&self, answer_log: &AnswerLog, found: &PeerRecord) -> bool {
         let PeerRecord { peer, record } = found;
         let (key, value) = (record.key.to_vec(), record.value.clone());
         match *peer {
-            Some(peer) => said.records.contains(&(peer, key, value)),
+            Some(peer) => answer_log.records.contains(&(peer, key, value)),
             None => self.ever.contains(&(key, value)),
         }
     }
 }
 
-fn judge_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRecordError>, said: &Said) {
+fn check_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRecordError>, answer_log: &AnswerLog) {
     let (acknowledged, asked) = match result {
         Ok(answer @ PutAnswer { acknowledged, unacknowledged: _, verified: _, progress: Progress { .. } }) => {
             (acknowledged, answer.asked())
@@ -172,7 +179,7 @@ fn judge_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRec
     assert_eq!(distinct.len(), acknowledged.len(), "a peer acknowledged twice");
     for peer in distinct {
         assert!(
-            said.stored.contains(&(peer, record.key.to_vec(), record.value.clone())),
+            answer_log.stored.contains(&(peer, record.key.to_vec(), record.value.clone())),
             "{peer} did not acknowledge the record"
         );
     }
@@ -188,7 +195,7 @@ fn judge_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRec
     assert!(acknowledged.len() >= needed, "{} of {asked}, needed {needed}", acknowledged.len());
 }
 
-impl Said {
+impl AnswerLog {
     fn provides(&self, key: &[u8], provider: PeerId) -> bool {
         self.providers.contains(&(key.to_vec(), provider))
     }

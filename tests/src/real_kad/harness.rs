@@ -17,9 +17,9 @@ use libp2p::{
 };
 
 use super::{
-    Conduct, Counts, Fault, Lot, Phases, Setup,
+    Counts, Fault, PeerKind, Phases, Rng, Setup,
     expected::{Call, Expected},
-    facts::Facts,
+    kad_events::KadEvents,
     network::Network,
     trace::Trace,
     wire::Kad,
@@ -36,7 +36,7 @@ pub struct RealKad {
     /// The tracker.
     pub tracker: QueryTracker,
     pub(super) network: Network,
-    pub(super) lot: Lot,
+    pub(super) rng: Rng,
     pub(super) local: PeerId,
     /// The reading of the clock that all others are counted from.
     epoch: Instant,
@@ -48,18 +48,18 @@ pub struct RealKad {
     pub(super) finishing: Vec<QueryId>,
     pub(super) probes: Vec<QueryId>,
     /// Every query that was started for a request.
-    pub(super) ours: HashSet<QueryId>,
-    pub(super) latest: Option<QueryId>,
+    pub(super) own_queries: HashSet<QueryId>,
+    pub(super) last_started_query: Option<QueryId>,
     /// Queries that the tracker has given up.
     pub(super) forgotten: HashSet<QueryId>,
     /// Events of queries that are not ours.
-    pub(super) handed_on: Vec<(QueryId, QueryResult)>,
-    pub(super) facts: Facts,
+    pub(super) forwarded: Vec<(QueryId, QueryResult)>,
+    pub(super) kad_events: KadEvents,
     pub(super) expected: Expected,
     /// Whether somebody beside the tracker starts queries.
-    pub(super) has_strangers: bool,
+    pub(super) others_start_queries: bool,
     /// How often kad was polled to no avail.
-    pub(super) rests: usize,
+    pub(super) idle_polls: usize,
     trace: Trace,
     pub(super) fault: Option<Fault>,
     /// How often there was an occasion to do it wrong.
@@ -70,16 +70,16 @@ impl RealKad {
     /// A node that knows nobody.
     pub fn new(setup: Setup) -> Self {
         let Setup { seed, tracker, kad, store, fault } = setup;
-        let mut lot = Lot::new(seed);
-        let local = lot.peer();
+        let mut rng = Rng::new(seed);
+        let local = rng.peer();
         let mut kad = Kad::with_config(local, MemoryStore::with_config(local, store), kad);
         // As in a node that has an external address.
         kad.set_mode(Some(Mode::Server));
         Self {
             kad,
             tracker: QueryTracker::new(local, tracker),
-            network: Network::new(local, Lot::new(lot.draw())),
-            lot,
+            network: Network::new(local, Rng::new(rng.next_u64())),
+            rng,
             local,
             epoch: Instant::now(),
             now: Duration::ZERO,
@@ -88,14 +88,14 @@ impl RealKad {
             outcomes: BTreeMap::new(),
             finishing: Vec::new(),
             probes: Vec::new(),
-            ours: HashSet::new(),
-            latest: None,
+            own_queries: HashSet::new(),
+            last_started_query: None,
             forgotten: HashSet::new(),
-            handed_on: Vec::new(),
-            facts: Facts::default(),
+            forwarded: Vec::new(),
+            kad_events: KadEvents::default(),
             expected: Expected::default(),
-            has_strangers: false,
-            rests: 0,
+            others_start_queries: false,
+            idle_polls: 0,
             trace: Trace::default(),
             fault,
             faults: 0,
@@ -103,34 +103,34 @@ impl RealKad {
     }
 
     /// Adds so many peers to the network that behave like this; nobody knows them yet.
-    pub fn peers(&mut self, conduct: Conduct, count: usize) -> Vec<PeerId> {
+    pub fn peers(&mut self, kind: PeerKind, count: usize) -> Vec<PeerId> {
         (0..count)
             .map(|_| {
-                let peer = self.lot.peer();
-                self.network.peers.add(peer, conduct);
+                let peer = self.rng.peer();
+                self.network.peers.add(peer, kind);
                 peer
             })
             .collect()
     }
 
     /// Adds a peer that belongs into this bucket of the routing table.
-    pub fn peer_in_bucket(&mut self, conduct: Conduct, bucket: u32) -> PeerId {
+    pub fn peer_in_bucket(&mut self, kind: PeerKind, bucket: u32) -> PeerId {
         loop {
-            let peer = self.lot.peer();
+            let peer = self.rng.peer();
             if crate::bucket(self.local, peer) == Some(bucket) {
-                self.network.peers.add(peer, conduct);
+                self.network.peers.add(peer, kind);
                 return peer;
             }
         }
     }
 
     /// Changes how a peer behaves from now on.
-    pub fn change(&mut self, peer: PeerId, conduct: Conduct) {
-        self.network.peers.change(peer, conduct);
+    pub fn set_kind(&mut self, peer: PeerId, kind: PeerKind) {
+        self.network.peers.set_kind(peer, kind);
     }
 
     /// Puts a peer into the routing table.
-    pub fn meet(&mut self, peer: PeerId) {
+    pub fn add_contact(&mut self, peer: PeerId) {
         let address = self.network.peers.address(peer).expect("the peer exists");
         self.kad.add_address(&peer, address);
     }
@@ -145,12 +145,12 @@ impl RealKad {
     }
 
     /// A peer connects to us.
-    pub fn accept(&mut self, peer: PeerId) {
-        self.network.accept(&mut self.kad, peer);
+    pub fn accept_connection(&mut self, peer: PeerId) {
+        self.network.accept_connection(&mut self.kad, peer);
     }
 
     /// Puts a record of ours into the local store, behind the tracker's back.
-    pub fn hold(&mut self, mut record: Record) {
+    pub fn store_locally(&mut self, mut record: Record) {
         record.publisher = Some(self.local);
         if self.kad.store_mut().put(record.clone()).is_ok() {
             self.expected.store(&record);
@@ -169,7 +169,7 @@ impl RealKad {
         let id = RequestId(self.last_request);
         self.note(|| format!("call {id}: {}, {options:?}", operation.kind().name()));
         if let Operation::PutRecord { record, quorum: _, options: _ } = &operation
-            && self.goes_wrong(Fault::StoresBeforehand)
+            && self.injects(Fault::StoresBeforehand)
         {
             let _full = self.kad.store_mut().put((**record).clone());
         }
@@ -188,12 +188,12 @@ impl RealKad {
             self.calls.insert(id, call);
         }
         // What came before the request may have ended others, even if it was refused.
-        self.act();
+        self.handle_actions();
         accepted.map(|()| id).map_err(|CommandError(error)| error)
     }
 
     /// A call that is not refused.
-    pub fn ask(&mut self, operation: Operation) -> RequestId {
+    pub fn request_valid(&mut self, operation: Operation) -> RequestId {
         self.request(operation, RequestOptions::default()).expect("the request is valid")
     }
 
@@ -202,19 +202,19 @@ impl RealKad {
         self.note(|| format!("cancel {id}"));
         // Whatever is due ends before the cancel comes.
         self.tracker.handle_timeout(self.now());
-        self.act();
+        self.handle_actions();
         if let Some(call) = self.calls.get_mut(&id) {
             call.cancelled = true;
         }
         let _never_fails = self.tracker.handle_command(Command::Cancel { id }, self.now());
-        self.act();
+        self.handle_actions();
     }
 
     /// Nothing is accepted any more; with `drain`, what was accepted is still answered.
     pub fn shut_down(&mut self, drain: bool) {
         self.note(|| format!("shut down, drain: {drain}"));
         let _never_fails = self.tracker.handle_command(Command::Shutdown { drain }, self.now());
-        self.act();
+        self.handle_actions();
         assert!(drain || self.tracker.is_shut_down(), "all requests end at once");
     }
 
@@ -229,13 +229,13 @@ impl RealKad {
     }
 
     /// The events of queries that are not ours.
-    pub fn handed_on(&self) -> &[(QueryId, QueryResult)] {
-        &self.handed_on
+    pub fn forwarded(&self) -> &[(QueryId, QueryResult)] {
+        &self.forwarded
     }
 
     /// The lookups of a bootstrap, as kad reported them.
     pub fn phases(&self, id: QueryId) -> Phases {
-        self.facts.bootstrap(id)
+        self.kad_events.bootstrap(id)
     }
 
     /// What has happened in the network.
@@ -268,8 +268,8 @@ impl RealKad {
     // ---- what there is to see
 
     /// What kad runs that is not ours.
-    pub fn strangers(&self) -> Vec<QueryId> {
-        self.kad.iter_queries().map(|query| query.id()).filter(|id| !self.ours.contains(id)).collect()
+    pub fn foreign_queries(&self) -> Vec<QueryId> {
+        self.kad.iter_queries().map(|query| query.id()).filter(|id| !self.own_queries.contains(id)).collect()
     }
 
     /// Whether kad runs this query.

@@ -9,7 +9,7 @@ use libp2p::kad::{self, GetProvidersOk, GetRecordError, GetRecordOk, ProgressSte
 
 /// The events of every query so far, ours or not.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct KadEvents {
     queries: HashMap<QueryId, Seen>,
     /// The numbers of the queries that were started and not ended. Ids are not ordered, but they display as numbers.
     pub(super) alive: BTreeMap<usize, QueryId>,
@@ -34,7 +34,7 @@ pub struct Phases {
     pub failed: u32,
 }
 
-impl Facts {
+impl KadEvents {
     /// Somebody started a query. Ids count up and are not used again.
     pub(super) fn started(&mut self, id: QueryId) {
         let number = number(id);

@@ -14,8 +14,8 @@ use libp2p::{
 };
 
 use super::{
-    lot::Lot,
-    peers::{Conduct, Peers, Reaction},
+    peers::{PeerKind, Peers, Reaction},
+    rng::Rng,
     wire::{Connection, FromHandler, Kad, Sent, ToHandler},
 };
 
@@ -25,11 +25,11 @@ const FIRST_INBOUND: usize = 1 << 40;
 /// Connections to scripted peers. Nothing moves in it until it is told to, and what it does is decided by its lot.
 pub(super) struct Network {
     pub(super) peers: Peers,
-    pub(super) lot: Lot,
+    pub(super) rng: Rng,
     connections: Vec<Connection>,
-    dials: Vec<Dialling>,
+    dials: Vec<Dial>,
     /// Requests that will be answered, or break, in any order.
-    under_way: Vec<Sent>,
+    pending: Vec<Sent>,
     last_inbound: usize,
     pub(super) counts: Counts,
 }
@@ -68,20 +68,20 @@ impl Counts {
     }
 }
 
-struct Dialling {
+struct Dial {
     peer: PeerId,
     id: ConnectionId,
     addresses: Vec<Multiaddr>,
 }
 
 impl Network {
-    pub(super) fn new(local: PeerId, lot: Lot) -> Self {
+    pub(super) fn new(local: PeerId, rng: Rng) -> Self {
         Self {
             peers: Peers::new(local),
-            lot,
+            rng,
             connections: Vec::new(),
             dials: Vec::new(),
-            under_way: Vec::new(),
+            pending: Vec::new(),
             last_inbound: FIRST_INBOUND,
             counts: Counts::default(),
         }
@@ -103,7 +103,7 @@ impl Network {
         if addresses.is_empty() {
             return fail(kad, peer, id, &DialError::NoAddresses);
         }
-        self.dials.push(Dialling { peer, id, addresses });
+        self.dials.push(Dial { peer, id, addresses });
     }
 
     /// A message for a connection that is gone is lost, as in a swarm.
@@ -121,7 +121,7 @@ impl Network {
         if able.is_empty() {
             return;
         }
-        let place = *self.lot.pick(&able);
+        let place = *self.rng.pick(&able);
         let sent = self.connections[place].send(event);
         self.take(sent);
     }
@@ -129,22 +129,22 @@ impl Network {
     fn take(&mut self, sent: impl IntoIterator<Item = Sent>) {
         for sent in sent {
             self.counts.requests += 1;
-            self.under_way.push(sent);
+            self.pending.push(sent);
         }
     }
 
     // ---- what happens to kad
 
     /// Ends one of the dials, if there is one that ends.
-    pub(super) fn end_a_dial(&mut self, kad: &mut Kad) -> bool {
+    pub(super) fn finish_dial(&mut self, kad: &mut Kad) -> bool {
         let able: Vec<_> = (0..self.dials.len())
-            .filter(|place| self.peers.conduct(self.dials[*place].peer) != Conduct::NeverConnects)
+            .filter(|place| self.peers.kind(self.dials[*place].peer) != PeerKind::NeverConnects)
             .collect();
         if able.is_empty() {
             return false;
         }
-        let Dialling { peer, id, addresses } = self.dials.swap_remove(*self.lot.pick(&able));
-        if self.peers.conduct(peer) == Conduct::Unreachable {
+        let Dial { peer, id, addresses } = self.dials.swap_remove(*self.rng.pick(&able));
+        if self.peers.kind(peer) == PeerKind::Unreachable {
             self.counts.unreachable += 1;
             let refused = || TransportError::Other(io::ErrorKind::ConnectionRefused.into());
             let errors = addresses.into_iter().map(|address| (address, refused())).collect();
@@ -162,7 +162,7 @@ impl Network {
     }
 
     /// A peer connects to us.
-    pub(super) fn accept(&mut self, kad: &mut Kad, peer: PeerId) {
+    pub(super) fn accept_connection(&mut self, kad: &mut Kad, peer: PeerId) {
         self.last_inbound += 1;
         let id = ConnectionId::new_unchecked(self.last_inbound);
         let local: Multiaddr = "/memory/999999".parse().expect("an address");
@@ -189,11 +189,11 @@ impl Network {
     }
 
     /// One of the requests under way meets its end, if there is one that does.
-    pub(super) fn end_a_request(&mut self, kad: &mut Kad) -> bool {
-        while !self.under_way.is_empty() {
-            let place = self.lot.below(self.under_way.len());
-            let sent = self.under_way.swap_remove(place);
-            match self.peers.react(sent.peer, &sent.asked, &mut self.lot) {
+    pub(super) fn finish_request(&mut self, kad: &mut Kad) -> bool {
+        while !self.pending.is_empty() {
+            let place = self.rng.below(self.pending.len());
+            let sent = self.pending.swap_remove(place);
+            match self.peers.respond(sent.peer, &sent.request, &mut self.rng) {
                 Reaction::Answers(answer) => {
                     self.counts.answers += 1;
                     kad.on_connection_handler_event(sent.peer, sent.connection, answer.to(sent.query));
@@ -215,11 +215,11 @@ impl Network {
     }
 
     /// One of the connections closes, if there is one, with all requests that are under way on it.
-    pub(super) fn end_a_connection(&mut self, kad: &mut Kad) -> bool {
+    pub(super) fn close_connection(&mut self, kad: &mut Kad) -> bool {
         if self.connections.is_empty() {
             return false;
         }
-        let place = self.lot.below(self.connections.len());
+        let place = self.rng.below(self.connections.len());
         self.close(kad, self.connections[place].id);
         true
     }
@@ -228,9 +228,9 @@ impl Network {
         let Some(place) = self.connections.iter().position(|connection| connection.id == id) else { return };
         let closed = self.connections.remove(place);
         let remaining = self.connections_of(closed.peer);
-        let before = self.under_way.len();
-        self.under_way.retain(|sent| sent.connection != id);
-        let lost = (before - self.under_way.len()) as u64;
+        let before = self.pending.len();
+        self.pending.retain(|sent| sent.connection != id);
+        let lost = (before - self.pending.len()) as u64;
         self.counts.lost += lost;
         self.counts.unnoticed += if remaining > 0 { lost } else { 0 };
         kad.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
@@ -245,14 +245,14 @@ impl Network {
     /// A peer that is connected announces itself as a provider.
     pub(super) fn announce(&mut self, kad: &mut Kad, key: &RecordKey) {
         if !self.connections.is_empty() {
-            let place = self.lot.below(self.connections.len());
+            let place = self.rng.below(self.connections.len());
             let Connection { id, peer, .. } = self.connections[place];
             let provider = libp2p::kad::KadPeer {
                 node_id: peer,
                 multiaddrs: self.peers.address(peer).into_iter().collect(),
                 connection_ty: libp2p::kad::ConnectionType::Connected,
             };
-            self.peers.said.providers.insert((key.to_vec(), peer));
+            self.peers.answer_log.providers.insert((key.to_vec(), peer));
             kad.on_connection_handler_event(peer, id, FromHandler::AddProvider { key: key.clone(), provider });
         }
     }

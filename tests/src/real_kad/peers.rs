@@ -8,13 +8,13 @@ use libp2p::{
 };
 
 use super::{
-    lot::Lot,
-    wire::{Answer, Asked},
+    rng::Rng,
+    wire::{Answer, PeerRequest},
 };
 
 /// How a peer behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Conduct {
+pub enum PeerKind {
     /// Answers what it knows, and keeps what is put and announced.
     Prompt,
     /// Answers, and knows nobody and nothing. It acknowledges what is put and forgets it.
@@ -35,7 +35,7 @@ pub enum Conduct {
     NeverConnects,
 }
 
-impl Conduct {
+impl PeerKind {
     /// All of them.
     pub const ALL: [Self; 9] = [
         Self::Prompt,
@@ -67,12 +67,12 @@ pub(super) struct Peers {
     peers: Vec<Peer>,
     by_id: BTreeMap<PeerId, usize>,
     /// What was said.
-    pub(super) said: Said,
+    pub(super) answer_log: AnswerLog,
 }
 
 /// What peers have said, by which answers are judged.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct AnswerLog {
     /// Who sent which value under which key.
     pub(super) records: BTreeSet<(PeerId, Vec<u8>, Vec<u8>)>,
     /// Who acknowledged which value under which key.
@@ -88,7 +88,7 @@ struct Peer {
     id: PeerId,
     place: KBucketKey<PeerId>,
     address: Multiaddr,
-    conduct: Conduct,
+    kind: PeerKind,
     /// The others it knows.
     knows: Vec<usize>,
     records: BTreeMap<Vec<u8>, Record>,
@@ -97,16 +97,16 @@ struct Peer {
 
 impl Peers {
     pub(super) fn new(local: PeerId) -> Self {
-        Self { local, peers: Vec::new(), by_id: BTreeMap::new(), said: Said::default() }
+        Self { local, peers: Vec::new(), by_id: BTreeMap::new(), answer_log: AnswerLog::default() }
     }
 
-    pub(super) fn add(&mut self, id: PeerId, conduct: Conduct) {
+    pub(super) fn add(&mut self, id: PeerId, kind: PeerKind) {
         let place = self.peers.len();
         let peer = Peer {
             id,
             place: KBucketKey::from(id),
             address: format!("/memory/{}", place + 1).parse().expect("an address"),
-            conduct,
+            kind,
             knows: Vec::new(),
             records: BTreeMap::new(),
             providers: BTreeMap::new(),
@@ -116,10 +116,10 @@ impl Peers {
     }
 
     /// Every peer learns of every other with so many chances in a hundred.
-    pub(super) fn introduce(&mut self, chances: usize, lot: &mut Lot) {
+    pub(super) fn connect_randomly(&mut self, chances: usize, rng: &mut Rng) {
         let all = self.peers.len();
         for (place, peer) in self.peers.iter_mut().enumerate() {
-            peer.knows = (0..all).filter(|other| *other != place && lot.percent(chances)).collect();
+            peer.knows = (0..all).filter(|other| *other != place && rng.percent(chances)).collect();
         }
     }
 
@@ -128,13 +128,13 @@ impl Peers {
     }
 
     /// Peers that only a liar has named do not exist.
-    pub(super) fn conduct(&self, id: PeerId) -> Conduct {
-        self.get(id).map_or(Conduct::Unreachable, |peer| peer.conduct)
+    pub(super) fn kind(&self, id: PeerId) -> PeerKind {
+        self.get(id).map_or(PeerKind::Unreachable, |peer| peer.kind)
     }
 
-    pub(super) fn change(&mut self, id: PeerId, conduct: Conduct) {
+    pub(super) fn set_kind(&mut self, id: PeerId, kind: PeerKind) {
         if let Some(place) = self.by_id.get(&id) {
-            self.peers[*place].conduct = conduct;
+            self.peers[*place].kind = kind;
         }
     }
 
@@ -143,52 +143,54 @@ impl Peers {
     }
 
     /// What a peer makes of a request.
-    pub(super) fn react(&mut self, id: PeerId, asked: &Asked, lot: &mut Lot) -> Reaction {
+    pub(super) fn respond(&mut self, id: PeerId, request: &PeerRequest, rng: &mut Rng) -> Reaction {
         let Some(place) = self.by_id.get(&id).copied() else { return Reaction::Breaks };
-        let answer = match self.peers[place].conduct {
-            Conduct::Prompt | Conduct::Holder => self.honest(place, asked),
-            Conduct::Empty => match asked {
-                Asked::FindNode { target: _ } => Some(Answer::Closer(Vec::new())),
-                Asked::GetProviders { key: _ } => Some(Answer::Providers { closer: Vec::new(), providers: Vec::new() }),
-                Asked::GetRecord { key: _ } => Some(Answer::Record { record: None, closer: Vec::new() }),
-                Asked::PutRecord { record } => Some(stored(record)),
-                Asked::AddProvider { key: _ } => None,
+        let answer = match self.peers[place].kind {
+            PeerKind::Prompt | PeerKind::Holder => self.honest(place, request),
+            PeerKind::Empty => match request {
+                PeerRequest::FindNode { target: _ } => Some(Answer::Closer(Vec::new())),
+                PeerRequest::GetProviders { key: _ } => {
+                    Some(Answer::Providers { closer: Vec::new(), providers: Vec::new() })
+                }
+                PeerRequest::GetRecord { key: _ } => Some(Answer::Record { record: None, closer: Vec::new() }),
+                PeerRequest::PutRecord { record } => Some(stored(record)),
+                PeerRequest::AddProvider { key: _ } => None,
             },
-            Conduct::Liar => self.lie(place, asked, lot),
+            PeerKind::Liar => self.lie(place, request, rng),
             // Those that are never connected may have been connected before they became so.
-            Conduct::Refusing | Conduct::Unreachable | Conduct::NeverConnects => return Reaction::Breaks,
-            Conduct::Silent => return Reaction::Nothing,
-            Conduct::HangsUp => return Reaction::HangsUp,
+            PeerKind::Refusing | PeerKind::Unreachable | PeerKind::NeverConnects => return Reaction::Breaks,
+            PeerKind::Silent => return Reaction::Nothing,
+            PeerKind::HangsUp => return Reaction::HangsUp,
         };
         let Some(answer) = answer else { return Reaction::Nothing };
-        self.remember(id, asked, &answer);
+        self.log(id, request, &answer);
         Reaction::Answers(answer)
     }
 
-    fn remember(&mut self, id: PeerId, asked: &Asked, answer: &Answer) {
-        self.said.answered.insert(id);
-        match (answer, asked) {
+    fn log(&mut self, id: PeerId, request: &PeerRequest, answer: &Answer) {
+        self.answer_log.answered.insert(id);
+        match (answer, request) {
             (Answer::Record { record: Some(record), closer: _ }, _) => {
-                self.said.records.insert((id, record.key.to_vec(), record.value.clone()));
+                self.answer_log.records.insert((id, record.key.to_vec(), record.value.clone()));
             }
-            (Answer::Providers { closer: _, providers }, asked) => {
-                let named = providers.iter().map(|provider| (asked.target().to_vec(), provider.node_id));
-                self.said.providers.extend(named);
+            (Answer::Providers { closer: _, providers }, request) => {
+                let named = providers.iter().map(|provider| (request.target().to_vec(), provider.node_id));
+                self.answer_log.providers.extend(named);
             }
-            (Answer::Stored { .. }, Asked::PutRecord { record }) => {
-                self.said.stored.insert((id, record.key.to_vec(), record.value.clone()));
+            (Answer::Stored { .. }, PeerRequest::PutRecord { record }) => {
+                self.answer_log.stored.insert((id, record.key.to_vec(), record.value.clone()));
             }
             (Answer::Closer(_) | Answer::Record { record: None, closer: _ } | Answer::Stored { .. }, _) => {}
         }
     }
 
-    fn honest(&mut self, place: usize, asked: &Asked) -> Option<Answer> {
-        let closer = self.closest(place, asked.target());
+    fn honest(&mut self, place: usize, request: &PeerRequest) -> Option<Answer> {
+        let closer = self.closest(place, request.target());
         let friend = self.peers[place].knows.first().map(|known| self.peers[*known].id);
         let peer = &mut self.peers[place];
-        Some(match asked {
-            Asked::FindNode { target: _ } => Answer::Closer(closer),
-            Asked::GetProviders { key } => {
+        Some(match request {
+            PeerRequest::FindNode { target: _ } => Answer::Closer(closer),
+            PeerRequest::GetProviders { key } => {
                 let mut providers = peer.providers.get(key.as_ref()).cloned().unwrap_or_default();
                 if peer.holds(key) {
                     providers.insert(peer.id);
@@ -196,11 +198,11 @@ impl Peers {
                 }
                 Answer::Providers { closer, providers: providers.into_iter().map(|id| self.contact(id)).collect() }
             }
-            Asked::AddProvider { key } => {
+            PeerRequest::AddProvider { key } => {
                 peer.providers.entry(key.to_vec()).or_default().insert(self.local);
                 return None;
             }
-            Asked::GetRecord { key } => {
+            PeerRequest::GetRecord { key } => {
                 let mut record = peer.records.get(key.as_ref()).cloned();
                 if record.is_none() && peer.holds(key) {
                     // Most holders agree.
@@ -209,49 +211,51 @@ impl Peers {
                 }
                 Answer::Record { record, closer }
             }
-            Asked::PutRecord { record } => {
+            PeerRequest::PutRecord { record } => {
                 peer.records.insert(record.key.to_vec(), record.clone());
                 stored(record)
             }
         })
     }
 
-    fn lie(&mut self, place: usize, asked: &Asked, lot: &mut Lot) -> Option<Answer> {
+    fn lie(&mut self, place: usize, request: &PeerRequest, rng: &mut Rng) -> Option<Answer> {
         let own = self.peers[place].id;
-        let closer = match lot.below(6) {
-            0 => (0..5).map(|_| self.contact(lot.peer())).collect(),
+        let closer = match rng.below(6) {
+            0 => (0..5).map(|_| self.contact(rng.peer())).collect(),
             1 => vec![self.contact(own)],
             2 => vec![self.contact(self.local)],
             3 => vec![self.contact(own); 40],
             4 => Vec::new(),
-            _ => self.closest(place, asked.target()),
+            _ => self.closest(place, request.target()),
         };
         let wrong = |key: &RecordKey| RecordKey::new(&[key.as_ref(), b"?"].concat());
-        Some(match (asked, lot.below(4)) {
+        Some(match (request, rng.below(4)) {
             // To another question.
-            (Asked::FindNode { target }, 0) => {
+            (PeerRequest::FindNode { target }, 0) => {
                 Answer::Record { record: Some(Record::new(RecordKey::new(target), b"lie".to_vec())), closer }
             }
-            (Asked::FindNode { target }, 1) => Answer::Stored { key: RecordKey::new(target), value: Vec::new() },
-            (Asked::GetRecord { key: _ }, 0) => Answer::Providers { closer, providers: vec![self.contact(own)] },
-            (Asked::GetProviders { key }, 0) => {
+            (PeerRequest::FindNode { target }, 1) => Answer::Stored { key: RecordKey::new(target), value: Vec::new() },
+            (PeerRequest::GetRecord { key: _ }, 0) => Answer::Providers { closer, providers: vec![self.contact(own)] },
+            (PeerRequest::GetProviders { key }, 0) => {
                 Answer::Record { record: Some(Record::new(key.clone(), b"lie".to_vec())), closer }
             }
-            (Asked::PutRecord { record: _ }, 0) => Answer::Closer(closer),
+            (PeerRequest::PutRecord { record: _ }, 0) => Answer::Closer(closer),
             // With the wrong words.
-            (Asked::GetRecord { key }, 1) => {
+            (PeerRequest::GetRecord { key }, 1) => {
                 Answer::Record { record: Some(Record::new(wrong(key), b"lie".to_vec())), closer }
             }
-            (Asked::GetRecord { key }, _) => {
-                Answer::Record { record: Some(Record::new(key.clone(), vec![b'l'; lot.below(20)])), closer }
+            (PeerRequest::GetRecord { key }, _) => {
+                Answer::Record { record: Some(Record::new(key.clone(), vec![b'l'; rng.below(20)])), closer }
             }
-            (Asked::GetProviders { key: _ }, _) => {
-                let providers = [own, self.local, lot.peer()].map(|id| self.contact(id)).to_vec();
+            (PeerRequest::GetProviders { key: _ }, _) => {
+                let providers = [own, self.local, rng.peer()].map(|id| self.contact(id)).to_vec();
                 Answer::Providers { closer, providers }
             }
-            (Asked::PutRecord { record }, _) => Answer::Stored { key: wrong(&record.key), value: b"lie".to_vec() },
-            (Asked::FindNode { target: _ }, _) => Answer::Closer(closer),
-            (Asked::AddProvider { key: _ }, _) => return None,
+            (PeerRequest::PutRecord { record }, _) => {
+                Answer::Stored { key: wrong(&record.key), value: b"lie".to_vec() }
+            }
+            (PeerRequest::FindNode { target: _ }, _) => Answer::Closer(closer),
+            (PeerRequest::AddProvider { key: _ }, _) => return None,
         })
     }
 
@@ -273,7 +277,7 @@ impl Peers {
 impl Peer {
     /// Whether it has something under a key from the beginning.
     fn holds(&self, key: &RecordKey) -> bool {
-        self.conduct == Conduct::Holder && key.as_ref().last().is_some_and(|byte| byte % 2 == 0)
+        self.kind == PeerKind::Holder && key.as_ref().last().is_some_and(|byte| byte % 2 == 0)
     }
 }
 

@@ -4,19 +4,19 @@ use libp2p::PeerId;
 
 /// A sequence of draws that its seed alone decides (SplitMix64, Steele and others, 2014).
 #[derive(Debug, Clone)]
-pub struct Lot(u64);
+pub struct Rng(u64);
 
-impl Lot {
+impl Rng {
     /// The sequence of a seed.
     pub fn new(seed: u64) -> Self {
-        let mut lot = Self(seed);
+        let mut rng = Self(seed);
         // Neighbouring seeds begin far apart.
-        lot.0 = lot.draw();
-        lot
+        rng.0 = rng.next_u64();
+        rng
     }
 
     /// Evenly drawn from all `u64`.
-    pub fn draw(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -27,7 +27,7 @@ impl Lot {
     /// A number below `n`, which is not zero.
     pub fn below(&mut self, n: usize) -> usize {
         // The upper half of the draw over 2^32 is an even fraction of 1.
-        usize::try_from((u128::from(self.draw() >> 32) * n as u128) >> 32).expect("it is below n")
+        usize::try_from((u128::from(self.next_u64() >> 32) * n as u128) >> 32).expect("it is below n")
     }
 
     /// Whether something with so many chances in a hundred comes to pass.
@@ -62,7 +62,7 @@ impl Lot {
     pub fn peer(&mut self) -> PeerId {
         // A SHA2-256 multihash, as of a key that nobody has.
         let mut bytes = vec![0x12, 32];
-        bytes.extend((0..4).flat_map(|_| self.draw().to_be_bytes()));
+        bytes.extend((0..4).flat_map(|_| self.next_u64().to_be_bytes()));
         PeerId::from_bytes(&bytes).expect("a peer id is a hash")
     }
 }

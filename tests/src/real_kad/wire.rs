@@ -42,14 +42,14 @@ pub(super) struct Sent {
     pub(super) query: QueryId,
     pub(super) peer: PeerId,
     pub(super) connection: ConnectionId,
-    pub(super) asked: Asked,
+    pub(super) request: PeerRequest,
     /// What the handler says if the stream breaks.
     pub(super) failure: FromHandler,
 }
 
 /// What a request asks.
 #[derive(Debug, Clone)]
-pub(super) enum Asked {
+pub(super) enum PeerRequest {
     FindNode { target: Vec<u8> },
     GetProviders { key: RecordKey },
     AddProvider { key: RecordKey },
@@ -77,8 +77,8 @@ impl Connection {
         let mut sent = Vec::new();
         for (query, failure) in self.failures() {
             if let Some(info) = kad.query(&query).map(|query| query.info().clone()) {
-                let asked = Asked::by(&info);
-                sent.push(Sent { query, peer: self.peer, connection: self.id, asked, failure });
+                let request = PeerRequest::by(&info);
+                sent.push(Sent { query, peer: self.peer, connection: self.id, request, failure });
             }
         }
         sent
@@ -86,14 +86,14 @@ impl Connection {
 
     /// Takes an event for the handler. `None` if it is not a request.
     pub(super) fn send(&mut self, event: ToHandler) -> Option<Sent> {
-        let (query, asked) = match &event {
-            ToHandler::FindNodeReq { key, query_id } => (*query_id, Asked::FindNode { target: key.clone() }),
-            ToHandler::GetProvidersReq { key, query_id } => (*query_id, Asked::GetProviders { key: key.clone() }),
+        let (query, request) = match &event {
+            ToHandler::FindNodeReq { key, query_id } => (*query_id, PeerRequest::FindNode { target: key.clone() }),
+            ToHandler::GetProvidersReq { key, query_id } => (*query_id, PeerRequest::GetProviders { key: key.clone() }),
             ToHandler::AddProvider { key, provider: _, query_id } => {
-                (*query_id, Asked::AddProvider { key: key.clone() })
+                (*query_id, PeerRequest::AddProvider { key: key.clone() })
             }
-            ToHandler::GetRecord { key, query_id } => (*query_id, Asked::GetRecord { key: key.clone() }),
-            ToHandler::PutRecord { record, query_id } => (*query_id, Asked::PutRecord { record: record.clone() }),
+            ToHandler::GetRecord { key, query_id } => (*query_id, PeerRequest::GetRecord { key: key.clone() }),
+            ToHandler::PutRecord { record, query_id } => (*query_id, PeerRequest::PutRecord { record: record.clone() }),
             ToHandler::Reset(_)
             | ToHandler::ReconfigureMode { .. }
             | ToHandler::FindNodeRes { .. }
@@ -105,7 +105,7 @@ impl Connection {
         let mut failures = self.failures();
         let (failed, failure) = failures.pop().expect("the handler sends a request at once");
         assert!(failed == query && failures.is_empty(), "the handler sends this request and no other");
-        Some(Sent { query, peer: self.peer, connection: self.id, asked, failure })
+        Some(Sent { query, peer: self.peer, connection: self.id, request, failure })
     }
 
     /// Has the handler send all it has, and no stream can be opened.
@@ -129,7 +129,7 @@ impl Connection {
     }
 }
 
-impl Asked {
+impl PeerRequest {
     /// What a query asks in its present phase.
     fn by(info: &QueryInfo) -> Self {
         match info {

@@ -26,8 +26,8 @@ use libp2p::{
     },
 };
 
-use super::support::{begun, key, record};
-use crate::{BareKad, Bed, Contact, CountedPolls, ManualClock, NodeConfig, TestRuntime, live_queries};
+use super::support::{key, record, start_call};
+use crate::{BareKad, Contact, CountedPolls, ManualClock, NodeConfig, TestEnv, TestRuntime, live_queries};
 
 /// How many calls make a flood: far more than a loop may take before it looks at the swarm.
 const FLOOD: usize = 5_000;
@@ -106,9 +106,9 @@ impl NetworkBehaviour for Chatter {
 }
 
 /// A busy swarm that knows one peer, and has one record.
-fn busy<R: TestRuntime>(bed: &Bed<R>, config: &NodeConfig, known: &Contact) -> Swarm<Busy> {
+fn busy<R: TestRuntime>(env: &TestEnv<R>, config: &NodeConfig, known: &Contact) -> Swarm<Busy> {
     let behaviour = Busy { kad: config.bare_kad(), chatter: Chatter };
-    let mut swarm = bed.swarm(&config.keypair, behaviour);
+    let mut swarm = env.swarm(&config.keypair, behaviour);
     let kad = &mut swarm.behaviour_mut().kad;
     kad.add_address(&known.peer, known.address.clone());
     kad.store_mut().put(record("local", "value")).unwrap();
@@ -127,13 +127,13 @@ async fn events_until<T, R: Runtime>(driver: &mut Driver<Busy, R>, call: impl Fu
     panic!("{TAKEN_AT_ONCE} events of the swarm went by");
 }
 
-pub async fn a_swarm_that_never_rests_holds_up_no_call<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn a_swarm_that_never_rests_holds_up_no_call<R: TestRuntime>(env: &TestEnv<R>) {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    let clock = ManualClock::new(bed.runtime().clone());
+    let clock = ManualClock::new(env.runtime().clone());
     let config = NodeConfig::default();
-    let unreachable = bed.silent().await.contact;
+    let unreachable = env.silent_node().await.contact;
     let (client, handle, mut driver) =
-        Driver::new(busy(bed, &config, &unreachable), clock.clone(), config.driver.clone());
+        Driver::new(busy(env, &config, &unreachable), clock.clone(), config.driver.clone());
     for _ in 0..100 {
         // A command, a closure on the swarm, a call that kad answers.
         let (_, events) = events_until(&mut driver, client.snapshot()).await;
@@ -144,7 +144,7 @@ pub async fn a_swarm_that_never_rests_holds_up_no_call<R: TestRuntime>(bed: &Bed
         assert_eq!(answer.unwrap().value(), b"value");
         assert!(events <= 2, "{events}");
         // One that is given up.
-        drop(begun(client.get_record(key("elsewhere"))).await);
+        drop(start_call(client.get_record(key("elsewhere"))).await);
         let (snapshot, _) = events_until(&mut driver, client.snapshot()).await;
         assert_eq!(snapshot.unwrap().requests.len(), 0);
         // One whose deadline comes.
@@ -158,11 +158,11 @@ pub async fn a_swarm_that_never_rests_holds_up_no_call<R: TestRuntime>(bed: &Bed
     }
 }
 
-pub async fn a_swarm_that_never_rests_leaves_the_runtime_to_others<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn a_swarm_that_never_rests_leaves_the_runtime_to_others<R: TestRuntime>(env: &TestEnv<R>) {
     let config = NodeConfig::default();
-    let unreachable = bed.silent().await.contact;
-    let busy = busy(bed, &config, &unreachable);
-    let (client, swarm, events, task) = spawn(bed.runtime(), busy, config.driver.clone());
+    let unreachable = env.silent_node().await.contact;
+    let busy = busy(env, &config, &unreachable);
+    let (client, swarm, events, task) = spawn(env.runtime(), busy, config.driver.clone());
     // Whoever reads that swarm's events would be busy as well.
     drop(events);
     for _ in 0..100 {
@@ -170,8 +170,8 @@ pub async fn a_swarm_that_never_rests_leaves_the_runtime_to_others<R: TestRuntim
         swarm.with(|_| ()).await.unwrap();
     }
     // A node in another task of the same runtime is as good as alone.
-    let (other, holders) = bed.client_of(NodeConfig::default(), 2).await;
-    holders[0].holds(record("file", "contents")).await;
+    let (other, holders) = env.client_with_peers(NodeConfig::default(), 2).await;
+    holders[0].store_locally(record("file", "contents")).await;
     for _ in 0..10 {
         assert_eq!(other.client.get_record(key("file")).await.unwrap().value(), b"contents");
     }
@@ -179,12 +179,12 @@ pub async fn a_swarm_that_never_rests_leaves_the_runtime_to_others<R: TestRuntim
     task.await;
 }
 
-pub async fn a_flood_of_calls_does_not_hold_up_the_swarm<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn a_flood_of_calls_does_not_hold_up_the_swarm<R: TestRuntime>(env: &TestEnv<R>) {
     let mut config = NodeConfig::default();
     config.driver.command_capacity = FLOOD;
-    let unreachable = bed.silent().await.contact;
-    let swarm = busy(bed, &config, &unreachable);
-    let (client, handle, mut driver) = Driver::new(swarm, bed.runtime().clone(), config.driver.clone());
+    let unreachable = env.silent_node().await.contact;
+    let swarm = busy(env, &config, &unreachable);
+    let (client, handle, mut driver) = Driver::new(swarm, env.runtime().clone(), config.driver.clone());
 
     let mut commands: Vec<_> = (0..FLOOD).map(|_| client.stop_providing(key("file")).boxed()).collect();
     let mut closures: Vec<_> = (0..FLOOD).map(|_| handle.with(|_| ()).boxed()).collect();
@@ -211,7 +211,7 @@ pub async fn a_flood_of_calls_does_not_hold_up_the_swarm<R: TestRuntime>(bed: &B
     // Cancels have a channel of their own. Those that run are the last to go: kad would have more to say of them.
     let mut given_up = Vec::new();
     for n in 0..FLOOD / 2 {
-        given_up.push(begun(client.get_record(key(&format!("{n}")))).await);
+        given_up.push(start_call(client.get_record(key(&format!("{n}")))).await);
     }
     let accepted = |driver: &Driver<Busy, R>| driver.tracker().stats().accepted;
     while accepted(&driver) < (FLOOD / 2) as u64 {
@@ -221,26 +221,26 @@ pub async fn a_flood_of_calls_does_not_hold_up_the_swarm<R: TestRuntime>(bed: &B
     let mut left = FLOOD / 2;
     while left > 0 {
         driver.select_next_some().await;
-        let live = driver.tracker().snapshot(bed.now()).requests.len();
+        let live = driver.tracker().snapshot(env.now()).requests.len();
         assert!(left - live <= TAKEN_AT_ONCE, "{} cancels between two events", left - live);
         left = live;
     }
 }
 
-pub async fn a_node_under_a_flood_of_calls_still_asks_and_answers<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn a_node_under_a_flood_of_calls_still_asks_and_answers<R: TestRuntime>(env: &TestEnv<R>) {
     const GETS: usize = 50;
-    let (flooded, others) = bed.client_of(NodeConfig::default(), 1).await;
+    let (flooded, others) = env.client_with_peers(NodeConfig::default(), 1).await;
     let other = &others[0];
-    other.meets(&flooded.contact).await;
+    other.add_contact(&flooded.contact).await;
     for n in 0..GETS {
-        flooded.holds(record(&format!("here {n}"), "value")).await;
-        other.holds(record(&format!("there {n}"), "value")).await;
+        flooded.store_locally(record(&format!("here {n}"), "value")).await;
+        other.store_locally(record(&format!("there {n}"), "value")).await;
     }
     let enough = Arc::new(AtomicBool::new(false));
     let flood: Vec<_> = (0..4)
         .map(|_| {
             let (client, swarm, enough) = (flooded.client.clone(), flooded.swarm.clone(), Arc::clone(&enough));
-            bed.spawn(async move {
+            env.spawn(async move {
                 while !enough.load(Ordering::SeqCst) {
                     let commands = (0..100).map(|_| client.stop_providing(key("file")));
                     let closures = (0..100).map(|_| swarm.with(|_| ()));
@@ -260,31 +260,31 @@ pub async fn a_node_under_a_flood_of_calls_still_asks_and_answers<R: TestRuntime
     join_all(flood).await;
 }
 
-pub async fn an_idle_driver_is_not_polled_for_ten_seconds<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn an_idle_driver_is_not_polled_for_ten_seconds<R: TestRuntime>(env: &TestEnv<R>) {
     /// Longer than kad waits before it bootstraps by itself.
     const SETTLED: Duration = Duration::from_secs(1);
-    let counted = CountedPolls::new(bed.runtime().clone());
+    let counted = CountedPolls::new(env.runtime().clone());
     // Connected, and with calls behind it. Its events are left alone, so that the driver is all that is counted.
-    let node = bed.node_on(&counted, NodeConfig::default().keep_events()).await;
-    let others = bed.mesh(3).await;
+    let node = env.node_on(&counted, NodeConfig::default().keep_events()).await;
+    let others = env.mesh(3).await;
     for other in &others {
-        other.holds(record("file", "contents")).await;
-        node.meets(&other.contact).await;
+        other.store_locally(record("file", "contents")).await;
+        node.add_contact(&other.contact).await;
     }
     for _ in 0..10 {
         node.client.get_record(key("file")).await.unwrap();
     }
-    bed.settles(&node.client).await;
+    env.wait_until_idle(&node.client).await;
     assert!(live_queries(&node.swarm).await.is_empty());
     let still_for = async |span: Duration| {
-        let (mut polls, mut since) = (counted.count(), bed.now());
+        let (mut polls, mut since) = (counted.count(), env.now());
         let begin = polls;
-        bed.until(async || {
+        env.wait_until(async || {
             let now = counted.count();
             if now != polls {
-                (polls, since) = (now, bed.now());
+                (polls, since) = (now, env.now());
             }
-            bed.now() - since >= span
+            env.now() - since >= span
         })
         .await;
         polls - begin

@@ -13,8 +13,8 @@ use libp2p::{
     swarm::SwarmEvent,
 };
 
-use super::support::{begun, key, peers, record, sorted};
-use crate::{BareKad, Bed, BehaviourEvent, ManualClock, Node, NodeConfig, NodeEvent, TestRuntime, Wakes, with_kad};
+use super::support::{key, peers, record, sorted, start_call};
+use crate::{BareKad, BehaviourEvent, ManualClock, Node, NodeConfig, NodeEvent, TestEnv, TestRuntime, Wakes, with_kad};
 
 /// The outbound query in an event.
 fn query(event: &NodeEvent) -> Option<(QueryId, &QueryResult, bool)> {
@@ -26,11 +26,11 @@ fn query(event: &NodeEvent) -> Option<(QueryId, &QueryResult, bool)> {
     }
 }
 
-pub async fn what_the_application_asks_kad_itself_is_yielded_untouched<R: TestRuntime>(bed: &Bed<R>) {
-    let (mut node, others) = bed.client_of(NodeConfig::default().keep_events(), 3).await;
+pub async fn what_the_application_asks_kad_itself_is_yielded_untouched<R: TestRuntime>(env: &TestEnv<R>) {
+    let (mut node, others) = env.client_with_peers(NodeConfig::default().keep_events(), 3).await;
     let mut events = node.events.take().unwrap();
     for other in &others {
-        other.holds(record("file", "contents")).await;
+        other.store_locally(record("file", "contents")).await;
     }
     // Ours before, between and after.
     let application = |name: &'static str| with_kad(&node.swarm, move |kad| kad.get_closest_peers(key(name).to_vec()));
@@ -62,8 +62,8 @@ pub async fn what_the_application_asks_kad_itself_is_yielded_untouched<R: TestRu
     assert_eq!(node.client.stats().await.unwrap().unknown_inputs, 0);
 }
 
-pub async fn kads_own_bootstraps_are_handed_on<R: TestRuntime>(bed: &Bed<R>) {
-    let (mut node, _others) = bed.client_of(NodeConfig::default().keep_events(), 2).await;
+pub async fn kads_own_bootstraps_are_handed_on<R: TestRuntime>(env: &TestEnv<R>) {
+    let (mut node, _others) = env.client_with_peers(NodeConfig::default().keep_events(), 2).await;
     let mut events = node.events.take().unwrap();
     // kad begins one by itself, half a second after it has learned of a peer.
     loop {
@@ -90,10 +90,10 @@ async fn lookups(node: &Node, number: usize) {
     node.client.get_closest_peers(key("another")).await.unwrap();
 }
 
-pub async fn a_slow_reader_of_events_learns_how_many_it_missed<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn a_slow_reader_of_events_learns_how_many_it_missed<R: TestRuntime>(env: &TestEnv<R>) {
     let mut config = NodeConfig::default().keep_events();
     config.driver.event_capacity = 2;
-    let (mut node, _others) = bed.client_of(config, 2).await;
+    let (mut node, _others) = env.client_with_peers(config, 2).await;
     let mut events = node.events.take().unwrap();
     lookups(&node, 20).await;
     assert!(events.next().await.unwrap().is_ok());
@@ -115,11 +115,11 @@ pub async fn a_slow_reader_of_events_learns_how_many_it_missed<R: TestRuntime>(b
     }
 }
 
-pub async fn events_that_nobody_wants_hold_up_nobody<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn events_that_nobody_wants_hold_up_nobody<R: TestRuntime>(env: &TestEnv<R>) {
     let mut config = NodeConfig::default().keep_events();
     config.driver.event_capacity = 1;
-    let (mut node, others) = bed.client_of(config, 2).await;
-    others[0].holds(record("file", "contents")).await;
+    let (mut node, others) = env.client_with_peers(config, 2).await;
+    others[0].store_locally(record("file", "contents")).await;
     lookups(&node, 20).await;
     assert_eq!(node.client.get_record(key("file")).await.unwrap().value(), b"contents");
     drop(node.events.take());
@@ -141,11 +141,11 @@ fn exhaust<R: Runtime>(driver: &mut Driver<BareKad, R>, wakes: &Arc<Wakes>) {
     }
 }
 
-pub async fn an_idle_driver_is_never_woken_by_its_own_timer<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn an_idle_driver_is_never_woken_by_its_own_timer<R: TestRuntime>(env: &TestEnv<R>) {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    let clock = ManualClock::new(bed.runtime().clone());
+    let clock = ManualClock::new(env.runtime().clone());
     // Nobody is known, so nothing but the driver itself could wake it.
-    let mut node = bed.own_loop_on(&clock, NodeConfig::default()).await;
+    let mut node = env.own_loop_on(&clock, NodeConfig::default()).await;
     let wakes = Arc::new(Wakes::default());
     exhaust(&mut node.driver, &wakes);
     assert_eq!(clock.advance(DAY), 0, "it has never had anything to wait for");
@@ -159,17 +159,17 @@ pub async fn an_idle_driver_is_never_woken_by_its_own_timer<R: TestRuntime>(bed:
     assert_eq!(wakes.count(), before);
 
     // One that is cancelled is as good as answered.
-    let silent = bed.silent().await;
-    node.meets(&silent.contact);
-    let (call, _) = node.run_until(begun(client.get_record(key("file")).timeout(DAY))).await;
-    node.run_until(silent.is_asked()).await;
+    let silent = env.silent_node().await;
+    node.add_contact(&silent.contact);
+    let (call, _) = node.run_until(start_call(client.get_record(key("file")).timeout(DAY))).await;
+    node.run_until(silent.next_request()).await;
     drop(call);
-    node.run_until(bed.settles(&client)).await;
+    node.run_until(env.wait_until_idle(&client)).await;
     exhaust(&mut node.driver, &wakes);
     assert_eq!(clock.advance(2 * DAY), 0);
 
     // The count would have shown it.
-    let (call, _) = node.run_until(begun(client.get_record(key("file")).timeout(DAY))).await;
+    let (call, _) = node.run_until(start_call(client.get_record(key("file")).timeout(DAY))).await;
     exhaust(&mut node.driver, &wakes);
     let before = wakes.count();
     assert_eq!(clock.advance(DAY), 1);

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use futures::{StreamExt, future::join_all};
 use kadence::Update;
 
-use super::support::{begun, item, key, peers, record, rest, sorted};
-use crate::{Bed, Node, TestRuntime};
+use super::support::{collect, key, next_item, peers, record, sorted, start_call};
+use crate::{Node, TestEnv, TestRuntime};
 
 /// As many peers as kad asks in one lookup.
 const HOLDERS: usize = 20;
@@ -18,37 +18,37 @@ const OTHERS: usize = 1_000;
 const RECORDS: usize = HOLDERS + 1;
 
 /// A client and 20 other nodes, each of which has a record of its own under the same key.
-async fn many_records<R: TestRuntime>(bed: &Bed<R>) -> (Node, Vec<Node>) {
-    let client = bed.node().await;
-    client.holds(record("popular", "mine")).await;
+async fn many_records<R: TestRuntime>(env: &TestEnv<R>) -> (Node, Vec<Node>) {
+    let client = env.node().await;
+    client.store_locally(record("popular", "mine")).await;
     let mut holders = Vec::new();
     for _ in 0..HOLDERS {
-        let holder = bed.node().await;
-        holder.holds(record("popular", holder.peer().to_bytes())).await;
-        holder.holds(record("other", "value")).await;
-        client.meets(&holder.contact).await;
+        let holder = env.node().await;
+        holder.store_locally(record("popular", holder.peer().to_bytes())).await;
+        holder.store_locally(record("other", "value")).await;
+        client.add_contact(&holder.contact).await;
         holders.push(holder);
     }
     (client, holders)
 }
 
-pub async fn t6_a_stream_that_nobody_reads_holds_up_nobody_and_keeps_its_end<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, holders) = many_records(bed).await;
-    let untouched = begun(client.client.get_record(key("popular")).all().buffer(10)).await;
-    let without_room = begun(client.client.get_record(key("popular")).all().buffer(0)).await;
+pub async fn a_stream_that_nobody_reads_holds_up_nobody_and_keeps_its_end<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, holders) = many_records(env).await;
+    let untouched = start_call(client.client.get_record(key("popular")).all().buffer(10)).await;
+    let without_room = start_call(client.client.get_record(key("popular")).all().buffer(0)).await;
     // None is like another, so that each has a query of its own; every second one has to ask the network.
     let records = |half: usize| (0..OTHERS).filter(move |n| n % 2 == half).map(|n| record(&format!("{n}"), "value"));
-    client.holds_all(records(0)).await;
+    client.store_all_locally(records(0)).await;
     for holder in &holders {
-        holder.holds_all(records(1)).await;
+        holder.store_all_locally(records(1)).await;
     }
     let others = (0..OTHERS).map(|n| client.client.get_record(key(&format!("{n}"))));
     for answer in join_all(others.map(IntoFuture::into_future)).await {
         assert_eq!(answer.unwrap().value(), b"value");
     }
-    bed.settles(&client.client).await;
+    env.wait_until_idle(&client.client).await;
 
-    let (items, lagged, end) = rest(untouched).await;
+    let (items, lagged, end) = collect(untouched).await;
     // To see that the call has begun, it was looked at once: that may have taken an item out, and made room for another.
     assert!((10..=11).contains(&items.len()), "the buffer's worth: {}", items.len());
     assert_eq!(items.len() as u64 + lagged, RECORDS as u64, "and a count of the rest");
@@ -57,13 +57,13 @@ pub async fn t6_a_stream_that_nobody_reads_holds_up_nobody_and_keeps_its_end<R: 
     assert_eq!(sources[0], None, "the own copy comes first");
     assert_eq!(sorted(sources.into_iter().flatten()), peers(&holders), "the end carries the whole answer");
 
-    let (items, lagged, end) = rest(without_room).await;
+    let (items, lagged, end) = collect(without_room).await;
     assert_eq!((items.len(), lagged, end.unwrap().iter().count()), (0, 21, RECORDS));
 }
 
-pub async fn t6_what_a_slow_reader_gets_and_what_it_missed_add_up<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, _holders) = many_records(bed).await;
-    let mut stream = begun(client.client.get_record(key("popular")).all().buffer(2)).await;
+pub async fn what_a_slow_reader_gets_and_what_it_missed_add_up<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, _holders) = many_records(env).await;
+    let mut stream = start_call(client.client.get_record(key("popular")).all().buffer(2)).await;
     let (mut items, mut lagged) = (Vec::new(), 0);
     let end = loop {
         // Between two looks at the stream, the reader is busy with something else.
@@ -80,11 +80,11 @@ pub async fn t6_what_a_slow_reader_gets_and_what_it_missed_add_up<R: TestRuntime
     assert!(stream.next().await.is_none());
 }
 
-pub async fn t6_a_reader_that_keeps_up_misses_nothing<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, holders) = many_records(bed).await;
+pub async fn a_reader_that_keeps_up_misses_nothing<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, holders) = many_records(env).await;
     let mut stream = client.client.get_record(key("popular")).all().buffer(RECORDS).stream();
-    assert_eq!(item(&mut stream).await.record.value, b"mine");
-    let (items, lagged, end) = rest(stream).await;
+    assert_eq!(next_item(&mut stream).await.record.value, b"mine");
+    let (items, lagged, end) = collect(stream).await;
     assert_eq!(lagged, 0);
     assert_eq!(sorted(items.iter().map(|found| found.peer.unwrap())), peers(&holders));
     assert_eq!(end.unwrap().iter().count(), RECORDS);

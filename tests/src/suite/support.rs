@@ -34,10 +34,10 @@ pub fn peers<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<PeerId> {
 }
 
 /// A call on its way: sent, and nothing of it read.
-pub type Begun<K> = Peekable<CallStream<K>>;
+pub type StartedCall<K> = Peekable<CallStream<K>>;
 
 /// Sends a call to the driver.
-pub async fn begun<K: Kind>(call: Call<K>) -> Begun<K> {
+pub async fn start_call<K: Kind>(call: Call<K>) -> StartedCall<K> {
     let mut stream = call.stream().peekable();
     // Another thread's driver may be so fast that there is something to read already; it stays where it is.
     let _ = poll!(Pin::new(&mut stream).peek());
@@ -45,7 +45,7 @@ pub async fn begun<K: Kind>(call: Call<K>) -> Begun<K> {
 }
 
 /// The next item of a stream that has one.
-pub async fn item<T, R>(stream: &mut (impl Stream<Item = Update<T, R>> + Unpin)) -> T {
+pub async fn next_item<T, R>(stream: &mut (impl Stream<Item = Update<T, R>> + Unpin)) -> T {
     match stream.next().await {
         Some(Update::Item(item)) => item,
         Some(Update::Lagged { skipped }) => panic!("{skipped} items were skipped"),
@@ -54,7 +54,7 @@ pub async fn item<T, R>(stream: &mut (impl Stream<Item = Update<T, R>> + Unpin))
 }
 
 /// What is left in a stream: items, how many were skipped, and the end.
-pub async fn rest<T, R>(mut stream: impl Stream<Item = Update<T, R>> + Unpin) -> (Vec<T>, u64, R) {
+pub async fn collect<T, R>(mut stream: impl Stream<Item = Update<T, R>> + Unpin) -> (Vec<T>, u64, R) {
     let (mut items, mut lagged) = (Vec::new(), 0);
     loop {
         match stream.next().await.expect("a stream has an end") {

@@ -2,6 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod by_hand;
-mod hand;
+mod manual_swarm;
 mod networks;
+mod single_node;

@@ -28,7 +28,7 @@ pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-pub(crate) struct Hand {
+pub(crate) struct ManualSwarm {
     pub(crate) kad: PeerTimeouts<MemoryStore>,
     pub(crate) clock: ManualClock<SmolRuntime>,
     pub(crate) wakes: Arc<Wakes>,
@@ -40,10 +40,10 @@ pub(crate) struct Hand {
     pub(crate) dials: Vec<PeerId>,
     pub(crate) events: Vec<Event>,
     /// The query that is finished at its first record, as a driver does it: before the swarm polls again.
-    pub(crate) enough_at_a_record: Option<QueryId>,
+    pub(crate) finish_at_first_record: Option<QueryId>,
 }
 
-impl Hand {
+impl ManualSwarm {
     pub(crate) fn new() -> Self {
         Self::asking(3)
     }
@@ -66,7 +66,7 @@ impl Hand {
             announcements: Vec::new(),
             dials: Vec::new(),
             events: Vec::new(),
-            enough_at_a_record: None,
+            finish_at_first_record: None,
         }
     }
 
@@ -77,30 +77,30 @@ impl Hand {
 
     /// The same, and kad has this parallelism.
     pub(crate) fn fast_asking<const N: usize>(parallelism: usize) -> (Self, [PeerId; N]) {
-        let mut hand = Self::asking(parallelism);
-        let teacher = hand.peer();
-        while hand.stats().patience > ms(100) {
-            let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
-            hand.settle();
-            hand.clock.advance(ms(1));
-            hand.answer(teacher, query);
-            hand.settle();
+        let mut swarm = Self::asking(parallelism);
+        let fast_peer = swarm.add_connected_peer();
+        while swarm.stats().patience > ms(100) {
+            let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
+            swarm.poll_until_idle();
+            swarm.clock.advance(ms(1));
+            swarm.answer(fast_peer, query);
+            swarm.poll_until_idle();
         }
-        hand.kad.kad_mut().remove_peer(&teacher);
-        let peers = std::array::from_fn(|_| hand.peer());
-        hand.forget();
-        (hand, peers)
+        swarm.kad.kad_mut().remove_peer(&fast_peer);
+        let peers = std::array::from_fn(|_| swarm.add_connected_peer());
+        swarm.clear_log();
+        (swarm, peers)
     }
 
     /// A connected peer in the routing table.
-    pub(crate) fn peer(&mut self) -> PeerId {
-        let peer = self.known();
+    pub(crate) fn add_connected_peer(&mut self) -> PeerId {
+        let peer = self.add_known_peer();
         self.connect(peer);
         peer
     }
 
     /// A peer in the routing table.
-    pub(crate) fn known(&mut self) -> PeerId {
+    pub(crate) fn add_known_peer(&mut self) -> PeerId {
         let peer = PeerId::random();
         self.kad.kad_mut().add_address(&peer, address());
         peer
@@ -125,7 +125,7 @@ impl Hand {
         let confirmed = FromHandler::ProtocolConfirmed { endpoint: endpoint.clone() };
         self.kad.on_connection_handler_event(peer, id, confirmed);
         self.connections.insert(self.last_connection, (peer, endpoint));
-        self.settle();
+        self.poll_until_idle();
         self.last_connection
     }
 
@@ -139,13 +139,13 @@ impl Hand {
             cause: None,
             remaining_established,
         }));
-        self.settle();
+        self.poll_until_idle();
     }
 
     pub(crate) fn dial_fails(&mut self, peer: PeerId, error: &DialError) {
         let connection_id = ConnectionId::new_unchecked(usize::MAX);
         self.kad.on_swarm_event(FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, connection_id }));
-        self.settle();
+        self.poll_until_idle();
     }
 
     /// Who is connected, by which connection.
@@ -177,23 +177,23 @@ impl Hand {
     fn say(&mut self, peer: PeerId, event: FromHandler) {
         let (connection, _) = self.connections.iter().find(|(_, (other, _))| *other == peer).unwrap();
         self.kad.on_connection_handler_event(peer, ConnectionId::new_unchecked(*connection), event);
-        self.settle();
+        self.poll_until_idle();
     }
 
     /// Moves the clock, and polls whenever that wakes anybody.
-    pub(crate) fn pass(&mut self, by: Duration) {
+    pub(crate) fn advance(&mut self, by: Duration) {
         let mut rest = by;
         while !rest.is_zero() {
             let step = rest.min(ms(5));
             rest -= step;
             if self.clock.advance(step) > 0 {
-                self.settle();
+                self.poll_until_idle();
             }
         }
     }
 
     /// Polls until there is nothing more. Every poll that has something is followed by another, as in a swarm.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn poll_until_idle(&mut self) {
         let waker = Waker::from(Arc::clone(&self.wakes));
         let mut cx = Context::from_waker(&waker);
         while let Poll::Ready(action) = self.kad.poll(&mut cx) {
@@ -209,7 +209,7 @@ impl Hand {
                 ToSwarm::Dial { opts } => self.dials.push(opts.get_peer_id().unwrap()),
                 ToSwarm::GenerateEvent(event) => {
                     if let Event::OutboundQueryProgressed { id, result: QueryResult::GetRecord(Ok(_)), .. } = &event
-                        && self.enough_at_a_record.take_if(|query| query == id).is_some()
+                        && self.finish_at_first_record.take_if(|query| query == id).is_some()
                     {
                         self.kad.kad_mut().query_mut(id).unwrap().finish();
                     }
@@ -221,7 +221,7 @@ impl Hand {
     }
 
     /// What was seen until now is of no interest.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn clear_log(&mut self) {
         self.requests.clear();
         self.announcements.clear();
         self.dials.clear();
