@@ -1,4 +1,4 @@
-//! The examples do what they say.
+//! Runs the programs of `examples/` and checks their output.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,8 @@ use kadence_tokio::{
     kadence::libp2p::kad::{Mode, Record},
 };
 
-/// Cargo builds a package's examples before it runs its tests, unless it was asked for a single one.
+/// Returns the command of an example. Cargo builds a package's examples before it runs its tests, unless it runs a
+/// single test target.
 fn example(name: &str) -> Command {
     let tests = env::current_exe().unwrap();
     let path: PathBuf =
@@ -30,19 +31,19 @@ fn succeeded(output: &Output) -> String {
 }
 
 #[test]
-fn an_application_keeps_its_own_loop() {
+fn own_loop_runs_kadence_in_an_application() {
     let printed = succeeded(&example("own_loop").output().unwrap());
     assert!(printed.contains("1 peers have it; it is \"hello\""), "{printed}");
     assert!(printed.contains("the application does what it always did"), "{printed}");
 }
 
 #[test]
-fn the_tracker_needs_no_driver() {
+fn tracker_alone_needs_no_driver() {
     assert_eq!(succeeded(&example("tracker_alone").output().unwrap()), "\"hello\"\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_smallest_get_works_on_each_runtime() {
+async fn get_works_on_each_runtime() {
     let config = |bootstrap_peers| NodeConfig {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         bootstrap_peers,

@@ -1,7 +1,7 @@
-//! What a node has acknowledged survives `kill -9`.
+//! Records that a node has acknowledged survive `kill -9`.
 //!
-//! The node that is killed is this test's own program, which is told so by its environment. Two rounds are the default;
-//! `KADENCE_KILL_ROUNDS=20` makes twenty, with their figures in the output of `--nocapture`.
+//! The node to kill runs in a child process: this test program, started with an environment variable. There are two
+//! rounds by default. `KADENCE_KILL_ROUNDS=20` sets another number; `--nocapture` prints the figures of each round.
 
 #![cfg(test)]
 
@@ -36,19 +36,19 @@ const PUTS: usize = 1000;
 const FOLDER_VAR: &str = "KADENCE_NODE_KILLED_PATH";
 const ROUNDS_VAR: &str = "KADENCE_KILL_ROUNDS";
 
-/// Far more than anything here needs.
+/// Limit for every wait. Much longer than anything here takes.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// How often the loop is asked how late it is.
+/// Interval between two measurements of the loop's latency.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Not the same length each time, so that a write ends anywhere in a page.
+/// Lengths differ, so that writes end at any position in a page.
 fn record(number: usize) -> Record {
     let value = vec![number.to_le_bytes()[0]; number * 37 % 5000];
     Record::new(number.to_be_bytes().to_vec(), value)
 }
 
-/// Not a test by itself: without the variable it has nothing to do.
+/// Runs the child process. Does nothing without the environment variable.
 #[tokio::test(flavor = "multi_thread")]
 async fn child() {
     let Some(folder) = env::var_os(FOLDER_VAR) else { return };
@@ -57,14 +57,14 @@ async fn child() {
         identity: Identity::File(folder.join("key")),
         store: NodeStore::Disk(folder.join("store")),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-        // All records have the same publisher, who may have half of them.
+        // All records have the same publisher, which may own half of the records.
         max_records: 2 * PUTS,
         ..NodeConfig::default()
     };
     let node = node(config).await.unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "\naddress {}", node.listen_addrs()[0]).unwrap();
-    // Until it is killed. A line is an answer to nothing, so it is printed as soon as there is something new.
+    // Runs until it is killed. Each new maximum is printed immediately.
     let (mut longest_turn, mut longest_write) = (Duration::ZERO, Duration::ZERO);
     let mut ticks = interval(POLL_INTERVAL);
     loop {
@@ -79,16 +79,16 @@ async fn child() {
     }
 }
 
-/// What a node that was killed has said.
+/// Latencies that a child process has reported.
 #[derive(Debug, Default)]
 struct Timings {
-    /// The longest that the node's loop has let somebody wait, whatever for.
+    /// Longest time that a closure on the swarm has waited.
     longest_turn: Duration,
-    /// The longest that the store has held up the loop.
+    /// Longest time that a write of the store has blocked the loop.
     longest_write: Duration,
 }
 
-/// A node in a process of its own. Killed when it is dropped.
+/// Node in a child process. Killed on drop.
 struct KillableNode {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -125,7 +125,7 @@ impl KillableNode {
     fn timings(&self) -> Timings {
         let mut timings = Timings::default();
         for line in &self.lines {
-            // The last line may be half a one.
+            // The last line may be incomplete.
             let numbers = line.strip_prefix("longest ").and_then(|rest| rest.split_once(' '));
             if let Some((Ok(turn), Ok(write))) = numbers.map(|(turn, write)| (turn.parse(), write.parse())) {
                 timings =
@@ -138,13 +138,14 @@ impl KillableNode {
 
 impl Drop for KillableNode {
     fn drop(&mut self) {
-        // Mostly it is dead.
+        // In most cases it is dead already.
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// Puts all records at once, kills the node when it has acknowledged so many, and says which it has acknowledged in all.
+/// Puts all records at once and kills the node when it has acknowledged `acknowledgements` of them. Returns all
+/// acknowledged records.
 async fn put_until_killed(killable: &mut KillableNode, acknowledgements: usize) -> Vec<usize> {
     let putting =
         node(NodeConfig { bootstrap_peers: vec![killable.address.clone()], ..NodeConfig::default() }).await.unwrap();
@@ -159,7 +160,7 @@ async fn put_until_killed(killable: &mut KillableNode, acknowledgements: usize) 
         if let Ok(answer) = result {
             assert_eq!(answer.acknowledged, [killable.peer]);
             acknowledged.push(number);
-            // Those that are under way are heard to their end as well.
+            // Puts that are still running are awaited as well.
             if acknowledged.len() == acknowledgements {
                 killable.kill();
             }
@@ -170,7 +171,7 @@ async fn put_until_killed(killable: &mut KillableNode, acknowledgements: usize) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_record_that_a_node_has_acknowledged_is_there_after_it_was_killed() {
+async fn acknowledged_records_survive_a_kill() {
     let rounds = env::var(ROUNDS_VAR).map_or(2, |rounds| rounds.parse().unwrap());
     let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
     for round in 0..rounds {

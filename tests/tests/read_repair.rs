@@ -1,4 +1,4 @@
-//! Old records among the holders: the newest wins, and the others get it.
+//! Read repair: the newest record wins, and the peers that hold older ones receive it.
 
 #![cfg(test)]
 
@@ -8,7 +8,7 @@ use kadence::{Agree, Rejected, Validator, Validators};
 use kadence_tests::{NodeConfig, TestEnv, TestRuntime, TokioMultiThread, TransportKind, run, suite::support::key};
 use libp2p::kad::{Record, RecordKey};
 
-/// A record is the better, the greater its bytes.
+/// Validator: the record with the greater bytes is better.
 #[derive(Debug)]
 struct Newest;
 
@@ -25,7 +25,7 @@ impl Validator for Newest {
 const HOLDERS: usize = 20;
 
 #[test]
-fn where_19_of_20_serve_an_older_record_the_newest_wins_and_all_of_them_get_it() {
+fn the_newest_of_20_records_wins_and_repairs_the_19_older_ones() {
     run::<TokioMultiThread>(TransportKind::Memory, the_newest_wins);
 }
 
@@ -41,7 +41,7 @@ async fn the_newest_wins<R: TestRuntime>(env: &TestEnv<R>) {
     let answer = asker.client.get_record(name.clone()).best(Agree::All).await.unwrap();
     assert_eq!(answer.value(), b"2, the newest");
     assert_eq!((answer.dissenting, answer.repairing), (HOLDERS - 1, HOLDERS - 1));
-    // In the background: the answer was there before.
+    // Read repair runs in the background, after the answer.
     env.wait_until(async || {
         for holder in &holders {
             if holder.local_record(&name).await.is_none_or(|record| record.value != b"2, the newest") {

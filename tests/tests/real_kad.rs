@@ -1,4 +1,4 @@
-//! The tracker with the real kad under it, and no network. See `kadence_tests::real_kad`.
+//! The tracker on top of the real kad, without a network. See `kadence_tests::real_kad`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,10 +21,10 @@ use libp2p::{
     kad::{QueryId, QueryInfo, QueryResult, Quorum, Record, RecordKey},
 };
 
-/// Seeds of the ordinary run; `KADENCE_SEEDS` asks for another number, and `KADENCE_FIRST_SEED` for other ones.
+/// Number of seeds. `KADENCE_SEEDS` sets another number, `KADENCE_FIRST_SEED` the first seed.
 const SEEDS: u64 = 300;
 
-/// Longer than anything takes that kad does by its own clock.
+/// Longer than anything that kad does on its own clock.
 const LIMIT: Duration = Duration::from_secs(30);
 
 const KINDS: [OperationKind; 7] = [
@@ -37,16 +37,16 @@ const KINDS: [OperationKind; 7] = [
     OperationKind::Bootstrap,
 ];
 
-// ---- chance
+// ---- random runs
 
 #[test]
-fn whatever_peers_do_every_request_ends_once_and_nothing_is_left_in_kad() {
+fn every_request_ends_once_and_leaves_nothing_in_kad() {
     let report = run_seeds(SEEDS, RunConfig::default());
     println!("{report:#?}");
     if env::var("KADENCE_SEEDS").is_ok() {
         return;
     }
-    // What the runs were to show has happened.
+    // The runs have covered everything that they are meant to show.
     for operation in KINDS {
         for kind in [
             OutcomeKind::Answered,
@@ -77,35 +77,35 @@ fn whatever_peers_do_every_request_ends_once_and_nothing_is_left_in_kad() {
 }
 
 #[test]
-fn bootstraps_that_kad_begins_by_itself_are_not_ours() {
+fn bootstraps_that_kad_starts_itself_are_forwarded() {
     let report = run_seeds(SEEDS / 5, RunConfig { bootstraps_itself: true, ..RunConfig::default() });
     println!("{report:#?}");
     assert_ne!(report.forwarded, 0);
 }
 
 #[test]
-fn the_same_seed_is_the_same_run() {
+fn the_same_seed_gives_the_same_run() {
     let config = RunConfig { bootstraps: false, ..RunConfig::default() };
     let mut digests = BTreeSet::new();
     for seed in 0..20 {
         let begun = Instant::now();
         let runs = [run_seed(seed, config), run_seed(seed, config)];
-        // Half a second after it has met a peer kad bootstraps by itself, so a slow run may be another one.
+        // kad bootstraps by itself half a second after it has met a peer, so a slow run may differ.
         if begun.elapsed() < Duration::from_millis(500) {
             assert_eq!(runs[0], runs[1], "seed {seed}");
             digests.insert(runs[0].digest);
         }
     }
-    assert!(digests.len() > 1, "another seed is another run");
+    assert!(digests.len() > 1, "different seeds give different runs");
 }
 
 #[test]
-fn whatever_a_driver_does_wrong_is_found_out() {
+fn every_injected_driver_fault_is_detected() {
     for fault in Fault::ALL {
         let config = RunConfig { fault: Some(fault), ..RunConfig::default() };
         let found = (0..20).filter(|seed| catch_unwind(|| run_seed(*seed, config)).is_err()).count();
         println!("{fault:?}: {found} of 20");
-        assert_ne!(found, 0, "{fault:?} makes no difference");
+        assert_ne!(found, 0, "{fault:?} was not detected");
     }
 }
 
@@ -119,10 +119,10 @@ fn run_seeds(seeds: u64, config: RunConfig) -> Report {
     report
 }
 
-// ---- T3: every operation ends
+// ---- every operation ends
 
 #[test]
-fn without_a_peer_every_operation_ends_and_needs_no_clock() {
+fn without_peers_every_operation_ends_without_waiting() {
     for kind in KINDS {
         let mut kad = RealKad::new(Setup::new(0));
         let stranger = kad.peers(PeerKind::Unreachable, 1);
@@ -140,7 +140,7 @@ fn without_a_peer_every_operation_ends_and_needs_no_clock() {
 #[test]
 fn with_prompt_peers_every_operation_is_answered() {
     let (mut kad, peers) = node_with_peers(PeerKind::Prompt, 10, Setup::new(0));
-    // In this order one finds what another has left.
+    // In this order, later operations find the results of earlier ones.
     for kind in [
         OperationKind::Bootstrap,
         OperationKind::PutRecord,
@@ -158,14 +158,14 @@ fn with_prompt_peers_every_operation_is_answered() {
 }
 
 #[test]
-fn what_kad_never_ends_ends_at_the_deadline() {
+fn requests_that_kad_never_ends_end_at_the_deadline() {
     for peer_kind in [PeerKind::Silent, PeerKind::NeverConnects] {
         for kind in KINDS {
             let (mut kad, peers) = node_with_peers(peer_kind, 5, Setup::new(0));
             let request = kad.request_valid(operation(kind, &peers));
             kad.run_to_end();
             let query = kad.query_of(request).unwrap();
-            waits_until_its_deadline(&mut kad, request, query);
+            assert_ends_at_deadline(&mut kad, request, query);
         }
     }
 }
@@ -179,12 +179,12 @@ fn a_request_that_is_lost_with_one_of_two_connections_ends_at_the_deadline() {
     kad.accept_connection(peers[0]);
     let request = kad.request_valid(operation(OperationKind::GetRecord, &peers));
     kad.run_to_end();
-    assert_eq!(kad.counts().unnoticed, 1, "one connection is closed, the other stays");
+    assert_eq!(kad.counts().unnoticed, 1, "one connection is closed, the other stays open");
     let query = kad.query_of(request).unwrap();
-    waits_until_its_deadline(&mut kad, request, query);
+    assert_ends_at_deadline(&mut kad, request, query);
 }
 
-fn waits_until_its_deadline(kad: &mut RealKad, request: RequestId, query: QueryId) {
+fn assert_ends_at_deadline(kad: &mut RealKad, request: RequestId, query: QueryId) {
     let timeout = kad.tracker.config().default_timeout;
     kad.advance(timeout - Duration::from_nanos(1));
     kad.run_to_end();
@@ -197,7 +197,7 @@ fn waits_until_its_deadline(kad: &mut RealKad, request: RequestId, query: QueryI
     kad.check_end();
 }
 
-// ---- T4: cancelled is gone
+// ---- cancelled queries end
 
 #[test]
 fn a_put_cancelled_in_its_lookup_is_gone_at_the_next_poll() {
@@ -251,7 +251,7 @@ fn a_bootstrap_cancelled_with_three_buckets_to_go_is_gone_after_a_poll_for_each_
 }
 
 #[test]
-fn cancelled_after_any_number_of_answers_every_operation_is_gone_in_time() {
+fn an_operation_cancelled_after_any_number_of_answers_is_gone_in_time() {
     for kind in KINDS {
         for steps in 0.. {
             let mut kad = four_buckets(Setup::new(steps));
@@ -296,12 +296,12 @@ fn an_announcement_that_was_cancelled_is_taken_back_and_an_earlier_one_stays() {
     kad.check_end();
 }
 
-// ---- T5: a bootstrap ends at its last event
+// ---- a bootstrap ends at its last event
 
 #[test]
-fn a_lookup_that_times_out_is_counted_and_is_not_the_end() {
+fn a_bootstrap_continues_after_a_lookup_that_times_out() {
     let mut setup = Setup::new(0);
-    // kad's own clock. Lookups that are answered take a few milliseconds.
+    // Measured by kad's own clock. Lookups that are answered take a few milliseconds.
     setup.kad.set_query_timeout(Duration::from_secs(2));
     let mut kad = four_buckets(setup);
     let neighbours = kad.contacts();
@@ -314,7 +314,7 @@ fn a_lookup_that_times_out_is_counted_and_is_not_the_end() {
         if seen.last() != Some(&phases) {
             seen.push(phases);
         }
-        // Nobody answers the second lookup.
+        // No peer answers the second lookup.
         let kind = if phases.done == 1 { PeerKind::Silent } else { PeerKind::Prompt };
         neighbours.iter().for_each(|peer| kad.set_kind(*peer, kind));
         kad.deliver_one();
@@ -328,13 +328,13 @@ fn a_lookup_that_times_out_is_counted_and_is_not_the_end() {
 }
 
 #[test]
-fn when_every_lookup_times_out_it_is_an_error() {
+fn a_bootstrap_whose_lookups_all_time_out_fails() {
     let mut setup = Setup::new(0);
     setup.kad.set_query_timeout(Duration::ZERO);
     let mut kad = four_buckets(setup);
     let request = kad.request_valid(Operation::Bootstrap);
     kad.run_until_idle();
-    // Without the nearest neighbour kad does not know which buckets to refresh.
+    // If its first lookup fails, kad does not know which buckets to refresh.
     let Some(Outcome::Bootstrap(Err(BootstrapError::AllPhasesFailed { phases: 1, .. }))) = kad.outcome(request) else {
         panic!("{:?}", kad.outcome(request))
     };
@@ -342,7 +342,7 @@ fn when_every_lookup_times_out_it_is_an_error() {
 }
 
 #[test]
-fn kads_own_bootstrap_in_between_changes_nothing_and_is_handed_on() {
+fn kads_own_bootstrap_does_not_interfere_and_is_forwarded() {
     let mut setup = Setup::new(0);
     setup.kad.set_periodic_bootstrap_interval(Some(Duration::from_millis(1)));
     let mut kad = four_buckets(setup);
@@ -352,7 +352,7 @@ fn kads_own_bootstrap_in_between_changes_nothing_and_is_handed_on() {
     kad.run_until_idle();
     let own_queries = kad.query_of(request).unwrap();
     assert!(kad.runs(automatic) && kad.runs(own_queries));
-    // Further ones may begin by kad's clock, so what is waited for is said.
+    // kad may start further bootstraps, so wait for the first one by its id.
     until(&mut kad, |kad| {
         kad.deliver_one();
         kad.outcome(request).is_some() && !kad.runs(automatic)
@@ -369,9 +369,9 @@ fn kads_own_bootstrap_in_between_changes_nothing_and_is_handed_on() {
 // ---- kad itself
 
 #[test]
-fn what_kad_publishes_again_is_not_ours() {
+fn republishing_by_kad_is_forwarded() {
     let mut setup = Setup::new(0);
-    // Not shorter: kad asserts that the next round is not due the moment it is set.
+    // Not shorter: kad asserts that the next round is not due immediately.
     let soon = Some(Duration::from_millis(300));
     setup.kad.set_publication_interval(soon).set_replication_interval(soon).set_provider_publication_interval(soon);
     let (mut kad, peers) = node_with_peers(PeerKind::Prompt, 10, setup);
@@ -400,16 +400,16 @@ fn one_finish_ends_a_lookup_and_not_a_bootstrap() {
     kad.kad.query_mut(&query).unwrap().finish();
     assert!(!kad.runs(query), "`query_mut` does not see it between a finish and the next poll");
     kad.run_until_idle();
-    assert!(kad.runs(query), "and then it is in its next lookup");
+    assert!(kad.runs(query), "then it is in its next lookup");
     assert_eq!(kad.phases(query).done, 1);
     kad.run_to_end();
     assert_eq!(outcome_kind(&kad, request), Some(OutcomeKind::Answered));
     kad.check_end();
 }
 
-// ---- what the tests are made of
+// ---- helpers
 
-/// A node that knows so many peers, which know each other.
+/// Returns a node that knows this number of peers.
 fn node_with_peers(kind: PeerKind, peers: usize, setup: Setup) -> (RealKad, Vec<PeerId>) {
     let mut kad = RealKad::new(setup);
     let peers = kad.peers(kind, peers);
@@ -417,8 +417,8 @@ fn node_with_peers(kind: PeerKind, peers: usize, setup: Setup) -> (RealKad, Vec<
     (kad, peers)
 }
 
-/// A node that knows a prompt peer in each of the four farthest buckets: its bootstrap looks up its own id, and then
-/// refreshes three buckets.
+/// Returns a node that knows a prompt peer in each of the four farthest buckets. Its bootstrap looks up its own id and
+/// then refreshes three buckets.
 fn four_buckets(setup: Setup) -> RealKad {
     let mut kad = RealKad::new(setup);
     for bucket in 252..=255 {
@@ -447,12 +447,12 @@ fn key() -> RecordKey {
     RecordKey::new(b"key")
 }
 
-/// How many polls to no avail it takes at most until a query that nobody wants is gone: one for each of its lookups
-/// that have not ended, and one for everything that is no bootstrap.
+/// Returns the maximum number of polls without result until an abandoned query is gone: one for each remaining lookup
+/// of a bootstrap, and one for any other query.
 fn bound(kad: &mut RealKad, query: QueryId) -> usize {
     match kad.kad.query(&query).map(|query| query.info().clone()) {
         Some(QueryInfo::Bootstrap { remaining: Some(remaining), .. }) => 1 + remaining.len(),
-        // At the end of its first lookup kad finds that every bucket beyond the nearest peer's is to be refreshed.
+        // At the end of its first lookup, kad schedules a refresh of every bucket beyond the nearest peer's.
         Some(QueryInfo::Bootstrap { remaining: None, .. }) => {
             let nearest = kad.kad.kbuckets().find(|bucket| !bucket.is_empty()).unwrap();
             256 - usize::try_from(nearest.range().1.ilog2().unwrap()).unwrap()
@@ -474,11 +474,11 @@ fn provides(kad: &mut RealKad) -> bool {
     kad.kad.store_mut().provided().any(|entry| entry.key == key())
 }
 
-/// Turns the loop until it is so: for what kad does by its own clock.
+/// Runs the loop until the condition holds: for what kad does on its own clock.
 fn until(kad: &mut RealKad, mut condition: impl FnMut(&mut RealKad) -> bool) {
     let begun = Instant::now();
     while !condition(kad) {
-        assert!(begun.elapsed() < LIMIT, "it does not come to pass");
+        assert!(begun.elapsed() < LIMIT, "the condition did not hold within {LIMIT:?}");
         kad.run_until_idle();
     }
 }

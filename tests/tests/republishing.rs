@@ -1,4 +1,4 @@
-//! kad's own jobs go on under load: at 100 live queries it stops them, without a word.
+//! kad's republishing continues under load. kad pauses it silently while 100 queries are running.
 
 #![cfg(test)]
 
@@ -12,24 +12,24 @@ use kadence_tests::{
 };
 use libp2p::kad::store::RecordStore;
 
-/// Own records.
+/// Records of the publisher.
 const OWN: usize = 20;
 
-/// Gets that are asked for while these are due, all of other records, and how many of them at once: more than kad could
-/// bear.
+/// Gets of other records that run while the publisher's records are due, and the number of concurrent ones: more than
+/// kad could handle.
 const GETS: usize = 5_000;
 const AT_ONCE: usize = 500;
 
-/// One in so many of the records that are asked for exists.
+/// Every tenth of the requested records exists.
 const STEP: usize = 10;
 
-/// How soon records are due again: after the load has begun.
+/// Interval of republishing: records are due after the load has started.
 const INTERVAL: Duration = Duration::from_secs(4);
 
-/// How long the load goes on at most.
+/// Maximum duration of the load.
 const MAX_DURATION: Duration = Duration::from_secs(40);
 
-/// How many of the own records some server has.
+/// Returns the number of the publisher's records that some server holds.
 async fn count_republished(servers: &[Node]) -> usize {
     let mut there = 0;
     for n in 0..OWN {
@@ -54,7 +54,7 @@ fn own_records_are_republished_while_thousands_are_read() {
         for n in 0..OWN {
             publisher.client.put_record(record(&format!("own {n}"), "value")).await.unwrap();
         }
-        // Nobody has them any more but the publisher: what is there again was published again.
+        // Only the publisher still has its records. A copy on a server has therefore been republished.
         for server in &servers {
             with_kad(&server.swarm, |kad| {
                 for n in 0..OWN {

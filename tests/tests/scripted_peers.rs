@@ -1,5 +1,5 @@
-//! What the ready-made node makes of peers of which every one behaves by a script, on real swarms: its answer is the one
-//! that the scripts imply, and there is one, whatever they do.
+//! `kadence::node::Node` among peers that behave by scripts, on real swarms. Each call ends, with the answer that
+//! follows from the scripts.
 
 #![cfg(test)]
 
@@ -22,13 +22,13 @@ use libp2p::{
     kad::{KBucketKey, Quorum, Record, RecordKey, store::RecordStore},
 };
 
-/// Slow beside peers in the same process, and not so slow that it could be taken for silent.
+/// Slow for peers in the same process, but not slow enough to be taken for silent.
 const SLOW: AnswerMode = AnswerMode::Slow(Duration::from_millis(50));
 
-/// More than any test needs, and less than a test may take.
+/// More than any call needs, and less than a test may take.
 const LONG: Duration = Duration::from_secs(40);
 
-/// A network of these peers, and who asks them.
+/// A network of scripted peers, and a node that asks them.
 struct Network {
     peers: Vec<ScriptedNode>,
     node: Node,
@@ -53,7 +53,7 @@ impl Network {
         self.node.client().get_record(key(name)).timeout(LONG)
     }
 
-    /// The ids of these peers, sorted.
+    /// Returns the ids of the peers with these indices, sorted.
     fn ids(&self, places: impl IntoIterator<Item = usize>) -> Vec<PeerId> {
         sorted(places.into_iter().map(|place| self.peers[place].peer()))
     }
@@ -72,12 +72,12 @@ fn has(name: &str, value: &str, mode: AnswerMode) -> Script {
     Script::always(mode).with_record(record(name, value))
 }
 
-/// Has nothing, and says so.
+/// Has no record and says so.
 fn ordinary() -> Script {
     Script::always(AnswerMode::Prompt)
 }
 
-/// Who sent which value, each source once.
+/// Returns the source and value of each record. Asserts that no source occurs twice.
 fn sources(answer: &RecordAnswer) -> BTreeMap<Option<PeerId>, String> {
     let sources: BTreeMap<_, _> =
         answer.iter().map(|found| (found.peer, String::from_utf8(found.record.value.clone()).unwrap())).collect();
@@ -85,7 +85,7 @@ fn sources(answer: &RecordAnswer) -> BTreeMap<Option<PeerId>, String> {
     sources
 }
 
-/// The candidates of a conflict: how many hold which value.
+/// Returns the values of a conflict and their votes.
 fn votes(candidates: &[Candidate]) -> Vec<(&[u8], usize)> {
     let mut votes: Vec<_> = candidates.iter().map(|one| (one.record.record.value.as_slice(), one.votes)).collect();
     votes.sort_unstable();
@@ -114,7 +114,7 @@ fn the_only_value_is_found_among_peers_that_do_not_help() {
 }
 
 #[test]
-fn a_limit_is_so_many_sources_or_all_there_are() {
+fn a_limit_returns_that_many_sources_or_all_available() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(
             env,
@@ -134,7 +134,7 @@ fn a_limit_is_so_many_sources_or_all_there_are() {
 }
 
 #[test]
-fn all_is_what_everybody_sends_who_answers() {
+fn all_returns_the_record_of_every_peer_that_answers() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(
             env,
@@ -172,7 +172,7 @@ fn a_liar_is_outvoted_and_counted() {
         .await;
         let answer = network.get("a").quorum(3).await.unwrap();
         assert_eq!((answer.value(), answer.agreeing), (b"value".as_slice(), 3));
-        // Whether the liar was heard before the quorum was there is not scripted.
+        // The script does not determine whether the liar answers before the quorum is reached.
         let lies = sources(&answer).into_values().filter(|value| value == "lie").count();
         assert_eq!(answer.dissenting, lies);
 
@@ -184,7 +184,7 @@ fn a_liar_is_outvoted_and_counted() {
 }
 
 #[test]
-fn values_without_a_quorum_are_a_conflict_with_all_of_them() {
+fn values_without_a_quorum_are_a_conflict_that_lists_them() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let scripts = [has("a", "one", AnswerMode::Prompt), has("a", "two", SLOW), ordinary()];
         let network = Network::of(env, scripts).await;
@@ -196,7 +196,7 @@ fn values_without_a_quorum_are_a_conflict_with_all_of_them() {
 }
 
 #[test]
-fn who_has_no_record_has_no_vote() {
+fn peers_without_a_record_do_not_vote() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let scripts =
             [has("a", "value", AnswerMode::Prompt), ordinary(), ordinary(), Script::always(AnswerMode::Empty)];
@@ -209,7 +209,7 @@ fn who_has_no_record_has_no_vote() {
 }
 
 #[test]
-fn the_local_copy_is_one_source_and_asks_the_network_for_the_others() {
+fn the_local_copy_counts_as_one_source() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let scripts = [
             has("shared", "value", AnswerMode::Prompt),
@@ -236,7 +236,7 @@ fn the_local_copy_is_one_source_and_asks_the_network_for_the_others() {
 }
 
 #[test]
-fn records_under_another_key_are_none() {
+fn records_under_another_key_are_ignored() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(env, [(); 3].map(|()| has("a", "value", AnswerMode::WrongKey))).await;
         for get in [network.get("a"), network.get("a").quorum(2), network.get("a").all()] {
@@ -247,7 +247,7 @@ fn records_under_another_key_are_none() {
 }
 
 #[test]
-fn an_answer_that_nobody_gives_is_no_statement_about_the_key() {
+fn no_response_is_distinct_from_not_found() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         for mode in [AnswerMode::ClosedConnection, AnswerMode::BrokenStream] {
             let network = Network::of(env, [(); 4].map(|()| has("a", "value", mode.clone()))).await;
@@ -261,9 +261,9 @@ fn an_answer_that_nobody_gives_is_no_statement_about_the_key() {
     });
 }
 
-/// Requests that are under way on a connection end with it.
+/// Requests that are pending on a connection end when it closes.
 #[test]
-fn many_calls_that_are_hung_up_on_all_end() {
+fn all_calls_end_when_their_connections_close() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let hangs_up =
             |_| Script::only(RequestKind::Record, AnswerMode::ClosedConnection).with_record(record("a", "value"));
@@ -284,7 +284,7 @@ fn many_calls_that_are_hung_up_on_all_end() {
 }
 
 #[test]
-fn slow_is_not_silent_where_everybody_is_slow() {
+fn slow_peers_are_not_taken_for_silent_ones() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let slow = AnswerMode::Slow(Duration::from_millis(500));
         let scripts = [
@@ -303,13 +303,13 @@ fn slow_is_not_silent_where_everybody_is_slow() {
     });
 }
 
-/// Both share their first lookup, so that they can be compared peer by peer.
+/// Both lookups share their first query, so that their results can be compared peer by peer.
 #[test]
-fn a_thorough_lookup_finds_those_of_an_ordinary_one_or_closer_ones() {
+fn a_thorough_lookup_finds_the_same_peers_or_closer_ones() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let script = |n: usize| if n.is_multiple_of(5) { Script::always(AnswerMode::Silent) } else { ordinary() };
         let peers = env.scripted_nodes((0..30).map(script)).await;
-        // Who answers, and names all others as far as they are close.
+        // These peers answer, and name all others that are close.
         let known = peers.iter().map(|peer| &peer.contact).skip(1).take(3);
         let node = env.asking_node(NodeConfig::default(), known).await;
         let lookup = || node.client().get_closest_peers(key("a")).timeout(LONG);
@@ -321,11 +321,11 @@ fn a_thorough_lookup_finds_those_of_an_ordinary_one_or_closer_ones() {
             answer.peers.iter().map(|info| KBucketKey::from(info.peer_id).distance(&target)).collect()
         };
         let (near, far) = (distances(&thorough), distances(&ordinary));
-        assert!(near.is_sorted_by(|a, b| a < b), "the closest first, each once");
+        assert!(near.is_sorted_by(|a, b| a < b), "peers are sorted by distance, without duplicates");
         assert!(far.len() <= near.len() && near.len() <= 20, "{} of {}", near.len(), far.len());
         assert!(near.iter().zip(&far).all(|(near, far)| near <= far), "{thorough:?}, {ordinary:?}");
         let silent: Vec<_> = peers.iter().step_by(5).map(ScriptedNode::peer).collect();
-        assert!(thorough.peers.iter().all(|info| !silent.contains(&info.peer_id)), "who is silent was not found");
+        assert!(thorough.peers.iter().all(|info| !silent.contains(&info.peer_id)), "silent peers are not found");
         assert!(thorough.progress.requests > ordinary.progress.requests, "there was a second lookup");
     });
 }
@@ -349,7 +349,7 @@ fn the_closest_peers_are_those_that_answer() {
 }
 
 #[test]
-fn a_put_counts_those_that_acknowledge_and_nobody_else() {
+fn a_put_counts_only_acknowledgements() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let scripts = [
             ordinary(),
@@ -366,13 +366,13 @@ fn a_put_counts_those_that_acknowledge_and_nobody_else() {
         };
         let (enough, too_few) = join!(put("enough", 3), put("too few", 4));
         assert_eq!(sorted(enough.unwrap().acknowledged), network.ids(0..3));
-        assert!(network.local_record("enough").await.is_some(), "a put that succeeded is kept for republishing");
+        assert!(network.local_record("enough").await.is_some(), "a successful put is stored locally for republishing");
         let Err(PutRecordError::QuorumFailed { acknowledged, needed, .. }) = too_few else { panic!("{too_few:?}") };
         assert_eq!(sorted(acknowledged), network.ids(0..3));
         assert_eq!(needed.get(), 4);
         assert_eq!(network.local_record("too few").await, None);
         for (place, peer) in network.peers.iter().enumerate() {
-            // Whoever is silent has it all the same.
+            // The silent peer stores the record although it does not acknowledge it.
             let expected = [0, 1, 2, 5].contains(&place);
             assert_eq!(peer.local_record(&key("enough")).await.is_some(), expected, "peer {place}");
         }
@@ -380,7 +380,7 @@ fn a_put_counts_those_that_acknowledge_and_nobody_else() {
 }
 
 #[test]
-fn providers_are_those_that_are_named() {
+fn providers_are_merged_from_all_answers() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let [one, two, three] = [(); 3].map(|()| PeerId::random());
         let scripts = [
@@ -402,7 +402,7 @@ fn providers_are_those_that_are_named() {
     });
 }
 
-/// Values are numbers, and the larger is the better.
+/// Validator: values are numbers; the larger one is better.
 struct Numbers;
 
 impl Validator for Numbers {
@@ -423,7 +423,7 @@ fn with_numbers() -> NodeConfig {
 }
 
 #[test]
-fn the_best_is_the_best_of_the_valid_ones() {
+fn best_ignores_invalid_records() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let name = "/number/a";
         let scripts = [
@@ -445,7 +445,7 @@ fn the_best_is_the_best_of_the_valid_ones() {
 }
 
 #[test]
-fn what_is_not_valid_is_never_returned_nor_kept_nor_put_back() {
+fn invalid_records_are_never_returned_stored_or_repaired() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let name = "/number/a";
         let lie = || has(name, "1", AnswerMode::WrongValue(b"not a number".to_vec()));

@@ -1,4 +1,4 @@
-//! tokio's own clock, paused: deadlines come when it says, and not a moment of real time passes.
+//! Deadlines on tokio's paused clock are exact and take no real time.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use kadence_tests::{
 use kadence_tokio::TokioRuntime;
 use tokio::{runtime::Builder, time::Instant};
 
-/// tokio on one thread, with a clock that moves only when every task waits, and then to the next deadline.
+/// tokio on one thread, with a clock that advances only when every task waits, and then to the next deadline.
 enum Paused {}
 
 impl Runner for Paused {
@@ -25,7 +25,7 @@ impl Runner for Paused {
     }
 }
 
-/// tokio's timers have a resolution of a millisecond, and are never early.
+/// tokio's timers have a resolution of one millisecond and are never early.
 const RESOLUTION: Duration = Duration::from_millis(1);
 
 async fn a_deadline_is_exact(env: &TestEnv<TokioRuntime>) {

@@ -1,4 +1,4 @@
-//! The loop: the driver's steps in its order, and what it does with each action.
+//! The driver's event loop, and the execution of the tracker's actions.
 
 use std::{
     sync::Arc,
@@ -16,21 +16,21 @@ use libp2p::{
 
 use super::{Fault, RealKad, kad_events};
 
-/// So many polls in a row without rest are a loop without an end.
+/// Number of consecutive polls that counts as an endless loop.
 pub(super) const MAX_POLLS: usize = 100_000;
 
 impl RealKad {
-    /// Turns the loop until it would go to sleep. Returns how often kad was polled to no avail: the standing orders
-    /// were repeated after each of these polls but the last.
+    /// Runs the loop until it would go to sleep. Returns the number of polls of kad without result. After each of them
+    /// but the last, the `finish` calls were repeated.
     pub fn run_until_idle(&mut self) -> usize {
         let before = self.idle_polls;
-        assert!(self.run_loop(MAX_POLLS), "kad does not come to rest");
+        assert!(self.run_loop(MAX_POLLS), "kad does not become idle");
         self.idle_polls - before
     }
 
-    /// Turns the loop for at most so many polls of kad. Returns whether it would go to sleep.
+    /// Runs the loop for at most `polls` polls of kad. Returns whether it would go to sleep.
     ///
-    /// The steps are the driver's, in its order.
+    /// The steps and their order are the driver's.
     pub fn run_loop(&mut self, polls: usize) -> bool {
         for _ in 0..polls {
             self.handle_actions();
@@ -49,7 +49,7 @@ impl RealKad {
         false
     }
 
-    /// Lets everything happen that will without the clock.
+    /// Runs everything that happens without the clock.
     pub fn run_to_end(&mut self) {
         self.run_until_idle();
         while self.deliver_one() {
@@ -57,7 +57,7 @@ impl RealKad {
         }
     }
 
-    /// Ends one of the dials or requests in the network, if there is one that ends. The loop is not turned.
+    /// Ends one of the pending dials or requests. Returns whether there was one. Does not run the loop.
     pub fn deliver_one(&mut self) -> bool {
         self.finish_dial() || self.finish_request()
     }
@@ -79,7 +79,10 @@ impl RealKad {
                 }
                 Action::Finish(id) => {
                     self.note(|| format!("finish {id}"));
-                    assert!(self.own_queries.contains(&id) && !self.finishing.contains(&id), "{id} is finished once");
+                    assert!(
+                        self.own_queries.contains(&id) && !self.finishing.contains(&id),
+                        "{id} is finished at most once"
+                    );
                     if self.injects(Fault::NeverFinishes) {
                         continue;
                     }
@@ -119,8 +122,8 @@ impl RealKad {
                     }
                 }
                 Action::Item { request, item: _ } => {
-                    let call = self.calls.get_mut(&request).expect("an item of a request that has not ended");
-                    assert!(call.streaming, "an item for {request}, which wants none");
+                    let call = self.calls.get_mut(&request).expect("an item belongs to a live request");
+                    assert!(call.streaming, "an item for {request}, which is not streaming");
                     call.items += 1;
                 }
                 Action::Outcome { request, outcome } => {
@@ -156,14 +159,14 @@ impl RealKad {
         self.own_queries.insert(id);
         self.last_started_query = Some(id);
         if !request.is_ours() {
-            self.calls.get_mut(&request).expect("a query for a request that has not ended").query = Some(id);
+            self.calls.get_mut(&request).expect("a query belongs to a live request").query = Some(id);
         }
         Ok(Started { id, had_provider })
     }
 
     fn end(&mut self, request: RequestId, outcome: Outcome) {
         self.note(|| format!("outcome of {request}: {:?}", outcome.error().map(ToString::to_string)));
-        let call = self.calls.remove(&request).expect("one outcome for each accepted request, and no more");
+        let call = self.calls.remove(&request).expect("each accepted request gets one outcome");
         self.expected.check_outcome(&call, &outcome, self.now, &self.network.peers.answer_log, &self.kad_events);
         self.outcomes.insert(request, outcome);
     }
@@ -192,7 +195,7 @@ impl RealKad {
         self.note(|| kad_events::describe(&event));
         if let kad::Event::OutboundQueryProgressed { id, result, stats, step } = event {
             self.kad_events.event(id, &result, &step);
-            assert_eq!(self.tracker.owns(&id), self.own_queries.contains(&id), "whose query {id} is");
+            assert_eq!(self.tracker.owns(&id), self.own_queries.contains(&id), "ownership of query {id}");
             if self.tracker.owns(&id) {
                 let last = step.last;
                 if last {
@@ -206,10 +209,7 @@ impl RealKad {
                 self.tracker.handle_event(event, self.now());
                 self.handle_actions();
             } else {
-                assert!(
-                    self.others_start_queries || kad_events::may_be_kads_own(&result),
-                    "nobody asked for {result:?}"
-                );
+                assert!(self.others_start_queries || kad_events::may_be_kads_own(&result), "unexpected {result:?}");
                 self.forwarded.push((id, result));
             }
         }
@@ -236,7 +236,7 @@ impl RealKad {
         !probes.is_empty()
     }
 
-    /// Whether the driver does this wrong, and now.
+    /// Returns whether this fault is to be injected now.
     pub(super) fn injects(&mut self, fault: Fault) -> bool {
         if self.fault != Some(fault) {
             return false;

@@ -1,4 +1,4 @@
-//! What a swarm would do for kad: dials, connections, and the requests on them.
+//! Simulation of the swarm: dials, connections, and the requests on them.
 
 use std::io;
 
@@ -19,25 +19,25 @@ use super::{
     wire::{Connection, FromHandler, Kad, Sent, ToHandler},
 };
 
-/// Far from the ids that dials have.
+/// Far above the ids of dials.
 const FIRST_INBOUND: usize = 1 << 40;
 
-/// Connections to scripted peers. Nothing moves in it until it is told to, and what it does is decided by its lot.
+/// Connections to simulated peers. Nothing happens except in calls; random decisions come from `rng`.
 pub(super) struct Network {
     pub(super) peers: Peers,
     pub(super) rng: Rng,
     connections: Vec<Connection>,
     dials: Vec<Dial>,
-    /// Requests that will be answered, or break, in any order.
+    /// Requests that will be answered or fail, in any order.
     pending: Vec<Sent>,
     last_inbound: usize,
     pub(super) counts: Counts,
 }
 
-/// What has happened in a network.
+/// Statistics of a network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Requests that kad sent.
+    /// Requests that kad has sent.
     pub requests: u64,
     /// Requests that were answered.
     pub answers: u64,
@@ -45,7 +45,8 @@ pub struct Counts {
     pub failures: u64,
     /// Requests that were lost with their connection.
     pub lost: u64,
-    /// Requests that were lost with their connection while another one to the same peer stayed: kad never hears of it.
+    /// Requests that were lost with their connection while another connection to the same peer stayed open. kad never
+    /// learns of this loss.
     pub unnoticed: u64,
     /// Dials that ended in a connection.
     pub connected: u64,
@@ -54,7 +55,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Of two networks together.
+    /// Adds the statistics of another network.
     pub fn sum(self, other: Self) -> Self {
         Self {
             requests: self.requests + other.requests,
@@ -87,13 +88,13 @@ impl Network {
         }
     }
 
-    // ---- what kad wants
+    // ---- actions of kad
 
     pub(super) fn dial(&mut self, kad: &mut Kad, opts: &DialOpts) {
         let peer = opts.get_peer_id().expect("kad dials peers");
         let id = opts.connection_id();
         if self.dials.iter().any(|dial| dial.peer == peer) || self.is_connected(peer) {
-            // The condition that kad's dials have.
+            // The condition of kad's own dials.
             let error = DialError::DialPeerConditionFalse(PeerCondition::DisconnectedAndNotDialing);
             return fail(kad, peer, id, &error);
         }
@@ -106,7 +107,7 @@ impl Network {
         self.dials.push(Dial { peer, id, addresses });
     }
 
-    /// A message for a connection that is gone is lost, as in a swarm.
+    /// A message for a closed connection is lost, as in a swarm.
     pub(super) fn notify(&mut self, peer: PeerId, handler: &NotifyHandler, event: ToHandler) {
         let able: Vec<_> = (0..self.connections.len())
             .filter(|place| {
@@ -133,9 +134,9 @@ impl Network {
         }
     }
 
-    // ---- what happens to kad
+    // ---- events for kad
 
-    /// Ends one of the dials, if there is one that ends.
+    /// Ends one of the pending dials. Returns whether there was one that can end.
     pub(super) fn finish_dial(&mut self, kad: &mut Kad) -> bool {
         let able: Vec<_> = (0..self.dials.len())
             .filter(|place| self.peers.kind(self.dials[*place].peer) != PeerKind::NeverConnects)
@@ -152,7 +153,7 @@ impl Network {
             return true;
         }
         self.counts.connected += 1;
-        let address = addresses.into_iter().next().expect("it was dialled");
+        let address = addresses.into_iter().next().expect("a dial has an address");
         let handler = kad
             .handle_established_outbound_connection(id, peer, &address, Endpoint::Dialer, PortUse::Reuse)
             .expect("kad denies no connection");
@@ -161,11 +162,11 @@ impl Network {
         true
     }
 
-    /// A peer connects to us.
+    /// Accepts a connection from a peer.
     pub(super) fn accept_connection(&mut self, kad: &mut Kad, peer: PeerId) {
         self.last_inbound += 1;
         let id = ConnectionId::new_unchecked(self.last_inbound);
-        let local: Multiaddr = "/memory/999999".parse().expect("an address");
+        let local: Multiaddr = "/memory/999999".parse().expect("the address is valid");
         let remote = self.peers.address(peer).expect("the peer exists");
         let handler =
             kad.handle_established_inbound_connection(id, peer, &local, &remote).expect("kad denies no connection");
@@ -188,7 +189,7 @@ impl Network {
         kad.on_connection_handler_event(peer, id, FromHandler::ProtocolConfirmed { endpoint });
     }
 
-    /// One of the requests under way meets its end, if there is one that does.
+    /// Ends one of the pending requests. Returns whether there was one that can end.
     pub(super) fn finish_request(&mut self, kad: &mut Kad) -> bool {
         while !self.pending.is_empty() {
             let place = self.rng.below(self.pending.len());
@@ -214,7 +215,7 @@ impl Network {
         false
     }
 
-    /// One of the connections closes, if there is one, with all requests that are under way on it.
+    /// Closes one of the connections with all pending requests on it. Returns whether there was one.
     pub(super) fn close_connection(&mut self, kad: &mut Kad) -> bool {
         if self.connections.is_empty() {
             return false;
@@ -242,7 +243,7 @@ impl Network {
         }));
     }
 
-    /// A peer that is connected announces itself as a provider.
+    /// Lets a connected peer announce itself as a provider.
     pub(super) fn announce(&mut self, kad: &mut Kad, key: &RecordKey) {
         if !self.connections.is_empty() {
             let place = self.rng.below(self.connections.len());

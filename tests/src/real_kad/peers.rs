@@ -1,4 +1,4 @@
-//! Peers that answer by a script, and what they have said.
+//! Simulated peers, and a log of their answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,31 +12,32 @@ use super::{
     wire::{Answer, PeerRequest},
 };
 
-/// How a peer behaves.
+/// Behaviour of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerKind {
-    /// Answers what it knows, and keeps what is put and announced.
+    /// Answers correctly, and stores records and announcements.
     Prompt,
-    /// Answers, and knows nobody and nothing. It acknowledges what is put and forgets it.
+    /// Answers, but knows no peers, records or providers. Acknowledges puts without storing them.
     Empty,
-    /// As a prompt one; and of many keys it has a record and knows providers.
+    /// Like `Prompt`; it also has a record and providers for many keys from the beginning.
     Holder,
-    /// Answers with the wrong key, with peers that do not exist, with itself, with the asker, to another question.
+    /// Answers with wrong keys, with peers that do not exist, with itself, with the requester, or to another kind of
+    /// request.
     Liar,
     /// Every stream to it breaks.
     Refusing,
-    /// Takes every request and answers none.
+    /// Accepts every request and answers none.
     Silent,
-    /// Closes the connection on which it is asked, with all requests that are under way on it.
+    /// Closes the connection on which it gets a request, with all pending requests on it.
     HangsUp,
-    /// Dials of it fail.
+    /// Dials to it fail.
     Unreachable,
-    /// Dials of it never end.
+    /// Dials to it never end.
     NeverConnects,
 }
 
 impl PeerKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 9] = [
         Self::Prompt,
         Self::Empty,
@@ -50,13 +51,13 @@ impl PeerKind {
     ];
 }
 
-/// What comes of a request.
+/// Reaction to a request.
 #[derive(Debug)]
 pub(super) enum Reaction {
     Answers(Answer),
     Breaks,
     HangsUp,
-    /// Announcements are not answered.
+    /// No reaction. Announcements are never answered.
     Nothing,
 }
 
@@ -66,20 +67,20 @@ pub(super) struct Peers {
     local: PeerId,
     peers: Vec<Peer>,
     by_id: BTreeMap<PeerId, usize>,
-    /// What was said.
+    /// Log of all answers.
     pub(super) answer_log: AnswerLog,
 }
 
-/// What peers have said, by which answers are judged.
+/// Answers of peers, against which outcomes are checked.
 #[derive(Debug, Default)]
 pub(super) struct AnswerLog {
-    /// Who sent which value under which key.
+    /// Peer, key and value of every record sent.
     pub(super) records: BTreeSet<(PeerId, Vec<u8>, Vec<u8>)>,
-    /// Who acknowledged which value under which key.
+    /// Peer, key and value of every put acknowledged.
     pub(super) stored: BTreeSet<(PeerId, Vec<u8>, Vec<u8>)>,
-    /// Who was named a provider of which key.
+    /// Key and provider of every provider named.
     pub(super) providers: BTreeSet<(Vec<u8>, PeerId)>,
-    /// Who answered anything.
+    /// Peers that have answered any request.
     pub(super) answered: BTreeSet<PeerId>,
 }
 
@@ -89,7 +90,7 @@ struct Peer {
     place: KBucketKey<PeerId>,
     address: Multiaddr,
     kind: PeerKind,
-    /// The others it knows.
+    /// Indices of the peers that it knows.
     knows: Vec<usize>,
     records: BTreeMap<Vec<u8>, Record>,
     providers: BTreeMap<Vec<u8>, BTreeSet<PeerId>>,
@@ -105,7 +106,7 @@ impl Peers {
         let peer = Peer {
             id,
             place: KBucketKey::from(id),
-            address: format!("/memory/{}", place + 1).parse().expect("an address"),
+            address: format!("/memory/{}", place + 1).parse().expect("the address is valid"),
             kind,
             knows: Vec::new(),
             records: BTreeMap::new(),
@@ -115,11 +116,11 @@ impl Peers {
         self.by_id.insert(id, place);
     }
 
-    /// Every peer learns of every other with so many chances in a hundred.
-    pub(super) fn connect_randomly(&mut self, chances: usize, rng: &mut Rng) {
+    /// Makes every peer know every other one with this probability, in percent.
+    pub(super) fn connect_randomly(&mut self, percent: usize, rng: &mut Rng) {
         let all = self.peers.len();
         for (place, peer) in self.peers.iter_mut().enumerate() {
-            peer.knows = (0..all).filter(|other| *other != place && rng.percent(chances)).collect();
+            peer.knows = (0..all).filter(|other| *other != place && rng.percent(percent)).collect();
         }
     }
 
@@ -142,7 +143,7 @@ impl Peers {
         self.by_id.get(&id).map(|place| &self.peers[*place])
     }
 
-    /// What a peer makes of a request.
+    /// Returns the reaction of a peer to a request.
     pub(super) fn respond(&mut self, id: PeerId, request: &PeerRequest, rng: &mut Rng) -> Reaction {
         let Some(place) = self.by_id.get(&id).copied() else { return Reaction::Breaks };
         let answer = match self.peers[place].kind {
@@ -157,7 +158,7 @@ impl Peers {
                 PeerRequest::AddProvider { key: _ } => None,
             },
             PeerKind::Liar => self.lie(place, request, rng),
-            // Those that are never connected may have been connected before they became so.
+            // Such peers may have been connected before they became unreachable.
             PeerKind::Refusing | PeerKind::Unreachable | PeerKind::NeverConnects => return Reaction::Breaks,
             PeerKind::Silent => return Reaction::Nothing,
             PeerKind::HangsUp => return Reaction::HangsUp,
@@ -205,7 +206,7 @@ impl Peers {
             PeerRequest::GetRecord { key } => {
                 let mut record = peer.records.get(key.as_ref()).cloned();
                 if record.is_none() && peer.holds(key) {
-                    // Most holders agree.
+                    // Most holders have the same value.
                     let value = if peer.id.to_bytes()[2] < 0x40 { "other" } else { "value" };
                     record = Some(Record::new(key.clone(), value.into()));
                 }
@@ -230,7 +231,7 @@ impl Peers {
         };
         let wrong = |key: &RecordKey| RecordKey::new(&[key.as_ref(), b"?"].concat());
         Some(match (request, rng.below(4)) {
-            // To another question.
+            // Answers to another kind of request.
             (PeerRequest::FindNode { target }, 0) => {
                 Answer::Record { record: Some(Record::new(RecordKey::new(target), b"lie".to_vec())), closer }
             }
@@ -240,7 +241,7 @@ impl Peers {
                 Answer::Record { record: Some(Record::new(key.clone(), b"lie".to_vec())), closer }
             }
             (PeerRequest::PutRecord { record: _ }, 0) => Answer::Closer(closer),
-            // With the wrong words.
+            // Answers with wrong contents.
             (PeerRequest::GetRecord { key }, 1) => {
                 Answer::Record { record: Some(Record::new(wrong(key), b"lie".to_vec())), closer }
             }
@@ -259,7 +260,7 @@ impl Peers {
         })
     }
 
-    /// The peers closest to a target that a peer knows.
+    /// Returns the peers closest to a target that a peer knows.
     fn closest(&self, place: usize, target: &[u8]) -> Vec<KadPeer> {
         let target = KBucketKey::new(target.to_vec());
         let mut known: Vec<_> = self.peers[place].knows.iter().map(|known| &self.peers[*known]).collect();
@@ -269,13 +270,13 @@ impl Peers {
     }
 
     fn contact(&self, id: PeerId) -> KadPeer {
-        let address = self.address(id).unwrap_or_else(|| "/memory/1000000".parse().expect("an address"));
+        let address = self.address(id).unwrap_or_else(|| "/memory/1000000".parse().expect("the address is valid"));
         KadPeer { node_id: id, multiaddrs: vec![address], connection_ty: ConnectionType::CanConnect }
     }
 }
 
 impl Peer {
-    /// Whether it has something under a key from the beginning.
+    /// Returns whether the peer has a record and providers for a key from the beginning.
     fn holds(&self, key: &RecordKey) -> bool {
         self.kind == PeerKind::Holder && key.as_ref().last().is_some_and(|byte| byte % 2 == 0)
     }

@@ -1,4 +1,4 @@
-//! Runs in which chance decides everything.
+//! Random runs.
 
 use std::{cmp::Ordering, collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -14,20 +14,19 @@ use libp2p::{
 
 use super::{Counts, Fault, PeerKind, RealKad, Rng, Setup};
 
-/// More steps than any run takes: a run that does not end is a failure.
+/// More steps than any run takes. A run that does not end is a failure.
 const MAX_STEPS: usize = 100_000;
 
-/// What a run may contain.
+/// Configuration of a random run.
 #[derive(Debug, Clone, Copy)]
 pub struct RunConfig {
-    /// How many requests there are.
+    /// Number of requests.
     pub requests: usize,
-    /// Whether there are bootstraps, which no run repeats exactly.
+    /// Includes bootstraps, which make runs irreproducible.
     pub bootstraps: bool,
-    /// Whether kad bootstraps by itself, every millisecond of the real clock. Then nobody else starts queries that are
-    /// not ours.
+    /// kad bootstraps by itself, every millisecond of the system clock. Then only kad and the tracker start queries.
     pub bootstraps_itself: bool,
-    /// What is done wrong on purpose.
+    /// Fault to inject.
     pub fault: Option<Fault>,
 }
 
@@ -37,27 +36,27 @@ impl Default for RunConfig {
     }
 }
 
-/// What has happened in one run or many.
+/// Results of one or several runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// How many requests ended how.
+    /// Number of requests by operation and outcome.
     pub outcomes: BTreeMap<(OperationKind, OutcomeKind), u64>,
-    /// How many requests were refused.
+    /// Number of requests that were not accepted.
     pub refused: u64,
-    /// Events of queries that were not ours.
+    /// Number of events of queries that are not the tracker's.
     pub forwarded: usize,
-    /// Queries that the tracker gave up.
+    /// Number of queries that the tracker gave up.
     pub lost: u64,
-    /// Records under another key than the one asked for.
+    /// Number of records under another key than the requested one.
     pub foreign_records: u64,
-    /// What happened in the network.
+    /// Statistics of the network.
     pub counts: Counts,
-    /// The trace's length and digest; of many runs, the last one's.
+    /// Number of lines and digest of the trace; of several runs, of the last one.
     pub digest: (usize, u64),
 }
 
 impl Report {
-    /// Adds another run.
+    /// Adds the results of another run.
     pub fn add(&mut self, other: &Self) {
         let Self { outcomes, refused, forwarded, lost, foreign_records, counts, digest } = other;
         for (kind, count) in outcomes {
@@ -71,13 +70,13 @@ impl Report {
         self.digest = *digest;
     }
 
-    /// How many requests of an operation ended like this.
+    /// Returns the number of requests of an operation with this outcome.
     pub fn count(&self, operation: OperationKind, kind: OutcomeKind) -> u64 {
         self.outcomes.get(&(operation, kind)).copied().unwrap_or_default()
     }
 }
 
-/// One run. Everything that has to be so is checked on the way.
+/// Runs one schedule and checks all invariants on the way.
 pub fn run_seed(seed: u64, config: RunConfig) -> Report {
     let mut run = Run::new(seed, config);
     for _ in 0..MAX_STEPS {
@@ -87,7 +86,7 @@ pub fn run_seed(seed: u64, config: RunConfig) -> Report {
         }
         run.step();
     }
-    panic!("the run does not end");
+    panic!("the run did not end within {MAX_STEPS} steps");
 }
 
 struct Run {
@@ -96,7 +95,7 @@ struct Run {
     config: RunConfig,
     made: usize,
     refused: u64,
-    /// After how many requests the client shuts down, if it does before the end.
+    /// Number of requests after which the client shuts down, if it does so before the end.
     shutdown_after: Option<usize>,
     peers: Vec<PeerId>,
 }
@@ -150,7 +149,7 @@ impl Run {
         }
     }
 
-    /// Dials and requests end; if there are none, only the clock can help.
+    /// Ends some dials and requests. If there are none, advances the clock.
     fn deliver(&mut self) {
         for _ in 0..=self.rng.below(3) {
             let ended = self.rng.percent(40) && self.kad.finish_dial();
@@ -162,7 +161,7 @@ impl Run {
     }
 
     fn ask(&mut self) {
-        // Now and then many at once.
+        // Sometimes, several requests at once.
         let burst = if self.rng.percent(10) { 8 } else { 1 };
         for _ in 0..burst.min(self.config.requests - self.made) {
             if self.shutdown_after == Some(self.made) {
@@ -226,11 +225,11 @@ impl Run {
     }
 
     fn quorum(&mut self) -> Quorum {
-        let n = NonZeroUsize::new(1 + self.rng.below(5)).expect("one more than something");
+        let n = NonZeroUsize::new(1 + self.rng.below(5)).expect("the number is at least one");
         *self.rng.pick(&[Quorum::One, Quorum::Majority, Quorum::All, Quorum::N(n)])
     }
 
-    /// Few, so that requests have something to do with each other.
+    /// There are few keys, so that requests affect each other.
     fn key(&mut self) -> RecordKey {
         RecordKey::new(self.rng.pick(&["a", "b", "c", "d", "/v/a", "/v/b"]))
     }
@@ -249,7 +248,7 @@ impl Run {
         if !alive.is_empty() {
             self.kad.cancel(*self.rng.pick(&alive));
             if self.kad.tracker.config().finish_timeout < Duration::from_secs(1) {
-                // Before kad is polled again.
+                // Gives the query up before kad is polled again.
                 self.kad.advance(self.kad.tracker.config().finish_timeout);
             }
         }
@@ -261,7 +260,7 @@ impl Run {
         }
     }
 
-    /// The application, or kad itself, starts a query that the tracker does not know of.
+    /// Starts a query on behalf of the application or of kad, which the tracker does not know.
     fn start_foreign_query(&mut self) {
         let key = self.key();
         let id = match self.rng.below(if self.config.bootstraps { 5 } else { 4 }) {
@@ -270,7 +269,7 @@ impl Run {
             2 => self.kad.kad.get_closest_peers(key.to_vec()),
             3 => {
                 let peers: Vec<_> = self.any_peer().into_iter().collect();
-                let record = Record::new(key, b"stranger".to_vec());
+                let record = Record::new(key, b"foreign".to_vec());
                 self.kad.kad.put_record_to(record, peers.into_iter(), Quorum::All)
             }
             _ => match self.kad.kad.bootstrap() {
@@ -279,27 +278,27 @@ impl Run {
             },
         };
         self.kad.kad_events.started(id);
-        self.kad.note(|| format!("a stranger starts {id}"));
+        self.kad.note(|| format!("foreign query {id} starts"));
     }
 
-    /// The application finishes a query, ours or not, behind the tracker's back.
+    /// Finishes any query on behalf of the application, bypassing the tracker.
     fn finish_any_query(&mut self) {
         let alive: Vec<_> = self.kad.kad_events.alive.values().copied().collect();
         if !alive.is_empty() {
             let id = *self.rng.pick(&alive);
-            self.kad.note(|| format!("a stranger finishes {id}"));
+            self.kad.note(|| format!("the application finishes {id}"));
             if let Some(mut query) = self.kad.kad.query_mut(&id) {
                 query.finish();
             }
         }
     }
 
-    /// The application takes back what it has put or announced, unless that is under way.
+    /// Removes a record and an announcement on behalf of the application, unless a request for the key is running.
     fn withdraw(&mut self) {
         let key = self.key();
         let busy = self.kad.calls.values().any(|call| call.operation.key() == key.as_ref());
         if !busy {
-            self.kad.note(|| format!("take back {}", key.as_ref().escape_ascii()));
+            self.kad.note(|| format!("withdraw {}", key.as_ref().escape_ascii()));
             self.kad.kad.stop_providing(&key);
             self.kad.expected.provided.remove(key.as_ref());
             self.kad.kad.remove_record(&key);
@@ -336,13 +335,13 @@ fn setup(seed: u64, config: RunConfig, rng: &mut Rng) -> Setup {
         seed: rng.next_u64(),
         validators: Validators::default().with("v", Arc::new(ByBytes)),
         max_items: *rng.pick(&[3, 4096, 4096]),
-        // Mostly as in earnest; sometimes so short that a finished query is given up before kad is polled again.
+        // Mostly the default; sometimes so short that a finished query is given up before kad is polled again.
         finish_timeout: if rng.percent(10) { Duration::from_millis(1) } else { Duration::from_secs(30) },
         stall: Some(Stall::default()).filter(|_| rng.percent(50)),
         ..TrackerConfig::default()
     };
     if rng.percent(10) {
-        // Every lookup that has to wait for a peer times out at once.
+        // Every lookup that has to wait for a peer times out immediately.
         setup.kad.set_query_timeout(Duration::ZERO);
     }
     if rng.percent(15) {
@@ -360,7 +359,7 @@ fn setup(seed: u64, config: RunConfig, rng: &mut Rng) -> Setup {
 
 fn populate(kad: &mut RealKad, rng: &mut Rng) -> Vec<PeerId> {
     let mut peers = Vec::new();
-    // In the order of `PeerKind::ALL`: anything, a good network, a bad one, a silent one.
+    // Weights in the order of `PeerKind::ALL`: a mixed network, a good one, a bad one and a silent one.
     let mixed = [20, 5, 15, 10, 10, 10, 10, 10, 10];
     let good = [60, 5, 30, 1, 1, 1, 0, 2, 0];
     let bad = [5, 5, 5, 30, 30, 5, 30, 30, 5];
@@ -386,12 +385,12 @@ fn populate(kad: &mut RealKad, rng: &mut Rng) -> Vec<PeerId> {
     peers
 }
 
-/// Records that begin with an `l` are not valid; of two, the larger one is better.
+/// Validator: values that start with `l` are invalid; of two, the larger one is better.
 struct ByBytes;
 
 impl Validator for ByBytes {
     fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        if value.starts_with(b"l") { Err(Rejected("a lie".to_owned())) } else { Ok(()) }
+        if value.starts_with(b"l") { Err(Rejected("starts with an l".to_owned())) } else { Ok(()) }
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {

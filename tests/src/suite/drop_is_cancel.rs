@@ -1,7 +1,7 @@
-//! T4: dropping a call cancels its query, now, whatever kad is doing.
+//! Dropping a call cancels its query immediately.
 //!
-//! [`TestEnv::settles`] gives the driver less time than kad needs to give up a silent peer, so what is gone in time is gone
-//! because it was cancelled.
+//! [`TestEnv::wait_until_idle`] allows less time than kad needs to give up a silent peer. What has ended by then has
+//! therefore ended by cancellation.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use crate::{
     BareKad, Behaviour, Node, NodeConfig, SilentNode, TestEnv, TestRuntime, keypair_in_bucket, live_queries, with_kad,
 };
 
-/// A deadline that cannot be what ended a call.
+/// Timeout that no test reaches.
 const NEVER: Duration = Duration::from_secs(60 * 60);
 
-/// A client whose every query begins at one silent peer.
-async fn client_of_silence<R: TestRuntime>(env: &TestEnv<R>, config: NodeConfig) -> (Node, SilentNode) {
+/// Starts a client whose queries all start at one silent peer.
+async fn client_of_silent_peer<R: TestRuntime>(env: &TestEnv<R>, config: NodeConfig) -> (Node, SilentNode) {
     let client = env.node_with(config).await;
     let silent = env.silent_node().await;
     client.add_contact(&silent.contact).await;
@@ -32,10 +32,10 @@ async fn client_of_silence<R: TestRuntime>(env: &TestEnv<R>, config: NodeConfig)
 }
 
 fn ids(snapshot: &Snapshot) -> Vec<QueryId> {
-    snapshot.queries.iter().map(|query| query.id.expect("it was started")).collect()
+    snapshot.queries.iter().map(|query| query.id.expect("the query was started")).collect()
 }
 
-/// Nothing of ours is alive, neither in the tracker nor in kad.
+/// Asserts that nothing of the client's requests is left, neither in the tracker nor in kad.
 async fn nothing_is_left<R: TestRuntime>(env: &TestEnv<R>, node: &Node, ours: &[QueryId]) {
     env.wait_until_idle(&node.client).await;
     let ours = ours.to_vec();
@@ -49,7 +49,7 @@ async fn nothing_is_left<R: TestRuntime>(env: &TestEnv<R>, node: &Node, ours: &[
 }
 
 pub async fn a_call_dropped_while_queued_never_starts<R: TestRuntime>(env: &TestEnv<R>) {
-    let (node, silent) = client_of_silence(env, NodeConfig::default().max_running(1)).await;
+    let (node, silent) = client_of_silent_peer(env, NodeConfig::default().max_running(1)).await;
     let first = start_call(node.client.get_record(key("first")).timeout(NEVER)).await;
     silent.next_request().await;
     let second = start_call(node.client.get_record(key("second")).timeout(NEVER)).await;
@@ -61,7 +61,7 @@ pub async fn a_call_dropped_while_queued_never_starts<R: TestRuntime>(env: &Test
     drop(second);
     let snapshot = env.wait_for_snapshot(&node.client, |snapshot| snapshot.requests.len() == 2).await;
     assert_eq!(snapshot.queries.len(), 1);
-    // The slot goes to the next one in the line that still wants it.
+    // The slot goes to the next queued call that was not dropped.
     drop(first);
     let running = |snapshot: &Snapshot| {
         snapshot.queries.iter().any(|query| query.operation == OperationKind::GetClosestPeers && query.id.is_some())
@@ -73,7 +73,7 @@ pub async fn a_call_dropped_while_queued_never_starts<R: TestRuntime>(env: &Test
 }
 
 pub async fn a_call_dropped_before_its_first_event_frees_its_slot_at_once<R: TestRuntime>(env: &TestEnv<R>) {
-    let (node, silent) = client_of_silence(env, NodeConfig::default().max_running(1)).await;
+    let (node, silent) = client_of_silent_peer(env, NodeConfig::default().max_running(1)).await;
     node.store_locally(record("local", "value")).await;
     let begin = env.now();
     let call = start_call(node.client.get_record(key("far")).timeout(NEVER)).await;
@@ -114,7 +114,11 @@ pub async fn a_put_dropped_in_its_lookup_sends_and_keeps_nothing<R: TestRuntime>
     silent.next_request().await;
     let snapshot = env.wait_for_snapshot(&node.client, |snapshot| snapshot.queries.len() == 1).await;
     assert_eq!(snapshot.queries[0].operation, OperationKind::GetClosestPeers, "the first step is a lookup");
-    assert_eq!(node.local_record(&key("file")).await, None, "nothing is kept before the put has succeeded");
+    assert_eq!(
+        node.local_record(&key("file")).await,
+        None,
+        "the record is stored locally only when the put has succeeded"
+    );
     drop(put);
     nothing_is_left(env, &node, &ids(&snapshot)).await;
     for node in others.iter().chain([&node]) {
@@ -123,11 +127,11 @@ pub async fn a_put_dropped_in_its_lookup_sends_and_keeps_nothing<R: TestRuntime>
 }
 
 pub async fn a_dropped_announcement_leaves_no_local_provider<R: TestRuntime>(env: &TestEnv<R>) {
-    let (node, silent) = client_of_silence(env, NodeConfig::default()).await;
+    let (node, silent) = client_of_silent_peer(env, NodeConfig::default()).await;
     let call = start_call(node.client.start_providing(key("file")).timeout(NEVER)).await;
     silent.next_request().await;
     let snapshot = env.wait_for_snapshot(&node.client, |snapshot| snapshot.queries.len() == 1).await;
-    assert_eq!(node.local_providers(&key("file")).await, [node.peer()], "kad makes the entry at once");
+    assert_eq!(node.local_providers(&key("file")).await, [node.peer()], "kad adds the local provider immediately");
     drop(call);
     nothing_is_left(env, &node, &ids(&snapshot)).await;
     assert_eq!(node.local_providers(&key("file")).await, []);
@@ -147,7 +151,7 @@ pub async fn an_announcement_made_before_survives_a_dropped_one<R: TestRuntime>(
 
 pub async fn a_dropped_bootstrap_ends_in_all_its_phases<R: TestRuntime>(env: &TestEnv<R>) {
     let node = env.node().await;
-    // The lookup of the own id, and then one for each of the two farther buckets, all of which would wait for silence.
+    // The lookup of the local id, and one for each of the two farther buckets. All of them would wait for silent peers.
     let mut silent = Vec::new();
     for bucket in [253, 254, 255] {
         silent.push(env.silent_node_as(&keypair_in_bucket(node.peer(), bucket)).await);
@@ -166,7 +170,7 @@ pub async fn calls_dropped_before_the_driver_took_them_are_never_accepted<R: Tes
     let mut config = NodeConfig::default();
     config.driver.command_capacity = 1;
     let mut node = env.own_loop(config).await;
-    // Nobody polls the driver: the first call fills the channel, and the others wait for a place in it.
+    // The driver is not polled: the first call fills the channel, and the others wait for room in it.
     let mut calls = Vec::new();
     for n in 0..5 {
         calls.push(start_call(node.client.get_record(key(&format!("key {n}"))).timeout(NEVER)).await);
@@ -184,13 +188,13 @@ fn live_ids<R: TestRuntime>(driver: &Driver<BareKad, R>) -> Vec<QueryId> {
 }
 
 pub async fn calls_dropped_as_soon_as_they_are_sent_leave_nothing<R: TestRuntime>(env: &TestEnv<R>) {
-    let (node, _silent) = client_of_silence(env, NodeConfig::default().max_running(4)).await;
+    let (node, _silent) = client_of_silent_peer(env, NodeConfig::default().max_running(4)).await;
     let callers = (0..4).map(|caller| {
         let client = node.client.clone();
         env.spawn(async move {
             for n in 0..2_000 {
                 let mut stream = client.get_record(key(&format!("{caller} {n}"))).timeout(NEVER).stream();
-                // The call goes out here; whether anything comes back is of no interest.
+                // The call is sent here. Its result is ignored.
                 let _ = poll!(stream.next());
                 drop(stream);
             }
@@ -202,7 +206,7 @@ pub async fn calls_dropped_as_soon_as_they_are_sent_leave_nothing<R: TestRuntime
 
 pub async fn a_thousand_gets_dropped_midway_leave_nothing<R: TestRuntime>(env: &TestEnv<R>) {
     let mut config = NodeConfig::default();
-    // A call that finds the channel full is sent when it is polled again, and nobody will poll these.
+    // A call that finds the channel full is only sent when it is polled again, which this test does not do.
     config.driver.command_capacity = 1_000;
     let (node, others) = env.client_with_peers(config, 4).await;
     for n in 0..10 {
@@ -214,14 +218,14 @@ pub async fn a_thousand_gets_dropped_midway_leave_nothing<R: TestRuntime>(env: &
     for n in 0..1_000 {
         calls.push(start_call(node.client.get_record(key(&format!("key {n}"))).all().timeout(NEVER)).await);
     }
-    // Midway: some have found something, some are queued, and the silent peer keeps all of them from ending.
+    // Midway: some calls have received items, some are queued, and the silent peer keeps all of them from ending.
     next_item(&mut calls[0]).await;
     silent.next_request().await;
     let snapshot = env.wait_for_snapshot(&node.client, |snapshot| snapshot.requests.len() == 1_000).await;
     assert_eq!(snapshot.queries.len(), 32);
     drop(calls);
     nothing_is_left(env, &node, &ids(&snapshot)).await;
-    // kad has not kept them elsewhere either, and still works.
+    // kad has kept none of them elsewhere, and still works.
     let count = |swarm: &mut Swarm<Behaviour>| {
         swarm.behaviour().kad.iter_queries().filter(|query| matches!(query.info(), QueryInfo::GetRecord { .. })).count()
     };

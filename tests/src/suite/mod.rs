@@ -1,9 +1,8 @@
-//! What every runtime has to pass: [`suite!`](crate::suite!) makes a `#[test]` of each function here.
+//! Test suite that every runtime has to pass. [`suite!`](crate::suite!) generates a `#[test]` for each function here.
 //!
-//! Names that begin with `t` and a number are the forms of a headline test that need real nodes. The same rules without
-//! a network are tested where they are made, in the tracker.
+//! These tests need real nodes. Rules that need no network are tested in `kadence-core`.
 
-#![expect(missing_docs, reason = "the tests' names are sentences")]
+#![expect(missing_docs, reason = "the names of the tests describe them")]
 
 pub mod bootstrap;
 pub mod budget;
@@ -18,8 +17,8 @@ pub mod single_flight;
 pub mod slow_reader;
 pub mod support;
 
-/// Makes a `#[test]` of every test in the suite for a [`Runner`](crate::Runner), and of those that look at what goes
-/// over the wire a second one over TCP, in a module `over_tcp`.
+/// Generates a `#[test]` for every test of the suite, run by a [`Runner`](crate::Runner). Tests of messages on the wire
+/// also run over TCP, in a module `over_tcp`.
 #[macro_export]
 macro_rules! suite {
     ($runner:ty) => {
@@ -48,11 +47,11 @@ macro_rules! suite {
             }
             bootstrap {
                 a_bootstrap_ends_once_after_all_its_phases,
-                other_bootstraps_disturb_nothing_and_are_handed_on,
+                other_bootstraps_do_not_interfere_and_are_forwarded,
             }
             slow_reader {
-                a_stream_that_nobody_reads_holds_up_nobody_and_keeps_its_end,
-                what_a_slow_reader_gets_and_what_it_missed_add_up,
+                an_unread_stream_blocks_no_other_call_and_keeps_its_end,
+                items_received_and_skipped_by_a_slow_reader_add_up,
                 a_reader_that_keeps_up_misses_nothing,
             }
             shutdown {
@@ -76,28 +75,28 @@ macro_rules! suite {
                 equal_gets_share_one_query_that_lives_as_long_as_any_of_them,
             }
             no_deadlock {
-                full_channels_and_a_driver_that_sleeps_block_nobody_for_ever,
-                many_callers_with_a_channel_of_one_all_get_through,
+                full_channels_and_an_unpolled_driver_do_not_deadlock,
+                many_callers_share_a_channel_of_one,
             }
             budget {
-                a_swarm_that_never_rests_holds_up_no_call,
-                a_swarm_that_never_rests_leaves_the_runtime_to_others,
-                a_flood_of_calls_does_not_hold_up_the_swarm,
-                a_node_under_a_flood_of_calls_still_asks_and_answers,
+                a_busy_swarm_does_not_delay_calls,
+                a_busy_swarm_does_not_starve_other_tasks,
+                a_flood_of_calls_does_not_starve_the_swarm,
+                a_node_under_a_flood_of_calls_still_sends_and_answers_requests,
                 an_idle_driver_is_not_polled_for_ten_seconds,
             }
             events {
-                what_the_application_asks_kad_itself_is_yielded_untouched,
-                kads_own_bootstraps_are_handed_on,
+                queries_of_the_application_are_forwarded_unchanged,
+                bootstraps_of_kad_are_forwarded,
                 a_slow_reader_of_events_learns_how_many_it_missed,
-                events_that_nobody_wants_hold_up_nobody,
+                unread_events_do_not_block_the_driver,
                 an_idle_driver_is_never_woken_by_its_own_timer,
             }
         }
     };
 }
 
-/// The part of the [`suite!`](crate::suite!) that looks at what goes over the wire.
+/// Tests of messages on the wire, as part of the [`suite!`](crate::suite!).
 #[doc(hidden)]
 #[macro_export]
 macro_rules! operations {
@@ -105,25 +104,25 @@ macro_rules! operations {
         $crate::tests! { $runner, $transport_kind,
             operations {
                 a_record_that_was_put_is_found_by_every_node,
-                a_get_of_what_nobody_has_is_not_found_and_says_how_many_were_asked,
+                a_missing_record_is_not_found_and_the_error_counts_the_peers_asked,
                 a_local_record_needs_no_peer,
-                with_nobody_known_every_operation_says_so,
+                without_known_peers_every_operation_fails,
                 providers_are_found_and_each_is_named_once,
-                nobody_provides_what_nobody_announced,
-                who_stops_providing_is_no_local_provider_any_more,
-                the_closest_peers_come_closest_first,
+                a_key_without_providers_is_not_found,
+                stop_providing_removes_the_local_provider,
+                closest_peers_are_sorted_by_distance,
                 a_bootstrap_fills_the_routing_table,
-                a_value_that_no_packet_carries_is_refused_at_the_call,
-                a_put_that_cannot_reach_its_quorum_sends_and_keeps_nothing,
+                a_value_too_large_for_a_packet_is_rejected_before_sending,
+                a_put_that_cannot_reach_its_quorum_sends_and_stores_nothing,
                 a_put_to_named_peers_reaches_them_and_nobody_else,
                 a_put_to_named_peers_counts_those_that_acknowledge,
-                only_an_own_record_is_removed,
+                only_records_of_the_local_node_are_removed,
             }
         }
     };
 }
 
-/// `#[test]`s of functions of the suite.
+/// Generates a `#[test]` for each function of the suite.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! tests {

@@ -1,4 +1,4 @@
-//! T1: every caller gets the result of its own query.
+//! Every caller gets the result of its own query.
 
 use futures::{FutureExt, future::join_all};
 use kadence::{GetProvidersError, GetRecordError};
@@ -87,7 +87,7 @@ pub async fn callers_of_one_key_with_different_policies_each_get_what_they_asked
         let sources = all.iter().map(|found| found.peer.unwrap());
         assert_eq!(sorted(sources), peers(&others));
         for found in limited.iter().chain(all.iter()) {
-            assert_eq!(found.record.value, found.peer.unwrap().to_bytes(), "a record comes with the peer that sent it");
+            assert_eq!(found.record.value, found.peer.unwrap().to_bytes(), "each record names the peer that sent it");
         }
         assert_eq!((items.len(), lagged, end.unwrap().iter().count()), (5, 0, 5));
     });

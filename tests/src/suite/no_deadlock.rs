@@ -1,4 +1,4 @@
-//! T13: full channels block nobody for ever.
+//! Full channels do not deadlock callers and driver.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use futures::{StreamExt, future::join_all};
 use super::support::{collect, key, record, start_call};
 use crate::{NodeConfig, TestEnv, TestRuntime};
 
-pub async fn full_channels_and_a_driver_that_sleeps_block_nobody_for_ever<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn full_channels_and_an_unpolled_driver_do_not_deadlock<R: TestRuntime>(env: &TestEnv<R>) {
     const TASKS: usize = 4;
     let mut config = NodeConfig::default().max_running(1);
     config.driver.command_capacity = 1;
@@ -34,7 +34,7 @@ pub async fn full_channels_and_a_driver_that_sleeps_block_nobody_for_ever<R: Tes
                     assert_eq!((items.len() as u64 + lagged, end.unwrap().iter().count()), (3, 3));
                     swarm.with(|_| ()).await.unwrap();
                     client.snapshot().await.unwrap();
-                    // One that is given up while it waits for a place in the channel, or after it.
+                    // A call that is dropped while it waits for room in the channel, or later.
                     let mut dropped = client.get_closest_peers(key("file")).into_future();
                     let _ = futures::poll!(&mut dropped);
                     drop(dropped);
@@ -43,7 +43,7 @@ pub async fn full_channels_and_a_driver_that_sleeps_block_nobody_for_ever<R: Tes
             })
         })
         .collect();
-    // Nobody polls the driver until every task waits for it.
+    // The driver is not polled until every task waits for it.
     for _ in 0..TASKS {
         waiting.next().await.unwrap();
     }
@@ -52,14 +52,14 @@ pub async fn full_channels_and_a_driver_that_sleeps_block_nobody_for_ever<R: Tes
     node.run_until(env.wait_until_idle(&client)).await;
 }
 
-pub async fn many_callers_with_a_channel_of_one_all_get_through<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn many_callers_share_a_channel_of_one<R: TestRuntime>(env: &TestEnv<R>) {
     const CALLERS: usize = 64;
     const GETS: usize = 20;
     let mut config = NodeConfig::default();
     config.driver.command_capacity = 1;
     config.driver.tracker.default_timeout = Duration::from_secs(60 * 60);
     let (node, others) = env.client_with_peers(config, 3).await;
-    // Each caller asks for keys of its own: equal gets would share their queries.
+    // Each caller has its own keys: equal gets would share queries.
     let name = |caller: usize, n: usize| format!("{caller} {n}");
     for (i, other) in others.iter().enumerate() {
         let mine = (0..CALLERS * GETS).filter(|n| n % 3 == i).map(|n| name(n / GETS, n % GETS));

@@ -1,4 +1,4 @@
-//! Every operation does what it says, over every wire.
+//! Every operation works as documented, over every transport.
 
 use std::{collections::BTreeSet, num::NonZeroUsize};
 
@@ -21,17 +21,20 @@ pub async fn a_record_that_was_put_is_found_by_every_node<R: TestRuntime>(env: &
     let others = peers(nodes.iter().filter(|node| node.peer() != publisher.peer()));
     assert_eq!(answer.asked(), 4);
     assert_eq!(sorted(answer.acknowledged), others);
-    assert!(publisher.local_record(&key("greeting")).await.is_some(), "a put that succeeded is kept for republishing");
+    assert!(
+        publisher.local_record(&key("greeting")).await.is_some(),
+        "a successful put is stored locally for republishing"
+    );
     for node in &nodes {
         let answer = node.client.get_record(key("greeting")).await.unwrap();
         assert_eq!(answer.value(), b"hello");
         assert_eq!(answer.record.record.key, key("greeting"));
         assert_eq!(answer.record.record.publisher, Some(publisher.peer()));
-        assert!(answer.others.is_empty(), "the first record was asked for");
+        assert!(answer.others.is_empty(), "only the first record was requested");
     }
 }
 
-pub async fn a_get_of_what_nobody_has_is_not_found_and_says_how_many_were_asked<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn a_missing_record_is_not_found_and_the_error_counts_the_peers_asked<R: TestRuntime>(env: &TestEnv<R>) {
     let (client, others) = env.client_with_peers(Default::default(), 4).await;
     let result = client.client.get_record(key("nothing")).await;
     let Err(GetRecordError::NotFound { closest_peers, certainty, rejected: 0, progress, cached: None }) = result else {
@@ -52,7 +55,7 @@ pub async fn a_local_record_needs_no_peer<R: TestRuntime>(env: &TestEnv<R>) {
     assert_eq!(answer.iter().count(), 1);
 }
 
-pub async fn with_nobody_known_every_operation_says_so<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn without_known_peers_every_operation_fails<R: TestRuntime>(env: &TestEnv<R>) {
     let node = env.node().await;
     let client = &node.client;
     let result = client.get_record(key("a")).await;
@@ -80,7 +83,7 @@ pub async fn providers_are_found_and_each_is_named_once<R: TestRuntime>(env: &Te
         node.client.start_providing(key("file")).await.unwrap();
         assert!(node.local_providers(&key("file")).await.contains(&node.peer()));
     }
-    // Announcements are not acknowledged: they are there when everybody has them.
+    // Announcements are not acknowledged, so wait until all nodes have received them.
     let expected = peers(providers);
     for node in ordinary {
         env.wait_until(async || sorted(node.local_providers(&key("file")).await) == expected).await;
@@ -98,7 +101,7 @@ pub async fn providers_are_found_and_each_is_named_once<R: TestRuntime>(env: &Te
     assert!(expected.contains(&answer.providers[0]));
 }
 
-pub async fn nobody_provides_what_nobody_announced<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn a_key_without_providers_is_not_found<R: TestRuntime>(env: &TestEnv<R>) {
     let (client, others) = env.client_with_peers(Default::default(), 3).await;
     let result = client.client.get_providers(key("nothing")).await;
     let Err(GetProvidersError::NotFound { closest_peers, certainty, progress, cached: None }) = result else {
@@ -108,7 +111,7 @@ pub async fn nobody_provides_what_nobody_announced<R: TestRuntime>(env: &TestEnv
     assert_eq!((progress.successes, certainty), (3, Certainty::Conclusive));
 }
 
-pub async fn who_stops_providing_is_no_local_provider_any_more<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn stop_providing_removes_the_local_provider<R: TestRuntime>(env: &TestEnv<R>) {
     let (node, _others) = env.client_with_peers(Default::default(), 2).await;
     node.client.start_providing(key("file")).await.unwrap();
     assert_eq!(node.local_providers(&key("file")).await, [node.peer()]);
@@ -116,7 +119,7 @@ pub async fn who_stops_providing_is_no_local_provider_any_more<R: TestRuntime>(e
     assert_eq!(node.local_providers(&key("file")).await, []);
 }
 
-pub async fn the_closest_peers_come_closest_first<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn closest_peers_are_sorted_by_distance<R: TestRuntime>(env: &TestEnv<R>) {
     let (client, others) = env.client_with_peers(Default::default(), 6).await;
     let answer = client.client.get_closest_peers(key("target")).await.unwrap();
     let found: Vec<PeerId> = answer.peers.iter().map(|info| info.peer_id).collect();
@@ -126,14 +129,14 @@ pub async fn the_closest_peers_come_closest_first<R: TestRuntime>(env: &TestEnv<
     assert_eq!(found, expected);
     for info in &answer.peers {
         let node = others.iter().find(|node| node.peer() == info.peer_id).unwrap();
-        // kad hands addresses on with or without the peer's id at their end.
+        // kad returns addresses with or without the peer id at their end.
         let full = node.contact.address.clone().with_p2p(node.peer()).unwrap();
         assert!(info.addrs.iter().any(|address| *address == full || *address == node.contact.address), "{info:?}");
     }
 
     let wanted = others[3].peer();
     let answer = client.client.get_closest_peers(wanted).await.unwrap();
-    assert_eq!(answer.peers[0].peer_id, wanted, "a peer is the closest one to itself");
+    assert_eq!(answer.peers[0].peer_id, wanted, "a peer is closest to its own id");
 }
 
 pub async fn a_bootstrap_fills_the_routing_table<R: TestRuntime>(env: &TestEnv<R>) {
@@ -147,7 +150,7 @@ pub async fn a_bootstrap_fills_the_routing_table<R: TestRuntime>(env: &TestEnv<R
     }
 }
 
-pub async fn a_value_that_no_packet_carries_is_refused_at_the_call<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn a_value_too_large_for_a_packet_is_rejected_before_sending<R: TestRuntime>(env: &TestEnv<R>) {
     let (client, others) = env.client_with_peers(Default::default(), 2).await;
     let result = client.client.put_record(record("large", vec![0; 20 * 1024])).await;
     let Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::ValueTooLarge { len, max }))) = result else {
@@ -157,7 +160,7 @@ pub async fn a_value_that_no_packet_carries_is_refused_at_the_call<R: TestRuntim
     assert_eq!(client.local_record(&key("large")).await, None);
     assert_eq!(client.client.stats().await.unwrap().accepted, 0);
 
-    // What is just allowed arrives everywhere, and is found again by one who has to ask for it.
+    // A value of exactly the maximum length arrives everywhere, and is found by a node that has to ask for it.
     client.client.put_record(record("large", vec![7; max])).await.unwrap();
     for other in &others {
         assert_eq!(other.local_record(&key("large")).await.unwrap().value.len(), max);
@@ -167,7 +170,7 @@ pub async fn a_value_that_no_packet_carries_is_refused_at_the_call<R: TestRuntim
     assert_eq!(reader.client.get_record(key("large")).await.unwrap().value().len(), max);
 }
 
-pub async fn a_put_that_cannot_reach_its_quorum_sends_and_keeps_nothing<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn a_put_that_cannot_reach_its_quorum_sends_and_stores_nothing<R: TestRuntime>(env: &TestEnv<R>) {
     let (client, others) = env.client_with_peers(Default::default(), 3).await;
     let four = NonZeroUsize::new(4).unwrap();
     let result = client.client.put_record(record("greeting", "hello")).quorum(Quorum::N(four)).await;
@@ -183,7 +186,7 @@ pub async fn a_put_that_cannot_reach_its_quorum_sends_and_keeps_nothing<R: TestR
 pub async fn a_put_to_named_peers_reaches_them_and_nobody_else<R: TestRuntime>(env: &TestEnv<R>) {
     let (client, others) = env.client_with_peers(Default::default(), 4).await;
     let (named, unnamed) = others.split_at(2);
-    // A repetition and the own id are no further peers.
+    // Repeated peers and the local id do not count.
     let targets = peers(named).into_iter().chain([named[0].peer(), client.peer()]);
     let answer = client.client.put_record_to(record("greeting", "hello"), targets).await.unwrap();
     assert_eq!(answer.asked(), 2);
@@ -204,7 +207,7 @@ pub async fn a_put_to_named_peers_reaches_them_and_nobody_else<R: TestRuntime>(e
 
 pub async fn a_put_to_named_peers_counts_those_that_acknowledge<R: TestRuntime>(env: &TestEnv<R>) {
     let (client, others) = env.client_with_peers(Default::default(), 2).await;
-    // Nobody knows an address of this one.
+    // No node knows an address of this peer.
     let nobody = PeerId::random();
     let targets = [others[0].peer(), nobody, others[1].peer()];
     let result = client.client.put_record_to(record("greeting", "hello"), targets).await;
@@ -221,7 +224,7 @@ pub async fn a_put_to_named_peers_counts_those_that_acknowledge<R: TestRuntime>(
     assert_eq!((acknowledged.len(), needed.get(), asked), (0, 1, 1));
 }
 
-pub async fn only_an_own_record_is_removed<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn only_records_of_the_local_node_are_removed<R: TestRuntime>(env: &TestEnv<R>) {
     let nodes = env.mesh(3).await;
     nodes[0].client.put_record(record("greeting", "hello")).await.unwrap();
 

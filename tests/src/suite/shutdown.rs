@@ -1,4 +1,4 @@
-//! T7: however the driver ends, every call learns of it.
+//! Every pending and later call ends with `Shutdown`, however the driver ends.
 
 use std::{pin::Pin, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{Contact, Node, NodeConfig, SilentNode, TestEnv, TestRuntime};
 
 const NEVER: Duration = Duration::from_secs(60 * 60);
 
-/// Two peers that have the record, and one that keeps every query from ending.
+/// Two peers that hold the record, and a silent one that keeps every query from ending.
 struct Network {
     holders: Vec<Node>,
     silent: SilentNode,
@@ -25,7 +25,7 @@ impl Network {
     async fn new<R: TestRuntime>(env: &TestEnv<R>) -> Self {
         let holders = env.mesh(2).await;
         for holder in &holders {
-            // Two keys, so that two calls that run at once do not share a query.
+            // Different keys, so that concurrent calls do not share a query.
             holder.store_locally(record("file", holder.peer().to_bytes())).await;
             holder.store_locally(record("half read", holder.peer().to_bytes())).await;
         }
@@ -37,7 +37,7 @@ impl Network {
     }
 }
 
-/// Three pending calls, a stream of which one item was read and one was not, and two calls that wait for a slot.
+/// Three pending calls, a stream with one item read and one unread, and two queued calls.
 struct SixCalls {
     get: StartedCall<GetRecord>,
     closest: StartedCall<GetClosestPeers>,
@@ -48,7 +48,7 @@ struct SixCalls {
 }
 
 impl SixCalls {
-    /// Of a client with four slots.
+    /// Starts the calls on a client with four slots.
     async fn begin<R: TestRuntime>(env: &TestEnv<R>, client: &Client) -> Self {
         let mut get = start_call(client.get_record(key("file")).limit(3).timeout(NEVER)).await;
         let closest = start_call(client.get_closest_peers(key("file")).timeout(NEVER)).await;
@@ -56,7 +56,7 @@ impl SixCalls {
         let mut half_read = start_call(client.get_record(key("half read")).all().timeout(NEVER)).await;
         next_item(&mut half_read).await;
         assert!(matches!(Pin::new(&mut half_read).peek().await, Some(Update::Item(_))));
-        // Two of the three that would satisfy it.
+        // Two of the three items that satisfy its limit.
         next_item(&mut get).await;
         next_item(&mut get).await;
         let queued_get = start_call(client.get_record(key("queued")).timeout(NEVER)).await;
@@ -90,7 +90,7 @@ impl SixCalls {
         );
         let end = queued_put.next().await;
         assert!(matches!(end, Some(Update::End(Err(PutRecordError::Request(RequestError::Shutdown))))), "not {end:?}");
-        // What had arrived is not lost, and then it is not a bare end, as if the answer were complete.
+        // Items that had arrived are not lost, and the stream ends with an error, not as if the answer were complete.
         assert!(matches!(half_read.next().await, Some(Update::Item(_))));
         let end = half_read.next().await;
         assert!(matches!(end, Some(Update::End(Err(GetRecordError::Request(RequestError::Shutdown))))), "not {end:?}");
@@ -98,7 +98,7 @@ impl SixCalls {
     }
 }
 
-/// Every later call fails at once: without waiting for anything.
+/// Asserts that later calls fail immediately.
 async fn every_later_call_fails(client: &Client) {
     let get = client.get_record(key("file")).into_future().now_or_never();
     assert!(matches!(get, Some(Err(GetRecordError::Request(RequestError::Shutdown)))), "not {get:?}");
@@ -115,7 +115,7 @@ async fn every_later_call_fails(client: &Client) {
     assert_eq!(client.shutdown_now().now_or_never(), Some(()));
 }
 
-/// A node with four slots that is driven in a task, and its six calls.
+/// Starts a node with four slots, driven in a task, and its six calls.
 async fn driven<R: TestRuntime>(env: &TestEnv<R>) -> (Network, Node, SixCalls) {
     let network = Network::new(env).await;
     let node = env.node_with(NodeConfig::default().max_running(4)).await;
@@ -219,7 +219,7 @@ pub async fn a_graceful_shutdown_is_over_at_the_last_deadline<R: TestRuntime>(en
 
 pub async fn the_task_outlives_its_handles<R: TestRuntime>(env: &TestEnv<R>) {
     let Node { contact, client, swarm, task, .. } = env.node().await;
-    // A node that only serves others has nobody left to call it.
+    // A node that only serves others needs no handles.
     let other = env.node().await;
     swarm
         .with(|swarm| {

@@ -1,4 +1,4 @@
-//! T11: equal reads share a query.
+//! Equal reads share a query.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub async fn equal_gets_share_one_query_that_lives_as_long_as_any_of_them<R: Tes
     for holder in &holders {
         holder.store_locally(record("file", holder.peer().to_bytes())).await;
     }
-    // Keeps the query alive after both records have come.
+    // Keeps the query running after both records have arrived.
     let silent = env.silent_node().await;
     node.add_contact(&silent.contact).await;
     let mut calls = Vec::new();
@@ -34,7 +34,7 @@ pub async fn equal_gets_share_one_query_that_lives_as_long_as_any_of_them<R: Tes
     let snapshot = node.client.snapshot().await.unwrap();
     assert_eq!((snapshot.requests.len(), snapshot.queries.len(), kads_gets().await), (100, 1, 1));
 
-    // Any 99 may go.
+    // All calls but one may be dropped.
     let last = calls.swap_remove(42);
     drop(calls);
     let snapshot = env.wait_for_snapshot(&node.client, |snapshot| snapshot.requests.len() == 1).await;
@@ -42,7 +42,7 @@ pub async fn equal_gets_share_one_query_that_lives_as_long_as_any_of_them<R: Tes
 
     let mut late = node.client.get_record(key("file")).all().timeout(NEVER).stream();
     let sources = [next_item(&mut late).await.peer.unwrap(), next_item(&mut late).await.peer.unwrap()];
-    assert_eq!(sorted(sources), peers(&holders), "who comes late gets what was found before");
+    assert_eq!(sorted(sources), peers(&holders), "a late caller gets the records found before");
     assert_eq!(kads_gets().await, 1);
     drop((late, last));
     env.wait_until_idle(&node.client).await;

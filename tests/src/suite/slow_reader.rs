@@ -1,4 +1,4 @@
-//! T6: a slow reader holds up nobody, and learns how much it missed.
+//! A slow reader blocks no other call, and learns how many items it missed.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,16 @@ use kadence::Update;
 use super::support::{collect, key, next_item, peers, record, sorted, start_call};
 use crate::{Node, TestEnv, TestRuntime};
 
-/// As many peers as kad asks in one lookup.
+/// Number of peers that kad asks in one lookup.
 const HOLDERS: usize = 20;
 
-/// How many other requests have to get through meanwhile.
+/// Number of other requests that run meanwhile.
 const OTHERS: usize = 1_000;
 
-/// With the own copy.
+/// Number of records, including the local one.
 const RECORDS: usize = HOLDERS + 1;
 
-/// A client and 20 other nodes, each of which has a record of its own under the same key.
+/// Starts a client and 20 nodes, each of which has its own record under the same key.
 async fn many_records<R: TestRuntime>(env: &TestEnv<R>) -> (Node, Vec<Node>) {
     let client = env.node().await;
     client.store_locally(record("popular", "mine")).await;
@@ -32,11 +32,11 @@ async fn many_records<R: TestRuntime>(env: &TestEnv<R>) -> (Node, Vec<Node>) {
     (client, holders)
 }
 
-pub async fn a_stream_that_nobody_reads_holds_up_nobody_and_keeps_its_end<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn an_unread_stream_blocks_no_other_call_and_keeps_its_end<R: TestRuntime>(env: &TestEnv<R>) {
     let (client, holders) = many_records(env).await;
     let untouched = start_call(client.client.get_record(key("popular")).all().buffer(10)).await;
     let without_room = start_call(client.client.get_record(key("popular")).all().buffer(0)).await;
-    // None is like another, so that each has a query of its own; every second one has to ask the network.
+    // Each get has its own key and therefore its own query. Every second one has to ask the network.
     let records = |half: usize| (0..OTHERS).filter(move |n| n % 2 == half).map(|n| record(&format!("{n}"), "value"));
     client.store_all_locally(records(0)).await;
     for holder in &holders {
@@ -49,24 +49,24 @@ pub async fn a_stream_that_nobody_reads_holds_up_nobody_and_keeps_its_end<R: Tes
     env.wait_until_idle(&client.client).await;
 
     let (items, lagged, end) = collect(untouched).await;
-    // To see that the call has begun, it was looked at once: that may have taken an item out, and made room for another.
-    assert!((10..=11).contains(&items.len()), "the buffer's worth: {}", items.len());
-    assert_eq!(items.len() as u64 + lagged, RECORDS as u64, "and a count of the rest");
+    // `start_call` polls the call once. That may take an item out of the buffer and make room for another.
+    assert!((10..=11).contains(&items.len()), "the buffer holds 10 items: {}", items.len());
+    assert_eq!(items.len() as u64 + lagged, RECORDS as u64, "items received and skipped add up");
     let answer = end.unwrap();
     let sources: Vec<_> = answer.iter().map(|found| found.peer).collect();
-    assert_eq!(sources[0], None, "the own copy comes first");
+    assert_eq!(sources[0], None, "the local copy comes first");
     assert_eq!(sorted(sources.into_iter().flatten()), peers(&holders), "the end carries the whole answer");
 
     let (items, lagged, end) = collect(without_room).await;
     assert_eq!((items.len(), lagged, end.unwrap().iter().count()), (0, 21, RECORDS));
 }
 
-pub async fn what_a_slow_reader_gets_and_what_it_missed_add_up<R: TestRuntime>(env: &TestEnv<R>) {
+pub async fn items_received_and_skipped_by_a_slow_reader_add_up<R: TestRuntime>(env: &TestEnv<R>) {
     let (client, _holders) = many_records(env).await;
     let mut stream = start_call(client.client.get_record(key("popular")).all().buffer(2)).await;
     let (mut items, mut lagged) = (Vec::new(), 0);
     let end = loop {
-        // Between two looks at the stream, the reader is busy with something else.
+        // The reader is busy between two reads of the stream.
         client.client.get_record(key("other")).await.unwrap();
         match stream.next().await.unwrap() {
             Update::Item(item) => items.push(item.peer),

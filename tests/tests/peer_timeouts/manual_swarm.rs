@@ -1,4 +1,4 @@
-//! A swarm's part, played by hand. kad reads its own clock, but nothing here takes as long as kad waits.
+//! Simulation of a swarm around one kad. kad reads the system clock, but no test takes as long as kad's own timeouts.
 
 use std::{
     collections::BTreeMap,
@@ -34,12 +34,12 @@ pub(crate) struct ManualSwarm {
     pub(crate) wakes: Arc<Wakes>,
     connections: BTreeMap<usize, (PeerId, ConnectedPoint)>,
     last_connection: usize,
-    /// What kad has sent: to whom and for which query.
+    /// Requests that kad has sent: peer and query.
     pub(crate) requests: Vec<(PeerId, QueryId)>,
     pub(crate) announcements: Vec<PeerId>,
     pub(crate) dials: Vec<PeerId>,
     pub(crate) events: Vec<Event>,
-    /// The query that is finished at its first record, as a driver does it: before the swarm polls again.
+    /// Query to finish at its first record, before the next poll, as a driver does.
     pub(crate) finish_at_first_record: Option<QueryId>,
 }
 
@@ -48,7 +48,7 @@ impl ManualSwarm {
         Self::asking(3)
     }
 
-    /// kad has this parallelism.
+    /// Creates a kad with this parallelism.
     fn asking(parallelism: usize) -> Self {
         let local = PeerId::random();
         let mut config = kad::Config::new(PROTOCOL);
@@ -70,12 +70,12 @@ impl ManualSwarm {
         }
     }
 
-    /// In which so many peers are connected, and the patience is at its shortest.
+    /// Creates a kad with connected peers and the minimum timeout.
     pub(crate) fn fast<const N: usize>() -> (Self, [PeerId; N]) {
         Self::fast_asking(3)
     }
 
-    /// The same, and kad has this parallelism.
+    /// Creates a kad with connected peers, the minimum timeout and this parallelism.
     pub(crate) fn fast_asking<const N: usize>(parallelism: usize) -> (Self, [PeerId; N]) {
         let mut swarm = Self::asking(parallelism);
         let fast_peer = swarm.add_connected_peer();
@@ -92,14 +92,14 @@ impl ManualSwarm {
         (swarm, peers)
     }
 
-    /// A connected peer in the routing table.
+    /// Adds a connected peer to the routing table.
     pub(crate) fn add_connected_peer(&mut self) -> PeerId {
         let peer = self.add_known_peer();
         self.connect(peer);
         peer
     }
 
-    /// A peer in the routing table.
+    /// Adds a peer to the routing table.
     pub(crate) fn add_known_peer(&mut self) -> PeerId {
         let peer = PeerId::random();
         self.kad.kad_mut().add_address(&peer, address());
@@ -148,17 +148,17 @@ impl ManualSwarm {
         self.poll_until_idle();
     }
 
-    /// Who is connected, by which connection.
+    /// Returns the connected peers and their connections.
     pub(crate) fn connected(&self) -> Vec<(PeerId, usize)> {
         self.connections.iter().map(|(connection, (peer, _))| (*peer, *connection)).collect()
     }
 
-    /// The peer says that it knows nobody else.
+    /// Lets a peer answer without closer peers.
     pub(crate) fn answer(&mut self, peer: PeerId, query_id: QueryId) {
         self.say(peer, FromHandler::FindNodeRes { closer_peers: Vec::new(), query_id });
     }
 
-    /// The peer names one that is closer.
+    /// Lets a peer answer with a closer peer.
     pub(crate) fn answer_naming(&mut self, peer: PeerId, query_id: QueryId, node_id: PeerId) {
         let closer = KadPeer { node_id, multiaddrs: vec![address()], connection_ty: ConnectionType::CanConnect };
         self.say(peer, FromHandler::GetRecordRes { record: None, closer_peers: vec![closer], query_id });
@@ -180,7 +180,7 @@ impl ManualSwarm {
         self.poll_until_idle();
     }
 
-    /// Moves the clock, and polls whenever that wakes anybody.
+    /// Advances the clock, and polls whenever that wakes the task.
     pub(crate) fn advance(&mut self, by: Duration) {
         let mut rest = by;
         while !rest.is_zero() {
@@ -192,7 +192,7 @@ impl ManualSwarm {
         }
     }
 
-    /// Polls until there is nothing more. Every poll that has something is followed by another, as in a swarm.
+    /// Polls until there is nothing more to do. Every poll with a result is followed by another one, as in a swarm.
     pub(crate) fn poll_until_idle(&mut self) {
         let waker = Waker::from(Arc::clone(&self.wakes));
         let mut cx = Context::from_waker(&waker);
@@ -220,7 +220,7 @@ impl ManualSwarm {
         }
     }
 
-    /// What was seen until now is of no interest.
+    /// Clears the recorded requests, announcements, dials and events.
     pub(crate) fn clear_log(&mut self) {
         self.requests.clear();
         self.announcements.clear();
@@ -232,13 +232,12 @@ impl ManualSwarm {
         self.kad.stats().unwrap()
     }
 
-    /// Those that a query has asked.
+    /// Returns the peers that a query has asked.
     pub(crate) fn asked(&self, query: QueryId) -> Vec<PeerId> {
         self.requests.iter().filter(|(_, other)| *other == query).map(|(peer, _)| *peer).collect()
     }
 
-    /// The end of a query, if it has come: its result, and how many requests it sent, how many were answered, how many
-    /// failed.
+    /// Returns the end of a query, if it has ended: the result, and the numbers of requests, answers and failures.
     pub(crate) fn end_of(&self, query: QueryId) -> Option<(&QueryResult, [u32; 3])> {
         self.events.iter().find_map(|event| match event {
             Event::OutboundQueryProgressed { id, result, stats, step } if *id == query && step.last => {
@@ -248,7 +247,7 @@ impl ManualSwarm {
         })
     }
 
-    /// What the routing table says of a peer: whether it is connected, and its addresses.
+    /// Returns a peer's connection status and addresses in the routing table.
     pub(crate) fn entry(&mut self, peer: PeerId) -> Option<(NodeStatus, Vec<Multiaddr>)> {
         let bucket = self.kad.kad_mut().kbucket(peer)?;
         let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;

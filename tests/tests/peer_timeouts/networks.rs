@@ -14,13 +14,13 @@ use libp2p::{
     kad::{KBucketKey, Quorum, store::MemoryStore},
 };
 
-/// kad alone takes 10 s for each round with a silent peer. The rest is for busy machines.
+/// Limit for each operation. kad alone takes 10 s for each round with a silent peer; the rest is for busy machines.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A deadline that is none.
+/// Timeout that no test reaches.
 const LONG: Duration = Duration::from_secs(50);
 
-/// A node whose kad gives silent peers up.
+/// Node whose kad gives silent peers up.
 struct TimeoutNode {
     client: Client,
     swarm: SwarmHandle<PeerTimeouts<MemoryStore>>,
@@ -28,7 +28,7 @@ struct TimeoutNode {
 }
 
 impl TimeoutNode {
-    /// With a shortest patience at which a busy machine does not make honest peers late.
+    /// Starts a node with a minimum timeout that is long enough for honest peers on a busy machine.
     async fn start(env: &TestEnv<TokioRuntime>, parallelism: usize, known: &[Contact]) -> Self {
         let mut timeouts = PeerTimeoutConfig::default();
         timeouts.requests.min = timeouts.requests.initial;
@@ -48,14 +48,14 @@ impl TimeoutNode {
         self.swarm.with(|swarm| swarm.behaviour().stats().unwrap()).await.unwrap()
     }
 
-    /// Nobody is waited for when nothing runs.
+    /// Waits until no request is pending.
     async fn wait_until_nothing_pending(&self, env: &TestEnv<TokioRuntime>) {
         env.wait_until_idle(&self.client).await;
         env.wait_until(async || self.stats().await.waiting == 0).await;
     }
 }
 
-/// Nodes that know each other, and the silent ones as well.
+/// Starts nodes that know each other and the silent ones.
 async fn network(
     env: &TestEnv<TokioRuntime>,
     honest: usize,
@@ -91,7 +91,7 @@ async fn every_operation_ends_soon(env: &TestEnv<TokioRuntime>, honest: usize, s
         let found = node.client.get_closest_peers(key(&format!("target {round}"))).timeout(LONG).await.unwrap();
         assert_soon(begun, "closest");
         let found = sorted(found.peers.iter().map(|peer| peer.peer_id));
-        assert_eq!(found, peers(&nodes), "all that are alive, and no other");
+        assert_eq!(found, peers(&nodes), "exactly the peers that answer");
 
         let begun = Instant::now();
         let name = format!("file {round}");
@@ -113,7 +113,7 @@ async fn every_operation_ends_soon(env: &TestEnv<TokioRuntime>, honest: usize, s
     let stats = node.stats().await;
     println!("{stats:?}");
     assert_ne!(stats.given_up, 0);
-    // The silent peers take their streams with them, and nothing of them is left.
+    // The silent peers' streams close with them, and no state of the peers is left.
     drop(silent_nodes);
     env.wait_until(async || node.stats().await.remembered == 0).await;
 }
@@ -131,7 +131,7 @@ fn every_operation_ends_soon_when_every_second_peer_is_silent() {
 #[test]
 fn a_read_finds_its_record_behind_peers_that_are_all_silent() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
-        // As many as kad asks at once are all silent, the closest to the key, and the farthest has the record.
+        // All peers that kad asks first, the closest to the key, are silent. The farthest peer holds the record.
         const SILENT: [bool; 12] = [true, true, true, false, true, false, true, false, true, false, true, false];
         let key = key("file");
         let target = KBucketKey::new(key.clone());
@@ -166,7 +166,7 @@ fn a_read_finds_its_record_behind_peers_that_are_all_silent() {
     });
 }
 
-/// Every answer takes longer than the patience is at first.
+/// Every answer takes longer than the initial timeout.
 #[test]
 fn a_slow_and_honest_network_gives_the_right_answers() {
     run::<TokioMultiThread>(TransportKind::Memory, async |env| {
@@ -194,7 +194,7 @@ fn a_slow_and_honest_network_gives_the_right_answers() {
     });
 }
 
-/// The ready-made node has it by default, and can do without.
+/// `kadence::node::Node` uses `PeerTimeouts` by default, and can be configured without it.
 #[test]
 fn a_node_gives_silent_peers_up_by_default() {
     run::<TokioMultiThread>(TransportKind::Tcp, async |env| {
@@ -211,7 +211,7 @@ fn a_node_gives_silent_peers_up_by_default() {
         let begun = Instant::now();
         let put = node.client().put_record(record("file", "value")).quorum(Quorum::One).timeout(LONG).await.unwrap();
         assert_soon(begun, "a node's put");
-        // Not all of them: the default patience is too short for a machine that is very busy.
+        // Not all peers: the default timeout is too short for a very busy machine.
         let honest = peers(&nodes);
         assert!(put.acknowledged.iter().all(|peer| honest.contains(peer)), "{put:?}");
         let begun = Instant::now();

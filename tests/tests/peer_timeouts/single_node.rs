@@ -13,7 +13,7 @@ fn set(peers: impl IntoIterator<Item = PeerId>) -> BTreeSet<PeerId> {
 }
 
 #[test]
-fn a_lookup_goes_on_without_a_silent_peer_and_leaves_it_where_it_was() {
+fn a_lookup_continues_without_a_silent_peer_and_keeps_it_in_the_routing_table() {
     let (mut swarm, [silent, other]) = ManualSwarm::fast();
     let entry = swarm.entry(silent);
     assert!(matches!(&entry, Some((NodeStatus::Connected, addresses)) if !addresses.is_empty()), "{entry:?}");
@@ -26,18 +26,18 @@ fn a_lookup_goes_on_without_a_silent_peer_and_leaves_it_where_it_was() {
     assert_eq!(swarm.stats().waiting, 1);
 
     swarm.advance(ms(90));
-    assert!(swarm.end_of(query).is_none(), "95 ms are within the patience");
+    assert!(swarm.end_of(query).is_none(), "95 ms are within the timeout");
     let before = swarm.wakes.count();
     swarm.advance(ms(5));
-    assert!(swarm.wakes.count() > before, "a timer wakes, and nothing else would");
-    let (result, counts) = swarm.end_of(query).expect("kad is polled again after a report");
+    assert!(swarm.wakes.count() > before, "only a timer can wake the task");
+    let (result, counts) = swarm.end_of(query).expect("kad is polled again after a timeout was reported");
     let QueryResult::GetClosestPeers(Ok(found)) = result else { panic!("{result:?}") };
     assert_eq!(found.peers.iter().map(|peer| peer.peer_id).collect::<Vec<_>>(), [other]);
     assert_eq!(counts, [2, 1, 1]);
     assert_eq!(swarm.entry(silent), entry);
     assert_eq!((swarm.stats().given_up, swarm.stats().waiting), (1, 0));
 
-    // It answers after all, which hurts nobody, and says how slow it is.
+    // A late answer does no harm, and shows how slow the peer is.
     let patience = swarm.stats().patience;
     swarm.advance(ms(400));
     swarm.answer(silent, query);
@@ -45,7 +45,7 @@ fn a_lookup_goes_on_without_a_silent_peer_and_leaves_it_where_it_was() {
     assert!(swarm.stats().patience > patience);
     assert_eq!(swarm.entry(silent), entry);
 
-    // The next query asks it again.
+    // The next query asks the peer again.
     let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
     swarm.poll_until_idle();
     assert_eq!(set(swarm.asked(query)), set([silent, other]));
@@ -61,7 +61,7 @@ fn a_record_that_comes_late_is_still_delivered_while_its_query_runs() {
     let query = swarm.kad.kad_mut().get_record(key.clone());
     swarm.poll_until_idle();
     swarm.advance(ms(5));
-    // Somebody who has to be dialled first, for which the query waits.
+    // A peer that has to be dialled first, which keeps the query running.
     let further = PeerId::random();
     swarm.answer_naming(other, query, further);
     assert_eq!(swarm.dials, [further]);
@@ -81,7 +81,7 @@ fn a_record_that_comes_late_is_still_delivered_while_its_query_runs() {
 }
 
 #[test]
-fn a_put_goes_on_without_a_silent_peer_and_names_the_others() {
+fn a_put_continues_without_a_silent_peer_and_names_the_others() {
     let (mut swarm, [silent, other]) = ManualSwarm::fast();
     let record = Record::new(b"file".to_vec(), b"value".to_vec());
     let query = swarm.kad.kad_mut().put_record_to(record.clone(), [silent, other].into_iter(), Quorum::All);
@@ -101,7 +101,7 @@ fn a_put_goes_on_without_a_silent_peer_and_names_the_others() {
 }
 
 #[test]
-fn announcements_are_not_waited_for() {
+fn announcements_are_not_timed() {
     let (mut swarm, [peer]) = ManualSwarm::fast();
     let stats = swarm.stats();
     let query = swarm.kad.kad_mut().start_providing(RecordKey::new(b"file")).unwrap();
@@ -109,14 +109,14 @@ fn announcements_are_not_waited_for() {
     swarm.answer(peer, query);
     assert_eq!(swarm.announcements, [peer]);
     assert!(swarm.end_of(query).is_some());
-    // The lookup alone.
+    // Only the lookup is timed.
     assert_eq!((swarm.stats().timed, swarm.stats().waiting), (stats.timed + 1, 0));
     swarm.advance(ms(60_000));
     assert_eq!(swarm.stats().given_up, 0);
 }
 
 #[test]
-fn a_dial_that_never_ends_holds_a_query_up_for_its_own_patience() {
+fn a_dial_that_never_ends_delays_a_query_by_the_dial_timeout() {
     let (mut swarm, [other]) = ManualSwarm::fast();
     let dead = swarm.add_known_peer();
     let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
@@ -130,13 +130,13 @@ fn a_dial_that_never_ends_holds_a_query_up_for_its_own_patience() {
     assert_eq!(swarm.end_of(query).unwrap().1, [2, 1, 1]);
     assert_eq!((swarm.stats().dials_given_up, swarm.stats().remembered), (1, 1));
     assert!(swarm.kad.kad_mut().kbucket(dead).unwrap().iter().any(|entry| *entry.node.key.preimage() == dead));
-    // At last it ends.
+    // The dial ends at last.
     swarm.dial_fails(dead, &DialError::NoAddresses);
     assert_eq!(swarm.stats().remembered, 0);
 }
 
 #[test]
-fn a_request_that_waited_for_a_dial_is_timed_from_the_connection_on() {
+fn a_request_that_waited_for_a_dial_is_timed_from_the_connection() {
     let (mut swarm, [other]) = ManualSwarm::fast();
     let far = swarm.add_known_peer();
     let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
@@ -144,7 +144,7 @@ fn a_request_that_waited_for_a_dial_is_timed_from_the_connection_on() {
     swarm.advance(ms(5));
     swarm.answer(other, query);
     swarm.advance(ms(300));
-    // A second dial of it that the swarm refuses is no failure.
+    // A second dial that the swarm denies is not a failure.
     swarm.dial_fails(far, &DialError::DialPeerConditionFalse(PeerCondition::DisconnectedAndNotDialing));
     swarm.connect(far);
     swarm.advance(ms(95));
@@ -153,7 +153,7 @@ fn a_request_that_waited_for_a_dial_is_timed_from_the_connection_on() {
     assert_eq!(swarm.end_of(query).unwrap().1, [2, 1, 1]);
     assert_eq!(swarm.stats().given_up, 1);
 
-    // And one that answers is answered.
+    // A peer that answers in time is not given up.
     let (mut swarm, []) = ManualSwarm::fast();
     let far = swarm.add_known_peer();
     let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
@@ -166,9 +166,9 @@ fn a_request_that_waited_for_a_dial_is_timed_from_the_connection_on() {
     assert_eq!((swarm.stats().given_up, swarm.stats().waiting, swarm.stats().remembered), (0, 0, 0));
 }
 
-/// Of a request that is lost with its connection, kad never hears if the peer has another one.
+/// kad is not told that a request was lost with its connection if the peer has another connection.
 #[test]
-fn a_request_that_is_lost_with_one_of_two_connections_is_given_up() {
+fn a_request_lost_with_one_of_two_connections_is_given_up() {
     let (mut swarm, [other]) = ManualSwarm::fast();
     let peer = swarm.add_known_peer();
     let (first, second) = (swarm.connect(peer), swarm.connect(peer));
@@ -181,7 +181,7 @@ fn a_request_that_is_lost_with_one_of_two_connections_is_given_up() {
     swarm.advance(ms(95));
     assert_eq!(swarm.end_of(query).unwrap().1, [2, 1, 1]);
     swarm.disconnect(second);
-    assert_eq!((swarm.stats().waiting, swarm.stats().remembered), (0, 0), "nothing is left of the peer");
+    assert_eq!((swarm.stats().waiting, swarm.stats().remembered), (0, 0), "no state of the peer is left");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_silent_peer_is_given_up_in_all_queries_at_once() {
 }
 
 #[test]
-fn a_query_that_is_finished_early_waits_for_nobody() {
+fn a_query_that_is_finished_early_has_no_pending_requests() {
     let (mut swarm, [_]) = ManualSwarm::fast();
     let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
     swarm.poll_until_idle();
@@ -221,7 +221,7 @@ fn a_lookup_asks_three_peers_and_two_further_ones_at_each_answer() {
     swarm.advance(ms(5));
     let answered = swarm.asked(query)[1];
     swarm.answer(answered, query);
-    // And the one that kad asks instead of the one that has answered.
+    // Two further requests, and one in place of the answered one.
     assert_eq!(swarm.asked(query).len(), 6);
     for n in 0..10 {
         let next = swarm.asked(query)[n];
@@ -234,17 +234,17 @@ fn a_lookup_asks_three_peers_and_two_further_ones_at_each_answer() {
 }
 
 #[test]
-fn a_lookup_whose_first_peers_are_silent_asks_the_others_soon() {
+fn a_lookup_whose_first_peers_are_silent_asks_others_before_the_timeout() {
     let (mut swarm, _) = ManualSwarm::fast_asking::<10>(8);
     let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
     swarm.poll_until_idle();
     let first = swarm.asked(query);
     swarm.advance(ms(10));
     assert_eq!(swarm.asked(query), first);
-    // Not all answers that were measured were as quick as the last ones.
+    // The delay is more than the latest answers took, because not all measured answers were that quick.
     swarm.advance(ms(70));
     assert_eq!(swarm.asked(query).len(), 8);
-    // The first are given up in their time, and the others are timed from when they went.
+    // The first peers are given up at their timeout. The others are timed from the moment their requests were sent.
     swarm.answer(swarm.asked(query)[3], query);
     swarm.advance(ms(20));
     assert_eq!(swarm.stats().given_up, 3);
@@ -252,7 +252,7 @@ fn a_lookup_whose_first_peers_are_silent_asks_the_others_soon() {
 }
 
 #[test]
-fn what_a_read_that_has_its_value_had_not_asked_yet_is_never_asked() {
+fn a_finished_read_sends_no_held_requests() {
     let (mut swarm, _) = ManualSwarm::fast_asking::<10>(8);
     let query = swarm.kad.kad_mut().get_record(RecordKey::new(b"key"));
     swarm.poll_until_idle();
@@ -261,11 +261,11 @@ fn what_a_read_that_has_its_value_had_not_asked_yet_is_never_asked() {
     assert!(swarm.end_of(query).is_some());
     swarm.advance(ms(1000));
     assert_eq!((swarm.asked(query).len(), swarm.stats().spared, swarm.stats().waiting), (3, 5, 0));
-    assert_eq!(swarm.clock.advance(ms(3_600_000)), 0, "nobody is woken for it");
+    assert_eq!(swarm.clock.advance(ms(3_600_000)), 0, "no timer is set for it");
 }
 
 #[test]
-fn the_answer_that_ends_a_read_lets_no_further_request_go() {
+fn the_answer_that_ends_a_read_releases_no_held_request() {
     let (mut swarm, _) = ManualSwarm::fast_asking::<10>(8);
     let key = RecordKey::new(b"key");
     let query = swarm.kad.kad_mut().get_record(key.clone());
@@ -277,7 +277,7 @@ fn the_answer_that_ends_a_read_lets_no_further_request_go() {
 }
 
 #[test]
-fn the_next_lookup_of_a_bootstrap_asks_three_peers_at_once_again() {
+fn each_lookup_of_a_bootstrap_starts_with_three_requests() {
     let (mut swarm, _) = ManualSwarm::fast_asking::<16>(8);
     let query = swarm.kad.kad_mut().bootstrap().unwrap();
     swarm.poll_until_idle();
@@ -289,7 +289,7 @@ fn the_next_lookup_of_a_bootstrap_asks_three_peers_at_once_again() {
 }
 
 #[test]
-fn a_peer_that_has_gone_before_its_turn_is_not_asked() {
+fn a_held_request_to_a_disconnected_peer_is_not_sent() {
     let (mut swarm, peers) = ManualSwarm::fast_asking::<5>(5);
     let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
     swarm.poll_until_idle();
@@ -314,13 +314,13 @@ fn an_idle_wrapper_has_no_timer() {
     swarm.poll_until_idle();
     swarm.answer(peer, query);
     assert!(swarm.end_of(query).is_some());
-    assert_eq!(swarm.clock.advance(ms(3_600_000)), 0, "nobody is woken for what was answered");
+    assert_eq!(swarm.clock.advance(ms(3_600_000)), 0, "no timer is set for answered requests");
 }
 
-/// The peers that are asked first say nothing, and nobody else has ever answered: there is no sign that the network is
-/// alive, and nobody else is asked before the longest patience is over.
+/// The peers that are asked first stay silent, and no peer has ever answered. Nothing shows that the network is alive,
+/// so no other peer is asked before the maximum timeout.
 #[test]
-fn at_first_silence_is_waited_out() {
+fn the_first_query_waits_for_the_maximum_timeout() {
     let mut swarm = ManualSwarm::new();
     let peers: [_; 5] = std::array::from_fn(|_| swarm.add_connected_peer());
     swarm.clear_log();
