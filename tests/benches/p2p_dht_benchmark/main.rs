@@ -1,8 +1,8 @@
-//! How many gets a second, how long each takes, and how many are answered wrongly: Kadence on every runtime, beside the
-//! client that most programs write for themselves.
+//! Throughput, latency and correctness of gets: Kadence on every runtime, compared with the client that most programs
+//! write for themselves.
 //!
-//! The network is real and in one process: servers with filled stores, connected through memory in plaintext, all
-//! on the runtime that is measured. Compare the figures of one run with each other.
+//! All nodes run in one process: servers with filled stores, connected through memory in plaintext, on the runtime that
+//! is measured. Only figures of the same run are comparable.
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark that cannot measure has to stop")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -30,24 +30,24 @@ use self::{
     report::Report,
 };
 
-/// How it is called.
+/// Help text.
 const USAGE: &str = "\
 cargo bench --bench p2p_dht_benchmark -- [OPTIONS]
 
-  --quick      some five minutes on two cores; the default
-  --full       every runtime as often as the first
-  --smoke      seconds, on a small network: whether the benchmark itself works. Also --test
-  --json       one JSON object a line instead of the table
-  --strict     a ratio or a time that misses its target fails the benchmark, too
-  --help       this";
+  --quick      default: about five minutes on two cores
+  --full       five runs on every runtime instead of only on the first
+  --smoke      a few seconds on a small network, to check that the benchmark works; also --test
+  --json       print one JSON object per line instead of the table
+  --strict     fail also if a ratio or time misses its target
+  --help       print this text";
 
-/// A runtime to measure on.
+/// Runtime to measure on.
 struct BenchRuntime {
     runtime: &'static str,
     run: fn(&'static str, &[Case], usize, &Size, &mut Report),
 }
 
-/// Every runtime; the first is the one whose figures are medians in the quick mode, too.
+/// All runtimes. In quick mode, only the first one is measured several times.
 const RUNTIMES: &[BenchRuntime] = &[
     BenchRuntime { runtime: "tokio, 2 threads", run: run_on::<TokioMultiThread> },
     BenchRuntime { runtime: "tokio, 1 thread", run: run_on::<TokioCurrentThread> },
@@ -55,10 +55,10 @@ const RUNTIMES: &[BenchRuntime] = &[
     BenchRuntime { runtime: "smol, 2 threads", run: run_on::<Smol> },
 ];
 
-/// How often everything is measured, for a median.
+/// Number of runs, for medians.
 const RUNS: usize = 5;
 
-/// After this time, the quick mode is content with three runs: a busy machine takes several times as long.
+/// In quick mode, fewer runs are done if they take longer than this: a busy machine takes several times as long.
 const LONG_ENOUGH: Duration = Duration::from_secs(4 * 60);
 const FEWEST_RUNS: usize = 3;
 
@@ -96,23 +96,24 @@ fn measure(args: Args) -> ExitCode {
         for check in &checks {
             println!("{:<7}{} ({})", if check.ok { "ok" } else { "NOT OK" }, check.name, check.detail);
         }
-        println!("\nafter {:.0} s", begun.elapsed().as_secs_f64());
+        println!("\ntook {:.0} s", begun.elapsed().as_secs_f64());
     }
-    // Whoever measures on a busy machine wants to see the figures; a false answer is one anywhere.
+    // Figures of a busy machine are still of interest, so missed targets fail only in strict mode. A wrong answer
+    // always fails.
     let matters = |check: &report::Check| !check.timing || args.strict;
     if checks.iter().any(|check| !check.ok && matters(check)) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// One run of everything on one runtime, on a network of its own.
+/// Measures all cases once on one runtime, on a new network.
 fn run_on<T: Runner>(runtime: &'static str, cases: &[Case], run: usize, size: &Size, report: &mut Report) {
     T::block_on(TransportKind::Memory, async |env| {
         let begun = Instant::now();
         let network = Network::start(env, size).await;
-        // Not measured: connections are made, and everything grows to its working size.
+        // Warm-up: establishes connections, and lets buffers and tables grow to their working size.
         for client_kind in [ClientKind::Kadence, ClientKind::FirstEvent, ClientKind::FirstRecord] {
             network.get(env, Case { client_kind, load: size.first() }, 0, size).await;
         }
-        eprintln!("{runtime}, run {}: the network stands after {:.1?}", run + 1, begun.elapsed());
+        eprintln!("{runtime}, run {}: network started in {:.1?}", run + 1, begun.elapsed());
         for &case in cases {
             let gets = network.get(env, case, run, size).await;
             eprintln!("{runtime}, run {}: {}, {}: {:.1?}", run + 1, case.load, case.client_kind, gets.wall);

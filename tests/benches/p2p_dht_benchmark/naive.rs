@@ -1,6 +1,6 @@
-//! The client that most programs write for themselves: a map from kad's query ids to whoever waits.
+//! Client that most programs write for themselves: a map from kad's query ids to response channels.
 //!
-//! Every get becomes a query at once, however many there are.
+//! Every get becomes a query immediately, without a limit.
 
 use std::collections::HashMap;
 
@@ -21,12 +21,12 @@ use crate::{
     network::local_copies,
 };
 
-/// What is done with a query whose caller has been answered.
+/// Handling of a query whose caller has been answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnFirstRecord {
-    /// Nothing: the entry is removed from the map, and the query runs to its own end.
+    /// The entry is removed from the map, and the query runs to its end.
     KeepRunning,
-    /// It is finished.
+    /// The query is finished at its first record.
     Finish,
 }
 
@@ -36,20 +36,20 @@ enum Command {
     Copies { reply: oneshot::Sender<usize> },
 }
 
-/// A handle to the loop around the swarm.
+/// Handle to the event loop.
 #[derive(Clone)]
 pub(crate) struct Naive {
     commands: mpsc::Sender<Command>,
 }
 
 impl Naive {
-    /// Runs the loop in a task of its own, until the last handle is gone.
+    /// Runs the event loop in a task, until the last handle is dropped.
     pub(crate) fn start<R: TestRuntime>(
         env: &TestEnv<R>,
         swarm: Swarm<Behaviour>,
         on_first_record: OnFirstRecord,
     ) -> Self {
-        // Each clone of the sender has a place of its own besides.
+        // Each clone of the sender adds room for one command.
         let (commands, received) = mpsc::channel(0);
         env.spawn(run(swarm, received, on_first_record)).forget();
         Self { commands }

@@ -1,4 +1,4 @@
-//! The network that is asked: servers whose stores are filled, and one client node for each way of asking.
+//! Network to measure on: servers with filled stores, and one client node of each kind.
 
 use std::time::Duration;
 
@@ -21,17 +21,16 @@ use crate::{
     plan::{Case, ClientKind, Load, Size},
 };
 
-/// Bytes of a value: a pointer to something larger, as in most DHTs.
+/// Length of a value in bytes: a pointer to something larger, as in most DHTs.
 const VALUE_LEN: usize = 64;
 
-/// How long the whole network has to have no query before it is measured on. kad bootstraps by itself half a second
-/// after it has learned of a peer.
+/// Time without any query before measuring. kad bootstraps by itself half a second after it has learned of a peer.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Between two looks at the whole network.
+/// Interval between two checks of the whole network.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A filled network and the clients in it.
+/// Network with filled stores, and its clients.
 pub(crate) struct Network {
     servers: Vec<Node>,
     client: Node,
@@ -41,7 +40,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Starts the nodes, fills their stores, connects the clients, and waits until nothing moves.
+    /// Starts the nodes, fills their stores, connects the clients, and waits until no query is running.
     pub(crate) async fn start<R: TestRuntime>(env: &TestEnv<R>, size: &Size) -> Self {
         let mut servers: Vec<Node> = Vec::with_capacity(size.servers);
         for n in 0..size.servers {
@@ -72,7 +71,7 @@ impl Network {
         network
     }
 
-    /// Measures one cell.
+    /// Measures one case.
     pub(crate) async fn get<R: TestRuntime>(
         &self,
         env: &TestEnv<R>,
@@ -87,7 +86,7 @@ impl Network {
         }
     }
 
-    /// Waits until no node has had a query for a while.
+    /// Waits until no node has had a query for [`QUIET`].
     async fn wait_until_idle<R: TestRuntime>(&self, env: &TestEnv<R>) {
         let mut quiet_since = env.now();
         while env.now() - quiet_since < QUIET {
@@ -118,24 +117,25 @@ async fn gets<R: TestRuntime>(
     }
 }
 
-/// The queries of a node, kad's own included.
+/// Returns the number of queries of a node, kad's own included.
 async fn live(node: &Node) -> usize {
     with_kad(&node.swarm, |kad| kad.iter_queries().count()).await
 }
 
-/// The `n`th node, of the servers first. Keys come from `n`, so that every run has the same network.
+/// Returns the configuration of the `n`th node, servers first. Keys derive from `n`, so that every run has the same
+/// network.
 fn config(n: usize) -> NodeConfig {
     let mut seed = [7; 32];
     seed[..8].copy_from_slice(&(n as u64).to_le_bytes());
     let mut kad = kad::Config::new(PROTOCOL);
     kad.set_periodic_bootstrap_interval(None)
-        // Nothing that is not asked for goes over the wire while it is measured.
+        // No background traffic while measuring.
         .set_replication_interval(None)
         .set_publication_interval(None);
     NodeConfig { keypair: Keypair::ed25519_from_bytes(seed).expect("32 bytes"), kad, ..NodeConfig::default() }
 }
 
-/// Kadence as it is by default, with room in the queue and time for the largest burst.
+/// Returns Kadence's defaults, with a queue and a timeout for the largest burst.
 fn driver_for(size: &Size) -> DriverConfig {
     let tracker = TrackerConfig { max_queued: size.keys, default_timeout: size.deadline, ..TrackerConfig::default() };
     DriverConfig { tracker, ..DriverConfig::default() }
@@ -152,7 +152,7 @@ async fn naive<R: TestRuntime>(env: &TestEnv<R>, n: usize, contacts: &[Contact])
     swarm
 }
 
-/// Puts every record into the stores of the servers that are closest to its key.
+/// Stores every record at the servers that are closest to its key.
 async fn fill(servers: &[Node], size: &Size) {
     let peers: Vec<KBucketKey<PeerId>> = servers.iter().map(|server| server.peer().into()).collect();
     let mut stores: Vec<Vec<Record>> = servers.iter().map(|_| Vec::new()).collect();
@@ -170,17 +170,17 @@ async fn fill(servers: &[Node], size: &Size) {
     }
 }
 
-/// The key of the `n`th record.
+/// Returns the key of the `n`th record.
 pub(crate) fn key(n: usize) -> RecordKey {
     RecordKey::new(&format!("record {n}"))
 }
 
-/// The value of the `n`th record.
+/// Returns the value of the `n`th record.
 pub(crate) fn value(n: usize) -> Vec<u8> {
     format!("value of {n}. ").into_bytes().into_iter().cycle().take(VALUE_LEN).collect()
 }
 
-/// Copies in a client's own store: none, or the next gets would find them there.
+/// Returns the number of records in a client's local store. It must be zero, or later gets would be answered locally.
 pub(crate) fn local_copies(swarm: &mut Swarm<Behaviour>) -> usize {
     swarm.behaviour_mut().kad.store_mut().records().count()
 }

@@ -1,4 +1,4 @@
-//! The table, and what has to hold.
+//! Table of results, and checks of targets.
 
 use std::{fmt::Write, time::Duration};
 
@@ -9,19 +9,31 @@ use crate::{
     plan::{Case, ClientKind, Load, Size},
 };
 
-/// What a burst of everything may give_up of the throughput of small bursts.
+/// Minimum throughput of a burst of all records, relative to small bursts.
 const LARGE_OVER_SMALL: f64 = 0.85;
 
-/// What 95 of 100 gets have to stay below when a few dozen callers ask at once.
+/// Maximum 95th percentile of the latency with a few dozen concurrent callers.
 const P95: Duration = Duration::from_millis(200);
 
-/// Everything that was measured.
+/// Explanation of the table's columns.
+const COLUMNS: &str = "\
+gets at once: concurrent gets (`10 x 200`: ten bursts of 200 in succession; `64 callers, 2000`: 64 callers share 2,000)
+client: Kadence, or a map from query ids to callers that finishes its queries or answers from their first event
+gets/s: correct answers per second, median (minimum..maximum) of the runs
+p50, p95, max ms: latency of correct answers in milliseconds, queueing included; median of the runs
+cpu us: processor time of the whole process per get, in microseconds, servers included
+failed, false, lost, wrong: gets that ended with an error, that falsely reported a missing record, that were never
+answered, and that returned a wrong value, in all runs
+after s: seconds from the last answer until kad had no running query
+";
+
+/// All results.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
 }
 
-/// A cell on one runtime, with all its runs.
+/// All runs of a case on one runtime.
 #[derive(Debug)]
 struct Row {
     runtime: &'static str,
@@ -29,13 +41,13 @@ struct Row {
     runs: Vec<GetResults>,
 }
 
-/// Something that has to hold.
+/// Condition that the results have to meet.
 #[derive(Debug)]
 pub(crate) struct Check {
     pub(crate) name: String,
     pub(crate) ok: bool,
     pub(crate) detail: String,
-    /// Whether it depends on the machine and what else it does.
+    /// Depends on the machine and its other load.
     pub(crate) timing: bool,
 }
 
@@ -51,7 +63,7 @@ impl Report {
         self.rows.iter().find(|row| row.runtime == runtime && row.case == Case { client_kind, load })
     }
 
-    /// The rows, those of a runtime and a load together.
+    /// Returns the rows, grouped by runtime and load.
     fn sorted(&self) -> Vec<&Row> {
         let mut rows: Vec<&Row> = self.rows.iter().collect();
         let place = |row: &Row| self.rows.iter().position(|first| first.runtime == row.runtime);
@@ -62,7 +74,7 @@ impl Report {
         rows
     }
 
-    /// For people.
+    /// Returns the results as a table, with an explanation of its columns.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "{:<17}{:<18}{:<18}{:>5}{:>9}{:>16}{:>10}{:>10}{:>10}{:>9}{:>8}{:>7}{:>6}{:>7}{:>9}\n",
@@ -86,7 +98,7 @@ impl Report {
             let throughput = row.spread(GetResults::throughput);
             let [p50, p95, max] = [50, 95, 100].map(|p| row.spread(|gets| gets.percentile(p)).median);
             let count = |of: fn(&GetResults) -> usize| row.runs.iter().map(of).sum::<usize>();
-            // A `String` takes everything.
+            // Writing to a `String` never fails.
             let _written = writeln!(
                 text,
                 "{:<17}{:<18}{:<18}{:>5}{:>9.0}{:>16}{p50:>10.1}{p95:>10.1}{max:>10.1}{:>9}{:>8}{:>7}{:>6}{:>7}{:>9.1}",
@@ -108,15 +120,17 @@ impl Report {
             if let Some(error) = row.runs.iter().find_map(|gets| gets.first_failure.as_ref()) {
                 let _written = writeln!(
                     text,
-                    "{}, {}, {} failed first with: {error}",
+                    "{}, {}, {}: first failure: {error}",
                     row.runtime, row.case.load, row.case.client_kind
                 );
             }
         }
+        text.push('\n');
+        text.push_str(COLUMNS);
         text
     }
 
-    /// For programs: an object a line.
+    /// Returns the results as one JSON object per line.
     pub(crate) fn lines(&self) -> String {
         let mut text = String::new();
         for row in self.sorted() {
@@ -145,7 +159,7 @@ impl Report {
         text
     }
 
-    /// What has to hold, of everything that was measured.
+    /// Checks all results.
     pub(crate) fn checks(&self, size: &Size) -> Vec<Check> {
         let mut checks = vec![self.every_get_is_right()];
         let mut runtimes: Vec<&str> = self.sorted().iter().map(|row| row.runtime).collect();
@@ -161,9 +175,9 @@ impl Report {
         let runs = self.rows.iter().filter(|row| row.case.client_kind == ClientKind::Kadence).flat_map(|row| &row.runs);
         let (asked, not_right) = runs.fold((0, 0), |sum, gets| (sum.0 + gets.asked, sum.1 + gets.not_right()));
         Check {
-            name: "Kadence answers every get with its record".to_owned(),
+            name: "every get of Kadence returns its record".to_owned(),
             ok: not_right == 0 && asked > 0,
-            detail: format!("{not_right} of {asked} failed, were false, lost or wrong"),
+            detail: format!("{not_right} of {asked} gets failed, were lost, or had a wrong result"),
             timing: false,
         }
     }
@@ -171,23 +185,23 @@ impl Report {
     fn large_bursts_are_no_slower(&self, runtime: &str, size: &Size) -> Option<Check> {
         let small = self.row(runtime, ClientKind::Kadence, size.small())?;
         let large = self.row(runtime, ClientKind::Kadence, size.large())?;
-        let beside = small.runs.chunks(small.runs.len().div_ceil(large.runs.len()));
-        let pairs = beside
+        let groups = small.runs.chunks(small.runs.len().div_ceil(large.runs.len()));
+        let pairs = groups
             .zip(&large.runs)
             .map(|(small, large)| large.throughput() / Spread::of(small.iter().map(GetResults::throughput)).median);
         let paired = Spread::of(pairs);
         let cpu = small.cpu().zip(large.cpu()).map(|(small, large)| large.median / small.median);
-        let cpu = cpu.map(|ratio| format!("; {ratio:.2} times the processor time a get")).unwrap_or_default();
+        let cpu = cpu.map(|ratio| format!("; {ratio:.2} times the processor time per get")).unwrap_or_default();
         let ratio = large.spread(GetResults::throughput).median / small.spread(GetResults::throughput).median;
         Some(Check {
             name: format!(
-                "{runtime}: {} gets at once run at {LARGE_OVER_SMALL} of the throughput of {} at least",
+                "{runtime}: {} concurrent gets reach at least {LARGE_OVER_SMALL} of the throughput of {}",
                 size.large(),
                 size.small()
             ),
             ok: ratio >= LARGE_OVER_SMALL,
             detail: format!(
-                "{ratio:.2} by the medians of {} runs; {:.2}..{:.2} run by run{cpu}",
+                "{ratio:.2}, from medians of {} runs; {:.2}..{:.2} in single runs{cpu}",
                 large.runs.len(),
                 paired.min,
                 paired.max
@@ -199,14 +213,14 @@ impl Report {
     fn callers_do_not_wait(&self, runtime: &str, size: &Size) -> Option<Check> {
         let p95 = self.row(runtime, ClientKind::Kadence, size.callers())?.spread(|gets| gets.percentile(95));
         Some(Check {
-            name: format!("{runtime}: 95 of 100 gets of {} take less than {P95:?}", size.callers()),
+            name: format!("{runtime}: 95 % of the gets of {} take less than {P95:?}", size.callers()),
             ok: p95.median < milliseconds(P95),
             detail: format!("{:.1} ms, {:.1}..{:.1}", p95.median, p95.min, p95.max),
             timing: true,
         })
     }
 
-    /// How Kadence's throughput compares with each other client's, on the same runtime under the same load.
+    /// Compares Kadence's throughput with that of each other client, on the same runtime under the same load.
     pub(crate) fn comparisons(&self) -> Vec<String> {
         let others = self.sorted().into_iter().filter(|row| row.case.client_kind != ClientKind::Kadence);
         others
@@ -218,7 +232,7 @@ impl Report {
                     Spread::of(ours.iter().map(GetResults::throughput)).median / other.throughput()
                 }));
                 Some(format!(
-                    "{}, {}: Kadence answers {:.2} times ({:.2}..{:.2}) as many gets in a second as `{}`",
+                    "{}, {}: Kadence has {:.2} times ({:.2}..{:.2}) the throughput of `{}`",
                     other.runtime, other.case.load, ratios.median, ratios.min, ratios.max, other.case.client_kind
                 ))
             })
@@ -231,7 +245,7 @@ impl Row {
         Spread::of(self.runs.iter().map(of))
     }
 
-    /// Microseconds for each get.
+    /// Returns the processor time per get, in microseconds.
     fn cpu(&self) -> Option<Spread> {
         let each: Option<Vec<f64>> = self.runs.iter().map(GetResults::cpu_per_get).collect();
         each.map(|each| Spread::of(each.into_iter()))
@@ -247,12 +261,12 @@ impl Load {
 }
 
 impl GetResults {
-    /// Processor time for each get, in microseconds.
+    /// Returns the processor time per get, in microseconds.
     fn cpu_per_get(&self) -> Option<f64> {
         self.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / self.asked as f64)
     }
 
-    /// Of the right answers, in milliseconds: the smallest that so many of a hundred do not exceed.
+    /// Returns a percentile of the latency of correct answers, in milliseconds.
     fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
@@ -261,7 +275,7 @@ impl GetResults {
     }
 }
 
-/// The middle and the ends of a figure's runs.
+/// Median and extremes of a figure over all runs.
 #[derive(Debug, Clone, Copy)]
 struct Spread {
     min: f64,

@@ -1,5 +1,5 @@
-//! kad as it is, with an honest loop around it: a map from its query ids to whoever waits, every query read to its end,
-//! except that the first value ends the get that wants no more.
+//! Plain kad with a correct event loop: a map from query ids to response channels. Every query is read to its end,
+//! except that a get for one value ends at the first one.
 
 use std::{collections::HashMap, pin::pin};
 
@@ -25,8 +25,7 @@ use crate::{
     plan::{Job, Operation, value},
 };
 
-/// kad by default, and what a node of Kadence has beside it: what a connection has to carry of these is not the difference
-/// between the clients.
+/// kad and the other behaviours of a Kadence node, so that both clients have the same traffic on their connections.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub(crate) struct Behaviour {
@@ -58,21 +57,21 @@ enum Command {
     With(Closure),
 }
 
-/// A query that somebody waits for.
+/// Query with a waiting caller.
 struct Waiting {
     job: Job,
     answer: Answer,
     reply: oneshot::Sender<Answer>,
 }
 
-/// A handle to the loop around the swarm.
+/// Handle to the event loop.
 #[derive(Clone)]
 pub(crate) struct Plain {
     commands: mpsc::Sender<Command>,
 }
 
 impl Plain {
-    /// Runs the loop in a task of its own, until the last handle is gone.
+    /// Runs the event loop in a task, until the last handle is dropped.
     pub(crate) fn start<R: TestRuntime>(env: &TestEnv<R>, keypair: &Keypair) -> Self {
         let (commands, received) = mpsc::channel(0);
         env.spawn(run(env.swarm(keypair, Behaviour::new(keypair)), received)).forget();
@@ -181,7 +180,7 @@ impl Waiting {
                 answer.found(&self.job.key, found.peer, &found.record.value);
             }
             QueryResult::GetRecord(Ok(GetRecordOk::FinishedWithNoAdditionalRecord { .. })) => {}
-            // What was found before a timeout was found.
+            // Records found before a timeout count.
             QueryResult::GetRecord(Err(error)) if !answer.ok => answer.fail(error),
             QueryResult::GetRecord(Err(_)) => {}
             other => unreachable!("nobody asked for {other:?}"),
