@@ -113,7 +113,7 @@ struct LiveRequest {
     failed_attempts: u32,
     /// Results of failed attempts, the first one first.
     earlier_attempts: Vec<outcomes::Attempt>,
-    /// A step of the request was started before. Until then it counts as a new request.
+    /// A step of the request has ended. Until then it counts as a new request.
     past_first_step: bool,
     /// The request is at a step that follows its own lookup.
     second_step: bool,
@@ -537,7 +537,7 @@ impl Model {
 
     fn attach(&mut self, id: RequestId, query: Query, now: Instant) {
         let joined = self.queries.iter().find(|other| self.joinable(other, &query, now)).map(|other| other.step);
-        // The new query replaces others of the same kind: later requests join this one.
+        // The new query unshares equal ones: later requests join this one.
         if joined.is_none() {
             self.queries.iter_mut().filter(|other| other.query == query).for_each(|other| other.unshared = true);
         }
@@ -690,7 +690,7 @@ impl Model {
         self.start_read_repair(read_repair, now);
     }
 
-    // ---- what kad says
+    // ---- answers and events of kad
 
     fn take_start(&mut self, step: u64, result: Result<Started<u32>, QueryStartError>, now: Instant) {
         let waiters = self.waiters(step);
@@ -956,7 +956,7 @@ impl Model {
         self.out.push(Expected::Start { step, request: *first, query });
     }
 
-    // ---- looking things up
+    // ---- lookups by id
 
     fn push_action(&mut self, action: Action<u32>) {
         self.out.push(Expected::Action(action));

@@ -4,7 +4,7 @@ use std::{env, future::poll_fn, pin::pin, process::ExitCode, time::Duration};
 
 use kadence::{Runtime, Timer};
 
-/// Amount of measurements.
+/// Mode of a benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// The default: a few minutes.
@@ -18,7 +18,7 @@ pub enum Mode {
 /// Options of the command line.
 #[derive(Debug, Clone, Copy)]
 pub struct Args {
-    /// Amount of measurements.
+    /// Mode of the benchmark.
     pub mode: Mode,
     /// Print one JSON object per line instead of tables.
     pub json: bool,

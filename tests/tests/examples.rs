@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    env,
-    path::PathBuf,
+    env, fs,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -28,6 +28,21 @@ fn succeeded(output: &Output) -> String {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}\n{printed}{}", output.status, String::from_utf8_lossy(&output.stderr));
     printed
+}
+
+/// Examples are outside of any package, so cargo builds only those that the manifest lists.
+#[test]
+fn every_example_is_listed_in_the_manifest() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();
+    let files = fs::read_dir(package.join("../examples")).unwrap().map(|entry| entry.unwrap().path());
+    let mut examples = 0;
+    for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "rs")) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(manifest.contains(&format!("path = \"../examples/{name}\"")), "{name} is not listed");
+        examples += 1;
+    }
+    assert!(examples > 0, "no example was found");
 }
 
 #[test]

@@ -156,7 +156,7 @@ async fn records_removed_before_the_first_peer_are_not_republished() {
     assert_eq!((stats.records, stats.provided_keys), (1, 1));
 }
 
-/// kad rejects a put by resetting the stream, but does not send the reset immediately. Each of these puts takes 10
+/// kad rejects a put by resetting the stream, but does not send the reset immediately. Each rejected put takes 10
 /// seconds, so they run concurrently.
 #[tokio::test]
 async fn older_invalid_and_too_long_records_are_rejected_and_counted() {

@@ -98,7 +98,8 @@ pub(super) fn ended(
         } else if progress.successes == 0 {
             Err(StartProvidingError::NoResponse { progress })
         } else {
-            // Each successful announcement counts as two answers. At most 20 peers get an announcement.
+            // kad counts the answers to the lookup and the announcements together, so half of them are announcements.
+            // At most 20 peers get one.
             Ok(ProvideAnswer { sent_to: (progress.successes / 2).min(20), progress })
         }),
         Operation::GetClosestPeers { .. } => {

@@ -30,7 +30,7 @@ pub(crate) struct GetResults {
     pub(crate) not_found: usize,
     /// Number of gets that ended with another error.
     pub(crate) failed: usize,
-    /// First of these errors.
+    /// First of those errors.
     pub(crate) first_failure: Option<String>,
     /// Number of answers with a wrong value.
     pub(crate) wrong: usize,

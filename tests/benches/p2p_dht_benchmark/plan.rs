@@ -146,7 +146,7 @@ impl Size {
             case(FirstRecord, self.medium()),
             case(Kadence, self.medium()),
         ]);
-        // Measured once, because each of these takes very long: the cost of concurrent queries is quadratic.
+        // Measured once, because these cases take very long: the cost of concurrent queries is quadratic.
         if run == 0 && (runtime_index == 0 || mode == Mode::Full) {
             cases.push(case(FirstEvent, self.medium()));
         }

@@ -227,7 +227,7 @@ fn join<B: NetworkBehaviour, S: RecordStore + Send + 'static>(
     }
 }
 
-/// Finishes one phase of each query that kad has started itself. Returns the number of these queries.
+/// Finishes one phase of each query that kad has started itself. Returns the number of queries.
 fn end_queries<S: RecordStore + Send + 'static>(kad: &mut kad::Behaviour<S>) -> usize {
     let mut live = 0;
     for mut query in kad.iter_queries_mut() {

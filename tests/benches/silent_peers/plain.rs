@@ -78,7 +78,7 @@ impl Plain {
         Self { commands }
     }
 
-    /// Waits for the answer, as long as the patience lasts.
+    /// Waits for the answer until `max_wait` ends.
     pub(crate) async fn ask(&self, job: Job, max_wait: impl Future<Output = ()>) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Ask { job, reply }).await;
@@ -86,7 +86,7 @@ impl Plain {
             Either::Left((answer, _)) => answer.expect("the loop runs"),
             Either::Right(((), _)) => {
                 let mut answer = Answer::default();
-                answer.fail("no end came");
+                answer.fail("no answer within the limit");
                 answer
             }
         }

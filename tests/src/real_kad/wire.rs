@@ -84,7 +84,7 @@ impl Connection {
         sent
     }
 
-    /// Passes an event to the handler. Returns the request, or `None` if the event is none.
+    /// Passes an event to the handler. Returns the request, or `None` if the event is not a request.
     pub(super) fn send(&mut self, event: ToHandler) -> Option<Sent> {
         let (query, request) = match &event {
             ToHandler::FindNodeReq { key, query_id } => (*query_id, PeerRequest::FindNode { target: key.clone() }),

@@ -1,4 +1,4 @@
-//! Every pending and later call ends with `Shutdown`, however the driver ends.
+//! Every pending and later call ends when the driver ends, however it ends.
 
 use std::{pin::Pin, time::Duration};
 
