@@ -1,2 +1,61 @@
-//! Checks, mutants and measurements of this workspace.
-fn main() {}
+//! Checks, mutants and measurements of this workspace: `cargo xtask`.
+//!
+//! ```text
+//! cargo xtask ci [STEP..]             every check that a change passes; --list names the steps
+//! cargo xtask nightly [STEP..]        longer checks, run before an issue is resolved or a version is released
+//! cargo xtask prose                   doc comments and texts that break the rules of CONTRIBUTING.md
+//! cargo xtask names                   identifiers and files that have an old name (old-names.txt)
+//! cargo xtask mutants [--registry] [--list] [WORD..]
+//! cargo xtask instructions            instructions per request, counted by valgrind
+//! cargo xtask seeds FOLDER            writes seeds of the fuzz target `replay`    (--features kadence)
+//! cargo xtask stalls [FOLDER]         longest pauses of the store                 (--features kadence, --release)
+//! ```
+
+mod ci;
+mod files;
+mod mutants;
+mod names;
+mod prose;
+#[cfg(feature = "kadence")]
+mod seeds;
+#[cfg(feature = "kadence")]
+mod stalls;
+mod steps;
+mod tools;
+
+use std::{env, process::ExitCode};
+
+use anyhow::bail;
+
+const USAGE: &str = "usage: cargo xtask ci | nightly | prose | names | mutants | instructions | seeds | stalls";
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    match run(&command, &rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &str, args: &[String]) -> anyhow::Result<()> {
+    match command {
+        "ci" => ci::run(steps::CI, args),
+        "nightly" => ci::run(steps::NIGHTLY, args),
+        "prose" => prose::check(),
+        "names" => names::check(),
+        "mutants" => mutants::run(args),
+        "instructions" => steps::instructions(),
+        #[cfg(feature = "kadence")]
+        "seeds" => seeds::write(args),
+        #[cfg(feature = "kadence")]
+        "stalls" => stalls::measure(args),
+        #[cfg(not(feature = "kadence"))]
+        "seeds" | "stalls" => bail!("`{command}` needs `cargo run -p xtask --features kadence -- {command}`"),
+        _ => bail!("{USAGE}"),
+    }
+}

@@ -1,13 +1,14 @@
 //! Breaks the tracker or the registry in many small ways, one at a time, and requires that a test fails each time.
 //!
 //! ```text
-//! mutants/run                          all of the tracker's
-//! mutants/run slot retry               only those whose line contains one of these words
-//! mutants/run --registry [words]       the registry's
+//! cargo xtask mutants                          all of the tracker's
+//! cargo xtask mutants slot retry               only those whose line contains one of these words
+//! cargo xtask mutants --registry [words]       the registry's
+//! cargo xtask mutants --list [--registry]      checks that every entry applies, and runs nothing
 //! ```
 //!
-//! The lists are `mutants/*.txt` and `marketplace/mutants/*.txt`. An entry is what it breaks, a file below `core/src` or
-//! `marketplace/src`, and lines to take away and to put in their place:
+//! The lists are `mutants/*.txt` and `registry/mutants/*.txt`. An entry is a line that says what it breaks, a file below
+//! `core/src` or `registry/src`, and lines to remove and to put in their place:
 //!
 //! ```text
 //! # what it breaks
@@ -22,14 +23,16 @@
 //! Of the registry, an entry whose line begins with `attack` takes away a defence, and a test has to fail that shows the
 //! attack: one whose name begins with `attack_`. Any of the unit tests may find the others.
 
-#![expect(clippy::panic, reason = "a tool for tests: it reports by failing")]
-
 use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
+
+use anyhow::{Context, bail};
+
+use crate::files;
 
 /// Seconds after which tests that hang have failed.
 const LIMIT: &str = "600";
@@ -78,14 +81,14 @@ const TRACKER: Subject = Subject {
 };
 
 const REGISTRY: Subject = Subject {
-    lists: "marketplace/mutants",
-    source: "marketplace/src",
-    members: &["core", "store", "driver", "driver-smol", "async-io-transport", "marketplace"],
+    lists: "registry/mutants",
+    source: "registry/src",
+    members: &["core", "sqlite", "store", "libp2p-kad-timeouts", "kadence", "driver-smol", "libp2p-async-io", "registry"],
     others: &["Cargo.lock", "clippy.toml"],
     cases: "256",
     suites: &[
-        Suite { name: "attack", is_for: is_attack, args: &["-p", "ggen-marketplace", "--lib", "attack_"] },
-        Suite { name: "unit", is_for: |line| !is_attack(line), args: &["-p", "ggen-marketplace", "--lib"] },
+        Suite { name: "attack", is_for: is_attack, args: &["-p", "kadence-registry", "--lib", "attack_"] },
+        Suite { name: "unit", is_for: |line| !is_attack(line), args: &["-p", "kadence-registry", "--lib"] },
     ],
 };
 
@@ -101,64 +104,73 @@ struct Mutant {
     new: Vec<String>,
 }
 
-fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut words: Vec<_> = env::args().skip(1).collect();
-    let given = words.len();
-    words.retain(|word| word != "--registry");
-    let subject = if words.len() < given { REGISTRY } else { TRACKER };
-    let mutants: Vec<_> = lists(&root.join(subject.lists)).iter().flat_map(|list| parse(list)).collect();
-
+/// Runs the mutants chosen by `args`, or with `--list` only checks that every entry applies.
+///
+/// # Errors
+///
+/// If a mutant survives, does not build or does not apply.
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    let root = files::root();
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let words: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    let subject = if has("--registry") { REGISTRY } else { TRACKER };
+    let mut mutants = Vec::new();
+    for list in lists(&root.join(subject.lists))? {
+        mutants.extend(parse(&list)?);
+    }
     let mut failures = 0;
     // Every entry has to apply, also when only some are run.
     for mutant in &mutants {
-        if let Err(why) = mutate(mutant, &read(&root.join(subject.source).join(&mutant.file))) {
+        if let Err(why) = mutate(mutant, &read(&root.join(subject.source).join(&mutant.file))?) {
             println!("{:9} {:>5}  {}: {why}", "OUTDATED", "", mutant.breaks);
             failures += 1;
         }
     }
-    let workspace = Workspace::copy(&root, subject);
-    let suites = &workspace.subject.suites;
-    assert!(workspace.compiles(FIRST_BUILD_LIMIT), "it does not compile without any mutant");
-    if let Some(suite) = suites.iter().find(|suite| workspace.fails(suite)) {
-        panic!("the {} tests fail without any mutant", suite.name);
+    if has("--list") {
+        println!("{} mutants, {failures} of them outdated", mutants.len());
+        return if failures == 0 { Ok(()) } else { bail!("{failures} mutants do not apply") };
     }
-    let is_chosen = |mutant: &&Mutant| words.is_empty() || words.iter().any(|word| mutant.breaks.contains(word));
+    let workspace = Workspace::copy(&root, subject)?;
+    let suites = &workspace.subject.suites;
+    if !workspace.compiles(FIRST_BUILD_LIMIT)? {
+        bail!("the copy does not compile without any mutant");
+    }
+    for suite in *suites {
+        if workspace.fails(suite)? {
+            bail!("the {} tests fail without any mutant", suite.name);
+        }
+    }
+    let is_chosen = |mutant: &&Mutant| words.is_empty() || words.iter().any(|word| mutant.breaks.contains(*word));
     let mut tried = 0;
     for mutant in mutants.iter().filter(is_chosen) {
         let path = workspace.root.join(workspace.subject.source).join(&mutant.file);
-        let original = read(&path);
+        let original = read(&path)?;
         let Ok(mutated) = mutate(mutant, &original) else { continue };
         let began = Instant::now();
-        write(&path, &mutated);
-        let verdict = if workspace.compiles(LIMIT) {
-            let mut suites = suites.iter().filter(|suite| (suite.is_for)(&mutant.breaks));
-            suites.find(|suite| workspace.fails(suite)).map_or("SURVIVES", |suite| suite.name)
-        } else {
-            "NO BUILD"
-        };
-        write(&path, &original);
+        write(&path, &mutated)?;
+        let verdict = workspace.verdict(mutant)?;
+        write(&path, &original)?;
         tried += 1;
         failures += usize::from(matches!(verdict, "SURVIVES" | "NO BUILD"));
         println!("{verdict:9} {:>4}s  {}", began.elapsed().as_secs(), mutant.breaks);
     }
     println!("{} mutants, {tried} of them tried; {failures} failures", mutants.len());
     if failures > 0 {
-        drop(workspace);
-        std::process::exit(1);
+        bail!("{failures} mutants survive, do not build or do not apply");
     }
+    Ok(())
 }
 
-/// The text of each list in a folder.
-fn lists(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+/// Returns the text of each list in a folder.
+fn lists(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     paths.sort();
     paths.iter().map(|path| read(path)).collect()
 }
 
-fn parse(list: &str) -> Vec<Mutant> {
+fn parse(list: &str) -> anyhow::Result<Vec<Mutant>> {
     let mut mutants: Vec<Mutant> = Vec::new();
     for (at, line) in list.lines().enumerate() {
         let (mark, rest) = line.split_at_checked(1).unwrap_or(("", ""));
@@ -169,10 +181,10 @@ fn parse(list: &str) -> Vec<Mutant> {
             ("-", Some(mutant)) => mutant.old.push(rest),
             ("+", Some(mutant)) => mutant.new.push(rest),
             ("", _) => {}
-            _ => panic!("line {} of the list is none of its lines: {line}", at + 1),
+            _ => bail!("line {} of a list begins with none of `# @ - +`: {line}", at + 1),
         }
     }
-    mutants
+    Ok(mutants)
 }
 
 /// The file with the mutant's change, or why it does not apply.
@@ -198,40 +210,51 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn copy(root: &Path, subject: Subject) -> Self {
+    fn copy(root: &Path, subject: Subject) -> anyhow::Result<Self> {
         let copy = env::temp_dir().join(format!("kadence-mutants-{}", std::process::id()));
         for name in subject.members.iter().chain(subject.others) {
-            copy_all(&root.join(name), &copy.join(name));
+            copy_all(&root.join(name), &copy.join(name))?;
         }
         let members = format!("members = {:?}", subject.members);
-        let manifest = read(&root.join("Cargo.toml"));
-        let mut shortened = String::new();
-        for line in manifest.lines() {
-            // The others would have to be resolved, and what is not optimised compiles sooner.
-            shortened += match line {
-                line if line.starts_with("members = ") => &members,
-                line if line.starts_with("default-members = ") => "",
-                "opt-level = 2" => "opt-level = 1",
-                line => line,
-            };
-            shortened += "\n";
+        let manifest = read(&root.join("Cargo.toml"))?;
+        // The other members would have to be resolved, and what is not optimised compiles sooner.
+        let (head, rest) = manifest.split_once("members = [").context("the root manifest has no members")?;
+        let (_, rest) = rest.split_once("exclude = ").context("the root manifest excludes nothing")?;
+        let shortened = format!("{head}{members}\nexclude = {rest}").replace("opt-level = 2", "opt-level = 1");
+        write(&copy.join("Cargo.toml"), &shortened)?;
+        Ok(Self { root: copy, subject })
+    }
+
+    /// Returns the name of the suite that notices the mutant, or what is wrong.
+    fn verdict(&self, mutant: &Mutant) -> anyhow::Result<&'static str> {
+        if !self.compiles(LIMIT)? {
+            return Ok("NO BUILD");
         }
-        write(&copy.join("Cargo.toml"), &shortened);
-        Self { root: copy, subject }
+        for suite in self.subject.suites.iter().filter(|suite| (suite.is_for)(&mutant.breaks)) {
+            if self.fails(suite)? {
+                return Ok(suite.name);
+            }
+        }
+        Ok("SURVIVES")
     }
 
-    fn compiles(&self, limit: &str) -> bool {
-        self.subject.suites.iter().all(|suite| self.cargo(limit, &[&["test", "--no-run"], suite.args].concat()))
+    fn compiles(&self, limit: &str) -> anyhow::Result<bool> {
+        for suite in self.subject.suites {
+            if !self.cargo(limit, &[&["test", "--no-run"], suite.args].concat())? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    fn fails(&self, suite: &Suite) -> bool {
-        !self.cargo(LIMIT, &[&["test"], suite.args].concat())
+    fn fails(&self, suite: &Suite) -> anyhow::Result<bool> {
+        Ok(!self.cargo(LIMIT, &[&["test"], suite.args].concat())?)
     }
 
-    fn cargo(&self, limit: &str, args: &[&str]) -> bool {
+    fn cargo(&self, limit: &str, args: &[&str]) -> anyhow::Result<bool> {
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
         let status = Command::new("timeout")
-            .args([limit, env!("CARGO")])
+            .args([limit, "cargo"])
             .args(args)
             .args(["--offline", "--quiet"])
             .current_dir(&self.root)
@@ -243,7 +266,7 @@ impl Workspace {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        status.unwrap_or_else(|error| panic!("cargo cannot be run: {error}")).success()
+        Ok(status.context("cannot run `timeout` and cargo")?.success())
     }
 }
 
@@ -253,24 +276,23 @@ impl Drop for Workspace {
     }
 }
 
-fn copy_all(from: &Path, to: &Path) {
+fn copy_all(from: &Path, to: &Path) -> anyhow::Result<()> {
     if from.is_dir() {
-        let entries = fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            copy_all(&path, &to.join(path.file_name().unwrap_or_default()));
+        for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+            let path = entry?.path();
+            copy_all(&path, &to.join(path.file_name().unwrap_or_default()))?;
         }
-    } else {
-        let folder = to.parent().map_or(Ok(()), fs::create_dir_all);
-        let copied = folder.and_then(|()| fs::copy(from, to));
-        assert!(copied.is_ok(), "{}: {copied:?}", from.display());
+        return Ok(());
     }
+    write(to, "")?;
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display())).map(|_bytes| ())
 }
 
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn write(path: &Path, text: &str) {
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, text));
-    assert!(written.is_ok(), "{}: {written:?}", path.display());
+    written.with_context(|| format!("cannot write {}", path.display()))
 }

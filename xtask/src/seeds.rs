@@ -1,11 +1,12 @@
 //! Writes logs of random schedules as seeds of the fuzz target `replay`. To be run again when the format of logs changes.
 //!
 //! ```text
-//! cargo run -p kadence-model --example seeds -- fuzz/corpus/replay
+//! cargo run -p xtask --features kadence -- seeds fuzz/corpus/replay
 //! ```
 
-use std::{error::Error, fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
+use anyhow::Context;
 use kadence_core::LogValues;
 use kadence_model::{Harness, Mode};
 
@@ -14,8 +15,13 @@ const SEEDS: u64 = 60;
 /// Further ones, without the values of records.
 const HASHED: u64 = 10;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let folder = PathBuf::from(std::env::args().nth(1).ok_or("which folder?")?);
+/// Writes the seeds into the folder named.
+///
+/// # Errors
+///
+/// If no folder is named, or it cannot be written.
+pub(crate) fn write(args: &[String]) -> anyhow::Result<()> {
+    let folder = PathBuf::from(args.first().context("name a folder: fuzz/corpus/replay")?);
     fs::create_dir_all(&folder)?;
     let mut state = 0;
     let mut words = std::iter::repeat_with(|| split_mix(&mut state));

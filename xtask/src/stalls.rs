@@ -1,17 +1,16 @@
-//! How long a store stops the swarm that it is in: 10,000 puts, 10,000 gets, and the puts that sweep them
-//! when they have expired, in memory and with a file. The file goes into the folder that is named, or into the system's for temporary files, which must not be in
-//! memory.
+//! Pauses that a store causes in its swarm: 10,000 puts, 10,000 gets, and the puts that sweep expired records, in memory
+//! and with a file. The file is made in the folder named, by default the system's for temporary files, which must not be
+//! in memory.
 //!
-//! `cargo run --release -p kadence-store --example stalls -- [FOLDER]`
+//! `cargo run --release -p xtask --features kadence -- stalls [FOLDER]`
 
 use std::{
     env, fs,
-    process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
-use kadence_store::{StoreOpenError, Store, StoreConfig};
+use kadence_store::{Store, StoreConfig};
 use libp2p::{
     PeerId,
     kad::{Record, RecordKey, store::RecordStore},
@@ -19,30 +18,26 @@ use libp2p::{
 
 const PUTS: u32 = 10_000;
 
-fn main() -> ExitCode {
-    let folder = env::args_os().nth(1).map_or_else(env::temp_dir, Into::into);
+/// Prints the table.
+///
+/// # Errors
+///
+/// If the store's file cannot be opened.
+pub(crate) fn measure(args: &[String]) -> anyhow::Result<()> {
+    let folder = args.first().map_or_else(env::temp_dir, Into::into);
     let path = folder.join(format!("kadence-store-stalls-{}", std::process::id()));
     println!("{:>7} {:>9}  {:>32}  {:>32}  {:>32}", "store", "value", "put", "get", "put that sweeps 32");
     println!("{:>7} {:>9}{}", "", "", format!("  {:>10}{:>11}{:>11}", "median", "99.9 %", "longest").repeat(3));
-    let mut result = ExitCode::SUCCESS;
     for bytes in [100, 4 * 1024, 64 * 1024] {
         let local_peer = PeerId::random();
-        measure("memory", bytes, local_peer, Store::memory(local_peer, config()));
-        match Store::open(&path, local_peer, config()) {
-            Ok(store) => measure("file", bytes, local_peer, store),
-            Err(error) => result = fail(&error),
-        }
+        measure_store("memory", bytes, local_peer, Store::memory(local_peer, config()));
+        measure_store("file", bytes, local_peer, Store::open(&path, local_peer, config())?);
         for suffix in ["", "-wal", "-shm", ".lock"] {
             // Some of them are gone already.
             let _gone = fs::remove_file(format!("{}{suffix}", path.display()));
         }
     }
-    result
-}
-
-fn fail(error: &StoreOpenError) -> ExitCode {
-    eprintln!("{error}");
-    ExitCode::FAILURE
+    Ok(())
 }
 
 fn config() -> StoreConfig {
@@ -56,7 +51,7 @@ fn config() -> StoreConfig {
     }
 }
 
-fn measure(name: &str, bytes: usize, local_peer: PeerId, mut store: Store) {
+fn measure_store(name: &str, bytes: usize, local_peer: PeerId, mut store: Store) {
     // Our own may say for themselves when they expire.
     let record = |number: u32, expires| Record {
         key: RecordKey::new(&number.to_be_bytes()),

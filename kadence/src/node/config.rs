@@ -13,7 +13,7 @@ use libp2p::{
     multiaddr::Protocol,
 };
 
-use super::{Identity, NodeError};
+use super::{Identity, NodeError, half_open::HalfOpenLimits};
 use crate::{DriverConfig, PeerTimeoutConfig};
 
 /// The protocol name of a network that has chosen none: not the public IPFS network's.
@@ -83,6 +83,15 @@ pub struct NodeConfig {
     pub max_connections: u32,
     /// The most connections with one peer at once. Default: 4, for simultaneous dials over two transports.
     pub max_connections_per_peer: NonZeroU32,
+    /// Maximum number of half-open connections, over all transports: incoming ones whose handshakes are not complete, each
+    /// for 10 s at most. When there are more, the oldest one of the address that has most of them is closed. They are not
+    /// part of `max_connections`, but take file descriptors as well: up to twice as many for a moment. Default: 256; zero
+    /// counts as one.
+    pub max_half_open: usize,
+    /// Maximum number of half-open connections of one remote address: an IPv4 address, or the first 64 bits of an IPv6
+    /// address. When there are more, the oldest one of that address is closed. This many peers can dial at the same moment
+    /// from behind one address. Default: 128; zero counts as one.
+    pub max_half_open_per_address: usize,
     /// What the node calls itself to others.
     pub agent_version: String,
     /// How long a peer is waited for. Default: by what the network has shown to be enough. `None` is kad's own 10 s.
@@ -111,6 +120,8 @@ impl Default for NodeConfig {
             idle_connection_timeout: Duration::from_secs(60),
             max_connections: 512,
             max_connections_per_peer: NonZeroU32::MIN.saturating_add(3),
+            max_half_open: 256,
+            max_half_open_per_address: 128,
             agent_version: concat!("kadence/", env!("CARGO_PKG_VERSION")).to_owned(),
             peer_timeouts: Some(PeerTimeoutConfig::default()),
             driver: DriverConfig::default(),
@@ -174,12 +185,15 @@ impl NodeConfig {
 
     pub(super) fn limits(&self) -> libp2p::connection_limits::ConnectionLimits {
         libp2p::connection_limits::ConnectionLimits::default()
-            // As many half-open ones as established ones would be a second way to exhaust the node.
-            .with_max_pending_incoming(Some(self.max_connections / 4 + 1))
+            // Half-open ones are limited by the transport, where the oldest gives way: a limit here would turn newcomers away.
             .with_max_established(Some(self.max_connections))
             // A quarter is ours to dial with: strangers who take all the others cannot cut us off.
             .with_max_established_incoming(Some(self.max_connections - self.max_connections / 4))
             .with_max_established_per_peer(Some(self.max_connections_per_peer.get()))
+    }
+
+    pub(super) fn half_open(&self) -> HalfOpenLimits {
+        HalfOpenLimits { total: self.max_half_open, per_address: self.max_half_open_per_address }
     }
 
     pub(super) fn driver(&self) -> DriverConfig {
