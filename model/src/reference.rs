@@ -164,7 +164,7 @@ enum State {
     Starting,
     Running(u32),
     /// kad's last event is being processed.
-    Ending(u32),
+    LastEvent(u32),
     /// It has no waiters and is being finished. The id is `None` until kad answers the start.
     Finishing(Option<u32>, Instant),
 }
@@ -592,7 +592,7 @@ impl Model {
                 }
                 self.end_satisfied(step, now);
             }
-            State::Ending(_) | State::Finishing(..) => {}
+            State::LastEvent(_) | State::Finishing(..) => {}
         }
     }
 
@@ -606,7 +606,7 @@ impl Model {
         let alive = match other.state {
             State::Waiting(_) => true,
             State::Starting | State::Running(_) => now < later(other.last_event, self.config.finish_timeout),
-            State::Ending(_) | State::Finishing(..) => false,
+            State::LastEvent(_) | State::Finishing(..) => false,
         };
         read && other.query == *query
             && alive
@@ -627,7 +627,7 @@ impl Model {
                 query.state = State::Finishing(Some(id), finish_deadline);
                 self.push_action(Action::Finish(id));
             }
-            State::Starting | State::Running(_) | State::Ending(_) | State::Finishing(..) => {}
+            State::Starting | State::Running(_) | State::LastEvent(_) | State::Finishing(..) => {}
         }
     }
 
@@ -771,7 +771,7 @@ impl Model {
             Some(Anomaly::Rejected) => self.counters.rejected_records += 1,
         }
         if last {
-            query.state = State::Ending(id);
+            query.state = State::LastEvent(id);
         }
         for item in new {
             if self.waiters(step).is_empty() {
@@ -904,7 +904,7 @@ impl Model {
     fn due(&self) -> Option<(Instant, Due)> {
         let lost = self.queries.iter().filter_map(|query| match query.state {
             State::Finishing(_, finish_deadline) => Some((finish_deadline, Due::GiveUp(query.step))),
-            State::Waiting(_) | State::Starting | State::Running(_) | State::Ending(_) => None,
+            State::Waiting(_) | State::Starting | State::Running(_) | State::LastEvent(_) => None,
         });
         let deadlines = self.requests.iter().map(|request| (request.deadline, Due::Deadline(request.id)));
         let retries = self.requests.iter().filter_map(|request| match request.awaiting {
@@ -913,7 +913,7 @@ impl Model {
         });
         let stall_checks = self.queries.iter().filter_map(|query| match query.state {
             State::Running(_) => query.stall_check.map(|at| (at, Due::StallCheck(query.step))),
-            State::Waiting(_) | State::Starting | State::Ending(_) | State::Finishing(..) => None,
+            State::Waiting(_) | State::Starting | State::LastEvent(_) | State::Finishing(..) => None,
         });
         lost.chain(deadlines).chain(retries).chain(stall_checks).min()
     }
@@ -982,7 +982,7 @@ impl Model {
 impl LiveQuery {
     fn id(&self) -> Option<u32> {
         match self.state {
-            State::Running(id) | State::Ending(id) | State::Finishing(Some(id), _) => Some(id),
+            State::Running(id) | State::LastEvent(id) | State::Finishing(Some(id), _) => Some(id),
             State::Waiting(_) | State::Starting | State::Finishing(None, _) => None,
         }
     }

@@ -41,7 +41,7 @@ pub struct NodeConfig {
     pub kad: kad::Config,
     /// Limits of kad's store.
     pub store: MemoryStoreConfig,
-    /// Keeps the node's events for the test. By default they are read, and addresses learned through identify are added
+    /// Keeps the node's events for the test. By default they are read, and addresses new_peer_sender through identify are added
     /// to kad's routing table.
     pub keep_events: bool,
 }
@@ -121,12 +121,12 @@ impl Node {
         config: NodeConfig,
     ) -> Self {
         let (client, swarm, events, task) = spawn(runtime, swarm, config.driver);
-        let (learned, new_peers) = async_channel::unbounded();
+        let (new_peer_sender, new_peers) = async_channel::unbounded();
         let mut kept = None;
         if config.keep_events {
             kept = Some(events);
         } else {
-            runtime.spawn(Box::pin(add_identified_peers(events, swarm.clone(), learned)));
+            runtime.spawn(Box::pin(add_identified_peers(events, swarm.clone(), new_peer_sender)));
         }
         Self { contact, client, swarm, task, events: kept, new_peers }
     }
@@ -206,7 +206,7 @@ impl fmt::Debug for Node {
 async fn add_identified_peers(
     mut events: Events<NodeEvent>,
     swarm: SwarmHandle<Behaviour>,
-    learned: async_channel::Sender<PeerId>,
+    new_peer_sender: async_channel::Sender<PeerId>,
 ) {
     while let Some(event) = events.next().await {
         match event {
@@ -228,7 +228,7 @@ async fn add_identified_peers(
                 ..
             }))) => {
                 // The test may not wait for it.
-                let _receiver_dropped = learned.try_send(peer);
+                let _receiver_dropped = new_peer_sender.try_send(peer);
             }
             _ => {}
         }

@@ -116,7 +116,7 @@ impl Model {
                 let phase = match query.state {
                     State::Waiting(_) => return None,
                     State::Starting => QueryPhase::Starting,
-                    State::Running(_) | State::Ending(_) => QueryPhase::Running,
+                    State::Running(_) | State::LastEvent(_) => QueryPhase::Running,
                     State::Finishing(..) => QueryPhase::Finishing,
                 };
                 let waiters = self.waiters(query.step);

@@ -136,7 +136,7 @@ impl Run {
             8 if self.kad.others_start_queries => self.start_foreign_query(),
             8 => {}
             9 => self.finish_any_query(),
-            _ => self.withdraw(),
+            _ => self.undo_writes(),
         }
         match self.rng.below(10) {
             0 => {}
@@ -294,11 +294,11 @@ impl Run {
     }
 
     /// Removes a record and an announcement on behalf of the application, unless a request for the key is running.
-    fn withdraw(&mut self) {
+    fn undo_writes(&mut self) {
         let key = self.key();
         let busy = self.kad.calls.values().any(|call| call.operation.key() == key.as_ref());
         if !busy {
-            self.kad.note(|| format!("withdraw {}", key.as_ref().escape_ascii()));
+            self.kad.note(|| format!("remove {} locally", key.as_ref().escape_ascii()));
             self.kad.kad.stop_providing(&key);
             self.kad.expected.provided.remove(key.as_ref());
             self.kad.kad.remove_record(&key);
