@@ -1,4 +1,4 @@
-//! An operation and what came of it.
+//! Operations and their results.
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -10,16 +10,16 @@ use libp2p::{
 
 use crate::plan::{Job, Operation, value};
 
-/// What a client answers.
+/// Answer of a client.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answer {
-    /// It is what was asked for: some peers, the quorum, a right value.
+    /// The operation succeeded: it found peers, reached its quorum, or returned a correct value.
     pub(crate) ok: bool,
-    /// The peers that were found, or that have sent the record.
+    /// Peers that were found, or that have sent the record.
     pub(crate) peers: BTreeSet<PeerId>,
-    /// Requests that were sent to peers, where the client says so.
+    /// Number of requests to peers, if the client reports it.
     pub(crate) requests: Option<u32>,
-    /// Other bytes than those that were stored.
+    /// The answer has a wrong value.
     pub(crate) wrong: bool,
     pub(crate) error: Option<String>,
 }
@@ -41,20 +41,20 @@ impl Answer {
     }
 }
 
-/// How an operation ended.
+/// Completed operation.
 #[derive(Debug, Clone)]
-pub(crate) struct Ended {
-    /// Which network of its share it was in.
+pub(crate) struct Completed {
+    /// Number of its network.
     pub(crate) network: usize,
     pub(crate) job: Job,
     pub(crate) took: Duration,
     pub(crate) answer: Answer,
-    /// How much of what there is was found, from 0 to 1: of the true closest peers alive, of the holders alive; of a put,
-    /// how many of the true closest peers alive hold it in the end.
+    /// Share of the possible results that were found, from 0 to 1. Lookups and gets: of the true closest peers that
+    /// answer. Puts: the share of those peers that hold the record in the end.
     pub(crate) recall: Option<f64>,
 }
 
-/// Kadence carries out a job.
+/// Runs a job on Kadence's node.
 pub(crate) async fn ask(node: &Node, job: Job, timeout: Option<Duration>) -> Answer {
     let client = node.client();
     let mut answer = Answer::default();

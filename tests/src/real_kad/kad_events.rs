@@ -1,4 +1,4 @@
-//! What may be relied on in kad's events, checked at every one of them.
+//! Guarantees of kad's events, checked at each event.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,11 +7,11 @@ use std::{
 
 use libp2p::kad::{self, GetProvidersOk, GetRecordError, GetRecordOk, ProgressStep, QueryId, QueryResult};
 
-/// The events of every query so far, ours or not.
+/// Events of all queries so far.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct KadEvents {
     queries: HashMap<QueryId, Seen>,
-    /// The numbers of the queries that were started and not ended. Ids are not ordered, but they display as numbers.
+    /// Numbers of the queries that were started and have not ended. Ids are not ordered, but display as numbers.
     pub(super) alive: BTreeMap<usize, QueryId>,
     last_started: Option<usize>,
 }
@@ -25,17 +25,17 @@ struct Seen {
     bootstrap: Phases,
 }
 
-/// The lookups of a bootstrap, as kad reported them.
+/// Phases of a bootstrap, as kad reported them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Phases {
-    /// How many ended.
+    /// Number of phases that have ended.
     pub done: u32,
-    /// How many of them timed out.
+    /// Number of phases that timed out.
     pub failed: u32,
 }
 
-impl Facts {
-    /// Somebody started a query. Ids count up and are not used again.
+impl KadEvents {
+    /// Records the start of a query. Ids increase and are never reused.
     pub(super) fn started(&mut self, id: QueryId) {
         let number = number(id);
         assert!(self.last_started < Some(number), "the id {id} was used before");
@@ -47,22 +47,22 @@ impl Facts {
     pub(super) fn event(&mut self, id: QueryId, result: &QueryResult, step: &ProgressStep) {
         let kind = std::mem::discriminant(result);
         if !self.queries.contains_key(&id) {
-            // If it is kad's own, this is the first that is heard of it.
+            // This is the first event of a query that kad started itself.
             self.alive.insert(number(id), id);
         }
         let new = Seen { kind, events: 0, found: 0, ended: false, bootstrap: Phases::default() };
         let seen = self.queries.entry(id).or_insert(new);
-        assert!(!seen.ended, "after the last event of {id} came {result:?}");
+        assert!(!seen.ended, "{id} has ended, and then came {result:?}");
         assert_eq!(seen.kind, kind, "the kind of {id} changed: {result:?}");
         seen.events += 1;
-        assert_eq!(step.count.get(), seen.events, "the events of {id} are not counted one by one: {result:?}");
+        assert_eq!(step.count.get(), seen.events, "the events of {id} are not numbered consecutively: {result:?}");
         match result {
             QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(_))) => seen.found += 1,
             QueryResult::GetRecord(Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates: _ })) => {
-                assert!(seen.found > 0, "{id} has found nothing and says there is nothing more");
+                assert!(seen.found > 0, "{id} found nothing and reports no additional records");
             }
             QueryResult::GetRecord(Err(GetRecordError::NotFound { key: _, closest_peers: _ })) => {
-                assert_eq!(seen.found, 0, "{id} has found something and says there is nothing");
+                assert_eq!(seen.found, 0, "{id} found a record and reports not found");
             }
             QueryResult::Bootstrap(result) => {
                 seen.bootstrap.done += 1;
@@ -86,7 +86,7 @@ impl Facts {
                     | QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { key: _, providers: _ }))
                     | QueryResult::Bootstrap(_)
             );
-            assert!(may_go_on, "{id} goes on after {result:?}");
+            assert!(may_go_on, "{id} does not end with {result:?}");
         }
     }
 
@@ -95,16 +95,16 @@ impl Facts {
     }
 }
 
-/// An event that is not of one of our queries may be of these kinds only, if nobody but kad starts queries.
+/// Returns whether an event can belong to a query that kad started itself.
 pub(super) fn may_be_kads_own(result: &QueryResult) -> bool {
     matches!(result, QueryResult::Bootstrap(_) | QueryResult::RepublishRecord(_) | QueryResult::RepublishProvider(_))
 }
 
 pub(super) fn number(id: QueryId) -> usize {
-    id.to_string().parse().expect("an id displays as its number")
+    id.to_string().parse().expect("a query id displays as a number")
 }
 
-/// One line for the trace.
+/// Describes an event in a line of the trace.
 pub(super) fn describe(event: &kad::Event) -> String {
     match event {
         kad::Event::OutboundQueryProgressed { id, result, stats, step } => {
@@ -121,6 +121,7 @@ pub(super) fn describe(event: &kad::Event) -> String {
 
 fn kind(result: &QueryResult) -> String {
     let text = format!("{result:?}");
-    // The kind, whether it is `Ok`, and of which kind that is; sets and instants come in no order.
+    // The text up to the first brace names the kind of result. The rest contains sets and instants, whose text is not
+    // reproducible.
     text.split('{').next().unwrap_or_default().to_owned()
 }

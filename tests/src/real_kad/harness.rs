@@ -17,69 +17,68 @@ use libp2p::{
 };
 
 use super::{
-    Conduct, Counts, Fault, Lot, Phases, Setup,
+    Counts, Fault, PeerKind, Phases, Rng, Setup,
     expected::{Call, Expected},
-    facts::Facts,
+    kad_events::KadEvents,
     network::Network,
     trace::Trace,
     wire::Kad,
 };
 
-/// The real kad under the real tracker, in a network that is a script.
+/// The tracker on top of the real kad, in a simulated network.
 ///
-/// It carries out the tracker's actions as the driver does, and the swarm's part is played by hand; nothing happens
-/// but by a call. At every event of kad, at every action of the tracker and whenever kad comes to rest it is checked
-/// that everything is as it should be.
+/// Carries out the tracker's actions as the driver does, and takes the part of the swarm. Nothing happens except in
+/// calls. Invariants are checked at every event of kad, at every action of the tracker, and whenever kad is idle.
 pub struct RealKad {
-    /// kad. Whoever touches it has to [`settle`](Self::settle) afterwards.
+    /// kad. Call [`run_until_idle`](Self::run_until_idle) after each change.
     pub kad: Kad,
-    /// The tracker.
+    /// The tracker under test.
     pub tracker: QueryTracker,
     pub(super) network: Network,
-    pub(super) lot: Lot,
+    pub(super) rng: Rng,
     pub(super) local: PeerId,
-    /// The reading of the clock that all others are counted from.
+    /// Start of the tracker's clock.
     epoch: Instant,
     pub(super) now: Duration,
     last_request: u64,
     pub(super) calls: BTreeMap<RequestId, Call>,
     pub(super) outcomes: BTreeMap<RequestId, Outcome>,
-    /// Standing orders.
+    /// Queries whose `finish` is repeated until they end.
     pub(super) finishing: Vec<QueryId>,
     pub(super) probes: Vec<QueryId>,
-    /// Every query that was started for a request.
-    pub(super) ours: HashSet<QueryId>,
-    pub(super) latest: Option<QueryId>,
+    /// All queries that were started for requests.
+    pub(super) own_queries: HashSet<QueryId>,
+    pub(super) last_started_query: Option<QueryId>,
     /// Queries that the tracker has given up.
     pub(super) forgotten: HashSet<QueryId>,
-    /// Events of queries that are not ours.
-    pub(super) handed_on: Vec<(QueryId, QueryResult)>,
-    pub(super) facts: Facts,
+    /// Events of queries that are not the tracker's.
+    pub(super) forwarded: Vec<(QueryId, QueryResult)>,
+    pub(super) kad_events: KadEvents,
     pub(super) expected: Expected,
-    /// Whether somebody beside the tracker starts queries.
-    pub(super) has_strangers: bool,
-    /// How often kad was polled to no avail.
-    pub(super) rests: usize,
+    /// Others besides the tracker start queries.
+    pub(super) others_start_queries: bool,
+    /// Number of polls of kad without result.
+    pub(super) idle_polls: usize,
     trace: Trace,
     pub(super) fault: Option<Fault>,
-    /// How often there was an occasion to do it wrong.
+    /// Number of times that the fault could have been injected.
     pub(super) faults: usize,
 }
 
 impl RealKad {
-    /// A node that knows nobody.
+    /// Creates a node that knows no peers.
     pub fn new(setup: Setup) -> Self {
         let Setup { seed, tracker, kad, store, fault } = setup;
-        let mut lot = Lot::new(seed);
-        let local = lot.peer();
+        let mut rng = Rng::new(seed);
+        let local = rng.peer();
         let mut kad = Kad::with_config(local, MemoryStore::with_config(local, store), kad);
-        // As in a node that has an external address.
+        // Server mode, as in a node with an external address.
         kad.set_mode(Some(Mode::Server));
         Self {
             kad,
             tracker: QueryTracker::new(local, tracker),
-            network: Network::new(local, Lot::new(lot.draw())),
-            lot,
+            network: Network::new(local, Rng::new(rng.next_u64())),
+            rng,
             local,
             epoch: Instant::now(),
             now: Duration::ZERO,
@@ -88,54 +87,54 @@ impl RealKad {
             outcomes: BTreeMap::new(),
             finishing: Vec::new(),
             probes: Vec::new(),
-            ours: HashSet::new(),
-            latest: None,
+            own_queries: HashSet::new(),
+            last_started_query: None,
             forgotten: HashSet::new(),
-            handed_on: Vec::new(),
-            facts: Facts::default(),
+            forwarded: Vec::new(),
+            kad_events: KadEvents::default(),
             expected: Expected::default(),
-            has_strangers: false,
-            rests: 0,
+            others_start_queries: false,
+            idle_polls: 0,
             trace: Trace::default(),
             fault,
             faults: 0,
         }
     }
 
-    /// Adds so many peers to the network that behave like this; nobody knows them yet.
-    pub fn peers(&mut self, conduct: Conduct, count: usize) -> Vec<PeerId> {
+    /// Adds peers of this kind to the network, which no other peer knows yet.
+    pub fn peers(&mut self, kind: PeerKind, count: usize) -> Vec<PeerId> {
         (0..count)
             .map(|_| {
-                let peer = self.lot.peer();
-                self.network.peers.add(peer, conduct);
+                let peer = self.rng.peer();
+                self.network.peers.add(peer, kind);
                 peer
             })
             .collect()
     }
 
-    /// Adds a peer that belongs into this bucket of the routing table.
-    pub fn peer_in_bucket(&mut self, conduct: Conduct, bucket: u32) -> PeerId {
+    /// Adds a peer of this kind that belongs to this bucket of the routing table.
+    pub fn peer_in_bucket(&mut self, kind: PeerKind, bucket: u32) -> PeerId {
         loop {
-            let peer = self.lot.peer();
+            let peer = self.rng.peer();
             if crate::bucket(self.local, peer) == Some(bucket) {
-                self.network.peers.add(peer, conduct);
+                self.network.peers.add(peer, kind);
                 return peer;
             }
         }
     }
 
-    /// Changes how a peer behaves from now on.
-    pub fn change(&mut self, peer: PeerId, conduct: Conduct) {
-        self.network.peers.change(peer, conduct);
+    /// Changes the kind of a peer.
+    pub fn set_kind(&mut self, peer: PeerId, kind: PeerKind) {
+        self.network.peers.set_kind(peer, kind);
     }
 
-    /// Puts a peer into the routing table.
-    pub fn meet(&mut self, peer: PeerId) {
+    /// Adds a peer to the routing table.
+    pub fn add_contact(&mut self, peer: PeerId) {
         let address = self.network.peers.address(peer).expect("the peer exists");
         self.kad.add_address(&peer, address);
     }
 
-    /// The peers in the routing table.
+    /// Returns the peers in the routing table.
     pub fn contacts(&mut self) -> Vec<PeerId> {
         let peers = self
             .kad
@@ -144,32 +143,32 @@ impl RealKad {
         peers.collect()
     }
 
-    /// A peer connects to us.
-    pub fn accept(&mut self, peer: PeerId) {
-        self.network.accept(&mut self.kad, peer);
+    /// Accepts a connection from a peer.
+    pub fn accept_connection(&mut self, peer: PeerId) {
+        self.network.accept_connection(&mut self.kad, peer);
     }
 
-    /// Puts a record of ours into the local store, behind the tracker's back.
-    pub fn hold(&mut self, mut record: Record) {
+    /// Puts a record of the local node into the local store, bypassing the tracker.
+    pub fn store_locally(&mut self, mut record: Record) {
         record.publisher = Some(self.local);
         if self.kad.store_mut().put(record.clone()).is_ok() {
             self.expected.store(&record);
         }
     }
 
-    // ---- what callers do
+    // ---- calls
 
-    /// A call. What it causes is done at once.
+    /// Makes a call, and handles the resulting actions.
     ///
     /// # Errors
     ///
-    /// If the tracker refuses it.
+    /// Returns the tracker's error if it does not accept the call.
     pub fn request(&mut self, operation: Operation, options: RequestOptions) -> Result<RequestId, RequestError> {
         self.last_request += 1;
         let id = RequestId(self.last_request);
         self.note(|| format!("call {id}: {}, {options:?}", operation.kind().name()));
         if let Operation::PutRecord { record, quorum: _, options: _ } = &operation
-            && self.goes_wrong(Fault::StoresBeforehand)
+            && self.injects(Fault::StoresBeforehand)
         {
             let _full = self.kad.store_mut().put((**record).clone());
         }
@@ -187,75 +186,75 @@ impl RealKad {
             };
             self.calls.insert(id, call);
         }
-        // What came before the request may have ended others, even if it was refused.
-        self.act();
+        // Requests that were due before may have ended, even if this one was not accepted.
+        self.handle_actions();
         accepted.map(|()| id).map_err(|CommandError(error)| error)
     }
 
-    /// A call that is not refused.
-    pub fn ask(&mut self, operation: Operation) -> RequestId {
+    /// Makes a call that the tracker has to accept.
+    pub fn request_valid(&mut self, operation: Operation) -> RequestId {
         self.request(operation, RequestOptions::default()).expect("the request is valid")
     }
 
-    /// The caller is gone.
+    /// Cancels a call.
     pub fn cancel(&mut self, id: RequestId) {
         self.note(|| format!("cancel {id}"));
-        // Whatever is due ends before the cancel comes.
+        // Everything that is due ends before the cancel.
         self.tracker.handle_timeout(self.now());
-        self.act();
+        self.handle_actions();
         if let Some(call) = self.calls.get_mut(&id) {
             call.cancelled = true;
         }
         let _never_fails = self.tracker.handle_command(Command::Cancel { id }, self.now());
-        self.act();
+        self.handle_actions();
     }
 
-    /// Nothing is accepted any more; with `drain`, what was accepted is still answered.
+    /// Shuts the tracker down. With `drain`, accepted requests are still answered.
     pub fn shut_down(&mut self, drain: bool) {
         self.note(|| format!("shut down, drain: {drain}"));
         let _never_fails = self.tracker.handle_command(Command::Shutdown { drain }, self.now());
-        self.act();
-        assert!(drain || self.tracker.is_shut_down(), "all requests end at once");
+        self.handle_actions();
+        assert!(drain || self.tracker.is_shut_down(), "without a drain, all requests end immediately");
     }
 
-    /// How a request ended, if it did.
+    /// Returns the outcome of a request, if it has ended.
     pub fn outcome(&self, id: RequestId) -> Option<&Outcome> {
         self.outcomes.get(&id)
     }
 
-    /// The query that was started last for a request.
+    /// Returns the query that was started last for a request.
     pub fn query_of(&self, id: RequestId) -> Option<QueryId> {
         self.calls.get(&id).and_then(|call| call.query)
     }
 
-    /// The events of queries that are not ours.
-    pub fn handed_on(&self) -> &[(QueryId, QueryResult)] {
-        &self.handed_on
+    /// Returns the events of queries that are not the tracker's.
+    pub fn forwarded(&self) -> &[(QueryId, QueryResult)] {
+        &self.forwarded
     }
 
-    /// The lookups of a bootstrap, as kad reported them.
+    /// Returns the phases of a bootstrap, as kad reported them.
     pub fn phases(&self, id: QueryId) -> Phases {
-        self.facts.bootstrap(id)
+        self.kad_events.bootstrap(id)
     }
 
-    /// What has happened in the network.
+    /// Returns statistics of the network.
     pub fn counts(&self) -> Counts {
         self.network.counts
     }
 
     // ---- time
 
-    /// The tracker's clock. kad's is the real one.
+    /// Returns the time of the tracker's clock. kad uses the system clock.
     pub fn now(&self) -> Instant {
         self.epoch + self.now
     }
 
-    /// Moves the tracker's clock.
+    /// Advances the tracker's clock.
     pub fn advance(&mut self, by: Duration) {
         self.now += by;
     }
 
-    /// Moves the tracker's clock to when it wants to be called, if it does.
+    /// Advances the tracker's clock to the tracker's timeout. Returns whether there is one.
     pub fn advance_to_timeout(&mut self) -> bool {
         let due = self.tracker.poll_timeout();
         if let Some(due) = due {
@@ -265,19 +264,19 @@ impl RealKad {
         due.is_some()
     }
 
-    // ---- what there is to see
+    // ---- inspection
 
-    /// What kad runs that is not ours.
-    pub fn strangers(&self) -> Vec<QueryId> {
-        self.kad.iter_queries().map(|query| query.id()).filter(|id| !self.ours.contains(id)).collect()
+    /// Returns the queries of kad that are not the tracker's.
+    pub fn foreign_queries(&self) -> Vec<QueryId> {
+        self.kad.iter_queries().map(|query| query.id()).filter(|id| !self.own_queries.contains(id)).collect()
     }
 
-    /// Whether kad runs this query.
+    /// Returns whether kad runs this query.
     pub fn runs(&self, id: QueryId) -> bool {
         self.kad.query(&id).is_some()
     }
 
-    /// How often, and over all, what has happened here was written down: the same digest, the same run.
+    /// Returns the number of trace lines and a digest of them. Equal digests mean equal runs.
     pub fn digest(&self) -> (usize, u64) {
         self.trace.digest()
     }
@@ -289,7 +288,7 @@ impl RealKad {
 
 impl Drop for RealKad {
     fn drop(&mut self) {
-        // What was done wrong on purpose is not worth reading.
+        // The trace of a run with an injected fault is of no use.
         if thread::panicking() && self.fault.is_none() {
             self.trace.print();
         }

@@ -1,4 +1,4 @@
-//! What every client in the benchmark can do, and Kadence doing it.
+//! Common interface of the clients, and its implementation for Kadence.
 
 use kadence::{Client, GetRecordError, SwarmHandle};
 use kadence_tests::{Behaviour, with_kad};
@@ -6,25 +6,25 @@ use libp2p::kad::RecordKey;
 
 use crate::network::local_copies;
 
-/// How a get ended. One that never does has no answer.
+/// Result of a get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Value(Vec<u8>),
-    /// The record is said not to exist. Every record that is asked for does.
+    /// The client reports that the record does not exist. Every requested record exists.
     NotFound,
     /// Any other error.
     Failed(String),
 }
 
-/// A client. Clones are the same one.
-pub(crate) trait Ask: Clone + Send + 'static {
+/// Client to measure. Clones share one node.
+pub(crate) trait GetClient: Clone + Send + 'static {
     /// Gets a record.
     fn get(self, key: RecordKey) -> impl Future<Output = Answer> + Send;
 
-    /// The queries that its kad runs.
+    /// Returns the number of queries that its kad is running.
     fn live(&self) -> impl Future<Output = usize> + Send;
 
-    /// The records in its own store.
+    /// Returns the number of records in its local store.
     fn copies(&self) -> impl Future<Output = usize> + Send;
 }
 
@@ -41,7 +41,7 @@ impl Kadence {
     }
 }
 
-impl Ask for Kadence {
+impl GetClient for Kadence {
     async fn get(self, key: RecordKey) -> Answer {
         match self.client.get_record(key).await {
             Ok(answer) => Answer::Value(answer.value().to_vec()),

@@ -1,21 +1,21 @@
-//! T1: every caller gets the result of its own query.
+//! Every caller gets the result of its own query.
 
 use futures::{FutureExt, future::join_all};
 use kadence::{GetProvidersError, GetRecordError};
 use libp2p::kad::KBucketKey;
 
-use super::support::{key, peers, record, rest, sorted};
-use crate::{Bed, TestRuntime};
+use super::support::{collect, key, peers, record, sorted};
+use crate::{TestEnv, TestRuntime};
 
-pub async fn t1_concurrent_calls_of_all_kinds_each_get_their_own_answer<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn concurrent_calls_of_all_kinds_each_get_their_own_answer<R: TestRuntime>(env: &TestEnv<R>) {
     const ROUNDS: usize = 24;
-    let (client, others) = bed.client_of(Default::default(), 5).await;
+    let (client, others) = env.client_with_peers(Default::default(), 5).await;
     for round in 0..ROUNDS {
-        others[round % 5].holds(record(&format!("key {round}"), format!("value {round}"))).await;
+        others[round % 5].store_locally(record(&format!("key {round}"), format!("value {round}"))).await;
     }
     others[0].client.start_providing(key("provided")).await.unwrap();
     for other in &others[1..] {
-        bed.until(async || !other.local_providers(&key("provided")).await.is_empty()).await;
+        env.wait_until(async || !other.local_providers(&key("provided")).await.is_empty()).await;
     }
 
     let (client, everybody, provider) = (&client.client, &peers(&others), others[0].peer());
@@ -65,20 +65,20 @@ pub async fn t1_concurrent_calls_of_all_kinds_each_get_their_own_answer<R: TestR
             assert_eq!(stored.value, format!("{round}").as_bytes());
         }
     }
-    bed.settles(client).await;
+    env.wait_until_idle(client).await;
 }
 
-pub async fn t1_callers_of_one_key_with_different_policies_each_get_what_they_asked_for<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, others) = bed.client_of(Default::default(), 5).await;
+pub async fn callers_of_one_key_with_different_policies_each_get_what_they_asked_for<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, others) = env.client_with_peers(Default::default(), 5).await;
     for other in &others {
-        other.holds(record("shared", other.peer().to_bytes())).await;
+        other.store_locally(record("shared", other.peer().to_bytes())).await;
     }
     let client = &client.client;
     let callers = (0..8).map(|_| async {
         let first = client.get_record(key("shared")).into_future();
         let limited = client.get_record(key("shared")).limit(3).into_future();
         let all = client.get_record(key("shared")).all().into_future();
-        let streamed = rest(client.get_record(key("shared")).all().stream());
+        let streamed = collect(client.get_record(key("shared")).all().stream());
         let (first, limited, all, (items, lagged, end)) = futures::join!(first, limited, all, streamed);
         assert_eq!(first.unwrap().iter().count(), 1);
         let limited = limited.unwrap();
@@ -87,10 +87,10 @@ pub async fn t1_callers_of_one_key_with_different_policies_each_get_what_they_as
         let sources = all.iter().map(|found| found.peer.unwrap());
         assert_eq!(sorted(sources), peers(&others));
         for found in limited.iter().chain(all.iter()) {
-            assert_eq!(found.record.value, found.peer.unwrap().to_bytes(), "a record comes with the peer that sent it");
+            assert_eq!(found.record.value, found.peer.unwrap().to_bytes(), "each record names the peer that sent it");
         }
         assert_eq!((items.len(), lagged, end.unwrap().iter().count()), (5, 0, 5));
     });
     join_all(callers).await;
-    bed.settles(client).await;
+    env.wait_until_idle(client).await;
 }

@@ -1,39 +1,40 @@
-//! The small world in which schedules take place: few keys, few peers and few values, so that they collide.
+//! Keys, peers and values of schedules. There are few of each, so that requests collide.
 
 use std::{cmp::Ordering, sync::Arc};
 
 use kadence_core::{ValidationError, Validator, Validators};
 use libp2p::{PeerId, kad::RecordKey, multihash::Multihash};
 
-/// Two keys without a validator, and two with one.
+/// Two keys without a validator and two with one.
 pub const KEYS: [&str; 4] = ["a", "b", "/v/a", "/v/b"];
 
-/// One of [`KEYS`].
+/// Returns one of [`KEYS`]; `n` counts modulo their number.
 pub fn key(n: u8) -> RecordKey {
     let [first, ..] = KEYS;
     RecordKey::new(KEYS.get(usize::from(n) % KEYS.len()).unwrap_or(&first))
 }
 
-/// A peer for each number. Its id is short, which makes it quick to print.
+/// Returns the peer with this number. Its id is short, so that it prints quickly.
 pub fn peer(n: u8) -> PeerId {
     let id = Multihash::wrap(0, &[n]).ok().and_then(|hash| PeerId::from_multihash(hash).ok());
     match id {
         Some(id) => id,
-        None => unreachable!("one byte is a peer id with the identity hash"),
+        None => unreachable!("a single byte with the identity hash is a valid peer id"),
     }
 }
 
-/// The node that the tracker belongs to.
+/// Returns the id of the tracker's own node.
 pub fn local() -> PeerId {
     peer(0)
 }
 
-/// Peers 1 to 8 by the bits of a mask.
+/// Returns the peers 1 to 8 whose bits are set in `mask`.
 pub fn peers(mask: u8) -> Vec<PeerId> {
     (0..8).filter(|bit| mask & (1 << bit) != 0).map(|bit| peer(bit + 1)).collect()
 }
 
-/// A few values: different ranks, equal ranks with different bytes, and two that [`Ranked`] rejects.
+/// Returns one of eight values. They include different ranks, equal ranks with different bytes, and two values that
+/// [`Ranked`] rejects.
 pub fn value(n: u8) -> Vec<u8> {
     match n % 8 {
         0 | 1 => vec![1],
@@ -45,12 +46,13 @@ pub fn value(n: u8) -> Vec<u8> {
     }
 }
 
-/// Those of every tracker here.
+/// Returns the validators that every tracker of a schedule uses.
 pub fn validators() -> Validators {
     Validators::default().with("v", Arc::new(Ranked))
 }
 
-/// The validator of the namespace `v`: the first byte of a value is its rank, and `0xFF` is none.
+/// Validator of the namespace `v`. The first byte of a value is its rank; an empty value and the rank `0xFF` are
+/// invalid.
 #[derive(Debug)]
 pub struct Ranked;
 

@@ -1,4 +1,4 @@
-//! A swarm's part, played by hand. kad reads its own clock, but nothing here takes as long as kad waits.
+//! Simulation of a swarm around one kad. kad reads the system clock, but no test takes as long as kad's own timeouts.
 
 use std::{
     collections::BTreeMap,
@@ -28,27 +28,27 @@ pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-pub(crate) struct Hand {
+pub(crate) struct ManualSwarm {
     pub(crate) kad: PeerTimeouts<MemoryStore>,
     pub(crate) clock: ManualClock<SmolRuntime>,
     pub(crate) wakes: Arc<Wakes>,
     connections: BTreeMap<usize, (PeerId, ConnectedPoint)>,
     last_connection: usize,
-    /// What kad has sent: to whom and for which query.
+    /// Requests that kad has sent: peer and query.
     pub(crate) requests: Vec<(PeerId, QueryId)>,
     pub(crate) announcements: Vec<PeerId>,
     pub(crate) dials: Vec<PeerId>,
     pub(crate) events: Vec<Event>,
-    /// The query that is finished at its first record, as a driver does it: before the swarm polls again.
-    pub(crate) enough_at_a_record: Option<QueryId>,
+    /// Query to finish at its first record, before the next poll, as a driver does.
+    pub(crate) finish_at_first_record: Option<QueryId>,
 }
 
-impl Hand {
+impl ManualSwarm {
     pub(crate) fn new() -> Self {
         Self::asking(3)
     }
 
-    /// kad has this parallelism.
+    /// Creates a kad with this parallelism.
     fn asking(parallelism: usize) -> Self {
         let local = PeerId::random();
         let mut config = kad::Config::new(PROTOCOL);
@@ -66,41 +66,41 @@ impl Hand {
             announcements: Vec::new(),
             dials: Vec::new(),
             events: Vec::new(),
-            enough_at_a_record: None,
+            finish_at_first_record: None,
         }
     }
 
-    /// In which so many peers are connected, and the patience is at its shortest.
+    /// Creates a kad with connected peers and the minimum timeout.
     pub(crate) fn fast<const N: usize>() -> (Self, [PeerId; N]) {
         Self::fast_asking(3)
     }
 
-    /// The same, and kad has this parallelism.
+    /// Creates a kad with connected peers, the minimum timeout and this parallelism.
     pub(crate) fn fast_asking<const N: usize>(parallelism: usize) -> (Self, [PeerId; N]) {
-        let mut hand = Self::asking(parallelism);
-        let teacher = hand.peer();
-        while hand.stats().timeout > ms(100) {
-            let query = hand.kad.kad_mut().get_closest_peers(PeerId::random());
-            hand.settle();
-            hand.clock.advance(ms(1));
-            hand.answer(teacher, query);
-            hand.settle();
+        let mut swarm = Self::asking(parallelism);
+        let fast_peer = swarm.add_connected_peer();
+        while swarm.stats().patience > ms(100) {
+            let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
+            swarm.poll_until_idle();
+            swarm.clock.advance(ms(1));
+            swarm.answer(fast_peer, query);
+            swarm.poll_until_idle();
         }
-        hand.kad.kad_mut().remove_peer(&teacher);
-        let peers = std::array::from_fn(|_| hand.peer());
-        hand.forget();
-        (hand, peers)
+        swarm.kad.kad_mut().remove_peer(&fast_peer);
+        let peers = std::array::from_fn(|_| swarm.add_connected_peer());
+        swarm.clear_log();
+        (swarm, peers)
     }
 
-    /// A connected peer in the routing table.
-    pub(crate) fn peer(&mut self) -> PeerId {
-        let peer = self.known();
+    /// Adds a connected peer to the routing table.
+    pub(crate) fn add_connected_peer(&mut self) -> PeerId {
+        let peer = self.add_known_peer();
         self.connect(peer);
         peer
     }
 
-    /// A peer in the routing table.
-    pub(crate) fn known(&mut self) -> PeerId {
+    /// Adds a peer to the routing table.
+    pub(crate) fn add_known_peer(&mut self) -> PeerId {
         let peer = PeerId::random();
         self.kad.kad_mut().add_address(&peer, address());
         peer
@@ -125,7 +125,7 @@ impl Hand {
         let confirmed = FromHandler::ProtocolConfirmed { endpoint: endpoint.clone() };
         self.kad.on_connection_handler_event(peer, id, confirmed);
         self.connections.insert(self.last_connection, (peer, endpoint));
-        self.settle();
+        self.poll_until_idle();
         self.last_connection
     }
 
@@ -139,26 +139,26 @@ impl Hand {
             cause: None,
             remaining_established,
         }));
-        self.settle();
+        self.poll_until_idle();
     }
 
     pub(crate) fn dial_fails(&mut self, peer: PeerId, error: &DialError) {
         let connection_id = ConnectionId::new_unchecked(usize::MAX);
         self.kad.on_swarm_event(FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, connection_id }));
-        self.settle();
+        self.poll_until_idle();
     }
 
-    /// Who is connected, by which connection.
+    /// Returns the connected peers and their connections.
     pub(crate) fn connected(&self) -> Vec<(PeerId, usize)> {
         self.connections.iter().map(|(connection, (peer, _))| (*peer, *connection)).collect()
     }
 
-    /// The peer says that it knows nobody else.
+    /// Lets a peer answer without closer peers.
     pub(crate) fn answer(&mut self, peer: PeerId, query_id: QueryId) {
         self.say(peer, FromHandler::FindNodeRes { closer_peers: Vec::new(), query_id });
     }
 
-    /// The peer names one that is closer.
+    /// Lets a peer answer with a closer peer.
     pub(crate) fn answer_naming(&mut self, peer: PeerId, query_id: QueryId, node_id: PeerId) {
         let closer = KadPeer { node_id, multiaddrs: vec![address()], connection_ty: ConnectionType::CanConnect };
         self.say(peer, FromHandler::GetRecordRes { record: None, closer_peers: vec![closer], query_id });
@@ -177,23 +177,23 @@ impl Hand {
     fn say(&mut self, peer: PeerId, event: FromHandler) {
         let (connection, _) = self.connections.iter().find(|(_, (other, _))| *other == peer).unwrap();
         self.kad.on_connection_handler_event(peer, ConnectionId::new_unchecked(*connection), event);
-        self.settle();
+        self.poll_until_idle();
     }
 
-    /// Moves the clock, and polls whenever that wakes anybody.
-    pub(crate) fn pass(&mut self, by: Duration) {
+    /// Advances the clock, and polls whenever that wakes the task.
+    pub(crate) fn advance(&mut self, by: Duration) {
         let mut rest = by;
         while !rest.is_zero() {
             let step = rest.min(ms(5));
             rest -= step;
             if self.clock.advance(step) > 0 {
-                self.settle();
+                self.poll_until_idle();
             }
         }
     }
 
-    /// Polls until there is nothing more. Every poll that has something is followed by another, as in a swarm.
-    pub(crate) fn settle(&mut self) {
+    /// Polls until there is nothing more to do. Every poll with a result is followed by another one, as in a swarm.
+    pub(crate) fn poll_until_idle(&mut self) {
         let waker = Waker::from(Arc::clone(&self.wakes));
         let mut cx = Context::from_waker(&waker);
         while let Poll::Ready(action) = self.kad.poll(&mut cx) {
@@ -209,7 +209,7 @@ impl Hand {
                 ToSwarm::Dial { opts } => self.dials.push(opts.get_peer_id().unwrap()),
                 ToSwarm::GenerateEvent(event) => {
                     if let Event::OutboundQueryProgressed { id, result: QueryResult::GetRecord(Ok(_)), .. } = &event
-                        && self.enough_at_a_record.take_if(|query| query == id).is_some()
+                        && self.finish_at_first_record.take_if(|query| query == id).is_some()
                     {
                         self.kad.kad_mut().query_mut(id).unwrap().finish();
                     }
@@ -220,8 +220,8 @@ impl Hand {
         }
     }
 
-    /// What was seen until now is of no interest.
-    pub(crate) fn forget(&mut self) {
+    /// Clears the recorded requests, announcements, dials and events.
+    pub(crate) fn clear_log(&mut self) {
         self.requests.clear();
         self.announcements.clear();
         self.dials.clear();
@@ -232,13 +232,12 @@ impl Hand {
         self.kad.stats().unwrap()
     }
 
-    /// Those that a query has asked.
+    /// Returns the peers that a query has asked.
     pub(crate) fn asked(&self, query: QueryId) -> Vec<PeerId> {
         self.requests.iter().filter(|(_, other)| *other == query).map(|(peer, _)| *peer).collect()
     }
 
-    /// The end of a query, if it has come: its result, and how many requests it sent, how many were answered, how many
-    /// failed.
+    /// Returns the end of a query, if it has ended: the result, and the numbers of requests, answers and failures.
     pub(crate) fn end_of(&self, query: QueryId) -> Option<(&QueryResult, [u32; 3])> {
         self.events.iter().find_map(|event| match event {
             Event::OutboundQueryProgressed { id, result, stats, step } if *id == query && step.last => {
@@ -248,7 +247,7 @@ impl Hand {
         })
     }
 
-    /// What the routing table says of a peer: whether it is connected, and its addresses.
+    /// Returns a peer's connection status and addresses in the routing table.
     pub(crate) fn entry(&mut self, peer: PeerId) -> Option<(NodeStatus, Vec<Multiaddr>)> {
         let bucket = self.kad.kad_mut().kbucket(peer)?;
         let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;

@@ -1,4 +1,4 @@
-//! The loop: the driver's steps in its order, and what it does with each action.
+//! The driver's event loop, and the execution of the tracker's actions.
 
 use std::{
     sync::Arc,
@@ -14,31 +14,31 @@ use libp2p::{
     swarm::{NetworkBehaviour, ToSwarm},
 };
 
-use super::{Fault, RealKad, facts};
+use super::{Fault, RealKad, kad_events};
 
-/// So many polls in a row without rest are a loop without an end.
-pub(super) const POLLS_AT_MOST: usize = 100_000;
+/// Number of consecutive polls that counts as an endless loop.
+pub(super) const MAX_POLLS: usize = 100_000;
 
 impl RealKad {
-    /// Turns the loop until it would go to sleep. Returns how often kad was polled to no avail: the standing orders
-    /// were repeated after each of these polls but the last.
-    pub fn settle(&mut self) -> usize {
-        let before = self.rests;
-        assert!(self.turn(POLLS_AT_MOST), "kad does not come to rest");
-        self.rests - before
+    /// Runs the loop until it would go to sleep. Returns the number of polls of kad without result. After each of them
+    /// but the last, the `finish` calls were repeated.
+    pub fn run_until_idle(&mut self) -> usize {
+        let before = self.idle_polls;
+        assert!(self.run_loop(MAX_POLLS), "kad does not become idle");
+        self.idle_polls - before
     }
 
-    /// Turns the loop for at most so many polls of kad. Returns whether it would go to sleep.
+    /// Runs the loop for at most `polls` polls of kad. Returns whether it would go to sleep.
     ///
-    /// The steps are the driver's, in its order.
-    pub fn turn(&mut self, polls: usize) -> bool {
+    /// The steps and their order are the driver's.
+    pub fn run_loop(&mut self, polls: usize) -> bool {
         for _ in 0..polls {
-            self.act();
-            self.keep_time();
+            self.handle_actions();
+            self.handle_timeout();
             if self.poll_kad().is_ready() {
                 continue;
             }
-            self.rests += 1;
+            self.idle_polls += 1;
             self.check_kad();
             if self.repeat_finishes() || self.answer_probes() {
                 continue;
@@ -49,28 +49,28 @@ impl RealKad {
         false
     }
 
-    /// Lets everything happen that will without the clock.
-    pub fn play(&mut self) {
-        self.settle();
-        while self.step() {
-            self.settle();
+    /// Runs everything that happens without the clock.
+    pub fn run_to_end(&mut self) {
+        self.run_until_idle();
+        while self.deliver_one() {
+            self.run_until_idle();
         }
     }
 
-    /// Ends one of the dials or requests in the network, if there is one that ends. The loop is not turned.
-    pub fn step(&mut self) -> bool {
-        self.end_a_dial() || self.end_a_request()
+    /// Ends one of the pending dials or requests. Returns whether there was one. Does not run the loop.
+    pub fn deliver_one(&mut self) -> bool {
+        self.finish_dial() || self.finish_request()
     }
 
-    pub(super) fn end_a_dial(&mut self) -> bool {
-        self.network.end_a_dial(&mut self.kad)
+    pub(super) fn finish_dial(&mut self) -> bool {
+        self.network.finish_dial(&mut self.kad)
     }
 
-    pub(super) fn end_a_request(&mut self) -> bool {
-        self.network.end_a_request(&mut self.kad)
+    pub(super) fn finish_request(&mut self) -> bool {
+        self.network.finish_request(&mut self.kad)
     }
 
-    pub(super) fn act(&mut self) {
+    pub(super) fn handle_actions(&mut self) {
         while let Some(action) = self.tracker.poll_action() {
             match action {
                 Action::Start { step, request, query } => {
@@ -79,14 +79,17 @@ impl RealKad {
                 }
                 Action::Finish(id) => {
                     self.note(|| format!("finish {id}"));
-                    assert!(self.ours.contains(&id) && !self.finishing.contains(&id), "{id} is finished once");
-                    if self.goes_wrong(Fault::NeverFinishes) {
+                    assert!(
+                        self.own_queries.contains(&id) && !self.finishing.contains(&id),
+                        "{id} is finished at most once"
+                    );
+                    if self.injects(Fault::NeverFinishes) {
                         continue;
                     }
                     if let Some(mut query) = self.kad.query_mut(&id) {
                         query.finish();
                     }
-                    if !self.goes_wrong(Fault::FinishesOnce) {
+                    if !self.injects(Fault::FinishesOnce) {
                         self.finishing.push(id);
                     }
                 }
@@ -114,17 +117,17 @@ impl RealKad {
                 }
                 Action::StopProviding { key } => {
                     self.note(|| format!("stop providing {}", key.as_ref().escape_ascii()));
-                    if !self.goes_wrong(Fault::KeepsAnnouncing) {
+                    if !self.injects(Fault::KeepsAnnouncing) {
                         self.kad.stop_providing(&key);
                     }
                 }
                 Action::Item { request, item: _ } => {
-                    let call = self.calls.get_mut(&request).expect("an item of a request that has not ended");
-                    assert!(call.streaming, "an item for {request}, which wants none");
+                    let call = self.calls.get_mut(&request).expect("an item belongs to a live request");
+                    assert!(call.streaming, "an item for {request}, which is not streaming");
                     call.items += 1;
                 }
                 Action::Outcome { request, outcome } => {
-                    if self.goes_wrong(Fault::RepeatsOutcomes) {
+                    if self.injects(Fault::RepeatsOutcomes) {
                         self.end(request, outcome.clone());
                     }
                     self.end(request, outcome);
@@ -144,7 +147,7 @@ impl RealKad {
             Query::GetProviders { key } => Ok(self.kad.get_providers(key)),
             Query::StartProviding { key } => {
                 had_provider = self.kad.store_mut().providers(&key).iter().any(|entry| entry.provider == self.local);
-                self.network.peers.said.providers.insert((key.to_vec(), self.local));
+                self.network.peers.answer_log.providers.insert((key.to_vec(), self.local));
                 self.kad.start_providing(key).map_err(QueryStartError::from)
             }
             Query::GetClosestPeers { target } => Ok(self.kad.get_closest_peers(target.to_vec())),
@@ -152,27 +155,26 @@ impl RealKad {
         };
         self.note(|| format!("start for {request}: {kind} is {result:?}"));
         let id = result?;
-        self.facts.started(id);
-        self.ours.insert(id);
-        self.latest = Some(id);
-        if !request.is_reserved() {
-            self.calls.get_mut(&request).expect("a query for a request that has not ended").query = Some(id);
+        self.kad_events.started(id);
+        self.own_queries.insert(id);
+        self.last_started_query = Some(id);
+        if !request.is_ours() {
+            self.calls.get_mut(&request).expect("a query belongs to a live request").query = Some(id);
         }
         Ok(Started { id, had_provider })
     }
 
     fn end(&mut self, request: RequestId, outcome: Outcome) {
         self.note(|| format!("outcome of {request}: {:?}", outcome.error().map(ToString::to_string)));
-        let call = self.calls.remove(&request).expect("one outcome for each accepted request, and no more");
-        self.expected.judge(&call, &outcome, self.now, &self.network.peers.said, &self.facts);
+        let call = self.calls.remove(&request).expect("each accepted request gets one outcome");
+        self.expected.check_outcome(&call, &outcome, self.now, &self.network.peers.answer_log, &self.kad_events);
         self.outcomes.insert(request, outcome);
     }
 
-    fn keep_time(&mut self) {
-        if !self.goes_wrong(Fault::MissesDeadlines) && self.tracker.poll_timeout().is_some_and(|due| due <= self.now())
-        {
+    fn handle_timeout(&mut self) {
+        if !self.injects(Fault::MissesDeadlines) && self.tracker.poll_timeout().is_some_and(|due| due <= self.now()) {
             self.tracker.handle_timeout(self.now());
-            self.act();
+            self.handle_actions();
         }
     }
 
@@ -190,25 +192,25 @@ impl RealKad {
     }
 
     fn take(&mut self, event: kad::Event) {
-        self.note(|| facts::describe(&event));
+        self.note(|| kad_events::describe(&event));
         if let kad::Event::OutboundQueryProgressed { id, result, stats, step } = event {
-            self.facts.event(id, &result, &step);
-            assert_eq!(self.tracker.owns(&id), self.ours.contains(&id), "whose query {id} is");
+            self.kad_events.event(id, &result, &step);
+            assert_eq!(self.tracker.owns(&id), self.own_queries.contains(&id), "ownership of query {id}");
             if self.tracker.owns(&id) {
                 let last = step.last;
                 if last {
                     self.finishing.retain(|finishing| *finishing != id);
                 }
-                if last && self.goes_wrong(Fault::LosesEvents) {
+                if last && self.injects(Fault::LosesEvents) {
                     return;
                 }
-                let id = self.latest.filter(|_| self.goes_wrong(Fault::ConfusesQueries)).unwrap_or(id);
+                let id = self.last_started_query.filter(|_| self.injects(Fault::ConfusesQueries)).unwrap_or(id);
                 let event = QueryEvent { id, result, progress: Progress::from(&stats), last };
                 self.tracker.handle_event(event, self.now());
-                self.act();
+                self.handle_actions();
             } else {
-                assert!(self.has_strangers || facts::may_be_kads_own(&result), "nobody asked for {result:?}");
-                self.handed_on.push((id, result));
+                assert!(self.others_start_queries || kad_events::may_be_kads_own(&result), "unexpected {result:?}");
+                self.forwarded.push((id, result));
             }
         }
     }
@@ -230,12 +232,12 @@ impl RealKad {
             let progress = self.kad.query(id).map(|query| Progress::from(query.stats()));
             self.tracker.handle_probe(*id, progress, self.now());
         }
-        self.act();
+        self.handle_actions();
         !probes.is_empty()
     }
 
-    /// Whether the driver does this wrong, and now.
-    pub(super) fn goes_wrong(&mut self, fault: Fault) -> bool {
+    /// Returns whether this fault is to be injected now.
+    pub(super) fn injects(&mut self, fault: Fault) -> bool {
         if self.fault != Some(fault) {
             return false;
         }

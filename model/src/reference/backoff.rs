@@ -1,4 +1,4 @@
-//! The wait before a retry.
+//! Delay before a retry.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +6,11 @@ use kadence_core::{
     Action, Command, Operation, QueryStartError, QueryTracker, Request, RequestId, RequestOptions, Retry, TrackerConfig,
 };
 
-use crate::world::local;
+use crate::fixtures::local;
 
-/// The wait after attempt number `attempt`. Its random part depends on the seed, the request and the attempt alone, so a
-/// tracker that has nothing else to do is asked for it, and only its bounds are calculated.
-pub(super) fn wait(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Duration {
+/// Returns the delay after attempt number `attempt`. Its random part depends only on the seed, the request and the
+/// attempt. The model therefore takes the delay from an otherwise idle tracker, and calculates only its bounds.
+pub(super) fn delay(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Duration {
     let mut full = retry.base;
     for _ in 1..attempt {
         full = full.saturating_mul(2);
@@ -21,13 +21,13 @@ pub(super) fn wait(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Dura
     if least == full {
         return full.max(shortest);
     }
-    let drawn = drawn(seed, id, retry, attempt);
+    let jittered = jittered_delay(seed, id, retry, attempt);
     let (least, full) = (least.max(shortest), full.max(shortest));
-    assert!(least <= drawn && drawn <= full, "a wait of {drawn:?} is not within {least:?} and {full:?}");
-    drawn
+    assert!(least <= jittered && jittered <= full, "a delay of {jittered:?} is not between {least:?} and {full:?}");
+    jittered
 }
 
-fn drawn(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Duration {
+fn jittered_delay(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Duration {
     let mut now = Instant::now();
     let mut tracker = QueryTracker::<u32>::new(local(), TrackerConfig::default().seed(seed));
     let retry = retry.attempts(u32::MAX);
@@ -35,16 +35,16 @@ fn drawn(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Duration {
     let request = Request { id, operation: Operation::Bootstrap, options };
     let refused = tracker.handle_command(Command::Request(request), now);
     assert!(refused.is_ok(), "an empty tracker refuses a bootstrap");
-    let mut wait = Duration::ZERO;
+    let mut delay = Duration::ZERO;
     for _ in 0..attempt {
         let Some(Action::Start { step, request: _, query: _ }) = tracker.poll_action() else {
-            unreachable!("an attempt is a start");
+            unreachable!("every attempt starts a query");
         };
         tracker.handle_started(step, Err(QueryStartError::NoKnownPeers), now);
         let until = tracker.poll_timeout().unwrap_or(now);
-        wait = until - now;
+        delay = until - now;
         now = until;
         tracker.handle_timeout(now);
     }
-    wait
+    delay
 }
