@@ -24,7 +24,7 @@ use crate::{Store, StoreConfig, clock::Clock};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A clock that stands still until it is moved.
+/// A manual clock.
 #[derive(Debug)]
 pub(crate) struct TestClock {
     start: Instant,
@@ -60,7 +60,7 @@ impl Clock for TestClock {
     }
 }
 
-/// Values are numbers in text with anything behind a `#`; the larger number is better.
+/// Validates values that are decimal numbers, with any text after a `#`. The larger number is better.
 #[derive(Debug)]
 pub(crate) struct Numbers;
 
@@ -82,7 +82,7 @@ pub(crate) fn config() -> StoreConfig {
     StoreConfig { validators: Validators::default().with("n", Arc::new(Numbers)), ..StoreConfig::default() }
 }
 
-/// A store and its clock.
+/// Returns a store and its clock.
 pub(crate) fn store(local_peer: PeerId, config: StoreConfig) -> (Store, Arc<TestClock>) {
     let clock = TestClock::new();
     (Store::with_clock(local_peer, config, clock.clone()), clock)
@@ -100,7 +100,7 @@ pub(crate) fn until(expires: Instant, record: Record) -> Record {
     Record { expires: Some(expires), ..record }
 }
 
-/// So many keys, the closest to the peer first.
+/// Returns keys in the order of their distance to a peer, the closest first.
 pub(crate) fn keys_by_distance(local_peer: PeerId, count: usize) -> Vec<String> {
     let local = KBucketKey::from(local_peer);
     let mut keys: Vec<String> = (0..count).map(|number| format!("key {number}")).collect();
