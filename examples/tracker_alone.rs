@@ -10,7 +10,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, select};
 use kadence::{
-    core::{
+    tracker::{
         Action, Command, Operation, Outcome, Policy, Progress, Query, QueryEvent, QueryTracker, Request, RequestId,
         RequestOptions, Started, TrackerConfig,
     },

@@ -191,7 +191,7 @@ fn of_request(error: &RequestError) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use kadence_tokio::kadence::{InvalidRequest, Progress};
+    use kadence_tokio::kadence::{InvalidRequestError, Progress};
 
     use super::*;
 
@@ -205,7 +205,7 @@ mod tests {
     fn a_source_that_was_quoted_is_not_said_twice() {
         let error = anyhow::anyhow!("in use").context("cannot listen: in use");
         assert_eq!(chain(error.as_ref()), "cannot listen: in use");
-        let invalid = InvalidRequest::ValueTooLarge { len: 9, max: 8 };
+        let invalid = InvalidRequestError::ValueTooLong { len: 9, max: 8 };
         let error = PutRecordError::Request(RequestError::Invalid(invalid));
         assert_eq!(chain(&error), "the request is not valid: the value has 9 bytes, the limit is 8");
     }

@@ -13,27 +13,37 @@
 //! calls of [`QueryTracker`].
 
 mod action;
+mod answers;
 mod config;
+mod errors;
 mod log;
 mod metrics;
 mod outcome;
+mod progress;
+mod quorum;
 mod request;
+mod setters;
 mod snapshot;
 mod tracker;
 mod validate;
 
 pub use action::{Action, Command, CommandError, LOCAL_PEERS, Query, QueryEvent, QueryStartError, Started, StepId};
-pub use config::{Cache, InvalidRequest, MAX_RUNNING_CEILING, Overload, Stall, TrackerConfig};
-pub use log::{LogValues, NotEmpty, ReplayError, replay};
-pub use metrics::{Histogram, Metrics, OutcomeKind};
-pub use outcome::{
-    BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError,
-    GetProvidersError, GetRecordError, Item, Outcome, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
-    PutRecordError, RecordAnswer, RequestError, StartProvidingError,
+pub use answers::{
+    BootstrapAnswer, Candidate, ClosestPeersAnswer, ProvideAnswer, ProvidersAnswer, PutAnswer, RecordAnswer,
 };
+pub use config::{Cache, MAX_RUNNING_CEILING, Overload, Stall, TrackerConfig};
+pub use errors::{
+    BootstrapError, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, PutRecordError,
+    RequestError, StartProvidingError,
+};
+pub use log::{LogValues, RecordingError, ReplayError, replay};
+pub use metrics::{Histogram, Metrics, OutcomeKind};
+pub use outcome::{BootstrapPhase, Item, Outcome};
+pub use progress::{Certainty, Progress};
+pub use quorum::{Quorum, REPLICATION_FACTOR};
 pub use request::{
-    Agree, LocalCopy, Operation, OperationKind, Policy, Priority, PutOptions, Request, RequestId, RequestOptions, Retry,
+    LocalCopy, Operation, OperationKind, Policy, Priority, PutOptions, Request, RequestId, RequestOptions, Retry,
 };
 pub use snapshot::{QueryPhase, QueryView, RequestPhase, RequestView, Snapshot, Stats};
 pub use tracker::QueryTracker;
-pub use validate::{Rejected, Validator, Validators};
+pub use validate::{ValidationError, Validator, Validators};

@@ -41,8 +41,8 @@ use self::{
     waiting::WaitingLine,
 };
 use crate::{
-    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Progress, Query, QueryEvent,
-    QueryPhase, QueryStartError, QueryView, RequestError, RequestId, RequestView, Snapshot, Started, Stats, StepId,
+    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, Progress, Query, QueryEvent, QueryPhase,
+    QueryStartError, QueryView, RecordingError, RequestError, RequestId, RequestView, Snapshot, Started, Stats, StepId,
     TrackerConfig, log::Recorder,
 };
 
@@ -257,7 +257,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// [`stats`](Self::stats) reports: kad's own queries take no slots from callers.
     pub fn handle_query_count(&mut self, live: usize, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.census(live, now);
+            recorder.query_count(live, now);
         }
         let now = self.clock.advance(now);
         self.stats.kad_own_queries = u64::try_from(live.saturating_sub(self.running)).unwrap_or(u64::MAX);
@@ -307,13 +307,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// # Errors
     ///
     /// If the tracker has had a request: a replay begins with a new one.
-    pub fn record(&mut self, values: LogValues, now: Instant) -> Result<(), NotEmpty> {
+    pub fn record(&mut self, values: LogValues, now: Instant) -> Result<(), RecordingError> {
         if !self.is_empty() || self.shutting_down || self.last_step > 0 {
-            return Err(NotEmpty);
+            return Err(RecordingError);
         }
         // Not before what the tracker was told already: time stood still until then, and has to in the replay.
         let now = self.clock.advance(now);
-        let Some(epoch) = self.clock.instant(now) else { return Err(NotEmpty) };
+        let Some(epoch) = self.clock.instant(now) else { return Err(RecordingError) };
         self.recorder = Some(Box::new(Recorder::new(epoch, values, false, self.local_peer, &self.config)));
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{StreamExt, stream};
 use kadence_tokio::kadence::{
-    Client, GetRecordError, InvalidRequest, PutRecordError, RequestError,
+    Client, GetRecordError, InvalidRequestError, PutRecordError, RequestError,
     libp2p::{
         PeerId,
         kad::{KBucketKey, Record, RecordKey},
@@ -60,7 +60,7 @@ impl Demo {
         while let Some(put) = puts.next().await {
             let (file, put) = put?;
             self.progress.step();
-            if let (_, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::ValueTooLarge { .. })))) = put
+            if let (_, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::ValueTooLong { .. })))) = put
             {
                 self.refused += 1;
             } else if self.measures.put.add(put).is_some() {

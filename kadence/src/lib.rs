@@ -44,13 +44,13 @@ pub use driver::{
     config::{DriverConfig, Recording},
     task::{Events, LaggedError, Spawned, Task, TaskEnd, spawn},
 };
-pub use kadence_core as core;
+pub use kadence_core as tracker;
 pub use kadence_core::{
-    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
-    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequest, LocalCopy, LogValues, Metrics,
+    BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
+    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, LocalCopy, LogValues, Metrics,
     OperationKind, OutcomeKind, Overload, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
-    PutRecordError, RecordAnswer, Rejected, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats,
-    TrackerConfig, Validator, Validators,
+    PutRecordError, Quorum, REPLICATION_FACTOR, RecordAnswer, RequestError, Retry, Snapshot, Stall,
+    StartProvidingError, Stats, TrackerConfig, ValidationError, Validator, Validators,
 };
 #[cfg(feature = "node")]
 pub use kadence_store as store;

@@ -534,7 +534,7 @@ impl Harness {
     }
 
     fn assert_alive(&self, request: RequestId) {
-        if request.is_ours() {
+        if request.is_reserved() {
             return;
         }
         let alive = self.promised.iter().any(|(id, _)| *id == request);

@@ -1,12 +1,11 @@
 //! Inputs of a schedule, and how they are read from words.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::time::Duration;
 
 use kadence_core::{
-    Agree, Cache, LocalCopy, OperationKind, Overload, Policy, Priority, Progress, PutOptions, RequestOptions, Retry,
+    Cache, LocalCopy, OperationKind, Overload, Policy, Priority, Progress, PutOptions, Quorum, RequestOptions, Retry,
     Stall, TrackerConfig,
 };
-use libp2p::kad::Quorum;
 
 use crate::world::validators;
 
@@ -156,31 +155,14 @@ pub enum Wait {
 /// The configuration that a word stands for.
 pub fn a_config(word: u64) -> TrackerConfig {
     let mut bits = Bits(word);
-    TrackerConfig {
-        max_running: bits.one_of([0, 1, 2, 2, 3, 4, 8, 200]),
-        max_queued: bits.one_of([0, 1, 2, 3, 5, 8, 64, 64]),
-        overload: if bits.flag() { Overload::Shed } else { Overload::Refuse },
-        shares: bits.one_of([[8, 3, 1], [1, 1, 1], [0, 2, 3], [12, 0, 5]]),
-        seed: bits.take(2).into(),
-        validators: validators(),
-        max_replay_bytes: bits.one_of([0, 3, 200, 1024 * 1024]),
-        default_timeout: Duration::from_millis(bits.one_of([5, 1_000, 30_000, 30_000])),
-        finish_timeout: Duration::from_millis(bits.one_of([0, 5, 200, 30_000])),
-        max_items: bits.one_of([0, 2, 3, 4, 64, 64, 64, 64]),
-        max_key_len: bits.one_of([2, 64, 64, 64, 64, 64, 64, 64]),
-        max_value_len: bits.one_of([1, 64, 64, 64, 64, 64, 64, 64]),
-        stall: a_stall(&mut bits),
-        max_read_repairs: bits.one_of([0, 1, 2, 16]),
-        cache: a_cache(&mut bits),
-        ..TrackerConfig::default()
-    }
+    TrackerConfig::default().max_running(bits.one_of([0, 1, 2, 2, 3, 4, 8, 200])).max_queued(bits.one_of([0, 1, 2, 3, 5, 8, 64, 64])).overload(if bits.flag() { Overload::Shed } else { Overload::Refuse }).shares(bits.one_of([[8, 3, 1], [1, 1, 1], [0, 2, 3], [12, 0, 5]])).seed(bits.take(2).into()).validators(validators()).max_replay_bytes(bits.one_of([0, 3, 200, 1024 * 1024])).default_timeout(Duration::from_millis(bits.one_of([5, 1_000, 30_000, 30_000]))).finish_timeout(Duration::from_millis(bits.one_of([0, 5, 200, 30_000]))).max_items(bits.one_of([0, 2, 3, 4, 64, 64, 64, 64])).max_key_len(bits.one_of([2, 64, 64, 64, 64, 64, 64, 64])).max_value_len(bits.one_of([1, 64, 64, 64, 64, 64, 64, 64])).stall(a_stall(&mut bits)).max_read_repairs(bits.one_of([0, 1, 2, 16])).cache(a_cache(&mut bits))
 }
 
 fn a_stall(bits: &mut Bits) -> Option<Stall> {
     let watched = bits.flag();
     let [min, max, initial] = bits.one_of([[0, 2, 1], [1, 4, 2], [2, 2, 2], [5, 2, 10]]).map(Duration::from_millis);
     let parallelism = bits.one_of([0, 1, 3, 10]);
-    watched.then_some(Stall { min_quiet: min, max_quiet: max, initial_quiet: initial, parallelism })
+    watched.then_some(Stall::default().min_quiet(min).max_quiet(max).initial_quiet(initial).parallelism(parallelism))
 }
 
 fn a_cache(bits: &mut Bits) -> Option<Cache> {
@@ -189,7 +171,7 @@ fn a_cache(bits: &mut Bits) -> Option<Cache> {
     let max_age =
         Duration::from_millis(bits.one_of([0, 10, 1_000, 30_000, 3_600_000, 36_000_000, 36_000_000, 36_000_000]));
     let max_age_not_found = Duration::from_millis(bits.one_of([0, 10, 5_000, 36_000_000]));
-    keeps.then_some(Cache { max_bytes, max_age, max_age_not_found })
+    keeps.then_some(Cache::default().max_bytes(max_bytes).max_age(max_age).max_age_not_found(max_age_not_found))
 }
 
 impl Input {
@@ -275,8 +257,8 @@ fn an_ask(bits: &mut Bits) -> Ask {
     let key = bits.take(2);
     let policy = match a_policy(bits) {
         // Refused for providers; once in a while is enough.
-        Policy::Quorum(n) | Policy::Best { agree: Agree::N(n) } if kind == Kind::GetProviders && bits.flag() => {
-            Policy::Limit(n)
+        Policy::Quorum(Quorum::N(n)) | Policy::Best { agree: Some(Quorum::N(n)) } if kind == Kind::GetProviders && bits.flag() => {
+            Policy::Limit(n as usize)
         }
         other => other,
     };
@@ -292,23 +274,17 @@ fn an_ask(bits: &mut Bits) -> Ask {
             Quorum::One,
             Quorum::Majority,
             Quorum::All,
-            Quorum::N(NonZeroUsize::MIN),
-            Quorum::N(NonZeroUsize::MIN.saturating_add(1)),
-            Quorum::N(NonZeroUsize::MIN.saturating_add(2)),
-            Quorum::N(NonZeroUsize::MIN.saturating_add(8)),
+            Quorum::N(1),
+            Quorum::N(2),
+            Quorum::N(3),
+            Quorum::N(9),
         ]),
         value: bits.take(3),
         peers: bits.take(8),
         thorough: false,
         expires: bits.one_of(expiries),
         put: PutOptions::default(),
-        options: RequestOptions {
-            priority: bits.one_of([Priority::Normal, Priority::Interactive, Priority::Normal, Priority::Background]),
-            timeout: a_timeout(bits),
-            streaming: bits.flag(),
-            retry: a_retry(bits),
-            fresh: bits.one_in(2),
-        },
+        options: RequestOptions::default().priority(bits.one_of([Priority::Normal, Priority::Interactive, Priority::Normal, Priority::Background])).timeout(a_timeout(bits)).streaming(bits.flag()).retry(a_retry(bits)).fresh(bits.one_in(2)),
     };
     ask.put = put_options(bits);
     // All bits are taken, and a lookup has no use for these.
@@ -317,11 +293,7 @@ fn an_ask(bits: &mut Bits) -> Ask {
 }
 
 fn put_options(bits: &mut Bits) -> PutOptions {
-    PutOptions {
-        verify: bits.one_of([0, 0, 1, 2]),
-        clamp_quorum: bits.one_in(2),
-        local_copy: if bits.one_in(2) { LocalCopy::First } else { LocalCopy::OnSuccess },
-    }
+    PutOptions::default().verify(bits.one_of([0, 0, 1, 2])).clamp_quorum(bits.one_in(2)).local_copy(if bits.one_in(2) { LocalCopy::First } else { LocalCopy::OnSuccess })
 }
 
 fn a_policy(bits: &mut Bits) -> Policy {
@@ -331,10 +303,10 @@ fn a_policy(bits: &mut Bits) -> Policy {
         Policy::First,
         Policy::Limit(n),
         Policy::All,
-        Policy::Quorum(n),
-        Policy::Quorum(n),
-        Policy::Best { agree: Agree::N(n) },
-        Policy::Best { agree: Agree::All },
+        Policy::Quorum(n.into()),
+        Policy::Quorum(n.into()),
+        Policy::Best { agree: Some(n.into()) },
+        Policy::Best { agree: None },
     ])
 }
 
@@ -365,7 +337,7 @@ fn a_retry(bits: &mut Bits) -> Option<Retry> {
     let base = Duration::from_millis(bits.one_of([0, 1, 10, 300]));
     let cap = Duration::from_millis(bits.one_of([15, 5_000]));
     let jitter_percent = bits.one_of([0, 50, 100, 255]);
-    attempts.map(|attempts| Retry { attempts, base, cap, jitter_percent })
+    attempts.map(|attempts| Retry::default().attempts(attempts).base(base).cap(cap).jitter_percent(jitter_percent))
 }
 
 fn an_answer(bits: &mut Bits) -> Answer {

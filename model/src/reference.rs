@@ -33,7 +33,7 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Agree, Command, InvalidRequest, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
+    Action, Command, InvalidRequestError, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome, Quorum,
     OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Request,
     RequestError, RequestId, RequestOptions, Started, TrackerConfig,
 };
@@ -230,7 +230,7 @@ impl Model {
             Command::Shutdown { drain } => {
                 self.shutting_down = true;
                 let mut ids: Vec<_> = self.requests.iter().map(|request| request.id).collect();
-                ids.retain(|id| !drain || id.is_ours());
+                ids.retain(|id| !drain || id.is_reserved());
                 ids.sort();
                 for id in ids {
                     self.fail(id, RequestError::Shutdown, now);
@@ -360,37 +360,40 @@ impl Model {
         if self.shutting_down {
             return Err(RequestError::Shutdown);
         }
-        if id.is_ours() {
-            return Err(InvalidRequest::ReservedId.into());
+        if id.is_reserved() {
+            return Err(InvalidRequestError::ReservedId.into());
         }
         if self.request(id).is_some() {
-            return Err(InvalidRequest::DuplicateId.into());
+            return Err(InvalidRequestError::DuplicateId.into());
         }
         let len = operation.key().len();
         if len > self.config.max_key_len {
-            return Err(InvalidRequest::KeyTooLong { len, max: self.config.max_key_len }.into());
+            return Err(InvalidRequestError::KeyTooLong { len, max: self.config.max_key_len }.into());
         }
         match operation {
             Operation::GetRecord { key, policy } => match policy {
-                Policy::Limit(0) | Policy::Quorum(0) | Policy::Best { agree: Agree::N(0) } => {
-                    Err(InvalidRequest::ZeroLimit.into())
+                Policy::Limit(0) | Policy::Quorum(Quorum::N(0)) | Policy::Best { agree: Some(Quorum::N(0)) } => {
+                    Err(InvalidRequestError::ZeroLimit.into())
                 }
                 Policy::Best { agree: _ } if self.config.validators.of(key.as_ref()).is_none() => {
-                    Err(InvalidRequest::NoValidator.into())
+                    Err(InvalidRequestError::NoValidator.into())
                 }
                 Policy::First | Policy::Limit(_) | Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => {
                     Ok(())
                 }
             },
             Operation::GetProviders { key: _, policy } => match policy {
-                Policy::Limit(0) => Err(InvalidRequest::ZeroLimit.into()),
-                Policy::Quorum(_) | Policy::Best { agree: _ } => Err(InvalidRequest::PolicyForRecords.into()),
+                Policy::Limit(0) => Err(InvalidRequestError::ZeroLimit.into()),
+                Policy::Quorum(_) | Policy::Best { agree: _ } => Err(InvalidRequestError::PolicyForRecords.into()),
                 Policy::First | Policy::Limit(_) | Policy::All => Ok(()),
             },
+            Operation::PutRecord { quorum: Quorum::N(0), .. } | Operation::PutRecordTo { quorum: Quorum::N(0), .. } => {
+                Err(InvalidRequestError::ZeroLimit.into())
+            }
             Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now),
             Operation::PutRecordTo { record, peers, quorum: _ } => {
                 self.check_record(record, now)?;
-                if peers.iter().any(|peer| *peer != self.local) { Ok(()) } else { Err(InvalidRequest::NoPeers.into()) }
+                if peers.iter().any(|peer| *peer != self.local) { Ok(()) } else { Err(InvalidRequestError::NoPeers.into()) }
             }
             Operation::StartProviding { .. } | Operation::GetClosestPeers { .. } | Operation::Bootstrap => Ok(()),
         }
@@ -400,15 +403,15 @@ impl Model {
         // Keys are short in this world, so that the packet never takes less than this.
         let (len, max) = (record.value.len(), self.config.max_value_len);
         if len > max {
-            return Err(InvalidRequest::ValueTooLarge { len, max }.into());
+            return Err(InvalidRequestError::ValueTooLong { len, max }.into());
         }
         if record.expires.is_some_and(|at| at <= now) {
-            return Err(InvalidRequest::RecordExpired.into());
+            return Err(InvalidRequestError::RecordExpired.into());
         }
         if let Some(validator) = self.config.validators.of(record.key.as_ref())
             && let Err(rejected) = validator.validate(&record.key, &record.value)
         {
-            return Err(InvalidRequest::Rejected { reason: rejected.0 }.into());
+            return Err(InvalidRequestError::Rejected { reason: rejected.0 }.into());
         }
         Ok(())
     }
@@ -464,7 +467,7 @@ impl Model {
         let Some(at) = self.requests.iter().position(|request| request.id == id) else { return };
         let request = self.requests.remove(at);
         let ok = outcome.is_ok();
-        if !id.is_ours() {
+        if !id.is_reserved() {
             let took = now.saturating_duration_since(request.accepted);
             self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), took));
             self.give(Action::Outcome { request: id, outcome });

@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use kadence_core::{Rejected, Validator, Validators};
+use kadence_core::{ValidationError, Validator, Validators};
 use libp2p::{PeerId, kad::RecordKey, multihash::Multihash};
 
 /// Two keys without a validator, and two with one.
@@ -55,10 +55,10 @@ pub fn validators() -> Validators {
 pub struct Ranked;
 
 impl Validator for Ranked {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
         match value.first() {
-            None => Err(Rejected("no rank".to_owned())),
-            Some(0xFF) => Err(Rejected("no such rank".to_owned())),
+            None => Err(ValidationError("no rank".to_owned())),
+            Some(0xFF) => Err(ValidationError("no such rank".to_owned())),
             Some(_) => Ok(()),
         }
     }

@@ -8,17 +8,17 @@ use std::{
 };
 
 use kadence_core::{
-    Command, CommandError, LogValues, Operation, QueryTracker, Request, RequestError, RequestId, RequestOptions,
+    Command, CommandError, LogValues, Operation, QueryTracker, Quorum, Request, RequestError, RequestId, RequestOptions,
     TrackerConfig, Validators, replay,
 };
 use kadence_model::{key, local, peer};
-use libp2p::kad::{Quorum, Record};
+use libp2p::kad::Record;
 
 /// Records a tracker that gets one request and then a year, and replays its log.
 fn replays(operation: Operation, timeout: Option<Duration>, epoch: Instant) {
     let mut tracker = QueryTracker::<u32>::new(local(), TrackerConfig::default());
     tracker.record(LogValues::Whole, epoch).unwrap();
-    let options = RequestOptions { timeout, ..RequestOptions::default() };
+    let options = RequestOptions::default().timeout(timeout);
     tracker.handle_command(Command::Request(Request { id: RequestId(1), operation, options }), epoch).unwrap();
     tracker.handle_timeout(epoch + Duration::from_secs(50 * 365 * 24 * 60 * 60));
     while tracker.poll_action().is_some() {}
@@ -46,7 +46,7 @@ fn a_record_that_expires_in_a_thousand_years_can_be_replayed() {
 fn who_does_not_join_a_silent_query_needs_a_place_in_the_queue() {
     let now = Instant::now();
     let finish_timeout = Duration::from_secs(1);
-    let config = TrackerConfig { max_running: 1, max_queued: 0, finish_timeout, ..TrackerConfig::default() };
+    let config = TrackerConfig::default().max_running(1).max_queued(0).finish_timeout(finish_timeout);
     let mut tracker = QueryTracker::<u32>::new(local(), config);
     let mut ask = |id, now| {
         let operation = Operation::GetClosestPeers { target: key(0), thorough: false };

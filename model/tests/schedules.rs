@@ -151,7 +151,7 @@ const REACHED: &[&str] = &[
     "refused: RecordExpired",
     "refused: Rejected",
     "refused: Shutdown",
-    "refused: ValueTooLarge",
+    "refused: ValueTooLong",
     "refused: ZeroLimit",
     "rejected",
     "start_providing: NoKnownPeers",

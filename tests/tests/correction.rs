@@ -4,7 +4,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use kadence::{Agree, Rejected, Validator, Validators};
+use kadence::{ValidationError, Validator, Validators};
 use kadence_tests::{Bed, NodeConfig, TestRuntime, TokioMultiThread, Wire, run, suite::support::key};
 use libp2p::kad::{Record, RecordKey};
 
@@ -13,8 +13,8 @@ use libp2p::kad::{Record, RecordKey};
 struct Newest;
 
 impl Validator for Newest {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        if value.is_empty() { Err(Rejected("empty".to_owned())) } else { Ok(()) }
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        if value.is_empty() { Err(ValidationError("empty".to_owned())) } else { Ok(()) }
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
@@ -38,7 +38,7 @@ async fn the_newest_wins<R: TestRuntime>(bed: &Bed<R>) {
         let value = if at == 7 { "2, the newest" } else { "1, an older one" };
         holder.holds(Record::new(name.clone(), value.as_bytes().to_vec())).await;
     }
-    let answer = asker.client.get_record(name.clone()).best(Agree::All).await.unwrap();
+    let answer = asker.client.get_record(name.clone()).best().await.unwrap();
     assert_eq!(answer.value(), b"2, the newest");
     assert_eq!((answer.dissenting, answer.repairing), (HOLDERS - 1, HOLDERS - 1));
     // In the background: the answer was there before.

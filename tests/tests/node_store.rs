@@ -14,7 +14,7 @@ use futures::{StreamExt, future::join_all};
 use kadence_tokio::{
     Identity, Node, NodeConfig,
     kadence::{
-        ContainsKad, InvalidRequest, PutRecordError, Rejected, RequestError, Validator, Validators,
+        ContainsKad, InvalidRequestError, PutRecordError, ValidationError, RequestError, Validator, Validators,
         node::{NodeBehaviourEvent, NodeError, NodeStore},
         store::{Refused, Store, StoreOpenError},
     },
@@ -34,10 +34,10 @@ const WAIT: Duration = Duration::from_secs(60);
 struct Digits;
 
 impl Validator for Digits {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
         match value {
             [b'0'..=b'9'] => Ok(()),
-            _ => Err(Rejected("not a digit".to_owned())),
+            _ => Err(ValidationError("not a digit".to_owned())),
         }
     }
 
@@ -188,7 +188,7 @@ async fn what_is_older_or_invalid_or_too_large_is_refused_and_counted_and_the_se
     // The same validators are asked at a call.
     let invalid = strict.client().put_record(record("/d/key", "x")).await;
     assert!(
-        matches!(invalid, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::Rejected { .. })))),
+        matches!(invalid, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::Rejected { .. })))),
         "{invalid:?}"
     );
 

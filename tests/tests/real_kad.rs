@@ -18,7 +18,7 @@ use kadence::{
 use kadence_tests::real_kad::{Chances, Conduct, Fault, Phases, RealKad, Report, Setup, run_seed};
 use libp2p::{
     PeerId,
-    kad::{QueryId, QueryInfo, QueryResult, Quorum, Record, RecordKey},
+    kad::{QueryId, QueryInfo, QueryResult, Record, RecordKey},
 };
 
 /// Seeds of the ordinary run; `KADENCE_SEEDS` asks for another number, and `KADENCE_FIRST_SEED` for other ones.
@@ -431,7 +431,7 @@ fn four_buckets(setup: Setup) -> RealKad {
 fn operation(kind: OperationKind, peers: &[PeerId]) -> Operation {
     let key = key();
     let record = Arc::new(Record::new(key.clone(), b"value".to_vec()));
-    let quorum = Quorum::N(NonZeroUsize::MIN);
+    let quorum = kadence::Quorum::N(1);
     match kind {
         OperationKind::GetRecord => Operation::GetRecord { key, policy: Policy::All },
         OperationKind::PutRecord => Operation::PutRecord { record, quorum, options: kadence::PutOptions::default() },

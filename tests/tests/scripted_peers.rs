@@ -7,7 +7,7 @@ use std::{cmp::Ordering, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::join;
 use kadence::{
-    Agree, Candidate, ClosestPeersAnswer, GetProvidersError, GetRecordError, PutRecordError, RecordAnswer, Rejected,
+    Candidate, ClosestPeersAnswer, GetProvidersError, GetRecordError, PutRecordError, RecordAnswer, ValidationError,
     Validator, Validators,
     kind::GetRecord,
     node::{Node, NodeConfig},
@@ -400,9 +400,9 @@ fn providers_are_those_that_are_named() {
 struct Numbers;
 
 impl Validator for Numbers {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
         let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        if is_number { Ok(()) } else { Err(Rejected("not a number".to_owned())) }
+        if is_number { Ok(()) } else { Err(ValidationError("not a number".to_owned())) }
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
@@ -430,9 +430,9 @@ fn the_best_is_the_best_of_the_valid_ones() {
             Script::always(Conduct::Empty),
         ];
         let network = Network::with(bed, with_numbers(), scripts).await;
-        for agree in [Agree::All, Agree::N(2)] {
-            let answer = network.get(name).best(agree).await.unwrap();
-            assert_eq!((answer.value(), answer.agreeing), (b"12".as_slice(), 2), "{agree:?}");
+        for get in [network.get(name).best(), network.get(name).best_with_quorum(2)] {
+            let answer = get.await.unwrap();
+            assert_eq!((answer.value(), answer.agreeing), (b"12".as_slice(), 2), "{answer:?}");
             assert!(sources(&answer).into_values().all(|value| value == "7" || value == "12"), "{answer:?}");
         }
     });
@@ -445,7 +445,7 @@ fn what_is_not_valid_is_never_returned_nor_kept_nor_put_back() {
         let lie = || has(name, "1", Conduct::Lies(b"not a number".to_vec()));
         let network = Network::with(bed, with_numbers(), [lie(), lie(), lie(), ordinary(), ordinary()]).await;
         let get = || network.get(name);
-        for get in [get(), get().all(), get().quorum(2), get().best(Agree::All)] {
+        for get in [get(), get().all(), get().quorum(2), get().best()] {
             let result = get.await;
             assert!(matches!(result, Err(GetRecordError::NotFound { .. })), "{result:?}");
         }

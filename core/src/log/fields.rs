@@ -5,18 +5,19 @@ use libp2p::{
     kad::{
         AddProviderError, AddProviderOk, BootstrapError as KadBootstrapError, BootstrapOk, GetClosestPeersError,
         GetClosestPeersOk, GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, KBucketDistance, PeerInfo,
-        PeerRecord, PutRecordError, PutRecordOk, QueryResult, Quorum, Record, U256, store,
+        PeerRecord, PutRecordError, PutRecordOk, QueryResult, Record, U256, store,
     },
 };
 
 use super::tokens::{Field, Tokens, Writer};
 use crate::{
-    Action, Agree, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Cache, Candidate, Certainty,
+    Action, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Cache, Candidate, Certainty,
     ClosestPeersAnswer, Command, GetClosestPeersError as OurGetClosestPeersError,
-    GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequest, Item, LocalCopy,
-    Operation, Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
-    PutRecordError as OurPutRecordError, Query, QueryEvent, QueryStartError, RecordAnswer, Request, RequestError,
-    RequestId, RequestOptions, Retry, Stall, StartProvidingError, Started, StepId, TrackerConfig, Validators,
+    GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequestError, Item,
+    LocalCopy, Operation, Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
+    PutOptions, PutRecordError as OurPutRecordError, Query, QueryEvent, QueryStartError, Quorum, RecordAnswer, Request,
+    RequestError, RequestId, RequestOptions, Retry, Stall, StartProvidingError, Started, StepId, TrackerConfig,
+    Validators,
 };
 
 /// A struct whose fields are written in their order, each of them named, so that a new one is not forgotten.
@@ -87,8 +88,6 @@ enums! {
     LocalCopy { "on_success" => OnSuccess, "first" => First }
     Overload { "refuse" => Refuse, "shed" => Shed }
     Certainty { "conclusive" => Conclusive, "inconclusive" => Inconclusive }
-    Agree { "n" => N(n), "all" => All }
-    Policy { "first" => First, "limit" => Limit(n), "all" => All, "quorum" => Quorum(n), "best" => Best { agree } }
     Quorum { "one" => One, "majority" => Majority, "all" => All, "n" => N(n) }
     Operation {
         "get_record" => GetRecord { key, policy },
@@ -151,9 +150,9 @@ enums! {
         "shutdown" => Shutdown,
         "refused" => Refused(error),
     }
-    InvalidRequest {
+    InvalidRequestError {
         "key_too_long" => KeyTooLong { len, max },
-        "value_too_large" => ValueTooLarge { len, max },
+        "value_too_large" => ValueTooLong { len, max },
         "record_expired" => RecordExpired,
         "rejected" => Rejected { reason },
         "no_validator" => NoValidator,
@@ -226,6 +225,52 @@ macro_rules! numbers {
 }
 
 numbers!(RequestId, StepId);
+
+/// The quorum of a get is written as the number of sources that it stands for, and read as that number: to the tracker
+/// they are the same.
+impl Field for Policy {
+    fn put(&self, writer: &mut Writer) {
+        match self {
+            Self::First => writer.word("first"),
+            Self::Limit(n) => {
+                writer.word("limit");
+                n.put(writer);
+            }
+            Self::All => writer.word("all"),
+            Self::Quorum(quorum) => {
+                writer.word("quorum");
+                quorum.of_sources().put(writer);
+            }
+            Self::Best { agree: Some(quorum) } => {
+                writer.word("best");
+                writer.word("n");
+                quorum.of_sources().put(writer);
+            }
+            Self::Best { agree: None } => {
+                writer.word("best");
+                writer.word("all");
+            }
+        }
+    }
+
+    fn take(tokens: &mut Tokens<'_>) -> Option<Self> {
+        let quorum = |tokens: &mut Tokens<'_>| u32::try_from(usize::take(tokens)?).ok().map(Quorum::N);
+        Some(match tokens.next()? {
+            "first" => Self::First,
+            "limit" => Self::Limit(usize::take(tokens)?),
+            "all" => Self::All,
+            "quorum" => Self::Quorum(quorum(tokens)?),
+            "best" => Self::Best {
+                agree: match tokens.next()? {
+                    "n" => Some(quorum(tokens)?),
+                    "all" => None,
+                    _ => return None,
+                },
+            },
+            _ => return None,
+        })
+    }
+}
 
 impl Field for Record {
     fn put(&self, writer: &mut Writer) {

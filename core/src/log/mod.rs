@@ -38,10 +38,11 @@ pub enum LogValues {
 /// Only a tracker that has had no request can be recorded: a replay begins with a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the tracker has had requests, so its recording could not be replayed")]
-pub struct NotEmpty;
+pub struct RecordingError;
 
 /// Why a log cannot be replayed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ReplayError {
     /// A line is not one of a log. Lines are counted from 1.
     #[error("line {line} is not a line of a log")]
@@ -118,7 +119,7 @@ enum Input {
     Event(QueryEvent<u64>),
     Probe(u64, Option<Progress>),
     LocalPeers { request: RequestId, peers: Vec<PeerId> },
-    Census(usize),
+    QueryCount(usize),
     Timeout,
 }
 
@@ -132,7 +133,7 @@ impl Input {
             Self::Event(event) => tracker.handle_event(event, now),
             Self::Probe(id, progress) => tracker.handle_probe(id, progress, now),
             Self::LocalPeers { request, peers } => tracker.handle_local_peers(request, peers, now),
-            Self::Census(live) => tracker.handle_query_count(live, now),
+            Self::QueryCount(live) => tracker.handle_query_count(live, now),
             Self::Timeout => tracker.handle_timeout(now),
         }
     }
@@ -148,7 +149,7 @@ fn read_input(tokens: &mut Tokens<'_>) -> Option<(Duration, Input)> {
         "event" => Input::Event(QueryEvent::take(tokens)?),
         "probe" => Input::Probe(u64::take(tokens)?, Field::take(tokens)?),
         "local_peers" => Input::LocalPeers { request: RequestId::take(tokens)?, peers: Field::take(tokens)? },
-        "census" => Input::Census(usize::take(tokens)?),
+        "census" => Input::QueryCount(usize::take(tokens)?),
         "timeout" => Input::Timeout,
         _ => return None,
     };
@@ -270,7 +271,7 @@ impl<Id: Copy + Eq + Hash> Recorder<Id> {
         });
     }
 
-    pub(crate) fn census(&mut self, live: usize, now: Instant) {
+    pub(crate) fn query_count(&mut self, live: usize, now: Instant) {
         self.input("census", now, |writer, _| live.put(writer));
     }
 
@@ -328,7 +329,7 @@ mod tests {
 
     use libp2p::{
         Multiaddr,
-        kad::{GetRecordOk, PeerRecord, QueryResult, Quorum, Record, RecordKey},
+        kad::{GetRecordOk, PeerRecord, QueryResult, Record, RecordKey},
     };
 
     use super::*;
@@ -360,7 +361,7 @@ mod tests {
         tracker.handle_started(StepId(1), Ok(Started { id: "a", had_provider: false }), at(2));
         let put = Operation::PutRecord {
             record: Arc::new(record.clone()),
-            quorum: Quorum::All,
+            quorum: crate::Quorum::All,
             options: PutOptions::default(),
         };
         tracker.handle_command(request(2, put), at(3)).unwrap();

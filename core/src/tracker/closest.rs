@@ -19,10 +19,9 @@ use super::{
     results::{QueryEnd, QueryResults},
     time::Time,
 };
-use crate::{ClosestPeersAnswer, GetClosestPeersError, Operation, Outcome, Progress, Query, RequestId};
-
-/// How many peers an answer has at most: the replication factor, as of an ordinary lookup.
-const MOST: usize = 20;
+use crate::{
+    ClosestPeersAnswer, GetClosestPeersError, Operation, Outcome, Progress, Query, REPLICATION_FACTOR, RequestId,
+};
 
 /// What the first of the two lookups has found: somebody.
 #[derive(Debug)]
@@ -74,7 +73,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         all.extend_from_slice(peers);
         all.retain(|info| seen.insert(info.peer_id));
         all.sort_by_cached_key(|info| KBucketKey::from(info.peer_id).distance(&target));
-        all.truncate(MOST);
+        all.truncate(REPLICATION_FACTOR);
         let answer = ClosestPeersAnswer { peers: all, progress: first.progress.merge(progress) };
         self.end(id, Outcome::GetClosestPeers(Ok(answer)), now);
     }

@@ -12,7 +12,7 @@ use super::{
     time::Time,
 };
 use crate::{
-    Action, Agree, CommandError, InvalidRequest, LocalCopy, Operation, Policy, Priority, Request, RequestError,
+    Action, CommandError, InvalidRequestError, LocalCopy, Operation, Policy, Priority, Quorum, Request, RequestError,
     RequestId, RequestOptions, StepId,
 };
 
@@ -80,36 +80,42 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if self.shutting_down {
             return Err(RequestError::Shutdown);
         }
-        if id.is_ours() {
-            return Err(InvalidRequest::ReservedId.into());
+        if id.is_reserved() {
+            return Err(InvalidRequestError::ReservedId.into());
         }
         if self.requests.contains_key(&id) {
-            return Err(InvalidRequest::DuplicateId.into());
+            return Err(InvalidRequestError::DuplicateId.into());
         }
         let len = operation.key().len();
         if len > self.config.max_key_len {
-            return Err(InvalidRequest::KeyTooLong { len, max: self.config.max_key_len }.into());
+            return Err(InvalidRequestError::KeyTooLong { len, max: self.config.max_key_len }.into());
         }
         match operation {
             Operation::GetRecord { key, policy } => match policy {
-                Policy::Limit(0) | Policy::Quorum(0) | Policy::Best { agree: Agree::N(0) } => {
-                    return Err(InvalidRequest::ZeroLimit.into());
+                Policy::Limit(0) | Policy::Quorum(Quorum::N(0)) | Policy::Best { agree: Some(Quorum::N(0)) } => {
+                    return Err(InvalidRequestError::ZeroLimit.into());
                 }
                 Policy::Best { agree: _ } if self.config.validators.of(key.as_ref()).is_none() => {
-                    return Err(InvalidRequest::NoValidator.into());
+                    return Err(InvalidRequestError::NoValidator.into());
                 }
                 Policy::First | Policy::Limit(_) | Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => {}
             },
             Operation::GetProviders { key: _, policy } => match policy {
-                Policy::Limit(0) => return Err(InvalidRequest::ZeroLimit.into()),
-                Policy::Quorum(_) | Policy::Best { agree: _ } => return Err(InvalidRequest::PolicyForRecords.into()),
+                Policy::Limit(0) => return Err(InvalidRequestError::ZeroLimit.into()),
+                Policy::Quorum(_) | Policy::Best { agree: _ } => {
+                    return Err(InvalidRequestError::PolicyForRecords.into());
+                }
                 Policy::First | Policy::Limit(_) | Policy::All => {}
             },
+            Operation::PutRecord { record: _, quorum: Quorum::N(0), options: _ }
+            | Operation::PutRecordTo { record: _, peers: _, quorum: Quorum::N(0) } => {
+                return Err(InvalidRequestError::ZeroLimit.into());
+            }
             Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now)?,
             Operation::PutRecordTo { record, peers, quorum: _ } => {
                 self.check_record(record, now)?;
                 if peers.iter().all(|peer| *peer == self.local_peer) {
-                    return Err(InvalidRequest::NoPeers.into());
+                    return Err(InvalidRequestError::NoPeers.into());
                 }
             }
             Operation::StartProviding { .. } | Operation::GetClosestPeers { .. } | Operation::Bootstrap => {}
@@ -117,18 +123,18 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Ok(())
     }
 
-    pub(super) fn check_record(&self, record: &Record, now: Time) -> Result<(), InvalidRequest> {
+    pub(super) fn check_record(&self, record: &Record, now: Time) -> Result<(), InvalidRequestError> {
         let (len, max) = (record.value.len(), self.config.max_value_len_for(record.key.as_ref().len()));
         if len > max {
-            return Err(InvalidRequest::ValueTooLarge { len, max });
+            return Err(InvalidRequestError::ValueTooLong { len, max });
         }
         if self.clock.instant(now).is_some_and(|now| record.is_expired(now)) {
-            return Err(InvalidRequest::RecordExpired);
+            return Err(InvalidRequestError::RecordExpired);
         }
         if let Some(validator) = self.config.validators.of(record.key.as_ref()) {
             validator
                 .validate(&record.key, &record.value)
-                .map_err(|rejected| InvalidRequest::Rejected { reason: rejected.to_string() })?;
+                .map_err(|rejected| InvalidRequestError::Rejected { reason: rejected.to_string() })?;
         }
         Ok(())
     }
@@ -191,7 +197,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn shut_down(&mut self, drain: bool, now: Time) {
         self.shutting_down = true;
         // Nobody waits for a read_repair.
-        let mut ids: Vec<_> = self.requests.keys().filter(|id| !drain || id.is_ours()).copied().collect();
+        let mut ids: Vec<_> = self.requests.keys().filter(|id| !drain || id.is_reserved()).copied().collect();
         ids.sort_unstable();
         for id in ids {
             self.fail(id, RequestError::Shutdown, now);

@@ -5,10 +5,7 @@
 
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
 
-use libp2p::{
-    PeerId,
-    kad::{PeerRecord, Quorum},
-};
+use libp2p::{PeerId, kad::PeerRecord};
 
 use super::{
     results::{QueryEnd, QueryResults, Records},
@@ -16,9 +13,10 @@ use super::{
     waiters::{Available, Threshold},
 };
 use crate::{
-    Agree, BootstrapAnswer, BootstrapError, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
+    BootstrapAnswer, BootstrapError, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, Operation, OperationKind, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
-    PutRecordError, Query, QueryStartError, RecordAnswer, RequestError, StartProvidingError,
+    PutRecordError, Query, QueryStartError, Quorum, REPLICATION_FACTOR, RecordAnswer, RequestError,
+    StartProvidingError,
 };
 
 /// The first query of an operation.
@@ -42,9 +40,9 @@ pub(super) fn need(operation: &Operation, max_items: usize) -> Threshold {
         Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } => match policy {
             Policy::First => Threshold::Items(1),
             Policy::Limit(limit) => Threshold::Items(count((*limit).min(max_items))),
-            Policy::All | Policy::Best { agree: Agree::All } => Threshold::Items(count(max_items)),
-            Policy::Quorum(needed) => Threshold::Votes(count(*needed)),
-            Policy::Best { agree: Agree::N(needed) } => Threshold::BestVotes(count(*needed)),
+            Policy::All | Policy::Best { agree: None } => Threshold::Items(count(max_items)),
+            Policy::Quorum(quorum) => Threshold::Votes(count(quorum.of_sources())),
+            Policy::Best { agree: Some(quorum) } => Threshold::BestVotes(count(quorum.of_sources())),
         },
         Operation::PutRecord { .. }
         | Operation::PutRecordTo { .. }
@@ -63,9 +61,6 @@ fn count(n: usize) -> u32 {
 pub(super) fn votes(operation: &Operation) -> bool {
     matches!(operation, Operation::GetRecord { key: _, policy: Policy::Quorum(_) | Policy::Best { agree: _ } })
 }
-
-/// kad's replication factor.
-const K: u32 = 20;
 
 /// So many answers are enough of the up to twenty that a lookup is about.
 const MANY_ANSWERS: u32 = 10;
@@ -205,7 +200,7 @@ pub(super) fn ended(operation: &Operation, findings: &QueryResults, ending: &Que
 /// kad announces to those who answered, twenty at most, and counts each announcement as answered at once: so half of what
 /// was answered in all are announcements, or twenty are.
 fn announced_to(progress: Progress) -> u32 {
-    (progress.successes / 2).min(K)
+    (progress.successes / 2).min(count(REPLICATION_FACTOR))
 }
 
 /// The outcome at the deadline, with whatever was found; no findings if no query was running.
@@ -303,7 +298,8 @@ fn read_record(
         Policy::Limit(limit) => Ok(record_answer(first, records.get(..limit).unwrap_or(records), progress)),
         Policy::All => Ok(record_answer(first, records, progress)),
         Policy::Best { agree: _ } => Ok(record_answer(found.best().unwrap_or(first), records, progress)),
-        Policy::Quorum(needed) => {
+        Policy::Quorum(quorum) => {
+            let needed = quorum.of_sources();
             let mut candidates = found.candidates();
             match (candidates.pop(), candidates.is_empty()) {
                 (Some(candidate), true) => Err(GetRecordError::QuorumNotReached { candidate, needed }),
@@ -388,13 +384,7 @@ pub(super) fn without(peers: &[PeerId], others: &[PeerId]) -> Vec<PeerId> {
 
 /// How many of `peers` have to acknowledge. Unlike kad's own reading, `N` is not silently lowered.
 pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
-    let needed = match quorum {
-        Quorum::One => 1,
-        Quorum::Majority => peers / 2 + 1,
-        Quorum::All => peers,
-        Quorum::N(n) => n.get(),
-    };
-    NonZeroUsize::new(needed).unwrap_or(NonZeroUsize::MIN)
+    NonZeroUsize::new(quorum.of(peers)).unwrap_or(NonZeroUsize::MIN)
 }
 
 fn put_outcome(operation: &Operation, result: Result<PutAnswer, PutRecordError>) -> Outcome {

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, fmt, hash::Hash, mem, num::NonZeroUsize, sync::
 
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, PeerInfo, Quorum, Record, RecordKey, store},
+    kad::{KBucketKey, PeerInfo, Record, RecordKey, store},
 };
 
 use super::{
@@ -22,8 +22,8 @@ use super::{
     time::Time,
 };
 use crate::{
-    Action, Item, LocalCopy, Operation, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, RequestId,
-    StepId,
+    Action, Item, LocalCopy, Operation, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, Quorum,
+    REPLICATION_FACTOR, RequestId, StepId,
 };
 
 /// How often a put sends its record to further peers at most, the first time included. In a trial with half of the peers
@@ -31,10 +31,10 @@ use crate::{
 const ROUNDS: u8 = 3;
 
 /// To how many peers a put may have sent its record before it asks no further ones: three times the replication factor.
-const MOST_ASKED: usize = 60;
+const MOST_ASKED: usize = 3 * REPLICATION_FACTOR;
 
 /// How many peers are asked in a further round at most: the replication factor.
-const MOST_FURTHER: usize = 20;
+const MOST_FURTHER: usize = REPLICATION_FACTOR;
 
 /// How many are asked for so many that are missing: with half of the peers silent, all the missing ones are among them
 /// nearly always, and a round more would take longer than these few requests.

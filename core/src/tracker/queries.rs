@@ -100,7 +100,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         match (&live.state, last) {
             (QueryState::Running { id: _ }, last) => {
                 let LiveQuery { query, work: Some(work), .. } = &mut **live else { return };
-                let was_hurried = work.finished_early;
+                let was_finished_early = work.finished_early;
                 let ResultDelta { items, ending, fault } =
                     work.findings.news(query, result, progress, &self.config.validators);
                 match fault {
@@ -115,7 +115,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 self.take_items(step, items, now);
                 if last && let Some(mut ending) = ending {
                     match &mut ending {
-                        QueryEnd::Read { finished_early, .. } => *finished_early = was_hurried,
+                        QueryEnd::Read { finished_early, .. } => *finished_early = was_finished_early,
                         // Others may name us.
                         QueryEnd::ClosestPeers { peers, timed_out: _ } => {
                             peers.retain(|info| info.peer_id != self.local_peer);

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, hash::Hash, sync::Arc};
 
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, PeerRecord, Quorum},
+    kad::{KBucketKey, PeerRecord},
 };
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     state::{LiveRequest, Phase, Timer},
     time::Time,
 };
-use crate::{Operation, Outcome, Policy, Priority, RequestId, StepId};
+use crate::{Operation, Outcome, Policy, Priority, Quorum, REPLICATION_FACTOR, RequestId, StepId};
 
 /// A record, and who is to get it.
 pub(super) type ReadRepair = (Arc<PeerRecord>, Vec<PeerId>);
@@ -53,7 +53,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let mut known: Vec<_> = known.into_iter().collect();
         known.sort_by_cached_key(|(peer, _)| KBucketKey::from(*peer).distance(&target));
         let peers: Vec<_> =
-            known.into_iter().take(CLOSEST).filter(|(_, is_best)| !is_best).map(|(peer, _)| peer).collect();
+            known.into_iter().take(REPLICATION_FACTOR).filter(|(_, is_best)| !is_best).map(|(peer, _)| peer).collect();
         answer.repairing = peers.len();
         (!peers.is_empty()).then(|| (Arc::clone(&answer.record), peers))
     }
@@ -61,7 +61,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Sends a record to those who are out of date.
     pub(super) fn start_read_repair(&mut self, (best, peers): ReadRepair, now: Time) {
         self.last_read_repair += 1;
-        let id = RequestId(RequestId::FIRST_OF_OURS.0 | self.last_read_repair);
+        let id = RequestId(RequestId::FIRST_RESERVED.0 | self.last_read_repair);
         let operation = Operation::PutRecordTo { record: Arc::new(best.record.clone()), peers, quorum: Quorum::One };
         let query = first_query(&operation);
         let deadline = now.after(self.config.default_timeout);
@@ -87,6 +87,3 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.attach(id, query, now);
     }
 }
-
-/// So many peers are responsible for a key: the replication factor. Those beyond them were only asked for the way.
-const CLOSEST: usize = 20;

@@ -59,7 +59,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if attempt >= retry.attempts || repeats_items {
             return None;
         }
-        let until = now.after(retry.wait(attempt, lot(self.config.seed, id, attempt)));
+        let until = now.after(retry.wait(attempt, jitter(self.config.seed, id, attempt)));
         (until < request.deadline).then_some(until)
     }
 
@@ -111,7 +111,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(request) = self.requests.remove(&id) else { return };
         self.timers.remove(&(request.deadline, Timer::Deadline(id)));
         let ok = outcome.is_ok();
-        if id.is_ours() {
+        if id.is_reserved() {
             // It has no caller; and it has brought about what is kept.
             self.read_repairs -= 1;
         } else {
@@ -179,7 +179,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 }
 
 /// An even draw that depends on its arguments alone (the finaliser of SplitMix64, Steele and others, 2014).
-fn lot(seed: u64, id: RequestId, attempt: u32) -> u64 {
+fn jitter(seed: u64, id: RequestId, attempt: u32) -> u64 {
     let mut z = seed
         .wrapping_add(id.0.wrapping_mul(0x9E37_79B9_7F4A_7C15))
         .wrapping_add(u64::from(attempt).wrapping_mul(0xD1B5_4A32_D192_ED03));

@@ -72,7 +72,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             self.look_at(step, until);
             return;
         }
-        self.stats.hurried_queries += 1;
+        self.stats.queries_finished_early += 1;
         self.actions.push_back(Action::FinishPhase(id));
         if let Some(query) = self.queries.get_mut(&step) {
             if let Some(work) = &mut query.work {

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use kadence_core::{
-    MAX_RUNNING_CEILING, OperationKind, Policy, QueryPhase, QueryView, RequestError, RequestOptions, RequestPhase,
-    RequestView, Stats, TrackerConfig,
+    MAX_RUNNING_CEILING, OperationKind, Policy, QueryPhase, QueryView, Quorum, RequestError, RequestOptions,
+    RequestPhase, RequestView, Stats, TrackerConfig,
 };
-use libp2p::kad::Quorum;
 
 use crate::support::*;
 
@@ -63,7 +62,7 @@ fn a_slot_is_held_until_kad_is_done_with_the_query() {
 
 #[test]
 fn a_place_in_the_queue_is_free_as_soon_as_its_request_has_ended() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(1));
     h.get(1, "running");
     h.request_within(2, get_record("a", Policy::All), secs(5));
     let overloaded = |h: &mut Harness| {
@@ -84,7 +83,7 @@ fn a_place_in_the_queue_is_free_as_soon_as_its_request_has_ended() {
 /// Without a queue there are still the slots.
 #[test]
 fn a_queue_of_no_length_admits_as_many_as_can_run() {
-    let mut h = Harness::new(TrackerConfig { max_running: 2, max_queued: 0, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_running(2).max_queued(0));
     h.get(1, "a");
     h.get(2, "b");
     assert!(h.ask(3, get_record("c", Policy::All), RequestOptions::default()).is_err());
@@ -121,12 +120,7 @@ fn a_timeout_of_zero_is_a_deadline_that_has_come() {
 /// A slot and a place in the queue do not hang on a span that is no point in time.
 #[test]
 fn timeouts_that_are_too_long_to_be_a_time_are_decades() {
-    let config = TrackerConfig {
-        default_timeout: Duration::MAX,
-        finish_timeout: Duration::MAX,
-        max_running: 1,
-        ..TrackerConfig::default()
-    };
+    let config = TrackerConfig::default().default_timeout(Duration::MAX).finish_timeout(Duration::MAX).max_running(1);
     let mut h = Harness::new(config);
     h.get(1, "a");
     h.request_within(2, get_record("b", Policy::All), Duration::MAX);
@@ -215,13 +209,11 @@ fn a_snapshot_shows_every_request_and_query_with_its_age() {
     h.request(6, closest("queued"));
 
     let snapshot = h.tracker.snapshot(h.instant(secs(3)));
-    let request = |id, operation, key: &str, phase, age, remaining| RequestView {
-        id: kadence_core::RequestId(id),
-        operation,
-        key: key.as_bytes().to_vec(),
-        phase,
-        age: secs(age),
-        remaining: secs(remaining),
+    let request = |id, operation, key: &str, phase, age, remaining| {
+        RequestView::new(kadence_core::RequestId(id), operation, key.as_bytes().to_vec())
+            .phase(phase)
+            .age(secs(age))
+            .remaining(secs(remaining))
     };
     let (is_running, queued) = (RequestPhase::Running, RequestPhase::Queued);
     assert_eq!(
@@ -234,14 +226,12 @@ fn a_snapshot_shows_every_request_and_query_with_its_age() {
             request(6, OperationKind::GetClosestPeers, "queued", queued, 1, 29),
         ]
     );
-    let query = |id, operation, phase, request: Option<u64>, age, progress| QueryView {
-        id,
-        operation,
-        phase,
-        request: request.map(kadence_core::RequestId),
-        waiters: usize::from(request.is_some()),
-        age: secs(age),
-        progress,
+    let query = |id, operation, phase, request: Option<u64>, age, progress| {
+        let mut view = QueryView::new(operation);
+        (view.id, view.phase, view.progress) = (id, phase, progress);
+        (view.request, view.waiters) = (request.map(kadence_core::RequestId), usize::from(request.is_some()));
+        view.age = secs(age);
+        view
     };
     let starting = QueryPhase::Starting;
     assert_eq!(
@@ -271,7 +261,7 @@ fn a_snapshot_shows_a_put_that_is_sending_as_put_record_to() {
 
 #[test]
 fn what_happens_is_counted() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(1));
     h.get(1, "k");
     h.get(2, "other");
     assert!(h.ask(3, closest("k"), RequestOptions::default()).is_err());
@@ -283,14 +273,8 @@ fn what_happens_is_counted() {
     h.ev(id, found("other", 1, b"foreign"), false);
     h.cancel(1);
     h.tick(secs(30));
-    let expected = Stats {
-        accepted: 2,
-        refused: 2,
-        unknown_inputs: 2,
-        mismatched_events: 1,
-        foreign_records: 1,
-        lost_queries: 1,
-        ..Stats::default()
-    };
+    let mut expected = Stats::default();
+    (expected.accepted, expected.refused, expected.unknown_inputs) = (2, 2, 2);
+    (expected.mismatched_events, expected.foreign_records, expected.lost_queries) = (1, 1, 1);
     assert_eq!(h.tracker.stats(), expected);
 }

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kadence_core::{
-    Agree, Cache, Certainty, Command, GetProvidersError, GetRecordError, Item, Operation, OperationKind, Outcome,
-    OutcomeKind, Policy, Progress, RequestOptions, TrackerConfig,
+    Cache, Certainty, Command, GetProvidersError, GetRecordError, Item, Operation, OperationKind, Outcome, OutcomeKind,
+    Policy, Progress, Quorum, RequestOptions, TrackerConfig,
 };
-use libp2p::kad::{GetRecordOk, PeerRecord, QueryResult, Quorum, Record};
+use libp2p::kad::{GetRecordOk, PeerRecord, QueryResult, Record};
 
 use crate::support::*;
 
@@ -16,7 +16,7 @@ fn caching() -> Harness {
 }
 
 fn with_cache(cache: Cache) -> Harness {
-    Harness::new(TrackerConfig { cache: Some(cache), ..validating() })
+    Harness::new(validating().cache(cache))
 }
 
 /// Everybody who was asked has answered.
@@ -137,11 +137,11 @@ fn an_answer_serves_those_whose_policy_it_satisfies() {
         Policy::Limit(3),
         Policy::Limit(4),
         Policy::All,
-        Policy::Quorum(2),
-        Policy::Quorum(3),
-        Policy::Best { agree: Agree::N(1) },
-        Policy::Best { agree: Agree::N(2) },
-        Policy::Best { agree: Agree::All },
+        Policy::Quorum(Quorum::N(2)),
+        Policy::Quorum(Quorum::N(3)),
+        Policy::Best { agree: Some(Quorum::N(1)) },
+        Policy::Best { agree: Some(Quorum::N(2)) },
+        Policy::Best { agree: None },
     ];
     // What was asked for first, and of those above, which it serves.
     let table = [
@@ -150,9 +150,9 @@ fn an_answer_serves_those_whose_policy_it_satisfies() {
         (Policy::Limit(3), [true, true, true, false, false, true, false, true, false, false]),
         (Policy::Limit(4), [true, true, true, true, true, true, false, true, true, true]),
         (Policy::All, [true, true, true, true, true, true, false, true, true, true]),
-        (Policy::Quorum(2), [true, true, false, false, false, true, false, true, true, false]),
-        (Policy::Quorum(3), [false; 10]),
-        (Policy::Best { agree: Agree::All }, [true, true, true, true, true, true, false, true, true, true]),
+        (Policy::Quorum(Quorum::N(2)), [true, true, false, false, false, true, false, true, true, false]),
+        (Policy::Quorum(Quorum::N(3)), [false; 10]),
+        (Policy::Best { agree: None }, [true, true, true, true, true, true, false, true, true, true]),
     ];
     for (first, expected) in table {
         let served = asked.map(|policy| {
@@ -169,7 +169,7 @@ fn an_answer_serves_those_whose_policy_it_satisfies() {
 fn a_kept_answer_to_a_policy_is_the_one_that_a_query_gives() {
     let values: &[&[u8]] = &[b"\x01", b"\x02", b"\x01", b"\x03"];
     let policies =
-        [Policy::First, Policy::Limit(3), Policy::All, Policy::Quorum(2), Policy::Best { agree: Agree::All }];
+        [Policy::First, Policy::Limit(3), Policy::All, Policy::Quorum(Quorum::N(2)), Policy::Best { agree: None }];
     for policy in policies {
         let mut h = caching();
         read(&mut h, 1, "/v/k", Policy::All, values);
@@ -204,7 +204,7 @@ fn that_there_is_nothing_is_remembered_for_a_short_time_and_only_if_it_is_certai
         h.request(1, get(Policy::First));
         find(&mut h, "k", &[], progress);
         h.now = secs(4);
-        assert_eq!(hits(&mut h, 2, get(Policy::Quorum(2))), kept);
+        assert_eq!(hits(&mut h, 2, get(Policy::Quorum(Quorum::N(2)))), kept);
         if kept {
             let Outcome::GetRecord(Err(GetRecordError::NotFound {
                 closest_peers,
@@ -237,7 +237,7 @@ fn what_found_a_few_and_heard_of_too_few_is_not_kept() {
 fn nothing_is_kept_of_a_query_that_was_cancelled_or_timed_out_or_missed_a_quorum() {
     for end in ["cancel", "deadline", "kad's timeout", "conflict", "too few"] {
         let mut h = caching();
-        h.request_within(1, get(Policy::Quorum(3)), secs(5));
+        h.request_within(1, get(Policy::Quorum(Quorum::N(3))), secs(5));
         let id = h.start();
         h.ev_with(id, found("k", 1, b"one"), all_answered(), false);
         match end {
@@ -294,7 +294,7 @@ fn providers_are_kept_as_records_are_and_apart_from_them() {
 fn who_wants_it_fresh_asks_the_network_and_others_get_what_it_said() {
     let mut h = caching();
     read(&mut h, 1, "k", Policy::All, &[b"old"]);
-    h.request_with(2, get(Policy::All), RequestOptions { fresh: true, ..RequestOptions::default() });
+    h.request_with(2, get(Policy::All), RequestOptions::default().fresh(true));
     find(&mut h, "k", &[b"new"], all_answered());
     assert_eq!(age(&h, 2), None);
     h.request(3, get(Policy::All));
@@ -356,7 +356,7 @@ fn nothing_is_kept_of_a_read_that_was_under_way_when_its_key_was_written() {
 #[test]
 fn a_kept_answer_is_there_for_who_would_be_refused() {
     let cache = Some(Cache::default());
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 0, cache, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(0).cache(cache));
     read(&mut h, 1, "k", Policy::All, &[b"one"]);
     h.get_own(2);
     assert!(h.ask(3, get_record("new", Policy::All), RequestOptions::default()).is_err());
@@ -367,11 +367,11 @@ fn a_kept_answer_is_there_for_who_would_be_refused() {
 #[test]
 fn when_it_is_full_what_expires_soonest_goes_first_and_what_is_too_large_is_not_kept() {
     let entry = 320 + 1 + 320 + 1 + 100;
-    let mut h = with_cache(Cache { max_bytes: 3 * entry, ..Cache::default() });
+    let mut h = with_cache(Cache::default().max_bytes(3 * entry));
     let value: &[u8] = &[1; 100];
     for (request, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "a"), (5, "d")] {
         h.now += secs(1);
-        let fresh = RequestOptions { fresh: true, ..RequestOptions::default() };
+        let fresh = RequestOptions::default().fresh(true);
         h.request_with(request, get_record(name, Policy::All), fresh);
         find(&mut h, name, &[value], all_answered());
     }
@@ -381,7 +381,7 @@ fn when_it_is_full_what_expires_soonest_goes_first_and_what_is_too_large_is_not_
         .collect();
     assert_eq!(kept, BTreeMap::from([("a", true), ("b", false), ("c", true), ("d", true)]));
     let large = vec![1; 3 * entry];
-    h.request_with(20, get_record("a", Policy::All), RequestOptions { fresh: true, ..RequestOptions::default() });
+    h.request_with(20, get_record("a", Policy::All), RequestOptions::default().fresh(true));
     find(&mut h, "a", &[&large], all_answered());
     assert!(!hits(&mut h, 21, get_record("a", Policy::All)), "the older answer is outdated");
     assert!(hits(&mut h, 22, get_record("c", Policy::All)), "nothing else gave way to it");

@@ -1,8 +1,8 @@
 //! T4: dropping the caller is a cancel, now: the outcome and the order to finish need no event of kad. The order stands
 //! until kad has ended the query, and until then the query has its slot.
 
-use kadence_core::{Operation, Policy, QueryPhase};
-use libp2p::kad::{QueryResult, Quorum};
+use kadence_core::{Operation, Policy, QueryPhase, Quorum};
+use libp2p::kad::QueryResult;
 
 use crate::support::*;
 

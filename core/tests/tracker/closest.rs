@@ -1,11 +1,12 @@
 //! A thorough lookup of the closest peers: a second one begins at the farthest whom the first has found.
 
 use kadence_core::{
-    ClosestPeersAnswer, GetClosestPeersError, Outcome, Priority, Progress, Query, RequestOptions, RequestPhase, Retry,
+    ClosestPeersAnswer, GetClosestPeersError, Outcome, Priority, Progress, Query, Quorum, RequestOptions, RequestPhase,
+    Retry,
 };
 use libp2p::{
     Multiaddr, PeerId,
-    kad::{GetClosestPeersOk, KBucketKey, PeerInfo, QueryResult, Quorum},
+    kad::{GetClosestPeersOk, KBucketKey, PeerInfo, QueryResult},
 };
 
 use crate::support::*;
@@ -174,7 +175,7 @@ fn whatever_becomes_of_the_second_lookup_the_first_one_is_an_answer() {
 fn a_second_lookup_that_kad_refuses_leaves_the_first() {
     let mut h = Harness::default();
     let retry = Some(Retry::default());
-    h.request_with(1, closest_thorough("k"), RequestOptions { retry, ..RequestOptions::default() });
+    h.request_with(1, closest_thorough("k"), RequestOptions::default().retry(retry));
     let lookup = h.start();
     h.ev(lookup, closest_found([1]), true);
     h.refuse(store_error());
@@ -259,8 +260,8 @@ fn the_second_lookup_goes_ahead_of_new_requests() {
 #[test]
 fn a_retry_begins_with_the_first_lookup() {
     let mut h = Harness::default();
-    let retry = Some(Retry { jitter_percent: 0, ..Retry::default() });
-    h.request_with(1, closest_thorough("k"), RequestOptions { retry, ..RequestOptions::default() });
+    let retry = Some(Retry::default().jitter_percent(0));
+    h.request_with(1, closest_thorough("k"), RequestOptions::default().retry(retry));
     let lookup = h.start();
     h.ev_with(lookup, closest_found([]), all_failed(), true);
     h.tick(secs(1));

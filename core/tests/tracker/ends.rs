@@ -1,7 +1,7 @@
 //! T3: every terminal event ends its caller, once, with the right variant. The whole table.
 
-use kadence_core::{InvalidRequest, OperationKind, QueryStartError, RequestError, RequestOptions};
-use libp2p::kad::{QueryResult, Quorum};
+use kadence_core::{InvalidRequestError, OperationKind, QueryStartError, Quorum, RequestError, RequestOptions};
+use libp2p::kad::QueryResult;
 
 use crate::support::*;
 
@@ -197,7 +197,7 @@ fn t3_a_put_to_nobody_is_refused() {
     for nobody in [Vec::new(), vec![local()]] {
         let mut h = Harness::default();
         let error = h.ask(1, put_to("k", nobody, Quorum::One), RequestOptions::default()).unwrap_err();
-        assert!(matches!(error.0, RequestError::Invalid(InvalidRequest::NoPeers)), "{error:?}");
+        assert!(matches!(error.0, RequestError::Invalid(InvalidRequestError::NoPeers)), "{error:?}");
         h.assert_empty();
     }
 }

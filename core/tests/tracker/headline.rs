@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use kadence_core::{
-    BootstrapError, GetProvidersError, GetRecordError, Item, Outcome, Policy, Progress, RequestError, RequestOptions,
-    TrackerConfig,
+    BootstrapError, GetProvidersError, GetRecordError, Item, Outcome, Policy, Progress, Quorum, RequestError,
+    RequestOptions, TrackerConfig,
 };
-use libp2p::kad::Quorum;
 
 use crate::support::*;
 
@@ -372,7 +371,7 @@ fn t10_unknown_duplicate_late_and_mismatching_events_do_nothing() {
 
 #[test]
 fn t14_a_full_queue_is_answered_at_once_and_loses_nothing() {
-    let mut h = Harness::new(TrackerConfig { max_running: 2, max_queued: 3, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_running(2).max_queued(3));
     for request in 1..=5 {
         h.get_own(request);
     }

@@ -12,10 +12,10 @@ use std::{
 };
 
 use kadence_core::{
-    Operation, OperationKind, Policy, Query, QueryPhase, QueryStartError, RequestOptions, RequestPhase, StepId,
+    Operation, OperationKind, Policy, Query, QueryPhase, QueryStartError, Quorum, RequestOptions, RequestPhase, StepId,
     TrackerConfig,
 };
-use libp2p::kad::{Quorum, store};
+use libp2p::kad::store;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use self::inputs::{Answer, Input, KEYS, WANTED, a_schedule, config, results};

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use kadence_core::{Agree, Item, Operation, OperationKind, Outcome, Policy, Progress, Query, TrackerConfig};
-use libp2p::kad::{QueryResult, Quorum};
+use kadence_core::{Item, Operation, OperationKind, Outcome, Policy, Progress, Query, Quorum, REPLICATION_FACTOR};
+use libp2p::kad::QueryResult;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::support::*;
@@ -63,7 +63,7 @@ struct Play<'a> {
 
 impl<'a> Play<'a> {
     fn new(scripts: &'a [Script], max_running: usize) -> Self {
-        let h = Harness::new(TrackerConfig { max_running, ..validating() });
+        let h = Harness::new(validating().max_running(max_running));
         Self { h, scripts, running: Vec::new(), flights: BTreeMap::new(), sources: Vec::new() }
     }
 
@@ -163,10 +163,10 @@ fn check(script: &Script, source: Source, got: (&Outcome, &[Item]), alone: (&Out
         // More may have come than alone would have been enough, and some of it better.
         (Some(Policy::Quorum(needed)), Outcome::GetRecord(Ok(_))) => {
             let Outcome::GetRecord(Ok(answer)) = got.0 else { panic!("{case}: {got:?}") };
-            assert!(answer.agreeing >= needed, "{case}: {got:?}");
+            assert!(answer.agreeing >= needed.of(REPLICATION_FACTOR), "{case}: {got:?}");
             assert!(got.1.starts_with(alone.1), "{case}");
         }
-        (Some(Policy::Best { agree: Agree::N(_) }), Outcome::GetRecord(Ok(_))) => {
+        (Some(Policy::Best { agree: Some(_) }), Outcome::GetRecord(Ok(_))) => {
             assert!(got.1.starts_with(alone.1), "{case}");
         }
         _ => {
@@ -181,10 +181,10 @@ fn a_policy() -> impl Strategy<Value = Policy> {
 }
 
 fn a_record_policy() -> impl Strategy<Value = Policy> {
-    let agree = prop_oneof![(1..4_usize).prop_map(Agree::N), Just(Agree::All)];
+    let agree = prop_oneof![(1..4_u32).prop_map(|n| Some(Quorum::N(n))), Just(None)];
     prop_oneof![
         3 => a_policy(),
-        1 => (1..4_usize).prop_map(Policy::Quorum),
+        1 => (1..4_u32).prop_map(|n| Policy::Quorum(Quorum::N(n))),
         1 => agree.prop_map(|agree| Policy::Best { agree }),
     ]
 }

@@ -65,7 +65,7 @@ fn t11_a_late_limit_gets_exactly_its_limit() {
     for streaming in [false, true] {
         for limit in 1..=6 {
             let (mut h, id) = that_found(3);
-            let options = kadence_core::RequestOptions { streaming, ..Default::default() };
+            let options = kadence_core::RequestOptions::default().streaming(streaming);
             h.request_with(1, get_record("k", Policy::Limit(limit)), options);
             assert_eq!(h.ended(1), limit <= 3, "one who is satisfied already ends at once");
             for from in 4..=8 {
@@ -141,7 +141,7 @@ fn t11_a_stream_that_joins_before_the_first_event_gets_everything_once() {
 /// Otherwise a hot key of large records would keep them alive for ever.
 #[test]
 fn t11_a_request_beyond_the_bytes_of_a_replay_starts_its_own_query() {
-    let mut h = Harness::new(TrackerConfig { max_replay_bytes: 10, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_replay_bytes(10));
     h.stream(1, get_record("k", Policy::All));
     let first = h.start();
     h.ev(first, found("k", 1, &[1; 6]), false);
@@ -172,7 +172,7 @@ fn t11_a_request_beyond_the_bytes_of_a_replay_starts_its_own_query() {
 /// The first one's own cancel neither.
 #[test]
 fn t11_a_full_query_that_is_cancelled_leaves_the_next_one_joinable() {
-    let mut h = Harness::new(TrackerConfig { max_replay_bytes: 0, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_replay_bytes(0));
     h.get(1, "k");
     let first = h.start();
     h.ev(first, found("k", 1, &[1]), false);

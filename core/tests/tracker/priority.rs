@@ -1,13 +1,12 @@
 //! Who goes first: classes by their shares, and whoever has begun before whoever has not.
 
-use kadence_core::{Policy, Priority, RequestOptions, TrackerConfig};
-use libp2p::kad::Quorum;
+use kadence_core::{Policy, Priority, Quorum, RequestOptions, TrackerConfig};
 use proptest::{collection::vec, prelude::*};
 
 use crate::support::*;
 
 fn config(shares: [u32; 3]) -> TrackerConfig {
-    TrackerConfig { max_running: 1, max_queued: usize::MAX, shares, ..TrackerConfig::default() }
+    TrackerConfig::default().max_running(1).max_queued(usize::MAX).shares(shares)
 }
 
 /// A tracker whose one slot is taken by #0. It counts as a start of its class.
@@ -128,7 +127,7 @@ fn t14_lower_classes_progress_under_constant_load_of_higher_ones() {
 /// T14: a full queue keeps what it has accepted, and the lowest class still gets its share of it.
 #[test]
 fn t14_the_lowest_class_gets_its_share_of_a_full_queue() {
-    let mut h = busy(TrackerConfig { max_queued: 20, ..config([8, 3, 1]) }, Priority::Interactive);
+    let mut h = busy(config([8, 3, 1]).max_queued(20), Priority::Interactive);
     (0..10).for_each(|n| ask(&mut h, 3_000_000 + n, Priority::Background));
     let (mut running, mut interactive, mut background) = (0, 0, 0);
     for _ in 0..90 {
@@ -136,7 +135,7 @@ fn t14_the_lowest_class_gets_its_share_of_a_full_queue() {
         loop {
             interactive += 1;
             let operation = get_record(&own_key(1_000_000 + interactive), Policy::All);
-            let options = RequestOptions { priority: Priority::Interactive, ..RequestOptions::default() };
+            let options = RequestOptions::default().priority(Priority::Interactive);
             if h.ask(1_000_000 + interactive, operation, options).is_err() {
                 break;
             }
@@ -239,7 +238,7 @@ fn t11_a_queued_query_falls_back_when_its_highest_request_leaves() {
     // By its deadline as well.
     let mut h = shared_in_the_background();
     let timeout = Some(secs(1));
-    let options = RequestOptions { priority: Priority::Interactive, timeout, ..RequestOptions::default() };
+    let options = RequestOptions::default().priority(Priority::Interactive).timeout(timeout);
     h.request_with(4, get_record(SHARED, Policy::All), options);
     h.tick(secs(1));
     assert_eq!(h.ending(4), "ExpiredInQueue");

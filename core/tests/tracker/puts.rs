@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use kadence_core::{
     LocalCopy, Operation, OperationKind, Outcome, PutAnswer, PutOptions, PutRecordError, Query, QueryStartError,
-    RequestPhase,
+    Quorum, RequestPhase,
 };
-use libp2p::kad::{QueryResult, Quorum, store};
+use libp2p::kad::{QueryResult, store};
 
 use crate::support::*;
 
@@ -434,7 +434,7 @@ fn a_deadline_names_everybody_whom_any_round_has_sent_the_record_to() {
 
 #[test]
 fn a_quorum_may_be_lowered_to_those_who_exist() {
-    let mut h = putting(n(5), PutOptions { clamp_quorum: true, ..PutOptions::default() });
+    let mut h = putting(n(5), PutOptions::default().clamp_quorum(true));
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2]), true);
     let store = h.start();
@@ -446,7 +446,7 @@ fn a_quorum_may_be_lowered_to_those_who_exist() {
 #[test]
 fn a_put_that_is_to_be_verified_reads_the_record_back_from_others() {
     for (found_at_others, ok) in [(2, true), (1, false)] {
-        let mut h = putting(n(1), PutOptions { verify: 2, ..PutOptions::default() });
+        let mut h = putting(n(1), PutOptions::default().verify(2));
         // Somebody reads the same key already, and would not see it.
         h.request(2, get_record("k", kadence_core::Policy::All));
         let lookup = h.start();
@@ -475,7 +475,7 @@ fn a_put_that_is_to_be_verified_reads_the_record_back_from_others() {
 
 #[test]
 fn reading_back_ends_with_the_last_peer_that_is_needed() {
-    let mut h = putting(n(1), PutOptions { verify: 2, ..PutOptions::default() });
+    let mut h = putting(n(1), PutOptions::default().verify(2));
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2, 3]), true);
     let store = h.start();
@@ -502,10 +502,10 @@ fn reading_back_ends_with_the_last_peer_that_is_needed() {
 fn each_attempt_reads_back_for_itself() {
     let mut h = Harness::default();
     h.knows = None;
-    let options = PutOptions { verify: 2, ..PutOptions::default() };
+    let options = PutOptions::default().verify(2);
     let operation = Operation::PutRecord { record: Arc::new(record("k", b"value")), quorum: n(1), options };
     let retry = Some(kadence_core::Retry::default());
-    h.request_with(1, operation, kadence_core::RequestOptions { retry, ..Default::default() });
+    h.request_with(1, operation, kadence_core::RequestOptions::default().retry(retry));
     for attempt in 1..=3 {
         let lookup = h.start();
         h.ev(lookup, closest_found([1, 2]), true);
@@ -525,7 +525,7 @@ fn each_attempt_reads_back_for_itself() {
 
 #[test]
 fn a_local_copy_that_is_wanted_first_stays_whatever_becomes_of_the_put() {
-    let options = PutOptions { local_copy: LocalCopy::First, ..PutOptions::default() };
+    let options = PutOptions::default().local_copy(LocalCopy::First);
     let mut h = putting(n(1), options);
     assert!(h.starts.is_empty());
     assert_eq!(h.to_store[0].1.publisher, Some(local()));

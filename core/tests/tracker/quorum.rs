@@ -1,15 +1,14 @@
 //! T9: a quorum is so many distinct sources that hold the same bytes.
 
 use kadence_core::{
-    Agree, Candidate, GetRecordError, InvalidRequest, Outcome, Policy, RecordAnswer, RequestError, RequestOptions,
-    TrackerConfig,
+    Candidate, GetRecordError, InvalidRequestError, Outcome, Policy, Quorum, RecordAnswer, RequestError, RequestOptions,
 };
 
 use crate::support::*;
 
 fn reading(needed: usize) -> (Harness, u32) {
     let mut h = Harness::default();
-    h.stream(1, get_record("k", Policy::Quorum(needed)));
+    h.stream(1, get_record("k", Policy::Quorum(needed.into())));
     let id = h.start();
     (h, id)
 }
@@ -28,7 +27,7 @@ fn conflict(h: &Harness, of: usize) -> Vec<(Vec<u8>, usize, Option<libp2p::PeerI
             assert_eq!(*needed, of);
             candidates
                 .iter()
-                .map(|Candidate { record, votes }| (record.record.value.clone(), *votes, record.peer))
+                .map(|Candidate { record, votes, .. }| (record.record.value.clone(), *votes, record.peer))
                 .collect()
         }
         other => panic!("{other:?}"),
@@ -157,10 +156,10 @@ fn t9_a_record_that_the_validator_rejects_is_never_returned_and_never_counted() 
         Policy::First,
         Policy::Limit(1),
         Policy::All,
-        Policy::Quorum(1),
-        Policy::Quorum(2),
-        Policy::Best { agree: Agree::N(1) },
-        Policy::Best { agree: Agree::All },
+        Policy::Quorum(Quorum::N(1)),
+        Policy::Quorum(Quorum::N(2)),
+        Policy::Best { agree: Some(Quorum::N(1)) },
+        Policy::Best { agree: None },
     ];
     for policy in policies {
         let rejected = |h: &mut Harness| {
@@ -276,8 +275,8 @@ fn a_quorum_that_is_missed_in_time_is_a_timeout_with_what_was_found() {
 #[test]
 fn a_quorum_of_nobody_is_refused() {
     let mut h = Harness::default();
-    let error = h.ask(1, get_record("k", Policy::Quorum(0)), RequestOptions::default()).unwrap_err();
-    assert!(matches!(error.0, RequestError::Invalid(InvalidRequest::ZeroLimit)), "{error:?}");
+    let error = h.ask(1, get_record("k", Policy::Quorum(Quorum::N(0))), RequestOptions::default()).unwrap_err();
+    assert!(matches!(error.0, RequestError::Invalid(InvalidRequestError::ZeroLimit)), "{error:?}");
     h.assert_empty();
 }
 
@@ -285,10 +284,10 @@ fn a_quorum_of_nobody_is_refused() {
 /// ended.
 #[test]
 fn a_quorum_that_nobody_reaches_collects_no_more_than_the_bound() {
-    let config = || TrackerConfig { max_items: 3, ..validating() };
+    let config = || validating().max_items(3);
     for (needed, agreed) in [(4, false), (4, true), (usize::MAX, true)] {
         let mut h = Harness::new(config());
-        h.stream(1, get_record("k", Policy::Quorum(needed)));
+        h.stream(1, get_record("k", Policy::Quorum(needed.into())));
         let id = h.start();
         for from in 1..=50 {
             assert_eq!(h.ended(1), from > 3, "{from} were collected");
@@ -299,7 +298,7 @@ fn a_quorum_that_nobody_reaches_collects_no_more_than_the_bound() {
     }
     // The best of those that were collected is the answer.
     let mut h = Harness::new(config());
-    h.stream(1, get_record("/v/k", Policy::Best { agree: Agree::N(2) }));
+    h.stream(1, get_record("/v/k", Policy::Best { agree: Some(Quorum::N(2)) }));
     let id = h.start();
     for from in 1..=50 {
         assert_eq!(h.ended(1), from > 3, "{from} were collected");

@@ -175,7 +175,7 @@ fn a_lookup_of_the_closest_that_kad_timed_out_keeps_those_that_answered() {
 #[test]
 fn no_request_collects_more_than_the_bound() {
     let bounded = |max_items, operation| {
-        let mut h = Harness::new(TrackerConfig { max_items, ..TrackerConfig::default() });
+        let mut h = Harness::new(TrackerConfig::default().max_items(max_items));
         h.stream(1, operation);
         let id = h.start();
         (h, id)

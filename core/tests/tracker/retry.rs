@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use kadence_core::{
-    GetRecordError, Operation, Outcome, Policy, Priority, Progress, PutRecordError, QueryStartError, RequestOptions,
-    RequestPhase, Retry, TrackerConfig,
+    GetRecordError, Operation, Outcome, Policy, Priority, Progress, PutRecordError, QueryStartError, Quorum,
+    RequestOptions, RequestPhase, Retry, TrackerConfig,
 };
-use libp2p::kad::Quorum;
 
 use crate::support::*;
 
@@ -15,10 +14,12 @@ const fn millis(millis: u64) -> Duration {
 }
 
 /// Waits of 100, 200, 400 ms, … and nothing left to chance.
-const PLAIN: Retry = Retry { attempts: 10, base: millis(100), cap: secs(60), jitter_percent: 0 };
+fn plain() -> Retry {
+    Retry::default().attempts(10).base(millis(100)).cap(secs(60)).jitter_percent(0)
+}
 
 fn retrying(retry: Retry) -> RequestOptions {
-    RequestOptions { retry: Some(retry), timeout: Some(secs(1000)), ..RequestOptions::default() }
+    RequestOptions::default().retry(retry).timeout(secs(1000))
 }
 
 fn get_with(retry: Retry) -> Harness {
@@ -53,7 +54,7 @@ fn wait(h: &mut Harness) -> Duration {
 #[test]
 fn a_request_is_tried_as_often_as_asked_the_first_time_included() {
     for (attempts, tried) in [(0, 1), (1, 1), (2, 2), (3, 3), (7, 7)] {
-        let mut h = get_with(Retry { attempts, ..PLAIN });
+        let mut h = get_with(plain().attempts(attempts));
         for attempt in 1..=tried {
             fail(&mut h);
             assert_eq!(h.ended(1), attempt == tried, "{attempt} of {attempts}");
@@ -78,7 +79,7 @@ fn without_being_asked_nothing_is_tried_again() {
 
 #[test]
 fn an_attempt_that_succeeds_is_the_last() {
-    let mut h = get_with(PLAIN);
+    let mut h = get_with(plain());
     fail(&mut h);
     wait(&mut h);
     let id = h.start();
@@ -99,19 +100,19 @@ fn the_wait_doubles_up_to_its_cap() {
         }
         waits
     };
-    assert_eq!(waits(Retry { attempts: 6, ..PLAIN }), [100, 200, 400, 800, 1600]);
-    assert_eq!(waits(Retry { attempts: 6, cap: millis(500), ..PLAIN }), [100, 200, 400, 500, 500]);
-    assert_eq!(waits(Retry { attempts: 4, cap: millis(30), ..PLAIN }), [30, 30, 30]);
+    assert_eq!(waits(plain().attempts(6)), [100, 200, 400, 800, 1600]);
+    assert_eq!(waits(plain().attempts(6).cap(millis(500))), [100, 200, 400, 500, 500]);
+    assert_eq!(waits(plain().attempts(4).cap(millis(30))), [30, 30, 30]);
     // After forty doublings too.
-    let long = waits(Retry { attempts: 50, base: millis(1), cap: secs(10), jitter_percent: 0 });
+    let long = waits(Retry::default().attempts(50).base(millis(1)).cap(secs(10)).jitter_percent(0));
     assert_eq!((long[12], long[13], long[48]), (4096, 8192, 10_000));
 }
 
 #[test]
 fn no_wait_is_shorter_than_a_millisecond() {
-    let nothing = Retry { attempts: 4, base: Duration::ZERO, ..PLAIN };
-    let no_cap = Retry { base: millis(100), cap: Duration::ZERO, ..nothing };
-    let drawn = Retry { base: Duration::from_nanos(1), jitter_percent: 100, ..nothing };
+    let nothing = plain().attempts(4).base(Duration::ZERO);
+    let no_cap = nothing.base(millis(100)).cap(Duration::ZERO);
+    let drawn = nothing.base(Duration::from_nanos(1)).jitter_percent(100);
     for retry in [nothing, no_cap, drawn] {
         let mut h = get_with(retry);
         for _ in 0..3 {
@@ -126,7 +127,7 @@ fn no_wait_is_shorter_than_a_millisecond() {
 
 #[test]
 fn each_attempt_is_judged_by_itself() {
-    let mut h = get_with(Retry { attempts: 4, ..PLAIN });
+    let mut h = get_with(plain().attempts(4));
     fail(&mut h);
     wait(&mut h);
     h.refuse(QueryStartError::NoKnownPeers);
@@ -155,7 +156,7 @@ fn each_attempt_is_judged_by_itself() {
 #[test]
 fn a_quorum_that_was_missed_is_counted_afresh() {
     let mut h = Harness::default();
-    h.request_with(1, get_record("k", Policy::Quorum(2)), retrying(PLAIN));
+    h.request_with(1, get_record("k", Policy::Quorum(Quorum::N(2))), retrying(plain()));
     for _ in 0..3 {
         let id = h.start();
         h.ev(id, found("k", 1, b"value"), false);
@@ -173,7 +174,7 @@ fn a_quorum_that_was_missed_is_counted_afresh() {
 #[test]
 fn a_put_begins_again_with_its_lookup() {
     let mut h = Harness::default();
-    h.request_with(1, put("k", Quorum::All), retrying(PLAIN));
+    h.request_with(1, put("k", Quorum::All), retrying(plain()));
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2]), true);
     let store = h.start();
@@ -195,7 +196,7 @@ fn a_put_begins_again_with_its_lookup() {
 /// A get of a quorum of two whose first attempts found a record at each of these peers.
 fn quorum_missed_at(attempts: &[u8]) -> Harness {
     let mut h = Harness::default();
-    h.request_with(1, get_record("k", Policy::Quorum(2)), RequestOptions { timeout: Some(secs(5)), ..retrying(PLAIN) });
+    h.request_with(1, get_record("k", Policy::Quorum(Quorum::N(2))), retrying(plain()).timeout(secs(5)));
     for (attempt, from) in (1..).zip(attempts) {
         let id = h.start();
         h.ev(id, found("k", *from, b"value"), false);
@@ -245,7 +246,7 @@ fn the_deadline_keeps_what_earlier_attempts_have_found() {
 fn the_deadline_names_the_peers_that_earlier_attempts_sent_to() {
     for in_the_store in [false, true] {
         let mut h = Harness::default();
-        let options = RequestOptions { timeout: Some(secs(5)), ..retrying(PLAIN) };
+        let options = retrying(plain()).timeout(secs(5));
         h.request_with(1, put("k", Quorum::All), options);
         let lookup = h.start();
         h.ev(lookup, closest_found([1, 2]), true);
@@ -272,7 +273,7 @@ fn the_deadline_names_the_peers_that_earlier_attempts_sent_to() {
 fn a_retry_that_would_begin_at_the_deadline_or_later_does_not_take_place() {
     for (timeout, tried_again) in [(millis(99), false), (millis(100), false), (millis(101), true)] {
         let mut h = Harness::default();
-        let options = RequestOptions { timeout: Some(timeout), ..retrying(PLAIN) };
+        let options = retrying(plain()).timeout(timeout);
         h.request_with(1, get_record("k", Policy::All), options);
         fail(&mut h);
         assert_eq!(h.ended(1), !tried_again, "{timeout:?}");
@@ -292,7 +293,7 @@ fn a_retry_that_would_begin_at_the_deadline_or_later_does_not_take_place() {
 #[test]
 fn a_tick_that_comes_after_the_deadline_starts_no_retry() {
     let mut h = Harness::default();
-    h.request_with(1, get_record("k", Policy::All), RequestOptions { timeout: Some(secs(1)), ..retrying(PLAIN) });
+    h.request_with(1, get_record("k", Policy::All), retrying(plain()).timeout(secs(1)));
     fail(&mut h);
     h.tick(secs(20));
     assert!(h.ended(1));
@@ -303,7 +304,7 @@ fn a_tick_that_comes_after_the_deadline_starts_no_retry() {
 #[test]
 fn a_retry_that_waits_for_a_slot_until_its_deadline_never_starts() {
     let mut h = Harness::one_slot();
-    h.request_with(1, get_record("k", Policy::All), RequestOptions { timeout: Some(secs(1)), ..retrying(PLAIN) });
+    h.request_with(1, get_record("k", Policy::All), retrying(plain()).timeout(secs(1)));
     fail(&mut h);
     h.request_within(2, get_record("other", Policy::All), secs(100));
     h.start();
@@ -319,7 +320,7 @@ fn a_retry_that_waits_for_a_slot_until_its_deadline_never_starts() {
 
 #[test]
 fn a_request_that_backs_off_can_be_cancelled() {
-    let mut h = get_with(PLAIN);
+    let mut h = get_with(plain());
     fail(&mut h);
     assert_eq!(phase(&h), RequestPhase::BackingOff);
     h.cancel(1);
@@ -329,14 +330,14 @@ fn a_request_that_backs_off_can_be_cancelled() {
 
 #[test]
 fn a_shutdown_ends_a_request_that_backs_off_and_a_drain_lets_it_go_on() {
-    let mut h = get_with(PLAIN);
+    let mut h = get_with(plain());
     fail(&mut h);
     h.shut_down(false);
     assert_eq!(h.ending(1), "Shutdown");
     assert!(h.tracker.is_shut_down());
     h.assert_empty();
 
-    let mut h = get_with(Retry { attempts: 3, ..PLAIN });
+    let mut h = get_with(plain().attempts(3));
     fail(&mut h);
     h.shut_down(true);
     assert!(!h.tracker.is_shut_down());
@@ -354,8 +355,8 @@ fn a_shutdown_ends_a_request_that_backs_off_and_a_drain_lets_it_go_on() {
 fn a_stream_that_has_delivered_something_is_not_tried_again() {
     let read = |streaming, found_some| {
         let mut h = Harness::default();
-        let options = RequestOptions { streaming, ..retrying(PLAIN) };
-        h.request_with(1, get_record("k", Policy::Quorum(2)), options);
+        let options = retrying(plain()).streaming(streaming);
+        h.request_with(1, get_record("k", Policy::Quorum(Quorum::N(2))), options);
         let id = h.start();
         if found_some {
             h.ev(id, found("k", 1, b"value"), false);
@@ -370,7 +371,7 @@ fn a_stream_that_has_delivered_something_is_not_tried_again() {
     // Neither a bootstrap that has told of its phases.
     for streaming in [false, true] {
         let mut h = Harness::default();
-        h.request_with(1, Operation::Bootstrap, RequestOptions { streaming, ..retrying(PLAIN) });
+        h.request_with(1, Operation::Bootstrap, retrying(plain()).streaming(streaming));
         let id = h.start();
         h.ev(id, bootstrap_timeout(Some(0)), true);
         assert_eq!(h.ended(1), streaming);
@@ -383,7 +384,7 @@ fn a_stream_that_has_delivered_something_is_not_tried_again() {
 #[test]
 fn a_stream_that_was_tried_again_delivers_once() {
     let mut h = Harness::default();
-    h.request_with(1, get_record("k", Policy::All), RequestOptions { streaming: true, ..retrying(PLAIN) });
+    h.request_with(1, get_record("k", Policy::All), retrying(plain()).streaming(true));
     fail(&mut h);
     wait(&mut h);
     let id = h.start();
@@ -400,7 +401,7 @@ fn a_retry_waits_at_the_end_of_the_line_of_its_class() {
         [(Priority::Background, [3, 4, 1]), (Priority::Normal, [3, 1, 4]), (Priority::Interactive, [3, 1, 4])]
     {
         let mut h = Harness::one_slot();
-        h.request_with(1, get_record("k", Policy::All), RequestOptions { priority, ..retrying(PLAIN) });
+        h.request_with(1, get_record("k", Policy::All), retrying(plain()).priority(priority));
         fail(&mut h);
         // One of its class is there before, and one of a low class comes after it.
         h.request_of(2, get_record("2", Policy::All), priority);
@@ -425,8 +426,8 @@ fn a_retry_waits_at_the_end_of_the_line_of_its_class() {
 #[test]
 fn retries_starve_nobody() {
     let mut h = Harness::one_slot();
-    let retry = Retry { attempts: u32::MAX, base: millis(1), cap: millis(1), jitter_percent: 0 };
-    let background = RequestOptions { priority: Priority::Background, ..retrying(retry) };
+    let retry = Retry::default().attempts(u32::MAX).base(millis(1)).cap(millis(1)).jitter_percent(0);
+    let background = retrying(retry).priority(Priority::Background);
     for request in 0..4 {
         h.request_with(request, get_record(&own_key(request), Policy::All), background);
     }
@@ -449,8 +450,8 @@ fn retries_starve_nobody() {
 /// A request that backs off has no slot and no place in the queue.
 #[test]
 fn a_request_that_backs_off_takes_nobodys_place() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
-    h.request_with(1, get_record("k", Policy::All), retrying(PLAIN));
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(1));
+    h.request_with(1, get_record("k", Policy::All), retrying(plain()));
     fail(&mut h);
     h.get(2, "running");
     h.get(3, "queued");
@@ -463,8 +464,8 @@ fn a_request_that_backs_off_takes_nobodys_place() {
 /// T11: those who share an attempt share the next one too, if they come back while it runs.
 #[test]
 fn t11_a_retry_joins_the_query_of_another() {
-    let mut h = get_with(PLAIN);
-    h.request_with(2, get_record("k", Policy::All), retrying(Retry { base: millis(150), ..PLAIN }));
+    let mut h = get_with(plain());
+    h.request_with(2, get_record("k", Policy::All), retrying(plain().base(millis(150))));
     h.get(3, "k");
     fail(&mut h);
     assert_eq!(h.ending(3), "NotFound", "it did not ask for another attempt");
@@ -485,7 +486,7 @@ fn t11_a_retry_joins_the_query_of_another() {
 #[test]
 fn t11_a_retry_that_joins_a_queued_query_takes_it_to_its_class() {
     let mut h = Harness::one_slot();
-    let interactive = RequestOptions { priority: Priority::Interactive, ..retrying(PLAIN) };
+    let interactive = retrying(plain()).priority(Priority::Interactive);
     h.request_with(1, get_record("k", Policy::All), interactive);
     fail(&mut h);
     h.request_of(2, get_record("busy", Policy::All), Priority::Normal);

@@ -1,9 +1,9 @@
 //! T11: requests for the same share one query, and each keeps what is its own.
 
 use kadence_core::{
-    GetProvidersError, GetRecordError, Operation, OperationKind, Outcome, Policy, Query, QueryStartError, TrackerConfig,
+    GetProvidersError, GetRecordError, Operation, OperationKind, Outcome, Policy, Query, QueryStartError, Quorum,
+    TrackerConfig,
 };
-use libp2p::kad::Quorum;
 
 use crate::support::*;
 
@@ -140,11 +140,11 @@ fn t11_each_has_its_own_policy() {
     let policies = [
         (Policy::Limit(3), 3),
         (Policy::First, 1),
-        (Policy::Quorum(2), 3),
-        (best(kadence_core::Agree::N(2)), 4),
+        (Policy::Quorum(Quorum::N(2)), 3),
+        (best(Some(Quorum::N(2))), 4),
         (Policy::Limit(2), 2),
         // Met by a value that is not the best.
-        (Policy::Quorum(3), 5),
+        (Policy::Quorum(Quorum::N(3)), 5),
     ];
     for (request, (policy, _)) in (0..).zip(policies) {
         h.stream(request, get_record("/v/k", policy));
@@ -360,7 +360,7 @@ fn a_silent_query_is_not_kept_alive_by_those_who_keep_joining_it() {
 /// A query whose last event is lost keeps its slot no longer for having been shared.
 #[test]
 fn a_shared_query_that_is_lost_gives_its_slot_back() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_running(1));
     for request in 0..10 {
         h.request_within(request, get_record("k", Policy::All), secs(5 + request));
     }

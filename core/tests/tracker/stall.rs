@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kadence_core::{Cache, Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Stall, TrackerConfig};
+use kadence_core::{
+    Cache, Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Quorum, Stall, TrackerConfig,
+};
 
 use crate::support::*;
 
@@ -16,13 +18,13 @@ fn progress(requests: u32, successes: u32) -> Progress {
 
 /// 100 ms of quiet, before and after anything was measured.
 fn watching() -> Harness {
-    let stall = Stall { max_quiet: millis(100), initial_quiet: millis(100), ..Stall::default() };
-    Harness::watching(TrackerConfig { stall: Some(stall), ..TrackerConfig::default() })
+    let stall = Stall::default().max_quiet(millis(100)).initial_quiet(millis(100));
+    Harness::watching(TrackerConfig::default().stall(stall))
 }
 
 /// Lets the time come for which the tracker asks, for as long as kad says the same. How long it took until the query was
 /// finished_early, if it was before `limit`.
-fn quiet_until_hurried(h: &mut Harness, id: u32, says: Progress, limit: Duration) -> Option<Duration> {
+fn quiet_until_finished(h: &mut Harness, id: u32, says: Progress, limit: Duration) -> Option<Duration> {
     let began = h.now;
     while h.finished_early.is_empty() {
         let due = h.timeout().filter(|due| *due < began + limit)?;
@@ -41,13 +43,13 @@ fn a_lookup_that_many_have_answered_is_finished_after_one_quiet_time_without_a_m
     let id = h.start();
     assert_eq!(h.timeout(), Some(millis(100)));
     // The first look finds that it has moved; the second that it has not.
-    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
+    assert_eq!(quiet_until_finished(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
     assert_eq!(h.finished_early, [id]);
     assert!(h.finishes.is_empty(), "somebody waits for it");
     h.ev(id, closest_found([1, 2, 3]), true);
     let Outcome::GetClosestPeers(Ok(answer)) = h.outcome(1) else { panic!("{:?}", h.outcome(1)) };
     assert_eq!(answer.peers.len(), 3);
-    assert_eq!(h.tracker.stats().hurried_queries, 1);
+    assert_eq!(h.tracker.stats().queries_finished_early, 1);
     h.assert_empty();
 }
 
@@ -58,7 +60,7 @@ fn a_lookup_that_few_have_answered_is_given_more_time_and_one_that_none_has_all_
         let mut h = watching();
         h.request_within(1, closest("k"), secs(20));
         let id = h.start();
-        assert_eq!(quiet_until_hurried(&mut h, id, progress(20, answers), secs(15)), after, "{answers} answers");
+        assert_eq!(quiet_until_finished(&mut h, id, progress(20, answers), secs(15)), after, "{answers} answers");
     }
 }
 
@@ -113,8 +115,8 @@ fn a_read_waits_the_longer_the_less_it_has() {
         (Policy::All, 0, 15, Some(millis(400))),
         (Policy::All, 0, 2, None),
         // A policy that is not met may still be, by those that are silent.
-        (Policy::Quorum(3), 1, 15, Some(millis(800))),
-        (Policy::Quorum(3), 1, 2, None),
+        (Policy::Quorum(Quorum::N(3)), 1, 15, Some(millis(800))),
+        (Policy::Quorum(Quorum::N(3)), 1, 2, None),
         (Policy::First, 0, 15, Some(millis(800))),
         (Policy::Limit(2), 1, 15, Some(millis(800))),
     ];
@@ -131,17 +133,17 @@ fn a_read_waits_the_longer_the_less_it_has() {
             h.tick(due);
             h.probe(id, Some(said));
         }
-        let took = quiet_until_hurried(&mut h, id, said, secs(15));
+        let took = quiet_until_finished(&mut h, id, said, secs(15));
         assert_eq!(took, after, "{policy:?} with {items} items and {answers} answers");
     }
 }
 
 #[test]
-fn whoever_comes_after_a_query_was_hurried_starts_another() {
+fn a_request_after_a_query_was_finished_early_starts_another() {
     let mut h = watching();
     h.request(1, closest("k"));
     let id = h.start();
-    quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)).unwrap();
+    quiet_until_finished(&mut h, id, progress(20, 18), secs(5)).unwrap();
     h.request(2, closest("k"));
     assert_eq!(h.starts.len(), 1);
 }
@@ -152,7 +154,7 @@ fn a_store_is_finished_once_its_quorum_has_acknowledged_and_nothing_more_comes()
         let mut h = watching();
         h.request(1, put_to("k", peers([1, 2, 3]), n(2)));
         let id = h.start();
-        assert_eq!(quiet_until_hurried(&mut h, id, progress(3, acknowledged), secs(5)), Some(after));
+        assert_eq!(quiet_until_finished(&mut h, id, progress(3, acknowledged), secs(5)), Some(after));
     }
 }
 
@@ -162,7 +164,7 @@ fn a_store_that_nobody_has_answered_or_that_kad_has_not_sent_to_all_is_let_alone
         let mut h = watching();
         h.request_within(1, put_to("k", peers([1, 2, 3]), n(2)), secs(20));
         let id = h.start();
-        assert_eq!(quiet_until_hurried(&mut h, id, says, secs(15)), None, "{says:?}");
+        assert_eq!(quiet_until_finished(&mut h, id, says, secs(15)), None, "{says:?}");
     }
 }
 
@@ -175,7 +177,7 @@ fn a_put_waits_less_for_those_it_has_found() {
         let lookup = h.start();
         h.ev_with(lookup, closest_found([1, 2, 3]), progress(3, 3), true);
         let id = h.start();
-        assert_eq!(quiet_until_hurried(&mut h, id, says, secs(15)), Some(millis(after)), "{says:?}");
+        assert_eq!(quiet_until_finished(&mut h, id, says, secs(15)), Some(millis(after)), "{says:?}");
     }
 }
 
@@ -189,7 +191,7 @@ fn a_further_round_of_a_put_waits_for_those_who_are_missing_and_not_for_a_quorum
     let first = h.start();
     h.ev_with(first, put_quorum_failed(peers([1, 2])), progress(3, 2), true);
     let further = h.start();
-    assert_eq!(quiet_until_hurried(&mut h, further, progress(6, 1), secs(15)), Some(millis(200)));
+    assert_eq!(quiet_until_finished(&mut h, further, progress(6, 1), secs(15)), Some(millis(200)));
 }
 
 #[test]
@@ -200,7 +202,7 @@ fn a_read_that_was_finished_early_is_never_conclusive() {
         let id = h.start();
         let says = progress(20, 19);
         if finished_early {
-            quiet_until_hurried(&mut h, id, says, secs(15)).unwrap();
+            quiet_until_finished(&mut h, id, says, secs(15)).unwrap();
         }
         h.ev_with(id, not_found(peers([1, 2])), says, true);
         let Outcome::GetRecord(Err(GetRecordError::NotFound { certainty, .. })) = h.outcome(1) else {
@@ -227,10 +229,10 @@ fn each_phase_of_a_bootstrap_is_finished_once() {
     let mut h = watching();
     h.request(1, Operation::Bootstrap);
     let id = h.start();
-    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
+    assert_eq!(quiet_until_finished(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
     h.ev_with(id, bootstrap_ok(1), progress(20, 18), false);
     h.finished_early.clear();
-    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(100)));
+    assert_eq!(quiet_until_finished(&mut h, id, progress(20, 18), secs(5)), Some(millis(100)));
 }
 
 #[test]
@@ -278,15 +280,15 @@ fn nobody_is_looked_after_once_the_query_finishes_or_has_ended() {
 #[test]
 fn what_a_read_that_was_finished_early_has_found_is_not_kept_as_all_there_is() {
     for (finished_early, answered_from_the_cache) in [(true, false), (false, true)] {
-        let stall = Stall { max_quiet: millis(100), initial_quiet: millis(100), ..Stall::default() };
+        let stall = Stall::default().max_quiet(millis(100)).initial_quiet(millis(100));
         let cache = Some(Cache::default());
-        let mut h = Harness::watching(TrackerConfig { stall: Some(stall), cache, ..TrackerConfig::default() });
+        let mut h = Harness::watching(TrackerConfig::default().stall(stall).cache(cache));
         h.request(1, get_record("k", Policy::All));
         let id = h.start();
         let says = progress(20, 19);
         h.ev_with(id, found("k", 1, b"one"), says, false);
         if finished_early {
-            quiet_until_hurried(&mut h, id, says, secs(5)).unwrap();
+            quiet_until_finished(&mut h, id, says, secs(5)).unwrap();
         }
         h.ev_with(id, records_finished(), says, true);
         h.request(2, get_record("k", Policy::All));

@@ -12,7 +12,7 @@ use kadence_registry::p2p::{
 use kadence_tokio::{
     Node, NodeConfig,
     kadence::{
-        Rejected, Validator,
+        ValidationError, Validator,
         libp2p::{
             Multiaddr, PeerId, Stream, StreamProtocol,
             gossipsub::{IdentTopic, PublishError},
@@ -39,7 +39,7 @@ pub(super) struct Evil {
 struct Stubborn(Vec<u8>);
 
 impl Validator for Stubborn {
-    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), ValidationError> {
         Ok(())
     }
 

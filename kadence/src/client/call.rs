@@ -15,10 +15,10 @@ use futures::{
     stream::FusedStream,
 };
 use kadence_core::{
-    Agree, Item, LocalCopy, Operation, Policy, Priority, PutOptions, Request, RequestError, RequestId, RequestOptions,
+    Item, LocalCopy, Operation, Policy, Priority, PutOptions, Quorum, Request, RequestError, RequestId, RequestOptions,
     Retry,
 };
-use libp2p::{PeerId, kad::Quorum};
+use libp2p::PeerId;
 
 use super::{
     connection::{CallEnd, Connection, DriverClosedError, Message},
@@ -170,8 +170,9 @@ impl Call<GetRecord> {
         self.policy(Policy::All)
     }
 
-    /// Succeeds when `n` sources have exactly the same value. The local store counts as one source. Zero fails with
-    /// [`RequestError::Invalid`].
+    /// Succeeds when a quorum of sources has exactly the same value. The local store counts as one source. Takes a
+    /// number or a [`Quorum`], whose `Majority` and `All` are of
+    /// [`REPLICATION_FACTOR`](kadence_core::REPLICATION_FACTOR) peers. Zero fails with [`RequestError::Invalid`].
     ///
     /// If the lookup ends before that, the call fails:
     /// [`Conflict`](kadence_core::GetRecordError::Conflict) means that sources disagree, and
@@ -184,26 +185,38 @@ impl Call<GetRecord> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn quorum(self, n: usize) -> Self {
-        self.policy(Policy::Quorum(n))
+    pub fn quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.policy(Policy::Quorum(quorum.into()))
     }
 
-    /// Returns the best record, by the validator of the key's namespace. The lookup ends early when as many sources as
-    /// `agree` demands have that record. Without a validator
-    /// ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)) the call fails with
+    /// Waits for the end of the lookup, and returns the best record found, by the validator of the key's namespace.
+    /// Without a validator ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)) the call fails with
     /// [`RequestError::Invalid`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
-    /// use kadence::Agree;
-    ///
-    /// let newest = client.get_record("/pkg/editor").best(Agree::N(5)).await?;
+    /// let newest = client.get_record("/pkg/editor").best().await?;
     /// # let _ = newest;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn best(self, agree: Agree) -> Self {
-        self.policy(Policy::Best { agree })
+    pub fn best(self) -> Self {
+        self.policy(Policy::Best { agree: None })
+    }
+
+    /// Returns the best record, like [`best`](Self::best), and ends the lookup early when a quorum of sources has the
+    /// best record found so far. If the lookup ends with fewer, the best record is still the answer. Zero fails with
+    /// [`RequestError::Invalid`].
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
+    /// let newest = client.get_record("/pkg/editor").best_with_quorum(5).await?;
+    /// println!("{} sources agree", newest.agreeing);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn best_with_quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.policy(Policy::Best { agree: Some(quorum.into()) })
     }
 
     /// Asks the network even if the [cache](kadence_core::Cache) has an answer. The cache is off by default.
@@ -270,11 +283,10 @@ impl Call<PutRecord> {
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
-    /// use kadence::libp2p::kad::{Quorum, Record};
+    /// use kadence::libp2p::kad::Record;
     ///
     /// let record = Record::new(b"greeting".to_vec(), b"hello".to_vec());
-    /// let three = Quorum::N(3.try_into().unwrap());
-    /// client.put_record(record).quorum(three).clamp_quorum().await?;
+    /// client.put_record(record).quorum(3).clamp_quorum().await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -322,39 +334,42 @@ impl Call<PutRecord> {
         self
     }
 
-    /// Sets the number of peers, of those found, that must acknowledge the record. `Quorum::N(n)` is exact: if fewer
-    /// than `n` peers are found, nothing is sent and the call fails. Default: [`Quorum::Majority`].
+    /// Sets the number of peers, of those found, that must acknowledge the record. Takes a number or a [`Quorum`],
+    /// whose `Majority` and `All` are of the peers found. A number is exact: if fewer peers are found, nothing is sent
+    /// and the call fails. Zero fails with [`RequestError::Invalid`]. Default: [`Quorum::Majority`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
-    /// use kadence::libp2p::kad::{Quorum, Record};
+    /// use kadence::libp2p::kad::Record;
     ///
     /// let record = Record::new(b"greeting".to_vec(), b"hello".to_vec());
-    /// let answer = client.put_record(record).quorum(Quorum::One).await?;
-    /// println!("{} peers stored the record", answer.acknowledged.len());
+    /// let answer = client.put_record(record).quorum(3).await?;
+    /// assert!(answer.acknowledged.len() >= 3);
     /// # Ok(())
     /// # }
     /// ```
-    pub fn quorum(self, quorum: Quorum) -> Self {
-        self.with_quorum(quorum)
+    pub fn quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.with_quorum(quorum.into())
     }
 }
 
 impl Call<PutRecordTo> {
-    /// Sets the number of the given peers that must acknowledge the record. Default: [`Quorum::All`].
+    /// Sets the number of the given peers that must acknowledge the record. Takes a number or a [`Quorum`], whose
+    /// `Majority` and `All` are of the given peers. Zero fails with [`RequestError::Invalid`]. Default:
+    /// [`Quorum::All`].
     ///
     /// ```
     /// # use kadence::libp2p::PeerId;
     /// # async fn example(client: kadence::Client, peers: Vec<PeerId>) -> Result<(), kadence::PutRecordError> {
-    /// use kadence::libp2p::kad::{Quorum, Record};
+    /// use kadence::{Quorum, libp2p::kad::Record};
     ///
     /// let record = Record::new(b"greeting".to_vec(), b"hello".to_vec());
     /// client.put_record_to(record, peers).quorum(Quorum::Majority).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn quorum(self, quorum: Quorum) -> Self {
-        self.with_quorum(quorum)
+    pub fn quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.with_quorum(quorum.into())
     }
 }
 

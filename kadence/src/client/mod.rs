@@ -6,11 +6,8 @@ pub(crate) mod kind;
 
 use std::{fmt, sync::Arc};
 
-use kadence_core::{Metrics, Operation, Policy, PutOptions, Snapshot, Stats};
-use libp2p::{
-    PeerId,
-    kad::{Quorum, Record},
-};
+use kadence_core::{Metrics, Operation, Policy, PutOptions, Quorum, Snapshot, Stats};
+use libp2p::{PeerId, kad::Record};
 
 use self::{
     call::Call,

@@ -13,8 +13,8 @@ use std::{
 
 use futures::{Stream, channel::oneshot, stream::FusedStream};
 use kadence_core::{
-    Action, Command, CommandError, Item, LOCAL_PEERS, NotEmpty, Operation, Outcome, Progress, Query, QueryEvent,
-    QueryStartError, QueryTracker, Request, RequestId, Started,
+    Action, Command, CommandError, Item, LOCAL_PEERS, Operation, Outcome, Progress, Query, QueryEvent, QueryStartError,
+    QueryTracker, RecordingError, Request, RequestId, Started,
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm,
@@ -108,7 +108,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         let alarm = Alarm::new(&runtime);
         let mut tracker = QueryTracker::new(*swarm.local_peer_id(), config.tracker);
         if let Some(recording) = &config.recording
-            && let Err(NotEmpty) = tracker.record(recording.values, now)
+            && let Err(RecordingError) = tracker.record(recording.values, now)
         {
             // Does not happen: a new tracker is empty.
             tracing::error!("tracker cannot be recorded");

@@ -85,7 +85,7 @@ impl Model {
 
     /// A read has this outcome. `ending`: from its query's end.
     pub(super) fn keep(&mut self, step: u64, outcome: &Outcome, ending: Option<&QueryEnd>, now: Instant) {
-        let Some(Cache { max_bytes, max_age, max_age_not_found }) = self.config.cache else { return };
+        let Some(Cache { max_bytes, max_age, max_age_not_found, .. }) = self.config.cache else { return };
         let Some(query) = self.query(step).filter(|query| !query.outdated) else { return };
         let (Query::GetRecord { key } | Query::GetProviders { key }) = &query.query else { return };
         let none = QueryEnd::default();

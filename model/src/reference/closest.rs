@@ -47,7 +47,7 @@ impl Model {
         }
         peers.sort_by_key(|info| KBucketKey::from(info.peer_id).distance(&KBucketKey::new(target.clone())));
         peers.truncate(20);
-        let answer = ClosestPeersAnswer { peers, progress: sum(first.progress, progress) };
+        let answer = ClosestPeersAnswer::new(peers, sum(first.progress, progress));
         self.end(id, Outcome::GetClosestPeers(Ok(answer)), now);
     }
 }

@@ -29,9 +29,9 @@ pub(super) fn wait(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Dura
 
 fn drawn(seed: u64, id: RequestId, retry: Retry, attempt: u32) -> Duration {
     let mut now = Instant::now();
-    let mut tracker = QueryTracker::<u32>::new(local(), TrackerConfig { seed, ..TrackerConfig::default() });
-    let retry = Retry { attempts: u32::MAX, ..retry };
-    let options = RequestOptions { retry: Some(retry), timeout: Some(Duration::MAX), ..RequestOptions::default() };
+    let mut tracker = QueryTracker::<u32>::new(local(), TrackerConfig::default().seed(seed));
+    let retry = retry.attempts(u32::MAX);
+    let options = RequestOptions::default().retry(retry).timeout(Duration::MAX);
     let request = Request { id, operation: Operation::Bootstrap, options };
     let refused = tracker.handle_command(Command::Request(request), now);
     assert!(refused.is_ok(), "an empty tracker refuses a bootstrap");

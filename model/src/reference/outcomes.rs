@@ -5,11 +5,11 @@ use std::{num::NonZeroUsize, sync::Arc};
 use kadence_core::{
     BootstrapAnswer, BootstrapError, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, Operation, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError,
-    Query, QueryStartError, RecordAnswer, RequestError, StartProvidingError, Validator,
+    Query, QueryStartError, Quorum, RecordAnswer, RequestError, StartProvidingError, Validator,
 };
 use libp2p::{
     PeerId,
-    kad::{self, PeerInfo, PeerRecord, QueryResult, Quorum},
+    kad::{self, PeerInfo, PeerRecord, QueryResult},
 };
 
 use super::{LiveQuery, puts::Put, results::Found, sum};
@@ -98,14 +98,14 @@ pub(super) fn ended(
             Err(StartProvidingError::NoResponse { progress })
         } else {
             // Twice as many answers as announcements, unless there were more answers than there can be announcements.
-            Ok(ProvideAnswer { sent_to: (progress.successes / 2).min(20), progress })
+            Ok(ProvideAnswer::new((progress.successes / 2).min(20), progress))
         }),
         Operation::GetClosestPeers { .. } => {
             let peers = ending.peers.clone();
             Outcome::GetClosestPeers(if ending.timed_out {
                 Err(GetClosestPeersError::Timeout { peers, progress })
             } else if !peers.is_empty() {
-                Ok(ClosestPeersAnswer { peers, progress })
+                Ok(ClosestPeersAnswer::new(peers, progress))
             } else if nobody_known {
                 Err(GetClosestPeersError::NoKnownPeers)
             } else {
@@ -119,7 +119,7 @@ pub(super) fn ended(
             } else if progress.successes == 0 && progress.requests > 0 {
                 Err(BootstrapError::NoResponse { progress })
             } else {
-                Ok(BootstrapAnswer { phases, failed, progress })
+                Ok(BootstrapAnswer::new(phases, failed, progress))
             })
         }
     }
@@ -167,7 +167,8 @@ pub(super) fn read(
                 Policy::Quorum(_) if satisfied => {
                     Ok(answer(found.leading().unwrap_or(first), &records, usize::MAX, progress))
                 }
-                Policy::Quorum(needed) => {
+                Policy::Quorum(quorum) => {
+                    let needed = sources(quorum);
                     let candidates: Vec<_> =
                         found.candidates().into_iter().map(|first| candidate(first, found)).collect();
                     Err(if candidates.len() == 1 {
@@ -188,7 +189,7 @@ pub(super) fn read(
                     Policy::Limit(limit) => limit,
                     Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => usize::MAX,
                 });
-                Ok(ProvidersAnswer { providers, progress, cached: None })
+                Ok(ProvidersAnswer::new(providers, progress))
             } else if progress.requests == 0 {
                 Err(GetProvidersError::NoKnownPeers)
             } else if progress.successes == 0 {
@@ -389,12 +390,14 @@ fn answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], limit: usize, p
     let records: Vec<_> = records.iter().take(limit).cloned().collect();
     let agreeing = records.iter().filter(|record| record.record.value == chosen.record.value).count();
     let dissenting = records.iter().filter(|record| record.record.value != chosen.record.value).count();
-    let others = records.into_iter().filter(|record| record.peer != chosen.peer).collect();
-    RecordAnswer { record: Arc::clone(chosen), others, agreeing, dissenting, repairing: 0, progress, cached: None }
+    let mut answer = RecordAnswer::new(Arc::clone(chosen), progress);
+    (answer.agreeing, answer.dissenting) = (agreeing, dissenting);
+    answer.others = records.into_iter().filter(|record| record.peer != chosen.peer).collect();
+    answer
 }
 
 fn candidate(first: &Arc<PeerRecord>, found: &Found) -> Candidate {
-    Candidate { record: Arc::clone(first), votes: found.votes(first) }
+    Candidate::new(Arc::clone(first), found.votes(first))
 }
 
 /// Which of these peers have acknowledged.
@@ -423,9 +426,19 @@ fn stored(
     let (asked, needed) = (peers.len(), needed(quorum, peers.len()));
     if acknowledged.len() >= needed.get() {
         let unacknowledged = peers.iter().filter(|peer| !acknowledged.contains(peer)).copied().collect();
-        Ok(PutAnswer { acknowledged, unacknowledged, verified: 0, progress })
+        Ok(PutAnswer::new(acknowledged, unacknowledged, progress))
     } else {
         Err(PutRecordError::QuorumFailed { acknowledged, needed, asked })
+    }
+}
+
+/// Number of sources that a get with this quorum needs.
+pub(super) fn sources(quorum: Quorum) -> usize {
+    match quorum {
+        Quorum::One => 1,
+        Quorum::Majority => 11,
+        Quorum::All => 20,
+        Quorum::N(n) => n as usize,
     }
 }
 
@@ -434,7 +447,7 @@ pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
         Quorum::One => 1,
         Quorum::Majority => peers / 2 + 1,
         Quorum::All => peers,
-        Quorum::N(n) => n.get(),
+        Quorum::N(n) => n as usize,
     };
     NonZeroUsize::new(needed).unwrap_or(NonZeroUsize::MIN)
 }

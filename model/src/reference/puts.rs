@@ -7,10 +7,10 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use kadence_core::{Action, LocalCopy, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, RequestId};
+use kadence_core::{Action, LocalCopy, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, Quorum, RequestId};
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, Quorum, Record, RecordKey},
+    kad::{KBucketKey, Record, RecordKey},
 };
 
 use super::{
@@ -219,12 +219,9 @@ impl Model {
     fn succeed(&mut self, id: RequestId, record: &Arc<Record>, options: PutOptions, verified: usize, now: Instant) {
         let Some(request) = self.request_mut(id) else { return };
         let Some(put) = &request.put else { return };
-        let answer = PutAnswer {
-            acknowledged: put.acknowledged.clone(),
-            unacknowledged: put.asked.iter().filter(|peer| !put.acknowledged.contains(peer)).copied().collect(),
-            verified,
-            progress: put.progress,
-        };
+        let unacknowledged = put.asked.iter().filter(|peer| !put.acknowledged.contains(peer)).copied().collect();
+        let mut answer = PutAnswer::new(put.acknowledged.clone(), unacknowledged, put.progress);
+        answer.verified = verified;
         if options.local_copy == LocalCopy::First {
             self.end(id, Outcome::PutRecord(Ok(answer)), now);
         } else {

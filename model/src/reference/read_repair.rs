@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use kadence_core::{Operation, Outcome, Policy, Priority, RequestId, RequestOptions};
+use kadence_core::{Operation, Outcome, Policy, Priority, Quorum, RequestId, RequestOptions};
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, PeerRecord, Quorum},
+    kad::{KBucketKey, PeerRecord},
 };
 
 use super::{LiveRequest, Model, Place, later, results::Found};
@@ -22,7 +22,7 @@ impl Model {
         without: &[PeerId],
         now: Instant,
     ) -> ReadRepair {
-        let alive = self.requests.iter().filter(|request| request.id.is_ours()).count();
+        let alive = self.requests.iter().filter(|request| request.id.is_reserved()).count();
         match (operation, outcome) {
             (Operation::GetRecord { policy: Policy::Best { agree: _ }, .. }, Outcome::GetRecord(Ok(answer)))
                 if alive < self.config.max_read_repairs
@@ -49,14 +49,14 @@ impl Model {
         let Some((best, peers)) = read_repair else { return };
         self.last_read_repair += 1;
         self.view.read_repairs += 1;
-        let id = RequestId(RequestId::FIRST_OF_OURS.0 + self.last_read_repair);
+        let id = RequestId(RequestId::FIRST_RESERVED.0 + self.last_read_repair);
         let record = Arc::new(best.record.clone());
         let operation =
             Operation::PutRecordTo { record: Arc::clone(&record), peers: peers.clone(), quorum: Quorum::One };
         self.requests.push(LiveRequest {
             id,
             operation,
-            options: RequestOptions { priority: Priority::Background, ..RequestOptions::default() },
+            options: RequestOptions::default().priority(Priority::Background),
             accepted: now,
             deadline: later(now, self.config.default_timeout),
             place: Place::Retry(now),

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use kadence_core::{Agree, BootstrapPhase, Item, Operation, Policy, Progress, Query, Validator, Validators};
+use kadence_core::{BootstrapPhase, Item, Operation, Policy, Progress, Query, Validator, Validators};
 use libp2p::{
     PeerId,
     kad::{BootstrapError, BootstrapOk, GetProvidersOk, GetRecordOk, PeerRecord, QueryResult},
 };
+
+use super::outcomes::sources;
 
 /// What ends a request before the end of its query, in the order in which requests are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,9 +25,9 @@ impl Threshold {
             Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } => match *policy {
                 Policy::First => Self::Items(1),
                 Policy::Limit(limit) => Self::Items(limit.min(max_items)),
-                Policy::All | Policy::Best { agree: Agree::All } => Self::Items(max_items),
-                Policy::Quorum(votes) => Self::Votes(votes),
-                Policy::Best { agree: Agree::N(votes) } => Self::VotesForTheBest(votes),
+                Policy::All | Policy::Best { agree: None } => Self::Items(max_items),
+                Policy::Quorum(quorum) => Self::Votes(sources(quorum)),
+                Policy::Best { agree: Some(quorum) } => Self::VotesForTheBest(sources(quorum)),
             },
             Operation::PutRecord { .. }
             | Operation::PutRecordTo { .. }

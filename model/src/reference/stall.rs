@@ -79,7 +79,7 @@ impl Model {
             }
         }
         if hurry {
-            self.view.hurried_queries += 1;
+            self.view.queries_finished_early += 1;
             self.give(Action::FinishPhase(id));
         }
     }

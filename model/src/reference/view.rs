@@ -18,7 +18,7 @@ pub struct View {
     pub rejected_records: u64,
     pub kad_own_queries: u64,
     pub lost_queries: u64,
-    pub hurried_queries: u64,
+    pub queries_finished_early: u64,
     pub read_repairs: u64,
     pub cache_hits: u64,
     pub cache_misses: u64,
@@ -35,7 +35,7 @@ impl From<Stats> for View {
             rejected_records: stats.rejected_records,
             kad_own_queries: stats.kad_own_queries,
             lost_queries: stats.lost_queries,
-            hurried_queries: stats.hurried_queries,
+            queries_finished_early: stats.queries_finished_early,
             read_repairs: stats.read_repairs,
             cache_hits: stats.cache_hits,
             cache_misses: stats.cache_misses,
@@ -56,7 +56,7 @@ impl Model {
 
     /// `QueryTracker::live_requests`.
     pub fn live_requests(&self) -> usize {
-        self.requests.iter().filter(|request| !request.id.is_ours()).count()
+        self.requests.iter().filter(|request| !request.id.is_reserved()).count()
     }
 
     /// `QueryTracker::live_queries`.
@@ -90,11 +90,8 @@ impl Model {
         let mut requests: Vec<_> = self
             .requests
             .iter()
-            .map(|request| RequestView {
-                id: request.id,
-                operation: request.operation.kind(),
-                key: request.operation.key().to_vec(),
-                phase: match &request.place {
+            .map(|request| {
+                let phase = match &request.place {
                     Place::Retry(_) => RequestPhase::BackingOff,
                     Place::LocalStore(_) => RequestPhase::Storing,
                     Place::LocalPeers => RequestPhase::BetweenSteps,
@@ -103,9 +100,11 @@ impl Model {
                         Some(State::Waiting(_)) => RequestPhase::Queued,
                         _ => RequestPhase::Running,
                     },
-                },
-                age: now.saturating_duration_since(request.accepted),
-                remaining: request.deadline.saturating_duration_since(now),
+                };
+                RequestView::new(request.id, request.operation.kind(), request.operation.key().to_vec())
+                    .phase(phase)
+                    .age(now.saturating_duration_since(request.accepted))
+                    .remaining(request.deadline.saturating_duration_since(now))
             })
             .collect();
         requests.sort_by_key(|request| request.id);
@@ -120,17 +119,13 @@ impl Model {
                     State::Finishing(..) => QueryPhase::Finishing,
                 };
                 let waiters = self.waiters(query.step);
-                Some(QueryView {
-                    id: query.id(),
-                    operation: query.query.kind(),
-                    phase,
-                    request: waiters.first().copied(),
-                    waiters: waiters.len(),
-                    age: now.saturating_duration_since(query.started),
-                    progress: query.progress,
-                })
+                let mut view = QueryView::new(query.query.kind());
+                (view.id, view.phase, view.progress) = (query.id(), phase, query.progress);
+                (view.request, view.waiters) = (waiters.first().copied(), waiters.len());
+                view.age = now.saturating_duration_since(query.started);
+                Some(view)
             })
             .collect();
-        Snapshot { requests, queries }
+        Snapshot::new(requests, queries)
     }
 }

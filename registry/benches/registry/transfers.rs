@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all};
-use kadence::{Agree, LocalCopy};
+use kadence::LocalCopy;
 use kadence_registry::{
     ContentId, Package, PackageId, Registry, Step,
     archive::{ArchiveLimits, pack},
@@ -261,7 +261,7 @@ async fn steps(publisher: &Peer, id: &PackageId, folder: &Path, size: Size, repo
         };
         provides.push(timed(provide).await.1);
 
-        let read = again(async || client.get_record(key.clone()).best(Agree::All).fresh().await);
+        let read = again(async || client.get_record(key.clone()).best().fresh().await);
         let (found, took) = timed(read).await;
         reads.push(took);
         let head = SignedHead::verify(found.value(), id).expect("it is signed");

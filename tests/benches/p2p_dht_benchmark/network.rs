@@ -125,7 +125,7 @@ fn config(n: usize) -> NodeConfig {
 
 /// Kadence as it is by default, with room in the queue and time for the largest burst.
 fn driver_for(size: &Size) -> DriverConfig {
-    let tracker = TrackerConfig { max_queued: size.keys, default_timeout: size.deadline, ..TrackerConfig::default() };
+    let tracker = TrackerConfig::default().max_queued(size.keys).default_timeout(size.deadline);
     DriverConfig::default().tracker(tracker)
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use kadence::{
     OperationKind,
-    core::{QueryPhase, RequestPhase},
+    tracker::{QueryPhase, RequestPhase},
 };
 
 use super::{RealKad, facts, turns::POLLS_AT_MOST};
@@ -39,7 +39,7 @@ impl RealKad {
         let live = self.live();
         assert_eq!(live.len(), snapshot.queries.len(), "kad runs {live:?} for {:?}", snapshot.queries);
         assert!(snapshot.requests.iter().all(|request| request.remaining > Duration::ZERO), "a deadline was missed");
-        let callers = snapshot.requests.iter().map(|request| request.id).filter(|id| !id.is_ours());
+        let callers = snapshot.requests.iter().map(|request| request.id).filter(|id| !id.is_reserved());
         let alive: BTreeSet<_> = callers.collect();
         assert_eq!(alive, self.calls.keys().copied().collect(), "requests alive (left), and ones without outcome");
         let count = |phase| snapshot.requests.iter().filter(|request| request.phase == phase).count();

@@ -6,7 +6,7 @@ use std::{
 
 use kadence::{
     RequestError,
-    core::{Command, CommandError, Operation, Outcome, QueryTracker, Request, RequestId, RequestOptions},
+    tracker::{Command, CommandError, Operation, Outcome, QueryTracker, Request, RequestId, RequestOptions},
 };
 use libp2p::{
     PeerId,

@@ -6,13 +6,13 @@ use std::{
 };
 
 use kadence::{
-    GetProvidersError, GetRecordError, Progress, PutAnswer, PutRecordError,
-    core::{Operation, Outcome, OutcomeKind},
+    GetProvidersError, GetRecordError, Progress, PutAnswer, PutRecordError, Quorum,
+    tracker::{Operation, Outcome, OutcomeKind},
 };
 use libp2p::{
     PeerId,
     kad::{
-        PeerRecord, QueryId, Quorum, Record, RecordKey,
+        PeerRecord, QueryId, Record, RecordKey,
         store::{MemoryStore, RecordStore},
     },
 };
@@ -183,7 +183,7 @@ fn judge_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRec
         // Of those whom the lookup had found; more may have been asked since.
         Quorum::One | Quorum::Majority => 1,
         Quorum::All => asked,
-        Quorum::N(n) => n.get(),
+        Quorum::N(n) => n as usize,
     };
     assert!(acknowledged.len() >= needed, "{} of {asked}, needed {needed}", acknowledged.len());
 }

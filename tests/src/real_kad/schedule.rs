@@ -3,13 +3,13 @@
 use std::{cmp::Ordering, collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use kadence::{
-    Agree, OperationKind, OutcomeKind, Overload, Priority, Rejected, Retry, Stall, TrackerConfig, Validator,
+    OperationKind, OutcomeKind, Overload, Priority, Quorum, ValidationError, Retry, Stall, TrackerConfig, Validator,
     Validators,
-    core::{Operation, Policy, RequestId, RequestOptions},
+    tracker::{Operation, Policy, RequestId, RequestOptions},
 };
 use libp2p::{
     PeerId,
-    kad::{Quorum, Record, RecordKey, store::MemoryStoreConfig},
+    kad::{self, Record, RecordKey, store::MemoryStoreConfig},
 };
 
 use super::{Conduct, Counts, Fault, Lot, RealKad, Setup};
@@ -204,14 +204,8 @@ impl Run {
     }
 
     fn options(&mut self) -> RequestOptions {
-        let retry = self.lot.percent(20).then(|| Retry { base: Duration::from_millis(20), ..Retry::default() });
-        RequestOptions {
-            priority: *self.lot.pick(&Priority::ALL),
-            retry,
-            timeout: Some(Duration::from_millis(*self.lot.pick(&[1, 50, 500, 2_000, 10_000]))),
-            streaming: self.lot.percent(30),
-            fresh: false,
-        }
+        let retry = self.lot.percent(20).then(|| Retry::default().base(Duration::from_millis(20)));
+        RequestOptions::default().priority(*self.lot.pick(&Priority::ALL)).retry(retry).timeout(Duration::from_millis(*self.lot.pick(&[1, 50, 500, 2_000, 10_000]))).streaming(self.lot.percent(30)).fresh(false)
     }
 
     fn policy(&mut self, key: &RecordKey) -> Policy {
@@ -219,15 +213,15 @@ impl Run {
         match self.lot.below(5) {
             0 => Policy::First,
             1 => Policy::Limit(n),
-            2 => Policy::Quorum(n),
-            3 if key.as_ref().starts_with(b"/v/") => Policy::Best { agree: *self.lot.pick(&[Agree::N(n), Agree::All]) },
+            2 => Policy::Quorum(n.into()),
+            3 if key.as_ref().starts_with(b"/v/") => Policy::Best { agree: *self.lot.pick(&[Some(n.into()), None]) },
             _ => Policy::All,
         }
     }
 
     fn quorum(&mut self) -> Quorum {
-        let n = NonZeroUsize::new(1 + self.lot.below(5)).expect("one more than something");
-        *self.lot.pick(&[Quorum::One, Quorum::Majority, Quorum::All, Quorum::N(n)])
+        let n = (1 + self.lot.below(5)).into();
+        *self.lot.pick(&[Quorum::One, Quorum::Majority, Quorum::All, n])
     }
 
     /// Few, so that requests have something to do with each other.
@@ -271,7 +265,7 @@ impl Run {
             3 => {
                 let peers: Vec<_> = self.any_peer().into_iter().collect();
                 let record = Record::new(key, b"stranger".to_vec());
-                self.kad.kad.put_record_to(record, peers.into_iter(), Quorum::All)
+                self.kad.kad.put_record_to(record, peers.into_iter(), kad::Quorum::All)
             }
             _ => match self.kad.kad.bootstrap() {
                 Ok(id) => id,
@@ -329,18 +323,16 @@ impl Run {
 fn setup(seed: u64, chances: Chances, lot: &mut Lot) -> Setup {
     let mut setup = Setup::new(seed);
     setup.fault = chances.fault;
-    setup.tracker = TrackerConfig {
-        max_running: *lot.pick(&[1, 2, 3, 5, 8, 32]),
-        max_queued: *lot.pick(&[2, 8, 4096, 4096]),
-        overload: *lot.pick(&[Overload::Refuse, Overload::Refuse, Overload::Shed]),
-        seed: lot.draw(),
-        validators: Validators::default().with("v", Arc::new(ByBytes)),
-        max_items: *lot.pick(&[3, 4096, 4096]),
-        // Mostly as in earnest; sometimes so short that a finished query is given up before kad is polled again.
-        finish_timeout: if lot.percent(10) { Duration::from_millis(1) } else { Duration::from_secs(30) },
-        stall: Some(Stall::default()).filter(|_| lot.percent(50)),
-        ..TrackerConfig::default()
-    };
+    setup.tracker = TrackerConfig::default()
+        .max_running(*lot.pick(&[1, 2, 3, 5, 8, 32]))
+        .max_queued(*lot.pick(&[2, 8, 4096, 4096]))
+        .overload(*lot.pick(&[Overload::Refuse, Overload::Refuse, Overload::Shed]))
+        .seed(lot.draw())
+        .validators(Validators::default().with("v", Arc::new(ByBytes)))
+        .max_items(*lot.pick(&[3, 4096, 4096]))
+        // Mostly the default; sometimes so short that a finished query is given up before kad is polled again.
+        .finish_timeout(if lot.percent(10) { Duration::from_millis(1) } else { Duration::from_secs(30) })
+        .stall(Some(Stall::default()).filter(|_| lot.percent(50)));
     if lot.percent(10) {
         // Every lookup that has to wait for a peer times out at once.
         setup.kad.set_query_timeout(Duration::ZERO);
@@ -390,8 +382,8 @@ fn populate(kad: &mut RealKad, lot: &mut Lot) -> Vec<PeerId> {
 struct ByBytes;
 
 impl Validator for ByBytes {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        if value.starts_with(b"l") { Err(Rejected("a lie".to_owned())) } else { Ok(()) }
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        if value.starts_with(b"l") { Err(ValidationError("a lie".to_owned())) } else { Ok(()) }
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {

@@ -26,7 +26,7 @@ impl Setup {
         let mut kad = kad::Config::new(PROTOCOL);
         kad.set_periodic_bootstrap_interval(None).set_query_timeout(Duration::from_secs(3600));
         // The clock moves by hand, and what is silent here stays so.
-        let tracker = TrackerConfig { stall: None, ..TrackerConfig::default() };
+        let tracker = TrackerConfig::default().stall(None);
         Self { seed, tracker, kad, store: MemoryStoreConfig::default(), fault: None }
     }
 }

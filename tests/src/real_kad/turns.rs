@@ -7,7 +7,7 @@ use std::{
 
 use kadence::{
     Progress,
-    core::{Action, Outcome, Query, QueryEvent, QueryStartError, RequestId, Started},
+    tracker::{Action, Outcome, Query, QueryEvent, QueryStartError, RequestId, Started},
 };
 use libp2p::{
     kad::{self, Quorum, store::RecordStore},
@@ -155,7 +155,7 @@ impl RealKad {
         self.facts.started(id);
         self.ours.insert(id);
         self.latest = Some(id);
-        if !request.is_ours() {
+        if !request.is_reserved() {
             self.calls.get_mut(&request).expect("a query for a request that has not ended").query = Some(id);
         }
         Ok(Started { id, had_provider })

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, num::NonZeroUsize};
 
 use kadence::{
-    BootstrapError, Certainty, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequest, PutRecordError,
+    BootstrapError, Certainty, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, PutRecordError,
     RemoveRecordError, RequestError, StartProvidingError,
 };
 use libp2p::{
@@ -150,7 +150,7 @@ pub async fn a_bootstrap_fills_the_routing_table<R: TestRuntime>(bed: &Bed<R>) {
 pub async fn a_value_that_no_packet_carries_is_refused_at_the_call<R: TestRuntime>(bed: &Bed<R>) {
     let (client, others) = bed.client_of(Default::default(), 2).await;
     let result = client.client.put_record(record("large", vec![0; 20 * 1024])).await;
-    let Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::ValueTooLarge { len, max }))) = result else {
+    let Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::ValueTooLong { len, max }))) = result else {
         panic!("{result:?}")
     };
     assert_eq!(len, 20 * 1024);
@@ -197,7 +197,7 @@ pub async fn a_put_to_named_peers_reaches_them_and_nobody_else<R: TestRuntime>(b
 
     let result = client.client.put_record_to(record("greeting", "hello"), [client.peer()]).await;
     assert!(
-        matches!(result, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::NoPeers)))),
+        matches!(result, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::NoPeers)))),
         "{result:?}"
     );
 }

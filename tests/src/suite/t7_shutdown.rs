@@ -6,7 +6,7 @@ use futures::{FutureExt, StreamExt, channel::oneshot, future::RemoteHandle, sele
 use kadence::{
     Client, DriverClosedError, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError,
     RemoveRecordError, RequestError, TaskEnd, Update,
-    core::RequestPhase,
+    tracker::RequestPhase,
     kind::{GetClosestPeers, GetProviders, GetRecord, PutRecord},
 };
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use futures::{StreamExt, poll};
 use kadence::{
     BootstrapError, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RequestError,
-    StartProvidingError, Update, core::OperationKind,
+    StartProvidingError, Update, tracker::OperationKind,
 };
 
 use super::support::{begun, key, record, rest};

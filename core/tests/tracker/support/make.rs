@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
-use kadence_core::{Operation, OperationKind, Policy, Progress, PutOptions, QueryStartError};
+use kadence_core::{Operation, OperationKind, Policy, Progress, PutOptions, QueryStartError, Quorum};
 use libp2p::{
     PeerId,
     kad::{
         AddProviderError, AddProviderOk, BootstrapError, BootstrapOk, GetClosestPeersError, GetClosestPeersOk,
         GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, KBucketDistance, PeerInfo, PeerRecord,
-        PutRecordError, PutRecordOk, QueryResult, Quorum, Record, RecordKey, U256, store,
+        PutRecordError, PutRecordOk, QueryResult, Record, RecordKey, U256, store,
     },
 };
 
@@ -110,7 +110,7 @@ pub(crate) fn ordinary(kind: OperationKind) -> Operation {
 }
 
 pub(crate) fn n(n: usize) -> Quorum {
-    Quorum::N(nonzero(n))
+    n.into()
 }
 
 pub(crate) fn nonzero(n: usize) -> NonZeroUsize {

@@ -93,13 +93,13 @@ impl Harness {
     }
 
     pub(crate) fn slots(max_running: usize) -> Self {
-        Self::new(TrackerConfig { max_running, ..TrackerConfig::default() })
+        Self::new(TrackerConfig::default().max_running(max_running))
     }
 
     /// A tracker whose time begins `shift` later than others'.
     /// Nobody looks for stalled queries here, and nobody is corrected: see [`watching`](Self::watching).
     pub(crate) fn with_epoch(config: TrackerConfig, shift: Duration) -> Self {
-        Self::made(TrackerConfig { stall: None, max_read_repairs: 0, ..config }, shift)
+        Self::made(config.stall(None).max_read_repairs(0), shift)
     }
 
     /// A tracker that looks for stalled queries as the configuration says.
@@ -162,18 +162,18 @@ impl Harness {
 
     /// A request of a class that is accepted.
     pub(crate) fn request_of(&mut self, id: u64, operation: Operation, priority: Priority) {
-        self.request_with(id, operation, RequestOptions { priority, ..RequestOptions::default() });
+        self.request_with(id, operation, RequestOptions::default().priority(priority));
     }
 
     /// A request with a timeout that is accepted.
     pub(crate) fn request_within(&mut self, id: u64, operation: Operation, timeout: Duration) {
-        let options = RequestOptions { timeout: Some(timeout), ..RequestOptions::default() };
+        let options = RequestOptions::default().timeout(timeout);
         self.ask(id, operation, options).expect("the request is valid");
     }
 
     /// A request that is accepted and delivers its items one by one.
     pub(crate) fn stream(&mut self, id: u64, operation: Operation) {
-        let options = RequestOptions { streaming: true, ..RequestOptions::default() };
+        let options = RequestOptions::default().streaming(true);
         self.ask(id, operation, options).expect("the request is valid");
     }
 
@@ -316,7 +316,7 @@ impl Harness {
         | Action::Item { request, .. }
         | Action::Outcome { request, .. } = &action
         {
-            let ours = request.is_ours() && matches!(action, Action::Start { .. });
+            let ours = request.is_reserved() && matches!(action, Action::Start { .. });
             assert!(
                 ours || self.accepted.contains(request),
                 "an action for {request}, which was not accepted: {action:?}"
@@ -375,8 +375,7 @@ impl Harness {
                 found.iter().map(|found| found.peer).collect()
             }
             Outcome::GetProviders(
-                Ok(ProvidersAnswer { providers: found, progress: _, cached: _ })
-                | Err(GetProvidersError::Timeout { found, progress: _ }),
+                Ok(ProvidersAnswer { providers: found, .. }) | Err(GetProvidersError::Timeout { found, progress: _ }),
             ) => found.iter().copied().map(Some).collect(),
             Outcome::GetRecord(Err(_)) | Outcome::GetProviders(Err(_)) => return,
             _ => BTreeSet::new(),

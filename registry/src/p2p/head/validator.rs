@@ -1,6 +1,6 @@
 use std::cmp::Ordering;
 
-use kadence::{Rejected, Validator};
+use kadence::{ValidationError, Validator};
 use libp2p::kad::RecordKey;
 
 use super::SignedHead;
@@ -16,8 +16,8 @@ pub const NAMESPACE: &str = "pkg";
 pub struct HeadValidator;
 
 impl Validator for HeadValidator {
-    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        SignedHead::verify_key(value, key).map(drop).map_err(|error| Rejected(error.to_string()))
+    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        SignedHead::verify_key(value, key).map(drop).map_err(|error| ValidationError(error.to_string()))
     }
 
     /// The higher sequence number; then the one that is valid for longer; then the larger bytes. Two with one number are an

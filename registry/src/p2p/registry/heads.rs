@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
+use kadence::{Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
 
 use super::{Inner, lock};
 use crate::{
@@ -116,7 +116,7 @@ impl<R: Runtime> Inner<R> {
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
         let timeout = self.config.lookup_timeout;
         // All of them, because a single holder of the newest is enough.
-        let call = self.client.get_record(key).best(Agree::All).fresh().timeout(timeout);
+        let call = self.client.get_record(key).best().fresh().timeout(timeout);
         // What is inconclusive because too much is going on may not be so a moment later.
         let found = call.retry(Retry::default()).await;
         let answer = match found {

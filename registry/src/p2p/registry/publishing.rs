@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use blocking::unblock;
-use kadence::{Agree, LocalCopy, Retry, Runtime};
+use kadence::{LocalCopy, Retry, Runtime};
 use libp2p::{gossipsub, kad::Quorum};
 use semver::Version;
 use thiserror::Error;
@@ -170,7 +170,7 @@ impl<R: Runtime> Inner<R> {
         steps.set(Step::Head, StepOutcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
 
         // It is published now, whatever comes of this.
-        let found = self.client.get_record(key).best(Agree::All).fresh().timeout(self.config.lookup_timeout).await;
+        let found = self.client.get_record(key).best().fresh().timeout(self.config.lookup_timeout).await;
         steps.set(
             Step::ReadBack,
             match found {

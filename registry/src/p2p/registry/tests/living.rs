@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::join_all};
-use kadence::{ContainsKad, OperationKind, OutcomeKind, Rejected, Validator};
+use kadence::{ContainsKad, OperationKind, OutcomeKind, ValidationError, Validator};
 use kadence_smol::SmolRuntime;
 use libp2p::kad::{RecordKey, store::RecordStore};
 use libp2p_identity::Keypair;
@@ -176,8 +176,8 @@ fn a_head_that_lives_for_seconds_is_renewed_in_time_again_and_again() {
 struct Refuses;
 
 impl Validator for Refuses {
-    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
-        Err(Rejected("not here".to_owned()))
+    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), ValidationError> {
+        Err(ValidationError("not here".to_owned()))
     }
 
     fn compare(&self, _: &RecordKey, _: &[u8], _: &[u8]) -> std::cmp::Ordering {
