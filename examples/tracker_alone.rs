@@ -10,10 +10,6 @@ use std::{
 
 use futures::{FutureExt, StreamExt, select};
 use kadence::{
-    tracker::{
-        Action, Command, Operation, Outcome, Policy, Progress, Query, QueryEvent, QueryTracker, Request, RequestId,
-        RequestOptions, Started, TrackerConfig,
-    },
     libp2p::{
         Multiaddr, PeerId, Swarm, Transport,
         core::{transport::MemoryTransport, upgrade::Version},
@@ -25,6 +21,10 @@ use kadence::{
         noise,
         swarm::{self, SwarmEvent},
         yamux,
+    },
+    tracker::{
+        Action, Command, Operation, Outcome, Policy, Progress, Query, QueryEvent, QueryTracker, Request, RequestId,
+        RequestOptions, Started, TrackerConfig,
     },
 };
 use smol::Timer;

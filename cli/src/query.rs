@@ -142,7 +142,7 @@ pub(crate) async fn providers(args: ProvidersArgs, protocol: StreamProtocol) -> 
     if let Some(limit) = limit {
         call = call.limit(limit);
     }
-    let ProvidersAnswer { providers, progress: _, cached: _ } = match call.await {
+    let ProvidersAnswer { providers, .. } = match call.await {
         Err(GetProvidersError::Timeout { found, progress }) => {
             if !json {
                 found.iter().try_for_each(output::line)?;
@@ -169,7 +169,7 @@ pub(crate) async fn closest(args: ClosestArgs, protocol: StreamProtocol) -> Resu
     let json = ask.json;
     let joined = Joined::client(ask, protocol).await?;
     let call = joined.node.client().get_closest_peers(target.target()).timeout(joined.time_left());
-    let ClosestPeersAnswer { peers, progress: _ } = call.await?;
+    let ClosestPeersAnswer { peers, .. } = call.await?;
     let mut found = Vec::new();
     for PeerInfo { peer_id, mut addrs } in peers {
         if addrs.is_empty() {

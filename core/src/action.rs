@@ -116,7 +116,6 @@ pub struct Started<Id = kad::QueryId> {
 
 /// Error of kad when it starts a query.
 #[derive(Debug, Clone, Error)]
-#[non_exhaustive]
 pub enum QueryStartError {
     /// The routing table is empty. kad reports it for a bootstrap.
     #[error("routing table is empty: add a bootstrap peer")]
@@ -133,7 +132,7 @@ pub const LOCAL_PEERS: usize = 4 * REPLICATION_FACTOR;
 /// Action to carry out, in the order in which [`poll_action`](crate::QueryTracker::poll_action) returns them.
 #[derive(Debug, Clone)]
 pub enum Action<Id = kad::QueryId> {
-    /// Start a query and answer with [`handle_started`](crate::QueryTracker::handle_started).
+    /// Starts a query. Answer with [`handle_started`](crate::QueryTracker::handle_started).
     Start {
         /// Id to answer with.
         step: StepId,
@@ -142,47 +141,47 @@ pub enum Action<Id = kad::QueryId> {
         /// The query to start.
         query: Query,
     },
-    /// Finish this query, repeatedly: call `finish()` after every poll of the swarm that returned `Pending`, until the
-    /// query's last event or [`Action::Forget`]. For a put, an announcement or a bootstrap kad only moves to the next
-    /// phase, without any event.
+    /// Finishes this query, repeatedly: call `finish()` after every poll of the swarm that returned `Pending`, until
+    /// the query's last event or [`Action::Forget`]. For a put, an announcement or a bootstrap kad only moves to the
+    /// next phase, without any event.
     Finish(Id),
-    /// Finish this query once, because it has stalled. A lookup ends with what it has found; a put, an announcement or
-    /// a bootstrap goes on to its next phase.
+    /// Finishes this query once, because it has stalled. A lookup ends with what it has found; a put, an announcement
+    /// or a bootstrap goes on to its next phase.
     FinishPhase(Id),
-    /// Read this query's statistics once a poll of the swarm returned `Pending`, and answer with
+    /// Reads this query's statistics once a poll of the swarm returned `Pending`. Answer with
     /// [`handle_probe`](crate::QueryTracker::handle_probe). Before that, answers that have arrived may not be counted
     /// yet.
     Probe(Id),
-    /// Stop repeating [`Action::Finish`] for this query: its last event is not expected any more.
+    /// Ends the repetition of [`Action::Finish`] for this query: its last event is not expected any more.
     Forget(Id),
-    /// List the peers of the routing table that are closest to this target, the closest first, and answer with
-    /// [`handle_local_peers`](crate::QueryTracker::handle_local_peers). [`LOCAL_PEERS`] of them are enough.
+    /// Lists the peers of the routing table that are closest to this target, the closest first. Answer with
+    /// [`handle_local_peers`](crate::QueryTracker::handle_local_peers); [`LOCAL_PEERS`] of them are enough.
     LocalPeers {
         /// The request to answer for.
         request: RequestId,
         /// The bytes whose hash is the target.
         target: RecordKey,
     },
-    /// Store this record locally and answer with [`handle_stored`](crate::QueryTracker::handle_stored).
+    /// Stores this record locally. Answer with [`handle_stored`](crate::QueryTracker::handle_stored).
     StoreLocal {
         /// The request to answer for.
         request: RequestId,
         /// The record.
         record: Arc<Record>,
     },
-    /// Call `kad::Behaviour::stop_providing`, to remove the local entry of an announcement that failed.
+    /// Calls `kad::Behaviour::stop_providing`, which removes the local entry of an announcement that failed.
     StopProviding {
         /// The key that is no longer provided.
         key: RecordKey,
     },
-    /// Deliver an item to the request's caller.
+    /// Delivers an item to the request's caller.
     Item {
         /// The request.
         request: RequestId,
         /// The item.
         item: Item,
     },
-    /// Deliver a request's only outcome to its caller. No action of this request follows it.
+    /// Delivers a request's only outcome to its caller. No action of this request follows it.
     Outcome {
         /// The request.
         request: RequestId,

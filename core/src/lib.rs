@@ -1,16 +1,4 @@
-//! The sans-IO core of Kadence: the state machine that turns requests into Kademlia
-//! queries and kad's events into exactly one outcome for each request.
-//!
-//! ```text
-//!   application ── Command ──►┌──────────────┐── Action ──► start, finish, store, deliver
-//!                             │ QueryTracker │
-//!   kad ───────── QueryEvent ►└──────────────┘── poll_timeout ──► when to call again
-//!                    clock ─────────▲
-//! ```
-//!
-//! It reads no clock, opens no socket, spawns nothing and locks nothing: the same inputs give the same actions. The
-//! `kadence` crate drives it on a real libp2p swarm; a program with a loop of its own can do the same with the few
-//! calls of [`QueryTracker`].
+#![doc = include_str!("../README.md")]
 
 mod action;
 mod answers;

@@ -24,7 +24,7 @@ pub enum Item {
 /// Result of one lookup of a bootstrap: the first is for the local peer id, each further one refreshes a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BootstrapPhase {
-    /// Whether the lookup ended before kad's timeout.
+    /// `true` if the lookup ended before kad's timeout.
     pub ok: bool,
     /// Number of lookups still to come. `None` if kad does not know.
     pub remaining: Option<u32>,

@@ -241,8 +241,8 @@ pub enum Operation {
         target: RecordKey,
         /// Runs a second query, for the farthest peer that the first has found, and returns the closest peers of both.
         ///
-        /// Every peer asked names the 20 closest to the target that it knows. If some of these are silent, the next closer
-        /// ones are named by no peer; only a query for another target nearby finds them.
+        /// Every peer asked names the 20 closest to the target that it knows, including silent ones, and so no peer
+        /// names the next closer ones. Only a query for another target nearby finds them.
         thorough: bool,
     },
     /// Joins the network: looks up the local peer id, then a random one in every bucket farther away.

@@ -36,7 +36,7 @@ pub struct RequestView {
     pub operation: OperationKind,
     /// Key or target of the operation; empty for a bootstrap.
     pub key: Vec<u8>,
-    /// Where it is in its life.
+    /// Phase of the request.
     pub phase: RequestPhase,
     /// Time since its acceptance.
     pub age: Duration,
@@ -77,7 +77,7 @@ pub struct QueryView<Id = kad::QueryId> {
     pub id: Option<Id>,
     /// Operation of kad: [`OperationKind::PutRecordTo`] for the second step of a put.
     pub operation: OperationKind,
-    /// Where it is in its life.
+    /// Phase of the query.
     pub phase: QueryPhase,
     /// One of the requests that wait for it. `None` once it is finishing.
     pub request: Option<RequestId>,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt, future::BoxFuture, poll, stream};
 use kadence_tokio::kadence::{
     Client, DriverClosedError, GetRecordError, RequestError,
-    core::QueryPhase,
     libp2p::kad::{QueryInfo, Record, RecordKey},
     node::Node,
+    tracker::QueryPhase,
 };
 use rand::seq::IndexedRandom;
 use serde::Serialize;
@@ -125,7 +125,7 @@ impl Demo {
         self.check("nothing hangs after that", not_found == all && late == 0, detail);
 
         let own_calls_end = timeout(WAIT, calls_end(&dead)).await.is_ok();
-        self.check("calls of the dead node end", own_calls_end, "with `the client has shut down`");
+        self.check("calls of the dead node end", own_calls_end, "with `client has shut down`");
         self.killed = Killed { peer: dead.local_peer_id().to_string(), get, not_found, own_calls_end };
     }
 }

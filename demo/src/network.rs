@@ -9,7 +9,7 @@ use futures::{
     stream,
 };
 use kadence_tokio::kadence::{
-    Client, Events, TaskEnd,
+    Client, Events, REPLICATION_FACTOR, TaskEnd,
     libp2p::{Multiaddr, StreamProtocol, kad::Mode, swarm::dummy},
     node::{Node, NodeConfig, NodeError, NodeEvent},
 };
@@ -24,9 +24,6 @@ use super::{
 /// How many nodes only ask. They store nothing, so that each of their gets goes over the network, while a node of a
 /// small network has nearly every record itself.
 pub(super) const CLIENTS: usize = 4;
-
-/// kad's replication factor: as many peers each node has to know, where there are that many.
-pub(super) const REPLICATION: usize = 20;
 
 /// Room in each node's store beside one record for each file.
 const SPARE_RECORDS: usize = 256;
@@ -105,7 +102,7 @@ impl Network {
         }
         drop(bootstraps);
         let servers = self.servers.len();
-        let wanted = |others: usize| others.min(REPLICATION);
+        let wanted = |others: usize| others.min(REPLICATION_FACTOR);
         let known = self.servers.iter_mut().map(|node| (wanted(servers - 1), node));
         let known = known.chain(self.askers.iter_mut().map(|node| (wanted(servers), node)));
         try_join_all(known.map(|(peers, node)| knows(node, peers))).await?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{StreamExt, stream};
 use kadence_tokio::kadence::{
-    Client, GetRecordError, InvalidRequestError, PutRecordError, RequestError,
+    Client, GetRecordError, InvalidRequestError, PutRecordError, REPLICATION_FACTOR, RequestError,
     libp2p::{
         PeerId,
         kad::{KBucketKey, Record, RecordKey},
@@ -20,7 +20,7 @@ use super::{
     CALL_TIMEOUT, CALLERS, Demo, WAIT,
     files::{Source, Stored, check_total},
     measure::timed,
-    network::{REPLICATION, RUNTIMES},
+    network::RUNTIMES,
 };
 
 /// So many gets at least, for a 95th percentile that says something.
@@ -60,7 +60,8 @@ impl Demo {
         while let Some(put) = puts.next().await {
             let (file, put) = put?;
             self.progress.step();
-            if let (_, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::ValueTooLong { .. })))) = put
+            if let (_, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::ValueTooLong { .. })))) =
+                put
             {
                 self.refused += 1;
             } else if self.measures.put.add(put).is_some() {
@@ -276,7 +277,7 @@ fn nearest(servers: &[PeerId], target: PeerId, asker: PeerId) -> Vec<PeerId> {
     let target = KBucketKey::from(target);
     let mut nearest: Vec<PeerId> = servers.iter().copied().filter(|peer| *peer != asker).collect();
     nearest.sort_unstable_by_key(|peer| KBucketKey::from(*peer).distance(&target));
-    nearest.truncate(REPLICATION);
+    nearest.truncate(REPLICATION_FACTOR);
     nearest
 }
 
@@ -288,7 +289,7 @@ mod tests {
     fn the_nearest_peer_to_a_peer_is_that_peer_but_never_the_asker() {
         let servers: Vec<PeerId> = (0..30).map(|_| PeerId::random()).collect();
         let near = nearest(&servers, servers[3], servers[4]);
-        assert_eq!(near.len(), REPLICATION);
+        assert_eq!(near.len(), REPLICATION_FACTOR);
         assert_eq!(near[0], servers[3]);
         assert!(!nearest(&servers, servers[3], servers[3]).contains(&servers[3]));
     }

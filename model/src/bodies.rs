@@ -97,6 +97,7 @@ fn mend(mut lines: Vec<String>) -> Vec<String> {
             Err(ReplayError::Diverged { line, recorded: _, replayed }) => {
                 (line, Some(replayed).filter(|replayed| !replayed.is_empty()))
             }
+            Err(error) => unreachable!("unknown to the model: {error}"),
         };
         assert!(line > settled, "line {line} was in order: {lines:#?}");
         settled = line - 1 + usize::from(instead.is_some());

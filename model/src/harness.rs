@@ -637,6 +637,7 @@ fn records_of(result: &mut Result<RecordAnswer, GetRecordError>) -> Vec<&mut Arc
             | GetRecordError::NoKnownPeers
             | GetRecordError::Request(_),
         ) => Vec::new(),
+        Err(error) => unreachable!("unknown to the model: {error}"),
     }
 }
 

@@ -33,9 +33,9 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Command, InvalidRequestError, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome, Quorum,
-    OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Request,
-    RequestError, RequestId, RequestOptions, Started, TrackerConfig,
+    Action, Command, InvalidRequestError, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
+    OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Quorum,
+    Request, RequestError, RequestId, RequestOptions, Started, TrackerConfig,
 };
 use libp2p::{
     PeerId,
@@ -393,7 +393,11 @@ impl Model {
             Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now),
             Operation::PutRecordTo { record, peers, quorum: _ } => {
                 self.check_record(record, now)?;
-                if peers.iter().any(|peer| *peer != self.local) { Ok(()) } else { Err(InvalidRequestError::NoPeers.into()) }
+                if peers.iter().any(|peer| *peer != self.local) {
+                    Ok(())
+                } else {
+                    Err(InvalidRequestError::NoPeers.into())
+                }
             }
             Operation::StartProviding { .. } | Operation::GetClosestPeers { .. } | Operation::Bootstrap => Ok(()),
         }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use kadence_core::{
-    Command, CommandError, LogValues, Operation, QueryTracker, Quorum, Request, RequestError, RequestId, RequestOptions,
-    TrackerConfig, Validators, replay,
+    Command, CommandError, LogValues, Operation, QueryTracker, Quorum, Request, RequestError, RequestId,
+    RequestOptions, TrackerConfig, Validators, replay,
 };
 use kadence_model::{key, local, peer};
 use libp2p::kad::Record;

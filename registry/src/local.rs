@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, MAX_INDEX_LEN, Package, PackageId, PublishError, Query,
     Receipt, Registry, Release, SearchEntry, SearchPage, Step, StepOutcome, Steps, StorageError,
-    archive::ArchiveLimits,
+    archive::{ArchiveLimits, PackOptions},
     blob::{BlobError, BlobStore},
     database::Format,
     registry::{Staged, stage},
@@ -49,7 +49,7 @@ pub struct LocalRegistry {
 struct Inner {
     folder: PathBuf,
     publisher: PeerId,
-    limits: ArchiveLimits,
+    options: PackOptions,
     clock: fn() -> SystemTime,
     database: Database,
     blobs: BlobStore,
@@ -68,7 +68,8 @@ impl LocalRegistry {
         Self::with(folder.into(), publisher, ArchiveLimits::default(), SystemTime::now).await
     }
 
-    /// The same with other limits for what is published, and with another clock.
+    /// The same with other limits, private paths and keys for what is published, and with another clock. The registry's own
+    /// folder is private in any case.
     ///
     /// # Errors
     ///
@@ -76,9 +77,11 @@ impl LocalRegistry {
     pub async fn with(
         folder: PathBuf,
         publisher: PeerId,
-        limits: ArchiveLimits,
+        options: impl Into<PackOptions>,
         clock: fn() -> SystemTime,
     ) -> Result<Self, StorageError> {
+        let mut options = options.into();
+        options.private_paths.push(folder.clone());
         let made = folder.clone();
         let failed = |source| StorageError::Folder { path: folder.clone(), source };
         blocking::unblock(move || fs::create_dir_all(made)).await.map_err(failed)?;
@@ -87,7 +90,7 @@ impl LocalRegistry {
         let store = folder.join("content");
         let blobs = blocking::unblock(move || BlobStore::open(store)).await?;
         let publishing = Mutex::new(());
-        let inner = Inner { folder, publisher, limits, clock, database, blobs, publishing };
+        let inner = Inner { folder, publisher, options, clock, database, blobs, publishing };
         inner.remove_superseded().await?;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -125,9 +128,9 @@ impl Registry for LocalRegistry {
         let shared = Arc::clone(inner);
         let staged = blocking::unblock(move || {
             let now = unix::seconds((shared.clock)());
-            stage(&shared.blobs, &shared.folder, release, &index, &shared.limits, now)
+            stage(&shared.blobs, &shared.folder, release, &index, &shared.options, now)
         });
-        let Staged { package, manifest, index, is_published, mut steps } = staged.await?;
+        let Staged { package, manifest, index, is_published, excluded, mut steps } = staged.await?;
         let content = match head {
             Some(head) if is_published => {
                 steps.set(Step::Head, StepOutcome::AlreadyThere);
@@ -137,7 +140,7 @@ impl Registry for LocalRegistry {
         };
         let archive = package.contents().archive;
         let (id, version) = (package.id().clone(), package.version().clone());
-        Ok(Receipt { package: id, version, manifest, archive, index: content, steps })
+        Ok(Receipt { package: id, version, manifest, archive, index: content, steps, excluded })
     }
 
     async fn delete(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
@@ -158,7 +161,15 @@ impl Registry for LocalRegistry {
         let Some(IndexEntry { manifest, archive, .. }) = entry else {
             return Err(IndexError::NoSuchVersion { version: version.clone() }.into());
         };
-        Ok(Receipt { package: package.clone(), version: version.clone(), manifest, archive, index, steps })
+        Ok(Receipt {
+            package: package.clone(),
+            version: version.clone(),
+            manifest,
+            archive,
+            index,
+            steps,
+            excluded: Vec::new(),
+        })
     }
 
     fn blobs(&self) -> &BlobStore {

@@ -179,7 +179,7 @@ async fn every_record_that_a_node_has_acknowledged_is_there_after_it_was_killed(
         let took = began.elapsed();
         let Said { longest_turn, longest_write } = killable.said();
 
-        let config = StoreConfig { max_records: PUTS, max_records_per_publisher: PUTS, ..StoreConfig::default() };
+        let config = StoreConfig::default().max_records(PUTS).max_records_per_publisher(PUTS);
         let store = Store::open(folder.path().join("store"), killable.peer, config).unwrap();
         let missing = acknowledged.iter().filter(|number| {
             let Record { key, value, .. } = record(**number);

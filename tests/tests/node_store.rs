@@ -14,7 +14,7 @@ use futures::{StreamExt, future::join_all};
 use kadence_tokio::{
     Identity, Node, NodeConfig,
     kadence::{
-        ContainsKad, InvalidRequestError, PutRecordError, ValidationError, RequestError, Validator, Validators,
+        ContainsKad, InvalidRequestError, PutRecordError, RequestError, ValidationError, Validator, Validators,
         node::{NodeBehaviourEvent, NodeError, NodeStore},
         store::{Refused, Store, StoreOpenError},
     },

@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeSet,
     env,
-    num::NonZeroUsize,
     panic::catch_unwind,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,7 +12,7 @@ use std::{
 
 use kadence::{
     BootstrapError, OperationKind, OutcomeKind,
-    core::{Operation, Outcome, Policy, RequestId},
+    tracker::{Operation, Outcome, Policy, RequestId},
 };
 use kadence_tests::real_kad::{Chances, Conduct, Fault, Phases, RealKad, Report, Setup, run_seed};
 use libp2p::{

@@ -66,7 +66,8 @@ impl Member {
             .bootstrap_peers(peers)
             .protocol(protocol);
         configure(&mut config);
-        let registry = RegistryConfig::in_folder(home.registry());
+        let mut registry = RegistryConfig::in_folder(home.registry());
+        registry.private_paths.push(home.path().to_owned());
         let behaviour = RegistryBehaviour::new(&keypair, &registry).with_context(in_home)?;
         let mut node = kadence_tokio::node_with(config, |_| behaviour).await?;
         let runtime = TokioRuntime::current().context("there is no runtime")?;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
-use kadence_registry::{PublishError, Receipt, Registry, Release, StepOutcome, Steps};
+use kadence_registry::{PublishError, Receipt, Registry, Release, StepOutcome, Steps, archive::Excluded};
 use kadence_tokio::kadence::libp2p::StreamProtocol;
 use serde_json::json;
 
@@ -39,6 +39,9 @@ pub(super) async fn publish(args: PublishArgs, protocol: StreamProtocol) -> Resu
         } else {
             let Receipt { package, version, .. } = &receipt;
             output::line(format_args!("published {package} {version}\n{}", steps(&receipt.steps)))?;
+            for Excluded { path, reason } in &receipt.excluded {
+                output::line(format_args!("left out {path}: {reason}"))?;
+            }
             output::line(format_args!("Others install it with: kadence pkg install {package}@{version}"))?;
         }
         Ok(())

@@ -192,6 +192,57 @@ fn a_package_outlives_its_publisher_where_somebody_shares_it() {
 }
 
 #[test]
+fn a_home_inside_of_a_package_and_its_secrets_are_not_published() {
+    let world = World::new();
+    let project = PathBuf::from(world.package("proj", "1.0.0", ""));
+    fs::create_dir_all(project.join(".git/hooks")).unwrap();
+    for (path, text) in [(".git/config", "[core]"), (".env", "SECRET=1"), (".env.example", "SECRET="), ("a.Pem", "x")] {
+        fs::write(project.join(path), text).unwrap();
+    }
+    let name = project.file_name().unwrap().to_str().unwrap();
+    let home = format!("{name}/.kadence");
+    // A key under another name: nothing is published, and the error says which file.
+    let dir = project.to_str().unwrap();
+    let nobody = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR";
+    let path = world.path(&home);
+    run(["pkg", "publish", dir, "--home", path.to_str().unwrap(), "--peer", nobody, "--timeout", "1s"]).expect_code(5);
+    let copy = project.join("src").join("notes.txt");
+    fs::copy(path.join("node.key"), &copy).unwrap();
+    let ended = world.run(&home, &["publish", dir]).expect_code(1);
+    let reason = format!("{} contains the private key in use: move it out", copy.display());
+    assert!(ended.stderr.contains(&reason), "{}", ended.stderr);
+    fs::remove_file(copy).unwrap();
+
+    let mut publisher = world.start(&home, &["publish", dir, "--serve"]);
+    let mut said = vec![publisher.line()];
+    while !said.last().unwrap().contains("/p2p/") {
+        said.push(publisher.line());
+    }
+    let left_out: Vec<&str> = said.iter().filter_map(|line| line.strip_prefix("left out ")).collect();
+    let expected = [".env: environment variables", ".git: version control"];
+    let others = [".kadence: files of the publisher's own node", "a.Pem: keys or passwords"];
+    assert_eq!(left_out, [expected, others].concat());
+
+    let target = world.path("installed");
+    world.run("reader", &["install", "proj", "--dir", target.to_str().unwrap()]).expect_code(0);
+    let installed: Vec<PathBuf> = files(&target).into_iter().map(|(path, _)| path).collect();
+    let is_there = |end: &str| installed.iter().any(|path| path.ends_with(end));
+    assert!(is_there("src/data.bin") && is_there(".env.example"), "{installed:?}");
+    for end in ["node.key", ".env", ".git/config", "a.Pem", "heads.db"] {
+        assert!(!is_there(end), "{end} {installed:?}");
+    }
+}
+
+#[test]
+fn a_home_itself_is_not_published() {
+    let world = World::new();
+    let project = world.package("proj", "1.0.0", "");
+    let name = Path::new(&project).file_name().unwrap().to_str().unwrap();
+    let ended = world.run(name, &["publish", &project]).expect_code(1);
+    assert!(ended.stderr.contains("choose another home"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_home_is_for_one_process_and_the_error_says_which() {
     let world = World::new();
     let ended = world.run("hub", &["search", "anything"]).expect_code(1);

@@ -1,5 +1,5 @@
-//! A tracker under steady load: so many requests pending, 32 queries running, and one request after another that goes
-//! all the way.
+//! A tracker under steady load: `pending` waiting requests, 32 running queries, and one complete lifecycle after
+//! another.
 
 #![expect(
     clippy::unwrap_used,

@@ -15,7 +15,7 @@ pub enum GetProvidersError {
     NotFound {
         /// Peers closest to the key among those that answered.
         closest_peers: Vec<PeerId>,
-        /// Whether enough peers answered to conclude that no provider exists.
+        /// Conclusive if enough peers answered to conclude that no provider exists.
         certainty: Certainty,
         /// Requests and answers of the query.
         progress: Progress,

@@ -15,7 +15,7 @@ pub enum GetRecordError {
     NotFound {
         /// Peers closest to the key among those that answered.
         closest_peers: Vec<PeerId>,
-        /// Whether enough peers answered to conclude that no record exists.
+        /// Conclusive if enough peers answered to conclude that no record exists.
         certainty: Certainty,
         /// Number of records that the validator of the key's namespace rejected. If there are any, the result is
         /// inconclusive: a peer that sent an invalid record may have hidden a valid one.

@@ -1,4 +1,4 @@
-//! How the tracker's and kad's types are written as tokens.
+//! Types of the tracker and of kad as tokens.
 
 use libp2p::{
     PeerId,
@@ -20,7 +20,8 @@ use crate::{
     Validators,
 };
 
-/// A struct whose fields are written in their order, each of them named, so that a new one is not forgotten.
+/// Implements [`Field`] for structs. Fields are written in the given order. Each is named, so that a new one is a
+/// compile error.
 macro_rules! structs {
     ($($type:ident $(<$of:ty>)? { $($field:ident),* })*) => {$(
         impl Field for $type $(<$of>)? {
@@ -36,7 +37,7 @@ macro_rules! structs {
     )*};
 }
 
-/// An enum whose variants are written as a word and their fields.
+/// Implements [`Field`] for enums. A variant is written as a word and its fields.
 macro_rules! enums {
     ($($type:ident { $($word:literal => $variant:ident $({ $($field:ident),* })? $(( $($value:ident),* ))?),* $(,)? })*) => {$(
         impl Field for $type {
@@ -308,7 +309,7 @@ impl Field for GetRecordOk {
     fn take(tokens: &mut Tokens<'_>) -> Option<Self> {
         match tokens.next()? {
             "found" => Field::take(tokens).map(Self::FoundRecord),
-            // In their order, which is all that the tracker looks at of their distances.
+            // In their order: the tracker does not use the distances themselves.
             "finished" => {
                 let peers = Vec::<PeerId>::take(tokens)?;
                 let cache_candidates =
@@ -451,7 +452,7 @@ impl Field for TrackerConfig {
     }
 }
 
-/// Actions are only written: a replay compares them as text.
+/// Only written: a replay compares actions as text.
 pub(super) fn put_action<Id>(action: &Action<Id>, writer: &mut Writer, number: &mut dyn FnMut(&Id) -> u64) {
     match action {
         Action::Start { step, request, query } => {

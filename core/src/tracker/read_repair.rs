@@ -1,7 +1,7 @@
-//! Bringing the peers up to date that a read for the best record has found to hold a worse one, or none.
+//! Read repair: sends the best record to peers that a read found to hold a worse one, or none.
 //!
-//! A read_repair is a put like any other, but nobody's: it has an id that no caller can choose, the lowest class, no place
-//! in the queue and no outcome. It never delays the read that has caused it.
+//! A read repair is a put without a caller: it has an id that no caller can choose, the lowest class, no place in the
+//! queue and no outcome. It never delays the read that started it.
 
 use std::{collections::BTreeMap, fmt, hash::Hash, sync::Arc};
 
@@ -19,12 +19,12 @@ use super::{
 };
 use crate::{Operation, Outcome, Policy, Priority, Quorum, REPLICATION_FACTOR, RequestId, StepId};
 
-/// A record, and who is to get it.
+/// A record, and the peers to send it to.
 pub(super) type ReadRepair = (Arc<PeerRecord>, Vec<PeerId>);
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// Which of the closest peers that were heard the answer of a read shows to be out of date, the closest first. The
-    /// answer then says how many.
+    /// Returns the closest peers that hold a worse record or none, the closest first, and notes their number in the
+    /// answer.
     pub(super) fn read_repair(
         &self,
         operation: &Operation,
@@ -45,7 +45,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             Some(QueryEnd::Read { without, .. }) => without.as_slice(),
             _ => &[],
         };
-        // Whoever sent a record first counts as its holder, whatever is said of it later.
+        // A peer that sent a record counts as its holder, even if kad later lists it as having none.
         let mut known: BTreeMap<_, _> = without.iter().map(|peer| (*peer, false)).collect();
         known.extend(holders);
         known.remove(&self.local_peer);
@@ -58,7 +58,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         (!peers.is_empty()).then(|| (Arc::clone(&answer.record), peers))
     }
 
-    /// Sends a record to those who are out of date.
+    /// Sends a record to the peers that need it.
     pub(super) fn start_read_repair(&mut self, (best, peers): ReadRepair, now: Time) {
         self.last_read_repair += 1;
         let id = RequestId(RequestId::FIRST_RESERVED.0 | self.last_read_repair);

@@ -1,4 +1,4 @@
-//! Who gets a slot, who waits, who is turned away, and what time has to do with it.
+//! Admission: slots, the queue, refusals, and the effect of time on them.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use kadence_core::{
 
 use crate::support::*;
 
-/// At 100 live queries kad stops republishing, without a word.
+/// At 100 live queries kad silently stops republishing.
 #[test]
-fn the_number_of_slots_is_clamped_to_what_kad_stands() {
+fn the_number_of_slots_is_clamped_to_the_maximum_for_kad() {
     for (asked, slots) in [(0, 1), (1, 1), (32, 32), (99, 99), (100, 99), (usize::MAX, 99)] {
         let mut h = Harness::slots(asked);
         assert_eq!(h.tracker.config().max_running, slots);
@@ -24,7 +24,7 @@ fn the_number_of_slots_is_clamped_to_what_kad_stands() {
 }
 
 #[test]
-fn those_who_wait_are_served_in_their_order() {
+fn waiting_requests_are_served_in_order() {
     let mut h = Harness::slots(3);
     for request in 0..20 {
         h.get_own(request);
@@ -41,7 +41,7 @@ fn those_who_wait_are_served_in_their_order() {
 
 /// Neither a query that is starting, nor one that is being finished, nor a request that was satisfied frees its slot.
 #[test]
-fn a_slot_is_held_until_kad_is_done_with_the_query() {
+fn a_slot_is_held_until_kad_has_ended_the_query() {
     let mut h = Harness::slots(3);
     h.request(1, get_record("satisfied", Policy::First));
     h.get(2, "cancelled");
@@ -73,7 +73,7 @@ fn a_place_in_the_queue_is_free_as_soon_as_its_request_has_ended() {
     h.cancel(2);
     h.request_within(3, get_record("b", Policy::All), secs(5));
     assert!(overloaded(&mut h));
-    // The deadline of #3 has come, and nobody has said so yet: the next request finds its place free.
+    // The deadline of #3 has passed, but no call has told the tracker: the next request still finds the place free.
     h.now = secs(5);
     h.get(4, "c");
     assert_eq!(h.ending(3), "ExpiredInQueue");
@@ -82,7 +82,7 @@ fn a_place_in_the_queue_is_free_as_soon_as_its_request_has_ended() {
 
 /// Without a queue there are still the slots.
 #[test]
-fn a_queue_of_no_length_admits_as_many_as_can_run() {
+fn a_queue_of_length_zero_admits_as_many_requests_as_there_are_slots() {
     let mut h = Harness::new(TrackerConfig::default().max_running(2).max_queued(0));
     h.get(1, "a");
     h.get(2, "b");
@@ -109,7 +109,7 @@ fn time_in_the_queue_counts_against_the_deadline() {
 }
 
 #[test]
-fn a_timeout_of_zero_is_a_deadline_that_has_come() {
+fn a_timeout_of_zero_expires_at_once() {
     let mut h = Harness::default();
     h.request_within(1, get_record("k", Policy::All), Duration::ZERO);
     assert_eq!(h.ending(1), "ExpiredInQueue");
@@ -117,9 +117,9 @@ fn a_timeout_of_zero_is_a_deadline_that_has_come() {
     h.assert_empty();
 }
 
-/// A slot and a place in the queue do not hang on a span that is no point in time.
+/// A timeout that is too long to be a point in time must not hold a slot or a place in the queue forever.
 #[test]
-fn timeouts_that_are_too_long_to_be_a_time_are_decades() {
+fn timeouts_that_are_too_long_count_as_thirty_years() {
     let config = TrackerConfig::default().default_timeout(Duration::MAX).finish_timeout(Duration::MAX).max_running(1);
     let mut h = Harness::new(config);
     h.get(1, "a");
@@ -137,9 +137,9 @@ fn timeouts_that_are_too_long_to_be_a_time_are_decades() {
 }
 
 #[test]
-fn time_that_goes_backwards_stands_still() {
+fn time_that_goes_backwards_counts_as_standing_still() {
     let mut h = Harness::one_slot();
-    // The first reading is what all others count from.
+    // All readings count from the first one.
     h.tick(secs(1));
     h.tick(secs(100));
     h.now = secs(40);
@@ -173,9 +173,9 @@ fn a_tick_before_its_time_does_nothing() {
     assert_eq!(due, Some(secs(31)));
 }
 
-/// A tick that comes hours late does everything that was due, and no more.
+/// A tick that is hours late handles everything that was due, and no more.
 #[test]
-fn a_late_tick_ends_what_was_due_and_starts_the_rest() {
+fn a_late_tick_ends_requests_that_are_due_and_starts_the_others() {
     let mut h = Harness::slots(2);
     for (request, timeout) in [(1, 1), (2, 2), (3, 3), (4, 100_000)] {
         h.request_within(request, get_record(&own_key(request), Policy::All), secs(timeout));
@@ -246,7 +246,7 @@ fn a_snapshot_shows_every_request_and_query_with_its_age() {
     assert_eq!((h.tracker.live_requests(), h.tracker.live_queries()), (5, 4));
 }
 
-/// The second step of a put shows as what kad runs.
+/// A put in its second step shows the operation that kad runs.
 #[test]
 fn a_snapshot_shows_a_put_that_is_sending_as_put_record_to() {
     let mut h = Harness::default();
@@ -260,7 +260,7 @@ fn a_snapshot_shows_a_put_that_is_sending_as_put_record_to() {
 }
 
 #[test]
-fn what_happens_is_counted() {
+fn stats_count_requests_and_odd_inputs() {
     let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(1));
     h.get(1, "k");
     h.get(2, "other");

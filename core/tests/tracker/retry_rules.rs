@@ -1,4 +1,4 @@
-//! What is tried again, how the waits are drawn, and what an announcement does between its attempts.
+//! Rules of retries: the errors that are retried, the jitter of delays, and announcements between attempts.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-// ---- what is tried again
+// ---- errors that are retried
 
-/// What kad says last, and whether the request is tried again: the same rule, in a tracker.
+/// kad's last event, and whether the request is retried.
 #[test]
-fn what_is_retryable_is_tried_again_and_nothing_else_is() {
+fn only_retryable_outcomes_are_retried() {
     use OperationKind as Op;
     let cases = [
         (Op::GetRecord, not_found(Vec::new()), some_progress(), true),
@@ -43,7 +43,7 @@ fn what_is_retryable_is_tried_again_and_nothing_else_is() {
         h.let_time_pass();
         h.assert_empty();
     }
-    // What the local store refuses, it refuses again.
+    // A rejection by the local store is not retried.
     let mut h = Harness::default();
     let options = RequestOptions::default().retry(Retry::default());
     h.request_with(1, provide("k"), options);
@@ -51,7 +51,7 @@ fn what_is_retryable_is_tried_again_and_nothing_else_is() {
     assert_eq!(h.ending(1), "Store");
 }
 
-// ---- how the waits are drawn
+// ---- jitter of delays
 
 const MANY: u32 = 6;
 
@@ -59,7 +59,7 @@ fn with_jitter(jitter_percent: u8) -> Retry {
     Retry::default().attempts(MANY + 1).base(millis(100)).cap(secs(60)).jitter_percent(jitter_percent)
 }
 
-/// The waits of request `id` after each of its attempts.
+/// Delays of request `id` after each of its attempts.
 fn waits(seed: u64, id: u64, retry: Retry) -> Vec<Duration> {
     let mut h = Harness::new(TrackerConfig::default().seed(seed));
     let options = RequestOptions::default().retry(retry).timeout(secs(1000));
@@ -76,7 +76,7 @@ fn waits(seed: u64, id: u64, retry: Retry) -> Vec<Duration> {
 }
 
 #[test]
-fn the_same_seed_draws_the_same_waits_and_another_one_others() {
+fn the_same_seed_gives_the_same_delays_and_another_seed_gives_others() {
     let retry = with_jitter(50);
     assert_eq!(waits(7, 1, retry), waits(7, 1, retry));
     assert_ne!(waits(7, 1, retry), waits(8, 1, retry));
@@ -85,9 +85,9 @@ fn the_same_seed_draws_the_same_waits_and_another_one_others() {
     assert!(relative.windows(2).any(|pair| pair[0].abs_diff(pair[1]) > millis(1)), "each attempt: {relative:?}");
 }
 
-/// Requests that failed together are spread over the whole of what is drawn by lot.
+/// Requests that failed together are spread over the whole random part.
 #[test]
-fn the_waits_are_spread_evenly() {
+fn delays_are_spread_evenly() {
     let mut quarters = [0; 4];
     for id in 0..400 {
         let wait = waits(3, id, with_jitter(80).attempts(2))[0];
@@ -124,9 +124,9 @@ fn announce(h: &mut Harness, request: u64, attempts: u32) {
     h.request_with(request, provide("k"), RequestOptions::default().retry(retry).timeout(secs(100)));
 }
 
-/// While nobody was told, the local store does not say that we provide it.
+/// Between attempts the local store does not name the local peer as a provider.
 #[test]
-fn an_announcement_takes_its_entry_back_between_its_attempts() {
+fn an_announcement_removes_its_entry_between_attempts() {
     let mut h = Harness::default();
     announce(&mut h, 1, 3);
     for attempt in 1..=3 {
@@ -140,7 +140,7 @@ fn an_announcement_takes_its_entry_back_between_its_attempts() {
     assert_eq!(h.stopped, [key("k"), key("k"), key("k")]);
     h.assert_empty();
 
-    // One that is heard stays.
+    // The entry of a successful one stays.
     let mut h = Harness::default();
     announce(&mut h, 1, 3);
     let first = h.start_with(false);
@@ -153,7 +153,7 @@ fn an_announcement_takes_its_entry_back_between_its_attempts() {
 }
 
 #[test]
-fn an_entry_that_was_there_before_stays_between_the_attempts() {
+fn an_entry_that_existed_before_stays_between_attempts() {
     let mut h = Harness::default();
     announce(&mut h, 1, 3);
     for _ in 0..3 {
@@ -167,7 +167,7 @@ fn an_entry_that_was_there_before_stays_between_the_attempts() {
 }
 
 #[test]
-fn a_refused_attempt_has_no_entry_to_take_back() {
+fn an_attempt_that_does_not_start_has_no_entry_to_remove() {
     let mut h = Harness::default();
     announce(&mut h, 1, 2);
     h.refuse(kadence_core::QueryStartError::NoKnownPeers);
@@ -179,9 +179,9 @@ fn a_refused_attempt_has_no_entry_to_take_back() {
     h.assert_empty();
 }
 
-/// Cancelled, or at the end of its time, while there is nothing to take back.
+/// Cancelled or expired, while there is no entry to remove.
 #[test]
-fn an_announcement_that_ends_while_it_backs_off_takes_nothing_back_twice() {
+fn an_announcement_that_ends_while_it_backs_off_removes_nothing_twice() {
     for end in [|h: &mut Harness| h.cancel(1), |h: &mut Harness| h.shut_down(false)] {
         let mut h = Harness::default();
         announce(&mut h, 1, 3);
@@ -196,7 +196,7 @@ fn an_announcement_that_ends_while_it_backs_off_takes_nothing_back_twice() {
     }
 }
 
-/// Another one of the same key that is alive, or was heard, keeps the entry.
+/// Another announcement of the key that is alive or has succeeded keeps the entry.
 #[test]
 fn an_announcement_that_backs_off_leaves_the_entry_to_another_one() {
     for other_is_heard in [true, false] {
@@ -209,7 +209,7 @@ fn an_announcement_that_backs_off_leaves_the_entry_to_another_one() {
         assert!(h.stopped.is_empty(), "the second one is under way");
         h.ev(second, if other_is_heard { provide_ok() } else { provide_timeout() }, true);
         assert_eq!(h.stopped.len(), usize::from(!other_is_heard));
-        // The next attempt of the first finds what the second has left.
+        // The next attempt of the first finds the entry that the second has left.
         h.tick(secs(1));
         let third = h.start_with(other_is_heard);
         h.ev(third, provide_timeout(), true);
@@ -217,7 +217,7 @@ fn an_announcement_that_backs_off_leaves_the_entry_to_another_one() {
     }
 }
 
-/// One that backs off has no part in the entry, so its end takes nothing away from one that runs.
+/// An announcement that backs off does not count as one with an entry, so its end removes nothing of a running one.
 #[test]
 fn an_announcement_that_ends_while_it_backs_off_leaves_the_entry_to_another_one() {
     let mut h = Harness::default();

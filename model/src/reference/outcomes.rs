@@ -343,12 +343,14 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
             | GetRecordError::NoKnownPeers => true,
             GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
             GetRecordError::Conflict { .. } | GetRecordError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::GetProviders(Err(error)) => match error {
             GetProvidersError::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,
             GetProvidersError::NoResponse { .. } | GetProvidersError::NoKnownPeers => true,
             GetProvidersError::Timeout { found, progress: _ } => found.is_empty(),
             GetProvidersError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
             PutRecordError::QuorumFailed { .. }
@@ -357,23 +359,27 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
             | PutRecordError::InsufficientPeers { .. }
             | PutRecordError::NoKnownPeers => true,
             PutRecordError::Timeout { .. } | PutRecordError::Store { .. } | PutRecordError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::StartProviding(Err(error)) => match error {
             StartProvidingError::NoResponse { .. }
             | StartProvidingError::Timeout { .. }
             | StartProvidingError::NoKnownPeers => true,
             StartProvidingError::Store(_) | StartProvidingError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::GetClosestPeers(Err(error)) => match error {
             GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::NoKnownPeers => true,
             GetClosestPeersError::Timeout { peers, progress: _ } => peers.is_empty(),
             GetClosestPeersError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::Bootstrap(Err(error)) => match error {
             BootstrapError::AllPhasesFailed { .. }
             | BootstrapError::NoResponse { .. }
             | BootstrapError::NoKnownPeers => true,
             BootstrapError::Timeout { .. } | BootstrapError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::GetRecord(Ok(_))
         | Outcome::GetProviders(Ok(_))

@@ -7,7 +7,9 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use kadence_core::{Action, LocalCopy, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, Quorum, RequestId};
+use kadence_core::{
+    Action, LocalCopy, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, Quorum, RequestId,
+};
 use libp2p::{
     PeerId,
     kad::{KBucketKey, Record, RecordKey},

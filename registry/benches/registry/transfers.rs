@@ -14,7 +14,7 @@ use futures::{StreamExt, future::join_all};
 use kadence::LocalCopy;
 use kadence_registry::{
     ContentId, Package, PackageId, Registry, Step,
-    archive::{ArchiveLimits, pack},
+    archive::{PackOptions, pack},
     blob::BlobStore,
     p2p::{
         announce::{Announcement, DEFAULT_TOPIC, SignedAnnouncement},
@@ -247,7 +247,7 @@ async fn steps(publisher: &Peer, id: &PackageId, folder: &Path, size: Size, repo
             let store = tempfile::tempdir().expect("a folder");
             let store = BlobStore::open(store.path()).expect("a store");
             let mut file = tempfile::tempfile().expect("a file");
-            pack(&folder, &ArchiveLimits::default(), &file).expect("a package");
+            pack(&folder, &PackOptions::default(), &file).expect("a package");
             std::io::Seek::rewind(&mut file).expect("a file");
             store.put_reader(file, u64::MAX).expect("the disk works");
         });

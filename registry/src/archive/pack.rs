@@ -6,21 +6,47 @@ use std::{
 };
 
 use flate2::{Compression, GzBuilder};
+use libp2p_identity::Keypair;
 use tar::{Builder, EntryType, Header};
 use thiserror::Error;
 
 use super::{
-    ArchiveLimits, PathError,
+    ArchiveLimits, Excluded, PathError, PrivateKeyKind,
+    exclude::Exclusions,
     path::{check, key},
+    secrets::{PrivateKeys, Scanner},
 };
 
+/// Options for packing a folder.
+///
+/// The rules for keys and homes cannot be turned off; the options only add to them.
+#[derive(Debug, Clone, Default)]
+pub struct PackOptions {
+    /// Limits of the archive.
+    pub limits: ArchiveLimits,
+    /// Files and folders that are never packed, wherever in the folder they or links to them are: the home, the folder of the
+    /// registry. A relative path is one of the process. A path that does not exist is ignored. Default: none.
+    pub private_paths: Vec<PathBuf>,
+    /// Key pairs in use. A file that has the secret half of one anywhere in it is an error. Default: none; key pairs in
+    /// libp2p's encoding and in PEM are found in any case.
+    pub private_keys: Vec<Keypair>,
+}
+
+impl From<ArchiveLimits> for PackOptions {
+    fn from(limits: ArchiveLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+}
+
 /// What a folder came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
     /// How many files.
     pub files: usize,
     /// How many bytes they have together.
     pub bytes: u64,
+    /// Files and folders that were not packed, sorted by path.
+    pub excluded: Vec<Excluded>,
 }
 
 /// Why a folder was not packed. What was written until then is no archive.
@@ -53,6 +79,21 @@ pub enum PackError {
     #[error("{} is also there in other case", path.display())]
     Ambiguous {
         /// One of them.
+        path: PathBuf,
+    },
+    /// A file has a private key in it, under a name that does not say so. Move the file out of the folder, or the key out of
+    /// the file. A key that was published before has to be replaced.
+    #[error("{} contains {kind}: move it out of the package's folder", path.display())]
+    PrivateKey {
+        /// Which.
+        path: PathBuf,
+        /// Kind of key.
+        kind: PrivateKeyKind,
+    },
+    /// The folder is a home, with a key pair and a registry's files: pack another folder, or use another home.
+    #[error("{} is a Kadence home: publish another folder, or choose another home", path.display())]
+    Home {
+        /// The folder.
         path: PathBuf,
     },
     /// There are more files and folders than the limit.
@@ -90,15 +131,21 @@ pub enum PackError {
 ///
 /// Modification times, owners and permissions are left out, but for whether a file can be executed. It blocks.
 ///
+/// Files and folders that nobody wants to publish are left out ([`ExclusionReason`](super::ExclusionReason) says which) and listed
+/// in [`Packed::excluded`]. A private key in any other file is an error.
+///
 /// # Errors
 ///
-/// See [`PackError`]. Nothing is left out in silence: what cannot be packed is an error.
-pub fn pack(folder: &Path, limits: &ArchiveLimits, out: impl Write) -> Result<Packed, PackError> {
-    let entries = list(folder, limits)?;
+/// See [`PackError`]. Nothing is left out in silence: what cannot be packed is an error. What was written to `out` until then may
+/// have a part of a private key in it, and is to be thrown away.
+pub fn pack(folder: &Path, options: &PackOptions, out: impl Write) -> Result<Packed, PackError> {
+    let limits = &options.limits;
+    let keys = PrivateKeys::new(&options.private_keys);
+    let (entries, excluded) = list(folder, options)?;
     // The time and the operating system that a gzip header has room for are left out.
     let gzip = GzBuilder::new().mtime(0).operating_system(255).write(out, Compression::default());
     let mut tar = Builder::new(gzip);
-    let mut packed = Packed { files: 0, bytes: 0 };
+    let mut packed = Packed { files: 0, bytes: 0, excluded };
     for (name, entry) in entries {
         match entry {
             Entry::Folder => {
@@ -106,8 +153,8 @@ pub fn pack(folder: &Path, limits: &ArchiveLimits, out: impl Write) -> Result<Pa
                 tar.append(&header, io::empty()).map_err(PackError::Write)?;
             }
             Entry::File => {
-                let bytes = append(&mut tar, &folder.join(&name), &name, limits, packed.bytes)?;
-                packed = Packed { files: packed.files + 1, bytes: packed.bytes + bytes };
+                packed.bytes += append(&mut tar, &folder.join(&name), &name, limits, &keys, packed.bytes)?;
+                packed.files += 1;
             }
         }
     }
@@ -122,8 +169,14 @@ enum Entry {
     File,
 }
 
-/// All there is in a folder, in the order of the paths: a folder is ahead of what is in it.
-fn list(root: &Path, limits: &ArchiveLimits) -> Result<BTreeMap<String, Entry>, PackError> {
+/// All there is in a folder, in the order of the paths: a folder is ahead of what is in it. Second, what is not packed.
+fn list(root: &Path, options: &PackOptions) -> Result<(BTreeMap<String, Entry>, Vec<Excluded>), PackError> {
+    let limits = &options.limits;
+    let exclusions = Exclusions::new(&options.private_paths)?;
+    if exclusions.is_whole(root) {
+        return Err(PackError::Home { path: root.to_owned() });
+    }
+    let mut excluded = Vec::new();
     let mut entries = BTreeMap::new();
     let mut keys = BTreeMap::new();
     let mut folders = vec![(root.to_owned(), String::new())];
@@ -132,6 +185,14 @@ fn list(root: &Path, limits: &ArchiveLimits) -> Result<BTreeMap<String, Entry>, 
         for child in fs::read_dir(&folder).map_err(read)? {
             let child = child.map_err(read)?;
             let path = child.path();
+            if entries.len() + excluded.len() >= limits.entries {
+                return Err(PackError::TooManyEntries { max: limits.entries });
+            }
+            // Before anything else about it can be an error.
+            if let Some(reason) = exclusions.reason(&path, &child.file_name()) {
+                excluded.push(Excluded { path: format!("{prefix}{}", child.file_name().to_string_lossy()), reason });
+                continue;
+            }
             let name = child
                 .file_name()
                 .into_string()
@@ -153,12 +214,10 @@ fn list(root: &Path, limits: &ArchiveLimits) -> Result<BTreeMap<String, Entry>, 
                 btree_map::Entry::Occupied(_) => return Err(PackError::Ambiguous { path }),
             };
             entries.insert(name, entry);
-            if entries.len() > limits.entries {
-                return Err(PackError::TooManyEntries { max: limits.entries });
-            }
         }
     }
-    Ok(entries)
+    excluded.sort();
+    Ok((entries, excluded))
 }
 
 fn append<W: Write>(
@@ -166,6 +225,7 @@ fn append<W: Write>(
     path: &Path,
     name: &str,
     limits: &ArchiveLimits,
+    keys: &PrivateKeys,
     before: u64,
 ) -> Result<u64, PackError> {
     let read = |source| PackError::Read { path: path.to_owned(), source };
@@ -184,13 +244,15 @@ fn append<W: Write>(
     let mode = if is_executable(&metadata) { 0o755 } else { 0o644 };
     let header = header(name, EntryType::Regular, mode, bytes)
         .map_err(|fault| PackError::Path { path: path.to_owned(), fault })?;
-    let mut source = Source { file, left: bytes, failed: None };
+    let mut source = Source { file, left: bytes, scanner: Scanner::new(keys), failed: None };
     let appended = tar.append(&header, &mut source);
+    let private_key = |kind| PackError::PrivateKey { path: path.to_owned(), kind };
     match (source.failed, appended) {
+        (Some(Failed::PrivateKey(kind)), _) => Err(private_key(kind)),
         (Some(Failed::Read(source)), _) => Err(read(source)),
         (Some(Failed::Changed), _) => Err(PackError::Changed { path: path.to_owned() }),
         (None, Err(error)) => Err(PackError::Write(error)),
-        (None, Ok(())) => Ok(bytes),
+        (None, Ok(())) => source.scanner.finish().map_or(Ok(bytes), |kind| Err(private_key(kind))),
     }
 }
 
@@ -222,19 +284,21 @@ fn is_executable(_: &Metadata) -> bool {
 }
 
 /// A file of which exactly the bytes are read that its header has announced, and which tells its own errors from those
-/// of the writer that it is copied to.
-struct Source {
+/// of the writer that it is copied to. What is looked through for keys is what is read, even if the file changes.
+struct Source<'a> {
     file: File,
     left: u64,
+    scanner: Scanner<'a>,
     failed: Option<Failed>,
 }
 
 enum Failed {
     Read(io::Error),
     Changed,
+    PrivateKey(PrivateKeyKind),
 }
 
-impl Read for Source {
+impl Read for Source<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let result = self.file.read(into);
         let failed = match result {
@@ -242,7 +306,10 @@ impl Read for Source {
             Ok(read) => match self.left.checked_sub(u64::try_from(read).unwrap_or(u64::MAX)) {
                 Some(left) => {
                     self.left = left;
-                    return Ok(read);
+                    match self.scanner.feed(into.get(..read).unwrap_or_default()) {
+                        Some(kind) => Failed::PrivateKey(kind),
+                        None => return Ok(read),
+                    }
                 }
                 None => Failed::Changed,
             },

@@ -399,3 +399,20 @@ fn a_new_packages_folder_can_be_published_as_it_is() {
     });
     assert_eq!(fixture.get("fresh").unwrap().contents().files, 2);
 }
+
+#[test]
+fn a_registry_inside_of_a_package_is_not_published() {
+    let files = tempfile::tempdir().unwrap();
+    fs::write(files.path().join("file.txt"), "x").unwrap();
+    fs::write(files.path().join(".env"), "SECRET=1").unwrap();
+    let registry = smol::block_on(LocalRegistry::open(files.path().join("mine"), publisher())).unwrap();
+    let draft = Package::builder(id("a"), version("1.0.0")).build().unwrap();
+    let release = Release { draft, dir: files.path().to_owned() };
+    let receipt = smol::block_on(registry.publish(release)).unwrap();
+    let excluded: Vec<&str> = receipt.excluded.iter().map(|excluded| excluded.path.as_str()).collect();
+    assert_eq!(excluded, [".env", "mine"]);
+    let package = smol::block_on(registry.get_package(&id("a"))).unwrap().unwrap();
+    assert_eq!(package.contents().files, 1);
+    let json = serde_json::to_value(&receipt).unwrap();
+    assert_eq!(json["excluded"][0], serde_json::json!({ "path": ".env", "reason": "environment" }));
+}

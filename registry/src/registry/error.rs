@@ -5,7 +5,10 @@ use thiserror::Error;
 
 use super::{Step, Steps};
 use crate::{
-    ContentId, IndexError, InvalidPackage, PackageId, archive::PackError, blob::BlobError, storage::StorageError,
+    ContentId, IndexError, InvalidPackage, PackageId,
+    archive::{PackError, PrivateKeyKind},
+    blob::BlobError,
+    storage::StorageError,
 };
 
 /// Why a registry cannot say what it was asked for. It never means that there is nothing.
@@ -144,6 +147,12 @@ pub enum PublishError {
     /// The folder cannot be packed.
     #[error("the package's folder cannot be packed: {0}")]
     Pack(#[from] PackError),
+    /// The manifest has a private key in it: in the readme or another of its texts. Nothing was published.
+    #[error("the package's manifest contains {kind}: remove it from the readme or the description")]
+    PrivateKey {
+        /// Kind of key.
+        kind: PrivateKeyKind,
+    },
     /// The archive is larger than it may be: take out of the folder what nobody needs.
     #[error("the archive is larger than {max} bytes")]
     ArchiveTooLarge {

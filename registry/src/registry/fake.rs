@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     Contents, Draft,
-    archive::{ArchiveLimits, pack},
+    archive::{PackOptions, pack},
 };
 
 pub(crate) fn id(name: &str) -> PackageId {
@@ -70,7 +70,7 @@ impl FakeRegistry {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("what.txt"), format!("{name} {number}")).unwrap();
         let mut archive = Vec::new();
-        let packed = pack(dir.path(), &ArchiveLimits::default(), &mut archive).unwrap();
+        let packed = pack(dir.path(), &PackOptions::default(), &mut archive).unwrap();
         let contents = Contents {
             archive: ContentId::of(&archive),
             archive_size: archive.len() as u64,

@@ -4,7 +4,7 @@ use semver::Version;
 use serde::Serialize;
 
 use super::PublishError;
-use crate::{ContentId, PackageId};
+use crate::{ContentId, PackageId, archive::Excluded};
 
 /// What was published or withdrawn, and what became of each step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,6 +21,9 @@ pub struct Receipt {
     pub index: ContentId,
     /// What became of each step.
     pub steps: Steps,
+    /// Files and folders of the package's folder that were not published, sorted by path: keys, `.git`, `.env`. Empty for a
+    /// version that was withdrawn.
+    pub excluded: Vec<Excluded>,
 }
 
 /// The steps of publishing, in their order: nothing is named before it can be had, so that whoever is told of a version finds

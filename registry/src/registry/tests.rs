@@ -4,7 +4,7 @@ use super::{
     fake::{FakeRegistry, id, version},
     *,
 };
-use crate::{StorageError, archive::ArchiveLimits};
+use crate::{StorageError, archive::PackOptions};
 
 /// A store, a folder with a file, and a release of it.
 struct Fixture {
@@ -28,7 +28,7 @@ impl Fixture {
     fn stage_with(&self, scratch: &Path, number: &str, index: &Index, now: u64) -> Result<Staged, PublishError> {
         let draft = FakeRegistry::draft("a", number, &[]);
         let release = Release { draft, dir: self.dir.path().join("files") };
-        stage(&self.blobs, scratch, release, index, &ArchiveLimits::default(), now)
+        stage(&self.blobs, scratch, release, index, &PackOptions::default(), now)
     }
 }
 
@@ -76,6 +76,27 @@ fn a_disk_without_room_is_a_failed_step() {
 }
 
 #[test]
+fn a_private_key_is_published_neither_in_a_file_nor_in_the_manifest() {
+    let fixture = Fixture::new();
+    let key = libp2p_identity::Keypair::generate_ed25519();
+    let secret = key.clone().try_into_ed25519().unwrap().secret();
+    let text: String = secret.as_ref().iter().map(|byte| format!("{byte:02x}\n")).collect();
+    let options = PackOptions { private_keys: vec![key], ..PackOptions::default() };
+    let stage = |draft: crate::Draft| {
+        let release = Release { draft, dir: fixture.dir.path().join("files") };
+        stage(&fixture.blobs, fixture.dir.path(), release, &Index::new(id("a")), &options, 10)
+    };
+    let draft = FakeRegistry::draft("a", "1.0.0", &[]);
+    let error = stage(draft.clone().with_readme(text.as_str()).unwrap()).unwrap_err();
+    assert!(matches!(error, PublishError::PrivateKey { .. }), "{error}");
+    fs::write(fixture.dir.path().join("files/notes"), text).unwrap();
+    let error = stage(draft.clone()).unwrap_err();
+    assert!(matches!(error, PublishError::Pack(crate::archive::PackError::PrivateKey { .. })), "{error}");
+    fs::remove_file(fixture.dir.path().join("files/notes")).unwrap();
+    stage(draft).unwrap();
+}
+
+#[test]
 fn a_receipt_can_be_read_by_programs() {
     let content = ContentId::of(b"x");
     let mut steps = Steps::default();
@@ -84,7 +105,15 @@ fn a_receipt_can_be_read_by_programs() {
     steps.set(Step::Archive, StepOutcome::Done);
     assert!(!steps.all_well());
     let (package, number) = (id("a"), version("1.0.0"));
-    let receipt = Receipt { package, version: number, manifest: content, archive: content, index: content, steps };
+    let receipt = Receipt {
+        package,
+        version: number,
+        manifest: content,
+        archive: content,
+        index: content,
+        steps,
+        excluded: Vec::new(),
+    };
     let json = serde_json::to_string(&receipt).unwrap();
     let steps = r#""steps":{"archive":"done","head":{"confirmed":{"by":15,"of":20}},"announce":{"failed":{"reason":"nobody there"}}}"#;
     assert!(json.contains(steps), "{json}");

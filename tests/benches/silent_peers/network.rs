@@ -9,7 +9,7 @@ use std::{
 
 use futures::future::join_all;
 use kadence::{
-    ContainsKad, Runtime,
+    ContainsKad, REPLICATION_FACTOR, Runtime,
     node::{BoxedTransport, Identity, Node, NodeConfig},
 };
 use kadence_tests::{self as tests, Bed, Contact, PROTOCOL, SilentNode, TestRuntime, bench::wait, with_kad};
@@ -23,7 +23,7 @@ use libp2p::{
 use crate::{
     asking::{Ended, ask},
     plain::Plain,
-    plan::{Job, Operation, REPLICAS, Size, Who, existing, value},
+    plan::{Job, Operation, Size, Who, existing, value},
 };
 
 /// How long the whole network has to have no query before it is measured on: kad bootstraps by itself half a second
@@ -174,7 +174,7 @@ fn closest<'a>(servers: &'a [tests::Node], key: &RecordKey) -> impl Iterator<Ite
     let target = KBucketKey::new(key.clone());
     let mut servers: Vec<_> = servers.iter().collect();
     servers.sort_by_cached_key(|server| KBucketKey::from(server.peer()).distance(&target));
-    servers.into_iter().take(REPLICAS)
+    servers.into_iter().take(REPLICATION_FACTOR)
 }
 
 /// Puts every record that is asked for into the stores of the nodes that are closest to it and answer.

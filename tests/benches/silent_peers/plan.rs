@@ -5,9 +5,6 @@ use std::{fmt, num::NonZeroUsize, time::Duration};
 use kadence_tests::bench::Mode;
 use libp2p::kad::{Quorum, RecordKey};
 
-/// How many peers a record is stored at, and a lookup returns: kad's own number.
-pub(crate) const REPLICAS: usize = 20;
-
 /// The quorum of puts from [`MANY_SILENT`] on: what can still be reached when five of the closest are gone.
 pub(crate) const HARD_QUORUM: usize = 15;
 

@@ -20,9 +20,9 @@ impl RealKad {
         for query in queries {
             let id = facts::number(query.id.expect("every start was answered"));
             match query.phase {
-                QueryPhase::Starting => unreachable!("it has an id"),
                 QueryPhase::Running => assert!(running.insert(id)),
                 QueryPhase::Finishing => assert!(finishing.insert(id)),
+                phase => unreachable!("{phase:?}, but it has an id"),
             }
         }
         assert!(running.is_subset(&live), "the tracker waits for {running:?}, kad runs {live:?}");

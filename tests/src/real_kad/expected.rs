@@ -6,7 +6,7 @@ use std::{
 };
 
 use kadence::{
-    GetProvidersError, GetRecordError, Progress, PutAnswer, PutRecordError, Quorum,
+    GetProvidersError, GetRecordError, PutAnswer, PutRecordError, Quorum,
     tracker::{Operation, Outcome, OutcomeKind},
 };
 use libp2p::{
@@ -107,7 +107,7 @@ impl Expected {
                 Err(_) => {}
             },
             (Operation::GetProviders { key, policy: _ }, Outcome::GetProviders(result)) => {
-                let (Ok(kadence::ProvidersAnswer { providers, progress: _, cached: _ })
+                let (Ok(kadence::ProvidersAnswer { providers, .. })
                 | Err(GetProvidersError::Timeout { found: providers, progress: _ })) = result
                 else {
                     return;
@@ -159,9 +159,7 @@ impl Expected {
 
 fn judge_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRecordError>, said: &Said) {
     let (acknowledged, asked) = match result {
-        Ok(answer @ PutAnswer { acknowledged, unacknowledged: _, verified: _, progress: Progress { .. } }) => {
-            (acknowledged, answer.asked())
-        }
+        Ok(answer @ PutAnswer { acknowledged, .. }) => (acknowledged, answer.asked()),
         Err(PutRecordError::QuorumFailed { acknowledged, needed, asked }) => {
             assert!(acknowledged.len() < needed.get(), "{} of {needed} were enough", acknowledged.len());
             (acknowledged, *asked)

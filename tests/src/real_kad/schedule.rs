@@ -3,13 +3,13 @@
 use std::{cmp::Ordering, collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use kadence::{
-    OperationKind, OutcomeKind, Overload, Priority, Quorum, ValidationError, Retry, Stall, TrackerConfig, Validator,
+    OperationKind, OutcomeKind, Overload, Priority, Quorum, Retry, Stall, TrackerConfig, ValidationError, Validator,
     Validators,
     tracker::{Operation, Policy, RequestId, RequestOptions},
 };
 use libp2p::{
     PeerId,
-    kad::{self, Record, RecordKey, store::MemoryStoreConfig},
+    kad::{Quorum as KadQuorum, Record, RecordKey, store::MemoryStoreConfig},
 };
 
 use super::{Conduct, Counts, Fault, Lot, RealKad, Setup};
@@ -205,7 +205,12 @@ impl Run {
 
     fn options(&mut self) -> RequestOptions {
         let retry = self.lot.percent(20).then(|| Retry::default().base(Duration::from_millis(20)));
-        RequestOptions::default().priority(*self.lot.pick(&Priority::ALL)).retry(retry).timeout(Duration::from_millis(*self.lot.pick(&[1, 50, 500, 2_000, 10_000]))).streaming(self.lot.percent(30)).fresh(false)
+        RequestOptions::default()
+            .priority(*self.lot.pick(&Priority::ALL))
+            .retry(retry)
+            .timeout(Duration::from_millis(*self.lot.pick(&[1, 50, 500, 2_000, 10_000])))
+            .streaming(self.lot.percent(30))
+            .fresh(false)
     }
 
     fn policy(&mut self, key: &RecordKey) -> Policy {
@@ -265,7 +270,7 @@ impl Run {
             3 => {
                 let peers: Vec<_> = self.any_peer().into_iter().collect();
                 let record = Record::new(key, b"stranger".to_vec());
-                self.kad.kad.put_record_to(record, peers.into_iter(), kad::Quorum::All)
+                self.kad.kad.put_record_to(record, peers.into_iter(), KadQuorum::All)
             }
             _ => match self.kad.kad.bootstrap() {
                 Ok(id) => id,

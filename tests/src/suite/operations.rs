@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, num::NonZeroUsize};
 
 use kadence::{
-    BootstrapError, Certainty, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, PutRecordError,
-    RemoveRecordError, RequestError, StartProvidingError,
+    BootstrapError, Certainty, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError,
+    PutRecordError, RemoveRecordError, RequestError, StartProvidingError,
 };
 use libp2p::{
     PeerId,
@@ -150,7 +150,8 @@ pub async fn a_bootstrap_fills_the_routing_table<R: TestRuntime>(bed: &Bed<R>) {
 pub async fn a_value_that_no_packet_carries_is_refused_at_the_call<R: TestRuntime>(bed: &Bed<R>) {
     let (client, others) = bed.client_of(Default::default(), 2).await;
     let result = client.client.put_record(record("large", vec![0; 20 * 1024])).await;
-    let Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::ValueTooLong { len, max }))) = result else {
+    let Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::ValueTooLong { len, max }))) = result
+    else {
         panic!("{result:?}")
     };
     assert_eq!(len, 20 * 1024);

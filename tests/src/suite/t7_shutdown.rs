@@ -6,8 +6,8 @@ use futures::{FutureExt, StreamExt, channel::oneshot, future::RemoteHandle, sele
 use kadence::{
     Client, DriverClosedError, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError,
     RemoveRecordError, RequestError, TaskEnd, Update,
-    tracker::RequestPhase,
     kind::{GetClosestPeers, GetProviders, GetRecord, PutRecord},
+    tracker::RequestPhase,
 };
 
 use super::support::{Begun, begun, item, key, record};

@@ -1,4 +1,4 @@
-//! What hostile schedules are made of.
+//! Inputs of hostile schedules.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ pub(super) enum Input {
         options: RequestOptions,
     },
     Cancel(Index),
-    /// The answer to a start that waits for one.
+    /// Answer to a start that waits for one.
     Answer(Index, Answer),
-    /// An answer to any start that there ever was.
+    /// Answer to any start so far.
     AnswerAgain(Index, Answer),
-    /// An event that fits a query that is alive, as kad would send it.
+    /// Event that fits a live query, as kad would send it.
     Event {
         query: Index,
         result: Index,
@@ -40,7 +40,7 @@ pub(super) enum Input {
     },
     Forward(u64),
     Census(usize),
-    /// The clock goes on, and then back again.
+    /// The clock moves forwards and back again.
     Backward(u64),
     Shutdown {
         drain: bool,
@@ -52,16 +52,16 @@ pub(super) enum Answer {
     Fresh {
         had_provider: bool,
     },
-    /// An id that may be in use, or may have been.
+    /// Id that may be in use, or have been used.
     Taken(u32),
     NoKnownPeers,
     StoreError,
 }
 
-/// Few, so that requests share queries; the last has a validator.
+/// Few, so that requests share queries; the last one has a validator.
 pub(super) const KEYS: [&str; 3] = ["a", "b", "/v/c"];
 
-/// What is asked for, gets the most, because they can do the most.
+/// Operations; most are gets, because they have the most variants.
 pub(super) const WANTED: [OperationKind; 10] = [
     OperationKind::GetRecord,
     OperationKind::GetRecord,
@@ -153,7 +153,7 @@ pub(super) fn a_schedule() -> impl Strategy<Value = Vec<Input>> {
     vec(an_input(), 100..500)
 }
 
-/// Every result that kad could send to a query of this kind for `key`, and some that are wrong in themselves.
+/// Every result that kad could send for a query of this kind and `key`, and some that are inconsistent.
 pub(super) fn results(kind: OperationKind, key: &str) -> Vec<QueryResult> {
     match kind {
         OperationKind::GetRecord => vec![

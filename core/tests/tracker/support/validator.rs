@@ -5,7 +5,7 @@ use std::{cmp::Ordering, sync::Arc};
 use kadence_core::{TrackerConfig, ValidationError, Validator, Validators};
 use libp2p::kad::RecordKey;
 
-/// A value is one byte, its version, and then anything. There is no version 0, and the highest is best.
+/// A value is one byte, its version, and then anything. Version 0 is invalid, and the highest is the best.
 struct Newest;
 
 impl Validator for Newest {

@@ -46,6 +46,9 @@ pub struct RegistryConfig {
     pub fetch: FetchConfig,
     /// What may be packed and unpacked.
     pub archive: ArchiveLimits,
+    /// Files and folders that are never packed, besides [`folder`](Self::folder): the home, and the file of the key pair. The
+    /// publisher's key itself is found in any file. Default: none.
+    pub private_paths: Vec<PathBuf>,
     /// Which announcements are let through.
     pub gate: AnnouncementValidatorConfig,
 }
@@ -67,6 +70,7 @@ impl RegistryConfig {
             server: ServerConfig::default(),
             fetch: FetchConfig::default(),
             archive: ArchiveLimits::default(),
+            private_paths: Vec::new(),
             gate: AnnouncementValidatorConfig::default(),
         }
     }

@@ -243,9 +243,7 @@ fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
         GetRecordError::Timeout { .. } => GetError::Timeout { after },
         GetRecordError::Request(RequestError::Overloaded | RequestError::ExpiredInQueue) => GetError::Overloaded,
         GetRecordError::Request(RequestError::Shutdown) => GetError::Closed,
-        GetRecordError::NoKnownPeers
-        | GetRecordError::Conflict { .. }
-        | GetRecordError::QuorumNotReached { .. }
-        | GetRecordError::Request(_) => GetError::Inconclusive { asked: 0, answered: 0 },
+        // An empty routing table, records that disagree, a cancelled call.
+        _ => GetError::Inconclusive { asked: 0, answered: 0 },
     }
 }

@@ -12,6 +12,7 @@ use super::{Event, Inner, heads::OnlyForged, lock};
 use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, PackageId, PublishError, Receipt, Release, Step, StepOutcome,
     Steps, StorageError,
+    archive::PackOptions,
     p2p::{
         announce::{Announcement, MAX_TITLE_BYTES, SignedAnnouncement},
         head::{RememberError, SignedHead, next_head},
@@ -31,10 +32,10 @@ impl<R: Runtime> Inner<R> {
             None => Index::new(id.clone()),
         };
 
-        let (blobs, scratch, limits) = (self.blobs.clone(), self.config.folder.clone(), self.config.archive);
+        let (blobs, scratch, options) = (self.blobs.clone(), self.config.folder.clone(), self.pack_options());
         let now = unix::seconds(SystemTime::now());
-        let staged = unblock(move || stage(&blobs, &scratch, release, &index, &limits, now)).await?;
-        let Staged { package, manifest, index, is_published, mut steps } = staged;
+        let staged = unblock(move || stage(&blobs, &scratch, release, &index, &options, now)).await?;
+        let Staged { package, manifest, index, is_published, excluded, mut steps } = staged;
         let archive = package.contents().archive;
 
         self.provide(&[archive, manifest, index.content_id()], &mut steps).await?;
@@ -48,7 +49,13 @@ impl<R: Runtime> Inner<R> {
         let readme = package.metadata().readme.clone();
         self.published(&head, &index, readme).await;
         let (package, version) = (package.id().clone(), package.version().clone());
-        Ok(Receipt { package, version, manifest, archive, index: head.head().index, steps })
+        Ok(Receipt { package, version, manifest, archive, index: head.head().index, steps, excluded })
+    }
+
+    fn pack_options(&self) -> PackOptions {
+        let mut private_paths = self.config.private_paths.clone();
+        private_paths.push(self.config.folder.clone());
+        PackOptions { limits: self.config.archive, private_paths, private_keys: vec![self.keypair.clone()] }
     }
 
     pub(super) async fn delete(
@@ -79,7 +86,8 @@ impl<R: Runtime> Inner<R> {
         self.supersede(Some(&before), &head).await;
         self.announce(&head, &next, &mut steps).await;
         self.published(&head, &next, String::new()).await;
-        Ok(Receipt { package: package.clone(), version: version.clone(), manifest, archive, index: content, steps })
+        let (package, version) = (package.clone(), version.clone());
+        Ok(Receipt { package, version, manifest, archive, index: content, steps, excluded: Vec::new() })
     }
 
     /// The newest head, of those that the network has or had and the one that was signed here last. The latter may never
