@@ -1,4 +1,4 @@
-//! How the program ends when something failed: one line for people, a code for scripts.
+//! Errors of the program: one line for people, an exit code and, if asked for, a JSON object for scripts.
 
 use std::{io, process::ExitCode, time::Duration};
 
@@ -13,24 +13,28 @@ use kadence_demo::output::chain;
 
 use crate::output;
 
-/// Why the program failed.
+/// Error of a command, with its exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     reason: Reason,
     error: anyhow::Error,
 }
 
-/// Kinds of failure that a script may want to tell apart.
+/// Kinds of failure that have an exit code of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
+    /// Exit code 1: any other failure.
     Failure,
+    /// Exit code 3: the record, the provider or the package does not exist.
     NotFound,
+    /// Exit code 4: the timeout passed.
     Timeout,
+    /// Exit code 5: no peer of the network was reached, or none answered.
     NoPeer,
 }
 
 impl Reason {
-    /// 2 is wrong usage, and is clap's.
+    /// Returns the exit code. Code 2, wrong usage, comes from clap.
     fn code(self) -> u8 {
         match self {
             Self::Failure => 1,
@@ -60,7 +64,13 @@ impl Failure {
     }
 
     pub(crate) fn timeout(after: Duration) -> Self {
-        Self::new(Reason::Timeout, anyhow::anyhow!("it was not done within {}", humantime::format_duration(after)))
+        Self::new(
+            Reason::Timeout,
+            anyhow::anyhow!(
+                "command did not finish within {}: try a longer --timeout",
+                humantime::format_duration(after)
+            ),
+        )
     }
 
     #[cfg(test)]
@@ -68,14 +78,14 @@ impl Failure {
         self.reason.name()
     }
 
-    /// Says so on stderr, and on stdout if a JSON object is expected there.
+    /// Prints the error on stderr and, if `json`, as a JSON object on stdout. Returns the exit code.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         let text = chain(self.error.as_ref());
         output::note(format_args!("error: {text}"));
-        // A report of failed checks is itself the one JSON object.
-        if json && !self.error.is::<kadence_demo::ChecksFailed>() {
-            // There is no further place to report to.
-            let _lost = output::json(&json!({ "ok": false, "reason": self.reason.name(), "error": text }));
+        // The report of a demonstration whose checks failed is itself the JSON object.
+        if json && !self.error.is::<kadence_demo::ChecksFailedError>() {
+            // There is nowhere else to report that stdout cannot be written.
+            let _unwritable = output::json(&json!({ "ok": false, "reason": self.reason.name(), "error": text }));
         }
         ExitCode::from(self.reason.code())
     }
@@ -194,13 +204,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_chain_is_one_line() {
+    fn an_error_and_its_sources_are_one_line() {
         let error = anyhow::anyhow!("connection refused\nby the peer").context("cannot dial").context("no peer");
         assert_eq!(chain(error.as_ref()), "no peer: cannot dial: connection refused by the peer");
     }
 
     #[test]
-    fn a_source_that_was_quoted_is_not_said_twice() {
+    fn a_source_that_its_error_quotes_is_not_repeated() {
         let error = anyhow::anyhow!("in use").context("cannot listen: in use");
         assert_eq!(chain(error.as_ref()), "cannot listen: in use");
         let invalid = InvalidRequestError::ValueTooLong { len: 9, max: 8 };
@@ -212,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_has_a_code_of_its_own() {
+    fn each_reason_has_an_exit_code_of_its_own() {
         let progress = Progress::default();
         let not_found = Failure::from(GetRecordError::NotFound {
             closest_peers: Vec::new(),

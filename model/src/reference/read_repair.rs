@@ -1,4 +1,5 @@
-//! Corrections: after a read for the best record, whoever was heard to hold another one, or none, is sent it.
+//! Read repair: after a read for the best record, peers that returned a different record, or none, are sent the best
+//! one.
 
 use std::{sync::Arc, time::Instant};
 
@@ -8,17 +9,17 @@ use libp2p::{
     kad::{KBucketKey, PeerRecord},
 };
 
-use super::{LiveRequest, Model, Place, later, results::Found};
+use super::{Awaiting, LiveRequest, Model, later, results::QueryResults};
 
 pub(super) type ReadRepair = Option<(Arc<PeerRecord>, Vec<PeerId>)>;
 
 impl Model {
-    /// Whom an answer shows to be out of date; the answer says how many they are.
+    /// Returns the best record and the outdated peers. Stores their number in the outcome.
     pub(super) fn read_repair(
         &self,
         operation: &Operation,
         outcome: &mut Outcome,
-        found: &Found,
+        found: &QueryResults,
         without: &[PeerId],
         now: Instant,
     ) -> ReadRepair {
@@ -48,8 +49,8 @@ impl Model {
     pub(super) fn start_read_repair(&mut self, read_repair: ReadRepair, now: Instant) {
         let Some((best, peers)) = read_repair else { return };
         self.last_read_repair += 1;
-        self.view.read_repairs += 1;
-        let id = RequestId(RequestId::FIRST_RESERVED.0 + self.last_read_repair);
+        self.counters.read_repairs += 1;
+        let id = RequestId(RequestId::FIRST_OF_OURS.0 + self.last_read_repair);
         let record = Arc::new(best.record.clone());
         let operation =
             Operation::PutRecordTo { record: Arc::clone(&record), peers: peers.clone(), quorum: Quorum::One };
@@ -59,15 +60,15 @@ impl Model {
             options: RequestOptions::default().priority(Priority::Background),
             accepted: now,
             deadline: later(now, self.config.default_timeout),
-            place: Place::Retry(now),
+            awaiting: Awaiting::Retry(now),
             put: None,
-            first: None,
+            first_lookup: None,
             failed_attempts: 0,
-            earlier: Vec::new(),
-            begun: true,
+            earlier_attempts: Vec::new(),
+            past_first_step: true,
             second_step: false,
             announced: false,
         });
-        self.want(id, kadence_core::Query::PutRecordTo { record, peers: peers.into() }, now);
+        self.attach(id, kadence_core::Query::PutRecordTo { record, peers: peers.into() }, now);
     }
 }
