@@ -8,8 +8,8 @@
 mod announcer;
 mod behaviour;
 mod config;
-mod half_open;
 mod error;
+mod half_open;
 mod identity;
 mod running;
 mod sweeper;
@@ -44,8 +44,8 @@ use self::{
 pub use self::{
     behaviour::{NodeBehaviour, NodeBehaviourEvent, NodeEvent},
     config::{DEFAULT_PROTOCOL, NodeConfig, NodeStore},
-    half_open::HalfOpenStats,
     error::{NodeError, ReadyError},
+    half_open::HalfOpenStats,
     identity::Identity,
 };
 use crate::{Alarm, Client, Driver, DriverClosedError, Events, PeerTimeouts, Runtime, SwarmHandle, Task, TaskEnd};
