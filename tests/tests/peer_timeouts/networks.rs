@@ -197,8 +197,7 @@ fn a_node_gives_silent_peers_up_by_default() {
         let (nodes, _silent, contacts) = network(bed, 6, 6).await;
         let bootstrap_peers = contacts
             .iter()
-            .map(|Contact { peer, address }| address.clone().with(libp2p::multiaddr::Protocol::P2p(*peer)))
-            .collect();
+            .map(|Contact { peer, address }| address.clone().with(libp2p::multiaddr::Protocol::P2p(*peer)));
         let config = kadence_tokio::NodeConfig::default().bootstrap_peers(bootstrap_peers).protocol(PROTOCOL);
         assert!(config.peer_timeouts.is_some());
         let node = kadence_tokio::node(config).await.unwrap();
