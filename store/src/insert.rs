@@ -1,4 +1,4 @@
-use kadence_core::Rejected;
+use kadence_core::ValidationError;
 use libp2p::kad::store;
 use thiserror::Error;
 
@@ -45,7 +45,7 @@ pub enum InsertError {
     Expired,
     /// The validator of the namespace has rejected the record. Another attempt fails, too.
     #[error("record is invalid")]
-    Invalid(#[source] Rejected),
+    Invalid(#[source] ValidationError),
     /// The namespace has no validator, and the store requires one.
     #[error("no validator for the namespace of the key")]
     NoValidator,

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use kadence_core::{Rejected, Validator, Validators};
+use kadence_core::{ValidationError, Validator, Validators};
 use libp2p::{
     PeerId,
     kad::{KBucketKey, Record, RecordKey},
@@ -69,8 +69,8 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 impl Validator for Numbers {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        number(value).map(drop).ok_or_else(|| Rejected("not a number".to_owned()))
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        number(value).map(drop).ok_or_else(|| ValidationError("not a number".to_owned()))
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {

@@ -5,7 +5,7 @@
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, executor::block_on, future::select_all};
-use kadence_core::{Rejected, Validator, Validators};
+use kadence_core::{ValidationError, Validator, Validators};
 use kadence_store::{InsertErrorCounts, StatsHandle, Store, StoreConfig};
 use libp2p::{
     Multiaddr, PeerId, Swarm, Transport,
@@ -21,10 +21,10 @@ use libp2p::{
 struct Digits;
 
 impl Validator for Digits {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
         match value {
             [b'0'..=b'9'] => Ok(()),
-            _ => Err(Rejected("not a digit".to_owned())),
+            _ => Err(ValidationError("not a digit".to_owned())),
         }
     }
 

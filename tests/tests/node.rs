@@ -1,4 +1,4 @@
-//! The ready-made node, on tokio and loopback TCP.
+//! `kadence::node::Node`, on tokio and loopback TCP.
 
 #![cfg(test)]
 
@@ -40,7 +40,8 @@ async fn a_record_goes_from_one_client_to_another_through_a_server() {
     assert!(matches!(missing, Err(GetRecordError::NotFound { .. })), "not {missing:?}");
 }
 
-/// kad answers an announcement before the messages have left, and a node that ends at once would take them along.
+/// kad reports an announcement as done before its messages have left. A node that shut down immediately would lose
+/// them.
 #[tokio::test]
 async fn an_announcement_outlives_a_graceful_shutdown() {
     let server = server(Vec::new()).await;
@@ -55,8 +56,8 @@ async fn an_announcement_outlives_a_graceful_shutdown() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_in_time_and_with_the_reason() {
-    // A port that was free a moment ago: nobody listens there.
+async fn ready_fails_at_its_timeout_with_the_dial_error() {
+    // A port on which a node has just stopped listening.
     let gone = server(Vec::new()).await;
     let address = gone.listen_addrs();
     gone.shutdown().await;
@@ -75,7 +76,7 @@ async fn a_bootstrap_peer_needs_its_id() {
 }
 
 #[tokio::test]
-async fn to_wait_for_ever_is_to_wait() {
+async fn ready_accepts_an_unlimited_timeout() {
     let server = server(Vec::new()).await;
     let node = client(server.listen_addrs()).await;
     node.ready(Duration::MAX).await.unwrap();
@@ -86,13 +87,13 @@ async fn dropping_a_node_ends_it() {
     let server = server(Vec::new()).await;
     let client = server.client().clone();
     drop(server);
-    // The task ends when its runtime next gets to it.
+    // The task ends when the runtime polls it next.
     while client.snapshot().await.is_ok() {
         tokio::task::yield_now().await;
     }
 }
 
-/// A peer that is added by hand, instead of by the configuration.
+/// A peer that is added later, instead of by the configuration.
 #[tokio::test]
 async fn a_peer_can_be_added_later() {
     let (server, node) = (server(Vec::new()).await, client(Vec::new()).await);
@@ -102,7 +103,7 @@ async fn a_peer_can_be_added_later() {
 }
 
 #[tokio::test]
-async fn a_peer_is_found_by_who_knows_it_and_a_client_by_nobody() {
+async fn find_peer_finds_servers_but_not_clients() {
     let seed = server(Vec::new()).await;
     let other = server(seed.listen_addrs()).await;
     other.ready(LONG).await.unwrap();

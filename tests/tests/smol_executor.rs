@@ -1,4 +1,4 @@
-//! smol's executor is the application's, and may go before the node does.
+//! The smol executor belongs to the application and may be dropped before the node.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,10 +18,10 @@ async fn start(executor: &Arc<Executor<'static>>) -> Result<Node, NodeError> {
 }
 
 #[test]
-fn an_executor_that_goes_takes_its_node_along() {
+fn dropping_the_executor_ends_its_node() {
     let executor = Arc::new(Executor::new());
     let node = smol::block_on(executor.run(start(&executor))).unwrap();
-    assert_eq!(Arc::strong_count(&executor), 1, "neither the node nor its tasks keep it");
+    assert_eq!(Arc::strong_count(&executor), 1, "neither the node nor its tasks keep the executor alive");
     let get = node.client().get_record("key").into_future();
     let pending = thread::spawn(move || smol::block_on(get));
     drop(executor);
@@ -36,7 +36,7 @@ fn an_executor_that_goes_takes_its_node_along() {
 }
 
 #[test]
-fn on_an_executor_that_is_gone_no_node_starts() {
+fn a_node_does_not_start_on_a_dropped_executor() {
     let executor = Arc::new(Executor::new());
     let runtime = SmolRuntime::on(&executor);
     drop(executor);

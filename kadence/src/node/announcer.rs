@@ -15,7 +15,7 @@ use libp2p::{
 };
 use rustc_hash::FxHasher;
 
-use crate::{Alarm, Runtime, deadline_after};
+use crate::{Alarm, Runtime, alarm::deadline_after};
 
 /// Maximum number of announcements that run at the same time: enough that a few silent peers do not hold up the others, and
 /// few compared to the 32 queries of callers, because no caller waits for announcements.
@@ -259,7 +259,7 @@ mod tests {
         let mut bed = Bed::new(1);
         bed.runtime.pass(LONGEST_WAIT);
         assert!(bed.poll().is_empty());
-        assert_eq!(bed.runtime.resets(), 0);
+        assert_eq!(bed.runtime.timer_sets(), 0);
         bed.announcer.begin();
         assert!(bed.poll().is_empty());
         bed.runtime.pass(FIRST_WAIT);
@@ -269,7 +269,7 @@ mod tests {
         bed.announcer.begin();
         bed.runtime.pass(LONGEST_WAIT);
         assert!(bed.poll().is_empty());
-        assert_eq!(bed.runtime.resets(), 0);
+        assert_eq!(bed.runtime.timer_sets(), 0);
     }
 
     #[test]
@@ -282,11 +282,11 @@ mod tests {
             assert_eq!(running.len(), MAX_RUNNING.min(10 - told));
             bed.end(running[0], true);
         }
-        let resets = bed.runtime.resets();
+        let resets = bed.runtime.timer_sets();
         assert!(bed.poll().is_empty());
         bed.runtime.pass(LONGEST_WAIT);
         assert!(bed.poll().is_empty());
-        assert_eq!(bed.runtime.resets(), resets);
+        assert_eq!(bed.runtime.timer_sets(), resets);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use kadence_core::REPLICATION_FACTOR;
 use kadence_store::{Store, StoreConfig};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
@@ -13,7 +14,7 @@ use libp2p::{
     multiaddr::Protocol,
 };
 
-use super::{error::NodeError, identity::Identity};
+use super::{error::NodeError, half_open::HalfOpenLimits, identity::Identity};
 use crate::{DriverConfig, PeerTimeoutConfig};
 
 /// Default name of the kad protocol. It is not that of the public IPFS network.
@@ -90,6 +91,15 @@ pub struct NodeConfig {
     pub max_connections: u32,
     /// Maximum number of connections with one peer. Default: 4, enough for simultaneous dials over two transports.
     pub max_connections_per_peer: NonZeroU32,
+    /// Maximum number of half-open connections, over all transports: incoming ones whose handshakes are not complete, each
+    /// for at most 10 s. Above it, the oldest one of the address with most of them is closed. They are not part of
+    /// `max_connections`, but take file descriptors as well: up to twice as many for a moment. Default: 256; zero counts as
+    /// one.
+    pub max_half_open: usize,
+    /// Maximum number of half-open connections of one remote address: an IPv4 address, or the first 64 bits of an IPv6
+    /// address. Above it, the oldest one of that address is closed. This many peers can dial at the same moment from
+    /// behind one address. Default: 128; zero counts as one.
+    pub max_half_open_per_address: usize,
     /// Name and version of the software, for other peers. Default: `kadence/` and its version.
     pub agent_version: String,
     /// Timeouts of peers, which follow the measured round-trip times. `None`: kad's own 10 s. Default:
@@ -120,6 +130,8 @@ impl Default for NodeConfig {
             idle_connection_timeout: Duration::from_secs(60),
             max_connections: 512,
             max_connections_per_peer: NonZeroU32::MIN.saturating_add(3),
+            max_half_open: 256,
+            max_half_open_per_address: 128,
             agent_version: concat!("kadence/", env!("CARGO_PKG_VERSION")).to_owned(),
             peer_timeouts: Some(PeerTimeoutConfig::default()),
             driver: DriverConfig::default(),
@@ -158,6 +170,8 @@ setters! {
     idle_connection_timeout: Duration = idle_connection_timeout,
     max_connections: u32 = max_connections,
     max_connections_per_peer: NonZeroU32 = max_connections_per_peer,
+    max_half_open: usize = max_half_open,
+    max_half_open_per_address: usize = max_half_open_per_address,
     agent_version: impl Into<String> = agent_version.into(),
     peer_timeouts: impl Into<Option<PeerTimeoutConfig>> = peer_timeouts.into(),
     driver: DriverConfig = driver,
@@ -198,7 +212,7 @@ impl NodeConfig {
             .set_periodic_bootstrap_interval(self.bootstrap_interval)
             .set_parallelism(PARALLELISM)
             // Peers without a copy, which read repair brings up to date. kad's default of 1 names too few.
-            .set_caching(kad::Caching::Enabled { max_peers: 20 });
+            .set_caching(kad::Caching::Enabled { max_peers: REPLICATION_FACTOR as u16 });
         let mut kad = kad::Behaviour::with_config(local_peer_id, store, config);
         // A node that cannot be dialled cannot serve, and would only take up space in the routing tables of others.
         kad.set_mode(if self.listen.is_empty() && self.mode == Some(Mode::Server) {
@@ -217,12 +231,15 @@ impl NodeConfig {
 
     pub(super) fn limits(&self) -> libp2p::connection_limits::ConnectionLimits {
         libp2p::connection_limits::ConnectionLimits::default()
-            // Half-open connections are a way to exhaust the node, too.
-            .with_max_pending_incoming(Some(self.max_connections / 4 + 1))
+            // The transport limits half-open connections, where the oldest gives way; a limit here would deny newcomers.
             .with_max_established(Some(self.max_connections))
             // A quarter is reserved for own dials: peers that take all others cannot cut the node off.
             .with_max_established_incoming(Some(self.max_connections - self.max_connections / 4))
             .with_max_established_per_peer(Some(self.max_connections_per_peer.get()))
+    }
+
+    pub(super) fn half_open(&self) -> HalfOpenLimits {
+        HalfOpenLimits { total: self.max_half_open, per_address: self.max_half_open_per_address }
     }
 
     pub(super) fn driver_config(&self) -> DriverConfig {

@@ -8,6 +8,7 @@
 mod announcer;
 mod behaviour;
 mod config;
+mod half_open;
 mod error;
 mod identity;
 mod running;
@@ -36,12 +37,14 @@ use libp2p::{
 use self::{
     announcer::Announcer,
     config::KnownPeer,
+    half_open::{HalfOpenHandle, HalfOpenTransport},
     running::{Redial, Running, Status, dial},
     sweeper::Sweeper,
 };
 pub use self::{
     behaviour::{NodeBehaviour, NodeBehaviourEvent, NodeEvent},
     config::{DEFAULT_PROTOCOL, NodeConfig, NodeStore},
+    half_open::HalfOpenStats,
     error::{NodeError, ReadyError},
     identity::Identity,
 };
@@ -101,6 +104,7 @@ pub struct Node<X: NetworkBehaviour = dummy::Behaviour> {
     events: Option<Events<NodeEvent<X>>>,
     status: Arc<Status>,
     store_stats: StatsHandle,
+    half_open: HalfOpenHandle,
     first_peer: Shared<BoxFuture<'static, Result<(), DriverClosedError>>>,
     sleep: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
     task: Option<Task>,
@@ -158,6 +162,8 @@ where
         let store_stats = store.stats_handle();
         let announcer = Announcer::new(&store, local_peer_id, &runtime);
         let transport = transport(&keypair).map_err(|error| NodeError::Transport(Box::new(error)))?;
+        let transport = HalfOpenTransport::new(transport, config.half_open());
+        let half_open = transport.handle();
         let behaviour = NodeBehaviour {
             limits: connection_limits::Behaviour::new(config.limits()),
             kad: match config.peer_timeouts {
@@ -175,7 +181,7 @@ where
             move |task| runtime.spawn(task)
         })
         .with_idle_connection_timeout(config.idle_connection_timeout);
-        let mut swarm = Swarm::new(transport, behaviour, local_peer_id, swarm_config);
+        let mut swarm = Swarm::new(transport.boxed(), behaviour, local_peer_id, swarm_config);
         let mut listeners = HashSet::new();
         for address in &config.listen {
             let listener = swarm
@@ -215,6 +221,7 @@ where
             events: Some(events),
             status,
             store_stats,
+            half_open,
             first_peer: first_peer.map(|told| told.map_err(|_| DriverClosedError)).boxed().shared(),
             sleep,
             task: Some(task),
@@ -242,7 +249,7 @@ impl<X: NetworkBehaviour> Node<X> {
 
     /// Returns the node's peer id.
     pub fn local_peer_id(&self) -> PeerId {
-        self.client.local_peer()
+        self.client.local_peer_id()
     }
 
     /// Returns the addresses that the node listens on, each with its peer id at the end: other nodes can take them as
@@ -283,6 +290,12 @@ impl<X: NetworkBehaviour> Node<X> {
     /// Returns contents and counters of the node's store. Never waits for the node, and works after its end.
     pub fn store_stats(&self) -> StoreStats {
         self.store_stats.read()
+    }
+
+    /// Returns how many incoming connections are half-open, and how many of them had to give way to newer ones. Also after the
+    /// node's end.
+    pub fn half_open_stats(&self) -> HalfOpenStats {
+        self.half_open.stats()
     }
 
     /// Returns the connected peers.

@@ -21,7 +21,7 @@ use super::{
     config::KnownPeer,
     sweeper::Sweeper,
 };
-use crate::{Alarm, ContainsKad, Driver, Runtime, response};
+use crate::{Alarm, ContainsKad, Driver, Runtime, response::ResponseSender};
 
 /// Maximum number of addresses that a peer can add to its entry in the routing table. It can claim any number, message
 /// after message, and each is kept, copied into events, and dialled in vain if it is false.
@@ -62,7 +62,7 @@ impl Status {
 
 pub(super) struct Running<X: NetworkBehaviour, R: Runtime> {
     pub(super) driver: Driver<NodeBehaviour<X>, R>,
-    pub(super) events: response::Sender<NodeEvent<X>, ()>,
+    pub(super) events: ResponseSender<NodeEvent<X>, ()>,
     pub(super) status: Arc<Status>,
     pub(super) protocol: StreamProtocol,
     pub(super) bootstrap_peers: Vec<KnownPeer>,
@@ -254,7 +254,7 @@ impl Redial {
     }
 
     fn start(&mut self) {
-        if self.alarm.due().is_none() {
+        if self.alarm.deadline().is_none() {
             self.alarm.set(self.alarm.now() + self.wait);
             self.wait = (self.wait * 2).min(REDIAL_MAX);
         }

@@ -31,7 +31,7 @@ impl Sweeper {
         // An expiry mostly moves later, as records are renewed. The timer is then left alone, and set again when it has
         // elapsed.
         let due = expiry.max(self.not_before);
-        if self.alarm.due().is_none_or(|set| due < set) {
+        if self.alarm.deadline().is_none_or(|set| due < set) {
             self.alarm.set(due);
         }
         if self.alarm.poll(cx).is_pending() {
@@ -82,7 +82,7 @@ mod tests {
         store.put(Record { publisher: Some(local_peer), ..Record::new(vec![1], vec![2]) }).unwrap();
         runtime.pass(10 * PAUSE);
         poll(&mut sweeper, &mut store);
-        assert_eq!(runtime.resets(), 0);
+        assert_eq!(runtime.timer_sets(), 0);
     }
 
     #[test]
@@ -96,13 +96,13 @@ mod tests {
             }
             wait_until_all_have_expired(Instant::now() + Duration::from_millis(1));
             poll(&mut sweeper, &mut store);
-            let (left, resets) = (store.stats_handle().read().records, runtime.resets());
+            let (left, resets) = (store.stats_handle().read().records, runtime.timer_sets());
             assert!(left > 0, "swept at once");
             runtime.pass(PAUSE);
             poll(&mut sweeper, &mut store);
             assert_eq!(store.stats_handle().read().records, 0);
             assert!(
-                (times..=times * 5).contains(&resets) && runtime.resets() < resets + 5,
+                (times..=times * 5).contains(&resets) && runtime.timer_sets() < resets + 5,
                 "the timer was set in a loop"
             );
         }
