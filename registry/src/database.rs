@@ -27,7 +27,7 @@ impl Format {
 ///
 /// # Errors
 ///
-/// See [`DatabaseOpenError`]. The file is left unchanged.
+/// See [`DatabaseOpenError`].
 pub(crate) fn open(path: &Path, format: Format) -> Result<Connection, DatabaseOpenError> {
     format.options().open(path)
 }
