@@ -6,8 +6,10 @@ use thiserror::Error;
 
 use super::{AnnouncementError, Discovered, Freshness, Rate, SignedAnnouncement};
 use crate::{
-    p2p::setters::setters,
-    p2p::token_bucket::{KeyedBuckets, TokenBucket},
+    p2p::{
+        setters::setters,
+        token_bucket::{KeyedBuckets, TokenBucket},
+    },
     unix,
 };
 
@@ -21,7 +23,7 @@ pub const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
 /// Maximum number of neighbours with a bucket of their own: far more than a node has connections.
 const MAX_FORWARDERS: usize = 1024;
 
-/// Maximum number of publishers with a bucket of their own: more than the unknown ones of ten minutes and all known ones.
+/// Maximum number of publishers with a bucket of their own: more than announce within the time in which a bucket fills.
 const MAX_PUBLISHERS: usize = 16_384;
 
 /// Configuration of an [`AnnouncementValidator`].
@@ -55,8 +57,9 @@ pub struct AnnouncementValidatorConfig {
     /// Total rate of the announcements that are accepted, and so forwarded. It is well below `per_forwarder`, so that an
     /// honest node never sends more than its neighbours read. Default: 300 at once, then 25 a second.
     ///
-    /// Half of the burst is open to all. The other half is reserved: it is given out by
-    /// [`reserved_per_forwarder`](Self::reserved_per_forwarder), and its last quarter of the burst to known publishers only.
+    /// The first half of the burst is open to all. The second half is available only within the limits of
+    /// [`reserved_per_forwarder`](Self::reserved_per_forwarder), and its last part, a quarter of the burst, only to
+    /// publishers that are known.
     pub total: Rate,
     /// Rate that each neighbour has of the reserved part of `total`, even if others use up the open part. Default: 6 at once,
     /// then 2 a second. With the 12 neighbours that a mesh has at most, this is within a quarter of the burst of `total`,
@@ -182,8 +185,8 @@ impl AnnouncementValidator {
             Ok(announcement) => announcement,
             Err(error) => return ValidationResult::Reject(RejectReason::Invalid(error)),
         };
-        if let Err(judged) = self.check_time(&announcement, now) {
-            return judged;
+        if let Err(verdict) = self.check_time(&announcement, now) {
+            return verdict;
         }
         match discovered.freshness(&announcement) {
             Freshness::New | Freshness::Newer => {}

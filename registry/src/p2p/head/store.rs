@@ -81,7 +81,7 @@ impl HeadStore {
         {
             Ok(accepted) => Ok(accepted),
             Err(HeadRejectedError::Equivocation { .. }) => self.record(candidate),
-            Err(refused) => Err(refused.into()),
+            Err(rejected) => Err(rejected.into()),
         }
     }
 
@@ -114,8 +114,8 @@ impl HeadStore {
                 touch(&transaction, package, self.capacity)?;
                 Accepted::Same
             }
-            Err(refused) => {
-                if let HeadRejectedError::Equivocation { proof } = &refused {
+            Err(rejected) => {
+                if let HeadRejectedError::Equivocation { proof } = &rejected {
                     transaction
                         .execute(
                             "UPDATE heads SET other = ?2 WHERE package = ?1 AND other IS NULL",
@@ -124,7 +124,7 @@ impl HeadStore {
                         .map_err(DatabaseError::from)?;
                     transaction.commit().map_err(DatabaseError::from)?;
                 }
-                return Err(refused.into());
+                return Err(rejected.into());
             }
         };
         transaction.commit().map_err(DatabaseError::from)?;
@@ -199,10 +199,12 @@ impl HeadStore {
     ///
     /// If the file fails.
     pub fn equivocation(&self, package: &PackageId) -> Result<Option<EquivocationProof>, DatabaseError> {
-        Ok(read(&self.connection(), package)?.and_then(|known| known.check().err()).and_then(|refused| match refused {
-            HeadRejectedError::Equivocation { proof } => Some(proof),
-            _ => None,
-        }))
+        Ok(read(&self.connection(), package)?.and_then(|known| known.check().err()).and_then(
+            |rejected| match rejected {
+                HeadRejectedError::Equivocation { proof } => Some(proof),
+                _ => None,
+            },
+        ))
     }
 
     /// Returns the packages that are rejected for an equivocation, at most `limit`, in order of their ids and after this one.

@@ -140,10 +140,10 @@ impl<R: Runtime> Inner<R> {
             // Before the expiry is checked: an expired head can be part of an equivocation, too.
             for other in &others {
                 // Only an equivocation matters here. Some holders having outdated heads is normal.
-                if let Err(HeadStoreError::Rejected(refused @ HeadRejectedError::Equivocation { .. })) =
+                if let Err(HeadStoreError::Rejected(rejected @ HeadRejectedError::Equivocation { .. })) =
                     store.record(other)
                 {
-                    return Err(refused.into());
+                    return Err(rejected.into());
                 }
             }
             store.validate(&best, SystemTime::now())?;

@@ -52,8 +52,8 @@ impl<R: Runtime> Inner<R> {
             Ok(index) => index,
             // Not in the store.
             Err(GetError::Unavailable { .. } | GetError::Storage(_)) => {
-                let wanted = FetchRequest { id: content, max: MAX_SEARCH_INDEX_LEN, size: None };
-                if let Err(error) = self.download(&self.index_fetcher, &announced.package, wanted, scope).await {
+                let request = FetchRequest { id: content, max: MAX_SEARCH_INDEX_LEN, size: None };
+                if let Err(error) = self.download(&self.index_fetcher, &announced.package, request, scope).await {
                     tracing::debug!(package = %announced.package, %error, "index of an announced package was not read");
                     return;
                 }

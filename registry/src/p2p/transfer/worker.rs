@@ -33,7 +33,7 @@ use crate::{
 /// Size of the read buffer: enough for many hash pairs. Groups are larger and are read without it.
 const BUFFER: usize = 4 << 10;
 
-/// Time after which the swarm has surely begun to dial.
+/// Time after which the swarm has surely started to dial.
 const DIAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Piece to fetch, and the file to write it to.

@@ -217,9 +217,9 @@ fn a_late_piece_is_requested_from_another_provider() {
         let (server, _) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let client = Node::client_of(&[&late, &server]).await;
         let config = FetchConfig { hedge_after: Duration::from_millis(50), ..quick() };
-        let begun = Instant::now();
+        let started = Instant::now();
         fetch(&client, config, &blob, &[&late, &server], &Log::default()).await.unwrap();
-        assert!(begun.elapsed() < config.step_timeout, "it was waited for");
+        assert!(started.elapsed() < config.step_timeout, "it was waited for");
     });
 }
 
@@ -263,12 +263,12 @@ fn attack_several_providers_that_withhold_pieces_do_not_stop_a_download() {
             }
             more.send(BlobProvider { peer: honest, preference: 0 }).await.unwrap();
         };
-        let begun = Instant::now();
+        let started = Instant::now();
         let fetcher = client.fetcher(config);
         let (fetched, ()) =
             within(futures::future::join(fetcher.fetch(wanted(&blob), providers, |_| {}), naming)).await;
         fetched.unwrap();
-        assert!(begun.elapsed() < config.step_timeout, "they were waited for");
+        assert!(started.elapsed() < config.step_timeout, "they were waited for");
     });
 }
 
@@ -309,9 +309,9 @@ fn a_busy_provider_is_asked_again_after_the_time_that_it_sent() {
         let config = ServerConfig { bytes_per_second_per_peer: 200_000, ..ServerConfig::default() };
         let (server, _) = Node::serving(config, &[&blob]).await;
         let client = Node::client_of(&[&server]).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         fetch(&client, quick(), &blob, &[&server], &Log::default()).await.unwrap();
         // The bandwidth of one second is available at once.
-        assert!(begun.elapsed() >= Duration::from_millis(480), "{:?}", begun.elapsed());
+        assert!(started.elapsed() >= Duration::from_millis(480), "{:?}", started.elapsed());
     });
 }
