@@ -1,4 +1,4 @@
-//! How the program ends when something failed: one line for people, a code for scripts.
+//! Errors of the program: one line for people, an exit code and, if asked for, a JSON object for scripts.
 
 use std::{io, process::ExitCode, time::Duration};
 
@@ -13,24 +13,28 @@ use kadence_demo::output::chain;
 
 use crate::output;
 
-/// Why the program failed.
+/// Error of a command, with its exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     reason: Reason,
     error: anyhow::Error,
 }
 
-/// Kinds of failure that a script may want to tell apart.
+/// Kinds of failure that have an exit code of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
+    /// Exit code 1: any other failure.
     Failure,
+    /// Exit code 3: the record, the provider or the package does not exist.
     NotFound,
+    /// Exit code 4: the timeout passed.
     Timeout,
+    /// Exit code 5: no peer of the network was reached, or none answered.
     NoPeer,
 }
 
 impl Reason {
-    /// 2 is wrong usage, and is clap's.
+    /// Returns the exit code. Code 2, wrong usage, comes from clap.
     fn code(self) -> u8 {
         match self {
             Self::Failure => 1,
@@ -60,7 +64,13 @@ impl Failure {
     }
 
     pub(crate) fn timeout(after: Duration) -> Self {
-        Self::new(Reason::Timeout, anyhow::anyhow!("it was not done within {}", humantime::format_duration(after)))
+        Self::new(
+            Reason::Timeout,
+            anyhow::anyhow!(
+                "command did not finish within {}: try a longer --timeout",
+                humantime::format_duration(after)
+            ),
+        )
     }
 
     #[cfg(test)]
@@ -68,14 +78,14 @@ impl Failure {
         self.reason.name()
     }
 
-    /// Says so on stderr, and on stdout if a JSON object is expected there.
+    /// Prints the error on stderr and, if `json`, as a JSON object on stdout. Returns the exit code.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         let text = chain(self.error.as_ref());
         output::note(format_args!("error: {text}"));
-        // A report of failed checks is itself the one JSON object.
-        if json && !self.error.is::<kadence_demo::ChecksFailed>() {
-            // There is no further place to report to.
-            let _lost = output::json(&json!({ "ok": false, "reason": self.reason.name(), "error": text }));
+        // The report of a demonstration whose checks failed is itself the JSON object.
+        if json && !self.error.is::<kadence_demo::ChecksFailedError>() {
+            // There is nowhere else to report that stdout cannot be written.
+            let _unwritable = output::json(&json!({ "ok": false, "reason": self.reason.name(), "error": text }));
         }
         ExitCode::from(self.reason.code())
     }
@@ -109,7 +119,7 @@ impl From<ReadyError> for Failure {
     fn from(error: ReadyError) -> Self {
         let reason = match &error {
             ReadyError::NoPeer { timeout: _, last_dial_error: _ } => Reason::NoPeer,
-            ReadyError::NodeGone(_) => Reason::Failure,
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -119,10 +129,11 @@ impl From<GetRecordError> for Failure {
     fn from(error: GetRecordError) -> Self {
         let reason = match &error {
             GetRecordError::NotFound { .. } => Reason::NotFound,
-            GetRecordError::Conflict { .. } | GetRecordError::QuorumNotReached { .. } => Reason::Failure,
             GetRecordError::Timeout { .. } => Reason::Timeout,
             GetRecordError::NoResponse { .. } | GetRecordError::NoKnownPeers => Reason::NoPeer,
             GetRecordError::Request(error) => of_request(error),
+            // A quorum that was not reached.
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -131,13 +142,11 @@ impl From<GetRecordError> for Failure {
 impl From<PutRecordError> for Failure {
     fn from(error: PutRecordError) -> Self {
         let reason = match &error {
-            PutRecordError::QuorumFailed { .. }
-            | PutRecordError::NotVerified { .. }
-            | PutRecordError::InsufficientPeers { .. }
-            | PutRecordError::Store { .. } => Reason::Failure,
             PutRecordError::Timeout { .. } => Reason::Timeout,
             PutRecordError::NoResponse { .. } | PutRecordError::NoKnownPeers => Reason::NoPeer,
             PutRecordError::Request(error) => of_request(error),
+            // A quorum that was not reached, or the local store.
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -150,6 +159,7 @@ impl From<GetProvidersError> for Failure {
             GetProvidersError::Timeout { .. } => Reason::Timeout,
             GetProvidersError::NoResponse { .. } | GetProvidersError::NoKnownPeers => Reason::NoPeer,
             GetProvidersError::Request(error) => of_request(error),
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -160,8 +170,9 @@ impl From<StartProvidingError> for Failure {
         let reason = match &error {
             StartProvidingError::NoResponse { .. } | StartProvidingError::NoKnownPeers => Reason::NoPeer,
             StartProvidingError::Timeout { .. } => Reason::Timeout,
-            StartProvidingError::Store(_) => Reason::Failure,
             StartProvidingError::Request(error) => of_request(error),
+            // The local store.
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -173,6 +184,7 @@ impl From<GetClosestPeersError> for Failure {
             GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::NoKnownPeers => Reason::NoPeer,
             GetClosestPeersError::Timeout { .. } => Reason::Timeout,
             GetClosestPeersError::Request(error) => of_request(error),
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -181,37 +193,36 @@ impl From<GetClosestPeersError> for Failure {
 fn of_request(error: &RequestError) -> Reason {
     match error {
         RequestError::ExpiredInQueue => Reason::Timeout,
-        RequestError::Invalid(_)
-        | RequestError::Overloaded
-        | RequestError::Cancelled
-        | RequestError::Shutdown
-        | RequestError::Refused(_) => Reason::Failure,
+        _ => Reason::Failure,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kadence_tokio::kadence::{InvalidRequest, Progress};
+    use kadence_tokio::kadence::{InvalidRequestError, Progress};
 
     use super::*;
 
     #[test]
-    fn the_whole_chain_is_one_line() {
+    fn an_error_and_its_sources_are_one_line() {
         let error = anyhow::anyhow!("connection refused\nby the peer").context("cannot dial").context("no peer");
         assert_eq!(chain(error.as_ref()), "no peer: cannot dial: connection refused by the peer");
     }
 
     #[test]
-    fn a_source_that_was_quoted_is_not_said_twice() {
+    fn a_source_that_its_error_quotes_is_not_repeated() {
         let error = anyhow::anyhow!("in use").context("cannot listen: in use");
         assert_eq!(chain(error.as_ref()), "cannot listen: in use");
-        let invalid = InvalidRequest::ValueTooLarge { len: 9, max: 8 };
+        let invalid = InvalidRequestError::ValueTooLong { len: 9, max: 8 };
         let error = PutRecordError::Request(RequestError::Invalid(invalid));
-        assert_eq!(chain(&error), "the request is not valid: the value has 9 bytes, the limit is 8");
+        assert_eq!(
+            chain(&error),
+            "invalid request: value of 9 bytes is too long: at most 8 are allowed under this key"
+        );
     }
 
     #[test]
-    fn each_reason_has_a_code_of_its_own() {
+    fn each_reason_has_an_exit_code_of_its_own() {
         let progress = Progress::default();
         let not_found = Failure::from(GetRecordError::NotFound {
             closest_peers: Vec::new(),

@@ -1,9 +1,10 @@
-//! The program `kadence`: demonstrates a network on this computer, runs a node, asks a network by hand, and publishes and
-//! installs packages.
+//! The program `kadence`: runs a node, asks a network, publishes and installs packages, and demonstrates all of this
+//! on one computer.
 
 mod args;
 mod exit;
 mod node;
+mod options;
 mod output;
 mod pkg;
 mod query;
@@ -46,11 +47,13 @@ fn run(args: Args) -> Result<(), Failure> {
             Command::Completions { shell } => completions(shell),
         }
     });
-    // A name that is still being looked up must not hold up the end.
+    // A name lookup that still blocks a thread must not delay the end.
     runtime.shutdown_background();
     result
 }
 
+/// Prints the completion script of a shell.
+///
 /// # Errors
 ///
 /// If stdout cannot be written.
@@ -60,7 +63,7 @@ fn completions(shell: Shell) -> Result<(), Failure> {
     Ok(output::line(String::from_utf8_lossy(&script).trim_end())?)
 }
 
-/// `RUST_LOG` has the last word; without it, `--verbose` raises what each command shows by itself.
+/// Logs to stderr. `RUST_LOG` sets the filter; without it, `--verbose` raises the default of each command.
 fn log_to_stderr(args: &Args) {
     let filter = match (args.verbose, &args.command) {
         (0, Command::Demo(_)) => "error",
@@ -72,7 +75,7 @@ fn log_to_stderr(args: &Args) {
         (_, _) => "debug,kadence=trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    // A closed stderr is no reason to fail, nor to complain to the same stderr.
+    // A closed stderr must not make the program fail or report that to the same stderr.
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let ansi = io::IsTerminal::is_terminal(&io::stderr());

@@ -1,4 +1,4 @@
-//! `kadence node`, and what all commands do with a node.
+//! `kadence node`, and functions that other commands share with it.
 
 use std::{collections::HashSet, io};
 
@@ -13,7 +13,7 @@ use kadence_tokio::kadence::{
 use serde_json::json;
 use tracing::info;
 
-use crate::{args::NodeArgs, exit::Failure, output};
+use crate::{exit::Failure, options::NodeArgs, output};
 
 /// Runs a node until a signal comes.
 ///
@@ -22,16 +22,14 @@ use crate::{args::NodeArgs, exit::Failure, output};
 /// If it cannot start, or ends by itself.
 pub(crate) async fn run(args: NodeArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let NodeArgs { listen, peers, identity, store, json } = args;
-    // From here on a signal is a shutdown, however early it comes.
+    // From here on, a signal shuts the node down gracefully.
     let signal = signal()?;
-    let config = NodeConfig {
-        identity: identity.map_or(Identity::Ephemeral, Identity::File),
-        listen: listen.addresses,
-        bootstrap_peers: peers,
-        store: store.map_or(NodeStore::Memory, NodeStore::Disk),
-        protocol,
-        ..NodeConfig::default()
-    };
+    let config = NodeConfig::default()
+        .identity(identity.map_or(Identity::Ephemeral, Identity::File))
+        .listen(listen.addresses)
+        .bootstrap_peers(peers)
+        .store(store.map_or(NodeStore::Memory, NodeStore::Disk))
+        .protocol(protocol);
     let mut node = kadence_tokio::node(config).await?;
     let mut addresses = Addresses::new(json);
     serve(&mut node, signal, |node| addresses.print_new(node)).await?;
@@ -39,8 +37,8 @@ pub(crate) async fn run(args: NodeArgs, protocol: StreamProtocol) -> Result<(), 
     Ok(())
 }
 
-/// Lets a node run until a signal comes, logging its peers. `on_address` is called at the start, and whenever the node
-/// may have a new address.
+/// Runs a node until a signal comes, and logs its peers. `on_address` is called at the start, and each time the node may
+/// have a new address.
 ///
 /// # Errors
 ///
@@ -64,12 +62,12 @@ pub(crate) async fn serve(
         match event {
             Some(Ok(SwarmEvent::NewListenAddr { .. }) | Err(_)) => on_address(node)?,
             Some(Ok(event)) => log(&event),
-            None => return Err(anyhow::anyhow!("the node has ended by itself").into()),
+            None => return Err(anyhow::anyhow!("node ended by itself").into()),
         }
     }
 }
 
-/// Only the first and the last connection of a peer are news.
+/// Logs the first and the last connection of a peer, and failed dials.
 fn log(event: &NodeEvent<dummy::Behaviour>) {
     match event {
         SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } if num_established.get() == 1 => {
@@ -77,13 +75,13 @@ fn log(event: &NodeEvent<dummy::Behaviour>) {
         }
         SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => info!(peer = %peer_id, "disconnected"),
         SwarmEvent::OutgoingConnectionError { peer_id: Some(peer_id), error, .. } => {
-            info!(peer = %peer_id, error = kadence_demo::output::chain(error), "not reached");
+            info!(peer = %peer_id, error = kadence_demo::output::chain(error), "dial failed");
         }
         _ => {}
     }
 }
 
-/// The addresses that were printed, each once.
+/// Prints each address of a node once.
 pub(crate) struct Addresses {
     printed: HashSet<Multiaddr>,
     json: bool,
@@ -94,13 +92,15 @@ impl Addresses {
         Self { printed: HashSet::new(), json }
     }
 
+    /// Prints the addresses that were not printed before.
+    ///
     /// # Errors
     ///
     /// If stdout cannot be written.
     pub(crate) fn print_new<X: NetworkBehaviour>(&mut self, node: &Node<X>) -> io::Result<()> {
         for address in node.listen_addrs() {
             if self.printed.insert(address.clone()) {
-                print(&address, node.peer_id(), self.json)?;
+                print(&address, node.local_peer_id(), self.json)?;
             }
         }
         Ok(())
@@ -115,11 +115,11 @@ fn print(address: &Multiaddr, peer: PeerId, json: bool) -> io::Result<()> {
     }
 }
 
-/// Ready at Ctrl-C or, where there is one, SIGTERM.
+/// Returns a future that is ready at Ctrl-C or, on Unix, SIGTERM.
 ///
 /// # Errors
 ///
-/// If the system does not let us listen for signals.
+/// If the system does not allow a handler for signals.
 pub(crate) fn signal() -> io::Result<BoxFuture<'static, ()>> {
     #[cfg(unix)]
     let signal = {
@@ -135,7 +135,7 @@ pub(crate) fn signal() -> io::Result<BoxFuture<'static, ()>> {
     };
     #[cfg(not(unix))]
     let signal = async {
-        // Without a way to be interrupted gently, the system ends us in its own.
+        // Without a handler, the system ends the process at Ctrl-C.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

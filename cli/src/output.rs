@@ -1,11 +1,11 @@
-//! Writing to stdout and stderr without the panics of `println!`: whoever reads may stop reading.
+//! Output on stdout and stderr that does not panic when its reader has gone, unlike `println!`.
 
 use std::io::{self, IsTerminal};
 
 pub(crate) use kadence_demo::output::{json, line, note, stdout};
 
-/// A record's value on stdout: as it is, unless a person looks at it. What anybody may have stored must not reach a
-/// terminal as control sequences.
+/// Prints a record's value on stdout, unchanged unless stdout is a terminal. Anybody may have stored the value, so control
+/// sequences in it must not reach a terminal.
 ///
 /// # Errors
 ///
@@ -18,7 +18,7 @@ pub(crate) fn value(bytes: &[u8]) -> io::Result<()> {
         Some(text) if text.ends_with('\n') => stdout(text.as_bytes()),
         Some(text) => line(text),
         None => {
-            note(format_args!("{} bytes that are not text; use --output FILE or a pipe", bytes.len()));
+            note(format_args!("value of {} bytes is not text: use --output FILE or a pipe", bytes.len()));
             Ok(())
         }
     }

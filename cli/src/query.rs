@@ -1,4 +1,4 @@
-//! The commands that join a network, ask it one thing, and leave.
+//! Commands that join a network, ask it once, and leave.
 
 use std::{
     fs::File,
@@ -21,21 +21,21 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    args::{Ask, ClosestArgs, GetArgs, ProvideArgs, ProvidersArgs, PutArgs},
     exit::Failure,
     node::{serve, signal},
+    options::{Ask, ClosestArgs, GetArgs, ProvideArgs, ProvidersArgs, PutArgs},
     output,
 };
 
-/// The most that is read of a value. Far more than a record takes, so that the call still says what its limit is; and
-/// little enough that an endless input ends.
+/// Maximum number of bytes read of a value. Far more than a record can hold, so that the error of the call names the
+/// actual limit, and few enough that an endless input is an error.
 const MAX_READ: u64 = 16 * 1024 * 1024;
 
-/// Looks a record up and prints it.
+/// Looks up a record and prints its value.
 ///
 /// # Errors
 ///
-/// If there is none, or the network or the output cannot be reached.
+/// If the record does not exist, the network cannot be reached, or the output cannot be written.
 pub(crate) async fn get(args: GetArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let GetArgs { key, ask, output } = args;
     let json = ask.json;
@@ -46,7 +46,7 @@ pub(crate) async fn get(args: GetArgs, protocol: StreamProtocol) -> Result<(), F
         std::fs::write(path, value).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if json {
-        let (where_it_is, content) = match (&output, std::str::from_utf8(value)) {
+        let (field, content) = match (&output, std::str::from_utf8(value)) {
             (Some(path), _) => ("output", path.display().to_string()),
             (None, Ok(text)) => ("value", text.to_owned()),
             (None, Err(_not_text)) => ("value_hex", hex::encode(value)),
@@ -57,7 +57,7 @@ pub(crate) async fn get(args: GetArgs, protocol: StreamProtocol) -> Result<(), F
             "bytes": value.len(),
             "from": answer.record.peer.map(|peer| peer.to_string()),
             "publisher": answer.record.record.publisher.map(|peer| peer.to_string()),
-            where_it_is: content,
+            field: content,
         }))?;
     } else if output.is_none() {
         output::value(value)?;
@@ -69,11 +69,11 @@ pub(crate) async fn get(args: GetArgs, protocol: StreamProtocol) -> Result<(), F
 ///
 /// # Errors
 ///
-/// If the value cannot be read or is too long, or if too few peers take it.
+/// If the value cannot be read or is too long, or too few peers store it.
 pub(crate) async fn put(args: PutArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let PutArgs { key, value, file, ask } = args;
     let json = ask.json;
-    // First, because a person who types the value takes longer than the network waits.
+    // Before joining the network, because typing a value may take longer than the timeout.
     let value = match (value, file) {
         (Some(text), _) => text.into_bytes(),
         (None, Some(path)) if path != Path::new("-") => {
@@ -101,39 +101,39 @@ pub(crate) async fn put(args: PutArgs, protocol: StreamProtocol) -> Result<(), F
     Ok(())
 }
 
-/// Announces the node as a provider, and stays until a signal comes.
+/// Announces the node as a provider, and runs it until a signal comes.
 ///
 /// # Errors
 ///
-/// If it cannot be announced, or the node ends by itself.
+/// If the announcement fails, or the node ends by itself.
 pub(crate) async fn provide(args: ProvideArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let ProvideArgs { key, listen, ask } = args;
     let json = ask.json;
     let signal = signal()?;
     let mut joined = Joined::new(ask, protocol, Mode::Server, listen.addresses).await?;
     let answer = joined.node.client().start_providing(key.to_record_key()).timeout(joined.time_left()).await?;
-    let peer = joined.node.peer_id();
+    let peer = joined.node.local_peer_id();
     if json {
         output::json(&json!({
             "ok": true,
             "key": key.to_string(),
             "peer": peer.to_string(),
             "addresses": strings(&joined.node.listen_addrs()),
-            "told": answer.progress.successes,
+            "sent_to": answer.sent_to,
         }))?;
     } else {
-        output::line(format_args!("{peer} provides {key}, until it is interrupted"))?;
+        output::line(format_args!("{peer} provides {key} until it is interrupted"))?;
     }
     serve(&mut joined.node, signal, |_| Ok(())).await?;
     joined.node.shutdown().await;
     Ok(())
 }
 
-/// Finds providers, and prints each on a line.
+/// Finds providers and prints each on a line. After a timeout, prints those found so far.
 ///
 /// # Errors
 ///
-/// If there are none, or the network cannot be reached in time. What was found by then is printed.
+/// If there are none, or the network cannot be reached in time.
 pub(crate) async fn providers(args: ProvidersArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let ProvidersArgs { key, ask, limit } = args;
     let json = ask.json;
@@ -142,7 +142,7 @@ pub(crate) async fn providers(args: ProvidersArgs, protocol: StreamProtocol) -> 
     if let Some(limit) = limit {
         call = call.limit(limit);
     }
-    let ProvidersAnswer { providers, progress: _, cached: _ } = match call.await {
+    let ProvidersAnswer { providers, .. } = match call.await {
         Err(GetProvidersError::Timeout { found, progress }) => {
             if !json {
                 found.iter().try_for_each(output::line)?;
@@ -159,7 +159,7 @@ pub(crate) async fn providers(args: ProvidersArgs, protocol: StreamProtocol) -> 
     Ok(())
 }
 
-/// Finds the closest peers, and prints each on a line, with its addresses.
+/// Finds the closest peers and prints each on a line with its addresses.
 ///
 /// # Errors
 ///
@@ -169,14 +169,14 @@ pub(crate) async fn closest(args: ClosestArgs, protocol: StreamProtocol) -> Resu
     let json = ask.json;
     let joined = Joined::client(ask, protocol).await?;
     let call = joined.node.client().get_closest_peers(target.target()).timeout(joined.time_left());
-    let ClosestPeersAnswer { peers, progress: _ } = call.await?;
+    let ClosestPeersAnswer { peers, .. } = call.await?;
     let mut found = Vec::new();
     for PeerInfo { peer_id, mut addrs } in peers {
         if addrs.is_empty() {
-            // kad names the addresses that it has learned in the lookup; those of its first peers it knew before.
+            // The answer has only the addresses learned in the lookup. Those of its first peers are in the routing table.
             addrs = known_addresses(&joined.node, peer_id).await?;
         }
-        // As another command takes them, whether or not they already say who listens there.
+        // Ends each address with the peer id, as --peer needs it.
         let addrs = addrs.into_iter().map(|addr| addr.with_p2p(peer_id).unwrap_or_else(|other| other));
         found.push((peer_id.to_string(), strings(&addrs.collect::<Vec<_>>())));
     }
@@ -201,14 +201,14 @@ async fn known_addresses(node: &Node, peer: PeerId) -> Result<Vec<Multiaddr>, Dr
     Ok(node.swarm().with(known).await?.unwrap_or_default())
 }
 
-/// A node that has reached its network.
+/// Node that has joined its network.
 struct Joined {
     node: Node,
     deadline: Instant,
 }
 
 impl Joined {
-    /// Who only asks does not listen, and is not asked.
+    /// Joins as a client, which does not listen and is not asked by others.
     async fn client(ask: Ask, protocol: StreamProtocol) -> Result<Self, Failure> {
         Self::new(ask, protocol, Mode::Client, Vec::new()).await
     }
@@ -216,7 +216,7 @@ impl Joined {
     async fn new(ask: Ask, protocol: StreamProtocol, mode: Mode, listen: Vec<Multiaddr>) -> Result<Self, Failure> {
         let Ask { peers, timeout, json: _ } = ask;
         let deadline = Instant::now() + timeout;
-        let config = NodeConfig { listen, bootstrap_peers: peers, protocol, mode: Some(mode), ..NodeConfig::default() };
+        let config = NodeConfig::default().listen(listen).bootstrap_peers(peers).protocol(protocol).mode(mode);
         let node = kadence_tokio::node(config).await?;
         node.ready(timeout).await?;
         Ok(Self { node, deadline })
@@ -230,7 +230,7 @@ impl Joined {
 fn read(from: impl Read) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if from.take(MAX_READ + 1).read_to_end(&mut bytes)? as u64 > MAX_READ {
-        anyhow::bail!("it has more than {MAX_READ} bytes, which no record takes");
+        anyhow::bail!("value has more than {MAX_READ} bytes: too large for any record");
     }
     Ok(bytes)
 }
@@ -246,11 +246,11 @@ mod tests {
     #[test]
     fn an_endless_input_is_an_error() {
         assert!(read(io::repeat(0)).is_err());
-        assert_eq!(read(b"as it is".as_slice()).unwrap(), b"as it is");
+        assert_eq!(read(b"a value".as_slice()).unwrap(), b"a value");
     }
 
     #[test]
-    fn peers_are_written_as_they_are_read() {
+    fn printed_peers_can_be_parsed_again() {
         let peers = [PeerId::random(), PeerId::random()];
         let read: Vec<PeerId> = strings(&peers).iter().map(|peer| peer.parse().unwrap()).collect();
         assert_eq!(read, peers);

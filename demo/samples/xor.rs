@@ -9,7 +9,7 @@ pub fn distance(a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
     distance
 }
 
-/// How many leading bits two ids share; `None` if they are equal.
+/// Number of leading bits that two ids share; `None` if they are equal.
 pub fn bucket(a: [u8; 32], b: [u8; 32]) -> Option<u32> {
     let mut shared = 0;
     for byte in distance(a, b) {

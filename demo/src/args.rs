@@ -5,29 +5,33 @@ use kadence_tokio::kadence::libp2p::StreamProtocol;
 /// Options of the demonstrations.
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
-    /// Show a package registry instead: 12 nodes on three runtimes, of which five publish packages that others find and
-    /// install, while forgers, liars and spammers attack
+    /// Demonstrate a package registry instead of a plain network: 5 of 12 nodes publish packages that others find and
+    /// install. A build with the feature `attackers` also runs forgers, liars and spammers against them
     #[arg(long, conflicts_with_all = ["nodes", "mixed"])]
     pub(crate) registry: bool,
-    /// How many nodes the network has, beside the four that only ask
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(4..=64))]
+    /// Number of nodes, in addition to the four clients, which store nothing
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u8).range(4..=64))]
     pub(crate) nodes: u8,
-    /// Run the nodes on tokio, async-std and smol in turn, instead of all on tokio
+    /// Run the nodes on tokio, async-std and smol in turn. Default: all on tokio
     #[arg(long)]
     pub(crate) mixed: bool,
-    /// Store every file under this folder (links are not followed), instead of the samples in the program; with
-    /// --registry, publish each folder in it
+    /// Store every file under this folder (symbolic links are skipped); with --registry, publish each folder in it.
+    /// Default: samples in the program
     #[arg(long, value_name = "DIR")]
     pub(crate) path: Option<PathBuf>,
-    /// Print the figures as one JSON object, the last line on stdout; everything else goes to stderr
+    /// Print the report as one JSON object, the only line on stdout; everything else goes to stderr
     #[arg(long)]
     pub json: bool,
-    /// What decides which node does what
-    #[arg(long, default_value_t = 1)]
+    /// Seed of the random choices: which node does what
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Give up after this time, naming the phase that hangs
-    #[arg(long, default_value = "2m", value_parser = span)]
+    /// Stop the demonstration after this time as hung, and name the phase that hangs
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_timeout)]
     pub(crate) timeout: Duration,
+    /// Adds a check that fails.
+    #[cfg(test)]
+    #[arg(skip)]
+    pub(crate) fail_a_check: bool,
 }
 
 /// Parses the name of a kad protocol.
@@ -35,23 +39,23 @@ pub struct DemoArgs {
 /// # Errors
 ///
 /// If it does not begin with a slash.
-pub fn protocol(name: &str) -> Result<StreamProtocol, String> {
+pub fn parse_protocol(name: &str) -> Result<StreamProtocol, String> {
     StreamProtocol::try_from_owned(name.to_owned()).map_err(|_| "a protocol name begins with a slash".to_owned())
 }
 
-/// Nobody waits longer for an answer, and the clock can tell it.
-const MAX_SPAN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest timeout that is accepted. Longer ones are typing errors, and some would overflow the clock.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Parses a timeout such as `10s` or `1m30s`, of at most a day.
 ///
 /// # Errors
 ///
 /// If it is zero, too long, or not a duration.
-pub fn span(text: &str) -> Result<Duration, String> {
+pub fn parse_timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("no time at all".to_owned()),
-        Ok(span) if span > MAX_SPAN => Err("more than a day".to_owned()),
-        Ok(span) => Ok(span),
-        Err(error) => Err(format!("{error}; write it like 10s or 1m30s")),
+        Ok(Duration::ZERO) => Err("a timeout is longer than zero".to_owned()),
+        Ok(timeout) if timeout > MAX_TIMEOUT => Err("a timeout is at most a day".to_owned()),
+        Ok(timeout) => Ok(timeout),
+        Err(error) => Err(format!("{error}: write a duration such as 10s or 1m30s")),
     }
 }

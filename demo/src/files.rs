@@ -1,4 +1,4 @@
-//! What the demo stores: the samples in the program, or a folder of the user's.
+//! Files that the demonstration stores: the samples in the program, or those of a folder.
 
 use std::{
     fs::{self, File},
@@ -11,14 +11,17 @@ use anyhow::{Context, bail};
 use kadence_tokio::kadence::libp2p::kad::RecordKey;
 use sha2::{Digest, Sha256};
 
-/// The most that is read of a file: far more than a record takes, so that it is the call that refuses it.
+/// Maximum number of bytes read of a file. Far more than a record can hold, so that the call rejects the value.
 const MAX_READ: u64 = 1024 * 1024;
 
-/// Longer keys are replaced by a hash. A record's key is repeated in every message about it.
+/// Maximum length of a key. A longer one is replaced by a hash, because every message about a record repeats its key.
 const MAX_KEY_LEN: usize = 256;
 
-/// Every record lies on up to 20 nodes of this one process; the bounds keep that within a few gigabytes at worst.
+/// Maximum number of files. Every record is on up to 20 nodes of this one process; this bound and the next one keep that
+/// below a few gigabytes.
 const MAX_FILES: usize = 4096;
+
+/// Maximum total length of all stored values, in bytes.
 const MAX_STORED_BYTES: usize = 64 * 1024 * 1024;
 
 macro_rules! samples {
@@ -27,26 +30,26 @@ macro_rules! samples {
     };
 }
 
-/// Small files of many kinds, an empty one and one just below the limit of 64 KiB among them.
+/// Small files of many kinds, including an empty one and one just below the limit of 64 KiB.
 const SAMPLES: &[(&str, &[u8])] = samples! {
     "bread.txt" "bytes.bin" "daylight.csv" "drawing.svg" "elements.csv" "empty.txt" "graph.json" "greeting.txt"
     "haiku.txt" "kademlia.md" "letter.txt" "mandelbrot.png" "network.json" "page.html" "primes.txt" "service.toml"
     "tone.wav" "tongues.txt" "xor.png" "xor.rs"
 };
 
-/// Where the files come from.
+/// Origin of the files.
 #[derive(Debug)]
 pub(super) enum Source {
     Samples,
     Folder { root: PathBuf, files: Vec<PathBuf> },
 }
 
-/// A file that is a record now.
+/// A file that was stored as a record.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) key: RecordKey,
     pub(super) value: Arc<[u8]>,
-    /// The index of the server that put it.
+    /// Index of the server that put it.
     pub(super) publisher: usize,
 }
 
@@ -55,7 +58,7 @@ impl Source {
         Self::Samples
     }
 
-    /// Every regular file under a folder.
+    /// Lists every regular file under a folder.
     ///
     /// # Errors
     ///
@@ -63,10 +66,10 @@ impl Source {
     pub(super) fn folder(root: &Path) -> anyhow::Result<Self> {
         let files = walk(root).with_context(|| format!("cannot read the folder {}", root.display()))?;
         if files.is_empty() {
-            bail!("there are no files under {}", root.display());
+            bail!("no files under {}", root.display());
         }
         if files.len() > MAX_FILES {
-            bail!("there are {} files under {}, the demo takes up to {MAX_FILES}", files.len(), root.display());
+            bail!("{} files under {}: the demo takes at most {MAX_FILES}", files.len(), root.display());
         }
         Ok(Self::Folder { root: root.to_owned(), files })
     }
@@ -78,7 +81,8 @@ impl Source {
         }
     }
 
-    /// Each file's key and content, in a fixed order. Read one by one, so that large files are never there together.
+    /// Returns each file's key and content, in a fixed order. Reads a file when it is asked for, so that large files
+    /// are not all in memory.
     pub(super) fn read(&self) -> Box<dyn Iterator<Item = anyhow::Result<(RecordKey, Vec<u8>)>> + Send + '_> {
         match self {
             Self::Samples => Box::new(SAMPLES.iter().map(|(name, value)| Ok((key(name.as_bytes()), value.to_vec())))),
@@ -91,18 +95,20 @@ impl Source {
     }
 }
 
+/// Checks the total length of all values.
+///
 /// # Errors
 ///
-/// If there is more than the nodes of one process should hold.
+/// If it is more than the nodes of one process should hold.
 pub(super) fn check_total(bytes: usize) -> anyhow::Result<()> {
     if bytes > MAX_STORED_BYTES {
-        bail!("the files have more than {MAX_STORED_BYTES} bytes together, too much for a network in one process");
+        bail!("files have more than {MAX_STORED_BYTES} bytes in total: too much for a network in one process");
     }
     Ok(())
 }
 
-/// The paths of the regular files under a folder, relative to it and sorted. Links are left alone: they may lead
-/// anywhere, also back.
+/// Returns the paths of the regular files under a folder, relative to it and sorted. Symbolic links are skipped, because
+/// they may lead anywhere, also back.
 pub(super) fn walk(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![PathBuf::new()];
@@ -128,7 +134,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(value)
 }
 
-/// The same on every system: with slashes.
+/// Returns a path with slashes, which is the same on every system.
 fn name(relative: &Path) -> Vec<u8> {
     let parts: Vec<&[u8]> = relative
         .components()
@@ -165,14 +171,14 @@ mod tests {
         assert!(lens.iter().all(|len| *len <= 64 * 1024));
         assert!(SAMPLES.iter().any(|(_, value)| std::str::from_utf8(value).is_err()));
         let on_disk = walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("samples")).unwrap();
-        // Packages are samples of their own.
+        // The packages are samples of the other demonstration.
         let on_disk = on_disk.into_iter().filter(|path| !path.starts_with("registry"));
         let embedded: BTreeSet<PathBuf> = SAMPLES.iter().map(|(name, _)| PathBuf::from(name)).collect();
         assert_eq!(on_disk.collect::<BTreeSet<_>>(), embedded);
     }
 
     #[test]
-    fn a_folder_is_walked_to_its_ends_in_order_and_links_are_left_alone() {
+    fn a_folder_is_walked_in_order_and_symbolic_links_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         fs::create_dir_all(root.join("b/deep")).unwrap();
@@ -192,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_files_or_that_is_none_is_an_error() {
+    fn a_missing_or_empty_folder_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Source::folder(folder.path()).unwrap_err().to_string().contains("no files"));
         assert!(Source::folder(&folder.path().join("missing")).is_err());
     }
 
     #[test]
-    fn a_huge_file_is_read_only_so_far() {
+    fn a_huge_file_is_read_up_to_the_limit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("huge");
         File::create(&path).unwrap().set_len(1 << 34).unwrap();
@@ -207,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_become_hashes_and_stay_apart() {
+    fn long_names_become_distinct_hashes() {
         let long = vec![b'x'; 300];
         let longer = vec![b'x'; 301];
         assert_eq!(key(b"short"), RecordKey::new(b"/file/short"));

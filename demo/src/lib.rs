@@ -1,7 +1,11 @@
-//! `kadence demo`: a whole network in this process, and the proof that it works.
+//! Demonstrations of Kadence: `kadence demo` runs a whole network in this process and checks its answers,
+//! `kadence demo --registry` a package registry on such a network.
+//!
+//! The exit code says whether all answers were right. Times are figures: none of them fails a demonstration, except
+//! the limits that tell a slow call from one that hangs.
 
 mod args;
-mod disturb;
+mod faults;
 mod files;
 mod measure;
 mod network;
@@ -14,46 +18,52 @@ mod work;
 
 use std::time::{Duration, Instant};
 
-use kadence_tokio::kadence::libp2p::StreamProtocol;
+use kadence_tokio::kadence::{Retry, libp2p::StreamProtocol};
 use rand::{SeedableRng, rngs::StdRng};
 
-pub use self::report::ChecksFailed;
+pub use self::report::ChecksFailedError;
 use self::{
-    disturb::{Cancelled, Killed},
+    faults::{Cancelled, Killed},
     files::{Source, Stored},
     measure::Measures,
     network::Network,
     progress::{Progress, Watchdog},
-    report::{Check, Report, conclude},
+    report::{Check, Conclusion, Report},
+    work::ClosestLookups,
 };
-pub use crate::args::{DemoArgs, protocol, span};
+pub use crate::args::{DemoArgs, parse_protocol, parse_timeout};
 
-/// How many calls are under way at once: several, and few enough that the times are those of calls and not of a queue.
+/// Number of calls under way at the same time. Several, and few enough that the measured times are those of calls
+/// and not of a queue.
 const CALLERS: usize = 4;
 
-/// The timeout of every call. Far above what loopback takes, so that reaching it means something is wrong.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of every call but bootstraps. Hundreds of times what loopback takes, so that a call that reaches it hangs,
+/// also on a busy computer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The timeout of a bootstrap, which is many lookups, all of them while every node connects to every other. That takes a
-/// time that grows with the square of the number of nodes.
-const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Timeout of a bootstrap. It consists of many lookups, and runs while every node connects to every other, which takes
+/// a time that grows with the square of the number of nodes.
+const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The bound of what is waited for beside calls: readiness, tables, shutdowns.
-const WAIT: Duration = Duration::from_secs(20);
+/// Maximum wait for anything but a call: readiness, full routing tables, shutdowns.
+const WAIT: Duration = Duration::from_secs(60);
 
-/// How often something is looked at that nobody tells of.
+/// Interval between two looks at a state that sends no event when it changes.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What 95 of 100 gets have to stay below. An optimised program needs a small part of it on an idle computer; without
-/// optimisation nothing is promised.
-const GET_P95_MS: f64 = 200.0;
+/// Retries of reads and writes. On a busy computer a peer may answer too late to count, and the call then fails with
+/// an error that says so; an attempt later usually succeeds.
+const RETRY: Retry =
+    Retry { attempts: 10, base: Duration::from_millis(200), cap: Duration::from_secs(2), jitter_percent: 50 };
 
-/// What the phases share.
+/// State shared by the phases of the network's demonstration.
 struct Demo {
     network: Network,
     stored: Vec<Stored>,
-    refused: usize,
+    /// Number of files rejected because their value is too large for a record.
+    rejected: usize,
     measures: Measures,
+    closest: ClosestLookups,
     cancelled: Cancelled,
     killed: Killed,
     checks: Vec<Check>,
@@ -61,24 +71,48 @@ struct Demo {
     rng: StdRng,
 }
 
-/// Starts the network, works with it, disturbs it, ends it, and reports.
+/// Runs a demonstration and prints its report on stdout.
 ///
 /// # Errors
 ///
-/// If the network does not come up, the files cannot be read, or a check fails.
+/// [`ChecksFailedError`] after the report was printed, if a check failed. Another error, without a report, if the files
+/// cannot be read, the network does not start, stdout cannot be written, or the build lacks a feature.
 pub async fn run(args: DemoArgs, protocol: StreamProtocol) -> anyhow::Result<()> {
+    let json = args.json;
+    let conclusion = Box::pin(conclude(args, protocol)).await?;
+    conclusion.print(json)
+}
+
+/// Runs the demonstration that the arguments ask for.
+async fn conclude(args: DemoArgs, protocol: StreamProtocol) -> anyhow::Result<Conclusion> {
     if args.registry {
         #[cfg(feature = "registry")]
-        return Box::pin(registry::run(args, protocol)).await;
+        return registry::run(args, protocol).await;
         #[cfg(not(feature = "registry"))]
         anyhow::bail!("this build has no registry: run `cargo run --features attackers -- demo --registry`");
     }
     if args.mixed && cfg!(not(feature = "mixed")) {
         anyhow::bail!("this build has one runtime: run `cargo run --features mixed -- demo --mixed`");
     }
-    let DemoArgs { registry: _, nodes, mixed, path, json, seed, timeout } = args;
-    let began = Instant::now();
+    run_network(args, protocol).await
+}
+
+/// Starts a network, uses it, injects faults, shuts it down, and reports.
+async fn run_network(args: DemoArgs, protocol: StreamProtocol) -> anyhow::Result<Conclusion> {
+    let DemoArgs {
+        registry: _,
+        nodes,
+        mixed,
+        path,
+        json,
+        seed,
+        timeout,
+        #[cfg(test)]
+        fail_a_check,
+    } = args;
+    let started = Instant::now();
     let mut progress = Progress::new();
+    // Dropped before the report is printed, so that only one of the two prints.
     let _watchdog = Watchdog::start(timeout, &progress, json);
     let source = match &path {
         Some(folder) => Source::folder(folder)?,
@@ -91,8 +125,9 @@ pub async fn run(args: DemoArgs, protocol: StreamProtocol) -> anyhow::Result<()>
     let mut demo = Demo {
         network,
         stored: Vec::new(),
-        refused: 0,
+        rejected: 0,
         measures,
+        closest: ClosestLookups::default(),
         cancelled: Cancelled::default(),
         killed: Killed::default(),
         checks: Vec::new(),
@@ -111,9 +146,12 @@ pub async fn run(args: DemoArgs, protocol: StreamProtocol) -> anyhow::Result<()>
     demo.cancel().await;
     demo.kill().await;
     demo.shutdown().await;
+    #[cfg(test)]
+    if fail_a_check {
+        demo.check("a check that a test made fail", false, "");
+    }
 
-    let report = demo.report(servers, mixed, source.len(), seed, began.elapsed());
-    conclude(&report, report.table(), &report.checks, json)
+    demo.report(servers, mixed, source.len(), seed, started.elapsed()).conclude()
 }
 
 impl Demo {
@@ -124,27 +162,17 @@ impl Demo {
     async fn shutdown(&mut self) {
         self.progress.begin("shutdown", self.network.len());
         let (finished, all) = self.network.shutdown().await;
-        self.check("every other node shuts down gracefully", finished == all, format!("{finished} of {all}"));
+        self.check("every remaining node shuts down gracefully", finished == all, format!("{finished} of {all}"));
         self.progress.end(format_args!("{finished} of {all} nodes"));
     }
 
     fn report(self, nodes: usize, mixed: bool, files: usize, seed: u64, took: Duration) -> Report {
-        let Self { measures, mut checks, cancelled, killed, stored, refused, .. } = self;
+        let Self { measures, mut checks, closest, cancelled, killed, stored, rejected, .. } = self;
         let operations = measures.summaries();
         let failed = operations.failed();
         let detail =
             if failed == 0 { String::new() } else { format!("{failed} failed: {}", measures.first_failures()) };
         checks.push(Check { name: "no operation fails", ok: failed == 0, detail });
-        let p95 = operations.get.p95_ms;
-        checks.push(Check {
-            name: "95 of 100 gets take less than 200 ms",
-            ok: p95.is_some_and(|p95| p95 < GET_P95_MS) || cfg!(debug_assertions),
-            detail: match p95 {
-                Some(p95) if cfg!(debug_assertions) => format!("{p95:.1} ms, not judged in a debug build"),
-                Some(p95) => format!("{p95:.1} ms"),
-                None => "nothing was measured".to_owned(),
-            },
-        });
         Report {
             ok: checks.iter().all(|check| check.ok),
             nodes,
@@ -153,13 +181,46 @@ impl Demo {
             files,
             stored: stored.len(),
             stored_bytes: stored.iter().map(|file| file.value.len()).sum(),
-            refused,
+            rejected,
             operations,
+            closest,
             cancelled,
             killed,
             checks,
             seed,
             seconds: took.as_secs_f64(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use kadence_tokio::kadence::node::DEFAULT_PROTOCOL;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        demo: DemoArgs,
+    }
+
+    #[test]
+    fn a_failed_check_prints_one_json_object_and_is_an_error() {
+        let mut args = Program::parse_from(["demo", "--nodes", "4", "--json"]).demo;
+        args.fail_a_check = true;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let conclusion = runtime.block_on(conclude(args, DEFAULT_PROTOCOL)).unwrap();
+        let mut stdout = Vec::new();
+        let error = conclusion.print_to(&mut stdout, true).unwrap_err();
+        assert!(error.is::<ChecksFailedError>() && error.to_string().starts_with("1 of "), "{error}");
+        output::write_error(&mut stdout, &error, true);
+        let object: Value = serde_json::from_slice(&stdout).expect("one object");
+        assert_eq!(object["ok"], false);
+        let failed: Vec<_> = object["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false).collect();
+        assert_eq!(failed.len(), 1);
+        assert_eq!(failed[0]["name"], "a check that a test made fail");
     }
 }

@@ -1,27 +1,28 @@
-//! The demonstrations as a program of their own, which compiles less than the program `kadence`.
+//! The program `kadence-demo`: the demonstrations without the rest of the program `kadence`, which compiles faster.
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use kadence_demo::{DemoArgs, output, protocol};
+use kadence_demo::{DemoArgs, output, parse_protocol};
 use kadence_tokio::kadence::{libp2p::StreamProtocol, node::DEFAULT_PROTOCOL};
-use serde_json::json;
 
 /// Demonstrates Kadence on this computer. The program `kadence` has the same command, and those that use a network.
+///
+/// Exit codes: 0 all checks passed, 1 a check or the demonstration failed, 2 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "kadence-demo", version)]
 struct Args {
     #[command(subcommand)]
     command: Command,
 
-    /// Name of the network's kad protocol
-    #[arg(long, global = true, value_name = "NAME", default_value_t = DEFAULT_PROTOCOL, value_parser = protocol)]
+    /// Name of the kad protocol of the network
+    #[arg(long, global = true, value_name = "NAME", default_value_t = DEFAULT_PROTOCOL, value_parser = parse_protocol)]
     protocol: StreamProtocol,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start a whole network on this computer, and check its answers
+    /// Start a whole network on this computer and check its answers
     Demo(DemoArgs),
 }
 
@@ -35,11 +36,6 @@ fn main() -> ExitCode {
             result
         });
     let Err(error) = result else { return ExitCode::SUCCESS };
-    let text = output::chain(error.as_ref());
-    output::note(format_args!("error: {text}"));
-    if json && !error.is::<kadence_demo::ChecksFailed>() {
-        // There is no other place to report to.
-        let _lost = output::json(&json!({ "ok": false, "reason": "failure", "error": text }));
-    }
+    output::error(&error, json);
     ExitCode::FAILURE
 }

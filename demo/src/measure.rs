@@ -1,4 +1,4 @@
-//! How long calls take, and which fail.
+//! Durations and failures of calls.
 
 use std::{
     error::Error,
@@ -10,14 +10,14 @@ use serde::Serialize;
 
 use crate::output::chain;
 
-/// A call's result, and how long it took.
+/// Awaits a call. Returns how long it took, and its result.
 pub(super) async fn timed<C: IntoFuture>(call: C) -> (Duration, C::Output) {
     let began = Instant::now();
     let result = call.await;
     (began.elapsed(), result)
 }
 
-/// The calls of one operation.
+/// Durations and failures of the calls of one operation.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     ok: Vec<Duration>,
@@ -25,7 +25,7 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    /// Counts a call, and gives its answer on.
+    /// Counts a call and returns its answer, if it succeeded.
     pub(super) fn add<T, E: Error + 'static>(&mut self, (took, result): (Duration, Result<T, E>)) -> Option<T> {
         match result {
             Ok(answer) => {
@@ -39,7 +39,7 @@ impl Samples {
         }
     }
 
-    /// To be appended to a figure; empty if none failed.
+    /// Returns the first failure, as a text to append to a figure. Empty if none failed.
     pub(super) fn first_failure(&self) -> String {
         self.failed.first().map(|failure| format!("; the first failure: {failure}")).unwrap_or_default()
     }
@@ -58,7 +58,7 @@ impl Samples {
     }
 }
 
-/// The calls of every operation.
+/// Durations and failures of the calls of every operation.
 #[derive(Debug, Default)]
 pub(super) struct Measures {
     pub(super) put: Samples,
@@ -83,7 +83,7 @@ impl Measures {
         }
     }
 
-    /// Of each operation that failed, why it first did.
+    /// Returns the first failure of each operation that has one.
     pub(super) fn first_failures(&self) -> String {
         let Self { put, get, get_all, provide, providers, closest, bootstrap } = self;
         let all = [put, get, get_all, provide, providers, closest, bootstrap];
@@ -91,7 +91,7 @@ impl Measures {
     }
 }
 
-/// The figures of one operation. Times are those of the calls that succeeded.
+/// Figures of one operation. The times are those of the calls that succeeded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(super) struct Summary {
     pub(super) count: usize,
@@ -102,7 +102,7 @@ pub(super) struct Summary {
     pub(super) max_ms: Option<f64>,
 }
 
-/// The figures of every operation.
+/// Figures of every operation.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Operations {
     pub(super) put: Summary,
@@ -133,13 +133,13 @@ impl Operations {
     }
 }
 
-/// The smallest of the sorted samples that at least `percent` of 100 samples do not exceed (nearest rank).
+/// Returns the smallest of the sorted samples that at least `percent` of 100 samples do not exceed (nearest rank).
 fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// To a thousandth, so that printed figures are short.
+/// Returns milliseconds with three decimals, so that printed figures are short.
 fn milliseconds(span: Duration) -> f64 {
     span.as_micros() as f64 / 1000.0
 }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_has_no_time() {
+    fn a_failed_call_has_no_duration() {
         let mut samples = Samples::default();
         for millis in [3, 1, 2] {
             assert_eq!(samples.add((Duration::from_millis(millis), Ok::<_, io::Error>(millis))), Some(millis));

@@ -1,6 +1,4 @@
-//! The nodes of the demo: real ones, on TCP of the loopback interface.
-
-use std::time::Instant;
+//! Nodes of the demonstration, connected by TCP on the loopback interface.
 
 use anyhow::{Context, anyhow, bail};
 use futures::{
@@ -9,29 +7,29 @@ use futures::{
     stream,
 };
 use kadence_tokio::kadence::{
-    Client, Events, TaskEnd,
+    Client, Events, REPLICATION_FACTOR, TaskEnd,
     libp2p::{Multiaddr, StreamProtocol, kad::Mode, swarm::dummy},
     node::{Node, NodeConfig, NodeError, NodeEvent},
 };
 use tokio::time::timeout;
 
 use super::{
-    BOOTSTRAP_TIMEOUT, CALLERS, WAIT,
+    BOOTSTRAP_TIMEOUT, CALLERS, RETRY, WAIT,
     measure::{Measures, timed},
     progress::Progress,
 };
 
-/// How many nodes only ask. They store nothing, so that each of their gets goes over the network, while a node of a
-/// small network has nearly every record itself.
+/// Number of nodes that only ask. They store nothing, so each of their gets goes over the network, while a server of a
+/// small network stores nearly every record itself.
 pub(super) const CLIENTS: usize = 4;
 
-/// kad's replication factor: as many peers each node has to know, where there are that many.
+/// kad's replication factor. Each node has to know this many peers, or all others if there are fewer.
 pub(super) const REPLICATION: usize = 20;
 
-/// Room in each node's store beside one record for each file.
+/// Room in each node's store in addition to one record for each file.
 const SPARE_RECORDS: usize = 256;
 
-/// How many runtimes there are. In a mixed network, so many neighbours in a list of nodes are on different ones.
+/// Number of runtimes. In a mixed network, any three neighbours in the list of nodes are on different ones.
 pub(super) const RUNTIMES: usize = 3;
 
 async fn node(index: usize, mixed: bool, config: NodeConfig) -> Result<Node, NodeError> {
@@ -45,14 +43,14 @@ async fn node(index: usize, mixed: bool, config: NodeConfig) -> Result<Node, Nod
 }
 
 pub(super) struct Network {
-    /// Nodes that store and answer. All joined through the first.
+    /// Nodes that store and answer. All others joined through the first.
     pub(super) servers: Vec<Node>,
     /// Nodes that only ask.
     pub(super) askers: Vec<Node>,
 }
 
 impl Network {
-    /// Starts the nodes, and waits until each knows enough of the others.
+    /// Starts the nodes and waits until each knows enough of the others.
     ///
     /// # Errors
     ///
@@ -66,46 +64,46 @@ impl Network {
         measures: &mut Measures,
     ) -> anyhow::Result<Self> {
         raise_file_limit(servers)?;
-        let config = |mode, listen: &[Multiaddr], bootstrap_peers: &[Multiaddr]| NodeConfig {
-            listen: listen.to_vec(),
-            bootstrap_peers: bootstrap_peers.to_vec(),
-            protocol: protocol.clone(),
-            mode: Some(mode),
-            max_records: files + SPARE_RECORDS,
-            ..NodeConfig::default()
+        let config = |mode, listen: &[Multiaddr], bootstrap_peers: &[Multiaddr]| {
+            NodeConfig::default()
+                .listen(listen.to_vec())
+                .bootstrap_peers(bootstrap_peers.to_vec())
+                .protocol(protocol.clone())
+                .mode(mode)
+                .max_records(files + SPARE_RECORDS)
         };
-        let began = Instant::now();
         progress.begin("start", servers + CLIENTS);
         let loopback: [Multiaddr; 1] = ["/ip4/127.0.0.1/tcp/0".parse()?];
-        let first = node(0, mixed, config(Mode::Server, &loopback, &[])).await.context("the first node")?;
+        let first =
+            node(0, mixed, config(Mode::Server, &loopback, &[])).await.context("cannot start the first node")?;
         let seeds = first.listen_addrs();
         if seeds.is_empty() {
-            bail!("the first node has no address to listen on");
+            bail!("the first node does not listen on any address");
         }
         let others = (1..servers).map(|index| node(index, mixed, config(Mode::Server, &loopback, &seeds)));
         let askers = (0..CLIENTS).map(|index| node(index, mixed, config(Mode::Client, &[], &seeds)));
-        let others = try_join_all(others).await.context("a node")?;
-        let askers = try_join_all(askers).await.context("a client")?;
+        let others = try_join_all(others).await.context("cannot start a node")?;
+        let askers = try_join_all(askers).await.context("cannot start a client")?;
         let mut network = Self { servers: std::iter::once(first).chain(others).collect(), askers };
-        try_join_all(network.nodes().map(|node| node.ready(WAIT))).await.context("a node finds no other")?;
-        progress.end(format_args!("{} nodes, all connected after {:.2?}", network.len(), began.elapsed()));
+        try_join_all(network.nodes().map(|node| node.ready(WAIT))).await.context("a node did not find any other")?;
+        progress.end(format_args!("{} nodes, all connected", network.len()));
 
         network.join(progress, measures).await?;
         Ok(network)
     }
 
-    /// Each node looks for its neighbours, and then has to know them.
+    /// Bootstraps every node, and waits until its routing table is full enough.
     async fn join(&mut self, progress: &mut Progress, measures: &mut Measures) -> anyhow::Result<()> {
         progress.begin("bootstrap", self.len());
-        let bootstraps = self.nodes().map(|node| timed(node.client().bootstrap().timeout(BOOTSTRAP_TIMEOUT)));
+        let bootstraps =
+            self.nodes().map(|node| timed(node.client().bootstrap().retry(RETRY).timeout(BOOTSTRAP_TIMEOUT)));
         let mut bootstraps = stream::iter(bootstraps.collect::<Vec<_>>()).buffer_unordered(CALLERS);
         while let Some(bootstrap) = bootstraps.next().await {
             measures.bootstrap.add(bootstrap);
-            progress.step();
         }
         drop(bootstraps);
         let servers = self.servers.len();
-        let wanted = |others: usize| others.min(REPLICATION);
+        let wanted = |others: usize| others.min(REPLICATION_FACTOR);
         let known = self.servers.iter_mut().map(|node| (wanted(servers - 1), node));
         let known = known.chain(self.askers.iter_mut().map(|node| (wanted(servers), node)));
         try_join_all(known.map(|(peers, node)| knows(node, peers))).await?;
@@ -121,13 +119,13 @@ impl Network {
         self.servers.len() + self.askers.len()
     }
 
-    /// The clients of the servers, and those of the nodes that only ask.
+    /// Returns the clients of the servers, and those of the nodes that only ask.
     pub(super) fn clients(&self) -> (Vec<Client>, Vec<Client>) {
         let clients = |nodes: &[Node]| nodes.iter().map(|node| node.client().clone()).collect();
         (clients(&self.servers), clients(&self.askers))
     }
 
-    /// Ends all nodes at once; says how many ended as they should, and of how many.
+    /// Shuts all nodes down at the same time. Returns the number that finished gracefully, and the number of all.
     pub(super) async fn shutdown(&mut self) -> (usize, usize) {
         let nodes = self.servers.drain(..).chain(self.askers.drain(..));
         let ends = join_all(nodes.map(|node| timeout(WAIT, node.shutdown()))).await;
@@ -135,10 +133,10 @@ impl Network {
     }
 }
 
-/// Waits until a node's routing table has so many peers, looking again at each event of the node.
+/// Waits until a node's routing table has `peers` entries. Looks at it again at each event of the node.
 async fn knows(node: &mut Node, peers: usize) -> anyhow::Result<()> {
     let mut events: Events<NodeEvent<dummy::Behaviour>> =
-        node.events().ok_or_else(|| anyhow!("its events are read"))?;
+        node.events().ok_or_else(|| anyhow!("events of the node are read elsewhere"))?;
     let swarm = node.swarm().clone();
     let known = || {
         swarm.with(|swarm| {
@@ -147,24 +145,24 @@ async fn knows(node: &mut Node, peers: usize) -> anyhow::Result<()> {
     };
     let waited = timeout(WAIT, async {
         while known().await? < peers {
-            events.next().await.ok_or_else(|| anyhow!("the node has ended"))?.ok();
+            events.next().await.ok_or_else(|| anyhow!("the node ended by itself"))?.ok();
         }
         anyhow::Ok(())
     });
     match waited.await {
         Ok(result) => result,
-        Err(_elapsed) => bail!("after {WAIT:?} a node knows {} peers of {peers}", known().await?),
+        Err(_elapsed) => bail!("a node knows only {} of {peers} peers after {WAIT:?}", known().await?),
     }
 }
 
-/// Every node may be connected to every other, both ends of each connection are files of this process, and systems
-/// begin with 256 or 1024 of them.
+/// Raises the limit of open files. Every node may be connected to every other, each end of a connection is an open file
+/// of this process, and the limit is 256 or 1024 on many systems.
 fn raise_file_limit(servers: usize) -> anyhow::Result<()> {
     let needed = (servers * (servers + 2 * CLIENTS) + 128) as u64;
-    // Twice, because two nodes may dial each other at the same time.
+    // Twice as many, because two nodes may dial each other at the same time.
     let limit = rlimit::increase_nofile_limit(2 * needed).unwrap_or(u64::MAX);
     if limit < needed {
-        bail!("{servers} nodes need about {needed} open files, the system allows {limit}; ask for fewer --nodes");
+        bail!("the system allows {limit} open files and {servers} nodes need {needed}: use fewer --nodes");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Writing to stdout and stderr without the panics of `println!`: whoever reads may stop reading.
+//! Output on stdout and stderr that does not panic when its reader has gone, unlike `println!`.
 
 use std::{
     error::Error,
@@ -7,17 +7,20 @@ use std::{
 };
 
 use serde::Serialize;
+use serde_json::json;
 
-/// One line on stdout, at once.
+use crate::ChecksFailedError;
+
+/// Prints one line on stdout and flushes it.
 ///
 /// # Errors
 ///
-/// If it cannot be written; but a reader that has gone is not an error.
+/// If stdout cannot be written. A closed pipe is not an error.
 pub fn line(text: impl fmt::Display) -> io::Result<()> {
     stdout(format!("{text}\n").as_bytes())
 }
 
-/// A JSON object as one line on stdout.
+/// Prints a JSON object as one line on stdout.
 ///
 /// # Errors
 ///
@@ -26,25 +29,46 @@ pub fn json(value: &impl Serialize) -> io::Result<()> {
     line(serde_json::to_string(value)?)
 }
 
-/// One line on stderr, or nothing if that cannot be written.
+/// Prints one line on stderr. Does nothing if stderr cannot be written.
 pub fn note(text: impl fmt::Display) {
-    let _lost = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+    let _unwritable = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }
 
-/// Bytes on stdout, at once.
+/// Prints bytes on stdout and flushes them.
 ///
 /// # Errors
 ///
 /// As [`line`].
 pub fn stdout(bytes: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+    write(&mut io::stdout().lock(), bytes)
+}
+
+/// Prints an error of [`run`](crate::run) as one line on stderr and, if `json`, as one JSON object on stdout. The object
+/// is left out after [`ChecksFailedError`], because the report was that object.
+pub fn error(error: &anyhow::Error, json: bool) {
+    write_error(&mut io::stdout().lock(), error, json);
+}
+
+/// Writes bytes and flushes them. A closed pipe is not an error.
+pub(crate) fn write(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
 }
 
-/// An error and its sources in one line. A source that its error has already quoted is not said twice.
+/// [`error`] with another stdout.
+pub(crate) fn write_error(out: &mut impl Write, error: &anyhow::Error, json: bool) {
+    let text = chain(error.as_ref());
+    note(format_args!("error: {text}"));
+    if json && !error.is::<ChecksFailedError>() {
+        let object = json!({ "ok": false, "reason": "failure", "error": text });
+        // There is nowhere else to report that stdout cannot be written.
+        let _unwritable = write(out, format!("{object}\n").as_bytes());
+    }
+}
+
+/// Returns an error and its sources as one line. A source that its error already quotes is not repeated.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,95 +1,89 @@
-//! What a person sees while the demo runs, and what ends it if it hangs.
+//! Progress on stderr, and the watchdog that ends a demonstration that hangs.
 
 use std::{
     fmt,
-    io::{self, IsTerminal},
     sync::{
         Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::output;
 
-/// The phases, as a bar on a terminal or as plain lines, on stderr.
+/// The phases, each printed as two lines on stderr: one when it begins and one when it has ended.
 pub(super) struct Progress {
-    bar: Option<ProgressBar>,
     phase: Phase,
     began: Instant,
 }
 
-/// The phase that is under way, to be read from outside of the runtime.
+/// Name of the phase that is under way. Shared with the watchdog's thread.
 type Phase = Arc<Mutex<&'static str>>;
 
 impl Progress {
     pub(super) fn new() -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            if let Ok(style) = ProgressStyle::with_template("{prefix:>10} [{bar:30}] {pos}/{len} {elapsed}") {
-                bar.set_style(style.progress_chars("=> "));
-            }
-            bar
-        });
-        Self { bar, phase: Arc::new(Mutex::new("reading the files")), began: Instant::now() }
+        Self { phase: Arc::new(Mutex::new("reading files")), began: Instant::now() }
     }
 
-    /// A phase of so many steps begins.
+    /// Begins a phase of `steps` steps.
     pub(super) fn begin(&mut self, phase: &'static str, steps: usize) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
         self.began = Instant::now();
-        match &self.bar {
-            Some(bar) => {
-                bar.reset();
-                bar.set_prefix(phase);
-                bar.set_length(steps as u64);
-            }
-            None => output::note(format_args!("{phase} ({steps}) ...")),
-        }
+        output::note(format_args!("{phase} ({steps}) ..."));
     }
 
-    pub(super) fn step(&self) {
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
-        }
-    }
-
-    /// The phase has ended, with these results.
+    /// Ends the phase and prints its result.
     pub(super) fn end(&self, result: fmt::Arguments<'_>) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
         let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         output::note(format_args!("{phase}: {result}, {:.2} s", self.began.elapsed().as_secs_f64()));
     }
 }
 
-/// Ends the process when the demo takes too long: a thread, because what hangs may be the runtime.
+/// Ends the process with exit code 1 when a time has passed, unless dropped before. It is a thread of its own, because
+/// the runtime may be what hangs.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     /// Dropped with the watchdog, which ends its thread.
     _alive: mpsc::Sender<()>,
+    /// Set by the first of two events: the watchdog is dropped, or its time has passed.
+    over: Arc<AtomicBool>,
 }
 
 impl Watchdog {
     pub(super) fn start(limit: Duration, progress: &Progress, json: bool) -> Self {
         let (alive, ended) = mpsc::channel();
         let phase = Arc::clone(&progress.phase);
+        let over = Arc::new(AtomicBool::new(false));
+        let watchdog = Self { _alive: alive, over: Arc::clone(&over) };
         thread::spawn(move || {
-            if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                let phase = *phase.lock().unwrap_or_else(PoisonError::into_inner);
-                let error = format!("the demo did not end within {limit:?}; it hung in the phase `{phase}`");
-                output::note(format_args!("\nerror: {error}"));
-                if json {
-                    let _lost = output::json(&json!({ "ok": false, "phase": phase, "error": error }));
-                }
-                std::process::exit(1);
+            let expired = ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            if !expired || over.swap(true, Ordering::SeqCst) {
+                return;
             }
+            let phase = *phase.lock().unwrap_or_else(PoisonError::into_inner);
+            let error = format!("demonstration did not end within {limit:?}: phase `{phase}` is still under way");
+            output::note(format_args!("error: {error}"));
+            if json {
+                let _unwritable =
+                    output::json(&json!({ "ok": false, "reason": "failure", "phase": phase, "error": error }));
+            }
+            std::process::exit(1);
         });
-        Self { _alive: alive }
+        watchdog
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        if self.over.swap(true, Ordering::SeqCst) {
+            // The watchdog has reported and is ending the process. A second report would contradict the first.
+            loop {
+                thread::park();
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the command line may say about packages.
+//! Command line of `kadence pkg`.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
@@ -7,48 +7,50 @@ use kadence_registry::{PackageId, PackageName};
 use kadence_tokio::kadence::libp2p::Multiaddr;
 use semver::{Version, VersionReq};
 
-use kadence_demo::span;
+use kadence_demo::parse_timeout;
 
-use crate::args::{Listen, limit};
+use crate::options::{Listen, parse_limit};
 
-/// How long to find something may take, if nothing else is said.
-const FIND: Duration = Duration::from_secs(60);
+/// Default timeout of commands that look something up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The same for what moves archives.
-const MOVE: Duration = Duration::from_secs(60 * 60);
+/// Default timeout of commands that transfer archives.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pkg {
-    /// Begin a package: write a ggen.toml
+    /// Start a package: write its ggen.toml
     Init(InitArgs),
     /// Publish a folder that has a ggen.toml
     ///
-    /// Packs the folder, tells the network who has it, and puts the package's signed head. Others can fetch the package
-    /// only while somebody serves it: stay with --serve, or run `kadence pkg serve` with the same home.
+    /// Packs the folder, announces this node as a provider, and puts the signed head of the package. Others can fetch the
+    /// package only while a node serves it: use --serve, or run `kadence pkg serve` with the same home.
     Publish(PublishArgs),
-    /// Find packages by what they say about themselves
+    /// Find packages by their metadata
     Search(SearchArgs),
-    /// Show what the newest version of a package, or a given one, says about itself
+    /// Show the metadata of a package: of its newest version or of a given one
     Info(InfoArgs),
-    /// List a package's versions, newest first
+    /// List the versions of a package, newest first
     Versions(VersionsArgs),
-    /// Install packages and everything they need
+    /// Install packages and their dependencies
     ///
-    /// Pins the versions in ggen.lock in the folder, and installs each into <DIR>/<publisher>/<name>/<version>. Pins of
-    /// an earlier call are kept where they meet what is asked for. Without names, installs what is pinned.
+    /// Pins the versions in the file ggen.lock in <DIR>, and installs each package into
+    /// <DIR>/<publisher>/<name>/<version>. Keeps the pins of an earlier call that meet the requirements. Without names,
+    /// installs the pinned versions.
     Install(InstallArgs),
-    /// Withdraw a version of a package of ours
+    /// Yank a version of a package published with this home
     ///
-    /// Nobody finds or resolves it any more; who has it in a lock file can still install it.
+    /// A yanked version is no longer found or resolved. It can still be installed where a lock file pins it.
     Yank(YankArgs),
-    /// Run a node that shares what is in the home, until Ctrl-C or SIGTERM
+    /// Run a node that serves the packages of the home, until Ctrl-C or SIGTERM
     ///
-    /// Prints each address that others can give to --peer, one a line. Serves what was published or installed with this
-    /// home, and keeps our packages' heads alive.
+    /// Prints each address that others can pass to --peer, one per line. Serves the packages that were published or
+    /// installed with this home, and republishes the heads of its own packages.
     Serve(ServeArgs),
 }
 
 impl Pkg {
+    /// Returns whether the command prints JSON.
     pub(crate) fn json(&self) -> bool {
         match self {
             Self::Init(args) => args.json,
@@ -65,10 +67,10 @@ impl Pkg {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InitArgs {
-    /// The package's folder, made if there is none
+    /// Folder of the package, created if it does not exist
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
-    /// What to call the package. Without it, the folder's name
+    /// Name of the package. Default: the name of the folder
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<PackageName>,
     /// Print the result as one JSON object
@@ -78,7 +80,7 @@ pub(crate) struct InitArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
-    /// The package's folder
+    /// Folder of the package
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
@@ -91,7 +93,7 @@ pub(crate) struct PublishArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SearchArgs {
-    /// Words to look for, all of which have to be there; the last may be the beginning of one. Without any, everything
+    /// Words that all have to occur; the last one may be the beginning of a word. Default: all packages
     #[arg(value_name = "TEXT", num_args = 0..)]
     pub(crate) text: Vec<String>,
     /// Only packages of this category; repeatable
@@ -103,8 +105,8 @@ pub(crate) struct SearchArgs {
     /// Only packages of this author
     #[arg(long, value_name = "NAME")]
     pub(crate) author: Option<String>,
-    /// Show this many at most, up to 100
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = limit)]
+    /// Maximum number of packages to show, up to 100
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_limit)]
     pub(crate) limit: usize,
     #[command(flatten)]
     pub(crate) peers: Peers,
@@ -114,10 +116,10 @@ pub(crate) struct SearchArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InfoArgs {
-    /// The package, and perhaps a version: <publisher>/<name>, or <name> if it is clear which; NAME@1.2.3
+    /// Package, optionally with a version: <publisher>/<name>, or <name> if it is unambiguous; NAME@1.2.3
     #[arg(value_name = "NAME")]
-    pub(crate) package: Exactly,
-    /// Print its readme, too
+    pub(crate) package: PackageVersion,
+    /// Also print its readme
     #[arg(long)]
     pub(crate) readme: bool,
     #[command(flatten)]
@@ -128,7 +130,7 @@ pub(crate) struct InfoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct VersionsArgs {
-    /// The package: <publisher>/<name>, or <name> if it is clear which
+    /// Package: <publisher>/<name>, or <name> if it is unambiguous
     #[arg(value_name = "NAME")]
     pub(crate) package: Name,
     #[command(flatten)]
@@ -139,19 +141,19 @@ pub(crate) struct VersionsArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InstallArgs {
-    /// Packages, each perhaps with a requirement as Cargo writes it: NAME, NAME@^1.2, 'NAME@>=1, <3'
+    /// Packages, each optionally with a version requirement as in Cargo: NAME, NAME@^1.2, 'NAME@>=1, <3'
     #[arg(value_name = "NAME[@REQ]")]
-    pub(crate) packages: Vec<Wanted>,
-    /// Where to install, made if there is none
+    pub(crate) packages: Vec<PackageReq>,
+    /// Folder to install into, created if it does not exist
     #[arg(long, value_name = "DIR", default_value = "ggen_packages")]
     pub(crate) dir: PathBuf,
-    /// Install exactly what ggen.lock pins; fail if that does not meet what is asked for
+    /// Install exactly the versions that ggen.lock pins; fail if they do not meet the requirements
     #[arg(long)]
     pub(crate) locked: bool,
-    /// Use only what was fetched before. It installs what ggen.lock pins
+    /// Use only archives that were fetched before, and the versions that ggen.lock pins
     #[arg(long)]
     pub(crate) offline: bool,
-    /// A node to ask through, as it prints itself; repeatable
+    /// Address of a node to join through, as `kadence node` prints it; repeatable
     #[arg(long = "peer", value_name = "MULTIADDR", required_unless_present = "offline")]
     pub(crate) peers: Vec<Multiaddr>,
     #[command(flatten)]
@@ -160,9 +162,9 @@ pub(crate) struct InstallArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct YankArgs {
-    /// The version to withdraw: NAME@1.2.3, or <publisher>/NAME@1.2.3
+    /// Version to yank: NAME@1.2.3, or <publisher>/NAME@1.2.3
     #[arg(value_name = "NAME@VERSION", value_parser = one_version)]
-    pub(crate) package: Exactly,
+    pub(crate) package: PackageVersion,
     #[command(flatten)]
     pub(crate) peers: Peers,
     #[command(flatten)]
@@ -175,7 +177,8 @@ pub(crate) struct YankArgs {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) listen: Listen,
-    /// A node to join through, as it prints itself; repeatable. Without one, this node waits for others
+    /// Address of a node to join through, as `kadence node` prints it; repeatable. Default: none, so that this node waits
+    /// for others
     #[arg(long = "peer", value_name = "MULTIADDR")]
     pub(crate) peers: Vec<Multiaddr>,
     #[command(flatten)]
@@ -184,29 +187,30 @@ pub(crate) struct ServeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Peers {
-    /// A node to ask through, as it prints itself; repeatable
+    /// Address of a node to join through, as `kadence node` prints it; repeatable
     #[arg(long = "peer", value_name = "MULTIADDR", required = true)]
     pub(crate) peers: Vec<Multiaddr>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stay {
-    /// Go on serving afterwards, as `kadence pkg serve` does
+    /// Serve the package afterwards, as `kadence pkg serve` does
     #[arg(long)]
     pub(crate) serve: bool,
     #[command(flatten)]
     pub(crate) listen: Listen,
 }
 
-/// What every command has that works with a registry.
+/// Options of every command that works with a registry.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Place {
-    /// Where the key pair, the registry and the store are; for one process at a time. Default: $KADENCE_HOME, else the
-    /// folder `kadence` where the system keeps programs' data
+    /// Folder of the key pair, the registry and the store, used by one process at a time. Default: $KADENCE_HOME, else
+    /// `kadence` in the folder in which the system keeps the data of programs
     #[arg(long, value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
-    /// How long to wait in all; by default a minute, and an hour where archives are moved
-    #[arg(long, value_name = "TIME", value_parser = span)]
+    /// Maximum time of the whole command, such as 10s or 1m30s. Default: 1 minute, or 1 hour for commands that transfer
+    /// archives
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     pub(crate) timeout: Option<Duration>,
     /// Print the result as one JSON object
     #[arg(long)]
@@ -214,20 +218,20 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn time_to_find(&self) -> Duration {
-        self.timeout.unwrap_or(FIND)
+    pub(crate) fn lookup_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(LOOKUP_TIMEOUT)
     }
 
-    pub(crate) fn time_to_move(&self) -> Duration {
-        self.timeout.unwrap_or(MOVE)
+    pub(crate) fn transfer_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TRANSFER_TIMEOUT)
     }
 }
 
-/// A package as a person calls it.
+/// Name of a package on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Name {
     Id(PackageId),
-    /// Without its publisher.
+    /// The name without its publisher.
     Short(PackageName),
 }
 
@@ -249,14 +253,14 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// A package and which of its versions will do.
+/// A package and a requirement on its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct PackageReq {
     pub(crate) name: Name,
     pub(crate) requirement: VersionReq,
 }
 
-impl FromStr for Wanted {
+impl FromStr for PackageReq {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -270,14 +274,14 @@ impl FromStr for Wanted {
     }
 }
 
-/// A package and perhaps one version of it.
+/// A package, optionally with one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Exactly {
+pub(crate) struct PackageVersion {
     pub(crate) name: Name,
     pub(crate) version: Option<Version>,
 }
 
-impl FromStr for Exactly {
+impl FromStr for PackageVersion {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -289,9 +293,14 @@ impl FromStr for Exactly {
     }
 }
 
-fn one_version(text: &str) -> Result<Exactly, String> {
-    let exactly: Exactly = text.parse()?;
-    if exactly.version.is_some() { Ok(exactly) } else { Err("say which version: NAME@1.2.3".to_owned()) }
+/// Parses a package with a version.
+///
+/// # Errors
+///
+/// If the version is missing or invalid.
+fn one_version(text: &str) -> Result<PackageVersion, String> {
+    let package: PackageVersion = text.parse()?;
+    if package.version.is_some() { Ok(package) } else { Err("a version is missing: write NAME@1.2.3".to_owned()) }
 }
 
 #[cfg(test)]
@@ -301,7 +310,7 @@ mod tests {
     const PUBLISHER: &str = "12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR";
 
     #[test]
-    fn a_name_is_an_id_if_it_says_a_publisher() {
+    fn a_name_with_a_publisher_is_an_id() {
         let id: PackageId = format!("{PUBLISHER}/units").parse().unwrap();
         assert_eq!(id.to_string().parse(), Ok(Name::Id(id.clone())));
         assert_eq!("units".parse(), Ok(Name::Short("units".parse().unwrap())));
@@ -312,19 +321,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_has_a_requirement_behind_an_at_sign() {
-        let wanted: Wanted = "units@>=1, <3".parse().unwrap();
-        assert_eq!(wanted.requirement, VersionReq::parse(">=1, <3").unwrap());
-        assert_eq!("units".parse::<Wanted>().unwrap().requirement, VersionReq::STAR);
-        assert!("units@".parse::<Wanted>().is_err() && "units@new".parse::<Wanted>().is_err());
-        assert!("@1".parse::<Wanted>().is_err());
+    fn a_requirement_follows_an_at_sign() {
+        let package: PackageReq = "units@>=1, <3".parse().unwrap();
+        assert_eq!(package.requirement, VersionReq::parse(">=1, <3").unwrap());
+        assert_eq!("units".parse::<PackageReq>().unwrap().requirement, VersionReq::STAR);
+        assert!("units@".parse::<PackageReq>().is_err() && "units@new".parse::<PackageReq>().is_err());
+        assert!("@1".parse::<PackageReq>().is_err());
     }
 
     #[test]
     fn one_version_is_not_a_requirement() {
-        assert_eq!("units@1.2.3".parse::<Exactly>().unwrap().version, Some(Version::new(1, 2, 3)));
-        assert_eq!("units".parse::<Exactly>().unwrap().version, None);
-        assert!("units@^1".parse::<Exactly>().is_err());
+        assert_eq!("units@1.2.3".parse::<PackageVersion>().unwrap().version, Some(Version::new(1, 2, 3)));
+        assert_eq!("units".parse::<PackageVersion>().unwrap().version, None);
+        assert!("units@^1".parse::<PackageVersion>().is_err());
         assert!(one_version("units").is_err() && one_version("units@1.0.0").is_ok());
     }
 }

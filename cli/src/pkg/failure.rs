@@ -1,8 +1,8 @@
-//! What a registry's errors are to a script.
+//! Exit codes of a registry's errors.
 
 use kadence_registry::{
     GetError, PublishError,
-    resolve::{InstallError, PackageError, ResolveError},
+    resolve::{InstallError, PackageInstallError, ResolveError},
 };
 
 use crate::exit::{Failure, Reason};
@@ -30,10 +30,7 @@ impl From<ResolveError> for Failure {
         let reason = match &error {
             ResolveError::Unknown { .. } => Reason::NotFound,
             ResolveError::Lookup { source, .. } => of_get(source),
-            ResolveError::Conflict { .. }
-            | ResolveError::Replaced { .. }
-            | ResolveError::TooMany { .. }
-            | ResolveError::TooHard { .. } => Reason::Failure,
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -42,7 +39,7 @@ impl From<ResolveError> for Failure {
 impl From<InstallError> for Failure {
     fn from(error: InstallError) -> Self {
         let reason = match &error {
-            InstallError::Package { why: PackageError::Get(error), .. } => of_get(error),
+            InstallError::Package { source: PackageInstallError::Get(error), .. } => of_get(error),
             _ => Reason::Failure,
         };
         Self::new(reason, error)
@@ -52,7 +49,7 @@ impl From<InstallError> for Failure {
 fn of_get(error: &GetError) -> Reason {
     match error {
         GetError::Timeout { .. } => Reason::Timeout,
-        // Nobody at all was there to say anything.
+        // No peer answered at all.
         GetError::Inconclusive { answered: 0, .. } | GetError::Unavailable { providers: 0, .. } => Reason::NoPeer,
         _ => Reason::Failure,
     }
@@ -67,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_exist_is_not_what_cannot_be_told() {
+    fn a_package_that_does_not_exist_differs_from_an_inconclusive_lookup() {
         let package: kadence_registry::PackageId =
             "12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR/units".parse().unwrap();
         let reason = |failure: Failure| failure.reason_name();

@@ -14,11 +14,11 @@ use super::{
 };
 use crate::{exit::Failure, output};
 
-/// Finds packages here and at the peers that are connected.
+/// Finds packages in the own index and those of the connected peers.
 ///
 /// # Errors
 ///
-/// If there are none, the query is not one, or the network cannot be reached.
+/// If there are none, the query is invalid, or the network cannot be reached.
 pub(super) async fn search(args: SearchArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let SearchArgs { text, categories, tags, author, limit, peers, place } = args;
     let text = text.join(" ");
@@ -30,7 +30,7 @@ pub(super) async fn search(args: SearchArgs, protocol: StreamProtocol) -> Result
     }
     let query = query.build().map_err(anyhow::Error::from)?;
     let json = place.json;
-    let member = Member::join(asking(peers, place, protocol)?).await?;
+    let member = Member::join(lookup(peers, place, protocol)?).await?;
     let found = async {
         let there = member.in_time(member.registry.search_network(&query)).await?;
         let here = member.in_time(member.registry.search(&query)).await?;
@@ -43,34 +43,34 @@ pub(super) async fn search(args: SearchArgs, protocol: StreamProtocol) -> Result
         return Ok(output::json(&json!({ "ok": true, "total": total, "hits": hits }))?);
     }
     if hits.is_empty() {
-        return Err(Failure::not_found(anyhow::anyhow!("no package is known that matches {text:?}")));
+        return Err(Failure::not_found(anyhow::anyhow!("no known package matches {text:?}")));
     }
     let rows: Vec<[String; 4]> = hits.iter().map(row).collect();
     output::line(aligned(["PACKAGE", "VERSION", "PUBLISHED", "TITLE"], &rows))?;
     if total > hits.len() {
-        output::note(format_args!("{} of {total}; see more with --limit", hits.len()));
+        output::note(format_args!("{} of {total} packages: use --limit to see more", hits.len()));
     }
     Ok(())
 }
 
-/// Shows one version.
+/// Shows one version of a package.
 ///
 /// # Errors
 ///
 /// If there is no such package or version, or the network cannot be reached.
 pub(super) async fn info(args: InfoArgs, protocol: StreamProtocol) -> Result<(), Failure> {
-    let InfoArgs { package: wanted, readme, peers, place } = args;
+    let InfoArgs { package, readme, peers, place } = args;
     let json = place.json;
-    let member = Member::join(asking(peers, place, protocol)?).await?;
+    let member = Member::join(lookup(peers, place, protocol)?).await?;
     let found = async {
-        let id = member.package(&wanted.name).await?;
-        let found = match &wanted.version {
+        let id = member.package(&package.name).await?;
+        let found = match &package.version {
             Some(version) => member.in_time(member.registry.get_package_version(&id, version)).await?,
             None => member.in_time(member.registry.get_package(&id)).await?,
         };
-        found.ok_or_else(|| match &wanted.version {
-            Some(version) => Failure::not_found(anyhow::anyhow!("there is no version {version} of {id}")),
-            None => none_such(&id),
+        found.ok_or_else(|| match &package.version {
+            Some(version) => Failure::not_found(anyhow::anyhow!("no version {version} of {id}")),
+            None => not_found(&id),
         })
     };
     let found = found.await;
@@ -86,7 +86,7 @@ pub(super) async fn info(args: InfoArgs, protocol: StreamProtocol) -> Result<(),
     Ok(())
 }
 
-/// Lists all versions.
+/// Lists the versions of a package.
 ///
 /// # Errors
 ///
@@ -94,11 +94,11 @@ pub(super) async fn info(args: InfoArgs, protocol: StreamProtocol) -> Result<(),
 pub(super) async fn versions(args: VersionsArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let VersionsArgs { package: name, peers, place } = args;
     let json = place.json;
-    let member = Member::join(asking(peers, place, protocol)?).await?;
+    let member = Member::join(lookup(peers, place, protocol)?).await?;
     let found = async {
         let id = member.package(&name).await?;
         let versions = member.in_time(member.registry.list_versions(&id)).await?;
-        versions.map(|versions| (id.clone(), versions)).ok_or_else(|| none_such(&id))
+        versions.map(|versions| (id.clone(), versions)).ok_or_else(|| not_found(&id))
     };
     let found = found.await;
     member.leave().await;
@@ -116,17 +116,17 @@ pub(super) async fn versions(args: VersionsArgs, protocol: StreamProtocol) -> Re
     Ok(output::line(aligned(["VERSION", "PUBLISHED", "SIZE", "", "NEEDS"], &rows))?)
 }
 
-/// Of a command that asks and leaves.
-fn asking(peers: Peers, place: Place, protocol: StreamProtocol) -> Result<Part, Failure> {
-    let timeout = place.time_to_find();
+/// Returns the parameters of a node that asks and leaves.
+fn lookup(peers: Peers, place: Place, protocol: StreamProtocol) -> Result<Part, Failure> {
+    let timeout = place.lookup_timeout();
     Ok(Part { home: Home::find(place.home)?, peers: peers.peers, listen: Vec::new(), protocol, timeout })
 }
 
-fn none_such(id: &PackageId) -> Failure {
-    Failure::not_found(anyhow::anyhow!("there is no package {id}, or all its versions are withdrawn"))
+fn not_found(id: &PackageId) -> Failure {
+    Failure::not_found(anyhow::anyhow!("package {id} does not exist, or all its versions are yanked"))
 }
 
-/// What others found, and behind it what only we know.
+/// Returns the hits of the network, followed by those that only the own index has.
 fn merged(there: SearchPage, here: SearchPage, limit: usize) -> SearchPage {
     let SearchPage { mut hits, total } = there;
     let more: Vec<SearchHit> =
@@ -143,7 +143,7 @@ fn row(hit: &SearchHit) -> [String; 4] {
     [package.to_string(), version.to_string(), date(*updated), short(title, 60)]
 }
 
-/// Only what it says, a line for each thing.
+/// Returns a line for each field that the package has.
 fn described(package: &Package) -> String {
     let metadata = package.metadata();
     let contents = package.contents();
@@ -189,7 +189,7 @@ mod tests {
         let hit = |name: &&str| SearchHit {
             package: id(name),
             version: Version::new(1, 0, 0),
-            summary: Summary { description: "what it\nis".to_owned(), ..Summary::default() },
+            summary: Summary { description: "a word\nmore".to_owned(), ..Summary::default() },
             updated: 0,
             score: 1.0,
         };
@@ -197,16 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn what_only_we_know_comes_after_what_others_found() {
+    fn hits_of_the_own_index_follow_those_of_the_network() {
         let found = merged(page(&["a", "b"]), page(&["b", "c"]), 3);
         let names: Vec<_> = found.hits.iter().map(|hit| hit.package.name().as_str()).collect();
         assert_eq!((names, found.total), (vec!["a", "b", "c"], 3));
         assert_eq!(merged(page(&["a", "b"]), page(&["c"]), 1).hits.len(), 1);
-        assert_eq!(row(&found.hits[0])[3], "what it", "the description, where there is no title");
+        assert_eq!(row(&found.hits[0])[3], "a word", "the description, where there is no title");
     }
 
     #[test]
-    fn a_package_is_described_by_what_it_says() {
+    fn a_description_has_the_fields_that_a_package_has() {
         let draft = Package::builder(id("units"), Version::new(1, 2, 0))
             .description("Units of\nmeasure")
             .dependency(id("numbers"), ">=1".parse().unwrap())

@@ -1,4 +1,4 @@
-//! Where a person's key pair, registry and store are.
+//! The home: the folder of a publisher's key pair, registry and store.
 
 use std::{
     env,
@@ -11,26 +11,26 @@ use kadence_tokio::{Identity, kadence::libp2p::identity::Keypair};
 
 use crate::exit::Failure;
 
-/// A folder for one publisher.
+/// Folder of one publisher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Home(PathBuf);
 
 impl Home {
-    /// The folder that was given, or the usual one.
+    /// Returns the given folder, or the default one.
     ///
     /// # Errors
     ///
-    /// If none was given and the system names none.
+    /// If none was given and the system has no folder for the data of programs.
     pub(super) fn find(given: Option<PathBuf>) -> Result<Self, Failure> {
-        let found = given.or_else(|| usual(|name| env::var_os(name), env::home_dir()));
-        Ok(Self(found.context("no home folder is known; give one with --home DIR")?))
+        let found = given.or_else(|| default_home(|name| env::var_os(name), env::home_dir()));
+        Ok(Self(found.context("no home folder is known: use --home DIR")?))
     }
 
-    /// The key pair, which is made if there is none.
+    /// Returns the key pair. Creates it if it does not exist.
     ///
     /// # Errors
     ///
-    /// If its file can be neither read nor made.
+    /// If its file can be neither read nor created.
     pub(super) fn keypair(&self) -> Result<Keypair, Failure> {
         Ok(Identity::File(self.0.join("node.key")).load()?)
     }
@@ -39,7 +39,7 @@ impl Home {
         self.0.join("registry")
     }
 
-    /// Of records and providers that a node keeps for others.
+    /// Returns the file in which a node keeps records and providers for others.
     pub(super) fn store(&self) -> PathBuf {
         self.0.join("store")
     }
@@ -49,12 +49,12 @@ impl Home {
     }
 }
 
-fn usual(variable: impl Fn(&str) -> Option<OsString>, user: Option<PathBuf>) -> Option<PathBuf> {
+fn default_home(variable: impl Fn(&str) -> Option<OsString>, user: Option<PathBuf>) -> Option<PathBuf> {
     let variable = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(home) = variable("KADENCE_HOME") {
         return Some(home);
     }
-    // A relative path is to be ignored, says the specification of these variables.
+    // The XDG Base Directory Specification says that relative paths are ignored.
     let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
     let data = if cfg!(windows) {
         data.or_else(|| variable("APPDATA"))
@@ -72,10 +72,10 @@ mod tests {
 
     #[cfg(all(unix, not(target_os = "macos")))]
     #[test]
-    fn the_usual_home_is_the_first_that_is_named() {
+    fn the_default_home_is_the_first_that_is_set() {
         let with = |variables: &'static [(&'static str, &'static str)], user: Option<&str>| {
             let value = move |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-            usual(value, user.map(PathBuf::from))
+            default_home(value, user.map(PathBuf::from))
         };
         let all = &[("KADENCE_HOME", "mine"), ("XDG_DATA_HOME", "/data")];
         assert_eq!(with(all, Some("/home/me")), Some("mine".into()));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_made_once() {
+    fn the_key_pair_is_created_once() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::find(Some(folder.path().join("new"))).unwrap();
         let first = home.keypair().unwrap().public();

@@ -17,7 +17,7 @@ use crate::{exit::Failure, output};
 ///
 /// # Errors
 ///
-/// If there is one, the folder's name is no package's, or the file cannot be written.
+/// If there is one, the folder's name is not a valid package name, or the file cannot be written.
 pub(super) fn init(args: InitArgs) -> Result<(), Failure> {
     let InitArgs { dir, name, json } = args;
     let name = match name {
@@ -30,7 +30,7 @@ pub(super) fn init(args: InitArgs) -> Result<(), Failure> {
         output::json(&json!({ "ok": true, "name": name.as_str(), "file": path.display().to_string() }))?;
     } else {
         output::line(format_args!(
-            "{} begins the package {name}; publish it with `kadence pkg publish`",
+            "wrote {} of the package {name}: publish it with `kadence pkg publish`",
             path.display()
         ))?;
     }
@@ -38,23 +38,23 @@ pub(super) fn init(args: InitArgs) -> Result<(), Failure> {
 }
 
 fn write_new(dir: &Path, path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    fs::create_dir_all(dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
     let written = fs::OpenOptions::new().write(true).create_new(true).open(path);
     match written.and_then(|mut file| file.write_all(text.as_bytes())) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            anyhow::bail!("{} is there already: it is a package", path.display())
+            anyhow::bail!("{} already exists: the folder is a package", path.display())
         }
         written => written.with_context(|| format!("cannot write {}", path.display())),
     }
 }
 
-/// The folder's name, as a package's name is written.
+/// Returns the package name that a folder's name stands for.
 fn name_of(dir: &Path) -> anyhow::Result<PackageName> {
     let dir = absolute(dir).and_then(|dir| if dir.exists() { dir.canonicalize() } else { Ok(dir) });
-    let dir = dir.context("the folder has no name; give one with --name")?;
+    let dir = dir.context("folder has no name: use --name")?;
     let name = dir.file_name().map(|name| name.to_string_lossy().to_lowercase().replace(' ', "-"));
-    let name = name.context("the folder has no name; give one with --name")?;
-    name.parse().with_context(|| format!("{name:?} cannot be a package's name; give one with --name"))
+    let name = name.context("folder has no name: use --name")?;
+    name.parse().with_context(|| format!("folder name {name:?} is not a package name: use --name"))
 }
 
 #[cfg(test)]
@@ -62,20 +62,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_package_is_called_as_its_folder_as_far_as_that_is_a_name() {
+    fn a_package_gets_the_name_of_its_folder_if_that_is_valid() {
         assert_eq!(name_of(Path::new("/work/My Units")).unwrap().as_str(), "my-units");
         assert!(name_of(Path::new("/work/größe")).is_err());
         assert!(name_of(Path::new("/")).is_err());
     }
 
     #[test]
-    fn what_is_there_is_not_overwritten() {
+    fn an_existing_file_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let args = || InitArgs { dir: folder.path().join("deep/units"), name: None, json: true };
         init(args()).unwrap();
         let path = folder.path().join("deep/units/ggen.toml");
-        fs::write(&path, "mine").unwrap();
+        fs::write(&path, "existing").unwrap();
         assert!(init(args()).is_err());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "existing");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf, absolute},
+    path::{Path, absolute},
 };
 
 use anyhow::Context;
@@ -15,43 +15,45 @@ use semver::{Comparator, Op, Version, VersionReq};
 use serde_json::{Value, json};
 
 use super::{
-    args::{InstallArgs, Name, Wanted},
+    args::{InstallArgs, Name, PackageReq},
     home::Home,
     member::{Member, Part},
     progress::{Downloading, Waiting},
 };
 use crate::{exit::Failure, output};
 
-/// What pins the versions, in the folder that is installed into.
-const LOCK: &str = "ggen.lock";
+/// Name of the lock file, in the folder that is installed into.
+const LOCK_FILE: &str = "ggen.lock";
 
-/// What is asked for, with the package that each name means.
+/// The packages that were asked for, with the requirement on their version.
 type Roots = Vec<(PackageId, VersionReq)>;
 
-/// Resolves, writes the lock file, and installs.
+/// Resolves packages, writes the lock file, and installs them.
 ///
 /// # Errors
 ///
-/// If there is no such package, versions do not go together, something cannot be had, or the disk does not do its part.
+/// If a package does not exist, requirements conflict, a package cannot be fetched, or a file cannot be read or written.
 pub(super) async fn install(args: InstallArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let InstallArgs { packages, dir, locked, offline, peers, place } = args;
-    let lock_path = dir.join(LOCK);
-    let previous = Lock::read(&lock_path).await.with_context(|| format!("cannot use {}", lock_path.display()))?;
-    // All that can be told without the network comes first.
+    let lock_path = dir.join(LOCK_FILE);
+    let previous = Lock::read(&lock_path).await.with_context(|| format!("cannot read {}", lock_path.display()))?;
+    // Errors that need no network come first.
     let pinned = match &previous {
         Some(lock) if locked || offline || packages.is_empty() => Some(as_pinned(lock, &packages, &lock_path)?),
         None if locked || offline || packages.is_empty() => {
-            let missing =
-                anyhow::anyhow!("there is no {}: name what to install, with the network", lock_path.display());
+            let missing = anyhow::anyhow!(
+                "{} does not exist: name the packages, and use neither --locked nor --offline",
+                lock_path.display()
+            );
             return Err(Failure::not_found(missing));
         }
         _ => None,
     };
-    let timeout = place.time_to_move();
+    let timeout = place.transfer_timeout();
     let home = Home::find(place.home)?;
     let peers = if offline { Vec::new() } else { peers };
     let part = Part { home, peers, listen: Vec::new(), protocol, timeout };
-    // Without peers and without a place to listen at, nobody is asked for anything.
+    // A node without peers and without an address asks nobody.
     let member = if offline { Member::start(part).await? } else { Member::join(part).await? };
     let work = Box::pin(async {
         let lock = match pinned {
@@ -62,7 +64,7 @@ pub(super) async fn install(args: InstallArgs, protocol: StreamProtocol) -> Resu
                 lock
             }
         };
-        let _shown = Downloading::start(member.registry.events());
+        let _progress_bar = Downloading::start(member.registry.events());
         member.in_time(resolve::install(&lock, member.registry(), &dir)).await
     });
     let installed = work.await;
@@ -71,10 +73,10 @@ pub(super) async fn install(args: InstallArgs, protocol: StreamProtocol) -> Resu
 }
 
 impl Member {
-    async fn resolve(&self, packages: &[Wanted], previous: Option<&Lock>) -> Result<Lock, Failure> {
+    async fn resolve(&self, packages: &[PackageReq], previous: Option<&Lock>) -> Result<Lock, Failure> {
         let waiting = Waiting::start("resolving");
         let mut roots = Roots::new();
-        for Wanted { name, requirement } in packages {
+        for PackageReq { name, requirement } in packages {
             let known = previous.and_then(|lock| in_lock(lock, name));
             let id = match known {
                 Some(id) => id,
@@ -91,23 +93,28 @@ impl Member {
     }
 }
 
-/// The lock file as it is, if it has what is asked for.
-fn as_pinned(lock: &Lock, packages: &[Wanted], path: &Path) -> Result<Lock, Failure> {
-    for Wanted { name, requirement } in packages {
+/// Returns the lock file if it meets the requirements.
+///
+/// # Errors
+///
+/// If a package is not in it, or its version does not meet the requirement.
+fn as_pinned(lock: &Lock, packages: &[PackageReq], path: &Path) -> Result<Lock, Failure> {
+    for PackageReq { name, requirement } in packages {
         let is_met = in_lock(lock, name)
             .and_then(|id| lock.get(&id))
             .is_some_and(|pinned| *requirement == VersionReq::STAR || requirement.matches(&pinned.version));
         if !is_met {
             let path = path.display();
             return Err(Failure::not_found(anyhow::anyhow!(
-                "{path} does not pin {name} {requirement}, and must not change"
+                "{path} pins no version of {name} that meets {requirement}: install it without --locked and --offline"
             )));
         }
     }
     Ok(lock.clone())
 }
 
-/// The package of this name that a lock file has. What is installed keeps its name, whoever else takes the same later.
+/// Returns the package of this name in a lock file. An installed package keeps its short name, also when another publisher
+/// uses the same one later.
 fn in_lock(lock: &Lock, name: &Name) -> Option<PackageId> {
     match name {
         Name::Id(id) => lock.get(id).map(|_| id.clone()),
@@ -118,7 +125,7 @@ fn in_lock(lock: &Lock, name: &Name) -> Option<PackageId> {
     }
 }
 
-/// What is asked for now, and what was before: everything in the lock file that nothing else in it needs.
+/// Adds the packages that were asked for before: those in the lock file on which no other package in it depends.
 fn with_installed(mut roots: Roots, lock: &Lock) -> Roots {
     let packages = lock.packages();
     let is_needed = |id: &PackageId| packages.values().any(|pinned| pinned.dependencies.contains(id));
@@ -130,7 +137,7 @@ fn with_installed(mut roots: Roots, lock: &Lock) -> Roots {
     roots
 }
 
-/// Any version, a pre-release only if it is that one.
+/// Returns a requirement that any version meets, and also this one if it is a pre-release.
 fn any_like(version: &Version) -> VersionReq {
     if version.pre.is_empty() {
         return VersionReq::STAR;
@@ -145,37 +152,37 @@ async fn write(lock: &Lock, previous: Option<&Lock>, dir: &Path, path: &Path) ->
     if previous == Some(lock) {
         return Ok(());
     }
-    fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    fs::create_dir_all(dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
     lock.write(path).await.with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn print(installed: &Installed, dir: &Path, lock: &Path, json: bool) -> Result<(), Failure> {
     let packages = &installed.packages;
     if json {
-        let row = |InstalledPackage { package, version, path, was_there }: &InstalledPackage| {
+        let row = |InstalledPackage { package, version, path, already_installed }: &InstalledPackage| {
             let path = absolute(path).unwrap_or_else(|_| path.clone());
-            json!({ "package": package, "version": version, "path": text(&path), "was_there": was_there })
+            json!({ "package": package, "version": version, "path": display(&path), "was_there": already_installed })
         };
         let rows: Vec<Value> = packages.iter().map(row).collect();
-        output::json(&json!({ "ok": true, "lock": text(lock), "packages": rows }))?;
+        output::json(&json!({ "ok": true, "lock": display(lock), "packages": rows }))?;
         return Ok(());
     }
-    for InstalledPackage { package, version, path, was_there } in packages {
-        let what = if *was_there { "kept     " } else { "installed" };
+    for InstalledPackage { package, version, path, already_installed } in packages {
+        let action = if *already_installed { "kept     " } else { "installed" };
         output::line(format_args!(
-            "{what} {} {version} of {} in {}",
+            "{action} {} {version} of {} in {}",
             package.name(),
             package.publisher(),
             path.display()
         ))?;
     }
-    let new = packages.iter().filter(|package| !package.was_there).count();
-    output::line(format_args!("{} packages are in {}, {new} of them new", packages.len(), dir.display()))?;
+    let new = packages.iter().filter(|package| !package.already_installed).count();
+    output::line(format_args!("{} packages in {}, {new} of them new", packages.len(), dir.display()))?;
     Ok(())
 }
 
-fn text(path: &Path) -> String {
-    PathBuf::from(path).display().to_string()
+fn display(path: &Path) -> String {
+    path.display().to_string()
 }
 
 #[cfg(test)]
@@ -188,7 +195,7 @@ mod tests {
         format!("{PUBLISHER}/{name}").parse().unwrap()
     }
 
-    /// `app` needs `lib`, and `tool` stands alone.
+    /// `app` depends on `lib`, and `tool` on nothing.
     fn lock() -> Lock {
         let content = kadence_registry::ContentId::of(b"content");
         let row = |name: &str, version: &str, needs: &str| {
@@ -204,20 +211,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_before_stays() {
+    fn packages_asked_for_before_stay() {
         let roots = with_installed(vec![(id("new"), VersionReq::STAR)], &lock());
         let names: Vec<_> = roots.iter().map(|(id, _)| id.name().as_str()).collect();
-        assert_eq!(names, ["new", "app", "tool"], "and not what only another one needs");
+        assert_eq!(names, ["new", "app", "tool"], "and not a dependency");
         assert!(roots[2].1.matches(&"3.0.0-rc.1".parse().unwrap()) && roots[2].1.matches(&"3.0.0".parse().unwrap()));
         let asked = "^2".parse::<VersionReq>().unwrap();
         assert_eq!(with_installed(vec![(id("app"), asked.clone())], &lock())[0], (id("app"), asked));
     }
 
     #[test]
-    fn a_lock_file_is_installed_as_it_is_only_if_it_has_what_is_asked_for() {
-        let check = |wanted: &[&str]| {
-            let wanted: Vec<Wanted> = wanted.iter().map(|text| text.parse().unwrap()).collect();
-            as_pinned(&lock(), &wanted, Path::new("ggen.lock"))
+    fn a_lock_file_is_used_only_if_it_meets_the_requirements() {
+        let check = |packages: &[&str]| {
+            let packages: Vec<PackageReq> = packages.iter().map(|text| text.parse().unwrap()).collect();
+            as_pinned(&lock(), &packages, Path::new("ggen.lock"))
         };
         assert_eq!(check(&[]).unwrap(), lock());
         assert_eq!(check(&["lib@^2", &format!("{PUBLISHER}/app"), "tool"]).unwrap(), lock());

@@ -1,4 +1,4 @@
-//! A node with a registry, for as long as a command takes.
+//! A node with a registry, which runs as long as its command.
 
 use std::{future::Future, time::Duration};
 
@@ -21,24 +21,26 @@ use tracing::{info, warn};
 use super::home::Home;
 use crate::{exit::Failure, node::Addresses};
 
-/// How long to look for a first peer, however long the rest may take: a peer that is there answers at once.
-const REACH: Duration = Duration::from_secs(20);
+/// Maximum time until a first peer is reached, also if the timeout of the command is longer. A peer that is online answers
+/// at once.
+const REACH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often a node that serves looks for new addresses of its own.
-const ADDRESSES: Duration = Duration::from_secs(2);
+/// Interval at which a node that serves looks for new addresses of its own.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How a command takes part.
+/// Parameters of a node.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub(super) home: Home,
     pub(super) peers: Vec<Multiaddr>,
-    /// Where to listen. Who listens serves, and who does not only asks.
+    /// Addresses to listen on. Without any, the node only asks and does not serve.
     pub(super) listen: Vec<Multiaddr>,
     pub(super) protocol: StreamProtocol,
-    /// For the whole command, but not for serving.
+    /// Timeout of the whole command, without the time in which it serves.
     pub(super) timeout: Duration,
 }
 
+/// A node and its registry.
 pub(super) struct Member {
     node: Node<RegistryBehaviour>,
     pub(super) registry: P2PRegistry<TokioRuntime>,
@@ -47,44 +49,43 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Starts a node and its registry, without waiting for others.
+    /// Starts a node and its registry, without waiting for peers.
     ///
     /// # Errors
     ///
-    /// If the home cannot be used, by this process or at all, or the node does not start.
+    /// If the home cannot be used or another process uses it, or the node does not start.
     pub(super) async fn start(part: Part) -> Result<Self, Failure> {
         let Part { home, peers, listen, protocol, timeout } = part;
         let deadline = Instant::now() + timeout;
         let in_home = || format!("cannot use the home {}", home.path().display());
         let keypair = home.keypair()?;
         let serves = !listen.is_empty();
-        let mut config = NodeConfig {
-            identity: Identity::Keypair(keypair.clone()),
-            mode: Some(if serves { Mode::Server } else { Mode::Client }),
-            store: if serves { NodeStore::Disk(home.store()) } else { NodeStore::Memory },
-            listen,
-            bootstrap_peers: peers,
-            protocol,
-            ..NodeConfig::default()
-        };
+        let mut config = NodeConfig::default()
+            .identity(Identity::Keypair(keypair.clone()))
+            .mode(if serves { Mode::Server } else { Mode::Client })
+            .store(if serves { NodeStore::Disk(home.store()) } else { NodeStore::Memory })
+            .listen(listen)
+            .bootstrap_peers(peers)
+            .protocol(protocol);
         configure(&mut config);
-        let registry = RegistryConfig::in_folder(home.registry());
+        let mut registry = RegistryConfig::in_folder(home.registry());
+        registry.private_paths.push(home.path().to_owned());
         let behaviour = RegistryBehaviour::new(&keypair, &registry).with_context(in_home)?;
         let mut node = kadence_tokio::node_with(config, |_| behaviour).await?;
-        let runtime = TokioRuntime::current().context("there is no runtime")?;
+        let runtime = TokioRuntime::current().context("not called in a tokio runtime")?;
         let registry = P2PRegistry::start(&mut node, runtime, keypair, registry).await.with_context(in_home)?;
         Ok(Self { node, registry, deadline, timeout })
     }
 
-    /// The same, with a network to ask.
+    /// Starts a node and its registry, and waits until a peer is reached.
     ///
     /// # Errors
     ///
-    /// As for [`start`](Self::start), and if no peer is reached in time.
+    /// As [`start`](Self::start), and if no peer is reached in time.
     pub(super) async fn join(part: Part) -> Result<Self, Failure> {
-        let patience = part.timeout.min(REACH);
+        let reach_timeout = part.timeout.min(REACH_TIMEOUT);
         let member = Self::start(part).await?;
-        match member.node.ready(patience).await {
+        match member.node.ready(reach_timeout).await {
             Ok(()) => Ok(member),
             Err(error) => {
                 member.leave().await;
@@ -93,11 +94,11 @@ impl Member {
         }
     }
 
-    /// Waits for something as long as the command may take.
+    /// Awaits a future until the timeout of the command.
     ///
     /// # Errors
     ///
-    /// Those of the future, or that it takes too long.
+    /// The error of the future, or a timeout.
     pub(super) async fn in_time<T, E>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
     where
         Failure: From<E>,
@@ -108,14 +109,14 @@ impl Member {
         }
     }
 
-    /// Serves until a signal comes, and prints each address of its own once.
+    /// Serves until a signal comes, and prints each address of the node once.
     ///
     /// # Errors
     ///
     /// If the node ends by itself, or stdout cannot be written.
     pub(super) async fn serve(&self, mut signal: BoxFuture<'static, ()>, json: bool) -> Result<(), Failure> {
         let mut addresses = Addresses::new(json);
-        let mut look = interval(ADDRESSES);
+        let mut look = interval(ADDRESS_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events = self.registry.events();
         loop {
@@ -127,14 +128,14 @@ impl Member {
                 }
                 event = events.next() => match event {
                     Some(event) => log(&event),
-                    None => return Err(anyhow::anyhow!("the node has ended by itself").into()),
+                    None => return Err(anyhow::anyhow!("node ended by itself").into()),
                 },
                 _ = look.tick() => addresses.print_new(&self.node)?,
             }
         }
     }
 
-    /// Ends the node. What is to be kept is on the disk then.
+    /// Shuts the node down after all data is on disk.
     pub(super) async fn leave(self) {
         self.registry.close().await;
         self.node.shutdown().await;
@@ -151,8 +152,8 @@ fn log(event: &RegistryEvent) {
         RegistryEvent::PeerLeft { peer } => info!(%peer, "disconnected"),
         RegistryEvent::PackageDiscovered { package, version } => info!(%package, %version, "discovered"),
         RegistryEvent::Downloaded { content, size } => info!(%content, size, "downloaded"),
-        RegistryEvent::Republished { package, seq } => info!(%package, seq, "published again"),
-        RegistryEvent::BadData { peer } => warn!(%peer, "has sent bad data"),
+        RegistryEvent::Republished { package, seq } => info!(%package, seq, "republished"),
+        RegistryEvent::BadData { peer } => warn!(%peer, "peer sent bad data"),
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! `kadence pkg`: packages of a decentralised registry.
+//! `kadence pkg`: publishes, finds and installs packages of a decentralised registry.
 
 mod args;
 mod failure;
@@ -17,7 +17,7 @@ use kadence_tokio::kadence::libp2p::StreamProtocol;
 pub(crate) use self::args::Pkg;
 use crate::exit::Failure;
 
-/// Does what the command line says about packages.
+/// Runs a command of `kadence pkg`.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What a person sees while archives come: bars on stderr, if that is a terminal.
+//! Progress of downloads, shown on stderr if that is a terminal.
 
 use std::{
     collections::HashMap,
@@ -11,13 +11,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kadence_registry::{ContentId, p2p::registry::RegistryEvent};
 use tokio::task::JoinHandle;
 
-/// Something goes on, and nobody knows how long.
+/// Spinner for work of unknown length.
 pub(super) struct Waiting(Option<ProgressBar>);
 
 impl Waiting {
-    pub(super) fn start(what: &'static str) -> Self {
+    pub(super) fn start(work: &'static str) -> Self {
         Self(io::stderr().is_terminal().then(|| {
-            let spinner = ProgressBar::new_spinner().with_message(what);
+            let spinner = ProgressBar::new_spinner().with_message(work);
             spinner.enable_steady_tick(Duration::from_millis(100));
             spinner
         }))
@@ -36,13 +36,13 @@ impl Drop for Waiting {
     }
 }
 
-/// How much of all that is being fetched is here.
+/// Verified and total bytes of each download.
 #[derive(Debug, Default)]
 struct Downloads(HashMap<ContentId, (u64, u64)>);
 
 impl Downloads {
-    /// The bytes that are here and those that are known of, if the event has changed them.
-    fn note(&mut self, event: &RegistryEvent) -> Option<(u64, u64)> {
+    /// Returns the verified and the total bytes of all downloads, if the event changed them.
+    fn update(&mut self, event: &RegistryEvent) -> Option<(u64, u64)> {
         match event {
             RegistryEvent::DownloadProgress { content, verified, total } => self.0.insert(*content, (*verified, *total)),
             RegistryEvent::Downloaded { content, size } => self.0.insert(*content, (*size, *size)),
@@ -52,7 +52,7 @@ impl Downloads {
     }
 }
 
-/// Shows downloads until it is dropped.
+/// Progress bar of all downloads. Shown until it is dropped.
 pub(super) struct Downloading(Option<(ProgressBar, JoinHandle<()>)>);
 
 impl Downloading {
@@ -67,7 +67,7 @@ impl Downloading {
             let task = tokio::spawn(async move {
                 let mut downloads = Downloads::default();
                 while let Some(event) = events.next().await {
-                    if let Some((here, all)) = downloads.note(&event) {
+                    if let Some((here, all)) = downloads.update(&event) {
                         shown.set_length(all);
                         shown.set_position(here);
                     }
@@ -92,14 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_downloads_are_one_sum() {
+    fn the_bytes_of_all_downloads_are_added() {
         let mut downloads = Downloads::default();
         let (a, b) = (ContentId::of(b"a"), ContentId::of(b"b"));
         let progress = |content, verified| RegistryEvent::DownloadProgress { content, verified, total: 100 };
-        assert_eq!(downloads.note(&progress(a, 10)), Some((10, 100)));
-        assert_eq!(downloads.note(&progress(b, 50)), Some((60, 200)));
-        assert_eq!(downloads.note(&progress(a, 20)), Some((70, 200)));
-        assert_eq!(downloads.note(&RegistryEvent::Downloaded { content: b, size: 100 }), Some((120, 200)));
-        assert_eq!(downloads.note(&RegistryEvent::Lagged { skipped: 1 }), None);
+        assert_eq!(downloads.update(&progress(a, 10)), Some((10, 100)));
+        assert_eq!(downloads.update(&progress(b, 50)), Some((60, 200)));
+        assert_eq!(downloads.update(&progress(a, 20)), Some((70, 200)));
+        assert_eq!(downloads.update(&RegistryEvent::Downloaded { content: b, size: 100 }), Some((120, 200)));
+        assert_eq!(downloads.update(&RegistryEvent::Lagged { skipped: 1 }), None);
     }
 }

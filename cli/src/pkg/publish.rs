@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
-use kadence_registry::{PublishError, Receipt, Registry, Release, StepOutcome, Steps};
-use kadence_tokio::kadence::libp2p::StreamProtocol;
+use kadence_registry::{PublishError, Receipt, Registry, Release, StepOutcome, Steps, archive::Excluded};
+use kadence_tokio::kadence::libp2p::{Multiaddr, StreamProtocol};
 use serde_json::json;
 
 use super::{
-    args::{PublishArgs, ServeArgs, Stay, YankArgs},
+    args::{Name, PublishArgs, ServeArgs, Stay, YankArgs},
     home::Home,
     member::{Member, Part},
     progress::Waiting,
@@ -20,18 +20,18 @@ use crate::{exit::Failure, node::signal, output};
 ///
 /// # Errors
 ///
-/// If the folder is no package, the network cannot be reached, or a step fails.
+/// If the folder is not a package, the network cannot be reached, or a step fails.
 pub(super) async fn publish(args: PublishArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let PublishArgs { dir, peers, stay, place } = args;
-    let timeout = place.time_to_move();
+    let timeout = place.transfer_timeout();
     let home = Home::find(place.home)?;
-    // Before the network is asked for anything.
+    // Errors of the folder come before those of the network.
     let publisher = home.keypair()?.public().to_peer_id();
     let release = Release::read(publisher, dir).await.map_err(anyhow::Error::from)?;
-    let part = Part { home, peers: peers.peers, listen: listens(&stay), protocol, timeout };
+    let part = Part { home, peers: peers.peers, listen: listen_addrs(&stay), protocol, timeout };
     in_network(part, &stay, place.json, async |member| {
         let waiting = Waiting::start("publishing");
-        let published = member.in_time(async { told(member.registry.publish(release).await) }).await;
+        let published = member.in_time(async { with_steps(member.registry.publish(release).await) }).await;
         waiting.end();
         let receipt = published?;
         if place.json {
@@ -39,44 +39,48 @@ pub(super) async fn publish(args: PublishArgs, protocol: StreamProtocol) -> Resu
         } else {
             let Receipt { package, version, .. } = &receipt;
             output::line(format_args!("published {package} {version}\n{}", steps(&receipt.steps)))?;
-            output::line(format_args!("Others install it with: kadence pkg install {package}@{version}"))?;
+            for Excluded { path, reason } in &receipt.excluded {
+                output::line(format_args!("left out {path}: {reason}"))?;
+            }
+            output::line(format_args!("install it with: kadence pkg install {package}@{version}"))?;
         }
         Ok(())
     })
     .await
 }
 
-/// Withdraws a version.
+/// Yanks a version.
 ///
 /// # Errors
 ///
-/// If there is none such, it is not ours, the network cannot be reached, or a step fails.
+/// If it does not exist, it was not published with this home, the network cannot be reached, or a step fails.
 pub(super) async fn yank(args: YankArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let YankArgs { package, peers, stay, place } = args;
-    let timeout = place.time_to_move();
-    let version = package.version.context("say which version: NAME@1.2.3")?;
-    let part = Part { home: Home::find(place.home)?, peers: peers.peers, listen: listens(&stay), protocol, timeout };
+    let timeout = place.transfer_timeout();
+    let version = package.version.context("a version is missing: write NAME@1.2.3")?;
+    let part =
+        Part { home: Home::find(place.home)?, peers: peers.peers, listen: listen_addrs(&stay), protocol, timeout };
     in_network(part, &stay, place.json, async |member| {
-        // Only ours can be withdrawn, so a name without a publisher is ours.
+        // Only packages published with this home can be yanked, so a name without a publisher is one of those.
         let id = match &package.name {
-            super::args::Name::Id(id) => id.clone(),
-            super::args::Name::Short(name) => member.ours(name)?,
+            Name::Id(id) => id.clone(),
+            Name::Short(name) => member.own_package(name)?,
         };
-        let waiting = Waiting::start("withdrawing");
-        let yanked = member.in_time(async { told(member.registry.yank(&id, &version).await) }).await;
+        let waiting = Waiting::start("yanking");
+        let yanked = member.in_time(async { with_steps(member.registry.yank(&id, &version).await) }).await;
         waiting.end();
         let receipt = yanked?;
         if place.json {
             output::json(&json!({ "ok": true, "receipt": receipt }))?;
         } else {
-            output::line(format_args!("withdrew {id} {version}\n{}", steps(&receipt.steps)))?;
+            output::line(format_args!("yanked {id} {version}\n{}", steps(&receipt.steps)))?;
         }
         Ok(())
     })
     .await
 }
 
-/// Shares what is in the home until a signal comes.
+/// Serves the packages of the home until a signal comes.
 ///
 /// # Errors
 ///
@@ -84,7 +88,7 @@ pub(super) async fn yank(args: YankArgs, protocol: StreamProtocol) -> Result<(),
 pub(super) async fn serve(args: ServeArgs, protocol: StreamProtocol) -> Result<(), Failure> {
     let ServeArgs { listen, peers, place } = args;
     let signal = signal()?;
-    let timeout = place.time_to_move();
+    let timeout = place.transfer_timeout();
     let home = Home::find(place.home)?;
     let member = Member::start(Part { home, peers, listen: listen.addresses, protocol, timeout }).await?;
     let served = member.serve(signal, place.json).await;
@@ -92,7 +96,7 @@ pub(super) async fn serve(args: ServeArgs, protocol: StreamProtocol) -> Result<(
     served
 }
 
-/// Does something in the network, and goes on serving if that is wanted.
+/// Joins the network, runs `work`, and serves until a signal comes if `stay` says so.
 async fn in_network(
     part: Part,
     stay: &Stay,
@@ -106,7 +110,7 @@ async fn in_network(
         match signal {
             Some(signal) => done = member.serve(signal, json).await,
             None if !json => output::note(
-                "It can be fetched only while somebody serves it: run `kadence pkg serve` with the same home.",
+                "it can be fetched only while a node serves it: run `kadence pkg serve` with the same home",
             ),
             None => {}
         }
@@ -115,26 +119,26 @@ async fn in_network(
     done
 }
 
-/// Who does not stay does not say where it could be reached.
-fn listens(stay: &Stay) -> Vec<kadence_tokio::kadence::libp2p::Multiaddr> {
+/// Returns the addresses to listen on. A node that does not stay does not listen.
+fn listen_addrs(stay: &Stay) -> Vec<Multiaddr> {
     if stay.serve { stay.listen.addresses.clone() } else { Vec::new() }
 }
 
-/// Says how far it came before it failed.
-fn told(published: Result<Receipt, PublishError>) -> Result<Receipt, PublishError> {
+/// Prints the steps of a publish that failed.
+fn with_steps(published: Result<Receipt, PublishError>) -> Result<Receipt, PublishError> {
     if let Err(PublishError::Failed { steps: begun, .. }) = &published {
         output::note(steps(begun));
     }
     published
 }
 
-/// Each step on a line.
+/// Returns a line for each step.
 fn steps(steps: &Steps) -> String {
     let mut text = String::new();
     for (step, outcome) in steps.iter() {
         let outcome = match outcome {
             StepOutcome::Done => "done".to_owned(),
-            StepOutcome::AlreadyThere => "was there".to_owned(),
+            StepOutcome::AlreadyThere => "already there".to_owned(),
             StepOutcome::Confirmed { by, of } => format!("confirmed by {by} of {of} peers"),
             StepOutcome::Failed { reason } => format!("FAILED: {reason}"),
         };
@@ -153,12 +157,12 @@ mod tests {
     #[test]
     fn each_step_is_a_line_in_the_order_of_publishing() {
         let mut made = Steps::default();
-        made.set(Step::Head, StepOutcome::Failed { reason: "nobody is there".to_owned() });
+        made.set(Step::Head, StepOutcome::Failed { reason: "no peer answered".to_owned() });
         made.set(Step::Provide, StepOutcome::Confirmed { by: 3, of: 4 });
         made.set(Step::Archive, StepOutcome::AlreadyThere);
         assert_eq!(
             steps(&made),
-            "  archive    was there\n  provide    confirmed by 3 of 4 peers\n  head       FAILED: nobody is there"
+            "  archive    already there\n  provide    confirmed by 3 of 4 peers\n  head       FAILED: no peer answered"
         );
     }
 }

@@ -1,6 +1,6 @@
-//! Columns for people.
+//! Tables, sizes and dates for people.
 
-/// Rows as lines, each column as wide as its widest cell. The last is not filled up, so that no line ends in blanks.
+/// Returns rows as lines, with each column as wide as its widest cell. Lines do not end in spaces.
 pub(super) fn aligned<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = head.map(|cell| cell.chars().count());
     for row in rows {
@@ -21,21 +21,21 @@ pub(super) fn aligned<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> 
     lines.join("\n")
 }
 
-/// A size for people.
+/// Returns a size such as `1.50 KiB`.
 pub(super) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
-/// Unix seconds as a date.
+/// Returns the date of a time in Unix seconds, in the format of RFC 3339, or `-` if it is after the year 9999.
 pub(super) fn date(seconds: u64) -> String {
     let time = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds));
-    // What is behind the year 9999 is no date that anybody means.
+    // RFC 3339 has years of four digits.
     let text =
         time.filter(|_| seconds < 253_402_300_800).map(|time| humantime::format_rfc3339_seconds(time).to_string());
     text.and_then(|text| text.split('T').next().map(str::to_owned)).unwrap_or_else(|| "-".to_owned())
 }
 
-/// The first line of a text, shortened to so many characters.
+/// Returns the first line of a text, shortened to `max` characters.
 pub(super) fn short(text: &str, max: usize) -> String {
     let line = text.lines().next().unwrap_or_default();
     if line.chars().count() <= max {

@@ -1,4 +1,4 @@
-//! The program as a person or a script runs it.
+//! Tests of the program `kadence` as a process.
 
 mod demo;
 mod network;

@@ -1,10 +1,10 @@
-//! A node in one process, and those that ask it in others.
+//! Commands that ask a node in another process.
 
 use crate::process::{Running, run, run_with_input};
 
 const LOOPBACK: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0"];
 
-/// A node and its address.
+/// Starts a node. Returns it and its address.
 fn node() -> (Running, String) {
     let mut node = Running::start(["node"].into_iter().chain(LOOPBACK));
     let address = node.line();
@@ -13,12 +13,12 @@ fn node() -> (Running, String) {
 }
 
 #[test]
-fn what_one_process_puts_another_gets() {
+fn a_record_put_by_one_process_is_found_by_another() {
     let (_node, peer) = node();
     let put = run(["put", "greeting", "--value", "hello", "--peer", &peer]).expect_code(0);
     assert!(put.text().contains("stored 5 bytes under greeting at 1 of 1 peers"), "{}", put.text());
     let get = run(["get", "greeting", "--peer", &peer]).expect_code(0);
-    assert_eq!(get.stdout, b"hello", "and no line end");
+    assert_eq!(get.stdout, b"hello", "without a line end");
     assert!(get.stderr.is_empty(), "{}", get.stderr);
 
     let json = run(["get", "hex:6772656574696e67", "--peer", &peer, "--json"]).expect_code(0).json();
@@ -29,7 +29,7 @@ fn what_one_process_puts_another_gets() {
 }
 
 #[test]
-fn bytes_from_stdin_and_from_a_file_arrive_as_they_are() {
+fn bytes_from_stdin_and_from_a_file_arrive_unchanged() {
     let (_node, peer) = node();
     let folder = tempfile::tempdir().unwrap();
     let bytes: Vec<u8> = (0..60_000_u32).map(|n| (n % 251) as u8).collect();
@@ -48,26 +48,29 @@ fn bytes_from_stdin_and_from_a_file_arrive_as_they_are() {
 }
 
 #[test]
-fn what_is_not_there_is_exit_code_3() {
+fn a_missing_record_or_provider_is_exit_code_3() {
     let (_node, peer) = node();
     for command in ["get", "providers"] {
-        let ended = run([command, "nothing here", "--peer", &peer, "--json"]).expect_code(3);
+        let ended = run([command, "missing", "--peer", &peer, "--json"]).expect_code(3);
         assert!(ended.stderr.starts_with("error: no "), "{}", ended.stderr);
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
         assert_eq!(ended.json()["reason"], "not_found");
     }
-    assert!(run(["get", "nothing here", "--peer", &peer]).expect_code(3).stdout.is_empty());
+    assert!(run(["get", "missing", "--peer", &peer]).expect_code(3).stdout.is_empty());
 }
 
 #[test]
-fn a_value_over_the_limit_is_an_error_that_names_it() {
+fn a_value_over_the_limit_is_an_error_that_names_the_limit() {
     let (_node, peer) = node();
     let ended = run_with_input(["put", "large", "--peer", &peer], &vec![0; 70_000]).expect_code(1);
-    assert_eq!(ended.stderr, "error: the request is not valid: the value has 70000 bytes, the limit is 65536\n");
+    assert_eq!(
+        ended.stderr,
+        "error: invalid request: value of 70000 bytes is too long: at most 65536 are allowed under this key\n"
+    );
 }
 
 #[test]
-fn a_peer_that_is_not_there_is_exit_code_5() {
+fn an_unreachable_peer_is_exit_code_5() {
     let peer = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR";
     let ended = run(["get", "key", "--peer", peer, "--timeout", "1s"]).expect_code(5);
     assert!(ended.stderr.starts_with("error: no peer of this network was found within"), "{}", ended.stderr);
@@ -75,7 +78,7 @@ fn a_peer_that_is_not_there_is_exit_code_5() {
 }
 
 #[test]
-fn a_network_of_another_name_is_another_network() {
+fn nodes_of_another_protocol_are_not_found() {
     let (_node, peer) = node();
     run(["get", "key", "--peer", &peer, "--protocol", "/other/kad/1", "--timeout", "1s"]).expect_code(5);
 }
@@ -98,7 +101,7 @@ fn a_provider_is_found_while_it_stays() {
     let mut provider = Running::start(["provide", "a thing", "--peer", &peer].into_iter().chain(LOOPBACK));
     let line = provider.line();
     let (id, _) = line.split_once(" provides a thing").expect("it is announced");
-    // An announcement is not acknowledged: it may still be on its way.
+    // An announcement is not acknowledged, so it may still be under way.
     let found = (0..100).find_map(|_| {
         let providers = run(["providers", "a thing", "--peer", &peer]);
         (providers.code == Some(0)).then(|| providers.text().to_owned())
@@ -112,7 +115,7 @@ fn a_provider_is_found_while_it_stays() {
 
 #[cfg(unix)]
 #[test]
-fn a_node_ends_at_sigterm_and_is_the_same_again_with_its_identity() {
+fn a_node_ends_at_sigterm_and_has_the_same_peer_id_at_its_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let identity = folder.path().join("node.key");
     let run_once = || {
@@ -128,7 +131,7 @@ fn a_node_ends_at_sigterm_and_is_the_same_again_with_its_identity() {
 }
 
 #[test]
-fn a_node_that_was_killed_has_its_records_again_from_its_store() {
+fn a_killed_node_has_its_records_again_from_its_store() {
     let folder = tempfile::tempdir().unwrap();
     let [identity, store] = ["node.key", "store"].map(|name| folder.path().join(name));
     let start = || {
@@ -144,7 +147,7 @@ fn a_node_that_was_killed_has_its_records_again_from_its_store() {
         second.stderr,
         format!("error: the store cannot be opened: {} is in use by another store\n", store.display())
     );
-    // Which kills it.
+    // Dropping it kills the process.
     drop(node);
     let (_node, peer) = start();
     assert_eq!(run(["get", "greeting", "--peer", &peer]).expect_code(0).stdout, b"hello");
@@ -152,12 +155,12 @@ fn a_node_that_was_killed_has_its_records_again_from_its_store() {
 
 #[cfg(unix)]
 #[test]
-fn a_node_joins_through_another_and_says_who_is_connected() {
+fn a_node_joins_through_another_and_logs_its_peers() {
     let (first, peer) = node();
     let mut second = Running::start(["node", "--peer", &peer].into_iter().chain(LOOPBACK));
     let other = second.line();
     let id = other.rsplit_once("/p2p/").unwrap().1.to_owned();
-    // It was printed before the two have met.
+    // The address is printed before the two nodes connect.
     let found = (0..100).any(|_| {
         run(["closest", &id, "--peer", &peer]).expect_code(0).text().lines().any(|line| line.starts_with(&id))
     });

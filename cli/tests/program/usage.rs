@@ -1,9 +1,9 @@
-//! What is refused before anything is done.
+//! Wrong usage, which is rejected before anything is done.
 
 use crate::process::run;
 
 #[test]
-fn wrong_usage_is_exit_code_2_and_says_why() {
+fn wrong_usage_is_exit_code_2_with_a_reason() {
     let cases: [(&[&str], &str); 14] = [
         (&[], "Usage"),
         (&["fly"], "unrecognized subcommand"),
@@ -17,7 +17,7 @@ fn wrong_usage_is_exit_code_2_and_says_why() {
         (&["demo", "--registry", "--mixed"], "cannot be used with"),
         (&["pkg", "install", "units"], "--peer"),
         (&["pkg", "install", "units@new", "--offline"], "NAME[@REQ]"),
-        (&["pkg", "yank", "units", "--peer", "/ip4/127.0.0.1/tcp/1"], "say which version"),
+        (&["pkg", "yank", "units", "--peer", "/ip4/127.0.0.1/tcp/1"], "a version is missing"),
         (&["pkg", "info", "Units", "--peer", "/ip4/127.0.0.1/tcp/1"], "invalid value"),
     ];
     for (args, reason) in cases {

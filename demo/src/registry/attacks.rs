@@ -1,6 +1,7 @@
-//! What attackers do to the registry, and what comes of it.
+//! Attacks on the registry.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -16,7 +17,7 @@ use kadence_registry::{
     },
 };
 use kadence_tokio::kadence::libp2p::{
-    PeerId, StreamProtocol,
+    Multiaddr, PeerId, StreamProtocol,
     identity::Keypair,
     kad::{Quorum, Record},
 };
@@ -26,42 +27,44 @@ use tokio::time::sleep;
 
 use super::{
     Demo, Member, NODES, Place, Published, READER, SLOW, SLOW_BYTES_PER_SECOND,
-    evil::Evil,
+    adversary::Adversary,
     ms,
     sources::Source,
     work::{install_newest, publish},
 };
 use crate::{CALL_TIMEOUT, POLL, WAIT};
 
-/// Nodes that have read nothing before they are used, so that nothing that they say is remembered.
+/// Indexes of nodes that read nothing before they are used, so that they answer from the network and not from memory.
 const FRESH: [usize; 3] = [7, 8, 9];
 
-/// How many holders of an old head there are, in the network and around the victim.
-const LIARS: usize = 3;
+/// Number of adversaries that serve an old head, in the network and around the victim.
+const STALE_REPLICAS: usize = 3;
 
-/// How much a spammer sends of each kind: far more than any gate lets through, and so little that a slow computer has read
-/// and refused all of it within seconds, on every node.
+/// Number of messages of each kind that a spammer sends. Far more than the rate limits of a node accept, and few enough
+/// that a slow computer has rejected all of them on every node within seconds.
 const SPAM: usize = 150;
 
-/// Of this size is the package that a corrupt provider offers: two seconds on the publisher's slow line.
-const LARGE: u64 = 3 * SLOW_BYTES_PER_SECOND;
+/// Size in bytes of the package that a corrupt provider offers: three seconds on the publisher's slow line.
+const LARGE_PACKAGE: u64 = 3 * SLOW_BYTES_PER_SECOND;
+
+/// Timeout of a put to every holder. Holders that reject a record do not answer.
+const HOLDERS_PUT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Demo {
-    /// Somebody puts records under the key of another's package: one that is no head, one of another package, and one of
-    /// this package that it has signed itself.
+    /// Puts forged records under the key of another publisher's package: one that is not a head, a head of the
+    /// attacker's own package, and the true head with a changed byte.
     ///
     /// # Errors
     ///
-    /// If the attacker does not start, or a node that should be there is gone.
+    /// If an adversary does not start, or the true head is not found.
     pub(super) async fn forge(&mut self) -> anyhow::Result<()> {
         self.progress.begin("forged head", 1);
         let id = self.packages.get(1).or(self.packages.first()).context("there are no packages")?.id.clone();
-        let truth = self.member(READER)?.registry().index(&id).await?.context("it is gone")?;
-        let evil = Evil::start(&self.protocol, self.addresses()?, NODES).await?;
-        let own = PackageId::new(evil.keypair.public().to_peer_id(), id.name().clone())?;
-        let own = next_head(&own, None, ContentId::of(b"evil"), 4, Lifetime::default(), SystemTime::now())?;
-        let own = SignedHead::sign(&evil.keypair, own)?.bytes().to_owned();
-        // The true head, with a number in it that was changed.
+        let truth = self.member(READER)?.registry().index(&id).await?.context("its index is not found")?;
+        let adversary = Adversary::start(&self.protocol, self.addresses()?, NODES).await?;
+        let own = PackageId::new(adversary.keypair.public().to_peer_id(), id.name().clone())?;
+        let own = next_head(&own, None, ContentId::of(b"adversary"), 4, Lifetime::default(), SystemTime::now())?;
+        let own = SignedHead::sign(&adversary.keypair, own)?.bytes().to_owned();
         let head = head_record(self.member(READER)?, &id).await?;
         let mut changed = head.value.clone();
         let middle = changed.len() / 2;
@@ -69,43 +72,50 @@ impl Demo {
             *byte ^= 1;
         }
         let key = dht_key(&id)?;
-        let forgeries = [b"no head".to_vec(), own, changed].map(|value| Record::new(key.clone(), value));
+        let forgeries = [b"not a head".to_vec(), own, changed].map(|value| Record::new(key.clone(), value));
         let holders: Vec<PeerId> = self.living().map(Member::peer).collect();
-        let client = evil.node.client();
+        let client = adversary.node.client();
         let put = async |record: &Record| {
-            let put = client.put_record_to(record.clone(), holders.clone()).quorum(Quorum::One).timeout(CALL_TIMEOUT);
-            put.await.map_or(0, |put| put.acknowledged.len())
+            let put =
+                client.put_record_to(record.clone(), holders.clone()).quorum(Quorum::One).timeout(HOLDERS_PUT_TIMEOUT);
+            put.await.map_or_else(|_| Vec::new(), |put| put.acknowledged)
         };
-        // The true head may come from anybody, so that it is the forgery that is refused, and not the attacker.
-        let true_taken = put(&head).await;
-        // Who refuses does not answer, and is waited for.
-        let taken: usize = join_all(forgeries.iter().map(put)).await.into_iter().sum();
-        // Others may refuse them, but the attackers are holders, too: such as lie to whoever asks them.
+        // Any node may store the true head. This shows that holders reject the forgeries and not the adversary.
+        let mut accepted_by: BTreeSet<PeerId> = BTreeSet::new();
+        let deadline = Instant::now() + WAIT;
+        while accepted_by.len() < holders.len() && Instant::now() < deadline {
+            accepted_by.extend(put(&head).await);
+        }
+        let true_taken = accepted_by.len();
+        // A holder that rejects a record does not answer, and the put waits for it.
+        let taken: usize = join_all(forgeries.iter().map(put)).await.iter().map(Vec::len).sum();
+        // Honest holders reject the forgeries. Adversaries hold them nevertheless, and serve them to readers.
         let addresses = self.addresses()?;
-        let liars = forgeries.iter().map(|forgery| Evil::holding(forgery, &self.protocol, addresses.clone(), NODES));
-        let liars = try_join_all(liars).await?;
+        let replicas =
+            forgeries.iter().map(|forgery| Adversary::holding(forgery, &self.protocol, addresses.clone(), NODES));
+        let replicas = try_join_all(replicas).await?;
         let mut undeceived = 0;
         for index in FRESH {
             let found = self.member(index)?.registry().index(&id).await;
             undeceived += usize::from(found.is_ok_and(|found| found.as_ref() == Some(&truth)));
         }
-        self.attackers.extend(liars);
-        self.attackers.push(evil);
+        self.attackers.extend(replicas);
+        self.attackers.push(adversary);
         let (all, readers) = (holders.len(), FRESH.len());
         let ok = taken == 0 && true_taken == all && undeceived == readers;
         let detail = format!(
-            "{all} holders take {true_taken} true heads and {taken} forged ones; {undeceived} of {readers} readers have the true one"
+            "{all} holders accept {true_taken} true heads and {taken} forged ones; {undeceived} of {readers} readers find the true one"
         );
-        self.check("forged heads are refused by all who hold and all who read", ok, &*detail);
+        self.check("holders and readers reject forged heads", ok, &*detail);
         self.progress.end(format_args!("{detail}"));
         Ok(())
     }
 
-    /// Some holders serve the head before the newest. Then the victim meets nobody but such.
+    /// Serves an outdated head from some holders, and then starts a reader again where all holders serve it.
     ///
     /// # Errors
     ///
-    /// If a node does not start, the next version is not published, or a node that should be there is gone.
+    /// If a node does not start, or the next version is not published.
     pub(super) async fn roll_back(&mut self) -> anyhow::Result<()> {
         self.progress.begin("rolled-back head", 2);
         let Published { source, id, publisher } = self.packages.last().context("there are no packages")?;
@@ -115,175 +125,173 @@ impl Demo {
         publish(self.member(publisher)?, &source).await?;
 
         let addresses = self.addresses()?;
-        let liars = (0..LIARS).map(|_| Evil::holding(&old, &self.protocol, addresses.clone(), NODES));
+        let replicas = (0..STALE_REPLICAS).map(|_| Adversary::holding(&old, &self.protocol, addresses.clone(), NODES));
         let victim = self.reader("victim", self.protocol.clone(), addresses.clone(), 1);
-        let (liars, victim) = try_join(try_join_all(liars), victim).await?;
+        let (replicas, victim) = try_join(try_join_all(replicas), victim).await?;
         let readers = [self.member(READER)?, &victim, self.member(FRESH[1])?];
         let mut newest = 0;
         for reader in readers {
             let found = reader.registry().get_package(&id).await?;
             newest += usize::from(found.is_some_and(|package| *package.version() == next));
         }
-        self.progress.step();
-        self.attackers.extend(liars);
+        self.attackers.extend(replicas);
         self.members.push(Some(victim));
 
-        // The same reader, with what it remembers, where nobody tells the truth.
+        // The same reader with its memory of heads, in a network where every holder serves the outdated head.
         let elsewhere = StreamProtocol::try_from_owned(format!("{}/elsewhere", self.protocol))?;
-        let first = Evil::holding(&old, &elsewhere, Vec::new(), 0).await?;
+        let first = Adversary::holding(&old, &elsewhere, Vec::new(), 0).await?;
         let seeds = first.node.listen_addrs();
-        let others = (1..LIARS).map(|_| Evil::holding(&old, &elsewhere, seeds.clone(), 1));
+        let others = (1..STALE_REPLICAS).map(|_| Adversary::holding(&old, &elsewhere, seeds.clone(), 1));
         let others = try_join_all(others).await?;
         copy_memory(&self.folder("victim"), &self.folder("victim-again"))?;
         let victim = self.reader("victim-again", elsewhere.clone(), seeds.clone(), 0).await?;
-        let refused = victim.registry().get_package(&id).await;
-        let is_rollback = matches!(refused, Err(GetError::Rollback { seen, offered }) if seen == offered + 1);
-        let said = refused.map_or_else(|error| error.to_string(), |_| "it was believed".to_owned());
+        let found = victim.registry().get_package(&id).await;
+        let is_rollback = matches!(found, Err(GetError::Rollback { seen, offered }) if seen == offered + 1);
+        let verdict = found.map_or_else(|error| error.to_string(), |_| "the outdated head was accepted".to_owned());
         self.attackers.extend(std::iter::once(first).chain(others));
         victim.node.shutdown().await;
 
-        let detail = format!("{newest} of 3 readers have {next}, though {LIARS} holders hide it");
-        self.check("a newest head is found among older ones", newest == 3, &*detail);
-        self.check("who has seen the newest refuses an older one", is_rollback, &*said);
-        self.progress.end(format_args!("{detail}; alone among liars: {said}"));
+        let detail = format!("{newest} of 3 readers find {next}, {STALE_REPLICAS} holders serve the version before");
+        self.check("the newest head is found among outdated ones", newest == 3, &*detail);
+        self.check("a reader that knows the newest head rejects an outdated one", is_rollback, &*verdict);
+        self.progress.end(format_args!("{detail}; among outdated heads only: {verdict}"));
         Ok(())
     }
 
-    /// Somebody offers a package, and serves it with some bytes changed.
+    /// Provides a package from an adversary that serves it with some bytes changed.
     ///
     /// # Errors
     ///
-    /// If a node does not start, the package is not published, or a node that should be there is gone.
+    /// If a node does not start, or the package is not published or not installed.
     pub(super) async fn corrupt(&mut self) -> anyhow::Result<()> {
         self.progress.begin("corrupt blob", 1);
         let source = large(&self.folder("film"), self.seed)?;
         let publisher = self.member(SLOW)?;
         let receipt = publish(publisher, &source).await?;
-        let evil = Evil::start(&self.protocol, self.addresses()?, NODES).await?;
-        evil.corrupt(publisher.peer()).await?;
+        let adversary = Adversary::start(&self.protocol, self.addresses()?, NODES).await?;
+        adversary.corrupt(publisher.peer()).await?;
         for content in [receipt.archive, receipt.manifest, receipt.index] {
-            evil.node.client().start_providing(content.provider_key()).timeout(CALL_TIMEOUT).await?;
+            adversary.node.client().start_providing(content.provider_key()).timeout(CALL_TIMEOUT).await?;
         }
         let reader = self.member(READER)?;
-        is_provided(reader, &receipt.archive, evil.node.peer_id()).await?;
+        wait_for_provider(reader, &receipt.archive, adversary.node.peer_id()).await?;
         let dir = self.folder("installed-film");
-        let installed =
-            install_newest(reader, &receipt.package, &dir).await.context("in spite of a corrupt provider")?;
-        let bad = reader.market.reputation().get(&evil.node.peer_id()).map_or(0, |known| known.bad);
+        let installed = install_newest(reader, &receipt.package, &dir).await.context("with a corrupt provider")?;
+        let bad = reader.p2p.reputation().get(&adversary.node.peer_id()).map_or(0, |known| known.bad);
         let blamed = |index: usize| self.member(index).map(Member::peer);
         let blamed = (0..NODES).map(blamed).collect::<Result<Vec<_>, _>>()?;
-        let blamed =
-            blamed.iter().filter(|peer| reader.market.reputation().get(peer).is_some_and(|known| known.bad > 0));
+        let blamed = blamed.iter().filter(|peer| reader.p2p.reputation().get(peer).is_some_and(|known| known.bad > 0));
         let blamed = blamed.count();
         let id = receipt.package;
         self.packages.push(Published { source, id, publisher: SLOW });
         let (same, _) = self.compare(&installed)?;
-        self.attackers.push(evil);
+        self.attackers.push(adversary);
         let ok = same == 1 && bad > 0 && blamed == 0;
-        let detail =
-            format!("{LARGE} bytes as published, the liar was noticed {bad} times, honest nodes {blamed} times");
-        self.check("a corrupt provider is noticed, and the download succeeds from others", ok, &*detail);
+        let detail = format!(
+            "{LARGE_PACKAGE} bytes as published; bad data noticed {bad} times, honest nodes blamed {blamed} times"
+        );
+        self.check("a corrupt provider is noticed, and others serve the download", ok, &*detail);
         self.progress.end(format_args!("{detail}"));
         Ok(())
     }
 
-    /// Somebody floods the network with announcements, while an honest publisher has one to make.
+    /// Floods the network with announcements while an honest publisher publishes a version.
     ///
     /// # Errors
     ///
-    /// If the attacker does not start, the next version is not published, or a node that should be there is gone.
+    /// If the adversary does not start, or the next version is not published.
     pub(super) async fn spam(&mut self) -> anyhow::Result<()> {
         self.progress.begin("spam", 3 * SPAM);
         let lives = |package: &&Published| self.member(package.publisher).is_ok();
-        let living = self.packages.iter().find(lives).context("all publishers are dead")?;
+        let living = self.packages.iter().find(lives).context("all publishers were killed")?;
         let Published { source, id, publisher } = living;
         let (source, id, publisher) = (source.clone(), id.clone(), *publisher);
-        let evil = Evil::start(&self.protocol, self.addresses()?, NODES).await?;
-        let known: Vec<usize> = self.living().map(|member| member.market.discovered().len()).collect();
+        let adversary = Adversary::start(&self.protocol, self.addresses()?, NODES).await?;
+        let known: Vec<usize> = self.living().map(|member| member.p2p.discovered().len()).collect();
         let next = source.bump()?;
-        let flood = flood(&evil, &self.progress);
+        let flood = flood(&adversary);
         let honest = async {
-            // In the midst of it.
+            // During the flood.
             sleep(Duration::from_millis(200)).await;
             let began = Instant::now();
             publish(self.member(publisher)?, &source).await?;
             let published = began.elapsed();
-            let heard = join_all(self.living().map(|member| hears_version(member, &id, &next))).await;
+            let heard = join_all(self.living().map(|member| discovers_version(member, &id, &next))).await;
             anyhow::Ok((heard.into_iter().filter(|heard| *heard).count(), published, began.elapsed()))
         };
         let (sent, heard) = join(flood, honest).await;
         let (sent, (heard, published, took)) = (sent?, heard?);
         let all = self.living().count();
         let through =
-            self.living().zip(known).map(|(member, known)| member.market.discovered().len().saturating_sub(known));
+            self.living().zip(known).map(|(member, known)| member.p2p.discovered().len().saturating_sub(known));
         let through = through.max().unwrap_or_default();
-        self.times.heard_in_spam_ms = ms(took);
-        self.attackers.push(evil);
+        self.times.heard_in_spam_ms = Some(ms(took));
+        self.attackers.push(adversary);
         let detail = format!(
-            "{heard} of {all} nodes hear of {next} after {took:.1?}, of which publishing took {published:.1?}; of {sent} spam messages {through} come through"
+            "{heard} of {all} nodes know {next} after {took:.1?}, of which publishing took {published:.1?}; of {sent} spam messages {through} were accepted"
         );
-        // Newcomers may announce something: twenty at once, and then one a second.
+        // The rate limit accepts unknown publishers: twenty at once, and then one a second.
         let ok = heard == all && sent > 2 * SPAM && through < SPAM;
-        self.check("an honest announcement arrives in the midst of spam", ok, &*detail);
+        self.check("an honest announcement arrives during spam", ok, &*detail);
         self.progress.end(format_args!("{detail}"));
         Ok(())
     }
 
-    /// Where a node that comes later can join.
-    fn addresses(&self) -> anyhow::Result<Vec<kadence_tokio::kadence::libp2p::Multiaddr>> {
-        // Not a publisher: one of those may be killed.
+    /// Returns addresses that a further node can join through.
+    fn addresses(&self) -> anyhow::Result<Vec<Multiaddr>> {
+        // Not those of a publisher, which may be killed.
         Ok(self.member(NODES - 1)?.node.listen_addrs())
     }
 
-    /// A further honest reader, with a folder of its own.
+    /// Starts a further honest reader with a folder of its own.
     async fn reader(
         &self,
         folder: &str,
         protocol: StreamProtocol,
-        peers: Vec<kadence_tokio::kadence::libp2p::Multiaddr>,
+        peers: Vec<Multiaddr>,
         index: usize,
     ) -> anyhow::Result<Member> {
         let member = Member::start(Place { index, folder: self.folder(folder), protocol, peers, rate: None }).await?;
-        member.node.ready(WAIT).await.context("a reader finds nobody")?;
-        member.node.client().bootstrap().timeout(WAIT).await.context("a reader finds no neighbours")?;
+        member.node.ready(WAIT).await.context("a reader did not find any peer")?;
+        member.node.client().bootstrap().timeout(WAIT).await.context("a reader cannot bootstrap")?;
         Ok(member)
     }
 }
 
-/// The newest head, as the network has it.
+/// Returns the newest head that the network has, as a record.
 async fn head_record(reader: &Member, id: &PackageId) -> anyhow::Result<Record> {
     let found = reader.node.client().get_record(dht_key(id)?.to_vec()).timeout(CALL_TIMEOUT).await?;
     Ok(Record::new(dht_key(id)?, found.value().to_vec()))
 }
 
-/// A package of random bytes, which no packing makes smaller.
+/// Writes a package of random bytes, which do not compress.
 fn large(dir: &Path, seed: u64) -> anyhow::Result<Source> {
     fs::create_dir_all(dir)?;
-    let mut bytes = vec![0; usize::try_from(LARGE)?];
+    let mut bytes = vec![0; usize::try_from(LARGE_PACKAGE)?];
     StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
     fs::write(dir.join("film.bin"), bytes)?;
     fs::write(dir.join("ggen.toml"), "name = \"demo-film\"\nversion = \"1.0.0\"\ntitle = \"A large package\"\n")?;
     Ok(Source { name: "demo-film".parse()?, dir: dir.to_owned() })
 }
 
-/// Waits until a reader is told of this provider.
-async fn is_provided(reader: &Member, content: &ContentId, by: PeerId) -> anyhow::Result<()> {
+/// Waits until a reader finds this provider.
+async fn wait_for_provider(reader: &Member, content: &ContentId, by: PeerId) -> anyhow::Result<()> {
     let deadline = Instant::now() + WAIT;
     loop {
         let found = reader.node.client().get_providers(content.provider_key()).timeout(CALL_TIMEOUT).await;
         if found.is_ok_and(|found| found.providers.contains(&by)) {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "a provider is not found");
+        ensure!(Instant::now() < deadline, "a provider is not found within {WAIT:?}");
         sleep(POLL).await;
     }
 }
 
-/// Whether a node hears of a version in time.
-async fn hears_version(member: &Member, id: &PackageId, version: &Version) -> bool {
+/// Returns whether a node discovers a version within [`WAIT`].
+async fn discovers_version(member: &Member, id: &PackageId, version: &Version) -> bool {
     let deadline = Instant::now() + WAIT;
     loop {
-        let known = member.market.discovered();
+        let known = member.p2p.discovered();
         let mut known = known.iter().map(|package| package.newest.announcement());
         if known.any(|newest| newest.package == *id && newest.version == *version) {
             return true;
@@ -295,29 +303,28 @@ async fn hears_version(member: &Member, id: &PackageId, version: &Version) -> bo
     }
 }
 
-/// Announcements of publishers that were made up for it, which are true ones; of a time that is to come; and bytes that are
-/// none. How many were sent.
-async fn flood(evil: &Evil, progress: &crate::progress::Progress) -> anyhow::Result<usize> {
+/// Sends valid announcements of new publishers, announcements with a time in the future, and bytes that are not
+/// announcements. Returns the number of messages sent.
+async fn flood(adversary: &Adversary) -> anyhow::Result<usize> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let mut sent = 0;
     for round in 0..3 {
         for number in 0..SPAM {
             let published_at = if round == 1 { now + 3600 } else { now };
             let bytes = if round == 2 { format!("spam {number}").into_bytes() } else { announcement(published_at)? };
-            // When its own queues are full, it waits a moment, as a spammer would.
+            // When its own queues are full, the spammer waits a moment.
             let mut tries = 0;
-            while evil.gossip(bytes.clone()).await?.is_err() && tries < 20 {
+            while adversary.gossip(bytes.clone()).await?.is_err() && tries < 20 {
                 tries += 1;
                 sleep(Duration::from_millis(5)).await;
             }
             sent += usize::from(tries < 20);
-            progress.step();
         }
     }
     Ok(sent)
 }
 
-/// By a publisher that nobody has heard of.
+/// Returns an announcement by a new publisher.
 fn announcement(published_at: u64) -> anyhow::Result<Vec<u8>> {
     let key = Keypair::generate_ed25519();
     let announcement = Announcement {
@@ -325,20 +332,20 @@ fn announcement(published_at: u64) -> anyhow::Result<Vec<u8>> {
         package: PackageId::new(key.public().to_peer_id(), "spam".parse()?)?,
         version: Version::new(1, 0, 0),
         seq: 1,
-        head: ContentId::of(b"no head"),
-        index: ContentId::of(b"no index"),
+        head: ContentId::of(b"not a head"),
+        index: ContentId::of(b"not an index"),
         title: "Buy this".to_owned(),
         published_at,
     };
     Ok(SignedAnnouncement::sign(&key, announcement)?.bytes().to_owned())
 }
 
-/// What a reader remembers of heads, for one that starts again.
+/// Copies the heads that a reader remembers to the folder of its next start.
 fn copy_memory(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     for name in ["heads.db", "heads.db-wal"] {
         if from.join(name).exists() {
-            fs::copy(from.join(name), to.join(name)).context("the memory of heads")?;
+            fs::copy(from.join(name), to.join(name)).context("cannot copy the heads of a reader")?;
         }
     }
     Ok(())

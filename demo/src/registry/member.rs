@@ -1,4 +1,4 @@
-//! The honest nodes: each with a registry, on one of three runtimes.
+//! Honest nodes, each with a registry, on one of three runtimes.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -25,15 +25,15 @@ use tokio::time::{Instant, sleep};
 
 use crate::{POLL, WAIT};
 
-/// A registry on whatever runtime.
-pub(super) trait Market: Registry {
+/// A [`P2PRegistry`] on any runtime.
+pub(super) trait NodeRegistry: Registry {
     fn discovered(&self) -> Vec<DiscoveredPackage>;
     fn search_network<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<SearchPage, GetError>>;
     fn reputation(&self) -> &Reputation;
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-impl<R: Runtime> Market for P2PRegistry<R> {
+impl<R: Runtime> NodeRegistry for P2PRegistry<R> {
     fn discovered(&self) -> Vec<DiscoveredPackage> {
         self.discovered_packages()
     }
@@ -51,24 +51,25 @@ impl<R: Runtime> Market for P2PRegistry<R> {
     }
 }
 
+/// An honest node and its registry.
 pub(super) struct Member {
     pub(super) node: Node<RegistryBehaviour>,
-    pub(super) market: Arc<dyn Market>,
+    pub(super) p2p: Arc<dyn NodeRegistry>,
 }
 
-/// What is different from node to node.
+/// Parameters in which nodes differ.
 pub(super) struct Place {
-    /// Says on which runtime it is.
+    /// Selects the runtime.
     pub(super) index: usize,
     pub(super) folder: PathBuf,
     pub(super) protocol: StreamProtocol,
     pub(super) peers: Vec<Multiaddr>,
-    /// What it serves to each other node in a second, in bytes.
+    /// Maximum number of bytes served to each peer in a second. `None`: the default of the registry.
     pub(super) rate: Option<u64>,
 }
 
 impl Member {
-    /// Starts a node that listens, and its registry.
+    /// Starts a node that listens on loopback, and its registry.
     ///
     /// # Errors
     ///
@@ -83,60 +84,58 @@ impl Member {
             registry.server.bytes_per_second_per_peer = rate;
         }
         let behaviour = RegistryBehaviour::new(&keypair, &registry)?;
-        let (node, market): (_, Arc<dyn Market>) = match index % 3 {
+        let (node, p2p): (_, Arc<dyn NodeRegistry>) = match index % 3 {
             1 => {
                 let mut node = kadence_async_std::node_with(node, |_| behaviour).await?;
-                let market = P2PRegistry::start(&mut node, AsyncStdRuntime, keypair, registry).await?;
-                (node, Arc::new(market))
+                let p2p = P2PRegistry::start(&mut node, AsyncStdRuntime, keypair, registry).await?;
+                (node, Arc::new(p2p))
             }
             2 => {
                 let mut node = kadence_smol::node_with(node, |_| behaviour).await?;
-                let market = P2PRegistry::start(&mut node, SmolRuntime::default(), keypair, registry).await?;
-                (node, Arc::new(market))
+                let p2p = P2PRegistry::start(&mut node, SmolRuntime::default(), keypair, registry).await?;
+                (node, Arc::new(p2p))
             }
             _ => {
                 let mut node = kadence_tokio::node_with(node, |_| behaviour).await?;
-                let runtime = TokioRuntime::current().context("there is no runtime")?;
-                let market = P2PRegistry::start(&mut node, runtime, keypair, registry).await?;
-                (node, Arc::new(market))
+                let runtime = TokioRuntime::current().context("not called in a tokio runtime")?;
+                let p2p = P2PRegistry::start(&mut node, runtime, keypair, registry).await?;
+                (node, Arc::new(p2p))
             }
         };
-        Ok(Self { node, market })
+        Ok(Self { node, p2p })
     }
 
     pub(super) fn peer(&self) -> PeerId {
-        self.node.peer_id()
+        self.node.local_peer_id()
     }
 
     pub(super) fn registry(&self) -> &dyn Registry {
-        &*self.market
+        &*self.p2p
     }
 }
 
-/// A node that listens on loopback and serves.
+/// Returns the configuration of a node that listens on loopback.
 ///
 /// # Errors
 ///
-/// None: the address is one.
+/// None: the address is valid.
 pub(super) fn node_config(
     keypair: &Keypair,
     protocol: StreamProtocol,
     peers: Vec<Multiaddr>,
 ) -> anyhow::Result<NodeConfig> {
-    Ok(NodeConfig {
-        identity: Identity::Keypair(keypair.clone()),
-        listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
-        bootstrap_peers: peers,
-        protocol,
-        ..NodeConfig::default()
-    })
+    Ok(NodeConfig::default()
+        .identity(Identity::Keypair(keypair.clone()))
+        .listen(["/ip4/127.0.0.1/tcp/0".parse()?])
+        .bootstrap_peers(peers)
+        .protocol(protocol))
 }
 
-/// Waits until a node's routing table has so many peers.
+/// Waits until a node's routing table has `peers` entries.
 ///
 /// # Errors
 ///
-/// If it has not in time.
+/// If it has fewer after [`WAIT`].
 pub(super) async fn knows(node: &Node<RegistryBehaviour>, peers: usize) -> anyhow::Result<()> {
     let deadline = Instant::now() + WAIT;
     loop {
@@ -149,7 +148,7 @@ pub(super) async fn knows(node: &Node<RegistryBehaviour>, peers: usize) -> anyho
         if known >= peers {
             return Ok(());
         }
-        anyhow::ensure!(Instant::now() < deadline, "after {WAIT:?} a node knows {known} peers of {peers}");
+        anyhow::ensure!(Instant::now() < deadline, "a node knows only {known} of {peers} peers after {WAIT:?}");
         sleep(POLL).await;
     }
 }

@@ -1,9 +1,9 @@
-//! `kadence demo --registry`: publishers, readers and attackers, all on this computer.
+//! `kadence demo --registry`: publishers, readers and, with the feature `attackers`, attackers in one process.
 
 #[cfg(feature = "attackers")]
-mod attacks;
+mod adversary;
 #[cfg(feature = "attackers")]
-mod evil;
+mod attacks;
 mod member;
 mod report;
 mod sources;
@@ -22,43 +22,51 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 #[cfg(feature = "attackers")]
-use self::evil::Evil;
+use self::adversary::Adversary;
 use self::{
     member::{Member, Place, knows},
     report::{Report, Times},
     sources::Source,
 };
 use super::{
-    BOOTSTRAP_TIMEOUT, CALLERS, WAIT,
+    BOOTSTRAP_TIMEOUT, CALLERS, RETRY, WAIT,
     progress::{Progress, Watchdog},
-    report::{Check, conclude},
+    report::{Check, Conclusion},
 };
 use crate::DemoArgs;
 
-/// The honest nodes. The first of them publish, the next two read, and the others hold what there is.
+/// Number of honest nodes. The first ones publish, the next two read, and the others store records.
 const NODES: usize = 12;
+
+/// Number of nodes that publish.
 const PUBLISHERS: usize = 5;
+
+/// Index of the node that reads during the whole demonstration.
 const READER: usize = 5;
+
+/// Index of the node that reads only after a publisher was killed.
 const LATE_READER: usize = 6;
 
-/// The last of the publishers has a slow line, so that those who fetch from it have time to ask others as well.
+/// Index of the publisher with a slow line: the last one. A reader that fetches from it has time to ask others as well.
 const SLOW: usize = PUBLISHERS - 1;
+
+/// Bytes that the slow publisher serves to each peer in a second.
 const SLOW_BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
 
-/// A package that is in the network, and the folder that it came from.
+/// A published package and the folder that it came from.
 struct Published {
     source: Source,
     id: PackageId,
     publisher: usize,
 }
 
-/// What the phases share.
+/// State shared by the phases.
 struct Demo {
-    /// `None`: it was killed.
+    /// The honest nodes. `None` for one that was killed.
     members: Vec<Option<Member>>,
-    /// They stay, so that the honest nodes have to live with them.
+    /// The attackers so far. They run until the end.
     #[cfg(feature = "attackers")]
-    attackers: Vec<Evil>,
+    attackers: Vec<Adversary>,
     packages: Vec<Published>,
     times: Times,
     checks: Vec<Check>,
@@ -68,17 +76,19 @@ struct Demo {
     folder: TempDir,
 }
 
-/// Publishes, finds and installs packages in a network, attacks it, ends it, and reports.
+/// Publishes, finds and installs packages in a network, attacks it, shuts it down, and reports.
 ///
 /// # Errors
 ///
-/// If the network does not come up, the packages cannot be read, or a check fails.
-pub(super) async fn run(args: DemoArgs, protocol: StreamProtocol) -> anyhow::Result<()> {
+/// If the network does not start, the packages cannot be read, or an operation fails without which the next one cannot
+/// run.
+pub(super) async fn run(args: DemoArgs, protocol: StreamProtocol) -> anyhow::Result<Conclusion> {
     let DemoArgs { path, json, seed, timeout, .. } = args;
-    let began = Instant::now();
+    let started = Instant::now();
     let mut progress = Progress::new();
+    // Dropped before the report is printed, so that only one of the two prints.
     let _watchdog = Watchdog::start(timeout, &progress, json);
-    let folder = tempfile::tempdir().context("there is no room for temporary files")?;
+    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
     let sources = match &path {
         Some(from) => sources::folders(from, &folder.path().join("sources"))?,
         None => sources::samples(&folder.path().join("sources"))?,
@@ -117,16 +127,17 @@ pub(super) async fn run(args: DemoArgs, protocol: StreamProtocol) -> anyhow::Res
         ok: checks.iter().all(|check| check.ok),
         nodes: NODES,
         publishers: PUBLISHERS,
+        attackers: cfg!(feature = "attackers"),
         packages: packages.iter().map(|package| package.id.to_string()).collect(),
         times,
         checks,
         seed,
-        seconds: began.elapsed().as_secs_f64(),
+        seconds: started.elapsed().as_secs_f64(),
     };
-    conclude(&report, report.table(), &report.checks, json)
+    report.conclude()
 }
 
-/// Starts the honest nodes, and waits until each knows all others.
+/// Starts the honest nodes and waits until each knows all others.
 async fn start(
     folder: &TempDir,
     protocol: &StreamProtocol,
@@ -141,18 +152,21 @@ async fn start(
         peers,
         rate: (index == SLOW).then_some(SLOW_BYTES_PER_SECOND),
     };
-    let first = Member::start(place(0, Vec::new())).await.context("the first node")?;
+    let first = Member::start(place(0, Vec::new())).await.context("cannot start the first node")?;
     let seeds = first.node.listen_addrs();
     let others = (1..NODES).map(|index| Member::start(place(index, seeds.clone())));
-    let others = try_join_all(others).await.context("a node")?;
+    let others = try_join_all(others).await.context("cannot start a node")?;
     let members: Vec<Member> = std::iter::once(first).chain(others).collect();
-    try_join_all(members.iter().map(|member| member.node.ready(WAIT))).await.context("a node finds no other")?;
+    try_join_all(members.iter().map(|member| member.node.ready(WAIT)))
+        .await
+        .context("a node did not find any other")?;
     for some in members.chunks(CALLERS) {
-        let bootstraps = some.iter().map(|member| member.node.client().bootstrap().timeout(BOOTSTRAP_TIMEOUT));
-        try_join_all(bootstraps.map(IntoFuture::into_future)).await.context("a node finds no neighbours")?;
+        let bootstraps =
+            some.iter().map(|member| member.node.client().bootstrap().retry(RETRY).timeout(BOOTSTRAP_TIMEOUT));
+        try_join_all(bootstraps.map(IntoFuture::into_future)).await.context("a node cannot bootstrap")?;
     }
     try_join_all(members.iter().map(|member| knows(&member.node, NODES - 1))).await?;
-    progress.end(format_args!("{NODES} nodes on tokio, async-std and smol, and each knows all others"));
+    progress.end(format_args!("{NODES} nodes on tokio, async-std and smol; each knows all others"));
     Ok(members.into_iter().map(Some).collect())
 }
 
@@ -161,14 +175,16 @@ impl Demo {
         self.checks.push(Check { name, ok, detail: detail.into() });
     }
 
+    /// Returns an honest node.
+    ///
     /// # Errors
     ///
     /// If it was killed.
     fn member(&self, index: usize) -> anyhow::Result<&Member> {
-        self.members.get(index).and_then(Option::as_ref).with_context(|| format!("node {index} is gone"))
+        self.members.get(index).and_then(Option::as_ref).with_context(|| format!("node {index} was killed"))
     }
 
-    /// Those who live.
+    /// Returns the honest nodes that were not killed.
     fn living(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().flatten()
     }
@@ -182,18 +198,22 @@ impl Demo {
         let all = members.len();
         self.progress.begin("shutdown", all);
         #[cfg(feature = "attackers")]
-        join_all(self.attackers.drain(..).map(|evil| timeout(WAIT, evil.node.shutdown()))).await;
+        join_all(self.attackers.drain(..).map(|attacker| timeout(WAIT, attacker.node.shutdown()))).await;
         let ends = join_all(members.into_iter().map(|member| async move {
-            member.market.close().await;
+            member.p2p.close().await;
             timeout(WAIT, member.node.shutdown()).await
         }));
         let finished = ends.await.iter().filter(|end| matches!(end, Ok(TaskEnd::Finished))).count();
-        self.check("every other honest node shuts down gracefully", finished == all, format!("{finished} of {all}"));
+        self.check(
+            "every remaining honest node shuts down gracefully",
+            finished == all,
+            format!("{finished} of {all}"),
+        );
         self.progress.end(format_args!("{finished} of {all} nodes"));
     }
 }
 
-/// Milliseconds, for figures.
+/// Returns milliseconds, for figures.
 fn ms(span: Duration) -> f64 {
     span.as_secs_f64() * 1000.0
 }

@@ -1,19 +1,22 @@
-//! What the demo of the registry says at its end.
+//! Report of the registry's demonstration.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::report::{Check, write_checks};
+use crate::report::{Check, Conclusion, write_checks};
 
-/// Everything that was found out.
+/// All results.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
+    /// `true` if all checks passed.
     pub(super) ok: bool,
-    /// Honest nodes, on three runtimes.
+    /// Number of honest nodes, on three runtimes.
     pub(super) nodes: usize,
-    /// How many of them publish.
+    /// Number of honest nodes that publish.
     pub(super) publishers: usize,
+    /// `true` if attackers were part of the demonstration.
+    pub(super) attackers: bool,
     pub(super) packages: Vec<String>,
     pub(super) times: Times,
     pub(super) checks: Vec<Check>,
@@ -21,24 +24,28 @@ pub(super) struct Report {
     pub(super) seconds: f64,
 }
 
-/// How long things took, in milliseconds.
+/// Durations in milliseconds.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Times {
-    /// The slowest publish.
+    /// Duration of the slowest publish.
     pub(super) publish_ms: f64,
-    /// From the last publish until every node knew of every package.
+    /// Time from the last publish until every node knew every package.
     pub(super) discover_ms: f64,
-    /// Resolving everything.
+    /// Duration of resolving all packages.
     pub(super) resolve_ms: f64,
-    /// Installing everything.
+    /// Duration of installing all packages.
     pub(super) install_ms: f64,
-    /// From publishing until every node had heard of it, while a spammer was at work.
-    pub(super) heard_in_spam_ms: f64,
+    /// Time from a publish until every node knew the version, during spam. `None` without attackers.
+    pub(super) heard_in_spam_ms: Option<f64>,
 }
 
 impl Report {
-    /// For people.
-    pub(super) fn table(&self) -> String {
+    pub(super) fn conclude(&self) -> anyhow::Result<Conclusion> {
+        Conclusion::new(self, self.table(), &self.checks)
+    }
+
+    /// Returns the report as text.
+    fn table(&self) -> String {
         let mut text = String::new();
         self.write_table(&mut text).map(|()| text).unwrap_or_default()
     }
@@ -53,14 +60,19 @@ impl Report {
             self.packages.len()
         )?;
         let times = [
-            ("publish, the slowest", publish_ms),
-            ("known to all nodes after", discover_ms),
-            ("resolve all", resolve_ms),
-            ("install all", install_ms),
-            ("known to all in spam after", heard_in_spam_ms),
+            ("slowest publish", Some(publish_ms)),
+            ("until all nodes know it", Some(discover_ms)),
+            ("resolve all packages", Some(resolve_ms)),
+            ("install all packages", Some(install_ms)),
+            ("until all know it in spam", heard_in_spam_ms),
         ];
         for (name, ms) in times {
-            writeln!(text, "{name:<28}{ms:>8.0} ms")?;
+            if let Some(ms) = ms {
+                writeln!(text, "{name:<28}{ms:>8.0} ms")?;
+            }
+        }
+        if !self.attackers {
+            writeln!(text, "\nno attacks: this build lacks the feature `attackers`")?;
         }
         writeln!(text)?;
         write_checks(text, &self.checks, self.seconds)

@@ -1,4 +1,4 @@
-//! What the demo publishes: the packages in the program, or folders of the user's. Always copies, in a folder of its own.
+//! Packages that the demonstration publishes: the samples in the program, or folders of the user. It works on copies.
 
 use std::{
     collections::BTreeMap,
@@ -14,11 +14,13 @@ use toml::{Table, Value};
 
 use crate::files::walk;
 
-/// Every package is on several nodes of this one process, and is compared in memory.
+/// Maximum number of packages. Every package is on several nodes of this one process, and is compared in memory.
 const MAX_PACKAGES: usize = 64;
+
+/// Maximum size of all packages together, in bytes.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Where a package says what it is.
+/// File name of a manifest.
 const MANIFEST: &str = "ggen.toml";
 
 macro_rules! package {
@@ -29,7 +31,7 @@ macro_rules! package {
 
 type Files = &'static [(&'static str, &'static [u8])];
 
-/// Small packages, some of which need others.
+/// Small packages, some of which depend on others.
 const SAMPLES: &[(&str, Files)] = &[
     package!("colour": "ggen.toml" "palettes/calm.json" "palettes/print.json"),
     package!("numbers": "README.md" "ggen.toml" "src/numbers.lua"),
@@ -38,7 +40,7 @@ const SAMPLES: &[(&str, Files)] = &[
     package!("units": "README.md" "ggen.toml" "src/units.lua" "tests/adding.lua"),
 ];
 
-/// A package that is to be published.
+/// Folder of a package to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) name: PackageName,
@@ -46,7 +48,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Makes it the next version.
+    /// Increments the patch version in the manifest. Returns the new version.
     pub(super) fn bump(&self) -> anyhow::Result<Version> {
         let mut manifest = read_manifest(&self.dir)?;
         let version: Version = manifest.get("version").and_then(Value::as_str).unwrap_or_default().parse()?;
@@ -74,12 +76,12 @@ pub(super) fn samples(to: &Path) -> anyhow::Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// Copies each folder under `from` to a folder under `to`, as a package; `from` itself, if there are none in it. One without
-/// a `ggen.toml` gets one. Links are left out.
+/// Copies each folder in `from` to a folder in `to`, as a package; or `from` itself, if it has no folders or is a package.
+/// A folder without a `ggen.toml` gets one. Symbolic links are skipped.
 ///
 /// # Errors
 ///
-/// If a folder cannot be read, a `ggen.toml` is none, or there is too much.
+/// If a folder cannot be read, a `ggen.toml` is invalid, or there are too many folders or bytes.
 pub(super) fn folders(from: &Path, to: &Path) -> anyhow::Result<Vec<Source>> {
     let unreadable = || format!("cannot read the folder {}", from.display());
     let entries: Vec<fs::DirEntry> = fs::read_dir(from).and_then(Iterator::collect).with_context(unreadable)?;
@@ -90,7 +92,7 @@ pub(super) fn folders(from: &Path, to: &Path) -> anyhow::Result<Vec<Source>> {
         dirs = vec![from.canonicalize().with_context(unreadable)?];
     }
     if dirs.len() > MAX_PACKAGES {
-        bail!("there are {} folders in {}, the demo takes up to {MAX_PACKAGES}", dirs.len(), from.display());
+        bail!("{} folders in {}: the demo takes at most {MAX_PACKAGES}", dirs.len(), from.display());
     }
     let mut sources: Vec<Source> = Vec::new();
     let mut bytes = 0;
@@ -99,9 +101,9 @@ pub(super) fn folders(from: &Path, to: &Path) -> anyhow::Result<Vec<Source>> {
         let copied = copy(folder, &dir, MAX_BYTES.saturating_sub(bytes));
         bytes += copied.with_context(|| format!("cannot copy {}", folder.display()))?;
         let name = if dir.join(MANIFEST).exists() {
-            let manifest = read_manifest(&dir).with_context(|| format!("in {}", folder.display()))?;
+            let manifest = read_manifest(&dir).with_context(|| format!("invalid package {}", folder.display()))?;
             let name = manifest.get("name").and_then(Value::as_str).unwrap_or_default();
-            name.parse().with_context(|| format!("{}: the name {name:?}", folder.join(MANIFEST).display()))?
+            name.parse().with_context(|| format!("{}: invalid name {name:?}", folder.join(MANIFEST).display()))?
         } else {
             let name = name_of(folder, number)?;
             let text = kadence_registry::Draft::template(&name);
@@ -109,14 +111,14 @@ pub(super) fn folders(from: &Path, to: &Path) -> anyhow::Result<Vec<Source>> {
             name
         };
         if sources.iter().any(|source| source.name == name) {
-            bail!("two folders in {} are the package {name}", from.display());
+            bail!("two folders in {} have the package name {name}", from.display());
         }
         sources.push(Source { name, dir });
     }
     Ok(sources)
 }
 
-/// Says in each `ggen.toml` whose packages those are that it needs, as far as they are among these.
+/// Adds the publisher to each dependency in a `ggen.toml` that is one of `sources`.
 ///
 /// # Errors
 ///
@@ -138,11 +140,11 @@ pub(super) fn name_publishers(sources: &[Source], publishers: &[PeerId]) -> anyh
     Ok(())
 }
 
-/// Every file under a folder, with its bytes.
+/// Returns every file under a folder, with its bytes.
 ///
 /// # Errors
 ///
-/// If one cannot be read.
+/// If a file cannot be read.
 pub(super) fn contents(dir: &Path) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
     walk(dir)?.into_iter().map(|path| fs::read(dir.join(&path)).map(|bytes| (path, bytes))).collect()
 }
@@ -150,7 +152,7 @@ pub(super) fn contents(dir: &Path) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
 fn read_manifest(dir: &Path) -> anyhow::Result<Table> {
     let path = dir.join(MANIFEST);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    text.parse().with_context(|| format!("{} is no TOML", path.display()))
+    text.parse().with_context(|| format!("{} is not TOML", path.display()))
 }
 
 fn write_manifest(dir: &Path, manifest: &Table) -> anyhow::Result<()> {
@@ -163,7 +165,7 @@ fn copy(from: &Path, to: &Path, max: u64) -> anyhow::Result<u64> {
     for file in walk(from)? {
         bytes += from.join(&file).metadata()?.len();
         if bytes > max {
-            bail!("all folders together have more than {MAX_BYTES} bytes, too much for a network in one process");
+            bail!("folders have more than {MAX_BYTES} bytes in total: too much for a network in one process");
         }
         write(&to.join(&file), &fs::read(from.join(&file))?)?;
     }
@@ -177,7 +179,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(path, bytes)
 }
 
-/// The folder's name, with what no name may have replaced.
+/// Returns a package name made of a folder's name. Characters that a name must not have become dashes.
 fn name_of(folder: &Path, number: usize) -> anyhow::Result<PackageName> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let plain =
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_need_each_other_by_their_publishers_names() {
+    fn dependencies_of_samples_get_their_publishers() {
         let folder = tempfile::tempdir().unwrap();
         let sources = samples(folder.path()).unwrap();
         let publishers: Vec<PeerId> = sources.iter().map(|_| PeerId::random()).collect();
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn any_folder_becomes_a_package_and_stays_as_it_was() {
+    fn any_folder_becomes_a_package_without_being_changed() {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("from"), folder.path().join("to"));
         fs::create_dir_all(from.join("Größe 1")).unwrap();

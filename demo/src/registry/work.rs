@@ -1,4 +1,4 @@
-//! What the registry does in good health, and without one of its publishers.
+//! Phases of the demonstration in a healthy network, and after the death of a publisher.
 
 use std::{path::Path, time::Instant};
 
@@ -18,11 +18,11 @@ use super::{
 use crate::{CALL_TIMEOUT, POLL, WAIT};
 
 impl Demo {
-    /// Each folder is published by one of the publishers.
+    /// Publishes each folder from one of the publishers.
     ///
     /// # Errors
     ///
-    /// If one is no package, or cannot be published.
+    /// If a folder is not a package, or cannot be published.
     pub(super) async fn publish(&mut self, sources: Vec<Source>) -> anyhow::Result<()> {
         self.progress.begin("publish", sources.len());
         let publisher_of: Vec<usize> = (0..sources.len()).map(|index| index % PUBLISHERS).collect();
@@ -33,23 +33,22 @@ impl Demo {
             let member = self.member(*publisher)?;
             let began = Instant::now();
             let receipt = publish(member, source).await?;
-            self.progress.step();
             anyhow::Ok((receipt, began.elapsed()))
         });
         let all = try_join_all(all).await?;
-        let well = all.iter().filter(|(receipt, _)| receipt.steps.all_well()).count();
-        let detail = format!("{well} of {}", all.len());
+        let complete = all.iter().filter(|(receipt, _)| receipt.steps.all_well()).count();
+        let detail = format!("{complete} of {}", all.len());
         self.times.publish_ms = all.iter().map(|(_, took)| ms(*took)).fold(0.0, f64::max);
         let ids = all.into_iter().map(|(receipt, _)| receipt.package);
         self.packages = (sources.into_iter().zip(ids).zip(publisher_of))
             .map(|((source, id), publisher)| Published { source, id, publisher })
             .collect();
-        self.check("every step of every publish is done", well == self.packages.len() && well > 0, &*detail);
+        self.check("every package is published completely", complete == self.packages.len() && complete > 0, &*detail);
         self.progress.end(format_args!("{detail} packages by {PUBLISHERS} publishers"));
         Ok(())
     }
 
-    /// Every node hears of every package.
+    /// Waits until every node has received the announcement of every package.
     ///
     /// # Errors
     ///
@@ -58,30 +57,29 @@ impl Demo {
         self.progress.begin("discover", self.members.len());
         let began = Instant::now();
         let wanted: Vec<&PackageId> = self.packages.iter().map(|package| &package.id).collect();
-        let complete = join_all(self.living().map(|member| hears_of(member, &wanted))).await;
+        let complete = join_all(self.living().map(|member| discovers(member, &wanted))).await;
         let complete = complete.into_iter().filter(|complete| *complete).count();
         let all = self.living().count();
         self.times.discover_ms = ms(began.elapsed());
-        let detail = format!("{complete} of {all} nodes know all of them");
-        self.check("every node hears of every package", complete == all, &*detail);
+        let detail = format!("{complete} of {all} nodes know all packages");
+        self.check("every node discovers every package", complete == all, &*detail);
         self.progress.end(format_args!("{detail}"));
         Ok(())
     }
 
-    /// A node that publishes nothing finds each package by a word of its.
+    /// Finds each package by its name, from a node that publishes nothing.
     ///
     /// # Errors
     ///
-    /// If it is gone, or its index fails.
+    /// If a search fails.
     pub(super) async fn search(&mut self) -> anyhow::Result<()> {
         self.progress.begin("search", self.packages.len());
         let reader = self.member(READER)?;
         let mut found = 0;
         for Published { id, .. } in &self.packages {
             let query = Query::text(id.name().as_str())?;
-            let page = reader.market.search_network(&query).await?;
+            let page = reader.p2p.search_network(&query).await?;
             found += usize::from(page.hits.iter().any(|hit| hit.package == *id));
-            self.progress.step();
         }
         let detail = format!("{found} of {}", self.packages.len());
         self.check("every package is found by its name", found == self.packages.len(), &*detail);
@@ -89,7 +87,7 @@ impl Demo {
         Ok(())
     }
 
-    /// It installs all of them, with what they need.
+    /// Installs all packages and their dependencies on that node.
     ///
     /// # Errors
     ///
@@ -100,33 +98,32 @@ impl Demo {
         let dir = self.folder("installed");
         let reader = self.member(READER)?;
         let began = Instant::now();
-        let lock =
-            resolve::resolve(&roots, reader.registry(), None).await.context("the packages do not go together")?;
+        let lock = resolve::resolve(&roots, reader.registry(), None).await.context("cannot resolve the packages")?;
         let resolved = began.elapsed();
         let needed: usize = lock.packages().values().map(|pinned| pinned.dependencies.len()).sum();
         let installed =
-            resolve::install(&lock, reader.registry(), &dir).await.context("the packages are not installed")?;
+            resolve::install(&lock, reader.registry(), &dir).await.context("cannot install the packages")?;
         (self.times.resolve_ms, self.times.install_ms) = (ms(resolved), ms(began.elapsed() - resolved));
         let (same, files) = self.compare(&installed)?;
         let detail = format!("{same} of {} packages, {files} files, {needed} dependencies", self.packages.len());
-        self.check("every byte that is installed is the publisher's", same == self.packages.len(), &*detail);
+        self.check("installed packages equal the published ones, byte for byte", same == self.packages.len(), &*detail);
         self.progress.end(format_args!("{detail}"));
         Ok(())
     }
 
-    /// A publisher dies; what it published is installed all the same, by somebody new.
+    /// Kills a publisher, and installs its package on a node that has not read it before.
     ///
     /// # Errors
     ///
-    /// If a node is gone that should not be, or the package cannot be installed.
+    /// If the package cannot be installed.
     pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
         self.progress.begin("kill", 1);
         let package = self.packages.get(2).or(self.packages.first()).context("there are no packages")?;
         let (id, publisher) = (package.id.clone(), package.publisher);
-        // Somebody has its newest version, too.
+        // Another node has to have the newest version.
         install_newest(self.member(READER)?, &id, &self.folder("installed-again")).await?;
-        // Those who have installed it offer it from then on, which takes a moment to get around.
-        self.is_offered_by_others(&id, publisher).await?;
+        // A node that has installed a package provides it, but its announcement as a provider takes a moment.
+        self.wait_for_other_providers(&id, publisher).await?;
         drop(self.members.get_mut(publisher).and_then(Option::take));
 
         let dir = self.folder("installed-late");
@@ -136,17 +133,17 @@ impl Demo {
         let installed = resolve::install(&lock, late.registry(), &dir).await.context("without its publisher")?;
         let (same, files) = self.compare(&installed)?;
         let ok = same == installed.packages.len() && installed.packages.iter().any(|package| package.package == id);
-        self.check("a package outlives its publisher", ok, format!("{id}: {files} files from others"));
-        self.progress.end(format_args!("{} is installed without its publisher", id.name()));
+        self.check("a package outlives its publisher", ok, format!("{}: {files} files from other nodes", id.name()));
+        self.progress.end(format_args!("{} installed without its publisher", id.name()));
         Ok(())
     }
 
-    /// Waits until the newest version's archive is offered by somebody else than its publisher.
-    async fn is_offered_by_others(&self, id: &PackageId, publisher: usize) -> anyhow::Result<()> {
+    /// Waits until a node other than the publisher provides the newest version.
+    async fn wait_for_other_providers(&self, id: &PackageId, publisher: usize) -> anyhow::Result<()> {
         let (late, publisher) = (self.member(LATE_READER)?, self.member(publisher)?.peer());
-        let package = self.member(READER)?.market.get_package(id).await?.context("it is withdrawn")?;
-        let manifest = self.member(READER)?.registry().index(id).await?.context("it is gone")?;
-        let (_, entry) = manifest.current().context("it is withdrawn")?;
+        let package = self.member(READER)?.p2p.get_package(id).await?.context("all its versions are yanked")?;
+        let manifest = self.member(READER)?.registry().index(id).await?.context("its index is not found")?;
+        let (_, entry) = manifest.current().context("all its versions are yanked")?;
         let deadline = Instant::now() + WAIT;
         for content in [package.contents().archive, entry.manifest] {
             loop {
@@ -154,22 +151,22 @@ impl Demo {
                 if providers.is_ok_and(|found| found.providers.iter().any(|peer| *peer != publisher)) {
                     break;
                 }
-                ensure!(Instant::now() < deadline, "nobody but its publisher offers {id}");
+                ensure!(Instant::now() < deadline, "only its publisher provides {id}");
                 sleep(POLL).await;
             }
         }
         Ok(())
     }
 
-    /// How many of the installed packages are what was published, and how many files those have.
+    /// Returns the number of installed packages that equal the published ones, and the number of their files.
     pub(super) fn compare(&self, installed: &Installed) -> anyhow::Result<(usize, usize)> {
         let (mut same, mut files) = (0, 0);
         for package in &installed.packages {
             let source = self.packages.iter().find(|published| published.id == package.package);
-            let source = source.with_context(|| format!("nobody has published {}", package.package))?;
-            let there = contents(&package.path)?;
-            files += there.len();
-            same += usize::from(there == contents(&source.source.dir)? && !there.is_empty());
+            let source = source.with_context(|| format!("{} was not published", package.package))?;
+            let files_there = contents(&package.path)?;
+            files += files_there.len();
+            same += usize::from(files_there == contents(&source.source.dir)? && !files_there.is_empty());
         }
         Ok((same, files))
     }
@@ -179,17 +176,17 @@ impl Demo {
 ///
 /// # Errors
 ///
-/// If it is no package, or a step fails.
+/// If the folder is not a package, or a step fails.
 pub(super) async fn publish(member: &Member, source: &Source) -> anyhow::Result<Receipt> {
     let release = Release::read(member.peer(), source.dir.as_path()).await.with_context(|| source.name.to_string())?;
     member.registry().publish(release).await.with_context(|| source.name.to_string())
 }
 
-/// Whether a node hears of all of these in time.
-pub(super) async fn hears_of(member: &Member, wanted: &[&PackageId]) -> bool {
+/// Returns whether a node discovers all wanted packages within [`WAIT`].
+pub(super) async fn discovers(member: &Member, wanted: &[&PackageId]) -> bool {
     let deadline = Instant::now() + WAIT;
     loop {
-        let known = member.market.discovered();
+        let known = member.p2p.discovered();
         let knows = |id: &&PackageId| known.iter().any(|package| package.newest.announcement().package == **id);
         if wanted.iter().all(knows) {
             return true;
@@ -201,7 +198,7 @@ pub(super) async fn hears_of(member: &Member, wanted: &[&PackageId]) -> bool {
     }
 }
 
-/// Installs one package as a node sees it now, with what it needs.
+/// Installs the newest version of a package that a node finds, and its dependencies.
 ///
 /// # Errors
 ///

@@ -6,79 +6,154 @@ use std::{
 };
 
 use flate2::{Compression, GzBuilder};
+use libp2p_identity::Keypair;
 use tar::{Builder, EntryType, Header};
 use thiserror::Error;
 
 use super::{
-    ArchiveLimits, PathError,
+    ArchiveLimits, Excluded, PathError, PrivateKeyKind,
+    exclude::Exclusions,
     path::{check, key},
+    secrets::{PrivateKeys, Scanner},
 };
 
-/// What a folder came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packed {
-    /// How many files.
-    pub files: usize,
-    /// How many bytes they have together.
-    pub bytes: u64,
+/// Options of [`pack`].
+///
+/// The rules for keys and homes cannot be turned off; the options only add to them.
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::archive::{ArchiveLimits, PackOptions};
+///
+/// let options = PackOptions::default().limits(ArchiveLimits::default().entries(100)).private_paths(["/home/ada/.kadence"]);
+/// assert_eq!(options.private_paths.len(), 1);
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct PackOptions {
+    /// Limits of the archive.
+    pub limits: ArchiveLimits,
+    /// Files and folders that are never packed, wherever in the folder they are or links lead to them: for example the
+    /// home and the folder of the registry. Relative paths are relative to the process's working directory. Paths that do
+    /// not exist are ignored. Default: none.
+    pub private_paths: Vec<PathBuf>,
+    /// Key pairs in use. A file that contains the secret half of one, anywhere in it, is an error. Default: none; key pairs
+    /// in libp2p's encoding and in PEM are found in any case.
+    pub private_keys: Vec<Keypair>,
 }
 
-/// Why a folder was not packed. What was written until then is no archive.
+impl PackOptions {
+    /// Sets [`limits`](field@Self::limits).
+    #[must_use]
+    pub fn limits(mut self, limits: ArchiveLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets [`private_paths`](field@Self::private_paths).
+    #[must_use]
+    pub fn private_paths(mut self, paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.private_paths = paths.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`private_keys`](field@Self::private_keys).
+    #[must_use]
+    pub fn private_keys(mut self, keys: impl IntoIterator<Item = Keypair>) -> Self {
+        self.private_keys = keys.into_iter().collect();
+        self
+    }
+}
+
+impl From<ArchiveLimits> for PackOptions {
+    fn from(limits: ArchiveLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+}
+
+/// Result of [`pack`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// Number of files.
+    pub files: usize,
+    /// Total size of the files, in bytes.
+    pub bytes: u64,
+    /// Files and folders that were not packed, sorted by path.
+    pub excluded: Vec<Excluded>,
+}
+
+/// Error of [`pack`]. The bytes written until then are not an archive.
 #[derive(Debug, Error)]
 pub enum PackError {
     /// A file or folder cannot be read.
     #[error("{} cannot be read: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// It is neither a file nor a folder, but a symbolic link, a socket, a device: take it away, or put a file in its
-    /// place.
+    /// An entry is neither a file nor a folder but, for example, a symbolic link, a socket or a device: remove it, or
+    /// replace it with a file.
     #[error("{} is neither a file nor a folder", path.display())]
     Kind {
-        /// Which.
+        /// The entry.
         path: PathBuf,
     },
-    /// Its path would not be the same everywhere: rename it.
+    /// A path is not portable: rename the file or folder.
     #[error("{} cannot be packed: {fault}", path.display())]
     Path {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         fault: PathError,
     },
-    /// Two paths differ only in the case of their letters, which some file systems do not tell apart: rename one.
+    /// Two paths differ only in upper and lower case, which some file systems do not distinguish: rename one.
     #[error("{} is also there in other case", path.display())]
     Ambiguous {
-        /// One of them.
+        /// One of the two.
         path: PathBuf,
     },
-    /// There are more files and folders than the limit.
+    /// A file contains a private key, under a name that does not say so. Move the file out of the folder, or the key out of
+    /// the file. A key that was published before has to be replaced.
+    #[error("{} contains {kind}: move it out of the package's folder", path.display())]
+    PrivateKey {
+        /// The file.
+        path: PathBuf,
+        /// Kind of key.
+        kind: PrivateKeyKind,
+    },
+    /// The folder is a home, with a key pair and a registry's files: pack another folder, or use another home.
+    #[error("{} is a Kadence home: publish another folder, or choose another home", path.display())]
+    Home {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder has too many files and folders.
     #[error("more than {max} files and folders")]
     TooManyEntries {
-        /// The limit.
+        /// Maximum number.
         max: usize,
     },
-    /// A file is larger than the limit.
+    /// A file is too large.
     #[error("{} is larger than {max} bytes", path.display())]
     FileTooLarge {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// The limit in bytes.
+        /// Maximum size, in bytes.
         max: u64,
     },
-    /// All files together are larger than the limit.
+    /// The total size of all files is too large.
     #[error("more than {max} bytes in all")]
     TooLarge {
-        /// The limit in bytes.
+        /// Maximum size, in bytes.
         max: u64,
     },
-    /// The file has changed while it was read: try again.
+    /// A file changed while it was read: retry.
     #[error("{} has changed meanwhile", path.display())]
     Changed {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
     /// The archive cannot be written.
@@ -86,19 +161,25 @@ pub enum PackError {
     Write(#[source] io::Error),
 }
 
-/// Writes everything in `folder` to `out`, as a gzipped tar. Of the folder itself, nothing is in it.
+/// Writes the content of `folder` to `out` as a gzipped tar. Blocks.
 ///
-/// Modification times, owners and permissions are left out, but for whether a file can be executed. It blocks.
+/// Modification times, owners and permissions other than the executable bit are left out.
+///
+/// Files and folders that nobody wants to publish are left out ([`ExclusionReason`](super::ExclusionReason) says which) and listed
+/// in [`Packed::excluded`]. A private key in any other file is an error.
 ///
 /// # Errors
 ///
-/// See [`PackError`]. Nothing is left out in silence: what cannot be packed is an error.
-pub fn pack(folder: &Path, limits: &ArchiveLimits, out: impl Write) -> Result<Packed, PackError> {
-    let entries = list(folder, limits)?;
-    // The time and the operating system that a gzip header has room for are left out.
+/// See [`PackError`]. An entry that cannot be packed is an error. The bytes written to `out` before an error may contain part
+/// of a private key: discard them.
+pub fn pack(folder: &Path, options: &PackOptions, out: impl Write) -> Result<Packed, PackError> {
+    let limits = &options.limits;
+    let keys = PrivateKeys::new(&options.private_keys);
+    let (entries, excluded) = list(folder, options)?;
+    // The gzip header's time and operating system are left out.
     let gzip = GzBuilder::new().mtime(0).operating_system(255).write(out, Compression::default());
     let mut tar = Builder::new(gzip);
-    let mut packed = Packed { files: 0, bytes: 0 };
+    let mut packed = Packed { files: 0, bytes: 0, excluded };
     for (name, entry) in entries {
         match entry {
             Entry::Folder => {
@@ -106,8 +187,8 @@ pub fn pack(folder: &Path, limits: &ArchiveLimits, out: impl Write) -> Result<Pa
                 tar.append(&header, io::empty()).map_err(PackError::Write)?;
             }
             Entry::File => {
-                let bytes = append(&mut tar, &folder.join(&name), &name, limits, packed.bytes)?;
-                packed = Packed { files: packed.files + 1, bytes: packed.bytes + bytes };
+                packed.bytes += append(&mut tar, &folder.join(&name), &name, limits, &keys, packed.bytes)?;
+                packed.files += 1;
             }
         }
     }
@@ -122,8 +203,14 @@ enum Entry {
     File,
 }
 
-/// All there is in a folder, in the order of the paths: a folder is ahead of what is in it.
-fn list(root: &Path, limits: &ArchiveLimits) -> Result<BTreeMap<String, Entry>, PackError> {
+/// Lists the content of a folder in the order of the paths, a folder before its content, and the excluded entries.
+fn list(root: &Path, options: &PackOptions) -> Result<(BTreeMap<String, Entry>, Vec<Excluded>), PackError> {
+    let limits = &options.limits;
+    let exclusions = Exclusions::new(&options.private_paths)?;
+    if exclusions.is_whole(root) {
+        return Err(PackError::Home { path: root.to_owned() });
+    }
+    let mut excluded = Vec::new();
     let mut entries = BTreeMap::new();
     let mut keys = BTreeMap::new();
     let mut folders = vec![(root.to_owned(), String::new())];
@@ -132,13 +219,21 @@ fn list(root: &Path, limits: &ArchiveLimits) -> Result<BTreeMap<String, Entry>, 
         for child in fs::read_dir(&folder).map_err(read)? {
             let child = child.map_err(read)?;
             let path = child.path();
+            if entries.len() + excluded.len() >= limits.entries {
+                return Err(PackError::TooManyEntries { max: limits.entries });
+            }
+            // Before anything else about it can be an error.
+            if let Some(reason) = exclusions.reason(&path, &child.file_name()) {
+                excluded.push(Excluded { path: format!("{prefix}{}", child.file_name().to_string_lossy()), reason });
+                continue;
+            }
             let name = child
                 .file_name()
                 .into_string()
                 .map_err(|_| PackError::Path { path: path.clone(), fault: PathError::NotUtf8 })?;
             let name = format!("{prefix}{name}");
             check(&name, limits.longest_path()).map_err(|fault| PackError::Path { path: path.clone(), fault })?;
-            // It is that of a link itself, not of where it leads.
+            // The type of a link itself, not of its target.
             let kind = child.file_type().map_err(|source| PackError::Read { path: path.clone(), source })?;
             let entry = if kind.is_dir() {
                 folders.push((path.clone(), format!("{name}/")));
@@ -153,12 +248,10 @@ fn list(root: &Path, limits: &ArchiveLimits) -> Result<BTreeMap<String, Entry>, 
                 btree_map::Entry::Occupied(_) => return Err(PackError::Ambiguous { path }),
             };
             entries.insert(name, entry);
-            if entries.len() > limits.entries {
-                return Err(PackError::TooManyEntries { max: limits.entries });
-            }
         }
     }
-    Ok(entries)
+    excluded.sort();
+    Ok((entries, excluded))
 }
 
 fn append<W: Write>(
@@ -166,6 +259,7 @@ fn append<W: Write>(
     path: &Path,
     name: &str,
     limits: &ArchiveLimits,
+    keys: &PrivateKeys,
     before: u64,
 ) -> Result<u64, PackError> {
     let read = |source| PackError::Read { path: path.to_owned(), source };
@@ -184,13 +278,15 @@ fn append<W: Write>(
     let mode = if is_executable(&metadata) { 0o755 } else { 0o644 };
     let header = header(name, EntryType::Regular, mode, bytes)
         .map_err(|fault| PackError::Path { path: path.to_owned(), fault })?;
-    let mut source = Source { file, left: bytes, failed: None };
+    let mut source = Source { file, left: bytes, scanner: Scanner::new(keys), failed: None };
     let appended = tar.append(&header, &mut source);
+    let private_key = |kind| PackError::PrivateKey { path: path.to_owned(), kind };
     match (source.failed, appended) {
+        (Some(Failed::PrivateKey(kind)), _) => Err(private_key(kind)),
         (Some(Failed::Read(source)), _) => Err(read(source)),
         (Some(Failed::Changed), _) => Err(PackError::Changed { path: path.to_owned() }),
         (None, Err(error)) => Err(PackError::Write(error)),
-        (None, Ok(())) => Ok(bytes),
+        (None, Ok(())) => source.scanner.finish().map_or(Ok(bytes), |kind| Err(private_key(kind))),
     }
 }
 
@@ -221,20 +317,22 @@ fn is_executable(_: &Metadata) -> bool {
     false
 }
 
-/// A file of which exactly the bytes are read that its header has announced, and which tells its own errors from those
-/// of the writer that it is copied to.
-struct Source {
+/// Reader of a file that returns exactly as many bytes as the header says. It keeps the file's errors apart from those
+/// of the writer that copies it. The scanner sees the bytes that are packed, even if the file changes.
+struct Source<'a> {
     file: File,
     left: u64,
+    scanner: Scanner<'a>,
     failed: Option<Failed>,
 }
 
 enum Failed {
     Read(io::Error),
     Changed,
+    PrivateKey(PrivateKeyKind),
 }
 
-impl Read for Source {
+impl Read for Source<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let result = self.file.read(into);
         let failed = match result {
@@ -242,7 +340,10 @@ impl Read for Source {
             Ok(read) => match self.left.checked_sub(u64::try_from(read).unwrap_or(u64::MAX)) {
                 Some(left) => {
                     self.left = left;
-                    return Ok(read);
+                    match self.scanner.feed(into.get(..read).unwrap_or_default()) {
+                        Some(kind) => Failed::PrivateKey(kind),
+                        None => return Ok(read),
+                    }
                 }
                 None => Failed::Changed,
             },

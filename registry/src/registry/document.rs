@@ -1,4 +1,5 @@
-//! Reading of manifests and indexes, which peers and publishers may have forged: every read goes through this file.
+//! Reading of manifests and indexes, which peers and publishers may forge. Every document of another publisher is read
+//! by these functions.
 
 use std::fmt;
 
@@ -79,7 +80,7 @@ pub(crate) async fn fetch_document<D: Document>(
     read_document(blobs, content, expected).await
 }
 
-/// Reads a document from the store and checks it: its content id, its length, its format and limits, and that it is of the
+/// Reads a document from the store and checks its content id, its length, its format and limits, and that it is of the
 /// expected package and version.
 pub(crate) async fn read_document<D: Document>(
     blobs: &BlobStore,
@@ -91,7 +92,7 @@ pub(crate) async fn read_document<D: Document>(
     let document = D::from_json(&json).map_err(|error| GetError::invalid(content, error))?;
     let found = document.subject();
     if found != expected {
-        return Err(GetError::OtherPackage { content, wanted: expected.to_string(), found: found.to_string() });
+        return Err(GetError::OtherPackage { content, expected: expected.to_string(), found: found.to_string() });
     }
     Ok(document)
 }

@@ -1,4 +1,4 @@
-//! A registry in memory, for tests.
+//! Registry in memory, for tests.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     Contents, Draft,
-    archive::{ArchiveLimits, pack},
+    archive::{PackOptions, pack},
 };
 
 pub(crate) fn id(name: &str) -> PackageId {
@@ -29,7 +29,7 @@ pub(crate) fn version(text: &str) -> Version {
     text.parse().unwrap()
 }
 
-/// What others have is in `indexes` and `content`, and what was asked for is noted.
+/// `indexes` and `content` are what other peers have; `looked_up` and `fetched` record the calls.
 pub(crate) struct FakeRegistry {
     pub(crate) indexes: BTreeMap<PackageId, Result<Index, GetError>>,
     pub(crate) content: HashMap<ContentId, Vec<u8>>,
@@ -56,7 +56,7 @@ impl FakeRegistry {
         }
     }
 
-    /// `needs` is pairs of a name and a requirement.
+    /// Builds a draft. `needs` has pairs of a name and a requirement.
     pub(crate) fn draft(name: &str, number: &str, needs: &[(&str, &str)]) -> Draft {
         let builder = Package::builder(id(name), version(number));
         let add = |builder: crate::DraftBuilder, (name, requirement): &(&str, &str)| {
@@ -65,12 +65,12 @@ impl FakeRegistry {
         needs.iter().fold(builder, add).build().unwrap()
     }
 
-    /// Adds a version with one file that says which it is.
+    /// Adds a version with one file that contains its name and number.
     pub(crate) fn add(&mut self, name: &str, number: &str, needs: &[(&str, &str)]) -> Package {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("what.txt"), format!("{name} {number}")).unwrap();
         let mut archive = Vec::new();
-        let packed = pack(dir.path(), &ArchiveLimits::default(), &mut archive).unwrap();
+        let packed = pack(dir.path(), &PackOptions::default(), &mut archive).unwrap();
         let contents = Contents {
             archive: ContentId::of(&archive),
             archive_size: archive.len() as u64,
@@ -119,7 +119,7 @@ impl Registry for FakeRegistry {
         self.fetched.lock().unwrap().push(*content);
         let bytes = self.content.get(content).ok_or(GetError::Unavailable { content: *content, providers: 0 })?;
         if bytes.len() as u64 != size {
-            return Err(GetError::Size { content: *content, wanted: size, found: bytes.len() as u64 });
+            return Err(GetError::Size { content: *content, expected: size, found: bytes.len() as u64 });
         }
         self.blobs.put(bytes).unwrap();
         Ok(())

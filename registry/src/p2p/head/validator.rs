@@ -1,6 +1,6 @@
 use std::cmp::Ordering;
 
-use kadence::{Rejected, Validator};
+use kadence::{ValidationError, Validator};
 use libp2p::kad::RecordKey;
 
 use super::record::SignedHead;
@@ -13,8 +13,8 @@ use super::record::SignedHead;
 pub struct HeadValidator;
 
 impl Validator for HeadValidator {
-    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        SignedHead::verify_key(value, key).map(drop).map_err(|error| Rejected(error.to_string()))
+    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        SignedHead::verify_key(value, key).map(drop).map_err(|error| ValidationError(error.to_string()))
     }
 
     /// The higher sequence number wins, then the later expiry, then the larger bytes. Heads with one number are an

@@ -61,6 +61,9 @@ pub struct RegistryConfig {
     pub fetch: FetchConfig,
     /// Limits of archives that are packed or unpacked.
     pub archive: ArchiveLimits,
+    /// Files and folders that are never packed, besides [`folder`](Self::folder): the home, and the file of the key pair. The
+    /// publisher's key itself is found in any file. Default: none.
+    pub private_paths: Vec<PathBuf>,
     /// Configuration of the validator of announcements.
     pub validator: AnnouncementValidatorConfig,
 }
@@ -82,6 +85,7 @@ impl RegistryConfig {
             server: ServerConfig::default(),
             fetch: FetchConfig::default(),
             archive: ArchiveLimits::default(),
+            private_paths: Vec::new(),
             validator: AnnouncementValidatorConfig::default(),
         }
     }

@@ -67,7 +67,7 @@ impl<R: Runtime> Inner<R> {
         let blobs = self.blobs.clone();
         match unblock(move || blobs.size(&content)).await {
             Some(found) if found == size => return Ok(()),
-            Some(found) => return Err(GetError::Size { content, wanted: size, found }),
+            Some(found) => return Err(GetError::Size { content, expected: size, found }),
             None => {}
         }
         let request = FetchRequest { id: content, max: size, size: Some(size) };
@@ -166,7 +166,7 @@ impl<R: Runtime> Inner<R> {
                 ProviderScope::All => inner.look_up_providers(known.clone(), content, failure).left_stream(),
                 ProviderScope::Announcers => stream::empty().right_stream(),
             };
-            let mut asked = HashSet::from([inner.client.local_peer()]);
+            let mut asked = HashSet::from([inner.client.local_peer_id()]);
             // Known providers come first, but the lookup does not wait for all of them to fail.
             let candidates = stream::select(stream::iter(known), named);
             let candidates = candidates.filter(|peer| ready(asked.insert(*peer)));
@@ -234,8 +234,9 @@ impl<R: Runtime> Inner<R> {
         match error {
             FetchError::NoProvider => GetError::Unavailable { content, providers: 0 },
             FetchError::AllFailed { reports } => GetError::Unavailable { content, providers: reports.len() },
-            FetchError::TooLarge { size: found, max: wanted }
-            | FetchError::OtherSize { size: found, expected: wanted } => GetError::Size { content, wanted, found },
+            FetchError::TooLarge { size: found, max: expected } | FetchError::OtherSize { size: found, expected } => {
+                GetError::Size { content, expected, found }
+            }
             FetchError::Timeout => GetError::Timeout { after: self.config.fetch.stall_timeout },
             FetchError::Store(error) => error.into(),
         }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
+use kadence::{Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
 
 use super::{Inner, lock};
 use crate::{
@@ -116,11 +116,11 @@ impl<R: Runtime> Inner<R> {
         package: &PackageId,
         only_forged: OnlyForgedHeads,
     ) -> Result<Option<SignedHead>, GetError> {
-        let not_trusted = |error: &dyn std::fmt::Display| GetError::NotTrusted { reason: error.to_string() };
+        let not_trusted = |error: &dyn std::fmt::Display| GetError::Rejected { reason: error.to_string() };
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
         let timeout = self.config.lookup_timeout;
         // Asks all holders: one that has the newest head is enough.
-        let call = self.client.get_record(key).best(Agree::All).fresh().timeout(timeout);
+        let call = self.client.get_record(key).best().fresh().timeout(timeout);
         // An overload may have passed at the next attempt.
         let found = call.retry(Retry::default()).await;
         let answer = match found {
@@ -229,7 +229,7 @@ fn rejection(reason: HeadRejectedError) -> GetError {
             GetError::Equivocation { seq }
         }
         HeadRejectedError::ValidTooLong { .. } | HeadRejectedError::FastForward { .. } => {
-            GetError::NotTrusted { reason: reason.to_string() }
+            GetError::Rejected { reason: reason.to_string() }
         }
     }
 }
@@ -242,15 +242,13 @@ fn inconclusive(progress: Progress) -> GetError {
 fn lookup_error(error: &GetRecordError, after: Duration) -> GetError {
     match error {
         GetRecordError::NotFound { rejected: 1.., .. } => {
-            GetError::NotTrusted { reason: "all heads that were found are forged or damaged".to_owned() }
+            GetError::Rejected { reason: "all heads that were found are forged or damaged".to_owned() }
         }
         GetRecordError::NotFound { progress, .. } | GetRecordError::NoResponse { progress } => inconclusive(*progress),
         GetRecordError::Timeout { .. } => GetError::Timeout { after },
         GetRecordError::Request(RequestError::Overloaded | RequestError::ExpiredInQueue) => GetError::Overloaded,
         GetRecordError::Request(RequestError::Shutdown) => GetError::Closed,
-        GetRecordError::NoKnownPeers
-        | GetRecordError::Conflict { .. }
-        | GetRecordError::QuorumNotReached { .. }
-        | GetRecordError::Request(_) => GetError::Inconclusive { asked: 0, answered: 0 },
+        // An empty routing table, records that disagree, a cancelled call.
+        _ => GetError::Inconclusive { asked: 0, answered: 0 },
     }
 }

@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::SystemTime};
 use async_channel::{Receiver, Sender};
 use futures::{FutureExt, Stream, StreamExt};
 use kadence::{
-    Lagged, Runtime,
+    LaggedError, Runtime,
     node::{NodeBehaviourEvent, NodeEvent},
 };
 use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
@@ -63,12 +63,12 @@ impl<R: Runtime> Listener<R> {
     /// Runs until the node stops.
     pub(super) async fn listen(
         self,
-        mut events: impl Stream<Item = Result<NodeEvent<RegistryBehaviour>, Lagged>> + Send + Unpin,
+        mut events: impl Stream<Item = Result<NodeEvent<RegistryBehaviour>, LaggedError>> + Send + Unpin,
     ) {
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.on_event(event).await,
-                Err(Lagged { skipped }) => {
+                Err(LaggedError { skipped, .. }) => {
                     tracing::warn!(skipped, "events of the node were lost");
                     self.inner.resync_connections().await;
                 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use blocking::unblock;
-use kadence::{Agree, LocalCopy, Retry, Runtime};
+use kadence::{LocalCopy, Retry, Runtime};
 use libp2p::{gossipsub, kad::Quorum};
 use semver::Version;
 use thiserror::Error;
@@ -12,6 +12,7 @@ use super::{Inner, RegistryEvent, heads::OnlyForgedHeads, lock};
 use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, PackageId, PublishError, Receipt, Release, Step, StepOutcome,
     Steps, StorageError,
+    archive::PackOptions,
     p2p::{
         announce::{Announcement, MAX_TITLE_LEN, SignedAnnouncement},
         head::{HeadStoreError, SignedHead, next_head},
@@ -31,10 +32,10 @@ impl<R: Runtime> Inner<R> {
             None => Index::new(id.clone()),
         };
 
-        let (blobs, scratch, limits) = (self.blobs.clone(), self.config.folder.clone(), self.config.archive);
+        let (blobs, scratch, options) = (self.blobs.clone(), self.config.folder.clone(), self.pack_options());
         let now = unix::seconds(SystemTime::now());
-        let staged = unblock(move || stage(&blobs, &scratch, release, &index, &limits, now)).await?;
-        let Staged { package, manifest, index, is_published, mut steps } = staged;
+        let staged = unblock(move || stage(&blobs, &scratch, release, &index, &options, now)).await?;
+        let Staged { package, manifest, index, is_published, excluded, mut steps } = staged;
         let archive = package.contents().archive;
 
         self.provide(&[archive, manifest, index.content_id()], &mut steps).await?;
@@ -48,7 +49,13 @@ impl<R: Runtime> Inner<R> {
         let readme = package.metadata().readme.clone();
         self.finish_publication(&head, &index, readme).await;
         let (package, version) = (package.id().clone(), package.version().clone());
-        Ok(Receipt { package, version, manifest, archive, index: head.head().index, steps })
+        Ok(Receipt { package, version, manifest, archive, index: head.head().index, steps, excluded })
+    }
+
+    fn pack_options(&self) -> PackOptions {
+        let mut private_paths = self.config.private_paths.clone();
+        private_paths.push(self.config.folder.clone());
+        PackOptions { limits: self.config.archive, private_paths, private_keys: vec![self.keypair.clone()] }
     }
 
     pub(super) async fn set_yanked(
@@ -80,7 +87,8 @@ impl<R: Runtime> Inner<R> {
         self.stop_offering_index_of(Some(&before), &head).await;
         self.announce(&head, &next, &mut steps).await;
         self.finish_publication(&head, &next, String::new()).await;
-        Ok(Receipt { package: package.clone(), version: version.clone(), manifest, archive, index: content, steps })
+        let (package, version) = (package.clone(), version.clone());
+        Ok(Receipt { package, version, manifest, archive, index: content, steps, excluded: Vec::new() })
     }
 
     /// Returns the head that the next one follows: the newest of those in the network, those that were seen, and the one that
@@ -172,7 +180,7 @@ impl<R: Runtime> Inner<R> {
         steps.set(Step::Head, StepOutcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
 
         // The head is published. What follows cannot undo that.
-        let found = self.client.get_record(key).best(Agree::All).fresh().timeout(self.config.lookup_timeout).await;
+        let found = self.client.get_record(key).best().fresh().timeout(self.config.lookup_timeout).await;
         steps.set(
             Step::ReadBack,
             match found {
@@ -193,7 +201,7 @@ impl<R: Runtime> Inner<R> {
     pub(super) async fn announce(&self, head: &SignedHead, index: &Index, steps: &mut Steps) {
         let outcome = match self.signed_announcement(head, index) {
             Ok(announcement) => {
-                lock(&self.discovered).add(&announcement, self.client.local_peer(), SystemTime::now());
+                lock(&self.discovered).add(&announcement, self.client.local_peer_id(), SystemTime::now());
                 let (topic, bytes) = (self.topic.clone(), announcement.bytes().to_owned());
                 let sent =
                     self.swarm.with(move |swarm| swarm.behaviour_mut().app.gossipsub.publish(topic, bytes)).await;
@@ -238,7 +246,7 @@ impl<R: Runtime> Inner<R> {
         if package.publisher() == self.publisher {
             return Ok(());
         }
-        Err(PublishError::NotOurs { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
+        Err(PublishError::OtherPublisher { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
     }
 }
 

@@ -72,7 +72,7 @@ impl<R: Runtime> Inner<R> {
             }
             let Ok(package) = PackageId::new(self.publisher, name.clone()) else { continue };
             let succeeded = match self.republish(&package).await {
-                Ok(steps) => steps.is_none_or(|steps| steps.all_well()),
+                Ok(steps) => steps.is_none_or(|steps| steps.all_succeeded()),
                 Err(error) => {
                     tracing::warn!(%package, %error, "package was not published again");
                     false
@@ -162,7 +162,7 @@ impl<R: Runtime> Inner<R> {
         let here = unblock(move || blobs.iter().filter_map(|blob| blob.ok().map(|(id, _)| id)).collect::<Vec<_>>());
         let mut steps = Steps::default();
         self.offer_all(here.await, &mut steps).await;
-        if !steps.all_well() {
+        if !steps.all_succeeded() {
             tracing::debug!(?steps, "not all content was offered again");
         }
     }

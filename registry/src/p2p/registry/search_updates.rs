@@ -71,7 +71,7 @@ impl<R: Runtime> Inner<R> {
 
     /// Replaces the search entry of a package; removes it if all versions are yanked.
     pub(super) async fn update_search_entry(&self, index: &Index, readme: String) {
-        let found = match SearchEntry::of(index, readme) {
+        let found = match SearchEntry::from_index(index, readme) {
             Some(entry) => self.search.upsert(entry, SystemTime::now()).await,
             None => self.search.remove(index.package()).await.map(drop),
         };

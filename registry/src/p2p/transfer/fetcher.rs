@@ -76,8 +76,8 @@ impl Fetcher {
     ) -> Result<u64, FetchError> {
         let mut alarm = self.0.clock.alarm();
         let deadline = self.0.clock.now() + self.0.config.timeout;
-        let turn = Partial::turn(&self.0.store, &request.id);
-        let _turn = alarm.until(deadline, turn.lock()).await.map_err(|_| FetchError::Timeout)?;
+        let lock = Partial::lock(&self.0.store, &request.id);
+        let _guard = alarm.until(deadline, lock.lock()).await.map_err(|_| FetchError::Timeout)?;
         let (store, id) = (self.0.store.clone(), request.id);
         match unblock(move || store.verify(&id)).await {
             Ok(size) => return request.check_size(size).map(|()| size),

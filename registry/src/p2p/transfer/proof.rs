@@ -7,7 +7,7 @@ use bao_tree::{
     iter::{BaoChunk, ResponseIterRef},
 };
 use futures::{AsyncRead, AsyncReadExt};
-use kadence::{Alarm, Elapsed};
+use kadence::{Alarm, ElapsedError};
 
 use crate::{
     ContentId,
@@ -32,8 +32,8 @@ pub(super) enum SliceError {
     Slow,
 }
 
-impl From<Elapsed> for SliceError {
-    fn from(_: Elapsed) -> Self {
+impl From<ElapsedError> for SliceError {
+    fn from(_: ElapsedError) -> Self {
         Self::Slow
     }
 }

@@ -16,7 +16,7 @@ use futures::{
     future::join,
     io::{BufReader, ReadHalf, WriteHalf},
 };
-use kadence::{Alarm, Clock, Elapsed};
+use kadence::{Alarm, Clock, ElapsedError};
 use libp2p::{PeerId, Stream};
 use libp2p_stream::Control;
 
@@ -71,8 +71,8 @@ pub(super) enum WorkerError {
     Store(BlobError),
 }
 
-impl From<Elapsed> for WorkerError {
-    fn from(_: Elapsed) -> Self {
+impl From<ElapsedError> for WorkerError {
+    fn from(_: ElapsedError) -> Self {
         Self::Broken
     }
 }
@@ -181,7 +181,7 @@ impl Worker {
         drop(dialling);
         let opened = match early {
             Ok(opened) => opened,
-            Err(Elapsed) => alarm.until(deadline, opening).await?,
+            Err(ElapsedError) => alarm.until(deadline, opening).await?,
         };
         let stream = opened.map_err(|error| match error {
             libp2p_stream::OpenStreamError::UnsupportedProtocol(_) => WorkerError::Unsupported,

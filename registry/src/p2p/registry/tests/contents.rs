@@ -91,9 +91,9 @@ fn attack_corrupt_provider_another_one_is_used_and_the_corrupt_one_is_banned() {
             RegistryEvent::BadData { peer } => Some(peer),
             _ => None,
         });
-        assert_eq!(bad.await, corrupt.peer_id());
+        assert_eq!(bad.await, corrupt.local_peer_id());
         let now = SystemTime::now();
-        assert!(reader.registry.reputation().banned_until(&corrupt.peer_id(), now).is_some());
+        assert!(reader.registry.reputation().banned_until(&corrupt.local_peer_id(), now).is_some());
         assert_eq!(reader.registry.reputation().banned_until(&publisher.id(), now), None);
         assert_eq!(asked.load(SeqCst), 1);
 
@@ -136,8 +136,8 @@ fn attack_wrong_name_an_index_or_a_manifest_of_another_package_is_an_error() {
             reader.registry.exists(&wrong).await.map(drop),
         ] {
             assert!(
-                matches!(&found, Err(GetError::OtherPackage { wanted, found, .. })
-                    if *wanted == wrong.to_string() && *found == p.package.to_string()),
+                matches!(&found, Err(GetError::OtherPackage { expected, found, .. })
+                    if *expected == wrong.to_string() && *found == p.package.to_string()),
                 "{found:?}"
             );
         }
@@ -267,13 +267,13 @@ fn attack_forged_catalogue_is_bad_data() {
         let mut forged = announced(&Keypair::generate_ed25519(), "p", 1).bytes().to_owned();
         *forged.last_mut().unwrap() ^= 1;
         serve_catalogue(liar, vec![forged]).await;
-        assert_eq!(bad_data(&mut events).await, liar.peer_id());
-        assert!(reader.registry.reputation().banned_until(&liar.peer_id(), SystemTime::now()).is_some());
+        assert_eq!(bad_data(&mut events).await, liar.local_peer_id());
+        assert!(reader.registry.reputation().banned_until(&liar.local_peer_id(), SystemTime::now()).is_some());
         assert_eq!(reader.registry.discovered_packages(), []);
         // A search does not ask it either.
         let page = reader.registry.search_network(&Query::text("flood").unwrap()).await.unwrap();
         assert_eq!(page.total, 0);
-        assert_eq!(reader.registry.reputation().get(&liar.peer_id()).unwrap().bad, 1);
+        assert_eq!(reader.registry.reputation().get(&liar.local_peer_id()).unwrap().bad, 1);
     });
 }
 
@@ -297,7 +297,7 @@ fn attack_forged_matches_and_invalid_answers_are_bad_data() {
         assert_eq!(page.total, 0);
         let mut bad = [bad_data(&mut events).await, bad_data(&mut events).await];
         bad.sort();
-        let mut expected = [liar.peer_id(), babbler.peer_id()];
+        let mut expected = [liar.local_peer_id(), babbler.local_peer_id()];
         expected.sort();
         assert_eq!(bad, expected);
     });

@@ -75,11 +75,11 @@ fn attack_forged_heads_at_all_holders_are_an_error_and_never_a_value() {
                 hold(stranger, &id, Some(forged)).await;
             }
             let found = reader.registry.index(&id).await;
-            assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
+            assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
             let found = reader.registry.get_package(&id).await;
-            assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
+            assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
             let found = reader.registry.exists(&id).await;
-            assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
+            assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
         }
         // A single holder of the genuine head is enough.
         hold(&publisher.node, &id, Some(head.bytes())).await;
@@ -198,7 +198,7 @@ fn attack_fast_forward_is_rejected() {
         let far = SignedHead::sign(&publisher.keypair, far).unwrap();
         hold_everywhere(&network, &id, Some(far.bytes())).await;
         let found = reader.registry.index(&id).await;
-        assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
+        assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
         assert_eq!(reader.registry.head_store().checkpoint(&id).unwrap().unwrap().seq, 1);
     });
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::join_all};
-use kadence::{ContainsKad, OperationKind, OutcomeKind, Rejected, Validator};
+use kadence::{ContainsKad, OperationKind, OutcomeKind, ValidationError, Validator};
 use kadence_smol::SmolRuntime;
 use libp2p::kad::{RecordKey, store::RecordStore};
 use libp2p_identity::Keypair;
@@ -176,8 +176,8 @@ fn a_head_with_a_validity_of_seconds_is_renewed_in_time() {
 struct Refuses;
 
 impl Validator for Refuses {
-    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
-        Err(Rejected("not here".to_owned()))
+    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), ValidationError> {
+        Err(ValidationError("not here".to_owned()))
     }
 
     fn compare(&self, _: &RecordKey, _: &[u8], _: &[u8]) -> std::cmp::Ordering {
@@ -242,7 +242,7 @@ fn publishing_again_is_already_there_and_other_contents_are_rejected() {
         let first = publish(publisher, "1.0.0").await.unwrap();
         let head = published_head(publisher).await;
         let again = publish(publisher, "1.0.0").await.unwrap();
-        assert!(again.steps.all_well(), "{:?}", again.steps);
+        assert!(again.steps.all_succeeded(), "{:?}", again.steps);
         for step in [Step::Manifest, Step::Index] {
             assert_eq!(again.steps.get(step), Some(&StepOutcome::AlreadyThere));
         }
@@ -252,7 +252,7 @@ fn publishing_again_is_already_there_and_other_contents_are_rejected() {
         let refused = publisher.registry.publish(other.clone()).await;
         assert!(matches!(refused, Err(PublishError::Index(_))), "{refused:?}");
         let foreign = reader.registry.publish(other).await;
-        assert!(matches!(foreign, Err(PublishError::NotOurs { .. })), "{foreign:?}");
+        assert!(matches!(foreign, Err(PublishError::OtherPublisher { .. })), "{foreign:?}");
     });
 }
 

@@ -16,7 +16,7 @@ use libp2p_identity::Keypair;
 use tempfile::TempDir;
 
 use crate::{
-    PackageId, Release,
+    MANIFEST_FILE, PackageId, Release,
     p2p::{
         head::dht_key,
         registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
@@ -57,7 +57,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn id(&self) -> PeerId {
-        self.node.peer_id()
+        self.node.local_peer_id()
     }
 
     pub(crate) fn package(&self, name: &str) -> PackageId {
@@ -126,12 +126,10 @@ impl Network {
     }
 
     fn node_config(&self, keypair: &Keypair) -> NodeConfig {
-        NodeConfig {
-            identity: Identity::Keypair(keypair.clone()),
-            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-            bootstrap_peers: self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()).collect(),
-            ..NodeConfig::default()
-        }
+        NodeConfig::default()
+            .identity(Identity::Keypair(keypair.clone()))
+            .listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()])
+            .bootstrap_peers(self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()))
     }
 
     pub(crate) async fn stranger(&self) -> Node<RegistryBehaviour> {
@@ -174,7 +172,7 @@ pub(crate) async fn hold(node: &Node<RegistryBehaviour>, package: &PackageId, va
 /// Returns a release of a package with these files, in a folder of its own.
 pub(crate) async fn release(publisher: PeerId, source: &str, files: &[(&str, &[u8])]) -> (Release, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "ggen.toml", source.as_bytes());
+    write(folder.path(), MANIFEST_FILE, source.as_bytes());
     for (path, bytes) in files {
         write(folder.path(), path, bytes);
     }

@@ -26,7 +26,7 @@ fn a_published_package_is_found_and_read_by_others() {
         let mut events = reader.registry.events();
         let (release, dir) = release(publisher.id(), SOURCE, &[("src/pad.txt", &[7; 100_000])]).await;
         let receipt = publisher.registry.publish(release).await.unwrap();
-        assert!(receipt.steps.all_well(), "{:?}", receipt.steps);
+        assert!(receipt.steps.all_succeeded(), "{:?}", receipt.steps);
         assert_eq!(confirmed(&receipt.steps, Step::Head), 5);
         assert_eq!(confirmed(&receipt.steps, Step::ReadBack), 5);
 
