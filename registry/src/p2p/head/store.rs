@@ -42,15 +42,16 @@ const FORMAT: Format = Format {
 /// Store of the highest head that was seen of each package, in a file. It protects this machine from peers that serve
 /// outdated heads.
 ///
-/// All methods block: call them where blocking is allowed, for example in `blocking::unblock`. A change is on the disk when
-/// the method returns. Several processes may open the file at the same time. The number of a package never decreases, except
-/// by [`forget`](Self::forget).
+/// All methods block: call them where blocking is allowed, for example in `blocking::unblock`. A change is on the disk
+/// when the method returns. Several processes may open the file at the same time. The number of a package never
+/// decreases, except by [`forget`](Self::forget).
 ///
-/// The store holds at most [`MAX_PACKAGES`]. A further package replaces the least recently used one, and first those without
-/// an equivocation. Packages that are [kept](Self::keep) are never replaced: keep those that are installed or published here.
+/// The store holds at most [`MAX_PACKAGES`]. A further package replaces the least recently used one, and first those
+/// without an equivocation. Packages that are [kept](Self::keep) are never replaced: keep those that are installed or
+/// published here.
 ///
-/// After an equivocation every head of the package is rejected, since nobody can tell which one is genuine, until the user
-/// [accepts](Self::accept_equivocation) it.
+/// After an equivocation every head of the package is rejected, since nobody can tell which one is genuine, until the
+/// user [accepts](Self::accept_equivocation) it.
 pub struct HeadStore {
     connection: Mutex<Connection>,
     capacity: u64,
@@ -61,8 +62,8 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// See [`DatabaseOpenError`]. A program that continues without the file, or with an empty one, should warn its user, who
-    /// loses the protection.
+    /// See [`DatabaseOpenError`]. A program that continues without the file, or with an empty one, should warn its
+    /// user, who loses the protection.
     pub fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
         database::open(path, FORMAT).map(|connection| Self::with(connection, MAX_PACKAGES))
     }
@@ -85,8 +86,8 @@ impl HeadStore {
         }
     }
 
-    /// Records a head if it is newer than the checkpoint, in one transaction. Expired heads are recorded, too: they show how
-    /// far the package has come.
+    /// Records a head if it is newer than the checkpoint, in one transaction. Expired heads are recorded, too: they
+    /// show how far the package has come.
     ///
     /// # Errors
     ///
@@ -143,8 +144,8 @@ impl HeadStore {
         Ok(accepted)
     }
 
-    /// Ends the rejection of a package after an equivocation. From then on any head is accepted whose number is at least the
-    /// higher one of the two. Returns whether there was an equivocation.
+    /// Ends the rejection of a package after an equivocation. From then on any head is accepted whose number is at
+    /// least the higher one of the two. Returns whether there was an equivocation.
     ///
     /// # Errors
     ///
@@ -207,7 +208,8 @@ impl HeadStore {
         ))
     }
 
-    /// Returns the packages that are rejected for an equivocation, at most `limit`, in order of their ids and after this one.
+    /// Returns the packages that are rejected for an equivocation, at most `limit`, in order of their ids and after
+    /// this one.
     ///
     /// # Errors
     ///

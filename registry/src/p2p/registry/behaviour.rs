@@ -49,7 +49,8 @@ impl RegistryBehaviour {
 /// Capacity of the node's event queue: a burst of announcements from all neighbours, some 10 MB.
 const EVENT_CAPACITY: usize = 8192;
 
-/// Sets up a node for a registry: validates package heads in reads and in the local store, and enlarges the event queue.
+/// Sets up a node for a registry: validates package heads in reads and in the local store, and enlarges the event
+/// queue.
 pub fn configure(node: &mut NodeConfig) {
     let validators = std::mem::take(&mut node.driver.tracker.validators);
     node.driver.tracker.validators = validators.with(NAMESPACE, Arc::new(HeadValidator));

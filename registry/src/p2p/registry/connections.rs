@@ -52,8 +52,8 @@ enum Dialled {
 }
 
 impl<R: Runtime> Inner<R> {
-    /// Connects to a peer, by the addresses that the swarm knows or else those that a lookup finds. Returns whether it is
-    /// connected.
+    /// Connects to a peer, by the addresses that the swarm knows or else those that a lookup finds. Returns whether it
+    /// is connected.
     pub(super) async fn connect(&self, peer: PeerId) -> bool {
         within(&self.runtime, self.config.connect_timeout, self.reach(peer)).await.unwrap_or(false)
     }

@@ -140,9 +140,9 @@ impl<R: Runtime> Inner<R> {
         self.subscribers.send(&RegistryEvent::BadData { peer });
     }
 
-    /// Returns connected providers of content as they are found: first the known ones, which are the publisher and the peers
-    /// that reported the package, best reputation first, then those that a lookup finds. `failure` receives a message when a
-    /// provider fails.
+    /// Returns connected providers of content as they are found: first the known ones, which are the publisher and the
+    /// peers that reported the package, best reputation first, then those that a lookup finds. `failure` receives a
+    /// message when a provider fails.
     fn providers(
         self: &Arc<Self>,
         package: &PackageId,

@@ -49,8 +49,8 @@ impl PublishedPackages {
         }
     }
 
-    /// Writes a head; it is on the disk on return. Returns `false`, and writes nothing, if there is another head with this or a
-    /// higher number: a call whose caller stopped waiting has signed it in the meantime.
+    /// Writes a head; it is on the disk on return. Returns `false`, and writes nothing, if there is another head with
+    /// this or a higher number: a call whose caller stopped waiting has signed it in the meantime.
     pub(super) fn put(&self, head: &SignedHead) -> Result<bool, StorageError> {
         let _turn = lock(&self.turn);
         match self.head(&head.head().package)? {

@@ -157,6 +157,22 @@ fn a_provider_that_fails_is_tried_again_and_then_given_up() {
 }
 
 #[test]
+fn spans_as_long_as_can_be_do_not_overflow_the_clock() {
+    smol::block_on(async {
+        let blob = bytes(300_000);
+        let longest = Duration::MAX;
+        let serving = ServerConfig { idle_timeout: longest, step_timeout: longest, ..ServerConfig::default() };
+        let (server, _) = Node::serving(ServerConfig { response_timeout: longest, ..serving }, &[&blob]).await;
+        let failing = Node::scripted(&[], |_, _| async { Some(()) }).await;
+        let client = Node::client_of(&[&server, &failing]).await;
+        let config = FetchConfig { open_timeout: longest, step_timeout: longest, piece_timeout: longest, ..quick() };
+        let config = FetchConfig { stall_timeout: longest, timeout: longest, retry_after: longest, ..config };
+        let config = FetchConfig { hedge_after: longest, ..config };
+        fetch(&client, config, &blob, &[&failing, &server], &Log::default()).await.unwrap();
+    });
+}
+
+#[test]
 fn without_a_provider_that_has_the_blob_the_error_says_so() {
     smol::block_on(async {
         let (empty, _) = Node::serving(ServerConfig::default(), &[]).await;
