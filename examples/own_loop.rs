@@ -1,5 +1,5 @@
-//! An application with a behaviour, a swarm and a loop of its own, which takes Kadence in: the driver stands where the
-//! swarm stood. `cargo run --example own_loop`
+//! Kadence in an application with a behaviour, a swarm and an event loop of its own: the driver takes the place of the
+//! swarm in the loop. `cargo run -p kadence-tests --example own_loop`
 
 use std::{error::Error, pin::pin, time::Duration};
 
@@ -27,7 +27,7 @@ struct App {
     ping: ping::Behaviour,
 }
 
-/// All that Kadence has to be told.
+/// The only code that Kadence needs of the application.
 impl ContainsKad for App {
     type Store = MemoryStore;
 
@@ -59,32 +59,33 @@ fn swarm() -> Result<Swarm<App>, Box<dyn Error>> {
     Ok(Swarm::new(transport, behaviour, local_peer, swarm::Config::with_tokio_executor()))
 }
 
-/// What the application wants of the DHT. It needs no swarm, only a client, and can run anywhere.
+/// Uses the DHT. This needs only a client, no swarm, and can run in any task.
 async fn work(client: Client) -> Result<usize, Box<dyn Error>> {
     let put = client.put_record(Record::new(b"greeting".to_vec(), b"hello".to_vec())).await?;
     let answer = client.get_record("greeting").timeout(Duration::from_secs(5)).await?;
-    println!("{} peers have it; it is {:?}", put.acknowledged.len(), String::from_utf8_lossy(answer.value()));
+    let value = String::from_utf8_lossy(answer.value());
+    println!("stored at {} of {} peers; read {value:?}", put.acknowledged.len(), put.asked());
     Ok(put.acknowledged.len())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Somebody to talk to.
+    // Another peer.
     let listen: Vec<Multiaddr> = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
-    let other = kadence_tokio::node(NodeConfig { listen, mode: Some(Mode::Server), ..NodeConfig::default() }).await?;
+    let other = kadence_tokio::node(NodeConfig::default().listen(listen).mode(Mode::Server)).await?;
 
     let mut swarm = swarm()?;
     for address in other.listen_addrs() {
-        swarm.behaviour_mut().kad.add_address(&other.peer_id(), address);
+        swarm.behaviour_mut().kad.add_address(&other.local_peer_id(), address);
     }
-    let runtime = TokioRuntime::current().ok_or("in a runtime")?;
+    let runtime = TokioRuntime::current().ok_or("no tokio runtime")?;
     let (client, _handle, mut driver) = Driver::new(swarm, runtime, DriverConfig::default());
 
     let mut work = pin!(work(client));
     let mut ticks = interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            // It was `swarm.select_next_some()` before.
+            // Without Kadence, this was `swarm.select_next_some()`.
             event = driver.select_next_some() => match event {
                 SwarmEvent::ConnectionEstablished { peer_id, .. } => println!("connected to {peer_id}"),
                 SwarmEvent::Behaviour(AppEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
@@ -96,10 +97,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 SwarmEvent::Behaviour(AppEvent::Ping(event)) => println!("ping: {:?}", event.result),
                 _ => {}
             },
-            _ = ticks.tick() => println!("the application does what it always did"),
+            _ = ticks.tick() => println!("work of the application"),
             done = &mut work => {
                 let peers = done?;
-                return if peers == 1 { Ok(()) } else { Err("one peer should have it".into()) };
+                return if peers == 1 { Ok(()) } else { Err("record should be at one peer".into()) };
             }
         }
     }

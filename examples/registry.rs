@@ -1,5 +1,6 @@
-//! Installs a package, on any runtime: `cargo run --example registry -- tokio ADDRESS PUBLISHER/NAME`, with an address that
-//! `kadence pkg serve` prints. It comes into the folder `packages`.
+//! Installs a package into the folder `packages`, on any runtime:
+//! `cargo run -p kadence-tests --example registry -- tokio ADDRESS PUBLISHER/NAME`. The address is one that
+//! `kadence pkg serve` prints.
 
 use std::{env::args, error::Error, time::Duration};
 
@@ -19,22 +20,18 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 fn main() -> Result<()> {
     let arguments: Vec<String> = args().skip(1).collect();
     let [runtime, peer, package] = arguments.as_slice() else {
-        return Err("which runtime, which address, which package?".into());
+        return Err("usage: RUNTIME ADDRESS PUBLISHER/NAME".into());
     };
     let id: PackageId = package.parse()?;
 
-    // A program that publishes has a key pair of its own in a file.
+    // A program that publishes keeps its key pair in a file.
     let keypair = Keypair::generate_ed25519();
-    let mut node = NodeConfig {
-        identity: Identity::Keypair(keypair.clone()),
-        bootstrap_peers: vec![peer.parse()?],
-        ..NodeConfig::default()
-    };
+    let mut node = NodeConfig::default().identity(Identity::Keypair(keypair.clone())).bootstrap_peers([peer.parse()?]);
     configure(&mut node);
     let config = RegistryConfig::in_folder("registry");
     let market = RegistryBehaviour::new(&keypair, &config)?;
 
-    // The runtimes differ in the name of a crate and in the `block_on` around it.
+    // The runtimes differ in the name of the crate and in the `block_on` around it.
     match runtime.as_str() {
         "tokio" => tokio::runtime::Runtime::new()?.block_on(async {
             let runtime = kadence_tokio::TokioRuntime::current().ok_or("not on tokio")?;
@@ -48,7 +45,7 @@ fn main() -> Result<()> {
             let runtime = kadence_smol::SmolRuntime::default();
             get(kadence_smol::node_with(node, |_| market).await, runtime, keypair, config, id).await
         }),
-        other => Err(format!("no runtime {other}: tokio, async-std, smol").into()),
+        other => Err(format!("unknown runtime {other}: use tokio, async-std or smol").into()),
     }
 }
 

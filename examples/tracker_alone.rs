@@ -1,7 +1,7 @@
-//! The tracker without Kadence's driver: a loop that feeds it with kad's events and does what it says, for one kind of
-//! request. `cargo run --example tracker_alone`
+//! The tracker without Kadence's driver: a loop that passes kad's events to the tracker and carries out its actions,
+//! for one kind of request. `cargo run -p kadence-tests --example tracker_alone`
 //!
-//! A driver in earnest knows all actions, and repeats `finish` as the documentation of `Action::Finish` says.
+//! A complete driver handles all actions, and repeats `finish` as the documentation of `Action::Finish` says.
 
 use std::{
     error::Error,
@@ -10,10 +10,6 @@ use std::{
 
 use futures::{FutureExt, StreamExt, select};
 use kadence::{
-    core::{
-        Action, Command, Operation, Outcome, Policy, Progress, Query, QueryEvent, QueryTracker, Request, RequestId,
-        RequestOptions, Started, TrackerConfig,
-    },
     libp2p::{
         Multiaddr, PeerId, Swarm, Transport,
         core::{transport::MemoryTransport, upgrade::Version},
@@ -25,6 +21,10 @@ use kadence::{
         noise,
         swarm::{self, SwarmEvent},
         yamux,
+    },
+    tracker::{
+        Action, Command, Operation, Outcome, Policy, Progress, Query, QueryEvent, QueryTracker, Request, RequestId,
+        RequestOptions, Started, TrackerConfig,
     },
 };
 use smol::Timer;
@@ -58,7 +58,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         }
     };
 
-    // A node that wants it.
+    // A node that gets it.
     let mut swarm = swarm()?;
     swarm.behaviour_mut().add_address(other.local_peer_id(), address);
     let mut tracker = QueryTracker::new(*swarm.local_peer_id(), TrackerConfig::default());
@@ -67,7 +67,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     tracker.handle_command(Command::Request(request), Instant::now())?;
 
     loop {
-        // What the tracker wants done.
+        // Carry out the actions of the tracker.
         while let Some(action) = tracker.poll_action() {
             match action {
                 Action::Start { step, query: Query::GetRecord { key }, .. } => {
@@ -83,10 +83,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
                     println!("{:?}", String::from_utf8_lossy(result?.value()));
                     return Ok(());
                 }
-                other => return Err(format!("a get has no such action: {other:?}").into()),
+                other => return Err(format!("unexpected action of a get: {other:?}").into()),
             }
         }
-        // What happens next.
+        // Wait for an event or for the next deadline of the tracker.
         let timer = tracker.poll_timeout().map_or_else(Timer::never, Timer::at);
         let mut timer = FutureExt::fuse(timer);
         select! {

@@ -119,7 +119,7 @@ impl From<ReadyError> for Failure {
     fn from(error: ReadyError) -> Self {
         let reason = match &error {
             ReadyError::NoPeer { timeout: _, last_dial_error: _ } => Reason::NoPeer,
-            ReadyError::NodeGone(_) => Reason::Failure,
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -129,10 +129,11 @@ impl From<GetRecordError> for Failure {
     fn from(error: GetRecordError) -> Self {
         let reason = match &error {
             GetRecordError::NotFound { .. } => Reason::NotFound,
-            GetRecordError::Conflict { .. } | GetRecordError::QuorumNotReached { .. } => Reason::Failure,
             GetRecordError::Timeout { .. } => Reason::Timeout,
             GetRecordError::NoResponse { .. } | GetRecordError::NoKnownPeers => Reason::NoPeer,
             GetRecordError::Request(error) => of_request(error),
+            // A quorum that was not reached.
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -141,13 +142,11 @@ impl From<GetRecordError> for Failure {
 impl From<PutRecordError> for Failure {
     fn from(error: PutRecordError) -> Self {
         let reason = match &error {
-            PutRecordError::QuorumFailed { .. }
-            | PutRecordError::NotVerified { .. }
-            | PutRecordError::InsufficientPeers { .. }
-            | PutRecordError::Store { .. } => Reason::Failure,
             PutRecordError::Timeout { .. } => Reason::Timeout,
             PutRecordError::NoResponse { .. } | PutRecordError::NoKnownPeers => Reason::NoPeer,
             PutRecordError::Request(error) => of_request(error),
+            // A quorum that was not reached, or the local store.
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -160,6 +159,7 @@ impl From<GetProvidersError> for Failure {
             GetProvidersError::Timeout { .. } => Reason::Timeout,
             GetProvidersError::NoResponse { .. } | GetProvidersError::NoKnownPeers => Reason::NoPeer,
             GetProvidersError::Request(error) => of_request(error),
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -170,8 +170,9 @@ impl From<StartProvidingError> for Failure {
         let reason = match &error {
             StartProvidingError::NoResponse { .. } | StartProvidingError::NoKnownPeers => Reason::NoPeer,
             StartProvidingError::Timeout { .. } => Reason::Timeout,
-            StartProvidingError::Store(_) => Reason::Failure,
             StartProvidingError::Request(error) => of_request(error),
+            // The local store.
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -183,6 +184,7 @@ impl From<GetClosestPeersError> for Failure {
             GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::NoKnownPeers => Reason::NoPeer,
             GetClosestPeersError::Timeout { .. } => Reason::Timeout,
             GetClosestPeersError::Request(error) => of_request(error),
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -191,17 +193,13 @@ impl From<GetClosestPeersError> for Failure {
 fn of_request(error: &RequestError) -> Reason {
     match error {
         RequestError::ExpiredInQueue => Reason::Timeout,
-        RequestError::Invalid(_)
-        | RequestError::Overloaded
-        | RequestError::Cancelled
-        | RequestError::Shutdown
-        | RequestError::Refused(_) => Reason::Failure,
+        _ => Reason::Failure,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kadence_tokio::kadence::{InvalidRequest, Progress};
+    use kadence_tokio::kadence::{InvalidRequestError, Progress};
 
     use super::*;
 
@@ -215,9 +213,12 @@ mod tests {
     fn a_source_that_its_error_quotes_is_not_repeated() {
         let error = anyhow::anyhow!("in use").context("cannot listen: in use");
         assert_eq!(chain(error.as_ref()), "cannot listen: in use");
-        let invalid = InvalidRequest::ValueTooLarge { len: 9, max: 8 };
+        let invalid = InvalidRequestError::ValueTooLong { len: 9, max: 8 };
         let error = PutRecordError::Request(RequestError::Invalid(invalid));
-        assert_eq!(chain(&error), "the request is not valid: the value has 9 bytes, the limit is 8");
+        assert_eq!(
+            chain(&error),
+            "invalid request: value of 9 bytes is too long: at most 8 are allowed under this key"
+        );
     }
 
     #[test]

@@ -24,14 +24,12 @@ pub(crate) async fn run(args: NodeArgs, protocol: StreamProtocol) -> Result<(), 
     let NodeArgs { listen, peers, identity, store, json } = args;
     // From here on, a signal shuts the node down gracefully.
     let signal = signal()?;
-    let config = NodeConfig {
-        identity: identity.map_or(Identity::Ephemeral, Identity::File),
-        listen: listen.addresses,
-        bootstrap_peers: peers,
-        store: store.map_or(NodeStore::Memory, NodeStore::Disk),
-        protocol,
-        ..NodeConfig::default()
-    };
+    let config = NodeConfig::default()
+        .identity(identity.map_or(Identity::Ephemeral, Identity::File))
+        .listen(listen.addresses)
+        .bootstrap_peers(peers)
+        .store(store.map_or(NodeStore::Memory, NodeStore::Disk))
+        .protocol(protocol);
     let mut node = kadence_tokio::node(config).await?;
     let mut addresses = Addresses::new(json);
     serve(&mut node, signal, |node| addresses.print_new(node)).await?;
@@ -102,7 +100,7 @@ impl Addresses {
     pub(crate) fn print_new<X: NetworkBehaviour>(&mut self, node: &Node<X>) -> io::Result<()> {
         for address in node.listen_addrs() {
             if self.printed.insert(address.clone()) {
-                print(&address, node.peer_id(), self.json)?;
+                print(&address, node.local_peer_id(), self.json)?;
             }
         }
         Ok(())

@@ -112,7 +112,7 @@ pub(crate) async fn provide(args: ProvideArgs, protocol: StreamProtocol) -> Resu
     let signal = signal()?;
     let mut joined = Joined::new(ask, protocol, Mode::Server, listen.addresses).await?;
     let answer = joined.node.client().start_providing(key.to_record_key()).timeout(joined.time_left()).await?;
-    let peer = joined.node.peer_id();
+    let peer = joined.node.local_peer_id();
     if json {
         output::json(&json!({
             "ok": true,
@@ -142,7 +142,7 @@ pub(crate) async fn providers(args: ProvidersArgs, protocol: StreamProtocol) -> 
     if let Some(limit) = limit {
         call = call.limit(limit);
     }
-    let ProvidersAnswer { providers, progress: _, cached: _ } = match call.await {
+    let ProvidersAnswer { providers, .. } = match call.await {
         Err(GetProvidersError::Timeout { found, progress }) => {
             if !json {
                 found.iter().try_for_each(output::line)?;
@@ -169,7 +169,7 @@ pub(crate) async fn closest(args: ClosestArgs, protocol: StreamProtocol) -> Resu
     let json = ask.json;
     let joined = Joined::client(ask, protocol).await?;
     let call = joined.node.client().get_closest_peers(target.target()).timeout(joined.time_left());
-    let ClosestPeersAnswer { peers, progress: _ } = call.await?;
+    let ClosestPeersAnswer { peers, .. } = call.await?;
     let mut found = Vec::new();
     for PeerInfo { peer_id, mut addrs } in peers {
         if addrs.is_empty() {
@@ -216,7 +216,7 @@ impl Joined {
     async fn new(ask: Ask, protocol: StreamProtocol, mode: Mode, listen: Vec<Multiaddr>) -> Result<Self, Failure> {
         let Ask { peers, timeout, json: _ } = ask;
         let deadline = Instant::now() + timeout;
-        let config = NodeConfig { listen, bootstrap_peers: peers, protocol, mode: Some(mode), ..NodeConfig::default() };
+        let config = NodeConfig::default().listen(listen).bootstrap_peers(peers).protocol(protocol).mode(mode);
         let node = kadence_tokio::node(config).await?;
         node.ready(timeout).await?;
         Ok(Self { node, deadline })

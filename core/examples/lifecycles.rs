@@ -1,4 +1,4 @@
-//! Runs lifecycles on a tracker with so many pending requests: `lifecycles PENDING LIFECYCLES`. Counted by
+//! Runs lifecycles on a tracker with PENDING waiting requests: `lifecycles PENDING LIFECYCLES`. Counted by
 //! `core/benches/instructions`.
 
 #[path = "../benches/support/mod.rs"]

@@ -1,4 +1,4 @@
-//! What goes in and out of the tracker besides requests: kad's events, and what the tracker wants done.
+//! Inputs and outputs of the tracker besides requests: commands, kad's events, and actions.
 
 use std::sync::Arc;
 
@@ -8,51 +8,50 @@ use libp2p::{
 };
 use thiserror::Error;
 
-use crate::{Item, OperationKind, Outcome, Progress, Request, RequestError, RequestId};
+use crate::{Item, OperationKind, Outcome, Progress, REPLICATION_FACTOR, Request, RequestError, RequestId};
 
-/// What the caller's side tells the tracker.
+/// Command of the caller's side.
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// A new request.
+    /// Starts a request.
     Request(Request),
-    /// The caller of a request is gone. Unknown and ended requests are passed over.
+    /// Cancels a request. Does nothing if it is unknown or has ended.
     Cancel {
         /// The request.
         id: RequestId,
     },
-    /// Accept nothing any more.
+    /// Accepts no more requests.
     Shutdown {
-        /// Whether requests that were accepted still get their answers. Otherwise they end now, with
-        /// [`RequestError::Shutdown`].
+        /// Lets accepted requests run to their end. `false` ends them now, with [`RequestError::Shutdown`].
         drain: bool,
     },
-    /// The local store's entries under this key have changed without a request: what was [kept](crate::Cache) under it
-    /// is dropped.
+    /// Removes the [cached](crate::Cache) answers under a key, because the local store's entries under it have changed
+    /// without a request.
     Forget {
         /// The key.
         key: RecordKey,
     },
 }
 
-/// A request that was not accepted: it has no outcome of its own, and nothing was changed.
+/// Error of a request that was not accepted. It has no outcome, and the tracker has not changed.
 #[derive(Debug, Clone, Error)]
-#[error("the request was refused")]
+#[error("request was not accepted")]
 pub struct CommandError(#[from] pub RequestError);
 
-/// An `OutboundQueryProgressed` of kad, as far as the tracker looks at it.
+/// Event of kad: the fields of an `OutboundQueryProgressed` that the tracker uses.
 #[derive(Debug, Clone)]
 pub struct QueryEvent<Id = kad::QueryId> {
     /// The query.
     pub id: Id,
-    /// What kad says.
+    /// The event's `result`.
     pub result: kad::QueryResult,
     /// The event's `stats`.
     pub progress: Progress,
-    /// The event's `step.last`: the only thing that makes an event terminal.
+    /// The event's `step.last`. The last event of a query ends it; all others are progress.
     pub last: bool,
 }
 
-/// Names one start of a query, before kad has given it an id.
+/// Id of a query's start, before kad has given the query an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StepId(pub(crate) u64);
 
@@ -64,12 +63,12 @@ pub enum Query {
         /// The record's key.
         key: RecordKey,
     },
-    /// `kad::Behaviour::put_record_to`, always with `Quorum::All`: only then does the end of the query name every
+    /// `kad::Behaviour::put_record_to`, always with `kad::Quorum::All`: only then does the end of the query name every
     /// peer that acknowledged. The tracker counts them against the caller's quorum.
     PutRecordTo {
         /// The record.
         record: Arc<Record>,
-        /// Where it goes: distinct peers, never the local one.
+        /// Peers to store it at: distinct, and without the local one.
         peers: Arc<[PeerId]>,
     },
     /// `kad::Behaviour::get_providers`.
@@ -92,7 +91,7 @@ pub enum Query {
 }
 
 impl Query {
-    /// Which of kad's operations this is.
+    /// Returns the operation of kad.
     pub fn kind(&self) -> OperationKind {
         match self {
             Self::GetRecord { key: _ } => OperationKind::GetRecord,
@@ -105,87 +104,88 @@ impl Query {
     }
 }
 
-/// kad has started a query.
+/// Start of a query in kad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Started<Id = kad::QueryId> {
     /// kad's id for it.
     pub id: Id,
-    /// For [`Query::StartProviding`]: whether the local store already named us a provider of the key, so that an
-    /// announcement that fails takes away only what it added. `false` for all others.
+    /// For [`Query::StartProviding`], whether the local store already named the local peer as a provider of the key. An
+    /// announcement that fails then keeps that entry. `false` for all other queries.
     pub had_provider: bool,
 }
 
-/// Why kad did not start a query.
+/// Error of kad when it starts a query.
 #[derive(Debug, Clone, Error)]
 pub enum QueryStartError {
-    /// A bootstrap with an empty routing table.
-    #[error("no peer is known")]
+    /// The routing table is empty. kad reports it for a bootstrap.
+    #[error("routing table is empty: add a bootstrap peer")]
     NoKnownPeers,
-    /// The local store refused the entry.
-    #[error("the local store refused the entry")]
+    /// The local store rejected the provider entry.
+    #[error("local store rejected the entry")]
     Store(#[from] store::Error),
 }
 
-/// How many peers the answer to [`Action::LocalPeers`] needs to name: those that a put has asked by then, and as many as it
-/// asks in another round.
-pub const LOCAL_PEERS: usize = 80;
+/// Number of peers that are enough as the answer to [`Action::LocalPeers`]: the maximum number that a put has asked by
+/// then, and that it asks in a further round.
+pub const LOCAL_PEERS: usize = 4 * REPLICATION_FACTOR;
 
-/// What the tracker wants done, in this order.
+/// Action to carry out, in the order in which [`poll_action`](crate::QueryTracker::poll_action) returns them.
 #[derive(Debug, Clone)]
 pub enum Action<Id = kad::QueryId> {
-    /// Start a query and answer with [`handle_started`](crate::QueryTracker::handle_started).
+    /// Starts a query. Answer with [`handle_started`](crate::QueryTracker::handle_started).
     Start {
-        /// The name to answer with.
+        /// Id to answer with.
         step: StepId,
-        /// On whose behalf, for logs.
+        /// A request that waits for the query, for logs.
         request: RequestId,
-        /// What to start.
+        /// The query to start.
         query: Query,
     },
-    /// Finish this query: a standing order. kad moves a put, a provide or a bootstrap only to its next phase, without
-    /// any event, so `finish()` is repeated after every poll of the swarm that returned `Pending`, until the query's
-    /// last event or [`Action::Forget`].
+    /// Finishes this query, repeatedly: call `finish()` after every poll of the swarm that returned `Pending`, until
+    /// the query's last event or [`Action::Forget`]. For a put, an announcement or a bootstrap kad only moves to the
+    /// next phase, without any event.
     Finish(Id),
-    /// Finish this query once: it has stalled. What it has found by then is its result; a put, a provide or a bootstrap
-    /// goes on to its next phase.
+    /// Finishes this query once, because it has stalled. A lookup ends with what it has found; a put, an announcement
+    /// or a bootstrap goes on to its next phase.
     FinishPhase(Id),
-    /// Read this query's statistics, once the swarm has nothing more to say, and answer with
-    /// [`handle_probe`](crate::QueryTracker::handle_probe). Before that, answers that have arrived are not counted yet.
+    /// Reads this query's statistics once a poll of the swarm returned `Pending`. Answer with
+    /// [`handle_probe`](crate::QueryTracker::handle_probe). Before that, answers that have arrived may not be counted
+    /// yet.
     Probe(Id),
-    /// Stop repeating [`Action::Finish`] for this query: its last event is not expected any more.
+    /// Ends the repetition of [`Action::Finish`] for this query: its last event is not expected any more.
     Forget(Id),
-    /// Name the peers of the own routing table that are closest to this target, the closest first, and answer with
-    /// [`handle_local_peers`](crate::QueryTracker::handle_local_peers). [`LOCAL_PEERS`] of them are enough.
+    /// Lists the peers of the routing table that are closest to this target, the closest first. Answer with
+    /// [`handle_local_peers`](crate::QueryTracker::handle_local_peers); [`LOCAL_PEERS`] of them are enough.
     LocalPeers {
         /// The request to answer for.
         request: RequestId,
         /// The bytes whose hash is the target.
         target: RecordKey,
     },
-    /// Put this record into the local store and answer with [`handle_stored`](crate::QueryTracker::handle_stored).
+    /// Stores this record locally. Answer with [`handle_stored`](crate::QueryTracker::handle_stored).
     StoreLocal {
         /// The request to answer for.
         request: RequestId,
         /// The record.
         record: Arc<Record>,
     },
-    /// `kad::Behaviour::stop_providing`: take back the local entry of an announcement that failed.
+    /// Calls `kad::Behaviour::stop_providing`, which removes the local entry of an announcement that failed.
     StopProviding {
         /// The key that is no longer provided.
         key: RecordKey,
     },
-    /// Deliver an item to the request's caller.
+    /// Delivers an item to the request's caller.
     Item {
         /// The request.
         request: RequestId,
-        /// What was found.
+        /// The item.
         item: Item,
     },
-    /// Deliver a request's one outcome to its caller. Nothing follows it.
+    /// Delivers a request's only outcome to its caller. No action of this request follows it.
     Outcome {
         /// The request.
         request: RequestId,
-        /// How it ended.
+        /// The outcome.
         outcome: Outcome,
     },
 }

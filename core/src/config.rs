@@ -1,74 +1,91 @@
 use std::time::Duration;
 
-use thiserror::Error;
+use crate::{Validators, setters::setters};
 
-use crate::Validators;
-
-/// The most queries of ours that may run at once, whatever the configuration says.
+/// Maximum number of queries that the tracker runs at the same time, for any configuration.
 ///
-/// At 100 live queries kad stops republishing our own records without a word, so the ceiling leaves it one.
+/// At 100 live queries kad silently stops republishing the local node's records, so the maximum leaves it one.
 pub const MAX_RUNNING_CEILING: usize = 99;
 
-/// Room kept free in a packet for the up to 20 closer peers that a GET_VALUE response names beside the record:
-/// 200 bytes each are a peer id and about ten short addresses.
+/// Bytes of a packet kept free for the up to 20 closer peers that a GET_VALUE response names besides the record: 200
+/// bytes each, which hold a peer id and about ten short addresses.
 pub(crate) const PACKET_RESERVE: usize = 4 * 1024;
 
-/// What a [`QueryTracker`](crate::QueryTracker) is allowed to do.
+/// Configuration of a [`QueryTracker`](crate::QueryTracker).
+///
+/// ```
+/// use std::time::Duration;
+/// use kadence_core::{Cache, TrackerConfig};
+///
+/// let config = TrackerConfig::default()
+///     .max_running(16)
+///     .default_timeout(Duration::from_secs(10))
+///     .cache(Cache::default().max_age(Duration::from_secs(5)))
+///     .stall(None);
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TrackerConfig {
-    /// How many queries of ours kad may run at once; clamped to 1..=[`MAX_RUNNING_CEILING`].
+    /// Maximum number of queries that run in kad at the same time, clamped to 1..=[`MAX_RUNNING_CEILING`]. Default: 32.
     ///
-    /// 32 gave the throughput of 100 at a third of the latency; far more than that makes kad answer falsely that
-    /// records do not exist. A query that nobody wants any more counts until kad has ended it.
+    /// 32 gave the throughput of 100 at a third of the latency. With far more, kad falsely reports records as not found. A
+    /// query that no request waits for any more counts until kad has ended it.
     pub max_running: usize,
-    /// How many requests may wait for a slot. The next one is refused with
+    /// Maximum number of requests that wait for a slot. Default: 4,096. The next one is refused with
     /// [`RequestError::Overloaded`](crate::RequestError::Overloaded) and changes nothing.
     ///
-    /// A request that joins a query which is already running waits for no slot and takes no place here, and neither does
-    /// one that has begun, while it waits for its next step or attempt. Of all requests together, at most three times as
-    /// many live at once as the queue and the slots hold; from twice as many on, none may join a running query.
+    /// A request that joins a running query needs no place in the queue, and neither does one that waits for its next
+    /// step or attempt. They are bounded as well: once twice as many requests are alive as the queue and the slots hold,
+    /// none may join a running query, and at three times as many the queue counts as full.
     ///
-    /// 4,096 pending requests take about two megabytes and, at some milliseconds a query, a few seconds to work off,
-    /// which is less than the default timeout.
+    /// 4,096 waiting requests take about two megabytes. At some milliseconds a query they take a few seconds, less than
+    /// the default timeout.
     pub max_queued: usize,
-    /// What happens to a request for which there is no room in the queue.
+    /// Treatment of a request when the queue is full. Default: [`Overload::Refuse`].
     pub overload: Overload,
-    /// How many of each dozen starts each class of [`Priority`](crate::Priority) gets while all of them have requests waiting, in the
-    /// order of [`Priority::ALL`](crate::Priority::ALL). A class that has nothing waiting leaves its share to the others; a share of zero
-    /// counts as one, so no class is ever starved.
-    pub shares: [u32; 3],
-    /// What the random part of retries is drawn from. The same seed gives the same waits.
-    pub seed: u64,
-    /// Validators by key namespace.
-    pub validators: Validators,
-    /// How many bytes of records a query may have found so that a later request for the same key still joins it and
-    /// gets them all. Beyond that, the later one starts a query of its own.
-    pub max_replay_bytes: usize,
-    /// The timeout of a request that names none. Time spent in the queue counts.
-    pub default_timeout: Duration,
-    /// How long a finished query may keep its slot without kad's last event before the slot is taken back.
+    /// Shares of query starts for each class of [`Priority`](crate::Priority), in the order of
+    /// [`Priority::ALL`](crate::Priority::ALL), while all classes have requests waiting. Default: 8, 3 and 1 of each
+    /// dozen.
     ///
-    /// kad ends a finished query at its next poll, so 30 s without a last event means that it never comes.
+    /// A class with nothing waiting leaves its share to the others. A share of zero counts as one, so no class starves.
+    pub shares: [u32; 3],
+    /// Seed of the random part of retry delays. The same seed gives the same delays. Default: 0.
+    pub seed: u64,
+    /// Validators by key namespace. Default: none.
+    pub validators: Validators,
+    /// Maximum number of bytes that a query may have found for a later request to join it. Such a request receives all
+    /// of them at once; beyond the maximum it starts a query of its own. Default: 1 MiB.
+    pub max_replay_bytes: usize,
+    /// Timeout of a request that sets none, including its time in the queue. Default: 30 s.
+    pub default_timeout: Duration,
+    /// Time after which a finished query loses its slot even though kad has not reported its end. Default: 30 s.
+    ///
+    /// kad ends a finished query at its next poll, so after this time the end is not expected any more.
     pub finish_timeout: Duration,
-    /// When a query that gets on no longer is told to make do with what it has. `None`: never, so that one silent peer
-    /// holds a lookup up for the 10 seconds that kad gives it.
+    /// Finishes a query early when it stops making progress. `None` disables this: one silent peer then delays a lookup
+    /// by the 10 s that kad waits for it. Default: [`Stall::default`].
     pub stall: Option<Stall>,
-    /// Which answers are kept for a while and given to later requests without asking the network. `None`: none.
+    /// Cache of answers for later requests. `None`, the default, disables it.
     pub cache: Option<Cache>,
-    /// How many read_repairs may be under way at a time. When a read for the best record has found peers that hold a worse
-    /// one, or none though they are among the closest, they are sent the best one, in the background. Beyond this number
-    /// they are left as they are; zero corrects nobody. Default: 16.
+    /// Maximum number of read repairs under way at the same time. Zero disables read repair. Default: 16.
+    ///
+    /// When a get with [`Policy::Best`](crate::Policy::Best) finds peers that hold a worse record, or close peers that
+    /// hold none, the best one is sent to them in the background. Beyond the maximum they are not repaired.
     pub max_read_repairs: usize,
-    /// The most items (records or providers) that one request collects. At that number the request ends as if its
-    /// policy were satisfied, so that peers that answer without end cannot fill the memory.
+    /// Maximum number of items (records or providers) that one request collects, at least one. Default: 4,096.
+    ///
+    /// With that many, the request ends as if its policy were satisfied. This bounds the memory that peers can fill.
     pub max_items: usize,
-    /// The longest key that a request may name, in bytes.
+    /// Maximum length of a request's key in bytes. Default: 1,024.
     pub max_key_len: usize,
-    /// The longest value that a put may carry, in bytes, whatever the packet would take. The default is the longest
-    /// that kad's `MemoryStore` takes.
+    /// Maximum length of a record's value in bytes, besides the limit that [`max_packet_len`](Self#structfield.max_packet_len)
+    /// sets. Default: 65 KiB less one byte, the maximum of kad's `MemoryStore`.
     pub max_value_len: usize,
-    /// The packet limit of the network's nodes (`kad::Config::set_max_packet_size`), in bytes. kad checks it at the
-    /// receiver only, where a record that is too large fails without a word; the tracker refuses it at the call.
+    /// Maximum packet length of the network's nodes in bytes (`kad::Config::set_max_packet_size`). Default: 16 KiB,
+    /// kad's default.
+    ///
+    /// In kad only the receiver checks it, and a longer record fails silently. The tracker rejects it at the call.
     pub max_packet_len: usize,
 }
 
@@ -96,9 +113,9 @@ impl Default for TrackerConfig {
 }
 
 impl TrackerConfig {
-    /// The longest value that a put under a key of `key_len` bytes may carry.
+    /// Returns the maximum length in bytes of a value under a key of `key_len` bytes.
     ///
-    /// A PUT_VALUE message carries the key twice; a response to GET_VALUE names closer peers as well.
+    /// A PUT_VALUE message carries the key twice, and a GET_VALUE response names closer peers besides the record.
     pub fn max_value_len_for(&self, key_len: usize) -> usize {
         self.max_packet_len
             .saturating_sub(PACKET_RESERVE)
@@ -107,23 +124,43 @@ impl TrackerConfig {
     }
 }
 
-/// When a query has stalled: peers that were asked are silent, and nothing else is left to ask.
+setters!(TrackerConfig {
+    max_running: usize,
+    max_queued: usize,
+    overload: Overload,
+    shares: [u32; 3],
+    seed: u64,
+    validators: Validators,
+    max_replay_bytes: usize,
+    default_timeout: Duration,
+    finish_timeout: Duration,
+    max_read_repairs: usize,
+    max_items: usize,
+    max_key_len: usize,
+    max_value_len: usize,
+    max_packet_len: usize;
+    into stall: Option<Stall>, cache: Option<Cache>
+});
+
+/// Detection of stalled queries: those that only wait for peers that do not answer.
 ///
-/// A query may be quiet for three times a smoothed round trip, which is measured from how long queries take for their
-/// first answers. One whose policy is not satisfied, or of which few peers have answered, gets several times that; one
-/// that no peer has answered is not finished at all, because that would turn slow into nothing. The figures behind it: with 5 %
-/// of peers silent, a lookup takes kad 10 s, and with this some 200 ms.
+/// A query has stalled when nothing has changed for the *quiet time*, three smoothed round trips, or for a multiple of
+/// it while its policy is not satisfied or few peers have answered. The round trip is measured by the time in which
+/// queries get their first answers. A query that no peer has answered is never finished early, because that would report
+/// a slow network as an empty one.
+///
+/// With 5 % of the peers silent, a lookup takes some 200 ms with stall detection and 10 s without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stall {
-    /// The shortest quiet time: below that, what the machine is busy with looks like silence. Default: 100 ms; at least a
-    /// millisecond.
+    /// Minimum quiet time, at least one millisecond. Default: 100 ms; in less, a busy machine looks like a silent network.
     pub min_quiet: Duration,
-    /// The longest quiet time. Default: 2 s.
+    /// Maximum quiet time. Default: 2 s.
     pub max_quiet: Duration,
-    /// The quiet time for as long as no round trip was measured. Default: 500 ms.
+    /// Quiet time until a round trip has been measured. Default: 500 ms.
     pub initial_quiet: Duration,
-    /// How many requests kad has under way at a time in a lookup (`kad::Config::set_parallelism`). Default: 3, which is
-    /// kad's.
+    /// Number of requests that a lookup of kad has under way at the same time (`kad::Config::set_parallelism`).
+    /// Default: 3, kad's default.
     pub parallelism: u32,
 }
 
@@ -138,31 +175,34 @@ impl Default for Stall {
     }
 }
 
-/// Answers that are kept, so that who asks for the same soon after gets them at once.
+setters!(Stall { min_quiet: Duration, max_quiet: Duration, initial_quiet: Duration, parallelism: u32 });
+
+/// Cache of answers: a later request for the same key gets them at once, without asking the network.
 ///
-/// Kept are, by key, the latest records or providers that satisfied a request, and that there are conclusively none
-/// ([`Certainty::Conclusive`](crate::Certainty)). A request gets what was kept if its policy is satisfied by just these
-/// items, as if a query had found them: [`First`](crate::Policy::First) by any, [`Limit`](crate::Policy::Limit) and
-/// [`Quorum`](crate::Policy::Quorum) by as many. What waits for the end of a query ([`All`](crate::Policy::All),
-/// [`Best`](crate::Policy::Best), and a limit that is not reached) is given it only from a query that ran to its end and
-/// of which four of five peers answered, or that found [`TrackerConfig::max_items`]. Otherwise the network is asked.
+/// Cached are, by key, the latest records or providers that satisfied a request, and the fact that there are
+/// conclusively none ([`Certainty::Conclusive`](crate::Certainty)). A request is answered from the cache if the cached
+/// items alone satisfy its policy: any item satisfies [`First`](crate::Policy::First), and enough of them
+/// [`Limit`](crate::Policy::Limit) and [`Quorum`](crate::Policy::Quorum). Policies that wait for the end of a query
+/// ([`All`](crate::Policy::All), [`Best`](crate::Policy::Best), and a limit that is not reached) are answered only from a
+/// query that ran to its end and was answered by four of five peers, or that found [`TrackerConfig::max_items`].
 ///
-/// Nothing is kept of a query that was cancelled, that timed out or missed a quorum, or that ended with fewer answers
-/// than that. A put or an announcement drops what was kept under its key, both when it is accepted and when it ends, and
-/// of a read that was under way at that time nothing is kept.
+/// Nothing is cached of a query that was cancelled, timed out, missed a quorum, or ended with too few answers. A put or
+/// an announcement removes the entries under its key, both when it is accepted and when it ends, and nothing is cached of
+/// a read that was running at that time.
 ///
-/// Whoever gets such an answer is told its age (`cached` in the answer), takes no place in the queue and no slot, and
-/// can ask for a new one with [`RequestOptions::fresh`](crate::RequestOptions::fresh).
+/// An answer from the cache carries its age (`cached`). It takes no slot and no place in the queue.
+/// [`RequestOptions::fresh`](crate::RequestOptions::fresh) asks the network instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Cache {
-    /// How many bytes of keys and items are kept, with 320 more for each entry and each record, and 80 for each peer id.
-    /// When it is full, what would expire soonest goes first. Default: 8 MiB.
+    /// Maximum size of the cache in bytes: those of keys and values, 320 more for each entry and each record, and 80 for
+    /// each peer id. When it is full, the entry that expires first is removed. Default: 8 MiB.
     pub max_bytes: usize,
-    /// How long records and providers are kept, unless one of the records expires before. Default: one minute: about as
-    /// long as a user may go on seeing what somebody else has just replaced.
+    /// Maximum age of records and providers; a record that expires earlier ends its entry. Default: one minute, the
+    /// longest that a user may see a record after another node has replaced it.
     pub max_age: Duration,
-    /// How long it is evicted_ids that there is nothing. Default: 5 s, because whoever waits for a record to appear asks
-    /// again and again.
+    /// Maximum age of a conclusive "not found". Default: 5 s, short because a caller that waits for a record to appear
+    /// polls for it.
     pub max_age_not_found: Duration,
 }
 
@@ -172,61 +212,16 @@ impl Default for Cache {
     }
 }
 
-/// What happens to a request for which there is no room in the queue.
+setters!(Cache { max_bytes: usize, max_age: Duration, max_age_not_found: Duration });
+
+/// Treatment of a request when the queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Overload {
-    /// It is refused; nothing that was accepted is lost.
+    /// Refuses the new request. No accepted request is lost.
     #[default]
     Refuse,
-    /// If a request of a lower [`Priority`](crate::Priority) waits, the last of the lowest class ends with
-    /// [`RequestError::Overloaded`](crate::RequestError::Overloaded) in its place; otherwise it is refused.
+    /// Ends the last waiting request of the lowest class below the new request's
+    /// [`Priority`](crate::Priority) with [`RequestError::Overloaded`](crate::RequestError::Overloaded). Refuses the new
+    /// request if none of a lower class is waiting.
     Shed,
-}
-
-/// Why a request could not be taken as it was asked: calling again without a change gives the same error.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum InvalidRequest {
-    /// The key is longer than [`TrackerConfig::max_key_len`]: use a hash of it.
-    #[error("the key has {len} bytes, the limit is {max}")]
-    KeyTooLong {
-        /// Bytes of the key.
-        len: usize,
-        /// Bytes allowed.
-        max: usize,
-    },
-    /// The value is longer than the network's packets carry: store it elsewhere, and its address here.
-    #[error("the value has {len} bytes, the limit is {max}")]
-    ValueTooLarge {
-        /// Bytes of the value.
-        len: usize,
-        /// Bytes allowed under this key.
-        max: usize,
-    },
-    /// The record's expiry is not in the future, so no peer would keep it.
-    #[error("the record has already expired")]
-    RecordExpired,
-    /// The key's namespace has a validator, and it rejects the record.
-    #[error("the record is not valid: {reason}")]
-    Rejected {
-        /// The validator's reason.
-        reason: String,
-    },
-    /// [`Policy::Best`](crate::Policy::Best) needs a validator for the key's namespace to say which record is better.
-    #[error("no validator is registered for the namespace of this key")]
-    NoValidator,
-    /// [`Policy::Quorum`](crate::Policy::Quorum) and [`Policy::Best`](crate::Policy::Best) are about records.
-    #[error("this policy is for records, not for providers")]
-    PolicyForRecords,
-    /// A limit or quorum of zero can never be asked for in earnest.
-    #[error("a limit or quorum of zero asks for nothing")]
-    ZeroLimit,
-    /// The list of peers to store at is empty, once the own peer id is taken out.
-    #[error("there is no peer to store the record at")]
-    NoPeers,
-    /// Ids from [`RequestId::FIRST_OF_OURS`](crate::RequestId::FIRST_OF_OURS) on are the tracker's.
-    #[error("this id is not the caller's to choose")]
-    ReservedId,
-    /// A request with this id is alive: ids are allocated by the caller's side and never used twice.
-    #[error("a request with this id is already running")]
-    DuplicateId,
 }

@@ -1,39 +1,37 @@
-//! The sans-IO core of Kadence: the state machine that turns requests into Kademlia
-//! queries and kad's events into exactly one outcome for each request.
-//!
-//! ```text
-//!   application ── Command ──►┌──────────────┐── Action ──► start, finish, store, deliver
-//!                             │ QueryTracker │
-//!   kad ───────── QueryEvent ►└──────────────┘── poll_timeout ──► when to call again
-//!                    clock ─────────▲
-//! ```
-//!
-//! It reads no clock, opens no socket, spawns nothing and locks nothing: the same inputs give the same actions. The
-//! `kadence` crate drives it on a real libp2p swarm; a program with a loop of its own can do the same with the few
-//! calls of [`QueryTracker`].
+#![doc = include_str!("../README.md")]
 
 mod action;
+mod answers;
 mod config;
+mod errors;
 mod log;
 mod metrics;
 mod outcome;
+mod progress;
+mod quorum;
 mod request;
+mod setters;
 mod snapshot;
 mod tracker;
 mod validate;
 
 pub use action::{Action, Command, CommandError, LOCAL_PEERS, Query, QueryEvent, QueryStartError, Started, StepId};
-pub use config::{Cache, InvalidRequest, MAX_RUNNING_CEILING, Overload, Stall, TrackerConfig};
-pub use log::{LogValues, NotEmpty, ReplayError, replay};
-pub use metrics::{Histogram, Metrics, OutcomeKind};
-pub use outcome::{
-    BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError,
-    GetProvidersError, GetRecordError, Item, Outcome, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
-    PutRecordError, RecordAnswer, RequestError, StartProvidingError,
+pub use answers::{
+    BootstrapAnswer, Candidate, ClosestPeersAnswer, ProvideAnswer, ProvidersAnswer, PutAnswer, RecordAnswer,
 };
+pub use config::{Cache, MAX_RUNNING_CEILING, Overload, Stall, TrackerConfig};
+pub use errors::{
+    BootstrapError, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, PutRecordError,
+    RequestError, StartProvidingError,
+};
+pub use log::{LogValues, RecordingError, ReplayError, replay};
+pub use metrics::{Histogram, Metrics, OutcomeKind};
+pub use outcome::{BootstrapPhase, Item, Outcome};
+pub use progress::{Certainty, Progress};
+pub use quorum::{Quorum, REPLICATION_FACTOR};
 pub use request::{
-    Agree, LocalCopy, Operation, OperationKind, Policy, Priority, PutOptions, Request, RequestId, RequestOptions, Retry,
+    LocalCopy, Operation, OperationKind, Policy, Priority, PutOptions, Request, RequestId, RequestOptions, Retry,
 };
 pub use snapshot::{QueryPhase, QueryView, RequestPhase, RequestView, Snapshot, Stats};
 pub use tracker::QueryTracker;
-pub use validate::{Rejected, Validator, Validators};
+pub use validate::{ValidationError, Validator, Validators};

@@ -5,9 +5,9 @@ use crate::{
     RequestError, StartProvidingError,
 };
 
-/// How many requests of each operation ended how, and how long they took.
+/// Outcome counts and latency histograms per operation.
 ///
-/// Nothing here allocates after the tracker was made.
+/// Recording an outcome allocates nothing.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     /// By operation, then by [`OutcomeKind`].
@@ -29,7 +29,7 @@ impl Metrics {
         }
     }
 
-    /// The durations, from acceptance to outcome, of the requests of one operation that ended in one way.
+    /// Returns the durations, from acceptance to outcome, of the requests of one operation that ended in one way.
     pub fn durations(&self, operation: OperationKind, kind: OutcomeKind) -> &Histogram {
         let [first, ..] = &*self.cells;
         let cells = self.cells.get(row(operation)).unwrap_or(first);
@@ -50,33 +50,34 @@ fn row(operation: OperationKind) -> usize {
     }
 }
 
-/// The ways in which a request can end, as far as a graph needs to tell them apart.
+/// Classes of outcomes, for graphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum OutcomeKind {
-    /// An answer.
+    /// The request got an answer.
     Answered,
-    /// Peers answered that they have nothing.
+    /// No peer that answered has what was asked for.
     NotFound,
-    /// Fewer peers or sources than the quorum asks for.
+    /// Fewer peers or sources than the quorum.
     QuorumMissed,
-    /// No peer is known, or none answered.
+    /// The routing table is empty, or no peer answered.
     NoPeers,
-    /// The deadline came first.
+    /// The deadline passed first.
     Timeout,
-    /// The local store, or kad, refused.
+    /// The local store rejected the entry, or kad could not start the query.
     Refused,
-    /// The deadline came before the query could start.
+    /// The deadline passed before the query could start.
     ExpiredInQueue,
     /// Cancelled by the caller.
     Cancelled,
     /// Ended by a shutdown.
     Shutdown,
-    /// Accepted, and then given up for a request of a higher priority.
+    /// Dropped for a request of a higher priority.
     Shed,
 }
 
 impl OutcomeKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 10] = [
         Self::Answered,
         Self::NotFound,
@@ -90,7 +91,7 @@ impl OutcomeKind {
         Self::Shed,
     ];
 
-    /// How an outcome counts.
+    /// Returns the kind of an outcome.
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::GetRecord(Ok(_))
@@ -154,15 +155,15 @@ impl OutcomeKind {
     }
 }
 
-/// Durations, counted in buckets that are a quarter of a power of two of microseconds wide: a quantile is at most a
-/// quarter above the truth. The last bucket takes everything from 133 hours on.
+/// Histogram of durations. Each power of two of microseconds is divided into four buckets, so a quantile exceeds the
+/// true one by at most a quarter. The last bucket takes every duration from 133 hours on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     buckets: [u64; BUCKETS],
     sum: Duration,
 }
 
-/// Four for the first microseconds, and four for each power of two up to 2^39 µs: six days, longer than anybody waits for a query.
+/// Four for the first microseconds and four for each power of two up to 2^39 µs, six days: longer than any query runs.
 const BUCKETS: usize = 4 * 38;
 
 impl Default for Histogram {
@@ -180,25 +181,25 @@ impl Histogram {
         self.sum = self.sum.saturating_add(duration);
     }
 
-    /// How many durations were counted.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// The sum of all durations.
+    /// Returns the sum of all durations.
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// An upper bound of the duration that a fraction `quantile` (0 to 1) of all does not exceed; `None` if there are
-    /// none.
+    /// Returns an upper bound of the given quantile, a fraction from 0 to 1 of all durations. `None` if the histogram
+    /// is empty.
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
         let count = self.count();
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a rank within a count; beyond 2^53 durations an error of one is nothing"
+            reason = "a rank within a count; beyond 2^53 durations an error of one does not matter"
         )]
         let rank = (quantile.clamp(0.0, 1.0) * count as f64).ceil() as u64;
         let mut seen = 0;
@@ -208,13 +209,13 @@ impl Histogram {
         })
     }
 
-    /// Each bucket's upper bound and how many durations are in it, ascending.
+    /// Returns each bucket's upper bound and number of durations, in ascending order.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         self.buckets.iter().enumerate().map(|(index, count)| (Duration::from_micros(upper_bound(index)), *count))
     }
 }
 
-/// The bucket of a duration: below 4 µs one for each, then four for each power of two.
+/// Returns the bucket of a duration: one for each microsecond below 4 µs, then four for each power of two.
 fn bucket(micros: u64) -> usize {
     let index = if micros < 4 {
         micros
@@ -226,7 +227,7 @@ fn bucket(micros: u64) -> usize {
     usize::try_from(index).unwrap_or(usize::MAX).min(BUCKETS - 1)
 }
 
-/// The largest duration, in microseconds, of a bucket.
+/// Returns the largest duration of a bucket in microseconds.
 fn upper_bound(index: usize) -> u64 {
     let index = index as u64;
     if index < 4 {

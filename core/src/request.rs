@@ -2,21 +2,23 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use libp2p::{
     PeerId,
-    kad::{Quorum, Record, RecordKey},
+    kad::{Record, RecordKey},
 };
 
-/// Names a request. The caller's side allocates it and never uses one twice.
+use crate::{Quorum, setters::setters};
+
+/// Id of a request. The caller allocates it and never uses one twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
 impl RequestId {
-    /// From this one on, ids are the tracker's own: read_repairs of what a read has found to be out of date. A caller's
-    /// request with such an id is refused.
-    pub const FIRST_OF_OURS: Self = Self(1 << 63);
+    /// First id of the tracker's own requests, its read repairs. A caller's request with this id or a larger one is
+    /// rejected.
+    pub const FIRST_RESERVED: Self = Self(1 << 63);
 
-    /// Whether this is a request of the tracker's own, for which no caller waits.
-    pub fn is_ours(self) -> bool {
-        self >= Self::FIRST_OF_OURS
+    /// Returns whether this is a request of the tracker itself, without a caller.
+    pub fn is_reserved(self) -> bool {
+        self >= Self::FIRST_RESERVED
     }
 }
 
@@ -26,85 +28,89 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// What a caller asks for. Has exactly one outcome.
+/// Request of a caller. Once accepted, it has exactly one outcome.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The request's name, never used before.
+    /// Id of the request, never used before.
     pub id: RequestId,
-    /// What is wanted.
+    /// Operation to carry out.
     pub operation: Operation,
-    /// How it is wanted.
+    /// Options that all operations share.
     pub options: RequestOptions,
 }
 
-/// How a request is carried out.
+/// Options of a request that all operations share.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestOptions {
-    /// Who goes first when requests wait for a slot.
+    /// Class in which the request waits for a slot. Default: [`Priority::Normal`].
     pub priority: Priority,
-    /// Whether, and how, a request that failed is tried again. Never, by default.
+    /// Retries failures that another attempt could fix, until the timeout. `None`, the default, disables retries.
     pub retry: Option<Retry>,
-    /// The time from acceptance to the request's deadline; [`TrackerConfig::default_timeout`] if `None`. A span too
-    /// long to be a point in time counts as "decades".
+    /// Time from acceptance to the request's deadline. `None`: [`TrackerConfig::default_timeout`]. More than thirty years
+    /// count as thirty years.
     ///
     /// [`TrackerConfig::default_timeout`]: crate::TrackerConfig::default_timeout
     pub timeout: Option<Duration>,
-    /// Whether items are delivered one by one while the request runs ([`Action::Item`](crate::Action::Item)).
-    /// The outcome carries all of them either way.
+    /// Delivers items one by one while the request runs ([`Action::Item`](crate::Action::Item)). The outcome contains all
+    /// of them in either case. Default: off.
     pub streaming: bool,
-    /// Whether the network is asked even if an answer was [kept](crate::Cache). The new answer is kept in its place.
+    /// Asks the network even if the [cache](crate::Cache) has an answer. The new answer replaces the cached one.
+    /// Default: off.
     pub fresh: bool,
 }
 
-/// When a read is satisfied, so that nothing more is looked for on its behalf.
+setters!(RequestOptions {
+    priority: Priority,
+    streaming: bool,
+    fresh: bool;
+    into retry: Option<Retry>, timeout: Option<Duration>
+});
+
+/// Condition under which a read is satisfied and ends before its query does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// At the first item.
+    /// Ends at the first item.
     First,
-    /// At exactly this many items from distinct sources, or at the end of the query with at least one.
+    /// Ends at exactly this many items from distinct sources, or at the end of the query with at least one. Zero is
+    /// invalid.
     Limit(usize),
-    /// At the end of the query.
+    /// Ends with the query.
     All,
-    /// Records only: when exactly this many distinct sources hold the same bytes. The local store is one source; a
-    /// peer that has no record has no vote.
-    Quorum(usize),
-    /// Records only: the record that the namespace's [`Validator`](crate::Validator) prefers to all others.
+    /// Records only: ends when enough distinct sources hold the same bytes. The local store is one source. A peer that
+    /// has no record does not count.
+    Quorum(Quorum),
+    /// Records only: returns the record that the namespace's [`Validator`](crate::Validator) prefers to all others.
     Best {
-        /// How many sources must hold it before the rest of the query is not waited for.
-        agree: Agree,
+        /// Number of sources that must hold the best record so far to end before the query does. `None` always waits for
+        /// the end of the query.
+        ///
+        /// Where the query ends with fewer, the best record is still the answer; the answer says how many agree.
+        agree: Option<Quorum>,
     },
 }
 
-/// How many sources of the best record are enough.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Agree {
-    /// This many that hold the best record so far. Where the query ends with fewer, the best record is the answer
-    /// all the same, and the answer says how many agree.
-    N(usize),
-    /// All that can be found: the query is waited for.
-    All,
-}
-
-/// Which requests get a slot first. A lower class is never starved: see
-/// [`TrackerConfig::shares`](crate::TrackerConfig::shares). A retry waits at the end of its class like a new request;
-/// only the further steps of a put, and of a thorough lookup of the closest peers, go ahead of all classes, those of a
+/// Class of a request that waits for a slot.
+///
+/// A lower class never starves: see [`TrackerConfig::shares`](crate::TrackerConfig::shares). A retry waits at the end of
+/// its class like a new request. The further steps of a put and of a thorough lookup go ahead of all classes, those of a
 /// higher class first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Nobody waits for it: refreshing, repairing, prefetching.
+    /// Work that nobody waits for: refreshing, repairing, prefetching.
     Background,
-    /// The ordinary case.
+    /// The default.
     #[default]
     Normal,
-    /// A person waits for it.
+    /// Work that a person waits for.
     Interactive,
 }
 
 impl Priority {
-    /// All classes, the first to be served first.
+    /// All classes, the highest first.
     pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Background];
 
-    /// The class's place in [`Self::ALL`].
+    /// Index of the class in [`Self::ALL`].
     pub(crate) fn index(self) -> usize {
         match self {
             Self::Interactive => 0,
@@ -114,128 +120,137 @@ impl Priority {
     }
 }
 
-/// How a request that failed is tried again. The deadline is not moved by it: a retry that could only begin after the
-/// deadline does not take place, and the error is that of the last attempt. An attempt that the deadline ends is a
-/// timeout, which names what earlier attempts have found and sent as well, after what the last one has.
+/// Retries of a failed request, with exponential backoff and jitter.
 ///
-/// What is retried is what another attempt may change ([`Outcome::is_retryable`](crate::Outcome::is_retryable)).
+/// Retries do not move the deadline. If the next attempt could only start after it, the request ends with the error of
+/// the last attempt. If the deadline ends an attempt, the request ends with a timeout, which also names what earlier
+/// attempts found and sent, after what the last one did.
+///
+/// Only errors that another attempt could fix are retried: see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retry {
-    /// How often the request is tried, the first time included.
+    /// Maximum number of attempts, including the first. Zero and one both mean no retry. Default: 3.
     pub attempts: u32,
-    /// The wait after the first attempt. It doubles with each further one. No wait is shorter than a millisecond, so
-    /// that a request which fails at once (nobody is known) does not keep its driver busy.
+    /// Delay after the first attempt. It doubles with each further one. At least one millisecond, so that a request that
+    /// fails at once does not keep its driver busy. Default: 200 ms.
     pub base: Duration,
-    /// The longest wait.
+    /// Maximum delay. Default: 5 s.
     pub cap: Duration,
-    /// How many percent of a wait are drawn by lot, from 0 to 100, so that requests that failed together do not come
-    /// back together. The lot depends on [`TrackerConfig::seed`](crate::TrackerConfig::seed), the request and the
-    /// attempt alone.
+    /// Random part of each delay in percent, at most 100, so that requests that failed together do not retry together.
+    /// Default: 50.
+    ///
+    /// It depends only on [`TrackerConfig::seed`](crate::TrackerConfig::seed), the request id and the attempt.
     pub jitter_percent: u8,
 }
 
-/// The shortest wait before a retry, whatever was asked for.
+/// Minimum delay before a retry, for any configuration.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 impl Default for Retry {
-    /// Three attempts, after 200 ms and then 400 ms, half of each drawn by lot.
     fn default() -> Self {
         Self { attempts: 3, base: Duration::from_millis(200), cap: Duration::from_secs(5), jitter_percent: 50 }
     }
 }
 
+setters!(Retry { attempts: u32, base: Duration, cap: Duration, jitter_percent: u8 });
+
 impl Retry {
-    /// The wait after attempt number `attempt` (from 1), where `lot` is evenly drawn from all `u64`.
-    pub(crate) fn wait(&self, attempt: u32, lot: u64) -> Duration {
+    /// Returns the delay after attempt number `attempt`, counted from 1. `random` is uniform over all `u64`.
+    pub(crate) fn wait(&self, attempt: u32, random: u64) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
         let full = self.base.saturating_mul(1 << doublings).min(self.cap);
         let jitter = full.saturating_mul(u32::from(self.jitter_percent.min(100))) / 100;
-        // The upper half of the lot over 2^32 is an even fraction of 1; nanoseconds of any sane wait fit.
-        let drawn = (jitter.as_nanos().saturating_mul(u128::from(lot >> 32))) >> 32;
+        // The upper half of `random` over 2^32 is a uniform fraction of 1; the nanoseconds of any sane delay fit.
+        let drawn = (jitter.as_nanos().saturating_mul(u128::from(random >> 32))) >> 32;
         let wait = full - jitter + Duration::from_nanos(u64::try_from(drawn).unwrap_or(u64::MAX)).min(jitter);
         wait.max(SHORTEST_WAIT)
     }
 }
 
-/// What a put does beside what its quorum says.
+/// Additional options for a put.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PutOptions {
-    /// Whether a quorum of more peers than were found is lowered to those. Without it, such a put fails with
-    /// [`InsufficientPeers`](crate::PutRecordError::InsufficientPeers), as `N(n)` says.
+    /// Lowers a quorum that exceeds the number of peers found to that number. Without it, such a put fails with
+    /// [`InsufficientPeers`](crate::PutRecordError::InsufficientPeers). Default: off.
     pub clamp_quorum: bool,
-    /// When the record goes into the local store.
+    /// Time at which the record is stored locally. Default: [`LocalCopy::OnSuccess`].
     pub local_copy: LocalCopy,
-    /// From how many peers the record has to be read back, with exactly these bytes, before the put is a success. An
-    /// acknowledgement is a peer's word; this is proof. Zero, the default, asks nobody.
+    /// Number of peers that must return the record with exactly these bytes before the put succeeds. It takes one more
+    /// query. An acknowledgement is a claim; this is proof. Default: 0, which disables it.
     pub verify: usize,
 }
 
-/// When a put stores its record locally, from where it is republished.
+setters!(PutOptions { clamp_quorum: bool, local_copy: LocalCopy, verify: usize });
+
+/// Time at which a put stores its record locally. kad republishes local records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LocalCopy {
-    /// Once everything else has succeeded: a put that fails leaves none.
+    /// After everything else has succeeded. A put that fails leaves no local record.
     #[default]
     OnSuccess,
-    /// Before anything is sent: it stays, and is republished, whatever becomes of the put.
+    /// Before anything is sent. The record stays, and is republished, even if the put fails.
     First,
 }
 
-/// The seven operations, in the words of `kad::Behaviour`.
+/// The seven operations, with the names of `kad::Behaviour`.
 #[derive(Debug, Clone)]
 pub enum Operation {
-    /// Look up the records stored under a key.
+    /// Looks up the records under a key.
     GetRecord {
-        /// The record's key.
+        /// Key of the record.
         key: RecordKey,
-        /// When the answer is good enough.
+        /// Condition that ends the get.
         policy: Policy,
     },
-    /// Store a record at the peers closest to its key, then locally, as its publisher.
+    /// Stores a record at the peers closest to its key, then locally, as its publisher.
     PutRecord {
         /// The record. Its publisher is set to the local peer.
         record: Arc<Record>,
-        /// How many of the peers *found* must acknowledge it. `N(n)` is exact: fewer peers than `n` fail it. Where too few
-        /// acknowledge, further peers are asked, unless the quorum is `All`.
+        /// Number of the peers *found* that must acknowledge the record. `N(n)` fails if fewer than `n` are found. If too
+        /// few acknowledge it, the record is sent to further peers, except with `All`.
         quorum: Quorum,
-        /// What else is wanted.
+        /// Additional options.
         options: PutOptions,
     },
-    /// Store a record, as it is, at peers of the caller's choice, and not locally.
+    /// Stores a record unchanged at the named peers, and not locally.
     PutRecordTo {
         /// The record.
         record: Arc<Record>,
-        /// Where it goes; repetitions and the own id are dropped.
+        /// Peers to store it at. Duplicates and the local peer are removed.
         peers: Vec<PeerId>,
-        /// How many of `peers` must acknowledge it.
+        /// Number of `peers` that must acknowledge it.
         quorum: Quorum,
     },
-    /// Look up the peers that provide a key.
+    /// Looks up the peers that provide a key.
     GetProviders {
-        /// The key that is provided.
+        /// Key that is provided.
         key: RecordKey,
-        /// When the answer is good enough.
+        /// Condition that ends the lookup.
         policy: Policy,
     },
-    /// Announce the local peer as a provider of a key.
+    /// Announces the local peer as a provider of a key.
     StartProviding {
-        /// The key that is provided.
+        /// Key that is provided.
         key: RecordKey,
     },
-    /// Look up the up to 20 peers closest to a target.
+    /// Looks up the up to 20 peers closest to a target.
     GetClosestPeers {
-        /// The bytes whose hash is the target: a key's, or a peer id's (`PeerId::to_bytes`).
+        /// Bytes whose hash is the target: those of a key or of a peer id (`PeerId::to_bytes`).
         target: RecordKey,
-        /// Whether a second lookup, at the farthest of those whom the first has found, looks for who is missing among them.
-        /// Peers name those whom they know to be closest, and where some of these are silent, others take their queue_slots in
-        /// no answer: it takes a lookup beside the target to hear of them.
+        /// Runs a second query, for the farthest peer that the first has found, and returns the closest peers of both.
+        ///
+        /// Every peer asked names the 20 closest to the target that it knows, including silent ones, and so no peer
+        /// names the next closer ones. Only a query for another target nearby finds them.
         thorough: bool,
     },
-    /// Join the network: look up the own id, then a random one in every bucket farther away.
+    /// Joins the network: looks up the local peer id, then a random one in every bucket farther away.
     Bootstrap,
 }
 
 impl Operation {
-    /// Which operation this is.
+    /// Returns the operation without its parameters.
     pub fn kind(&self) -> OperationKind {
         match self {
             Self::GetRecord { key: _, policy: _ } => OperationKind::GetRecord,
@@ -248,7 +263,7 @@ impl Operation {
         }
     }
 
-    /// The key or target that the operation is about; empty for a bootstrap.
+    /// Returns the key or target of the operation; empty for a bootstrap.
     pub fn key(&self) -> &[u8] {
         match self {
             Self::GetRecord { key, policy: _ }
@@ -263,7 +278,7 @@ impl Operation {
     }
 }
 
-/// The name of an [`Operation`].
+/// An [`Operation`] without its parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OperationKind {
     /// [`Operation::GetRecord`].
@@ -283,7 +298,7 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
-    /// The name of the operation, as `kad::Behaviour` spells it.
+    /// Returns the name of the operation as `kad::Behaviour` spells it.
     pub fn name(self) -> &'static str {
         match self {
             Self::GetRecord => "get_record",

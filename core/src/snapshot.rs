@@ -2,114 +2,150 @@ use std::time::Duration;
 
 use libp2p::kad;
 
-use crate::{OperationKind, Progress, RequestId};
+use crate::{OperationKind, Progress, RequestId, setters::setters};
 
-/// Everything alive in a tracker at one moment.
+/// Live requests and queries of a tracker at one point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot<Id = kad::QueryId> {
     /// Live requests, by id.
     pub requests: Vec<RequestView>,
-    /// Live queries, oldest first. Their number is the number of slots in use.
+    /// Live queries, oldest first: one for each slot in use.
     pub queries: Vec<QueryView<Id>>,
 }
 
 impl<Id> Snapshot<Id> {
-    /// Whether nothing is alive.
+    /// Creates a snapshot.
+    pub fn new(requests: Vec<RequestView>, queries: Vec<QueryView<Id>>) -> Self {
+        Self { requests, queries }
+    }
+
+    /// Returns whether nothing is alive.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty() && self.queries.is_empty()
     }
 }
 
-/// A live request.
+/// Live request.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestView {
-    /// Its name.
+    /// Id of the request.
     pub id: RequestId,
-    /// What it asks for.
+    /// Operation of the request.
     pub operation: OperationKind,
-    /// The key or target that it is about; empty for a bootstrap.
+    /// Key or target of the operation; empty for a bootstrap.
     pub key: Vec<u8>,
-    /// Where it is in its life.
+    /// Phase of the request.
     pub phase: RequestPhase,
-    /// Time since it was accepted.
+    /// Time since its acceptance.
     pub age: Duration,
     /// Time to its deadline.
     pub remaining: Duration,
 }
 
-/// Where a request is in its life.
+impl RequestView {
+    /// Creates the view of a request that waits for a slot and has neither age nor time left.
+    pub fn new(id: RequestId, operation: OperationKind, key: Vec<u8>) -> Self {
+        Self { id, operation, key, phase: RequestPhase::Queued, age: Duration::ZERO, remaining: Duration::ZERO }
+    }
+}
+
+setters!(RequestView { phase: RequestPhase, age: Duration, remaining: Duration });
+
+/// Phase of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum RequestPhase {
-    /// Waiting for a slot; no query has been started.
+    /// Waiting for a slot. No query has started yet.
     Queued,
     /// A query is running for it.
     Running,
-    /// Between two of its queries, waiting for a slot ahead of all queued requests.
+    /// Between two of its queries: waiting for a slot, or for the peers of the routing table.
     BetweenSteps,
-    /// An attempt has failed, and the next one is not due yet.
+    /// Waiting for its next attempt after one that failed.
     BackingOff,
-    /// Its record is being put into the local store.
+    /// Waiting for the local store to take its record.
     Storing,
 }
 
-/// A live query.
+/// Live query.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QueryView<Id = kad::QueryId> {
-    /// kad's id for it, once kad has started it.
+    /// Id in kad. `None` until kad has started the query.
     pub id: Option<Id>,
-    /// What kad runs: [`OperationKind::PutRecordTo`] for the second step of a put.
+    /// Operation of kad: [`OperationKind::PutRecordTo`] for the second step of a put.
     pub operation: OperationKind,
-    /// Where it is in its life.
+    /// Phase of the query.
     pub phase: QueryPhase,
-    /// One of those who wait for it; nobody once it is finishing.
+    /// One of the requests that wait for it. `None` once it is finishing.
     pub request: Option<RequestId>,
-    /// How many requests wait for it.
+    /// Number of requests that wait for it.
     pub waiters: usize,
-    /// Time since its start was asked for.
+    /// Time since the tracker asked kad to start it.
     pub age: Duration,
-    /// How far kad said it got.
+    /// Requests and answers, as last reported by kad.
     pub progress: Progress,
 }
 
-/// Where a query is in its life.
+impl<Id> QueryView<Id> {
+    /// Creates the view of a query that waits for its id, without requests and progress.
+    pub fn new(operation: OperationKind) -> Self {
+        Self {
+            id: None,
+            operation,
+            phase: QueryPhase::Starting,
+            request: None,
+            waiters: 0,
+            age: Duration::ZERO,
+            progress: Progress::default(),
+        }
+    }
+}
+
+/// Phase of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum QueryPhase {
-    /// Its start was asked for, and kad has not given it an id yet.
+    /// Waiting for kad to give it an id.
     Starting,
-    /// kad runs it for a request.
+    /// Running for at least one request.
     Running,
-    /// Nobody wants it any more; kad has not ended it yet.
+    /// Without a request, and not yet ended by kad.
     Finishing,
 }
 
-/// What the tracker has counted since it was made. Nothing here should grow in a healthy program but `accepted`,
-/// `refused` and what is about the cache, and, in a network with silent peers or old records, `hurried_queries` and
-/// `read_repairs`.
+/// Counters of a tracker since it was created. In a healthy program only `accepted`, `refused` and the counters of the
+/// cache grow and, in a network with silent peers or outdated records, `queries_finished_early` and `read_repairs`.
+/// `kad_own_queries` is not a counter but the latest number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Requests accepted.
     pub accepted: u64,
-    /// Requests refused at the call.
+    /// Requests that were not accepted: invalid, refused or after a shutdown.
     pub refused: u64,
-    /// Inputs that name a query or a step that is not alive.
+    /// Inputs for a query, step or request that is not alive, or that does not expect them.
     pub unknown_inputs: u64,
-    /// Events whose kind of result does not fit their query.
+    /// Events whose result is of another kind than their query.
     pub mismatched_events: u64,
-    /// Records that came under another key than the one asked for; never an answer.
+    /// Records received under another key than the one asked for. They are never part of an answer.
     pub foreign_records: u64,
-    /// Records that the validator of their namespace rejected; never an answer.
+    /// Records rejected by their namespace's validator. They are never part of an answer.
     pub rejected_records: u64,
-    /// Queries that kad ran of its own at the last census: its automatic bootstraps, republishing and replication.
+    /// Queries that kad was running on its own (automatic bootstraps, republishing, replication) at the last
+    /// [`handle_query_count`](crate::QueryTracker::handle_query_count).
     pub kad_own_queries: u64,
-    /// Queries whose last event never came, and whose slot was taken back.
+    /// Queries whose last event did not arrive in time, and whose slot was taken back.
     pub lost_queries: u64,
-    /// Corrections begun: reads for the best record after which peers that were out of date were sent it.
+    /// Read repairs started: gets of the best record after which it was sent to peers that held a worse one or none.
     pub read_repairs: u64,
-    /// Queries, or phases of them, that were finished early because they had stalled.
-    pub hurried_queries: u64,
-    /// Reads that were answered with what was [kept](crate::Cache).
+    /// Queries, or phases of queries, that were finished early because they had stalled.
+    pub queries_finished_early: u64,
+    /// Reads answered from the [cache](crate::Cache).
     pub cache_hits: u64,
-    /// Reads that would have been, but nothing that satisfies them was kept. Those of them that were then refused count,
-    /// those that asked for a fresh answer do not.
+    /// Reads that the cache could not answer, including those that were refused afterwards. Reads with
+    /// [`RequestOptions::fresh`](crate::RequestOptions::fresh) do not count.
     pub cache_misses: u64,
 }

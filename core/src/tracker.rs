@@ -41,36 +41,56 @@ use self::{
     waiting::WaitingLine,
 };
 use crate::{
-    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, NotEmpty, Progress, Query, QueryEvent,
-    QueryPhase, QueryStartError, QueryView, RequestError, RequestId, RequestView, Snapshot, Started, Stats, StepId,
+    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, Progress, Query, QueryEvent, QueryPhase,
+    QueryStartError, QueryView, RecordingError, RequestError, RequestId, RequestView, Snapshot, Started, Stats, StepId,
     TrackerConfig, log::Recorder,
 };
 
-/// The state machine between callers and kad. It decides everything; whoever owns it carries out what it says.
+/// The state machine between callers and kad. It makes every decision; its driver carries out the actions.
 ///
 /// # Contract
 ///
-/// 1. Tell it what happens: [`handle_command`](Self::handle_command) for callers,
-///    [`handle_started`](Self::handle_started), [`handle_stored`](Self::handle_stored),
-///    [`handle_local_peers`](Self::handle_local_peers) and [`handle_probe`](Self::handle_probe) as the answers to
-///    [`Action::Start`], [`Action::StoreLocal`], [`Action::LocalPeers`] and [`Action::Probe`], [`handle_event`](Self::handle_event) for every
-///    `OutboundQueryProgressed` whose id it [`owns`](Self::owns), and [`handle_timeout`](Self::handle_timeout) when
-///    the time of [`poll_timeout`](Self::poll_timeout) has come.
-/// 2. After each of these, drain [`poll_action`](Self::poll_action) and carry the actions out in their order; then
-///    read [`poll_timeout`](Self::poll_timeout).
-/// 3. `now` is a monotonic clock's reading. Time that goes backwards counts as standing still, and a call that comes
-///    too early or too often does nothing.
+/// ```text
+///   handle_command ────────►┌──────────────┐
+///   handle_event ──────────►│              │──── poll_action ───► carry out, answer
+///   handle_started, … ─────►│ QueryTracker │
+///   handle_timeout ────────►│              │──── poll_timeout ──► when to call handle_timeout
+///                           └──────────────┘
+/// ```
 ///
-/// In return every accepted request gets exactly one [`Action::Outcome`], at its deadline at the latest, whatever kad
-/// does; nothing about a request follows its outcome; at most [`TrackerConfig::max_running`] queries run at once; and
-/// when all requests have ended and kad has ended their queries, the tracker is [empty](Self::is_empty).
+/// 1. Inputs. Pass commands of callers to [`handle_command`](Self::handle_command), and every
+///    `OutboundQueryProgressed` of a query that the tracker [`owns`](Self::owns) to
+///    [`handle_event`](Self::handle_event). Four actions have an answer:
 ///
-/// `Id` is kad's `QueryId` in earnest. It is a parameter because a `QueryId` cannot be made by hand, and tests choose,
-/// repeat and confuse ids.
+///    | action | answer |
+///    |---|---|
+///    | [`Action::Start`] | [`handle_started`](Self::handle_started) |
+///    | [`Action::StoreLocal`] | [`handle_stored`](Self::handle_stored) |
+///    | [`Action::LocalPeers`] | [`handle_local_peers`](Self::handle_local_peers) |
+///    | [`Action::Probe`] | [`handle_probe`](Self::handle_probe) |
+///
+///    Answer each once. Answer [`Action::Start`] before the next event of kad: events of an id that the tracker does not
+///    know yet are lost.
+/// 2. Outputs. After every input, call [`poll_action`](Self::poll_action) until it returns `None`, and carry the actions
+///    out in their order. With recording, drain [`poll_log`](Self::poll_log) as well.
+/// 3. Time. Then read [`poll_timeout`](Self::poll_timeout), and call [`handle_timeout`](Self::handle_timeout) at that
+///    time. Every `now` is a reading of one monotonic clock. A reading before the latest one counts as the latest. Time
+///    acts only within a call: a late call handles everything that is due, an early one does nothing.
+///
+/// In return:
+///
+/// - Every accepted request gets exactly one [`Action::Outcome`], by its deadline, for any behaviour of kad. No action of
+///   the request follows.
+/// - At most [`TrackerConfig::max_running`] queries run at the same time.
+/// - When all requests have ended and kad has ended their queries, the tracker [is empty](Self::is_empty).
+/// - The same inputs give the same actions in the same order.
+///
+/// `Id` is kad's `QueryId` in a real driver. It is a parameter because a `QueryId` cannot be created by hand, and tests
+/// have to choose ids.
 ///
 /// # Example
 ///
-/// A record is asked for, kad finds it, the caller gets it, and kad is told to stop looking.
+/// A caller gets a record, kad finds it, and the query is finished.
 ///
 /// ```
 /// use std::time::Instant;
@@ -111,23 +131,23 @@ pub struct QueryTracker<Id = kad::QueryId> {
     local_peer: PeerId,
     clock: Clock,
     requests: FxHashMap<RequestId, Box<LiveRequest>>,
-    /// Every query, from the first request that wants it until kad has ended it.
+    /// Every query, from the first request that needs it until kad has ended it.
     queries: FxHashMap<StepId, Box<LiveQuery<Id>>>,
-    /// Queries that a request for the same may still join.
+    /// Queries that another request may still join.
     flights: BTreeMap<SharedQuery, StepId>,
-    /// Which query kad's id names.
+    /// Steps by kad's query id.
     steps: FxHashMap<Id, StepId>,
     waiting: WaitingLine,
-    /// How many slots are in use.
+    /// Number of slots in use.
     running: usize,
     queue_slots: QueueSlots,
     evicted_ids: EvictedIds<Id>,
     announcements: FxHashMap<RecordKey, Announcements>,
     pace: RttEstimator,
-    /// How many read_repairs are alive.
+    /// Number of live read repairs.
     read_repairs: usize,
     last_read_repair: u64,
-    /// Boxed, because few have one.
+    /// Boxed, because few trackers have one.
     cache: Option<Box<Answers>>,
     timers: BTreeSet<(Time, Timer)>,
     actions: VecDeque<Action<Id>>,
@@ -139,7 +159,7 @@ pub struct QueryTracker<Id = kad::QueryId> {
 }
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// An empty tracker for the node `local_peer`.
+    /// Creates an empty tracker for the node `local_peer`.
     pub fn new(local_peer: PeerId, mut config: TrackerConfig) -> Self {
         config.max_running = config.max_running.clamp(1, MAX_RUNNING_CEILING);
         config.max_items = config.max_items.max(1);
@@ -173,11 +193,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Takes a command of the caller's side.
+    /// Handles a command of the caller's side.
     ///
     /// # Errors
     ///
-    /// A request may be refused: it then has no outcome, and nothing was changed. All other commands never fail.
+    /// If a request is invalid or refused: it then has no outcome, and nothing has changed. Other commands never fail.
     pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
         if let Some(recorder) = &mut self.recorder {
             recorder.command(&command, now);
@@ -204,7 +224,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         result
     }
 
-    /// Takes the answer to [`Action::Start`].
+    /// Handles the answer to [`Action::Start`].
     pub fn handle_started(&mut self, step: StepId, result: Result<Started<Id>, QueryStartError>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.started(step, &result, now);
@@ -214,7 +234,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Takes the answer to [`Action::StoreLocal`].
+    /// Handles the answer to [`Action::StoreLocal`].
     pub fn handle_stored(&mut self, request: RequestId, result: Result<(), store::Error>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.stored(request, &result, now);
@@ -224,7 +244,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Takes the answer to [`Action::LocalPeers`].
+    /// Handles the answer to [`Action::LocalPeers`].
     pub fn handle_local_peers(&mut self, request: RequestId, peers: Vec<PeerId>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.local_peers(request, &peers, now);
@@ -234,7 +254,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Takes an event of kad. Events of queries that are not alive do nothing.
+    /// Handles an event of kad. Events of queries that the tracker does not [own](Self::owns) do nothing.
     pub fn handle_event(&mut self, event: QueryEvent<Id>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.event(&event, now);
@@ -253,18 +273,18 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Takes a count of all queries that kad has live, its own included. It changes nothing but what
-    /// [`stats`](Self::stats) reports: kad's own queries take no slots from callers.
+    /// Handles a count of all queries that are live in kad, including its own. It only changes [`stats`](Self::stats):
+    /// kad's own queries take no slots.
     pub fn handle_query_count(&mut self, live: usize, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.census(live, now);
+            recorder.query_count(live, now);
         }
         let now = self.clock.advance(now);
         self.stats.kad_own_queries = u64::try_from(live.saturating_sub(self.running)).unwrap_or(u64::MAX);
         self.process_due(now);
     }
 
-    /// Takes the answer to [`Action::Probe`]: how far the query got, or `None` if kad runs it no longer.
+    /// Handles the answer to [`Action::Probe`]: the query's statistics, or `None` if kad no longer runs it.
     pub fn handle_probe(&mut self, id: Id, progress: Option<Progress>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.probe(&id, progress, now);
@@ -272,7 +292,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let now = self.clock.advance(now);
         match self.steps.get(&id) {
             Some(step) => self.probed(*step, progress, now),
-            // It may have ended since it was asked about; but then there is nothing to tell.
+            // It may have ended since the probe, and then there is nothing to do.
             None => self.stats.unknown_inputs += u64::from(progress.is_some()),
         }
         if let Some(recorder) = &mut self.recorder
@@ -283,8 +303,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Does what is due: deadlines, retries, slots whose query was lost, and looks at queries that may have stalled.
-    /// Calls before that time do nothing.
+    /// Handles what is due: deadlines, retries, slots of queries whose end kad has not reported, and probes of queries
+    /// that may have stalled. A call before the time of [`poll_timeout`](Self::poll_timeout) does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.timeout(now);
@@ -293,7 +313,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// The next thing to do. `None` until the next input.
+    /// Returns the next action. `None` until the next input.
     pub fn poll_action(&mut self) -> Option<Action<Id>> {
         let action = self.actions.pop_front()?;
         if let Some(recorder) = &mut self.recorder {
@@ -302,23 +322,23 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Some(action)
     }
 
-    /// Begins to write down every input and every action from now on, for [`replay`](crate::replay).
+    /// Records every input and every action from now on as lines of a log, for [`replay`](crate::replay).
     ///
     /// # Errors
     ///
-    /// If the tracker has had a request: a replay begins with a new one.
-    pub fn record(&mut self, values: LogValues, now: Instant) -> Result<(), NotEmpty> {
+    /// If the tracker has already had a request, because a replay starts with a new tracker.
+    pub fn record(&mut self, values: LogValues, now: Instant) -> Result<(), RecordingError> {
         if !self.is_empty() || self.shutting_down || self.last_step > 0 {
-            return Err(NotEmpty);
+            return Err(RecordingError);
         }
-        // Not before what the tracker was told already: time stood still until then, and has to in the replay.
+        // Not before the latest input: time must not run backwards in the replay either.
         let now = self.clock.advance(now);
-        let Some(epoch) = self.clock.instant(now) else { return Err(NotEmpty) };
+        let Some(epoch) = self.clock.instant(now) else { return Err(RecordingError) };
         self.recorder = Some(Box::new(Recorder::new(epoch, values, false, self.local_peer, &self.config)));
         Ok(())
     }
 
-    /// The next line of the log. To be drained after each input and action, or the lines pile up.
+    /// Returns the next line of the log. Drain it after each input and action, or the lines accumulate.
     pub fn poll_log(&mut self) -> Option<String> {
         self.recorder.as_mut()?.pop()
     }
@@ -328,19 +348,20 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.recorder = Some(Box::new(Recorder::new(epoch, values, true, self.local_peer, &self.config)));
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest. `None`: there is nothing to wait for.
+    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout) at the latest. `None` if nothing is
+    /// due at any time.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.first().and_then(|(at, _)| self.clock.instant(*at))
     }
 
-    /// Whether a query is ours: running, finishing, or given up as lost. Events of all others belong to the
-    /// application.
+    /// Returns whether a query belongs to the tracker: it is running or finishing, or its slot was taken back without
+    /// its last event. Events of all other queries belong to the application.
     pub fn owns(&self, id: &Id) -> bool {
         self.steps.contains_key(id) || self.evicted_ids.contains(id)
     }
 
-    /// Whether no request and no query is alive and no action waits to be polled. Answers that are [kept](crate::Cache)
-    /// do not count: there is nothing to wait for, and they are bounded.
+    /// Returns whether no request and no query is alive and no action waits to be polled. [Cached](crate::Cache)
+    /// answers do not count: they are bounded, and nothing waits for them.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
             && self.queries.is_empty()
@@ -350,37 +371,38 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             && self.timers.is_empty()
     }
 
-    /// Whether a shutdown was asked for and every accepted request has ended. Queries may still be finishing.
+    /// Returns whether a shutdown was requested and every accepted request has ended. Queries may still be finishing.
     pub fn is_shut_down(&self) -> bool {
         self.shutting_down && self.requests.is_empty()
     }
 
-    /// How many requests of callers are alive.
+    /// Returns the number of live requests of callers.
     pub fn live_requests(&self) -> usize {
         self.requests.len().saturating_sub(self.read_repairs)
     }
 
-    /// How many slots are in use.
+    /// Returns the number of slots in use.
     pub fn live_queries(&self) -> usize {
         self.running
     }
 
-    /// The configuration in force.
+    /// Returns the configuration, with its values clamped.
     pub fn config(&self) -> &TrackerConfig {
         &self.config
     }
 
-    /// What was counted so far.
+    /// Returns the counters.
     pub fn stats(&self) -> Stats {
         self.stats
     }
 
-    /// How many requests of each operation ended how, and how long they took.
+    /// Returns the outcome counts and latency histograms per operation.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Everything alive, with its age at `now`. Looks at every request: for people and tests, not for a hot path.
+    /// Returns everything that is alive, with its age at `now`. It visits every request: use it for people and tests,
+    /// not on a hot path.
     pub fn snapshot(&self, now: Instant) -> Snapshot<Id> {
         let now = self.clock.time(now);
         let mut requests: Vec<_> = self
@@ -424,7 +446,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     // ---- time and slots
 
-    /// After every input: do what is due, then fill the free slots.
+    /// Handles what is due, then starts queries in the free slots. Called after every input.
     fn process_due(&mut self, now: Time) {
         while let Some((at, timer)) = self.timers.first().copied()
             && at <= now

@@ -3,27 +3,27 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
 use libp2p::kad::RecordKey;
 use thiserror::Error;
 
-/// Says which records of a namespace are valid, and which of two is better.
+/// Decides whether a record of a namespace is valid, and which of two is better.
 ///
-/// Both methods must be pure: the same arguments always give the same result, and they are called often, on the
-/// driver's task. The namespace of the key `/pkg/abc` is `pkg`.
+/// Both methods must be pure: the same arguments always give the same result. They are called often, on the driver's
+/// task, and must not block. The namespace of the key `/pkg/abc` is `pkg`.
 pub trait Validator: Send + Sync {
-    /// Whether these bytes may stand under this key.
+    /// Validates a value under a key.
     ///
     /// # Errors
     ///
-    /// Says why not. The record is then never an answer, and never put.
-    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), Rejected>;
+    /// If the value is invalid. The record is then never part of an answer, and never stored by a put.
+    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), ValidationError>;
 
-    /// Which of two valid records is better: `Greater` if `left` is. It must be a total order; records that compare as
-    /// equal are told apart by their bytes, the larger being the better, so that all readers agree.
+    /// Compares two valid values: `Greater` if `left` is better. Must be a total order. Of values that compare as equal
+    /// the one with the larger bytes is the better, so that all readers agree.
     fn compare(&self, key: &RecordKey, left: &[u8], right: &[u8]) -> Ordering;
 }
 
-/// Why a validator does not want a record.
+/// Error of a validator that rejects a record: the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
-pub struct Rejected(pub String);
+pub struct ValidationError(pub String);
 
 /// Validators by key namespace.
 #[derive(Clone, Default)]
@@ -32,14 +32,14 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// Registers the validator of a namespace, in place of an earlier one.
+    /// Registers the validator of a namespace, replacing an earlier one.
     #[must_use]
     pub fn with(mut self, namespace: impl Into<Vec<u8>>, validator: Arc<dyn Validator>) -> Self {
         self.by_namespace.insert(namespace.into(), validator);
         self
     }
 
-    /// The validator of a key's namespace: what stands between the first two slashes of `/namespace/…`.
+    /// Returns the validator of a key's namespace, which is the part between the first two slashes of `/namespace/…`.
     pub fn of(&self, key: &[u8]) -> Option<&dyn Validator> {
         let rest = key.strip_prefix(b"/")?;
         let end = rest.iter().position(|byte| *byte == b'/')?;
@@ -60,7 +60,7 @@ mod tests {
     struct Any;
 
     impl Validator for Any {
-        fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
+        fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), ValidationError> {
             Ok(())
         }
 
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_what_stands_between_the_first_two_slashes() {
+    fn a_namespace_is_the_part_between_the_first_two_slashes() {
         let validators = Validators::default().with("pkg", Arc::new(Any));
         let known = |key: &str| validators.of(key.as_bytes()).is_some();
         assert!(known("/pkg/abc"));

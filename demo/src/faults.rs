@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt, future::BoxFuture, poll, stream};
 use kadence_tokio::kadence::{
     Client, DriverClosedError, GetRecordError, RequestError,
-    core::QueryPhase,
     libp2p::kad::{QueryInfo, Record, RecordKey},
     node::Node,
+    tracker::QueryPhase,
 };
 use rand::seq::IndexedRandom;
 use serde::Serialize;
@@ -128,7 +128,7 @@ impl Demo {
 
         let own_calls_end = timeout(WAIT, calls_end(&dead)).await.is_ok();
         self.check("calls of the killed node end with an error", own_calls_end, "");
-        self.killed = Killed { peer: dead.local_peer().to_string(), get, not_found, own_calls_end };
+        self.killed = Killed { peer: dead.local_peer_id().to_string(), get, not_found, own_calls_end };
     }
 }
 

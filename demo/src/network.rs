@@ -7,7 +7,7 @@ use futures::{
     stream,
 };
 use kadence_tokio::kadence::{
-    Client, Events, TaskEnd,
+    Client, Events, REPLICATION_FACTOR, TaskEnd,
     libp2p::{Multiaddr, StreamProtocol, kad::Mode, swarm::dummy},
     node::{Node, NodeConfig, NodeError, NodeEvent},
 };
@@ -64,13 +64,13 @@ impl Network {
         measures: &mut Measures,
     ) -> anyhow::Result<Self> {
         raise_file_limit(servers)?;
-        let config = |mode, listen: &[Multiaddr], bootstrap_peers: &[Multiaddr]| NodeConfig {
-            listen: listen.to_vec(),
-            bootstrap_peers: bootstrap_peers.to_vec(),
-            protocol: protocol.clone(),
-            mode: Some(mode),
-            max_records: files + SPARE_RECORDS,
-            ..NodeConfig::default()
+        let config = |mode, listen: &[Multiaddr], bootstrap_peers: &[Multiaddr]| {
+            NodeConfig::default()
+                .listen(listen.to_vec())
+                .bootstrap_peers(bootstrap_peers.to_vec())
+                .protocol(protocol.clone())
+                .mode(mode)
+                .max_records(files + SPARE_RECORDS)
         };
         progress.begin("start", servers + CLIENTS);
         let loopback: [Multiaddr; 1] = ["/ip4/127.0.0.1/tcp/0".parse()?];
@@ -103,7 +103,7 @@ impl Network {
         }
         drop(bootstraps);
         let servers = self.servers.len();
-        let wanted = |others: usize| others.min(REPLICATION);
+        let wanted = |others: usize| others.min(REPLICATION_FACTOR);
         let known = self.servers.iter_mut().map(|node| (wanted(servers - 1), node));
         let known = known.chain(self.askers.iter_mut().map(|node| (wanted(servers), node)));
         try_join_all(known.map(|(peers, node)| knows(node, peers))).await?;

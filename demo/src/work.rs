@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use futures::{StreamExt, stream};
 use kadence_tokio::kadence::{
-    Client, GetRecordError, InvalidRequest, PutRecordError, RequestError,
+    Client, GetRecordError, InvalidRequestError, PutRecordError, REPLICATION_FACTOR, RequestError,
     libp2p::{
         PeerId,
         kad::{KBucketKey, Record, RecordKey},
@@ -21,7 +21,7 @@ use super::{
     CALL_TIMEOUT, CALLERS, Demo, POLL, RETRY, WAIT,
     files::{Source, Stored, check_total},
     measure::timed,
-    network::{REPLICATION, RUNTIMES},
+    network::RUNTIMES,
 };
 
 /// Minimum number of gets, so that the 95th percentile is meaningful.
@@ -190,7 +190,7 @@ impl Demo {
         for index in 0..PROVIDED {
             let key = RecordKey::from(format!("/provided/{index}").into_bytes());
             let providers: Vec<Client> = servers.sample(&mut self.rng, PROVIDERS).cloned().collect();
-            announced.push((key.clone(), providers.iter().map(Client::local_peer).collect()));
+            announced.push((key.clone(), providers.iter().map(Client::local_peer_id).collect()));
             jobs.extend(providers.into_iter().map(|client| (client, key.clone())));
         }
         self.progress.begin("provide", jobs.len());
@@ -240,7 +240,7 @@ impl Demo {
 
     /// Looks up the peers closest to some servers, from every node, and compares the answers with the closest servers.
     pub(super) async fn closest(&mut self) {
-        let servers: Vec<PeerId> = self.network.servers.iter().map(|node| node.peer_id()).collect();
+        let servers: Vec<PeerId> = self.network.servers.iter().map(|node| node.local_peer_id()).collect();
         let mut jobs = Vec::new();
         for node in self.network.nodes() {
             for target in servers.sample(&mut self.rng, 3) {
@@ -389,7 +389,7 @@ fn nearest(servers: &[PeerId], target: PeerId, asker: PeerId) -> Vec<PeerId> {
     let target = KBucketKey::from(target);
     let mut nearest: Vec<PeerId> = servers.iter().copied().filter(|peer| *peer != asker).collect();
     nearest.sort_unstable_by_key(|peer| KBucketKey::from(*peer).distance(&target));
-    nearest.truncate(REPLICATION);
+    nearest.truncate(REPLICATION_FACTOR);
     nearest
 }
 
@@ -405,7 +405,7 @@ mod tests {
     fn the_nearest_peer_to_a_peer_is_that_peer_but_never_the_asker() {
         let servers = servers(30);
         let near = nearest(&servers, servers[3], servers[4]);
-        assert_eq!(near.len(), REPLICATION);
+        assert_eq!(near.len(), REPLICATION_FACTOR);
         assert_eq!(near[0], servers[3]);
         assert!(!nearest(&servers, servers[3], servers[3]).contains(&servers[3]));
     }

@@ -1,26 +1,48 @@
-//! Kadence on async-std.
+#![cfg_attr(feature = "node", doc = include_str!("../README.md"))]
+#![cfg_attr(not(feature = "node"), doc = "Kadence on async-std.")]
 //!
-//! async-std is discontinued (RUSTSEC-2025-0052): this is for programs that are on it. Those that can choose take
-//! `kadence-smol`, on the same reactor, or `kadence-tokio`. No tokio is compiled.
+//! # What to read next
+//!
+//! - `NodeConfig`: the settings of a node. `node_with` adds a behaviour of your own.
+//! - [`kadence::Client`]: the operations.
+//! - [`spawn`]: Kadence in a swarm of your own.
+//! - [`kadence::Driver`]: Kadence in an event loop of your own, with a [`AsyncStdRuntime`].
+//! - [Choosing a runtime](https://github.com/kadence-rs/kadence/blob/main/docs/choosing-a-runtime.md).
 
 #[cfg(feature = "node")]
 mod node;
 mod runtime;
 
-use kadence::{
-    Client, ContainsKad, DriverConfig, Events, SwarmHandle, Task,
-    libp2p::{Swarm, swarm::SwarmEvent},
-};
+use kadence::{ContainsKad, DriverConfig, libp2p::Swarm};
 
 #[cfg(feature = "node")]
 pub use self::node::{node, node_with, transport};
 pub use self::runtime::{AsyncStdRuntime, AsyncStdTimer};
-pub use kadence;
 #[cfg(feature = "node")]
 pub use kadence::node::{Identity, Node, NodeConfig};
+pub use kadence::{self, Spawned};
 
-/// Drives a swarm in an async-std task of its own; see [`kadence::spawn`].
-pub fn spawn<B>(swarm: Swarm<B>, config: DriverConfig) -> (Client, SwarmHandle<B>, Events<SwarmEvent<B::ToSwarm>>, Task)
+/// Runs a driver for a swarm in a task of async-std. See [`kadence::spawn`].
+///
+/// ```
+/// use kadence_async_std::{
+///     Spawned,
+///     kadence::{ContainsKad, DriverConfig, libp2p::Swarm},
+/// };
+///
+/// async fn run<B>(swarm: Swarm<B>)
+/// where
+///     B: ContainsKad + Send,
+///     B::ToSwarm: Send,
+/// {
+///     let Spawned { client, swarm, events, task } = kadence_async_std::spawn(swarm, DriverConfig::default());
+///     drop((swarm, events));
+///     println!("{:?}", client.get_record("greeting").await);
+///     client.shutdown().await;
+///     task.await;
+/// }
+/// ```
+pub fn spawn<B>(swarm: Swarm<B>, config: DriverConfig) -> Spawned<B>
 where
     B: ContainsKad + Send,
     B::ToSwarm: Send,

@@ -7,7 +7,7 @@ use std::{
 use async_io::Timer;
 use futures::{Stream, future::BoxFuture};
 
-/// async-std, of which a process has one.
+/// [`kadence::Runtime`] on async-std's global executor.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AsyncStdRuntime;
 
@@ -27,7 +27,7 @@ impl kadence::Runtime for AsyncStdRuntime {
     }
 }
 
-/// The timer of async-std's reactor.
+/// Timer of an [`AsyncStdRuntime`].
 #[derive(Debug)]
 pub struct AsyncStdTimer {
     timer: Timer,

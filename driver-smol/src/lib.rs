@@ -1,26 +1,50 @@
-//! Kadence on smol.
+#![cfg_attr(feature = "node", doc = include_str!("../README.md"))]
+#![cfg_attr(not(feature = "node"), doc = "Kadence on smol.")]
 //!
-//! No tokio is compiled, and no async-std.
+//! # What to read next
+//!
+//! - `NodeConfig`: the settings of a node. `node_with` adds a behaviour of your own.
+//! - [`kadence::Client`]: the operations.
+//! - [`spawn`]: Kadence in a swarm of your own.
+//! - [`kadence::Driver`]: Kadence in an event loop of your own, with a [`SmolRuntime`].
+//! - [Choosing a runtime](https://github.com/kadence-rs/kadence/blob/main/docs/choosing-a-runtime.md).
 
 #[cfg(feature = "node")]
 mod node;
 mod runtime;
 
-use kadence::{
-    Client, ContainsKad, DriverConfig, Events, SwarmHandle, Task,
-    libp2p::{Swarm, swarm::SwarmEvent},
-};
+use kadence::{ContainsKad, DriverConfig, libp2p::Swarm};
 
 #[cfg(feature = "node")]
 pub use self::node::{node, node_with, transport};
 pub use self::runtime::{SmolRuntime, SmolTimer};
-pub use kadence;
 #[cfg(feature = "node")]
 pub use kadence::node::{Identity, Node, NodeConfig};
+pub use kadence::{self, Spawned};
 
-/// Drives a swarm in a task of its own on smol's global executor; see [`kadence::spawn`], which takes a [`SmolRuntime`]
-/// on an executor of yours instead.
-pub fn spawn<B>(swarm: Swarm<B>, config: DriverConfig) -> (Client, SwarmHandle<B>, Events<SwarmEvent<B::ToSwarm>>, Task)
+/// Runs a driver for a swarm in a task on smol's global executor. See [`kadence::spawn`].
+///
+/// ```
+/// use kadence_smol::{
+///     Spawned,
+///     kadence::{ContainsKad, DriverConfig, libp2p::Swarm},
+/// };
+///
+/// async fn run<B>(swarm: Swarm<B>)
+/// where
+///     B: ContainsKad + Send,
+///     B::ToSwarm: Send,
+/// {
+///     let Spawned { client, swarm, events, task } = kadence_smol::spawn(swarm, DriverConfig::default());
+///     drop((swarm, events));
+///     println!("{:?}", client.get_record("greeting").await);
+///     client.shutdown().await;
+///     task.await;
+/// }
+/// ```
+///
+/// For an executor of your own, use [`kadence::spawn`] with [`SmolRuntime::on`].
+pub fn spawn<B>(swarm: Swarm<B>, config: DriverConfig) -> Spawned<B>
 where
     B: ContainsKad + Send,
     B::ToSwarm: Send,

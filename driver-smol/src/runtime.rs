@@ -8,16 +8,28 @@ use std::{
 use futures::{Stream, future::BoxFuture};
 use smol::{Executor, Timer};
 
-/// smol's global executor, or one of your own.
+/// [`kadence::Runtime`] on smol. By default tasks run on smol's global executor.
 #[derive(Debug, Clone, Default)]
 pub struct SmolRuntime {
-    /// Tasks know their runtime, and an executor that its own tasks kept would never go.
+    /// `None`: the global executor. Weak, because tasks hold their runtime: they would keep their own executor alive.
     executor: Option<Weak<Executor<'static>>>,
 }
 
 impl SmolRuntime {
-    /// Tasks run on this executor for as long as you keep and run it. Once it is dropped they are, and so is what is
-    /// spawned later: every call then ends with `Shutdown`.
+    /// Returns a runtime that spawns its tasks on an executor, which the caller keeps and runs. When the executor is
+    /// dropped, its tasks are dropped, and later ones at once: every call then ends with `Shutdown`.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use kadence_smol::{SmolRuntime, kadence::Runtime};
+    ///
+    /// let executor = Arc::new(smol::Executor::new());
+    /// let runtime = SmolRuntime::on(&executor);
+    /// let (sender, receiver) = smol::channel::bounded(1);
+    /// runtime.spawn(Box::pin(async move { sender.send("hello").await.unwrap() }));
+    /// assert_eq!(smol::block_on(executor.run(receiver.recv())).unwrap(), "hello");
+    /// ```
     pub fn on(executor: &Arc<Executor<'static>>) -> Self {
         Self { executor: Some(Arc::downgrade(executor)) }
     }
@@ -46,7 +58,7 @@ impl kadence::Runtime for SmolRuntime {
     }
 }
 
-/// smol's timer.
+/// Timer of a [`SmolRuntime`].
 #[derive(Debug)]
 pub struct SmolTimer {
     timer: Timer,

@@ -14,28 +14,51 @@ use tokio::runtime::Handle;
 
 use crate::TokioRuntime;
 
-/// Starts a node on TCP and QUIC, with names looked up by DNS, in the tokio runtime of the caller.
+/// Starts a node in the current tokio runtime. It has TCP and, with the features `quic` and `dns`, QUIC and DNS.
+///
+/// ```
+/// use kadence_tokio::{NodeConfig, kadence::node::NodeError, node};
+///
+/// async fn client() -> Result<(), NodeError> {
+///     let node = node(NodeConfig::default()).await?;
+///     println!("{:?}", node.client().get_record("greeting").await);
+///     node.shutdown().await;
+///     Ok(())
+/// }
+/// ```
 ///
 /// # Errors
 ///
-/// Those of [`Node::start`].
+/// Fails with the errors of [`Node::start`].
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime, as `tokio::spawn` does.
+/// Panics outside a tokio runtime, as `tokio::spawn` does.
 pub async fn node(config: NodeConfig) -> Result<Node, NodeError> {
     node_with(config, |_| dummy::Behaviour).await
 }
 
-/// Starts a node with the application's own behaviour beside kad, made from the node's key pair.
+/// Starts a node with an additional behaviour of the application, which `app` makes from the node's key pair.
+///
+/// ```
+/// use kadence_tokio::{
+///     Node, NodeConfig,
+///     kadence::{libp2p::swarm::dummy, node::NodeError},
+///     node_with,
+/// };
+///
+/// async fn start() -> Result<Node<dummy::Behaviour>, NodeError> {
+///     node_with(NodeConfig::default(), |_keypair| dummy::Behaviour).await
+/// }
+/// ```
 ///
 /// # Errors
 ///
-/// Those of [`Node::start`].
+/// Fails with the errors of [`Node::start`].
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime, as `tokio::spawn` does.
+/// Panics outside a tokio runtime, as `tokio::spawn` does.
 pub async fn node_with<X>(config: NodeConfig, app: impl FnOnce(&Keypair) -> X) -> Result<Node<X>, NodeError>
 where
     X: NetworkBehaviour + Send,
@@ -44,18 +67,19 @@ where
     Node::start(TokioRuntime::from(Handle::current()), config, transport, app).await
 }
 
-/// TCP (noise and yamux over it) and QUIC, both behind DNS. For a swarm of your own.
+/// Returns a node's transport, for a swarm of your own: TCP with noise and yamux and, with the features `quic` and
+/// `dns`, QUIC and DNS.
 ///
-/// On a system that names no name servers, addresses with names in them cannot be dialled.
+/// If the system names no name servers, addresses with names cannot be dialled.
 ///
 /// # Errors
 ///
-/// If the key pair cannot sign.
+/// Fails if the key pair cannot sign.
 pub fn transport(keypair: &Keypair) -> Result<BoxedTransport, noise::Error> {
     #[cfg(feature = "dns")]
     match dns::tokio::Transport::system(base_transport(keypair)?) {
         Ok(transport) => return Ok(transport.boxed()),
-        Err(error) => tracing::warn!(%error, "no name servers are configured: names in addresses are not resolved"),
+        Err(error) => tracing::warn!(%error, "system has no name servers: names in addresses are not resolved"),
     }
     base_transport(keypair)
 }

@@ -11,14 +11,23 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
-/// The tokio runtime that it was made in. Its clock is tokio's, so `tokio::time::pause` pauses every deadline.
+/// [`kadence::Runtime`] on a tokio runtime. Its clock is tokio's, so `tokio::time::pause` pauses every deadline.
+///
+/// ```
+/// use kadence_tokio::TokioRuntime;
+///
+/// #[tokio::main]
+/// async fn main() {
+///     assert!(TokioRuntime::current().is_some());
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct TokioRuntime {
     handle: Handle,
 }
 
 impl TokioRuntime {
-    /// The runtime that the caller runs in; `None` outside of one.
+    /// Returns the current tokio runtime. `None` outside a tokio runtime.
     pub fn current() -> Option<Self> {
         Handle::try_current().ok().map(|handle| Self { handle })
     }
@@ -48,7 +57,7 @@ impl kadence::Runtime for TokioRuntime {
     }
 }
 
-/// tokio's timer.
+/// Timer of a [`TokioRuntime`].
 #[derive(Debug)]
 pub struct TokioTimer {
     sleep: Pin<Box<Sleep>>,

@@ -1,4 +1,4 @@
-//! Logs of trackers, damaged in any way.
+//! Fuzz target: replays damaged logs of trackers.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| kadence_model::replay(data));

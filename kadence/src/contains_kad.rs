@@ -4,10 +4,10 @@ use libp2p::{
 };
 use libp2p_kad_timeouts::PeerTimeouts;
 
-/// Says where kad is in a behaviour.
+/// Access to the `kad::Behaviour` inside a swarm's behaviour.
 ///
-/// A bare `kad::Behaviour` has it already. For a behaviour of your own with `#[derive(NetworkBehaviour)]` it is these
-/// lines, in which the event type is the one that the derive makes:
+/// `kad::Behaviour` and [`PeerTimeouts`] implement it. A behaviour with `#[derive(NetworkBehaviour)]` implements it in
+/// these lines. The derive defines the event type, here `MyBehaviourEvent`.
 ///
 /// ```
 /// use kadence::{ContainsKad, libp2p::{kad, ping, swarm::NetworkBehaviour}};
@@ -40,23 +40,24 @@ use libp2p_kad_timeouts::PeerTimeouts;
 /// }
 /// ```
 ///
-/// A behaviour with two kads names one of them: the other's events, whose ids may be the same, must not come out of
-/// [`try_into_kad`](Self::try_into_kad).
+/// A behaviour with two `kad::Behaviour`s chooses one of them. [`try_into_kad`](Self::try_into_kad) must not return the
+/// events of the other one, because both count their query ids from the same number.
 pub trait ContainsKad: NetworkBehaviour {
-    /// The store of that kad.
+    /// Record store of the `kad::Behaviour`.
     type Store: RecordStore + Send + 'static;
 
-    /// The kad whose queries are driven.
+    /// Returns the `kad::Behaviour`.
     fn kad(&mut self) -> &mut kad::Behaviour<Self::Store>;
 
-    /// The kad event inside an event of the whole behaviour.
+    /// Returns the kad event that an event of the whole behaviour contains.
     ///
     /// # Errors
     ///
-    /// Gives back every other event as it was.
+    /// Returns any other event unchanged.
     fn try_into_kad(event: Self::ToSwarm) -> Result<kad::Event, Self::ToSwarm>;
 
-    /// The reverse of [`try_into_kad`](Self::try_into_kad), for kad events that are not ours.
+    /// Converts a kad event back, as the reverse of [`try_into_kad`](Self::try_into_kad). The driver uses it to yield
+    /// kad events of queries that are not its own.
     fn from_kad(event: kad::Event) -> Self::ToSwarm;
 }
 

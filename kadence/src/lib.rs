@@ -1,29 +1,17 @@
-//! An async client for the libp2p Kademlia DHT, on any runtime.
+#![doc = include_str!("../README.md")]
 //!
-//! `kad::Behaviour` returns a `QueryId`, and the results come later, as events. With Kadence a query is a future:
+//! # What to read next
 //!
-//! ```no_run
-//! # use std::time::Duration;
-//! # use kadence::{Client, libp2p::kad::{Record, RecordKey}};
-//! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-//! let key = RecordKey::new(b"greeting");
-//! client.put_record(Record::new(key.clone(), b"hello".to_vec())).await?;
-//! let answer = client.get_record(key).timeout(Duration::from_secs(5)).await?;
-//! assert_eq!(answer.value(), b"hello");
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! Every call ends exactly once, at its deadline at the latest, with an answer or a typed error that carries what was
-//! found. Dropping it cancels its query. Nothing waits for a slow reader, and no queue is without a bound.
-//!
-//! # Where to begin
-//!
-//! - A node that only needs a DHT: `kadence_tokio::node` (see [`node`]).
-//! - A swarm of your own: implement [`ContainsKad`] for its behaviour (a bare `kad::Behaviour` has it), and give the
-//!   swarm to [`spawn`], or to a runtime crate's `spawn`.
-//! - A loop of your own: [`Driver`] is a stream of swarm events that takes the place of the swarm in it.
-//! - No driver at all: [`core`] is the state machine, for any loop.
+//! - [`node`]: a node from one configuration, and its settings.
+//! - [`Client`]: the operations; [`Call`]: their options; [`CallStream`]: items as they arrive.
+//! - [`spawn`] and [`ContainsKad`]: Kadence in a swarm of your own.
+//! - [`Driver`]: Kadence in an event loop of your own. [`SwarmHandle`] and [`Events`] reach the swarm from outside.
+//! - [`DriverConfig`] and [`TrackerConfig`]: every limit and its default.
+//! - [`Runtime`]: Kadence on another runtime.
+//! - [`kadence_core`]: the state machine without the driver.
+//! - In the repository: [architecture](https://github.com/kadence-rs/kadence/blob/main/docs/architecture.md),
+//!   [decisions](https://github.com/kadence-rs/kadence/blob/main/docs/decisions.md) and
+//!   [examples](https://github.com/kadence-rs/kadence/tree/main/examples).
 
 mod alarm;
 mod client;
@@ -34,32 +22,35 @@ pub mod node;
 mod response;
 mod runtime;
 
-/// The operations, as types: the parameter of a [`Call`].
+/// Operations as types, the parameter of a [`Call`].
 pub mod kind {
-    pub use crate::client::call::{
-        Bootstrap, GetClosestPeers, GetProviders, GetRecord, Kind, NoItem, PutRecord, PutRecordTo, StartProviding,
+    pub use crate::client::kind::{
+        Bootstrap, FindPeer, GetClosestPeers, GetProviders, GetRecord, Kind, NoItem, PutRecord, PutRecordTo,
+        StartProviding,
     };
 }
 
-pub use alarm::{Alarm, Clock, Elapsed, deadline_after};
+pub use alarm::{Alarm, Clock, ElapsedError};
 pub use client::{
-    Client, DriverClosedError, Key, RemoveRecordError,
+    Client,
     call::{Call, CallFuture, CallStream, Update},
+    connection::{DriverClosedError, RemoveRecordError},
     find_peer::{FindPeerError, FoundPeer},
+    key::Key,
 };
 pub use contains_kad::ContainsKad;
 pub use driver::{
     Driver, SwarmHandle,
     config::{DriverConfig, Recording},
-    task::{Events, Lagged, Task, TaskEnd, spawn},
+    task::{Events, LaggedError, Spawned, Task, TaskEnd, spawn},
 };
-pub use kadence_core as core;
+pub use kadence_core as tracker;
 pub use kadence_core::{
-    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
-    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequest, LocalCopy, LogValues, Metrics,
+    BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
+    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, LocalCopy, LogValues, Metrics,
     OperationKind, OutcomeKind, Overload, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
-    PutRecordError, RecordAnswer, Rejected, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats,
-    TrackerConfig, Validator, Validators,
+    PutRecordError, Quorum, REPLICATION_FACTOR, RecordAnswer, RequestError, Retry, Snapshot, Stall,
+    StartProvidingError, Stats, TrackerConfig, ValidationError, Validator, Validators,
 };
 #[cfg(feature = "node")]
 pub use kadence_store as store;

@@ -1,7 +1,7 @@
-//! A bounded queue of items with a labelled end, from the driver to one reader.
+//! Response channel: a bounded queue of items and one end, from the driver to one reader.
 //!
-//! The driver never waits for a reader: an item that finds the queue full is skipped and counted, and the count stands
-//! in the queue at the place where the items are missing. The end has a place of its own, so it always arrives.
+//! The driver never waits for a reader. An item that finds the queue full is dropped and counted, and the count stands
+//! in the queue at the place of the dropped items. The end is stored outside the queue, so it always arrives.
 
 use std::{
     collections::VecDeque,
@@ -9,27 +9,27 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// What a reader takes out.
+/// One message from the driver to a reader.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Letter<T, E> {
+pub(crate) enum Response<T, E> {
     /// The next item.
     Item(T),
-    /// So many items were skipped here.
+    /// Number of items that were dropped at this point because the queue was full.
     Lagged(u64),
     /// The end.
     End(E),
-    /// The sender went away without an end.
-    Gone,
+    /// The sender was dropped without an end.
+    Disconnected,
 }
 
 #[derive(Debug)]
 struct State<T, E> {
     queue: VecDeque<Entry<T>>,
-    /// Entries of `queue` that are items; gaps come on top, at most one after each item.
+    /// Number of entries of `queue` that are items. There is at most one gap after each item.
     items: usize,
     end: Option<E>,
-    sender_gone: bool,
-    receiver_gone: bool,
+    sender_dropped: bool,
+    receiver_closed: bool,
     waker: Option<Waker>,
 }
 
@@ -39,40 +39,43 @@ enum Entry<T> {
     Gap(u64),
 }
 
-/// The driver's side. Dropping it without [`end`](Self::end) leaves the reader with [`Letter::Gone`].
+/// The driver's half of a response channel. If it is dropped without [`end`](Self::end), the reader gets
+/// [`Response::Disconnected`].
 #[derive(Debug)]
-pub(crate) struct Sender<T, E> {
+pub(crate) struct ResponseSender<T, E> {
     state: Arc<Mutex<State<T, E>>>,
     capacity: usize,
 }
 
-/// The reader's side.
+/// The reader's half of a response channel.
 #[derive(Debug)]
-pub(crate) struct Receiver<T, E> {
+pub(crate) struct ResponseReceiver<T, E> {
     state: Arc<Mutex<State<T, E>>>,
 }
 
-pub(crate) fn channel<T, E>(capacity: usize) -> (Sender<T, E>, Receiver<T, E>) {
+/// Returns a channel that holds at most `capacity` items. With a capacity of zero it carries the end alone.
+pub(crate) fn response_channel<T, E>(capacity: usize) -> (ResponseSender<T, E>, ResponseReceiver<T, E>) {
     let state = Arc::new(Mutex::new(State {
         queue: VecDeque::new(),
         items: 0,
         end: None,
-        sender_gone: false,
-        receiver_gone: false,
+        sender_dropped: false,
+        receiver_closed: false,
         waker: None,
     }));
-    (Sender { state: Arc::clone(&state), capacity }, Receiver { state })
+    (ResponseSender { state: Arc::clone(&state), capacity }, ResponseReceiver { state })
 }
 
-/// No code of a caller runs under the lock, so a poisoned lock still holds a whole state.
+/// Locks the state. No code of a caller runs under the lock, so the state behind a poisoned lock is consistent.
 fn lock<S>(state: &Mutex<S>) -> MutexGuard<'_, S> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<T, E> Sender<T, E> {
+impl<T, E> ResponseSender<T, E> {
+    /// Queues an item, or counts it as dropped if the queue is full.
     pub(crate) fn push(&self, item: T) {
         let mut state = lock(&self.state);
-        if state.receiver_gone {
+        if state.receiver_closed {
             return;
         }
         if state.items < self.capacity {
@@ -92,21 +95,21 @@ impl<T, E> Sender<T, E> {
         wake(state);
     }
 
-    /// Whether nobody will read any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        lock(&self.state).receiver_gone
+    /// Returns whether the receiver was closed or dropped.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.state).receiver_closed
     }
 }
 
-impl<T, E> Drop for Sender<T, E> {
+impl<T, E> Drop for ResponseSender<T, E> {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
-        state.sender_gone = true;
+        state.sender_dropped = true;
         wake(state);
     }
 }
 
-/// Wakes the reader after the lock is released: a waker may run code of its own.
+/// Wakes the reader after the lock is released, because a waker may run any code.
 fn wake<T, E>(mut state: MutexGuard<'_, State<T, E>>) {
     let waker = state.waker.take();
     drop(state);
@@ -115,23 +118,23 @@ fn wake<T, E>(mut state: MutexGuard<'_, State<T, E>>) {
     }
 }
 
-impl<T, E> Receiver<T, E> {
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Letter<T, E>> {
+impl<T, E> ResponseReceiver<T, E> {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Response<T, E>> {
         let mut state = lock(&self.state);
         if let Some(entry) = state.queue.pop_front() {
             return Poll::Ready(match entry {
                 Entry::Item(item) => {
                     state.items -= 1;
-                    Letter::Item(item)
+                    Response::Item(item)
                 }
-                Entry::Gap(skipped) => Letter::Lagged(skipped),
+                Entry::Gap(skipped) => Response::Lagged(skipped),
             });
         }
         if let Some(end) = state.end.take() {
-            return Poll::Ready(Letter::End(end));
+            return Poll::Ready(Response::End(end));
         }
-        if state.sender_gone {
-            return Poll::Ready(Letter::Gone);
+        if state.sender_dropped {
+            return Poll::Ready(Response::Disconnected);
         }
         match &mut state.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -139,13 +142,11 @@ impl<T, E> Receiver<T, E> {
         }
         Poll::Pending
     }
-}
 
-impl<T, E> Receiver<T, E> {
-    /// Nobody will read any more: what is in the queue is dropped, and the sender can see it.
+    /// Drops the queue, and tells the sender that nothing will be read any more.
     pub(crate) fn close(&mut self) {
         let mut state = lock(&self.state);
-        state.receiver_gone = true;
+        state.receiver_closed = true;
         state.items = 0;
         let unread = (std::mem::take(&mut state.queue), state.end.take(), state.waker.take());
         drop(state);
@@ -153,7 +154,7 @@ impl<T, E> Receiver<T, E> {
     }
 }
 
-impl<T, E> Drop for Receiver<T, E> {
+impl<T, E> Drop for ResponseReceiver<T, E> {
     fn drop(&mut self) {
         self.close();
     }
@@ -165,67 +166,67 @@ mod tests {
 
     use super::*;
 
-    fn drain<T, E>(receiver: &mut Receiver<T, E>) -> Vec<Letter<T, E>> {
+    fn drain<T, E>(receiver: &mut ResponseReceiver<T, E>) -> Vec<Response<T, E>> {
         let waker = noop_waker();
         let mut cx = Context::from_waker(&waker);
-        let mut letters = Vec::new();
-        while let Poll::Ready(letter) = receiver.poll_next(&mut cx) {
-            let over = matches!(letter, Letter::End(_) | Letter::Gone);
-            letters.push(letter);
-            if over {
+        let mut responses = Vec::new();
+        while let Poll::Ready(response) = receiver.poll_next(&mut cx) {
+            let last = matches!(response, Response::End(_) | Response::Disconnected);
+            responses.push(response);
+            if last {
                 break;
             }
         }
-        letters
+        responses
     }
 
     #[test]
     fn a_slow_reader_learns_how_much_it_missed_and_always_gets_the_end() {
-        let (sender, mut receiver) = channel::<u32, &str>(2);
+        let (sender, mut receiver) = response_channel::<u32, &str>(2);
         (0..5).for_each(|n| sender.push(n));
         sender.end("timeout");
-        let letters = drain(&mut receiver);
-        assert_eq!(letters, [Letter::Item(0), Letter::Item(1), Letter::Lagged(3), Letter::End("timeout")]);
+        let responses = drain(&mut receiver);
+        assert_eq!(responses, [Response::Item(0), Response::Item(1), Response::Lagged(3), Response::End("timeout")]);
     }
 
     #[test]
-    fn a_gap_stands_where_the_items_are_missing() {
-        let (sender, mut receiver) = channel::<u32, ()>(1);
+    fn a_gap_stands_at_the_place_of_the_dropped_items() {
+        let (sender, mut receiver) = response_channel::<u32, ()>(1);
         sender.push(0);
         sender.push(1);
-        assert_eq!(drain(&mut receiver), [Letter::Item(0), Letter::Lagged(1)]);
+        assert_eq!(drain(&mut receiver), [Response::Item(0), Response::Lagged(1)]);
         sender.push(2);
         sender.push(3);
         sender.push(4);
-        assert_eq!(drain(&mut receiver), [Letter::Item(2), Letter::Lagged(2)]);
+        assert_eq!(drain(&mut receiver), [Response::Item(2), Response::Lagged(2)]);
     }
 
     #[test]
-    fn a_sender_that_goes_away_without_an_end_is_not_a_clean_end() {
-        let (sender, mut receiver) = channel::<u32, ()>(1);
+    fn a_sender_dropped_without_an_end_is_not_a_clean_end() {
+        let (sender, mut receiver) = response_channel::<u32, ()>(1);
         sender.push(0);
         drop(sender);
-        assert_eq!(drain(&mut receiver), [Letter::Item(0), Letter::Gone]);
+        assert_eq!(drain(&mut receiver), [Response::Item(0), Response::Disconnected]);
     }
 
     #[test]
-    fn with_no_room_at_all_the_end_still_arrives() {
-        let (sender, mut receiver) = channel::<u32, ()>(0);
+    fn a_channel_without_capacity_still_delivers_the_end() {
+        let (sender, mut receiver) = response_channel::<u32, ()>(0);
         sender.push(0);
         sender.push(1);
         sender.end(());
-        assert_eq!(drain(&mut receiver), [Letter::Lagged(2), Letter::End(())]);
+        assert_eq!(drain(&mut receiver), [Response::Lagged(2), Response::End(())]);
     }
 
     #[test]
-    fn a_reader_that_is_gone_holds_nothing() {
-        let (sender, receiver) = channel::<Arc<()>, ()>(8);
+    fn a_dropped_receiver_keeps_no_items() {
+        let (sender, receiver) = response_channel::<Arc<()>, ()>(8);
         let item = Arc::new(());
         sender.push(Arc::clone(&item));
-        assert!(!sender.is_abandoned());
+        assert!(!sender.is_closed());
         drop(receiver);
         sender.push(Arc::clone(&item));
-        assert!(sender.is_abandoned());
+        assert!(sender.is_closed());
         assert_eq!(Arc::strong_count(&item), 1);
     }
 }

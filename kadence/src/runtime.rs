@@ -6,29 +6,77 @@ use std::{
 
 use futures::future::BoxFuture;
 
-/// What the driver needs of an async runtime: a clock, a timer and a spawner.
+/// Async runtime, as far as a driver needs one: a clock, timers and a way to spawn tasks.
 ///
-/// `kadence-tokio`, `kadence-smol` and `kadence-async-std` each have one; for another runtime it is some fifty lines.
+/// `kadence-tokio`, `kadence-smol` and `kadence-async-std` implement it. For any other runtime it takes some thirty
+/// lines, here for threads:
+///
+/// ```
+/// use std::{pin::Pin, task::{Context, Poll}, thread, time::Instant};
+///
+/// use futures::{FutureExt, executor::block_on, future::BoxFuture};
+/// use futures_timer::Delay;
+/// use kadence::{Alarm, Runtime, Timer};
+///
+/// /// Runs each task on a thread of its own.
+/// #[derive(Clone)]
+/// struct Threads;
+///
+/// impl Runtime for Threads {
+///     type Timer = DelayTimer;
+///
+///     fn now(&self) -> Instant {
+///         Instant::now()
+///     }
+///
+///     fn timer(&self, deadline: Instant) -> DelayTimer {
+///         DelayTimer(Delay::new(deadline.saturating_duration_since(Instant::now())))
+///     }
+///
+///     fn spawn(&self, task: BoxFuture<'static, ()>) {
+///         thread::spawn(|| block_on(task));
+///     }
+/// }
+///
+/// struct DelayTimer(Delay);
+///
+/// impl Timer for DelayTimer {
+///     fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+///         self.0.reset(deadline.saturating_duration_since(Instant::now()));
+///     }
+///
+///     fn poll_elapsed(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+///         self.0.poll_unpin(cx)
+///     }
+/// }
+///
+/// # use std::time::Duration;
+/// let start = Instant::now();
+/// block_on(Alarm::new(&Threads).sleep(Duration::from_millis(5)));
+/// assert!(start.elapsed() >= Duration::from_millis(5));
+/// ```
+///
+/// `kadence::spawn(&Threads, swarm, config)` then runs a driver, and `Node::start` a node.
 pub trait Runtime: Clone + Send + Sync + Unpin + 'static {
-    /// The runtime's timer.
+    /// Timer of the runtime.
     type Timer: Timer;
 
-    /// The clock's reading. It is the only clock that is used, so a runtime that can pause its clock pauses ours.
+    /// Returns the current time. No other clock is read: if the runtime pauses this one, it pauses every deadline.
     fn now(&self) -> Instant;
 
-    /// A timer that elapses at `deadline`.
+    /// Returns a timer that elapses at `deadline`.
     fn timer(&self, deadline: Instant) -> Self::Timer;
 
-    /// Runs a task to its end, detached from the caller.
+    /// Runs a task to its end, independently of the caller.
     fn spawn(&self, task: BoxFuture<'static, ()>);
 }
 
-/// A timer that can be set again. It only wakes: what is due is decided by comparing with [`Runtime::now`].
+/// Timer that can be set again. It only wakes the task: [`Runtime::now`] decides whether a deadline has passed.
 pub trait Timer: Send + 'static {
-    /// Sets the timer to another point in time, whether or not it has elapsed.
+    /// Sets the timer to another point in time. Allowed before and after the timer has elapsed.
     fn reset(self: Pin<&mut Self>, deadline: Instant);
 
-    /// Ready once the deadline has come; otherwise the task is woken then. After that it is not polled again until it is
-    /// [`reset`](Self::reset), so what it says in between is of no importance.
+    /// Returns `Ready` once the deadline has passed; otherwise the task is woken at the deadline. After `Ready`, it is
+    /// not called again until [`reset`](Self::reset).
     fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
 }

@@ -1,17 +1,15 @@
 //! Names in addresses: `/dns`, `/dns4`, `/dns6` and `/dnsaddr`.
 //!
-//! [`Transport`] wraps another transport. An address with a name in it is looked up when it is dialled, and the
-//! addresses that come out are dialled one after another until one works. Everything else goes to the wrapped transport
-//! as it is.
+//! [`Transport`] wraps another transport. When an address with a name is dialled, the name is looked up, and the resulting
+//! addresses are dialled one after another until one works. Other addresses are passed to the wrapped transport.
 //!
-//! - `/dns`, `/dns4` and `/dns6` are host names, looked up the way every other program on the machine does it
-//!   (`getaddrinfo`: the hosts file, multicast DNS, whatever is configured), on a thread for blocking calls, and dialled
-//!   in the order in which the system recommends them.
-//! - `/dnsaddr` stands for whole addresses, which are kept as TXT records of `_dnsaddr.<name>` and may contain names
-//!   again. With `/p2p/<peer>` behind it, only those that end in the same are used.
+//! - `/dns`, `/dns4` and `/dns6` are host names. By default they are looked up by the system's resolver (`getaddrinfo`: the
+//!   hosts file, multicast DNS, and so on), on a thread for blocking calls, and dialled in the system's order.
+//! - `/dnsaddr` stands for complete addresses, which are stored as TXT records of `_dnsaddr.<name>` and may contain names
+//!   themselves. With `/p2p/<peer>` after it, only addresses with the same ending are used.
 //!
-//! Whoever owns a name decides what is looked up and dialled, so there are limits for each dial: 32 lookups, 16 dials,
-//! and 16 addresses from each lookup. They are libp2p's own.
+//! The owner of a name decides what is looked up and dialled. A dial is therefore limited to 32 lookups, 16 dials, and 16
+//! addresses from each lookup, as in libp2p's own transport.
 
 use std::{
     net::SocketAddr,
@@ -36,7 +34,7 @@ mod runtime;
 
 pub use lookup::ResolveError;
 
-/// Where names are looked up, and how long that may take.
+/// Resolver of names and its timeouts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     name_servers: Vec<SocketAddr>,
@@ -45,28 +43,28 @@ pub struct Config {
 }
 
 impl Config {
-    /// The system's resolver, and for `/dnsaddr` the system's name servers (`/etc/resolv.conf` on Unix). They are read
-    /// for each dial, so that a machine that changes networks needs no restart.
+    /// Uses the system's resolver, and for `/dnsaddr` the system's name servers (`/etc/resolv.conf` on Unix). These are read
+    /// for each dial, so that the program needs no restart when the network changes.
     pub fn system() -> Self {
         Self { name_servers: Vec::new(), timeout: None, retries: None }
     }
 
-    /// These name servers for all names, over UDP and, for long answers, TCP. The system's resolver and hosts file are
-    /// not asked. Without any server, this is [`Config::system`].
+    /// Uses these name servers for all names, over UDP and, for long responses, TCP. The system's resolver and hosts file
+    /// are not used. Without a server, this is [`Config::system`].
     pub fn name_servers(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { name_servers: servers.into_iter().collect(), ..Self::system() }
     }
 
-    /// How long to wait for a name server's answer before it is asked again, or another one is. Default: what the
-    /// system's configuration says, otherwise 5 seconds. The system's resolver has its own time limits.
+    /// Sets the time after which a request to a name server is repeated, or another server is asked. Default: from the
+    /// system's configuration, otherwise 5 seconds. Does not apply to the system's resolver.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// How often a question is repeated if no name server answers. Default: what the system's configuration says,
-    /// otherwise twice.
+    /// Sets the number of retries if no name server responds. Default: from the system's configuration, otherwise 2. Does
+    /// not apply to the system's resolver.
     #[must_use]
     pub fn retries(mut self, retries: usize) -> Self {
         self.retries = Some(retries);
@@ -80,19 +78,32 @@ impl Default for Config {
     }
 }
 
-/// Looks up names before it dials the wrapped transport.
+/// A transport that looks up names before it dials the wrapped transport.
 ///
-/// A dial has no time limit of its own; see [`tcp`](crate::tcp). Dropping it ends its lookups, except that a call of
-/// the system's resolver that has begun runs to its end on its thread.
+/// A dial has no time limit of its own; see [`tcp`](crate::tcp). Dropping it cancels its lookups, except that a running call
+/// of the system's resolver continues on its thread.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use libp2p_async_io::{dns, tcp};
+///
+/// // The system's resolver:
+/// let transport = dns::Transport::system(tcp::Transport::default());
+/// // Name servers of your own:
+/// let config = dns::Config::name_servers(["192.0.2.53:53".parse()?]).timeout(Duration::from_secs(2));
+/// let transport = dns::Transport::new(tcp::Transport::default(), config);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Transport<T> {
-    /// Shared with the dials, which come back once they know what to dial.
+    /// Shared with the dials, which use it after their lookups.
     inner: Arc<Mutex<T>>,
     config: Config,
 }
 
 impl<T> Transport<T> {
-    /// Wraps `inner`. Nothing is read or asked before a name is dialled.
+    /// Wraps `inner`. Nothing is read or looked up before a name is dialled.
     pub fn new(inner: T, config: Config) -> Self {
         Self { inner: Arc::new(Mutex::new(inner)), config }
     }
@@ -103,32 +114,32 @@ impl<T> Transport<T> {
     }
 }
 
-/// Why a dial through [`Transport`] failed.
+/// Error of a dial through [`Transport`].
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error<E> {
-    /// The wrapped transport failed, at an address without names or at one that came out of a lookup.
+    /// The wrapped transport failed, with an address without names or one from a lookup.
     #[error(transparent)]
     Transport(E),
     /// A name could not be looked up.
-    #[error("{name} could not be looked up: {source}")]
+    #[error("cannot look up {name}: {source}")]
     Resolve {
-        /// The host name, or the name of the TXT records.
+        /// Host name, or name of the TXT records.
         name: String,
-        /// What went wrong.
+        /// Cause.
         source: ResolveError,
     },
-    /// A lookup gave an address that the wrapped transport does not know, such as QUIC for TCP.
-    #[error("a name stands for {0}, which is not supported")]
+    /// A lookup returned an address that the wrapped transport does not support, such as a QUIC address for TCP.
+    #[error("lookup returned {0}, which is not supported")]
     MultiaddrNotSupported(Multiaddr),
-    /// The names lead to more names than are looked up in one dial, perhaps in a circle. What had been found was
-    /// dialled all the same.
+    /// The names lead to more names than one dial looks up, perhaps in a cycle. The addresses found before were dialled.
     #[error("more than {} lookups", dial::MAX_LOOKUPS)]
     TooManyLookups,
-    /// The names lead to more addresses than are dialled; those that were have failed.
+    /// The names lead to more addresses than one dial tries. All that were tried have failed.
     #[error("more than {} addresses", dial::MAX_DIALS)]
     TooManyDials,
-    /// No address behind the name could be reached: everything that was tried, in this order. Empty if the name has
-    /// records, but none of them fits the address that was dialled.
+    /// No address of the name could be reached. Contains the errors of all attempts, in order. Empty if the name has
+    /// records, but none that fits the dialled address.
     #[error("{}", dial::Listed(.0))]
     Dial(Vec<Error<E>>),
 }
@@ -160,7 +171,7 @@ where
             let (inner, config) = (self.inner.clone(), self.config.clone());
             return Ok(Either::Right(dial::dial(inner, config, addr, opts).boxed()));
         }
-        // Here and now, so that an address that is not supported can still be given to another transport.
+        // Synchronously, so that an unsupported address can still be passed to another transport.
         match lock(&self.inner).dial(addr, opts) {
             Ok(dial) => Ok(Either::Left(dial.map_err(Error::Transport as fn(_) -> _))),
             Err(error) => Err(error.map(Error::Transport)),
@@ -175,7 +186,7 @@ where
     }
 }
 
-/// A wrapped transport that panicked once is the business of whoever let it: here it is asked again.
+/// Locks the wrapped transport, even if it has panicked before.
 fn lock<T>(inner: &Mutex<T>) -> MutexGuard<'_, T> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }

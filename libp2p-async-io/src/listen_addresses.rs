@@ -1,4 +1,4 @@
-//! Where a bound socket can be reached, as the machine's addresses come and go.
+//! Addresses at which a bound socket can be reached, as those of the machine change.
 
 use std::{
     collections::BTreeSet,
@@ -12,38 +12,38 @@ use async_io::Timer;
 use futures::{FutureExt, StreamExt};
 use if_watch::{IfEvent, smol::IfWatcher};
 
-/// How long a listener leaves alone what has failed. What fails here (too many open files, no memory) stays so for a
-/// while, and trying at once would take a whole core; libp2p's own transport waits as long.
+/// Pause of a listener after an error. Such errors (too many open files, no memory) last for a while, and to retry at once
+/// would use a whole core. libp2p's own transport has the same pause.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
-/// The addresses of one listening socket.
+/// Addresses of a listening socket.
 pub(crate) struct ListenAddresses {
     local: SocketAddr,
-    /// Announced, and not expired since.
+    /// Announced addresses that have not expired.
     announced: BTreeSet<SocketAddr>,
     interfaces: Interfaces,
 }
 
-/// Which addresses of the machine a wildcard socket can be reached at.
+/// Source of the addresses of a wildcard socket.
 enum Interfaces {
     /// The socket is bound to one address.
     One,
     Watched(Box<IfWatcher>),
-    /// The watcher failed, which it does for good. Another one is started when the time is over.
+    /// The watcher has failed and cannot recover. A new one is started after the pause.
     Lost(Timer),
 }
 
-/// What a listener has to tell about its addresses.
+/// Change of the addresses.
 #[derive(Debug)]
 pub(crate) enum Change {
     New(SocketAddr),
     Expired(SocketAddr),
-    /// The machine's addresses cannot be watched for a moment.
+    /// The machine's addresses cannot be watched at the moment.
     Failed(io::Error),
 }
 
 impl ListenAddresses {
-    /// `local` is what the socket is bound to.
+    /// Returns the addresses of a socket that is bound to `local`.
     pub(crate) fn new(local: SocketAddr) -> io::Result<Self> {
         let interfaces = if local.ip().is_unspecified() {
             Interfaces::Watched(Box::new(IfWatcher::new()?))
@@ -53,7 +53,7 @@ impl ListenAddresses {
         Ok(Self { local, announced: BTreeSet::new(), interfaces })
     }
 
-    /// What can be told at once: the address of a socket that is bound to one.
+    /// Returns the address of a socket that is bound to a single one, the first time it is called.
     pub(crate) fn first(&mut self) -> Option<Change> {
         match self.interfaces {
             Interfaces::One => self.announce(self.local),
@@ -69,7 +69,7 @@ impl ListenAddresses {
                     ready!(pause.poll_unpin(cx));
                     match IfWatcher::new() {
                         Ok(watcher) => {
-                            // It begins with all addresses there are; those that we know are passed over.
+                            // It begins with all addresses. Announced ones are skipped.
                             self.interfaces = Interfaces::Watched(Box::new(watcher));
                             continue;
                         }
@@ -99,7 +99,7 @@ impl ListenAddresses {
         (addr.is_ipv4() == self.local.is_ipv4() && self.announced.insert(addr)).then_some(Change::New(addr))
     }
 
-    /// The address has gone from the machine.
+    /// Removes an address that the machine no longer has.
     pub(crate) fn expire(&mut self, addr: SocketAddr) -> Option<Change> {
         self.announced.remove(&addr).then_some(Change::Expired(addr))
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_is_known_at_once_and_stays() {
+    fn a_single_address_is_known_at_once_and_stays() {
         let mut addresses = ListenAddresses::new("127.0.0.1:7".parse().unwrap()).unwrap();
         assert!(matches!(addresses.first(), Some(Change::New(addr)) if addr.port() == 7));
         assert!(addresses.first().is_none());
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_goes_is_expired_once() {
+    fn a_removed_address_expires_once() {
         let (mut addresses, loopback) = wildcard();
         assert!(addresses.first().is_none());
         while next(&mut addresses) != loopback {}
@@ -144,11 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_that_failed_is_replaced_and_nothing_is_announced_twice() {
+    fn a_failed_watcher_is_replaced_and_no_address_is_announced_twice() {
         let (mut addresses, loopback) = wildcard();
         while next(&mut addresses) != loopback {}
         let known = addresses.announced.clone();
-        // While nobody watched, the loopback address went and came back.
+        // The loopback address was removed and added again without a watcher.
         addresses.expire(loopback).unwrap();
         addresses.interfaces = Interfaces::Lost(Timer::after(Duration::ZERO));
         loop {

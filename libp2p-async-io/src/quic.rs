@@ -1,26 +1,26 @@
 //! QUIC version 1 over IPv4 and IPv6 (feature `quic`).
 //!
 //! [`Transport`] understands `/ip4/<address>/udp/<port>/quic-v1` and `/ip6/<address>/udp/<port>/quic-v1`, each with or
-//! without a `/p2p/<peer>` behind it. Everything else is [`TransportError::MultiaddrNotSupported`], so that another
-//! transport can have it. Its connections are authenticated and multiplexed already; that the remote is the peer that
-//! was dialled is for the swarm to check, as with every transport.
+//! without a `/p2p/<peer>` after it. For any other address it returns [`TransportError::MultiaddrNotSupported`], so that
+//! another transport can take it. Its connections are authenticated and multiplexed. As with every transport, the swarm
+//! checks that the remote is the dialled peer.
 //!
-//! - **Listening** on the unspecified address (`/ip4/0.0.0.0/udp/4001/quic-v1`) announces one address for each address
-//!   of the machine, and follows them as interfaces come and go. An IPv6 socket takes IPv6 connections only. A remote
-//!   costs no handshake before its upgrade is polled, and is refused if the upgrade is dropped.
-//! - **Dialling** sends nothing before its future is polled, and gives up when its future is dropped. Over UDP nobody
-//!   says that nobody listens: such a dial takes the whole [`Config::handshake_timeout`].
-//! - **Port use**: with [`PortUse::Reuse`], the connection comes from the socket of a listener of the same IP version
-//!   (on loopback only if the remote is), otherwise from one that all dials of the IP version share; with [`PortUse::New`], from
-//!   one of its own.
-//! - **No hole punching**: a dial as [`Endpoint::Listener`] is [`Error::HolePunching`]. (As
-//!   [`Endpoint::Dialer`], it works against a remote that punches.)
+//! - **Listening** on the unspecified address (`/ip4/0.0.0.0/udp/4001/quic-v1`) announces each address of the machine, and
+//!   new and expired ones as interfaces change. An IPv6 socket accepts IPv6 connections only. The handshake with a remote
+//!   starts when its upgrade is polled; if the upgrade is dropped, the connection is refused.
+//! - **Dialling** starts when its future is polled, and is cancelled when its future is dropped. UDP does not report that
+//!   nobody listens: such a dial takes the whole [`Config::handshake_timeout`].
+//! - **Port use**: with [`PortUse::Reuse`], the connection comes from the socket of a listener of the same IP version that
+//!   can reach the remote, otherwise from one that all dials of the IP version share. With [`PortUse::New`], it comes from
+//!   a socket of its own.
+//! - **No hole punching**: a dial as [`Endpoint::Listener`] returns [`Error::HolePunching`]. A dial as
+//!   [`Endpoint::Dialer`] works with a remote that punches.
 //!
-//! # Who runs it
+//! # Tasks
 //!
-//! Each socket and each connection has a task of its own, which also outlives its handle for a moment, so that the
-//! remote hears of the end. They run on the global executor of smol, which is a thread that is started with the first
-//! of them; or wherever [`Transport::with_executor`] says. When everything was dropped, all of them end by themselves.
+//! Each socket and each connection has a task of its own, which outlives its handle for a moment to close the connection.
+//! The tasks run on smol's global executor, which starts a thread with the first of them, or on another one: see
+//! [`Transport::with_executor`]. All of them end when the transport and its connections were dropped.
 //!
 //! # QUIC next to TCP, with names
 //!
@@ -43,7 +43,7 @@
 //!     .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
 //! let quic = quic::Transport::new(quic::Config::new(&keypair)?)
 //!     .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
-//! // Around both, so that names of either kind are looked up.
+//! // Around both, so that names in addresses of either kind are looked up.
 //! let transport = dns::Transport::system(quic.or_transport(tcp).map(|either, _| either.into_inner())).boxed();
 //! # drop::<libp2p::core::transport::Boxed<(libp2p::PeerId, StreamMuxerBox)>>(transport);
 //! # Ok(())
@@ -86,23 +86,41 @@ pub use self::{
     stream::Stream,
 };
 
-/// A QUIC transport for libp2p, see the [module](self).
+/// A QUIC transport for libp2p: see the [module](self).
+///
+/// ```
+/// use futures::StreamExt;
+/// use libp2p::{
+///     core::{Transport, transport::ListenerId},
+///     identity::Keypair,
+/// };
+/// use libp2p_async_io::quic;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = quic::Config::new(&Keypair::generate_ed25519())?.max_concurrent_streams(64);
+/// let mut transport = quic::Transport::new(config).boxed();
+/// transport.listen_on(ListenerId::next(), "/ip4/127.0.0.1/udp/0/quic-v1".parse()?)?;
+/// let event = smol::block_on(transport.select_next_some());
+/// println!("listening on {}", event.into_new_address().unwrap());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Transport {
     config: Parts,
     listeners: SelectAll<Listener>,
-    /// What is dialled from as long as no listener can be: one socket for IPv4, one for IPv6.
+    /// Sockets of dials that no listener fits: one for IPv4, one for IPv6.
     clients: [Option<quinn::Endpoint>; 2],
     tasks: Arc<Tasks>,
 }
 
 impl Transport {
-    /// A transport that listens nowhere yet. Its tasks run on the global executor of smol.
+    /// Returns a transport without a listener. Its tasks run on smol's global executor.
     pub fn new(config: Config) -> Self {
         Self::with_tasks(config, Tasks::default())
     }
 
-    /// The same, with its tasks given to `executor`, which has to run each of them to its end. What loses them loses
-    /// the listeners and connections, too; connections without their task are not closed but stuck.
+    /// Returns a transport without a listener whose tasks run on `executor`. The executor has to run each task to its end:
+    /// if it drops them, listeners and connections are lost, and connections are not closed but hang.
     ///
     /// ```no_run
     /// # fn doc(config: libp2p_async_io::quic::Config, executor: std::sync::Arc<smol::Executor<'static>>) {
@@ -117,7 +135,7 @@ impl Transport {
         Self { config: config.into_parts(), listeners: SelectAll::new(), clients: [None, None], tasks: Arc::new(tasks) }
     }
 
-    /// The socket to dial `remote` from that other dials use, too.
+    /// Returns the shared socket for a dial to `remote`.
     fn shared(&mut self, remote: SocketAddr) -> io::Result<quinn::Endpoint> {
         if let Some(endpoint) = self.listeners.iter().find_map(|listener| listener.endpoint_to(remote)) {
             return Ok(endpoint.clone());
@@ -156,14 +174,13 @@ impl libp2p_core::Transport for Transport {
         let listener = Listener::new(id, &self.config, socket_addr, self.tasks.clone())
             .map_err(|error| TransportError::Other(error.into()))?;
         self.listeners.push(listener);
-        // From here on, the listener's socket is dialled from; connections that use the other one keep it.
+        // From now on, dials use the listener's socket. Connections that use the other one keep it.
         *self.client(socket_addr) = None;
         Ok(())
     }
 
-    /// Takes no more connections from this moment on; [`TransportEvent::ListenerClosed`] follows. Connections that were
-    /// accepted before, or dialled from this socket, stay open, and the socket closes with the last of them: until then,
-    /// and in any case until its task has noticed, the port is taken.
+    /// Refuses further connections at once. [`TransportEvent::ListenerClosed`] follows. Connections that were accepted or
+    /// dialled from this socket stay open. The socket closes, and its port is free, shortly after the last of them.
     fn remove_listener(&mut self, id: ListenerId) -> bool {
         self.listeners.iter_mut().any(|listener| listener.close(id))
     }
@@ -187,7 +204,7 @@ impl libp2p_core::Transport for Transport {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Error>> {
         match self.listeners.poll_next_unpin(cx) {
             Poll::Ready(Some(event)) => Poll::Ready(event),
-            // Without listeners there is nothing to wake up for: whoever adds one polls again.
+            // Without a listener there is nothing to wait for. The swarm polls again after it has added one.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }

@@ -1,17 +1,17 @@
 //! TCP over IPv4 and IPv6.
 //!
 //! [`Transport`] understands `/ip4/<address>/tcp/<port>` and `/ip6/<address>/tcp/<port>`, each with or without a
-//! `/p2p/<peer>` behind it. Everything else is [`TransportError::MultiaddrNotSupported`], so that another transport
-//! can have it.
+//! `/p2p/<peer>` after it. For any other address it returns [`TransportError::MultiaddrNotSupported`], so that another
+//! transport can take it.
 //!
-//! - **Listening** on the unspecified address (`/ip4/0.0.0.0/tcp/4001`) announces one address for each address of the
-//!   machine, and follows them as interfaces come and go. An IPv6 socket takes IPv6 connections only.
-//! - **Dialling** does nothing before its future is polled, and closes the socket when its future is dropped. There is
-//!   no time limit but the operating system's, which is minutes: put a
-//!   [`TransportTimeout`](libp2p_core::transport::timeout::TransportTimeout) around the finished transport.
-//! - **Port reuse**: with [`PortUse::Reuse`](libp2p_core::transport::PortUse::Reuse), the connection comes from a port
-//!   that is listened on, if there is a listener of the same IP version that can reach the remote. If the system does
-//!   not let it (for example because that pair of addresses has a connection already), it comes from a new port.
+//! - **Listening** on the unspecified address (`/ip4/0.0.0.0/tcp/4001`) announces each address of the machine, and new and
+//!   expired ones as interfaces change. An IPv6 socket accepts IPv6 connections only.
+//! - **Dialling** starts when its future is polled, and closes the socket when its future is dropped. The only time limit
+//!   is the operating system's, which is minutes: wrap the finished transport in a
+//!   [`TransportTimeout`](libp2p_core::transport::timeout::TransportTimeout).
+//! - **Port reuse**: with [`PortUse::Reuse`](libp2p_core::transport::PortUse::Reuse), the connection comes from a
+//!   listener's port, if there is a listener of the same IP version that can reach the remote. If the system does not allow
+//!   that (for example because that pair of addresses has a connection already), it comes from a new port.
 
 use std::{
     fmt, io,
@@ -43,18 +43,33 @@ pub use self::{socket::Config, stream::TcpStream};
 
 /// A TCP transport for libp2p.
 ///
-/// It needs no runtime: its sockets and timers are woken by `async-io`, which has a thread of its own. Its outputs
-/// are plain byte streams; a swarm needs them authenticated and multiplexed, see
-/// [`Transport::upgrade`](libp2p_core::Transport::upgrade).
+/// It needs no runtime: `async-io`, which has a thread of its own, wakes the sockets and timers. Its outputs are plain byte
+/// streams. A swarm needs them authenticated and multiplexed: see
+/// [`Transport::upgrade`](libp2p_core::Transport::upgrade), and the program on the [front page](crate).
+///
+/// ```
+/// use futures::StreamExt;
+/// use libp2p::core::{Transport, transport::ListenerId};
+/// use libp2p_async_io::tcp;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = tcp::Config::default().nodelay(true).listen_backlog(64);
+/// let mut transport = tcp::Transport::new(config).boxed();
+/// transport.listen_on(ListenerId::next(), "/ip4/127.0.0.1/tcp/0".parse()?)?;
+/// let event = smol::block_on(transport.select_next_some());
+/// println!("listening on {}", event.into_new_address().unwrap());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Transport {
     config: Config,
     listeners: SelectAll<Listener>,
-    /// Shared with the listeners, which enter and remove their ports, and with the dials, which choose one.
+    /// Shared with the listeners, which add and remove their ports, and with the dials, which choose one.
     ports: ListenPorts,
 }
 
 impl Transport {
-    /// A transport that listens nowhere yet.
+    /// Returns a transport without a listener.
     pub fn new(config: Config) -> Self {
         Self { config, listeners: SelectAll::new(), ports: ListenPorts::default() }
     }
@@ -91,8 +106,7 @@ impl libp2p_core::Transport for Transport {
         Ok(())
     }
 
-    /// Closes the listening socket at once; [`TransportEvent::ListenerClosed`] follows. Connections that were accepted
-    /// before stay open.
+    /// Closes the listening socket at once. [`TransportEvent::ListenerClosed`] follows. Accepted connections stay open.
     fn remove_listener(&mut self, id: ListenerId) -> bool {
         self.listeners.iter_mut().any(|listener| listener.close(id))
     }
@@ -109,7 +123,7 @@ impl libp2p_core::Transport for Transport {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
         match self.listeners.poll_next_unpin(cx) {
             Poll::Ready(Some(event)) => Poll::Ready(event),
-            // Without listeners there is nothing to wake up for: whoever adds one polls again.
+            // Without a listener there is nothing to wait for. The swarm polls again after it has added one.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }

@@ -1,4 +1,4 @@
-//! A process that may open no more files. By itself, because the limit holds for the whole process.
+//! A process that can open no more files. In a program of its own, because the limit applies to the whole process.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::panic, reason = "a test fails by panicking")]
@@ -19,7 +19,7 @@ use libp2p::core::{
 use libp2p_async_io::tcp;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// How many files the process may have open. More than it has without the test.
+/// Maximum number of open files of the process. More than it has open without the test.
 const LIMIT: u64 = 64;
 
 type Event = TransportEvent<<tcp::Transport as Transport>::ListenerUpgrade, std::io::Error>;
@@ -41,7 +41,7 @@ fn a_listener_waits_until_files_can_be_opened_again() {
         transport.listen_on(id, "/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
         let addr = next(&mut transport).await.into_new_address().unwrap();
         let port: u16 = addr.to_string().rsplit('/').next().unwrap().parse().unwrap();
-        // Connected as far as the system is concerned, and not accepted yet.
+        // Connected by the system, and not accepted yet.
         let _clients = [(); 2].map(|()| TcpStream::connect(("127.0.0.1", port)).unwrap());
         let files: Vec<File> = std::iter::repeat_with(|| File::open("/dev/null")).map_while(Result::ok).collect();
         assert!(!files.is_empty());

@@ -1,34 +1,60 @@
 use std::time::Duration;
 
-/// How long a peer is waited for: this at first, and later what the network has shown to be enough, within bounds.
+/// Bounds of a timeout that follows the measured round-trip times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AdaptiveTimeout {
-    /// Before anything was measured. It is a guess that gives way to what is measured, by an eighth at each answer.
+    /// Timeout before anything was measured. Each measurement moves the estimate by an eighth.
     pub initial: Duration,
-    /// Never less, however fast the network is.
+    /// Lower bound of the timeout, for fast networks.
     pub min: Duration,
-    /// Never more, however slow the network is; and so long is waited as long as nobody at all answers, or has answered
-    /// the query, because then it may be our own network that is silent. If it is less than `min`, it counts.
+    /// Upper bound of the timeout, for slow networks. It also applies while nobody at all has responded, or nobody has
+    /// responded to the query, because the local network may be down. Takes precedence over `min`.
     pub max: Duration,
 }
 
-/// What a [`PeerTimeouts`](super::PeerTimeouts) waits for, and for how long.
+impl AdaptiveTimeout {
+    /// Returns a timeout that is always `span`. Widen it with [`min`](Self::min()) and [`max`](Self::max()).
+    pub const fn fixed(span: Duration) -> Self {
+        Self { initial: span, min: span, max: span }
+    }
+}
+
+/// Timeouts of a [`PeerTimeouts`](crate::PeerTimeouts).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use libp2p_kad_timeouts::{AdaptiveTimeout, PeerTimeoutConfig};
+///
+/// // For a network in one data centre.
+/// let requests = AdaptiveTimeout::fixed(Duration::from_millis(200))
+///     .min(Duration::from_millis(50))
+///     .max(Duration::from_secs(1));
+/// let config = PeerTimeoutConfig::default().requests(requests).first_requests(2);
+/// assert_eq!(config.requests.initial, Duration::from_millis(200));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PeerTimeoutConfig {
-    /// From a request to its answer. Default: 500 ms at first, then from 100 ms to 2 s. Most round trips of the
-    /// internet are shorter than 300 ms; a pause of the peer's process or a lost packet takes 100 ms on any network; and
-    /// who takes more than 2 s is not worth waiting for, because a lookup has other peers to ask.
+    /// Time from a request to its response. Default: 500 ms at first, then from 100 ms to 2 s.
+    ///
+    /// Most round trips on the internet are shorter than 300 ms. A pause of the remote process or a lost packet costs
+    /// 100 ms on any network. Beyond 2 s another peer answers sooner.
     pub requests: AdaptiveTimeout,
-    /// From a dial to its connection. Default: 2 s at first, then from 500 ms to 5 s: a handshake over TCP is four to
-    /// six round trips, and a lost first packet costs a second.
+    /// Time from a dial to its connection. Default: 2 s at first, then from 500 ms to 5 s.
+    ///
+    /// A handshake over TCP takes four to six round trips, and a lost first packet costs a second.
     pub dials: AdaptiveTimeout,
-    /// How many times the mean deviation is added to the mean. Default: 4, as for TCP's timeout (RFC 6298). The patience
-    /// is never less than twice the mean.
+    /// Number of mean deviations added to the mean round-trip time. Default: 4, as for TCP's timeout (RFC 6298). The
+    /// timeout is never less than twice the mean.
     pub deviations: u32,
-    /// How many peers a query asks before anybody has answered it. Of the others that kad wants asked (its parallelism)
-    /// two are asked at each answer or broken stream, and all that are left when answers to the first requests would be
-    /// later than most, 100 ms at the latest: a read whose first peer has the value costs three requests, and one whose
-    /// first three peers are silent is not held up by them. Default: 3, kad's own parallelism. Zero holds nothing back.
+    /// Number of requests that a lookup sends before its first response. Default: 3, kad's own parallelism. Zero sends
+    /// all at once.
+    ///
+    /// Further requests, up to kad's parallelism, are held back. Each response or failed request sends two of them. All
+    /// that are left are sent when responses to the first ones are later than most, after 100 ms at the latest. So a
+    /// read whose first peer has the value costs three requests, and three silent peers hardly delay it.
     pub first_requests: usize,
 }
 
@@ -51,34 +77,60 @@ impl Default for PeerTimeoutConfig {
     }
 }
 
-/// What a [`PeerTimeouts`](super::PeerTimeouts) has done, and what it waits for.
+macro_rules! setters {
+    ($config:ident { $($field:ident: $type:ty),* $(,)? }) => {
+        impl $config {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](field@Self::", stringify!($field), ").")]
+                #[must_use]
+                pub const fn $field(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+setters!(AdaptiveTimeout { initial: Duration, min: Duration, max: Duration });
+setters!(PeerTimeoutConfig {
+    requests: AdaptiveTimeout,
+    dials: AdaptiveTimeout,
+    deviations: u32,
+    first_requests: usize,
+});
+
+/// Counters and current values of a [`PeerTimeouts`](crate::PeerTimeouts).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PeerTimeoutStats {
-    /// Requests whose answer was waited for. Announcements have no answer and are not among them, but for those that had
-    /// to wait for a dial while queries ran: kad does not say what it sends over a new connection.
+    /// Requests whose response was timed.
+    ///
+    /// Announcements (`ADD_PROVIDER`) have no response and are not counted, except for those that waited for a dial
+    /// while a query ran: kad does not say what it sends over a new connection.
     pub timed: u64,
-    /// Of these, those that were answered in time.
+    /// Timed requests that were answered in time.
     pub answered: u64,
-    /// Of these, those that kad was told to wait for no longer.
+    /// Timed requests that were reported to kad as failed.
     pub given_up: u64,
-    /// Answers that came after that, or after the query had ended.
+    /// Responses that came after their request was given up or their query had ended.
     pub late: u64,
-    /// Requests that were held back, and were of no use any more when their query had ended. kad's own statistics count
-    /// them as sent.
-    pub spared: u64,
-    /// Requests whose stream broke.
+    /// Requests that were held back until their query had ended, and never sent. kad's own statistics count them as
+    /// sent.
+    pub never_sent: u64,
+    /// Requests whose stream failed.
     pub failed: u64,
-    /// Dials that were waited for.
+    /// Dials that were timed.
     pub dials: u64,
-    /// Of these, those that kad was told to wait for no longer.
+    /// Timed dials that were reported to kad as failed.
     pub dials_given_up: u64,
-    /// How long a request is waited for at present.
-    pub patience: Duration,
-    /// How long a dial is waited for at present.
-    pub dial_patience: Duration,
-    /// Requests and dials that are waited for at present. Zero when no query runs.
-    pub waiting: usize,
-    /// Requests and dials that nobody waits for any more, and that are remembered because a late answer says how slow
-    /// the network is. At most 1,024; kad ends their streams 10 s after they were opened, and then they are forgotten.
-    pub remembered: usize,
+    /// Current timeout of a request.
+    pub timeout: Duration,
+    /// Current timeout of a dial.
+    pub dial_timeout: Duration,
+    /// Number of requests and dials that a query waits for. Zero when no query runs.
+    pub pending: usize,
+    /// Number of requests and dials that no query waits for any more, and whose late response would still be measured.
+    /// At most 1,024. kad closes their streams 10 s after they were opened, which removes them.
+    pub abandoned: usize,
 }

@@ -1,4 +1,4 @@
-//! The tracker and its model, side by side.
+//! Harness that runs the tracker and its model side by side.
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +15,13 @@ use kadence_core::{
 use libp2p::kad::{PeerRecord, Record, RecordKey, store};
 
 use crate::{
-    input::{Answer, Ask, Event, Input, Wait, a_config},
-    kad::{Kad, any_result},
-    reference::{Expected, Model, View},
-    world::{key, local, peer, peers, value},
+    fixtures::{key, local, peer, peers, value},
+    input::{AnyEvent, ClockStep, Input, RequestInput, StartAnswer, arbitrary_config},
+    kad::{KadQuery, any_result},
+    reference::{Counters, Expected, Model},
 };
 
-/// Ids that hostile inputs choose from. Schedules of some hundred inputs hit the ids of others.
+/// Number of ids that hostile inputs choose from. Small enough that schedules of some hundred inputs reuse ids.
 const IDS: u8 = 40;
 
 const OPERATIONS: [OperationKind; 7] = [
@@ -34,114 +34,114 @@ const OPERATIONS: [OperationKind; 7] = [
     OperationKind::Bootstrap,
 ];
 
-/// Runs a schedule on the tracker and on its model, and panics where they differ.
+/// Runs a schedule on the tracker and on its model. Panics where they differ.
 pub struct Harness {
     epoch: Instant,
     now: Instant,
-    /// The time that the tracker was told last.
-    told: Instant,
+    /// Time of the latest input.
+    last_time: Instant,
     tracker: QueryTracker<u32>,
     model: Model,
-    /// Every step that there was: the model's number, the tracker's name, and what it is.
+    /// All steps so far: number in the model, id in the tracker, and query.
     steps: Vec<(u64, StepId, Query)>,
-    /// Steps that kad has not answered yet.
-    starts: Vec<u64>,
-    /// Queries whose progress was asked for and not told.
-    probes: Vec<u32>,
-    /// Puts that wait to be told whom else they may ask.
-    choosing: Vec<RequestId>,
-    /// Puts that the local store has not answered yet.
-    stores: Vec<RequestId>,
-    kad: Vec<Kad>,
-    /// Keys that the local store names us a provider of.
+    /// Starts that kad has not answered.
+    awaiting_start: Vec<u64>,
+    /// Probes that kad has not answered.
+    awaiting_probe: Vec<u32>,
+    /// Puts that wait for peers of the routing table.
+    awaiting_local_peers: Vec<RequestId>,
+    /// Puts that the local store has not answered.
+    awaiting_store: Vec<RequestId>,
+    kad: Vec<KadQuery>,
+    /// Keys that the local node provides.
     provided: Vec<RecordKey>,
-    /// Every accepted request with its deadline, until its outcome.
-    promised: Vec<(RequestId, Option<Instant>)>,
-    /// Every thorough lookup that there was, with its target.
-    thorough: Vec<(RequestId, RecordKey)>,
+    /// Accepted requests without an outcome, with their deadlines.
+    pending_requests: Vec<(RequestId, Option<Instant>)>,
+    /// All thorough lookups so far, with their targets.
+    thorough_lookups: Vec<(RequestId, RecordKey)>,
     last_request: u64,
     next_id: u32,
-    /// The ids that were ever given to queries.
-    ids: Vec<u32>,
+    /// All ids that queries were given.
+    query_ids: Vec<u32>,
     inputs: usize,
     trace: Trace,
-    /// What the tracker recorded, if it was told to.
+    /// Recorded log, if recording is enabled.
     log: Option<Vec<String>>,
-    reached: BTreeMap<String, u64>,
+    coverage: BTreeMap<String, u64>,
 }
 
 impl Harness {
-    /// A tracker that knows nothing yet, with the configuration of a word. `shift` moves the epoch of its clock.
+    /// Creates an empty tracker with the configuration that a word encodes. `shift` moves the epoch of its clock.
     pub fn new(config: u64, shift: Duration) -> Self {
         let epoch = Instant::now() + shift;
         Self {
             epoch,
             now: epoch,
-            told: epoch,
-            tracker: QueryTracker::new(local(), a_config(config)),
-            model: Model::new(local(), a_config(config)),
+            last_time: epoch,
+            tracker: QueryTracker::new(local(), arbitrary_config(config)),
+            model: Model::new(local(), arbitrary_config(config)),
             steps: Vec::new(),
-            starts: Vec::new(),
-            probes: Vec::new(),
-            choosing: Vec::new(),
-            stores: Vec::new(),
+            awaiting_start: Vec::new(),
+            awaiting_probe: Vec::new(),
+            awaiting_local_peers: Vec::new(),
+            awaiting_store: Vec::new(),
             kad: Vec::new(),
             provided: Vec::new(),
-            promised: Vec::new(),
-            thorough: Vec::new(),
+            pending_requests: Vec::new(),
+            thorough_lookups: Vec::new(),
             last_request: 0,
             next_id: 0,
-            ids: Vec::new(),
+            query_ids: Vec::new(),
             inputs: 0,
             trace: Trace::default(),
             log: None,
-            reached: BTreeMap::new(),
+            coverage: BTreeMap::new(),
         }
     }
 
-    /// The same with a tracker that records itself. At the end its log is replayed, which with [`LogValues::Hashed`] can
-    /// fail: what validators think of a value is not in its hash.
+    /// Creates a harness whose tracker records its inputs and actions. [`finish`](Self::finish) replays the log. With
+    /// [`LogValues::Hashed`] the replay can fail, because hashes hide from validators whether a value is valid.
     pub fn recording(config: u64, shift: Duration, values: LogValues) -> Self {
         let mut harness = Self::new(config, shift);
         let recording = harness.tracker.record(values, harness.epoch);
-        assert!(recording.is_ok(), "an empty tracker can be recorded");
+        assert!(recording.is_ok(), "recording can be enabled on an empty tracker");
         harness.log = Some(Vec::new());
         harness
     }
 
-    /// Carries an input out on both.
+    /// Applies an input to the tracker and to the model.
     ///
     /// # Panics
     ///
-    /// If the tracker does anything else than the model says, or breaks a promise that needs no model.
+    /// Panics if the tracker deviates from the model, or breaks an invariant that needs no model.
     pub fn apply(&mut self, input: &Input) {
         self.inputs += 1;
         match input {
-            Input::Ask(ask) => self.ask(ask),
+            Input::Request(request) => self.request(request),
             Input::Cancel(ago) => {
-                let id = self.ago(*ago);
+                let id = self.recent_request(*ago);
                 self.command(Command::Cancel { id });
             }
             Input::Shutdown { drain } => {
                 self.command(Command::Shutdown { drain: *drain });
             }
             Input::Start(which, answer) => {
-                if let Some(at) = choose(*which, &self.starts) {
-                    let step = self.starts.remove(at);
+                if let Some(at) = choose(*which, &self.awaiting_start) {
+                    let step = self.awaiting_start.remove(at);
                     self.start(step, *answer);
                 }
             }
             Input::StartAgain(which, answer) => {
                 if let Some(at) = choose(*which, &self.steps) {
                     let step = self.steps.iter().rev().nth(at).map_or(0, |(number, ..)| *number);
-                    self.starts.retain(|pending| *pending != step);
+                    self.awaiting_start.retain(|pending| *pending != step);
                     self.start(step, *answer);
                 }
             }
-            Input::Kad(which, say) => {
+            Input::KadEvent(which, choices) => {
                 let now = self.now;
                 let kad = choose(*which, &self.kad).and_then(|at| self.kad.get_mut(at));
-                let event = kad.and_then(|kad| kad.next(*say, now));
+                let event = kad.and_then(|kad| kad.next(*choices, now));
                 self.kad.retain(|kad| !kad.is_over());
                 if let Some(event) = event
                     && self.tracker.owns(&event.id)
@@ -149,48 +149,48 @@ impl Harness {
                     self.event(&event);
                 }
             }
-            Input::Event(event) => self.any_event(event),
+            Input::AnyEvent(event) => self.any_event(event),
             Input::Stored(which, ok) => {
-                if let Some(at) = choose(*which, &self.stores) {
-                    let request = self.stores.remove(at);
+                if let Some(at) = choose(*which, &self.awaiting_store) {
+                    let request = self.awaiting_store.remove(at);
                     self.stored(request, *ok);
                 }
             }
             Input::StoredAgain(ago, ok) => {
-                let id = self.ago(*ago);
+                let id = self.recent_request(*ago);
                 self.stored(id, *ok);
             }
             Input::Probe(which, more) => {
-                if let Some(at) = choose(*which, &self.probes) {
-                    let id = self.probes.remove(at);
+                if let Some(at) = choose(*which, &self.awaiting_probe) {
+                    let id = self.awaiting_probe.remove(at);
                     let progress = self.kad.iter_mut().find(|kad| kad.id == id).and_then(|kad| kad.probe(*more));
                     self.probe(id, progress);
                 }
             }
             Input::LocalPeers(which, named) => {
-                if let Some(at) = choose(*which, &self.choosing) {
-                    let request = self.choosing.remove(at);
+                if let Some(at) = choose(*which, &self.awaiting_local_peers) {
+                    let request = self.awaiting_local_peers.remove(at);
                     self.local_peers(request, *named);
                 }
             }
             Input::LocalPeersAgain(ago, named) => {
-                let id = self.ago(*ago);
+                let id = self.recent_request(*ago);
                 self.local_peers(id, *named);
             }
             Input::ProbeAgain(id, progress) => self.probe(u32::from(*id % IDS), *progress),
-            Input::Census(own) => {
+            Input::QueryCount(own) => {
                 let live = self.kad.len() + usize::from(*own);
-                let now = self.tell();
+                let now = self.input_time();
                 self.tracker.handle_query_count(live, now);
-                self.model.census(live, now);
+                self.model.query_count(live, now);
             }
             Input::Forget(which) => {
                 self.command(Command::Forget { key: key(*which) });
             }
-            Input::Wait(wait) => self.wait(*wait),
-            Input::Backwards(span) => {
+            Input::Clock(step) => self.step_clock(*step),
+            Input::ClockBackwards(span) => {
                 let earlier = self.now.checked_sub(*span).unwrap_or(self.now);
-                self.told = self.told.max(earlier);
+                self.last_time = self.last_time.max(earlier);
                 self.tracker.handle_timeout(earlier);
                 self.model.timeout(earlier);
             }
@@ -198,27 +198,28 @@ impl Harness {
         self.compare(input);
     }
 
-    /// What the tracker recorded so far, if it was told to.
+    /// Returns the log so far. Empty without recording.
     pub fn log(&self) -> &[String] {
         self.log.as_deref().unwrap_or_default()
     }
 
-    /// Lets nothing but time pass. When it returns, the tracker is empty.
+    /// Lets time pass until the tracker is empty. Returns a digest of everything that the tracker did, and the
+    /// coverage.
     ///
     /// # Panics
     ///
-    /// As [`apply`](Self::apply), and if anything is left.
+    /// Panics like [`apply`](Self::apply), and if time alone does not end all requests and queries.
     pub fn finish(mut self) -> (u64, BTreeMap<String, u64>) {
-        // Each live request has a deadline, each retry comes before one, and each query that it leaves behind is lost
-        // at some time; a query takes another's slot before it has a time.
+        // Each request has a deadline, each retry precedes one, and each finished query is given up after a while. A
+        // query without a slot has no deadline of its own, but gets the slot of another query.
         for _ in 0..10_000 {
             if self.tracker.poll_timeout().is_none() {
                 break;
             }
-            self.apply(&Input::Wait(Wait::Due));
+            self.apply(&Input::Clock(ClockStep::ToTimeout));
         }
         assert!(self.tracker.is_empty(), "time alone does not end everything: {:?}", self.tracker);
-        assert_eq!(self.promised.len(), 0, "requests without an outcome: {:?}", self.promised);
+        assert_eq!(self.pending_requests.len(), 0, "requests without an outcome: {:?}", self.pending_requests);
         if let Some(log) = &self.log {
             let replayed = replay(log.iter().map(String::as_str), self.epoch, self.tracker.config().validators.clone());
             assert_eq!(replayed, Ok(log.len()), "the log does not replay");
@@ -230,7 +231,7 @@ impl Harness {
                 assert_eq!(counted, self.model.metrics(operation, kind), "durations: {operation}, {kind:?}");
             }
         }
-        let View {
+        let Counters {
             unknown_inputs,
             mismatched_events,
             foreign_records,
@@ -240,7 +241,7 @@ impl Harness {
             cache_hits,
             cache_misses,
             ..
-        } = self.model.view();
+        } = self.model.counters();
         for (what, times) in [
             ("unknown", unknown_inputs),
             ("mismatched", mismatched_events),
@@ -251,85 +252,86 @@ impl Harness {
             ("cache hit", cache_hits),
             ("cache miss", cache_misses),
         ] {
-            self.reach(what, times);
+            self.cover(what, times);
         }
-        (self.trace.0, self.reached)
+        (self.trace.0, self.coverage)
     }
 
     // ---- inputs
 
-    fn ask(&mut self, ask: &Ask) {
-        let id = match ask.again {
-            Some(ago) => self.ago(ago),
+    fn request(&mut self, request: &RequestInput) {
+        let id = match request.again {
+            Some(ago) => self.recent_request(ago),
             None => {
                 self.last_request += 1;
                 RequestId(self.last_request)
             }
         };
-        let key = key(ask.key);
+        let key = key(request.key);
         let record = || {
-            let expires = ask.expires.map(|after| self.now + after);
-            Arc::new(Record { key: key.clone(), value: value(ask.value), publisher: None, expires })
+            let expires = request.expires.map(|after| self.now + after);
+            Arc::new(Record { key: key.clone(), value: value(request.value), publisher: None, expires })
         };
-        let operation = match ask.kind {
-            OperationKind::GetRecord => Operation::GetRecord { key, policy: ask.policy },
-            OperationKind::PutRecord => Operation::PutRecord { record: record(), quorum: ask.quorum, options: ask.put },
+        let operation = match request.kind {
+            OperationKind::GetRecord => Operation::GetRecord { key, policy: request.policy },
+            OperationKind::PutRecord => {
+                Operation::PutRecord { record: record(), quorum: request.quorum, options: request.put }
+            }
             OperationKind::PutRecordTo => {
-                let mut peers = peers(ask.peers);
-                if ask.peers & 0x80 != 0 {
+                let mut peers = peers(request.peers);
+                if request.peers & 0x80 != 0 {
                     peers = [peers.clone(), vec![local()], peers].concat();
                 }
-                Operation::PutRecordTo { record: record(), peers, quorum: ask.quorum }
+                Operation::PutRecordTo { record: record(), peers, quorum: request.quorum }
             }
-            OperationKind::GetProviders => Operation::GetProviders { key, policy: ask.policy },
+            OperationKind::GetProviders => Operation::GetProviders { key, policy: request.policy },
             OperationKind::StartProviding => Operation::StartProviding { key },
-            OperationKind::GetClosestPeers => Operation::GetClosestPeers { target: key, thorough: ask.thorough },
+            OperationKind::GetClosestPeers => Operation::GetClosestPeers { target: key, thorough: request.thorough },
             OperationKind::Bootstrap => Operation::Bootstrap,
         };
-        let timeout = ask.options.timeout.unwrap_or(self.tracker.config().default_timeout);
-        self.reach(ask.kind.name(), 1);
+        let timeout = request.options.timeout.unwrap_or(self.tracker.config().default_timeout);
+        self.cover(request.kind.name(), 1);
         if let Operation::GetClosestPeers { target, thorough: true } = &operation {
-            self.thorough.push((id, target.clone()));
+            self.thorough_lookups.push((id, target.clone()));
         }
-        if self.command(Command::Request(Request { id, operation, options: ask.options })) {
-            self.promised.push((id, self.now.checked_add(timeout)));
+        if self.command(Command::Request(Request { id, operation, options: request.options })) {
+            self.pending_requests.push((id, self.now.checked_add(timeout)));
         }
     }
 
-    /// Whether it was accepted.
+    /// Sends a command to both. Returns whether it was accepted.
     fn command(&mut self, command: Command) -> bool {
-        let now = self.tell();
+        let now = self.input_time();
         let real = self.tracker.handle_command(command.clone(), now).map_err(|refused| refused.0);
         let expected = self.model.command(command, now);
         if real.is_ok() && expected.is_ok() {
             return true;
         }
         let (real, expected) = (format!("{real:?}"), format!("{expected:?}"));
-        assert_eq!(real, expected, "input {}: the tracker judges otherwise than the model", self.inputs);
+        assert_eq!(real, expected, "input {}: tracker (left) and model (right) disagree about a command", self.inputs);
         self.trace.add(&real);
-        self.reach(&format!("refused: {}", name_of(&real)), 1);
+        self.cover(&format!("refused: {}", name_of(&real)), 1);
         false
     }
 
-    fn start(&mut self, step: u64, answer: Answer) {
+    fn start(&mut self, step: u64, answer: StartAnswer) {
         let Some((_, name, query)) = self.steps.iter().find(|(number, ..)| *number == step).cloned() else { return };
         let mut had_provider = false;
         if let Query::StartProviding { key } = &query {
             had_provider = self.provided.contains(key);
         }
         let result = match (answer, &query) {
-            (Answer::Kad { refuse: true }, Query::Bootstrap) | (Answer::Refused { no_known_peers: true }, _) => {
-                Err(QueryStartError::NoKnownPeers)
-            }
-            (Answer::Kad { refuse: true }, Query::StartProviding { .. })
-            | (Answer::Refused { no_known_peers: false }, _) => {
+            (StartAnswer::Kad { refuse: true }, Query::Bootstrap)
+            | (StartAnswer::Refused { no_known_peers: true }, _) => Err(QueryStartError::NoKnownPeers),
+            (StartAnswer::Kad { refuse: true }, Query::StartProviding { .. })
+            | (StartAnswer::Refused { no_known_peers: false }, _) => {
                 Err(QueryStartError::Store(store::Error::MaxProvidedKeys))
             }
-            (Answer::Kad { .. }, _) => {
+            (StartAnswer::Kad { .. }, _) => {
                 let id = self.next_id;
                 self.next_id += 1;
                 let stored = self.stored_under(&query);
-                self.kad.push(Kad::new(id, query.clone(), stored));
+                self.kad.push(KadQuery::new(id, query.clone(), stored));
                 if let Query::StartProviding { key } = query
                     && !had_provider
                 {
@@ -337,19 +339,19 @@ impl Harness {
                 }
                 Ok(Started { id, had_provider })
             }
-            (Answer::Id(id), _) => Ok(Started { id: u32::from(id % IDS), had_provider: id % 2 == 0 }),
+            (StartAnswer::Id(id), _) => Ok(Started { id: u32::from(id % IDS), had_provider: id % 2 == 0 }),
         };
         if let Ok(started) = &result
-            && !self.ids.contains(&started.id)
+            && !self.query_ids.contains(&started.id)
         {
-            self.ids.push(started.id);
+            self.query_ids.push(started.id);
         }
-        let now = self.tell();
+        let now = self.input_time();
         self.tracker.handle_started(name, result.clone(), now);
         self.model.started(step, result, now);
     }
 
-    /// What was put last under the key of a read.
+    /// Returns the value that was last put under the key of a read.
     fn stored_under(&self, query: &Query) -> Option<Vec<u8>> {
         let Query::GetRecord { key } = query else { return None };
         self.steps.iter().rev().find_map(|(_, _, step)| match step {
@@ -359,12 +361,12 @@ impl Harness {
     }
 
     fn event(&mut self, event: &QueryEvent<u32>) {
-        let now = self.tell();
+        let now = self.input_time();
         self.tracker.handle_event(event.clone(), now);
         self.model.event(event.clone(), now);
     }
 
-    fn any_event(&mut self, event: &Event) {
+    fn any_event(&mut self, event: &AnyEvent) {
         let live = self.tracker.snapshot(self.now).queries;
         let live: Vec<_> = live.iter().filter_map(|query| Some((query.id?, query.operation))).collect();
         let (id, kind) = match event.id {
@@ -384,56 +386,56 @@ impl Harness {
             Some(OperationKind::GetClosestPeers) => 4,
             Some(OperationKind::Bootstrap) => 5,
         });
-        let result = any_result(kind, event.say, self.now);
+        let result = any_result(kind, event.choices, self.now);
         self.event(&QueryEvent { id, result, progress: event.progress, last: event.last });
     }
 
     fn probe(&mut self, id: u32, progress: Option<Progress>) {
-        let now = self.tell();
+        let now = self.input_time();
         self.tracker.handle_probe(id, progress, now);
         self.model.probe(id, progress, now);
     }
 
     fn local_peers(&mut self, request: RequestId, named: u8) {
-        // Eight that lookups may find as well, and others that they do not.
+        // Eight peers that lookups may find as well, and others that they do not find.
         let others: Vec<_> = (9..=11).map(peer).take(if named.is_multiple_of(4) { 3 } else { 0 }).collect();
         let mut named = [peers(named & !3), others, vec![local()]].concat();
         let by = usize::from(request.0 as u8) % named.len();
         named.rotate_left(by);
-        let now = self.tell();
+        let now = self.input_time();
         self.tracker.handle_local_peers(request, named.clone(), now);
         self.model.local_peers(request, &named, now);
     }
 
     fn stored(&mut self, request: RequestId, ok: bool) {
         let result = || if ok { Ok(()) } else { Err(store::Error::MaxRecords) };
-        let now = self.tell();
+        let now = self.input_time();
         self.tracker.handle_stored(request, result(), now);
         self.model.stored(request, result(), now);
     }
 
-    fn wait(&mut self, wait: Wait) {
+    fn step_clock(&mut self, step: ClockStep) {
         let due = self.tracker.poll_timeout().map_or(self.now, |due| due.max(self.now));
-        self.now = match wait {
-            Wait::Tick(span) | Wait::Silently(span) => self.now + span,
-            Wait::Due => due,
-            Wait::AlmostDue => due.checked_sub(Duration::from_nanos(1)).unwrap_or(due).max(self.now),
+        self.now = match step {
+            ClockStep::Advance(span) | ClockStep::AdvanceSilently(span) => self.now + span,
+            ClockStep::ToTimeout => due,
+            ClockStep::JustBeforeTimeout => due.checked_sub(Duration::from_nanos(1)).unwrap_or(due).max(self.now),
         };
-        if let Wait::Silently(_) = wait {
+        if let ClockStep::AdvanceSilently(_) = step {
             return;
         }
-        let now = self.tell();
+        let now = self.input_time();
         self.tracker.handle_timeout(now);
         self.model.timeout(now);
     }
 
-    fn tell(&mut self) -> Instant {
-        self.told = self.now;
+    fn input_time(&mut self) -> Instant {
+        self.last_time = self.now;
         self.now
     }
 
-    /// The request that was made so many requests before the last.
-    fn ago(&self, requests: u8) -> RequestId {
+    /// Returns the id of the request that was made `requests` before the latest one.
+    fn recent_request(&self, requests: u8) -> RequestId {
         RequestId(self.last_request.saturating_sub(requests.into()))
     }
 
@@ -452,7 +454,7 @@ impl Harness {
             && actions.iter().zip(&expected).all(|(action, expected)| self.is(action, expected));
         assert!(
             same,
-            "input {} is {input:?}\nthe tracker does {actions:#?}\nthe model says {expected:#?}",
+            "input {} is {input:?}\nactions of the tracker: {actions:#?}\nexpected by the model: {expected:#?}",
             self.inputs
         );
         for (action, expected) in actions.into_iter().zip(expected) {
@@ -461,8 +463,11 @@ impl Harness {
         }
         self.compare_views(input);
         self.trace.add(&self.tracker.poll_timeout().map(|at| at.saturating_duration_since(self.epoch)));
-        let late = self.promised.iter().find(|(_, deadline)| deadline.is_some_and(|deadline| deadline <= self.told));
-        assert_eq!(late, None, "input {}: a deadline has passed without an outcome", self.inputs);
+        let late = self
+            .pending_requests
+            .iter()
+            .find(|(_, deadline)| deadline.is_some_and(|deadline| deadline <= self.last_time));
+        assert_eq!(late, None, "input {}: a deadline passed without an outcome", self.inputs);
     }
 
     fn is(&self, action: &Action<u32>, expected: &Expected) -> bool {
@@ -476,109 +481,113 @@ impl Harness {
         }
     }
 
-    /// What the driver would do.
+    /// Does what the driver would do with an action.
     fn carry_out(&mut self, action: Action<u32>, expected: &Expected) {
         match action {
             Action::Start { step, request, query } => {
                 self.assert_alive(request);
                 if let Query::GetClosestPeers { target } = &query
-                    && let Some((_, key)) = self.thorough.iter().find(|(id, _)| *id == request)
+                    && let Some((_, key)) = self.thorough_lookups.iter().find(|(id, _)| *id == request)
                     && target != key
                 {
-                    self.reach("lookup beside the first", 1);
+                    self.cover("second lookup", 1);
                 }
                 if let Expected::Start { step: number, .. } = expected {
-                    self.starts.push(*number);
+                    self.awaiting_start.push(*number);
                     self.steps.push((*number, step, query));
                 }
             }
             Action::Finish(_) | Action::Forget(_) => {}
-            Action::FinishPhase(_) => self.reach("finished_early", 1),
+            Action::FinishPhase(_) => self.cover("finished_early", 1),
             Action::Probe(id) => {
-                self.reach("probe", 1);
-                self.probes.push(id);
+                self.cover("probe", 1);
+                self.awaiting_probe.push(id);
             }
             Action::LocalPeers { request, target: _ } => {
-                self.reach("local peers", 1);
+                self.cover("local peers", 1);
                 self.assert_alive(request);
-                self.choosing.push(request);
+                self.awaiting_local_peers.push(request);
             }
             Action::StoreLocal { request, record: _ } => {
                 self.assert_alive(request);
-                self.stores.push(request);
+                self.awaiting_store.push(request);
             }
             Action::StopProviding { key } => {
-                self.reach("stop_providing", 1);
+                self.cover("stop_providing", 1);
                 self.provided.retain(|provided| *provided != key);
             }
             Action::Item { request, item: _ } => {
-                self.reach("item", 1);
+                self.cover("item", 1);
                 self.assert_alive(request);
             }
             Action::Outcome { request, outcome } => {
                 self.assert_alive(request);
-                // The first: within one input, an id may be used again after the outcome.
-                if let Some(at) = self.promised.iter().position(|(id, _)| *id == request) {
-                    self.promised.remove(at);
+                // The first match: within one input, an id may be reused after its outcome.
+                if let Some(at) = self.pending_requests.iter().position(|(id, _)| *id == request) {
+                    self.pending_requests.remove(at);
                 }
                 let result = outcome.error().map_or_else(|| "Ok".to_owned(), |error| format!("{error:?}"));
-                self.reach(&format!("{}: {}", outcome.kind(), name_of(&result)), 1);
+                self.cover(&format!("{}: {}", outcome.kind(), name_of(&result)), 1);
                 if let Outcome::PutRecord(Ok(PutAnswer { verified: 1.., .. })) = outcome {
-                    self.reach("put_record: verified", 1);
+                    self.cover("put_record: verified", 1);
                 }
                 if is_cached(&outcome) {
-                    self.reach(&format!("{}: {} from the cache", outcome.kind(), name_of(&result)), 1);
+                    self.cover(&format!("{}: {} from the cache", outcome.kind(), name_of(&result)), 1);
                 }
             }
         }
     }
 
     fn assert_alive(&self, request: RequestId) {
-        if request.is_ours() {
+        if request.is_reserved() {
             return;
         }
-        let alive = self.promised.iter().any(|(id, _)| *id == request);
+        let alive = self.pending_requests.iter().any(|(id, _)| *id == request);
         assert!(alive, "input {}: an action for {request}, which was not accepted or has ended", self.inputs);
     }
 
     fn compare_views(&self, input: &Input) {
-        let (tracker, model, told) = (&self.tracker, &self.model, self.told);
+        let (tracker, model, last_time) = (&self.tracker, &self.model, self.last_time);
         let at = || format!("input {} is {input:?}", self.inputs);
         assert_eq!(tracker.poll_timeout(), model.poll_timeout(), "the timeout differs: {}", at());
         assert_eq!(tracker.live_requests(), model.live_requests(), "live requests: {}", at());
         assert_eq!(tracker.live_queries(), model.live_queries(), "live queries: {}", at());
-        assert_eq!(tracker.is_empty(), model.is_empty(), "emptiness: {}", at());
-        assert_eq!(tracker.is_shut_down(), model.is_shut_down(), "shutdown: {}", at());
-        assert_eq!(View::from(tracker.stats()), model.view(), "counters: {}", at());
-        assert_eq!(tracker.snapshot(told), model.snapshot(told), "snapshots: {}", at());
-        for id in self.ids.iter().copied().chain([u32::MAX]) {
-            assert_eq!(tracker.owns(&id), model.owns(id), "whether {id} is ours: {}", at());
+        assert_eq!(tracker.is_empty(), model.is_empty(), "is_empty: {}", at());
+        assert_eq!(tracker.is_shut_down(), model.is_shut_down(), "is_shut_down: {}", at());
+        assert_eq!(Counters::from(tracker.stats()), model.counters(), "counters: {}", at());
+        assert_eq!(tracker.snapshot(last_time), model.snapshot(last_time), "snapshots: {}", at());
+        for id in self.query_ids.iter().copied().chain([u32::MAX]) {
+            assert_eq!(tracker.owns(&id), model.owns(id), "ownership of query {id}: {}", at());
         }
-        // What needs no model.
-        assert_eq!(tracker.live_requests(), self.promised.len(), "live requests: {}", at());
+        // Invariants that need no model.
+        assert_eq!(tracker.live_requests(), self.pending_requests.len(), "live requests: {}", at());
         assert!(tracker.live_queries() <= tracker.config().max_running, "too many queries: {}", at());
         let most = tracker.config().max_queued.saturating_add(tracker.config().max_running).saturating_mul(3);
         assert!(tracker.live_requests() <= most, "too many requests: {}", at());
-        assert!(tracker.poll_timeout().is_none_or(|due| due > told), "what is due was not done: {}", at());
-        assert!(tracker.is_empty() || tracker.poll_timeout().is_some(), "nothing ends what is alive: {}", at());
+        assert!(tracker.poll_timeout().is_none_or(|due| due > last_time), "something due was not processed: {}", at());
+        assert!(
+            tracker.is_empty() || tracker.poll_timeout().is_some(),
+            "live requests or queries without a timeout: {}",
+            at()
+        );
     }
 
-    fn reach(&mut self, what: &str, times: u64) {
-        match self.reached.get_mut(what) {
-            Some(reached) => *reached += times,
+    fn cover(&mut self, what: &str, times: u64) {
+        match self.coverage.get_mut(what) {
+            Some(coverage) => *coverage += times,
             None => {
-                self.reached.insert(what.to_owned(), times);
+                self.coverage.insert(what.to_owned(), times);
             }
         }
     }
 }
 
-/// Which of these a number chooses.
+/// Returns the index of an element, `which` modulo their number.
 fn choose<T>(which: u8, from: &[T]) -> Option<usize> {
     usize::from(which).checked_rem(from.len())
 }
 
-/// The first word of a value's `Debug`, without what wraps it.
+/// Returns the first word of a value's `Debug` text, without the enums that wrap it.
 fn name_of(debug: &str) -> String {
     let inner = ["Err(", "Request(", "Invalid("].iter().fold(debug, |debug, wrap| debug.trim_start_matches(wrap));
     inner.chars().take_while(char::is_ascii_alphanumeric).collect()
@@ -594,7 +603,7 @@ fn is_cached(outcome: &Outcome) -> bool {
     }
 }
 
-/// Outcomes cannot be compared, but their `Debug` leaves nothing out.
+/// Compares actions. Outcomes do not implement `PartialEq`, but their `Debug` text is complete.
 fn same(left: &Action<u32>, right: &Action<u32>) -> bool {
     match (left, right) {
         (Action::Finish(left), Action::Finish(right))
@@ -637,15 +646,16 @@ fn records_of(result: &mut Result<RecordAnswer, GetRecordError>) -> Vec<&mut Arc
             | GetRecordError::NoKnownPeers
             | GetRecordError::Request(_),
         ) => Vec::new(),
+        Err(error) => unreachable!("unknown to the model: {error}"),
     }
 }
 
-/// A digest of everything that a tracker did, with times counted from the epoch.
+/// Digest of everything that a tracker did. Times count from the epoch.
 #[derive(Debug)]
 struct Trace(u64);
 
 impl Default for Trace {
-    /// The start of FNV-1a, as of all that follows.
+    /// Offset basis of FNV-1a.
     fn default() -> Self {
         Self(0xCBF2_9CE4_8422_2325)
     }
@@ -653,7 +663,7 @@ impl Default for Trace {
 
 impl Trace {
     fn add(&mut self, what: &dyn fmt::Debug) {
-        // Writing into it never fails.
+        // Never fails.
         let _ = fmt::write(self, format_args!("{what:?};"));
     }
 

@@ -1,160 +1,159 @@
-//! Inputs of a schedule, and how they are read from words.
+//! Inputs of a schedule, and their decoding from words.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::time::Duration;
 
 use kadence_core::{
-    Agree, Cache, LocalCopy, OperationKind, Overload, Policy, Priority, Progress, PutOptions, RequestOptions, Retry,
+    Cache, LocalCopy, OperationKind, Overload, Policy, Priority, Progress, PutOptions, Quorum, RequestOptions, Retry,
     Stall, TrackerConfig,
 };
-use libp2p::kad::Quorum;
 
-use crate::world::validators;
+use crate::fixtures::validators;
 
-/// One step of a schedule. Numbers that choose among things count modulo how many there are; with nothing to choose
-/// from, nothing happens.
+/// One step of a schedule. An index selects an element modulo the number of elements. If there is none, the input has
+/// no effect.
 #[derive(Debug, Clone)]
 pub enum Input {
     /// A request.
-    Ask(Ask),
-    /// A cancel of a request, by how many requests ago it was made.
+    Request(RequestInput),
+    /// Cancels a request. Zero is the latest request, one the request before it, and so on.
     Cancel(u8),
-    /// A shutdown.
+    /// Shuts the tracker down.
     Shutdown {
-        /// Whether requests still get their answers.
+        /// Requests that were accepted still get their answers.
         drain: bool,
     },
-    /// kad's answer to a start that waits for one.
-    Start(u8, Answer),
-    /// The next event of a query that kad has started and not ended, as kad would send it.
-    Kad(u8, Say),
-    /// The local store's answer to a put that waits for one.
+    /// kad's answer to one of the pending starts.
+    Start(u8, StartAnswer),
+    /// The next legal event of one of kad's running queries.
+    KadEvent(u8, EventChoices),
+    /// The local store's answer to one of the waiting puts: `true` is success.
     Stored(u8, bool),
-    /// kad's answer to a probe that waits for one: how many more peers have answered since the query was last heard of.
+    /// kad's answer to one of the pending probes: the number of peers that have answered since the last report.
     Probe(u8, u8),
-    /// The routing table's answer to a put that waits for one: these peers.
+    /// The routing table's answer to one of the waiting puts: a mask of peers.
     LocalPeers(u8, u8),
-    /// How many queries kad runs of its own.
-    Census(u8),
+    /// The number of queries that kad runs for itself.
+    QueryCount(u8),
     /// The local store's entries under a key were changed.
     Forget(u8),
-    /// The clock goes on.
-    Wait(Wait),
+    /// The clock advances.
+    Clock(ClockStep),
 
-    /// Hostile: an answer to a start that may have been answered.
-    StartAgain(u8, Answer),
-    /// Hostile: any event.
-    Event(Event),
-    /// Hostile: an answer of the local store for any request.
+    /// Hostile: an answer to a start that may already have been answered.
+    StartAgain(u8, StartAnswer),
+    /// Hostile: an arbitrary event.
+    AnyEvent(AnyEvent),
+    /// Hostile: an answer of the local store to any request.
     StoredAgain(u8, bool),
     /// Hostile: peers of the routing table for any request.
     LocalPeersAgain(u8, u8),
-    /// Hostile: an answer to a probe for any id, with this progress, if any.
+    /// Hostile: an answer to a probe for any id, with this progress.
     ProbeAgain(u8, Option<Progress>),
-    /// Hostile: the clock shows an earlier time, for one call.
-    Backwards(Duration),
+    /// Hostile: for one call, the clock shows an earlier time.
+    ClockBackwards(Duration),
 }
 
 /// A request.
 #[derive(Debug, Clone)]
-pub struct Ask {
-    /// Hostile: the id of an earlier request.
+pub struct RequestInput {
+    /// Hostile: reuses the id of an earlier request.
     pub again: Option<u8>,
-    /// Which operation.
+    /// Kind of the operation.
     pub kind: OperationKind,
-    /// Which key.
+    /// Index of the key.
     pub key: u8,
-    /// For gets.
+    /// Policy of a get.
     pub policy: Policy,
-    /// For puts.
+    /// Quorum of a put.
     pub quorum: Quorum,
-    /// For puts: which value.
+    /// Index of a put's value.
     pub value: u8,
-    /// For puts to the closest peers.
+    /// Options of a put to the closest peers.
     pub put: PutOptions,
-    /// For puts to named peers; the last bit adds our own id and a repetition.
+    /// Peers of a put to named peers. The highest bit adds the local id and repeats every peer.
     pub peers: u8,
-    /// For lookups of the closest peers.
+    /// Makes a lookup of the closest peers thorough.
     pub thorough: bool,
-    /// For puts: after which time the record expires.
+    /// Time until a put's record expires. `None`: never.
     pub expires: Option<Duration>,
-    /// How it is to be done.
+    /// Options of the request.
     pub options: RequestOptions,
 }
 
 /// An answer to a start.
 #[derive(Debug, Clone, Copy)]
-pub enum Answer {
-    /// As kad answers, which refuses few queries. If it may refuse, whether it does.
+pub enum StartAnswer {
+    /// A legal answer. kad refuses few kinds of queries.
     Kad {
-        /// Whether it refuses, if it may.
+        /// kad refuses the query, if it can refuse this kind.
         refuse: bool,
     },
-    /// Hostile: with an id that may be in use, or may have been.
+    /// Hostile: accepted with an id that may be in use, or may have been used before.
     Id(u8),
-    /// Hostile: `NoKnownPeers`, or else an error of the store, for any query.
+    /// Hostile: refused with `NoKnownPeers` or an error of the local store, for any kind of query.
     Refused {
-        /// Which of the two.
+        /// `NoKnownPeers` rather than an error of the store.
         no_known_peers: bool,
     },
 }
 
-/// What kad says next.
+/// Random choices that shape one event of kad. Each kind of query uses some of them.
 #[derive(Debug, Clone, Copy)]
-pub struct Say {
-    /// For queries that may go on: the end.
+pub struct EventChoices {
+    /// The query ends, if it could also continue.
     pub end: bool,
-    /// kad's own timeout.
+    /// kad's own timeout ended the query.
     pub timeout: bool,
-    /// A record of the local store.
+    /// The record comes from the local store.
     pub local: bool,
-    /// Under another key; among the closest, ourselves.
+    /// A record is stored under another key; a lookup also names the local node.
     pub foreign: bool,
-    /// Which peer.
+    /// Index of the peer.
     pub peer: u8,
-    /// Which peers.
+    /// Mask of the peers.
     pub peers: u8,
-    /// Which value.
+    /// Index of the value.
     pub value: u8,
-    /// Nobody was asked, as with an empty routing table.
+    /// No request was sent, as with an empty routing table.
     pub nobody: bool,
-    /// Whether a peer has answered since the last event.
+    /// A peer has answered since the last event.
     pub answered: bool,
-    /// How many peers have failed since the last event.
+    /// Number of peers that have failed since the last event.
     pub failures: u32,
-    /// After which time a record expires.
+    /// Time until the record expires. `None`: never.
     pub expires: Option<Duration>,
 }
 
-/// Any event.
+/// An arbitrary event.
 #[derive(Debug, Clone, Copy)]
-pub struct Event {
-    /// An id; or else how many of the started queries ago it was started.
+pub struct AnyEvent {
+    /// `Ok`: the id of a query. `Err`: an index among the live queries.
     pub id: Result<u8, u8>,
-    /// Which kind of result; `None` fits the query.
+    /// Kind of the result. `None`: the kind that fits the query.
     pub kind: Option<u8>,
-    /// What it says.
-    pub say: Say,
-    /// Its progress.
+    /// Content of the result.
+    pub choices: EventChoices,
+    /// Progress of the query.
     pub progress: Progress,
-    /// Whether it is the last.
+    /// Marks the event as the last of its query.
     pub last: bool,
 }
 
-/// How far the clock goes.
+/// Movement of the clock.
 #[derive(Debug, Clone, Copy)]
-pub enum Wait {
-    /// This far, and the tracker is called.
-    Tick(Duration),
-    /// This far, and the tracker is called with the next input.
-    Silently(Duration),
-    /// To the time that the tracker asks for.
-    Due,
-    /// To a nanosecond before it.
-    AlmostDue,
+pub enum ClockStep {
+    /// Advances by this time and calls the tracker.
+    Advance(Duration),
+    /// Advances by this time. The tracker sees the new time with the next input.
+    AdvanceSilently(Duration),
+    /// Advances to the tracker's timeout and calls the tracker.
+    ToTimeout,
+    /// Advances to one nanosecond before the tracker's timeout and calls the tracker.
+    JustBeforeTimeout,
 }
 
-/// The configuration that a word stands for.
-pub fn a_config(word: u64) -> TrackerConfig {
+/// Decodes a word into a configuration.
+pub fn arbitrary_config(word: u64) -> TrackerConfig {
     let mut bits = Bits(word);
     TrackerConfig {
         max_running: bits.one_of([0, 1, 2, 2, 3, 4, 8, 200]),
@@ -169,98 +168,98 @@ pub fn a_config(word: u64) -> TrackerConfig {
         max_items: bits.one_of([0, 2, 3, 4, 64, 64, 64, 64]),
         max_key_len: bits.one_of([2, 64, 64, 64, 64, 64, 64, 64]),
         max_value_len: bits.one_of([1, 64, 64, 64, 64, 64, 64, 64]),
-        stall: a_stall(&mut bits),
+        stall: arbitrary_stall(&mut bits),
         max_read_repairs: bits.one_of([0, 1, 2, 16]),
-        cache: a_cache(&mut bits),
+        cache: arbitrary_cache(&mut bits),
         ..TrackerConfig::default()
     }
 }
 
-fn a_stall(bits: &mut Bits) -> Option<Stall> {
+fn arbitrary_stall(bits: &mut Bits) -> Option<Stall> {
     let watched = bits.flag();
     let [min, max, initial] = bits.one_of([[0, 2, 1], [1, 4, 2], [2, 2, 2], [5, 2, 10]]).map(Duration::from_millis);
     let parallelism = bits.one_of([0, 1, 3, 10]);
-    watched.then_some(Stall { min_quiet: min, max_quiet: max, initial_quiet: initial, parallelism })
+    watched.then_some(Stall::default().min_quiet(min).max_quiet(max).initial_quiet(initial).parallelism(parallelism))
 }
 
-fn a_cache(bits: &mut Bits) -> Option<Cache> {
+fn arbitrary_cache(bits: &mut Bits) -> Option<Cache> {
     let keeps = bits.one_of([false, true, true, true]);
     let max_bytes = bits.one_of([0, 1_000, 1_500, 2_500, 5_000, 1024 * 1024, 1024 * 1024, 1024 * 1024]);
     let max_age =
         Duration::from_millis(bits.one_of([0, 10, 1_000, 30_000, 3_600_000, 36_000_000, 36_000_000, 36_000_000]));
     let max_age_not_found = Duration::from_millis(bits.one_of([0, 10, 5_000, 36_000_000]));
-    keeps.then_some(Cache { max_bytes, max_age, max_age_not_found })
+    keeps.then_some(Cache::default().max_bytes(max_bytes).max_age(max_age).max_age_not_found(max_age_not_found))
 }
 
 impl Input {
-    /// An input as callers and kad make it.
+    /// Decodes a word into a legal input.
     pub fn legal(word: u64) -> Self {
         let mut bits = Bits(word);
         match bits.take(8) {
-            0..=51 => Self::Ask(an_ask(&mut bits)),
+            0..=51 => Self::Request(arbitrary_request(&mut bits)),
             52..=57 => Self::Cancel(bits.take(4)),
             58..=63 => Self::Probe(bits.take(4), bits.one_of([0, 0, 1, 9])),
-            64..=127 => Self::Start(bits.take(4), Answer::Kad { refuse: bits.one_in(3) }),
+            64..=127 => Self::Start(bits.take(4), StartAnswer::Kad { refuse: bits.one_in(3) }),
             128..=211 => {
-                let (which, say) = (bits.take(4), a_say(&mut bits));
-                Self::Kad(which, Say { expires: an_expiry(&mut bits), ..say })
+                let (which, choices) = (bits.take(4), arbitrary_choices(&mut bits));
+                Self::KadEvent(which, EventChoices { expires: arbitrary_expiry(&mut bits), ..choices })
             }
             212..=217 => Self::LocalPeers(bits.take(4), bits.take(8)),
             218..=223 => Self::Stored(bits.take(4), !bits.one_in(2)),
-            224..=251 => Self::Wait(a_wait(&mut bits)),
+            224..=251 => Self::Clock(arbitrary_clock_step(&mut bits)),
             252 => {
                 let own = bits.take(4);
-                if bits.flag() { Self::Forget(bits.take(2)) } else { Self::Census(own) }
+                if bits.flag() { Self::Forget(bits.take(2)) } else { Self::QueryCount(own) }
             }
-            253..=254 => Self::Wait(Wait::Due),
+            253..=254 => Self::Clock(ClockStep::ToTimeout),
             255 if bits.one_in(3) => Self::Shutdown { drain: bits.flag() },
             255 => Self::Cancel(bits.take(4)),
         }
     }
 
-    /// A legal input, or one that neither callers nor kad should ever make.
+    /// Decodes a word into an input that is legal, or that callers and kad never produce.
     pub fn hostile(word: u64) -> Self {
         let mut bits = Bits(word);
         if !bits.one_in(2) {
             return Self::legal(bits.0);
         }
         match bits.take(4) {
-            0..=1 => Self::Ask(Ask { again: Some(bits.take(4)), ..an_ask(&mut bits) }),
-            2 => Self::Start(bits.take(4), an_answer(&mut bits)),
-            3..=5 => Self::StartAgain(bits.take(4), an_answer(&mut bits)),
+            0..=1 => Self::Request(RequestInput { again: Some(bits.take(4)), ..arbitrary_request(&mut bits) }),
+            2 => Self::Start(bits.take(4), arbitrary_start_answer(&mut bits)),
+            3..=5 => Self::StartAgain(bits.take(4), arbitrary_start_answer(&mut bits)),
             6 if bits.flag() => Self::StoredAgain(bits.take(4), bits.flag()),
             6 if bits.flag() => Self::LocalPeersAgain(bits.take(4), bits.take(8)),
-            6 => Self::ProbeAgain(bits.take(6), Some(a_progress(&mut bits)).filter(|_| bits.flag())),
-            7 => Self::Backwards(a_span(&mut bits)),
+            6 => Self::ProbeAgain(bits.take(6), Some(arbitrary_progress(&mut bits)).filter(|_| bits.flag())),
+            7 => Self::ClockBackwards(arbitrary_span(&mut bits)),
             _ => {
-                let event = an_event(&mut bits);
-                let say = Say { expires: an_expiry(&mut bits), ..event.say };
-                Self::Event(Event { say, ..event })
+                let event = arbitrary_event(&mut bits);
+                let choices = EventChoices { expires: arbitrary_expiry(&mut bits), ..event.choices };
+                Self::AnyEvent(AnyEvent { choices, ..event })
             }
         }
     }
 }
 
-fn an_event(bits: &mut Bits) -> Event {
-    Event {
+fn arbitrary_event(bits: &mut Bits) -> AnyEvent {
+    AnyEvent {
         id: if bits.flag() { Ok(bits.take(6)) } else { Err(bits.take(4)) },
         kind: if bits.one_in(2) { Some(bits.take(3)) } else { None },
-        say: a_say(bits),
-        progress: a_progress(bits),
+        choices: arbitrary_choices(bits),
+        progress: arbitrary_progress(bits),
         last: bits.flag(),
     }
 }
 
-fn an_expiry(bits: &mut Bits) -> Option<Duration> {
+fn arbitrary_expiry(bits: &mut Bits) -> Option<Duration> {
     let millis = bits.one_of([None, None, None, None, None, Some(0), Some(3), Some(20)]);
     millis.map(Duration::from_millis)
 }
 
-fn a_progress(bits: &mut Bits) -> Progress {
+fn arbitrary_progress(bits: &mut Bits) -> Progress {
     Progress { requests: bits.take(2).into(), successes: bits.take(2).into(), failures: bits.take(2).into() }
 }
 
-fn an_ask(bits: &mut Bits) -> Ask {
+fn arbitrary_request(bits: &mut Bits) -> RequestInput {
     use OperationKind as Kind;
     let kind = bits.one_of([
         Kind::GetRecord,
@@ -273,8 +272,9 @@ fn an_ask(bits: &mut Bits) -> Ask {
         Kind::Bootstrap,
     ]);
     let key = bits.take(2);
-    let policy = match a_policy(bits) {
-        // Refused for providers; once in a while is enough.
+    let policy = match arbitrary_policy(bits) {
+        // The tracker rejects these policies for providers. Half of them are replaced, so that more requests are
+        // accepted.
         Policy::Quorum(n) | Policy::Best { agree: Agree::N(n) } if kind == Kind::GetProviders && bits.flag() => {
             Policy::Limit(n)
         }
@@ -282,7 +282,7 @@ fn an_ask(bits: &mut Bits) -> Ask {
     };
     let soon = Some(Duration::from_millis(10));
     let expiries = [None, None, None, None, None, soon, soon, Some(Duration::ZERO)];
-    let mut ask = Ask {
+    let mut request = RequestInput {
         again: None,
         kind,
         key,
@@ -292,10 +292,10 @@ fn an_ask(bits: &mut Bits) -> Ask {
             Quorum::One,
             Quorum::Majority,
             Quorum::All,
-            Quorum::N(NonZeroUsize::MIN),
-            Quorum::N(NonZeroUsize::MIN.saturating_add(1)),
-            Quorum::N(NonZeroUsize::MIN.saturating_add(2)),
-            Quorum::N(NonZeroUsize::MIN.saturating_add(8)),
+            Quorum::N(1),
+            Quorum::N(2),
+            Quorum::N(3),
+            Quorum::N(9),
         ]),
         value: bits.take(3),
         peers: bits.take(8),
@@ -304,19 +304,19 @@ fn an_ask(bits: &mut Bits) -> Ask {
         put: PutOptions::default(),
         options: RequestOptions {
             priority: bits.one_of([Priority::Normal, Priority::Interactive, Priority::Normal, Priority::Background]),
-            timeout: a_timeout(bits),
+            timeout: arbitrary_timeout(bits),
             streaming: bits.flag(),
-            retry: a_retry(bits),
+            retry: arbitrary_retry(bits),
             fresh: bits.one_in(2),
         },
     };
-    ask.put = put_options(bits);
-    // All bits are taken, and a lookup has no use for these.
-    ask.thorough = ask.peers % 2 == 1;
-    ask
+    request.put = arbitrary_put_options(bits);
+    // All 64 bits are used up, and a lookup has no use for these.
+    request.thorough = request.peers % 2 == 1;
+    request
 }
 
-fn put_options(bits: &mut Bits) -> PutOptions {
+fn arbitrary_put_options(bits: &mut Bits) -> PutOptions {
     PutOptions {
         verify: bits.one_of([0, 0, 1, 2]),
         clamp_quorum: bits.one_in(2),
@@ -324,21 +324,21 @@ fn put_options(bits: &mut Bits) -> PutOptions {
     }
 }
 
-fn a_policy(bits: &mut Bits) -> Policy {
+fn arbitrary_policy(bits: &mut Bits) -> Policy {
     let n = bits.one_of([0, 1, 1, 2, 2, 3, 3, 5]);
     bits.one_of([
         Policy::First,
         Policy::First,
         Policy::Limit(n),
         Policy::All,
-        Policy::Quorum(n),
-        Policy::Quorum(n),
-        Policy::Best { agree: Agree::N(n) },
-        Policy::Best { agree: Agree::All },
+        Policy::Quorum(n.into()),
+        Policy::Quorum(n.into()),
+        Policy::Best { agree: Some(n.into()) },
+        Policy::Best { agree: None },
     ])
 }
 
-fn a_timeout(bits: &mut Bits) -> Option<Duration> {
+fn arbitrary_timeout(bits: &mut Bits) -> Option<Duration> {
     let millis = bits.one_of([
         None,
         None,
@@ -360,24 +360,24 @@ fn a_timeout(bits: &mut Bits) -> Option<Duration> {
     millis.map(|millis| if millis == u64::MAX { Duration::MAX } else { Duration::from_millis(millis) })
 }
 
-fn a_retry(bits: &mut Bits) -> Option<Retry> {
+fn arbitrary_retry(bits: &mut Bits) -> Option<Retry> {
     let attempts = bits.one_of([None, None, None, None, Some(0), Some(2), Some(3), Some(5)]);
     let base = Duration::from_millis(bits.one_of([0, 1, 10, 300]));
     let cap = Duration::from_millis(bits.one_of([15, 5_000]));
     let jitter_percent = bits.one_of([0, 50, 100, 255]);
-    attempts.map(|attempts| Retry { attempts, base, cap, jitter_percent })
+    attempts.map(|attempts| Retry::default().attempts(attempts).base(base).cap(cap).jitter_percent(jitter_percent))
 }
 
-fn an_answer(bits: &mut Bits) -> Answer {
+fn arbitrary_start_answer(bits: &mut Bits) -> StartAnswer {
     match bits.take(2) {
-        0 => Answer::Kad { refuse: bits.flag() },
-        1 => Answer::Refused { no_known_peers: bits.flag() },
-        _ => Answer::Id(bits.take(6)),
+        0 => StartAnswer::Kad { refuse: bits.flag() },
+        1 => StartAnswer::Refused { no_known_peers: bits.flag() },
+        _ => StartAnswer::Id(bits.take(6)),
     }
 }
 
-fn a_say(bits: &mut Bits) -> Say {
-    Say {
+fn arbitrary_choices(bits: &mut Bits) -> EventChoices {
+    EventChoices {
         end: bits.one_in(2),
         timeout: bits.one_in(2),
         local: bits.flag(),
@@ -392,21 +392,21 @@ fn a_say(bits: &mut Bits) -> Say {
     }
 }
 
-fn a_wait(bits: &mut Bits) -> Wait {
+fn arbitrary_clock_step(bits: &mut Bits) -> ClockStep {
     match bits.take(3) {
-        0..=3 => Wait::Tick(a_span(bits)),
-        4..=5 => Wait::Silently(a_span(bits)),
-        6 => Wait::Due,
-        _ => Wait::AlmostDue,
+        0..=3 => ClockStep::Advance(arbitrary_span(bits)),
+        4..=5 => ClockStep::AdvanceSilently(arbitrary_span(bits)),
+        6 => ClockStep::ToTimeout,
+        _ => ClockStep::JustBeforeTimeout,
     }
 }
 
-fn a_span(bits: &mut Bits) -> Duration {
+fn arbitrary_span(bits: &mut Bits) -> Duration {
     let long = bits.one_of([100, 1_000, 30_000, 3_600_000]);
     Duration::from_millis(bits.one_of([0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 5, 5, 5, 10, 10, long]))
 }
 
-/// A word that is taken apart, the lowest bits first.
+/// The bits of a word that are still unused, the lowest ones first.
 struct Bits(u64);
 
 impl Bits {
@@ -420,15 +420,15 @@ impl Bits {
         self.take(1) == 1
     }
 
-    /// Once in two to the power of `bits`.
+    /// Returns `true` with a probability of one in two to the power of `bits`.
     fn one_in(&mut self, bits: u32) -> bool {
         self.take(bits) == 1
     }
 
-    /// One of so many that their number is a power of two.
+    /// Returns one of the values, whose number has to be a power of two.
     fn one_of<T: Copy, const N: usize>(&mut self, all: [T; N]) -> T {
         const { assert!(N.is_power_of_two()) };
-        let [first, ..] = all.as_slice() else { unreachable!("a power of two is not zero") };
+        let [first, ..] = all.as_slice() else { unreachable!("a power of two is at least one") };
         *all.get(usize::from(self.take(N.ilog2()))).unwrap_or(first)
     }
 }

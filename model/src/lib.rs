@@ -1,5 +1,5 @@
-//! A second, naive tracker that predicts what [`QueryTracker`](kadence_core::QueryTracker) does, and the harness that
-//! compares the two.
+//! Reference model of [`QueryTracker`](kadence_core::QueryTracker): a simple tracker that predicts every action of the
+//! real one, and a harness that compares the two.
 //!
 //! ```text
 //!   property tests ─┐                                        ┌──► QueryTracker ──┐
@@ -7,21 +7,21 @@
 //!   regressions    ─┘                                        └──► Model ─────────┘
 //! ```
 //!
-//! A schedule is a list of 64-bit words, the first of which configures the tracker; each further one is an input. That
-//! is all there is to generate, to shrink and to keep in a corpus.
+//! A schedule is a list of 64-bit words. The first word selects the tracker's configuration; each further word is one
+//! input. Words are all that has to be generated, shrunk and stored in a corpus.
 //!
-//! Nothing here is for applications.
+//! This crate is for Kadence's own tests. It is not published.
 
-mod bodies;
+mod fixtures;
 mod harness;
 mod input;
 mod kad;
 mod reference;
-mod world;
+mod targets;
 
-pub use bodies::{Mode, Reached, bytes_of, events, orderings, play, replay, words_of};
+pub use fixtures::{KEYS, Ranked, key, local, peer, peers, validators, value};
 pub use harness::Harness;
-pub use input::{Answer, Ask, Event, Input, Say, Wait, a_config};
-pub use kad::Kad;
-pub use reference::{Expected, Model, View};
-pub use world::{KEYS, Ranked, key, local, peer, peers, validators, value};
+pub use input::{AnyEvent, ClockStep, EventChoices, Input, RequestInput, StartAnswer, arbitrary_config};
+pub use kad::KadQuery;
+pub use reference::{Counters, Expected, Model};
+pub use targets::{Coverage, Mode, bytes_of, events, orderings, play, replay, words_of};

@@ -1,30 +1,30 @@
-//! The reference model: what the tracker has to do, written down in the plainest way.
+//! Reference model of the tracker, written for obviousness instead of speed.
 //!
-//! Everything is a list, and every question is answered by looking at all of it. What several callers could tell apart
-//! is decided here by these rules, in addition to the public documentation of `kadence-core`:
+//! All state is kept in lists, and every question is answered by scanning them. In addition to the public documentation
+//! of `kadence-core`, the model fixes the order of effects that callers can observe:
 //!
-//! 1. A command finds everything done that was due before it. After every input, what is due is done: by its time, and
-//!    at the same time lost queries first, then deadlines, then retries, then looks at queries that may have stalled, each
-//!    by their numbers. Then free slots are filled.
-//! 2. Those who wait for a query are served by what they need: the fewest items, then the fewest votes, then the fewest
-//!    votes for the best, then those who wait for the end; where that is the same, by their ids.
-//! 3. Queries wait in the order in which they were first wanted. A further step of a put or a lookup stands ahead of all others,
-//!    that of a higher class first; the others, retries too, stand in the class of the highest of their waiters. Of the
-//!    requests of one class, the one with the highest id is shed first.
-//! 4. Each start of a class moves it on by the inverse of its share; the class that is least far is next, the higher
-//!    one if they are level; a class that was empty begins where the last start was.
-//! 5. What a query's end brings to a request comes before what the end of that request brings to the query:
-//!    outcome, then `Finish`, then `StopProviding`.
+//! 1. Before a command takes effect, everything that is due is processed. After every input, what is due is processed
+//!    again, ordered by time. At the same time, queries to give up come first, then deadlines, then retries, then stall
+//!    checks, each ordered by number. Free slots are filled last.
+//! 2. The waiters of a query are served by threshold: the fewest items first, then the fewest votes, then the fewest
+//!    votes for the best record, then those that wait for the end. Waiters with equal thresholds are served by id.
+//! 3. Queries wait in the order in which they were first requested. Second steps of puts and lookups precede all other
+//!    queries, higher classes first. Any other query, retries included, waits in the highest class of its waiters.
+//!    Among requests of one class, the one with the highest id is shed first.
+//! 4. Each start advances the position of its class by the inverse of its share. The class with the lowest position is
+//!    served next; on a tie, the higher class. A class that was empty continues at the position of the latest start.
+//! 5. When a query ends and thereby ends a request, the effects on the request precede those on its query: the outcome,
+//!    then `Finish`, then `StopProviding`.
 
+mod backoff;
 mod cache;
-mod closest;
-mod line;
-mod lot;
 mod outcomes;
 mod puts;
+mod queue;
 mod read_repair;
 mod results;
 mod stall;
+mod thorough;
 mod view;
 
 use std::{
@@ -33,67 +33,67 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Agree, Command, InvalidRequest, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
-    OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Request,
-    RequestError, RequestId, RequestOptions, Started, TrackerConfig,
+    Action, Command, InvalidRequestError, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
+    OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Quorum,
+    Request, RequestError, RequestId, RequestOptions, Started, TrackerConfig,
 };
 use libp2p::{
     PeerId,
     kad::{Record, RecordKey, store},
 };
 
-pub use self::view::View;
+pub use self::view::Counters;
 use self::{
-    cache::Kept,
-    line::{Line, Turns},
+    cache::CachedAnswer,
     outcomes::QueryEnd,
-    results::{Anomaly, Found, Threshold},
+    queue::{ClassShares, QueuePosition},
+    results::{Anomaly, QueryResults, Threshold},
 };
 
-/// A span that cannot be added to a point in time counts as so much.
-const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+/// Replaces a time span that does not fit the clock.
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// How many lost ids are remembered.
-const REMEMBERED: usize = 1024;
+/// Number of ids of given-up queries that are remembered.
+const MAX_EVICTED_IDS: usize = 1024;
 
-/// An action that the tracker has to give.
+/// An action that the tracker has to emit.
 #[derive(Debug, Clone)]
 pub enum Expected {
-    /// `Action::Start`. Step ids cannot be made outside of the core, so the model has numbers of its own for them.
+    /// `Action::Start`. Step ids cannot be created outside of the core, so the model numbers the steps itself.
     Start {
-        /// The model's number.
+        /// Number of the step in the model.
         step: u64,
-        /// On whose behalf.
+        /// Request that the query is started for.
         request: RequestId,
-        /// What to start.
+        /// Query to start.
         query: Query,
     },
     /// Exactly this action.
     Action(Action<u32>),
 }
 
-/// Predicts a tracker.
+/// Model of a tracker.
 #[derive(Debug)]
 pub struct Model {
     config: TrackerConfig,
     local: PeerId,
     now: Option<Instant>,
-    /// In the order of their acceptance.
+    /// In order of acceptance.
     requests: Vec<LiveRequest>,
-    /// In the order in which they were first wanted.
+    /// In order of their first request.
     queries: Vec<LiveQuery>,
     announcements: Vec<Announcements>,
-    turns: Turns,
+    class_shares: ClassShares,
     last_step: u64,
-    /// The smoothed round trip, once one was measured.
+    /// Smoothed round-trip time. `None` until one was measured.
     round_trip: Option<Duration>,
     last_read_repair: u64,
-    lost: Vec<u32>,
-    /// Answers for later requests, one for each read of a key.
-    cache: Vec<Kept>,
+    evicted_ids: Vec<u32>,
+    /// Cached answers, one for each key and kind of read.
+    cache: Vec<CachedAnswer>,
     shutting_down: bool,
-    view: View,
-    /// How each request ended, and after which time.
+    counters: Counters,
+    /// Operation, outcome and duration of each request that ended.
     ended: Vec<(OperationKind, OutcomeKind, Duration)>,
     out: Vec<Expected>,
 }
@@ -105,28 +105,28 @@ struct LiveRequest {
     options: RequestOptions,
     accepted: Instant,
     deadline: Instant,
-    place: Place,
-    /// Of a put that is past its lookup.
+    awaiting: Awaiting,
+    /// State of a put that is past its lookup.
     put: Option<puts::Put>,
-    /// Of a thorough lookup, what the first of its two has found.
-    first: Option<closest::First>,
+    /// Result of the first lookup of a thorough one.
+    first_lookup: Option<thorough::FirstLookup>,
     failed_attempts: u32,
-    /// What each of them has left, the first one first.
-    earlier: Vec<outcomes::Attempt>,
-    /// Whether a step of it has ended. Until then it is a new request.
-    begun: bool,
-    /// Whether it is at a step that a lookup of its own has led to.
+    /// Results of failed attempts, the first one first.
+    earlier_attempts: Vec<outcomes::Attempt>,
+    /// A step of the request has ended. Until then it counts as a new request.
+    past_first_step: bool,
+    /// The request is at a step that follows its own lookup.
     second_step: bool,
-    /// Whether kad has entered us as a provider on its behalf.
+    /// kad has added the local node as a provider for this request.
     announced: bool,
 }
 
-/// What a request waits for.
+/// Event that a request waits for.
 #[derive(Debug)]
-enum Place {
+enum Awaiting {
     Query(u64),
     Retry(Instant),
-    /// Without an answer, it has not begun.
+    /// The local store. `None`: the put has not started yet; `Some`: the network part succeeded with this answer.
     LocalStore(Option<PutAnswer>),
     LocalPeers,
 }
@@ -136,63 +136,63 @@ struct LiveQuery {
     step: u64,
     query: Query,
     state: State,
-    found: Found,
+    results: QueryResults,
     progress: Progress,
     started: Instant,
-    /// When kad last said something of it.
-    heard: Instant,
-    /// When it was last known to get on.
-    moved: Instant,
-    /// When it is looked at.
-    look: Option<Instant>,
-    /// Whether it was looked at, and kad has not said yet how far it got.
-    probed: bool,
-    /// Whether it was finished early.
+    /// Time of kad's latest event.
+    last_event: Instant,
+    /// Time of the latest known progress.
+    last_progress: Instant,
+    /// Time of the next stall check.
+    stall_check: Option<Instant>,
+    /// A probe was sent, and kad has not answered it.
+    probe_pending: bool,
+    /// The tracker finished it early because it had stalled.
     finished_early: bool,
-    /// Whether kad was heard of it after a peer had answered.
+    /// kad has reported an answer of a peer.
     answered: bool,
-    /// Nobody joins it any more.
-    closed: bool,
-    /// Its key was written to since it began.
-    outdated: bool,
+    /// No further request may join it.
+    unshared: bool,
+    /// Its key was written to since it got its slot.
+    key_written: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Waiting(Line),
-    /// Has a slot; kad has not answered yet.
+    Waiting(QueuePosition),
+    /// It has a slot; kad has not answered the start.
     Starting,
     Running(u32),
-    /// kad's last event is being taken in.
-    QueryEnd(u32),
-    /// Nobody wants it. Without an id if kad has not answered yet.
+    /// kad's last event is being processed.
+    LastEvent(u32),
+    /// It has no waiters and is being finished. The id is `None` until kad answers the start.
     Finishing(Option<u32>, Instant),
 }
 
-/// The announcements of one key that kad was told to start and that are not over.
+/// Announcements of one key that kad was asked to start and that have not ended.
 #[derive(Debug)]
 struct Announcements {
     key: RecordKey,
     live: usize,
-    /// What kad said first about an entry of ours.
+    /// kad's answer to the first of them: the local node was a provider before.
     had_provider: Option<bool>,
     succeeded: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
-    Lost(u64),
+    GiveUp(u64),
     Deadline(RequestId),
     Retry(RequestId),
-    Look(u64),
+    StallCheck(u64),
 }
 
 impl Model {
-    /// Of an empty tracker.
+    /// Models an empty tracker.
     pub fn new(local: PeerId, mut config: TrackerConfig) -> Self {
         config.max_running = config.max_running.clamp(1, MAX_RUNNING_CEILING);
         config.max_items = config.max_items.max(1);
-        let turns = Turns::new(config.shares);
+        let class_shares = ClassShares::new(config.shares);
         Self {
             config,
             local,
@@ -200,14 +200,14 @@ impl Model {
             requests: Vec::new(),
             queries: Vec::new(),
             announcements: Vec::new(),
-            turns,
+            class_shares,
             last_step: 0,
             round_trip: None,
             last_read_repair: 0,
-            lost: Vec::new(),
+            evicted_ids: Vec::new(),
             cache: Vec::new(),
             shutting_down: false,
-            view: View::default(),
+            counters: Counters::default(),
             ended: Vec::new(),
             out: Vec::new(),
         }
@@ -217,10 +217,10 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// As the tracker's.
+    /// The same as the tracker's.
     pub fn command(&mut self, command: Command, now: Instant) -> Result<(), RequestError> {
         let now = self.clock(now);
-        self.settle(now);
+        self.process_due(now);
         let result = match command {
             Command::Request(request) => self.accept(request, now),
             Command::Cancel { id } => {
@@ -230,7 +230,7 @@ impl Model {
             Command::Shutdown { drain } => {
                 self.shutting_down = true;
                 let mut ids: Vec<_> = self.requests.iter().map(|request| request.id).collect();
-                ids.retain(|id| !drain || id.is_ours());
+                ids.retain(|id| !drain || id.is_reserved());
                 ids.sort();
                 for id in ids {
                     self.fail(id, RequestError::Shutdown, now);
@@ -238,11 +238,11 @@ impl Model {
                 Ok(())
             }
             Command::Forget { key } => {
-                self.written(&key);
+                self.drop_cached(&key);
                 Ok(())
             }
         };
-        self.settle(now);
+        self.process_due(now);
         result
     }
 
@@ -250,56 +250,56 @@ impl Model {
     pub fn started(&mut self, step: u64, result: Result<Started<u32>, QueryStartError>, now: Instant) {
         let now = self.clock(now);
         self.take_start(step, result, now);
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// `QueryTracker::handle_stored`.
     pub fn stored(&mut self, id: RequestId, result: Result<(), store::Error>, now: Instant) {
         let now = self.clock(now);
-        let waits = self.request(id).and_then(|request| match &request.place {
-            Place::LocalStore(answer) => Some((answer.clone(), request.operation.clone())),
-            Place::Query(_) | Place::Retry(_) | Place::LocalPeers => None,
+        let waits = self.request(id).and_then(|request| match &request.awaiting {
+            Awaiting::LocalStore(answer) => Some((answer.clone(), request.operation.clone())),
+            Awaiting::Query(_) | Awaiting::Retry(_) | Awaiting::LocalPeers => None,
         });
         match (waits, result) {
-            (None, _) => self.view.unknown_inputs += 1,
-            (Some((None, operation)), Ok(())) => self.want(id, first_query(&operation), now),
+            (None, _) => self.counters.unknown_inputs += 1,
+            (Some((None, operation)), Ok(())) => self.attach(id, first_query(&operation), now),
             (Some((Some(answer), _)), Ok(())) => self.end(id, Outcome::PutRecord(Ok(answer)), now),
             (Some((answer, _)), Err(error)) => {
                 let acknowledged = answer.map_or_else(Vec::new, |answer| answer.acknowledged);
                 self.end(id, Outcome::PutRecord(Err(PutRecordError::Store { error, acknowledged })), now);
             }
         }
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// `QueryTracker::handle_event`.
     pub fn event(&mut self, event: QueryEvent<u32>, now: Instant) {
         let now = self.clock(now);
         self.take_event(event, now);
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// `QueryTracker::handle_probe`.
     pub fn probe(&mut self, id: u32, progress: Option<Progress>, now: Instant) {
         let now = self.clock(now);
         self.take_probe(id, progress, now);
-        self.settle(now);
+        self.process_due(now);
     }
 
     /// `QueryTracker::handle_query_count`.
-    pub fn census(&mut self, live: usize, now: Instant) {
+    pub fn query_count(&mut self, live: usize, now: Instant) {
         let now = self.clock(now);
-        self.view.kad_own_queries = live.saturating_sub(self.live_queries()) as u64;
-        self.settle(now);
+        self.counters.kad_own_queries = live.saturating_sub(self.live_queries()) as u64;
+        self.process_due(now);
     }
 
     /// `QueryTracker::handle_timeout`.
     pub fn timeout(&mut self, now: Instant) {
         let now = self.clock(now);
-        self.settle(now);
+        self.process_due(now);
     }
 
-    /// Everything that the tracker's `poll_action` has to give before `None`.
+    /// Returns all actions that `poll_action` of the tracker has to return before `None`.
     pub fn take_actions(&mut self) -> Vec<Expected> {
         std::mem::take(&mut self.out)
     }
@@ -309,49 +309,49 @@ impl Model {
     fn accept(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
         let Request { id, operation, options } = request;
         if let Err(error) = self.check(id, &operation, now) {
-            self.view.refused += 1;
+            self.counters.refused += 1;
             return Err(error);
         }
         if let Some((items, outcome)) = self.cached(&operation, &options, now) {
-            self.view.accepted += 1;
+            self.counters.accepted += 1;
             self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), Duration::ZERO));
             for item in items.into_iter().filter(|_| options.streaming) {
-                self.give(Action::Item { request: id, item });
+                self.push_action(Action::Item { request: id, item });
             }
-            self.give(Action::Outcome { request: id, outcome });
+            self.push_action(Action::Outcome { request: id, outcome });
             return Ok(());
         }
         if let Err(error) = self.make_room(&operation, &options, now) {
-            self.view.refused += 1;
+            self.counters.refused += 1;
             return Err(error);
         }
-        self.view.accepted += 1;
-        self.writes(&operation);
+        self.counters.accepted += 1;
+        self.drop_cached_by(&operation);
         let timeout = options.timeout.unwrap_or(self.config.default_timeout);
-        let operation = self.ours(operation);
+        let operation = self.normalize(operation);
         self.requests.push(LiveRequest {
             id,
             operation: operation.clone(),
             options,
             accepted: now,
             deadline: later(now, timeout),
-            place: Place::Retry(now),
+            awaiting: Awaiting::Retry(now),
             put: None,
-            first: None,
+            first_lookup: None,
             failed_attempts: 0,
-            earlier: Vec::new(),
-            begun: false,
+            earlier_attempts: Vec::new(),
+            past_first_step: false,
             second_step: false,
             announced: false,
         });
         match &operation {
             Operation::PutRecord { record, quorum: _, options } if options.local_copy == LocalCopy::First => {
                 if let Some(request) = self.request_mut(id) {
-                    request.place = Place::LocalStore(None);
+                    request.awaiting = Awaiting::LocalStore(None);
                 }
-                self.give(Action::StoreLocal { request: id, record: Arc::clone(record) });
+                self.push_action(Action::StoreLocal { request: id, record: Arc::clone(record) });
             }
-            _ => self.want(id, first_query(&operation), now),
+            _ => self.attach(id, first_query(&operation), now),
         }
         Ok(())
     }
@@ -360,55 +360,62 @@ impl Model {
         if self.shutting_down {
             return Err(RequestError::Shutdown);
         }
-        if id.is_ours() {
-            return Err(InvalidRequest::ReservedId.into());
+        if id.is_reserved() {
+            return Err(InvalidRequestError::ReservedId.into());
         }
         if self.request(id).is_some() {
-            return Err(InvalidRequest::DuplicateId.into());
+            return Err(InvalidRequestError::DuplicateId.into());
         }
         let len = operation.key().len();
         if len > self.config.max_key_len {
-            return Err(InvalidRequest::KeyTooLong { len, max: self.config.max_key_len }.into());
+            return Err(InvalidRequestError::KeyTooLong { len, max: self.config.max_key_len }.into());
         }
         match operation {
             Operation::GetRecord { key, policy } => match policy {
-                Policy::Limit(0) | Policy::Quorum(0) | Policy::Best { agree: Agree::N(0) } => {
-                    Err(InvalidRequest::ZeroLimit.into())
+                Policy::Limit(0) | Policy::Quorum(Quorum::N(0)) | Policy::Best { agree: Some(Quorum::N(0)) } => {
+                    Err(InvalidRequestError::ZeroLimit.into())
                 }
                 Policy::Best { agree: _ } if self.config.validators.of(key.as_ref()).is_none() => {
-                    Err(InvalidRequest::NoValidator.into())
+                    Err(InvalidRequestError::NoValidator.into())
                 }
                 Policy::First | Policy::Limit(_) | Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => {
                     Ok(())
                 }
             },
             Operation::GetProviders { key: _, policy } => match policy {
-                Policy::Limit(0) => Err(InvalidRequest::ZeroLimit.into()),
-                Policy::Quorum(_) | Policy::Best { agree: _ } => Err(InvalidRequest::PolicyForRecords.into()),
+                Policy::Limit(0) => Err(InvalidRequestError::ZeroLimit.into()),
+                Policy::Quorum(_) | Policy::Best { agree: _ } => Err(InvalidRequestError::PolicyForRecords.into()),
                 Policy::First | Policy::Limit(_) | Policy::All => Ok(()),
             },
+            Operation::PutRecord { quorum: Quorum::N(0), .. } | Operation::PutRecordTo { quorum: Quorum::N(0), .. } => {
+                Err(InvalidRequestError::ZeroLimit.into())
+            }
             Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now),
             Operation::PutRecordTo { record, peers, quorum: _ } => {
                 self.check_record(record, now)?;
-                if peers.iter().any(|peer| *peer != self.local) { Ok(()) } else { Err(InvalidRequest::NoPeers.into()) }
+                if peers.iter().any(|peer| *peer != self.local) {
+                    Ok(())
+                } else {
+                    Err(InvalidRequestError::NoPeers.into())
+                }
             }
             Operation::StartProviding { .. } | Operation::GetClosestPeers { .. } | Operation::Bootstrap => Ok(()),
         }
     }
 
     fn check_record(&self, record: &Record, now: Instant) -> Result<(), RequestError> {
-        // Keys are short in this world, so that the packet never takes less than this.
+        // Keys are short in schedules, so the record always fits the packet if its value does.
         let (len, max) = (record.value.len(), self.config.max_value_len);
         if len > max {
-            return Err(InvalidRequest::ValueTooLarge { len, max }.into());
+            return Err(InvalidRequestError::ValueTooLong { len, max }.into());
         }
         if record.expires.is_some_and(|at| at <= now) {
-            return Err(InvalidRequest::RecordExpired.into());
+            return Err(InvalidRequestError::RecordExpired.into());
         }
         if let Some(validator) = self.config.validators.of(record.key.as_ref())
             && let Err(rejected) = validator.validate(&record.key, &record.value)
         {
-            return Err(InvalidRequest::Rejected { reason: rejected.0 }.into());
+            return Err(InvalidRequestError::Rejected { reason: rejected.0 }.into());
         }
         Ok(())
     }
@@ -418,7 +425,8 @@ impl Model {
         let room = self.config.max_queued.saturating_add(self.config.max_running);
         let has_slot = |other: &&LiveQuery| !matches!(other.state, State::Waiting(_));
         if self.queries.iter().filter(has_slot).any(|other| self.joinable(other, &query, now)) {
-            // It needs no slot, and no place in the queue; but there are only so many requests.
+            // A request that joins needs neither a slot nor room in the queue; only the total number of requests is
+            // limited.
             return if self.requests.len() < room.saturating_mul(2) { Ok(()) } else { Err(RequestError::Overloaded) };
         }
         let full = self.queued() >= self.config.max_queued && self.live_queries() >= self.config.max_running;
@@ -428,15 +436,15 @@ impl Model {
         }
         let victim = match self.config.overload {
             Overload::Refuse => None,
-            Overload::Shed => self.last_below(options.priority),
+            Overload::Shed => self.shed_candidate(options.priority),
         };
         let victim = victim.ok_or(RequestError::Overloaded)?;
         self.fail(victim, RequestError::Overloaded, now);
         Ok(())
     }
 
-    /// The operation as kad will be asked for it.
-    fn ours(&self, operation: Operation) -> Operation {
+    /// Returns the operation in the form that kad is given.
+    fn normalize(&self, operation: Operation) -> Operation {
         match operation {
             Operation::PutRecord { record, quorum, options } => {
                 let record = Record { publisher: Some(self.local), ..(*record).clone() };
@@ -464,34 +472,34 @@ impl Model {
         let Some(at) = self.requests.iter().position(|request| request.id == id) else { return };
         let request = self.requests.remove(at);
         let ok = outcome.is_ok();
-        if !id.is_ours() {
+        if !id.is_reserved() {
             let took = now.saturating_duration_since(request.accepted);
             self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), took));
-            self.give(Action::Outcome { request: id, outcome });
-            self.writes(&request.operation);
+            self.push_action(Action::Outcome { request: id, outcome });
+            self.drop_cached_by(&request.operation);
         }
-        if let Place::Query(step) = request.place {
-            self.left(step, now);
+        if let Awaiting::Query(step) = request.awaiting {
+            self.detach(step, now);
         }
         if request.announced {
             self.announcement_over(&request.operation, ok);
         }
     }
 
-    /// An attempt is over: another one follows, or this was the outcome.
+    /// Ends an attempt: schedules another one, or ends the request with this outcome.
     fn conclude(&mut self, id: RequestId, outcome: Outcome, attempt: Option<&LiveQuery>, now: Instant) {
-        let found_items = attempt.is_some_and(|query| !query.found.is_empty());
+        let found_items = attempt.is_some_and(|query| !query.results.is_empty());
         let again = self.retry_at(id, &outcome, found_items, now);
         let Some((until, request)) = again.and_then(|until| Some((until, self.request_mut(id)?))) else {
             self.end(id, outcome, now);
             return;
         };
         request.failed_attempts += 1;
-        let put = request.put.take().map(|put| outcomes::Attempt::of_put(&put));
-        request.earlier.extend(put.or_else(|| attempt.map(outcomes::Attempt::of)));
-        request.begun = true;
+        let put = request.put.take().map(puts::Put::into_attempt);
+        request.earlier_attempts.extend(put.or_else(|| attempt.map(outcomes::Attempt::of)));
+        request.past_first_step = true;
         request.second_step = false;
-        request.place = Place::Retry(until);
+        request.awaiting = Awaiting::Retry(until);
         if std::mem::take(&mut request.announced) {
             let operation = request.operation.clone();
             self.announcement_over(&operation, false);
@@ -506,15 +514,15 @@ impl Model {
         if !outcomes::worth_retrying(outcome) || attempt >= retry.attempts || delivered {
             return None;
         }
-        let until = later(now, lot::wait(self.config.seed, id, retry, attempt));
+        let until = later(now, backoff::delay(self.config.seed, id, retry, attempt));
         (until < request.deadline).then_some(until)
     }
 
     fn expire(&mut self, id: RequestId, now: Instant) {
         let Some(request) = self.request(id) else { return };
-        let outcome = match &request.place {
-            Place::Query(step) => match self.query(*step) {
-                Some(query) if matches!(query.state, State::Waiting(_)) && !request.begun => {
+        let outcome = match &request.awaiting {
+            Awaiting::Query(step) => match self.query(*step) {
+                Some(query) if matches!(query.state, State::Waiting(_)) && !request.past_first_step => {
                     outcomes::failed(&request.operation, RequestError::ExpiredInQueue)
                 }
                 query if request.operation.kind() == OperationKind::PutRecord => self.put_timeout(request, query),
@@ -524,79 +532,79 @@ impl Model {
                 Some(query) => outcomes::timeout(&request.operation, Some(query), query.progress),
                 None => outcomes::timeout(&request.operation, None, Progress::default()),
             },
-            Place::Retry(_) => outcomes::timeout(&request.operation, None, Progress::default()),
-            Place::LocalStore(_) | Place::LocalPeers => self.put_timeout(request, None),
+            Awaiting::Retry(_) => outcomes::timeout(&request.operation, None, Progress::default()),
+            Awaiting::LocalStore(_) | Awaiting::LocalPeers => self.put_timeout(request, None),
         };
-        let outcome = closest::with_first(outcome, request.first.as_ref());
-        let outcome = outcomes::with_earlier(outcome, &request.earlier, self.config.max_items);
+        let outcome = thorough::with_first_lookup(outcome, request.first_lookup.as_ref());
+        let outcome = outcomes::with_earlier(outcome, &request.earlier_attempts, self.config.max_items);
         self.end(id, outcome, now);
     }
 
     // ---- a request and its query
 
-    fn want(&mut self, id: RequestId, query: Query, now: Instant) {
+    fn attach(&mut self, id: RequestId, query: Query, now: Instant) {
         let joined = self.queries.iter().find(|other| self.joinable(other, &query, now)).map(|other| other.step);
-        // Whoever comes next joins this one, if any.
+        // The new query unshares equal ones: later requests join this one.
         if joined.is_none() {
-            self.queries.iter_mut().filter(|other| other.query == query).for_each(|other| other.closed = true);
+            self.queries.iter_mut().filter(|other| other.query == query).for_each(|other| other.unshared = true);
         }
-        self.wait_for(id, query, joined, now);
+        self.attach_to(id, query, joined, now);
     }
 
-    /// Wants a query of its own, and leaves it to itself.
-    fn want_alone(&mut self, id: RequestId, query: Query, now: Instant) {
+    /// Starts a query of its own that no other request joins.
+    fn attach_alone(&mut self, id: RequestId, query: Query, now: Instant) {
         let step = self.last_step + 1;
-        self.wait_for(id, query, None, now);
+        self.attach_to(id, query, None, now);
         if let Some(query) = self.query_mut(step) {
-            query.closed = true;
+            query.unshared = true;
         }
     }
 
-    fn wait_for(&mut self, id: RequestId, query: Query, joined: Option<u64>, now: Instant) {
+    fn attach_to(&mut self, id: RequestId, query: Query, joined: Option<u64>, now: Instant) {
         let step = joined.unwrap_or(self.last_step + 1);
         let max_items = self.config.max_items;
         let Some(request) = self.request_mut(id) else { return };
-        request.place = Place::Query(step);
+        request.awaiting = Awaiting::Query(step);
         let streaming = request.options.streaming;
-        let need = Threshold::of(&request.operation, max_items);
+        let threshold = Threshold::of(&request.operation, max_items);
         if joined.is_none() {
             self.last_step = step;
             self.queries.push(LiveQuery {
                 step,
                 query,
-                state: State::Waiting(Line::None),
-                found: Found::default(),
+                state: State::Waiting(QueuePosition::Unset),
+                results: QueryResults::default(),
                 progress: Progress::default(),
                 started: now,
-                heard: now,
-                moved: now,
-                look: None,
-                probed: false,
+                last_event: now,
+                last_progress: now,
+                stall_check: None,
+                probe_pending: false,
                 finished_early: false,
                 answered: false,
-                closed: false,
-                outdated: false,
+                unshared: false,
+                key_written: false,
             });
         }
         let Some(query) = self.query_mut(step) else { return };
         match query.state {
-            State::Waiting(_) => self.stand(step),
+            State::Waiting(_) => self.enqueue(step),
             State::Starting | State::Running(_) => {
-                let at_most = if let Threshold::Items(n) = need { n } else { usize::MAX };
-                let items = query.found.items();
+                let at_most = if let Threshold::Items(n) = threshold { n } else { usize::MAX };
+                let items = query.results.items();
                 if streaming {
                     for item in items.into_iter().take(at_most) {
-                        self.give(Action::Item { request: id, item });
+                        self.push_action(Action::Item { request: id, item });
                     }
                 }
                 self.end_satisfied(step, now);
             }
-            State::QueryEnd(_) | State::Finishing(..) => {}
+            State::LastEvent(_) | State::Finishing(..) => {}
         }
     }
 
-    /// Whether who wants `query` gets what `other` finds. One of which kad has said nothing for as long as would make a
-    /// finished one lost is not joined, or there might always be somebody who waits for it in vain.
+    /// Returns whether a request for `query` may share `other`. A query without an event for `finish_timeout` is not
+    /// joined; otherwise requests could wait for a dead query without end.
     fn joinable(&self, other: &LiveQuery, query: &Query, now: Instant) -> bool {
         let read = match query {
             Query::GetRecord { key: _ } | Query::GetProviders { key: _ } | Query::GetClosestPeers { target: _ } => true,
@@ -604,35 +612,38 @@ impl Model {
         };
         let alive = match other.state {
             State::Waiting(_) => true,
-            State::Starting | State::Running(_) => now < later(other.heard, self.config.finish_timeout),
-            State::QueryEnd(_) | State::Finishing(..) => false,
+            State::Starting | State::Running(_) => now < later(other.last_event, self.config.finish_timeout),
+            State::LastEvent(_) | State::Finishing(..) => false,
         };
-        read && other.query == *query && alive && !other.closed && other.found.bytes() <= self.config.max_replay_bytes
+        read && other.query == *query
+            && alive
+            && !other.unshared
+            && other.results.bytes() <= self.config.max_replay_bytes
     }
 
-    /// A request does not wait for this query any more.
-    fn left(&mut self, step: u64, now: Instant) {
+    /// Removes a request from the waiters of a query.
+    fn detach(&mut self, step: u64, now: Instant) {
         let unwanted = self.waiters(step).is_empty();
         let finish_deadline = later(now, self.config.finish_timeout);
         let Some(query) = self.query_mut(step) else { return };
         match query.state {
             State::Waiting(_) if unwanted => self.queries.retain(|query| query.step != step),
-            State::Waiting(_) => self.stand(step),
+            State::Waiting(_) => self.enqueue(step),
             State::Starting if unwanted => query.state = State::Finishing(None, finish_deadline),
             State::Running(id) if unwanted => {
                 query.state = State::Finishing(Some(id), finish_deadline);
-                self.give(Action::Finish(id));
+                self.push_action(Action::Finish(id));
             }
-            State::Starting | State::Running(_) | State::QueryEnd(_) | State::Finishing(..) => {}
+            State::Starting | State::Running(_) | State::LastEvent(_) | State::Finishing(..) => {}
         }
     }
 
-    /// Everyone who waits for a query, in the order in which they are served.
+    /// Returns all waiters of a query in the order in which they are served.
     fn waiters(&self, step: u64) -> Vec<RequestId> {
         let mut waiters: Vec<_> = self
             .requests
             .iter()
-            .filter(|request| matches!(request.place, Place::Query(of) if of == step))
+            .filter(|request| matches!(request.awaiting, Awaiting::Query(of) if of == step))
             .map(|request| (Threshold::of(&request.operation, self.config.max_items), request.id))
             .collect();
         waiters.sort();
@@ -644,73 +655,73 @@ impl Model {
         for id in self.waiters(step) {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
             let validator = self.config.validators.of(request.operation.key());
-            let need = Threshold::of(&request.operation, self.config.max_items);
-            if query.found.satisfies(need, validator) {
-                let found = (&query.found, query.progress);
+            let threshold = Threshold::of(&request.operation, self.config.max_items);
+            if query.results.satisfies(threshold, validator) {
+                let found = (&query.results, query.progress);
                 let mut outcome = outcomes::read(&request.operation, found, validator, true, &QueryEnd::default());
-                let further = self.read_repair(&request.operation, &mut outcome, &query.found, &[], now);
+                let further = self.read_repair(&request.operation, &mut outcome, &query.results, &[], now);
                 read_repair = read_repair.or(further);
-                self.keep(step, &outcome, None, now);
+                self.cache_answer(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
         self.start_read_repair(read_repair, now);
     }
 
-    /// With as many items as one may have, a request whose policy is not satisfied ends as if its query had; and so does a put
-    /// that as many peers have given its record back to as it asks for.
+    /// Ends waiters at the maximum number of items: a request whose policy is not satisfied ends as if its query had
+    /// ended. A put that reads back ends as soon as enough peers have returned its record.
     fn end_at_the_bound(&mut self, step: u64, now: Instant) {
         let mut read_repair = None;
         for id in self.waiters(step) {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
-            let at_the_bound = query.found.items().len() >= self.config.max_items;
+            let at_the_bound = query.results.items().len() >= self.config.max_items;
             if let Operation::PutRecord { record, quorum: _, options } = request.operation.clone() {
-                let (verified, progress) = (puts::given_back(query, &record), query.progress);
+                let (verified, progress) = (puts::verified_copies(query, &record), query.progress);
                 if at_the_bound || verified >= options.verify {
                     if let Some(request) = self.request_mut(id) {
-                        request.place = Place::LocalPeers;
+                        request.awaiting = Awaiting::LocalPeers;
                     }
-                    self.left(step, now);
+                    self.detach(step, now);
                     self.read_back(id, &record, options, verified, progress, now);
                 }
             } else if at_the_bound {
                 let validator = self.config.validators.of(request.operation.key());
-                let found = (&query.found, query.progress);
+                let found = (&query.results, query.progress);
                 let mut outcome = outcomes::read(&request.operation, found, validator, false, &QueryEnd::default());
-                let further = self.read_repair(&request.operation, &mut outcome, &query.found, &[], now);
+                let further = self.read_repair(&request.operation, &mut outcome, &query.results, &[], now);
                 read_repair = read_repair.or(further);
-                self.keep(step, &outcome, None, now);
+                self.cache_answer(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
         self.start_read_repair(read_repair, now);
     }
 
-    // ---- what kad says
+    // ---- answers and events of kad
 
     fn take_start(&mut self, step: u64, result: Result<Started<u32>, QueryStartError>, now: Instant) {
         let waiters = self.waiters(step);
         let in_use =
             result.as_ref().is_ok_and(|started| self.queries.iter().any(|query| query.id() == Some(started.id)));
-        let look = self.quiet().map(|quiet| later(now, quiet));
+        let stall_check = self.quiet_period().map(|quiet| later(now, quiet));
         let query = self
             .query_mut(step)
             .filter(|query| matches!(query.state, State::Starting | State::Finishing(None, _)) && !in_use);
         let Some(query) = query else {
-            self.view.unknown_inputs += 1;
+            self.counters.unknown_inputs += 1;
             return;
         };
         let what = query.query.clone();
         match (query.state, result) {
             (State::Finishing(_, finish_deadline), Ok(started)) => {
                 query.state = State::Finishing(Some(started.id), finish_deadline);
-                self.give(Action::Finish(started.id));
+                self.push_action(Action::Finish(started.id));
                 self.announcement_begun(&what, started.had_provider);
                 self.announcement_failed(&what);
             }
             (_, Ok(started)) => {
                 query.state = State::Running(started.id);
-                query.look = look;
+                query.stall_check = stall_check;
                 if let Query::StartProviding { key: _ } = what {
                     waiters.iter().for_each(|id| self.request_mut(*id).into_iter().for_each(|r| r.announced = true));
                     self.announcement_begun(&what, started.had_provider);
@@ -721,8 +732,8 @@ impl Model {
                 self.announcement_failed(&what);
                 for id in waiters {
                     let Some(request) = self.request(id) else { continue };
-                    if request.first.is_some() {
-                        self.closest_of_both(id, &[], Progress::default(), now);
+                    if request.first_lookup.is_some() {
+                        self.finish_thorough_lookup(id, &[], Progress::default(), now);
                     } else {
                         let outcome = outcomes::refused(&request.operation, &error);
                         self.conclude(id, outcome, None, now);
@@ -736,21 +747,21 @@ impl Model {
         let QueryEvent { id, result, progress, last } = event;
         let validators = self.config.validators.clone();
         let Some(query) = self.queries.iter_mut().find(|query| query.id() == Some(id)) else {
-            self.view.unknown_inputs += 1;
+            self.counters.unknown_inputs += 1;
             return;
         };
         if !results::fits(&query.query, &result) {
-            self.view.mismatched_events += 1;
+            self.counters.mismatched_events += 1;
             return;
         }
         let step = query.step;
         query.progress = progress;
-        (query.heard, query.moved) = (now, now);
+        (query.last_event, query.last_progress) = (now, now);
         let looks_up =
             matches!(query.query, Query::GetRecord { .. } | Query::GetProviders { .. } | Query::GetClosestPeers { .. });
         if looks_up && progress.successes > 0 && !std::mem::replace(&mut query.answered, true) {
             let took = now.saturating_duration_since(query.started);
-            self.measured(took, progress.successes);
+            self.record_round_trip(took, progress.successes);
         }
         let Some(query) = self.queries.iter_mut().find(|query| query.step == step) else { return };
         if let State::Finishing(..) = query.state {
@@ -759,70 +770,71 @@ impl Model {
             }
             return;
         }
-        let (new, fault) = query.found.news(&query.query, &result, progress, &validators);
-        query.found.rejected += u32::from(fault == Some(Anomaly::Rejected));
+        let (new, fault) = query.results.new_items(&query.query, &result, progress, &validators);
+        query.results.rejected += u32::from(fault == Some(Anomaly::Rejected));
         match fault {
             None => {}
-            Some(Anomaly::Foreign) => self.view.foreign_records += 1,
-            Some(Anomaly::Rejected) => self.view.rejected_records += 1,
+            Some(Anomaly::Foreign) => self.counters.foreign_records += 1,
+            Some(Anomaly::Rejected) => self.counters.rejected_records += 1,
         }
         if last {
-            query.state = State::QueryEnd(id);
+            query.state = State::LastEvent(id);
         }
         for item in new {
             if self.waiters(step).is_empty() {
                 break;
             }
             if let Some(query) = self.query_mut(step) {
-                query.found.add(&item);
+                query.results.add(&item);
             }
             let mut waiters = self.waiters(step);
             waiters.sort();
             for request in waiters {
-                // A put reads back for itself.
+                // The read-back of a put delivers no items.
                 let wants = |request: &LiveRequest| {
                     request.options.streaming && request.operation.kind() != OperationKind::PutRecord
                 };
                 if self.request(request).is_some_and(wants) {
-                    self.give(Action::Item { request, item: item.clone() });
+                    self.push_action(Action::Item { request, item: item.clone() });
                 }
             }
             self.end_satisfied(step, now);
             self.end_at_the_bound(step, now);
         }
         if last {
-            let mut ending = QueryEnd::of(result, self.local);
-            ending.finished_early = self.query(step).is_some_and(|query| query.finished_early);
-            self.query_ended(step, &ending, now);
+            let mut query_end = QueryEnd::of(result, self.local);
+            query_end.finished_early = self.query(step).is_some_and(|query| query.finished_early);
+            self.query_ended(step, &query_end, now);
         }
     }
 
-    fn query_ended(&mut self, step: u64, ending: &QueryEnd, now: Instant) {
+    fn query_ended(&mut self, step: u64, query_end: &QueryEnd, now: Instant) {
         let waiters = self.waiters(step);
         let Some(at) = self.queries.iter().position(|query| query.step == step) else { return };
         for id in &waiters {
             if let (Some(request), Some(query)) = (self.request(*id), self.query(step)) {
                 let validator = self.config.validators.of(request.operation.key());
-                // A put reads back for itself.
+                // The read-back of a put delivers no items.
                 if request.operation.kind() != OperationKind::PutRecord {
-                    let outcome = outcomes::ended(&request.operation, query, validator, ending);
-                    self.keep(step, &outcome, Some(ending), now);
+                    let outcome = outcomes::ended(&request.operation, query, validator, query_end);
+                    self.cache_answer(step, &outcome, Some(query_end), now);
                 }
             }
         }
         let query = self.queries.remove(at);
         let mut read_repair = None;
         for id in waiters {
-            if self.goes_on_beside(id, &query, ending, now) {
+            if self.continue_thorough_lookup(id, &query, query_end, now) {
                 continue;
             }
             let Some(request) = self.request(id) else { continue };
             let validator = self.config.validators.of(request.operation.key());
             if let Operation::PutRecord { record, quorum, options } = request.operation.clone() {
-                self.put_query_ended(id, &record, quorum, options, &query, ending, now);
+                self.put_query_ended(id, &record, quorum, options, &query, query_end, now);
             } else {
-                let mut outcome = outcomes::ended(&request.operation, &query, validator, ending);
-                let further = self.read_repair(&request.operation, &mut outcome, &query.found, &ending.without, now);
+                let mut outcome = outcomes::ended(&request.operation, &query, validator, query_end);
+                let further =
+                    self.read_repair(&request.operation, &mut outcome, &query.results, &query_end.without, now);
                 read_repair = read_repair.or(further);
                 self.conclude(id, outcome, Some(&query), now);
             }
@@ -834,10 +846,11 @@ impl Model {
 
     fn announcement_begun(&mut self, query: &Query, had_provider: bool) {
         if let Query::StartProviding { key } = query
-            && let Some(of_key) = self.announcements.iter_mut().find(|of_key| of_key.key == *key)
-            && of_key.had_provider.is_none()
+            && let Some(announcements_of_key) =
+                self.announcements.iter_mut().find(|announcements_of_key| announcements_of_key.key == *key)
+            && announcements_of_key.had_provider.is_none()
         {
-            of_key.had_provider = Some(had_provider);
+            announcements_of_key.had_provider = Some(had_provider);
         }
     }
 
@@ -848,17 +861,21 @@ impl Model {
     }
 
     fn announcement_over(&mut self, operation: &Operation, ok: bool) {
-        let Some(at) = self.announcements.iter().position(|of_key| of_key.key.as_ref() == operation.key()) else {
+        let Some(at) = self
+            .announcements
+            .iter()
+            .position(|announcements_of_key| announcements_of_key.key.as_ref() == operation.key())
+        else {
             return;
         };
-        let Some(of_key) = self.announcements.get_mut(at) else { return };
-        of_key.succeeded |= ok;
-        of_key.live -= 1;
-        if of_key.live == 0 {
-            let of_key = self.announcements.remove(at);
-            if of_key.had_provider == Some(false) && !of_key.succeeded {
-                self.written(&of_key.key);
-                self.give(Action::StopProviding { key: of_key.key });
+        let Some(announcements_of_key) = self.announcements.get_mut(at) else { return };
+        announcements_of_key.succeeded |= ok;
+        announcements_of_key.live -= 1;
+        if announcements_of_key.live == 0 {
+            let announcements_of_key = self.announcements.remove(at);
+            if announcements_of_key.had_provider == Some(false) && !announcements_of_key.succeeded {
+                self.drop_cached(&announcements_of_key.key);
+                self.push_action(Action::StopProviding { key: announcements_of_key.key });
             }
         }
     }
@@ -871,21 +888,21 @@ impl Model {
         now
     }
 
-    fn settle(&mut self, now: Instant) {
+    fn process_due(&mut self, now: Instant) {
         while let Some((_, due)) = self.due().filter(|(at, _)| *at <= now) {
             match due {
-                Due::Lost(step) => self.give_up(step),
+                Due::GiveUp(step) => self.give_up(step),
                 Due::Deadline(id) => self.expire(id, now),
                 Due::Retry(id) => {
                     if let Some(operation) = self.request(id).map(|request| request.operation.clone()) {
-                        self.want(id, first_query(&operation), now);
+                        self.attach(id, first_query(&operation), now);
                     }
                 }
-                Due::Look(step) => self.look_at(step, now),
+                Due::StallCheck(step) => self.check_stall(step, now),
             }
         }
         while self.live_queries() < self.config.max_running
-            && let Some(step) = self.next_in_line()
+            && let Some(step) = self.next_in_queue()
         {
             self.start(step, now);
         }
@@ -893,34 +910,34 @@ impl Model {
 
     fn due(&self) -> Option<(Instant, Due)> {
         let lost = self.queries.iter().filter_map(|query| match query.state {
-            State::Finishing(_, finish_deadline) => Some((finish_deadline, Due::Lost(query.step))),
-            State::Waiting(_) | State::Starting | State::Running(_) | State::QueryEnd(_) => None,
+            State::Finishing(_, finish_deadline) => Some((finish_deadline, Due::GiveUp(query.step))),
+            State::Waiting(_) | State::Starting | State::Running(_) | State::LastEvent(_) => None,
         });
         let deadlines = self.requests.iter().map(|request| (request.deadline, Due::Deadline(request.id)));
-        let retries = self.requests.iter().filter_map(|request| match request.place {
-            Place::Retry(until) => Some((until, Due::Retry(request.id))),
-            Place::Query(_) | Place::LocalStore(_) | Place::LocalPeers => None,
+        let retries = self.requests.iter().filter_map(|request| match request.awaiting {
+            Awaiting::Retry(until) => Some((until, Due::Retry(request.id))),
+            Awaiting::Query(_) | Awaiting::LocalStore(_) | Awaiting::LocalPeers => None,
         });
-        let looks = self.queries.iter().filter_map(|query| match query.state {
-            State::Running(_) => query.look.map(|at| (at, Due::Look(query.step))),
-            State::Waiting(_) | State::Starting | State::QueryEnd(_) | State::Finishing(..) => None,
+        let stall_checks = self.queries.iter().filter_map(|query| match query.state {
+            State::Running(_) => query.stall_check.map(|at| (at, Due::StallCheck(query.step))),
+            State::Waiting(_) | State::Starting | State::LastEvent(_) | State::Finishing(..) => None,
         });
-        lost.chain(deadlines).chain(retries).chain(looks).min()
+        lost.chain(deadlines).chain(retries).chain(stall_checks).min()
     }
 
     fn give_up(&mut self, step: u64) {
         let Some(at) = self.queries.iter().position(|query| query.step == step) else { return };
         let query = self.queries.remove(at);
-        self.view.lost_queries += 1;
+        self.counters.lost_queries += 1;
         match query.id() {
             Some(id) => {
-                if !self.lost.contains(&id) {
-                    self.lost.push(id);
+                if !self.evicted_ids.contains(&id) {
+                    self.evicted_ids.push(id);
                 }
-                if self.lost.len() > REMEMBERED {
-                    self.lost.remove(0);
+                if self.evicted_ids.len() > MAX_EVICTED_IDS {
+                    self.evicted_ids.remove(0);
                 }
-                self.give(Action::Forget(id));
+                self.push_action(Action::Forget(id));
             }
             None => self.announcement_failed(&query.query),
         }
@@ -930,11 +947,11 @@ impl Model {
         let waiters = self.waiters(step);
         let (Some(query), Some(first)) = (self.query_mut(step), waiters.first()) else { return };
         query.state = State::Starting;
-        (query.started, query.heard, query.moved) = (now, now, now);
+        (query.started, query.last_event, query.last_progress) = (now, now, now);
         let query = query.query.clone();
         if let Query::StartProviding { key } = &query {
-            match self.announcements.iter_mut().find(|of_key| of_key.key == *key) {
-                Some(of_key) => of_key.live += 1,
+            match self.announcements.iter_mut().find(|announcements_of_key| announcements_of_key.key == *key) {
+                Some(announcements_of_key) => announcements_of_key.live += 1,
                 None => self.announcements.push(Announcements {
                     key: key.clone(),
                     live: 1,
@@ -946,9 +963,9 @@ impl Model {
         self.out.push(Expected::Start { step, request: *first, query });
     }
 
-    // ---- looking things up
+    // ---- lookups by id
 
-    fn give(&mut self, action: Action<u32>) {
+    fn push_action(&mut self, action: Action<u32>) {
         self.out.push(Expected::Action(action));
     }
 
@@ -972,7 +989,7 @@ impl Model {
 impl LiveQuery {
     fn id(&self) -> Option<u32> {
         match self.state {
-            State::Running(id) | State::QueryEnd(id) | State::Finishing(Some(id), _) => Some(id),
+            State::Running(id) | State::LastEvent(id) | State::Finishing(Some(id), _) => Some(id),
             State::Waiting(_) | State::Starting | State::Finishing(None, _) => None,
         }
     }
@@ -990,7 +1007,7 @@ fn first_query(operation: &Operation) -> Query {
     }
 }
 
-/// Each peer once, and never this one.
+/// Returns each peer once, without the local one.
 fn without(peers: &[PeerId], local: PeerId) -> Vec<PeerId> {
     let mut distinct = Vec::new();
     for peer in peers {
@@ -1010,5 +1027,5 @@ fn sum(left: Progress, right: Progress) -> Progress {
 }
 
 fn later(now: Instant, span: Duration) -> Instant {
-    now.checked_add(span).unwrap_or(now + DECADES)
+    now.checked_add(span).unwrap_or(now + FAR_FUTURE)
 }

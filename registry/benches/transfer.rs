@@ -1,11 +1,11 @@
-//! What it costs to fetch a blob, verified and stored, beside copying as many bytes over a bare stream.
+//! Cost of fetching a blob, verified and stored, compared with copying as many bytes over a bare stream.
 //!
-//! All nodes are in one process, connected by loopback TCP with noise and yamux; the rounds of what is compared alternate.
-//! Compare the figures of one run with each other.
+//! All nodes run in one process, connected by loopback TCP with noise and yamux. Rounds of fetches and copies
+//! alternate. Compare only figures of the same run.
 //!
 //! ```text
-//! cargo bench -p ggen-marketplace --bench transfer              10 MiB, 15 rounds
-//! cargo bench -p ggen-marketplace --bench transfer -- --strict  fails if a fetch has not half the speed of the stream
+//! cargo bench -p kadence-registry --bench transfer              10 MiB, 15 rounds
+//! cargo bench -p kadence-registry --bench transfer -- --strict  fails if a fetch is slower than half the stream's speed
 //! ```
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot measure has to stop")]
@@ -42,10 +42,10 @@ use tempfile::TempDir;
 
 use self::support::on_all_cores;
 
-/// The bare stream.
+/// Protocol of the bare stream.
 const COPY: StreamProtocol = StreamProtocol::new("/bench/copy/1");
 
-/// How much slower than the bare stream a fetch may be.
+/// Minimum speed of a fetch as a share of the bare stream's.
 const BOUND: f64 = 0.5;
 
 struct Size {
@@ -55,7 +55,7 @@ struct Size {
 
 fn main() -> ExitCode {
     let has = |option: &str| env::args().any(|given| given == option);
-    // `cargo test` names no `--bench`.
+    // `cargo test` does not pass `--bench`.
     let is_smoke = !has("--bench") || has("--test") || has("--smoke");
     if has("--list") {
         println!("transfer: benchmark");
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     if missed && has("--strict") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// The speed of a fetch from one and from three providers, as shares of that of the stream.
+/// Measures fetches from one and from three providers. Returns their speeds as shares of the bare stream's.
 async fn measure(executor: Arc<Executor<'static>>, size: Size) -> [f64; 2] {
     let blob: Arc<Vec<u8>> = Arc::new((0..size.bytes).map(|at| (at * 31 % 251) as u8).collect());
     let mut providers = Vec::new();
@@ -142,13 +142,12 @@ impl Node {
         Self { peer, address: address.expect("it listens"), control, _folder: folder, store }
     }
 
-    /// Serves the blob, and copies of it over bare streams.
+    /// Starts a node that serves the blob, and copies of it over bare streams.
     async fn serving(executor: &Arc<Executor<'static>>, blob: &Arc<Vec<u8>>) -> Self {
         let mut node = Self::new(executor, &[]).await;
         node.store.put(blob).expect("the disk works");
         // No limit, as there is none to the bare stream.
-        let config =
-            ServerConfig { bytes_per_second: u64::MAX, bytes_per_second_per_peer: u64::MAX, ..ServerConfig::default() };
+        let config = ServerConfig::default().bytes_per_second(u64::MAX).bytes_per_second_per_peer(u64::MAX);
         let runtime = SmolRuntime::on(executor);
         let server = Server::new(&mut node.control, node.store.clone(), &runtime, config).expect("the only one");
         executor.spawn(server.run()).detach();

@@ -5,38 +5,38 @@ use multihash_codetable::{Code, MultihashDigest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-/// The multicodec of plain bytes.
+/// Multicodec `raw`: plain bytes.
 const RAW: u64 = 0x55;
 
-/// The multihash code of BLAKE3.
+/// Multihash code of BLAKE3.
 const BLAKE3: u64 = 0x1e;
 
-/// The name of some bytes: the BLAKE3 hash of them, written as a version 1 CID of the codec `raw`.
+/// Content id: the BLAKE3 hash of some bytes. Its text form is a version 1 CID with the codec `raw`.
 ///
-/// BLAKE3 is a tree, so a part of the bytes can be verified before the others are there.
+/// BLAKE3 is a tree hash, so that parts of the bytes can be verified before the rest has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentId([u8; 32]);
 
 impl ContentId {
-    /// The id of these bytes.
+    /// Returns the id of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The root of the bytes' hash tree.
+    /// Returns the root of the hash tree.
     pub fn hash(&self) -> blake3::Hash {
         blake3::Hash::from_bytes(self.0)
     }
 
-    /// As the network writes it.
+    /// Returns the CID.
     pub fn to_cid(&self) -> Cid {
-        // 32 bytes always fit into a multihash of 64; the digest of nothing takes the place of an impossible error.
+        // A multihash of 64 bytes has room for 32, so that the default is never used.
         let hash = cid::multihash::Multihash::wrap(BLAKE3, &self.0).unwrap_or_default();
         Cid::new_v1(RAW, hash)
     }
 
-    /// What its providers are announced and looked up by: the SHA2-256 multihash of its CID, since other implementations
-    /// take nothing else for the key of a provider.
+    /// Returns the DHT key of the content's provider records: the SHA2-256 multihash of the CID. Other implementations
+    /// accept no other hash in provider keys.
     pub fn provider_key(&self) -> Vec<u8> {
         Code::Sha2_256.digest(&self.to_cid().to_bytes()).to_bytes()
     }
@@ -53,9 +53,9 @@ impl TryFrom<Cid> for ContentId {
 
     fn try_from(cid: Cid) -> Result<Self, ContentIdError> {
         if cid.codec() != RAW || cid.hash().code() != BLAKE3 {
-            return Err(ContentIdError::OtherKind);
+            return Err(ContentIdError::UnsupportedCid);
         }
-        cid.hash().digest().try_into().map(Self).map_err(|_| ContentIdError::OtherKind)
+        cid.hash().digest().try_into().map(Self).map_err(|_| ContentIdError::UnsupportedCid)
     }
 }
 
@@ -63,7 +63,7 @@ impl FromStr for ContentId {
     type Err = ContentIdError;
 
     fn from_str(text: &str) -> Result<Self, ContentIdError> {
-        Cid::try_from(text).map_err(|_| ContentIdError::NoCid)?.try_into()
+        Cid::try_from(text).map_err(|_| ContentIdError::InvalidCid)?.try_into()
     }
 }
 
@@ -91,15 +91,16 @@ impl<'de> Deserialize<'de> for ContentId {
     }
 }
 
-/// Why a text or a CID is no [`ContentId`].
+/// Error of converting a text or a CID into a [`ContentId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ContentIdError {
-    /// It is not a CID.
-    #[error("this is no content id: not a CID")]
-    NoCid,
-    /// It is a CID of another codec or hash: only `raw` and BLAKE3 of 32 bytes are used here.
-    #[error("this is no content id: a CID, but not of plain bytes by BLAKE3")]
-    OtherKind,
+    /// The text is not a CID.
+    #[error("not a content id: invalid CID")]
+    InvalidCid,
+    /// The CID has another codec or hash. Only `raw` and 32-byte BLAKE3 are supported.
+    #[error("not a content id: the CID is not a BLAKE3 hash of raw bytes")]
+    UnsupportedCid,
 }
 
 #[cfg(test)]
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_read_as_it_is_written() {
+    fn an_id_survives_a_round_trip_through_text() {
         let id = ContentId::of(b"hello");
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!(id.to_string().starts_with("bafkr4i"), "{id}");
@@ -115,12 +116,12 @@ mod tests {
     }
 
     #[test]
-    fn other_cids_are_refused() {
-        assert_eq!("hello".parse::<ContentId>(), Err(ContentIdError::NoCid));
+    fn other_cids_are_rejected() {
+        assert_eq!("hello".parse::<ContentId>(), Err(ContentIdError::InvalidCid));
         let sha = Cid::new_v1(RAW, Code::Sha2_256.digest(b"hello"));
-        assert_eq!(sha.to_string().parse::<ContentId>(), Err(ContentIdError::OtherKind));
+        assert_eq!(sha.to_string().parse::<ContentId>(), Err(ContentIdError::UnsupportedCid));
         let dag = Cid::new_v1(0x70, *ContentId::of(b"hello").to_cid().hash());
-        assert_eq!(ContentId::try_from(dag), Err(ContentIdError::OtherKind));
+        assert_eq!(ContentId::try_from(dag), Err(ContentIdError::UnsupportedCid));
     }
 
     #[test]

@@ -1,8 +1,15 @@
-//! A decentralised package registry on Kadence.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![doc = include_str!("../README.md")]
 //!
-//! A package's name has its publisher's key in it, so nobody else can publish under it. What is small and changes, a signed
-//! head for each package, is a record of the DHT; everything else is immutable, has the hash of its content for a name, and
-//! travels from peer to peer, verified as it arrives.
+//! # What to read next
+//!
+//! - [`Registry`]: the trait of every registry, with all operations.
+//! - [`LocalRegistry`]: a registry in a folder.
+#![cfg_attr(feature = "p2p", doc = "- [`p2p`]: the registry on a network.")]
+//! - [`PackageId`], [`Draft`], [`Release`], [`Package`] and [`Index`]: the documents, from a package's folder to its versions.
+//! - [`Query`] and [`SearchIndex`]: full-text search.
+//! - [`resolve`]: choosing versions, lock files, and installing.
+//! - [`archive`] and [`blob`]: packing folders, and the store of content.
 
 pub mod archive;
 pub mod blob;
@@ -12,6 +19,7 @@ mod disk;
 mod local;
 mod model;
 #[cfg(feature = "p2p")]
+#[cfg_attr(docsrs, doc(cfg(feature = "p2p")))]
 pub mod p2p;
 mod package_id;
 mod registry;

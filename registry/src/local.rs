@@ -1,4 +1,4 @@
-//! A registry in a folder, for one publisher and without a network.
+//! Registry in a folder, without a network.
 
 #[cfg(test)]
 mod tests;
@@ -13,33 +13,59 @@ use semver::Version;
 use thiserror::Error;
 
 use crate::{
-    ContentId, GetError, Index, IndexEntry, IndexError, MAX_INDEX_LEN, StepOutcome, Package, PackageId, PublishError,
-    Query, Receipt, Registry, Release, SearchEntry, SearchPage, Step, Steps, StorageError,
+    ContentId, GetError, Index, IndexEntry, IndexError, Package, PackageId, PublishError, Query, Receipt, Registry,
+    Release, SearchEntry, SearchPage, Step, StepOutcome, Steps, StorageError,
     archive::{ArchiveLimits, PackOptions},
     blob::{BlobError, BlobStore},
     database::Format,
-    registry::{Staged, stage},
+    registry::{Staged, Subject, read_document, stage},
     search,
     storage::Database,
     unix,
 };
 
-/// For one process at a time, which also keeps the blobs' folder to itself.
+/// Exclusive: the lock on the database also protects the folder of blobs.
 const FORMAT: Format = Format { application_id: *b"GGlr", steps: &[SCHEMA, search::SCHEMA], exclusive: true };
 
-/// Which index a package has: what a head is in the network. All else is in blobs.
+/// `heads` maps each package to its index, as signed heads do in the network. All other data is in blobs.
 ///
-/// Superseded indexes go when the registry is opened the next time, when nobody can be reading them.
+/// Superseded indexes are deleted when the registry is opened the next time: only then no reader can use them.
 const SCHEMA: &str = "
     CREATE TABLE heads (package TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE superseded (content TEXT PRIMARY KEY) WITHOUT ROWID;
 ";
 
-/// A registry in a folder: an SQLite database that says which index each package has and finds packages, and a store of blobs
-/// with everything else.
+/// Registry in a folder, without a network: an SQLite database with the index of each package and the search, and a
+/// [`BlobStore`] with the content. Cloning is cheap, and all clones are the same registry.
 ///
-/// Only its publisher's packages can be published in it. It is for one process at a time. A version is there when its row of
-/// the database is, which is written last: if the process ends before that, there is as much as before.
+/// Only packages of its own publisher can be published. Only one process at a time can open the folder. A version is
+/// published when its row is written to the database, which is the last step: if the process ends before, the registry
+/// is as it was.
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::{LocalRegistry, MANIFEST_FILE, Query, Registry, Release};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # futures::executor::block_on(async {
+/// let publisher = libp2p_identity::Keypair::generate_ed25519().public().to_peer_id();
+/// let folder = tempfile::tempdir()?;
+/// let registry = LocalRegistry::open(folder.path(), publisher).await?;
+///
+/// let package = tempfile::tempdir()?;
+/// std::fs::write(package.path().join(MANIFEST_FILE), "name = 'left-pad'\nversion = '1.0.0'")?;
+/// let receipt = registry.publish(Release::read(publisher, package.path()).await?).await?;
+///
+/// let page = registry.search(&Query::text("left")?).await?;
+/// assert_eq!(page.hits[0].package, receipt.package);
+///
+/// registry.yank(&receipt.package, &receipt.version).await?;
+/// assert_eq!(registry.get_package(&receipt.package).await?, None);
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct LocalRegistry {
     inner: Arc<Inner>,
@@ -53,23 +79,23 @@ struct Inner {
     clock: fn() -> SystemTime,
     database: Database,
     blobs: BlobStore,
-    /// Held from when an index is read until the next one is named.
+    /// Held from reading an index until its successor is named.
     publishing: Mutex<()>,
 }
 
 impl LocalRegistry {
-    /// Opens the registry in this folder, which is made if need be.
+    /// Opens the registry in a folder, and creates the folder if it does not exist.
     ///
     /// # Errors
     ///
-    /// If another process has it open, if its database is damaged or was written by another version, or if the disk does not
-    /// do its part. Nothing is taken away then.
+    /// If another process has the registry open, if the database is damaged or of another version, or if the disk
+    /// fails. Nothing is deleted then.
     pub async fn open(folder: impl Into<PathBuf>, publisher: PeerId) -> Result<Self, StorageError> {
         Self::with(folder.into(), publisher, ArchiveLimits::default(), SystemTime::now).await
     }
 
-    /// The same with other limits, private paths and keys for what is published, and with another clock. The registry's own
-    /// folder is private in any case.
+    /// Opens the registry like [`LocalRegistry::open`], with limits, private paths and keys for what is published, and with
+    /// a clock. The registry's own folder is always private.
     ///
     /// # Errors
     ///
@@ -85,7 +111,7 @@ impl LocalRegistry {
         let made = folder.clone();
         let failed = |source| StorageError::Folder { path: folder.clone(), source };
         blocking::unblock(move || fs::create_dir_all(made)).await.map_err(failed)?;
-        // The database first: whoever has it may use the blobs' folder, which does not notice two.
+        // The database first: its lock also protects the folder of blobs, which has none.
         let database = Database::open(folder.join("packages.db"), FORMAT).await?;
         let store = folder.join("content");
         let blobs = blocking::unblock(move || BlobStore::open(store)).await?;
@@ -112,7 +138,7 @@ impl Registry for LocalRegistry {
         let (blobs, content) = (self.blobs().clone(), *content);
         match blocking::unblock(move || blobs.size(&content)).await {
             Some(found) if found == size => Ok(()),
-            Some(found) => Err(GetError::Size { content, wanted: size, found }),
+            Some(found) => Err(GetError::Size { content, expected: size, found }),
             None => Err(BlobError::NotFound(content).into()),
         }
     }
@@ -143,33 +169,12 @@ impl Registry for LocalRegistry {
         Ok(Receipt { package: id, version, manifest, archive, index: content, steps, excluded })
     }
 
-    async fn delete(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
-        let inner = &self.inner;
-        inner.check_publisher(package)?;
-        let _turn = inner.publishing.lock().await;
-        let (Some(head), Some(index)) = inner.newest(package).await? else {
-            return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
-        };
-        let next = index.with_yanked(version, true)?;
-        let mut steps = Steps::default();
-        let json = next.to_json();
-        let blobs = inner.blobs.clone();
-        let stored = blocking::unblock(move || blobs.put(&json)).await;
-        steps.record(Step::Index, stored)?;
-        let entry = next.versions().get(version).cloned();
-        let index = inner.put_head(Some(head), next, &mut steps).await?;
-        let Some(IndexEntry { manifest, archive, .. }) = entry else {
-            return Err(IndexError::NoSuchVersion { version: version.clone() }.into());
-        };
-        Ok(Receipt {
-            package: package.clone(),
-            version: version.clone(),
-            manifest,
-            archive,
-            index,
-            steps,
-            excluded: Vec::new(),
-        })
+    async fn yank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.set_yanked(package, version, true).await
+    }
+
+    async fn unyank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.set_yanked(package, version, false).await
     }
 
     fn blobs(&self) -> &BlobStore {
@@ -178,7 +183,33 @@ impl Registry for LocalRegistry {
 }
 
 impl Inner {
-    /// Names an index that is in the store, and puts what its newest version says into the search. From here on it is
+    async fn set_yanked(
+        self: &Arc<Self>,
+        package: &PackageId,
+        version: &Version,
+        yanked: bool,
+    ) -> Result<Receipt, PublishError> {
+        self.check_publisher(package)?;
+        let _turn = self.publishing.lock().await;
+        let (Some(head), Some(index)) = self.newest(package).await? else {
+            return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
+        };
+        let next = index.with_yanked(version, yanked)?;
+        let mut steps = Steps::default();
+        let json = next.to_json();
+        let blobs = self.blobs.clone();
+        let stored = blocking::unblock(move || blobs.put(&json)).await;
+        steps.record(Step::Index, stored)?;
+        let entry = next.versions().get(version).cloned();
+        let index = self.put_head(Some(head), next, &mut steps).await?;
+        let Some(IndexEntry { manifest, archive, .. }) = entry else {
+            return Err(IndexError::NoSuchVersion { version: version.clone() }.into());
+        };
+        let (package, version) = (package.clone(), version.clone());
+        Ok(Receipt { package, version, manifest, archive, index, steps, excluded: Vec::new() })
+    }
+
+    /// Makes an index that is in the store the package's current one, and updates the search. From here on it is
     /// published.
     async fn put_head(
         self: &Arc<Self>,
@@ -192,7 +223,7 @@ impl Inner {
         let put = self.database.transaction(move |database| {
             let package = index.package().to_string();
             let found = head_in(database, &package)?;
-            // Somebody who was publishing has gone away, and what he had begun was ended meanwhile.
+            // A call that was cancelled has run to its end in the background.
             if found != before.map(|before| before.to_string()) {
                 return Ok(false);
             }
@@ -209,11 +240,11 @@ impl Inner {
         });
         match steps.record(Step::Head, put.await)? {
             true => Ok(content),
-            false => steps.record(Step::Head, Err(Superseded)),
+            false => steps.record(Step::Head, Err(SupersededError)),
         }
     }
 
-    /// The newest index of a package, and its content id.
+    /// Returns the content id of a package's newest index, and the index.
     async fn newest(&self, package: &PackageId) -> Result<(Option<ContentId>, Option<Index>), PublishError> {
         let newest = async {
             let head = self.head(package).await?;
@@ -229,26 +260,19 @@ impl Inner {
     async fn head(&self, package: &PackageId) -> Result<Option<ContentId>, GetError> {
         let id = package.to_string();
         let head = self.database.transaction(move |database| head_in(database, &id)).await?;
-        let invalid = |_| self.database.damaged(format!("{package} has a head that is no content id"));
-        Ok(head.map(|head| head.parse()).transpose().map_err(invalid)?)
+        let damaged = |_| self.database.damaged(format!("head of {package} is not a content id"));
+        Ok(head.map(|head| head.parse()).transpose().map_err(damaged)?)
     }
 
     async fn index(&self, package: &PackageId, head: ContentId) -> Result<Index, GetError> {
-        let blobs = self.blobs.clone();
-        let json = blocking::unblock(move || blobs.read(&head, MAX_INDEX_LEN as u64)).await?;
-        let index = Index::from_json(&json).map_err(|error| GetError::invalid(head, error))?;
-        if index.package() != package {
-            let (wanted, found) = (package.to_string(), index.package().to_string());
-            return Err(GetError::OtherPackage { content: head, wanted, found });
-        }
-        Ok(index)
+        read_document(&self.blobs, head, Subject { package, version: None }).await
     }
 
     fn check_publisher(&self, package: &PackageId) -> Result<(), PublishError> {
         if package.publisher() == self.publisher {
             return Ok(());
         }
-        Err(PublishError::NotOurs { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
+        Err(PublishError::OtherPublisher { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
     }
 
     async fn remove_superseded(&self) -> Result<(), StorageError> {
@@ -264,21 +288,21 @@ impl Inner {
     }
 }
 
-/// Somebody else has published the package meanwhile.
+/// Another call has published the package in the meantime.
 #[derive(Debug, Error)]
-#[error("the package was published by another call meanwhile")]
-struct Superseded;
+#[error("another call has published the package in the meantime: retry")]
+struct SupersededError;
 
 fn head_in(database: &rusqlite::Connection, package: &str) -> rusqlite::Result<Option<String>> {
     let mut head = database.prepare_cached("SELECT content FROM heads WHERE package = ?")?;
     head.query_row([package], |row| row.get(0)).optional()
 }
 
-/// What is found of a package: its newest version, with its readme if the manifest can be read.
+/// Returns the search entry of a package's newest version, with the readme if the manifest is readable.
 fn search_entry(blobs: &BlobStore, index: &Index) -> Option<SearchEntry> {
     let (_, entry) = index.current()?;
     let manifest = blobs.read(&entry.manifest, entry.manifest_size).ok();
-    let mut found = SearchEntry::of(index, String::new())?;
+    let mut found = SearchEntry::from_index(index, String::new())?;
     if let Some(package) = manifest.and_then(|json| Package::from_json(&json).ok()) {
         (found.summary, found.readme) = (package.metadata().into(), package.metadata().readme.clone());
     }

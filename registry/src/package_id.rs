@@ -4,16 +4,16 @@ use libp2p_identity::{PeerId, PublicKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-/// The longest name of a package, in bytes.
-const MAX_NAME: usize = 64;
+/// Maximum length of a package's name, in bytes.
+const MAX_NAME_LEN: usize = 64;
 
-/// What a publisher calls a package: up to 64 lower-case letters, digits and `-`, `_` and `.`, of which the first is a
-/// letter or a digit.
+/// Name of a package among its publisher's: up to 64 lower-case letters, digits, `-`, `_` and `.`. The first character
+/// is a letter or a digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackageName(String);
 
 impl PackageName {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -25,7 +25,7 @@ impl FromStr for PackageName {
     fn from_str(name: &str) -> Result<Self, PackageIdError> {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
         let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        if first && name.len() <= MAX_NAME && name.bytes().all(inner) {
+        if first && name.len() <= MAX_NAME_LEN && name.bytes().all(inner) {
             Ok(Self(name.to_owned()))
         } else {
             Err(PackageIdError::Name)
@@ -39,10 +39,24 @@ impl fmt::Display for PackageName {
     }
 }
 
-/// A package, by the key of its publisher and its name: `<publisher>/<name>`. Only the publisher can publish under it, and
-/// anybody can check that, without asking anyone.
+/// Id of a package: its publisher's key and its name, written `<publisher>/<name>`. Only the owner of the key can
+/// publish under the id, and anyone can verify that offline.
 ///
-/// The publisher is written as the peer id of an Ed25519 key, which has the whole key in it.
+/// The publisher is written as the peer id of an Ed25519 key, which contains the whole key.
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::PackageId;
+///
+/// # fn main() -> Result<(), kadence_registry::PackageIdError> {
+/// let keypair = libp2p_identity::Keypair::generate_ed25519();
+/// let id = PackageId::new(keypair.public().to_peer_id(), "left-pad".parse()?)?;
+/// assert_eq!(id.publisher_key()?, keypair.public());
+/// assert_eq!(id.to_string().parse(), Ok(id));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackageId {
     publisher: PeerId,
@@ -50,32 +64,37 @@ pub struct PackageId {
 }
 
 impl PackageId {
-    /// A package of this publisher.
+    /// Creates the id of a publisher's package.
     ///
     /// # Errors
     ///
-    /// If the publisher's id is not that of an Ed25519 key.
+    /// [`PackageIdError::Publisher`] if the publisher's peer id is not that of an Ed25519 key.
     pub fn new(publisher: PeerId, name: PackageName) -> Result<Self, PackageIdError> {
         public_key(&publisher).map(|_| Self { publisher, name })
     }
 
-    /// Who publishes it.
+    /// Peer id of the publisher.
     pub fn publisher(&self) -> PeerId {
         self.publisher
     }
 
-    /// The key that its publisher signs with, if it is one that an id can be made with, as it is in every id.
+    /// Returns the key that the publisher signs with.
+    ///
+    /// # Errors
+    ///
+    /// [`PackageIdError::Publisher`] if the peer id does not contain an Ed25519 key. [`PackageId::new`] and parsing
+    /// reject such ids, so this does not happen.
     pub fn publisher_key(&self) -> Result<PublicKey, PackageIdError> {
         public_key(&self.publisher)
     }
 
-    /// What its publisher calls it.
+    /// Name of the package among its publisher's.
     pub fn name(&self) -> &PackageName {
         &self.name
     }
 }
 
-/// The key inside a peer id: those of keys of up to 42 bytes are the key itself.
+/// Returns the key inside a peer id. The peer id of a key of up to 42 bytes contains the key itself.
 fn public_key(peer: &PeerId) -> Result<PublicKey, PackageIdError> {
     const IDENTITY: u64 = 0;
     let hash = peer.as_ref();
@@ -126,17 +145,20 @@ impl<'de> Deserialize<'de> for PackageName {
     }
 }
 
-/// Why a text is no [`PackageId`] or [`PackageName`].
+/// Error of creating or parsing a [`PackageId`] or [`PackageName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PackageIdError {
-    /// There is no `/` in it: a package is `<publisher>/<name>`.
-    #[error("a package is written <publisher>/<name>")]
+    /// The text contains no `/`: a package is written `<publisher>/<name>`.
+    #[error("publisher is missing: a package is written <publisher>/<name>")]
     NoPublisher,
-    /// What is before the `/` is not the peer id of an Ed25519 key.
-    #[error("the publisher is not the peer id of an Ed25519 key")]
+    /// The part before the `/` is not the peer id of an Ed25519 key.
+    #[error("publisher is not the peer id of an Ed25519 key")]
     Publisher,
-    /// What is after the `/` is not a package's name.
-    #[error("a package's name is 1 to 64 lower-case letters, digits and - _ . and begins with a letter or digit")]
+    /// The part after the `/` is not a valid name.
+    #[error(
+        "invalid package name: use 1 to 64 lower-case letters, digits and - _ . and begin with a letter or a digit"
+    )]
     Name,
 }
 
@@ -147,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_read_as_it_is_written_and_has_the_key_in_it() {
+    fn an_id_survives_a_round_trip_through_text_and_contains_the_key() {
         let keypair = Keypair::generate_ed25519();
         let id = PackageId::new(keypair.public().to_peer_id(), "left-pad".parse().unwrap()).unwrap();
         assert_eq!(id.to_string().parse(), Ok(id.clone()));
@@ -156,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_could_be_something_else_are_refused() {
+    fn invalid_names_are_rejected() {
         let long = "a".repeat(65);
         for name in ["", ".hidden", "-x", "Upper", "a/b", "..", "a b", "ä", "a\0", long.as_str()] {
             assert_eq!(name.parse::<PackageName>(), Err(PackageIdError::Name), "{name:?}");

@@ -13,14 +13,15 @@ use crate::{
     Index, PackageId, Query, SearchHit, SearchPage, StorageError, Summary, database::Format, storage::Database, unix,
 };
 
-/// How much of a readme is searched, in bytes: what a package is, it says at the beginning.
-const MAX_INDEXED_README: usize = 16 * 1024;
+/// Maximum length of the indexed part of a readme, in bytes. A readme describes its package at the beginning.
+const MAX_INDEXED_README_LEN: usize = 16 * 1024;
 
-/// For one process at a time: others would not be told of what is new in it.
+/// Exclusive: another process would not see new entries. The application ids of this crate stay as they are: existing files
+/// have them.
 const FORMAT: Format = Format { application_id: *b"GGsx", steps: &[SCHEMA], exclusive: true };
 
-/// The columns of `words` are in the order of their weights in [`SELECT`]. They are not stored, only indexed: what a hit shows
-/// is in `packages`.
+/// The columns of `words` are in the order of their weights in [`search`]. They are indexed but not stored; the fields
+/// of a hit are in `packages`.
 pub(crate) const SCHEMA: &str = "
     CREATE TABLE packages (
         rowid INTEGER PRIMARY KEY,
@@ -44,38 +45,66 @@ pub(crate) const SCHEMA: &str = "
     );
 ";
 
-/// The kinds of labels.
+/// Kinds of labels.
 const CATEGORY: i64 = 0;
 const TAG: i64 = 1;
 const AUTHOR: i64 = 2;
 
-/// What is known of a package, to be searched for.
+/// Entry of a [`SearchIndex`]: one package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchEntry {
-    /// Which package.
+    /// The package.
     pub package: PackageId,
-    /// Its newest version.
+    /// Newest version.
     pub version: Version,
-    /// What it says about itself.
+    /// Summary of that version.
     pub summary: Summary,
-    /// Its readme, of which the first 16 KiB are searched. Empty if it is not known.
+    /// Readme, of which the first 16 KiB are indexed. Empty if it is unknown.
     pub readme: String,
-    /// When the version was published, in unix seconds, as its publisher says.
+    /// Time of the version's publication according to the publisher, in Unix seconds.
     pub updated: u64,
 }
 
 impl SearchEntry {
-    /// What an index says of its newest version; `None` if all were withdrawn.
-    pub fn of(index: &Index, readme: String) -> Option<Self> {
+    /// Returns the entry of an index's current version. `None` if all versions are yanked.
+    pub fn from_index(index: &Index, readme: String) -> Option<Self> {
         let (version, entry) = index.current()?;
         let (package, summary) = (index.package().clone(), index.summary().clone());
         Some(Self { package, version: version.clone(), summary, readme, updated: entry.published })
     }
 }
 
-/// A full-text index in SQLite, in a file or in memory. Cloning it is cheap, and all clones are the same index.
+/// Full-text index of packages in SQLite, in a file or in memory. Cloning is cheap, and all clones are the same index.
 ///
-/// What was put in is found by the next search. When it is full, what was not put in again for longest goes first.
+/// A package is found as soon as [`upsert`](Self::upsert) returns. At its capacity the index evicts the package whose
+/// last update is the oldest.
+///
+/// # Example
+///
+/// ```
+/// use std::time::SystemTime;
+///
+/// use kadence_registry::{PackageId, Query, SearchEntry, SearchIndex, Summary};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # futures::executor::block_on(async {
+/// let publisher = libp2p_identity::Keypair::generate_ed25519().public().to_peer_id();
+/// let entry = SearchEntry {
+///     package: PackageId::new(publisher, "left-pad".parse()?)?,
+///     version: "1.0.0".parse()?,
+///     summary: Summary { title: "Pads on the left".to_owned(), ..Summary::default() },
+///     readme: String::new(),
+///     updated: 0,
+/// };
+/// let index = SearchIndex::in_memory(SearchIndex::DEFAULT_CAPACITY).await?;
+/// index.upsert(entry, SystemTime::now()).await?;
+///
+/// let page = index.search(&Query::text("pads")?).await?;
+/// assert_eq!((page.total, page.hits[0].package.name().as_str()), (1, "left-pad"));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct SearchIndex {
     database: Database,
@@ -83,51 +112,52 @@ pub struct SearchIndex {
 }
 
 impl SearchIndex {
-    /// How many packages an index should keep where anybody can announce some. With 3 kB of text each they take 180 MB; a
-    /// search takes some milliseconds, and a tenth of a second if half of them have the word.
+    /// Capacity for an index to which any peer can add packages. With 3 kB of text each they take 180 MB. A search
+    /// takes some milliseconds, or a tenth of a second if half of the packages match.
     pub const DEFAULT_CAPACITY: usize = 50_000;
 
-    /// Opens the index in this file, which is made if need be.
+    /// Opens the index in a file, and creates the file if it does not exist. `capacity` is the maximum number of
+    /// packages.
     ///
     /// # Errors
     ///
-    /// If the file is in use, damaged, of another format, or cannot be written. A damaged index can be taken away and made
+    /// If the file is in use, damaged, of another format, or not writable. A damaged index can be deleted and built
     /// again from the packages.
     pub async fn open(file: impl Into<PathBuf>, capacity: usize) -> Result<Self, StorageError> {
         Ok(Self { database: Database::open(file.into(), FORMAT).await?, capacity })
     }
 
-    /// An index that is gone when its last clone is dropped.
+    /// Creates an index in memory, which ends with its last clone.
     ///
     /// # Errors
     ///
-    /// If there is not enough memory for it.
+    /// If there is not enough memory.
     pub async fn in_memory(capacity: usize) -> Result<Self, StorageError> {
         Ok(Self { database: Database::in_memory(FORMAT).await?, capacity })
     }
 
-    /// Puts a package in, in place of what was known of it before, as seen at `now`.
+    /// Adds a package, or replaces its entry. `now` is the time of the update.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written: the index is as before.
+    /// If the file cannot be written. The index is unchanged then.
     pub async fn upsert(&self, entry: SearchEntry, now: SystemTime) -> Result<(), StorageError> {
         let capacity = self.capacity;
         let seen = unix::seconds(now);
         self.database.transaction(move |database| upsert(database, &entry, seen, capacity)).await
     }
 
-    /// Puts a package in, if nothing is known of it, as seen at `now`. Says whether that was so.
+    /// Adds a package if it has no entry yet. `now` is the time of the update. Returns whether the package was added.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written: the index is as before.
+    /// If the file cannot be written. The index is unchanged then.
     pub async fn insert(&self, entry: SearchEntry, now: SystemTime) -> Result<bool, StorageError> {
         let capacity = self.capacity;
         let seen = unix::seconds(now);
         let insert = move |database: &rusqlite::Transaction<'_>| {
-            let mut known = database.prepare_cached("SELECT 1 FROM packages WHERE package = ?")?;
-            if known.exists([entry.package.to_string()])? {
+            let mut existing = database.prepare_cached("SELECT 1 FROM packages WHERE package = ?")?;
+            if existing.exists([entry.package.to_string()])? {
                 return Ok(false);
             }
             upsert(database, &entry, seen, capacity).map(|()| true)
@@ -135,19 +165,20 @@ impl SearchIndex {
         self.database.transaction(insert).await
     }
 
-    /// Takes a package out, and says whether it was in.
+    /// Removes a package. Returns whether it had an entry.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written: the index is as before.
+    /// If the file cannot be written. The index is unchanged then.
     pub async fn remove(&self, package: &PackageId) -> Result<bool, StorageError> {
         let package = package.clone();
         self.database.transaction(move |database| remove(database, &package)).await
     }
 
-    /// A page of the packages that match, best first: those of which a word of the query is in the name are before those that
-    /// have it in the title, the tags, the description and the readme. Equals, and
-    /// all if the query has no text, are in the order of their ids.
+    /// Returns a page of the packages that match, best first.
+    ///
+    /// A word in the name counts most, followed by title, tags, description and readme. Hits of equal score, and all
+    /// hits of a query without text, are in the order of their ids.
     ///
     /// # Errors
     ///
@@ -157,7 +188,7 @@ impl SearchIndex {
         self.database.transaction(move |database| search(database, &query)).await
     }
 
-    /// How many packages are in it.
+    /// Returns the number of packages.
     ///
     /// # Errors
     ///
@@ -169,7 +200,7 @@ impl SearchIndex {
         self.database.transaction(count).await
     }
 
-    /// Whether it has no package.
+    /// Returns whether the index is empty.
     ///
     /// # Errors
     ///
@@ -183,7 +214,7 @@ pub(crate) fn upsert(database: &Connection, entry: &SearchEntry, seen: u64, capa
     let SearchEntry { package, version, summary, readme, updated } = entry;
     remove(database, package)?;
     let summary_json = serde_json::to_string(summary).unwrap_or_default();
-    // Unix seconds up to the year 9999 fit; others are as good as that.
+    // Times in Unix seconds up to the year 9999 fit; later ones are capped.
     let (updated, seen) = (signed(*updated), signed(seen));
     database
         .prepare_cached("INSERT INTO packages (package, version, summary, updated, seen) VALUES (?, ?, ?, ?, ?)")?
@@ -204,7 +235,7 @@ pub(crate) fn upsert(database: &Connection, entry: &SearchEntry, seen: u64, capa
             title,
             format!("{} {}", tags.join(" "), categories.join(" ")),
             format!("{description} {}", authors.join(" ")),
-            beginning(readme),
+            prefix(readme),
         ])?;
     shrink(database, capacity)
 }
@@ -239,7 +270,7 @@ pub(crate) fn search(database: &Connection, query: &Query) -> rusqlite::Result<S
 
     let count = format!("SELECT count(*) FROM {from} WHERE {conditions}");
     let total = database.prepare_cached(&count)?.query_row(params_from_iter(values.iter()), |row| row.get(0))?;
-    // The more, the better a word in that column: name, title, tags, description, readme.
+    // One weight for each column: name, title, tags, description, readme.
     let score = if text.is_empty() { "0.0" } else { "-bm25(words, 16.0, 8.0, 4.0, 2.0, 1.0)" };
     let page = format!(
         "SELECT p.package, p.version, p.summary, p.updated, {score} AS score FROM {from} WHERE {conditions}
@@ -271,7 +302,7 @@ fn hit(row: &Row<'_>) -> rusqlite::Result<SearchHit> {
     })
 }
 
-/// Takes out what was seen longest ago, until there are no more than `capacity`.
+/// Evicts the packages with the oldest updates until there are at most `capacity`.
 fn shrink(database: &Connection, capacity: usize) -> rusqlite::Result<()> {
     let count: usize = database.prepare_cached("SELECT count(*) FROM packages")?.query_row([], |row| row.get(0))?;
     for _ in capacity..count {
@@ -293,8 +324,8 @@ fn remove_row(database: &Connection, row: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn beginning(text: &str) -> &str {
-    let end = (0..=MAX_INDEXED_README.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+fn prefix(text: &str) -> &str {
+    let end = (0..=MAX_INDEXED_README_LEN.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 

@@ -14,10 +14,9 @@ use crate::{
     database::{self, Format},
 };
 
-/// An SQLite database that one process has for itself. Cloning it is cheap, and all clones are the same database.
+/// An SQLite database that one process uses exclusively. Cloning is cheap, and all clones are the same database.
 ///
-/// What it does blocks, so it is done on the threads for blocking work. A change is made as a whole or not at all, and is
-/// on the disk when it is answered.
+/// Calls run on the thread pool for blocking work. A change is atomic, and it is on the disk when its call returns.
 #[derive(Clone)]
 pub(crate) struct Database {
     connection: Arc<Mutex<Connection>>,
@@ -25,14 +24,14 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens the database at `path`, which is made if need be.
+    /// Opens the database at `path`, and creates it if it does not exist.
     pub(crate) async fn open(path: PathBuf, format: Format) -> Result<Self, StorageError> {
         let opened = unblock(move || database::open(&path, format).map(|connection| (connection, path)));
         let (connection, path) = opened.await?;
         Ok(Self::of(connection, path))
     }
 
-    /// A database that is gone when the last clone is dropped.
+    /// Opens a database in memory, which ends with its last clone.
     pub(crate) async fn in_memory(format: Format) -> Result<Self, StorageError> {
         let connection = unblock(move || database::open_in_memory(format)).await?;
         Ok(Self::of(connection, PathBuf::from(":memory:")))
@@ -42,19 +41,19 @@ impl Database {
         Self { connection: Arc::new(Mutex::new(connection)), path: Arc::new(path) }
     }
 
-    /// That something in it cannot be.
+    /// Returns the error of an impossible value in the database.
     pub(crate) fn damaged(&self, what: String) -> StorageError {
         StorageError::Damaged { path: self.path.to_path_buf(), source: what.into() }
     }
 
-    /// Changes it, or reads it: what `change` has done counts if it and the whole transaction succeed.
+    /// Runs `change` in a transaction, which is committed if `change` succeeds and rolled back otherwise.
     pub(crate) async fn transaction<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StorageError> {
         let Self { connection, path } = self.clone();
         unblock(move || {
-            // A panic in a transaction has rolled it back.
+            // A panic inside a transaction rolls it back, so that a poisoned lock is usable.
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             let run = |connection: &mut Connection| -> rusqlite::Result<T> {
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -87,6 +86,7 @@ impl From<DatabaseOpenError> for StorageError {
     fn from(error: DatabaseOpenError) -> Self {
         match error {
             DatabaseOpenError::Failed { path, error } => failed(&path, error),
+            DatabaseOpenError::InUse { path } => failed(&path, DatabaseError::Busy),
             DatabaseOpenError::Version { path, found, known: _ } => Self::OtherVersion { path, found },
             DatabaseOpenError::Damaged { path, what } => failed(&path, DatabaseError::Damaged(what)),
             DatabaseOpenError::Foreign { path } => failed(&path, DatabaseError::Foreign),
@@ -94,48 +94,51 @@ impl From<DatabaseOpenError> for StorageError {
     }
 }
 
-/// Why what is kept on the disk cannot be used. Nothing was changed by the call.
+/// Error of local storage. The failed call has changed nothing.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum StorageError {
-    /// Another process, or another registry of this one, has it open: close that, or use another folder.
+    /// Another process, or another registry in this process, has the database open: close that one, or use another
+    /// folder.
     #[error("{} is in use by another process", path.display())]
     InUse {
-        /// The database.
+        /// The database file.
         path: PathBuf,
     },
-    /// It is no database, or has gone bad. It was left as it is: put it back from a copy, or take it away and begin anew.
+    /// The file is not such a database, or is damaged. It was not changed: restore it from a backup, or remove it and
+    /// start anew.
     #[error("{} is damaged: {source}", path.display())]
     Damaged {
-        /// The database.
+        /// The database file.
         path: PathBuf,
-        /// What was found.
+        /// Description of the damage.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// It was written by another version of this software: use that one.
-    #[error("{} has format {found}, which this version does not know", path.display())]
+    /// The file was written by another version of this library: use that version.
+    #[error("{} has format {found}, which this version does not support", path.display())]
     OtherVersion {
-        /// The database.
+        /// The database file.
         path: PathBuf,
-        /// The number of its format.
+        /// Version of the file's format.
         found: i64,
     },
-    /// It cannot be written or read: the disk is full, or permissions are missing.
+    /// The file cannot be read or written: the disk is full, or permissions are missing.
     #[error("{}: {source}", path.display())]
     Database {
-        /// The database.
+        /// The database file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     #[error("{}: {source}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: std::io::Error,
     },
-    /// The blobs' folder cannot be used.
+    /// The store of blobs failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
 }
@@ -147,7 +150,7 @@ mod tests {
     const FORMAT: Format = Format { application_id: *b"TSTs", steps: &["CREATE TABLE t(n)"], exclusive: true };
 
     #[test]
-    fn a_change_that_fails_changes_nothing_and_the_next_one_goes_on() {
+    fn a_failed_change_is_rolled_back_and_the_database_stays_usable() {
         smol::block_on(async {
             let database = Database::in_memory(FORMAT).await.unwrap();
             let failed = database
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_is_for_one_at_a_time_and_free_again_afterwards() {
+    fn a_database_is_exclusive_until_it_is_closed() {
         smol::block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("x.db");
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_database_is_called_that_and_left_as_it_is() {
+    fn a_damaged_database_is_reported_and_not_changed() {
         smol::block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("x.db");

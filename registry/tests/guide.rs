@@ -1,4 +1,4 @@
-//! The guide names tests. They are there.
+//! The tests that the guide names exist.
 
 use std::{fs, io, path::Path};
 
@@ -8,7 +8,7 @@ fn every_attack_that_the_guide_names_has_its_test() -> io::Result<()> {
     let guide = fs::read_to_string(root.join("../docs/registry.md"))?;
     let mut source = String::new();
     read_all(&root.join("src"), &mut source)?;
-    // `attack_` alone is the beginning of all of them.
+    // `attack_` alone is their common prefix.
     let named = guide.split('`').filter(|word| word.starts_with("attack_") && *word != "attack_");
     let (there, missing): (Vec<_>, Vec<_>) = named.partition(|name| source.contains(&format!("fn {name}() {{")));
     assert_eq!(missing, Vec::<&str>::new());

@@ -2,7 +2,7 @@
 use std::time::SystemTime;
 use std::{fmt::Debug, time::Instant};
 
-/// The two clocks. Only the monotonic one decides while the program runs; the other one is for the file.
+/// Both clocks. The monotonic one decides while the program runs; the wall clock is for the file only.
 pub(crate) trait Clock: Debug + Send + Sync {
     fn now(&self) -> Instant;
     #[cfg(feature = "disk")]

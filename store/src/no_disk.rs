@@ -1,4 +1,4 @@
-//! In the place of the file, without the feature `disk`: there is none.
+//! Replaces the module of the file without the feature `disk`.
 
 use libp2p::{
     PeerId,
@@ -9,18 +9,21 @@ use crate::DiskError;
 
 #[derive(Debug)]
 pub(crate) enum Change<'a> {
-    Record(#[expect(dead_code, reason = "there is no file to write it to")] &'a Record),
-    Provider(#[expect(dead_code, reason = "there is no file to write it to")] &'a ProviderRecord),
-    Remove(#[expect(dead_code, reason = "there is no file to remove it from")] Row),
+    Record(#[expect(dead_code, reason = "nothing writes it without a file")] &'a Record),
+    Provider(#[expect(dead_code, reason = "nothing writes it without a file")] &'a ProviderRecord),
+    Remove(#[expect(dead_code, reason = "nothing removes it without a file")] Row),
 }
 
 #[derive(Debug)]
 pub(crate) enum Row {
-    Record(#[expect(dead_code, reason = "as above")] RecordKey),
-    Provider(#[expect(dead_code, reason = "as above")] RecordKey, #[expect(dead_code, reason = "as above")] PeerId),
+    Record(#[expect(dead_code, reason = "nothing reads it without a file")] RecordKey),
+    Provider(
+        #[expect(dead_code, reason = "nothing reads it without a file")] RecordKey,
+        #[expect(dead_code, reason = "nothing reads it without a file")] PeerId,
+    ),
 }
 
-/// There is never one.
+/// Has no values: there is never a file.
 #[derive(Debug)]
 pub(crate) enum Disk {}
 

@@ -1,4 +1,4 @@
-//! The providers in memory.
+//! Providers in memory, from which all reads are served.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,9 +10,9 @@ use libp2p::{
     kad::{KBucketDistance, KBucketKey, ProviderRecord, RecordKey},
 };
 
-use crate::{Refusal, StoreConfig, rules::is_worth_it};
+use crate::{InsertError, StoreConfig, policy::is_worth_a_write};
 
-/// A provider of a key.
+/// Key and peer of a provider.
 pub(crate) type Name = (RecordKey, PeerId);
 
 #[derive(Debug)]
@@ -22,11 +22,11 @@ pub(crate) struct Providers {
     by_key: HashMap<RecordKey, Vec<ProviderRecord>>,
     len: usize,
     by_expiry: BTreeMap<(Instant, KBucketDistance, PeerId), RecordKey>,
-    /// The keys that we do not provide.
+    /// Keys that the local peer does not provide.
     evictable: BTreeMap<KBucketDistance, RecordKey>,
-    /// The keys that we provide.
-    ours: BTreeMap<KBucketDistance, RecordKey>,
-    /// Of the others.
+    /// Keys that the local peer provides.
+    own: BTreeMap<KBucketDistance, RecordKey>,
+    /// Keys by provider, without the local peer.
     shares: HashMap<PeerId, BTreeMap<KBucketDistance, RecordKey>>,
 }
 
@@ -39,12 +39,12 @@ impl Providers {
             len: 0,
             by_expiry: BTreeMap::new(),
             evictable: BTreeMap::new(),
-            ours: BTreeMap::new(),
+            own: BTreeMap::new(),
             shares: HashMap::new(),
         }
     }
 
-    /// Enters a provider: in its place if it is there, at the end if it is new.
+    /// Inserts a provider at the end of the key's list, or renews it in its place.
     pub(crate) fn insert(&mut self, provider: ProviderRecord) {
         let distance = self.distance(&provider.key);
         let (key, peer) = (provider.key.clone(), provider.provider);
@@ -63,9 +63,9 @@ impl Providers {
         self.len += 1;
         if peer == self.local_peer {
             self.evictable.remove(&distance);
-            self.ours.insert(distance, key);
+            self.own.insert(distance, key);
         } else {
-            if !self.ours.contains_key(&distance) {
+            if !self.own.contains_key(&distance) {
                 self.evictable.insert(distance, key.clone());
             }
             self.shares.entry(peer).or_default().insert(distance, key);
@@ -86,7 +86,7 @@ impl Providers {
             self.by_expiry.remove(&(expires, distance, *peer));
         }
         if *peer == self.local_peer {
-            self.ours.remove(&distance);
+            self.own.remove(&distance);
             self.evictable.insert(distance, key.clone());
         } else if let Some(share) = self.shares.get_mut(peer) {
             share.remove(&distance);
@@ -100,15 +100,15 @@ impl Providers {
         true
     }
 
-    /// In the order in which they came.
+    /// Returns the providers of a key, in the order of their first insertion.
     pub(crate) fn of(&self, key: &RecordKey, now: Instant) -> impl Iterator<Item = &ProviderRecord> {
         self.by_key.get(key).into_iter().flatten().filter(move |provider| !provider.is_expired(now))
     }
 
-    /// Our own, of all keys.
-    pub(crate) fn ours(&self, now: Instant) -> impl Iterator<Item = &ProviderRecord> {
-        let own = move |key| self.of(key, now).find(|provider| provider.provider == self.local_peer);
-        self.ours.values().filter_map(own)
+    /// Returns the provider records of the local peer.
+    pub(crate) fn own(&self, now: Instant) -> impl Iterator<Item = &ProviderRecord> {
+        let record = move |key| self.of(key, now).find(|provider| provider.provider == self.local_peer);
+        self.own.values().filter_map(record)
     }
 
     pub(crate) fn expired(&self, now: Instant, at_most: usize) -> Vec<Name> {
@@ -116,25 +116,25 @@ impl Providers {
         past.take(at_most).map(|((_, _, peer), key)| (key.clone(), *peer)).collect()
     }
 
-    /// Whether this one is there already, and as good.
+    /// Returns whether a provider is stored with the same addresses, and with an expiry that is not worth a write.
     pub(crate) fn knows(&self, new: &ProviderRecord, now: Instant) -> bool {
         self.of(&new.key, now).any(|known| {
             known.provider == new.provider
                 && known.addresses == new.addresses
                 && (known.expires == new.expires
-                    || (new.provider != self.local_peer && !is_worth_it(known.expires, new.expires)))
+                    || (new.provider != self.local_peer && !is_worth_a_write(known.expires, new.expires)))
         })
     }
 
-    /// Which providers have to give way so that this one has a place.
+    /// Returns the providers to evict for a new one.
     pub(crate) fn make_room(
         &self,
         new: &ProviderRecord,
         now: Instant,
         limits: &StoreConfig,
-    ) -> Result<Vec<Name>, Refusal> {
+    ) -> Result<Vec<Name>, InsertError> {
         let list = self.by_key.get(&new.key).map_or(&[][..], Vec::as_slice);
-        let ours = new.provider == self.local_peer;
+        let own = new.provider == self.local_peer;
         let distance = self.distance(&new.key);
         let mut victims = Vec::new();
         if list.iter().any(|known| known.provider == new.provider) {
@@ -144,27 +144,27 @@ impl Providers {
         let mut keys = self.by_key.len() + usize::from(list.is_empty());
         if list.len() - victims.len() >= limits.max_providers_per_key {
             match list.iter().rfind(|known| !known.is_expired(now)) {
-                // The one that came last.
-                Some(last) if ours => victims.push(name(last)),
-                _ => return Err(Refusal::KeyFull),
+                // The last one gives way to the local peer.
+                Some(last) if own => victims.push(name(last)),
+                _ => return Err(InsertError::TooManyProviders),
             }
         }
         let share = self.shares.get(&new.provider);
-        if !ours && share.map_or(0, BTreeMap::len) >= limits.max_keys_per_provider {
+        if !own && share.map_or(0, BTreeMap::len) >= limits.max_keys_per_provider {
             let farthest = share.and_then(BTreeMap::last_key_value);
-            let (_, key) = farthest.filter(|(far, _)| **far > distance).ok_or(Refusal::ShareFull)?;
+            let (_, key) = farthest.filter(|(far, _)| **far > distance).ok_or(InsertError::ShareFull)?;
             victims.push((key.clone(), new.provider));
             keys -= usize::from(self.by_key.get(key).is_some_and(|list| list.len() == 1));
         }
         let mut farthest = self.evictable.iter().rev().filter(|(far, _)| **far != distance);
         while keys > limits.max_provided_keys || self.len + 1 - victims.len() > limits.max_provider_records {
-            let (far, key) = farthest.next().ok_or(Refusal::Full)?;
-            if *far < distance && !ours {
-                return Err(Refusal::Full);
+            let (far, key) = farthest.next().ok_or(InsertError::Full)?;
+            if *far < distance && !own {
+                return Err(InsertError::Full);
             }
             let list = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
             let others: Vec<_> = list.iter().map(name).filter(|name| !victims.contains(name)).collect();
-            // Otherwise the only one of this key has to go anyway, and the key is counted already.
+            // If all providers of this key are victims already, the key was counted before.
             keys -= usize::from(!others.is_empty());
             victims.extend(others);
         }
@@ -187,19 +187,19 @@ impl Providers {
         self.local_key.distance(&KBucketKey::new(key.clone()))
     }
 
-    /// Whether all indexes say the same.
+    /// Panics unless all indexes agree.
     #[cfg(test)]
     pub(crate) fn check(&self) {
         let all = || self.by_key.values().flatten();
         assert_eq!(self.len, all().count());
         assert_eq!(self.by_expiry.len(), all().filter(|provider| provider.expires.is_some()).count());
-        let ours = all().filter(|provider| provider.provider == self.local_peer).count();
-        assert_eq!((self.ours.len(), self.evictable.len()), (ours, self.by_key.len() - ours));
-        assert_eq!(self.shares.values().map(BTreeMap::len).sum::<usize>(), self.len - ours);
+        let own = all().filter(|provider| provider.provider == self.local_peer).count();
+        assert_eq!((self.own.len(), self.evictable.len()), (own, self.by_key.len() - own));
+        assert_eq!(self.shares.values().map(BTreeMap::len).sum::<usize>(), self.len - own);
         for (key, list) in &self.by_key {
             let distance = self.distance(key);
             let own = list.iter().any(|provider| provider.provider == self.local_peer);
-            assert_eq!(self.ours.contains_key(&distance), own);
+            assert_eq!(self.own.contains_key(&distance), own);
             assert_eq!(self.evictable.contains_key(&distance), !own);
             for known in list {
                 let at = |at| self.by_expiry.get(&(at, distance, known.provider));

@@ -1,4 +1,4 @@
-//! The records in memory: the only place that is read.
+//! Records in memory, from which all reads are served.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,22 +10,22 @@ use libp2p::{
     kad::{KBucketDistance, KBucketKey, Record, RecordKey},
 };
 
-use crate::{Refusal, StoreConfig};
+use crate::{InsertError, StoreConfig};
 
-/// How many records one put may push out: the work of a call has a bound. More than this would be many small records for
-/// a large one, which is refused.
+/// Maximum number of records that one insertion evicts, so that the work of a call is bounded. A large record that would
+/// need more small ones to be evicted is not stored.
 pub(crate) const MAX_EVICTIONS: usize = 64;
 
-/// A distance names its key: they are distances of SHA-256 hashes.
+/// Records by key, with indexes. A distance identifies its key: it is the distance of a SHA-256 hash.
 #[derive(Debug)]
 pub(crate) struct Records {
     local_peer: PeerId,
     local_key: KBucketKey<PeerId>,
-    /// Strangers choose the keys: the hash of this map has to be seeded, and nothing depends on its order.
+    /// Peers choose the keys: the hash of this map has to be seeded, and nothing depends on its order.
     by_key: HashMap<RecordKey, Entry>,
     bytes: usize,
     by_expiry: BTreeMap<(Instant, KBucketDistance), RecordKey>,
-    /// All but our own.
+    /// All but own records.
     evictable: BTreeMap<KBucketDistance, RecordKey>,
     shares: HashMap<Option<PeerId>, Share>,
 }
@@ -36,14 +36,14 @@ struct Entry {
     distance: KBucketDistance,
 }
 
-/// What one publisher has.
+/// Records of one publisher.
 #[derive(Debug, Default)]
 struct Share {
     distances: BTreeSet<KBucketDistance>,
     bytes: usize,
 }
 
-/// Which records have to go for a new one, and what is left then.
+/// Records to evict for a new one, and the totals without them.
 #[derive(Debug)]
 struct Room {
     victims: Vec<RecordKey>,
@@ -64,7 +64,7 @@ impl Records {
         }
     }
 
-    /// Enters a record, in place of an earlier one of this key.
+    /// Inserts a record, in place of an earlier one of its key.
     pub(crate) fn insert(&mut self, record: Record) {
         let distance = self.distance(&record.key);
         self.remove(&record.key);
@@ -73,7 +73,7 @@ impl Records {
         if let Some(expires) = record.expires {
             self.by_expiry.insert((expires, distance), record.key.clone());
         }
-        if !self.is_ours(&record) {
+        if !self.is_own(&record) {
             self.evictable.insert(distance, record.key.clone());
             let share = self.shares.entry(record.publisher).or_default();
             share.distances.insert(distance);
@@ -109,18 +109,18 @@ impl Records {
         self.by_key.values().map(|entry| &entry.record).filter(move |record| !record.is_expired(now))
     }
 
-    /// Some of those that have expired, the oldest first.
+    /// Returns some expired records, the earliest first.
     pub(crate) fn expired(&self, now: Instant, at_most: usize) -> Vec<RecordKey> {
         self.past(now).take(at_most).cloned().collect()
     }
 
-    /// Which records have to give way so that this one has a place: expired ones, then the farthest, and never our own.
+    /// Returns the records to evict for a new one: expired ones, then the farthest, and never own ones.
     pub(crate) fn make_room(
         &self,
         record: &Record,
         now: Instant,
         limits: &StoreConfig,
-    ) -> Result<Vec<RecordKey>, Refusal> {
+    ) -> Result<Vec<RecordKey>, InsertError> {
         let distance = self.distance(&record.key);
         let bytes = size(record);
         let old = self.by_key.get(&record.key).map(|entry| &entry.record);
@@ -129,8 +129,8 @@ impl Records {
             records: self.by_key.len() - usize::from(old.is_some()),
             bytes: self.bytes - old.map_or(0, size),
         };
-        let ours = self.is_ours(record);
-        if !ours {
+        let own = self.is_own(record);
+        if !own {
             self.make_room_in_share(&mut room, record, distance, limits)?;
         }
         let fits = |room: &Room| {
@@ -146,11 +146,11 @@ impl Records {
                 continue;
             }
             let closer = candidate.is_some_and(|candidate| candidate <= distance);
-            if (closer && !ours) || !self.take(&mut room, key) {
-                return Err(Refusal::Full);
+            if (closer && !own) || !self.take(&mut room, key) {
+                return Err(InsertError::Full);
             }
         }
-        if fits(&room) { Ok(room.victims) } else { Err(Refusal::Full) }
+        if fits(&room) { Ok(room.victims) } else { Err(InsertError::Full) }
     }
 
     fn make_room_in_share(
@@ -159,12 +159,12 @@ impl Records {
         record: &Record,
         distance: KBucketDistance,
         limits: &StoreConfig,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), InsertError> {
         let Some(share) = self.shares.get(&record.publisher) else {
             return if limits.max_records_per_publisher > 0 && size(record) <= limits.max_bytes_per_publisher {
                 Ok(())
             } else {
-                Err(Refusal::ShareFull)
+                Err(InsertError::ShareFull)
             };
         };
         let old = self.by_key.get(&record.key).filter(|old| old.record.publisher == record.publisher);
@@ -172,21 +172,21 @@ impl Records {
         let mut bytes = share.bytes - old.map_or(0, |old| size(&old.record)) + size(record);
         let mut farthest = share.distances.iter().rev();
         while records >= limits.max_records_per_publisher || bytes > limits.max_bytes_per_publisher {
-            let candidate = farthest.next().ok_or(Refusal::ShareFull)?;
+            let candidate = farthest.next().ok_or(InsertError::ShareFull)?;
             if *candidate == distance {
                 continue;
             }
-            let key = self.evictable.get(candidate).filter(|_| *candidate > distance).ok_or(Refusal::ShareFull)?;
+            let key = self.evictable.get(candidate).filter(|_| *candidate > distance).ok_or(InsertError::ShareFull)?;
             records -= 1;
             bytes -= self.by_key.get(key).map_or(0, |entry| size(&entry.record));
             if !self.take(room, key) {
-                return Err(Refusal::ShareFull);
+                return Err(InsertError::ShareFull);
             }
         }
         Ok(())
     }
 
-    /// False if enough were taken.
+    /// Adds a record to those to evict. Returns `false` if their number has reached the limit.
     fn take(&self, room: &mut Room, key: &RecordKey) -> bool {
         if room.victims.len() >= MAX_EVICTIONS {
             return false;
@@ -209,7 +209,7 @@ impl Records {
         self.bytes
     }
 
-    pub(crate) fn is_ours(&self, record: &Record) -> bool {
+    pub(crate) fn is_own(&self, record: &Record) -> bool {
         record.publisher == Some(self.local_peer)
     }
 
@@ -221,7 +221,7 @@ impl Records {
         self.local_key.distance(&KBucketKey::new(key.clone()))
     }
 
-    /// Whether all indexes say the same.
+    /// Panics unless all indexes agree.
     #[cfg(test)]
     pub(crate) fn check(&self) {
         let entries = || self.by_key.values().map(|entry| (&entry.record, entry.distance));
@@ -231,11 +231,11 @@ impl Records {
             assert_eq!(distance, self.distance(&record.key));
             assert!(record.expires.is_none_or(|at| self.by_expiry.get(&(at, distance)) == Some(&record.key)));
             let shared = self.shares.get(&record.publisher).is_some_and(|share| share.distances.contains(&distance));
-            assert_eq!(shared, !self.is_ours(record));
-            assert_eq!(self.evictable.contains_key(&distance), !self.is_ours(record));
+            assert_eq!(shared, !self.is_own(record));
+            assert_eq!(self.evictable.contains_key(&distance), !self.is_own(record));
         }
         assert_eq!(self.evictable.len(), self.shares.values().map(|share| share.distances.len()).sum::<usize>());
-        let others = entries().filter(|(record, _)| !self.is_ours(record));
+        let others = entries().filter(|(record, _)| !self.is_own(record));
         assert_eq!(
             others.map(|(record, _)| size(record)).sum::<usize>(),
             self.shares.values().map(|share| share.bytes).sum::<usize>()
@@ -244,7 +244,7 @@ impl Records {
     }
 }
 
-/// What a record counts, in bytes.
+/// Returns the length of a record's key and value, in bytes.
 pub(crate) fn size(record: &Record) -> usize {
     record.key.as_ref().len() + record.value.len()
 }

@@ -6,93 +6,119 @@ use std::{
     time::Duration,
 };
 
-use crate::{Refusal, store::Stored};
+use crate::{InsertError, InsertOutcome};
 
-/// What a store has and has done, read at one time. Counters begin with 0 when the store is opened.
+/// Contents and counters of a store. Counters begin with 0 when the store is opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreStats {
-    /// Records there are, those included that have expired and are not yet swept.
+    /// Number of records, including expired ones that were not swept yet.
     pub records: u64,
-    /// Bytes of their keys and values.
+    /// Length of the keys and values of all records, in bytes.
     pub record_bytes: u64,
-    /// Providers there are, of all keys.
+    /// Number of providers of all keys.
     pub provider_records: u64,
-    /// Keys that have providers.
+    /// Number of keys with providers.
     pub provided_keys: u64,
-    /// Records that were stored, under a new key or in place of another one.
+    /// Records that were stored under a new key or in place of another record.
     pub accepted: u64,
-    /// Records that were there and live longer now.
+    /// Records that were stored already, and live longer now.
     pub refreshed: u64,
-    /// Records that were there.
+    /// Records that were stored already, and have not changed.
     pub unchanged: u64,
-    /// Records that were refused, by reason.
-    pub refused: Refused,
-    /// Providers that were entered or renewed.
+    /// Records that were not stored, by reason.
+    pub insert_errors: InsertErrorCounts,
+    /// Providers that were inserted or renewed.
     pub providers_accepted: u64,
-    /// Providers that were refused, by reason.
-    pub providers_refused: Refused,
-    /// Records and providers that had to give way to others.
+    /// Providers that were not stored, by reason.
+    pub provider_errors: InsertErrorCounts,
+    /// Records and providers that were removed in favour of others.
     pub evicted: u64,
     /// Records and providers that have expired and were swept.
     pub expired: u64,
-    /// Records that were in the file and not taken from it: invalid by now, or over the limits.
+    /// Records and providers of the file that were not taken over when it was opened: invalid by now, or over the limits.
     pub dropped_at_open: u64,
-    /// Writes that failed. A failed put is refused; a failed removal is tried again with the next write.
+    /// Writes that failed. The record of a failed put is not stored; a failed removal is repeated with the next write.
     pub disk_errors: u64,
-    /// The longest that a write to the file has taken, and with it stopped the swarm.
+    /// Longest time that a write to the file has taken. It blocks the swarm.
     pub longest_write: Duration,
 }
 
-/// Counters of refusals, by the variant of [`Refusal`].
+/// Counts of errors, by variant of [`InsertError`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Refused {
-    /// [`Refusal::ValueTooLarge`].
-    pub value_too_large: u64,
-    /// [`Refusal::KeyTooLong`].
-    pub key_too_large: u64,
-    /// [`Refusal::Expired`].
+#[non_exhaustive]
+pub struct InsertErrorCounts {
+    /// [`InsertError::ValueTooLong`].
+    pub value_too_long: u64,
+    /// [`InsertError::KeyTooLong`].
+    pub key_too_long: u64,
+    /// [`InsertError::Expired`].
     pub expired: u64,
-    /// [`Refusal::Invalid`].
+    /// [`InsertError::Invalid`].
     pub invalid: u64,
-    /// [`Refusal::NoValidator`].
+    /// [`InsertError::NoValidator`].
     pub no_validator: u64,
-    /// [`Refusal::Worse`].
+    /// [`InsertError::Worse`].
     pub worse: u64,
-    /// [`Refusal::Ours`].
-    pub ours: u64,
-    /// [`Refusal::Full`].
+    /// [`InsertError::OwnRecord`].
+    pub own_record: u64,
+    /// [`InsertError::Full`].
     pub full: u64,
-    /// [`Refusal::ShareFull`].
+    /// [`InsertError::ShareFull`].
     pub share_full: u64,
-    /// [`Refusal::KeyFull`].
-    pub key_full: u64,
-    /// [`Refusal::Disk`].
+    /// [`InsertError::TooManyProviders`].
+    pub too_many_providers: u64,
+    /// [`InsertError::Disk`].
     pub disk: u64,
 }
 
-impl Refused {
-    /// All of them together.
+impl InsertErrorCounts {
+    /// Returns the sum of all counts.
     pub fn total(&self) -> u64 {
         let Self {
-            value_too_large,
-            key_too_large,
+            value_too_long,
+            key_too_long,
             expired,
             invalid,
             no_validator,
             worse,
-            ours,
+            own_record,
             full,
             share_full,
-            key_full,
+            too_many_providers,
             disk,
         } = *self;
-        [value_too_large, key_too_large, expired, invalid, no_validator, worse, ours, full, share_full, key_full, disk]
-            .iter()
-            .sum()
+        [
+            value_too_long,
+            key_too_long,
+            expired,
+            invalid,
+            no_validator,
+            worse,
+            own_record,
+            full,
+            share_full,
+            too_many_providers,
+            disk,
+        ]
+        .iter()
+        .sum()
     }
 }
 
-/// Reads a store's counters while a swarm owns the store. Cheap to clone.
+/// Reads a store's counters while a swarm owns the store, and after its end. Cheap to clone.
+///
+/// ```
+/// use kadence_store::{Store, StoreConfig};
+/// use libp2p::{PeerId, kad};
+///
+/// let local_peer_id = PeerId::random();
+/// let store = Store::memory(local_peer_id, StoreConfig::default());
+/// let stats = store.stats_handle();
+/// let kad = kad::Behaviour::new(local_peer_id, store);
+/// assert_eq!(stats.read().records, 0);
+/// # drop(kad);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct StatsHandle(Arc<Counters>);
 
@@ -105,9 +131,9 @@ pub(crate) struct Counters {
     accepted: AtomicU64,
     refreshed: AtomicU64,
     unchanged: AtomicU64,
-    refused: RefusedCounters,
+    insert_errors: InsertErrorCounters,
     pub(crate) providers_accepted: AtomicU64,
-    providers_refused: RefusedCounters,
+    provider_errors: InsertErrorCounters,
     pub(crate) evicted: AtomicU64,
     pub(crate) expired: AtomicU64,
     pub(crate) dropped_at_open: AtomicU64,
@@ -116,23 +142,23 @@ pub(crate) struct Counters {
 }
 
 #[derive(Debug, Default)]
-struct RefusedCounters {
-    value_too_large: AtomicU64,
-    key_too_large: AtomicU64,
+struct InsertErrorCounters {
+    value_too_long: AtomicU64,
+    key_too_long: AtomicU64,
     expired: AtomicU64,
     invalid: AtomicU64,
     no_validator: AtomicU64,
     worse: AtomicU64,
-    ours: AtomicU64,
+    own_record: AtomicU64,
     full: AtomicU64,
     share_full: AtomicU64,
-    key_full: AtomicU64,
+    too_many_providers: AtomicU64,
     disk: AtomicU64,
 }
 
 impl StatsHandle {
-    /// The counters as they are now. They are read one after the other, so that of two that change together one may be
-    /// ahead.
+    /// Returns the current values. They are read one after the other, so that of two values that change together one may
+    /// be ahead of the other.
     pub fn read(&self) -> StoreStats {
         let counters = &*self.0;
         StoreStats {
@@ -143,9 +169,9 @@ impl StatsHandle {
             accepted: counters.accepted.load(Relaxed),
             refreshed: counters.refreshed.load(Relaxed),
             unchanged: counters.unchanged.load(Relaxed),
-            refused: counters.refused.read(),
+            insert_errors: counters.insert_errors.read(),
             providers_accepted: counters.providers_accepted.load(Relaxed),
-            providers_refused: counters.providers_refused.read(),
+            provider_errors: counters.provider_errors.read(),
             evicted: counters.evicted.load(Relaxed),
             expired: counters.expired.load(Relaxed),
             dropped_at_open: counters.dropped_at_open.load(Relaxed),
@@ -160,19 +186,19 @@ impl StatsHandle {
 }
 
 impl Counters {
-    pub(crate) fn record(&self, result: &Result<Stored, Refusal>) {
+    pub(crate) fn record(&self, result: &Result<InsertOutcome, InsertError>) {
         match result {
-            Ok(Stored::New | Stored::Replaced) => one(&self.accepted),
-            Ok(Stored::Refreshed) => one(&self.refreshed),
-            Ok(Stored::Unchanged) => one(&self.unchanged),
-            Err(refusal) => self.refused.count(refusal),
+            Ok(InsertOutcome::New | InsertOutcome::Replaced) => one(&self.accepted),
+            Ok(InsertOutcome::Refreshed) => one(&self.refreshed),
+            Ok(InsertOutcome::Unchanged) => one(&self.unchanged),
+            Err(error) => self.insert_errors.count(error),
         }
     }
 
-    pub(crate) fn provider(&self, result: &Result<(), Refusal>) {
+    pub(crate) fn provider(&self, result: &Result<(), InsertError>) {
         match result {
             Ok(()) => one(&self.providers_accepted),
-            Err(refusal) => self.providers_refused.count(refusal),
+            Err(error) => self.provider_errors.count(error),
         }
     }
 
@@ -181,35 +207,35 @@ impl Counters {
     }
 }
 
-impl RefusedCounters {
-    fn count(&self, refusal: &Refusal) {
-        one(match refusal {
-            Refusal::ValueTooLarge { .. } => &self.value_too_large,
-            Refusal::KeyTooLong { .. } => &self.key_too_large,
-            Refusal::Expired => &self.expired,
-            Refusal::Invalid(_) => &self.invalid,
-            Refusal::NoValidator => &self.no_validator,
-            Refusal::Worse => &self.worse,
-            Refusal::Ours => &self.ours,
-            Refusal::Full => &self.full,
-            Refusal::ShareFull => &self.share_full,
-            Refusal::KeyFull => &self.key_full,
-            Refusal::Disk(_) => &self.disk,
+impl InsertErrorCounters {
+    fn count(&self, error: &InsertError) {
+        one(match error {
+            InsertError::ValueTooLong { .. } => &self.value_too_long,
+            InsertError::KeyTooLong { .. } => &self.key_too_long,
+            InsertError::Expired => &self.expired,
+            InsertError::Invalid(_) => &self.invalid,
+            InsertError::NoValidator => &self.no_validator,
+            InsertError::Worse => &self.worse,
+            InsertError::OwnRecord => &self.own_record,
+            InsertError::Full => &self.full,
+            InsertError::ShareFull => &self.share_full,
+            InsertError::TooManyProviders => &self.too_many_providers,
+            InsertError::Disk(_) => &self.disk,
         });
     }
 
-    fn read(&self) -> Refused {
-        Refused {
-            value_too_large: self.value_too_large.load(Relaxed),
-            key_too_large: self.key_too_large.load(Relaxed),
+    fn read(&self) -> InsertErrorCounts {
+        InsertErrorCounts {
+            value_too_long: self.value_too_long.load(Relaxed),
+            key_too_long: self.key_too_long.load(Relaxed),
             expired: self.expired.load(Relaxed),
             invalid: self.invalid.load(Relaxed),
             no_validator: self.no_validator.load(Relaxed),
             worse: self.worse.load(Relaxed),
-            ours: self.ours.load(Relaxed),
+            own_record: self.own_record.load(Relaxed),
             full: self.full.load(Relaxed),
             share_full: self.share_full.load(Relaxed),
-            key_full: self.key_full.load(Relaxed),
+            too_many_providers: self.too_many_providers.load(Relaxed),
             disk: self.disk.load(Relaxed),
         }
     }

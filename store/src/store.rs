@@ -17,27 +17,37 @@ use libp2p::{
 #[cfg(feature = "disk")]
 use crate::StoreOpenError;
 use crate::{
-    DiskError, Refusal, StatsHandle, StoreConfig,
+    DiskError, InsertError, InsertOutcome, StatsHandle, StoreConfig,
     clock::{Clock, RealClock},
     disk::{Change, Disk, Row},
+    policy::{self, Verdict},
     providers::Providers,
     records::Records,
-    rules::{self, Verdict},
     stats,
 };
 
-/// How many expired records, and as many providers, a call that changes the store sweeps. More than one comes with a
-/// call, so that the sweep gains on any load.
+/// Maximum number of expired records, and of expired providers, that a call which changes the store sweeps. A call adds at
+/// most one, so that the sweep keeps up with any load.
 const SWEEP: usize = 32;
 
 /// A record store for a `kad::Behaviour`, in memory or with a file.
 ///
-/// What it does with a record is described [for the whole crate](crate). All reading is done in memory; a write is in the
-/// file before it is in memory, so that what was acknowledged is in the file. A file survives the process however that
-/// ends, and a failure of power if that comes later than [`StoreConfig::flush_within`].
+/// The [front page of the crate](crate) says which records it stores. Reads are served from memory. A write is in the file
+/// before it is in memory, so that the file has every acknowledged record. It survives a killed process at once, and a
+/// power failure after [`StoreConfig::flush_within`](field@StoreConfig::flush_within).
 ///
-/// Expired records and providers are never returned. They are removed by the calls that change the store, some at a time,
-/// which takes no look at all others.
+/// Expired records and providers are never returned. The calls that change the store remove them, up to 32 at a time.
+///
+/// ```
+/// use kadence_store::{InsertError, InsertOutcome, Store, StoreConfig};
+/// use libp2p::{PeerId, kad::Record};
+///
+/// let mut store = Store::memory(PeerId::random(), StoreConfig::default().max_value_len(5));
+/// assert_eq!(store.insert(Record::new(b"key".to_vec(), b"first".to_vec()))?, InsertOutcome::New);
+/// let error = store.insert(Record::new(b"key".to_vec(), b"second".to_vec())).unwrap_err();
+/// assert!(matches!(error, InsertError::ValueTooLong { len: 6, max: 5 }));
+/// # Ok::<(), InsertError>(())
+/// ```
 #[derive(Debug)]
 pub struct Store {
     local_peer: PeerId,
@@ -49,38 +59,27 @@ pub struct Store {
     stats: StatsHandle,
 }
 
-/// What became of a record that was not refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// There was none under this key.
-    New,
-    /// It took the place of another one.
-    Replaced,
-    /// It was there, and now lives longer or is ours.
-    Refreshed,
-    /// It was there, and nothing has changed.
-    Unchanged,
-}
-
 impl Store {
-    /// A store that ends with the process.
+    /// Returns an empty store in memory, which ends with the process.
     pub fn memory(local_peer: PeerId, config: StoreConfig) -> Self {
         Self::with_clock(local_peer, config, Arc::new(RealClock))
     }
 
-    /// A store in this file, which is made if there is none. Beside it stand two files of the database and a lock; all
-    /// of them have to be on a local disk.
+    /// Opens a store in a file, which is created if there is none.
     ///
-    /// Everything is read, checked by checksums and by the validators, and brought within the limits: what is invalid by
-    /// now, has expired or is too much is removed. If the local peer is another one than before, what the earlier one
-    /// published or provided counts as that of others. Reading takes a time in proportion to the file's size.
+    /// SQLite keeps two more files next to it, with the suffixes `-wal` and `-shm`, and the store a lock with the suffix
+    /// `.lock`. All of them have to be on a local disk.
+    ///
+    /// Everything is read, verified by checksums and by the validators, and brought within the limits: records that have
+    /// expired, are invalid by now or exceed a limit are removed. If the local peer is not the earlier one, that one's own
+    /// records and providers count as those of another peer. The time is in proportion to the size of the file.
     ///
     /// Dropping the store waits until everything is on the disk.
     ///
     /// # Errors
     ///
-    /// If another store has the file open, or it is no such file, of a later version, damaged, or cannot be used. It is
-    /// left as it is in all of these cases.
+    /// If another store has the file open, or the file is something else, of a later version, damaged, or cannot be used.
+    /// The file is left unchanged.
     #[cfg(feature = "disk")]
     pub fn open(path: impl AsRef<Path>, local_peer: PeerId, config: StoreConfig) -> Result<Self, StoreOpenError> {
         Self::open_with_clock(path.as_ref(), local_peer, config, Arc::new(RealClock))
@@ -114,86 +113,88 @@ impl Store {
         Ok(store)
     }
 
-    /// Stores a record, and says what became of it. [`RecordStore::put`] is the same with kad's errors.
+    /// Inserts a record. [`RecordStore::put`] does the same with kad's errors.
     ///
     /// # Errors
     ///
-    /// Says why it was refused. Nothing has changed then, but that expired records may have been swept.
-    pub fn insert(&mut self, record: Record) -> Result<Stored, Refusal> {
+    /// If the record is rejected, the store is full, or the file cannot be written. Nothing has changed then, except that
+    /// expired records may have been swept.
+    pub fn insert(&mut self, record: Record) -> Result<InsertOutcome, InsertError> {
         let now = self.clock.now();
         self.sweep_up_to(now);
         let result = self.try_insert(record, now);
         self.stats.counters().record(&result);
-        self.count_what_is_there();
+        self.update_gauges();
         result
     }
 
-    /// Enters a provider. [`RecordStore::add_provider`] is the same with kad's errors, and without one for a key that has
-    /// as many providers as are kept.
+    /// Inserts or renews a provider. [`RecordStore::add_provider`] does the same with kad's errors, and returns none for
+    /// [`InsertError::TooManyProviders`].
     ///
     /// # Errors
     ///
-    /// Says why it was refused.
-    pub fn insert_provider(&mut self, provider: ProviderRecord) -> Result<(), Refusal> {
+    /// If the provider is rejected, the store is full, or the file cannot be written.
+    pub fn insert_provider(&mut self, provider: ProviderRecord) -> Result<(), InsertError> {
         let now = self.clock.now();
         self.sweep_up_to(now);
         let result = self.try_insert_provider(provider, now);
         self.stats.counters().provider(&result);
-        self.count_what_is_there();
+        self.update_gauges();
         result
     }
 
-    /// Removes all that have expired by now, which the calls that change the store do bit by bit. For a node that is
-    /// seldom written to; takes a time in proportion to what it removes.
+    /// Removes all expired records and providers. Calls that change the store do so bit by bit; this is for a store that is
+    /// seldom changed. The time is in proportion to their number.
     pub fn sweep(&mut self) {
         let now = self.clock.now();
         while self.sweep_up_to(now) {}
-        self.count_what_is_there();
+        self.update_gauges();
     }
 
-    /// As [`sweep`](Self::sweep), but only some of them, so that a loop may do it bit by bit. Says whether there may be
-    /// more.
+    /// Removes up to 32 expired records and 32 expired providers. Returns whether there may be more. For an event loop that
+    /// [`sweep`](Self::sweep) would block for too long.
     pub fn sweep_some(&mut self) -> bool {
         let more = self.sweep_up_to(self.clock.now());
-        self.count_what_is_there();
+        self.update_gauges();
         more
     }
 
-    /// When the next record or provider expires, or the earliest that has and is not yet swept; `None` if none ever does.
+    /// Returns the earliest expiry of all records and providers, including expired ones that were not swept yet. `None` if
+    /// none expires.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.records.next_expiry().into_iter().chain(self.providers.next_expiry()).min()
     }
 
-    /// Waits until everything that was stored is on the disk, also if the power fails. In memory, does nothing.
+    /// Waits until everything that was stored survives a power failure. Does nothing for a store in memory.
     ///
     /// # Errors
     ///
-    /// If that is not known; everything still survives the end of the process.
+    /// If the disk fails or the file is busy. Everything still survives the end of the process.
     pub fn flush(&mut self) -> Result<(), DiskError> {
         self.disk.as_mut().map_or(Ok(()), Disk::flush)
     }
 
-    /// Reads the counters when the store is in a swarm.
+    /// Returns a handle to the counters, for the time when the store is in a swarm.
     pub fn stats_handle(&self) -> StatsHandle {
         self.stats.clone()
     }
 
-    fn try_insert(&mut self, mut record: Record, now: Instant) -> Result<Stored, Refusal> {
-        rules::admit(&record, now, &self.config)?;
-        if !self.records.is_ours(&record) {
-            record.expires = rules::clamp(record.expires, now, &self.config);
+    fn try_insert(&mut self, mut record: Record, now: Instant) -> Result<InsertOutcome, InsertError> {
+        policy::validate_record(&record, now, &self.config)?;
+        if !self.records.is_own(&record) {
+            record.expires = policy::limit_expiry(record.expires, now, &self.config);
         }
         let stored = self.records.get(&record.key, now);
-        let (outcome, record) = match rules::judge(stored, &record, self.local_peer, &self.config)? {
-            Verdict::Insert => (Stored::New, record),
-            Verdict::Replace => (Stored::Replaced, record),
-            Verdict::Refresh(refreshed) => (Stored::Refreshed, refreshed),
-            Verdict::Unchanged => return Ok(Stored::Unchanged),
+        let (outcome, record) = match policy::compare_record(stored, &record, self.local_peer, &self.config)? {
+            Verdict::Insert => (InsertOutcome::New, record),
+            Verdict::Replace => (InsertOutcome::Replaced, record),
+            Verdict::Refresh(refreshed) => (InsertOutcome::Refreshed, refreshed),
+            Verdict::Unchanged => return Ok(InsertOutcome::Unchanged),
         };
         let victims = self.records.make_room(&record, now, &self.config)?;
         let removals = victims.iter().cloned().map(|key| Change::Remove(Row::Record(key)));
         let changes: Vec<_> = removals.chain([Change::Record(&record)]).collect();
-        self.write(&changes).map_err(Refusal::Disk)?;
+        self.write(&changes).map_err(InsertError::Disk)?;
         stats::add(&self.stats.counters().evicted, victims.len());
         for key in &victims {
             self.records.remove(key);
@@ -202,14 +203,14 @@ impl Store {
         Ok(outcome)
     }
 
-    fn try_insert_provider(&mut self, mut provider: ProviderRecord, now: Instant) -> Result<(), Refusal> {
-        rules::admit_key(&provider.key, &self.config)?;
+    fn try_insert_provider(&mut self, mut provider: ProviderRecord, now: Instant) -> Result<(), InsertError> {
+        policy::validate_key(&provider.key, &self.config)?;
         if provider.is_expired(now) {
-            return Err(Refusal::Expired);
+            return Err(InsertError::Expired);
         }
-        rules::cut_addresses(&mut provider);
+        policy::limit_addresses(&mut provider);
         if provider.provider != self.local_peer {
-            provider.expires = rules::clamp(provider.expires, now, &self.config);
+            provider.expires = policy::limit_expiry(provider.expires, now, &self.config);
         }
         if self.providers.knows(&provider, now) {
             return Ok(());
@@ -217,7 +218,7 @@ impl Store {
         let victims = self.providers.make_room(&provider, now, &self.config)?;
         let removals = victims.iter().cloned().map(|(key, peer)| Change::Remove(Row::Provider(key, peer)));
         let changes: Vec<_> = removals.chain([Change::Provider(&provider)]).collect();
-        self.write(&changes).map_err(Refusal::Disk)?;
+        self.write(&changes).map_err(InsertError::Disk)?;
         stats::add(&self.stats.counters().evicted, victims.len());
         for (key, peer) in &victims {
             self.providers.remove(key, peer);
@@ -226,7 +227,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether there may be more.
+    /// Removes some expired records and providers. Returns whether there may be more.
     fn sweep_up_to(&mut self, now: Instant) -> bool {
         let (records, providers) = (self.records.expired(now, SWEEP), self.providers.expired(now, SWEEP));
         let more = records.len() == SWEEP || providers.len() == SWEEP;
@@ -242,7 +243,7 @@ impl Store {
         more
     }
 
-    /// Takes in what was in the file. Gives back what there was, with its expiry, and `None` for what had expired.
+    /// Inserts the contents of the file. Returns all rows of the file with their expiry, and `None` for expired ones.
     #[cfg(feature = "disk")]
     fn load(&mut self, contents: crate::disk::Contents) -> Vec<Loaded> {
         let now = self.clock.now();
@@ -253,21 +254,21 @@ impl Store {
         let mut loaded: Vec<Loaded> = expired.into_iter().map(|row| (row, None)).collect();
         for record in records {
             loaded.push((Row::Record(record.key.clone()), Some(record.expires)));
-            // What is refused is missing afterwards.
-            let _refused = self.try_insert(record, now);
+            // A rejected record is missing afterwards, and counted below.
+            let _rejected = self.try_insert(record, now);
         }
         for provider in providers {
             loaded.push((Row::Provider(provider.key.clone(), provider.provider), Some(provider.expires)));
-            let _refused = self.try_insert_provider(provider, now);
+            let _rejected = self.try_insert_provider(provider, now);
         }
         let live = loaded.iter().filter(|(_, expires)| expires.is_some()).count();
         stats::set(&counters.dropped_at_open, live - self.records.len() - self.providers.len());
         stats::set(&counters.evicted, 0);
-        self.count_what_is_there();
+        self.update_gauges();
         loaded
     }
 
-    /// What has to change in the file so that it has what is in memory.
+    /// Returns the changes that bring the file to the state in memory.
     #[cfg(feature = "disk")]
     fn corrections<'a>(&'a self, loaded: &'a [Loaded]) -> Vec<Change<'a>> {
         let now = self.clock.now();
@@ -299,14 +300,14 @@ impl Store {
         count_write(&self.stats, started.elapsed(), &result);
     }
 
-    /// Whether all indexes say the same.
+    /// Panics unless all indexes agree.
     #[cfg(test)]
     pub(crate) fn check(&self) {
         self.records.check();
         self.providers.check();
     }
 
-    /// From now on no write succeeds, or every one again.
+    /// Makes all writes fail, or succeed again.
     #[cfg(all(test, feature = "disk"))]
     pub(crate) fn break_file(&self, broken: bool) {
         if let Some(disk) = &self.disk {
@@ -314,7 +315,7 @@ impl Store {
         }
     }
 
-    fn count_what_is_there(&self) {
+    fn update_gauges(&self) {
         let counters = self.stats.counters();
         stats::set(&counters.records, self.records.len());
         stats::set(&counters.record_bytes, self.records.bytes());
@@ -323,7 +324,7 @@ impl Store {
     }
 }
 
-/// What was in the file, and until when; `None` if that has passed.
+/// A row of the file and its expiry; `None` if it had expired.
 #[cfg(feature = "disk")]
 type Loaded = (Row, Option<Option<Instant>>);
 
@@ -343,13 +344,13 @@ impl RecordStore for Store {
     }
 
     fn put(&mut self, record: Record) -> store::Result<()> {
-        self.insert(record).map(drop).map_err(|refusal| refusal.of_record())
+        self.insert(record).map(drop).map_err(|error| error.of_record())
     }
 
     fn remove(&mut self, key: &RecordKey) {
         if self.records.remove(key) {
             self.remove_rows(vec![Row::Record(key.clone())]);
-            self.count_what_is_there();
+            self.update_gauges();
         }
     }
 
@@ -359,7 +360,7 @@ impl RecordStore for Store {
 
     fn add_provider(&mut self, provider: ProviderRecord) -> store::Result<()> {
         match self.insert_provider(provider) {
-            Ok(()) | Err(Refusal::KeyFull) => Ok(()),
+            Ok(()) | Err(InsertError::TooManyProviders) => Ok(()),
             Err(_) => Err(store::Error::MaxProvidedKeys),
         }
     }
@@ -369,13 +370,13 @@ impl RecordStore for Store {
     }
 
     fn provided(&self) -> Self::ProvidedIter<'_> {
-        Box::new(self.providers.ours(self.clock.now()).map(Cow::Borrowed))
+        Box::new(self.providers.own(self.clock.now()).map(Cow::Borrowed))
     }
 
     fn remove_provider(&mut self, key: &RecordKey, provider: &PeerId) {
         if self.providers.remove(key, provider) {
             self.remove_rows(vec![Row::Provider(key.clone(), *provider)]);
-            self.count_what_is_there();
+            self.update_gauges();
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use kadence_core::{Rejected, Validator, Validators};
+use kadence_core::{ValidationError, Validator, Validators};
 use libp2p::{
     PeerId,
     kad::{KBucketKey, Record, RecordKey},
@@ -24,7 +24,7 @@ use crate::{Store, StoreConfig, clock::Clock};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A clock that stands still until it is moved.
+/// A manual clock.
 #[derive(Debug)]
 pub(crate) struct TestClock {
     start: Instant,
@@ -60,7 +60,7 @@ impl Clock for TestClock {
     }
 }
 
-/// Values are numbers in text with anything behind a `#`; the larger number is better.
+/// Validates values that are decimal numbers, with any text after a `#`. The larger number is better.
 #[derive(Debug)]
 pub(crate) struct Numbers;
 
@@ -69,8 +69,8 @@ fn number(value: &[u8]) -> Option<u64> {
 }
 
 impl Validator for Numbers {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        number(value).map(drop).ok_or_else(|| Rejected("not a number".to_owned()))
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        number(value).map(drop).ok_or_else(|| ValidationError("not a number".to_owned()))
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
@@ -82,7 +82,7 @@ pub(crate) fn config() -> StoreConfig {
     StoreConfig { validators: Validators::default().with("n", Arc::new(Numbers)), ..StoreConfig::default() }
 }
 
-/// A store and its clock.
+/// Returns a store and its clock.
 pub(crate) fn store(local_peer: PeerId, config: StoreConfig) -> (Store, Arc<TestClock>) {
     let clock = TestClock::new();
     (Store::with_clock(local_peer, config, clock.clone()), clock)
@@ -100,7 +100,7 @@ pub(crate) fn until(expires: Instant, record: Record) -> Record {
     Record { expires: Some(expires), ..record }
 }
 
-/// So many keys, the closest to the peer first.
+/// Returns keys in the order of their distance to a peer, the closest first.
 pub(crate) fn keys_by_distance(local_peer: PeerId, count: usize) -> Vec<String> {
     let local = KBucketKey::from(local_peer);
     let mut keys: Vec<String> = (0..count).map(|number| format!("key {number}")).collect();

@@ -5,8 +5,8 @@
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, executor::block_on, future::select_all};
-use kadence_core::{Rejected, Validator, Validators};
-use kadence_store::{Refused, StatsHandle, Store, StoreConfig};
+use kadence_core::{ValidationError, Validator, Validators};
+use kadence_store::{InsertErrorCounts, StatsHandle, Store, StoreConfig};
 use libp2p::{
     Multiaddr, PeerId, Swarm, Transport,
     core::{transport::MemoryTransport, upgrade::Version},
@@ -21,10 +21,10 @@ use libp2p::{
 struct Digits;
 
 impl Validator for Digits {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
         match value {
             [b'0'..=b'9'] => Ok(()),
-            _ => Err(Rejected("not a digit".to_owned())),
+            _ => Err(ValidationError("not a digit".to_owned())),
         }
     }
 
@@ -45,7 +45,7 @@ fn node(number: u64, configure: impl FnOnce(PeerId, StoreConfig) -> Store) -> (N
         .timeout(Duration::from_secs(10))
         .boxed();
     let validators = Validators::default().with("d", Arc::new(Digits));
-    let store = configure(peer, StoreConfig { validators, ..StoreConfig::default() });
+    let store = configure(peer, StoreConfig::default().validators(validators));
     let stats = store.stats_handle();
     let mut kad = kad::Behaviour::new(peer, store);
     kad.set_mode(Some(Mode::Server));
@@ -56,10 +56,10 @@ fn node(number: u64, configure: impl FnOnce(PeerId, StoreConfig) -> Store) -> (N
     (swarm, stats, address)
 }
 
-/// Puts all of these at the second node at once, and says of each whether that said that it has stored it.
+/// Puts all records at the second node at once, and returns for each whether the node has confirmed it.
 ///
-/// At once, because of a refusal the sender hears late: kad does not wake the stream that it resets, so that the request
-/// ends by its timeout of 10 s.
+/// At once, because the sender learns late that a record was not stored: kad does not wake the stream that it resets, so
+/// that the request ends by its timeout of 10 s.
 fn put<const N: usize>(nodes: &mut [Node; 2], records: [(&str, &str); N]) -> [bool; N] {
     let peer = *nodes[1].local_peer_id();
     let ids = records.map(|(key, value)| {
@@ -75,7 +75,7 @@ fn put<const N: usize>(nodes: &mut [Node; 2], records: [(&str, &str); N]) -> [bo
                 QueryResult::PutRecord(Err(
                     PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. },
                 )) => {
-                    assert!(success.is_empty(), "refused, and counted as stored");
+                    assert!(success.is_empty(), "rejected, and counted as stored");
                     false
                 }
                 other => panic!("{other:?}"),
@@ -105,7 +105,10 @@ fn value(node: &mut Node, key: &str) -> Option<String> {
     Some(String::from_utf8(record.value).unwrap())
 }
 
-fn what_a_peer_puts_is_judged_and_it_hears_of_it(number: u64, configure: impl FnOnce(PeerId, StoreConfig) -> Store) {
+fn records_of_a_peer_are_validated_and_it_learns_the_result(
+    number: u64,
+    configure: impl FnOnce(PeerId, StoreConfig) -> Store,
+) {
     let (asking, ..) = node(number, Store::memory);
     let (serving, stats, address) = node(number + 1, configure);
     let mut nodes = [asking, serving];
@@ -116,8 +119,8 @@ fn what_a_peer_puts_is_judged_and_it_hears_of_it(number: u64, configure: impl Fn
 
     assert_eq!(put(&mut nodes, [("/d/key", "5")]), [true]);
     let long = "k".repeat(300);
-    let refused = [("/d/key", "4"), ("/d/key", "no digit"), ("/d/other", "x"), (&long, "v"), ("own", "theirs")];
-    assert_eq!(put(&mut nodes, refused), [false; 5]);
+    let rejected = [("/d/key", "4"), ("/d/key", "no digit"), ("/d/other", "x"), (&long, "v"), ("own", "theirs")];
+    assert_eq!(put(&mut nodes, rejected), [false; 5]);
     let stored = |nodes: &mut [Node; 2]| ["/d/key", "/d/other", "own"].map(|key| value(&mut nodes[1], key));
     assert_eq!(stored(&mut nodes), [Some("5".to_owned()), None, Some("ours".to_owned())]);
     assert_eq!(put(&mut nodes, [("/d/key", "5"), ("/d/key", "6"), ("plain", "anything")]), [true; 3]);
@@ -125,13 +128,13 @@ fn what_a_peer_puts_is_judged_and_it_hears_of_it(number: u64, configure: impl Fn
 
     let stats = stats.read();
     assert_eq!((stats.accepted, stats.unchanged), (4, 1));
-    let Refused { worse, invalid, key_too_large, ours, .. } = stats.refused;
-    assert_eq!((worse, invalid, key_too_large, ours, stats.refused.total()), (1, 2, 1, 1, 5));
+    let InsertErrorCounts { worse, invalid, key_too_long, own_record, .. } = stats.insert_errors;
+    assert_eq!((worse, invalid, key_too_long, own_record, stats.insert_errors.total()), (1, 2, 1, 1, 5));
 }
 
 #[test]
 fn in_memory() {
-    what_a_peer_puts_is_judged_and_it_hears_of_it(0x6b61_6431, Store::memory);
+    records_of_a_peer_are_validated_and_it_learns_the_result(0x6b61_6431, Store::memory);
 }
 
 #[cfg(feature = "disk")]
@@ -139,5 +142,7 @@ fn in_memory() {
 fn with_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
-    what_a_peer_puts_is_judged_and_it_hears_of_it(0x6b61_6433, |peer, config| Store::open(path, peer, config).unwrap());
+    records_of_a_peer_are_validated_and_it_learns_the_result(0x6b61_6433, |peer, config| {
+        Store::open(path, peer, config).unwrap()
+    });
 }

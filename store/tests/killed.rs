@@ -1,6 +1,6 @@
-//! What was acknowledged survives a process that is killed.
+//! Acknowledged records survive a killed process.
 //!
-//! The process is this test's own program, which is told so by its environment.
+//! The process runs this test's own program, with a path in its environment.
 
 #![cfg(feature = "disk")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -27,15 +27,15 @@ const ROUNDS: u64 = 20;
 const PATH: &str = "KADENCE_STORE_KILLED_PATH";
 
 fn config() -> StoreConfig {
-    StoreConfig { max_records_per_publisher: PUTS, max_keys_per_provider: PUTS, ..StoreConfig::default() }
+    StoreConfig::default().max_records_per_publisher(PUTS).max_keys_per_provider(PUTS)
 }
 
-/// Not the same length each time, so that a write ends anywhere in a page.
+/// Returns a value whose length depends on the number, so that a write ends anywhere in a page.
 fn value(number: usize) -> Vec<u8> {
     vec![number as u8; number * 37 % 5000]
 }
 
-/// Not a test by itself: without the variable it has nothing to do.
+/// Not a test of its own: does nothing without the variable.
 #[test]
 fn child() {
     let Ok(path) = env::var(PATH) else { return };
@@ -56,7 +56,7 @@ fn child() {
     thread::sleep(Duration::from_secs(60));
 }
 
-/// The numbers that were acknowledged before it was killed.
+/// Kills the process after this many acknowledgements, and returns the acknowledged numbers.
 fn kill_after(path: &Path, lines: usize) -> BTreeSet<usize> {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["child", "--exact", "--nocapture"])
@@ -69,7 +69,7 @@ fn kill_after(path: &Path, lines: usize) -> BTreeSet<usize> {
         if let Some(number) = line.strip_prefix("put ") {
             acknowledged.insert(number.parse().unwrap());
         }
-        // What it still prints until it is dead is read as well.
+        // Lines that it prints before it has ended are read as well.
         if acknowledged.len() == lines {
             child.kill().unwrap();
         }
@@ -94,7 +94,7 @@ fn every_acknowledged_record_is_found_after_a_kill() {
             assert_eq!(store.get(&key).unwrap().value, value(*number), "round {round}");
             assert_eq!(store.providers(&key).len(), 1, "round {round}");
         }
-        // One may be written and not yet acknowledged.
+        // One record may be written and not acknowledged yet.
         assert!((0..=1).contains(&(store.records().count() - acknowledged.len())), "round {round}");
     }
 }

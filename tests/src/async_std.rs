@@ -16,16 +16,16 @@ use libp2p::{
 };
 use libp2p_async_io::tcp;
 
-use crate::{Bed, Runner, TestRuntime, Wire, secured};
+use crate::{Runner, TestEnv, TestRuntime, TransportKind, secured};
 
-/// async-std's one executor, with a list of what a test has begun there.
+/// async-std's global executor, with a list of the tasks that the test has spawned there.
 #[derive(Debug, Clone, Default)]
-pub struct AsyncStdOfTest {
+pub struct AsyncStdTestRuntime {
     inner: AsyncStdRuntime,
     tasks: Arc<Mutex<Vec<AbortHandle>>>,
 }
 
-impl Runtime for AsyncStdOfTest {
+impl Runtime for AsyncStdTestRuntime {
     type Timer = AsyncStdTimer;
 
     fn now(&self) -> Instant {
@@ -43,32 +43,32 @@ impl Runtime for AsyncStdOfTest {
     }
 }
 
-impl TestRuntime for AsyncStdOfTest {
+impl TestRuntime for AsyncStdTestRuntime {
     fn tcp_transport(&self, keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
         secured(tcp::Transport::new(tcp::Config::default()), keypair)
     }
 }
 
-/// Ends, when the test has ended in any way, what it began.
-struct End(AsyncStdOfTest);
+/// Aborts the test's tasks when the test ends, even by a panic.
+struct AbortOnDrop(AsyncStdTestRuntime);
 
-impl Drop for End {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.tasks.lock().unwrap().drain(..).for_each(|task| task.abort());
     }
 }
 
-/// async-std.
+/// async-std with its global executor.
 #[derive(Debug, Clone, Copy)]
 pub enum AsyncStd {}
 
 impl Runner for AsyncStd {
-    type Runtime = AsyncStdOfTest;
+    type Runtime = AsyncStdTestRuntime;
 
-    fn block_on(wire: Wire, test: impl AsyncFnOnce(&Bed<AsyncStdOfTest>)) {
-        let runtime = AsyncStdOfTest::default();
-        let _end = End(runtime.clone());
-        let bed = Bed::new(runtime, wire);
-        async_std::task::block_on(test(&bed));
+    fn block_on(transport_kind: TransportKind, test: impl AsyncFnOnce(&TestEnv<AsyncStdTestRuntime>)) {
+        let runtime = AsyncStdTestRuntime::default();
+        let _guard = AbortOnDrop(runtime.clone());
+        let env = TestEnv::new(runtime, transport_kind);
+        async_std::task::block_on(test(&env));
     }
 }

@@ -7,13 +7,13 @@ use libp2p::{
     swarm::NetworkBehaviour,
 };
 
-/// What an ordinary application has.
+/// Behaviour of an ordinary application.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub struct Behaviour {
     /// The DHT.
     pub kad: kad::Behaviour<MemoryStore>,
-    /// Tells kad the addresses of the peers that connect to us.
+    /// Exchanges listen addresses with connected peers.
     pub identify: identify::Behaviour,
 }
 

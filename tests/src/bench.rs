@@ -1,41 +1,41 @@
-//! What benchmarks have in common: what the command line asks for, and time.
+//! Code shared by the benchmarks: the command line and waiting.
 
 use std::{env, future::poll_fn, pin::pin, process::ExitCode, time::Duration};
 
 use kadence::{Runtime, Timer};
 
-/// How much is measured.
+/// Mode of a benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// What can be waited for.
+    /// The default: a few minutes.
     Quick,
-    /// All there is.
+    /// Every measurement at full length.
     Full,
-    /// Seconds: whether the benchmark itself works.
+    /// A few seconds, to check that the benchmark works.
     Smoke,
 }
 
-/// What was asked for.
+/// Options of the command line.
 #[derive(Debug, Clone, Copy)]
 pub struct Args {
-    /// How much is measured.
+    /// Mode of the benchmark.
     pub mode: Mode,
-    /// One JSON object a line instead of tables.
+    /// Print one JSON object per line instead of tables.
     pub json: bool,
-    /// What depends on the machine as well fails the benchmark, too.
+    /// Fail also if a check fails that depends on the machine.
     pub strict: bool,
 }
 
-/// What the command line comes to.
+/// Reason not to measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stop {
-    /// Print this, and be done.
+    /// Print this text and exit with success.
     Print(String),
-    /// This argument is not known.
+    /// Print this message about an unknown argument and exit with an error.
     Unknown(String),
 }
 
-/// Runs the benchmark of this name as the command line asks, whose options are those that its usage names.
+/// Runs a benchmark as the command line asks. The known options are the words of `usage`.
 pub fn main(name: &str, usage: &str, measure: impl FnOnce(Args) -> ExitCode) -> ExitCode {
     match args(name, usage) {
         Ok(args) => measure(args),
@@ -50,8 +50,8 @@ pub fn main(name: &str, usage: &str, measure: impl FnOnce(Args) -> ExitCode) -> 
     }
 }
 
-/// `cargo bench` says `--bench`. Without it, this is `cargo test --benches` or `--all-targets`, which hands every target
-/// the same filters and options of the test harness: they are let pass, and the benchmark only shows that it works.
+/// `cargo bench` passes `--bench`. Without it, this is `cargo test --benches` or `--all-targets`, which passes the same
+/// filters and test harness options to every target. They are ignored, and the benchmark runs in smoke mode.
 fn args(name: &str, usage: &str) -> Result<Args, Stop> {
     let given: Vec<String> = env::args().skip(1).collect();
     let has = |option: &str| given.iter().any(|given| given == option);
@@ -65,7 +65,7 @@ fn args(name: &str, usage: &str) -> Result<Args, Stop> {
     let is_known =
         |given: &str| given == "--bench" || given == "--test" || usage.split_whitespace().any(|word| word == given);
     if measures && let Some(unknown) = given.iter().find(|given| !is_known(given)) {
-        return Err(Stop::Unknown(format!("{unknown} is not known\n\n{usage}")));
+        return Err(Stop::Unknown(format!("unknown argument: {unknown}\n\n{usage}")));
     }
     let mode = if !measures || has("--smoke") || has("--test") {
         Mode::Smoke
@@ -77,7 +77,7 @@ fn args(name: &str, usage: &str) -> Result<Args, Stop> {
     Ok(Args { mode, json: has("--json"), strict: has("--strict") })
 }
 
-/// Waits: what is measured may take its time.
+/// Waits for this time on the runtime's clock.
 pub async fn wait<R: Runtime>(runtime: &R, span: Duration) {
     let mut timer = pin!(runtime.timer(runtime.now() + span));
     poll_fn(|cx| timer.as_mut().poll_elapsed(cx)).await;

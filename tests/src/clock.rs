@@ -13,7 +13,7 @@ use std::{
 use futures::future::BoxFuture;
 use kadence::{Runtime, Timer};
 
-/// A runtime whose clock stands still until the test moves it. Everything else is the runtime inside.
+/// Runtime whose clock only the test advances. Everything else is delegated to the inner runtime.
 #[derive(Clone)]
 pub struct ManualClock<R> {
     inner: R,
@@ -28,18 +28,18 @@ struct State {
 
 struct TimerState {
     deadline: Instant,
-    /// Whoever was told to wait.
+    /// Waker of the task that polled it last.
     waker: Option<Waker>,
 }
 
 impl<R: Runtime> ManualClock<R> {
-    /// Stops the clock of a runtime.
+    /// Wraps a runtime and stops its clock at the current time.
     pub fn new(inner: R) -> Self {
         let state = State { now: inner.now(), timers: BTreeMap::new(), last_timer: 0 };
         Self { inner, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Moves the clock, and wakes whoever waited for it. Returns how many were woken.
+    /// Advances the clock and wakes the tasks whose timers have elapsed. Returns their number.
     pub fn advance(&self, by: Duration) -> usize {
         let mut due = Vec::new();
         {
@@ -80,15 +80,15 @@ impl<R: fmt::Debug> fmt::Debug for ManualClock<R> {
     }
 }
 
-/// A timer of a [`ManualClock`].
+/// Timer of a [`ManualClock`].
 pub struct ManualTimer {
     id: u64,
     state: Arc<Mutex<State>>,
 }
 
 impl Timer for ManualTimer {
-    /// As with the strictest of the real timers, whoever waits stays registered: a timer that is put to another time
-    /// wakes at that time without having been polled again.
+    /// Keeps the registered waker, like the strictest of the real timers: after a reset, the timer wakes its task at
+    /// the new time without another poll.
     fn reset(self: Pin<&mut Self>, deadline: Instant) {
         let mut state = self.state.lock().unwrap();
         if let Some(timer) = state.timers.get_mut(&self.id) {
@@ -99,7 +99,7 @@ impl Timer for ManualTimer {
     fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock().unwrap();
         let now = state.now;
-        let timer = state.timers.get_mut(&self.id).expect("it is there as long as this is");
+        let timer = state.timers.get_mut(&self.id).expect("the state exists as long as the timer");
         if timer.deadline <= now {
             return Poll::Ready(());
         }
@@ -120,12 +120,12 @@ impl fmt::Debug for ManualTimer {
     }
 }
 
-/// Counts how often a task would have been woken.
+/// Waker that counts its wake-ups.
 #[derive(Debug, Default)]
 pub struct Wakes(AtomicUsize);
 
 impl Wakes {
-    /// How often so far.
+    /// Returns the number of wake-ups so far.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }

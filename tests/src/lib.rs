@@ -1,23 +1,23 @@
-//! Test networks for Kadence, and the suite that every runtime has to pass.
+//! Test networks for Kadence, and the test suite that every runtime has to pass.
 //!
-//! A network here is real: real swarms with kad and identify, connected through memory or loopback TCP, each driven by
-//! Kadence. Nothing in it knows the runtime: it is generic over [`TestRuntime`], so a further runtime is an `impl` of
-//! that trait, a [`Runner`], and a test file of a few lines that calls [`suite!`].
+//! Networks consist of real swarms with kad and identify, connected through memory or loopback TCP and driven by
+//! Kadence. The code is generic over [`TestRuntime`]. A new runtime therefore needs an `impl` of that trait, a
+//! [`Runner`], and a short test file that calls [`suite!`].
 //!
-//! | what | where |
+//! | task | item |
 //! |---|---|
-//! | run a test so that it fails where it would hang | [`run`] |
-//! | make nodes and networks | [`Bed`], [`NodeConfig`] |
-//! | a peer that takes every request and answers none | [`SilentNode`] |
-//! | a peer that is slow, refuses, lies or hangs up, by a [`Script`] | [`ScriptedNode`] |
-//! | an application with a loop of its own | [`OwnLoop`] |
-//! | time that stands still until it is told to move | [`ManualClock`] |
-//! | how often a spawned driver is polled | [`CountedPolls`] |
-//! | what benchmarks have in common | [`mod@bench`] |
-//! | the tests | [`mod@suite`] |
+//! | run a test with a time limit | [`run`] |
+//! | create nodes and networks | [`TestEnv`], [`NodeConfig`] |
+//! | a peer that accepts every request and answers none | [`SilentNode`] |
+//! | a peer that is slow, sends wrong data or breaks connections, as its [`Script`] says | [`ScriptedNode`] |
+//! | an application with its own event loop | [`OwnLoop`] |
+//! | a clock that only the test advances | [`ManualClock`] |
+//! | count the polls of a spawned driver | [`CountedPolls`] |
+//! | code shared by the benchmarks | [`mod@bench`] |
+//! | the test suite | [`mod@suite`] |
 //!
-//! Nothing sleeps in the hope that something has happened by then: a test waits for the event itself, or looks again
-//! and again until it sees what it waits for, and [`run`] ends it if that never comes.
+//! Tests do not sleep to let something happen. They wait for an event, or poll until a condition holds; [`run`] fails a
+//! test whose event never comes.
 
 #![expect(
     clippy::unwrap_used,
@@ -45,27 +45,27 @@ mod tokio;
 mod transport;
 
 pub use self::{
-    async_std::{AsyncStd, AsyncStdOfTest},
+    async_std::{AsyncStd, AsyncStdTestRuntime},
     behaviour::{Behaviour, BehaviourEvent},
     clock::{ManualClock, ManualTimer, Wakes},
-    network::{Bed, Wire, bucket, keypair_in_bucket},
+    network::{TestEnv, TransportKind, bucket, keypair_in_bucket},
     node::{Contact, Node, NodeConfig, NodeEvent, PROTOCOL, live_queries, with_kad},
     own_loop::{BareKad, OwnLoop},
     polls::CountedPolls,
     run::{LIMIT, Runner, TestRuntime, run},
-    scripted::{Asks, Conduct, Script, ScriptedNode},
+    scripted::{AnswerMode, RequestKind, Script, ScriptedNode},
     silent::{SilentHandler, SilentKad, SilentNode},
     smol::Smol,
     tokio::{TokioCurrentThread, TokioMultiThread},
     transport::secured,
 };
 
-/// The code in the README compiles.
+/// Compiles the code in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-/// The code in the guide compiles.
+/// Compiles the code in the guide.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/moving-from-with-async-std.md")]
 struct Moving;

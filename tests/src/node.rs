@@ -2,7 +2,7 @@ use std::fmt;
 
 use async_channel::Receiver;
 use futures::StreamExt;
-use kadence::{Client, ContainsKad, DriverConfig, Events, Runtime, SwarmHandle, Task, spawn};
+use kadence::{Client, ContainsKad, DriverConfig, Events, Runtime, Spawned, SwarmHandle, Task, spawn};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, identify,
     identity::{Keypair, PublicKey},
@@ -15,33 +15,34 @@ use libp2p::{
 
 use crate::{Behaviour, BehaviourEvent};
 
-/// The name of the tests' DHT.
+/// kad protocol of the tests.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence-tests/kad/1.0.0");
 
-/// An event of a node's swarm.
+/// Event of a node's swarm.
 pub type NodeEvent = SwarmEvent<BehaviourEvent>;
 
-/// Who a node is and where it listens.
+/// Peer id and address of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
-    /// Its id.
+    /// Id of the node.
     pub peer: PeerId,
-    /// Its only address.
+    /// Listen address of the node.
     pub address: Multiaddr,
 }
 
-/// How a node differs from the ordinary one.
+/// Configuration of a test node.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
-    /// Who it is.
+    /// Key pair of the node.
     pub keypair: Keypair,
-    /// Its driver's configuration.
+    /// Configuration of the driver.
     pub driver: DriverConfig,
-    /// Its kad's configuration.
+    /// Configuration of kad.
     pub kad: kad::Config,
-    /// How much its store takes.
+    /// Limits of kad's store.
     pub store: MemoryStoreConfig,
-    /// Leave the node's events to the test. Otherwise they are read, and what identify learns goes to kad.
+    /// Keeps the node's events for the test. By default they are read, and addresses new_peer_sender through identify are added
+    /// to kad's routing table.
     pub keep_events: bool,
 }
 
@@ -60,19 +61,19 @@ impl Default for NodeConfig {
 }
 
 impl NodeConfig {
-    /// With so many slots.
+    /// Sets the maximum number of running queries.
     pub fn max_running(mut self, max_running: usize) -> Self {
         self.driver.tracker.max_running = max_running;
         self
     }
 
-    /// As this peer.
+    /// Sets the key pair.
     pub fn keypair(mut self, keypair: Keypair) -> Self {
         self.keypair = keypair;
         self
     }
 
-    /// With its events left to the test.
+    /// Keeps the node's events for the test.
     pub fn keep_events(mut self) -> Self {
         self.keep_events = true;
         self
@@ -82,12 +83,12 @@ impl NodeConfig {
         let peer = self.keypair.public().to_peer_id();
         let store = MemoryStore::with_config(peer, self.store.clone());
         let mut kad = kad::Behaviour::with_config(peer, store, self.kad.clone());
-        // Without a confirmed external address kad would only be a client.
+        // Without a confirmed external address, kad would run in client mode.
         kad.set_mode(Some(Mode::Server));
         kad
     }
 
-    /// Its behaviour, for a swarm that is driven in another way.
+    /// Returns the behaviour of the node, for a swarm that the test drives itself.
     pub fn behaviour(&self) -> Behaviour {
         Behaviour { kad: self.bare_kad(), identify: identify(self.keypair.public()) }
     }
@@ -97,17 +98,17 @@ pub(crate) fn identify(key: PublicKey) -> identify::Behaviour {
     identify::Behaviour::new(identify::Config::new("/kadence-tests/1.0.0".to_owned(), key))
 }
 
-/// A node that is driven in a task.
+/// Node whose driver runs in a task.
 pub struct Node {
-    /// Who it is and where it listens.
+    /// Peer id and listen address.
     pub contact: Contact,
-    /// Its client.
+    /// Client of the node.
     pub client: Client,
-    /// Its swarm.
+    /// Handle to the node's swarm.
     pub swarm: SwarmHandle<Behaviour>,
-    /// Its driver's task.
+    /// Task of the driver.
     pub task: Task,
-    /// Its events, if they were to be kept.
+    /// Events of the swarm, if they are kept.
     pub events: Option<Events<NodeEvent>>,
     new_peers: Receiver<PeerId>,
 }
@@ -120,23 +121,23 @@ impl Node {
         config: NodeConfig,
     ) -> Self {
         let (client, swarm, events, task) = spawn(runtime, swarm, config.driver);
-        let (learned, new_peers) = async_channel::unbounded();
+        let (new_peer_sender, new_peers) = async_channel::unbounded();
         let mut kept = None;
         if config.keep_events {
             kept = Some(events);
         } else {
-            runtime.spawn(Box::pin(tell_kad_what_identify_learns(events, swarm.clone(), learned)));
+            runtime.spawn(Box::pin(add_identified_peers(events, swarm.clone(), new_peer_sender)));
         }
         Self { contact, client, swarm, task, events: kept, new_peers }
     }
 
-    /// Its id.
+    /// Id of the node.
     pub fn peer(&self) -> PeerId {
         self.contact.peer
     }
 
-    /// Puts a contact into the routing table.
-    pub async fn meets(&self, contact: &Contact) {
+    /// Adds a contact to the routing table.
+    pub async fn add_contact(&self, contact: &Contact) {
         let Contact { peer, address } = contact.clone();
         self.swarm
             .with(move |swarm| {
@@ -146,14 +147,14 @@ impl Node {
             .expect("the driver runs");
     }
 
-    /// Waits until the routing table has so many peers.
-    pub async fn knows(&self, peers: usize) {
+    /// Waits until the routing table has this number of peers.
+    pub async fn wait_for_peers(&self, peers: usize) {
         while self.known_peers().await < peers {
-            self.new_peers.recv().await.expect("the node's events are read");
+            self.new_peers.recv().await.expect("the task that reads events runs");
         }
     }
 
-    /// How many peers the routing table has.
+    /// Returns the number of peers in the routing table.
     pub async fn known_peers(&self) -> usize {
         let count = |swarm: &mut Swarm<Behaviour>| -> usize {
             swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum()
@@ -161,22 +162,22 @@ impl Node {
         self.swarm.with(count).await.expect("the driver runs")
     }
 
-    /// Puts a record into the local store, behind Kadence's back.
-    pub async fn holds(&self, record: Record) {
-        self.holds_all([record]).await;
+    /// Puts a record into the local store, bypassing Kadence.
+    pub async fn store_locally(&self, record: Record) {
+        self.store_all_locally([record]).await;
     }
 
-    /// Puts records into the local store, behind Kadence's back.
-    pub async fn holds_all(&self, records: impl IntoIterator<Item = Record>) {
+    /// Puts records into the local store, bypassing Kadence.
+    pub async fn store_all_locally(&self, records: impl IntoIterator<Item = Record>) {
         let records: Vec<_> = records.into_iter().collect();
         let put = move |swarm: &mut Swarm<Behaviour>| {
             let store = swarm.behaviour_mut().kad.store_mut();
             records.into_iter().try_for_each(|record| store.put(record))
         };
-        self.swarm.with(put).await.expect("the driver runs").expect("the store takes them");
+        self.swarm.with(put).await.expect("the driver runs").expect("the store has room");
     }
 
-    /// The record in the local store.
+    /// Returns a record of the local store.
     pub async fn local_record(&self, key: &RecordKey) -> Option<Record> {
         let key = key.clone();
         let get = move |swarm: &mut Swarm<Behaviour>| {
@@ -185,7 +186,7 @@ impl Node {
         self.swarm.with(get).await.expect("the driver runs")
     }
 
-    /// The providers in the local store.
+    /// Returns the providers of a key in the local store.
     pub async fn local_providers(&self, key: &RecordKey) -> Vec<PeerId> {
         let key = key.clone();
         let get = move |swarm: &mut Swarm<Behaviour>| {
@@ -201,11 +202,11 @@ impl fmt::Debug for Node {
     }
 }
 
-/// What an application has to do for its kad, until the driver is gone.
-async fn tell_kad_what_identify_learns(
+/// Does what an application has to do for kad, until the driver is closed.
+async fn add_identified_peers(
     mut events: Events<NodeEvent>,
     swarm: SwarmHandle<Behaviour>,
-    learned: async_channel::Sender<PeerId>,
+    new_peer_sender: async_channel::Sender<PeerId>,
 ) {
     while let Some(event) = events.next().await {
         match event {
@@ -227,14 +228,14 @@ async fn tell_kad_what_identify_learns(
                 ..
             }))) => {
                 // The test may not wait for it.
-                let _unheard = learned.try_send(peer);
+                let _receiver_dropped = new_peer_sender.try_send(peer);
             }
             _ => {}
         }
     }
 }
 
-/// What kad runs at this moment, without its bootstraps, which it begins by itself.
+/// Returns the queries that kad is running, except bootstraps, which kad also starts by itself.
 pub async fn live_queries<B: ContainsKad>(swarm: &SwarmHandle<B>) -> Vec<QueryId> {
     with_kad(swarm, |kad| {
         kad.iter_queries()
@@ -245,7 +246,7 @@ pub async fn live_queries<B: ContainsKad>(swarm: &SwarmHandle<B>) -> Vec<QueryId
     .await
 }
 
-/// Runs a closure on a driven kad.
+/// Runs a closure on the kad behaviour of a driven swarm.
 pub async fn with_kad<B: ContainsKad, T: Send + 'static>(
     swarm: &SwarmHandle<B>,
     f: impl FnOnce(&mut kad::Behaviour<B::Store>) -> T + Send + 'static,

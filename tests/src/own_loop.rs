@@ -9,29 +9,29 @@ use libp2p::{
 
 use crate::Contact;
 
-/// The whole behaviour of an [`OwnLoop`].
+/// Behaviour of an [`OwnLoop`].
 pub type BareKad = kad::Behaviour<MemoryStore>;
 
-/// An application with a loop of its own around a bare `kad::Behaviour`: nothing happens unless the test polls the
+/// Application with its own event loop around a bare `kad::Behaviour`. Nothing happens unless the test polls the
 /// driver.
 pub struct OwnLoop<R: Runtime> {
-    /// Who it is and where it listens.
+    /// Peer id and listen address.
     pub contact: Contact,
-    /// Its client.
+    /// Client of the driver.
     pub client: Client,
-    /// Its swarm, from elsewhere.
+    /// Handle to the driven swarm.
     pub swarm: SwarmHandle<BareKad>,
-    /// The driver, a stream of the swarm's events.
+    /// Driver: a stream of the swarm's events.
     pub driver: Driver<BareKad, R>,
 }
 
 impl<R: Runtime> OwnLoop<R> {
-    /// Puts a contact into the routing table.
-    pub fn meets(&mut self, contact: &Contact) {
+    /// Adds a contact to the routing table.
+    pub fn add_contact(&mut self, contact: &Contact) {
         self.driver.swarm_mut().behaviour_mut().add_address(&contact.peer, contact.address.clone());
     }
 
-    /// Runs the loop until `work` is done, and returns what it returned with the events that the driver has yielded.
+    /// Runs the loop until `work` ends. Returns its result and the events that the driver has yielded.
     pub async fn run_until<T>(&mut self, work: impl Future<Output = T>) -> (T, Vec<SwarmEvent<kad::Event>>) {
         let work = work.fuse();
         pin_mut!(work);

@@ -9,7 +9,7 @@ use std::{
 use futures::future::{BoxFuture, poll_fn};
 use kadence::Runtime;
 
-/// A runtime that counts how often the tasks that are spawned with it are polled. Everything else is the runtime inside.
+/// Runtime that counts the polls of the tasks spawned on it. Everything else is delegated to the inner runtime.
 #[derive(Debug, Clone)]
 pub struct CountedPolls<R> {
     inner: R,
@@ -17,12 +17,12 @@ pub struct CountedPolls<R> {
 }
 
 impl<R: Runtime> CountedPolls<R> {
-    /// Counts from now on.
+    /// Wraps a runtime and starts counting.
     pub fn new(inner: R) -> Self {
         Self { inner, polls: Arc::default() }
     }
 
-    /// How often so far.
+    /// Returns the number of polls so far.
     pub fn count(&self) -> usize {
         self.polls.load(Ordering::SeqCst)
     }

@@ -7,47 +7,47 @@ use libp2p::{
     identity::Keypair,
 };
 
-use crate::{Bed, Wire};
+use crate::{TestEnv, TransportKind};
 
-/// How long a test may take before it counts as hanging. Far more than any test needs: it only exists to fail.
+/// Time after which a test counts as hanging. Much longer than any test takes.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// The stack of a test's thread: the futures of a whole test are large in a debug build.
+/// Stack size of a test's thread. The future of a whole test is large in a debug build.
 const STACK: usize = 16 * 1024 * 1024;
 
-/// What a runtime brings to the tests besides what the driver needs of it.
+/// Requirements of the tests on a runtime, in addition to those of the driver.
 pub trait TestRuntime: Runtime {
-    /// A loopback TCP transport; [`secured`](crate::secured) does all but the TCP.
+    /// Returns a loopback TCP transport. [`secured`](crate::secured) adds everything above TCP.
     fn tcp_transport(&self, keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)>;
 }
 
-/// A runtime in one of its flavours, to run a test on.
+/// Runtime configuration that tests run on.
 pub trait Runner: 'static {
-    /// The runtime.
+    /// Runtime of the driver.
     type Runtime: TestRuntime;
 
-    /// Starts the runtime, runs a test on it to its end, and ends the runtime with everything that still runs there.
-    fn block_on(wire: Wire, test: impl AsyncFnOnce(&Bed<Self::Runtime>));
+    /// Starts the runtime, runs a test on it, and then stops the runtime with everything that still runs on it.
+    fn block_on(transport_kind: TransportKind, test: impl AsyncFnOnce(&TestEnv<Self::Runtime>));
 }
 
-/// Runs a test on a runtime of its own, and fails it if it hangs.
+/// Runs a test on its own runtime and fails it if it hangs.
 ///
-/// The clock that decides is that of another thread, so a driver that spins or blocks its thread is found as well, and
-/// a test whose own clock stands still is not disturbed.
+/// The time limit is measured on another thread. It therefore also detects a driver that spins or blocks, and does not
+/// affect a test whose own clock stands still.
 ///
 /// # Panics
 ///
-/// If the test does, or if it takes longer than [`LIMIT`].
-pub fn run<T: Runner>(wire: Wire, test: impl AsyncFnOnce(&Bed<T::Runtime>) + Send + 'static) {
+/// Panics if the test panics, or if it takes longer than [`LIMIT`].
+pub fn run<T: Runner>(transport_kind: TransportKind, test: impl AsyncFnOnce(&TestEnv<T::Runtime>) + Send + 'static) {
     let (done, ended) = mpsc::channel::<()>();
     let body = move || {
-        // Dropped when the test has ended in any way.
+        // Dropped when the test ends, even by a panic.
         let _done = done;
-        T::block_on(wire, test);
+        T::block_on(transport_kind, test);
     };
-    let thread = thread::Builder::new().stack_size(STACK).spawn(body).expect("a thread");
+    let thread = thread::Builder::new().stack_size(STACK).spawn(body).expect("a thread can be started");
     match ended.recv_timeout(LIMIT) {
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("the test hangs: it still ran after {LIMIT:?}"),
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("the test did not end within {LIMIT:?}"),
         Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
             if let Err(panic) = thread.join() {
                 resume_unwind(panic);

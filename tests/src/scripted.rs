@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use kadence::{ContainsKad, DriverConfig, SwarmHandle, Task, Timer, node, spawn};
+use kadence::{ContainsKad, DriverConfig, Spawned, SwarmHandle, Task, Timer, node, spawn};
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
@@ -24,82 +24,83 @@ use libp2p::{
     },
 };
 
-use crate::{BareKad, Bed, Contact, NodeConfig, PROTOCOL, TestRuntime, node::identify, with_kad};
+use crate::{BareKad, Contact, NodeConfig, PROTOCOL, TestEnv, TestRuntime, node::identify, with_kad};
 
-/// More bytes than any node's packets may hold.
+/// Length that exceeds the maximum packet size of every node.
 const TOO_LONG: usize = 256 * 1024;
 
-/// What a request asks for. An announcement is none: nobody answers it.
+/// Kind of a request. Announcements are not included, because they are not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asks {
-    /// The peers closest to a target.
+pub enum RequestKind {
+    /// `FIND_NODE`: the peers closest to a target.
     Closest,
-    /// The record under a key.
+    /// `GET_VALUE`: the record under a key.
     Record,
-    /// To keep a record.
+    /// `PUT_VALUE`: store a record.
     Put,
-    /// The providers of a key.
+    /// `GET_PROVIDERS`: the providers of a key.
     Providers,
 }
 
-/// What a peer makes of a request.
+/// Reaction of a peer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Conduct {
-    /// Answers what it has.
+pub enum AnswerMode {
+    /// Answers correctly.
     Prompt,
-    /// The same, after this time.
+    /// Answers correctly after this delay.
     Slow(Duration),
-    /// Never answers. It keeps what is put.
+    /// Never answers. Records that are put are stored.
     Silent,
-    /// Breaks the stream off, and keeps nothing: it sends what nobody can read, and the asker's stream ends with an error.
+    /// Breaks the stream and stores nothing: sends an unreadable message, so that the requester's stream ends with an
+    /// error.
     ///
-    /// kad's own refusal only asks for the stream to be closed and wakes nobody to do it, so that the asker mostly waits
-    /// for its timeout: to a lookup that is [`Silent`](Self::Silent).
-    Refuses,
-    /// Closes the connection, with every request that is under way on it, and keeps nothing.
-    HangsUp,
-    /// Sends this value in place of that of the record that it has.
-    Lies(Vec<u8>),
-    /// Sends the record that it has under the name of another key.
+    /// kad's own way to reject a request only marks the stream for closing and does not wake the task that would close
+    /// it. The requester mostly runs into its timeout; to a lookup this is [`Silent`](Self::Silent).
+    BrokenStream,
+    /// Closes the connection with all its pending requests, and stores nothing.
+    ClosedConnection,
+    /// Sends this value in place of the value of the stored record.
+    WrongValue(Vec<u8>),
+    /// Sends the stored record under another key.
     WrongKey,
-    /// Has no record, no provider and no closer peer for anybody.
+    /// Answers without record, providers or closer peers.
     Empty,
 }
 
-/// A scripted peer, before it is started.
+/// Behaviour of a scripted peer, and its initial records and providers.
 #[derive(Clone)]
 pub struct Script {
-    conduct: Arc<dyn Fn(Asks) -> Conduct + Send + Sync>,
+    mode: Arc<dyn Fn(RequestKind) -> AnswerMode + Send + Sync>,
     records: Vec<Record>,
     providers: Vec<(RecordKey, PeerId)>,
 }
 
 impl Script {
-    /// Treats all requests alike.
-    pub fn always(conduct: Conduct) -> Self {
-        Self::of(move |_| conduct.clone())
+    /// Reacts to all requests in the same way.
+    pub fn always(mode: AnswerMode) -> Self {
+        Self::of(move |_| mode.clone())
     }
 
-    /// Treats requests of one kind like this, and all others as it should.
-    pub fn only(asks: Asks, conduct: Conduct) -> Self {
-        Self::of(move |asked| if asked == asks { conduct.clone() } else { Conduct::Prompt })
+    /// Reacts to requests of one kind in this way, and answers all others correctly.
+    pub fn only(request: RequestKind, mode: AnswerMode) -> Self {
+        Self::of(move |asked| if asked == request { mode.clone() } else { AnswerMode::Prompt })
     }
 
-    /// Decides by what is asked.
-    pub fn of(conduct: impl Fn(Asks) -> Conduct + Send + Sync + 'static) -> Self {
-        Self { conduct: Arc::new(conduct), records: Vec::new(), providers: Vec::new() }
+    /// Chooses the reaction by the kind of request.
+    pub fn of(mode: impl Fn(RequestKind) -> AnswerMode + Send + Sync + 'static) -> Self {
+        Self { mode: Arc::new(mode), records: Vec::new(), providers: Vec::new() }
     }
 
-    /// Has a record from the beginning.
+    /// Adds a record to the peer's store.
     #[must_use]
-    pub fn holds(mut self, record: Record) -> Self {
+    pub fn with_record(mut self, record: Record) -> Self {
         self.records.push(record);
         self
     }
 
-    /// Knows a provider from the beginning.
+    /// Adds a provider to the peer's store.
     #[must_use]
-    pub fn names(mut self, key: RecordKey, provider: PeerId) -> Self {
+    pub fn with_provider(mut self, key: RecordKey, provider: PeerId) -> Self {
         self.providers.push((key, provider));
         self
     }
@@ -107,28 +108,28 @@ impl Script {
 
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { conduct: _, records, providers } = self;
+        let Self { mode: _, records, providers } = self;
         f.debug_struct("Script").field("records", records).field("providers", providers).finish_non_exhaustive()
     }
 }
 
-/// A peer that behaves by a [`Script`]: a real kad in a real swarm, whose answers are changed, held back or thrown away
+/// Peer that behaves as its [`Script`] says: a real kad in a real swarm, whose answers are changed, delayed or dropped
 /// on their way to the connection.
 #[derive(Debug)]
 pub struct ScriptedNode {
-    /// Who it is and where it listens.
+    /// Peer id and listen address.
     pub contact: Contact,
     swarm: SwarmHandle<ScriptedBehaviour>,
     _task: Task,
 }
 
 impl ScriptedNode {
-    /// Its id.
+    /// Returns the id of the peer.
     pub fn peer(&self) -> PeerId {
         self.contact.peer
     }
 
-    /// What it has under a key.
+    /// Returns the record that the peer stores under a key.
     pub async fn local_record(&self, key: &RecordKey) -> Option<Record> {
         let key = key.clone();
         let get = move |kad: &mut BareKad| kad.store_mut().get(&key).map(|record| record.into_owned());
@@ -136,9 +137,9 @@ impl ScriptedNode {
     }
 }
 
-impl<R: TestRuntime> Bed<R> {
-    /// Peers that behave by these scripts and know each other.
-    pub async fn scripted(&self, scripts: impl IntoIterator<Item = Script>) -> Vec<ScriptedNode> {
+impl<R: TestRuntime> TestEnv<R> {
+    /// Starts peers that behave by these scripts and know each other.
+    pub async fn scripted_nodes(&self, scripts: impl IntoIterator<Item = Script>) -> Vec<ScriptedNode> {
         let mut nodes: Vec<ScriptedNode> = Vec::new();
         for script in scripts {
             let keypair = Keypair::generate_ed25519();
@@ -147,20 +148,20 @@ impl<R: TestRuntime> Bed<R> {
                 let mut timer = Box::pin(runtime.timer(runtime.now() + span));
                 poll_fn(move |cx| timer.as_mut().poll_elapsed(cx)).boxed()
             };
-            let Script { conduct, records, providers } = script;
+            let Script { mode, records, providers } = script;
             let mut kad = NodeConfig::default().keypair(keypair.clone()).bare_kad();
             for record in records {
-                kad.store_mut().put(record).expect("the store takes it");
+                kad.store_mut().put(record).expect("the store has room");
             }
             for (key, provider) in providers {
-                // Without an address kad would keep it to itself. Nobody listens there.
-                let nowhere = "/memory/1".parse().expect("an address");
+                // kad does not report a provider without an address. Nothing listens at this one.
+                let nowhere = "/memory/1".parse().expect("the address is valid");
                 let entry = ProviderRecord::new(key, provider, vec![nowhere]);
-                kad.store_mut().add_provider(entry).expect("the store takes it");
+                kad.store_mut().add_provider(entry).expect("the store has room");
             }
-            let kad = ScriptedKad { kad, conduct, sleep: Box::new(sleep), slow: FuturesUnordered::new() };
+            let kad = ScriptedKad { kad, mode, sleep: Box::new(sleep), slow: FuturesUnordered::new() };
             let behaviour = ScriptedBehaviour { kad, identify: identify(keypair.public()) };
-            let (swarm, contact) = self.listening(&keypair, behaviour).await;
+            let (swarm, contact) = self.listening_swarm(&keypair, behaviour).await;
             let (_client, swarm, _events, task) = spawn(self.runtime(), swarm, DriverConfig::default());
             let node = ScriptedNode { contact, swarm, _task: task };
             for other in &nodes {
@@ -172,8 +173,8 @@ impl<R: TestRuntime> Bed<R> {
         nodes
     }
 
-    /// A ready-made node of this network that only asks, and knows these peers.
-    pub async fn asker<'a>(
+    /// Starts a `kadence::node::Node` in client mode that knows these peers.
+    pub async fn asking_node<'a>(
         &self,
         config: node::NodeConfig,
         contacts: impl IntoIterator<Item = &'a Contact>,
@@ -182,7 +183,7 @@ impl<R: TestRuntime> Bed<R> {
         let config = node::NodeConfig {
             protocol: PROTOCOL,
             mode: Some(Mode::Client),
-            bootstrap_peers: known.map(|address| address.expect("it names no other peer")).collect(),
+            bootstrap_peers: known.map(|address| address.expect("the address ends in no other peer id")).collect(),
             ..config
         };
         let transport = |keypair: &Keypair| Ok::<_, Infallible>(self.transport(keypair));
@@ -199,13 +200,13 @@ async fn introduce(node: &ScriptedNode, contact: &Contact) {
     with_kad(&node.swarm, add).await;
 }
 
-/// A scripted peer's behaviour.
+/// Behaviour of a scripted peer.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub(crate) struct ScriptedBehaviour {
-    /// By the script.
+    /// kad with scripted answers.
     pub(crate) kad: ScriptedKad,
-    /// As usual.
+    /// Unmodified identify.
     pub(crate) identify: identify::Behaviour,
 }
 
@@ -229,15 +230,15 @@ impl ContainsKad for ScriptedBehaviour {
 }
 
 type ToHandler = THandlerInEvent<BareKad>;
-type Order = ToSwarm<kad::Event, ToHandler>;
+type KadAction = ToSwarm<kad::Event, ToHandler>;
 
-/// kad, with its answers changed on their way out.
+/// kad whose answers are changed on their way out.
 pub(crate) struct ScriptedKad {
     kad: BareKad,
-    conduct: Arc<dyn Fn(Asks) -> Conduct + Send + Sync>,
+    mode: Arc<dyn Fn(RequestKind) -> AnswerMode + Send + Sync>,
     sleep: Box<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
-    /// Answers whose time has not come.
-    slow: FuturesUnordered<BoxFuture<'static, Order>>,
+    /// Delayed answers.
+    slow: FuturesUnordered<BoxFuture<'static, KadAction>>,
 }
 
 impl fmt::Debug for ScriptedKad {
@@ -247,65 +248,65 @@ impl fmt::Debug for ScriptedKad {
 }
 
 impl ScriptedKad {
-    /// What becomes of something that kad wants, at once.
-    fn play(&mut self, order: Order) -> Option<Order> {
-        let ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(connection), event } = order else {
-            return Some(order);
+    /// Applies the script to an action of kad. Returns the action to take now, if any.
+    fn apply(&mut self, action: KadAction) -> Option<KadAction> {
+        let ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(connection), event } = action else {
+            return Some(action);
         };
         let answer = move |event| ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(connection), event };
-        let (asks, request_id) = match &event {
-            ToHandler::FindNodeRes { closer_peers: _, request_id } => (Asks::Closest, *request_id),
-            ToHandler::GetRecordRes { record: _, closer_peers: _, request_id } => (Asks::Record, *request_id),
-            ToHandler::PutRecordRes { key: _, value: _, request_id } => (Asks::Put, *request_id),
+        let (request, request_id) = match &event {
+            ToHandler::FindNodeRes { closer_peers: _, request_id } => (RequestKind::Closest, *request_id),
+            ToHandler::GetRecordRes { record: _, closer_peers: _, request_id } => (RequestKind::Record, *request_id),
+            ToHandler::PutRecordRes { key: _, value: _, request_id } => (RequestKind::Put, *request_id),
             ToHandler::GetProvidersRes { closer_peers: _, provider_peers: _, request_id } => {
-                (Asks::Providers, *request_id)
+                (RequestKind::Providers, *request_id)
             }
-            // Not an answer: requests of its own, and refusals.
+            // Requests of the peer's own, and resets.
             _ => return Some(answer(event)),
         };
-        let conduct = (self.conduct)(asks);
-        if matches!(conduct, Conduct::Refuses | Conduct::HangsUp)
+        let mode = (self.mode)(request);
+        if matches!(mode, AnswerMode::BrokenStream | AnswerMode::ClosedConnection)
             && let ToHandler::PutRecordRes { key, .. } = &event
         {
             self.kad.store_mut().remove(key);
         }
-        match conduct {
-            Conduct::Prompt => Some(answer(event)),
-            Conduct::Slow(span) => {
+        match mode {
+            AnswerMode::Prompt => Some(answer(event)),
+            AnswerMode::Slow(span) => {
                 self.slow.push((self.sleep)(span).map(move |()| answer(event)).boxed());
                 None
             }
-            Conduct::Silent => None,
-            // To whatever question: the asker looks at the length first.
-            Conduct::Refuses => {
+            AnswerMode::Silent => None,
+            // Fits every kind of request, because the requester checks the length first.
+            AnswerMode::BrokenStream => {
                 let (key, value) = (RecordKey::new(b""), vec![0; TOO_LONG]);
                 Some(answer(ToHandler::PutRecordRes { key, value, request_id }))
             }
-            Conduct::HangsUp => {
+            AnswerMode::ClosedConnection => {
                 Some(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(connection) })
             }
-            Conduct::Lies(value) => Some(answer(lie(event, value))),
-            Conduct::WrongKey => Some(answer(rename(event))),
-            Conduct::Empty => Some(answer(empty(event))),
+            AnswerMode::WrongValue(value) => Some(answer(replace_value(event, value))),
+            AnswerMode::WrongKey => Some(answer(replace_key(event))),
+            AnswerMode::Empty => Some(answer(clear(event))),
         }
     }
 }
 
-fn lie(mut event: ToHandler, lie: Vec<u8>) -> ToHandler {
+fn replace_value(mut event: ToHandler, wrong_value: Vec<u8>) -> ToHandler {
     if let ToHandler::GetRecordRes { record: Some(record), .. } = &mut event {
-        record.value = lie;
+        record.value = wrong_value;
     }
     event
 }
 
-fn rename(mut event: ToHandler) -> ToHandler {
+fn replace_key(mut event: ToHandler) -> ToHandler {
     if let ToHandler::GetRecordRes { record: Some(record), .. } = &mut event {
         record.key = RecordKey::new(&[record.key.as_ref(), b"?"].concat());
     }
     event
 }
 
-fn empty(mut event: ToHandler) -> ToHandler {
+fn clear(mut event: ToHandler) -> ToHandler {
     match &mut event {
         ToHandler::FindNodeRes { closer_peers, .. } => closer_peers.clear(),
         ToHandler::GetRecordRes { record, closer_peers, .. } => {
@@ -364,14 +365,14 @@ impl NetworkBehaviour for ScriptedKad {
         self.kad.on_connection_handler_event(peer, connection, event);
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Order> {
-        while let Poll::Ready(order) = self.kad.poll(cx) {
-            if let Some(order) = self.play(order) {
-                return Poll::Ready(order);
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<KadAction> {
+        while let Poll::Ready(action) = self.kad.poll(cx) {
+            if let Some(action) = self.apply(action) {
+                return Poll::Ready(action);
             }
         }
         match self.slow.poll_next_unpin(cx) {
-            Poll::Ready(Some(order)) => Poll::Ready(order),
+            Poll::Ready(Some(action)) => Poll::Ready(action),
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }

@@ -23,17 +23,17 @@ use libp2p::{
 
 use crate::{Contact, PROTOCOL};
 
-/// The worst peer there is: it accepts connections, tells identify that it speaks our kad protocol, takes every stream
-/// that kad opens, and never reads nor answers nor closes it.
+/// Silent peer: it accepts connections, reports through identify that it speaks the tests' kad protocol, accepts every
+/// stream that kad opens, and never reads, answers or closes it.
 ///
-/// kad's handler sends its request into such a stream, closes its own half and waits for a message: only its
-/// 10 seconds for a stream, and for a peer in a lookup, make it give up.
+/// kad's handler sends its request, closes its half of the stream and waits for a response. Only kad's timeouts end
+/// this: 10 seconds for a stream, and for a peer in a lookup.
 #[derive(Debug)]
 pub struct SilentNode {
-    /// Who it is and where it listens.
+    /// Peer id and listen address.
     pub contact: Contact,
     asked: Receiver<PeerId>,
-    /// The node ends with this.
+    /// The node stops when this is dropped.
     _task: RemoteHandle<()>,
 }
 
@@ -43,8 +43,8 @@ impl SilentNode {
         let run = async move {
             loop {
                 if let SwarmEvent::Behaviour(SilentBehaviourEvent::Kad(peer)) = swarm.select_next_some().await {
-                    // The test may have heard enough.
-                    let _unheard = ask.try_send(peer);
+                    // The test may not read any further requests.
+                    let _receiver_dropped = ask.try_send(peer);
                 }
             }
         };
@@ -53,8 +53,8 @@ impl SilentNode {
         Self { contact, asked, _task: task }
     }
 
-    /// Waits for the next request that it leaves without an answer, and says whose it was.
-    pub async fn is_asked(&self) -> PeerId {
+    /// Waits for the next request and returns the peer that sent it.
+    pub async fn next_request(&self) -> PeerId {
         self.asked.recv().await.expect("the node runs")
     }
 }
@@ -66,7 +66,8 @@ pub(crate) struct SilentBehaviour {
     pub(crate) identify: identify::Behaviour,
 }
 
-/// Speaks kad's protocol as far as its name. Its events are the peers that asked.
+/// Behaviour that negotiates kad's protocol and nothing else. Its events are the ids of the peers that have sent a
+/// request.
 #[derive(Debug, Default)]
 pub struct SilentKad {
     asked: VecDeque<PeerId>,
@@ -108,7 +109,7 @@ impl NetworkBehaviour for SilentKad {
     }
 }
 
-/// Holds every stream open.
+/// Connection handler that keeps every stream open.
 #[derive(Debug, Default)]
 pub struct SilentHandler {
     held: Vec<Stream>,

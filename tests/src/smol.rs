@@ -9,9 +9,9 @@ use libp2p::{
 use libp2p_async_io::tcp;
 use smol::Executor;
 
-use crate::{Bed, Runner, TestRuntime, Wire, secured};
+use crate::{Runner, TestEnv, TestRuntime, TransportKind, secured};
 
-/// The test has a thread of its own besides.
+/// Worker threads, in addition to the test's own thread.
 const WORKERS: usize = 2;
 
 impl TestRuntime for SmolRuntime {
@@ -20,24 +20,24 @@ impl TestRuntime for SmolRuntime {
     }
 }
 
-/// smol with an executor of the test's own, which ends with it.
+/// smol with an executor of the test's own, which stops with the test.
 #[derive(Debug, Clone, Copy)]
 pub enum Smol {}
 
 impl Runner for Smol {
     type Runtime = SmolRuntime;
 
-    fn block_on(wire: Wire, test: impl AsyncFnOnce(&Bed<SmolRuntime>)) {
+    fn block_on(transport_kind: TransportKind, test: impl AsyncFnOnce(&TestEnv<SmolRuntime>)) {
         let executor = Arc::new(Executor::new());
-        let bed = Bed::new(SmolRuntime::on(&executor), wire);
+        let env = TestEnv::new(SmolRuntime::on(&executor), transport_kind);
         let (running, stopped) = async_channel::bounded::<()>(1);
         thread::scope(|scope| {
             for _ in 0..WORKERS {
                 scope.spawn(|| smol::block_on(executor.run(stopped.recv())).ok());
             }
-            // Dropped when the test has ended in any way.
+            // Dropped when the test ends, even by a panic.
             let _running = running;
-            smol::block_on(test(&bed));
+            smol::block_on(test(&env));
         });
     }
 }

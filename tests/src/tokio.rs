@@ -7,7 +7,7 @@ use libp2p::{
 };
 use tokio::runtime::Builder;
 
-use crate::{Bed, Runner, TestRuntime, Wire, secured};
+use crate::{Runner, TestEnv, TestRuntime, TransportKind, secured};
 
 impl TestRuntime for TokioRuntime {
     fn tcp_transport(&self, keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
@@ -15,30 +15,30 @@ impl TestRuntime for TokioRuntime {
     }
 }
 
-/// tokio with two workers, so that a test's tasks really run at the same time.
+/// tokio with two worker threads, so that tasks really run concurrently.
 #[derive(Debug, Clone, Copy)]
 pub enum TokioMultiThread {}
 
 impl Runner for TokioMultiThread {
     type Runtime = TokioRuntime;
 
-    fn block_on(wire: Wire, test: impl AsyncFnOnce(&Bed<TokioRuntime>)) {
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let bed = Bed::new(TokioRuntime::from(runtime.handle().clone()), wire);
-        runtime.block_on(test(&bed));
+    fn block_on(transport_kind: TransportKind, test: impl AsyncFnOnce(&TestEnv<TokioRuntime>)) {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("the runtime starts");
+        let env = TestEnv::new(TokioRuntime::from(runtime.handle().clone()), transport_kind);
+        runtime.block_on(test(&env));
     }
 }
 
-/// tokio on the test's own thread: whoever blocks or spins stops everything.
+/// tokio on the test's own thread: a task that blocks or spins stops everything.
 #[derive(Debug, Clone, Copy)]
 pub enum TokioCurrentThread {}
 
 impl Runner for TokioCurrentThread {
     type Runtime = TokioRuntime;
 
-    fn block_on(wire: Wire, test: impl AsyncFnOnce(&Bed<TokioRuntime>)) {
-        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let bed = Bed::new(TokioRuntime::from(runtime.handle().clone()), wire);
-        runtime.block_on(test(&bed));
+    fn block_on(transport_kind: TransportKind, test: impl AsyncFnOnce(&TestEnv<TokioRuntime>)) {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("the runtime starts");
+        let env = TestEnv::new(TokioRuntime::from(runtime.handle().clone()), transport_kind);
+        runtime.block_on(test(&env));
     }
 }

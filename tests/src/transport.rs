@@ -12,10 +12,10 @@ use libp2p::{
     noise, plaintext, yamux,
 };
 
-/// How long a connection may take to be made. kad waits for a dial without end, so the transport has to give up.
+/// Timeout for establishing a connection. kad waits for a dial indefinitely, so the transport has to give up.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Memory with plaintext: peers still prove to be who they say, and a handshake costs nothing in a debug build.
+/// Memory transport in plaintext. Peers still prove their identity, and a handshake is cheap in a debug build.
 pub(crate) fn memory(keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
     MemoryTransport::new()
         .upgrade(Version::V1Lazy)
@@ -25,7 +25,7 @@ pub(crate) fn memory(keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
         .boxed()
 }
 
-/// A byte stream transport with noise, yamux and a connection timeout: what a node in earnest has.
+/// Adds noise, yamux and a connection timeout to a byte stream transport, as in production.
 pub fn secured<T, C>(transport: T, keypair: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)>
 where
     T: Transport<Output = C> + Send + Unpin + 'static,
@@ -36,7 +36,7 @@ where
 {
     transport
         .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(keypair).expect("an ed25519 key signs"))
+        .authenticate(noise::Config::new(keypair).expect("an ed25519 key can sign"))
         .multiplex(yamux::Config::default())
         .timeout(CONNECTION_TIMEOUT)
         .boxed()

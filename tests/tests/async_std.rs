@@ -1,3 +1,3 @@
-//! The suite on async-std.
+//! Runs the test suite on async-std.
 
 kadence_tests::suite!(kadence_tests::AsyncStd);

@@ -1,4 +1,4 @@
-//! What is runtime-neutral must not bring a runtime along.
+//! Checks the dependencies of packages: runtime-neutral ones need no runtime, and expensive ones are optional.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,22 +7,29 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 const RUNTIMES: [&str; 7] =
     ["async-executor", "async-global-executor", "async-io", "async-std", "smol", "tokio", "tokio-util"];
 
-/// The names of all packages that a package of this workspace needs at run time, on any system.
-fn tree(package: &str) -> BTreeSet<String> {
+/// Expensive dependencies that `cargo run -- demo` must not compile.
+const EXPENSIVE: [&str; 4] = ["aws-lc-sys", "hickory-resolver", "libsqlite3-sys", "rusqlite"];
+
+/// Returns the names of all packages that these packages need at run time, on any platform. As in a build of all of
+/// them, features that one package enables are enabled for the others.
+fn tree(packages: &[&str]) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--target", "all"])
-        .args(["--offline", "--locked"])
+        .args(["tree", "--edges", "normal", "--prefix", "none", "--target", "all", "--offline", "--locked"])
+        .args(packages.iter().flat_map(|package| ["--package", package]))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).unwrap();
-    lines.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    let tree: BTreeSet<_> =
+        lines.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    assert!(packages.iter().all(|package| tree.contains(*package)), "{packages:?} are not in {tree:?}");
+    tree
 }
 
 fn runtimes(package: &str) -> Vec<&'static str> {
-    let tree = tree(package);
-    assert!(tree.contains(package) && tree.contains("libp2p-kad"), "not a tree: {tree:?}");
+    let tree = tree(&[package]);
+    assert!(tree.contains("libp2p-kad"), "{package} does not depend on kad: {tree:?}");
     RUNTIMES.into_iter().filter(|runtime| tree.contains(*runtime)).collect()
 }
 
@@ -34,6 +41,14 @@ fn the_tracker_needs_no_runtime() {
 #[test]
 fn the_driver_needs_no_runtime() {
     assert_eq!(runtimes("kadence"), [""; 0]);
+}
+
+#[test]
+fn peer_timeouts_need_no_runtime_and_no_kadence() {
+    assert_eq!(runtimes("libp2p-kad-timeouts"), [""; 0]);
+    let tree = tree(&["libp2p-kad-timeouts"]);
+    let kadence: Vec<_> = tree.iter().filter(|package| package.starts_with("kadence")).collect();
+    assert!(kadence.is_empty(), "{kadence:?}");
 }
 
 #[test]
@@ -51,23 +66,37 @@ fn async_std_brings_no_tokio() {
 }
 
 #[test]
-fn the_transports_need_no_tokio() {
-    let tree = tree("libp2p-async-io");
+fn the_async_io_transports_need_no_tokio() {
+    let tree = tree(&["libp2p-async-io"]);
     assert!(tree.contains("async-io") && !tree.contains("tokio"), "{tree:?}");
 }
 
 #[test]
-fn a_runtime_in_the_tree_would_be_seen() {
+fn a_runtime_in_the_tree_is_detected() {
     assert!(runtimes("kadence-tokio").contains(&"tokio"));
 }
 
 #[test]
-fn a_database_is_compiled_for_the_program_and_for_who_asks_for_it() {
+fn sqlite_is_compiled_only_on_request() {
     for package in ["kadence", "kadence-tokio", "kadence-smol", "kadence-async-std"] {
-        let tree = tree(package);
+        let tree = tree(&[package]);
         assert!(tree.contains("kadence-store") && !tree.contains("rusqlite"), "{package}: {tree:?}");
     }
-    assert!(tree("kadence-cli").contains("rusqlite"));
+    assert!(tree(&["kadence-cli"]).contains("rusqlite"));
+}
+
+/// Cargo resolves features of all default members together, also for `cargo run -- demo`. So `kadence-tests`, which is
+/// one of them, must not enable an expensive feature either.
+#[test]
+fn the_demo_compiles_no_expensive_dependency() {
+    let demo = tree(&["kadence-demo", "kadence-tests"]);
+    let found: Vec<_> = EXPENSIVE.into_iter().filter(|package| demo.contains(*package)).collect();
+    assert_eq!(found, [""; 0]);
+    // A misspelled name would never be found.
+    let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock")).unwrap();
+    for package in EXPENSIVE {
+        assert!(lock.contains(&format!("name = \"{package}\"\n")), "{package} is not in Cargo.lock");
+    }
 }
 
 #[test]
@@ -82,6 +111,6 @@ fn a_runtime_crate_is_thin() {
                 lines += text.lines().filter(code).count();
             }
         }
-        assert!((1..80).contains(&lines), "{package} has {lines} lines of code beside its node");
+        assert!((1..80).contains(&lines), "{package} has {lines} lines of code besides its node");
     }
 }

@@ -1,10 +1,10 @@
-//! The examples do what they say.
+//! Runs the programs of `examples/` and checks their output.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    env,
-    path::PathBuf,
+    env, fs,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -14,7 +14,8 @@ use kadence_tokio::{
     kadence::libp2p::kad::{Mode, Record},
 };
 
-/// Cargo builds a package's examples before it runs its tests, unless it was asked for a single one.
+/// Returns the command of an example. Cargo builds a package's examples before it runs its tests, unless it runs a
+/// single test target.
 fn example(name: &str) -> Command {
     let tests = env::current_exe().unwrap();
     let path: PathBuf =
@@ -29,20 +30,35 @@ fn succeeded(output: &Output) -> String {
     printed
 }
 
+/// Examples are outside of any package, so cargo builds only those that the manifest lists.
 #[test]
-fn an_application_keeps_its_own_loop() {
-    let printed = succeeded(&example("own_loop").output().unwrap());
-    assert!(printed.contains("1 peers have it; it is \"hello\""), "{printed}");
-    assert!(printed.contains("the application does what it always did"), "{printed}");
+fn every_example_is_listed_in_the_manifest() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();
+    let files = fs::read_dir(package.join("../examples")).unwrap().map(|entry| entry.unwrap().path());
+    let mut examples = 0;
+    for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "rs")) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(manifest.contains(&format!("path = \"../examples/{name}\"")), "{name} is not listed");
+        examples += 1;
+    }
+    assert!(examples > 0, "no example was found");
 }
 
 #[test]
-fn the_tracker_needs_no_driver() {
+fn own_loop_runs_kadence_in_an_application() {
+    let printed = succeeded(&example("own_loop").output().unwrap());
+    assert!(printed.contains("stored at 1 of 1 peers; read \"hello\""), "{printed}");
+    assert!(printed.contains("work of the application"), "{printed}");
+}
+
+#[test]
+fn tracker_alone_needs_no_driver() {
     assert_eq!(succeeded(&example("tracker_alone").output().unwrap()), "\"hello\"\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_smallest_get_works_on_each_runtime() {
+async fn get_works_on_each_runtime() {
     let config = |bootstrap_peers| NodeConfig {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         bootstrap_peers,

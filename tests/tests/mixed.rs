@@ -1,4 +1,4 @@
-//! Nodes on three runtimes in one process are one DHT.
+//! Nodes on three runtimes in one process form one DHT.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,19 +15,16 @@ use kadence::{
     node::{Node, NodeConfig},
 };
 
-/// Far more than anything here needs.
+/// Limit for every wait. Much longer than anything here takes.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// The pause between two looks at something that is about to happen.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Interval between two checks of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Two on each runtime, in turn; all but the first join through the first.
+/// Starts two nodes on each runtime, in turn. All but the first one join through the first one.
 async fn network(listen: &str) -> Vec<Node> {
-    let config = |seeds: Vec<Multiaddr>| NodeConfig {
-        listen: vec![listen.parse().unwrap()],
-        bootstrap_peers: seeds,
-        mode: Some(Mode::Server),
-        ..NodeConfig::default()
+    let config = |seeds: Vec<Multiaddr>| {
+        NodeConfig::default().listen([listen.parse().unwrap()]).bootstrap_peers(seeds).mode(Mode::Server)
     };
     let mut nodes: Vec<Node> = Vec::new();
     for number in 0..6 {
@@ -46,8 +43,8 @@ async fn network(listen: &str) -> Vec<Node> {
     nodes
 }
 
-/// What each node puts and provides, all others find.
-async fn all_find_what_each_has(nodes: &[Node]) {
+/// Checks that all nodes find the records and providers of all others.
+async fn check_records_and_providers(nodes: &[Node]) {
     let clients: Vec<Client> = nodes.iter().map(|node| node.client().clone()).collect();
     for (number, client) in clients.iter().enumerate() {
         let key = format!("record of {number}").into_bytes();
@@ -59,7 +56,7 @@ async fn all_find_what_each_has(nodes: &[Node]) {
             let answer = client.get_record(format!("record of {number}")).timeout(WAIT).await.unwrap();
             assert_eq!(answer.value(), [u8::try_from(number).unwrap()]);
         }
-        // An announcement is not acknowledged, so it may still be on its way.
+        // Announcements are not acknowledged and may still be on their way.
         let all: BTreeSet<_> = clients.iter().map(Client::local_peer).collect();
         let found_all = async {
             loop {
@@ -67,7 +64,7 @@ async fn all_find_what_each_has(nodes: &[Node]) {
                 if found.into_iter().collect::<BTreeSet<_>>() == all {
                     break;
                 }
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         tokio::time::timeout(WAIT, found_all).await.unwrap();
@@ -79,31 +76,31 @@ async fn end(nodes: Vec<Node>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_on_all_runtimes_find_what_each_has() {
+async fn nodes_on_all_runtimes_find_each_others_records_and_providers() {
     let nodes = network("/ip4/127.0.0.1/tcp/0").await;
-    all_find_what_each_has(&nodes).await;
+    check_records_and_providers(&nodes).await;
     end(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_on_all_runtimes_find_what_each_has_over_ip6() {
+async fn nodes_on_all_runtimes_find_each_others_records_and_providers_over_ip6() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("there is no IPv6 here");
+        eprintln!("skipped: no IPv6 on this machine");
         return;
     }
     let nodes = network("/ip6/::1/tcp/0").await;
-    all_find_what_each_has(&nodes).await;
+    check_records_and_providers(&nodes).await;
     end(nodes).await;
 }
 
-/// Each runtime dials each other one by a name.
+/// Each runtime dials each other one by a DNS name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_on_any_runtime_is_reached_by_name() {
-    let config = |bootstrap_peers| NodeConfig {
-        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-        bootstrap_peers,
-        mode: Some(Mode::Server),
-        ..NodeConfig::default()
+    let config = |bootstrap_peers| {
+        NodeConfig::default()
+            .listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()])
+            .bootstrap_peers(bootstrap_peers)
+            .mode(Mode::Server)
     };
     let servers = [
         kadence_tokio::node(config(Vec::new())).await.unwrap(),

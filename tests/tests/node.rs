@@ -1,4 +1,4 @@
-//! The ready-made node, on tokio and loopback TCP.
+//! `kadence::node::Node`, on tokio and loopback TCP.
 
 #![cfg(test)]
 
@@ -19,11 +19,11 @@ const LONG: Duration = Duration::from_secs(30);
 
 async fn server(bootstrap_peers: Vec<Multiaddr>) -> Node {
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-    node(NodeConfig { listen, bootstrap_peers, ..NodeConfig::default() }).await.unwrap()
+    node(NodeConfig::default().listen(listen).bootstrap_peers(bootstrap_peers)).await.unwrap()
 }
 
 async fn client(bootstrap_peers: Vec<Multiaddr>) -> Node {
-    node(NodeConfig { bootstrap_peers, ..NodeConfig::default() }).await.unwrap()
+    node(NodeConfig::default().bootstrap_peers(bootstrap_peers)).await.unwrap()
 }
 
 #[tokio::test]
@@ -33,20 +33,21 @@ async fn a_record_goes_from_one_client_to_another_through_a_server() {
     one.ready(LONG).await.unwrap();
     other.ready(LONG).await.unwrap();
     let put = one.client().put_record(Record::new(b"greeting".to_vec(), b"hello".to_vec())).await.unwrap();
-    assert_eq!(put.acknowledged, [server.peer_id()]);
+    assert_eq!(put.acknowledged, [server.local_peer_id()]);
     let answer = other.client().get_record("greeting").await.unwrap();
     assert_eq!(answer.value(), b"hello");
     let missing = other.client().get_record("nothing").await;
     assert!(matches!(missing, Err(GetRecordError::NotFound { .. })), "not {missing:?}");
 }
 
-/// kad answers an announcement before the messages have left, and a node that ends at once would take them along.
+/// kad reports an announcement as done before its messages have left. A node that shut down immediately would lose
+/// them.
 #[tokio::test]
 async fn an_announcement_outlives_a_graceful_shutdown() {
     let server = server(Vec::new()).await;
     let provider = self::server(server.listen_addrs()).await;
     provider.ready(LONG).await.unwrap();
-    let id = provider.peer_id();
+    let id = provider.local_peer_id();
     provider.client().start_providing("file").await.unwrap();
     provider.shutdown().await;
     let asker = client(server.listen_addrs()).await;
@@ -55,8 +56,8 @@ async fn an_announcement_outlives_a_graceful_shutdown() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_in_time_and_with_the_reason() {
-    // A port that was free a moment ago: nobody listens there.
+async fn ready_fails_at_its_timeout_with_the_dial_error() {
+    // A port on which a node has just stopped listening.
     let gone = server(Vec::new()).await;
     let address = gone.listen_addrs();
     gone.shutdown().await;
@@ -70,14 +71,12 @@ async fn nobody_there_is_said_in_time_and_with_the_reason() {
 #[tokio::test]
 async fn a_bootstrap_peer_needs_its_id() {
     let error =
-        node(NodeConfig { bootstrap_peers: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()], ..NodeConfig::default() })
-            .await
-            .unwrap_err();
+        node(NodeConfig::default().bootstrap_peers(["/ip4/127.0.0.1/tcp/4001".parse().unwrap()])).await.unwrap_err();
     assert!(matches!(error, NodeError::NoPeerId { .. }), "not {error:?}");
 }
 
 #[tokio::test]
-async fn to_wait_for_ever_is_to_wait() {
+async fn ready_accepts_an_unlimited_timeout() {
     let server = server(Vec::new()).await;
     let node = client(server.listen_addrs()).await;
     node.ready(Duration::MAX).await.unwrap();
@@ -88,37 +87,37 @@ async fn dropping_a_node_ends_it() {
     let server = server(Vec::new()).await;
     let client = server.client().clone();
     drop(server);
-    // The task ends when its runtime next gets to it.
+    // The task ends when the runtime polls it next.
     while client.snapshot().await.is_ok() {
         tokio::task::yield_now().await;
     }
 }
 
-/// A peer that is added by hand, instead of by the configuration.
+/// A peer that is added later, instead of by the configuration.
 #[tokio::test]
 async fn a_peer_can_be_added_later() {
     let (server, node) = (server(Vec::new()).await, client(Vec::new()).await);
     node.add_peer(&server.listen_addrs()[0]).await.unwrap();
     node.ready(LONG).await.unwrap();
-    assert_eq!(node.connected_peers().await.unwrap(), [server.peer_id()]);
+    assert_eq!(node.connected_peers().await.unwrap(), [server.local_peer_id()]);
 }
 
 #[tokio::test]
-async fn a_peer_is_found_by_who_knows_it_and_a_client_by_nobody() {
+async fn find_peer_finds_servers_but_not_clients() {
     let seed = server(Vec::new()).await;
     let other = server(seed.listen_addrs()).await;
     other.ready(LONG).await.unwrap();
     let asker = client(seed.listen_addrs()).await;
     asker.ready(LONG).await.unwrap();
-    let found = asker.client().find_peer(other.peer_id()).await.unwrap();
-    assert_eq!((found.peer, found.answered), (other.peer_id(), true));
+    let found = asker.client().find_peer(other.local_peer_id()).await.unwrap();
+    assert_eq!((found.peer, found.answered), (other.local_peer_id(), true));
     let place = other.listen_addrs().remove(0);
     let without_id = |address: &Multiaddr| address.iter().take(2).collect::<Multiaddr>();
     assert!(found.addresses.iter().any(|address| without_id(address) == without_id(&place)), "{found:?}");
 
     let hidden = client(seed.listen_addrs()).await;
     hidden.ready(LONG).await.unwrap();
-    let error = asker.client().find_peer(hidden.peer_id()).await.unwrap_err();
+    let error = asker.client().find_peer(hidden.local_peer_id()).await.unwrap_err();
     let FindPeerError::NotFound { closest_peers, certainty: Certainty::Conclusive, .. } = error else {
         panic!("{error:?}")
     };

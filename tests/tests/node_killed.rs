@@ -1,7 +1,7 @@
-//! What a node has acknowledged survives `kill -9`.
+//! Records that a node has acknowledged survive `kill -9`.
 //!
-//! The node that is killed is this test's own program, which is told so by its environment. Two rounds are the default;
-//! `KADENCE_KILL_ROUNDS=20` makes twenty, with their figures in the output of `--nocapture`.
+//! The node to kill runs in a child process: this test program, started with an environment variable. There are two
+//! rounds by default. `KADENCE_KILL_ROUNDS=20` sets another number; `--nocapture` prints the figures of each round.
 
 #![cfg(test)]
 
@@ -33,40 +33,40 @@ use tempfile::tempdir;
 use tokio::time::interval;
 
 const PUTS: usize = 1000;
-const PATH: &str = "KADENCE_NODE_KILLED_PATH";
-const ROUNDS: &str = "KADENCE_KILL_ROUNDS";
+const FOLDER_VAR: &str = "KADENCE_NODE_KILLED_PATH";
+const ROUNDS_VAR: &str = "KADENCE_KILL_ROUNDS";
 
-/// Far more than anything here needs.
+/// Limit for every wait. Much longer than anything here takes.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// How often the loop is asked how late it is.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// Interval between two measurements of the loop's latency.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Not the same length each time, so that a write ends anywhere in a page.
+/// Lengths differ, so that writes end at any position in a page.
 fn record(number: usize) -> Record {
     let value = vec![number.to_le_bytes()[0]; number * 37 % 5000];
     Record::new(number.to_be_bytes().to_vec(), value)
 }
 
-/// Not a test by itself: without the variable it has nothing to do.
+/// Runs the child process. Does nothing without the environment variable.
 #[tokio::test(flavor = "multi_thread")]
 async fn child() {
-    let Some(folder) = env::var_os(PATH) else { return };
+    let Some(folder) = env::var_os(FOLDER_VAR) else { return };
     let folder = Path::new(&folder);
     let config = NodeConfig {
         identity: Identity::File(folder.join("key")),
         store: NodeStore::Disk(folder.join("store")),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-        // All records have the same publisher, who may have half of them.
+        // All records have the same publisher, which may own half of the records.
         max_records: 2 * PUTS,
         ..NodeConfig::default()
     };
     let node = node(config).await.unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "\naddress {}", node.listen_addrs()[0]).unwrap();
-    // Until it is killed. A line is an answer to nothing, so it is printed as soon as there is something new.
+    // Runs until it is killed. Each new maximum is printed immediately.
     let (mut longest_turn, mut longest_write) = (Duration::ZERO, Duration::ZERO);
-    let mut ticks = interval(LOOK_AGAIN);
+    let mut ticks = interval(POLL_INTERVAL);
     loop {
         ticks.tick().await;
         let asked = Instant::now();
@@ -79,28 +79,28 @@ async fn child() {
     }
 }
 
-/// What a node that was killed has said.
+/// Latencies that a child process has reported.
 #[derive(Debug, Default)]
-struct Said {
-    /// The longest that the node's loop has let somebody wait, whatever for.
+struct Timings {
+    /// Longest time that a closure on the swarm has waited.
     longest_turn: Duration,
-    /// The longest that the store has held up the loop.
+    /// Longest time that a write of the store has blocked the loop.
     longest_write: Duration,
 }
 
-/// A node in a process of its own. Killed when it is dropped.
-struct Killable {
+/// Node in a child process. Killed on drop.
+struct KillableNode {
     child: Child,
     lines: mpsc::Receiver<String>,
     address: Multiaddr,
     peer: PeerId,
 }
 
-impl Killable {
+impl KillableNode {
     fn start(folder: &Path) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["child", "--exact", "--nocapture"])
-            .env(PATH, folder)
+            .env(FOLDER_VAR, folder)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -122,29 +122,31 @@ impl Killable {
         let _killed = self.child.wait().unwrap();
     }
 
-    fn said(&self) -> Said {
-        let mut said = Said::default();
+    fn timings(&self) -> Timings {
+        let mut timings = Timings::default();
         for line in &self.lines {
-            // The last line may be half a one.
+            // The last line may be incomplete.
             let numbers = line.strip_prefix("longest ").and_then(|rest| rest.split_once(' '));
             if let Some((Ok(turn), Ok(write))) = numbers.map(|(turn, write)| (turn.parse(), write.parse())) {
-                said = Said { longest_turn: Duration::from_nanos(turn), longest_write: Duration::from_nanos(write) };
+                timings =
+                    Timings { longest_turn: Duration::from_nanos(turn), longest_write: Duration::from_nanos(write) };
             }
         }
-        said
+        timings
     }
 }
 
-impl Drop for Killable {
+impl Drop for KillableNode {
     fn drop(&mut self) {
-        // Mostly it is dead.
+        // In most cases it is dead already.
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// Puts all records at once, kills the node when it has acknowledged so many, and says which it has acknowledged in all.
-async fn put_until_killed(killable: &mut Killable, acknowledgements: usize) -> Vec<usize> {
+/// Puts all records at once and kills the node when it has acknowledged `acknowledgements` of them. Returns all
+/// acknowledged records.
+async fn put_until_killed(killable: &mut KillableNode, acknowledgements: usize) -> Vec<usize> {
     let putting =
         node(NodeConfig { bootstrap_peers: vec![killable.address.clone()], ..NodeConfig::default() }).await.unwrap();
     putting.ready(WAIT).await.unwrap();
@@ -158,7 +160,7 @@ async fn put_until_killed(killable: &mut Killable, acknowledgements: usize) -> V
         if let Ok(answer) = result {
             assert_eq!(answer.acknowledged, [killable.peer]);
             acknowledged.push(number);
-            // Those that are under way are heard to their end as well.
+            // Puts that are still running are awaited as well.
             if acknowledged.len() == acknowledgements {
                 killable.kill();
             }
@@ -169,20 +171,20 @@ async fn put_until_killed(killable: &mut Killable, acknowledgements: usize) -> V
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_record_that_a_node_has_acknowledged_is_there_after_it_was_killed() {
-    let rounds = env::var(ROUNDS).map_or(2, |rounds| rounds.parse().unwrap());
+async fn acknowledged_records_survive_a_kill() {
+    let rounds = env::var(ROUNDS_VAR).map_or(2, |rounds| rounds.parse().unwrap());
     let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
     for round in 0..rounds {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let acknowledgements = if round == 0 { PUTS } else { (seed >> 33) as usize % PUTS + 1 };
         let folder = tempdir().unwrap();
-        let mut killable = Killable::start(folder.path());
+        let mut killable = KillableNode::start(folder.path());
         let began = Instant::now();
         let acknowledged = put_until_killed(&mut killable, acknowledgements).await;
         let took = began.elapsed();
-        let Said { longest_turn, longest_write } = killable.said();
+        let Timings { longest_turn, longest_write } = killable.timings();
 
-        let config = StoreConfig { max_records: PUTS, max_records_per_publisher: PUTS, ..StoreConfig::default() };
+        let config = StoreConfig::default().max_records(PUTS).max_records_per_publisher(PUTS);
         let store = Store::open(folder.path().join("store"), killable.peer, config).unwrap();
         let missing = acknowledged.iter().filter(|number| {
             let Record { key, value, .. } = record(**number);

@@ -1,4 +1,4 @@
-//! What a node keeps for the network, in whole nodes.
+//! Records and providers that whole nodes store for the network.
 
 #![cfg(test)]
 
@@ -14,7 +14,7 @@ use futures::{StreamExt, future::join_all};
 use kadence_tokio::{
     Identity, Node, NodeConfig,
     kadence::{
-        ContainsKad, InvalidRequest, PutRecordError, Rejected, RequestError, Validator, Validators,
+        ContainsKad, InvalidRequestError, PutRecordError, RequestError, ValidationError, Validator, Validators,
         node::{NodeBehaviourEvent, NodeError, NodeStore},
         store::{Refused, Store, StoreOpenError},
     },
@@ -27,17 +27,17 @@ use libp2p::{
 use tempfile::tempdir;
 use tokio::time::timeout;
 
-/// Far more than anything here needs.
+/// Limit for every wait. Much longer than anything here takes.
 const WAIT: Duration = Duration::from_secs(60);
 
-/// Values are single digits; the larger is better.
+/// Validator: values are single digits; the larger one is better.
 struct Digits;
 
 impl Validator for Digits {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
         match value {
             [b'0'..=b'9'] => Ok(()),
-            _ => Err(Rejected("not a digit".to_owned())),
+            _ => Err(ValidationError("not a digit".to_owned())),
         }
     }
 
@@ -47,17 +47,17 @@ impl Validator for Digits {
 }
 
 fn server() -> NodeConfig {
-    NodeConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..NodeConfig::default() }
+    NodeConfig::default().listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()])
 }
 
-/// A server that is the same each time that it is started in this folder.
+/// Returns the configuration of a server that keeps its identity and store in this folder.
 fn kept(folder: &Path) -> NodeConfig {
     let identity = Identity::File(folder.join("key"));
-    NodeConfig { identity, store: NodeStore::Disk(folder.join("store")), ..server() }
+    server().identity(identity).store(NodeStore::Disk(folder.join("store")))
 }
 
 async fn client(of: &Node) -> Node {
-    let client = node(NodeConfig { bootstrap_peers: of.listen_addrs(), ..NodeConfig::default() }).await.unwrap();
+    let client = node(NodeConfig::default().bootstrap_peers(of.listen_addrs())).await.unwrap();
     client.ready(WAIT).await.unwrap();
     client
 }
@@ -76,11 +76,11 @@ async fn stored(node: &Node, key: &str) -> Option<String> {
     Some(String::from_utf8(value).unwrap())
 }
 
-/// Waits until a node was told of so many records and so many providers.
-async fn is_told(node: &mut Node, records: usize, providers: usize) {
+/// Waits until a node has received this number of records and providers.
+async fn wait_for_requests(node: &mut Node, records: usize, providers: usize) {
     let mut events = node.events().unwrap();
     let (mut puts, mut announcements) = (0, 0);
-    let told = async {
+    let received = async {
         while puts < records || announcements < providers {
             match events.next().await.unwrap().unwrap() {
                 SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(kad::Event::InboundRequest {
@@ -93,48 +93,48 @@ async fn is_told(node: &mut Node, records: usize, providers: usize) {
             }
         }
     };
-    timeout(WAIT, told).await.unwrap_or_else(|_| panic!("only {puts} records and {announcements} providers"));
+    timeout(WAIT, received).await.unwrap_or_else(|_| panic!("only {puts} records and {announcements} providers"));
 }
 
 #[tokio::test]
-async fn a_node_started_again_on_its_file_serves_what_it_took_and_announces_its_own() {
+async fn a_restarted_node_serves_its_stored_records_and_republishes_its_own() {
     let folder = tempdir().unwrap();
     let id = {
         let kept = node(kept(folder.path())).await.unwrap();
         let (asking, other) = (client(&kept).await, node(server()).await.unwrap());
         let put = asking.client().put_record(record("theirs", "of a client")).await.unwrap();
-        assert_eq!(put.acknowledged, [kept.peer_id()]);
+        assert_eq!(put.acknowledged, [kept.local_peer_id()]);
         kept.add_peer(&other.listen_addrs()[0]).await.unwrap();
         kept.ready(WAIT).await.unwrap();
         kept.client().put_record(record("own", "of the node")).await.unwrap();
         kept.client().start_providing("file").await.unwrap();
-        let id = kept.peer_id();
+        let id = kept.local_peer_id();
         kept.shutdown().await;
         id
     };
-    // Nobody of the first network is there any more, and at first nobody at all.
+    // No node of the first network exists any more, and at first there are no peers at all.
     let kept = node(kept(folder.path())).await.unwrap();
-    assert_eq!((kept.peer_id(), kept.store_stats().records, kept.store_stats().provided_keys), (id, 2, 1));
+    assert_eq!((kept.local_peer_id(), kept.store_stats().records, kept.store_stats().provided_keys), (id, 2, 1));
     let mut other = node(server()).await.unwrap();
     assert_eq!(stored(&other, "own").await, None);
     kept.add_peer(&other.listen_addrs()[0]).await.unwrap();
-    is_told(&mut other, 1, 1).await;
+    wait_for_requests(&mut other, 1, 1).await;
     assert_eq!(stored(&other, "own").await.as_deref(), Some("of the node"));
     let providers = with_store(&other, |store| store.providers(&RecordKey::new(&"file"))).await;
     assert_eq!(providers.iter().map(|entry| entry.provider).collect::<Vec<_>>(), [id]);
-    // It is not ours, so it is not announced, but whoever asks gets it.
+    // The client's record is not republished, but peers that ask for it receive it.
     assert_eq!(stored(&other, "theirs").await, None);
     let answer = client(&other).await.client().get_record("theirs").await.unwrap();
     assert_eq!((answer.value(), answer.record.peer), (&b"of a client"[..], Some(id)));
 }
 
 #[tokio::test]
-async fn what_is_withdrawn_before_there_is_a_peer_is_not_announced() {
+async fn records_removed_before_the_first_peer_are_not_republished() {
     let folder = tempdir().unwrap();
     let keys: Vec<String> = (0..8).map(|number| format!("key {number}")).collect();
     {
         let other = node(server()).await.unwrap();
-        let kept = node(NodeConfig { bootstrap_peers: other.listen_addrs(), ..kept(folder.path()) }).await.unwrap();
+        let kept = node(kept(folder.path()).bootstrap_peers(other.listen_addrs())).await.unwrap();
         kept.ready(WAIT).await.unwrap();
         for key in &keys {
             kept.client().put_record(record(key, "value")).await.unwrap();
@@ -149,25 +149,25 @@ async fn what_is_withdrawn_before_there_is_a_peer_is_not_announced() {
     }
     let mut other = node(server()).await.unwrap();
     kept.add_peer(&other.listen_addrs()[0]).await.unwrap();
-    is_told(&mut other, 1, 1).await;
+    wait_for_requests(&mut other, 1, 1).await;
     kept.shutdown().await;
     assert_eq!(stored(&other, &keys[0]).await.as_deref(), Some("value"));
     let stats = other.store_stats();
     assert_eq!((stats.records, stats.provided_keys), (1, 1));
 }
 
-/// What is refused is so by a reset that kad does not deliver at once: each of these puts ends after 10 seconds, so they
-/// are made together.
+/// kad rejects a put by resetting the stream, but does not send the reset immediately. Each rejected put takes 10
+/// seconds, so they run concurrently.
 #[tokio::test]
-async fn what_is_older_or_invalid_or_too_large_is_refused_and_counted_and_the_sender_hears_of_it() {
+async fn older_invalid_and_too_long_records_are_rejected_and_counted() {
     let folder = tempdir().unwrap();
     let config = || {
-        let mut config = NodeConfig { max_value_len: 1000, ..kept(folder.path()) };
+        let mut config = kept(folder.path()).max_value_len(1000);
         config.driver.tracker.validators = Validators::default().with("d", Arc::new(Digits));
         config
     };
     let strict = node(config()).await.unwrap();
-    let lax = NodeConfig { bootstrap_peers: strict.listen_addrs(), max_key_len: 1000, ..NodeConfig::default() };
+    let lax = NodeConfig::default().bootstrap_peers(strict.listen_addrs()).max_key_len(1000);
     let lax = node(lax).await.unwrap();
     lax.ready(WAIT).await.unwrap();
     lax.client().put_record(record("/d/key", "5")).await.unwrap();
@@ -185,10 +185,10 @@ async fn what_is_older_or_invalid_or_too_large_is_refused_and_counted_and_the_se
     let Refused { worse, invalid, key_too_large, value_too_large, .. } = stats.refused;
     assert_eq!((worse, invalid, key_too_large, value_too_large, stats.refused.total()), (1, 2, 1, 1, 5));
     assert_eq!((stats.records, stats.accepted), (1, 1));
-    // The same validators are asked at a call.
+    // The same validators check local puts.
     let invalid = strict.client().put_record(record("/d/key", "x")).await;
     assert!(
-        matches!(invalid, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::Rejected { .. })))),
+        matches!(invalid, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::Rejected { .. })))),
         "{invalid:?}"
     );
 
@@ -199,7 +199,7 @@ async fn what_is_older_or_invalid_or_too_large_is_refused_and_counted_and_the_se
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_opened_is_an_error_that_says_why() {
+async fn a_file_that_cannot_be_opened_is_a_specific_error() {
     let folder = tempdir().unwrap();
     let first = node(kept(folder.path())).await.unwrap();
     let second = node(kept(folder.path())).await.unwrap_err();
@@ -208,13 +208,13 @@ async fn a_file_that_cannot_be_opened_is_an_error_that_says_why() {
     node(kept(folder.path())).await.unwrap();
     let path = folder.path().join("text");
     std::fs::write(&path, "a shopping list, which is long enough to be looked at".repeat(100)).unwrap();
-    let error = node(NodeConfig { store: NodeStore::Disk(path), ..server() }).await.unwrap_err();
+    let error = node(server().store(NodeStore::Disk(path))).await.unwrap_err();
     assert!(matches!(error, NodeError::Store(StoreOpenError::Foreign { .. })), "{error:?}");
 }
 
-/// The store's clock is the system's, the node's is tokio's, which stands still and jumps when nothing else is to be done.
+/// The store uses the system clock. The node uses tokio's clock, which is paused and advances only when all tasks wait.
 #[tokio::test(start_paused = true)]
-async fn what_has_expired_is_removed_although_nobody_writes() {
+async fn expired_records_are_removed_without_further_writes() {
     let node = node(NodeConfig::default()).await.unwrap();
     let expires = Instant::now() + Duration::from_millis(50);
     let short = Record { expires: Some(expires), ..record("short", "life") };
@@ -228,18 +228,18 @@ async fn what_has_expired_is_removed_although_nobody_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_goes_from_runtime_to_runtime() {
+async fn a_store_file_works_on_every_runtime() {
     let folder = tempdir().unwrap();
-    let config = || NodeConfig { listen: Vec::new(), ..kept(folder.path()) };
+    let config = || kept(folder.path()).listen(Vec::new());
     let mut nodes = BTreeSet::new();
     let mut put_and_end = async |node: Node, number: usize| {
-        nodes.insert(node.peer_id());
+        nodes.insert(node.local_peer_id());
         for before in 0..number {
             let answer = node.client().get_record(format!("key {before}")).await.unwrap();
             assert_eq!(answer.value(), before.to_string().as_bytes());
         }
         let own = record(&format!("key {number}"), &number.to_string());
-        let own = Record { publisher: Some(node.peer_id()), ..own };
+        let own = Record { publisher: Some(node.local_peer_id()), ..own };
         with_store(&node, move |store| store.put(own)).await.unwrap();
         node.shutdown().await;
     };

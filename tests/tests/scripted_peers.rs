@@ -1,5 +1,5 @@
-//! What the ready-made node makes of peers of which every one behaves by a script, on real swarms: its answer is the one
-//! that the scripts imply, and there is one, whatever they do.
+//! `kadence::node::Node` among peers that behave by scripts, on real swarms. Each call ends, with the answer that
+//! follows from the scripts.
 
 #![cfg(test)]
 
@@ -7,13 +7,13 @@ use std::{cmp::Ordering, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::join;
 use kadence::{
-    Agree, Candidate, ClosestPeersAnswer, GetProvidersError, GetRecordError, PutRecordError, RecordAnswer, Rejected,
+    Candidate, ClosestPeersAnswer, GetProvidersError, GetRecordError, PutRecordError, RecordAnswer, ValidationError,
     Validator, Validators,
     kind::GetRecord,
     node::{Node, NodeConfig},
 };
 use kadence_tests::{
-    Asks, Bed, Conduct, Script, ScriptedNode, TestRuntime, TokioMultiThread, Wire, run,
+    AnswerMode, RequestKind, Script, ScriptedNode, TestEnv, TestRuntime, TokioMultiThread, TransportKind, run,
     suite::support::{key, record, sorted},
     with_kad,
 };
@@ -22,26 +22,30 @@ use libp2p::{
     kad::{KBucketKey, Quorum, Record, RecordKey, store::RecordStore},
 };
 
-/// Slow beside peers in the same process, and not so slow that it could be taken for silent.
-const SLOW: Conduct = Conduct::Slow(Duration::from_millis(50));
+/// Slow for peers in the same process, but not slow enough to be taken for silent.
+const SLOW: AnswerMode = AnswerMode::Slow(Duration::from_millis(50));
 
-/// More than any test needs, and less than a test may take.
+/// More than any call needs, and less than a test may take.
 const LONG: Duration = Duration::from_secs(40);
 
-/// A network of these peers, and who asks them.
+/// A network of scripted peers, and a node that asks them.
 struct Network {
     peers: Vec<ScriptedNode>,
     node: Node,
 }
 
 impl Network {
-    async fn of<R: TestRuntime>(bed: &Bed<R>, scripts: impl IntoIterator<Item = Script>) -> Self {
-        Self::with(bed, NodeConfig::default(), scripts).await
+    async fn of<R: TestRuntime>(env: &TestEnv<R>, scripts: impl IntoIterator<Item = Script>) -> Self {
+        Self::with(env, NodeConfig::default(), scripts).await
     }
 
-    async fn with<R: TestRuntime>(bed: &Bed<R>, config: NodeConfig, scripts: impl IntoIterator<Item = Script>) -> Self {
-        let peers = bed.scripted(scripts).await;
-        let node = bed.asker(config, peers.iter().map(|peer| &peer.contact)).await;
+    async fn with<R: TestRuntime>(
+        env: &TestEnv<R>,
+        config: NodeConfig,
+        scripts: impl IntoIterator<Item = Script>,
+    ) -> Self {
+        let peers = env.scripted_nodes(scripts).await;
+        let node = env.asking_node(config, peers.iter().map(|peer| &peer.contact)).await;
         Self { peers, node }
     }
 
@@ -49,12 +53,12 @@ impl Network {
         self.node.client().get_record(key(name)).timeout(LONG)
     }
 
-    /// The ids of these peers, sorted.
+    /// Returns the ids of the peers with these indices, sorted.
     fn ids(&self, places: impl IntoIterator<Item = usize>) -> Vec<PeerId> {
         sorted(places.into_iter().map(|place| self.peers[place].peer()))
     }
 
-    async fn holds_locally(&self, record: Record) {
+    async fn store_locally(&self, record: Record) {
         with_kad(self.node.swarm(), |kad| kad.store_mut().put(record)).await.unwrap();
     }
 
@@ -64,16 +68,16 @@ impl Network {
     }
 }
 
-fn has(name: &str, value: &str, conduct: Conduct) -> Script {
-    Script::always(conduct).holds(record(name, value))
+fn has(name: &str, value: &str, mode: AnswerMode) -> Script {
+    Script::always(mode).with_record(record(name, value))
 }
 
-/// Has nothing, and says so.
+/// Has no record and says so.
 fn ordinary() -> Script {
-    Script::always(Conduct::Prompt)
+    Script::always(AnswerMode::Prompt)
 }
 
-/// Who sent which value, each source once.
+/// Returns the source and value of each record. Asserts that no source occurs twice.
 fn sources(answer: &RecordAnswer) -> BTreeMap<Option<PeerId>, String> {
     let sources: BTreeMap<_, _> =
         answer.iter().map(|found| (found.peer, String::from_utf8(found.record.value.clone()).unwrap())).collect();
@@ -81,7 +85,7 @@ fn sources(answer: &RecordAnswer) -> BTreeMap<Option<PeerId>, String> {
     sources
 }
 
-/// The candidates of a conflict: how many hold which value.
+/// Returns the values of a conflict and their votes.
 fn votes(candidates: &[Candidate]) -> Vec<(&[u8], usize)> {
     let mut votes: Vec<_> = candidates.iter().map(|one| (one.record.record.value.as_slice(), one.votes)).collect();
     votes.sort_unstable();
@@ -90,16 +94,16 @@ fn votes(candidates: &[Candidate]) -> Vec<(&[u8], usize)> {
 
 #[test]
 fn the_only_value_is_found_among_peers_that_do_not_help() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(
-            bed,
+            env,
             [
-                Script::always(Conduct::Refuses),
-                Script::always(Conduct::Silent),
-                has("a", "value", Conduct::Prompt),
-                Script::always(Conduct::HangsUp),
-                Script::always(Conduct::Empty),
-                has("a", "value", Conduct::WrongKey),
+                Script::always(AnswerMode::BrokenStream),
+                Script::always(AnswerMode::Silent),
+                has("a", "value", AnswerMode::Prompt),
+                Script::always(AnswerMode::ClosedConnection),
+                Script::always(AnswerMode::Empty),
+                has("a", "value", AnswerMode::WrongKey),
             ],
         )
         .await;
@@ -110,16 +114,16 @@ fn the_only_value_is_found_among_peers_that_do_not_help() {
 }
 
 #[test]
-fn a_limit_is_so_many_sources_or_all_there_are() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+fn a_limit_returns_that_many_sources_or_all_available() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(
-            bed,
+            env,
             [
-                has("a", "value", Conduct::Prompt),
+                has("a", "value", AnswerMode::Prompt),
                 has("a", "value", SLOW),
-                has("a", "value", Conduct::Prompt),
-                Script::always(Conduct::Empty),
-                Script::always(Conduct::Refuses),
+                has("a", "value", AnswerMode::Prompt),
+                Script::always(AnswerMode::Empty),
+                Script::always(AnswerMode::BrokenStream),
             ],
         )
         .await;
@@ -130,19 +134,19 @@ fn a_limit_is_so_many_sources_or_all_there_are() {
 }
 
 #[test]
-fn all_is_what_everybody_sends_who_answers() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+fn all_returns_the_record_of_every_peer_that_answers() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(
-            bed,
+            env,
             [
-                has("a", "value", Conduct::Prompt),
+                has("a", "value", AnswerMode::Prompt),
                 has("a", "value", SLOW),
-                has("a", "value", Conduct::Lies(b"lie".to_vec())),
-                has("a", "value", Conduct::WrongKey),
-                has("a", "value", Conduct::Empty),
-                has("a", "value", Conduct::Refuses),
-                has("a", "value", Conduct::HangsUp),
-                has("a", "value", Conduct::Silent),
+                has("a", "value", AnswerMode::WrongValue(b"lie".to_vec())),
+                has("a", "value", AnswerMode::WrongKey),
+                has("a", "value", AnswerMode::Empty),
+                has("a", "value", AnswerMode::BrokenStream),
+                has("a", "value", AnswerMode::ClosedConnection),
+                has("a", "value", AnswerMode::Silent),
             ],
         )
         .await;
@@ -155,20 +159,20 @@ fn all_is_what_everybody_sends_who_answers() {
 
 #[test]
 fn a_liar_is_outvoted_and_counted() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let network = Network::of(
-            bed,
+            env,
             [
                 has("a", "value", SLOW),
                 has("a", "value", SLOW),
-                has("a", "value", Conduct::Prompt),
-                has("a", "value", Conduct::Lies(b"lie".to_vec())),
+                has("a", "value", AnswerMode::Prompt),
+                has("a", "value", AnswerMode::WrongValue(b"lie".to_vec())),
             ],
         )
         .await;
         let answer = network.get("a").quorum(3).await.unwrap();
         assert_eq!((answer.value(), answer.agreeing), (b"value".as_slice(), 3));
-        // Whether the liar was heard before the quorum was there is not scripted.
+        // The script does not determine whether the liar answers before the quorum is reached.
         let lies = sources(&answer).into_values().filter(|value| value == "lie").count();
         assert_eq!(answer.dissenting, lies);
 
@@ -180,10 +184,10 @@ fn a_liar_is_outvoted_and_counted() {
 }
 
 #[test]
-fn values_without_a_quorum_are_a_conflict_with_all_of_them() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let scripts = [has("a", "one", Conduct::Prompt), has("a", "two", SLOW), ordinary()];
-        let network = Network::of(bed, scripts).await;
+fn values_without_a_quorum_are_a_conflict_that_lists_them() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let scripts = [has("a", "one", AnswerMode::Prompt), has("a", "two", SLOW), ordinary()];
+        let network = Network::of(env, scripts).await;
         let result = network.get("a").quorum(2).await;
         let Err(GetRecordError::Conflict { candidates, needed, .. }) = result else { panic!("{result:?}") };
         assert_eq!(votes(&candidates), [(b"one".as_slice(), 1), (b"two", 1)]);
@@ -192,10 +196,11 @@ fn values_without_a_quorum_are_a_conflict_with_all_of_them() {
 }
 
 #[test]
-fn who_has_no_record_has_no_vote() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let scripts = [has("a", "value", Conduct::Prompt), ordinary(), ordinary(), Script::always(Conduct::Empty)];
-        let network = Network::of(bed, scripts).await;
+fn peers_without_a_record_do_not_vote() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let scripts =
+            [has("a", "value", AnswerMode::Prompt), ordinary(), ordinary(), Script::always(AnswerMode::Empty)];
+        let network = Network::of(env, scripts).await;
         let result = network.get("a").quorum(2).await;
         let Err(GetRecordError::QuorumNotReached { candidate, needed, .. }) = result else { panic!("{result:?}") };
         assert_eq!((candidate.votes, needed), (1, 2));
@@ -204,16 +209,16 @@ fn who_has_no_record_has_no_vote() {
 }
 
 #[test]
-fn the_local_copy_is_one_source_and_asks_the_network_for_the_others() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+fn the_local_copy_counts_as_one_source() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let scripts = [
-            has("shared", "value", Conduct::Prompt),
-            ordinary().holds(record("other", "theirs")),
-            Script::always(Conduct::Empty),
+            has("shared", "value", AnswerMode::Prompt),
+            ordinary().with_record(record("other", "theirs")),
+            Script::always(AnswerMode::Empty),
         ];
-        let network = Network::of(bed, scripts).await;
+        let network = Network::of(env, scripts).await;
         for (name, value) in [("shared", "value"), ("other", "ours"), ("alone", "value")] {
-            network.holds_locally(record(name, value)).await;
+            network.store_locally(record(name, value)).await;
         }
 
         let answer = network.get("shared").quorum(2).await.unwrap();
@@ -231,9 +236,9 @@ fn the_local_copy_is_one_source_and_asks_the_network_for_the_others() {
 }
 
 #[test]
-fn records_under_another_key_are_none() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let network = Network::of(bed, [(); 3].map(|()| has("a", "value", Conduct::WrongKey))).await;
+fn records_under_another_key_are_ignored() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let network = Network::of(env, [(); 3].map(|()| has("a", "value", AnswerMode::WrongKey))).await;
         for get in [network.get("a"), network.get("a").quorum(2), network.get("a").all()] {
             let result = get.await;
             assert!(matches!(result, Err(GetRecordError::NotFound { .. })), "{result:?}");
@@ -242,26 +247,27 @@ fn records_under_another_key_are_none() {
 }
 
 #[test]
-fn an_answer_that_nobody_gives_is_no_statement_about_the_key() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        for conduct in [Conduct::HangsUp, Conduct::Refuses] {
-            let network = Network::of(bed, [(); 4].map(|()| has("a", "value", conduct.clone()))).await;
+fn no_response_is_distinct_from_not_found() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        for mode in [AnswerMode::ClosedConnection, AnswerMode::BrokenStream] {
+            let network = Network::of(env, [(); 4].map(|()| has("a", "value", mode.clone()))).await;
             let result = network.get("a").await;
-            assert!(matches!(result, Err(GetRecordError::NoResponse { .. })), "{conduct:?}: {result:?}");
+            assert!(matches!(result, Err(GetRecordError::NoResponse { .. })), "{mode:?}: {result:?}");
             let providers = network.node.client().get_providers(key("a")).timeout(LONG).await;
-            assert!(matches!(providers, Err(GetProvidersError::NoResponse { .. })), "{conduct:?}: {providers:?}");
+            assert!(matches!(providers, Err(GetProvidersError::NoResponse { .. })), "{mode:?}: {providers:?}");
             let put = network.node.client().put_record(record("b", "value")).timeout(LONG).await;
-            assert!(matches!(put, Err(PutRecordError::NoResponse { .. })), "{conduct:?}: {put:?}");
+            assert!(matches!(put, Err(PutRecordError::NoResponse { .. })), "{mode:?}: {put:?}");
         }
     });
 }
 
-/// Requests that are under way on a connection end with it.
+/// Requests that are pending on a connection end when it closes.
 #[test]
-fn many_calls_that_are_hung_up_on_all_end() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let hangs_up = |_| Script::only(Asks::Record, Conduct::HangsUp).holds(record("a", "value"));
-        let network = Network::of(bed, (0..3).map(hangs_up).chain([has("a", "value", SLOW)])).await;
+fn all_calls_end_when_their_connections_close() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let hangs_up =
+            |_| Script::only(RequestKind::Record, AnswerMode::ClosedConnection).with_record(record("a", "value"));
+        let network = Network::of(env, (0..3).map(hangs_up).chain([has("a", "value", SLOW)])).await;
         let gets = (0..50).map(|n| {
             let name = if n % 2 == 0 { "a".to_owned() } else { format!("missing {n}") };
             let get = network.get(&name);
@@ -278,16 +284,16 @@ fn many_calls_that_are_hung_up_on_all_end() {
 }
 
 #[test]
-fn slow_is_not_silent_where_everybody_is_slow() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let slow = Conduct::Slow(Duration::from_millis(500));
+fn slow_peers_are_not_taken_for_silent_ones() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let slow = AnswerMode::Slow(Duration::from_millis(500));
         let scripts = [
             has("a", "value", slow.clone()),
             has("a", "value", slow.clone()),
             Script::always(slow.clone()),
             Script::always(slow),
         ];
-        let network = Network::of(bed, scripts).await;
+        let network = Network::of(env, scripts).await;
         assert_eq!(network.get("a").await.unwrap().value(), b"value");
         assert_eq!(network.get("a").quorum(2).await.unwrap().agreeing, 2);
         let found = network.node.client().get_closest_peers(key("b")).timeout(LONG).await.unwrap();
@@ -297,15 +303,15 @@ fn slow_is_not_silent_where_everybody_is_slow() {
     });
 }
 
-/// Both share their first lookup, so that they can be compared peer by peer.
+/// Both lookups share their first query, so that their results can be compared peer by peer.
 #[test]
-fn a_thorough_lookup_finds_those_of_an_ordinary_one_or_closer_ones() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let script = |n: usize| if n.is_multiple_of(5) { Script::always(Conduct::Silent) } else { ordinary() };
-        let peers = bed.scripted((0..30).map(script)).await;
-        // Who answers, and names all others as far as they are close.
+fn a_thorough_lookup_finds_the_same_peers_or_closer_ones() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let script = |n: usize| if n.is_multiple_of(5) { Script::always(AnswerMode::Silent) } else { ordinary() };
+        let peers = env.scripted_nodes((0..30).map(script)).await;
+        // These peers answer, and name all others that are close.
         let known = peers.iter().map(|peer| &peer.contact).skip(1).take(3);
-        let node = bed.asker(NodeConfig::default(), known).await;
+        let node = env.asking_node(NodeConfig::default(), known).await;
         let lookup = || node.client().get_closest_peers(key("a")).timeout(LONG);
         let (ordinary, thorough) = join!(lookup().into_future(), lookup().thorough().into_future());
         let (ordinary, thorough) = (ordinary.unwrap(), thorough.unwrap());
@@ -315,58 +321,58 @@ fn a_thorough_lookup_finds_those_of_an_ordinary_one_or_closer_ones() {
             answer.peers.iter().map(|info| KBucketKey::from(info.peer_id).distance(&target)).collect()
         };
         let (near, far) = (distances(&thorough), distances(&ordinary));
-        assert!(near.is_sorted_by(|a, b| a < b), "the closest first, each once");
+        assert!(near.is_sorted_by(|a, b| a < b), "peers are sorted by distance, without duplicates");
         assert!(far.len() <= near.len() && near.len() <= 20, "{} of {}", near.len(), far.len());
         assert!(near.iter().zip(&far).all(|(near, far)| near <= far), "{thorough:?}, {ordinary:?}");
         let silent: Vec<_> = peers.iter().step_by(5).map(ScriptedNode::peer).collect();
-        assert!(thorough.peers.iter().all(|info| !silent.contains(&info.peer_id)), "who is silent was not found");
+        assert!(thorough.peers.iter().all(|info| !silent.contains(&info.peer_id)), "silent peers are not found");
         assert!(thorough.progress.requests > ordinary.progress.requests, "there was a second lookup");
     });
 }
 
 #[test]
 fn the_closest_peers_are_those_that_answer() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
-        let conducts = [
-            Conduct::Prompt,
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
+        let modes = [
+            AnswerMode::Prompt,
             SLOW,
-            Conduct::Empty,
-            Conduct::Lies(b"lie".to_vec()),
-            Conduct::Refuses,
-            Conduct::HangsUp,
-            Conduct::Silent,
+            AnswerMode::Empty,
+            AnswerMode::WrongValue(b"lie".to_vec()),
+            AnswerMode::BrokenStream,
+            AnswerMode::ClosedConnection,
+            AnswerMode::Silent,
         ];
-        let network = Network::of(bed, conducts.map(Script::always)).await;
+        let network = Network::of(env, modes.map(Script::always)).await;
         let found = network.node.client().get_closest_peers(key("a")).timeout(LONG).await.unwrap();
         assert_eq!(sorted(found.peers.into_iter().map(|peer| peer.peer_id)), network.ids(0..4));
     });
 }
 
 #[test]
-fn a_put_counts_those_that_acknowledge_and_nobody_else() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+fn a_put_counts_only_acknowledgements() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let scripts = [
             ordinary(),
             ordinary(),
             Script::always(SLOW),
-            Script::only(Asks::Put, Conduct::Refuses),
-            Script::only(Asks::Put, Conduct::HangsUp),
-            Script::only(Asks::Put, Conduct::Silent),
+            Script::only(RequestKind::Put, AnswerMode::BrokenStream),
+            Script::only(RequestKind::Put, AnswerMode::ClosedConnection),
+            Script::only(RequestKind::Put, AnswerMode::Silent),
         ];
-        let network = Network::of(bed, scripts).await;
+        let network = Network::of(env, scripts).await;
         let put = |name, quorum: usize| {
             let quorum = Quorum::N(quorum.try_into().unwrap());
             network.node.client().put_record(record(name, "value")).quorum(quorum).timeout(LONG).into_future()
         };
         let (enough, too_few) = join!(put("enough", 3), put("too few", 4));
         assert_eq!(sorted(enough.unwrap().acknowledged), network.ids(0..3));
-        assert!(network.local_record("enough").await.is_some(), "a put that succeeded is kept for republishing");
+        assert!(network.local_record("enough").await.is_some(), "a successful put is stored locally for republishing");
         let Err(PutRecordError::QuorumFailed { acknowledged, needed, .. }) = too_few else { panic!("{too_few:?}") };
         assert_eq!(sorted(acknowledged), network.ids(0..3));
         assert_eq!(needed.get(), 4);
         assert_eq!(network.local_record("too few").await, None);
         for (place, peer) in network.peers.iter().enumerate() {
-            // Whoever is silent has it all the same.
+            // The silent peer stores the record although it does not acknowledge it.
             let expected = [0, 1, 2, 5].contains(&place);
             assert_eq!(peer.local_record(&key("enough")).await.is_some(), expected, "peer {place}");
         }
@@ -374,17 +380,17 @@ fn a_put_counts_those_that_acknowledge_and_nobody_else() {
 }
 
 #[test]
-fn providers_are_those_that_are_named() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+fn providers_are_merged_from_all_answers() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let [one, two, three] = [(); 3].map(|()| PeerId::random());
         let scripts = [
-            ordinary().names(key("a"), one),
-            Script::always(SLOW).names(key("a"), one).names(key("a"), two),
-            Script::always(Conduct::Empty).names(key("a"), three),
-            Script::always(Conduct::Refuses).names(key("a"), three),
-            Script::always(Conduct::HangsUp).names(key("a"), three),
+            ordinary().with_provider(key("a"), one),
+            Script::always(SLOW).with_provider(key("a"), one).with_provider(key("a"), two),
+            Script::always(AnswerMode::Empty).with_provider(key("a"), three),
+            Script::always(AnswerMode::BrokenStream).with_provider(key("a"), three),
+            Script::always(AnswerMode::ClosedConnection).with_provider(key("a"), three),
         ];
-        let network = Network::of(bed, scripts).await;
+        let network = Network::of(env, scripts).await;
         let get = |name| network.node.client().get_providers(key(name)).timeout(LONG);
         let found = get("a").await.unwrap();
         assert_eq!(sorted(found.providers.iter().copied()), sorted([one, two]));
@@ -396,13 +402,13 @@ fn providers_are_those_that_are_named() {
     });
 }
 
-/// Values are numbers, and the larger is the better.
+/// Validator: values are numbers; the larger one is better.
 struct Numbers;
 
 impl Validator for Numbers {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
         let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        if is_number { Ok(()) } else { Err(Rejected("not a number".to_owned())) }
+        if is_number { Ok(()) } else { Err(ValidationError("not a number".to_owned())) }
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
@@ -417,19 +423,19 @@ fn with_numbers() -> NodeConfig {
 }
 
 #[test]
-fn the_best_is_the_best_of_the_valid_ones() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+fn best_ignores_invalid_records() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let name = "/number/a";
         let scripts = [
-            has(name, "7", Conduct::Prompt),
+            has(name, "7", AnswerMode::Prompt),
             has(name, "12", SLOW),
-            has(name, "12", Conduct::Prompt),
-            has(name, "3", Conduct::Lies(b"not a number".to_vec())),
-            has(name, "99", Conduct::WrongKey),
-            has(name, "99", Conduct::Refuses),
-            Script::always(Conduct::Empty),
+            has(name, "12", AnswerMode::Prompt),
+            has(name, "3", AnswerMode::WrongValue(b"not a number".to_vec())),
+            has(name, "99", AnswerMode::WrongKey),
+            has(name, "99", AnswerMode::BrokenStream),
+            Script::always(AnswerMode::Empty),
         ];
-        let network = Network::with(bed, with_numbers(), scripts).await;
+        let network = Network::with(env, with_numbers(), scripts).await;
         for agree in [Agree::All, Agree::N(2)] {
             let answer = network.get(name).best(agree).await.unwrap();
             assert_eq!((answer.value(), answer.agreeing), (b"12".as_slice(), 2), "{agree:?}");
@@ -439,13 +445,13 @@ fn the_best_is_the_best_of_the_valid_ones() {
 }
 
 #[test]
-fn what_is_not_valid_is_never_returned_nor_kept_nor_put_back() {
-    run::<TokioMultiThread>(Wire::Memory, async |bed| {
+fn invalid_records_are_never_returned_stored_or_repaired() {
+    run::<TokioMultiThread>(TransportKind::Memory, async |env| {
         let name = "/number/a";
-        let lie = || has(name, "1", Conduct::Lies(b"not a number".to_vec()));
-        let network = Network::with(bed, with_numbers(), [lie(), lie(), lie(), ordinary(), ordinary()]).await;
+        let lie = || has(name, "1", AnswerMode::WrongValue(b"not a number".to_vec()));
+        let network = Network::with(env, with_numbers(), [lie(), lie(), lie(), ordinary(), ordinary()]).await;
         let get = || network.get(name);
-        for get in [get(), get().all(), get().quorum(2), get().best(Agree::All)] {
+        for get in [get(), get().all(), get().quorum(2), get().best()] {
             let result = get.await;
             assert!(matches!(result, Err(GetRecordError::NotFound { .. })), "{result:?}");
         }

@@ -1,3 +1,3 @@
-//! The suite on smol.
+//! Runs the test suite on smol.
 
 kadence_tests::suite!(kadence_tests::Smol);

@@ -1,3 +1,3 @@
-//! The suite on tokio with a single thread.
+//! Runs the test suite on tokio with a single thread.
 
 kadence_tests::suite!(kadence_tests::TokioCurrentThread);

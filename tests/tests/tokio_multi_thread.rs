@@ -1,3 +1,3 @@
-//! The suite on tokio with several threads.
+//! Runs the test suite on tokio with several threads.
 
 kadence_tests::suite!(kadence_tests::TokioMultiThread);

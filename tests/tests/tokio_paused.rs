@@ -1,4 +1,4 @@
-//! tokio's own clock, paused: deadlines come when it says, and not a moment of real time passes.
+//! Deadlines on tokio's paused clock are exact and take no real time.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -6,52 +6,52 @@ use std::time::Duration;
 
 use kadence::{GetRecordError, RequestError};
 use kadence_tests::{
-    Bed, NodeConfig, Runner, Wire, run,
-    suite::support::{begun, item, key, record, rest},
+    NodeConfig, Runner, TestEnv, TransportKind, run,
+    suite::support::{collect, key, next_item, record, start_call},
 };
 use kadence_tokio::TokioRuntime;
 use tokio::{runtime::Builder, time::Instant};
 
-/// tokio on one thread, with a clock that moves only when every task waits, and then to the next deadline.
+/// tokio on one thread, with a clock that advances only when every task waits, and then to the next deadline.
 enum Paused {}
 
 impl Runner for Paused {
     type Runtime = TokioRuntime;
 
-    fn block_on(wire: Wire, test: impl AsyncFnOnce(&Bed<TokioRuntime>)) {
+    fn block_on(transport_kind: TransportKind, test: impl AsyncFnOnce(&TestEnv<TokioRuntime>)) {
         let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let bed = Bed::new(TokioRuntime::from(runtime.handle().clone()), wire);
-        runtime.block_on(test(&bed));
+        let env = TestEnv::new(TokioRuntime::from(runtime.handle().clone()), transport_kind);
+        runtime.block_on(test(&env));
     }
 }
 
-/// tokio's timers have a resolution of a millisecond, and are never early.
+/// tokio's timers have a resolution of one millisecond and are never early.
 const RESOLUTION: Duration = Duration::from_millis(1);
 
-async fn a_deadline_is_exact(bed: &Bed<TokioRuntime>) {
-    let (node, holders) = bed.client_of(NodeConfig::default(), 2).await;
+async fn a_deadline_is_exact(env: &TestEnv<TokioRuntime>) {
+    let (node, holders) = env.client_with_peers(NodeConfig::default(), 2).await;
     for holder in &holders {
-        holder.holds(record("file", holder.peer().to_bytes())).await;
+        holder.store_locally(record("file", holder.peer().to_bytes())).await;
     }
-    let silent = bed.silent().await;
-    node.meets(&silent.contact).await;
+    let silent = env.silent_node().await;
+    node.add_contact(&silent.contact).await;
     let deadline = Duration::from_secs(5 * 60);
     let begin = Instant::now();
-    let mut stream = begun(node.client.get_record(key("file")).limit(3).timeout(deadline)).await;
-    item(&mut stream).await;
-    item(&mut stream).await;
-    silent.is_asked().await;
-    let (items, _, end) = rest(stream).await;
+    let mut stream = start_call(node.client.get_record(key("file")).limit(3).timeout(deadline)).await;
+    next_item(&mut stream).await;
+    next_item(&mut stream).await;
+    silent.next_request().await;
+    let (items, _, end) = collect(stream).await;
     let took = begin.elapsed();
     let Err(GetRecordError::Timeout { found, .. }) = end else { panic!("{end:?}") };
     assert_eq!((items.len(), found.len()), (0, 2));
     assert!(took >= deadline && took <= deadline + RESOLUTION, "{took:?}");
 }
 
-async fn a_queued_call_expires_exactly(bed: &Bed<TokioRuntime>) {
-    let node = bed.node_with(NodeConfig::default().max_running(1)).await;
-    let silent = bed.silent().await;
-    node.meets(&silent.contact).await;
+async fn a_queued_call_expires_exactly(env: &TestEnv<TokioRuntime>) {
+    let node = env.node_with(NodeConfig::default().max_running(1)).await;
+    let silent = env.silent_node().await;
+    node.add_contact(&silent.contact).await;
     let begin = Instant::now();
     let running = node.client.get_record(key("first")).timeout(Duration::from_secs(200)).into_future();
     let queued = node.client.get_record(key("second")).timeout(Duration::from_secs(100)).into_future();
@@ -73,11 +73,11 @@ async fn a_queued_call_expires_exactly(bed: &Bed<TokioRuntime>) {
 }
 
 #[test]
-fn t8_a_deadline_on_a_paused_clock_is_exact() {
-    run::<Paused>(Wire::Memory, a_deadline_is_exact);
+fn a_deadline_on_a_paused_clock_is_exact() {
+    run::<Paused>(TransportKind::Memory, a_deadline_is_exact);
 }
 
 #[test]
-fn t8_a_queued_call_expires_exactly_on_a_paused_clock() {
-    run::<Paused>(Wire::Memory, a_queued_call_expires_exactly);
+fn a_queued_call_expires_exactly_on_a_paused_clock() {
+    run::<Paused>(TransportKind::Memory, a_queued_call_expires_exactly);
 }

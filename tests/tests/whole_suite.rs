@@ -1,4 +1,4 @@
-//! A test that is written and not listed would never run.
+//! Checks that `suite!` lists every test of the suite. A test that is not listed would never run.
 
 use std::{fs, path::Path};
 
@@ -19,5 +19,5 @@ fn every_test_of_the_suite_is_listed() {
             tests += 1;
         }
     }
-    assert!(tests > 0, "the tests are looked for in the wrong place");
+    assert!(tests > 0, "no test of the suite was found");
 }

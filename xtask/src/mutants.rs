@@ -83,7 +83,16 @@ const TRACKER: Subject = Subject {
 const REGISTRY: Subject = Subject {
     lists: "registry/mutants",
     source: "registry/src",
-    members: &["core", "sqlite", "store", "libp2p-kad-timeouts", "kadence", "driver-smol", "libp2p-async-io", "registry"],
+    members: &[
+        "core",
+        "sqlite",
+        "store",
+        "libp2p-kad-timeouts",
+        "kadence",
+        "driver-smol",
+        "libp2p-async-io",
+        "registry",
+    ],
     others: &["Cargo.lock", "clippy.toml"],
     cases: "256",
     suites: &[

@@ -51,9 +51,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
         for (at, line) in files::read(&path)?.lines().enumerate() {
             if line.trim_start().starts_with("```") {
                 in_code = !in_code;
-            } else if !in_code
-                && let Some(phrase) = phrase(line)
-            {
+            } else if !in_code && let Some(phrase) = phrase(line) {
                 phrases += 1;
                 println!("{}:{}: \"{phrase}\": {}", path.display(), at + 1, line.trim());
             }

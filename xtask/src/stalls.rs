@@ -5,8 +5,7 @@
 //! `cargo run --release -p xtask --features kadence -- stalls [FOLDER]`
 
 use std::{
-    env, fs,
-    thread,
+    env, fs, thread,
     time::{Duration, Instant},
 };
 
@@ -42,13 +41,11 @@ pub(crate) fn measure(args: &[String]) -> anyhow::Result<()> {
 
 fn config() -> StoreConfig {
     let (max_records, max_total_bytes) = (PUTS as usize, 1024 * 1024 * 1024);
-    StoreConfig {
-        max_records,
-        max_total_bytes,
-        max_records_per_publisher: max_records,
-        max_bytes_per_publisher: max_total_bytes,
-        ..StoreConfig::default()
-    }
+    StoreConfig::default()
+        .max_records(max_records)
+        .max_total_bytes(max_total_bytes)
+        .max_records_per_publisher(max_records)
+        .max_bytes_per_publisher(max_total_bytes)
 }
 
 fn measure_store(name: &str, bytes: usize, local_peer: PeerId, mut store: Store) {

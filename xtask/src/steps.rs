@@ -46,8 +46,17 @@ pub(crate) const NIGHTLY: &[Step] = &[
 
 /// Libraries that are published, in the order in which they depend on each other.
 const LIBRARIES: [&str; 11] = [
-    "kadence-core", "libp2p-kad-timeouts", "kadence-sqlite", "kadence-store", "libp2p-async-io", "kadence",
-    "kadence-tokio", "kadence-smol", "kadence-async-std", "kadence-registry", "ggen-marketplace",
+    "kadence-core",
+    "libp2p-kad-timeouts",
+    "kadence-sqlite",
+    "kadence-store",
+    "libp2p-async-io",
+    "kadence",
+    "kadence-tokio",
+    "kadence-smol",
+    "kadence-async-std",
+    "kadence-registry",
+    "ggen-marketplace",
 ];
 
 /// Oldest compiler that builds the libraries, as in the root manifest.
@@ -179,7 +188,8 @@ fn minimal_versions() -> anyhow::Result<()> {
 
 /// Compares the public API with that of the newest released version, by its tag.
 fn semver() -> anyhow::Result<()> {
-    let tags = output(Command::new("git").args(["tag", "--list", "v*", "--sort=-v:refname"]).current_dir(files::root()))?;
+    let tags =
+        output(Command::new("git").args(["tag", "--list", "v*", "--sort=-v:refname"]).current_dir(files::root()))?;
     let Some(released) = tags.lines().next() else {
         println!("nothing was released yet: there is no API to keep");
         return Ok(());

@@ -22,8 +22,7 @@ pub(crate) struct Tool {
 
 pub(crate) const CARGO_DENY: Tool =
     Tool { package: "cargo-deny", binary: "cargo-deny", version: "0.20.2", args: &["--no-default-features"] };
-pub(crate) const CARGO_HACK: Tool =
-    Tool { package: "cargo-hack", binary: "cargo-hack", version: "0.6.46", args: &[] };
+pub(crate) const CARGO_HACK: Tool = Tool { package: "cargo-hack", binary: "cargo-hack", version: "0.6.46", args: &[] };
 pub(crate) const CARGO_SEMVER_CHECKS: Tool =
     Tool { package: "cargo-semver-checks", binary: "cargo-semver-checks", version: "0.51.0", args: &[] };
 pub(crate) const CARGO_TARPAULIN: Tool =

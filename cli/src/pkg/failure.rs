@@ -2,7 +2,7 @@
 
 use kadence_registry::{
     GetError, PublishError,
-    resolve::{InstallError, PackageError, ResolveError},
+    resolve::{InstallError, PackageInstallError, ResolveError},
 };
 
 use crate::exit::{Failure, Reason};
@@ -30,10 +30,7 @@ impl From<ResolveError> for Failure {
         let reason = match &error {
             ResolveError::Unknown { .. } => Reason::NotFound,
             ResolveError::Lookup { source, .. } => of_get(source),
-            ResolveError::Conflict { .. }
-            | ResolveError::Replaced { .. }
-            | ResolveError::TooMany { .. }
-            | ResolveError::TooHard { .. } => Reason::Failure,
+            _ => Reason::Failure,
         };
         Self::new(reason, error)
     }
@@ -42,7 +39,7 @@ impl From<ResolveError> for Failure {
 impl From<InstallError> for Failure {
     fn from(error: InstallError) -> Self {
         let reason = match &error {
-            InstallError::Package { why: PackageError::Get(error), .. } => of_get(error),
+            InstallError::Package { source: PackageInstallError::Get(error), .. } => of_get(error),
             _ => Reason::Failure,
         };
         Self::new(reason, error)

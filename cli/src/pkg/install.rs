@@ -159,16 +159,16 @@ async fn write(lock: &Lock, previous: Option<&Lock>, dir: &Path, path: &Path) ->
 fn print(installed: &Installed, dir: &Path, lock: &Path, json: bool) -> Result<(), Failure> {
     let packages = &installed.packages;
     if json {
-        let row = |InstalledPackage { package, version, path, was_there }: &InstalledPackage| {
+        let row = |InstalledPackage { package, version, path, already_installed }: &InstalledPackage| {
             let path = absolute(path).unwrap_or_else(|_| path.clone());
-            json!({ "package": package, "version": version, "path": display(&path), "was_there": was_there })
+            json!({ "package": package, "version": version, "path": display(&path), "was_there": already_installed })
         };
         let rows: Vec<Value> = packages.iter().map(row).collect();
         output::json(&json!({ "ok": true, "lock": display(lock), "packages": rows }))?;
         return Ok(());
     }
-    for InstalledPackage { package, version, path, was_there } in packages {
-        let action = if *was_there { "kept     " } else { "installed" };
+    for InstalledPackage { package, version, path, already_installed } in packages {
+        let action = if *already_installed { "kept     " } else { "installed" };
         output::line(format_args!(
             "{action} {} {version} of {} in {}",
             package.name(),
@@ -176,7 +176,7 @@ fn print(installed: &Installed, dir: &Path, lock: &Path, json: bool) -> Result<(
             path.display()
         ))?;
     }
-    let new = packages.iter().filter(|package| !package.was_there).count();
+    let new = packages.iter().filter(|package| !package.already_installed).count();
     output::line(format_args!("{} packages in {}, {new} of them new", packages.len(), dir.display()))?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures::{StreamExt, future::BoxFuture};
 use kadence_registry::{
     Registry,
-    p2p::registry::{Event, P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
+    p2p::registry::{RegistryEvent, P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
 };
 use kadence_tokio::{
     Identity, Node, NodeConfig, TokioRuntime,
@@ -60,15 +60,13 @@ impl Member {
         let in_home = || format!("cannot use the home {}", home.path().display());
         let keypair = home.keypair()?;
         let serves = !listen.is_empty();
-        let mut config = NodeConfig {
-            identity: Identity::Keypair(keypair.clone()),
-            mode: Some(if serves { Mode::Server } else { Mode::Client }),
-            store: if serves { NodeStore::Disk(home.store()) } else { NodeStore::Memory },
-            listen,
-            bootstrap_peers: peers,
-            protocol,
-            ..NodeConfig::default()
-        };
+        let mut config = NodeConfig::default()
+            .identity(Identity::Keypair(keypair.clone()))
+            .mode(if serves { Mode::Server } else { Mode::Client })
+            .store(if serves { NodeStore::Disk(home.store()) } else { NodeStore::Memory })
+            .listen(listen)
+            .bootstrap_peers(peers)
+            .protocol(protocol);
         configure(&mut config);
         let mut registry = RegistryConfig::in_folder(home.registry());
         registry.private_paths.push(home.path().to_owned());
@@ -148,14 +146,14 @@ impl Member {
     }
 }
 
-fn log(event: &Event) {
+fn log(event: &RegistryEvent) {
     match event {
-        Event::PeerJoined { peer } => info!(%peer, "connected"),
-        Event::PeerLeft { peer } => info!(%peer, "disconnected"),
-        Event::PackageDiscovered { package, version } => info!(%package, %version, "discovered"),
-        Event::Downloaded { content, size } => info!(%content, size, "downloaded"),
-        Event::Republished { package, seq } => info!(%package, seq, "republished"),
-        Event::BadData { peer } => warn!(%peer, "peer sent bad data"),
+        RegistryEvent::PeerJoined { peer } => info!(%peer, "connected"),
+        RegistryEvent::PeerLeft { peer } => info!(%peer, "disconnected"),
+        RegistryEvent::PackageDiscovered { package, version } => info!(%package, %version, "discovered"),
+        RegistryEvent::Downloaded { content, size } => info!(%content, size, "downloaded"),
+        RegistryEvent::Republished { package, seq } => info!(%package, seq, "republished"),
+        RegistryEvent::BadData { peer } => warn!(%peer, "peer sent bad data"),
         _ => {}
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
-use kadence_registry::{ContentId, p2p::registry::Event};
+use kadence_registry::{ContentId, p2p::registry::RegistryEvent};
 use tokio::task::JoinHandle;
 
 /// Spinner for work of unknown length.
@@ -42,10 +42,10 @@ struct Downloads(HashMap<ContentId, (u64, u64)>);
 
 impl Downloads {
     /// Returns the verified and the total bytes of all downloads, if the event changed them.
-    fn update(&mut self, event: &Event) -> Option<(u64, u64)> {
+    fn update(&mut self, event: &RegistryEvent) -> Option<(u64, u64)> {
         match event {
-            Event::DownloadProgress { content, verified, total } => self.0.insert(*content, (*verified, *total)),
-            Event::Downloaded { content, size } => self.0.insert(*content, (*size, *size)),
+            RegistryEvent::DownloadProgress { content, verified, total } => self.0.insert(*content, (*verified, *total)),
+            RegistryEvent::Downloaded { content, size } => self.0.insert(*content, (*size, *size)),
             _ => return None,
         };
         Some(self.0.values().fold((0, 0), |(here, all), (verified, total)| (here + verified, all + total)))
@@ -56,7 +56,7 @@ impl Downloads {
 pub(super) struct Downloading(Option<(ProgressBar, JoinHandle<()>)>);
 
 impl Downloading {
-    pub(super) fn start(mut events: impl Stream<Item = Event> + Send + Unpin + 'static) -> Self {
+    pub(super) fn start(mut events: impl Stream<Item = RegistryEvent> + Send + Unpin + 'static) -> Self {
         Self(io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
             let template = "fetching [{bar:30}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
@@ -95,11 +95,11 @@ mod tests {
     fn the_bytes_of_all_downloads_are_added() {
         let mut downloads = Downloads::default();
         let (a, b) = (ContentId::of(b"a"), ContentId::of(b"b"));
-        let progress = |content, verified| Event::DownloadProgress { content, verified, total: 100 };
+        let progress = |content, verified| RegistryEvent::DownloadProgress { content, verified, total: 100 };
         assert_eq!(downloads.update(&progress(a, 10)), Some((10, 100)));
         assert_eq!(downloads.update(&progress(b, 50)), Some((60, 200)));
         assert_eq!(downloads.update(&progress(a, 20)), Some((70, 200)));
-        assert_eq!(downloads.update(&Event::Downloaded { content: b, size: 100 }), Some((120, 200)));
-        assert_eq!(downloads.update(&Event::Lagged { skipped: 1 }), None);
+        assert_eq!(downloads.update(&RegistryEvent::Downloaded { content: b, size: 100 }), Some((120, 200)));
+        assert_eq!(downloads.update(&RegistryEvent::Lagged { skipped: 1 }), None);
     }
 }

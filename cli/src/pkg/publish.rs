@@ -67,7 +67,7 @@ pub(super) async fn yank(args: YankArgs, protocol: StreamProtocol) -> Result<(),
             Name::Short(name) => member.own_package(name)?,
         };
         let waiting = Waiting::start("yanking");
-        let yanked = member.in_time(async { with_steps(member.registry.delete(&id, &version).await) }).await;
+        let yanked = member.in_time(async { with_steps(member.registry.yank(&id, &version).await) }).await;
         waiting.end();
         let receipt = yanked?;
         if place.json {

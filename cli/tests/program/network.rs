@@ -63,7 +63,10 @@ fn a_missing_record_or_provider_is_exit_code_3() {
 fn a_value_over_the_limit_is_an_error_that_names_the_limit() {
     let (_node, peer) = node();
     let ended = run_with_input(["put", "large", "--peer", &peer], &vec![0; 70_000]).expect_code(1);
-    assert_eq!(ended.stderr, "error: the request is not valid: the value has 70000 bytes, the limit is 65536\n");
+    assert_eq!(
+        ended.stderr,
+        "error: invalid request: value of 70000 bytes is too long: at most 65536 are allowed under this key\n"
+    );
 }
 
 #[test]

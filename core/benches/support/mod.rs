@@ -1,5 +1,5 @@
-//! A tracker under steady load: so many requests pending, 32 queries running, and one request after another that goes
-//! all the way.
+//! A tracker under steady load: `pending` waiting requests, 32 running queries, and one complete lifecycle after
+//! another.
 
 #![expect(
     clippy::unwrap_used,
@@ -37,7 +37,7 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn new(pending: u64) -> Self {
-        let config = TrackerConfig { max_queued: usize::MAX, ..TrackerConfig::default() };
+        let config = TrackerConfig::default().max_queued(usize::MAX);
         let mut load = Self {
             tracker: QueryTracker::new(PeerId::random(), config),
             now: Instant::now(),
@@ -71,7 +71,7 @@ impl Load {
         Request {
             id: RequestId(self.last_request),
             operation: Operation::GetRecord { key, policy: Policy::First },
-            options: RequestOptions { timeout: Some(Duration::from_secs(3600)), ..RequestOptions::default() },
+            options: RequestOptions::default().timeout(Duration::from_secs(3600)),
         }
     }
 

@@ -1,25 +1,27 @@
-//! How the tracker's and kad's types are written as tokens.
+//! Types of the tracker and of kad as tokens.
 
 use libp2p::{
     PeerId,
     kad::{
         AddProviderError, AddProviderOk, BootstrapError as KadBootstrapError, BootstrapOk, GetClosestPeersError,
         GetClosestPeersOk, GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, KBucketDistance, PeerInfo,
-        PeerRecord, PutRecordError, PutRecordOk, QueryResult, Quorum, Record, U256, store,
+        PeerRecord, PutRecordError, PutRecordOk, QueryResult, Record, U256, store,
     },
 };
 
 use super::tokens::{Field, Tokens, Writer};
 use crate::{
-    Action, Agree, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Cache, Candidate, Certainty,
+    Action, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Cache, Candidate, Certainty,
     ClosestPeersAnswer, Command, GetClosestPeersError as OurGetClosestPeersError,
-    GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequest, Item, LocalCopy,
-    Operation, Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
-    PutRecordError as OurPutRecordError, Query, QueryEvent, QueryStartError, RecordAnswer, Request, RequestError,
-    RequestId, RequestOptions, Retry, Stall, StartProvidingError, Started, StepId, TrackerConfig, Validators,
+    GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequestError, Item,
+    LocalCopy, Operation, Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
+    PutOptions, PutRecordError as OurPutRecordError, Query, QueryEvent, QueryStartError, Quorum, RecordAnswer, Request,
+    RequestError, RequestId, RequestOptions, Retry, Stall, StartProvidingError, Started, StepId, TrackerConfig,
+    Validators,
 };
 
-/// A struct whose fields are written in their order, each of them named, so that a new one is not forgotten.
+/// Implements [`Field`] for structs. Fields are written in the given order. Each is named, so that a new one is a
+/// compile error.
 macro_rules! structs {
     ($($type:ident $(<$of:ty>)? { $($field:ident),* })*) => {$(
         impl Field for $type $(<$of>)? {
@@ -35,7 +37,7 @@ macro_rules! structs {
     )*};
 }
 
-/// An enum whose variants are written as a word and their fields.
+/// Implements [`Field`] for enums. A variant is written as a word and its fields.
 macro_rules! enums {
     ($($type:ident { $($word:literal => $variant:ident $({ $($field:ident),* })? $(( $($value:ident),* ))?),* $(,)? })*) => {$(
         impl Field for $type {
@@ -87,8 +89,6 @@ enums! {
     LocalCopy { "on_success" => OnSuccess, "first" => First }
     Overload { "refuse" => Refuse, "shed" => Shed }
     Certainty { "conclusive" => Conclusive, "inconclusive" => Inconclusive }
-    Agree { "n" => N(n), "all" => All }
-    Policy { "first" => First, "limit" => Limit(n), "all" => All, "quorum" => Quorum(n), "best" => Best { agree } }
     Quorum { "one" => One, "majority" => Majority, "all" => All, "n" => N(n) }
     Operation {
         "get_record" => GetRecord { key, policy },
@@ -151,9 +151,9 @@ enums! {
         "shutdown" => Shutdown,
         "refused" => Refused(error),
     }
-    InvalidRequest {
+    InvalidRequestError {
         "key_too_long" => KeyTooLong { len, max },
-        "value_too_large" => ValueTooLarge { len, max },
+        "value_too_large" => ValueTooLong { len, max },
         "record_expired" => RecordExpired,
         "rejected" => Rejected { reason },
         "no_validator" => NoValidator,
@@ -227,6 +227,52 @@ macro_rules! numbers {
 
 numbers!(RequestId, StepId);
 
+/// The quorum of a get is written as the number of sources that it stands for, and read as that number: to the tracker
+/// they are the same.
+impl Field for Policy {
+    fn put(&self, writer: &mut Writer) {
+        match self {
+            Self::First => writer.word("first"),
+            Self::Limit(n) => {
+                writer.word("limit");
+                n.put(writer);
+            }
+            Self::All => writer.word("all"),
+            Self::Quorum(quorum) => {
+                writer.word("quorum");
+                quorum.of_sources().put(writer);
+            }
+            Self::Best { agree: Some(quorum) } => {
+                writer.word("best");
+                writer.word("n");
+                quorum.of_sources().put(writer);
+            }
+            Self::Best { agree: None } => {
+                writer.word("best");
+                writer.word("all");
+            }
+        }
+    }
+
+    fn take(tokens: &mut Tokens<'_>) -> Option<Self> {
+        let quorum = |tokens: &mut Tokens<'_>| u32::try_from(usize::take(tokens)?).ok().map(Quorum::N);
+        Some(match tokens.next()? {
+            "first" => Self::First,
+            "limit" => Self::Limit(usize::take(tokens)?),
+            "all" => Self::All,
+            "quorum" => Self::Quorum(quorum(tokens)?),
+            "best" => Self::Best {
+                agree: match tokens.next()? {
+                    "n" => Some(quorum(tokens)?),
+                    "all" => None,
+                    _ => return None,
+                },
+            },
+            _ => return None,
+        })
+    }
+}
+
 impl Field for Record {
     fn put(&self, writer: &mut Writer) {
         let Self { key, value, publisher, expires } = self;
@@ -263,7 +309,7 @@ impl Field for GetRecordOk {
     fn take(tokens: &mut Tokens<'_>) -> Option<Self> {
         match tokens.next()? {
             "found" => Field::take(tokens).map(Self::FoundRecord),
-            // In their order, which is all that the tracker looks at of their distances.
+            // In their order: the tracker does not use the distances themselves.
             "finished" => {
                 let peers = Vec::<PeerId>::take(tokens)?;
                 let cache_candidates =
@@ -406,7 +452,7 @@ impl Field for TrackerConfig {
     }
 }
 
-/// Actions are only written: a replay compares them as text.
+/// Only written: a replay compares actions as text.
 pub(super) fn put_action<Id>(action: &Action<Id>, writer: &mut Writer, number: &mut dyn FnMut(&Id) -> u64) {
     match action {
         Action::Start { step, request, query } => {

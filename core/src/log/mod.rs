@@ -1,8 +1,8 @@
-//! A tracker's log: every input and every action as a line of text, from which [`replay`] reproduces them.
+//! Log of a tracker: every input and every action as a line of text, which [`replay`] reproduces.
 //!
-//! A line is a list of tokens between spaces. Times are nanoseconds since the recording began, query ids are numbers
-//! in the order of their appearance, bytes are hexadecimal. The first line is the configuration; lines that begin with
-//! `>` are inputs, those with `<` are actions. Only what the tracker looks at is written.
+//! A line is a list of tokens separated by spaces. Times are nanoseconds since the start of the recording, query ids
+//! are numbered in order of appearance, and bytes are hexadecimal. The first line is the configuration; lines that
+//! begin with `>` are inputs, those with `<` are actions. Only what the tracker uses is written.
 
 mod fields;
 mod tokens;
@@ -24,54 +24,55 @@ use crate::{
     Validators,
 };
 
-/// What a log says of the values of records.
+/// Representation of record values in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogValues {
     /// Their bytes.
     Whole,
-    /// Their length and a hash (the first eight bytes of SHA-256), for logs that leave the house. Equal values stay
-    /// equal; a replay works with stand-ins of the same length, so what a validator thinks of them is lost, and values of
-    /// fewer than eight bytes that differ may become equal.
+    /// Their length and a hash (the first eight bytes of SHA-256), for logs that are given to others. Equal values stay
+    /// equal. A replay uses stand-ins of the same length, so it does not reproduce the verdicts of validators, and
+    /// different values of fewer than eight bytes may become equal.
     Hashed,
 }
 
-/// Only a tracker that has had no request can be recorded: a replay begins with a new one.
+/// Error of a recording: the tracker has already had a request, and a replay starts with a new tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the tracker has had requests, so its recording could not be replayed")]
-pub struct NotEmpty;
+#[error("tracker has already had requests: record a new one")]
+pub struct RecordingError;
 
-/// Why a log cannot be replayed.
+/// Error of a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ReplayError {
-    /// A line is not one of a log. Lines are counted from 1.
+    /// A line is not part of a log.
     #[error("line {line} is not a line of a log")]
     Malformed {
-        /// Which line.
+        /// Number of the line, counted from 1.
         line: usize,
     },
-    /// The tracker did something else than when it was recorded: it has changed since, or the validators differ.
+    /// The tracker did something else than when it was recorded: its code has changed since, or the validators differ.
     #[error("line {line} says `{recorded}`, the replay `{replayed}`")]
     Diverged {
-        /// Which line.
+        /// Number of the line, counted from 1.
         line: usize,
-        /// What the log says.
+        /// Action in the log.
         recorded: String,
-        /// What the tracker did now.
+        /// Action of the tracker, empty if there was none.
         replayed: String,
     },
 }
 
-/// Feeds a log to a new tracker and compares every action in the log with the tracker's, byte for byte. Returns how many
-/// lines agreed. A log may end anywhere; what the tracker would still do after its last line is not looked at.
+/// Replays a log in a new tracker, and compares every action in the log with the tracker's, byte for byte. Returns the
+/// number of lines. A log may end anywhere: what the tracker would do after its last line is not compared.
 ///
-/// It takes a log at its word: one that claims large values, or very many waiters and results, makes the replay as large.
-/// Limit the memory of a process that replays what strangers send.
+/// The log is trusted: large values, or very many waiters and results, use as much memory as in the original. Limit the
+/// memory of a process that replays logs of strangers.
 ///
-/// `epoch` is when the replay begins; it makes no difference. `validators` are those that were registered.
+/// `epoch` is the start of the replay; its value makes no difference. `validators` are those of the original tracker.
 ///
 /// # Errors
 ///
-/// At the first line that is malformed or that disagrees.
+/// If a line is malformed, or differs from the tracker's action. The first such line ends the replay.
 pub fn replay<'a>(
     lines: impl IntoIterator<Item = &'a str>,
     epoch: Instant,
@@ -109,7 +110,7 @@ fn expect(line: usize, recorded: &str, replayed: Option<String>) -> Result<(), R
     Err(ReplayError::Diverged { line, recorded: recorded.to_owned(), replayed })
 }
 
-/// An input, as it is read back.
+/// Input read from a log.
 #[derive(Debug)]
 enum Input {
     Command(Command),
@@ -118,21 +119,21 @@ enum Input {
     Event(QueryEvent<u64>),
     Probe(u64, Option<Progress>),
     LocalPeers { request: RequestId, peers: Vec<PeerId> },
-    Census(usize),
+    QueryCount(usize),
     Timeout,
 }
 
 impl Input {
     fn apply(self, tracker: &mut QueryTracker<u64>, now: Instant) {
         match self {
-            // A refusal was refused when it was recorded as well: what follows in the log is the same.
+            // A request that was not accepted in the recording is not accepted here either.
             Self::Command(command) => drop(tracker.handle_command(command, now)),
             Self::Started { step, result } => tracker.handle_started(step, result, now),
             Self::Stored { request, result } => tracker.handle_stored(request, result, now),
             Self::Event(event) => tracker.handle_event(event, now),
             Self::Probe(id, progress) => tracker.handle_probe(id, progress, now),
             Self::LocalPeers { request, peers } => tracker.handle_local_peers(request, peers, now),
-            Self::Census(live) => tracker.handle_query_count(live, now),
+            Self::QueryCount(live) => tracker.handle_query_count(live, now),
             Self::Timeout => tracker.handle_timeout(now),
         }
     }
@@ -148,7 +149,7 @@ fn read_input(tokens: &mut Tokens<'_>) -> Option<(Duration, Input)> {
         "event" => Input::Event(QueryEvent::take(tokens)?),
         "probe" => Input::Probe(u64::take(tokens)?, Field::take(tokens)?),
         "local_peers" => Input::LocalPeers { request: RequestId::take(tokens)?, peers: Field::take(tokens)? },
-        "census" => Input::Census(usize::take(tokens)?),
+        "census" => Input::QueryCount(usize::take(tokens)?),
         "timeout" => Input::Timeout,
         _ => return None,
     };
@@ -184,13 +185,13 @@ fn read_header(line: &str, epoch: Instant, validators: Validators) -> Option<(Lo
 pub(crate) struct Recorder<Id> {
     epoch: Instant,
     values: Values,
-    /// Numbers of the ids that the tracker knows; an id that it does not know gets a new one each time.
+    /// Numbers of the ids that the tracker knows. An unknown id gets a new number each time.
     numbers: FxHashMap<Id, u64>,
     last_number: u64,
     lines: VecDeque<String>,
 }
 
-/// How values are written: in a replay of hashed values, the stand-ins are their own hashes.
+/// Representation of values. In a replay of hashed values, the stand-ins are their own hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Values {
     Whole,
@@ -226,7 +227,7 @@ impl<Id: Copy + Eq + Hash> Recorder<Id> {
     pub(crate) fn started(&mut self, step: StepId, result: &Result<Started<Id>, QueryStartError>, now: Instant) {
         self.input("started", now, |writer, recorder| {
             step.put(writer);
-            // Only a started id is worth remembering.
+            // Only the id of a query that was started is remembered.
             let result = match result {
                 Ok(Started { id, had_provider }) => {
                     let number = recorder.number(id);
@@ -270,7 +271,7 @@ impl<Id: Copy + Eq + Hash> Recorder<Id> {
         });
     }
 
-    pub(crate) fn census(&mut self, live: usize, now: Instant) {
+    pub(crate) fn query_count(&mut self, live: usize, now: Instant) {
         self.input("census", now, |writer, _| live.put(writer));
     }
 
@@ -285,7 +286,7 @@ impl<Id: Copy + Eq + Hash> Recorder<Id> {
         self.lines.push_back(writer.finish());
     }
 
-    /// The tracker does not know this id any more.
+    /// Notes that the tracker does not know this id any more.
     pub(crate) fn forget(&mut self, id: &Id) {
         self.numbers.remove(id);
     }
@@ -328,13 +329,13 @@ mod tests {
 
     use libp2p::{
         Multiaddr,
-        kad::{GetRecordOk, PeerRecord, QueryResult, Quorum, Record, RecordKey},
+        kad::{GetRecordOk, PeerRecord, QueryResult, Record, RecordKey},
     };
 
     use super::*;
     use crate::{Operation, Policy, PutOptions, Request, RequestOptions};
 
-    /// A get that finds a record, and a put that waits behind it until its deadline.
+    /// Records a get that finds a record, and a put that waits behind it until its deadline.
     fn recorded(values: LogValues) -> Vec<String> {
         #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
         let epoch = Instant::now();
@@ -360,7 +361,7 @@ mod tests {
         tracker.handle_started(StepId(1), Ok(Started { id: "a", had_provider: false }), at(2));
         let put = Operation::PutRecord {
             record: Arc::new(record.clone()),
-            quorum: Quorum::All,
+            quorum: crate::Quorum::All,
             options: PutOptions::default(),
         };
         tracker.handle_command(request(2, put), at(3)).unwrap();
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_none_is_an_error() {
+    fn a_malformed_line_is_an_error() {
         for nonsense in ["", ">", "> 1", "> 1 command request", "< outcome", "event", "> x census 1", "> 1 census 1 1"]
         {
             let mut lines = recorded(LogValues::Whole);
@@ -418,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_stood_still_before_the_recording_stands_still_in_the_replay() {
+    fn a_time_before_the_recording_is_replayed_as_its_start() {
         #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
         let epoch = Instant::now();
         let at = |millis| epoch + Duration::from_millis(millis);
@@ -445,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_seldom_in_a_log_is_read_as_it_was_written() {
+    fn rare_values_are_read_as_they_were_written() {
         #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
         let epoch = Instant::now();
         let before = epoch - Duration::from_secs(3);
@@ -460,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_are_none_of_a_type_are_not_read_as_one() {
+    fn malformed_tokens_are_rejected() {
         #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
         let epoch = Instant::now();
         fn is_read<T: Field>(line: &str, values: LogValues, epoch: Instant) -> bool {
@@ -481,7 +482,7 @@ mod tests {
         for line in ["", "max", "some", "ok?", "x0", "xzz", "xff", "+", "1", "-x", "1 get_record ok"] {
             assert_eq!(whole(line), [false; 8], "{line}");
         }
-        // A stand-in that is longer than any value, or whose hash is not one.
+        // A stand-in longer than any value, or whose hash is not one.
         for line in ["h99999999999:0011223344556677", "h2:00112233", "h2", "x00"] {
             let mut tokens = Tokens::new(line, epoch, LogValues::Hashed);
             assert_eq!(tokens.value(), None, "{line}");

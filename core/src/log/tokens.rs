@@ -1,4 +1,4 @@
-//! The tokens of a line, and how plain types are written as such.
+//! Tokens of a line, and the plain types written as such.
 
 use std::{
     fmt::Write as _,
@@ -14,10 +14,10 @@ use libp2p::{
 
 use super::{LogValues, Values};
 
-/// Something that is written as tokens and read back from them.
+/// Type that is written as tokens and read back.
 pub(super) trait Field: Sized {
     fn put(&self, writer: &mut Writer);
-    /// `None`: these tokens are not one of it.
+    /// Reads a value. `None` if the tokens are malformed.
     fn take(tokens: &mut Tokens<'_>) -> Option<Self>;
 }
 
@@ -40,13 +40,13 @@ impl Writer {
         let _infallible = write!(self.line, "{word}");
     }
 
-    /// Bytes that are not a value: `x` and their digits.
+    /// Writes bytes other than a record's value: `x` and their digits.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.word('x');
         self.digits(bytes);
     }
 
-    /// The value of a record.
+    /// Writes the value of a record.
     pub(super) fn value(&mut self, value: &[u8]) {
         let hash;
         let shown = match self.values {
@@ -61,7 +61,7 @@ impl Writer {
         self.digits(shown.get(..STAND_IN.min(value.len())).unwrap_or(shown));
     }
 
-    /// A point in time, which may be before the epoch.
+    /// Writes a point in time, which may be before the epoch.
     pub(super) fn instant(&mut self, at: Instant) {
         match at.checked_duration_since(self.epoch) {
             Some(after) => self.word(format_args!("+{}", nanos(after))),
@@ -80,10 +80,10 @@ impl Writer {
     }
 }
 
-/// How many bytes of a hash stand for a value. A stand-in is these bytes over and over, so its beginning is the hash.
+/// Number of bytes of a hash that stand for a value. A stand-in repeats these bytes, so its beginning is the hash.
 const STAND_IN: usize = 8;
 
-/// The longest value whose stand-in is made: several times a packet.
+/// Maximum length of a stand-in: several times a packet.
 const LONGEST_STAND_IN: usize = 1024 * 1024;
 
 pub(super) struct Tokens<'a> {
@@ -137,7 +137,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Spans beyond five centuries are all the same: "never".
+/// Spans beyond five centuries are equal: "never".
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -273,7 +273,7 @@ impl Field for () {
     }
 }
 
-/// How many elements a list may have: no peer names as many, and a damaged line is no invitation to exhaust the memory.
+/// Maximum number of elements of a list. No peer names as many, and a damaged line must not exhaust the memory.
 const LONGEST_LIST: usize = 1 << 20;
 
 impl<T: Field> Field for Vec<T> {
@@ -284,7 +284,7 @@ impl<T: Field> Field for Vec<T> {
 
     fn take(tokens: &mut Tokens<'_>) -> Option<Self> {
         let len = usize::take(tokens)?;
-        // Elements are taken one by one, so a length that lies fails at the end of the line.
+        // Elements are read one by one, so a wrong length fails at the end of the line.
         (len <= LONGEST_LIST).then_some(())?;
         (0..len).map(|_| T::take(tokens)).collect()
     }

@@ -1,4 +1,4 @@
-//! Answers that are kept for a while, for those who ask for the same.
+//! The cache of answers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,24 +17,24 @@ use super::{
 };
 use crate::{Action, Cache, Certainty, Operation, Outcome, Progress, Query, RequestId, RequestOptions, StepId};
 
-/// Bytes that an entry counts for beside its key and its items: itself, and its queue_slots in two trees.
+/// Bytes that an entry counts for besides its key and its items: the entry itself, and its nodes in two trees.
 const ENTRY: usize = 320;
 
-/// Bytes that a record counts for beside its key and its value: itself and its source, and a vote.
+/// Bytes that a record counts for besides its key and its value: itself, its source, and a vote.
 const RECORD: usize = 320;
 
 /// Bytes of a peer id.
 const PEER: usize = 80;
 
-/// The latest answer to each read, as far as there is room.
+/// The latest answer to each read, within the limits.
 #[derive(Debug)]
 pub(super) struct Answers {
     limits: Cache,
     entries: BTreeMap<SharedQuery, Entry>,
-    /// The order in which entries make room.
+    /// Order in which entries are removed when the cache is full.
     by_expiry: BTreeSet<(Time, SharedQuery)>,
     bytes: usize,
-    /// Reads that have a slot and whose answers may be kept: those that have seen no write of ours to their key.
+    /// Running reads whose answers may be cached: those during which no local write to their key has happened.
     reads: BTreeSet<(SharedQuery, StepId)>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Answers {
 struct Entry {
     findings: QueryResults,
     progress: Progress,
-    /// How the query ended, if these are all of its items.
+    /// End of the query, if these are all of its items.
     ending: Option<QueryEnd>,
     since: Time,
     expires: Time,
@@ -54,7 +54,7 @@ impl Answers {
         Self { limits, entries: BTreeMap::new(), by_expiry: BTreeSet::new(), bytes: 0, reads: BTreeSet::new() }
     }
 
-    /// A query has got its slot.
+    /// Notes that a query has started.
     pub(super) fn read_began(&mut self, query: &Query, step: StepId) {
         if let (Query::GetRecord { key: _ } | Query::GetProviders { key: _ }, Some(flight)) =
             (query, SharedQuery::of(query))
@@ -63,12 +63,13 @@ impl Answers {
         }
     }
 
-    /// A query has given its slot back.
+    /// Notes that a query has given its slot back.
     pub(super) fn read_over(&mut self, flight: &SharedQuery, step: StepId) {
         self.reads.remove(&(flight.clone(), step));
     }
 
-    /// What was kept under a key, and what would be, may be from before a write.
+    /// Removes the entries under a key, and excludes the reads of it that are running: both may date from before a
+    /// write.
     fn written(&mut self, key: &RecordKey) {
         for flight in SharedQuery::reads(key) {
             self.remove(&flight);
@@ -87,7 +88,7 @@ impl Answers {
         self.entries.get_mut(flight)
     }
 
-    /// The latest answer takes the place of the one before, also if it is not kept itself.
+    /// Replaces the entry of the same read, which is removed even if the new one is not cached.
     fn insert(&mut self, flight: SharedQuery, entry: Entry, now: Time) {
         self.remove(&flight);
         if entry.expires <= now || entry.bytes > self.limits.max_bytes {
@@ -112,7 +113,7 @@ impl Answers {
 }
 
 impl Entry {
-    /// What this is to a request, if it is an answer.
+    /// Returns the outcome of a request that this entry answers.
     fn outcome(&self, operation: &Operation, max_items: usize) -> Option<Outcome> {
         if self.findings.offer().satisfies(policy::need(operation, max_items)) {
             return Some(policy::satisfied(operation, &self.findings, self.progress));
@@ -123,7 +124,7 @@ impl Entry {
 }
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// The outcome of a read that what was kept satisfies; its items are delivered.
+    /// Returns the outcome of a read that the cache answers, and delivers its items.
     pub(super) fn cached(
         &mut self,
         id: RequestId,
@@ -156,14 +157,14 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Some(outcome.kept_for(now.since(entry.since)))
     }
 
-    /// Whether the answer of a query may be kept.
+    /// Returns whether the answer of a query may be cached.
     pub(super) fn keeps(&self, step: StepId) -> bool {
         let Some(cache) = &self.cache else { return false };
         let flight = self.queries.get(&step).and_then(|query| SharedQuery::of(&query.query));
         flight.is_some_and(|flight| cache.reads.contains(&(flight, step)))
     }
 
-    /// Keeps what a query has found, which has satisfied somebody.
+    /// Caches the items of a running query, which have satisfied a request.
     pub(super) fn keep_so_far(&mut self, step: StepId, now: Time) {
         if self.keeps(step)
             && let Some(LiveQuery { query, work: Some(work), .. }) = self.queries.get(&step).map(|query| &**query)
@@ -174,7 +175,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Keeps what a query had found when kad ended it, if enough peers answered for it to be all that there is.
+    /// Caches the items of a query that kad has ended, if enough peers answered for them to be all that exist.
     pub(super) fn keep_all(
         &mut self,
         query: &Query,
@@ -225,7 +226,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         cache.insert(flight, Entry { findings, progress, ending, since: now, expires, bytes }, now);
     }
 
-    /// Drops what was kept under the key that an operation writes to.
+    /// Removes the entries under the key that an operation writes to.
     pub(super) fn drop_cached_by(&mut self, operation: &Operation) {
         match operation {
             Operation::PutRecord { record, .. } | Operation::PutRecordTo { record, .. } => {
@@ -239,7 +240,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Drops what was kept under a key, and keeps nothing of the reads that are under way.
+    /// Removes the entries under a key, and excludes the reads of it that are running.
     pub(super) fn drop_cached(&mut self, key: &RecordKey) {
         if let Some(cache) = &mut self.cache {
             cache.written(key);

@@ -1,4 +1,4 @@
-//! Thorough lookups of the closest peers: two of them, the second one beside the first.
+//! Thorough lookups of the closest peers: a second query finds peers that the first one missed.
 //!
 //! ```text
 //!   lookup of the target ──► lookup of the farthest found ──► the closest of both: outcome
@@ -7,8 +7,8 @@
 //!   outcome
 //! ```
 //!
-//! Whoever is asked names the twenty that it knows to be closest to the target, silent ones among them, and nobody names
-//! those that come next. These are close to the farthest that was found, so that a lookup of that one comes by them.
+//! Every peer asked names the 20 peers closest to the target that it knows, including silent ones, and so no peer names
+//! the next closer ones. These are close to the farthest peer found, so a query for that peer finds them.
 
 use std::{collections::BTreeSet, fmt, hash::Hash};
 
@@ -19,12 +19,11 @@ use super::{
     results::{QueryEnd, QueryResults},
     time::Time,
 };
-use crate::{ClosestPeersAnswer, GetClosestPeersError, Operation, Outcome, Progress, Query, RequestId};
+use crate::{
+    ClosestPeersAnswer, GetClosestPeersError, Operation, Outcome, Progress, Query, REPLICATION_FACTOR, RequestId,
+};
 
-/// How many peers an answer has at most: the replication factor, as of an ordinary lookup.
-const MOST: usize = 20;
-
-/// What the first of the two lookups has found: somebody.
+/// Result of the first of the two queries: at least one peer.
 #[derive(Debug)]
 pub(super) struct Closest {
     peers: Vec<PeerInfo>,
@@ -32,7 +31,7 @@ pub(super) struct Closest {
 }
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// One of the two lookups of a request has ended.
+    /// Handles the end of one of the two queries.
     pub(super) fn thorough_lookup_ended(
         &mut self,
         id: RequestId,
@@ -60,7 +59,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.conclude(id, outcome, Some((findings, progress)), now);
     }
 
-    /// The second lookup is over, whatever it has found: the first has found enough for an answer.
+    /// Ends the request after its second query, with at least the peers of the first.
     pub(super) fn looked_beside(&mut self, id: RequestId, peers: &[PeerInfo], progress: Progress, now: Time) {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let (Some(first), Operation::GetClosestPeers { target, thorough: _ }) =
@@ -74,14 +73,14 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         all.extend_from_slice(peers);
         all.retain(|info| seen.insert(info.peer_id));
         all.sort_by_cached_key(|info| KBucketKey::from(info.peer_id).distance(&target));
-        all.truncate(MOST);
+        all.truncate(REPLICATION_FACTOR);
         let answer = ClosestPeersAnswer { peers: all, progress: first.progress.merge(progress) };
         self.end(id, Outcome::GetClosestPeers(Ok(answer)), now);
     }
 }
 
 impl Closest {
-    /// Adds to a deadline's outcome in the second lookup what the first one has found.
+    /// Adds the peers of the first query to a timeout during the second.
     pub(super) fn complete(&self, outcome: &mut Outcome) {
         if let Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers, progress })) = outcome {
             peers.clone_from(&self.peers);

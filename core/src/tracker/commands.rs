@@ -1,4 +1,4 @@
-//! What callers ask for: what is refused, what is accepted, and who makes room.
+//! Commands of callers: validation, admission and shutdown.
 
 use std::{fmt, hash::Hash, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
     time::Time,
 };
 use crate::{
-    Action, Agree, CommandError, InvalidRequest, LocalCopy, Operation, Policy, Priority, Request, RequestError,
+    Action, CommandError, InvalidRequestError, LocalCopy, Operation, Policy, Priority, Quorum, Request, RequestError,
     RequestId, RequestOptions, StepId,
 };
 
@@ -23,7 +23,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             self.stats.refused += 1;
             return Err(CommandError(error));
         }
-        // Before it is asked whether there is room, because it needs none.
+        // Before the check for room, because it needs none.
         if let Some(outcome) = self.cached(id, &operation, options, now) {
             self.stats.accepted += 1;
             self.metrics.ended(&outcome, Duration::ZERO);
@@ -38,7 +38,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let operation = self.adopt(operation);
         let deadline = now.after(options.timeout.unwrap_or(self.config.default_timeout));
         let query = first_query(&operation);
-        // The step is known once the request is attached to a query, which is the next thing to happen.
+        // `StepId(0)` is a placeholder until the request is attached to a query, which happens next.
         let first_copy = match &operation {
             Operation::PutRecord { record, quorum: _, options } if options.local_copy == LocalCopy::First => {
                 Some(Arc::clone(record))
@@ -75,41 +75,47 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Ok(())
     }
 
-    /// Everything that is wrong with a request itself, before anything is changed.
+    /// Validates a request, before anything changes.
     pub(super) fn check(&self, id: RequestId, operation: &Operation, now: Time) -> Result<(), RequestError> {
         if self.shutting_down {
             return Err(RequestError::Shutdown);
         }
-        if id.is_ours() {
-            return Err(InvalidRequest::ReservedId.into());
+        if id.is_reserved() {
+            return Err(InvalidRequestError::ReservedId.into());
         }
         if self.requests.contains_key(&id) {
-            return Err(InvalidRequest::DuplicateId.into());
+            return Err(InvalidRequestError::DuplicateId.into());
         }
         let len = operation.key().len();
         if len > self.config.max_key_len {
-            return Err(InvalidRequest::KeyTooLong { len, max: self.config.max_key_len }.into());
+            return Err(InvalidRequestError::KeyTooLong { len, max: self.config.max_key_len }.into());
         }
         match operation {
             Operation::GetRecord { key, policy } => match policy {
-                Policy::Limit(0) | Policy::Quorum(0) | Policy::Best { agree: Agree::N(0) } => {
-                    return Err(InvalidRequest::ZeroLimit.into());
+                Policy::Limit(0) | Policy::Quorum(Quorum::N(0)) | Policy::Best { agree: Some(Quorum::N(0)) } => {
+                    return Err(InvalidRequestError::ZeroLimit.into());
                 }
                 Policy::Best { agree: _ } if self.config.validators.of(key.as_ref()).is_none() => {
-                    return Err(InvalidRequest::NoValidator.into());
+                    return Err(InvalidRequestError::NoValidator.into());
                 }
                 Policy::First | Policy::Limit(_) | Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => {}
             },
             Operation::GetProviders { key: _, policy } => match policy {
-                Policy::Limit(0) => return Err(InvalidRequest::ZeroLimit.into()),
-                Policy::Quorum(_) | Policy::Best { agree: _ } => return Err(InvalidRequest::PolicyForRecords.into()),
+                Policy::Limit(0) => return Err(InvalidRequestError::ZeroLimit.into()),
+                Policy::Quorum(_) | Policy::Best { agree: _ } => {
+                    return Err(InvalidRequestError::PolicyForRecords.into());
+                }
                 Policy::First | Policy::Limit(_) | Policy::All => {}
             },
+            Operation::PutRecord { record: _, quorum: Quorum::N(0), options: _ }
+            | Operation::PutRecordTo { record: _, peers: _, quorum: Quorum::N(0) } => {
+                return Err(InvalidRequestError::ZeroLimit.into());
+            }
             Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now)?,
             Operation::PutRecordTo { record, peers, quorum: _ } => {
                 self.check_record(record, now)?;
                 if peers.iter().all(|peer| *peer == self.local_peer) {
-                    return Err(InvalidRequest::NoPeers.into());
+                    return Err(InvalidRequestError::NoPeers.into());
                 }
             }
             Operation::StartProviding { .. } | Operation::GetClosestPeers { .. } | Operation::Bootstrap => {}
@@ -117,25 +123,23 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Ok(())
     }
 
-    pub(super) fn check_record(&self, record: &Record, now: Time) -> Result<(), InvalidRequest> {
+    pub(super) fn check_record(&self, record: &Record, now: Time) -> Result<(), InvalidRequestError> {
         let (len, max) = (record.value.len(), self.config.max_value_len_for(record.key.as_ref().len()));
         if len > max {
-            return Err(InvalidRequest::ValueTooLarge { len, max });
+            return Err(InvalidRequestError::ValueTooLong { len, max });
         }
         if self.clock.instant(now).is_some_and(|now| record.is_expired(now)) {
-            return Err(InvalidRequest::RecordExpired);
+            return Err(InvalidRequestError::RecordExpired);
         }
         if let Some(validator) = self.config.validators.of(record.key.as_ref()) {
             validator
                 .validate(&record.key, &record.value)
-                .map_err(|rejected| InvalidRequest::Rejected { reason: rejected.to_string() })?;
+                .map_err(|rejected| InvalidRequestError::Rejected { reason: rejected.to_string() })?;
         }
         Ok(())
     }
 
-    /// Sees to it that a request of this class may wait. One that joins a running query needs no place, and neither does
-    /// one that backs off; what bounds those is how many requests live at once. Those who join stop at twice as many as
-    /// the queue and the slots hold, all others at three times as many, so that joiners cannot keep the others out.
+    /// Makes room in the queue for a request, or refuses it.
     pub(super) fn make_room(
         &mut self,
         operation: &Operation,
@@ -166,16 +170,16 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Makes an accepted operation what kad needs it to be.
+    /// Adapts an accepted operation to kad.
     pub(super) fn adopt(&self, mut operation: Operation) -> Operation {
         match &mut operation {
             Operation::PutRecord { record, quorum: _, options: _ } => {
-                // A copy of the bytes if the caller holds the record as well, and only then.
+                // Copies the record only if the caller still holds it.
                 if record.publisher != Some(self.local_peer) {
                     Arc::make_mut(record).publisher = Some(self.local_peer);
                 }
             }
-            // kad never ends a store at our own id, and a repetition makes `Quorum::All` impossible.
+            // kad never ends a store at the local peer, and a duplicate makes `Quorum::All` impossible.
             Operation::PutRecordTo { record: _, peers, quorum: _ } => {
                 *peers = distinct(peers.iter().copied().filter(|peer| *peer != self.local_peer));
             }
@@ -190,8 +194,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     pub(super) fn shut_down(&mut self, drain: bool, now: Time) {
         self.shutting_down = true;
-        // Nobody waits for a read_repair.
-        let mut ids: Vec<_> = self.requests.keys().filter(|id| !drain || id.is_ours()).copied().collect();
+        // Read repairs have no caller, so a drain does not wait for them.
+        let mut ids: Vec<_> = self.requests.keys().filter(|id| !drain || id.is_reserved()).copied().collect();
         ids.sort_unstable();
         for id in ids {
             self.fail(id, RequestError::Shutdown, now);

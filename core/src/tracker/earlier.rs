@@ -1,4 +1,4 @@
-//! What the attempts of a request that failed have found and sent, for the deadline that ends a later one.
+//! Results of a request's failed attempts, for the timeout that ends a later one.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,24 +9,24 @@ use crate::{
     GetClosestPeersError, GetProvidersError, GetRecordError, Outcome, Progress, PutRecordError, StartProvidingError,
 };
 
-/// How many peers of a put's earlier attempts are evicted_ids, whatever peers name: fifty times the closest ones.
+/// Maximum number of peers remembered of a put's earlier attempts: fifty times the replication factor.
 const MOST_PEERS: usize = 1000;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Earlier {
-    /// The last attempt's first, each source once.
+    /// Those of the last attempt first, one for each source.
     records: Vec<Arc<PeerRecord>>,
     sent_to: Vec<PeerId>,
     progress: Progress,
 }
 
 impl Earlier {
-    /// What a failed attempt leaves. A bootstrap's phases are those of one attempt, so it leaves nothing.
+    /// Returns the results of a failed attempt. A bootstrap leaves none, because its phases belong to one attempt.
     pub(super) fn of(findings: &QueryResults, progress: Progress) -> Self {
         match findings {
             QueryResults::Records(records) => Self { records: records.records.clone(), progress, ..Self::default() },
             QueryResults::Put { asked } => Self { sent_to: asked.to_vec(), progress, ..Self::default() },
-            // One that found providers or peers is not tried again.
+            // An attempt that found providers or peers is not retried.
             QueryResults::Providers(_) | QueryResults::ClosestPeers | QueryResults::Announcement => {
                 Self { progress, ..Self::default() }
             }
@@ -34,12 +34,12 @@ impl Earlier {
         }
     }
 
-    /// What a failed attempt of a put leaves.
+    /// Returns the results of a failed attempt of a put.
     pub(super) fn of_put(put: Put) -> Self {
         Self { sent_to: put.asked, progress: put.progress, ..Self::default() }
     }
 
-    /// Adds what attempts before this one have left. `None` if that is nothing altogether.
+    /// Adds the results of the attempts before this one. `None` if there are none at all.
     pub(super) fn after(mut self, before: Option<&Self>, max_items: usize) -> Option<Box<Self>> {
         if let Some(before) = before {
             add_records(&mut self.records, before, max_items);
@@ -49,7 +49,7 @@ impl Earlier {
         (self != Self::default()).then(|| Box::new(self))
     }
 
-    /// Adds to a deadline's outcome what the attempt that it ended does not have.
+    /// Adds the results of earlier attempts to a timeout.
     pub(super) fn complete(&self, outcome: &mut Outcome, max_items: usize) {
         let progress = match outcome {
             Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress })) => {

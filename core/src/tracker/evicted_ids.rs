@@ -1,14 +1,14 @@
-//! Ids of queries that were given up as lost.
+//! Ids of queries whose slot was taken back before their last event.
 
 use std::{collections::VecDeque, hash::Hash};
 
 use rustc_hash::FxHashSet;
 
-/// How many lost ids are evicted_ids, so that a late event of theirs is swallowed instead of passed on as somebody
-/// else's. Losing one needs a fault in kad; a thousand are more than any burst of them, in 24 KiB.
+/// Maximum number of ids remembered, so that a late event of such a query is not passed on as the application's. A
+/// missing last event needs a fault in kad; a thousand exceed any burst of them, and take 24 KiB.
 const CAPACITY: usize = 1024;
 
-/// A bounded set that forgets its oldest member first.
+/// A bounded set that removes its oldest member first.
 #[derive(Debug)]
 pub(super) struct EvictedIds<Id> {
     order: VecDeque<Id>,
@@ -20,7 +20,7 @@ impl<Id: Copy + Eq + Hash> EvictedIds<Id> {
         Self { order: VecDeque::new(), members: FxHashSet::default() }
     }
 
-    /// Returns the member that was forgotten for it, if one was.
+    /// Adds an id. Returns the member that was removed for it, if any.
     pub(super) fn insert(&mut self, id: Id) -> Option<Id> {
         if !self.members.insert(id) {
             return None;

@@ -1,14 +1,11 @@
-//! What a request makes of what its query has found: which query it begins with, what it needs, how it ends.
+//! Policies: the first query of an operation, the results that satisfy it, and its outcome.
 //!
-//! Everything here is a function of a request's operation and of findings; the lifecycle, the slots and the clock are
-//! the business of the parent module.
+//! Everything here is a pure function of an operation and of query results. The parent module has the lifecycle, the
+//! slots and the clock.
 
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
 
-use libp2p::{
-    PeerId,
-    kad::{PeerRecord, Quorum},
-};
+use libp2p::{PeerId, kad::PeerRecord};
 
 use super::{
     results::{QueryEnd, QueryResults, Records},
@@ -16,12 +13,13 @@ use super::{
     waiters::{Available, Threshold},
 };
 use crate::{
-    Agree, BootstrapAnswer, BootstrapError, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
+    BootstrapAnswer, BootstrapError, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, Operation, OperationKind, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
-    PutRecordError, Query, QueryStartError, RecordAnswer, RequestError, StartProvidingError,
+    PutRecordError, Query, QueryStartError, Quorum, REPLICATION_FACTOR, RecordAnswer, RequestError,
+    StartProvidingError,
 };
 
-/// The first query of an operation.
+/// Returns the first query of an operation.
 pub(super) fn first_query(operation: &Operation) -> Query {
     match operation {
         Operation::GetRecord { key, policy: _ } => Query::GetRecord { key: key.clone() },
@@ -36,15 +34,15 @@ pub(super) fn first_query(operation: &Operation) -> Query {
     }
 }
 
-/// What satisfies an operation before its query's end.
+/// Returns the threshold that satisfies an operation before its query's end.
 pub(super) fn need(operation: &Operation, max_items: usize) -> Threshold {
     match operation {
         Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } => match policy {
             Policy::First => Threshold::Items(1),
             Policy::Limit(limit) => Threshold::Items(count((*limit).min(max_items))),
-            Policy::All | Policy::Best { agree: Agree::All } => Threshold::Items(count(max_items)),
-            Policy::Quorum(needed) => Threshold::Votes(count(*needed)),
-            Policy::Best { agree: Agree::N(needed) } => Threshold::BestVotes(count(*needed)),
+            Policy::All | Policy::Best { agree: None } => Threshold::Items(count(max_items)),
+            Policy::Quorum(quorum) => Threshold::Votes(count(quorum.of_sources())),
+            Policy::Best { agree: Some(quorum) } => Threshold::BestVotes(count(quorum.of_sources())),
         },
         Operation::PutRecord { .. }
         | Operation::PutRecordTo { .. }
@@ -54,26 +52,24 @@ pub(super) fn need(operation: &Operation, max_items: usize) -> Threshold {
     }
 }
 
-/// No query finds four billion items.
+/// Saturates: no query finds four billion items.
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// Whether an operation counts votes.
+/// Returns whether an operation counts votes.
 pub(super) fn votes(operation: &Operation) -> bool {
     matches!(operation, Operation::GetRecord { key: _, policy: Policy::Quorum(_) | Policy::Best { agree: _ } })
 }
 
-/// kad's replication factor.
-const K: u32 = 20;
-
-/// So many answers are enough of the up to twenty that a lookup is about.
+/// Number of answers that are enough of the up to 20 that a lookup aims for.
 const MANY_ANSWERS: u32 = 10;
 
-/// How many times the quiet time a query may be quiet before it is told to make do with what it has. `None`: for ever.
+/// Returns the multiple of the quiet time after which a query is finished early. `None` if it never is.
 ///
-/// `request` is the first of those who wait, `wants_more` says whether somebody waits for items or votes that it has not
-/// found, `offer` what it has, and `parallelism` how many peers kad asks at a time.
+/// `request` is the first request that waits for the query, `wants_more` says whether a request waits for items or
+/// votes that have not been found, `offer` is what has been found, and `parallelism` the number of peers that kad asks
+/// at the same time.
 pub(super) fn patience(
     query: &Query,
     request: &LiveRequest,
@@ -85,8 +81,8 @@ pub(super) fn patience(
     let answers = progress.successes;
     let enough = answers >= MANY_ANSWERS || (answers > 0 && answers >= progress.pending().saturating_mul(3));
     match query {
-        // Whoever answered is the result. Where few did, or kad has asked as many as it asks at once and may know others,
-        // those who are silent are given more time, so that a dial has a chance.
+        // The peers that answered are the result. If few did, or if kad asks as many as it may at the same time and
+        // could know others, the silent ones get more time, enough for a dial.
         Query::GetClosestPeers { target: _ } | Query::StartProviding { key: _ } | Query::Bootstrap => match answers {
             0 => None,
             _ if enough && progress.pending() < parallelism => Some(1),
@@ -94,7 +90,7 @@ pub(super) fn patience(
         },
         Query::GetRecord { key: _ } | Query::GetProviders { key: _ } => {
             if !enough {
-                // What was not found may be with those who have not answered.
+                // Silent peers may hold what has not been found.
                 (offer.items > 0 && answers > 0 && !wants_more).then_some(3)
             } else if wants_more {
                 Some(8)
@@ -110,9 +106,9 @@ pub(super) fn patience(
                 (Operation::PutRecordTo { record: _, peers: _, quorum }, _) => needed(*quorum, peers.len()).get(),
                 _ => return None,
             };
-            // kad asks some at a time, and has not come to the others.
+            // kad asks a few at a time, and has not asked all yet.
             let asks_on = (progress.requests as usize) < peers.len();
-            // A put to the closest peers can go on with others; one to peers of the caller's choice cannot.
+            // A put to the closest peers can continue with others; one to named peers cannot.
             let goes_on = request.put.is_some();
             match answers {
                 _ if answers as usize >= missing => Some(1),
@@ -124,7 +120,7 @@ pub(super) fn patience(
     }
 }
 
-/// The outcome of an operation whose need is met.
+/// Returns the outcome of an operation whose threshold is reached.
 pub(super) fn satisfied(operation: &Operation, findings: &QueryResults, progress: Progress) -> Outcome {
     match (operation, findings) {
         (Operation::GetRecord { key: _, policy: Policy::Quorum(_) }, QueryResults::Records(records)) => {
@@ -143,7 +139,7 @@ pub(super) fn satisfied(operation: &Operation, findings: &QueryResults, progress
     }
 }
 
-/// The outcome of an operation of one step whose query has ended.
+/// Returns the outcome of an operation of one step whose query has ended.
 pub(super) fn ended(operation: &Operation, findings: &QueryResults, ending: &QueryEnd, progress: Progress) -> Outcome {
     match (operation, findings, ending) {
         (Operation::GetRecord { key: _, policy }, QueryResults::Records(records), ending) => {
@@ -197,18 +193,18 @@ pub(super) fn ended(operation: &Operation, findings: &QueryResults, ending: &Que
                 Ok(BootstrapAnswer { phases, failed, progress })
             })
         }
-        // An operation never waits for a query of another kind.
+        // Unreachable: an operation never waits for a query of another kind.
         (operation, findings, _) => timeout(operation, Some(findings), progress),
     }
 }
 
-/// kad announces to those who answered, twenty at most, and counts each announcement as answered at once: so half of what
-/// was answered in all are announcements, or twenty are.
+/// Returns the number of peers that kad sent an announcement to. kad sends it to the peers that answered, 20 at most,
+/// and counts each announcement as answered at once: so half of all answers are announcements, or 20 of them.
 fn announced_to(progress: Progress) -> u32 {
-    (progress.successes / 2).min(K)
+    (progress.successes / 2).min(count(REPLICATION_FACTOR))
 }
 
-/// The outcome at the deadline, with whatever was found; no findings if no query was running.
+/// Returns the outcome at the deadline with the results so far; `None` if no query was running.
 pub(super) fn timeout(operation: &Operation, findings: Option<&QueryResults>, progress: Progress) -> Outcome {
     match operation {
         Operation::GetRecord { .. } => Outcome::GetRecord(Err(GetRecordError::Timeout {
@@ -245,7 +241,7 @@ pub(super) fn timeout(operation: &Operation, findings: Option<&QueryResults>, pr
     }
 }
 
-/// The outcome of a query that kad refused to start.
+/// Returns the outcome of a request whose query kad could not start.
 pub(super) fn refused(operation: &Operation, error: QueryStartError) -> Outcome {
     match (operation.kind(), error) {
         (OperationKind::Bootstrap, QueryStartError::NoKnownPeers) => {
@@ -303,7 +299,8 @@ fn read_record(
         Policy::Limit(limit) => Ok(record_answer(first, records.get(..limit).unwrap_or(records), progress)),
         Policy::All => Ok(record_answer(first, records, progress)),
         Policy::Best { agree: _ } => Ok(record_answer(found.best().unwrap_or(first), records, progress)),
-        Policy::Quorum(needed) => {
+        Policy::Quorum(quorum) => {
+            let needed = quorum.of_sources();
             let mut candidates = found.candidates();
             match (candidates.pop(), candidates.is_empty()) {
                 (Some(candidate), true) => Err(GetRecordError::QuorumNotReached { candidate, needed }),
@@ -316,7 +313,7 @@ fn read_record(
     }
 }
 
-/// `records` holds `chosen`.
+/// Creates the answer that selects `chosen`, one of `records`.
 fn record_answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], progress: Progress) -> RecordAnswer {
     let agreeing = records.iter().filter(|record| record.record.value == chosen.record.value).count();
     RecordAnswer {
@@ -362,7 +359,7 @@ fn read_providers(
     Ok(ProvidersAnswer { providers, progress, cached: None })
 }
 
-/// What was ended early may have had others to ask.
+/// Returns whether an empty result is conclusive. A query that was finished early is not: it could have asked others.
 pub(super) fn certainty(ending: &QueryEnd, progress: Progress) -> Certainty {
     match ending {
         QueryEnd::Read { finished_early: true, .. } => Certainty::Inconclusive,
@@ -380,21 +377,15 @@ fn closest_peers(ending: &QueryEnd) -> Vec<PeerId> {
     }
 }
 
-/// The peers that are not among others.
+/// Returns the peers that are not in `others`.
 pub(super) fn without(peers: &[PeerId], others: &[PeerId]) -> Vec<PeerId> {
     let others: BTreeSet<_> = others.iter().collect();
     peers.iter().filter(|peer| !others.contains(peer)).copied().collect()
 }
 
-/// How many of `peers` have to acknowledge. Unlike kad's own reading, `N` is not silently lowered.
+/// Returns the number of peers that must acknowledge. Unlike in kad, `N` is not silently lowered.
 pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
-    let needed = match quorum {
-        Quorum::One => 1,
-        Quorum::Majority => peers / 2 + 1,
-        Quorum::All => peers,
-        Quorum::N(n) => n.get(),
-    };
-    NonZeroUsize::new(needed).unwrap_or(NonZeroUsize::MIN)
+    NonZeroUsize::new(quorum.of(peers)).unwrap_or(NonZeroUsize::MIN)
 }
 
 fn put_outcome(operation: &Operation, result: Result<PutAnswer, PutRecordError>) -> Outcome {

@@ -1,5 +1,4 @@
-//! A put's way: its lookup, the store at those who were found, further peers where too few acknowledge, reading back,
-//! the local copy.
+//! Puts: a lookup, the store at the peers found, further peers if too few acknowledge, reading back, the local copy.
 //!
 //! ```text
 //!   lookup ──► store ──► read back ──► local copy ──► outcome
@@ -12,7 +11,7 @@ use std::{collections::BTreeSet, fmt, hash::Hash, mem, num::NonZeroUsize, sync::
 
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, PeerInfo, Quorum, Record, RecordKey, store},
+    kad::{KBucketKey, PeerInfo, Record, RecordKey, store},
 };
 
 use super::{
@@ -22,48 +21,48 @@ use super::{
     time::Time,
 };
 use crate::{
-    Action, Item, LocalCopy, Operation, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, RequestId,
-    StepId,
+    Action, Item, LocalCopy, Operation, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, Quorum,
+    REPLICATION_FACTOR, RequestId, StepId,
 };
 
-/// How often a put sends its record to further peers at most, the first time included. In a trial with half of the peers
-/// silent, the second time was enough where anything was.
+/// Maximum number of rounds in which a put sends its record, the first included. In a trial with half of the peers
+/// silent, the second was enough wherever any was.
 const ROUNDS: u8 = 3;
 
-/// To how many peers a put may have sent its record before it asks no further ones: three times the replication factor.
-const MOST_ASKED: usize = 60;
+/// Number of peers asked from which on a put starts no further round.
+const MOST_ASKED: usize = 3 * REPLICATION_FACTOR;
 
-/// How many peers are asked in a further round at most: the replication factor.
-const MOST_FURTHER: usize = 20;
+/// Maximum number of peers asked in a further round.
+const MOST_FURTHER: usize = REPLICATION_FACTOR;
 
-/// How many are asked for so many that are missing: with half of the peers silent, all the missing ones are among them
-/// nearly always, and a round more would take longer than these few requests.
+/// Returns the number of peers to ask for `missing` acknowledgements. With half of the peers silent, these nearly
+/// always suffice; one more round would take longer than a few more requests.
 fn further_for(missing: usize) -> usize {
     missing.saturating_mul(2).saturating_add(4).min(MOST_FURTHER)
 }
 
-/// A put that is past its first lookup.
+/// State of a put after its first lookup.
 #[derive(Debug)]
 pub(super) struct Put {
-    /// How many have to acknowledge.
+    /// Number of peers that must acknowledge.
     needed: NonZeroUsize,
-    /// How many peers the first lookup has found.
+    /// Number of peers that the first lookup found.
     found: usize,
-    /// Who is to be asked, for as long as these are too few.
+    /// Peers to ask, while they are too few.
     waiting: Vec<PeerId>,
-    /// Whom the record was sent to in the rounds that are over.
+    /// Peers that the record was sent to in completed rounds.
     pub(super) asked: Vec<PeerId>,
     acknowledged: Vec<PeerId>,
-    /// Of all steps that are over.
+    /// Of all completed steps.
     pub(super) progress: Progress,
     rounds: u8,
     looked_further: bool,
-    /// How many peers have given the record back.
+    /// Number of peers that returned the record.
     given_back: usize,
 }
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// A query of a put has ended.
+    /// Handles the end of a put's query.
     pub(super) fn put_query_ended(
         &mut self,
         id: RequestId,
@@ -139,15 +138,15 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
         let Some((record, _, options)) = self.put_of(id) else { return };
         if options.verify > 0 {
-            // What others have been reading since before the store says nothing about it.
+            // Not shared: a read that started before the store proves nothing about it.
             self.attach_alone(id, Query::GetRecord { key: record.key.clone() }, now);
         } else {
             self.put_succeeded(id, 0, now);
         }
     }
 
-    /// A query has found an item. If a put reads back, which it does for itself alone, its record may have been given back
-    /// by as many peers as are asked for.
+    /// Counts an item for a put that reads back, and ends the reading once enough peers have returned the record. Such
+    /// a query is never shared.
     pub(super) fn read_back(&mut self, step: StepId, item: &Item, now: Time) {
         let Some(id) = self.queries.get(&step).and_then(|query| query.waiters.first()) else { return };
         let Some(LiveRequest { operation: Operation::PutRecord { record, options, .. }, put: Some(put), .. }) =
@@ -164,7 +163,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// A put waits no longer for the query with which it reads back.
+    /// Ends the reading back of a put before its query ends.
     pub(super) fn end_read_back(&mut self, id: RequestId, step: StepId, now: Time) {
         let Some(request) = self.requests.get(&id) else { return };
         let progress = self.queries.get(&step).map_or_else(Progress::default, |query| query.progress());
@@ -187,7 +186,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// The record goes into the local store, if it is not there already, and then this is the answer.
+    /// Stores the record locally, unless it already is, and then ends the put with its answer.
     fn put_succeeded(&mut self, id: RequestId, verified: usize, now: Time) {
         let Some((record, _, options)) = self.put_of(id) else { return };
         let Some(request) = self.requests.get_mut(&id) else { return };
@@ -207,12 +206,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Too few have acknowledged, or were found: others are looked for, if that may help.
+    /// Looks for further peers after too few were found or have acknowledged, if that may help.
     fn put_widen(&mut self, id: RequestId, now: Time) {
         let Some((record, quorum, _)) = self.put_of(id) else { return };
         let Some(request) = self.requests.get_mut(&id) else { return };
         let Some(put) = &request.put else { return };
-        // `All` are those who were found.
+        // `All` means the peers that were found.
         if quorum == Quorum::All || put.rounds >= ROUNDS || put.asked.len() >= MOST_ASKED {
             self.put_failed(id, now);
             return;
@@ -223,7 +222,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.actions.push_back(Action::LocalPeers { request: id, target: record.key.clone() });
     }
 
-    /// The answer to [`Action::LocalPeers`].
+    /// Handles the answer to [`Action::LocalPeers`].
     pub(super) fn local_peers(&mut self, id: RequestId, peers: Vec<PeerId>, now: Time) {
         let local = self.local_peer;
         let Some(LiveRequest { phase: Phase::Choosing, put: Some(put), .. }) =
@@ -238,8 +237,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.put_further(id, further, now);
     }
 
-    /// Sends the record to further peers, or looks for them beyond the farthest known. Before anything was sent, they have
-    /// to be as many as the quorum.
+    /// Sends the record to further peers, or looks for them beyond the farthest one known. Before anything has been
+    /// sent, there must be enough for the quorum.
     fn put_further(&mut self, id: RequestId, mut further: Vec<PeerId>, now: Time) {
         let Some(put) = self.requests.get_mut(&id).and_then(|request| request.put.as_mut()) else { return };
         let missing = put.missing();
@@ -260,7 +259,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             return;
         }
         let most = if nothing_sent {
-            // Those who were found have answered a moment ago.
+            // The peers that the lookup found have just answered.
             missing.max(put.found.saturating_add(further_for(missing.saturating_sub(put.found))))
         } else {
             further_for(missing)
@@ -292,7 +291,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.conclude(id, Outcome::PutRecord(Err(error)), None, now);
     }
 
-    /// The answer to [`Action::StoreLocal`].
+    /// Handles the answer to [`Action::StoreLocal`].
     pub(super) fn stored(&mut self, id: RequestId, result: Result<(), store::Error>, now: Time) {
         let Some(LiveRequest { phase: Phase::Storing { answer }, operation, .. }) =
             self.requests.get_mut(&id).map(|request| &mut **request)
@@ -313,7 +312,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// The outcome of a put at its deadline, once its first query has started.
+    /// Returns the outcome of a put at its deadline, after its first query has started.
     pub(super) fn put_timeout(&self, request: &LiveRequest) -> Outcome {
         let (mut sent_to, mut progress) = match &request.put {
             Some(put) => (put.asked.clone(), put.progress),
@@ -323,7 +322,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             && let Some(query) = self.queries.get(step)
         {
             progress = progress.merge(query.progress());
-            // One that waits for a slot was sent to nobody.
+            // A query that waits for a slot has sent nothing.
             if let (Query::PutRecordTo { record: _, peers }, Some(_)) = (&query.query, &query.work) {
                 sent_to.extend(peers.iter());
             }
@@ -354,12 +353,12 @@ impl Put {
         }
     }
 
-    /// How many still have to acknowledge.
+    /// Returns the number of acknowledgements that are missing.
     pub(super) fn missing(&self) -> usize {
         self.needed.get().saturating_sub(self.acknowledged.len())
     }
 
-    /// Those of these peers who were not asked, each once, in their order.
+    /// Returns the given peers that were not asked, each once, in their order.
     fn not_asked(&self, peers: impl Iterator<Item = PeerId>) -> Vec<PeerId> {
         let asked: BTreeSet<_> = self.asked.iter().collect();
         distinct(peers.filter(|peer| !asked.contains(peer)))

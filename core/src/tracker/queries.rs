@@ -1,4 +1,4 @@
-//! What kad says of a query: every combination of its state and an input.
+//! Inputs from kad: every combination of a query's state and an input.
 
 use std::{fmt, hash::Hash};
 
@@ -18,7 +18,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             return;
         };
         match (&query.state, result) {
-            // An id that is in use cannot be told apart from its first bearer: the second one is never heard of.
+            // Without an id of its own, the second query with this id never gets an event.
             (QueryState::Starting | QueryState::Abandoned { finish_deadline: _ }, Ok(started))
                 if self.steps.contains_key(&started.id) =>
             {
@@ -87,7 +87,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(work) = &mut live.work {
             work.progress = progress;
             (work.heard_at, work.moved_at) = (now, now);
-            // In the others, answers are not what a lookup takes its time for.
+            // Other queries do more than a lookup, so their duration says nothing about round trips.
             let is_lookup = matches!(
                 live.query,
                 Query::GetRecord { .. } | Query::GetProviders { .. } | Query::GetClosestPeers { .. }
@@ -100,7 +100,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         match (&live.state, last) {
             (QueryState::Running { id: _ }, last) => {
                 let LiveQuery { query, work: Some(work), .. } = &mut **live else { return };
-                let was_hurried = work.finished_early;
+                let was_finished_early = work.finished_early;
                 let ResultDelta { items, ending, fault } =
                     work.findings.news(query, result, progress, &self.config.validators);
                 match fault {
@@ -115,8 +115,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 self.take_items(step, items, now);
                 if last && let Some(mut ending) = ending {
                     match &mut ending {
-                        QueryEnd::Read { finished_early, .. } => *finished_early = was_hurried,
-                        // Others may name us.
+                        QueryEnd::Read { finished_early, .. } => *finished_early = was_finished_early,
+                        // Other peers may name the local one.
                         QueryEnd::ClosestPeers { peers, timed_out: _ } => {
                             peers.retain(|info| info.peer_id != self.local_peer);
                         }
@@ -128,9 +128,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             (QueryState::Finishing { id: _, finish_deadline: _ }, true) => {
                 self.remove_query(step);
             }
-            // The answers that were under way; nobody wants them.
+            // Late answers, which no request needs.
             (QueryState::Finishing { .. }, false) => {}
-            // Without an id there is no event that could be this query's, and none comes while one is taken in.
+            // Unreachable: without an id no event matches the query, and no event arrives while another is handled.
             (
                 QueryState::Queued { .. }
                 | QueryState::Ended { .. }
@@ -141,7 +141,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Takes the items of an event in, one by one, for as long as anyone waits for them.
+    /// Adds the items of an event one by one, while any request waits for them.
     pub(super) fn take_items(&mut self, step: StepId, mut items: NewItems, now: Time) {
         while let Some(live) = self.queries.get_mut(&step)
             && !live.waiters.is_empty()
@@ -163,7 +163,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// A query that has found as much as one may: for those who still wait it is as if kad had ended it.
+    /// Ends the requests of a query that has found the maximum number of items, as if kad had ended it.
     pub(super) fn end_at_the_bound(&mut self, step: StepId, now: Time) {
         let (mut satisfied, mut read_repair) = (false, None);
         while let Some(query) = self.queries.get(&step)
@@ -190,7 +190,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Ends the requests that need nothing more of a query.
+    /// Ends the requests that the results so far satisfy.
     pub(super) fn end_satisfied(&mut self, step: StepId, now: Time) {
         let (mut satisfied, mut read_repair) = (false, None);
         while let Some(query) = self.queries.get(&step)
@@ -212,7 +212,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// kad has ended a query: everyone who still waits for it gets what there is.
+    /// Ends every request that still waits for a query that kad has ended.
     pub(super) fn end_query(&mut self, step: StepId, ending: &QueryEnd, now: Time) {
         let keeps = self.keeps(step);
         let Some(mut query) = self.remove_query(step) else { return };
@@ -243,18 +243,18 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// The next of those who wait, by what they need.
+    /// Removes the next waiter, in the order of their thresholds.
     pub(super) fn take_waiter(&self, waiters: &mut Waiters) -> Option<RequestId> {
         let id = waiters.first()?;
         match self.requests.get(&id) {
             Some(request) => waiters.remove(waiter(id, request, self.config.max_items)),
-            // Every waiter is a live request; without it there is nothing to take.
+            // Unreachable: every waiter is a live request.
             None => *waiters = Waiters::None,
         }
         Some(id)
     }
 
-    /// A query's last event never came: the slot comes back, and the id is evicted_ids.
+    /// Takes back the slot of a query whose last event has not arrived, and remembers its id.
     pub(super) fn give_up(&mut self, step: StepId) {
         let Some(query) = self.remove_query(step) else { return };
         self.stats.lost_queries += 1;
@@ -274,7 +274,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// A query that was to start has not.
+    /// Undoes what was done for a query that did not start.
     pub(super) fn start_failed(&mut self, query: &Query) {
         if let Query::StartProviding { key } = query {
             self.announcement_ended(key, false);

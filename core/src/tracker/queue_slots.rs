@@ -1,15 +1,14 @@
-//! The queue_slots in the queue: requests that wait for their first query to start.
+//! Places in the queue: requests that wait for their first query to start.
 
 use std::collections::BTreeSet;
 
 use crate::{Overload, Priority, RequestId};
 
-/// How many queue_slots are taken, and, if requests may be shed, by whom.
+/// Number of places taken and, if requests may be shed, the requests that hold them.
 #[derive(Debug)]
 pub(super) struct QueueSlots {
     taken: usize,
-    /// By class, in the order of [`Priority::ALL`]; only where it is asked for, because a request that waits should be
-    /// small.
+    /// By class, in the order of [`Priority::ALL`]; only for [`Overload::Shed`], to keep waiting requests small.
     by_class: Option<[BTreeSet<RequestId>; 3]>,
 }
 
@@ -40,8 +39,8 @@ impl QueueSlots {
         self.taken
     }
 
-    /// The last of the lowest class that has a request waiting, if that class is below `than`. `None` as well if nobody
-    /// is ever shed.
+    /// Returns the last request of the lowest class that has one waiting, if that class is below `than`. `None` as well
+    /// if requests are never shed.
     pub(super) fn last_below(&self, than: Priority) -> Option<RequestId> {
         let classes = self.by_class.as_ref()?;
         Priority::ALL

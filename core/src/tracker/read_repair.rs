@@ -1,13 +1,13 @@
-//! Bringing the peers up to date that a read for the best record has found to hold a worse one, or none.
+//! Read repair: sends the best record to peers that a read found to hold a worse one, or none.
 //!
-//! A read_repair is a put like any other, but nobody's: it has an id that no caller can choose, the lowest class, no place
-//! in the queue and no outcome. It never delays the read that has caused it.
+//! A read repair is a put without a caller: it has an id that no caller can choose, the lowest class, no place in the
+//! queue and no outcome. It never delays the read that started it.
 
 use std::{collections::BTreeMap, fmt, hash::Hash, sync::Arc};
 
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, PeerRecord, Quorum},
+    kad::{KBucketKey, PeerRecord},
 };
 
 use super::{
@@ -17,14 +17,14 @@ use super::{
     state::{LiveRequest, Phase, Timer},
     time::Time,
 };
-use crate::{Operation, Outcome, Policy, Priority, RequestId, StepId};
+use crate::{Operation, Outcome, Policy, Priority, Quorum, REPLICATION_FACTOR, RequestId, StepId};
 
-/// A record, and who is to get it.
+/// A record, and the peers to send it to.
 pub(super) type ReadRepair = (Arc<PeerRecord>, Vec<PeerId>);
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// Which of the closest peers that were heard the answer of a read shows to be out of date, the closest first. The
-    /// answer then says how many.
+    /// Returns the closest peers that hold a worse record or none, the closest first, and notes their number in the
+    /// answer.
     pub(super) fn read_repair(
         &self,
         operation: &Operation,
@@ -45,7 +45,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             Some(QueryEnd::Read { without, .. }) => without.as_slice(),
             _ => &[],
         };
-        // Whoever sent a record first counts as its holder, whatever is said of it later.
+        // A peer that sent a record counts as its holder, even if kad later lists it as having none.
         let mut known: BTreeMap<_, _> = without.iter().map(|peer| (*peer, false)).collect();
         known.extend(holders);
         known.remove(&self.local_peer);
@@ -53,15 +53,15 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let mut known: Vec<_> = known.into_iter().collect();
         known.sort_by_cached_key(|(peer, _)| KBucketKey::from(*peer).distance(&target));
         let peers: Vec<_> =
-            known.into_iter().take(CLOSEST).filter(|(_, is_best)| !is_best).map(|(peer, _)| peer).collect();
+            known.into_iter().take(REPLICATION_FACTOR).filter(|(_, is_best)| !is_best).map(|(peer, _)| peer).collect();
         answer.repairing = peers.len();
         (!peers.is_empty()).then(|| (Arc::clone(&answer.record), peers))
     }
 
-    /// Sends a record to those who are out of date.
+    /// Sends a record to the peers that need it.
     pub(super) fn start_read_repair(&mut self, (best, peers): ReadRepair, now: Time) {
         self.last_read_repair += 1;
-        let id = RequestId(RequestId::FIRST_OF_OURS.0 | self.last_read_repair);
+        let id = RequestId(RequestId::FIRST_RESERVED.0 | self.last_read_repair);
         let operation = Operation::PutRecordTo { record: Arc::new(best.record.clone()), peers, quorum: Quorum::One };
         let query = first_query(&operation);
         let deadline = now.after(self.config.default_timeout);
@@ -87,6 +87,3 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.attach(id, query, now);
     }
 }
-
-/// So many peers are responsible for a key: the replication factor. Those beyond them were only asked for the way.
-const CLOSEST: usize = 20;

@@ -1,4 +1,4 @@
-//! A request's way from step to step, attempt to attempt, and to its one end.
+//! Lifecycle of a request: its steps, its attempts and its only end.
 
 use std::{fmt, hash::Hash, mem};
 
@@ -16,7 +16,7 @@ use super::{
 use crate::{Action, Operation, OperationKind, Outcome, Progress, RequestError, RequestId, RequestPhase};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// An attempt has ended: so has the request, unless it is to be tried again. `attempt` is what its last query has
+    /// Handles the end of an attempt: ends the request, or schedules the next attempt. `attempt` is what its last query
     /// found and how far it got, if it was started.
     pub(super) fn conclude(
         &mut self,
@@ -49,17 +49,17 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.timers.insert((until, Timer::Retry(id)));
     }
 
-    /// When a request is tried again, if it is.
+    /// Returns the time of the next attempt, if there is one.
     pub(super) fn next_attempt(&self, id: RequestId, found_items: bool, now: Time) -> Option<Time> {
         let request = self.requests.get(&id)?;
         let Attempts { retry, failed, earlier: _ } = request.retry.as_deref()?;
         let attempt = failed.saturating_add(1);
-        // What a stream has delivered would be delivered again.
+        // The stream would deliver its items twice.
         let repeats_items = request.streaming && found_items;
         if attempt >= retry.attempts || repeats_items {
             return None;
         }
-        let until = now.after(retry.wait(attempt, lot(self.config.seed, id, attempt)));
+        let until = now.after(retry.wait(attempt, jitter(self.config.seed, id, attempt)));
         (until < request.deadline).then_some(until)
     }
 
@@ -72,7 +72,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Ends a request for a reason common to all operations.
+    /// Ends a request for a reason that all operations share.
     pub(super) fn fail(&mut self, id: RequestId, error: RequestError, now: Time) {
         if let Some(request) = self.requests.get(&id) {
             let outcome = Outcome::failed(request.operation.kind(), error);
@@ -106,13 +106,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.end(id, outcome, now);
     }
 
-    /// The one place where a request ends.
+    /// Ends a request. No other function does.
     pub(super) fn end(&mut self, id: RequestId, outcome: Outcome, now: Time) {
         let Some(request) = self.requests.remove(&id) else { return };
         self.timers.remove(&(request.deadline, Timer::Deadline(id)));
         let ok = outcome.is_ok();
-        if id.is_ours() {
-            // It has no caller; and it has brought about what is kept.
+        if id.is_reserved() {
+            // A read repair has no caller, and it does not invalidate the cached answer that it spreads.
             self.read_repairs -= 1;
         } else {
             self.drop_cached_by(&request.operation);
@@ -135,14 +135,16 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// kad has entered us as a provider. The first answer says what was there before; later ones find our own entry.
+    /// Notes that kad has stored the local provider entry. Only the first answer says whether one was there before;
+    /// later ones find the tracker's own.
     pub(super) fn announcement_began(&mut self, key: &RecordKey, had_provider: bool) {
         if let Some(announcements) = self.announcements.get_mut(key) {
             announcements.had_provider.get_or_insert(had_provider);
         }
     }
 
-    /// With the last of a key's announcements, the local entry goes, unless one succeeded or it was there before.
+    /// Removes the local entry when the last of a key's announcements ends, unless one succeeded or it was there
+    /// before.
     pub(super) fn announcement_ended(&mut self, key: &RecordKey, ok: bool) {
         let Some(announcements) = self.announcements.get_mut(key) else { return };
         announcements.succeeded |= ok;
@@ -178,8 +180,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 }
 
-/// An even draw that depends on its arguments alone (the finaliser of SplitMix64, Steele and others, 2014).
-fn lot(seed: u64, id: RequestId, attempt: u32) -> u64 {
+/// Returns a uniform random number that depends only on its arguments (the finaliser of SplitMix64, Steele et al.,
+/// 2014).
+fn jitter(seed: u64, id: RequestId, attempt: u32) -> u64 {
     let mut z = seed
         .wrapping_add(id.0.wrapping_mul(0x9E37_79B9_7F4A_7C15))
         .wrapping_add(u64::from(attempt).wrapping_mul(0xD1B5_4A32_D192_ED03));

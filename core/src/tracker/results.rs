@@ -1,4 +1,4 @@
-//! What a query has found so far, for all requests that wait for it.
+//! Results of a query, for all requests that wait for it.
 
 use std::{
     cmp::Ordering,
@@ -19,7 +19,7 @@ use libp2p::{
 use super::waiters::Available;
 use crate::{BootstrapPhase, Candidate, Item, OperationKind, Progress, Query, Validator, Validators};
 
-/// What a query has found so far.
+/// Results of a query so far.
 #[derive(Debug)]
 pub(super) enum QueryResults {
     Records(Records),
@@ -42,16 +42,16 @@ pub(super) enum QueryResults {
 #[derive(Debug, Default)]
 pub(super) struct Records {
     pub(super) records: Vec<Arc<PeerRecord>>,
-    /// Who sent them; kept only once there are more than [`FEW`].
+    /// Their sources; filled only once there are more than [`FEW`].
     sources: BTreeSet<Option<PeerId>>,
     bytes: usize,
-    /// How many a validator has rejected.
+    /// Number of records that the validator rejected.
     pub(super) rejected: u32,
-    /// Kept only once a request asks for a quorum or for the best.
+    /// Filled only once a request needs a quorum or the best record.
     tally: Option<Box<Tally>>,
 }
 
-/// So many records are looked through faster than a set of their sources is built, and most queries find fewer.
+/// Number of records up to which a linear search is faster than a set of sources. Most queries find fewer.
 const FEW: usize = 8;
 
 /// Distinct providers.
@@ -65,12 +65,12 @@ pub(super) struct Providers {
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     votes: BTreeMap<ByValue, usize>,
-    /// The first value to have had the most votes.
+    /// The first value that reached the most votes.
     top: Option<(ByValue, usize)>,
     best: Option<ByValue>,
 }
 
-/// A record that is the same as another if its bytes are.
+/// A record that compares by its value only.
 #[derive(Debug, Clone)]
 pub(super) struct ByValue(Arc<PeerRecord>);
 
@@ -100,10 +100,10 @@ impl PartialEq for ByValue {
 
 impl Eq for ByValue {}
 
-/// What an event says about the end of its query. It is the end only if the event is the last.
+/// End of a query, as an event describes it. It is the end only if the event is the last.
 #[derive(Debug)]
 pub(super) enum QueryEnd {
-    /// `without` are the closest of those who answered and have no record; one that was `finished_early` was ended early.
+    /// `without`: the closest peers that answered and have no record. `finished_early`: the tracker finished it early.
     Read {
         closest_peers: Vec<PeerId>,
         without: Vec<PeerId>,
@@ -123,21 +123,21 @@ pub(super) enum QueryEnd {
     Bootstrapped,
 }
 
-/// What an event brings.
+/// Results of one event.
 #[derive(Debug)]
 pub(super) struct ResultDelta {
-    /// Items to be taken in one by one: between two of them, requests may end.
+    /// Items to add one by one, because requests may end between two of them.
     pub(super) items: NewItems,
     pub(super) ending: Option<QueryEnd>,
     pub(super) fault: Option<Anomaly>,
 }
 
-/// Items that were not there before.
+/// Items that the query had not found before.
 #[derive(Debug)]
 pub(super) enum NewItems {
     None,
     One(Item),
-    /// kad's set is randomly seeded; this one is sorted, so that the same inputs give the same actions.
+    /// kad's set is randomly seeded. This one is sorted, so that the same inputs give the same actions.
     Providers(BTreeSet<PeerId>),
 }
 
@@ -154,7 +154,7 @@ impl NewItems {
     }
 }
 
-/// Something in an event that can be no answer; it is counted and otherwise ignored.
+/// Content of an event that cannot be part of an answer. It is counted and otherwise ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anomaly {
     /// The kind of result does not fit the query.
@@ -165,7 +165,7 @@ pub(super) enum Anomaly {
     Rejected,
 }
 
-/// Whether a result can belong to a query at all.
+/// Returns whether a result can belong to a query of this kind.
 pub(super) fn fits(query: OperationKind, result: &QueryResult) -> bool {
     match result {
         QueryResult::Bootstrap(_) => query == OperationKind::Bootstrap,
@@ -178,20 +178,20 @@ pub(super) fn fits(query: OperationKind, result: &QueryResult) -> bool {
     }
 }
 
-/// Peers without repetitions, in their order.
+/// Returns the peers without duplicates, in their order.
 pub(super) fn distinct(peers: impl Iterator<Item = PeerId>) -> Vec<PeerId> {
     let mut seen = BTreeSet::new();
     peers.filter(|peer| seen.insert(*peer)).collect()
 }
 
 impl QueryEnd {
-    /// The end of a read that needs nothing more, or may have nothing more.
+    /// End of a read that is satisfied, or that has found the maximum.
     pub(super) const ENOUGH: Self =
         Self::Read { closest_peers: Vec::new(), without: Vec::new(), timed_out: false, finished_early: false };
 }
 
 impl QueryResults {
-    /// The empty findings of a query.
+    /// Creates the empty results of a query.
     pub(super) fn of(query: &Query) -> Self {
         match query {
             Query::GetRecord { key: _ } => Self::Records(Records::default()),
@@ -203,7 +203,7 @@ impl QueryResults {
         }
     }
 
-    /// Takes an event apart. Its items come into the findings by [`add`](Self::add).
+    /// Takes an event apart. [`add`](Self::add) adds its items to the results.
     pub(super) fn news(
         &mut self,
         query: &Query,
@@ -306,7 +306,7 @@ impl QueryResults {
         ResultDelta { items, ending, fault }
     }
 
-    /// Takes an item of the news in.
+    /// Adds an item of an event.
     pub(super) fn add(&mut self, query: &Query, item: &Item, validators: &Validators) {
         match (self, item, query) {
             (Self::Records(records), Item::Record(record), Query::GetRecord { key }) => {
@@ -317,12 +317,12 @@ impl QueryResults {
                     found.providers.push(*provider);
                 }
             }
-            // Counted when the event came.
+            // Counted when the event arrived.
             (_, Item::BootstrapPhase(_) | Item::Record(_) | Item::Provider(_), _) => {}
         }
     }
 
-    /// What there is to satisfy waiters with.
+    /// Returns the counts that thresholds are compared with.
     pub(super) fn offer(&self) -> Available {
         let (items, tally) = match self {
             Self::Records(records) => (records.records.len(), records.tally.as_deref()),
@@ -336,7 +336,7 @@ impl QueryResults {
         }
     }
 
-    /// Whether any item was found.
+    /// Returns whether any item was found.
     pub(super) fn has_items(&self) -> bool {
         match self {
             Self::Records(records) => !records.records.is_empty(),
@@ -346,7 +346,7 @@ impl QueryResults {
         }
     }
 
-    /// The first items so far, for a request that joins late.
+    /// Delivers the first items so far, to a request that joins late.
     pub(super) fn replay(&self, at_most: usize, deliver: &mut dyn FnMut(Item)) {
         match self {
             Self::Records(records) => {
@@ -359,7 +359,7 @@ impl QueryResults {
         }
     }
 
-    /// How many bytes a late joiner's replay would hold alive.
+    /// Returns the number of bytes that a replay to a late request keeps alive.
     pub(super) fn replay_bytes(&self) -> usize {
         match self {
             Self::Records(records) => records.bytes,
@@ -368,7 +368,7 @@ impl QueryResults {
         }
     }
 
-    /// The items so far, for a cache; nothing is added to them any more. `None` of what is not a read.
+    /// Returns the items so far, for the cache, which adds nothing to them. `None` if the query is not a read.
     pub(super) fn items(&self) -> Option<Self> {
         match self {
             Self::Records(Records { records, .. }) => {
@@ -381,7 +381,7 @@ impl QueryResults {
         }
     }
 
-    /// The records so far.
+    /// Returns the records so far.
     pub(super) fn records(&self) -> &[Arc<PeerRecord>] {
         match self {
             Self::Records(found) => &found.records,
@@ -393,12 +393,12 @@ impl QueryResults {
         }
     }
 
-    /// Whether nothing was found but what was rejected: then it is not told that there is nothing.
+    /// Returns whether only rejected records were found. "Not found" is then inconclusive.
     pub(super) fn is_doubtful(&self) -> bool {
         matches!(self, Self::Records(found) if found.records.is_empty() && found.rejected > 0)
     }
 
-    /// Begins to count votes, those of the records so far included.
+    /// Starts to count votes, including those of the records so far.
     pub(super) fn count_votes(&mut self, key: &RecordKey, validators: &Validators) {
         if let Self::Records(records) = self {
             records.count_votes(key, validators.of(key.as_ref()));
@@ -407,7 +407,7 @@ impl QueryResults {
 }
 
 impl Records {
-    /// Whether a record is new and may be an answer.
+    /// Returns whether a record's source is new, or the reason why the record cannot be part of an answer.
     fn check(&self, key: &RecordKey, found: &PeerRecord, validators: &Validators) -> Result<bool, Anomaly> {
         if found.record.key != *key {
             return Err(Anomaly::ForeignRecord);
@@ -450,17 +450,17 @@ impl Records {
         }
     }
 
-    /// The first record whose value has the most votes.
+    /// Returns the first record whose value has the most votes.
     pub(super) fn top(&self) -> Option<&Arc<PeerRecord>> {
         self.tally.as_ref()?.top.as_ref().map(|(ByValue(record), _)| record)
     }
 
-    /// The best record, by its validator.
+    /// Returns the best record by its validator.
     pub(super) fn best(&self) -> Option<&Arc<PeerRecord>> {
         self.tally.as_ref()?.best.as_ref().map(|ByValue(record)| record)
     }
 
-    /// Every value with its votes, the most frequent first, and among equals the one that came first.
+    /// Returns every value with its votes: the one with most votes first, and among equals the one that arrived first.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         let Some(tally) = &self.tally else { return Vec::new() };
         let mut seen = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Who waits for which query: attaching a request to one, sharing one, letting go of one.
+//! Sharing of queries: attaching a request to a query and detaching it.
 
 use std::{fmt, hash::Hash};
 
@@ -12,13 +12,13 @@ use super::{
 use crate::{Action, Operation, Priority, Query, RequestId, StepId};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// Makes a request wait for a query: for one that is wanted already, if it is the same, or for one of its own.
+    /// Attaches a request to a query: to a live one for the same, or else to a new one.
     pub(super) fn attach(&mut self, id: RequestId, query: Query, now: Time) {
         let flight = SharedQuery::of(&query);
         self.attach_to(id, query, flight, now);
     }
 
-    /// Makes a request wait for a query of its own, whoever else asks for the same.
+    /// Attaches a request to a new query that no other request shares.
     pub(super) fn attach_alone(&mut self, id: RequestId, query: Query, now: Time) {
         self.attach_to(id, query, None, now);
     }
@@ -59,8 +59,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Whether there is hope for a query. One of which kad has said nothing for so long that its slot would be taken
-    /// back, were it finished, is not joined: there might always be somebody who waits for it, and for nothing.
+    /// Returns whether requests may join a query. Not one that kad has been silent about for `finish_timeout`: it has
+    /// probably been lost, and requests that keep joining it would keep it alive.
     fn is_alive(&self, step: StepId, now: Time) -> bool {
         self.queries.get(&step).is_some_and(|query| match query.state {
             QueryState::Queued { line: _ } => true,
@@ -74,7 +74,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         })
     }
 
-    /// Whether an operation would share a query that has its slot already.
+    /// Returns whether an operation would join a query that holds a slot.
     pub(super) fn joins_running(&self, operation: &Operation, now: Time) -> bool {
         let step = SharedQuery::of(&first_query(operation)).and_then(|flight| self.flights.get(&flight)).copied();
         let alive = step.filter(|step| self.is_alive(*step, now));
@@ -107,13 +107,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 }
                 self.end_satisfied(step, now);
             }
-            // Not to be joined any more, and no longer among the flights.
+            // Unreachable: such queries are no longer shared.
             QueryState::Ended { .. } | QueryState::Abandoned { .. } | QueryState::Finishing { .. } => {}
         }
     }
 
-    /// Takes a request away from its query. A query that nobody wants any more is told to finish, and keeps its slot
-    /// until kad has ended it.
+    /// Detaches a request from its query. A query without requests is finished, and keeps its slot until kad has ended
+    /// it.
     pub(super) fn detach(&mut self, waiter: Waiter, priority: Priority, step: StepId, now: Time) {
         let finish_deadline = now.after(self.config.finish_timeout);
         let Some(query) = self.queries.get_mut(&step) else { return };
@@ -160,7 +160,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Nobody joins this query any more.
+    /// Excludes a query from sharing.
     pub(super) fn unshare(&mut self, flight: Option<SharedQuery>, step: StepId) {
         if let Some(flight) = flight
             && self.flights.get(&flight) == Some(&step)
@@ -169,7 +169,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Takes a query out of the books: its slot is free.
+    /// Removes a query and frees its slot.
     pub(super) fn remove_query(&mut self, step: StepId) -> Option<Box<LiveQuery<Id>>> {
         let mut query = self.queries.remove(&step)?;
         self.running -= 1;

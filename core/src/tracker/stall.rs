@@ -1,4 +1,4 @@
-//! Queries that have stopped moving: when they are looked at, and which are told to make do with what they have.
+//! Stall detection: probes queries that make no progress, and finishes them early.
 
 use std::{fmt, hash::Hash, mem};
 
@@ -10,7 +10,7 @@ use super::{
 use crate::{Action, OperationKind, Progress, StepId};
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// Begins to look after a query that kad has started.
+    /// Schedules the first check of a query that kad has started.
     pub(super) fn watch(&mut self, step: StepId, now: Time) {
         if let Some(stall) = &self.config.stall {
             let quiet = self.pace.quiet(stall);
@@ -18,7 +18,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// A look that was due at `due`: if the query may have been quiet for too long, kad is asked how far it got.
+    /// Checks a query at `due`: if it may have been quiet for too long, kad is asked for its progress.
     pub(super) fn look_after(&mut self, step: StepId, due: Time, now: Time) {
         let Some(stall) = &self.config.stall else { return };
         let quiet = self.pace.quiet(stall);
@@ -27,10 +27,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         work.look_at = None;
         let quiet_until = work.moved_at.after(quiet);
         if quiet_until > now {
-            // It was heard of since.
+            // It has made progress since.
             self.look_at(step, quiet_until);
         } else if now.since(due) > quiet / 2 {
-            // Whoever comes so late was held up, and then every query looks quiet: its answers have not been read.
+            // The driver was delayed. Then every query looks quiet, because its answers have not been read yet.
             work.moved_at = now;
             self.look_at(step, now.after(quiet));
         } else {
@@ -39,14 +39,14 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// kad's answer to a probe.
+    /// Handles kad's answer to a probe.
     pub(super) fn probed(&mut self, step: StepId, progress: Option<Progress>, now: Time) {
         let Some(stall) = self.config.stall else { return };
         let quiet = self.pace.quiet(&stall);
         let Some(query) = self.queries.get_mut(&step) else { return };
         let LiveQuery { state: QueryState::Running { id }, work: Some(work), .. } = &mut **query else { return };
         let asked = mem::take(&mut work.probed);
-        // Without an answer kad is done with the query, or with a phase of it, and an event is on its way.
+        // kad has ended the query or one of its phases, and an event is on its way.
         let Some(progress) = progress else {
             if asked {
                 self.look_at(step, now.after(quiet));
@@ -72,26 +72,27 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             self.look_at(step, until);
             return;
         }
-        self.stats.hurried_queries += 1;
+        self.stats.queries_finished_early += 1;
         self.actions.push_back(Action::FinishPhase(id));
         if let Some(query) = self.queries.get_mut(&step) {
             if let Some(work) = &mut query.work {
                 work.moved_at = now;
                 work.finished_early = true;
             }
-            // Who came now would get less than there is.
+            // A request that joined now could get less than the network has.
             let flight = SharedQuery::of(&query.query);
             self.unshare(flight, step);
         }
         self.look_at(step, now.after(quiet));
     }
 
-    /// How many times the quiet time a query may be quiet. `None`: for ever, because its end would be worth nothing.
+    /// Returns the multiple of the quiet time after which the query is finished early. `None` if never, because its
+    /// result would be worthless.
     fn patience(&self, step: StepId) -> Option<u32> {
         let query = self.queries.get(&step)?;
         let progress = query.progress();
         let request = query.waiters.first().and_then(|id| self.requests.get(&id))?;
-        // A put that reads back what it has stored waits for so many copies.
+        // A put that reads back waits for a number of copies.
         let reads_back = request.operation.kind() == OperationKind::PutRecord;
         let wants_more = reads_back || query.waiters.want_more(self.config.max_items);
         let parallelism = self.config.stall.map_or(1, |stall| stall.parallelism);

@@ -1,4 +1,4 @@
-//! What is alive: requests, queries, and what is due.
+//! Live state: requests, queries and timers.
 
 use std::cmp::Ordering;
 
@@ -19,9 +19,10 @@ use crate::{Operation, OperationKind, Priority, Progress, PutAnswer, Query, Requ
 /// A request from its acceptance to its outcome.
 ///
 /// ```text
-///   Attached ──► outcome      A put:    Attached (lookup) ──► Attached (store) ──► Storing ──► outcome: see `puts`
-///    ▲     │                  A retry:  Attached ──► BackingOff ──► Attached
-///    └─ BackingOff ──► outcome             A thorough lookup: Attached ──► Attached ──► outcome: see `closest`
+///   every request        Attached ──► outcome
+///   with a retry         Attached ──► BackingOff ──► Attached ──► …
+///   put                  Attached (lookup) ──► Attached (store) ──► Storing ──► outcome: see `puts`
+///   thorough lookup      Attached ──► Attached ──► outcome: see `closest`
 /// ```
 #[derive(Debug)]
 pub(super) struct LiveRequest {
@@ -33,83 +34,86 @@ pub(super) struct LiveRequest {
     pub(super) accepted: Time,
     pub(super) deadline: Time,
     pub(super) phase: Phase,
-    /// Of a put that is past its lookup.
+    /// State of a put after its lookup.
     pub(super) put: Option<Box<Put>>,
-    /// Of a thorough lookup whose first part has ended.
+    /// State of a thorough lookup after its first query.
     pub(super) closest: Option<Box<Closest>>,
-    /// Whether a query was ever started for it. Until then it counts as queued.
+    /// Set once a query has been started for it. Until then it holds a place in the queue.
     pub(super) begun: bool,
-    /// Whether it is a put, or a thorough lookup, whose first lookup has ended, so that its further steps go ahead of
-    /// others.
+    /// Set for a put or a thorough lookup after its first query. Its further steps go ahead of others.
     pub(super) second_step: bool,
-    /// Whether kad was told to announce us, so that a failure takes the local entry back.
+    /// Set once kad has started to announce the local peer, so that a failure removes the local entry.
     pub(super) announced: bool,
 }
 
-/// The attempts of a request that may have several.
+/// Attempts of a request with retries.
 #[derive(Debug)]
 pub(super) struct Attempts {
     pub(super) retry: Retry,
-    /// How many have failed.
+    /// Number of failed attempts.
     pub(super) failed: u32,
-    /// What they have left; few leave anything.
+    /// Their results; few leave any.
     pub(super) earlier: Option<Box<Earlier>>,
 }
 
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Waits for this query, which may itself wait for a slot.
+    /// Waiting for this query, which may itself be waiting for a slot.
     Attached { step: StepId },
-    /// Waits before its next attempt.
+    /// Waiting for its next attempt.
     BackingOff { until: Time },
-    /// Its record is on its way into the local store.
-    /// Without an answer, it has not begun.
+    /// Waiting for the local store to take the record: before the first query if there is no answer, after the last one
+    /// otherwise.
     Storing { answer: Option<Box<PutAnswer>> },
-    /// Waits to be told whom else it may ask.
+    /// Waiting for the peers of the routing table, to select further ones.
     Choosing,
 }
 
-/// A query and those who wait for it. From Starting on it holds a slot.
+/// A query and the requests that wait for it. From `Starting` on it holds a slot.
 #[derive(Debug)]
 pub(super) struct LiveQuery<Id> {
     pub(super) query: Query,
     pub(super) waiters: Waiters,
-    /// From the start on; a query that waits for a slot has come to nothing, and many wait.
+    /// `None` while the query waits for a slot: many wait, and have no results yet.
     pub(super) work: Option<Box<Work>>,
-    /// Whether a waiter counts votes.
+    /// Set if a waiter counts votes.
     pub(super) votes: bool,
     pub(super) state: QueryState<Id>,
-    /// When it was first wanted; from its start on, when it was started.
+    /// Time of its creation; from its start on, time of its start.
     pub(super) asked_at: Time,
 }
 
-/// What a query has come to since its start.
+/// Results and progress of a query since its start.
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) findings: QueryResults,
     pub(super) progress: Progress,
-    /// When kad last said something of it of its own, or its start was asked for.
+    /// Time of kad's last event for it, or of its start.
     pub(super) heard_at: Time,
-    /// When it was last known to get on.
+    /// Time at which it last made progress.
     pub(super) moved_at: Time,
-    /// When it is looked after.
+    /// Time of its next check for a stall.
     pub(super) look_at: Option<Time>,
-    /// Whether kad was asked for its progress and has not answered yet.
+    /// Set while a probe is unanswered.
     pub(super) probed: bool,
-    /// Whether it was told to make do with what it had, so that there may be more.
+    /// Set once the tracker has finished it early, so that the network may hold more.
     pub(super) finished_early: bool,
-    /// Whether its pace was measured, or cannot be any more.
+    /// Set once its round trip has been measured.
     pub(super) paced: bool,
 }
 
+/// State of a query.
+///
 /// ```text
-///            a slot is free           started            nobody wants it          last event
-///   Queued ────────────────► Starting ──────► Running ────────────────► Finishing ─────────► gone
-///      │ nobody wants it        │ nobody wants it │ last event             ▲  └ finish_timeout ─► gone, evicted_ids
-///      └──► gone                ▼       started   └──────────► gone        │
-///                           Abandoned ─────────────────────────────────────┘
-///                              └ refused, or finish_timeout ──► gone                 Starting: gone when refused
+///   Queued ── slot is free ──► Starting ── started ──► Running ── last event ──► removed
+///                                 │                       │
+///                              no waiter               no waiter
+///                                 ▼                       ▼
+///                             Abandoned ── started ──► Finishing ── last event ──► removed
 /// ```
+///
+/// `Queued` is removed without a waiter, `Starting` and `Abandoned` if kad cannot start the query. `Abandoned` and
+/// `Finishing` are removed at their `finish_deadline` without the last event; the query id of the latter is remembered.
 #[derive(Debug)]
 pub(super) enum QueryState<Id> {
     Queued {
@@ -122,7 +126,7 @@ pub(super) enum QueryState<Id> {
     Running {
         id: Id,
     },
-    /// Its last event is being taken in; gone before the next input.
+    /// Its last event is being handled. Removed before the next input.
     Ended {
         id: Id,
     },
@@ -132,7 +136,7 @@ pub(super) enum QueryState<Id> {
     },
 }
 
-/// What makes two reads the same. Ordered, because strangers may have a say in the keys.
+/// Identity of a query that requests may share. Ordered rather than hashed, because peers may influence the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SharedQuery {
     kind: OperationKind,
@@ -140,7 +144,7 @@ pub(super) struct SharedQuery {
 }
 
 impl SharedQuery {
-    /// `None` for queries that are nobody else's business.
+    /// `None` for queries that are never shared.
     pub(super) fn of(query: &Query) -> Option<Self> {
         match query {
             Query::GetRecord { key } | Query::GetProviders { key } => {
@@ -151,7 +155,7 @@ impl SharedQuery {
         }
     }
 
-    /// The reads of a key.
+    /// Returns the reads of a key.
     pub(super) fn reads(key: &RecordKey) -> [Self; 2] {
         [OperationKind::GetRecord, OperationKind::GetProviders].map(|kind| Self { kind, key: key.clone() })
     }
@@ -173,17 +177,17 @@ impl PartialOrd for SharedQuery {
     }
 }
 
-/// The announcements of one key that are under way, from the order to start them.
+/// Live announcements of one key, from the time they are given a slot.
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
     pub(super) live: usize,
-    /// Whether the local store named us a provider before the first of them; unknown until kad has answered its start.
+    /// Presence of a local entry before the first of them. `None` until kad has started one.
     pub(super) had_provider: Option<bool>,
     pub(super) succeeded: bool,
 }
 
-/// What is due at a point in time. At the same point, slots come back first, deadlines pass before
-/// retries begin, and what has stalled is looked for last.
+/// A timer. At the same time, slots are taken back first, deadlines pass before retries start, and stall checks come
+/// last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Lost(StepId),
@@ -193,7 +197,7 @@ pub(super) enum Timer {
 }
 
 impl<Id> LiveQuery<Id> {
-    /// From now on it can find something.
+    /// Starts the query: from now on it can find something.
     pub(super) fn begin(&mut self, validators: &Validators, now: Time) {
         self.asked_at = now;
         self.work = Some(Box::new(Work {
@@ -209,7 +213,7 @@ impl<Id> LiveQuery<Id> {
         self.count_votes(validators);
     }
 
-    /// Counts votes, if a waiter wants it and there is something to count.
+    /// Counts votes, if a waiter needs them and the query has started.
     pub(super) fn count_votes(&mut self, validators: &Validators) {
         if self.votes
             && let (Some(work), Query::GetRecord { key }) = (&mut self.work, &self.query)
@@ -218,12 +222,12 @@ impl<Id> LiveQuery<Id> {
         }
     }
 
-    /// What there is to satisfy waiters with.
+    /// Returns the counts that thresholds are compared with.
     pub(super) fn offer(&self) -> Available {
         self.work.as_ref().map_or(Available::NOTHING, |work| work.findings.offer())
     }
 
-    /// How far it got.
+    /// Returns the requests and answers so far.
     pub(super) fn progress(&self) -> Progress {
         self.work.as_ref().map_or_else(Progress::default, |work| work.progress)
     }
@@ -233,7 +237,7 @@ pub(super) fn waiter(id: RequestId, request: &LiveRequest, max_items: usize) -> 
     Waiter {
         request: id,
         need: policy::need(&request.operation, max_items),
-        // A put has no items: it reads back for itself.
+        // A put has no items for its caller; it reads back for itself.
         streaming: request.streaming && request.operation.kind() != OperationKind::PutRecord,
         line: if request.second_step { Line::FurtherStep(request.priority) } else { Line::New(request.priority) },
         begun: request.begun,

@@ -1,8 +1,8 @@
-//! Time as the tracker keeps it: eight bytes, and never running backwards.
+//! Time inside the tracker: eight bytes, and never running backwards.
 
 use std::time::{Duration, Instant};
 
-/// How far away a deadline is that is too far away to be a point in time: thirty years.
+/// Maximum distance of a deadline: thirty years.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Nanoseconds since the first input.
@@ -27,7 +27,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Takes a reading. One that lies before the latest counts as the latest.
+    /// Takes a reading. A reading before the latest one counts as the latest.
     pub(super) fn advance(&mut self, now: Instant) -> Time {
         self.epoch.get_or_insert(now);
         let time = self.time(now);
@@ -35,20 +35,20 @@ impl Clock {
         time
     }
 
-    /// What a reading would be, without taking it.
+    /// Converts a reading without taking it.
     pub(super) fn time(&self, now: Instant) -> Time {
         let since = self.epoch.map_or(Duration::ZERO, |epoch| now.saturating_duration_since(epoch));
         Time(self.latest.max(nanos(since)))
     }
 
-    /// `None` before the first reading, when there is no time to turn back.
+    /// Converts back. `None` before the first reading.
     pub(super) fn instant(&self, time: Time) -> Option<Instant> {
         let epoch = self.epoch?;
         epoch.checked_add(Duration::from_nanos(time.0)).or_else(|| epoch.checked_add(FAR_FUTURE)).or(Some(epoch))
     }
 }
 
-/// Five centuries are enough.
+/// Saturates after five centuries.
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

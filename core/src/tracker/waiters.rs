@@ -1,26 +1,25 @@
-//! The requests that wait for one query, sorted by what satisfies them, so that an event touches only those that it
-//! satisfies.
+//! Requests that wait for one query, sorted by threshold, so that an event visits only those that it satisfies.
 
 use std::collections::BTreeSet;
 
 use super::waiting::Line;
 use crate::{Priority, RequestId};
 
-/// What a request needs of its query before the query's end.
+/// Results that satisfy a request before its query ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Threshold {
-    /// So many items.
+    /// Number of items.
     Items(u32),
-    /// So many sources with the same bytes.
+    /// Number of sources with the same bytes.
     Votes(u32),
-    /// So many sources with the best bytes.
+    /// Number of sources with the best bytes.
     BestVotes(u32),
-    /// Nothing less than the end.
+    /// Only the end of the query.
     End,
 }
 
 impl Threshold {
-    /// How many items are delivered of those that a query has found before.
+    /// Returns the maximum number of earlier items to deliver to a request that joins late.
     pub(super) fn at_most(self) -> usize {
         match self {
             Self::Items(needed) => needed as usize,
@@ -34,13 +33,13 @@ pub(super) struct Waiter {
     pub(super) request: RequestId,
     pub(super) need: Threshold,
     pub(super) streaming: bool,
-    /// Where it would stand alone.
+    /// Line in which it would wait alone.
     pub(super) line: Line,
-    /// Whether a query was started for it before, so that it takes no place in the queue.
+    /// Set once a query has been started for it, so that it takes no place in the queue.
     pub(super) begun: bool,
 }
 
-/// Nearly every query has one waiter, which costs nothing beside itself.
+/// Nearly every query has one waiter, which needs no allocation.
 #[derive(Debug)]
 pub(super) enum Waiters {
     None,
@@ -52,11 +51,11 @@ pub(super) enum Waiters {
 pub(super) struct Sets {
     by_need: BTreeSet<(Threshold, RequestId)>,
     streaming: BTreeSet<RequestId>,
-    /// How many would stand in each line, in the order of [`LINES`].
+    /// Number of waiters of each line, in the order of [`LINES`].
     by_line: [usize; LINES.len()],
 }
 
-/// The lines, the first to be served first.
+/// All lines, in the order in which they are served.
 const LINES: [Line; 6] = [
     Line::FurtherStep(Priority::Interactive),
     Line::FurtherStep(Priority::Normal),
@@ -66,7 +65,7 @@ const LINES: [Line; 6] = [
     Line::New(Priority::Background),
 ];
 
-/// What a query has to offer so far.
+/// Counts of a query's results so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Available {
     pub(super) items: usize,
@@ -130,7 +129,7 @@ impl Waiters {
         self.len() == 0
     }
 
-    /// The request with the smallest need. `None` only if there is no waiter.
+    /// Returns the request with the smallest threshold. `None` only if there is no waiter.
     pub(super) fn first(&self) -> Option<RequestId> {
         match self {
             Self::None => None,
@@ -139,12 +138,12 @@ impl Waiters {
         }
     }
 
-    /// A request that this offer satisfies.
+    /// Returns a request that these results satisfy.
     pub(super) fn satisfied(&self, offer: Available) -> Option<RequestId> {
         match self {
             Self::None => None,
             Self::One(waiter) => offer.satisfies(waiter.need).then_some(waiter.request),
-            // Of each kind of need the smallest is looked at: three look-ups, however many wait.
+            // Only the smallest threshold of each kind is checked: three lookups for any number of waiters.
             Self::Many(sets) => {
                 [Threshold::Items(0), Threshold::Votes(0), Threshold::BestVotes(0)].into_iter().find_map(|from| {
                     let (need, request) = sets.by_need.range((from, RequestId(0))..).next()?;
@@ -154,12 +153,13 @@ impl Waiters {
         }
     }
 
-    /// Whether somebody waits for more items or votes than there are, and not for all that can be found.
+    /// Returns whether a request waits for more items or votes than have been found, and not just for the end of the
+    /// query.
     pub(super) fn want_more(&self, max_items: usize) -> bool {
         let wants_more = |need| match need {
             Threshold::Items(needed) => (needed as usize) < max_items,
             Threshold::Votes(_) => true,
-            // Where the best is found by fewer, it is an answer all the same.
+            // With fewer votes, the best record is still an answer.
             Threshold::BestVotes(_) | Threshold::End => false,
         };
         match self {
@@ -171,7 +171,7 @@ impl Waiters {
         }
     }
 
-    /// Those that want items as they come, by id.
+    /// Returns the requests that stream items, by id.
     pub(super) fn streaming(&self) -> impl Iterator<Item = RequestId> + '_ {
         let (one, many) = match self {
             Self::None => (None, None),
@@ -181,7 +181,7 @@ impl Waiters {
         one.into_iter().chain(many.into_iter().flatten().copied())
     }
 
-    /// The line that serves them first.
+    /// Returns the line that is served first among those of the waiters.
     pub(super) fn line(&self) -> Line {
         match self {
             Self::None => Line::New(Priority::Background),
@@ -194,7 +194,7 @@ impl Waiters {
         }
     }
 
-    /// All of them, by what they need.
+    /// Returns all requests, by threshold.
     pub(super) fn iter(&self) -> impl Iterator<Item = RequestId> + '_ {
         let (one, many) = match self {
             Self::None => (None, None),

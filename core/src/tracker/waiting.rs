@@ -1,32 +1,28 @@
-//! Which queries wait for a slot, and which is next.
+//! Queries that wait for a slot, and the choice of the next one.
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
 use crate::{Priority, StepId};
 
-/// Where a query stands. The further steps of a put, and of a thorough lookup, go ahead of all others: their first lookup's
-/// result is fresh, and they have waited for their share once already. There are few such steps for each lookup that had
-/// its turn, so nobody starves. All others stand in the line of their class, retries too: a request may be tried any number of times, and if its attempts
-/// went ahead, a few requests that always fail would keep everybody else from ever starting.
+/// Line in which a query waits. Ordered by service: the greater goes first.
 ///
-/// Ordered by who goes first: the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Line {
     New(Priority),
     FurtherStep(Priority),
 }
 
-/// The lines, each first come, first served: a query gets its step id when it comes, so the smallest came first.
+/// The lines, each first come, first served: step ids ascend, so the smallest came first.
 ///
-/// Which class is next is decided by strides: each start moves its class ahead by the inverse of its share, and the
-/// class that is furthest behind is next, the higher one where two are level. A class that comes back from being empty
-/// starts level with the others, so it cannot save up what it did not use.
+/// Stride scheduling selects the next class: each start moves its class forward by the inverse of its share, and the
+/// class that is furthest behind is next, or the higher one of two that are level. A class that was empty continues
+/// level with the others, so it cannot save up unused shares.
 #[derive(Debug)]
 pub(super) struct WaitingLine {
-    /// The higher class first, and within a class first come, first served.
+    /// The higher class first; within a class first come, first served.
     further: BTreeSet<(Reverse<Priority>, StepId)>,
     classes: [Class; 3],
-    /// How far the class that was served last had come.
+    /// Position of the class that was served last.
     reached: u64,
 }
 
@@ -65,7 +61,7 @@ impl WaitingLine {
         }
     }
 
-    /// Moves a query to another line, where it has the place of its age.
+    /// Moves a query to another line, where it keeps the place of its age.
     pub(super) fn change(&mut self, from: Line, to: Line, step: StepId) {
         if from != to {
             self.remove(from, step);
@@ -154,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_rises_keeps_its_seniority() {
+    fn a_query_that_moves_to_a_higher_line_keeps_the_place_of_its_age() {
         let mut line = WaitingLine::new([1, 1, 1]);
         line.insert(Line::New(Priority::Background), StepId(1));
         line.insert(Line::New(Priority::Interactive), StepId(2));

@@ -1,18 +1,17 @@
-//! Who gets a slot, who waits, who is turned away, and what time has to do with it.
+//! Admission: slots, the queue, refusals, and the effect of time on them.
 
 use std::time::Duration;
 
 use kadence_core::{
-    MAX_RUNNING_CEILING, OperationKind, Policy, QueryPhase, QueryView, RequestError, RequestOptions, RequestPhase,
-    RequestView, Stats, TrackerConfig,
+    MAX_RUNNING_CEILING, OperationKind, Policy, QueryPhase, QueryView, Quorum, RequestError, RequestOptions,
+    RequestPhase, RequestView, Stats, TrackerConfig,
 };
-use libp2p::kad::Quorum;
 
 use crate::support::*;
 
-/// At 100 live queries kad stops republishing, without a word.
+/// At 100 live queries kad silently stops republishing.
 #[test]
-fn the_number_of_slots_is_clamped_to_what_kad_stands() {
+fn the_number_of_slots_is_clamped_to_the_maximum_for_kad() {
     for (asked, slots) in [(0, 1), (1, 1), (32, 32), (99, 99), (100, 99), (usize::MAX, 99)] {
         let mut h = Harness::slots(asked);
         assert_eq!(h.tracker.config().max_running, slots);
@@ -25,7 +24,7 @@ fn the_number_of_slots_is_clamped_to_what_kad_stands() {
 }
 
 #[test]
-fn those_who_wait_are_served_in_their_order() {
+fn waiting_requests_are_served_in_order() {
     let mut h = Harness::slots(3);
     for request in 0..20 {
         h.get_own(request);
@@ -42,7 +41,7 @@ fn those_who_wait_are_served_in_their_order() {
 
 /// Neither a query that is starting, nor one that is being finished, nor a request that was satisfied frees its slot.
 #[test]
-fn a_slot_is_held_until_kad_is_done_with_the_query() {
+fn a_slot_is_held_until_kad_has_ended_the_query() {
     let mut h = Harness::slots(3);
     h.request(1, get_record("satisfied", Policy::First));
     h.get(2, "cancelled");
@@ -63,7 +62,7 @@ fn a_slot_is_held_until_kad_is_done_with_the_query() {
 
 #[test]
 fn a_place_in_the_queue_is_free_as_soon_as_its_request_has_ended() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(1));
     h.get(1, "running");
     h.request_within(2, get_record("a", Policy::All), secs(5));
     let overloaded = |h: &mut Harness| {
@@ -74,7 +73,7 @@ fn a_place_in_the_queue_is_free_as_soon_as_its_request_has_ended() {
     h.cancel(2);
     h.request_within(3, get_record("b", Policy::All), secs(5));
     assert!(overloaded(&mut h));
-    // The deadline of #3 has come, and nobody has said so yet: the next request finds its place free.
+    // The deadline of #3 has passed, but no call has told the tracker: the next request still finds the place free.
     h.now = secs(5);
     h.get(4, "c");
     assert_eq!(h.ending(3), "ExpiredInQueue");
@@ -83,8 +82,8 @@ fn a_place_in_the_queue_is_free_as_soon_as_its_request_has_ended() {
 
 /// Without a queue there are still the slots.
 #[test]
-fn a_queue_of_no_length_admits_as_many_as_can_run() {
-    let mut h = Harness::new(TrackerConfig { max_running: 2, max_queued: 0, ..TrackerConfig::default() });
+fn a_queue_of_length_zero_admits_as_many_requests_as_there_are_slots() {
+    let mut h = Harness::new(TrackerConfig::default().max_running(2).max_queued(0));
     h.get(1, "a");
     h.get(2, "b");
     assert!(h.ask(3, get_record("c", Policy::All), RequestOptions::default()).is_err());
@@ -110,7 +109,7 @@ fn time_in_the_queue_counts_against_the_deadline() {
 }
 
 #[test]
-fn a_timeout_of_zero_is_a_deadline_that_has_come() {
+fn a_timeout_of_zero_expires_at_once() {
     let mut h = Harness::default();
     h.request_within(1, get_record("k", Policy::All), Duration::ZERO);
     assert_eq!(h.ending(1), "ExpiredInQueue");
@@ -118,15 +117,10 @@ fn a_timeout_of_zero_is_a_deadline_that_has_come() {
     h.assert_empty();
 }
 
-/// A slot and a place in the queue do not hang on a span that is no point in time.
+/// A timeout that is too long to be a point in time must not hold a slot or a place in the queue forever.
 #[test]
-fn timeouts_that_are_too_long_to_be_a_time_are_decades() {
-    let config = TrackerConfig {
-        default_timeout: Duration::MAX,
-        finish_timeout: Duration::MAX,
-        max_running: 1,
-        ..TrackerConfig::default()
-    };
+fn timeouts_that_are_too_long_count_as_thirty_years() {
+    let config = TrackerConfig::default().default_timeout(Duration::MAX).finish_timeout(Duration::MAX).max_running(1);
     let mut h = Harness::new(config);
     h.get(1, "a");
     h.request_within(2, get_record("b", Policy::All), Duration::MAX);
@@ -143,9 +137,9 @@ fn timeouts_that_are_too_long_to_be_a_time_are_decades() {
 }
 
 #[test]
-fn time_that_goes_backwards_stands_still() {
+fn time_that_goes_backwards_counts_as_standing_still() {
     let mut h = Harness::one_slot();
-    // The first reading is what all others count from.
+    // All readings count from the first one.
     h.tick(secs(1));
     h.tick(secs(100));
     h.now = secs(40);
@@ -179,9 +173,9 @@ fn a_tick_before_its_time_does_nothing() {
     assert_eq!(due, Some(secs(31)));
 }
 
-/// A tick that comes hours late does everything that was due, and no more.
+/// A tick that is hours late handles everything that was due, and no more.
 #[test]
-fn a_late_tick_ends_what_was_due_and_starts_the_rest() {
+fn a_late_tick_ends_requests_that_are_due_and_starts_the_others() {
     let mut h = Harness::slots(2);
     for (request, timeout) in [(1, 1), (2, 2), (3, 3), (4, 100_000)] {
         h.request_within(request, get_record(&own_key(request), Policy::All), secs(timeout));
@@ -215,13 +209,11 @@ fn a_snapshot_shows_every_request_and_query_with_its_age() {
     h.request(6, closest("queued"));
 
     let snapshot = h.tracker.snapshot(h.instant(secs(3)));
-    let request = |id, operation, key: &str, phase, age, remaining| RequestView {
-        id: kadence_core::RequestId(id),
-        operation,
-        key: key.as_bytes().to_vec(),
-        phase,
-        age: secs(age),
-        remaining: secs(remaining),
+    let request = |id, operation, key: &str, phase, age, remaining| {
+        RequestView::new(kadence_core::RequestId(id), operation, key.as_bytes().to_vec())
+            .phase(phase)
+            .age(secs(age))
+            .remaining(secs(remaining))
     };
     let (is_running, queued) = (RequestPhase::Running, RequestPhase::Queued);
     assert_eq!(
@@ -234,14 +226,12 @@ fn a_snapshot_shows_every_request_and_query_with_its_age() {
             request(6, OperationKind::GetClosestPeers, "queued", queued, 1, 29),
         ]
     );
-    let query = |id, operation, phase, request: Option<u64>, age, progress| QueryView {
-        id,
-        operation,
-        phase,
-        request: request.map(kadence_core::RequestId),
-        waiters: usize::from(request.is_some()),
-        age: secs(age),
-        progress,
+    let query = |id, operation, phase, request: Option<u64>, age, progress| {
+        let mut view = QueryView::new(operation);
+        (view.id, view.phase, view.progress) = (id, phase, progress);
+        (view.request, view.waiters) = (request.map(kadence_core::RequestId), usize::from(request.is_some()));
+        view.age = secs(age);
+        view
     };
     let starting = QueryPhase::Starting;
     assert_eq!(
@@ -256,7 +246,7 @@ fn a_snapshot_shows_every_request_and_query_with_its_age() {
     assert_eq!((h.tracker.live_requests(), h.tracker.live_queries()), (5, 4));
 }
 
-/// The second step of a put shows as what kad runs.
+/// A put in its second step shows the operation that kad runs.
 #[test]
 fn a_snapshot_shows_a_put_that_is_sending_as_put_record_to() {
     let mut h = Harness::default();
@@ -270,8 +260,8 @@ fn a_snapshot_shows_a_put_that_is_sending_as_put_record_to() {
 }
 
 #[test]
-fn what_happens_is_counted() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
+fn stats_count_requests_and_odd_inputs() {
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(1));
     h.get(1, "k");
     h.get(2, "other");
     assert!(h.ask(3, closest("k"), RequestOptions::default()).is_err());
@@ -283,14 +273,8 @@ fn what_happens_is_counted() {
     h.ev(id, found("other", 1, b"foreign"), false);
     h.cancel(1);
     h.tick(secs(30));
-    let expected = Stats {
-        accepted: 2,
-        refused: 2,
-        unknown_inputs: 2,
-        mismatched_events: 1,
-        foreign_records: 1,
-        lost_queries: 1,
-        ..Stats::default()
-    };
+    let mut expected = Stats::default();
+    (expected.accepted, expected.refused, expected.unknown_inputs) = (2, 2, 2);
+    (expected.mismatched_events, expected.foreign_records, expected.lost_queries) = (1, 1, 1);
     assert_eq!(h.tracker.stats(), expected);
 }

@@ -1,11 +1,11 @@
-//! An announcement writes to the local store before it knows whether anybody hears it: one that fails takes back what
-//! it added, and nothing else.
+//! Provider announcements: kad writes the local entry before any peer is reached, so a failure removes the entry that
+//! it added, and no other.
 
 use kadence_core::QueryStartError;
 
 use crate::support::*;
 
-/// Two announcements of `k` that run: the second finds the entry of the first.
+/// Two running announcements of `k`: the second one finds the entry of the first.
 fn two() -> (Harness, u32, u32) {
     let mut h = Harness::default();
     h.request(1, provide("k"));
@@ -16,7 +16,7 @@ fn two() -> (Harness, u32, u32) {
 }
 
 #[test]
-fn an_announcement_that_somebody_heard_stays() {
+fn the_entry_of_a_successful_announcement_stays() {
     let mut h = Harness::default();
     h.request(1, provide("k"));
     let id = h.start();
@@ -26,10 +26,10 @@ fn an_announcement_that_somebody_heard_stays() {
     h.assert_empty();
 }
 
-/// What goes wrong with the announcement whose query this is.
+/// Makes the announcement whose query this is fail.
 type Failure = fn(&mut Harness, u32);
 
-/// Every way to fail once kad has written the entry: (how it fails, the ending).
+/// Every way to fail after kad has written the entry: (how it fails, the error).
 const FAILURES: [(Failure, &str); 6] = [
     (|h, id| h.ev(id, provide_timeout(), true), "Timeout"),
     (|h, id| h.ev_with(id, provide_ok(), all_failed(), true), "NoResponse"),
@@ -40,7 +40,7 @@ const FAILURES: [(Failure, &str); 6] = [
 ];
 
 #[test]
-fn an_announcement_that_failed_is_taken_back() {
+fn the_entry_of_a_failed_announcement_is_removed() {
     for (fail, ending) in FAILURES {
         let mut h = Harness::default();
         h.request(1, provide("k"));
@@ -55,7 +55,7 @@ fn an_announcement_that_failed_is_taken_back() {
 }
 
 #[test]
-fn an_entry_that_was_there_before_is_not_taken_away() {
+fn an_entry_that_existed_before_is_not_removed() {
     for (fail, ending) in FAILURES {
         let mut h = Harness::default();
         h.request(1, provide("k"));
@@ -67,9 +67,9 @@ fn an_entry_that_was_there_before_is_not_taken_away() {
     }
 }
 
-/// What was learnt about one announcement is forgotten with it.
+/// The state of an announcement is forgotten when it ends.
 #[test]
-fn the_next_announcement_of_the_key_is_judged_afresh() {
+fn the_next_announcement_of_the_key_is_independent() {
     let mut h = Harness::default();
     for (request, had_provider, stopped) in [(1, true, 0), (2, false, 1), (3, true, 1), (4, false, 2)] {
         h.request(request, provide("k"));
@@ -80,7 +80,7 @@ fn the_next_announcement_of_the_key_is_judged_afresh() {
 }
 
 #[test]
-fn nothing_is_taken_back_where_nothing_was_added() {
+fn nothing_is_removed_if_nothing_was_added() {
     let mut h = Harness::one_slot();
     h.request(1, provide("refused"));
     h.refuse(store_error());
@@ -97,8 +97,8 @@ fn nothing_is_taken_back_where_nothing_was_added() {
 }
 
 #[test]
-fn while_another_announcement_of_the_key_is_alive_the_entry_stays() {
-    // The other one fails too: it goes with the last.
+fn the_entry_stays_while_another_announcement_of_the_key_is_alive() {
+    // The other one fails too: the entry is removed with the last.
     let (mut h, _, second) = two();
     h.cancel(1);
     assert!(h.stopped.is_empty());
@@ -112,7 +112,7 @@ fn while_another_announcement_of_the_key_is_alive_the_entry_stays() {
     h.ev(first, provide_timeout(), true);
     assert_eq!(h.stopped, [key("k")]);
 
-    // The other one is heard: it stays.
+    // The other one succeeds: the entry stays.
     let (mut h, _, second) = two();
     h.cancel(1);
     h.ev(second, provide_ok(), true);
@@ -120,7 +120,7 @@ fn while_another_announcement_of_the_key_is_alive_the_entry_stays() {
 }
 
 #[test]
-fn once_another_announcement_of_the_key_was_heard_the_entry_stays() {
+fn the_entry_stays_after_another_announcement_of_the_key_succeeded() {
     let (mut h, first, second) = two();
     h.ev(first, provide_ok(), true);
     h.ev(second, provide_timeout(), true);
@@ -135,7 +135,7 @@ fn once_another_announcement_of_the_key_was_heard_the_entry_stays() {
 }
 
 #[test]
-fn another_key_is_another_announcement() {
+fn announcements_of_different_keys_are_independent() {
     let mut h = Harness::default();
     h.request(1, provide("a"));
     h.request(2, provide("b"));
@@ -147,9 +147,9 @@ fn another_key_is_another_announcement() {
     assert_eq!(h.stopped, [key("a")]);
 }
 
-/// kad writes the entry when it starts, whoever still wants it.
+/// kad writes the entry at the start, even if the request has been cancelled.
 #[test]
-fn cancelled_while_starting_it_is_taken_back_once_it_is_there() {
+fn an_announcement_cancelled_while_starting_removes_its_entry_once_it_exists() {
     for (had_provider, stopped) in [(false, 1), (true, 0)] {
         let mut h = Harness::default();
         h.request(1, provide("k"));
@@ -170,7 +170,7 @@ fn cancelled_while_starting_it_is_taken_back_once_it_is_there() {
 }
 
 #[test]
-fn cancelled_while_starting_beside_another_announcement_nothing_is_taken_back() {
+fn an_announcement_cancelled_while_starting_leaves_the_entry_to_another() {
     let mut h = Harness::default();
     h.request(1, provide("k"));
     let first = h.start();
@@ -182,8 +182,8 @@ fn cancelled_while_starting_beside_another_announcement_nothing_is_taken_back() 
     assert!(h.stopped.is_empty());
 }
 
-/// The actions are carried out in their order. A `Start` that was given out and not answered may come before the
-/// `StopProviding` of another announcement, finds that one's entry, and must not have it taken away afterwards.
+/// Actions are carried out in order. A `Start` that has been polled but not answered may precede the `StopProviding` of
+/// another announcement and find that one's entry, which must then stay.
 #[test]
 fn an_announcement_that_is_being_started_keeps_the_entry() {
     let mut h = Harness::slots(3);
@@ -202,16 +202,16 @@ fn an_announcement_that_is_being_started_keeps_the_entry() {
     h.now = secs(31);
     h.start();
     assert_eq!(h.ending(1), "Timeout");
-    // The second start comes before whatever #1's end has ordered: the entry of #1 is still there.
+    // The second start is carried out before the actions of #1's end: the entry of #1 still exists.
     let id = h.start_with(true);
     h.ev(id, provide_ok(), true);
     assert_eq!(h.ending(5), "Ok");
     assert!(h.stopped.is_empty(), "the entry of an announcement that was heard was taken back");
 }
 
-/// The same, where kad then refuses the second: nobody is left who wants the entry.
+/// The same, but kad does not start the second one: no announcement needs the entry any more.
 #[test]
-fn an_announcement_that_is_refused_at_the_start_does_not_keep_the_entry() {
+fn an_announcement_that_does_not_start_does_not_keep_the_entry() {
     let mut h = Harness::default();
     h.request(1, provide("k"));
     h.start();

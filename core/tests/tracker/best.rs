@@ -1,19 +1,19 @@
-//! The best record, by the validator of its namespace; and what a validator has to say about requests.
+//! `Policy::Best`, the validation of requests, and read repair.
 
 use std::sync::Arc;
 
 use kadence_core::{
-    Agree, Cache, Certainty, GetRecordError, InvalidRequest, Operation, Outcome, Policy, Progress, PutOptions, Query,
-    RecordAnswer, RequestError, RequestId, RequestOptions, TrackerConfig,
+    Cache, Certainty, GetRecordError, InvalidRequestError, Operation, Outcome, Policy, Progress, PutOptions, Query,
+    Quorum, RecordAnswer, RequestError, RequestId, RequestOptions,
 };
-use libp2p::kad::{KBucketKey, Quorum};
+use libp2p::kad::KBucketKey;
 use proptest::{collection::vec, prelude::*};
 
 use crate::support::*;
 
 const KEY: &str = "/v/k";
 
-fn reading(agree: Agree) -> (Harness, u32) {
+fn reading(agree: Option<Quorum>) -> (Harness, u32) {
     let mut h = Harness::new(validating());
     h.stream(1, get_record(KEY, Policy::Best { agree }));
     let id = h.start();
@@ -27,15 +27,15 @@ fn answer(h: &Harness) -> &RecordAnswer {
     }
 }
 
-/// The value, and how many agree and dissent.
+/// Value of the answer, and the numbers of agreeing and dissenting sources.
 fn summary(h: &Harness) -> (&[u8], usize, usize) {
     (answer(h).value(), answer(h).agreeing, answer(h).dissenting)
 }
 
 #[test]
-fn as_many_as_agree_about_the_best_finish_the_query_at_once() {
+fn enough_sources_of_the_best_record_finish_the_query_at_once() {
     for needed in 1..=4 {
-        let (mut h, id) = reading(Agree::N(usize::from(needed)));
+        let (mut h, id) = reading(Some(Quorum::N(u32::from(needed))));
         for from in 1..needed {
             h.ev(id, found(KEY, from, &[5]), false);
             assert!(!h.ended(1), "{from} of {needed}");
@@ -49,12 +49,12 @@ fn as_many_as_agree_about_the_best_finish_the_query_at_once() {
     }
 }
 
-/// Who sends what is no record hides what others may have.
+/// A peer that sends an invalid record may have hidden a valid one.
 #[test]
-fn where_all_that_was_found_was_rejected_it_is_not_told_that_there_is_nothing() {
+fn not_found_is_inconclusive_if_records_were_rejected() {
     let told = |rejected: u8, cache: Option<Cache>| {
-        let mut h = Harness::new(TrackerConfig { cache, ..validating() });
-        h.request(1, get_record(KEY, Policy::Best { agree: Agree::All }));
+        let mut h = Harness::new(validating().cache(cache));
+        h.request(1, get_record(KEY, Policy::Best { agree: None }));
         let id = h.start();
         for from in 1..=rejected {
             h.ev(id, found(KEY, from, &[0]), false);
@@ -65,9 +65,9 @@ fn where_all_that_was_found_was_rejected_it_is_not_told_that_there_is_nothing() 
             panic!("{:?}", h.outcome(1));
         };
         let told = (*certainty, *rejected);
-        // Whoever asks again is not told from memory.
+        // A later request is not answered from the cache.
         let starts = h.starts.len();
-        h.request(2, get_record(KEY, Policy::Best { agree: Agree::All }));
+        h.request(2, get_record(KEY, Policy::Best { agree: None }));
         (told, h.starts.len() - starts)
     };
     let cache = Some(Cache::default());
@@ -76,10 +76,10 @@ fn where_all_that_was_found_was_rejected_it_is_not_told_that_there_is_nothing() 
     assert_eq!(told(3, cache), ((Certainty::Inconclusive, 3), 1));
 }
 
-/// The local copy and its peers count as for every policy.
+/// Sources count as for every other policy.
 #[test]
-fn a_source_counts_once_for_the_best_as_well() {
-    let (mut h, id) = reading(Agree::N(3));
+fn a_source_counts_once_for_the_best_record() {
+    let (mut h, id) = reading(Some(Quorum::N(3)));
     for from in [None, None, Some(peer(1)), Some(peer(1))] {
         h.ev(id, found_at(KEY, from, &[5]), false);
         assert!(!h.ended(1));
@@ -90,7 +90,7 @@ fn a_source_counts_once_for_the_best_as_well() {
 
 #[test]
 fn a_better_record_resets_the_count_and_a_worse_one_does_not() {
-    let (mut h, id) = reading(Agree::N(3));
+    let (mut h, id) = reading(Some(Quorum::N(3)));
     for (from, value) in [(1, 5), (2, 5), (3, 6), (4, 5), (5, 5), (6, 6), (7, 1)] {
         h.ev(id, found(KEY, from, &[value]), false);
         assert!(!h.ended(1), "after #{from}");
@@ -102,8 +102,8 @@ fn a_better_record_resets_the_count_and_a_worse_one_does_not() {
 }
 
 #[test]
-fn agreement_of_all_waits_for_the_end() {
-    let (mut h, id) = reading(Agree::All);
+fn without_a_quorum_the_best_record_waits_for_the_end() {
+    let (mut h, id) = reading(None);
     for from in 1..=40 {
         h.ev(id, found(KEY, from, &[if from == 40 { 6 } else { 5 }]), false);
         assert!(!h.ended(1));
@@ -115,8 +115,8 @@ fn agreement_of_all_waits_for_the_end() {
 }
 
 #[test]
-fn at_the_end_the_best_is_the_answer_and_says_how_many_agree() {
-    let (mut h, id) = reading(Agree::N(3));
+fn at_the_end_the_best_record_is_the_answer_with_any_number_of_sources() {
+    let (mut h, id) = reading(Some(Quorum::N(3)));
     for (from, value) in [(1, 5), (2, 6), (3, 5), (4, 6), (5, 5)] {
         h.ev(id, found(KEY, from, &[value]), false);
     }
@@ -125,16 +125,16 @@ fn at_the_end_the_best_is_the_answer_and_says_how_many_agree() {
     let others: Vec<_> = answer(&h).others.iter().map(|found| found.peer).collect();
     assert_eq!(others, [1, 3, 4, 5].map(|from| Some(peer(from))));
 
-    let (mut h, id) = reading(Agree::N(3));
+    let (mut h, id) = reading(Some(Quorum::N(3)));
     h.ev(id, not_found(peers([7])), true);
     assert_eq!(h.ending(1), "NotFound");
 }
 
-/// Otherwise two readers could take each the other's for the better one, for ever.
+/// Otherwise two readers could each take the other's record for the better one.
 #[test]
-fn records_that_compare_as_equal_are_told_apart_by_their_bytes() {
+fn records_that_compare_as_equal_are_ordered_by_their_bytes() {
     for order in [[1, 2, 3, 4], [4, 3, 2, 1], [2, 4, 1, 3]] {
-        let (mut h, id) = reading(Agree::N(2));
+        let (mut h, id) = reading(Some(Quorum::N(2)));
         for from in order {
             assert!(!h.ended(1), "the same version is not the same record");
             h.ev(id, found(KEY, from, &[5, from]), false);
@@ -143,18 +143,18 @@ fn records_that_compare_as_equal_are_told_apart_by_their_bytes() {
         assert_eq!(summary(&h), ([5, 4].as_slice(), 1, 3));
     }
     // A prefix is the smaller one.
-    let (mut h, id) = reading(Agree::All);
+    let (mut h, id) = reading(None);
     h.ev(id, found(KEY, 1, &[5, 0]), false);
     h.ev(id, found(KEY, 2, &[5]), false);
     h.ev(id, records_finished(), true);
     assert_eq!(answer(&h).value(), [5, 0]);
 }
 
-/// The best of what was found may not be the best that there is: the answer is only what the end gives.
+/// The best record found may not be the best that exists: only the end of the query gives an answer.
 #[test]
-fn a_search_for_the_best_that_runs_out_of_time_is_a_timeout() {
+fn a_get_of_the_best_record_at_its_deadline_is_a_timeout() {
     for by_kad in [true, false] {
-        let (mut h, id) = reading(Agree::N(3));
+        let (mut h, id) = reading(Some(Quorum::N(3)));
         h.ev(id, found(KEY, 1, &[5]), false);
         h.ev(id, found(KEY, 2, &[6]), false);
         if by_kad {
@@ -169,19 +169,19 @@ fn a_search_for_the_best_that_runs_out_of_time_is_a_timeout() {
     }
 }
 
-/// One who asks for the best in the middle of another's query counts what was there before.
+/// A request for the best record that joins a running query counts the records found before.
 #[test]
-fn a_late_reader_of_the_best_counts_what_was_found_before() {
+fn a_get_of_the_best_record_that_joins_counts_earlier_records() {
     let mut h = Harness::new(validating());
     h.get(2, KEY);
     let id = h.start();
     for (from, value) in [(1, 5), (2, 6), (3, 6)] {
         h.ev(id, found(KEY, from, &[value]), false);
     }
-    h.request(1, get_record(KEY, Policy::Best { agree: Agree::N(3) }));
-    h.request(3, get_record(KEY, Policy::Best { agree: Agree::N(2) }));
-    h.request(4, get_record(KEY, Policy::Quorum(2)));
-    h.request(5, get_record(KEY, Policy::Quorum(3)));
+    h.request(1, get_record(KEY, Policy::Best { agree: Some(Quorum::N(3)) }));
+    h.request(3, get_record(KEY, Policy::Best { agree: Some(Quorum::N(2)) }));
+    h.request(4, get_record(KEY, Policy::Quorum(Quorum::N(2))));
+    h.request(5, get_record(KEY, Policy::Quorum(Quorum::N(3))));
     assert_eq!([1, 2, 3, 4, 5].map(|request| h.ended(request)), [false, false, true, true, false]);
     h.ev(id, found(KEY, 4, &[6]), false);
     assert_eq!(summary(&h), ([6].as_slice(), 3, 1));
@@ -193,7 +193,7 @@ proptest! {
     #![proptest_config(property())]
 
     #[test]
-    fn the_best_is_the_same_in_whatever_order_the_records_come(
+    fn the_best_record_does_not_depend_on_the_order_of_arrival(
         (values, orders) in vec((1..4_u8, 0..3_u8), 1..10).prop_flat_map(|values| {
             let order: Vec<_> = (0..values.len()).collect();
             (Just(values), vec(Just(order).prop_shuffle(), 4))
@@ -204,7 +204,7 @@ proptest! {
         let agreeing = values.iter().filter(|value| **value == best).count();
         let best = [best.0, best.1];
         for order in orders {
-            let (mut h, id) = reading(needed.map_or(Agree::All, Agree::N));
+            let (mut h, id) = reading(needed.map(Quorum::from));
             for at in order {
                 let (version, rest) = values[at];
                 h.ev(id, found(KEY, at as u8, &[version, rest]), false);
@@ -220,7 +220,7 @@ proptest! {
 }
 
 #[track_caller]
-fn assert_refused(operation: Operation, why: &InvalidRequest) {
+fn assert_refused(operation: Operation, why: &InvalidRequestError) {
     let mut h = Harness::new(validating());
     let debug = format!("{operation:?}");
     let error = h.ask(1, operation, RequestOptions::default()).unwrap_err();
@@ -231,25 +231,27 @@ fn assert_refused(operation: Operation, why: &InvalidRequest) {
 }
 
 #[test]
-fn the_best_needs_a_validator_to_say_what_is_better() {
+fn the_best_record_needs_a_validator() {
     for key in ["k", "/w/k", "/v", "v/k", "/V/k", ""] {
-        for agree in [Agree::N(1), Agree::All] {
-            assert_refused(get_record(key, Policy::Best { agree }), &InvalidRequest::NoValidator);
+        for agree in [Some(Quorum::N(1)), None] {
+            assert_refused(get_record(key, Policy::Best { agree }), &InvalidRequestError::NoValidator);
         }
     }
-    assert_refused(get_record(KEY, Policy::Best { agree: Agree::N(0) }), &InvalidRequest::ZeroLimit);
+    assert_refused(get_record(KEY, Policy::Best { agree: Some(Quorum::N(0)) }), &InvalidRequestError::ZeroLimit);
 }
 
 #[test]
-fn a_quorum_and_the_best_are_about_records() {
-    for policy in [Policy::Quorum(2), Policy::Best { agree: Agree::N(1) }, Policy::Best { agree: Agree::All }] {
-        assert_refused(get_providers(KEY, policy), &InvalidRequest::PolicyForRecords);
+fn a_quorum_and_the_best_record_are_invalid_for_providers() {
+    for policy in
+        [Policy::Quorum(Quorum::N(2)), Policy::Best { agree: Some(Quorum::N(1)) }, Policy::Best { agree: None }]
+    {
+        assert_refused(get_providers(KEY, policy), &InvalidRequestError::PolicyForRecords);
     }
 }
 
-/// Nobody's validator would take it either.
+/// No other node's validator would accept it either.
 #[test]
-fn a_put_that_the_validator_rejects_is_refused_at_the_call() {
+fn a_put_that_the_validator_rejects_is_invalid() {
     let puts = |key, value| {
         let record = Arc::new(record(key, value));
         [
@@ -259,7 +261,7 @@ fn a_put_that_the_validator_rejects_is_refused_at_the_call() {
     };
     for value in [&[][..], &[0, 1]] {
         for put in puts(KEY, value) {
-            assert_refused(put, &InvalidRequest::Rejected { reason: "it has no version".to_owned() });
+            assert_refused(put, &InvalidRequestError::Rejected { reason: "it has no version".to_owned() });
         }
         let mut h = Harness::new(validating());
         for (id, put) in (1..).zip(puts("/w/k", value)) {
@@ -272,9 +274,9 @@ fn a_put_that_the_validator_rejects_is_refused_at_the_call() {
     }
 }
 
-/// A tracker that corrects, with a read for the best that has found a newer record and older ones.
+/// A tracker with read repair, and a get of the best record that has found a newer record and older ones.
 fn found_old_and_new(policy: Policy) -> (Harness, u32) {
-    let mut h = Harness::watching(TrackerConfig { stall: None, ..validating() });
+    let mut h = Harness::watching(validating().stall(None));
     h.request(1, get_record("/v/k", policy));
     let id = h.start();
     h.ev(id, found("/v/k", 1, b"1"), false);
@@ -285,13 +287,13 @@ fn found_old_and_new(policy: Policy) -> (Harness, u32) {
 }
 
 #[test]
-fn whoever_holds_a_worse_record_or_none_is_sent_the_best_one() {
-    let (mut h, id) = found_old_and_new(Policy::Best { agree: Agree::All });
-    // It may have answered with a record before it was named.
+fn peers_with_a_worse_record_or_none_are_sent_the_best_one() {
+    let (mut h, id) = found_old_and_new(Policy::Best { agree: None });
+    // It may have sent a record before kad listed it as having none.
     h.ev(id, records_finished_without([5, 3, 6]), true);
     assert_eq!((answer(&h).value(), answer(&h).repairing), (&b"2"[..], 4));
     let start = h.starts[0].clone();
-    assert!(start.request.is_ours());
+    assert!(start.request.is_reserved());
     let Query::PutRecordTo { record, peers: to } = start.query else { panic!("{start:?}") };
     let mut to = to.to_vec();
     to.sort();
@@ -303,8 +305,8 @@ fn whoever_holds_a_worse_record_or_none_is_sent_the_best_one() {
 }
 
 #[test]
-fn only_the_twenty_closest_are_corrected() {
-    let (mut h, id) = found_old_and_new(Policy::Best { agree: Agree::All });
+fn only_the_twenty_closest_peers_are_repaired() {
+    let (mut h, id) = found_old_and_new(Policy::Best { agree: None });
     h.ev(id, records_finished_without(10..60), true);
     let start = h.starts[0].clone();
     let Query::PutRecordTo { record: _, peers: to } = start.query else { panic!("{start:?}") };
@@ -316,19 +318,19 @@ fn only_the_twenty_closest_are_corrected() {
 }
 
 #[test]
-fn a_read_that_is_satisfied_early_corrects_those_it_has_heard() {
-    let (mut h, _) = found_old_and_new(Policy::Best { agree: Agree::N(2) });
+fn a_get_that_ends_early_repairs_the_peers_that_have_answered() {
+    let (mut h, _) = found_old_and_new(Policy::Best { agree: Some(Quorum::N(2)) });
     h.ev(h.id_of(1), found("/v/k", 4, b"2"), false);
     assert_eq!(answer(&h).repairing, 2);
     assert_eq!(h.starts.len(), 1);
 }
 
 #[test]
-fn there_are_only_so_many_corrections_at_a_time_and_none_after_a_shutdown() {
-    let config = TrackerConfig { stall: None, max_read_repairs: 1, ..validating() };
+fn read_repairs_are_bounded_and_end_with_a_shutdown() {
+    let config = validating().stall(None).max_read_repairs(1);
     let mut h = Harness::watching(config);
     for request in 1..=2 {
-        h.request(request, get_record("/v/k", Policy::Best { agree: Agree::All }));
+        h.request(request, get_record("/v/k", Policy::Best { agree: None }));
         let id = h.start();
         h.ev(id, found("/v/k", 1, b"1"), false);
         h.ev(id, found("/v/k", 2, b"2"), false);
@@ -348,6 +350,6 @@ fn there_are_only_so_many_corrections_at_a_time_and_none_after_a_shutdown() {
 #[test]
 fn a_caller_cannot_choose_an_id_of_the_trackers_own() {
     let mut h = Harness::default();
-    let refused = h.ask(RequestId::FIRST_OF_OURS.0, Operation::Bootstrap, RequestOptions::default()).unwrap_err();
-    assert!(matches!(refused.0, RequestError::Invalid(InvalidRequest::ReservedId)), "{refused:?}");
+    let refused = h.ask(RequestId::FIRST_RESERVED.0, Operation::Bootstrap, RequestOptions::default()).unwrap_err();
+    assert!(matches!(refused.0, RequestError::Invalid(InvalidRequestError::ReservedId)), "{refused:?}");
 }

@@ -1,30 +1,30 @@
-//! Answers that are kept, and who gets them.
+//! The cache: the answers that it holds, and the requests that it answers.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use kadence_core::{
-    Agree, Cache, Certainty, Command, GetProvidersError, GetRecordError, Item, Operation, OperationKind, Outcome,
-    OutcomeKind, Policy, Progress, RequestOptions, TrackerConfig,
+    Cache, Certainty, Command, GetProvidersError, GetRecordError, Item, Operation, OperationKind, Outcome, OutcomeKind,
+    Policy, Progress, Quorum, RequestOptions, TrackerConfig,
 };
-use libp2p::kad::{GetRecordOk, PeerRecord, QueryResult, Quorum, Record};
+use libp2p::kad::{GetRecordOk, PeerRecord, QueryResult, Record};
 
 use crate::support::*;
 
-/// Records for a minute, their absence for five seconds.
+/// A tracker that caches records for a minute, and their absence for five seconds.
 fn caching() -> Harness {
     with_cache(Cache::default())
 }
 
 fn with_cache(cache: Cache) -> Harness {
-    Harness::new(TrackerConfig { cache: Some(cache), ..validating() })
+    Harness::new(validating().cache(cache))
 }
 
-/// Everybody who was asked has answered.
+/// Every peer that was asked has answered.
 fn all_answered() -> Progress {
     Progress { requests: 5, successes: 5, failures: 0 }
 }
 
-/// A request whose query finds these values, each at a peer of its own, and ends.
+/// A request whose query finds these values, each at another peer, and ends.
 fn read(h: &mut Harness, request: u64, name: &str, policy: Policy, values: &[&[u8]]) {
     h.request(request, get_record(name, policy));
     find(h, name, values, all_answered());
@@ -39,7 +39,7 @@ fn find(h: &mut Harness, name: &str, values: &[&[u8]], progress: Progress) {
     h.ev_with(id, end, progress, true);
 }
 
-/// How old the answer to a request was; `None` if it came from the network.
+/// Age of the answer to a request; `None` if it came from the network.
 fn age(h: &Harness, request: u64) -> Option<Duration> {
     match h.outcome(request) {
         Outcome::GetRecord(Ok(answer)) => answer.cached,
@@ -50,7 +50,7 @@ fn age(h: &Harness, request: u64) -> Option<Duration> {
     }
 }
 
-/// Whether a request for this is answered without the network; if not, it is cancelled.
+/// Returns whether a request for this operation is answered by the cache; if not, it is cancelled.
 fn hits(h: &mut Harness, request: u64, operation: Operation) -> bool {
     let starts = h.starts.len();
     h.request(request, operation);
@@ -74,7 +74,7 @@ fn get(policy: Policy) -> Operation {
 }
 
 #[test]
-fn nothing_is_kept_by_default() {
+fn nothing_is_cached_by_default() {
     let mut h = Harness::default();
     read(&mut h, 1, "k", Policy::All, &[b"one"]);
     assert!(!hits(&mut h, 2, get(Policy::First)));
@@ -101,7 +101,7 @@ fn a_second_request_is_answered_at_once_with_the_age_of_the_answer() {
 }
 
 #[test]
-fn an_answer_is_kept_for_its_time_and_not_longer() {
+fn an_answer_is_cached_until_its_maximum_age() {
     let mut h = caching();
     read(&mut h, 1, "k", Policy::All, &[b"one"]);
     h.now = secs(60) - Duration::from_nanos(1);
@@ -111,7 +111,7 @@ fn an_answer_is_kept_for_its_time_and_not_longer() {
 }
 
 #[test]
-fn an_answer_is_not_kept_beyond_the_expiry_of_any_of_its_records() {
+fn an_answer_is_not_cached_beyond_the_expiry_of_any_of_its_records() {
     let mut h = caching();
     h.request(1, get(Policy::All));
     let id = h.start();
@@ -127,9 +127,9 @@ fn an_answer_is_not_kept_beyond_the_expiry_of_any_of_its_records() {
     assert!(!hits(&mut h, 3, get(Policy::First)));
 }
 
-/// What each policy makes of each kind of answer.
+/// Every policy with every kind of cached answer.
 #[test]
-fn an_answer_serves_those_whose_policy_it_satisfies() {
+fn a_cached_answer_serves_the_policies_that_it_satisfies() {
     const V: &[&[u8]] = &[b"\x01", b"\x01", b"\x02"];
     let asked = [
         Policy::First,
@@ -137,22 +137,22 @@ fn an_answer_serves_those_whose_policy_it_satisfies() {
         Policy::Limit(3),
         Policy::Limit(4),
         Policy::All,
-        Policy::Quorum(2),
-        Policy::Quorum(3),
-        Policy::Best { agree: Agree::N(1) },
-        Policy::Best { agree: Agree::N(2) },
-        Policy::Best { agree: Agree::All },
+        Policy::Quorum(Quorum::N(2)),
+        Policy::Quorum(Quorum::N(3)),
+        Policy::Best { agree: Some(Quorum::N(1)) },
+        Policy::Best { agree: Some(Quorum::N(2)) },
+        Policy::Best { agree: None },
     ];
-    // What was asked for first, and of those above, which it serves.
+    // The first request's policy, and which of the policies above its answer serves.
     let table = [
         (Policy::First, [true, false, false, false, false, false, false, true, false, false]),
         (Policy::Limit(2), [true, true, false, false, false, true, false, true, true, false]),
         (Policy::Limit(3), [true, true, true, false, false, true, false, true, false, false]),
         (Policy::Limit(4), [true, true, true, true, true, true, false, true, true, true]),
         (Policy::All, [true, true, true, true, true, true, false, true, true, true]),
-        (Policy::Quorum(2), [true, true, false, false, false, true, false, true, true, false]),
-        (Policy::Quorum(3), [false; 10]),
-        (Policy::Best { agree: Agree::All }, [true, true, true, true, true, true, false, true, true, true]),
+        (Policy::Quorum(Quorum::N(2)), [true, true, false, false, false, true, false, true, true, false]),
+        (Policy::Quorum(Quorum::N(3)), [false; 10]),
+        (Policy::Best { agree: None }, [true, true, true, true, true, true, false, true, true, true]),
     ];
     for (first, expected) in table {
         let served = asked.map(|policy| {
@@ -164,12 +164,12 @@ fn an_answer_serves_those_whose_policy_it_satisfies() {
     }
 }
 
-/// The same as the network has given.
+/// The answer is the same as from the network.
 #[test]
-fn a_kept_answer_to_a_policy_is_the_one_that_a_query_gives() {
+fn a_cached_answer_to_a_policy_is_the_one_that_a_query_gives() {
     let values: &[&[u8]] = &[b"\x01", b"\x02", b"\x01", b"\x03"];
     let policies =
-        [Policy::First, Policy::Limit(3), Policy::All, Policy::Quorum(2), Policy::Best { agree: Agree::All }];
+        [Policy::First, Policy::Limit(3), Policy::All, Policy::Quorum(Quorum::N(2)), Policy::Best { agree: None }];
     for policy in policies {
         let mut h = caching();
         read(&mut h, 1, "/v/k", Policy::All, values);
@@ -185,7 +185,7 @@ fn a_kept_answer_to_a_policy_is_the_one_that_a_query_gives() {
 }
 
 #[test]
-fn a_stream_gets_the_items_of_a_kept_answer_and_then_its_end() {
+fn a_stream_gets_the_items_of_a_cached_answer_and_then_its_end() {
     let mut h = caching();
     read(&mut h, 1, "k", Policy::All, &[b"one", b"two", b"three"]);
     let before = h.trace.len();
@@ -197,14 +197,14 @@ fn a_stream_gets_the_items_of_a_kept_answer_and_then_its_end() {
 }
 
 #[test]
-fn that_there_is_nothing_is_remembered_for_a_short_time_and_only_if_it_is_certain() {
+fn not_found_is_cached_for_a_short_time_and_only_if_conclusive() {
     let inconclusive = Progress { requests: 5, successes: 3, failures: 2 };
     for (progress, kept) in [(all_answered(), true), (inconclusive, false)] {
         let mut h = caching();
         h.request(1, get(Policy::First));
         find(&mut h, "k", &[], progress);
         h.now = secs(4);
-        assert_eq!(hits(&mut h, 2, get(Policy::Quorum(2))), kept);
+        assert_eq!(hits(&mut h, 2, get(Policy::Quorum(Quorum::N(2)))), kept);
         if kept {
             let Outcome::GetRecord(Err(GetRecordError::NotFound {
                 closest_peers,
@@ -225,7 +225,7 @@ fn that_there_is_nothing_is_remembered_for_a_short_time_and_only_if_it_is_certai
 }
 
 #[test]
-fn what_found_a_few_and_heard_of_too_few_is_not_kept() {
+fn items_of_a_query_with_too_few_answers_are_not_cached() {
     let mut h = caching();
     h.request(1, get(Policy::All));
     find(&mut h, "k", &[b"one"], Progress { requests: 10, successes: 5, failures: 5 });
@@ -234,10 +234,10 @@ fn what_found_a_few_and_heard_of_too_few_is_not_kept() {
 }
 
 #[test]
-fn nothing_is_kept_of_a_query_that_was_cancelled_or_timed_out_or_missed_a_quorum() {
+fn nothing_is_cached_of_a_query_that_was_cancelled_timed_out_or_missed_a_quorum() {
     for end in ["cancel", "deadline", "kad's timeout", "conflict", "too few"] {
         let mut h = caching();
-        h.request_within(1, get(Policy::Quorum(3)), secs(5));
+        h.request_within(1, get(Policy::Quorum(Quorum::N(3))), secs(5));
         let id = h.start();
         h.ev_with(id, found("k", 1, b"one"), all_answered(), false);
         match end {
@@ -259,7 +259,7 @@ fn nothing_is_kept_of_a_query_that_was_cancelled_or_timed_out_or_missed_a_quorum
 }
 
 #[test]
-fn a_record_that_does_not_validate_is_not_kept() {
+fn a_rejected_record_is_not_cached() {
     let mut h = caching();
     h.request(1, get_record("/v/k", Policy::All));
     find(&mut h, "/v/k", &[b"\x00", b"\x01"], all_answered());
@@ -270,7 +270,7 @@ fn a_record_that_does_not_validate_is_not_kept() {
 }
 
 #[test]
-fn providers_are_kept_as_records_are_and_apart_from_them() {
+fn providers_are_cached_separately_from_records() {
     let mut h = caching();
     h.request(1, get_providers("k", Policy::All));
     let id = h.start();
@@ -291,10 +291,10 @@ fn providers_are_kept_as_records_are_and_apart_from_them() {
 }
 
 #[test]
-fn who_wants_it_fresh_asks_the_network_and_others_get_what_it_said() {
+fn a_fresh_read_asks_the_network_and_replaces_the_cached_answer() {
     let mut h = caching();
     read(&mut h, 1, "k", Policy::All, &[b"old"]);
-    h.request_with(2, get(Policy::All), RequestOptions { fresh: true, ..RequestOptions::default() });
+    h.request_with(2, get(Policy::All), RequestOptions::default().fresh(true));
     find(&mut h, "k", &[b"new"], all_answered());
     assert_eq!(age(&h, 2), None);
     h.request(3, get(Policy::All));
@@ -304,7 +304,7 @@ fn who_wants_it_fresh_asks_the_network_and_others_get_what_it_said() {
 }
 
 #[test]
-fn a_write_of_ours_drops_what_was_kept_under_its_key_and_no_other() {
+fn a_write_removes_the_cached_answers_under_its_key_only() {
     let writes = [put("k", Quorum::One), put_to("k", peers([1]), Quorum::One), provide("k")];
     for write in writes {
         let mut h = caching();
@@ -324,8 +324,8 @@ fn a_write_of_ours_drops_what_was_kept_under_its_key_and_no_other() {
 }
 
 #[test]
-fn nothing_is_kept_of_a_read_that_was_under_way_when_its_key_was_written() {
-    // Before, during and after the write.
+fn nothing_is_cached_of_a_read_that_was_running_during_a_write_to_its_key() {
+    // A read that starts before, during and after the write.
     for (begins, ends, kept) in [(0, 1, false), (0, 2, false), (1, 1, false), (1, 2, false), (2, 2, true)] {
         let mut h = caching();
         let (mut reading, mut writing) = (0, 0);
@@ -352,11 +352,11 @@ fn nothing_is_kept_of_a_read_that_was_under_way_when_its_key_was_written() {
     }
 }
 
-/// It needs no place in the queue and no slot.
+/// A cached answer needs no place in the queue and no slot.
 #[test]
-fn a_kept_answer_is_there_for_who_would_be_refused() {
+fn a_cached_answer_is_available_when_the_queue_is_full() {
     let cache = Some(Cache::default());
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 0, cache, ..TrackerConfig::default() });
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(0).cache(cache));
     read(&mut h, 1, "k", Policy::All, &[b"one"]);
     h.get_own(2);
     assert!(h.ask(3, get_record("new", Policy::All), RequestOptions::default()).is_err());
@@ -365,13 +365,13 @@ fn a_kept_answer_is_there_for_who_would_be_refused() {
 }
 
 #[test]
-fn when_it_is_full_what_expires_soonest_goes_first_and_what_is_too_large_is_not_kept() {
+fn a_full_cache_removes_the_entry_that_expires_first_and_rejects_one_that_is_too_large() {
     let entry = 320 + 1 + 320 + 1 + 100;
-    let mut h = with_cache(Cache { max_bytes: 3 * entry, ..Cache::default() });
+    let mut h = with_cache(Cache::default().max_bytes(3 * entry));
     let value: &[u8] = &[1; 100];
     for (request, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "a"), (5, "d")] {
         h.now += secs(1);
-        let fresh = RequestOptions { fresh: true, ..RequestOptions::default() };
+        let fresh = RequestOptions::default().fresh(true);
         h.request_with(request, get_record(name, Policy::All), fresh);
         find(&mut h, name, &[value], all_answered());
     }
@@ -381,7 +381,7 @@ fn when_it_is_full_what_expires_soonest_goes_first_and_what_is_too_large_is_not_
         .collect();
     assert_eq!(kept, BTreeMap::from([("a", true), ("b", false), ("c", true), ("d", true)]));
     let large = vec![1; 3 * entry];
-    h.request_with(20, get_record("a", Policy::All), RequestOptions { fresh: true, ..RequestOptions::default() });
+    h.request_with(20, get_record("a", Policy::All), RequestOptions::default().fresh(true));
     find(&mut h, "a", &[&large], all_answered());
     assert!(!hits(&mut h, 21, get_record("a", Policy::All)), "the older answer is outdated");
     assert!(hits(&mut h, 22, get_record("c", Policy::All)), "nothing else gave way to it");

@@ -1,12 +1,12 @@
-//! T4: dropping the caller is a cancel, now: the outcome and the order to finish need no event of kad. The order stands
-//! until kad has ended the query, and until then the query has its slot.
+//! Cancellation: it takes effect at once, and neither the outcome nor the finishing of the query waits for an event of
+//! kad. `Finish` is in force until kad has ended the query, which keeps its slot until then.
 
-use kadence_core::{Operation, Policy, QueryPhase};
-use libp2p::kad::{QueryResult, Quorum};
+use kadence_core::{Operation, Policy, QueryPhase, Quorum};
+use libp2p::kad::QueryResult;
 
 use crate::support::*;
 
-/// One slot, which #1 has, and #2 behind it in the queue.
+/// One slot, which #1 holds, and #2 behind it in the queue.
 fn with_next_in_line(operation: Operation) -> Harness {
     let mut h = Harness::one_slot();
     h.stream(1, operation);
@@ -14,8 +14,8 @@ fn with_next_in_line(operation: Operation) -> Harness {
     h
 }
 
-/// From here on #1 is cancelled and its query is being finished. Late events are swallowed, `last` gives the slot to
-/// the next in line.
+/// #1 has been cancelled and its query is being finished. Late events are ignored, and `last` gives the slot to the
+/// next in line.
 fn assert_slot_is_held_until_last(mut h: Harness, id: u32, late: &[QueryResult], last: QueryResult) {
     assert_eq!(h.ending(1), "Cancelled");
     assert_eq!(h.finishes, [id], "the order to finish needs no event");
@@ -39,7 +39,7 @@ fn assert_slot_is_held_until_last(mut h: Harness, id: u32, late: &[QueryResult],
 }
 
 #[test]
-fn t4_cancelled_while_queued_its_query_never_starts() {
+fn a_request_cancelled_while_queued_never_starts_its_query() {
     let mut h = Harness::one_slot();
     h.get(1, "first");
     h.get(2, "cancelled");
@@ -56,7 +56,7 @@ fn t4_cancelled_while_queued_its_query_never_starts() {
 }
 
 #[test]
-fn t4_cancelled_while_starting_it_is_finished_as_soon_as_it_has_an_id() {
+fn a_query_cancelled_while_starting_is_finished_as_soon_as_it_has_an_id() {
     let mut h = with_next_in_line(get_record("k", Policy::All));
     h.cancel(1);
     assert_eq!(h.ending(1), "Cancelled");
@@ -67,7 +67,7 @@ fn t4_cancelled_while_starting_it_is_finished_as_soon_as_it_has_an_id() {
 }
 
 #[test]
-fn t4_cancelled_while_starting_and_then_refused_the_slot_is_free_at_once() {
+fn the_slot_of_a_query_that_is_cancelled_and_then_does_not_start_is_free_at_once() {
     let mut h = with_next_in_line(Operation::Bootstrap);
     h.cancel(1);
     h.refuse(kadence_core::QueryStartError::NoKnownPeers);
@@ -77,7 +77,7 @@ fn t4_cancelled_while_starting_and_then_refused_the_slot_is_free_at_once() {
 }
 
 #[test]
-fn t4_cancelled_before_the_first_event() {
+fn a_request_can_be_cancelled_before_the_first_event() {
     for (operation, last) in [
         (get_record("k", Policy::All), not_found(Vec::new())),
         (get_providers("k", Policy::All), providers_finished()),
@@ -94,7 +94,7 @@ fn t4_cancelled_before_the_first_event() {
 }
 
 #[test]
-fn t4_cancelled_in_mid_stream_what_was_under_way_is_swallowed() {
+fn events_after_a_stream_was_cancelled_are_ignored() {
     let mut h = with_next_in_line(get_record("k", Policy::All));
     let id = h.start();
     h.ev(id, found("k", 1, b"value"), false);
@@ -105,16 +105,16 @@ fn t4_cancelled_in_mid_stream_what_was_under_way_is_swallowed() {
 }
 
 #[test]
-fn t4_a_put_cancelled_in_its_lookup_sends_nothing() {
+fn a_put_cancelled_during_its_lookup_sends_nothing() {
     let mut h = with_next_in_line(put("k", Quorum::One));
     let id = h.start();
     h.cancel(1);
-    // kad ends the lookup with the peers found so far; nobody sends them anything.
+    // kad ends the lookup with the peers found so far; nothing is sent to them.
     assert_slot_is_held_until_last(h, id, &[], closest_found([1, 2, 3]));
 }
 
 #[test]
-fn t4_a_put_cancelled_while_it_sends_leaves_no_local_copy() {
+fn a_put_cancelled_while_it_sends_leaves_no_local_copy() {
     let mut h = with_next_in_line(put("k", Quorum::One));
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2, 3]), true);
@@ -125,9 +125,9 @@ fn t4_a_put_cancelled_while_it_sends_leaves_no_local_copy() {
     assert_slot_is_held_until_last(h, store, &[], put_ok());
 }
 
-/// One `finish()` ends one bucket's lookup only; the order stands until the last.
+/// One `finish()` ends only one bucket's lookup; `Finish` is in force until the last.
 #[test]
-fn t4_a_bootstrap_cancelled_with_three_buckets_to_go() {
+fn a_bootstrap_cancelled_with_three_lookups_remaining_is_finished_until_its_last() {
     let mut h = with_next_in_line(Operation::Bootstrap);
     let id = h.start();
     h.ev(id, bootstrap_ok(3), false);
@@ -154,7 +154,7 @@ fn a_cancel_that_comes_twice_or_too_late_does_nothing() {
     h.assert_empty();
 }
 
-/// Between the request and the answer of the local store there is nothing of kad's to finish.
+/// No query of kad runs between the store action and its answer.
 #[test]
 fn a_put_cancelled_while_its_record_is_stored_ends_at_once() {
     let mut h = Harness::default();

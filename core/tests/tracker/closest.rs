@@ -1,16 +1,17 @@
-//! A thorough lookup of the closest peers: a second one begins at the farthest whom the first has found.
+//! Thorough lookups of the closest peers: a second query for the farthest peer that the first one found.
 
 use kadence_core::{
-    ClosestPeersAnswer, GetClosestPeersError, Outcome, Priority, Progress, Query, RequestOptions, RequestPhase, Retry,
+    ClosestPeersAnswer, GetClosestPeersError, Outcome, Priority, Progress, Query, Quorum, RequestOptions, RequestPhase,
+    Retry,
 };
 use libp2p::{
     Multiaddr, PeerId,
-    kad::{GetClosestPeersOk, KBucketKey, PeerInfo, QueryResult, Quorum},
+    kad::{GetClosestPeersOk, KBucketKey, PeerInfo, QueryResult},
 };
 
 use crate::support::*;
 
-/// These peers, the closest to the key `k` first, as kad names them.
+/// Returns the peers in the order of kad: the closest to the key `k` first.
 fn sorted(numbers: impl IntoIterator<Item = u8>) -> Vec<u8> {
     let target = KBucketKey::new(key("k"));
     let mut numbers: Vec<u8> = numbers.into_iter().collect();
@@ -18,7 +19,8 @@ fn sorted(numbers: impl IntoIterator<Item = u8>) -> Vec<u8> {
     numbers
 }
 
-/// A thorough lookup of `k` that has found these peers, the last one the farthest, and the id of its second query.
+/// A thorough lookup of `k` whose first query has found these peers, the last one the farthest, and the id of its
+/// second query.
 fn beside(close: &[u8]) -> (Harness, u32) {
     let mut h = Harness::default();
     h.request(1, closest_thorough("k"));
@@ -56,7 +58,7 @@ fn timeout(h: &Harness) -> (Vec<PeerId>, Progress) {
 #[test]
 fn a_thorough_lookup_answers_with_the_closest_of_both_lookups() {
     let all = sorted(0..8);
-    // Every other one is found by the first lookup, the others and one of these by the second, in no order.
+    // The first query finds every other one, the second finds the others and one of the first again, in no order.
     let first: Vec<_> = all.iter().copied().step_by(2).collect();
     let (mut h, further) = beside(&first);
     assert!(!h.ended(1));
@@ -68,7 +70,7 @@ fn a_thorough_lookup_answers_with_the_closest_of_both_lookups() {
 }
 
 #[test]
-fn an_ordinary_lookup_is_one() {
+fn an_ordinary_lookup_is_a_single_query() {
     let mut h = Harness::default();
     h.request(1, closest("k"));
     let lookup = h.start();
@@ -78,17 +80,17 @@ fn an_ordinary_lookup_is_one() {
 }
 
 #[test]
-fn twenty_are_the_most() {
+fn an_answer_has_at_most_twenty_peers() {
     let all = sorted(0..30);
-    // The second lookup has found ten that are closer than all of the first.
+    // The second query finds ten that are closer than all of the first.
     let (mut h, further) = beside(&all[10..]);
     h.ev(further, closest_found(all[..10].iter().copied()), true);
     assert_eq!(found_by(&h, 1), peers(all[..20].iter().copied()));
 }
 
-/// Others may name us; and those who do alone have found nobody.
+/// Other peers may name the local one; a lookup that finds only it has found none.
 #[test]
-fn we_are_in_no_answer() {
+fn the_local_peer_is_never_part_of_an_answer() {
     let own = 255;
     let mut h = Harness::default();
     h.request(1, closest_thorough("k"));
@@ -109,7 +111,7 @@ fn we_are_in_no_answer() {
     }
 }
 
-/// Whom both have found is named as the first has: its addresses are not worse.
+/// A peer that both queries find keeps the addresses of the first.
 #[test]
 fn each_peer_is_named_once_with_its_addresses() {
     let address = |port: u16| Multiaddr::from(libp2p::multiaddr::Protocol::Memory(port.into()));
@@ -126,7 +128,7 @@ fn each_peer_is_named_once_with_its_addresses() {
 }
 
 #[test]
-fn where_the_first_lookup_finds_nobody_there_is_no_second() {
+fn a_first_lookup_that_finds_no_peer_has_no_second() {
     for (result, progress, ending) in [
         (closest_found([]), all_failed(), "NoResponse"),
         (closest_found([]), nobody(), "NoKnownPeers"),
@@ -142,9 +144,9 @@ fn where_the_first_lookup_finds_nobody_there_is_no_second() {
     }
 }
 
-/// After a minute of kad's there is no time for another one.
+/// After kad's timeout of a minute there is no time for another query.
 #[test]
-fn a_first_lookup_that_kad_timed_out_is_the_end() {
+fn a_first_lookup_that_kad_timed_out_has_no_second() {
     let mut h = Harness::default();
     h.request(1, closest_thorough("k"));
     let lookup = h.start();
@@ -154,7 +156,7 @@ fn a_first_lookup_that_kad_timed_out_is_the_end() {
 }
 
 #[test]
-fn whatever_becomes_of_the_second_lookup_the_first_one_is_an_answer() {
+fn the_first_lookup_is_an_answer_even_if_the_second_fails() {
     let [near, far, farther] = sorted([1, 2, 3])[..] else { panic!() };
     for (result, progress, all) in [
         (closest_found([]), nobody(), vec![near, farther]),
@@ -171,10 +173,10 @@ fn whatever_becomes_of_the_second_lookup_the_first_one_is_an_answer() {
 }
 
 #[test]
-fn a_second_lookup_that_kad_refuses_leaves_the_first() {
+fn a_second_lookup_that_does_not_start_leaves_the_answer_of_the_first() {
     let mut h = Harness::default();
     let retry = Some(Retry::default());
-    h.request_with(1, closest_thorough("k"), RequestOptions { retry, ..RequestOptions::default() });
+    h.request_with(1, closest_thorough("k"), RequestOptions::default().retry(retry));
     let lookup = h.start();
     h.ev(lookup, closest_found([1]), true);
     h.refuse(store_error());
@@ -183,19 +185,19 @@ fn a_second_lookup_that_kad_refuses_leaves_the_first() {
 }
 
 #[test]
-fn a_deadline_in_each_step_says_what_was_found() {
+fn a_deadline_in_each_step_names_the_peers_found() {
     let asked = |within: u64| {
         let mut h = Harness::one_slot();
         h.request_within(1, closest_thorough("k"), secs(within));
         let lookup = h.start();
         (h, lookup)
     };
-    // In the first lookup.
+    // During the first query.
     let (mut h, _) = asked(5);
     h.tick(secs(5));
     assert_eq!(timeout(&h), (Vec::new(), nobody()));
 
-    // In the second.
+    // During the second.
     let (mut h, lookup) = asked(5);
     h.ev(lookup, closest_found([1, 2]), true);
     let further = h.start();
@@ -205,7 +207,7 @@ fn a_deadline_in_each_step_says_what_was_found() {
     h.ev(further, closest_found([3]), true);
     h.assert_empty();
 
-    // While the second waits for a slot, which another request's has taken before.
+    // While the second waits for a slot that another request has taken.
     let mut h = Harness::one_slot();
     h.request_of(2, put("other", Quorum::One), Priority::Interactive);
     h.request_within(1, closest_thorough("k"), secs(5));
@@ -259,8 +261,8 @@ fn the_second_lookup_goes_ahead_of_new_requests() {
 #[test]
 fn a_retry_begins_with_the_first_lookup() {
     let mut h = Harness::default();
-    let retry = Some(Retry { jitter_percent: 0, ..Retry::default() });
-    h.request_with(1, closest_thorough("k"), RequestOptions { retry, ..RequestOptions::default() });
+    let retry = Some(Retry::default().jitter_percent(0));
+    h.request_with(1, closest_thorough("k"), RequestOptions::default().retry(retry));
     let lookup = h.start();
     h.ev_with(lookup, closest_found([]), all_failed(), true);
     h.tick(secs(1));
@@ -268,7 +270,7 @@ fn a_retry_begins_with_the_first_lookup() {
     let lookup = h.start();
     h.ev(lookup, closest_found([1]), true);
     assert_eq!(h.starts[0].query, target_of(1));
-    // Its deadline counts all attempts.
+    // Its deadline covers all attempts.
     h.start();
     h.tick(secs(30));
     assert_eq!(timeout(&h), (peers([1]), some_progress().merge(all_failed())));
@@ -286,7 +288,7 @@ fn the_first_lookup_is_shared_and_ordinary_requests_do_not_wait_for_the_second()
     assert_eq!(found_by(&h, 2), peers([1, 2]));
     assert!(!h.ended(1) && !h.ended(3));
     assert_eq!(h.starts.len(), 1, "the second lookup is shared as well");
-    // Whoever asks now gets a lookup of his own.
+    // A request from now on starts a query of its own.
     h.request(4, closest("k"));
     assert_eq!(h.starts[1].query, Query::GetClosestPeers { target: key("k") });
     let further = h.start();
@@ -298,9 +300,9 @@ fn the_first_lookup_is_shared_and_ordinary_requests_do_not_wait_for_the_second()
     h.assert_empty();
 }
 
-/// A lookup that an ordinary request for that very peer has begun is as good.
+/// It may join a query that an ordinary request for that peer has started.
 #[test]
-fn the_second_lookup_may_be_one_that_runs() {
+fn the_second_lookup_may_join_a_running_query() {
     let mut h = Harness::default();
     h.request(2, kadence_core::Operation::GetClosestPeers { target: peer(2).to_bytes().into(), thorough: false });
     let running = h.start();

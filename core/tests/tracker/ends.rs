@@ -1,11 +1,11 @@
-//! T3: every terminal event ends its caller, once, with the right variant. The whole table.
+//! Ends of queries: each operation with each terminal event has one outcome of the right variant.
 
-use kadence_core::{InvalidRequest, OperationKind, QueryStartError, RequestError, RequestOptions};
-use libp2p::kad::{QueryResult, Quorum};
+use kadence_core::{InvalidRequestError, OperationKind, QueryStartError, Quorum, RequestError, RequestOptions};
+use libp2p::kad::QueryResult;
 
 use crate::support::*;
 
-/// Eight ways for a query to end, or not to begin.
+/// Eight ways for a query to end, or not to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
     Success,
@@ -29,7 +29,7 @@ const INPUTS: [Input; 8] = [
     Input::NoPeersAtAll,
 ];
 
-/// How a request of this kind must end; `None` where the input cannot belong to it.
+/// Expected outcome of a request of this kind; `None` if the input cannot belong to it.
 fn expected(kind: OperationKind, input: Input) -> Option<&'static str> {
     use OperationKind as Op;
     match (kind, input) {
@@ -39,7 +39,7 @@ fn expected(kind: OperationKind, input: Input) -> Option<&'static str> {
         (_, Input::StoreErrorAtStart) => Some("Refused"),
 
         (Op::PutRecordTo, Input::FinishedWithoutResult) => None,
-        // All that were asked failed, which says nothing about what they have.
+        // All requests failed, which says nothing about records.
         (_, Input::FinishedWithoutResult) => Some("NoResponse"),
 
         (Op::GetRecord, Input::NotFound) => Some("NotFound"),
@@ -48,20 +48,20 @@ fn expected(kind: OperationKind, input: Input) -> Option<&'static str> {
         (Op::GetRecord | Op::GetProviders | Op::StartProviding | Op::GetClosestPeers, Input::Timeout) => {
             Some("Timeout")
         }
-        // A store that kad timed out is judged by the peers that acknowledged: none.
+        // A store that kad timed out counts the peers that acknowledged: none.
         (Op::PutRecord | Op::PutRecordTo, Input::Timeout) => Some("QuorumFailed"),
         (Op::Bootstrap, Input::Timeout) => Some("AllPhasesFailed"),
 
         (Op::PutRecord | Op::PutRecordTo, Input::QuorumFailed) => Some("QuorumFailed"),
         (_, Input::QuorumFailed) => None,
 
-        // The caller named the peers, so it is not the table that was empty.
+        // The caller named the peers, so the routing table is not to blame.
         (Op::PutRecordTo, Input::NoPeersAtAll) => Some("QuorumFailed"),
         (_, Input::NoPeersAtAll) => Some("NoKnownPeers"),
     }
 }
 
-/// What kad says for the input: the last event of a query of this kind. The second step of a put is a store.
+/// kad's result for the input: the last event of a query of this kind. The second step of a put is a store.
 fn last_event(kind: OperationKind, input: Input) -> QueryResult {
     use OperationKind as Op;
     match (kind, input) {
@@ -84,7 +84,7 @@ fn last_event(kind: OperationKind, input: Input) -> QueryResult {
     }
 }
 
-/// Plays one cell of the table, up to and with the last event.
+/// Plays one cell of the table, including the last event.
 fn play(kind: OperationKind, input: Input) -> Harness {
     let mut h = Harness::one_slot();
     h.request(1, ordinary(kind));
@@ -97,7 +97,7 @@ fn play(kind: OperationKind, input: Input) -> Harness {
             h.refuse(QueryStartError::NoKnownPeers);
             return h;
         }
-        // With no peer at all, kad refuses a bootstrap, and nothing else.
+        // Without peers, kad does not start a bootstrap; all other queries start.
         Input::NoPeersAtAll if kind == OperationKind::Bootstrap => {
             h.refuse(QueryStartError::NoKnownPeers);
             return h;
@@ -123,7 +123,7 @@ fn play(kind: OperationKind, input: Input) -> Harness {
     };
     h.ev_with(id, last_event(last, input), progress, true);
     if kind == OperationKind::PutRecord && !h.starts.is_empty() {
-        // Nobody has taken the record: others are looked for, and not found.
+        // No peer has acknowledged the record: others are looked for, and not found.
         let further = h.start();
         h.ev_with(further, closest_found([]), nobody(), true);
     }
@@ -135,7 +135,7 @@ fn play(kind: OperationKind, input: Input) -> Harness {
 }
 
 #[test]
-fn t3_every_terminal_event_ends_its_caller_once_with_the_right_variant() {
+fn every_terminal_event_ends_its_request_once_with_the_right_variant() {
     for kind in OPERATIONS {
         for input in INPUTS {
             let Some(ending) = expected(kind, input) else { continue };
@@ -151,9 +151,9 @@ fn t3_every_terminal_event_ends_its_caller_once_with_the_right_variant() {
     }
 }
 
-/// An event that cannot be about the query changes nothing, `last` or not; the deadline ends the request, once.
+/// An event that cannot belong to the query changes nothing, last or not; the deadline ends the request once.
 #[test]
-fn t3_an_event_of_another_operation_is_ignored_and_the_deadline_ends_the_request() {
+fn an_event_of_another_operation_is_ignored_and_the_deadline_ends_the_request() {
     let mut cells = 0;
     for kind in OPERATIONS {
         for input in INPUTS {
@@ -172,13 +172,13 @@ fn t3_an_event_of_another_operation_is_ignored_and_the_deadline_ends_the_request
             h.assert_empty();
         }
     }
-    // NotFound: all but the get. QuorumFailed: all but the puts. Finished with nothing: put_record_to.
+    // NotFound: all but the get. QuorumFailed: all but the puts. An empty end of a read: put_record_to.
     assert_eq!(cells, 6 + 5 + 1);
 }
 
-/// Also for the kinds of result that kad has only for its own work.
+/// The same for results of work that kad does on its own.
 #[test]
-fn t3_results_of_kads_own_jobs_are_no_answers() {
+fn results_of_kads_own_jobs_are_ignored() {
     for kind in OPERATIONS {
         for result in [republished(), provider_republished()] {
             let mut h = Harness::default();
@@ -191,18 +191,18 @@ fn t3_results_of_kads_own_jobs_are_no_answers() {
     }
 }
 
-/// Without any peer a put to peers of the caller's choice is refused at the call.
+/// Without any peer a put to named peers is invalid.
 #[test]
-fn t3_a_put_to_nobody_is_refused() {
+fn a_put_to_no_peer_is_invalid() {
     for nobody in [Vec::new(), vec![local()]] {
         let mut h = Harness::default();
         let error = h.ask(1, put_to("k", nobody, Quorum::One), RequestOptions::default()).unwrap_err();
-        assert!(matches!(error.0, RequestError::Invalid(InvalidRequest::NoPeers)), "{error:?}");
+        assert!(matches!(error.0, RequestError::Invalid(InvalidRequestError::NoPeers)), "{error:?}");
         h.assert_empty();
     }
 }
 
-/// Terminal means `last`, and nothing else: what looks like an end is none without it.
+/// Only `last` is terminal: a result that looks like an end is progress without it.
 #[test]
 fn only_last_ends_a_query() {
     for kind in OPERATIONS {

@@ -1,5 +1,5 @@
-//! Random schedules, legal and hostile, of everything that can be put in: whatever happens, each accepted request has
-//! one outcome and nothing after it, no slot too many is used, and time alone ends everything.
+//! Random schedules of all inputs, legal and hostile: each accepted request has one outcome and nothing after it, no
+//! more than the allowed slots are used, and time alone ends everything.
 //!
 //! The harness checks most of it at each action.
 
@@ -12,25 +12,25 @@ use std::{
 };
 
 use kadence_core::{
-    Operation, OperationKind, Policy, Query, QueryPhase, QueryStartError, RequestOptions, RequestPhase, StepId,
+    Operation, OperationKind, Policy, Query, QueryPhase, QueryStartError, Quorum, RequestOptions, RequestPhase, StepId,
     TrackerConfig,
 };
-use libp2p::kad::{Quorum, store};
+use libp2p::kad::store;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use self::inputs::{Answer, Input, KEYS, WANTED, a_schedule, config, results};
 use crate::support::*;
 
-/// A tracker that is being disturbed.
+/// A tracker under test.
 struct Play {
     h: Harness,
     requests: u64,
     steps: Vec<StepId>,
-    /// What the queries are about.
+    /// Key of each query.
     keys: BTreeMap<u32, &'static str>,
     next_id: u32,
     refused: u64,
-    /// A request was backing off; a query had several waiters.
+    /// Coverage: a request was backing off; a query had several waiters.
     backing_off: u64,
     shared: u64,
 }
@@ -102,7 +102,7 @@ impl Play {
             }
             Input::Stored { request, ok } => {
                 let request = request.index(self.requests as usize + 2) as u64;
-                // Half of the time to one that waits for it.
+                // Half of the answers go to a start that waits for one.
                 let request = h.to_store.first().filter(|_| request.is_multiple_of(2)).map_or(request, |(id, _)| id.0);
                 h.stored(request, if ok { Ok(()) } else { Err(store::Error::MaxRecords) });
             }
@@ -114,7 +114,7 @@ impl Play {
             }
             Input::Census(live) => {
                 let (trace, due, slots) = (h.trace.len(), h.timeout(), h.tracker.live_queries());
-                h.census(live);
+                h.query_count(live);
                 assert_eq!((h.trace.len(), h.timeout(), h.tracker.live_queries()), (trace, due, slots));
             }
             Input::Shutdown { drain } => h.shut_down(drain),
@@ -135,7 +135,7 @@ impl Play {
         self.h.started(step, result, had_provider);
     }
 
-    /// What holds after every input, besides what the harness checks at every action.
+    /// Checks the invariants after every input, besides those that the harness checks at every action.
     fn check(&mut self) {
         let h = &self.h;
         let snapshot = h.tracker.snapshot(h.instant(h.now));
@@ -168,9 +168,9 @@ impl Play {
                 query.operation,
                 OperationKind::GetRecord | OperationKind::GetProviders | OperationKind::GetClosestPeers
             );
-            // One that has been silent for so long is not joined.
+            // A query that kad has been silent about is not joined.
             let may_be_silent = query.age >= h.tracker.config().finish_timeout;
-            // A put may look for further peers elsewhere, and reads back on its own.
+            // A put may look for further peers elsewhere, and reads back in a query of its own.
             if request.operation == OperationKind::PutRecord {
                 assert!(is_read || query.waiters == 1, "{query:?}");
             } else if is_read && !may_be_silent {
@@ -188,7 +188,7 @@ impl Play {
         assert_eq!((stats.accepted, stats.refused), (self.requests, self.refused));
     }
 
-    /// Nothing is left in the counters: as many are admitted as at the beginning.
+    /// Checks that no counter leaks: as many requests are admitted as at the beginning.
     fn check_room(mut self) {
         if self.h.tracker.is_shut_down() {
             return;
@@ -204,7 +204,7 @@ impl Play {
 
 #[test]
 fn one_outcome_each_and_time_alone_ends_everything() {
-    // What was reached in all the schedules: a property of what never happens says nothing.
+    // Coverage of all schedules: without it, a property that nothing bad happens would prove nothing.
     let reached = RefCell::new(BTreeMap::<String, u64>::new());
     let count = |what: &str, by: u64| *reached.borrow_mut().entry(what.to_owned()).or_default() += by;
     let schedules = (config(), a_schedule(), any::<bool>());
@@ -213,7 +213,7 @@ fn one_outcome_each_and_time_alone_ends_everything() {
         for input in &schedule {
             play.apply(input);
         }
-        // From here on nothing but time. Starts may stay unanswered too.
+        // From here on only time passes. Starts may stay unanswered too.
         if !answered {
             play.h.starts.clear();
         }
@@ -271,9 +271,9 @@ fn one_outcome_each_and_time_alone_ends_everything() {
 proptest! {
     #![proptest_config(property())]
 
-    /// The same inputs give the same actions, whatever the epoch.
+    /// The same inputs give the same actions with any epoch.
     #[test]
-    fn two_runs_give_the_same_actions_whatever_the_epoch(config in config(), schedule in a_schedule()) {
+    fn two_runs_give_the_same_actions_with_any_epoch(config in config(), schedule in a_schedule()) {
         let trace = |shift| {
             let mut play = Play::new(config.clone(), shift);
             for input in &schedule {

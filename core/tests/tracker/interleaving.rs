@@ -1,30 +1,30 @@
-//! T1: no cross-talk. Whatever the order in which requests are made and kad's events of concurrent queries arrive,
-//! each caller gets what it would have got alone.
+//! Interleavings: in any order of requests and of kad's events for concurrent queries, each caller gets the result that
+//! it would have got alone.
 //!
-//! Requests for the same share a query, and a late one joins it in the middle: alone, it gets that query's events.
+//! Requests for the same key share a query, and a late one joins it: alone, it would get the events of that query.
 
 use std::collections::BTreeMap;
 
-use kadence_core::{Agree, Item, Operation, OperationKind, Outcome, Policy, Progress, Query, TrackerConfig};
-use libp2p::kad::{QueryResult, Quorum};
+use kadence_core::{Item, Operation, OperationKind, Outcome, Policy, Progress, Query, Quorum, REPLICATION_FACTOR};
+use libp2p::kad::QueryResult;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::support::*;
 
 type Event = (QueryResult, Progress);
 
-/// A request and all that kad says for it.
+/// A request, and kad's events for it.
 #[derive(Debug, Clone)]
 struct Script {
     operation: Operation,
     streaming: bool,
-    /// The events of its query; of its lookup, if it is a put.
+    /// Events of its query, or of its lookup if it is a put.
     events: Vec<Event>,
-    /// How the second query of a put ends.
+    /// End of the second query of a put.
     store: Event,
 }
 
-/// What makes two queries the same; `None` for those that are never shared.
+/// Identity of a shared query; `None` for those that are never shared.
 type SharedQuery = Option<(OperationKind, Vec<u8>)>;
 
 fn flight(operation: &Operation) -> SharedQuery {
@@ -36,19 +36,19 @@ fn flight(operation: &Operation) -> SharedQuery {
     }
 }
 
-/// A query that runs, and what kad has still to say about it.
+/// A running query, and kad's remaining events for it.
 struct Running {
     id: u32,
     events: Vec<Event>,
     played: usize,
 }
 
-/// How a request came to its events.
+/// Origin of a request's events.
 #[derive(Debug, Clone, Copy)]
 struct Source {
-    /// The request whose script was played.
+    /// Request whose script was played.
     script: usize,
-    /// How many of the events had been played before.
+    /// Number of events played before it joined.
     missed: usize,
 }
 
@@ -56,18 +56,18 @@ struct Play<'a> {
     h: Harness,
     scripts: &'a [Script],
     running: Vec<Running>,
-    /// The latest query of each flight, by the request it was started for and its place in `running`.
+    /// Latest query of each shared query: the request that it was started for and its index in `running`.
     flights: BTreeMap<(OperationKind, Vec<u8>), (usize, usize)>,
     sources: Vec<Source>,
 }
 
 impl<'a> Play<'a> {
     fn new(scripts: &'a [Script], max_running: usize) -> Self {
-        let h = Harness::new(TrackerConfig { max_running, ..validating() });
+        let h = Harness::new(validating().max_running(max_running));
         Self { h, scripts, running: Vec::new(), flights: BTreeMap::new(), sources: Vec::new() }
     }
 
-    /// The next request is made.
+    /// Makes the next request.
     fn ask(&mut self) {
         let request = self.sources.len();
         let script = &self.scripts[request];
@@ -101,7 +101,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// kad says the next thing about a query.
+    /// Plays kad's next event for a query.
     fn event(&mut self, query: usize) {
         let Running { id, events, played } = &mut self.running[query];
         let (result, progress) = events[*played].clone();
@@ -114,7 +114,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// Plays everything; what is next each time is what `order` picks.
+    /// Plays everything in the order that `order` picks.
     fn run(mut self, order: &[Index]) -> (Harness, Vec<Source>) {
         let mut order = order.iter().cycle();
         loop {
@@ -138,7 +138,7 @@ impl<'a> Play<'a> {
     }
 }
 
-/// The outcome without how far the query had got, which is more for one who comes late.
+/// The outcome without its progress, which is higher for a request that joins late.
 fn without_progress(outcome: &Outcome) -> String {
     let mut debug = format!("{outcome:?}");
     while let Some(from) = debug.find("progress: Progress {") {
@@ -148,7 +148,7 @@ fn without_progress(outcome: &Outcome) -> String {
     debug
 }
 
-/// Whether a request's results are those of the sequential run.
+/// Checks that a request's results are those of the sequential run.
 fn check(script: &Script, source: Source, got: (&Outcome, &[Item]), alone: (&Outcome, &[Item])) {
     let case = format!("{script:?} from {source:?}");
     if source.missed == 0 {
@@ -160,13 +160,13 @@ fn check(script: &Script, source: Source, got: (&Outcome, &[Item]), alone: (&Out
         _ => None,
     };
     match (policy, alone.0) {
-        // More may have come than alone would have been enough, and some of it better.
+        // More records may have arrived than would have sufficed alone, and better ones.
         (Some(Policy::Quorum(needed)), Outcome::GetRecord(Ok(_))) => {
             let Outcome::GetRecord(Ok(answer)) = got.0 else { panic!("{case}: {got:?}") };
-            assert!(answer.agreeing >= needed, "{case}: {got:?}");
+            assert!(answer.agreeing >= needed.of(REPLICATION_FACTOR), "{case}: {got:?}");
             assert!(got.1.starts_with(alone.1), "{case}");
         }
-        (Some(Policy::Best { agree: Agree::N(_) }), Outcome::GetRecord(Ok(_))) => {
+        (Some(Policy::Best { agree: Some(_) }), Outcome::GetRecord(Ok(_))) => {
             assert!(got.1.starts_with(alone.1), "{case}");
         }
         _ => {
@@ -181,16 +181,16 @@ fn a_policy() -> impl Strategy<Value = Policy> {
 }
 
 fn a_record_policy() -> impl Strategy<Value = Policy> {
-    let agree = prop_oneof![(1..4_usize).prop_map(Agree::N), Just(Agree::All)];
+    let agree = prop_oneof![(1..4_u32).prop_map(|n| Some(Quorum::N(n))), Just(None)];
     prop_oneof![
         3 => a_policy(),
-        1 => (1..4_usize).prop_map(Policy::Quorum),
+        1 => (1..4_u32).prop_map(|n| Policy::Quorum(Quorum::N(n))),
         1 => agree.prop_map(|agree| Policy::Best { agree }),
     ]
 }
 
 fn a_quorum() -> impl Strategy<Value = Quorum> {
-    // No quorum for which a put would look for further peers, whom no script has.
+    // Only `All`: with others a put would look for further peers, which no script has.
     prop_oneof![Just(Quorum::All)]
 }
 
@@ -219,7 +219,7 @@ type Plan = (Operation, Vec<QueryResult>);
 
 fn a_get() -> impl Strategy<Value = Plan> {
     let end = an_end(vec![records_finished(), not_found(peers([7, 8])), get_timeout()]);
-    // Few values, one of them not valid, so that some agree.
+    // Few values, so that some agree, and one of them invalid.
     (a_key(), a_record_policy(), vec((1..10_u8, 0..4_u8, any::<bool>()), 0..8), end).prop_map(
         |(key, policy, finds, end)| {
             let found = finds.into_iter().map(|(from, value, local)| {
@@ -238,7 +238,7 @@ fn a_provider_lookup() -> impl Strategy<Value = Plan> {
     })
 }
 
-/// A put's lookup, or one for its own sake: the two share.
+/// A put's lookup or an ordinary one: the two share.
 fn a_lookup() -> impl Strategy<Value = Plan> {
     (a_key(), proptest::option::of(a_quorum()), some_peers(), any::<bool>()).prop_map(
         |(key, quorum, found, timeout)| {
@@ -275,7 +275,7 @@ proptest! {
     #![proptest_config(property())]
 
     #[test]
-    fn t1_any_interleaving_gives_each_caller_the_result_of_the_sequential_run(
+    fn any_interleaving_gives_each_caller_the_result_of_the_sequential_run(
         scripts in vec(a_script(), 1..=6),
         order in vec(any::<Index>(), 60),
     ) {
@@ -289,9 +289,9 @@ proptest! {
     }
 }
 
-/// A first in, first out list instead of the id gives each the other's record.
+/// Matching events in order of the requests instead of by id would give each the other's record.
 #[test]
-fn t1_an_answer_belongs_to_the_id_and_not_to_the_oldest_question() {
+fn events_are_matched_by_id_and_not_by_order() {
     let mut h = Harness::default();
     h.request(1, get_record("missing", Policy::First));
     h.request(2, get_record("there", Policy::First));
@@ -305,7 +305,7 @@ fn t1_an_answer_belongs_to_the_id_and_not_to_the_oldest_question() {
 }
 
 #[test]
-fn t1_two_callers_of_one_key_with_different_policies_each_get_their_own() {
+fn two_callers_of_one_key_with_different_policies_each_get_their_own() {
     let mut h = Harness::default();
     h.request(1, get_record("k", Policy::First));
     h.request(2, get_record("k", Policy::Limit(2)));

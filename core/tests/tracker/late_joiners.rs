@@ -1,11 +1,11 @@
-//! T11, the second half: one who joins a query in its middle gets the items so far, once each, and then the rest.
+//! Late joiners: a request that joins a running query gets the items so far, once each, and then the rest.
 
 use kadence_core::{Item, Outcome, Policy, TrackerConfig};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::support::*;
 
-/// The values of the records that were delivered to a stream, in their order.
+/// Values of the records delivered to a stream, in order.
 fn delivered(h: &Harness, request: u64) -> Vec<u8> {
     let value = |item: &Item| match item {
         Item::Record(record) => record.record.value[0],
@@ -14,7 +14,7 @@ fn delivered(h: &Harness, request: u64) -> Vec<u8> {
     h.items(request).iter().map(value).collect()
 }
 
-/// The values of an answer, in their order.
+/// Values of an answer, in order.
 fn answered(h: &Harness, request: u64) -> Vec<u8> {
     match h.outcome(request) {
         Outcome::GetRecord(Ok(answer)) => answer.iter().map(|found| found.record.value[0]).collect(),
@@ -22,7 +22,7 @@ fn answered(h: &Harness, request: u64) -> Vec<u8> {
     }
 }
 
-/// A query for all records that has found this many, with the values 1, 2, …
+/// A query for all records that has found `n`, with the values 1, 2, …
 fn that_found(n: u8) -> (Harness, u32) {
     let mut h = Harness::default();
     h.get(0, "k");
@@ -34,7 +34,7 @@ fn that_found(n: u8) -> (Harness, u32) {
 }
 
 #[test]
-fn t11_a_late_stream_gets_the_items_so_far_in_their_order_and_then_the_rest() {
+fn a_late_stream_gets_the_items_so_far_in_their_order_and_then_the_rest() {
     let (mut h, id) = that_found(3);
     h.stream(1, get_record("k", Policy::All));
     assert_eq!(delivered(&h, 1), [1, 2, 3], "at once");
@@ -52,7 +52,7 @@ fn t11_a_late_stream_gets_the_items_so_far_in_their_order_and_then_the_rest() {
 }
 
 #[test]
-fn t11_a_late_reader_without_a_stream_gets_them_all_in_the_outcome() {
+fn a_late_request_without_a_stream_gets_all_items_in_its_outcome() {
     let (mut h, id) = that_found(3);
     h.get(1, "k");
     assert!(h.items(1).is_empty());
@@ -61,11 +61,11 @@ fn t11_a_late_reader_without_a_stream_gets_them_all_in_the_outcome() {
 }
 
 #[test]
-fn t11_a_late_limit_gets_exactly_its_limit() {
+fn a_late_limit_gets_exactly_its_limit() {
     for streaming in [false, true] {
         for limit in 1..=6 {
             let (mut h, id) = that_found(3);
-            let options = kadence_core::RequestOptions { streaming, ..Default::default() };
+            let options = kadence_core::RequestOptions::default().streaming(streaming);
             h.request_with(1, get_record("k", Policy::Limit(limit)), options);
             assert_eq!(h.ended(1), limit <= 3, "one who is satisfied already ends at once");
             for from in 4..=8 {
@@ -81,7 +81,7 @@ fn t11_a_late_limit_gets_exactly_its_limit() {
 }
 
 #[test]
-fn t11_a_late_first_ends_at_once_with_the_first() {
+fn a_late_first_ends_at_once_with_the_first() {
     let (mut h, id) = that_found(3);
     h.stream(1, get_record("k", Policy::First));
     assert_eq!((answered(&h, 1), delivered(&h, 1)), (vec![1], vec![1]));
@@ -91,7 +91,7 @@ fn t11_a_late_first_ends_at_once_with_the_first() {
 }
 
 #[test]
-fn t11_late_streams_of_providers_get_those_so_far() {
+fn late_streams_of_providers_get_those_so_far() {
     let mut h = Harness::default();
     h.request(0, get_providers("k", Policy::All));
     let id = h.start();
@@ -108,9 +108,9 @@ fn t11_late_streams_of_providers_get_those_so_far() {
     assert_eq!(h.items(2), &items[..2]);
 }
 
-/// At its own deadline, with everything since before it came.
+/// The outcome at its own deadline includes the records found before it joined.
 #[test]
-fn t11_a_late_reader_that_runs_out_of_time_has_what_was_found_before_it() {
+fn a_late_request_at_its_deadline_has_the_items_found_before_it_joined() {
     let (mut h, _) = that_found(3);
     h.tick(secs(1));
     h.request_within(1, get_record("k", Policy::All), secs(0));
@@ -122,9 +122,9 @@ fn t11_a_late_reader_that_runs_out_of_time_has_what_was_found_before_it() {
     assert!(h.finishes.is_empty());
 }
 
-/// One who joins a query that is being started misses nothing.
+/// A request that joins a starting query misses nothing.
 #[test]
-fn t11_a_stream_that_joins_before_the_first_event_gets_everything_once() {
+fn a_stream_that_joins_before_the_first_event_gets_everything_once() {
     let mut h = Harness::default();
     h.stream(1, get_record("k", Policy::All));
     h.stream(2, get_record("k", Policy::All));
@@ -138,10 +138,10 @@ fn t11_a_stream_that_joins_before_the_first_event_gets_everything_once() {
     }
 }
 
-/// Otherwise a hot key of large records would keep them alive for ever.
+/// Otherwise a popular key with large records would keep them in memory forever.
 #[test]
-fn t11_a_request_beyond_the_bytes_of_a_replay_starts_its_own_query() {
-    let mut h = Harness::new(TrackerConfig { max_replay_bytes: 10, ..TrackerConfig::default() });
+fn a_request_beyond_the_bytes_of_a_replay_starts_its_own_query() {
+    let mut h = Harness::new(TrackerConfig::default().max_replay_bytes(10));
     h.stream(1, get_record("k", Policy::All));
     let first = h.start();
     h.ev(first, found("k", 1, &[1; 6]), false);
@@ -153,14 +153,14 @@ fn t11_a_request_beyond_the_bytes_of_a_replay_starts_its_own_query() {
     let second = h.start();
     assert!(h.items(3).is_empty());
 
-    // The next one joins the second, and what comes of the first is for the first two alone.
+    // The next request joins the second query; further records of the first query are for its two requests only.
     h.stream(4, get_record("k", Policy::All));
     assert!(h.starts.is_empty());
     h.ev(first, found("k", 4, &[4]), false);
     h.ev(second, found("k", 9, &[9]), false);
     assert_eq!([1, 2, 3, 4].map(|request| delivered(&h, request).len()), [4, 4, 1, 1]);
 
-    // The end of the first does not take the second's place away.
+    // The end of the first query leaves the second one shared.
     h.ev(first, records_finished(), true);
     h.stream(5, get_record("k", Policy::All));
     assert_eq!((h.starts.len(), delivered(&h, 5)), (0, vec![9]));
@@ -169,10 +169,10 @@ fn t11_a_request_beyond_the_bytes_of_a_replay_starts_its_own_query() {
     h.assert_empty();
 }
 
-/// The first one's own cancel neither.
+/// The same for its cancellation.
 #[test]
-fn t11_a_full_query_that_is_cancelled_leaves_the_next_one_joinable() {
-    let mut h = Harness::new(TrackerConfig { max_replay_bytes: 0, ..TrackerConfig::default() });
+fn a_full_query_that_is_cancelled_leaves_the_next_one_joinable() {
+    let mut h = Harness::new(TrackerConfig::default().max_replay_bytes(0));
     h.get(1, "k");
     let first = h.start();
     h.ev(first, found("k", 1, &[1]), false);
@@ -187,7 +187,7 @@ fn t11_a_full_query_that_is_cancelled_leaves_the_next_one_joinable() {
 proptest! {
     #![proptest_config(property())]
 
-    /// Whenever a stream joins, and whatever the others want, it is delivered the first so many, once each.
+    /// A stream gets exactly the first items, once each, whenever it joins and for any policies of the others.
     #[test]
     fn every_stream_gets_every_item_once_whenever_it_joins(
         records in 1..15_u8,

@@ -1,4 +1,4 @@
-//! The tracker from outside: what goes in, what comes out, in virtual time.
+//! Tests of the tracker through its public API, in virtual time.
 //!
 //! One binary, so that the harness is compiled and checked for dead code once. The modules are marked as
 //! tests for clippy, which lets tests alone use `unwrap`, `expect`, indexing and `panic!`.
@@ -10,19 +10,23 @@ mod announcements;
 #[cfg(test)]
 mod best;
 #[cfg(test)]
+mod bootstrap;
+#[cfg(test)]
 mod cache;
 #[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod closest;
 #[cfg(test)]
-mod ends;
+mod deadlines;
 #[cfg(test)]
-mod headline;
+mod ends;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod interleaving;
+#[cfg(test)]
+mod kad_faults;
 #[cfg(test)]
 mod late_joiners;
 #[cfg(test)]
@@ -31,6 +35,8 @@ mod lifecycle;
 mod overload;
 #[cfg(test)]
 mod priority;
+#[cfg(test)]
+mod provider_batches;
 #[cfg(test)]
 mod puts;
 #[cfg(test)]
@@ -42,9 +48,13 @@ mod retry;
 #[cfg(test)]
 mod retry_rules;
 #[cfg(test)]
+mod shutdown;
+#[cfg(test)]
 mod single_flight;
 #[cfg(test)]
 mod stall;
+#[cfg(test)]
+mod streams;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

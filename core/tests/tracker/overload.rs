@@ -1,24 +1,24 @@
-//! What happens when the queue is full, and that it is full exactly when it is.
+//! Overload: refusing and shedding when the queue is full, and the exact bound of the queue.
 
 use kadence_core::{
-    CommandError, Overload, Policy, Priority, RequestError, RequestOptions, RequestPhase, Retry, Stats, TrackerConfig,
+    CommandError, Overload, Policy, Priority, Quorum, RequestError, RequestOptions, RequestPhase, Retry, Stats,
+    TrackerConfig,
 };
-use libp2p::kad::Quorum;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::support::*;
 
 fn shedding(max_queued: usize) -> TrackerConfig {
-    TrackerConfig { max_running: 1, max_queued, overload: Overload::Shed, ..TrackerConfig::default() }
+    TrackerConfig::default().max_running(1).max_queued(max_queued).overload(Overload::Shed)
 }
 
 /// A get with a key of its own.
 fn ask(h: &mut Harness, request: u64, priority: Priority) -> Result<(), CommandError> {
-    let options = RequestOptions { priority, ..RequestOptions::default() };
+    let options = RequestOptions::default().priority(priority);
     h.ask(request, get_record(&own_key(request), Policy::All), options)
 }
 
-/// One slot, which #0 has, and a full queue of these classes, from #1.
+/// One slot, which #0 holds, and a full queue with one request of each of the given classes, from #1.
 fn full_of(classes: &[Priority]) -> Harness {
     let mut h = Harness::new(shedding(classes.len()));
     ask(&mut h, 0, Priority::Background).expect("there is a slot");
@@ -65,27 +65,52 @@ fn shedding_never_ends_an_equal_or_higher_class() {
 }
 
 #[test]
-fn refusing_ends_nobody() {
-    let mut h = Harness::new(TrackerConfig { overload: Overload::Refuse, ..shedding(1) });
+fn a_full_queue_refuses_at_once_and_loses_no_accepted_request() {
+    let mut h = Harness::new(TrackerConfig::default().max_running(2).max_queued(3));
+    for request in 1..=5 {
+        h.get_own(request);
+    }
+    for request in 6..=20 {
+        let trace = h.trace.len();
+        let operation = get_record(&own_key(request), Policy::All);
+        let refused = h.ask(request, operation, RequestOptions::default()).unwrap_err();
+        assert!(matches!(refused.0, RequestError::Overloaded), "{refused:?}");
+        assert_eq!(h.trace.len(), trace, "a refusal changes nothing");
+    }
+    // Every accepted request is answered in turn, and its place is free for the next.
+    for request in 1..=5 {
+        h.start_all();
+        let id = h.id_of(request);
+        h.ev(id, not_found(Vec::new()), true);
+        assert_eq!(h.ending(request), "NotFound");
+    }
+    assert_eq!((h.accepted(), h.tracker.stats().refused), (5, 15));
+    h.assert_empty();
+    h.get(21, "k");
+}
+
+#[test]
+fn refusing_ends_no_accepted_request() {
+    let mut h = Harness::new(shedding(1).overload(Overload::Refuse));
     ask(&mut h, 0, Priority::Background).expect("there is a slot");
     ask(&mut h, 1, Priority::Background).expect("there is room");
     assert_refused(&mut h, 2, Priority::Interactive);
 }
 
-/// What runs has its slot, and there is no queue to be shed from.
+/// A running request has its slot, and there is no queue to shed from.
 #[test]
-fn shedding_without_a_queue_ends_nobody() {
+fn shedding_without_a_queue_ends_no_request() {
     let mut h = Harness::new(shedding(0));
     ask(&mut h, 0, Priority::Background).expect("there is a slot");
     assert_refused(&mut h, 1, Priority::Interactive);
 }
 
-/// The next step of a put is not in the queue: its request has begun.
+/// The next step of a put takes no place in the queue: its request has begun.
 #[test]
 fn shedding_never_ends_a_request_between_its_steps() {
     let mut h = Harness::new(shedding(1));
-    let retry = Some(Retry { base: secs(0), ..Retry::default() });
-    let options = RequestOptions { priority: Priority::Background, retry, ..RequestOptions::default() };
+    let retry = Some(Retry::default().base(secs(0)));
+    let options = RequestOptions::default().priority(Priority::Background).retry(retry);
     h.request_with(1, get_record("k", Policy::All), options);
     h.request_of(2, get_record("waiting", Policy::All), Priority::Interactive);
     let first = h.start();
@@ -102,11 +127,11 @@ fn shedding_never_ends_a_request_between_its_steps() {
     assert_eq!(h.starts[0].request.0, 3, "in the line of its class");
 }
 
-/// Whatever is wrong with the new one is found before anybody makes room for it.
+/// An invalid request is rejected before another one makes room for it.
 #[test]
-fn nobody_is_shed_for_a_request_that_is_refused() {
+fn no_request_is_shed_for_an_invalid_one() {
     let mut h = full_of(&[Priority::Background]);
-    let options = RequestOptions { priority: Priority::Interactive, ..RequestOptions::default() };
+    let options = RequestOptions::default().priority(Priority::Interactive);
     assert!(h.ask(10, get_record("k", Policy::Limit(0)), options).is_err());
     assert!(h.ask(1, get_record("k", Policy::All), options).is_err(), "its id is alive");
     h.shut_down(true);
@@ -114,10 +139,10 @@ fn nobody_is_shed_for_a_request_that_is_refused() {
     assert_eq!(h.outcomes(), 0);
 }
 
-/// Each of those who share a queued query is one of the requests that wait, and all queue_slots are free when it starts.
+/// Each request that shares a queued query takes a place, and all places are free when it starts.
 #[test]
-fn those_who_share_a_queued_query_have_a_place_each() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 3, ..TrackerConfig::default() });
+fn requests_that_share_a_queued_query_take_a_place_each() {
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(3));
     h.get(0, "busy");
     let busy = h.start();
     (1..=3).for_each(|request| h.get(request, "k"));
@@ -130,12 +155,12 @@ fn those_who_share_a_queued_query_have_a_place_each() {
     assert_refused(&mut h, 10, Priority::Normal);
 }
 
-/// A retry that waits for a slot is not one of them, for it has begun; who joins it has not.
+/// A retry that waits for a slot takes no place, for it has begun; a request that joins it has not.
 #[test]
-fn a_request_that_joins_a_queued_retry_has_a_place_too() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
-    let retry = Some(Retry { base: secs(1), jitter_percent: 0, ..Retry::default() });
-    h.request_with(1, get_record("k", Policy::All), RequestOptions { retry, ..RequestOptions::default() });
+fn a_request_that_joins_a_queued_retry_takes_a_place() {
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(1));
+    let retry = Some(Retry::default().base(secs(1)).jitter_percent(0));
+    h.request_with(1, get_record("k", Policy::All), RequestOptions::default().retry(retry));
     let first = h.start();
     h.ev(first, not_found(Vec::new()), true);
     h.get(2, "busy");
@@ -148,14 +173,14 @@ fn a_request_that_joins_a_queued_retry_has_a_place_too() {
     ask(&mut h, 5, Priority::Normal).expect("there is room again");
 }
 
-/// Requests that back off have neither a slot nor a place, and still there are only so many.
+/// Requests that back off hold neither a slot nor a place, but their number is bounded.
 #[test]
 fn requests_that_back_off_are_bounded() {
     use Priority::{Interactive, Normal};
-    let retry = Some(Retry { attempts: 2, base: secs(3600), cap: secs(3600), jitter_percent: 0 });
+    let retry = Some(Retry::default().attempts(2).base(secs(3600)).cap(secs(3600)).jitter_percent(0));
     for overload in [Overload::Refuse, Overload::Shed] {
-        let mut h = Harness::new(TrackerConfig { overload, ..shedding(1) });
-        let options = RequestOptions { retry, timeout: Some(secs(24 * 3600)), ..RequestOptions::default() };
+        let mut h = Harness::new(shedding(1).overload(overload));
+        let options = RequestOptions::default().retry(retry).timeout(secs(24 * 3600));
         for request in 0..6 {
             h.request_with(request, get_record(&own_key(request), Policy::All), options);
             let id = h.start();
@@ -170,13 +195,13 @@ fn requests_that_back_off_are_bounded() {
     }
 }
 
-/// Too many requests, and one of them waits: it makes room for a higher one, although the queue is not full.
+/// Too many requests are alive, and one waits: it makes room for a higher class, although the queue is not full.
 #[test]
-fn one_who_waits_is_shed_where_too_many_live() {
+fn a_waiting_request_is_shed_when_too_many_are_alive() {
     use Priority::{Background, Interactive};
     let mut h = Harness::new(shedding(2));
-    let retry = Some(Retry { attempts: 2, base: secs(3600), cap: secs(3600), jitter_percent: 0 });
-    let options = RequestOptions { retry, timeout: Some(secs(24 * 3600)), ..RequestOptions::default() };
+    let retry = Some(Retry::default().attempts(2).base(secs(3600)).cap(secs(3600)).jitter_percent(0));
+    let options = RequestOptions::default().retry(retry).timeout(secs(24 * 3600));
     for request in 0..7 {
         h.request_with(request, get_record(&own_key(request), Policy::All), options);
         let id = h.start();
@@ -189,10 +214,10 @@ fn one_who_waits_is_shed_where_too_many_live() {
     assert_eq!((h.ending(8).as_str(), h.outcomes(), h.tracker.live_requests()), ("Overloaded", 1, 9));
 }
 
-/// Joiners stop earlier than all others, so they keep nobody out.
+/// Joining stops earlier than everything else, so joiners lock nobody out.
 #[test]
 fn joiners_leave_room_for_the_others() {
-    let mut h = Harness::new(TrackerConfig { overload: Overload::Refuse, ..shedding(1) });
+    let mut h = Harness::new(shedding(1).overload(Overload::Refuse));
     h.get(0, "k");
     h.start();
     (1..4).for_each(|request| h.get(request, "k"));
@@ -201,19 +226,19 @@ fn joiners_leave_room_for_the_others() {
     assert_refused(&mut h, 6, Priority::Normal);
 }
 
-/// It waits for no slot, so nobody has to make room for it.
+/// It waits for no slot, so no request has to make room for it.
 #[test]
 fn a_request_that_joins_a_running_query_needs_no_place_in_the_queue() {
     for overload in [Overload::Refuse, Overload::Shed] {
         for started in [false, true] {
-            let config = TrackerConfig { max_running: 1, max_queued: 1, overload, ..TrackerConfig::default() };
+            let config = TrackerConfig::default().max_running(1).max_queued(1).overload(overload);
             let mut h = Harness::new(config);
             h.get(0, "k");
             h.request_of(1, get_record("other", Policy::All), Priority::Background);
             if started {
                 h.start();
             }
-            let options = RequestOptions { priority: Priority::Interactive, ..RequestOptions::default() };
+            let options = RequestOptions::default().priority(Priority::Interactive);
             let joined = h.ask(2, get_record("k", Policy::All), options);
             assert!(joined.is_ok(), "{overload:?}: {joined:?}");
             assert!(!h.ended(1), "{overload:?}: #1 was shed for a request that needs no place");
@@ -221,11 +246,11 @@ fn a_request_that_joins_a_running_query_needs_no_place_in_the_queue() {
     }
 }
 
-/// The class of a query is the highest of those who wait for it; what is shed is a request.
+/// A query has the highest class of its requests; what is shed is a request.
 #[test]
-fn shedding_goes_by_the_class_of_the_request_and_not_of_its_query() {
+fn shedding_uses_the_class_of_the_request_and_not_of_its_query() {
     use Priority::{Background, Interactive, Normal};
-    // The last of the background waits together with a higher one.
+    // The last background request shares its query with one of a higher class.
     for shared_with in [Normal, Interactive] {
         for shed_by in [Normal, Interactive] {
             let mut h = Harness::new(shedding(2));
@@ -238,9 +263,9 @@ fn shedding_goes_by_the_class_of_the_request_and_not_of_its_query() {
     }
 }
 
-/// Among those who share, too, it is the last who goes.
+/// The last one is shed first among requests that share a query, too.
 #[test]
-fn the_last_of_those_who_share_is_shed_first() {
+fn the_last_request_that_shares_a_query_is_shed_first() {
     let mut h = Harness::new(shedding(3));
     h.get(0, "busy");
     for (request, policy) in [(1, Policy::All), (2, Policy::Limit(9)), (3, Policy::First)] {
@@ -253,28 +278,29 @@ fn the_last_of_those_who_share_is_shed_first() {
 }
 
 #[test]
-fn a_census_changes_what_is_reported_and_nothing_else() {
+fn a_query_count_changes_only_the_stats() {
     let mut h = Harness::slots(2);
     (0..4).for_each(|request| h.get_own(request));
     h.start_all();
     for (live, own) in [(2, 0), (102, 100), (7, 5), (0, 0), (usize::MAX, usize::MAX - 2), (3, 1)] {
         let (trace, due) = (h.trace.len(), h.timeout());
         let before = h.tracker.snapshot(h.instant(h.now));
-        h.census(live);
+        h.query_count(live);
         let stats = h.tracker.stats();
-        assert_eq!(stats.kad_own_queries, own as u64, "{live} live");
-        assert_eq!(Stats { kad_own_queries: 0, ..stats }, Stats { accepted: 4, ..Stats::default() });
+        let mut expected = Stats::default();
+        (expected.accepted, expected.kad_own_queries) = (4, own as u64);
+        assert_eq!(stats, expected, "{live} live");
         assert_eq!((h.trace.len(), h.timeout()), (trace, due), "kad's own queries take nobody's slot");
         assert_eq!(h.tracker.snapshot(h.instant(h.now)), before);
     }
-    // A slot is a slot, however much kad does.
-    h.census(99);
+    // Slots do not depend on kad's own queries.
+    h.query_count(99);
     let first = h.id_of(0);
     h.ev(first, not_found(Vec::new()), true);
     assert_eq!((h.starts.len(), h.tracker.live_queries()), (1, 2));
-    // A count of all that comes at a deadline is an input like any other.
+    // A query count at a deadline is an input like any other.
     h.now = secs(30);
-    h.census(99);
+    h.query_count(99);
     assert_eq!(h.tracker.live_requests(), 0);
 }
 
@@ -287,7 +313,7 @@ enum Input {
     },
     Cancel(Index),
     Start,
-    /// A query that runs ends; a put goes on to its store.
+    /// A running query ends; a put goes on to its store.
     End(Index),
     Forward(u64),
 }
@@ -306,12 +332,12 @@ proptest! {
     #![proptest_config(property())]
 
     #[test]
-    fn whatever_happened_the_queue_takes_exactly_as_many_as_it_may(
+    fn after_any_schedule_the_queue_takes_exactly_its_maximum(
         (max_running, max_queued, shed) in (1..4_usize, 0..7_usize, any::<bool>()),
         inputs in vec(an_input(), 0..80),
     ) {
         let overload = if shed { Overload::Shed } else { Overload::Refuse };
-        let mut h = Harness::new(TrackerConfig { max_running, max_queued, overload, ..TrackerConfig::default() });
+        let mut h = Harness::new(TrackerConfig::default().max_running(max_running).max_queued(max_queued).overload(overload));
         let queued = |h: &Harness| {
             let requests = h.tracker.snapshot(h.instant(h.now)).requests;
             requests.iter().filter(|request| request.phase == RequestPhase::Queued).count()
@@ -322,7 +348,7 @@ proptest! {
                 Input::Ask { key, put: is_put, class } => {
                     let key = format!("{key}");
                     let operation = if is_put { put(&key, Quorum::One) } else { closest(&key) };
-                    let options = RequestOptions { priority: Priority::ALL[class], ..RequestOptions::default() };
+                    let options = RequestOptions::default().priority(Priority::ALL[class]);
                     requests += u64::from(h.ask(requests, operation, options).is_ok());
                 }
                 Input::Cancel(request) => h.cancel(request.index(requests as usize + 1) as u64),
@@ -343,13 +369,13 @@ proptest! {
             }
             prop_assert!(queued(&h) <= max_queued, "{} in a queue of {max_queued}", queued(&h));
         }
-        // The lowest class sheds nobody.
+        // The lowest class sheds no request.
         let mut room = 0;
         while ask(&mut h, requests + room, Priority::Background).is_ok() {
             room += 1;
             prop_assert!(room <= 20, "the queue has no end");
         }
-        // Or else too many share what runs, or wait for their stores.
+        // Otherwise too many requests share running queries, or wait for their stores.
         let crowded = h.tracker.live_requests() == 3 * (max_queued + max_running);
         prop_assert!(crowded || (queued(&h), h.tracker.live_queries()) == (max_queued, max_running));
     }

@@ -1,13 +1,12 @@
-//! Who goes first: classes by their shares, and whoever has begun before whoever has not.
+//! Priorities: classes are served by their shares, and further steps before new requests.
 
-use kadence_core::{Policy, Priority, RequestOptions, TrackerConfig};
-use libp2p::kad::Quorum;
+use kadence_core::{Policy, Priority, Quorum, RequestOptions, TrackerConfig};
 use proptest::{collection::vec, prelude::*};
 
 use crate::support::*;
 
 fn config(shares: [u32; 3]) -> TrackerConfig {
-    TrackerConfig { max_running: 1, max_queued: usize::MAX, shares, ..TrackerConfig::default() }
+    TrackerConfig::default().max_running(1).max_queued(usize::MAX).shares(shares)
 }
 
 /// A tracker whose one slot is taken by #0. It counts as a start of its class.
@@ -23,7 +22,7 @@ fn ask(h: &mut Harness, request: u64, priority: Priority) {
     h.request_of(request, get_record(&own_key(request), Policy::All), priority);
 }
 
-/// The query that runs ends, and whose is the next?
+/// Ends the running query, and returns the request whose query is next.
 fn next(h: &mut Harness, running: u64) -> u64 {
     let id = h.id_of(running);
     h.ev(id, not_found(Vec::new()), true);
@@ -32,12 +31,12 @@ fn next(h: &mut Harness, running: u64) -> u64 {
     next
 }
 
-/// Requests are named after their class: 1,000,000 and more are of the first one, and so on. So is #0.
+/// Request ids encode the class: 1,000,000 and more are of the first one, and so on. #0 is of the first as well.
 fn class(request: u64) -> usize {
     (request / 1_000_000).max(1) as usize - 1
 }
 
-/// How many of each class are served until so many were, the one that runs included.
+/// Number of requests of each class among the next `starts`, the running one included.
 fn counts(h: &mut Harness, running: &mut u64, starts: u32) -> [u32; 3] {
     let mut counts = [0; 3];
     for _ in 0..starts {
@@ -68,7 +67,7 @@ fn each_dozen_of_a_long_backlog_is_eight_three_and_one() {
 }
 
 #[test]
-fn other_shares_are_kept_as_well_and_none_is_one() {
+fn other_shares_are_kept_and_zero_counts_as_one() {
     for (shares, starts, expected) in [
         ([1, 1, 1], 30, [10, 10, 10]),
         ([0, 0, 0], 30, [10, 10, 10]),
@@ -81,7 +80,7 @@ fn other_shares_are_kept_as_well_and_none_is_one() {
 }
 
 #[test]
-fn within_a_class_it_is_first_come_first_served() {
+fn a_class_is_served_in_order_of_arrival() {
     let mut h = backlog([8, 3, 1], 40);
     let mut running = 0;
     let mut orders = [const { Vec::new() }; 3];
@@ -94,7 +93,7 @@ fn within_a_class_it_is_first_come_first_served() {
     }
 }
 
-/// A class without requests leaves its share to the others, and does not save it up for later.
+/// A class without requests leaves its share to the others, and does not save it up.
 #[test]
 fn a_class_that_had_nothing_waiting_gets_no_more_than_its_share_afterwards() {
     let mut h = busy(config([8, 3, 1]), Priority::Interactive);
@@ -105,16 +104,16 @@ fn a_class_that_had_nothing_waiting_gets_no_more_than_its_share_afterwards() {
     assert_eq!(counts(&mut h, &mut running, 90), [80, 0, 10]);
 }
 
-/// T14: however many of the higher ones keep coming.
+/// With any number of requests of higher classes.
 #[test]
-fn t14_lower_classes_progress_under_constant_load_of_higher_ones() {
+fn lower_classes_progress_under_constant_load_of_higher_ones() {
     let mut h = busy(config([8, 3, 1]), Priority::Interactive);
     (0..10).for_each(|n| ask(&mut h, 2_000_000 + n, Priority::Normal));
     (0..10).for_each(|n| ask(&mut h, 3_000_000 + n, Priority::Background));
     let (mut running, mut interactive) = (0, 0);
     let mut counts = [0; 3];
     for _ in 0..120 {
-        // Two come for each one that is served.
+        // Two arrive for each one that is served.
         for _ in 0..2 {
             ask(&mut h, 1_000_000 + interactive, Priority::Interactive);
             interactive += 1;
@@ -125,10 +124,10 @@ fn t14_lower_classes_progress_under_constant_load_of_higher_ones() {
     assert_eq!((counts[1], counts[2]), (10, 10), "{counts:?}");
 }
 
-/// T14: a full queue keeps what it has accepted, and the lowest class still gets its share of it.
+/// A full queue keeps the requests that it has accepted, and the lowest class still gets its share.
 #[test]
-fn t14_the_lowest_class_gets_its_share_of_a_full_queue() {
-    let mut h = busy(TrackerConfig { max_queued: 20, ..config([8, 3, 1]) }, Priority::Interactive);
+fn the_lowest_class_gets_its_share_of_a_full_queue() {
+    let mut h = busy(config([8, 3, 1]).max_queued(20), Priority::Interactive);
     (0..10).for_each(|n| ask(&mut h, 3_000_000 + n, Priority::Background));
     let (mut running, mut interactive, mut background) = (0, 0, 0);
     for _ in 0..90 {
@@ -136,7 +135,7 @@ fn t14_the_lowest_class_gets_its_share_of_a_full_queue() {
         loop {
             interactive += 1;
             let operation = get_record(&own_key(1_000_000 + interactive), Policy::All);
-            let options = RequestOptions { priority: Priority::Interactive, ..RequestOptions::default() };
+            let options = RequestOptions::default().priority(Priority::Interactive);
             if h.ask(1_000_000 + interactive, operation, options).is_err() {
                 break;
             }
@@ -148,9 +147,9 @@ fn t14_the_lowest_class_gets_its_share_of_a_full_queue() {
     assert!(h.tracker.stats().refused >= 90);
 }
 
-/// One who asks again each time it was served is not served more often for it.
+/// A caller that makes its next request each time it was served gets no more than its share.
 #[test]
-fn one_request_at_a_time_is_no_way_around_the_shares() {
+fn one_request_at_a_time_does_not_bypass_the_shares() {
     let mut h = busy(config([8, 3, 1]), Priority::Interactive);
     (0..500).for_each(|n| ask(&mut h, 1_000_000 + n, Priority::Interactive));
     let (mut running, mut asked, mut counts) = (0, 0, [0; 3]);
@@ -165,7 +164,7 @@ fn one_request_at_a_time_is_no_way_around_the_shares() {
     assert!((19..=21).contains(&counts[2]), "{counts:?}");
 }
 
-/// A put's second step holds results, and its caller has waited longer.
+/// A put in its second step holds results, and its caller has waited longer.
 #[test]
 fn a_further_step_goes_ahead_of_every_class() {
     let mut h = Harness::one_slot();
@@ -193,7 +192,7 @@ fn shared_in_the_background() -> Harness {
     h
 }
 
-/// In which order the queries start, each by the first request that it is for.
+/// Order in which the queries start, each by the first request that it is for.
 fn order(mut h: Harness) -> Vec<u64> {
     let mut order = Vec::new();
     let mut running = 0;
@@ -205,15 +204,15 @@ fn order(mut h: Harness) -> Vec<u64> {
 }
 
 #[test]
-fn t11_a_queued_query_has_the_highest_priority_of_those_who_wait_for_it() {
+fn a_queued_query_has_the_highest_priority_of_its_requests() {
     assert_eq!(order(shared_in_the_background()), [3, 2, 1]);
 
-    // In its new class it stands where its age puts it: before #3.
+    // In its new class it has the place of its age: before #3.
     let mut h = shared_in_the_background();
     h.request_of(4, get_record(SHARED, Policy::All), Priority::Interactive);
     assert_eq!(order(h), [1, 2, 3]);
 
-    // A lower one does not pull it down.
+    // A lower class does not move it down.
     let mut h = shared_in_the_background();
     h.request_of(4, get_record(SHARED, Policy::All), Priority::Normal);
     h.request_of(5, get_record(SHARED, Policy::All), Priority::Background);
@@ -221,7 +220,7 @@ fn t11_a_queued_query_has_the_highest_priority_of_those_who_wait_for_it() {
 }
 
 #[test]
-fn t11_a_queued_query_falls_back_when_its_highest_request_leaves() {
+fn a_queued_query_falls_back_when_its_highest_request_leaves() {
     let mut h = shared_in_the_background();
     h.request_of(4, get_record(SHARED, Policy::All), Priority::Interactive);
     h.request_of(5, get_record(SHARED, Policy::All), Priority::Interactive);
@@ -229,17 +228,17 @@ fn t11_a_queued_query_falls_back_when_its_highest_request_leaves() {
     h.cancel(5);
     assert_eq!(order(h), [3, 2, 1]);
 
-    // One of two leaves, and the other keeps it up.
+    // One of two requests ends, and the other keeps it there.
     let mut h = shared_in_the_background();
     h.request_of(4, get_record(SHARED, Policy::All), Priority::Interactive);
     h.request_of(5, get_record(SHARED, Policy::All), Priority::Interactive);
     h.cancel(5);
     assert_eq!(order(h), [1, 2, 3]);
 
-    // By its deadline as well.
+    // The same at a deadline.
     let mut h = shared_in_the_background();
     let timeout = Some(secs(1));
-    let options = RequestOptions { priority: Priority::Interactive, timeout, ..RequestOptions::default() };
+    let options = RequestOptions::default().priority(Priority::Interactive).timeout(timeout);
     h.request_with(4, get_record(SHARED, Policy::All), options);
     h.tick(secs(1));
     assert_eq!(h.ending(4), "ExpiredInQueue");
@@ -247,7 +246,7 @@ fn t11_a_queued_query_falls_back_when_its_highest_request_leaves() {
 }
 
 #[test]
-fn t11_one_of_those_who_share_expires_in_the_queue_and_the_others_live_on() {
+fn a_request_that_expires_in_the_queue_leaves_its_query_to_the_others() {
     let mut h = busy(config([8, 3, 1]), Priority::Normal);
     for (request, timeout) in [(1, 5), (2, 2), (3, 9)] {
         h.request_within(request, get_record(SHARED, Policy::All), secs(timeout));
@@ -279,9 +278,9 @@ proptest! {
         }
     }
 
-    /// Whoever waits is served, whatever comes meanwhile.
+    /// Every waiting request is served, for any requests that arrive meanwhile.
     #[test]
-    fn nobody_waits_for_ever(others in vec(0..3_usize, 100), shares in [0..9_u32, 0..9_u32, 0..9_u32]) {
+    fn no_class_starves(others in vec(0..3_usize, 100), shares in [0..9_u32, 0..9_u32, 0..9_u32]) {
         let mut h = busy(config(shares), Priority::Interactive);
         ask(&mut h, 3_000_000, Priority::Background);
         ask(&mut h, 2_000_000, Priority::Normal);

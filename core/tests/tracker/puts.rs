@@ -1,12 +1,12 @@
-//! A put is two steps: who is close, then sending it to them. The local store comes last.
+//! Puts: a lookup of the closest peers, the store at them, and the local copy last.
 
 use std::sync::Arc;
 
 use kadence_core::{
     LocalCopy, Operation, OperationKind, Outcome, PutAnswer, PutOptions, PutRecordError, Query, QueryStartError,
-    RequestPhase,
+    Quorum, RequestPhase,
 };
-use libp2p::kad::{QueryResult, Quorum, store};
+use libp2p::kad::{QueryResult, store};
 
 use crate::support::*;
 
@@ -35,7 +35,7 @@ fn error(h: &Harness) -> &PutRecordError {
 }
 
 #[test]
-fn the_record_is_looked_up_sent_and_then_stored_with_our_name_on_it() {
+fn a_put_looks_up_peers_sends_the_record_and_stores_it_as_its_publisher() {
     let mut h = Harness::default();
     h.request(1, put("k", Quorum::Majority));
     assert_eq!(h.starts[0].query, Query::GetClosestPeers { target: key("k") });
@@ -60,7 +60,7 @@ fn the_record_is_looked_up_sent_and_then_stored_with_our_name_on_it() {
     h.assert_empty();
 }
 
-/// kad counts a quorum against its replication factor, 20; a client counts it against the peers that exist.
+/// kad counts a quorum against its replication factor; a put counts it against the peers found.
 #[test]
 fn the_quorum_counts_against_the_peers_that_were_found() {
     // quorum, peers found, acknowledgements needed
@@ -99,14 +99,14 @@ fn the_quorum_counts_against_the_peers_that_were_found() {
 }
 
 #[test]
-fn an_ok_of_kad_means_that_everybody_acknowledged() {
+fn an_ok_of_kad_means_that_all_peers_acknowledged() {
     let (mut h, store) = sending(Quorum::All, [1, 2]);
     h.ev(store, put_ok(), true);
     h.stored(1, Ok(()));
     assert_eq!(answer(&h).acknowledged, peers([1, 2]));
 }
 
-/// kad's timeout of the store names those who were in time.
+/// kad's timeout of the store names the peers that acknowledged in time.
 #[test]
 fn a_store_that_kad_timed_out_counts_its_acknowledgements() {
     let (mut h, store) = sending(Quorum::Majority, [1, 2, 3]);
@@ -116,7 +116,7 @@ fn a_store_that_kad_timed_out_counts_its_acknowledgements() {
 }
 
 #[test]
-fn an_acknowledgement_counts_once_and_only_from_those_who_were_asked() {
+fn an_acknowledgement_counts_once_and_only_from_a_peer_that_was_asked() {
     let (mut h, store) = sending(n(2), [1, 2, 3]);
     h.ev(store, put_quorum_failed(peers([1, 1, 9, 1])), true);
     h.nobody_further();
@@ -139,9 +139,9 @@ fn with_fewer_peers_than_the_quorum_nothing_is_sent() {
     }
 }
 
-/// Our own id among the closest, or a peer twice, is no further peer.
+/// The local peer and duplicates do not count.
 #[test]
-fn the_peers_of_a_put_are_distinct_and_not_ourselves() {
+fn the_peers_of_a_put_are_distinct_and_not_the_local_one() {
     let mut h = Harness::default();
     h.request(1, put("k", Quorum::All));
     let lookup = h.start();
@@ -156,9 +156,9 @@ fn the_peers_of_a_put_are_distinct_and_not_ourselves() {
     assert_eq!(h.ending(1), "NoResponse");
 }
 
-/// A lookup that kad timed out found fewer peers, and that is all.
+/// A lookup that kad timed out has found fewer peers, nothing else.
 #[test]
-fn a_timeout_of_the_lookup_goes_on_with_those_who_were_found() {
+fn a_timeout_of_the_lookup_continues_with_the_peers_found() {
     let mut h = Harness::default();
     h.request(1, put("k", Quorum::All));
     let lookup = h.start();
@@ -170,7 +170,7 @@ fn a_timeout_of_the_lookup_goes_on_with_those_who_were_found() {
 }
 
 #[test]
-fn a_lookup_that_finds_nobody_says_whether_anybody_was_asked() {
+fn a_lookup_that_finds_no_peer_says_whether_any_was_asked() {
     let lookups: [fn() -> QueryResult; 2] = [|| closest_found([]), || closest_timeout([])];
     for (progress, ending) in [(all_failed(), "NoResponse"), (nobody(), "NoKnownPeers")] {
         for lookup in lookups {
@@ -185,7 +185,7 @@ fn a_lookup_that_finds_nobody_says_whether_anybody_was_asked() {
 }
 
 #[test]
-fn a_refusal_of_the_local_store_names_the_peers_that_hold_the_record() {
+fn a_rejection_by_the_local_store_names_the_peers_that_hold_the_record() {
     let (mut h, id) = sending(Quorum::One, [1, 2]);
     h.ev(id, put_ok(), true);
     h.stored(1, Err(store::Error::MaxRecords));
@@ -197,7 +197,7 @@ fn a_refusal_of_the_local_store_names_the_peers_that_hold_the_record() {
 }
 
 #[test]
-fn a_second_step_that_kad_refuses_ends_the_put() {
+fn a_second_step_that_does_not_start_ends_the_put() {
     let mut h = Harness::default();
     h.request(1, put("k", Quorum::One));
     let lookup = h.start();
@@ -223,7 +223,7 @@ fn the_second_step_goes_ahead_of_queued_requests() {
 }
 
 #[test]
-fn a_deadline_in_each_step_says_what_was_sent() {
+fn a_deadline_in_each_step_names_the_peers_sent_to() {
     let timeout = |h: &Harness| match error(h) {
         PutRecordError::Timeout { sent_to, progress } => (sent_to.clone(), *progress),
         other => panic!("{other:?}"),
@@ -234,12 +234,12 @@ fn a_deadline_in_each_step_says_what_was_sent() {
         let lookup = h.start();
         (h, lookup)
     };
-    // In the lookup.
+    // During the lookup.
     let (mut h, _) = two_steps();
     h.tick(secs(5));
     assert_eq!(timeout(&h), (Vec::new(), nobody()));
 
-    // The lookup ends after the deadline: nothing is sent any more.
+    // The lookup ends after the deadline: nothing is sent.
     let (mut h, lookup) = two_steps();
     h.now = secs(5);
     h.ev(lookup, closest_found([1]), true);
@@ -247,7 +247,7 @@ fn a_deadline_in_each_step_says_what_was_sent() {
     assert!(h.starts.is_empty());
     h.assert_empty();
 
-    // While it is being sent.
+    // While the record is being sent.
     let (mut h, lookup) = two_steps();
     h.ev(lookup, closest_found([1, 2]), true);
     let store = h.start();
@@ -255,7 +255,7 @@ fn a_deadline_in_each_step_says_what_was_sent() {
     assert_eq!(timeout(&h), (peers([1, 2]), some_progress()));
     assert_eq!(h.finishes, [store]);
 
-    // While the local store is asked.
+    // While the local store stores it.
     let (mut h, lookup) = two_steps();
     h.ev(lookup, closest_found([1, 2]), true);
     let store = h.start();
@@ -268,7 +268,7 @@ fn a_deadline_in_each_step_says_what_was_sent() {
 }
 
 #[test]
-fn an_answer_of_the_local_store_that_nobody_asked_for_does_nothing() {
+fn an_unexpected_answer_of_the_local_store_does_nothing() {
     let (mut h, store) = sending(Quorum::One, [1]);
     h.stored(1, Ok(()));
     h.stored(77, Ok(()));
@@ -279,9 +279,9 @@ fn an_answer_of_the_local_store_that_nobody_asked_for_does_nothing() {
     assert_eq!((h.ending(1).as_str(), h.tracker.stats().unknown_inputs), ("Ok", 3));
 }
 
-/// kad never ends a store at our own id, and a repetition makes `Quorum::All` impossible.
+/// kad never ends a store at the local peer, and a duplicate makes `Quorum::All` impossible.
 #[test]
-fn a_put_to_named_peers_goes_to_each_once_and_not_to_ourselves() {
+fn a_put_to_named_peers_goes_to_each_once_and_not_to_the_local_one() {
     let mut h = Harness::default();
     let to = [peer(2), local(), peer(1), peer(2), peer(1)];
     h.request(1, put_to("k", to.to_vec(), Quorum::All));
@@ -321,7 +321,7 @@ fn sent_to(h: &Harness) -> Vec<libp2p::PeerId> {
 }
 
 #[test]
-fn where_too_few_acknowledge_twice_as_many_others_as_are_missing_and_four_are_asked() {
+fn after_too_few_acknowledgements_twice_the_missing_number_and_four_more_are_asked() {
     let mut h = putting(n(3), PutOptions::default());
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2, 3]), true);
@@ -329,7 +329,7 @@ fn where_too_few_acknowledge_twice_as_many_others_as_are_missing_and_four_are_as
     h.ev(store, put_quorum_failed(peers([2])), true);
     assert_eq!(h.to_choose.len(), 1);
     assert_eq!(h.tracker.live_queries(), 0, "a question to the routing table takes no slot");
-    // Ourselves and those who were asked are left out.
+    // The local peer and those already asked are left out.
     h.choose(1, [peers([1, 2, 3]), vec![local()], peers(4..20)].concat());
     assert_eq!(sent_to(&h), peers(4..12));
     let store = h.start();
@@ -341,7 +341,7 @@ fn where_too_few_acknowledge_twice_as_many_others_as_are_missing_and_four_are_as
 }
 
 #[test]
-fn where_nobody_else_is_known_others_are_looked_for_beyond_the_farthest() {
+fn further_peers_are_looked_up_beyond_the_farthest_if_none_is_known() {
     let mut h = putting(n(2), PutOptions::default());
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2]), true);
@@ -359,7 +359,7 @@ fn where_nobody_else_is_known_others_are_looked_for_beyond_the_farthest() {
 }
 
 #[test]
-fn nothing_is_sent_for_as_long_as_too_few_are_known_for_the_quorum() {
+fn nothing_is_sent_while_fewer_peers_than_the_quorum_are_known() {
     let mut h = putting(n(4), PutOptions::default());
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2]), true);
@@ -379,11 +379,11 @@ fn nothing_is_sent_for_as_long_as_too_few_are_known_for_the_quorum() {
 }
 
 #[test]
-fn peers_that_are_too_few_are_counted_however_they_were_found() {
+fn insufficient_peers_are_counted_over_all_lookups() {
     let mut h = putting(n(9), PutOptions::default());
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2]), true);
-    // Each counts once, and we do not.
+    // Each counts once, and the local peer does not.
     h.choose(1, [peers([2, 3]), vec![local()]].concat());
     let further = h.start();
     h.ev(further, closest_found([3, 1, 4, 5, 4, 255]), true);
@@ -393,7 +393,7 @@ fn peers_that_are_too_few_are_counted_however_they_were_found() {
 }
 
 #[test]
-fn after_three_rounds_nobody_else_is_asked() {
+fn after_three_rounds_no_further_peer_is_asked() {
     let mut h = putting(n(1), PutOptions::default());
     let lookup = h.start();
     h.ev(lookup, closest_found([1]), true);
@@ -408,7 +408,7 @@ fn after_three_rounds_nobody_else_is_asked() {
 }
 
 #[test]
-fn all_are_those_who_were_found() {
+fn a_quorum_of_all_means_the_peers_found() {
     let mut h = putting(Quorum::All, PutOptions::default());
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2]), true);
@@ -418,7 +418,7 @@ fn all_are_those_who_were_found() {
 }
 
 #[test]
-fn a_deadline_names_everybody_whom_any_round_has_sent_the_record_to() {
+fn a_deadline_names_the_peers_of_all_rounds() {
     let mut h = putting(n(3), PutOptions::default());
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2, 3]), true);
@@ -433,8 +433,8 @@ fn a_deadline_names_everybody_whom_any_round_has_sent_the_record_to() {
 }
 
 #[test]
-fn a_quorum_may_be_lowered_to_those_who_exist() {
-    let mut h = putting(n(5), PutOptions { clamp_quorum: true, ..PutOptions::default() });
+fn a_quorum_may_be_clamped_to_the_peers_found() {
+    let mut h = putting(n(5), PutOptions::default().clamp_quorum(true));
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2]), true);
     let store = h.start();
@@ -444,10 +444,10 @@ fn a_quorum_may_be_lowered_to_those_who_exist() {
 }
 
 #[test]
-fn a_put_that_is_to_be_verified_reads_the_record_back_from_others() {
+fn a_put_with_verification_reads_the_record_back_from_other_peers() {
     for (found_at_others, ok) in [(2, true), (1, false)] {
-        let mut h = putting(n(1), PutOptions { verify: 2, ..PutOptions::default() });
-        // Somebody reads the same key already, and would not see it.
+        let mut h = putting(n(1), PutOptions::default().verify(2));
+        // Another request already reads the same key, in a query that started before the store.
         h.request(2, get_record("k", kadence_core::Policy::All));
         let lookup = h.start();
         h.start();
@@ -475,13 +475,13 @@ fn a_put_that_is_to_be_verified_reads_the_record_back_from_others() {
 
 #[test]
 fn reading_back_ends_with_the_last_peer_that_is_needed() {
-    let mut h = putting(n(1), PutOptions { verify: 2, ..PutOptions::default() });
+    let mut h = putting(n(1), PutOptions::default().verify(2));
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2, 3]), true);
     let store = h.start();
     h.ev(store, put_ok(), true);
     let read = h.start();
-    // Neither our own copy, nor other bytes, nor the same peer again.
+    // Neither the local copy, nor other bytes, nor the same peer again counts.
     h.ev(read, found_at("k", None, b"value"), false);
     h.ev(read, found("k", 9, b"other"), false);
     h.ev(read, found("k", 1, b"value"), false);
@@ -497,15 +497,15 @@ fn reading_back_ends_with_the_last_peer_that_is_needed() {
     h.assert_empty();
 }
 
-/// What one attempt was given back is no proof of the next one.
+/// Records returned to one attempt prove nothing for the next one.
 #[test]
 fn each_attempt_reads_back_for_itself() {
     let mut h = Harness::default();
     h.knows = None;
-    let options = PutOptions { verify: 2, ..PutOptions::default() };
+    let options = PutOptions::default().verify(2);
     let operation = Operation::PutRecord { record: Arc::new(record("k", b"value")), quorum: n(1), options };
     let retry = Some(kadence_core::Retry::default());
-    h.request_with(1, operation, kadence_core::RequestOptions { retry, ..Default::default() });
+    h.request_with(1, operation, kadence_core::RequestOptions::default().retry(retry));
     for attempt in 1..=3 {
         let lookup = h.start();
         h.ev(lookup, closest_found([1, 2]), true);
@@ -524,8 +524,8 @@ fn each_attempt_reads_back_for_itself() {
 }
 
 #[test]
-fn a_local_copy_that_is_wanted_first_stays_whatever_becomes_of_the_put() {
-    let options = PutOptions { local_copy: LocalCopy::First, ..PutOptions::default() };
+fn a_local_copy_stored_first_stays_even_if_the_put_fails() {
+    let options = PutOptions::default().local_copy(LocalCopy::First);
     let mut h = putting(n(1), options);
     assert!(h.starts.is_empty());
     assert_eq!(h.to_store[0].1.publisher, Some(local()));

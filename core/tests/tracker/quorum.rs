@@ -1,15 +1,14 @@
-//! T9: a quorum is so many distinct sources that hold the same bytes.
+//! `Policy::Quorum`: enough distinct sources that hold the same bytes.
 
 use kadence_core::{
-    Agree, Candidate, GetRecordError, InvalidRequest, Outcome, Policy, RecordAnswer, RequestError, RequestOptions,
-    TrackerConfig,
+    Candidate, GetRecordError, InvalidRequestError, Outcome, Policy, Quorum, RecordAnswer, RequestError, RequestOptions,
 };
 
 use crate::support::*;
 
 fn reading(needed: usize) -> (Harness, u32) {
     let mut h = Harness::default();
-    h.stream(1, get_record("k", Policy::Quorum(needed)));
+    h.stream(1, get_record("k", Policy::Quorum(needed.into())));
     let id = h.start();
     (h, id)
 }
@@ -21,21 +20,21 @@ fn answer(h: &Harness) -> &RecordAnswer {
     }
 }
 
-/// The candidates of a conflict: value, votes and the first source of each.
+/// Candidates of a conflict: value, votes and first source of each.
 fn conflict(h: &Harness, of: usize) -> Vec<(Vec<u8>, usize, Option<libp2p::PeerId>)> {
     match h.outcome(1) {
         Outcome::GetRecord(Err(GetRecordError::Conflict { candidates, needed })) => {
             assert_eq!(*needed, of);
             candidates
                 .iter()
-                .map(|Candidate { record, votes }| (record.record.value.clone(), *votes, record.peer))
+                .map(|Candidate { record, votes, .. }| (record.record.value.clone(), *votes, record.peer))
                 .collect()
         }
         other => panic!("{other:?}"),
     }
 }
 
-/// The votes of the one value that there are too few copies of.
+/// Value, votes and quorum of a get whose only value has too few sources.
 fn too_few(h: &Harness) -> (Vec<u8>, usize, usize) {
     match h.outcome(1) {
         Outcome::GetRecord(Err(GetRecordError::QuorumNotReached { candidate, needed })) => {
@@ -45,9 +44,9 @@ fn too_few(h: &Harness) -> (Vec<u8>, usize, usize) {
     }
 }
 
-/// The local copy is one source, and one is not two.
+/// The local copy is one source, which is not a quorum of two.
 #[test]
-fn t9_a_local_copy_and_a_quorum_of_two_ask_the_network() {
+fn a_local_copy_and_a_quorum_of_two_ask_the_network() {
     let (mut h, id) = reading(2);
     h.ev_with(id, found_at("k", None, b"value"), nobody(), false);
     assert!(!h.ended(1));
@@ -56,7 +55,7 @@ fn t9_a_local_copy_and_a_quorum_of_two_ask_the_network() {
     assert_eq!((answer(&h).agreeing, answer(&h).dissenting), (2, 0));
     assert_eq!(h.finishes, [id]);
 
-    // Twice the local copy is still one.
+    // The local copy twice is still one source.
     let (mut h, id) = reading(2);
     h.ev_with(id, found_at("k", None, b"value"), nobody(), false);
     h.ev_with(id, found_at("k", None, b"value"), nobody(), false);
@@ -66,7 +65,7 @@ fn t9_a_local_copy_and_a_quorum_of_two_ask_the_network() {
 }
 
 #[test]
-fn t9_different_bytes_and_no_quorum_at_the_end_are_a_conflict_with_both() {
+fn different_values_without_a_quorum_at_the_end_are_a_conflict() {
     let (mut h, id) = reading(2);
     h.ev(id, found("k", 1, b"one"), false);
     h.ev(id, found("k", 2, b"two"), false);
@@ -78,7 +77,7 @@ fn t9_different_bytes_and_no_quorum_at_the_end_are_a_conflict_with_both() {
 }
 
 #[test]
-fn t9_the_candidates_of_a_conflict_are_sorted_by_their_votes() {
+fn the_candidates_of_a_conflict_are_sorted_by_their_votes() {
     let (mut h, id) = reading(4);
     let votes: [&[u8]; 8] = [b"a", b"b", b"c", b"c", b"b", b"d", b"c", b"d"];
     for (from, value) in (1..).zip(votes) {
@@ -90,9 +89,9 @@ fn t9_the_candidates_of_a_conflict_are_sorted_by_their_votes() {
     assert!(candidates.eq(expected.map(|(value, votes, from)| (value, votes, Some(peer(from))))));
 }
 
-/// Wherever the liar comes.
+/// At any position of the dissenter.
 #[test]
-fn t9_one_liar_among_enough_honest_is_ok_with_one_dissenter() {
+fn a_quorum_with_one_dissenter_is_an_answer() {
     for liar in 1..=3 {
         let (mut h, id) = reading(3);
         for from in 1..=4 {
@@ -109,9 +108,9 @@ fn t9_one_liar_among_enough_honest_is_ok_with_one_dissenter() {
     }
 }
 
-/// By itself, a value that two hold loses against one that three hold, whichever was there first.
+/// A value with two sources loses to one with three, in any order of arrival.
 #[test]
-fn a_minority_that_was_there_first_does_not_win() {
+fn a_minority_that_arrived_first_does_not_win() {
     let (mut h, id) = reading(3);
     for (from, value) in [(1, b"less"), (2, b"less"), (3, b"more"), (4, b"more"), (5, b"more")] {
         assert!(!h.ended(1));
@@ -122,7 +121,7 @@ fn a_minority_that_was_there_first_does_not_win() {
 }
 
 #[test]
-fn t9_the_same_peer_twice_counts_once() {
+fn the_same_peer_twice_counts_once() {
     let (mut h, id) = reading(2);
     for value in [b"value", b"value", b"other", b"other"] {
         h.ev(id, found("k", 1, value), false);
@@ -133,9 +132,9 @@ fn t9_the_same_peer_twice_counts_once() {
     h.assert_empty();
 }
 
-/// However many answered.
+/// With any number of answers.
 #[test]
-fn t9_a_peer_that_does_not_have_it_has_no_vote() {
+fn a_peer_without_the_record_has_no_vote() {
     let (mut h, id) = reading(2);
     h.ev(id, found("k", 1, b"value"), false);
     for _ in 0..5 {
@@ -152,15 +151,15 @@ fn t9_a_peer_that_does_not_have_it_has_no_vote() {
 }
 
 #[test]
-fn t9_a_record_that_the_validator_rejects_is_never_returned_and_never_counted() {
+fn a_record_that_the_validator_rejects_is_never_returned_and_never_counted() {
     let policies = [
         Policy::First,
         Policy::Limit(1),
         Policy::All,
-        Policy::Quorum(1),
-        Policy::Quorum(2),
-        Policy::Best { agree: Agree::N(1) },
-        Policy::Best { agree: Agree::All },
+        Policy::Quorum(Quorum::N(1)),
+        Policy::Quorum(Quorum::N(2)),
+        Policy::Best { agree: Some(Quorum::N(1)) },
+        Policy::Best { agree: None },
     ];
     for policy in policies {
         let rejected = |h: &mut Harness| {
@@ -173,7 +172,7 @@ fn t9_a_record_that_the_validator_rejects_is_never_returned_and_never_counted() 
             assert_eq!((h.items(1), h.tracker.stats().rejected_records), (&[][..], 3), "{policy:?}");
             id
         };
-        // Nobody has another: not found, and nothing is kept of it, at the deadline neither.
+        // No other peer has a record: not found, also at the deadline.
         let mut h = Harness::new(validating());
         let id = rejected(&mut h);
         h.ev(id, records_finished(), true);
@@ -187,7 +186,7 @@ fn t9_a_record_that_the_validator_rejects_is_never_returned_and_never_counted() 
         };
         assert!(kept.is_empty(), "{policy:?}");
 
-        // One of those whose record was rejected may still have the right one, and one who comes late sees only that.
+        // A peer whose record was rejected may still send a valid one, and a late joiner sees only that.
         let mut h = Harness::new(validating());
         let id = rejected(&mut h);
         h.stream(2, get_record("/v/k", Policy::All));
@@ -200,9 +199,9 @@ fn t9_a_record_that_the_validator_rejects_is_never_returned_and_never_counted() 
     }
 }
 
-/// Only in its own namespace, and in the last event as well.
+/// Only in the validator's namespace, and in the last event as well.
 #[test]
-fn a_rejected_record_in_a_last_event_is_counted_and_no_answer() {
+fn a_rejected_record_in_a_last_event_is_counted_and_not_an_answer() {
     let mut h = Harness::new(validating());
     h.get(1, "/v/k");
     h.request(2, get_record("/w/k", Policy::First));
@@ -214,7 +213,7 @@ fn a_rejected_record_in_a_last_event_is_counted_and_no_answer() {
 }
 
 #[test]
-fn t9_all_agree_and_are_too_few() {
+fn sources_that_agree_but_are_too_few_do_not_reach_the_quorum() {
     let (mut h, id) = reading(4);
     for from in 1..=3 {
         h.ev(id, found("k", from, b"value"), false);
@@ -226,7 +225,7 @@ fn t9_all_agree_and_are_too_few() {
 }
 
 #[test]
-fn t9_exactly_as_many_as_needed_finish_the_query_at_once() {
+fn the_last_source_needed_finishes_the_query_at_once() {
     for needed in 1..=5 {
         let (mut h, id) = reading(usize::from(needed));
         for from in 1..needed {
@@ -254,9 +253,9 @@ fn a_quorum_that_is_reached_in_the_last_event_leaves_nothing_to_finish() {
     h.assert_empty();
 }
 
-/// The query has not ended, so nobody knows whether there is a conflict.
+/// The query has not ended, so a conflict is not known yet.
 #[test]
-fn a_quorum_that_is_missed_in_time_is_a_timeout_with_what_was_found() {
+fn a_quorum_that_is_not_reached_by_the_deadline_is_a_timeout_with_the_records_found() {
     for by_kad in [true, false] {
         let (mut h, id) = reading(2);
         h.ev(id, found("k", 1, b"one"), false);
@@ -274,21 +273,21 @@ fn a_quorum_that_is_missed_in_time_is_a_timeout_with_what_was_found() {
 }
 
 #[test]
-fn a_quorum_of_nobody_is_refused() {
+fn a_quorum_of_zero_is_invalid() {
     let mut h = Harness::default();
-    let error = h.ask(1, get_record("k", Policy::Quorum(0)), RequestOptions::default()).unwrap_err();
-    assert!(matches!(error.0, RequestError::Invalid(InvalidRequest::ZeroLimit)), "{error:?}");
+    let error = h.ask(1, get_record("k", Policy::Quorum(Quorum::N(0))), RequestOptions::default()).unwrap_err();
+    assert!(matches!(error.0, RequestError::Invalid(InvalidRequestError::ZeroLimit)), "{error:?}");
     h.assert_empty();
 }
 
-/// Peers that answer without end, each something else, cannot fill the memory: at the bound it is as if the query had
-/// ended.
+/// Peers that return different values without end cannot fill the memory: at the maximum the request ends as if the
+/// query had ended.
 #[test]
-fn a_quorum_that_nobody_reaches_collects_no_more_than_the_bound() {
-    let config = || TrackerConfig { max_items: 3, ..validating() };
+fn a_quorum_that_is_not_reached_collects_no_more_than_the_maximum() {
+    let config = || validating().max_items(3);
     for (needed, agreed) in [(4, false), (4, true), (usize::MAX, true)] {
         let mut h = Harness::new(config());
-        h.stream(1, get_record("k", Policy::Quorum(needed)));
+        h.stream(1, get_record("k", Policy::Quorum(needed.into())));
         let id = h.start();
         for from in 1..=50 {
             assert_eq!(h.ended(1), from > 3, "{from} were collected");
@@ -297,9 +296,9 @@ fn a_quorum_that_nobody_reaches_collects_no_more_than_the_bound() {
         assert_eq!(h.ending(1), if agreed { "QuorumNotReached" } else { "Conflict" });
         assert_eq!((h.items(1).len(), h.finishes.as_slice()), (3, &[id][..]));
     }
-    // The best of those that were collected is the answer.
+    // The best of the records found is the answer.
     let mut h = Harness::new(config());
-    h.stream(1, get_record("/v/k", Policy::Best { agree: Agree::N(2) }));
+    h.stream(1, get_record("/v/k", Policy::Best { agree: Some(Quorum::N(2)) }));
     let id = h.start();
     for from in 1..=50 {
         assert_eq!(h.ended(1), from > 3, "{from} were collected");
@@ -310,7 +309,7 @@ fn a_quorum_that_nobody_reaches_collects_no_more_than_the_bound() {
 }
 
 #[test]
-fn the_same_peer_twice_counts_once_however_many_there_are() {
+fn the_same_peer_twice_counts_once_among_many() {
     let mut h = Harness::default();
     h.request(1, get_record("k", Policy::All));
     let id = h.start();

@@ -1,10 +1,10 @@
-//! What counts as an answer of a read, and how often.
+//! Reads: the items that count, each once, and the end of a read.
 
 use kadence_core::{GetClosestPeersError, GetProvidersError, GetRecordError, Item, Outcome, Policy, TrackerConfig};
 
 use crate::support::*;
 
-/// The values of a get that was answered, in their order.
+/// Values of an answered get, in order.
 fn values(h: &Harness) -> Vec<Vec<u8>> {
     match h.outcome(1) {
         Outcome::GetRecord(Ok(answer)) => answer.iter().map(|found| found.record.value.clone()).collect(),
@@ -39,7 +39,7 @@ fn a_limit_of_records_is_exact() {
 }
 
 #[test]
-fn a_limit_that_is_not_reached_ends_with_what_there_is() {
+fn a_limit_that_is_not_reached_ends_with_the_items_found() {
     let (mut h, id) = reading(Policy::Limit(10));
     h.ev(id, found("k", 1, b"one"), false);
     h.ev(id, records_finished(), true);
@@ -48,7 +48,7 @@ fn a_limit_that_is_not_reached_ends_with_what_there_is() {
     h.assert_empty();
 }
 
-/// An item that satisfies the policy in the last event leaves nothing to finish.
+/// If the item that satisfies the policy is in the last event, there is nothing to finish.
 #[test]
 fn a_last_event_that_satisfies_leaves_nothing_to_finish() {
     let (mut h, id) = reading(Policy::First);
@@ -71,7 +71,7 @@ fn each_source_counts_once_and_the_local_store_is_one() {
     assert_eq!(h.items(1).len(), 3);
 }
 
-/// kad does not check that a record has the key that was asked for.
+/// kad does not check that a record has the requested key.
 #[test]
 fn a_record_under_another_key_is_never_an_answer() {
     for policy in [Policy::First, Policy::Limit(1), Policy::All] {
@@ -81,16 +81,16 @@ fn a_record_under_another_key_is_never_an_answer() {
         assert!(!h.ended(1), "{policy:?}");
         assert!(h.items(1).is_empty());
         assert_eq!(h.tracker.stats().foreign_records, 2);
-        // The peer that lied may still have the right one.
+        // The same peer may still send the right one.
         h.ev(id, found("k", 1, b"right"), false);
         h.ev(id, records_finished(), true);
         assert_eq!(values(&h), [b"right"], "{policy:?}");
     }
 }
 
-/// kad never says it in a last event; if it did, it would be no answer there either, and be counted.
+/// kad does not send one in a last event; if it did, it would be counted and ignored as well.
 #[test]
-fn a_foreign_record_in_a_last_event_is_counted_and_no_answer() {
+fn a_foreign_record_in_a_last_event_is_counted_and_not_an_answer() {
     let (mut h, id) = reading(Policy::All);
     h.ev(id, found("other", 1, b"foreign"), true);
     assert_eq!(h.ending(1), "NotFound");
@@ -115,7 +115,7 @@ fn not_found_names_the_closest_peers() {
     assert_eq!((closest_peers, *progress), (&peers([4, 5]), some_progress()));
 }
 
-/// kad's own copy is found without anybody to ask.
+/// kad finds its own copy without any peer.
 #[test]
 fn a_local_copy_is_an_answer_on_an_empty_routing_table() {
     let (mut h, id) = reading(Policy::All);
@@ -125,7 +125,7 @@ fn a_local_copy_is_an_answer_on_an_empty_routing_table() {
 }
 
 #[test]
-fn providers_are_named_once() {
+fn each_provider_is_an_item_once() {
     let mut h = Harness::default();
     h.stream(1, get_providers("k", Policy::All));
     let id = h.start();
@@ -140,7 +140,7 @@ fn providers_are_named_once() {
 }
 
 #[test]
-fn a_provider_lookup_that_times_out_keeps_what_was_found() {
+fn a_provider_lookup_that_times_out_keeps_the_providers_found() {
     // By kad's timeout, and by the deadline.
     for last_event in [true, false] {
         let mut h = Harness::default();
@@ -160,7 +160,7 @@ fn a_provider_lookup_that_times_out_keeps_what_was_found() {
 }
 
 #[test]
-fn a_lookup_of_the_closest_that_kad_timed_out_keeps_those_that_answered() {
+fn a_lookup_of_closest_peers_that_kad_timed_out_keeps_the_peers_found() {
     let mut h = Harness::default();
     h.request(1, closest("k"));
     let id = h.start();
@@ -171,11 +171,11 @@ fn a_lookup_of_the_closest_that_kad_timed_out_keeps_those_that_answered() {
     assert_eq!(found.iter().map(|info| info.peer_id).collect::<Vec<_>>(), peers([1, 2]));
 }
 
-/// Peers that answer without end cannot fill the memory: at the bound the request ends as if it were satisfied.
+/// Peers that answer without end cannot fill the memory: at the maximum the request ends as if it were satisfied.
 #[test]
-fn no_request_collects_more_than_the_bound() {
+fn no_request_collects_more_than_the_maximum() {
     let bounded = |max_items, operation| {
-        let mut h = Harness::new(TrackerConfig { max_items, ..TrackerConfig::default() });
+        let mut h = Harness::new(TrackerConfig::default().max_items(max_items));
         h.stream(1, operation);
         let id = h.start();
         (h, id)
@@ -196,7 +196,7 @@ fn no_request_collects_more_than_the_bound() {
         let Outcome::GetProviders(Ok(answer)) = h.outcome(1) else { panic!("{:?}", h.outcome(1)) };
         assert_eq!((answer.providers.len(), h.items(1).len()), (3, 3));
     }
-    // A smaller limit is still a limit, and a bound of nothing would make every answer an empty one.
+    // A smaller limit still applies, and a maximum of zero counts as one.
     let (mut h, id) = bounded(3, get_record("k", Policy::Limit(2)));
     h.ev(id, found("k", 1, b"value"), false);
     h.ev(id, found("k", 2, b"value"), false);

@@ -1,12 +1,11 @@
-//! A request that failed is tried again, later and later, and never past its deadline.
+//! Retries: with growing delays, and never beyond the deadline.
 
 use std::time::Duration;
 
 use kadence_core::{
-    GetRecordError, Operation, Outcome, Policy, Priority, Progress, PutRecordError, QueryStartError, RequestOptions,
-    RequestPhase, Retry, TrackerConfig,
+    GetRecordError, Operation, Outcome, Policy, Priority, Progress, PutRecordError, QueryStartError, Quorum,
+    RequestOptions, RequestPhase, Retry, TrackerConfig,
 };
-use libp2p::kad::Quorum;
 
 use crate::support::*;
 
@@ -14,11 +13,13 @@ const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Waits of 100, 200, 400 ms, … and nothing left to chance.
-const PLAIN: Retry = Retry { attempts: 10, base: millis(100), cap: secs(60), jitter_percent: 0 };
+/// Delays of 100, 200, 400 ms, … without jitter.
+fn plain() -> Retry {
+    Retry::default().attempts(10).base(millis(100)).cap(secs(60)).jitter_percent(0)
+}
 
 fn retrying(retry: Retry) -> RequestOptions {
-    RequestOptions { retry: Some(retry), timeout: Some(secs(1000)), ..RequestOptions::default() }
+    RequestOptions::default().retry(retry).timeout(secs(1000))
 }
 
 fn get_with(retry: Retry) -> Harness {
@@ -27,7 +28,7 @@ fn get_with(retry: Retry) -> Harness {
     h
 }
 
-/// The attempt that is being started finds nothing.
+/// Makes the attempt that is starting find nothing.
 fn fail(h: &mut Harness) {
     let id = h.start();
     h.ev(id, not_found(Vec::new()), true);
@@ -37,7 +38,7 @@ fn phase(h: &Harness) -> RequestPhase {
     h.tracker.snapshot(h.instant(h.now)).requests[0].phase
 }
 
-/// Lets the time of the next retry come, and says how long it took. There is nothing else to wait for before.
+/// Moves the clock to the next retry, and returns the delay. Nothing else is due before.
 fn wait(h: &mut Harness) -> Duration {
     assert_eq!((phase(h), h.tracker.live_queries()), (RequestPhase::BackingOff, 0), "without a slot");
     let (before, due) = (h.now, h.timeout().expect("a retry is due"));
@@ -51,9 +52,9 @@ fn wait(h: &mut Harness) -> Duration {
 }
 
 #[test]
-fn a_request_is_tried_as_often_as_asked_the_first_time_included() {
+fn a_request_has_the_given_number_of_attempts_including_the_first() {
     for (attempts, tried) in [(0, 1), (1, 1), (2, 2), (3, 3), (7, 7)] {
-        let mut h = get_with(Retry { attempts, ..PLAIN });
+        let mut h = get_with(plain().attempts(attempts));
         for attempt in 1..=tried {
             fail(&mut h);
             assert_eq!(h.ended(1), attempt == tried, "{attempt} of {attempts}");
@@ -68,7 +69,7 @@ fn a_request_is_tried_as_often_as_asked_the_first_time_included() {
 }
 
 #[test]
-fn without_being_asked_nothing_is_tried_again() {
+fn nothing_is_retried_by_default() {
     let mut h = Harness::default();
     h.get(1, "k");
     fail(&mut h);
@@ -77,8 +78,8 @@ fn without_being_asked_nothing_is_tried_again() {
 }
 
 #[test]
-fn an_attempt_that_succeeds_is_the_last() {
-    let mut h = get_with(PLAIN);
+fn a_successful_attempt_is_the_last() {
+    let mut h = get_with(plain());
     fail(&mut h);
     wait(&mut h);
     let id = h.start();
@@ -99,19 +100,19 @@ fn the_wait_doubles_up_to_its_cap() {
         }
         waits
     };
-    assert_eq!(waits(Retry { attempts: 6, ..PLAIN }), [100, 200, 400, 800, 1600]);
-    assert_eq!(waits(Retry { attempts: 6, cap: millis(500), ..PLAIN }), [100, 200, 400, 500, 500]);
-    assert_eq!(waits(Retry { attempts: 4, cap: millis(30), ..PLAIN }), [30, 30, 30]);
-    // After forty doublings too.
-    let long = waits(Retry { attempts: 50, base: millis(1), cap: secs(10), jitter_percent: 0 });
+    assert_eq!(waits(plain().attempts(6)), [100, 200, 400, 800, 1600]);
+    assert_eq!(waits(plain().attempts(6).cap(millis(500))), [100, 200, 400, 500, 500]);
+    assert_eq!(waits(plain().attempts(4).cap(millis(30))), [30, 30, 30]);
+    // After forty doublings as well.
+    let long = waits(Retry::default().attempts(50).base(millis(1)).cap(secs(10)).jitter_percent(0));
     assert_eq!((long[12], long[13], long[48]), (4096, 8192, 10_000));
 }
 
 #[test]
-fn no_wait_is_shorter_than_a_millisecond() {
-    let nothing = Retry { attempts: 4, base: Duration::ZERO, ..PLAIN };
-    let no_cap = Retry { base: millis(100), cap: Duration::ZERO, ..nothing };
-    let drawn = Retry { base: Duration::from_nanos(1), jitter_percent: 100, ..nothing };
+fn a_delay_is_at_least_a_millisecond() {
+    let nothing = plain().attempts(4).base(Duration::ZERO);
+    let no_cap = nothing.base(millis(100)).cap(Duration::ZERO);
+    let drawn = nothing.base(Duration::from_nanos(1)).jitter_percent(100);
     for retry in [nothing, no_cap, drawn] {
         let mut h = get_with(retry);
         for _ in 0..3 {
@@ -125,8 +126,8 @@ fn no_wait_is_shorter_than_a_millisecond() {
 }
 
 #[test]
-fn each_attempt_is_judged_by_itself() {
-    let mut h = get_with(Retry { attempts: 4, ..PLAIN });
+fn the_error_is_that_of_the_last_attempt() {
+    let mut h = get_with(plain().attempts(4));
     fail(&mut h);
     wait(&mut h);
     h.refuse(QueryStartError::NoKnownPeers);
@@ -151,11 +152,11 @@ fn each_attempt_is_judged_by_itself() {
     h.assert_empty();
 }
 
-/// What was found by an attempt that failed does not count in the next.
+/// Records of a failed attempt do not count in the next.
 #[test]
-fn a_quorum_that_was_missed_is_counted_afresh() {
+fn each_attempt_counts_its_quorum_anew() {
     let mut h = Harness::default();
-    h.request_with(1, get_record("k", Policy::Quorum(2)), retrying(PLAIN));
+    h.request_with(1, get_record("k", Policy::Quorum(Quorum::N(2))), retrying(plain()));
     for _ in 0..3 {
         let id = h.start();
         h.ev(id, found("k", 1, b"value"), false);
@@ -169,11 +170,11 @@ fn a_quorum_that_was_missed_is_counted_afresh() {
     assert_eq!((h.ending(1).as_str(), h.finishes.as_slice()), ("Ok", &[id][..]));
 }
 
-/// From its lookup on: the peers that are close may be others now.
+/// From its lookup on: the closest peers may have changed.
 #[test]
-fn a_put_begins_again_with_its_lookup() {
+fn a_retried_put_starts_with_its_lookup() {
     let mut h = Harness::default();
-    h.request_with(1, put("k", Quorum::All), retrying(PLAIN));
+    h.request_with(1, put("k", Quorum::All), retrying(plain()));
     let lookup = h.start();
     h.ev(lookup, closest_found([1, 2]), true);
     let store = h.start();
@@ -192,10 +193,10 @@ fn a_put_begins_again_with_its_lookup() {
 
 // ---- deadlines and other ends
 
-/// A get of a quorum of two whose first attempts found a record at each of these peers.
+/// A get with a quorum of two whose first attempts found a record at each of the given peers.
 fn quorum_missed_at(attempts: &[u8]) -> Harness {
     let mut h = Harness::default();
-    h.request_with(1, get_record("k", Policy::Quorum(2)), RequestOptions { timeout: Some(secs(5)), ..retrying(PLAIN) });
+    h.request_with(1, get_record("k", Policy::Quorum(Quorum::N(2))), retrying(plain()).timeout(secs(5)));
     for (attempt, from) in (1..).zip(attempts) {
         let id = h.start();
         h.ev(id, found("k", *from, b"value"), false);
@@ -219,7 +220,7 @@ fn assert_timeout(h: &Harness, sources: &[u8], attempts: u32) {
 }
 
 #[test]
-fn the_deadline_keeps_what_earlier_attempts_have_found() {
+fn a_timeout_keeps_the_records_of_earlier_attempts() {
     // In a later attempt that is silent,
     let mut h = quorum_missed_at(&[1, 2, 1]);
     wait(&mut h);
@@ -235,17 +236,17 @@ fn the_deadline_keeps_what_earlier_attempts_have_found() {
     h.tick(secs(5));
     assert_timeout(&h, &[2, 1], 3);
 
-    // or that waits to begin: nobody looked at the clock before the deadline.
+    // or that waits to begin, because no call came before the deadline.
     let mut h = quorum_missed_at(&[1]);
     h.tick(secs(5));
     assert_timeout(&h, &[1], 1);
 }
 
 #[test]
-fn the_deadline_names_the_peers_that_earlier_attempts_sent_to() {
+fn a_timeout_names_the_peers_that_earlier_attempts_sent_to() {
     for in_the_store in [false, true] {
         let mut h = Harness::default();
-        let options = RequestOptions { timeout: Some(secs(5)), ..retrying(PLAIN) };
+        let options = retrying(plain()).timeout(secs(5));
         h.request_with(1, put("k", Quorum::All), options);
         let lookup = h.start();
         h.ev(lookup, closest_found([1, 2]), true);
@@ -269,10 +270,10 @@ fn the_deadline_names_the_peers_that_earlier_attempts_sent_to() {
 }
 
 #[test]
-fn a_retry_that_would_begin_at_the_deadline_or_later_does_not_take_place() {
+fn no_retry_starts_at_the_deadline_or_later() {
     for (timeout, tried_again) in [(millis(99), false), (millis(100), false), (millis(101), true)] {
         let mut h = Harness::default();
-        let options = RequestOptions { timeout: Some(timeout), ..retrying(PLAIN) };
+        let options = retrying(plain()).timeout(timeout);
         h.request_with(1, get_record("k", Policy::All), options);
         fail(&mut h);
         assert_eq!(h.ended(1), !tried_again, "{timeout:?}");
@@ -288,11 +289,11 @@ fn a_retry_that_would_begin_at_the_deadline_or_later_does_not_take_place() {
     }
 }
 
-/// Whoever looks at the clock too late starts nothing that is over.
+/// A late tick starts nothing for a request that has expired.
 #[test]
-fn a_tick_that_comes_after_the_deadline_starts_no_retry() {
+fn a_tick_after_the_deadline_starts_no_retry() {
     let mut h = Harness::default();
-    h.request_with(1, get_record("k", Policy::All), RequestOptions { timeout: Some(secs(1)), ..retrying(PLAIN) });
+    h.request_with(1, get_record("k", Policy::All), retrying(plain()).timeout(secs(1)));
     fail(&mut h);
     h.tick(secs(20));
     assert!(h.ended(1));
@@ -303,7 +304,7 @@ fn a_tick_that_comes_after_the_deadline_starts_no_retry() {
 #[test]
 fn a_retry_that_waits_for_a_slot_until_its_deadline_never_starts() {
     let mut h = Harness::one_slot();
-    h.request_with(1, get_record("k", Policy::All), RequestOptions { timeout: Some(secs(1)), ..retrying(PLAIN) });
+    h.request_with(1, get_record("k", Policy::All), retrying(plain()).timeout(secs(1)));
     fail(&mut h);
     h.request_within(2, get_record("other", Policy::All), secs(100));
     h.start();
@@ -319,7 +320,7 @@ fn a_retry_that_waits_for_a_slot_until_its_deadline_never_starts() {
 
 #[test]
 fn a_request_that_backs_off_can_be_cancelled() {
-    let mut h = get_with(PLAIN);
+    let mut h = get_with(plain());
     fail(&mut h);
     assert_eq!(phase(&h), RequestPhase::BackingOff);
     h.cancel(1);
@@ -328,15 +329,15 @@ fn a_request_that_backs_off_can_be_cancelled() {
 }
 
 #[test]
-fn a_shutdown_ends_a_request_that_backs_off_and_a_drain_lets_it_go_on() {
-    let mut h = get_with(PLAIN);
+fn a_shutdown_ends_a_request_that_backs_off_and_a_drain_does_not() {
+    let mut h = get_with(plain());
     fail(&mut h);
     h.shut_down(false);
     assert_eq!(h.ending(1), "Shutdown");
     assert!(h.tracker.is_shut_down());
     h.assert_empty();
 
-    let mut h = get_with(Retry { attempts: 3, ..PLAIN });
+    let mut h = get_with(plain().attempts(3));
     fail(&mut h);
     h.shut_down(true);
     assert!(!h.tracker.is_shut_down());
@@ -349,13 +350,13 @@ fn a_shutdown_ends_a_request_that_backs_off_and_a_drain_lets_it_go_on() {
     h.assert_empty();
 }
 
-/// What a stream has delivered would be delivered again.
+/// The stream would deliver its items twice.
 #[test]
-fn a_stream_that_has_delivered_something_is_not_tried_again() {
+fn a_stream_that_has_delivered_items_is_not_retried() {
     let read = |streaming, found_some| {
         let mut h = Harness::default();
-        let options = RequestOptions { streaming, ..retrying(PLAIN) };
-        h.request_with(1, get_record("k", Policy::Quorum(2)), options);
+        let options = retrying(plain()).streaming(streaming);
+        h.request_with(1, get_record("k", Policy::Quorum(Quorum::N(2))), options);
         let id = h.start();
         if found_some {
             h.ev(id, found("k", 1, b"value"), false);
@@ -367,10 +368,10 @@ fn a_stream_that_has_delivered_something_is_not_tried_again() {
     assert!(!read(true, false), "nothing was delivered");
     assert!(!read(false, true));
 
-    // Neither a bootstrap that has told of its phases.
+    // The same for a bootstrap that has reported phases.
     for streaming in [false, true] {
         let mut h = Harness::default();
-        h.request_with(1, Operation::Bootstrap, RequestOptions { streaming, ..retrying(PLAIN) });
+        h.request_with(1, Operation::Bootstrap, retrying(plain()).streaming(streaming));
         let id = h.start();
         h.ev(id, bootstrap_timeout(Some(0)), true);
         assert_eq!(h.ended(1), streaming);
@@ -379,11 +380,11 @@ fn a_stream_that_has_delivered_something_is_not_tried_again() {
     }
 }
 
-/// A stream that was tried again delivers what its last attempt finds, once.
+/// A stream that is retried delivers the items of its last attempt, once.
 #[test]
-fn a_stream_that_was_tried_again_delivers_once() {
+fn a_retried_stream_delivers_each_item_once() {
     let mut h = Harness::default();
-    h.request_with(1, get_record("k", Policy::All), RequestOptions { streaming: true, ..retrying(PLAIN) });
+    h.request_with(1, get_record("k", Policy::All), retrying(plain()).streaming(true));
     fail(&mut h);
     wait(&mut h);
     let id = h.start();
@@ -392,7 +393,7 @@ fn a_stream_that_was_tried_again_delivers_once() {
     assert_eq!((h.ending(1).as_str(), h.items(1).len()), ("Ok", 1));
 }
 
-// ---- beside others
+// ---- with other requests
 
 #[test]
 fn a_retry_waits_at_the_end_of_the_line_of_its_class() {
@@ -400,9 +401,9 @@ fn a_retry_waits_at_the_end_of_the_line_of_its_class() {
         [(Priority::Background, [3, 4, 1]), (Priority::Normal, [3, 1, 4]), (Priority::Interactive, [3, 1, 4])]
     {
         let mut h = Harness::one_slot();
-        h.request_with(1, get_record("k", Policy::All), RequestOptions { priority, ..retrying(PLAIN) });
+        h.request_with(1, get_record("k", Policy::All), retrying(plain()).priority(priority));
         fail(&mut h);
-        // One of its class is there before, and one of a low class comes after it.
+        // One of its class was there before, and one of a lower class comes after it.
         h.request_of(2, get_record("2", Policy::All), priority);
         h.request_of(3, get_record("3", Policy::All), priority.max(Priority::Normal));
         let second = h.start();
@@ -421,12 +422,12 @@ fn a_retry_waits_at_the_end_of_the_line_of_its_class() {
     }
 }
 
-/// However often they are tried, requests that always fail leave the others their shares.
+/// Requests that always fail leave the others their shares, with any number of attempts.
 #[test]
-fn retries_starve_nobody() {
+fn retries_starve_no_other_request() {
     let mut h = Harness::one_slot();
-    let retry = Retry { attempts: u32::MAX, base: millis(1), cap: millis(1), jitter_percent: 0 };
-    let background = RequestOptions { priority: Priority::Background, ..retrying(retry) };
+    let retry = Retry::default().attempts(u32::MAX).base(millis(1)).cap(millis(1)).jitter_percent(0);
+    let background = retrying(retry).priority(Priority::Background);
     for request in 0..4 {
         h.request_with(request, get_record(&own_key(request), Policy::All), background);
     }
@@ -448,9 +449,9 @@ fn retries_starve_nobody() {
 
 /// A request that backs off has no slot and no place in the queue.
 #[test]
-fn a_request_that_backs_off_takes_nobodys_place() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 1, ..TrackerConfig::default() });
-    h.request_with(1, get_record("k", Policy::All), retrying(PLAIN));
+fn a_request_that_backs_off_takes_no_place_in_the_queue() {
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(1));
+    h.request_with(1, get_record("k", Policy::All), retrying(plain()));
     fail(&mut h);
     h.get(2, "running");
     h.get(3, "queued");
@@ -460,11 +461,11 @@ fn a_request_that_backs_off_takes_nobodys_place() {
     assert!(h.ask(4, get_record("one too many", Policy::All), RequestOptions::default()).is_err());
 }
 
-/// T11: those who share an attempt share the next one too, if they come back while it runs.
+/// Requests that share an attempt also share the next one if they retry while it runs.
 #[test]
-fn t11_a_retry_joins_the_query_of_another() {
-    let mut h = get_with(PLAIN);
-    h.request_with(2, get_record("k", Policy::All), retrying(Retry { base: millis(150), ..PLAIN }));
+fn a_retry_joins_the_query_of_another() {
+    let mut h = get_with(plain());
+    h.request_with(2, get_record("k", Policy::All), retrying(plain().base(millis(150))));
     h.get(3, "k");
     fail(&mut h);
     assert_eq!(h.ending(3), "NotFound", "it did not ask for another attempt");
@@ -481,11 +482,11 @@ fn t11_a_retry_joins_the_query_of_another() {
     h.assert_empty();
 }
 
-/// A query that waits for a slot rises to the class of a retry that joins it.
+/// A query that waits for a slot moves to the class of a retry that joins it.
 #[test]
-fn t11_a_retry_that_joins_a_queued_query_takes_it_to_its_class() {
+fn a_retry_that_joins_a_queued_query_moves_it_to_its_class() {
     let mut h = Harness::one_slot();
-    let interactive = RequestOptions { priority: Priority::Interactive, ..retrying(PLAIN) };
+    let interactive = retrying(plain()).priority(Priority::Interactive);
     h.request_with(1, get_record("k", Policy::All), interactive);
     fail(&mut h);
     h.request_of(2, get_record("busy", Policy::All), Priority::Normal);

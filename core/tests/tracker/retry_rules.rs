@@ -1,13 +1,8 @@
-//! What is tried again, how the waits are drawn, and what an announcement does between its attempts.
+//! Rules of retries: the errors that are retried, the jitter of delays, and announcements between attempts.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use kadence_core::{
-    BootstrapAnswer, BootstrapError, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
-    GetRecordError, InvalidRequest, OperationKind, Outcome, Policy, ProvideAnswer, ProvidersAnswer, PutAnswer,
-    PutRecordError, RecordAnswer, RequestError, RequestId, RequestOptions, Retry, StartProvidingError, TrackerConfig,
-};
-use libp2p::kad::{PeerInfo, PeerRecord, store};
+use kadence_core::{OperationKind, Policy, RequestId, RequestOptions, Retry, TrackerConfig};
 use proptest::prelude::*;
 
 use crate::support::*;
@@ -16,211 +11,11 @@ const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-// ---- what is tried again
+// ---- errors that are retried
 
-fn a_record() -> Arc<PeerRecord> {
-    Arc::new(PeerRecord { peer: Some(peer(1)), record: record("k", b"value") })
-}
-
-fn candidate() -> Candidate {
-    Candidate { record: a_record(), votes: 1 }
-}
-
-/// Fails to compile where an operation has a new error, so that the table gets it as well.
-fn is_in_the_table(outcome: &Outcome) {
-    match outcome {
-        Outcome::GetRecord(Err(error)) => match error {
-            GetRecordError::NotFound { .. } | GetRecordError::NoResponse { .. } | GetRecordError::Conflict { .. } => {}
-            GetRecordError::QuorumNotReached { .. } | GetRecordError::Timeout { .. } => {}
-            GetRecordError::NoKnownPeers | GetRecordError::Request(_) => {}
-        },
-        Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
-            PutRecordError::QuorumFailed { .. } | PutRecordError::NoResponse { .. } => {}
-            PutRecordError::NotVerified { .. } => {}
-            PutRecordError::InsufficientPeers { .. }
-            | PutRecordError::Timeout { .. }
-            | PutRecordError::Store { .. } => {}
-            PutRecordError::NoKnownPeers | PutRecordError::Request(_) => {}
-        },
-        Outcome::GetProviders(Err(error)) => match error {
-            GetProvidersError::NotFound { .. } | GetProvidersError::NoResponse { .. } => {}
-            GetProvidersError::Timeout { .. } | GetProvidersError::NoKnownPeers | GetProvidersError::Request(_) => {}
-        },
-        Outcome::StartProviding(Err(error)) => match error {
-            StartProvidingError::NoResponse { .. } | StartProvidingError::Timeout { .. } => {}
-            StartProvidingError::Store(_) | StartProvidingError::NoKnownPeers | StartProvidingError::Request(_) => {}
-        },
-        Outcome::GetClosestPeers(Err(error)) => match error {
-            GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::Timeout { .. } => {}
-            GetClosestPeersError::NoKnownPeers | GetClosestPeersError::Request(_) => {}
-        },
-        Outcome::Bootstrap(Err(error)) => match error {
-            BootstrapError::AllPhasesFailed { .. } | BootstrapError::NoResponse { .. } => {}
-            BootstrapError::Timeout { .. } | BootstrapError::NoKnownPeers | BootstrapError::Request(_) => {}
-        },
-        _ => assert!(outcome.is_ok(), "{outcome:?}"),
-    }
-}
-
-/// Every way for a request to end, and whether another attempt may end otherwise.
-fn table() -> Vec<(Outcome, bool)> {
-    let progress = some_progress();
-    let needed = nonzero(2);
-    let some_peers = || vec![PeerInfo { peer_id: peer(1), addrs: Vec::new() }];
-    let closest_peers = Vec::new;
-
-    let mut table: Vec<(Outcome, bool)> = Vec::new();
-    for (error, again) in [
-        (
-            GetRecordError::NotFound {
-                closest_peers: closest_peers(),
-                certainty: Certainty::Inconclusive,
-                rejected: 0,
-                progress,
-                cached: None,
-            },
-            true,
-        ),
-        (
-            GetRecordError::NotFound {
-                closest_peers: closest_peers(),
-                certainty: Certainty::Inconclusive,
-                rejected: 1,
-                progress,
-                cached: None,
-            },
-            false,
-        ),
-        (
-            GetRecordError::NotFound {
-                closest_peers: closest_peers(),
-                certainty: Certainty::Conclusive,
-                rejected: 0,
-                progress,
-                cached: None,
-            },
-            false,
-        ),
-        (GetRecordError::NoResponse { progress }, true),
-        (GetRecordError::NoKnownPeers, true),
-        (GetRecordError::QuorumNotReached { candidate: candidate(), needed: 2 }, true),
-        (GetRecordError::Conflict { candidates: vec![candidate(), candidate()], needed: 2 }, false),
-        (GetRecordError::Timeout { found: Vec::new(), progress }, true),
-        (GetRecordError::Timeout { found: vec![a_record()], progress }, false),
-    ] {
-        table.push((Outcome::GetRecord(Err(error)), again));
-    }
-    for (error, again) in [
-        (PutRecordError::QuorumFailed { acknowledged: peers([1]), needed, asked: 2 }, true),
-        (PutRecordError::NotVerified { acknowledged: peers([1]), verified: 1, needed: 2 }, true),
-        (PutRecordError::NoResponse { progress }, true),
-        (PutRecordError::InsufficientPeers { found: 1, needed }, true),
-        (PutRecordError::NoKnownPeers, true),
-        (PutRecordError::Timeout { sent_to: Vec::new(), progress }, false),
-        (PutRecordError::Store { error: store::Error::MaxRecords, acknowledged: peers([1]) }, false),
-    ] {
-        table.push((Outcome::PutRecord(Err(error.clone())), again));
-        table.push((Outcome::PutRecordTo(Err(error)), again));
-    }
-    for (error, again) in [
-        (
-            GetProvidersError::NotFound {
-                closest_peers: closest_peers(),
-                certainty: Certainty::Inconclusive,
-                progress,
-                cached: None,
-            },
-            true,
-        ),
-        (
-            GetProvidersError::NotFound {
-                closest_peers: closest_peers(),
-                certainty: Certainty::Conclusive,
-                progress,
-                cached: None,
-            },
-            false,
-        ),
-        (GetProvidersError::NoResponse { progress }, true),
-        (GetProvidersError::NoKnownPeers, true),
-        (GetProvidersError::Timeout { found: Vec::new(), progress }, true),
-        (GetProvidersError::Timeout { found: peers([1]), progress }, false),
-    ] {
-        table.push((Outcome::GetProviders(Err(error)), again));
-    }
-    for (error, again) in [
-        (StartProvidingError::NoResponse { progress }, true),
-        (StartProvidingError::Timeout { progress }, true),
-        (StartProvidingError::NoKnownPeers, true),
-        (StartProvidingError::Store(store::Error::MaxProvidedKeys), false),
-    ] {
-        table.push((Outcome::StartProviding(Err(error)), again));
-    }
-    for (error, again) in [
-        (GetClosestPeersError::NoResponse { progress }, true),
-        (GetClosestPeersError::NoKnownPeers, true),
-        (GetClosestPeersError::Timeout { peers: Vec::new(), progress }, true),
-        (GetClosestPeersError::Timeout { peers: some_peers(), progress }, false),
-    ] {
-        table.push((Outcome::GetClosestPeers(Err(error)), again));
-    }
-    for (error, again) in [
-        (BootstrapError::AllPhasesFailed { phases: 2, progress }, true),
-        (BootstrapError::NoResponse { progress }, true),
-        (BootstrapError::NoKnownPeers, true),
-        (BootstrapError::Timeout { phases: 1, failed: 1, progress }, false),
-    ] {
-        table.push((Outcome::Bootstrap(Err(error)), again));
-    }
-
-    // What the caller, the deadline or the request itself is to blame for.
-    let common = || {
-        [
-            RequestError::Invalid(InvalidRequest::ZeroLimit),
-            RequestError::Overloaded,
-            RequestError::ExpiredInQueue,
-            RequestError::Cancelled,
-            RequestError::Shutdown,
-            RequestError::Refused(store_error()),
-        ]
-    };
-    table.extend(OPERATIONS.into_iter().flat_map(|kind| common().map(|error| (Outcome::failed(kind, error), false))));
-
-    // An answer is an answer.
-    let put = PutAnswer { acknowledged: peers([1]), unacknowledged: peers([2]), verified: 0, progress };
-    let get = RecordAnswer {
-        record: a_record(),
-        others: Vec::new(),
-        agreeing: 1,
-        dissenting: 0,
-        repairing: 0,
-        progress,
-        cached: None,
-    };
-    let answers = [
-        Outcome::GetRecord(Ok(get)),
-        Outcome::PutRecord(Ok(put.clone())),
-        Outcome::PutRecordTo(Ok(put)),
-        Outcome::GetProviders(Ok(ProvidersAnswer { providers: peers([1]), progress, cached: None })),
-        Outcome::StartProviding(Ok(ProvideAnswer { sent_to: 1, progress })),
-        Outcome::GetClosestPeers(Ok(ClosestPeersAnswer { peers: some_peers(), progress })),
-        Outcome::Bootstrap(Ok(BootstrapAnswer { phases: 2, failed: 1, progress })),
-    ];
-    table.extend(answers.map(|answer| (answer, false)));
-    table
-}
-
+/// kad's last event, and whether the request is retried.
 #[test]
-fn only_what_another_attempt_may_change_is_retryable() {
-    for (outcome, again) in table() {
-        is_in_the_table(&outcome);
-        assert_eq!(outcome.is_retryable(), again, "{outcome:?}");
-    }
-}
-
-/// What kad says last, and whether the request is tried again: the same rule, in a tracker.
-#[test]
-fn what_is_retryable_is_tried_again_and_nothing_else_is() {
+fn only_retryable_outcomes_are_retried() {
     use OperationKind as Op;
     let cases = [
         (Op::GetRecord, not_found(Vec::new()), some_progress(), true),
@@ -241,37 +36,33 @@ fn what_is_retryable_is_tried_again_and_nothing_else_is() {
     ];
     for (kind, last, progress, again) in cases {
         let mut h = Harness::default();
-        h.request_with(
-            1,
-            ordinary(kind),
-            RequestOptions { retry: Some(Retry::default()), ..RequestOptions::default() },
-        );
+        h.request_with(1, ordinary(kind), RequestOptions::default().retry(Retry::default()));
         let id = h.start();
         h.ev_with(id, last.clone(), progress, true);
         assert_eq!(h.ended(1), !again, "{kind} at {last:?}");
         h.let_time_pass();
         h.assert_empty();
     }
-    // What the local store refuses, it refuses again.
+    // A rejection by the local store is not retried.
     let mut h = Harness::default();
-    let options = RequestOptions { retry: Some(Retry::default()), ..RequestOptions::default() };
+    let options = RequestOptions::default().retry(Retry::default());
     h.request_with(1, provide("k"), options);
     h.refuse(store_error());
     assert_eq!(h.ending(1), "Store");
 }
 
-// ---- how the waits are drawn
+// ---- jitter of delays
 
 const MANY: u32 = 6;
 
 fn with_jitter(jitter_percent: u8) -> Retry {
-    Retry { attempts: MANY + 1, base: millis(100), cap: secs(60), jitter_percent }
+    Retry::default().attempts(MANY + 1).base(millis(100)).cap(secs(60)).jitter_percent(jitter_percent)
 }
 
-/// The waits of request `id` after each of its attempts.
+/// Delays of request `id` after each of its attempts.
 fn waits(seed: u64, id: u64, retry: Retry) -> Vec<Duration> {
-    let mut h = Harness::new(TrackerConfig { seed, ..TrackerConfig::default() });
-    let options = RequestOptions { retry: Some(retry), timeout: Some(secs(1000)), ..RequestOptions::default() };
+    let mut h = Harness::new(TrackerConfig::default().seed(seed));
+    let options = RequestOptions::default().retry(retry).timeout(secs(1000));
     h.request_with(id, get_record("k", Policy::All), options);
     let mut waits = Vec::new();
     for _ in 1..retry.attempts {
@@ -285,7 +76,7 @@ fn waits(seed: u64, id: u64, retry: Retry) -> Vec<Duration> {
 }
 
 #[test]
-fn the_same_seed_draws_the_same_waits_and_another_one_others() {
+fn the_same_seed_gives_the_same_delays_and_another_seed_gives_others() {
     let retry = with_jitter(50);
     assert_eq!(waits(7, 1, retry), waits(7, 1, retry));
     assert_ne!(waits(7, 1, retry), waits(8, 1, retry));
@@ -294,12 +85,12 @@ fn the_same_seed_draws_the_same_waits_and_another_one_others() {
     assert!(relative.windows(2).any(|pair| pair[0].abs_diff(pair[1]) > millis(1)), "each attempt: {relative:?}");
 }
 
-/// Requests that failed together are spread over the whole of what is drawn by lot.
+/// Requests that failed together are spread over the whole random part.
 #[test]
-fn the_waits_are_spread_evenly() {
+fn delays_are_spread_evenly() {
     let mut quarters = [0; 4];
     for id in 0..400 {
-        let wait = waits(3, id, Retry { attempts: 2, ..with_jitter(80) })[0];
+        let wait = waits(3, id, with_jitter(80).attempts(2))[0];
         let quarter = (wait - millis(20)).as_micros() * 4 / 80_000;
         quarters[quarter.min(3) as usize] += 1;
     }
@@ -312,11 +103,11 @@ proptest! {
     #[test]
     fn a_wait_is_never_longer_than_its_full_length_nor_shorter_by_more_than_its_jitter(
         seed in any::<u64>(),
-        id in 0..RequestId::FIRST_OF_OURS.0,
+        id in 0..RequestId::FIRST_RESERVED.0,
         jitter in any::<u8>(),
         cap in 1..10_000_u64,
     ) {
-        let retry = Retry { cap: millis(cap), ..with_jitter(jitter) };
+        let retry = with_jitter(jitter).cap(millis(cap));
         for (attempt, wait) in (0..).zip(waits(seed, id, retry)) {
             let full = millis(100 * (1 << attempt)).min(millis(cap));
             let least = full - full * u32::from(jitter.min(100)) / 100;
@@ -329,17 +120,13 @@ proptest! {
 // ---- an announcement between its attempts
 
 fn announce(h: &mut Harness, request: u64, attempts: u32) {
-    let retry = Some(Retry { attempts, base: secs(1), cap: secs(1), jitter_percent: 0 });
-    h.request_with(
-        request,
-        provide("k"),
-        RequestOptions { retry, timeout: Some(secs(100)), ..RequestOptions::default() },
-    );
+    let retry = Some(Retry::default().attempts(attempts).base(secs(1)).cap(secs(1)).jitter_percent(0));
+    h.request_with(request, provide("k"), RequestOptions::default().retry(retry).timeout(secs(100)));
 }
 
-/// While nobody was told, the local store does not say that we provide it.
+/// Between attempts the local store does not name the local peer as a provider.
 #[test]
-fn an_announcement_takes_its_entry_back_between_its_attempts() {
+fn an_announcement_removes_its_entry_between_attempts() {
     let mut h = Harness::default();
     announce(&mut h, 1, 3);
     for attempt in 1..=3 {
@@ -353,7 +140,7 @@ fn an_announcement_takes_its_entry_back_between_its_attempts() {
     assert_eq!(h.stopped, [key("k"), key("k"), key("k")]);
     h.assert_empty();
 
-    // One that is heard stays.
+    // The entry of a successful one stays.
     let mut h = Harness::default();
     announce(&mut h, 1, 3);
     let first = h.start_with(false);
@@ -366,7 +153,7 @@ fn an_announcement_takes_its_entry_back_between_its_attempts() {
 }
 
 #[test]
-fn an_entry_that_was_there_before_stays_between_the_attempts() {
+fn an_entry_that_existed_before_stays_between_attempts() {
     let mut h = Harness::default();
     announce(&mut h, 1, 3);
     for _ in 0..3 {
@@ -380,7 +167,7 @@ fn an_entry_that_was_there_before_stays_between_the_attempts() {
 }
 
 #[test]
-fn a_refused_attempt_has_no_entry_to_take_back() {
+fn an_attempt_that_does_not_start_has_no_entry_to_remove() {
     let mut h = Harness::default();
     announce(&mut h, 1, 2);
     h.refuse(kadence_core::QueryStartError::NoKnownPeers);
@@ -392,9 +179,9 @@ fn a_refused_attempt_has_no_entry_to_take_back() {
     h.assert_empty();
 }
 
-/// Cancelled, or at the end of its time, while there is nothing to take back.
+/// Cancelled or expired, while there is no entry to remove.
 #[test]
-fn an_announcement_that_ends_while_it_backs_off_takes_nothing_back_twice() {
+fn an_announcement_that_ends_while_it_backs_off_removes_nothing_twice() {
     for end in [|h: &mut Harness| h.cancel(1), |h: &mut Harness| h.shut_down(false)] {
         let mut h = Harness::default();
         announce(&mut h, 1, 3);
@@ -409,7 +196,7 @@ fn an_announcement_that_ends_while_it_backs_off_takes_nothing_back_twice() {
     }
 }
 
-/// Another one of the same key that is alive, or was heard, keeps the entry.
+/// Another announcement of the key that is alive or has succeeded keeps the entry.
 #[test]
 fn an_announcement_that_backs_off_leaves_the_entry_to_another_one() {
     for other_is_heard in [true, false] {
@@ -422,7 +209,7 @@ fn an_announcement_that_backs_off_leaves_the_entry_to_another_one() {
         assert!(h.stopped.is_empty(), "the second one is under way");
         h.ev(second, if other_is_heard { provide_ok() } else { provide_timeout() }, true);
         assert_eq!(h.stopped.len(), usize::from(!other_is_heard));
-        // The next attempt of the first finds what the second has left.
+        // The next attempt of the first finds the entry that the second has left.
         h.tick(secs(1));
         let third = h.start_with(other_is_heard);
         h.ev(third, provide_timeout(), true);
@@ -430,7 +217,7 @@ fn an_announcement_that_backs_off_leaves_the_entry_to_another_one() {
     }
 }
 
-/// One that backs off has no part in the entry, so its end takes nothing away from one that runs.
+/// An announcement that backs off does not count as one with an entry, so its end removes nothing of a running one.
 #[test]
 fn an_announcement_that_ends_while_it_backs_off_leaves_the_entry_to_another_one() {
     let mut h = Harness::default();

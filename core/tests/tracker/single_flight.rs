@@ -1,13 +1,13 @@
-//! T11: requests for the same share one query, and each keeps what is its own.
+//! Sharing of queries: equal requests share one query, and each keeps its own deadline, policy and outcome.
 
 use kadence_core::{
-    GetProvidersError, GetRecordError, Operation, OperationKind, Outcome, Policy, Query, QueryStartError, TrackerConfig,
+    GetProvidersError, GetRecordError, Operation, OperationKind, Outcome, Policy, Query, QueryStartError, Quorum,
+    TrackerConfig,
 };
-use libp2p::kad::Quorum;
 
 use crate::support::*;
 
-/// A hundred equal gets, and the step of their one query.
+/// A hundred equal gets that share one query.
 fn a_hundred() -> Harness {
     let mut h = Harness::default();
     for request in 0..100 {
@@ -17,7 +17,7 @@ fn a_hundred() -> Harness {
 }
 
 #[test]
-fn t11_a_hundred_equal_gets_make_one_query_and_a_hundred_outcomes() {
+fn a_hundred_equal_gets_share_one_query_and_get_an_outcome_each() {
     let mut h = a_hundred();
     assert_eq!((h.starts.len(), h.tracker.live_queries(), h.tracker.live_requests()), (1, 1, 100));
     let id = h.start();
@@ -35,7 +35,7 @@ fn t11_a_hundred_equal_gets_make_one_query_and_a_hundred_outcomes() {
 }
 
 #[test]
-fn t11_however_the_query_ends_it_ends_for_all() {
+fn every_end_of_the_query_ends_all_its_requests() {
     for (last, ending) in [(not_found(Vec::new()), "NotFound"), (get_timeout(), "Timeout")] {
         let mut h = a_hundred();
         let id = h.start();
@@ -49,9 +49,9 @@ fn t11_however_the_query_ends_it_ends_for_all() {
     h.assert_empty();
 }
 
-/// Whoever is the last, and whether the query runs, is being started, or waits for a slot.
+/// For any last request, and for a query that runs, is starting, or waits for a slot.
 #[test]
-fn t11_any_ninety_nine_may_leave_and_the_last_one_out_finishes_the_query() {
+fn the_last_of_a_hundred_requests_to_end_finishes_the_query() {
     for survivor in [0, 1, 57, 99] {
         for state in ["running", "starting", "queued"] {
             let mut h = Harness::one_slot();
@@ -76,7 +76,7 @@ fn t11_any_ninety_nine_may_leave_and_the_last_one_out_finishes_the_query() {
                 Some(id) => assert_eq!(h.finishes, [id], "{state}"),
                 None => assert!(h.finishes.is_empty(), "{state}"),
             }
-            // A start that nobody wants any more is finished as soon as it has an id.
+            // A query that is abandoned at its start is finished as soon as it has an id.
             if state == "starting" {
                 let id = h.start();
                 assert_eq!(h.finishes, [id]);
@@ -90,9 +90,9 @@ fn t11_any_ninety_nine_may_leave_and_the_last_one_out_finishes_the_query() {
     }
 }
 
-/// The survivor of any ninety-nine gets what it asked for.
+/// The last of a hundred requests gets its answer.
 #[test]
-fn t11_the_one_that_is_left_gets_its_answer() {
+fn the_last_of_a_hundred_requests_gets_its_answer() {
     for survivor in [0, 42, 99] {
         let mut h = a_hundred();
         let id = h.start();
@@ -110,7 +110,7 @@ fn t11_the_one_that_is_left_gets_its_answer() {
 }
 
 #[test]
-fn t11_each_has_its_own_deadline() {
+fn each_request_has_its_own_deadline() {
     let mut h = Harness::default();
     for (request, timeout) in [(1, 10), (2, 3), (3, 6)] {
         h.request_within(request, get_record("k", Policy::All), secs(timeout));
@@ -133,18 +133,18 @@ fn t11_each_has_its_own_deadline() {
 }
 
 #[test]
-fn t11_each_has_its_own_policy() {
+fn each_request_has_its_own_policy() {
     let mut h = Harness::new(validating());
     let best = |agree| Policy::Best { agree };
-    // The policy, and after how many records it is satisfied.
+    // The policy, and the number of records that satisfies it.
     let policies = [
         (Policy::Limit(3), 3),
         (Policy::First, 1),
-        (Policy::Quorum(2), 3),
-        (best(kadence_core::Agree::N(2)), 4),
+        (Policy::Quorum(Quorum::N(2)), 3),
+        (best(Some(Quorum::N(2))), 4),
         (Policy::Limit(2), 2),
-        // Met by a value that is not the best.
-        (Policy::Quorum(3), 5),
+        // Satisfied by a value that is not the best.
+        (Policy::Quorum(Quorum::N(3)), 5),
     ];
     for (request, (policy, _)) in (0..).zip(policies) {
         h.stream(request, get_record("/v/k", policy));
@@ -161,9 +161,9 @@ fn t11_each_has_its_own_policy() {
     assert_eq!(h.finishes, [id]);
 }
 
-/// What kad is told to stop finds nothing more for anybody.
+/// A query that is being finished finds nothing more.
 #[test]
-fn t11_a_query_that_is_being_finished_is_not_joined() {
+fn a_query_that_is_being_finished_is_not_joined() {
     let mut h = Harness::default();
     h.request(1, get_record("k", Policy::First));
     let first = h.start();
@@ -175,7 +175,7 @@ fn t11_a_query_that_is_being_finished_is_not_joined() {
     h.ev(first, found("k", 2, b"late"), false);
     h.ev(first, records_finished(), true);
     assert!(!h.ended(2));
-    // A third joins the second, not the one that is gone.
+    // A third request joins the second query, not the one that is ending.
     h.get(3, "k");
     assert!(h.starts.is_empty());
     h.ev(second, found("k", 3, b"three"), false);
@@ -185,9 +185,9 @@ fn t11_a_query_that_is_being_finished_is_not_joined() {
     h.assert_empty();
 }
 
-/// Nor one whose start nobody wanted any more.
+/// Nor is a query that was abandoned at its start.
 #[test]
-fn t11_an_abandoned_start_is_not_joined() {
+fn an_abandoned_start_is_not_joined() {
     let mut h = Harness::default();
     h.get(1, "k");
     h.cancel(1);
@@ -201,7 +201,7 @@ fn t11_an_abandoned_start_is_not_joined() {
     h.assert_empty();
 }
 
-/// The next one after the end asks the network again: nothing is kept.
+/// A request after the end asks the network again: nothing is cached.
 #[test]
 fn a_request_after_the_end_starts_its_own_query() {
     let mut h = Harness::default();
@@ -216,8 +216,8 @@ fn a_request_after_the_end_starts_its_own_query() {
 }
 
 #[test]
-fn t11_different_operations_and_keys_never_share() {
-    // Reads, and a put's lookup, which is a read of the closest peers.
+fn different_operations_and_keys_never_share() {
+    // Reads, and a put's lookup, which is one of the closest peers.
     let query = |kind| match kind {
         OperationKind::PutRecord => OperationKind::GetClosestPeers,
         other => other,
@@ -245,7 +245,7 @@ fn t11_different_operations_and_keys_never_share() {
 }
 
 #[test]
-fn t11_a_lookup_and_the_lookups_of_puts_of_one_key_share_and_the_puts_go_on() {
+fn a_lookup_and_the_lookups_of_puts_of_one_key_share_and_the_puts_go_on() {
     let mut h = Harness::default();
     h.request(1, put("k", Quorum::All));
     h.request(2, closest("k"));
@@ -272,7 +272,7 @@ fn t11_a_lookup_and_the_lookups_of_puts_of_one_key_share_and_the_puts_go_on() {
 }
 
 #[test]
-fn t11_a_put_that_is_cancelled_leaves_the_lookup_to_those_who_share_it() {
+fn a_cancelled_put_leaves_the_lookup_to_the_requests_that_share_it() {
     let mut h = Harness::default();
     h.request(1, put("k", Quorum::One));
     let lookup = h.start();
@@ -290,7 +290,7 @@ fn t11_a_put_that_is_cancelled_leaves_the_lookup_to_those_who_share_it() {
     h.assert_empty();
 }
 
-/// Its store is nobody else's business, and the next lookup is a new one.
+/// Its store is not shared, and the next lookup is a new query.
 #[test]
 fn a_put_that_is_sending_shares_nothing() {
     let mut h = Harness::default();
@@ -306,7 +306,7 @@ fn a_put_that_is_sending_shares_nothing() {
 
 /// Providers are shared as records are.
 #[test]
-fn t11_provider_lookups_share_with_their_own_limits() {
+fn provider_lookups_share_with_their_own_limits() {
     let mut h = Harness::default();
     h.stream(1, get_providers("k", Policy::Limit(2)));
     h.stream(2, get_providers("k", Policy::Limit(4)));
@@ -329,9 +329,9 @@ fn t11_provider_lookups_share_with_their_own_limits() {
     assert_eq!(h.finishes, [id]);
 }
 
-/// One shutdown for all of them, and one order to finish.
+/// One shutdown ends all of them, with one `Finish`.
 #[test]
-fn a_shutdown_ends_all_who_share_and_finishes_their_query_once() {
+fn a_shutdown_ends_all_requests_of_a_query_and_finishes_it_once() {
     let mut h = a_hundred();
     let id = h.start();
     h.shut_down(false);
@@ -341,9 +341,9 @@ fn a_shutdown_ends_all_who_share_and_finishes_their_query_once() {
     h.assert_empty();
 }
 
-/// A hot key whose query has gone silent: there is always somebody who waits, so nobody is ever the last one out.
+/// The query of a popular key has gone silent: requests keep joining it, so it is never without one.
 #[test]
-fn a_silent_query_is_not_kept_alive_by_those_who_keep_joining_it() {
+fn a_silent_query_is_not_kept_alive_by_requests_that_join_it() {
     let mut h = Harness::default();
     h.request_within(0, get_record("k", Policy::All), secs(10));
     h.start();
@@ -357,10 +357,10 @@ fn a_silent_query_is_not_kept_alive_by_those_who_keep_joining_it() {
     panic!("for more than an hour each request joined the same dead query, and timed out");
 }
 
-/// A query whose last event is lost keeps its slot no longer for having been shared.
+/// A query whose last event is missing keeps its slot no longer because it was shared.
 #[test]
-fn a_shared_query_that_is_lost_gives_its_slot_back() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, ..TrackerConfig::default() });
+fn the_slot_of_a_shared_query_is_taken_back_without_its_last_event() {
+    let mut h = Harness::new(TrackerConfig::default().max_running(1));
     for request in 0..10 {
         h.request_within(request, get_record("k", Policy::All), secs(5 + request));
     }

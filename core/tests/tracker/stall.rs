@@ -1,8 +1,10 @@
-//! Queries that stop moving: when they are looked at, and when they are told to make do with what they have.
+//! Stall detection: the time of probes, and the queries that are finished early.
 
 use std::time::Duration;
 
-use kadence_core::{Cache, Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Stall, TrackerConfig};
+use kadence_core::{
+    Cache, Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Quorum, Stall, TrackerConfig,
+};
 
 use crate::support::*;
 
@@ -14,15 +16,15 @@ fn progress(requests: u32, successes: u32) -> Progress {
     Progress { requests, successes, failures: 0 }
 }
 
-/// 100 ms of quiet, before and after anything was measured.
+/// A tracker with a quiet time of 100 ms, before and after a measurement.
 fn watching() -> Harness {
-    let stall = Stall { max_quiet: millis(100), initial_quiet: millis(100), ..Stall::default() };
-    Harness::watching(TrackerConfig { stall: Some(stall), ..TrackerConfig::default() })
+    let stall = Stall::default().max_quiet(millis(100)).initial_quiet(millis(100));
+    Harness::watching(TrackerConfig::default().stall(stall))
 }
 
-/// Lets the time come for which the tracker asks, for as long as kad says the same. How long it took until the query was
-/// finished_early, if it was before `limit`.
-fn quiet_until_hurried(h: &mut Harness, id: u32, says: Progress, limit: Duration) -> Option<Duration> {
+/// Moves the clock and answers probes with the same progress. Returns the time until the query was finished early, or
+/// `None` if that took longer than `limit`.
+fn quiet_until_finished(h: &mut Harness, id: u32, says: Progress, limit: Duration) -> Option<Duration> {
     let began = h.now;
     while h.finished_early.is_empty() {
         let due = h.timeout().filter(|due| *due < began + limit)?;
@@ -35,35 +37,35 @@ fn quiet_until_hurried(h: &mut Harness, id: u32, says: Progress, limit: Duration
 }
 
 #[test]
-fn a_lookup_that_many_have_answered_is_finished_after_one_quiet_time_without_a_movement() {
+fn a_lookup_with_many_answers_is_finished_after_one_quiet_time() {
     let mut h = watching();
     h.request(1, closest("k"));
     let id = h.start();
     assert_eq!(h.timeout(), Some(millis(100)));
-    // The first look finds that it has moved; the second that it has not.
-    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
+    // The first probe finds progress, the second none.
+    assert_eq!(quiet_until_finished(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
     assert_eq!(h.finished_early, [id]);
     assert!(h.finishes.is_empty(), "somebody waits for it");
     h.ev(id, closest_found([1, 2, 3]), true);
     let Outcome::GetClosestPeers(Ok(answer)) = h.outcome(1) else { panic!("{:?}", h.outcome(1)) };
     assert_eq!(answer.peers.len(), 3);
-    assert_eq!(h.tracker.stats().hurried_queries, 1);
+    assert_eq!(h.tracker.stats().queries_finished_early, 1);
     h.assert_empty();
 }
 
 #[test]
-fn a_lookup_that_few_have_answered_is_given_more_time_and_one_that_none_has_all_of_it() {
-    // With three silent ones kad asks as many as it asks at once, and may know others.
+fn a_lookup_with_few_answers_gets_more_time_and_one_without_answers_is_never_finished() {
+    // With three silent peers kad asks as many as it may at the same time, and could know others.
     for (answers, after) in [(17, Some(millis(500))), (2, Some(millis(500))), (0, None)] {
         let mut h = watching();
         h.request_within(1, closest("k"), secs(20));
         let id = h.start();
-        assert_eq!(quiet_until_hurried(&mut h, id, progress(20, answers), secs(15)), after, "{answers} answers");
+        assert_eq!(quiet_until_finished(&mut h, id, progress(20, answers), secs(15)), after, "{answers} answers");
     }
 }
 
 #[test]
-fn a_query_that_moves_is_let_alone() {
+fn a_query_that_makes_progress_is_not_finished() {
     let mut h = watching();
     h.request_within(1, closest("k"), secs(60));
     let id = h.start();
@@ -77,7 +79,7 @@ fn a_query_that_moves_is_let_alone() {
 }
 
 #[test]
-fn an_event_is_a_movement_and_saves_the_probe() {
+fn an_event_is_progress_and_saves_the_probe() {
     let mut h = watching();
     h.request(1, get_record("k", Policy::All));
     let id = h.start();
@@ -90,9 +92,9 @@ fn an_event_is_a_movement_and_saves_the_probe() {
     assert_eq!(h.probes, [id]);
 }
 
-/// What has been read says nothing about what has arrived.
+/// Answers that have arrived may not have been read yet.
 #[test]
-fn a_look_that_comes_late_waits_for_another_quiet_time() {
+fn a_late_check_waits_for_another_quiet_time() {
     let mut h = watching();
     h.request(1, get_record("k", Policy::All));
     let id = h.start();
@@ -105,16 +107,16 @@ fn a_look_that_comes_late_waits_for_another_quiet_time() {
 }
 
 #[test]
-fn a_read_waits_the_longer_the_less_it_has() {
+fn a_read_waits_longer_the_less_it_has_found() {
     let cases = [
-        // All there is: there is one, and many have answered.
+        // One item has been found, and many peers have answered.
         (Policy::All, 1, 15, Some(millis(100))),
         (Policy::All, 1, 2, Some(millis(300))),
         (Policy::All, 0, 15, Some(millis(400))),
         (Policy::All, 0, 2, None),
-        // A policy that is not met may still be, by those that are silent.
-        (Policy::Quorum(3), 1, 15, Some(millis(800))),
-        (Policy::Quorum(3), 1, 2, None),
+        // Silent peers may still satisfy a policy.
+        (Policy::Quorum(Quorum::N(3)), 1, 15, Some(millis(800))),
+        (Policy::Quorum(Quorum::N(3)), 1, 2, None),
         (Policy::First, 0, 15, Some(millis(800))),
         (Policy::Limit(2), 1, 15, Some(millis(800))),
     ];
@@ -131,56 +133,56 @@ fn a_read_waits_the_longer_the_less_it_has() {
             h.tick(due);
             h.probe(id, Some(said));
         }
-        let took = quiet_until_hurried(&mut h, id, said, secs(15));
+        let took = quiet_until_finished(&mut h, id, said, secs(15));
         assert_eq!(took, after, "{policy:?} with {items} items and {answers} answers");
     }
 }
 
 #[test]
-fn whoever_comes_after_a_query_was_hurried_starts_another() {
+fn a_request_after_a_query_was_finished_early_starts_another() {
     let mut h = watching();
     h.request(1, closest("k"));
     let id = h.start();
-    quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)).unwrap();
+    quiet_until_finished(&mut h, id, progress(20, 18), secs(5)).unwrap();
     h.request(2, closest("k"));
     assert_eq!(h.starts.len(), 1);
 }
 
 #[test]
-fn a_store_is_finished_once_its_quorum_has_acknowledged_and_nothing_more_comes() {
+fn a_store_is_finished_after_its_quorum_and_one_quiet_time() {
     for (acknowledged, after) in [(2, millis(200)), (1, millis(500))] {
         let mut h = watching();
         h.request(1, put_to("k", peers([1, 2, 3]), n(2)));
         let id = h.start();
-        assert_eq!(quiet_until_hurried(&mut h, id, progress(3, acknowledged), secs(5)), Some(after));
+        assert_eq!(quiet_until_finished(&mut h, id, progress(3, acknowledged), secs(5)), Some(after));
     }
 }
 
 #[test]
-fn a_store_that_nobody_has_answered_or_that_kad_has_not_sent_to_all_is_let_alone() {
+fn a_store_without_answers_or_with_peers_yet_to_ask_is_not_finished() {
     for says in [progress(3, 0), progress(2, 1)] {
         let mut h = watching();
         h.request_within(1, put_to("k", peers([1, 2, 3]), n(2)), secs(20));
         let id = h.start();
-        assert_eq!(quiet_until_hurried(&mut h, id, says, secs(15)), None, "{says:?}");
+        assert_eq!(quiet_until_finished(&mut h, id, says, secs(15)), None, "{says:?}");
     }
 }
 
-/// It can go on with others.
+/// A put to the closest peers can continue with others.
 #[test]
-fn a_put_waits_less_for_those_it_has_found() {
+fn a_put_to_the_closest_peers_waits_less_than_one_to_named_peers() {
     for (says, after) in [(progress(3, 0), 400), (progress(3, 1), 300), (progress(3, 2), 200), (progress(2, 1), 500)] {
         let mut h = watching();
         h.request_within(1, put("k", n(2)), secs(20));
         let lookup = h.start();
         h.ev_with(lookup, closest_found([1, 2, 3]), progress(3, 3), true);
         let id = h.start();
-        assert_eq!(quiet_until_hurried(&mut h, id, says, secs(15)), Some(millis(after)), "{says:?}");
+        assert_eq!(quiet_until_finished(&mut h, id, says, secs(15)), Some(millis(after)), "{says:?}");
     }
 }
 
 #[test]
-fn a_further_round_of_a_put_waits_for_those_who_are_missing_and_not_for_a_quorum_of_its_own() {
+fn a_further_round_of_a_put_waits_only_for_the_missing_acknowledgements() {
     let mut h = watching();
     h.knows = Some(peers(4..10));
     h.request_within(1, put("k", n(3)), secs(20));
@@ -189,7 +191,7 @@ fn a_further_round_of_a_put_waits_for_those_who_are_missing_and_not_for_a_quorum
     let first = h.start();
     h.ev_with(first, put_quorum_failed(peers([1, 2])), progress(3, 2), true);
     let further = h.start();
-    assert_eq!(quiet_until_hurried(&mut h, further, progress(6, 1), secs(15)), Some(millis(200)));
+    assert_eq!(quiet_until_finished(&mut h, further, progress(6, 1), secs(15)), Some(millis(200)));
 }
 
 #[test]
@@ -200,7 +202,7 @@ fn a_read_that_was_finished_early_is_never_conclusive() {
         let id = h.start();
         let says = progress(20, 19);
         if finished_early {
-            quiet_until_hurried(&mut h, id, says, secs(15)).unwrap();
+            quiet_until_finished(&mut h, id, says, secs(15)).unwrap();
         }
         h.ev_with(id, not_found(peers([1, 2])), says, true);
         let Outcome::GetRecord(Err(GetRecordError::NotFound { certainty, .. })) = h.outcome(1) else {
@@ -211,7 +213,7 @@ fn a_read_that_was_finished_early_is_never_conclusive() {
 }
 
 #[test]
-fn puts_and_announcements_say_nothing_of_the_pace_of_lookups() {
+fn puts_and_announcements_do_not_measure_round_trips() {
     let mut h = Harness::watching(TrackerConfig::default());
     h.request(1, put_to("k", peers([1, 2, 3]), n(2)));
     let id = h.start();
@@ -227,15 +229,15 @@ fn each_phase_of_a_bootstrap_is_finished_once() {
     let mut h = watching();
     h.request(1, Operation::Bootstrap);
     let id = h.start();
-    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
+    assert_eq!(quiet_until_finished(&mut h, id, progress(20, 18), secs(5)), Some(millis(200)));
     h.ev_with(id, bootstrap_ok(1), progress(20, 18), false);
     h.finished_early.clear();
-    assert_eq!(quiet_until_hurried(&mut h, id, progress(20, 18), secs(5)), Some(millis(100)));
+    assert_eq!(quiet_until_finished(&mut h, id, progress(20, 18), secs(5)), Some(millis(100)));
 }
 
 #[test]
 fn the_quiet_time_is_three_round_trips_within_its_bounds() {
-    // So many answers at once take so many rounds of three requests.
+    // The number of answers determines the number of rounds of three requests.
     for (answers, took, quiet) in [(3, 100, 300), (6, 100, 150), (3, 1, 100), (1, 5000, 2000)] {
         let mut h = Harness::watching(TrackerConfig::default());
         h.request(1, get_record("a", Policy::First));
@@ -250,7 +252,7 @@ fn the_quiet_time_is_three_round_trips_within_its_bounds() {
 }
 
 #[test]
-fn an_answer_to_no_probe_is_counted_and_one_that_kad_is_done_is_looked_after_again() {
+fn an_unexpected_probe_answer_is_counted_and_a_query_that_kad_has_ended_is_checked_again() {
     let mut h = watching();
     h.request(1, closest("k"));
     let id = h.start();
@@ -265,7 +267,7 @@ fn an_answer_to_no_probe_is_counted_and_one_that_kad_is_done_is_looked_after_aga
 }
 
 #[test]
-fn nobody_is_looked_after_once_the_query_finishes_or_has_ended() {
+fn a_finishing_or_ended_query_is_not_checked() {
     let mut h = watching();
     h.request(1, closest("k"));
     let id = h.start();
@@ -276,17 +278,17 @@ fn nobody_is_looked_after_once_the_query_finishes_or_has_ended() {
 }
 
 #[test]
-fn what_a_read_that_was_finished_early_has_found_is_not_kept_as_all_there_is() {
+fn a_read_that_was_finished_early_is_not_cached_as_complete() {
     for (finished_early, answered_from_the_cache) in [(true, false), (false, true)] {
-        let stall = Stall { max_quiet: millis(100), initial_quiet: millis(100), ..Stall::default() };
+        let stall = Stall::default().max_quiet(millis(100)).initial_quiet(millis(100));
         let cache = Some(Cache::default());
-        let mut h = Harness::watching(TrackerConfig { stall: Some(stall), cache, ..TrackerConfig::default() });
+        let mut h = Harness::watching(TrackerConfig::default().stall(stall).cache(cache));
         h.request(1, get_record("k", Policy::All));
         let id = h.start();
         let says = progress(20, 19);
         h.ev_with(id, found("k", 1, b"one"), says, false);
         if finished_early {
-            quiet_until_hurried(&mut h, id, says, secs(5)).unwrap();
+            quiet_until_finished(&mut h, id, says, secs(5)).unwrap();
         }
         h.ev_with(id, records_finished(), says, true);
         h.request(2, get_record("k", Policy::All));

@@ -1,11 +1,12 @@
-//! What is refused at the call, because it would fail without a word later: nothing is changed by it.
+//! Validation: invalid requests are rejected at the call and change nothing, because they would fail silently later.
 
 use std::sync::Arc;
 
 use kadence_core::{
-    InvalidRequest, Operation, OperationKind, Policy, PutOptions, RequestError, RequestOptions, TrackerConfig,
+    InvalidRequestError, Operation, OperationKind, Policy, PutOptions, Quorum, RequestError, RequestOptions,
+    TrackerConfig,
 };
-use libp2p::kad::{Quorum, Record, RecordKey};
+use libp2p::kad::{Record, RecordKey};
 
 use crate::support::*;
 
@@ -13,7 +14,7 @@ fn long_key(len: usize) -> RecordKey {
     RecordKey::from(vec![b'k'; len])
 }
 
-/// The operation with a record of this size, for both that carry one.
+/// The two operations that carry a record, with this one.
 fn puts(record: &Record) -> [Operation; 2] {
     let record = Arc::new(record.clone());
     [
@@ -27,7 +28,7 @@ fn sized(key_len: usize, value_len: usize) -> Record {
 }
 
 #[track_caller]
-fn assert_refused(operation: Operation, why: &InvalidRequest) {
+fn assert_refused(operation: Operation, why: &InvalidRequestError) {
     let mut h = Harness::default();
     let debug = format!("{operation:?}");
     let error = h.ask(1, operation, RequestOptions::default()).unwrap_err();
@@ -59,12 +60,12 @@ fn a_key_may_be_as_long_as_the_limit_and_no_longer() {
     for kind in OPERATIONS {
         assert_accepted(with_key(kind, 1024));
         if kind != OperationKind::Bootstrap {
-            assert_refused(with_key(kind, 1025), &InvalidRequest::KeyTooLong { len: 1025, max: 1024 });
+            assert_refused(with_key(kind, 1025), &InvalidRequestError::KeyTooLong { len: 1025, max: 1024 });
         }
     }
 }
 
-/// A PUT_VALUE carries the key twice, and 4 KiB are kept for what a response carries beside the record.
+/// A PUT_VALUE carries the key twice, and 4 KiB are reserved for what a response carries besides the record.
 #[test]
 fn a_value_may_be_as_long_as_the_packet_takes_and_no_longer() {
     for (key_len, max) in [(0, 12 * 1024), (1, 12 * 1024 - 2), (1024, 10 * 1024)] {
@@ -72,33 +73,35 @@ fn a_value_may_be_as_long_as_the_packet_takes_and_no_longer() {
             assert_accepted(put);
         }
         for put in puts(&sized(key_len, max + 1)) {
-            assert_refused(put, &InvalidRequest::ValueTooLarge { len: max + 1, max });
+            assert_refused(put, &InvalidRequestError::ValueTooLong { len: max + 1, max });
         }
     }
 }
 
 #[test]
 fn the_limit_of_the_local_store_holds_in_a_network_of_larger_packets() {
-    let config = TrackerConfig { max_packet_len: 1024 * 1024, ..TrackerConfig::default() };
-    // kad's store refuses 65 KiB themselves.
+    let config = TrackerConfig::default().max_packet_len(1024 * 1024);
+    // kad's store rejects 65 KiB exactly.
     let max = 65 * 1024 - 1;
     let mut h = Harness::new(config);
     h.request(1, puts(&sized(10, max))[0].clone());
     let error = h.ask(2, puts(&sized(10, max + 1))[0].clone(), RequestOptions::default()).unwrap_err();
-    let RequestError::Invalid(InvalidRequest::ValueTooLarge { max: limit, .. }) = error.0 else { panic!("{error:?}") };
+    let RequestError::Invalid(InvalidRequestError::ValueTooLong { max: limit, .. }) = error.0 else {
+        panic!("{error:?}")
+    };
     assert_eq!(limit, max);
 }
 
-/// Nothing fits into a packet that is smaller than what is kept free: no overflow, and an empty value still goes.
+/// Nothing fits into a packet smaller than the reserve: no overflow, and an empty value is still accepted.
 #[test]
-fn a_packet_limit_that_leaves_no_room_refuses_every_value() {
-    let mut h = Harness::new(TrackerConfig { max_packet_len: 100, ..TrackerConfig::default() });
+fn a_packet_limit_that_leaves_no_room_rejects_every_value() {
+    let mut h = Harness::new(TrackerConfig::default().max_packet_len(100));
     assert!(h.ask(1, puts(&sized(1, 1))[0].clone(), RequestOptions::default()).is_err());
     h.request(2, puts(&sized(1, 0))[0].clone());
 }
 
 #[test]
-fn a_record_that_has_expired_is_refused() {
+fn an_expired_record_is_invalid() {
     let mut h = Harness::default();
     h.tick(secs(100));
     let expires_at = |h: &Harness, at| {
@@ -109,7 +112,7 @@ fn a_record_that_has_expired_is_refused() {
     for at in [0, 99, 100] {
         for put in expires_at(&h, at) {
             let error = h.ask(1, put, RequestOptions::default()).unwrap_err();
-            assert!(matches!(error.0, RequestError::Invalid(InvalidRequest::RecordExpired)), "{at} s: {error:?}");
+            assert!(matches!(error.0, RequestError::Invalid(InvalidRequestError::RecordExpired)), "{at} s: {error:?}");
         }
     }
     for (id, put) in (1..).zip(expires_at(&h, 101)) {
@@ -117,9 +120,9 @@ fn a_record_that_has_expired_is_refused() {
     }
 }
 
-/// By the tracker's time: a clock that goes backwards does not bring a record back to life.
+/// By the tracker's time: a clock that goes backwards does not make a record valid again.
 #[test]
-fn a_record_that_has_expired_stays_so_when_the_clock_goes_backwards() {
+fn an_expired_record_stays_expired_when_the_clock_goes_backwards() {
     let mut h = Harness::default();
     h.tick(secs(100));
     h.now = secs(10);
@@ -131,29 +134,29 @@ fn a_record_that_has_expired_stays_so_when_the_clock_goes_backwards() {
 }
 
 #[test]
-fn a_limit_of_nothing_is_refused() {
-    assert_refused(get_record("k", Policy::Limit(0)), &InvalidRequest::ZeroLimit);
-    assert_refused(get_providers("k", Policy::Limit(0)), &InvalidRequest::ZeroLimit);
+fn a_limit_of_zero_is_invalid() {
+    assert_refused(get_record("k", Policy::Limit(0)), &InvalidRequestError::ZeroLimit);
+    assert_refused(get_providers("k", Policy::Limit(0)), &InvalidRequestError::ZeroLimit);
     assert_accepted(get_record("k", Policy::Limit(1)));
     assert_accepted(get_providers("k", Policy::Limit(usize::MAX)));
 }
 
 #[test]
-fn a_put_to_nobody_but_ourselves_is_refused() {
+fn a_put_to_the_local_peer_only_is_invalid() {
     for quorum in [Quorum::One, Quorum::Majority, Quorum::All, n(3)] {
-        assert_refused(put_to("k", Vec::new(), quorum), &InvalidRequest::NoPeers);
-        assert_refused(put_to("k", vec![local(), local()], quorum), &InvalidRequest::NoPeers);
+        assert_refused(put_to("k", Vec::new(), quorum), &InvalidRequestError::NoPeers);
+        assert_refused(put_to("k", vec![local(), local()], quorum), &InvalidRequestError::NoPeers);
     }
 }
 
 #[test]
-fn an_id_that_is_alive_is_refused_and_its_request_goes_on() {
+fn a_duplicate_id_is_invalid_and_leaves_the_first_request_running() {
     let mut h = Harness::one_slot();
     h.get(1, "running");
     h.get(2, "queued");
     for id in [1, 2] {
         let error = h.ask(id, closest("k"), RequestOptions::default()).unwrap_err();
-        assert!(matches!(error.0, RequestError::Invalid(InvalidRequest::DuplicateId)), "{error:?}");
+        assert!(matches!(error.0, RequestError::Invalid(InvalidRequestError::DuplicateId)), "{error:?}");
     }
     for request in [1, 2] {
         h.start_all();
@@ -164,13 +167,13 @@ fn an_id_that_is_alive_is_refused_and_its_request_goes_on() {
     h.assert_empty();
 }
 
-/// What is wrong with a request is wrong tomorrow too; that the queue is full is not.
+/// An invalid request stays invalid; a full queue does not stay full.
 #[test]
-fn a_request_that_makes_no_sense_is_told_so_in_a_full_queue_too() {
-    let mut h = Harness::new(TrackerConfig { max_running: 1, max_queued: 0, ..TrackerConfig::default() });
+fn an_invalid_request_is_reported_even_if_the_queue_is_full() {
+    let mut h = Harness::new(TrackerConfig::default().max_running(1).max_queued(0));
     h.get(1, "k");
     let error = h.ask(2, get_record("k", Policy::Limit(0)), RequestOptions::default()).unwrap_err();
-    assert!(matches!(error.0, RequestError::Invalid(InvalidRequest::ZeroLimit)), "{error:?}");
+    assert!(matches!(error.0, RequestError::Invalid(InvalidRequestError::ZeroLimit)), "{error:?}");
     let error = h.ask(2, get_record("other", Policy::All), RequestOptions::default()).unwrap_err();
     assert!(matches!(error.0, RequestError::Overloaded), "{error:?}");
 }

@@ -7,12 +7,12 @@ use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join};
 use kadence_registry::p2p::{
     head::NAMESPACE,
     registry::{RegistryBehaviour, RegistryConfig},
-    transfer::PROTOCOL,
+    transfer::BLOB_PROTOCOL,
 };
 use kadence_tokio::{
     Node, NodeConfig,
     kadence::{
-        Rejected, Validator,
+        ValidationError, Validator,
         libp2p::{
             Multiaddr, PeerId, Stream, StreamProtocol,
             gossipsub::{IdentTopic, PublishError},
@@ -112,7 +112,7 @@ impl Adversary {
             while let Some((_, stream)) = incoming.next().await {
                 let mut control = control.clone();
                 tokio::spawn(async move {
-                    if let Ok(honest) = control.open_stream(source, PROTOCOL).await {
+                    if let Ok(honest) = control.open_stream(source, BLOB_PROTOCOL).await {
                         relay(stream, honest).await;
                     }
                 });

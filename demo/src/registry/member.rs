@@ -106,7 +106,7 @@ impl Member {
     }
 
     pub(super) fn peer(&self) -> PeerId {
-        self.node.peer_id()
+        self.node.local_peer_id()
     }
 
     pub(super) fn registry(&self) -> &dyn Registry {
@@ -124,13 +124,11 @@ pub(super) fn node_config(
     protocol: StreamProtocol,
     peers: Vec<Multiaddr>,
 ) -> anyhow::Result<NodeConfig> {
-    Ok(NodeConfig {
-        identity: Identity::Keypair(keypair.clone()),
-        listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
-        bootstrap_peers: peers,
-        protocol,
-        ..NodeConfig::default()
-    })
+    Ok(NodeConfig::default()
+        .identity(Identity::Keypair(keypair.clone()))
+        .listen(["/ip4/127.0.0.1/tcp/0".parse()?])
+        .bootstrap_peers(peers)
+        .protocol(protocol))
 }
 
 /// Waits until a node's routing table has `peers` entries.

@@ -15,254 +15,369 @@ use futures::{
     stream::FusedStream,
 };
 use kadence_core::{
-    Agree, BootstrapAnswer, BootstrapError, BootstrapPhase, ClosestPeersAnswer, GetClosestPeersError,
-    GetProvidersError, GetRecordError, Item, LocalCopy, Operation, Outcome, Policy, Priority, ProvideAnswer,
-    ProvidersAnswer, PutAnswer, PutOptions, PutRecordError, RecordAnswer, Request, RequestError, RequestId,
-    RequestOptions, Retry, StartProvidingError,
+    Item, LocalCopy, Operation, Policy, Priority, PutOptions, Quorum, Request, RequestError, RequestId, RequestOptions,
+    Retry,
 };
-use libp2p::{
-    PeerId,
-    kad::{PeerRecord, Quorum},
-};
+use libp2p::PeerId;
 
-use crate::{
-    Client, DriverClosedError,
-    client::Message,
-    response::{self, Letter, channel},
+use super::{
+    connection::{CallEnd, Connection, DriverClosedError, Message},
+    kind::{GetClosestPeers, GetProviders, GetRecord, Kind, PutRecord, PutRecordTo},
 };
+use crate::response::{Response, ResponseReceiver, response_channel};
 
-/// A request that is about to be made: await it for its answer, or read it as a [`stream`](Call::stream).
+/// Request that has not been sent yet. Awaiting it sends it and returns its answer; [`stream`](Self::stream) returns
+/// its items as they arrive.
 ///
-/// ```no_run
-/// # async fn example(client: kadence::Client, key: kadence::libp2p::kad::RecordKey) {
+/// ```
 /// use std::time::Duration;
 ///
-/// match client.get_record(key).timeout(Duration::from_secs(5)).await {
-///     Ok(answer) => println!("{} bytes", answer.value().len()),
-///     Err(error) => println!("{error}"),
+/// use kadence::{Client, GetRecordError, Priority, Retry};
+///
+/// async fn greeting(client: &Client) -> Result<Vec<u8>, GetRecordError> {
+///     let answer = client
+///         .get_record("greeting")
+///         .timeout(Duration::from_secs(5))
+///         .priority(Priority::Interactive)
+///         .retry(Retry::default())
+///         .await?;
+///     Ok(answer.value().to_vec())
 /// }
-/// # }
 /// ```
 ///
-/// Dropping the future or the stream cancels the request at once.
+/// Dropping the future or the stream cancels the request.
+///
+/// Every request ends exactly once, at its deadline at the latest, with an answer or an error. The error of a request
+/// that ends at its deadline contains what was found until then.
 #[must_use = "a call does nothing until it is awaited or read as a stream"]
 pub struct Call<K> {
-    client: Client,
-    operation: Operation,
-    options: RequestOptions,
-    buffer: usize,
+    draft: Draft,
     kind: PhantomData<fn() -> K>,
 }
 
-/// What a call's stream yields.
+/// Everything needed to send a request.
+struct Draft {
+    connection: Arc<Connection>,
+    operation: Operation,
+    locate: Option<PeerId>,
+    options: RequestOptions,
+    buffer: usize,
+}
+
+/// Element of a [`CallStream`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update<T, R> {
     /// The next item.
     Item(T),
-    /// The reader was slower than the items came: so many are missing here. The end carries the whole answer.
+    /// The reader fell behind and items were dropped at this point. The answer at the end contains all items.
     Lagged {
-        /// How many items were skipped.
+        /// Number of dropped items.
         skipped: u64,
     },
-    /// How the request ended: always there, always last.
+    /// Result of the request. Every stream has exactly one, as its last element.
     End(R),
 }
 
-/// The operation of a [`Call`], which decides the types of its items and its end.
-pub trait Kind: sealed::Sealed + 'static {
-    /// What the stream yields before its end.
-    type Item: Send + 'static;
-    /// What the call answers.
-    type Answer: Send + 'static;
-    /// Why it failed.
-    type Error: From<RequestError> + Send + 'static;
-
-    #[doc(hidden)]
-    fn item(item: Item) -> Option<Self::Item>;
-    #[doc(hidden)]
-    fn result(outcome: Outcome) -> Option<Result<Self::Answer, Self::Error>>;
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident: $item:ty, $of_item:expr => $answer:ty, $error:ty;)*) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy)]
-        pub enum $kind {}
-
-        impl sealed::Sealed for $kind {}
-
-        impl Kind for $kind {
-            type Item = $item;
-            type Answer = $answer;
-            type Error = $error;
-
-            fn item(item: Item) -> Option<Self::Item> {
-                let of_item: fn(Item) -> Option<Self::Item> = $of_item;
-                of_item(item)
-            }
-
-            fn result(outcome: Outcome) -> Option<Result<Self::Answer, Self::Error>> {
-                match outcome {
-                    Outcome::$kind(result) => Some(result),
-                    _ => None,
-                }
-            }
-        }
-    )*};
-}
-
-kinds! {
-    /// Of [`Client::get_record`]: items are records with the peer that each came from.
-    GetRecord: Arc<PeerRecord>, |item| match item {
-        Item::Record(record) => Some(record),
-        Item::Provider(_) | Item::BootstrapPhase(_) => None,
-    } => RecordAnswer, GetRecordError;
-    /// Of [`Client::put_record`]: there are no items.
-    PutRecord: NoItem, |_| None => PutAnswer, PutRecordError;
-    /// Of [`Client::put_record_to`]: there are no items.
-    PutRecordTo: NoItem, |_| None => PutAnswer, PutRecordError;
-    /// Of [`Client::get_providers`]: items are providers, each once.
-    GetProviders: PeerId, |item| match item {
-        Item::Provider(provider) => Some(provider),
-        Item::Record(_) | Item::BootstrapPhase(_) => None,
-    } => ProvidersAnswer, GetProvidersError;
-    /// Of [`Client::start_providing`]: there are no items.
-    StartProviding: NoItem, |_| None => ProvideAnswer, StartProvidingError;
-    /// Of [`Client::get_closest_peers`]: there are no items.
-    GetClosestPeers: NoItem, |_| None => ClosestPeersAnswer, GetClosestPeersError;
-    /// Of [`Client::bootstrap`]: an item for each lookup.
-    Bootstrap: BootstrapPhase, |item| match item {
-        Item::BootstrapPhase(phase) => Some(phase),
-        Item::Record(_) | Item::Provider(_) => None,
-    } => BootstrapAnswer, BootstrapError;
-}
-
-/// The item type of operations that have none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoItem {}
-
 impl<K> Call<K> {
-    pub(crate) fn new(client: Client, operation: Operation, buffer: usize) -> Self {
-        Self { client, operation, options: RequestOptions::default(), buffer, kind: PhantomData }
+    /// Prepares a request. With `locate`, its end names the addresses of that peer in the routing table.
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        operation: Operation,
+        locate: Option<PeerId>,
+        buffer: usize,
+    ) -> Self {
+        let draft = Draft { connection, operation, locate, options: RequestOptions::default(), buffer };
+        Self { draft, kind: PhantomData }
     }
 
-    /// Ends the call after this time at the latest, with what was found until then. It counts from the moment the
-    /// driver has taken the call, and time spent waiting for a slot counts.
+    /// Sets the time after which the request ends with what was found until then. It starts when the driver accepts the
+    /// request, and includes the time in the queue. Default:
+    /// [`TrackerConfig::default_timeout`](kadence_core::TrackerConfig::default_timeout), 30 s.
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) {
+    /// use std::time::Duration;
+    ///
+    /// let result = client.get_record("greeting").timeout(Duration::from_secs(5)).await;
+    /// # let _ = result;
+    /// # }
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = Some(timeout);
+        self.draft.options.timeout = Some(timeout);
         self
     }
 
-    /// Who goes first when calls wait for a slot. [`Priority::Normal`] by default.
+    /// Sets the priority class, which determines the share of slots when requests wait in the queue. Default:
+    /// [`Priority::Normal`].
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) {
+    /// use kadence::Priority;
+    ///
+    /// let result = client.bootstrap().priority(Priority::Background).await;
+    /// # let _ = result;
+    /// # }
+    /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.options.priority = priority;
+        self.draft.options.priority = priority;
         self
     }
 
-    /// Tries again what failed and may not fail another time, within the timeout. Never by default.
+    /// Retries failures that another attempt could fix, until the timeout. Off by default.
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) {
+    /// use kadence::Retry;
+    ///
+    /// let result = client.get_providers("file").retry(Retry::default()).await;
+    /// # let _ = result;
+    /// # }
+    /// ```
     pub fn retry(mut self, retry: Retry) -> Self {
-        self.options.retry = Some(retry);
+        self.draft.options.retry = Some(retry);
         self
     }
 }
 
 impl Call<GetRecord> {
-    /// Satisfied by exactly `limit` records from different peers, or by fewer if there are no more. Zero is refused.
+    /// Ends the lookup when `limit` records from different peers are found. If the lookup finds fewer, the answer is
+    /// those. Zero fails with [`RequestError::Invalid`].
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
+    /// let answer = client.get_record("greeting").limit(3).await?;
+    /// for found in answer.iter() {
+    ///     println!("{:?}: {} bytes", found.peer, found.record.value.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn limit(self, limit: usize) -> Self {
         self.policy(Policy::Limit(limit))
     }
 
-    /// Every record that the lookup comes by.
+    /// Collects every record that the lookup finds until it ends, at most
+    /// [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items).
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
+    /// let answer = client.get_record("greeting").all().await?;
+    /// println!("{} sources agree, {} differ", answer.agreeing, answer.dissenting);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn all(self) -> Self {
         self.policy(Policy::All)
     }
 
-    /// Satisfied when `n` sources hold exactly the same bytes. The local store is one source. Zero is refused.
-    pub fn quorum(self, n: usize) -> Self {
-        self.policy(Policy::Quorum(n))
+    /// Succeeds when a quorum of sources have exactly the same value. The local store counts as one source. Takes a number
+    /// or a [`Quorum`], of which `Majority` and `All` are those of [`REPLICATION_FACTOR`](crate::REPLICATION_FACTOR). Zero
+    /// fails with [`RequestError::Invalid`].
+    ///
+    /// If the lookup ends before that, the call fails:
+    /// [`Conflict`](kadence_core::GetRecordError::Conflict) means that sources disagree, and
+    /// [`QuorumNotReached`](kadence_core::GetRecordError::QuorumNotReached) that they agree and are too few.
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
+    /// let answer = client.get_record("greeting").quorum(3).await?;
+    /// assert!(answer.agreeing >= 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.policy(Policy::Quorum(quorum.into()))
     }
 
-    /// The record that the validator of the key's namespace prefers to all others that are found, waiting for the end
-    /// of the lookup unless as many sources as `agree` says hold it. Without a validator
-    /// ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)) it is refused.
-    pub fn best(self, agree: Agree) -> Self {
-        self.policy(Policy::Best { agree })
+    /// Waits for the end of the lookup, and returns the record that the validator of the key's namespace ranks highest.
+    /// Without a validator ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)) the call fails with
+    /// [`RequestError::Invalid`].
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
+    /// let newest = client.get_record("/pkg/editor").best().await?;
+    /// # let _ = newest;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn best(self) -> Self {
+        self.policy(Policy::Best { agree: None })
     }
 
-    /// Asks the network even if an answer was kept ([`Cache`](kadence_core::Cache), off by default).
+    /// Returns the best record, as [`best`](Self::best) does, but ends the lookup as soon as a quorum of sources have the
+    /// best record found so far. If the lookup ends with fewer, the best record is still the answer. Zero fails with
+    /// [`RequestError::Invalid`].
+    pub fn best_with_quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.policy(Policy::Best { agree: Some(quorum.into()) })
+    }
+
+    /// Asks the network even if the [cache](kadence_core::Cache) has an answer. The cache is off by default.
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
+    /// let answer = client.get_record("greeting").fresh().await?;
+    /// assert_eq!(answer.cached, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fresh(mut self) -> Self {
-        self.options.fresh = true;
+        self.draft.options.fresh = true;
         self
     }
 }
 
 impl Call<GetProviders> {
-    /// Satisfied by exactly `limit` providers, or by fewer if there are no more. Zero is refused.
+    /// Ends the lookup when `limit` providers are found. If the lookup finds fewer, the answer is those. Zero fails
+    /// with [`RequestError::Invalid`].
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetProvidersError> {
+    /// let answer = client.get_providers("file").limit(5).await?;
+    /// assert!(answer.providers.len() <= 5);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn limit(self, limit: usize) -> Self {
         self.policy(Policy::Limit(limit))
     }
 
-    /// Satisfied by the first provider.
+    /// Ends the lookup at the first provider.
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetProvidersError> {
+    /// let answer = client.get_providers("file").first().await?;
+    /// assert_eq!(answer.providers.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn first(self) -> Self {
         self.policy(Policy::First)
     }
 
-    /// Asks the network even if an answer was kept ([`Cache`](kadence_core::Cache), off by default).
+    /// Asks the network even if the [cache](kadence_core::Cache) has an answer. The cache is off by default.
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetProvidersError> {
+    /// let answer = client.get_providers("file").fresh().await?;
+    /// # let _ = answer;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fresh(mut self) -> Self {
-        self.options.fresh = true;
+        self.draft.options.fresh = true;
         self
     }
 }
 
 impl Call<PutRecord> {
-    /// Lowers a quorum of more peers than are found to as many as are found, so that a small network can meet it.
+    /// Lowers the quorum to the number of peers found, if that is smaller, so that a network with fewer peers than the
+    /// quorum can meet it. Off by default.
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
+    /// use kadence::{Quorum, libp2p::kad::Record};
+    ///
+    /// let record = Record::new(b"greeting".to_vec(), b"hello".to_vec());
+    /// let three = Quorum::N(3.try_into().unwrap());
+    /// client.put_record(record).quorum(three).clamp_quorum().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn clamp_quorum(self) -> Self {
         self.put_options(|options| options.clamp_quorum = true)
     }
 
-    /// When the record goes into the local store: [`LocalCopy::First`] keeps it there, and republished, whatever becomes
-    /// of the put.
+    /// Sets the point at which the record goes into the local store. [`LocalCopy::First`] stores it before anything is
+    /// sent; it then stays there and is republished even if the put fails. Default: [`LocalCopy::OnSuccess`].
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
+    /// use kadence::{LocalCopy, libp2p::kad::Record};
+    ///
+    /// let record = Record::new(b"greeting".to_vec(), b"hello".to_vec());
+    /// client.put_record(record).local_copy(LocalCopy::First).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn local_copy(self, when: LocalCopy) -> Self {
         self.put_options(|options| options.local_copy = when)
     }
 
-    /// Succeeds only if `n` peers, when they are asked, give back the record with exactly these bytes, and as soon as they
-    /// have. That takes a lookup more.
+    /// Reads the record back after it was stored, and succeeds when `n` peers return exactly these bytes. This takes
+    /// one more lookup. Zero, the default, disables it.
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
+    /// use kadence::libp2p::kad::Record;
+    ///
+    /// let record = Record::new(b"greeting".to_vec(), b"hello".to_vec());
+    /// let answer = client.put_record(record).verify(3).await?;
+    /// assert_eq!(answer.verified, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn verify(self, n: usize) -> Self {
         self.put_options(|options| options.verify = n)
     }
 
     fn put_options(mut self, change: impl FnOnce(&mut PutOptions)) -> Self {
-        if let Operation::PutRecord { record: _, quorum: _, options } = &mut self.operation {
+        if let Operation::PutRecord { record: _, quorum: _, options } = &mut self.draft.operation {
             change(options);
         }
         self
     }
 
-    /// How many of the peers *found* must acknowledge the record. `Quorum::N(n)` is exact: where fewer than `n` peers
-    /// are found, nothing is sent, and the call fails.
-    pub fn quorum(self, quorum: Quorum) -> Self {
-        self.with_quorum(quorum)
+    /// Sets the number of peers, of those found, that must acknowledge the record. A number is exact: if fewer
+    /// peers are found, nothing is sent and the call fails. Zero fails with [`RequestError::Invalid`]. Default: [`Quorum::Majority`].
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
+    /// use kadence::{Quorum, libp2p::kad::Record};
+    ///
+    /// let record = Record::new(b"greeting".to_vec(), b"hello".to_vec());
+    /// let answer = client.put_record(record).quorum(Quorum::One).await?;
+    /// println!("{} peers stored the record", answer.acknowledged.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.with_quorum(quorum.into())
     }
 }
 
 impl Call<PutRecordTo> {
-    /// How many of the peers named must acknowledge the record.
-    pub fn quorum(self, quorum: Quorum) -> Self {
-        self.with_quorum(quorum)
+    /// Sets the number of the given peers that must acknowledge the record. Default: [`Quorum::All`].
+    ///
+    /// ```
+    /// # use kadence::libp2p::PeerId;
+    /// # async fn example(client: kadence::Client, peers: Vec<PeerId>) -> Result<(), kadence::PutRecordError> {
+    /// use kadence::{Quorum, libp2p::kad::Record};
+    ///
+    /// let record = Record::new(b"greeting".to_vec(), b"hello".to_vec());
+    /// client.put_record_to(record, peers).quorum(Quorum::Majority).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn quorum(self, quorum: impl Into<Quorum>) -> Self {
+        self.with_quorum(quorum.into())
     }
 }
 
 impl Call<GetClosestPeers> {
-    /// Looks for peers that a lookup misses where some are silent: a second lookup begins at the farthest peer that the first
-    /// has found, and the answer is the closest of both. It takes about twice the time and the requests; where the time is
-    /// up, or the second lookup fails, there is what the first has found.
+    /// Adds a second lookup, at the farthest peer that the first lookup found, and returns the closest peers of both.
+    /// This finds peers that the first lookup misses because silent peers took their place in the answers of others. It
+    /// takes about twice the time and the requests. If the second lookup fails or the timeout passes, the answer is
+    /// that of the first.
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetClosestPeersError> {
+    /// let answer = client.get_closest_peers("greeting").thorough().await?;
+    /// # let _ = answer;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn thorough(mut self) -> Self {
-        if let Operation::GetClosestPeers { target: _, thorough } = &mut self.operation {
+        if let Operation::GetClosestPeers { target: _, thorough } = &mut self.draft.operation {
             *thorough = true;
         }
         self
@@ -272,7 +387,7 @@ impl Call<GetClosestPeers> {
 impl<K> Call<K> {
     fn policy(mut self, wanted: Policy) -> Self {
         if let Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } =
-            &mut self.operation
+            &mut self.draft.operation
         {
             *policy = wanted;
         }
@@ -281,7 +396,7 @@ impl<K> Call<K> {
 
     fn with_quorum(mut self, wanted: Quorum) -> Self {
         if let Operation::PutRecord { record: _, quorum, options: _ }
-        | Operation::PutRecordTo { record: _, peers: _, quorum } = &mut self.operation
+        | Operation::PutRecordTo { record: _, peers: _, quorum } = &mut self.draft.operation
         {
             *quorum = wanted;
         }
@@ -290,21 +405,47 @@ impl<K> Call<K> {
 }
 
 impl<K: Kind> Call<K> {
-    /// Reads the items as they come, and then the end.
+    /// Returns the items as a stream that ends with the result.
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use kadence::{Client, Update};
+    ///
+    /// async fn print_providers(client: &Client) {
+    ///     let mut providers = client.get_providers("file").limit(10).stream();
+    ///     while let Some(update) = providers.next().await {
+    ///         match update {
+    ///             Update::Item(peer) => println!("{peer}"),
+    ///             Update::Lagged { skipped } => println!("{skipped} providers skipped"),
+    ///             Update::End(Ok(answer)) => println!("{} in all", answer.providers.len()),
+    ///             Update::End(Err(error)) => println!("{error}"),
+    ///         }
+    ///     }
+    /// }
+    /// ```
     pub fn stream(self) -> CallStream<K> {
         self.start(true)
     }
 
-    /// How many items the stream holds while nobody reads it.
+    /// Sets the number of items that the stream holds for its reader. When it is full, further items are dropped and
+    /// reported as [`Update::Lagged`]. Default:
+    /// [`DriverConfig::stream_capacity`](crate::DriverConfig::stream_capacity), 256.
+    ///
+    /// ```
+    /// # fn example(client: kadence::Client) {
+    /// let providers = client.get_providers("file").buffer(16).stream();
+    /// # let _ = providers;
+    /// # }
+    /// ```
     pub fn buffer(mut self, items: usize) -> Self {
-        self.buffer = items;
+        self.draft.buffer = items;
         self
     }
 
     fn start(self, streaming: bool) -> CallStream<K> {
-        let Self { client, operation, mut options, buffer, kind } = self;
-        options.streaming = streaming;
-        CallStream { state: State::Unsent { client, operation, options, buffer }, kind }
+        let Self { mut draft, kind } = self;
+        draft.options.streaming = streaming;
+        CallStream { state: State::Unsent(draft), kind }
     }
 }
 
@@ -320,13 +461,13 @@ impl<K: Kind> IntoFuture for Call<K> {
 impl<K> fmt::Debug for Call<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
-            .field("operation", &self.operation)
-            .field("options", &self.options)
+            .field("operation", &self.draft.operation)
+            .field("options", &self.draft.options)
             .finish_non_exhaustive()
     }
 }
 
-/// A running call. Dropping it cancels the request.
+/// Future of a call's result. Dropping it cancels the request.
 #[must_use = "a call does nothing until it is polled"]
 pub struct CallFuture<K> {
     stream: CallStream<K>,
@@ -353,7 +494,7 @@ impl<K: Kind> FusedFuture for CallFuture<K> {
     }
 }
 
-/// A running call, item by item. Dropping it cancels the request.
+/// Stream of a call's items, which ends with the result. Dropping it cancels the request.
 #[must_use = "a stream does nothing until it is polled"]
 pub struct CallStream<K> {
     state: State,
@@ -361,32 +502,32 @@ pub struct CallStream<K> {
 }
 
 /// ```text
-///   Unsent ──► Sending (only while the channel is full) ──► Waiting ──► Over
+///   Unsent ──► Sending (only while the channel is full) ──► Waiting ──► Ended
 /// ```
 enum State {
-    Unsent { client: Client, operation: Operation, options: RequestOptions, buffer: usize },
-    Sending { sending: BoxFuture<'static, Result<(), DriverClosedError>>, answer: Answer },
-    Waiting { answer: Answer },
-    Over,
+    Unsent(Draft),
+    Sending { sending: BoxFuture<'static, Result<(), DriverClosedError>>, pending: PendingCall },
+    Waiting { pending: PendingCall },
+    Ended,
 }
 
-/// The receiving end of a call, which cancels the request if it is dropped between its sending and its end.
-struct Answer {
-    client: Client,
+/// Receiving side of a request. Cancels the request if it is dropped after the request was sent and before its end.
+struct PendingCall {
+    connection: Arc<Connection>,
     id: RequestId,
-    letters: response::Receiver<Item, Outcome>,
-    /// Whether the driver has, or will have, the request. A call that still waits for room in the channel is only
-    /// dropped: the cancels are then bounded by the calls that were sent.
-    live: bool,
+    responses: ResponseReceiver<Item, CallEnd>,
+    /// True from the sending of the request to its end. A call that still waits for room in the channel sends no
+    /// cancellation, so that there are never more cancellations than requests that were sent.
+    sent: bool,
 }
 
-impl Drop for Answer {
+impl Drop for PendingCall {
     fn drop(&mut self) {
-        if self.live {
-            // In this order: a driver that takes the cancel first, and finds nothing to cancel, must find the mailbox
-            // closed when it comes to the request.
-            self.letters.close();
-            self.client.cancel(self.id);
+        if self.sent {
+            // The order matters: if the driver receives the cancellation before the request, it finds nothing to
+            // cancel. It then has to find the response channel closed when it receives the request.
+            self.responses.close();
+            self.connection.cancel(self.id);
         }
     }
 }
@@ -396,47 +537,45 @@ impl<K: Kind> Stream for CallStream<K> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match std::mem::replace(&mut self.state, State::Over) {
-                State::Unsent { client, operation, options, buffer } => {
-                    self.state = send(client, operation, options, buffer);
-                }
-                State::Sending { mut sending, mut answer } => match sending.poll_unpin(cx) {
+            match std::mem::replace(&mut self.state, State::Ended) {
+                State::Unsent(draft) => self.state = draft.send(),
+                State::Sending { mut sending, mut pending } => match sending.poll_unpin(cx) {
                     Poll::Ready(Ok(())) => {
-                        answer.live = true;
-                        self.state = State::Waiting { answer };
+                        pending.sent = true;
+                        self.state = State::Waiting { pending };
                     }
-                    // The reply was dropped with the message, so the letters say the same.
-                    Poll::Ready(Err(DriverClosedError)) => self.state = State::Waiting { answer },
+                    // The response sender was dropped with the message, so the receiver reports the same.
+                    Poll::Ready(Err(DriverClosedError)) => self.state = State::Waiting { pending },
                     Poll::Pending => {
-                        self.state = State::Sending { sending, answer };
+                        self.state = State::Sending { sending, pending };
                         return Poll::Pending;
                     }
                 },
-                State::Waiting { mut answer } => {
-                    let Poll::Ready(letter) = answer.letters.poll_next(cx) else {
-                        self.state = State::Waiting { answer };
+                State::Waiting { mut pending } => {
+                    let Poll::Ready(response) = pending.responses.poll_next(cx) else {
+                        self.state = State::Waiting { pending };
                         return Poll::Pending;
                     };
-                    let result = match letter {
-                        Letter::Item(item) => {
-                            self.state = State::Waiting { answer };
+                    let result = match response {
+                        Response::Item(item) => {
+                            self.state = State::Waiting { pending };
                             if let Some(item) = K::item(item) {
                                 return Poll::Ready(Some(Update::Item(item)));
                             }
                             continue;
                         }
-                        Letter::Lagged(skipped) => {
-                            self.state = State::Waiting { answer };
+                        Response::Lagged(skipped) => {
+                            self.state = State::Waiting { pending };
                             return Poll::Ready(Some(Update::Lagged { skipped }));
                         }
-                        Letter::End(outcome) => K::result(outcome),
-                        Letter::Gone => None,
+                        Response::End(end) => K::result(end),
+                        Response::Disconnected => None,
                     };
-                    answer.live = false;
+                    pending.sent = false;
                     let result = result.unwrap_or_else(|| Err(RequestError::Shutdown.into()));
                     return Poll::Ready(Some(Update::End(result)));
                 }
-                State::Over => return Poll::Ready(None),
+                State::Ended => return Poll::Ready(None),
             }
         }
     }
@@ -444,7 +583,7 @@ impl<K: Kind> Stream for CallStream<K> {
 
 impl<K: Kind> FusedStream for CallStream<K> {
     fn is_terminated(&self) -> bool {
-        matches!(self.state, State::Over)
+        matches!(self.state, State::Ended)
     }
 }
 
@@ -457,27 +596,32 @@ impl<K> fmt::Debug for CallFuture<K> {
 impl<K> fmt::Debug for CallStream<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (state, id) = match &self.state {
-            State::Unsent { .. } => ("unsent", None),
-            State::Sending { sending: _, answer } => ("sending", Some(answer.id)),
-            State::Waiting { answer } => ("waiting", Some(answer.id)),
-            State::Over => ("over", None),
+            State::Unsent(_) => ("unsent", None),
+            State::Sending { sending: _, pending } => ("sending", Some(pending.id)),
+            State::Waiting { pending } => ("waiting", Some(pending.id)),
+            State::Ended => ("ended", None),
         };
         f.debug_struct("CallStream").field("state", &state).field("id", &id).finish()
     }
 }
 
-fn send(client: Client, operation: Operation, options: RequestOptions, buffer: usize) -> State {
-    let id = client.next_id();
-    let (reply, letters) = channel(if options.streaming { buffer } else { 0 });
-    let message = Message::Request { request: Request { id, operation, options }, reply };
-    let mut answer = Answer { client: client.clone(), id, letters, live: false };
-    match client.try_send(message) {
-        Ok(()) => {
-            answer.live = true;
-            State::Waiting { answer }
+impl Draft {
+    fn send(self) -> State {
+        let Self { connection, operation, locate, options, buffer } = self;
+        let id = connection.next_request_id();
+        let (response, responses) = response_channel(if options.streaming { buffer } else { 0 });
+        let message = Message::Request { request: Request { id, operation, options }, locate, response };
+        let mut pending = PendingCall { connection: Arc::clone(&connection), id, responses, sent: false };
+        match connection.try_send(message) {
+            Ok(()) => {
+                pending.sent = true;
+                State::Waiting { pending }
+            }
+            Err(TrySendError::Full(message)) => {
+                State::Sending { sending: async move { connection.send(message).await }.boxed(), pending }
+            }
+            // The response sender is dropped with the message, so the receiver reports that the driver is closed.
+            Err(TrySendError::Closed(_message)) => State::Waiting { pending },
         }
-        Err(TrySendError::Full(message)) => State::Sending { sending: client.send(message).boxed(), answer },
-        // The reply is dropped with the message: the letters say that the driver is gone.
-        Err(TrySendError::Closed(_message)) => State::Waiting { answer },
     }
 }

@@ -1,78 +1,141 @@
 use std::collections::BTreeSet;
 
-use kadence_core::{Certainty, GetClosestPeersError, Progress};
-use libp2p::{
-    Multiaddr, PeerId, Swarm,
-    kad::{KBucketKey, PeerInfo},
-};
+use kadence_core::{Certainty, ClosestPeersAnswer, GetClosestPeersError, Progress, RequestError};
+use libp2p::{Multiaddr, PeerId, kad::PeerInfo};
 use thiserror::Error;
 
-use crate::{Client, ContainsKad, DriverClosedError};
+use super::connection::LocatedPeer;
 
-/// Where a peer can be reached.
+/// Answer of [`Client::find_peer`](crate::Client::find_peer): addresses of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FoundPeer {
     /// The peer.
     pub peer: PeerId,
-    /// Its addresses, each once: first those that the own routing table has, which identify or earlier lookups put there,
-    /// then those by which the lookup has reached it. Whether any of them works, only a dial can tell.
+    /// Addresses of the peer, at least one, each once: first those in the local routing table, then those under which
+    /// the lookup reached the peer. They are not tested: only a dial shows whether an address works.
     pub addresses: Vec<Multiaddr>,
-    /// Whether it has answered just now, in the lookup.
+    /// True if the peer answered a request of this lookup.
     pub answered: bool,
 }
 
-/// Why a peer was not found.
+/// Error of [`Client::find_peer`](crate::Client::find_peer).
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum FindPeerError {
-    /// Neither the routing table nor the lookup knows an address of it. A peer that only asks and does not serve is on
-    /// nobody's table.
-    #[error("the peer was not found ({} of {} peers answered: {certainty})", progress.successes, progress.requests)]
+    /// The lookup ended, and neither it nor the local routing table has an address of the peer. Peers in kad's client
+    /// mode are in no routing table and cannot be found.
+    #[error("peer was not found ({} of {} peers answered: {certainty})", progress.successes, progress.requests)]
     NotFound {
-        /// The peers closest to it that answered.
+        /// Peers closest to the wanted peer that answered, closest first.
         closest_peers: Vec<PeerInfo>,
-        /// Whether enough peers answered for this to mean something.
+        /// Certainty of the result, from the share of peers that answered.
         certainty: Certainty,
-        /// How many peers were asked and answered.
+        /// Number of peers that were asked and that answered.
         progress: Progress,
     },
-    /// The lookup has failed, and the routing table does not know the peer.
-    #[error("the lookup has failed")]
-    Lookup(#[from] GetClosestPeersError),
-    /// The driver is gone.
+    /// The lookup failed, and the local routing table has no address of the peer.
+    #[error("lookup failed")]
+    Lookup(#[source] GetClosestPeersError),
+    /// The request failed for a reason common to all operations, and the local routing table has no address of the
+    /// peer. [`RequestError::Invalid`] and [`RequestError::Shutdown`] are returned even if it has one.
     #[error(transparent)]
-    DriverClosedError(#[from] DriverClosedError),
+    Request(#[from] RequestError),
 }
 
-pub(crate) async fn find_peer(client: &Client, peer: PeerId) -> Result<FoundPeer, FindPeerError> {
-    let lookup = client.get_closest_peers(peer).await;
-    // Afterwards, because the lookup may have connected us with it.
-    let mut addresses = client.addresses_of(peer).await?;
-    let mut answered = false;
-    let heard = match &lookup {
+impl From<GetClosestPeersError> for FindPeerError {
+    fn from(error: GetClosestPeersError) -> Self {
+        match error {
+            GetClosestPeersError::Request(error) => Self::Request(error),
+            error => Self::Lookup(error),
+        }
+    }
+}
+
+/// Combines the end of a lookup with the addresses in the routing table. These were read after the lookup, which may
+/// have connected us to the peer.
+pub(super) fn found_peer(
+    lookup: Result<ClosestPeersAnswer, GetClosestPeersError>,
+    located: LocatedPeer,
+) -> Result<FoundPeer, FindPeerError> {
+    if let Err(GetClosestPeersError::Request(error @ (RequestError::Invalid(_) | RequestError::Shutdown))) = lookup {
+        return Err(FindPeerError::Request(error));
+    }
+    let LocatedPeer { peer, mut addresses } = located;
+    let answering = match &lookup {
         Ok(answer) => answer.peers.as_slice(),
-        Err(GetClosestPeersError::Timeout { peers, progress: _ }) => peers,
+        Err(GetClosestPeersError::Timeout { peers, .. }) => peers,
         Err(_) => &[],
     };
-    if let Some(info) = heard.iter().find(|info| info.peer_id == peer) {
-        answered = true;
+    let info = answering.iter().find(|info| info.peer_id == peer);
+    if let Some(info) = info {
         let mut known: BTreeSet<_> = addresses.iter().cloned().collect();
         addresses.extend(info.addrs.iter().filter(|address| known.insert((*address).clone())).cloned());
     }
     if !addresses.is_empty() {
-        return Ok(FoundPeer { peer, addresses, answered });
+        return Ok(FoundPeer { peer, addresses, answered: info.is_some() });
     }
     let answer = lookup?;
     let certainty = answer.progress.certainty();
     Err(FindPeerError::NotFound { closest_peers: answer.peers, certainty, progress: answer.progress })
 }
 
-/// What the routing table has.
-pub(crate) fn addresses<B: ContainsKad>(swarm: &mut Swarm<B>, peer: PeerId) -> Vec<Multiaddr> {
-    let key = KBucketKey::from(peer);
-    let Some(bucket) = swarm.behaviour_mut().kad().kbucket(peer) else { return Vec::new() };
-    bucket
-        .iter()
-        .filter(|entry| *entry.node.key == key)
-        .flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>())
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> Multiaddr {
+        format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
+    }
+
+    fn located(peer: PeerId, ports: &[u16]) -> LocatedPeer {
+        LocatedPeer { peer, addresses: ports.iter().copied().map(address).collect() }
+    }
+
+    fn info(peer_id: PeerId, ports: &[u16]) -> PeerInfo {
+        PeerInfo { peer_id, addrs: ports.iter().copied().map(address).collect() }
+    }
+
+    const PROGRESS: Progress = Progress { requests: 1, successes: 1, failures: 0 };
+
+    #[test]
+    fn addresses_of_the_table_come_first_and_each_address_once() {
+        let peer = PeerId::random();
+        let timeout = GetClosestPeersError::Timeout { peers: vec![info(peer, &[2, 3])], progress: PROGRESS };
+        let found = found_peer(Err(timeout), located(peer, &[1, 2])).unwrap();
+        assert_eq!(found, FoundPeer { peer, addresses: vec![address(1), address(2), address(3)], answered: true });
+    }
+
+    #[test]
+    fn a_failed_lookup_is_an_error_only_without_a_known_address() {
+        let peer = PeerId::random();
+        for error in [
+            GetClosestPeersError::NoKnownPeers,
+            GetClosestPeersError::NoResponse { progress: PROGRESS },
+            RequestError::Overloaded.into(),
+        ] {
+            let found = found_peer(Err(error.clone()), located(peer, &[1])).unwrap();
+            assert_eq!(found, FoundPeer { peer, addresses: vec![address(1)], answered: false });
+            found_peer(Err(error), located(peer, &[])).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_lookup_that_ends_without_an_address_names_the_closest_peers() {
+        let other = info(PeerId::random(), &[1]);
+        let answer = ClosestPeersAnswer { peers: vec![other.clone()], progress: PROGRESS };
+        match found_peer(Ok(answer), located(PeerId::random(), &[])) {
+            Err(FindPeerError::NotFound { closest_peers, certainty: Certainty::Conclusive, progress: PROGRESS }) => {
+                assert_eq!(closest_peers, [other]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn after_a_shutdown_a_known_address_is_not_returned() {
+        let shutdown = Err(RequestError::Shutdown.into());
+        let error = found_peer(shutdown, located(PeerId::random(), &[1])).unwrap_err();
+        assert!(matches!(error, FindPeerError::Request(RequestError::Shutdown)), "{error:?}");
+    }
 }

@@ -5,24 +5,31 @@ use std::{
 
 use kadence_core::{LogValues, TrackerConfig};
 
-/// The sizes of a driver's channels, and what its tracker may do.
+/// Configuration of a [`Driver`](crate::Driver): limits of its tracker and sizes of its channels.
+///
+/// ```
+/// use kadence::DriverConfig;
+///
+/// let config = DriverConfig::default().stream_capacity(64).event_capacity(0);
+/// assert_eq!(config.command_capacity, 256);
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct DriverConfig {
-    /// Limits of the queries.
+    /// Limits and policies of the tracker.
     pub tracker: TrackerConfig,
-    /// How many calls may be on their way to the driver. The next one waits, without blocking its thread, until the
-    /// driver has taken one; the driver takes them all at its next turn, so this is a matter of one turn's burst.
-    /// At least 1.
+    /// Maximum number of calls on their way to the driver, at least 1. Further calls wait, without blocking a thread,
+    /// until the driver has received one. The driver receives all of them in its next turns, so the limit concerns only
+    /// bursts. Default: 256.
     pub command_capacity: usize,
-    /// How many items a call's stream holds for a slow reader, unless the call says otherwise. Further ones are
-    /// skipped, and the reader is told how many.
-    ///
-    /// A lookup asks a few dozen peers, so a reader that takes the items at all misses none.
+    /// Maximum number of items that a call's stream holds for its reader, unless [`Call::buffer`](crate::Call::buffer)
+    /// sets another number. Further items are dropped and reported as [`Update::Lagged`](crate::Update::Lagged).
+    /// Default: 256, more than the few dozen peers that a lookup asks, so that a reader which reads at all loses none.
     pub stream_capacity: usize,
-    /// How many swarm events [`Events`](crate::Events) holds for a slow reader. Further ones are skipped, and the
-    /// reader is told how many.
+    /// Maximum number of swarm events that [`Events`](crate::Events) holds for its reader. Further events are dropped
+    /// and reported as [`LaggedError`](crate::LaggedError). Zero drops all of them. Default: 1,024.
     pub event_capacity: usize,
-    /// Where the tracker's log goes, if anywhere.
+    /// Recording of the tracker's inputs and actions. Default: `None`.
     pub recording: Option<Recording>,
 }
 
@@ -38,8 +45,62 @@ impl Default for DriverConfig {
     }
 }
 
-/// Writes down every input and every action of the tracker, a line each, so that what happened in production can be
-/// replayed in a test ([`core::replay`](crate::core::replay)).
+impl DriverConfig {
+    /// Sets [`tracker`](field@Self::tracker).
+    #[must_use]
+    pub fn tracker(mut self, tracker: TrackerConfig) -> Self {
+        self.tracker = tracker;
+        self
+    }
+
+    /// Sets [`command_capacity`](field@Self::command_capacity).
+    #[must_use]
+    pub fn command_capacity(mut self, command_capacity: usize) -> Self {
+        self.command_capacity = command_capacity;
+        self
+    }
+
+    /// Sets [`stream_capacity`](field@Self::stream_capacity).
+    #[must_use]
+    pub fn stream_capacity(mut self, stream_capacity: usize) -> Self {
+        self.stream_capacity = stream_capacity;
+        self
+    }
+
+    /// Sets [`event_capacity`](field@Self::event_capacity).
+    #[must_use]
+    pub fn event_capacity(mut self, event_capacity: usize) -> Self {
+        self.event_capacity = event_capacity;
+        self
+    }
+
+    /// Sets [`recording`](field@Self::recording).
+    #[must_use]
+    pub fn recording(mut self, recording: impl Into<Option<Recording>>) -> Self {
+        self.recording = recording.into();
+        self
+    }
+}
+
+/// Recording of every input and every action of the tracker, one line each. [`replay`](kadence_core::replay) repeats a
+/// recording in a test.
+///
+/// ```
+/// use std::{fs::File, io::{BufWriter, Write}};
+///
+/// use kadence::{DriverConfig, LogValues, Recording};
+///
+/// # fn example() -> std::io::Result<()> {
+/// let mut log = BufWriter::new(File::create("queries.log")?);
+/// let recording = Recording::new(LogValues::Hashed, move |line| {
+///     // The driver has to go on even if the disk is full.
+///     let _full = writeln!(log, "{line}");
+/// });
+/// let config = DriverConfig::default().recording(recording);
+/// # let _ = config;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Recording {
     pub(crate) values: LogValues,
@@ -49,8 +110,8 @@ pub struct Recording {
 type Sink = Arc<Mutex<dyn FnMut(&str) + Send>>;
 
 impl Recording {
-    /// A recording whose lines go to `sink`, in their order and without a line feed. It is called from the driver's
-    /// loop, so it should be quick: a buffered writer or a channel.
+    /// Returns a recording that passes its lines to `sink`, in their order and without a line feed. The driver's loop
+    /// calls `sink` and waits for it: write to a buffer or a channel.
     pub fn new(values: LogValues, sink: impl FnMut(&str) + Send + 'static) -> Self {
         Self { values, sink: Arc::new(Mutex::new(sink)) }
     }

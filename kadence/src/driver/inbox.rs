@@ -1,4 +1,4 @@
-//! The driver's end of a channel.
+//! Receiving end of a driver's channel.
 
 use std::{
     pin::Pin,
@@ -9,10 +9,10 @@ use async_channel::Receiver;
 use futures::Stream;
 use pin_project::{pin_project, pinned_drop};
 
-/// A receiver that, when it goes away, also drops what is still under way.
+/// Receiver that drops the messages in the channel when it is dropped.
 ///
-/// A channel keeps its messages until the last sender is gone, and each message holds the reply of a caller: without
-/// this, a call that was sent and not yet received would wait for ever after the driver's end.
+/// A channel keeps its messages until the last sender is dropped, and each message contains the way back to a caller.
+/// Without this, a call that was sent and not yet received would wait forever after the end of the driver.
 #[pin_project(PinnedDrop)]
 pub(crate) struct Inbox<T> {
     #[pin]
@@ -24,7 +24,8 @@ impl<T> Inbox<T> {
         Box::pin(Self { receiver })
     }
 
-    /// The next message. Without one, the task is woken when there is; once no sender is left, there never is.
+    /// Returns the next message. Without one, the task is woken when there is one. Pending forever if all senders were
+    /// dropped.
     pub(crate) fn poll_receive(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         match self.project().receiver.poll_next(cx) {
             Poll::Ready(Some(message)) => Poll::Ready(message),

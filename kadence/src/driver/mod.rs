@@ -13,12 +13,12 @@ use std::{
 
 use futures::{Stream, channel::oneshot, stream::FusedStream};
 use kadence_core::{
-    Action, Command, CommandError, LOCAL_PEERS, NotEmpty, Operation, Outcome, Progress, Query, QueryEvent,
-    QueryStartError, QueryTracker, Request, RequestId, Started,
+    Action, Command, CommandError, Item, LOCAL_PEERS, Operation, Outcome, Progress, Query, QueryEvent,
+    QueryStartError, QueryTracker, RecordingError, Request, RequestId, Started,
 };
 use libp2p::{
-    PeerId, Swarm,
-    kad::{self, QueryId, Quorum, RecordKey, store::RecordStore},
+    Multiaddr, PeerId, Swarm,
+    kad::{self, KBucketKey, QueryId, Quorum, RecordKey, store::RecordStore},
     swarm::SwarmEvent,
 };
 use rustc_hash::FxHashMap;
@@ -26,68 +26,92 @@ use rustc_hash::FxHashMap;
 pub use self::swarm_handle::SwarmHandle;
 use self::{inbox::Inbox, swarm_handle::Closure};
 use crate::{
-    Alarm, Client, ContainsKad, DriverConfig, Recording, RemoveRecordError, Runtime,
-    client::{Look, Message, Reply, find_peer},
+    Client, ContainsKad, DriverConfig, Recording, RemoveRecordError, Runtime,
+    alarm::Alarm,
+    client::connection::{CallEnd, Introspection, LocatedPeer, Message},
+    response::ResponseSender,
 };
 
-/// How many turns of the loop one wake-up may take before other tasks of the runtime get theirs. A turn takes one
-/// event of the swarm; a hundred of them are a fraction of a millisecond.
+/// Maximum number of turns of the loop for each wake-up. After these, the driver yields to other tasks of the runtime.
+/// A turn handles one event of the swarm; a hundred turns take a fraction of a millisecond.
 const TURNS_PER_WAKE: usize = 100;
 
-/// How many messages of each kind are taken in one turn, so that a flood of calls does not keep the swarm waiting.
-/// Their queries wait for a slot anyway.
+/// Maximum number of messages of each kind that one turn receives, so that a flood of calls does not delay the swarm.
+/// Queries of further calls would have to wait for a slot anyway.
 const MESSAGES_PER_TURN: usize = 64;
 
-/// How long a graceful shutdown lets the swarm go on after the last announcement was answered. kad answers it when it
-/// has handed the messages to the connections, which still have to open a stream for each.
+/// Time for which a graceful shutdown keeps polling the swarm after the last announcement ended. kad reports an
+/// announcement as done when the messages are with the connections, which still have to open a stream for each.
 const ANNOUNCEMENT_LINGER: Duration = Duration::from_secs(1);
 
-/// A swarm that answers a [`Client`]'s calls while it is polled.
+/// Swarm that carries out the calls of its [`Client`]s while it is polled.
 ///
-/// It is a stream of the swarm's events, like `Swarm` itself: what belongs to a call is consumed, everything else is
-/// yielded untouched. A program with a loop of its own replaces `swarm.select_next_some()` by
-/// `driver.select_next_some()` and keeps its loop; one without uses [`spawn`](crate::spawn). The stream never ends.
+/// A driver is a stream of swarm events, like `Swarm`. It consumes the events of its own queries and yields all others
+/// unchanged. In a program with an event loop, `driver.select_next_some()` replaces `swarm.select_next_some()`. A
+/// program without one uses [`spawn`](crate::spawn). The stream never ends.
 ///
-/// It must be polled for anything to happen, deadlines included. Dropping it ends every pending and later call with
-/// [`RequestError::Shutdown`](crate::RequestError::Shutdown).
+/// Nothing happens unless the driver is polled: calls make no progress, and no deadline ends them. Dropping the driver
+/// ends every pending and later call with [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
+///
+/// ```
+/// use futures::StreamExt;
+/// use kadence::{ContainsKad, Driver, DriverConfig, Runtime, libp2p::{Swarm, swarm::SwarmEvent}};
+///
+/// async fn event_loop<B: ContainsKad>(swarm: Swarm<B>, runtime: impl Runtime) {
+///     let (client, _swarm_handle, mut driver) = Driver::new(swarm, runtime, DriverConfig::default());
+///     let mut greeting = client.get_record("greeting").into_future();
+///     loop {
+///         futures::select! {
+///             event = driver.select_next_some() => {
+///                 if let SwarmEvent::ConnectionEstablished { peer_id, .. } = event {
+///                     println!("connected to {peer_id}");
+///                 }
+///             }
+///             result = greeting => return println!("{result:?}"),
+///         }
+///     }
+/// }
+/// ```
 pub struct Driver<B: ContainsKad, R: Runtime> {
     swarm: Swarm<B>,
     runtime: R,
     tracker: QueryTracker,
     calls: FxHashMap<RequestId, LiveCall>,
-    /// Standing orders: queries to finish after every poll of the swarm that had nothing more. At most as many as
-    /// there are slots.
+    /// Queries to finish again after every poll of the swarm that returned no event: kad forgets the order when a query
+    /// enters its next phase. At most as many as there are slots.
     finishing: Vec<QueryId>,
-    /// Queries whose progress is told once the swarm has nothing more to say.
+    /// Queries whose progress the tracker asked for. Read when the swarm has no further event.
     probes: Vec<QueryId>,
     messages: Pin<Box<Inbox<Message>>>,
-    cancels: Pin<Box<Inbox<RequestId>>>,
+    cancellations: Pin<Box<Inbox<RequestId>>>,
     closures: Pin<Box<Inbox<Closure<B>>>>,
     alarm: Alarm,
     shutdown_waiters: Vec<oneshot::Sender<()>>,
-    /// Until when a graceful shutdown lingers.
+    /// End of the time that [`ANNOUNCEMENT_LINGER`] grants. `None`: there is nothing to wait for.
     linger_until: Option<Instant>,
     recording: Option<Recording>,
 }
 
 struct LiveCall {
-    reply: Reply,
+    /// Peer whose addresses are part of the call's end.
+    locate: Option<PeerId>,
+    response: ResponseSender<Item, CallEnd>,
     span: tracing::Span,
 }
 
 impl<B: ContainsKad, R: Runtime> Driver<B, R> {
-    /// Takes a swarm in. The client and the handle talk to this driver, whoever polls it.
+    /// Returns a driver for a swarm, together with the driver's client and a handle to its swarm.
     pub fn new(swarm: Swarm<B>, runtime: R, config: DriverConfig) -> (Client, SwarmHandle<B>, Self) {
-        let (client, channels) = Client::new(*swarm.local_peer_id(), &config);
+        let (client, channels) = Client::new(*swarm.local_peer_id(), config.command_capacity, config.stream_capacity);
         let (closures, receive_closures) = async_channel::bounded(config.command_capacity.max(1));
         let now = runtime.now();
         let alarm = Alarm::new(&runtime);
         let mut tracker = QueryTracker::new(*swarm.local_peer_id(), config.tracker);
         if let Some(recording) = &config.recording
-            && let Err(NotEmpty) = tracker.record(recording.values, now)
+            && let Err(RecordingError) = tracker.record(recording.values, now)
         {
-            // A new tracker is empty.
-            tracing::error!("the tracker cannot be recorded");
+            // Does not happen: a new tracker is empty.
+            tracing::error!("tracker cannot be recorded");
         }
         let driver = Self {
             tracker,
@@ -97,7 +121,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             finishing: Vec::new(),
             probes: Vec::new(),
             messages: Inbox::new(channels.messages),
-            cancels: Inbox::new(channels.cancels),
+            cancellations: Inbox::new(channels.cancellations),
             closures: Inbox::new(receive_closures),
             alarm,
             shutdown_waiters: Vec::new(),
@@ -107,36 +131,37 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         (client, SwarmHandle::new(closures), driver)
     }
 
-    /// The swarm. The driver polls it again before it sleeps only if it is itself polled afterwards, which a loop
-    /// over its events does.
+    /// Returns the swarm for changes. Poll the driver afterwards, as a loop over its events does: only then the swarm
+    /// is polled again.
     pub fn swarm_mut(&mut self) -> &mut Swarm<B> {
         &mut self.swarm
     }
 
-    /// The swarm.
+    /// Returns the swarm.
     pub fn swarm(&self) -> &Swarm<B> {
         &self.swarm
     }
 
-    /// The state machine that decides, to look at.
+    /// Returns the state machine that makes the driver's decisions.
     pub fn tracker(&self) -> &QueryTracker {
         &self.tracker
     }
 
-    /// Whether a shutdown was asked for, every call has ended, and what they have sent had time to leave. Events of
-    /// the swarm still come.
+    /// Returns whether a shutdown was requested and is complete: every call has ended, and the messages that they sent
+    /// had time to leave. The driver still yields the events of the swarm.
     pub fn is_shut_down(&self) -> bool {
         self.tracker.is_shut_down() && self.linger_until.is_none()
     }
 
-    /// Gives the swarm back. Pending and later calls end with [`RequestError::Shutdown`](crate::RequestError).
+    /// Returns the swarm and drops the driver. Pending and later calls end with
+    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
     pub fn into_swarm(self) -> Swarm<B> {
         self.swarm
     }
 
-    // ---- the steps of the loop; each says whether there is reason to go round again
+    // ---- Steps of the loop. Those that return a bool return whether the loop has to take another turn.
 
-    /// Carries out what the tracker wants done.
+    /// Carries out the tracker's actions.
     fn act(&mut self) {
         while let Some(action) = self.tracker.poll_action() {
             self.write_log();
@@ -148,25 +173,25 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                     self.tracker.handle_started(step, result, self.runtime.now());
                 }
                 Action::Finish(id) => {
-                    // At once, because a busy swarm may be long in coming to the point where orders are repeated.
+                    // At once: with a busy swarm it may be long until finishes are repeated.
                     if let Some(mut query) = self.swarm.behaviour_mut().kad().query_mut(&id) {
                         query.finish();
                     }
                     self.finishing.push(id);
                 }
                 Action::FinishPhase(id) => {
-                    tracing::debug!(query = ?id, "a query has stalled; it makes do with what it has");
+                    tracing::debug!(query = ?id, "query has stalled and is finished early");
                     if let Some(mut query) = self.swarm.behaviour_mut().kad().query_mut(&id) {
                         query.finish();
                     }
                 }
                 Action::Probe(id) => self.probes.push(id),
                 Action::Forget(id) => {
-                    tracing::warn!(query = ?id, "a finished query never ended; its slot is taken back");
+                    tracing::warn!(query = ?id, "finished query did not end; its slot is freed");
                     self.finishing.retain(|finishing| *finishing != id);
                 }
                 Action::LocalPeers { request, target } => {
-                    let target = kad::KBucketKey::new(target);
+                    let target = KBucketKey::new(target);
                     let kad = self.swarm.behaviour_mut().kad();
                     let peers =
                         kad.get_closest_local_peers(&target).take(LOCAL_PEERS).map(|key| *key.preimage()).collect();
@@ -180,7 +205,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                 Action::StopProviding { key } => self.swarm.behaviour_mut().kad().stop_providing(&key),
                 Action::Item { request, item } => {
                     if let Some(call) = self.calls.get(&request) {
-                        call.reply.push(item);
+                        call.response.push(item);
                     }
                 }
                 Action::Outcome { request, outcome } => {
@@ -188,7 +213,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                         self.linger_until = Some(self.runtime.now() + ANNOUNCEMENT_LINGER);
                     }
                     if let Some(call) = self.calls.remove(&request) {
-                        end(call, outcome);
+                        self.end_call(call, outcome);
                     }
                 }
             }
@@ -196,8 +221,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         self.write_log();
         if self.is_shut_down() {
             for waiter in self.shutdown_waiters.drain(..) {
-                // Whoever asked may have gone.
-                let _gone = waiter.send(());
+                // The caller may have stopped waiting.
+                let _cancelled = waiter.send(());
             }
         }
     }
@@ -210,8 +235,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         }
     }
 
-    /// The clock decides what is due; the timer only wakes.
-    fn keep_time(&mut self) {
+    /// Handles deadlines that have passed. The clock decides which; the timer only wakes the task.
+    fn handle_due(&mut self) {
         let tracker = self.tracker.poll_timeout();
         if tracker.is_none() && self.linger_until.is_none() {
             return;
@@ -227,19 +252,19 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         }
     }
 
-    /// Takes what callers have sent, cancels first.
+    /// Receives messages from clients and swarm handles, cancellations first.
     fn receive(&mut self, cx: &mut Context<'_>) -> bool {
         let mut received = false;
         for _ in 0..MESSAGES_PER_TURN {
-            let Poll::Ready(id) = self.cancels.as_mut().poll_receive(cx) else { break };
+            let Poll::Ready(id) = self.cancellations.as_mut().poll_receive(cx) else { break };
             received = true;
-            // The caller is gone, and its reply with it: the outcome is for nobody.
+            // The call was dropped together with its response channel: nobody reads the outcome.
             let _never_fails = self.tracker.handle_command(Command::Cancel { id }, self.runtime.now());
         }
         for _ in 0..MESSAGES_PER_TURN {
             let Poll::Ready(message) = self.messages.as_mut().poll_receive(cx) else { break };
             received = true;
-            self.take(message);
+            self.handle_message(message);
         }
         for _ in 0..MESSAGES_PER_TURN {
             let Poll::Ready(closure) = self.closures.as_mut().poll_receive(cx) else { break };
@@ -252,7 +277,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         received
     }
 
-    /// Takes one event of the swarm: ours are consumed, all others yielded.
+    /// Polls the swarm for one event. `Ready(None)`: the event was of the tracker's own query and is consumed.
     fn poll_swarm(&mut self, cx: &mut Context<'_>) -> Poll<Option<SwarmEvent<B::ToSwarm>>> {
         let event = match Pin::new(&mut self.swarm).poll_next(cx) {
             Poll::Ready(Some(event)) => event,
@@ -279,8 +304,9 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         }
     }
 
-    /// Repeats the standing orders. A query that kad still runs has moved to its next phase without an event, and
-    /// the swarm must be polled again; one that is finished is not seen by `query_mut`, so this comes to an end.
+    /// Finishes queries again that kad still runs, and returns whether there was one. Such a query has entered its next
+    /// phase without an event, and the swarm has to be polled again. `query_mut` does not return a finished query, so
+    /// the repetition ends.
     fn repeat_finishes(&mut self) -> bool {
         let mut finished = false;
         if !self.finishing.is_empty() {
@@ -295,7 +321,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         finished
     }
 
-    /// Tells the tracker how far the queries got that it asks about.
+    /// Reports to the tracker the progress of the queries that it asked for.
     fn answer_probes(&mut self) -> bool {
         if self.probes.is_empty() {
             return false;
@@ -309,7 +335,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         true
     }
 
-    /// Sets the alarm to the tracker's next deadline, or stops it if there is none. Returns whether that deadline has come.
+    /// Sets the alarm to the tracker's next deadline, or stops it if there is none. Returns whether that deadline has
+    /// come.
     fn arm(&mut self, cx: &mut Context<'_>) -> bool {
         // Lingering matters only to a shutdown; until there is one, it must not wake an idle driver.
         let lingering = self.linger_until.filter(|_| self.tracker.is_shut_down());
@@ -320,26 +347,23 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         self.alarm.poll(cx).is_ready()
     }
 
-    fn take(&mut self, message: Message) {
+    fn handle_message(&mut self, message: Message) {
         match message {
-            Message::Request { request, reply } => self.accept(request, reply),
+            Message::Request { request, locate, response } => self.accept(request, locate, response),
             Message::StopProviding { key, reply } => {
                 self.swarm.behaviour_mut().kad().stop_providing(&key);
-                self.forget(key);
-                let _gone = reply.send(());
+                self.local_store_changed(key);
+                let _cancelled = reply.send(());
             }
             Message::RemoveRecord { key, reply } => {
-                let _gone = reply.send(self.remove_record(&key));
+                let _cancelled = reply.send(self.remove_record(&key));
             }
-            Message::Addresses { peer, reply } => {
-                let _gone = reply.send(find_peer::addresses(&mut self.swarm, peer));
-            }
-            Message::Snapshot { reply } => {
+            Message::Introspect { reply } => {
                 let now = self.runtime.now();
-                // Before the tracker is looked at, because the statistics count what kad runs of its own.
+                // First, because the statistics contain the number of queries that kad runs by itself.
                 let live = self.swarm.behaviour_mut().kad().iter_queries().count();
                 self.tracker.handle_query_count(live, now);
-                let _gone = reply.send(Look {
+                let _cancelled = reply.send(Introspection {
                     snapshot: self.tracker.snapshot(now),
                     stats: self.tracker.stats(),
                     metrics: self.tracker.metrics().clone(),
@@ -355,21 +379,31 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         }
     }
 
-    fn accept(&mut self, request: Request, reply: Reply) {
-        if reply.is_abandoned() {
-            // Dropped on its way here. Its cancel came by the faster way and found nothing.
+    fn accept(&mut self, request: Request, locate: Option<PeerId>, response: ResponseSender<Item, CallEnd>) {
+        if response.is_closed() {
+            // The call was dropped before its request arrived. Its cancellation was faster and found nothing to cancel.
             return;
         }
         let Request { id, operation, options: _ } = &request;
         let (id, kind) = (*id, operation.kind());
-        let span = span(id, operation);
+        let call = LiveCall { locate, response, span: span(id, operation) };
         match self.tracker.handle_command(Command::Request(request), self.runtime.now()) {
             Ok(()) => {
-                // The actions that this has caused are carried out later, so none of them is missed.
-                self.calls.insert(id, LiveCall { reply, span });
+                // Before the actions of this request are carried out, so that none of them misses its call.
+                self.calls.insert(id, call);
             }
-            Err(CommandError(error)) => end(LiveCall { reply, span }, Outcome::failed(kind, error)),
+            Err(CommandError(error)) => self.end_call(call, Outcome::failed(kind, error)),
         }
+    }
+
+    fn end_call(&mut self, call: LiveCall, outcome: Outcome) {
+        let LiveCall { locate, response, span } = call;
+        span.in_scope(|| match outcome.error() {
+            None => tracing::debug!("succeeded"),
+            Some(error) => tracing::debug!(error, "failed"),
+        });
+        let located = locate.map(|peer| LocatedPeer { peer, addresses: known_addresses(&mut self.swarm, peer) });
+        response.end(CallEnd { outcome, located });
     }
 
     fn remove_record(&mut self, key: &RecordKey) -> Result<(), RemoveRecordError> {
@@ -383,12 +417,12 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             return Err(RemoveRecordError::NotPublisher { publisher });
         }
         kad.remove_record(key);
-        self.forget(key.clone());
+        self.local_store_changed(key.clone());
         Ok(())
     }
 
-    /// The local store was changed without a request.
-    fn forget(&mut self, key: RecordKey) {
+    /// Reports to the tracker that the local store was changed without a request.
+    fn local_store_changed(&mut self, key: RecordKey) {
         let _never_fails = self.tracker.handle_command(Command::Forget { key }, self.runtime.now());
     }
 }
@@ -398,11 +432,11 @@ impl<B: ContainsKad, R: Runtime> Stream for Driver<B, R> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        // Whether whatever comes into an inbox wakes us: once they were found empty, there is no need to look again.
+        // True once all inboxes were found empty: a new message then wakes the task, and they need no further poll.
         let mut listening = false;
         for _ in 0..TURNS_PER_WAKE {
             this.act();
-            this.keep_time();
+            this.handle_due();
             let received = !listening && this.receive(cx);
             listening = !received;
             match this.poll_swarm(cx) {
@@ -410,11 +444,11 @@ impl<B: ContainsKad, R: Runtime> Stream for Driver<B, R> {
                 Poll::Ready(None) => continue,
                 Poll::Pending => {}
             }
-            // The swarm is idle. Whatever touches kad from here on sends us round again, to poll it once more.
+            // The swarm is idle. Any step below that touches kad leads to another turn, which polls the swarm again.
             if this.repeat_finishes() || this.answer_probes() || received || this.arm(cx) {
                 continue;
             }
-            // The swarm, the three inboxes and the timer (if anything is due) have registered our waker.
+            // The swarm, the three inboxes and, if there is a deadline, the timer have registered the waker.
             return Poll::Pending;
         }
         cx.waker().wake_by_ref();
@@ -438,7 +472,7 @@ impl<B: ContainsKad, R: Runtime> fmt::Debug for Driver<B, R> {
     }
 }
 
-/// Starts a query as it was ordered. Nothing is decided here.
+/// Starts a query in kad.
 fn start<B: ContainsKad>(swarm: &mut Swarm<B>, query: Query) -> Result<Started, QueryStartError> {
     let local_peer: PeerId = *swarm.local_peer_id();
     let kad = swarm.behaviour_mut().kad();
@@ -471,11 +505,13 @@ fn span(id: RequestId, operation: &Operation) -> tracing::Span {
     )
 }
 
-fn end(call: LiveCall, outcome: Outcome) {
-    let LiveCall { reply, span } = call;
-    span.in_scope(|| match outcome.error() {
-        None => tracing::debug!("answered"),
-        Some(error) => tracing::debug!(error, "failed"),
-    });
-    reply.end(outcome);
+/// Returns the addresses of a peer in the local routing table.
+fn known_addresses<B: ContainsKad>(swarm: &mut Swarm<B>, peer: PeerId) -> Vec<Multiaddr> {
+    let key = KBucketKey::from(peer);
+    let Some(bucket) = swarm.behaviour_mut().kad().kbucket(peer) else { return Vec::new() };
+    bucket
+        .iter()
+        .filter(|entry| *entry.node.key == key)
+        .flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>())
+        .collect()
 }

@@ -8,7 +8,27 @@ use crate::{ContainsKad, DriverClosedError};
 
 pub(super) type Closure<B> = Box<dyn FnOnce(&mut Swarm<B>) + Send>;
 
-/// Runs closures on a driver's swarm, from any task or thread. Cheap to clone.
+/// Handle that runs closures on a driver's swarm, from any task or thread. Cheap to clone.
+///
+/// ```
+/// use kadence::{
+///     ContainsKad, DriverClosedError, SwarmHandle,
+///     libp2p::{Multiaddr, PeerId},
+/// };
+///
+/// async fn add_peer<B: ContainsKad>(
+///     swarm: &SwarmHandle<B>,
+///     peer: PeerId,
+///     address: Multiaddr,
+/// ) -> Result<usize, DriverClosedError> {
+///     swarm
+///         .with(move |swarm| {
+///             swarm.behaviour_mut().kad().add_address(&peer, address);
+///             swarm.connected_peers().count()
+///         })
+///         .await
+/// }
+/// ```
 pub struct SwarmHandle<B: ContainsKad> {
     closures: Sender<Closure<B>>,
 }
@@ -18,14 +38,13 @@ impl<B: ContainsKad> SwarmHandle<B> {
         Self { closures }
     }
 
-    /// Runs a closure inside the driver's loop and returns what it returns. The closure should be short: nothing else
-    /// runs meanwhile.
+    /// Runs a closure in the driver's loop and returns its result. Keep the closure short: the driver waits for it.
     ///
-    /// It runs even if the future is dropped once it was sent. A panic in it is a panic of the driver.
+    /// A closure that was sent runs even if this future is dropped. If it panics, the driver panics.
     ///
     /// # Errors
     ///
-    /// If the driver is gone, before or while the closure waited.
+    /// Fails if the driver is closed, or ends before the closure has run.
     pub async fn with<T, F>(&self, f: F) -> Result<T, DriverClosedError>
     where
         T: Send + 'static,
@@ -33,7 +52,7 @@ impl<B: ContainsKad> SwarmHandle<B> {
     {
         let (reply, answer) = oneshot::channel();
         let closure: Closure<B> = Box::new(move |swarm| {
-            let _gone = reply.send(f(swarm));
+            let _cancelled = reply.send(f(swarm));
         });
         self.closures.send(closure).await.map_err(|_| DriverClosedError)?;
         answer.await.map_err(|_| DriverClosedError)

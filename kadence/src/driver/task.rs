@@ -16,27 +16,72 @@ use thiserror::Error;
 
 use crate::{
     Client, ContainsKad, Driver, DriverConfig, Runtime, SwarmHandle,
-    response::{self, Letter, channel},
+    response::{Response, ResponseReceiver, ResponseSender, response_channel},
 };
 
-/// How many events one wake-up of the task may hand on before other tasks of the runtime get their turn.
+/// Maximum number of events that the task forwards for each wake-up. After these, it yields to other tasks.
 const EVENTS_PER_WAKE: usize = 100;
 
-/// Drives a swarm in a task of its own.
+/// Parts of a driver that runs in a task of its own, as [`spawn`] returns them.
 ///
-/// The task ends after [`Client::shutdown`], and the swarm with it. Events that belong to no call go to [`Events`].
-pub fn spawn<B, R>(
-    runtime: &R,
-    swarm: Swarm<B>,
-    config: DriverConfig,
-) -> (Client, SwarmHandle<B>, Events<SwarmEvent<B::ToSwarm>>, Task)
+/// ```
+/// use kadence::{ContainsKad, DriverConfig, Runtime, Spawned, libp2p::Swarm, spawn};
+///
+/// async fn example<B>(runtime: impl Runtime, swarm: Swarm<B>)
+/// where
+///     B: ContainsKad + Send,
+///     B::ToSwarm: Send,
+/// {
+///     let Spawned { client, task, .. } = spawn(&runtime, swarm, DriverConfig::default());
+///     client.shutdown().await;
+///     task.await;
+/// }
+/// ```
+pub struct Spawned<B: ContainsKad> {
+    /// Client of the driver.
+    pub client: Client,
+    /// Handle to the driver's swarm.
+    pub swarm: SwarmHandle<B>,
+    /// Events of the swarm that belong to no call. May be dropped.
+    pub events: Events<SwarmEvent<B::ToSwarm>>,
+    /// Task of the driver. May be dropped; the task then goes on.
+    pub task: Task,
+}
+
+impl<B: ContainsKad> fmt::Debug for Spawned<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawned").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+/// Runs a driver for a swarm in a task of its own.
+///
+/// The task ends after [`Client::shutdown`] or [`Client::shutdown_now`], and drops the swarm. Events that belong to no
+/// call go to [`Spawned::events`]. The runtime crates have functions `spawn` for their runtime.
+///
+/// ```
+/// use futures::StreamExt;
+/// use kadence::{ContainsKad, DriverConfig, Runtime, TaskEnd, libp2p::Swarm, spawn};
+///
+/// async fn run<B>(runtime: impl Runtime, swarm: Swarm<B>)
+/// where
+///     B: ContainsKad + Send,
+///     B::ToSwarm: Send,
+/// {
+///     let spawned = spawn(&runtime, swarm, DriverConfig::default());
+///     println!("{:?}", spawned.client.get_record("greeting").await);
+///     spawned.client.shutdown().await;
+///     assert_eq!(spawned.task.await, TaskEnd::Finished);
+/// }
+/// ```
+pub fn spawn<B, R>(runtime: &R, swarm: Swarm<B>, config: DriverConfig) -> Spawned<B>
 where
     B: ContainsKad + Send,
     B::ToSwarm: Send,
     R: Runtime,
 {
     let (sender, events) = Events::new(config.event_capacity);
-    let (client, handle, mut driver) = Driver::new(swarm, runtime.clone(), config);
+    let (client, swarm, mut driver) = Driver::new(swarm, runtime.clone(), config);
     let run = async move {
         poll_fn(|cx| {
             for _ in 0..EVENTS_PER_WAKE {
@@ -56,45 +101,61 @@ where
         .await;
     };
     let task = Task::spawn(runtime, run);
-    (client, handle, events, task)
+    Spawned { client, swarm, events, task }
 }
 
-/// The events of a driven swarm that belong to no call: a bounded stream that ends with the driver.
+/// Stream of a driver's swarm events that belong to no call. It is bounded, and ends with the driver.
 ///
-/// It may be dropped; the events are then dropped as well.
+/// A reader that falls behind gets a [`LaggedError`] at the place of the dropped events. An `Events` that is dropped
+/// costs nothing.
+///
+/// ```
+/// use futures::StreamExt;
+/// use kadence::{Events, LaggedError};
+///
+/// async fn log<T: std::fmt::Debug>(mut events: Events<T>) {
+///     while let Some(event) = events.next().await {
+///         match event {
+///             Ok(event) => println!("{event:?}"),
+///             Err(LaggedError { skipped, .. }) => println!("{skipped} events skipped"),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Events<T> {
-    letters: response::Receiver<T, ()>,
-    over: bool,
+    responses: ResponseReceiver<T, ()>,
+    ended: bool,
 }
 
-/// So many events are missing here, because the reader was slower than they came.
+/// Gap in [`Events`]: the reader fell behind, and events were dropped at this point. The stream goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the reader was too slow: {skipped} events were skipped")]
-pub struct Lagged {
-    /// How many events were skipped.
+#[error("reader fell behind: {skipped} events were skipped")]
+#[non_exhaustive]
+pub struct LaggedError {
+    /// Number of dropped events.
     pub skipped: u64,
 }
 
 impl<T> Events<T> {
-    pub(crate) fn new(capacity: usize) -> (response::Sender<T, ()>, Self) {
-        let (sender, letters) = channel(capacity);
-        (sender, Self { letters, over: false })
+    pub(crate) fn new(capacity: usize) -> (ResponseSender<T, ()>, Self) {
+        let (sender, responses) = response_channel(capacity);
+        (sender, Self { responses, ended: false })
     }
 }
 
 impl<T> Stream for Events<T> {
-    type Item = Result<T, Lagged>;
+    type Item = Result<T, LaggedError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.over {
+        if self.ended {
             return Poll::Ready(None);
         }
-        self.letters.poll_next(cx).map(|letter| match letter {
-            Letter::Item(event) => Some(Ok(event)),
-            Letter::Lagged(skipped) => Some(Err(Lagged { skipped })),
-            Letter::End(()) | Letter::Gone => {
-                self.over = true;
+        self.responses.poll_next(cx).map(|response| match response {
+            Response::Item(event) => Some(Ok(event)),
+            Response::Lagged(skipped) => Some(Err(LaggedError { skipped })),
+            Response::End(()) | Response::Disconnected => {
+                self.ended = true;
                 None
             }
         })
@@ -103,26 +164,27 @@ impl<T> Stream for Events<T> {
 
 impl<T> FusedStream for Events<T> {
     fn is_terminated(&self) -> bool {
-        self.over
+        self.ended
     }
 }
 
-/// A driver's task: a future that is ready when the task has ended. Dropping it lets the task run on.
+/// Task of a driver. As a future, it is ready when the task has ended. Dropping it lets the task go on.
 pub struct Task {
     done: oneshot::Receiver<TaskEnd>,
     abort: AbortHandle,
-    /// Once it is known, for those who ask again.
+    /// Kept, so that the future can be polled after its end.
     end: Option<TaskEnd>,
 }
 
-/// How a driver's task ended.
+/// Reason why a driver's task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TaskEnd {
-    /// After a shutdown.
+    /// The driver was shut down.
     Finished,
-    /// By [`Task::abort`].
+    /// [`Task::abort`] ended the task.
     Aborted,
-    /// It panicked, or its runtime went away.
+    /// The task panicked, or its runtime ended.
     Lost,
 }
 
@@ -137,15 +199,16 @@ impl Task {
                     Ok(()) => TaskEnd::Finished,
                     Err(_aborted) => TaskEnd::Aborted,
                 };
-                // Nobody may be waiting for it.
-                let _gone = ended.send(end);
+                // The `Task` may have been dropped.
+                let _dropped = ended.send(end);
             }
             .boxed(),
         );
         Self { done, abort, end: None }
     }
 
-    /// Ends the task at once. Pending and later calls end with [`RequestError::Shutdown`](crate::RequestError).
+    /// Ends the task at once, without a shutdown. Pending and later calls end with
+    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
     pub fn abort(&self) {
         self.abort.abort();
     }

@@ -15,29 +15,29 @@ use libp2p::{
 };
 use rustc_hash::FxHasher;
 
-use crate::{Alarm, Runtime, deadline_after};
+use crate::{Alarm, Runtime, alarm::deadline_after};
 
-/// How many announcements run at once: enough that a few silent peers do not hold up the others, and few beside the 32
-/// of the callers, since nobody waits for these.
-const AT_ONCE: usize = 4;
+/// Maximum number of announcements that run at the same time: enough that a few silent peers do not hold up the others, and
+/// few compared to the 32 queries of callers, because no caller waits for announcements.
+const MAX_RUNNING: usize = 4;
 
-/// How long the first round waits after the first peer, at most; half of it at least. The time is for the routing table,
-/// and that nodes which start together do not announce together.
+/// Maximum delay of the first round after the first peer; the minimum is half of it. The routing table fills meanwhile, and
+/// nodes that start together do not announce together.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// The longest wait before those that failed are tried again. It doubles up to here.
+/// Maximum delay before failed announcements are repeated. The delay doubles up to here.
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// Tells the network again what was the node's own in its store at the start. kad does so itself, but for the first time
-/// after 12 hours (providers) and 22 (records), and a node that is started again each day would never come to that.
+/// Announces the node's own records and providers that were in its store at the start. kad does so as well, but only after
+/// 12 hours (providers) and 22 hours (records), which a node that is restarted every day never reaches.
 ///
-/// It goes on until each was told to somebody, and is the node's own no more otherwise. These queries are kad's own
-/// ("publish what is in the store"), and not calls: no shutdown has to wait for them, and what the application removes
-/// meanwhile is not put back into the store by them.
+/// An announcement is repeated until a peer has taken it, or the record or provider is no longer the node's own. The
+/// queries are kad's own, from the store, and not calls: a shutdown does not wait for them, and they do not restore what
+/// the application removes meanwhile.
 pub(super) struct Announcer {
-    local_peer: PeerId,
+    local_peer_id: PeerId,
     waiting: VecDeque<Own>,
     running: Vec<Announcement>,
-    /// For the next round.
+    /// To be repeated in the next round.
     failed: Vec<Own>,
     in_round: bool,
     wait: Duration,
@@ -53,18 +53,18 @@ enum Own {
 struct Announcement {
     query: QueryId,
     own: Own,
-    /// What was told, of a record.
+    /// Announced value of a record.
     value: Option<Vec<u8>>,
 }
 
 impl Announcer {
-    /// What is the local peer's own in this store, to be told from [`begin`](Self::begin) on.
-    pub(super) fn new(store: &Store, local_peer: PeerId, runtime: &impl Runtime) -> Self {
-        let records = store.records().filter(|record| record.publisher == Some(local_peer));
+    /// Collects the local peer's own records and providers. They are announced after [`begin`](Self::begin).
+    pub(super) fn new(store: &Store, local_peer_id: PeerId, runtime: &impl Runtime) -> Self {
+        let records = store.records().filter(|record| record.publisher == Some(local_peer_id));
         let records = records.map(|record| Own::Record(record.key.clone()));
         let providers = store.provided().map(|provider| Own::Provider(provider.key.clone()));
         Self {
-            local_peer,
+            local_peer_id,
             waiting: records.chain(providers).collect(),
             running: Vec::new(),
             failed: Vec::new(),
@@ -74,32 +74,32 @@ impl Announcer {
         }
     }
 
-    /// There is somebody to tell.
+    /// Starts the first round: there is a peer.
     pub(super) fn begin(&mut self) {
         if !self.waiting.is_empty() {
             self.set_alarm();
         }
     }
 
-    /// Starts what may be started. True if kad has to be polled before the task sleeps.
+    /// Starts announcements. Returns whether kad has to be polled before the task sleeps.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, kad: &mut kad::Behaviour<Store>) -> bool {
         self.in_round |= self.alarm.poll(cx).is_ready();
         if !self.in_round {
             return false;
         }
         let mut started = false;
-        while self.running.len() < AT_ONCE
+        while self.running.len() < MAX_RUNNING
             && let Some(own) = self.waiting.pop_front()
         {
-            match start(&own, self.local_peer, kad) {
+            match start(&own, self.local_peer_id, kad) {
                 Ok(Some(announcement)) => {
                     self.running.push(announcement);
                     started = true;
                 }
-                // It is our own no more.
+                // It is no longer the node's own.
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::debug!(?own, %error, "cannot be announced again");
+                    tracing::debug!(?own, %error, "cannot start an announcement");
                     self.failed.push(own);
                 }
             }
@@ -115,7 +115,7 @@ impl Announcer {
         started
     }
 
-    /// Takes an event of a query; false if it is not of one of these.
+    /// Takes an event of a query. Returns `false` if the query is not an announcement.
     pub(super) fn handle(
         &mut self,
         id: QueryId,
@@ -127,13 +127,13 @@ impl Announcer {
         let Some(place) = self.running.iter().position(|announcement| announcement.query == id) else { return false };
         if last {
             let Announcement { query: _, own, value } = self.running.swap_remove(place);
-            if !was_told(result, stats) {
-                tracing::debug!(?own, "nobody took it; it is announced again later");
+            if !was_taken(result, stats) {
+                tracing::debug!(?own, "no peer took an announcement: it is repeated later");
                 self.failed.push(own);
             } else if let (Own::Record(key), Some(value)) = (&own, value)
-                && own_record(store, key, self.local_peer).is_some_and(|record| record.value != value)
+                && own_record(store, key, self.local_peer_id).is_some_and(|record| record.value != value)
             {
-                // It was replaced while the network was told of the old one, which may have come last at some peers.
+                // The record was replaced meanwhile, and the old one may have reached some peers last.
                 self.waiting.push_back(own);
             }
         }
@@ -141,22 +141,27 @@ impl Announcer {
     }
 
     fn set_alarm(&mut self) {
-        self.alarm.set(deadline_after(self.alarm.now(), jittered(self.wait, self.local_peer)));
+        self.alarm.set(deadline_after(self.alarm.now(), jittered(self.wait, self.local_peer_id)));
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
     }
 }
 
-/// Nothing if it is not ours any more. kad puts into the store what it has from there, which changes nothing.
-fn start(own: &Own, local_peer: PeerId, kad: &mut kad::Behaviour<Store>) -> Result<Option<Announcement>, store::Error> {
+/// Starts an announcement, unless the record or provider is no longer the node's own. kad puts it into the store again,
+/// which changes nothing.
+fn start(
+    own: &Own,
+    local_peer_id: PeerId,
+    kad: &mut kad::Behaviour<Store>,
+) -> Result<Option<Announcement>, store::Error> {
     let (query, value) = match own {
         Own::Record(key) => {
-            let Some(record) = own_record(kad.store_mut(), key, local_peer) else { return Ok(None) };
+            let Some(record) = own_record(kad.store_mut(), key, local_peer_id) else { return Ok(None) };
             let value = record.value.clone();
-            // All, so that kad waits for each: the quorum of the answer is not looked at.
+            // With a quorum of all, kad waits for each peer. Success needs only one.
             (kad.put_record(record, Quorum::All)?, Some(value))
         }
         Own::Provider(key) => {
-            if !kad.store_mut().providers(key).iter().any(|entry| entry.provider == local_peer) {
+            if !kad.store_mut().providers(key).iter().any(|entry| entry.provider == local_peer_id) {
                 return Ok(None);
             }
             (kad.start_providing(key.clone())?, None)
@@ -165,19 +170,19 @@ fn start(own: &Own, local_peer: PeerId, kad: &mut kad::Behaviour<Store>) -> Resu
     Ok(Some(Announcement { query, own: own.clone(), value }))
 }
 
-fn own_record(store: &Store, key: &RecordKey, local_peer: PeerId) -> Option<Record> {
-    store.get(key).filter(|record| record.publisher == Some(local_peer)).map(|record| record.into_owned())
+fn own_record(store: &Store, key: &RecordKey, local_peer_id: PeerId) -> Option<Record> {
+    store.get(key).filter(|record| record.publisher == Some(local_peer_id)).map(|record| record.into_owned())
 }
 
-/// Whether anybody has heard of it.
-fn was_told(result: &QueryResult, stats: &QueryStats) -> bool {
+/// Returns whether a peer has taken an announcement.
+fn was_taken(result: &QueryResult, stats: &QueryStats) -> bool {
     match result {
         QueryResult::PutRecord(Ok(_)) => true,
         QueryResult::PutRecord(Err(
             PutRecordError::QuorumFailed { key: _, success, quorum: _ }
             | PutRecordError::Timeout { key: _, success, quorum: _ },
         )) => !success.is_empty(),
-        // It is not acknowledged: that somebody answered the lookup is all that can be known.
+        // Providers are not acknowledged. A response to the lookup is the only evidence.
         QueryResult::StartProviding(result) => result.is_ok() && stats.num_successes() > 0,
         QueryResult::Bootstrap(_)
         | QueryResult::GetClosestPeers(_)
@@ -188,7 +193,7 @@ fn was_told(result: &QueryResult, stats: &QueryStats) -> bool {
     }
 }
 
-/// Between the half and the whole of a span, another part of it for each peer.
+/// Returns a time between half of a span and all of it, which depends on the peer.
 fn jittered(span: Duration, peer: PeerId) -> Duration {
     let mut hasher = FxHasher::default();
     (peer.to_bytes(), span).hash(&mut hasher);
@@ -213,7 +218,7 @@ mod tests {
     }
 
     impl Bed {
-        /// With so many records of its own, and one of another's.
+        /// Returns a node with a number of own records, and one of another peer.
         fn new(records: u8) -> Self {
             let (runtime, local_peer) = (TestRuntime::new(), PeerId::random());
             let mut store = Store::memory(local_peer, StoreConfig::default());
@@ -225,7 +230,7 @@ mod tests {
             Self { runtime, local_peer, kad: kad::Behaviour::new(local_peer, store), announcer }
         }
 
-        /// As a node's loop does. Says which are being announced.
+        /// Polls as a node's loop does, and returns the running announcements.
         fn poll(&mut self) -> Vec<QueryId> {
             let cx = &mut Context::from_waker(noop_waker_ref());
             while self.announcer.poll(cx, &mut self.kad) {}
@@ -250,11 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_and_no_timer_set_before_there_is_a_peer_and_without_anything_to_tell() {
+    fn without_a_peer_or_own_records_nothing_is_announced_and_no_timer_is_set() {
         let mut bed = Bed::new(1);
         bed.runtime.pass(LONGEST_WAIT);
         assert!(bed.poll().is_empty());
-        assert_eq!(bed.runtime.resets(), 0);
+        assert_eq!(bed.runtime.timer_sets(), 0);
         bed.announcer.begin();
         assert!(bed.poll().is_empty());
         bed.runtime.pass(FIRST_WAIT);
@@ -264,28 +269,28 @@ mod tests {
         bed.announcer.begin();
         bed.runtime.pass(LONGEST_WAIT);
         assert!(bed.poll().is_empty());
-        assert_eq!(bed.runtime.resets(), 0);
+        assert_eq!(bed.runtime.timer_sets(), 0);
     }
 
     #[test]
-    fn a_few_are_told_at_a_time_until_all_are_and_each_once() {
+    fn a_few_are_announced_at_a_time_and_each_once() {
         let mut bed = Bed::new(10);
         bed.announcer.begin();
         bed.runtime.pass(FIRST_WAIT);
         for told in 0..10 {
             let running = bed.poll();
-            assert_eq!(running.len(), AT_ONCE.min(10 - told));
+            assert_eq!(running.len(), MAX_RUNNING.min(10 - told));
             bed.end(running[0], true);
         }
-        let resets = bed.runtime.resets();
+        let resets = bed.runtime.timer_sets();
         assert!(bed.poll().is_empty());
         bed.runtime.pass(LONGEST_WAIT);
         assert!(bed.poll().is_empty());
-        assert_eq!(bed.runtime.resets(), resets);
+        assert_eq!(bed.runtime.timer_sets(), resets);
     }
 
     #[test]
-    fn what_nobody_took_is_told_again_and_again_at_growing_intervals() {
+    fn an_announcement_that_no_peer_took_is_repeated_at_growing_intervals() {
         let mut bed = Bed::new(1);
         bed.announcer.begin();
         let mut wait = FIRST_WAIT;
@@ -301,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_replaced_while_it_is_told_is_told_again() {
+    fn a_record_that_is_replaced_during_its_announcement_is_announced_again() {
         let mut bed = Bed::new(1);
         bed.announcer.begin();
         bed.runtime.pass(FIRST_WAIT);
@@ -317,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_replaced_by_another_publisher_or_removed_is_told_no_more() {
+    fn a_record_that_was_removed_or_replaced_by_another_publisher_is_not_announced() {
         let mut bed = Bed::new(2);
         let store = bed.kad.store_mut();
         store.remove(&RecordKey::from(vec![0]));
@@ -329,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_another_query_is_left_alone() {
+    fn an_event_of_another_query_is_not_taken() {
         let mut bed = Bed::new(1);
         let other = bed.kad.get_closest_peers(PeerId::random());
         let result = QueryResult::PutRecord(Ok(PutRecordOk { key: RecordKey::from(vec![0]) }));
@@ -337,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_differ_from_peer_to_peer_and_are_never_longer_than_said() {
+    fn delays_differ_between_peers_and_stay_within_their_bounds() {
         let waits: Vec<_> = (0..100).map(|_| jittered(FIRST_WAIT, PeerId::random())).collect();
         assert!(waits.iter().all(|wait| (FIRST_WAIT / 2..=FIRST_WAIT).contains(wait)), "{waits:?}");
         let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());

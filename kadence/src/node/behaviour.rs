@@ -1,25 +1,31 @@
 #![expect(missing_docs, reason = "the derived event type has a variant for each field and takes no documentation")]
 
 use kadence_store::Store;
-use libp2p::{connection_limits, identify, kad, ping, swarm::NetworkBehaviour};
+use libp2p::{
+    connection_limits, identify, kad, ping,
+    swarm::{NetworkBehaviour, SwarmEvent},
+};
 
 use crate::{ContainsKad, PeerTimeouts};
 
-/// What a [`Node`](super::Node) runs: kad and what it needs, beside the application's own behaviour `X`.
+/// Behaviour of a [`Node`](super::Node): kad and the protocols it needs, and the application's own behaviour `X`.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub struct NodeBehaviour<X: NetworkBehaviour> {
-    /// First, so that a connection over the limits is refused before any other behaviour hears of it.
+    /// Connection limits. First, so that a connection above them is refused before another behaviour sees it.
     pub limits: connection_limits::Behaviour,
-    /// The DHT, which gives silent peers up.
+    /// The DHT, with timeouts for silent peers.
     pub kad: PeerTimeouts<Store>,
-    /// Tells peers our addresses and protocols, and us theirs, from where the routing table is filled.
+    /// Exchanges addresses and protocols with peers. The routing table is filled from them.
     pub identify: identify::Behaviour,
-    /// Answers pings, which some implementations expect, and finds the connections that are dead.
+    /// Answers pings, which some implementations expect, and detects dead connections.
     pub ping: ping::Behaviour,
-    /// The application's own.
+    /// The application's own behaviour.
     pub app: X,
 }
+
+/// An event of a node's swarm that belongs to no call.
+pub type NodeEvent<X> = SwarmEvent<NodeBehaviourEvent<X>>;
 
 impl<X: NetworkBehaviour> ContainsKad for NodeBehaviour<X> {
     type Store = Store;

@@ -6,30 +6,31 @@ use std::{
 
 use libp2p::identity::Keypair;
 
-use super::NodeError;
+use super::error::NodeError;
 
-/// Where a node's key pair, and with it its peer id, comes from.
+/// Source of a node's key pair, which determines its peer id.
 #[derive(Clone)]
+#[non_exhaustive]
 #[cfg_attr(
     feature = "public-network",
     expect(clippy::large_enum_variant, reason = "keys of other kinds are larger; there is one identity in a program")
 )]
 pub enum Identity {
-    /// A new one at every start.
+    /// A new key pair at every start.
     Ephemeral,
-    /// This one.
+    /// This key pair.
     Keypair(Keypair),
-    /// The one in this file, in libp2p's protobuf encoding. If there is no file, it is made, with a new key pair and
+    /// The key pair in this file, in libp2p's protobuf encoding. If there is no file, it is created with a new key pair,
     /// readable by its owner only.
     File(PathBuf),
 }
 
 impl Identity {
-    /// The key pair: for an application that signs with its node's key.
+    /// Returns the key pair, for an application that signs with its node's key.
     ///
     /// # Errors
     ///
-    /// If the file can be neither read nor made, or holds something else.
+    /// If the file can be neither read nor created, or contains something else.
     pub fn load(&self) -> Result<Keypair, NodeError> {
         match self {
             Self::Ephemeral => Ok(Keypair::generate_ed25519()),
@@ -52,24 +53,24 @@ fn load(path: &Path) -> io::Result<Keypair> {
     Keypair::from_protobuf_encoding(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// The file appears under its name only when it is whole, so that a crash leaves no half a key, and only if there is
-/// none: of two nodes that start at once, both have the key of the first.
+/// Creates the file with a new key pair. It appears under its name only when it is complete, so that a crash leaves no
+/// partial key, and never replaces a file: two nodes that start at once both use the key of the first.
 fn create(path: &Path) -> io::Result<Keypair> {
     let keypair = Keypair::generate_ed25519();
     let bytes = keypair.to_protobuf_encoding().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    // The peer id is as good as a random name that nobody else has.
+    // The new peer id makes the name unique.
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}.new", keypair.public().to_peer_id()));
     let unfinished = PathBuf::from(unfinished);
     let written = write_private(&unfinished, &bytes).and_then(|()| match fs::hard_link(&unfinished, path) {
-        // Some file systems know no links. Without them two starts at once may differ.
+        // Some file systems have no hard links. There, two nodes that start at once may use different keys.
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(&unfinished, path),
         linked => linked,
     });
-    // After a rename it is gone, and otherwise it has served; the error to report is the one above.
+    // It is gone after a rename, and no longer needed otherwise.
     let _gone = fs::remove_file(&unfinished);
     match written {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(path),
@@ -92,13 +93,13 @@ fn warn_if_readable_by_others(path: &Path) {
     if let Ok(metadata) = fs::metadata(path)
         && std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
     {
-        tracing::warn!(path = %path.display(), "others can read this private key; `chmod 600` it");
+        tracing::warn!(path = %path.display(), "private key is readable by other users: run `chmod 600` on it");
     }
     #[cfg(not(unix))]
     let _ = path;
 }
 
-/// Without the key.
+/// Omits the key.
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_made_once_for_its_owner_only_and_gives_the_same_peer_again() {
+    fn a_file_is_created_once_for_its_owner_only_and_keeps_its_key() {
         let folder = Folder::new("identity");
         let path = folder.0.join("deeper").join("node.key");
         let identity = Identity::File(path.clone());
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_start_at_once_have_the_same_key() {
+    fn nodes_that_start_at_once_use_the_same_key() {
         let folder = Folder::new("at-once");
         let path = folder.0.join("node.key");
         let starts: Vec<_> = (0..8)
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_an_error_and_is_left_alone() {
+    fn a_damaged_file_is_an_error_and_is_left_unchanged() {
         let folder = Folder::new("damaged");
         let path = folder.0.join("node.key");
         fs::write(&path, b"no key").unwrap();
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_not_printed() {
+    fn debug_output_omits_the_key() {
         let keypair = Keypair::generate_ed25519();
         let printed = format!("{:?}", Identity::Keypair(keypair.clone()));
         assert_eq!(printed, format!("Keypair({:?})", keypair.public().to_peer_id()));

@@ -1,19 +1,20 @@
-//! A ready-made node: what nearly everyone who wants a DHT builds by hand.
+//! A ready-made node, from one [`NodeConfig`], on any runtime.
 //!
-//! kad on a private protocol name with a store that validates and may be in a file, identify wired into its routing
-//! table, ping, connection limits, a persistent key pair, bootstrap peers that are dialled and dialled again: from one [`NodeConfig`], on any runtime. A runtime crate
-//! only brings the transport, so applications call its function (`kadence_tokio::node`, …) and not
-//! [`Node::start`] here.
+//! It has kad on a private protocol name, a store that validates and may be in a file, identify, which fills the routing
+//! table, ping, connection limits, a persistent key pair, and bootstrap peers that are redialled while no peer is
+//! connected. A runtime crate adds the transport. Applications call its function (`kadence_tokio::node`, …) rather than
+//! [`Node::start`].
 
 mod announcer;
 mod behaviour;
 mod config;
 mod half_open;
+mod error;
 mod identity;
 mod running;
 mod sweeper;
 
-use std::{collections::HashSet, fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt,
@@ -23,16 +24,15 @@ use futures::{
 };
 use kadence_store::{StatsHandle, StoreStats};
 use libp2p::{
-    Multiaddr, PeerId, Swarm, Transport, TransportError, connection_limits,
+    Multiaddr, PeerId, Swarm, Transport, connection_limits,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
     identify,
     identity::Keypair,
     multiaddr::Protocol,
     noise, ping,
-    swarm::{self, NetworkBehaviour, SwarmEvent, dummy},
+    swarm::{self, NetworkBehaviour, dummy},
     yamux,
 };
-use thiserror::Error;
 
 use self::{
     announcer::Announcer,
@@ -42,28 +42,62 @@ use self::{
     sweeper::Sweeper,
 };
 pub use self::{
-    behaviour::{NodeBehaviour, NodeBehaviourEvent},
+    behaviour::{NodeBehaviour, NodeBehaviourEvent, NodeEvent},
     config::{DEFAULT_PROTOCOL, NodeConfig, NodeStore},
     half_open::HalfOpenStats,
+    error::{NodeError, ReadyError},
     identity::Identity,
 };
 use crate::{Alarm, Client, Driver, DriverClosedError, Events, PeerTimeouts, Runtime, SwarmHandle, Task, TaskEnd};
 
-/// How long a connection may take from the first packet to the last handshake, in both directions. Without it a peer
-/// that accepts and says nothing holds a dial for ever.
+/// Maximum time from the first packet of a connection to its last handshake, in both directions. Without it a silent peer
+/// that accepts a connection would keep a dial open for ever.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a start waits for the listeners' addresses. They come at once, but for a wildcard on a machine without
-/// interfaces.
+/// Maximum time that a start waits for the listeners' addresses. They come at once, except for a wildcard on a machine
+/// without network interfaces.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A transport as a swarm takes it.
+/// A transport with authenticated and multiplexed connections, as a swarm takes it.
 pub type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// The events of a node's swarm that belong to no call.
-pub type NodeEvent<X> = SwarmEvent<NodeBehaviourEvent<X>>;
-
 /// A running node. Dropping it ends it at once; [`shutdown`](Self::shutdown) ends it gracefully.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use kadence::{
+///     Client, Runtime, TaskEnd,
+///     libp2p::{
+///         core::{transport::MemoryTransport, upgrade::Version},
+///         identity::Keypair,
+///         kad::{Record, RecordKey},
+///         swarm::dummy,
+///     },
+///     node::{Node, NodeConfig, upgrade},
+/// };
+///
+/// // Two nodes, connected through memory. `kadence_tokio::node(config)` is this over TCP, DNS and QUIC.
+/// async fn example(runtime: impl Runtime) -> Result<(), Box<dyn std::error::Error>> {
+///     let transport = |keypair: &Keypair| upgrade(MemoryTransport::default(), keypair);
+///
+///     let config = NodeConfig::default().listen(["/memory/7001".parse()?]);
+///     let first = Node::start(runtime.clone(), config, transport, |_| dummy::Behaviour).await?;
+///
+///     let config = NodeConfig::default().listen(["/memory/7002".parse()?]).bootstrap_peers(first.listen_addrs());
+///     let second = Node::start(runtime, config, transport, |_| dummy::Behaviour).await?;
+///     second.ready(Duration::from_secs(10)).await?;
+///
+///     let client: &Client = second.client();
+///     let key = RecordKey::new(b"greeting");
+///     let put = client.put_record(Record::new(key.clone(), b"hello".to_vec())).await?;
+///     assert_eq!(put.acknowledged, [first.local_peer_id()]);
+///     assert_eq!(client.get_record(key).await?.value(), b"hello");
+///
+///     assert_eq!(second.shutdown().await, TaskEnd::Finished);
+///     Ok(())
+/// }
+/// ```
 pub struct Node<X: NetworkBehaviour = dummy::Behaviour> {
     client: Client,
     swarm: SwarmHandle<NodeBehaviour<X>>,
@@ -83,14 +117,14 @@ where
 {
     /// Starts a node on a runtime, with a transport and the application's own behaviour, both made from the key pair.
     ///
-    /// When it returns, the node listens, and the bootstrap peers are being dialled; wait for
-    /// [`ready`](Self::ready) before you ask the network. A store's file is read before that, which blocks the thread for
-    /// as long as it takes: some tens of milliseconds with the default limits.
+    /// When it returns, the node listens, and the bootstrap peers are being dialled. Wait for [`ready`](Self::ready)
+    /// before the first request. The file of a store is read before, which blocks the thread: some tens of milliseconds
+    /// with the default limits.
     ///
     /// # Errors
     ///
     /// If the key pair cannot be loaded, a bootstrap peer has no id, the store's file cannot be opened, the transport
-    /// cannot be made, an address cannot be listened on, or the runtime is gone. Nothing runs then.
+    /// cannot be created, an address cannot be listened on, or the runtime has ended. No task is left then.
     pub async fn start<R, E>(
         runtime: R,
         config: NodeConfig,
@@ -102,15 +136,15 @@ where
         E: std::error::Error + Send + Sync + 'static,
     {
         let (node, listening) = Self::launch(runtime, config, transport, app)?;
-        // Whichever comes first: the addresses that could be had are there.
+        // After the timeout, the node continues with the addresses it has.
         match select(listening, (node.sleep)(LISTEN_TIMEOUT)).await {
             Either::Left((Ok(()), _)) | Either::Right(((), _)) => Ok(node),
-            // Its task is gone, and with it whoever would have told us.
-            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::NodeGone(DriverClosedError)),
+            // The node's task has ended, and with it the sender.
+            Either::Left((Err(oneshot::Canceled), _)) => Err(NodeError::Closed(DriverClosedError)),
         }
     }
 
-    /// Not in the future of `start`, which would keep room for all of this until it is dropped.
+    /// Does the synchronous part of `start`, whose future would otherwise reserve space for all of this.
     fn launch<R, E>(
         runtime: R,
         config: NodeConfig,
@@ -122,11 +156,11 @@ where
         E: std::error::Error + Send + Sync + 'static,
     {
         let keypair = config.identity.load()?;
-        let local_peer = keypair.public().to_peer_id();
-        let bootstrap_peers = KnownPeer::parse_all(&config.bootstrap_peers, local_peer)?;
-        let store = config.open_store(local_peer)?;
+        let local_peer_id = keypair.public().to_peer_id();
+        let bootstrap_peers = KnownPeer::parse_all(&config.bootstrap_peers, local_peer_id)?;
+        let store = config.open_store(local_peer_id)?;
         let store_stats = store.stats_handle();
-        let announcer = Announcer::new(&store, local_peer, &runtime);
+        let announcer = Announcer::new(&store, local_peer_id, &runtime);
         let transport = transport(&keypair).map_err(|error| NodeError::Transport(Box::new(error)))?;
         let transport = HalfOpenTransport::new(transport, config.half_open());
         let half_open = transport.handle();
@@ -134,9 +168,9 @@ where
             limits: connection_limits::Behaviour::new(config.limits()),
             kad: match config.peer_timeouts {
                 Some(timeouts) => {
-                    PeerTimeouts::with_timer(config.kad(local_peer, store), Alarm::new(&runtime), timeouts)
+                    PeerTimeouts::with_timer(config.kad(local_peer_id, store), Alarm::new(&runtime), timeouts)
                 }
-                None => PeerTimeouts::disabled(config.kad(local_peer, store)),
+                None => PeerTimeouts::disabled(config.kad(local_peer_id, store)),
             },
             identify: identify::Behaviour::new(config.identify(keypair.public())),
             ping: ping::Behaviour::default(),
@@ -147,7 +181,7 @@ where
             move |task| runtime.spawn(task)
         })
         .with_idle_connection_timeout(config.idle_connection_timeout);
-        let mut swarm = Swarm::new(transport.boxed(), behaviour, local_peer, swarm_config);
+        let mut swarm = Swarm::new(transport.boxed(), behaviour, local_peer_id, swarm_config);
         let mut listeners = HashSet::new();
         for address in &config.listen {
             let listener = swarm
@@ -160,7 +194,7 @@ where
         }
 
         let (events_sender, events) = Events::new(config.driver.event_capacity);
-        let (client, swarm, driver) = Driver::new(swarm, runtime.clone(), config.driver());
+        let (client, swarm, driver) = Driver::new(swarm, runtime.clone(), config.driver_config());
         let status = Arc::new(Status::default());
         let (first_peer_sender, first_peer) = oneshot::channel();
         let (listening_sender, listening) = oneshot::channel();
@@ -170,7 +204,7 @@ where
             status: Arc::clone(&status),
             protocol: config.protocol,
             bootstrap_peers,
-            speaks: false,
+            has_kad_peer: false,
             first_peer: Some(first_peer_sender),
             listening: Some(listening_sender),
             listeners,
@@ -197,62 +231,63 @@ where
 }
 
 impl<X: NetworkBehaviour> Node<X> {
-    /// The client, to clone and hand around.
+    /// Returns the client. Clone it to share it.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Runs closures on the node's swarm, where its behaviours are.
+    /// Returns a handle that runs closures on the node's swarm and behaviours.
     pub fn swarm(&self) -> &SwarmHandle<NodeBehaviour<X>> {
         &self.swarm
     }
 
-    /// The swarm's events that belong to no call, those of the application's own behaviour among them. The first call
-    /// has the stream; it is bounded, and may be left alone.
+    /// Returns the swarm's events that belong to no call, including those of the application's own behaviour. `None` after
+    /// the first call. The stream is bounded and need not be read.
     pub fn events(&mut self) -> Option<Events<NodeEvent<X>>> {
         self.events.take()
     }
 
-    /// The node's id.
-    pub fn peer_id(&self) -> PeerId {
-        self.client.local_peer()
+    /// Returns the node's peer id.
+    pub fn local_peer_id(&self) -> PeerId {
+        self.client.local_peer_id()
     }
 
-    /// Where the node listens now, each with the node's id at its end: what others take as a bootstrap peer.
+    /// Returns the addresses that the node listens on, each with its peer id at the end: other nodes can take them as
+    /// bootstrap peers.
     pub fn listen_addrs(&self) -> Vec<Multiaddr> {
-        let id = Protocol::P2p(self.peer_id());
+        let id = Protocol::P2p(self.local_peer_id());
         self.status.listen_addrs().into_iter().map(|address| address.with(id.clone())).collect()
     }
 
-    /// Waits for the first peer that speaks the network's protocol and can be asked. Ready at once if there was one.
+    /// Waits for the first peer that speaks the network's protocol and is in the routing table. Returns at once if there
+    /// was one before.
     ///
     /// # Errors
     ///
-    /// If none came within `timeout`, with the last reason why a dial failed, or if the node has ended.
+    /// If no such peer is found within `timeout`, with the error of the last dial, or if the node has ended.
     pub async fn ready(&self, timeout: Duration) -> Result<(), ReadyError> {
         let first_peer = self.first_peer.clone();
         let sleep = (self.sleep)(timeout);
         pin_mut!(sleep);
         match select(first_peer, sleep).await {
-            Either::Left((told, _)) => told.map_err(ReadyError::NodeGone),
+            Either::Left((told, _)) => told.map_err(ReadyError::Closed),
             Either::Right(((), _)) => {
                 Err(ReadyError::NoPeer { timeout, last_dial_error: self.status.last_dial_error() })
             }
         }
     }
 
-    /// Makes a peer known and dials it, as if it were a bootstrap peer, but once.
+    /// Adds a peer to the routing table and dials it once. Unlike a bootstrap peer, it is not redialled.
     ///
     /// # Errors
     ///
     /// If the address has no peer id, is the node's own, or the node has ended.
     pub async fn add_peer(&self, address: &Multiaddr) -> Result<(), NodeError> {
-        let peer = KnownPeer::parse(address, self.peer_id())?;
+        let peer = KnownPeer::parse(address, self.local_peer_id())?;
         Ok(self.swarm.with(move |swarm| dial(swarm, &peer)).await?)
     }
 
-    /// What the node's store has, what it has taken and refused, and how long its file has stopped the node at most. Reads
-    /// a few counters, whatever the node is doing, also after its end.
+    /// Returns contents and counters of the node's store. Never waits for the node, and works after its end.
     pub fn store_stats(&self) -> StoreStats {
         self.store_stats.read()
     }
@@ -263,7 +298,7 @@ impl<X: NetworkBehaviour> Node<X> {
         self.half_open.stats()
     }
 
-    /// The peers that are connected now.
+    /// Returns the connected peers.
     ///
     /// # Errors
     ///
@@ -272,8 +307,8 @@ impl<X: NetworkBehaviour> Node<X> {
         self.swarm.with(|swarm| swarm.connected_peers().copied().collect()).await
     }
 
-    /// Accepts no further calls, waits until those that were accepted have ended, and ends the node. A store's file is on
-    /// the disk and can be opened again when this returns.
+    /// Rejects further calls, waits until the accepted ones have ended, and ends the node. When this returns, the store's
+    /// file is on the disk and can be opened again.
     pub async fn shutdown(mut self) -> TaskEnd {
         self.client.shutdown().await;
         match self.task.take() {
@@ -294,13 +329,13 @@ impl<X: NetworkBehaviour> Drop for Node<X> {
 impl<X: NetworkBehaviour> fmt::Debug for Node<X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
-            .field("peer_id", &self.peer_id())
+            .field("local_peer_id", &self.local_peer_id())
             .field("listen_addrs", &self.status.listen_addrs())
             .finish_non_exhaustive()
     }
 }
 
-/// Encrypts (noise) and multiplexes (yamux) the connections of a transport, and bounds the time that they take.
+/// Encrypts (noise) and multiplexes (yamux) the connections of a transport, and limits the time to establish them to 10 s.
 ///
 /// # Errors
 ///
@@ -324,70 +359,4 @@ where
 fn sleep<R: Runtime>(runtime: &R, span: Duration) -> BoxFuture<'static, ()> {
     let mut alarm = Alarm::new(runtime);
     async move { alarm.sleep(span).await }.boxed()
-}
-
-/// Why a node did not start, or does not take a peer.
-#[derive(Debug, Error)]
-pub enum NodeError {
-    /// The identity file can be neither read nor made, or holds something else.
-    #[error("the identity file {} cannot be used", path.display())]
-    Identity {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        error: io::Error,
-    },
-    /// A peer's address says where it is, and not who: add `/p2p/` and its id, as the peer prints it.
-    #[error("the address {address} must end in /p2p/<peer id>, after the place where the peer listens")]
-    NoPeerId {
-        /// The address.
-        address: Multiaddr,
-    },
-    /// A peer's address is this node's own.
-    #[error("the address {address} is this node's own")]
-    OwnAddress {
-        /// The address.
-        address: Multiaddr,
-    },
-    /// The store's file cannot be opened: its error says whether another node has it, it is something else or damaged, or
-    /// the disk does not let us. It was left as it is.
-    #[cfg(feature = "disk")]
-    #[error("the store cannot be opened")]
-    Store(#[source] kadence_store::StoreOpenError),
-    /// The transport cannot be made.
-    #[error("the transport cannot be made")]
-    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An address cannot be listened on: it is in use, not ours, or of a kind that the transport does not know.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: Multiaddr,
-        /// Why.
-        #[source]
-        error: TransportError<io::Error>,
-    },
-    /// The node has ended, or its runtime is gone and it never began.
-    #[error(transparent)]
-    NodeGone(#[from] DriverClosedError),
-}
-
-/// Why a node is not ready.
-#[derive(Debug, Clone, Error)]
-pub enum ReadyError {
-    /// No peer that speaks the network's protocol came in time.
-    #[error("no peer of this network was found within {timeout:?}{}", because(last_dial_error.as_deref()))]
-    NoPeer {
-        /// How long was waited.
-        timeout: Duration,
-        /// Why the last dial failed, if one did.
-        last_dial_error: Option<String>,
-    },
-    /// The node has ended, or its runtime is gone and it never began.
-    #[error(transparent)]
-    NodeGone(DriverClosedError),
-}
-
-fn because(reason: Option<&str>) -> String {
-    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }

@@ -1,4 +1,4 @@
-//! The loop of a node: a driver, the wiring from identify into the routing table, and dialling again.
+//! The loop of a node: the driver, identify's addresses for the routing table, and redialling.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -15,23 +15,27 @@ use libp2p::{
     swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
 
-use super::{NodeBehaviour, NodeBehaviourEvent, NodeEvent, announcer::Announcer, config::KnownPeer, sweeper::Sweeper};
-use crate::{Alarm, ContainsKad, Driver, Runtime, response};
+use super::{
+    announcer::Announcer,
+    behaviour::{NodeBehaviour, NodeBehaviourEvent, NodeEvent},
+    config::KnownPeer,
+    sweeper::Sweeper,
+};
+use crate::{Alarm, ContainsKad, Driver, Runtime, response::ResponseSender};
 
-/// How many addresses a peer may have in the routing table by its own word. It can claim as many as it likes, message
-/// after message; each is kept, copied into events, and dialled in vain if it is false.
+/// Maximum number of addresses that a peer can add to its entry in the routing table. It can claim any number, message
+/// after message, and each is kept, copied into events, and dialled in vain if it is false.
 const MAX_ADDRESSES_PER_PEER: usize = 16;
 
-/// How long to wait before the bootstrap peers are dialled again when nobody is connected: this at first, then twice
-/// as long each time.
+/// Delay of the first redial of the bootstrap peers while no peer is connected. It doubles each time.
 const REDIAL_MIN: Duration = Duration::from_secs(2);
-/// The longest of these waits: a network that comes back is found within a minute.
+/// Maximum delay of a redial: a network that comes back is found within a minute.
 const REDIAL_MAX: Duration = Duration::from_secs(60);
 
-/// How many events one wake-up may handle before other tasks of the runtime get their turn.
+/// Maximum number of events per wake-up, so that other tasks of the runtime get their turn.
 const EVENTS_PER_WAKE: usize = 100;
 
-/// What a node's task shares with its handle.
+/// State that a node's task shares with its handle.
 #[derive(Debug, Default)]
 pub(super) struct Status {
     listen_addrs: Mutex<BTreeSet<Multiaddr>>,
@@ -58,15 +62,15 @@ impl Status {
 
 pub(super) struct Running<X: NetworkBehaviour, R: Runtime> {
     pub(super) driver: Driver<NodeBehaviour<X>, R>,
-    pub(super) events: response::Sender<NodeEvent<X>, ()>,
+    pub(super) events: ResponseSender<NodeEvent<X>, ()>,
     pub(super) status: Arc<Status>,
     pub(super) protocol: StreamProtocol,
     pub(super) bootstrap_peers: Vec<KnownPeer>,
-    /// Whether a peer has said that it speaks our protocol.
-    pub(super) speaks: bool,
-    /// Told at the first peer that speaks our protocol.
+    /// A peer has announced that it speaks the network's protocol.
+    pub(super) has_kad_peer: bool,
+    /// Completed at the first peer that speaks the network's protocol.
     pub(super) first_peer: Option<oneshot::Sender<()>>,
-    /// Told when every listener has an address or has failed.
+    /// Completed when every listener has an address or has failed.
     pub(super) listening: Option<oneshot::Sender<()>>,
     pub(super) listeners: HashSet<ListenerId>,
     pub(super) redial: Redial,
@@ -79,7 +83,7 @@ where
     X: NetworkBehaviour,
     R: Runtime,
 {
-    /// Ready when the node has shut down.
+    /// Runs the node. `Ready` when it has shut down.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.report_listening();
         for _ in 0..EVENTS_PER_WAKE {
@@ -89,7 +93,7 @@ where
             }
             match event {
                 Poll::Ready(Some(event)) => {
-                    if !self.is_of_announcer(&event) {
+                    if !self.take_announcement(&event) {
                         self.handle(&event);
                         self.events.push(event);
                     }
@@ -112,8 +116,8 @@ where
         Poll::Pending
     }
 
-    /// Whether an event is of a query that nobody else has asked for; it has been dealt with then.
-    fn is_of_announcer(&mut self, event: &NodeEvent<X>) -> bool {
+    /// Takes an event of the announcer's queries. Returns whether it was one.
+    fn take_announcement(&mut self, event: &NodeEvent<X>) -> bool {
         match event {
             SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
                 id,
@@ -136,11 +140,11 @@ where
                 connection_id: _,
             })) => self.identified(*peer_id, info),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(kad::Event::RoutingUpdated { .. })) => self.check_ready(),
-            // A connection that answers no ping is dead, and every query over it would wait for kad's timeout.
+            // Without an answer to a ping the connection is dead, and every query over it would wait for its timeout.
             SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) }))
                 if !matches!(error, ping::Failure::Unsupported) =>
             {
-                tracing::debug!(%peer, %error, "a connection is dead");
+                tracing::debug!(%peer, %error, "closing a dead connection");
                 self.driver.swarm_mut().close_connection(*connection);
             }
             SwarmEvent::NewListenAddr { listener_id, address } => {
@@ -168,7 +172,7 @@ where
         }
     }
 
-    /// A peer has said what it speaks and where it listens. Of peers that dialled us, kad learns only by this.
+    /// Adds the addresses of an identified peer. kad learns of a peer that has dialled this node only in this way.
     fn identified(&mut self, peer: PeerId, info: &identify::Info) {
         if !info.protocols.contains(&self.protocol) {
             return;
@@ -181,24 +185,24 @@ where
         for address in info.listen_addrs.iter().take(MAX_ADDRESSES_PER_PEER.saturating_sub(known)) {
             kad.add_address(&peer, address.clone());
         }
-        self.speaks = true;
+        self.has_kad_peer = true;
         self.check_ready();
     }
 
-    /// A peer speaks our protocol, and there is somebody to ask.
+    /// Completes `first_peer` if a peer speaks the protocol and the routing table is not empty.
     fn check_ready(&mut self) {
-        if self.speaks
+        if self.has_kad_peer
             && self.first_peer.is_some()
             && self.driver.swarm_mut().behaviour_mut().kad().kbuckets().any(|bucket| !bucket.is_empty())
             && let Some(first_peer) = self.first_peer.take()
         {
-            // Nobody may be waiting for it.
+            // An error means that nobody waits.
             let _gone = first_peer.send(());
             self.announcer.begin();
         }
     }
 
-    /// With bootstrap peers to turn to and nobody connected, dial them again in a while.
+    /// Schedules a redial of the bootstrap peers if no peer is connected.
     pub(super) fn check_alone(&mut self) {
         if !self.bootstrap_peers.is_empty() && self.driver.swarm().network_info().num_peers() == 0 {
             self.redial.start();
@@ -209,7 +213,7 @@ where
         for peer in &self.bootstrap_peers {
             dial(self.driver.swarm_mut(), peer);
         }
-        // A dial that was refused at once says so in no event.
+        // A dial that fails at once causes no event.
         self.check_alone();
     }
 
@@ -222,24 +226,23 @@ where
     }
 }
 
-/// libp2p's error of a dial has a line for each address.
+/// Joins the lines of an error: libp2p's dial errors have one for each address.
 fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// Makes a peer known to kad and dials it. A dial that cannot begin (it is under way, or the peer is connected) is
-/// what was wanted.
+/// Adds a peer to kad and dials it. An error is not reported: the peer is being dialled or is connected.
 pub(super) fn dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<X>>, peer: &KnownPeer) {
     for address in &peer.addresses {
         swarm.behaviour_mut().kad().add_address(&peer.id, address.clone());
     }
     let dial = DialOpts::peer_id(peer.id).addresses(peer.addresses.clone()).build();
     if let Err(error) = swarm.dial(dial) {
-        tracing::debug!(peer = %peer.id, %error, "not dialled");
+        tracing::debug!(peer = %peer.id, %error, "did not dial");
     }
 }
 
-/// A timer with a growing span, that runs only while it is needed.
+/// Timer of redials, with a growing delay. Runs only while no peer is connected.
 pub(super) struct Redial {
     alarm: Alarm,
     wait: Duration,
@@ -251,7 +254,7 @@ impl Redial {
     }
 
     fn start(&mut self) {
-        if self.alarm.due().is_none() {
+        if self.alarm.deadline().is_none() {
             self.alarm.set(self.alarm.now() + self.wait);
             self.wait = (self.wait * 2).min(REDIAL_MAX);
         }
@@ -262,7 +265,7 @@ impl Redial {
         self.wait = REDIAL_MIN;
     }
 
-    /// Whether it is time.
+    /// Returns whether it is time to redial.
     fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         self.alarm.poll(cx).is_ready()
     }

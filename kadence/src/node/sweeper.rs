@@ -7,11 +7,11 @@ use kadence_store::Store;
 
 use crate::{Alarm, Runtime};
 
-/// How long nothing is swept after a sweep. What has expired is returned to nobody in the meantime, and what changes the
-/// store sweeps as well: this is for the memory and the file of a node that is seldom written to.
+/// Minimum time between two sweeps. Expired records are never returned, and every call that changes the store sweeps, too:
+/// this only frees memory and disk of a store that is seldom changed.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Removes what has expired in a store that nobody writes to. Without anything that will expire there is no timer.
+/// Removes expired records from a store that is seldom changed. Sets no timer while nothing expires.
 pub(super) struct Sweeper {
     alarm: Alarm,
     not_before: Instant,
@@ -22,16 +22,16 @@ impl Sweeper {
         Self { alarm: Alarm::new(runtime), not_before: runtime.now() + PAUSE }
     }
 
-    /// Sweeps a few, if it is time. True if the task has to come again before it sleeps.
+    /// Sweeps some records, if it is time. Returns whether it has to be polled again before the task sleeps.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, store: &mut Store) -> bool {
         let Some(expiry) = store.next_expiry() else {
             self.alarm.stop();
             return false;
         };
-        // An expiry mostly moves later, as records are renewed: the timer is then left as it is, and set again when it
-        // has elapsed.
+        // An expiry mostly moves later, as records are renewed. The timer is then left alone, and set again when it has
+        // elapsed.
         let due = expiry.max(self.not_before);
-        if self.alarm.due().is_none_or(|set| due < set) {
+        if self.alarm.deadline().is_none_or(|set| due < set) {
             self.alarm.set(due);
         }
         if self.alarm.poll(cx).is_pending() {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::alarm::tests::TestRuntime;
 
-    /// As a node's loop does, until there is nothing to be done.
+    /// Polls until there is nothing to do, as a node's loop does.
     fn poll(sweeper: &mut Sweeper, store: &mut Store) {
         while sweeper.poll(&mut Context::from_waker(noop_waker_ref()), store) {}
     }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anything_that_expires_no_timer_is_set() {
+    fn no_timer_is_set_while_nothing_expires() {
         let (runtime, local_peer) = (TestRuntime::new(), PeerId::random());
         let mut store = Store::memory(local_peer, StoreConfig::default());
         let mut sweeper = Sweeper::new(&runtime);
@@ -82,11 +82,11 @@ mod tests {
         store.put(Record { publisher: Some(local_peer), ..Record::new(vec![1], vec![2]) }).unwrap();
         runtime.pass(10 * PAUSE);
         poll(&mut sweeper, &mut store);
-        assert_eq!(runtime.resets(), 0);
+        assert_eq!(runtime.timer_sets(), 0);
     }
 
     #[test]
-    fn all_that_have_expired_are_swept_but_not_sooner_than_a_minute_after_the_last_time() {
+    fn all_expired_records_are_swept_once_a_minute() {
         let runtime = TestRuntime::new();
         let mut store = Store::memory(PeerId::random(), StoreConfig::default());
         let mut sweeper = Sweeper::new(&runtime);
@@ -96,13 +96,13 @@ mod tests {
             }
             wait_until_all_have_expired(Instant::now() + Duration::from_millis(1));
             poll(&mut sweeper, &mut store);
-            let (left, resets) = (store.stats_handle().read().records, runtime.resets());
+            let (left, resets) = (store.stats_handle().read().records, runtime.timer_sets());
             assert!(left > 0, "swept at once");
             runtime.pass(PAUSE);
             poll(&mut sweeper, &mut store);
             assert_eq!(store.stats_handle().read().records, 0);
             assert!(
-                (times..=times * 5).contains(&resets) && runtime.resets() < resets + 5,
+                (times..=times * 5).contains(&resets) && runtime.timer_sets() < resets + 5,
                 "the timer was set in a loop"
             );
         }

@@ -15,20 +15,20 @@ use super::{
     lookup::{Found, Lookups, Name},
 };
 
-/// How many names are looked up for one dial, so that names that lead in a circle come to an end. As libp2p's own.
+/// Maximum number of lookups of one dial, which ends cycles of names. As in libp2p's own transport.
 pub(super) const MAX_LOOKUPS: usize = 32;
 
-/// How many addresses are dialled for one dial. As libp2p's own.
+/// Maximum number of addresses that one dial tries. As in libp2p's own transport.
 pub(super) const MAX_DIALS: usize = 16;
 
-/// How many addresses are taken from one lookup. As libp2p's own for `/dnsaddr`; no more can be dialled anyway.
+/// Maximum number of addresses from one lookup. As in libp2p's own transport for `/dnsaddr`; no more can be dialled anyway.
 const MAX_FOUND: usize = 16;
 
 pub(super) fn has_name(addr: &Multiaddr) -> bool {
     addr.iter().any(|protocol| Name::of(&protocol).is_some())
 }
 
-/// Looks up and dials, depth first and in the order of the answers, until a connection is there or nothing is left.
+/// Looks up names and dials, depth first and in the order of the responses, until there is a connection or nothing is left.
 pub(super) async fn dial<T>(
     inner: Arc<Mutex<T>>,
     config: Config,
@@ -49,7 +49,7 @@ where
                 errors.push(Error::TooManyDials);
                 break;
             }
-            // The lock is not held while the connection is made.
+            // The lock is not held while connecting.
             let dial = lock(&inner).dial(addr, opts);
             match dial {
                 Ok(dial) => {
@@ -88,7 +88,7 @@ fn first_name(addr: &Multiaddr) -> Option<(usize, Name)> {
     addr.iter().enumerate().find_map(|(index, protocol)| Some((index, Name::of(&protocol)?)))
 }
 
-/// `addr` with what was found in the place of the name at `index`.
+/// Replaces the name at `index` of `addr` by the results of its lookup.
 fn insert(addr: &Multiaddr, index: usize, found: Found) -> Vec<Multiaddr> {
     let before = || addr.iter().take(index);
     let after: Multiaddr = addr.iter().skip(index + 1).collect();
@@ -98,7 +98,7 @@ fn insert(addr: &Multiaddr, index: usize, found: Found) -> Vec<Multiaddr> {
             .take(MAX_FOUND)
             .map(|ip| before().chain([Protocol::from(ip)]).chain(after.iter()).collect())
             .collect(),
-        // These are whole: what was behind the name says which of them are meant.
+        // Complete addresses. The part after the name selects among them.
         Found::Addresses(addresses) => addresses
             .into_iter()
             .filter(|address| address.ends_with(&after))
@@ -108,13 +108,13 @@ fn insert(addr: &Multiaddr, index: usize, found: Found) -> Vec<Multiaddr> {
     }
 }
 
-/// Writes the errors of a dial as one line.
+/// Displays the errors of a dial in one line.
 pub(super) struct Listed<'a, E>(pub(super) &'a [Error<E>]);
 
 impl<E: fmt::Display> fmt::Display for Listed<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((first, others)) = self.0.split_first() else {
-            return f.write_str("no record fits the address");
+            return f.write_str("no record fits the dialled address");
         };
         write!(f, "no address could be reached: {first}")?;
         others.iter().try_for_each(|error| write!(f, "; {error}"))

@@ -16,23 +16,24 @@ use libp2p_core::{Multiaddr, multiaddr::Protocol};
 
 use super::{Config, runtime::AsyncIo};
 
-/// Answers are kept for the rest of a dial only, which has 32 lookups.
+/// Number of cached responses. The cache lasts for one dial, which has at most 32 lookups.
 const CACHE: u64 = 32;
 
-/// Why a name was not found.
+/// Error of a lookup.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ResolveError {
-    /// There is no such name, or it has no addresses of the kind asked for. Asking again soon does not help.
-    #[error("it has no records of the kind asked for")]
+    /// The name does not exist or has no records of the requested kind. A retry does not help.
+    #[error("no records of the requested kind")]
     NoRecords,
-    /// The system's resolver failed. It does not tell a name that does not exist from servers that do not answer.
-    #[error("the system's resolver: {0}")]
+    /// The system's resolver failed. Its error does not distinguish a missing name from silent servers.
+    #[error("the system's resolver failed: {0}")]
     System(#[source] io::Error),
-    /// The system's list of name servers, which `/dnsaddr` needs, could not be read.
-    #[error("the system's name servers are not known: {0}")]
+    /// The system's list of name servers, which `/dnsaddr` needs, cannot be read.
+    #[error("cannot read the system's name servers: {0}")]
     NoConfig(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No name server gave an answer that can be used. Asking again may help.
-    #[error("the name servers: {0}")]
+    /// No name server sent a usable response. A retry may help.
+    #[error("name servers failed: {0}")]
     Servers(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -40,7 +41,7 @@ pub enum ResolveError {
 #[derive(Debug)]
 pub(super) enum Name {
     Host(String, Family),
-    /// The name of the TXT records, that is with `_dnsaddr.`.
+    /// Name of the TXT records, with the prefix `_dnsaddr.`.
     Dnsaddr(String),
 }
 
@@ -63,7 +64,7 @@ impl Name {
             Protocol::Dns(host) => Some(Self::Host(host.to_string(), Family::Any)),
             Protocol::Dns4(host) => Some(Self::Host(host.to_string(), Family::V4)),
             Protocol::Dns6(host) => Some(Self::Host(host.to_string(), Family::V6)),
-            // With a dot at the end: such names are complete, and the system's search domains are not for them.
+            // The final dot keeps the system's search domains from being appended.
             Protocol::Dnsaddr(name) => Some(Self::Dnsaddr(format!("_dnsaddr.{}.", name.trim_end_matches('.')))),
             _ => None,
         }
@@ -88,7 +89,7 @@ impl Family {
     }
 }
 
-/// The lookups of one dial.
+/// Lookups of one dial.
 pub(super) struct Lookups {
     config: Config,
     servers: OnceLock<Servers>,
@@ -127,11 +128,11 @@ async fn system(host: String, family: Family) -> Result<Vec<IpAddr>, ResolveErro
     Ok(found.map(|addr| addr.ip()).filter(|ip| family.has(*ip)).collect())
 }
 
-/// Name servers that are asked directly.
+/// Client of name servers.
 struct Servers {
     resolver: Resolver<AsyncIo>,
-    /// Has the resolver's background tasks. They only have something to do while somebody waits for an answer, who then
-    /// runs them; they end with this.
+    /// Background tasks of the resolver. A lookup runs them while it waits, which is the only time they have work. They end
+    /// with the executor.
     tasks: Arc<Executor<'static>>,
 }
 
@@ -178,7 +179,7 @@ impl Servers {
             RData::TXT(text) => Some(text),
             _ => None,
         });
-        // Other programs keep other things in TXT records.
+        // Skips TXT records of other kinds.
         Ok(texts.filter_map(dnsaddr).collect())
     }
 }
@@ -191,7 +192,7 @@ fn failed(error: NetError) -> ResolveError {
     if error.is_no_records_found() { ResolveError::NoRecords } else { ResolveError::Servers(Box::new(error)) }
 }
 
-/// The address in a record `dnsaddr=<address>`. A long one is split into several strings by whoever wrote the record.
+/// Returns the address of a record `dnsaddr=<address>`. A long one is split into several strings.
 fn dnsaddr(record: &TXT) -> Option<Multiaddr> {
     let text = record.txt_data.concat();
     str::from_utf8(&text).ok()?.strip_prefix("dnsaddr=")?.parse().ok()
@@ -206,12 +207,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_lookup_has_started_ends_with_it() {
+    fn the_tasks_of_a_lookup_end_with_it() {
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
         let config = Config::name_servers([silent.local_addr().unwrap()]);
         let servers = async_io::block_on(Servers::new(config)).unwrap();
         let mut lookup = servers.addresses("_dnsaddr.host.test.").boxed();
-        // It is under way once the question is there.
+        // The lookup is running once the server has its request.
         async_io::block_on(async {
             let asked = blocking::unblock(move || silent.recv_from(&mut [0; 512]));
             assert!(matches!(futures::future::select(&mut lookup, asked).await, futures::future::Either::Right(_)));
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_an_address_or_passed_over() {
+    fn a_record_is_an_address_or_skipped() {
         let parse = |strings: &[&str]| dnsaddr(&TXT::new(strings.iter().map(|text| (*text).to_owned()).collect()));
         let addr: Multiaddr = "/ip4/192.0.2.1/tcp/80".parse().unwrap();
         assert_eq!(parse(&["dnsaddr=/ip4/192.0.2.1/tcp/80"]), Some(addr.clone()));

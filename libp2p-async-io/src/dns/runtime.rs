@@ -19,10 +19,10 @@ use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider
 
 use crate::tcp::{self, TcpStream};
 
-/// How long to wait for a TCP connection to a name server, if the resolver does not say. As its own runtime does.
+/// Default timeout of a TCP connection to a name server. As in the resolver's own runtime.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sockets, timers and tasks for the resolver.
+/// Sockets, timers and tasks of the resolver.
 #[derive(Clone)]
 pub(super) struct AsyncIo {
     // Weak, because the tasks have a clone of this.
@@ -37,7 +37,7 @@ impl AsyncIo {
 
 impl Spawn for AsyncIo {
     fn spawn_bg(&mut self, future: impl Future<Output = ()> + Send + 'static) {
-        // Once they are gone, nobody waits for an answer any more.
+        // Without the executor, no lookup waits for a response any more.
         if let Some(tasks) = self.tasks.upgrade() {
             tasks.spawn(future).detach();
         }
@@ -89,7 +89,7 @@ impl Time for AsyncIoTime {
     }
 }
 
-// A type of its own, so that the public one does not carry the resolver's trait.
+// A separate type, so that the public one does not implement the resolver's trait.
 pub(super) struct Tcp(TcpStream);
 
 impl DnsTcpStream for Tcp {

@@ -2,7 +2,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use libp2p_core::{Multiaddr, multiaddr::Protocol};
 
-/// The socket address of `/ip4|ip6/../udp/../quic-v1`, with or without `/p2p/..` behind it; `None` for anything else.
+/// Returns the socket address of `/ip4|ip6/../udp/../quic-v1`, with or without `/p2p/..` after it; `None` for any other
+/// address.
 pub(super) fn from_multiaddr(addr: &Multiaddr) -> Option<SocketAddr> {
     let mut protocols = addr.iter();
     let ip = match protocols.next()? {
@@ -33,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_go_there_and_back() {
+    fn addresses_convert_in_both_directions() {
         for text in ["/ip4/127.0.0.1/udp/80/quic-v1", "/ip6/::1/udp/1/quic-v1", "/ip6/::/udp/0/quic-v1"] {
             let addr: Multiaddr = text.parse().unwrap();
             assert_eq!(to_multiaddr(from_multiaddr(&addr).unwrap()), addr);
@@ -48,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_plain_quic_is_left_to_other_transports() {
+    fn other_addresses_are_not_supported() {
         let others = [
             "/ip4/127.0.0.1".to_owned(),
             "/ip4/127.0.0.1/udp/80".to_owned(),

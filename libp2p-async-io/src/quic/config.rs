@@ -6,7 +6,7 @@ use quinn::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
-/// Who the node is, and the limits of its connections. The defaults are those of libp2p's own QUIC transport.
+/// Certificates of the node, and limits of its connections. The defaults are those of libp2p's own QUIC transport.
 #[derive(Clone)]
 pub struct Config {
     client: Arc<QuicClientConfig>,
@@ -20,9 +20,9 @@ pub struct Config {
     mtu_discovery: Option<MtuDiscoveryConfig>,
 }
 
-/// There is no certificate for a key pair.
+/// Error of creating the certificates for a key pair.
 #[derive(Debug, thiserror::Error)]
-#[error("no certificate can be made")]
+#[error("cannot create a certificate")]
 pub struct ConfigError(#[source] Cause);
 
 #[derive(Debug, thiserror::Error)]
@@ -34,11 +34,11 @@ enum Cause {
 }
 
 impl Config {
-    /// The limits' defaults, and certificates that prove the possession of `keypair`. They are made anew each time.
+    /// Returns the default limits, and new certificates that prove the possession of `keypair`.
     ///
     /// # Errors
     ///
-    /// If `keypair` cannot sign or there is no randomness.
+    /// If `keypair` cannot sign, or the system has no randomness.
     pub fn new(keypair: &Keypair) -> Result<Self, ConfigError> {
         let (client, server) = tls(keypair).map_err(ConfigError)?;
         Ok(Self {
@@ -54,56 +54,55 @@ impl Config {
         })
     }
 
-    /// How long a handshake may take, in either direction; [`max_idle_timeout`](Self::max_idle_timeout) counts too if it
-    /// is shorter. Default: 5 seconds.
+    /// Sets the timeout of a handshake, in both directions. A shorter [`max_idle_timeout`](Self::max_idle_timeout) also ends
+    /// it. Default: 5 seconds.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
     }
 
-    /// After how long without a packet from the remote a connection is lost. The shorter one of both ends counts. In
-    /// whole milliseconds, at most 49 days; zero sets no limit. Default: 10 seconds.
+    /// Sets the time without a packet from the remote after which a connection is lost. The shorter timeout of both ends
+    /// applies. In whole milliseconds, at most 49 days; zero means no limit. Default: 10 seconds.
     #[must_use]
     pub fn max_idle_timeout(mut self, timeout: Duration) -> Self {
         self.max_idle_timeout = timeout;
         self
     }
 
-    /// After how long without a packet one is sent so that the connection stays. It has to be shorter than the
-    /// [`max_idle_timeout`](Self::max_idle_timeout) of both ends. Zero sends none. Default: 5 seconds.
+    /// Sets the time without a packet after which one is sent to keep the connection alive. It has to be shorter than the
+    /// [`max_idle_timeout`](Self::max_idle_timeout) of both ends. Zero disables this. Default: 5 seconds.
     #[must_use]
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.keep_alive_interval = interval;
         self
     }
 
-    /// How many streams the remote may have open at once on one connection; it waits with more. Default: 256.
+    /// Sets the maximum number of streams that the remote can have open on a connection. It has to wait with further ones.
+    /// Default: 256.
     #[must_use]
     pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
         self.max_concurrent_streams = streams;
         self
     }
 
-    /// How many bytes the remote may send on one stream before they are read, which is the memory a stream can take.
-    /// Default: 10,000,000, less than [`max_connection_data`](Self::max_connection_data), so that one stream does not
-    /// hold up the others.
+    /// Sets the maximum number of unread bytes on a stream, which is the memory that a stream can take. Default: 10,000,000,
+    /// less than [`max_connection_data`](Self::max_connection_data), so that one stream does not block the others.
     #[must_use]
     pub fn max_stream_data(mut self, bytes: u32) -> Self {
         self.max_stream_data = bytes;
         self
     }
 
-    /// How many bytes the remote may send on all streams of a connection together before they are read. Default:
-    /// 15,000,000.
+    /// Sets the maximum number of unread bytes on all streams of a connection together. Default: 15,000,000.
     #[must_use]
     pub fn max_connection_data(mut self, bytes: u32) -> Self {
         self.max_connection_data = bytes;
         self
     }
 
-    /// Up to which size, in bytes of UDP payload, larger packets than QUIC's minimum of 1,200 are tried. `None` tries
-    /// none. Default: 1,452, which fits into an Ethernet frame.
+    /// Sets the maximum size of packets, in bytes of UDP payload, up to which larger ones than QUIC's minimum of 1,200 are
+    /// tried. `None` disables this. Default: 1,452, which fits into an Ethernet frame.
     #[must_use]
     pub fn mtu_upper_bound(mut self, bytes: Option<u16>) -> Self {
         self.mtu_discovery = bytes.map(|bytes| {
@@ -114,7 +113,7 @@ impl Config {
         self
     }
 
-    /// The same for quinn.
+    /// Converts the limits to quinn's types.
     pub(super) fn into_parts(self) -> Parts {
         let mut transport = quinn::TransportConfig::default();
         transport
@@ -123,21 +122,21 @@ impl Config {
             .datagram_receive_buffer_size(None)
             .max_concurrent_bidi_streams(self.max_concurrent_streams.into())
             .keep_alive_interval((!self.keep_alive_interval.is_zero()).then_some(self.keep_alive_interval))
-            // Quinn takes a limit of zero for one that has passed.
+            // To quinn a timeout of zero would have passed at once.
             .max_idle_timeout(
                 (!self.max_idle_timeout.is_zero()).then(|| VarInt::from_u32(idle_millis(self.max_idle_timeout)).into()),
             )
             .stream_receive_window(self.max_stream_data.into())
             .receive_window(self.max_connection_data.into())
             .mtu_discovery_config(self.mtu_discovery)
-            // It would tell everybody on the way how far the remote is.
+            // The spin bit would show the round-trip time to every observer on the path.
             .allow_spin(false);
         let transport = Arc::new(transport);
 
         let mut client = quinn::ClientConfig::new(self.client);
         client.transport_config(transport.clone());
         let mut server = quinn::ServerConfig::with_crypto(self.server);
-        // The muxer tells nobody that a remote's address has changed.
+        // The muxer does not report a new address of the remote.
         server.transport_config(transport).migration(false);
         let mut endpoint = quinn::EndpointConfig::default();
         endpoint.supported_versions(vec![1]);
@@ -147,7 +146,7 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the certificates' keys.
+        // Omits the keys of the certificates.
         f.debug_struct("Config")
             .field("handshake_timeout", &self.handshake_timeout)
             .field("max_idle_timeout", &self.max_idle_timeout)
@@ -160,7 +159,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// [`Config`], as endpoints and dials need it.
+/// [`Config`] in quinn's types.
 #[derive(Debug, Clone)]
 pub(super) struct Parts {
     pub(super) client: quinn::ClientConfig,
@@ -169,14 +168,14 @@ pub(super) struct Parts {
     pub(super) handshake_timeout: Duration,
 }
 
-/// QUIC's zero means forever, which nobody asks for with a very short time.
+/// Returns the timeout in milliseconds, at least one unless it is zero, which means no limit in QUIC.
 fn idle_millis(timeout: Duration) -> u32 {
     let at_least = u32::from(!timeout.is_zero());
     u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(at_least)
 }
 
 fn tls(keypair: &Keypair) -> Result<(QuicClientConfig, QuicServerConfig), Cause> {
-    // Which peer is expected, the swarm knows and checks.
+    // The swarm checks that the remote is the expected peer.
     let client = libp2p_tls::make_client_config(keypair, None)?.try_into()?;
     let server = libp2p_tls::make_server_config(keypair)?.try_into()?;
     Ok((client, server))
@@ -187,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_zero_is_forever() {
+    fn only_zero_means_no_limit() {
         assert_eq!(idle_millis(Duration::ZERO), 0);
         assert_eq!(idle_millis(Duration::from_nanos(1)), 1);
         assert_eq!(idle_millis(Duration::from_secs(10)), 10_000);
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_has_the_limits_and_no_keys() {
+    fn debug_output_shows_the_limits_and_omits_keys() {
         let config = Config::new(&Keypair::generate_ed25519()).unwrap().max_concurrent_streams(7);
         let text = format!("{config:?}");
         assert!(text.contains("max_concurrent_streams: 7"), "{text}");

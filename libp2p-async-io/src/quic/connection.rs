@@ -19,10 +19,10 @@ use quinn::{ConnectionError, RecvStream, SendStream, VarInt, rustls::pki_types::
 
 use super::{Error, Stream};
 
-/// A QUIC connection: authenticated, encrypted, and with streams of its own, so that it needs no upgrade.
+/// A QUIC connection. It is authenticated, encrypted and multiplexed, so that it needs no upgrade.
 ///
-/// Its own tasks keep it going; it need not be polled for that. Closing it (`poll_close`) takes effect at once, also on
-/// its streams, and data that is still on its way is lost. Dropping it closes it when its last stream is dropped.
+/// Its task drives it; it need not be polled for that. Closing it (`poll_close`) takes effect at once, also on its streams,
+/// and data in transit is lost. If it is dropped, it closes with its last stream.
 pub struct Connection {
     connection: quinn::Connection,
     inbound: Option<Opening>,
@@ -36,7 +36,7 @@ impl Connection {
         Self { connection, inbound: None, outbound: None }
     }
 
-    /// Where the remote is.
+    /// Returns the remote's address.
     pub fn remote_addr(&self) -> SocketAddr {
         self.connection.remote_address()
     }
@@ -74,19 +74,19 @@ impl StreamMuxer for Connection {
         Poll::Ready(result.map(Stream::new).map_err(Error::connection))
     }
 
-    /// Says that the connection is closed. What else becomes of it, such as telling the remote, is done by its task.
+    /// Marks the connection as closed. Its task notifies the remote.
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.connection.close(VarInt::from_u32(0), &[]);
         Poll::Ready(Ok(()))
     }
 
-    /// There is nothing to do or to tell: remotes that change their address are not followed.
+    /// Never ready: a new address of the remote is not supported.
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Error>> {
         Poll::Pending
     }
 }
 
-/// Waits for a connection and for who is at its other end. Dropping the future gives it up.
+/// Waits for a connection and the identity of the remote. Dropping the future cancels it.
 pub(super) async fn handshake(connecting: quinn::Connecting, timeout: Duration) -> Result<(PeerId, Connection), Error> {
     match future::select(connecting, Timer::after(timeout)).await {
         Either::Left((Ok(connection), _)) => {
@@ -98,7 +98,7 @@ pub(super) async fn handshake(connecting: quinn::Connecting, timeout: Duration) 
     }
 }
 
-/// The peer id in the remote's certificate. TLS has checked before that the remote has its key.
+/// Returns the peer id in the remote's certificate. TLS has verified that the remote has its key.
 fn remote_peer(connection: &quinn::Connection) -> Option<PeerId> {
     let certificates = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let certificate = libp2p_tls::certificate::parse(certificates.first()?).ok()?;

@@ -5,7 +5,7 @@ use quinn::{ConnectError, Connecting, Endpoint};
 
 use super::{Connection, Error, config::Parts, connection::handshake, endpoint, runtime::Tasks};
 
-/// Connects to `remote`, from the socket of `shared` if it is given. Dropping the future gives the connection up.
+/// Connects to `remote`, from the socket of `shared` if that is given. Dropping the future cancels the connection.
 pub(super) async fn dial(
     config: Parts,
     remote: SocketAddr,

@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{config::Parts, runtime::Tasks};
 
-/// A socket bound to `addr`, with a task that reads from it. The task ends when all handles and connections are gone.
+/// Opens a socket bound to `addr`, with a task that reads from it. The task ends with the last handle and connection.
 pub(super) fn open(
     config: &Parts,
     server: Option<ServerConfig>,
@@ -19,7 +19,7 @@ pub(super) fn open(
     Endpoint::new(config.endpoint.clone(), server, socket(addr)?, tasks)
 }
 
-/// One at any free port that takes no connections, to dial `remote` from.
+/// Opens a socket at any free port to dial `remote` from. It accepts no connections.
 pub(super) fn client(config: &Parts, remote: SocketAddr, tasks: Arc<Tasks>) -> io::Result<Endpoint> {
     let any = match remote {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -31,7 +31,7 @@ pub(super) fn client(config: &Parts, remote: SocketAddr, tasks: Arc<Tasks>) -> i
 fn socket(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() {
-        // Otherwise it would take the IPv4 port of the same number, too.
+        // Otherwise it would also occupy the IPv4 port of the same number.
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;

@@ -1,60 +1,57 @@
 use std::io;
 
-/// Why there is no connection, or no longer.
+/// Error of a dial, a connection or a listener.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A socket could not be opened or bound, the machine's addresses could not be watched, or a listener's socket has
-    /// ended because the executor dropped its task.
+    /// A socket cannot be opened or bound, the machine's addresses cannot be watched, or a listener has ended because the
+    /// executor dropped its task.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The dial could not begin.
+    /// The dial could not start.
     #[error(transparent)]
     Dial(DialError),
-    /// The remote did not finish the handshake in time, or did not answer at all: over UDP, nobody says that nobody
-    /// listens.
-    #[error("no handshake with the remote within the time limit")]
+    /// The remote did not complete the handshake in time, or did not respond: UDP does not report that nobody listens.
+    #[error("handshake timed out")]
     HandshakeTimedOut,
-    /// The remote has a certificate that says no peer id.
-    #[error("the remote does not say who it is")]
+    /// The certificate of the remote has no peer id.
+    #[error("certificate of the remote has no peer id")]
     NoPeerId,
-    /// Nothing was heard from the remote for longer than [`Config::max_idle_timeout`](super::Config::max_idle_timeout),
-    /// its own or ours.
-    #[error("nothing heard from the remote within the time limit")]
+    /// No packet came from the remote within [`Config::max_idle_timeout`](super::Config::max_idle_timeout) of either end.
+    #[error("connection timed out: no packet from the remote")]
     TimedOut,
-    /// The connection was closed at this end.
-    #[error("closed")]
+    /// The connection was closed by this end.
+    #[error("connection closed")]
     Closed,
-    /// The remote has closed the connection, which is what a libp2p node does that needs it no longer.
-    #[error("closed by the remote with code {code}")]
+    /// The remote has closed the connection, as a libp2p node does when it no longer needs it.
+    #[error("connection closed by the remote, code {code}")]
     ClosedByRemote {
-        /// What the remote says about its reason; 0 if nothing.
+        /// Error code of the remote. 0 means no reason.
         code: u64,
     },
-    /// The remote no longer knows the connection.
-    #[error("reset by the remote")]
+    /// The remote does not know the connection any more.
+    #[error("connection reset by the remote")]
     Reset,
-    /// The connection was given up because one end broke the protocol or could not prove who it is, or because the
-    /// remote refuses new connections.
+    /// One end violated the protocol or could not be authenticated, or the remote refuses new connections.
     #[error(transparent)]
     Protocol(ProtocolError),
-    /// The dial was to be the listening end of a hole punch
-    /// ([`Endpoint::Listener`](libp2p_core::Endpoint::Listener)), which this transport does not do.
+    /// The dial was the listening end of a hole punch ([`Endpoint::Listener`](libp2p_core::Endpoint::Listener)), which this
+    /// transport does not support.
     #[error("hole punching over QUIC is not supported")]
     HolePunching,
 }
 
-/// Why a dial could not begin, in words: usually, because the executor has dropped the task of the socket.
+/// Error of starting a dial. Usually the executor has dropped the task of the socket.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct DialError(quinn::ConnectError);
 
-/// How QUIC or TLS failed, in words.
+/// Error of QUIC or TLS.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct ProtocolError(quinn::ConnectionError);
 
-// Functions and not `From`, which would make quinn a part of the API.
+// Functions rather than `From`, which would make quinn a part of the API.
 impl Error {
     pub(super) fn dial(error: quinn::ConnectError) -> Self {
         Self::Dial(DialError(error))

@@ -22,11 +22,11 @@ pub(super) type Upgrade = BoxFuture<'static, Result<(PeerId, Connection), Error>
 
 type Event = TransportEvent<Upgrade, Error>;
 
-/// One listening socket, as the stream of its events. It ends after [`TransportEvent::ListenerClosed`].
+/// A listening socket, as a stream of its events. Ends after [`TransportEvent::ListenerClosed`].
 pub(super) struct Listener {
     id: ListenerId,
     state: State,
-    /// Events that came up before anybody asked.
+    /// Events to return first.
     events: VecDeque<Event>,
     waker: Option<Waker>,
 }
@@ -56,8 +56,8 @@ impl Listener {
         Ok(Self { id, state: State::Open(Box::new(open)), events, waker: None })
     }
 
-    /// The socket, if it is open and `remote` can be reached from it: the IP version has to be the same, and a loopback
-    /// address reaches only loopback addresses and the other way round.
+    /// Returns the open socket if it can reach `remote`. The IP version has to be the same, and either both addresses are
+    /// loopback addresses or neither is.
     pub(super) fn endpoint_to(&self, remote: SocketAddr) -> Option<&Endpoint> {
         let State::Open(open) = &self.state else { return None };
         let local = open.local.ip();
@@ -66,12 +66,12 @@ impl Listener {
         fits.then_some(&open.endpoint)
     }
 
-    /// Takes no more connections if this is listener `id` and it is still open; says whether it was.
+    /// Refuses further connections if this is the open listener `id`, and returns whether it was.
     pub(super) fn close(&mut self, id: ListenerId) -> bool {
         if self.id != id || matches!(self.state, State::Closed) {
             return false;
         }
-        // What it had to say about its addresses is no longer true.
+        // Pending events about its addresses are no longer true.
         self.events.clear();
         self.end(Ok(()));
         if let Some(waker) = self.waker.take() {
@@ -87,7 +87,7 @@ impl Listener {
 }
 
 impl Drop for Open {
-    /// The socket stays for as long as it has connections. Until then, nobody new is let in.
+    /// The socket stays open while it has connections. New ones are refused.
     fn drop(&mut self) {
         self.endpoint.set_server_config(None);
         while let Some(Some(incoming)) = self.endpoint.accept().now_or_never() {
@@ -108,7 +108,7 @@ impl Stream for Listener {
             let State::Open(open) = &mut this.state else {
                 return Poll::Ready(None);
             };
-            // Addresses first: a connection may only come in at one that has been announced.
+            // Addresses first: a connection must not be reported before its address.
             if let Poll::Ready(change) = open.addresses.poll(cx) {
                 return Poll::Ready(Some(event(change, this.id)));
             }
@@ -119,7 +119,7 @@ impl Stream for Listener {
                 }
                 Poll::Ready(None) => this.end(Err(io::Error::from(io::ErrorKind::BrokenPipe).into())),
                 Poll::Pending => {
-                    // The watcher, its timer or the socket wake this task, or else `close` does.
+                    // The watcher, its timer, the socket or `close` wakes the task.
                     this.waker = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
@@ -130,14 +130,14 @@ impl Stream for Listener {
 
 impl Open {
     fn incoming(&self, incoming: Incoming, id: ListenerId) -> Event {
-        // Not every system says which of its addresses a packet was sent to.
+        // Not every system tells to which of its addresses a packet was sent.
         let local_ip = incoming.local_ip().unwrap_or(self.local.ip());
         let timeout = self.handshake_timeout;
         TransportEvent::Incoming {
             listener_id: id,
             local_addr: to_multiaddr(SocketAddr::new(local_ip, self.local.port())),
             send_back_addr: to_multiaddr(incoming.remote_address()),
-            // Nothing is computed for a remote before somebody wants it; one that is not wanted is refused.
+            // The handshake starts when the upgrade is polled. If it is dropped, the connection is refused.
             upgrade: async move {
                 let connecting = incoming.accept().map_err(Error::handshake)?;
                 handshake(connecting, timeout).await
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_fits_the_ip_version_and_the_reach() {
+    fn a_socket_fits_the_ip_version_and_loopback() {
         assert!(reaches("127.0.0.1:0", "127.0.0.2:80"));
         assert!(!reaches("127.0.0.1:0", "198.51.100.1:80"));
         assert!(!reaches("127.0.0.1:0", "[::1]:80"));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_one_reaches_nobody_and_takes_back_what_was_not_said_yet() {
+    fn a_closed_listener_reaches_no_remote_and_discards_pending_events() {
         let config = Config::new(&Keypair::generate_ed25519()).unwrap().into_parts();
         let (id, local) = (ListenerId::next(), "127.0.0.1:0".parse().unwrap());
         let mut listener = Listener::new(id, &config, local, Arc::default()).unwrap();

@@ -3,7 +3,7 @@ use std::{fmt, io, net::UdpSocket, pin::Pin, sync::Arc, time::Instant};
 use futures::future::BoxFuture;
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, SmolRuntime};
 
-/// quinn's runtime for smol, which gives its tasks to an executor of the user's choice.
+/// quinn's runtime for smol, with the tasks on a configurable executor.
 pub(super) struct Tasks(Box<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>);
 
 impl Tasks {
@@ -13,7 +13,7 @@ impl Tasks {
 }
 
 impl Default for Tasks {
-    /// On the global executor of smol.
+    /// Runs the tasks on smol's global executor.
     fn default() -> Self {
         Self::new(|task| SmolRuntime.spawn(task))
     }

@@ -7,14 +7,14 @@ use std::{
 use futures::io::{AsyncRead, AsyncWrite};
 use quinn::{RecvStream, SendStream};
 
-/// A stream of a [`Connection`](super::Connection), in both directions.
+/// A bidirectional stream of a [`Connection`](super::Connection).
 ///
-/// - Closing it (`close().await` of `AsyncWriteExt`) ends the own direction: what was written is still sent, the remote
-///   reads the end of the stream, and can still send. It does not wait until the remote has received anything; whoever
-///   closes the connection too early takes that from the remote.
-/// - Dropping it does the same and tells the remote to stop sending.
-/// - Flushing has nothing to do: what was written is on its way.
-/// - The remote hears of a stream with the first bytes on it, or with its end.
+/// - Closing it (`close().await` of `AsyncWriteExt`) ends the local direction: written data is still sent, and the remote
+///   reads the end of the stream and can still send. It does not wait until the remote has received the data; closing the
+///   connection before that loses it.
+/// - Dropping it does the same, and asks the remote to stop sending.
+/// - Flushing does nothing: written data is sent without it.
+/// - The remote learns of a stream with its first bytes, or with its end.
 #[derive(Debug)]
 pub struct Stream {
     send: SendStream,
@@ -43,7 +43,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // It fails only where the direction has ended already; closing twice is no error.
+        // It fails only if the direction has ended. Closing twice is no error.
         drop(self.send.finish());
         Poll::Ready(Ok(()))
     }

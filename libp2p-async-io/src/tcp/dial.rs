@@ -22,14 +22,14 @@ pub(super) async fn dial(
             Ok(stream) => return Ok(stream),
             Err(Failed::Connect(error)) => return Err(error),
             Err(Failed::Port(error)) => {
-                tracing::debug!(%remote, %local, %error, "the listening port cannot be reused, taking a new one");
+                tracing::debug!(%remote, %local, %error, "cannot reuse the listening port: dialling from a new one");
             }
         }
     }
     connect(&config, None, remote).await
 }
 
-/// Connects to `remote`, from `local` if it is given.
+/// Connects to `remote`, from `local` if that is given.
 pub(crate) async fn connect(config: &Config, local: Option<SocketAddr>, remote: SocketAddr) -> io::Result<TcpStream> {
     let socket = config.socket(remote, false)?;
     if let Some(local) = local {
@@ -38,9 +38,9 @@ pub(crate) async fn connect(config: &Config, local: Option<SocketAddr>, remote: 
     finish(socket, remote).await
 }
 
-/// Why a connection from a listener's port failed.
+/// Error of a connection from a listener's port.
 enum Failed {
-    /// The port is to blame: from another one it may work.
+    /// Error of the port. Another one may work.
     Port(io::Error),
     Connect(io::Error),
 }
@@ -49,7 +49,7 @@ async fn connect_from_shared(config: &Config, local: SocketAddr, remote: SocketA
     let socket = config.socket(remote, true).map_err(Failed::Port)?;
     socket.bind(&local.into()).map_err(Failed::Port)?;
     finish(socket, remote).await.map_err(|error| match error.kind() {
-        // The pair of addresses has a connection already, or had one until a moment ago.
+        // The pair of addresses has a connection, or had one shortly before.
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Failed::Port(error),
         _ => Failed::Connect(error),
     })
@@ -62,15 +62,15 @@ async fn finish(socket: Socket, remote: SocketAddr) -> io::Result<TcpStream> {
         Err(error) => return Err(error),
     }
     let stream = Async::new_nonblocking(std::net::TcpStream::from(socket))?;
-    // Writable means decided, not connected.
+    // A writable socket is connected or has failed.
     stream.writable().await?;
     if let Some(error) = stream.get_ref().take_error()? {
         return Err(error);
     }
     let socket = stream.get_ref();
-    // Two ends that dial each other at the same time make one connection, also if they are the same end.
+    // Two sockets that dial each other at the same time get one connection, even if they are the same socket.
     if socket.local_addr().ok() == socket.peer_addr().ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "the socket was connected to itself"));
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "socket was connected to itself"));
     }
     Ok(TcpStream::new(stream))
 }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_that_is_connected_to_itself_is_no_connection() {
+    fn a_socket_connected_to_itself_is_an_error() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let connected = async_io::block_on(connect(&Config::default(), Some(free), free));
         assert_eq!(connected.unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -18,12 +18,12 @@ use crate::listen_addresses::{Change, ListenAddresses, PAUSE};
 
 type Event = TransportEvent<Ready<io::Result<TcpStream>>, io::Error>;
 
-/// One listening socket, as the stream of its events. It ends after [`TransportEvent::ListenerClosed`].
+/// A listening socket, as a stream of its events. Ends after [`TransportEvent::ListenerClosed`].
 pub(super) struct Listener {
     id: ListenerId,
     config: Config,
     state: State,
-    /// Events that came up before anybody asked.
+    /// Events to return first.
     events: VecDeque<Event>,
     ports: ListenPorts,
     waker: Option<Waker>,
@@ -37,7 +37,7 @@ enum State {
 struct Open {
     socket: Async<std::net::TcpListener>,
     addresses: ListenAddresses,
-    /// Runs after an error of the socket.
+    /// Pause after an error of the socket.
     accept_pause: Option<Timer>,
 }
 
@@ -50,14 +50,14 @@ impl Listener {
         Ok(Self { id, config: config.clone(), state, events, ports, waker: None })
     }
 
-    /// Closes the socket if this is listener `id` and it is still open; says whether it was.
+    /// Closes the socket if this is the open listener `id`, and returns whether it was.
     pub(super) fn close(&mut self, id: ListenerId) -> bool {
         if self.id != id || matches!(self.state, State::Closed) {
             return false;
         }
         self.state = State::Closed;
         self.ports.remove_all(id);
-        // What it had to say about its addresses is no longer true.
+        // Pending events about its addresses are no longer true.
         self.events.clear();
         self.events.push_back(TransportEvent::ListenerClosed { listener_id: id, reason: Ok(()) });
         if let Some(waker) = self.waker.take() {
@@ -84,14 +84,14 @@ impl Stream for Listener {
         let State::Open(open) = &mut this.state else {
             return Poll::Ready(None);
         };
-        // Addresses first: a connection may only come in at one that has been announced.
+        // Addresses first: a connection must not be reported before its address.
         if let Poll::Ready(change) = open.addresses.poll(cx) {
             return Poll::Ready(Some(event(change, this.id, &this.ports)));
         }
         if let Poll::Ready(event) = open.poll_accept(this.id, &this.config, cx) {
             return Poll::Ready(Some(event));
         }
-        // The watcher, the socket or their timers wake this task, or else `close` does.
+        // The watcher, the socket, a timer or `close` wakes the task.
         this.waker = Some(cx.waker().clone());
         Poll::Pending
     }
@@ -135,7 +135,7 @@ impl Open {
     }
 }
 
-/// Enters the change into `ports`, before anybody hears of it.
+/// Returns the event of a change, after adding it to `ports`.
 fn event(change: Change, id: ListenerId, ports: &ListenPorts) -> Event {
     match change {
         Change::New(addr) => {
@@ -153,14 +153,14 @@ fn event(change: Change, id: ListenerId, ports: &ListenPorts) -> Event {
 type Connection = (Async<std::net::TcpStream>, SocketAddr, SocketAddr);
 
 fn connection(stream: std::net::TcpStream, remote: SocketAddr) -> io::Result<Connection> {
-    // Some systems do not know it any more once the remote has gone.
+    // Some systems do not know the local address any more once the remote has disconnected.
     let local = stream.local_addr().map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
     Ok((Async::new(stream)?, local, remote))
 }
 
-/// Whether an error of `accept` is about a connection that ended while it waited, and not about the listener. The next
-/// one may be taken at once; a pause would let anybody who aborts connections keep everybody else out. Linux passes on
-/// what the network said about that one remote, too.
+/// Returns whether an error of `accept` concerns a waiting connection that has ended, and not the listener. Linux also reports
+/// network errors of that one remote. There is no pause after such an error: otherwise a peer that aborts connections could
+/// keep others out.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_goes_is_expired_and_its_port_is_not_reused() {
+    fn a_removed_address_expires_and_its_port_is_not_reused() {
         let any = "0.0.0.0:0".parse().unwrap();
         let mut listener = Listener::new(ListenerId::next(), &Config::default(), any, ListenPorts::default()).unwrap();
         let (id, ports) = (listener.id, listener.ports.clone());
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_wakes_whoever_waits() {
+    fn closing_wakes_the_task() {
         let loopback = "127.0.0.1:0".parse().unwrap();
         let id = ListenerId::next();
         let mut listener = Listener::new(id, &Config::default(), loopback, ListenPorts::default()).unwrap();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_takes_back_what_was_not_said_yet() {
+    fn closing_discards_pending_events() {
         let loopback = "127.0.0.1:0".parse().unwrap();
         let id = ListenerId::next();
         let mut listener = Listener::new(id, &Config::default(), loopback, ListenPorts::default()).unwrap();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_was_aborted_does_not_hold_up_the_next() {
+    fn an_aborted_connection_does_not_delay_the_next() {
         assert!(is_of_one_connection(&io::ErrorKind::ConnectionAborted.into()));
         assert!(!is_of_one_connection(&io::Error::from_raw_os_error(24)));
     }

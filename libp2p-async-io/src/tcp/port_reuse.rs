@@ -5,10 +5,10 @@ use std::{
 
 use libp2p_core::transport::ListenerId;
 
-/// The addresses that are listened on, as candidates for the local end of a dial.
+/// Addresses of the listeners, as candidates for the local end of a dial.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ListenPorts {
-    // A handful, so that a list is as good as a map; by listener, because two may listen on the same address.
+    // Few, so that a list is fast enough. By listener, because two may have the same address.
     entries: Arc<Mutex<Vec<(ListenerId, SocketAddr)>>>,
 }
 
@@ -28,10 +28,10 @@ impl ListenPorts {
         self.entries().retain(|(owner, _)| *owner != listener);
     }
 
-    /// What to bind to before connecting to `remote`, if a listener's port fits: the IP version has to be the same, and
-    /// a loopback address reaches only loopback addresses and the other way round.
+    /// Returns the local address for a connection to `remote`, with the port of a fitting listener. The IP version has to
+    /// be the same, and either both addresses are loopback addresses or neither is.
     ///
-    /// An address of our own gets no port: the socket would connect to itself.
+    /// `None` if there is none, or if `remote` is a listener's address: the socket would connect to itself.
     pub(super) fn local_end(&self, remote: SocketAddr) -> Option<SocketAddr> {
         let entries = self.entries();
         if entries.iter().any(|(_, local)| local.ip() == remote.ip() && local.port() == remote.port()) {
@@ -40,7 +40,7 @@ impl ListenPorts {
         let fits =
             |local: IpAddr| local.is_ipv4() == remote.is_ipv4() && local.is_loopback() == remote.ip().is_loopback();
         let (_, local) = entries.iter().find(|(_, local)| fits(local.ip()))?;
-        // The port is what counts; which address a remote is reached from, the system knows better.
+        // Only the port matters. The system chooses the address by its routes.
         let any: IpAddr = match remote {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_fits_the_ip_version_and_the_reach() {
+    fn a_port_fits_the_ip_version_and_loopback() {
         let ports = ListenPorts::default();
         let id = ListenerId::next();
         assert_eq!(ports.local_end(addr("127.0.0.1:80")), None);
@@ -77,14 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_our_own_is_dialled_from_a_new_port() {
+    fn a_listeners_address_is_dialled_from_a_new_port() {
         let ports = ListenPorts::default();
         ports.add(ListenerId::next(), addr("127.0.0.1:1"));
         assert_eq!(ports.local_end(addr("127.0.0.1:1")), None);
     }
 
     #[test]
-    fn a_closed_listener_takes_only_its_own_entries_along() {
+    fn a_closed_listener_removes_only_its_own_entries() {
         let ports = ListenPorts::default();
         let (one, other) = (ListenerId::next(), ListenerId::next());
         ports.add(one, addr("127.0.0.1:1"));

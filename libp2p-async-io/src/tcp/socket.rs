@@ -2,7 +2,7 @@ use std::{io, net::SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How sockets are set up. The defaults are those of libp2p's own TCP transport.
+/// Options of the sockets. The defaults are those of libp2p's own TCP transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     nodelay: bool,
@@ -11,36 +11,36 @@ pub struct Config {
 }
 
 impl Config {
-    /// `TCP_NODELAY` set, a backlog of 1,024 connections, the system's time to live.
+    /// Returns the defaults: `TCP_NODELAY`, a backlog of 1,024 connections, the system's time to live.
     pub fn new() -> Self {
         Self { nodelay: true, ttl: None, backlog: 1024 }
     }
 
-    /// Whether small writes are sent at once (`TCP_NODELAY`) instead of being collected. Default: `true`, because
-    /// libp2p's protocols send small messages and wait for an answer.
+    /// Sets `TCP_NODELAY`: small writes are sent at once instead of being collected. Default: `true`, because libp2p's
+    /// protocols send small messages and wait for a response.
     #[must_use]
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
         self
     }
 
-    /// Over how many hops a packet may travel: the time to live of IPv4, the hop limit of IPv6. From 1 to 255; the
-    /// system refuses others when a socket is made. Default: the system's.
+    /// Sets the maximum number of hops of a packet: the time to live of IPv4, the hop limit of IPv6. From 1 to 255; with
+    /// another value, listening and dialling fail. Default: the system's.
     #[must_use]
     pub fn ttl(mut self, hops: u32) -> Self {
         self.ttl = Some(hops);
         self
     }
 
-    /// How many connections may wait to be accepted; more are refused or left unanswered, as the system does it. The
-    /// system may lower the number. Default: 1,024.
+    /// Sets the maximum number of connections that wait to be accepted. The system may lower it, and refuses or ignores
+    /// further connections. Default: 1,024.
     #[must_use]
     pub fn listen_backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;
         self
     }
 
-    /// A bound and listening socket.
+    /// Returns a bound and listening socket.
     pub(super) fn listen(&self, addr: SocketAddr) -> io::Result<std::net::TcpListener> {
         let socket = self.socket(addr, true)?;
         socket.bind(&addr.into())?;
@@ -48,12 +48,12 @@ impl Config {
         Ok(socket.into())
     }
 
-    /// A non-blocking socket of the IP version of `addr`. One with `shared_port` can be bound to a port that others,
-    /// which allow the same, are bound to.
+    /// Returns a non-blocking socket of the IP version of `addr`. With `shared_port`, it can be bound to the port of other
+    /// such sockets.
     pub(super) fn socket(&self, addr: SocketAddr, shared_port: bool) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         if addr.is_ipv6() {
-            // Otherwise it would take IPv4 connections too, and a listener on the same IPv4 port would fail.
+            // Otherwise it would accept IPv4 connections, too, and a listener on the same IPv4 port would fail.
             socket.set_only_v6(true)?;
         }
         self.set_options(&socket, addr)?;
@@ -73,9 +73,9 @@ impl Config {
         }
     }
 
-    /// Sets up a connection that was accepted. Not every system lets it inherit the listener's options.
+    /// Sets the options of an accepted connection. Not every system lets it inherit the listener's.
     pub(super) fn set_accepted(&self, stream: &std::net::TcpStream) {
-        // It fails where the remote has gone already, which the first read tells.
+        // It fails if the remote has closed the connection, which the first read reports.
         if let Err(error) = stream.set_nodelay(self.nodelay) {
             tracing::debug!(%error, "cannot set TCP_NODELAY of an accepted connection");
         }

@@ -10,8 +10,8 @@ use futures::io::{AsyncRead, AsyncWrite};
 
 /// A TCP connection.
 ///
-/// Closing it (`close().await` of `AsyncWriteExt`) ends the own direction: the remote reads the end of the stream and
-/// can still send. Dropping it closes both.
+/// Closing it (`close().await` of `AsyncWriteExt`) ends the local direction: the remote reads the end of the stream and can
+/// still send. Dropping it closes both directions.
 #[derive(Debug)]
 pub struct TcpStream(Async<std::net::TcpStream>);
 
@@ -20,20 +20,20 @@ impl TcpStream {
         Self(stream)
     }
 
-    /// The own end's address.
+    /// Returns the local address.
     ///
     /// # Errors
     ///
-    /// What the system says, if the connection is broken.
+    /// The system's error, if the connection is broken.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.get_ref().local_addr()
     }
 
-    /// The remote end's address.
+    /// Returns the remote address.
     ///
     /// # Errors
     ///
-    /// What the system says, if the connection is broken.
+    /// The system's error, if the connection is broken.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.0.get_ref().peer_addr()
     }
@@ -77,9 +77,9 @@ impl AsyncWrite for TcpStream {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // async-io's own only flushes, after which the remote would wait for more.
+        // async-io's `poll_close` only flushes, and the remote would wait for more.
         Poll::Ready(match self.0.get_ref().shutdown(Shutdown::Write) {
-            // Both ends have closed it already, or the remote has reset it.
+            // Both ends have closed it, or the remote has reset it.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             result => result,
         })

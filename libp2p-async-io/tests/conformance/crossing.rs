@@ -1,4 +1,4 @@
-//! Our transport and libp2p's with each other.
+//! This crate's transport and libp2p's with each other.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ use crate::{
     subject::{Libp2p, Ours, Stream, Subject, connect, ipv6, listen, next, opts, within},
 };
 
-/// From each side to the other. libp2p's needs tokio; ours does not care where it is polled.
+/// Dials in both directions. libp2p's transport needs tokio; the other one runs anywhere.
 fn both_ways(addr: &'static str) {
     async fn one_way<D: Subject, L: Subject>(addr: &str) {
         let (mut dialler, mut listener) = (D::transport(), L::transport());
@@ -52,7 +52,7 @@ fn over_ipv6() {
     }
 }
 
-/// The same text with a name in place of the IP address.
+/// Returns the address with a name in place of the IP address.
 fn named(addr: &Multiaddr, name: &str) -> Multiaddr {
     let port = addr.to_string().rsplit('/').next().unwrap().to_owned();
     format!("{name}/tcp/{port}").parse().unwrap()
@@ -97,7 +97,7 @@ fn both_announce_the_same_addresses_for_a_wildcard() {
         ours.listen_on(ListenerId::next(), "/ip4/0.0.0.0/tcp/0".parse().unwrap()).unwrap();
         libp2p.listen_on(ListenerId::next(), "/ip4/0.0.0.0/tcp/0".parse().unwrap()).unwrap();
         let (mut by_ours, mut by_libp2p) = (BTreeSet::new(), BTreeSet::new());
-        // Whoever is behind has something to say.
+        // The node that has fallen behind has events.
         while by_ours.is_empty() || by_ours != by_libp2p {
             if by_ours.len() <= by_libp2p.len() {
                 grow::<Ours>(&mut ours, &mut by_ours).await;
@@ -175,7 +175,7 @@ fn swarms_need_no_tokio() {
     Ours::block_on(ping(ours::<Ours>(), ours::<Ours>(), "/dns4/localhost"));
 }
 
-/// Here ours differs: from the same port to the same port, the socket would connect to itself.
+/// A difference from libp2p: from the same port to the same port, the socket would connect to itself.
 #[test]
 fn an_own_address_is_reached_through_the_listener() {
     Ours::block_on(async {

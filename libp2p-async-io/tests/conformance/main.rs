@@ -1,4 +1,4 @@
-//! What holds for libp2p's own TCP transport holds for ours: the same tests on both, then the two with each other.
+//! Runs the same tests on libp2p's own TCP transport and on this crate's, and then the two with each other.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "`pub(crate)` on everything would say nothing here")]

@@ -1,4 +1,4 @@
-//! What goes over a connection.
+//! Data on a connection.
 
 use std::io::IoSlice;
 
@@ -6,7 +6,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, future::join};
 
 use crate::subject::{Stream, within};
 
-/// Bytes in both directions, written in one piece and in several.
+/// Sends bytes in both directions, in one piece and in several.
 pub async fn echo(mut one: impl Stream, mut other: impl Stream) {
     let there = async {
         let parts = [IoSlice::new(b"over "), IoSlice::new(b"there")];
@@ -28,7 +28,7 @@ pub async fn echo(mut one: impl Stream, mut other: impl Stream) {
     within(Box::pin(join(there, back))).await;
 }
 
-/// More than any buffer of the system takes, so that both ends have to wait for each other.
+/// Sends more than the buffers of the system hold, so that both ends have to wait for each other.
 pub async fn transfer(mut from: impl Stream, mut to: impl Stream) {
     let data: Vec<u8> = (0..16 * 1024 * 1024_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
     let write = async {
@@ -41,7 +41,7 @@ pub async fn transfer(mut from: impl Stream, mut to: impl Stream) {
     assert!(read == data, "the data came out different");
 }
 
-/// What is closed can be closed again, also when both ends are, and when the remote has gone without reading all.
+/// A closed direction can be closed again, also when both are closed, and when the remote has left without reading all.
 pub async fn close_again(mut one: impl Stream, mut other: impl Stream) {
     one.close().await.unwrap();
     other.close().await.unwrap();
@@ -51,7 +51,7 @@ pub async fn close_again(mut one: impl Stream, mut other: impl Stream) {
     other.close().await.unwrap();
 }
 
-/// One end goes with something unread, which resets the connection; the other can still be closed.
+/// One end is dropped with unread data, which resets the connection. The other one can still be closed.
 pub async fn close_after_reset(mut one: impl Stream, mut other: impl Stream) {
     one.write_all(b"unread").await.unwrap();
     other.write_all(b"there").await.unwrap();
@@ -61,7 +61,7 @@ pub async fn close_after_reset(mut one: impl Stream, mut other: impl Stream) {
     one.close().await.unwrap();
 }
 
-/// One end closes its direction; the other sees the end and still sends.
+/// One end closes its direction. The other one reads the end and still sends.
 pub async fn half_close(mut one: impl Stream, mut other: impl Stream) {
     one.close().await.unwrap();
     assert_eq!(within(other.read(&mut [0; 8])).await.unwrap(), 0);

@@ -1,4 +1,4 @@
-//! The transports under test, and what the tests do with them.
+//! The transports under test, and helper functions.
 
 use std::{future::Future, io, pin::Pin, time::Duration};
 
@@ -15,14 +15,14 @@ use libp2p::{
     },
 };
 
-/// Long for anything on one machine, also a loaded one.
+/// Upper bound for anything that has to happen, also on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
-/// A TCP transport, as far as the tests need one.
+/// A TCP transport under test.
 pub trait Tcp:
     Transport<Output: Stream, Error = io::Error, Dial: Send, ListenerUpgrade: Send> + Unpin + Send + 'static
 {
@@ -36,7 +36,7 @@ impl<T> Tcp for T where
 pub trait Subject: 'static {
     type Transport: Tcp;
 
-    /// With `TCP_NODELAY` or without.
+    /// Returns a transport with or without `TCP_NODELAY`.
     fn with_nodelay(nodelay: bool) -> Self::Transport;
 
     fn transport() -> Self::Transport {
@@ -158,7 +158,7 @@ where
     Connection { dialled: dialled.unwrap(), accepted, local_addr, send_back_addr }
 }
 
-/// Whether this machine has IPv6; if not, the test that asks says that it did nothing.
+/// Returns whether this machine has IPv6, and prints that the test is skipped if not.
 pub fn ipv6() -> bool {
     let bound = std::net::TcpListener::bind("[::1]:0");
     if let Err(error) = &bound {

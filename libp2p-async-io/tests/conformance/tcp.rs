@@ -1,4 +1,4 @@
-//! The suite: what every TCP transport of libp2p does.
+//! The suite: behaviour of every TCP transport of libp2p.
 
 use std::{
     collections::BTreeSet,
@@ -100,7 +100,7 @@ pub async fn a_wildcard_is_announced_for_each_ipv6_address<S: Subject>() {
     }
 }
 
-/// The addresses of the machine are those that libp2p's transport finds; a machine has a loopback address at least.
+/// Compares the addresses with those that libp2p's transport finds. A machine has at least a loopback address.
 async fn wildcard<S: Subject>(addr: &str, loopback: IpAddr) {
     let (mut dialler, mut listener) = (S::transport(), S::transport());
     let id = ListenerId::next();
@@ -278,7 +278,7 @@ fn remote() -> (Async<TcpListener>, Multiaddr) {
 pub async fn a_dial_does_nothing_before_it_is_polled<S: Subject>() {
     let (remote, addr) = remote();
     let dial = S::transport().dial(addr, opts(PortUse::New)).unwrap();
-    // On loopback, a connection is there as soon as it is asked for.
+    // On loopback, a connection is established at once.
     assert_eq!(remote.get_ref().accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     drop(dial);
     assert_eq!(remote.get_ref().accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);

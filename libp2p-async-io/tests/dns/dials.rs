@@ -13,7 +13,7 @@ use libp2p::{
     },
 };
 
-/// A transport that writes down what is dialled, and reaches what a test says. It speaks no UDP.
+/// A transport that records dialled addresses and reaches those that a test configures. It does not support UDP.
 #[derive(Clone)]
 pub(crate) struct Dials {
     log: Arc<Mutex<Vec<String>>>,
@@ -33,7 +33,7 @@ impl Dials {
         self.log.lock().unwrap().clone()
     }
 
-    /// How many clones of this there are, itself included.
+    /// Returns the number of clones, itself included.
     pub(crate) fn handles(&self) -> usize {
         Arc::strong_count(&self.log)
     }

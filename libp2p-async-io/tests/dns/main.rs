@@ -1,4 +1,4 @@
-//! Names, against a name server that says what a test wants it to say.
+//! Names, with a scripted name server.
 
 #![cfg(feature = "dns")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -132,7 +132,7 @@ fn only_addresses_of_the_peer_asked_for_are_dialled() {
 fn records_that_all_belong_to_others_are_no_reason_to_dial() {
     let server = NameServer::start(|_, _, _| Answer::Records(vec![dnsaddr("/ip4/192.0.2.1/tcp/1")]));
     let error = dial(&server, &Dials::accept(|_| true), &format!("/dnsaddr/start.test{PEER}")).unwrap_err();
-    assert_eq!(error.to_string(), "no record fits the address");
+    assert_eq!(error.to_string(), "no record fits the dialled address");
     assert_eq!(failures(Err(error)).len(), 0);
 }
 

@@ -11,7 +11,7 @@ use hickory_resolver::proto::{
 };
 use smol::Task;
 
-/// A name server on loopback, over UDP and TCP. Answers that do not fit a packet are cut off, as real ones do.
+/// A name server on loopback, over UDP and TCP. It truncates responses that do not fit a packet, as real ones do.
 pub(crate) struct NameServer {
     addr: SocketAddr,
     shared: Arc<Shared>,
@@ -42,7 +42,7 @@ pub(crate) enum Via {
 
 pub(crate) enum Answer {
     Records(Vec<RData>),
-    /// After packets that are no answer to the question: noise, and answers to other questions.
+    /// Sends packets that do not answer the request first: noise, and responses to other requests.
     AfterLies(Vec<RData>),
     NotThere,
     Broken,
@@ -66,7 +66,7 @@ pub(crate) fn dnsaddr(addr: &str) -> RData {
 }
 
 impl NameServer {
-    /// The script gets the name (with the dot at its end), the kind of record and the way it was asked.
+    /// The script gets the name (with the final dot), the kind of record and the protocol.
     pub(crate) fn start(script: impl Fn(&str, &str, Via) -> Answer + Send + Sync + 'static) -> Self {
         let (tcp, udp) = sockets();
         let addr = tcp.local_addr().unwrap();
@@ -92,14 +92,14 @@ impl NameServer {
         self.shared.questions.lock().unwrap().clone()
     }
 
-    /// Waits until somebody has asked for `name`; to be used once.
+    /// Waits for a request for `name`. Can be used once.
     pub(crate) async fn asked(&self, name: &str) {
         let mut asked = self.shared.asked.lock().unwrap().take().unwrap();
         while asked.next().await.unwrap() != name {}
     }
 }
 
-/// The same port for both protocols. Which are free for one may be taken for the other.
+/// Binds the same port for both protocols. A port that is free for one may be taken for the other.
 fn sockets() -> (TcpListener, UdpSocket) {
     loop {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -122,7 +122,7 @@ async fn serve_udp(socket: Async<UdpSocket>, shared: Arc<Shared>) {
                 short.metadata.truncation = true;
                 answer = short.to_vec().unwrap();
             }
-            // Whoever asked may be gone.
+            // The client may have disconnected.
             let _ = socket.send_to(&answer, from).await;
         }
     }
@@ -148,7 +148,7 @@ async fn serve_connection(mut stream: Async<TcpStream>, shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// The packets to send for a request, in this order.
+    /// Returns the packets to send for a request, in order.
     fn answers(&self, request: &Message, via: Via) -> Vec<Vec<u8>> {
         let query = request.queries.first().unwrap();
         let question = Question { name: query.name().to_string(), kind: query.query_type().to_string(), via };

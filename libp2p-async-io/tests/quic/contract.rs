@@ -1,4 +1,4 @@
-//! What [`Transport`] asks for, of ours alone.
+//! The contract of [`Transport`], tested on this crate's transport alone.
 
 use std::{
     collections::BTreeSet,
@@ -100,7 +100,7 @@ fn libp2p_announces_the_same_addresses_for_a_wildcard() {
         ours.listen_on(ListenerId::next(), "/ip4/0.0.0.0/udp/0/quic-v1".parse().unwrap()).unwrap();
         libp2p.listen_on(ListenerId::next(), "/ip4/0.0.0.0/udp/0/quic-v1".parse().unwrap()).unwrap();
         let (mut by_ours, mut by_libp2p) = (BTreeSet::new(), BTreeSet::new());
-        // Whoever is behind has something to say.
+        // The node that has fallen behind has events.
         while by_ours.is_empty() || by_ours != by_libp2p {
             if by_ours.len() <= by_libp2p.len() {
                 grow(&mut ours, &mut by_ours).await;

@@ -1,4 +1,4 @@
-//! How dials, listeners, connections and tasks of ours end.
+//! Ends of dials, listeners, connections and tasks.
 
 use std::{
     io,
@@ -52,13 +52,13 @@ fn an_idle_timeout_ends_a_handshake_too() {
     });
 }
 
-/// Somebody in the middle, who passes on a packet when the test says so.
+/// A proxy that forwards a packet when the test asks for it.
 fn proxy() -> (Async<UdpSocket>, Multiaddr) {
     let (socket, addr) = silent();
     (Async::new(socket).unwrap(), addr)
 }
 
-/// Passes on the first packet that does not come from where it is to go, and says where it came from.
+/// Forwards the first packet that comes from another address than its target, and returns that address.
 async fn pass_on(proxy: &Async<UdpSocket>, to: SocketAddr) -> SocketAddr {
     let mut packet = [0; 2048];
     loop {
@@ -102,7 +102,7 @@ fn a_dial_sends_nothing_before_it_is_polled() {
         let (remote, addr) = silent();
         for port_use in [PortUse::New, PortUse::Reuse] {
             let dial = ours().dial(addr.clone(), opts(port_use)).unwrap();
-            // On loopback, a packet is there as soon as it is sent.
+            // On loopback, a packet arrives at once.
             assert_eq!(remote.recv(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
             drop(dial);
             assert_eq!(remote.recv(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -235,7 +235,7 @@ fn the_reason_of_an_end_is_told() {
         close(&mut one).await.unwrap();
         assert!(matches!(inbound(&mut one).await, Err(Error::Closed)));
         assert!(matches!(inbound(&mut other).await, Err(Error::ClosedByRemote { code: 0 })));
-        // As often as it is asked.
+        // At every attempt.
         assert!(matches!(inbound(&mut one).await, Err(Error::Closed)));
         assert!(matches!(outbound(&mut one).await, Err(Error::Closed)));
         assert!(matches!(outbound(&mut one).await, Err(Error::Closed)));
@@ -244,7 +244,7 @@ fn the_reason_of_an_end_is_told() {
     });
 }
 
-/// A transport that tells when none of its tasks is left: then the stream ends.
+/// Returns a transport, and a stream that ends when none of its tasks is left.
 fn watched() -> (quic::Transport, mpsc::UnboundedReceiver<()>) {
     let (alive, ended) = mpsc::unbounded();
     let transport = quic::Transport::with_executor(config(), move |task| {

@@ -1,4 +1,4 @@
-//! QUIC: ours with itself, and with libp2p's own in both directions.
+//! QUIC: this crate's transport with itself, and with libp2p's own in both directions.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "`pub(crate)` on everything would say nothing here")]
@@ -24,7 +24,7 @@ macro_rules! suite {
             $(
                 #[test]
                 fn $test() {
-                    // libp2p's needs tokio; ours does not care where it is polled.
+                    // libp2p's transport needs tokio; the other one runs anywhere.
                     subject::on_tokio(streams::$test::<$dialler, $listener>());
                 }
             )*

@@ -1,4 +1,4 @@
-//! The suite: what goes over a connection, whoever dialled whom.
+//! The suite: data on a connection, in both directions of the dial.
 
 use futures::{
     AsyncReadExt, AsyncWriteExt, FutureExt,
@@ -60,7 +60,7 @@ fn pattern(length: u32, seed: u8) -> Vec<u8> {
     (0..length).map(|n| u8::try_from((n + u32::from(seed)) % 251).unwrap()).collect()
 }
 
-/// Writes `data` and reads the same from the other end, as far as its end.
+/// Writes `data` and reads it from the other end until the stream ends.
 async fn transfer(mut from: SubstreamBox, mut to: SubstreamBox, data: Vec<u8>) {
     let write = async {
         from.write_all(&data).await.unwrap();
@@ -86,7 +86,7 @@ pub async fn streams_go_both_ways_at_once<D: Subject, L: Subject>() {
     within(join_all(transfers)).await;
 }
 
-/// More than a stream's window and a connection's, so that both ends have to wait for each other.
+/// Sends more than the windows of a stream and a connection, so that both ends have to wait for each other.
 pub async fn much_data_arrives_whole_and_in_order<D: Subject, L: Subject>() {
     let (mut dialled, mut accepted) = pair::<D, L>(8).await;
     let (from, to) = stream(&mut dialled, &mut accepted).await;

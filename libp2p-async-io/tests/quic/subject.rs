@@ -1,4 +1,4 @@
-//! The transports under test, and what the tests do with them.
+//! The transports under test, and helper functions.
 
 use std::{future::Future, net::UdpSocket, pin::Pin, time::Duration};
 
@@ -19,10 +19,10 @@ use libp2p::{
 };
 use libp2p_async_io::quic;
 
-/// Long for anything on one machine, also a loaded one.
+/// Upper bound for anything that has to happen, also on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Short, for what a test waits to be over. Nothing has to happen within it.
+/// Time that a test waits for nothing to happen.
 pub const SHORT: Duration = Duration::from_millis(200);
 
 pub const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -56,7 +56,7 @@ impl Subject for Libp2p {
     }
 }
 
-/// Our transport as it is, of a node whose id does not matter.
+/// Returns the transport of this crate, with a random key pair.
 pub fn ours() -> quic::Transport {
     quic::Transport::new(config())
 }
@@ -146,7 +146,7 @@ pub async fn close<M: StreamMuxer + Unpin>(muxer: &mut M) -> Result<(), M::Error
     within(poll_fn(|cx| Pin::new(&mut *muxer).poll_close(cx))).await
 }
 
-/// Both ends of a connection that shows nothing but streams.
+/// Both ends of a connection.
 pub type Pair = (StreamMuxerBox, StreamMuxerBox);
 
 pub async fn pair<D: Subject, L: Subject>(max_streams: u32) -> Pair {
@@ -157,7 +157,7 @@ pub async fn pair<D: Subject, L: Subject>(max_streams: u32) -> Pair {
     (connected.dialled.1, connected.accepted.1)
 }
 
-/// A stream from one end to the other, which hears of it with the first byte.
+/// Opens a stream from one end to the other, which learns of it with the first byte.
 pub async fn stream(from: &mut StreamMuxerBox, to: &mut StreamMuxerBox) -> (SubstreamBox, SubstreamBox) {
     use futures::{AsyncReadExt, AsyncWriteExt};
     let open = async {
@@ -173,7 +173,7 @@ pub async fn stream(from: &mut StreamMuxerBox, to: &mut StreamMuxerBox) -> (Subs
     within(async { join!(open, accept) }).await
 }
 
-/// Whether this machine has IPv6; if not, the test that asks says that it did nothing.
+/// Returns whether this machine has IPv6, and prints that the test is skipped if not.
 pub fn ipv6() -> bool {
     let bound = UdpSocket::bind("[::1]:0");
     if let Err(error) = &bound {
@@ -182,7 +182,7 @@ pub fn ipv6() -> bool {
     bound.is_ok()
 }
 
-/// Somebody who hears and never answers.
+/// Returns a socket that never responds, and its address.
 pub fn silent() -> (UdpSocket, Multiaddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();

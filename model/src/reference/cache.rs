@@ -1,11 +1,11 @@
-//! Answers that are kept for later requests.
+//! Cached answers.
 //!
-//! 1. Whenever a read gets an answer, or hears that there is conclusively nothing, what its query has found is kept in the
-//!    place of what was kept for the same read; if it had to wait for the end of the query for it, only from four of five
-//!    peers on that have answered.
-//! 2. Nothing is kept of a query that had its slot when its key was written to: when a put or an announcement was accepted
-//!    or ended, when an announcement was taken back, and when the tracker was told so.
-//! 3. What expires first makes room; of those that expire at the same time records before providers, by their keys.
+//! 1. When a read is answered, or conclusively finds nothing, the results of its query replace the cached results of
+//!    the same read. If the answer had to wait for the end of the query, at least four of five peers must have
+//!    answered.
+//! 2. Results of a query are not cached if its key was written to after the query got its slot: a put or announcement
+//!    of the key was accepted or ended, an announcement was undone, or `Command::Forget` named the key.
+//! 3. To make room, the answer that expires first is evicted; at the same time, records before providers, then by key.
 
 use std::{
     sync::Arc,
@@ -21,32 +21,32 @@ use libp2p::kad::RecordKey;
 use super::{
     Model, State, later,
     outcomes::{self, QueryEnd},
-    results::{Found, Threshold},
+    results::{QueryResults, Threshold},
 };
 
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct CachedAnswer {
     kind: OperationKind,
     key: RecordKey,
-    found: Found,
+    results: QueryResults,
     progress: Progress,
-    /// If this is all that there is.
-    ending: Option<QueryEnd>,
+    /// End of the query, if the results are complete.
+    query_end: Option<QueryEnd>,
     since: Instant,
     expires: Instant,
 }
 
-impl Kept {
+impl CachedAnswer {
     fn bytes(&self) -> usize {
         let key = self.key.as_ref().len();
-        let records: usize = self.found.records.iter().map(|record| 320 + key + record.record.value.len()).sum();
-        let closest = self.ending.as_ref().map_or(0, |ending| ending.closest_peers.len());
-        320 + key + records + 80 * (self.found.providers.len() + closest)
+        let records: usize = self.results.records.iter().map(|record| 320 + key + record.record.value.len()).sum();
+        let closest = self.query_end.as_ref().map_or(0, |query_end| query_end.closest_peers.len());
+        320 + key + records + 80 * (self.results.providers.len() + closest)
     }
 }
 
 impl Model {
-    /// What was kept for a read, if it satisfies it: the items and the outcome.
+    /// Returns the cached answer to a read as items and outcome, if there is one that satisfies it.
     pub(super) fn cached(
         &mut self,
         operation: &Operation,
@@ -63,45 +63,45 @@ impl Model {
             self.cache.iter().find(|kept| kept.kind == operation.kind() && kept.key == *key && kept.expires > now);
         let answer = kept.and_then(|kept| {
             let validator = self.config.validators.of(key.as_ref());
-            let need = Threshold::of(operation, self.config.max_items);
-            let found = (&kept.found, kept.progress);
-            let outcome = if kept.found.satisfies(need, validator) {
+            let threshold = Threshold::of(operation, self.config.max_items);
+            let found = (&kept.results, kept.progress);
+            let outcome = if kept.results.satisfies(threshold, validator) {
                 outcomes::read(operation, found, validator, true, &QueryEnd::default())
             } else {
-                outcomes::read(operation, found, validator, false, kept.ending.as_ref()?)
+                outcomes::read(operation, found, validator, false, kept.query_end.as_ref()?)
             };
-            let mut items = kept.found.items();
-            if let Threshold::Items(at_most) = need {
+            let mut items = kept.results.items();
+            if let Threshold::Items(at_most) = threshold {
                 items.truncate(at_most);
             }
             Some((items, with_age(outcome, now - kept.since)?))
         });
         match answer {
-            Some(_) => self.view.cache_hits += 1,
-            None => self.view.cache_misses += 1,
+            Some(_) => self.counters.cache_hits += 1,
+            None => self.counters.cache_misses += 1,
         }
         answer
     }
 
-    /// A read has this outcome. `ending`: from its query's end.
-    pub(super) fn keep(&mut self, step: u64, outcome: &Outcome, ending: Option<&QueryEnd>, now: Instant) {
+    /// Caches the results behind the outcome of a read. `query_end` is `Some` if the query has ended.
+    pub(super) fn cache_answer(&mut self, step: u64, outcome: &Outcome, query_end: Option<&QueryEnd>, now: Instant) {
         let Some(Cache { max_bytes, max_age, max_age_not_found }) = self.config.cache else { return };
-        let Some(query) = self.query(step).filter(|query| !query.outdated) else { return };
+        let Some(query) = self.query(step).filter(|query| !query.key_written) else { return };
         let (Query::GetRecord { key } | Query::GetProviders { key }) = &query.query else { return };
         let none = QueryEnd::default();
-        let conclusive = outcomes::certainty(ending.unwrap_or(&none), query.progress) == Certainty::Conclusive;
-        if with_age(outcome.clone(), Duration::ZERO).is_none() || (ending.is_some() && !conclusive) {
+        let conclusive = outcomes::certainty(query_end.unwrap_or(&none), query.progress) == Certainty::Conclusive;
+        if with_age(outcome.clone(), Duration::ZERO).is_none() || (query_end.is_some() && !conclusive) {
             return;
         }
-        let latest = later(now, if query.found.is_empty() { max_age_not_found } else { max_age });
-        let kept = Kept {
+        let latest = later(now, if query.results.is_empty() { max_age_not_found } else { max_age });
+        let kept = CachedAnswer {
             kind: outcome.kind(),
             key: key.clone(),
-            found: query.found.clone(),
+            results: query.results.clone(),
             progress: query.progress,
-            ending: ending.cloned(),
+            query_end: query_end.cloned(),
             since: now,
-            expires: query.found.records.iter().filter_map(|record| record.record.expires).fold(latest, Instant::min),
+            expires: query.results.records.iter().filter_map(|record| record.record.expires).fold(latest, Instant::min),
         };
         self.cache.retain(|other| (other.kind, &other.key) != (kept.kind, &kept.key) && other.expires > now);
         if kept.expires <= now || kept.bytes() > max_bytes {
@@ -109,18 +109,18 @@ impl Model {
         }
         self.cache.push(kept);
         self.cache.sort_by_key(|kept| (kept.expires, kept.kind, kept.key.to_vec()));
-        while self.cache.iter().map(Kept::bytes).sum::<usize>() > max_bytes {
+        while self.cache.iter().map(CachedAnswer::bytes).sum::<usize>() > max_bytes {
             self.cache.remove(0);
         }
     }
 
-    /// An operation begins or ends.
-    pub(super) fn writes(&mut self, operation: &Operation) {
+    /// Drops cached answers that an operation makes outdated. Called when the operation is accepted and when it ends.
+    pub(super) fn drop_cached_by(&mut self, operation: &Operation) {
         match operation {
             Operation::PutRecord { record, .. } | Operation::PutRecordTo { record, .. } => {
-                self.written(&Arc::clone(record).key);
+                self.drop_cached(&Arc::clone(record).key);
             }
-            Operation::StartProviding { key } => self.written(key),
+            Operation::StartProviding { key } => self.drop_cached(key),
             Operation::GetRecord { .. }
             | Operation::GetProviders { .. }
             | Operation::GetClosestPeers { .. }
@@ -128,20 +128,20 @@ impl Model {
         }
     }
 
-    pub(super) fn written(&mut self, key: &RecordKey) {
+    pub(super) fn drop_cached(&mut self, key: &RecordKey) {
         self.cache.retain(|kept| kept.key != *key);
         for query in &mut self.queries {
             if let Query::GetRecord { key: of } | Query::GetProviders { key: of } = &query.query
                 && of == key
                 && !matches!(query.state, State::Waiting(_))
             {
-                query.outdated = true;
+                query.key_written = true;
             }
         }
     }
 }
 
-/// `None` if there is nothing to be kept.
+/// Marks an outcome as cached for this time. Returns `None` if the outcome cannot be cached.
 fn with_age(mut outcome: Outcome, age: Duration) -> Option<Outcome> {
     match &mut outcome {
         Outcome::GetRecord(Ok(answer)) => answer.cached = Some(age),

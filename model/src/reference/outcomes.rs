@@ -1,47 +1,47 @@
-//! How requests end.
+//! Outcomes of requests.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
 use kadence_core::{
     BootstrapAnswer, BootstrapError, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
     GetRecordError, Operation, Outcome, Policy, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError,
-    Query, QueryStartError, RecordAnswer, RequestError, StartProvidingError, Validator,
+    Query, QueryStartError, Quorum, RecordAnswer, RequestError, StartProvidingError, Validator,
 };
 use libp2p::{
     PeerId,
-    kad::{self, PeerInfo, PeerRecord, QueryResult, Quorum},
+    kad::{self, PeerInfo, PeerRecord, QueryResult},
 };
 
-use super::{LiveQuery, puts::Put, results::Found, sum};
+use super::{LiveQuery, results::QueryResults, sum};
 
-/// What kad's last event says. What a query cannot say stays empty.
+/// Content of kad's last event. Fields that do not apply to the query are empty.
 #[derive(Debug, Default, Clone)]
 pub(super) struct QueryEnd {
     pub(super) timed_out: bool,
-    /// Whether it was finished early.
+    /// The tracker finished the query early.
     pub(super) finished_early: bool,
-    /// Of a read.
+    /// Closest peers of a read.
     pub(super) closest_peers: Vec<PeerId>,
-    /// The closest of those who have no record.
+    /// Closest peers that answered a read without a record.
     pub(super) without: Vec<PeerId>,
-    /// Of a lookup.
+    /// Peers found by a lookup.
     pub(super) peers: Vec<PeerInfo>,
-    /// Of a put that did not reach all of its peers.
-    only: Option<Vec<PeerId>>,
+    /// Peers that acknowledged a put. `None`: all of them.
+    acknowledged_by: Option<Vec<PeerId>>,
 }
 
 impl QueryEnd {
-    /// Whom a lookup has found.
+    /// Returns the ids of the peers found by a lookup.
     pub(super) fn found(&self) -> Vec<PeerId> {
         self.peers.iter().map(|info| info.peer_id).collect()
     }
 
-    /// Whoever names us among the closest is not listened to.
+    /// Reads kad's last event. The local node is removed from the peers found.
     pub(super) fn of(result: QueryResult, local: PeerId) -> Self {
-        let mut ending = Self::default();
+        let mut query_end = Self::default();
         match result {
             QueryResult::GetRecord(Ok(kad::GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates })) => {
-                ending.without = cache_candidates.into_values().collect();
+                query_end.without = cache_candidates.into_values().collect();
             }
             QueryResult::GetRecord(Ok(_))
             | QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { key: _, providers: _ }))
@@ -52,60 +52,62 @@ impl QueryEnd {
             | QueryResult::RepublishRecord(_) => {}
             QueryResult::GetRecord(Err(kad::GetRecordError::NotFound { key: _, closest_peers }))
             | QueryResult::GetProviders(Ok(kad::GetProvidersOk::FinishedWithNoAdditionalRecord { closest_peers })) => {
-                ending.closest_peers = closest_peers;
+                query_end.closest_peers = closest_peers;
             }
             QueryResult::GetProviders(Err(kad::GetProvidersError::Timeout { key: _, closest_peers })) => {
-                (ending.timed_out, ending.closest_peers) = (true, closest_peers);
+                (query_end.timed_out, query_end.closest_peers) = (true, closest_peers);
             }
             QueryResult::GetRecord(Err(kad::GetRecordError::Timeout { key: _ }))
-            | QueryResult::StartProviding(Err(kad::AddProviderError::Timeout { key: _ })) => ending.timed_out = true,
-            QueryResult::GetClosestPeers(Ok(kad::GetClosestPeersOk { key: _, peers })) => ending.peers = peers,
+            | QueryResult::StartProviding(Err(kad::AddProviderError::Timeout { key: _ })) => query_end.timed_out = true,
+            QueryResult::GetClosestPeers(Ok(kad::GetClosestPeersOk { key: _, peers })) => query_end.peers = peers,
             QueryResult::GetClosestPeers(Err(kad::GetClosestPeersError::Timeout { key: _, peers })) => {
-                (ending.timed_out, ending.peers) = (true, peers);
+                (query_end.timed_out, query_end.peers) = (true, peers);
             }
             QueryResult::PutRecord(Err(
                 kad::PutRecordError::QuorumFailed { key: _, success, quorum: _ }
                 | kad::PutRecordError::Timeout { key: _, success, quorum: _ },
-            )) => ending.only = Some(success),
+            )) => query_end.acknowledged_by = Some(success),
         }
-        ending.peers.retain(|info| info.peer_id != local);
-        ending
+        query_end.peers.retain(|info| info.peer_id != local);
+        query_end
     }
 }
 
-/// Of all operations but a put to the closest peers.
+/// Returns the outcome of a request whose query has ended. Puts to the closest peers are handled in
+/// [`puts`](super::puts).
 pub(super) fn ended(
     operation: &Operation,
     query: &LiveQuery,
     validator: Option<&dyn Validator>,
-    ending: &QueryEnd,
+    query_end: &QueryEnd,
 ) -> Outcome {
     let progress = query.progress;
     let nobody_known = progress.requests == 0;
     match operation {
         Operation::GetRecord { .. } | Operation::GetProviders { .. } => {
-            read(operation, (&query.found, progress), validator, false, ending)
+            read(operation, (&query.results, progress), validator, false, query_end)
         }
-        Operation::PutRecord { .. } => unreachable!("a put is more than a query"),
+        Operation::PutRecord { .. } => unreachable!("puts are handled in `puts`"),
         Operation::PutRecordTo { record: _, peers, quorum } => {
-            Outcome::PutRecordTo(stored(peers, *quorum, ending, progress))
+            Outcome::PutRecordTo(stored(peers, *quorum, query_end, progress))
         }
-        Operation::StartProviding { key: _ } => Outcome::StartProviding(if ending.timed_out {
+        Operation::StartProviding { key: _ } => Outcome::StartProviding(if query_end.timed_out {
             Err(StartProvidingError::Timeout { progress })
         } else if nobody_known && progress.successes == 0 {
             Err(StartProvidingError::NoKnownPeers)
         } else if progress.successes == 0 {
             Err(StartProvidingError::NoResponse { progress })
         } else {
-            // Twice as many answers as announcements, unless there were more answers than there can be announcements.
+            // kad counts the answers to the lookup and the announcements together, so half of them are announcements.
+            // At most 20 peers get one.
             Ok(ProvideAnswer { sent_to: (progress.successes / 2).min(20), progress })
         }),
         Operation::GetClosestPeers { .. } => {
-            let peers = ending.peers.clone();
-            Outcome::GetClosestPeers(if ending.timed_out {
+            let peers = query_end.peers.clone();
+            Outcome::GetClosestPeers(if query_end.timed_out {
                 Err(GetClosestPeersError::Timeout { peers, progress })
             } else if !peers.is_empty() {
-                Ok(ClosestPeersAnswer { peers, progress })
+                Ok(ClosestPeersAnswer::new(peers, progress))
             } else if nobody_known {
                 Err(GetClosestPeersError::NoKnownPeers)
             } else {
@@ -113,32 +115,32 @@ pub(super) fn ended(
             })
         }
         Operation::Bootstrap => {
-            let (phases, failed, progress) = lookups(&query.found);
+            let (phases, failed, progress) = bootstrap_totals(&query.results);
             Outcome::Bootstrap(if failed == phases {
                 Err(BootstrapError::AllPhasesFailed { phases, progress })
             } else if progress.successes == 0 && progress.requests > 0 {
                 Err(BootstrapError::NoResponse { progress })
             } else {
-                Ok(BootstrapAnswer { phases, failed, progress })
+                Ok(BootstrapAnswer::new(phases, failed, progress))
             })
         }
     }
 }
 
-/// The outcome of a get whose policy is satisfied, or whose query has ended.
+/// Returns the outcome of a get whose policy is satisfied, or whose query has ended.
 pub(super) fn read(
     operation: &Operation,
-    (found, progress): (&Found, Progress),
+    (found, progress): (&QueryResults, Progress),
     validator: Option<&dyn Validator>,
     satisfied: bool,
-    ending: &QueryEnd,
+    query_end: &QueryEnd,
 ) -> Outcome {
-    let closest_peers = ending.closest_peers.clone();
+    let closest_peers = query_end.closest_peers.clone();
     match operation {
         Operation::GetRecord { key: _, policy } => {
             let records = found.records.clone();
-            let Some(first) = records.first().filter(|_| !ending.timed_out) else {
-                return Outcome::GetRecord(Err(if ending.timed_out {
+            let Some(first) = records.first().filter(|_| !query_end.timed_out) else {
+                return Outcome::GetRecord(Err(if query_end.timed_out {
                     GetRecordError::Timeout { found: records, progress }
                 } else if progress.requests == 0 {
                     GetRecordError::NoKnownPeers
@@ -148,7 +150,7 @@ pub(super) fn read(
                     GetRecordError::NotFound {
                         closest_peers,
                         certainty: match found.rejected {
-                            0 => certainty(ending, progress),
+                            0 => certainty(query_end, progress),
                             _ => Certainty::Inconclusive,
                         },
                         rejected: found.rejected,
@@ -167,7 +169,8 @@ pub(super) fn read(
                 Policy::Quorum(_) if satisfied => {
                     Ok(answer(found.leading().unwrap_or(first), &records, usize::MAX, progress))
                 }
-                Policy::Quorum(needed) => {
+                Policy::Quorum(quorum) => {
+                    let needed = sources(quorum);
                     let candidates: Vec<_> =
                         found.candidates().into_iter().map(|first| candidate(first, found)).collect();
                     Err(if candidates.len() == 1 {
@@ -180,7 +183,7 @@ pub(super) fn read(
         }
         Operation::GetProviders { key: _, policy } => {
             let mut providers = found.providers.clone();
-            Outcome::GetProviders(if ending.timed_out {
+            Outcome::GetProviders(if query_end.timed_out {
                 Err(GetProvidersError::Timeout { found: providers, progress })
             } else if !providers.is_empty() {
                 providers.truncate(match *policy {
@@ -188,7 +191,7 @@ pub(super) fn read(
                     Policy::Limit(limit) => limit,
                     Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => usize::MAX,
                 });
-                Ok(ProvidersAnswer { providers, progress, cached: None })
+                Ok(ProvidersAnswer::new(providers, progress))
             } else if progress.requests == 0 {
                 Err(GetProvidersError::NoKnownPeers)
             } else if progress.successes == 0 {
@@ -196,7 +199,7 @@ pub(super) fn read(
             } else {
                 Err(GetProvidersError::NotFound {
                     closest_peers,
-                    certainty: certainty(ending, progress),
+                    certainty: certainty(query_end, progress),
                     progress,
                     cached: None,
                 })
@@ -210,15 +213,15 @@ pub(super) fn read(
     }
 }
 
-/// The outcome at the deadline. Without a query, nothing was sent on behalf of the step that the request was at.
+/// Returns the outcome of a request at its deadline. `query` is `None` if the current step has not sent anything.
 pub(super) fn timeout(operation: &Operation, query: Option<&LiveQuery>, progress: Progress) -> Outcome {
     match operation {
         Operation::GetRecord { .. } => {
-            let found = query.map_or_else(Vec::new, |query| query.found.records.clone());
+            let found = query.map_or_else(Vec::new, |query| query.results.records.clone());
             Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress }))
         }
         Operation::GetProviders { .. } => {
-            let found = query.map_or_else(Vec::new, |query| query.found.providers.clone());
+            let found = query.map_or_else(Vec::new, |query| query.results.providers.clone());
             Outcome::GetProviders(Err(GetProvidersError::Timeout { found, progress }))
         }
         Operation::PutRecord { .. } => {
@@ -232,32 +235,28 @@ pub(super) fn timeout(operation: &Operation, query: Option<&LiveQuery>, progress
             Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers: Vec::new(), progress }))
         }
         Operation::Bootstrap => {
-            // Of the lookups that are done, not of the one that is under way.
-            let (phases, failed, progress) = query.map_or((0, 0, progress), |query| lookups(&query.found));
+            // Only phases that have ended count.
+            let (phases, failed, progress) = query.map_or((0, 0, progress), |query| bootstrap_totals(&query.results));
             Outcome::Bootstrap(Err(BootstrapError::Timeout { phases, failed, progress }))
         }
     }
 }
 
-/// What an attempt that failed has left.
+/// Results of a failed attempt.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    records: Vec<Arc<PeerRecord>>,
-    sent_to: Vec<PeerId>,
-    progress: Progress,
+    pub(super) records: Vec<Arc<PeerRecord>>,
+    pub(super) sent_to: Vec<PeerId>,
+    pub(super) progress: Progress,
 }
 
 impl Attempt {
     pub(super) fn of(query: &LiveQuery) -> Self {
-        Self { records: query.found.records.clone(), sent_to: sent_to(Some(query)), progress: query.progress }
-    }
-
-    pub(super) fn of_put(put: &Put) -> Self {
-        Self { records: Vec::new(), sent_to: put.asked.clone(), progress: put.progress }
+        Self { records: query.results.records.clone(), sent_to: sent_to(Some(query)), progress: query.progress }
     }
 }
 
-/// A timeout with what earlier attempts have left and the last one does not have, the latest of them first.
+/// Adds the results of earlier attempts to a timeout, those of the latest attempt first.
 pub(super) fn with_earlier(mut outcome: Outcome, earlier: &[Attempt], max_items: usize) -> Outcome {
     for attempt in earlier.iter().rev() {
         match &mut outcome {
@@ -289,7 +288,7 @@ pub(super) fn with_earlier(mut outcome: Outcome, earlier: &[Attempt], max_items:
     outcome
 }
 
-/// The outcome of a query that kad did not start.
+/// Returns the outcome of a request whose query kad did not start.
 pub(super) fn refused(operation: &Operation, error: &QueryStartError) -> Outcome {
     match (operation, error) {
         (Operation::StartProviding { .. }, QueryStartError::Store(error)) => {
@@ -330,7 +329,7 @@ pub(super) fn failed(operation: &Operation, error: RequestError) -> Outcome {
     }
 }
 
-/// Whether an outcome depends on which peers answered, and nothing that was found would be thrown away.
+/// Returns whether another attempt could succeed without discarding results.
 pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::GetRecord(Err(error)) => match error {
@@ -342,12 +341,14 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
             | GetRecordError::NoKnownPeers => true,
             GetRecordError::Timeout { found, progress: _ } => found.is_empty(),
             GetRecordError::Conflict { .. } | GetRecordError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::GetProviders(Err(error)) => match error {
             GetProvidersError::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,
             GetProvidersError::NoResponse { .. } | GetProvidersError::NoKnownPeers => true,
             GetProvidersError::Timeout { found, progress: _ } => found.is_empty(),
             GetProvidersError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::PutRecord(Err(error)) | Outcome::PutRecordTo(Err(error)) => match error {
             PutRecordError::QuorumFailed { .. }
@@ -356,23 +357,27 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
             | PutRecordError::InsufficientPeers { .. }
             | PutRecordError::NoKnownPeers => true,
             PutRecordError::Timeout { .. } | PutRecordError::Store { .. } | PutRecordError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::StartProviding(Err(error)) => match error {
             StartProvidingError::NoResponse { .. }
             | StartProvidingError::Timeout { .. }
             | StartProvidingError::NoKnownPeers => true,
             StartProvidingError::Store(_) | StartProvidingError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::GetClosestPeers(Err(error)) => match error {
             GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::NoKnownPeers => true,
             GetClosestPeersError::Timeout { peers, progress: _ } => peers.is_empty(),
             GetClosestPeersError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::Bootstrap(Err(error)) => match error {
             BootstrapError::AllPhasesFailed { .. }
             | BootstrapError::NoResponse { .. }
             | BootstrapError::NoKnownPeers => true,
             BootstrapError::Timeout { .. } | BootstrapError::Request(_) => false,
+            error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::GetRecord(Ok(_))
         | Outcome::GetProviders(Ok(_))
@@ -384,26 +389,28 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
     }
 }
 
-/// `chosen` and the others of the first `limit` records.
+/// Returns `chosen` and the others of the first `limit` records.
 fn answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], limit: usize, progress: Progress) -> RecordAnswer {
     let records: Vec<_> = records.iter().take(limit).cloned().collect();
     let agreeing = records.iter().filter(|record| record.record.value == chosen.record.value).count();
     let dissenting = records.iter().filter(|record| record.record.value != chosen.record.value).count();
-    let others = records.into_iter().filter(|record| record.peer != chosen.peer).collect();
-    RecordAnswer { record: Arc::clone(chosen), others, agreeing, dissenting, repairing: 0, progress, cached: None }
+    let mut answer = RecordAnswer::new(Arc::clone(chosen), progress);
+    (answer.agreeing, answer.dissenting) = (agreeing, dissenting);
+    answer.others = records.into_iter().filter(|record| record.peer != chosen.peer).collect();
+    answer
 }
 
-fn candidate(first: &Arc<PeerRecord>, found: &Found) -> Candidate {
+fn candidate(first: &Arc<PeerRecord>, found: &QueryResults) -> Candidate {
     Candidate { record: Arc::clone(first), votes: found.votes(first) }
 }
 
-/// Which of these peers have acknowledged.
-pub(super) fn acknowledged(peers: &[PeerId], ending: &QueryEnd) -> Vec<PeerId> {
-    match &ending.only {
+/// Returns the peers that have acknowledged.
+pub(super) fn acknowledged(peers: &[PeerId], query_end: &QueryEnd) -> Vec<PeerId> {
+    match &query_end.acknowledged_by {
         None => peers.to_vec(),
-        Some(only) => {
+        Some(acknowledged_by) => {
             let mut acknowledged = Vec::new();
-            for peer in only {
+            for peer in acknowledged_by {
                 if peers.contains(peer) && !acknowledged.contains(peer) {
                     acknowledged.push(*peer);
                 }
@@ -416,16 +423,26 @@ pub(super) fn acknowledged(peers: &[PeerId], ending: &QueryEnd) -> Vec<PeerId> {
 fn stored(
     peers: &[PeerId],
     quorum: Quorum,
-    ending: &QueryEnd,
+    query_end: &QueryEnd,
     progress: Progress,
 ) -> Result<PutAnswer, PutRecordError> {
-    let acknowledged = acknowledged(peers, ending);
+    let acknowledged = acknowledged(peers, query_end);
     let (asked, needed) = (peers.len(), needed(quorum, peers.len()));
     if acknowledged.len() >= needed.get() {
         let unacknowledged = peers.iter().filter(|peer| !acknowledged.contains(peer)).copied().collect();
-        Ok(PutAnswer { acknowledged, unacknowledged, verified: 0, progress })
+        Ok(PutAnswer::new(acknowledged, unacknowledged, progress))
     } else {
         Err(PutRecordError::QuorumFailed { acknowledged, needed, asked })
+    }
+}
+
+/// Number of sources that a get with this quorum needs.
+pub(super) fn sources(quorum: Quorum) -> usize {
+    match quorum {
+        Quorum::One => 1,
+        Quorum::Majority => 11,
+        Quorum::All => 20,
+        Quorum::N(n) => n as usize,
     }
 }
 
@@ -434,14 +451,14 @@ pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
         Quorum::One => 1,
         Quorum::Majority => peers / 2 + 1,
         Quorum::All => peers,
-        Quorum::N(n) => n.get(),
+        Quorum::N(n) => n as usize,
     };
     NonZeroUsize::new(needed).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Whether four of five have answered, and kad asked whom it wanted.
-pub(super) fn certainty(ending: &QueryEnd, progress: Progress) -> Certainty {
-    if !ending.finished_early
+/// Conclusive if at least four of five requests were answered and the query was not finished early.
+pub(super) fn certainty(query_end: &QueryEnd, progress: Progress) -> Certainty {
+    if !query_end.finished_early
         && progress.successes > 0
         && u64::from(progress.successes) * 5 >= u64::from(progress.requests) * 4
     {
@@ -451,7 +468,7 @@ pub(super) fn certainty(ending: &QueryEnd, progress: Progress) -> Certainty {
     }
 }
 
-/// The peers of a store query that was given to kad.
+/// Returns the peers of a put that was given to kad.
 fn sent_to(query: Option<&LiveQuery>) -> Vec<PeerId> {
     match query.map(|query| &query.query) {
         Some(Query::PutRecordTo { record: _, peers }) => peers.to_vec(),
@@ -459,8 +476,8 @@ fn sent_to(query: Option<&LiveQuery>) -> Vec<PeerId> {
     }
 }
 
-/// How many phases a bootstrap has done, how many of them failed, and the progress of all.
-fn lookups(found: &Found) -> (u32, u32, Progress) {
+/// Returns the number of phases of a bootstrap, the number of failed ones, and the progress of all.
+fn bootstrap_totals(found: &QueryResults) -> (u32, u32, Progress) {
     let count = |phases: usize| u32::try_from(phases).unwrap_or(u32::MAX);
     let failed = found.phases.iter().filter(|(ok, _)| !ok).count();
     let progress = found.phases.iter().fold(Progress::default(), |total, (_, progress)| sum(total, *progress));

@@ -1,46 +1,54 @@
-//! Puts, from their lookup on.
+//! Puts, from the end of their lookup.
 //!
-//! The record goes to those whom the lookup has found, if these are as many as have to acknowledge it. If they are not, or
-//! too few acknowledge, the own routing table names others, unless all were meant: twice as many as the quorum lacks, and
-//! four, but at most twenty; before anything was sent, those who were found beside them. Where it knows nobody else, or too few, one
-//! further lookup begins at the farthest peer so far. After three rounds, or sixty peers, nobody else is asked.
+//! The record is sent to the peers that the lookup found, if there are enough of them for the quorum. If there are too
+//! few, or too few acknowledge, the local routing table provides more peers, except for `Quorum::All`. In each round,
+//! twice as many peers as acknowledgements are missing are added, and four more, up to 20. If the routing table knows
+//! no other peers, or too few, a second lookup starts at the farthest peer so far. After three rounds or 60 peers, no
+//! more peers are asked.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use kadence_core::{Action, LocalCopy, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, RequestId};
+use kadence_core::{
+    Action, LocalCopy, Outcome, Progress, PutAnswer, PutOptions, PutRecordError, Query, Quorum, RequestId,
+};
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, Quorum, Record, RecordKey},
+    kad::{KBucketKey, Record, RecordKey},
 };
 
 use super::{
-    LiveQuery, LiveRequest, Model, Place, State,
-    outcomes::{self, QueryEnd},
+    Awaiting, LiveQuery, LiveRequest, Model, State,
+    outcomes::{self, Attempt, QueryEnd},
     sum, without,
 };
 
-/// What a put has done since its lookup.
+/// State of a put since its lookup.
 #[derive(Debug)]
 pub(super) struct Put {
     needed: NonZeroUsize,
     found: usize,
-    waiting: Vec<PeerId>,
+    candidates: Vec<PeerId>,
     pub(super) asked: Vec<PeerId>,
     acknowledged: Vec<PeerId>,
     pub(super) progress: Progress,
     rounds: usize,
-    looked_further: bool,
+    second_lookup: bool,
 }
 
-/// How many peers have given the record back.
-pub(super) fn given_back(query: &LiveQuery, record: &Record) -> usize {
-    let from_peers = query.found.records.iter().filter(|found| found.peer.is_some());
+/// Returns the number of peers that have returned the record.
+pub(super) fn verified_copies(query: &LiveQuery, record: &Record) -> usize {
+    let from_peers = query.results.records.iter().filter(|found| found.peer.is_some());
     from_peers.filter(|found| found.record.value == record.value).count()
 }
 
 impl Put {
     pub(super) fn missing(&self) -> usize {
         self.needed.get() - self.acknowledged.len()
+    }
+
+    /// Returns the results of a failed attempt.
+    pub(super) fn into_attempt(self) -> Attempt {
+        Attempt { records: Vec::new(), sent_to: self.asked, progress: self.progress }
     }
 }
 
@@ -53,7 +61,7 @@ impl Model {
         quorum: Quorum,
         options: PutOptions,
         query: &LiveQuery,
-        ending: &QueryEnd,
+        query_end: &QueryEnd,
         now: Instant,
     ) {
         let local = self.local;
@@ -64,7 +72,7 @@ impl Model {
         }
         match (&query.query, put) {
             (Query::GetClosestPeers { .. }, put @ None) => {
-                let (found, progress) = (without(&ending.found(), local), query.progress);
+                let (found, progress) = (without(&query_end.found(), local), query.progress);
                 let mut needed = outcomes::needed(quorum, found.len());
                 if options.clamp_quorum && needed.get() > found.len() {
                     needed = NonZeroUsize::new(found.len()).unwrap_or(NonZeroUsize::MIN);
@@ -72,12 +80,12 @@ impl Model {
                 *put = Some(Put {
                     needed,
                     found: found.len(),
-                    waiting: found.clone(),
+                    candidates: found.clone(),
                     asked: Vec::new(),
                     acknowledged: Vec::new(),
                     progress,
                     rounds: 0,
-                    looked_further: false,
+                    second_lookup: false,
                 });
                 if found.is_empty() {
                     let error = if progress.requests == 0 {
@@ -93,30 +101,30 @@ impl Model {
                 }
             }
             (Query::GetClosestPeers { .. }, Some(put)) => {
-                let mut others = [std::mem::take(&mut put.waiting), ending.found()].concat();
+                let mut others = [std::mem::take(&mut put.candidates), query_end.found()].concat();
                 let distance = |peer: &PeerId| KBucketKey::from(*peer).distance(&KBucketKey::new(record.key.clone()));
                 others.retain(|peer| !put.asked.contains(peer));
                 let mut others = without(&others, local);
                 others.sort_by_key(distance);
-                self.go_on(id, record, others, now);
+                self.send_to_more(id, record, others, now);
             }
             (Query::PutRecordTo { record: _, peers }, Some(put)) => {
-                put.waiting.clear();
+                put.candidates.clear();
                 put.asked.extend(peers.iter());
-                put.acknowledged.extend(outcomes::acknowledged(peers, ending));
+                put.acknowledged.extend(outcomes::acknowledged(peers, query_end));
                 if put.acknowledged.len() < put.needed.get() {
                     self.widen(id, record, quorum, now);
                 } else if options.verify == 0 {
                     self.succeed(id, record, options, 0, now);
                 } else {
-                    self.want_alone(id, Query::GetRecord { key: record.key.clone() }, now);
+                    self.attach_alone(id, Query::GetRecord { key: record.key.clone() }, now);
                 }
             }
             (Query::GetRecord { .. }, Some(_)) => {
-                let verified = given_back(query, record);
+                let verified = verified_copies(query, record);
                 self.read_back(id, record, options, verified, query.progress, now);
             }
-            _ => unreachable!("a put has no other queries"),
+            _ => unreachable!("a put starts no other queries"),
         }
     }
 
@@ -145,50 +153,51 @@ impl Model {
         let now = self.clock(now);
         let local = self.local;
         match self.request_mut(id) {
-            Some(LiveRequest { place: Place::LocalPeers, operation, put: Some(put), .. }) => {
+            Some(LiveRequest { awaiting: Awaiting::LocalPeers, operation, put: Some(put), .. }) => {
                 let kadence_core::Operation::PutRecord { record, .. } = operation else {
-                    unreachable!("only puts choose")
+                    unreachable!("only puts ask for local peers")
                 };
                 let record = Arc::clone(record);
-                let mut others = [std::mem::take(&mut put.waiting), peers.to_vec()].concat();
+                let mut others = [std::mem::take(&mut put.candidates), peers.to_vec()].concat();
                 others.retain(|peer| !put.asked.contains(peer));
                 let others = without(&others, local);
-                self.go_on(id, &record, others, now);
+                self.send_to_more(id, &record, others, now);
             }
-            _ => self.view.unknown_inputs += 1,
+            _ => self.counters.unknown_inputs += 1,
         }
-        self.settle(now);
+        self.process_due(now);
     }
 
-    fn go_on(&mut self, id: RequestId, record: &Arc<Record>, others: Vec<PeerId>, now: Instant) {
+    fn send_to_more(&mut self, id: RequestId, record: &Arc<Record>, others: Vec<PeerId>, now: Instant) {
         let Some(put) = self.request_mut(id).and_then(|request| request.put.as_mut()) else { return };
         let lacks = put.needed.get() - put.acknowledged.len();
         let first = put.asked.is_empty();
         if first && others.len() >= lacks {
-            let beside = (2 * lacks.saturating_sub(put.found) + 4).min(20);
-            let others = others.into_iter().take(lacks.max(put.found + beside)).collect();
+            let extra = (2 * lacks.saturating_sub(put.found) + 4).min(20);
+            let others = others.into_iter().take(lacks.max(put.found + extra)).collect();
             self.send(id, record, others, now);
         } else if !first && !others.is_empty() {
             let others = others.into_iter().take((2 * lacks + 4).min(20)).collect();
             self.send(id, record, others, now);
-        } else if put.looked_further {
-            put.waiting = others;
+        } else if put.second_lookup {
+            put.candidates = others;
             self.put_failed(id, now);
         } else {
-            let farthest = *others.last().or(put.asked.last()).unwrap_or_else(|| unreachable!("somebody was found"));
-            put.looked_further = true;
-            put.waiting = others;
-            self.want(id, Query::GetClosestPeers { target: RecordKey::from(farthest.to_bytes()) }, now);
+            let farthest =
+                *others.last().or(put.asked.last()).unwrap_or_else(|| unreachable!("the lookup has found a peer"));
+            put.second_lookup = true;
+            put.candidates = others;
+            self.attach(id, Query::GetClosestPeers { target: RecordKey::from(farthest.to_bytes()) }, now);
         }
     }
 
     fn send(&mut self, id: RequestId, record: &Arc<Record>, peers: Vec<PeerId>, now: Instant) {
         let Some(request) = self.request_mut(id) else { return };
-        (request.begun, request.second_step) = (true, true);
+        (request.past_first_step, request.second_step) = (true, true);
         if let Some(put) = &mut request.put {
             put.rounds += 1;
         }
-        self.want(id, Query::PutRecordTo { record: Arc::clone(record), peers: peers.into() }, now);
+        self.attach(id, Query::PutRecordTo { record: Arc::clone(record), peers: peers.into() }, now);
     }
 
     fn widen(&mut self, id: RequestId, record: &Record, quorum: Quorum, now: Instant) {
@@ -197,15 +206,15 @@ impl Model {
             self.put_failed(id, now);
             return;
         }
-        (request.begun, request.second_step) = (true, true);
-        request.place = Place::LocalPeers;
-        self.give(Action::LocalPeers { request: id, target: record.key.clone() });
+        (request.past_first_step, request.second_step) = (true, true);
+        request.awaiting = Awaiting::LocalPeers;
+        self.push_action(Action::LocalPeers { request: id, target: record.key.clone() });
     }
 
     fn put_failed(&mut self, id: RequestId, now: Instant) {
         let Some(put) = self.request(id).and_then(|request| request.put.as_ref()) else { return };
         let error = if put.asked.is_empty() {
-            PutRecordError::InsufficientPeers { found: put.waiting.len(), needed: put.needed }
+            PutRecordError::InsufficientPeers { found: put.candidates.len(), needed: put.needed }
         } else {
             PutRecordError::QuorumFailed {
                 acknowledged: put.acknowledged.clone(),
@@ -219,21 +228,18 @@ impl Model {
     fn succeed(&mut self, id: RequestId, record: &Arc<Record>, options: PutOptions, verified: usize, now: Instant) {
         let Some(request) = self.request_mut(id) else { return };
         let Some(put) = &request.put else { return };
-        let answer = PutAnswer {
-            acknowledged: put.acknowledged.clone(),
-            unacknowledged: put.asked.iter().filter(|peer| !put.acknowledged.contains(peer)).copied().collect(),
-            verified,
-            progress: put.progress,
-        };
+        let unacknowledged = put.asked.iter().filter(|peer| !put.acknowledged.contains(peer)).copied().collect();
+        let mut answer = PutAnswer::new(put.acknowledged.clone(), unacknowledged, put.progress);
+        answer.verified = verified;
         if options.local_copy == LocalCopy::First {
             self.end(id, Outcome::PutRecord(Ok(answer)), now);
         } else {
-            request.place = Place::LocalStore(Some(answer));
-            self.give(Action::StoreLocal { request: id, record: Arc::clone(record) });
+            request.awaiting = Awaiting::LocalStore(Some(answer));
+            self.push_action(Action::StoreLocal { request: id, record: Arc::clone(record) });
         }
     }
 
-    /// At its deadline, with whom it was sent to, those of the query that is under way last.
+    /// Returns the outcome at the deadline. `sent_to` includes the peers of the query that is running, last.
     pub(super) fn put_timeout(&self, request: &LiveRequest, query: Option<&LiveQuery>) -> Outcome {
         let (mut sent_to, mut progress) =
             request.put.as_ref().map_or_else(Default::default, |put| (put.asked.clone(), put.progress));

@@ -1,28 +1,29 @@
-//! Corrections: after a read for the best record, whoever was heard to hold another one, or none, is sent it.
+//! Read repair: after a read for the best record, peers that returned a different record, or none, are sent the best
+//! one.
 
 use std::{sync::Arc, time::Instant};
 
-use kadence_core::{Operation, Outcome, Policy, Priority, RequestId, RequestOptions};
+use kadence_core::{Operation, Outcome, Policy, Priority, Quorum, RequestId, RequestOptions};
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, PeerRecord, Quorum},
+    kad::{KBucketKey, PeerRecord},
 };
 
-use super::{LiveRequest, Model, Place, later, results::Found};
+use super::{Awaiting, LiveRequest, Model, later, results::QueryResults};
 
 pub(super) type ReadRepair = Option<(Arc<PeerRecord>, Vec<PeerId>)>;
 
 impl Model {
-    /// Whom an answer shows to be out of date; the answer says how many they are.
+    /// Returns the best record and the outdated peers. Stores their number in the outcome.
     pub(super) fn read_repair(
         &self,
         operation: &Operation,
         outcome: &mut Outcome,
-        found: &Found,
+        found: &QueryResults,
         without: &[PeerId],
         now: Instant,
     ) -> ReadRepair {
-        let alive = self.requests.iter().filter(|request| request.id.is_ours()).count();
+        let alive = self.requests.iter().filter(|request| request.id.is_reserved()).count();
         match (operation, outcome) {
             (Operation::GetRecord { policy: Policy::Best { agree: _ }, .. }, Outcome::GetRecord(Ok(answer)))
                 if alive < self.config.max_read_repairs
@@ -48,7 +49,7 @@ impl Model {
     pub(super) fn start_read_repair(&mut self, read_repair: ReadRepair, now: Instant) {
         let Some((best, peers)) = read_repair else { return };
         self.last_read_repair += 1;
-        self.view.read_repairs += 1;
+        self.counters.read_repairs += 1;
         let id = RequestId(RequestId::FIRST_OF_OURS.0 + self.last_read_repair);
         let record = Arc::new(best.record.clone());
         let operation =
@@ -56,18 +57,18 @@ impl Model {
         self.requests.push(LiveRequest {
             id,
             operation,
-            options: RequestOptions { priority: Priority::Background, ..RequestOptions::default() },
+            options: RequestOptions::default().priority(Priority::Background),
             accepted: now,
             deadline: later(now, self.config.default_timeout),
-            place: Place::Retry(now),
+            awaiting: Awaiting::Retry(now),
             put: None,
-            first: None,
+            first_lookup: None,
             failed_attempts: 0,
-            earlier: Vec::new(),
-            begun: true,
+            earlier_attempts: Vec::new(),
+            past_first_step: true,
             second_step: false,
             announced: false,
         });
-        self.want(id, kadence_core::Query::PutRecordTo { record, peers: peers.into() }, now);
+        self.attach(id, kadence_core::Query::PutRecordTo { record, peers: peers.into() }, now);
     }
 }

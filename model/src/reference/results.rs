@@ -1,20 +1,20 @@
-//! What a query has found, kept as lists, and counted anew for every question.
+//! Results of a query, kept as lists. Votes are counted anew each time.
 
 use std::sync::Arc;
 
-use kadence_core::{Agree, BootstrapPhase, Item, Operation, Policy, Progress, Query, Validator, Validators};
+use kadence_core::{BootstrapPhase, Item, Operation, Policy, Progress, Query, Validator, Validators};
 use libp2p::{
     PeerId,
     kad::{BootstrapError, BootstrapOk, GetProvidersOk, GetRecordOk, PeerRecord, QueryResult},
 };
 
-/// What ends a request before the end of its query, in the order in which requests are served.
+/// Threshold at which a request ends before its query does. Waiters are served in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Threshold {
     Items(usize),
     Votes(usize),
-    VotesForTheBest(usize),
-    TheEnd,
+    BestVotes(usize),
+    End,
 }
 
 impl Threshold {
@@ -25,13 +25,13 @@ impl Threshold {
                 Policy::Limit(limit) => Self::Items(limit.min(max_items)),
                 Policy::All | Policy::Best { agree: Agree::All } => Self::Items(max_items),
                 Policy::Quorum(votes) => Self::Votes(votes),
-                Policy::Best { agree: Agree::N(votes) } => Self::VotesForTheBest(votes),
+                Policy::Best { agree: Agree::N(votes) } => Self::BestVotes(votes),
             },
             Operation::PutRecord { .. }
             | Operation::PutRecordTo { .. }
             | Operation::StartProviding { .. }
             | Operation::GetClosestPeers { .. }
-            | Operation::Bootstrap => Self::TheEnd,
+            | Operation::Bootstrap => Self::End,
         }
     }
 }
@@ -42,18 +42,18 @@ pub(super) enum Anomaly {
     Rejected,
 }
 
-/// Records and providers from distinct sources, by order of arrival.
+/// Records and providers from distinct sources, in order of arrival.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Found {
+pub(super) struct QueryResults {
     pub(super) records: Vec<Arc<PeerRecord>>,
     pub(super) providers: Vec<PeerId>,
-    /// How many records a validator has rejected.
+    /// Number of records that a validator has rejected.
     pub(super) rejected: u32,
-    /// Whether each phase of a bootstrap ended in time, and its progress.
+    /// For each phase of a bootstrap, whether it succeeded, and its progress.
     pub(super) phases: Vec<(bool, Progress)>,
 }
 
-/// Whether kad may give such a result to such a query.
+/// Returns whether this kind of result fits this query.
 pub(super) fn fits(query: &Query, result: &QueryResult) -> bool {
     matches!(
         (query, result),
@@ -66,12 +66,12 @@ pub(super) fn fits(query: &Query, result: &QueryResult) -> bool {
     )
 }
 
-impl Found {
+impl QueryResults {
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty() && self.providers.is_empty() && self.phases.is_empty()
     }
 
-    /// What a request that joins late is told.
+    /// Returns the items so far, which a request that joins late receives.
     pub(super) fn items(&self) -> Vec<Item> {
         let records = self.records.iter().map(|record| Item::Record(Arc::clone(record)));
         records.chain(self.providers.iter().map(|provider| Item::Provider(*provider))).collect()
@@ -82,9 +82,9 @@ impl Found {
         records + self.providers.len() * size_of::<PeerId>()
     }
 
-    /// The new items of an event. The phases of a bootstrap are counted at once, the others when they are
-    /// [added](Self::add).
-    pub(super) fn news(
+    /// Returns the new items of an event, and the anomaly that it shows. Phases of a bootstrap are counted here, all
+    /// other items when they are [added](Self::add).
+    pub(super) fn new_items(
         &mut self,
         query: &Query,
         result: &QueryResult,
@@ -135,24 +135,25 @@ impl Found {
         }
     }
 
-    pub(super) fn satisfies(&self, need: Threshold, validator: Option<&dyn Validator>) -> bool {
-        match need {
+    pub(super) fn satisfies(&self, threshold: Threshold, validator: Option<&dyn Validator>) -> bool {
+        match threshold {
             Threshold::Items(needed) => self.records.len() + self.providers.len() >= needed,
             Threshold::Votes(needed) => self.records.iter().any(|record| self.votes(record) >= needed),
-            Threshold::VotesForTheBest(needed) => self.best(validator).is_some_and(|best| self.votes(best) >= needed),
-            Threshold::TheEnd => false,
+            Threshold::BestVotes(needed) => self.best(validator).is_some_and(|best| self.votes(best) >= needed),
+            Threshold::End => false,
         }
     }
 
-    /// How many sources hold the same bytes.
+    /// Returns the number of sources with the same bytes.
     pub(super) fn votes(&self, like: &PeerRecord) -> usize {
         self.records.iter().filter(|record| record.record.value == like.record.value).count()
     }
 
-    /// The first record of the value that was the first to have as many votes as the one with the most has now.
+    /// Returns the first record of the leading value. On a tie, the value that was the first to reach this number of
+    /// votes leads.
     pub(super) fn leading(&self) -> Option<&Arc<PeerRecord>> {
         let most = self.records.iter().map(|record| self.votes(record)).max()?;
-        // A value has its votes from the last of its copies on.
+        // A value reaches its number of votes with its last copy.
         let complete = self.records.iter().enumerate().find(|(at, record)| {
             let later = self.records.iter().skip(at + 1);
             self.votes(record) == most && later.into_iter().all(|other| other.record.value != record.record.value)
@@ -161,7 +162,7 @@ impl Found {
         self.records.iter().find(|record| record.record.value == leading.record.value)
     }
 
-    /// The first record with the best bytes.
+    /// Returns the first record with the best value.
     pub(super) fn best(&self, validator: Option<&dyn Validator>) -> Option<&Arc<PeerRecord>> {
         let validator = validator?;
         self.records.iter().find(|candidate| {
@@ -172,7 +173,7 @@ impl Found {
         })
     }
 
-    /// The first record of each value, the value with the most votes first.
+    /// Returns the first record of each value, the value with the most votes first.
     pub(super) fn candidates(&self) -> Vec<&Arc<PeerRecord>> {
         let mut firsts: Vec<&Arc<PeerRecord>> = Vec::new();
         for record in &self.records {

@@ -1,9 +1,10 @@
-//! Queries that have stopped moving.
+//! Detection of stalled queries.
 //!
-//! A running query is looked at when it was quiet for three round trips; whoever looks much later than that has been held
-//! up, and waits once more. The round trip is what a query took until it was first heard of after a peer had answered,
-//! divided by the rounds that so many answers need. kad says how far the query got: if that is as far as before, it
-//! depends on what it has whether it has to make do with it.
+//! A running query is checked when it was quiet for three round trips. If the check itself comes much too late, the
+//! process was held up, and the query gets another quiet period. The round-trip time is the time from the start of a
+//! query to its first event after an answer, divided by the number of rounds in which kad gets that number of answers.
+//! The check probes kad for the query's progress. If there is none since the last event, the results so far determine
+//! after how many quiet periods the query is finished early.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +13,14 @@ use kadence_core::{Action, Operation, Policy, Progress, Query};
 use super::{Model, State, later, outcomes};
 
 impl Model {
-    /// How long a query may be quiet. `None` if nobody looks.
-    pub(super) fn quiet(&self) -> Option<Duration> {
+    /// Returns how long a query may be quiet before a check. `None`: stall detection is off.
+    pub(super) fn quiet_period(&self) -> Option<Duration> {
         let stall = self.config.stall?;
         let quiet = self.round_trip.map_or(stall.initial_quiet, |round_trip| 3 * round_trip);
         Some(stall.min_quiet.max(stall.max_quiet.min(quiet)).max(Duration::from_millis(1)))
     }
 
-    pub(super) fn measured(&mut self, took: Duration, answers: u32) {
+    pub(super) fn record_round_trip(&mut self, took: Duration, answers: u32) {
         if let Some(stall) = self.config.stall {
             let rounds = answers.div_ceil(stall.parallelism.max(1));
             let new = stall.max_quiet.min(took / rounds);
@@ -27,65 +28,66 @@ impl Model {
         }
     }
 
-    pub(super) fn look_at(&mut self, step: u64, now: Instant) {
-        let Some(quiet) = self.quiet() else { return };
+    pub(super) fn check_stall(&mut self, step: u64, now: Instant) {
+        let Some(quiet) = self.quiet_period() else { return };
         let Some(query) = self.query_mut(step) else { return };
-        let (State::Running(id), Some(due)) = (query.state, query.look.take()) else { return };
-        let quiet_until = later(query.moved, quiet);
+        let (State::Running(id), Some(due)) = (query.state, query.stall_check.take()) else { return };
+        let quiet_until = later(query.last_progress, quiet);
         if quiet_until > now {
-            query.look = Some(quiet_until);
+            query.stall_check = Some(quiet_until);
         } else if now - due > quiet / 2 {
-            query.moved = now;
-            query.look = Some(later(now, quiet));
+            query.last_progress = now;
+            query.stall_check = Some(later(now, quiet));
         } else {
-            query.probed = true;
-            self.give(Action::Probe(id));
+            query.probe_pending = true;
+            self.push_action(Action::Probe(id));
         }
     }
 
     pub(super) fn take_probe(&mut self, id: u32, progress: Option<Progress>, now: Instant) {
         let Some(query) = self.queries.iter_mut().find(|query| query.id() == Some(id)) else {
-            self.view.unknown_inputs += u64::from(progress.is_some());
+            self.counters.unknown_inputs += u64::from(progress.is_some());
             return;
         };
         let step = query.step;
-        let (Some(stall), Some(quiet)) = (self.config.stall, self.quiet()) else { return };
+        let (Some(stall), Some(quiet)) = (self.config.stall, self.quiet_period()) else { return };
         let Some(query) = self.query_mut(step) else { return };
         if let State::Finishing(..) = query.state {
             return;
         }
-        let asked = std::mem::take(&mut query.probed);
+        let asked = std::mem::take(&mut query.probe_pending);
         let Some(progress) = progress else {
-            query.look = if asked { Some(later(now, quiet)) } else { query.look };
+            query.stall_check = if asked { Some(later(now, quiet)) } else { query.stall_check };
             return;
         };
         if !asked {
-            self.view.unknown_inputs += 1;
+            self.counters.unknown_inputs += 1;
             return;
         }
         if progress != query.progress {
-            (query.progress, query.moved, query.look) = (progress, now, Some(later(now, quiet)));
+            (query.progress, query.last_progress, query.stall_check) = (progress, now, Some(later(now, quiet)));
             return;
         }
-        let moved = query.moved;
-        let until =
-            self.patience(step).map_or(later(now, quiet.max(stall.max_quiet)), |times| later(moved, quiet * times));
-        let hurry = until <= now;
+        let last_progress = query.last_progress;
+        let until = self
+            .quiet_periods(step)
+            .map_or(later(now, quiet.max(stall.max_quiet)), |times| later(last_progress, quiet * times));
+        let finish_early = until <= now;
         if let Some(query) = self.query_mut(step) {
-            query.look = Some(until);
-            if hurry {
-                (query.moved, query.look, query.closed) = (now, Some(later(now, quiet)), true);
+            query.stall_check = Some(until);
+            if finish_early {
+                (query.last_progress, query.stall_check, query.unshared) = (now, Some(later(now, quiet)), true);
                 query.finished_early = true;
             }
         }
-        if hurry {
-            self.view.hurried_queries += 1;
-            self.give(Action::FinishPhase(id));
+        if finish_early {
+            self.counters.hurried_queries += 1;
+            self.push_action(Action::FinishPhase(id));
         }
     }
 
-    /// How many quiet times a query has before it is finished; `None`: more than there are.
-    fn patience(&self, step: u64) -> Option<u32> {
+    /// Returns the number of quiet periods after which a query is finished early. `None`: never.
+    fn quiet_periods(&self, step: u64) -> Option<u32> {
         let query = self.query(step)?;
         let Progress { requests, successes, failures } = query.progress;
         let silent = requests.saturating_sub(successes).saturating_sub(failures);
@@ -113,7 +115,7 @@ impl Model {
                     Operation::PutRecord { .. } => true,
                     _ => false,
                 });
-                match (enough, wants_more, query.found.items().is_empty()) {
+                match (enough, wants_more, query.results.items().is_empty()) {
                     (true, true, _) => Some(8),
                     (true, false, true) => Some(4),
                     (true, false, false) => Some(1),

@@ -1,15 +1,15 @@
-//! What can be seen of a tracker from outside.
+//! Everything about a tracker that is visible from outside.
 
 use std::time::{Duration, Instant};
 
 use kadence_core::{OperationKind, OutcomeKind, QueryPhase, QueryView, RequestPhase, RequestView, Snapshot, Stats};
 
-use super::{Model, Place, State};
+use super::{Awaiting, Model, State};
 
-/// What the tracker counts.
+/// Counters of the tracker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields of the tracker's `Stats` of the same names")]
-pub struct View {
+#[expect(missing_docs, reason = "they mirror the fields of `Stats`")]
+pub struct Counters {
     pub accepted: u64,
     pub refused: u64,
     pub unknown_inputs: u64,
@@ -18,13 +18,13 @@ pub struct View {
     pub rejected_records: u64,
     pub kad_own_queries: u64,
     pub lost_queries: u64,
-    pub hurried_queries: u64,
+    pub queries_finished_early: u64,
     pub read_repairs: u64,
     pub cache_hits: u64,
     pub cache_misses: u64,
 }
 
-impl From<Stats> for View {
+impl From<Stats> for Counters {
     fn from(stats: Stats) -> Self {
         Self {
             accepted: stats.accepted,
@@ -35,7 +35,7 @@ impl From<Stats> for View {
             rejected_records: stats.rejected_records,
             kad_own_queries: stats.kad_own_queries,
             lost_queries: stats.lost_queries,
-            hurried_queries: stats.hurried_queries,
+            queries_finished_early: stats.queries_finished_early,
             read_repairs: stats.read_repairs,
             cache_hits: stats.cache_hits,
             cache_misses: stats.cache_misses,
@@ -51,12 +51,12 @@ impl Model {
 
     /// `QueryTracker::owns`.
     pub fn owns(&self, id: u32) -> bool {
-        self.lost.contains(&id) || self.queries.iter().any(|query| query.id() == Some(id))
+        self.evicted_ids.contains(&id) || self.queries.iter().any(|query| query.id() == Some(id))
     }
 
     /// `QueryTracker::live_requests`.
     pub fn live_requests(&self) -> usize {
-        self.requests.iter().filter(|request| !request.id.is_ours()).count()
+        self.requests.iter().filter(|request| !request.id.is_reserved()).count()
     }
 
     /// `QueryTracker::live_queries`.
@@ -75,11 +75,11 @@ impl Model {
     }
 
     /// `QueryTracker::stats`.
-    pub fn view(&self) -> View {
-        self.view
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
-    /// `QueryTracker::metrics`: how many requests ended so, and the sum of their durations.
+    /// `QueryTracker::metrics`: the number of requests that ended with this outcome, and the sum of their durations.
     pub fn metrics(&self, operation: OperationKind, kind: OutcomeKind) -> (u64, Duration) {
         let ended = self.ended.iter().filter(|(of, how, _)| (*of, *how) == (operation, kind));
         ended.fold((0, Duration::ZERO), |(count, sum), (_, _, took)| (count + 1, sum.saturating_add(*took)))
@@ -94,18 +94,20 @@ impl Model {
                 id: request.id,
                 operation: request.operation.kind(),
                 key: request.operation.key().to_vec(),
-                phase: match &request.place {
-                    Place::Retry(_) => RequestPhase::BackingOff,
-                    Place::LocalStore(_) => RequestPhase::Storing,
-                    Place::LocalPeers => RequestPhase::BetweenSteps,
-                    Place::Query(step) => match self.query(*step).map(|query| query.state) {
-                        Some(State::Waiting(_)) if request.begun => RequestPhase::BetweenSteps,
+                phase: match &request.awaiting {
+                    Awaiting::Retry(_) => RequestPhase::BackingOff,
+                    Awaiting::LocalStore(_) => RequestPhase::Storing,
+                    Awaiting::LocalPeers => RequestPhase::BetweenSteps,
+                    Awaiting::Query(step) => match self.query(*step).map(|query| query.state) {
+                        Some(State::Waiting(_)) if request.past_first_step => RequestPhase::BetweenSteps,
                         Some(State::Waiting(_)) => RequestPhase::Queued,
                         _ => RequestPhase::Running,
                     },
-                },
-                age: now.saturating_duration_since(request.accepted),
-                remaining: request.deadline.saturating_duration_since(now),
+                };
+                RequestView::new(request.id, request.operation.kind(), request.operation.key().to_vec())
+                    .phase(phase)
+                    .age(now.saturating_duration_since(request.accepted))
+                    .remaining(request.deadline.saturating_duration_since(now))
             })
             .collect();
         requests.sort_by_key(|request| request.id);
@@ -116,21 +118,17 @@ impl Model {
                 let phase = match query.state {
                     State::Waiting(_) => return None,
                     State::Starting => QueryPhase::Starting,
-                    State::Running(_) | State::QueryEnd(_) => QueryPhase::Running,
+                    State::Running(_) | State::LastEvent(_) => QueryPhase::Running,
                     State::Finishing(..) => QueryPhase::Finishing,
                 };
                 let waiters = self.waiters(query.step);
-                Some(QueryView {
-                    id: query.id(),
-                    operation: query.query.kind(),
-                    phase,
-                    request: waiters.first().copied(),
-                    waiters: waiters.len(),
-                    age: now.saturating_duration_since(query.started),
-                    progress: query.progress,
-                })
+                let mut view = QueryView::new(query.query.kind());
+                (view.id, view.phase, view.progress) = (query.id(), phase, query.progress);
+                (view.request, view.waiters) = (waiters.first().copied(), waiters.len());
+                view.age = now.saturating_duration_since(query.started);
+                Some(view)
             })
             .collect();
-        Snapshot { requests, queries }
+        Snapshot::new(requests, queries)
     }
 }

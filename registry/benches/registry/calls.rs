@@ -1,4 +1,4 @@
-//! Many calls at a time.
+//! Many concurrent calls.
 
 use std::{
     sync::Arc,
@@ -16,17 +16,17 @@ use crate::{
     report::{Report, milliseconds},
 };
 
-/// The p95 of `get_package` with many callers.
+/// Target for the 95th percentile of `get_package` with many callers.
 const GET: Duration = Duration::from_millis(200);
 
-/// What became of a call.
+/// Outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Ended {
     Right,
     Wrong(String),
-    /// With an error.
+    /// The call returned an error.
     Failed(String),
-    /// It did not end.
+    /// The call did not end before the deadline.
     Lost,
 }
 
@@ -36,7 +36,7 @@ impl Ended {
     }
 }
 
-/// What became of all of them.
+/// Outcomes of all calls.
 #[derive(Debug, Default)]
 struct Tally {
     times: Vec<Duration>,
@@ -67,7 +67,8 @@ impl Tally {
     }
 }
 
-/// Callers that ask for one package after the other: where each head is looked up again, and where it is for a while not.
+/// Measures callers that read one package after the other, on a node that looks up each head again and on a node that
+/// caches heads.
 pub(crate) async fn readers(
     network: &Network,
     executor: &Arc<Executor<'static>>,
@@ -100,7 +101,7 @@ async fn callers(
         let (registry, packages) = (registry.clone(), packages.to_vec());
         executor.spawn(async move {
             let mut all = Vec::new();
-            // Each in an order of its own, so that few ask for the same.
+            // Each caller has its own order, so that few read the same package at the same time.
             for id in packages.iter().cycle().skip(caller * 7).take(calls_each) {
                 let begun = Instant::now();
                 let ended = ended(get_package(&registry, id)).await;
@@ -116,7 +117,7 @@ async fn callers(
     tally
 }
 
-/// All kinds of calls, begun at once.
+/// Measures calls of all kinds, started at the same time.
 pub(crate) async fn mixed(
     network: &Network,
     executor: &Arc<Executor<'static>>,
@@ -147,8 +148,8 @@ pub(crate) async fn mixed(
     report.row(what, tally.times, format!("all after {:.1} s", begun.elapsed().as_secs_f64()));
 }
 
-/// Of a hundred calls: 40 read a package, 20 list its versions, 10 read its metadata, 15 search, 10 ask whether there is what
-/// there is not, 3 search the network, 2 publish.
+/// Makes one of the mixed calls. Of 100 calls, 40 read a package, 20 list versions, 10 read metadata, 15 search, 10 ask
+/// for an unknown package, 3 search the network, 2 publish.
 async fn call(
     at: usize,
     registry: &P2PRegistry<SmolRuntime>,
@@ -158,7 +159,7 @@ async fn call(
 ) -> Ended {
     let failed = |error: &dyn std::fmt::Display| Ended::Failed(error.to_string());
     let query = || Query::text("package").expect("it is short");
-    // 37 and 100 have no common divisor: all kinds among each other.
+    // 37 and 100 are coprime: the kinds are interleaved.
     match at * 37 % 100 {
         0..40 => get_package(registry, id).await,
         40..60 => match registry.list_versions(id).await {

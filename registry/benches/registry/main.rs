@@ -1,8 +1,8 @@
-//! The registry on a network of thirty nodes: how long publishing, hearing of it, resolving, fetching and reading take.
+//! Latency and throughput of the registry on a network of thirty nodes: publishing, announcing, resolving, fetching,
+//! reading.
 //!
-//! All nodes are in one process, ordinary ones on smol, connected by loopback TCP with noise and yamux. The fetches are
-//! beside copies of as many bytes over a bare stream, between the same nodes, in turns. Compare the figures of one run with
-//! each other.
+//! All nodes run in one process on smol, connected by loopback TCP with noise and yamux. Each fetch alternates with a
+//! copy of as many bytes over a bare stream between the same nodes. Compare only figures of the same run.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot measure has to stop")]
 
@@ -28,39 +28,38 @@ use self::{
     support::on_all_cores,
 };
 
-/// How it is called.
 const USAGE: &str = "\
-cargo bench -p ggen-marketplace --bench registry -- [OPTIONS]
+cargo bench -p kadence-registry --bench registry -- [OPTIONS]
 
-  --smoke      seconds, on a small network: whether the benchmark itself works. Also --test
-  --json       one JSON object a line instead of the table
-  --strict     a target that is missed fails the benchmark; otherwise only a wrong answer does, or one that never comes
-  --help       this";
+  --smoke      checks in seconds, on a small network, that the benchmark works. Also --test
+  --json       prints one JSON object per line instead of the table
+  --strict     fails on a missed target; without it, only a wrong or missing answer fails
+  --help       prints this help";
 
-/// How much is measured.
+/// Size of the measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
-    /// Nodes that hear of everything.
+    /// Nodes that receive announcements.
     nodes: usize,
-    /// The size of the large package.
+    /// Size of the large package, in bytes.
     bytes: usize,
-    /// How often the large package is published.
+    /// Versions of the large package.
     versions: u64,
-    /// How often it is fetched from one provider, and from several, and copied beside.
+    /// Fetches from one provider, fetches from several, and copies next to each.
     fetches: usize,
-    /// How often it is installed.
+    /// Installations.
     installs: usize,
     /// Small packages of each node.
     packages: usize,
-    /// Between two announcements: what the last one has left to do, such as reading the index, is over then.
+    /// Pause between two announcements, in which work caused by the last one ends, such as reading the index.
     pause: Duration,
-    /// Nodes that join later.
+    /// Nodes that join at the end.
     newcomers: usize,
-    /// Who asks one package after the other, at the same time.
+    /// Concurrent callers, each of which makes one call after the other.
     callers: usize,
-    /// How often each of them asks.
+    /// Calls of each caller.
     calls_each: usize,
-    /// Calls of all kinds at once.
+    /// Concurrent calls of all kinds.
     mixed: usize,
 }
 
@@ -103,7 +102,7 @@ fn main() -> ExitCode {
         println!("registry: benchmark");
         return ExitCode::SUCCESS;
     }
-    // `cargo test` names no `--bench`.
+    // `cargo test` does not pass `--bench`.
     let is_smoke = !has("--bench") || has("--test") || has("--smoke");
     let (begun, size) = (Instant::now(), if is_smoke { SMOKE } else { FULL });
     let report = on_all_cores(async |executor| measure(&executor, size).await);

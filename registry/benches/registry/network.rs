@@ -1,11 +1,11 @@
-//! Nodes of the registry on loopback TCP, each with a folder of its own.
+//! Nodes of the registry on loopback TCP, each with its own folder.
 
 use std::{fs, sync::Arc, time::Duration};
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join_all};
 use kadence::node::{Identity, Node, NodeConfig};
 use kadence_registry::{
-    PackageId, Release,
+    MANIFEST_FILE, PackageId, Release,
     p2p::registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
 };
 use kadence_smol::SmolRuntime;
@@ -14,13 +14,13 @@ use libp2p_stream::Control;
 use smol::Executor;
 use tempfile::TempDir;
 
-/// What has not come by then does not come.
+/// Deadline of every wait.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// The bare stream.
+/// Protocol of the bare stream.
 const COPY: StreamProtocol = StreamProtocol::new("/bench/copy/1");
 
-/// The topic of a node that is not to hear of anything.
+/// Topic of a node that receives no announcements.
 const QUIET: &str = "/bench/quiet/1";
 
 pub(crate) struct Peer {
@@ -33,14 +33,14 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn id(&self) -> PeerId {
-        self.node.peer_id()
+        self.node.local_peer_id()
     }
 
     pub(crate) fn package(&self, name: &str) -> PackageId {
         PackageId::new(self.id(), name.parse().expect("a name")).expect("an Ed25519 key")
     }
 
-    /// Sends these bytes to whoever opens a bare stream.
+    /// Sends `bytes` on every bare stream that a peer opens.
     pub(crate) fn serve_copies(&self, executor: &Executor<'static>, bytes: Arc<Vec<u8>>) {
         let mut incoming = self.control.clone().accept(COPY).expect("the only one");
         let copies = async move {
@@ -52,7 +52,7 @@ impl Peer {
         executor.spawn(copies).detach();
     }
 
-    /// Copies what a peer serves over a bare stream. How many bytes came.
+    /// Copies the bytes that a peer serves over a bare stream, and returns their number.
     pub(crate) async fn copy_from(&self, peer: PeerId) -> usize {
         let mut stream = self.control.clone().open_stream(peer, COPY).await.expect("it is connected");
         let (mut buffer, mut all) = (vec![0; 64 << 10], 0);
@@ -65,18 +65,18 @@ impl Peer {
     }
 }
 
-/// What a node is there for.
+/// Role of a node in the measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// A node as it is by default.
+    /// A node with the default configuration.
     Ordinary,
-    /// Looks up every head again.
+    /// A node that looks up every head again.
     Fresh,
-    /// Offers nothing, so that the providers stay the same ones.
+    /// A node that offers no content, so that the providers stay the same.
     Taker,
-    /// Offers nothing, and asks the network at once who else has content.
+    /// A node that offers no content, and asks the network for providers immediately.
     Gatherer,
-    /// Hears no announcement.
+    /// A node that receives no announcements.
     Unaware,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// A node for each role, which all know each other.
+    /// Starts a node for each role, and connects all of them.
     pub(crate) async fn start(executor: &Arc<Executor<'static>>, roles: &[Role]) -> Self {
         let mut network = Self { executor: Arc::clone(executor), peers: Vec::new() };
         for role in roles {
@@ -103,18 +103,16 @@ impl Network {
         network
     }
 
-    /// A node that knows the first ones of the network.
+    /// Starts a node that knows the first nodes of the network.
     pub(crate) async fn node(&self, role: Role) -> Peer {
         let keypair = Keypair::generate_ed25519();
         let folder = tempfile::tempdir().expect("a folder");
-        let mut node = NodeConfig {
-            identity: Identity::Keypair(keypair.clone()),
-            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")],
-            bootstrap_peers: self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()).collect(),
-            // Who meets a peer again reads its catalogue, and is not unaware any more.
-            idle_connection_timeout: Duration::from_secs(600),
-            ..NodeConfig::default()
-        };
+        let mut node = NodeConfig::default()
+            .identity(Identity::Keypair(keypair.clone()))
+            .listen(["/ip4/127.0.0.1/tcp/0".parse().expect("an address")])
+            .bootstrap_peers(self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()))
+            // A reconnected peer reads the other's catalogue, which would tell an `Unaware` node of packages.
+            .idle_connection_timeout(Duration::from_secs(600));
         configure(&mut node);
         let mut config = RegistryConfig::in_folder(folder.path());
         config.catalogue_interval = Duration::from_secs(60 * 60);
@@ -122,7 +120,7 @@ impl Network {
             Role::Ordinary => {}
             Role::Fresh => config.max_head_age = Duration::ZERO,
             Role::Taker => config.share = false,
-            Role::Gatherer => (config.share, config.providers_after) = (false, Duration::ZERO),
+            Role::Gatherer => (config.share, config.provider_lookup_delay) = (false, Duration::ZERO),
             Role::Unaware => QUIET.clone_into(&mut config.topic),
         }
         let behaviour = RegistryBehaviour::new(&keypair, &config).expect("the defaults are right");
@@ -138,20 +136,20 @@ impl Network {
     }
 }
 
-/// A release with these files, in a folder that is to be kept.
+/// Creates a release with files, in a folder that the caller keeps.
 pub(crate) async fn release(id: &PackageId, version: &str, files: &[(String, Vec<u8>)]) -> (Release, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let (name, path) = (id.name().as_str(), folder.path());
-    let source =
+    let manifest =
         format!("name = \"{name}\"\nversion = \"{version}\"\ntitle = \"The package {name}\"\ntags = [\"bench\"]\n");
-    fs::write(path.join("ggen.toml"), source).expect("the disk works");
+    fs::write(path.join(MANIFEST_FILE), manifest).expect("the disk works");
     for (file, bytes) in files {
         fs::write(path.join(file), bytes).expect("the disk works");
     }
     (Release::read(id.publisher(), path).await.expect("it is a package"), folder)
 }
 
-/// Files of so many bytes in all, which cannot be compressed, and are others with each seed.
+/// Creates files of `bytes` bytes in total. They are incompressible, and different for each seed.
 pub(crate) fn files(bytes: usize, seed: u64) -> Vec<(String, Vec<u8>)> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut random = || {

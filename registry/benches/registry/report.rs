@@ -1,4 +1,4 @@
-//! What was measured, and what has to hold.
+//! Measurements and checks.
 
 use std::{
     fmt::{self, Write},
@@ -7,14 +7,14 @@ use std::{
 
 use serde_json::json;
 
-/// Everything that was measured.
+/// All measurements and checks of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
     checks: Vec<Check>,
 }
 
-/// The times of one thing.
+/// Times of one measurement.
 #[derive(Debug)]
 struct Row {
     what: String,
@@ -22,17 +22,17 @@ struct Row {
     note: String,
 }
 
-/// In ascending order.
+/// Durations in ascending order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Times(Vec<Duration>);
 
-/// Something that has to hold.
+/// A check of a measurement.
 #[derive(Debug)]
 struct Check {
     what: String,
     ok: bool,
     detail: String,
-    /// Whether it holds on any machine, however busy.
+    /// True for a check that holds on any machine, however busy; false for a target.
     always: bool,
 }
 
@@ -44,7 +44,7 @@ impl From<Vec<Duration>> for Times {
 }
 
 impl Times {
-    /// The time below which so many percent of them are.
+    /// Returns the time below which `percent` percent of the times are.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
         self.0.get(rank - 1).copied().unwrap_or_default()
@@ -64,7 +64,7 @@ impl Report {
         times
     }
 
-    /// A target, which depends on the machine as well.
+    /// Adds a target, which depends on the machine, too.
     pub(crate) fn target(&mut self, what: impl Into<String>, ok: bool, detail: impl Into<String>) {
         self.checks.push(Check { what: what.into(), ok, detail: detail.into(), always: false });
     }
@@ -73,11 +73,11 @@ impl Report {
         self.checks.push(Check { what: what.into(), ok, detail: detail.into(), always: true });
     }
 
-    /// For people.
+    /// Formats a table.
     pub(crate) fn table(&self) -> String {
         let mut text = format!("{:<52}{:>6}{:>11}{:>11}{:>11}\n", "what", "n", "p50 ms", "p95 ms", "longest");
         for row in &self.rows {
-            // A `String` takes everything.
+            // Writing to a `String` cannot fail.
             let _written = writeln!(text, "{row}");
         }
         for Check { what, ok, detail, .. } in &self.checks {
@@ -86,7 +86,7 @@ impl Report {
         text
     }
 
-    /// For programs: an object a line.
+    /// Formats one JSON object per line.
     pub(crate) fn lines(&self) -> String {
         let rows = self.rows.iter().map(|Row { what, times, note }| {
             let [p50, p95, max] = [50, 95, 100].map(|percent| milliseconds(times.percentile(percent)));
@@ -99,7 +99,7 @@ impl Report {
         rows.chain(checks).map(|line| line.to_string() + "\n").collect()
     }
 
-    /// Whether what has to hold does, the targets too if they count.
+    /// Returns whether the checks hold. Targets count only if `strict`.
     pub(crate) fn is_ok(&self, strict: bool) -> bool {
         self.checks.iter().all(|check| check.ok || !(check.always || strict))
     }

@@ -1,4 +1,4 @@
-//! One thing at a time: publishing, hearing of it, resolving, fetching, installing.
+//! Measurements without concurrency: publishing, announcing, resolving, fetching, installing.
 
 use std::{
     fmt::Debug,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all};
-use kadence::{Agree, LocalCopy};
+use kadence::LocalCopy;
 use kadence_registry::{
     ContentId, Package, PackageId, Registry, Step,
     archive::{PackOptions, pack},
@@ -19,7 +19,7 @@ use kadence_registry::{
     p2p::{
         announce::{Announcement, DEFAULT_TOPIC, SignedAnnouncement},
         head::{SignedHead, dht_key},
-        registry::{Event, EventStream},
+        registry::{RegistryEvent, RegistryEvents},
     },
     resolve::{Lock, install, resolve},
 };
@@ -33,23 +33,23 @@ use crate::{
     report::{Report, Times, milliseconds},
 };
 
-/// Until 95 of 100 have heard of a package.
+/// Target for the time in which 95 of 100 nodes receive an announcement.
 const HEARD: Duration = Duration::from_secs(1);
 
-/// The least speed of a fetch, as a share of that of the bare stream.
+/// Minimum speed of a fetch as a share of the bare stream's.
 const FETCH: f64 = 0.5;
 
-/// How often a call is made that fails.
+/// Maximum number of attempts of a call.
 const TRIES: usize = 10;
 
-/// How many calls have failed and were made again.
+/// Number of calls that failed and were repeated.
 static REPEATED: AtomicUsize = AtomicUsize::new(0);
 
-/// How many peers have the large package in the end.
+/// Number of peers that have the large package in the end.
 const PROVIDERS: usize = 4;
 
-/// Publishes the small packages, one after the other. Who was to hear of it, and how long it took; and how long it takes to
-/// resolve it where nobody has heard of it. The packages.
+/// Publishes the small packages one after the other, and returns their ids. Measures how long each node takes to
+/// receive the announcement, and how long resolving takes on a node that receives none.
 pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Report) -> Vec<PackageId> {
     let [peers @ .., unaware] = network.peers.as_slice() else { return Vec::new() };
     let (mut packages, mut publishing, mut resolving) = (Vec::new(), Vec::new(), Vec::new());
@@ -69,7 +69,7 @@ pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Re
             };
             let (heard, (receipt, took)) = futures::join!(heard, publish);
             publishing.push(took);
-            badly += usize::from(!receipt.steps.all_well());
+            badly += usize::from(!receipt.steps.all_succeeded());
             of_calls.extend(heard.iter().map(|heard| heard.unwrap_or(LONG)));
             unheard += heard.iter().filter(|heard| heard.is_none()).count();
 
@@ -81,7 +81,7 @@ pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Re
             }
             Timer::after(size.pause).await;
 
-            // Of a package that there is not: how long the message alone takes.
+            // An announcement of a package that does not exist measures the message alone.
             let news = publisher.package(&format!("news-{round}"));
             let message = announcement(publisher, &news, receipt.index);
             let begun = Instant::now();
@@ -112,12 +112,12 @@ pub(crate) async fn announcements(network: &Network, size: Size, report: &mut Re
     packages
 }
 
-/// When an announcement was heard, if it was.
-async fn heard(mut events: EventStream, id: &PackageId, begun: Instant) -> Option<Duration> {
+/// Waits for an announcement, and returns the time since `begun`. `None` if it does not come.
+async fn heard(mut events: RegistryEvents, id: &PackageId, begun: Instant) -> Option<Duration> {
     let find = async {
         while let Some(event) = events.next().await {
             match event {
-                Event::PackageDiscovered { package, .. } if package == *id => return Some(begun.elapsed()),
+                RegistryEvent::PackageDiscovered { package, .. } if package == *id => return Some(begun.elapsed()),
                 _ => {}
             }
         }
@@ -130,7 +130,7 @@ async fn heard(mut events: EventStream, id: &PackageId, begun: Instant) -> Optio
     .await
 }
 
-/// As the registry would make it for the first version of a package.
+/// Creates an announcement like the registry's for the first version of a package.
 fn announcement(publisher: &Peer, package: &PackageId, index: ContentId) -> Vec<u8> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later than 1970");
     let announcement = Announcement {
@@ -236,7 +236,7 @@ pub(crate) async fn large(network: &Network, executor: &Arc<Executor<'static>>, 
     report.always("every installed byte is what was published", same, format!("installed {times} times"));
 }
 
-/// What publishing is made of, one after the other, by the calls that it makes.
+/// Measures the steps of publishing separately.
 async fn steps(publisher: &Peer, id: &PackageId, folder: &Path, size: Size, report: &mut Report) {
     let client = publisher.node.client();
     let key = dht_key(id).expect("an Ed25519 key");
@@ -261,7 +261,7 @@ async fn steps(publisher: &Peer, id: &PackageId, folder: &Path, size: Size, repo
         };
         provides.push(timed(provide).await.1);
 
-        let read = again(async || client.get_record(key.clone()).best(Agree::All).fresh().await);
+        let read = again(async || client.get_record(key.clone()).best().fresh().await);
         let (found, took) = timed(read).await;
         reads.push(took);
         let head = SignedHead::verify(found.value(), id).expect("it is signed");
@@ -280,7 +280,7 @@ async fn read(peer: &Peer, id: &PackageId) -> Package {
     again(async || peer.registry.get_package(id).await).await.expect("it is published")
 }
 
-/// Calls until it works, as a program would whose machine is too busy. Its time is that of all tries.
+/// Repeats a call until it succeeds, as a program on a busy machine would. The time of all attempts counts.
 async fn again<T, E: Debug>(mut call: impl AsyncFnMut() -> Result<T, E>) -> T {
     for _ in 1..TRIES {
         match call().await {
@@ -297,7 +297,7 @@ async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     (work.await, begun.elapsed())
 }
 
-/// Copies over a bare stream and fetches, in turns.
+/// Alternates copies over a bare stream and fetches.
 async fn side_by_side(taker: &Peer, publisher: &Peer, package: &Package, size: Size) -> (Times, Times) {
     let archive = package.contents().archive;
     let (mut copies, mut fetches) = (Vec::new(), Vec::new());
@@ -316,7 +316,7 @@ async fn forget(peer: &Peer, content: &ContentId) {
     blocking::unblock(move || blobs.remove(&content)).await.expect("the disk works");
 }
 
-/// Until the network names all who have it.
+/// Waits until the network names all providers.
 async fn all_offered(peer: &Peer, content: &ContentId) {
     let begun = Instant::now();
     loop {

@@ -1,10 +1,10 @@
-//! What both benchmarks begin with.
+//! Support code of both benchmarks.
 
 use std::{sync::Arc, thread};
 
 use smol::Executor;
 
-/// Runs a measurement while a thread for each core works for its executor, and ends them afterwards.
+/// Runs a measurement with one executor thread per core.
 pub(crate) fn on_all_cores<T>(measure: impl AsyncFnOnce(Arc<Executor<'static>>) -> T) -> T {
     let executor = Arc::new(Executor::new());
     let threads = thread::available_parallelism().map_or(2, usize::from);
@@ -18,7 +18,7 @@ pub(crate) fn on_all_cores<T>(measure: impl AsyncFnOnce(Arc<Executor<'static>>) 
     let measured = smol::block_on(measure(executor));
     drop(stop);
     for worker in workers {
-        // It ends because the channel is closed.
+        // The thread ends because the channel is closed.
         let _closed = worker.join();
     }
     measured

@@ -17,7 +17,7 @@ const NODE_KEY: &str = "node.key";
 /// Names of folders and files that belong to version control.
 const VERSION_CONTROL: [&str; 4] = [".git", ".hg", ".svn", ".jj"];
 
-/// Names of folders and files that have credentials or keys in them.
+/// Names of folders and files that contain credentials or keys.
 const KEY_NAMES: [&str; 10] = [
     ".ssh",
     ".gnupg",
@@ -31,15 +31,15 @@ const KEY_NAMES: [&str; 10] = [
     "id_ed25519_sk",
 ];
 
-/// Endings of the names of files with keys in them.
+/// Extensions of files that contain keys.
 const KEY_ENDINGS: [&str; 8] = ["pem", "key", "p12", "pfx", "ppk", "jks", "keystore", "kdbx"];
 
 /// A file or folder that was not packed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Excluded {
-    /// Its path in the folder, with `/` between names. What is below an excluded folder is not listed.
+    /// Path in the folder, with `/` between names. The content of an excluded folder is not listed.
     pub path: String,
-    /// Reason why it was not packed.
+    /// Reason for the exclusion.
     pub reason: ExclusionReason,
 }
 
@@ -50,11 +50,11 @@ pub struct Excluded {
 pub enum ExclusionReason {
     /// Data of version control: `.git`, `.hg`, `.svn`, `.jj`.
     VersionControl,
-    /// Environment variables, which often are secrets: `.env`, `.env.*` except for `.env.example`, `.envrc`.
+    /// Environment variables, which are often secrets: `.env`, `.env.*` except for `.env.example`, `.envrc`.
     Environment,
     /// Name of a file or folder with keys or passwords: `.ssh`, `id_ed25519`, `*.pem`, `*.key`, …
     KeyFile,
-    /// A path of [`PackOptions::private_paths`](super::PackOptions::private_paths), wherever a link to it is.
+    /// One of [`PackOptions::private_paths`](super::PackOptions::private_paths), or a link to it.
     Private,
     /// A Kadence home: a folder with the key pair of a node in a file `node.key`, or with the folder of a registry.
     Home,
@@ -72,13 +72,13 @@ impl fmt::Display for ExclusionReason {
     }
 }
 
-/// Decides what is never packed.
+/// The rules for exclusions.
 pub(super) struct Exclusions {
     private: Vec<FileId>,
 }
 
 impl Exclusions {
-    /// Finds the private paths on the disk. One that does not exist has nothing to exclude.
+    /// Looks up the private paths on the disk. A path that does not exist excludes nothing.
     pub(super) fn new(private_paths: &[PathBuf]) -> Result<Self, PackError> {
         let mut private = Vec::new();
         for path in private_paths {
@@ -91,13 +91,13 @@ impl Exclusions {
         Ok(Self { private })
     }
 
-    /// Returns `true` if this folder, which is to be packed, is itself a home or private.
+    /// Returns whether the folder to pack is itself a home or private.
     pub(super) fn is_whole(&self, root: &Path) -> bool {
         // A key pair alone makes it no home: it is left out by its name.
         self.is_private(root) || has_registry(root)
     }
 
-    /// Returns why a file or folder is not packed. Links are followed.
+    /// Returns the reason for excluding a file or folder, if there is one. Links are followed.
     pub(super) fn reason(&self, path: &Path, name: &OsStr) -> Option<ExclusionReason> {
         by_name(&name.to_string_lossy())
             .or_else(|| self.is_private(path).then_some(ExclusionReason::Private))
@@ -109,7 +109,7 @@ impl Exclusions {
     }
 }
 
-/// Returns why a file or folder of this name, in any case, is not packed.
+/// Returns the reason for excluding a file or folder by its name, if there is one. Case is ignored.
 pub(super) fn by_name(name: &str) -> Option<ExclusionReason> {
     let name = name.to_lowercase();
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
@@ -142,7 +142,7 @@ fn has_registry(folder: &Path) -> bool {
     folder.join("registry").join("heads.db").is_file()
 }
 
-/// Identity of a file or folder, whatever path leads to it.
+/// Identity of a file or folder, independent of its path.
 #[derive(PartialEq, Eq)]
 struct FileId(#[cfg(unix)] (u64, u64), #[cfg(not(unix))] PathBuf);
 

@@ -1,41 +1,78 @@
-/// The longest path that a ustar header has room for, in bytes.
+/// Maximum length of a path in a ustar header, in bytes.
 pub(super) const USTAR_PATH: usize = 255;
 
-/// How large an archive may be, packed by us or unpacked of others. What is counted is what is in it, not what it takes
-/// when compressed.
+/// Limits of an archive that is packed or unpacked. They apply to the uncompressed content.
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::archive::ArchiveLimits;
+///
+/// let limits = ArchiveLimits::default().entries(100).total_bytes(1 << 20);
+/// assert_eq!(limits.entries, 100);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ArchiveLimits {
-    /// Files and folders.
+    /// Maximum number of files and folders. Default: 20,000.
     pub entries: usize,
-    /// Bytes of one file.
+    /// Maximum size of a file, in bytes. Default: 128 MiB.
     pub file_bytes: u64,
-    /// Bytes of all files.
+    /// Maximum total size of all files, in bytes. Default: 512 MiB.
     pub total_bytes: u64,
-    /// Bytes of a path; never more than the 255 of the format.
-    pub path_bytes: usize,
+    /// Maximum length of a path, in bytes. Values above 255, the maximum of the format, count as 255. Default: 255.
+    pub path_len: usize,
 }
 
 impl Default for ArchiveLimits {
-    /// Room for the largest source packages that registries take, and within what a laptop's disk does not notice.
+    /// Limits for the largest source packages in the well-known registries, which a laptop's disk holds easily.
     fn default() -> Self {
-        Self { entries: 20_000, file_bytes: 128 << 20, total_bytes: 512 << 20, path_bytes: USTAR_PATH }
+        Self { entries: 20_000, file_bytes: 128 << 20, total_bytes: 512 << 20, path_len: USTAR_PATH }
     }
 }
 
 impl ArchiveLimits {
-    pub(super) fn longest_path(&self) -> usize {
-        self.path_bytes.min(USTAR_PATH)
+    /// Sets [`entries`](field@Self::entries).
+    #[must_use]
+    pub fn entries(mut self, entries: usize) -> Self {
+        self.entries = entries;
+        self
     }
 
-    /// What an archive can take that keeps to the limits, even if nothing in it can be compressed: gzip adds less than a
-    /// thousandth then.
+    /// Sets [`file_bytes`](field@Self::file_bytes).
+    #[must_use]
+    pub fn file_bytes(mut self, file_bytes: u64) -> Self {
+        self.file_bytes = file_bytes;
+        self
+    }
+
+    /// Sets [`total_bytes`](field@Self::total_bytes).
+    #[must_use]
+    pub fn total_bytes(mut self, total_bytes: u64) -> Self {
+        self.total_bytes = total_bytes;
+        self
+    }
+
+    /// Sets [`path_len`](field@Self::path_len).
+    #[must_use]
+    pub fn path_len(mut self, path_len: usize) -> Self {
+        self.path_len = path_len;
+        self
+    }
+
+    pub(super) fn longest_path(&self) -> usize {
+        self.path_len.min(USTAR_PATH)
+    }
+
+    /// Returns the maximum size of an archive within the limits, in bytes, if nothing in it can be compressed: gzip
+    /// then adds less than a thousandth.
     pub(crate) fn archive_bytes(&self) -> u64 {
         let tar = self.tar_bytes();
         tar.saturating_add(tar / 1000).saturating_add(1024)
     }
 
-    /// What the whole tar can take if it keeps to the limits: a header and the padding for each entry, and the blocks of
-    /// zeros at its end, which some writers round up to 10 KiB.
+    /// Returns the maximum size of a tar within the limits, in bytes: a header and padding for each entry, and the zero
+    /// blocks at the end, which some writers round up to 10 KiB.
     pub(super) fn tar_bytes(&self) -> u64 {
         let entries = u64::try_from(self.entries).unwrap_or(u64::MAX);
         self.total_bytes.saturating_add(entries.saturating_mul(1024)).saturating_add(20 * 512)

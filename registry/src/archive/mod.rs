@@ -1,9 +1,32 @@
 //! Archives: a folder as one blob, and back.
 //!
-//! [`pack`] writes everything that is in a folder, hidden files too, as a gzipped tar (ustar) that depends on nothing but
-//! the paths, the bytes, and which files can be executed: the same folder makes the same archive. Version control, environments,
-//! keys and homes are left out, and a private key in any other file is an error. [`unpack`] takes
-//! archives of strangers: nothing but plain files and folders, within limits, and nothing outside the target.
+//! [`pack`] writes a folder as a gzipped tar (ustar) that depends only on paths, bytes and executable bits: the same
+//! folder always makes the same archive. Version control, environment files, keys and homes are left out, and a private
+//! key in any other file is an error. [`unpack`] accepts untrusted archives: only plain files and folders, within
+//! limits, and nothing outside the target.
+//!
+//! # Example
+//!
+//! ```
+//! use kadence_registry::archive::{ArchiveLimits, PackOptions, pack, unpack};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! std::fs::write(folder.path().join("hello.txt"), "hello")?;
+//! std::fs::write(folder.path().join(".env"), "PASSWORD=secret")?;
+//!
+//! let mut archive = Vec::new();
+//! let packed = pack(folder.path(), &PackOptions::default(), &mut archive)?;
+//! assert_eq!((packed.files, packed.bytes), (1, 5));
+//! assert_eq!(packed.excluded[0].path, ".env");
+//!
+//! let target = folder.path().join("unpacked");
+//! let unpacked = unpack(archive.as_slice(), &target, &ArchiveLimits::default())?;
+//! assert_eq!(unpacked.files, 1);
+//! assert_eq!(std::fs::read(target.join("hello.txt"))?, b"hello");
+//! # Ok(())
+//! # }
+//! ```
 
 mod exclude;
 mod limits;

@@ -17,19 +17,53 @@ use super::{
     secrets::{PrivateKeys, Scanner},
 };
 
-/// Options for packing a folder.
+/// Options of [`pack`].
 ///
 /// The rules for keys and homes cannot be turned off; the options only add to them.
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::archive::{ArchiveLimits, PackOptions};
+///
+/// let options = PackOptions::default().limits(ArchiveLimits::default().entries(100)).private_paths(["/home/ada/.kadence"]);
+/// assert_eq!(options.private_paths.len(), 1);
+/// ```
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct PackOptions {
     /// Limits of the archive.
     pub limits: ArchiveLimits,
-    /// Files and folders that are never packed, wherever in the folder they or links to them are: the home, the folder of the
-    /// registry. A relative path is one of the process. A path that does not exist is ignored. Default: none.
+    /// Files and folders that are never packed, wherever in the folder they are or links lead to them: for example the
+    /// home and the folder of the registry. Relative paths are relative to the process's working directory. Paths that do
+    /// not exist are ignored. Default: none.
     pub private_paths: Vec<PathBuf>,
-    /// Key pairs in use. A file that has the secret half of one anywhere in it is an error. Default: none; key pairs in
-    /// libp2p's encoding and in PEM are found in any case.
+    /// Key pairs in use. A file that contains the secret half of one, anywhere in it, is an error. Default: none; key pairs
+    /// in libp2p's encoding and in PEM are found in any case.
     pub private_keys: Vec<Keypair>,
+}
+
+impl PackOptions {
+    /// Sets [`limits`](field@Self::limits).
+    #[must_use]
+    pub fn limits(mut self, limits: ArchiveLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets [`private_paths`](field@Self::private_paths).
+    #[must_use]
+    pub fn private_paths(mut self, paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.private_paths = paths.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`private_keys`](field@Self::private_keys).
+    #[must_use]
+    pub fn private_keys(mut self, keys: impl IntoIterator<Item = Keypair>) -> Self {
+        self.private_keys = keys.into_iter().collect();
+        self
+    }
 }
 
 impl From<ArchiveLimits> for PackOptions {
@@ -38,54 +72,54 @@ impl From<ArchiveLimits> for PackOptions {
     }
 }
 
-/// What a folder came to.
+/// Result of [`pack`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// How many files.
+    /// Number of files.
     pub files: usize,
-    /// How many bytes they have together.
+    /// Total size of the files, in bytes.
     pub bytes: u64,
     /// Files and folders that were not packed, sorted by path.
     pub excluded: Vec<Excluded>,
 }
 
-/// Why a folder was not packed. What was written until then is no archive.
+/// Error of [`pack`]. The bytes written until then are not an archive.
 #[derive(Debug, Error)]
 pub enum PackError {
     /// A file or folder cannot be read.
     #[error("{} cannot be read: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// It is neither a file nor a folder, but a symbolic link, a socket, a device: take it away, or put a file in its
-    /// place.
+    /// An entry is neither a file nor a folder but, for example, a symbolic link, a socket or a device: remove it, or
+    /// replace it with a file.
     #[error("{} is neither a file nor a folder", path.display())]
     Kind {
-        /// Which.
+        /// The entry.
         path: PathBuf,
     },
-    /// Its path would not be the same everywhere: rename it.
+    /// A path is not portable: rename the file or folder.
     #[error("{} cannot be packed: {fault}", path.display())]
     Path {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         fault: PathError,
     },
-    /// Two paths differ only in the case of their letters, which some file systems do not tell apart: rename one.
+    /// Two paths differ only in upper and lower case, which some file systems do not distinguish: rename one.
     #[error("{} is also there in other case", path.display())]
     Ambiguous {
-        /// One of them.
+        /// One of the two.
         path: PathBuf,
     },
-    /// A file has a private key in it, under a name that does not say so. Move the file out of the folder, or the key out of
+    /// A file contains a private key, under a name that does not say so. Move the file out of the folder, or the key out of
     /// the file. A key that was published before has to be replaced.
     #[error("{} contains {kind}: move it out of the package's folder", path.display())]
     PrivateKey {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Kind of key.
         kind: PrivateKeyKind,
@@ -96,30 +130,30 @@ pub enum PackError {
         /// The folder.
         path: PathBuf,
     },
-    /// There are more files and folders than the limit.
+    /// The folder has too many files and folders.
     #[error("more than {max} files and folders")]
     TooManyEntries {
-        /// The limit.
+        /// Maximum number.
         max: usize,
     },
-    /// A file is larger than the limit.
+    /// A file is too large.
     #[error("{} is larger than {max} bytes", path.display())]
     FileTooLarge {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// The limit in bytes.
+        /// Maximum size, in bytes.
         max: u64,
     },
-    /// All files together are larger than the limit.
+    /// The total size of all files is too large.
     #[error("more than {max} bytes in all")]
     TooLarge {
-        /// The limit in bytes.
+        /// Maximum size, in bytes.
         max: u64,
     },
-    /// The file has changed while it was read: try again.
+    /// A file changed while it was read: retry.
     #[error("{} has changed meanwhile", path.display())]
     Changed {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
     /// The archive cannot be written.
@@ -127,22 +161,22 @@ pub enum PackError {
     Write(#[source] io::Error),
 }
 
-/// Writes everything in `folder` to `out`, as a gzipped tar. Of the folder itself, nothing is in it.
+/// Writes the content of `folder` to `out` as a gzipped tar. Blocks.
 ///
-/// Modification times, owners and permissions are left out, but for whether a file can be executed. It blocks.
+/// Modification times, owners and permissions other than the executable bit are left out.
 ///
 /// Files and folders that nobody wants to publish are left out ([`ExclusionReason`](super::ExclusionReason) says which) and listed
 /// in [`Packed::excluded`]. A private key in any other file is an error.
 ///
 /// # Errors
 ///
-/// See [`PackError`]. Nothing is left out in silence: what cannot be packed is an error. What was written to `out` until then may
-/// have a part of a private key in it, and is to be thrown away.
+/// See [`PackError`]. An entry that cannot be packed is an error. The bytes written to `out` before an error may contain part
+/// of a private key: discard them.
 pub fn pack(folder: &Path, options: &PackOptions, out: impl Write) -> Result<Packed, PackError> {
     let limits = &options.limits;
     let keys = PrivateKeys::new(&options.private_keys);
     let (entries, excluded) = list(folder, options)?;
-    // The time and the operating system that a gzip header has room for are left out.
+    // The gzip header's time and operating system are left out.
     let gzip = GzBuilder::new().mtime(0).operating_system(255).write(out, Compression::default());
     let mut tar = Builder::new(gzip);
     let mut packed = Packed { files: 0, bytes: 0, excluded };
@@ -169,7 +203,7 @@ enum Entry {
     File,
 }
 
-/// All there is in a folder, in the order of the paths: a folder is ahead of what is in it. Second, what is not packed.
+/// Lists the content of a folder in the order of the paths, a folder before its content, and the excluded entries.
 fn list(root: &Path, options: &PackOptions) -> Result<(BTreeMap<String, Entry>, Vec<Excluded>), PackError> {
     let limits = &options.limits;
     let exclusions = Exclusions::new(&options.private_paths)?;
@@ -199,7 +233,7 @@ fn list(root: &Path, options: &PackOptions) -> Result<(BTreeMap<String, Entry>, 
                 .map_err(|_| PackError::Path { path: path.clone(), fault: PathError::NotUtf8 })?;
             let name = format!("{prefix}{name}");
             check(&name, limits.longest_path()).map_err(|fault| PackError::Path { path: path.clone(), fault })?;
-            // It is that of a link itself, not of where it leads.
+            // The type of a link itself, not of its target.
             let kind = child.file_type().map_err(|source| PackError::Read { path: path.clone(), source })?;
             let entry = if kind.is_dir() {
                 folders.push((path.clone(), format!("{name}/")));
@@ -283,8 +317,8 @@ fn is_executable(_: &Metadata) -> bool {
     false
 }
 
-/// A file of which exactly the bytes are read that its header has announced, and which tells its own errors from those
-/// of the writer that it is copied to. What is looked through for keys is what is read, even if the file changes.
+/// Reader of a file that returns exactly as many bytes as the header says. It keeps the file's errors apart from those
+/// of the writer that copies it. The scanner sees the bytes that are packed, even if the file changes.
 struct Source<'a> {
     file: File,
     left: u64,

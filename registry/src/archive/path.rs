@@ -1,24 +1,26 @@
 use thiserror::Error;
 
-/// Why a path has no place in an archive: it would be another one, or none, on some systems.
+/// Error of a path that is not portable: on some systems it would be another path, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PathError {
-    /// It is not UTF-8.
-    #[error("it is not UTF-8")]
+    /// The path is not UTF-8.
+    #[error("not UTF-8")]
     NotUtf8,
-    /// It is longer than the limit, or cannot be split as the format has it: at most 100 bytes for each name, at most 155
-    /// for the folders of a path.
-    #[error("it is too long")]
+    /// The path is longer than the limit, or does not fit into the format: at most 100 bytes for each name and 155 for
+    /// the folders of a path.
+    #[error("too long")]
     TooLong,
-    /// It is empty or absolute, or one of its names is empty, `.` or `..`.
-    #[error("it is not a plain relative path")]
+    /// The path is empty or absolute, or one of its names is empty, `.` or `..`.
+    #[error("not a plain relative path")]
     NotPlain,
-    /// There is a `\`, a `:` or a control character in it, or a name that ends with a dot or a space: not portable.
-    #[error("it has characters that are not portable")]
+    /// The path contains a `\`, a `:` or a control character, or one of its names ends with a dot or a space.
+    #[error("contains characters that are not portable")]
     NotPortable,
 }
 
-/// Whether a path is plain: names with `/` between, that go down from where they begin, and mean the same everywhere.
+/// Checks that a path is plain: relative names separated by `/` that never go up, and that mean the same on every
+/// system.
 pub(super) fn check(path: &str, longest: usize) -> Result<(), PathError> {
     if path.len() > longest {
         return Err(PathError::TooLong);
@@ -34,12 +36,12 @@ pub(super) fn check(path: &str, longest: usize) -> Result<(), PathError> {
     Ok(())
 }
 
-/// Paths that some file systems take for the same have the same key.
+/// Returns a key for comparing paths: paths that a case-insensitive file system does not distinguish have the same key.
 pub(super) fn key(path: &str) -> String {
     path.to_lowercase()
 }
 
-/// The folders above a path, the outermost first.
+/// Iterates over the folders above a path, the outermost first.
 pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').filter_map(|(at, _)| path.get(..at))
 }

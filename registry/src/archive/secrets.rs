@@ -1,30 +1,32 @@
-//! Private keys, found anywhere in a file, in the forms in which people store them.
+//! Detection of private keys anywhere in a file, in the encodings in which people store them.
 //!
-//! A file is read once, as four streams of symbols: its bytes, its hexadecimal digits, its base64 digits, and the bytes that
-//! its decimal numbers are. All that is not a symbol of a stream is dropped from it, so that line breaks, spaces, colons,
-//! quotation marks and `0x` do not hide a key. A key is a sequence of 240 bits or more, which no other file has by chance.
+//! A file is read once, as four streams of symbols: its bytes, its hexadecimal digits, its base64 digits, and the bytes
+//! that its decimal numbers stand for. Each stream drops all other characters, so that line breaks, spaces, colons,
+//! quotation marks and `0x` do not hide a key. A key is a sequence of at least 240 bits, which no other file contains
+//! by chance.
 
 use std::fmt;
 
 use libp2p_identity::{Keypair, ed25519};
 use memchr::memmem::{self, Finder};
 
-/// Symbols of each stream that are kept for the next chunk; longer than anything that is looked for.
+/// Number of symbols of each stream that are kept for the next chunk: more than the longest pattern.
 const OVERLAP: usize = 2048;
 
-/// The largest file that is also decoded as a whole, in bytes.
+/// Maximum size of a file that is also decoded as a whole, in bytes.
 const MAX_WHOLE_LEN: usize = 4096;
 
-/// Beginning of a PEM block.
+/// Start of a PEM block.
 const PEM: &[u8] = b"-----BEGIN ";
 
-/// Longest label of a PEM block, in bytes.
+/// Maximum length of the label of a PEM block, in bytes.
 const MAX_LABEL_LEN: usize = 64;
 
-/// Fewest base64 digits in a row that make the text behind a PEM header a key. The shortest keys have 64; words are shorter.
+/// Minimum number of consecutive base64 digits after a PEM header that make it a key. The shortest keys have 64; words
+/// are shorter.
 const MIN_PEM_RUN: usize = 40;
 
-/// Beginnings of libp2p's protobuf encoding of a private key: RSA, Ed25519, ECDSA.
+/// Prefixes of libp2p's protobuf encoding of a private key: RSA, Ed25519, ECDSA.
 const LIBP2P: [[u8; 3]; 3] = [[8, 0, 0x12], [8, 1, 0x12], [8, 3, 0x12]];
 
 /// Kind of private key that was found in a file.
@@ -49,7 +51,7 @@ impl fmt::Display for PrivateKeyKind {
     }
 }
 
-/// Everything that is looked for.
+/// All patterns.
 pub(crate) struct PrivateKeys {
     in_use: Vec<KeyPatterns>,
     pem: Finder<'static>,
@@ -58,11 +60,11 @@ pub(crate) struct PrivateKeys {
     libp2p: Vec<[Finder<'static>; 3]>,
 }
 
-/// One secret in the three alphabets.
+/// A secret in the three alphabets.
 struct KeyPatterns {
     bytes: Finder<'static>,
     hex: Finder<'static>,
-    /// One for each position that a byte can have in base64.
+    /// One pattern for each alignment in base64.
     base64: [Finder<'static>; 3],
 }
 
@@ -80,14 +82,15 @@ impl PrivateKeys {
         }
     }
 
-    /// Looks through a text that is in memory.
+    /// Searches a text in memory.
     pub(crate) fn find(&self, bytes: &[u8]) -> Option<PrivateKeyKind> {
         let mut scanner = Scanner::new(self);
         scanner.feed(bytes).or_else(|| scanner.finish())
     }
 }
 
-/// The secret half of a key pair; of other kinds than Ed25519 the beginning of its encoding, which no public key has.
+/// Returns the secret half of an Ed25519 key pair. For other kinds, returns the start of the encoding, which no public
+/// key contains.
 fn secret(keypair: &Keypair) -> Option<Vec<u8>> {
     match keypair.clone().try_into_ed25519() {
         Ok(keypair) => Some(keypair.secret().as_ref().to_vec()),
@@ -109,7 +112,7 @@ fn nibbles(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).collect()
 }
 
-/// The base64 digits of bytes that have `before` others in front of them, without those that depend on their neighbours.
+/// Returns the base64 digits of bytes at an alignment, without the digits that depend on neighbouring bytes.
 fn sextets(bytes: &[u8], before: usize) -> Vec<u8> {
     let shifted: Vec<u8> = std::iter::repeat_n(0, before).chain(bytes.iter().copied()).collect();
     let bit = |at: usize| shifted.get(at / 8).map_or(0, |byte| byte >> (7 - at % 8) & 1);
@@ -117,7 +120,7 @@ fn sextets(bytes: &[u8], before: usize) -> Vec<u8> {
     digits.map(|digit| (0..6).fold(0, |value, at| value << 1 | bit(digit * 6 + at))).collect()
 }
 
-/// The bytes that symbols of `bits` bits each are.
+/// Returns the bytes that symbols of `bits` bits each stand for.
 fn joined(symbols: &[u8], bits: u32) -> Vec<u8> {
     let (mut held, mut have, mut bytes) = (0_u32, 0, Vec::new());
     for symbol in symbols {
@@ -131,14 +134,14 @@ fn joined(symbols: &[u8], bits: u32) -> Vec<u8> {
     bytes
 }
 
-/// Looks for private keys in one file, as it is read.
+/// Scanner for private keys in one file, fed while the file is read.
 pub(super) struct Scanner<'a> {
     keys: &'a PrivateKeys,
     bytes: Vec<u8>,
     hex: Vec<u8>,
     base64: Vec<u8>,
     decimal: Vec<u8>,
-    /// The number that is being read, and of how many digits.
+    /// The decimal number that is being read, and its number of digits.
     number: Option<u32>,
     escaped: bool,
     len: usize,
@@ -150,7 +153,7 @@ impl<'a> Scanner<'a> {
         Self { keys, bytes, hex, base64, decimal, number: None, escaped: false, len: 0 }
     }
 
-    /// Takes the next bytes of the file. Returns what was found in it up to here.
+    /// Scans the next bytes of the file. Returns a key that was found so far.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Option<PrivateKeyKind> {
         self.len = self.len.saturating_add(bytes.len());
         for chunk in bytes.chunks(1 << 16) {
@@ -169,7 +172,7 @@ impl<'a> Scanner<'a> {
         None
     }
 
-    /// What can only be told at the end of the file.
+    /// Checks that need the whole file.
     pub(super) fn finish(mut self) -> Option<PrivateKeyKind> {
         self.end_number();
         let found = self.look();
@@ -248,8 +251,8 @@ fn base64_digit(byte: u8) -> Option<u8> {
     }
 }
 
-/// Returns `true` if these bytes begin with a private key in libp2p's encoding: an Ed25519 key whose halves belong together, or
-/// as much of the DER of another as no other data has by chance.
+/// Returns whether the bytes start with a private key in libp2p's encoding: an Ed25519 key whose halves match, or
+/// enough of another key's DER to exclude chance.
 fn is_libp2p(bytes: &[u8]) -> bool {
     match bytes {
         // The longer one is an old form, with the public key twice.
@@ -262,12 +265,13 @@ fn is_libp2p(bytes: &[u8]) -> bool {
     }
 }
 
-/// Returns `true` if this is a secp256k1 key in libp2p's encoding. It is too short to be recognised inside of other data.
+/// Returns whether the bytes are a secp256k1 key in libp2p's encoding. It is too short to be recognised inside other
+/// data.
 fn is_secp256k1(bytes: &[u8]) -> bool {
     matches!(bytes, [8, 2, 0x12, 0x20, key @ ..] if key.len() == 32)
 }
 
-/// Returns `true` if this, behind the beginning of a PEM block, is the rest of one with a private key, and not the mere mention of one.
+/// Returns whether the text after the start of a PEM block is a private key, and not just a mention of one.
 fn is_pem(text: &[u8]) -> bool {
     let head = text.get(..MAX_LABEL_LEN).unwrap_or(text);
     let Some(end) = memmem::find(head, b"-----") else { return false };

@@ -8,9 +8,9 @@ use tempfile::tempdir;
 use super::*;
 
 const LIMITS: ArchiveLimits =
-    ArchiveLimits { entries: 20, file_bytes: 100_000, total_bytes: 150_000, path_bytes: usize::MAX };
+    ArchiveLimits { entries: 20, file_bytes: 100_000, total_bytes: 150_000, path_len: usize::MAX };
 
-/// What is in a folder: `None` for a folder, bytes and whether it can be executed for a file.
+/// Content of a folder by path: `None` for a folder; bytes and executable bit for a file.
 type Tree = BTreeMap<String, Node>;
 
 type Node = Option<(Vec<u8>, bool)>;
@@ -89,7 +89,7 @@ fn tree<const N: usize>(nodes: [(&str, Node); N]) -> Tree {
     nodes.into_iter().map(|(path, node)| (path.to_owned(), node)).collect()
 }
 
-/// An entry as an attacker writes it: nothing is checked.
+/// Creates an entry as an attacker would, without any check.
 fn entry(path: &[u8], kind: EntryType, mode: u32, content: &[u8]) -> Vec<u8> {
     let mut header = Header::new_ustar();
     header.as_mut_bytes()[..path.len()].copy_from_slice(path);
@@ -121,7 +121,7 @@ fn gzip(tar: &[u8]) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// Unpacks these entries where something lies beside the target, and requires that after an error nothing has changed.
+/// Unpacks entries next to an existing file, and checks that an error leaves everything unchanged.
 fn unpack_entries(entries: &[Vec<u8>]) -> Result<Unpacked, UnpackError> {
     unpack_bytes(&gzip(&[entries.concat(), vec![0; 1024]].concat()))
 }
@@ -146,7 +146,7 @@ fn any_tree() -> impl Strategy<Value = Tree> {
     let path = prop::collection::vec(name(), 1..4).prop_map(|names| names.join("/"));
     let content = (prop::collection::vec(any::<u8>(), 0..2000), any::<bool>());
     prop::collection::btree_map(path, prop::option::weighted(0.8, content), 0..12).prop_map(|mut tree| {
-        // What is below a file cannot be.
+        // A file has no children.
         let files: Vec<String> =
             tree.iter().filter(|(_, node)| node.is_some()).map(|(path, _)| format!("{path}/")).collect();
         tree.retain(|path, _| !files.iter().any(|file| path.starts_with(file)));
@@ -158,7 +158,7 @@ fn any_tree() -> impl Strategy<Value = Tree> {
 
 proptest! {
     #[test]
-    fn what_is_unpacked_is_what_was_packed(tree in any_tree()) {
+    fn packing_and_unpacking_restores_the_folder(tree in any_tree()) {
         let (from, to) = (tempdir().unwrap(), tempdir().unwrap());
         write_tree(from.path(), &tree);
         let mut archive = Vec::new();
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), wrap in any::<bool>()) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), wrap in any::<bool>()) {
         let bytes = if wrap { gzip(&bytes) } else { bytes };
         if unpack_bytes(&bytes).is_ok() {
             prop_assert!(bytes.len() > 10);
@@ -201,7 +201,7 @@ fn an_archive_depends_on_content_alone() {
 }
 
 #[test]
-fn paths_up_to_the_limit_of_the_format_come_through() {
+fn paths_up_to_the_limit_of_the_format_are_restored() {
     let name = "d".repeat(77);
     let (above, long) = (format!("{name}/{name}"), format!("{name}/{name}/{}", "f".repeat(99)));
     assert_eq!(long.len(), 255);
@@ -218,7 +218,7 @@ fn pack_error(content: &Tree, limits: ArchiveLimits) -> PackError {
 }
 
 #[test]
-fn what_cannot_be_packed_is_named() {
+fn pack_errors_name_the_path() {
     let error = |name: &str| pack_error(&tree([(name, file(b"x"))]), LIMITS);
     for name in ["a\\b", "C:x", "dot.", "space ", "bell\u{7}"] {
         assert!(matches!(error(name), PackError::Path { fault: PathError::NotPortable, .. }), "{name}");
@@ -234,7 +234,7 @@ fn what_cannot_be_packed_is_named() {
 
 #[cfg(unix)]
 #[test]
-fn links_and_names_that_are_no_text_are_errors() {
+fn links_and_names_that_are_not_utf_8_are_errors() {
     use std::os::unix::{ffi::OsStrExt, fs::symlink, net::UnixListener};
     let folder = tempdir().unwrap();
     let link = folder.path().join("link");
@@ -260,7 +260,7 @@ fn a_folder_over_the_limits_is_not_packed() {
     assert!(matches!(pack_error(&large, LIMITS), PackError::FileTooLarge { max: 100_000, .. }));
     let sum = tree([("a", file(&[0; 75_001])), ("b", file(&[0; 75_000]))]);
     assert!(matches!(pack_error(&sum, LIMITS), PackError::TooLarge { max: 150_000 }));
-    let short = ArchiveLimits { path_bytes: 3, ..LIMITS };
+    let short = ArchiveLimits { path_len: 3, ..LIMITS };
     assert!(matches!(pack_error(&tree([("four", None)]), short), PackError::Path { fault: PathError::TooLong, .. }));
 }
 
@@ -353,7 +353,7 @@ fn attack_an_archive_over_the_limits_is_refused() {
 
 #[test]
 fn attack_a_gzip_bomb_is_stopped_by_what_comes_out_of_it() {
-    // Behind a folder, where content has no place, and behind the end: nothing of it is counted as a file's.
+    // After a folder, which has no content, and after the end: no file's size includes these bytes.
     let hidden = entry(b"dir", EntryType::Directory, 0o755, &[0; 1 << 20]);
     let trailing = [plain("a", b""), vec![0; 1 << 20]];
     for entries in [vec![hidden, plain("a", b"")], trailing.to_vec()] {
@@ -396,7 +396,7 @@ fn a_cut_or_changed_archive_is_an_error() {
 }
 
 #[test]
-fn a_target_that_is_there_is_left_alone() {
+fn an_existing_target_is_not_changed() {
     let around = tempdir().unwrap();
     let archive = pack_tree(&tree([("new", file(b"new"))]));
     write_tree(around.path(), &tree([("full/old", file(b"old")), ("file", file(b"old")), ("empty", None)]));

@@ -15,81 +15,83 @@ use super::{
 };
 use crate::disk::sync_folder;
 
-/// What an archive came to.
+/// Result of [`unpack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpacked {
-    /// How many files.
+    /// Number of files.
     pub files: usize,
-    /// How many bytes they have together.
+    /// Total size of the files, in bytes.
     pub bytes: u64,
 }
 
-/// Why an archive was not unpacked. There is nothing of it on the disk then.
+/// Error of [`unpack`]. Nothing of the archive is left on the disk.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum UnpackError {
-    /// The target is there and is not an empty folder: choose another, or take it away.
-    #[error("{} is there already", path.display())]
+    /// The target exists and is not an empty folder: choose another one, or remove it.
+    #[error("{} exists and is not an empty folder", path.display())]
     Occupied {
         /// The target.
         path: PathBuf,
     },
-    /// This is no gzipped tar, or one that ends too early.
-    #[error("this is not an archive: {0}")]
+    /// The archive is not a gzipped tar, or is cut off.
+    #[error("not an archive: {0}")]
     Malformed(#[source] io::Error),
-    /// A path in it is not plain: the archive was made to do harm, or on a system with other paths.
-    #[error("the archive has the path {path:?}: {fault}")]
+    /// A path is not plain: the archive is malicious, or was made on a system with other paths.
+    #[error("archive contains the path {path:?}: {fault}")]
     Path {
-        /// Which, as far as it is text.
+        /// The path, with invalid UTF-8 replaced.
         path: String,
-        /// What is wrong with it.
+        /// The reason.
         fault: PathError,
     },
-    /// Something else than a file or a folder is in it: a link, a device, an extension of the format.
-    #[error("the archive has {path:?}, which is neither a file nor a folder")]
+    /// An entry is neither a file nor a folder but, for example, a link, a device or an extension of the format.
+    #[error("archive contains {path:?}, which is neither a file nor a folder")]
     Kind {
-        /// Which, as far as it is text.
+        /// The path, with invalid UTF-8 replaced.
         path: String,
     },
-    /// A path is there twice, or in two cases, or leads through a file.
-    #[error("the archive has {path:?} twice, or something below a file")]
+    /// A path occurs twice, occurs in upper and lower case, or leads through a file.
+    #[error("archive contains {path:?} twice, or as a folder and a file")]
     Ambiguous {
-        /// Which.
+        /// The path.
         path: String,
     },
-    /// It has more files and folders than the limit.
-    #[error("more than {max} files and folders")]
+    /// The archive has too many files and folders.
+    #[error("archive has more than {max} files and folders")]
     TooManyEntries {
-        /// The limit.
+        /// Maximum number.
         max: usize,
     },
-    /// A file in it is larger than the limit.
-    #[error("{path:?} is larger than {max} bytes")]
+    /// A file is too large.
+    #[error("{path:?} is larger than the maximum of {max} bytes")]
     FileTooLarge {
-        /// Which.
+        /// The path.
         path: String,
-        /// The limit in bytes.
+        /// Maximum size, in bytes.
         max: u64,
     },
-    /// All files together are larger than the limit, or the tar has more in it than files.
-    #[error("more than {max} bytes in all")]
+    /// The total size of all files, or of the tar, is too large.
+    #[error("archive has more than {max} bytes in total")]
     TooLarge {
-        /// The limit in bytes.
+        /// Maximum size, in bytes.
         max: u64,
     },
     /// The files cannot be written.
     #[error("{} cannot be written: {source}", path.display())]
     Write {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
 }
 
-/// Unpacks an archive as the folder `into`, which must not be there or be empty. What is above it is made if need be.
+/// Unpacks an archive as the folder `into`, which must not exist or be empty. Missing parent folders are created.
+/// Blocks.
 ///
-/// All is unpacked into a new folder beside it, which takes its name once all was right and is on the disk: whatever happens
-/// to the power, the folder is not there or is as it should be. It blocks.
+/// Everything is unpacked into a new folder next to `into`, synced, and renamed at the end: after a crash, `into` is
+/// either complete or missing.
 ///
 /// # Errors
 ///
@@ -111,13 +113,13 @@ pub fn unpack(archive: impl Read, into: &Path, limits: &ArchiveLimits) -> Result
     let unpacked = unpacking.unpacked;
     set_mode(fresh.path(), true).map_err(write)?;
     unpacking.sync_folders().map_err(write)?;
-    take_its_name(fresh.path(), into).map_err(|source| match source.kind() {
+    rename(fresh.path(), into).map_err(|source| match source.kind() {
         io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
             UnpackError::Occupied { path: into.to_owned() }
         }
         _ => write(source),
     })?;
-    // It is not there under its old name any more: there is nothing to be taken away.
+    // The folder was renamed: there is nothing to delete.
     let _moved = fresh.keep();
     Ok(unpacked)
 }
@@ -131,7 +133,7 @@ fn is_occupied(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn take_its_name(fresh: &Path, into: &Path) -> io::Result<()> {
+fn rename(fresh: &Path, into: &Path) -> io::Result<()> {
     match fs::remove_dir(into) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => fs::rename(fresh, into),
@@ -141,32 +143,32 @@ fn take_its_name(fresh: &Path, into: &Path) -> io::Result<()> {
 struct Unpacking<'a> {
     root: &'a Path,
     limits: &'a ArchiveLimits,
-    /// By [`key`].
+    /// The paths seen so far, by their [`key`].
     seen: HashMap<String, Seen>,
     unpacked: Unpacked,
 }
 
 struct Seen {
     path: String,
-    what: What,
+    kind: EntryKind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+enum EntryKind {
     File,
     Folder,
-    /// Something was in it before it was named itself.
+    /// A folder that an entry implied before the folder's own entry.
     ImpliedFolder,
 }
 
 impl Unpacking<'_> {
     fn run(&mut self, archive: impl Read) -> Result<(), UnpackError> {
         let max = self.limits.tar_bytes();
-        // One byte more tells an archive that has just the size from one that has more.
+        // One more byte distinguishes an archive of exactly the maximum size from a larger one.
         let mut tar = Archive::new(GzDecoder::new(archive).take(max.saturating_add(1)));
         let too_large = UnpackError::TooLarge { max: self.limits.total_bytes };
         let outcome = self.entries(&mut tar);
-        // To the end, for the checksum that is there.
+        // Read to the end, so that gzip verifies its checksum.
         let mut rest = tar.into_inner();
         let drained = if outcome.is_ok() { io::copy(&mut rest, &mut io::sink()) } else { Ok(0) };
         match (outcome, drained) {
@@ -178,7 +180,7 @@ impl Unpacking<'_> {
     }
 
     fn entries<R: Read>(&mut self, tar: &mut Archive<R>) -> Result<(), UnpackError> {
-        // Raw: long names and other extensions come as entries of their own kind, instead of being read into memory.
+        // Raw: extensions such as long names are entries of their own kind, instead of being read into memory.
         for entry in tar.entries().map_err(UnpackError::Malformed)?.raw(true) {
             let mut entry = entry.map_err(UnpackError::Malformed)?;
             let header = entry.header();
@@ -196,9 +198,9 @@ impl Unpacking<'_> {
                 check(path, self.limits.longest_path()).map(|()| path)
             });
             let path = path.map_err(|fault| UnpackError::Path { path: shown(), fault })?;
-            self.enter(path, if is_folder { What::Folder } else { What::File })?;
+            self.enter(path, if is_folder { EntryKind::Folder } else { EntryKind::File })?;
             if is_folder {
-                // It has no content, whatever the header says; what there is would be skipped, and counts in the whole.
+                // A folder has no content. Bytes that follow its header are skipped, and count towards the total.
                 self.folder(path)?;
             } else {
                 self.file(path, size, mode & 0o111 != 0, &mut entry)?;
@@ -207,27 +209,29 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Notes a path and the folders above it.
-    fn enter(&mut self, path: &str, what: What) -> Result<(), UnpackError> {
+    /// Records a path and the folders above it.
+    fn enter(&mut self, path: &str, kind: EntryKind) -> Result<(), UnpackError> {
         for above in ancestors(path) {
-            self.note(above, What::ImpliedFolder)?;
+            self.note(above, EntryKind::ImpliedFolder)?;
         }
-        self.note(path, what)
+        self.note(path, kind)
     }
 
-    fn note(&mut self, path: &str, what: What) -> Result<(), UnpackError> {
+    fn note(&mut self, path: &str, kind: EntryKind) -> Result<(), UnpackError> {
         let ambiguous = || UnpackError::Ambiguous { path: path.to_owned() };
         match self.seen.entry(key(path)) {
             hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(Seen { path: path.to_owned(), what });
+                vacant.insert(Seen { path: path.to_owned(), kind });
             }
             hash_map::Entry::Occupied(mut seen) => {
                 let seen = seen.get_mut();
-                match (seen.what, what) {
+                match (seen.kind, kind) {
                     _ if seen.path != path => return Err(ambiguous()),
-                    (What::Folder | What::ImpliedFolder, What::ImpliedFolder) => {}
-                    (What::ImpliedFolder, What::Folder) => seen.what = What::Folder,
-                    (What::File, _) | (_, What::File) | (What::Folder, What::Folder) => return Err(ambiguous()),
+                    (EntryKind::Folder | EntryKind::ImpliedFolder, EntryKind::ImpliedFolder) => {}
+                    (EntryKind::ImpliedFolder, EntryKind::Folder) => seen.kind = EntryKind::Folder,
+                    (EntryKind::File, _) | (_, EntryKind::File) | (EntryKind::Folder, EntryKind::Folder) => {
+                        return Err(ambiguous());
+                    }
                 }
             }
         }
@@ -242,10 +246,10 @@ impl Unpacking<'_> {
         fs::create_dir_all(&path).map_err(|source| UnpackError::Write { path, source })
     }
 
-    /// Which files are in them.
+    /// Syncs the folders, so that the names of the files are on the disk.
     fn sync_folders(&self) -> io::Result<()> {
-        for Seen { path, what } in self.seen.values() {
-            if *what != What::File {
+        for Seen { path, kind } in self.seen.values() {
+            if *kind != EntryKind::File {
                 sync_folder(&self.root.join(path))?;
             }
         }
@@ -265,7 +269,7 @@ impl Unpacking<'_> {
         if let Some(above) = target.parent() {
             fs::create_dir_all(above).map_err(write)?;
         }
-        // A new one: should the file system take two names for the same that we do not, it is an error.
+        // `create_new` makes it an error if the file system does not distinguish two names that differ here.
         let mut file = OpenOptions::new().write(true).create_new(true).open(&target).map_err(write)?;
         copy(content, size, &mut file).map_err(|error| match error {
             CopyError::Read(error) => UnpackError::Malformed(error),
@@ -301,8 +305,7 @@ fn copy(from: &mut impl Read, size: u64, to: &mut File) -> Result<(), CopyError>
     Ok(())
 }
 
-/// Nothing but whether it can be executed (a folder: entered) is taken from an archive: no setuid, no file that everyone
-/// can write.
+/// Takes only the executable bit from an archive: no setuid bit, and no file that everyone can write.
 #[cfg(unix)]
 fn set_mode(path: &Path, executable: bool) -> io::Result<()> {
     let mode = if executable { 0o755 } else { 0o644 };

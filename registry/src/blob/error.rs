@@ -7,37 +7,38 @@ use thiserror::Error;
 
 use crate::ContentId;
 
-/// Why the store did not do what it was asked for.
+/// Error of a [`BlobStore`](super::BlobStore).
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum BlobError {
-    /// There is no such blob: fetch it.
-    #[error("there is no blob {0}")]
+    /// The blob is not in the store: fetch it.
+    #[error("blob {0} is not in the store")]
     NotFound(ContentId),
-    /// The bytes on the disk are not those that were stored. They were set aside, so the blob is not there any more:
-    /// fetch it again, and look after the disk.
-    #[error("the blob {0} has gone bad on the disk and was set aside")]
+    /// The blob is damaged on the disk. It was set aside and is no longer in the store: fetch it again, and check the
+    /// disk.
+    #[error("blob {0} is damaged on the disk and was set aside: fetch it again")]
     Damaged(ContentId),
-    /// It is larger than the caller takes.
-    #[error("the blob is larger than {max} bytes")]
+    /// The blob is larger than the caller's maximum.
+    #[error("blob is larger than the maximum of {max} bytes")]
     TooLarge {
-        /// What the caller takes at most, in bytes.
+        /// Maximum size, in bytes.
         max: u64,
     },
-    /// What was to be stored cannot be read.
-    #[error("what is to be stored cannot be read: {0}")]
+    /// The source of the bytes to store cannot be read.
+    #[error("source cannot be read: {0}")]
     Source(#[source] io::Error),
-    /// The disk does not do its part: it is full, or permissions are missing.
+    /// The file system failed: the disk is full, or permissions are missing.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
 }
 
 impl BlobError {
-    /// What went wrong at a path, to be given the error.
+    /// Returns a function that adds a path to an I/O error.
     pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
         |source| Self::Io { path: path.to_owned(), source }
     }

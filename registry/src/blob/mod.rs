@@ -1,9 +1,12 @@
-//! Blobs: bytes that are immutable and have their BLAKE3 hash for a name, in files.
+//! Blobs: immutable bytes in files, named by their BLAKE3 hash.
 //!
-//! Beside each blob lies its hash tree, so that any part of it can be verified, and proven to others, without reading the
-//! rest. Everything is verified when it is read: what has gone bad on the disk is set aside, not handed out.
+//! Each blob has its hash tree next to it, so that any part of it can be verified, and proven to other peers, without
+//! reading the rest. Reads verify everything: a blob that is damaged on the disk is set aside and never returned.
 
+#[cfg(feature = "p2p")]
+mod downloads;
 mod error;
+mod files;
 #[cfg(feature = "p2p")]
 mod partial;
 mod reader;

@@ -1,9 +1,9 @@
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{Read, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bao_tree::{BaoTree, io::sync::WriteAt};
@@ -11,71 +11,25 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::{
     BlobError, BlobStore,
-    store::{children, remove_file},
+    downloads::{DownloadLock, journal_path},
+    files::remove_file,
     tree::GROUPS,
 };
 use crate::ContentId;
 
-/// How many unfinished downloads are kept to be gone on with. The oldest go first.
-const MAX_PARTIALS: usize = 32;
-
-/// After so many bytes the disk begins to write, so that not all is left for the end.
+/// Number of bytes after which the data is synced, so that not all of it is left for the end.
 const SYNC_AFTER: u64 = 4 << 20;
 
-/// The first bytes of a journal, with its version.
-const MAGIC: &[u8; 8] = b"ggenjnl1";
+/// First bytes of a journal, with its version.
+const MAGIC: &[u8; 8] = b"kadpart1";
 
-/// The longest journal that is read: the largest blob has not as many pieces.
-const MAX_JOURNAL: u64 = 4 << 20;
+/// Maximum length of a journal that is read, in bytes: more than the largest blob needs for its pieces.
+const MAX_JOURNAL_LEN: u64 = 4 << 20;
 
-/// Where unfinished downloads are, and which of them are going on.
-pub(super) struct Folder {
-    path: PathBuf,
-    busy: Mutex<HashMap<ContentId, Weak<Turn>>>,
-}
-
-/// Whose turn it is with a download.
-pub(crate) type Turn = futures::lock::Mutex<()>;
-
-impl Folder {
-    pub(super) fn open(path: PathBuf) -> Result<Self, BlobError> {
-        fs::create_dir_all(&path).map_err(BlobError::at(&path))?;
-        Ok(Self { path, busy: Mutex::default() })
-    }
-
-    fn busy(&self) -> MutexGuard<'_, HashMap<ContentId, Weak<Turn>>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn data(&self, id: &ContentId) -> PathBuf {
-        self.path.join(id.hash().to_hex().as_str())
-    }
-
-    /// Takes away the oldest ones that nobody is at.
-    fn make_room(&self) -> Result<(), BlobError> {
-        let going_on = |(id, turn): (&ContentId, &Weak<Turn>)| (turn.strong_count() > 0).then(|| self.data(id));
-        let busy: Vec<PathBuf> = self.busy().iter().filter_map(going_on).collect();
-        let mut kept = Vec::new();
-        for child in children(&self.path) {
-            let path = child?.path();
-            if path.extension().is_none() && !busy.contains(&path) {
-                let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
-                kept.push((modified, path));
-            }
-        }
-        kept.sort();
-        for (_, path) in kept.iter().take(kept.len().saturating_sub(MAX_PARTIALS - 1)) {
-            remove_file(path)?;
-            remove_file(&journal(path))?;
-        }
-        Ok(())
-    }
-}
-
-/// An unfinished download: a file with holes, and a journal of the pieces that were verified and written.
+/// Unfinished download: a file with holes, and a journal of the pieces that were verified and written.
 ///
-/// The journal is a hint: a power cut may leave it ahead of the file. If anything is there from an earlier time, the whole
-/// file is hashed before it becomes a blob.
+/// The journal is only a hint, since a crash may leave it ahead of the data. If a download is resumed, the whole file
+/// is hashed before it becomes a blob.
 #[derive(Debug)]
 pub(crate) struct Partial {
     files: Mutex<Files>,
@@ -86,15 +40,15 @@ pub(crate) struct Partial {
 struct Files {
     data: File,
     journal: File,
-    /// The hash tree in post-order, as far as it has come: 0.4 % of the blob.
+    /// Hash tree in post-order, as far as it is known: 0.4 % of the blob.
     hashes: Vec<u8>,
-    /// Bytes that were written since the disk was last asked to keep what there is.
+    /// Bytes written since the last sync.
     unsynced: u64,
-    /// Whether every piece was verified by us: nothing is there from an earlier time.
-    is_ours: bool,
+    /// True if nothing is left of an earlier run: every piece was verified by this process.
+    is_fresh: bool,
 }
 
-/// A pair of hashes that was verified, and where it is in a tree in post-order.
+/// Verified pair of hashes with its position in the tree in post-order.
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) offset: u64,
@@ -102,27 +56,27 @@ pub(crate) struct Pair {
 }
 
 impl Partial {
-    /// Opens the download of a blob of this size in pieces of this size, and says which pieces are there. What was begun
-    /// with other sizes is begun anew.
+    /// Opens the download of a blob of `size` bytes in pieces of `piece` bytes. Returns it with the pieces that are
+    /// present. A download that was started with other sizes is started anew.
     pub(crate) fn open(
         store: &BlobStore,
         id: &ContentId,
         size: u64,
         piece: u64,
     ) -> Result<(Self, BTreeSet<u32>), BlobError> {
-        let folder = &store.inner.partial;
-        folder.make_room()?;
-        let path = folder.data(id);
-        let journal_path = journal(&path);
+        let downloads = &store.inner.downloads;
+        downloads.make_room()?;
+        let path = downloads.data_path(id);
+        let journal_file = journal_path(&path);
         let header = header(size, piece);
         let pieces = u32::try_from(size.div_ceil(piece).max(1)).unwrap_or(u32::MAX);
-        let found = if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) {
-            read_journal(&journal_path, &header, pieces)
+        let previous = if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == size) {
+            read_journal(&journal_file, &header, pieces)
         } else {
             None
         };
-        if found.is_none() {
-            remove_file(&journal_path)?;
+        if previous.is_none() {
+            remove_file(&journal_file)?;
             remove_file(&path)?;
         }
         let open = |path: &Path| {
@@ -136,31 +90,24 @@ impl Partial {
         };
         let data = open(&path)?;
         data.set_len(size).map_err(BlobError::at(&path))?;
-        let mut journal = open(&journal_path)?;
-        let noted = found.unwrap_or_default();
-        // It is written anew: the last time may have ended in the middle of an entry.
-        let entries = noted.iter().flat_map(|piece| piece.to_le_bytes());
+        let mut journal = open(&journal_file)?;
+        let verified = previous.unwrap_or_default();
+        // The journal is rewritten: its last entry may be incomplete.
+        let entries = verified.iter().flat_map(|piece| piece.to_le_bytes());
         let bytes: Vec<u8> = header.into_iter().chain(entries).collect();
-        journal.write_all(&bytes).map_err(BlobError::at(&journal_path))?;
-        journal.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX)).map_err(BlobError::at(&journal_path))?;
+        journal.write_all(&bytes).map_err(BlobError::at(&journal_file))?;
+        journal.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX)).map_err(BlobError::at(&journal_file))?;
         let hashes = usize::try_from(BaoTree::new(size, GROUPS).outboard_size()).unwrap_or_default();
-        let files = Files { data, journal, hashes: vec![0; hashes], unsynced: 0, is_ours: noted.is_empty() };
-        Ok((Self { files: Mutex::new(files), path }, noted))
+        let files = Files { data, journal, hashes: vec![0; hashes], unsynced: 0, is_fresh: verified.is_empty() };
+        Ok((Self { files: Mutex::new(files), path }, verified))
     }
 
-    /// Whose turn it is with the download of this blob: two at once would do the same work twice.
-    pub(crate) fn turn(store: &BlobStore, id: &ContentId) -> Arc<Turn> {
-        let mut busy = store.inner.partial.busy();
-        busy.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = busy.get(id).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::new(Turn::new(()));
-        busy.insert(*id, Arc::downgrade(&turn));
-        turn
+    /// Returns the lock of this blob's download. Two downloads at the same time would do the same work twice.
+    pub(crate) fn lock(store: &BlobStore, id: &ContentId) -> Arc<DownloadLock> {
+        store.inner.downloads.lock(id)
     }
 
-    /// Writes a piece that was verified, and notes that it is there.
+    /// Writes a verified piece, and notes it in the journal.
     pub(crate) fn write(&self, piece: u32, at: u64, bytes: &[u8], proof: &[Pair]) -> Result<(), BlobError> {
         let mut files = self.files();
         for Pair { offset, hashes } in proof {
@@ -176,21 +123,21 @@ impl Partial {
             && let Ok(data) = files.data.try_clone()
         {
             files.unsynced = 0;
-            // What comes of it does not matter here: the whole is synced at the end.
+            // An error does not matter here: the whole file is synced at the end.
             blocking::unblock(move || data.sync_data()).detach();
         }
         Ok(())
     }
 
-    /// Makes the blob of it, if it is right as a whole. If it is not, it is taken away.
+    /// Turns the download into a blob. If its hash is wrong, its files are deleted.
     pub(crate) fn finish(&self, store: &BlobStore, id: &ContentId) -> Result<(), BlobError> {
         let files = self.files();
         let file = files.data.try_clone().map_err(BlobError::at(&self.path))?;
         let mut path = TempPath::try_from_path(&self.path).map_err(BlobError::at(&self.path))?;
-        // Whoever cannot store it now, because the disk is full, may go on later.
+        // If storing fails because the disk is full, the download can be resumed later.
         path.disable_cleanup(true);
         let file = NamedTempFile::from_parts(file, path);
-        let taken = if files.is_ours {
+        let taken = if files.is_fresh {
             store.take_proven(file, id, &files.hashes)
         } else {
             store.take(file, Some(id)).map(drop)
@@ -203,22 +150,18 @@ impl Partial {
             }
             Err(error) => return Err(error),
         }
-        remove_file(&journal(&self.path)).map(drop)
+        remove_file(&journal_path(&self.path)).map(drop)
     }
 
-    /// Takes away what there is of it.
+    /// Deletes the files of the download.
     pub(crate) fn discard(&self) -> Result<(), BlobError> {
-        remove_file(&journal(&self.path))?;
+        remove_file(&journal_path(&self.path))?;
         remove_file(&self.path).map(drop)
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn journal(path: &Path) -> PathBuf {
-    path.with_extension("journal")
 }
 
 fn header(size: u64, piece: u64) -> [u8; 24] {
@@ -230,10 +173,11 @@ fn header(size: u64, piece: u64) -> [u8; 24] {
     header
 }
 
-/// The pieces that are there, if the journal is one of this download. A torn end is left out.
+/// Reads the pieces in the journal of this download. An incomplete last entry is ignored. `None` if the journal is of
+/// another download.
 fn read_journal(path: &Path, header: &[u8; 24], pieces: u32) -> Option<BTreeSet<u32>> {
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MAX_JOURNAL).read_to_end(&mut bytes).ok()?;
+    File::open(path).ok()?.take(MAX_JOURNAL_LEN).read_to_end(&mut bytes).ok()?;
     let entries = bytes.strip_prefix(header)?;
     let (entries, _) = entries.as_chunks::<4>();
     Some(entries.iter().map(|entry| u32::from_le_bytes(*entry)).filter(|piece| *piece < pieces).collect())

@@ -1,12 +1,13 @@
 use std::io::{self, Read};
 
-use super::{BlobStore, tree::groups_in};
+use super::{BlobError, BlobStore, tree::groups_in};
 use crate::ContentId;
 
-/// A blob that is verified while it is read, 16 KiB at a time: what it hands out is right.
+/// Reader of a blob that verifies it 16 KiB at a time: it never returns wrong bytes. Created by
+/// [`BlobStore::open_reader`].
 ///
-/// If the blob has gone bad on the disk, reading ends with an error of the kind `InvalidData` that has a
-/// [`BlobError::Damaged`](super::BlobError::Damaged) in it.
+/// If the blob is damaged on the disk, reading fails with an error of the kind `InvalidData` that contains a
+/// [`BlobError::Damaged`].
 #[derive(Debug)]
 pub struct BlobReader {
     store: BlobStore,
@@ -14,16 +15,25 @@ pub struct BlobReader {
     size: u64,
     next_group: u64,
     encoded: Vec<u8>,
-    /// Where in `encoded` that begins which was not handed out.
+    /// Position in `encoded` of the first byte that was not read yet.
     at: usize,
 }
 
-impl BlobReader {
-    pub(super) fn new(store: BlobStore, id: ContentId, size: u64) -> Self {
-        Self { store, id, size, next_group: 0, encoded: Vec::new(), at: 0 }
+impl BlobStore {
+    /// Opens a blob for reading in pieces, each of which is verified.
+    ///
+    /// # Errors
+    ///
+    /// [`BlobError::NotFound`] or [`BlobError::Io`]. Damage is detected while reading.
+    pub fn open_reader(&self, id: &ContentId) -> Result<BlobReader, BlobError> {
+        let size = self.blob(id)?.size;
+        let (store, id) = (self.clone(), *id);
+        Ok(BlobReader { store, id, size, next_group: 0, encoded: Vec::new(), at: 0 })
     }
+}
 
-    /// The blob's size in bytes.
+impl BlobReader {
+    /// Returns the blob's size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -37,9 +47,9 @@ impl BlobReader {
             io::Error::new(io::ErrorKind::InvalidData, error)
         })?;
         if size != self.size {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, super::BlobError::Damaged(self.id)));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, BlobError::Damaged(self.id)));
         }
-        // The hashes are in front of what they prove.
+        // The hashes precede the bytes that they prove.
         let data = super::tree::group_len(size, group);
         self.at = self.encoded.len().saturating_sub(data);
         self.next_group += 1;

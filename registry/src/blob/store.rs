@@ -1,6 +1,5 @@
 use std::{
-    fmt,
-    fs::{self, DirEntry, File},
+    fmt, fs,
     io::{self, Read, Seek, Write},
     ops::Range,
     path::{Path, PathBuf},
@@ -11,39 +10,56 @@ use bao_tree::{BaoTree, blake3, io::sync::outboard_post_order};
 use tempfile::NamedTempFile;
 
 use super::{
-    BlobError, BlobReader,
-    tree::{Blob, GROUP_LEN, GROUPS, Unproven, groups_in},
+    BlobError,
+    files::{children, open, remove_file},
+    tree::{Blob, EncodeGroupsError, GROUP_LEN, GROUPS, groups_in},
 };
 use crate::{ContentId, disk::sync_folder};
 
-/// How many damaged blobs are kept to be looked at. A disk that goes bad would otherwise fill up with them.
+/// Maximum number of damaged blobs that are kept for inspection. Without it, a failing disk would fill up with them.
 const MAX_DAMAGED: usize = 16;
 
-/// Blobs in a folder, by content id. Cloning it is cheap, and all clones are the same store.
+/// Store of blobs in a folder, by content id. Cloning is cheap, and all clones are the same store.
 ///
-/// Every method blocks on the disk: from async code, call it where blocking is welcome. A blob is written to a temporary
-/// file, synced, and renamed, so that it is there as a whole or not at all, whenever the power goes.
+/// Every method blocks on the disk: from async code, call it on a thread for blocking work. Writes are atomic and
+/// durable: a blob is written to a temporary file, synced and renamed, so that a crash leaves the whole blob or
+/// nothing.
 ///
-/// A folder is for one process at a time: [`open`](Self::open) takes away what others are just writing, which then fails
-/// for them.
+/// Only one process at a time can use a folder: [`open`](Self::open) deletes the temporary files of other processes,
+/// whose writes then fail.
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::blob::BlobStore;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let store = BlobStore::open(folder.path())?;
+/// let id = store.put(b"hello")?;
+/// assert_eq!(store.read(&id, 1024)?, b"hello");
+/// assert_eq!(store.size(&id), Some(5));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct BlobStore {
     pub(super) inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {
-    /// The blobs themselves, in folders by the first byte of their hash.
+    /// Folder of the blobs, in subfolders by the first byte of their hash.
     blobs: PathBuf,
-    /// What is being written.
+    /// Folder of temporary files.
     pub(super) temporary: PathBuf,
-    /// What was set aside.
+    /// Folder of damaged blobs.
     damaged: PathBuf,
     #[cfg(feature = "p2p")]
-    pub(super) partial: super::partial::Folder,
+    pub(super) downloads: super::downloads::Downloads,
 }
 
 impl BlobStore {
-    /// Opens the store in this folder, which is made if need be, and takes away what was left half written.
+    /// Opens the store in a folder, creates the folder if it does not exist, and deletes incomplete writes.
     ///
     /// # Errors
     ///
@@ -59,19 +75,19 @@ impl BlobStore {
             fs::create_dir_all(folder).map_err(BlobError::at(folder))?;
         }
         #[cfg(feature = "p2p")]
-        let partial = super::partial::Folder::open(folder.join("partial"))?;
+        let downloads = super::downloads::Downloads::open(folder.join("partial"))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 blobs,
                 temporary,
                 damaged,
                 #[cfg(feature = "p2p")]
-                partial,
+                downloads,
             }),
         })
     }
 
-    /// Stores these bytes. If they are there already, nothing is written.
+    /// Stores bytes and returns their id. Bytes that are in the store already are not written again.
     ///
     /// # Errors
     ///
@@ -88,7 +104,7 @@ impl BlobStore {
         self.take(file, None).map(|(id, _)| id)
     }
 
-    /// Stores what can be read, up to `max` bytes, and says how many there were.
+    /// Stores up to `max` bytes from a reader. Returns their id and their size.
     ///
     /// # Errors
     ///
@@ -114,30 +130,30 @@ impl BlobStore {
         self.take(file, None)
     }
 
-    /// Takes a blob away, and says whether it was there. Readers that have begun may still read to the end.
+    /// Removes a blob. Returns whether it was in the store. Readers that are open can read to the end.
     ///
     /// # Errors
     ///
     /// [`BlobError::Io`].
     pub fn remove(&self, id: &ContentId) -> Result<bool, BlobError> {
-        // The tree last: without its blob, it is nothing.
+        // The tree last: a tree without its blob is harmless.
         let was_there = remove_file(&self.path(id))?;
         remove_file(&self.hashes_path(id))?;
         Ok(was_there)
     }
 
-    /// Whether the blob is there. It may have gone bad, which is found out when it is read.
+    /// Returns whether the blob is in the store. Damage is detected only when the blob is read.
     pub fn contains(&self, id: &ContentId) -> bool {
         self.path(id).is_file()
     }
 
-    /// The size of a blob in bytes, if it is there.
+    /// Returns the size of a blob in bytes, or `None` if it is not in the store.
     pub fn size(&self, id: &ContentId) -> Option<u64> {
         let metadata = fs::metadata(self.path(id)).ok()?;
         metadata.is_file().then_some(metadata.len())
     }
 
-    /// A blob of up to `max` bytes.
+    /// Reads a blob of up to `max` bytes.
     ///
     /// # Errors
     ///
@@ -149,22 +165,12 @@ impl BlobStore {
             return Err(BlobError::TooLarge { max });
         }
         let mut bytes = Vec::new();
-        // It may have grown since.
+        // The file may have grown since.
         file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(BlobError::at(&path))?;
         if ContentId::of(&bytes) == *id { Ok(bytes) } else { Err(self.set_aside(id)) }
     }
 
-    /// A blob to be read in pieces, each of which is verified.
-    ///
-    /// # Errors
-    ///
-    /// [`BlobError::NotFound`] or [`BlobError::Io`]; that it has gone bad is seen when it is read.
-    pub fn open_reader(&self, id: &ContentId) -> Result<BlobReader, BlobError> {
-        let blob = self.blob(id)?;
-        Ok(BlobReader::new(self.clone(), *id, blob.size))
-    }
-
-    /// Reads the whole blob and says its size, if all is right. A tree that is missing or bad is made again.
+    /// Reads and verifies a whole blob. Returns its size in bytes. A hash tree that is missing or wrong is rebuilt.
     ///
     /// # Errors
     ///
@@ -178,7 +184,7 @@ impl BlobStore {
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
                 return Err(BlobError::at(&self.path(id))(error));
             }
-            // Another root, or it has become shorter.
+            // Another root, or the file has become shorter.
             _ => return Err(self.set_aside(id)),
         }
         let is_right = match fs::read(self.hashes_path(id)) {
@@ -191,7 +197,7 @@ impl BlobStore {
         Ok(blob.size)
     }
 
-    /// All blobs and their sizes in bytes, in no order.
+    /// Iterates over all blobs with their sizes in bytes, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = Result<(ContentId, u64), BlobError>> + use<> {
         let folders = children(&self.inner.blobs);
         folders
@@ -204,18 +210,18 @@ impl BlobStore {
                     Ok(file) => file,
                     Err(error) => return Some(Err(error)),
                 };
-                // Trees, and what is not ours, have other names.
+                // Hash trees and foreign files have other names.
                 let id = ContentId::from(blake3::Hash::from_hex(file.file_name().to_str()?).ok()?);
                 match file.metadata() {
                     Ok(metadata) => Some(Ok((id, metadata.len()))),
-                    // It was removed meanwhile.
+                    // The blob was removed in the meantime.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                     Err(error) => Some(Err(BlobError::at(&file.path())(error))),
                 }
             })
     }
 
-    /// The sizes of all blobs together, in bytes. It looks at each of them.
+    /// Returns the total size of all blobs in bytes. It reads the metadata of each blob.
     ///
     /// # Errors
     ///
@@ -224,27 +230,28 @@ impl BlobStore {
         self.iter().try_fold(0_u64, |total, blob| Ok(total.saturating_add(blob?.1)))
     }
 
-    /// Appends these groups with their proofs, and says the blob's size. Groups behind the end stand for the last one.
+    /// Appends groups with their proofs to `into`. Returns the blob's size. Groups beyond the end stand for the last
+    /// group.
     pub(crate) fn encode(&self, id: &ContentId, groups: Range<u64>, into: &mut Vec<u8>) -> Result<u64, BlobError> {
-        // The second time with a tree that was made again.
+        // The second attempt has a rebuilt tree.
         for is_last in [false, true] {
             let blob = self.blob(id)?;
             let last = groups_in(blob.size) - 1;
             let groups = groups.start.min(last)..groups.end.clamp(1, last + 1).max(groups.start.min(last) + 1);
             let count = usize::try_from(groups.end - groups.start).unwrap_or(usize::MAX);
-            // Two hashes for each group, and for each step to the root; more than 64 groups are not asked for.
+            // Two hashes for each group, and for each level up to the root. Callers ask for at most 64 groups.
             into.reserve(count.min(64).saturating_mul(GROUP_LEN + 64).saturating_add(64 * 64));
             match blob.encode(&groups, into) {
                 Ok(()) => return Ok(blob.size),
-                Err(Unproven::Io(error)) => return Err(BlobError::at(&self.path(id))(error)),
-                Err(Unproven::Mismatch) if is_last => {}
-                Err(Unproven::Mismatch) => drop(self.verify(id)?),
+                Err(EncodeGroupsError::Io(error)) => return Err(BlobError::at(&self.path(id))(error)),
+                Err(EncodeGroupsError::Mismatch) if is_last => {}
+                Err(EncodeGroupsError::Mismatch) => drop(self.verify(id)?),
             }
         }
         Err(self.set_aside(id))
     }
 
-    /// Makes a blob of a file, of this id if one is given.
+    /// Turns a file into a blob and, if an id is expected, checks its hash.
     pub(super) fn take(
         &self,
         mut file: NamedTempFile,
@@ -254,7 +261,7 @@ impl BlobStore {
         let failed = BlobError::at(&path);
         let size = file.as_file().metadata().map_err(&failed)?.len();
         file.as_file_mut().rewind().map_err(&failed)?;
-        // What is on the disk is hashed, not what was meant to be written.
+        // Hash the bytes that are on the disk, not those that were meant to be written.
         let mut hashes = Vec::new();
         let root = outboard_post_order(file.as_file(), BaoTree::new(size, GROUPS), &mut hashes);
         let id = ContentId::from(root.map_err(&failed)?);
@@ -268,12 +275,12 @@ impl BlobStore {
         }
     }
 
-    /// Makes a blob of a file whose bytes and hashes were verified when they were written. It has come from others, and
-    /// can again, should a power cut take its name away.
+    /// Turns a file whose bytes and hashes were verified when they were written into a blob. The folder is not synced:
+    /// if a crash loses the name, the blob can be fetched from other peers again.
     pub(super) fn take_proven(&self, file: NamedTempFile, id: &ContentId, hashes: &[u8]) -> Result<(), BlobError> {
         let folder = self.folder(id);
         fs::create_dir_all(&folder).map_err(BlobError::at(&folder))?;
-        // The blob last: when it is there, all is.
+        // The blob last: its existence implies the tree's.
         if !hashes.is_empty() {
             self.write_hashes(id, hashes)?;
         }
@@ -282,7 +289,7 @@ impl BlobStore {
         file.persist(&path).map(drop).map_err(|error| BlobError::at(&path)(error.error))
     }
 
-    /// They are not synced: should they be lost, they are made again of the blob.
+    /// Writes a blob's hash tree, without a sync: a lost tree is rebuilt from the blob.
     fn write_hashes(&self, id: &ContentId, hashes: &[u8]) -> Result<(), BlobError> {
         let mut file = self.temporary()?;
         file.write_all(hashes).map_err(BlobError::at(file.path()))?;
@@ -294,7 +301,7 @@ impl BlobStore {
         NamedTempFile::new_in(&self.inner.temporary).map_err(BlobError::at(&self.inner.temporary))
     }
 
-    fn blob(&self, id: &ContentId) -> Result<Blob, BlobError> {
+    pub(super) fn blob(&self, id: &ContentId) -> Result<Blob, BlobError> {
         let path = self.path(id);
         let data = open(&path)?.ok_or(BlobError::NotFound(*id))?;
         let size = data.metadata().map_err(BlobError::at(&path))?.len();
@@ -302,7 +309,7 @@ impl BlobStore {
         Ok(Blob { data, hashes, root: id.hash(), size })
     }
 
-    /// Whatever becomes of it, it is not served any more.
+    /// Moves a damaged blob out of the store, or deletes it, so that it is not served any more.
     fn set_aside(&self, id: &ContentId) -> BlobError {
         let path = self.path(id);
         let kept = children(&self.inner.damaged).count();
@@ -334,32 +341,5 @@ impl BlobStore {
 impl fmt::Debug for BlobStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlobStore").field("blobs", &self.inner.blobs).finish_non_exhaustive()
-    }
-}
-
-fn open(path: &Path) -> Result<Option<File>, BlobError> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(BlobError::at(path)(error)),
-    }
-}
-
-pub(super) fn remove_file(path: &Path) -> Result<bool, BlobError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(BlobError::at(path)(error)),
-    }
-}
-
-type Children = Box<dyn Iterator<Item = Result<DirEntry, BlobError>> + Send>;
-
-pub(super) fn children(folder: &Path) -> Children {
-    let folder = folder.to_owned();
-    match fs::read_dir(&folder) {
-        Ok(children) => Box::new(children.map(move |child| child.map_err(BlobError::at(&folder)))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Box::new(std::iter::empty()),
-        Err(error) => Box::new(std::iter::once(Err(BlobError::at(&folder)(error)))),
     }
 }

@@ -10,7 +10,7 @@ use tempfile::{TempDir, tempdir};
 use super::*;
 use crate::ContentId;
 
-/// One group, its edges, several groups, and a tree that is not full.
+/// Sizes: one group, its edges, several groups, an incomplete tree.
 const SIZES: [usize; 12] = [0, 1, 1023, 1024, 1025, 16_383, 16_384, 16_385, 32_768, 100_000, 1 << 20, (1 << 20) + 1];
 
 fn store() -> (TempDir, BlobStore) {
@@ -28,13 +28,13 @@ fn path(folder: &TempDir, id: &ContentId) -> PathBuf {
     folder.path().join("blobs").join(&hex[..2]).join(hex.as_str())
 }
 
-/// How many files there are in all folders but that of the blobs.
+/// Returns the number of files outside the folder of blobs.
 fn leftovers(folder: &TempDir) -> usize {
     ["tmp", "damaged", "partial"].iter().flat_map(|name| fs::read_dir(folder.path().join(name))).flatten().count()
 }
 
 #[test]
-fn what_is_read_is_what_was_put() {
+fn read_returns_the_stored_bytes() {
     let (folder, store) = store();
     for size in SIZES {
         let bytes = bytes(size);
@@ -68,7 +68,7 @@ fn all_blobs_are_listed_after_a_restart_too() {
 }
 
 #[test]
-fn what_is_removed_is_not_there() {
+fn a_removed_blob_is_not_found() {
     let (folder, store) = store();
     let id = store.put(&bytes(40_000)).unwrap();
     let mut reader = store.open_reader(&id).unwrap();
@@ -114,7 +114,7 @@ fn a_source_that_fails_leaves_nothing() {
 }
 
 #[test]
-fn what_was_half_written_is_gone_after_a_restart() {
+fn incomplete_writes_are_deleted_on_restart() {
     let (folder, _) = store();
     fs::write(folder.path().join("tmp/half"), b"half").unwrap();
     BlobStore::open(folder.path()).unwrap();
@@ -157,7 +157,7 @@ fn attack_a_blob_that_has_gone_bad_is_never_handed_out() {
 }
 
 #[test]
-fn a_blob_that_has_gone_bad_is_put_right_by_putting_it_again() {
+fn putting_a_damaged_blob_again_repairs_it() {
     let (folder, store) = store();
     let original = bytes(40_000);
     let id = store.put(&original).unwrap();
@@ -167,7 +167,7 @@ fn a_blob_that_has_gone_bad_is_put_right_by_putting_it_again() {
 }
 
 #[test]
-fn a_disk_that_goes_bad_does_not_fill_up_with_what_was_set_aside() {
+fn only_a_few_damaged_blobs_are_kept() {
     let (folder, store) = store();
     for number in 0..20_u8 {
         let id = store.put(&[number; 100]).unwrap();
@@ -179,7 +179,7 @@ fn a_disk_that_goes_bad_does_not_fill_up_with_what_was_set_aside() {
 }
 
 #[test]
-fn a_tree_that_is_missing_or_bad_is_made_again() {
+fn a_missing_or_wrong_tree_is_rebuilt() {
     let (folder, store) = store();
     let original = bytes(100_000);
     let id = store.put(&original).unwrap();
@@ -200,7 +200,7 @@ fn a_tree_that_is_missing_or_bad_is_made_again() {
 }
 
 #[test]
-fn a_store_that_cannot_write_says_where() {
+fn write_errors_name_the_path() {
     let folder = tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();

@@ -8,59 +8,58 @@ use bao_tree::{
     },
 };
 
-/// Hashes are kept for groups of 16 chunks of 1 KiB: the tree takes 0.4 % of the blob, and one bad group wastes 16 KiB.
+/// Group size of the hash trees: 16 chunks of 1 KiB. A tree takes 0.4 % of its blob, and a bad group wastes 16 KiB.
 pub(crate) const GROUPS: BlockSize = BlockSize::from_chunk_log(4);
 
-/// The bytes of a group, but for the last of a blob.
+/// Size of a group in bytes. The last group of a blob can be shorter.
 pub(crate) const GROUP_BYTES: u64 = 16 << 10;
 
-/// The same, of what is in memory.
+/// The same as a length in memory.
 pub(super) const GROUP_LEN: usize = GROUPS.bytes();
 
-/// How many groups a blob of this size has. Even the empty one has one.
+/// Returns the number of groups of a blob. An empty blob has one.
 pub(crate) fn groups_in(size: u64) -> u64 {
     size.div_ceil(GROUP_BYTES).max(1)
 }
 
-/// Groups as bao counts: in chunks.
+/// Converts a range of groups to bao's chunks.
 pub(crate) fn group_range(groups: &Range<u64>) -> ChunkRanges {
     let chunks = |group: u64| ChunkNum(group.saturating_mul(16));
     ChunkRanges::from(chunks(groups.start)..chunks(groups.end))
 }
 
-/// A blob that is open, and its tree.
+/// An open blob with its hash tree.
 pub(super) struct Blob {
     pub(super) data: File,
-    /// `None`: a blob of one group has none.
+    /// `None` for a blob of one group, which has no tree.
     pub(super) hashes: Option<File>,
     pub(super) root: blake3::Hash,
     pub(super) size: u64,
 }
 
-/// Why a part of a blob was not encoded.
-pub(super) enum Unproven {
-    /// Data and tree do not fit each other or the root.
+/// Error of encoding groups of a blob.
+pub(super) enum EncodeGroupsError {
+    /// The data, the tree and the root do not match.
     Mismatch,
     Io(io::Error),
 }
 
 impl Blob {
-    /// Appends these groups, each after the hashes that prove it, in bao's order. Nothing is appended that was not
-    /// verified.
-    pub(super) fn encode(&self, groups: &Range<u64>, into: &mut Vec<u8>) -> Result<(), Unproven> {
+    /// Appends groups in bao's order, each after the hashes that prove it. Unverified bytes are never appended.
+    pub(super) fn encode(&self, groups: &Range<u64>, into: &mut Vec<u8>) -> Result<(), EncodeGroupsError> {
         let before = into.len();
         let encoded = encode_ranges_validated(&self.data, self, &group_range(groups), &mut *into);
         encoded.map_err(|error| {
             into.truncate(before);
             match error {
                 EncodeError::ParentHashMismatch(_) | EncodeError::LeafHashMismatch(_) | EncodeError::SizeMismatch => {
-                    Unproven::Mismatch
+                    EncodeGroupsError::Mismatch
                 }
-                // It has become shorter since it was opened.
-                EncodeError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Unproven::Mismatch,
-                EncodeError::Io(error) => Unproven::Io(error),
+                // The file has become shorter since it was opened.
+                EncodeError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => EncodeGroupsError::Mismatch,
+                EncodeError::Io(error) => EncodeGroupsError::Io(error),
                 EncodeError::ParentWrite(_) | EncodeError::LeafWrite(_) => {
-                    Unproven::Io(io::ErrorKind::ConnectionReset.into())
+                    EncodeGroupsError::Io(io::ErrorKind::ConnectionReset.into())
                 }
             }
         })
@@ -81,7 +80,7 @@ impl Outboard for Blob {
         let (mut left, mut right) = ([0; 32], [0; 32]);
         if let Some(hashes) = &self.hashes {
             let at = offset.value().saturating_mul(64);
-            // Where the tree's file is too short there are zeros, which prove nothing.
+            // Missing hashes read as zeros, which prove nothing.
             let read = hashes.read_exact_at(at, &mut left).and_then(|()| hashes.read_exact_at(at + 32, &mut right));
             match read {
                 Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
@@ -92,7 +91,7 @@ impl Outboard for Blob {
     }
 }
 
-/// The bytes of one group of a blob of this size.
+/// Returns the length of a group in bytes.
 pub(super) fn group_len(size: u64, group: u64) -> usize {
     let left = size.saturating_sub(group.saturating_mul(GROUP_BYTES)).min(GROUP_BYTES);
     usize::try_from(left).unwrap_or(usize::MAX)

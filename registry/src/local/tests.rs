@@ -4,7 +4,7 @@ use libp2p_identity::Keypair;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Draft, PackageName};
+use crate::{Draft, MANIFEST_FILE, PackageName};
 
 fn keypair(seed: u8) -> Keypair {
     Keypair::ed25519_from_bytes([seed; 32]).unwrap()
@@ -22,7 +22,7 @@ fn version(text: &str) -> Version {
     text.parse().unwrap()
 }
 
-/// A registry in a folder, and another folder with a package's files.
+/// A registry in a folder, and a folder with the files of a package.
 struct Fixture {
     registry: Option<LocalRegistry>,
     dir: TempDir,
@@ -75,7 +75,7 @@ impl Fixture {
         page.hits.iter().map(|hit| format!("{} {}", hit.package.name(), hit.version)).collect()
     }
 
-    /// Puts a folder where a blob is to be, so that it cannot be written.
+    /// Creates a folder at the path of a blob, so that the blob cannot be written.
     fn obstruct(&self, id: &ContentId) -> PathBuf {
         let hex = id.hash().to_hex();
         let path = self.dir.path().join("content/blobs").join(&hex[..2]).join(hex.as_str());
@@ -85,7 +85,7 @@ impl Fixture {
 }
 
 #[test]
-fn what_was_published_is_found_and_can_be_had() {
+fn a_published_package_is_found_and_can_be_fetched() {
     let mut fixture = Fixture::new();
     let receipt = fixture.publish("left-pad", "1.0.0").unwrap();
     let steps: Vec<_> = receipt.steps.iter().map(|(step, outcome)| (step, outcome.clone())).collect();
@@ -112,7 +112,7 @@ fn what_was_published_is_found_and_can_be_had() {
 }
 
 #[test]
-fn what_was_never_published_is_not_there() {
+fn an_unpublished_package_does_not_exist() {
     let fixture = Fixture::new();
     smol::block_on(async {
         let registry: &dyn Registry = fixture.registry();
@@ -121,8 +121,8 @@ fn what_was_never_published_is_not_there() {
         assert_eq!(registry.list_versions(&id("x")).await.unwrap(), None);
         assert_eq!(registry.metadata(&id("x")).await.unwrap(), None);
         assert!(!registry.exists(&id("x")).await.unwrap());
-        let deleted = registry.delete(&id("x"), &version("1.0.0")).await;
-        assert!(matches!(deleted, Err(PublishError::NoSuchPackage(_))), "{deleted:?}");
+        let yanked = registry.yank(&id("x"), &version("1.0.0")).await;
+        assert!(matches!(yanked, Err(PublishError::NoSuchPackage(_))), "{yanked:?}");
         let fetched = registry.fetch(&id("x"), &ContentId::of(b"x"), 1).await;
         assert!(matches!(fetched, Err(GetError::Unavailable { .. })), "{fetched:?}");
     });
@@ -145,7 +145,7 @@ fn the_newest_version_is_shown_and_older_ones_stay() {
 }
 
 #[test]
-fn publishing_the_same_again_changes_nothing_and_something_else_is_refused() {
+fn publishing_the_same_again_changes_nothing_and_other_contents_are_rejected() {
     let fixture = Fixture::new();
     let first = fixture.publish("left-pad", "1.0.0").unwrap();
     let again = fixture.publish("left-pad", "1.0.0").unwrap();
@@ -165,38 +165,54 @@ fn only_the_publishers_own_packages_can_be_published() {
     let release = Release { draft, dir: fixture.files.path().to_owned() };
     smol::block_on(async {
         let published = fixture.registry().publish(release).await;
-        assert!(matches!(published, Err(PublishError::NotOurs { .. })), "{published:?}");
-        let deleted = fixture.registry().delete(&theirs, &version("1.0.0")).await;
-        assert!(matches!(deleted, Err(PublishError::NotOurs { .. })), "{deleted:?}");
+        assert!(matches!(published, Err(PublishError::OtherPublisher { .. })), "{published:?}");
+        let yanked = fixture.registry().yank(&theirs, &version("1.0.0")).await;
+        assert!(matches!(yanked, Err(PublishError::OtherPublisher { .. })), "{yanked:?}");
     });
 }
 
 #[test]
-fn a_withdrawn_version_is_not_shown_and_can_still_be_had() {
+fn a_yanked_version_is_not_shown_and_can_still_be_fetched() {
     let fixture = Fixture::new();
     fixture.publish("left-pad", "1.0.0").unwrap();
     fixture.write("two");
     let two = fixture.publish("left-pad", "2.0.0").unwrap();
-    let delete = |number: &str| smol::block_on(fixture.registry().delete(&id("left-pad"), &version(number)));
-    let receipt = delete("2.0.0").unwrap();
+    let yank = |number: &str| smol::block_on(fixture.registry().yank(&id("left-pad"), &version(number)));
+    let receipt = yank("2.0.0").unwrap();
     assert_eq!((receipt.manifest, receipt.archive), (two.manifest, two.archive));
-    assert!(receipt.steps.all_well() && receipt.steps.get(Step::Archive).is_none());
+    assert!(receipt.steps.all_succeeded() && receipt.steps.get(Step::Archive).is_none());
     assert_eq!(fixture.get("left-pad").unwrap().version(), &version("1.0.0"));
     assert_eq!(fixture.search("pads"), ["left-pad 1.0.0"]);
     assert_eq!(fixture.search("r1"), ["left-pad 1.0.0"]);
     let there = smol::block_on(fixture.registry().get_package_version(&id("left-pad"), &version("2.0.0")));
     assert_eq!(there.unwrap().unwrap().content_id(), two.manifest);
-    let missing = delete("3.0.0");
+    let missing = yank("3.0.0");
     assert!(matches!(missing, Err(PublishError::Index(IndexError::NoSuchVersion { .. }))), "{missing:?}");
-    delete("1.0.0").unwrap();
+    // `delete` is the same under the user's word.
+    smol::block_on(fixture.registry().delete(&id("left-pad"), &version("1.0.0"))).unwrap();
     assert_eq!(fixture.get("left-pad"), None);
     assert!(!smol::block_on(fixture.registry().exists(&id("left-pad"))).unwrap());
     assert_eq!(fixture.search("pads"), [""; 0]);
 }
 
 #[test]
+fn an_unyanked_version_is_shown_again() {
+    let fixture = Fixture::new();
+    fixture.publish("left-pad", "1.0.0").unwrap();
+    let (package, number) = (id("left-pad"), version("1.0.0"));
+    smol::block_on(fixture.registry().yank(&package, &number)).unwrap();
+    assert_eq!(fixture.search("pads"), [""; 0]);
+    let receipt = smol::block_on(fixture.registry().unyank(&package, &number)).unwrap();
+    assert!(receipt.steps.all_succeeded());
+    assert_eq!(fixture.get("left-pad").unwrap().version(), &number);
+    assert_eq!(fixture.search("pads"), ["left-pad 1.0.0"]);
+    let missing = smol::block_on(fixture.registry().unyank(&package, &version("3.0.0")));
+    assert!(matches!(missing, Err(PublishError::Index(IndexError::NoSuchVersion { .. }))), "{missing:?}");
+}
+
+#[test]
 fn a_publication_that_fails_at_any_step_leaves_what_was_there_and_can_be_repeated() {
-    // What the ids of the second version will be.
+    // Ids of the second version.
     let expected = {
         let fixture = Fixture::new();
         fixture.publish("left-pad", "1.0.0").unwrap();
@@ -212,7 +228,7 @@ fn a_publication_that_fails_at_any_step_leaves_what_was_there_and_can_be_repeate
         match fixture.publish("left-pad", "2.0.0") {
             Err(PublishError::Failed { step, steps, .. }) => {
                 assert_eq!(step, failing);
-                assert!(!steps.all_well() && steps.get(Step::Head).is_none());
+                assert!(!steps.all_succeeded() && steps.get(Step::Head).is_none());
             }
             other => panic!("{failing}: {other:?}"),
         }
@@ -233,7 +249,7 @@ fn a_database_that_fails_leaves_what_was_there() {
         smol::block_on(fixture.registry().inner.database.transaction(move |database| database.execute_batch(sql)))
             .unwrap();
     };
-    // The last of what publishing writes.
+    // The last table that publishing writes.
     run(&fixture, "CREATE TRIGGER full BEFORE INSERT ON labels BEGIN SELECT RAISE(ABORT, 'disk full'); END");
     fixture.write("two");
     let failed = fixture.publish("left-pad", "2.0.0");
@@ -241,15 +257,15 @@ fn a_database_that_fails_leaves_what_was_there() {
     fixture.reopen();
     assert_eq!(fixture.get("left-pad").unwrap().version(), &version("1.0.0"));
     assert_eq!(fixture.search("pads"), ["left-pad 1.0.0"]);
-    let deleted = smol::block_on(fixture.registry().delete(&id("left-pad"), &version("1.0.0")));
-    assert!(deleted.is_ok(), "nothing is labelled by a withdrawal: {deleted:?}");
+    let yanked = smol::block_on(fixture.registry().yank(&id("left-pad"), &version("1.0.0")));
+    assert!(yanked.is_ok(), "a yank writes no labels: {yanked:?}");
     run(&fixture, "DROP TRIGGER full");
     fixture.publish("left-pad", "2.0.0").unwrap();
     assert_eq!(fixture.search("pads"), ["left-pad 2.0.0"]);
 }
 
 #[test]
-fn what_somebody_else_published_meanwhile_is_not_overwritten() {
+fn a_concurrent_publication_is_not_overwritten() {
     let fixture = Fixture::new();
     fixture.publish("left-pad", "1.0.0").unwrap();
     let inner = &fixture.registry().inner;
@@ -266,7 +282,7 @@ fn what_somebody_else_published_meanwhile_is_not_overwritten() {
 }
 
 #[test]
-fn publishing_at_the_same_time_loses_nothing() {
+fn concurrent_publications_are_all_kept() {
     let fixture = Fixture::new();
     let numbers = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0", "1.7.0"];
     let publish = numbers.map(|number| fixture.registry().publish(fixture.release("left-pad", number)));
@@ -277,7 +293,7 @@ fn publishing_at_the_same_time_loses_nothing() {
 }
 
 #[test]
-fn superseded_indexes_are_taken_away_when_it_is_opened_again() {
+fn superseded_indexes_are_deleted_when_the_registry_is_opened() {
     let mut fixture = Fixture::new();
     let one = fixture.publish("left-pad", "1.0.0").unwrap();
     let two = fixture.publish("left-pad", "2.0.0").unwrap();
@@ -297,7 +313,7 @@ fn a_registry_is_for_one_process_at_a_time() {
 }
 
 #[test]
-fn a_damaged_registry_is_an_error_and_nothing_is_taken_away() {
+fn a_damaged_registry_is_an_error_and_nothing_is_deleted() {
     let mut fixture = Fixture::new();
     let receipt = fixture.publish("left-pad", "1.0.0").unwrap();
     fixture.registry = None;
@@ -322,27 +338,27 @@ fn a_folder_that_cannot_be_made_is_an_error() {
 }
 
 #[test]
-fn content_that_has_gone_bad_is_an_error_and_never_nothing() {
+fn damaged_content_is_an_error_and_never_none() {
     let fixture = Fixture::new();
     let receipt = fixture.publish("left-pad", "1.0.0").unwrap();
     smol::block_on(async {
         let registry = fixture.registry();
         let wrong = registry.fetch(&id("left-pad"), &receipt.archive, 1).await;
-        assert!(matches!(wrong, Err(GetError::Size { wanted: 1, .. })), "{wrong:?}");
+        assert!(matches!(wrong, Err(GetError::Size { expected: 1, .. })), "{wrong:?}");
         registry.blobs().remove(&receipt.manifest).unwrap();
         let got = registry.get_package(&id("left-pad")).await;
         assert!(matches!(got, Err(GetError::Unavailable { .. })), "{got:?}");
         registry.blobs().remove(&receipt.index).unwrap();
         let got = registry.get_package(&id("left-pad")).await;
         assert!(matches!(got, Err(GetError::Unavailable { .. })), "{got:?}");
-        // Nothing is published over what is not known.
+        // Without the existing versions nothing is published.
         let published = registry.publish(fixture.release("left-pad", "2.0.0")).await;
         assert!(matches!(published, Err(PublishError::Versions(GetError::Unavailable { .. }))), "{published:?}");
     });
 }
 
 #[test]
-fn heads_that_cannot_be_are_errors() {
+fn invalid_heads_are_errors() {
     let fixture = Fixture::new();
     let receipt = fixture.publish("left-pad", "1.0.0").unwrap();
     fixture.publish("right-pad", "1.0.0").unwrap();
@@ -380,7 +396,7 @@ fn attack_a_manifest_of_another_version_is_refused() {
 }
 
 #[test]
-fn folders_that_cannot_be_packed_are_refused() {
+fn folders_that_cannot_be_packed_are_rejected() {
     let fixture = Fixture::new();
     let mut release = fixture.release("left-pad", "1.0.0");
     release.dir = Path::new("/nowhere/at/all").to_owned();
@@ -389,10 +405,10 @@ fn folders_that_cannot_be_packed_are_refused() {
 }
 
 #[test]
-fn a_new_packages_folder_can_be_published_as_it_is() {
+fn the_template_of_a_manifest_file_can_be_published() {
     let fixture = Fixture::new();
     let name: PackageName = "fresh".parse().unwrap();
-    fs::write(fixture.files.path().join("ggen.toml"), Draft::template(&name)).unwrap();
+    fs::write(fixture.files.path().join(MANIFEST_FILE), Draft::template(&name)).unwrap();
     smol::block_on(async {
         let release = Release::read(publisher(), fixture.files.path()).await.unwrap();
         fixture.registry().publish(release).await.unwrap();

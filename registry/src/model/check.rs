@@ -5,62 +5,63 @@ use thiserror::Error;
 
 use super::limits;
 
-/// Why a field of a package or of a query is refused. The field is named as in the JSON document and in `ggen.toml`.
+/// Error of a field of a package or a query. `field` names it as the JSON document and the manifest file do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum FieldError {
-    /// It has to say something.
+    /// The field is empty, but needs a value.
     #[error("{field} is empty")]
     Empty {
         /// The field.
         field: &'static str,
     },
-    /// It says too much.
-    #[error("{field} has {len} bytes, the limit is {max}")]
+    /// The field is longer than its limit.
+    #[error("{field} has {len} bytes: the maximum is {max}")]
     TooLong {
         /// The field.
         field: &'static str,
-        /// Bytes given.
+        /// Length of the value, in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// Maximum length, in bytes.
         max: usize,
     },
-    /// It has too many entries.
-    #[error("{field} has {count} entries, the limit is {max}")]
+    /// The list has more entries than its limit.
+    #[error("{field} has {count} entries: the maximum is {max}")]
     TooMany {
         /// The field.
         field: &'static str,
-        /// Entries given.
+        /// Number of entries.
         count: usize,
-        /// Entries allowed.
+        /// Maximum number of entries.
         max: usize,
     },
-    /// It has a character that it must not have: a control character, one that reverses the direction of text, or, in a
-    /// single word, a space or an upper-case letter.
-    #[error("{field} must not have the character {character:?}")]
+    /// The value contains a forbidden character: a control character, a character that changes the direction of text
+    /// or, in a single word, white space or an upper-case letter.
+    #[error("{field} contains {character:?}, a character that is not allowed there")]
     Character {
         /// The field.
         field: &'static str,
-        /// The first such character.
+        /// The first forbidden character.
         character: char,
     },
-    /// It has an entry twice.
-    #[error("{field} has {given:?} twice")]
+    /// The list contains an entry twice.
+    #[error("{field} contains {given:?} twice")]
     Duplicate {
         /// The field.
         field: &'static str,
-        /// The entry.
+        /// The repeated entry.
         given: String,
     },
     /// A number is out of its range.
-    #[error("{field} is {given}, it can be {min} to {max}")]
+    #[error("{field} is {given}: it has to be from {min} to {max}")]
     OutOfRange {
         /// The field.
         field: &'static str,
-        /// What was given.
+        /// The number.
         given: u64,
-        /// The least allowed.
+        /// Minimum.
         min: u64,
-        /// The most allowed.
+        /// Maximum.
         max: u64,
     },
 }
@@ -71,25 +72,25 @@ pub(super) fn line(field: &'static str, text: &str, max: usize) -> Result<(), Fi
     characters(field, text, |_| false)
 }
 
-/// Checks a text that may have lines.
+/// Checks a text of several lines.
 pub(super) fn lines(field: &'static str, text: &str, max: usize) -> Result<(), FieldError> {
     length(field, text, max)?;
     characters(field, text, |character| matches!(character, '\n' | '\r' | '\t'))
 }
 
-/// Checks a single word in lower case, so that a filter for it is exact.
+/// Checks a single word in lower case. Lower case makes filters by exact comparison possible.
 pub(super) fn word(field: &'static str, text: &str) -> Result<(), FieldError> {
     if text.is_empty() {
         return Err(FieldError::Empty { field });
     }
-    line(field, text, limits::MAX_WORD)?;
+    line(field, text, limits::MAX_WORD_LEN)?;
     match text.chars().find(|character| character.is_whitespace() || character.is_uppercase()) {
         Some(character) => Err(FieldError::Character { field, character }),
         None => Ok(()),
     }
 }
 
-/// Checks a list of single words, none of them twice.
+/// Checks a list of distinct single words.
 pub(super) fn words(field: &'static str, words: &[String], max: usize) -> Result<(), FieldError> {
     count(field, words.len(), max)?;
     words.iter().try_for_each(|text| word(field, text))?;
@@ -115,10 +116,10 @@ pub(super) fn range(field: &'static str, given: u64, min: u64, max: u64) -> Resu
     if (min..=max).contains(&given) { Ok(()) } else { Err(FieldError::OutOfRange { field, given, min, max }) }
 }
 
-/// Checks what is published as a version: without build metadata, since versions that differ in nothing else have no order
-/// and would be one version twice.
+/// Checks a version number. Build metadata is rejected: two versions that differ only in it have the same precedence,
+/// so they would be one version published twice.
 pub(super) fn version(version: &Version) -> Result<(), FieldError> {
-    line("version", &version.to_string(), limits::MAX_VERSION_TEXT)?;
+    line("version", &version.to_string(), limits::MAX_VERSION_LEN)?;
     if version.build.is_empty() { Ok(()) } else { Err(FieldError::Character { field: "version", character: '+' }) }
 }
 
@@ -126,10 +127,11 @@ fn length(field: &'static str, text: &str, max: usize) -> Result<(), FieldError>
     if text.len() > max { Err(FieldError::TooLong { field, len: text.len(), max }) } else { Ok(()) }
 }
 
-/// Control characters move a terminal's cursor, and those of direction make a text look like another.
-fn characters(field: &'static str, text: &str, is_fine: fn(char) -> bool) -> Result<(), FieldError> {
+/// Rejects control characters, which move a terminal's cursor, and characters that change the direction of text, which
+/// make a text look like another one.
+fn characters(field: &'static str, text: &str, is_allowed: fn(char) -> bool) -> Result<(), FieldError> {
     let is_bad = |character: &char| {
-        (character.is_control() && !is_fine(*character))
+        (character.is_control() && !is_allowed(*character))
             || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     match text.chars().find(is_bad) {

@@ -5,13 +5,39 @@ use semver::{Version, VersionReq};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{Dependency, InvalidPackage, Metadata, check, document, limits};
+use super::{Dependency, InvalidPackageError, MANIFEST_FILE, Metadata, check, document, limits};
 use crate::{PackageId, PackageIdError, PackageName};
 
-/// Room that a manifest needs beside what a draft says: ids, sizes and times, with their names.
-const REST_OF_MANIFEST: usize = 1024;
+/// Bytes reserved in the manifest for the fields that a draft does not have: ids, sizes and times, with their names.
+const RESERVED_LEN: usize = 1024;
 
-/// A version that is to be published: all that its manifest says but its contents, which get their name when it is.
+/// A version that is to be published: its manifest without the contents, which are hashed when it is published.
+///
+/// Every draft keeps the limits: [`DraftBuilder::build`], [`Draft::from_toml`] and [`Draft::with_readme`] check them.
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::{Draft, Package, PackageId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let publisher = libp2p_identity::Keypair::generate_ed25519().public().to_peer_id();
+/// let built = Package::builder(PackageId::new(publisher, "left-pad".parse()?)?, "1.0.0".parse()?)
+///     .title("Left pad")
+///     .tag("padding")
+///     .build()?;
+///
+/// // The same from a manifest file.
+/// let manifest = r#"
+///     name = "left-pad"
+///     version = "1.0.0"
+///     title = "Left pad"
+///     tags = ["padding"]
+/// "#;
+/// assert_eq!(Draft::from_toml(publisher, manifest)?, built);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
     id: PackageId,
@@ -21,15 +47,16 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Reads a `ggen.toml`. A dependency that is named without a publisher is a package of the same publisher.
+    /// Parses a manifest file ([`MANIFEST_FILE`](crate::MANIFEST_FILE)). A dependency without a publisher in its name
+    /// is a package of the same publisher.
     ///
     /// # Errors
     ///
-    /// If it is too long, no such file, or says what no package may say. A field that is not known is an error, since it is
-    /// most likely a slip of the pen.
+    /// If the text is too long, is not valid TOML, lacks a required field, has an unknown field (most likely a typing
+    /// error), or if a value breaks a limit.
     pub fn from_toml(publisher: PeerId, text: &str) -> Result<Self, SourceError> {
-        if text.len() > limits::MAX_SOURCE_LEN {
-            return Err(SourceError::TooLarge { len: text.len(), max: limits::MAX_SOURCE_LEN });
+        if text.len() > limits::MAX_MANIFEST_FILE_LEN {
+            return Err(SourceError::TooLong { len: text.len(), max: limits::MAX_MANIFEST_FILE_LEN });
         }
         let source: Source = toml::from_str(text).map_err(|error| SourceError::Toml(error.to_string()))?;
         let mut builder = DraftBuilder::new(PackageId::new(publisher, source.name)?, source.version);
@@ -39,7 +66,7 @@ impl Draft {
             } else {
                 package.parse().and_then(|name| PackageId::new(publisher, name))
             };
-            let id = id.map_err(|why| SourceError::Dependency { given: package, why })?;
+            let id = id.map_err(|reason| SourceError::Dependency { given: package, reason })?;
             builder = builder.dependency(id, requirement);
         }
         let metadata = Metadata {
@@ -55,7 +82,8 @@ impl Draft {
         Ok(builder.metadata(metadata).build()?)
     }
 
-    /// A `ggen.toml` to begin with, which [`Draft::from_toml`] reads as it is.
+    /// Returns a manifest file for a new package, with empty fields to fill in. [`Draft::from_toml`] accepts it as it
+    /// is.
     pub fn template(name: &PackageName) -> String {
         format!(
             r#"name = "{name}"
@@ -76,32 +104,32 @@ tags = []
         )
     }
 
-    /// The same with this readme.
+    /// Sets the readme.
     ///
     /// # Errors
     ///
-    /// If the readme is too long or has control characters.
-    pub fn with_readme(mut self, readme: impl Into<String>) -> Result<Self, InvalidPackage> {
+    /// If the readme is too long or contains control characters.
+    pub fn with_readme(mut self, readme: impl Into<String>) -> Result<Self, InvalidPackageError> {
         self.metadata.readme = readme.into();
         self.checked()
     }
 
-    /// Which package it is to be a version of.
+    /// Package that the version belongs to.
     pub fn id(&self) -> &PackageId {
         &self.id
     }
 
-    /// Which version.
+    /// Version number.
     pub fn version(&self) -> &Version {
         &self.version
     }
 
-    /// What it says about itself.
+    /// Metadata of the version.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// What it needs.
+    /// Dependencies of the version.
     pub fn dependencies(&self) -> &[Dependency] {
         &self.dependencies
     }
@@ -110,19 +138,19 @@ tags = []
         (self.id, self.version, self.metadata, self.dependencies)
     }
 
-    fn checked(self) -> Result<Self, InvalidPackage> {
+    fn checked(self) -> Result<Self, InvalidPackageError> {
         check::version(&self.version)?;
         self.metadata.check()?;
         Dependency::check_all(&self.id, &self.dependencies)?;
-        let len = document::write(&(&self.metadata, &self.dependencies)).len() + REST_OF_MANIFEST;
+        let len = document::write(&(&self.metadata, &self.dependencies)).len() + RESERVED_LEN;
         if len > limits::MAX_MANIFEST_LEN {
-            return Err(InvalidPackage::TooLarge { len, max: limits::MAX_MANIFEST_LEN });
+            return Err(InvalidPackageError::TooLong { len, max: limits::MAX_MANIFEST_LEN });
         }
         Ok(self)
     }
 }
 
-/// Puts a [`Draft`] together. Nothing is checked before [`DraftBuilder::build`].
+/// Builder of a [`Draft`]. Nothing is checked before [`DraftBuilder::build`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct DraftBuilder(Draft);
@@ -132,77 +160,77 @@ impl DraftBuilder {
         Self(Draft { id, version, metadata: Metadata::default(), dependencies: Vec::new() })
     }
 
-    /// All that it says about itself, in place of what was set before.
+    /// Sets all metadata, and replaces metadata that was set before.
     pub fn metadata(mut self, metadata: Metadata) -> Self {
         self.0.metadata = metadata;
         self
     }
 
-    /// What to call it in a list.
+    /// Sets the title: a line for lists.
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.0.metadata.title = title.into();
         self
     }
 
-    /// What it is.
+    /// Sets the description.
     pub fn description(mut self, description: impl Into<String>) -> Self {
         self.0.metadata.description = description.into();
         self
     }
 
-    /// Its licence.
+    /// Sets the licence, as an SPDX expression.
     pub fn licence(mut self, licence: impl Into<String>) -> Self {
         self.0.metadata.licence = licence.into();
         self
     }
 
-    /// Another author.
+    /// Adds an author.
     pub fn author(mut self, author: impl Into<String>) -> Self {
         self.0.metadata.authors.push(author.into());
         self
     }
 
-    /// Another category.
+    /// Adds a category.
     pub fn category(mut self, category: impl Into<String>) -> Self {
         self.0.metadata.categories.push(category.into());
         self
     }
 
-    /// Another tag.
+    /// Adds a tag.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.0.metadata.tags.push(tag.into());
         self
     }
 
-    /// A link by this name, in place of one that was set before.
+    /// Sets a link, and replaces an earlier one of the same name.
     pub fn link(mut self, name: impl Into<String>, url: impl Into<String>) -> Self {
         self.0.metadata.links.insert(name.into(), url.into());
         self
     }
 
-    /// The text of its readme.
+    /// Sets the readme's text.
     pub fn readme(mut self, readme: impl Into<String>) -> Self {
         self.0.metadata.readme = readme.into();
         self
     }
 
-    /// Another package that it needs.
+    /// Adds a dependency.
     pub fn dependency(mut self, package: PackageId, requirement: VersionReq) -> Self {
         self.0.dependencies.push(Dependency { package, requirement });
         self
     }
 
-    /// The draft.
+    /// Checks the limits and returns the draft.
     ///
     /// # Errors
     ///
-    /// If something breaks a limit: the first that does, with what was given.
-    pub fn build(self) -> Result<Draft, InvalidPackage> {
+    /// The first limit that is broken.
+    pub fn build(self) -> Result<Draft, InvalidPackageError> {
         self.0.checked()
     }
 }
 
-/// A `ggen.toml`.
+/// Contents of a manifest file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Source {
@@ -226,32 +254,33 @@ struct Source {
     dependencies: BTreeMap<String, VersionReq>,
 }
 
-/// Why a `ggen.toml` cannot be published as it is. Its author has to change it.
+/// Error of reading a manifest file. The file's author has to change it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum SourceError {
-    /// It is longer than any manifest; nothing of it was read.
-    #[error("ggen.toml has {len} bytes, the limit is {max}")]
-    TooLarge {
-        /// Bytes it has.
+    /// The file is longer than any manifest. Nothing of it was parsed.
+    #[error("{file} has {len} bytes: the maximum is {max}", file = MANIFEST_FILE)]
+    TooLong {
+        /// Length of the file, in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// Maximum length, in bytes.
         max: usize,
     },
-    /// It is no TOML, lacks a name or a version, or has a field that there is not.
-    #[error("ggen.toml cannot be read: {0}")]
+    /// The file is not valid TOML, lacks the name or the version, or has an unknown field.
+    #[error("{file} is invalid: {0}", file = MANIFEST_FILE)]
     Toml(String),
-    /// The publisher's id is not that of an Ed25519 key.
+    /// The publisher's peer id is not that of an Ed25519 key.
     #[error(transparent)]
     Publisher(#[from] PackageIdError),
-    /// A dependency is not `<publisher>/<name>`, nor a name.
-    #[error("ggen.toml: the dependency {given:?} is no package: {why}")]
+    /// The name of a dependency is neither `<publisher>/<name>` nor a package name.
+    #[error("{file}: invalid dependency {given:?}: {reason}", file = MANIFEST_FILE)]
     Dependency {
-        /// What it is called.
+        /// The name.
         given: String,
-        /// What is wrong with it.
-        why: PackageIdError,
+        /// The reason why the name is invalid.
+        reason: PackageIdError,
     },
-    /// It says what no package may say.
-    #[error("ggen.toml: {0}")]
-    Invalid(#[from] InvalidPackage),
+    /// A value breaks a limit.
+    #[error("{file}: {0}", file = MANIFEST_FILE)]
+    Invalid(#[from] InvalidPackageError),
 }

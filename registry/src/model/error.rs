@@ -2,64 +2,66 @@ use thiserror::Error;
 
 use super::FieldError;
 
-/// Why something is no package as it may be published. What is named has to be changed; trying again does not help.
+/// Error of the content of a package or an index. The named part has to be changed; a retry fails in the same way.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum InvalidPackage {
-    /// A field is refused for itself.
+#[non_exhaustive]
+pub enum InvalidPackageError {
+    /// A field is invalid on its own.
     #[error(transparent)]
     Field(#[from] FieldError),
-    /// A link is no `http://` or `https://` URL with a host and without a user.
-    #[error("the link {name} is no http or https URL: {url:?}")]
-    NotALink {
-        /// What the link is called.
+    /// A link is not an `http://` or `https://` URL with a host and without a user.
+    #[error("link {name:?} is not an http or https URL: {url:?}")]
+    InvalidLink {
+        /// Name of the link.
         name: String,
-        /// What was given.
+        /// The invalid URL.
         url: String,
     },
-    /// A package that needs itself, in whatever version, can never be installed.
+    /// The package depends on itself, in some version. Such a package can never be installed.
     #[error("a package cannot depend on itself")]
     DependsOnItself,
-    /// It says that it was changed before it was made.
-    #[error("it was updated ({updated}) before it was created ({created})")]
-    Times {
-        /// When it was created, in unix seconds.
+    /// The time of the update is before the time of creation.
+    #[error("time of update {updated} is before time of creation {created} (Unix seconds)")]
+    UpdatedBeforeCreated {
+        /// Time of creation, in Unix seconds.
         created: u64,
-        /// When it was updated, in unix seconds.
+        /// Time of the update, in Unix seconds.
         updated: u64,
     },
-    /// Everything together makes too long a document, though each field is within its limit.
-    #[error("the document has {len} bytes, the limit is {max}")]
-    TooLarge {
-        /// Bytes it has.
+    /// Each field keeps its limit, but the whole document is too long.
+    #[error("document has {len} bytes: the maximum is {max}")]
+    TooLong {
+        /// Length of the document, in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// Maximum length, in bytes.
         max: usize,
     },
 }
 
-/// Why bytes are no manifest or index: who sent them made a mistake or means harm, or writes a later format.
+/// Error of parsing a manifest or an index. The sender made a mistake, is malicious, or uses a later format.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ManifestError {
-    /// It is longer than any of its kind; nothing of it was read.
-    #[error("the document has {len} bytes, the limit is {max}")]
-    TooLarge {
-        /// Bytes it has.
+    /// The document is longer than any of its kind. Nothing of it was parsed.
+    #[error("document has {len} bytes: the maximum is {max}")]
+    TooLong {
+        /// Length of the document, in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// Maximum length, in bytes.
         max: usize,
     },
-    /// It is not the JSON of such a document.
-    #[error("the document cannot be read: {0}")]
+    /// The document is not valid JSON, or lacks a field.
+    #[error("document is invalid: {0}")]
     Json(String),
-    /// It is of a later format: a newer version of this software reads it.
-    #[error("the document has schema {found}, this version reads 1")]
+    /// The document has another format. A newer version of this library may read it.
+    #[error("document has schema {found}: this version reads schema 1")]
     Schema {
-        /// The schema it names.
+        /// Number of the format.
         found: u32,
     },
-    /// It can be read, but says what no package may say.
+    /// The document is well-formed, but its content is invalid.
     #[error(transparent)]
-    Invalid(#[from] InvalidPackage),
+    Invalid(#[from] InvalidPackageError),
 }
 
 impl From<FieldError> for ManifestError {

@@ -5,20 +5,42 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Dependency, InvalidPackage, ManifestError, Package, Summary, check, document,
+    Dependency, InvalidPackageError, ManifestError, Package, Summary, check, document,
     limits::{MAX_ARCHIVE_SIZE, MAX_INDEX_LEN, MAX_MANIFEST_LEN, MAX_TIME, MAX_VERSIONS},
 };
 use crate::{ContentId, PackageId};
 
-/// All versions of a package: what a head names, and what its dependencies are resolved from.
+/// All versions of a package. The package's signed head names its index, and the resolver chooses from it.
 ///
-/// An index is never changed; the next one is made from it. A version that was published keeps its contents for ever: it can
-/// be yanked, and that can be taken back, and nothing else.
+/// An index is immutable: a new version or a yank makes a new index. A published version keeps its contents forever;
+/// only its yank can be set and taken back.
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::{ContentId, Contents, Index, Package, PackageId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let publisher = libp2p_identity::Keypair::generate_ed25519().public().to_peer_id();
+/// let id = PackageId::new(publisher, "left-pad".parse()?)?;
+/// let draft = Package::builder(id.clone(), "1.0.0".parse()?).build()?;
+/// let contents = Contents { archive: ContentId::of(b"an archive"), archive_size: 10, files: 0, unpacked_size: 0 };
+/// let package = Package::new(draft, contents, 0, 0)?;
+///
+/// let index = Index::new(id).with_version(&package)?;
+/// assert_eq!(index.current().map(|(version, _)| version), Some(package.version()));
+///
+/// let index = index.with_yanked(package.version(), true)?;
+/// assert_eq!(index.current(), None);
+/// assert!(index.versions().contains_key(package.version()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Index(Document);
 
-/// As it is written. What a later version adds is passed over when it is read.
+/// JSON form of an index. Unknown fields, which a later version may add, are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Document {
     schema: u32,
@@ -28,39 +50,41 @@ struct Document {
     versions: BTreeMap<Version, IndexEntry>,
 }
 
-/// What an index says about a version.
+/// Entry of an index: one version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexEntry {
-    /// The name of its manifest.
+    /// Content id of the version's manifest.
     pub manifest: ContentId,
-    /// The manifest's size, in bytes.
+    /// Size of the manifest, in bytes.
     pub manifest_size: u64,
-    /// The name of its archive.
+    /// Content id of the version's archive.
     pub archive: ContentId,
-    /// The archive's size, in bytes.
+    /// Size of the archive, in bytes.
     pub archive_size: u64,
-    /// What it needs, as its manifest says.
+    /// Dependencies, as in the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<Dependency>,
-    /// Whether its publisher has withdrawn it. Only who has it in a lock file goes on installing it.
+    /// True if the publisher has yanked the version, which is then installed only where a lock file pins it.
     #[serde(default)]
     pub yanked: bool,
-    /// When it was published, in unix seconds, as its publisher says.
+    /// Time of publication according to the publisher, in Unix seconds.
     pub published: u64,
 }
 
 impl Index {
-    /// The index of a package that has no version yet.
+    /// Creates the index of a package without versions.
     pub fn new(package: PackageId) -> Self {
         Self(Document { schema: document::SCHEMA, package, summary: Summary::default(), versions: BTreeMap::new() })
     }
 
-    /// Reads an index, which may come from anybody. Whether these bytes are the ones that were asked for is for the caller to
-    /// check, by their [`ContentId`], and so is whether they are of the package that was asked for.
+    /// Parses an index from an untrusted source.
+    ///
+    /// The caller has to check that the bytes have the expected [`ContentId`], and that the index is of the expected
+    /// package.
     ///
     /// # Errors
     ///
-    /// If it is too long, no index, one of a later format, or if something in it breaks a limit.
+    /// If the document is too long, malformed, of a later format, or breaks a limit.
     pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
         let index = Self(document::read(json, MAX_INDEX_LEN)?);
         let Document { schema: _, package, summary, versions } = &index.0;
@@ -76,12 +100,13 @@ impl Index {
         Ok(index)
     }
 
-    /// The next index, with a version more. The summary is that of the newest version.
+    /// Returns this index with one more version. The new index has the summary of its [`current`](Self::current)
+    /// version. If the version is listed with the same manifest, the result equals this index.
     ///
     /// # Errors
     ///
-    /// If the version is another package's, if there is one of this number with another manifest, or if there is no room
-    /// for another.
+    /// If the version is of another package, if the version number is listed with another manifest, or if the index
+    /// would become too large.
     pub fn with_version(&self, package: &Package) -> Result<Self, IndexError> {
         let Document { schema: _, package: id, summary: _, versions } = &self.0;
         if package.id() != id {
@@ -116,11 +141,11 @@ impl Index {
         next.fitting()
     }
 
-    /// The next index, with a version yanked or no longer yanked.
+    /// Returns this index with a version yanked or unyanked.
     ///
     /// # Errors
     ///
-    /// If there is no such version.
+    /// If the version does not exist, or if the index would become too long.
     pub fn with_yanked(&self, version: &Version, yanked: bool) -> Result<Self, IndexError> {
         let mut next = self.clone();
         match next.0.versions.get_mut(version) {
@@ -130,41 +155,41 @@ impl Index {
         next.fitting()
     }
 
-    /// The index's bytes, as they are published.
+    /// Returns the JSON form, as it is published.
     pub fn to_json(&self) -> Vec<u8> {
         document::write(&self.0)
     }
 
-    /// The name of [`Index::to_json`]. As with [`Package::content_id`], an index that somebody else wrote has the name of the
-    /// bytes that it was read from.
+    /// Returns the content id of [`Index::to_json`]. For an index that another implementation wrote it can differ from
+    /// the content id of the bytes that were parsed, as with [`Package::content_id`].
     pub fn content_id(&self) -> ContentId {
         ContentId::of(&self.to_json())
     }
 
-    /// Which package's versions these are.
+    /// Package of the versions.
     pub fn package(&self) -> &PackageId {
         &self.0.package
     }
 
-    /// What the package is, as the newest version said when it was published.
+    /// Summary from the current version at the time of its publication.
     pub fn summary(&self) -> &Summary {
         &self.0.summary
     }
 
-    /// The versions, by their precedence: the newest last.
+    /// Versions in the order of their precedence, the newest last.
     pub fn versions(&self) -> &BTreeMap<Version, IndexEntry> {
         &self.0.versions
     }
 
-    /// The newest version that meets a requirement. Pre-releases meet only a requirement that names one of the same number,
-    /// as Cargo has it.
+    /// Returns the newest version that meets a requirement. As in Cargo, a pre-release meets a requirement only if the
+    /// requirement names a pre-release of the same version number.
     pub fn newest(&self, requirement: &VersionReq, include_yanked: bool) -> Option<(&Version, &IndexEntry)> {
         let mut newest_first = self.0.versions.iter().rev();
         newest_first.find(|(version, entry)| requirement.matches(version) && (include_yanked || !entry.yanked))
     }
 
-    /// The version to show and to install if nothing else is asked for: the newest that is not yanked, a pre-release only
-    /// if there is nothing else.
+    /// Returns the default version to show and to install: the newest release that is not yanked or, without any, the
+    /// newest pre-release that is not yanked. `None` if all versions are yanked.
     pub fn current(&self) -> Option<(&Version, &IndexEntry)> {
         let newest_first = || self.0.versions.iter().rev().filter(|(_, entry)| !entry.yanked);
         newest_first().find(|(version, _)| version.pre.is_empty()).or_else(|| newest_first().next())
@@ -172,44 +197,46 @@ impl Index {
 
     fn fitting(self) -> Result<Self, IndexError> {
         match self.to_json().len() {
-            len if len > MAX_INDEX_LEN => Err(InvalidPackage::TooLarge { len, max: MAX_INDEX_LEN }.into()),
+            len if len > MAX_INDEX_LEN => Err(InvalidPackageError::TooLong { len, max: MAX_INDEX_LEN }.into()),
             _ => Ok(self),
         }
     }
 }
 
-/// Why an index cannot be continued as asked.
+/// Error of adding or yanking a version.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum IndexError {
-    /// The version was published before, with another manifest. Published versions are immutable: take the next number.
-    #[error("version {version} was published before with other contents (manifest {manifest})")]
+    /// The version was published before with another manifest. Published versions are immutable: use the next version
+    /// number.
+    #[error("version {version} is published with other contents ({manifest}): use the next version number")]
     VersionExists {
         /// The version.
         version: Version,
-        /// The manifest that it keeps.
+        /// Content id of the published manifest.
         manifest: ContentId,
     },
-    /// The version is one of another package.
-    #[error("the index is that of {index}, not of {given}")]
+    /// The version is of another package.
+    #[error("index is of {index}, not of {given}")]
     OtherPackage {
-        /// The package of the index.
+        /// Package of the index.
         index: Box<PackageId>,
-        /// The package of the version.
+        /// Package of the version.
         given: Box<PackageId>,
     },
-    /// There is no such version to be yanked.
-    #[error("there is no version {version}")]
+    /// The version does not exist.
+    #[error("version {version} does not exist")]
     NoSuchVersion {
         /// The version.
         version: Version,
     },
-    /// There are as many versions as there can be: publish under another name.
-    #[error("the package has {max} versions, which is all it can have")]
+    /// The package has the maximum number of versions: publish under another name.
+    #[error("package has {max} versions, the maximum: publish under another name")]
     TooManyVersions {
-        /// Versions allowed.
+        /// Maximum number of versions.
         max: usize,
     },
-    /// It would become too long: its versions' dependencies are too many.
+    /// The index would become too long, because its versions have too many dependencies.
     #[error(transparent)]
-    Invalid(#[from] InvalidPackage),
+    Invalid(#[from] InvalidPackageError),
 }

@@ -1,82 +1,82 @@
-//! How much a package may say about itself. Everything that comes from a peer is held to the same limits as what is built
-//! here. Lengths are bytes.
+//! Limits of documents and queries. Documents from peers are held to the same limits as documents that are built here.
+//! Lengths are in bytes.
 
-/// The longest manifest, in bytes: several times what a long readme and a long list of dependencies take, and little
-/// enough that a client can hold one of a hostile peer without noticing.
+/// Maximum length of a manifest, in bytes: several times the length of a long readme and a long list of dependencies,
+/// and short enough that a manifest from a hostile peer costs a client little memory.
 pub const MAX_MANIFEST_LEN: usize = 256 * 1024;
 
-/// The longest index, in bytes: a thousand versions with about a kilobyte for each, which is 5 to 10 dependencies.
+/// Maximum length of an index, in bytes: 1,000 versions with about 1 kB each, which is 5 to 10 dependencies.
 pub const MAX_INDEX_LEN: usize = 1024 * 1024;
 
-/// The most versions of a package: more than any package of the well-known registries is likely to need, at one a week
-/// for twenty years.
+/// Maximum number of versions of a package: one a week for about twenty years.
 pub const MAX_VERSIONS: usize = 1000;
 
-/// The most that an archive may declare as its size, in bytes. Whoever fetches or unpacks may set less.
+/// Maximum size of an archive, in bytes. A node that fetches or unpacks archives may set a lower limit.
 pub const MAX_ARCHIVE_SIZE: u64 = 4 * 1024 * 1024 * 1024;
 
-/// The most that an archive may declare as the size of its files, in bytes: text packs to a tenth of its size or so.
+/// Maximum total size of the files in an archive, in bytes. Text compresses to about a tenth of its size.
 pub(super) const MAX_UNPACKED_SIZE: u64 = 16 * MAX_ARCHIVE_SIZE;
 
-/// The most files that an archive may declare.
+/// Maximum number of files in an archive.
 pub(super) const MAX_FILES: u64 = 1_000_000;
 
-/// A line of a table.
-pub(super) const MAX_TITLE: usize = 128;
+/// Title: a line in a table.
+pub(super) const MAX_TITLE_LEN: usize = 128;
 
-/// A paragraph; what is longer belongs into the readme.
-pub(super) const MAX_DESCRIPTION: usize = 1024;
+/// Description: a paragraph. Longer texts belong in the readme.
+pub(super) const MAX_DESCRIPTION_LEN: usize = 1024;
 
-/// An SPDX expression of several licences.
-pub(super) const MAX_LICENCE: usize = 128;
+/// Licence: an SPDX expression of several licences.
+pub(super) const MAX_LICENCE_LEN: usize = 128;
 
-/// Longer than most, and the rest can be in the readme.
+/// Number of authors. Longer lists belong in the readme.
 pub(super) const MAX_AUTHORS: usize = 32;
 
-/// A name with an address.
-pub(super) const MAX_AUTHOR: usize = 128;
+/// Author: a name with an address.
+pub(super) const MAX_AUTHOR_LEN: usize = 128;
 
-/// Who is in all categories is in none.
+/// Number of categories. A package in every category is not categorised at all.
 pub(super) const MAX_CATEGORIES: usize = 8;
 
-/// As many as can mean something.
+/// Number of tags.
 pub(super) const MAX_TAGS: usize = 32;
 
-/// A word or two, joined.
-pub(super) const MAX_WORD: usize = 48;
+/// Category, tag or name of a link: one or two joined words.
+pub(super) const MAX_WORD_LEN: usize = 48;
 
-/// Homepage, repository, documentation, and some more.
+/// Number of links: homepage, repository, documentation and a few more.
 pub(super) const MAX_LINKS: usize = 16;
 
-/// What browsers and servers agree on.
-pub(super) const MAX_URL: usize = 2048;
+/// URL: the length that browsers and servers support.
+pub(super) const MAX_URL_LEN: usize = 2048;
 
-/// Of every 200 readmes about one is longer; half the manifest leaves room for everything else.
-pub(crate) const MAX_README: usize = 128 * 1024;
+/// Readme. About one in 200 readmes is longer; the other half of the manifest is for everything else.
+pub(crate) const MAX_README_LEN: usize = 128 * 1024;
 
-/// Direct dependencies. All of them with their longest names and requirements still fit into a manifest.
+/// Number of direct dependencies. As many with the longest names and requirements still fit into a manifest.
 pub(super) const MAX_DEPENDENCIES: usize = 256;
 
-/// A version or a requirement as text: semver's own has no limit.
-pub(crate) const MAX_VERSION_TEXT: usize = 128;
+/// Text of a version or a requirement. The semver crate has no limit of its own.
+pub(crate) const MAX_VERSION_LEN: usize = 128;
 
-/// The end of the year 9999 in unix seconds, so that whoever shows a time can.
+/// Latest time, in Unix seconds: the end of the year 9999. Date libraries can format any time up to it.
 pub(super) const MAX_TIME: u64 = 253_402_300_799;
 
-/// The longest `ggen.toml`, in bytes: what a manifest without its readme can be.
-pub(super) const MAX_SOURCE_LEN: usize = MAX_MANIFEST_LEN;
+/// Maximum length of a manifest file: that of a manifest.
+pub(super) const MAX_MANIFEST_FILE_LEN: usize = MAX_MANIFEST_LEN;
 
-/// The longest text of a query: a sentence.
-pub(super) const MAX_QUERY_TEXT: usize = 256;
+/// Text of a query: a sentence.
+pub(super) const MAX_QUERY_LEN: usize = 256;
 
-/// The most categories and the most tags of a query; each narrows it further.
+/// Number of categories and number of tags in a query.
 pub(super) const MAX_FILTERS: usize = 8;
 
-/// How many hits a page has if nothing else is asked for: a screen.
-pub(super) const DEFAULT_PAGE: usize = 20;
+/// Default number of hits in a page: a screen.
+pub(super) const DEFAULT_PAGE_SIZE: usize = 20;
 
-/// The most hits of a page: an answer of some 100 kB.
-pub(super) const MAX_PAGE: usize = 100;
+/// Maximum number of hits in a page: an answer of about 100 kB.
+pub(super) const MAX_PAGE_SIZE: usize = 100;
 
-/// How far a query may page: whoever reads further should ask more narrowly, and sorting that much for each page is work.
+/// Maximum offset of a page. The index sorts all hits up to the offset for each page; a caller that needs more should
+/// narrow the query.
 pub(super) const MAX_OFFSET: usize = 10_000;

@@ -1,5 +1,5 @@
-//! What packages are: their manifests, the index of a package's versions, and what is searched for. Whether it is built here
-//! or read from a peer, there is none that breaks a limit.
+//! Documents of the registry and queries for them: manifests, and the index of a package's versions. A value of these
+//! types keeps all limits, whether it was built here or came from a peer.
 
 mod check;
 mod document;
@@ -16,10 +16,10 @@ mod tests;
 
 pub use check::FieldError;
 pub use draft::{Draft, DraftBuilder, SourceError};
-pub use error::{InvalidPackage, ManifestError};
+pub use error::{InvalidPackageError, ManifestError};
 pub use index::{Index, IndexEntry, IndexError};
 pub use limits::{MAX_ARCHIVE_SIZE, MAX_INDEX_LEN, MAX_MANIFEST_LEN, MAX_VERSIONS};
 pub use metadata::{Contents, Dependency, Metadata, Summary};
 pub use package::Package;
 pub use query::{Query, QueryBuilder, SearchHit, SearchPage};
-pub use release::{Release, ReleaseError};
+pub use release::{MANIFEST_FILE, Release, ReleaseError};

@@ -2,21 +2,40 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Contents, Dependency, DraftBuilder, InvalidPackage, ManifestError, Metadata, check, document,
+    Contents, Dependency, DraftBuilder, InvalidPackageError, ManifestError, Metadata, check, document,
     draft::Draft,
     limits::{MAX_MANIFEST_LEN, MAX_TIME},
 };
 use crate::{ContentId, PackageId};
 
-/// A version of a package: its manifest, which is immutable once it is published.
+/// Manifest of a version of a package. It is immutable once published.
 ///
-/// There is none that breaks a limit, whether it was built or came from a peer. A [`Draft`] becomes one when it is published,
-/// because only then its contents have a name.
+/// A `Package` keeps all limits, whether it was built here or came from a peer. Publishing turns a [`Draft`] into a
+/// `Package`: only then the contents are hashed.
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::{ContentId, Contents, Package, PackageId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let publisher = libp2p_identity::Keypair::generate_ed25519().public().to_peer_id();
+/// let id = PackageId::new(publisher, "left-pad".parse()?)?;
+/// let draft = Package::builder(id, "1.0.0".parse()?).title("Left pad").build()?;
+/// let contents = Contents { archive: ContentId::of(b"an archive"), archive_size: 10, files: 0, unpacked_size: 0 };
+/// let package = Package::new(draft, contents, 1_700_000_000, 1_700_000_000)?;
+///
+/// let read = Package::from_json(&package.to_json())?;
+/// assert_eq!(read, package);
+/// assert_eq!(read.metadata().title, "Left pad");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Package(Document);
 
-/// As it is written. What a later version adds is passed over when it is read.
+/// JSON form of a manifest. Unknown fields, which a later version may add, are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Document {
     schema: u32,
@@ -32,18 +51,19 @@ struct Document {
 }
 
 impl Package {
-    /// Begins a version that is to be published.
+    /// Returns a builder for a version that is to be published.
     pub fn builder(id: PackageId, version: Version) -> DraftBuilder {
         DraftBuilder::new(id, version)
     }
 
-    /// The version that a draft becomes with these contents: `created` is when the package was first published and
-    /// `updated` when this version of it is, both in unix seconds.
+    /// Creates the manifest of a draft with its contents. `created` is the time when the package was first published
+    /// and `updated` the time when this version is published, both in Unix seconds.
     ///
     /// # Errors
     ///
-    /// If the contents or times are out of their range. A draft leaves room for them in the manifest.
-    pub fn new(draft: Draft, contents: Contents, created: u64, updated: u64) -> Result<Self, InvalidPackage> {
+    /// If contents or times are out of their range. The manifest cannot become too long: a draft reserves room for
+    /// these fields.
+    pub fn new(draft: Draft, contents: Contents, created: u64, updated: u64) -> Result<Self, InvalidPackageError> {
         let (id, version, metadata, dependencies) = draft.into_parts();
         let schema = document::SCHEMA;
         let package = Self(Document { schema, id, version, metadata, dependencies, contents, created, updated });
@@ -51,65 +71,67 @@ impl Package {
         Ok(package)
     }
 
-    /// Reads a manifest, which may come from anybody. Whether these bytes are the ones that were asked for is for the
-    /// caller to check, by their [`ContentId`], and so is whether it is the package and version that was asked for.
+    /// Parses a manifest from an untrusted source.
+    ///
+    /// The caller has to check that the bytes have the expected [`ContentId`], and that the manifest is of the expected
+    /// package and version.
     ///
     /// # Errors
     ///
-    /// If it is too long, no manifest, one of a later format, or if something in it breaks a limit.
+    /// If the document is too long, malformed, of a later format, or breaks a limit.
     pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
         let package = Self(document::read(json, MAX_MANIFEST_LEN)?);
         package.check()?;
         Ok(package)
     }
 
-    /// The manifest's bytes, as they are published.
+    /// Returns the JSON form, as it is published.
     pub fn to_json(&self) -> Vec<u8> {
         document::write(&self.0)
     }
 
-    /// The name of [`Package::to_json`]. A manifest that somebody else wrote, perhaps in another order or with fields that
-    /// are unknown here, has the name of the bytes that it was read from, and not this one.
+    /// Returns the content id of [`Package::to_json`]. For a manifest that another implementation wrote, perhaps with
+    /// unknown fields or in another order, it can differ from the content id of the bytes that were parsed.
     pub fn content_id(&self) -> ContentId {
         ContentId::of(&self.to_json())
     }
 
-    /// Which package it is a version of.
+    /// Package that the version belongs to.
     pub fn id(&self) -> &PackageId {
         &self.0.id
     }
 
-    /// Which version.
+    /// Version number.
     pub fn version(&self) -> &Version {
         &self.0.version
     }
 
-    /// What it says about itself.
+    /// Metadata of the version.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
 
-    /// What it needs. No package is in it twice.
+    /// Dependencies, at most one for each package.
     pub fn dependencies(&self) -> &[Dependency] {
         &self.0.dependencies
     }
 
-    /// What it consists of.
+    /// Contents of the version.
     pub fn contents(&self) -> &Contents {
         &self.0.contents
     }
 
-    /// When the package was first published, in unix seconds, as its publisher says.
+    /// Time of the package's first publication according to the publisher, in Unix seconds.
     pub fn created(&self) -> u64 {
         self.0.created
     }
 
-    /// When this version was published, in unix seconds, as its publisher says.
+    /// Time of this version's publication according to the publisher, in Unix seconds.
     pub fn updated(&self) -> u64 {
         self.0.updated
     }
 
-    /// Whether both say and contain the same, whenever they were published.
+    /// Returns whether both are the same release: all fields are equal, except for the times.
     pub fn is_same_release(&self, other: &Self) -> bool {
         let Document { schema: _, id, version, metadata, dependencies, contents, created: _, updated: _ } = &self.0;
         let other = &other.0;
@@ -120,7 +142,7 @@ impl Package {
             && *contents == other.contents
     }
 
-    fn check(&self) -> Result<(), InvalidPackage> {
+    fn check(&self) -> Result<(), InvalidPackageError> {
         let Document { schema: _, id, version, metadata, dependencies, contents, created, updated } = &self.0;
         check::version(version)?;
         metadata.check()?;
@@ -128,7 +150,7 @@ impl Package {
         contents.check()?;
         check::range("updated", *updated, 0, MAX_TIME)?;
         if created > updated {
-            return Err(InvalidPackage::Times { created: *created, updated: *updated });
+            return Err(InvalidPackageError::UpdatedBeforeCreated { created: *created, updated: *updated });
         }
         Ok(())
     }

@@ -4,60 +4,73 @@ use serde::{Deserialize, Serialize};
 use super::{FieldError, Summary, check, limits, metadata};
 use crate::PackageId;
 
-/// What to search for. An empty text finds every package that the filters leave.
+/// Search query. Without text it matches every package that passes the filters.
 ///
-/// One that comes from a peer is checked as it is read.
+/// A query from a peer is checked when it is deserialised.
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::Query;
+///
+/// # fn main() -> Result<(), kadence_registry::FieldError> {
+/// let query = Query::builder().text("left pad").tag("padding").limit(10).build()?;
+/// assert_eq!(query.words(), "left pad");
+/// assert!(Query::builder().limit(0).build().is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "QueryBuilder", into = "QueryBuilder")]
 pub struct Query(QueryBuilder);
 
 impl Query {
-    /// A query for this text, without filters, of 20 hits.
+    /// Returns a query for a text, without filters and with the default limit of 20 hits.
     ///
     /// # Errors
     ///
-    /// If the text has more than 256 bytes or control characters.
+    /// If the text is longer than 256 bytes or contains control characters.
     pub fn text(text: impl Into<String>) -> Result<Self, FieldError> {
         Self::builder().text(text).build()
     }
 
-    /// Begins a query for everything.
+    /// Returns a builder of a query that matches every package.
     pub fn builder() -> QueryBuilder {
         QueryBuilder::default()
     }
 
-    /// The words to look for, as somebody typed them.
+    /// Words to search for, as they were typed.
     pub fn words(&self) -> &str {
         &self.0.text
     }
 
-    /// Only packages of all these categories.
+    /// Filter: packages that belong to all of the categories.
     pub fn categories(&self) -> &[String] {
         &self.0.categories
     }
 
-    /// Only packages with all these tags.
+    /// Filter: packages that have all of the tags.
     pub fn tags(&self) -> &[String] {
         &self.0.tags
     }
 
-    /// Only packages of this author, as the packages write it.
+    /// Filter: packages of the author. The comparison is exact. `None`: any author.
     pub fn author(&self) -> Option<&str> {
         self.0.author.as_deref()
     }
 
-    /// The most hits wanted.
+    /// Maximum number of hits.
     pub fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// How many of the best hits are to be passed over.
+    /// Number of the best hits to skip.
     pub fn offset(&self) -> usize {
         self.0.offset
     }
 }
 
-/// Puts a [`Query`] together. Nothing is checked before [`QueryBuilder::build`].
+/// Builder of a [`Query`]. Nothing is checked before [`QueryBuilder::build`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[must_use]
@@ -77,60 +90,61 @@ impl Default for QueryBuilder {
             categories: Vec::new(),
             tags: Vec::new(),
             author: None,
-            limit: limits::DEFAULT_PAGE,
+            limit: limits::DEFAULT_PAGE_SIZE,
             offset: 0,
         }
     }
 }
 
 impl QueryBuilder {
-    /// The words to look for, all of which have to be found; the last may be the beginning of a word. Up to 256 bytes.
+    /// Sets the words to search for, up to 256 bytes. A hit contains all of the words; the last one may be the
+    /// beginning of a word.
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.text = text.into();
         self
     }
 
-    /// Only packages of this category too. Up to 8.
+    /// Adds a category to the filter, up to 8.
     pub fn category(mut self, category: impl Into<String>) -> Self {
         self.categories.push(category.into());
         self
     }
 
-    /// Only packages with this tag too. Up to 8.
+    /// Adds a tag to the filter, up to 8.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tags.push(tag.into());
         self
     }
 
-    /// Only packages of this author.
+    /// Sets the author to filter by.
     pub fn author(mut self, author: impl Into<String>) -> Self {
         self.author = Some(author.into());
         self
     }
 
-    /// The most hits wanted, 1 to 100. Default: 20.
+    /// Sets the maximum number of hits, from 1 to 100. Default: 20.
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
     }
 
-    /// How many of the best hits are passed over, up to 10,000. Default: none.
+    /// Sets the number of the best hits to skip, up to 10,000. Default: 0.
     pub fn offset(mut self, offset: usize) -> Self {
         self.offset = offset;
         self
     }
 
-    /// The query.
+    /// Checks the limits and returns the query.
     ///
     /// # Errors
     ///
-    /// If something breaks a limit: the first that does, with what was given.
+    /// The first limit that is broken.
     pub fn build(self) -> Result<Query, FieldError> {
-        check::line("text", &self.text, limits::MAX_QUERY_TEXT)?;
+        check::line("text", &self.text, limits::MAX_QUERY_LEN)?;
         check::words("categories", &self.categories, limits::MAX_FILTERS)?;
         check::words("tags", &self.tags, limits::MAX_FILTERS)?;
         self.author.as_deref().map_or(Ok(()), metadata::author)?;
-        check::range("limit", self.limit as u64, 1, limits::MAX_PAGE as u64)?;
+        check::range("limit", self.limit as u64, 1, limits::MAX_PAGE_SIZE as u64)?;
         check::range("offset", self.offset as u64, 0, limits::MAX_OFFSET as u64)?;
         Ok(Query(self))
     }
@@ -150,26 +164,26 @@ impl From<Query> for QueryBuilder {
     }
 }
 
-/// A package that a search has found.
+/// A package that matches a query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SearchHit {
-    /// Which package.
+    /// The package.
     pub package: PackageId,
-    /// Its newest version, as far as is known here.
+    /// Newest version that is known here.
     pub version: Version,
-    /// What it says about itself.
+    /// Summary of that version.
     pub summary: Summary,
-    /// When that version was published, in unix seconds, as its publisher says.
+    /// Time of that version's publication according to the publisher, in Unix seconds.
     pub updated: u64,
-    /// How well it matches, more is better. To be compared within one answer only; 0 if there was no text to match.
+    /// Relevance: higher is better. Comparable within one page of results only; 0 if the query has no text.
     pub score: f64,
 }
 
 /// A page of hits, best first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SearchPage {
-    /// The hits of this page.
+    /// Hits of this page.
     pub hits: Vec<SearchHit>,
-    /// How many there are on all pages.
+    /// Number of hits on all pages.
     pub total: usize,
 }

@@ -8,38 +8,41 @@ use libp2p_identity::PeerId;
 use thiserror::Error;
 
 use super::{
-    Draft, InvalidPackage, SourceError,
-    limits::{MAX_README, MAX_SOURCE_LEN},
+    Draft, InvalidPackageError, SourceError,
+    limits::{MAX_MANIFEST_FILE_LEN, MAX_README_LEN},
 };
 
-/// What describes a package, in its folder.
-const SOURCE: &str = "ggen.toml";
+/// Name of the manifest file in a package's folder.
+///
+/// It is still the name that existing package folders use. All other code takes the name from here, so that it can
+/// change in one place.
+pub const MANIFEST_FILE: &str = "ggen.toml";
 
-/// The readme, in the package's folder.
+/// Name of the readme in a package's folder.
 const README: &str = "README.md";
 
-/// What is to be published: a draft, and the folder with the version's files.
+/// A version to publish: a draft, and the folder with the version's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
-    /// What its manifest will say.
+    /// Manifest without the contents.
     pub draft: Draft,
-    /// Where its files are.
+    /// Folder with the files.
     pub dir: PathBuf,
 }
 
 impl Release {
-    /// Reads a package's folder: its `ggen.toml`, and its `README.md` if it has one.
+    /// Reads a package's folder: its manifest file ([`MANIFEST_FILE`]), and its `README.md` if it has one.
     ///
     /// # Errors
     ///
-    /// If one of them cannot be read, or says what no package may say.
+    /// If a file cannot be read or is invalid.
     pub async fn read(publisher: PeerId, dir: impl Into<PathBuf>) -> Result<Self, ReleaseError> {
         let dir = dir.into();
         blocking::unblock(move || {
-            let source = text(&dir.join(SOURCE), MAX_SOURCE_LEN)?;
-            let source = source.ok_or_else(|| ReleaseError::NoSource { dir: dir.clone() })?;
+            let source = text(&dir.join(MANIFEST_FILE), MAX_MANIFEST_FILE_LEN)?;
+            let source = source.ok_or_else(|| ReleaseError::MissingManifest { dir: dir.clone() })?;
             let draft = Draft::from_toml(publisher, &source)?;
-            let draft = match text(&dir.join(README), MAX_README)? {
+            let draft = match text(&dir.join(README), MAX_README_LEN)? {
                 Some(readme) => draft.with_readme(readme)?,
                 None => draft,
             };
@@ -49,8 +52,7 @@ impl Release {
     }
 }
 
-/// A file's text, of up to a byte more than the limit, so that whoever checks the limit sees it broken. `None` if there is no
-/// such file.
+/// Reads a text file of up to `max` bytes. `None` if the file does not exist.
 fn text(path: &Path, max: usize) -> Result<Option<String>, ReleaseError> {
     let read = || -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
@@ -58,48 +60,49 @@ fn text(path: &Path, max: usize) -> Result<Option<String>, ReleaseError> {
         Ok(text)
     };
     match read() {
-        Ok(text) if text.len() > max => Err(ReleaseError::TooLarge { path: path.to_owned(), max }),
-        Ok(text) => String::from_utf8(text).map(Some).map_err(|_| ReleaseError::NoText { path: path.to_owned() }),
+        Ok(text) if text.len() > max => Err(ReleaseError::TooLong { path: path.to_owned(), max }),
+        Ok(text) => String::from_utf8(text).map(Some).map_err(|_| ReleaseError::NotUtf8 { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ReleaseError::Read { path: path.to_owned(), source }),
     }
 }
 
-/// Why a folder cannot be published as it is.
+/// Error of reading a package's folder.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ReleaseError {
-    /// There is no `ggen.toml` in it: it is no package, or not yet.
-    #[error("there is no ggen.toml in {}", dir.display())]
-    NoSource {
+    /// The folder has no manifest file.
+    #[error("{} has no {}", dir.display(), MANIFEST_FILE)]
+    MissingManifest {
         /// The folder.
         dir: PathBuf,
     },
-    /// The file system does not let it be read.
+    /// The file cannot be read.
     #[error("{} cannot be read", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the file system says.
+        /// Error of the file system.
         source: io::Error,
     },
-    /// The file is longer than a package's may be.
-    #[error("{} has more than {max} bytes", path.display())]
-    TooLarge {
+    /// The file is too long.
+    #[error("{} has more than the maximum of {max} bytes", path.display())]
+    TooLong {
         /// The file.
         path: PathBuf,
-        /// Bytes allowed.
+        /// Maximum length, in bytes.
         max: usize,
     },
     /// The file is not UTF-8.
-    #[error("{} is not a text in UTF-8", path.display())]
-    NoText {
+    #[error("{} is not UTF-8 text", path.display())]
+    NotUtf8 {
         /// The file.
         path: PathBuf,
     },
-    /// The `ggen.toml` has to be changed.
+    /// The manifest file is invalid.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The readme has to be changed.
+    /// The readme is invalid.
     #[error(transparent)]
-    Invalid(#[from] InvalidPackage),
+    Invalid(#[from] InvalidPackageError),
 }

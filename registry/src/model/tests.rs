@@ -64,9 +64,9 @@ fn manifest_with(pointer: &str, value: Value) -> Result<Package, ManifestError> 
     Package::from_json(document.to_string().as_bytes())
 }
 
-fn refused(pointer: &str, value: Value) -> FieldError {
+fn rejected(pointer: &str, value: Value) -> FieldError {
     match manifest_with(pointer, value) {
-        Err(ManifestError::Invalid(InvalidPackage::Field(error))) => error,
+        Err(ManifestError::Invalid(InvalidPackageError::Field(error))) => error,
         other => panic!("{pointer}: {other:?}"),
     }
 }

@@ -1,4 +1,7 @@
-//! The registry on a network of peers.
+//! The registry on a peer-to-peer network.
+//!
+//! Start with [`registry::P2PRegistry`]. The other modules are its parts, which also work alone: signed [`head`]s of
+//! packages, gossiped [`announce`]ments, the catalogue protocol ([`requests`]), and the [`transfer`] of blobs.
 
 pub mod announce;
 mod deadline;
@@ -6,8 +9,10 @@ pub mod head;
 pub mod registry;
 mod reputation;
 pub mod requests;
+mod setters;
 mod signed;
 mod streams;
+mod token_bucket;
 pub mod transfer;
 
 pub use reputation::{MAX_BAN, MAX_PEERS, PeerReputation, Reputation};

@@ -1,4 +1,4 @@
-//! What is known of peers from what they have done: who is asked first, and who is not asked for a while.
+//! Reputation of peers: the order in which they are asked, and temporary bans.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,39 +16,39 @@ use crate::{
     unix,
 };
 
-/// How many peers are known: far more than provide what one machine fetches, in some megabytes.
+/// Maximum number of peers that are remembered: far more than one machine fetches from. They take a few megabytes.
 pub const MAX_PEERS: usize = 10_000;
 
-/// The longest time for which a peer is not asked. A disk that was bad may have been replaced since.
+/// Maximum duration of a ban. After that time a bad disk may have been replaced.
 pub const MAX_BAN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How long a peer is not asked after its first bad data. Each further time takes twice as long.
+/// Duration of the first ban. It doubles with each further one.
 const FIRST_BAN: Duration = Duration::from_secs(10 * 60);
 
-/// After that time, what a peer has done counts half. Within a day a peer that was overloaded is as good as new; bad data
-/// has a ban of its own.
+/// Time after which counts of successes and failures are halved. A peer that was overloaded recovers within a day; bad data
+/// leads to a ban instead.
 const HALF_LIFE: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// After that time without bad data, one time less of it counts.
+/// Time without bad data after which one instance of it is forgotten.
 const BAD_FORGIVEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// How many successes and failures of an unknown peer are assumed: half of it each, so that one failure is not the end.
+/// Number of requests assumed for an unknown peer, half of them successful. One failure then does not ruin the score.
 const PRIOR: f64 = 2.0;
 
-/// A transfer's part in the smoothed speed: three fast ones make up for a slow one.
+/// Weight of the latest transfer in the smoothed speed. Three fast ones outweigh a slow one.
 const SMOOTHING: f64 = 0.3;
 
-/// The speed at which it stops to matter, in bytes per second: a fast line.
+/// Speed above which the score does not grow, in bytes per second.
 const FULL_SPEED: f64 = 20.0 * 1024.0 * 1024.0;
 
-/// How far the speed moves a score, at most: less than a third of what reliability does.
+/// Weight of the speed in a score; the rest is reliability.
 const SPEED_WEIGHT: f64 = 0.3;
 
-/// Transfers shorter than that say nothing about speed: it is the round trip that they measure.
+/// Minimum size of a transfer whose speed is measured. In smaller ones the round trip dominates.
 const MEASURED_BYTES: u64 = 64 * 1024;
 
 const FORMAT: Format = Format {
-    application_id: *b"GGrp",
+    application_id: *b"KDrp",
     steps: &["
         CREATE TABLE peers (
             peer BLOB NOT NULL PRIMARY KEY,
@@ -64,31 +64,32 @@ const FORMAT: Format = Format {
     exclusive: false,
 };
 
-/// What is known of one peer.
+/// Record of one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub struct PeerReputation {
-    /// Requests that it has answered well. It halves every six hours, as the failures do.
+    /// Number of successful requests. Halved every six hours.
     pub successes: f64,
-    /// Requests that it has not answered, or with an error.
+    /// Number of failed requests. Halved every six hours.
     pub failures: f64,
-    /// How often it has served bad data. One less for each month without.
+    /// Number of times that it served bad data. Reduced by one for each month without.
     pub bad: u32,
-    /// What it has served, in bytes.
+    /// Number of bytes that it served.
     pub bytes: u64,
-    /// The smoothed speed of its transfers, in bytes per second; 0 if none was measured.
+    /// Smoothed speed of its transfers, in bytes per second. 0 if it was not measured.
     pub speed: f64,
-    /// When the counts were as they are, in seconds since 1970.
+    /// Time at which the counts were last updated, in seconds since 1970.
     counted_at: u64,
-    /// When it has served bad data last.
+    /// Time of the last bad data, in seconds since 1970; later ones for each month that was forgiven.
     bad_at: u64,
 }
 
 impl PeerReputation {
-    /// The counts as they are now.
+    /// Returns the counts as of `now`.
     #[must_use]
     pub fn decayed(mut self, now: SystemTime) -> Self {
         let now = unix::seconds(now);
-        // A clock that was set back does not bring anything back.
+        // A clock that was set back restores nothing.
         let age = now.saturating_sub(self.counted_at);
         let factor = half(age, HALF_LIFE);
         self.successes *= factor;
@@ -103,19 +104,19 @@ impl PeerReputation {
         self
     }
 
-    /// From 0 to 1, of a peer that was not heard of: a half. Grows with what it answers, and with its speed.
+    /// Returns a score from 0 to 1. Unknown peers have 0.5. It grows with reliability and speed, and falls with bad data.
     pub fn score(self, now: SystemTime) -> f64 {
         let now = self.decayed(now);
         let reliability = (now.successes + PRIOR / 2.0) / (now.successes + now.failures + PRIOR);
-        // Half of the way is a speed of a thousandth: slow peers are told apart, too.
+        // Logarithmic: a thousandth of the full speed scores about half, so that slow peers differ, too.
         let speed = (1.0 + now.speed).ln() / (1.0 + FULL_SPEED).ln();
-        // What nobody has measured is neither good nor bad.
+        // An unmeasured speed is neutral.
         let speed = if now.speed > 0.0 { speed.min(1.0) } else { 0.5 };
         let score = reliability * (1.0 - SPEED_WEIGHT) + speed * SPEED_WEIGHT;
         score / f64::from(now.bad.saturating_add(1))
     }
 
-    /// Until when it is not asked, if it has ever served bad data.
+    /// Returns the end of the latest ban, which may have passed; `None` if the peer never served bad data.
     pub fn banned_until(self) -> Option<SystemTime> {
         let again = self.bad.checked_sub(1)?;
         let ban = FIRST_BAN.saturating_mul(2_u32.saturating_pow(again)).min(MAX_BAN);
@@ -123,11 +124,33 @@ impl PeerReputation {
     }
 }
 
-/// What is known of peers. In memory, where all of it is judged without waiting; [`save`](Self::save) writes what has changed
-/// to a file.
+/// Reputation of peers. It is kept in memory, so that reading it does not block; [`save`](Self::save) writes changes to a
+/// file.
 ///
-/// At most [`MAX_PEERS`]: a further one takes the place of the one that was not met for the longest time, first of those who
-/// have done nothing bad, so that nobody gets rid of a bad name by bringing in others.
+/// At most [`MAX_PEERS`] are remembered. A further peer replaces the one that was not used for the longest time, first
+/// among those without bad data: a banned peer cannot clear its name by introducing others.
+///
+/// # Example
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::{Duration, SystemTime};
+///
+/// use kadence_registry::p2p::Reputation;
+/// use libp2p_identity::PeerId;
+///
+/// let folder = tempfile::tempdir()?;
+/// let reputation = Reputation::open(&folder.path().join("peers.db"))?;
+/// let (good, slow, bad, now) = (PeerId::random(), PeerId::random(), PeerId::random(), SystemTime::now());
+/// reputation.success(good, 1 << 20, Duration::from_millis(50), now);
+/// reputation.failure(slow, now);
+/// reputation.bad_data(bad, now);
+///
+/// assert_eq!(reputation.order(&[bad, slow, good], now), [good, slow]);
+/// reputation.save()?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Reputation {
     connection: Mutex<Connection>,
     state: Mutex<State>,
@@ -136,18 +159,18 @@ pub struct Reputation {
 struct State {
     capacity: usize,
     peers: BTreeMap<PeerId, PeerReputation>,
-    /// By whether they were bad, and when they were met last.
+    /// Peers in the order of replacement: without bad data first, then by the time of their last use.
     by_age: BTreeSet<(bool, u64, PeerId)>,
-    /// Changed or dropped since it was saved.
+    /// Peers that were changed or removed since the last save.
     dirty: BTreeSet<PeerId>,
 }
 
 impl Reputation {
-    /// Opens the file, or makes it, and reads it. Blocks.
+    /// Opens the file, or creates it, and reads it. Blocks.
     ///
     /// # Errors
     ///
-    /// See [`DatabaseOpenError`]. Nothing is lost but good advice if the file is deleted.
+    /// See [`DatabaseOpenError`]. The file may be deleted: only the order of peers gets worse.
     pub fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
         let connection = database::open(path, FORMAT)?;
         Self::load(connection, MAX_PEERS).map_err(|error| match error {
@@ -156,7 +179,7 @@ impl Reputation {
         })
     }
 
-    /// The peer has answered a request well, with so many bytes in this time.
+    /// Records a successful request that transferred this number of bytes in this time.
     pub fn success(&self, peer: PeerId, bytes: u64, took: Duration, now: SystemTime) {
         self.change(peer, now, |known| {
             known.successes += 1.0;
@@ -169,13 +192,13 @@ impl Reputation {
         });
     }
 
-    /// The peer has not answered a request, or with an error that an honest one may have.
+    /// Records a failed request, such as a timeout or an error that an honest peer may have.
     pub fn failure(&self, peer: PeerId, now: SystemTime) {
         self.change(peer, now, |known| known.failures += 1.0);
     }
 
-    /// The peer has served what no honest one serves, such as bytes with another hash. Gives back until when it is not to be
-    /// asked: ten minutes, each further time twice as long, up to [`MAX_BAN`].
+    /// Records data that no honest peer sends, such as bytes with a wrong hash. Returns the end of the ban, which lasts ten
+    /// minutes at first and doubles each time, up to [`MAX_BAN`].
     pub fn bad_data(&self, peer: PeerId, now: SystemTime) -> SystemTime {
         let known = self.change(peer, now, |known| {
             known.bad = known.bad.saturating_add(1);
@@ -184,11 +207,11 @@ impl Reputation {
         known.banned_until().unwrap_or(now)
     }
 
-    /// Writes what has changed since the last time, in one transaction. Blocks; call it every minute or so, and at the end.
+    /// Writes the changes since the last save, in one transaction. Blocks. Call it every minute or so, and at the end.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written. Nothing is lost: the next call writes it.
+    /// If the file cannot be written. The changes are kept for the next call.
     pub fn save(&self) -> Result<(), DatabaseError> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let changes: Vec<_> = self.state(|state| {
@@ -201,8 +224,7 @@ impl Reputation {
         result
     }
 
-    /// These peers in the order in which to ask them: the best first, without those that are banned. Of two that are as good
-    /// the one that was first stays first.
+    /// Returns these peers with the best first, without banned ones. Peers with the same score stay in their order.
     pub fn order(&self, peers: &[PeerId], now: SystemTime) -> Vec<PeerId> {
         let mut scored: Vec<_> = self.state(|state| {
             let known = peers.iter().map(|peer| (*peer, state.peers.get(peer).copied().unwrap_or_default()));
@@ -212,22 +234,22 @@ impl Reputation {
         scored.into_iter().map(|(peer, _)| peer).collect()
     }
 
-    /// Until when the peer is not to be asked, if it is banned now.
+    /// Returns the end of the ban if the peer is banned now.
     pub fn banned_until(&self, peer: &PeerId, now: SystemTime) -> Option<SystemTime> {
         self.get(peer).filter(|known| is_banned(*known, now)).and_then(PeerReputation::banned_until)
     }
 
-    /// What is known of the peer, as it was when it was counted last.
+    /// Returns the record of a peer, as of its last update.
     pub fn get(&self, peer: &PeerId) -> Option<PeerReputation> {
         self.state(|state| state.peers.get(peer).copied())
     }
 
-    /// How many peers are known.
+    /// Returns the number of peers that are remembered.
     pub fn len(&self) -> usize {
         self.state(|state| state.peers.len())
     }
 
-    /// Whether none is.
+    /// Returns whether no peer is remembered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -281,11 +303,11 @@ impl fmt::Debug for Reputation {
 }
 
 fn is_banned(known: PeerReputation, now: SystemTime) -> bool {
-    // A clock that was set back does not make a ban longer than bans are.
+    // A clock that was set back must not extend a ban beyond the maximum.
     known.banned_until().is_some_and(|until| now < until && until.duration_since(now).is_ok_and(|left| left <= MAX_BAN))
 }
 
-/// What is left of 1 after this time, in seconds.
+/// Returns the factor for this age in seconds: 0.5 after one half-life.
 fn half(age: u64, half_life: Duration) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "half-lives are hours")]
     let age = age as f64;

@@ -1,22 +1,22 @@
-//! What is signed: a JSON document in a signed envelope.
+//! JSON documents in signed envelopes.
 
 use libp2p::core::SignedEnvelope;
 use libp2p_identity::{Keypair, PublicKey};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-/// A kind of signed document. A signature of one kind says nothing about the others.
+/// Kind of a signed document. A signature of one kind is not valid for another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kind {
-    /// Signed with the document.
+    /// Signature domain: signed together with the document, but not part of the envelope.
     pub(super) domain: &'static str,
-    /// Stands in the envelope.
+    /// Payload type: a field of the envelope.
     pub(super) payload_type: &'static [u8],
-    /// The longest envelope, in bytes. Looked at before anything is decoded.
-    pub(super) max_bytes: usize,
+    /// Maximum length of the envelope, in bytes. Checked before decoding.
+    pub(super) max_len: usize,
 }
 
-/// The envelope's bytes.
+/// Signs a document and returns the encoded envelope.
 pub(super) fn seal<T: Serialize>(kind: Kind, key: &Keypair, document: &T) -> Result<Vec<u8>, EnvelopeError> {
     let payload = serde_json::to_vec(document).map_err(|error| EnvelopeError::Document(error.to_string()))?;
     let envelope = SignedEnvelope::new(key, kind.domain.to_owned(), kind.payload_type.to_vec(), payload)
@@ -26,12 +26,12 @@ pub(super) fn seal<T: Serialize>(kind: Kind, key: &Keypair, document: &T) -> Res
     Ok(bytes)
 }
 
-/// The document and the key that has signed it.
+/// Verifies an envelope. Returns the document and the key that signed it.
 pub(super) fn unseal<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<(T, PublicKey), EnvelopeError> {
     check_length(kind, bytes)?;
     let envelope = SignedEnvelope::from_protobuf_encoding(bytes).map_err(|_| EnvelopeError::Encoding)?;
-    // An envelope can be written in many ways, by anybody. With more than one that counts, somebody else could make two
-    // names of one document, which would look as if its signer had signed two.
+    // Protobuf allows several encodings of one envelope, and anybody can make them without the key. Heads are named by
+    // the hash of their envelope: a second encoding would look as if the signer had signed two heads.
     if envelope.clone().into_protobuf_encoding() != bytes {
         return Err(EnvelopeError::NotCanonical);
     }
@@ -43,36 +43,37 @@ pub(super) fn unseal<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<(T
 }
 
 fn check_length(kind: Kind, bytes: &[u8]) -> Result<(), EnvelopeError> {
-    if bytes.len() > kind.max_bytes {
-        return Err(EnvelopeError::TooLarge { bytes: bytes.len(), max: kind.max_bytes });
+    if bytes.len() > kind.max_len {
+        return Err(EnvelopeError::TooLong { len: bytes.len(), max: kind.max_len });
     }
     Ok(())
 }
 
-/// Why some bytes are no signed document of the kind that was expected. They are of no use to anybody.
+/// Error of the verification, or the creation, of a signed document. Bytes that fail are forged or damaged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum EnvelopeError {
-    /// They are too many. Nothing of them was decoded.
-    #[error("{bytes} bytes are more than the {max} of such a document")]
-    TooLarge {
-        /// How many there are.
-        bytes: usize,
-        /// How many there may be.
+    /// The envelope is too long. It was not decoded.
+    #[error("envelope too long: {len} bytes, at most {max} are allowed")]
+    TooLong {
+        /// Length in bytes.
+        len: usize,
+        /// Maximum length of this kind of document, in bytes.
         max: usize,
     },
-    /// They are no envelope.
-    #[error("it is not a signed envelope")]
+    /// The bytes are not a signed envelope.
+    #[error("not a signed envelope")]
     Encoding,
-    /// They are an envelope that somebody has written in another way than its signer.
-    #[error("the envelope is not written in the one way that counts")]
+    /// The envelope is not encoded in the canonical form: somebody changed its bytes after it was signed.
+    #[error("envelope is not in canonical form")]
     NotCanonical,
-    /// The signature is not of this document, or of a document of another kind.
-    #[error("the signature is wrong")]
+    /// The signature is not one of this document, or belongs to another kind of document.
+    #[error("invalid signature")]
     Signature,
-    /// What was signed is not such a document.
-    #[error("the document is malformed: {0}")]
+    /// The payload is not a document of the expected kind, or it cannot be serialized.
+    #[error("malformed document: {0}")]
     Document(String),
     /// The key cannot sign.
-    #[error("the key cannot sign: {0}")]
+    #[error("signing failed: {0}")]
     Key(String),
 }

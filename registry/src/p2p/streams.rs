@@ -1,4 +1,4 @@
-//! Streams that peers open, taken from the swarm at once.
+//! Streams that peers open, accepted from the swarm without delay.
 
 use std::pin::pin;
 
@@ -8,19 +8,19 @@ use kadence::Runtime;
 use libp2p::{PeerId, Stream};
 use libp2p_stream::IncomingStreams;
 
-/// How many streams wait for whoever answers them. More than he would answer at a time, so that a peer that opens many is
-/// turned away by him, by his own rules.
+/// Number of streams that wait for a server. More than a server handles at a time, so that the server, which knows the
+/// limits by peer, decides which streams to refuse.
 const WAITING: usize = 256;
 
-/// The behaviour holds a single stream and drops those that come before it was taken, so that a burst of honest peers would
-/// be told nothing: a task of its own takes them, which has nothing else to do. It ends with the receiver.
-pub(super) fn taken(runtime: &impl Runtime, mut incoming: IncomingStreams) -> Receiver<(PeerId, Stream)> {
+/// Accepts streams in a task of its own. The behaviour holds one stream and drops those that come before it is taken, so a
+/// server that also answers would lose streams of a burst. The task ends when the receiver is dropped.
+pub(super) fn accept_streams(runtime: &impl Runtime, mut incoming: IncomingStreams) -> Receiver<(PeerId, Stream)> {
     let (sender, receiver) = async_channel::bounded(WAITING);
     let take = async move {
         let closed = sender.clone();
         let take = async {
             while let Some(stream) = incoming.next().await {
-                // Dropped if there is no room.
+                // Drops the stream if the queue is full.
                 let _full = sender.try_send(stream);
             }
         };

@@ -3,106 +3,109 @@ use std::{error::Error as StdError, sync::Arc, time::Duration};
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{Step, Steps};
+use super::{Step, StepOutcome, Steps};
 use crate::{
-    ContentId, IndexError, InvalidPackage, PackageId,
+    ContentId, IndexError, InvalidPackageError, PackageId,
     archive::{PackError, PrivateKeyKind},
     blob::BlobError,
     storage::StorageError,
 };
 
-/// Why a registry cannot say what it was asked for. It never means that there is nothing.
+/// Error of reading from a registry. It never means that the package does not exist.
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum GetError {
-    /// Too few of those who could know have answered, and none of them had it: try again, perhaps with more peers.
-    #[error("nobody had it, but only {answered} of {asked} peers answered")]
+    /// Too few peers answered, and none of them had it. Retry, perhaps with more peers.
+    #[error("not found, but only {answered} of {asked} peers answered: retry")]
     Inconclusive {
-        /// Peers that were asked.
+        /// Number of peers that were asked.
         asked: usize,
-        /// Peers that answered.
+        /// Number of peers that answered.
         answered: usize,
     },
-    /// It took longer than it may: try again, or allow more time.
+    /// The time limit has passed. Retry, or allow more time.
     #[error("no answer within {after:?}")]
     Timeout {
-        /// The time that was allowed.
+        /// Time limit.
         after: Duration,
     },
-    /// Too much is asked for at once: try again a little later.
-    #[error("too many requests are waiting")]
+    /// Too many requests are waiting. Retry later.
+    #[error("too many requests are waiting: retry later")]
     Overloaded,
-    /// All that was offered was forged, or signed by somebody else than the publisher. Trying again asks others.
-    #[error("what was offered cannot be trusted: {reason}")]
-    NotTrusted {
-        /// What is wrong with it.
+    /// Every answer was forged, or signed with a key other than the publisher's. A retry asks other peers.
+    #[error("every answer was rejected: {reason}")]
+    Rejected {
+        /// The reason for rejecting the answers.
         reason: String,
     },
-    /// The content is what its id says, but not what it should be: its publisher made a mistake or means harm.
-    #[error("the content {content} is not usable: {source}")]
+    /// The content matches its id but is invalid: its publisher made a mistake or is malicious.
+    #[error("content {content} is invalid: {source}")]
     Invalid {
-        /// The content.
+        /// Content id.
         content: ContentId,
-        /// What is wrong with it.
+        /// The reason.
         source: Arc<dyn StdError + Send + Sync>,
     },
-    /// The manifest is one of another package or version: its publisher made a mistake or means harm.
-    #[error("the manifest {content} is that of {found}, not of {wanted}")]
+    /// The document is of another package or version: its publisher made a mistake or is malicious.
+    #[error("document {content} is of {found}, not of {expected}")]
     OtherPackage {
-        /// The manifest.
+        /// Content id of the document.
         content: ContentId,
-        /// Package and version that it should be of.
-        wanted: String,
-        /// Package and version that it names.
+        /// Expected package, with the version if the document is a manifest.
+        expected: String,
+        /// Package, and version, in the document.
         found: String,
     },
-    /// The content has another size than its manifest, index or lock file says: that was made by mistake or means harm.
-    #[error("the content {content} has {found} bytes, not {wanted}")]
+    /// The content has another size than its manifest, index or lock file says: that document was made by mistake or
+    /// with malice.
+    #[error("content {content} has {found} bytes instead of {expected}")]
     Size {
-        /// The content.
+        /// Content id.
         content: ContentId,
-        /// Bytes that it should have.
-        wanted: u64,
-        /// Bytes that it has.
+        /// Expected size, in bytes.
+        expected: u64,
+        /// Actual size, in bytes.
         found: u64,
     },
-    /// Everybody offers an older head than one that was seen here before: somebody holds the newer one back.
-    #[error("the newest head that is offered is number {offered}, but {seen} was seen before")]
+    /// Every answer is older than a head that was seen here before: some peers withhold the newer one.
+    #[error("newest head offered has sequence number {offered}, but {seen} was seen before")]
     Rollback {
-        /// The highest number that was seen.
+        /// Highest sequence number seen before.
         seen: u64,
-        /// The highest number that is offered now.
+        /// Highest sequence number offered now.
         offered: u64,
     },
-    /// The newest head is no longer valid: its publisher has not renewed it, or somebody holds the newer one back.
-    #[error("the newest head was valid until {not_after} (unix seconds)")]
+    /// The newest head has expired: its publisher has not renewed it, or some peers withhold the newer one.
+    #[error("newest head was valid until {not_after} (Unix seconds)")]
     Expired {
-        /// When it ended, in unix seconds.
+        /// End of its validity, in Unix seconds.
         not_after: u64,
     },
-    /// The publisher has signed two different heads of one number: its key is used by two, or it means harm.
-    #[error("the publisher has signed two heads of number {seq}")]
+    /// The publisher has signed two different heads with one sequence number: two programs use its key, or it is
+    /// malicious.
+    #[error("publisher has signed two heads with sequence number {seq}")]
     Equivocation {
-        /// The number.
+        /// The sequence number.
         seq: u64,
     },
-    /// It is known what it is, but nobody who was asked gives it: try again when others are there.
-    #[error("nobody gave the content {content}; {providers} providers were asked")]
+    /// No provider delivered the content. Retry when other providers are online.
+    #[error("content {content} is unavailable: {providers} providers were asked")]
     Unavailable {
-        /// The content.
+        /// Content id.
         content: ContentId,
-        /// Providers that were asked.
+        /// Number of providers that were asked.
         providers: usize,
     },
-    /// The disk here does not do its part.
+    /// Local storage failed.
     #[error(transparent)]
     Storage(Arc<StorageError>),
-    /// The registry was closed, and answers nothing more.
-    #[error("the registry is closed")]
+    /// The registry is closed.
+    #[error("registry is closed")]
     Closed,
 }
 
 impl GetError {
-    /// [`GetError::Invalid`].
+    /// Returns [`GetError::Invalid`] with this source.
     pub fn invalid(content: ContentId, source: impl StdError + Send + Sync + 'static) -> Self {
         Self::Invalid { content, source: Arc::new(source) }
     }
@@ -117,59 +120,76 @@ impl From<StorageError> for GetError {
 impl From<BlobError> for GetError {
     fn from(error: BlobError) -> Self {
         match error {
-            // What was set aside or is not there may be had from others.
+            // Other peers may have what is missing here or was set aside.
             BlobError::NotFound(content) | BlobError::Damaged(content) => Self::Unavailable { content, providers: 0 },
             error => StorageError::from(error).into(),
         }
     }
 }
 
-/// Why a version was not published or withdrawn. What was published before stays valid.
+/// Error of publishing, yanking or unyanking a version. Versions that were published before stay valid.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum PublishError {
-    /// The package is another publisher's: only who has that key can publish it.
-    #[error("{package} is not a package of the publisher {publisher}")]
-    NotOurs {
+    /// The package is another publisher's: only the owner of that key can publish it.
+    #[error("{package} is not a package of publisher {publisher}")]
+    OtherPublisher {
         /// The package.
         package: Box<PackageId>,
-        /// Whose packages can be published here.
+        /// Publisher whose packages can be published here.
         publisher: Box<PeerId>,
     },
-    /// The version is there already with other contents, or cannot be added: see the error.
+    /// The version exists with other contents, does not exist, or cannot be added.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// There is no such package to withdraw a version of.
-    #[error("there is no package {0}")]
+    /// The package does not exist.
+    #[error("package {0} does not exist")]
     NoSuchPackage(Box<PackageId>),
-    /// The manifest would break a limit.
+    /// The manifest breaks a limit.
     #[error(transparent)]
-    Invalid(#[from] InvalidPackage),
+    Invalid(#[from] InvalidPackageError),
     /// The folder cannot be packed.
-    #[error("the package's folder cannot be packed: {0}")]
+    #[error("folder of the package cannot be packed: {0}")]
     Pack(#[from] PackError),
-    /// The manifest has a private key in it: in the readme or another of its texts. Nothing was published.
-    #[error("the package's manifest contains {kind}: remove it from the readme or the description")]
+    /// A text of the manifest, such as the readme, contains a private key. Nothing was published.
+    #[error("manifest contains {kind}: remove it from the readme or the description")]
     PrivateKey {
         /// Kind of key.
         kind: PrivateKeyKind,
     },
-    /// The archive is larger than it may be: take out of the folder what nobody needs.
-    #[error("the archive is larger than {max} bytes")]
+    /// The archive is too large: remove files from the folder.
+    #[error("archive is larger than the maximum of {max} bytes")]
     ArchiveTooLarge {
-        /// Bytes allowed.
+        /// Maximum size, in bytes.
         max: u64,
     },
-    /// It cannot be told which versions there are: nothing was changed. The same call can be made again.
-    #[error("the package's versions are not known: {0}")]
+    /// The existing versions cannot be determined. Nothing was changed; the call can be repeated.
+    #[error("existing versions of the package cannot be determined: {0}")]
     Versions(#[source] GetError),
-    /// A step has failed, and the ones behind it were not begun. The same call can be made again, and goes on from there.
-    #[error("publishing failed at the step \"{step}\": {source}")]
+    /// A step failed, and the following steps were not started. The call can be repeated and continues from there.
+    #[error("publishing failed at step \"{step}\": {source}")]
     Failed {
-        /// Which.
+        /// The step that failed.
         step: Step,
-        /// What became of each.
+        /// Outcome of each step so far.
         steps: Steps,
-        /// Why.
+        /// Cause.
         source: Box<dyn StdError + Send + Sync>,
     },
+}
+
+impl Steps {
+    /// Records the outcome of a step that all following steps depend on.
+    pub(crate) fn record<T, E: StdError + Send + Sync + 'static>(
+        &mut self,
+        step: Step,
+        result: Result<T, E>,
+    ) -> Result<T, PublishError> {
+        let outcome = match &result {
+            Ok(_) => StepOutcome::Done,
+            Err(error) => StepOutcome::Failed { reason: error.to_string() },
+        };
+        self.set(step, outcome);
+        result.map_err(|error| PublishError::Failed { step, steps: self.clone(), source: error.into() })
+    }
 }

@@ -1,4 +1,4 @@
-//! A registry in memory, for tests.
+//! Registry in memory, for tests.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,7 +29,7 @@ pub(crate) fn version(text: &str) -> Version {
     text.parse().unwrap()
 }
 
-/// What others have is in `indexes` and `content`, and what was asked for is noted.
+/// `indexes` and `content` are what other peers have; `looked_up` and `fetched` record the calls.
 pub(crate) struct FakeRegistry {
     pub(crate) indexes: BTreeMap<PackageId, Result<Index, GetError>>,
     pub(crate) content: HashMap<ContentId, Vec<u8>>,
@@ -56,7 +56,7 @@ impl FakeRegistry {
         }
     }
 
-    /// `needs` is pairs of a name and a requirement.
+    /// Builds a draft. `needs` has pairs of a name and a requirement.
     pub(crate) fn draft(name: &str, number: &str, needs: &[(&str, &str)]) -> Draft {
         let builder = Package::builder(id(name), version(number));
         let add = |builder: crate::DraftBuilder, (name, requirement): &(&str, &str)| {
@@ -65,7 +65,7 @@ impl FakeRegistry {
         needs.iter().fold(builder, add).build().unwrap()
     }
 
-    /// Adds a version with one file that says which it is.
+    /// Adds a version with one file that contains its name and number.
     pub(crate) fn add(&mut self, name: &str, number: &str, needs: &[(&str, &str)]) -> Package {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("what.txt"), format!("{name} {number}")).unwrap();
@@ -88,7 +88,7 @@ impl FakeRegistry {
         package
     }
 
-    pub(crate) fn yank(&mut self, name: &str, number: &str) {
+    pub(crate) fn mark_yanked(&mut self, name: &str, number: &str) {
         let index = self.indexes.get_mut(&id(name)).unwrap();
         *index = Ok(index.clone().unwrap().with_yanked(&version(number), true).unwrap());
     }
@@ -119,7 +119,7 @@ impl Registry for FakeRegistry {
         self.fetched.lock().unwrap().push(*content);
         let bytes = self.content.get(content).ok_or(GetError::Unavailable { content: *content, providers: 0 })?;
         if bytes.len() as u64 != size {
-            return Err(GetError::Size { content: *content, wanted: size, found: bytes.len() as u64 });
+            return Err(GetError::Size { content: *content, expected: size, found: bytes.len() as u64 });
         }
         self.blobs.put(bytes).unwrap();
         Ok(())
@@ -129,7 +129,11 @@ impl Registry for FakeRegistry {
         Err(PublishError::Versions(GetError::Closed))
     }
 
-    async fn delete(&self, _: &PackageId, _: &Version) -> Result<Receipt, PublishError> {
+    async fn yank(&self, _: &PackageId, _: &Version) -> Result<Receipt, PublishError> {
+        Err(PublishError::Versions(GetError::Closed))
+    }
+
+    async fn unyank(&self, _: &PackageId, _: &Version) -> Result<Receipt, PublishError> {
         Err(PublishError::Versions(GetError::Closed))
     }
 

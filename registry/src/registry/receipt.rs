@@ -1,54 +1,54 @@
-use std::{collections::BTreeMap, error::Error, fmt};
+use std::{collections::BTreeMap, fmt};
 
 use semver::Version;
 use serde::Serialize;
 
-use super::PublishError;
 use crate::{ContentId, PackageId, archive::Excluded};
 
-/// What was published or withdrawn, and what became of each step.
+/// Result of publishing, yanking or unyanking a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Receipt {
-    /// Which package.
+    /// The package.
     pub package: PackageId,
-    /// Which version.
+    /// The version.
     pub version: Version,
-    /// The version's manifest.
+    /// Content id of the version's manifest.
     pub manifest: ContentId,
-    /// The version's archive.
+    /// Content id of the version's archive.
     pub archive: ContentId,
-    /// The index that has it.
+    /// Content id of the index that lists the version.
     pub index: ContentId,
-    /// What became of each step.
+    /// Outcome of each step.
     pub steps: Steps,
     /// Files and folders of the package's folder that were not published, sorted by path: keys, `.git`, `.env`. Empty for a
     /// version that was withdrawn.
     pub excluded: Vec<Excluded>,
 }
 
-/// The steps of publishing, in their order: nothing is named before it can be had, so that whoever is told of a version finds
-/// all of it.
+/// Steps of publishing, in their order. Content is available before anything refers to it, so that a peer that learns
+/// of a version can fetch all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// The folder becomes an archive in the store.
+    /// Packs the folder and stores the archive.
     Archive,
-    /// The manifest is written to the store.
+    /// Stores the manifest.
     Manifest,
-    /// The index is written to the store.
+    /// Stores the index.
     Index,
-    /// The network is told who has archive, manifest and index.
+    /// Announces this node to the network as provider of archive, manifest and index.
     Provide,
-    /// The head that names the index is put: from here on it is published. Of a local registry it is a row of its database.
+    /// Puts the head that names the index: after this step the version is published. In a local registry the head is a
+    /// row of its database.
     Head,
-    /// The head is read back from the network.
+    /// Reads the head back from the network.
     ReadBack,
-    /// It is announced to whoever listens.
+    /// Announces the version to subscribers.
     Announce,
 }
 
 impl Step {
-    /// All of them, in their order.
+    /// All steps in their order.
     pub const ALL: [Self; 7] =
         [Self::Archive, Self::Manifest, Self::Index, Self::Provide, Self::Head, Self::ReadBack, Self::Announce];
 }
@@ -67,65 +67,51 @@ impl fmt::Display for Step {
     }
 }
 
-/// What became of a step.
+/// Outcome of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepOutcome {
-    /// It is done.
+    /// The step succeeded.
     Done,
-    /// What it would have made was there before.
+    /// The step's result existed before.
     AlreadyThere,
-    /// It is done, and this many peers have confirmed it of those that were asked.
+    /// The step succeeded, and `by` of the `of` peers that were asked have confirmed it.
     Confirmed {
-        /// Peers that have.
+        /// Number of peers that have confirmed it.
         by: usize,
-        /// Peers that were asked.
+        /// Number of peers that were asked.
         of: usize,
     },
-    /// It has failed. If nothing depends on it, the version is published all the same.
+    /// The step failed. If no later step depends on it, the version is published nevertheless.
     Failed {
-        /// Why.
+        /// Cause.
         reason: String,
     },
 }
 
-/// What became of the steps that were begun. A step that is not in it was not reached, or the registry has none such.
+/// Outcomes of the steps that were started. A missing step was not reached, or the registry does not have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Steps(BTreeMap<Step, StepOutcome>);
 
 impl Steps {
-    /// Notes what became of a step.
+    /// Records the outcome of a step.
     pub fn set(&mut self, step: Step, outcome: StepOutcome) {
         self.0.insert(step, outcome);
     }
 
-    /// What became of a step, if it was begun.
+    /// Returns the outcome of a step, or `None` if it was not started.
     pub fn get(&self, step: Step) -> Option<&StepOutcome> {
         self.0.get(&step)
     }
 
-    /// What became of those that were begun, in their order.
+    /// Returns the steps that were started with their outcomes, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (Step, &StepOutcome)> {
         self.0.iter().map(|(step, outcome)| (*step, outcome))
     }
 
-    /// Notes what became of a step that everything behind it depends on.
-    pub(crate) fn record<T, E: Error + Send + Sync + 'static>(
-        &mut self,
-        step: Step,
-        result: Result<T, E>,
-    ) -> Result<T, PublishError> {
-        let outcome = match &result {
-            Ok(_) => StepOutcome::Done,
-            Err(error) => StepOutcome::Failed { reason: error.to_string() },
-        };
-        self.set(step, outcome);
-        result.map_err(|error| PublishError::Failed { step, steps: self.clone(), source: error.into() })
-    }
-
-    /// Whether none of them has failed.
-    pub fn all_well(&self) -> bool {
+    /// Returns whether no step failed.
+    pub fn all_succeeded(&self) -> bool {
         !self.0.values().any(|outcome| matches!(outcome, StepOutcome::Failed { .. }))
     }
 }

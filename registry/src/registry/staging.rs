@@ -8,25 +8,26 @@ use crate::{
     model::limits::MAX_ARCHIVE_SIZE,
 };
 
-/// A version that is in the store with everything that a head needs: archive, manifest, and the index that has it.
+/// A version whose archive, manifest and index are stored: everything that a head needs.
 #[derive(Debug)]
 pub(crate) struct Staged {
     pub(crate) package: Package,
-    /// The manifest's content id, which is that of the version if it was published before.
+    /// Content id of the manifest: the published one, if the version was published before.
     pub(crate) manifest: ContentId,
     pub(crate) index: Index,
-    /// Whether `index` is the one that was there before, since the version is in it.
+    /// True if the version was published before. `index` is then the existing index.
     pub(crate) is_published: bool,
     /// Files and folders that are not in the archive.
     pub(crate) excluded: Vec<Excluded>,
     pub(crate) steps: Steps,
 }
 
-/// Brings a release into the store, in the order that leaves nothing named that is not there. It blocks.
+/// Stores a release: archive, manifest and index, in this order, so that no stored document refers to missing content.
+/// Blocks.
 ///
-/// `index` is the package's newest. If it has this version with the same files and the same text, that is the one that was
-/// staged, so that a publication that was interrupted can be repeated. `now` is in unix seconds; `scratch` is a folder on a
-/// disk with room for an archive.
+/// `index` is the package's newest index. If it lists this version with the same files and the same text, the result is
+/// the published version, so that an interrupted publication can be repeated. `now` is in Unix seconds. `scratch` is a
+/// folder on a disk with room for an archive.
 pub(crate) fn stage(
     blobs: &BlobStore,
     scratch: &Path,
@@ -43,14 +44,15 @@ pub(crate) fn stage(
     if let Some(kind) = PrivateKeys::new(&options.private_keys).find(&package.to_json()) {
         return Err(PublishError::PrivateKey { kind });
     }
-    if let Some(there) = published(blobs, index, &package) {
+    if let Some(existing) = published(blobs, index, &package) {
         for step in [Step::Manifest, Step::Index] {
             steps.set(step, StepOutcome::AlreadyThere);
         }
-        let manifest = index.versions().get(there.version()).map_or_else(|| there.content_id(), |entry| entry.manifest);
-        return Ok(Staged { package: there, manifest, index: index.clone(), is_published: true, excluded, steps });
+        let manifest =
+            index.versions().get(existing.version()).map_or_else(|| existing.content_id(), |entry| entry.manifest);
+        return Ok(Staged { package: existing, manifest, index: index.clone(), is_published: true, excluded, steps });
     }
-    // Before anything else is written: this is where a version with other contents is refused.
+    // First: this rejects a version that exists with other contents.
     let index = index.with_version(&package)?;
 
     let manifest = steps.record(Step::Manifest, blobs.put(&package.to_json()))?;
@@ -78,9 +80,9 @@ fn archive(
     }
 }
 
-/// The version as it was published before, if it says and contains the same.
+/// Returns the published version, if it has the same text and contents.
 fn published(blobs: &BlobStore, index: &Index, package: &Package) -> Option<Package> {
     let entry = index.versions().get(package.version())?;
     let json = blobs.read(&entry.manifest, entry.manifest_size).ok()?;
-    Package::from_json(&json).ok().filter(|there| there.is_same_release(package))
+    Package::from_json(&json).ok().filter(|existing| existing.is_same_release(package))
 }

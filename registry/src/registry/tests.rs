@@ -4,9 +4,9 @@ use super::{
     fake::{FakeRegistry, id, version},
     *,
 };
-use crate::{StorageError, archive::PackOptions};
+use crate::{StorageError, archive::PackOptions, blob::BlobError};
 
-/// A store, a folder with a file, and a release of it.
+/// A store, a scratch folder and a folder with a file to publish.
 struct Fixture {
     blobs: BlobStore,
     dir: tempfile::TempDir,
@@ -33,35 +33,35 @@ impl Fixture {
 }
 
 #[test]
-fn what_is_staged_is_in_the_store_before_anything_names_it() {
+fn staged_content_is_stored_before_a_head_names_it() {
     let fixture = Fixture::new();
     let staged = fixture.stage("1.0.0", &Index::new(id("a")), 10).unwrap();
     for content in [staged.package.contents().archive, staged.manifest, staged.index.content_id()] {
         assert!(fixture.blobs.contains(&content));
     }
-    assert!(!staged.is_published && staged.steps.all_well());
+    assert!(!staged.is_published && staged.steps.all_succeeded());
     assert_eq!(staged.steps.iter().map(|(step, _)| step).collect::<Vec<_>>(), Step::ALL[..3]);
 }
 
 #[test]
-fn a_package_is_as_old_as_its_first_version() {
+fn the_creation_time_of_a_package_is_that_of_its_first_version() {
     let fixture = Fixture::new();
     let one = fixture.stage("1.0.0", &Index::new(id("a")), 10).unwrap();
     let two = fixture.stage("2.0.0", &one.index, 20).unwrap();
     assert_eq!((two.package.created(), two.package.updated()), (10, 20));
-    // Also if the clock was set back meanwhile.
+    // Even if the clock was set back in between.
     let three = fixture.stage("3.0.0", &one.index, 5).unwrap();
     assert_eq!((three.package.created(), three.package.updated()), (5, 5));
 }
 
 #[test]
-fn what_was_published_before_is_staged_as_it_was() {
+fn a_published_version_is_staged_unchanged() {
     let fixture = Fixture::new();
     let one = fixture.stage("1.0.0", &Index::new(id("a")), 10).unwrap();
     let again = fixture.stage("1.0.0", &one.index, 20).unwrap();
     assert!(again.is_published);
     assert_eq!((again.manifest, &again.package, &again.index), (one.manifest, &one.package, &one.index));
-    // If that cannot be told, nothing is assumed.
+    // Without the published manifest, the versions cannot be compared.
     fixture.blobs.remove(&one.manifest).unwrap();
     let unknown = fixture.stage("1.0.0", &one.index, 20);
     assert!(matches!(unknown, Err(PublishError::Index(_))), "{unknown:?}");
@@ -103,7 +103,7 @@ fn a_receipt_can_be_read_by_programs() {
     steps.set(Step::Announce, StepOutcome::Failed { reason: "nobody there".to_owned() });
     steps.set(Step::Head, StepOutcome::Confirmed { by: 15, of: 20 });
     steps.set(Step::Archive, StepOutcome::Done);
-    assert!(!steps.all_well());
+    assert!(!steps.all_succeeded());
     let (package, number) = (id("a"), version("1.0.0"));
     let receipt = Receipt {
         package,
@@ -122,7 +122,7 @@ fn a_receipt_can_be_read_by_programs() {
 }
 
 #[test]
-fn what_is_not_in_the_store_may_be_had_from_others_and_a_bad_disk_is_said_to_be_one() {
+fn a_missing_blob_is_unavailable_and_a_failing_disk_is_a_storage_error() {
     let content = ContentId::of(b"x");
     for missing in [BlobError::NotFound(content), BlobError::Damaged(content)] {
         assert!(matches!(GetError::from(missing), GetError::Unavailable { .. }));
@@ -135,7 +135,7 @@ fn what_is_not_in_the_store_may_be_had_from_others_and_a_bad_disk_is_said_to_be_
 }
 
 #[test]
-fn a_registry_can_be_any_of_them() {
+fn registry_is_a_trait_object() {
     let mut fake = FakeRegistry::new();
     fake.add("a", "1.0.0", &[]);
     let registry: Arc<dyn Registry> = Arc::new(fake);

@@ -18,77 +18,77 @@ use crate::{
     storage::Database,
 };
 
-/// How many packages are fetched and unpacked at a time. Each archive comes from several peers at once already; more than a
-/// few at a time only make all of them later.
+/// Maximum number of packages that are fetched and unpacked at the same time. Each archive comes from several peers
+/// already, so that more would only delay all of them.
 const CONCURRENCY: usize = 4;
 
-/// Where installing keeps what it needs, in the folder that is installed into.
-const OWN: &str = ".ggen";
+/// Name of the folder for the installer's own files, inside the target folder.
+const STATE_FOLDER: &str = ".kadence";
 
-/// For one call at a time, of all processes.
+/// Exclusive: one call at a time, of all processes.
 const FORMAT: Format = Format { application_id: *b"GGin", steps: &[SCHEMA], exclusive: true };
 
-/// What was installed: from which archive, and the hash of the folder that it became.
+/// For each installed version: its archive, and the hash of the unpacked folder.
 const SCHEMA: &str = "CREATE TABLE installed (
     package TEXT NOT NULL, version TEXT NOT NULL, archive TEXT NOT NULL, tree TEXT NOT NULL, PRIMARY KEY (package, version)
 ) WITHOUT ROWID;";
 
-/// What is in a folder after installing.
+/// Result of [`install`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
-    /// Each package of the lock file, in the order of their ids.
+    /// Packages of the lock file, in the order of their ids.
     pub packages: Vec<InstalledPackage>,
 }
 
-/// A package that is there.
+/// An installed package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledPackage {
-    /// Which package.
+    /// The package.
     pub package: PackageId,
-    /// Which version.
+    /// The version.
     pub version: Version,
-    /// Its folder.
+    /// Folder of the package.
     pub path: PathBuf,
-    /// Whether it was there before, and right.
-    pub was_there: bool,
+    /// True if an intact copy was there before.
+    pub already_installed: bool,
 }
 
-/// Installs what a lock file pins: each version into `<dir>/<publisher>/<name>/<version>`.
+/// Installs the packages of a lock file, each version into `<dir>/<publisher>/<name>/<version>`.
 ///
-/// What is missing is fetched, several at a time, and all of it is held to the lock file: ids, sizes, names and
-/// dependencies. A package appears as a whole or not at all. One that is there and as it should be is left alone and not
-/// fetched; nothing is ever taken away or overwritten. If everything was fetched before, the network is not needed.
+/// Missing packages are fetched, several at a time, and checked against the lock file: ids, sizes, names and
+/// dependencies. Installing a package is atomic. An intact package is not fetched again; existing files are never
+/// deleted or overwritten. If all content was fetched before, no network is needed.
 ///
-/// It keeps a folder `.ggen` of its own in `dir`, which one call at a time can use.
+/// The function keeps its own files in `<dir>/.kadence`. Only one call at a time can use a folder.
 ///
 /// # Errors
 ///
-/// See [`InstallError`]. Packages that were installed until then stay.
+/// See [`InstallError`]. Packages that were installed before the error stay.
 pub async fn install(lock: &Lock, registry: &dyn Registry, dir: impl Into<PathBuf>) -> Result<Installed, InstallError> {
     let target = Arc::new(Target::open(dir.into()).await?);
     let mut each = Vec::new();
-    // Not a closure, of which the compiler does not see that the whole can be spawned.
+    // Not a closure: with one, the compiler does not see that the future is `Send`.
     for (package, pinned) in lock.packages() {
         let target = Arc::clone(&target);
         each.push(async move {
             let installed = target.install(lock, package, pinned, registry).await;
-            installed.map_err(|why| InstallError::Package { package: Box::new(package.clone()), why })
+            installed.map_err(|source| InstallError::Package { package: Box::new(package.clone()), source })
         });
     }
     Ok(Installed { packages: futures::stream::iter(each).buffered(CONCURRENCY).try_collect().await? })
 }
 
-/// The folder that is installed into.
+/// The folder to install into.
 struct Target {
     dir: PathBuf,
-    /// Where archives are unpacked before they are what they should be.
+    /// Folder for unpacking archives before they are moved to their place.
     scratch: PathBuf,
     database: Database,
 }
 
 impl Target {
     async fn open(dir: PathBuf) -> Result<Self, InstallError> {
-        let own = dir.join(OWN);
+        let own = dir.join(STATE_FOLDER);
         let scratch = own.join("unpacking");
         let (made, emptied) = (own.clone(), scratch.clone());
         let failed = |path: &Path| {
@@ -96,7 +96,7 @@ impl Target {
             |source| InstallError::Io { path, source }
         };
         blocking::unblock(move || fs::create_dir_all(made)).await.map_err(failed(&own))?;
-        // Whoever has the database may empty the folder: what is left there is of somebody who was interrupted.
+        // The database's lock protects the folder: files in it are left over from an interrupted call.
         let database = Database::open(own.join("installed.db"), FORMAT).await?;
         let empty = move || match fs::remove_dir_all(&emptied) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -112,11 +112,11 @@ impl Target {
         package: &PackageId,
         pinned: &LockedPackage,
         registry: &dyn Registry,
-    ) -> Result<InstalledPackage, PackageError> {
+    ) -> Result<InstalledPackage, PackageInstallError> {
         let path = self.dir.join(package.publisher().to_string()).join(package.name().as_str());
         let path = path.join(pinned.version.to_string());
-        let there = |was_there, path| {
-            Ok(InstalledPackage { package: package.clone(), version: pinned.version.clone(), path, was_there })
+        let there = |already_installed, path| {
+            Ok(InstalledPackage { package: package.clone(), version: pinned.version.clone(), path, already_installed })
         };
         if self.is_intact(package, pinned, &path).await? {
             return there(true, path);
@@ -130,37 +130,42 @@ impl Target {
         let unpacked = blocking::unblock(move || target.unpack(&blobs, &manifest, &limits, &destination)).await?;
         let row =
             (package.to_string(), pinned.version.to_string(), pinned.archive.to_string(), unpacked.tree.to_string());
-        let note = move |database: &rusqlite::Transaction<'_>| {
+        let record = move |database: &rusqlite::Transaction<'_>| {
             let sql = "INSERT OR REPLACE INTO installed VALUES (?, ?, ?, ?)";
             database.execute(sql, params![row.0, row.1, row.2, row.3])
         };
-        self.database.transaction(note).await?;
-        there(unpacked.was_there, path)
+        self.database.transaction(record).await?;
+        there(unpacked.already_installed, path)
     }
 
-    /// Whether the folder is as it was left when this archive was installed.
-    async fn is_intact(&self, package: &PackageId, pinned: &LockedPackage, path: &Path) -> Result<bool, PackageError> {
+    /// Returns whether the folder is unchanged since this archive was installed.
+    async fn is_intact(
+        &self,
+        package: &PackageId,
+        pinned: &LockedPackage,
+        path: &Path,
+    ) -> Result<bool, PackageInstallError> {
         let (id, version, archive) = (package.to_string(), pinned.version.to_string(), pinned.archive.to_string());
-        let noted = move |database: &rusqlite::Transaction<'_>| {
+        let recorded = move |database: &rusqlite::Transaction<'_>| {
             let sql = "SELECT tree FROM installed WHERE package = ? AND version = ? AND archive = ?";
             database.query_row(sql, [id, version, archive], |row| row.get::<_, String>(0)).optional()
         };
-        let Some(tree) = self.database.transaction(noted).await? else { return Ok(false) };
+        let Some(tree) = self.database.transaction(recorded).await? else { return Ok(false) };
         let path = path.to_owned();
         Ok(blocking::unblock(move || tree_id(&path)).await.is_ok_and(|found| found.to_string() == tree))
     }
 
-    /// Unpacks an archive out of sight, and moves it to its place if it is what its manifest says.
+    /// Unpacks an archive in the scratch folder, and moves it to its place if it matches its manifest.
     fn unpack(
         &self,
         blobs: &BlobStore,
         manifest: &Package,
         limits: &ArchiveLimits,
         path: &Path,
-    ) -> Result<Unpacked, PackageError> {
+    ) -> Result<Unpacked, PackageInstallError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
-            |source| PackageError::Io { path, source }
+            |source| PackageInstallError::Io { path, source }
         };
         let contents = manifest.contents();
         let reader = blobs.open_reader(&contents.archive).map_err(GetError::from)?;
@@ -168,13 +173,13 @@ impl Target {
         let fresh = scratch.path().join("package");
         let unpacked = unpack(reader, &fresh, limits)?;
         if (unpacked.files as u64, unpacked.bytes) != (contents.files, contents.unpacked_size) {
-            return Err(PackageError::Mismatch { what: "files in the archive" });
+            return Err(PackageInstallError::Mismatch { what: "files in the archive" });
         }
         let tree = tree_id(&fresh).map_err(failed(&fresh))?;
 
         match tree_id(path) {
-            Ok(found) if found == tree => return Ok(Unpacked { tree, was_there: true }),
-            Ok(_) => return Err(PackageError::Modified { path: path.to_owned() }),
+            Ok(found) if found == tree => return Ok(Unpacked { tree, already_installed: true }),
+            Ok(_) => return Err(PackageInstallError::Modified { path: path.to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(path)(error)),
         }
@@ -182,20 +187,20 @@ impl Target {
             fs::create_dir_all(above).map_err(failed(above))?;
         }
         fs::rename(&fresh, path).map_err(failed(path))?;
-        Ok(Unpacked { tree, was_there: false })
+        Ok(Unpacked { tree, already_installed: false })
     }
 }
 
 struct Unpacked {
     tree: ContentId,
-    was_there: bool,
+    already_installed: bool,
 }
 
-/// Whether a manifest is what the lock file was made from. Its name and version were compared when it was read.
-fn check(lock: &Lock, pinned: &LockedPackage, manifest: &Package) -> Result<(), PackageError> {
+/// Checks a manifest against the lock file. Name and version were checked when it was read.
+fn check(lock: &Lock, pinned: &LockedPackage, manifest: &Package) -> Result<(), PackageInstallError> {
     let contents = manifest.contents();
     if (contents.archive, contents.archive_size) != (pinned.archive, pinned.archive_size) {
-        return Err(PackageError::Mismatch { what: "archive" });
+        return Err(PackageInstallError::Mismatch { what: "archive" });
     }
     let mut dependencies: Vec<_> = manifest.dependencies().iter().map(|dependency| &dependency.package).collect();
     dependencies.sort();
@@ -203,12 +208,12 @@ fn check(lock: &Lock, pinned: &LockedPackage, manifest: &Package) -> Result<(), 
         lock.get(&dependency.package).is_some_and(|pinned| dependency.requirement.matches(&pinned.version))
     });
     if !is_met || !dependencies.into_iter().eq(&pinned.dependencies) {
-        return Err(PackageError::Mismatch { what: "dependencies" });
+        return Err(PackageInstallError::Mismatch { what: "dependencies" });
     }
     Ok(())
 }
 
-/// What is unpacked of an archive at most. One that says itself to be larger need not be fetched.
+/// Returns the limits for unpacking an archive. An archive whose manifest declares more is not fetched.
 fn limits(manifest: &Package) -> Result<ArchiveLimits, UnpackError> {
     let contents = manifest.contents();
     let limits = ArchiveLimits::default();
@@ -225,61 +230,63 @@ fn limits(manifest: &Package) -> Result<ArchiveLimits, UnpackError> {
     Ok(limits)
 }
 
-/// Why not everything of a lock file was installed.
+/// Error of [`install`].
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum InstallError {
-    /// A package was not.
-    #[error("{package} was not installed: {why}")]
+    /// A package was not installed.
+    #[error("{package} was not installed: {source}")]
     Package {
-        /// Which.
+        /// The package.
         package: Box<PackageId>,
-        /// Why.
+        /// Cause.
         #[source]
-        why: PackageError,
+        source: PackageInstallError,
     },
-    /// Another call is installing into the folder, or its notes are damaged.
+    /// Another call is installing into the folder, or the installer's database is damaged.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     #[error("{}: {source}", path.display())]
     Io {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
 }
 
-/// Why a package was not installed.
+/// Error of installing a package.
 #[derive(Debug, Error)]
-pub enum PackageError {
-    /// Its manifest or archive cannot be had, or is not what it should be.
+#[non_exhaustive]
+pub enum PackageInstallError {
+    /// The manifest or the archive cannot be fetched, or is invalid.
     #[error(transparent)]
     Get(#[from] GetError),
-    /// Its manifest says otherwise than the lock file or the archive: its publisher made a mistake or means harm.
-    #[error("its manifest is wrong about: {what}")]
+    /// The manifest contradicts the lock file or the archive: its publisher made a mistake or is malicious.
+    #[error("manifest does not match: {what}")]
     Mismatch {
-        /// About what.
+        /// The part that differs.
         what: &'static str,
     },
-    /// The archive is not one that may be unpacked.
+    /// The archive cannot be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
-    /// Its folder is there with something else in it, which may be somebody's work: take it away first.
-    #[error("{} is there, but is not what is to be installed", path.display())]
+    /// The folder exists with other content, which may be someone's work: remove it first.
+    #[error("{} exists with other content: remove it first", path.display())]
     Modified {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder's notes cannot be used.
+    /// The installer's database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The file system does not do its part.
+    /// The file system failed.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
 }

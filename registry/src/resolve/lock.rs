@@ -11,64 +11,63 @@ use thiserror::Error;
 
 use crate::{ContentId, MAX_ARCHIVE_SIZE, MAX_MANIFEST_LEN, PackageId, disk};
 
-/// The longest lock file, in bytes: a thousand packages with a dozen dependencies each take a quarter of it.
+/// Maximum length of a lock file, in bytes. A thousand packages with a dozen dependencies each take a quarter of it.
 pub(super) const MAX_LOCK_LEN: usize = 8 * 1024 * 1024;
 
-/// The format that is written, and read.
+/// Version of the format: the one that is written, and the only one that is read.
 const SCHEMA: u32 = 1;
 
-/// What stands at the beginning of a lock file.
+/// First line of a lock file.
 const HEADER: &str = "# Written when packages are resolved. It is not meant to be changed by hand.\n";
 
-/// The versions that were chosen, pinned by the ids of their contents: from the same lock file, everybody installs the same
-/// bytes.
+/// Chosen versions, pinned by content ids: everyone who installs the same lock file gets the same bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lock {
     packages: BTreeMap<PackageId, LockedPackage>,
 }
 
-/// A version that was chosen.
+/// A pinned version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedPackage {
-    /// Which version.
+    /// Version number.
     pub version: Version,
-    /// Its manifest.
+    /// Content id of the manifest.
     pub manifest: ContentId,
-    /// The manifest's size, in bytes.
+    /// Size of the manifest, in bytes.
     pub manifest_size: u64,
-    /// Its archive.
+    /// Content id of the archive.
     pub archive: ContentId,
-    /// The archive's size, in bytes.
+    /// Size of the archive, in bytes.
     pub archive_size: u64,
-    /// What it needs; all of it is in the lock file too. In the order of their ids.
+    /// Dependencies, in the order of their ids. The lock file pins all of them.
     pub dependencies: Vec<PackageId>,
 }
 
 impl Lock {
-    /// Pins these.
+    /// Creates a lock file with these pins.
     pub(super) fn of(packages: BTreeMap<PackageId, LockedPackage>) -> Self {
         Self { packages }
     }
 
-    /// What is pinned, in the order of the packages' ids.
+    /// Pinned versions, in the order of the packages' ids.
     pub fn packages(&self) -> &BTreeMap<PackageId, LockedPackage> {
         &self.packages
     }
 
-    /// Which version of a package is pinned.
+    /// Returns the pinned version of a package.
     pub fn get(&self, package: &PackageId) -> Option<&LockedPackage> {
         self.packages.get(package)
     }
 
-    /// Reads the text of a lock file.
+    /// Parses the text of a lock file.
     ///
     /// # Errors
     ///
-    /// If it is too long, no lock file, one of a later format, has a package twice, or one that needs something that is not
-    /// in it.
+    /// If the text is too long, malformed, or of a later format, if it pins a package twice, or if a dependency is not
+    /// pinned.
     pub fn from_toml(text: &str) -> Result<Self, LockError> {
         if text.len() > MAX_LOCK_LEN {
-            return Err(LockError::TooLarge { max: MAX_LOCK_LEN });
+            return Err(LockError::TooLong { max: MAX_LOCK_LEN });
         }
         let unreadable = |error: toml::de::Error| LockError::Toml(error.to_string());
         let Schema { schema } = toml::from_str(text).map_err(unreadable)?;
@@ -94,14 +93,14 @@ impl Lock {
         }
     }
 
-    /// The text of a lock file. The same pins make the same text.
+    /// Returns the text of the lock file. Equal pins make equal texts.
     pub fn to_toml(&self) -> String {
         let package = self.packages.iter().map(Row::from).collect();
-        // Text, numbers below 2^63 and lists are what TOML can always say.
+        // TOML can represent text, numbers below 2^63 and lists, so that this does not fail.
         HEADER.to_owned() + &toml::to_string(&Document { schema: SCHEMA, package }).unwrap_or_default()
     }
 
-    /// Reads a lock file. `None` if there is none.
+    /// Reads a lock file. `None` if the file does not exist.
     ///
     /// # Errors
     ///
@@ -120,11 +119,11 @@ impl Lock {
         .await
     }
 
-    /// Writes a lock file, as a whole or not at all.
+    /// Writes a lock file atomically.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written: the one that was there is as before.
+    /// If the file cannot be written. An existing file is unchanged then.
     pub async fn write(&self, path: impl Into<PathBuf>) -> Result<(), LockError> {
         let (text, path) = (self.to_toml(), path.into());
         blocking::unblock(move || disk::write(&path, text.as_bytes()).map_err(|source| LockError::Io { path, source }))
@@ -171,42 +170,43 @@ impl From<(&PackageId, &LockedPackage)> for Row {
     }
 }
 
-/// Why something is no lock file. Put it back from a copy, or take it away and resolve anew.
+/// Error of a lock file. Restore it from a backup, or remove it and resolve again.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum LockError {
-    /// It is longer than any; nothing of it was read.
-    #[error("the lock file has more than {max} bytes")]
-    TooLarge {
-        /// Bytes allowed.
+    /// The text is too long. Nothing of it was parsed.
+    #[error("lock file has more than the maximum of {max} bytes")]
+    TooLong {
+        /// Maximum length, in bytes.
         max: usize,
     },
-    /// It is no TOML, or lacks something.
-    #[error("the lock file cannot be read: {0}")]
+    /// The text is not valid TOML, or lacks a field.
+    #[error("lock file is invalid: {0}")]
     Toml(String),
-    /// It is of a later format: a newer version of this software reads it.
-    #[error("the lock file has schema {found}, this version reads 1")]
+    /// The lock file has another format. A newer version of this library may read it.
+    #[error("lock file has schema {found}: this version reads schema 1")]
     Schema {
-        /// The schema it names.
+        /// Number of the format.
         found: u32,
     },
-    /// A package is in it twice, or with a size or version that none can have.
-    #[error("the lock file has {package} twice, or with a size or version that cannot be")]
+    /// A package is pinned twice, or has an impossible size or version.
+    #[error("lock file pins {package} twice, or with an impossible size or version")]
     Package {
         /// The package.
         package: String,
     },
-    /// Something in it needs a package that is not in it.
-    #[error("the lock file lacks {package}, which something in it needs")]
+    /// A dependency is not pinned.
+    #[error("lock file lacks {package}, a dependency of a pinned package")]
     Missing {
-        /// The package.
+        /// The dependency.
         package: Box<PackageId>,
     },
-    /// The file system does not do its part.
+    /// The file system failed.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
 }

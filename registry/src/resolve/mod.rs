@@ -1,5 +1,41 @@
-//! From what somebody wants to what is installed: versions that go together are chosen and pinned in a lock file, and what a
-//! lock file pins is installed.
+//! Dependency resolution and installation.
+//!
+//! [`resolve`] chooses versions that go together and pins them in a [`Lock`]; [`install`] installs what a lock file
+//! pins.
+//!
+//! # Example
+//!
+//! ```
+//! use kadence_registry::{
+//!     LocalRegistry, MANIFEST_FILE, Registry, Release,
+//!     resolve::{install, resolve},
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # futures::executor::block_on(async {
+//! let publisher = libp2p_identity::Keypair::generate_ed25519().public().to_peer_id();
+//! let folder = tempfile::tempdir()?;
+//! let registry = LocalRegistry::open(folder.path().join("registry"), publisher).await?;
+//! let manifests = [
+//!     "name = 'base'\nversion = '1.2.0'",
+//!     "name = 'app'\nversion = '0.1.0'\n[dependencies]\nbase = '^1'",
+//! ];
+//! for manifest in manifests {
+//!     let package = tempfile::tempdir()?;
+//!     std::fs::write(package.path().join(MANIFEST_FILE), manifest)?;
+//!     registry.publish(Release::read(publisher, package.path()).await?).await?;
+//! }
+//!
+//! let app = format!("{publisher}/app").parse()?;
+//! let lock = resolve(&[(app, "^0.1".parse()?)], &registry, None).await?;
+//! assert_eq!(lock.packages().len(), 2);
+//!
+//! let installed = install(&lock, &registry, folder.path().join("packages")).await?;
+//! assert!(installed.packages.iter().all(|package| package.path.is_dir()));
+//! # Ok(())
+//! # })
+//! # }
+//! ```
 
 mod install;
 mod lock;
@@ -15,18 +51,19 @@ use std::{fmt, sync::Arc};
 use semver::{Version, VersionReq};
 use thiserror::Error;
 
-pub use install::{InstallError, Installed, InstalledPackage, PackageError, install};
+pub use install::{InstallError, Installed, InstalledPackage, PackageInstallError, install};
 pub use lock::{Lock, LockError, LockedPackage};
 
 use crate::{ContentId, GetError, PackageId, Registry};
 use prefetch::{Limits, prefetch};
 
-/// Chooses a version of each package that is wanted, and of each that these need, so that all requirements are met, with one
-/// version of each package. Pins of the previous lock file are kept where possible, otherwise the newest version that goes
-/// with the others is taken. Pre-releases are taken as Cargo does, and yanked versions only if the previous lock file
-/// pins them.
+/// Chooses one version of each required package and of each dependency, so that all requirements are met.
 ///
-/// All indexes that can matter are looked up first, several at a time. It does not block.
+/// Pins of the previous lock file are kept where possible; otherwise the newest version that is compatible with the
+/// others is chosen. Pre-releases follow Cargo's rules. Yanked versions are chosen only if the previous lock file pins
+/// them.
+///
+/// All indexes that can matter are fetched first, several at a time. Solving runs on a thread for blocking work.
 ///
 /// # Errors
 ///
@@ -38,7 +75,7 @@ pub async fn resolve(
 ) -> Result<Lock, ResolveError> {
     let universe = prefetch(roots, registry, previous, Limits::default()).await?;
     let (roots, previous) = (roots.to_vec(), previous.cloned());
-    // It can take a while.
+    // Solving can take seconds.
     let lock = blocking::unblock(move || solve::solve(&roots, &universe, previous.as_ref(), solve::MAX_STEPS)).await?;
     match lock.to_toml().len() {
         len if len > lock::MAX_LOCK_LEN => {
@@ -48,80 +85,81 @@ pub async fn resolve(
     }
 }
 
-/// A version that needs another package.
+/// A version that depends on another package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirer {
-    /// Which package.
+    /// Its package.
     pub package: PackageId,
-    /// Which version of it.
+    /// Its version.
     pub version: Version,
 }
 
-/// Who needs a package: a version of another one, or whoever has asked for it.
+/// Origin of a requirement: a version that depends on the package, or `None` if the caller asked for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequiredBy(pub Option<Arc<Requirer>>);
 
 impl fmt::Display for RequiredBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Some(requirer) => write!(f, "{} {} needs", requirer.package, requirer.version),
-            None => write!(f, "you ask for"),
+            Some(requirer) => write!(f, "{} {} requires", requirer.package, requirer.version),
+            None => write!(f, "the caller requires"),
         }
     }
 }
 
-/// Why there is no lock file for what is wanted.
+/// Error of [`resolve`].
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum ResolveError {
-    /// There is no such package: its name is wrong, or it was never published.
+    /// The package does not exist: its name is wrong, or it was never published.
     #[error("{required_by} {package}, which does not exist")]
     Unknown {
         /// The package.
         package: Box<PackageId>,
-        /// Who needs it.
+        /// Origin of the requirement.
         required_by: RequiredBy,
     },
-    /// A package's versions cannot be told now. Nothing is chosen without them, since that could be something old. Try again.
-    #[error("{required_by} {package}, of which it cannot be told which versions there are: {source}")]
+    /// The versions of a package cannot be determined. Without them, an outdated version might be chosen. Retry.
+    #[error("{required_by} {package}, whose versions cannot be determined: {source}")]
     Lookup {
         /// The package.
         package: Box<PackageId>,
-        /// Who needs it.
+        /// Origin of the requirement.
         required_by: RequiredBy,
-        /// Why.
+        /// Cause.
         source: GetError,
     },
-    /// No versions meet all requirements: relax one of those in the explanation.
-    #[error("no versions go together:\n{explanation}")]
+    /// No choice of versions meets all requirements: relax one of those in the explanation.
+    #[error("no versions meet all requirements:\n{explanation}")]
     Conflict {
-        /// Which requirements exclude each other, in some lines.
+        /// Description of the requirements that exclude each other, in several lines.
         explanation: String,
     },
-    /// A version that the previous lock file pins is another one now. Published versions are immutable, so its publisher made
-    /// a mistake or means harm. To take the new one all the same, remove the pin.
-    #[error("{package} {version} was replaced: {locked} is in the lock file, {found} in the index")]
+    /// A version that the previous lock file pins was replaced. Published versions are immutable: the publisher made a
+    /// mistake or is malicious. To accept the new one, remove the pin.
+    #[error("{package} {version} was replaced: the lock file has {locked}, the index {found}")]
     Replaced {
         /// The package.
         package: Box<PackageId>,
         /// The version.
         version: Version,
-        /// The manifest in the lock file.
+        /// Content id of the manifest in the lock file.
         locked: Box<ContentId>,
-        /// The manifest in the index.
+        /// Content id of the manifest in the index.
         found: Box<ContentId>,
     },
-    /// More is needed than is ever looked at: some package means harm, or this is larger than anything known.
-    #[error("more than {max} {what}")]
+    /// The dependencies exceed a limit: a package is malicious, or the set is larger than any that is known.
+    #[error("dependencies need more than {max} {what}")]
     TooMany {
-        /// What there are too many of.
+        /// Name of the limited quantity.
         what: &'static str,
-        /// How many there may be.
+        /// Maximum.
         max: usize,
     },
-    /// The requirements are so entangled that no answer was found in reasonable time: state narrower ones.
-    #[error("no answer after {steps} steps")]
+    /// The solver reached its limit: state narrower requirements.
+    #[error("no solution after {steps} steps: state narrower requirements")]
     TooHard {
-        /// How much was tried.
+        /// Number of steps.
         steps: u32,
     },
 }

@@ -9,38 +9,38 @@ use semver::{Version, VersionReq};
 use super::{Lock, RequiredBy, Requirer, ResolveError};
 use crate::{Index, IndexEntry, PackageId, Registry};
 
-/// How many indexes are looked up at a time: enough to hide that each takes some round trips, and a quarter of what the
-/// DHT client runs at once.
+/// Maximum number of concurrent lookups: enough to hide their round trips, and a quarter of the queries that the DHT
+/// client runs at the same time.
 const CONCURRENCY: usize = 8;
 
-/// How much is looked at before it is given up.
+/// Limits of the prefetch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Packages that are looked up.
+    /// Maximum number of packages.
     pub(super) packages: usize,
-    /// Dependencies of all versions that could be chosen.
+    /// Maximum number of dependencies of all versions that can be chosen.
     pub(super) dependencies: usize,
 }
 
 impl Default for Limits {
-    /// The largest lock files that one finds have some hundred packages of a registry. At some 200 bytes for each dependency
-    /// they take about 40 MB.
+    /// Large real lock files have some hundred packages of a registry. 200,000 dependencies of about 200 bytes take 40
+    /// MB.
     fn default() -> Self {
         Self { packages: 2000, dependencies: 200_000 }
     }
 }
 
-/// All that can matter for what is wanted: every package that some version needs which could be chosen.
+/// Every package that a choosable version depends on, directly or indirectly.
 #[derive(Debug, Default)]
 pub(super) struct Universe {
-    /// The versions of each package, with the yanked ones.
+    /// Versions of each package, including yanked ones.
     pub(super) packages: BTreeMap<PackageId, BTreeMap<Version, IndexEntry>>,
-    /// What does not exist, and who needs it.
+    /// Packages that do not exist, with the origin of the requirement.
     pub(super) missing: BTreeMap<PackageId, RequiredBy>,
 }
 
 impl Universe {
-    /// Whether a version can be chosen: yanked ones only if they are pinned.
+    /// Returns whether a version can be chosen. A yanked version can be chosen only if it is pinned.
     pub(super) fn is_usable(
         package: &PackageId,
         version: &Version,
@@ -52,7 +52,7 @@ impl Universe {
     }
 }
 
-/// Looks up everything that can be reached from the roots, breadth first.
+/// Looks up every package that can be reached from the roots, breadth first.
 pub(super) async fn prefetch(
     roots: &[(PackageId, VersionReq)],
     registry: &dyn Registry,
@@ -72,7 +72,7 @@ pub(super) async fn prefetch(
                 (package, index)
             });
         }
-        // Nothing is under way, and nothing waits.
+        // No lookup is running, and none is queued.
         let Some((package, index)) = lookups.next().await else { break };
         match index {
             Ok(Some(index)) => search.found(&package, &index)?,
@@ -91,12 +91,12 @@ struct Search<'a> {
     limits: Limits,
     previous: Option<&'a Lock>,
     universe: Universe,
-    /// What is required of each package that was asked for, and who was the first to do so.
+    /// For each required package: the texts of its requirements, the requirements, and the origin of the first one.
     demands: BTreeMap<PackageId, (BTreeSet<String>, Vec<VersionReq>, RequiredBy)>,
-    /// Which versions have had their dependencies asked for.
+    /// Versions whose dependencies were demanded.
     expanded: BTreeSet<(PackageId, Version)>,
     dependencies: usize,
-    /// What is still to be looked up.
+    /// Packages to look up.
     queue: VecDeque<PackageId>,
 }
 
@@ -108,7 +108,7 @@ impl Search<'_> {
         required_by: &RequiredBy,
     ) -> Result<(), ResolveError> {
         let mut waiting = VecDeque::from([(package.clone(), requirement.clone(), required_by.clone())]);
-        // Each demand can make versions matter whose dependencies are demanded in turn.
+        // A demand can make more versions choosable, whose dependencies are demanded in turn.
         while let Some((package, requirement, required_by)) = waiting.pop_front() {
             if !self.demands.contains_key(&package) {
                 if self.demands.len() >= self.limits.packages {
@@ -146,7 +146,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// What the versions need that meet a requirement, if the package's versions are known and nobody has asked before.
+    /// Returns the dependencies of the versions that meet a requirement. Empty while the package's versions are
+    /// unknown; versions that were expanded before are skipped.
     fn expand(
         &mut self,
         package: &PackageId,

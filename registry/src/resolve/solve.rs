@@ -11,15 +11,15 @@ use semver::{Version, VersionReq};
 use super::{Lock, LockedPackage, ResolveError, prefetch::Universe};
 use crate::{IndexEntry, PackageId};
 
-/// How many rounds of conclusions the solver may take. Ordinary problems take about one for each package, and there are at
-/// most 2,000 of them. A riddle that somebody has made to waste time takes longer for each round than for the one before:
-/// this many are some seconds, five times as many are minutes.
+/// Maximum number of propagation rounds of the solver. Ordinary problems take about one for each package, of which
+/// there are at most 2,000. In a problem made to waste time each round takes longer than the one before: 10,000 rounds
+/// take some seconds, 50,000 take minutes.
 pub(super) const MAX_STEPS: u32 = 10_000;
 
-/// The longest explanation of a conflict, in bytes: nobody reads more.
-const MAX_EXPLANATION: usize = 16 * 1024;
+/// Maximum length of a conflict's explanation, in bytes: more than anyone reads.
+const MAX_EXPLANATION_LEN: usize = 16 * 1024;
 
-/// Chooses versions that go together, in at most `max_steps`.
+/// Chooses versions that meet all requirements, in at most `max_steps`.
 pub(super) fn solve(
     roots: &[(PackageId, VersionReq)],
     universe: &Universe,
@@ -30,7 +30,7 @@ pub(super) fn solve(
         Err(conflict @ ResolveError::Conflict { .. }) if !universe.missing.is_empty() => conflict,
         solved => return pin(solved?, universe, previous),
     };
-    // If all would go together but for what does not exist, that is what is wrong.
+    // If ignoring missing packages gives a solution, a missing package is the cause.
     let Ok(chosen) = attempt(roots, universe, previous, true, max_steps) else { return Err(conflict) };
     let entries = chosen.iter().filter_map(|(package, version)| universe.packages.get(package)?.get(version));
     let needed = entries.flat_map(|entry| &entry.dependencies).map(|dependency| &dependency.package);
@@ -68,7 +68,7 @@ fn attempt(
         Err(UnsolvableOrCancelled::Cancelled(_)) => Err(ResolveError::TooHard { steps: max_steps }),
         Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
             let mut explanation = Bounded(String::new());
-            // It ends with an error at the limit, and what was written stays.
+            // Writing fails at the limit, and the text written so far stays.
             let _ended_early =
                 fmt::write(&mut explanation, format_args!("{}", conflict.display_user_friendly(&solver)));
             Err(ResolveError::Conflict { explanation: explanation.0.trim_end().to_owned() })
@@ -98,11 +98,11 @@ fn pin(chosen: Chosen, universe: &Universe, previous: Option<&Lock>) -> Result<L
     Ok(Lock::of(packages))
 }
 
-/// What the solver is told.
+/// The solver's view of the packages.
 struct Provider<'a> {
     universe: &'a Universe,
     previous: Option<&'a Lock>,
-    /// Whether what does not exist is taken for met.
+    /// If true, dependencies on missing packages count as met.
     ignore_missing: bool,
     pool: Pool<Requirement, PackageId>,
     steps: Cell<u32>,
@@ -213,12 +213,12 @@ impl VersionSet for Requirement {
     type V = Version;
 }
 
-/// Text up to [`MAX_EXPLANATION`].
+/// Text of up to [`MAX_EXPLANATION_LEN`] bytes.
 struct Bounded(String);
 
 impl fmt::Write for Bounded {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.0.len() + text.len() > MAX_EXPLANATION {
+        if self.0.len() + text.len() > MAX_EXPLANATION_LEN {
             return Err(fmt::Error);
         }
         self.0.push_str(text);

@@ -8,7 +8,7 @@ mod locks;
 mod property;
 mod solving;
 
-/// A registry of versions, each written as `name number: name requirement; ...`.
+/// Creates a registry of versions, each written as `name number: name requirement; ...`.
 fn registry(versions: &[&str]) -> FakeRegistry {
     let mut registry = FakeRegistry::new();
     for line in versions {
@@ -20,7 +20,7 @@ fn registry(versions: &[&str]) -> FakeRegistry {
     registry
 }
 
-fn wanted(roots: &[&str]) -> Vec<(PackageId, VersionReq)> {
+fn requirements(roots: &[&str]) -> Vec<(PackageId, VersionReq)> {
     let root = |text: &&str| {
         let (name, requirement) = text.split_once(' ').unwrap();
         (id(name), requirement.parse().unwrap())
@@ -29,7 +29,7 @@ fn wanted(roots: &[&str]) -> Vec<(PackageId, VersionReq)> {
 }
 
 fn resolved(roots: &[&str], registry: &FakeRegistry, previous: Option<&Lock>) -> Result<Lock, ResolveError> {
-    smol::block_on(resolve(&wanted(roots), registry, previous))
+    smol::block_on(resolve(&requirements(roots), registry, previous))
 }
 
 fn chosen(lock: &Lock) -> Vec<String> {

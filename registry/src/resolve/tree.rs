@@ -6,9 +6,9 @@ use std::{
 
 use crate::ContentId;
 
-/// A hash over everything in a folder: paths, bytes, and which files can be executed. It blocks.
+/// Returns a hash over the content of a folder: paths, bytes and executable bits. Blocks.
 ///
-/// What is neither a file nor a folder counts as itself, and is not followed.
+/// An entry that is neither a file nor a folder counts as such, and is not followed.
 pub(super) fn tree_id(folder: &Path) -> io::Result<ContentId> {
     let mut hasher = blake3::Hasher::new();
     let mut folders = vec![(folder.to_owned(), Vec::new())];
@@ -20,7 +20,7 @@ pub(super) fn tree_id(folder: &Path) -> io::Result<ContentId> {
             let mut path: Vec<u8> = prefix.clone();
             path.push(b'/');
             path.extend_from_slice(entry.file_name().as_encoded_bytes());
-            // Lengths in front of what has one, so that no two folders make the same bytes.
+            // Length prefixes make the input unambiguous: two different folders never hash the same bytes.
             hasher.update(&(path.len() as u64).to_le_bytes()).update(&path);
             hasher.update(&[code(kind, &entry)?]);
             if kind.is_dir() {

@@ -53,7 +53,7 @@ fn found_by(index: &SearchIndex, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_name_counts_for_more_than_a_title_and_a_title_for_more_than_the_rest() {
+fn names_weigh_more_than_titles_and_titles_more_than_the_rest() {
     let index = index_of([
         entry("e", "x", &["x"], "x", "pad"),
         entry("d", "x", &["x"], "pad", "x"),
@@ -69,7 +69,7 @@ fn a_name_counts_for_more_than_a_title_and_a_title_for_more_than_the_rest() {
 }
 
 #[test]
-fn all_words_have_to_be_found_and_the_last_may_be_begun() {
+fn all_words_have_to_match_and_the_last_one_may_be_a_prefix() {
     let index = index_of([entry("left-pad", "", &[], "Pads text", ""), entry("right-pad", "", &[], "Größe", "")]);
     assert_eq!(found_by(&index, "pad text"), ["left-pad"]);
     assert_eq!(found_by(&index, "pad te"), ["left-pad"]);
@@ -102,14 +102,14 @@ fn attack_what_is_typed_is_never_syntax() {
 }
 
 #[test]
-fn no_text_finds_all_in_the_order_of_their_names() {
+fn a_query_without_text_finds_all_packages_in_the_order_of_their_ids() {
     let index = index_of([named("b"), named("c"), named("a")]);
     assert_eq!(found_by(&index, ""), ["a", "b", "c"]);
     assert_eq!(found_by(&index, "  "), ["a", "b", "c"]);
 }
 
 #[test]
-fn filters_are_exact_and_all_of_them_hold() {
+fn filters_are_exact_and_all_have_to_match() {
     let mut one = entry("one", "pad", &["text", "left"], "", "");
     one.summary.categories = vec!["tools".to_owned()];
     one.summary.authors = vec!["Ada".to_owned()];
@@ -127,7 +127,7 @@ fn filters_are_exact_and_all_of_them_hold() {
 }
 
 #[test]
-fn pages_are_in_a_fixed_order_and_know_how_many_there_are() {
+fn pages_have_a_stable_order_and_the_total_number_of_hits() {
     let index = index_of((0..25).rev().map(|n| entry(&format!("p{n:02}"), "same", &[], "", "")));
     let page = |offset| {
         let query = Query::builder().text("same").limit(10).offset(offset).build().unwrap();
@@ -141,7 +141,7 @@ fn pages_are_in_a_fixed_order_and_know_how_many_there_are() {
 }
 
 #[test]
-fn what_is_put_in_again_takes_the_place_of_what_was_there() {
+fn upsert_replaces_the_entry() {
     let index = index_of([entry("a", "old", &["old"], "", ""), named("b")]);
     smol::block_on(index.upsert(entry("a", "new", &["new"], "", ""), at(9))).unwrap();
     assert_eq!(found_by(&index, "old"), [""; 0]);
@@ -151,7 +151,7 @@ fn what_is_put_in_again_takes_the_place_of_what_was_there() {
 }
 
 #[test]
-fn what_is_taken_out_is_not_found() {
+fn a_removed_package_is_not_found() {
     let index = index_of([entry("a", "x", &["t"], "", ""), named("b")]);
     smol::block_on(async {
         assert!(index.remove(&id("a")).await.unwrap());
@@ -163,7 +163,7 @@ fn what_is_taken_out_is_not_found() {
 }
 
 #[test]
-fn what_was_seen_longest_ago_makes_room() {
+fn the_oldest_update_is_evicted_first() {
     smol::block_on(async {
         let index = SearchIndex::in_memory(3).await.unwrap();
         for (name, seconds) in [("a", 1), ("b", 2), ("c", 3), ("a", 4), ("d", 5)] {
@@ -175,7 +175,7 @@ fn what_was_seen_longest_ago_makes_room() {
 }
 
 #[test]
-fn an_index_in_a_file_is_there_when_it_is_opened_again() {
+fn an_index_in_a_file_survives_reopening() {
     smol::block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("search.db");
@@ -188,16 +188,16 @@ fn an_index_in_a_file_is_there_when_it_is_opened_again() {
 }
 
 #[test]
-fn the_beginning_of_a_long_readme_is_searched() {
-    let readme = format!("begun {}{} ended", "ä".repeat(MAX_INDEXED_README / 2 - 3), "€".repeat(2000));
+fn only_the_beginning_of_a_long_readme_is_indexed() {
+    let readme = format!("begun {}{} ended", "ä".repeat(MAX_INDEXED_README_LEN / 2 - 3), "€".repeat(2000));
     let index = index_of([entry("a", "", &[], "", &readme)]);
     assert_eq!(found_by(&index, "begun"), ["a"]);
     assert_eq!(found_by(&index, "ended"), [""; 0]);
-    assert_eq!(beginning("aä"), "aä");
+    assert_eq!(prefix("aä"), "aä");
 }
 
 #[test]
-fn a_row_that_cannot_be_is_an_error() {
+fn an_invalid_row_is_an_error() {
     let index = index_of([named("a")]);
     smol::block_on(async {
         let spoil = |database: &rusqlite::Transaction<'_>| database.execute("UPDATE packages SET version = 'x'", []);
@@ -210,7 +210,7 @@ fn a_row_that_cannot_be_is_an_error() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
-    fn whatever_is_typed_is_a_query(text in "\\PC{0,60}", more in "[\"'*()^:+\\- a-cANDORT]{0,30}") {
+    fn any_text_is_a_valid_query(text in "\\PC{0,60}", more in "[\"'*()^:+\\- a-cANDORT]{0,30}") {
         let index = index_of([entry("a", "left", &[], "not or near", "")]);
         for text in [text, more] {
             if let Ok(query) = Query::text(text) {

@@ -1,4 +1,4 @@
-//! The thread that brings what was written to the disk.
+//! The thread that brings written changes to the disk.
 
 use std::{
     error::Error,
@@ -9,25 +9,28 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ffi};
+use kadence_sqlite::{
+    connect,
+    rusqlite::{self, Connection, ffi},
+    with_suffix,
+};
 
-use super::{beside, connect};
 use crate::DiskError;
 
-/// From this length on the log is written into the file. Small, because the whole log is looked through at the next start;
-/// not smaller, because the first commit after it waits for the disk once.
+/// Length of the log above which it is written into the file, in bytes. Small, because the next start reads the whole log;
+/// not smaller, because the first commit afterwards waits for the disk.
 pub(super) const CHECKPOINT_BYTES: u32 = 16 * 1024 * 1024;
 
-/// From this length on writers have to wait until the log is empty: it would otherwise grow as long as somebody writes
-/// without a pause.
+/// Length of the log above which writers have to wait until it is empty, in bytes. Without it the log would grow as long as
+/// a program writes without a pause.
 const LIMIT_BYTES: u64 = 128 * 1024 * 1024;
 
-/// How often the log is written into the file in a row, while somebody goes on writing. Each pass is shorter than the one
-/// before it by what the disk is faster than the writer, so that more would not end either.
+/// Maximum number of passes in a row that write the log into the file while a program keeps writing. Each pass covers what
+/// was written during the one before; if eight do not catch up, the writer is as fast as the disk.
 const PASSES: usize = 8;
 
 pub(super) struct Flusher {
-    /// Has one place: that something was written is known or not. Its end ends the thread.
+    /// Wakes the thread. Has one slot, as a second wake-up adds nothing. Dropping it ends the thread.
     wrote: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -37,7 +40,7 @@ impl Flusher {
         let connection = connect(path).map_err(DiskError::new)?;
         connection.pragma_update(None, "synchronous", "normal").map_err(DiskError::new)?;
         // SQLite keeps no locks on the log, so that a second handle to it does no harm.
-        let log = OpenOptions::new().write(true).open(beside(path, "-wal")).map_err(DiskError::new)?;
+        let log = OpenOptions::new().write(true).open(with_suffix(path, "-wal")).map_err(DiskError::new)?;
         let (wrote, told) = sync_channel(1);
         let work = Work { path: path.to_owned(), connection, log };
         let thread = thread::Builder::new()
@@ -47,10 +50,10 @@ impl Flusher {
         Ok(Self { wrote: Some(wrote), thread: Some(thread) })
     }
 
-    /// Something was written. Never waits.
+    /// Notes that something was written. Never waits.
     pub(super) fn wrote(&self) {
         if let Some(wrote) = &self.wrote {
-            // Full means that it is known.
+            // A full channel means that the thread knows already.
             let _known = wrote.try_send(());
         }
     }
@@ -60,7 +63,7 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         self.wrote = None;
         if let Some(thread) = self.thread.take() {
-            // Otherwise it has panicked, which was printed; the log is read at the next start in any case.
+            // An error is a panic of the thread, which was printed. The next start reads the log in any case.
             let _ended = thread.join();
         }
     }
@@ -73,21 +76,21 @@ struct Work {
 }
 
 impl Work {
-    /// Sleeps until something is written, then for half of the time that it may take: the other half is for the disk.
+    /// Sleeps until something is written, then for half of `flush_within`: the other half is for the disk.
     fn run(&self, told: &Receiver<()>, flush_within: Duration) {
         while told.recv().is_ok() {
-            // Nothing is lost by what was told meanwhile: it is still there when this has ended.
+            // A wake-up during the flush stays in the channel.
             let is_over = pause(told, flush_within / 2);
             if let Err(error) = self.flush() {
-                tracing::warn!(path = %self.path.display(), %error, "the store's log cannot be brought to the disk");
-                // It is not known what is on the disk; the next write tries again.
+                tracing::warn!(path = %self.path.display(), %error, "cannot flush the store's log");
+                // The next write tries again.
             }
             if is_over {
                 break;
             }
         }
         if let Err(error) = checkpoint(&self.connection, "TRUNCATE") {
-            tracing::warn!(path = %self.path.display(), %error, "the store's log remains beside it");
+            tracing::warn!(path = %self.path.display(), %error, "cannot write the store's log into its file");
         }
     }
 
@@ -95,22 +98,22 @@ impl Work {
         self.log.sync_data()?;
         let bytes = self.log.metadata()?.len();
         if bytes > u64::from(CHECKPOINT_BYTES) {
-            // Does not stop the writer: once all is done, the writer begins again at the log's start. What it has written
-            // meanwhile is for the next pass, which is the shorter for it.
+            // Does not stop the writer, whose changes during a pass are left for the next one. After a complete pass the
+            // writer begins again at the start of the log.
             let mut passes = 0;
             while checkpoint(&self.connection, "PASSIVE")? > 0 && passes < PASSES {
                 passes += 1;
             }
         }
         if bytes > LIMIT_BYTES {
-            // Stops the writer for the little that is left.
+            // Stops the writer until the rest is written.
             checkpoint(&self.connection, "TRUNCATE")?;
         }
         Ok(())
     }
 }
 
-/// True if the store was dropped meanwhile. What was written in the pause is flushed after it.
+/// Sleeps, and returns whether the store was dropped meanwhile.
 fn pause(told: &Receiver<()>, span: Duration) -> bool {
     let started = std::time::Instant::now();
     loop {
@@ -122,11 +125,13 @@ fn pause(told: &Receiver<()>, span: Duration) -> bool {
     }
 }
 
-/// Writes the log into the file, and both to the disk. Gives back how many pages of the log are left.
+/// Writes the log into the file, and both to the disk. Returns the number of pages that are left in the log.
+///
+/// `PASSIVE` never waits for other connections, and does what it can.
 ///
 /// # Errors
 ///
-/// Also if a mode that has to wait for others has waited too long. `PASSIVE` never waits, and does what it can.
+/// If the disk fails, or another mode has waited for other connections in vain.
 pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
     let (busy, pages, done): (bool, i64, i64) =
         connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {

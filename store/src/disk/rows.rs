@@ -1,10 +1,10 @@
-//! Records and providers as rows.
+//! Reads and writes records and providers as rows.
 
+use kadence_sqlite::rusqlite::{self, Connection, OptionalExtension, params};
 use libp2p::{
     Multiaddr, PeerId,
     kad::{ProviderRecord, Record, RecordKey},
 };
-use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     Contents, Row,
@@ -66,7 +66,7 @@ pub(super) fn remove(connection: &Connection, row: &Row) -> rusqlite::Result<()>
     }
 }
 
-/// The inner error says which row is damaged.
+/// Reads all rows. The inner error names a damaged row.
 pub(super) fn read(connection: &Connection, moment: Moment) -> rusqlite::Result<Result<Contents, String>> {
     if let Some(what) = damaged_types(connection)? {
         return Ok(Err(what));
@@ -107,7 +107,7 @@ pub(super) fn read(connection: &Connection, moment: Moment) -> rusqlite::Result<
     Ok(Ok(contents))
 }
 
-/// The tables are strict, but a file can be changed byte by byte.
+/// Returns the name of a row with a value of a wrong type. The tables are strict, but a damaged file may have any bytes.
 fn damaged_types(connection: &Connection) -> rusqlite::Result<Option<String>> {
     const WRONG: &str = "typeof(key) != 'blob' OR typeof(checksum) != 'integer'
         OR typeof(expires) NOT IN ('integer', 'null') OR typeof(life) != typeof(expires)";
@@ -123,7 +123,7 @@ fn damaged_types(connection: &Connection) -> rusqlite::Result<Option<String>> {
     Ok(record.or(provider))
 }
 
-/// The first five columns of both.
+/// First five columns of both tables.
 struct Common {
     number: i64,
     key: Vec<u8>,
@@ -139,8 +139,8 @@ impl Common {
     }
 }
 
-/// The expiry on this run's clock, `None` if it has passed.
-#[expect(clippy::option_option, reason = "without an expiry it is alive for ever")]
+/// Returns the expiry on the monotonic clock; `None` if it has passed.
+#[expect(clippy::option_option, reason = "without an expiry a row never expires")]
 fn alive(expiry: Option<WallExpiry>, moment: Moment) -> Option<Option<std::time::Instant>> {
     match expiry {
         None => Some(None),
@@ -148,7 +148,7 @@ fn alive(expiry: Option<WallExpiry>, moment: Moment) -> Option<Option<std::time:
     }
 }
 
-/// Each with its length before it, in two bytes: they are cut to fewer when they come.
+/// Encodes addresses, each after its length in two bytes. Their total length is limited when they are inserted.
 fn join(addresses: &[Multiaddr]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for address in addresses {
@@ -170,8 +170,8 @@ fn split(mut bytes: &[u8]) -> Option<Vec<Multiaddr>> {
     bytes.is_empty().then_some(addresses)
 }
 
-/// FNV-1a of 64 bits, each part with its length before it. It finds what a disk has spoilt; who can write the file can do
-/// anything.
+/// Returns the 64-bit FNV-1a hash of all parts, each after its length. It finds damage by the disk, and is no protection
+/// against somebody who can write the file.
 fn checksum(parts: &[&[u8]], expiry: Option<WallExpiry>) -> i64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut add = |bytes: &[u8]| {

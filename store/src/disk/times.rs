@@ -1,25 +1,24 @@
-//! The monotonic clock's times, as they stand in the file.
+//! Converts times of the monotonic clock to the wall-clock times of the file.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::clock::Clock;
 
-/// Both clocks, read together.
+/// A point in time on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) now: Instant,
     pub(super) wall: SystemTime,
 }
 
-/// An expiry as it stands in the file.
+/// An expiry in the file.
 ///
-/// `left` is what makes it safe against clocks that jump: whatever the clock says later, nothing lives longer than it
-/// had left when it was written.
+/// `left` protects against clock changes: no row lives longer than the time that was left when it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct WallExpiry {
     /// Milliseconds since 1970.
     pub(super) at: i64,
-    /// Milliseconds that were left when it was written.
+    /// Milliseconds left when it was written.
     pub(super) left: i64,
 }
 
@@ -33,7 +32,7 @@ impl Moment {
         WallExpiry { at: since_1970(self.wall).saturating_add(left), left }
     }
 
-    /// When that is on the monotonic clock of this run; `None` if it has passed.
+    /// Returns the expiry on the monotonic clock of this process; `None` if it has passed.
     pub(super) fn to_instant(self, expiry: WallExpiry) -> Option<Instant> {
         let left = expiry.at.saturating_sub(since_1970(self.wall)).min(expiry.left);
         let left = u64::try_from(left).ok().filter(|left| *left > 0)?;
@@ -82,7 +81,7 @@ mod tests {
     fn times_without_end_are_no_panic() {
         let moment = Moment { now: Instant::now(), wall: UNIX_EPOCH + HOUR };
         assert_eq!(moment.to_instant(WallExpiry { at: i64::MIN, left: i64::MIN }), None);
-        // Too far away for the clock is as good as never, but a file that says so is not trusted.
+        // The clock may be unable to represent such a time; then the row has expired.
         assert!(moment.to_instant(WallExpiry { at: i64::MAX, left: i64::MAX }).is_none_or(|at| at > moment.now));
         assert_eq!(moment.to_wall(moment.now - HOUR).left, 0);
     }

@@ -1,4 +1,4 @@
-//! A store that is full.
+//! A full store.
 
 use libp2p::{
     PeerId,
@@ -6,24 +6,24 @@ use libp2p::{
 };
 
 use super::{HOUR, by, config, keys_by_distance, record, store, until};
-use crate::{Refusal, Store, StoreConfig, clock::Clock, records::MAX_EVICTIONS};
+use crate::{InsertError, InsertOutcome, Store, StoreConfig, clock::Clock, records::MAX_EVICTIONS};
 
 fn stored(store: &Store, keys: &[String]) -> Vec<usize> {
     (0..keys.len()).filter(|at| store.get(&RecordKey::new(&keys[*at])).is_some()).collect()
 }
 
 #[test]
-fn closer_records_push_out_the_farthest() {
+fn closer_records_evict_the_farthest() {
     let local = PeerId::random();
     let keys = keys_by_distance(local, 10);
     let (mut store, _) = store(local, StoreConfig { max_records: 3, ..config() });
     for at in [2, 9, 5] {
         store.insert(record(&keys[at], "v")).unwrap();
     }
-    assert!(matches!(store.insert(record(&keys[9], "w")), Ok(crate::Stored::Replaced)), "its place is its own");
+    assert!(matches!(store.insert(record(&keys[9], "w")), Ok(InsertOutcome::Replaced)), "a replacement needs no room");
     store.insert(record(&keys[8], "v")).unwrap();
     assert_eq!(stored(&store, &keys), [2, 5, 8]);
-    assert!(matches!(store.insert(record(&keys[9], "v")), Err(Refusal::Full)));
+    assert!(matches!(store.insert(record(&keys[9], "v")), Err(InsertError::Full)));
     store.insert(record(&keys[0], "v")).unwrap();
     assert_eq!(stored(&store, &keys), [0, 2, 5]);
     assert_eq!(store.stats_handle().read().evicted, 2);
@@ -31,7 +31,7 @@ fn closer_records_push_out_the_farthest() {
 }
 
 #[test]
-fn our_own_are_never_pushed_out_and_need_no_closeness() {
+fn own_records_are_never_evicted_and_evict_closer_ones() {
     let local = PeerId::random();
     let keys = keys_by_distance(local, 5);
     let (mut store, _) = store(local, StoreConfig { max_records: 2, ..config() });
@@ -41,13 +41,13 @@ fn our_own_are_never_pushed_out_and_need_no_closeness() {
     assert_eq!(stored(&store, &keys), [0, 4]);
     store.insert(by(local, record(&keys[3], "v"))).unwrap();
     assert_eq!(stored(&store, &keys), [3, 4]);
-    assert!(matches!(store.insert(record(&keys[0], "v")), Err(Refusal::Full)));
-    assert!(matches!(store.insert(by(local, record(&keys[2], "v"))), Err(Refusal::Full)));
+    assert!(matches!(store.insert(record(&keys[0], "v")), Err(InsertError::Full)));
+    assert!(matches!(store.insert(by(local, record(&keys[2], "v"))), Err(InsertError::Full)));
     store.check();
 }
 
 #[test]
-fn the_expired_go_before_the_farthest() {
+fn expired_records_are_evicted_before_the_farthest() {
     let local = PeerId::random();
     let keys = keys_by_distance(local, 5);
     let (mut store, clock) = store(local, StoreConfig { max_records: 2, ..config() });
@@ -59,7 +59,7 @@ fn the_expired_go_before_the_farthest() {
 }
 
 #[test]
-fn bytes_are_made_room_for_by_as_many_as_it_takes_but_not_without_end() {
+fn a_large_record_evicts_a_bounded_number_of_small_ones() {
     let local = PeerId::random();
     let keys = keys_by_distance(local, 200);
     let longest = keys.iter().map(String::len).max().unwrap();
@@ -72,8 +72,8 @@ fn bytes_are_made_room_for_by_as_many_as_it_takes_but_not_without_end() {
     }
     let each = longest + 10;
     let large = |count: usize| record(&keys[0], &"v".repeat(each * count - keys[0].len()));
-    assert!(matches!(store.insert(large(MAX_EVICTIONS + 1)), Err(Refusal::Full)));
-    assert_eq!(store.records().count(), 199, "a refused record pushes nothing out");
+    assert!(matches!(store.insert(large(MAX_EVICTIONS + 1)), Err(InsertError::Full)));
+    assert_eq!(store.records().count(), 199, "a rejected record evicts nothing");
     store.insert(large(MAX_EVICTIONS)).unwrap();
     assert_eq!(store.records().count(), 200 - MAX_EVICTIONS);
     assert_eq!(store.stats_handle().read().record_bytes as usize, limit);
@@ -81,7 +81,7 @@ fn bytes_are_made_room_for_by_as_many_as_it_takes_but_not_without_end() {
 }
 
 #[test]
-fn a_publisher_that_has_its_share_competes_with_itself() {
+fn a_publisher_with_a_full_share_evicts_its_own_records() {
     let local = PeerId::random();
     let (greedy, modest) = (PeerId::random(), PeerId::random());
     let keys = keys_by_distance(local, 10);
@@ -89,16 +89,16 @@ fn a_publisher_that_has_its_share_competes_with_itself() {
     for at in [8, 3] {
         store.insert(by(greedy, record(&keys[at], "v"))).unwrap();
     }
-    assert!(matches!(store.insert(by(greedy, record(&keys[9], "v"))), Err(Refusal::ShareFull)));
+    assert!(matches!(store.insert(by(greedy, record(&keys[9], "v"))), Err(InsertError::ShareFull)));
     store.insert(by(modest, record(&keys[9], "v"))).unwrap();
     store.insert(by(greedy, record(&keys[5], "v"))).unwrap();
     assert_eq!(stored(&store, &keys), [3, 5, 9]);
-    // Those without a publisher have one share together.
+    // Records without a publisher share one limit.
     for at in [6, 7] {
         store.insert(record(&keys[at], "v")).unwrap();
     }
-    assert!(matches!(store.insert(record(&keys[8], "v")), Err(Refusal::ShareFull)));
-    // Our own have no limit but that of the store.
+    assert!(matches!(store.insert(record(&keys[8], "v")), Err(InsertError::ShareFull)));
+    // Own records are limited by the size of the store only.
     for at in [0, 1, 2] {
         store.insert(by(local, record(&keys[at], "v"))).unwrap();
     }
@@ -106,16 +106,16 @@ fn a_publisher_that_has_its_share_competes_with_itself() {
 }
 
 #[test]
-fn bytes_of_a_publisher_have_a_limit_too() {
+fn the_bytes_of_a_publisher_are_limited() {
     let local = PeerId::random();
     let keys = keys_by_distance(local, 3);
     let (mut store, _) = store(local, StoreConfig { max_bytes_per_publisher: 20, ..config() });
     store.insert(record(&keys[1], "vvvvvvvv")).unwrap();
-    assert!(matches!(store.insert(record(&keys[2], "vvvvvvvv")), Err(Refusal::ShareFull)));
-    assert!(matches!(store.insert(record(&keys[1], &"v".repeat(30))), Err(Refusal::ShareFull)));
+    assert!(matches!(store.insert(record(&keys[2], "vvvvvvvv")), Err(InsertError::ShareFull)));
+    assert!(matches!(store.insert(record(&keys[1], &"v".repeat(30))), Err(InsertError::ShareFull)));
     store.insert(record(&keys[0], "vvvvvvvv")).unwrap();
     assert_eq!(stored(&store, &keys), [0]);
     let stranger = by(PeerId::random(), record(&keys[1], &"v".repeat(30)));
-    assert!(matches!(store.insert(stranger), Err(Refusal::ShareFull)));
+    assert!(matches!(store.insert(stranger), Err(InsertError::ShareFull)));
     store.check();
 }

@@ -1,4 +1,4 @@
-//! What the file keeps, and what it does not take for one of its own.
+//! The file: contents, restarts, and damage.
 
 use std::{
     fs,
@@ -8,6 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use kadence_sqlite::rusqlite::Connection;
 use libp2p::{
     PeerId,
     kad::{ProviderRecord, Record, RecordKey, store::RecordStore},
@@ -15,7 +16,7 @@ use libp2p::{
 use tempfile::{TempDir, tempdir};
 
 use super::{HOUR, TestClock, by, config, keys_by_distance, record, until};
-use crate::{Refusal, Store, StoreConfig, StoreOpenError, clock::Clock};
+use crate::{InsertError, Store, StoreConfig, StoreOpenError, clock::Clock};
 
 fn place() -> (TempDir, PathBuf) {
     let folder = tempdir().unwrap();
@@ -33,7 +34,7 @@ fn get(store: &Store, key: &str) -> Option<Record> {
     store.get(&RecordKey::new(&key)).map(|record| record.into_owned())
 }
 
-/// What a process that is killed leaves: the files as they are, without the work of closing them.
+/// Copies the files as a killed process leaves them: nothing is done to close them.
 fn crash(path: &Path) -> (TempDir, PathBuf) {
     let (folder, copy) = place();
     for suffix in ["", "-wal"] {
@@ -44,7 +45,7 @@ fn crash(path: &Path) -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn everything_is_there_again_as_it_was() {
+fn everything_is_restored_after_a_restart_or_a_crash() {
     let (_folder, path) = place();
     let (local, peer, clock) = (PeerId::random(), PeerId::random(), TestClock::new());
     let records = [
@@ -86,7 +87,7 @@ fn everything_is_there_again_as_it_was() {
 }
 
 #[test]
-fn what_was_removed_pushed_out_or_swept_does_not_come_back() {
+fn removed_evicted_and_swept_records_do_not_come_back() {
     let (_folder, path) = place();
     let (local, clock) = (PeerId::random(), TestClock::new());
     let keys = keys_by_distance(local, 4);
@@ -102,19 +103,19 @@ fn what_was_removed_pushed_out_or_swept_does_not_come_back() {
     drop(store);
     let store = open(&path, local, &clock);
     assert_eq!(store.records().count(), 1);
-    assert_eq!(store.stats_handle().read().expired, 0, "the sweep has cut it from the file");
+    assert_eq!(store.stats_handle().read().expired, 0, "the sweep has removed it from the file");
     assert!(get(&store, &keys[2]).is_some());
 }
 
 #[test]
-fn time_passes_between_two_runs_and_a_clock_that_jumps_back_gives_none_of_it_back_twice() {
+fn expiries_pass_between_runs_and_a_clock_that_jumps_back_extends_no_life() {
     let (_folder, path) = place();
     let (local, clock) = (PeerId::random(), TestClock::new());
     let mut store = open(&path, local, &clock);
     store.insert(until(clock.now() + 5 * HOUR, record("a", "a"))).unwrap();
     store.insert(until(clock.now() + HOUR, record("b", "b"))).unwrap();
     drop(store);
-    // Only the wall's clock knows of it.
+    // Only the wall clock advances between two runs.
     clock.set_wall(clock.wall() + 2 * HOUR);
     let store = open(&path, local, &clock);
     assert_eq!(get(&store, "a").unwrap().expires, Some(clock.now() + 3 * HOUR));
@@ -129,7 +130,7 @@ fn time_passes_between_two_runs_and_a_clock_that_jumps_back_gives_none_of_it_bac
 }
 
 #[test]
-fn what_is_invalid_or_too_much_by_now_is_dropped() {
+fn records_that_are_invalid_or_over_the_limits_are_dropped_at_open() {
     let (_folder, path) = place();
     let (local, clock) = (PeerId::random(), TestClock::new());
     let keys = keys_by_distance(local, 5);
@@ -150,7 +151,7 @@ fn what_is_invalid_or_too_much_by_now_is_dropped() {
 }
 
 #[test]
-fn under_another_identity_what_was_ours_is_that_of_others_and_expires() {
+fn under_another_identity_earlier_own_records_expire() {
     let (_folder, path) = place();
     let (first, second, clock) = (PeerId::random(), PeerId::random(), TestClock::new());
     let mut store = open(&path, first, &clock);
@@ -168,7 +169,7 @@ fn under_another_identity_what_was_ours_is_that_of_others_and_expires() {
 }
 
 #[test]
-fn two_stores_cannot_have_one_file() {
+fn two_stores_cannot_open_one_file() {
     let (_folder, path) = place();
     let (local, clock) = (PeerId::random(), TestClock::new());
     let first = open(&path, local, &clock);
@@ -179,36 +180,36 @@ fn two_stores_cannot_have_one_file() {
 }
 
 #[test]
-fn a_foreign_file_is_named_and_left_alone() {
+fn a_foreign_file_is_rejected_and_left_unchanged() {
     let (_folder, path) = place();
-    let foreign = b"A letter, or a picture, or the key of a safe: anything but a database.".repeat(50);
+    let foreign = b"Some text, or a picture, or the key of a safe: anything but a database.".repeat(50);
     fs::write(&path, &foreign).unwrap();
-    let refusal = Store::open(&path, PeerId::random(), config());
-    assert!(matches!(refusal, Err(StoreOpenError::Foreign { .. })), "{refusal:?}");
+    let result = Store::open(&path, PeerId::random(), config());
+    assert!(matches!(result, Err(StoreOpenError::Foreign { .. })), "{result:?}");
     assert_eq!(fs::read(&path).unwrap(), foreign);
 
     let (_folder, path) = place();
-    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
     let bytes = fs::read(&path).unwrap();
-    let refusal = Store::open(&path, PeerId::random(), config());
-    assert!(matches!(refusal, Err(StoreOpenError::Foreign { .. })), "{refusal:?}");
+    let result = Store::open(&path, PeerId::random(), config());
+    assert!(matches!(result, Err(StoreOpenError::Foreign { .. })), "{result:?}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
 #[test]
-fn a_later_version_is_refused() {
+fn a_later_version_is_rejected() {
     let (_folder, path) = place();
     drop(open(&path, PeerId::random(), &TestClock::new()));
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
-    let refusal = Store::open(&path, PeerId::random(), config());
-    assert!(matches!(refusal, Err(StoreOpenError::Version { found: 7, known: 1, .. })), "{refusal:?}");
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    let result = Store::open(&path, PeerId::random(), config());
+    assert!(matches!(result, Err(StoreOpenError::Version { found: 7, known: 1, .. })), "{result:?}");
 }
 
 #[test]
-fn a_folder_that_is_missing_is_an_error_of_the_disk() {
+fn a_missing_folder_is_a_disk_error() {
     let (_folder, path) = place();
-    let refusal = Store::open(path.join("below"), PeerId::random(), config());
-    assert!(matches!(refusal, Err(StoreOpenError::Disk { .. })), "{refusal:?}");
+    let result = Store::open(path.join("below"), PeerId::random(), config());
+    assert!(matches!(result, Err(StoreOpenError::Disk { .. })), "{result:?}");
 }
 
 #[test]
@@ -222,26 +223,26 @@ fn a_changed_byte_anywhere_is_found_or_harmless() {
     }
     drop(store);
     let whole = fs::read(&path).unwrap();
-    let (mut refused, mut opened) = (0, 0);
+    let (mut rejected, mut opened) = (0, 0);
     for at in (0..whole.len()).step_by(997) {
         let (_folder, copy) = place();
         let mut bytes = whole.clone();
         bytes[at] ^= 0x41;
         fs::write(&copy, bytes).unwrap();
         match Store::open_with_clock(&copy, local, config(), clock.clone()) {
-            // In what no row uses.
+            // The byte is in unused space.
             Ok(store) => {
                 opened += 1;
                 assert!(store.records().all(|record| record.value == value.as_bytes()), "byte {at}");
                 assert_eq!(store.records().count(), 20, "byte {at}");
             }
             Err(StoreOpenError::Corrupt { .. } | StoreOpenError::Foreign { .. } | StoreOpenError::Version { .. }) => {
-                refused += 1
+                rejected += 1
             }
             Err(other) => panic!("byte {at}: {other:?}"),
         }
     }
-    assert!(refused > 10 && opened > 0, "{refused} were found, {opened} were harmless");
+    assert!(rejected > 10 && opened > 0, "{rejected} were found, {opened} were harmless");
 }
 
 #[test]
@@ -274,13 +275,13 @@ fn a_log_that_was_cut_short_loses_its_last_writes_alone() {
 }
 
 #[test]
-fn a_write_that_fails_is_refused_and_a_removal_is_made_up_for() {
+fn a_failed_write_stores_nothing_and_a_failed_removal_is_repeated() {
     let (_folder, path) = place();
     let (local, clock) = (PeerId::random(), TestClock::new());
     let mut store = open(&path, local, &clock);
     store.insert(by(local, record("a", "a"))).unwrap();
     store.break_file(true);
-    assert!(matches!(store.insert(record("b", "b")), Err(Refusal::Disk(_))));
+    assert!(matches!(store.insert(record("b", "b")), Err(InsertError::Disk(_))));
     assert!(get(&store, "b").is_none());
     store.remove(&RecordKey::new(&"a"));
     assert!(get(&store, "a").is_none());

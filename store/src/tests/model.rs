@@ -1,4 +1,4 @@
-//! The store beside a map, under anything that may happen to it; with a file also under crashes.
+//! Compares the store with a map under random calls; with a file also under crashes.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
@@ -9,7 +9,7 @@ use libp2p::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{HOUR, TestClock, config, number};
-use crate::{Store, StoreConfig, clock::Clock, rules::WORTH_A_REFRESH};
+use crate::{Store, StoreConfig, clock::Clock, policy::MIN_REFRESH};
 
 const KEYS: usize = 12;
 
@@ -73,9 +73,9 @@ impl Model {
         KBucketKey::from(self.local).distance(&KBucketKey::new(key.clone()))
     }
 
-    /// Whether it was taken.
+    /// Puts a record, and returns whether it was stored.
     fn put(&mut self, mut new: Record, now: Instant) -> bool {
-        // With so few records, all that have expired are swept with each call.
+        // The records are so few that each call sweeps all expired ones.
         self.records.retain(|_, record| !record.is_expired(now));
         let limits = limits();
         let valued = new.key.as_ref().starts_with(b"/n/");
@@ -92,7 +92,7 @@ impl Model {
             let old_ours = old.publisher == Some(self.local);
             if old.value == new.value {
                 let longer = match (old.expires, new.expires) {
-                    (Some(old), Some(new)) => new >= old + WORTH_A_REFRESH,
+                    (Some(old), Some(new)) => new >= old + MIN_REFRESH,
                     (old, new) => old.is_some() && new.is_none(),
                 };
                 if ours {
@@ -141,7 +141,7 @@ impl Model {
     }
 }
 
-/// Where the store is kept.
+/// Place of the store.
 struct File {
     _folder: tempfile::TempDir,
     path: PathBuf,
@@ -207,7 +207,7 @@ fn run(steps: Vec<Step>, mut file: Option<File>) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn in_memory_it_does_what_a_map_does(steps in vec(step(), 0..120)) {
+    fn a_store_in_memory_equals_the_model(steps in vec(step(), 0..120)) {
         run(steps, None)?;
     }
 }

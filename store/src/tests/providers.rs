@@ -1,4 +1,4 @@
-//! Providers, beside those of libp2p's own store.
+//! Providers, compared with those of libp2p's own store.
 
 use libp2p::{
     Multiaddr, PeerId,
@@ -10,7 +10,7 @@ use libp2p::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{HOUR, config, keys_by_distance, store};
-use crate::{Refusal, Store, StoreConfig, clock::Clock};
+use crate::{InsertError, Store, StoreConfig, clock::Clock};
 
 fn provider(key: &str, peer: PeerId) -> ProviderRecord {
     ProviderRecord::new(key.as_bytes().to_vec(), peer, Vec::new())
@@ -32,12 +32,12 @@ fn who_is_there_stays_and_we_always_find_a_place() {
     for peer in &others[..3] {
         store.insert_provider(provider("k", *peer)).unwrap();
     }
-    assert!(matches!(store.insert_provider(provider("k", others[3])), Err(Refusal::KeyFull)));
+    assert!(matches!(store.insert_provider(provider("k", others[3])), Err(InsertError::TooManyProviders)));
     store.add_provider(provider("k", others[3])).unwrap();
     assert_eq!(peers(&store, "k"), others[..3]);
     store.insert_provider(provider("k", local)).unwrap();
     assert_eq!(peers(&store, "k"), [others[0], others[1], local]);
-    assert!(matches!(store.insert_provider(provider("k", others[2])), Err(Refusal::KeyFull)));
+    assert!(matches!(store.insert_provider(provider("k", others[2])), Err(InsertError::TooManyProviders)));
     assert_eq!(store.provided().count(), 1);
     store.check();
 }
@@ -55,7 +55,7 @@ fn an_expired_provider_is_gone_and_its_place_is_free() {
     store.insert_provider(provider("k", second)).unwrap();
     assert_eq!(peers(&store, "k"), [second]);
     let late = ProviderRecord { expires: Some(clock.now()), ..provider("late", second) };
-    assert!(matches!(store.insert_provider(late), Err(Refusal::Expired)));
+    assert!(matches!(store.insert_provider(late), Err(InsertError::Expired)));
     clock.pass(HOUR);
     store.sweep();
     assert_eq!(store.stats_handle().read().provider_records, 1);
@@ -63,29 +63,29 @@ fn an_expired_provider_is_gone_and_its_place_is_free() {
 }
 
 #[test]
-fn a_full_store_makes_room_for_what_is_closer() {
+fn closer_providers_evict_the_farthest() {
     let local = PeerId::random();
     let names = keys_by_distance(local, 10);
     let (mut store, _) = store(local, StoreConfig { max_provided_keys: 3, ..config() });
     for (at, peer) in [(9, local), (8, PeerId::random()), (8, PeerId::random()), (4, PeerId::random())] {
         store.insert_provider(provider(&names[at], peer)).unwrap();
     }
-    // The key is there, so that it needs no room.
+    // A provider of a stored key needs no further key.
     store.insert_provider(provider(&names[9], PeerId::random())).unwrap();
     store.insert_provider(provider(&names[5], PeerId::random())).unwrap();
     assert_eq!(keys(&store, &names), [4, 5, 9]);
-    assert!(matches!(store.insert_provider(provider(&names[6], PeerId::random())), Err(Refusal::Full)));
+    assert!(matches!(store.insert_provider(provider(&names[6], PeerId::random())), Err(InsertError::Full)));
     for at in [6, 7] {
         store.insert_provider(provider(&names[at], local)).unwrap();
     }
     assert_eq!(keys(&store, &names), [6, 7, 9]);
-    assert!(matches!(store.insert_provider(provider(&names[8], local)), Err(Refusal::Full)));
+    assert!(matches!(store.insert_provider(provider(&names[8], local)), Err(InsertError::Full)));
     assert_eq!(store.provided().count(), 3);
     store.check();
 }
 
 #[test]
-fn all_providers_together_and_those_of_one_peer_have_a_limit() {
+fn all_providers_and_those_of_one_peer_are_limited() {
     let local = PeerId::random();
     let names = keys_by_distance(local, 10);
     let greedy = PeerId::random();
@@ -94,20 +94,20 @@ fn all_providers_together_and_those_of_one_peer_have_a_limit() {
     for at in [3, 8] {
         store.insert_provider(provider(&names[at], greedy)).unwrap();
     }
-    assert!(matches!(store.insert_provider(provider(&names[9], greedy)), Err(Refusal::ShareFull)));
+    assert!(matches!(store.insert_provider(provider(&names[9], greedy)), Err(InsertError::ShareFull)));
     store.insert_provider(provider(&names[2], greedy)).unwrap();
     assert_eq!(keys(&store, &names), [2, 3]);
     for _ in 0..2 {
         store.insert_provider(provider(&names[6], PeerId::random())).unwrap();
     }
-    assert!(matches!(store.insert_provider(provider(&names[7], PeerId::random())), Err(Refusal::Full)));
+    assert!(matches!(store.insert_provider(provider(&names[7], PeerId::random())), Err(InsertError::Full)));
     store.insert_provider(provider(&names[5], PeerId::random())).unwrap();
     assert_eq!(keys(&store, &names), [2, 3, 5]);
     store.check();
 }
 
 #[test]
-fn a_provider_keeps_a_bounded_list_of_addresses() {
+fn the_addresses_of_a_provider_are_limited() {
     let (mut store, _) = store(PeerId::random(), config());
     let long: Multiaddr = format!("/dns4/{}/tcp/1", "a".repeat(500)).parse().unwrap();
     let short: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
@@ -134,10 +134,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Where libp2p's own store has an opinion, it is ours: the order of providers, renewal in place, who comes too late,
-    /// and what the local node provides.
+    /// The order of providers, renewal in place, the limit for each key, and the keys that the local node provides are as
+    /// in libp2p's own store.
     #[test]
-    fn within_the_limits_it_is_as_libp2ps_own(steps in vec(step(), 0..60)) {
+    fn within_the_limits_providers_are_as_in_libp2ps_store(steps in vec(step(), 0..60)) {
         let local = PeerId::random();
         let peers: Vec<_> = (0..5).map(|_| PeerId::random()).chain([local]).collect();
         let limits = StoreConfig { max_providers_per_key: 6, max_ttl: None, ..config() };
@@ -159,7 +159,7 @@ proptest! {
             ours.check();
             for key in 0..4 {
                 let key = RecordKey::new(&key.to_string());
-                // Two providers are equal by their names alone.
+                // Two providers are equal if their names are.
                 let all = |list: Vec<ProviderRecord>| -> Vec<_> {
                     list.into_iter().map(|one| (one.provider, one.addresses, one.expires)).collect()
                 };

@@ -1,4 +1,4 @@
-//! One record and another one: what is refused, and what stays.
+//! A stored record and a new one: which is rejected, and which stays.
 
 use libp2p::{
     PeerId,
@@ -9,12 +9,12 @@ use libp2p::{
 };
 
 use super::{HOUR, TestClock, by, config, record, store, until};
-use crate::{Refusal, Store, StoreConfig, Stored, clock::Clock};
+use crate::{InsertError, InsertOutcome, Store, StoreConfig, clock::Clock};
 
-fn name(result: &Result<Stored, Refusal>) -> String {
+fn name(result: &Result<InsertOutcome, InsertError>) -> String {
     match result {
         Ok(stored) => format!("{stored:?}"),
-        Err(refusal) => format!("{refusal:?}").split([' ', '(']).next().unwrap().to_owned(),
+        Err(error) => format!("{error:?}").split([' ', '(']).next().unwrap().to_owned(),
     }
 }
 
@@ -29,7 +29,7 @@ fn every_rule_between_a_stored_record_and_a_new_one() {
     let other = |value: &str| by(theirs, record("/n/key", value));
     let own_plain = |value: &str| by(ours, record("plain", value));
     let other_plain = |value: &str| by(theirs, record("plain", value));
-    // Stored, new, outcome, what is stored then.
+    // Stored record, new record, outcome, value that stays.
     let table = [
         (other("5"), other("6"), "Replaced", "6"),
         (other("5"), other("4"), "Worse", "5"),
@@ -49,14 +49,14 @@ fn every_rule_between_a_stored_record_and_a_new_one() {
         (other_plain("a"), other_plain("a"), "Unchanged", "a"),
         (other_plain("a"), own_plain("b"), "Replaced", "b"),
         (other_plain("a"), own_plain("a"), "Refreshed", "a"),
-        (own_plain("a"), other_plain("b"), "Ours", "a"),
+        (own_plain("a"), other_plain("b"), "OwnRecord", "a"),
         (own_plain("a"), other_plain("a"), "Unchanged", "a"),
         (own_plain("a"), own_plain("b"), "Replaced", "b"),
     ];
     for (number, (stored, new, outcome, remains)) in table.into_iter().enumerate() {
         let (mut store, _) = store(ours, config());
         let key = String::from_utf8(stored.key.to_vec()).unwrap();
-        assert_eq!(store.insert(stored).unwrap(), Stored::New);
+        assert_eq!(store.insert(stored).unwrap(), InsertOutcome::New);
         assert_eq!(name(&store.insert(new)), outcome, "line {number}");
         assert_eq!(value(&store, &key).as_deref(), Some(remains), "line {number}");
         store.check();
@@ -64,14 +64,14 @@ fn every_rule_between_a_stored_record_and_a_new_one() {
 }
 
 #[test]
-fn what_may_not_be_stored_at_all() {
+fn invalid_records_are_rejected() {
     let clock = TestClock::new();
     let limits =
-        StoreConfig { max_value_len: 4, max_key_bytes: 8, require_validator: true, max_total_bytes: 20, ..config() };
+        StoreConfig { max_value_len: 4, max_key_len: 8, require_validator: true, max_total_bytes: 20, ..config() };
     let now = clock.now();
-    // What, by which reason, kad's reason.
+    // Record and reason.
     let table = [
-        (record("/n/a", "12345"), "ValueTooLarge"),
+        (record("/n/a", "12345"), "ValueTooLong"),
         (record("/n/456789", "1"), "KeyTooLong"),
         (until(now, record("/n/a", "1")), "Expired"),
         (until(now - HOUR, record("/n/a", "1")), "Expired"),
@@ -81,49 +81,48 @@ fn what_may_not_be_stored_at_all() {
     ];
     let mut store = Store::with_clock(PeerId::random(), limits, clock);
     let stats = store.stats_handle();
-    for (refused, reason) in table {
-        assert_eq!(name(&store.insert(refused.clone())), reason);
-        let kads = store.put(refused.clone()).unwrap_err();
-        assert_eq!(matches!(kads, Error::ValueTooLarge), reason.ends_with("TooLarge"), "{kads:?} for {reason}");
-        assert!(store.get(&refused.key).is_none());
+    for (record, reason) in table {
+        assert_eq!(name(&store.insert(record.clone())), reason);
+        let kads = store.put(record.clone()).unwrap_err();
+        assert_eq!(matches!(kads, Error::ValueTooLarge), reason.ends_with("TooLong"), "{kads:?} for {reason}");
+        assert!(store.get(&record.key).is_none());
     }
-    let refused = stats.read().refused;
-    let reasons =
-        [refused.value_too_large, refused.key_too_large, refused.expired, refused.invalid, refused.no_validator];
-    assert_eq!((reasons, refused.total()), ([2, 2, 4, 2, 4], 14));
+    let errors = stats.read().insert_errors;
+    let reasons = [errors.value_too_long, errors.key_too_long, errors.expired, errors.invalid, errors.no_validator];
+    assert_eq!((reasons, errors.total()), ([2, 2, 4, 2, 4], 14));
     assert_eq!((stats.read().records, stats.read().accepted), (0, 0));
 }
 
 #[test]
 fn limits_are_inclusive() {
-    let limits = StoreConfig { max_value_len: 4, max_key_bytes: 3, max_total_bytes: 7, max_records: 1, ..config() };
+    let limits = StoreConfig { max_value_len: 4, max_key_len: 3, max_total_bytes: 7, max_records: 1, ..config() };
     let (mut store, _) = store(PeerId::random(), limits);
-    assert_eq!(store.insert(record("abc", "1234")).unwrap(), Stored::New);
+    assert_eq!(store.insert(record("abc", "1234")).unwrap(), InsertOutcome::New);
     assert_eq!(store.stats_handle().read().record_bytes, 7);
 }
 
 #[test]
-fn the_same_bytes_again_live_longer_and_change_nothing_else() {
+fn the_same_value_again_extends_the_expiry_only() {
     let (ours, theirs) = (PeerId::random(), PeerId::random());
     let (mut store, clock) = store(ours, config());
     let now = clock.now();
     let key = RecordKey::new(&"key");
     let expires = |store: &Store| store.get(&key).map(|record| record.expires.unwrap());
     store.insert(by(theirs, until(now + 2 * HOUR, record("key", "a")))).unwrap();
-    assert_eq!(store.insert(until(now + HOUR, record("key", "a"))).unwrap(), Stored::Unchanged);
+    assert_eq!(store.insert(until(now + HOUR, record("key", "a"))).unwrap(), InsertOutcome::Unchanged);
     assert_eq!(expires(&store), Some(now + 2 * HOUR));
-    assert_eq!(store.insert(until(now + 3 * HOUR, record("key", "a"))).unwrap(), Stored::Refreshed);
+    assert_eq!(store.insert(until(now + 3 * HOUR, record("key", "a"))).unwrap(), InsertOutcome::Refreshed);
     assert_eq!(expires(&store), Some(now + 3 * HOUR));
     assert_eq!(store.get(&key).unwrap().publisher, Some(theirs));
-    // Our own is not renewed by others; it lives as long as we say.
+    // An own record is not renewed by others.
     store.insert(by(ours, until(now + HOUR, record("key", "a")))).unwrap();
-    assert_eq!(store.insert(until(now + 3 * HOUR, record("key", "a"))).unwrap(), Stored::Unchanged);
+    assert_eq!(store.insert(until(now + 3 * HOUR, record("key", "a"))).unwrap(), InsertOutcome::Unchanged);
     assert_eq!(expires(&store), Some(now + HOUR));
     store.check();
 }
 
 #[test]
-fn others_records_end_at_the_limit_and_our_own_stay() {
+fn records_of_others_expire_at_the_limit_and_own_ones_stay() {
     let ours = PeerId::random();
     let (mut store, clock) = store(ours, StoreConfig { max_ttl: Some(HOUR), ..config() });
     store.insert(record("a", "a")).unwrap();
@@ -135,7 +134,7 @@ fn others_records_end_at_the_limit_and_our_own_stay() {
 }
 
 #[test]
-fn what_has_expired_is_not_returned_gives_way_to_anything_and_is_swept() {
+fn expired_records_are_not_returned_are_replaced_by_any_record_and_are_swept() {
     let (mut store, clock) = store(PeerId::random(), config());
     let stats = store.stats_handle();
     for number in 0..100 {
@@ -144,18 +143,18 @@ fn what_has_expired_is_not_returned_gives_way_to_anything_and_is_swept() {
     clock.pass(HOUR);
     assert_eq!((store.records().count(), value(&store, "/n/3")), (0, None));
     assert_eq!(stats.read().records, 100);
-    // No better than the one that has expired.
-    assert_eq!(store.insert(record("/n/99", "1")).unwrap(), Stored::New);
+    // It is worse than the expired one.
+    assert_eq!(store.insert(record("/n/99", "1")).unwrap(), InsertOutcome::New);
     assert!((68..=69).contains(&stats.read().records), "some at a time: {:?}", stats.read());
     store.sweep();
     assert_eq!(stats.read().records, 1);
-    // One was replaced, or swept before that.
+    // One was replaced, or swept before.
     assert!((99..=100).contains(&stats.read().expired));
     store.check();
 }
 
 #[test]
-fn the_next_expiry_is_the_earliest_of_what_is_not_yet_swept() {
+fn the_next_expiry_is_the_earliest_that_was_not_swept() {
     let (mut store, clock) = store(PeerId::random(), config());
     assert_eq!(store.next_expiry(), None);
     let first = clock.now() + HOUR;

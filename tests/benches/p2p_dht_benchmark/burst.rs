@@ -1,4 +1,4 @@
-//! Gets, many at a time, and what became of them.
+//! Concurrent gets and their results.
 
 use std::{
     fs,
@@ -8,55 +8,56 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, channel::mpsc, select};
-use kadence_tests::{Bed, TestRuntime, bench::wait};
+use kadence_tests::{TestEnv, TestRuntime, bench::wait};
 
 use crate::{
-    asking::{Answer, Ask},
+    client::{Answer, GetClient},
     network::{key, value},
 };
 
-/// Between two looks at whether kad is done.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Interval between two checks for running queries.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What became of some gets.
+/// Results of a number of gets.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Gets {
+pub(crate) struct GetResults {
     pub(crate) asked: usize,
-    /// From the first get to the last answer, bursts added up. What was never answered adds nothing.
+    /// Time from the first get to the last answer, summed over bursts. Gets that are never answered do not count.
     pub(crate) wall: Duration,
-    /// How long the right answers took.
+    /// Latencies of the correct answers.
     pub(crate) latencies: Vec<Duration>,
-    /// Records that are said not to exist.
+    /// Number of gets that reported a missing record.
     pub(crate) not_found: usize,
-    /// Gets that ended with any other error.
+    /// Number of gets that ended with another error.
     pub(crate) failed: usize,
-    /// The first of these errors.
+    /// First of those errors.
     pub(crate) first_failure: Option<String>,
-    /// Answers with other bytes than those that were stored.
+    /// Number of answers with a wrong value.
     pub(crate) wrong: usize,
-    /// Processor time of the whole process, servers and what came after the last answer included; where it is known.
+    /// Processor time of the whole process, including servers and the time until kad is idle. `None` where it is not
+    /// available.
     pub(crate) cpu: Option<Duration>,
-    /// From the last answer until kad had no query any more.
-    pub(crate) aftermath: Duration,
+    /// Time from the last answer until kad had no running query.
+    pub(crate) drain_time: Duration,
 }
 
-impl Gets {
-    /// Never answered within the deadline.
+impl GetResults {
+    /// Returns the number of gets that were not answered in time.
     pub(crate) fn lost(&self) -> usize {
         self.asked - self.latencies.len() - self.not_found - self.failed - self.wrong
     }
 
-    /// Everything but the right answer.
+    /// Returns the number of gets without a correct answer.
     pub(crate) fn not_right(&self) -> usize {
         self.asked - self.latencies.len()
     }
 
-    /// Right answers in a second.
+    /// Returns the number of correct answers per second.
     pub(crate) fn throughput(&self) -> f64 {
         self.latencies.len() as f64 / self.wall.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    fn count(&mut self, Ended { n, took, answer }: Ended) {
+    fn count(&mut self, EndedGet { n, took, answer }: EndedGet) {
         match answer {
             Answer::Value(found) if found == value(n) => self.latencies.push(took),
             Answer::Value(_) => self.wrong += 1,
@@ -69,47 +70,47 @@ impl Gets {
     }
 }
 
-struct Ended {
+struct EndedGet {
     n: usize,
     took: Duration,
     answer: Answer,
 }
 
-/// All records of a range at once, each got by a task of its own; range after range.
+/// Gets all records of a range concurrently, each in its own task; range after range.
 pub(crate) async fn bursts<R: TestRuntime>(
-    bed: &Bed<R>,
-    client: &impl Ask,
+    env: &TestEnv<R>,
+    client: &impl GetClient,
     ranges: impl IntoIterator<Item = Range<usize>>,
     deadline: Duration,
-) -> Gets {
-    let (mut gets, cpu) = (Gets::default(), cpu());
+) -> GetResults {
+    let (mut gets, cpu) = (GetResults::default(), cpu());
     for range in ranges {
         let callers = range.map(|n| vec![n]);
-        together(bed, client, callers, deadline, &mut gets).await;
+        run_callers(env, client, callers, deadline, &mut gets).await;
     }
-    rest(bed, client, gets, cpu, deadline).await
+    finish(env, client, gets, cpu, deadline).await
 }
 
-/// So many callers at once, each of which gets record after record of the range.
+/// Runs `callers` concurrent callers, each of which gets its share of the range, one record after the other.
 pub(crate) async fn callers<R: TestRuntime>(
-    bed: &Bed<R>,
-    client: &impl Ask,
+    env: &TestEnv<R>,
+    client: &impl GetClient,
     callers: usize,
     range: Range<usize>,
     deadline: Duration,
-) -> Gets {
-    let (mut gets, cpu) = (Gets::default(), cpu());
+) -> GetResults {
+    let (mut gets, cpu) = (GetResults::default(), cpu());
     let shares = (0..callers).map(|caller| range.clone().skip(caller).step_by(callers).collect());
-    together(bed, client, shares, deadline, &mut gets).await;
-    rest(bed, client, gets, cpu, deadline).await
+    run_callers(env, client, shares, deadline, &mut gets).await;
+    finish(env, client, gets, cpu, deadline).await
 }
 
-async fn together<R: TestRuntime>(
-    bed: &Bed<R>,
-    client: &impl Ask,
+async fn run_callers<R: TestRuntime>(
+    env: &TestEnv<R>,
+    client: &impl GetClient,
     callers: impl Iterator<Item = Vec<usize>>,
     deadline: Duration,
-    gets: &mut Gets,
+    gets: &mut GetResults,
 ) {
     let (ended, mut endings) = mpsc::unbounded();
     let begun = Instant::now();
@@ -117,18 +118,18 @@ async fn together<R: TestRuntime>(
     for keys in callers {
         let (client, ended) = (client.clone(), ended.clone());
         gets.asked += keys.len();
-        handles.push(bed.spawn(async move {
+        handles.push(env.spawn(async move {
             for n in keys {
                 let begun = Instant::now();
                 let answer = client.clone().get(key(n)).await;
-                let _late = ended.unbounded_send(Ended { n, took: begun.elapsed(), answer });
+                let _late = ended.unbounded_send(EndedGet { n, took: begun.elapsed(), answer });
             }
         }));
     }
     drop(ended);
-    // A caller that is never answered keeps its end of the channel: the clock ends the burst then, and dropping the
-    // handles the callers.
-    let mut patience = pin!(wait(bed.runtime(), deadline).fuse());
+    // A caller that is never answered keeps its sender. Then the timer ends the burst, and dropping the handles cancels
+    // the callers.
+    let mut max_wait = pin!(wait(env.runtime(), deadline).fuse());
     loop {
         select! {
             end = endings.next() => match end {
@@ -138,38 +139,38 @@ async fn together<R: TestRuntime>(
                 }
                 None => break,
             },
-            () = patience => break,
+            () = max_wait => break,
         }
     }
     gets.wall += last - begun;
 }
 
-/// Waits until kad has nothing left to do, so that nothing of this is measured with the next.
-async fn rest<R: TestRuntime>(
-    bed: &Bed<R>,
-    client: &impl Ask,
-    mut gets: Gets,
+/// Waits until kad is idle, so that no query affects the next measurement.
+async fn finish<R: TestRuntime>(
+    env: &TestEnv<R>,
+    client: &impl GetClient,
+    mut gets: GetResults,
     cpu_before: Option<Duration>,
     deadline: Duration,
-) -> Gets {
+) -> GetResults {
     let begun = Instant::now();
     while client.live().await > 0 && begun.elapsed() < deadline {
-        wait(bed.runtime(), LOOK_AGAIN).await;
+        wait(env.runtime(), POLL_INTERVAL).await;
     }
-    gets.aftermath = begun.elapsed();
+    gets.drain_time = begun.elapsed();
     gets.cpu = cpu().zip(cpu_before).map(|(now, before)| now.saturating_sub(before));
-    assert_eq!(client.copies().await, 0, "a get leaves no copy that the next would find");
+    assert_eq!(client.copies().await, 0, "a get must not leave a local copy that later gets would find");
     gets
 }
 
-/// The processor time that this process has used so far, on all cores: unlike the time of day, it hardly depends on what
-/// else the machine does. Only Linux tells it in a file.
+/// Returns the processor time that this process has used on all cores. Other load on the machine hardly affects it.
+/// Available on Linux only.
 fn cpu() -> Option<Duration> {
-    /// The kernel's unit in that file, on every architecture.
+    /// Unit of the file, on every architecture.
     const TICKS_PER_SECOND: u32 = 100;
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is the program's name in brackets, which may have spaces; user and system time are the 14th and
-    // the 15th.
+    // The second field is the program's name in brackets, which may contain spaces. User and system time are fields 14
+    // and 15.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut times = fields.split_whitespace().skip(11);
     let ticks: u32 = times.next()?.parse::<u32>().ok()? + times.next()?.parse::<u32>().ok()?;

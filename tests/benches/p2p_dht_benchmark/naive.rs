@@ -1,6 +1,6 @@
-//! The client that most programs write for themselves: a map from kad's query ids to whoever waits.
+//! Client that most programs write for themselves: a map from kad's query ids to response channels.
 //!
-//! Every get becomes a query at once, however many there are.
+//! Every get becomes a query immediately, without a limit.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use futures::{
     channel::{mpsc, oneshot},
     select,
 };
-use kadence_tests::{Bed, Behaviour, BehaviourEvent, TestRuntime};
+use kadence_tests::{Behaviour, BehaviourEvent, TestEnv, TestRuntime};
 use libp2p::{
     Swarm,
     kad::{self, GetRecordError, GetRecordOk, GetRecordResult, QueryId, QueryResult, RecordKey},
@@ -17,17 +17,17 @@ use libp2p::{
 };
 
 use crate::{
-    asking::{Answer, Ask},
+    client::{Answer, GetClient},
     network::local_copies,
 };
 
-/// What is done with a query whose caller has been answered.
+/// Handling of a query whose caller has been answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ends {
-    /// Nothing: the entry is removed from the map, and the query runs to its own end.
-    Never,
-    /// It is finished.
-    AtFirstRecord,
+pub(crate) enum OnFirstRecord {
+    /// The entry is removed from the map, and the query runs to its end.
+    KeepRunning,
+    /// The query is finished at its first record.
+    Finish,
 }
 
 enum Command {
@@ -36,18 +36,22 @@ enum Command {
     Copies { reply: oneshot::Sender<usize> },
 }
 
-/// A handle to the loop around the swarm.
+/// Handle to the event loop.
 #[derive(Clone)]
 pub(crate) struct Naive {
     commands: mpsc::Sender<Command>,
 }
 
 impl Naive {
-    /// Runs the loop in a task of its own, until the last handle is gone.
-    pub(crate) fn start<R: TestRuntime>(bed: &Bed<R>, swarm: Swarm<Behaviour>, ends: Ends) -> Self {
-        // Each clone of the sender has a place of its own besides.
+    /// Runs the event loop in a task, until the last handle is dropped.
+    pub(crate) fn start<R: TestRuntime>(
+        env: &TestEnv<R>,
+        swarm: Swarm<Behaviour>,
+        on_first_record: OnFirstRecord,
+    ) -> Self {
+        // Each clone of the sender adds room for one command.
         let (commands, received) = mpsc::channel(0);
-        bed.spawn(run(swarm, received, ends)).forget();
+        env.spawn(run(swarm, received, on_first_record)).forget();
         Self { commands }
     }
 
@@ -58,7 +62,7 @@ impl Naive {
     }
 }
 
-impl Ask for Naive {
+impl GetClient for Naive {
     async fn get(self, key: RecordKey) -> Answer {
         let answer = self.ask(|reply| Command::Get { key, reply }).await;
         answer.unwrap_or_else(|| Answer::Failed("the loop is gone".to_owned()))
@@ -73,7 +77,7 @@ impl Ask for Naive {
     }
 }
 
-async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>, ends: Ends) {
+async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>, on_first_record: OnFirstRecord) {
     let mut pending: HashMap<QueryId, oneshot::Sender<Answer>> = HashMap::new();
     loop {
         select! {
@@ -97,7 +101,7 @@ async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>,
                     ..
                 })) = event
                 {
-                    if ends == Ends::AtFirstRecord
+                    if on_first_record == OnFirstRecord::Finish
                         && result.is_ok()
                         && let Some(mut query) = swarm.behaviour_mut().kad.query_mut(&id)
                     {

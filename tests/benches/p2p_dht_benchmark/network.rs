@@ -1,10 +1,10 @@
-//! The network that is asked: servers whose stores are filled, and one client node for each way of asking.
+//! Network to measure on: servers with filled stores, and one client node of each kind.
 
 use std::time::Duration;
 
 use futures::future::join_all;
 use kadence::{DriverConfig, TrackerConfig};
-use kadence_tests::{Bed, Behaviour, Contact, Node, NodeConfig, PROTOCOL, TestRuntime, bench::wait, with_kad};
+use kadence_tests::{Behaviour, Contact, Node, NodeConfig, PROTOCOL, TestEnv, TestRuntime, bench::wait, with_kad};
 use libp2p::{
     PeerId, Swarm,
     identity::Keypair,
@@ -15,23 +15,22 @@ use libp2p::{
 };
 
 use crate::{
-    asking::{Ask, Kadence},
-    burst::{self, Gets},
-    naive::{Ends, Naive},
-    plan::{Cell, Load, Size, Who},
+    burst::{self, GetResults},
+    client::{GetClient, Kadence},
+    naive::{Naive, OnFirstRecord},
+    plan::{Case, ClientKind, Load, Size},
 };
 
-/// Bytes of a value: a pointer to something larger, as in most DHTs.
+/// Length of a value in bytes: a pointer to something larger, as in most DHTs.
 const VALUE_LEN: usize = 64;
 
-/// How long the whole network has to have no query before it is measured on. kad bootstraps by itself half a second
-/// after it has learned of a peer.
+/// Time without any query before measuring. kad bootstraps by itself half a second after it has learned of a peer.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Between two looks at the whole network.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Interval between two checks of the whole network.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A filled network and the clients in it.
+/// Network with filled stores, and its clients.
 pub(crate) struct Network {
     servers: Vec<Node>,
     client: Node,
@@ -41,16 +40,16 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Starts the nodes, fills their stores, connects the clients, and waits until nothing moves.
-    pub(crate) async fn start<R: TestRuntime>(bed: &Bed<R>, size: &Size) -> Self {
+    /// Starts the nodes, fills their stores, connects the clients, and waits until no query is running.
+    pub(crate) async fn start<R: TestRuntime>(env: &TestEnv<R>, size: &Size) -> Self {
         let mut servers: Vec<Node> = Vec::with_capacity(size.servers);
         for n in 0..size.servers {
             let mut config = config(n);
             config.store = MemoryStoreConfig { max_records: size.keys, ..MemoryStoreConfig::default() };
-            let server = bed.node_with(config).await;
+            let server = env.node_with(config).await;
             for other in &servers {
-                server.meets(&other.contact).await;
-                other.meets(&server.contact).await;
+                server.add_contact(&other.contact).await;
+                other.add_contact(&server.contact).await;
             }
             servers.push(server);
         }
@@ -59,79 +58,92 @@ impl Network {
 
         let mut config = config(size.servers);
         config.driver = driver_for(size);
-        let client = bed.node_with(config).await;
+        let client = env.node_with(config).await;
         with_kad(&client.swarm, |kad| kad.set_mode(Some(Mode::Client))).await;
         for contact in &contacts {
-            client.meets(contact).await;
+            client.add_contact(contact).await;
         }
         let kadence = Kadence::new(client.client.clone(), client.swarm.clone());
-        let first_event = Naive::start(bed, naive(bed, size.servers + 1, &contacts).await, Ends::Never);
-        let first_record = Naive::start(bed, naive(bed, size.servers + 2, &contacts).await, Ends::AtFirstRecord);
+        let first_event = Naive::start(env, naive(env, size.servers + 1, &contacts).await, OnFirstRecord::KeepRunning);
+        let first_record = Naive::start(env, naive(env, size.servers + 2, &contacts).await, OnFirstRecord::Finish);
         let network = Self { servers, client, kadence, first_event, first_record };
-        network.settle(bed).await;
+        network.wait_until_idle(env).await;
         network
     }
 
-    /// Measures one cell.
-    pub(crate) async fn get<R: TestRuntime>(&self, bed: &Bed<R>, cell: Cell, run: usize, size: &Size) -> Gets {
-        match cell.who {
-            Who::Kadence => gets(bed, &self.kadence, cell.load, run, size).await,
-            Who::FirstEvent => gets(bed, &self.first_event, cell.load, run, size).await,
-            Who::FirstRecord => gets(bed, &self.first_record, cell.load, run, size).await,
+    /// Measures one case.
+    pub(crate) async fn get<R: TestRuntime>(
+        &self,
+        env: &TestEnv<R>,
+        case: Case,
+        run: usize,
+        size: &Size,
+    ) -> GetResults {
+        match case.client_kind {
+            ClientKind::Kadence => gets(env, &self.kadence, case.load, run, size).await,
+            ClientKind::FirstEvent => gets(env, &self.first_event, case.load, run, size).await,
+            ClientKind::FirstRecord => gets(env, &self.first_record, case.load, run, size).await,
         }
     }
 
-    /// Waits until no node has had a query for a while.
-    async fn settle<R: TestRuntime>(&self, bed: &Bed<R>) {
-        let mut quiet_since = bed.now();
-        while bed.now() - quiet_since < QUIET {
-            wait(bed.runtime(), LOOK_AGAIN).await;
+    /// Waits until no node has had a query for [`QUIET`].
+    async fn wait_until_idle<R: TestRuntime>(&self, env: &TestEnv<R>) {
+        let mut quiet_since = env.now();
+        while env.now() - quiet_since < QUIET {
+            wait(env.runtime(), POLL_INTERVAL).await;
             let driven = join_all(self.servers.iter().chain([&self.client]).map(live)).await;
             let naive = futures::join!(self.first_event.live(), self.first_record.live());
             if driven.into_iter().chain([naive.0, naive.1]).any(|live| live > 0) {
-                quiet_since = bed.now();
+                quiet_since = env.now();
             }
         }
     }
 }
 
-async fn gets<R: TestRuntime>(bed: &Bed<R>, client: &impl Ask, load: Load, run: usize, size: &Size) -> Gets {
+async fn gets<R: TestRuntime>(
+    env: &TestEnv<R>,
+    client: &impl GetClient,
+    load: Load,
+    run: usize,
+    size: &Size,
+) -> GetResults {
     let records = size.records(load, run);
     match load {
         Load::Bursts { gets, .. } => {
             let bursts = records.step_by(gets).map(|start| start..start + gets);
-            burst::bursts(bed, client, bursts, size.patience()).await
+            burst::bursts(env, client, bursts, size.max_wait()).await
         }
-        Load::Callers { callers, .. } => burst::callers(bed, client, callers, records, size.patience()).await,
+        Load::Callers { callers, .. } => burst::callers(env, client, callers, records, size.max_wait()).await,
     }
 }
 
-/// The queries of a node, kad's own included.
+/// Returns the number of queries of a node, kad's own included.
 async fn live(node: &Node) -> usize {
     with_kad(&node.swarm, |kad| kad.iter_queries().count()).await
 }
 
-/// The `n`th node, of the servers first. Keys come from `n`, so that every run has the same network.
+/// Returns the configuration of the `n`th node, servers first. Keys derive from `n`, so that every run has the same
+/// network.
 fn config(n: usize) -> NodeConfig {
     let mut seed = [7; 32];
     seed[..8].copy_from_slice(&(n as u64).to_le_bytes());
     let mut kad = kad::Config::new(PROTOCOL);
     kad.set_periodic_bootstrap_interval(None)
-        // Nothing that is not asked for goes over the wire while it is measured.
+        // No background traffic while measuring.
         .set_replication_interval(None)
         .set_publication_interval(None);
     NodeConfig { keypair: Keypair::ed25519_from_bytes(seed).expect("32 bytes"), kad, ..NodeConfig::default() }
 }
 
-/// Kadence as it is by default, with room in the queue and time for the largest burst.
+/// Returns Kadence's defaults, with a queue and a timeout for the largest burst.
 fn driver_for(size: &Size) -> DriverConfig {
-    let tracker = TrackerConfig { max_queued: size.keys, default_timeout: size.deadline, ..TrackerConfig::default() };
-    DriverConfig { tracker, ..DriverConfig::default() }
+    let tracker = TrackerConfig::default().max_queued(size.keys).default_timeout(size.deadline);
+    DriverConfig::default().tracker(tracker)
 }
 
-async fn naive<R: TestRuntime>(bed: &Bed<R>, n: usize, contacts: &[Contact]) -> Swarm<Behaviour> {
+async fn naive<R: TestRuntime>(env: &TestEnv<R>, n: usize, contacts: &[Contact]) -> Swarm<Behaviour> {
     let config = config(n);
-    let (mut swarm, _) = bed.listening(&config.keypair, config.behaviour()).await;
+    let (mut swarm, _) = env.listening_swarm(&config.keypair, config.behaviour()).await;
     let kad = &mut swarm.behaviour_mut().kad;
     kad.set_mode(Some(Mode::Client));
     for Contact { peer, address } in contacts {
@@ -140,7 +152,7 @@ async fn naive<R: TestRuntime>(bed: &Bed<R>, n: usize, contacts: &[Contact]) -> 
     swarm
 }
 
-/// Puts every record into the stores of the servers that are closest to its key.
+/// Stores every record at the servers that are closest to its key.
 async fn fill(servers: &[Node], size: &Size) {
     let peers: Vec<KBucketKey<PeerId>> = servers.iter().map(|server| server.peer().into()).collect();
     let mut stores: Vec<Vec<Record>> = servers.iter().map(|_| Vec::new()).collect();
@@ -154,21 +166,21 @@ async fn fill(servers: &[Node], size: &Size) {
         }
     }
     for (server, records) in servers.iter().zip(stores) {
-        server.holds_all(records).await;
+        server.store_all_locally(records).await;
     }
 }
 
-/// The key of the `n`th record.
+/// Returns the key of the `n`th record.
 pub(crate) fn key(n: usize) -> RecordKey {
     RecordKey::new(&format!("record {n}"))
 }
 
-/// The value of the `n`th record.
+/// Returns the value of the `n`th record.
 pub(crate) fn value(n: usize) -> Vec<u8> {
     format!("value of {n}. ").into_bytes().into_iter().cycle().take(VALUE_LEN).collect()
 }
 
-/// Copies in a client's own store: none, or the next gets would find them there.
+/// Returns the number of records in a client's local store. It must be zero, or later gets would be answered locally.
 pub(crate) fn local_copies(swarm: &mut Swarm<Behaviour>) -> usize {
     swarm.behaviour_mut().kad.store_mut().records().count()
 }

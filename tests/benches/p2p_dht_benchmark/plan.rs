@@ -1,40 +1,40 @@
-//! How large, how often, and in which order.
+//! Sizes of the network, and the order of measurements.
 
 use std::{fmt, ops::Range, time::Duration};
 
 use kadence_tests::bench::Mode;
 
-/// How much longer than its deadline a call is waited for, before it counts as lost.
+/// Time after its deadline at which a call counts as lost.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The sizes of a network and of what is asked of it.
+/// Sizes of the network and of the loads.
 #[derive(Debug, Clone)]
 pub(crate) struct Size {
     pub(crate) servers: usize,
-    /// Records that exist.
+    /// Number of records.
     pub(crate) keys: usize,
-    /// Servers that hold each of them, the closest ones to its key. kad's own number is 20.
+    /// Number of servers that hold each record: those closest to its key. kad's default is 20.
     pub(crate) replicas: usize,
-    /// The timeout of a Kadence call.
+    /// Timeout of a Kadence call.
     pub(crate) deadline: Duration,
-    /// The burst that is repeated; the larger ones are made of as many gets at least.
+    /// Gets of a small burst, which is repeated. Larger bursts have at least as many gets as all of its repetitions.
     small: usize,
     medium: usize,
-    /// Callers at once, each with one get after the other.
+    /// Number of concurrent callers. Each makes one get after the other.
     callers: usize,
 }
 
-/// Who is asked.
+/// Client that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Who {
+pub(crate) enum ClientKind {
     Kadence,
-    /// The naive client, that lets its queries run on.
+    /// Naive client that lets its queries run to their end.
     FirstEvent,
-    /// The naive client, that finishes its queries.
+    /// Naive client that finishes a query at its first record.
     FirstRecord,
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for ClientKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Kadence => "Kadence",
@@ -44,12 +44,12 @@ impl fmt::Display for Who {
     }
 }
 
-/// How many gets at a time.
+/// Concurrency of the gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Load {
-    /// All at once, so many times one after the other.
+    /// Bursts of `gets` concurrent gets, `times` times in succession.
     Bursts { gets: usize, times: usize },
-    /// So many callers, so many gets in all.
+    /// `callers` concurrent callers, which make `gets` gets in total.
     Callers { callers: usize, gets: usize },
 }
 
@@ -72,10 +72,10 @@ impl fmt::Display for Load {
     }
 }
 
-/// A line of the table.
+/// Case to measure: a row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Cell {
-    pub(crate) who: Who,
+pub(crate) struct Case {
+    pub(crate) client_kind: ClientKind,
     pub(crate) load: Load,
 }
 
@@ -103,12 +103,12 @@ impl Size {
         }
     }
 
-    /// How long a call is waited for.
-    pub(crate) fn patience(&self) -> Duration {
+    /// Returns the time after which a call counts as lost.
+    pub(crate) fn max_wait(&self) -> Duration {
         self.deadline + GRACE
     }
 
-    /// Small bursts, in all as many gets as a medium one.
+    /// Returns repeated small bursts with as many gets as a medium one.
     pub(crate) fn small(&self) -> Load {
         Load::Bursts { gets: self.small, times: self.medium / self.small }
     }
@@ -117,7 +117,7 @@ impl Size {
         Load::Bursts { gets: self.medium, times: 1 }
     }
 
-    /// Every record there is, at once.
+    /// Returns one burst with a get for every record.
     pub(crate) fn large(&self) -> Load {
         Load::Bursts { gets: self.keys, times: 1 }
     }
@@ -126,40 +126,40 @@ impl Size {
         Load::Callers { callers: self.callers, gets: self.medium }
     }
 
-    /// A few gets, to make the connections.
+    /// Returns the warm-up load.
     pub(crate) fn first(&self) -> Load {
         Load::Bursts { gets: self.small, times: 1 }
     }
 
-    /// What is measured in this run on one runtime, in this order: ratios are between neighbours.
-    pub(crate) fn cells(&self, mode: Mode, run: usize, lane: usize) -> Vec<Cell> {
-        use Who::{FirstEvent, FirstRecord, Kadence};
-        let cell = |who, load| Cell { who, load };
-        let mut cells = vec![cell(Kadence, self.small())];
-        if lane == 0 || mode != Mode::Quick {
-            // Small ones before and after: a long measurement on a busy machine is to be compared with the same times.
-            cells.extend([cell(Kadence, self.large()), cell(Kadence, self.small())]);
+    /// Returns the cases to measure in this run on one runtime, in order. Cases that are compared are neighbours.
+    pub(crate) fn cases(&self, mode: Mode, run: usize, runtime_index: usize) -> Vec<Case> {
+        use ClientKind::{FirstEvent, FirstRecord, Kadence};
+        let case = |client_kind, load| Case { client_kind, load };
+        let mut cases = vec![case(Kadence, self.small())];
+        if runtime_index == 0 || mode != Mode::Quick {
+            // Small bursts before and after the large one, so that a busy machine affects both alike.
+            cases.extend([case(Kadence, self.large()), case(Kadence, self.small())]);
         }
-        cells.extend([
-            cell(FirstRecord, self.small()),
-            cell(Kadence, self.callers()),
-            cell(FirstRecord, self.medium()),
-            cell(Kadence, self.medium()),
+        cases.extend([
+            case(FirstRecord, self.small()),
+            case(Kadence, self.callers()),
+            case(FirstRecord, self.medium()),
+            case(Kadence, self.medium()),
         ]);
-        // Once, because each of these takes as long as much of the rest: the cost of what runs at once is quadratic.
-        if run == 0 && (lane == 0 || mode == Mode::Full) {
-            cells.push(cell(FirstEvent, self.medium()));
+        // Measured once, because these cases take very long: the cost of concurrent queries is quadratic.
+        if run == 0 && (runtime_index == 0 || mode == Mode::Full) {
+            cases.push(case(FirstEvent, self.medium()));
         }
-        if run == 0 && lane == 0 {
-            cells.push(cell(FirstRecord, self.large()));
+        if run == 0 && runtime_index == 0 {
+            cases.push(case(FirstRecord, self.large()));
         }
         if run == 0 && mode != Mode::Quick {
-            cells.push(cell(FirstEvent, self.small()));
+            cases.push(case(FirstEvent, self.small()));
         }
-        cells
+        cases
     }
 
-    /// The records that a measurement asks for: others in the next run.
+    /// Returns the records that a measurement gets. Each run gets different ones.
     pub(crate) fn records(&self, load: Load, run: usize) -> Range<usize> {
         let spare = self.keys - load.gets();
         let start = if spare == 0 { 0 } else { run * load.gets() % spare };

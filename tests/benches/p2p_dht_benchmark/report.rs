@@ -1,68 +1,80 @@
-//! The table, and what has to hold.
+//! Table of results, and checks of targets.
 
 use std::{fmt::Write, time::Duration};
 
 use serde_json::json;
 
 use crate::{
-    burst::Gets,
-    plan::{Cell, Load, Size, Who},
+    burst::GetResults,
+    plan::{Case, ClientKind, Load, Size},
 };
 
-/// What a burst of everything may give_up of the throughput of small bursts.
+/// Minimum throughput of a burst of all records, relative to small bursts.
 const LARGE_OVER_SMALL: f64 = 0.85;
 
-/// What 95 of 100 gets have to stay below when a few dozen callers ask at once.
+/// Maximum 95th percentile of the latency with a few dozen concurrent callers.
 const P95: Duration = Duration::from_millis(200);
 
-/// Everything that was measured.
+/// Explanation of the table's columns.
+const COLUMNS: &str = "\
+gets at once: concurrent gets (`10 x 200`: ten bursts of 200 in succession; `64 callers, 2000`: 64 callers share 2,000)
+client: Kadence, or a map from query ids to callers that finishes its queries or answers from their first event
+gets/s: correct answers per second, median (minimum..maximum) of the runs
+p50, p95, max ms: latency of correct answers in milliseconds, queueing included; median of the runs
+cpu us: processor time of the whole process per get, in microseconds, servers included
+failed, false, lost, wrong: gets that ended with an error, that falsely reported a missing record, that were never
+answered, and that returned a wrong value, in all runs
+after s: seconds from the last answer until kad had no running query
+";
+
+/// All results.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
 }
 
-/// A cell on one runtime, with all its runs.
+/// All runs of a case on one runtime.
 #[derive(Debug)]
 struct Row {
     runtime: &'static str,
-    cell: Cell,
-    runs: Vec<Gets>,
+    case: Case,
+    runs: Vec<GetResults>,
 }
 
-/// Something that has to hold.
+/// Condition that the results have to meet.
 #[derive(Debug)]
 pub(crate) struct Check {
     pub(crate) name: String,
     pub(crate) ok: bool,
     pub(crate) detail: String,
-    /// Whether it depends on the machine and what else it does.
-    pub(crate) of_time: bool,
+    /// Depends on the machine and its other load.
+    pub(crate) timing: bool,
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, runtime: &'static str, cell: Cell, gets: Gets) {
-        match self.rows.iter_mut().find(|row| row.runtime == runtime && row.cell == cell) {
+    pub(crate) fn add(&mut self, runtime: &'static str, case: Case, gets: GetResults) {
+        match self.rows.iter_mut().find(|row| row.runtime == runtime && row.case == case) {
             Some(row) => row.runs.push(gets),
-            None => self.rows.push(Row { runtime, cell, runs: vec![gets] }),
+            None => self.rows.push(Row { runtime, case, runs: vec![gets] }),
         }
     }
 
-    fn row(&self, runtime: &str, who: Who, load: Load) -> Option<&Row> {
-        self.rows.iter().find(|row| row.runtime == runtime && row.cell == Cell { who, load })
+    fn row(&self, runtime: &str, client_kind: ClientKind, load: Load) -> Option<&Row> {
+        self.rows.iter().find(|row| row.runtime == runtime && row.case == Case { client_kind, load })
     }
 
-    /// The rows, those of a runtime and a load together.
+    /// Returns the rows, grouped by runtime and load.
     fn sorted(&self) -> Vec<&Row> {
         let mut rows: Vec<&Row> = self.rows.iter().collect();
         let place = |row: &Row| self.rows.iter().position(|first| first.runtime == row.runtime);
         rows.sort_by_key(|row| {
-            let Cell { who, load } = row.cell;
-            (place(row), matches!(load, Load::Callers { .. }), load.largest(), who)
+            let Case { client_kind, load } = row.case;
+            (place(row), matches!(load, Load::Callers { .. }), load.largest(), client_kind)
         });
         rows
     }
 
-    /// For people.
+    /// Returns the results as a table, with an explanation of its columns.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "{:<17}{:<18}{:<18}{:>5}{:>9}{:>16}{:>10}{:>10}{:>10}{:>9}{:>8}{:>7}{:>6}{:>7}{:>9}\n",
@@ -83,45 +95,50 @@ impl Report {
             "after s"
         );
         for row in self.sorted() {
-            let throughput = row.spread(Gets::throughput);
+            let throughput = row.spread(GetResults::throughput);
             let [p50, p95, max] = [50, 95, 100].map(|p| row.spread(|gets| gets.percentile(p)).median);
-            let count = |of: fn(&Gets) -> usize| row.runs.iter().map(of).sum::<usize>();
-            // A `String` takes everything.
+            let count = |of: fn(&GetResults) -> usize| row.runs.iter().map(of).sum::<usize>();
+            // Writing to a `String` never fails.
             let _written = writeln!(
                 text,
                 "{:<17}{:<18}{:<18}{:>5}{:>9.0}{:>16}{p50:>10.1}{p95:>10.1}{max:>10.1}{:>9}{:>8}{:>7}{:>6}{:>7}{:>9.1}",
                 row.runtime,
-                row.cell.load,
-                row.cell.who,
+                row.case.load,
+                row.case.client_kind,
                 row.runs.len(),
                 throughput.median,
                 format!("({:.0}..{:.0})", throughput.min, throughput.max),
                 row.cpu().map_or_else(|| "-".to_owned(), |cpu| format!("{:.0}", cpu.median)),
                 count(|gets| gets.failed),
                 count(|gets| gets.not_found),
-                count(Gets::lost),
+                count(GetResults::lost),
                 count(|gets| gets.wrong),
-                row.spread(|gets| gets.aftermath.as_secs_f64()).median,
+                row.spread(|gets| gets.drain_time.as_secs_f64()).median,
             );
         }
         for row in &self.rows {
             if let Some(error) = row.runs.iter().find_map(|gets| gets.first_failure.as_ref()) {
-                let _written =
-                    writeln!(text, "{}, {}, {} failed first with: {error}", row.runtime, row.cell.load, row.cell.who);
+                let _written = writeln!(
+                    text,
+                    "{}, {}, {}: first failure: {error}",
+                    row.runtime, row.case.load, row.case.client_kind
+                );
             }
         }
+        text.push('\n');
+        text.push_str(COLUMNS);
         text
     }
 
-    /// For programs: an object a line.
+    /// Returns the results as one JSON object per line.
     pub(crate) fn lines(&self) -> String {
         let mut text = String::new();
         for row in self.sorted() {
             for (run, gets) in row.runs.iter().enumerate() {
                 let line = json!({
                     "runtime": row.runtime,
-                    "client": row.cell.who.to_string(),
-                    "load": row.cell.load.to_string(),
+                    "client": row.case.client_kind.to_string(),
+                    "load": row.case.load.to_string(),
                     "run": run,
                     "gets": gets.asked,
                     "seconds": gets.wall.as_secs_f64(),
@@ -134,7 +151,7 @@ impl Report {
                     "false_not_found": gets.not_found,
                     "lost": gets.lost(),
                     "wrong": gets.wrong,
-                    "busy_after_seconds": gets.aftermath.as_secs_f64(),
+                    "busy_after_seconds": gets.drain_time.as_secs_f64(),
                 });
                 let _written = writeln!(text, "{line}");
             }
@@ -142,7 +159,7 @@ impl Report {
         text
     }
 
-    /// What has to hold, of everything that was measured.
+    /// Checks all results.
     pub(crate) fn checks(&self, size: &Size) -> Vec<Check> {
         let mut checks = vec![self.every_get_is_right()];
         let mut runtimes: Vec<&str> = self.sorted().iter().map(|row| row.runtime).collect();
@@ -155,69 +172,68 @@ impl Report {
     }
 
     fn every_get_is_right(&self) -> Check {
-        let runs = self.rows.iter().filter(|row| row.cell.who == Who::Kadence).flat_map(|row| &row.runs);
+        let runs = self.rows.iter().filter(|row| row.case.client_kind == ClientKind::Kadence).flat_map(|row| &row.runs);
         let (asked, not_right) = runs.fold((0, 0), |sum, gets| (sum.0 + gets.asked, sum.1 + gets.not_right()));
         Check {
-            name: "Kadence answers every get with its record".to_owned(),
+            name: "every get of Kadence returns its record".to_owned(),
             ok: not_right == 0 && asked > 0,
-            detail: format!("{not_right} of {asked} failed, were false, lost or wrong"),
-            of_time: false,
+            detail: format!("{not_right} of {asked} gets failed, were lost, or had a wrong result"),
+            timing: false,
         }
     }
 
     fn large_bursts_are_no_slower(&self, runtime: &str, size: &Size) -> Option<Check> {
-        let small = self.row(runtime, Who::Kadence, size.small())?;
-        let large = self.row(runtime, Who::Kadence, size.large())?;
-        let beside = small.runs.chunks(small.runs.len().div_ceil(large.runs.len()));
-        let pairs = beside
+        let small = self.row(runtime, ClientKind::Kadence, size.small())?;
+        let large = self.row(runtime, ClientKind::Kadence, size.large())?;
+        let groups = small.runs.chunks(small.runs.len().div_ceil(large.runs.len()));
+        let pairs = groups
             .zip(&large.runs)
-            .map(|(small, large)| large.throughput() / Spread::of(small.iter().map(Gets::throughput)).median);
+            .map(|(small, large)| large.throughput() / Spread::of(small.iter().map(GetResults::throughput)).median);
         let paired = Spread::of(pairs);
         let cpu = small.cpu().zip(large.cpu()).map(|(small, large)| large.median / small.median);
-        let cpu = cpu.map(|ratio| format!("; {ratio:.2} times the processor time a get")).unwrap_or_default();
-        let ratio = large.spread(Gets::throughput).median / small.spread(Gets::throughput).median;
+        let cpu = cpu.map(|ratio| format!("; {ratio:.2} times the processor time per get")).unwrap_or_default();
+        let ratio = large.spread(GetResults::throughput).median / small.spread(GetResults::throughput).median;
         Some(Check {
             name: format!(
-                "{runtime}: {} gets at once run at {LARGE_OVER_SMALL} of the throughput of {} at least",
+                "{runtime}: {} concurrent gets reach at least {LARGE_OVER_SMALL} of the throughput of {}",
                 size.large(),
                 size.small()
             ),
             ok: ratio >= LARGE_OVER_SMALL,
             detail: format!(
-                "{ratio:.2} by the medians of {} runs; {:.2}..{:.2} run by run{cpu}",
+                "{ratio:.2}, from medians of {} runs; {:.2}..{:.2} in single runs{cpu}",
                 large.runs.len(),
                 paired.min,
                 paired.max
             ),
-            of_time: true,
+            timing: true,
         })
     }
 
     fn callers_do_not_wait(&self, runtime: &str, size: &Size) -> Option<Check> {
-        let p95 = self.row(runtime, Who::Kadence, size.callers())?.spread(|gets| gets.percentile(95));
+        let p95 = self.row(runtime, ClientKind::Kadence, size.callers())?.spread(|gets| gets.percentile(95));
         Some(Check {
-            name: format!("{runtime}: 95 of 100 gets of {} take less than {P95:?}", size.callers()),
+            name: format!("{runtime}: 95 % of the gets of {} take less than {P95:?}", size.callers()),
             ok: p95.median < milliseconds(P95),
             detail: format!("{:.1} ms, {:.1}..{:.1}", p95.median, p95.min, p95.max),
-            of_time: true,
+            timing: true,
         })
     }
 
-    /// How Kadence's throughput compares with each other client's, on the same runtime under the same load.
+    /// Compares Kadence's throughput with that of each other client, on the same runtime under the same load.
     pub(crate) fn comparisons(&self) -> Vec<String> {
-        let others = self.sorted().into_iter().filter(|row| row.cell.who != Who::Kadence);
+        let others = self.sorted().into_iter().filter(|row| row.case.client_kind != ClientKind::Kadence);
         others
             .filter_map(|other| {
-                let ours = self.row(other.runtime, Who::Kadence, other.cell.load)?;
+                let ours = self.row(other.runtime, ClientKind::Kadence, other.case.load)?;
                 let per_run = ours.runs.len().div_ceil(other.runs.len());
                 let pairs = ours.runs.chunks(per_run).zip(&other.runs);
-                let ratios =
-                    Spread::of(pairs.map(|(ours, other)| {
-                        Spread::of(ours.iter().map(Gets::throughput)).median / other.throughput()
-                    }));
+                let ratios = Spread::of(pairs.map(|(ours, other)| {
+                    Spread::of(ours.iter().map(GetResults::throughput)).median / other.throughput()
+                }));
                 Some(format!(
-                    "{}, {}: Kadence answers {:.2} times ({:.2}..{:.2}) as many gets in a second as `{}`",
-                    other.runtime, other.cell.load, ratios.median, ratios.min, ratios.max, other.cell.who
+                    "{}, {}: Kadence has {:.2} times ({:.2}..{:.2}) the throughput of `{}`",
+                    other.runtime, other.case.load, ratios.median, ratios.min, ratios.max, other.case.client_kind
                 ))
             })
             .collect()
@@ -225,13 +241,13 @@ impl Report {
 }
 
 impl Row {
-    fn spread(&self, of: impl Fn(&Gets) -> f64) -> Spread {
+    fn spread(&self, of: impl Fn(&GetResults) -> f64) -> Spread {
         Spread::of(self.runs.iter().map(of))
     }
 
-    /// Microseconds for each get.
+    /// Returns the processor time per get, in microseconds.
     fn cpu(&self) -> Option<Spread> {
-        let each: Option<Vec<f64>> = self.runs.iter().map(Gets::cpu_per_get).collect();
+        let each: Option<Vec<f64>> = self.runs.iter().map(GetResults::cpu_per_get).collect();
         each.map(|each| Spread::of(each.into_iter()))
     }
 }
@@ -244,13 +260,13 @@ impl Load {
     }
 }
 
-impl Gets {
-    /// Processor time for each get, in microseconds.
+impl GetResults {
+    /// Returns the processor time per get, in microseconds.
     fn cpu_per_get(&self) -> Option<f64> {
         self.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / self.asked as f64)
     }
 
-    /// Of the right answers, in milliseconds: the smallest that so many of a hundred do not exceed.
+    /// Returns a percentile of the latency of correct answers, in milliseconds.
     fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
@@ -259,7 +275,7 @@ impl Gets {
     }
 }
 
-/// The middle and the ends of a figure's runs.
+/// Median and extremes of a figure over all runs.
 #[derive(Debug, Clone, Copy)]
 struct Spread {
     min: f64,

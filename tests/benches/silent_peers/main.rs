@@ -1,14 +1,14 @@
-//! What silent peers cost: Kadence's node as it is by default, beside kad as it is by default.
+//! Cost of silent peers: Kadence's node compared with plain kad, both with their default configuration.
 //!
-//! A silent peer accepts connections, says that it speaks the protocol, and answers no request. Networks with other
-//! shares of them are asked the same by both clients, which have the same identity and so the same routing table, at
-//! the same time. All nodes are in one process, connected through memory in plaintext. Compare the figures of one run
-//! with each other.
+//! A silent peer accepts connections, reports that it speaks the protocol, and answers no request. In networks with
+//! different shares of silent peers, both clients run the same operations at the same time. They have the same identity
+//! and therefore the same routing table. All nodes run in one process, connected through memory in plaintext. Only
+//! figures of the same run are comparable.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot measure has to stop")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
-mod asking;
+mod client;
 mod network;
 mod plain;
 mod plan;
@@ -18,27 +18,27 @@ use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use futures::future::{join, join_all};
 use kadence_tests::{
-    Bed, Runner, TestRuntime, TokioMultiThread, Wire,
+    Runner, TestEnv, TestRuntime, TokioMultiThread, TransportKind,
     bench::{self, Args, Mode, wait},
 };
 
 use self::{
-    asking::Ended,
+    client::Completed,
     network::Network,
-    plan::{Operation, Size, Who},
+    plan::{ClientKind, Operation, Size},
     report::Report,
 };
 
-/// How it is called.
+/// Help text.
 const USAGE: &str = "\
 cargo bench -p kadence-tests --bench silent_peers -- [OPTIONS]
 
-  --quick      some four minutes on two cores; the default
-  --smoke      seconds, on a small network: whether the benchmark itself works. Also --test
-  --json       one JSON object a line instead of the tables
-  --strict     a target that is missed fails the benchmark; otherwise only a wrong answer does, or one that is
-               missing where nobody is silent
-  --help       this";
+  --quick      default: about four minutes on two cores
+  --smoke      a few seconds on a small network, to check that the benchmark works; also --test
+  --json       print one JSON object per line instead of the table
+  --strict     fail also if a target is missed; otherwise only a wrong value fails the benchmark, or an operation
+               of Kadence that fails although no peer is silent
+  --help       print this text";
 
 fn main() -> ExitCode {
     bench::main("silent_peers", USAGE, measure)
@@ -49,7 +49,7 @@ fn measure(args: Args) -> ExitCode {
     let size = Size::of(args.mode);
     let mut report = Report::default();
     for &percent in size.silent_percents {
-        TokioMultiThread::block_on(Wire::Memory, async |bed| share(bed, percent, &size, &mut report).await);
+        TokioMultiThread::block_on(TransportKind::Memory, async |env| share(env, percent, &size, &mut report).await);
     }
     let checks = report.checks(&size, args.mode == Mode::Smoke);
     if args.json {
@@ -63,45 +63,53 @@ fn measure(args: Args) -> ExitCode {
         for check in &checks {
             println!("{:<7}{} ({})", if check.ok { "ok" } else { "NOT OK" }, check.name, check.detail);
         }
-        println!("\nafter {:.0} s", begun.elapsed().as_secs_f64());
+        println!("\ntook {:.0} s", begun.elapsed().as_secs_f64());
     }
     let matters = |check: &report::Check| check.always || args.strict;
     if checks.iter().any(|check| !check.ok && matters(check)) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// All networks with one share of silent peers, in percent.
-async fn share<R: TestRuntime>(bed: &Bed<R>, percent: usize, size: &Size, report: &mut Report) {
+/// Measures all networks with one share of silent peers, in percent.
+async fn share<R: TestRuntime>(env: &TestEnv<R>, percent: usize, size: &Size, report: &mut Report) {
     let begun = Instant::now();
-    let networks = join_all((0..size.networks).map(|number| Network::start(bed, number, percent, size))).await;
+    let networks = join_all((0..size.networks).map(|number| Network::start(env, number, percent, size))).await;
     let networks: Vec<_> = networks.into_iter().map(Arc::new).collect();
     for network in &networks {
         report.tables(network.tables().await);
     }
-    eprintln!("{percent} % silent: {} networks stand after {:.1?}", size.networks, begun.elapsed());
+    eprintln!("{percent} % silent: {} networks started in {:.1?}", size.networks, begun.elapsed());
     let begun = Instant::now();
     let mut all =
-        if percent == 0 { in_turns(bed, &networks, size).await } else { side_by_side(bed, &networks, size).await };
+        if percent == 0 { in_turns(env, &networks, size).await } else { side_by_side(env, &networks, size).await };
     for network in &networks {
         network.count_copies(&mut all).await;
     }
     eprintln!("{percent} % silent: {} operations in {:.1?}", all.len(), begun.elapsed());
-    for (who, ended) in all {
-        report.add(percent, who, ended);
+    for (client_kind, completed) in all {
+        report.add(percent, client_kind, completed);
     }
 }
 
-/// One operation at a time, the two clients in turns: for operations that cost nothing but work, whose times are to be
-/// compared one with the other.
-async fn in_turns<R: TestRuntime>(bed: &Bed<R>, networks: &[Arc<Network>], size: &Size) -> Vec<(Who, Ended)> {
+/// Runs one operation at a time, alternating between the clients. Used without silent peers, where the times of single
+/// operations are compared.
+async fn in_turns<R: TestRuntime>(
+    env: &TestEnv<R>,
+    networks: &[Arc<Network>],
+    size: &Size,
+) -> Vec<(ClientKind, Completed)> {
     let mut all = Vec::new();
-    // Kind by kind, so that what is compared comes after what is alike.
+    // One kind of operation after the other, so that compared operations follow similar ones.
     for operation in Operation::ALL {
         for round in 0..size.rounds_in_turns {
-            // Who comes second finds the caches warm.
-            let turns = if round % 2 == 0 { [Who::Kadence, Who::Plain] } else { [Who::Plain, Who::Kadence] };
+            // The second client benefits from warm caches.
+            let turns = if round % 2 == 0 {
+                [ClientKind::Kadence, ClientKind::Plain]
+            } else {
+                [ClientKind::Plain, ClientKind::Kadence]
+            };
             for network in networks {
-                for who in turns {
-                    all.push((who, network.run(bed.runtime(), who, operation, round, size).await));
+                for client_kind in turns {
+                    all.push((client_kind, network.run(env.runtime(), client_kind, operation, round, size).await));
                 }
             }
         }
@@ -109,32 +117,39 @@ async fn in_turns<R: TestRuntime>(bed: &Bed<R>, networks: &[Arc<Network>], size:
     all
 }
 
-/// In every network at once, Kadence carries out one operation after the other, and plain kad some beside it, each of
-/// which waits for seconds.
-async fn side_by_side<R: TestRuntime>(bed: &Bed<R>, networks: &[Arc<Network>], size: &Size) -> Vec<(Who, Ended)> {
+/// Runs Kadence's operations in succession in every network at once. Plain kad's operations run concurrently to them,
+/// because each takes seconds.
+async fn side_by_side<R: TestRuntime>(
+    env: &TestEnv<R>,
+    networks: &[Arc<Network>],
+    size: &Size,
+) -> Vec<(ClientKind, Completed)> {
     let ours = networks.iter().map(|network| {
-        let (runtime, network, size) = (bed.runtime().clone(), Arc::clone(network), size.clone());
-        bed.spawn(async move {
-            let (begun, mut ended) = (Instant::now(), Vec::new());
+        let (runtime, network, size) = (env.runtime().clone(), Arc::clone(network), size.clone());
+        env.spawn(async move {
+            let (begun, mut completed) = (Instant::now(), Vec::new());
             for (round, operation) in Operation::in_order(size.rounds) {
-                // The first round is there in any case: a cell is not empty.
-                if round == 0 || begun.elapsed() < size.longest {
-                    ended.push((Who::Kadence, network.run(&runtime, Who::Kadence, operation, round, &size).await));
+                // The first round always runs, so that no cell of the table is empty.
+                if round == 0 || begun.elapsed() < size.max_duration {
+                    completed.push((
+                        ClientKind::Kadence,
+                        network.run(&runtime, ClientKind::Kadence, operation, round, &size).await,
+                    ));
                 }
             }
-            ended
+            completed
         })
     });
     let theirs = networks.iter().flat_map(|network| {
         let jobs = (0..size.plain_rounds).flat_map(|round| Operation::ALL.map(|operation| (round, operation)));
         jobs.enumerate().map(move |(place, (round, operation))| {
-            let (runtime, network, size) = (bed.runtime().clone(), Arc::clone(network), size.clone());
-            bed.spawn(async move {
+            let (runtime, network, size) = (env.runtime().clone(), Arc::clone(network), size.clone());
+            env.spawn(async move {
                 let place = u32::try_from(place).unwrap_or(u32::MAX);
-                // Networks not all in the same moment, either.
-                let offset = size.plain_every.mul_f64(network.number as f64 / size.networks as f64);
-                wait(&runtime, size.plain_every * place + offset).await;
-                (Who::Plain, network.run(&runtime, Who::Plain, operation, round, &size).await)
+                // Start times differ between networks, too.
+                let offset = size.plain_interval.mul_f64(network.number as f64 / size.networks as f64);
+                wait(&runtime, size.plain_interval * place + offset).await;
+                (ClientKind::Plain, network.run(&runtime, ClientKind::Plain, operation, round, &size).await)
             })
         })
     });

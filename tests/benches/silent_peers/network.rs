@@ -1,4 +1,4 @@
-//! A network of which some nodes are silent, and two clients that know the same of it.
+//! Network with silent nodes, and two clients with equal routing tables.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -9,10 +9,10 @@ use std::{
 
 use futures::future::join_all;
 use kadence::{
-    ContainsKad, Runtime,
+    ContainsKad, REPLICATION_FACTOR, Runtime,
     node::{BoxedTransport, Identity, Node, NodeConfig},
 };
-use kadence_tests::{self as tests, Bed, Contact, PROTOCOL, SilentNode, TestRuntime, bench::wait, with_kad};
+use kadence_tests::{self as tests, Contact, PROTOCOL, SilentNode, TestEnv, TestRuntime, bench::wait, with_kad};
 use libp2p::{
     PeerId, Swarm,
     identity::Keypair,
@@ -21,24 +21,23 @@ use libp2p::{
 };
 
 use crate::{
-    asking::{Ended, ask},
+    client::{Completed, ask},
     plain::Plain,
-    plan::{Job, Operation, REPLICAS, Size, Who, existing, value},
+    plan::{ClientKind, Job, Operation, REPLICAS, Size, existing, value},
 };
 
-/// How long the whole network has to have no query before it is measured on: kad bootstraps by itself half a second
-/// after it has learned of a peer.
+/// Time without any query before measuring. kad bootstraps by itself half a second after it has learned of a peer.
 const QUIET: Duration = Duration::from_millis(1_200);
 
-/// Between two looks at the network.
-const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// Interval between two checks of the network.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// The clients' place among the keys of a network; fewer nodes are before it.
+/// Index of the clients' key. Nodes have smaller ones.
 const CLIENT: usize = 255;
 
-/// The nodes and both clients.
+/// Nodes and clients of a network.
 pub(crate) struct Network {
-    /// Its number among those of its share.
+    /// Number of the network among those with the same share.
     pub(crate) number: usize,
     silent_percent: usize,
     servers: Vec<tests::Node>,
@@ -48,19 +47,25 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Starts the nodes, fills tables and stores, connects the clients, and waits until nothing moves.
-    pub(crate) async fn start<R: TestRuntime>(bed: &Bed<R>, number: usize, silent_percent: usize, size: &Size) -> Self {
+    /// Starts the nodes, fills routing tables and stores, connects the clients, and waits until no query is running.
+    pub(crate) async fn start<R: TestRuntime>(
+        env: &TestEnv<R>,
+        number: usize,
+        silent_percent: usize,
+        size: &Size,
+    ) -> Self {
         let keypair = |n| keypair(silent_percent, number, n);
         let (mut servers, mut silent, mut contacts) = (Vec::new(), Vec::new(), Vec::new());
         for n in 0..size.nodes {
-            // Evenly among the others: who comes first has the places in full buckets.
+            // Silent nodes are evenly distributed among the others, because the first nodes get the places in full
+            // buckets.
             let before = |n| n * size.silent(silent_percent) / size.nodes;
             if before(n + 1) > before(n) {
-                let node = bed.silent_as(&keypair(n)).await;
+                let node = env.silent_node_as(&keypair(n)).await;
                 contacts.push(node.contact.clone());
                 silent.push(node);
             } else {
-                let node = bed.node_with(server(keypair(n))).await;
+                let node = env.node_with(server(keypair(n))).await;
                 contacts.push(node.contact.clone());
                 servers.push(node);
             }
@@ -74,33 +79,33 @@ impl Network {
         }
         fill(&servers, size).await;
 
-        // Two clients with one identity have the same table, bucket by bucket, and begin every lookup with the same
-        // peers. As clients they are in nobody else's table.
+        // Clients with one identity have the same routing table and start every lookup with the same peers. In client
+        // mode, they are in no other node's table.
         let config = NodeConfig {
             identity: Identity::Keypair(keypair(CLIENT)),
             protocol: PROTOCOL,
             mode: Some(Mode::Client),
             ..NodeConfig::default()
         };
-        let transport = |keypair: &Keypair| Ok::<BoxedTransport, Infallible>(bed.transport(keypair));
-        let node = Node::start(bed.runtime().clone(), config, transport, |_| dummy::Behaviour)
+        let transport = |keypair: &Keypair| Ok::<BoxedTransport, Infallible>(env.transport(keypair));
+        let node = Node::start(env.runtime().clone(), config, transport, |_| dummy::Behaviour)
             .await
             .expect("a node that listens nowhere starts");
-        let plain = Plain::start(bed, &keypair(CLIENT));
+        let plain = Plain::start(env, &keypair(CLIENT));
         let network = Self { number, silent_percent, servers, _silent: silent, node, plain };
-        network.connect(bed, &contacts).await;
+        network.connect(env, &contacts).await;
         network
     }
 
-    /// Both clients know and reach everybody, and nobody has anything to do.
-    async fn connect<R: TestRuntime>(&self, bed: &Bed<R>, contacts: &Arc<[Contact]>) {
+    /// Connects both clients to all nodes and waits until no query is running.
+    async fn connect<R: TestRuntime>(&self, env: &TestEnv<R>, contacts: &Arc<[Contact]>) {
         let (ours, theirs) = (Arc::clone(contacts), Arc::clone(contacts));
         let ours = self.node.swarm().with(move |swarm| join(swarm, ContainsKad::kad, &ours));
         ours.await.expect("the driver runs");
         self.plain.with(move |swarm| join(swarm, |plain| &mut plain.kad, &theirs)).await;
         let mut quiet_since = Instant::now();
         while quiet_since.elapsed() < QUIET {
-            wait(bed.runtime(), LOOK_AGAIN).await;
+            wait(env.runtime(), POLL_INTERVAL).await;
             let servers = join_all(self.servers.iter().map(|server| with_kad(&server.swarm, end_queries))).await;
             let ours = self.node.swarm().with(|swarm| (end_queries(swarm.behaviour_mut().kad()), connected(swarm)));
             let ours = ours.await.expect("the driver runs");
@@ -112,27 +117,27 @@ impl Network {
         }
     }
 
-    /// How many peers are in one client's routing table and not in the other's, beside how many are in both.
+    /// Returns the number of peers in only one client's routing table, and in both.
     pub(crate) async fn tables(&self) -> (usize, usize) {
         let ours = self.node.swarm().with(|swarm| table(swarm.behaviour_mut().kad())).await.expect("the driver runs");
         let theirs = self.plain.with(|swarm| table(&mut swarm.behaviour_mut().kad)).await;
         (ours.symmetric_difference(&theirs).count(), ours.intersection(&theirs).count())
     }
 
-    /// One operation.
+    /// Runs one operation.
     pub(crate) async fn run(
         &self,
         runtime: &impl Runtime,
-        who: Who,
+        client_kind: ClientKind,
         operation: Operation,
         round: usize,
         size: &Size,
-    ) -> Ended {
-        let job = Job::new(who, operation, round, self.silent_percent);
+    ) -> Completed {
+        let job = Job::new(client_kind, operation, round, self.silent_percent);
         let begun = Instant::now();
-        let answer = match who {
-            Who::Kadence => ask(&self.node, job.clone(), size.timeout).await,
-            Who::Plain => self.plain.ask(job.clone(), wait(runtime, size.patience)).await,
+        let answer = match client_kind {
+            ClientKind::Kadence => ask(&self.node, job.clone(), size.timeout).await,
+            ClientKind::Plain => self.plain.ask(job.clone(), wait(runtime, size.max_wait)).await,
         };
         let took = begun.elapsed();
         let recall = match operation {
@@ -141,14 +146,14 @@ impl Network {
                 let found = there.iter().filter(|peer| answer.peers.contains(peer)).count();
                 Some(share(found, there.len()))
             }
-            // Copies are counted when all is over.
+            // Copies are counted at the end.
             Operation::Put | Operation::GetFirst => None,
         };
-        Ended { network: self.number, job, took, answer, recall }
+        Completed { network: self.number, job, took, answer, recall }
     }
 
-    /// Counts the copies of what was put.
-    pub(crate) async fn count_copies(&self, ended: &mut [(Who, Ended)]) {
+    /// Counts the copies of the records that were put.
+    pub(crate) async fn count_copies(&self, completed: &mut [(ClientKind, Completed)]) {
         let mut held: HashMap<PeerId, HashSet<RecordKey>> = HashMap::new();
         for server in &self.servers {
             let keys = with_kad(&server.swarm, |kad| {
@@ -156,15 +161,17 @@ impl Network {
             });
             held.insert(server.peer(), keys.await);
         }
-        let mine = ended.iter_mut().map(|(_, ended)| ended).filter(|ended| ended.network == self.number);
-        for ended in mine.filter(|ended| ended.job.operation == Operation::Put) {
-            let there = self.closest_alive(&ended.job.key);
-            let copies = there.iter().filter(|peer| held.get(peer).is_some_and(|keys| keys.contains(&ended.job.key)));
-            ended.recall = Some(share(copies.count(), there.len()));
+        let mine =
+            completed.iter_mut().map(|(_, completed)| completed).filter(|completed| completed.network == self.number);
+        for completed in mine.filter(|completed| completed.job.operation == Operation::Put) {
+            let there = self.closest_alive(&completed.job.key);
+            let copies =
+                there.iter().filter(|peer| held.get(peer).is_some_and(|keys| keys.contains(&completed.job.key)));
+            completed.recall = Some(share(copies.count(), there.len()));
         }
     }
 
-    /// Those of the nodes that answer which are closest to a key.
+    /// Returns the answering nodes that are closest to a key.
     fn closest_alive(&self, key: &RecordKey) -> Vec<PeerId> {
         closest(&self.servers, key).map(tests::Node::peer).collect()
     }
@@ -178,10 +185,10 @@ fn closest<'a>(servers: &'a [tests::Node], key: &RecordKey) -> impl Iterator<Ite
     let target = KBucketKey::new(key.clone());
     let mut servers: Vec<_> = servers.iter().collect();
     servers.sort_by_cached_key(|server| KBucketKey::from(server.peer()).distance(&target));
-    servers.into_iter().take(REPLICAS)
+    servers.into_iter().take(REPLICATION_FACTOR)
 }
 
-/// Puts every record that is asked for into the stores of the nodes that are closest to it and answer.
+/// Stores every record at the answering nodes that are closest to its key.
 async fn fill(servers: &[tests::Node], size: &Size) {
     let mut records: HashMap<PeerId, Vec<Record>> = HashMap::new();
     for round in 0..size.rounds.max(size.rounds_in_turns) {
@@ -191,12 +198,12 @@ async fn fill(servers: &[tests::Node], size: &Size) {
         }
     }
     for server in servers {
-        server.holds_all(records.remove(&server.peer()).unwrap_or_default()).await;
+        server.store_all_locally(records.remove(&server.peer()).unwrap_or_default()).await;
     }
 }
 
-/// Puts contacts into the routing table, as long as their buckets have room. In a full one, kad dials in order to
-/// find out who could be replaced, which would go on during the measurement.
+/// Adds contacts to the routing table while their buckets have room. For a full bucket, kad would dial peers to find
+/// one to replace, also during the measurement.
 fn introduce<S: RecordStore + Send + 'static>(kad: &mut kad::Behaviour<S>, local: PeerId, contacts: &[Contact]) {
     for Contact { peer, address } in contacts {
         if *peer != local && kad.kbucket(*peer).is_none_or(|bucket| bucket.num_entries() < K_VALUE.get()) {
@@ -205,7 +212,7 @@ fn introduce<S: RecordStore + Send + 'static>(kad: &mut kad::Behaviour<S>, local
     }
 }
 
-/// The same, and connects to everybody.
+/// Adds contacts to the routing table and connects to all of them.
 fn join<B: NetworkBehaviour, S: RecordStore + Send + 'static>(
     swarm: &mut Swarm<B>,
     kad: fn(&mut B) -> &mut kad::Behaviour<S>,
@@ -215,12 +222,12 @@ fn join<B: NetworkBehaviour, S: RecordStore + Send + 'static>(
     introduce(kad(swarm.behaviour_mut()), local, contacts);
     for Contact { peer, address } in contacts {
         let dial = DialOpts::peer_id(*peer).addresses(vec![address.clone()]).build();
-        // One that kad has begun is as good.
+        // A dial that kad has started has the same effect.
         let _under_way = swarm.dial(dial);
     }
 }
 
-/// Ends what kad has begun by itself, a phase of it at a time, and says how many queries there were.
+/// Finishes one phase of each query that kad has started itself. Returns the number of queries.
 fn end_queries<S: RecordStore + Send + 'static>(kad: &mut kad::Behaviour<S>) -> usize {
     let mut live = 0;
     for mut query in kad.iter_queries_mut() {
@@ -240,7 +247,7 @@ fn table<S: RecordStore + Send + 'static>(kad: &mut kad::Behaviour<S>) -> BTreeS
         .collect()
 }
 
-/// Other keys in every network, and the same ones in every run.
+/// Returns a key pair that differs between networks, but not between runs.
 fn keypair(silent_percent: usize, network: usize, n: usize) -> Keypair {
     let mut seed = [11; 32];
     for (byte, n) in seed.iter_mut().zip([silent_percent, network, n]) {
@@ -249,7 +256,7 @@ fn keypair(silent_percent: usize, network: usize, n: usize) -> Keypair {
     Keypair::ed25519_from_bytes(seed).expect("32 bytes")
 }
 
-/// A node that answers, and does nothing by itself while it is measured.
+/// Returns the configuration of a node without background traffic.
 fn server(keypair: Keypair) -> tests::NodeConfig {
     let mut config = tests::NodeConfig::default().keypair(keypair);
     config.kad.set_replication_interval(None).set_publication_interval(None);

@@ -1,5 +1,5 @@
-//! kad as it is, with an honest loop around it: a map from its query ids to whoever waits, every query read to its end,
-//! except that the first value ends the get that wants no more.
+//! Plain kad with a correct event loop: a map from query ids to response channels. Every query is read to its end,
+//! except that a get for one value ends at the first one.
 
 use std::{collections::HashMap, pin::pin};
 
@@ -9,7 +9,7 @@ use futures::{
     future::{Either, select},
     select as select_loop,
 };
-use kadence_tests::{Bed, PROTOCOL, TestRuntime};
+use kadence_tests::{PROTOCOL, TestEnv, TestRuntime};
 use libp2p::{
     PeerId, Swarm,
     connection_limits::{self, ConnectionLimits},
@@ -21,12 +21,11 @@ use libp2p::{
 };
 
 use crate::{
-    asking::Answer,
+    client::Answer,
     plan::{Job, Operation, value},
 };
 
-/// kad by default, and what a node of Kadence has beside it: what a connection has to carry of these is not the difference
-/// between the clients.
+/// kad and the other behaviours of a Kadence node, so that both clients have the same traffic on their connections.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub(crate) struct Behaviour {
@@ -58,36 +57,36 @@ enum Command {
     With(Closure),
 }
 
-/// A query that somebody waits for.
+/// Query with a waiting caller.
 struct Waiting {
     job: Job,
     answer: Answer,
     reply: oneshot::Sender<Answer>,
 }
 
-/// A handle to the loop around the swarm.
+/// Handle to the event loop.
 #[derive(Clone)]
 pub(crate) struct Plain {
     commands: mpsc::Sender<Command>,
 }
 
 impl Plain {
-    /// Runs the loop in a task of its own, until the last handle is gone.
-    pub(crate) fn start<R: TestRuntime>(bed: &Bed<R>, keypair: &Keypair) -> Self {
+    /// Runs the event loop in a task, until the last handle is dropped.
+    pub(crate) fn start<R: TestRuntime>(env: &TestEnv<R>, keypair: &Keypair) -> Self {
         let (commands, received) = mpsc::channel(0);
-        bed.spawn(run(bed.swarm(keypair, Behaviour::new(keypair)), received)).forget();
+        env.spawn(run(env.swarm(keypair, Behaviour::new(keypair)), received)).forget();
         Self { commands }
     }
 
-    /// Waits for the answer, as long as the patience lasts.
-    pub(crate) async fn ask(&self, job: Job, patience: impl Future<Output = ()>) -> Answer {
+    /// Waits for the answer until `max_wait` ends.
+    pub(crate) async fn ask(&self, job: Job, max_wait: impl Future<Output = ()>) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Ask { job, reply }).await;
-        match select(answer, pin!(patience)).await {
+        match select(answer, pin!(max_wait)).await {
             Either::Left((answer, _)) => answer.expect("the loop runs"),
             Either::Right(((), _)) => {
                 let mut answer = Answer::default();
-                answer.fail("no end came");
+                answer.fail("no answer within the limit");
                 answer
             }
         }
@@ -130,7 +129,7 @@ async fn run(mut swarm: Swarm<Behaviour>, mut commands: mpsc::Receiver<Command>)
                     step,
                 })) => {
                     let Some(mut query) = waiting.remove(&id) else { continue };
-                    query.hear(result);
+                    query.handle(result);
                     query.answer.requests = Some(stats.num_requests());
                     let enough = query.job.operation == Operation::GetFirst && query.answer.ok;
                     if enough && let Some(mut query) = swarm.behaviour_mut().kad.query_mut(&id) {
@@ -167,7 +166,7 @@ fn start(kad: &mut kad::Behaviour<MemoryStore>, job: &Job) -> QueryId {
 }
 
 impl Waiting {
-    fn hear(&mut self, result: QueryResult) {
+    fn handle(&mut self, result: QueryResult) {
         let answer = &mut self.answer;
         match result {
             QueryResult::GetClosestPeers(Ok(found)) => {
@@ -181,7 +180,7 @@ impl Waiting {
                 answer.found(&self.job.key, found.peer, &found.record.value);
             }
             QueryResult::GetRecord(Ok(GetRecordOk::FinishedWithNoAdditionalRecord { .. })) => {}
-            // What was found before a timeout was found.
+            // Records found before a timeout count.
             QueryResult::GetRecord(Err(error)) if !answer.ok => answer.fail(error),
             QueryResult::GetRecord(Err(_)) => {}
             other => unreachable!("nobody asked for {other:?}"),

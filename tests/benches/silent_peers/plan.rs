@@ -1,27 +1,27 @@
-//! How large, how often, and what is asked.
+//! Sizes of the networks, and the operations.
 
 use std::{fmt, num::NonZeroUsize, time::Duration};
 
 use kadence_tests::bench::Mode;
 use libp2p::kad::{Quorum, RecordKey};
 
-/// How many peers a record is stored at, and a lookup returns: kad's own number.
+/// Number of peers that a record is stored at and a lookup returns: kad's default.
 pub(crate) const REPLICAS: usize = 20;
 
-/// The quorum of puts from [`MANY_SILENT`] on: what can still be reached when five of the closest are gone.
+/// Quorum of puts from [`MANY_SILENT`] on. It can still be reached when five of the closest peers are silent.
 pub(crate) const HARD_QUORUM: usize = 15;
 
-/// From this share of silent peers on, in percent, a majority is no test any more.
+/// Share of silent peers, in percent, from which on a majority is no meaningful quorum.
 const MANY_SILENT: usize = 30;
 
-/// Bytes of a value: a pointer to something larger, as in most DHTs.
+/// Length of a value in bytes: a pointer to something larger, as in most DHTs.
 const VALUE_LEN: usize = 64;
 
-/// What is asked.
+/// Operation to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Operation {
     Closest,
-    /// Of plain kad, which has no other, an ordinary lookup.
+    /// Plain kad has no thorough lookup and runs an ordinary one.
     ClosestThorough,
     Put,
     GetAll,
@@ -31,9 +31,10 @@ pub(crate) enum Operation {
 impl Operation {
     pub(crate) const ALL: [Self; 5] = [Self::Closest, Self::ClosestThorough, Self::Put, Self::GetAll, Self::GetFirst];
 
-    /// What is done in a network, one after the other: rounds of everything but thorough lookups, and then these. A lookup
-    /// that has met silent peers takes as long as it waits for them, and is part of what the tracker takes for the network's
-    /// pace; twice as many lookups would be another mixture, in which puts wait longer.
+    /// Returns the operations in a network in order: rounds of all others first, then the thorough lookups. A lookup
+    /// that meets silent peers takes as long as it waits for them, and the tracker includes this time in its estimate
+    /// of the network's round-trip time. Thorough lookups in each round would change that estimate and make puts wait
+    /// longer.
     pub(crate) fn in_order(rounds: usize) -> impl Iterator<Item = (usize, Self)> {
         let others = Self::ALL.into_iter().filter(|operation| *operation != Self::ClosestThorough);
         let others = (0..rounds).flat_map(move |round| others.clone().map(move |operation| (round, operation)));
@@ -53,14 +54,14 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Who is asked.
+/// Client that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Who {
+pub(crate) enum ClientKind {
     Kadence,
     Plain,
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for ClientKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Kadence => "Kadence",
@@ -69,7 +70,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// One operation, the `round`th of its kind in its network.
+/// One operation: the `round`th of its kind in its network.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) operation: Operation,
@@ -79,17 +80,17 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Both clients look for the same things. Each puts records of its own, so that the copies can be told apart.
-    pub(crate) fn new(who: Who, operation: Operation, round: usize, silent_percent: usize) -> Self {
+    /// Both clients use the same lookup targets. Each puts its own records, so that copies can be told apart.
+    pub(crate) fn new(client_kind: ClientKind, operation: Operation, round: usize, silent_percent: usize) -> Self {
         let key = match operation {
             Operation::Closest => RecordKey::new(&format!("target {round}")),
             Operation::ClosestThorough => RecordKey::new(&format!("other target {round}")),
-            Operation::Put => RecordKey::new(&format!("put {round} by {who}")),
+            Operation::Put => RecordKey::new(&format!("put {round} by {client_kind}")),
             Operation::GetAll | Operation::GetFirst => existing(round),
         };
         let quorum = match silent_percent {
-            // Kadence waits for the word of everybody whom it has asked, in order to name them. Asked for a majority, kad
-            // ends a put while others still answer, into the time of whoever is measured next.
+            // Kadence waits for the acknowledgements of all peers that it has asked, in order to name them. With a
+            // majority, kad would end a put while other peers still answer, during the next measurement.
             0 => Quorum::All,
             few if few < MANY_SILENT => Quorum::Majority,
             _ => NonZeroUsize::new(HARD_QUORUM).map_or(Quorum::Majority, Quorum::N),
@@ -98,40 +99,41 @@ impl Job {
     }
 }
 
-/// The key of a record that is in the network from the beginning.
+/// Returns the key of a record that exists from the beginning.
 pub(crate) fn existing(round: usize) -> RecordKey {
     RecordKey::new(&format!("record {round}"))
 }
 
-/// The value of every record under this key.
+/// Returns the value of every record under this key.
 pub(crate) fn value(key: &RecordKey) -> Vec<u8> {
     key.as_ref().iter().copied().cycle().take(VALUE_LEN).collect()
 }
 
-/// How much is measured.
+/// Sizes of the measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Size {
-    /// Nodes of a network, the silent ones included.
+    /// Number of nodes of a network, including silent ones.
     pub(crate) nodes: usize,
-    /// The shares of silent nodes, in percent.
+    /// Shares of silent nodes, in percent.
     pub(crate) silent_percents: &'static [usize],
-    /// Networks for each share.
+    /// Number of networks for each share.
     pub(crate) networks: usize,
-    /// Operations of each kind in each network, by Kadence.
+    /// Number of operations of each kind in each network, by Kadence.
     pub(crate) rounds: usize,
-    /// The same by both clients where nobody is silent: a few hundredths are looked for there.
+    /// The same for both clients without silent peers. There are more rounds, because differences of a few percent are
+    /// measured.
     pub(crate) rounds_in_turns: usize,
-    /// The same by plain kad, where peers are silent: each takes tens of seconds.
+    /// The same for plain kad with silent peers, where each operation takes tens of seconds.
     pub(crate) plain_rounds: usize,
-    /// Between the starts of two operations of plain kad in one network. They run beside each other, and their
-    /// work is not to be what Kadence waits for.
-    pub(crate) plain_every: Duration,
-    /// No operation of Kadence begins later than this in its network, however many are missing.
-    pub(crate) longest: Duration,
-    /// The timeout of Kadence's calls, if not the default.
+    /// Interval between the starts of two operations of plain kad in one network. They run concurrently, and must not
+    /// slow Kadence down.
+    pub(crate) plain_interval: Duration,
+    /// Time after which Kadence starts no further operation in a network.
+    pub(crate) max_duration: Duration,
+    /// Timeout of Kadence's calls. `None`: the default.
     pub(crate) timeout: Option<Duration>,
-    /// How long plain kad is waited for. Its own timeout, 60 s, is only looked at when something happens.
-    pub(crate) patience: Duration,
+    /// Maximum time to wait for plain kad. Its own timeout of 60 s is only checked when an event occurs.
+    pub(crate) max_wait: Duration,
 }
 
 impl Size {
@@ -144,10 +146,10 @@ impl Size {
                 rounds: 25,
                 rounds_in_turns: 75,
                 plain_rounds: 4,
-                plain_every: Duration::from_millis(600),
-                longest: Duration::from_secs(45),
+                plain_interval: Duration::from_millis(600),
+                max_duration: Duration::from_secs(45),
                 timeout: None,
-                patience: Duration::from_secs(75),
+                max_wait: Duration::from_secs(75),
             },
             Mode::Smoke => Self {
                 nodes: 10,
@@ -156,15 +158,15 @@ impl Size {
                 rounds: 2,
                 rounds_in_turns: 2,
                 plain_rounds: 1,
-                plain_every: Duration::from_millis(10),
-                longest: Duration::from_secs(2),
+                plain_interval: Duration::from_millis(10),
+                max_duration: Duration::from_secs(2),
                 timeout: Some(Duration::from_secs(2)),
-                patience: Duration::from_secs(2),
+                max_wait: Duration::from_secs(2),
             },
         }
     }
 
-    /// How many nodes of a network are silent.
+    /// Returns the number of silent nodes of a network.
     pub(crate) fn silent(&self, percent: usize) -> usize {
         self.nodes * percent / 100
     }

@@ -1,4 +1,4 @@
-//! The tables, and what has to hold.
+//! Table of results, and checks of targets.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,61 +9,75 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    asking::Ended,
-    plan::{HARD_QUORUM, Operation, Size, Who},
+    client::Completed,
+    plan::{ClientKind, HARD_QUORUM, Operation, Size},
 };
 
-/// What 95 of 100 operations have to stay below where few peers are silent.
+/// Maximum 95th percentile of the duration with few silent peers.
 const FEW_SILENT_P95: Duration = Duration::from_millis(400);
 
-/// Where nobody is silent, the time of an operation of Kadence over one of plain kad: what noise is allowed.
+/// Maximum ratio of Kadence's time to plain kad's without silent peers. The excess over 1 allows for noise.
 const UNDISTURBED_RATIO: f64 = 1.05;
 
-/// Of puts where 30 % are silent.
+/// Minimum success rate and maximum 95th percentile of puts with 30 % silent peers.
 const PUTS_AT_30: (f64, Duration) = (0.99, Duration::from_millis(500));
 
-/// Of puts where 50 % are silent, and how many times as many have to succeed as of plain kad's.
+/// The same with 50 % silent peers, and the minimum ratio of Kadence's success rate to plain kad's.
 const PUTS_AT_50: (f64, Duration, f64) = (0.85, Duration::from_secs(1), 5.0);
 
-/// How many of the true closest peers alive a thorough lookup has to find where 15 % are silent.
+/// Minimum share of the true closest peers that a thorough lookup finds with 15 % silent peers.
 const THOROUGH_RECALL: f64 = 0.95;
 
-/// How many standard errors a difference may be below nothing until it counts as a difference.
+/// Number of standard errors by which a difference must be negative to count.
 const STANDARD_ERRORS: f64 = 2.0;
 
-/// Everything that was measured.
+/// Explanation of the table's columns.
+const COLUMNS: &str = "\
+silent: share of silent peers; n: number of operations
+p50, p95, max ms: duration of successful operations, in milliseconds: median, 95th percentile, maximum
+success: share of operations that succeeded
+found: share of the 20 closest answering peers that a lookup returned, that sent a get its record, or that hold a put's
+record in the end
+requests: mean number of requests to peers per operation, as kad counts them
+";
+
+/// All results.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     cells: Vec<Cell>,
-    /// For each network: how many peers are in one client's routing table only, and how many in both.
+    /// For each network, the number of peers in only one client's routing table, and in both.
     tables: Vec<(usize, usize)>,
 }
 
-/// What one client did of one kind, in all networks with one share of silent peers.
+/// Results of one client for one kind of operation, in all networks with one share of silent peers.
 #[derive(Debug)]
 struct Cell {
     percent: usize,
     operation: Operation,
-    who: Who,
-    all: Vec<Ended>,
+    client_kind: ClientKind,
+    all: Vec<Completed>,
 }
 
-/// Something that has to hold.
+/// Condition that the results have to meet.
 #[derive(Debug)]
 pub(crate) struct Check {
     pub(crate) name: String,
     pub(crate) ok: bool,
     pub(crate) detail: String,
-    /// Whether it holds on any machine, however busy.
+    /// Holds on any machine, under any load.
     pub(crate) always: bool,
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, percent: usize, who: Who, ended: Ended) {
-        let operation = ended.job.operation;
-        match self.cells.iter_mut().find(|cell| (cell.percent, cell.operation, cell.who) == (percent, operation, who)) {
-            Some(cell) => cell.all.push(ended),
-            None => self.cells.push(Cell { percent, operation, who, all: vec![ended] }),
+    pub(crate) fn add(&mut self, percent: usize, client_kind: ClientKind, completed: Completed) {
+        let operation = completed.job.operation;
+        match self
+            .cells
+            .iter_mut()
+            .find(|cell| (cell.percent, cell.operation, cell.client_kind) == (percent, operation, client_kind))
+        {
+            Some(cell) => cell.all.push(completed),
+            None => self.cells.push(Cell { percent, operation, client_kind, all: vec![completed] }),
         }
     }
 
@@ -71,18 +85,20 @@ impl Report {
         self.tables.push(compared);
     }
 
-    fn cell(&self, percent: usize, operation: Operation, who: Who) -> Option<&Cell> {
-        self.cells.iter().find(|cell| (cell.percent, cell.operation, cell.who) == (percent, operation, who))
+    fn cell(&self, percent: usize, operation: Operation, client_kind: ClientKind) -> Option<&Cell> {
+        self.cells
+            .iter()
+            .find(|cell| (cell.percent, cell.operation, cell.client_kind) == (percent, operation, client_kind))
     }
 
-    /// The cells in the order of the table.
+    /// Returns the cells in the order of the table.
     fn sorted(&self) -> Vec<&Cell> {
         let mut cells: Vec<&Cell> = self.cells.iter().collect();
-        cells.sort_by_key(|cell| (cell.percent, cell.operation as usize, cell.who as usize));
+        cells.sort_by_key(|cell| (cell.percent, cell.operation as usize, cell.client_kind as usize));
         cells
     }
 
-    /// For people. Times are of what succeeded.
+    /// Returns the results as a table, with an explanation of its columns.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "{:>8}  {:<18}{:<11}{:>5}{:>10}{:>10}{:>10}{:>10}{:>8}{:>10}\n",
@@ -92,43 +108,45 @@ impl Report {
             let [p50, p95, max] = [50, 95, 100].map(|p| milliseconds(cell.of_successes(p)));
             let success = format!("{:.1} %", cell.success() * 100.0);
             let figure = |figure: Option<f64>, digits| figure.map_or("-".to_owned(), |f| format!("{f:.digits$}"));
-            // A `String` takes everything.
+            // Writing to a `String` never fails.
             let _written = writeln!(
                 text,
                 "{:>6} %  {:<18}{:<11}{:>5}{p50:>10.1}{p95:>10.1}{max:>10.1}{success:>10}{:>8}{:>10}",
                 cell.percent,
                 cell.operation,
-                cell.who,
+                cell.client_kind,
                 cell.all.len(),
                 figure(mean(cell.recalls()), 3),
                 figure(mean(cell.requests()), 1),
             );
         }
         for cell in self.sorted() {
-            let failed: Vec<&Ended> = cell.all.iter().filter(|ended| !ended.answer.ok).collect();
-            let longest = failed.iter().map(|ended| ended.took).max().unwrap_or_default();
-            if let Some(error) = failed.iter().find_map(|ended| ended.answer.error.as_ref()) {
+            let failed: Vec<&Completed> = cell.all.iter().filter(|completed| !completed.answer.ok).collect();
+            let max_duration = failed.iter().map(|completed| completed.took).max().unwrap_or_default();
+            if let Some(error) = failed.iter().find_map(|completed| completed.answer.error.as_ref()) {
                 let _written = writeln!(
                     text,
-                    "{} %, {}, {}: {} failed, within {longest:.1?}, the first with: {error}",
+                    "{} % silent, {}, {}: {} failed, after at most {max_duration:.1?}; first failure: {error}",
                     cell.percent,
                     cell.operation,
-                    cell.who,
+                    cell.client_kind,
                     failed.len(),
                 );
             }
         }
+        text.push('\n');
+        text.push_str(COLUMNS);
         text
     }
 
-    /// For programs: an object a line.
+    /// Returns the results as one JSON object per line.
     pub(crate) fn lines(&self) -> String {
         let mut text = String::new();
         for cell in self.sorted() {
             let line = json!({
                 "silent_percent": cell.percent,
                 "operation": cell.operation.to_string(),
-                "client": cell.who.to_string(),
+                "client": cell.client_kind.to_string(),
                 "n": cell.all.len(),
                 "p50_ms": milliseconds(cell.of_successes(50)),
                 "p95_ms": milliseconds(cell.of_successes(95)),
@@ -136,14 +154,15 @@ impl Report {
                 "success": cell.success(),
                 "found": mean(cell.recalls()),
                 "requests": mean(cell.requests()),
-                "wrong": cell.all.iter().filter(|ended| ended.answer.wrong).count(),
+                "wrong": cell.all.iter().filter(|completed| completed.answer.wrong).count(),
             });
             let _written = writeln!(text, "{line}");
         }
         text
     }
 
-    /// What has to hold; of a smoke run, in a network that is too small for the rest, what has to hold always.
+    /// Checks all results. In a smoke run, whose network is too small for the targets, only the conditions that always
+    /// hold.
     pub(crate) fn checks(&self, size: &Size, smoke: bool) -> Vec<Check> {
         use Operation::{Closest, ClosestThorough, GetAll, Put};
         let mut checks = vec![self.nothing_is_wrong(), self.all_succeed_undisturbed()];
@@ -151,7 +170,7 @@ impl Report {
             return checks;
         }
         checks.extend([self.same_tables(), self.enough_operations(size)]);
-        // Two lookups take twice the time of the one beside them.
+        // A thorough lookup takes twice as long as the ordinary lookup of plain kad.
         let alike = Operation::ALL.iter().filter(|operation| **operation != ClosestThorough);
         checks.extend(alike.filter_map(|&operation| self.undisturbed(operation)));
         for percent in [5, 15] {
@@ -174,19 +193,19 @@ impl Report {
     }
 
     fn nothing_is_wrong(&self) -> Check {
-        let wrong = self.cells.iter().flat_map(|cell| &cell.all).filter(|ended| ended.answer.wrong).count();
+        let wrong = self.cells.iter().flat_map(|cell| &cell.all).filter(|completed| completed.answer.wrong).count();
         Check {
-            name: "no answer has other bytes than those that were stored".to_owned(),
+            name: "no answer has a wrong value".to_owned(),
             ok: wrong == 0,
-            detail: format!("{wrong} have"),
+            detail: format!("{wrong} wrong values"),
             always: true,
         }
     }
 
     fn all_succeed_undisturbed(&self) -> Check {
-        let ours = self.cells.iter().filter(|cell| cell.percent == 0 && cell.who == Who::Kadence);
-        let all: Vec<&Ended> = ours.flat_map(|cell| &cell.all).collect();
-        let failed = all.iter().filter(|ended| !ended.answer.ok).count();
+        let ours = self.cells.iter().filter(|cell| cell.percent == 0 && cell.client_kind == ClientKind::Kadence);
+        let all: Vec<&Completed> = ours.flat_map(|cell| &cell.all).collect();
+        let failed = all.iter().filter(|completed| !completed.answer.ok).count();
         Check {
             name: "0 % silent: every operation of Kadence succeeds".to_owned(),
             ok: failed == 0 && !all.is_empty(),
@@ -198,21 +217,30 @@ impl Report {
     fn same_tables(&self) -> Check {
         let (differing, common) = self.tables.iter().fold((0, 0), |sum, table| (sum.0 + table.0, sum.1 + table.1));
         Check {
-            name: "both clients begin with the same routing tables".to_owned(),
+            name: "both clients start with the same routing tables".to_owned(),
             ok: differing == 0 && common > 0,
-            detail: format!("in {} networks {common} entries in common, {differing} not", self.tables.len()),
+            detail: format!(
+                "in {} networks, {common} entries in both tables and {differing} in one",
+                self.tables.len()
+            ),
             always: false,
         }
     }
 
     fn enough_operations(&self, size: &Size) -> Check {
-        let fewest =
-            |who| self.cells.iter().filter(|cell| cell.who == who).map(|cell| cell.all.len()).min().unwrap_or(0);
-        let (ours, theirs) = (fewest(Who::Kadence), fewest(Who::Plain));
+        let fewest = |client_kind| {
+            self.cells
+                .iter()
+                .filter(|cell| cell.client_kind == client_kind)
+                .map(|cell| cell.all.len())
+                .min()
+                .unwrap_or(0)
+        };
+        let (ours, theirs) = (fewest(ClientKind::Kadence), fewest(ClientKind::Plain));
         Check {
-            name: "no cell was cut short".to_owned(),
+            name: "every row of the table has its full number of operations".to_owned(),
             ok: ours == size.rounds * size.networks && theirs >= size.plain_rounds * size.networks,
-            detail: format!("at least {ours} operations of Kadence and {theirs} of plain kad in each"),
+            detail: format!("at least {ours} operations of Kadence and {theirs} of plain kad"),
             always: false,
         }
     }
@@ -232,12 +260,12 @@ impl Report {
     }
 
     fn few_silent(&self, percent: usize, operation: Operation) -> Option<Check> {
-        let p95 = self.cell(percent, operation, Who::Kadence)?.of_all(95);
-        let beside = milliseconds(self.cell(percent, operation, Who::Plain)?.of_all(95));
+        let p95 = self.cell(percent, operation, ClientKind::Kadence)?.of_all(95);
+        let plain = milliseconds(self.cell(percent, operation, ClientKind::Plain)?.of_all(95));
         Some(Check {
-            name: format!("{percent} % silent, {operation}: 95 of 100 succeed within {FEW_SILENT_P95:?}"),
+            name: format!("{percent} % silent, {operation}: 95 % succeed within {FEW_SILENT_P95:?}"),
             ok: p95.is_some_and(|p95| p95 <= FEW_SILENT_P95),
-            detail: format!("{:.0} ms; plain kad {beside:.0} ms", milliseconds(p95)),
+            detail: format!("{:.0} ms; plain kad {plain:.0} ms", milliseconds(p95)),
             always: false,
         })
     }
@@ -247,69 +275,69 @@ impl Report {
         let ours = mean(pairs.iter().filter_map(|(ours, _)| ours.recall))?;
         let theirs = mean(pairs.iter().filter_map(|(_, theirs)| theirs.recall))?;
         Some(Check {
-            name: format!("15 % silent, {operation}: at least as many of what there is as plain kad"),
+            name: format!("15 % silent, {operation}: finds at least as much as plain kad"),
             ok: ours >= theirs,
-            detail: format!("{ours:.4} of it, plain kad {theirs:.4}, in {} pairs", pairs.len()),
+            detail: format!("share found {ours:.4}, plain kad {theirs:.4}, in {} pairs", pairs.len()),
             always: false,
         })
     }
 
-    /// In all shares of silent peers, because it is one figure that tells what the second lookup is worth.
+    /// Reports all shares of silent peers, because this figure shows the benefit of the second lookup.
     fn thorough_recall(&self, size: &Size) -> Option<Check> {
-        let of = |percent| self.cell(percent, Operation::ClosestThorough, Who::Kadence)?.recall_over_networks();
+        let of = |percent| self.cell(percent, Operation::ClosestThorough, ClientKind::Kadence)?.recall_over_networks();
         let recall = of(15)?;
         let all = size.silent_percents.iter().filter_map(|&percent| Some(format!("{percent} %: {:.4}", of(percent)?)));
         Some(Check {
-            name: format!("15 % silent, {}: {THOROUGH_RECALL} of what there is", Operation::ClosestThorough),
+            name: format!("15 % silent, {}: finds a share of at least {THOROUGH_RECALL}", Operation::ClosestThorough),
             ok: recall >= THOROUGH_RECALL,
-            detail: format!("the mean over the networks with {}", all.collect::<Vec<_>>().join(", ")),
+            detail: format!("mean over all networks, with {}", all.collect::<Vec<_>>().join(", ")),
             always: false,
         })
     }
 
     fn puts(&self, percent: usize, success: f64, p95: Duration) -> Option<Check> {
-        let ours = self.cell(percent, Operation::Put, Who::Kadence)?;
+        let ours = self.cell(percent, Operation::Put, ClientKind::Kadence)?;
         let took = ours.of_successes(95);
         Some(Check {
             name: format!(
-                "{percent} % silent: {:.0} of 100 puts reach a quorum of {HARD_QUORUM}, 95 of 100 of these within {p95:?}",
+                "{percent} % silent: {:.0} % of puts reach a quorum of {HARD_QUORUM}, 95 % of those within {p95:?}",
                 success * 100.0
             ),
             ok: ours.success() >= success && took.is_some_and(|took| took <= p95),
-            detail: format!("{:.1} of 100, {:.0} ms", ours.success() * 100.0, milliseconds(took)),
+            detail: format!("{:.1} %, {:.0} ms", ours.success() * 100.0, milliseconds(took)),
             always: false,
         })
     }
 
     fn many_times_the_puts(&self) -> Option<Check> {
-        let ours = self.cell(50, Operation::Put, Who::Kadence)?.success();
-        let theirs = self.cell(50, Operation::Put, Who::Plain)?.success();
+        let ours = self.cell(50, Operation::Put, ClientKind::Kadence)?.success();
+        let theirs = self.cell(50, Operation::Put, ClientKind::Plain)?.success();
         let (_, _, times) = PUTS_AT_50;
         Some(Check {
-            name: format!("50 % silent: {times:.0} times as many puts succeed as of plain kad's"),
+            name: format!("50 % silent: at least {times:.0} times as many puts succeed as with plain kad"),
             ok: ours > 0.0 && ours >= times * theirs,
-            detail: format!("{:.1} of 100, plain kad {:.1}", ours * 100.0, theirs * 100.0),
+            detail: format!("{:.1} %, plain kad {:.1} %", ours * 100.0, theirs * 100.0),
             always: false,
         })
     }
 
     fn success_is_no_worse(&self, percent: usize, operation: Operation) -> Option<Check> {
-        let ours = self.cell(percent, operation, Who::Kadence)?.success();
-        let theirs = self.cell(percent, operation, Who::Plain)?.success();
+        let ours = self.cell(percent, operation, ClientKind::Kadence)?.success();
+        let theirs = self.cell(percent, operation, ClientKind::Plain)?.success();
         Some(Check {
-            name: format!("{percent} % silent, {operation}: as many succeed as of plain kad's"),
+            name: format!("{percent} % silent, {operation}: at least as many succeed as with plain kad"),
             ok: ours >= theirs,
-            detail: format!("{:.1} of 100, plain kad {:.1}", ours * 100.0, theirs * 100.0),
+            detail: format!("{:.1} %, plain kad {:.1} %", ours * 100.0, theirs * 100.0),
             always: false,
         })
     }
 
-    /// Of lookups by the same targets; of puts, whose keys differ, by all there are. A difference within its own
-    /// noise is none.
+    /// Compares lookups pair by pair; puts, whose keys differ, as a whole. A difference within its own noise does not
+    /// count.
     fn recall_is_no_worse(&self, percent: usize, operation: Operation) -> Option<Check> {
         let (difference, error) = if operation == Operation::Put {
-            let recalls = |who| Some(self.cell(percent, operation, who)?.recalls().collect::<Vec<_>>());
-            let (ours, theirs) = (recalls(Who::Kadence)?, recalls(Who::Plain)?);
+            let recalls = |client_kind| Some(self.cell(percent, operation, client_kind)?.recalls().collect::<Vec<_>>());
+            let (ours, theirs) = (recalls(ClientKind::Kadence)?, recalls(ClientKind::Plain)?);
             let difference = mean(ours.iter().copied())? - mean(theirs.iter().copied())?;
             (difference, standard_error(&ours).hypot(standard_error(&theirs)))
         } else {
@@ -318,58 +346,59 @@ impl Report {
             (mean(differences.iter().copied())?, standard_error(&differences))
         };
         Some(Check {
-            name: format!("{percent} % silent, {operation}: no less is found than by plain kad"),
+            name: format!("{percent} % silent, {operation}: finds no less than plain kad"),
             ok: difference >= -STANDARD_ERRORS * error,
             detail: format!("{difference:+.4}, standard error {error:.4}"),
             always: false,
         })
     }
 
-    /// What both clients were asked, in the same network and the same round.
-    fn pairs(&self, percent: usize, operation: Operation) -> Vec<(&Ended, &Ended)> {
-        let all = |who| self.cell(percent, operation, who).map_or(&[][..], |cell| &cell.all);
-        let place = |ended: &Ended| (ended.network, ended.job.round);
-        let theirs: HashMap<_, _> = all(Who::Plain).iter().map(|theirs| (place(theirs), theirs)).collect();
-        all(Who::Kadence).iter().filter_map(|ours| Some((ours, *theirs.get(&place(ours))?))).collect()
+    /// Returns the operations that both clients ran in the same network and round.
+    fn pairs(&self, percent: usize, operation: Operation) -> Vec<(&Completed, &Completed)> {
+        let all = |client_kind| self.cell(percent, operation, client_kind).map_or(&[][..], |cell| &cell.all);
+        let place = |completed: &Completed| (completed.network, completed.job.round);
+        let theirs: HashMap<_, _> = all(ClientKind::Plain).iter().map(|theirs| (place(theirs), theirs)).collect();
+        all(ClientKind::Kadence).iter().filter_map(|ours| Some((ours, *theirs.get(&place(ours))?))).collect()
     }
 }
 
 impl Cell {
     fn success(&self) -> f64 {
-        self.all.iter().filter(|ended| ended.answer.ok).count() as f64 / self.all.len() as f64
+        self.all.iter().filter(|completed| completed.answer.ok).count() as f64 / self.all.len() as f64
     }
 
     fn recalls(&self) -> impl Iterator<Item = f64> {
-        self.all.iter().filter_map(|ended| ended.recall)
+        self.all.iter().filter_map(|completed| completed.recall)
     }
 
-    /// The mean of the means of each network.
+    /// Returns the mean of the means of all networks.
     fn recall_over_networks(&self) -> Option<f64> {
         let mut networks: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-        for ended in &self.all {
-            networks.entry(ended.network).or_default().extend(ended.recall);
+        for completed in &self.all {
+            networks.entry(completed.network).or_default().extend(completed.recall);
         }
         mean(networks.into_values().filter_map(|recalls| mean(recalls.into_iter())))
     }
 
     fn requests(&self) -> impl Iterator<Item = f64> {
-        self.all.iter().filter_map(|ended| ended.answer.requests).map(f64::from)
+        self.all.iter().filter_map(|completed| completed.answer.requests).map(f64::from)
     }
 
-    /// The time that so many of a hundred successes do not exceed.
+    /// Returns a percentile of the duration of successful operations.
     fn of_successes(&self, percent: usize) -> Option<Duration> {
         let times = self.times();
         percentile(&times, times.len(), percent)
     }
 
-    /// The time within which so many of a hundred operations have succeeded; none if fewer ever did.
+    /// Returns the time within which this share of all operations has succeeded, or `None` if fewer ever did.
     fn of_all(&self, percent: usize) -> Option<Duration> {
         percentile(&self.times(), self.all.len(), percent)
     }
 
-    /// Of successes, the shortest first.
+    /// Returns the durations of successful operations, sorted.
     fn times(&self) -> Vec<Duration> {
-        let mut times: Vec<_> = self.all.iter().filter(|ended| ended.answer.ok).map(|ended| ended.took).collect();
+        let mut times: Vec<_> =
+            self.all.iter().filter(|completed| completed.answer.ok).map(|completed| completed.took).collect();
         times.sort_unstable();
         times
     }
@@ -384,7 +413,7 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     (n > 0).then(|| sum / n as f64)
 }
 
-/// Of the mean of values.
+/// Returns the standard error of the mean.
 fn standard_error(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     let Some(mean) = mean(values.iter().copied()).filter(|_| values.len() > 1) else { return f64::INFINITY };

@@ -1,4 +1,4 @@
-//! What is expected of outcomes and of the local store: a model that is too simple to be wrong.
+//! Expected outcomes and contents of the local store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,46 +6,46 @@ use std::{
 };
 
 use kadence::{
-    GetProvidersError, GetRecordError, Progress, PutAnswer, PutRecordError,
-    core::{Operation, Outcome, OutcomeKind},
+    GetProvidersError, GetRecordError, PutAnswer, PutRecordError, Quorum,
+    tracker::{Operation, Outcome, OutcomeKind},
 };
 use libp2p::{
     PeerId,
     kad::{
-        PeerRecord, QueryId, Quorum, Record, RecordKey,
+        PeerRecord, QueryId, Record, RecordKey,
         store::{MemoryStore, RecordStore},
     },
 };
 
-use super::{facts::Facts, peers::Said};
+use super::{kad_events::KadEvents, peers::AnswerLog};
 
-/// An accepted request that has not ended.
+/// Accepted request without an outcome.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) operation: Operation,
     pub(super) streaming: bool,
     pub(super) deadline: Duration,
-    /// The items delivered.
+    /// Number of items delivered.
     pub(super) items: usize,
-    /// Its caller is gone.
+    /// The caller has cancelled it.
     pub(super) cancelled: bool,
-    /// The latest query that was started for it; none for one that joined another's.
+    /// Latest query that was started for it. `None` for a request that joined another's query.
     pub(super) query: Option<QueryId>,
 }
 
-/// What should be in the local store.
+/// Expected contents of the local store.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
-    /// Values by key: those that were there, and those of puts that succeeded.
+    /// Values by key: initial records, and those of successful puts.
     records: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Whatever has been in the local store.
+    /// Key and value of every record that has been in the local store.
     ever: BTreeSet<(Vec<u8>, Vec<u8>)>,
-    /// Keys that an announcement which succeeded has left behind.
+    /// Keys that successful announcements have added.
     pub(super) provided: BTreeSet<Vec<u8>>,
 }
 
 impl Expected {
-    /// `announcing`: the keys of the announcements that are under way.
+    /// Compares the local store. `announcing`: keys of the running announcements.
     pub(super) fn check(&self, store: &MemoryStore, announcing: BTreeSet<Vec<u8>>) {
         let records: BTreeMap<_, _> =
             store.records().map(|record| (record.key.to_vec(), record.value.clone())).collect();
@@ -55,18 +55,18 @@ impl Expected {
         assert_eq!(provided, expected, "keys that we provide (left), and expected ones (right)");
     }
 
-    /// A record has come into the local store.
+    /// Adds a record to the expected contents.
     pub(super) fn store(&mut self, record: &Record) {
         self.records.insert(record.key.to_vec(), record.value.clone());
         self.ever.insert((record.key.to_vec(), record.value.clone()));
     }
 
-    /// A record was taken out of the local store.
+    /// Removes a record from the expected contents.
     pub(super) fn remove(&mut self, key: &RecordKey) {
         self.records.remove(key.as_ref());
     }
 
-    /// What a request that has ended leaves behind.
+    /// Updates the expected contents after a request has ended.
     fn ended(&mut self, operation: &Operation, outcome: &Outcome) {
         match (operation, outcome) {
             (Operation::PutRecord { record, quorum: _, options: _ }, Outcome::PutRecord(Ok(_))) => {
@@ -79,16 +79,30 @@ impl Expected {
         }
     }
 
-    /// Judges an outcome, and takes note of it.
-    pub(super) fn judge(&mut self, call: &Call, outcome: &Outcome, now: Duration, said: &Said, facts: &Facts) {
+    /// Checks an outcome and updates the expected contents.
+    pub(super) fn check_outcome(
+        &mut self,
+        call: &Call,
+        outcome: &Outcome,
+        now: Duration,
+        answer_log: &AnswerLog,
+        kad_events: &KadEvents,
+    ) {
         assert_eq!(outcome.kind(), call.operation.kind(), "the outcome is of another operation");
         let kind = OutcomeKind::of(outcome);
-        assert_eq!(call.cancelled, kind == OutcomeKind::Cancelled, "cancelled, or not: {outcome:?}");
+        assert_eq!(
+            call.cancelled,
+            kind == OutcomeKind::Cancelled,
+            "the outcome does not fit the call's cancellation: {outcome:?}"
+        );
         if outcome.is_ok() {
             assert!(now < call.deadline, "an answer after the deadline");
         }
         if kind == OutcomeKind::ExpiredInQueue {
-            assert!(now >= call.deadline && call.query.is_none(), "it had not begun, and had time: {call:?}");
+            assert!(
+                now >= call.deadline && call.query.is_none(),
+                "expired in the queue although it had started or had time left: {call:?}"
+            );
         }
         match (&call.operation, outcome) {
             (Operation::GetRecord { key, policy: _ }, Outcome::GetRecord(result)) => match result {
@@ -97,17 +111,20 @@ impl Expected {
                     assert_eq!(sources.len(), answer.iter().count(), "a source is named twice");
                     for found in answer.iter() {
                         assert_eq!(found.record.key, *key, "a record under another key");
-                        assert!(self.was_there(said, found), "nobody sent {found:?}");
+                        assert!(self.is_genuine(answer_log, found), "no peer sent {found:?}");
                     }
                     assert!(!call.streaming || call.items >= sources.len(), "an item was not delivered");
                 }
                 Err(GetRecordError::Timeout { found, progress: _ }) => {
-                    assert!(found.iter().all(|found| self.was_there(said, found)), "nobody sent it");
+                    assert!(
+                        found.iter().all(|found| self.is_genuine(answer_log, found)),
+                        "no peer sent one of the records"
+                    );
                 }
                 Err(_) => {}
             },
             (Operation::GetProviders { key, policy: _ }, Outcome::GetProviders(result)) => {
-                let (Ok(kadence::ProvidersAnswer { providers, progress: _, cached: _ })
+                let (Ok(kadence::ProvidersAnswer { providers, .. })
                 | Err(GetProvidersError::Timeout { found: providers, progress: _ })) = result
                 else {
                     return;
@@ -115,31 +132,35 @@ impl Expected {
                 let distinct: BTreeSet<_> = providers.iter().copied().collect();
                 assert_eq!(distinct.len(), providers.len(), "a provider is named twice");
                 for provider in distinct {
-                    assert!(said.provides(key.as_ref(), provider), "nobody named {provider}");
+                    assert!(answer_log.provides(key.as_ref(), provider), "no peer named {provider}");
                 }
             }
             (Operation::PutRecord { record, quorum, options: _ }, Outcome::PutRecord(result))
             | (Operation::PutRecordTo { record, peers: _, quorum }, Outcome::PutRecordTo(result)) => {
-                judge_put(record, *quorum, result.as_ref(), said);
+                check_put(record, *quorum, result.as_ref(), answer_log);
             }
             (Operation::GetClosestPeers { target: _, thorough: _ }, Outcome::GetClosestPeers(result)) => {
                 if let Ok(answer) = result {
-                    assert!(!answer.peers.is_empty(), "an empty answer is none");
+                    assert!(!answer.peers.is_empty(), "an answer names at least one peer");
                     assert!(
-                        answer.peers.iter().all(|peer| said.answered.contains(&peer.peer_id)),
-                        "a peer is named that has not answered: {answer:?}"
+                        answer.peers.iter().all(|peer| answer_log.answered.contains(&peer.peer_id)),
+                        "the answer names a peer that has not answered: {answer:?}"
                     );
                 }
             }
             (Operation::Bootstrap, Outcome::Bootstrap(result)) => {
                 if let Ok(answer) = result {
-                    let phases = facts.bootstrap(call.query.expect("a bootstrap has a query"));
-                    assert_eq!((answer.phases, answer.failed), (phases.done, phases.failed), "phases, failed ones");
+                    let phases = kad_events.bootstrap(call.query.expect("a bootstrap has a query"));
+                    assert_eq!(
+                        (answer.phases, answer.failed),
+                        (phases.done, phases.failed),
+                        "phases and failed phases"
+                    );
                 }
             }
             (Operation::StartProviding { key: _ }, Outcome::StartProviding(result)) => {
                 if let Ok(answer) = result {
-                    assert_ne!(answer.progress.successes, 0, "nobody was told");
+                    assert_ne!(answer.progress.successes, 0, "no peer was told");
                 }
             }
             (operation, outcome) => unreachable!("{operation:?} ended as {outcome:?}"),
@@ -147,21 +168,19 @@ impl Expected {
         self.ended(&call.operation, outcome);
     }
 
-    fn was_there(&self, said: &Said, found: &PeerRecord) -> bool {
+    fn is_genuine(&self, answer_log: &AnswerLog, found: &PeerRecord) -> bool {
         let PeerRecord { peer, record } = found;
         let (key, value) = (record.key.to_vec(), record.value.clone());
         match *peer {
-            Some(peer) => said.records.contains(&(peer, key, value)),
+            Some(peer) => answer_log.records.contains(&(peer, key, value)),
             None => self.ever.contains(&(key, value)),
         }
     }
 }
 
-fn judge_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRecordError>, said: &Said) {
+fn check_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRecordError>, answer_log: &AnswerLog) {
     let (acknowledged, asked) = match result {
-        Ok(answer @ PutAnswer { acknowledged, unacknowledged: _, verified: _, progress: Progress { .. } }) => {
-            (acknowledged, answer.asked())
-        }
+        Ok(answer @ PutAnswer { acknowledged, .. }) => (acknowledged, answer.asked()),
         Err(PutRecordError::QuorumFailed { acknowledged, needed, asked }) => {
             assert!(acknowledged.len() < needed.get(), "{} of {needed} were enough", acknowledged.len());
             (acknowledged, *asked)
@@ -172,7 +191,7 @@ fn judge_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRec
     assert_eq!(distinct.len(), acknowledged.len(), "a peer acknowledged twice");
     for peer in distinct {
         assert!(
-            said.stored.contains(&(peer, record.key.to_vec(), record.value.clone())),
+            answer_log.stored.contains(&(peer, record.key.to_vec(), record.value.clone())),
             "{peer} did not acknowledge the record"
         );
     }
@@ -180,15 +199,15 @@ fn judge_put(record: &Record, quorum: Quorum, result: Result<&PutAnswer, &PutRec
         return;
     }
     let needed = match quorum {
-        // Of those whom the lookup had found; more may have been asked since.
+        // Relative to the peers that the lookup found; more peers may have been asked since.
         Quorum::One | Quorum::Majority => 1,
         Quorum::All => asked,
-        Quorum::N(n) => n.get(),
+        Quorum::N(n) => n as usize,
     };
     assert!(acknowledged.len() >= needed, "{} of {asked}, needed {needed}", acknowledged.len());
 }
 
-impl Said {
+impl AnswerLog {
     fn provides(&self, key: &[u8], provider: PeerId) -> bool {
         self.providers.contains(&(key.to_vec(), provider))
     }

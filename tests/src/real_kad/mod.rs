@@ -1,40 +1,40 @@
-//! The real kad under the real tracker, without a network.
+//! The tracker on top of the real kad, without a network.
 //!
-//! [`RealKad`] drives `kad::Behaviour` by hand, as a swarm would, and carries out the tracker's actions, as the driver
-//! does. The peers are a script: each has a [`Conduct`]. The tracker's clock is virtual; kad reads its own, so what it
-//! does by the clock (a silent peer is given up after 10 s, a query after its timeout) is no part of it, unless the
+//! [`RealKad`] polls `kad::Behaviour` as a swarm would, and carries out the tracker's actions as the driver does. Peers
+//! are simulated; each is of a [`PeerKind`]. The tracker's clock is virtual. kad reads the system clock, so what it
+//! does after a time (giving up a silent peer after 10 s, ending a query at its timeout) is not covered, unless the
 //! timeout is zero.
 //!
-//! | what | where |
+//! | task | item |
 //! |---|---|
-//! | a node, its calls and its loop | [`RealKad`], [`Setup`] |
-//! | what a driver could do wrong | [`Fault`] |
-//! | how peers behave | [`Conduct`] |
-//! | what chance makes of it all | [`run_seed`], [`Chances`] |
+//! | a node, its calls and its event loop | [`RealKad`], [`Setup`] |
+//! | driver faults to inject | [`Fault`] |
+//! | behaviour of peers | [`PeerKind`] |
+//! | random runs | [`run_seed`], [`RunConfig`] |
 //!
-//! One thing cannot be repeated: kad draws the targets of a bootstrap's bucket lookups from a chance of its own, so a
-//! run with bootstraps is not the same twice, and a seed that failed may have to be tried more than once. The last
-//! lines of a run that fails are printed.
+//! Runs with bootstraps cannot be repeated exactly, because kad uses its own random numbers for the targets of bucket
+//! lookups. A seed that failed may have to be tried several times. The last lines of the trace of a failed run are
+//! printed.
 
 mod checks;
-mod driven;
+mod event_loop;
 mod expected;
-mod facts;
-mod lot;
+mod harness;
+mod kad_events;
 mod network;
 mod peers;
+mod rng;
 mod schedule;
 mod setup;
 mod trace;
-mod turns;
 mod wire;
 
 pub use self::{
-    driven::RealKad,
-    facts::Phases,
-    lot::Lot,
+    harness::RealKad,
+    kad_events::Phases,
     network::Counts,
-    peers::Conduct,
-    schedule::{Chances, Report, run_seed},
+    peers::PeerKind,
+    rng::Rng,
+    schedule::{Report, RunConfig, run_seed},
     setup::{Fault, Setup},
 };

@@ -1,4 +1,4 @@
-//! What a swarm would do for kad: dials, connections, and the requests on them.
+//! Simulation of the swarm: dials, connections, and the requests on them.
 
 use std::io;
 
@@ -14,30 +14,30 @@ use libp2p::{
 };
 
 use super::{
-    lot::Lot,
-    peers::{Conduct, Peers, Reaction},
+    peers::{PeerKind, Peers, Reaction},
+    rng::Rng,
     wire::{Connection, FromHandler, Kad, Sent, ToHandler},
 };
 
-/// Far from the ids that dials have.
+/// Far above the ids of dials.
 const FIRST_INBOUND: usize = 1 << 40;
 
-/// Connections to scripted peers. Nothing moves in it until it is told to, and what it does is decided by its lot.
+/// Connections to simulated peers. Nothing happens except in calls; random decisions come from `rng`.
 pub(super) struct Network {
     pub(super) peers: Peers,
-    pub(super) lot: Lot,
+    pub(super) rng: Rng,
     connections: Vec<Connection>,
-    dials: Vec<Dialling>,
-    /// Requests that will be answered, or break, in any order.
-    under_way: Vec<Sent>,
+    dials: Vec<Dial>,
+    /// Requests that will be answered or fail, in any order.
+    pending: Vec<Sent>,
     last_inbound: usize,
     pub(super) counts: Counts,
 }
 
-/// What has happened in a network.
+/// Statistics of a network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Requests that kad sent.
+    /// Requests that kad has sent.
     pub requests: u64,
     /// Requests that were answered.
     pub answers: u64,
@@ -45,7 +45,8 @@ pub struct Counts {
     pub failures: u64,
     /// Requests that were lost with their connection.
     pub lost: u64,
-    /// Requests that were lost with their connection while another one to the same peer stayed: kad never hears of it.
+    /// Requests that were lost with their connection while another connection to the same peer stayed open. kad never
+    /// learns of this loss.
     pub unnoticed: u64,
     /// Dials that ended in a connection.
     pub connected: u64,
@@ -54,7 +55,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Of two networks together.
+    /// Adds the statistics of another network.
     pub fn sum(self, other: Self) -> Self {
         Self {
             requests: self.requests + other.requests,
@@ -68,32 +69,32 @@ impl Counts {
     }
 }
 
-struct Dialling {
+struct Dial {
     peer: PeerId,
     id: ConnectionId,
     addresses: Vec<Multiaddr>,
 }
 
 impl Network {
-    pub(super) fn new(local: PeerId, lot: Lot) -> Self {
+    pub(super) fn new(local: PeerId, rng: Rng) -> Self {
         Self {
             peers: Peers::new(local),
-            lot,
+            rng,
             connections: Vec::new(),
             dials: Vec::new(),
-            under_way: Vec::new(),
+            pending: Vec::new(),
             last_inbound: FIRST_INBOUND,
             counts: Counts::default(),
         }
     }
 
-    // ---- what kad wants
+    // ---- actions of kad
 
     pub(super) fn dial(&mut self, kad: &mut Kad, opts: &DialOpts) {
         let peer = opts.get_peer_id().expect("kad dials peers");
         let id = opts.connection_id();
         if self.dials.iter().any(|dial| dial.peer == peer) || self.is_connected(peer) {
-            // The condition that kad's dials have.
+            // The condition of kad's own dials.
             let error = DialError::DialPeerConditionFalse(PeerCondition::DisconnectedAndNotDialing);
             return fail(kad, peer, id, &error);
         }
@@ -103,10 +104,10 @@ impl Network {
         if addresses.is_empty() {
             return fail(kad, peer, id, &DialError::NoAddresses);
         }
-        self.dials.push(Dialling { peer, id, addresses });
+        self.dials.push(Dial { peer, id, addresses });
     }
 
-    /// A message for a connection that is gone is lost, as in a swarm.
+    /// A message for a closed connection is lost, as in a swarm.
     pub(super) fn notify(&mut self, peer: PeerId, handler: &NotifyHandler, event: ToHandler) {
         let able: Vec<_> = (0..self.connections.len())
             .filter(|place| {
@@ -121,7 +122,7 @@ impl Network {
         if able.is_empty() {
             return;
         }
-        let place = *self.lot.pick(&able);
+        let place = *self.rng.pick(&able);
         let sent = self.connections[place].send(event);
         self.take(sent);
     }
@@ -129,22 +130,22 @@ impl Network {
     fn take(&mut self, sent: impl IntoIterator<Item = Sent>) {
         for sent in sent {
             self.counts.requests += 1;
-            self.under_way.push(sent);
+            self.pending.push(sent);
         }
     }
 
-    // ---- what happens to kad
+    // ---- events for kad
 
-    /// Ends one of the dials, if there is one that ends.
-    pub(super) fn end_a_dial(&mut self, kad: &mut Kad) -> bool {
+    /// Ends one of the pending dials. Returns whether there was one that can end.
+    pub(super) fn finish_dial(&mut self, kad: &mut Kad) -> bool {
         let able: Vec<_> = (0..self.dials.len())
-            .filter(|place| self.peers.conduct(self.dials[*place].peer) != Conduct::NeverConnects)
+            .filter(|place| self.peers.kind(self.dials[*place].peer) != PeerKind::NeverConnects)
             .collect();
         if able.is_empty() {
             return false;
         }
-        let Dialling { peer, id, addresses } = self.dials.swap_remove(*self.lot.pick(&able));
-        if self.peers.conduct(peer) == Conduct::Unreachable {
+        let Dial { peer, id, addresses } = self.dials.swap_remove(*self.rng.pick(&able));
+        if self.peers.kind(peer) == PeerKind::Unreachable {
             self.counts.unreachable += 1;
             let refused = || TransportError::Other(io::ErrorKind::ConnectionRefused.into());
             let errors = addresses.into_iter().map(|address| (address, refused())).collect();
@@ -152,7 +153,7 @@ impl Network {
             return true;
         }
         self.counts.connected += 1;
-        let address = addresses.into_iter().next().expect("it was dialled");
+        let address = addresses.into_iter().next().expect("a dial has an address");
         let handler = kad
             .handle_established_outbound_connection(id, peer, &address, Endpoint::Dialer, PortUse::Reuse)
             .expect("kad denies no connection");
@@ -161,11 +162,11 @@ impl Network {
         true
     }
 
-    /// A peer connects to us.
-    pub(super) fn accept(&mut self, kad: &mut Kad, peer: PeerId) {
+    /// Accepts a connection from a peer.
+    pub(super) fn accept_connection(&mut self, kad: &mut Kad, peer: PeerId) {
         self.last_inbound += 1;
         let id = ConnectionId::new_unchecked(self.last_inbound);
-        let local: Multiaddr = "/memory/999999".parse().expect("an address");
+        let local: Multiaddr = "/memory/999999".parse().expect("the address is valid");
         let remote = self.peers.address(peer).expect("the peer exists");
         let handler =
             kad.handle_established_inbound_connection(id, peer, &local, &remote).expect("kad denies no connection");
@@ -188,12 +189,12 @@ impl Network {
         kad.on_connection_handler_event(peer, id, FromHandler::ProtocolConfirmed { endpoint });
     }
 
-    /// One of the requests under way meets its end, if there is one that does.
-    pub(super) fn end_a_request(&mut self, kad: &mut Kad) -> bool {
-        while !self.under_way.is_empty() {
-            let place = self.lot.below(self.under_way.len());
-            let sent = self.under_way.swap_remove(place);
-            match self.peers.react(sent.peer, &sent.asked, &mut self.lot) {
+    /// Ends one of the pending requests. Returns whether there was one that can end.
+    pub(super) fn finish_request(&mut self, kad: &mut Kad) -> bool {
+        while !self.pending.is_empty() {
+            let place = self.rng.below(self.pending.len());
+            let sent = self.pending.swap_remove(place);
+            match self.peers.respond(sent.peer, &sent.request, &mut self.rng) {
                 Reaction::Answers(answer) => {
                     self.counts.answers += 1;
                     kad.on_connection_handler_event(sent.peer, sent.connection, answer.to(sent.query));
@@ -214,12 +215,12 @@ impl Network {
         false
     }
 
-    /// One of the connections closes, if there is one, with all requests that are under way on it.
-    pub(super) fn end_a_connection(&mut self, kad: &mut Kad) -> bool {
+    /// Closes one of the connections with all pending requests on it. Returns whether there was one.
+    pub(super) fn close_connection(&mut self, kad: &mut Kad) -> bool {
         if self.connections.is_empty() {
             return false;
         }
-        let place = self.lot.below(self.connections.len());
+        let place = self.rng.below(self.connections.len());
         self.close(kad, self.connections[place].id);
         true
     }
@@ -228,9 +229,9 @@ impl Network {
         let Some(place) = self.connections.iter().position(|connection| connection.id == id) else { return };
         let closed = self.connections.remove(place);
         let remaining = self.connections_of(closed.peer);
-        let before = self.under_way.len();
-        self.under_way.retain(|sent| sent.connection != id);
-        let lost = (before - self.under_way.len()) as u64;
+        let before = self.pending.len();
+        self.pending.retain(|sent| sent.connection != id);
+        let lost = (before - self.pending.len()) as u64;
         self.counts.lost += lost;
         self.counts.unnoticed += if remaining > 0 { lost } else { 0 };
         kad.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
@@ -242,17 +243,17 @@ impl Network {
         }));
     }
 
-    /// A peer that is connected announces itself as a provider.
+    /// Lets a connected peer announce itself as a provider.
     pub(super) fn announce(&mut self, kad: &mut Kad, key: &RecordKey) {
         if !self.connections.is_empty() {
-            let place = self.lot.below(self.connections.len());
+            let place = self.rng.below(self.connections.len());
             let Connection { id, peer, .. } = self.connections[place];
             let provider = libp2p::kad::KadPeer {
                 node_id: peer,
                 multiaddrs: self.peers.address(peer).into_iter().collect(),
                 connection_ty: libp2p::kad::ConnectionType::Connected,
             };
-            self.peers.said.providers.insert((key.to_vec(), peer));
+            self.peers.answer_log.providers.insert((key.to_vec(), peer));
             kad.on_connection_handler_event(peer, id, FromHandler::AddProvider { key: key.clone(), provider });
         }
     }

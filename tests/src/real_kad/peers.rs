@@ -1,4 +1,4 @@
-//! Peers that answer by a script, and what they have said.
+//! Simulated peers, and a log of their answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,35 +8,36 @@ use libp2p::{
 };
 
 use super::{
-    lot::Lot,
-    wire::{Answer, Asked},
+    rng::Rng,
+    wire::{Answer, PeerRequest},
 };
 
-/// How a peer behaves.
+/// Behaviour of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Conduct {
-    /// Answers what it knows, and keeps what is put and announced.
+pub enum PeerKind {
+    /// Answers correctly, and stores records and announcements.
     Prompt,
-    /// Answers, and knows nobody and nothing. It acknowledges what is put and forgets it.
+    /// Answers, but knows no peers, records or providers. Acknowledges puts without storing them.
     Empty,
-    /// As a prompt one; and of many keys it has a record and knows providers.
+    /// Like `Prompt`; it also has a record and providers for many keys from the beginning.
     Holder,
-    /// Answers with the wrong key, with peers that do not exist, with itself, with the asker, to another question.
+    /// Answers with wrong keys, with peers that do not exist, with itself, with the requester, or to another kind of
+    /// request.
     Liar,
     /// Every stream to it breaks.
     Refusing,
-    /// Takes every request and answers none.
+    /// Accepts every request and answers none.
     Silent,
-    /// Closes the connection on which it is asked, with all requests that are under way on it.
+    /// Closes the connection on which it gets a request, with all pending requests on it.
     HangsUp,
-    /// Dials of it fail.
+    /// Dials to it fail.
     Unreachable,
-    /// Dials of it never end.
+    /// Dials to it never end.
     NeverConnects,
 }
 
-impl Conduct {
-    /// All of them.
+impl PeerKind {
+    /// All kinds.
     pub const ALL: [Self; 9] = [
         Self::Prompt,
         Self::Empty,
@@ -50,13 +51,13 @@ impl Conduct {
     ];
 }
 
-/// What comes of a request.
+/// Reaction to a request.
 #[derive(Debug)]
 pub(super) enum Reaction {
     Answers(Answer),
     Breaks,
     HangsUp,
-    /// Announcements are not answered.
+    /// No reaction. Announcements are never answered.
     Nothing,
 }
 
@@ -66,20 +67,20 @@ pub(super) struct Peers {
     local: PeerId,
     peers: Vec<Peer>,
     by_id: BTreeMap<PeerId, usize>,
-    /// What was said.
-    pub(super) said: Said,
+    /// Log of all answers.
+    pub(super) answer_log: AnswerLog,
 }
 
-/// What peers have said, by which answers are judged.
+/// Answers of peers, against which outcomes are checked.
 #[derive(Debug, Default)]
-pub(super) struct Said {
-    /// Who sent which value under which key.
+pub(super) struct AnswerLog {
+    /// Peer, key and value of every record sent.
     pub(super) records: BTreeSet<(PeerId, Vec<u8>, Vec<u8>)>,
-    /// Who acknowledged which value under which key.
+    /// Peer, key and value of every put acknowledged.
     pub(super) stored: BTreeSet<(PeerId, Vec<u8>, Vec<u8>)>,
-    /// Who was named a provider of which key.
+    /// Key and provider of every provider named.
     pub(super) providers: BTreeSet<(Vec<u8>, PeerId)>,
-    /// Who answered anything.
+    /// Peers that have answered any request.
     pub(super) answered: BTreeSet<PeerId>,
 }
 
@@ -88,8 +89,8 @@ struct Peer {
     id: PeerId,
     place: KBucketKey<PeerId>,
     address: Multiaddr,
-    conduct: Conduct,
-    /// The others it knows.
+    kind: PeerKind,
+    /// Indices of the peers that it knows.
     knows: Vec<usize>,
     records: BTreeMap<Vec<u8>, Record>,
     providers: BTreeMap<Vec<u8>, BTreeSet<PeerId>>,
@@ -97,16 +98,16 @@ struct Peer {
 
 impl Peers {
     pub(super) fn new(local: PeerId) -> Self {
-        Self { local, peers: Vec::new(), by_id: BTreeMap::new(), said: Said::default() }
+        Self { local, peers: Vec::new(), by_id: BTreeMap::new(), answer_log: AnswerLog::default() }
     }
 
-    pub(super) fn add(&mut self, id: PeerId, conduct: Conduct) {
+    pub(super) fn add(&mut self, id: PeerId, kind: PeerKind) {
         let place = self.peers.len();
         let peer = Peer {
             id,
             place: KBucketKey::from(id),
-            address: format!("/memory/{}", place + 1).parse().expect("an address"),
-            conduct,
+            address: format!("/memory/{}", place + 1).parse().expect("the address is valid"),
+            kind,
             knows: Vec::new(),
             records: BTreeMap::new(),
             providers: BTreeMap::new(),
@@ -115,11 +116,11 @@ impl Peers {
         self.by_id.insert(id, place);
     }
 
-    /// Every peer learns of every other with so many chances in a hundred.
-    pub(super) fn introduce(&mut self, chances: usize, lot: &mut Lot) {
+    /// Makes every peer know every other one with this probability, in percent.
+    pub(super) fn connect_randomly(&mut self, percent: usize, rng: &mut Rng) {
         let all = self.peers.len();
         for (place, peer) in self.peers.iter_mut().enumerate() {
-            peer.knows = (0..all).filter(|other| *other != place && lot.percent(chances)).collect();
+            peer.knows = (0..all).filter(|other| *other != place && rng.percent(percent)).collect();
         }
     }
 
@@ -128,13 +129,13 @@ impl Peers {
     }
 
     /// Peers that only a liar has named do not exist.
-    pub(super) fn conduct(&self, id: PeerId) -> Conduct {
-        self.get(id).map_or(Conduct::Unreachable, |peer| peer.conduct)
+    pub(super) fn kind(&self, id: PeerId) -> PeerKind {
+        self.get(id).map_or(PeerKind::Unreachable, |peer| peer.kind)
     }
 
-    pub(super) fn change(&mut self, id: PeerId, conduct: Conduct) {
+    pub(super) fn set_kind(&mut self, id: PeerId, kind: PeerKind) {
         if let Some(place) = self.by_id.get(&id) {
-            self.peers[*place].conduct = conduct;
+            self.peers[*place].kind = kind;
         }
     }
 
@@ -142,53 +143,55 @@ impl Peers {
         self.by_id.get(&id).map(|place| &self.peers[*place])
     }
 
-    /// What a peer makes of a request.
-    pub(super) fn react(&mut self, id: PeerId, asked: &Asked, lot: &mut Lot) -> Reaction {
+    /// Returns the reaction of a peer to a request.
+    pub(super) fn respond(&mut self, id: PeerId, request: &PeerRequest, rng: &mut Rng) -> Reaction {
         let Some(place) = self.by_id.get(&id).copied() else { return Reaction::Breaks };
-        let answer = match self.peers[place].conduct {
-            Conduct::Prompt | Conduct::Holder => self.honest(place, asked),
-            Conduct::Empty => match asked {
-                Asked::FindNode { target: _ } => Some(Answer::Closer(Vec::new())),
-                Asked::GetProviders { key: _ } => Some(Answer::Providers { closer: Vec::new(), providers: Vec::new() }),
-                Asked::GetRecord { key: _ } => Some(Answer::Record { record: None, closer: Vec::new() }),
-                Asked::PutRecord { record } => Some(stored(record)),
-                Asked::AddProvider { key: _ } => None,
+        let answer = match self.peers[place].kind {
+            PeerKind::Prompt | PeerKind::Holder => self.honest(place, request),
+            PeerKind::Empty => match request {
+                PeerRequest::FindNode { target: _ } => Some(Answer::Closer(Vec::new())),
+                PeerRequest::GetProviders { key: _ } => {
+                    Some(Answer::Providers { closer: Vec::new(), providers: Vec::new() })
+                }
+                PeerRequest::GetRecord { key: _ } => Some(Answer::Record { record: None, closer: Vec::new() }),
+                PeerRequest::PutRecord { record } => Some(stored(record)),
+                PeerRequest::AddProvider { key: _ } => None,
             },
-            Conduct::Liar => self.lie(place, asked, lot),
-            // Those that are never connected may have been connected before they became so.
-            Conduct::Refusing | Conduct::Unreachable | Conduct::NeverConnects => return Reaction::Breaks,
-            Conduct::Silent => return Reaction::Nothing,
-            Conduct::HangsUp => return Reaction::HangsUp,
+            PeerKind::Liar => self.lie(place, request, rng),
+            // Such peers may have been connected before they became unreachable.
+            PeerKind::Refusing | PeerKind::Unreachable | PeerKind::NeverConnects => return Reaction::Breaks,
+            PeerKind::Silent => return Reaction::Nothing,
+            PeerKind::HangsUp => return Reaction::HangsUp,
         };
         let Some(answer) = answer else { return Reaction::Nothing };
-        self.remember(id, asked, &answer);
+        self.log(id, request, &answer);
         Reaction::Answers(answer)
     }
 
-    fn remember(&mut self, id: PeerId, asked: &Asked, answer: &Answer) {
-        self.said.answered.insert(id);
-        match (answer, asked) {
+    fn log(&mut self, id: PeerId, request: &PeerRequest, answer: &Answer) {
+        self.answer_log.answered.insert(id);
+        match (answer, request) {
             (Answer::Record { record: Some(record), closer: _ }, _) => {
-                self.said.records.insert((id, record.key.to_vec(), record.value.clone()));
+                self.answer_log.records.insert((id, record.key.to_vec(), record.value.clone()));
             }
-            (Answer::Providers { closer: _, providers }, asked) => {
-                let named = providers.iter().map(|provider| (asked.target().to_vec(), provider.node_id));
-                self.said.providers.extend(named);
+            (Answer::Providers { closer: _, providers }, request) => {
+                let named = providers.iter().map(|provider| (request.target().to_vec(), provider.node_id));
+                self.answer_log.providers.extend(named);
             }
-            (Answer::Stored { .. }, Asked::PutRecord { record }) => {
-                self.said.stored.insert((id, record.key.to_vec(), record.value.clone()));
+            (Answer::Stored { .. }, PeerRequest::PutRecord { record }) => {
+                self.answer_log.stored.insert((id, record.key.to_vec(), record.value.clone()));
             }
             (Answer::Closer(_) | Answer::Record { record: None, closer: _ } | Answer::Stored { .. }, _) => {}
         }
     }
 
-    fn honest(&mut self, place: usize, asked: &Asked) -> Option<Answer> {
-        let closer = self.closest(place, asked.target());
+    fn honest(&mut self, place: usize, request: &PeerRequest) -> Option<Answer> {
+        let closer = self.closest(place, request.target());
         let friend = self.peers[place].knows.first().map(|known| self.peers[*known].id);
         let peer = &mut self.peers[place];
-        Some(match asked {
-            Asked::FindNode { target: _ } => Answer::Closer(closer),
-            Asked::GetProviders { key } => {
+        Some(match request {
+            PeerRequest::FindNode { target: _ } => Answer::Closer(closer),
+            PeerRequest::GetProviders { key } => {
                 let mut providers = peer.providers.get(key.as_ref()).cloned().unwrap_or_default();
                 if peer.holds(key) {
                     providers.insert(peer.id);
@@ -196,66 +199,68 @@ impl Peers {
                 }
                 Answer::Providers { closer, providers: providers.into_iter().map(|id| self.contact(id)).collect() }
             }
-            Asked::AddProvider { key } => {
+            PeerRequest::AddProvider { key } => {
                 peer.providers.entry(key.to_vec()).or_default().insert(self.local);
                 return None;
             }
-            Asked::GetRecord { key } => {
+            PeerRequest::GetRecord { key } => {
                 let mut record = peer.records.get(key.as_ref()).cloned();
                 if record.is_none() && peer.holds(key) {
-                    // Most holders agree.
+                    // Most holders have the same value.
                     let value = if peer.id.to_bytes()[2] < 0x40 { "other" } else { "value" };
                     record = Some(Record::new(key.clone(), value.into()));
                 }
                 Answer::Record { record, closer }
             }
-            Asked::PutRecord { record } => {
+            PeerRequest::PutRecord { record } => {
                 peer.records.insert(record.key.to_vec(), record.clone());
                 stored(record)
             }
         })
     }
 
-    fn lie(&mut self, place: usize, asked: &Asked, lot: &mut Lot) -> Option<Answer> {
+    fn lie(&mut self, place: usize, request: &PeerRequest, rng: &mut Rng) -> Option<Answer> {
         let own = self.peers[place].id;
-        let closer = match lot.below(6) {
-            0 => (0..5).map(|_| self.contact(lot.peer())).collect(),
+        let closer = match rng.below(6) {
+            0 => (0..5).map(|_| self.contact(rng.peer())).collect(),
             1 => vec![self.contact(own)],
             2 => vec![self.contact(self.local)],
             3 => vec![self.contact(own); 40],
             4 => Vec::new(),
-            _ => self.closest(place, asked.target()),
+            _ => self.closest(place, request.target()),
         };
         let wrong = |key: &RecordKey| RecordKey::new(&[key.as_ref(), b"?"].concat());
-        Some(match (asked, lot.below(4)) {
-            // To another question.
-            (Asked::FindNode { target }, 0) => {
+        Some(match (request, rng.below(4)) {
+            // Answers to another kind of request.
+            (PeerRequest::FindNode { target }, 0) => {
                 Answer::Record { record: Some(Record::new(RecordKey::new(target), b"lie".to_vec())), closer }
             }
-            (Asked::FindNode { target }, 1) => Answer::Stored { key: RecordKey::new(target), value: Vec::new() },
-            (Asked::GetRecord { key: _ }, 0) => Answer::Providers { closer, providers: vec![self.contact(own)] },
-            (Asked::GetProviders { key }, 0) => {
+            (PeerRequest::FindNode { target }, 1) => Answer::Stored { key: RecordKey::new(target), value: Vec::new() },
+            (PeerRequest::GetRecord { key: _ }, 0) => Answer::Providers { closer, providers: vec![self.contact(own)] },
+            (PeerRequest::GetProviders { key }, 0) => {
                 Answer::Record { record: Some(Record::new(key.clone(), b"lie".to_vec())), closer }
             }
-            (Asked::PutRecord { record: _ }, 0) => Answer::Closer(closer),
-            // With the wrong words.
-            (Asked::GetRecord { key }, 1) => {
+            (PeerRequest::PutRecord { record: _ }, 0) => Answer::Closer(closer),
+            // Answers with wrong contents.
+            (PeerRequest::GetRecord { key }, 1) => {
                 Answer::Record { record: Some(Record::new(wrong(key), b"lie".to_vec())), closer }
             }
-            (Asked::GetRecord { key }, _) => {
-                Answer::Record { record: Some(Record::new(key.clone(), vec![b'l'; lot.below(20)])), closer }
+            (PeerRequest::GetRecord { key }, _) => {
+                Answer::Record { record: Some(Record::new(key.clone(), vec![b'l'; rng.below(20)])), closer }
             }
-            (Asked::GetProviders { key: _ }, _) => {
-                let providers = [own, self.local, lot.peer()].map(|id| self.contact(id)).to_vec();
+            (PeerRequest::GetProviders { key: _ }, _) => {
+                let providers = [own, self.local, rng.peer()].map(|id| self.contact(id)).to_vec();
                 Answer::Providers { closer, providers }
             }
-            (Asked::PutRecord { record }, _) => Answer::Stored { key: wrong(&record.key), value: b"lie".to_vec() },
-            (Asked::FindNode { target: _ }, _) => Answer::Closer(closer),
-            (Asked::AddProvider { key: _ }, _) => return None,
+            (PeerRequest::PutRecord { record }, _) => {
+                Answer::Stored { key: wrong(&record.key), value: b"lie".to_vec() }
+            }
+            (PeerRequest::FindNode { target: _ }, _) => Answer::Closer(closer),
+            (PeerRequest::AddProvider { key: _ }, _) => return None,
         })
     }
 
-    /// The peers closest to a target that a peer knows.
+    /// Returns the peers closest to a target that a peer knows.
     fn closest(&self, place: usize, target: &[u8]) -> Vec<KadPeer> {
         let target = KBucketKey::new(target.to_vec());
         let mut known: Vec<_> = self.peers[place].knows.iter().map(|known| &self.peers[*known]).collect();
@@ -265,15 +270,15 @@ impl Peers {
     }
 
     fn contact(&self, id: PeerId) -> KadPeer {
-        let address = self.address(id).unwrap_or_else(|| "/memory/1000000".parse().expect("an address"));
+        let address = self.address(id).unwrap_or_else(|| "/memory/1000000".parse().expect("the address is valid"));
         KadPeer { node_id: id, multiaddrs: vec![address], connection_ty: ConnectionType::CanConnect }
     }
 }
 
 impl Peer {
-    /// Whether it has something under a key from the beginning.
+    /// Returns whether the peer has a record and providers for a key from the beginning.
     fn holds(&self, key: &RecordKey) -> bool {
-        self.conduct == Conduct::Holder && key.as_ref().last().is_some_and(|byte| byte % 2 == 0)
+        self.kind == PeerKind::Holder && key.as_ref().last().is_some_and(|byte| byte % 2 == 0)
     }
 }
 

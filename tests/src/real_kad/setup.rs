@@ -5,55 +5,55 @@ use libp2p::kad::{self, store::MemoryStoreConfig};
 
 use crate::PROTOCOL;
 
-/// How a [`RealKad`](super::RealKad) is made.
+/// Configuration of a [`RealKad`](super::RealKad).
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// What decides the peers, and everything that chance decides.
+    /// Seed of the peers and of all random decisions.
     pub seed: u64,
-    /// The tracker's configuration.
+    /// Configuration of the tracker.
     pub tracker: TrackerConfig,
-    /// kad's configuration.
+    /// Configuration of kad.
     pub kad: kad::Config,
-    /// The local store's configuration.
+    /// Configuration of the local store.
     pub store: MemoryStoreConfig,
-    /// What is done wrong on purpose.
+    /// Fault to inject.
     pub fault: Option<Fault>,
 }
 
 impl Setup {
-    /// A kad that starts no queries by itself, and whose own query timeout never comes.
+    /// Returns a configuration in which kad starts no queries by itself and never reaches its query timeout.
     pub fn new(seed: u64) -> Self {
         let mut kad = kad::Config::new(PROTOCOL);
         kad.set_periodic_bootstrap_interval(None).set_query_timeout(Duration::from_secs(3600));
-        // The clock moves by hand, and what is silent here stays so.
+        // The test advances the clock, and peers that are silent stay silent, so stall detection is off.
         let tracker = TrackerConfig { stall: None, ..TrackerConfig::default() };
         Self { seed, tracker, kad, store: MemoryStoreConfig::default(), fault: None }
     }
 }
 
-/// Something that a driver could do wrong. It must be found out.
+/// Fault of a driver. The checks have to detect each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing is ever finished.
+    /// Queries are never finished.
     NeverFinishes,
-    /// A query is finished once, and the order is not repeated.
+    /// A query is finished once, and the `finish` is not repeated.
     FinishesOnce,
-    /// Every third last event does not reach the tracker.
+    /// Every third last event of a query does not reach the tracker.
     LosesEvents,
-    /// Every third event is taken for one of the query that was started last.
+    /// Every third event is attributed to the query that was started last.
     ConfusesQueries,
-    /// What was announced in vain is not taken back.
+    /// Failed announcements are not undone.
     KeepsAnnouncing,
-    /// A record is in the local store before the put has succeeded.
+    /// Records are stored locally before their put has succeeded.
     StoresBeforehand,
-    /// The clock is not looked at.
+    /// Timeouts are ignored.
     MissesDeadlines,
     /// Every third outcome is delivered twice.
     RepeatsOutcomes,
 }
 
 impl Fault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 8] = [
         Self::NeverFinishes,
         Self::FinishesOnce,

@@ -1,8 +1,8 @@
-//! What has happened, line by line.
+//! Trace of a run.
 
 use std::collections::VecDeque;
 
-/// How many lines are printed when a test fails.
+/// Number of lines that are printed when a test fails.
 const LAST_LINES: usize = 80;
 
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Trace {
         }
     }
 
-    /// How many lines there were, and what is the same only if all of them are.
+    /// Returns the number of lines and a digest of all of them.
     pub(super) fn digest(&self) -> (usize, u64) {
         (self.lines, self.digest)
     }

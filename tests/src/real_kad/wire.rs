@@ -1,10 +1,10 @@
-//! What kad and a connection's handler say to each other, without a connection.
+//! Messages between kad and the handler of a connection, without a connection.
 //!
-//! Both types of events are kad's own and have no public name; they are reached through the swarm's traits. One of
-//! them cannot be made by hand, the failure of a request, and one cannot be read, the requests that kad gives to a new
-//! handler. The real handler has both: a stream that cannot be opened makes it report the failure of the very request
-//! that was to be sent. So every request goes through the handler of its connection, which is never given a stream, and
-//! its failure is kept until it is known what the peer makes of the request.
+//! Both event types are private to kad and reached through the swarm's traits. One event cannot be created: the failure
+//! of a request. One cannot be read: the requests that kad gives to a new handler. The real handler provides both: when
+//! a stream cannot be opened, it reports the failure of the request that was to be sent. Therefore every request passes
+//! through the real handler of its connection, which never gets a stream. The failure that it reports is kept until the
+//! peer's reaction is known.
 
 use std::task::{Context, Poll, Waker};
 
@@ -19,16 +19,16 @@ use libp2p::{
     },
 };
 
-/// The behaviour under test.
+/// Behaviour under test.
 pub(super) type Kad = kad::Behaviour<MemoryStore>;
 
-/// What kad tells a handler.
+/// Events from kad to a handler.
 pub(super) type ToHandler = THandlerInEvent<Kad>;
 
-/// What a handler tells kad.
+/// Events from a handler to kad.
 pub(super) type FromHandler = THandlerOutEvent<Kad>;
 
-/// An established connection, with its real handler.
+/// Established connection with its real handler.
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
     pub(super) peer: PeerId,
@@ -36,20 +36,20 @@ pub(super) struct Connection {
     handler: THandler<Kad>,
 }
 
-/// A request that kad has sent to a peer.
+/// Request that kad has sent to a peer.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) query: QueryId,
     pub(super) peer: PeerId,
     pub(super) connection: ConnectionId,
-    pub(super) asked: Asked,
-    /// What the handler says if the stream breaks.
+    pub(super) request: PeerRequest,
+    /// Event that the handler sends if the stream breaks.
     pub(super) failure: FromHandler,
 }
 
-/// What a request asks.
+/// Content of a request.
 #[derive(Debug, Clone)]
-pub(super) enum Asked {
+pub(super) enum PeerRequest {
     FindNode { target: Vec<u8> },
     GetProviders { key: RecordKey },
     AddProvider { key: RecordKey },
@@ -57,7 +57,7 @@ pub(super) enum Asked {
     PutRecord { record: Record },
 }
 
-/// What a peer answers, to whatever request.
+/// Content of an answer, to any kind of request.
 #[derive(Debug)]
 pub(super) enum Answer {
     Closer(Vec<KadPeer>),
@@ -71,29 +71,29 @@ impl Connection {
         Self { id, peer, endpoint, handler }
     }
 
-    /// Takes what kad gave to the handler before it was made known. A request of a query that is over is not among
-    /// it: whatever its answer, kad passes it over.
+    /// Returns the requests that kad gave to the handler when it created it. Requests of queries that have ended are
+    /// left out, because kad ignores their answers.
     pub(super) fn preloaded(&mut self, kad: &Kad) -> Vec<Sent> {
         let mut sent = Vec::new();
         for (query, failure) in self.failures() {
             if let Some(info) = kad.query(&query).map(|query| query.info().clone()) {
-                let asked = Asked::by(&info);
-                sent.push(Sent { query, peer: self.peer, connection: self.id, asked, failure });
+                let request = PeerRequest::by(&info);
+                sent.push(Sent { query, peer: self.peer, connection: self.id, request, failure });
             }
         }
         sent
     }
 
-    /// Takes an event for the handler. `None` if it is not a request.
+    /// Passes an event to the handler. Returns the request, or `None` if the event is not a request.
     pub(super) fn send(&mut self, event: ToHandler) -> Option<Sent> {
-        let (query, asked) = match &event {
-            ToHandler::FindNodeReq { key, query_id } => (*query_id, Asked::FindNode { target: key.clone() }),
-            ToHandler::GetProvidersReq { key, query_id } => (*query_id, Asked::GetProviders { key: key.clone() }),
+        let (query, request) = match &event {
+            ToHandler::FindNodeReq { key, query_id } => (*query_id, PeerRequest::FindNode { target: key.clone() }),
+            ToHandler::GetProvidersReq { key, query_id } => (*query_id, PeerRequest::GetProviders { key: key.clone() }),
             ToHandler::AddProvider { key, provider: _, query_id } => {
-                (*query_id, Asked::AddProvider { key: key.clone() })
+                (*query_id, PeerRequest::AddProvider { key: key.clone() })
             }
-            ToHandler::GetRecord { key, query_id } => (*query_id, Asked::GetRecord { key: key.clone() }),
-            ToHandler::PutRecord { record, query_id } => (*query_id, Asked::PutRecord { record: record.clone() }),
+            ToHandler::GetRecord { key, query_id } => (*query_id, PeerRequest::GetRecord { key: key.clone() }),
+            ToHandler::PutRecord { record, query_id } => (*query_id, PeerRequest::PutRecord { record: record.clone() }),
             ToHandler::Reset(_)
             | ToHandler::ReconfigureMode { .. }
             | ToHandler::FindNodeRes { .. }
@@ -103,12 +103,12 @@ impl Connection {
         };
         self.handler.on_behaviour_event(event);
         let mut failures = self.failures();
-        let (failed, failure) = failures.pop().expect("the handler sends a request at once");
-        assert!(failed == query && failures.is_empty(), "the handler sends this request and no other");
-        Some(Sent { query, peer: self.peer, connection: self.id, asked, failure })
+        let (failed, failure) = failures.pop().expect("the handler sends a request immediately");
+        assert!(failed == query && failures.is_empty(), "the handler sends exactly this request");
+        Some(Sent { query, peer: self.peer, connection: self.id, request, failure })
     }
 
-    /// Has the handler send all it has, and no stream can be opened.
+    /// Lets the handler send all its requests, and fails to open a stream for each of them.
     fn failures(&mut self) -> Vec<(QueryId, FromHandler)> {
         let mut failures = Vec::new();
         let mut cx = Context::from_waker(Waker::noop());
@@ -120,17 +120,17 @@ impl Connection {
                 }
                 ConnectionHandlerEvent::NotifyBehaviour(failure) => match failure {
                     FromHandler::QueryError { query_id, error: _ } => failures.push((query_id, failure)),
-                    other => panic!("no stream was ever opened, and the handler says {other:?}"),
+                    other => panic!("unexpected event of a handler without a stream: {other:?}"),
                 },
-                other => panic!("kad's handler does not ask for {other:?}"),
+                other => panic!("unexpected request of kad's handler: {other:?}"),
             }
         }
         failures
     }
 }
 
-impl Asked {
-    /// What a query asks in its present phase.
+impl PeerRequest {
+    /// Returns the request that a query sends in its current phase.
     fn by(info: &QueryInfo) -> Self {
         match info {
             QueryInfo::Bootstrap { peer, remaining: _, step: _ } => Self::FindNode { target: peer.to_bytes() },
@@ -152,7 +152,7 @@ impl Asked {
         }
     }
 
-    /// The bytes that a lookup goes for.
+    /// Returns the target of the lookup.
     pub(super) fn target(&self) -> &[u8] {
         match self {
             Self::FindNode { target } => target,

@@ -1,5 +1,5 @@
-//! The loop is fair: a busy swarm, a flood of calls and the runtime's other tasks all get their turns; and a driver
-//! with nothing to do has none.
+//! The driver loop is fair: a busy swarm, a flood of calls and other tasks of the runtime all get their share. An idle
+//! driver is not polled.
 
 use std::{
     pin::pin,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::join_all, poll};
-use kadence::{ContainsKad, Driver, GetRecordError, Runtime, spawn};
+use kadence::{ContainsKad, Driver, GetRecordError, Runtime, Spawned, spawn};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::{Endpoint, transport::PortUse},
@@ -26,19 +26,20 @@ use libp2p::{
     },
 };
 
-use super::support::{begun, key, record};
-use crate::{BareKad, Bed, Contact, CountedPolls, ManualClock, NodeConfig, TestRuntime, live_queries};
+use super::support::{key, record, start_call};
+use crate::{BareKad, Contact, CountedPolls, ManualClock, NodeConfig, TestEnv, TestRuntime, live_queries};
 
-/// How many calls make a flood: far more than a loop may take before it looks at the swarm.
+/// Number of calls in a flood: many more than the loop handles before it polls the swarm.
 const FLOOD: usize = 5_000;
 
-/// How many calls of one kind the loop may take before it looks at the swarm: a fraction of a millisecond's work.
-const TAKEN_AT_ONCE: usize = 100;
+/// Maximum number of calls of one kind that the loop handles before it polls the swarm: a fraction of a millisecond's
+/// work.
+const MAX_BATCH: usize = 100;
 
-/// How long a driver with nothing to do is watched.
+/// Time for which an idle driver is watched.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// An application whose swarm always has one more event.
+/// Behaviour whose swarm always has another event.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub struct Busy {
@@ -65,7 +66,8 @@ impl ContainsKad for Busy {
     }
 }
 
-/// Has an event at every poll. libp2p asks it before the connections, so nothing comes from the network meanwhile.
+/// Behaviour with an event at every poll. libp2p polls behaviours before connections, so nothing arrives from the
+/// network meanwhile.
 #[derive(Debug, Default)]
 pub struct Chatter;
 
@@ -105,37 +107,37 @@ impl NetworkBehaviour for Chatter {
     }
 }
 
-/// A busy swarm that knows one peer, and has one record.
-fn busy<R: TestRuntime>(bed: &Bed<R>, config: &NodeConfig, known: &Contact) -> Swarm<Busy> {
+/// Returns a busy swarm that knows one peer and has one local record.
+fn busy<R: TestRuntime>(env: &TestEnv<R>, config: &NodeConfig, known: &Contact) -> Swarm<Busy> {
     let behaviour = Busy { kad: config.bare_kad(), chatter: Chatter };
-    let mut swarm = bed.swarm(&config.keypair, behaviour);
+    let mut swarm = env.swarm(&config.keypair, behaviour);
     let kad = &mut swarm.behaviour_mut().kad;
     kad.add_address(&known.peer, known.address.clone());
     kad.store_mut().put(record("local", "value")).unwrap();
     swarm
 }
 
-/// Polls the driver until a call has ended, and says how many events of the swarm went by.
+/// Polls the driver until a call has ended. Returns its result and the number of swarm events that the driver yielded.
 async fn events_until<T, R: Runtime>(driver: &mut Driver<Busy, R>, call: impl Future<Output = T>) -> (T, usize) {
     let mut call = pin!(call);
-    for events in 0..=TAKEN_AT_ONCE {
+    for events in 0..=MAX_BATCH {
         if let Poll::Ready(result) = poll!(call.as_mut()) {
             return (result, events);
         }
         driver.select_next_some().await;
     }
-    panic!("{TAKEN_AT_ONCE} events of the swarm went by");
+    panic!("the call had not ended after {MAX_BATCH} events of the swarm");
 }
 
-pub async fn a_swarm_that_never_rests_holds_up_no_call<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn a_busy_swarm_does_not_delay_calls<R: TestRuntime>(env: &TestEnv<R>) {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    let clock = ManualClock::new(bed.runtime().clone());
+    let clock = ManualClock::new(env.runtime().clone());
     let config = NodeConfig::default();
-    let unreachable = bed.silent().await.contact;
+    let unreachable = env.silent_node().await.contact;
     let (client, handle, mut driver) =
-        Driver::new(busy(bed, &config, &unreachable), clock.clone(), config.driver.clone());
+        Driver::new(busy(env, &config, &unreachable), clock.clone(), config.driver.clone());
     for _ in 0..100 {
-        // A command, a closure on the swarm, a call that kad answers.
+        // A command, a closure on the swarm, and a call that kad answers.
         let (_, events) = events_until(&mut driver, client.snapshot()).await;
         assert!(events <= 1, "{events}");
         let (_, events) = events_until(&mut driver, handle.with(|_| ())).await;
@@ -143,11 +145,11 @@ pub async fn a_swarm_that_never_rests_holds_up_no_call<R: TestRuntime>(bed: &Bed
         let (answer, events) = events_until(&mut driver, client.get_record(key("local")).into_future()).await;
         assert_eq!(answer.unwrap().value(), b"value");
         assert!(events <= 2, "{events}");
-        // One that is given up.
-        drop(begun(client.get_record(key("elsewhere"))).await);
+        // A call that is dropped.
+        drop(start_call(client.get_record(key("elsewhere"))).await);
         let (snapshot, _) = events_until(&mut driver, client.snapshot()).await;
         assert_eq!(snapshot.unwrap().requests.len(), 0);
-        // One whose deadline comes.
+        // A call whose deadline passes.
         let mut call = pin!(client.get_record(key("elsewhere")).timeout(DAY).into_future());
         assert!(poll!(call.as_mut()).is_pending());
         driver.select_next_some().await;
@@ -158,20 +160,20 @@ pub async fn a_swarm_that_never_rests_holds_up_no_call<R: TestRuntime>(bed: &Bed
     }
 }
 
-pub async fn a_swarm_that_never_rests_leaves_the_runtime_to_others<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn a_busy_swarm_does_not_starve_other_tasks<R: TestRuntime>(env: &TestEnv<R>) {
     let config = NodeConfig::default();
-    let unreachable = bed.silent().await.contact;
-    let busy = busy(bed, &config, &unreachable);
-    let (client, swarm, events, task) = spawn(bed.runtime(), busy, config.driver.clone());
-    // Whoever reads that swarm's events would be busy as well.
+    let unreachable = env.silent_node().await.contact;
+    let busy = busy(env, &config, &unreachable);
+    let (client, swarm, events, task) = spawn(env.runtime(), busy, config.driver.clone());
+    // A task that reads the events of that swarm would be busy as well.
     drop(events);
     for _ in 0..100 {
         assert_eq!(client.get_record(key("local")).await.unwrap().value(), b"value");
         swarm.with(|_| ()).await.unwrap();
     }
-    // A node in another task of the same runtime is as good as alone.
-    let (other, holders) = bed.client_of(NodeConfig::default(), 2).await;
-    holders[0].holds(record("file", "contents")).await;
+    // A node in another task of the same runtime is not affected.
+    let (other, holders) = env.client_with_peers(NodeConfig::default(), 2).await;
+    holders[0].store_locally(record("file", "contents")).await;
     for _ in 0..10 {
         assert_eq!(other.client.get_record(key("file")).await.unwrap().value(), b"contents");
     }
@@ -179,12 +181,12 @@ pub async fn a_swarm_that_never_rests_leaves_the_runtime_to_others<R: TestRuntim
     task.await;
 }
 
-pub async fn a_flood_of_calls_does_not_hold_up_the_swarm<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn a_flood_of_calls_does_not_starve_the_swarm<R: TestRuntime>(env: &TestEnv<R>) {
     let mut config = NodeConfig::default();
     config.driver.command_capacity = FLOOD;
-    let unreachable = bed.silent().await.contact;
-    let swarm = busy(bed, &config, &unreachable);
-    let (client, handle, mut driver) = Driver::new(swarm, bed.runtime().clone(), config.driver.clone());
+    let unreachable = env.silent_node().await.contact;
+    let swarm = busy(env, &config, &unreachable);
+    let (client, handle, mut driver) = Driver::new(swarm, env.runtime().clone(), config.driver.clone());
 
     let mut commands: Vec<_> = (0..FLOOD).map(|_| client.stop_providing(key("file")).boxed()).collect();
     let mut closures: Vec<_> = (0..FLOOD).map(|_| handle.with(|_| ()).boxed()).collect();
@@ -204,14 +206,14 @@ pub async fn a_flood_of_calls_does_not_hold_up_the_swarm<R: TestRuntime>(bed: &B
             ended.1 += 1;
         }
         let taken = (ended.0 - before.0, ended.1 - before.1);
-        assert!(taken.0 <= TAKEN_AT_ONCE && taken.1 <= TAKEN_AT_ONCE, "{taken:?} between two events");
+        assert!(taken.0 <= MAX_BATCH && taken.1 <= MAX_BATCH, "{taken:?} between two events");
         assert!(taken.0 > 0 || taken.1 > 0, "{ended:?} after {events} events");
     }
 
-    // Cancels have a channel of their own. Those that run are the last to go: kad would have more to say of them.
+    // Cancels have their own channel. Running calls are dropped last, because kad would report further events of them.
     let mut given_up = Vec::new();
     for n in 0..FLOOD / 2 {
-        given_up.push(begun(client.get_record(key(&format!("{n}")))).await);
+        given_up.push(start_call(client.get_record(key(&format!("{n}")))).await);
     }
     let accepted = |driver: &Driver<Busy, R>| driver.tracker().stats().accepted;
     while accepted(&driver) < (FLOOD / 2) as u64 {
@@ -221,26 +223,26 @@ pub async fn a_flood_of_calls_does_not_hold_up_the_swarm<R: TestRuntime>(bed: &B
     let mut left = FLOOD / 2;
     while left > 0 {
         driver.select_next_some().await;
-        let live = driver.tracker().snapshot(bed.now()).requests.len();
-        assert!(left - live <= TAKEN_AT_ONCE, "{} cancels between two events", left - live);
+        let live = driver.tracker().snapshot(env.now()).requests.len();
+        assert!(left - live <= MAX_BATCH, "{} cancels between two events", left - live);
         left = live;
     }
 }
 
-pub async fn a_node_under_a_flood_of_calls_still_asks_and_answers<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn a_node_under_a_flood_of_calls_still_sends_and_answers_requests<R: TestRuntime>(env: &TestEnv<R>) {
     const GETS: usize = 50;
-    let (flooded, others) = bed.client_of(NodeConfig::default(), 1).await;
+    let (flooded, others) = env.client_with_peers(NodeConfig::default(), 1).await;
     let other = &others[0];
-    other.meets(&flooded.contact).await;
+    other.add_contact(&flooded.contact).await;
     for n in 0..GETS {
-        flooded.holds(record(&format!("here {n}"), "value")).await;
-        other.holds(record(&format!("there {n}"), "value")).await;
+        flooded.store_locally(record(&format!("here {n}"), "value")).await;
+        other.store_locally(record(&format!("there {n}"), "value")).await;
     }
     let enough = Arc::new(AtomicBool::new(false));
     let flood: Vec<_> = (0..4)
         .map(|_| {
             let (client, swarm, enough) = (flooded.client.clone(), flooded.swarm.clone(), Arc::clone(&enough));
-            bed.spawn(async move {
+            env.spawn(async move {
                 while !enough.load(Ordering::SeqCst) {
                     let commands = (0..100).map(|_| client.stop_providing(key("file")));
                     let closures = (0..100).map(|_| swarm.with(|_| ()));
@@ -260,38 +262,38 @@ pub async fn a_node_under_a_flood_of_calls_still_asks_and_answers<R: TestRuntime
     join_all(flood).await;
 }
 
-pub async fn an_idle_driver_is_not_polled_for_ten_seconds<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn an_idle_driver_is_not_polled_for_ten_seconds<R: TestRuntime>(env: &TestEnv<R>) {
     /// Longer than kad waits before it bootstraps by itself.
     const SETTLED: Duration = Duration::from_secs(1);
-    let counted = CountedPolls::new(bed.runtime().clone());
-    // Connected, and with calls behind it. Its events are left alone, so that the driver is all that is counted.
-    let node = bed.node_on(&counted, NodeConfig::default().keep_events()).await;
-    let others = bed.mesh(3).await;
+    let counted = CountedPolls::new(env.runtime().clone());
+    // The node is connected and has completed calls. Its events are not read, so that only the driver is counted.
+    let node = env.node_on(&counted, NodeConfig::default().keep_events()).await;
+    let others = env.mesh(3).await;
     for other in &others {
-        other.holds(record("file", "contents")).await;
-        node.meets(&other.contact).await;
+        other.store_locally(record("file", "contents")).await;
+        node.add_contact(&other.contact).await;
     }
     for _ in 0..10 {
         node.client.get_record(key("file")).await.unwrap();
     }
-    bed.settles(&node.client).await;
+    env.wait_until_idle(&node.client).await;
     assert!(live_queries(&node.swarm).await.is_empty());
     let still_for = async |span: Duration| {
-        let (mut polls, mut since) = (counted.count(), bed.now());
+        let (mut polls, mut since) = (counted.count(), env.now());
         let begin = polls;
-        bed.until(async || {
+        env.wait_until(async || {
             let now = counted.count();
             if now != polls {
-                (polls, since) = (now, bed.now());
+                (polls, since) = (now, env.now());
             }
-            bed.now() - since >= span
+            env.now() - since >= span
         })
         .await;
         polls - begin
     };
     still_for(SETTLED).await;
     assert_eq!(still_for(IDLE).await, 0);
-    // The count would have shown it.
+    // Proves that the counter works.
     let before = counted.count();
     node.client.snapshot().await.unwrap();
     assert!(counted.count() > before);

@@ -1,4 +1,4 @@
-//! What belongs to no call goes to the application; and a driver with nothing to do does nothing.
+//! Events that belong to no call are forwarded to the application, and an idle driver does nothing.
 
 use std::{
     sync::Arc,
@@ -7,16 +7,16 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all};
-use kadence::{Driver, Lagged, Runtime};
+use kadence::{Driver, LaggedError, Runtime};
 use libp2p::{
     kad::{self, GetClosestPeersOk, QueryId, QueryResult},
     swarm::SwarmEvent,
 };
 
-use super::support::{begun, key, peers, record, sorted};
-use crate::{BareKad, Bed, BehaviourEvent, ManualClock, Node, NodeConfig, NodeEvent, TestRuntime, Wakes, with_kad};
+use super::support::{key, peers, record, sorted, start_call};
+use crate::{BareKad, BehaviourEvent, ManualClock, Node, NodeConfig, NodeEvent, TestEnv, TestRuntime, Wakes, with_kad};
 
-/// The outbound query in an event.
+/// Returns the outbound query of an event.
 fn query(event: &NodeEvent) -> Option<(QueryId, &QueryResult, bool)> {
     match event {
         SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
@@ -26,13 +26,13 @@ fn query(event: &NodeEvent) -> Option<(QueryId, &QueryResult, bool)> {
     }
 }
 
-pub async fn what_the_application_asks_kad_itself_is_yielded_untouched<R: TestRuntime>(bed: &Bed<R>) {
-    let (mut node, others) = bed.client_of(NodeConfig::default().keep_events(), 3).await;
+pub async fn queries_of_the_application_are_forwarded_unchanged<R: TestRuntime>(env: &TestEnv<R>) {
+    let (mut node, others) = env.client_with_peers(NodeConfig::default().keep_events(), 3).await;
     let mut events = node.events.take().unwrap();
     for other in &others {
-        other.holds(record("file", "contents")).await;
+        other.store_locally(record("file", "contents")).await;
     }
-    // Ours before, between and after.
+    // Kadence's queries run before, between and after those of the application.
     let application = |name: &'static str| with_kad(&node.swarm, move |kad| kad.get_closest_peers(key(name).to_vec()));
     node.client.get_record(key("file")).all().await.unwrap();
     let first = application("first").await;
@@ -62,10 +62,10 @@ pub async fn what_the_application_asks_kad_itself_is_yielded_untouched<R: TestRu
     assert_eq!(node.client.stats().await.unwrap().unknown_inputs, 0);
 }
 
-pub async fn kads_own_bootstraps_are_handed_on<R: TestRuntime>(bed: &Bed<R>) {
-    let (mut node, _others) = bed.client_of(NodeConfig::default().keep_events(), 2).await;
+pub async fn bootstraps_of_kad_are_forwarded<R: TestRuntime>(env: &TestEnv<R>) {
+    let (mut node, _others) = env.client_with_peers(NodeConfig::default().keep_events(), 2).await;
     let mut events = node.events.take().unwrap();
-    // kad begins one by itself, half a second after it has learned of a peer.
+    // kad starts one by itself, half a second after it has learned of a peer.
     loop {
         let event = events.next().await.unwrap().unwrap();
         if let Some((_, QueryResult::Bootstrap(Ok(_)), true)) = query(&event) {
@@ -75,7 +75,7 @@ pub async fn kads_own_bootstraps_are_handed_on<R: TestRuntime>(bed: &Bed<R>) {
     assert_eq!(node.client.stats().await.unwrap().accepted, 0);
 }
 
-/// Lets kad do so many lookups that are not ours, and returns after all their events have come.
+/// Runs `number` lookups that do not belong to Kadence, and returns when all their events have arrived.
 async fn lookups(node: &Node, number: usize) {
     let begun = with_kad(&node.swarm, move |kad| {
         for n in 0..number {
@@ -86,22 +86,24 @@ async fn lookups(node: &Node, number: usize) {
     while !crate::live_queries(&node.swarm).await.is_empty() {
         node.client.get_closest_peers(key("another")).await.unwrap();
     }
-    // What kad had finished before this began was reported before it.
+    // Everything that kad had finished before this call started was reported before its result.
     node.client.get_closest_peers(key("another")).await.unwrap();
 }
 
-pub async fn a_slow_reader_of_events_learns_how_many_it_missed<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn a_slow_reader_of_events_learns_how_many_it_missed<R: TestRuntime>(env: &TestEnv<R>) {
     let mut config = NodeConfig::default().keep_events();
     config.driver.event_capacity = 2;
-    let (mut node, _others) = bed.client_of(config, 2).await;
+    let (mut node, _others) = env.client_with_peers(config, 2).await;
     let mut events = node.events.take().unwrap();
     lookups(&node, 20).await;
     assert!(events.next().await.unwrap().is_ok());
     assert!(events.next().await.unwrap().is_ok());
-    let Some(Err(Lagged { skipped })) = events.next().await else { panic!("20 events do not fit into two places") };
+    let Some(Err(Lagged { skipped })) = events.next().await else {
+        panic!("20 events do not fit into a buffer of two")
+    };
     assert!(skipped >= 18, "{skipped}");
 
-    // From here on the reader keeps up, and misses nothing.
+    // From here on the reader keeps up and misses nothing.
     let id = with_kad(&node.swarm, |kad| kad.get_closest_peers(b"last".to_vec())).await;
     loop {
         let event = events.next().await.unwrap().unwrap();
@@ -115,11 +117,11 @@ pub async fn a_slow_reader_of_events_learns_how_many_it_missed<R: TestRuntime>(b
     }
 }
 
-pub async fn events_that_nobody_wants_hold_up_nobody<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn unread_events_do_not_block_the_driver<R: TestRuntime>(env: &TestEnv<R>) {
     let mut config = NodeConfig::default().keep_events();
     config.driver.event_capacity = 1;
-    let (mut node, others) = bed.client_of(config, 2).await;
-    others[0].holds(record("file", "contents")).await;
+    let (mut node, others) = env.client_with_peers(config, 2).await;
+    others[0].store_locally(record("file", "contents")).await;
     lookups(&node, 20).await;
     assert_eq!(node.client.get_record(key("file")).await.unwrap().value(), b"contents");
     drop(node.events.take());
@@ -141,35 +143,35 @@ fn exhaust<R: Runtime>(driver: &mut Driver<BareKad, R>, wakes: &Arc<Wakes>) {
     }
 }
 
-pub async fn an_idle_driver_is_never_woken_by_its_own_timer<R: TestRuntime>(bed: &Bed<R>) {
+pub async fn an_idle_driver_is_never_woken_by_its_own_timer<R: TestRuntime>(env: &TestEnv<R>) {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    let clock = ManualClock::new(bed.runtime().clone());
-    // Nobody is known, so nothing but the driver itself could wake it.
-    let mut node = bed.own_loop_on(&clock, NodeConfig::default()).await;
+    let clock = ManualClock::new(env.runtime().clone());
+    // There are no peers, so only the driver itself could wake it.
+    let mut node = env.own_loop_on(&clock, NodeConfig::default()).await;
     let wakes = Arc::new(Wakes::default());
     exhaust(&mut node.driver, &wakes);
-    assert_eq!(clock.advance(DAY), 0, "it has never had anything to wait for");
+    assert_eq!(clock.advance(DAY), 0, "the driver has had nothing to wait for");
 
     let client = node.client.clone();
     let calls = (0..10).map(|n| client.get_record(key(&format!("key {n}"))).timeout((n + 1) * DAY).into_future());
     node.run_until(join_all(calls)).await;
     exhaust(&mut node.driver, &wakes);
     let before = wakes.count();
-    assert_eq!(clock.advance(30 * DAY), 0, "the deadlines of calls that were answered wake nobody");
+    assert_eq!(clock.advance(30 * DAY), 0, "deadlines of answered calls do not wake the driver");
     assert_eq!(wakes.count(), before);
 
-    // One that is cancelled is as good as answered.
-    let silent = bed.silent().await;
-    node.meets(&silent.contact);
-    let (call, _) = node.run_until(begun(client.get_record(key("file")).timeout(DAY))).await;
-    node.run_until(silent.is_asked()).await;
+    // A cancelled call wakes the driver as little as one that was answered.
+    let silent = env.silent_node().await;
+    node.add_contact(&silent.contact);
+    let (call, _) = node.run_until(start_call(client.get_record(key("file")).timeout(DAY))).await;
+    node.run_until(silent.next_request()).await;
     drop(call);
-    node.run_until(bed.settles(&client)).await;
+    node.run_until(env.wait_until_idle(&client)).await;
     exhaust(&mut node.driver, &wakes);
     assert_eq!(clock.advance(2 * DAY), 0);
 
-    // The count would have shown it.
-    let (call, _) = node.run_until(begun(client.get_record(key("file")).timeout(DAY))).await;
+    // Proves that the counter works.
+    let (call, _) = node.run_until(start_call(client.get_record(key("file")).timeout(DAY))).await;
     exhaust(&mut node.driver, &wakes);
     let before = wakes.count();
     assert_eq!(clock.advance(DAY), 1);

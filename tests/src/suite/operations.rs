@@ -1,10 +1,10 @@
-//! Every operation does what it says, over every wire.
+//! Every operation works as documented, over every transport.
 
 use std::{collections::BTreeSet, num::NonZeroUsize};
 
 use kadence::{
-    BootstrapError, Certainty, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequest, PutRecordError,
-    RemoveRecordError, RequestError, StartProvidingError,
+    BootstrapError, Certainty, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError,
+    PutRecordError, RemoveRecordError, RequestError, StartProvidingError,
 };
 use libp2p::{
     PeerId,
@@ -12,27 +12,30 @@ use libp2p::{
 };
 
 use super::support::{key, peers, record, sorted};
-use crate::{Bed, TestRuntime};
+use crate::{TestEnv, TestRuntime};
 
-pub async fn a_record_that_was_put_is_found_by_every_node<R: TestRuntime>(bed: &Bed<R>) {
-    let nodes = bed.mesh(5).await;
+pub async fn a_record_that_was_put_is_found_by_every_node<R: TestRuntime>(env: &TestEnv<R>) {
+    let nodes = env.mesh(5).await;
     let publisher = &nodes[1];
     let answer = publisher.client.put_record(record("greeting", "hello")).await.unwrap();
     let others = peers(nodes.iter().filter(|node| node.peer() != publisher.peer()));
     assert_eq!(answer.asked(), 4);
     assert_eq!(sorted(answer.acknowledged), others);
-    assert!(publisher.local_record(&key("greeting")).await.is_some(), "a put that succeeded is kept for republishing");
+    assert!(
+        publisher.local_record(&key("greeting")).await.is_some(),
+        "a successful put is stored locally for republishing"
+    );
     for node in &nodes {
         let answer = node.client.get_record(key("greeting")).await.unwrap();
         assert_eq!(answer.value(), b"hello");
         assert_eq!(answer.record.record.key, key("greeting"));
         assert_eq!(answer.record.record.publisher, Some(publisher.peer()));
-        assert!(answer.others.is_empty(), "the first record was asked for");
+        assert!(answer.others.is_empty(), "only the first record was requested");
     }
 }
 
-pub async fn a_get_of_what_nobody_has_is_not_found_and_says_how_many_were_asked<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, others) = bed.client_of(Default::default(), 4).await;
+pub async fn a_missing_record_is_not_found_and_the_error_counts_the_peers_asked<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, others) = env.client_with_peers(Default::default(), 4).await;
     let result = client.client.get_record(key("nothing")).await;
     let Err(GetRecordError::NotFound { closest_peers, certainty, rejected: 0, progress, cached: None }) = result else {
         panic!("{result:?}")
@@ -42,9 +45,9 @@ pub async fn a_get_of_what_nobody_has_is_not_found_and_says_how_many_were_asked<
     assert_eq!(certainty, Certainty::Conclusive);
 }
 
-pub async fn a_local_record_needs_no_peer<R: TestRuntime>(bed: &Bed<R>) {
-    let node = bed.node().await;
-    node.holds(record("mine", "local")).await;
+pub async fn a_local_record_needs_no_peer<R: TestRuntime>(env: &TestEnv<R>) {
+    let node = env.node().await;
+    node.store_locally(record("mine", "local")).await;
     let answer = node.client.get_record(key("mine")).await.unwrap();
     assert_eq!(answer.value(), b"local");
     assert_eq!(answer.record.peer, None);
@@ -52,8 +55,8 @@ pub async fn a_local_record_needs_no_peer<R: TestRuntime>(bed: &Bed<R>) {
     assert_eq!(answer.iter().count(), 1);
 }
 
-pub async fn with_nobody_known_every_operation_says_so<R: TestRuntime>(bed: &Bed<R>) {
-    let node = bed.node().await;
+pub async fn without_known_peers_every_operation_fails<R: TestRuntime>(env: &TestEnv<R>) {
+    let node = env.node().await;
     let client = &node.client;
     let result = client.get_record(key("a")).await;
     assert!(matches!(result, Err(GetRecordError::NoKnownPeers)), "{result:?}");
@@ -70,20 +73,20 @@ pub async fn with_nobody_known_every_operation_says_so<R: TestRuntime>(bed: &Bed
 
     assert_eq!(node.local_record(&key("b")).await, None);
     assert_eq!(node.local_providers(&key("d")).await, []);
-    bed.settles(client).await;
+    env.wait_until_idle(client).await;
 }
 
-pub async fn providers_are_found_and_each_is_named_once<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, others) = bed.client_of(Default::default(), 5).await;
+pub async fn providers_are_found_and_each_is_named_once<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, others) = env.client_with_peers(Default::default(), 5).await;
     let (providers, ordinary) = others.split_at(3);
     for node in providers {
         node.client.start_providing(key("file")).await.unwrap();
         assert!(node.local_providers(&key("file")).await.contains(&node.peer()));
     }
-    // Announcements are not acknowledged: they are there when everybody has them.
+    // Announcements are not acknowledged, so wait until all nodes have received them.
     let expected = peers(providers);
     for node in ordinary {
-        bed.until(async || sorted(node.local_providers(&key("file")).await) == expected).await;
+        env.wait_until(async || sorted(node.local_providers(&key("file")).await) == expected).await;
     }
     let answer = client.client.get_providers(key("file")).await.unwrap();
     assert_eq!(sorted(answer.providers), expected);
@@ -98,8 +101,8 @@ pub async fn providers_are_found_and_each_is_named_once<R: TestRuntime>(bed: &Be
     assert!(expected.contains(&answer.providers[0]));
 }
 
-pub async fn nobody_provides_what_nobody_announced<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, others) = bed.client_of(Default::default(), 3).await;
+pub async fn a_key_without_providers_is_not_found<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, others) = env.client_with_peers(Default::default(), 3).await;
     let result = client.client.get_providers(key("nothing")).await;
     let Err(GetProvidersError::NotFound { closest_peers, certainty, progress, cached: None }) = result else {
         panic!("{result:?}")
@@ -108,16 +111,16 @@ pub async fn nobody_provides_what_nobody_announced<R: TestRuntime>(bed: &Bed<R>)
     assert_eq!((progress.successes, certainty), (3, Certainty::Conclusive));
 }
 
-pub async fn who_stops_providing_is_no_local_provider_any_more<R: TestRuntime>(bed: &Bed<R>) {
-    let (node, _others) = bed.client_of(Default::default(), 2).await;
+pub async fn stop_providing_removes_the_local_provider<R: TestRuntime>(env: &TestEnv<R>) {
+    let (node, _others) = env.client_with_peers(Default::default(), 2).await;
     node.client.start_providing(key("file")).await.unwrap();
     assert_eq!(node.local_providers(&key("file")).await, [node.peer()]);
     node.client.stop_providing(key("file")).await.unwrap();
     assert_eq!(node.local_providers(&key("file")).await, []);
 }
 
-pub async fn the_closest_peers_come_closest_first<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, others) = bed.client_of(Default::default(), 6).await;
+pub async fn closest_peers_are_sorted_by_distance<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, others) = env.client_with_peers(Default::default(), 6).await;
     let answer = client.client.get_closest_peers(key("target")).await.unwrap();
     let found: Vec<PeerId> = answer.peers.iter().map(|info| info.peer_id).collect();
     let target = KBucketKey::from(key("target").to_vec());
@@ -126,18 +129,18 @@ pub async fn the_closest_peers_come_closest_first<R: TestRuntime>(bed: &Bed<R>) 
     assert_eq!(found, expected);
     for info in &answer.peers {
         let node = others.iter().find(|node| node.peer() == info.peer_id).unwrap();
-        // kad hands addresses on with or without the peer's id at their end.
+        // kad returns addresses with or without the peer id at their end.
         let full = node.contact.address.clone().with_p2p(node.peer()).unwrap();
         assert!(info.addrs.iter().any(|address| *address == full || *address == node.contact.address), "{info:?}");
     }
 
     let wanted = others[3].peer();
     let answer = client.client.get_closest_peers(wanted).await.unwrap();
-    assert_eq!(answer.peers[0].peer_id, wanted, "a peer is the closest one to itself");
+    assert_eq!(answer.peers[0].peer_id, wanted, "a peer is closest to its own id");
 }
 
-pub async fn a_bootstrap_fills_the_routing_table<R: TestRuntime>(bed: &Bed<R>) {
-    let nodes = bed.bootstrapped(6).await;
+pub async fn a_bootstrap_fills_the_routing_table<R: TestRuntime>(env: &TestEnv<R>) {
+    let nodes = env.bootstrapped_network(6).await;
     let answer = nodes[5].client.bootstrap().await.unwrap();
     assert!(answer.phases >= 1);
     assert_eq!(answer.failed, 0);
@@ -147,28 +150,29 @@ pub async fn a_bootstrap_fills_the_routing_table<R: TestRuntime>(bed: &Bed<R>) {
     }
 }
 
-pub async fn a_value_that_no_packet_carries_is_refused_at_the_call<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, others) = bed.client_of(Default::default(), 2).await;
+pub async fn a_value_too_large_for_a_packet_is_rejected_before_sending<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, others) = env.client_with_peers(Default::default(), 2).await;
     let result = client.client.put_record(record("large", vec![0; 20 * 1024])).await;
-    let Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::ValueTooLarge { len, max }))) = result else {
+    let Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::ValueTooLong { len, max }))) = result
+    else {
         panic!("{result:?}")
     };
     assert_eq!(len, 20 * 1024);
     assert_eq!(client.local_record(&key("large")).await, None);
     assert_eq!(client.client.stats().await.unwrap().accepted, 0);
 
-    // What is just allowed arrives everywhere, and is found again by one who has to ask for it.
+    // A value of exactly the maximum length arrives everywhere, and is found by a node that has to ask for it.
     client.client.put_record(record("large", vec![7; max])).await.unwrap();
     for other in &others {
         assert_eq!(other.local_record(&key("large")).await.unwrap().value.len(), max);
     }
-    let reader = bed.node().await;
-    reader.meets(&others[0].contact).await;
+    let reader = env.node().await;
+    reader.add_contact(&others[0].contact).await;
     assert_eq!(reader.client.get_record(key("large")).await.unwrap().value().len(), max);
 }
 
-pub async fn a_put_that_cannot_reach_its_quorum_sends_and_keeps_nothing<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, others) = bed.client_of(Default::default(), 3).await;
+pub async fn a_put_that_cannot_reach_its_quorum_sends_and_stores_nothing<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, others) = env.client_with_peers(Default::default(), 3).await;
     let four = NonZeroUsize::new(4).unwrap();
     let result = client.client.put_record(record("greeting", "hello")).quorum(Quorum::N(four)).await;
     let Err(PutRecordError::InsufficientPeers { found, needed }) = result else { panic!("{result:?}") };
@@ -180,10 +184,10 @@ pub async fn a_put_that_cannot_reach_its_quorum_sends_and_keeps_nothing<R: TestR
     client.client.put_record(record("greeting", "hello")).quorum(Quorum::N(three)).await.unwrap();
 }
 
-pub async fn a_put_to_named_peers_reaches_them_and_nobody_else<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, others) = bed.client_of(Default::default(), 4).await;
+pub async fn a_put_to_named_peers_reaches_them_and_nobody_else<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, others) = env.client_with_peers(Default::default(), 4).await;
     let (named, unnamed) = others.split_at(2);
-    // A repetition and the own id are no further peers.
+    // Repeated peers and the local id do not count.
     let targets = peers(named).into_iter().chain([named[0].peer(), client.peer()]);
     let answer = client.client.put_record_to(record("greeting", "hello"), targets).await.unwrap();
     assert_eq!(answer.asked(), 2);
@@ -197,14 +201,14 @@ pub async fn a_put_to_named_peers_reaches_them_and_nobody_else<R: TestRuntime>(b
 
     let result = client.client.put_record_to(record("greeting", "hello"), [client.peer()]).await;
     assert!(
-        matches!(result, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::NoPeers)))),
+        matches!(result, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::NoPeers)))),
         "{result:?}"
     );
 }
 
-pub async fn a_put_to_named_peers_counts_those_that_acknowledge<R: TestRuntime>(bed: &Bed<R>) {
-    let (client, others) = bed.client_of(Default::default(), 2).await;
-    // Nobody knows an address of this one.
+pub async fn a_put_to_named_peers_counts_those_that_acknowledge<R: TestRuntime>(env: &TestEnv<R>) {
+    let (client, others) = env.client_with_peers(Default::default(), 2).await;
+    // No node knows an address of this peer.
     let nobody = PeerId::random();
     let targets = [others[0].peer(), nobody, others[1].peer()];
     let result = client.client.put_record_to(record("greeting", "hello"), targets).await;
@@ -221,15 +225,15 @@ pub async fn a_put_to_named_peers_counts_those_that_acknowledge<R: TestRuntime>(
     assert_eq!((acknowledged.len(), needed.get(), asked), (0, 1, 1));
 }
 
-pub async fn only_an_own_record_is_removed<R: TestRuntime>(bed: &Bed<R>) {
-    let nodes = bed.mesh(3).await;
+pub async fn only_records_of_the_local_node_are_removed<R: TestRuntime>(env: &TestEnv<R>) {
+    let nodes = env.mesh(3).await;
     nodes[0].client.put_record(record("greeting", "hello")).await.unwrap();
 
     let result = nodes[1].client.remove_record(key("greeting")).await;
     assert_eq!(result, Err(RemoveRecordError::NotPublisher { publisher: Some(nodes[0].peer()) }));
     assert!(nodes[1].local_record(&key("greeting")).await.is_some());
 
-    nodes[1].holds(record("anonymous", "hello")).await;
+    nodes[1].store_locally(record("anonymous", "hello")).await;
     let result = nodes[1].client.remove_record(key("anonymous")).await;
     assert_eq!(result, Err(RemoveRecordError::NotPublisher { publisher: None }));
 

@@ -1,4 +1,4 @@
-//! Small things that many tests need.
+//! Helpers of many tests.
 
 use std::pin::Pin;
 
@@ -11,41 +11,42 @@ use libp2p::{
 
 use crate::Node;
 
-/// A key with a name.
+/// Returns a key with this name.
 pub fn key(name: &str) -> RecordKey {
     RecordKey::new(&name)
 }
 
-/// A record under a key with a name.
+/// Returns a record under a key with this name.
 pub fn record(name: &str, value: impl Into<Vec<u8>>) -> Record {
     Record::new(key(name), value.into())
 }
 
-/// In an order that two sets of peers can be compared in.
+/// Sorts peers, so that two sets can be compared.
 pub fn sorted(peers: impl IntoIterator<Item = PeerId>) -> Vec<PeerId> {
     let mut peers: Vec<_> = peers.into_iter().collect();
     peers.sort_unstable();
     peers
 }
 
-/// The ids of nodes, sorted.
+/// Returns the ids of nodes, sorted.
 pub fn peers<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<PeerId> {
     sorted(nodes.into_iter().map(Node::peer))
 }
 
-/// A call on its way: sent, and nothing of it read.
-pub type Begun<K> = Peekable<CallStream<K>>;
+/// A call that was sent and not read.
+pub type StartedCall<K> = Peekable<CallStream<K>>;
 
 /// Sends a call to the driver.
-pub async fn begun<K: Kind>(call: Call<K>) -> Begun<K> {
+pub async fn start_call<K: Kind>(call: Call<K>) -> StartedCall<K> {
     let mut stream = call.stream().peekable();
-    // Another thread's driver may be so fast that there is something to read already; it stays where it is.
+    // The driver may run on another thread and be so fast that an item is available already. Peeking leaves it in the
+    // stream.
     let _ = poll!(Pin::new(&mut stream).peek());
     stream
 }
 
-/// The next item of a stream that has one.
-pub async fn item<T, R>(stream: &mut (impl Stream<Item = Update<T, R>> + Unpin)) -> T {
+/// Returns the next item of a stream. Panics if there is none.
+pub async fn next_item<T, R>(stream: &mut (impl Stream<Item = Update<T, R>> + Unpin)) -> T {
     match stream.next().await {
         Some(Update::Item(item)) => item,
         Some(Update::Lagged { skipped }) => panic!("{skipped} items were skipped"),
@@ -53,11 +54,11 @@ pub async fn item<T, R>(stream: &mut (impl Stream<Item = Update<T, R>> + Unpin))
     }
 }
 
-/// What is left in a stream: items, how many were skipped, and the end.
-pub async fn rest<T, R>(mut stream: impl Stream<Item = Update<T, R>> + Unpin) -> (Vec<T>, u64, R) {
+/// Reads a stream to its end. Returns the items, the number of skipped items, and the end.
+pub async fn collect<T, R>(mut stream: impl Stream<Item = Update<T, R>> + Unpin) -> (Vec<T>, u64, R) {
     let (mut items, mut lagged) = (Vec::new(), 0);
     loop {
-        match stream.next().await.expect("a stream has an end") {
+        match stream.next().await.expect("a stream yields its end last") {
             Update::Item(item) => items.push(item),
             Update::Lagged { skipped } => lagged += skipped,
             Update::End(end) => {

@@ -1,7 +1,7 @@
-//! A kad that gives silent peers up: driven by hand with a clock of the test's, in networks, and in a node.
+//! `PeerTimeouts`: with a bare kad and a clock that the test advances, in networks, and in a node.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod by_hand;
-mod hand;
+mod manual_swarm;
 mod networks;
+mod single_node;

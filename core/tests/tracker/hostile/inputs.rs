@@ -1,8 +1,8 @@
-//! What hostile schedules are made of.
+//! Inputs of hostile schedules.
 
 use std::time::Duration;
 
-use kadence_core::{Agree, OperationKind, Overload, Policy, Priority, Progress, RequestOptions, Retry, TrackerConfig};
+use kadence_core::{OperationKind, Overload, Policy, Priority, Progress, Quorum, RequestOptions, Retry, TrackerConfig};
 use libp2p::kad::QueryResult;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -17,11 +17,11 @@ pub(super) enum Input {
         options: RequestOptions,
     },
     Cancel(Index),
-    /// The answer to a start that waits for one.
+    /// Answer to a start that waits for one.
     Answer(Index, Answer),
-    /// An answer to any start that there ever was.
+    /// Answer to any start so far.
     AnswerAgain(Index, Answer),
-    /// An event that fits a query that is alive, as kad would send it.
+    /// Event that fits a live query, as kad would send it.
     Event {
         query: Index,
         result: Index,
@@ -40,7 +40,7 @@ pub(super) enum Input {
     },
     Forward(u64),
     Census(usize),
-    /// The clock goes on, and then back again.
+    /// The clock moves forwards and back again.
     Backward(u64),
     Shutdown {
         drain: bool,
@@ -52,16 +52,16 @@ pub(super) enum Answer {
     Fresh {
         had_provider: bool,
     },
-    /// An id that may be in use, or may have been.
+    /// Id that may be in use, or have been used.
     Taken(u32),
     NoKnownPeers,
     StoreError,
 }
 
-/// Few, so that requests share queries; the last has a validator.
+/// Few, so that requests share queries; the last one has a validator.
 pub(super) const KEYS: [&str; 3] = ["a", "b", "/v/c"];
 
-/// What is asked for, gets the most, because they can do the most.
+/// Operations; most are gets, because they have the most variants.
 pub(super) const WANTED: [OperationKind; 10] = [
     OperationKind::GetRecord,
     OperationKind::GetRecord,
@@ -88,22 +88,23 @@ fn an_answer() -> impl Strategy<Value = Answer> {
 }
 
 fn a_policy() -> impl Strategy<Value = Policy> {
-    let agree = prop_oneof![(0..4_usize).prop_map(Agree::N), Just(Agree::All)];
+    let agree = prop_oneof![(0..4_u32).prop_map(|n| Some(Quorum::N(n))), Just(None)];
     prop_oneof![
         Just(Policy::First),
         (0..4_usize).prop_map(Policy::Limit),
         Just(Policy::All),
-        (0..4_usize).prop_map(Policy::Quorum),
+        (0..4_u32).prop_map(|n| Policy::Quorum(Quorum::N(n))),
         agree.prop_map(|agree| Policy::Best { agree }),
     ]
 }
 
 fn some_retry() -> impl Strategy<Value = Retry> {
-    (0..5_u32, 0..3_000_u64, 0..5_000_u64, any::<u8>()).prop_map(|(attempts, base, cap, jitter_percent)| Retry {
-        attempts,
-        base: Duration::from_millis(base),
-        cap: Duration::from_millis(cap),
-        jitter_percent,
+    (0..5_u32, 0..3_000_u64, 0..5_000_u64, any::<u8>()).prop_map(|(attempts, base, cap, jitter_percent)| {
+        Retry::default()
+            .attempts(attempts)
+            .base(Duration::from_millis(base))
+            .cap(Duration::from_millis(cap))
+            .jitter_percent(jitter_percent)
     })
 }
 
@@ -111,7 +112,9 @@ fn some_options() -> impl Strategy<Value = RequestOptions> {
     let priority = proptest::sample::select(Priority::ALL.to_vec());
     let timeout = proptest::option::of((0..20_000_u64).prop_map(Duration::from_millis));
     (priority, proptest::option::of(some_retry()), timeout, any::<bool>()).prop_map(
-        |(priority, retry, timeout, streaming)| RequestOptions { priority, retry, timeout, streaming, fresh: false },
+        |(priority, retry, timeout, streaming)| {
+            RequestOptions::default().priority(priority).retry(retry).timeout(timeout).streaming(streaming).fresh(false)
+        },
     )
 }
 
@@ -150,7 +153,7 @@ pub(super) fn a_schedule() -> impl Strategy<Value = Vec<Input>> {
     vec(an_input(), 100..500)
 }
 
-/// Every result that kad could send to a query of this kind for `key`, and some that are wrong in themselves.
+/// Every result that kad could send for a query of this kind and `key`, and some that are inconsistent.
 pub(super) fn results(kind: OperationKind, key: &str) -> Vec<QueryResult> {
     match kind {
         OperationKind::GetRecord => vec![
@@ -182,17 +185,17 @@ pub(super) fn results(kind: OperationKind, key: &str) -> Vec<QueryResult> {
 pub(super) fn config() -> impl Strategy<Value = TrackerConfig> {
     let limits = (1..5_usize, 0..6_usize, 1..5_usize, prop_oneof![Just(0), Just(5), Just(1024)]);
     (limits, 0..10_u64, any::<u64>(), any::<bool>(), [0..4_u32, 0..4_u32, 0..4_u32]).prop_map(
-        |((max_running, max_queued, max_items, max_replay_bytes), finish_timeout, seed, shed, shares)| TrackerConfig {
-            max_running,
-            max_queued,
-            max_items,
-            max_replay_bytes,
-            finish_timeout: secs(finish_timeout),
-            default_timeout: secs(15),
-            overload: if shed { Overload::Shed } else { Overload::Refuse },
-            shares,
-            seed,
-            ..validating()
+        |((max_running, max_queued, max_items, max_replay_bytes), finish_timeout, seed, shed, shares)| {
+            validating()
+                .max_running(max_running)
+                .max_queued(max_queued)
+                .max_items(max_items)
+                .max_replay_bytes(max_replay_bytes)
+                .finish_timeout(secs(finish_timeout))
+                .default_timeout(secs(15))
+                .overload(if shed { Overload::Shed } else { Overload::Refuse })
+                .shares(shares)
+                .seed(seed)
         },
     )
 }

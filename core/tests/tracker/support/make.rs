@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
-use kadence_core::{Operation, OperationKind, Policy, Progress, PutOptions, QueryStartError};
+use kadence_core::{Operation, OperationKind, Policy, Progress, PutOptions, QueryStartError, Quorum};
 use libp2p::{
     PeerId,
     kad::{
         AddProviderError, AddProviderOk, BootstrapError, BootstrapOk, GetClosestPeersError, GetClosestPeersOk,
         GetProvidersError, GetProvidersOk, GetRecordError, GetRecordOk, KBucketDistance, PeerInfo, PeerRecord,
-        PutRecordError, PutRecordOk, QueryResult, Quorum, Record, RecordKey, U256, store,
+        PutRecordError, PutRecordOk, QueryResult, Record, RecordKey, U256, store,
     },
 };
 
@@ -43,7 +43,7 @@ pub(crate) fn key(name: &str) -> RecordKey {
     RecordKey::new(&name)
 }
 
-/// A key that no other request asks for.
+/// A key that no other request uses.
 pub(crate) fn own_key(request: u64) -> String {
     format!("the key of #{request}")
 }
@@ -56,12 +56,12 @@ pub(crate) fn some_progress() -> Progress {
     Progress { requests: 4, successes: 3, failures: 1 }
 }
 
-/// Peers were asked, and none answered.
+/// Requests without answers.
 pub(crate) fn all_failed() -> Progress {
     Progress { requests: 4, successes: 0, failures: 4 }
 }
 
-/// There was nobody to ask.
+/// No requests: there was no peer to ask.
 pub(crate) fn nobody() -> Progress {
     Progress::default()
 }
@@ -110,7 +110,7 @@ pub(crate) fn ordinary(kind: OperationKind) -> Operation {
 }
 
 pub(crate) fn n(n: usize) -> Quorum {
-    Quorum::N(nonzero(n))
+    n.into()
 }
 
 pub(crate) fn nonzero(n: usize) -> NonZeroUsize {
@@ -137,7 +137,7 @@ pub(crate) fn records_finished() -> QueryResult {
     records_finished_without([])
 }
 
-/// kad has named those of the closest who have no record.
+/// The end of a get for which kad lists the closest peers without a record.
 pub(crate) fn records_finished_without(numbers: impl IntoIterator<Item = u8>) -> QueryResult {
     let distance = |at: usize| KBucketDistance(U256::from(at));
     let cache_candidates: BTreeMap<_, _> =
@@ -207,7 +207,7 @@ pub(crate) fn bootstrap_timeout(num_remaining: Option<u32>) -> QueryResult {
     QueryResult::Bootstrap(Err(BootstrapError::Timeout { peer: peer(1), num_remaining }))
 }
 
-/// What kad says only about its own work.
+/// A result of kad's own work.
 pub(crate) fn republished() -> QueryResult {
     QueryResult::RepublishRecord(Ok(PutRecordOk { key: key("k") }))
 }

@@ -1,7 +1,7 @@
-//! A tracker with a virtual clock, and somebody who carries out its actions and writes them down.
+//! Harness: a tracker with a virtual clock, whose actions are carried out and recorded.
 //!
-//! The contract of [`QueryTracker`] is checked at every action, so each test checks it on the way: one outcome for
-//! each accepted request and nothing after it, no more slots than allowed, `Finish` once and only for ids of ours.
+//! The contract of [`QueryTracker`] is checked at every action, and so by every test: one outcome for each accepted
+//! request and nothing after it, no more slots than allowed, `Finish` once and only for ids of the tracker.
 
 mod make;
 mod validator;
@@ -25,7 +25,7 @@ use proptest::test_runner::RngSeed;
 
 pub(crate) use self::{make::*, validator::*};
 
-/// The only reading of a clock; everything after it is arithmetic.
+/// The only reading of a clock. Every other time is computed from it.
 #[expect(clippy::disallowed_methods, reason = "an `Instant` cannot be made otherwise; no test looks at its value")]
 fn epoch() -> Instant {
     Instant::now()
@@ -35,7 +35,7 @@ pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// A [`Action::Start`] that has not been answered.
+/// An unanswered [`Action::Start`].
 #[derive(Debug, Clone)]
 pub(crate) struct Start {
     pub(crate) step: StepId,
@@ -46,7 +46,7 @@ pub(crate) struct Start {
 pub(crate) struct Harness {
     pub(crate) tracker: QueryTracker<u32>,
     epoch: Instant,
-    /// The virtual time, since the epoch.
+    /// Virtual time since the epoch.
     pub(crate) now: Duration,
     next_id: u32,
     accepted: BTreeSet<RequestId>,
@@ -54,25 +54,25 @@ pub(crate) struct Harness {
     outcomes: BTreeMap<RequestId, Outcome>,
     items: BTreeMap<RequestId, Vec<Item>>,
     pub(crate) starts: VecDeque<Start>,
-    /// The latest query that was started for a request.
+    /// Latest query started for each request.
     ids: BTreeMap<RequestId, u32>,
     started: BTreeSet<u32>,
-    /// The standing orders to finish.
+    /// Queries with `Finish` in force.
     orders: BTreeSet<u32>,
     pub(crate) finishes: Vec<u32>,
     pub(crate) forgotten: Vec<u32>,
-    /// Queries that were told once to finish their phase.
+    /// Queries with a `FinishPhase`.
     pub(crate) finished_early: Vec<u32>,
-    /// Queries whose progress was asked for and not told.
+    /// Unanswered probes.
     pub(crate) probes: VecDeque<u32>,
-    /// Records to be stored locally that have not been answered for.
+    /// Unanswered `StoreLocal` actions.
     pub(crate) to_store: Vec<(RequestId, Arc<Record>)>,
-    /// Whom the routing table names at once. `None`: a test does.
+    /// Peers of the routing table, with which `LocalPeers` is answered at once. `None`: the test answers.
     pub(crate) knows: Option<Vec<PeerId>>,
-    /// Puts that wait to be told whom else they may ask.
+    /// Unanswered `LocalPeers` actions.
     pub(crate) to_choose: Vec<RequestId>,
     pub(crate) stopped: Vec<RecordKey>,
-    /// Every action in its order, with its time.
+    /// Every action in order, with its time.
     pub(crate) trace: Vec<String>,
 }
 
@@ -93,16 +93,16 @@ impl Harness {
     }
 
     pub(crate) fn slots(max_running: usize) -> Self {
-        Self::new(TrackerConfig { max_running, ..TrackerConfig::default() })
+        Self::new(TrackerConfig::default().max_running(max_running))
     }
 
-    /// A tracker whose time begins `shift` later than others'.
-    /// Nobody looks for stalled queries here, and nobody is corrected: see [`watching`](Self::watching).
+    /// A tracker whose epoch is `shift` later than that of others. Stall detection and read repair are off: see
+    /// [`watching`](Self::watching).
     pub(crate) fn with_epoch(config: TrackerConfig, shift: Duration) -> Self {
-        Self::made(TrackerConfig { stall: None, max_read_repairs: 0, ..config }, shift)
+        Self::made(config.stall(None).max_read_repairs(0), shift)
     }
 
-    /// A tracker that looks for stalled queries as the configuration says.
+    /// A tracker with stall detection and read repair as configured.
     pub(crate) fn watching(config: TrackerConfig) -> Self {
         Self::made(config, Duration::ZERO)
     }
@@ -150,39 +150,39 @@ impl Harness {
         result
     }
 
-    /// A request with default options that is accepted.
+    /// Makes a request with default options, which is accepted.
     pub(crate) fn request(&mut self, id: u64, operation: Operation) {
         self.ask(id, operation, RequestOptions::default()).expect("the request is valid");
     }
 
-    /// A request with these options that is accepted.
+    /// Makes a request with these options, which is accepted.
     pub(crate) fn request_with(&mut self, id: u64, operation: Operation, options: RequestOptions) {
         self.ask(id, operation, options).expect("the request is valid");
     }
 
-    /// A request of a class that is accepted.
+    /// Makes a request of a class, which is accepted.
     pub(crate) fn request_of(&mut self, id: u64, operation: Operation, priority: Priority) {
-        self.request_with(id, operation, RequestOptions { priority, ..RequestOptions::default() });
+        self.request_with(id, operation, RequestOptions::default().priority(priority));
     }
 
-    /// A request with a timeout that is accepted.
+    /// Makes a request with a timeout, which is accepted.
     pub(crate) fn request_within(&mut self, id: u64, operation: Operation, timeout: Duration) {
-        let options = RequestOptions { timeout: Some(timeout), ..RequestOptions::default() };
+        let options = RequestOptions::default().timeout(timeout);
         self.ask(id, operation, options).expect("the request is valid");
     }
 
-    /// A request that is accepted and delivers its items one by one.
+    /// Makes a streaming request, which is accepted.
     pub(crate) fn stream(&mut self, id: u64, operation: Operation) {
-        let options = RequestOptions { streaming: true, ..RequestOptions::default() };
+        let options = RequestOptions::default().streaming(true);
         self.ask(id, operation, options).expect("the request is valid");
     }
 
-    /// All records under `key`.
+    /// Makes a get of all records under `key`.
     pub(crate) fn get(&mut self, id: u64, key: &str) {
         self.request(id, get_record(key, Policy::All));
     }
 
-    /// All records under a key that no other request asks for.
+    /// Makes a get of all records under a key that no other request uses.
     pub(crate) fn get_own(&mut self, id: u64) {
         self.get(id, &own_key(id));
     }
@@ -207,7 +207,7 @@ impl Harness {
             self.started.insert(id);
             let queries = self.tracker.snapshot(at).queries;
             if queries.iter().all(|query| query.id != Some(id)) {
-                // A new bearer of the id: what was ordered for an earlier one is over.
+                // The id is reused: orders for its earlier query are over.
                 self.orders.remove(&id);
             }
         }
@@ -215,7 +215,7 @@ impl Harness {
         self.drain();
     }
 
-    /// Answers the oldest `Start` with the next id, which is returned.
+    /// Answers the oldest `Start` with the next id, and returns the id.
     pub(crate) fn start_with(&mut self, had_provider: bool) -> u32 {
         let start = self.starts.pop_front().expect("a start waits for its answer");
         let id = self.next_id;
@@ -229,20 +229,20 @@ impl Harness {
         self.start_with(false)
     }
 
-    /// Answers the oldest `Start` with a refusal.
+    /// Answers the oldest `Start` with an error.
     pub(crate) fn refuse(&mut self, error: QueryStartError) {
         let start = self.starts.pop_front().expect("a start waits for its answer");
         self.started(start.step, Err(error), false);
     }
 
-    /// Answers every `Start`, those that come meanwhile too, with increasing ids.
+    /// Answers every `Start`, including those that follow, with increasing ids.
     pub(crate) fn start_all(&mut self) {
         while !self.starts.is_empty() {
             self.start();
         }
     }
 
-    /// An event of the query `id` of which three of four peers answered.
+    /// Passes an event of the query `id`, with three of four requests answered.
     pub(crate) fn ev(&mut self, id: u32, result: QueryResult, last: bool) {
         self.ev_with(id, result, some_progress(), last);
     }
@@ -268,13 +268,13 @@ impl Harness {
         self.drain();
     }
 
-    pub(crate) fn census(&mut self, live: usize) {
+    pub(crate) fn query_count(&mut self, live: usize) {
         let at = self.instant(self.now);
         self.tracker.handle_query_count(live, at);
         self.drain();
     }
 
-    /// Moves the clock to `now` and lets the tracker look at it.
+    /// Moves the clock to `now` and calls `handle_timeout`.
     pub(crate) fn tick(&mut self, now: Duration) {
         self.now = now;
         let at = self.instant(now);
@@ -282,7 +282,7 @@ impl Harness {
         self.drain();
     }
 
-    /// Names the peers of the routing table.
+    /// Answers a `LocalPeers`.
     pub(crate) fn choose(&mut self, request: u64, peers: Vec<PeerId>) {
         let at = self.instant(self.now);
         self.to_choose.retain(|id| id.0 != request);
@@ -290,7 +290,7 @@ impl Harness {
         self.drain();
     }
 
-    /// A put that looks for further peers finds none.
+    /// Lets a put that looks for further peers find none.
     pub(crate) fn nobody_further(&mut self) {
         let further = self.start();
         self.ev_with(further, closest_found([]), nobody(), true);
@@ -316,7 +316,7 @@ impl Harness {
         | Action::Item { request, .. }
         | Action::Outcome { request, .. } = &action
         {
-            let ours = request.is_ours() && matches!(action, Action::Start { .. });
+            let ours = request.is_reserved() && matches!(action, Action::Start { .. });
             assert!(
                 ours || self.accepted.contains(request),
                 "an action for {request}, which was not accepted: {action:?}"
@@ -359,7 +359,7 @@ impl Harness {
         }
     }
 
-    /// A stream delivers what the outcome carries, each source once.
+    /// Checks that a stream delivers the items of the outcome, each source once.
     fn check_items(&self, request: RequestId, outcome: &Outcome) {
         let mut sources = BTreeSet::new();
         for item in self.items(request.0) {
@@ -375,8 +375,7 @@ impl Harness {
                 found.iter().map(|found| found.peer).collect()
             }
             Outcome::GetProviders(
-                Ok(ProvidersAnswer { providers: found, progress: _, cached: _ })
-                | Err(GetProvidersError::Timeout { found, progress: _ }),
+                Ok(ProvidersAnswer { providers: found, .. }) | Err(GetProvidersError::Timeout { found, progress: _ }),
             ) => found.iter().copied().map(Some).collect(),
             Outcome::GetRecord(Err(_)) | Outcome::GetProviders(Err(_)) => return,
             _ => BTreeSet::new(),
@@ -384,7 +383,7 @@ impl Harness {
         assert_eq!(sources, carried, "{request}: the items are not those of the outcome");
     }
 
-    /// The id of the latest query that was started for a request.
+    /// Returns the id of the latest query started for a request.
     pub(crate) fn id_of(&self, request: u64) -> u32 {
         self.ids[&RequestId(request)]
     }
@@ -401,7 +400,7 @@ impl Harness {
         self.items.get(&RequestId(request)).map_or(&[], Vec::as_slice)
     }
 
-    /// `Ok`, or the name of the error's variant, as in `NotFound` or `ExpiredInQueue`.
+    /// Returns `Ok`, or the name of the error's variant such as `NotFound` or `ExpiredInQueue`.
     pub(crate) fn ending(&self, request: u64) -> String {
         let debug = format!("{:?}", self.outcome(request));
         let (_, result) = debug.split_once('(').expect("an outcome is named after its operation");
@@ -417,17 +416,17 @@ impl Harness {
         self.outcomes.len()
     }
 
-    /// When the tracker wants to be called, since the epoch.
+    /// Returns the time at which the tracker is due, since the epoch.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.tracker.poll_timeout().map(|at| at.saturating_duration_since(self.epoch))
     }
 
-    /// Virtual time as an `Instant`, for records that expire and for snapshots.
+    /// Converts virtual time to an `Instant`, for records that expire and for snapshots.
     pub(crate) fn instant(&self, at: Duration) -> Instant {
         self.epoch + at
     }
 
-    /// Nothing is alive, nothing is due, and each accepted request had its outcome.
+    /// Asserts that nothing is alive, nothing is due, and each accepted request had its outcome.
     #[track_caller]
     pub(crate) fn assert_empty(&self) {
         assert!(self.tracker.is_empty(), "the tracker is not empty: {:?}", self.tracker);
@@ -437,9 +436,9 @@ impl Harness {
         assert_eq!(self.outcomes.len(), self.accepted.len());
     }
 
-    /// Lets time alone end everything: starts are answered, and not one event comes.
+    /// Lets time alone end everything: starts are answered, and no event comes.
     pub(crate) fn let_time_pass(&mut self) {
-        // Deadlines pass first; what was finished then, or started only now, is given up as lost.
+        // Deadlines pass first; queries that are finished then, or started only now, lose their slots later.
         for _ in 0..3 {
             self.start_all();
             self.tick(self.now + secs(100 * 365 * 24 * 60 * 60));
@@ -447,8 +446,8 @@ impl Harness {
     }
 }
 
-/// How property tests run: the same cases each time, so that a failure is there again tomorrow. For others set
-/// `PROPTEST_RNG_SEED`, for more `PROPTEST_CASES`.
+/// Configuration of property tests: the same cases in each run, so that a failure is reproducible. Set
+/// `PROPTEST_RNG_SEED` for others, and `PROPTEST_CASES` for more.
 pub(crate) fn property() -> proptest::test_runner::Config {
     let config = proptest::test_runner::Config::default();
     let rng_seed = match config.rng_seed {

@@ -2,17 +2,17 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use kadence_core::{Rejected, TrackerConfig, Validator, Validators};
+use kadence_core::{TrackerConfig, ValidationError, Validator, Validators};
 use libp2p::kad::RecordKey;
 
-/// A value is one byte, its version, and then anything. There is no version 0, and the highest is best.
+/// A value is one byte, its version, and then anything. Version 0 is invalid, and the highest is the best.
 struct Newest;
 
 impl Validator for Newest {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
         match value.first() {
             Some(1..) => Ok(()),
-            Some(0) | None => Err(Rejected("it has no version".to_owned())),
+            Some(0) | None => Err(ValidationError("it has no version".to_owned())),
         }
     }
 
@@ -23,5 +23,5 @@ impl Validator for Newest {
 
 /// The default configuration, with a validator for the keys `/v/…`.
 pub(crate) fn validating() -> TrackerConfig {
-    TrackerConfig { validators: Validators::default().with("v", Arc::new(Newest)), ..TrackerConfig::default() }
+    TrackerConfig::default().validators(Validators::default().with("v", Arc::new(Newest)))
 }

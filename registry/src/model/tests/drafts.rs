@@ -44,7 +44,7 @@ fn the_template_is_a_draft() {
 }
 
 #[test]
-fn slips_of_the_pen_are_found() {
+fn typing_errors_in_a_manifest_file_are_reported() {
     for (text, part) in [
         ("name = \"x\"", "version"),
         ("name = \"x\"\nversion = \"1\"", "version"),
@@ -58,22 +58,22 @@ fn slips_of_the_pen_are_found() {
         }
     }
     let dependency = from_toml("name = \"x\"\nversion = \"1.0.0\"\n[dependencies]\n\"me/y\" = \"1\"");
-    let why = crate::PackageIdError::Publisher;
-    assert_eq!(dependency, Err(SourceError::Dependency { given: "me/y".to_owned(), why }));
+    let reason = crate::PackageIdError::Publisher;
+    assert_eq!(dependency, Err(SourceError::Dependency { given: "me/y".to_owned(), reason }));
     let itself = from_toml("name = \"x\"\nversion = \"1.0.0\"\n[dependencies]\nx = \"1\"");
-    assert_eq!(itself, Err(SourceError::Invalid(InvalidPackage::DependsOnItself)));
+    assert_eq!(itself, Err(SourceError::Invalid(InvalidPackageError::DependsOnItself)));
     let long = from_toml(&" ".repeat(256 * 1024 + 1));
-    assert_eq!(long, Err(SourceError::TooLarge { len: 256 * 1024 + 1, max: 256 * 1024 }));
+    assert_eq!(long, Err(SourceError::TooLong { len: 256 * 1024 + 1, max: 256 * 1024 }));
     let random = Draft::from_toml(libp2p_identity::PeerId::random(), SOURCE);
     assert_eq!(random, Err(SourceError::Publisher(crate::PackageIdError::Publisher)));
 }
 
 #[test]
-fn a_draft_that_would_not_fit_into_a_manifest_is_refused_at_once() {
+fn a_draft_that_would_not_fit_into_a_manifest_is_rejected() {
     // Each quote takes two bytes in the document.
     let readme = "\"".repeat(128 * 1024);
     let built = Package::builder(id("x"), version("1.0.0")).readme(readme).build();
-    assert!(matches!(built, Err(InvalidPackage::TooLarge { max: MAX_MANIFEST_LEN, .. })), "{built:?}");
+    assert!(matches!(built, Err(InvalidPackageError::TooLong { max: MAX_MANIFEST_LEN, .. })), "{built:?}");
 }
 
 #[test]
@@ -98,8 +98,8 @@ fn every_draft_leaves_room_for_the_rest_of_its_manifest() {
 fn a_release_is_read_from_its_folder() {
     let dir = tempfile::tempdir().unwrap();
     let read = || smol::block_on(Release::read(id("x").publisher(), dir.path()));
-    assert!(matches!(read(), Err(ReleaseError::NoSource { .. })));
-    fs::write(dir.path().join("ggen.toml"), SOURCE).unwrap();
+    assert!(matches!(read(), Err(ReleaseError::MissingManifest { .. })));
+    fs::write(dir.path().join(MANIFEST_FILE), SOURCE).unwrap();
     assert_eq!(read().unwrap().draft.metadata().readme, "");
     fs::write(dir.path().join("README.md"), "# Hello\n").unwrap();
     let release = read().unwrap();
@@ -108,12 +108,12 @@ fn a_release_is_read_from_its_folder() {
     fs::write(dir.path().join("README.md"), "\u{1b}").unwrap();
     assert!(matches!(read(), Err(ReleaseError::Invalid(_))));
     fs::write(dir.path().join("README.md"), [0xff]).unwrap();
-    assert!(matches!(read(), Err(ReleaseError::NoText { .. })));
+    assert!(matches!(read(), Err(ReleaseError::NotUtf8 { .. })));
     fs::write(dir.path().join("README.md"), vec![b'a'; 128 * 1024 + 1]).unwrap();
-    assert!(matches!(read(), Err(ReleaseError::TooLarge { .. })));
+    assert!(matches!(read(), Err(ReleaseError::TooLong { .. })));
     fs::remove_file(dir.path().join("README.md")).unwrap();
     fs::create_dir(dir.path().join("README.md")).unwrap();
     assert!(matches!(read(), Err(ReleaseError::Read { .. })));
-    fs::write(dir.path().join("ggen.toml"), "name = 1").unwrap();
+    fs::write(dir.path().join(MANIFEST_FILE), "name = 1").unwrap();
     assert!(matches!(read(), Err(ReleaseError::Source(SourceError::Toml(_)))));
 }

@@ -13,7 +13,7 @@ fn index_with(pointer: &str, value: Value) -> Result<Index, ManifestError> {
 }
 
 #[test]
-fn an_index_is_read_as_it_is_written() {
+fn an_index_survives_a_round_trip_through_json() {
     let index = index(&["1.0.0", "1.1.0-rc.1"]);
     let read = Index::from_json(&index.to_json()).unwrap();
     assert_eq!(read, index);
@@ -36,7 +36,7 @@ fn published_versions_are_immutable() {
     let other = Package::new(draft, contents("other"), 1, 1).unwrap();
     let exists = IndexError::VersionExists { version: version("1.0.0"), manifest: same.content_id() };
     assert_eq!(index.with_version(&other), Err(exists.clone()));
-    // Yanking a version does not make room for another one of its number.
+    // A yanked version number cannot be used again.
     assert_eq!(index.with_yanked(&version("1.0.0"), true).unwrap().with_version(&other), Err(exists));
 }
 
@@ -47,7 +47,7 @@ fn an_index_takes_versions_of_its_own_package_only() {
 }
 
 #[test]
-fn the_newest_that_will_do_is_found() {
+fn newest_finds_the_newest_matching_version() {
     let index = index(&["0.9.0", "1.0.0", "1.2.0", "1.3.0-rc.1", "2.0.0"]);
     let index = index.with_yanked(&version("2.0.0"), true).unwrap();
     let newest = |text: &str, yanked| index.newest(&requirement(text), yanked).map(|(version, _)| version.to_string());
@@ -105,11 +105,11 @@ fn versions_and_bytes_of_an_index_are_bounded() {
     };
     let error =
         (0..).try_fold(index(&[]), |index, n| index.with_version(&depends(n)).map_or_else(Err, Ok)).unwrap_err();
-    assert!(matches!(error, IndexError::Invalid(InvalidPackage::TooLarge { max: MAX_INDEX_LEN, .. })), "{error}");
+    assert!(matches!(error, IndexError::Invalid(InvalidPackageError::TooLong { max: MAX_INDEX_LEN, .. })), "{error}");
 }
 
 #[test]
-fn a_hostile_index_is_refused() {
+fn a_hostile_index_is_rejected() {
     let range = |field, given, min, max| Err(FieldError::OutOfRange { field, given, min, max }.into());
     let entry = |field: &str| format!("/versions/1.0.0/{field}");
     let max = MAX_MANIFEST_LEN as u64;
@@ -118,7 +118,7 @@ fn a_hostile_index_is_refused() {
     let late = 253_402_300_799;
     assert_eq!(index_with(&entry("published"), json!(late + 1)), range("published", late + 1, 0, late));
     let itself = json!([{"package": id("left-pad"), "requirement": "*"}]);
-    let depends = Err(InvalidPackage::DependsOnItself.into());
+    let depends = Err(InvalidPackageError::DependsOnItself.into());
     assert_eq!(index_with(&entry("dependencies"), itself), depends);
     let character = FieldError::Character { field: "title", character: '\u{1b}' };
     assert_eq!(index_with("/summary/title", json!("\u{1b}[2J")), Err(character.into()));

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_query_has_a_screen_of_hits_unless_told_otherwise() {
+fn a_query_has_20_hits_by_default() {
     let query = Query::text("left pad").unwrap();
     assert_eq!((query.words(), query.limit(), query.offset()), ("left pad", 20, 0));
     assert!(query.categories().is_empty() && query.tags().is_empty() && query.author().is_none());
@@ -12,7 +12,7 @@ fn a_query_has_a_screen_of_hits_unless_told_otherwise() {
 }
 
 #[test]
-fn the_limits_of_a_query_hold_when_it_is_built_and_when_it_is_read() {
+fn the_limits_of_a_query_are_checked_by_the_builder_and_by_deserialisation() {
     let range = |field, given, min, max| FieldError::OutOfRange { field, given, min, max };
     let many = (0..9).fold(Query::builder(), |query, n| query.tag(format!("t{n}")));
     let cases = [
@@ -34,7 +34,7 @@ fn the_limits_of_a_query_hold_when_it_is_built_and_when_it_is_read() {
 }
 
 #[test]
-fn a_query_is_read_as_it_is_written() {
+fn a_query_survives_a_round_trip_through_json() {
     let query = Query::builder().text("x \"y").tag("z").author("Ada").offset(3).build().unwrap();
     assert_eq!(serde_json::from_str::<Query>(&serde_json::to_string(&query).unwrap()).unwrap(), query);
     assert_eq!(serde_json::from_str::<Query>("{}").unwrap(), Query::text("").unwrap());

@@ -3,25 +3,25 @@ use std::time::SystemTime;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{Discovered, Freshness, MAX_AHEAD, MAX_ANNOUNCEMENT_BYTES, MAX_DISCOVERED, SignedAnnouncement};
+use super::{Discovered, Freshness, MAX_AHEAD, MAX_ANNOUNCEMENT_LEN, MAX_DISCOVERED, SignedAnnouncement};
 use crate::{PackageId, unix};
 
-/// The longest page, in bytes: some three hundred announcements, a few milliseconds of signatures.
-pub const MAX_PAGE_BYTES: usize = 256 * 1024;
+/// Maximum length of a page, in bytes: some three hundred announcements, whose signatures take a few milliseconds to verify.
+pub const MAX_PAGE_LEN: usize = 256 * 1024;
 
-/// How many pages the longest catalogue has: who asks for pages stops after so many.
-pub const MAX_PAGES: usize = (MAX_DISCOVERED * (MAX_ANNOUNCEMENT_BYTES + LENGTH)).div_ceil(MAX_PAGE_BYTES) + 1;
+/// Maximum number of pages of a catalogue. A client stops after this number.
+pub const MAX_PAGES: usize = (MAX_DISCOVERED * (MAX_ANNOUNCEMENT_LEN + LENGTH)).div_ceil(MAX_PAGE_LEN) + 1;
 
-/// The first byte of a page.
+/// First byte of a page.
 const FORMAT: u8 = 1;
 
-/// The length before each announcement.
+/// Length of the length field before each announcement.
 const LENGTH: usize = 2;
 
-/// The format, the cursor, and whether there is more.
-const HEADER: usize = 1 + Cursor::BYTES + 1;
+/// Length of the format, the cursor and the flag for more pages.
+const HEADER: usize = 1 + Cursor::LEN + 1;
 
-/// A place in a peer's catalogue, up to which it was read.
+/// Position in the catalogue of a peer, up to which it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cursor {
     epoch: u64,
@@ -29,41 +29,41 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The length of a cursor as bytes.
-    pub const BYTES: usize = 16;
+    /// Length of an encoded cursor, in bytes.
+    pub const LEN: usize = 16;
 
-    /// As it is sent.
-    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+    /// Encodes the cursor.
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
         ((u128::from(self.epoch) << 64) | u128::from(self.number)).to_be_bytes()
     }
 
-    /// As it was sent.
-    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+    /// Decodes a cursor. Every value is valid.
+    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         let both = u128::from_be_bytes(bytes);
         let low = both & u128::from(u64::MAX);
         Self { epoch: u64::try_from(both >> 64).unwrap_or_default(), number: u64::try_from(low).unwrap_or_default() }
     }
 }
 
-/// A part of what a peer knows: the newest announcement of each package, as they were signed.
+/// Page of a catalogue: the newest announcement of each package that a peer knows, in their signed form.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CataloguePage {
-    /// Signed announcements. From a peer they are still to be [taken](Discovered::take_page), which verifies each of them.
+    /// Signed announcements, which are not verified yet: see [`verify`](Self::verify).
     pub entries: Vec<Vec<u8>>,
-    /// Where the next page begins.
+    /// Position after this page.
     pub next: Cursor,
-    /// Whether there was a next page when this one was made.
+    /// True if there was a further page when this one was made.
     pub has_more: bool,
 }
 
 impl CataloguePage {
-    /// As it is sent.
+    /// Encodes the page.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![FORMAT];
         bytes.extend(self.next.to_bytes());
         bytes.push(u8::from(self.has_more));
         for entry in &self.entries {
-            // Longer ones are not made; their length would be cut here.
+            // Such entries do not exist: announcements are shorter.
             if let Ok(len) = u16::try_from(entry.len()) {
                 bytes.extend(len.to_be_bytes());
                 bytes.extend(entry);
@@ -72,14 +72,14 @@ impl CataloguePage {
         bytes
     }
 
-    /// As it was sent.
+    /// Decodes a page. Its entries are not verified.
     ///
     /// # Errors
     ///
-    /// If it is too long, or is no page.
+    /// If the page is too long or malformed.
     pub fn decode(bytes: &[u8]) -> Result<Self, CatalogueError> {
-        if bytes.len() > MAX_PAGE_BYTES {
-            return Err(CatalogueError::TooLarge { bytes: bytes.len() });
+        if bytes.len() > MAX_PAGE_LEN {
+            return Err(CatalogueError::TooLong { len: bytes.len() });
         }
         let ([format], rest) = bytes.split_first_chunk().ok_or(CatalogueError::Malformed)?;
         if *format != FORMAT {
@@ -96,7 +96,7 @@ impl CataloguePage {
         while !rest.is_empty() {
             let (len, after) = rest.split_first_chunk().ok_or(CatalogueError::Malformed)?;
             let len = usize::from(u16::from_be_bytes(*len));
-            if !(1..=MAX_ANNOUNCEMENT_BYTES).contains(&len) {
+            if !(1..=MAX_ANNOUNCEMENT_LEN).contains(&len) {
                 return Err(CatalogueError::Malformed);
             }
             let (entry, after) = after.split_at_checked(len).ok_or(CatalogueError::Malformed)?;
@@ -106,18 +106,18 @@ impl CataloguePage {
         Ok(Self { entries, next: Cursor::from_bytes(*cursor), has_more })
     }
 
-    /// Verifies each entry like an announcement, but of any age. It takes some milliseconds, and nothing but the page.
+    /// Verifies each entry like a gossiped announcement, but accepts any age. A full page takes some milliseconds.
     pub fn verify(&self, now: SystemTime) -> VerifiedPage {
         let mut verified = VerifiedPage::default();
         let latest = unix::seconds(now).saturating_add(MAX_AHEAD.as_secs());
         for entry in &self.entries {
             let Ok(announcement) = SignedAnnouncement::verify(entry) else {
-                verified.bad += 1;
+                verified.invalid += 1;
                 continue;
             };
-            // Twice, as at the gate: an honest peer's clock may be ahead.
+            // Twice the tolerance, as for gossip: an honest peer whose clock is ahead has accepted it.
             if announcement.announcement().published_at > latest.saturating_add(MAX_AHEAD.as_secs()) {
-                verified.bad += 1;
+                verified.invalid += 1;
             } else if announcement.announcement().published_at <= latest {
                 verified.announcements.push(announcement);
             }
@@ -126,25 +126,26 @@ impl CataloguePage {
     }
 }
 
-/// What is left of a peer's page once it was [verified](CataloguePage::verify), to be
-/// [taken](Discovered::take_verified).
+/// Entries of a page that were [verified](CataloguePage::verify), for
+/// [`Discovered::add_verified_page`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VerifiedPage {
     announcements: Vec<SignedAnnouncement>,
-    bad: usize,
+    invalid: usize,
 }
 
-/// What came of a page.
+/// Result of adding a page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TakenPage {
-    /// The packages of which it had news.
-    pub news: Vec<PackageId>,
-    /// How many of its entries no honest peer sends: more than none is bad data.
-    pub bad: usize,
+pub struct AddedPage {
+    /// Packages that were new or had a newer announcement.
+    pub updated: Vec<PackageId>,
+    /// Number of entries that no honest peer sends. More than 0 is bad data.
+    pub invalid: usize,
 }
 
 impl Discovered {
-    /// The part of the catalogue after this place. A place of another node, or of an earlier run, is the beginning.
+    /// Returns the page of this catalogue after a cursor. A cursor of another node or of an earlier run counts as the
+    /// beginning.
     pub fn page(&self, after: Cursor) -> CataloguePage {
         let start = if after.epoch == self.epoch() { after.number } else { 0 };
         let mut page =
@@ -152,7 +153,7 @@ impl Discovered {
         let mut bytes = HEADER;
         for package in self.since(start) {
             bytes += LENGTH + package.newest.bytes().len();
-            if bytes > MAX_PAGE_BYTES {
+            if bytes > MAX_PAGE_LEN {
                 page.has_more = true;
                 break;
             }
@@ -162,40 +163,41 @@ impl Discovered {
         page
     }
 
-    /// Takes what a peer's page has news of: [verifies](CataloguePage::verify) it, and [takes](Self::take_verified) it then.
-    /// Whoever holds a lock on this should do the two one by one.
-    pub fn take_page(&mut self, page: &CataloguePage, from: PeerId, now: SystemTime) -> TakenPage {
-        self.take_verified(page.verify(now), from, now)
+    /// [Verifies](CataloguePage::verify) a page and [adds](Self::add_verified_page) its new announcements. If a lock guards this
+    /// list, call the two methods instead, and take the lock for the second only.
+    pub fn add_page(&mut self, page: &CataloguePage, from: PeerId, now: SystemTime) -> AddedPage {
+        self.add_verified_page(page.verify(now), from, now)
     }
 
-    /// Takes what a verified page has news of. It counts for the peer's share of the list: see [`Discovered`].
-    pub fn take_verified(&mut self, page: VerifiedPage, from: PeerId, now: SystemTime) -> TakenPage {
-        let mut taken = TakenPage { news: Vec::new(), bad: page.bad };
+    /// Adds the new announcements of a verified page. They count as reported by the peer `from`: see [`Discovered`].
+    pub fn add_verified_page(&mut self, page: VerifiedPage, from: PeerId, now: SystemTime) -> AddedPage {
+        let mut added = AddedPage { updated: Vec::new(), invalid: page.invalid };
         for announcement in page.announcements {
             if let Freshness::New | Freshness::Newer = self.add(&announcement, from, now) {
-                taken.news.push(announcement.announcement().package.clone());
+                added.updated.push(announcement.announcement().package.clone());
             }
         }
-        taken
+        added
     }
 }
 
-/// Why some bytes are no page of a catalogue: the peer that has sent them does not keep to the protocol.
+/// Error of decoding a page: the peer that sent it violates the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum CatalogueError {
-    /// They are too many. Nothing of them was decoded.
-    #[error("{bytes} bytes are more than the {MAX_PAGE_BYTES} of a page")]
-    TooLarge {
-        /// How many there are.
-        bytes: usize,
+    /// The page is too long. It was not decoded.
+    #[error("catalogue page too long: {len} bytes, at most {MAX_PAGE_LEN} are allowed")]
+    TooLong {
+        /// Length in bytes.
+        len: usize,
     },
-    /// Of a version that this program does not know.
-    #[error("the page has format {found}")]
+    /// The format is not supported by this version.
+    #[error("unsupported catalogue format {found}")]
     Format {
-        /// Its first byte.
+        /// Format number: the first byte of the page.
         found: u8,
     },
-    /// They end too early, or say a length that cannot be.
-    #[error("this is no page of a catalogue")]
+    /// The page ends early or contains an invalid length.
+    #[error("malformed catalogue page")]
     Malformed,
 }

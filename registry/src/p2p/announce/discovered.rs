@@ -5,80 +5,115 @@ use std::{
 
 use libp2p_identity::PeerId;
 
-use super::{SignedAnnouncement, shares::Shares};
+use super::{SignedAnnouncement, entries_by_peer::EntriesByPeer};
 use crate::{ContentId, PackageId, p2p::head::MAX_JUMP};
 
-/// How many packages are known at once: some 20 MB of them.
+/// Maximum number of packages in the list. They take some 20 MB.
 pub const MAX_DISCOVERED: usize = 10_000;
 
-/// How many of them may be of one publisher: more than the largest publishers of package registries have.
+/// Maximum number of packages of one publisher: more than the largest publishers of package registries have.
 pub const MAX_PER_PUBLISHER: usize = 1_000;
 
-/// How many providers of a package are known: more than are asked at once.
+/// Maximum number of providers that are kept for a package: more than are asked at once.
 pub const MAX_PACKAGE_PROVIDERS: usize = 20;
 
-/// Somebody who is said to have a package.
+/// Peer that is said to have a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageProvider {
-    /// Who.
+    /// Peer id.
     pub peer: PeerId,
-    /// When that was said last.
+    /// Time at which this was said last.
     pub seen_at: SystemTime,
 }
 
-/// A package that was announced.
+/// Package that was announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredPackage {
-    /// The newest announcement.
+    /// Newest announcement.
     pub newest: SignedAnnouncement,
-    /// Who is said to have it, at most [`MAX_PACKAGE_PROVIDERS`], in no order. A hint: what they serve is verified.
+    /// Peers that are said to have the package, at most [`MAX_PACKAGE_PROVIDERS`], in no particular order. This is a hint:
+    /// the content that they serve is verified.
     pub providers: Vec<PackageProvider>,
-    /// When the package was first heard of.
+    /// Time at which the package was first announced.
     pub first_seen: SystemTime,
-    /// When the newest announcement was heard.
+    /// Time at which the newest announcement arrived.
     pub last_seen: SystemTime,
-    /// Grows with each change of the list: see [`Discovered::since`].
+    /// Sequence number of the entry in the list, which grows with each change: see [`Discovered::since`].
     pub number: u64,
 }
 
 impl DiscoveredPackage {
-    /// The number of the newest head that was announced.
+    /// Returns the sequence number of the newest announced head.
     pub fn seq(&self) -> u64 {
         self.newest.announcement().seq
     }
 }
 
-/// What an announcement is to what is known of its package.
+/// Relation of an announcement to the newest known one of the same package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// Nothing was known of the package.
+    /// The package is not known yet.
     New,
-    /// It is newer than what was known.
+    /// The announcement is newer than the known one.
     Newer,
-    /// It is what is known.
+    /// The announcement names the known head.
     Same,
-    /// There is a newer one.
+    /// A newer announcement is known.
     Older {
-        /// The number that is known.
+        /// Known sequence number.
         known: u64,
     },
-    /// Its number is known, with another head: perhaps the publisher has signed two. Compare with the DHT's.
+    /// The sequence number is known with another head. The publisher may have signed two heads: compare with the DHT.
     Conflict {
-        /// The head that is known.
+        /// Known head.
         known: ContentId,
     },
-    /// Its number is higher than the publisher can have come to.
+    /// The sequence number is too far ahead of the known one: by more than [`MAX_JUMP`].
     FastForward {
-        /// The number that is known.
+        /// Known sequence number.
         known: u64,
     },
 }
 
-/// The packages that were announced: what can be found without asking anybody.
+/// List of the packages that were announced, for discovery without a lookup.
 ///
-/// At most [`MAX_DISCOVERED`]. A further one takes the place of the oldest of those that were told by the same peer as most
-/// others: who tells of many packages, real ones or not, pushes out what came from itself. If several peers have told of a
-/// package, it counts for that one of them who has told least.
+/// The list holds at most [`MAX_DISCOVERED`] packages. A further package replaces the oldest entry of the peer that reported
+/// the most entries. A peer that reports many packages, real or invented, therefore only displaces its own. An entry that
+/// several peers reported counts for the one with the fewest.
+///
+/// # Example
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::SystemTime;
+///
+/// use kadence_registry::{
+///     ContentId, PackageId,
+///     p2p::announce::{Announcement, Discovered, Freshness, SignedAnnouncement},
+/// };
+/// use libp2p_identity::Keypair;
+///
+/// let key = Keypair::generate_ed25519();
+/// let publisher = key.public().to_peer_id();
+/// let announcement = Announcement {
+///     schema: Announcement::SCHEMA,
+///     package: PackageId::new(publisher, "left-pad".parse()?)?,
+///     version: "1.0.0".parse()?,
+///     seq: 1,
+///     head: ContentId::of(b"head"),
+///     index: ContentId::of(b"index"),
+///     title: "Pads strings".to_owned(),
+///     published_at: 1_800_000_000,
+/// };
+/// let signed = SignedAnnouncement::sign(&key, announcement)?;
+///
+/// let mut discovered = Discovered::new(1);
+/// assert_eq!(discovered.add(&signed, publisher, SystemTime::now()), Freshness::New);
+/// assert_eq!(discovered.add(&signed, publisher, SystemTime::now()), Freshness::Same);
+/// assert_eq!(discovered.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Discovered {
     epoch: u64,
@@ -87,47 +122,47 @@ pub struct Discovered {
     next_number: u64,
     packages: HashMap<PackageId, Entry>,
     order: BTreeMap<u64, PackageId>,
-    /// The numbers of each publisher's packages.
+    /// Numbers of the entries of each publisher.
     publishers: HashMap<PeerId, BTreeSet<u64>>,
-    shares: Shares,
+    entries_by_peer: EntriesByPeer,
 }
 
 #[derive(Debug)]
 struct Entry {
     package: DiscoveredPackage,
-    /// Whose share it is in.
-    told_by: PeerId,
+    /// Peer for which the entry counts.
+    reported_by: PeerId,
 }
 
 impl Discovered {
-    /// Nothing yet. `epoch` is a number that no earlier list of this node had, such as the time of its start: positions in a
-    /// catalogue are only good for one list.
+    /// Returns an empty list. `epoch` must differ from those of earlier lists of this node, for example the time of its
+    /// start: a [`Cursor`](super::Cursor) is valid for one list only.
     pub fn new(epoch: u64) -> Self {
         Self::with(epoch, MAX_DISCOVERED, MAX_PER_PUBLISHER)
     }
 
-    /// Takes an announcement that was verified, if it is [new or newer](Self::standing). `told_by` is who has sent it to us.
-    pub fn add(&mut self, announcement: &SignedAnnouncement, told_by: PeerId, now: SystemTime) -> Freshness {
-        let standing = self.standing(announcement);
-        match standing {
+    /// Adds a verified announcement if it is [new or newer](Self::freshness). `reported_by` is the peer that sent it.
+    pub fn add(&mut self, announcement: &SignedAnnouncement, reported_by: PeerId, now: SystemTime) -> Freshness {
+        let freshness = self.freshness(announcement);
+        match freshness {
             Freshness::New => {
-                self.make_room(&announcement.announcement().package.publisher(), &told_by);
-                self.insert(announcement.clone(), Vec::new(), told_by, now, now);
+                self.make_room(&announcement.announcement().package.publisher(), &reported_by);
+                self.insert(announcement.clone(), Vec::new(), reported_by, now, now);
             }
             Freshness::Newer => {
                 let earlier = self.remove(&announcement.announcement().package);
                 let (providers, first_seen) =
                     earlier.map_or((Vec::new(), now), |entry| (entry.package.providers, entry.package.first_seen));
-                self.insert(announcement.clone(), providers, told_by, first_seen, now);
+                self.insert(announcement.clone(), providers, reported_by, first_seen, now);
             }
-            Freshness::Same => self.share(&announcement.announcement().package, told_by),
+            Freshness::Same => self.reassign(&announcement.announcement().package, reported_by),
             Freshness::Older { .. } | Freshness::Conflict { .. } | Freshness::FastForward { .. } => {}
         }
-        standing
+        freshness
     }
 
-    /// Notes that somebody is said to have a package. The one that was not heard of for the longest time makes room. Nothing
-    /// happens if the package is not known.
+    /// Notes that a peer is said to have a package. If the package has the maximum of providers, the one with the oldest
+    /// report is replaced. An unknown package is ignored.
     pub fn add_provider(&mut self, package: &PackageId, peer: PeerId, now: SystemTime) {
         let Some(entry) = self.packages.get_mut(package) else { return };
         let providers = &mut entry.package.providers;
@@ -141,8 +176,8 @@ impl Discovered {
         providers.push(PackageProvider { peer, seen_at: now });
     }
 
-    /// What the announcement is to what is known.
-    pub fn standing(&self, announcement: &SignedAnnouncement) -> Freshness {
+    /// Compares an announcement with the known one of its package.
+    pub fn freshness(&self, announcement: &SignedAnnouncement) -> Freshness {
         let offered = announcement.announcement();
         let Some(entry) = self.packages.get(&offered.package) else { return Freshness::New };
         let known = entry.package.newest.announcement();
@@ -159,32 +194,32 @@ impl Discovered {
         }
     }
 
-    /// What is known of a package.
+    /// Returns the entry of a package.
     pub fn get(&self, package: &PackageId) -> Option<&DiscoveredPackage> {
         self.packages.get(package).map(|entry| &entry.package)
     }
 
-    /// What was added or renewed after this number, in order. All of it after 0.
+    /// Returns the entries with a larger [number](DiscoveredPackage::number), oldest change first. All entries for 0.
     pub fn since(&self, number: u64) -> impl Iterator<Item = &DiscoveredPackage> {
         self.order.range(number.saturating_add(1)..).filter_map(|(_, package)| self.get(package))
     }
 
-    /// A copy of everything, the longest known first.
+    /// Returns copies of all entries, oldest change first.
     pub fn snapshot(&self) -> Vec<DiscoveredPackage> {
         self.since(0).cloned().collect()
     }
 
-    /// Whether a package of this publisher is known.
+    /// Returns whether a package of this publisher is in the list.
     pub fn knows_publisher(&self, publisher: &PeerId) -> bool {
         self.publishers.contains_key(publisher)
     }
 
-    /// How many packages are known.
+    /// Returns the number of packages.
     pub fn len(&self) -> usize {
         self.packages.len()
     }
 
-    /// Whether none is.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.packages.is_empty()
     }
@@ -198,7 +233,7 @@ impl Discovered {
             packages: HashMap::new(),
             order: BTreeMap::new(),
             publishers: HashMap::new(),
-            shares: Shares::default(),
+            entries_by_peer: EntriesByPeer::default(),
         }
     }
 
@@ -206,12 +241,12 @@ impl Discovered {
         self.epoch
     }
 
-    /// For a package that is not known yet.
-    fn make_room(&mut self, publisher: &PeerId, told_by: &PeerId) {
+    /// Removes an entry if there is no room for a new package.
+    fn make_room(&mut self, publisher: &PeerId, reported_by: &PeerId) {
         let own = self.publishers.get(publisher).filter(|numbers| numbers.len() >= self.per_publisher);
         let dropped = match own {
             Some(numbers) => numbers.first().copied(),
-            None if self.packages.len() >= self.capacity => self.shares.to_drop(told_by),
+            None if self.packages.len() >= self.capacity => self.entries_by_peer.evict_for(reported_by),
             None => None,
         };
         if let Some(package) = dropped.and_then(|number| self.order.get(&number).cloned()) {
@@ -223,7 +258,7 @@ impl Discovered {
         &mut self,
         newest: SignedAnnouncement,
         providers: Vec<PackageProvider>,
-        told_by: PeerId,
+        reported_by: PeerId,
         first_seen: SystemTime,
         last_seen: SystemTime,
     ) {
@@ -232,16 +267,16 @@ impl Discovered {
         let id = newest.announcement().package.clone();
         self.order.insert(number, id.clone());
         self.publishers.entry(id.publisher()).or_default().insert(number);
-        self.shares.add(told_by, number);
+        self.entries_by_peer.add(reported_by, number);
         let package = DiscoveredPackage { newest, providers, first_seen, last_seen, number };
-        self.packages.insert(id, Entry { package, told_by });
+        self.packages.insert(id, Entry { package, reported_by });
     }
 
     fn remove(&mut self, id: &PackageId) -> Option<Entry> {
         let entry = self.packages.remove(id)?;
         let number = entry.package.number;
         self.order.remove(&number);
-        self.shares.remove(&entry.told_by, number);
+        self.entries_by_peer.remove(&entry.reported_by, number);
         if let Some(numbers) = self.publishers.get_mut(&id.publisher()) {
             numbers.remove(&number);
             if numbers.is_empty() {
@@ -251,13 +286,13 @@ impl Discovered {
         Some(entry)
     }
 
-    /// Somebody else has told it, too.
-    fn share(&mut self, id: &PackageId, told_by: PeerId) {
+    /// Counts the entry for the peer that has fewer, after a second peer reported it.
+    fn reassign(&mut self, id: &PackageId, reported_by: PeerId) {
         let Some(entry) = self.packages.get_mut(id) else { return };
-        if self.shares.of(&told_by) < self.shares.of(&entry.told_by) {
-            self.shares.remove(&entry.told_by, entry.package.number);
-            self.shares.add(told_by, entry.package.number);
-            entry.told_by = told_by;
+        if self.entries_by_peer.count(&reported_by) < self.entries_by_peer.count(&entry.reported_by) {
+            self.entries_by_peer.remove(&entry.reported_by, entry.package.number);
+            self.entries_by_peer.add(reported_by, entry.package.number);
+            entry.reported_by = reported_by;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How gossipsub is set up for announcements.
+//! Configuration of gossipsub for announcements.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -12,57 +12,57 @@ use libp2p::gossipsub::{
 
 use crate::ContentId;
 
-/// The topic of announcements, unless another one is configured.
-pub const DEFAULT_TOPIC: &str = "/ggen/packages/v1";
+/// Default topic of announcements.
+pub const DEFAULT_TOPIC: &str = "/kadence/packages/1";
 
-/// The longest message of gossipsub, in bytes. An announcement with what is put around it takes a tenth of that; but gossipsub
-/// measures everything that it has read at once, 8 KiB and the beginning of a message before it, and closes the stream if that
-/// is longer. With less room than that, a burst of a few announcements is lost. What is too long for an announcement the
-/// [`AnnouncementValidator`](super::AnnouncementValidator) refuses.
-pub const MAX_TRANSMIT_BYTES: usize = 16 * 1024;
+/// Maximum length of a gossipsub message, in bytes. It is far more than an announcement needs: gossipsub applies this limit
+/// to everything that it has read at once, which is up to 8 KiB and the start of a message before it, and closes the stream
+/// if that is longer. With a smaller limit, a burst of a few announcements would be lost. Messages that are too long for an
+/// announcement are rejected by the [`AnnouncementValidator`](super::AnnouncementValidator).
+pub const MAX_TRANSMIT_LEN: usize = 16 * 1024;
 
-/// The configuration. Use it with `MessageAuthenticity::Signed` and the node's key: the source of a message is then proven,
-/// and is the first provider of what is announced.
+/// Returns the configuration of gossipsub. Use it with `MessageAuthenticity::Signed` and the key of the node, which proves
+/// the source of a message: the source is the first known provider of the announced package.
 ///
-/// Messages wait for `report_message_validation_result` before they are forwarded.
+/// A message is forwarded only after `report_message_validation_result`.
 ///
 /// # Errors
 ///
-/// None: the values are constants, which a test checks.
+/// None in practice: all values are constants, and a test checks them.
 pub fn gossip_config() -> Result<Config, ConfigBuilderError> {
     ConfigBuilder::default()
         .validate_messages()
         .validation_mode(ValidationMode::Strict)
         .message_id_fn(message_id)
-        .max_transmit_size(MAX_TRANSMIT_BYTES)
-        // A list of ids, 34 bytes each, is no longer than an announcement may be.
+        .max_transmit_size(MAX_TRANSMIT_LEN)
+        // Message ids have 34 bytes, so that a list of 48 is far below the maximum length.
         .max_control_messages_sent(48)
-        // Eight neighbours each reach thirty nodes in two steps, and small networks are a full mesh.
+        // With eight neighbours each, thirty nodes are reached in two hops. Smaller networks are a full mesh.
         .mesh_n(8)
         .mesh_n_low(5)
         .mesh_n_high(12)
         .mesh_outbound_min(2)
         .flood_publish(true)
-        // Who is not in the mesh yet hears of a message at the next heartbeat: within a second, with the round trip.
+        // A node outside of the mesh learns of a message at the next heartbeat: within a second, including the round trip.
         .heartbeat_initial_delay(Duration::from_millis(100))
         .heartbeat_interval(Duration::from_millis(500))
         .gossip_lazy(8)
-        // In heartbeats: as long as the defaults, which are for one of a second.
+        // In heartbeats. The same time as with the defaults, whose heartbeat is one second.
         .history_length(10)
         .history_gossip(6)
         .fanout_ttl(Duration::from_secs(60))
-        // Later repetitions end at the gate.
+        // Later duplicates are ignored by the validator.
         .duplicate_cache_time(Duration::from_secs(120))
         .build()
 }
 
-/// A message's id: the hash of what it says, so that the same announcement is the same message whoever sends it.
+/// Returns the id of a message: the hash of its data, so that copies from different senders are one message.
 pub fn message_id(message: &Message) -> MessageId {
     MessageId::from(ContentId::of(&message.data).hash().as_bytes().to_vec())
 }
 
-/// The scores of neighbours. What counts is invalid messages: one of them is forgiven within minutes, five get a neighbour
-/// [ignored](peer_score_thresholds). Announcements are rare, so that nobody is expected to deliver any.
+/// Returns the parameters of peer scores. Invalid messages determine the score: one is forgiven within minutes, five get a
+/// neighbour [ignored](peer_score_thresholds). There is no penalty for few messages, since announcements are rare.
 pub fn peer_score_params(topic: TopicHash) -> PeerScoreParams {
     let announcements = TopicScoreParams {
         topic_weight: 1.0,
@@ -76,7 +76,7 @@ pub fn peer_score_params(topic: TopicHash) -> PeerScoreParams {
         first_message_deliveries_cap: 20.0,
         mesh_message_deliveries_weight: 0.0,
         mesh_failure_penalty_weight: 0.0,
-        // The square of their number, which decays in ten minutes.
+        // The square of their number, which decays within ten minutes.
         invalid_message_deliveries_weight: -10.0,
         invalid_message_deliveries_decay: score_parameter_decay(Duration::from_secs(600)),
         ..TopicScoreParams::default()
@@ -92,14 +92,14 @@ pub fn peer_score_params(topic: TopicHash) -> PeerScoreParams {
     }
 }
 
-/// What becomes of a neighbour with a bad score, by how many invalid messages it has sent.
+/// Returns the score thresholds. Comments give the number of invalid messages that leads to each.
 pub fn peer_score_thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         // Three.
         gossip_threshold: -60.0,
         // Four.
         publish_threshold: -120.0,
-        // Five: nothing that it sends is looked at any more.
+        // Five: all messages of the neighbour are ignored.
         graylist_threshold: -200.0,
         accept_px_threshold: 20.0,
         opportunistic_graft_threshold: 1.0,

@@ -11,48 +11,48 @@ use crate::{
     },
 };
 
-/// The longest signed announcement, in bytes: the longest name, version and title fit into it.
-pub const MAX_ANNOUNCEMENT_BYTES: usize = 1024;
+/// Maximum length of a signed announcement, in bytes. It has room for the longest name, version and title.
+pub const MAX_ANNOUNCEMENT_LEN: usize = 1024;
 
-/// The longest title, in bytes.
-pub const MAX_TITLE_BYTES: usize = 100;
+/// Maximum length of a title, in bytes.
+pub const MAX_TITLE_LEN: usize = 100;
 
-/// The longest version, in bytes.
-pub const MAX_VERSION_BYTES: usize = 64;
+/// Maximum length of a version, in bytes.
+pub const MAX_VERSION_LEN: usize = 64;
 
-/// The version of the document.
+/// Version of the document format.
 const SCHEMA: u32 = 1;
 
 const KIND: Kind = Kind {
-    domain: "ggen-package-announcement",
-    payload_type: b"/ggen/package-announcement/1",
-    max_bytes: MAX_ANNOUNCEMENT_BYTES,
+    domain: "kadence-package-announcement",
+    payload_type: b"/kadence/package-announcement/1",
+    max_len: MAX_ANNOUNCEMENT_LEN,
 };
 
-/// That a package has a new head.
+/// Announcement of a new head of a package.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Announcement {
-    /// The version of this document: 1.
+    /// Version of the document format: [`SCHEMA`](Self::SCHEMA).
     pub schema: u32,
-    /// Which package.
+    /// The package.
     pub package: PackageId,
-    /// Its newest version.
+    /// Newest version of the package.
     pub version: Version,
-    /// The number of its head.
+    /// Sequence number of the head.
     pub seq: u64,
-    /// The [name](crate::p2p::head::SignedHead::hash) of its head.
+    /// [Hash](crate::p2p::head::SignedHead::hash) of the head.
     pub head: ContentId,
-    /// The index that the head says.
+    /// Content id of the index that the head names.
     pub index: ContentId,
-    /// One line about it, for lists; at most [`MAX_TITLE_BYTES`], without control characters.
+    /// One-line description, at most [`MAX_TITLE_LEN`] bytes, without control characters.
     pub title: String,
-    /// When it was announced, in seconds since 1970.
+    /// Time of the announcement, in seconds since 1970.
     pub published_at: u64,
 }
 
 impl Announcement {
-    /// The version of the document that is written.
+    /// Supported version of the document format.
     pub const SCHEMA: u32 = SCHEMA;
 
     fn check(&self) -> Result<(), AnnouncementError> {
@@ -62,18 +62,18 @@ impl Announcement {
         if !(1..=MAX_SEQ).contains(&self.seq) {
             return Err(AnnouncementError::Sequence { seq: self.seq });
         }
-        // It is shown in terminals.
-        if self.title.len() > MAX_TITLE_BYTES || self.title.chars().any(char::is_control) {
+        // Titles are shown in terminals.
+        if self.title.len() > MAX_TITLE_LEN || self.title.chars().any(char::is_control) {
             return Err(AnnouncementError::Title);
         }
-        if self.version.to_string().len() > MAX_VERSION_BYTES {
+        if self.version.to_string().len() > MAX_VERSION_LEN {
             return Err(AnnouncementError::Version);
         }
         Ok(())
     }
 }
 
-/// An announcement with its publisher's signature, which was verified.
+/// Announcement with its publisher's verified signature.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SignedAnnouncement {
     announcement: Announcement,
@@ -85,7 +85,7 @@ impl SignedAnnouncement {
     ///
     /// # Errors
     ///
-    /// If the key is not that of the package's publisher, or the announcement is one that nobody would take.
+    /// If the key is not the one of the package's publisher, or a field is invalid.
     pub fn sign(key: &Keypair, announcement: Announcement) -> Result<Self, AnnouncementError> {
         announcement.check()?;
         if announcement.package.publisher_key()? != key.public() {
@@ -95,11 +95,12 @@ impl SignedAnnouncement {
         Ok(Self { announcement, bytes })
     }
 
-    /// Reads an announcement. Whether it is new and in time is for the [`AnnouncementValidator`](super::AnnouncementValidator).
+    /// Verifies a signed announcement. Age and rates are checked by the
+    /// [`AnnouncementValidator`](super::AnnouncementValidator).
     ///
     /// # Errors
     ///
-    /// If it is not an announcement that the publisher of the package it names has signed.
+    /// If the bytes are not an announcement that is signed by the publisher of the package that it names.
     pub fn verify(bytes: &[u8]) -> Result<Self, AnnouncementError> {
         let (announcement, key) = unseal::<Announcement>(KIND, bytes)?;
         announcement.check()?;
@@ -109,45 +110,46 @@ impl SignedAnnouncement {
         Ok(Self { announcement, bytes: bytes.to_owned() })
     }
 
-    /// What was signed.
+    /// Returns the signed document.
     pub fn announcement(&self) -> &Announcement {
         &self.announcement
     }
 
-    /// The envelope, as it is sent.
+    /// Returns the encoded envelope.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// Why some bytes are no announcement. They are forged or damaged, and of no use to anybody.
+/// Error of an announcement that cannot be verified or signed. Bytes that cannot be verified are forged or damaged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum AnnouncementError {
-    /// They are no signed announcement.
-    #[error("this is no signed announcement")]
+    /// The envelope or its signature is invalid.
+    #[error("invalid signed announcement")]
     Envelope(#[from] EnvelopeError),
-    /// Of a version that this program does not know.
-    #[error("the announcement has version {found} of the document")]
+    /// The document format is not supported by this version.
+    #[error("unsupported announcement format {found}")]
     Schema {
-        /// Its version.
+        /// Version of the document format.
         found: u32,
     },
-    /// The number is none that a head can have.
-    #[error("{seq} is not a head's sequence number")]
+    /// The sequence number is 0 or above [`MAX_SEQ`].
+    #[error("invalid sequence number {seq}: must be from 1 to {MAX_SEQ}")]
     Sequence {
-        /// What stands in it.
+        /// Sequence number in the document.
         seq: u64,
     },
-    /// The title is too long, or has control characters in it.
-    #[error("a title is at most {MAX_TITLE_BYTES} bytes without control characters")]
+    /// The title is too long or contains control characters.
+    #[error("invalid title: at most {MAX_TITLE_LEN} bytes without control characters are allowed")]
     Title,
     /// The version is too long.
-    #[error("a version is at most {MAX_VERSION_BYTES} bytes")]
+    #[error("version too long: at most {MAX_VERSION_LEN} bytes are allowed")]
     Version,
-    /// Somebody else than the package's publisher has signed it.
-    #[error("the announcement is not signed by the package's publisher")]
+    /// The signature is not one of the package's publisher.
+    #[error("announcement is not signed by the package's publisher")]
     ForeignKey,
-    /// The package's id has no key in it.
+    /// The package id contains no public key.
     #[error(transparent)]
     Package(#[from] PackageIdError),
 }

@@ -18,7 +18,7 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// The same key for the same number.
+/// Returns the same key for the same number.
 fn keypair(number: u32) -> Keypair {
     let mut secret = [7; 32];
     secret[..4].copy_from_slice(&number.to_be_bytes());

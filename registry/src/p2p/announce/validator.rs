@@ -4,41 +4,64 @@ use libp2p::gossipsub::MessageAcceptance;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 
-use super::{AnnouncementError, Discovered, Freshness, Rate, SignedAnnouncement, buckets::Buckets};
-use crate::unix;
+use super::{AnnouncementError, Discovered, Freshness, Rate, SignedAnnouncement};
+use crate::{
+    p2p::setters::setters,
+    p2p::token_bucket::{KeyedBuckets, TokenBucket},
+    unix,
+};
 
-/// How far an announcement may be in the future: what clocks differ by.
+/// Maximum time by which an announcement may be ahead of the local clock.
 ///
-/// One that is further ahead is not forwarded; one that is twice as far is refused. With one limit for both, an announcement
-/// just within it would pass one node and be held against it by the next, whose clock is a little behind.
+/// One that is further ahead is ignored, and only one that is ahead by more than twice this time is rejected. With a single
+/// limit, a node would forward an announcement just within it, and a neighbour whose clock is a little behind would blame
+/// the node for it.
 pub const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
 
-/// How many neighbours have a bucket of their own: far more than a node has connections.
+/// Maximum number of neighbours with a bucket of their own: far more than a node has connections.
 const MAX_FORWARDERS: usize = 1024;
 
-/// How many publishers have a bucket of their own: more than the newcomers of ten minutes and all who are known.
+/// Maximum number of publishers with a bucket of their own: more than the unknown ones of ten minutes and all known ones.
 const MAX_PUBLISHERS: usize = 16_384;
 
-/// What a gate lets through.
+/// Configuration of an [`AnnouncementValidator`].
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use kadence_registry::p2p::announce::{AnnouncementValidatorConfig, Rate};
+///
+/// let config = AnnouncementValidatorConfig::default()
+///     .max_age(Duration::from_secs(60 * 60))
+///     .per_publisher(Rate { every: Duration::from_secs(60), burst: 5 });
+/// assert_eq!(config.per_publisher.burst, 5);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AnnouncementValidatorConfig {
-    /// Older announcements are not forwarded: a day lets them cross a network that was in two parts.
+    /// Maximum age. Older announcements are not forwarded. Default: one day, in which an announcement reaches all of a
+    /// network that was partitioned.
     pub max_age: Duration,
-    /// Announcements of one publisher. Thirty at once are the packages of one large project.
+    /// Rate of the announcements of one publisher. Default: 30 at once, as many as one large project has packages, then
+    /// one in 10 s.
     pub per_publisher: Rate,
-    /// Announcements of publishers that nobody knows yet, from one neighbour. A key costs nothing, a connection does.
-    pub newcomers: Rate,
-    /// Messages of any kind from one neighbour, above which they are not read.
+    /// Rate of the announcements of unknown publishers that come through one neighbour. Unlike a connection, a new key
+    /// costs an attacker nothing. Default: 20 at once, then one a second.
+    pub unknown_publishers: Rate,
+    /// Rate of the messages that are read from one neighbour. Default: 500 at once, then 40 a second.
     pub per_forwarder: Rate,
-    /// What is accepted, and forwarded, in all: well below what a neighbour reads of ours, so that no honest node sends more
-    /// than its neighbours take, whatever it is sent itself.
+    /// Total rate of the announcements that are accepted, and so forwarded. It is well below `per_forwarder`, so that an
+    /// honest node never sends more than its neighbours read. Default: 300 at once, then 25 a second.
     ///
-    /// While half of it is left, anybody may use it. The rest is for what each neighbour is sure of, its
-    /// [share](Self::share); and the last quarter is for publishers who are known.
+    /// Half of the burst is open to all. The other half is reserved: it is given out by
+    /// [`reserved_per_forwarder`](Self::reserved_per_forwarder), and its last quarter of the burst to known publishers only.
     pub total: Rate,
-    /// What passes of one neighbour even if others use up what is free. Twelve of them, as many as there are in a mesh, fit
-    /// into a quarter of the total's burst, and into its rate.
-    pub share: Rate,
+    /// Rate that each neighbour has of the reserved part of `total`, even if others use up the open part. Default: 6 at once,
+    /// then 2 a second. With the 12 neighbours that a mesh has at most, this is within a quarter of the burst of `total`,
+    /// and within its rate.
+    pub reserved_per_forwarder: Rate,
 }
 
 impl Default for AnnouncementValidatorConfig {
@@ -46,95 +69,143 @@ impl Default for AnnouncementValidatorConfig {
         Self {
             max_age: Duration::from_secs(24 * 60 * 60),
             per_publisher: Rate { every: Duration::from_secs(10), burst: 30 },
-            newcomers: Rate { every: Duration::from_secs(1), burst: 20 },
+            unknown_publishers: Rate { every: Duration::from_secs(1), burst: 20 },
             per_forwarder: Rate { every: Duration::from_millis(25), burst: 500 },
             total: Rate { every: Duration::from_millis(40), burst: 300 },
-            share: Rate { every: Duration::from_millis(500), burst: 6 },
+            reserved_per_forwarder: Rate { every: Duration::from_millis(500), burst: 6 },
         }
     }
 }
 
-/// A message as gossipsub gives it.
+setters!(AnnouncementValidatorConfig {
+    max_age: Duration,
+    per_publisher: Rate,
+    unknown_publishers: Rate,
+    per_forwarder: Rate,
+    total: Rate,
+    reserved_per_forwarder: Rate,
+});
+
+/// Message from gossipsub.
 #[derive(Debug, Clone, Copy)]
 pub struct GossipMessage<'a> {
-    /// The neighbour that has sent it to us.
+    /// Neighbour that sent the message.
     pub forwarder: PeerId,
-    /// Who says to have sent it first: a provider of the package.
+    /// Peer that signed the message as its first sender: a provider of the package.
     pub source: Option<PeerId>,
-    /// The message.
+    /// Data of the message.
     pub bytes: &'a [u8],
 }
 
-/// Judges announcements before they are forwarded.
+/// Validates announcements before gossipsub forwards them.
 ///
-/// Of each neighbour so much is read; each publisher may announce so much; only so many publishers that nobody knows come in
-/// through one neighbour; and no more is forwarded in all than neighbours read. Whatever one neighbour sends, with however
-/// many keys, the others still have their [shares](AnnouncementValidatorConfig::share).
+/// An announcement must be signed by the publisher of its package, recent, and newer than the known one. Rate limits apply in
+/// this order: per forwarder, per unknown publisher, per publisher, in total. A neighbour that floods the node, with any
+/// number of keys, leaves the [reserved](AnnouncementValidatorConfig::reserved_per_forwarder) rates of the others free.
+///
+/// # Example
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::{Duration, SystemTime};
+///
+/// use kadence_registry::{
+///     ContentId, PackageId,
+///     p2p::announce::{
+///         Announcement, AnnouncementValidator, Discovered, GossipMessage, SignedAnnouncement, ValidationResult,
+///     },
+/// };
+/// use libp2p_identity::Keypair;
+///
+/// let key = Keypair::generate_ed25519();
+/// let peer = key.public().to_peer_id();
+/// let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+/// let announcement = Announcement {
+///     schema: Announcement::SCHEMA,
+///     package: PackageId::new(peer, "left-pad".parse()?)?,
+///     version: "1.0.0".parse()?,
+///     seq: 1,
+///     head: ContentId::of(b"head"),
+///     index: ContentId::of(b"index"),
+///     title: "Pads strings".to_owned(),
+///     published_at: 1_800_000_000,
+/// };
+/// let signed = SignedAnnouncement::sign(&key, announcement)?;
+///
+/// let mut validator = AnnouncementValidator::default();
+/// let mut discovered = Discovered::new(1);
+/// let message = GossipMessage { forwarder: peer, source: Some(peer), bytes: signed.bytes() };
+/// let first = validator.validate(&mut discovered, message, now);
+/// assert!(matches!(first, ValidationResult::Accept(_)));
+/// let again = validator.validate(&mut discovered, message, now);
+/// assert!(matches!(again, ValidationResult::Ignore(_)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct AnnouncementValidator {
     config: AnnouncementValidatorConfig,
-    publishers: Buckets<PeerId>,
-    newcomers: Buckets<PeerId>,
-    forwarders: Buckets<PeerId>,
-    shares: Buckets<PeerId>,
-    /// When what may be accepted in all is full again, in milliseconds.
-    total_full_at: u64,
+    publishers: KeyedBuckets<PeerId>,
+    unknown_publishers: KeyedBuckets<PeerId>,
+    forwarders: KeyedBuckets<PeerId>,
+    reserves: KeyedBuckets<PeerId>,
+    total: TokenBucket,
 }
 
 impl AnnouncementValidator {
-    /// A gate that has seen nothing.
+    /// Returns a validator that has seen no messages.
     pub fn new(config: AnnouncementValidatorConfig) -> Self {
         Self {
             config,
-            publishers: Buckets::new(config.per_publisher, MAX_PUBLISHERS),
-            newcomers: Buckets::new(config.newcomers, MAX_FORWARDERS),
-            forwarders: Buckets::new(config.per_forwarder, MAX_FORWARDERS),
-            shares: Buckets::new(config.share, MAX_FORWARDERS),
-            total_full_at: 0,
+            publishers: KeyedBuckets::new(config.per_publisher, MAX_PUBLISHERS),
+            unknown_publishers: KeyedBuckets::new(config.unknown_publishers, MAX_FORWARDERS),
+            forwarders: KeyedBuckets::new(config.per_forwarder, MAX_FORWARDERS),
+            reserves: KeyedBuckets::new(config.reserved_per_forwarder, MAX_FORWARDERS),
+            total: TokenBucket::default(),
         }
     }
 
-    /// What is to become of a message. What is accepted is in `discovered` then.
-    pub fn check(
+    /// Validates a message. An accepted announcement is added to `discovered`.
+    pub fn validate(
         &mut self,
         discovered: &mut Discovered,
-        heard: GossipMessage<'_>,
+        message: GossipMessage<'_>,
         now: SystemTime,
     ) -> ValidationResult {
-        let GossipMessage { forwarder, source, bytes } = heard;
-        let millis = unix::millis(now);
-        // The cheap questions first: a signature takes longer than all else.
-        if !self.forwarders.take(forwarder, millis) {
-            return ValidationResult::Ignore(Ignored::Flood);
+        let GossipMessage { forwarder, source, bytes } = message;
+        let time = Duration::from_millis(unix::millis(now));
+        // First, because it is cheap: verifying a signature takes longer than everything else.
+        if !self.forwarders.try_take(forwarder, time) {
+            return ValidationResult::Ignore(IgnoreReason::ForwarderRate);
         }
         let announcement = match SignedAnnouncement::verify(bytes) {
             Ok(announcement) => announcement,
-            Err(error) => return ValidationResult::Reject(Rejected::Invalid(error)),
+            Err(error) => return ValidationResult::Reject(RejectReason::Invalid(error)),
         };
         if let Err(judged) = self.check_time(&announcement, now) {
             return judged;
         }
-        match discovered.standing(&announcement) {
+        match discovered.freshness(&announcement) {
             Freshness::New | Freshness::Newer => {}
-            standing @ (Freshness::Same
+            freshness @ (Freshness::Same
             | Freshness::Older { .. }
             | Freshness::Conflict { .. }
-            | Freshness::FastForward { .. }) => return ValidationResult::Ignore(Ignored::Freshness(standing)),
+            | Freshness::FastForward { .. }) => return ValidationResult::Ignore(IgnoreReason::NotNewer(freshness)),
         }
-        // Only now, so that nobody can use up a publisher's tokens by repeating what was said.
+        // After the comparison, so that repeating an announcement does not use up its publisher's rate.
         let publisher = announcement.announcement().package.publisher();
         let is_known = discovered.knows_publisher(&publisher);
-        if !is_known && !self.newcomers.take(forwarder, millis) {
-            return ValidationResult::Ignore(Ignored::Newcomers);
+        if !is_known && !self.unknown_publishers.try_take(forwarder, time) {
+            return ValidationResult::Ignore(IgnoreReason::UnknownPublisherRate);
         }
-        if !self.publishers.has(&publisher, millis) {
-            return ValidationResult::Ignore(Ignored::Publisher);
+        if !self.publishers.has_token(&publisher, time) {
+            return ValidationResult::Ignore(IgnoreReason::PublisherRate);
         }
-        // Before the publisher's own, which is not to be used up by what is not accepted.
-        if !self.take_of_total(forwarder, is_known, millis) {
-            return ValidationResult::Ignore(Ignored::Total);
+        // Before the publisher's token is taken, so that an announcement that is ignored costs it nothing.
+        if !self.take_total(forwarder, is_known, time) {
+            return ValidationResult::Ignore(IgnoreReason::TotalRate);
         }
-        self.publishers.take(publisher, millis);
+        self.publishers.try_take(publisher, time);
         discovered.add(&announcement, forwarder, now);
         if let Some(source) = source {
             discovered.add_provider(&announcement.announcement().package, source, now);
@@ -142,26 +213,26 @@ impl AnnouncementValidator {
         ValidationResult::Accept(Box::new(announcement))
     }
 
-    fn take_of_total(&mut self, forwarder: PeerId, is_known: bool, millis: u64) -> bool {
-        let total = self.config.total;
-        if total.take_above(total.burst / 2, &mut self.total_full_at, millis) {
+    fn take_total(&mut self, forwarder: PeerId, is_known: bool, time: Duration) -> bool {
+        let rate = self.config.total;
+        if self.total.try_take_above(rate.burst / 2, rate.into(), time) {
             return true;
         }
-        let kept = if is_known { 0 } else { total.burst / 4 };
-        self.shares.take(forwarder, millis) && total.take_above(kept, &mut self.total_full_at, millis)
+        let kept = if is_known { 0 } else { rate.burst / 4 };
+        self.reserves.try_take(forwarder, time) && self.total.try_take_above(kept, rate.into(), time)
     }
 
     fn check_time(&self, announcement: &SignedAnnouncement, now: SystemTime) -> Result<(), ValidationResult> {
         let (published_at, now) = (announcement.announcement().published_at, unix::seconds(now));
         let ahead = published_at.saturating_sub(now);
         if ahead > MAX_AHEAD.as_secs() * 2 {
-            return Err(ValidationResult::Reject(Rejected::Future { published_at }));
+            return Err(ValidationResult::Reject(RejectReason::Future { published_at }));
         }
         if ahead > MAX_AHEAD.as_secs() {
-            return Err(ValidationResult::Ignore(Ignored::Future { published_at }));
+            return Err(ValidationResult::Ignore(IgnoreReason::Future { published_at }));
         }
         if now.saturating_sub(published_at) > self.config.max_age.as_secs() {
-            return Err(ValidationResult::Ignore(Ignored::Old { published_at }));
+            return Err(ValidationResult::Ignore(IgnoreReason::TooOld { published_at }));
         }
         Ok(())
     }
@@ -173,19 +244,19 @@ impl Default for AnnouncementValidator {
     }
 }
 
-/// What is to become of a message.
+/// Verdict on a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValidationResult {
-    /// It is new, and is forwarded.
+    /// The announcement is valid and new: it is forwarded.
     Accept(Box<SignedAnnouncement>),
-    /// It is not forwarded. An honest neighbour may have sent it.
-    Ignore(Ignored),
-    /// It is not forwarded, and counts against the neighbour: no honest one sends that.
-    Reject(Rejected),
+    /// The message is not forwarded. An honest neighbour may have sent it.
+    Ignore(IgnoreReason),
+    /// The message is not forwarded and counts against the neighbour: honest ones do not send it.
+    Reject(RejectReason),
 }
 
 impl ValidationResult {
-    /// What gossipsub is to be told.
+    /// Returns the verdict for gossipsub.
     pub fn acceptance(&self) -> MessageAcceptance {
         match self {
             Self::Accept(_) => MessageAcceptance::Accept,
@@ -195,50 +266,52 @@ impl ValidationResult {
     }
 }
 
-/// Why a message is not forwarded.
+/// Reason why a message is not forwarded. It does not count against the neighbour that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Ignored {
-    /// The neighbour sends more than is read. An honest one does not, unless it has other limits; so this does not count
-    /// against it.
-    #[error("the neighbour sends too much")]
-    Flood,
-    /// As much as neighbours take was accepted already, and the neighbour's share is used up.
-    #[error("too much is announced")]
-    Total,
-    /// It says nothing new, or contradicts what is known. In a [`Conflict`](Freshness::Conflict) it is worth looking at the
-    /// DHT's head.
-    #[error("the announcement is not news")]
-    Freshness(Freshness),
-    /// It is from the future, by about what clocks differ by.
-    #[error("the announcement is of {published_at} (seconds since 1970), which is yet to come")]
+#[non_exhaustive]
+pub enum IgnoreReason {
+    /// The neighbour exceeds [`per_forwarder`](AnnouncementValidatorConfig::per_forwarder). The message was not read. An
+    /// honest neighbour with other limits may do this, so it is not blamed.
+    #[error("rate limit of the forwarding neighbour exceeded")]
+    ForwarderRate,
+    /// The [`total`](AnnouncementValidatorConfig::total) rate is used up, and so is the neighbour's reserved rate.
+    #[error("total rate limit exceeded")]
+    TotalRate,
+    /// The announcement is not newer than the one that is known. After a [`Conflict`](Freshness::Conflict), compare the head
+    /// in the DHT.
+    #[error("announcement is not newer than the known one")]
+    NotNewer(Freshness),
+    /// The timestamp is ahead by more than [`MAX_AHEAD`], but by no more than twice that.
+    #[error("announcement is dated in the future: {published_at} (seconds since 1970)")]
     Future {
-        /// What stands in it.
+        /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
-    /// It is too old to be forwarded.
-    #[error("the announcement is of {published_at} (seconds since 1970), too long ago")]
-    Old {
-        /// What stands in it.
+    /// The announcement is older than [`max_age`](AnnouncementValidatorConfig::max_age).
+    #[error("announcement is too old: {published_at} (seconds since 1970)")]
+    TooOld {
+        /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
-    /// The neighbour has brought too many publishers that nobody knows.
-    #[error("the neighbour has brought too many new publishers")]
-    Newcomers,
-    /// The publisher announces too often.
-    #[error("the publisher announces too often")]
-    Publisher,
+    /// The neighbour exceeds [`unknown_publishers`](AnnouncementValidatorConfig::unknown_publishers).
+    #[error("rate limit of the neighbour for unknown publishers exceeded")]
+    UnknownPublisherRate,
+    /// The publisher exceeds [`per_publisher`](AnnouncementValidatorConfig::per_publisher).
+    #[error("rate limit of the publisher exceeded")]
+    PublisherRate,
 }
 
-/// Why a message counts against the neighbour.
+/// Reason why a message is not forwarded and counts against the neighbour that sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Rejected {
-    /// It is no announcement.
+#[non_exhaustive]
+pub enum RejectReason {
+    /// The message is not a valid announcement.
     #[error(transparent)]
     Invalid(#[from] AnnouncementError),
-    /// It is from far in the future.
-    #[error("the announcement is of {published_at} (seconds since 1970), far in the future")]
+    /// The timestamp is ahead by more than twice [`MAX_AHEAD`].
+    #[error("announcement is dated far in the future: {published_at} (seconds since 1970)")]
     Future {
-        /// What stands in it.
+        /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
 }

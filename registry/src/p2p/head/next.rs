@@ -3,25 +3,39 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use super::{Head, MAX_HEAD_INDEX_LEN, MAX_SEQ, MAX_VALIDITY, SignedHead};
-use crate::{ContentId, PackageId, unix};
+use crate::{ContentId, PackageId, p2p::setters::setters, unix};
 
-/// For how long a head is good.
+/// Validity periods of a new head.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use kadence_registry::p2p::head::Lifetime;
+///
+/// let lifetime = Lifetime::default().ttl(Duration::from_secs(60));
+/// assert_eq!(lifetime.validity, Duration::from_secs(30 * 24 * 60 * 60));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lifetime {
-    /// Nobody believes it after that. At most [`MAX_VALIDITY`]; the publisher has to renew it before.
+    /// Time after which the head expires, at most [`MAX_VALIDITY`]. The publisher renews it before. Default: 30 days.
     pub validity: Duration,
-    /// Readers may use it for so long before they ask again.
+    /// Time for which a reader may use the head without asking again. Default: 5 minutes.
     pub ttl: Duration,
 }
 
 impl Default for Lifetime {
-    /// Thirty days, so that a publisher can be on holiday; and five minutes, so that a release is seen.
+    /// 30 days, so that a publisher can be away; 5 minutes, so that a release is noticed.
     fn default() -> Self {
         Self { validity: Duration::from_secs(30 * 24 * 60 * 60), ttl: Duration::from_secs(5 * 60) }
     }
 }
 
-/// The head that comes after `previous`, or the first one. It is still to be signed.
+setters!(Lifetime { validity: Duration, ttl: Duration });
+
+/// Returns the unsigned head that follows `previous`, or the first head of the package.
 ///
 /// # Errors
 ///
@@ -38,7 +52,7 @@ pub fn next_head(
         return Err(NextHeadError::OtherPackage);
     }
     if !(1..=MAX_HEAD_INDEX_LEN).contains(&index_size) {
-        return Err(NextHeadError::IndexSize { bytes: index_size });
+        return Err(NextHeadError::IndexSize { size: index_size });
     }
     if lifetime.validity > MAX_VALIDITY {
         return Err(NextHeadError::Validity);
@@ -59,22 +73,23 @@ pub fn next_head(
     })
 }
 
-/// Why there is no next head.
+/// Error of creating the next head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum NextHeadError {
-    /// The previous head is of another package.
-    #[error("the previous head is of another package")]
+    /// The previous head is one of another package.
+    #[error("previous head belongs to another package")]
     OtherPackage,
-    /// The index is empty or too long. Withdraw old versions.
-    #[error("an index of {bytes} bytes is not possible")]
+    /// The index is empty or longer than [`MAX_HEAD_INDEX_LEN`].
+    #[error("index of {size} bytes: the size must be from 1 to {MAX_HEAD_INDEX_LEN} bytes")]
     IndexSize {
-        /// Its length.
-        bytes: u64,
+        /// Size of the index in bytes.
+        size: u64,
     },
-    /// Nobody would believe it: choose at most [`MAX_VALIDITY`].
-    #[error("a head cannot be valid for that long")]
+    /// The validity is longer than [`MAX_VALIDITY`]: readers would reject the head.
+    #[error("validity of the head is too long: at most 366 days are allowed")]
     Validity,
-    /// The last number is used. Publish under another name.
-    #[error("the package has used all its sequence numbers")]
+    /// The sequence numbers are used up. Publish under another name.
+    #[error("package has used all its sequence numbers: publish under another name")]
     Ended,
 }

@@ -3,26 +3,26 @@ use thiserror::Error;
 use super::{HeadError, SignedHead};
 use crate::PackageId;
 
-/// Two heads that one publisher cannot have made in good order. Both are signed, so that anybody can check it.
+/// Proof of an equivocation: two heads that an honest publisher does not sign both. Anybody can check the signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EquivocationProof {
-    /// The head that was seen first, as its envelope.
+    /// Envelope of the head that was seen first.
     pub first: Vec<u8>,
-    /// The other one.
+    /// Envelope of the other head.
     pub second: Vec<u8>,
 }
 
 impl EquivocationProof {
-    /// Of two heads, if they contradict each other.
+    /// Returns the proof if the two heads conflict.
     pub fn of(first: &SignedHead, second: &SignedHead) -> Option<Self> {
         contradict(first, second).then(|| Self { first: first.bytes().to_owned(), second: second.bytes().to_owned() })
     }
 
-    /// Whose publisher has made both.
+    /// Verifies the proof and returns the package.
     ///
     /// # Errors
     ///
-    /// If they are not two heads, or do not contradict each other: it proves nothing then.
+    /// If the proof does not contain two heads, or they do not conflict.
     pub fn verify(&self) -> Result<PackageId, ProofError> {
         let first = SignedHead::verify_any(&self.first)?;
         let second = SignedHead::verify_any(&self.second)?;
@@ -30,28 +30,29 @@ impl EquivocationProof {
     }
 }
 
-/// Whether no publisher would sign both: two different heads with one number, or two in a row of which the second names
-/// another one than the first.
+/// Returns whether two heads conflict: different heads with one number, or consecutive heads of which the second names
+/// another predecessor.
 fn contradict(left: &SignedHead, right: &SignedHead) -> bool {
     if left.head().package != right.head().package {
         return false;
     }
     let (older, newer) = if left.head().seq <= right.head().seq { (left, right) } else { (right, left) };
     match newer.head().seq - older.head().seq {
-        // By what they say: a second signature of the same is harmless.
+        // Compares documents, not envelopes: a second signature of the same document is harmless.
         0 => older.head() != newer.head(),
         1 => newer.head().prev != Some(older.hash()),
         _ => false,
     }
 }
 
-/// Why something proves no equivocation.
+/// Error of a proof that proves no equivocation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ProofError {
-    /// One of the two is no head.
-    #[error("the proof has no two heads")]
+    /// One of the two is not a valid head.
+    #[error("proof does not contain two valid heads")]
     Head(#[from] HeadError),
-    /// Both may be of one chain, or are of two packages.
-    #[error("the two heads do not contradict each other")]
+    /// The heads can be in one chain, or belong to two packages.
+    #[error("the two heads do not conflict")]
     NoContradiction,
 }

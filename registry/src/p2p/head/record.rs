@@ -7,55 +7,58 @@ use multihash_codetable::{Code, MultihashDigest};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::NAMESPACE;
 use crate::{
     ContentId, PackageId, PackageIdError,
     p2p::signed::{EnvelopeError, Kind, seal, unseal},
     unix,
 };
 
-/// The longest signed head, in bytes. One is about 600; the rest is room for later versions.
-pub const MAX_HEAD_BYTES: usize = 4096;
+/// Namespace of the record keys of heads.
+pub const NAMESPACE: &str = "pkg";
 
-/// The highest sequence number, of any package: that of a head that was renewed every hour for a century. Without a limit
-/// the last number would end a package for ever.
+/// Maximum length of a signed head, in bytes. Heads have about 600; the rest is room for later formats.
+pub const MAX_HEAD_LEN: usize = 4096;
+
+/// Maximum sequence number: enough for a new head every hour for a century. It bounds the damage of a stolen key: a package
+/// whose numbers are used up has no further versions.
 pub const MAX_SEQ: u64 = 1_000_000;
 
-/// The longest index, in bytes: some ten thousand versions. Whoever fetches one knows from the head what is to come.
+/// Maximum size of the index that a head may name, in bytes: some ten thousand versions. The reader of an index knows its
+/// size from the head.
 pub const MAX_HEAD_INDEX_LEN: u64 = 16 * 1024 * 1024;
 
-/// The version of the document.
+/// Version of the document format.
 const SCHEMA: u32 = 1;
 
 const KIND: Kind =
-    Kind { domain: "ggen-package-head", payload_type: b"/ggen/package-head/1", max_bytes: MAX_HEAD_BYTES };
+    Kind { domain: "kadence-package-head", payload_type: b"/kadence/package-head/1", max_len: MAX_HEAD_LEN };
 
-/// Which index of a package is the newest, as its publisher says.
+/// Head of a package: the statement of its publisher which index is the newest.
 ///
-/// What a reader does not know in it, it does not accept: a new field is a new `schema`.
+/// Unknown fields are rejected: a new field needs a new `schema`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
-    /// The version of this document: 1.
+    /// Version of the document format: 1.
     pub schema: u32,
-    /// Whose head it is.
+    /// The package.
     pub package: PackageId,
-    /// 1 for the first head, then one more for each: at most [`MAX_SEQ`].
+    /// Sequence number: 1 for the first head, then one more for each head, at most [`MAX_SEQ`].
     pub seq: u64,
-    /// The [hash](SignedHead::hash) of the head before it; the first has none.
+    /// [Hash](SignedHead::hash) of the previous head; `None` for the first one.
     pub prev: Option<ContentId>,
-    /// The index: all of the package's versions.
+    /// Content id of the index, which lists all versions of the package.
     pub index: ContentId,
-    /// The index's length in bytes, at most [`MAX_HEAD_INDEX_LEN`].
+    /// Size of the index in bytes, at most [`MAX_HEAD_INDEX_LEN`].
     pub index_size: u64,
-    /// After this second since 1970 nobody shall believe it. The publisher renews it before.
+    /// End of the validity, in seconds since 1970. The publisher renews the head before.
     pub not_after: u64,
-    /// For how many seconds a reader may use it before asking again.
+    /// Time in seconds for which a reader may use the head without asking again.
     pub ttl: u64,
 }
 
 impl Head {
-    /// A first or next head of its own; [`next_head`](super::next_head) fills in the chain.
+    /// Checks the fields without regard to other heads.
     pub(super) fn check(&self) -> Result<(), HeadError> {
         if self.schema != SCHEMA {
             return Err(HeadError::Schema { found: self.schema });
@@ -67,18 +70,44 @@ impl Head {
             return Err(HeadError::Chain);
         }
         if !(1..=MAX_HEAD_INDEX_LEN).contains(&self.index_size) {
-            return Err(HeadError::IndexSize { bytes: self.index_size });
+            return Err(HeadError::IndexSize { size: self.index_size });
         }
         Ok(())
     }
 
-    /// The version of the document that is written.
+    /// Returns the supported version of the document format.
     pub(super) const fn schema() -> u32 {
         SCHEMA
     }
 }
 
-/// A head with its publisher's signature, which was verified.
+/// Head with its publisher's verified signature.
+///
+/// # Example
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::SystemTime;
+///
+/// use kadence_registry::{
+///     ContentId, PackageId,
+///     p2p::head::{Accepted, Checkpoint, Lifetime, SignedHead, next_head, validate_head},
+/// };
+/// use libp2p_identity::Keypair;
+///
+/// let key = Keypair::generate_ed25519();
+/// let package = PackageId::new(key.public().to_peer_id(), "left-pad".parse()?)?;
+/// let now = SystemTime::now();
+/// let unsigned = next_head(&package, None, ContentId::of(b"index"), 5, Lifetime::default(), now)?;
+/// let head = SignedHead::sign(&key, unsigned)?;
+///
+/// // A reader verifies the signature, then compares with the head that it saw before.
+/// let read = SignedHead::verify(head.bytes(), &package)?;
+/// let checkpoint = Checkpoint { seq: read.head().seq, head: Some(head) };
+/// assert_eq!(validate_head(Some(&checkpoint), &read, now)?, Accepted::Same);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SignedHead {
     head: Head,
@@ -86,11 +115,11 @@ pub struct SignedHead {
 }
 
 impl SignedHead {
-    /// Signs a head with its publisher's key.
+    /// Signs a head with the publisher's key.
     ///
     /// # Errors
     ///
-    /// If the key is not that of the package's publisher, or the head is one that nobody would accept.
+    /// If the key is not the one of the package's publisher, or a field is invalid.
     pub fn sign(key: &Keypair, head: Head) -> Result<Self, HeadError> {
         head.check()?;
         if head.package.publisher_key()? != key.public() {
@@ -100,11 +129,11 @@ impl SignedHead {
         Ok(Self { head, bytes })
     }
 
-    /// Reads a head of this package. Whether it is new enough, and has not expired, is for [`judge`](super::judge).
+    /// Verifies a head of this package. Sequence number and expiry are checked by [`validate_head`](super::validate_head).
     ///
     /// # Errors
     ///
-    /// If it is not a head that the publisher of this package has signed for this package.
+    /// If the bytes are not a head of this package, signed by its publisher.
     pub fn verify(bytes: &[u8], expected: &PackageId) -> Result<Self, HeadError> {
         let signed = Self::verify_any(bytes)?;
         if signed.head.package == *expected {
@@ -114,11 +143,11 @@ impl SignedHead {
         }
     }
 
-    /// Reads the head of the package whose [record key](dht_key) this is.
+    /// Verifies a head of the package that has this [record key](dht_key).
     ///
     /// # Errors
     ///
-    /// If it is not a head that the publisher of that package has signed for that package.
+    /// If the bytes are not a head of that package, signed by its publisher.
     pub fn verify_key(bytes: &[u8], record_key: &RecordKey) -> Result<Self, HeadError> {
         let signed = Self::verify_any(bytes)?;
         if dht_key(&signed.head.package)? == *record_key {
@@ -128,11 +157,11 @@ impl SignedHead {
         }
     }
 
-    /// Reads the head of any package: for those who look at what they were told without asking for it.
+    /// Verifies a head of any package.
     ///
     /// # Errors
     ///
-    /// If it is not a head that the publisher of the package it names has signed.
+    /// If the bytes are not a head that is signed by the publisher of the package that it names.
     pub fn verify_any(bytes: &[u8]) -> Result<Self, HeadError> {
         let (head, key) = unseal::<Head>(KIND, bytes)?;
         head.check()?;
@@ -142,42 +171,42 @@ impl SignedHead {
         Ok(Self { head, bytes: bytes.to_owned() })
     }
 
-    /// The record to put into the DHT. It expires with the head, so that holders drop it then; `instant` and `now` are the
-    /// two clocks at one time.
+    /// Returns the record for the DHT. It expires with the head, so that holders drop it then. `now` and `instant` must be
+    /// readings of the two clocks at the same time.
     ///
     /// # Errors
     ///
-    /// None: see [`dht_key`].
+    /// None in practice: see [`dht_key`].
     pub fn to_record(&self, now: SystemTime, instant: Instant) -> Result<Record, PackageIdError> {
         let left = self.head.not_after.saturating_sub(unix::seconds(now));
         let expires = instant.checked_add(Duration::from_secs(left));
         Ok(Record { key: dht_key(&self.head.package)?, value: self.bytes.clone(), publisher: None, expires })
     }
 
-    /// What was signed.
+    /// Returns the signed document.
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// The envelope, as it is stored and sent.
+    /// Returns the encoded envelope.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The name of this head: the hash of its envelope. The next head says it.
+    /// Returns the hash of the envelope, by which the next head refers to this one.
     pub fn hash(&self) -> ContentId {
         ContentId::of(&self.bytes)
     }
 }
 
-/// The key of a package's head in the DHT: `/pkg/` and the hash of its publisher's key and its name, 48 bytes of ASCII.
+/// Returns the DHT key of a package's head: `/pkg/`, then the hash of the publisher's key and the name in 43 characters.
 ///
 /// # Errors
 ///
-/// None for an id that was made by [`PackageId`]: each of those has the key in it.
+/// If the package id contains no public key. Every valid [`PackageId`] contains one.
 pub fn dht_key(package: &PackageId) -> Result<RecordKey, PackageIdError> {
     let mut hashed = package.publisher_key()?.encode_protobuf();
-    // No name has a zero in it, so that the parts cannot be shifted.
+    // Names contain no zero byte, so two different pairs of key and name never hash the same bytes.
     hashed.push(0);
     hashed.extend_from_slice(package.name().as_str().as_bytes());
     let digest = Code::Sha2_256.digest(&hashed);
@@ -185,44 +214,45 @@ pub fn dht_key(package: &PackageId) -> Result<RecordKey, PackageIdError> {
     Ok(RecordKey::from(key.into_bytes()))
 }
 
-/// Why some bytes are not the head that was expected. They are forged, damaged, or of something else; there may be a good
-/// one elsewhere.
+/// Error of bytes that are not the expected head: they are forged, damaged or of another package. Other peers may have a
+/// valid head.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum HeadError {
-    /// They are no signed head.
-    #[error("this is no signed head")]
+    /// The envelope or its signature is invalid.
+    #[error("invalid signed head")]
     Envelope(#[from] EnvelopeError),
-    /// Of a version that this program does not know. A newer one may.
-    #[error("the head has version {found} of the document")]
+    /// The document format is not supported by this version. A newer version may support it.
+    #[error("unsupported head format {found}")]
     Schema {
-        /// Its version.
+        /// Version of the document format.
         found: u32,
     },
-    /// The number is none that a head can have.
-    #[error("{seq} is not a head's sequence number")]
+    /// The sequence number is 0 or above [`MAX_SEQ`].
+    #[error("invalid sequence number {seq}: must be from 1 to {MAX_SEQ}")]
     Sequence {
-        /// What stands in it.
+        /// Sequence number in the document.
         seq: u64,
     },
-    /// A first head names one before it, or another one names none.
-    #[error("the head's link to the one before it does not fit its sequence number")]
+    /// A first head names a predecessor, or a later one names none.
+    #[error("link to the previous head does not fit the sequence number")]
     Chain,
-    /// There is no index of that length.
-    #[error("an index of {bytes} bytes is not possible")]
+    /// The size of the index is 0 or more than [`MAX_HEAD_INDEX_LEN`].
+    #[error("invalid index size in a head: {size} bytes")]
     IndexSize {
-        /// What stands in it.
-        bytes: u64,
+        /// Size in the document, in bytes.
+        size: u64,
     },
-    /// Somebody else than the package's publisher has signed it.
-    #[error("the head is not signed by the package's publisher")]
+    /// The signature is not one of the package's publisher.
+    #[error("head is not signed by the package's publisher")]
     ForeignKey,
-    /// It is the true head of something else.
-    #[error("this is the head of {found}")]
+    /// It is a valid head of another package.
+    #[error("head belongs to another package: {found}")]
     OtherPackage {
-        /// What it is the head of.
+        /// Package of the head.
         found: Box<PackageId>,
     },
-    /// The package's id has no key in it.
+    /// The package id contains no public key.
     #[error(transparent)]
     Package(#[from] PackageIdError),
 }

@@ -8,19 +8,21 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior::Immediate, params};
 use thiserror::Error;
 
-use super::{Accepted, Checkpoint, EquivocationProof, HeadRejectedError, SignedHead, judge, judge::judge_chain};
+use super::{
+    Accepted, Checkpoint, EquivocationProof, HeadRejectedError, SignedHead, policy::validate_chain, validate_head,
+};
 use crate::{
     PackageId,
     database::{self, DatabaseError, DatabaseOpenError, Format},
 };
 
-/// How many packages are remembered: more than one machine ever installs, in some 50 MB.
+/// Maximum number of packages in the store: more than one machine installs. They take some 50 MB.
 pub const MAX_PACKAGES: u64 = 50_000;
 
-/// `envelope` is the head with that number; it is null after an equivocation was forgiven. `other` is the head that
-/// contradicts it, if there is one. `touched` grows from row to row: the smallest was not used for the longest time.
+/// `envelope` is the head with the number `seq`; it is null after an equivocation was accepted. `other` is a head that
+/// conflicts with it, if any. `touched` orders the rows by their last use.
 const FORMAT: Format = Format {
-    application_id: *b"GGhd",
+    application_id: *b"KDhd",
     steps: &["
         CREATE TABLE heads (
             package TEXT NOT NULL PRIMARY KEY,
@@ -37,56 +39,59 @@ const FORMAT: Format = Format {
     exclusive: false,
 };
 
-/// The highest head seen of each package, in a file: so that nobody can show this machine an older one later.
+/// Store of the highest head that was seen of each package, in a file. It protects this machine from peers that serve
+/// outdated heads.
 ///
-/// All of it blocks: call it where blocking is allowed (`blocking::unblock`). What a method has changed is on the disk when
-/// it returns. The file may be open in several processes at once; whatever they do, a package's number never falls, other
-/// than by [`forget`](Self::forget).
+/// All methods block: call them where blocking is allowed, for example in `blocking::unblock`. A change is on the disk when
+/// the method returns. Several processes may open the file at the same time. The number of a package never decreases, except
+/// by [`forget`](Self::forget).
 ///
-/// At most [`MAX_PACKAGES`] are remembered. A further one takes the place of that which was not used for the longest time;
-/// first of those whose publisher has done nothing wrong, and never of those that are [kept](Self::keep): keep what is
-/// installed or published here.
+/// The store holds at most [`MAX_PACKAGES`]. A further package replaces the least recently used one, and first those without
+/// an equivocation. Packages that are [kept](Self::keep) are never replaced: keep those that are installed or published here.
 ///
-/// After two heads that contradict each other the package is refused, by every method, until the user
-/// [forgives](Self::accept_equivocation) it: nobody here can know which of them is the publisher's.
+/// After an equivocation every head of the package is rejected, since nobody can tell which one is genuine, until the user
+/// [accepts](Self::accept_equivocation) it.
 pub struct HeadStore {
     connection: Mutex<Connection>,
     capacity: u64,
 }
 
 impl HeadStore {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it.
     ///
     /// # Errors
     ///
-    /// See [`DatabaseOpenError`]. The memory is a protection: whoever goes on without it, or with an empty one, should say so.
+    /// See [`DatabaseOpenError`]. A program that continues without the file, or with an empty one, should warn its user, who
+    /// loses the protection.
     pub fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
         database::open(path, FORMAT).map(|connection| Self::with(connection, MAX_PACKAGES))
     }
 
-    /// Whether the head may be believed. Nothing is remembered of it, unless it contradicts the head that was seen: both are
-    /// kept then, as a proof.
+    /// Checks whether a head may be used, without recording it. Only an equivocation is recorded, as a proof.
     ///
     /// # Errors
     ///
-    /// If it is refused, or the file fails: it cannot be believed then, either.
-    pub fn judge(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
+    /// If the head is rejected, or the file cannot be read: then the head must not be used either.
+    pub fn validate(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
         let known = read(&self.connection(), &candidate.head().package)?;
-        match known.as_ref().map_or(Ok(()), KnownHead::check).and_then(|()| judge(mark(known.as_ref()), candidate, now))
+        match known
+            .as_ref()
+            .map_or(Ok(()), KnownHead::check)
+            .and_then(|()| validate_head(checkpoint(known.as_ref()), candidate, now))
         {
             Ok(accepted) => Ok(accepted),
-            Err(HeadRejectedError::Equivocation { .. }) => self.remember(candidate),
+            Err(HeadRejectedError::Equivocation { .. }) => self.record(candidate),
             Err(refused) => Err(refused.into()),
         }
     }
 
-    /// Remembers the head if it is newer than what was seen, in one step: of two that are remembered at once, the newer one
-    /// stays. It does not ask for the time: also a head that has expired shows how far its package has come.
+    /// Records a head if it is newer than the checkpoint, in one transaction. Expired heads are recorded, too: they show how
+    /// far the package has come.
     ///
     /// # Errors
     ///
-    /// If it is refused, by anything but the time, or the file fails.
-    pub fn remember(&self, candidate: &SignedHead) -> Result<Accepted, RememberError> {
+    /// If the head is rejected for another reason than the time, or the file fails.
+    pub fn record(&self, candidate: &SignedHead) -> Result<Accepted, HeadStoreError> {
         let package = &candidate.head().package;
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(Immediate).map_err(DatabaseError::from)?;
@@ -94,7 +99,7 @@ impl HeadStore {
         let accepted = match known
             .as_ref()
             .map_or(Ok(()), KnownHead::check)
-            .and_then(|()| judge_chain(mark(known.as_ref()), candidate))
+            .and_then(|()| validate_chain(checkpoint(known.as_ref()), candidate))
         {
             Ok(Accepted::First) => {
                 make_room(&transaction, self.capacity)?;
@@ -126,19 +131,20 @@ impl HeadStore {
         Ok(accepted)
     }
 
-    /// Remembers the head and says whether it may be believed now: what a reader does with the best head that it got.
+    /// Records a head and checks whether it may be used now. This is the method for the best head of a lookup.
     ///
     /// # Errors
     ///
-    /// If it is refused, or the file fails.
-    pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, RememberError> {
-        let accepted = self.remember(candidate)?;
-        // Without a mark, which it would be the same as: what is left to look at is the time.
-        judge(None, candidate, now)?;
+    /// If the head is rejected, or the file fails.
+    pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
+        let accepted = self.record(candidate)?;
+        // The chain was checked above. What is left is the time.
+        validate_head(None, candidate, now)?;
         Ok(accepted)
     }
 
-    /// Takes the package again after an equivocation: any head of it that is not older than both. True if there was one.
+    /// Ends the rejection of a package after an equivocation. From then on any head is accepted whose number is at least the
+    /// higher one of the two. Returns whether there was an equivocation.
     ///
     /// # Errors
     ///
@@ -146,8 +152,8 @@ impl HeadStore {
     pub fn accept_equivocation(&self, package: &PackageId) -> Result<bool, DatabaseError> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(Immediate)?;
-        let Some(KnownHead { mark, other: Some(other) }) = read(&transaction, package)? else { return Ok(false) };
-        let seq = mark.seq.max(other.head().seq);
+        let Some(KnownHead { checkpoint, other: Some(other) }) = read(&transaction, package)? else { return Ok(false) };
+        let seq = checkpoint.seq.max(other.head().seq);
         transaction.execute(
             "UPDATE heads SET seq = ?2, envelope = NULL, other = NULL WHERE package = ?1",
             params![package.to_string(), to_column(seq)],
@@ -156,7 +162,7 @@ impl HeadStore {
         Ok(true)
     }
 
-    /// Remembers nothing of the package any more: as if it had never been seen. True if it had been.
+    /// Removes the package, as if it had never been seen. Returns whether it was in the store.
     ///
     /// # Errors
     ///
@@ -166,7 +172,7 @@ impl HeadStore {
         Ok(rows > 0)
     }
 
-    /// From now on the package never makes room for others, or may again. False if nothing of it is remembered.
+    /// Sets whether the package is protected from replacement. Returns `false` if it is not in the store.
     ///
     /// # Errors
     ///
@@ -178,16 +184,16 @@ impl HeadStore {
         Ok(rows > 0)
     }
 
-    /// What was seen of the package.
+    /// Returns the highest head of the package that was seen.
     ///
     /// # Errors
     ///
     /// If the file fails.
-    pub fn seen(&self, package: &PackageId) -> Result<Option<Checkpoint>, DatabaseError> {
-        Ok(read(&self.connection(), package)?.map(|known| known.mark))
+    pub fn checkpoint(&self, package: &PackageId) -> Result<Option<Checkpoint>, DatabaseError> {
+        Ok(read(&self.connection(), package)?.map(|known| known.checkpoint))
     }
 
-    /// The contradiction that the package is refused for.
+    /// Returns the proof of the equivocation for which the package is rejected.
     ///
     /// # Errors
     ///
@@ -199,7 +205,7 @@ impl HeadStore {
         }))
     }
 
-    /// The packages that are refused for a contradiction, in their order, from after this one on; at most `limit`.
+    /// Returns the packages that are rejected for an equivocation, at most `limit`, in order of their ids and after this one.
     ///
     /// # Errors
     ///
@@ -215,7 +221,7 @@ impl HeadStore {
             .collect()
     }
 
-    /// How many packages are remembered.
+    /// Returns the number of packages in the store.
     ///
     /// # Errors
     ///
@@ -229,11 +235,11 @@ impl HeadStore {
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        // A transaction of somebody who has panicked was rolled back.
+        // A panic in another thread has rolled its transaction back.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A file for one test, in which nothing can be written any more.
+    /// Makes all later writes fail.
     #[cfg(test)]
     pub(super) fn break_it(&self) {
         self.connection().pragma_update(None, "query_only", true).unwrap();
@@ -251,25 +257,26 @@ impl fmt::Debug for HeadStore {
     }
 }
 
-/// A column that may be null.
+/// Nullable column.
 type Envelope = Option<Vec<u8>>;
 
 /// A row.
 struct KnownHead {
-    mark: Checkpoint,
-    /// Contradicts the mark's head.
+    checkpoint: Checkpoint,
+    /// Head that conflicts with the checkpoint.
     other: Option<SignedHead>,
 }
 
 impl KnownHead {
     fn check(&self) -> Result<(), HeadRejectedError> {
-        let proof = self.mark.head.as_ref().zip(self.other.as_ref()).and_then(|(a, b)| EquivocationProof::of(a, b));
+        let proof =
+            self.checkpoint.head.as_ref().zip(self.other.as_ref()).and_then(|(a, b)| EquivocationProof::of(a, b));
         proof.map_or(Ok(()), |proof| Err(HeadRejectedError::Equivocation { proof }))
     }
 }
 
-fn mark(known: Option<&KnownHead>) -> Option<&Checkpoint> {
-    known.map(|known| &known.mark)
+fn checkpoint(known: Option<&KnownHead>) -> Option<&Checkpoint> {
+    known.map(|known| &known.checkpoint)
 }
 
 fn read(connection: &Connection, package: &PackageId) -> Result<Option<KnownHead>, DatabaseError> {
@@ -288,7 +295,7 @@ fn read(connection: &Connection, package: &PackageId) -> Result<Option<KnownHead
     if head.as_ref().is_some_and(|head| head.head().seq != seq) {
         return Err(damaged("the number"));
     }
-    Ok(Some(KnownHead { mark: Checkpoint { seq, head }, other }))
+    Ok(Some(KnownHead { checkpoint: Checkpoint { seq, head }, other }))
 }
 
 fn insert(connection: &Connection, head: &SignedHead) -> Result<(), DatabaseError> {
@@ -310,7 +317,7 @@ fn update(connection: &Connection, head: &SignedHead) -> Result<(), DatabaseErro
     Ok(())
 }
 
-/// Notes that the package was used. Only if it is not among the last ones already: each note waits for the disk.
+/// Updates the time of the last use, unless the package is among the most recent ones: each update waits for the disk.
 fn touch(connection: &Connection, package: &PackageId, capacity: u64) -> Result<(), DatabaseError> {
     let next = next_touch(connection)?;
     connection
@@ -323,7 +330,7 @@ fn next_touch(connection: &Connection) -> Result<i64, DatabaseError> {
     Ok(connection.prepare_cached("SELECT coalesce(max(touched), 0) + 1 FROM heads")?.query_row([], |row| row.get(0))?)
 }
 
-fn make_room(connection: &Connection, capacity: u64) -> Result<(), RememberError> {
+fn make_room(connection: &Connection, capacity: u64) -> Result<(), HeadStoreError> {
     if count(connection)? < capacity {
         return Ok(());
     }
@@ -334,7 +341,7 @@ fn make_room(connection: &Connection, capacity: u64) -> Result<(), RememberError
         )
         .and_then(|mut statement| statement.execute([]))
         .map_err(DatabaseError::from)?;
-    if dropped == 0 { Err(RememberError::Full) } else { Ok(()) }
+    if dropped == 0 { Err(HeadStoreError::Full) } else { Ok(()) }
 }
 
 fn count(connection: &Connection) -> Result<u64, DatabaseError> {
@@ -346,16 +353,17 @@ fn to_column(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Why a head is not believed, or could not be remembered.
+/// Error of checking or recording a head.
 #[derive(Debug, Clone, Error)]
-pub enum RememberError {
-    /// It contradicts what was seen, or the time.
+#[non_exhaustive]
+pub enum HeadStoreError {
+    /// The head is rejected.
     #[error(transparent)]
-    Refused(#[from] HeadRejectedError),
-    /// Every package in the memory is kept. Keep fewer.
-    #[error("the memory of heads is full of packages that are kept")]
+    Rejected(#[from] HeadRejectedError),
+    /// All packages in the store are kept. Keep fewer.
+    #[error("head store is full: every package in it is kept")]
     Full,
-    /// The file cannot be read or written: it is not known what was seen.
-    #[error("the memory of heads cannot be used")]
+    /// The file cannot be read or written, so the checkpoint is unknown.
+    #[error("head store failed")]
     Database(#[from] DatabaseError),
 }

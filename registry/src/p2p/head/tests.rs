@@ -15,7 +15,7 @@ fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-/// The same key for the same number.
+/// Returns the same key for the same number.
 fn keypair(number: u8) -> Keypair {
     Keypair::ed25519_from_bytes([number; 32]).unwrap()
 }
@@ -28,7 +28,7 @@ fn package() -> PackageId {
     package_of(&keypair(1), "left-pad")
 }
 
-/// The next head after this one, with an index of this text.
+/// Returns the head after `previous`, with an index of this text.
 fn after(previous: Option<&SignedHead>, index: &str) -> SignedHead {
     after_at(previous, index, now())
 }
@@ -39,7 +39,7 @@ fn after_at(previous: Option<&SignedHead>, index: &str, now: SystemTime) -> Sign
     SignedHead::sign(&keypair(1), head).unwrap()
 }
 
-/// Heads 1 to `len`.
+/// Returns the heads 1 to `len`.
 fn chain(len: usize) -> Vec<SignedHead> {
     let mut heads: Vec<SignedHead> = Vec::new();
     for number in 0..len {
@@ -48,7 +48,7 @@ fn chain(len: usize) -> Vec<SignedHead> {
     heads
 }
 
-/// A head with any number, as only a thief of the key signs it.
+/// Returns a head with any number, as a thief of the key could sign it.
 fn with_seq(seq: u64) -> SignedHead {
     let mut head = after(None, "index").head().clone();
     head.seq = seq;
@@ -56,6 +56,6 @@ fn with_seq(seq: u64) -> SignedHead {
     SignedHead::sign(&keypair(1), head).unwrap()
 }
 
-fn mark(head: &SignedHead) -> Checkpoint {
+fn checkpoint(head: &SignedHead) -> Checkpoint {
     Checkpoint { seq: head.head().seq, head: Some(head.clone()) }
 }

@@ -1,27 +1,24 @@
 use std::cmp::Ordering;
 
-use kadence::{Rejected, Validator};
+use kadence::{ValidationError, Validator};
 use libp2p::kad::RecordKey;
 
-use super::SignedHead;
+use super::record::SignedHead;
 
-/// The namespace of the record keys of heads.
-pub const NAMESPACE: &str = "pkg";
-
-/// Says of the records under `/pkg/…` which are heads, and which of two is better. For the tracker and for the store that
-/// serves others: register it for [`NAMESPACE`].
+/// Validator for the records of heads. Register it for [`NAMESPACE`](super::NAMESPACE) in the tracker, which uses it for
+/// reads, and in the store, which uses it for records that it keeps for others.
 ///
-/// A validator has no clock, so that all nodes say the same: whether a head has expired is for the reader.
+/// It uses no clock, so that all nodes agree. Readers check the expiry.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeadValidator;
 
 impl Validator for HeadValidator {
-    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        SignedHead::verify_key(value, key).map(drop).map_err(|error| Rejected(error.to_string()))
+    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        SignedHead::verify_key(value, key).map(drop).map_err(|error| ValidationError(error.to_string()))
     }
 
-    /// The higher sequence number; then the one that is valid for longer; then the larger bytes. Two with one number are an
-    /// equivocation: all readers choose the same until it is noticed. What is no head is worse than any.
+    /// The higher sequence number wins, then the later expiry, then the larger bytes. Heads with one number are an
+    /// equivocation: until it is noticed, all readers choose the same one. An invalid head is worse than any valid one.
     fn compare(&self, key: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
         let rank = |bytes| {
             let signed = SignedHead::verify_key(bytes, key).ok()?;

@@ -14,22 +14,22 @@ use crate::p2p::{
     head::{HeadValidator, NAMESPACE},
 };
 
-/// What a node of the registry runs beside kad: the application's part of a [`Node`](kadence::node::Node).
+/// Behaviour of a registry's node in addition to kad: the application's part of a [`Node`](kadence::node::Node).
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub struct RegistryBehaviour {
-    /// Announcements.
+    /// Gossip of announcements.
     pub gossipsub: gossipsub::Behaviour,
-    /// Blobs and catalogues.
+    /// Streams for blobs and catalogues.
     pub streams: libp2p_stream::Behaviour,
 }
 
 impl RegistryBehaviour {
-    /// Of a node with this key pair, subscribed to the topic of announcements.
+    /// Returns the behaviour of a node with this key pair, subscribed to the topic of announcements.
     ///
     /// # Errors
     ///
-    /// If gossipsub refuses the topic.
+    /// If gossipsub rejects the configuration or the topic.
     pub fn new(keypair: &Keypair, config: &RegistryConfig) -> Result<Self, RegistryStartError> {
         let refused = |reason: &dyn std::fmt::Display| RegistryStartError::Gossip(reason.to_string());
         let topic = IdentTopic::new(&config.topic);
@@ -46,13 +46,13 @@ impl RegistryBehaviour {
     }
 }
 
-/// How many events of the node wait for the registry: a burst of announcements from all neighbours, some 10 MB.
-const EVENTS: usize = 8192;
+/// Capacity of the node's event queue: a burst of announcements from all neighbours, some 10 MB.
+const EVENT_CAPACITY: usize = 8192;
 
-/// Makes a node's kad judge the heads of packages, where it reads and where it stores them for others.
+/// Sets up a node for a registry: validates package heads in reads and in the local store, and enlarges the event queue.
 pub fn configure(node: &mut NodeConfig) {
     let validators = std::mem::take(&mut node.driver.tracker.validators);
     node.driver.tracker.validators = validators.with(NAMESPACE, Arc::new(HeadValidator));
-    // Announcements come as events, in bursts.
-    node.driver.event_capacity = node.driver.event_capacity.max(EVENTS);
+    // Announcements are delivered as events, in bursts.
+    node.driver.event_capacity = node.driver.event_capacity.max(EVENT_CAPACITY);
 }

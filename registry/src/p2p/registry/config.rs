@@ -10,51 +10,66 @@ use crate::{
     p2p::{
         announce::{AnnouncementValidatorConfig, DEFAULT_TOPIC},
         head::Lifetime,
+        setters::setters,
         transfer::{FetchConfig, ServerConfig},
     },
 };
 
-/// How a registry on the network works.
+/// Configuration of a [`P2PRegistry`](super::P2PRegistry).
+///
+/// # Example
+///
+/// ```
+/// use kadence_registry::p2p::{registry::RegistryConfig, transfer::ServerConfig};
+///
+/// let config = RegistryConfig::in_folder("registry")
+///     .topic("/example/packages/1")
+///     .server(ServerConfig::default().bytes_per_second(10 << 20));
+/// assert!(config.share);
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RegistryConfig {
-    /// Where everything is kept. One process at a time can use it.
+    /// Folder of the registry's files. One process at a time can use it.
     pub folder: PathBuf,
-    /// The topic of announcements. All nodes of a network have the same. Default: `/ggen/packages/v1`.
+    /// Gossipsub topic of announcements, the same for all nodes of a network. Default: `/kadence/packages/1`.
     pub topic: String,
-    /// Whether what was fetched is offered to others. Default: yes; a registry whose readers give nothing back ends with its
-    /// publishers.
+    /// Offers fetched content to other peers. Default: `true`. If readers do not share, content is lost when
+    /// its publisher goes offline.
     pub share: bool,
-    /// For how long a head is good. Default: 30 days, and 5 minutes until readers ask again.
+    /// Validity periods of the heads that are signed here. Default: 30 days; readers ask again after 5 minutes.
     pub lifetime: Lifetime,
-    /// The longest time for which a head that was read is used without asking again, whatever it says. Default: 5 minutes.
+    /// Maximum time for which a head is used without asking again, even if the head itself allows more. Default: 5 minutes.
     pub max_head_age: Duration,
-    /// How long looking up a head may take. Default: 10 s.
+    /// Timeout for the lookup of a head. Default: 10 s.
     pub lookup_timeout: Duration,
-    /// How long connecting with somebody who may have content may take. Default: 10 s.
+    /// Timeout for the connection to a provider. Default: 10 s.
     pub connect_timeout: Duration,
-    /// From the start of a fetch, how long the network is not asked who else has the content: that costs requests to some
-    /// twenty peers, and what is small or near is here before they answer. It is asked at once if neither the publisher nor
-    /// anybody who has told of the package is connected, and as soon as one of them does not give it. Default: 100 ms.
-    pub providers_after: Duration,
-    /// How often own packages are published again. Default: 12 hours, a third of the time after which kad forgets a record.
+    /// Time from the start of a fetch after which the DHT is asked for more providers. Such a lookup costs requests to some
+    /// twenty peers, and small or nearby content arrives before it ends. The lookup starts at once if no known provider is
+    /// connected (the publisher, or a peer that reported the package), and as soon as one of them fails. Default: 100 ms.
+    pub provider_lookup_delay: Duration,
+    /// Interval at which packages that were published here are published again. Default: 12 hours, well below the time after
+    /// which kad drops a record.
     pub republish_interval: Duration,
-    /// How often a peer is asked what is new, beside every peer that is met. Default: 10 minutes.
+    /// Interval at which a connected peer is asked for new packages, in addition to every newly connected one. Default: 10
+    /// minutes.
     pub catalogue_interval: Duration,
-    /// What is served.
+    /// Limits of the blob server.
     pub server: ServerConfig,
-    /// How content is fetched.
+    /// Configuration of downloads.
     pub fetch: FetchConfig,
-    /// What may be packed and unpacked.
+    /// Limits of archives that are packed or unpacked.
     pub archive: ArchiveLimits,
     /// Files and folders that are never packed, besides [`folder`](Self::folder): the home, and the file of the key pair. The
     /// publisher's key itself is found in any file. Default: none.
     pub private_paths: Vec<PathBuf>,
-    /// Which announcements are let through.
-    pub gate: AnnouncementValidatorConfig,
+    /// Configuration of the validator of announcements.
+    pub validator: AnnouncementValidatorConfig,
 }
 
 impl RegistryConfig {
-    /// The defaults, with everything in this folder.
+    /// Returns the defaults with this folder.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
@@ -64,40 +79,57 @@ impl RegistryConfig {
             max_head_age: Duration::from_secs(5 * 60),
             lookup_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
-            providers_after: Duration::from_millis(100),
+            provider_lookup_delay: Duration::from_millis(100),
             republish_interval: Duration::from_secs(12 * 60 * 60),
             catalogue_interval: Duration::from_secs(10 * 60),
             server: ServerConfig::default(),
             fetch: FetchConfig::default(),
             archive: ArchiveLimits::default(),
             private_paths: Vec::new(),
-            gate: AnnouncementValidatorConfig::default(),
+            validator: AnnouncementValidatorConfig::default(),
         }
     }
 }
 
-/// Why a registry does not start. Nothing runs then.
+setters!(RegistryConfig {
+    share: bool,
+    lifetime: Lifetime,
+    max_head_age: Duration,
+    lookup_timeout: Duration,
+    connect_timeout: Duration,
+    provider_lookup_delay: Duration,
+    republish_interval: Duration,
+    catalogue_interval: Duration,
+    server: ServerConfig,
+    fetch: FetchConfig,
+    archive: ArchiveLimits,
+    validator: AnnouncementValidatorConfig,
+    ; into folder: PathBuf, topic: String,
+});
+
+/// Error of starting a registry. Nothing runs after it.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum RegistryStartError {
-    /// A file of the registry cannot be opened: the error says which, and what can be done.
+    /// A file of the registry cannot be opened. The inner error names it and the cure.
     #[error(transparent)]
     Open(#[from] DatabaseOpenError),
-    /// The folder cannot be used: another process has it, or it is damaged, or the disk does not do its part.
+    /// The folder cannot be used: it is in use by another process, damaged, or the disk failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The content's folder cannot be used.
+    /// The folder of the content cannot be used.
     #[error(transparent)]
     Blobs(#[from] BlobError),
-    /// Gossipsub does not take the configuration.
-    #[error("gossipsub refuses its configuration: {0}")]
+    /// Gossipsub rejected its configuration.
+    #[error("gossipsub rejected its configuration: {0}")]
     Gossip(String),
-    /// The node's events were taken before: the registry needs them.
-    #[error("the node's events were taken before")]
+    /// The node's events were taken before. The registry needs them: start it before they are taken.
+    #[error("events of the node were taken before: start the registry first")]
     EventsTaken,
-    /// A registry runs on this node already.
-    #[error("a registry runs on this node already")]
-    Running,
-    /// The node has ended.
+    /// A registry already runs on this node.
+    #[error("a registry already runs on this node")]
+    AlreadyRunning,
+    /// The node has stopped.
     #[error(transparent)]
-    NodeGone(#[from] DriverClosedError),
+    DriverClosed(#[from] DriverClosedError),
 }

@@ -1,4 +1,4 @@
-//! Connecting with peers that may have content.
+//! Connections to peers that may have content.
 
 use std::{collections::HashMap, sync::Mutex, time::SystemTime};
 
@@ -12,20 +12,20 @@ use libp2p::{
 use super::{Inner, lock};
 use crate::p2p::deadline::within;
 
-/// Who waits for a connection, which the swarm's events tell of.
+/// Calls that wait for a connection, by peer.
 #[derive(Debug, Default)]
 pub(super) struct Connections(Mutex<HashMap<PeerId, Vec<oneshot::Sender<bool>>>>);
 
 impl Connections {
-    /// A peer is connected, or cannot be reached.
-    pub(super) fn settled(&self, peer: &PeerId, connected: bool) {
+    /// Ends the waiting for a peer, which is connected or cannot be reached.
+    pub(super) fn resolve(&self, peer: &PeerId, connected: bool) {
         for waiting in lock(&self.0).remove(peer).unwrap_or_default() {
-            // Who no longer waits needs no answer.
+            // Fails if the call was dropped.
             let _gone = waiting.send(connected);
         }
     }
 
-    /// Those for whom somebody waits.
+    /// Returns the peers that calls are waiting for.
     fn awaited(&self) -> Vec<PeerId> {
         lock(&self.0).keys().copied().collect()
     }
@@ -33,7 +33,7 @@ impl Connections {
     pub(super) fn wait(&self, peer: PeerId) -> oneshot::Receiver<bool> {
         let (told, wait) = oneshot::channel();
         let mut waiting = lock(&self.0);
-        // Those who have given up since are forgotten here: there are no more than wait at a time.
+        // Removes the entries of dropped calls, so that the map is never larger than the number of waiting calls.
         waiting.retain(|_, waiting| {
             waiting.retain(|told| !told.is_canceled());
             !waiting.is_empty()
@@ -43,7 +43,7 @@ impl Connections {
     }
 }
 
-/// What a dial came to.
+/// Result of starting a dial.
 enum Dialled {
     Connected,
     UnderWay,
@@ -52,35 +52,35 @@ enum Dialled {
 }
 
 impl<R: Runtime> Inner<R> {
-    /// Sees to it that there is a connection with a peer: by the addresses that the swarm knows, or by those that the network
-    /// knows.
+    /// Connects to a peer, by the addresses that the swarm knows or else those that a lookup finds. Returns whether it is
+    /// connected.
     pub(super) async fn connect(&self, peer: PeerId) -> bool {
         within(&self.runtime, self.config.connect_timeout, self.reach(peer)).await.unwrap_or(false)
     }
 
-    /// After events were missed: who has connected meanwhile is not waited for until the time is over.
-    pub(super) async fn look_for_connections(&self) {
+    /// Checks the awaited connections after events were lost: otherwise calls would wait until their timeout.
+    pub(super) async fn resync_connections(&self) {
         let awaited = self.connections.awaited();
         let connected = self
             .swarm
             .with(move |swarm| awaited.into_iter().filter(|peer| swarm.is_connected(peer)).collect::<Vec<_>>());
         for peer in connected.await.unwrap_or_default() {
-            self.connections.settled(&peer, true);
+            self.connections.resolve(&peer, true);
         }
     }
 
-    /// Those with whom there is a connection, the most reliable first. Nobody, once the node has ended.
+    /// Returns the connected peers, best reputation first. Empty after the node has stopped.
     pub(super) async fn connected(&self) -> Vec<PeerId> {
         let connected = self.swarm.with(|swarm| swarm.connected_peers().copied().collect::<Vec<_>>()).await;
         self.reputation.order(&connected.unwrap_or_default(), SystemTime::now())
     }
 
     async fn reach(&self, peer: PeerId) -> bool {
-        // Before the dial, so that its end is not missed.
+        // Registered before the dial, so that its end is not missed.
         let wait = self.connections.wait(peer);
         match self.dial(peer, Vec::new()).await {
             Dialled::Connected => return true,
-            // Where it was may not be where it is.
+            // If the known addresses fail, they may be outdated.
             Dialled::UnderWay => {
                 if wait.await.unwrap_or(false) {
                     return true;
@@ -105,7 +105,7 @@ impl<R: Runtime> Inner<R> {
             }
             match swarm.dial(DialOpts::peer_id(peer).addresses(addresses).extend_addresses_through_behaviour().build())
             {
-                // One that somebody else has begun is as good.
+                // A dial that is in progress already serves as well.
                 Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => Dialled::UnderWay,
                 Err(DialError::NoAddresses) => Dialled::NoAddress,
                 Err(_) => Dialled::Failed,
@@ -120,16 +120,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_who_wait_are_told_and_those_who_have_given_up_are_forgotten() {
+    fn all_waiting_calls_are_answered_and_dropped_ones_are_removed() {
         let connections = Connections::default();
         let (one, other) = (PeerId::random(), PeerId::random());
         let (first, second) = (connections.wait(one), connections.wait(one));
         drop(connections.wait(other));
-        connections.settled(&other, true);
+        connections.resolve(&other, true);
         drop(connections.wait(other));
         let third = connections.wait(one);
         assert_eq!(lock(&connections.0).len(), 1);
-        connections.settled(&one, true);
+        connections.resolve(&one, true);
         for wait in [first, second, third] {
             assert_eq!(smol::block_on(wait), Ok(true));
         }

@@ -1,4 +1,4 @@
-//! Content, from whoever has it.
+//! Content: fetching it from providers, and offering it to others.
 
 use std::{collections::HashSet, pin::pin, sync::Arc, time::SystemTime};
 
@@ -12,62 +12,52 @@ use futures::{
 use kadence::{Priority, Runtime, Update};
 use libp2p::PeerId;
 
-use super::{Event, Inner, lock};
+use super::{Inner, RegistryEvent, lock};
 use crate::{
     ContentId, GetError, Index, PackageId,
-    blob::BlobError,
     p2p::{
-        deadline::pause,
+        deadline::sleep,
         head::SignedHead,
-        transfer::{BlobProvider, FetchError, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent},
+        transfer::{BlobProvider, FetchError, FetchEvent, FetchRequest, Fetcher, ProviderOutcome, ProviderReport},
     },
+    registry::{Subject, fetch_document},
 };
 
-/// With how many peers a connection is made at a time, for one download.
-const CONNECTING: usize = 4;
+/// Maximum number of providers that one download connects to at the same time.
+const CONCURRENT_DIALS: usize = 4;
 
-/// How many providers the network is asked for: as many as a fetch makes use of, and some that are gone.
-const PROVIDERS: usize = 12;
+/// Number of providers that a lookup asks for: those that a fetch uses, and a reserve for those that are gone.
+const MAX_LOOKUP_PROVIDERS: usize = 12;
 
-/// Who is asked for content.
+/// Set of peers that are asked for content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asking {
-    /// Whoever may have it, by the network too.
-    Everybody,
-    /// Those who have announced the package or told of it. A spammer can make a node look for what nobody has: that costs no
-    /// lookup.
+pub(super) enum ProviderScope {
+    /// Known providers, and those that a lookup finds.
+    All,
+    /// Peers that announced or reported the package, without a lookup. A spammer can make nodes look for content that
+    /// nobody has, which must not cost the network a lookup.
     Announcers,
 }
 
 impl<R: Runtime> Inner<R> {
-    /// The index that a head names.
+    /// Fetches the index that a head names.
     pub(super) async fn index_of(self: &Arc<Self>, head: &SignedHead) -> Result<Index, GetError> {
         let head = head.head();
         self.index(&head.package, head.index, head.index_size).await
     }
 
-    /// An index by its content id.
+    /// Fetches an index by its content id.
     pub(super) async fn index(
         self: &Arc<Self>,
         package: &PackageId,
         content: ContentId,
         size: u64,
     ) -> Result<Index, GetError> {
-        if size > crate::MAX_INDEX_LEN as u64 {
-            return Err(GetError::invalid(content, BlobError::TooLarge { max: crate::MAX_INDEX_LEN as u64 }));
-        }
-        self.fetch(package, content, size).await?;
-        let blobs = self.blobs.clone();
-        let json = unblock(move || blobs.read(&content, size)).await?;
-        let index = Index::from_json(&json).map_err(|error| GetError::invalid(content, error))?;
-        if index.package() != package {
-            let (wanted, found) = (package.to_string(), index.package().to_string());
-            return Err(GetError::OtherPackage { content, wanted, found });
-        }
-        Ok(index)
+        let expected = Subject { package, version: None };
+        fetch_document(&self.blobs, content, size, expected, self.fetch(package, content, size)).await
     }
 
-    /// Brings content of this size into the store, if it is not there, and offers it to others from then on.
+    /// Fetches content of this size into the store, unless it is there, and offers it to others from then on.
     pub(super) async fn fetch(
         self: &Arc<Self>,
         package: &PackageId,
@@ -77,43 +67,43 @@ impl<R: Runtime> Inner<R> {
         let blobs = self.blobs.clone();
         match unblock(move || blobs.size(&content)).await {
             Some(found) if found == size => return Ok(()),
-            Some(found) => return Err(GetError::Size { content, wanted: size, found }),
+            Some(found) => return Err(GetError::Size { content, expected: size, found }),
             None => {}
         }
         let wanted = FetchRequest { id: content, max: size, size: Some(size) };
-        let size = self.download(&self.fetcher, package, wanted, Asking::Everybody).await?;
-        self.readers.tell(&Event::Downloaded { content, size });
+        let size = self.download(&self.fetcher, package, wanted, ProviderScope::All).await?;
+        self.subscribers.send(&RegistryEvent::Downloaded { content, size });
         if self.config.share {
             self.offer(content);
         }
         Ok(())
     }
 
-    /// Fetches content from whoever is known or found to have it, with the fetcher of the store where it is to be.
+    /// Fetches content with a fetcher from the peers in scope.
     pub(super) async fn download(
         self: &Arc<Self>,
         fetcher: &Fetcher,
         package: &PackageId,
         wanted: FetchRequest,
-        asking: Asking,
+        scope: ProviderScope,
     ) -> Result<u64, GetError> {
         let content = wanted.id;
-        let (refused, refusal) = async_channel::bounded(1);
-        let (observer, providers) = (Arc::clone(self), self.providers(package, content, asking, refusal));
+        let (failed, failure) = async_channel::bounded(1);
+        let (observer, providers) = (Arc::clone(self), self.providers(package, content, scope, failure));
         let fetch = fetcher.fetch(wanted, providers, move |event| {
-            if let FetchEvent::Report(Report { event, .. }) = &event
-                && !matches!(event, ReportEvent::Success { .. })
+            if let FetchEvent::Report(ProviderReport { outcome, .. }) = &event
+                && !matches!(outcome, ProviderOutcome::Success { .. })
             {
-                // The first one is enough.
-                let _told = refused.try_send(());
+                // Full after the first failure, which is enough.
+                let _full = failed.try_send(());
             }
             observer.observe(content, &event);
         });
         let fetched = self.while_running(fetch).await.ok_or(GetError::Closed)?;
-        fetched.map_err(|error| self.not_fetched(content, error))
+        fetched.map_err(|error| self.fetch_error(content, error))
     }
 
-    /// Tells the network that we have content.
+    /// Announces this node as a provider of content, in the background.
     pub(super) fn offer(self: &Arc<Self>, content: ContentId) {
         let inner = Arc::clone(self);
         let offer = async move {
@@ -128,56 +118,56 @@ impl<R: Runtime> Inner<R> {
     fn observe(&self, content: ContentId, event: &FetchEvent) {
         match *event {
             FetchEvent::Progress { verified, total } => {
-                self.readers.tell(&Event::DownloadProgress { content, verified, total });
+                self.subscribers.send(&RegistryEvent::DownloadProgress { content, verified, total });
             }
-            FetchEvent::Report(Report { peer, event }) => {
+            FetchEvent::Report(ProviderReport { peer, outcome }) => {
                 let now = SystemTime::now();
-                match event {
-                    ReportEvent::Success { bytes, time } => self.reputation.success(peer, bytes, time, now),
-                    ReportEvent::Failed => self.reputation.failure(peer, now),
-                    ReportEvent::BadData => self.bad_data(peer),
-                    // It has done nothing wrong.
-                    ReportEvent::Busy | ReportEvent::NotFound => {}
+                match outcome {
+                    ProviderOutcome::Success { bytes, time } => self.reputation.success(peer, bytes, time, now),
+                    ProviderOutcome::Failed => self.reputation.failure(peer, now),
+                    ProviderOutcome::BadData => self.bad_data(peer),
+                    // Not a fault of the peer.
+                    ProviderOutcome::Busy | ProviderOutcome::NotFound => {}
                 }
             }
         }
     }
 
-    /// A peer has sent what no honest one sends.
+    /// Bans a peer that sent data which no honest peer sends.
     pub(super) fn bad_data(&self, peer: PeerId) {
         let until = self.reputation.bad_data(peer, SystemTime::now());
-        tracing::warn!(%peer, ?until, "a peer has sent bad data, and is not asked for a while");
-        self.readers.tell(&Event::BadData { peer });
+        tracing::warn!(%peer, ?until, "peer sent bad data and is banned for a while");
+        self.subscribers.send(&RegistryEvent::BadData { peer });
     }
 
-    /// Those who may have content, connected, as they are found: first the publisher and those who have told of the
-    /// package, the most reliable first, then those whom the network names. `refusal` says that one of them does not give
-    /// it.
+    /// Returns connected providers of content as they are found: first the known ones, which are the publisher and the peers
+    /// that reported the package, best reputation first, then those that a lookup finds. `failure` receives a message when a
+    /// provider fails.
     fn providers(
         self: &Arc<Self>,
         package: &PackageId,
         content: ContentId,
-        asking: Asking,
-        refusal: Receiver<()>,
+        scope: ProviderScope,
+        failure: Receiver<()>,
     ) -> Receiver<BlobProvider> {
-        let (found, receiver) = async_channel::bounded(CONNECTING);
-        let told = found.clone();
+        let (found, receiver) = async_channel::bounded(CONCURRENT_DIALS);
+        let sender = found.clone();
         let inner = Arc::clone(self);
-        let mut known = match asking {
-            Asking::Everybody => vec![package.publisher()],
-            Asking::Announcers => Vec::new(),
+        let mut known = match scope {
+            ProviderScope::All => vec![package.publisher()],
+            ProviderScope::Announcers => Vec::new(),
         };
         if let Some(package) = lock(&self.discovered).get(package) {
             known.extend(package.providers.iter().map(|provider| provider.peer));
         }
         let known = self.reputation.order(&known, SystemTime::now());
         let search = async move {
-            let named = match asking {
-                Asking::Everybody => inner.named_by_the_network(known.clone(), content, refusal).left_stream(),
-                Asking::Announcers => stream::empty().right_stream(),
+            let named = match scope {
+                ProviderScope::All => inner.look_up_providers(known.clone(), content, failure).left_stream(),
+                ProviderScope::Announcers => stream::empty().right_stream(),
             };
-            let mut asked = HashSet::from([inner.client.local_peer()]);
-            // Those who are known come first; the network is asked beside them, not only once they are all gone.
+            let mut asked = HashSet::from([inner.client.local_peer_id()]);
+            // Known providers come first, but the lookup does not wait for all of them to fail.
             let candidates = stream::select(stream::iter(known), named);
             let candidates = candidates.filter(|peer| ready(asked.insert(*peer)));
             let reputation = Arc::clone(&inner.reputation);
@@ -187,41 +177,40 @@ impl<R: Runtime> Inner<R> {
                 let inner = Arc::clone(&inner);
                 async move { inner.connect(peer).await.then_some(peer) }
             });
-            let mut connected = pin!(connecting.buffer_unordered(CONNECTING));
+            let mut connected = pin!(connecting.buffer_unordered(CONCURRENT_DIALS));
             while let Some(peer) = connected.next().await {
                 let Some(peer) = peer else { continue };
                 let provider = BlobProvider { peer, preference: inner.preference(&peer) };
-                if told.send(provider).await.is_err() {
+                if sender.send(provider).await.is_err() {
                     return;
                 }
             }
         };
         self.spawn(async move {
-            // The download has all it needs, or was given up.
+            // The download has completed or was dropped.
             select(pin!(found.closed()), pin!(search)).await;
         });
         receiver
     }
 
-    /// Those whom the network names: at once or, if one of the known ones is connected, a little later or as soon as one
-    /// does not give the content.
-    fn named_by_the_network(
+    /// Looks up providers: at once, or if a known provider is connected, after a delay or the first failure.
+    fn look_up_providers(
         &self,
         known: Vec<PeerId>,
         content: ContentId,
-        refusal: Receiver<()>,
+        failure: Receiver<()>,
     ) -> impl Stream<Item = PeerId> {
-        let lookup = self.client.get_providers(content.provider_key()).limit(PROVIDERS);
+        let lookup = self.client.get_providers(content.provider_key()).limit(MAX_LOOKUP_PROVIDERS);
         async move {
             let connected = self.swarm.with(move |swarm| known.iter().any(|peer| swarm.is_connected(peer)));
             if connected.await == Ok(true) {
-                let refused = async {
-                    if refusal.recv().await.is_err() {
+                let failed = async {
+                    if failure.recv().await.is_err() {
                         // The fetch has ended.
                         pending::<()>().await;
                     }
                 };
-                select(pin!(pause(&self.runtime, self.config.providers_after)), pin!(refused)).await;
+                select(pin!(sleep(&self.runtime, self.config.provider_lookup_delay)), pin!(failed)).await;
             }
             lookup.stream().filter_map(|update| {
                 ready(match update {
@@ -233,7 +222,7 @@ impl<R: Runtime> Inner<R> {
         .flatten_stream()
     }
 
-    /// From 0 to 100.
+    /// Returns the score of a peer, from 0 to 100.
     fn preference(&self, peer: &PeerId) -> i32 {
         let known = self.reputation.get(peer).unwrap_or_default();
         #[expect(clippy::cast_possible_truncation, reason = "a score is from 0 to 1")]
@@ -241,12 +230,13 @@ impl<R: Runtime> Inner<R> {
         preference
     }
 
-    pub(super) fn not_fetched(&self, content: ContentId, error: FetchError) -> GetError {
+    pub(super) fn fetch_error(&self, content: ContentId, error: FetchError) -> GetError {
         match error {
             FetchError::NoProvider => GetError::Unavailable { content, providers: 0 },
             FetchError::AllFailed { reports } => GetError::Unavailable { content, providers: reports.len() },
-            FetchError::TooLarge { size: found, max: wanted }
-            | FetchError::OtherSize { size: found, expected: wanted } => GetError::Size { content, wanted, found },
+            FetchError::TooLarge { size: found, max: expected } | FetchError::OtherSize { size: found, expected } => {
+                GetError::Size { content, expected, found }
+            }
             FetchError::Timeout => GetError::Timeout { after: self.config.fetch.stall_timeout },
             FetchError::Store(error) => error.into(),
         }

@@ -11,150 +11,151 @@ use semver::Version;
 
 use crate::{ContentId, PackageId};
 
-/// How many events wait for a reader: a second of a busy download.
+/// Capacity of an event stream: a second of a busy download.
 const CAPACITY: usize = 1024;
 
-/// How many readers there can be. The one that came first goes when there is one more.
-const MAX_READERS: usize = 64;
+/// Maximum number of event streams. A further one ends the oldest.
+const MAX_SUBSCRIBERS: usize = 64;
 
-/// What happens in a registry.
+/// Event of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Event {
-    /// A peer is connected.
+pub enum RegistryEvent {
+    /// A peer has connected.
     PeerJoined {
-        /// Who.
+        /// Peer id.
         peer: PeerId,
     },
-    /// The last connection with a peer has closed.
+    /// The last connection to a peer has closed.
     PeerLeft {
-        /// Who.
+        /// Peer id.
         peer: PeerId,
     },
-    /// A package was heard of, or a newer version of one.
+    /// A new package was discovered, or a newer version of a known one.
     PackageDiscovered {
-        /// Which.
+        /// The package.
         package: PackageId,
-        /// Its newest version, as its publisher says.
+        /// Newest version, as announced by the publisher.
         version: Version,
     },
-    /// A part of some content has come, and is what it should be.
+    /// More of some content was received and verified.
     DownloadProgress {
-        /// Which.
+        /// Content id.
         content: ContentId,
-        /// Bytes that are here.
+        /// Number of verified bytes.
         verified: u64,
-        /// Bytes of all of it.
+        /// Size in bytes.
         total: u64,
     },
-    /// All of some content is here.
+    /// Content was received completely.
     Downloaded {
-        /// Which.
+        /// Content id.
         content: ContentId,
-        /// Its size in bytes.
+        /// Size in bytes.
         size: u64,
     },
-    /// A version was published, or withdrawn.
+    /// A version was published here, or yanked or unyanked.
     Published {
-        /// Of which package.
+        /// The package.
         package: PackageId,
-        /// The number of the package's head that says so.
+        /// Sequence number of the new head.
         seq: u64,
     },
-    /// An own package was published again.
+    /// A package of this registry was published again.
     Republished {
-        /// Which.
+        /// The package.
         package: PackageId,
-        /// The number of its head: a new one if the old would have expired.
+        /// Sequence number of the head, which is a new one if the last was about to expire.
         seq: u64,
     },
-    /// A publisher has signed two heads with one number. Both are kept:
+    /// A publisher signed two conflicting heads. Both are kept:
     /// [`HeadStore::equivocation`](crate::p2p::head::HeadStore::equivocation).
     Equivocation {
-        /// Of which package.
+        /// The package.
         package: PackageId,
-        /// The number.
+        /// Sequence number of the second head.
         seq: u64,
     },
-    /// A peer has sent what no honest one sends, and is not asked for a while.
+    /// A peer sent data that no honest peer sends, and is banned for a while.
     BadData {
-        /// Who.
+        /// Peer id.
         peer: PeerId,
     },
-    /// The reader was slower than the events came.
+    /// The reader fell behind.
     Lagged {
-        /// So many are missing here.
+        /// Number of events that were dropped at this point.
         skipped: u64,
     },
 }
 
-/// The events of a registry from when it was asked for, until its node ends. Bounded: see [`Event::Lagged`].
+/// Stream of the events of a registry, from its creation until the node stops. It is bounded: see
+/// [`RegistryEvent::Lagged`].
 #[derive(Debug)]
-pub struct EventStream(Pin<Box<Receiver<Event>>>);
+pub struct RegistryEvents(Pin<Box<Receiver<RegistryEvent>>>);
 
-impl Stream for EventStream {
-    type Item = Event;
+impl Stream for RegistryEvents {
+    type Item = RegistryEvent;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RegistryEvent>> {
         self.0.as_mut().poll_next(cx)
     }
 }
 
-/// `None` once there is nothing more to tell.
+/// `None` after the end of all streams.
 #[derive(Debug)]
-pub(super) struct Readers(Mutex<Option<Vec<Reader>>>);
+pub(super) struct Subscribers(Mutex<Option<Vec<Subscriber>>>);
 
 #[derive(Debug)]
-struct Reader {
-    events: Sender<Event>,
+struct Subscriber {
+    events: Sender<RegistryEvent>,
     skipped: u64,
 }
 
-impl Default for Readers {
+impl Default for Subscribers {
     fn default() -> Self {
         Self(Mutex::new(Some(Vec::new())))
     }
 }
 
-impl Readers {
-    pub(super) fn add(&self) -> EventStream {
+impl Subscribers {
+    pub(super) fn add(&self) -> RegistryEvents {
         let (events, received) = async_channel::bounded(CAPACITY);
-        if let Some(readers) = &mut *self.lock() {
-            if readers.len() >= MAX_READERS {
-                readers.remove(0);
+        if let Some(subscribers) = &mut *self.lock() {
+            if subscribers.len() >= MAX_SUBSCRIBERS {
+                subscribers.remove(0);
             }
-            readers.push(Reader { events, skipped: 0 });
+            subscribers.push(Subscriber { events, skipped: 0 });
         }
-        EventStream(Box::pin(received))
+        RegistryEvents(Box::pin(received))
     }
 
-    /// Never waits for a reader.
-    pub(super) fn tell(&self, event: &Event) {
-        if let Some(readers) = &mut *self.lock() {
-            readers.retain_mut(|reader| reader.tell(event.clone()));
+    /// Sends an event to all streams, without waiting.
+    pub(super) fn send(&self, event: &RegistryEvent) {
+        if let Some(subscribers) = &mut *self.lock() {
+            subscribers.retain_mut(|subscriber| subscriber.send(event.clone()));
         }
     }
 
-    /// Ends the streams, those that are still to be asked for as well. What was told can be read to its end.
+    /// Ends all streams, including later ones. Queued events can still be read.
     pub(super) fn close(&self) {
-        for reader in self.lock().take().into_iter().flatten() {
-            if reader.skipped > 0 {
-                // If there is no room yet, nothing was read for long.
-                let _full = reader.events.try_send(Event::Lagged { skipped: reader.skipped });
+        for subscriber in self.lock().take().into_iter().flatten() {
+            if subscriber.skipped > 0 {
+                // If the queue is still full, the reader has been idle for long.
+                let _full = subscriber.events.try_send(RegistryEvent::Lagged { skipped: subscriber.skipped });
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Reader>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Subscriber>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Reader {
-    /// Whether it is still there.
-    fn tell(&mut self, event: Event) -> bool {
+impl Subscriber {
+    /// Returns whether the stream still exists.
+    fn send(&mut self, event: RegistryEvent) -> bool {
         if self.skipped > 0 {
-            match self.events.try_send(Event::Lagged { skipped: self.skipped }) {
+            match self.events.try_send(RegistryEvent::Lagged { skipped: self.skipped }) {
                 Ok(()) => self.skipped = 0,
                 Err(TrySendError::Full(_)) => {
                     self.skipped += 1;
@@ -181,30 +182,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_reader_is_told_how_much_it_has_missed_and_one_that_has_gone_is_forgotten() {
-        let readers = Readers::default();
-        let (mut slow, gone) = (readers.add(), readers.add());
+    fn a_slow_reader_gets_the_number_of_dropped_events_and_a_closed_stream_is_removed() {
+        let subscribers = Subscribers::default();
+        let (mut slow, gone) = (subscribers.add(), subscribers.add());
         drop(gone);
-        let event = Event::PeerJoined { peer: PeerId::random() };
+        let event = RegistryEvent::PeerJoined { peer: PeerId::random() };
         for _ in 0..CAPACITY + 3 {
-            readers.tell(&event);
+            subscribers.send(&event);
         }
-        assert_eq!(readers.lock().as_ref().map(Vec::len), Some(1));
+        assert_eq!(subscribers.lock().as_ref().map(Vec::len), Some(1));
         smol::block_on(async {
             for _ in 0..CAPACITY {
                 assert_eq!(slow.next().await.as_ref(), Some(&event));
             }
-            readers.tell(&event);
-            assert_eq!(slow.next().await, Some(Event::Lagged { skipped: 3 }));
+            subscribers.send(&event);
+            assert_eq!(slow.next().await, Some(RegistryEvent::Lagged { skipped: 3 }));
             assert_eq!(slow.next().await, Some(event));
         });
     }
 
     #[test]
-    fn readers_are_bounded() {
-        let readers = Readers::default();
-        let mut first = readers.add();
-        let _others: Vec<_> = (0..MAX_READERS).map(|_| readers.add()).collect();
+    fn event_streams_are_bounded() {
+        let subscribers = Subscribers::default();
+        let mut first = subscribers.add();
+        let _others: Vec<_> = (0..MAX_SUBSCRIBERS).map(|_| subscribers.add()).collect();
         assert_eq!(smol::block_on(first.next()), None);
     }
 }

@@ -1,211 +1,216 @@
-//! The newest head of a package, as far as it can be told.
+//! Lookup of the newest head of a package.
 
 use std::{
     collections::{HashMap, HashSet},
     time::{Duration, Instant, SystemTime},
 };
 
-use kadence::{Agree, Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
+use kadence::{Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
 
 use super::{Inner, lock};
 use crate::{
     GetError, PackageId, StorageError,
     p2p::{
         announce::DiscoveredPackage,
-        head::{Checkpoint, HeadRejectedError, RememberError, SignedHead, dht_key, judge},
+        head::{Checkpoint, HeadRejectedError, HeadStoreError, SignedHead, dht_key, validate_head},
     },
 };
 
-/// How many heads are used without asking again: those of the largest lock files.
-const MAX_FRESH: usize = 4096;
+/// Maximum number of cached heads: as many as the largest lock files have packages.
+const MAX_CACHED_HEADS: usize = 4096;
 
-/// Heads that were read a moment ago.
+/// Recently read heads, each with the time until which it is used without a lookup.
 #[derive(Debug, Default)]
-pub(super) struct Fresh(HashMap<PackageId, (SignedHead, Instant)>);
+pub(super) struct HeadCache(HashMap<PackageId, (SignedHead, Instant)>);
 
-impl Fresh {
+impl HeadCache {
     fn get(&self, package: &PackageId, now: Instant) -> Option<&SignedHead> {
         self.0.get(package).filter(|(_, until)| now < *until).map(|(head, _)| head)
     }
 
-    /// Uses it until then.
+    /// Caches a head until this time.
     pub(super) fn put(&mut self, head: SignedHead, now: Instant, until: Instant) {
-        if self.0.len() >= MAX_FRESH {
+        if self.0.len() >= MAX_CACHED_HEADS {
             self.0.retain(|_, (_, until)| now < *until);
         }
-        // It is only a shortcut.
-        if self.0.len() < MAX_FRESH {
+        // A full cache only costs lookups.
+        if self.0.len() < MAX_CACHED_HEADS {
             self.0.insert(head.head().package.clone(), (head, until));
         }
     }
 
-    /// It can no longer be relied on.
+    /// Removes a head that must not be used any longer.
     fn remove(&mut self, package: &PackageId) {
         self.0.remove(package);
     }
 
-    /// There is a newer one.
-    pub(super) fn heard_of(&mut self, package: &PackageId, seq: u64) {
+    /// Removes a head that is older than this number.
+    pub(super) fn remove_older(&mut self, package: &PackageId, seq: u64) {
         if self.0.get(package).is_some_and(|(head, _)| head.head().seq < seq) {
             self.0.remove(package);
         }
     }
 }
 
-/// What it means that there is nothing but forged heads.
+/// Result of a lookup that finds forged heads only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnlyForged {
-    /// There may be a true one, whose place they have taken.
-    IsRefused,
-    /// Nothing: otherwise anybody who makes forged ones could keep the publisher from publishing.
-    IsNothing,
+pub(super) enum OnlyForgedHeads {
+    /// An error: a genuine head may have been displaced.
+    Error,
+    /// No head: otherwise anybody could keep a publisher from publishing, by storing forged heads.
+    NotFound,
 }
 
 impl<R: Runtime> Inner<R> {
-    /// The newest head of a package: one that was read a moment ago, or the best that the network has.
+    /// Returns the newest head of a package: a cached one, or the best of the network.
     pub(super) async fn head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        if let Some(head) = lock(&self.fresh).get(package, self.now()).cloned() {
-            // It may have expired meanwhile.
-            return judge(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(refused);
+        if let Some(head) = lock(&self.head_cache).get(package, self.now()).cloned() {
+            // It may have expired since.
+            return validate_head(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(rejection);
         }
-        let head = match self.look_up(package, OnlyForged::IsRefused).await {
+        let head = match self.look_up(package, OnlyForgedHeads::Error).await {
             Ok(head) => head,
-            // While it publishes, the network has an older one.
+            // While a publication is in progress, the network has an older head.
             Err(error @ (GetError::Inconclusive { .. } | GetError::Timeout { .. } | GetError::Rollback { .. }))
                 if package.publisher() == self.publisher =>
             {
-                // Nobody knows better than who has signed it.
-                let head = self.newest_here(package).await?.ok_or(error)?;
-                Some(self.judged(head).await?)
+                // For its own package, the publisher itself is the authority.
+                let head = self.newest_local(package).await?.ok_or(error)?;
+                Some(self.validated(head).await?)
             }
             Err(error) => {
-                // Another call may have read a head that is refused now.
-                lock(&self.fresh).remove(package);
+                // Another call may have cached a head that is rejected now.
+                lock(&self.head_cache).remove(package);
                 return Err(error);
             }
         };
         if let Some(head) = &head {
             let age = Duration::from_secs(head.head().ttl).min(self.config.max_head_age);
-            let (now, told) = (self.now(), lock(&self.discovered).get(package).map(DiscoveredPackage::seq));
-            // While it was looked for, a newer one may have been announced.
-            if told.is_none_or(|told| told <= head.head().seq) {
-                lock(&self.fresh).put(head.clone(), now, now + age);
+            let (now, announced) = (self.now(), lock(&self.discovered).get(package).map(DiscoveredPackage::seq));
+            // A newer head may have been announced during the lookup.
+            if announced.is_none_or(|seq| seq <= head.head().seq) {
+                lock(&self.head_cache).put(head.clone(), now, now + age);
             }
         }
         Ok(head)
     }
 
-    /// The newest head that the network has, judged by what was seen before.
+    /// Looks up the newest head in the network, and checks it against the checkpoint.
     pub(super) async fn look_up(
         &self,
         package: &PackageId,
-        only_forged: OnlyForged,
+        only_forged: OnlyForgedHeads,
     ) -> Result<Option<SignedHead>, GetError> {
         let mut seen_before = 0;
         loop {
             match self.look_up_once(package, only_forged).await {
-                // A newer one may have been published, or read by another call, while this one was looking.
+                // During the lookup a newer head was published, or recorded by another call.
                 Err(GetError::Rollback { seen, .. }) if seen > seen_before => seen_before = seen,
                 found => return found,
             }
         }
     }
 
-    async fn look_up_once(&self, package: &PackageId, only_forged: OnlyForged) -> Result<Option<SignedHead>, GetError> {
-        let not_trusted = |error: &dyn std::fmt::Display| GetError::NotTrusted { reason: error.to_string() };
+    async fn look_up_once(
+        &self,
+        package: &PackageId,
+        only_forged: OnlyForgedHeads,
+    ) -> Result<Option<SignedHead>, GetError> {
+        let not_trusted = |error: &dyn std::fmt::Display| GetError::Rejected { reason: error.to_string() };
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
         let timeout = self.config.lookup_timeout;
-        // All of them, because a single holder of the newest is enough.
-        let call = self.client.get_record(key).best(Agree::All).fresh().timeout(timeout);
-        // What is inconclusive because too much is going on may not be so a moment later.
+        // Asks all holders: one that has the newest head is enough.
+        let call = self.client.get_record(key).best().fresh().timeout(timeout);
+        // An overload may have passed at the next attempt.
         let found = call.retry(Retry::default()).await;
         let answer = match found {
             Ok(answer) => answer,
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
-                return self.without_a_holder(package).await;
+                return self.head_without_holder(package).await;
             }
-            Err(GetRecordError::NotFound { rejected: 1.., .. }) if only_forged == OnlyForged::IsNothing => {
-                return self.without_a_holder(package).await;
+            Err(GetRecordError::NotFound { rejected: 1.., .. }) if only_forged == OnlyForgedHeads::NotFound => {
+                return self.head_without_holder(package).await;
             }
-            Err(error) => return Err(unanswered(&error, timeout)),
+            Err(error) => return Err(lookup_error(&error, timeout)),
         };
         let best = SignedHead::verify(answer.value(), package).map_err(|error| not_trusted(&error))?;
-        let (others, progress) = (others(&answer, &best, package), answer.progress);
-        self.remembered(move |memory| {
-            memory.remember(&best)?;
-            // Before the time is looked at: a twin of a head that has expired is a twin.
+        let (others, progress) = (other_heads(&answer, &best, package), answer.progress);
+        self.with_head_store(move |store| {
+            store.record(&best)?;
+            // Before the expiry is checked: an expired head can be part of an equivocation, too.
             for other in &others {
-                // A twin of what was seen is worth knowing; that a holder has an older one is not.
-                if let Err(RememberError::Refused(refused @ HeadRejectedError::Equivocation { .. })) =
-                    memory.remember(other)
+                // Only an equivocation matters here. Some holders having outdated heads is normal.
+                if let Err(HeadStoreError::Rejected(refused @ HeadRejectedError::Equivocation { .. })) =
+                    store.record(other)
                 {
                     return Err(refused.into());
                 }
             }
-            memory.judge(&best, SystemTime::now())?;
+            store.validate(&best, SystemTime::now())?;
             Ok(Some(best))
         })
         .await
-        .map_err(|error| match self.not_accepted(error) {
-            // Those who have the newer one may be among those who did not answer.
+        .map_err(|error| match self.store_error(error) {
+            // The holders of the newer head may be among those that did not answer.
             GetError::Rollback { .. } if progress.certainty() == Certainty::Inconclusive => inconclusive(progress),
             error => error,
         })
     }
 
-    /// A head that did not come from the network, if it may be believed after all that was seen.
-    async fn judged(&self, head: SignedHead) -> Result<SignedHead, GetError> {
-        let judged = self.remembered(move |memory| memory.judge(&head, SystemTime::now()).map(|_| head));
-        judged.await.map_err(|error| self.not_accepted(error))
+    /// Checks a head that did not come from the network against the checkpoint and the time.
+    async fn validated(&self, head: SignedHead) -> Result<SignedHead, GetError> {
+        let validated = self.with_head_store(move |store| store.validate(&head, SystemTime::now()).map(|_| head));
+        validated.await.map_err(|error| self.store_error(error))
     }
 
-    /// Nobody has a head. One that was seen before is still good until it expires: its publisher may be away for long.
-    async fn without_a_holder(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        match self.mark(package).await? {
-            Some(Checkpoint { head: Some(head), .. }) => self.judged(head).await.map(Some),
-            // After a contradiction that was forgiven: there is one, and nobody shows it.
+    /// Returns the head of a package that no peer holds: the last seen one is valid until it expires, since its publisher may be
+    /// offline for long.
+    async fn head_without_holder(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        match self.checkpoint(package).await? {
+            Some(Checkpoint { head: Some(head), .. }) => self.validated(head).await.map(Some),
+            // After an accepted equivocation: a head exists, but no peer serves it.
             Some(Checkpoint { seq: seen, head: None }) => Err(GetError::Rollback { seen, offered: 0 }),
             None => Ok(None),
         }
     }
 
-    /// The newest head that was seen, expired or not.
+    /// Returns the newest head that was seen, even if it has expired.
     pub(super) async fn last_seen(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        Ok(self.mark(package).await?.and_then(|mark| mark.head))
+        Ok(self.checkpoint(package).await?.and_then(|checkpoint| checkpoint.head))
     }
 
-    /// The newest head that is known without the network.
-    pub(super) async fn newest_here(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        let (seen, own) = (self.last_seen(package).await?, self.own_head(package).await?);
+    /// Returns the newest head that is known without a lookup.
+    pub(super) async fn newest_local(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let (seen, own) = (self.last_seen(package).await?, self.published_head(package).await?);
         Ok(seen.into_iter().chain(own).max_by_key(|head| head.head().seq))
     }
 
-    async fn mark(&self, package: &PackageId) -> Result<Option<Checkpoint>, GetError> {
+    async fn checkpoint(&self, package: &PackageId) -> Result<Option<Checkpoint>, GetError> {
         let id = package.clone();
-        self.remembered(move |memory| memory.seen(&id)).await.map_err(|error| self.memory_failed(error))
+        self.with_head_store(move |store| store.checkpoint(&id)).await.map_err(|error| self.head_store_failed(error))
     }
 
-    pub(super) async fn own_head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        let (own, package) = (self.own.clone(), package.clone());
-        Ok(blocking::unblock(move || own.head(&package)).await?)
+    pub(super) async fn published_head(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let (published, package) = (self.published.clone(), package.clone());
+        Ok(blocking::unblock(move || published.head(&package)).await?)
     }
 
-    pub(super) fn not_accepted(&self, error: RememberError) -> GetError {
+    pub(super) fn store_error(&self, error: HeadStoreError) -> GetError {
         match error {
-            RememberError::Refused(reason) => refused(reason),
-            RememberError::Database(error) => self.memory_failed(error),
-            full @ RememberError::Full => self.memory_failed(full),
+            HeadStoreError::Rejected(reason) => rejection(reason),
+            HeadStoreError::Database(error) => self.head_store_failed(error),
+            full @ HeadStoreError::Full => self.head_store_failed(full),
         }
     }
 
-    fn memory_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> GetError {
+    fn head_store_failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> GetError {
         let path = self.config.folder.join("heads.db");
         StorageError::Database { path, source: error.into() }.into()
     }
 }
 
-/// All heads of the answer but the best, each once, the oldest first.
-fn others(answer: &RecordAnswer, best: &SignedHead, package: &PackageId) -> Vec<SignedHead> {
+/// Returns the distinct heads of the answer except the best, lowest number first.
+fn other_heads(answer: &RecordAnswer, best: &SignedHead, package: &PackageId) -> Vec<SignedHead> {
     let mut seen = HashSet::from([best.bytes().to_owned()]);
     let bytes = answer.others.iter().map(|record| &record.record.value);
     let distinct = bytes.filter(|bytes| seen.insert((*bytes).clone()));
@@ -214,8 +219,8 @@ fn others(answer: &RecordAnswer, best: &SignedHead, package: &PackageId) -> Vec<
     heads
 }
 
-/// What a head is refused for.
-fn refused(reason: HeadRejectedError) -> GetError {
+/// Converts the reason for the rejection of a head.
+fn rejection(reason: HeadRejectedError) -> GetError {
     match reason {
         HeadRejectedError::Rollback { seen, offered, hash: _ } => GetError::Rollback { seen, offered },
         HeadRejectedError::Expired { not_after } => GetError::Expired { not_after },
@@ -224,7 +229,7 @@ fn refused(reason: HeadRejectedError) -> GetError {
             GetError::Equivocation { seq }
         }
         HeadRejectedError::ValidTooLong { .. } | HeadRejectedError::FastForward { .. } => {
-            GetError::NotTrusted { reason: reason.to_string() }
+            GetError::Rejected { reason: reason.to_string() }
         }
     }
 }
@@ -233,19 +238,17 @@ fn inconclusive(progress: Progress) -> GetError {
     GetError::Inconclusive { asked: progress.requests as usize, answered: progress.successes as usize }
 }
 
-/// Why a lookup has no answer.
-fn unanswered(error: &GetRecordError, after: Duration) -> GetError {
+/// Converts the error of a lookup.
+fn lookup_error(error: &GetRecordError, after: Duration) -> GetError {
     match error {
         GetRecordError::NotFound { rejected: 1.., .. } => {
-            GetError::NotTrusted { reason: "all heads that were found are forged or damaged".to_owned() }
+            GetError::Rejected { reason: "all heads that were found are forged or damaged".to_owned() }
         }
         GetRecordError::NotFound { progress, .. } | GetRecordError::NoResponse { progress } => inconclusive(*progress),
         GetRecordError::Timeout { .. } => GetError::Timeout { after },
         GetRecordError::Request(RequestError::Overloaded | RequestError::ExpiredInQueue) => GetError::Overloaded,
         GetRecordError::Request(RequestError::Shutdown) => GetError::Closed,
-        GetRecordError::NoKnownPeers
-        | GetRecordError::Conflict { .. }
-        | GetRecordError::QuorumNotReached { .. }
-        | GetRecordError::Request(_) => GetError::Inconclusive { asked: 0, answered: 0 },
+        // An empty routing table, records that disagree, a cancelled call.
+        _ => GetError::Inconclusive { asked: 0, answered: 0 },
     }
 }

@@ -1,23 +1,26 @@
-//! The registry on the network.
+//! Registry on a peer-to-peer network.
 //!
 //! ```text
-//!   reading      head ◄── DHT (best of all holders) ──► judged by what was seen ──► index, manifest, archive ◄── peers
-//!   publishing   archive, manifest, index provided ──► head signed, kept, put, read back ──► announced
+//!   reading      head ◄── DHT (best of all holders) ──► checked against the checkpoint ──► index, manifest, archive ◄── peers
+//!   publishing   archive, manifest, index provided ──► head signed, stored, put, read back ──► announced
 //!   listening    announcements, peers' catalogues ──► discovered packages, search
 //! ```
 //!
-//! [`P2PRegistry::start`] has the tasks; what each does is in the file of its name.
+//! [`P2PRegistry::start`] starts the tasks. A registry is set up in four steps: [`configure`] the node, create a
+//! [`RegistryBehaviour`] and start the node with it, start the registry, and wait until the node is ready.
 
 mod behaviour;
+mod catalogues;
 mod config;
 mod connections;
 mod contents;
 mod events;
 mod heads;
-mod listening;
-mod own;
+mod listener;
+mod published;
 mod publishing;
 mod republishing;
+mod search_updates;
 #[cfg(test)]
 mod tests;
 
@@ -48,9 +51,11 @@ use semver::Version;
 pub use self::{
     behaviour::{RegistryBehaviour, RegistryBehaviourEvent, configure},
     config::{RegistryConfig, RegistryStartError},
-    events::{Event, EventStream},
+    events::{RegistryEvent, RegistryEvents},
 };
-use self::{connections::Connections, events::Readers, heads::Fresh, listening::Listener, own::Own};
+use self::{
+    connections::Connections, events::Subscribers, heads::HeadCache, listener::Listener, published::PublishedPackages,
+};
 use super::{
     Reputation,
     announce::{AnnouncementValidator, Discovered, DiscoveredPackage},
@@ -64,13 +69,48 @@ use crate::{
     Steps, StorageError, blob::BlobStore, unix,
 };
 
-/// How long a question to a peer about its catalogue may take, with the connection.
-const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for a catalogue request, including the connection to the peer.
+const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A registry of packages on a node's network. Cloning it is cheap, and all clones are the same registry.
+/// Package registry on the network of a node. Cheap to clone; all clones are the same registry.
 ///
-/// Reading trusts nobody but a package's publisher, whose key is in its name; what the publisher has signed is held against
-/// what was seen of the package before. It runs until its node ends.
+/// Readers trust the publisher of a package only, whose key is part of the package's name, and check what it signed against
+/// what they saw before. The registry runs until its node stops.
+///
+/// # Example
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// use std::time::Duration;
+///
+/// use kadence_registry::{
+///     Query, Registry,
+///     p2p::registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
+/// };
+/// use kadence_smol::{Identity, NodeConfig, SmolRuntime};
+/// use libp2p_identity::Keypair;
+///
+/// let keypair = Keypair::generate_ed25519();
+/// let mut node = NodeConfig::default();
+/// node.identity = Identity::Keypair(keypair.clone());
+/// node.bootstrap_peers = vec!["/dns4/registry.example.org/tcp/4001".parse()?];
+/// configure(&mut node);
+///
+/// let config = RegistryConfig::in_folder("registry");
+/// let behaviour = RegistryBehaviour::new(&keypair, &config)?;
+/// let mut node = kadence_smol::node_with(node, |_| behaviour).await?;
+/// let registry = P2PRegistry::start(&mut node, SmolRuntime::default(), keypair, config).await?;
+/// node.ready(Duration::from_secs(10)).await?;
+///
+/// let page = registry.search_network(&Query::builder().text("pad").build()?).await?;
+/// for hit in page.hits {
+///     println!("{}", hit.package);
+/// }
+/// registry.close().await;
+/// node.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct P2PRegistry<R: Runtime> {
     inner: Arc<Inner<R>>,
 }
@@ -84,34 +124,34 @@ struct Inner<R: Runtime> {
     swarm: SwarmHandle<NodeBehaviour<RegistryBehaviour>>,
     runtime: R,
     blobs: BlobStore,
-    own: Own,
-    memory: Arc<HeadStore>,
+    published: PublishedPackages,
+    head_store: Arc<HeadStore>,
     reputation: Arc<Reputation>,
     search: SearchIndex,
-    gate: Mutex<AnnouncementValidator>,
+    validator: Mutex<AnnouncementValidator>,
     discovered: Mutex<Discovered>,
-    fresh: Mutex<Fresh>,
+    head_cache: Mutex<HeadCache>,
     connections: Connections,
     fetcher: Fetcher,
-    /// Into a store of its own: what is read only for the search is gone again at once, and nobody else counts on it.
-    learner: Fetcher,
-    learned: BlobStore,
+    /// Fetches into `index_cache`: an index that is read for the search only is removed at once.
+    index_fetcher: Fetcher,
+    index_cache: BlobStore,
     catalogue: CatalogueClient<R>,
-    readers: Readers,
-    /// Closed when the node has ended. Nothing ever comes.
+    subscribers: Subscribers,
+    /// Closed when the node has stopped. No message is ever sent.
     ended: Receiver<Infallible>,
-    served: StatsHandle,
-    /// Held from when a package's newest head is read until the next one is put.
+    server_stats: StatsHandle,
+    /// Held from reading the newest head of a package until the next one is put.
     publishing: futures::lock::Mutex<()>,
-    /// How far each peer's catalogue was read.
+    /// Positions up to which the catalogues of peers were read.
     cursors: Mutex<HashMap<PeerId, super::announce::Cursor>>,
 }
 
 impl<R: Runtime> P2PRegistry<R> {
-    /// Starts the registry on a node, whose events it takes. The node's configuration has to be
-    /// [`configure`]d for it.
+    /// Starts the registry on a node, whose events it takes. The node's configuration must have been passed to
+    /// [`configure`].
     ///
-    /// `keypair` is the publisher's: packages are published under it. It may be the node's own.
+    /// Packages are published under `keypair`, which may be that of the node.
     ///
     /// # Errors
     ///
@@ -123,26 +163,26 @@ impl<R: Runtime> P2PRegistry<R> {
         config: RegistryConfig,
     ) -> Result<Self, RegistryStartError> {
         let folder = config.folder.clone();
-        // The one that only one process can have open comes first.
+        // The search index comes first: only one process can open it.
         let made = folder.clone();
         unblock(move || std::fs::create_dir_all(&made))
             .await
             .map_err(|source| StorageError::Folder { path: folder.clone(), source })?;
         let search = SearchIndex::open(folder.join("search.db"), SearchIndex::DEFAULT_CAPACITY).await?;
-        let (blobs, learned, own, memory, reputation) = unblock(move || {
+        let (blobs, index_cache, published, head_store, reputation) = unblock(move || {
             let blobs = BlobStore::open(folder.join("content"))?;
-            let learned = open_empty(&folder.join("learned"))?;
-            let own = Own::open(folder.join("own"))?;
-            let memory = HeadStore::open(&folder.join("heads.db"))?;
+            let index_cache = open_empty(&folder.join("index-cache"))?;
+            let published = PublishedPackages::open(folder.join("published"))?;
+            let head_store = HeadStore::open(&folder.join("heads.db"))?;
             let reputation = Reputation::open(&folder.join("peers.db"))?;
-            Ok::<_, RegistryStartError>((blobs, learned, own, Arc::new(memory), Arc::new(reputation)))
+            Ok::<_, RegistryStartError>((blobs, index_cache, published, Arc::new(head_store), Arc::new(reputation)))
         })
         .await?;
 
         let mut control = node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await?;
         let server = Server::new(&mut control, blobs.clone(), &runtime, config.server)
-            .map_err(|transfer::ProtocolTaken| RegistryStartError::Running)?;
-        let questions = control.accept(requests::PROTOCOL).map_err(|_| RegistryStartError::Running)?;
+            .map_err(|transfer::ProtocolTakenError| RegistryStartError::AlreadyRunning)?;
+        let questions = control.accept(requests::CATALOGUE_PROTOCOL).map_err(|_| RegistryStartError::AlreadyRunning)?;
         let events = node.events().ok_or(RegistryStartError::EventsTaken)?;
         let fetcher = Fetcher::new(control.clone(), blobs.clone(), &runtime, config.fetch);
         let now = SystemTime::now();
@@ -153,92 +193,92 @@ impl<R: Runtime> P2PRegistry<R> {
             topic: IdentTopic::new(&config.topic),
             client: node.client().clone(),
             swarm: node.swarm().clone(),
-            learner: fetcher.with_store(learned.clone()),
-            learned,
+            index_fetcher: fetcher.with_store(index_cache.clone()),
+            index_cache,
             fetcher,
-            catalogue: CatalogueClient::new(runtime.clone(), control, ASK_TIMEOUT),
-            gate: Mutex::new(AnnouncementValidator::new(config.gate)),
-            // No two runs of a node begin in the same millisecond.
+            catalogue: CatalogueClient::new(runtime.clone(), control, CATALOGUE_TIMEOUT),
+            validator: Mutex::new(AnnouncementValidator::new(config.validator)),
+            // Unique: no two runs of a node start in the same millisecond.
             discovered: Mutex::new(Discovered::new(unix::millis(now))),
-            fresh: Mutex::default(),
+            head_cache: Mutex::default(),
             connections: Connections::default(),
-            readers: Readers::default(),
+            subscribers: Subscribers::default(),
             ended,
-            served: server.stats(),
+            server_stats: server.stats(),
             publishing: futures::lock::Mutex::new(()),
             cursors: Mutex::default(),
             runtime: runtime.clone(),
             config,
             blobs,
-            own,
-            memory,
+            published,
+            head_store,
             reputation,
             search,
         });
         let (listener, learning) = Listener::new(Arc::clone(&inner), running);
-        let catalogue = Arc::new(listening::Catalogue(Arc::clone(&inner)));
+        let catalogue = Arc::new(catalogues::RegistryCatalogue(Arc::clone(&inner)));
         inner.spawn(server.run());
-        inner.spawn(requests::serve(runtime.clone(), questions, catalogue));
+        inner.spawn(requests::serve_catalogue(runtime.clone(), questions, catalogue));
         inner.spawn(learning);
         inner.spawn(republishing::run(Arc::clone(&inner)));
-        // It is the one that ends the others.
+        // This task ends the others.
         runtime.spawn(listener.listen(events).boxed());
         Ok(Self { inner })
     }
 
-    /// What happens from now on.
-    pub fn events(&self) -> EventStream {
-        self.inner.readers.add()
+    /// Returns a stream of the events from now on.
+    pub fn events(&self) -> RegistryEvents {
+        self.inner.subscribers.add()
     }
 
-    /// The packages that were announced or told of by peers, the longest known first.
+    /// Returns the packages that were announced or reported by peers, oldest change first.
     pub fn discovered_packages(&self) -> Vec<DiscoveredPackage> {
         lock(&self.inner.discovered).snapshot()
     }
 
-    /// Asks connected peers for packages that match, and adds what they know to what is known here. What they say is
-    /// verified; how well it matches is judged here.
+    /// Searches in the catalogues of connected peers, adds what they report to the local search index, and searches in that.
+    /// Reports are verified, and ranked here.
     ///
     /// # Errors
     ///
-    /// If the search index fails. A peer that does not answer is no error.
+    /// If the search index fails. Peers that do not answer are skipped.
     pub async fn search_network(&self, query: &Query) -> Result<SearchPage, GetError> {
-        self.inner.ask_peers(query).await;
+        self.inner.search_peers(query).await;
         Ok(self.inner.search.search(query).await?)
     }
 
-    /// Whose packages can be published here.
+    /// Returns the publisher under which this registry publishes.
     pub fn publisher(&self) -> PeerId {
         self.inner.publisher
     }
 
-    /// What is known of how peers serve.
+    /// Returns the reputation of peers.
     pub fn reputation(&self) -> &Reputation {
         &self.inner.reputation
     }
 
-    /// What was seen of packages' heads: to look at a contradiction, or to accept_equivocation it.
-    pub fn head_memory(&self) -> &HeadStore {
-        &self.inner.memory
+    /// Returns the store of the heads that were seen, for example to inspect or accept an equivocation.
+    pub fn head_store(&self) -> &HeadStore {
+        &self.inner.head_store
     }
 
-    /// What was served to others.
+    /// Returns the counters of the blob server.
     pub fn server_stats(&self) -> ServerStats {
-        self.inner.served.read()
+        self.inner.server_stats.read()
     }
 
-    /// Puts the newest head of an own package again, and offers its content and announces it again: what happens by itself
-    /// every [`RegistryConfig::republish_interval`], and soon again if a step has failed. `None` if it was never published
-    /// here.
+    /// Publishes a package of this registry again: puts its newest head, offers its content, and announces it. This happens
+    /// automatically at each [`RegistryConfig::republish_interval`], and earlier after a failure. Returns `None` if the
+    /// package was never published here.
     ///
     /// # Errors
     ///
-    /// If the head cannot be put. What fails after that stands in the steps.
+    /// If the head cannot be put. Later failures are in the returned steps.
     pub async fn republish(&self, package: &PackageId) -> Result<Option<Steps>, PublishError> {
         self.inner.republish(package).await
     }
 
-    /// Writes what is not on the disk yet. The node's end does the same.
+    /// Writes unsaved state to the disk. This also happens when the node stops.
     pub async fn close(&self) {
         self.inner.save().await;
     }
@@ -265,8 +305,12 @@ impl<R: Runtime> Registry for P2PRegistry<R> {
         self.inner.publish(release).await
     }
 
-    async fn delete(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
-        self.inner.delete(package, version).await
+    async fn yank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.set_yanked(package, version, true).await
+    }
+
+    async fn unyank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError> {
+        self.inner.set_yanked(package, version, false).await
     }
 
     fn blobs(&self) -> &BlobStore {
@@ -290,17 +334,17 @@ impl<R: Runtime> Inner<R> {
     async fn save(&self) {
         let reputation = Arc::clone(&self.reputation);
         if let Err(error) = unblock(move || reputation.save()).await {
-            tracing::warn!(%error, "what is known of peers was not written");
+            tracing::warn!(%error, "reputation of peers was not saved");
         }
     }
 
-    /// What a call to the memory of heads gives, which blocks.
-    async fn remembered<T: Send + 'static>(&self, ask: impl FnOnce(&HeadStore) -> T + Send + 'static) -> T {
-        let memory = Arc::clone(&self.memory);
-        unblock(move || ask(&memory)).await
+    /// Runs a call to the head store, which blocks, on another thread.
+    async fn with_head_store<T: Send + 'static>(&self, ask: impl FnOnce(&HeadStore) -> T + Send + 'static) -> T {
+        let store = Arc::clone(&self.head_store);
+        unblock(move || ask(&store)).await
     }
 
-    /// Runs a task, until the node ends at the latest. It may hold what keeps the registry's files open.
+    /// Spawns a task that ends with the node at the latest. It may hold references that keep files open.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let ended = self.ended.clone();
         let until_it_ends = async move {
@@ -309,9 +353,9 @@ impl<R: Runtime> Inner<R> {
         self.runtime.spawn(until_it_ends.boxed());
     }
 
-    /// What the future gives, or `None` if the node ends before.
+    /// Returns the output of the future, or `None` if the node stops first.
     async fn while_running<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        // In this order: what has no node any more may soon have an answer, too, and not a true one.
+        // The stop is polled first: without a node, the future may also be ready, with a misleading error.
         match select(pin!(self.ended.recv()), pin!(future)).await {
             Either::Left(_) => None,
             Either::Right((output, _)) => Some(output),
@@ -327,7 +371,7 @@ impl<R: Runtime> Inner<R> {
     }
 }
 
-/// A store without what an earlier time has left.
+/// Opens a blob store after deleting the content of earlier runs.
 fn open_empty(folder: &Path) -> Result<BlobStore, RegistryStartError> {
     match std::fs::remove_dir_all(folder) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -337,7 +381,7 @@ fn open_empty(folder: &Path) -> Result<BlobStore, RegistryStartError> {
     }
 }
 
-/// What a panic has left is as good as what was there: no lock is held over more than one change.
+/// Locks a mutex. A poisoned one stays in use: every critical section makes one consistent change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

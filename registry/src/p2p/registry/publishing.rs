@@ -1,21 +1,21 @@
-//! Publishing: nothing is named before it can be had, and nothing is sent that could not be repeated.
+//! Publishing. Nothing is named before it is available, and every step can be repeated.
 
 use std::{sync::Arc, time::SystemTime};
 
 use blocking::unblock;
-use kadence::{Agree, LocalCopy, Retry, Runtime};
+use kadence::{LocalCopy, Retry, Runtime};
 use libp2p::{gossipsub, kad::Quorum};
 use semver::Version;
 use thiserror::Error;
 
-use super::{Event, Inner, heads::OnlyForged, lock};
+use super::{Inner, RegistryEvent, heads::OnlyForgedHeads, lock};
 use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, PackageId, PublishError, Receipt, Release, Step, StepOutcome,
     Steps, StorageError,
     archive::PackOptions,
     p2p::{
-        announce::{Announcement, MAX_TITLE_BYTES, SignedAnnouncement},
-        head::{RememberError, SignedHead, next_head},
+        announce::{Announcement, MAX_TITLE_LEN, SignedAnnouncement},
+        head::{HeadStoreError, SignedHead, next_head},
     },
     registry::{Staged, stage},
     unix,
@@ -26,7 +26,7 @@ impl<R: Runtime> Inner<R> {
         let id = release.draft.id().clone();
         self.check_publisher(&id)?;
         let _turn = self.publishing.lock().await;
-        let before = self.before(&id).await.map_err(PublishError::Versions)?;
+        let before = self.predecessor(&id).await.map_err(PublishError::Versions)?;
         let index = match &before {
             Some(head) => self.index_of(head).await.map_err(PublishError::Versions)?,
             None => Index::new(id.clone()),
@@ -40,14 +40,14 @@ impl<R: Runtime> Inner<R> {
 
         self.provide(&[archive, manifest, index.content_id()], &mut steps).await?;
         let head = match &before {
-            Some(head) if is_published && !self.is_ending(head) => head.clone(),
-            before => self.sign(&id, before.as_ref(), document(&index), &mut steps).await?,
+            Some(head) if is_published && !self.is_due_for_renewal(head) => head.clone(),
+            before => self.sign(&id, before.as_ref(), id_and_size(&index), &mut steps).await?,
         };
         self.put(&head, &mut steps).await?;
-        self.supersede(before.as_ref(), &head).await;
+        self.stop_offering_index_of(before.as_ref(), &head).await;
         self.announce(&head, &index, &mut steps).await;
         let readme = package.metadata().readme.clone();
-        self.published(&head, &index, readme).await;
+        self.finish_publication(&head, &index, readme).await;
         let (package, version) = (package.id().clone(), package.version().clone());
         Ok(Receipt { package, version, manifest, archive, index: head.head().index, steps, excluded })
     }
@@ -58,18 +58,19 @@ impl<R: Runtime> Inner<R> {
         PackOptions { limits: self.config.archive, private_paths, private_keys: vec![self.keypair.clone()] }
     }
 
-    pub(super) async fn delete(
+    pub(super) async fn set_yanked(
         self: &Arc<Self>,
         package: &PackageId,
         version: &Version,
+        yanked: bool,
     ) -> Result<Receipt, PublishError> {
         self.check_publisher(package)?;
         let _turn = self.publishing.lock().await;
-        let Some(before) = self.before(package).await.map_err(PublishError::Versions)? else {
+        let Some(before) = self.predecessor(package).await.map_err(PublishError::Versions)? else {
             return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
         };
         let index = self.index_of(&before).await.map_err(PublishError::Versions)?;
-        let next = index.with_yanked(version, true)?;
+        let next = index.with_yanked(version, yanked)?;
         let Some(IndexEntry { manifest, archive, .. }) = next.versions().get(version).cloned() else {
             return Err(IndexError::NoSuchVersion { version: version.clone() }.into());
         };
@@ -77,50 +78,51 @@ impl<R: Runtime> Inner<R> {
         let (blobs, json) = (self.blobs.clone(), next.to_json());
         let content = steps.record(Step::Index, unblock(move || blobs.put(&json)).await)?;
         self.provide(&[content], &mut steps).await?;
-        let head = if next == index && !self.is_ending(&before) {
+        let head = if next == index && !self.is_due_for_renewal(&before) {
             before.clone()
         } else {
-            self.sign(package, Some(&before), document(&next), &mut steps).await?
+            self.sign(package, Some(&before), id_and_size(&next), &mut steps).await?
         };
         self.put(&head, &mut steps).await?;
-        self.supersede(Some(&before), &head).await;
+        self.stop_offering_index_of(Some(&before), &head).await;
         self.announce(&head, &next, &mut steps).await;
-        self.published(&head, &next, String::new()).await;
+        self.finish_publication(&head, &next, String::new()).await;
         let (package, version) = (package.clone(), version.clone());
         Ok(Receipt { package, version, manifest, archive, index: content, steps, excluded: Vec::new() })
     }
 
-    /// The newest head, of those that the network has or had and the one that was signed here last. The latter may never
-    /// have arrived anywhere, or somewhere: it counts, so that no other is signed with its number.
-    pub(super) async fn before(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        let there = match self.look_up(package, OnlyForged::IsNothing).await {
-            // It is renewed by what is published now; or what was seen has not arrived where they are. Somebody else may
-            // have published it with the same key, so that it need not be what was signed here.
+    /// Returns the head that the next one follows: the newest of those in the network, those that were seen, and the one that
+    /// was signed here last. The last one counts even if it may not have reached the network, so that its number is not used
+    /// twice.
+    pub(super) async fn predecessor(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
+        let there = match self.look_up(package, OnlyForgedHeads::NotFound).await {
+            // An expired head is renewed by this publication; after a rollback, the newer head has not reached its holders.
+            // It need not be the one that was signed here: another machine may publish with the same key.
             Err(error @ (GetError::Expired { .. } | GetError::Rollback { .. })) => {
                 Some(self.last_seen(package).await?.ok_or(error)?)
             }
             there => there?,
         };
-        match (there, self.own_head(package).await?) {
+        match (there, self.published_head(package).await?) {
             (Some(there), Some(here)) if there.head().seq > here.head().seq => Ok(Some(there)),
             (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
-                // A contradiction, which is kept as such: unless the user has forgiven it, and goes on from what the
-                // others have.
-                let remembered = self.remembered(move |memory| memory.remember(&here)).await;
-                remembered.map(|_| Some(there)).map_err(|error| self.not_accepted(error))
+                // An equivocation, which is recorded, unless the user has accepted it and continues from the head of the
+                // network.
+                let recorded = self.with_head_store(move |store| store.record(&here)).await;
+                recorded.map(|_| Some(there)).map_err(|error| self.store_error(error))
             }
             (there, here) => Ok(here.or(there)),
         }
     }
 
-    /// Tells the network who has it.
+    /// Announces this node as a provider of the contents.
     pub(super) async fn provide(&self, contents: &[ContentId], steps: &mut Steps) -> Result<(), PublishError> {
         let mut fewest = usize::MAX;
         for content in contents {
             let answer = self.client.start_providing(content.provider_key()).await;
             fewest = fewest.min(steps.record(Step::Provide, answer)?.sent_to as usize);
         }
-        // Nobody acknowledges that.
+        // Peers do not acknowledge provider records.
         steps.set(
             Step::Provide,
             if fewest == 0 { StepOutcome::Failed { reason: "nobody was told".into() } } else { StepOutcome::Done },
@@ -128,7 +130,7 @@ impl<R: Runtime> Inner<R> {
         Ok(())
     }
 
-    /// The next head, which is on the disk when it is there, in two places: nothing was ever sent that contradicts it.
+    /// Signs the next head and writes it to the disk, in two places, before it is sent.
     pub(super) async fn sign(
         &self,
         package: &PackageId,
@@ -139,51 +141,51 @@ impl<R: Runtime> Inner<R> {
         let next = next_head(package, before, index, size, self.config.lifetime, SystemTime::now());
         let next = steps.record(Step::Head, next)?;
         let head = steps.record(Step::Head, SignedHead::sign(&self.keypair, next))?;
-        let (own, memory, kept) = (self.own.clone(), Arc::clone(&self.memory), head.clone());
+        let (published, store, kept) = (self.published.clone(), Arc::clone(&self.head_store), head.clone());
         let stored = unblock(move || {
-            if !own.put(&kept)? {
-                return Err(NotSigned::Superseded);
+            if !published.put(&kept)? {
+                return Err(HeadNotStoredError::Superseded);
             }
-            memory.remember(&kept)?;
-            memory.keep(&kept.head().package, true).map_err(RememberError::from)?;
+            store.record(&kept)?;
+            store.keep(&kept.head().package, true).map_err(HeadStoreError::from)?;
             Ok(())
         });
         steps.record(Step::Head, stored.await)?;
         Ok(head)
     }
 
-    /// Whether most of its time is over.
-    pub(super) fn is_ending(&self, head: &SignedHead) -> bool {
+    /// Returns whether more than half of the head's validity has passed.
+    pub(super) fn is_due_for_renewal(&self, head: &SignedHead) -> bool {
         let left = head.head().not_after.saturating_sub(unix::seconds(SystemTime::now()));
         left.saturating_mul(2) < self.config.lifetime.validity.as_secs()
     }
 
-    /// The index of the head before is offered no longer.
-    async fn supersede(&self, before: Option<&SignedHead>, head: &SignedHead) {
+    /// Stops offering the index of the previous head.
+    async fn stop_offering_index_of(&self, before: Option<&SignedHead>, head: &SignedHead) {
         if let Some(before) = before
             && before.head().index != head.head().index
         {
-            // If the driver is gone, nothing is offered.
+            // Fails if the driver has stopped, and then nothing is offered.
             let _gone = self.client.stop_providing(before.head().index.provider_key()).await;
         }
     }
 
-    /// Puts a head, and reads it back.
+    /// Puts a head into the DHT and reads it back.
     pub(super) async fn put(&self, head: &SignedHead, steps: &mut Steps) -> Result<(), PublishError> {
         let record = steps.record(Step::Head, head.to_record(SystemTime::now(), std::time::Instant::now()))?;
         let key = record.key.clone();
         let put = self.client.put_record(record).quorum(Quorum::Majority).clamp_quorum().local_copy(LocalCopy::First);
-        // What fails because too much is going on may not fail a moment later.
+        // An overload may have passed at the next attempt.
         let put = steps.record(Step::Head, put.retry(Retry::default()).await)?;
         steps.set(Step::Head, StepOutcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
 
-        // It is published now, whatever comes of this.
-        let found = self.client.get_record(key).best(Agree::All).fresh().timeout(self.config.lookup_timeout).await;
+        // The head is published. What follows cannot undo that.
+        let found = self.client.get_record(key).best().fresh().timeout(self.config.lookup_timeout).await;
         steps.set(
             Step::ReadBack,
             match found {
                 Ok(found) if found.value() == head.bytes() => {
-                    // The own store is no witness.
+                    // The local store is not counted.
                     let own = found.iter().filter(|record| record.peer.is_none()).count();
                     let by = found.agreeing.saturating_sub(own);
                     StepOutcome::Confirmed { by, of: by.saturating_add(found.dissenting) }
@@ -195,17 +197,17 @@ impl<R: Runtime> Inner<R> {
         Ok(())
     }
 
-    /// Announces a head, and adds it to what is known here.
+    /// Announces a head, and adds it to the discovered packages.
     pub(super) async fn announce(&self, head: &SignedHead, index: &Index, steps: &mut Steps) {
         let outcome = match self.signed_announcement(head, index) {
             Ok(announcement) => {
-                lock(&self.discovered).add(&announcement, self.client.local_peer(), SystemTime::now());
+                lock(&self.discovered).add(&announcement, self.client.local_peer_id(), SystemTime::now());
                 let (topic, bytes) = (self.topic.clone(), announcement.bytes().to_owned());
                 let sent =
                     self.swarm.with(move |swarm| swarm.behaviour_mut().app.gossipsub.publish(topic, bytes)).await;
                 match sent {
                     Ok(Ok(_)) => StepOutcome::Done,
-                    // In this very second.
+                    // The same announcement was sent within this second.
                     Ok(Err(gossipsub::PublishError::Duplicate)) => StepOutcome::AlreadyThere,
                     Ok(Err(error)) => StepOutcome::Failed { reason: error.to_string() },
                     Err(error) => StepOutcome::Failed { reason: error.to_string() },
@@ -217,7 +219,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     fn signed_announcement(&self, head: &SignedHead, index: &Index) -> Result<SignedAnnouncement, String> {
-        // All of its versions may have been withdrawn.
+        // All versions may be yanked.
         let (version, _) =
             index.current().or_else(|| index.versions().last_key_value()).ok_or("there is no version")?;
         let announcement = Announcement {
@@ -227,60 +229,60 @@ impl<R: Runtime> Inner<R> {
             seq: head.head().seq,
             head: head.hash(),
             index: head.head().index,
-            title: beginning(&index.summary().title, MAX_TITLE_BYTES).to_owned(),
+            title: truncated(&index.summary().title, MAX_TITLE_LEN).to_owned(),
             published_at: unix::seconds(SystemTime::now()),
         };
         SignedAnnouncement::sign(&self.keypair, announcement).map_err(|error| error.to_string())
     }
 
-    async fn published(&self, head: &SignedHead, index: &Index, readme: String) {
+    async fn finish_publication(&self, head: &SignedHead, index: &Index, readme: String) {
         let package = index.package();
-        lock(&self.fresh).heard_of(package, head.head().seq);
-        self.find(index, readme).await;
-        self.readers.tell(&Event::Published { package: package.clone(), seq: head.head().seq });
+        lock(&self.head_cache).remove_older(package, head.head().seq);
+        self.update_search_entry(index, readme).await;
+        self.subscribers.send(&RegistryEvent::Published { package: package.clone(), seq: head.head().seq });
     }
 
     fn check_publisher(&self, package: &PackageId) -> Result<(), PublishError> {
         if package.publisher() == self.publisher {
             return Ok(());
         }
-        Err(PublishError::NotOurs { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
+        Err(PublishError::OtherPublisher { package: Box::new(package.clone()), publisher: Box::new(self.publisher) })
     }
 }
 
-/// The name of a document and its size.
-fn document(index: &Index) -> (ContentId, u64) {
+/// Returns the content id and the size of an index.
+fn id_and_size(index: &Index) -> (ContentId, u64) {
     let json = index.to_json();
     (ContentId::of(&json), json.len() as u64)
 }
 
-/// Why a head that was signed is not used.
+/// Error of storing a signed head, which is then not used.
 #[derive(Debug, Error)]
-enum NotSigned {
-    /// A call that was given up has gone on.
-    #[error("another call has published meanwhile")]
+enum HeadNotStoredError {
+    /// Another call signed a head in the meantime.
+    #[error("another call published in the meantime: try again")]
     Superseded,
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
-    Memory(#[from] RememberError),
+    Memory(#[from] HeadStoreError),
 }
 
-/// As much of a text as fits.
-fn beginning(text: &str, max: usize) -> &str {
+/// Returns the longest prefix of a text within this number of bytes.
+fn truncated(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::beginning;
+    use super::truncated;
 
     #[test]
-    fn a_text_is_cut_between_two_characters() {
+    fn a_text_is_truncated_between_characters() {
         for (max, cut) in [(0, ""), (1, ""), (2, "ä"), (3, "ä"), (4, "ä"), (5, "ä€"), (6, "ä€a"), (9, "ä€a")]
         {
-            assert_eq!(beginning("ä€a", max), cut);
+            assert_eq!(truncated("ä€a", max), cut);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Own packages are kept in the network: their heads are put again, and renewed before they expire, and what they name is
-//! offered again, after a restart as well.
+//! Republishing of own packages: puts their heads again, renews heads before they expire, and offers their content again, also
+//! after a restart.
 
 use std::{
     collections::HashMap,
@@ -11,41 +11,41 @@ use blocking::unblock;
 use futures::{StreamExt, stream};
 use kadence::{Priority, Runtime};
 
-use super::{Event, Inner};
+use super::{Inner, RegistryEvent};
 use crate::{ContentId, GetError, PackageId, PackageName, PublishError, Step, StepOutcome, Steps};
 
-/// How often is looked whether a package is due, and what is known of peers is written.
-const LOOK: Duration = Duration::from_secs(60);
+/// Interval at which due packages are published again, and the reputation is saved.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Until the first look: when a node that finds its peers at once has found them.
-const FIRST: Duration = Duration::from_secs(5);
+/// Delay of the first check, in which a node usually finds its peers.
+const FIRST_CHECK_DELAY: Duration = Duration::from_secs(5);
 
-/// Between two rounds, however short heads live.
-const SHORTEST: Duration = Duration::from_secs(1);
+/// Minimum interval, for heads with a very short validity.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many contents are offered at a time.
-const OFFERING: usize = 4;
+/// Number of contents that are offered at the same time.
+const CONCURRENT_OFFERS: usize = 4;
 
-/// When a package is published again next, and how often it has failed in a row.
+/// Next publication of a package, and the number of failures in a row.
 #[derive(Debug, Clone, Copy)]
 struct Due {
     at: Instant,
     failures: u32,
 }
 
-/// Runs until the node ends.
+/// Runs until the node stops.
 pub(super) async fn run<R: Runtime>(inner: Arc<Inner<R>>) {
     let mut due = HashMap::new();
     let mut has_shared = !inner.config.share;
-    let mut wait = FIRST;
+    let mut wait = FIRST_CHECK_DELAY;
     loop {
         inner.sleep(wait).await;
-        wait = LOOK.min((inner.config.lifetime.validity / 4).max(SHORTEST));
+        wait = CHECK_INTERVAL.min((inner.config.lifetime.validity / 4).max(MIN_INTERVAL));
         let Ok(peers) = inner.swarm.with(|swarm| swarm.network_info().num_peers()).await else { return };
         if peers > 0 {
             inner.republish_due(&mut due).await;
             if !has_shared {
-                // Of what was fetched in earlier runs, the network may have forgotten that it is here.
+                // The network may have forgotten the content of earlier runs.
                 has_shared = true;
                 inner.share_again().await;
             }
@@ -56,11 +56,11 @@ pub(super) async fn run<R: Runtime>(inner: Arc<Inner<R>>) {
 
 impl<R: Runtime> Inner<R> {
     async fn republish_due(self: &Arc<Self>, due: &mut HashMap<PackageName, Due>) {
-        let own = self.own.clone();
-        let names = match unblock(move || own.packages()).await {
+        let published = self.published.clone();
+        let names = match unblock(move || published.packages()).await {
             Ok(names) => names,
             Err(error) => {
-                tracing::warn!(%error, "it is not known which packages are published here");
+                tracing::warn!(%error, "the list of published packages cannot be read");
                 return;
             }
         };
@@ -71,56 +71,56 @@ impl<R: Runtime> Inner<R> {
                 continue;
             }
             let Ok(package) = PackageId::new(self.publisher, name.clone()) else { continue };
-            let is_well = match self.republish(&package).await {
-                Ok(steps) => steps.is_none_or(|steps| steps.all_well()),
+            let succeeded = match self.republish(&package).await {
+                Ok(steps) => steps.is_none_or(|steps| steps.all_succeeded()),
                 Err(error) => {
-                    tracing::warn!(%package, %error, "a package was not published again");
+                    tracing::warn!(%package, %error, "package was not published again");
                     false
                 }
             };
-            let failures = if is_well { 0 } else { failures.saturating_add(1) };
-            // A head is renewed in the second half of its time.
-            let in_time = (self.config.lifetime.validity / 4).max(SHORTEST);
+            let failures = if succeeded { 0 } else { failures.saturating_add(1) };
+            // Often enough to renew a head in the second half of its validity.
+            let in_time = (self.config.lifetime.validity / 4).max(MIN_INTERVAL);
             let interval = self.config.republish_interval.min(in_time);
-            let again = if is_well {
+            let again = if succeeded {
                 interval
             } else {
-                interval.min(LOOK.saturating_mul(2_u32.saturating_pow(failures.min(10))))
+                interval.min(CHECK_INTERVAL.saturating_mul(2_u32.saturating_pow(failures.min(10))))
             };
             due.insert(name, Due { at: self.now() + again, failures });
         }
     }
 
-    /// What became of each step; `None` if the package was never published here.
+    /// Publishes a package again, and returns the outcome of each step; `None` if it was never published here.
     pub(super) async fn republish(self: &Arc<Self>, package: &PackageId) -> Result<Option<Steps>, PublishError> {
         let mut steps = Steps::default();
         let head = {
             let _turn = self.publishing.lock().await;
-            if self.own_head(package).await.map_err(PublishError::Versions)?.is_none() {
+            if self.published_head(package).await.map_err(PublishError::Versions)?.is_none() {
                 return Ok(None);
             }
-            // Not the own one, which another machine with the same key may have gone on from.
-            let (newest, is_sure) = match self.before(package).await {
+            // Not necessarily the one that was signed here: another machine with the same key may have continued.
+            let (newest, is_sure) = match self.predecessor(package).await {
                 Err(GetError::Inconclusive { .. } | GetError::Timeout { .. }) => {
-                    (self.newest_here(package).await, false)
+                    (self.newest_local(package).await, false)
                 }
                 newest => (newest, true),
             };
             let Some(head) = newest.map_err(PublishError::Versions)? else { return Ok(None) };
-            let (own, newest) = (self.own.clone(), head.clone());
-            steps.record(Step::Head, unblock(move || own.put(&newest)).await)?;
+            let (published, newest) = (self.published.clone(), head.clone());
+            steps.record(Step::Head, unblock(move || published.put(&newest)).await)?;
             let index = (head.head().index, head.head().index_size);
-            let head = match self.is_ending(&head) {
+            let head = match self.is_due_for_renewal(&head) {
                 true if is_sure => self.sign(package, Some(&head), index, &mut steps).await?,
                 true => {
-                    // The next one would be a twin if there is one already.
+                    // If there is a newer head, signing the next one would be an equivocation.
                     let reason = "it is not known whether there is a newer head".to_owned();
                     steps.set(Step::Index, StepOutcome::Failed { reason });
                     head
                 }
                 false => head,
             };
-            // First of all, because without it nothing else is found.
+            // First, because nothing else is found without the head.
             self.put(&head, &mut steps).await?;
             head
         };
@@ -133,11 +133,11 @@ impl<R: Runtime> Inner<R> {
             }
             Err(error) => steps.set(Step::Index, StepOutcome::Failed { reason: error.to_string() }),
         }
-        self.readers.tell(&Event::Republished { package: package.clone(), seq: head.head().seq });
+        self.subscribers.send(&RegistryEvent::Republished { package: package.clone(), seq: head.head().seq });
         Ok(Some(steps))
     }
 
-    /// Tells the network of all of these that are here, one failure notwithstanding.
+    /// Announces this node as a provider of those contents that are in the store. Continues after failures.
     async fn offer_all(&self, contents: Vec<ContentId>, steps: &mut Steps) {
         let blobs = self.blobs.clone();
         let contents = unblock(move || contents.into_iter().filter(|id| blobs.contains(id)).collect::<Vec<_>>()).await;
@@ -145,7 +145,7 @@ impl<R: Runtime> Inner<R> {
             .into_iter()
             .map(|content| self.client.start_providing(content.provider_key()).priority(Priority::Background))
             .collect();
-        let offered = stream::iter(offers.into_iter().map(IntoFuture::into_future)).buffer_unordered(OFFERING);
+        let offered = stream::iter(offers.into_iter().map(IntoFuture::into_future)).buffer_unordered(CONCURRENT_OFFERS);
         let failed = offered.filter_map(async |offered| offered.err()).collect::<Vec<_>>().await;
         steps.set(
             Step::Provide,
@@ -156,13 +156,13 @@ impl<R: Runtime> Inner<R> {
         );
     }
 
-    /// Offers what was fetched in earlier runs.
+    /// Offers the content that was fetched in earlier runs.
     async fn share_again(&self) {
         let blobs = self.blobs.clone();
         let here = unblock(move || blobs.iter().filter_map(|blob| blob.ok().map(|(id, _)| id)).collect::<Vec<_>>());
         let mut steps = Steps::default();
         self.offer_all(here.await, &mut steps).await;
-        if !steps.all_well() {
+        if !steps.all_succeeded() {
             tracing::debug!(?steps, "not all content was offered again");
         }
     }

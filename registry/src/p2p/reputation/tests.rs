@@ -40,13 +40,13 @@ fn reliable_and_fast_peers_are_asked_first() {
 }
 
 #[test]
-fn peers_that_are_as_good_stay_as_they_are() {
+fn peers_with_equal_scores_keep_their_order() {
     let peers = [3, 1, 2].map(peer);
     assert_eq!(reputation().order(&peers, at(START)), peers);
 }
 
 #[test]
-fn small_answers_say_nothing_about_speed() {
+fn small_transfers_do_not_count_for_speed() {
     let reputation = reputation();
     reputation.success(peer(1), 100, SECOND, at(START));
     reputation.success(peer(1), MEGABYTE, Duration::ZERO, at(START));
@@ -58,7 +58,7 @@ fn small_answers_say_nothing_about_speed() {
 }
 
 #[test]
-fn what_a_peer_has_done_counts_half_after_six_hours() {
+fn counts_are_halved_after_six_hours() {
     let reputation = reputation();
     for _ in 0..8 {
         reputation.failure(peer(1), at(START));
@@ -71,10 +71,10 @@ fn what_a_peer_has_done_counts_half_after_six_hours() {
 }
 
 #[test]
-fn attack_corrupt_provider_is_not_asked_for_a_while_that_doubles() {
+fn attack_corrupt_provider_is_banned_for_a_time_that_doubles() {
     let reputation = reputation();
     let (bad, good) = (peer(1), peer(2));
-    // However good it was.
+    // Regardless of earlier successes.
     for _ in 0..100 {
         reputation.success(bad, 10 * MEGABYTE, SECOND, at(START));
     }
@@ -94,7 +94,7 @@ fn attack_corrupt_provider_is_not_asked_for_a_while_that_doubles() {
 }
 
 #[test]
-fn bad_data_is_forgiven_by_and_by() {
+fn bad_data_is_forgiven_month_by_month() {
     let reputation = reputation();
     let month = BAD_FORGIVEN.as_secs();
     for _ in 0..3 {
@@ -105,7 +105,7 @@ fn bad_data_is_forgiven_by_and_by() {
         [bad(START + month - 1), bad(START + month), bad(START + 5 * month / 2), bad(START + 9 * month)],
         [3, 2, 1, 0]
     );
-    // A month is not counted twice.
+    // No month is counted twice.
     reputation.failure(peer(1), at(START + 3 * month / 2));
     assert_eq!([bad(START + 2 * month - 1), bad(START + 2 * month)], [2, 1]);
 }
@@ -118,7 +118,7 @@ fn a_clock_that_is_set_back_does_not_ban_for_ever() {
 }
 
 #[test]
-fn a_peer_that_was_not_met_for_long_makes_room_unless_it_has_a_bad_name() {
+fn the_least_recently_used_peer_makes_room_unless_it_served_bad_data() {
     let reputation = with_capacity(3);
     reputation.bad_data(peer(1), at(START));
     for number in 2..=6 {
@@ -126,11 +126,11 @@ fn a_peer_that_was_not_met_for_long_makes_room_unless_it_has_a_bad_name() {
     }
     let known = |number| reputation.get(&peer(number)).is_some();
     assert_eq!((1..=6).map(known).collect::<Vec<_>>(), [true, false, false, false, true, true]);
-    // Met again.
+    // Used again.
     reputation.failure(peer(5), at(START + 50));
     reputation.failure(peer(7), at(START + 51));
     assert_eq!((1..=7).map(known).collect::<Vec<_>>(), [true, false, false, false, true, false, true]);
-    // The bad ones go at the end.
+    // Those with bad data are replaced last.
     for number in [5, 7, 8, 9] {
         reputation.bad_data(peer(number), at(START + 60));
     }
@@ -138,7 +138,7 @@ fn a_peer_that_was_not_met_for_long_makes_room_unless_it_has_a_bad_name() {
 }
 
 #[test]
-fn what_was_saved_is_there_after_a_restart_and_what_was_dropped_is_not() {
+fn saved_peers_are_there_after_a_restart_and_removed_ones_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("peers.db");
     let first = Reputation::open(&path).unwrap();
@@ -154,7 +154,7 @@ fn what_was_saved_is_there_after_a_restart_and_what_was_dropped_is_not() {
     assert_eq!(second.get(&peer(3)), None);
     second.save().unwrap();
     drop(second);
-    // The file has more than fits.
+    // The file has more peers than the capacity.
     let small = Reputation::load(database::open(&path, FORMAT).unwrap(), 1).unwrap();
     assert_eq!((small.len(), small.get(&peer(2)).is_some()), (1, true));
     small.save().unwrap();
@@ -163,7 +163,7 @@ fn what_was_saved_is_there_after_a_restart_and_what_was_dropped_is_not() {
 }
 
 #[test]
-fn what_could_not_be_saved_is_saved_the_next_time() {
+fn changes_that_could_not_be_saved_are_saved_the_next_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("peers.db");
     let reputation = Reputation::open(&path).unwrap();
@@ -198,7 +198,7 @@ fn a_damaged_file_is_an_error() {
     assert!(matches!(Reputation::open(&path), Err(DatabaseOpenError::Foreign { .. })));
 }
 
-/// What may happen to a peer, after so many seconds.
+/// Generates events of peers: a peer, a kind of event, and the seconds since the previous one.
 fn events() -> impl Strategy<Value = Vec<(u8, u8, u64)>> {
     prop::collection::vec((1_u8..8, 0_u8..3, 0_u64..100_000), 0..60)
 }

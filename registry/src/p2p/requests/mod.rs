@@ -1,20 +1,20 @@
-//! What a peer can be asked for directly: a page of its catalogue, and what it knows that matches a text.
+//! The catalogue protocol: a peer can be asked for a page of its catalogue, and for packages that match a text.
 //!
-//! An answer has nothing but signed announcements in it, which the asker verifies one by one: a peer can leave something out,
-//! but cannot make anything up. One stream carries one question and its answer.
+//! Answers consist of signed announcements, which the client verifies one by one. A peer can leave some out, but cannot
+//! invent any. One stream carries one request and its answer.
 
-mod ask;
-mod serve;
+mod client;
+mod server;
 mod wire;
 
 use libp2p::StreamProtocol;
 
-pub use ask::{AskError, CatalogueClient, Matches};
-pub use serve::{Catalogue, serve};
-pub use wire::{CatalogueRequestError, MAX_MATCHES, MAX_TEXT_BYTES, Request};
+pub use client::{CatalogueClient, CatalogueClientError, Matches};
+pub use server::{CatalogueSource, serve_catalogue};
+pub use wire::{CatalogueRequest, CatalogueRequestError, MAX_MATCHES, MAX_TEXT_LEN};
 
-/// The protocol's name.
-pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ggen/catalogue/1");
+/// Name of the catalogue protocol.
+pub const CATALOGUE_PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/catalogue/1");
 
 #[cfg(test)]
 mod tests;

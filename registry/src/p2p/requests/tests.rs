@@ -1,4 +1,4 @@
-//! Two swarms over the memory transport, of which one may be a liar.
+//! Tests of the catalogue protocol with two swarms over the memory transport.
 
 mod exchange;
 mod liars;
@@ -73,7 +73,7 @@ fn swarm() -> Swarm<libp2p_stream::Behaviour> {
     Swarm::new(transport, libp2p_stream::Behaviour::new(), key.public().to_peer_id(), config)
 }
 
-/// A connected pair: the server's swarm runs with what it does for each stream, if it does something at all.
+/// Returns a client that is connected to a server, whose control is passed to `serve`.
 async fn connected(
     serve: impl FnOnce(libp2p_stream::Control),
     deadline: Duration,
@@ -97,7 +97,7 @@ async fn listening(serve: impl FnOnce(libp2p_stream::Control)) -> (PeerId, Multi
     (peer, address)
 }
 
-/// One that is connected to who listens there.
+/// Returns a client that is connected to this address.
 async fn asker(address: Multiaddr, deadline: Duration) -> CatalogueClient<TestRuntime> {
     let mut client = swarm();
     client.dial(address).unwrap();
@@ -109,23 +109,23 @@ async fn asker(address: Multiaddr, deadline: Duration) -> CatalogueClient<TestRu
 
 async fn honest(known: Arc<KnownPackages>) -> (CatalogueClient<TestRuntime>, PeerId) {
     let serve = |mut control: libp2p_stream::Control| {
-        let incoming = control.accept(PROTOCOL).unwrap();
-        smol::spawn(serve(TestRuntime, incoming, known)).detach();
+        let incoming = control.accept(CATALOGUE_PROTOCOL).unwrap();
+        smol::spawn(serve_catalogue(TestRuntime, incoming, known)).detach();
     };
     connected(serve, Duration::from_secs(30)).await
 }
 
-/// A server that answers every question with these bytes, or never if there are none.
+/// Starts a server that answers every request with these bytes, or never for `None`.
 async fn liar(answer: Option<Vec<u8>>, deadline: Duration) -> (CatalogueClient<TestRuntime>, PeerId) {
     let serve = |mut control: libp2p_stream::Control| {
-        let mut incoming = control.accept(PROTOCOL).unwrap();
+        let mut incoming = control.accept(CATALOGUE_PROTOCOL).unwrap();
         smol::spawn(async move {
             let mut silent: Vec<Stream> = Vec::new();
             while let Some((_, mut stream)) = incoming.next().await {
                 let _request = wire::read_request(&mut stream).await.unwrap();
                 match &answer {
                     Some(answer) => {
-                        // The asker may be gone before all is written.
+                        // Fails if the client has closed the stream.
                         let _written = futures::AsyncWriteExt::write_all(&mut stream, answer).await;
                         let _closed = futures::AsyncWriteExt::close(&mut stream).await;
                     }
@@ -150,13 +150,13 @@ impl KnownPackages {
     }
 }
 
-impl Catalogue for KnownPackages {
+impl CatalogueSource for KnownPackages {
     fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage> {
         let page = self.0.lock().unwrap().page(after);
         Box::pin(async { page })
     }
 
-    /// Everything with this text in its name; the limit is for the server to keep.
+    /// Returns all packages with this text in the name. The server applies the limit.
     fn matches(&self, text: String, _limit: usize) -> BoxFuture<'_, Vec<Vec<u8>>> {
         let known = self.0.lock().unwrap();
         let matches = known

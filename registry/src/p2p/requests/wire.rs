@@ -1,50 +1,50 @@
-//! Questions and answers as bytes: each with its length before it.
+//! Encoding of requests and answers, each with its length in front.
 
 use std::io;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use thiserror::Error;
 
-use crate::p2p::announce::{Cursor, MAX_PAGE_BYTES};
+use crate::p2p::announce::{Cursor, MAX_PAGE_LEN};
 
-/// The longest text that is searched for, in bytes: more than anybody types.
-pub const MAX_TEXT_BYTES: usize = 256;
+/// Maximum length of a search text, in bytes: more than anybody types.
+pub const MAX_TEXT_LEN: usize = 256;
 
-/// How many matches a peer gives at most: more than are looked at. All of them fit into a page.
+/// Maximum number of matches in an answer. They fit into one page.
 pub const MAX_MATCHES: u16 = 100;
 
-/// The longest question: its kind, the number of matches and the text.
-const MAX_REQUEST_BYTES: usize = 1 + 2 + MAX_TEXT_BYTES;
+/// Maximum length of a request: its kind, the number of matches and the text.
+const MAX_REQUEST_LEN: usize = 1 + 2 + MAX_TEXT_LEN;
 
 const PAGE: u8 = 1;
 const MATCHES: u8 = 2;
 
-/// An answer follows.
+/// Status before an answer.
 const ANSWER: u8 = 0;
 
-/// The peer does not answer now.
+/// Status of a busy server.
 const BUSY: u8 = 1;
 
-/// A question.
+/// Request of the catalogue protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    /// The page of the catalogue after this place.
+pub enum CatalogueRequest {
+    /// The page after this cursor.
     Page(Cursor),
-    /// What matches a text.
+    /// Packages that match a text.
     Matches {
-        /// The text, at most [`MAX_TEXT_BYTES`].
+        /// Text, at most [`MAX_TEXT_LEN`] bytes.
         text: String,
-        /// How many are wanted, at most [`MAX_MATCHES`].
+        /// Maximum number of matches, from 1 to [`MAX_MATCHES`].
         limit: u16,
     },
 }
 
-impl Request {
-    /// As it is sent.
+impl CatalogueRequest {
+    /// Encodes the request.
     ///
     /// # Errors
     ///
-    /// If the text is too long, or too many matches are wanted.
+    /// If the text is too long or the limit is out of range.
     pub fn encode(&self) -> Result<Vec<u8>, CatalogueRequestError> {
         match self {
             Self::Page(cursor) => Ok([[PAGE].as_slice(), &cursor.to_bytes()].concat()),
@@ -55,11 +55,11 @@ impl Request {
         }
     }
 
-    /// As it was sent.
+    /// Decodes a request.
     ///
     /// # Errors
     ///
-    /// If it is no question.
+    /// If the bytes are not a valid request.
     pub fn decode(bytes: &[u8]) -> Result<Self, CatalogueRequestError> {
         let ([kind], rest) = bytes.split_first_chunk().ok_or(CatalogueRequestError::Malformed)?;
         match *kind {
@@ -77,8 +77,8 @@ impl Request {
 }
 
 fn check(text: &str, limit: u16) -> Result<(), CatalogueRequestError> {
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(CatalogueRequestError::Text { bytes: text.len() });
+    if text.len() > MAX_TEXT_LEN {
+        return Err(CatalogueRequestError::TextTooLong { len: text.len() });
     }
     if !(1..=MAX_MATCHES).contains(&limit) {
         return Err(CatalogueRequestError::Limit { limit });
@@ -86,23 +86,24 @@ fn check(text: &str, limit: u16) -> Result<(), CatalogueRequestError> {
     Ok(())
 }
 
-/// Why something is no question.
+/// Error of an invalid catalogue request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum CatalogueRequestError {
-    /// The text is too long. Search for less.
-    #[error("a text of {bytes} bytes is longer than the {MAX_TEXT_BYTES} that can be searched for")]
-    Text {
-        /// Its length.
-        bytes: usize,
+    /// The search text is too long. Shorten it.
+    #[error("search text too long: {len} bytes, at most {MAX_TEXT_LEN} are allowed")]
+    TextTooLong {
+        /// Length of the text in bytes.
+        len: usize,
     },
-    /// So many matches cannot be wanted.
-    #[error("between 1 and {MAX_MATCHES} matches can be asked for, not {limit}")]
+    /// The number of matches is out of range.
+    #[error("invalid number of matches {limit}: must be from 1 to {MAX_MATCHES}")]
     Limit {
-        /// How many were wanted.
+        /// Number of matches in the request.
         limit: u16,
     },
-    /// It is of another kind, or damaged.
-    #[error("this is no question")]
+    /// The request is of an unknown kind, or damaged.
+    #[error("malformed catalogue request")]
     Malformed,
 }
 
@@ -112,14 +113,14 @@ pub(super) async fn write_request<S: AsyncWrite + Unpin>(stream: &mut S, bytes: 
     stream.flush().await
 }
 
-/// Nothing is read of one that says to be too long.
+/// Reads a request. If its length is above the maximum, nothing is read.
 pub(super) async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
     let mut len = [0; 2];
     stream.read_exact(&mut len).await?;
-    read(stream, usize::from(u16::from_be_bytes(len)), MAX_REQUEST_BYTES).await
+    read(stream, usize::from(u16::from_be_bytes(len)), MAX_REQUEST_LEN).await
 }
 
-/// `None` says that there is none now.
+/// Writes a page, or for `None` that the server is busy.
 pub(super) async fn write_answer<S: AsyncWrite + Unpin>(stream: &mut S, page: Option<&[u8]>) -> io::Result<()> {
     match page {
         Some(page) => {
@@ -132,7 +133,7 @@ pub(super) async fn write_answer<S: AsyncWrite + Unpin>(stream: &mut S, page: Op
     stream.close().await
 }
 
-/// `None` if there is none now. Nothing is read of an answer that says to be too long.
+/// Reads a page; `None` if the server is busy. If the length is above the maximum, nothing is read.
 pub(super) async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<Vec<u8>>> {
     let mut status = [0];
     stream.read_exact(&mut status).await?;
@@ -144,7 +145,7 @@ pub(super) async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> io::Res
     let mut len = [0; 4];
     stream.read_exact(&mut len).await?;
     let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
-    read(stream, len, MAX_PAGE_BYTES).await.map(Some)
+    read(stream, len, MAX_PAGE_LEN).await.map(Some)
 }
 
 async fn read<S: AsyncRead + Unpin>(stream: &mut S, len: usize, max: usize) -> io::Result<Vec<u8>> {

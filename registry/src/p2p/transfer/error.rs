@@ -1,41 +1,43 @@
 use thiserror::Error;
 
-use super::fetcher::Report;
+use super::events::ProviderReport;
 use crate::blob::BlobError;
 
-/// Why a blob was not fetched. What was fetched of it is kept, for the next time.
+/// Error of a fetch. What was verified before stays on the disk, and the next fetch resumes from there.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum FetchError {
-    /// Nobody was named who could have it: look for providers again later.
+    /// No provider was named. Look for providers again later.
     #[error("no provider is known")]
     NoProvider,
-    /// No provider had all of it. Others may; and those that were busy or could not be reached may have it later.
-    #[error("none of {} providers had it", reports.len())]
+    /// No provider delivered the whole blob. Try others; those that were busy or unreachable may deliver it later.
+    #[error("all {} providers failed", reports.len())]
     AllFailed {
-        /// How it ended with each of them.
-        reports: Vec<Report>,
+        /// Last outcome of each provider.
+        reports: Vec<ProviderReport>,
     },
-    /// It is larger than was allowed, which is proven. Nothing was stored.
-    #[error("the blob has {size} bytes, more than the {max} that were allowed")]
+    /// The blob is larger than [`FetchRequest::max`](super::FetchRequest::max); its size is proven. Nothing was stored.
+    #[error("blob too large: {size} bytes, at most {max} are allowed")]
     TooLarge {
-        /// Its size in bytes.
+        /// Size of the blob in bytes.
         size: u64,
-        /// What was allowed.
+        /// Maximum size in bytes.
         max: u64,
     },
-    /// Its size is not the one that was said, which is proven: whoever has said it was wrong, not the providers.
-    #[error("the blob has {size} bytes, not {expected}")]
+    /// The size is not [`FetchRequest::size`](super::FetchRequest::size). It is proven: the request is wrong, not the
+    /// providers.
+    #[error("blob has {size} bytes instead of {expected}")]
     OtherSize {
-        /// Its size in bytes.
+        /// Size of the blob in bytes.
         size: u64,
-        /// What was said.
+        /// Size in the request, in bytes.
         expected: u64,
     },
-    /// Nothing has come for a long time, or it has taken too long as a whole: try again, it goes on from there. Those who
-    /// kept it waiting were reported.
-    #[error("it takes too long")]
+    /// The fetch made no progress for [`stall_timeout`](super::FetchConfig::stall_timeout), or took longer than
+    /// [`timeout`](super::FetchConfig::timeout). Try again: the next fetch resumes. Providers that were late are reported.
+    #[error("fetch timed out")]
     Timeout,
-    /// It cannot be stored.
+    /// The blob cannot be stored.
     #[error(transparent)]
     Store(#[from] BlobError),
 }

@@ -5,56 +5,57 @@ use std::{
 
 use libp2p::PeerId;
 
-use super::{bucket::Bucket, server::ServerConfig};
+use super::config::ServerConfig;
+use crate::p2p::token_bucket::{Refill, TokenBucket};
 
-/// How many peers are kept account of. Who has no stream and has not used up anything is forgotten first.
+/// Maximum number of peers that are accounted. Peers without streams and with a full bucket are removed first.
 const MAX_PEERS: usize = 4096;
 
-/// How long a response may be held back for bandwidth: not so long that the peer takes us for dead. Who would have to
-/// wait longer is told to come back.
+/// Maximum delay of a response for bandwidth. It is short, so that the peer does not take us for dead; a peer that would
+/// have to wait longer is sent a time after which to come back.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// What each peer has of the serving side, and what all have together.
+/// Streams and bandwidth in use, by peer and in total.
 #[derive(Debug)]
 pub(super) struct Limits {
     config: ServerConfig,
     streams: usize,
-    total: Bucket,
+    total: TokenBucket,
+    started: Instant,
     peers: HashMap<PeerId, Account>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Account {
     streams: usize,
-    bucket: Bucket,
+    bucket: TokenBucket,
 }
 
-/// Come back after this time.
+/// Refusal with the time after which the peer may come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ComeBack(pub(super) Duration);
+pub(super) struct RetryAfter(pub(super) Duration);
 
 impl Limits {
     pub(super) fn new(config: ServerConfig, now: Instant) -> Self {
-        let total = Bucket::new(config.bytes_per_second, now);
-        Self { config, streams: 0, total, peers: HashMap::new() }
+        Self { config, streams: 0, total: TokenBucket::default(), started: now, peers: HashMap::new() }
     }
 
-    /// One more stream of this peer.
-    pub(super) fn admit(&mut self, peer: PeerId, now: Instant) -> Result<(), ComeBack> {
-        let full = Err(ComeBack(self.config.retry_after));
+    /// Admits one more stream of the peer.
+    pub(super) fn admit(&mut self, peer: PeerId, now: Instant) -> Result<(), RetryAfter> {
+        let full = Err(RetryAfter(self.config.retry_after));
         if self.streams >= self.config.streams {
             return full;
         }
         if !self.peers.contains_key(&peer) {
             if self.peers.len() >= MAX_PEERS {
-                self.peers.retain(|_, account| account.streams > 0 || !account.bucket.is_full(now));
+                let time = self.time(now);
+                self.peers.retain(|_, account| account.streams > 0 || !account.bucket.is_full(time));
             }
             if self.peers.len() >= MAX_PEERS {
                 return full;
             }
         }
-        let rate = self.config.bytes_per_second_per_peer;
-        let account = self.peers.entry(peer).or_insert_with(|| Account { streams: 0, bucket: Bucket::new(rate, now) });
+        let account = self.peers.entry(peer).or_default();
         if account.streams >= self.config.streams_per_peer {
             return full;
         }
@@ -63,7 +64,7 @@ impl Limits {
         Ok(())
     }
 
-    /// A stream that was admitted has ended. What its peer has used up is remembered: a new stream is no new allowance.
+    /// Releases an admitted stream. The peer's used bandwidth stays on its account: a new stream gives no new allowance.
     pub(super) fn release(&mut self, peer: PeerId) {
         self.streams = self.streams.saturating_sub(1);
         if let Some(account) = self.peers.get_mut(&peer) {
@@ -71,28 +72,41 @@ impl Limits {
         }
     }
 
-    /// Takes the bandwidth for so many bytes, to be sent after the time that it says.
-    pub(super) fn reserve(&mut self, peer: PeerId, bytes: u64, now: Instant) -> Result<Duration, ComeBack> {
-        let of_peer = self.peers.get_mut(&peer).map(|account| &mut account.bucket);
-        let mut wait = self.total.wait(bytes, now);
-        if let Some(bucket) = of_peer {
-            wait = wait.max(bucket.wait(bytes, now));
+    /// Reserves bandwidth. Returns the time after which the bytes may be sent.
+    pub(super) fn reserve(&mut self, peer: PeerId, bytes: u64, now: Instant) -> Result<Duration, RetryAfter> {
+        let (of_all, of_peer, time) = (self.refill(), self.refill_of_peer(), self.time(now));
+        let mut wait = self.total.wait(of_all, bytes, time);
+        if let Some(Account { bucket, .. }) = self.peers.get_mut(&peer) {
+            wait = wait.max(bucket.wait(of_peer, bytes, time));
             if wait <= MAX_WAIT {
-                bucket.take(bytes, now);
+                bucket.take(of_peer, bytes, time);
             }
         }
         if wait > MAX_WAIT {
-            return Err(ComeBack(wait));
+            return Err(RetryAfter(wait));
         }
-        self.total.take(bytes, now);
+        self.total.take(of_all, bytes, time);
         Ok(wait)
     }
 
-    /// Bytes that were reserved and not sent.
-    pub(super) fn give_back(&mut self, peer: PeerId, bytes: u64, now: Instant) {
-        self.total.give_back(bytes, now);
+    /// Returns reserved bytes that were not sent.
+    pub(super) fn give_back(&mut self, peer: PeerId, bytes: u64) {
+        self.total.give_back(self.refill(), bytes);
+        let of_peer = self.refill_of_peer();
         if let Some(account) = self.peers.get_mut(&peer) {
-            account.bucket.give_back(bytes, now);
+            account.bucket.give_back(of_peer, bytes);
         }
+    }
+
+    fn refill(&self) -> Refill {
+        Refill::per_second(self.config.bytes_per_second)
+    }
+
+    fn refill_of_peer(&self) -> Refill {
+        Refill::per_second(self.config.bytes_per_second_per_peer)
+    }
+
+    fn time(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
     }
 }

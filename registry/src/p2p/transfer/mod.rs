@@ -1,31 +1,35 @@
-//! Blobs from peer to peer, over streams of the protocol [`PROTOCOL`].
+//! Transfer of blobs between peers, over streams of the protocol [`BLOB_PROTOCOL`].
 //!
-//! A [`Server`] hands out what is in a [`BlobStore`](crate::blob::BlobStore), within limits. A [`Fetcher`] gets a blob
-//! from several providers at once: every 16 KiB are verified against the content id as they arrive, so that a provider
-//! that sends anything else is noticed after 16 KiB at most, and what was fetched is kept when a download ends early.
+//! A [`Server`] serves the blobs of a [`BlobStore`](crate::blob::BlobStore) within limits. A [`Fetcher`] fetches a blob
+//! from several providers at once. Each group of 16 KiB is verified against the content id on arrival, so a provider that
+//! sends wrong data is noticed after one group. Verified pieces stay on the disk if a download ends early.
 //!
-//! # On the wire
+//! # Wire format
 //!
-//! All numbers are little-endian. On a stream, the one that opened it sends any number of requests of 44 bytes, without
-//! waiting for responses if it likes: 32 bytes of hash, the first group (`u64`) and how many (`u32`, 1 to 64), where a
-//! group is 16 KiB. The responses come in the same order, each with a head of 9 bytes, a status and a number (`u64`):
+//! All numbers are little-endian. The peer that opens a stream sends any number of requests and need not wait for the
+//! responses in between. A request has 44 bytes: the hash of the blob (32), the number of the first group (`u64`) and the
+//! number of groups (`u32`, 1 to 64). A group has 16 KiB. Responses come in the order of the requests, each with a head of
+//! 9 bytes, which is a status and a number (`u64`):
 //!
-//! | status | | number |
+//! | status | meaning | number |
 //! |---|---|---|
-//! | 0 | have | the blob's size in bytes; the groups follow, as a bao slice in groups of 16 KiB |
+//! | 0 | have | size of the blob in bytes; the groups follow, as a bao slice in groups of 16 KiB |
 //! | 1 | not found | 0 |
-//! | 2 | busy | when to ask again, in milliseconds |
-//! | 3 | refused: the request is against the rules | 0 |
+//! | 2 | busy | time after which to ask again, in milliseconds |
+//! | 3 | invalid request | 0 |
 //!
-//! Groups behind the end of a blob stand for its last one. It proves the size: with another one, its hashes do not fit.
+//! A request for groups after the end of a blob is answered with its last group, which proves the size: its hashes fit no
+//! other size.
 
-mod bucket;
+mod config;
 mod download;
 mod error;
+mod events;
 mod fetcher;
 mod limits;
 mod pieces;
 mod proof;
+mod request;
 mod server;
 mod wire;
 mod worker;
@@ -33,14 +37,10 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-use libp2p::StreamProtocol;
-
+pub use config::{FetchConfig, ServerConfig};
 pub use error::FetchError;
-pub use fetcher::{BlobProvider, FetchConfig, FetchEvent, FetchRequest, Fetcher, Report, ReportEvent};
-pub use server::{ProtocolTaken, Server, ServerConfig, ServerStats, StatsHandle};
-
-/// The name of the protocol.
-pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/ggen/blob/1");
-
-/// The largest blob that is asked for. A size that a stranger claims is used in arithmetic before it is proven.
-pub const MAX_BLOB_BYTES: u64 = 64 << 30;
+pub use events::{FetchEvent, ProviderOutcome, ProviderReport};
+pub use fetcher::Fetcher;
+pub use request::{BlobProvider, FetchRequest};
+pub use server::{ProtocolTakenError, Server, ServerStats, StatsHandle};
+pub use wire::{BLOB_PROTOCOL, MAX_BLOB_LEN};

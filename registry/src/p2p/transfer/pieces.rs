@@ -5,16 +5,16 @@ use std::{
 
 use libp2p::PeerId;
 
-/// How many providers may be at one piece at a time: as many as a download has by default.
-const RACERS: usize = 6;
+/// Maximum number of providers that fetch the same piece at the same time: the number that a download has by default.
+const MAX_PROVIDERS_PER_PIECE: usize = 6;
 
-/// Which pieces are there, and who is at which of the others.
+/// State of the pieces of a download: missing, being fetched by some providers, or complete.
 #[derive(Debug)]
 pub(super) struct Pieces {
     count: u32,
-    /// Nobody is at them.
+    /// Missing pieces that nobody fetches.
     open: BTreeSet<u32>,
-    /// Somebody is at them.
+    /// Pieces that providers are fetching.
     taken: BTreeMap<u32, Taken>,
 }
 
@@ -25,10 +25,11 @@ struct Taken {
 }
 
 impl Taken {
-    /// When one more provider may be at it, if ever: the later it is, the more of them are.
-    fn next_racer_at(&self, hedge_after: Duration) -> Option<Instant> {
-        let racers = u32::try_from(self.by.len()).ok().filter(|_| self.by.len() < RACERS)?;
-        Some(self.since + hedge_after.saturating_mul(racers))
+    /// Time at which one more provider may fetch the piece; `None` if it has the maximum. Each provider that is added moves
+    /// the time on by `hedge_after`.
+    fn next_hedge_at(&self, hedge_after: Duration) -> Option<Instant> {
+        let providers = u32::try_from(self.by.len()).ok().filter(|_| self.by.len() < MAX_PROVIDERS_PER_PIECE)?;
+        Some(self.since + hedge_after.saturating_mul(providers))
     }
 }
 
@@ -38,17 +39,17 @@ impl Pieces {
         Self { count, open, taken: BTreeMap::new() }
     }
 
-    /// What this provider is to fetch next: a piece that nobody is at.
+    /// Assigns a piece that nobody fetches to the provider.
     pub(super) fn take(&mut self, peer: PeerId, now: Instant) -> Option<u32> {
         let piece = self.open.pop_first()?;
         self.taken.insert(piece, Taken { by: vec![peer], since: now });
         Some(piece)
     }
 
-    /// What a provider with nothing to do is to fetch as well: the piece that others are at for the longest time, if that is
-    /// longer than `hedge_after` for each of them.
-    pub(super) fn race(&mut self, peer: PeerId, now: Instant, hedge_after: Duration) -> Option<u32> {
-        let late = |taken: &Taken| taken.next_racer_at(hedge_after).is_some_and(|at| at <= now);
+    /// Assigns a late piece to an idle provider, in addition to those that are fetching it: the one that is being fetched for
+    /// the longest time.
+    pub(super) fn hedge(&mut self, peer: PeerId, now: Instant, hedge_after: Duration) -> Option<u32> {
+        let late = |taken: &Taken| taken.next_hedge_at(hedge_after).is_some_and(|at| at <= now);
         let (piece, taken) = self
             .taken
             .iter_mut()
@@ -58,23 +59,23 @@ impl Pieces {
         Some(*piece)
     }
 
-    /// When a piece becomes late next.
+    /// Returns the time after `now` at which the next piece becomes late.
     pub(super) fn next_late(&self, now: Instant, hedge_after: Duration) -> Option<Instant> {
-        self.taken.values().filter_map(|taken| taken.next_racer_at(hedge_after)).filter(|at| *at > now).min()
+        self.taken.values().filter_map(|taken| taken.next_hedge_at(hedge_after)).filter(|at| *at > now).min()
     }
 
-    /// Who is at pieces that are late.
+    /// Returns the providers that are fetching late pieces.
     pub(super) fn late(&self, now: Instant, hedge_after: Duration) -> BTreeSet<PeerId> {
         let late = self.taken.values().filter(|taken| now.saturating_duration_since(taken.since) >= hedge_after);
         late.flat_map(|taken| taken.by.iter().copied()).collect()
     }
 
-    /// The piece is there, even if its provider has gone in the meantime. Says whether it is news.
-    pub(super) fn done(&mut self, piece: u32) -> bool {
+    /// Marks a piece as complete, even if its provider is gone. Returns whether it was missing.
+    pub(super) fn complete(&mut self, piece: u32) -> bool {
         self.taken.remove(&piece).is_some() || self.open.remove(&piece)
     }
 
-    /// This provider does not fetch it after all.
+    /// Takes a piece back from a provider that will not fetch it.
     pub(super) fn give_back(&mut self, piece: u32, peer: &PeerId) {
         if let Some(taken) = self.taken.get_mut(&piece) {
             taken.by.retain(|by| by != peer);
@@ -85,7 +86,7 @@ impl Pieces {
         }
     }
 
-    /// This provider is gone.
+    /// Takes all pieces back from a provider that is gone.
     pub(super) fn give_all_back(&mut self, peer: &PeerId) {
         let pieces: Vec<u32> =
             self.taken.iter().filter(|(_, taken)| taken.by.contains(peer)).map(|(piece, _)| *piece).collect();
@@ -98,7 +99,7 @@ impl Pieces {
         self.open.is_empty() && self.taken.is_empty()
     }
 
-    /// How many are there.
+    /// Returns the number of complete pieces.
     pub(super) fn done_count(&self) -> u32 {
         let missing = self.open.len() + self.taken.len();
         self.count.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))

@@ -7,33 +7,33 @@ use bao_tree::{
     iter::{BaoChunk, ResponseIterRef},
 };
 use futures::{AsyncRead, AsyncReadExt};
+use kadence::{Alarm, ElapsedError};
 
 use crate::{
     ContentId,
     blob::{GROUPS, Pair, group_range},
 };
-use kadence::{Alarm, Elapsed};
 
-/// A part of a blob, and the hashes above it.
+/// Part of a blob, with the hash pairs that prove it.
 #[derive(Debug, Default)]
 pub(super) struct Slice {
     pub(super) data: Vec<u8>,
     pub(super) proof: Vec<Pair>,
 }
 
-/// Why a slice was not received.
+/// Error of receiving a slice.
 #[derive(Debug)]
 pub(super) enum SliceError {
-    /// What came is not a part of this blob, or not of a blob of this size.
+    /// The data is not part of this blob, or of a blob of this size.
     Wrong,
-    /// The stream has ended, or has failed.
+    /// The stream ended or failed.
     Broken,
-    /// Nothing came for too long, or too little.
+    /// A step took too long.
     Slow,
 }
 
-impl From<Elapsed> for SliceError {
-    fn from(_: Elapsed) -> Self {
+impl From<ElapsedError> for SliceError {
+    fn from(_: ElapsedError) -> Self {
         Self::Slow
     }
 }
@@ -44,10 +44,10 @@ impl From<io::Error> for SliceError {
     }
 }
 
-/// Receives groups of a blob of this size, which must be in it, and verifies each hash and each group before the next one
-/// is read. The size must not be over [`MAX_BLOB_BYTES`](super::MAX_BLOB_BYTES).
+/// Receives groups of a blob, and verifies each hash pair and each group before it reads the next. The groups must be within
+/// the blob, whose size must not exceed [`MAX_BLOB_LEN`](super::wire::MAX_BLOB_LEN).
 ///
-/// Each step has its own deadline. What is in memory is what was asked for and verified, and a group.
+/// Each step may take the time `step`. Memory holds no more than the verified part of the request and one group.
 pub(super) async fn receive(
     stream: &mut (impl AsyncRead + Unpin),
     alarm: &mut Alarm,
@@ -63,7 +63,7 @@ pub(super) async fn receive(
     let mut slice = Slice::default();
     let Slice { data, proof } = &mut slice;
     let len = steps.iter().map(|step| if let BaoChunk::Leaf { size, .. } = step { *size } else { 0 }).sum();
-    // What was asked for: a MiB at most.
+    // At most 1 MiB: the largest request.
     data.reserve_exact(len);
     for item in steps {
         let hash = expected.pop().ok_or(SliceError::Wrong)?;

@@ -21,102 +21,82 @@ use libp2p_stream::Control;
 use thiserror::Error;
 
 use super::{
-    PROTOCOL,
-    limits::{ComeBack, Limits},
-    wire::{Head, REQUEST_LEN, Request},
+    config::ServerConfig,
+    limits::{Limits, RetryAfter},
+    wire::{BLOB_PROTOCOL, Head, REQUEST_LEN, Request},
 };
 use crate::{
     blob::{BlobError, BlobStore, GROUP_BYTES},
-    p2p::streams::taken,
+    p2p::streams::accept_streams,
 };
 
-/// How many streams are told at a time that there is no room for them. The others are closed without a word.
-const MAX_TURNED_AWAY: usize = 32;
+/// Maximum number of refused streams that are answered at the same time. Further ones are closed without an answer.
+const MAX_REFUSED: usize = 32;
 
-/// What a part of a response is that has its own deadline.
+/// Size of the part of a response to which `step_timeout` applies.
 const WRITE_STEP: usize = 16 << 10;
 
-/// What a request for something that is not there costs, in bytes of bandwidth: to look for it is work, too.
+/// Bandwidth that a request for a missing blob costs, in bytes: the lookup is work, too.
 const MISS_COST: u64 = GROUP_BYTES;
 
-/// How much is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServerConfig {
-    /// Streams at a time. Each takes up to 2 MiB of memory.
-    pub streams: usize,
-    /// Streams at a time of one peer.
-    pub streams_per_peer: usize,
-    /// Bytes per second for all peers together.
-    pub bytes_per_second: u64,
-    /// Bytes per second for one peer.
-    pub bytes_per_second_per_peer: u64,
-    /// How long a stream may be without a request.
-    pub idle_timeout: Duration,
-    /// How long it may take until a peer has taken 16 KiB.
-    pub step_timeout: Duration,
-    /// How long it may take until a peer has taken an answer, which has up to 1 MiB.
-    pub response_timeout: Duration,
-    /// What peers are told that have to come back because there is no room.
-    pub retry_after: Duration,
-}
-
-impl Default for ServerConfig {
-    /// A home connection's worth for each peer, and no more than a laptop has to spare.
-    fn default() -> Self {
-        Self {
-            streams: 64,
-            streams_per_peer: 4,
-            bytes_per_second: 256 << 20,
-            bytes_per_second_per_peer: 128 << 20,
-            idle_timeout: Duration::from_secs(30),
-            step_timeout: Duration::from_secs(10),
-            response_timeout: Duration::from_secs(60),
-            retry_after: Duration::from_secs(1),
-        }
-    }
-}
-
-/// Somebody else has registered the protocol with this behaviour: there can be one server.
+/// Error of a second server on one stream behaviour: the protocol is registered already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the protocol of blobs is served already")]
-pub struct ProtocolTaken;
+#[error("the blob protocol is already served on this node")]
+pub struct ProtocolTakenError;
 
-/// Serves the blobs of a store to whoever asks: [`run`](Self::run) it as a task.
+/// Serves the blobs of a store to peers. Run [`run`](Self::run) as a task.
 ///
-/// What is served is verified as it is read: no peer gets anything that has gone bad on the disk.
+/// Data is verified when it is read, so a blob that was damaged on the disk is not served.
+///
+/// # Example
+///
+/// ```no_run
+/// # use kadence_registry::blob::BlobStore;
+/// # fn example(behaviour: &libp2p_stream::Behaviour, store: BlobStore) -> Result<(), Box<dyn std::error::Error>> {
+/// use kadence_registry::p2p::transfer::{Server, ServerConfig};
+/// use kadence_smol::SmolRuntime;
+///
+/// let config = ServerConfig::default().streams_per_peer(2);
+/// let server = Server::new(&mut behaviour.new_control(), store, &SmolRuntime::default(), config)?;
+/// let stats = server.stats();
+/// smol::spawn(server.run()).detach();
+/// println!("{:?}", stats.read());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Server {
     incoming: Receiver<(PeerId, Stream)>,
     shared: Arc<Shared>,
 }
 
 impl Server {
-    /// Registers the protocol.
+    /// Registers the blob protocol on the stream behaviour.
     ///
     /// # Errors
     ///
-    /// If it is registered already.
+    /// If the protocol is registered already.
     pub fn new(
         control: &mut Control,
         store: BlobStore,
         runtime: &impl Runtime,
         config: ServerConfig,
-    ) -> Result<Self, ProtocolTaken> {
-        let incoming = taken(runtime, control.accept(PROTOCOL).map_err(|_| ProtocolTaken)?);
+    ) -> Result<Self, ProtocolTakenError> {
+        let incoming = accept_streams(runtime, control.accept(BLOB_PROTOCOL).map_err(|_| ProtocolTakenError)?);
         let clock = Clock::new(runtime);
         let limits = Mutex::new(Limits::new(config, clock.now()));
         Ok(Self { incoming, shared: Arc::new(Shared { store, clock, config, limits, counters: Arc::default() }) })
     }
 
-    /// What it has done, to be looked at while it runs.
+    /// Returns a handle to the counters, usable while the server runs.
     pub fn stats(&self) -> StatsHandle {
         StatsHandle(self.shared.counters.clone())
     }
 
-    /// Serves until the behaviour is gone.
+    /// Serves until the stream behaviour is dropped.
     pub async fn run(self) {
         let Self { incoming, shared } = self;
         let mut incoming = pin!(incoming.fuse());
-        let (mut serving, mut turned_away) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let (mut serving, mut refused) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
             futures::select_biased! {
                 stream = incoming.next() => {
@@ -127,17 +107,17 @@ impl Server {
                             shared.counters.streams.fetch_add(1, Relaxed);
                             serving.push(shared.clone().serve(peer, stream).boxed());
                         }
-                        Err(come_back) => {
-                            shared.counters.turned_away.fetch_add(1, Relaxed);
-                            if turned_away.len() < MAX_TURNED_AWAY {
-                                turned_away.push(shared.clone().turn_away(stream, come_back).boxed());
+                        Err(retry_after) => {
+                            shared.counters.refused_streams.fetch_add(1, Relaxed);
+                            if refused.len() < MAX_REFUSED {
+                                refused.push(shared.clone().refuse(stream, retry_after).boxed());
                             }
                         }
                     }
                 }
-                // An empty one says that it has ended, and is asked again after the next stream.
+                // An empty set yields `None`, and is polled again after the next stream.
                 _ = serving.select_next_some() => {}
-                _ = turned_away.select_next_some() => {}
+                _ = refused.select_next_some() => {}
             }
         }
     }
@@ -149,43 +129,44 @@ impl fmt::Debug for Server {
     }
 }
 
-/// What a server has done since it was made.
+/// Counters of a server since its creation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerStats {
     /// Streams that were served.
     pub streams: u64,
-    /// Streams for which there was no room.
-    pub turned_away: u64,
+    /// Streams that were refused because a limit was reached.
+    pub refused_streams: u64,
     /// Requests that were answered with data.
     pub served: u64,
-    /// The bytes of these answers, with the proofs.
+    /// Bytes of responses that were sent, including proofs.
     pub bytes: u64,
-    /// Requests for what is not there.
+    /// Requests for blobs that are not in the store.
     pub not_found: u64,
-    /// Requests for which there was no bandwidth.
+    /// Requests that were refused because the bandwidth was used up.
     pub busy: u64,
-    /// Requests against the rules.
-    pub refused: u64,
-    /// Requests for blobs that could not be read, or had gone bad.
+    /// Invalid requests.
+    pub invalid: u64,
+    /// Requests for blobs that could not be read or were damaged.
     pub unreadable: u64,
 }
 
-/// Reads a server's [`ServerStats`].
+/// Handle that reads the [`ServerStats`] of a server.
 #[derive(Debug, Clone)]
 pub struct StatsHandle(Arc<Counters>);
 
 impl StatsHandle {
-    /// What has been done up to now.
+    /// Returns the current counters.
     pub fn read(&self) -> ServerStats {
-        let Counters { streams, turned_away, served, bytes, not_found, busy, refused, unreadable } = &*self.0;
+        let Counters { streams, refused_streams, served, bytes, not_found, busy, invalid, unreadable } = &*self.0;
         ServerStats {
             streams: streams.load(Relaxed),
-            turned_away: turned_away.load(Relaxed),
+            refused_streams: refused_streams.load(Relaxed),
             served: served.load(Relaxed),
             bytes: bytes.load(Relaxed),
             not_found: not_found.load(Relaxed),
             busy: busy.load(Relaxed),
-            refused: refused.load(Relaxed),
+            invalid: invalid.load(Relaxed),
             unreadable: unreadable.load(Relaxed),
         }
     }
@@ -194,12 +175,12 @@ impl StatsHandle {
 #[derive(Debug, Default)]
 struct Counters {
     streams: AtomicU64,
-    turned_away: AtomicU64,
+    refused_streams: AtomicU64,
     served: AtomicU64,
     bytes: AtomicU64,
     not_found: AtomicU64,
     busy: AtomicU64,
-    refused: AtomicU64,
+    invalid: AtomicU64,
     unreadable: AtomicU64,
 }
 
@@ -211,19 +192,19 @@ struct Shared {
     counters: Arc<Counters>,
 }
 
-/// An answer that is ready to be sent: a head and what follows it.
+/// Encoded response: a head and what follows it.
 struct Response {
     bytes: Vec<u8>,
-    /// Whether the stream ends with it.
+    /// True if the stream ends after it.
     is_last: bool,
-    /// How long the next request of the stream has to wait.
+    /// Time before the next request of the stream is read.
     pause: Duration,
 }
 
 impl Response {
     fn head(head: Head) -> Self {
         let pause = if let Head::Busy(after) = head { after } else { Duration::ZERO };
-        Self { bytes: head.encode().to_vec(), is_last: head == Head::Refused, pause }
+        Self { bytes: head.encode().to_vec(), is_last: head == Head::Invalid, pause }
     }
 }
 
@@ -233,12 +214,12 @@ impl Shared {
     }
 
     async fn serve(self: Arc<Self>, peer: PeerId, stream: Stream) {
-        // However it ends.
+        // Releases the stream, however it ends.
         let _admitted = Admitted { shared: &self, peer };
         self.answer_all(peer, stream).await;
     }
 
-    /// Answers request after request, and prepares the next answer while one is sent.
+    /// Answers requests in order. The next response is prepared while the current one is sent.
     async fn answer_all(&self, peer: PeerId, stream: Stream) {
         let (read, mut write) = stream.split();
         let mut alarm = self.clock.alarm();
@@ -256,7 +237,7 @@ impl Shared {
             let sent = {
                 let send = self.send(&mut write, &mut alarm, response);
                 let send = pin!(whole.within(self.config.response_timeout, send));
-                // `next` is polled as long as the answer is not sent, and stays what it is.
+                // `next` makes progress while the response is sent; its output is taken in the next round.
                 match select(send, next.as_mut()).await {
                     Either::Left((sent, _)) => sent,
                     Either::Right(((), send)) => send.await,
@@ -268,28 +249,28 @@ impl Shared {
         }
     }
 
-    /// The answer to the next request, which is not read before the pause is over. `None`: there is none.
+    /// Returns the response to the next request, which is read after the pause; `None` at the end of the stream.
     async fn next<R: AsyncRead + Unpin>(&self, peer: PeerId, mut read: R, pause: Duration) -> Option<(R, Response)> {
         self.pause(pause).await;
         let mut request = [0; REQUEST_LEN];
         read.read_exact(&mut request).await.ok()?;
         let Some(request) = Request::decode(&request) else {
-            self.counters.refused.fetch_add(1, Relaxed);
-            return Some((read, Response::head(Head::Refused)));
+            self.counters.invalid.fetch_add(1, Relaxed);
+            return Some((read, Response::head(Head::Invalid)));
         };
-        // Before anything is read or hashed, as if all of it were there.
+        // Reserved before any work, for the largest possible response.
         let most = u64::from(request.count).saturating_mul(GROUP_BYTES);
         let reserved = self.limits().reserve(peer, most, self.clock.now());
         match reserved {
             Ok(wait) => self.pause(wait).await,
-            Err(ComeBack(after)) => {
+            Err(RetryAfter(after)) => {
                 self.counters.busy.fetch_add(1, Relaxed);
                 return Some((read, Response::head(Head::Busy(after))));
             }
         }
         let store = self.store.clone();
         let encoded = unblock(move || {
-            // Room for the head, which has the size in it.
+            // Room for the head, which contains the size and is filled in below.
             let mut bytes = Head::Have(0).encode().to_vec();
             let size = store.encode(&request.id, request.groups(), &mut bytes)?;
             for (to, from) in bytes.iter_mut().zip(Head::Have(size).encode()) {
@@ -307,13 +288,13 @@ impl Shared {
                 self.counters.not_found.fetch_add(1, Relaxed);
                 (Response::head(Head::NotFound), MISS_COST)
             }
-            // It was read before it was found to be bad.
+            // It was read before it was found to be damaged.
             Err(_) => {
                 self.counters.unreadable.fetch_add(1, Relaxed);
                 (Response::head(Head::NotFound), most)
             }
         };
-        self.limits().give_back(peer, most.saturating_sub(cost), self.clock.now());
+        self.limits().give_back(peer, most.saturating_sub(cost));
         Some((read, response))
     }
 
@@ -323,7 +304,7 @@ impl Shared {
         }
     }
 
-    /// `None`: the peer does not take it.
+    /// Returns `None` if the peer does not take the response in time.
     async fn send(&self, write: &mut (impl AsyncWrite + Unpin), alarm: &mut Alarm, response: Response) -> Option<()> {
         for part in response.bytes.chunks(WRITE_STEP) {
             alarm.within(self.config.step_timeout, write.write_all(part)).await.ok()?.ok()?;
@@ -332,7 +313,7 @@ impl Shared {
         alarm.within(self.config.step_timeout, write.flush()).await.ok()?.ok()
     }
 
-    async fn turn_away(self: Arc<Self>, mut stream: Stream, ComeBack(after): ComeBack) {
+    async fn refuse(self: Arc<Self>, mut stream: Stream, RetryAfter(after): RetryAfter) {
         let mut alarm = self.clock.alarm();
         let response = Response::head(Head::Busy(after));
         if self.send(&mut stream, &mut alarm, response).await.is_some() {

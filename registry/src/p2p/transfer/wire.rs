@@ -1,18 +1,26 @@
-//! The frames, which all have a fixed length.
+//! Frames of the blob protocol, all of a fixed length.
 
 use std::{ops::Range, time::Duration};
 
 use bao_tree::blake3;
+use libp2p::StreamProtocol;
 
 use crate::ContentId;
 
-/// How many groups a request may ask for: 1 MiB, which the serving side has in memory.
+/// Name of the blob protocol.
+pub const BLOB_PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/blob/1");
+
+/// Maximum size of a blob, in bytes. The size that a peer claims is used in arithmetic before it is proven, so it is
+/// bounded first.
+pub const MAX_BLOB_LEN: u64 = 64 << 30;
+
+/// Maximum number of groups in a request. The server keeps all of a response, 1 MiB, in memory.
 pub(super) const MAX_GROUPS: u32 = 64;
 
 pub(super) const REQUEST_LEN: usize = 44;
 pub(super) const HEAD_LEN: usize = 9;
 
-/// The group that stands for the last one, before the size is known.
+/// Number that stands for the last group while the size is unknown.
 pub(super) const LAST: u64 = u64::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +30,15 @@ pub(super) struct Request {
     pub(super) count: u32,
 }
 
-/// The head of a response.
+/// Head of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Head {
-    /// A blob of this size, of which the groups follow.
+    /// Size of the blob. The requested groups follow.
     Have(u64),
     NotFound,
-    /// Ask again after this time.
+    /// Time after which to ask again.
     Busy(Duration),
-    Refused,
+    Invalid,
 }
 
 impl Request {
@@ -40,7 +48,7 @@ impl Request {
         collect(bytes)
     }
 
-    /// `None`: against the rules.
+    /// Returns `None` if the request is invalid.
     pub(super) fn decode(bytes: &[u8; REQUEST_LEN]) -> Option<Self> {
         let (id, rest) = bytes.split_first_chunk::<32>()?;
         let (first, rest) = rest.split_first_chunk()?;
@@ -64,12 +72,12 @@ impl Head {
             Self::Have(size) => (0, size),
             Self::NotFound => (1, 0),
             Self::Busy(span) => (2, u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
-            Self::Refused => (3, 0),
+            Self::Invalid => (3, 0),
         };
         collect([status].into_iter().chain(number.to_le_bytes()))
     }
 
-    /// `None`: not of this protocol.
+    /// Returns `None` if the status is unknown.
     pub(super) fn decode(bytes: &[u8; HEAD_LEN]) -> Option<Self> {
         let [status, number @ ..] = *bytes;
         let number = u64::from_le_bytes(number);
@@ -77,7 +85,7 @@ impl Head {
             0 => Some(Self::Have(number)),
             1 => Some(Self::NotFound),
             2 => Some(Self::Busy(Duration::from_millis(number))),
-            3 => Some(Self::Refused),
+            3 => Some(Self::Invalid),
             _ => None,
         }
     }

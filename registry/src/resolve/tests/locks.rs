@@ -5,7 +5,7 @@ fn lock() -> Lock {
 }
 
 #[test]
-fn a_lock_file_is_read_as_it_is_written() {
+fn a_lock_file_survives_a_round_trip_through_text() {
     let lock = lock();
     let text = lock.to_toml();
     assert_eq!(Lock::from_toml(&text).unwrap(), lock);
@@ -15,7 +15,7 @@ fn a_lock_file_is_read_as_it_is_written() {
 }
 
 #[test]
-fn a_lock_file_that_cannot_be_is_an_error() {
+fn an_invalid_lock_file_is_an_error() {
     let text = lock().to_toml();
     let later = Lock::from_toml("schema = 2\npackage = 7");
     assert!(matches!(later, Err(LockError::Schema { found: 2 })), "{later:?}");
@@ -23,7 +23,7 @@ fn a_lock_file_that_cannot_be_is_an_error() {
         assert!(matches!(Lock::from_toml(no_lock), Err(LockError::Toml(_))), "{no_lock}");
     }
     let large = Lock::from_toml(&" ".repeat(8 * 1024 * 1024 + 1));
-    assert!(matches!(large, Err(LockError::TooLarge { .. })), "{large:?}");
+    assert!(matches!(large, Err(LockError::TooLong { .. })), "{large:?}");
     let row = text.find("[[package]]").unwrap();
     let twice = Lock::from_toml(&format!("{text}\n{}", &text[row..]));
     assert!(matches!(twice, Err(LockError::Package { .. })), "{twice:?}");
@@ -44,7 +44,7 @@ fn a_lock_file_that_cannot_be_is_an_error() {
 fn a_lock_file_is_written_and_read_as_a_file() {
     smol::block_on(async {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ggen.lock");
+        let path = dir.path().join("packages.lock");
         assert_eq!(Lock::read(&path).await.unwrap(), None);
         Lock::default().write(&path).await.unwrap();
         let lock = lock();

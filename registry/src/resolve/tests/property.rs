@@ -6,10 +6,10 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const NUMBERS: [&str; 5] = ["1.0.0", "1.1.0", "2.0.0-rc.1", "2.0.0", "3.0.0"];
 const REQUIREMENTS: [&str; 8] = ["*", "^1", "=1.0.0", ">=1.1", "^2", "^2.0.0-rc.1", "<2", "^9"];
 
-/// A version: which number, what it needs, and whether it is yanked.
+/// A version: index of its number, dependencies, and whether it is yanked.
 type Node = (usize, Vec<(usize, usize)>, bool);
 
-/// The versions of each package. A package can be one that does not exist: the one behind the last.
+/// Generates the versions of each package. Dependencies may name one package that does not exist: the one after the last.
 fn universe() -> impl Strategy<Value = Vec<Vec<Node>>> {
     let needs = prop::collection::btree_map(0..=NAMES.len(), 0..REQUIREMENTS.len(), 0..3);
     let node = (0..NUMBERS.len(), needs, prop::bool::weighted(0.15));
@@ -31,7 +31,7 @@ fn meets(number: usize, requirement: usize) -> bool {
     REQUIREMENTS[requirement].parse::<VersionReq>().unwrap().matches(&version(NUMBERS[number]))
 }
 
-/// Whether some choice, of every possible one, meets all requirements.
+/// Returns whether any choice of versions meets all requirements.
 fn brute_force(universe: &[Vec<Node>], roots: &[(usize, usize)]) -> bool {
     fn search<'a>(universe: &'a [Vec<Node>], roots: &[(usize, usize)], choice: &mut Vec<Option<&'a Node>>) -> bool {
         if let Some(versions) = universe.get(choice.len()) {
@@ -53,7 +53,7 @@ fn brute_force(universe: &[Vec<Node>], roots: &[(usize, usize)]) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(250))]
     #[test]
-    fn a_choice_is_right_and_is_found_whenever_there_is_one(
+    fn a_solution_is_correct_and_is_found_if_one_exists(
         universe in universe(),
         roots in prop::collection::vec((0..NAMES.len(), 0..REQUIREMENTS.len()), 1..4),
     ) {
@@ -64,22 +64,22 @@ proptest! {
                 let needs: Vec<_> = needs.map(|(needed, requirement)| (name(*needed), REQUIREMENTS[*requirement])).collect();
                 registry.add(NAMES[package], NUMBERS[*number], &needs);
                 if *yanked {
-                    registry.yank(NAMES[package], NUMBERS[*number]);
+                    registry.mark_yanked(NAMES[package], NUMBERS[*number]);
                 }
             }
         }
-        // What cannot be published, a package that needs itself, is left out here too.
+        // A package that depends on itself cannot be published, and is left out here, too.
         let mut universe = universe;
         for (package, versions) in universe.iter_mut().enumerate() {
             versions.iter_mut().for_each(|node| node.1.retain(|(needed, _)| *needed != package));
         }
-        let wanted: Vec<_> =
+        let required: Vec<_> =
             roots.iter().map(|(package, requirement)| (id(NAMES[*package]), REQUIREMENTS[*requirement].parse().unwrap())).collect();
-        match smol::block_on(resolve(&wanted, &registry, None)) {
+        match smol::block_on(resolve(&required, &registry, None)) {
             Ok(lock) => {
                 prop_assert!(brute_force(&universe, &roots));
-                let mut needed: std::collections::BTreeSet<_> = wanted.iter().map(|(package, _)| package.clone()).collect();
-                let mut requirements = wanted;
+                let mut needed: std::collections::BTreeSet<_> = required.iter().map(|(package, _)| package.clone()).collect();
+                let mut requirements = required;
                 for (package, pinned) in lock.packages() {
                     let entry = registry.indexes[package].clone().unwrap().versions()[&pinned.version].clone();
                     prop_assert!(!entry.yanked);
@@ -90,7 +90,7 @@ proptest! {
                     prop_assert!(lock.get(&package).is_some_and(|pinned| requirement.matches(&pinned.version)));
                 }
                 prop_assert!(lock.packages().keys().eq(&needed), "nothing is chosen that nobody needs");
-                // What was chosen is chosen again, and is the same when it is written and read.
+                // The choice is stable, and survives a round trip through text.
                 let again = smol::block_on(resolve(&[], &registry, Some(&lock))).unwrap();
                 prop_assert!(again.packages().is_empty());
                 prop_assert_eq!(&Lock::from_toml(&lock.to_toml()).unwrap(), &lock);

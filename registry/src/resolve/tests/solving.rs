@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn the_newest_versions_that_go_together_are_chosen() {
+fn the_newest_compatible_versions_are_chosen() {
     let registry = registry(&[
         "app 1.0.0: lib ^1; util *",
         "lib 1.0.0: util ^1",
@@ -21,32 +21,32 @@ fn the_newest_versions_that_go_together_are_chosen() {
 }
 
 #[test]
-fn an_older_version_is_chosen_where_the_newest_does_not_go() {
+fn an_older_version_is_chosen_if_the_newest_is_incompatible() {
     let registry = registry(&["a 1.0.0: c ^1", "a 2.0.0: c ^2", "b 1.0.0: c ^1", "c 1.0.0", "c 2.0.0"]);
     let lock = resolved(&["a *", "b *"], &registry, None).unwrap();
     assert_eq!(chosen(&lock), ["a 1.0.0", "b 1.0.0", "c 1.0.0"]);
 }
 
 #[test]
-fn nothing_wanted_is_nothing_chosen() {
+fn no_requirements_give_an_empty_lock_file() {
     assert!(resolved(&[], &registry(&[]), None).unwrap().packages().is_empty());
 }
 
 #[test]
-fn packages_may_need_each_other() {
+fn packages_may_depend_on_each_other() {
     let registry = registry(&["a 1.0.0: b ^1", "b 1.0.0: a ^1"]);
     assert_eq!(chosen(&resolved(&["a *"], &registry, None).unwrap()), ["a 1.0.0", "b 1.0.0"]);
 }
 
 #[test]
-fn pre_releases_are_chosen_only_where_one_is_named() {
+fn pre_releases_are_chosen_only_if_a_requirement_names_one() {
     let registry = registry(&["a 1.0.0", "a 1.1.0-rc.1", "a 1.1.0-rc.2"]);
     assert_eq!(chosen(&resolved(&["a *"], &registry, None).unwrap()), ["a 1.0.0"]);
     assert_eq!(chosen(&resolved(&["a ^1.1.0-rc.1"], &registry, None).unwrap()), ["a 1.1.0-rc.2"]);
 }
 
 #[test]
-fn pins_are_kept_while_they_meet_what_is_wanted() {
+fn pins_are_kept_while_they_meet_the_requirements() {
     let mut registry = registry(&["a 1.0.0: b *", "b 1.0.0"]);
     let before = resolved(&["a *"], &registry, None).unwrap();
     registry.add("a", "1.1.0", &[("b", "*")]);
@@ -61,7 +61,7 @@ fn pins_are_kept_while_they_meet_what_is_wanted() {
 fn a_yanked_version_is_chosen_only_if_it_is_pinned() {
     let mut registry = registry(&["a 1.0.0", "a 1.1.0"]);
     let before = resolved(&["a *"], &registry, None).unwrap();
-    registry.yank("a", "1.1.0");
+    registry.mark_yanked("a", "1.1.0");
     assert_eq!(chosen(&resolved(&["a *"], &registry, None).unwrap()), ["a 1.0.0"]);
     assert_eq!(chosen(&resolved(&["a *"], &registry, Some(&before)).unwrap()), ["a 1.1.0"]);
     match resolved(&["a =1.1.0"], &registry, None) {
@@ -71,7 +71,7 @@ fn a_yanked_version_is_chosen_only_if_it_is_pinned() {
 }
 
 #[test]
-fn a_conflict_says_who_wants_what() {
+fn a_conflict_names_the_requirements() {
     let registry = registry(&["a 1.0.0: c ^1", "b 1.0.0: c ^2", "c 1.0.0", "c 2.0.0"]);
     match resolved(&["a *", "b *"], &registry, None) {
         Err(ResolveError::Conflict { explanation }) => {
@@ -101,7 +101,7 @@ fn a_long_explanation_is_cut() {
 }
 
 #[test]
-fn what_does_not_exist_is_named_with_who_needs_it() {
+fn a_missing_package_is_named_with_the_origin_of_the_requirement() {
     let registry = registry(&["a 1.0.0: b *", "b 1.0.0: nowhere ^1", "c 1.0.0", "c 2.0.0: nowhere *"]);
     match resolved(&["nowhere *"], &registry, None) {
         Err(ResolveError::Unknown { package, required_by }) => {
@@ -116,15 +116,15 @@ fn what_does_not_exist_is_named_with_who_needs_it() {
         }
         other => panic!("{other:?}"),
     }
-    // A version that cannot be installed is no reason not to take another.
+    // A version that cannot be installed does not exclude other versions.
     assert_eq!(chosen(&resolved(&["c *"], &registry, None).unwrap()), ["c 1.0.0"]);
-    // And where it is not the reason, it is not given as one.
+    // A missing package that is not the cause is not reported.
     let conflict = resolved(&["c >=2", "c <2"], &registry, None);
     assert!(matches!(conflict, Err(ResolveError::Conflict { .. })), "{conflict:?}");
 }
 
 #[test]
-fn not_knowing_a_packages_versions_is_an_error_and_not_an_older_choice() {
+fn unknown_versions_are_an_error_and_do_not_lead_to_an_older_choice() {
     let mut registry = registry(&["a 1.0.0", "a 2.0.0: b *"]);
     registry.indexes.insert(id("b"), Err(GetError::Inconclusive { asked: 20, answered: 3 }));
     match resolved(&["a *"], &registry, None) {
@@ -135,7 +135,7 @@ fn not_knowing_a_packages_versions_is_an_error_and_not_an_older_choice() {
         }
         other => panic!("{other:?}"),
     }
-    // Unless it cannot matter.
+    // Unless the package does not matter.
     assert_eq!(chosen(&resolved(&["a ^1"], &registry, None).unwrap()), ["a 1.0.0"]);
     let root = resolved(&["b *"], &registry, None).unwrap_err();
     assert!(root.to_string().starts_with("you ask for"), "{root}");
@@ -167,7 +167,7 @@ fn each_index_is_looked_up_once_and_several_at_a_time() {
 
 #[test]
 fn attack_packages_without_end_are_not_followed() {
-    // Every version needs 250 packages that nobody knows.
+    // Every version depends on 250 unknown packages.
     let mut registry = FakeRegistry::new();
     for n in 0..9 {
         let names: Vec<_> = (0..250).map(|m| format!("x{n}-{m}")).collect();
@@ -181,10 +181,10 @@ fn attack_packages_without_end_are_not_followed() {
 
 #[test]
 fn attack_dependencies_without_end_are_not_followed() {
-    // Each package is needed by all versions of the one before, so there are few of them and many dependencies.
+    // All versions of a package depend on the next package: few packages, many dependencies.
     let lines: Vec<_> = (0..40).map(|n| format!("p{} {}.0.0: p{} *", n / 4, n % 4, n / 4 + 1)).collect();
     let registry = registry(&lines.iter().map(String::as_str).collect::<Vec<_>>());
-    let roots = wanted(&["p0 *"]);
+    let roots = requirements(&["p0 *"]);
     let within =
         |dependencies| smol::block_on(prefetch(&roots, &registry, None, Limits { packages: 11, dependencies }));
     assert_eq!(within(40).unwrap().packages.len(), 10);
@@ -196,13 +196,13 @@ fn attack_dependencies_without_end_are_not_followed() {
 
 #[test]
 fn attack_a_riddle_is_given_up() {
-    // More pigeons than holes: solvers of this kind need exponential time to see that they do not fit.
+    // The pigeonhole principle: solvers of this kind need exponential time to prove the conflict.
     let holes = 6;
     let mut lines: Vec<_> = (0..holes).flat_map(|hole| (0..=holes).map(move |n| format!("h{hole} {n}.0.0"))).collect();
     lines.extend((0..=holes).flat_map(|n| (0..holes).map(move |hole| format!("p{n} {hole}.0.0: h{hole} ={n}.0.0"))));
     let registry = registry(&lines.iter().map(String::as_str).collect::<Vec<_>>());
     let roots: Vec<_> = (0..=holes).map(|n| format!("p{n} *")).collect();
-    let roots = wanted(&roots.iter().map(String::as_str).collect::<Vec<_>>());
+    let roots = requirements(&roots.iter().map(String::as_str).collect::<Vec<_>>());
     let universe = smol::block_on(prefetch(&roots, &registry, None, Limits::default())).unwrap();
     let solved = solve::solve(&roots, &universe, None, 50);
     assert!(matches!(solved, Err(ResolveError::TooHard { steps: 50 })), "{solved:?}");
@@ -214,7 +214,7 @@ fn an_ordinary_problem_takes_few_steps() {
     let more = (200..=300).map(|n| format!("p{n} 1.0.0"));
     let lines: Vec<_> = lines.into_iter().chain(more).collect();
     let registry = registry(&lines.iter().map(String::as_str).collect::<Vec<_>>());
-    let roots = wanted(&["p0 *"]);
+    let roots = requirements(&["p0 *"]);
     let universe = smol::block_on(prefetch(&roots, &registry, None, Limits::default())).unwrap();
     let lock = solve::solve(&roots, &universe, None, 1000).unwrap();
     assert_eq!(lock.packages().len(), 300);

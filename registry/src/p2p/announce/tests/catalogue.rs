@@ -1,4 +1,4 @@
-//! What late joiners are given.
+//! Tests of catalogues: pages, cursors, and what a node that joins later gets.
 
 use proptest::prelude::*;
 
@@ -19,11 +19,11 @@ fn late_joiner_gets_the_whole_catalogue_page_by_page() {
     let (mut cursor, mut pages) = (Cursor::default(), 0);
     loop {
         let bytes = discovered.page(cursor).encode();
-        assert!(bytes.len() <= MAX_PAGE_BYTES);
+        assert!(bytes.len() <= MAX_PAGE_LEN);
         let page = CataloguePage::decode(&bytes).unwrap();
-        // Announcements of last year are as good as those of today.
-        let taken = joiner.take_page(&page, peer(3), at(NOW + 400 * 24 * 60 * 60));
-        assert_eq!((taken.news.len(), taken.bad), (page.entries.len(), 0));
+        // Announcements of any age are accepted.
+        let added = joiner.add_page(&page, peer(3), at(NOW + 400 * 24 * 60 * 60));
+        assert_eq!((added.updated.len(), added.invalid), (page.entries.len(), 0));
         pages += 1;
         cursor = page.next;
         if !page.has_more {
@@ -32,12 +32,12 @@ fn late_joiner_gets_the_whole_catalogue_page_by_page() {
     }
     assert!((2..=MAX_PAGES).contains(&pages), "{pages}");
     assert_eq!(joiner.len(), 1000);
-    // From then on only what is new.
+    // After that, only new ones.
     assert_eq!(discovered.page(cursor).entries.len(), 0);
 }
 
 #[test]
-fn a_cursor_goes_on_where_it_was_and_one_of_another_run_begins_anew() {
+fn a_cursor_continues_and_one_of_another_run_starts_at_the_beginning() {
     let mut discovered = filled(3);
     let first = discovered.page(Cursor::default());
     discovered.add(&signed(1, "news", 1), peer(1), at(NOW));
@@ -49,7 +49,7 @@ fn a_cursor_goes_on_where_it_was_and_one_of_another_run_begins_anew() {
 }
 
 #[test]
-fn attack_forged_catalogue_entries_are_counted_and_not_taken() {
+fn attack_forged_catalogue_entries_are_counted_and_not_added() {
     let mut discovered = Discovered::new(1);
     let mut forged = signed(1, "left-pad", 1).bytes().to_owned();
     *forged.last_mut().unwrap() ^= 1;
@@ -61,13 +61,13 @@ fn attack_forged_catalogue_entries_are_counted_and_not_taken() {
         signed(4, "good", 1).bytes().to_owned(),
         signed(4, "good", 1).bytes().to_owned(),
     ];
-    let taken = discovered.take_page(&CataloguePage { entries, ..CataloguePage::default() }, peer(1), at(NOW));
-    assert_eq!(taken, TakenPage { news: vec![package_of(4, "good")], bad: 3 });
+    let added = discovered.add_page(&CataloguePage { entries, ..CataloguePage::default() }, peer(1), at(NOW));
+    assert_eq!(added, AddedPage { updated: vec![package_of(4, "good")], invalid: 3 });
     assert_eq!(discovered.len(), 1);
 }
 
 #[test]
-fn a_page_is_verified_without_the_list_that_it_is_for() {
+fn a_page_can_be_verified_before_the_list_is_locked() {
     let (known, news) = (signed(1, "known", 1), signed(1, "news", 1));
     let ahead = NOW + MAX_AHEAD.as_secs();
     let (early, too_early) = (signed_at(2, "early", ahead + 1), signed_at(2, "too-early", 2 * ahead));
@@ -79,25 +79,25 @@ fn a_page_is_verified_without_the_list_that_it_is_for() {
     discovered.add(&known, peer(1), at(NOW));
     let mut other = Discovered::new(1);
     other.add(&known, peer(1), at(NOW));
-    let taken = discovered.take_verified(verified, peer(2), at(NOW));
-    assert_eq!(taken, TakenPage { news: vec![package_of(1, "news")], bad: 2 });
-    assert_eq!(other.take_page(&page, peer(2), at(NOW)), taken);
+    let added = discovered.add_verified_page(verified, peer(2), at(NOW));
+    assert_eq!(added, AddedPage { updated: vec![package_of(1, "news")], invalid: 2 });
+    assert_eq!(other.add_page(&page, peer(2), at(NOW)), added);
     assert_eq!(discovered.snapshot(), other.snapshot());
 }
 
 #[test]
 fn attack_oversize_page_is_not_decoded() {
     let mut bytes = CataloguePage::default().encode();
-    bytes.resize(MAX_PAGE_BYTES + 1, 0);
-    assert_eq!(CataloguePage::decode(&bytes), Err(CatalogueError::TooLarge { bytes: MAX_PAGE_BYTES + 1 }));
+    bytes.resize(MAX_PAGE_LEN + 1, 0);
+    assert_eq!(CataloguePage::decode(&bytes), Err(CatalogueError::TooLong { len: MAX_PAGE_LEN + 1 }));
 }
 
 #[test]
-fn what_is_no_page_is_an_error() {
+fn invalid_pages_are_an_error() {
     let page = filled(2).page(Cursor::default());
     let bytes = page.encode();
     assert_eq!(CataloguePage::decode(&bytes), Ok(page.clone()));
-    // An end between two entries is an end.
+    // A page that is cut between two entries is valid.
     let borders = [18, 18 + 2 + page.entries[0].len()];
     for len in (0..bytes.len()).filter(|len| !borders.contains(len)) {
         assert_eq!(CataloguePage::decode(&bytes[..len]), Err(CatalogueError::Malformed), "{len} bytes");

@@ -1,4 +1,4 @@
-//! What is known, and what is dropped.
+//! Tests of the list of packages, and of its bounds.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn names(discovered: &Discovered) -> Vec<String> {
 }
 
 #[test]
-fn what_was_announced_is_listed_in_the_order_of_its_news() {
+fn packages_are_listed_in_the_order_of_their_last_change() {
     let mut discovered = Discovered::new(1);
     assert!(discovered.is_empty());
     assert_eq!(discovered.add(&signed(1, "a", 1), peer(1), at(NOW)), Freshness::New);
@@ -35,7 +35,7 @@ fn old_announcements_change_nothing() {
 }
 
 #[test]
-fn providers_are_few_and_the_one_unheard_of_for_longest_makes_room() {
+fn the_provider_with_the_oldest_report_makes_room() {
     let mut discovered = Discovered::new(1);
     let package = package_of(1, "a");
     discovered.add_provider(&package, peer(0), at(NOW));
@@ -43,7 +43,7 @@ fn providers_are_few_and_the_one_unheard_of_for_longest_makes_room() {
     for number in 0..20 {
         discovered.add_provider(&package, peer(number), at(NOW + u64::from(number)));
     }
-    // GossipMessage of again.
+    // Reported again.
     discovered.add_provider(&package, peer(0), at(NOW + 50));
     discovered.add_provider(&package, peer(20), at(NOW + 51));
     let peers = |discovered: &Discovered| {
@@ -52,13 +52,13 @@ fn providers_are_few_and_the_one_unheard_of_for_longest_makes_room() {
     assert_eq!(peers(&discovered).len(), MAX_PACKAGE_PROVIDERS);
     assert!(peers(&discovered).contains(&peer(0)) && peers(&discovered).contains(&peer(20)));
     assert!(!peers(&discovered).contains(&peer(1)));
-    // A newer version does not forget who has the package.
+    // The providers are kept when a newer version is announced.
     discovered.add(&signed(1, "a", 2), peer(1), at(NOW + 60));
     assert_eq!(peers(&discovered).len(), MAX_PACKAGE_PROVIDERS);
 }
 
 #[test]
-fn attack_crowding_out_a_neighbour_pushes_out_only_what_it_has_told() {
+fn attack_crowding_out_a_neighbour_displaces_only_its_own_reports() {
     let mut discovered = Discovered::with(1, 50, 50);
     for number in 0..10 {
         discovered.add(&signed(number, "honest", 1), peer(1), at(NOW));
@@ -70,7 +70,7 @@ fn attack_crowding_out_a_neighbour_pushes_out_only_what_it_has_told() {
     for number in 0..10 {
         assert!(discovered.get(&package_of(number, "honest")).is_some());
     }
-    // The full list takes what others tell.
+    // The full list accepts what others report.
     for number in 10..20 {
         assert_eq!(discovered.add(&signed(number, "honest", 1), peer(3), at(NOW)), Freshness::New);
     }
@@ -79,9 +79,9 @@ fn attack_crowding_out_a_neighbour_pushes_out_only_what_it_has_told() {
 }
 
 #[test]
-fn attack_crowding_out_a_package_that_others_tell_too_does_not_go_with_the_spam_of_one() {
+fn attack_crowding_out_a_package_that_others_report_too_is_not_displaced_by_spam() {
     let mut discovered = Discovered::with(1, 20, 20);
-    // The spammer was the first to tell of it.
+    // The spammer is the first to report it.
     discovered.add(&signed(1, "honest", 1), peer(2), at(NOW));
     discovered.add(&signed(1000, "spam-0", 1), peer(2), at(NOW));
     assert_eq!(discovered.add(&signed(1, "honest", 1), peer(1), at(NOW)), Freshness::Same);
@@ -92,14 +92,14 @@ fn attack_crowding_out_a_package_that_others_tell_too_does_not_go_with_the_spam_
 }
 
 #[test]
-fn a_publisher_with_too_many_packages_makes_room_for_itself() {
+fn a_publisher_with_too_many_packages_displaces_its_own() {
     let mut discovered = Discovered::with(1, 50, 3);
     discovered.add(&signed(2, "other", 1), peer(1), at(NOW));
     for name in ["a", "b", "c", "d", "e"] {
         discovered.add(&signed(1, name, 1), peer(1), at(NOW));
     }
     assert_eq!(names(&discovered), ["other", "c", "d", "e"]);
-    // News of a known one need no room.
+    // A newer version of a known package needs no room.
     discovered.add(&signed(1, "c", 2), peer(1), at(NOW));
     assert_eq!(names(&discovered), ["other", "d", "e", "c"]);
 }

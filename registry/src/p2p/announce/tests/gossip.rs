@@ -1,4 +1,4 @@
-//! The set-up of gossipsub: that it is valid, and what it does with who sends invalid messages.
+//! Tests of gossipsub's configuration and of the scores of peers that send invalid messages.
 
 use libp2p::gossipsub::{IdentTopic, Message};
 
@@ -8,14 +8,14 @@ use super::*;
 fn the_configuration_and_the_scores_are_valid() {
     let config = gossip_config().unwrap();
     assert!(config.validate_messages());
-    assert_eq!(config.max_transmit_size(), MAX_TRANSMIT_BYTES);
+    assert_eq!(config.max_transmit_size(), MAX_TRANSMIT_LEN);
     let topic = IdentTopic::new(DEFAULT_TOPIC).hash();
     peer_score_params(topic).validate().unwrap();
     peer_score_thresholds().validate().unwrap();
 }
 
 #[test]
-fn a_message_is_the_same_whoever_sends_it() {
+fn copies_from_different_senders_are_one_message() {
     let message = |source, data: &[u8]| Message {
         source: Some(peer(source)),
         data: data.to_owned(),
@@ -27,7 +27,7 @@ fn a_message_is_the_same_whoever_sends_it() {
 }
 
 #[test]
-fn five_invalid_messages_weigh_more_than_all_that_a_neighbour_can_earn() {
+fn five_invalid_messages_outweigh_the_highest_score() {
     let topic = IdentTopic::new(DEFAULT_TOPIC).hash();
     let params = peer_score_params(topic.clone());
     let scores = &params.topics[&topic];

@@ -1,4 +1,4 @@
-//! Announcements as bytes.
+//! Tests of announcements as bytes.
 
 use libp2p::core::SignedEnvelope;
 
@@ -11,11 +11,11 @@ fn seal(key: &Keypair, domain: &str, payload_type: &str, payload: &[u8]) -> Vec<
         .into_protobuf_encoding()
 }
 
-const DOMAIN: &str = "ggen-package-announcement";
-const TYPE: &str = "/ggen/package-announcement/1";
+const DOMAIN: &str = "kadence-package-announcement";
+const TYPE: &str = "/kadence/package-announcement/1";
 
 #[test]
-fn an_announcement_is_read_as_it_was_signed() {
+fn a_signed_announcement_can_be_verified() {
     let announcement = signed(1, "left-pad", 3);
     assert_eq!(SignedAnnouncement::verify(announcement.bytes()), Ok(announcement.clone()));
     assert_eq!(announcement.announcement(), &unsigned(1, "left-pad", 3));
@@ -28,13 +28,13 @@ fn the_longest_announcement_fits() {
     let longest = Announcement {
         version: version.parse().unwrap(),
         seq: head::MAX_SEQ,
-        title: "\"".repeat(MAX_TITLE_BYTES),
+        title: "\"".repeat(MAX_TITLE_LEN),
         published_at: u64::MAX,
         ..unsigned(1, &name, 1)
     };
-    assert_eq!(version.len(), MAX_VERSION_BYTES);
+    assert_eq!(version.len(), MAX_VERSION_LEN);
     let signed = SignedAnnouncement::sign(&keypair(1), longest).unwrap();
-    assert!(signed.bytes().len() <= MAX_ANNOUNCEMENT_BYTES, "{}", signed.bytes().len());
+    assert!(signed.bytes().len() <= MAX_ANNOUNCEMENT_LEN, "{}", signed.bytes().len());
 }
 
 #[test]
@@ -49,18 +49,18 @@ fn attack_altered_announcement_every_byte_counts() {
 }
 
 #[test]
-fn attack_forged_announcement_is_refused() {
+fn attack_forged_announcement_is_rejected() {
     let announcement = unsigned(1, "left-pad", 3);
     assert_eq!(SignedAnnouncement::sign(&keypair(2), announcement.clone()), Err(AnnouncementError::ForeignKey));
     let json = serde_json::to_vec(&announcement).unwrap();
     let bytes = seal(&keypair(2), DOMAIN, TYPE, &json);
     assert_eq!(SignedAnnouncement::verify(&bytes), Err(AnnouncementError::ForeignKey));
-    let as_head = seal(&keypair(1), "ggen-package-head", TYPE, &json);
+    let as_head = seal(&keypair(1), "kadence-package-head", TYPE, &json);
     assert_eq!(SignedAnnouncement::verify(&as_head), Err(EnvelopeError::Signature.into()));
 }
 
 #[test]
-fn announcements_that_cannot_be_are_neither_signed_nor_read() {
+fn invalid_announcements_are_neither_signed_nor_accepted() {
     let good = unsigned(1, "left-pad", 3);
     let cases = [
         (Announcement { schema: 2, ..good.clone() }, AnnouncementError::Schema { found: 2 }),
@@ -69,7 +69,7 @@ fn announcements_that_cannot_be_are_neither_signed_nor_read() {
             Announcement { seq: head::MAX_SEQ + 1, ..good.clone() },
             AnnouncementError::Sequence { seq: head::MAX_SEQ + 1 },
         ),
-        (Announcement { title: "t".repeat(MAX_TITLE_BYTES + 1), ..good.clone() }, AnnouncementError::Title),
+        (Announcement { title: "t".repeat(MAX_TITLE_LEN + 1), ..good.clone() }, AnnouncementError::Title),
         (Announcement { title: "\u{1b}[2J".to_owned(), ..good.clone() }, AnnouncementError::Title),
         (
             Announcement { version: format!("1.0.0-{}", "b".repeat(59)).parse().unwrap(), ..good },
@@ -83,7 +83,7 @@ fn announcements_that_cannot_be_are_neither_signed_nor_read() {
     }
     let error = SignedAnnouncement::verify(&seal(&keypair(1), DOMAIN, TYPE, b"{}")).unwrap_err();
     assert!(matches!(error, AnnouncementError::Envelope(EnvelopeError::Document(_))));
-    let too_large = vec![0; MAX_ANNOUNCEMENT_BYTES + 1];
+    let too_large = vec![0; MAX_ANNOUNCEMENT_LEN + 1];
     let error = SignedAnnouncement::verify(&too_large).unwrap_err();
-    assert!(matches!(error, AnnouncementError::Envelope(EnvelopeError::TooLarge { bytes: 1025, max: 1024 })));
+    assert!(matches!(error, AnnouncementError::Envelope(EnvelopeError::TooLong { len: 1025, max: 1024 })));
 }

@@ -1,4 +1,4 @@
-//! Announcements among real nodes, over the memory transport.
+//! Tests of announcements among real nodes, over the memory transport.
 
 use std::time::Instant;
 
@@ -18,11 +18,11 @@ fn topic() -> IdentTopic {
     IdentTopic::new(DEFAULT_TOPIC)
 }
 
-/// A node with everything that announcements need.
+/// Node with everything that announcements need.
 struct Node {
     swarm: Swarm<Behaviour>,
     address: Multiaddr,
-    gate: AnnouncementValidator,
+    validator: AnnouncementValidator,
     discovered: Discovered,
     subscribed: usize,
 }
@@ -48,21 +48,27 @@ impl Node {
                 break address;
             }
         };
-        Self { swarm, address, gate: AnnouncementValidator::default(), discovered: Discovered::new(1), subscribed: 0 }
+        Self {
+            swarm,
+            address,
+            validator: AnnouncementValidator::default(),
+            discovered: Discovered::new(1),
+            subscribed: 0,
+        }
     }
 
     fn publish(&mut self, bytes: &[u8]) {
         self.swarm.behaviour_mut().publish(topic(), bytes).unwrap();
     }
 
-    /// One event of the swarm; a message is judged. Gives back what became of it.
+    /// Processes one event of the swarm. Returns the verdict if it was a message.
     async fn step(&mut self) -> Option<ValidationResult> {
         match self.swarm.select_next_some().await {
             SwarmEvent::Behaviour(gossipsub::Event::Subscribed { .. }) => self.subscribed += 1,
             SwarmEvent::Behaviour(gossipsub::Event::Message { propagation_source, message_id, message }) => {
                 let heard =
                     GossipMessage { forwarder: propagation_source, source: message.source, bytes: &message.data };
-                let judged = self.gate.check(&mut self.discovered, heard, SystemTime::now());
+                let judged = self.validator.validate(&mut self.discovered, heard, SystemTime::now());
                 let acceptance = judged.acceptance();
                 self.swarm.behaviour_mut().report_message_validation_result(
                     &message_id,
@@ -90,7 +96,7 @@ fn fresh(publisher: u32, name: &str) -> SignedAnnouncement {
     signed_at(publisher, name, now)
 }
 
-/// A ring with three chords at each node: no node knows all others.
+/// Returns nodes in a ring, each with three chords: no node knows all others.
 async fn network(size: usize) -> Vec<Node> {
     let mut nodes = Vec::new();
     for _ in 0..size {
@@ -147,7 +153,7 @@ fn an_announcement_reaches_thirty_nodes() {
             assert_eq!(reached.recv().await.unwrap(), announcement);
         }
         println!("reached {} nodes in {:?}", tasks.len(), started.elapsed());
-        // Far more than it takes, for machines that do much else.
+        // Far more than is needed, for slow machines.
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
         drop((tasks, publisher));
     });
@@ -181,7 +187,7 @@ fn attack_forged_announcements_get_their_sender_ignored() {
                 None => {}
             }
         }
-        // Scores are refreshed with a heartbeat.
+        // Scores are updated with a heartbeat.
         let score = node.swarm.behaviour().peer_score(&spammer_id).unwrap();
         assert!(score < peer_score_thresholds().graylist_threshold, "{score}");
         drop(running);

@@ -1,4 +1,4 @@
-//! Heads as bytes, their keys and their validator.
+//! Tests of heads as bytes, of their keys, and of their validator.
 
 use std::{cmp::Ordering, time::Instant};
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::p2p::EnvelopeError;
 
 #[test]
-fn a_head_is_read_as_it_was_signed() {
+fn a_signed_head_can_be_verified() {
     for head in chain(3) {
         assert_eq!(SignedHead::verify(head.bytes(), &package()), Ok(head.clone()));
         assert_eq!(SignedHead::verify_key(head.bytes(), &dht_key(&package()).unwrap()), Ok(head.clone()));
@@ -20,7 +20,7 @@ fn a_head_is_read_as_it_was_signed() {
 }
 
 #[test]
-fn a_record_key_is_one_that_all_implementations_take() {
+fn a_record_key_is_short_printable_and_stable() {
     let key = dht_key(&package()).unwrap();
     let text = std::str::from_utf8(key.as_ref()).unwrap();
     assert_eq!(text.len(), "/pkg/".len() + 43);
@@ -60,13 +60,13 @@ fn attack_altered_head_every_byte_counts() {
 }
 
 #[test]
-fn attack_forged_head_is_refused_whoever_holds_it() {
+fn attack_forged_head_is_rejected() {
     let head = after(None, "index").head().clone();
     let foreign = keypair(2);
     assert_eq!(SignedHead::sign(&foreign, head.clone()), Err(HeadError::ForeignKey));
-    // What `sign` does not do, others do.
+    // `sign` rejects this, but an attacker would not use it.
     let json = serde_json::to_vec(&head).unwrap();
-    let bytes = seal(&foreign, "ggen-package-head", "/ggen/package-head/1", &json);
+    let bytes = seal(&foreign, "kadence-package-head", "/kadence/package-head/1", &json);
     assert_eq!(SignedHead::verify(&bytes, &package()), Err(HeadError::ForeignKey));
     assert_eq!(SignedHead::verify_any(&bytes), Err(HeadError::ForeignKey));
     let key = dht_key(&package()).unwrap();
@@ -74,7 +74,7 @@ fn attack_forged_head_is_refused_whoever_holds_it() {
 }
 
 #[test]
-fn attack_wrong_name_a_head_of_another_package_is_refused() {
+fn attack_wrong_name_a_head_of_another_package_is_rejected() {
     let head = after(None, "index");
     let other = package_of(&keypair(1), "right-pad");
     let refusal = Err(HeadError::OtherPackage { found: Box::new(package()) });
@@ -85,19 +85,19 @@ fn attack_wrong_name_a_head_of_another_package_is_refused() {
 }
 
 #[test]
-fn attack_signature_of_another_kind_is_refused() {
+fn attack_signature_of_another_kind_is_rejected() {
     let json = serde_json::to_vec(after(None, "index").head()).unwrap();
-    let other_domain = seal(&keypair(1), "libp2p-peer-record", "/ggen/package-head/1", &json);
-    let other_type = seal(&keypair(1), "ggen-package-head", "/ggen/announcement/1", &json);
+    let other_domain = seal(&keypair(1), "libp2p-peer-record", "/kadence/package-head/1", &json);
+    let other_type = seal(&keypair(1), "kadence-package-head", "/kadence/announcement/1", &json);
     for bytes in [other_domain, other_type] {
         assert_eq!(SignedHead::verify(&bytes, &package()), Err(EnvelopeError::Signature.into()));
     }
 }
 
 #[test]
-fn attack_second_name_a_head_written_in_another_way_is_refused() {
+fn attack_second_name_a_head_in_another_encoding_is_rejected() {
     let head = after(None, "index");
-    // A field that nobody knows: decoders skip it, and the signature is not of it.
+    // An unknown field: decoders skip it, and it is not signed.
     let mut bytes = head.bytes().to_owned();
     bytes.extend([0x78, 1]);
     assert!(SignedEnvelope::from_protobuf_encoding(&bytes).is_ok());
@@ -106,19 +106,19 @@ fn attack_second_name_a_head_written_in_another_way_is_refused() {
 
 #[test]
 fn attack_oversize_head_is_not_decoded() {
-    let bytes = vec![0; MAX_HEAD_BYTES + 1];
-    let refusal = EnvelopeError::TooLarge { bytes: MAX_HEAD_BYTES + 1, max: MAX_HEAD_BYTES };
+    let bytes = vec![0; MAX_HEAD_LEN + 1];
+    let refusal = EnvelopeError::TooLong { len: MAX_HEAD_LEN + 1, max: MAX_HEAD_LEN };
     assert_eq!(SignedHead::verify(&bytes, &package()), Err(refusal.into()));
-    // A signed one as well, which would be decoded without an error.
+    // A signed envelope as well, which could be decoded.
     let mut json = serde_json::to_vec(after(None, "index").head()).unwrap();
-    json.resize(MAX_HEAD_BYTES, b' ');
-    let bytes = seal(&keypair(1), "ggen-package-head", "/ggen/package-head/1", &json);
-    assert!(matches!(SignedHead::verify(&bytes, &package()), Err(HeadError::Envelope(EnvelopeError::TooLarge { .. }))));
-    assert_eq!(SignedHead::verify(&vec![0; MAX_HEAD_BYTES], &package()), Err(EnvelopeError::Encoding.into()));
+    json.resize(MAX_HEAD_LEN, b' ');
+    let bytes = seal(&keypair(1), "kadence-package-head", "/kadence/package-head/1", &json);
+    assert!(matches!(SignedHead::verify(&bytes, &package()), Err(HeadError::Envelope(EnvelopeError::TooLong { .. }))));
+    assert_eq!(SignedHead::verify(&vec![0; MAX_HEAD_LEN], &package()), Err(EnvelopeError::Encoding.into()));
 }
 
 #[test]
-fn heads_that_cannot_be_are_neither_signed_nor_read() {
+fn invalid_heads_are_neither_signed_nor_accepted() {
     let good = after(None, "index").head().clone();
     let cases = [
         (Head { schema: 2, ..good.clone() }, HeadError::Schema { found: 2 }),
@@ -127,21 +127,21 @@ fn heads_that_cannot_be_are_neither_signed_nor_read() {
         (Head { seq: u64::MAX, ..good.clone() }, HeadError::Sequence { seq: u64::MAX }),
         (Head { seq: 2, ..good.clone() }, HeadError::Chain),
         (Head { prev: Some(ContentId::of(b"x")), ..good.clone() }, HeadError::Chain),
-        (Head { index_size: 0, ..good.clone() }, HeadError::IndexSize { bytes: 0 }),
+        (Head { index_size: 0, ..good.clone() }, HeadError::IndexSize { size: 0 }),
         (
             Head { index_size: MAX_HEAD_INDEX_LEN + 1, ..good.clone() },
-            HeadError::IndexSize { bytes: MAX_HEAD_INDEX_LEN + 1 },
+            HeadError::IndexSize { size: MAX_HEAD_INDEX_LEN + 1 },
         ),
     ];
     for (head, error) in cases {
         assert_eq!(SignedHead::sign(&keypair(1), head.clone()), Err(error.clone()));
         let json = serde_json::to_vec(&head).unwrap();
-        let bytes = seal(&keypair(1), "ggen-package-head", "/ggen/package-head/1", &json);
+        let bytes = seal(&keypair(1), "kadence-package-head", "/kadence/package-head/1", &json);
         assert_eq!(SignedHead::verify(&bytes, &package()), Err(error));
     }
     let unknown = serde_json::to_string(&good).unwrap().replacen('{', "{\"more\":1,", 1);
     for json in [unknown.as_str(), "[]", "{}", "", "null"] {
-        let bytes = seal(&keypair(1), "ggen-package-head", "/ggen/package-head/1", json.as_bytes());
+        let bytes = seal(&keypair(1), "kadence-package-head", "/kadence/package-head/1", json.as_bytes());
         let error = SignedHead::verify(&bytes, &package()).unwrap_err();
         assert!(matches!(error, HeadError::Envelope(EnvelopeError::Document(_))), "{error}");
     }
@@ -161,7 +161,7 @@ fn a_validator_prefers_the_higher_number_then_the_later_expiry_then_the_larger_b
     assert_eq!(HeadValidator.compare(&key, &[0xff; 900], heads[0].bytes()), Ordering::Less);
 }
 
-/// Some of everything: numbers, expiries, twins, and what is no head.
+/// Returns heads with various numbers and expiries, conflicting ones, and invalid bytes.
 fn candidates() -> Vec<Vec<u8>> {
     let mut all: Vec<_> = chain(4).iter().map(|head| head.bytes().to_owned()).collect();
     for (index, days) in [("a", 0), ("b", 0), ("c", 3), ("d", 3)] {

@@ -1,4 +1,4 @@
-//! Peers that serve and say what is not so, and publishers whose heads, indexes and manifests do not go together.
+//! Tests with peers that serve wrong data, and with publishers whose heads, indexes and manifests contradict each other.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use crate::{
     p2p::{
         announce::{Announcement, CataloguePage, Cursor, DEFAULT_TOPIC, SignedAnnouncement},
         head::{Lifetime, SignedHead, next_head},
-        registry::{Event, RegistryBehaviour, RegistryConfig},
+        registry::{RegistryBehaviour, RegistryConfig, RegistryEvent},
         requests,
         transfer::{self, ServerConfig},
     },
@@ -33,9 +33,9 @@ async fn control(node: &Node<RegistryBehaviour>) -> Control {
     node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await.unwrap()
 }
 
-/// Answers whatever it is asked for with bytes that are something else, and counts how often it was.
+/// Answers every request with wrong bytes, and counts the requests.
 async fn serve_garbage(node: &Node<RegistryBehaviour>, size: u64) -> Arc<AtomicUsize> {
-    let mut incoming = control(node).await.accept(transfer::PROTOCOL).unwrap();
+    let mut incoming = control(node).await.accept(transfer::BLOB_PROTOCOL).unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
     let serve = async move {
@@ -56,7 +56,7 @@ async fn serve_garbage(node: &Node<RegistryBehaviour>, size: u64) -> Arc<AtomicU
 
 const SOURCE: &str = "name = \"p\"\nversion = \"1.0.0\"\n";
 
-/// What no compression makes smaller.
+/// Returns bytes that cannot be compressed.
 fn noise(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
@@ -64,9 +64,9 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn attack_corrupt_provider_another_one_is_used_and_the_corrupt_one_is_asked_no_more() {
+fn attack_corrupt_provider_another_one_is_used_and_the_corrupt_one_is_banned() {
     within(async {
-        // Slow enough that the publisher alone has not sent all before the other one is asked.
+        // Slow enough that the publisher has not sent everything before the other provider is asked.
         let slow = |config: &mut RegistryConfig| {
             config.server = ServerConfig { bytes_per_second_per_peer: 1 << 20, ..ServerConfig::default() };
         };
@@ -88,16 +88,16 @@ fn attack_corrupt_provider_another_one_is_used_and_the_corrupt_one_is_asked_no_m
         let installed = install(&lock, &reader.registry, target.path()).await.unwrap();
         assert_eq!(std::fs::read(installed.packages[0].path.join("noise")).unwrap(), noise);
         let bad = event(&mut events, |event| match event {
-            Event::BadData { peer } => Some(peer),
+            RegistryEvent::BadData { peer } => Some(peer),
             _ => None,
         });
-        assert_eq!(bad.await, corrupt.peer_id());
+        assert_eq!(bad.await, corrupt.local_peer_id());
         let now = SystemTime::now();
-        assert!(reader.registry.reputation().banned_until(&corrupt.peer_id(), now).is_some());
+        assert!(reader.registry.reputation().banned_until(&corrupt.local_peer_id(), now).is_some());
         assert_eq!(reader.registry.reputation().banned_until(&publisher.id(), now), None);
         assert_eq!(asked.load(SeqCst), 1);
 
-        // It is not asked again, though it is the only one that says to have this.
+        // It is not asked again, even though it claims to be the only provider.
         let only_there = ContentId::of(b"what nobody has");
         corrupt.client().start_providing(only_there.provider_key()).await.unwrap();
         let fetched = reader.registry.fetch(&id, &only_there, 15).await;
@@ -106,7 +106,7 @@ fn attack_corrupt_provider_another_one_is_used_and_the_corrupt_one_is_asked_no_m
     });
 }
 
-/// A head of this package that names these bytes, which are in the publisher's store, as its index.
+/// Publishes a head that names these bytes, from the publisher's store, as the index of a package.
 async fn name_as_index(network: &Network, publisher: &Peer, name: &str, bytes: &[u8], size: usize) -> PackageId {
     let id = publisher.package(name);
     let content = publisher.registry.blobs().put(bytes).unwrap();
@@ -136,8 +136,8 @@ fn attack_wrong_name_an_index_or_a_manifest_of_another_package_is_an_error() {
             reader.registry.exists(&wrong).await.map(drop),
         ] {
             assert!(
-                matches!(&found, Err(GetError::OtherPackage { wanted, found, .. })
-                    if *wanted == wrong.to_string() && *found == p.package.to_string()),
+                matches!(&found, Err(GetError::OtherPackage { expected, found, .. })
+                    if *expected == wrong.to_string() && *found == p.package.to_string()),
                 "{found:?}"
             );
         }
@@ -157,7 +157,7 @@ fn attack_wrong_name_an_index_or_a_manifest_of_another_package_is_an_error() {
 }
 
 #[test]
-fn attack_an_index_that_is_none_or_has_another_size_is_an_error() {
+fn attack_an_invalid_index_or_one_of_another_size_is_an_error() {
     within(async {
         let network = Network::start(3).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -208,7 +208,7 @@ fn attack_gossip_flood_an_honest_announcement_still_arrives() {
                 let publish = move |gossip: &mut libp2p::gossipsub::Behaviour| {
                     gossip.publish(IdentTopic::new(DEFAULT_TOPIC), bytes).map(drop)
                 };
-                // Its own queues may be full.
+                // Fails if the flooder's own queues are full.
                 let _full = flooder.swarm().with(|swarm| publish(&mut swarm.behaviour_mut().app.gossipsub)).await;
             }
         };
@@ -217,22 +217,22 @@ fn attack_gossip_flood_an_honest_announcement_still_arrives() {
         receipt.unwrap();
         let id = publisher.package("p");
         event(&mut events, |event| match event {
-            Event::PackageDiscovered { package, .. } => (package == id).then_some(()),
+            RegistryEvent::PackageDiscovered { package, .. } => (package == id).then_some(()),
             _ => None,
         })
         .await;
         let known = reader.registry.discovered_packages();
         assert!(known.iter().any(|package| package.newest.announcement().package == id));
-        // Four neighbours bring twenty newcomers each, and one more each second.
+        // Four neighbours bring twenty unknown publishers each, and one more each second.
         assert!(known.len() < 200, "{} packages", known.len());
         assert_eq!(reader.registry.get_package(&id).await.unwrap().unwrap().id(), &id);
     });
 }
 
-/// A catalogue with these entries, whatever is asked for.
+/// Catalogue that returns these entries for every request.
 struct Forged(Vec<Vec<u8>>);
 
-impl requests::Catalogue for Forged {
+impl requests::CatalogueSource for Forged {
     fn page(&self, _: Cursor) -> BoxFuture<'_, CataloguePage> {
         let page = CataloguePage { entries: self.0.clone(), ..CataloguePage::default() };
         futures::future::ready(page).boxed()
@@ -243,15 +243,15 @@ impl requests::Catalogue for Forged {
     }
 }
 
-/// Serves such a catalogue from then on.
+/// Serves such a catalogue from now on.
 async fn serve_catalogue(node: &Node<RegistryBehaviour>, entries: Vec<Vec<u8>>) {
-    let incoming = control(node).await.accept(requests::PROTOCOL).unwrap();
-    smol::spawn(requests::serve(SmolRuntime::default(), incoming, Arc::new(Forged(entries)))).detach();
+    let incoming = control(node).await.accept(requests::CATALOGUE_PROTOCOL).unwrap();
+    smol::spawn(requests::serve_catalogue(SmolRuntime::default(), incoming, Arc::new(Forged(entries)))).detach();
 }
 
-async fn bad_data(events: &mut super::super::EventStream) -> PeerId {
+async fn bad_data(events: &mut super::super::RegistryEvents) -> PeerId {
     event(events, |event| match event {
-        Event::BadData { peer } => Some(peer),
+        RegistryEvent::BadData { peer } => Some(peer),
         _ => None,
     })
     .await
@@ -267,25 +267,25 @@ fn attack_forged_catalogue_is_bad_data() {
         let mut forged = announced(&Keypair::generate_ed25519(), "p", 1).bytes().to_owned();
         *forged.last_mut().unwrap() ^= 1;
         serve_catalogue(liar, vec![forged]).await;
-        assert_eq!(bad_data(&mut events).await, liar.peer_id());
-        assert!(reader.registry.reputation().banned_until(&liar.peer_id(), SystemTime::now()).is_some());
+        assert_eq!(bad_data(&mut events).await, liar.local_peer_id());
+        assert!(reader.registry.reputation().banned_until(&liar.local_peer_id(), SystemTime::now()).is_some());
         assert_eq!(reader.registry.discovered_packages(), []);
-        // It is not asked when something is searched for, either.
+        // A search does not ask it either.
         let page = reader.registry.search_network(&Query::text("flood").unwrap()).await.unwrap();
         assert_eq!(page.total, 0);
-        assert_eq!(reader.registry.reputation().get(&liar.peer_id()).unwrap().bad, 1);
+        assert_eq!(reader.registry.reputation().get(&liar.local_peer_id()).unwrap().bad, 1);
     });
 }
 
 #[test]
-fn attack_forged_matches_and_what_is_no_answer_are_bad_data() {
+fn attack_forged_matches_and_invalid_answers_are_bad_data() {
     within(async {
         let network = Network::with_strangers(1, 2, |_| {}).await;
         let ([reader], [liar, babbler]) = (network.peers.as_slice(), network.strangers.as_slice()) else { panic!() };
         let mut events = reader.registry.events();
         let good = announced(&Keypair::generate_ed25519(), "p", 1).bytes().to_owned();
         serve_catalogue(liar, vec![good, b"forged".to_vec()]).await;
-        let mut incoming = control(babbler).await.accept(requests::PROTOCOL).unwrap();
+        let mut incoming = control(babbler).await.accept(requests::CATALOGUE_PROTOCOL).unwrap();
         let babble = async move {
             while let Some((_, mut stream)) = incoming.next().await {
                 let _gone = stream.write_all(&[9; 100]).await;
@@ -297,7 +297,7 @@ fn attack_forged_matches_and_what_is_no_answer_are_bad_data() {
         assert_eq!(page.total, 0);
         let mut bad = [bad_data(&mut events).await, bad_data(&mut events).await];
         bad.sort();
-        let mut expected = [liar.peer_id(), babbler.peer_id()];
+        let mut expected = [liar.local_peer_id(), babbler.local_peer_id()];
         expected.sort();
         assert_eq!(bad, expected);
     });

@@ -1,4 +1,4 @@
-//! Holders of heads that lie, and publishers that do.
+//! Tests with holders that serve forged or outdated heads, and with publishers that sign conflicting ones.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,28 +7,28 @@ use kadence::{OperationKind, OutcomeKind};
 use super::{network::Peer, *};
 use crate::{
     ContentId, GetError, PackageId, Registry,
-    p2p::head::{Head, Lifetime, MAX_JUMP, RememberError, SignedHead, next_head},
+    p2p::head::{Head, HeadStoreError, Lifetime, MAX_JUMP, SignedHead, next_head},
 };
 
-/// Nothing is used twice without asking.
+/// Disables the head cache.
 fn always_asking(config: &mut super::super::RegistryConfig) {
     config.max_head_age = Duration::ZERO;
 }
 
-/// Publishes these versions of a package, and gives back the head of each.
+/// Publishes these versions of a package, and returns the head of each.
 async fn published(publisher: &Peer, name: &str, versions: &[&str]) -> Vec<SignedHead> {
     let mut heads = Vec::new();
     for version in versions {
         let source = format!("name = \"{name}\"\nversion = \"{version}\"\n");
         let (release, _dir) = release(publisher.id(), &source, &[("version", version.as_bytes())]).await;
         publisher.registry.publish(release).await.unwrap();
-        heads.push(publisher.registry.inner.own_head(&publisher.package(name)).await.unwrap().unwrap());
+        heads.push(publisher.registry.inner.published_head(&publisher.package(name)).await.unwrap().unwrap());
     }
     heads
 }
 
 async fn hold_everywhere(network: &Network, package: &PackageId, value: Option<&[u8]>) {
-    // What is still on its way would be held after it.
+    // Records that are still on their way would arrive later.
     for node in network.nodes() {
         soon("the end of its queries", async || {
             let live = node.client().snapshot().await.unwrap();
@@ -41,14 +41,14 @@ async fn hold_everywhere(network: &Network, package: &PackageId, value: Option<&
     }
 }
 
-/// A head of this package after `previous`, with an index that says nothing.
+/// Signs a head of this package after `previous`, with an arbitrary index.
 fn sign(publisher: &Peer, name: &str, previous: Option<&SignedHead>, index: &[u8], now: SystemTime) -> SignedHead {
     let (id, lifetime) = (publisher.package(name), Lifetime::default());
     let head = next_head(&id, previous, ContentId::of(index), index.len() as u64, lifetime, now).unwrap();
     SignedHead::sign(&publisher.keypair, head).unwrap()
 }
 
-/// How many lookups of heads have ended.
+/// Returns the number of lookups that have ended.
 async fn lookups(reader: &Peer) -> u64 {
     let metrics = reader.node.client().metrics().await.unwrap();
     OutcomeKind::ALL.iter().map(|kind| metrics.durations(OperationKind::GetRecord, *kind).count()).sum()
@@ -75,13 +75,13 @@ fn attack_forged_heads_at_all_holders_are_an_error_and_never_a_value() {
                 hold(stranger, &id, Some(forged)).await;
             }
             let found = reader.registry.index(&id).await;
-            assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
+            assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
             let found = reader.registry.get_package(&id).await;
-            assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
+            assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
             let found = reader.registry.exists(&id).await;
-            assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
+            assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
         }
-        // A single true one is enough.
+        // A single holder of the genuine head is enough.
         hold(&publisher.node, &id, Some(head.bytes())).await;
         assert_eq!(versions_of(reader.registry.index(&id).await), 0);
     });
@@ -121,7 +121,7 @@ fn attack_replay_one_holder_of_the_newest_is_enough_and_none_is_a_rollback() {
         let before = lookups(reader).await;
         let found = reader.registry.index(&id).await;
         assert!(matches!(found, Err(GetError::Rollback { seen: 2, offered: 1 })), "{found:?}");
-        // Once more, in case that the newer one has only just been seen, and then no more.
+        // Looked up once more, in case a newer head was just recorded, and no more.
         assert_eq!(lookups(reader).await, before + 2);
         let found = reader.registry.get_package(&id).await;
         assert!(matches!(found, Err(GetError::Rollback { seen: 2, offered: 1 })), "{found:?}");
@@ -133,21 +133,21 @@ fn attack_replay_one_holder_of_the_newest_is_enough_and_none_is_a_rollback() {
 }
 
 #[test]
-fn attack_replay_the_publisher_goes_on_from_what_was_seen_here_and_signs_no_twin() {
+fn attack_replay_the_publisher_continues_from_the_seen_head_and_signs_no_conflicting_one() {
     within(async {
         let network = Network::with(4, always_asking).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
         let id = publisher.package("p");
         let heads = published(publisher, "p", &["1.0.0", "1.1.0"]).await;
         // As if both had been published on another machine, and only the first one here.
-        publisher.registry.inner.own.write(&heads[0]).unwrap();
+        publisher.registry.inner.published.write(&heads[0]).unwrap();
         hold_everywhere(&network, &id, Some(heads[0].bytes())).await;
         let third = published(publisher, "p", &["1.2.0"]).await.remove(0);
         assert_eq!((third.head().seq, third.head().prev), (3, Some(heads[1].hash())));
         assert_eq!(versions_of(reader.registry.index(&id).await), 3);
 
-        // What is put again is the newest, too, and the next one comes after it.
-        publisher.registry.inner.own.write(&heads[0]).unwrap();
+        // The newest head is put again, and the next one follows it.
+        publisher.registry.inner.published.write(&heads[0]).unwrap();
         assert!(publisher.registry.republish(&id).await.unwrap().is_some());
         assert_eq!(versions_of(reader.registry.index(&id).await), 3);
         let fourth = published(publisher, "p", &["1.3.0"]).await.remove(0);
@@ -166,19 +166,19 @@ fn attack_freeze_an_expired_head_is_an_error_and_is_renewed_by_its_publisher() {
         let index = publisher.registry.index(&id).await.unwrap().unwrap();
         let old = Head { not_after: crate::unix::seconds(long_ago), ..fresh.head().clone() };
         let old = SignedHead::sign(&publisher.keypair, old).unwrap();
-        // As if it had been so all along.
-        publisher.registry.head_memory().forget(&id).unwrap();
-        publisher.registry.inner.own.write(&old).unwrap();
+        // As if the reader had seen nothing before.
+        publisher.registry.head_store().forget(&id).unwrap();
+        publisher.registry.inner.published.write(&old).unwrap();
         hold_everywhere(&network, &id, Some(old.bytes())).await;
         for _ in 0..2 {
             let found = reader.registry.index(&id).await;
             assert!(matches!(found, Err(GetError::Expired { .. })), "{found:?}");
-            // Nobody has it any more.
+            // No node holds it any more.
             hold_everywhere(&network, &id, None).await;
         }
         hold_everywhere(&network, &id, Some(old.bytes())).await;
 
-        // The same release once more is what renews it.
+        // Publishing the same release again renews the head.
         let renewed = published(publisher, "p", &["1.0.0"]).await.remove(0);
         assert_eq!((renewed.head().seq, renewed.head().prev), (2, Some(old.hash())));
         assert_eq!(renewed.head().index, index.content_id());
@@ -187,7 +187,7 @@ fn attack_freeze_an_expired_head_is_an_error_and_is_renewed_by_its_publisher() {
 }
 
 #[test]
-fn attack_fast_forward_is_refused() {
+fn attack_fast_forward_is_rejected() {
     within(async {
         let network = Network::with(4, always_asking).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -198,13 +198,13 @@ fn attack_fast_forward_is_refused() {
         let far = SignedHead::sign(&publisher.keypair, far).unwrap();
         hold_everywhere(&network, &id, Some(far.bytes())).await;
         let found = reader.registry.index(&id).await;
-        assert!(matches!(found, Err(GetError::NotTrusted { .. })), "{found:?}");
-        assert_eq!(reader.registry.head_memory().seen(&id).unwrap().unwrap().seq, 1);
+        assert!(matches!(found, Err(GetError::Rejected { .. })), "{found:?}");
+        assert_eq!(reader.registry.head_store().checkpoint(&id).unwrap().unwrap().seq, 1);
     });
 }
 
 #[test]
-fn attack_equivocation_twins_at_two_holders_are_found_and_kept_as_a_proof() {
+fn attack_equivocation_conflicting_heads_at_two_holders_are_found_and_kept_as_a_proof() {
     within(async {
         let network = Network::with(5, always_asking).await;
         let [publisher, one, other, .., reader] = network.peers.as_slice() else { panic!() };
@@ -213,7 +213,7 @@ fn attack_equivocation_twins_at_two_holders_are_found_and_kept_as_a_proof() {
             let id = publisher.package(name);
             let left = sign(publisher, name, None, b"left", now);
             let right = sign(publisher, name, None, b"right", now);
-            // One after the first of them hides neither.
+            // A later head that follows one of them hides neither.
             let next = sign(publisher, name, Some(&left), b"next", now);
             if has_next {
                 hold_everywhere(&network, &id, Some(next.bytes())).await;
@@ -223,10 +223,10 @@ fn attack_equivocation_twins_at_two_holders_are_found_and_kept_as_a_proof() {
             hold(&other.node, &id, Some(right.bytes())).await;
             let found = reader.registry.index(&id).await;
             assert!(matches!(found, Err(GetError::Equivocation { seq: 1 | 2 })), "{found:?}");
-            let proof = reader.registry.head_memory().equivocation(&id).unwrap().unwrap();
+            let proof = reader.registry.head_store().equivocation(&id).unwrap().unwrap();
             assert_eq!(proof.verify().unwrap(), id);
-            assert!(reader.registry.head_memory().equivocations(None, 9).unwrap().contains(&id));
-            // Whatever is held now, and if nothing is, it is refused.
+            assert!(reader.registry.head_store().equivocations(None, 9).unwrap().contains(&id));
+            // It is rejected for every value in the DHT, and for none.
             for value in [Some(left.bytes()), None] {
                 hold_everywhere(&network, &id, value).await;
                 let found = reader.registry.index(&id).await;
@@ -237,7 +237,7 @@ fn attack_equivocation_twins_at_two_holders_are_found_and_kept_as_a_proof() {
 }
 
 #[test]
-fn attack_equivocation_a_twin_of_what_was_seen_is_refused_until_it_is_forgiven() {
+fn attack_equivocation_with_a_seen_head_is_rejected_until_it_is_accepted() {
     within(async {
         let network = Network::with(5, always_asking).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -249,12 +249,12 @@ fn attack_equivocation_a_twin_of_what_was_seen_is_refused_until_it_is_forgiven()
         hold_everywhere(&network, &id, Some(twin.bytes())).await;
         let found = reader.registry.index(&id).await;
         assert!(matches!(found, Err(GetError::Equivocation { seq: 1 })), "{found:?}");
-        let proof = reader.registry.head_memory().equivocation(&id).unwrap().unwrap();
+        let proof = reader.registry.head_store().equivocation(&id).unwrap().unwrap();
         assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (seen.bytes(), twin.bytes()));
 
-        assert!(reader.registry.head_memory().accept_equivocation(&id).unwrap());
+        assert!(reader.registry.head_store().accept_equivocation(&id).unwrap());
         assert_eq!(versions_of(reader.registry.index(&id).await), 1);
-        // That there is none is not said of one that was seen.
+        // A package that was seen is never reported as absent.
         hold_everywhere(&network, &id, None).await;
         let found = reader.registry.index(&id).await;
         assert!(matches!(found, Err(GetError::Rollback { seen: 1, .. })), "{found:?}");
@@ -262,7 +262,7 @@ fn attack_equivocation_a_twin_of_what_was_seen_is_refused_until_it_is_forgiven()
 }
 
 #[test]
-fn attack_equivocation_a_twin_of_an_expired_head_is_found_as_well() {
+fn attack_equivocation_with_an_expired_head_is_found() {
     within(async {
         let network = Network::with(4, always_asking).await;
         let [publisher, one, .., reader] = network.peers.as_slice() else { panic!() };
@@ -278,29 +278,29 @@ fn attack_equivocation_a_twin_of_an_expired_head_is_found_as_well() {
 }
 
 #[test]
-fn who_publishes_on_two_machines_at_once_is_told_and_can_go_on_once_it_is_forgiven() {
+fn a_publisher_on_two_machines_gets_an_error_and_can_continue_after_accepting_it() {
     within(async {
         let network = Network::with(4, always_asking).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
         let id = publisher.package("p");
         let there = published(publisher, "p", &["1.0.0"]).await.remove(0);
-        // What was signed here last has the same number, and has never left this machine.
+        // The last head that was signed here has the same number and has never left this machine.
         let here = sign(publisher, "p", None, b"here", SystemTime::now());
-        publisher.registry.inner.own.write(&here).unwrap();
-        publisher.registry.head_memory().forget(&id).unwrap();
+        publisher.registry.inner.published.write(&here).unwrap();
+        publisher.registry.head_store().forget(&id).unwrap();
         let (next, _dir) = release(publisher.id(), "name = \"p\"\nversion = \"1.1.0\"\n", &[]).await;
         let refused = publisher.registry.publish(next.clone()).await;
         assert!(
             matches!(refused, Err(crate::PublishError::Versions(GetError::Equivocation { seq: 1 }))),
             "{refused:?}"
         );
-        assert!(publisher.registry.head_memory().accept_equivocation(&id).unwrap());
+        assert!(publisher.registry.head_store().accept_equivocation(&id).unwrap());
         publisher.registry.publish(next).await.unwrap();
-        let head = publisher.registry.inner.own_head(&id).await.unwrap().unwrap();
+        let head = publisher.registry.inner.published_head(&id).await.unwrap().unwrap();
         assert_eq!((head.head().seq, head.head().prev), (2, Some(there.hash())));
         assert_eq!(versions_of(reader.registry.index(&id).await), 2);
-        // The publisher's own memory has no more to say against it.
-        let judged = publisher.registry.head_memory().judge(&head, SystemTime::now());
-        assert!(!matches!(judged, Err(RememberError::Refused(_))), "{judged:?}");
+        // The head store of the publisher accepts it, too.
+        let judged = publisher.registry.head_store().validate(&head, SystemTime::now());
+        assert!(!matches!(judged, Err(HeadStoreError::Rejected(_))), "{judged:?}");
     });
 }

@@ -1,4 +1,4 @@
-//! Registries that come and go, and what is published while they do.
+//! Tests with registries that start and stop while packages are published.
 
 use std::{
     sync::Arc,
@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::join_all};
-use kadence::{ContainsKad, OperationKind, OutcomeKind, Rejected, Validator};
+use kadence::{ContainsKad, OperationKind, OutcomeKind, ValidationError, Validator};
 use kadence_smol::SmolRuntime;
 use libp2p::kad::{RecordKey, store::RecordStore};
 use libp2p_identity::Keypair;
@@ -16,7 +16,7 @@ use crate::{
     ContentId, GetError, PublishError, Query, Receipt, Registry, Step, StepOutcome, StorageError,
     p2p::{
         head::{Lifetime, NAMESPACE, SignedHead},
-        registry::{Event, EventStream, P2PRegistry, RegistryConfig, RegistryStartError},
+        registry::{P2PRegistry, RegistryConfig, RegistryEvent, RegistryEvents, RegistryStartError},
         transfer,
     },
     resolve::{install, resolve},
@@ -32,8 +32,8 @@ async fn publish(publisher: &Peer, version: &str) -> Result<Receipt, PublishErro
     publisher.registry.publish(release).await
 }
 
-async fn own_head(publisher: &Peer) -> SignedHead {
-    publisher.registry.inner.own_head(&publisher.package("p")).await.unwrap().unwrap()
+async fn published_head(publisher: &Peer) -> SignedHead {
+    publisher.registry.inner.published_head(&publisher.package("p")).await.unwrap().unwrap()
 }
 
 async fn installs(reader: &Peer, id: &crate::PackageId) {
@@ -43,24 +43,24 @@ async fn installs(reader: &Peer, id: &crate::PackageId) {
     assert!(installed.packages[0].path.join("version").is_file());
 }
 
-/// What the node says to provide.
+/// Returns the number of keys that the node provides.
 async fn provided(peer: &Peer) -> usize {
     peer.node.swarm().with(|swarm| swarm.behaviour_mut().kad().store_mut().provided().count()).await.unwrap()
 }
 
-async fn republished(events: &mut EventStream) -> u64 {
+async fn republished(events: &mut RegistryEvents) -> u64 {
     event(events, |event| match event {
-        Event::Republished { seq, .. } => Some(seq),
+        RegistryEvent::Republished { seq, .. } => Some(seq),
         _ => None,
     })
     .await
 }
 
 #[test]
-fn a_package_is_had_from_who_has_installed_it_when_its_publisher_is_gone() {
+fn a_package_is_fetched_from_a_reader_when_its_publisher_is_gone() {
     within(async {
-        // Nobody waits where nobody who may have it is connected.
-        let mut network = Network::with(6, |config| config.providers_after = NEVER).await;
+        // There is no delay if no known provider is connected.
+        let mut network = Network::with(6, |config| config.provider_lookup_delay = NEVER).await;
         publish(&network.peers[0], "1.0.0").await.unwrap();
         let id = network.peers[0].package("p");
         installs(&network.peers[1], &id).await;
@@ -76,9 +76,9 @@ fn a_package_is_had_from_who_has_installed_it_when_its_publisher_is_gone() {
 }
 
 #[test]
-fn where_a_connected_publisher_does_not_give_its_package_the_network_is_asked_at_once() {
+fn if_a_connected_publisher_fails_providers_are_looked_up_at_once() {
     within(async {
-        let network = Network::with(4, |config| config.providers_after = NEVER).await;
+        let network = Network::with(4, |config| config.provider_lookup_delay = NEVER).await;
         let [publisher, holder, _, reader] = network.peers.as_slice() else { panic!() };
         let archive = publish(publisher, "1.0.0").await.unwrap().archive;
         let id = publisher.package("p");
@@ -91,9 +91,9 @@ fn where_a_connected_publisher_does_not_give_its_package_the_network_is_asked_at
 }
 
 #[test]
-fn while_a_connected_publisher_gives_its_package_the_network_is_not_asked_who_else_has_it() {
+fn while_a_connected_publisher_delivers_no_providers_are_looked_up() {
     within(async {
-        let network = Network::with(3, |config| config.providers_after = NEVER).await;
+        let network = Network::with(3, |config| config.provider_lookup_delay = NEVER).await;
         let [publisher, _, reader] = network.peers.as_slice() else { panic!() };
         publish(publisher, "1.0.0").await.unwrap();
         installs(reader, &publisher.package("p")).await;
@@ -104,7 +104,7 @@ fn while_a_connected_publisher_gives_its_package_the_network_is_not_asked_who_el
 }
 
 #[test]
-fn who_does_not_share_offers_nothing() {
+fn a_registry_that_does_not_share_offers_nothing() {
     within(async {
         let mut network = Network::start(3).await;
         let selfish = network.node(Keypair::generate_ed25519(), tempfile::tempdir().unwrap(), |config| {
@@ -123,7 +123,7 @@ fn who_does_not_share_offers_nothing() {
 }
 
 #[test]
-fn who_comes_back_publishes_its_packages_again_by_itself_and_renews_what_is_about_to_end() {
+fn a_restarted_registry_republishes_its_packages_and_renews_ending_heads() {
     within(async {
         let short = |config: &mut RegistryConfig| {
             config.lifetime = Lifetime { validity: Duration::from_secs(300), ttl: Duration::ZERO };
@@ -132,32 +132,32 @@ fn who_comes_back_publishes_its_packages_again_by_itself_and_renews_what_is_abou
         let publisher = network.peers.pop().unwrap();
         let id = publisher.package("p");
         publish(&publisher, "1.0.0").await.unwrap();
-        let head = own_head(&publisher).await;
+        let head = published_head(&publisher).await;
         assert_eq!(network.peers[0].registry.list_versions(&id).await.unwrap().unwrap().len(), 1);
 
-        // The same time is left as before: nothing is signed.
+        // The validity is the same as before: no new head is signed.
         let (keypair, folder) = publisher.stop().await;
         let publisher = network.node(keypair, folder, short).await;
         assert_eq!(republished(&mut publisher.registry.events()).await, 1);
-        assert_eq!(own_head(&publisher).await, head);
+        assert_eq!(published_head(&publisher).await, head);
         assert!(publisher.registry.republish(&id).await.unwrap().is_some());
         assert!(publisher.registry.republish(&publisher.package("never")).await.unwrap().is_none());
 
-        // It is little for one that is to be valid for a month.
+        // The rest of the old head is short for a validity of a month.
         let (keypair, folder) = publisher.stop().await;
         let publisher = network.node(keypair, folder, |_| {}).await;
         assert_eq!(republished(&mut publisher.registry.events()).await, 2);
-        let renewed = own_head(&publisher).await;
+        let renewed = published_head(&publisher).await;
         assert_eq!((renewed.head().prev, renewed.head().index), (Some(head.hash()), head.head().index));
         assert!(renewed.head().not_after > unix::seconds(SystemTime::now()) + 29 * 24 * 60 * 60);
         assert_eq!(network.peers[0].registry.list_versions(&id).await.unwrap().unwrap().len(), 1);
-        let seen = network.peers[0].registry.head_memory().seen(&id).unwrap().unwrap();
+        let seen = network.peers[0].registry.head_store().checkpoint(&id).unwrap().unwrap();
         assert_eq!(seen.seq, 2);
     });
 }
 
 #[test]
-fn a_head_that_lives_for_seconds_is_renewed_in_time_again_and_again() {
+fn a_head_with_a_validity_of_seconds_is_renewed_in_time() {
     within(async {
         let network = Network::with(3, |config| {
             config.lifetime = Lifetime { validity: Duration::from_secs(6), ttl: Duration::ZERO };
@@ -171,13 +171,13 @@ fn a_head_that_lives_for_seconds_is_renewed_in_time_again_and_again() {
     });
 }
 
-/// Of a node that stores no heads for others.
+/// Validator of a node that stores no heads for others.
 #[derive(Debug)]
 struct Refuses;
 
 impl Validator for Refuses {
-    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
-        Err(Rejected("not here".to_owned()))
+    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), ValidationError> {
+        Err(ValidationError("not here".to_owned()))
     }
 
     fn compare(&self, _: &RecordKey, _: &[u8], _: &[u8]) -> std::cmp::Ordering {
@@ -186,7 +186,7 @@ impl Validator for Refuses {
 }
 
 #[test]
-fn what_has_failed_at_the_head_goes_on_with_the_same_head_later() {
+fn a_publication_that_failed_at_the_head_continues_with_the_same_head() {
     within(async {
         let mut network = Network { peers: Vec::new(), strangers: Vec::new() };
         network.join(|_| {}).await;
@@ -201,9 +201,9 @@ fn what_has_failed_at_the_head_goes_on_with_the_same_head_later() {
         for (version, seq) in [("1.0.0", 1), ("1.0.0", 1), ("1.1.0", 2)] {
             let failed = publish(publisher, version).await;
             assert!(matches!(failed, Err(PublishError::Failed { step: Step::Head, .. })), "{failed:?}");
-            assert_eq!(own_head(publisher).await.head().seq, seq);
+            assert_eq!(published_head(publisher).await.head().seq, seq);
         }
-        let head = own_head(publisher).await;
+        let head = published_head(publisher).await;
         for _ in 0..3 {
             network.join(|_| {}).await;
         }
@@ -211,13 +211,13 @@ fn what_has_failed_at_the_head_goes_on_with_the_same_head_later() {
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
         let receipt = publish(publisher, "1.1.0").await.unwrap();
         assert_eq!(receipt.steps.get(Step::Manifest), Some(&StepOutcome::AlreadyThere));
-        assert_eq!(own_head(publisher).await, head);
+        assert_eq!(published_head(publisher).await, head);
         assert_eq!(reader.registry.list_versions(&publisher.package("p")).await.unwrap().unwrap().len(), 2);
     });
 }
 
 #[test]
-fn releases_that_are_published_at_once_come_one_after_the_other() {
+fn releases_published_at_the_same_time_follow_each_other() {
     within(async {
         let network = Network::start(4).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -225,7 +225,7 @@ fn releases_that_are_published_at_once_come_one_after_the_other() {
         for receipt in join_all(versions.map(|version| publish(publisher, version))).await {
             receipt.unwrap();
         }
-        assert_eq!(own_head(publisher).await.head().seq, 4);
+        assert_eq!(published_head(publisher).await.head().seq, 4);
         let found = reader.registry.list_versions(&publisher.package("p")).await.unwrap().unwrap();
         assert_eq!(
             found.iter().map(|info| info.version.to_string()).collect::<Vec<_>>(),
@@ -235,29 +235,29 @@ fn releases_that_are_published_at_once_come_one_after_the_other() {
 }
 
 #[test]
-fn what_was_published_is_there_already_and_other_contents_are_refused() {
+fn publishing_again_is_already_there_and_other_contents_are_rejected() {
     within(async {
         let network = Network::start(4).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
         let first = publish(publisher, "1.0.0").await.unwrap();
-        let head = own_head(publisher).await;
+        let head = published_head(publisher).await;
         let again = publish(publisher, "1.0.0").await.unwrap();
-        assert!(again.steps.all_well(), "{:?}", again.steps);
+        assert!(again.steps.all_succeeded(), "{:?}", again.steps);
         for step in [Step::Manifest, Step::Index] {
             assert_eq!(again.steps.get(step), Some(&StepOutcome::AlreadyThere));
         }
         assert_eq!((again.manifest, again.archive, again.index), (first.manifest, first.archive, first.index));
-        assert_eq!(own_head(publisher).await, head);
+        assert_eq!(published_head(publisher).await, head);
         let (other, _dir) = release(publisher.id(), "name = \"p\"\nversion = \"1.0.0\"\n", &[("else", b"1")]).await;
         let refused = publisher.registry.publish(other.clone()).await;
         assert!(matches!(refused, Err(PublishError::Index(_))), "{refused:?}");
         let foreign = reader.registry.publish(other).await;
-        assert!(matches!(foreign, Err(PublishError::NotOurs { .. })), "{foreign:?}");
+        assert!(matches!(foreign, Err(PublishError::OtherPublisher { .. })), "{foreign:?}");
     });
 }
 
 #[test]
-fn a_reader_that_asks_all_the_time_sees_versions_only_come() {
+fn a_reader_never_sees_fewer_versions_than_before() {
     within(async {
         let network = Network::with(5, |config| config.max_head_age = Duration::ZERO).await;
         let [publisher, .., one, other] = network.peers.as_slice() else { panic!() };
@@ -284,7 +284,7 @@ fn a_reader_that_asks_all_the_time_sees_versions_only_come() {
 }
 
 #[test]
-fn an_index_that_was_read_for_the_search_takes_no_room_and_is_read_again_by_who_wants_it() {
+fn an_index_that_was_read_for_the_search_is_not_kept_and_is_fetched_again_on_demand() {
     within(async {
         let network = Network::start(4).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -292,7 +292,7 @@ fn an_index_that_was_read_for_the_search_takes_no_room_and_is_read_again_by_who_
         let tagged = Query::builder().tag("tagged").build().unwrap();
         soon("its tags", async || (reader.registry.search(&tagged).await.unwrap().total == 1).then_some(())).await;
         assert!(!reader.registry.blobs().contains(&receipt.index));
-        assert!(!reader.registry.inner.learned.contains(&receipt.index));
+        assert!(!reader.registry.inner.index_cache.contains(&receipt.index));
         assert!(reader.registry.get_package(&publisher.package("p")).await.unwrap().is_some());
         assert!(reader.registry.blobs().contains(&receipt.index));
     });
@@ -314,7 +314,7 @@ fn a_folder_and_a_node_are_for_one_registry() {
         let config = RegistryConfig::in_folder(elsewhere.path());
         let runtime = SmolRuntime::default();
         let running = P2PRegistry::start(&mut first.node, runtime, first.keypair.clone(), config.clone()).await;
-        assert!(matches!(running, Err(RegistryStartError::Running)), "{running:?}");
+        assert!(matches!(running, Err(RegistryStartError::AlreadyRunning)), "{running:?}");
 
         let _events = other.events();
         let started = P2PRegistry::start(&mut other, SmolRuntime::default(), first.keypair.clone(), config).await;
@@ -323,26 +323,26 @@ fn a_folder_and_a_node_are_for_one_registry() {
 }
 
 #[test]
-fn connections_whose_events_were_missed_are_noticed_all_the_same() {
+fn connections_are_noticed_even_if_their_events_were_lost() {
     within(async {
         let network = Network::start(2).await;
         let [one, other] = network.peers.as_slice() else { panic!() };
         let inner = &one.registry.inner;
         let (here, away) = (inner.connections.wait(other.id()), inner.connections.wait(libp2p::PeerId::random()));
-        inner.look_for_connections().await;
+        inner.resync_connections().await;
         assert_eq!(here.await, Ok(true));
         assert_eq!(away.now_or_never(), None);
     });
 }
 
 #[test]
-fn when_the_node_ends_calls_and_events_end_and_nothing_is_left_behind() {
+fn when_the_node_stops_calls_and_events_end_and_nothing_is_left_behind() {
     within(async {
         let network = Network::with_strangers(2, 1, |_| {}).await;
         let silent = &network.strangers[0];
         let content = ContentId::of(b"what is never given");
         let mut control = silent.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await.unwrap();
-        let mut incoming = control.accept(transfer::PROTOCOL).unwrap();
+        let mut incoming = control.accept(transfer::BLOB_PROTOCOL).unwrap();
         silent.client().start_providing(content.provider_key()).await.unwrap();
 
         let Network { mut peers, strangers: _strangers } = network;
@@ -372,7 +372,7 @@ fn when_the_node_ends_calls_and_events_end_and_nothing_is_left_behind() {
         let (release, _dir) = release(registry.publisher(), "name = \"p\"\nversion = \"2.0.0\"\n", &[]).await;
         let published = registry.publish(release).await;
         assert!(matches!(published, Err(PublishError::Versions(GetError::Closed))), "{published:?}");
-        // What is here is still found.
+        // Local packages are still found.
         assert_eq!(registry.search_network(&Query::text("p").unwrap()).await.unwrap().total, 1);
 
         let inner = Arc::downgrade(&registry.inner);
@@ -380,6 +380,6 @@ fn when_the_node_ends_calls_and_events_end_and_nothing_is_left_behind() {
         soon("the end of its tasks", async || (inner.strong_count() == 0).then_some(())).await;
         let alone = Network { peers: Vec::new(), strangers: Vec::new() };
         let again = alone.node(keypair, folder, |_| {}).await;
-        assert_eq!(own_head(&again).await.head().seq, 1);
+        assert_eq!(published_head(&again).await.head().seq, 1);
     });
 }

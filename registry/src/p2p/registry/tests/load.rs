@@ -1,11 +1,11 @@
-//! Many calls at once. On a slow machine some end with an error that says to try again; none may end with anything wrong.
+//! Tests with many calls at once. On a slow machine some fail with an error that allows a retry; none may have a wrong result.
 
 use futures::future::join_all;
 
 use super::{network::Peer, *};
 use crate::{GetError, PackageId, PublishError, Query, Registry};
 
-/// Whether the error says that it is only too much, or too slow.
+/// Returns whether the error is temporary: an overload or a timeout.
 fn is_for_now(error: &GetError) -> bool {
     matches!(
         error,
@@ -13,7 +13,7 @@ fn is_for_now(error: &GetError) -> bool {
     )
 }
 
-/// Asks again for as long as the errors say so.
+/// Repeats a call as long as it fails with a temporary error.
 async fn insist<T>(mut ask: impl AsyncFnMut() -> Result<T, GetError>) -> T {
     loop {
         match ask().await {
@@ -43,7 +43,7 @@ async fn is_there(reader: &Peer, id: &PackageId) {
 }
 
 #[test]
-fn many_callers_read_what_is_there_and_what_is_not() {
+fn many_callers_read_existing_and_missing_packages() {
     within(async {
         let network = Network::start(8).await;
         let packages = join_all(network.peers.iter().map(|peer| publish(peer, "here"))).await;
@@ -85,8 +85,8 @@ fn a_thousand_calls_of_all_kinds_end_and_nothing_is_lost() {
         assert_eq!(published.len(), 50);
         for (number, id) in published.iter().enumerate() {
             is_there(&network.peers[(number * 3 + 1) % 8], id).await;
-            let head = network.peers[(number * 20) % 8].registry.head_memory().seen(id).unwrap().unwrap();
-            // However often it was tried.
+            let head = network.peers[(number * 20) % 8].registry.head_store().checkpoint(id).unwrap().unwrap();
+            // Even after several attempts.
             assert_eq!(head.seq, 1);
         }
     });

@@ -1,4 +1,4 @@
-//! Nodes of the registry on loopback TCP, in one process.
+//! Test network: nodes with a registry on loopback TCP, in one process.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -16,17 +16,17 @@ use libp2p_identity::Keypair;
 use tempfile::TempDir;
 
 use crate::{
-    PackageId, Release,
+    MANIFEST_FILE, PackageId, Release,
     p2p::{
         head::dht_key,
         registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
     },
 };
 
-/// How long anything may take before a test fails.
+/// Time after which a test fails.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Runs a test, which fails if it hangs.
+/// Runs a test, and fails if it hangs.
 pub(crate) fn within<T>(test: impl Future<Output = T>) -> T {
     smol::block_on(async {
         futures::select_biased! {
@@ -36,7 +36,7 @@ pub(crate) fn within<T>(test: impl Future<Output = T>) -> T {
     })
 }
 
-/// Asks until the answer is there.
+/// Repeats a call until it returns `Some`.
 pub(crate) async fn soon<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = std::time::Instant::now();
     loop {
@@ -57,14 +57,14 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn id(&self) -> PeerId {
-        self.node.peer_id()
+        self.node.local_peer_id()
     }
 
     pub(crate) fn package(&self, name: &str) -> PackageId {
         PackageId::new(self.registry.publisher(), name.parse().unwrap()).unwrap()
     }
 
-    /// Ends it, and keeps its folder.
+    /// Stops the registry and keeps its folder.
     pub(crate) async fn stop(self) -> (Keypair, TempDir) {
         let Self { node, registry, keypair, folder } = self;
         registry.close().await;
@@ -76,12 +76,12 @@ impl Peer {
 
 pub(crate) struct Network {
     pub(crate) peers: Vec<Peer>,
-    /// Nodes that judge nothing, and have no registry: they hold and say what they are told.
+    /// Nodes without a registry and without validators: they hold and serve any record.
     pub(crate) strangers: Vec<Node<RegistryBehaviour>>,
 }
 
 impl Network {
-    /// So many nodes, which know each other.
+    /// Starts this number of nodes, which know each other.
     pub(crate) async fn start(nodes: usize) -> Self {
         Self::with(nodes, |_| {}).await
     }
@@ -90,7 +90,7 @@ impl Network {
         Self::with_strangers(nodes, 0, change).await
     }
 
-    /// The same with nodes that are no part of the registry.
+    /// Starts a network with additional nodes that are not part of the registry.
     pub(crate) async fn with_strangers(nodes: usize, strangers: usize, change: impl Fn(&mut RegistryConfig)) -> Self {
         let mut network = Self { peers: Vec::new(), strangers: Vec::new() };
         for _ in 0..nodes {
@@ -104,7 +104,7 @@ impl Network {
         network
     }
 
-    /// Everybody in everybody's table.
+    /// Adds every node to the routing tables of all others.
     pub(crate) async fn settle(&self) {
         for ready in join_all(self.nodes().map(|node| node.ready(LONG))).await {
             ready.unwrap();
@@ -118,7 +118,7 @@ impl Network {
         self.peers.iter().map(|peer| &peer.node).chain(&self.strangers)
     }
 
-    /// One node more.
+    /// Adds a node.
     pub(crate) async fn join(&mut self, change: impl Fn(&mut RegistryConfig)) -> &Peer {
         let peer = self.node(Keypair::generate_ed25519(), tempfile::tempdir().unwrap(), change).await;
         self.peers.push(peer);
@@ -126,12 +126,10 @@ impl Network {
     }
 
     fn node_config(&self, keypair: &Keypair) -> NodeConfig {
-        NodeConfig {
-            identity: Identity::Keypair(keypair.clone()),
-            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-            bootstrap_peers: self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()).collect(),
-            ..NodeConfig::default()
-        }
+        NodeConfig::default()
+            .identity(Identity::Keypair(keypair.clone()))
+            .listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()])
+            .bootstrap_peers(self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()))
     }
 
     pub(crate) async fn stranger(&self) -> Node<RegistryBehaviour> {
@@ -146,7 +144,7 @@ impl Network {
         kadence_smol::node_with(config, |_| behaviour).await.unwrap()
     }
 
-    /// A node with this key and folder, which knows the first of the network.
+    /// Starts a node with this key and folder, which knows the first nodes of the network.
     pub(crate) async fn node(&self, keypair: Keypair, folder: TempDir, change: impl Fn(&mut RegistryConfig)) -> Peer {
         let mut node = self.node_config(&keypair);
         configure(&mut node);
@@ -159,7 +157,7 @@ impl Network {
     }
 }
 
-/// Makes a node hold this record, whatever it held before and thinks of it, or none.
+/// Makes a node hold this record in place of another one, or none, without validation.
 pub(crate) async fn hold(node: &Node<RegistryBehaviour>, package: &PackageId, value: Option<&[u8]>) {
     let key = dht_key(package).unwrap();
     let record = value.map(|value| Record::new(key.clone(), value.to_owned()));
@@ -171,10 +169,10 @@ pub(crate) async fn hold(node: &Node<RegistryBehaviour>, package: &PackageId, va
     put.await.unwrap().unwrap();
 }
 
-/// A release of a package with these files, in a folder of its own.
+/// Returns a release of a package with these files, in a folder of its own.
 pub(crate) async fn release(publisher: PeerId, source: &str, files: &[(&str, &[u8])]) -> (Release, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "ggen.toml", source.as_bytes());
+    write(folder.path(), MANIFEST_FILE, source.as_bytes());
     for (path, bytes) in files {
         write(folder.path(), path, bytes);
     }
@@ -187,10 +185,10 @@ fn write(folder: &Path, path: &str, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// The next event that is wanted.
+/// Waits for the next event for which `wanted` returns `Some`.
 pub(crate) async fn event<T>(
-    events: &mut crate::p2p::registry::EventStream,
-    mut wanted: impl FnMut(crate::p2p::registry::Event) -> Option<T>,
+    events: &mut crate::p2p::registry::RegistryEvents,
+    mut wanted: impl FnMut(crate::p2p::registry::RegistryEvent) -> Option<T>,
 ) -> T {
     let find = async {
         while let Some(event) = events.next().await {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     GetError, Query, Registry, Step, StepOutcome, Steps,
-    p2p::registry::Event,
+    p2p::registry::RegistryEvent,
     resolve::{install, resolve},
 };
 
@@ -15,7 +15,7 @@ fn confirmed(steps: &Steps, step: Step) -> usize {
 const SOURCE: &str = "name = \"left-pad\"\nversion = \"1.0.0\"\ntitle = \"Pads on the left\"\ntags = [\"text\"]\n";
 
 #[test]
-fn what_one_publishes_another_finds_and_reads() {
+fn a_published_package_is_found_and_read_by_others() {
     within(async {
         let network = Network::start(6).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -26,12 +26,12 @@ fn what_one_publishes_another_finds_and_reads() {
         let mut events = reader.registry.events();
         let (release, dir) = release(publisher.id(), SOURCE, &[("src/pad.txt", &[7; 100_000])]).await;
         let receipt = publisher.registry.publish(release).await.unwrap();
-        assert!(receipt.steps.all_well(), "{:?}", receipt.steps);
+        assert!(receipt.steps.all_succeeded(), "{:?}", receipt.steps);
         assert_eq!(confirmed(&receipt.steps, Step::Head), 5);
         assert_eq!(confirmed(&receipt.steps, Step::ReadBack), 5);
 
         let found = event(&mut events, |event| match event {
-            Event::PackageDiscovered { package, version } => Some((package, version.to_string())),
+            RegistryEvent::PackageDiscovered { package, version } => Some((package, version.to_string())),
             _ => None,
         });
         assert_eq!(found.await, (id.clone(), "1.0.0".to_owned()));
@@ -57,7 +57,7 @@ fn what_one_publishes_another_finds_and_reads() {
 }
 
 #[test]
-fn a_version_that_was_withdrawn_is_found_no_more() {
+fn a_yanked_version_is_no_longer_found_until_it_is_unyanked() {
     within(async {
         let network = Network::start(4).await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
@@ -73,22 +73,25 @@ fn a_version_that_was_withdrawn_is_found_no_more() {
         assert_eq!(reader.registry.get_package(&id).await.unwrap().unwrap().version(), &version);
 
         let mut events = reader.registry.events();
-        publisher.registry.delete(&id, &version).await.unwrap();
+        publisher.registry.yank(&id, &version).await.unwrap();
         let older = event(&mut events, |event| match event {
-            Event::PackageDiscovered { package, version } => (package == id).then_some(version.to_string()),
+            RegistryEvent::PackageDiscovered { package, version } => (package == id).then_some(version.to_string()),
             _ => None,
         });
         assert_eq!(older.await, "1.0.0");
         assert_eq!(reader.registry.get_package(&id).await.unwrap().unwrap().version().to_string(), "1.0.0");
         let versions = reader.registry.list_versions(&id).await.unwrap().unwrap();
         assert_eq!(versions.iter().map(|info| info.entry.yanked).collect::<Vec<_>>(), [true, false]);
-        let foreign = publisher.registry.delete(&reader.package("x"), &version).await;
+        let foreign = publisher.registry.yank(&reader.package("x"), &version).await;
         assert!(foreign.is_err(), "{foreign:?}");
+
+        publisher.registry.unyank(&id, &version).await.unwrap();
+        assert_eq!(reader.registry.get_package(&id).await.unwrap().unwrap().version(), &version);
     });
 }
 
 #[test]
-fn who_comes_late_learns_from_the_catalogue_of_others_and_can_search_theirs() {
+fn a_late_joiner_reads_catalogues_and_searches_those_of_others() {
     within(async {
         let mut network = Network::start(4).await;
         let publisher = &network.peers[0];
@@ -113,7 +116,7 @@ fn who_comes_late_learns_from_the_catalogue_of_others_and_can_search_theirs() {
 }
 
 #[test]
-fn a_node_alone_does_not_know_whether_there_is_a_package() {
+fn a_node_without_peers_is_inconclusive_about_a_package() {
     within(async {
         let network = Network::with(1, |_| {});
         let network = futures::FutureExt::now_or_never(network);

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        FetchConfig, FetchError, FetchRequest, MAX_BLOB_BYTES, ReportEvent, ServerConfig,
+        FetchConfig, FetchError, FetchRequest, MAX_BLOB_LEN, ProviderOutcome, ServerConfig,
         proof::{Slice, SliceError, receive},
         wire::{HEAD_LEN, Head, Request},
     },
@@ -12,7 +12,7 @@ use crate::{ContentId, blob::BlobStore};
 use futures::io::Cursor;
 use kadence_smol::SmolRuntime;
 
-/// A provider whose answers are changed by this, which is told which answer it is.
+/// Starts a provider whose answers are changed by this function, which also gets the number of the answer.
 async fn changing(blob: &[u8], change: fn(usize, &mut Vec<u8>)) -> Node {
     Node::scripted(&[blob], move |mut stream, store| async move {
         let mut number = 0;
@@ -51,7 +51,7 @@ fn attack_corrupt_provider_the_download_succeeds_and_it_is_reported() {
                     answer[1] ^= 1;
                 }
             },
-            // More than a blob can have, and more than there is.
+            // A size above the maximum, and a size above the actual one.
             |_, answer| answer[1..HEAD_LEN].fill(255),
             |number, answer| {
                 if number > 0 {
@@ -66,21 +66,21 @@ fn attack_corrupt_provider_the_download_succeeds_and_it_is_reported() {
             let log = Log::default();
             let error = fetch(&client, quick(), &blob, &[&corrupt], &log).await.unwrap_err();
             assert!(matches!(error, FetchError::AllFailed { .. }), "{number} {error}");
-            assert_eq!(log.reports_of(&corrupt), [ReportEvent::BadData], "{number}");
+            assert_eq!(log.reports_of(&corrupt), [ProviderOutcome::BadData], "{number}");
             let log = Log::default();
             fetch(&client, quick(), &blob, &[&corrupt, &server], &log).await.unwrap();
             let successes = log.reports_of(&corrupt);
             assert!(
-                !successes.iter().any(|event| matches!(event, ReportEvent::Success { .. }))
-                    || !successes.contains(&ReportEvent::BadData),
+                !successes.iter().any(|event| matches!(event, ProviderOutcome::Success { .. }))
+                    || !successes.contains(&ProviderOutcome::BadData),
                 "{successes:?}"
             );
-            assert!(matches!(log.reports_of(&server)[..], [ReportEvent::Success { .. }]));
+            assert!(matches!(log.reports_of(&server)[..], [ProviderOutcome::Success { .. }]));
         }
     });
 }
 
-/// A slice of 8 groups of a blob, as it is sent.
+/// Returns an encoded slice of 8 groups of a blob.
 fn slice(blob: &[u8]) -> (ContentId, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let store = BlobStore::open(folder.path()).unwrap();
@@ -116,7 +116,7 @@ fn attack_corrupt_provider_a_bad_group_is_noticed_before_the_next_one_is_read() 
 }
 
 #[test]
-fn attack_an_oversize_blob_is_refused_by_its_proven_size_and_nothing_is_stored() {
+fn attack_an_oversize_blob_is_rejected_by_its_proven_size_and_nothing_is_stored() {
     smol::block_on(async {
         let blob = bytes(1_000_000);
         let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
@@ -135,7 +135,7 @@ fn attack_an_oversize_blob_is_refused_by_its_proven_size_and_nothing_is_stored()
 #[test]
 fn attack_an_endless_blob_is_ended_within_one_group() {
     smol::block_on(async {
-        // With hashes above it, and without.
+        // With hashes above the group, and without.
         for blob in [bytes(1_000_000), bytes(100)] {
             let (sent, count) = async_channel::unbounded();
             let size = blob.len() as u64;
@@ -154,8 +154,8 @@ fn attack_an_endless_blob_is_ended_within_one_group() {
             let client = Node::client_of(&[&endless]).await;
             let log = Log::default();
             fetch(&client, quick(), &blob, &[&endless], &log).await.unwrap_err();
-            assert_eq!(log.reports_of(&endless), [ReportEvent::BadData]);
-            // What it could send is what the stream has room for: nobody has read it.
+            assert_eq!(log.reports_of(&endless), [ProviderOutcome::BadData]);
+            // The stream's buffers were filled, and nobody has read them.
             assert!(count.len() <= 600, "{} KiB", count.len());
             assert_eq!(client.leftovers(), 0);
         }
@@ -163,9 +163,9 @@ fn attack_an_endless_blob_is_ended_within_one_group() {
 }
 
 #[test]
-fn attack_a_size_that_no_blob_has_is_not_waited_for() {
+fn attack_an_impossible_size_is_rejected_at_once() {
     smol::block_on(async {
-        for size in [MAX_BLOB_BYTES + 1, u64::MAX] {
+        for size in [MAX_BLOB_LEN + 1, u64::MAX] {
             let boasting = Node::scripted(&[], move |mut stream, _| async move {
                 next_request(&mut stream).await?;
                 send(&mut stream, &Head::Have(size).encode()).await?;
@@ -176,13 +176,13 @@ fn attack_a_size_that_no_blob_has_is_not_waited_for() {
             let log = Log::default();
             let config = FetchConfig { step_timeout: Duration::from_millis(200), ..quick() };
             fetch(&client, config, b"x", &[&boasting], &log).await.unwrap_err();
-            assert_eq!(log.reports_of(&boasting), [ReportEvent::BadData]);
+            assert_eq!(log.reports_of(&boasting), [ProviderOutcome::BadData]);
         }
     });
 }
 
 #[test]
-fn attack_silent_and_trickling_providers_hold_nothing_up() {
+fn attack_silent_and_trickling_providers_delay_nothing() {
     smol::block_on(async {
         let blob = bytes(300_000);
         let silent = Node::scripted(&[&blob], |mut stream, _| async move {
@@ -190,7 +190,7 @@ fn attack_silent_and_trickling_providers_hold_nothing_up() {
             Some(())
         })
         .await;
-        // A byte at a time, or a group at a time: each in time, and all of it much too late.
+        // One byte or one group at a time: each step is in time, but the piece is much too late.
         let trickling = |part: usize, pause: u64| {
             Node::scripted(&[], move |mut stream, _| async move {
                 let folder = tempfile::tempdir().unwrap();
@@ -218,7 +218,7 @@ fn attack_silent_and_trickling_providers_hold_nothing_up() {
             let log = Log::default();
             let error = fetch(&client, config, &blob, &[provider], &log).await.unwrap_err();
             assert!(matches!(error, FetchError::AllFailed { .. }), "{error}");
-            assert_eq!(log.reports_of(provider), [ReportEvent::Failed; 3]);
+            assert_eq!(log.reports_of(provider), [ProviderOutcome::Failed; 3]);
         }
         fetch(&client, config, &blob, &[&silent, &bytewise, &groupwise, &server], &Log::default()).await.unwrap();
     });
@@ -235,15 +235,15 @@ fn attack_a_provider_that_is_always_busy_is_given_up() {
         .await;
         let unwilling = Node::scripted(&[], |mut stream, _| async move {
             next_request(&mut stream).await?;
-            send(&mut stream, &Head::Refused.encode()).await?;
+            send(&mut stream, &Head::Invalid.encode()).await?;
             next_request(&mut stream).await.map(drop)
         })
         .await;
         let client = Node::client_of(&[&busy, &unwilling]).await;
         let log = Log::default();
         fetch(&client, quick(), b"x", &[&busy, &unwilling], &log).await.unwrap_err();
-        assert_eq!(log.reports_of(&busy), [ReportEvent::Busy; 10]);
-        assert_eq!(log.reports_of(&unwilling), [ReportEvent::Failed]);
+        assert_eq!(log.reports_of(&busy), [ProviderOutcome::Busy; 10]);
+        assert_eq!(log.reports_of(&unwilling), [ProviderOutcome::Failed]);
     });
 }
 

@@ -3,7 +3,9 @@ use std::time::{Duration, Instant};
 use futures::{AsyncWriteExt, future::join_all, stream};
 
 use super::{
-    super::{BlobProvider, FetchConfig, FetchError, FetchRequest, Report, ReportEvent, ServerConfig, wire::LAST},
+    super::{
+        BlobProvider, FetchConfig, FetchError, FetchRequest, ProviderOutcome, ProviderReport, ServerConfig, wire::LAST,
+    },
     network::*,
 };
 use crate::ContentId;
@@ -24,7 +26,7 @@ fn blobs_of_all_sizes_arrive() {
                 assert_eq!(log.progress().last(), Some(&(size, size)));
                 assert!(log.progress().is_sorted());
                 let reports = log.reports_of(&server);
-                assert!(matches!(reports.as_slice(), [ReportEvent::Success { .. }]), "{size} {reports:?}");
+                assert!(matches!(reports.as_slice(), [ProviderOutcome::Success { .. }]), "{size} {reports:?}");
             }
             assert_eq!(client.leftovers(), 0);
         }
@@ -65,7 +67,7 @@ fn three_providers_share_the_work() {
         for (server, stats) in &servers {
             assert!(stats.read().served > 1, "{:?}", stats.read());
             let reports = log.reports_of(server);
-            assert!(matches!(reports.as_slice(), [ReportEvent::Success { bytes: 1.., .. }]), "{reports:?}");
+            assert!(matches!(reports.as_slice(), [ProviderOutcome::Success { bytes: 1.., .. }]), "{reports:?}");
         }
         let sent: u64 = servers.iter().map(|(_, stats)| stats.read().bytes).sum();
         assert!(sent < 3_200_000, "{sent} bytes were sent");
@@ -80,7 +82,7 @@ fn the_preferred_provider_is_asked_first() {
         let (second, of_second) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let client = Node::client_of(&[&first, &second]).await;
         let fetcher = client.fetcher(FetchConfig { providers: 1, ..quick() });
-        // A full list is looked at before the first one is asked.
+        // All providers of a list are considered before the first one is asked.
         let providers =
             [(&first, -5), (&second, 5)].map(|(node, preference)| BlobProvider { peer: node.peer, preference });
         within(fetcher.fetch(wanted(&blob), stream::iter(providers), |_| {})).await.unwrap();
@@ -106,14 +108,17 @@ fn another_provider_takes_over_from_one_that_dies() {
         .await;
         let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
         let client = Node::client_of(&[&dying, &server]).await;
-        // The other one becomes known only after the first has failed.
+        // The other provider is named only after the first has failed.
         let (more, providers) = async_channel::unbounded();
         more.try_send(BlobProvider { peer: dying.peer, preference: 0 }).unwrap();
         let log = Log::default();
         let note = log.note();
         let peer = server.peer;
         let observe = move |event| {
-            if matches!(event, super::super::FetchEvent::Report(Report { event: ReportEvent::Failed, .. })) {
+            if matches!(
+                event,
+                super::super::FetchEvent::Report(ProviderReport { outcome: ProviderOutcome::Failed, .. })
+            ) {
                 more.try_send(BlobProvider { peer, preference: 0 }).unwrap();
             }
             note(event);
@@ -121,8 +126,8 @@ fn another_provider_takes_over_from_one_that_dies() {
         let fetcher = client.fetcher(FetchConfig { retry_after: Duration::from_secs(100), ..quick() });
         within(fetcher.fetch(wanted(&blob), providers, observe)).await.unwrap();
         assert_eq!(client.store.read(&ContentId::of(&blob), 1 << 30).unwrap(), blob);
-        assert_eq!(log.reports_of(&dying)[0], ReportEvent::Failed);
-        // 16 pieces, of which the first has sent 3, after the proof of the size.
+        assert_eq!(log.reports_of(&dying)[0], ProviderOutcome::Failed);
+        // 16 pieces, of which the first provider has sent 3 after the proof of the size.
         assert_eq!(stats.read().served, 13);
     });
 }
@@ -145,14 +150,14 @@ fn a_provider_that_fails_is_tried_again_and_then_given_up() {
         let client = Node::client_of(&[&failing]).await;
         let error = fetch(&client, quick(), &blob, &[&failing], &Log::default()).await.unwrap_err();
         let FetchError::AllFailed { reports } = error else { panic!("{error}") };
-        assert_eq!(reports, [Report { peer: failing.peer, event: ReportEvent::Failed }]);
-        // As one that has too much to do closes them, too.
+        assert_eq!(reports, [ProviderReport { peer: failing.peer, outcome: ProviderOutcome::Failed }]);
+        // An overloaded server closes streams in the same way.
         assert_eq!(streams.len(), 10);
     });
 }
 
 #[test]
-fn without_providers_that_have_it_the_error_says_so() {
+fn without_a_provider_that_has_the_blob_the_error_says_so() {
     smol::block_on(async {
         let (empty, _) = Node::serving(ServerConfig::default(), &[]).await;
         let other = Node::new().await;
@@ -162,14 +167,14 @@ fn without_providers_that_have_it_the_error_says_so() {
         let log = Log::default();
         let error = fetch(&client, quick(), b"x", &[&empty, &other], &log).await.unwrap_err();
         assert!(matches!(&error, FetchError::AllFailed { reports } if reports.len() == 2), "{error}");
-        assert_eq!(log.reports_of(&empty), [ReportEvent::NotFound]);
-        assert_eq!(log.reports_of(&other), [ReportEvent::Failed], "it does not speak the protocol");
+        assert_eq!(log.reports_of(&empty), [ProviderOutcome::NotFound]);
+        assert_eq!(log.reports_of(&other), [ProviderOutcome::Failed], "it does not speak the protocol");
         assert_eq!(client.leftovers(), 0);
     });
 }
 
 #[test]
-fn a_size_that_was_said_is_compared_with_the_proven_one() {
+fn the_expected_size_is_compared_with_the_proven_one() {
     smol::block_on(async {
         let blob = bytes(100_000);
         let (server, _) = Node::serving(ServerConfig::default(), &[&blob]).await;
@@ -198,10 +203,10 @@ fn providers_that_never_come_end_in_a_timeout() {
 }
 
 #[test]
-fn what_one_provider_is_late_with_another_is_asked_for() {
+fn a_late_piece_is_requested_from_another_provider() {
     smol::block_on(async {
         let blob = bytes(600_000);
-        // It proves the size, and says nothing more.
+        // Proves the size, then sends nothing more.
         let late = Node::scripted(&[&blob], |mut stream, store| async move {
             let request = next_request(&mut stream).await?;
             send(&mut stream, &answer(&store, &request)).await?;
@@ -218,7 +223,7 @@ fn what_one_provider_is_late_with_another_is_asked_for() {
     });
 }
 
-/// It proves the size, and says nothing more. It tells when it is asked for a piece.
+/// Starts a provider that proves the size and then sends nothing more. It sends a message when it is asked for a piece.
 async fn keeping_back(blob: &[u8]) -> (Node, async_channel::Receiver<()>) {
     let (tell, asked) = async_channel::unbounded();
     let node = Node::scripted(&[blob], move |mut stream, store| {
@@ -239,7 +244,7 @@ async fn keeping_back(blob: &[u8]) -> (Node, async_channel::Receiver<()>) {
 }
 
 #[test]
-fn attack_several_providers_that_keep_pieces_back_do_not_stop_a_download() {
+fn attack_several_providers_that_withhold_pieces_do_not_stop_a_download() {
     smol::block_on(async {
         let blob = bytes(600_000);
         let evil = [keeping_back(&blob).await, keeping_back(&blob).await, keeping_back(&blob).await];
@@ -250,7 +255,7 @@ fn attack_several_providers_that_keep_pieces_back_do_not_stop_a_download() {
         let honest = server.peer;
         let peers = evil.each_ref().map(|(node, _)| node.peer);
         let asked = evil.each_ref().map(|(_, asked)| asked.clone());
-        // The first one has all pieces, the others join it at some; then the honest one comes.
+        // The first provider takes all pieces, and the others join it at some. Then the honest one is named.
         let naming = async move {
             for (peer, asked) in peers.into_iter().zip(asked) {
                 more.send(BlobProvider { peer, preference: 0 }).await.unwrap();
@@ -268,7 +273,7 @@ fn attack_several_providers_that_keep_pieces_back_do_not_stop_a_download() {
 }
 
 #[test]
-fn attack_who_makes_a_download_stall_is_reported() {
+fn attack_a_provider_that_stalls_a_download_is_reported() {
     smol::block_on(async {
         let blob = bytes(600_000);
         let (evil, _asked) = keeping_back(&blob).await;
@@ -278,7 +283,7 @@ fn attack_who_makes_a_download_stall_is_reported() {
         let log = Log::default();
         let error = fetch(&client, config, &blob, &[&evil], &log).await.unwrap_err();
         assert!(matches!(error, FetchError::Timeout), "{error}");
-        assert_eq!(log.reports_of(&evil), [ReportEvent::Failed]);
+        assert_eq!(log.reports_of(&evil), [ProviderOutcome::Failed]);
     });
 }
 
@@ -298,7 +303,7 @@ fn fetches_of_one_blob_at_a_time_share_the_work() {
 }
 
 #[test]
-fn a_busy_provider_is_asked_again_when_it_says() {
+fn a_busy_provider_is_asked_again_after_the_time_that_it_sent() {
     smol::block_on(async {
         let blob = bytes(300_000);
         let config = ServerConfig { bytes_per_second_per_peer: 200_000, ..ServerConfig::default() };
@@ -306,7 +311,7 @@ fn a_busy_provider_is_asked_again_when_it_says() {
         let client = Node::client_of(&[&server]).await;
         let begun = Instant::now();
         fetch(&client, quick(), &blob, &[&server], &Log::default()).await.unwrap();
-        // A second's worth comes at once.
+        // The bandwidth of one second is available at once.
         assert!(begun.elapsed() >= Duration::from_millis(480), "{:?}", begun.elapsed());
     });
 }

@@ -1,4 +1,4 @@
-//! Nodes with nothing but streams, in one process.
+//! Test network: nodes with streams only, in one process.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,13 +22,13 @@ use smol::Task;
 use tempfile::TempDir;
 
 use super::super::{
-    BlobProvider, FetchConfig, FetchError, FetchEvent, FetchRequest, Fetcher, PROTOCOL, Report, ReportEvent, Server,
-    ServerConfig, StatsHandle,
+    BLOB_PROTOCOL, BlobProvider, FetchConfig, FetchError, FetchEvent, FetchRequest, Fetcher, ProviderOutcome,
+    ProviderReport, Server, ServerConfig, StatsHandle,
     wire::{HEAD_LEN, Head, REQUEST_LEN, Request},
 };
 use crate::{ContentId, blob::BlobStore};
 
-/// What the tests can wait for: nothing takes nearly as long if all is well.
+/// Timeout of the tests: much longer than any of them takes if it succeeds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Node {
@@ -85,7 +85,7 @@ impl Node {
         Self { peer, control, store, folder, restarted_in: None, address, dial, tasks: vec![task] }
     }
 
-    /// A node that is connected to all of these.
+    /// Returns a node that is connected to the others.
     pub(super) async fn client_of(others: &[&Node]) -> Self {
         let node = Self::new().await;
         for other in others {
@@ -107,7 +107,7 @@ impl Node {
         (node, stats)
     }
 
-    /// A node that has these blobs and answers as the script has it, which gets each stream and the store.
+    /// Returns a node that has these blobs and answers with a script, which gets each stream and the store.
     pub(super) async fn scripted<F: Future<Output = Option<()>> + Send + 'static>(
         blobs: &[&[u8]],
         script: impl Fn(Stream, BlobStore) -> F + Send + 'static,
@@ -116,7 +116,7 @@ impl Node {
         for blob in blobs {
             node.store.put(blob).unwrap();
         }
-        let mut incoming = node.control.accept(PROTOCOL).unwrap();
+        let mut incoming = node.control.accept(BLOB_PROTOCOL).unwrap();
         let store = node.store.clone();
         node.tasks.push(smol::spawn(async move {
             while let Some((_, stream)) = incoming.next().await {
@@ -131,28 +131,28 @@ impl Node {
     }
 
     pub(super) async fn stream_to(&self, other: &Node) -> Stream {
-        self.control.clone().open_stream(other.peer, PROTOCOL).await.unwrap()
+        self.control.clone().open_stream(other.peer, BLOB_PROTOCOL).await.unwrap()
     }
 
-    /// Where the store is that it has now.
+    /// Returns the folder of the current store.
     fn store_folder(&self) -> PathBuf {
         self.restarted_in.clone().unwrap_or_else(|| self.folder.path().to_owned())
     }
 
-    /// Its store is the one in this folder, opened again.
+    /// Opens the store in this folder in place of the current one.
     pub(super) fn restart_in(&mut self, folder: &Path) {
         self.store = BlobStore::open(folder).unwrap();
         self.restarted_in = Some(folder.to_owned());
     }
 
-    /// All that is in the store and beside it but the blobs.
+    /// Returns the number of files in the store's folder that are not blobs.
     pub(super) fn leftovers(&self) -> usize {
         let folders = ["tmp", "partial", "damaged"].map(|name| self.folder.path().join(name));
         folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()).count()
     }
 }
 
-/// Pieces of 64 KiB, and no waiting for what does not come.
+/// Returns a configuration with pieces of 64 KiB and a short retry delay.
 pub(super) fn quick() -> FetchConfig {
     FetchConfig { piece_groups: 4, retry_after: Duration::from_millis(5), ..FetchConfig::default() }
 }
@@ -169,7 +169,7 @@ pub(super) fn wanted(blob: &[u8]) -> FetchRequest {
     FetchRequest { id: ContentId::of(blob), max: 1 << 30, size: None }
 }
 
-/// Notes all events of a download.
+/// Records all events of a download.
 #[derive(Clone, Default)]
 pub(super) struct Log(Arc<Mutex<Vec<FetchEvent>>>);
 
@@ -179,9 +179,9 @@ impl Log {
         move |event| log.0.lock().unwrap().push(event)
     }
 
-    pub(super) fn reports_of(&self, node: &Node) -> Vec<ReportEvent> {
+    pub(super) fn reports_of(&self, node: &Node) -> Vec<ProviderOutcome> {
         let of_node = |event: &FetchEvent| match event {
-            FetchEvent::Report(Report { peer, event }) => (*peer == node.peer).then_some(*event),
+            FetchEvent::Report(ProviderReport { peer, outcome }) => (*peer == node.peer).then_some(*outcome),
             FetchEvent::Progress { .. } => None,
         };
         self.0.lock().unwrap().iter().filter_map(of_node).collect()
@@ -196,7 +196,7 @@ impl Log {
     }
 }
 
-/// Fetches with a limit on the time, and requires that the blob is there exactly if it was fetched.
+/// Fetches with a timeout, and requires that the blob is in the store exactly if the fetch succeeds.
 pub(super) async fn fetch(
     client: &Node,
     config: FetchConfig,
@@ -210,7 +210,7 @@ pub(super) async fn fetch(
     match fetched {
         Ok(_) => {
             assert!(client.store.read(&id, 1 << 30).unwrap() == blob, "other bytes");
-            // The hashes that have come with it are those that it has.
+            // The hashes that were stored with it are its hashes.
             let hex = id.hash().to_hex();
             let tree = client.store_folder().join("blobs").join(&hex[..2]).join(format!("{hex}.tree"));
             let came = std::fs::read(&tree).unwrap_or_default();
@@ -235,7 +235,7 @@ pub(super) async fn ask(stream: &mut Stream, request: Request) {
     stream.flush().await.unwrap();
 }
 
-/// The head of a response, or nothing if the stream has ended.
+/// Reads the head of a response; `None` at the end of the stream.
 pub(super) async fn head(stream: &mut Stream) -> Option<Head> {
     let mut head = [0; HEAD_LEN];
     within(stream.read_exact(&mut head)).await.ok()?;
@@ -248,7 +248,7 @@ pub(super) async fn next_request(stream: &mut Stream) -> Option<Request> {
     Some(Request::decode(&request).unwrap())
 }
 
-/// A right answer, head and all.
+/// Returns a valid answer with its head.
 pub(super) fn answer(store: &BlobStore, request: &Request) -> Vec<u8> {
     let mut slice = Vec::new();
     let size = store.encode(&request.id, request.groups(), &mut slice).unwrap();

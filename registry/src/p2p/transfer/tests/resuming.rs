@@ -8,7 +8,7 @@ use super::{
 };
 use crate::ContentId;
 
-/// A provider that proves the size, sends so many pieces, and nothing more.
+/// Starts a provider that proves the size, sends this number of pieces, and nothing more.
 async fn stopping_after(pieces: usize, blob: &[u8]) -> Node {
     Node::scripted(&[blob], move |mut stream, store| async move {
         for _ in 0..=pieces {
@@ -21,7 +21,7 @@ async fn stopping_after(pieces: usize, blob: &[u8]) -> Node {
     .await
 }
 
-/// A client that has fetched 3 of 16 pieces.
+/// Returns a client that has fetched 3 of 16 pieces, and the provider.
 async fn interrupted(blob: &[u8]) -> (Node, Node) {
     let stopping = stopping_after(3, blob).await;
     let client = Node::client_of(&[&stopping]).await;
@@ -45,7 +45,7 @@ async fn interrupted(blob: &[u8]) -> (Node, Node) {
 }
 
 #[test]
-fn a_fetch_goes_on_after_a_restart_from_what_was_verified() {
+fn a_fetch_resumes_after_a_restart_from_verified_pieces() {
     smol::block_on(async {
         let blob = bytes(1_000_000);
         let (client, _stopping) = interrupted(&blob).await;
@@ -73,7 +73,7 @@ fn a_fetch_that_is_dropped_leaves_the_store_as_it_was() {
 }
 
 #[test]
-fn attack_a_partial_file_that_has_gone_bad_is_not_stored() {
+fn attack_a_damaged_partial_file_is_not_stored() {
     smol::block_on(async {
         let blob = bytes(1_000_000);
         let (client, _stopping) = interrupted(&blob).await;
@@ -92,10 +92,10 @@ fn attack_a_partial_file_that_has_gone_bad_is_not_stored() {
 type Change = fn(&mut Vec<u8>);
 
 #[test]
-fn a_journal_that_is_torn_or_of_something_else_does_no_harm() {
+fn a_torn_or_foreign_journal_is_harmless() {
     smol::block_on(async {
         let blob = bytes(1_000_000);
-        // What is done to the journal, and how many pieces are missing then.
+        // A change of the journal, and the number of pieces that are missing after it.
         let changes: [(Change, u64); 5] = [
             (|journal| journal.truncate(24 + 4 + 3), 15),
             (|journal| journal.extend([255; 4]), 13),

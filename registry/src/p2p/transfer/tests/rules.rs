@@ -1,4 +1,4 @@
-//! What decides without a network: frames, buckets, limits, pieces.
+//! Tests without a network: frames, limits, pieces.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,8 +10,7 @@ use proptest::prelude::*;
 
 use super::super::{
     ServerConfig,
-    bucket::Bucket,
-    limits::{ComeBack, Limits},
+    limits::{Limits, RetryAfter},
     pieces::Pieces,
     wire::{Head, MAX_GROUPS, REQUEST_LEN, Request},
 };
@@ -21,10 +20,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 proptest! {
     #[test]
-    fn frames_are_read_as_they_are_written(blob: Vec<u8>, first: u64, count in 1..=MAX_GROUPS, number in 0..u64::MAX) {
+    fn frames_are_decoded_as_they_were_encoded(blob: Vec<u8>, first: u64, count in 1..=MAX_GROUPS, number in 0..u64::MAX) {
         let request = Request { id: ContentId::of(&blob), first, count };
         prop_assert_eq!(Request::decode(&request.encode()), Some(request));
-        for head in [Head::Have(number), Head::NotFound, Head::Busy(Duration::from_millis(number)), Head::Refused] {
+        for head in [Head::Have(number), Head::NotFound, Head::Busy(Duration::from_millis(number)), Head::Invalid] {
             prop_assert_eq!(Head::decode(&head.encode()), Some(head));
         }
     }
@@ -39,23 +38,8 @@ proptest! {
         prop_assert_eq!(Head::decode(&head).is_some(), head[0] <= 3);
     }
 
-    /// Whoever waits as long as it is told gets no more than the rate, but for the second's worth at the beginning.
     #[test]
-    fn a_bucket_keeps_to_its_rate(rate in 1_u64..1_000_000, takes in prop::collection::vec((0_u64..2_000_000, 0_u64..3000), 1..50)) {
-        let begun = Instant::now();
-        let mut bucket = Bucket::new(rate, begun);
-        let (mut now, mut taken) = (begun, 0);
-        for (bytes, pause) in takes {
-            now += Duration::from_millis(pause) + bucket.wait(bytes, now);
-            bucket.take(bytes, now);
-            taken += bytes;
-            let allowed = rate as f64 * (now.duration_since(begun).as_secs_f64() + 1.0);
-            prop_assert!(taken as f64 <= allowed * 1.000_001 + 1.0, "{} of {}", taken, allowed);
-        }
-    }
-
-    #[test]
-    fn pieces_all_end_up_done_whoever_goes(count in 1_u32..40, steps in prop::collection::vec((0..4_usize, 0..3_u8), 0..400)) {
+    fn all_pieces_complete_when_providers_leave(count in 1_u32..40, steps in prop::collection::vec((0..4_usize, 0..3_u8), 0..400)) {
         let peers: Vec<PeerId> = (0..4).map(|_| PeerId::random()).collect();
         let now = Instant::now();
         let mut pieces = Pieces::new(count, &BTreeSet::new());
@@ -64,12 +48,12 @@ proptest! {
         for (peer, step) in steps {
             let mine = at.entry(peer).or_default();
             match step {
-                0 => if let Some(piece) = pieces.take(peers[peer], now).or_else(|| pieces.race(peers[peer], now, Duration::ZERO)) {
+                0 => if let Some(piece) = pieces.take(peers[peer], now).or_else(|| pieces.hedge(peers[peer], now, Duration::ZERO)) {
                     prop_assert!(!done.contains(&piece) && !mine.contains(&piece));
                     mine.push(piece);
                 },
                 1 => if let Some(piece) = mine.pop() {
-                    prop_assert_eq!(pieces.done(piece), done.insert(piece));
+                    prop_assert_eq!(pieces.complete(piece), done.insert(piece));
                 },
                 _ => {
                     mine.clear();
@@ -82,7 +66,7 @@ proptest! {
             pieces.give_all_back(peer);
         }
         while let Some(piece) = pieces.take(peers[0], now) {
-            prop_assert!(pieces.done(piece) && done.insert(piece));
+            prop_assert!(pieces.complete(piece) && done.insert(piece));
         }
         prop_assert!(pieces.is_complete());
         prop_assert_eq!(done.len(), count as usize);
@@ -90,32 +74,32 @@ proptest! {
 }
 
 #[test]
-fn a_late_piece_is_raced_by_the_more_the_later_it_is() {
+fn the_later_a_piece_is_the_more_providers_fetch_it() {
     let [a, b, c] = [(); 3].map(|()| PeerId::random());
     let begun = Instant::now();
     let mut pieces = Pieces::new(2, &BTreeSet::from([0]));
     assert_eq!(pieces.take(a, begun), Some(1));
     assert_eq!(pieces.take(b, begun), None);
-    assert_eq!(pieces.race(b, begun, SECOND), None);
+    assert_eq!(pieces.hedge(b, begun, SECOND), None);
     assert_eq!(pieces.next_late(begun, SECOND), Some(begun + SECOND));
     let later = begun + SECOND;
-    assert_eq!(pieces.race(a, later, SECOND), None, "it is at it already");
-    assert_eq!(pieces.race(b, later, SECOND), Some(1));
-    assert_eq!(pieces.race(c, later, SECOND), None, "two are enough for now");
+    assert_eq!(pieces.hedge(a, later, SECOND), None, "it is at it already");
+    assert_eq!(pieces.hedge(b, later, SECOND), Some(1));
+    assert_eq!(pieces.hedge(c, later, SECOND), None, "two are enough for now");
     assert_eq!(pieces.next_late(later, SECOND), Some(later + SECOND));
     assert_eq!(pieces.late(later, SECOND), BTreeSet::from([a, b]));
     assert_eq!(pieces.late(begun, SECOND), BTreeSet::new());
-    assert_eq!(pieces.race(c, later + SECOND, SECOND), Some(1));
-    for racers in 4..=6 {
+    assert_eq!(pieces.hedge(c, later + SECOND, SECOND), Some(1));
+    for providers in 4..=6 {
         let peer = PeerId::random();
-        assert_eq!(pieces.race(peer, begun + (racers - 1) * SECOND, SECOND), Some(1));
+        assert_eq!(pieces.hedge(peer, begun + (providers - 1) * SECOND, SECOND), Some(1));
     }
-    assert_eq!(pieces.race(PeerId::random(), begun + 100 * SECOND, SECOND), None);
+    assert_eq!(pieces.hedge(PeerId::random(), begun + 100 * SECOND, SECOND), None);
     assert_eq!(pieces.next_late(begun, SECOND), None);
     pieces.give_all_back(&a);
     assert_eq!(pieces.take(c, later), None, "others are still at it");
-    assert!(pieces.done(1) && pieces.is_complete());
-    assert!(!pieces.done(1));
+    assert!(pieces.complete(1) && pieces.is_complete());
+    assert!(!pieces.complete(1));
 }
 
 #[test]
@@ -129,25 +113,25 @@ fn attack_a_new_stream_is_no_new_allowance() {
         limits.release(peer);
     }
     limits.admit(peer, now).unwrap();
-    assert_eq!(limits.reserve(peer, 1000, now), Err(ComeBack(3 * SECOND)));
+    assert_eq!(limits.reserve(peer, 1000, now), Err(RetryAfter(3 * SECOND)));
     assert_eq!(limits.reserve(peer, 1000, now + 3 * SECOND), Ok(Duration::ZERO));
 }
 
 #[test]
-fn what_was_reserved_and_not_sent_is_given_back() {
+fn unused_bandwidth_is_returned() {
     let config = ServerConfig { bytes_per_second_per_peer: 1000, bytes_per_second: 1000, ..ServerConfig::default() };
     let (peer, now) = (PeerId::random(), Instant::now());
     let mut limits = Limits::new(config, now);
     limits.admit(peer, now).unwrap();
     assert_eq!(limits.reserve(peer, 1000, now), Ok(Duration::ZERO));
-    limits.give_back(peer, 600, now);
+    limits.give_back(peer, 600);
     assert_eq!(limits.reserve(peer, 600, now), Ok(Duration::ZERO));
-    limits.give_back(peer, 5000, now);
+    limits.give_back(peer, 5000);
     assert_eq!(limits.reserve(peer, 2000, now), Ok(SECOND), "no more than a second's worth is saved up");
 }
 
 #[test]
-fn attack_peers_without_number_are_not_kept_account_of() {
+fn attack_accounts_of_peers_are_bounded() {
     let config = ServerConfig { streams: usize::MAX, ..ServerConfig::default() };
     let now = Instant::now();
     let mut limits = Limits::new(config, now);
@@ -157,6 +141,6 @@ fn attack_peers_without_number_are_not_kept_account_of() {
         limits.reserve(peer, 1000, now).unwrap();
         limits.release(peer);
     }
-    assert_eq!(limits.admit(PeerId::random(), now), Err(ComeBack(config.retry_after)));
+    assert_eq!(limits.admit(PeerId::random(), now), Err(RetryAfter(config.retry_after)));
     assert_eq!(limits.admit(PeerId::random(), now + SECOND), Ok(()), "those that have used up nothing are forgotten");
 }

@@ -8,7 +8,7 @@ use kadence_smol::SmolRuntime;
 
 use super::{
     super::{
-        ProtocolTaken, Server, ServerConfig,
+        ProtocolTakenError, Server, ServerConfig,
         wire::{HEAD_LEN, Head, LAST, REQUEST_LEN, Request},
     },
     network::*,
@@ -58,8 +58,8 @@ fn attack_many_streams_of_one_peer_leave_room_for_others() {
             assert_eq!(head, right, "{}", streams.len());
             streams.push(stream);
         }
-        assert_eq!((stats.read().streams, stats.read().turned_away), (3, 2));
-        // Once they are gone, there is room again.
+        assert_eq!((stats.read().streams, stats.read().refused_streams), (3, 2));
+        // Once they are closed, there is room again.
         drop(streams);
         let served = async {
             loop {
@@ -75,7 +75,7 @@ fn attack_many_streams_of_one_peer_leave_room_for_others() {
 }
 
 #[test]
-fn who_would_have_to_wait_long_for_bandwidth_is_told_to_come_back() {
+fn a_peer_that_would_wait_long_for_bandwidth_gets_busy() {
     smol::block_on(async {
         let blob = bytes(1 << 20);
         for config in [
@@ -88,7 +88,7 @@ fn who_would_have_to_wait_long_for_bandwidth_is_told_to_come_back() {
             ask(&mut stream, request(&blob, 0, 64)).await;
             let Some(Head::Busy(after)) = head(&mut stream).await else { panic!("it is served") };
             assert!((9..11).contains(&after.as_secs()), "{after:?}");
-            // Another stream has what there is bandwidth for.
+            // Another stream gets the available bandwidth.
             let mut stream = client.stream_to(&server).await;
             ask(&mut stream, request(&blob, 0, 1)).await;
             assert_eq!(head(&mut stream).await, Some(Head::Have(1 << 20)));
@@ -98,13 +98,13 @@ fn who_would_have_to_wait_long_for_bandwidth_is_told_to_come_back() {
 }
 
 #[test]
-fn attack_work_that_there_is_no_bandwidth_for_is_not_done() {
+fn attack_no_work_is_done_without_bandwidth() {
     smol::block_on(async {
         let config = ServerConfig { bytes_per_second_per_peer: 100_000, ..ServerConfig::default() };
         let (server, stats) = Node::serving(config, &[]).await;
         let client = Node::client_of(&[&server]).await;
         let mut stream = client.stream_to(&server).await;
-        // Who had looked would know that it is not there.
+        // A server that had looked would answer that it does not have the blob.
         ask(&mut stream, request(b"none", 0, 64)).await;
         assert!(matches!(head(&mut stream).await, Some(Head::Busy(_))));
         assert_eq!((stats.read().busy, stats.read().not_found), (1, 0));
@@ -112,7 +112,7 @@ fn attack_work_that_there_is_no_bandwidth_for_is_not_done() {
 }
 
 #[test]
-fn attack_requests_after_busy_wait_as_long_as_was_said() {
+fn attack_requests_after_busy_wait_for_the_time_that_was_sent() {
     smol::block_on(async {
         let blob = bytes(1 << 20);
         let config = ServerConfig {
@@ -127,21 +127,21 @@ fn attack_requests_after_busy_wait_as_long_as_was_said() {
             ask(&mut stream, request(&blob, 0, 64)).await;
         }
         assert!(matches!(head(&mut stream).await, Some(Head::Busy(_))));
-        // Ten seconds: the stream is idle for too long.
+        // After ten seconds the stream has been idle for too long.
         assert_eq!(head(&mut stream).await, None);
         assert_eq!(stats.read().busy, 1);
     });
 }
 
 #[test]
-fn attack_questions_for_what_is_not_there_use_up_bandwidth() {
+fn attack_requests_for_missing_blobs_use_bandwidth() {
     smol::block_on(async {
         let config = ServerConfig { bytes_per_second_per_peer: 64 << 10, ..ServerConfig::default() };
         let (server, stats) = Node::serving(config, &[]).await;
         let client = Node::client_of(&[&server]).await;
         let mut stream = client.stream_to(&server).await;
         let begun = Instant::now();
-        // Four at once, and four a second.
+        // Four at once, then four a second.
         for _ in 0..6 {
             ask(&mut stream, request(b"none", 0, 1)).await;
             assert_eq!(head(&mut stream).await, Some(Head::NotFound));
@@ -160,20 +160,20 @@ fn requests_against_the_rules_end_the_stream() {
         for count in [0, 65, u32::MAX] {
             let mut stream = client.stream_to(&server).await;
             ask(&mut stream, request(&blob, 0, count)).await;
-            assert_eq!(head(&mut stream).await, Some(Head::Refused));
+            assert_eq!(head(&mut stream).await, Some(Head::Invalid));
             assert_eq!(within(stream.read(&mut [0; HEAD_LEN])).await.unwrap_or(0), 0);
         }
-        // Half a request is none.
+        // Half a request is no request.
         let mut stream = client.stream_to(&server).await;
         stream.write_all(&[0; REQUEST_LEN - 1]).await.unwrap();
         stream.close().await.unwrap();
         assert_eq!(within(stream.read(&mut [0; HEAD_LEN])).await.unwrap_or(0), 0);
-        assert_eq!(stats.read().refused, 3);
+        assert_eq!(stats.read().invalid, 3);
     });
 }
 
 #[test]
-fn attack_a_blob_that_has_gone_bad_is_not_served() {
+fn attack_a_damaged_blob_is_not_served() {
     smol::block_on(async {
         let blob = bytes(100_000);
         let (server, stats) = Node::serving(ServerConfig::default(), &[&blob]).await;
@@ -193,7 +193,7 @@ fn attack_a_blob_that_has_gone_bad_is_not_served() {
 }
 
 #[test]
-fn attack_streams_that_ask_nothing_or_take_nothing_are_ended() {
+fn attack_streams_without_requests_or_reads_are_closed() {
     smol::block_on(async {
         let blob = bytes(1 << 20);
         let config = ServerConfig {
@@ -207,7 +207,7 @@ fn attack_streams_that_ask_nothing_or_take_nothing_are_ended() {
         let mut silent = client.stream_to(&server).await;
         silent.flush().await.unwrap();
         assert_eq!(within(silent.read(&mut [0; HEAD_LEN])).await.unwrap_or(0), 0);
-        // More than the stream has room for, many times.
+        // Many times more than the stream can buffer.
         let mut full = client.stream_to(&server).await;
         for _ in 0..4 {
             ask(&mut full, request(&blob, 0, 64)).await;
@@ -228,7 +228,7 @@ fn attack_streams_that_ask_nothing_or_take_nothing_are_ended() {
 }
 
 #[test]
-fn attack_a_stream_that_takes_a_little_at_a_time_is_ended() {
+fn attack_a_stream_that_reads_slowly_is_closed() {
     smol::block_on(async {
         let blob = bytes(1 << 20);
         let config = ServerConfig { response_timeout: Duration::from_millis(200), ..ServerConfig::default() };
@@ -260,9 +260,9 @@ fn there_is_one_server() {
             Server::new(&mut node.control, node.store.clone(), &SmolRuntime::default(), ServerConfig::default())
         };
         let first = make(&mut node).unwrap();
-        assert_eq!(make(&mut node).map(drop), Err(ProtocolTaken));
+        assert_eq!(make(&mut node).map(drop), Err(ProtocolTakenError));
         drop(first);
-        // The task that takes its streams ends by itself.
+        // The task that accepts streams ends by itself.
         let again = async {
             while make(&mut node).is_err() {
                 smol::future::yield_now().await;

@@ -1,0 +1,44 @@
+use libp2p::kad::store;
+use thiserror::Error;
+
+use super::RequestError;
+use crate::Progress;
+
+/// Error of a provider announcement.
+///
+/// The local store then does not name the local peer as a provider of the key, unless it did before.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum StartProvidingError {
+    /// No peer answered the lookup of the peers closest to the key, so the announcement was not sent.
+    #[error("none of {} peers answered the lookup", progress.requests)]
+    NoResponse {
+        /// Requests of the lookup.
+        progress: Progress,
+    },
+    /// The deadline passed, or kad's own query timeout. Some peers may have received the announcement.
+    #[error("deadline passed before the announcement was sent to all peers")]
+    Timeout {
+        /// Requests and answers of all attempts, as last reported by kad.
+        progress: Progress,
+    },
+    /// The local store rejected the provider entry: raise its limits, or stop providing another key.
+    #[error("local store rejected the provider entry")]
+    Store(#[source] store::Error),
+    /// The routing table is empty: add a bootstrap peer, or wait for a connection.
+    #[error("routing table is empty: add a bootstrap peer")]
+    NoKnownPeers,
+    /// A reason that all operations share.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+impl StartProvidingError {
+    /// Returns whether another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::NoResponse { .. } | Self::Timeout { .. } | Self::NoKnownPeers => true,
+            Self::Store(_) | Self::Request(_) => false,
+        }
+    }
+}

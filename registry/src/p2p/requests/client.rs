@@ -1,0 +1,193 @@
+use std::{
+    io,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use kadence::Runtime;
+use libp2p::PeerId;
+use libp2p_stream::{Control, OpenStreamError};
+use thiserror::Error;
+
+use super::{
+    CATALOGUE_PROTOCOL, CatalogueRequest, CatalogueRequestError,
+    wire::{read_answer, write_request},
+};
+use crate::{
+    p2p::{
+        announce::{CatalogueError, CataloguePage, Cursor, MAX_AHEAD, MAX_PAGES, SignedAnnouncement},
+        deadline::within,
+    },
+    unix,
+};
+
+/// Answer of a peer to a search.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Matches {
+    /// Verified announcements in the peer's order, at most as many as were asked for.
+    pub announcements: Vec<SignedAnnouncement>,
+    /// Number of entries that no honest peer sends. More than 0 is bad data.
+    pub invalid: usize,
+}
+
+/// Client of the catalogue protocol.
+#[derive(Clone)]
+pub struct CatalogueClient<R> {
+    runtime: R,
+    control: Control,
+    timeout: Duration,
+}
+
+impl<R: Runtime> CatalogueClient<R> {
+    /// Returns a client. `timeout` applies to each request, including the connection to the peer.
+    pub fn new(runtime: R, control: Control, timeout: Duration) -> Self {
+        Self { runtime, control, timeout }
+    }
+
+    /// Requests one page of the peer's catalogue. Its entries are not verified:
+    /// [`Discovered::add_page`](crate::p2p::announce::Discovered::add_page) does that.
+    ///
+    /// # Errors
+    ///
+    /// If the peer does not answer, or sends an invalid page.
+    pub async fn page(&self, peer: PeerId, after: Cursor) -> Result<CataloguePage, CatalogueClientError> {
+        self.ask(peer, &CatalogueRequest::Page(after)).await
+    }
+
+    /// Requests all pages after a cursor, until there are no more or `take` breaks. Returns the cursor after the last page.
+    ///
+    /// # Errors
+    ///
+    /// If the peer stops answering, or its catalogue does not end. Pages that were taken before are valid.
+    pub async fn pages(
+        &self,
+        peer: PeerId,
+        mut after: Cursor,
+        mut take: impl FnMut(CataloguePage) -> ControlFlow<()>,
+    ) -> Result<Cursor, CatalogueClientError> {
+        for _ in 0..MAX_PAGES {
+            let page = self.page(peer, after).await?;
+            let (has_more, is_stuck) = (page.has_more, page.next == after);
+            after = page.next;
+            if take(page).is_break() || !has_more {
+                return Ok(after);
+            }
+            if is_stuck {
+                break;
+            }
+        }
+        Err(CatalogueClientError::Endless)
+    }
+
+    /// Searches in the peer's catalogue, and verifies the entries of its answer.
+    ///
+    /// # Errors
+    ///
+    /// If the request is invalid, or the peer does not answer it.
+    pub async fn matches(
+        &self,
+        peer: PeerId,
+        text: &str,
+        limit: u16,
+        now: SystemTime,
+    ) -> Result<Matches, CatalogueClientError> {
+        let page = self.ask(peer, &CatalogueRequest::Matches { text: text.to_owned(), limit }).await?;
+        let latest = unix::seconds(now).saturating_add(2 * MAX_AHEAD.as_secs());
+        let mut matches = Matches::default();
+        for entry in page.entries.iter().take(usize::from(limit)) {
+            match SignedAnnouncement::verify(entry) {
+                Ok(announcement) if announcement.announcement().published_at <= latest => {
+                    matches.announcements.push(announcement);
+                }
+                _ => matches.invalid += 1,
+            }
+        }
+        matches.invalid += page.entries.len().saturating_sub(usize::from(limit));
+        Ok(matches)
+    }
+
+    #[cfg(test)]
+    pub(super) fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    async fn ask(&self, peer: PeerId, request: &CatalogueRequest) -> Result<CataloguePage, CatalogueClientError> {
+        let request = request.encode()?;
+        let mut control = self.control.clone();
+        let exchange = async {
+            let mut stream = control.open_stream(peer, CATALOGUE_PROTOCOL).await?;
+            write_request(&mut stream, &request).await?;
+            let bytes = read_answer(&mut stream)
+                .await
+                .map_err(CatalogueClientError::of_answer)?
+                .ok_or(CatalogueClientError::Busy)?;
+            Ok(CataloguePage::decode(&bytes)?)
+        };
+        within(&self.runtime, self.timeout, exchange).await.unwrap_or(Err(CatalogueClientError::Timeout))
+    }
+}
+
+impl<R> std::fmt::Debug for CatalogueClient<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CatalogueClient").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// Error of a request to a peer's catalogue.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum CatalogueClientError {
+    /// The request is invalid. Change it.
+    #[error(transparent)]
+    Request(#[from] CatalogueRequestError),
+    /// The peer does not serve a catalogue. Ask others.
+    #[error("peer does not serve a catalogue")]
+    Unsupported,
+    /// The peer got too many requests. Ask it again later.
+    #[error("peer is busy")]
+    Busy,
+    /// The peer did not answer in time. Ask others.
+    #[error("peer did not answer in time")]
+    Timeout,
+    /// The peer sent an invalid page. This is bad data.
+    #[error("peer sent an invalid catalogue page")]
+    InvalidPage(#[from] CatalogueError),
+    /// The peer's catalogue has more pages than any can have, or repeats a page. This is bad data.
+    #[error("catalogue of the peer does not end")]
+    Endless,
+    /// The stream could not be opened, or failed. Ask others.
+    #[error("stream to the peer failed")]
+    Stream(#[source] Arc<io::Error>),
+}
+
+impl CatalogueClientError {
+    /// Returns whether no honest peer causes this error.
+    pub fn is_bad_data(&self) -> bool {
+        match self {
+            Self::InvalidPage(_) | Self::Endless => true,
+            Self::Request(_) | Self::Unsupported | Self::Busy | Self::Timeout | Self::Stream(_) => false,
+        }
+    }
+
+    /// Converts an error of reading an answer: an excessive length or an unknown status is bad data.
+    fn of_answer(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::InvalidData { CatalogueError::Malformed.into() } else { error.into() }
+    }
+}
+
+impl From<io::Error> for CatalogueClientError {
+    fn from(error: io::Error) -> Self {
+        Self::Stream(Arc::new(error))
+    }
+}
+
+impl From<OpenStreamError> for CatalogueClientError {
+    fn from(error: OpenStreamError) -> Self {
+        match error {
+            OpenStreamError::UnsupportedProtocol(_) => Self::Unsupported,
+            OpenStreamError::Io(error) => error.into(),
+            other => io::Error::other(other.to_string()).into(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+use std::{collections::HashMap, io, pin::pin, sync::Arc, time::Duration};
+
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use kadence::Runtime;
+use libp2p::{PeerId, Stream};
+use libp2p_stream::IncomingStreams;
+
+use super::{
+    CatalogueRequest,
+    wire::{read_request, write_answer},
+};
+use crate::p2p::{
+    announce::{CataloguePage, Cursor, Rate},
+    deadline::within,
+    streams::accept_streams,
+    token_bucket::KeyedBuckets,
+};
+
+/// Maximum number of requests that are answered at the same time. Each takes memory for a page.
+const MAX_RUNNING: usize = 32;
+
+/// Maximum number of requests of one peer that are answered at the same time.
+const MAX_RUNNING_PER_PEER: usize = 4;
+
+/// Maximum number of refused streams that are answered at the same time. Further ones are closed without an answer.
+const MAX_REFUSED: usize = 32;
+
+/// Timeout for a refusal. It needs no work, so it is short.
+const REFUSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Rate of the requests of one peer: a whole catalogue at once, then one page a second.
+const RATE: Rate = Rate { every: Duration::from_secs(1), burst: 64 };
+
+/// Maximum number of peers with a bucket of their own.
+const MAX_PEERS: usize = 1024;
+
+/// Timeout for a request and its answer: enough for a page on a line with 200 kbit/s.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Source of a [catalogue server](serve_catalogue). Neither method may block its thread.
+pub trait CatalogueSource: Send + Sync + 'static {
+    /// Returns the page after a cursor: [`Discovered::page`](crate::p2p::announce::Discovered::page).
+    fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage>;
+
+    /// Returns signed announcements of packages that match the text, best first. Those above `limit` are dropped.
+    fn matches(&self, text: String, limit: usize) -> BoxFuture<'_, Vec<Vec<u8>>>;
+}
+
+/// Serves a catalogue until the stream behaviour is dropped with its swarm. Run it as a task.
+///
+/// A peer with too many requests gets the answer that the server is busy. An invalid request, or one that takes too long,
+/// gets no answer.
+pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn CatalogueSource>) {
+    let started = runtime.now();
+    let mut buckets = KeyedBuckets::new(RATE, MAX_PEERS);
+    let mut running_of: HashMap<PeerId, usize> = HashMap::new();
+    let mut running = FuturesUnordered::new();
+    let mut refused = FuturesUnordered::new();
+    let mut incoming = pin!(accept_streams(&runtime, incoming).fuse());
+    loop {
+        let event = futures::select_biased! {
+            // First, so that the counts are up to date.
+            ended = running.select_next_some() => Event::Ended(ended),
+            () = refused.select_next_some() => continue,
+            next = incoming.next() => next.map_or(Event::Over, |(peer, stream)| Event::Asked(peer, stream)),
+        };
+        match event {
+            Event::Ended(peer) => {
+                let peer: PeerId = peer;
+                if let Some(count) = running_of.get_mut(&peer) {
+                    *count = count.saturating_sub(1);
+                    if *count == 0 {
+                        running_of.remove(&peer);
+                    }
+                }
+            }
+            Event::Asked(peer, stream) => {
+                let runtime = runtime.clone();
+                if running_of.get(&peer).is_some_and(|count| *count >= MAX_RUNNING_PER_PEER) {
+                    // In addition to those that are answered, so that these streams take no slots from other peers.
+                    if refused.len() < MAX_REFUSED {
+                        refused.push(async move {
+                            let _over = within(&runtime, REFUSE_TIMEOUT, refuse(stream)).await;
+                        });
+                    }
+                    continue;
+                }
+                if running.len() >= MAX_RUNNING {
+                    // Dropped: an answer would need a slot as well.
+                    continue;
+                }
+                *running_of.entry(peer).or_default() += 1;
+                let is_allowed = buckets.try_take(peer, runtime.now().saturating_duration_since(started));
+                let answer = answer(stream, is_allowed.then(|| catalogue.clone()));
+                running.push(async move {
+                    if let Some(Err(error)) = within(&runtime, EXCHANGE_TIMEOUT, answer).await {
+                        tracing::debug!(%peer, %error, "catalogue request was not answered");
+                    }
+                    peer
+                });
+            }
+            Event::Over => return,
+        }
+    }
+}
+
+enum Event {
+    Asked(PeerId, Stream),
+    Ended(PeerId),
+    Over,
+}
+
+/// Answers a request; without a catalogue, that the server is busy.
+async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn CatalogueSource>>) -> io::Result<()> {
+    let request = CatalogueRequest::decode(&read_request(&mut stream).await?)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let Some(catalogue) = catalogue else { return write_answer(&mut stream, None).await };
+    let page = match request {
+        CatalogueRequest::Page(after) => catalogue.page(after).await,
+        CatalogueRequest::Matches { text, limit } => {
+            let mut entries = catalogue.matches(text, usize::from(limit)).await;
+            entries.truncate(usize::from(limit));
+            CataloguePage { entries, ..CataloguePage::default() }
+        }
+    };
+    write_answer(&mut stream, Some(&page.encode())).await
+}
+
+/// Sends the refusal at once, then reads the request: if the stream were dropped while the peer is still writing, the peer
+/// would get a broken stream instead of the answer.
+async fn refuse(mut stream: Stream) -> io::Result<()> {
+    write_answer(&mut stream, None).await?;
+    read_request(&mut stream).await.map(drop)
+}
