@@ -39,7 +39,7 @@ pub(super) struct Adversary {
 struct StaleReplica(Vec<u8>);
 
 impl Validator for StaleReplica {
-    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), ValidationError> {
         Ok(())
     }
 
