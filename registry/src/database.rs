@@ -12,7 +12,7 @@ pub(crate) struct Format {
     pub(crate) application_id: [u8; 4],
     /// SQL of each version. A released step is never changed.
     pub(crate) steps: &'static [&'static str],
-    /// Whether one connection has the file alone, in this process and all others.
+    /// True if one connection has exclusive access, in this process and all others.
     pub(crate) exclusive: bool,
 }
 
