@@ -14,17 +14,15 @@ use kadence_tokio::kadence::{
 use tokio::time::timeout;
 
 use super::{
-    BOOTSTRAP_TIMEOUT, CALLERS, RETRY, WAIT,
+    BOOTSTRAP_TIMEOUT, CALLERS, WAIT,
     measure::{Measures, timed},
     progress::Progress,
+    retry,
 };
 
 /// Number of nodes that only ask. They store nothing, so each of their gets goes over the network, while a server of a
 /// small network stores nearly every record itself.
 pub(super) const CLIENTS: usize = 4;
-
-/// kad's replication factor. Each node has to know this many peers, or all others if there are fewer.
-pub(super) const REPLICATION: usize = 20;
 
 /// Room in each node's store in addition to one record for each file.
 const SPARE_RECORDS: usize = 256;
@@ -96,7 +94,7 @@ impl Network {
     async fn join(&mut self, progress: &mut Progress, measures: &mut Measures) -> anyhow::Result<()> {
         progress.begin("bootstrap", self.len());
         let bootstraps =
-            self.nodes().map(|node| timed(node.client().bootstrap().retry(RETRY).timeout(BOOTSTRAP_TIMEOUT)));
+            self.nodes().map(|node| timed(node.client().bootstrap().retry(retry()).timeout(BOOTSTRAP_TIMEOUT)));
         let mut bootstraps = stream::iter(bootstraps.collect::<Vec<_>>()).buffer_unordered(CALLERS);
         while let Some(bootstrap) = bootstraps.next().await {
             measures.bootstrap.add(bootstrap);
