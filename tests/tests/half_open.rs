@@ -35,7 +35,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const GREETING: &[u8] = b"\x13/multistream/1.0.0\n";
 
 fn listening() -> NodeConfig {
-    NodeConfig { listen: vec![format!("/ip4/{ONE}/tcp/0").parse().unwrap()], ..NodeConfig::default() }
+    NodeConfig::default().listen([format!("/ip4/{ONE}/tcp/0").parse().unwrap()])
 }
 
 /// Opens connections that stop in the middle of what an honest one sends, each at another point.
@@ -136,7 +136,7 @@ async fn newcomers_are_served_beside_idle_sockets<F>(
 
     let place = socket_address(&hub.listen_addrs()[0]);
     let way = self::from(newcomers, place).await;
-    let way = format!("/ip4/{}/tcp/{}/p2p/{}", way.ip(), way.port(), hub.peer_id()).parse().unwrap();
+    let way = format!("/ip4/{}/tcp/{}/p2p/{}", way.ip(), way.port(), hub.local_peer_id()).parse().unwrap();
     // From a third address, and slow: it is not to go for the others.
     let mut slow = connect(place, Ipv4Addr::new(127, 0, 0, 3)).await;
     slow.write_all(&GREETING[..5]).await.unwrap();
@@ -187,7 +187,7 @@ async fn newcomers_are_served_on_async_std() {
 /// A burst of honest peers from one address, as many as may be half-open at once: nobody is evicted.
 #[tokio::test]
 async fn peers_of_one_address_that_dial_at_once_are_all_connected() {
-    let config = NodeConfig { max_half_open_per_address: 32, max_half_open: 32, ..listening() };
+    let config = listening().max_half_open_per_address(32).max_half_open(32);
     let hub = kadence_tokio::node(config).await.unwrap();
     let peers = join_all((0..32).map(|_| kadence_tokio::node(NodeConfig::default()))).await;
     let peers: Vec<Node> = peers.into_iter().map(Result::unwrap).collect();
@@ -201,7 +201,7 @@ async fn peers_of_one_address_that_dial_at_once_are_all_connected() {
 #[tokio::test]
 async fn newcomers_are_served_over_quic_beside_handshakes_that_stop() {
     let listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()];
-    let hub = kadence_tokio::node(NodeConfig { listen, ..NodeConfig::default() }).await.unwrap();
+    let hub = kadence_tokio::node(NodeConfig::default().listen(listen)).await.unwrap();
     let writer = kadence_tokio::node(NodeConfig::default()).await.unwrap();
     writer.add_peer(&hub.listen_addrs()[0]).await.unwrap();
     writer.ready(SOON).await.unwrap();
