@@ -72,7 +72,9 @@ struct Demo {
     times: Times,
     checks: Vec<Check>,
     progress: Progress,
+    #[cfg(feature = "attackers")]
     protocol: StreamProtocol,
+    #[cfg(feature = "attackers")]
     seed: u64,
     folder: TempDir,
 }
@@ -104,7 +106,9 @@ pub(super) async fn run(args: DemoArgs, protocol: StreamProtocol) -> anyhow::Res
         times: Times::default(),
         checks: Vec::new(),
         progress,
+        #[cfg(feature = "attackers")]
         protocol,
+        #[cfg(feature = "attackers")]
         seed,
         folder,
     };
