@@ -31,11 +31,12 @@ const SPARE_RECORDS: usize = 256;
 pub(super) const RUNTIMES: usize = 3;
 
 async fn node(index: usize, mixed: bool, config: NodeConfig) -> Result<Node, NodeError> {
-    match index % RUNTIMES {
+    let runtime = if mixed { index % RUNTIMES } else { 0 };
+    match runtime {
         #[cfg(feature = "mixed")]
-        1 if mixed => kadence_async_std::node(config).await,
+        1 => kadence_async_std::node(config).await,
         #[cfg(feature = "mixed")]
-        2 if mixed => kadence_smol::node(config).await,
+        2 => kadence_smol::node(config).await,
         _ => kadence_tokio::node(config).await,
     }
 }
