@@ -81,7 +81,7 @@ impl Model {
             }
         }
         if finish_early {
-            self.counters.hurried_queries += 1;
+            self.counters.queries_finished_early += 1;
             self.push_action(Action::FinishPhase(id));
         }
     }
