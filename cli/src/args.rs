@@ -24,7 +24,8 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "NAME", default_value_t = DEFAULT_PROTOCOL, value_parser = parse_protocol)]
     pub(crate) protocol: StreamProtocol,
 
-    /// Log more to stderr; repeat up to three times for more. RUST_LOG overrides it. Default: warnings
+    /// Log more to stderr; repeat up to three times for more. RUST_LOG overrides it. Default: warnings;
+    /// commands that stay also log connections
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -35,7 +36,8 @@ pub(crate) enum Command {
     ///
     /// Starts nodes on loopback TCP in this process, stores files as records and reads them back from other nodes,
     /// announces and finds providers, cancels calls, kills a node, and shuts down. Needs no configuration and no
-    /// network. The exit code is 0 if all answers were right, and 1 otherwise; times never change it.
+    /// network. The exit code is 0 if all answers were right, and 1 otherwise. How long they took does not matter,
+    /// unless a call hangs.
     Demo(DemoArgs),
     /// Run a node until Ctrl-C or SIGTERM
     ///

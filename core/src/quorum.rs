@@ -92,6 +92,12 @@ mod tests {
         assert_eq!(needed, [1, 3, 4, 9]);
     }
 
+    /// Waiting requests are many: a larger `Quorum` would make each of them larger.
+    #[test]
+    fn a_policy_takes_sixteen_bytes() {
+        assert_eq!((size_of::<Option<Quorum>>(), size_of::<crate::Policy>()), (8, 16));
+    }
+
     #[test]
     fn numbers_and_the_quorum_of_kad_convert() {
         let three = NonZeroUsize::MIN.saturating_add(2);

@@ -134,7 +134,7 @@ pub struct QueryTracker<Id = kad::QueryId> {
     /// Every query, from the first request that needs it until kad has ended it.
     queries: FxHashMap<StepId, Box<LiveQuery<Id>>>,
     /// Queries that another request may still join.
-    flights: BTreeMap<SharedQuery, StepId>,
+    shared_queries: BTreeMap<SharedQuery, StepId>,
     /// Steps by kad's query id.
     steps: FxHashMap<Id, StepId>,
     waiting: WaitingLine,
@@ -143,7 +143,7 @@ pub struct QueryTracker<Id = kad::QueryId> {
     queue_slots: QueueSlots,
     evicted_ids: EvictedIds<Id>,
     announcements: FxHashMap<RecordKey, Announcements>,
-    pace: RttEstimator,
+    rtt: RttEstimator,
     /// Number of live read repairs.
     read_repairs: usize,
     last_read_repair: u64,
@@ -172,14 +172,14 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             clock: Clock::default(),
             requests: FxHashMap::default(),
             queries: FxHashMap::default(),
-            flights: BTreeMap::new(),
+            shared_queries: BTreeMap::new(),
             steps: FxHashMap::default(),
             waiting,
             running: 0,
             queue_slots,
             evicted_ids: EvictedIds::new(),
             announcements: FxHashMap::default(),
-            pace: RttEstimator::default(),
+            rtt: RttEstimator::default(),
             read_repairs: 0,
             last_read_repair: 0,
             cache,
@@ -365,7 +365,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
             && self.queries.is_empty()
-            && self.flights.is_empty()
+            && self.shared_queries.is_empty()
             && self.announcements.is_empty()
             && self.actions.is_empty()
             && self.timers.is_empty()

@@ -244,7 +244,7 @@ impl Demo {
         let mut jobs = Vec::new();
         for node in self.network.nodes() {
             for target in servers.sample(&mut self.rng, 3) {
-                jobs.push((node.client().clone(), *target, node.peer_id()));
+                jobs.push((node.client().clone(), *target, node.local_peer_id()));
             }
         }
         let count = jobs.len();

@@ -46,7 +46,8 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 ///
 /// - The timeout follows the measured round-trip times, as TCP's does: see [`PeerTimeoutConfig`].
 /// - Until a first response arrives, for the network or for the query, the maximum timeout applies: a network that is slow,
-///   or gone for a moment, does not turn into "not found". Before that at most eight peers in a row are given up.
+///   or gone for a moment, does not turn into "not found". For the same reason at most eight peers in a row are given up
+///   before the maximum timeout without a response from another peer in between.
 /// - Dials are timed as well, with a timeout of their own.
 /// - A lookup asks three peers first, and the others that kad's parallelism allows as responses arrive, or once one is
 ///   later than most. So a read that finds its value at once costs no more than with kad's own parallelism.

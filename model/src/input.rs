@@ -155,24 +155,22 @@ pub enum ClockStep {
 /// Decodes a word into a configuration.
 pub fn arbitrary_config(word: u64) -> TrackerConfig {
     let mut bits = Bits(word);
-    TrackerConfig {
-        max_running: bits.one_of([0, 1, 2, 2, 3, 4, 8, 200]),
-        max_queued: bits.one_of([0, 1, 2, 3, 5, 8, 64, 64]),
-        overload: if bits.flag() { Overload::Shed } else { Overload::Refuse },
-        shares: bits.one_of([[8, 3, 1], [1, 1, 1], [0, 2, 3], [12, 0, 5]]),
-        seed: bits.take(2).into(),
-        validators: validators(),
-        max_replay_bytes: bits.one_of([0, 3, 200, 1024 * 1024]),
-        default_timeout: Duration::from_millis(bits.one_of([5, 1_000, 30_000, 30_000])),
-        finish_timeout: Duration::from_millis(bits.one_of([0, 5, 200, 30_000])),
-        max_items: bits.one_of([0, 2, 3, 4, 64, 64, 64, 64]),
-        max_key_len: bits.one_of([2, 64, 64, 64, 64, 64, 64, 64]),
-        max_value_len: bits.one_of([1, 64, 64, 64, 64, 64, 64, 64]),
-        stall: arbitrary_stall(&mut bits),
-        max_read_repairs: bits.one_of([0, 1, 2, 16]),
-        cache: arbitrary_cache(&mut bits),
-        ..TrackerConfig::default()
-    }
+    TrackerConfig::default()
+        .max_running(bits.one_of([0, 1, 2, 2, 3, 4, 8, 200]))
+        .max_queued(bits.one_of([0, 1, 2, 3, 5, 8, 64, 64]))
+        .overload(if bits.flag() { Overload::Shed } else { Overload::Refuse })
+        .shares(bits.one_of([[8, 3, 1], [1, 1, 1], [0, 2, 3], [12, 0, 5]]))
+        .seed(bits.take(2).into())
+        .validators(validators())
+        .max_replay_bytes(bits.one_of([0, 3, 200, 1024 * 1024]))
+        .default_timeout(Duration::from_millis(bits.one_of([5, 1_000, 30_000, 30_000])))
+        .finish_timeout(Duration::from_millis(bits.one_of([0, 5, 200, 30_000])))
+        .max_items(bits.one_of([0, 2, 3, 4, 64, 64, 64, 64]))
+        .max_key_len(bits.one_of([2, 64, 64, 64, 64, 64, 64, 64]))
+        .max_value_len(bits.one_of([1, 64, 64, 64, 64, 64, 64, 64]))
+        .stall(arbitrary_stall(&mut bits))
+        .max_read_repairs(bits.one_of([0, 1, 2, 16]))
+        .cache(arbitrary_cache(&mut bits))
 }
 
 fn arbitrary_stall(bits: &mut Bits) -> Option<Stall> {
@@ -275,8 +273,10 @@ fn arbitrary_request(bits: &mut Bits) -> RequestInput {
     let policy = match arbitrary_policy(bits) {
         // The tracker rejects these policies for providers. Half of them are replaced, so that more requests are
         // accepted.
-        Policy::Quorum(n) | Policy::Best { agree: Agree::N(n) } if kind == Kind::GetProviders && bits.flag() => {
-            Policy::Limit(n)
+        Policy::Quorum(Quorum::N(n)) | Policy::Best { agree: Some(Quorum::N(n)) }
+            if kind == Kind::GetProviders && bits.flag() =>
+        {
+            Policy::Limit(n as usize)
         }
         other => other,
     };
@@ -302,13 +302,12 @@ fn arbitrary_request(bits: &mut Bits) -> RequestInput {
         thorough: false,
         expires: bits.one_of(expiries),
         put: PutOptions::default(),
-        options: RequestOptions {
-            priority: bits.one_of([Priority::Normal, Priority::Interactive, Priority::Normal, Priority::Background]),
-            timeout: arbitrary_timeout(bits),
-            streaming: bits.flag(),
-            retry: arbitrary_retry(bits),
-            fresh: bits.one_in(2),
-        },
+        options: RequestOptions::default()
+            .priority(bits.one_of([Priority::Normal, Priority::Interactive, Priority::Normal, Priority::Background]))
+            .timeout(arbitrary_timeout(bits))
+            .streaming(bits.flag())
+            .retry(arbitrary_retry(bits))
+            .fresh(bits.one_in(2)),
     };
     request.put = arbitrary_put_options(bits);
     // All 64 bits are used up, and a lookup has no use for these.
@@ -317,11 +316,11 @@ fn arbitrary_request(bits: &mut Bits) -> RequestInput {
 }
 
 fn arbitrary_put_options(bits: &mut Bits) -> PutOptions {
-    PutOptions {
-        verify: bits.one_of([0, 0, 1, 2]),
-        clamp_quorum: bits.one_in(2),
-        local_copy: if bits.one_in(2) { LocalCopy::First } else { LocalCopy::OnSuccess },
-    }
+    PutOptions::default().verify(bits.one_of([0, 0, 1, 2])).clamp_quorum(bits.one_in(2)).local_copy(if bits.one_in(2) {
+        LocalCopy::First
+    } else {
+        LocalCopy::OnSuccess
+    })
 }
 
 fn arbitrary_policy(bits: &mut Bits) -> Policy {

@@ -101,6 +101,7 @@ fn repair(mut lines: Vec<String>) -> Vec<String> {
             Err(ReplayError::Diverged { line, recorded: _, replayed }) => {
                 (line, Some(replayed).filter(|replayed| !replayed.is_empty()))
             }
+            Err(error) => unreachable!("unknown to the model: {error}"),
         };
         assert!(line > accepted, "line {line} was accepted before: {lines:#?}");
         accepted = line - 1 + usize::from(replacement.is_some());

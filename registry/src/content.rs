@@ -18,7 +18,7 @@ const BLAKE3: u64 = 0x1e;
 pub struct ContentId([u8; 32]);
 
 impl ContentId {
-    /// Returns the id of these bytes.
+    /// Hashes bytes and returns their id.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }

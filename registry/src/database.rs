@@ -12,7 +12,7 @@ pub(crate) struct Format {
     pub(crate) application_id: [u8; 4],
     /// SQL of each version. A released step is never changed.
     pub(crate) steps: &'static [&'static str],
-    /// Whether one connection has the file alone, in this process and all others.
+    /// True if one connection has exclusive access, in this process and all others.
     pub(crate) exclusive: bool,
 }
 
@@ -27,7 +27,7 @@ impl Format {
 ///
 /// # Errors
 ///
-/// See [`DatabaseOpenError`]. The file is left unchanged.
+/// See [`DatabaseOpenError`].
 pub(crate) fn open(path: &Path, format: Format) -> Result<Connection, DatabaseOpenError> {
     format.options().open(path)
 }

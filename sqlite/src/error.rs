@@ -7,7 +7,7 @@ use std::{
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
-/// Error of opening a file. The file was left unchanged.
+/// Error of opening a file. No row was changed.
 #[derive(Debug, Clone, Error)]
 pub enum DatabaseOpenError {
     /// Another connection has the file, in this process or another one. Close that one, or try again.

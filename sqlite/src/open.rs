@@ -43,9 +43,9 @@ pub enum Durability {
 /// Thoroughness of the check for damage, which reads the whole file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IntegrityCheck {
-    /// Checks the pages and the order of the rows.
+    /// Checks the structure of pages and rows.
     Quick,
-    /// Also compares each index with its table, which takes several times as long.
+    /// Also compares each index with its table, which takes longer.
     Full,
 }
 
@@ -91,8 +91,8 @@ impl OpenOptions {
     ///
     /// # Errors
     ///
-    /// See [`DatabaseOpenError`]. The file is unchanged then, except that an older version may have been upgraded before
-    /// damage was found.
+    /// See [`DatabaseOpenError`]. A file of another kind or of a later version is unchanged. A damaged one may have been
+    /// upgraded and switched to WAL mode before the damage was found.
     pub fn open(&self, path: &Path) -> Result<Connection, DatabaseOpenError> {
         self.try_open(path).map_err(|error| error.with_path(path))
     }

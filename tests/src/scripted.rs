@@ -180,12 +180,10 @@ impl<R: TestRuntime> TestEnv<R> {
         contacts: impl IntoIterator<Item = &'a Contact>,
     ) -> node::Node {
         let known = contacts.into_iter().map(|contact| contact.address.clone().with_p2p(contact.peer));
-        let config = node::NodeConfig {
-            protocol: PROTOCOL,
-            mode: Some(Mode::Client),
-            bootstrap_peers: known.map(|address| address.expect("the address ends in no other peer id")).collect(),
-            ..config
-        };
+        let config = config
+            .protocol(PROTOCOL)
+            .mode(Mode::Client)
+            .bootstrap_peers(known.map(|address| address.expect("the address ends in no other peer id")));
         let transport = |keypair: &Keypair| Ok::<_, Infallible>(self.transport(keypair));
         let started = node::Node::start(self.runtime().clone(), config, transport, |_| dummy::Behaviour);
         started.await.expect("the node starts")

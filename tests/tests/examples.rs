@@ -59,11 +59,11 @@ fn tracker_alone_needs_no_driver() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn get_works_on_each_runtime() {
-    let config = |bootstrap_peers| NodeConfig {
-        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-        bootstrap_peers,
-        mode: Some(Mode::Server),
-        ..NodeConfig::default()
+    let config = |bootstrap_peers| {
+        NodeConfig::default()
+            .listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()])
+            .bootstrap_peers(bootstrap_peers)
+            .mode(Mode::Server)
     };
     let first = kadence_tokio::node(config(Vec::new())).await.unwrap();
     let second = kadence_tokio::node(config(first.listen_addrs())).await.unwrap();

@@ -36,7 +36,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const GREETING: &[u8] = b"\x13/multistream/1.0.0\n";
 
 fn listening() -> NodeConfig {
-    NodeConfig { listen: vec![format!("/ip4/{ONE}/tcp/0").parse().unwrap()], ..NodeConfig::default() }
+    NodeConfig::default().listen([format!("/ip4/{ONE}/tcp/0").parse().unwrap()])
 }
 
 /// Opens connections that stop in the middle of a correct handshake, each at a different point.
@@ -138,7 +138,7 @@ async fn newcomers_are_served_despite_idle_sockets<F>(
     let hub_address = socket_address(&hub.listen_addrs()[0]);
     let dial_address = self::from(newcomers, hub_address).await;
     let dial_address =
-        format!("/ip4/{}/tcp/{}/p2p/{}", dial_address.ip(), dial_address.port(), hub.peer_id()).parse().unwrap();
+        format!("/ip4/{}/tcp/{}/p2p/{}", dial_address.ip(), dial_address.port(), hub.local_peer_id()).parse().unwrap();
     // A slow connection from a third address must not be closed in favour of the others.
     let mut slow = connect(hub_address, Ipv4Addr::new(127, 0, 0, 3)).await;
     slow.write_all(&GREETING[..5]).await.unwrap();
@@ -189,7 +189,7 @@ async fn newcomers_are_served_on_async_std() {
 /// A burst of honest peers from one address, at the limit of half-open connections: none of them is closed.
 #[tokio::test]
 async fn peers_of_one_address_that_dial_at_once_are_all_connected() {
-    let config = NodeConfig { max_half_open_per_address: 32, max_half_open: 32, ..listening() };
+    let config = listening().max_half_open_per_address(32).max_half_open(32);
     let hub = kadence_tokio::node(config).await.unwrap();
     let peers = join_all((0..32).map(|_| kadence_tokio::node(NodeConfig::default()))).await;
     let peers: Vec<Node> = peers.into_iter().map(Result::unwrap).collect();
@@ -203,7 +203,7 @@ async fn peers_of_one_address_that_dial_at_once_are_all_connected() {
 #[tokio::test]
 async fn newcomers_are_served_over_quic_despite_incomplete_handshakes() {
     let listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()];
-    let hub = kadence_tokio::node(NodeConfig { listen, ..NodeConfig::default() }).await.unwrap();
+    let hub = kadence_tokio::node(NodeConfig::default().listen(listen)).await.unwrap();
     let writer = kadence_tokio::node(NodeConfig::default()).await.unwrap();
     writer.add_peer(&hub.listen_addrs()[0]).await.unwrap();
     writer.ready(SOON).await.unwrap();

@@ -53,14 +53,12 @@ fn record(number: usize) -> Record {
 async fn child() {
     let Some(folder) = env::var_os(FOLDER_VAR) else { return };
     let folder = Path::new(&folder);
-    let config = NodeConfig {
-        identity: Identity::File(folder.join("key")),
-        store: NodeStore::Disk(folder.join("store")),
-        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+    let config = NodeConfig::default()
+        .identity(Identity::File(folder.join("key")))
+        .store(NodeStore::Disk(folder.join("store")))
+        .listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()])
         // All records have the same publisher, which may own half of the records.
-        max_records: 2 * PUTS,
-        ..NodeConfig::default()
-    };
+        .max_records(2 * PUTS);
     let node = node(config).await.unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "\naddress {}", node.listen_addrs()[0]).unwrap();
@@ -147,8 +145,7 @@ impl Drop for KillableNode {
 /// Puts all records at once and kills the node when it has acknowledged `acknowledgements` of them. Returns all
 /// acknowledged records.
 async fn put_until_killed(killable: &mut KillableNode, acknowledgements: usize) -> Vec<usize> {
-    let putting =
-        node(NodeConfig { bootstrap_peers: vec![killable.address.clone()], ..NodeConfig::default() }).await.unwrap();
+    let putting = node(NodeConfig::default().bootstrap_peers([killable.address.clone()])).await.unwrap();
     putting.ready(WAIT).await.unwrap();
     let put = |number| {
         let put = putting.client().put_record(record(number)).timeout(WAIT).into_future();

@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(reason(GetError::Inconclusive { asked: 3, answered: 0 }.into()), "no_peer");
         assert_eq!(reason(GetError::Inconclusive { asked: 3, answered: 1 }.into()), "failure");
         let gone = GetError::Unavailable { content: ContentId::of(b""), providers: 2 };
-        assert_eq!(reason(InstallError::Package { package: package.clone(), why: gone.into() }.into()), "failure");
+        assert_eq!(reason(InstallError::Package { package: package.clone(), source: gone.into() }.into()), "failure");
         assert_eq!(reason(PublishError::NoSuchPackage(package).into()), "not_found");
     }
 }

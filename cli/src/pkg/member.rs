@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures::{StreamExt, future::BoxFuture};
 use kadence_registry::{
     Registry,
-    p2p::registry::{RegistryEvent, P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
+    p2p::registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, RegistryEvent, configure},
 };
 use kadence_tokio::{
     Identity, Node, NodeConfig, TokioRuntime,

@@ -44,7 +44,9 @@ impl Downloads {
     /// Returns the verified and the total bytes of all downloads, if the event changed them.
     fn update(&mut self, event: &RegistryEvent) -> Option<(u64, u64)> {
         match event {
-            RegistryEvent::DownloadProgress { content, verified, total } => self.0.insert(*content, (*verified, *total)),
+            RegistryEvent::DownloadProgress { content, verified, total } => {
+                self.0.insert(*content, (*verified, *total))
+            }
             RegistryEvent::Downloaded { content, size } => self.0.insert(*content, (*size, *size)),
             _ => return None,
         };

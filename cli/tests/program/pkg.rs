@@ -272,10 +272,10 @@ fn an_invalid_package_is_rejected_before_the_network_is_asked() {
     let nobody = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWMzV56vQ2jjX2SLkXUMi4oQ4Adk4UMHVmY2qR8NsbpnNR";
     let publish = || run(["pkg", "publish", dir, "--home", home, "--peer", nobody, "--timeout", "1s"]);
     let ended = publish().expect_code(1);
-    assert_eq!(ended.stderr, format!("error: there is no ggen.toml in {dir}\n"));
+    assert_eq!(ended.stderr, format!("error: {dir} has no ggen.toml\n"));
     fs::write(Path::new(dir).join("ggen.toml"), "name = \"Ünits\"\nversion = \"1\"\n").unwrap();
     let ended = publish().expect_code(1);
-    assert!(ended.stderr.starts_with("error: ggen.toml cannot be read: "), "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("error: ggen.toml is invalid: "), "{}", ended.stderr);
     fs::write(Path::new(dir).join("ggen.toml"), "name = \"units\"\nversion = \"1.0.0\"\n").unwrap();
     publish().expect_code(5);
     let target = Path::new(home).join("target");

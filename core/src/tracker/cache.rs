@@ -40,10 +40,10 @@ pub(super) struct Answers {
 
 #[derive(Debug)]
 struct Entry {
-    findings: QueryResults,
+    results: QueryResults,
     progress: Progress,
     /// End of the query, if these are all of its items.
-    ending: Option<QueryEnd>,
+    end: Option<QueryEnd>,
     since: Time,
     expires: Time,
     bytes: usize,
@@ -56,47 +56,47 @@ impl Answers {
 
     /// Notes that a query has started.
     pub(super) fn read_began(&mut self, query: &Query, step: StepId) {
-        if let (Query::GetRecord { key: _ } | Query::GetProviders { key: _ }, Some(flight)) =
+        if let (Query::GetRecord { key: _ } | Query::GetProviders { key: _ }, Some(shared_query)) =
             (query, SharedQuery::of(query))
         {
-            self.reads.insert((flight, step));
+            self.reads.insert((shared_query, step));
         }
     }
 
     /// Notes that a query has given its slot back.
-    pub(super) fn read_over(&mut self, flight: &SharedQuery, step: StepId) {
-        self.reads.remove(&(flight.clone(), step));
+    pub(super) fn read_over(&mut self, shared_query: &SharedQuery, step: StepId) {
+        self.reads.remove(&(shared_query.clone(), step));
     }
 
     /// Removes the entries under a key, and excludes the reads of it that are running: both may date from before a
     /// write.
     fn written(&mut self, key: &RecordKey) {
-        for flight in SharedQuery::reads(key) {
-            self.remove(&flight);
-            let of_flight = (flight.clone(), StepId(0))..=(flight, StepId(u64::MAX));
-            let stale: Vec<_> = self.reads.range(of_flight).cloned().collect();
+        for shared_query in SharedQuery::reads(key) {
+            self.remove(&shared_query);
+            let of_query = (shared_query.clone(), StepId(0))..=(shared_query, StepId(u64::MAX));
+            let stale: Vec<_> = self.reads.range(of_query).cloned().collect();
             stale.iter().for_each(|read| {
                 self.reads.remove(read);
             });
         }
     }
 
-    fn get(&mut self, flight: &SharedQuery, now: Time) -> Option<&mut Entry> {
-        if self.entries.get(flight)?.expires <= now {
-            self.remove(flight);
+    fn get(&mut self, shared_query: &SharedQuery, now: Time) -> Option<&mut Entry> {
+        if self.entries.get(shared_query)?.expires <= now {
+            self.remove(shared_query);
         }
-        self.entries.get_mut(flight)
+        self.entries.get_mut(shared_query)
     }
 
     /// Replaces the entry of the same read, which is removed even if the new one is not cached.
-    fn insert(&mut self, flight: SharedQuery, entry: Entry, now: Time) {
-        self.remove(&flight);
+    fn insert(&mut self, shared_query: SharedQuery, entry: Entry, now: Time) {
+        self.remove(&shared_query);
         if entry.expires <= now || entry.bytes > self.limits.max_bytes {
             return;
         }
         self.bytes = self.bytes.saturating_add(entry.bytes);
-        self.by_expiry.insert((entry.expires, flight.clone()));
-        self.entries.insert(flight, entry);
+        self.by_expiry.insert((entry.expires, shared_query.clone()));
+        self.entries.insert(shared_query, entry);
         while self.bytes > self.limits.max_bytes
             && let Some((_, first)) = self.by_expiry.first().cloned()
         {
@@ -104,9 +104,9 @@ impl Answers {
         }
     }
 
-    fn remove(&mut self, flight: &SharedQuery) {
-        if let Some(entry) = self.entries.remove(flight) {
-            self.by_expiry.remove(&(entry.expires, flight.clone()));
+    fn remove(&mut self, shared_query: &SharedQuery) {
+        if let Some(entry) = self.entries.remove(shared_query) {
+            self.by_expiry.remove(&(entry.expires, shared_query.clone()));
             self.bytes = self.bytes.saturating_sub(entry.bytes);
         }
     }
@@ -115,10 +115,10 @@ impl Answers {
 impl Entry {
     /// Returns the outcome of a request that this entry answers.
     fn outcome(&self, operation: &Operation, max_items: usize) -> Option<Outcome> {
-        if self.findings.offer().satisfies(policy::need(operation, max_items)) {
-            return Some(policy::satisfied(operation, &self.findings, self.progress));
+        if self.results.available().satisfies(policy::threshold(operation, max_items)) {
+            return Some(policy::satisfied(operation, &self.results, self.progress));
         }
-        let outcome = policy::ended(operation, &self.findings, self.ending.as_ref()?, self.progress);
+        let outcome = policy::ended(operation, &self.results, self.end.as_ref()?, self.progress);
         Some(outcome).filter(Outcome::is_found_out)
     }
 }
@@ -139,7 +139,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let max_items = self.config.max_items;
         let found = cache.get(&SharedQuery::of(&first_query(operation))?, now).and_then(|entry| {
             if policy::votes(operation) {
-                entry.findings.count_votes(key, &self.config.validators);
+                entry.results.count_votes(key, &self.config.validators);
             }
             let outcome = entry.outcome(operation, max_items)?;
             Some((entry, outcome))
@@ -152,7 +152,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if options.streaming {
             let actions = &mut self.actions;
             let deliver = &mut |item| actions.push_back(Action::Item { request: id, item });
-            entry.findings.replay(policy::need(operation, max_items).at_most(), deliver);
+            entry.results.replay(policy::threshold(operation, max_items).at_most(), deliver);
         }
         Some(outcome.kept_for(now.since(entry.since)))
     }
@@ -160,8 +160,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Returns whether the answer of a query may be cached.
     pub(super) fn keeps(&self, step: StepId) -> bool {
         let Some(cache) = &self.cache else { return false };
-        let flight = self.queries.get(&step).and_then(|query| SharedQuery::of(&query.query));
-        flight.is_some_and(|flight| cache.reads.contains(&(flight, step)))
+        let shared_query = self.queries.get(&step).and_then(|query| SharedQuery::of(&query.query));
+        shared_query.is_some_and(|shared_query| cache.reads.contains(&(shared_query, step)))
     }
 
     /// Caches the items of a running query, which have satisfied a request.
@@ -169,9 +169,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if self.keeps(step)
             && let Some(LiveQuery { query, work: Some(work), .. }) = self.queries.get(&step).map(|query| &**query)
         {
-            let Work { findings, progress, .. } = &**work;
-            let (items, progress, flight) = (findings.items(), *progress, SharedQuery::of(query));
-            self.keep(flight, items, None, progress, now);
+            let Work { results, progress, .. } = &**work;
+            let (items, progress, shared_query) = (results.items(), *progress, SharedQuery::of(query));
+            self.keep(shared_query, items, None, progress, now);
         }
     }
 
@@ -179,51 +179,51 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn keep_all(
         &mut self,
         query: &Query,
-        findings: &QueryResults,
-        ending: &QueryEnd,
+        results: &QueryResults,
+        end: &QueryEnd,
         progress: Progress,
         now: Time,
     ) {
         if let (
             QueryEnd::Read { closest_peers, without: _, timed_out: false, finished_early: false },
             Certainty::Conclusive,
-        ) = (ending, progress.certainty())
+        ) = (end, progress.certainty())
         {
-            if findings.is_doubtful() {
+            if results.is_doubtful() {
                 return;
             }
             let closest_peers = closest_peers.clone();
-            let ending = QueryEnd::Read { closest_peers, without: Vec::new(), timed_out: false, finished_early: false };
-            self.keep(SharedQuery::of(query), findings.items(), Some(ending), progress, now);
+            let end = QueryEnd::Read { closest_peers, without: Vec::new(), timed_out: false, finished_early: false };
+            self.keep(SharedQuery::of(query), results.items(), Some(end), progress, now);
         }
     }
 
     fn keep(
         &mut self,
-        flight: Option<SharedQuery>,
+        shared_query: Option<SharedQuery>,
         items: Option<QueryResults>,
-        ending: Option<QueryEnd>,
+        end: Option<QueryEnd>,
         progress: Progress,
         now: Time,
     ) {
-        let (Some(cache), Some(flight), Some(findings)) = (&mut self.cache, flight, items) else { return };
+        let (Some(cache), Some(shared_query), Some(results)) = (&mut self.cache, shared_query, items) else { return };
         let Cache { max_bytes: _, max_age, max_age_not_found } = cache.limits;
-        let latest = now.after(if findings.has_items() { max_age } else { max_age_not_found });
-        let records = findings.records();
+        let latest = now.after(if results.has_items() { max_age } else { max_age_not_found });
+        let records = results.records();
         let own = records.iter().filter_map(|record| record.record.expires).min();
         let expires = own.map_or(latest, |at| latest.min(self.clock.time(at)));
-        let closest = match &ending {
+        let closest = match &end {
             Some(QueryEnd::Read { closest_peers, .. }) => closest_peers.len(),
             Some(_) | None => 0,
         };
-        let key = flight.key().as_ref().len();
-        let peers = closest.saturating_add(findings.offer().items.saturating_sub(records.len()));
+        let key = shared_query.key().as_ref().len();
+        let peers = closest.saturating_add(results.available().items.saturating_sub(records.len()));
         let bytes = records
             .iter()
             .map(|record| RECORD.saturating_add(key).saturating_add(record.record.value.len()))
             .fold(ENTRY.saturating_add(key), usize::saturating_add)
             .saturating_add(peers.saturating_mul(PEER));
-        cache.insert(flight, Entry { findings, progress, ending, since: now, expires, bytes }, now);
+        cache.insert(shared_query, Entry { results, progress, end, since: now, expires, bytes }, now);
     }
 
     /// Removes the entries under the key that an operation writes to.

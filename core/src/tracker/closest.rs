@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   lookup of the target ──► lookup of the farthest found ──► the closest of both: outcome
-//!      │ nobody found, or timed out by kad
+//!      │ no peer found, or timed out by kad
 //!      ▼
 //!   outcome
 //! ```
@@ -35,13 +35,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn thorough_lookup_ended(
         &mut self,
         id: RequestId,
-        findings: &QueryResults,
-        ending: &QueryEnd,
+        results: &QueryResults,
+        end: &QueryEnd,
         progress: Progress,
         now: Time,
     ) {
         let Some(request) = self.requests.get_mut(&id) else { return };
-        if let QueryEnd::ClosestPeers { peers, timed_out } = ending {
+        if let QueryEnd::ClosestPeers { peers, timed_out } = end {
             if request.closest.is_some() {
                 self.looked_beside(id, peers, progress, now);
                 return;
@@ -55,8 +55,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 return;
             }
         }
-        let outcome = policy::ended(&request.operation, findings, ending, progress);
-        self.conclude(id, outcome, Some((findings, progress)), now);
+        let outcome = policy::ended(&request.operation, results, end, progress);
+        self.conclude(id, outcome, Some((results, progress)), now);
     }
 
     /// Ends the request after its second query, with at least the peers of the first.

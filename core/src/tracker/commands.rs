@@ -140,6 +140,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// Makes room in the queue for a request, or refuses it.
+    ///
+    /// A request that joins a running query needs no place in the queue, and neither does one that backs off. The number
+    /// of live requests bounds both: joining stops at twice as many as the queue and the slots hold, everything else at
+    /// three times as many. The gap keeps joining requests from locking out all others.
     pub(super) fn make_room(
         &mut self,
         operation: &Operation,

@@ -22,8 +22,8 @@ pub(super) struct Earlier {
 
 impl Earlier {
     /// Returns the results of a failed attempt. A bootstrap leaves none, because its phases belong to one attempt.
-    pub(super) fn of(findings: &QueryResults, progress: Progress) -> Self {
-        match findings {
+    pub(super) fn of(results: &QueryResults, progress: Progress) -> Self {
+        match results {
             QueryResults::Records(records) => Self { records: records.records.clone(), progress, ..Self::default() },
             QueryResults::Put { asked } => Self { sent_to: asked.to_vec(), progress, ..Self::default() },
             // An attempt that found providers or peers is not retried.

@@ -35,7 +35,7 @@ pub(super) fn first_query(operation: &Operation) -> Query {
 }
 
 /// Returns the threshold that satisfies an operation before its query's end.
-pub(super) fn need(operation: &Operation, max_items: usize) -> Threshold {
+pub(super) fn threshold(operation: &Operation, max_items: usize) -> Threshold {
     match operation {
         Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } => match policy {
             Policy::First => Threshold::Items(1),
@@ -68,12 +68,12 @@ const MANY_ANSWERS: u32 = 10;
 /// Returns the multiple of the quiet time after which a query is finished early. `None` if it never is.
 ///
 /// `request` is the first request that waits for the query, `wants_more` says whether a request waits for items or
-/// votes that have not been found, `offer` is what has been found, and `parallelism` the number of peers that kad asks
+/// votes that have not been found, `available` is what has been found, and `parallelism` the number of peers that kad asks
 /// at the same time.
 pub(super) fn patience(
     query: &Query,
     request: &LiveRequest,
-    offer: Available,
+    available: Available,
     wants_more: bool,
     progress: Progress,
     parallelism: u32,
@@ -91,10 +91,10 @@ pub(super) fn patience(
         Query::GetRecord { key: _ } | Query::GetProviders { key: _ } => {
             if !enough {
                 // Silent peers may hold what has not been found.
-                (offer.items > 0 && answers > 0 && !wants_more).then_some(3)
+                (available.items > 0 && answers > 0 && !wants_more).then_some(3)
             } else if wants_more {
                 Some(8)
-            } else if offer.items == 0 {
+            } else if available.items == 0 {
                 Some(4)
             } else {
                 Some(1)
@@ -121,8 +121,8 @@ pub(super) fn patience(
 }
 
 /// Returns the outcome of an operation whose threshold is reached.
-pub(super) fn satisfied(operation: &Operation, findings: &QueryResults, progress: Progress) -> Outcome {
-    match (operation, findings) {
+pub(super) fn satisfied(operation: &Operation, results: &QueryResults, progress: Progress) -> Outcome {
+    match (operation, results) {
         (Operation::GetRecord { key: _, policy: Policy::Quorum(_) }, QueryResults::Records(records)) => {
             Outcome::GetRecord(match records.top() {
                 Some(top) => Ok(record_answer(top, &records.records, progress)),
@@ -140,13 +140,13 @@ pub(super) fn satisfied(operation: &Operation, findings: &QueryResults, progress
 }
 
 /// Returns the outcome of an operation of one step whose query has ended.
-pub(super) fn ended(operation: &Operation, findings: &QueryResults, ending: &QueryEnd, progress: Progress) -> Outcome {
-    match (operation, findings, ending) {
-        (Operation::GetRecord { key: _, policy }, QueryResults::Records(records), ending) => {
-            Outcome::GetRecord(read_record(*policy, records, ending, progress))
+pub(super) fn ended(operation: &Operation, results: &QueryResults, end: &QueryEnd, progress: Progress) -> Outcome {
+    match (operation, results, end) {
+        (Operation::GetRecord { key: _, policy }, QueryResults::Records(records), end) => {
+            Outcome::GetRecord(read_record(*policy, records, end, progress))
         }
-        (Operation::GetProviders { key: _, policy }, QueryResults::Providers(found), ending) => {
-            Outcome::GetProviders(read_providers(*policy, &found.providers, ending, progress))
+        (Operation::GetProviders { key: _, policy }, QueryResults::Providers(found), end) => {
+            Outcome::GetProviders(read_providers(*policy, &found.providers, end, progress))
         }
         (
             Operation::PutRecordTo { record: _, peers: _, quorum },
@@ -194,7 +194,7 @@ pub(super) fn ended(operation: &Operation, findings: &QueryResults, ending: &Que
             })
         }
         // Unreachable: an operation never waits for a query of another kind.
-        (operation, findings, _) => timeout(operation, Some(findings), progress),
+        (operation, results, _) => timeout(operation, Some(results), progress),
     }
 }
 
@@ -205,24 +205,24 @@ fn announced_to(progress: Progress) -> u32 {
 }
 
 /// Returns the outcome at the deadline with the results so far; `None` if no query was running.
-pub(super) fn timeout(operation: &Operation, findings: Option<&QueryResults>, progress: Progress) -> Outcome {
+pub(super) fn timeout(operation: &Operation, results: Option<&QueryResults>, progress: Progress) -> Outcome {
     match operation {
         Operation::GetRecord { .. } => Outcome::GetRecord(Err(GetRecordError::Timeout {
-            found: match findings {
+            found: match results {
                 Some(QueryResults::Records(records)) => records.records.clone(),
                 _ => Vec::new(),
             },
             progress,
         })),
         Operation::GetProviders { .. } => Outcome::GetProviders(Err(GetProvidersError::Timeout {
-            found: match findings {
+            found: match results {
                 Some(QueryResults::Providers(found)) => found.providers.clone(),
                 _ => Vec::new(),
             },
             progress,
         })),
         Operation::PutRecord { .. } | Operation::PutRecordTo { .. } => {
-            let sent_to = match findings {
+            let sent_to = match results {
                 Some(QueryResults::Put { asked }) => asked.to_vec(),
                 _ => Vec::new(),
             };
@@ -232,7 +232,7 @@ pub(super) fn timeout(operation: &Operation, findings: Option<&QueryResults>, pr
         Operation::GetClosestPeers { .. } => {
             Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers: Vec::new(), progress }))
         }
-        Operation::Bootstrap => Outcome::Bootstrap(Err(match findings {
+        Operation::Bootstrap => Outcome::Bootstrap(Err(match results {
             Some(QueryResults::Bootstrap { phases, failed, finished }) => {
                 BootstrapError::Timeout { phases: *phases, failed: *failed, progress: *finished }
             }
@@ -272,11 +272,11 @@ pub(super) fn refused(operation: &Operation, error: QueryStartError) -> Outcome 
 fn read_record(
     policy: Policy,
     found: &Records,
-    ending: &QueryEnd,
+    end: &QueryEnd,
     progress: Progress,
 ) -> Result<RecordAnswer, GetRecordError> {
     let records = found.records.as_slice();
-    if let QueryEnd::Read { timed_out: true, .. } = ending {
+    if let QueryEnd::Read { timed_out: true, .. } = end {
         return Err(GetRecordError::Timeout { found: records.to_vec(), progress });
     }
     let Some(first) = records.first() else {
@@ -286,8 +286,8 @@ fn read_record(
             GetRecordError::NoResponse { progress }
         } else {
             GetRecordError::NotFound {
-                closest_peers: closest_peers(ending),
-                certainty: if found.rejected > 0 { Certainty::Inconclusive } else { certainty(ending, progress) },
+                closest_peers: closest_peers(end),
+                certainty: if found.rejected > 0 { Certainty::Inconclusive } else { certainty(end, progress) },
                 rejected: found.rejected,
                 progress,
                 cached: None,
@@ -330,10 +330,10 @@ fn record_answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], progress
 fn read_providers(
     policy: Policy,
     providers: &[PeerId],
-    ending: &QueryEnd,
+    end: &QueryEnd,
     progress: Progress,
 ) -> Result<ProvidersAnswer, GetProvidersError> {
-    if let QueryEnd::Read { timed_out: true, .. } = ending {
+    if let QueryEnd::Read { timed_out: true, .. } = end {
         return Err(GetProvidersError::Timeout { found: providers.to_vec(), progress });
     }
     if providers.is_empty() {
@@ -343,8 +343,8 @@ fn read_providers(
             GetProvidersError::NoResponse { progress }
         } else {
             GetProvidersError::NotFound {
-                closest_peers: closest_peers(ending),
-                certainty: certainty(ending, progress),
+                closest_peers: closest_peers(end),
+                certainty: certainty(end, progress),
                 progress,
                 cached: None,
             }
@@ -360,15 +360,15 @@ fn read_providers(
 }
 
 /// Returns whether an empty result is conclusive. A query that was finished early is not: it could have asked others.
-pub(super) fn certainty(ending: &QueryEnd, progress: Progress) -> Certainty {
-    match ending {
+pub(super) fn certainty(end: &QueryEnd, progress: Progress) -> Certainty {
+    match end {
         QueryEnd::Read { finished_early: true, .. } => Certainty::Inconclusive,
         _ => progress.certainty(),
     }
 }
 
-fn closest_peers(ending: &QueryEnd) -> Vec<PeerId> {
-    match ending {
+fn closest_peers(end: &QueryEnd) -> Vec<PeerId> {
+    match end {
         QueryEnd::Read { closest_peers, .. } => closest_peers.clone(),
         QueryEnd::ClosestPeers { .. }
         | QueryEnd::Stored { .. }

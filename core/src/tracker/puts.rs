@@ -66,12 +66,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn put_query_ended(
         &mut self,
         id: RequestId,
-        findings: &QueryResults,
-        ending: &QueryEnd,
+        results: &QueryResults,
+        end: &QueryEnd,
         progress: Progress,
         now: Time,
     ) {
-        match (findings, ending) {
+        match (results, end) {
             // kad's own timeout only means that fewer peers were found.
             (_, QueryEnd::ClosestPeers { peers, timed_out: _ }) => self.put_lookup_ended(id, peers, progress, now),
             (QueryResults::Put { asked }, QueryEnd::Stored { acknowledged }) => {

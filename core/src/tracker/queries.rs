@@ -92,18 +92,18 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 live.query,
                 Query::GetRecord { .. } | Query::GetProviders { .. } | Query::GetClosestPeers { .. }
             );
-            if is_lookup && !work.paced && progress.successes > 0 {
-                work.paced = true;
-                self.pace.measured(now.since(live.asked_at), progress.successes, self.config.stall.as_ref());
+            if is_lookup && !work.rtt_measured && progress.successes > 0 {
+                work.rtt_measured = true;
+                self.rtt.measured(now.since(live.asked_at), progress.successes, self.config.stall.as_ref());
             }
         }
         match (&live.state, last) {
             (QueryState::Running { id: _ }, last) => {
                 let LiveQuery { query, work: Some(work), .. } = &mut **live else { return };
                 let was_finished_early = work.finished_early;
-                let ResultDelta { items, ending, fault } =
-                    work.findings.news(query, result, progress, &self.config.validators);
-                match fault {
+                let ResultDelta { items, end, anomaly } =
+                    work.results.delta(query, result, progress, &self.config.validators);
+                match anomaly {
                     None => {}
                     Some(Anomaly::Mismatch) => self.stats.mismatched_events += 1,
                     Some(Anomaly::ForeignRecord) => self.stats.foreign_records += 1,
@@ -113,8 +113,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     live.state = QueryState::Ended { id };
                 }
                 self.take_items(step, items, now);
-                if last && let Some(mut ending) = ending {
-                    match &mut ending {
+                if last && let Some(mut end) = end {
+                    match &mut end {
                         QueryEnd::Read { finished_early, .. } => *finished_early = was_finished_early,
                         // Other peers may name the local one.
                         QueryEnd::ClosestPeers { peers, timed_out: _ } => {
@@ -122,7 +122,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                         }
                         QueryEnd::Stored { .. } | QueryEnd::Announced { .. } | QueryEnd::Bootstrapped => {}
                     }
-                    self.end_query(step, &ending, now);
+                    self.end_query(step, &end, now);
                 }
             }
             (QueryState::Finishing { id: _, finish_deadline: _ }, true) => {
@@ -148,14 +148,14 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             && let Some(item) = items.next()
         {
             let LiveQuery { query, waiters, work: Some(work), .. } = &mut **live else { return };
-            let findings = &mut work.findings;
-            findings.add(query, &item, &self.config.validators);
+            let results = &mut work.results;
+            results.add(query, &item, &self.config.validators);
             for request in waiters.streaming() {
                 self.actions.push_back(Action::Item { request, item: item.clone() });
             }
-            if findings.replay_bytes() > self.config.max_replay_bytes {
-                let flight = SharedQuery::of(query);
-                self.unshare(flight, step);
+            if results.replay_bytes() > self.config.max_replay_bytes {
+                let shared_query = SharedQuery::of(query);
+                self.unshare(shared_query, step);
             }
             self.read_back(step, &item, now);
             self.end_satisfied(step, now);
@@ -167,17 +167,17 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn end_at_the_bound(&mut self, step: StepId, now: Time) {
         let (mut satisfied, mut read_repair) = (false, None);
         while let Some(query) = self.queries.get(&step)
-            && query.offer().items >= self.config.max_items
+            && query.available().items >= self.config.max_items
             && let Some(id) = query.waiters.first()
             && let Some(request) = self.requests.get(&id)
         {
-            let Some(Work { findings, progress, .. }) = query.work.as_deref() else { return };
+            let Some(Work { results, progress, .. }) = query.work.as_deref() else { return };
             if let Operation::PutRecord { .. } = &request.operation {
                 self.end_read_back(id, step, now);
                 continue;
             }
-            let mut outcome = policy::ended(&request.operation, findings, &QueryEnd::ENOUGH, *progress);
-            let further = self.read_repair(&request.operation, &mut outcome, findings, None, now);
+            let mut outcome = policy::ended(&request.operation, results, &QueryEnd::ENOUGH, *progress);
+            let further = self.read_repair(&request.operation, &mut outcome, results, None, now);
             read_repair = read_repair.or(further);
             satisfied |= outcome.is_ok();
             self.end(id, outcome, now);
@@ -194,12 +194,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub(super) fn end_satisfied(&mut self, step: StepId, now: Time) {
         let (mut satisfied, mut read_repair) = (false, None);
         while let Some(query) = self.queries.get(&step)
-            && let Some(id) = query.waiters.satisfied(query.offer())
+            && let Some(id) = query.waiters.satisfied(query.available())
             && let Some(request) = self.requests.get(&id)
-            && let Some(Work { findings, progress, .. }) = query.work.as_deref()
+            && let Some(Work { results, progress, .. }) = query.work.as_deref()
         {
-            let mut outcome = policy::satisfied(&request.operation, findings, *progress);
-            let further = self.read_repair(&request.operation, &mut outcome, findings, None, now);
+            let mut outcome = policy::satisfied(&request.operation, results, *progress);
+            let further = self.read_repair(&request.operation, &mut outcome, results, None, now);
             read_repair = read_repair.or(further);
             satisfied |= outcome.is_ok();
             self.end(id, outcome, now);
@@ -213,30 +213,30 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// Ends every request that still waits for a query that kad has ended.
-    pub(super) fn end_query(&mut self, step: StepId, ending: &QueryEnd, now: Time) {
+    pub(super) fn end_query(&mut self, step: StepId, end: &QueryEnd, now: Time) {
         let keeps = self.keeps(step);
         let Some(mut query) = self.remove_query(step) else { return };
         let LiveQuery { waiters, work: Some(work), query, .. } = &mut *query else { return };
-        let Work { findings, progress, .. } = &**work;
+        let Work { results, progress, .. } = &**work;
         let (mut found_out, mut read_repair) = (false, None);
         while let Some(id) = self.take_waiter(waiters) {
             let Some(request) = self.requests.get(&id) else { continue };
             match &request.operation {
-                Operation::PutRecord { .. } => self.put_query_ended(id, findings, ending, *progress, now),
+                Operation::PutRecord { .. } => self.put_query_ended(id, results, end, *progress, now),
                 Operation::GetClosestPeers { target: _, thorough: true } => {
-                    self.thorough_lookup_ended(id, findings, ending, *progress, now);
+                    self.thorough_lookup_ended(id, results, end, *progress, now);
                 }
                 operation => {
-                    let mut outcome = policy::ended(operation, findings, ending, *progress);
-                    let further = self.read_repair(operation, &mut outcome, findings, Some(ending), now);
+                    let mut outcome = policy::ended(operation, results, end, *progress);
+                    let further = self.read_repair(operation, &mut outcome, results, Some(end), now);
                     read_repair = read_repair.or(further);
                     found_out |= outcome.is_found_out();
-                    self.conclude(id, outcome, Some((findings, *progress)), now);
+                    self.conclude(id, outcome, Some((results, *progress)), now);
                 }
             }
         }
         if keeps && found_out {
-            self.keep_all(query, findings, ending, *progress, now);
+            self.keep_all(query, results, end, *progress, now);
         }
         if let Some(read_repair) = read_repair {
             self.start_read_repair(read_repair, now);

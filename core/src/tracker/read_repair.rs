@@ -29,19 +29,19 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         &self,
         operation: &Operation,
         outcome: &mut Outcome,
-        findings: &QueryResults,
-        ending: Option<&QueryEnd>,
+        results: &QueryResults,
+        end: Option<&QueryEnd>,
         now: Time,
     ) -> Option<ReadRepair> {
         let Operation::GetRecord { key, policy: Policy::Best { agree: _ } } = operation else { return None };
-        let (Outcome::GetRecord(Ok(answer)), QueryResults::Records(found)) = (outcome, findings) else { return None };
+        let (Outcome::GetRecord(Ok(answer)), QueryResults::Records(found)) = (outcome, results) else { return None };
         let expired = self.clock.instant(now).is_some_and(|now| answer.record.record.is_expired(now));
         if self.read_repairs >= self.config.max_read_repairs || self.shutting_down || expired {
             return None;
         }
         let best = &answer.record.record.value;
         let holders = found.records.iter().filter_map(|record| Some((record.peer?, record.record.value == *best)));
-        let without = match ending {
+        let without = match end {
             Some(QueryEnd::Read { without, .. }) => without.as_slice(),
             _ => &[],
         };

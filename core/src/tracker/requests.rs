@@ -25,7 +25,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         attempt: Option<(&QueryResults, Progress)>,
         now: Time,
     ) {
-        let found_items = attempt.is_some_and(|(findings, _)| findings.has_items());
+        let found_items = attempt.is_some_and(|(results, _)| results.has_items());
         let again = if outcome.is_retryable() { self.next_attempt(id, found_items, now) } else { None };
         let Some((request, until)) = again.and_then(|until| Some((self.requests.get_mut(&id)?, until))) else {
             self.end(id, outcome, now);
@@ -35,7 +35,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(attempts) = &mut request.retry {
             attempts.failed += 1;
             let put = request.put.take().map(|put| Earlier::of_put(*put));
-            if let Some(attempt) = put.or_else(|| attempt.map(|(findings, progress)| Earlier::of(findings, progress))) {
+            if let Some(attempt) = put.or_else(|| attempt.map(|(results, progress)| Earlier::of(results, progress))) {
                 attempts.earlier = attempt.after(attempts.earlier.as_deref(), self.config.max_items);
             }
         }
@@ -90,7 +90,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 }
                 Some(_) | None if operation.kind() == OperationKind::PutRecord => self.put_timeout(request),
                 Some(query) => {
-                    policy::timeout(operation, query.work.as_deref().map(|work| &work.findings), query.progress())
+                    policy::timeout(operation, query.work.as_deref().map(|work| &work.results), query.progress())
                 }
                 None => policy::timeout(operation, None, Progress::default()),
             },

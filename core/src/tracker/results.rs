@@ -128,8 +128,8 @@ pub(super) enum QueryEnd {
 pub(super) struct ResultDelta {
     /// Items to add one by one, because requests may end between two of them.
     pub(super) items: NewItems,
-    pub(super) ending: Option<QueryEnd>,
-    pub(super) fault: Option<Anomaly>,
+    pub(super) end: Option<QueryEnd>,
+    pub(super) anomaly: Option<Anomaly>,
 }
 
 /// Items that the query had not found before.
@@ -204,15 +204,15 @@ impl QueryResults {
     }
 
     /// Takes an event apart. [`add`](Self::add) adds its items to the results.
-    pub(super) fn news(
+    pub(super) fn delta(
         &mut self,
         query: &Query,
         result: QueryResult,
         progress: Progress,
         validators: &Validators,
     ) -> ResultDelta {
-        let (mut items, mut fault) = (NewItems::None, None);
-        let ending = match (result, self, query) {
+        let (mut items, mut anomaly) = (NewItems::None, None);
+        let end = match (result, self, query) {
             (QueryResult::GetRecord(result), Self::Records(records), Query::GetRecord { key }) => {
                 let (mut closest_peers, mut without, mut timed_out) = (Vec::new(), Vec::new(), false);
                 match result {
@@ -221,7 +221,7 @@ impl QueryResults {
                         Ok(false) => {}
                         Err(error) => {
                             records.rejected += u32::from(error == Anomaly::Rejected);
-                            fault = Some(error);
+                            anomaly = Some(error);
                         }
                     },
                     Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates }) => {
@@ -299,11 +299,11 @@ impl QueryResults {
                 _,
                 _,
             ) => {
-                fault = Some(Anomaly::Mismatch);
+                anomaly = Some(Anomaly::Mismatch);
                 None
             }
         };
-        ResultDelta { items, ending, fault }
+        ResultDelta { items, end, anomaly }
     }
 
     /// Adds an item of an event.
@@ -323,7 +323,7 @@ impl QueryResults {
     }
 
     /// Returns the counts that thresholds are compared with.
-    pub(super) fn offer(&self) -> Available {
+    pub(super) fn available(&self) -> Available {
         let (items, tally) = match self {
             Self::Records(records) => (records.records.len(), records.tally.as_deref()),
             Self::Providers(providers) => (providers.providers.len(), None),

@@ -14,8 +14,8 @@ use crate::{Action, Operation, Priority, Query, RequestId, StepId};
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Attaches a request to a query: to a live one for the same, or else to a new one.
     pub(super) fn attach(&mut self, id: RequestId, query: Query, now: Time) {
-        let flight = SharedQuery::of(&query);
-        self.attach_to(id, query, flight, now);
+        let shared_query = SharedQuery::of(&query);
+        self.attach_to(id, query, shared_query, now);
     }
 
     /// Attaches a request to a new query that no other request shares.
@@ -23,12 +23,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.attach_to(id, query, None, now);
     }
 
-    fn attach_to(&mut self, id: RequestId, query: Query, flight: Option<SharedQuery>, now: Time) {
+    fn attach_to(&mut self, id: RequestId, query: Query, shared_query: Option<SharedQuery>, now: Time) {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let waiter = waiter(id, request, self.config.max_items);
         let votes = policy::votes(&request.operation);
         let (priority, begun) = (request.priority, request.begun);
-        let shared = flight.as_ref().and_then(|flight| self.flights.get(flight)).copied();
+        let shared = shared_query.as_ref().and_then(|shared_query| self.shared_queries.get(shared_query)).copied();
         if let Some(step) = shared.filter(|step| self.is_alive(*step, now)) {
             if let Some(request) = self.requests.get_mut(&id) {
                 request.phase = Phase::Attached { step };
@@ -51,8 +51,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             asked_at: now,
         };
         self.queries.insert(step, Box::new(query));
-        if let Some(flight) = flight {
-            self.flights.insert(flight, step);
+        if let Some(shared_query) = shared_query {
+            self.shared_queries.insert(shared_query, step);
         }
         if !begun {
             self.queue_slots.take(id, priority);
@@ -76,7 +76,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// Returns whether an operation would join a query that holds a slot.
     pub(super) fn joins_running(&self, operation: &Operation, now: Time) -> bool {
-        let step = SharedQuery::of(&first_query(operation)).and_then(|flight| self.flights.get(&flight)).copied();
+        let step = SharedQuery::of(&first_query(operation))
+            .and_then(|shared_query| self.shared_queries.get(&shared_query))
+            .copied();
         let alive = step.filter(|step| self.is_alive(*step, now));
         let query = alive.and_then(|step| self.queries.get(&step));
         query.is_some_and(|query| !matches!(query.state, QueryState::Queued { .. }))
@@ -103,7 +105,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                     let actions = &mut self.actions;
                     let request = waiter.request;
                     let deliver = &mut |item| actions.push_back(Action::Item { request, item });
-                    work.findings.replay(waiter.need.at_most(), deliver);
+                    work.results.replay(waiter.threshold.at_most(), deliver);
                 }
                 self.end_satisfied(step, now);
             }
@@ -126,9 +128,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 }
                 if unwanted {
                     self.waiting.remove(line, step);
-                    let flight = SharedQuery::of(&query.query);
+                    let shared_query = SharedQuery::of(&query.query);
                     self.queries.remove(&step);
-                    self.unshare(flight, step);
+                    self.unshare(shared_query, step);
                 } else {
                     let fallen = query.waiters.line();
                     query.state = QueryState::Queued { line: fallen };
@@ -137,20 +139,20 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             }
             QueryState::Starting if unwanted => {
                 query.state = QueryState::Abandoned { finish_deadline };
-                let flight = SharedQuery::of(&query.query);
+                let shared_query = SharedQuery::of(&query.query);
                 self.timers.insert((finish_deadline, Timer::Lost(step)));
-                self.unshare(flight, step);
+                self.unshare(shared_query, step);
             }
             QueryState::Running { id } if unwanted => {
                 query.state = QueryState::Finishing { id, finish_deadline };
-                let flight = SharedQuery::of(&query.query);
+                let shared_query = SharedQuery::of(&query.query);
                 let look_at = query.work.as_mut().and_then(|work| work.look_at.take());
                 if let Some(at) = look_at {
                     self.timers.remove(&(at, Timer::Look(step)));
                 }
                 self.actions.push_back(Action::Finish(id));
                 self.timers.insert((finish_deadline, Timer::Lost(step)));
-                self.unshare(flight, step);
+                self.unshare(shared_query, step);
             }
             QueryState::Starting
             | QueryState::Running { id: _ }
@@ -161,11 +163,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// Excludes a query from sharing.
-    pub(super) fn unshare(&mut self, flight: Option<SharedQuery>, step: StepId) {
-        if let Some(flight) = flight
-            && self.flights.get(&flight) == Some(&step)
+    pub(super) fn unshare(&mut self, shared_query: Option<SharedQuery>, step: StepId) {
+        if let Some(shared_query) = shared_query
+            && self.shared_queries.get(&shared_query) == Some(&step)
         {
-            self.flights.remove(&flight);
+            self.shared_queries.remove(&shared_query);
         }
     }
 
@@ -190,11 +192,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             }
             QueryState::Queued { .. } | QueryState::Starting => {}
         }
-        let flight = SharedQuery::of(&query.query);
-        if let (Some(cache), Some(flight)) = (&mut self.cache, &flight) {
-            cache.read_over(flight, step);
+        let shared_query = SharedQuery::of(&query.query);
+        if let (Some(cache), Some(shared_query)) = (&mut self.cache, &shared_query) {
+            cache.read_over(shared_query, step);
         }
-        self.unshare(flight, step);
+        self.unshare(shared_query, step);
         Some(query)
     }
 }

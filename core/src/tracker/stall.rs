@@ -13,7 +13,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Schedules the first check of a query that kad has started.
     pub(super) fn watch(&mut self, step: StepId, now: Time) {
         if let Some(stall) = &self.config.stall {
-            let quiet = self.pace.quiet(stall);
+            let quiet = self.rtt.quiet(stall);
             self.look_at(step, now.after(quiet));
         }
     }
@@ -21,7 +21,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Checks a query at `due`: if it may have been quiet for too long, kad is asked for its progress.
     pub(super) fn look_after(&mut self, step: StepId, due: Time, now: Time) {
         let Some(stall) = &self.config.stall else { return };
-        let quiet = self.pace.quiet(stall);
+        let quiet = self.rtt.quiet(stall);
         let Some(query) = self.queries.get_mut(&step) else { return };
         let LiveQuery { state: QueryState::Running { id }, work: Some(work), .. } = &mut **query else { return };
         work.look_at = None;
@@ -42,7 +42,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Handles kad's answer to a probe.
     pub(super) fn probed(&mut self, step: StepId, progress: Option<Progress>, now: Time) {
         let Some(stall) = self.config.stall else { return };
-        let quiet = self.pace.quiet(&stall);
+        let quiet = self.rtt.quiet(&stall);
         let Some(query) = self.queries.get_mut(&step) else { return };
         let LiveQuery { state: QueryState::Running { id }, work: Some(work), .. } = &mut **query else { return };
         let asked = mem::take(&mut work.probed);
@@ -80,8 +80,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 work.finished_early = true;
             }
             // A request that joined now could get less than the network has.
-            let flight = SharedQuery::of(&query.query);
-            self.unshare(flight, step);
+            let shared_query = SharedQuery::of(&query.query);
+            self.unshare(shared_query, step);
         }
         self.look_at(step, now.after(quiet));
     }
@@ -96,7 +96,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let reads_back = request.operation.kind() == OperationKind::PutRecord;
         let wants_more = reads_back || query.waiters.want_more(self.config.max_items);
         let parallelism = self.config.stall.map_or(1, |stall| stall.parallelism);
-        policy::patience(&query.query, request, query.offer(), wants_more, progress, parallelism)
+        policy::patience(&query.query, request, query.available(), wants_more, progress, parallelism)
     }
 
     fn look_at(&mut self, step: StepId, at: Time) {

@@ -86,7 +86,7 @@ pub(super) struct LiveQuery<Id> {
 /// Results and progress of a query since its start.
 #[derive(Debug)]
 pub(super) struct Work {
-    pub(super) findings: QueryResults,
+    pub(super) results: QueryResults,
     pub(super) progress: Progress,
     /// Time of kad's last event for it, or of its start.
     pub(super) heard_at: Time,
@@ -99,7 +99,7 @@ pub(super) struct Work {
     /// Set once the tracker has finished it early, so that the network may hold more.
     pub(super) finished_early: bool,
     /// Set once its round trip has been measured.
-    pub(super) paced: bool,
+    pub(super) rtt_measured: bool,
 }
 
 /// State of a query.
@@ -201,14 +201,14 @@ impl<Id> LiveQuery<Id> {
     pub(super) fn begin(&mut self, validators: &Validators, now: Time) {
         self.asked_at = now;
         self.work = Some(Box::new(Work {
-            findings: QueryResults::of(&self.query),
+            results: QueryResults::of(&self.query),
             progress: Progress::default(),
             heard_at: now,
             moved_at: now,
             look_at: None,
             probed: false,
             finished_early: false,
-            paced: false,
+            rtt_measured: false,
         }));
         self.count_votes(validators);
     }
@@ -218,13 +218,13 @@ impl<Id> LiveQuery<Id> {
         if self.votes
             && let (Some(work), Query::GetRecord { key }) = (&mut self.work, &self.query)
         {
-            work.findings.count_votes(key, validators);
+            work.results.count_votes(key, validators);
         }
     }
 
     /// Returns the counts that thresholds are compared with.
-    pub(super) fn offer(&self) -> Available {
-        self.work.as_ref().map_or(Available::NOTHING, |work| work.findings.offer())
+    pub(super) fn available(&self) -> Available {
+        self.work.as_ref().map_or(Available::NOTHING, |work| work.results.available())
     }
 
     /// Returns the requests and answers so far.
@@ -236,7 +236,7 @@ impl<Id> LiveQuery<Id> {
 pub(super) fn waiter(id: RequestId, request: &LiveRequest, max_items: usize) -> Waiter {
     Waiter {
         request: id,
-        need: policy::need(&request.operation, max_items),
+        threshold: policy::threshold(&request.operation, max_items),
         // A put has no items for its caller; it reads back for itself.
         streaming: request.streaming && request.operation.kind() != OperationKind::PutRecord,
         line: if request.second_step { Line::FurtherStep(request.priority) } else { Line::New(request.priority) },

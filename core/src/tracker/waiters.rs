@@ -31,7 +31,7 @@ impl Threshold {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiter {
     pub(super) request: RequestId,
-    pub(super) need: Threshold,
+    pub(super) threshold: Threshold,
     pub(super) streaming: bool,
     /// Line in which it would wait alone.
     pub(super) line: Line,
@@ -49,7 +49,7 @@ pub(super) enum Waiters {
 
 #[derive(Debug, Default)]
 pub(super) struct Sets {
-    by_need: BTreeSet<(Threshold, RequestId)>,
+    by_threshold: BTreeSet<(Threshold, RequestId)>,
     streaming: BTreeSet<RequestId>,
     /// Number of waiters of each line, in the order of [`LINES`].
     by_line: [usize; LINES.len()],
@@ -76,8 +76,8 @@ pub(super) struct Available {
 impl Available {
     pub(super) const NOTHING: Self = Self { items: 0, votes: 0, best_votes: 0 };
 
-    pub(super) fn satisfies(self, need: Threshold) -> bool {
-        match need {
+    pub(super) fn satisfies(self, threshold: Threshold) -> bool {
+        match threshold {
             Threshold::Items(needed) => self.items >= needed as usize,
             Threshold::Votes(needed) => self.votes >= needed as usize,
             Threshold::BestVotes(needed) => self.best_votes >= needed as usize,
@@ -110,7 +110,7 @@ impl Waiters {
             Self::One(_) => {}
             Self::Many(sets) => {
                 sets.remove(waiter);
-                if sets.by_need.is_empty() {
+                if sets.by_threshold.is_empty() {
                     *self = Self::None;
                 }
             }
@@ -121,7 +121,7 @@ impl Waiters {
         match self {
             Self::None => 0,
             Self::One(_) => 1,
-            Self::Many(sets) => sets.by_need.len(),
+            Self::Many(sets) => sets.by_threshold.len(),
         }
     }
 
@@ -134,20 +134,20 @@ impl Waiters {
         match self {
             Self::None => None,
             Self::One(waiter) => Some(waiter.request),
-            Self::Many(sets) => sets.by_need.first().map(|(_, request)| *request),
+            Self::Many(sets) => sets.by_threshold.first().map(|(_, request)| *request),
         }
     }
 
     /// Returns a request that these results satisfy.
-    pub(super) fn satisfied(&self, offer: Available) -> Option<RequestId> {
+    pub(super) fn satisfied(&self, available: Available) -> Option<RequestId> {
         match self {
             Self::None => None,
-            Self::One(waiter) => offer.satisfies(waiter.need).then_some(waiter.request),
+            Self::One(waiter) => available.satisfies(waiter.threshold).then_some(waiter.request),
             // Only the smallest threshold of each kind is checked: three lookups for any number of waiters.
             Self::Many(sets) => {
                 [Threshold::Items(0), Threshold::Votes(0), Threshold::BestVotes(0)].into_iter().find_map(|from| {
-                    let (need, request) = sets.by_need.range((from, RequestId(0))..).next()?;
-                    offer.satisfies(*need).then_some(*request)
+                    let (threshold, request) = sets.by_threshold.range((from, RequestId(0))..).next()?;
+                    available.satisfies(*threshold).then_some(*request)
                 })
             }
         }
@@ -156,7 +156,7 @@ impl Waiters {
     /// Returns whether a request waits for more items or votes than have been found, and not just for the end of the
     /// query.
     pub(super) fn want_more(&self, max_items: usize) -> bool {
-        let wants_more = |need| match need {
+        let wants_more = |threshold| match threshold {
             Threshold::Items(needed) => (needed as usize) < max_items,
             Threshold::Votes(_) => true,
             // With fewer votes, the best record is still an answer.
@@ -164,9 +164,12 @@ impl Waiters {
         };
         match self {
             Self::None => false,
-            Self::One(waiter) => wants_more(waiter.need),
+            Self::One(waiter) => wants_more(waiter.threshold),
             Self::Many(sets) => [Threshold::Items(0), Threshold::Votes(0)].into_iter().any(|from| {
-                sets.by_need.range((from, RequestId(0))..).next().is_some_and(|(need, _)| wants_more(*need))
+                sets.by_threshold
+                    .range((from, RequestId(0))..)
+                    .next()
+                    .is_some_and(|(threshold, _)| wants_more(*threshold))
             }),
         }
     }
@@ -199,7 +202,7 @@ impl Waiters {
         let (one, many) = match self {
             Self::None => (None, None),
             Self::One(waiter) => (Some(waiter.request), None),
-            Self::Many(sets) => (None, Some(&sets.by_need)),
+            Self::Many(sets) => (None, Some(&sets.by_threshold)),
         };
         one.into_iter().chain(many.into_iter().flatten().map(|(_, request)| *request))
     }
@@ -207,7 +210,7 @@ impl Waiters {
 
 impl Sets {
     fn add(&mut self, waiter: Waiter) {
-        self.by_need.insert((waiter.need, waiter.request));
+        self.by_threshold.insert((waiter.threshold, waiter.request));
         if waiter.streaming {
             self.streaming.insert(waiter.request);
         }
@@ -215,7 +218,7 @@ impl Sets {
     }
 
     fn remove(&mut self, waiter: Waiter) {
-        if self.by_need.remove(&(waiter.need, waiter.request)) {
+        if self.by_threshold.remove(&(waiter.threshold, waiter.request)) {
             self.streaming.remove(&waiter.request);
             *self.of_line(waiter.line) -= 1;
         }

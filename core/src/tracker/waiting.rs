@@ -6,6 +6,10 @@ use crate::{Priority, StepId};
 
 /// Line in which a query waits. Ordered by service: the greater goes first.
 ///
+/// Further steps of a put and of a thorough lookup go ahead of all others: the result of their first query is fresh, and
+/// they have waited for their turn already. There are few of them for each query that had its turn, so no class starves.
+/// Everything else waits in the line of its class, retries included: a request may be retried any number of times, and
+/// if its attempts went ahead, a few requests that always fail would keep all others from starting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Line {
     New(Priority),

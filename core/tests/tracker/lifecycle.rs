@@ -1,11 +1,12 @@
 //! Lifecycle of a query: every state with every input.
 //!
 //! ```text
-//!              started            nobody wants it          last event
-//!   Starting ──────────► Running ────────────────► Finishing ─────────► gone
-//!      │ nobody wants it      │ last event             ▲  └ finish_timeout ─► gone, evicted_ids
-//!      ▼         started      └──────────► gone        │
-//!   Abandoned ─────────────────────────────────────────┘
+//!   Starting ── started ──► Running ── last event ──► gone
+//!      │                       │
+//!   no request              no request
+//!      ▼                       ▼
+//!   Abandoned ── started ──► Finishing ── last event ──► gone
+//!      └ finish_timeout ► gone   └ finish_timeout ──► gone, its id remembered
 //! ```
 
 use kadence_core::{Policy, QueryPhase, QueryStartError, StepId};

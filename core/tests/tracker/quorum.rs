@@ -253,6 +253,21 @@ fn a_quorum_that_is_reached_in_the_last_event_leaves_nothing_to_finish() {
     h.assert_empty();
 }
 
+#[test]
+fn a_majority_is_of_the_replication_factor() {
+    let mut h = Harness::default();
+    h.request(1, get_record("k", Policy::Quorum(Quorum::Majority)));
+    let id = h.start();
+    for from in 1..=10 {
+        h.ev(id, found("k", from, b"v"), false);
+    }
+    assert!(!h.ended(1));
+    h.ev(id, found("k", 11, b"v"), false);
+    assert_eq!(answer(&h).agreeing, 11);
+    h.ev(id, records_finished(), true);
+    h.assert_empty();
+}
+
 /// The query has not ended, so a conflict is not known yet.
 #[test]
 fn a_quorum_that_is_not_reached_by_the_deadline_is_a_timeout_with_the_records_found() {

@@ -142,6 +142,12 @@ fn a_limit_of_zero_is_invalid() {
 }
 
 #[test]
+fn a_put_with_a_quorum_of_zero_is_invalid() {
+    assert_refused(put("k", Quorum::N(0)), &InvalidRequestError::ZeroLimit);
+    assert_refused(put_to("k", peers([1]), Quorum::N(0)), &InvalidRequestError::ZeroLimit);
+}
+
+#[test]
 fn a_put_to_the_local_peer_only_is_invalid() {
     for quorum in [Quorum::One, Quorum::Majority, Quorum::All, n(3)] {
         assert_refused(put_to("k", Vec::new(), quorum), &InvalidRequestError::NoPeers);

@@ -174,10 +174,10 @@ impl Demo {
             adversary.node.client().start_providing(content.provider_key()).timeout(CALL_TIMEOUT).await?;
         }
         let reader = self.member(READER)?;
-        wait_for_provider(reader, &receipt.archive, adversary.node.peer_id()).await?;
+        wait_for_provider(reader, &receipt.archive, adversary.node.local_peer_id()).await?;
         let dir = self.folder("installed-film");
         let installed = install_newest(reader, &receipt.package, &dir).await.context("with a corrupt provider")?;
-        let bad = reader.p2p.reputation().get(&adversary.node.peer_id()).map_or(0, |known| known.bad);
+        let bad = reader.p2p.reputation().get(&adversary.node.local_peer_id()).map_or(0, |known| known.bad);
         let blamed = |index: usize| self.member(index).map(Member::peer);
         let blamed = (0..NODES).map(blamed).collect::<Result<Vec<_>, _>>()?;
         let blamed = blamed.iter().filter(|peer| reader.p2p.reputation().get(peer).is_some_and(|known| known.bad > 0));

@@ -170,9 +170,9 @@ impl Call<GetRecord> {
         self.policy(Policy::All)
     }
 
-    /// Succeeds when a quorum of sources have exactly the same value. The local store counts as one source. Takes a number
-    /// or a [`Quorum`], of which `Majority` and `All` are those of [`REPLICATION_FACTOR`](crate::REPLICATION_FACTOR). Zero
-    /// fails with [`RequestError::Invalid`].
+    /// Succeeds when a quorum of sources has exactly the same value. The local store counts as one source. Takes a
+    /// number or a [`Quorum`], whose `Majority` and `All` are of
+    /// [`REPLICATION_FACTOR`](kadence_core::REPLICATION_FACTOR) peers. Zero fails with [`RequestError::Invalid`].
     ///
     /// If the lookup ends before that, the call fails:
     /// [`Conflict`](kadence_core::GetRecordError::Conflict) means that sources disagree, and
@@ -189,7 +189,7 @@ impl Call<GetRecord> {
         self.policy(Policy::Quorum(quorum.into()))
     }
 
-    /// Waits for the end of the lookup, and returns the record that the validator of the key's namespace ranks highest.
+    /// Waits for the end of the lookup, and returns the best record found, by the validator of the key's namespace.
     /// Without a validator ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)) the call fails with
     /// [`RequestError::Invalid`].
     ///
@@ -204,9 +204,17 @@ impl Call<GetRecord> {
         self.policy(Policy::Best { agree: None })
     }
 
-    /// Returns the best record, as [`best`](Self::best) does, but ends the lookup as soon as a quorum of sources have the
+    /// Returns the best record, like [`best`](Self::best), and ends the lookup early when a quorum of sources has the
     /// best record found so far. If the lookup ends with fewer, the best record is still the answer. Zero fails with
     /// [`RequestError::Invalid`].
+    ///
+    /// ```
+    /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
+    /// let newest = client.get_record("/pkg/editor").best_with_quorum(5).await?;
+    /// println!("{} sources agree", newest.agreeing);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn best_with_quorum(self, quorum: impl Into<Quorum>) -> Self {
         self.policy(Policy::Best { agree: Some(quorum.into()) })
     }
@@ -275,11 +283,10 @@ impl Call<PutRecord> {
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
-    /// use kadence::{Quorum, libp2p::kad::Record};
+    /// use kadence::libp2p::kad::Record;
     ///
     /// let record = Record::new(b"greeting".to_vec(), b"hello".to_vec());
-    /// let three = Quorum::N(3.try_into().unwrap());
-    /// client.put_record(record).quorum(three).clamp_quorum().await?;
+    /// client.put_record(record).quorum(3).clamp_quorum().await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -327,16 +334,17 @@ impl Call<PutRecord> {
         self
     }
 
-    /// Sets the number of peers, of those found, that must acknowledge the record. A number is exact: if fewer
-    /// peers are found, nothing is sent and the call fails. Zero fails with [`RequestError::Invalid`]. Default: [`Quorum::Majority`].
+    /// Sets the number of peers, of those found, that must acknowledge the record. Takes a number or a [`Quorum`],
+    /// whose `Majority` and `All` are of the peers found. A number is exact: if fewer peers are found, nothing is sent
+    /// and the call fails. Zero fails with [`RequestError::Invalid`]. Default: [`Quorum::Majority`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
-    /// use kadence::{Quorum, libp2p::kad::Record};
+    /// use kadence::libp2p::kad::Record;
     ///
     /// let record = Record::new(b"greeting".to_vec(), b"hello".to_vec());
-    /// let answer = client.put_record(record).quorum(Quorum::One).await?;
-    /// println!("{} peers stored the record", answer.acknowledged.len());
+    /// let answer = client.put_record(record).quorum(3).await?;
+    /// assert!(answer.acknowledged.len() >= 3);
     /// # Ok(())
     /// # }
     /// ```
@@ -346,7 +354,9 @@ impl Call<PutRecord> {
 }
 
 impl Call<PutRecordTo> {
-    /// Sets the number of the given peers that must acknowledge the record. Default: [`Quorum::All`].
+    /// Sets the number of the given peers that must acknowledge the record. Takes a number or a [`Quorum`], whose
+    /// `Majority` and `All` are of the given peers. Zero fails with [`RequestError::Invalid`]. Default:
+    /// [`Quorum::All`].
     ///
     /// ```
     /// # use kadence::libp2p::PeerId;

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use kadence_core::{Certainty, ClosestPeersAnswer, GetClosestPeersError, Progress, RequestError};
+use kadence_core::{Certainty, GetClosestPeersError, Progress, RequestError};
 use libp2p::{Multiaddr, PeerId, kad::PeerInfo};
 use thiserror::Error;
 
@@ -52,10 +52,10 @@ impl From<GetClosestPeersError> for FindPeerError {
     }
 }
 
-/// Combines the end of a lookup with the addresses in the routing table. These were read after the lookup, which may
-/// have connected us to the peer.
+/// Combines the end of a lookup, which found `(peers, progress)` or failed, with the addresses in the routing table.
+/// These were read after the lookup, which may have connected us to the peer.
 pub(super) fn found_peer(
-    lookup: Result<ClosestPeersAnswer, GetClosestPeersError>,
+    lookup: Result<(Vec<PeerInfo>, Progress), GetClosestPeersError>,
     located: LocatedPeer,
 ) -> Result<FoundPeer, FindPeerError> {
     if let Err(GetClosestPeersError::Request(error @ (RequestError::Invalid(_) | RequestError::Shutdown))) = lookup {
@@ -63,7 +63,7 @@ pub(super) fn found_peer(
     }
     let LocatedPeer { peer, mut addresses } = located;
     let answering = match &lookup {
-        Ok(answer) => answer.peers.as_slice(),
+        Ok((peers, _)) => peers.as_slice(),
         Err(GetClosestPeersError::Timeout { peers, .. }) => peers,
         Err(_) => &[],
     };
@@ -75,9 +75,8 @@ pub(super) fn found_peer(
     if !addresses.is_empty() {
         return Ok(FoundPeer { peer, addresses, answered: info.is_some() });
     }
-    let answer = lookup?;
-    let certainty = answer.progress.certainty();
-    Err(FindPeerError::NotFound { closest_peers: answer.peers, certainty, progress: answer.progress })
+    let (closest_peers, progress) = lookup?;
+    Err(FindPeerError::NotFound { closest_peers, certainty: progress.certainty(), progress })
 }
 
 #[cfg(test)]
@@ -123,8 +122,7 @@ mod tests {
     #[test]
     fn a_lookup_that_ends_without_an_address_names_the_closest_peers() {
         let other = info(PeerId::random(), &[1]);
-        let answer = ClosestPeersAnswer { peers: vec![other.clone()], progress: PROGRESS };
-        match found_peer(Ok(answer), located(PeerId::random(), &[])) {
+        match found_peer(Ok((vec![other.clone()], PROGRESS)), located(PeerId::random(), &[])) {
             Err(FindPeerError::NotFound { closest_peers, certainty: Certainty::Conclusive, progress: PROGRESS }) => {
                 assert_eq!(closest_peers, [other]);
             }

@@ -13,8 +13,8 @@ use std::{
 
 use futures::{Stream, channel::oneshot, stream::FusedStream};
 use kadence_core::{
-    Action, Command, CommandError, Item, LOCAL_PEERS, Operation, Outcome, Progress, Query, QueryEvent,
-    QueryStartError, QueryTracker, RecordingError, Request, RequestId, Started,
+    Action, Command, CommandError, Item, LOCAL_PEERS, Operation, Outcome, Progress, Query, QueryEvent, QueryStartError,
+    QueryTracker, RecordingError, Request, RequestId, Started,
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm,

@@ -1,8 +1,8 @@
-//! Limits of half-open connections: those that a remote has opened and not yet completed the handshakes of.
+//! Limits of half-open connections: incoming ones whose handshakes are not complete.
 //!
-//! A behaviour can only deny a new connection, so that whoever opens connections and says nothing shuts newcomers out for the
-//! whole handshake timeout. Here, on the transport, the one that has waited longest gives way instead. Honest handshakes take
-//! some round trips, so that they are complete before they are the oldest.
+//! A behaviour can only deny a new connection, so that a remote with silent connections shuts newcomers out for the whole
+//! handshake timeout. Here, in the transport, the oldest half-open connection gives way instead. Honest handshakes take some
+//! round trips, and are complete before they are the oldest.
 
 use std::{
     collections::{BTreeMap, btree_map},
@@ -24,7 +24,7 @@ use libp2p::{
 };
 use thiserror::Error;
 
-use super::BoxedTransport;
+use super::transport::BoxedTransport;
 
 type Upgrade = <BoxedTransport as Transport>::ListenerUpgrade;
 type Output = <BoxedTransport as Transport>::Output;
@@ -36,21 +36,22 @@ pub(super) struct HalfOpenLimits {
     pub(super) per_address: usize,
 }
 
-/// Half-open connections of a node: those that a remote has opened and whose handshakes are not complete.
+/// Half-open connections of a node: incoming ones whose handshakes are not complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HalfOpenStats {
-    /// Number of half-open connections now.
+    /// Number of half-open connections.
     pub current: usize,
-    /// Number of half-open connections that were closed since the start of the node because newer ones took their places.
+    /// Number of half-open connections that were closed for newer ones since the start of the node.
     pub evicted: u64,
 }
 
-/// Reason why an incoming connection failed: a newer one took its place before its handshakes were complete.
+/// Error of an incoming connection that was closed for a newer one before its handshakes were complete.
 #[derive(Debug, Error)]
 #[error("half-open connection evicted: too many connections without a complete handshake")]
 struct EvictedError;
 
-/// Number of half-open connections, to read from anywhere.
+/// Shared handle to the half-open connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HalfOpenHandle(Arc<Mutex<State>>);
 
@@ -60,7 +61,7 @@ impl HalfOpenHandle {
         HalfOpenStats { current: state.pending.len(), evicted: state.evicted }
     }
 
-    /// No lock is held over more than one change, so what a panic has left is consistent.
+    /// Locks the state. It is consistent even after a panic, because each change is made under one lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,8 +90,8 @@ impl HalfOpenTransport {
         let (abort, registration) = AbortHandle::new_pair();
         let (id, evicted) = self.handle.lock().admit(Source::of(remote), abort, self.limits);
         if let Some(evicted) = evicted {
-            tracing::debug!(%remote, "a half-open connection is evicted for a newer one");
-            // It wakes a task, which is no business of the lock's.
+            tracing::debug!(%remote, "evicting a half-open connection for a newer one");
+            // Wakes a task, so that the lock must not be held.
             evicted.abort();
         }
         HalfOpen { upgrade: Abortable::new(upgrade, registration), _ticket: Ticket { id, handle: self.handle.clone() } }
@@ -144,7 +145,7 @@ impl Transport for HalfOpenTransport {
 
 /// The handshakes of an incoming connection. It ends with an error as soon as it is evicted.
 pub(super) struct HalfOpen {
-    /// Dropped first, so that whoever holds a ticket holds a connection.
+    /// Dropped before the ticket, so that each ticket stands for an open socket.
     upgrade: Abortable<Upgrade>,
     _ticket: Ticket,
 }
@@ -157,7 +158,7 @@ impl Future for HalfOpen {
     }
 }
 
-/// The place of a half-open connection, or of one that was evicted and still has its socket.
+/// Registration of a half-open connection, or of an evicted one whose socket is still open.
 #[derive(Debug)]
 struct Ticket {
     id: u64,
@@ -173,11 +174,11 @@ impl Drop for Ticket {
     }
 }
 
-/// Origin of connections that counts as one: whoever has one address of it has all.
+/// Origin of connections. All addresses of an origin belong to one party.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Ip4(Ipv4Addr),
-    /// First 64 bits, which one customer of a provider has for itself.
+    /// First 64 bits of the address: the network of one customer.
     Ip6(u64),
     /// Not over IP.
     Other(Multiaddr),
@@ -225,8 +226,8 @@ impl State {
         (id, evicted)
     }
 
-    /// Selects the connection that gives way to a new one: of the same source if that has all it may have, otherwise of
-    /// the source that has most; of these the oldest.
+    /// Returns the connection that gives way to a new one: the oldest of the same source if that has reached its limit,
+    /// otherwise the oldest of the source with the most connections.
     fn to_evict(&self, source: &Source, limits: HalfOpenLimits) -> Option<u64> {
         let oldest = |is_candidate: &dyn Fn(&Source) -> bool| {
             self.pending.iter().find(|(_, (source, _))| is_candidate(source)).map(|(id, _)| *id)
@@ -324,7 +325,7 @@ mod tests {
         }
     }
 
-    /// Accepts connections from these addresses, on which nothing ever comes.
+    /// Accepts silent connections from these addresses.
     fn accept(addresses: &[&str]) -> (HalfOpenTransport, Vec<HalfOpen>) {
         let silent = addresses.iter().map(|address| (address.parse().unwrap(), pending().boxed())).collect();
         let mut transport = HalfOpenTransport::new(Incoming(silent).boxed(), LIMITS);

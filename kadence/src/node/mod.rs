@@ -8,11 +8,12 @@
 mod announcer;
 mod behaviour;
 mod config;
-mod half_open;
 mod error;
+mod half_open;
 mod identity;
 mod running;
 mod sweeper;
+mod transport;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
@@ -24,14 +25,11 @@ use futures::{
 };
 use kadence_store::{StatsHandle, StoreStats};
 use libp2p::{
-    Multiaddr, PeerId, Swarm, Transport, connection_limits,
-    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
-    identify,
+    Multiaddr, PeerId, Swarm, connection_limits, identify,
     identity::Keypair,
     multiaddr::Protocol,
-    noise, ping,
+    ping,
     swarm::{self, NetworkBehaviour, dummy},
-    yamux,
 };
 
 use self::{
@@ -44,22 +42,16 @@ use self::{
 pub use self::{
     behaviour::{NodeBehaviour, NodeBehaviourEvent, NodeEvent},
     config::{DEFAULT_PROTOCOL, NodeConfig, NodeStore},
-    half_open::HalfOpenStats,
     error::{NodeError, ReadyError},
+    half_open::HalfOpenStats,
     identity::Identity,
+    transport::{BoxedTransport, upgrade},
 };
 use crate::{Alarm, Client, Driver, DriverClosedError, Events, PeerTimeouts, Runtime, SwarmHandle, Task, TaskEnd};
-
-/// Maximum time from the first packet of a connection to its last handshake, in both directions. Without it a silent peer
-/// that accepts a connection would keep a dial open for ever.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum time that a start waits for the listeners' addresses. They come at once, except for a wildcard on a machine
 /// without network interfaces.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A transport with authenticated and multiplexed connections, as a swarm takes it.
-pub type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// A running node. Dropping it ends it at once; [`shutdown`](Self::shutdown) ends it gracefully.
 ///
@@ -292,8 +284,8 @@ impl<X: NetworkBehaviour> Node<X> {
         self.store_stats.read()
     }
 
-    /// Returns how many incoming connections are half-open, and how many of them had to give way to newer ones. Also after the
-    /// node's end.
+    /// Returns the number of half-open incoming connections, and of those that were evicted for newer ones. Works after the
+    /// end of the node.
     pub fn half_open_stats(&self) -> HalfOpenStats {
         self.half_open.stats()
     }
@@ -333,27 +325,6 @@ impl<X: NetworkBehaviour> fmt::Debug for Node<X> {
             .field("listen_addrs", &self.status.listen_addrs())
             .finish_non_exhaustive()
     }
-}
-
-/// Encrypts (noise) and multiplexes (yamux) the connections of a transport, and limits the time to establish them to 10 s.
-///
-/// # Errors
-///
-/// If the key pair cannot sign.
-pub fn upgrade<T>(transport: T, keypair: &Keypair) -> Result<BoxedTransport, noise::Error>
-where
-    T: Transport + Send + Unpin + 'static,
-    T::Output: futures::AsyncRead + futures::AsyncWrite + Send + Unpin + 'static,
-    T::Error: Send + Sync + 'static,
-    T::Dial: Send + 'static,
-    T::ListenerUpgrade: Send + 'static,
-{
-    Ok(transport
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(keypair)?)
-        .multiplex(yamux::Config::default())
-        .timeout(CONNECTION_TIMEOUT)
-        .boxed())
 }
 
 fn sleep<R: Runtime>(runtime: &R, span: Duration) -> BoxFuture<'static, ()> {

@@ -85,7 +85,7 @@ impl Model {
 
     /// Caches the results behind the outcome of a read. `query_end` is `Some` if the query has ended.
     pub(super) fn cache_answer(&mut self, step: u64, outcome: &Outcome, query_end: Option<&QueryEnd>, now: Instant) {
-        let Some(Cache { max_bytes, max_age, max_age_not_found }) = self.config.cache else { return };
+        let Some(Cache { max_bytes, max_age, max_age_not_found, .. }) = self.config.cache else { return };
         let Some(query) = self.query(step).filter(|query| !query.key_written) else { return };
         let (Query::GetRecord { key } | Query::GetProviders { key }) = &query.query else { return };
         let none = QueryEnd::default();

@@ -100,7 +100,7 @@ pub(super) fn ended(
         } else {
             // kad counts the answers to the lookup and the announcements together, so half of them are announcements.
             // At most 20 peers get one.
-            Ok(ProvideAnswer { sent_to: (progress.successes / 2).min(20), progress })
+            Ok(ProvideAnswer::new((progress.successes / 2).min(20), progress))
         }),
         Operation::GetClosestPeers { .. } => {
             let peers = query_end.peers.clone();
@@ -401,7 +401,7 @@ fn answer(chosen: &Arc<PeerRecord>, records: &[Arc<PeerRecord>], limit: usize, p
 }
 
 fn candidate(first: &Arc<PeerRecord>, found: &QueryResults) -> Candidate {
-    Candidate { record: Arc::clone(first), votes: found.votes(first) }
+    Candidate::new(Arc::clone(first), found.votes(first))
 }
 
 /// Returns the peers that have acknowledged.

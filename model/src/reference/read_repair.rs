@@ -50,7 +50,7 @@ impl Model {
         let Some((best, peers)) = read_repair else { return };
         self.last_read_repair += 1;
         self.counters.read_repairs += 1;
-        let id = RequestId(RequestId::FIRST_OF_OURS.0 + self.last_read_repair);
+        let id = RequestId(RequestId::FIRST_RESERVED.0 + self.last_read_repair);
         let record = Arc::new(best.record.clone());
         let operation =
             Operation::PutRecordTo { record: Arc::clone(&record), peers: peers.clone(), quorum: Quorum::One };

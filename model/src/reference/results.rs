@@ -8,6 +8,8 @@ use libp2p::{
     kad::{BootstrapError, BootstrapOk, GetProvidersOk, GetRecordOk, PeerRecord, QueryResult},
 };
 
+use super::outcomes::sources;
+
 /// Threshold at which a request ends before its query does. Waiters are served in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Threshold {
@@ -23,9 +25,9 @@ impl Threshold {
             Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } => match *policy {
                 Policy::First => Self::Items(1),
                 Policy::Limit(limit) => Self::Items(limit.min(max_items)),
-                Policy::All | Policy::Best { agree: Agree::All } => Self::Items(max_items),
-                Policy::Quorum(votes) => Self::Votes(votes),
-                Policy::Best { agree: Agree::N(votes) } => Self::BestVotes(votes),
+                Policy::All | Policy::Best { agree: None } => Self::Items(max_items),
+                Policy::Quorum(quorum) => Self::Votes(sources(quorum)),
+                Policy::Best { agree: Some(quorum) } => Self::BestVotes(sources(quorum)),
             },
             Operation::PutRecord { .. }
             | Operation::PutRecordTo { .. }

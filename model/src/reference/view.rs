@@ -90,11 +90,8 @@ impl Model {
         let mut requests: Vec<_> = self
             .requests
             .iter()
-            .map(|request| RequestView {
-                id: request.id,
-                operation: request.operation.kind(),
-                key: request.operation.key().to_vec(),
-                phase: match &request.awaiting {
+            .map(|request| {
+                let phase = match &request.awaiting {
                     Awaiting::Retry(_) => RequestPhase::BackingOff,
                     Awaiting::LocalStore(_) => RequestPhase::Storing,
                     Awaiting::LocalPeers => RequestPhase::BetweenSteps,

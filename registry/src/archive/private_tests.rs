@@ -1,4 +1,4 @@
-//! Keys, homes and what else nobody wants to publish.
+//! Tests that keys, homes and other private files are never packed.
 
 use std::{fs, io, path::Path};
 
@@ -6,11 +6,12 @@ use libp2p_identity::Keypair;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::MANIFEST_FILE;
 
-/// A folder with these files, and some that are packed always.
+/// Creates a folder with files, and with a manifest file and `src/lib.rs`, which are always packed.
 fn folder(files: &[(&str, &[u8])]) -> TempDir {
     let folder = tempdir().unwrap();
-    for (path, bytes) in files.iter().chain(&[("ggen.toml", b"name = \"a\"".as_slice()), ("src/lib.rs", b"//")]) {
+    for (path, bytes) in files.iter().chain(&[(MANIFEST_FILE, b"name = \"a\"".as_slice()), ("src/lib.rs", b"//")]) {
         let path = folder.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
@@ -23,13 +24,13 @@ fn key() -> (Keypair, PackOptions) {
     (key.clone(), PackOptions { private_keys: vec![key], ..PackOptions::default() })
 }
 
-/// Packs, and returns what is in the archive and what was left out.
+/// Packs a folder. Returns the packed paths and the exclusions.
 fn contents(folder: &Path, options: &PackOptions) -> (Vec<String>, Vec<(String, ExclusionReason)>) {
     let mut archive = Vec::new();
     let packed = pack(folder, options, &mut archive).unwrap();
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(archive.as_slice()));
     let paths = tar.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().to_str().unwrap().to_owned());
-    let paths = paths.filter(|path| !["ggen.toml", "src", "src/lib.rs"].contains(&path.as_str())).collect();
+    let paths = paths.filter(|path| ![MANIFEST_FILE, "src", "src/lib.rs"].contains(&path.as_str())).collect();
     (paths, packed.excluded.into_iter().map(|Excluded { path, reason }| (path, reason)).collect())
 }
 
@@ -38,7 +39,7 @@ fn excluded(files: &[(&str, &[u8])], options: &PackOptions) -> Vec<(String, Excl
     contents(folder.path(), options).1
 }
 
-/// The kind of key that a file with this in it is refused for.
+/// Returns the kind of key in a rejected file with this content.
 fn refused(bytes: &[u8], options: &PackOptions) -> Option<PrivateKeyKind> {
     let folder = folder(&[("deep/er/notes.txt", bytes)]);
     match pack(folder.path(), options, io::sink()) {
@@ -149,10 +150,10 @@ fn private_paths_are_left_out_wherever_they_are() {
     let (mine, secret) = (folder.path().join("deep/mine"), folder.path().join("secret"));
     let expected = ["deep/mine", "secret"].map(|path| (path.to_owned(), ExclusionReason::Private));
     assert_eq!(given(&[&mine, &secret]), expected);
-    // By another way, and one that is not there.
+    // A detour, and a path that does not exist.
     let detour = folder.path().join("deep/../src/../deep/./mine/");
     assert_eq!(given(&[&detour, &folder.path().join("nowhere"), &secret.join("x")]), expected[..1]);
-    // From where the process is.
+    // Relative to the working directory.
     let up: std::path::PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
     let relative = up.join(mine.strip_prefix("/").unwrap_or(&mine));
     assert_eq!(given(&[&relative]), expected[..1]);
@@ -164,7 +165,7 @@ fn links_hide_neither_a_home_nor_a_key() {
     use std::os::unix::fs::symlink;
     let (folder, elsewhere) = (folder(&[("mine/store", b"x")]), tempdir().unwrap());
     let options = |path: &Path| PackOptions { private_paths: vec![path.to_owned()], ..PackOptions::default() };
-    // The home is given as a link, or lies elsewhere and a link in the folder leads to it.
+    // The home is given as a link, or is elsewhere and a link in the folder leads to it.
     let link = elsewhere.path().join("link");
     symlink(folder.path().join("mine"), &link).unwrap();
     let private = |path: &str| [(path.to_owned(), ExclusionReason::Private)];
@@ -174,7 +175,7 @@ fn links_hide_neither_a_home_nor_a_key() {
     assert_eq!(contents(folder.path(), &options(elsewhere.path())).1, private("linked"));
     fs::remove_file(folder.path().join("linked")).unwrap();
 
-    // The key under another name: a link is an error as ever, and a hard link is a file with a key.
+    // The key under another name: a symbolic link is an error as always, and a hard link is a file with a key.
     let (key, options) = key();
     let file = elsewhere.path().join("node.key");
     fs::write(&file, key.to_protobuf_encoding().unwrap()).unwrap();
@@ -194,7 +195,7 @@ fn homes_of_others_are_left_out_and_a_home_itself_is_not_packed() {
     let files = [("a/.kadence/node.key", key.as_slice()), ("a/.kadence/store", b"x")];
     assert_eq!(excluded(&files, &PackOptions::default()), home("a/.kadence"));
     assert_eq!(excluded(&[("b/registry/heads.db", b"x")], &PackOptions::default()), home("b"));
-    // A file of that name which is another kind of key takes nothing with it.
+    // A file of that name with another kind of key excludes nothing else.
     let tls = excluded(&[("tls/node.key", b"tls"), ("tls/config", b"x")], &PackOptions::default());
     assert_eq!(tls, [("tls/node.key".to_owned(), ExclusionReason::KeyFile)]);
 
@@ -263,7 +264,7 @@ fn what_is_public_of_a_key_is_no_key() {
 #[test]
 fn key_pairs_of_libp2p_are_found_whosever_they_are() {
     let encoded = Keypair::generate_ed25519().to_protobuf_encoding().unwrap();
-    // The forms of other kinds, as other implementations write them.
+    // Encodings of other kinds, as other implementations write them.
     let rsa = [b"\x08\x00\x12\xa9\x09\x30\x82\x04\xa5\x02\x01\x00\x02\x82\x01\x01".as_slice(), &[7; 1180]].concat();
     let ecdsa = [b"\x08\x03\x12\x79\x30\x77\x02\x01\x01\x04\x20".as_slice(), &[7; 112]].concat();
     let secp256k1 = [b"\x08\x02\x12\x20".as_slice(), &[7; 32]].concat();
@@ -280,7 +281,7 @@ fn key_pairs_of_libp2p_are_found_whosever_they_are() {
     for form in [secp256k1.as_slice(), base64(&secp256k1).as_bytes(), hex(&secp256k1).as_bytes()] {
         assert_eq!(refused(form, &PackOptions::default()), Some(PrivateKeyKind::Libp2p));
     }
-    // The beginning of one, or one whose halves do not belong together, is none.
+    // The start of a key is not a key, nor is a pair whose halves do not match.
     let mut broken = encoded.clone();
     broken[10] ^= 1;
     for bytes in [&encoded[..40], &broken] {

@@ -40,7 +40,7 @@ pub(crate) struct Partial {
 struct Files {
     data: File,
     journal: File,
-    /// Hash tree in post-order, as far as it is known: 0.4 % of the blob.
+    /// Hash tree in post-order, with zeros for unknown hashes: 0.4 % of the blob.
     hashes: Vec<u8>,
     /// Bytes written since the last sync.
     unsynced: u64,

@@ -155,7 +155,7 @@ impl Index {
         next.fitting()
     }
 
-    /// Returns the JSON form, as it is published.
+    /// Returns the published JSON form.
     pub fn to_json(&self) -> Vec<u8> {
         document::write(&self.0)
     }

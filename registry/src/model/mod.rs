@@ -1,5 +1,5 @@
-//! Documents of the registry and queries for them: manifests, and the index of a package's versions. A value of these
-//! types keeps all limits, whether it was built here or came from a peer.
+//! Documents of the registry, manifests and indexes, and search queries. Their values keep all limits, whether they
+//! were built here or came from a peer.
 
 mod check;
 mod document;

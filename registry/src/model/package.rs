@@ -85,7 +85,7 @@ impl Package {
         Ok(package)
     }
 
-    /// Returns the JSON form, as it is published.
+    /// Returns the published JSON form.
     pub fn to_json(&self) -> Vec<u8> {
         document::write(&self.0)
     }

@@ -25,8 +25,8 @@ pub const MAX_BAN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Duration of the first ban. It doubles with each further one.
 const FIRST_BAN: Duration = Duration::from_secs(10 * 60);
 
-/// Time after which counts of successes and failures are halved. A peer that was overloaded recovers within a day; bad data
-/// leads to a ban instead.
+/// Time after which counts of successes and failures are halved. A peer that was overloaded recovers within a day; bad
+/// data leads to a ban instead.
 const HALF_LIFE: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Time without bad data after which one instance of it is forgotten.
@@ -80,7 +80,7 @@ pub struct PeerReputation {
     pub speed: f64,
     /// Time at which the counts were last updated, in seconds since 1970.
     counted_at: u64,
-    /// Time of the last bad data, in seconds since 1970; later ones for each month that was forgiven.
+    /// Time of the last bad data, in seconds since 1970. It moves on by a month whenever one instance is forgotten.
     bad_at: u64,
 }
 
@@ -104,7 +104,8 @@ impl PeerReputation {
         self
     }
 
-    /// Returns a score from 0 to 1. Unknown peers have 0.5. It grows with reliability and speed, and falls with bad data.
+    /// Returns a score from 0 to 1. Unknown peers have 0.5. It grows with reliability and speed, and falls with bad
+    /// data.
     pub fn score(self, now: SystemTime) -> f64 {
         let now = self.decayed(now);
         let reliability = (now.successes + PRIOR / 2.0) / (now.successes + now.failures + PRIOR);
@@ -124,8 +125,8 @@ impl PeerReputation {
     }
 }
 
-/// Reputation of peers. It is kept in memory, so that reading it does not block; [`save`](Self::save) writes changes to a
-/// file.
+/// Reputation of peers. It is kept in memory, so that reading it does not block; [`save`](Self::save) writes changes to
+/// a file.
 ///
 /// At most [`MAX_PEERS`] are remembered. A further peer replaces the one that was not used for the longest time, first
 /// among those without bad data: a banned peer cannot clear its name by introducing others.
@@ -197,8 +198,8 @@ impl Reputation {
         self.change(peer, now, |known| known.failures += 1.0);
     }
 
-    /// Records data that no honest peer sends, such as bytes with a wrong hash. Returns the end of the ban, which lasts ten
-    /// minutes at first and doubles each time, up to [`MAX_BAN`].
+    /// Records data that no honest peer sends, such as bytes with a wrong hash. Returns the end of the ban, which lasts
+    /// ten minutes at first and doubles each time, up to [`MAX_BAN`].
     pub fn bad_data(&self, peer: PeerId, now: SystemTime) -> SystemTime {
         let known = self.change(peer, now, |known| {
             known.bad = known.bad.saturating_add(1);

@@ -1,5 +1,5 @@
-/// Adds chainable setters to a configuration, each named as its field. Those after `into` take anything that converts into
-/// the type of the field.
+/// Adds chainable setters to a configuration, each named as its field. Those after `into` take anything that converts
+/// into the type of the field.
 macro_rules! setters {
     ($type:ident { $($field:ident: $ty:ty),* $(,)? $(; into $($into_field:ident: $into:ty),* $(,)?)? }) => {
         impl $type {

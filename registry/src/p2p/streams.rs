@@ -12,8 +12,8 @@ use libp2p_stream::IncomingStreams;
 /// limits by peer, decides which streams to refuse.
 const WAITING: usize = 256;
 
-/// Accepts streams in a task of its own. The behaviour holds one stream and drops those that come before it is taken, so a
-/// server that also answers would lose streams of a burst. The task ends when the receiver is dropped.
+/// Accepts streams in a task of its own. The behaviour holds one stream and drops those that come before it is taken,
+/// so a server that also answers would lose streams of a burst. The task ends when the receiver is dropped.
 pub(super) fn accept_streams(runtime: &impl Runtime, mut incoming: IncomingStreams) -> Receiver<(PeerId, Stream)> {
     let (sender, receiver) = async_channel::bounded(WAITING);
     let take = async move {

@@ -21,8 +21,8 @@ pub(super) struct Refill {
 }
 
 impl Refill {
-    /// Returns a rate in tokens per second, with room for the tokens of one second. A rate of 0 counts as 1: a bucket that
-    /// never fills would block its user for ever.
+    /// Returns a rate in tokens per second, with room for the tokens of one second. A rate of 0 counts as 1: a bucket
+    /// that never fills would block its user for ever.
     pub(super) fn per_second(tokens: u64) -> Self {
         Self { tokens: tokens.max(1), per: Duration::from_secs(1), capacity: Duration::from_secs(1) }
     }
@@ -104,8 +104,8 @@ impl TokenBucket {
 
 /// Token buckets by key, all with the same rate.
 ///
-/// Only full buckets are removed to make room: a full bucket equals a new one, so nobody loses a debt or a token because
-/// others came. Keys for which there is no room share one bucket.
+/// Only full buckets are removed to make room: a full bucket equals a new one, so nobody loses a debt or a token
+/// because others came. Keys for which there is no room share one bucket.
 #[derive(Debug)]
 pub(super) struct KeyedBuckets<K> {
     refill: Refill,

@@ -23,7 +23,7 @@ use crate::{
 const CONCURRENCY: usize = 4;
 
 /// Name of the folder for the installer's own files, inside the target folder.
-const STATE_FOLDER: &str = ".kadence";
+const STATE_FOLDER: &str = ".kadence-install";
 
 /// Exclusive: one call at a time, of all processes.
 const FORMAT: Format = Format { application_id: *b"GGin", steps: &[SCHEMA], exclusive: true };
@@ -59,7 +59,7 @@ pub struct InstalledPackage {
 /// dependencies. Installing a package is atomic. An intact package is not fetched again; existing files are never
 /// deleted or overwritten. If all content was fetched before, no network is needed.
 ///
-/// The function keeps its own files in `<dir>/.kadence`. Only one call at a time can use a folder.
+/// The function keeps its own files in `<dir>/.kadence-install`. Only one call at a time can use a folder.
 ///
 /// # Errors
 ///

@@ -81,12 +81,8 @@ impl Network {
 
         // Clients with one identity have the same routing table and start every lookup with the same peers. In client
         // mode, they are in no other node's table.
-        let config = NodeConfig {
-            identity: Identity::Keypair(keypair(CLIENT)),
-            protocol: PROTOCOL,
-            mode: Some(Mode::Client),
-            ..NodeConfig::default()
-        };
+        let config =
+            NodeConfig::default().identity(Identity::Keypair(keypair(CLIENT))).protocol(PROTOCOL).mode(Mode::Client);
         let transport = |keypair: &Keypair| Ok::<BoxedTransport, Infallible>(env.transport(keypair));
         let node = Node::start(env.runtime().clone(), config, transport, |_| dummy::Behaviour)
             .await

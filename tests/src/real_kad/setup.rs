@@ -26,7 +26,7 @@ impl Setup {
         let mut kad = kad::Config::new(PROTOCOL);
         kad.set_periodic_bootstrap_interval(None).set_query_timeout(Duration::from_secs(3600));
         // The test advances the clock, and peers that are silent stay silent, so stall detection is off.
-        let tracker = TrackerConfig { stall: None, ..TrackerConfig::default() };
+        let tracker = TrackerConfig::default().stall(None);
         Self { seed, tracker, kad, store: MemoryStoreConfig::default(), fault: None }
     }
 }

@@ -79,7 +79,7 @@ impl ManualSwarm {
     pub(crate) fn fast_asking<const N: usize>(parallelism: usize) -> (Self, [PeerId; N]) {
         let mut swarm = Self::asking(parallelism);
         let fast_peer = swarm.add_connected_peer();
-        while swarm.stats().patience > ms(100) {
+        while swarm.stats().timeout > ms(100) {
             let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
             swarm.poll_until_idle();
             swarm.clock.advance(ms(1));

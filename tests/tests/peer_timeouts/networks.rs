@@ -51,7 +51,7 @@ impl TimeoutNode {
     /// Waits until no request is pending.
     async fn wait_until_nothing_pending(&self, env: &TestEnv<TokioRuntime>) {
         env.wait_until_idle(&self.client).await;
-        env.wait_until(async || self.stats().await.waiting == 0).await;
+        env.wait_until(async || self.stats().await.pending == 0).await;
     }
 }
 
@@ -115,7 +115,7 @@ async fn every_operation_ends_soon(env: &TestEnv<TokioRuntime>, honest: usize, s
     assert_ne!(stats.given_up, 0);
     // The silent peers' streams close with them, and no state of the peers is left.
     drop(silent_nodes);
-    env.wait_until(async || node.stats().await.remembered == 0).await;
+    env.wait_until(async || node.stats().await.abandoned == 0).await;
 }
 
 #[test]
@@ -201,8 +201,7 @@ fn a_node_gives_silent_peers_up_by_default() {
         let (nodes, _silent, contacts) = network(env, 6, 6).await;
         let bootstrap_peers = contacts
             .iter()
-            .map(|Contact { peer, address }| address.clone().with(libp2p::multiaddr::Protocol::P2p(*peer)))
-            .collect();
+            .map(|Contact { peer, address }| address.clone().with(libp2p::multiaddr::Protocol::P2p(*peer)));
         let config = kadence_tokio::NodeConfig::default().bootstrap_peers(bootstrap_peers).protocol(PROTOCOL);
         assert!(config.peer_timeouts.is_some());
         let node = kadence_tokio::node(config).await.unwrap();

@@ -23,7 +23,7 @@ fn a_lookup_continues_without_a_silent_peer_and_keeps_it_in_the_routing_table() 
     swarm.advance(ms(5));
     swarm.answer(other, query);
     assert!(swarm.end_of(query).is_none());
-    assert_eq!(swarm.stats().waiting, 1);
+    assert_eq!(swarm.stats().pending, 1);
 
     swarm.advance(ms(90));
     assert!(swarm.end_of(query).is_none(), "95 ms are within the timeout");
@@ -35,14 +35,14 @@ fn a_lookup_continues_without_a_silent_peer_and_keeps_it_in_the_routing_table() 
     assert_eq!(found.peers.iter().map(|peer| peer.peer_id).collect::<Vec<_>>(), [other]);
     assert_eq!(counts, [2, 1, 1]);
     assert_eq!(swarm.entry(silent), entry);
-    assert_eq!((swarm.stats().given_up, swarm.stats().waiting), (1, 0));
+    assert_eq!((swarm.stats().given_up, swarm.stats().pending), (1, 0));
 
     // A late answer does no harm, and shows how slow the peer is.
-    let patience = swarm.stats().patience;
+    let timeout = swarm.stats().timeout;
     swarm.advance(ms(400));
     swarm.answer(silent, query);
-    assert_eq!((swarm.stats().late, swarm.stats().remembered), (1, 0));
-    assert!(swarm.stats().patience > patience);
+    assert_eq!((swarm.stats().late, swarm.stats().abandoned), (1, 0));
+    assert!(swarm.stats().timeout > timeout);
     assert_eq!(swarm.entry(silent), entry);
 
     // The next query asks the peer again.
@@ -97,7 +97,7 @@ fn a_put_continues_without_a_silent_peer_and_names_the_others() {
     assert_eq!((success.as_slice(), *quorum), ([other].as_slice(), NonZeroUsize::new(2).unwrap()));
     assert_eq!(counts, [2, 1, 1]);
     swarm.acknowledge(silent, query, &record);
-    assert_eq!((swarm.stats().late, swarm.stats().waiting), (1, 0));
+    assert_eq!((swarm.stats().late, swarm.stats().pending), (1, 0));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn announcements_are_not_timed() {
     assert_eq!(swarm.announcements, [peer]);
     assert!(swarm.end_of(query).is_some());
     // Only the lookup is timed.
-    assert_eq!((swarm.stats().timed, swarm.stats().waiting), (stats.timed + 1, 0));
+    assert_eq!((swarm.stats().timed, swarm.stats().pending), (stats.timed + 1, 0));
     swarm.advance(ms(60_000));
     assert_eq!(swarm.stats().given_up, 0);
 }
@@ -128,11 +128,11 @@ fn a_dial_that_never_ends_delays_a_query_by_the_dial_timeout() {
     assert!(swarm.end_of(query).is_none());
     swarm.advance(ms(5));
     assert_eq!(swarm.end_of(query).unwrap().1, [2, 1, 1]);
-    assert_eq!((swarm.stats().dials_given_up, swarm.stats().remembered), (1, 1));
+    assert_eq!((swarm.stats().dials_given_up, swarm.stats().abandoned), (1, 1));
     assert!(swarm.kad.kad_mut().kbucket(dead).unwrap().iter().any(|entry| *entry.node.key.preimage() == dead));
     // The dial ends at last.
     swarm.dial_fails(dead, &DialError::NoAddresses);
-    assert_eq!(swarm.stats().remembered, 0);
+    assert_eq!(swarm.stats().abandoned, 0);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_request_that_waited_for_a_dial_is_timed_from_the_connection() {
     swarm.advance(ms(95));
     swarm.answer(far, query);
     assert_eq!(swarm.end_of(query).unwrap().1, [1, 1, 0]);
-    assert_eq!((swarm.stats().given_up, swarm.stats().waiting, swarm.stats().remembered), (0, 0, 0));
+    assert_eq!((swarm.stats().given_up, swarm.stats().pending, swarm.stats().abandoned), (0, 0, 0));
 }
 
 /// kad is not told that a request was lost with its connection if the peer has another connection.
@@ -181,7 +181,7 @@ fn a_request_lost_with_one_of_two_connections_is_given_up() {
     swarm.advance(ms(95));
     assert_eq!(swarm.end_of(query).unwrap().1, [2, 1, 1]);
     swarm.disconnect(second);
-    assert_eq!((swarm.stats().waiting, swarm.stats().remembered), (0, 0), "no state of the peer is left");
+    assert_eq!((swarm.stats().pending, swarm.stats().abandoned), (0, 0), "no state of the peer is left");
 }
 
 #[test]
@@ -205,11 +205,11 @@ fn a_query_that_is_finished_early_has_no_pending_requests() {
     let (mut swarm, [_]) = ManualSwarm::fast();
     let query = swarm.kad.kad_mut().get_closest_peers(PeerId::random());
     swarm.poll_until_idle();
-    assert_eq!(swarm.stats().waiting, 1);
+    assert_eq!(swarm.stats().pending, 1);
     swarm.kad.kad_mut().query_mut(&query).unwrap().finish();
     swarm.poll_until_idle();
     assert!(swarm.end_of(query).is_some());
-    assert_eq!(swarm.stats().waiting, 0);
+    assert_eq!(swarm.stats().pending, 0);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_lookup_asks_three_peers_and_two_further_ones_at_each_answer() {
         }
     }
     assert_eq!(set(swarm.asked(query)), set(peers));
-    assert_eq!((swarm.end_of(query).unwrap().1, swarm.stats().spared), ([10, 10, 0], 0));
+    assert_eq!((swarm.end_of(query).unwrap().1, swarm.stats().never_sent), ([10, 10, 0], 0));
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_finished_read_sends_no_held_requests() {
     swarm.poll_until_idle();
     assert!(swarm.end_of(query).is_some());
     swarm.advance(ms(1000));
-    assert_eq!((swarm.asked(query).len(), swarm.stats().spared, swarm.stats().waiting), (3, 5, 0));
+    assert_eq!((swarm.asked(query).len(), swarm.stats().never_sent, swarm.stats().pending), (3, 5, 0));
     assert_eq!(swarm.clock.advance(ms(3_600_000)), 0, "no timer is set for it");
 }
 
@@ -273,7 +273,7 @@ fn the_answer_that_ends_a_read_releases_no_held_request() {
     swarm.finish_at_first_record = Some(query);
     swarm.answer_with(swarm.asked(query)[1], query, Record::new(key, b"value".to_vec()));
     assert!(swarm.end_of(query).is_some());
-    assert_eq!((swarm.asked(query).len(), swarm.stats().spared, swarm.stats().waiting), (3, 5, 0));
+    assert_eq!((swarm.asked(query).len(), swarm.stats().never_sent, swarm.stats().pending), (3, 5, 0));
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn each_lookup_of_a_bootstrap_starts_with_three_requests() {
     swarm.kad.kad_mut().query_mut(&query).unwrap().finish();
     swarm.poll_until_idle();
     assert!(swarm.end_of(query).is_none());
-    assert_eq!((swarm.asked(query).len(), swarm.stats().spared), (6, 5));
+    assert_eq!((swarm.asked(query).len(), swarm.stats().never_sent), (6, 5));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use thiserror::Error;
 use super::{Discovered, Freshness, MAX_AHEAD, MAX_ANNOUNCEMENT_LEN, MAX_DISCOVERED, SignedAnnouncement};
 use crate::{PackageId, unix};
 
-/// Maximum length of a page, in bytes: some three hundred announcements, whose signatures take a few milliseconds to verify.
+/// Maximum length of a page, in bytes: some three hundred announcements, whose signatures take a few milliseconds to
+/// verify.
 pub const MAX_PAGE_LEN: usize = 256 * 1024;
 
 /// Maximum number of pages of a catalogue. A client stops after this number.
@@ -163,8 +164,8 @@ impl Discovered {
         page
     }
 
-    /// [Verifies](CataloguePage::verify) a page and [adds](Self::add_verified_page) its new announcements. If a lock guards this
-    /// list, call the two methods instead, and take the lock for the second only.
+    /// [Verifies](CataloguePage::verify) a page and [adds](Self::add_verified_page) its new announcements. If a lock
+    /// guards this list, call the two methods instead, and take the lock for the second only.
     pub fn add_page(&mut self, page: &CataloguePage, from: PeerId, now: SystemTime) -> AddedPage {
         self.add_verified_page(page.verify(now), from, now)
     }

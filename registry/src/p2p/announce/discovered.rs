@@ -31,8 +31,8 @@ pub struct PackageProvider {
 pub struct DiscoveredPackage {
     /// Newest announcement.
     pub newest: SignedAnnouncement,
-    /// Peers that are said to have the package, at most [`MAX_PACKAGE_PROVIDERS`], in no particular order. This is a hint:
-    /// the content that they serve is verified.
+    /// Peers that are said to have the package, at most [`MAX_PACKAGE_PROVIDERS`], in no particular order. This is a
+    /// hint: the content that they serve is verified.
     pub providers: Vec<PackageProvider>,
     /// Time at which the package was first announced.
     pub first_seen: SystemTime,
@@ -77,9 +77,9 @@ pub enum Freshness {
 
 /// List of the packages that were announced, for discovery without a lookup.
 ///
-/// The list holds at most [`MAX_DISCOVERED`] packages. A further package replaces the oldest entry of the peer that reported
-/// the most entries. A peer that reports many packages, real or invented, therefore only displaces its own. An entry that
-/// several peers reported counts for the one with the fewest.
+/// The list holds at most [`MAX_DISCOVERED`] packages. A further package replaces the oldest entry of the peer that
+/// reported the most entries. A peer that reports many packages, real or invented, therefore only displaces its own. An
+/// entry that several peers reported counts for the one with the fewest.
 ///
 /// # Example
 ///
@@ -161,8 +161,8 @@ impl Discovered {
         freshness
     }
 
-    /// Notes that a peer is said to have a package. If the package has the maximum of providers, the one with the oldest
-    /// report is replaced. An unknown package is ignored.
+    /// Notes that a peer is said to have a package. If the package has the maximum of providers, the one with the
+    /// oldest report is replaced. An unknown package is ignored.
     pub fn add_provider(&mut self, package: &PackageId, peer: PeerId, now: SystemTime) {
         let Some(entry) = self.packages.get_mut(package) else { return };
         let providers = &mut entry.package.providers;

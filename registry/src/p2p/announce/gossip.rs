@@ -15,14 +15,14 @@ use crate::ContentId;
 /// Default topic of announcements.
 pub const DEFAULT_TOPIC: &str = "/kadence/packages/1";
 
-/// Maximum length of a gossipsub message, in bytes. It is far more than an announcement needs: gossipsub applies this limit
-/// to everything that it has read at once, which is up to 8 KiB and the start of a message before it, and closes the stream
-/// if that is longer. With a smaller limit, a burst of a few announcements would be lost. Messages that are too long for an
-/// announcement are rejected by the [`AnnouncementValidator`](super::AnnouncementValidator).
+/// Maximum length of a gossipsub message, in bytes. It is far more than an announcement needs: gossipsub applies this
+/// limit to everything that it has read at once, which is up to 8 KiB and the start of a message before it, and closes
+/// the stream if that is longer. With a smaller limit, a burst of a few announcements would be lost. Messages that are
+/// too long for an announcement are rejected by the [`AnnouncementValidator`](super::AnnouncementValidator).
 pub const MAX_TRANSMIT_LEN: usize = 16 * 1024;
 
-/// Returns the configuration of gossipsub. Use it with `MessageAuthenticity::Signed` and the key of the node, which proves
-/// the source of a message: the source is the first known provider of the announced package.
+/// Returns the configuration of gossipsub. Use it with `MessageAuthenticity::Signed` and the key of the node, which
+/// proves the source of a message: the source is the first known provider of the announced package.
 ///
 /// A message is forwarded only after `report_message_validation_result`.
 ///
@@ -43,7 +43,8 @@ pub fn gossip_config() -> Result<Config, ConfigBuilderError> {
         .mesh_n_high(12)
         .mesh_outbound_min(2)
         .flood_publish(true)
-        // A node outside of the mesh learns of a message at the next heartbeat: within a second, including the round trip.
+        // A node outside of the mesh learns of a message at the next heartbeat: within a second, including the round
+        // trip.
         .heartbeat_initial_delay(Duration::from_millis(100))
         .heartbeat_interval(Duration::from_millis(500))
         .gossip_lazy(8)
@@ -61,8 +62,9 @@ pub fn message_id(message: &Message) -> MessageId {
     MessageId::from(ContentId::of(&message.data).hash().as_bytes().to_vec())
 }
 
-/// Returns the parameters of peer scores. Invalid messages determine the score: one is forgiven within minutes, five get a
-/// neighbour [ignored](peer_score_thresholds). There is no penalty for few messages, since announcements are rare.
+/// Returns the parameters of peer scores. Invalid messages determine the score: one is forgiven within minutes, five
+/// get a neighbour [ignored](peer_score_thresholds). There is no penalty for few messages, since announcements are
+/// rare.
 pub fn peer_score_params(topic: TopicHash) -> PeerScoreParams {
     let announcements = TopicScoreParams {
         topic_weight: 1.0,

@@ -1,10 +1,10 @@
 //! Announcements of new versions, which publishers broadcast over gossipsub.
 //!
-//! An announcement is a hint: it makes a package known, and tells readers to look for a newer head. Only the head record in
-//! the DHT is authoritative.
+//! An announcement is a hint: it makes a package known, and tells readers to look for a newer head. Only the head
+//! record in the DHT is authoritative.
 //!
-//! Every message passes an [`AnnouncementValidator`] before it is forwarded, and accepted ones are added to [`Discovered`].
-//! A node that joins later asks its peers for their [catalogue](CataloguePage).
+//! Every message passes an [`AnnouncementValidator`] before it is forwarded, and accepted ones are added to
+//! [`Discovered`]. A node that joins later asks its peers for their [catalogue](CataloguePage).
 
 mod catalogue;
 mod discovered;

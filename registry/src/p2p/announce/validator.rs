@@ -6,22 +6,24 @@ use thiserror::Error;
 
 use super::{AnnouncementError, Discovered, Freshness, Rate, SignedAnnouncement};
 use crate::{
-    p2p::setters::setters,
-    p2p::token_bucket::{KeyedBuckets, TokenBucket},
+    p2p::{
+        setters::setters,
+        token_bucket::{KeyedBuckets, TokenBucket},
+    },
     unix,
 };
 
 /// Maximum time by which an announcement may be ahead of the local clock.
 ///
-/// One that is further ahead is ignored, and only one that is ahead by more than twice this time is rejected. With a single
-/// limit, a node would forward an announcement just within it, and a neighbour whose clock is a little behind would blame
-/// the node for it.
+/// One that is further ahead is ignored, and only one that is ahead by more than twice this time is rejected. With a
+/// single limit, a node would forward an announcement just within it, and a neighbour whose clock is a little behind
+/// would blame the node for it.
 pub const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
 
 /// Maximum number of neighbours with a bucket of their own: far more than a node has connections.
 const MAX_FORWARDERS: usize = 1024;
 
-/// Maximum number of publishers with a bucket of their own: more than the unknown ones of ten minutes and all known ones.
+/// Maximum number of publishers with a bucket of their own: more than announce within the time in which a bucket fills.
 const MAX_PUBLISHERS: usize = 16_384;
 
 /// Configuration of an [`AnnouncementValidator`].
@@ -52,15 +54,16 @@ pub struct AnnouncementValidatorConfig {
     pub unknown_publishers: Rate,
     /// Rate of the messages that are read from one neighbour. Default: 500 at once, then 40 a second.
     pub per_forwarder: Rate,
-    /// Total rate of the announcements that are accepted, and so forwarded. It is well below `per_forwarder`, so that an
-    /// honest node never sends more than its neighbours read. Default: 300 at once, then 25 a second.
+    /// Total rate of the announcements that are accepted, and so forwarded. It is well below `per_forwarder`, so that
+    /// an honest node never sends more than its neighbours read. Default: 300 at once, then 25 a second.
     ///
-    /// Half of the burst is open to all. The other half is reserved: it is given out by
-    /// [`reserved_per_forwarder`](Self::reserved_per_forwarder), and its last quarter of the burst to known publishers only.
+    /// The first half of the burst is open to all. The second half is available only within the limits of
+    /// [`reserved_per_forwarder`](Self::reserved_per_forwarder), and its last part, a quarter of the burst, only to
+    /// publishers that are known.
     pub total: Rate,
-    /// Rate that each neighbour has of the reserved part of `total`, even if others use up the open part. Default: 6 at once,
-    /// then 2 a second. With the 12 neighbours that a mesh has at most, this is within a quarter of the burst of `total`,
-    /// and within its rate.
+    /// Rate that each neighbour has of the reserved part of `total`, even if others use up the open part. Default: 6 at
+    /// once, then 2 a second. With the 12 neighbours that a mesh has at most, this is within a quarter of the burst of
+    /// `total`, and within its rate.
     pub reserved_per_forwarder: Rate,
 }
 
@@ -99,9 +102,10 @@ pub struct GossipMessage<'a> {
 
 /// Validates announcements before gossipsub forwards them.
 ///
-/// An announcement must be signed by the publisher of its package, recent, and newer than the known one. Rate limits apply in
-/// this order: per forwarder, per unknown publisher, per publisher, in total. A neighbour that floods the node, with any
-/// number of keys, leaves the [reserved](AnnouncementValidatorConfig::reserved_per_forwarder) rates of the others free.
+/// An announcement must be signed by the publisher of its package, recent, and newer than the known one. Rate limits
+/// apply in this order: per forwarder, per unknown publisher, per publisher, in total. A neighbour that floods the
+/// node, with any number of keys, leaves the [reserved](AnnouncementValidatorConfig::reserved_per_forwarder) rates of
+/// the others free.
 ///
 /// # Example
 ///
@@ -182,8 +186,8 @@ impl AnnouncementValidator {
             Ok(announcement) => announcement,
             Err(error) => return ValidationResult::Reject(RejectReason::Invalid(error)),
         };
-        if let Err(judged) = self.check_time(&announcement, now) {
-            return judged;
+        if let Err(verdict) = self.check_time(&announcement, now) {
+            return verdict;
         }
         match discovered.freshness(&announcement) {
             Freshness::New | Freshness::Newer => {}
@@ -270,15 +274,15 @@ impl ValidationResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum IgnoreReason {
-    /// The neighbour exceeds [`per_forwarder`](AnnouncementValidatorConfig::per_forwarder). The message was not read. An
-    /// honest neighbour with other limits may do this, so it is not blamed.
+    /// The neighbour exceeds [`per_forwarder`](AnnouncementValidatorConfig::per_forwarder). The message was not read.
+    /// An honest neighbour with other limits may do this, so it is not blamed.
     #[error("rate limit of the forwarding neighbour exceeded")]
     ForwarderRate,
     /// The [`total`](AnnouncementValidatorConfig::total) rate is used up, and so is the neighbour's reserved rate.
     #[error("total rate limit exceeded")]
     TotalRate,
-    /// The announcement is not newer than the one that is known. After a [`Conflict`](Freshness::Conflict), compare the head
-    /// in the DHT.
+    /// The announcement is not newer than the one that is known. After a [`Conflict`](Freshness::Conflict), compare the
+    /// head in the DHT.
     #[error("announcement is not newer than the known one")]
     NotNewer(Freshness),
     /// The timestamp is ahead by more than [`MAX_AHEAD`], but by no more than twice that.

@@ -1,8 +1,8 @@
 //! The head of a package: a small record, signed by the publisher, that names the newest index.
 //!
-//! It is stored in the DHT under [`dht_key`]. Any peer can hold and serve it, but only the publisher can sign it. A holder
-//! can still serve an outdated head, or none. Against that, [`HeadStore`] remembers the highest head that was seen, and heads
-//! expire.
+//! It is stored in the DHT under [`dht_key`]. Any peer can hold and serve it, but only the publisher can sign it. A
+//! holder can still serve an outdated head, or none. Against that, [`HeadStore`] remembers the highest head that was
+//! seen, and heads expire.
 
 mod next;
 mod policy;

@@ -5,15 +5,16 @@ use thiserror::Error;
 use super::{EquivocationProof, SignedHead};
 use crate::{ContentId, unix};
 
-/// Tolerance for the difference between the clocks of a reader and a publisher: the drift of months without a time service.
+/// Tolerance for the difference between the clocks of a reader and a publisher: the drift of months without a time
+/// service.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// Maximum step of the sequence number between two reads: one head every five minutes for a month. It keeps a thief of the
-/// key from using up all numbers at once, so that the owner can continue.
+/// Maximum step of the sequence number between two reads: one head every five minutes for a month. It keeps a thief of
+/// the key from using up all numbers at once, so that the owner can continue.
 pub const MAX_JUMP: u64 = 10_000;
 
-/// Maximum validity of a head, from the time it is read. A holder can hide later heads for so long from a reader that has
-/// seen none of them.
+/// Maximum validity of a head, from the time it is read. A holder can hide later heads for so long from a reader that
+/// has seen none of them.
 pub const MAX_VALIDITY: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Highest head of a package that was seen.
@@ -21,8 +22,8 @@ pub const MAX_VALIDITY: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 pub struct Checkpoint {
     /// Highest sequence number seen.
     pub seq: u64,
-    /// Head with that number. `None` after the user [accepted an equivocation](super::HeadStore::accept_equivocation): then
-    /// any head with this number is accepted.
+    /// Head with that number. `None` after the user [accepted an equivocation](super::HeadStore::accept_equivocation):
+    /// then any head with this number is accepted.
     pub head: Option<SignedHead>,
 }
 
@@ -97,8 +98,8 @@ pub enum HeadRejectedError {
         /// End of its validity, in seconds since 1970.
         not_after: u64,
     },
-    /// The head is valid for longer than [`MAX_VALIDITY`], so that a holder could serve it for years. The publisher has to sign
-    /// another one, unless the local clock is behind.
+    /// The head is valid for longer than [`MAX_VALIDITY`], so that a holder could serve it for years. The publisher has
+    /// to sign another one, unless the local clock is behind.
     #[error("head is valid until {not_after}, later than {latest} (seconds since 1970)")]
     ValidTooLong {
         /// End of its validity, in seconds since 1970.
@@ -106,8 +107,8 @@ pub enum HeadRejectedError {
         /// Latest end that is accepted now, in seconds since 1970.
         latest: u64,
     },
-    /// The sequence number is too far ahead: the publisher's key may be stolen. Ask the publisher. If the head is genuine,
-    /// [`forget`](super::HeadStore::forget) the checkpoint.
+    /// The sequence number is too far ahead: the publisher's key may be stolen. Ask the publisher. If the head is
+    /// genuine, [`forget`](super::HeadStore::forget) the checkpoint.
     #[error("head number {offered} is more than {max_jump} above number {seen}")]
     FastForward {
         /// Highest sequence number seen.
@@ -117,8 +118,8 @@ pub enum HeadRejectedError {
         /// Maximum step: [`MAX_JUMP`].
         max_jump: u64,
     },
-    /// The publisher signed two conflicting heads: the key is stolen, or is used on two machines. Ask the publisher. If there is
-    /// a good reason, [accept the equivocation](super::HeadStore::accept_equivocation).
+    /// The publisher signed two conflicting heads: the key is stolen, or is used on two machines. Ask the publisher. If
+    /// there is a good reason, [accept the equivocation](super::HeadStore::accept_equivocation).
     #[error("publisher signed two conflicting heads")]
     Equivocation {
         /// Both heads.

@@ -19,12 +19,12 @@ pub const NAMESPACE: &str = "pkg";
 /// Maximum length of a signed head, in bytes. Heads have about 600; the rest is room for later formats.
 pub const MAX_HEAD_LEN: usize = 4096;
 
-/// Maximum sequence number: enough for a new head every hour for a century. It bounds the damage of a stolen key: a package
-/// whose numbers are used up has no further versions.
+/// Maximum sequence number: enough for a new head every hour for a century. It bounds the damage of a stolen key: a
+/// package whose numbers are used up has no further versions.
 pub const MAX_SEQ: u64 = 1_000_000;
 
-/// Maximum size of the index that a head may name, in bytes: some ten thousand versions. The reader of an index knows its
-/// size from the head.
+/// Maximum size of the index that a head may name, in bytes: some ten thousand versions. The reader of an index knows
+/// its size from the head.
 pub const MAX_HEAD_INDEX_LEN: u64 = 16 * 1024 * 1024;
 
 /// Version of the document format.
@@ -129,7 +129,8 @@ impl SignedHead {
         Ok(Self { head, bytes })
     }
 
-    /// Verifies a head of this package. Sequence number and expiry are checked by [`validate_head`](super::validate_head).
+    /// Verifies a head of this package. Sequence number and expiry are checked by
+    /// [`validate_head`](super::validate_head).
     ///
     /// # Errors
     ///
@@ -171,8 +172,8 @@ impl SignedHead {
         Ok(Self { head, bytes: bytes.to_owned() })
     }
 
-    /// Returns the record for the DHT. It expires with the head, so that holders drop it then. `now` and `instant` must be
-    /// readings of the two clocks at the same time.
+    /// Returns the record for the DHT. It expires with the head, so that holders drop it then. `now` and `instant` must
+    /// be readings of the two clocks at the same time.
     ///
     /// # Errors
     ///
@@ -199,7 +200,8 @@ impl SignedHead {
     }
 }
 
-/// Returns the DHT key of a package's head: `/pkg/`, then the hash of the publisher's key and the name in 43 characters.
+/// Returns the DHT key of a package's head: `/pkg/`, then the hash of the publisher's key and the name in 43
+/// characters.
 ///
 /// # Errors
 ///
@@ -214,8 +216,8 @@ pub fn dht_key(package: &PackageId) -> Result<RecordKey, PackageIdError> {
     Ok(RecordKey::from(key.into_bytes()))
 }
 
-/// Error of bytes that are not the expected head: they are forged, damaged or of another package. Other peers may have a
-/// valid head.
+/// Error of bytes that are not the expected head: they are forged, damaged or of another package. Other peers may have
+/// a valid head.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeadError {

@@ -42,15 +42,16 @@ const FORMAT: Format = Format {
 /// Store of the highest head that was seen of each package, in a file. It protects this machine from peers that serve
 /// outdated heads.
 ///
-/// All methods block: call them where blocking is allowed, for example in `blocking::unblock`. A change is on the disk when
-/// the method returns. Several processes may open the file at the same time. The number of a package never decreases, except
-/// by [`forget`](Self::forget).
+/// All methods block: call them where blocking is allowed, for example in `blocking::unblock`. A change is on the disk
+/// when the method returns. Several processes may open the file at the same time. The number of a package never
+/// decreases, except by [`forget`](Self::forget).
 ///
-/// The store holds at most [`MAX_PACKAGES`]. A further package replaces the least recently used one, and first those without
-/// an equivocation. Packages that are [kept](Self::keep) are never replaced: keep those that are installed or published here.
+/// The store holds at most [`MAX_PACKAGES`]. A further package replaces the least recently used one, and first those
+/// without an equivocation. Packages that are [kept](Self::keep) are never replaced: keep those that are installed or
+/// published here.
 ///
-/// After an equivocation every head of the package is rejected, since nobody can tell which one is genuine, until the user
-/// [accepts](Self::accept_equivocation) it.
+/// After an equivocation every head of the package is rejected, since nobody can tell which one is genuine, until the
+/// user [accepts](Self::accept_equivocation) it.
 pub struct HeadStore {
     connection: Mutex<Connection>,
     capacity: u64,
@@ -61,8 +62,8 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// See [`DatabaseOpenError`]. A program that continues without the file, or with an empty one, should warn its user, who
-    /// loses the protection.
+    /// See [`DatabaseOpenError`]. A program that continues without the file, or with an empty one, should warn its
+    /// user, who loses the protection.
     pub fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
         database::open(path, FORMAT).map(|connection| Self::with(connection, MAX_PACKAGES))
     }
@@ -81,12 +82,12 @@ impl HeadStore {
         {
             Ok(accepted) => Ok(accepted),
             Err(HeadRejectedError::Equivocation { .. }) => self.record(candidate),
-            Err(refused) => Err(refused.into()),
+            Err(rejected) => Err(rejected.into()),
         }
     }
 
-    /// Records a head if it is newer than the checkpoint, in one transaction. Expired heads are recorded, too: they show how
-    /// far the package has come.
+    /// Records a head if it is newer than the checkpoint, in one transaction. Expired heads are recorded, too: they
+    /// show how far the package has come.
     ///
     /// # Errors
     ///
@@ -114,8 +115,8 @@ impl HeadStore {
                 touch(&transaction, package, self.capacity)?;
                 Accepted::Same
             }
-            Err(refused) => {
-                if let HeadRejectedError::Equivocation { proof } = &refused {
+            Err(rejected) => {
+                if let HeadRejectedError::Equivocation { proof } = &rejected {
                     transaction
                         .execute(
                             "UPDATE heads SET other = ?2 WHERE package = ?1 AND other IS NULL",
@@ -124,7 +125,7 @@ impl HeadStore {
                         .map_err(DatabaseError::from)?;
                     transaction.commit().map_err(DatabaseError::from)?;
                 }
-                return Err(refused.into());
+                return Err(rejected.into());
             }
         };
         transaction.commit().map_err(DatabaseError::from)?;
@@ -143,8 +144,8 @@ impl HeadStore {
         Ok(accepted)
     }
 
-    /// Ends the rejection of a package after an equivocation. From then on any head is accepted whose number is at least the
-    /// higher one of the two. Returns whether there was an equivocation.
+    /// Ends the rejection of a package after an equivocation. From then on any head is accepted whose number is at
+    /// least the higher one of the two. Returns whether there was an equivocation.
     ///
     /// # Errors
     ///
@@ -199,13 +200,16 @@ impl HeadStore {
     ///
     /// If the file fails.
     pub fn equivocation(&self, package: &PackageId) -> Result<Option<EquivocationProof>, DatabaseError> {
-        Ok(read(&self.connection(), package)?.and_then(|known| known.check().err()).and_then(|refused| match refused {
-            HeadRejectedError::Equivocation { proof } => Some(proof),
-            _ => None,
-        }))
+        Ok(read(&self.connection(), package)?.and_then(|known| known.check().err()).and_then(
+            |rejected| match rejected {
+                HeadRejectedError::Equivocation { proof } => Some(proof),
+                _ => None,
+            },
+        ))
     }
 
-    /// Returns the packages that are rejected for an equivocation, at most `limit`, in order of their ids and after this one.
+    /// Returns the packages that are rejected for an equivocation, at most `limit`, in order of their ids and after
+    /// this one.
     ///
     /// # Errors
     ///

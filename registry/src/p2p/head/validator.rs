@@ -5,8 +5,8 @@ use libp2p::kad::RecordKey;
 
 use super::record::SignedHead;
 
-/// Validator for the records of heads. Register it for [`NAMESPACE`](super::NAMESPACE) in the tracker, which uses it for
-/// reads, and in the store, which uses it for records that it keeps for others.
+/// Validator for the records of heads. Register it for [`NAMESPACE`](super::NAMESPACE) in the tracker, which uses it
+/// for reads, and in the store, which uses it for records that it keeps for others.
 ///
 /// It uses no clock, so that all nodes agree. Readers check the expiry.
 #[derive(Debug, Clone, Copy, Default)]

@@ -31,17 +31,17 @@ impl RegistryBehaviour {
     ///
     /// If gossipsub rejects the configuration or the topic.
     pub fn new(keypair: &Keypair, config: &RegistryConfig) -> Result<Self, RegistryStartError> {
-        let refused = |reason: &dyn std::fmt::Display| RegistryStartError::Gossip(reason.to_string());
+        let rejected = |reason: &dyn std::fmt::Display| RegistryStartError::Gossip(reason.to_string());
         let topic = IdentTopic::new(&config.topic);
         let mut gossipsub = gossipsub::Behaviour::new(
             MessageAuthenticity::Signed(keypair.clone()),
-            gossip_config().map_err(|error| refused(&error))?,
+            gossip_config().map_err(|error| rejected(&error))?,
         )
-        .map_err(|error| refused(&error))?;
+        .map_err(|error| rejected(&error))?;
         gossipsub
             .with_peer_score(peer_score_params(topic.hash()), peer_score_thresholds())
-            .map_err(|error| refused(&error))?;
-        gossipsub.subscribe(&topic).map_err(|error| refused(&error))?;
+            .map_err(|error| rejected(&error))?;
+        gossipsub.subscribe(&topic).map_err(|error| rejected(&error))?;
         Ok(Self { gossipsub, streams: libp2p_stream::Behaviour::new() })
     }
 }
@@ -49,7 +49,8 @@ impl RegistryBehaviour {
 /// Capacity of the node's event queue: a burst of announcements from all neighbours, some 10 MB.
 const EVENT_CAPACITY: usize = 8192;
 
-/// Sets up a node for a registry: validates package heads in reads and in the local store, and enlarges the event queue.
+/// Sets up a node for a registry: validates package heads in reads and in the local store, and enlarges the event
+/// queue.
 pub fn configure(node: &mut NodeConfig) {
     let validators = std::mem::take(&mut node.driver.tracker.validators);
     node.driver.tracker.validators = validators.with(NAMESPACE, Arc::new(HeadValidator));

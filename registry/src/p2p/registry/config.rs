@@ -39,21 +39,23 @@ pub struct RegistryConfig {
     pub share: bool,
     /// Validity periods of the heads that are signed here. Default: 30 days; readers ask again after 5 minutes.
     pub lifetime: Lifetime,
-    /// Maximum time for which a head is used without asking again, even if the head itself allows more. Default: 5 minutes.
+    /// Maximum time for which a head is used without asking again, even if the head itself allows more. Default: 5
+    /// minutes.
     pub max_head_age: Duration,
     /// Timeout for the lookup of a head. Default: 10 s.
     pub lookup_timeout: Duration,
     /// Timeout for the connection to a provider. Default: 10 s.
     pub connect_timeout: Duration,
-    /// Time from the start of a fetch after which the DHT is asked for more providers. Such a lookup costs requests to some
-    /// twenty peers, and small or nearby content arrives before it ends. The lookup starts at once if no known provider is
-    /// connected (the publisher, or a peer that reported the package), and as soon as one of them fails. Default: 100 ms.
+    /// Time from the start of a fetch after which the DHT is asked for more providers. Such a lookup costs requests to
+    /// some twenty peers, and small or nearby content arrives before it ends. The lookup starts at once if no known
+    /// provider is connected (the publisher, or a peer that reported the package), and as soon as one of them fails.
+    /// Default: 100 ms.
     pub provider_lookup_delay: Duration,
-    /// Interval at which packages that were published here are published again. Default: 12 hours, well below the time after
-    /// which kad drops a record.
+    /// Interval at which packages that were published here are published again. Default: 12 hours, well below the time
+    /// after which kad drops a record.
     pub republish_interval: Duration,
-    /// Interval at which a connected peer is asked for new packages, in addition to every newly connected one. Default: 10
-    /// minutes.
+    /// Interval at which a connected peer is asked for new packages, in addition to every newly connected one. Default:
+    /// 10 minutes.
     pub catalogue_interval: Duration,
     /// Limits of the blob server.
     pub server: ServerConfig,
@@ -61,8 +63,8 @@ pub struct RegistryConfig {
     pub fetch: FetchConfig,
     /// Limits of archives that are packed or unpacked.
     pub archive: ArchiveLimits,
-    /// Files and folders that are never packed, besides [`folder`](Self::folder): the home, and the file of the key pair. The
-    /// publisher's key itself is found in any file. Default: none.
+    /// Files and folders that are never packed, besides [`folder`](Self::folder): the home, and the file of the key
+    /// pair. The publisher's key itself is found in any file. Default: none.
     pub private_paths: Vec<PathBuf>,
     /// Configuration of the validator of announcements.
     pub validator: AnnouncementValidatorConfig,

@@ -31,14 +31,14 @@ impl Connections {
     }
 
     pub(super) fn wait(&self, peer: PeerId) -> oneshot::Receiver<bool> {
-        let (told, wait) = oneshot::channel();
+        let (sender, wait) = oneshot::channel();
         let mut waiting = lock(&self.0);
         // Removes the entries of dropped calls, so that the map is never larger than the number of waiting calls.
         waiting.retain(|_, waiting| {
-            waiting.retain(|told| !told.is_canceled());
+            waiting.retain(|sender| !sender.is_canceled());
             !waiting.is_empty()
         });
-        waiting.entry(peer).or_default().push(told);
+        waiting.entry(peer).or_default().push(sender);
         wait
     }
 }
@@ -52,8 +52,8 @@ enum Dialled {
 }
 
 impl<R: Runtime> Inner<R> {
-    /// Connects to a peer, by the addresses that the swarm knows or else those that a lookup finds. Returns whether it is
-    /// connected.
+    /// Connects to a peer, by the addresses that the swarm knows or else those that a lookup finds. Returns whether it
+    /// is connected.
     pub(super) async fn connect(&self, peer: PeerId) -> bool {
         within(&self.runtime, self.config.connect_timeout, self.reach(peer)).await.unwrap_or(false)
     }

@@ -70,8 +70,8 @@ impl<R: Runtime> Inner<R> {
             Some(found) => return Err(GetError::Size { content, expected: size, found }),
             None => {}
         }
-        let wanted = FetchRequest { id: content, max: size, size: Some(size) };
-        let size = self.download(&self.fetcher, package, wanted, ProviderScope::All).await?;
+        let request = FetchRequest { id: content, max: size, size: Some(size) };
+        let size = self.download(&self.fetcher, package, request, ProviderScope::All).await?;
         self.subscribers.send(&RegistryEvent::Downloaded { content, size });
         if self.config.share {
             self.offer(content);
@@ -84,13 +84,13 @@ impl<R: Runtime> Inner<R> {
         self: &Arc<Self>,
         fetcher: &Fetcher,
         package: &PackageId,
-        wanted: FetchRequest,
+        request: FetchRequest,
         scope: ProviderScope,
     ) -> Result<u64, GetError> {
-        let content = wanted.id;
+        let content = request.id;
         let (failed, failure) = async_channel::bounded(1);
         let (observer, providers) = (Arc::clone(self), self.providers(package, content, scope, failure));
-        let fetch = fetcher.fetch(wanted, providers, move |event| {
+        let fetch = fetcher.fetch(request, providers, move |event| {
             if let FetchEvent::Report(ProviderReport { outcome, .. }) = &event
                 && !matches!(outcome, ProviderOutcome::Success { .. })
             {
@@ -140,9 +140,9 @@ impl<R: Runtime> Inner<R> {
         self.subscribers.send(&RegistryEvent::BadData { peer });
     }
 
-    /// Returns connected providers of content as they are found: first the known ones, which are the publisher and the peers
-    /// that reported the package, best reputation first, then those that a lookup finds. `failure` receives a message when a
-    /// provider fails.
+    /// Returns connected providers of content as they are found: first the known ones, which are the publisher and the
+    /// peers that reported the package, best reputation first, then those that a lookup finds. `failure` receives a
+    /// message when a provider fails.
     fn providers(
         self: &Arc<Self>,
         package: &PackageId,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use kadence::{Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
+use kadence::{Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime, deadline_after};
 
 use super::{Inner, lock};
 use crate::{
@@ -89,7 +89,7 @@ impl<R: Runtime> Inner<R> {
             let (now, announced) = (self.now(), lock(&self.discovered).get(package).map(DiscoveredPackage::seq));
             // A newer head may have been announced during the lookup.
             if announced.is_none_or(|seq| seq <= head.head().seq) {
-                lock(&self.head_cache).put(head.clone(), now, now + age);
+                lock(&self.head_cache).put(head.clone(), now, deadline_after(now, age));
             }
         }
         Ok(head)
@@ -140,10 +140,10 @@ impl<R: Runtime> Inner<R> {
             // Before the expiry is checked: an expired head can be part of an equivocation, too.
             for other in &others {
                 // Only an equivocation matters here. Some holders having outdated heads is normal.
-                if let Err(HeadStoreError::Rejected(refused @ HeadRejectedError::Equivocation { .. })) =
+                if let Err(HeadStoreError::Rejected(rejected @ HeadRejectedError::Equivocation { .. })) =
                     store.record(other)
                 {
-                    return Err(refused.into());
+                    return Err(rejected.into());
                 }
             }
             store.validate(&best, SystemTime::now())?;
@@ -163,8 +163,8 @@ impl<R: Runtime> Inner<R> {
         validated.await.map_err(|error| self.store_error(error))
     }
 
-    /// Returns the head of a package that no peer holds: the last seen one is valid until it expires, since its publisher may be
-    /// offline for long.
+    /// Returns the head of a package that no peer holds: the last seen one is valid until it expires, since its
+    /// publisher may be offline for long.
     async fn head_without_holder(&self, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
         match self.checkpoint(package).await? {
             Some(Checkpoint { head: Some(head), .. }) => self.validated(head).await.map(Some),

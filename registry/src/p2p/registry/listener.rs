@@ -106,16 +106,16 @@ impl<R: Runtime> Listener<R> {
     /// Validates a message, and tells gossipsub whether to forward it.
     async fn on_announcement(&self, forwarder: PeerId, id: gossipsub::MessageId, message: &gossipsub::Message) {
         let inner = &self.inner;
-        let heard = GossipMessage { forwarder, source: message.source, bytes: &message.data };
-        let judged = lock(&inner.validator).validate(&mut lock(&inner.discovered), heard, SystemTime::now());
-        let acceptance = judged.acceptance();
+        let received = GossipMessage { forwarder, source: message.source, bytes: &message.data };
+        let verdict = lock(&inner.validator).validate(&mut lock(&inner.discovered), received, SystemTime::now());
+        let acceptance = verdict.acceptance();
         let report = inner.swarm.with(move |swarm| {
             swarm.behaviour_mut().app.gossipsub.report_message_validation_result(&id, &forwarder, acceptance);
         });
         if report.await.is_err() {
             return;
         }
-        match judged {
+        match verdict {
             ValidationResult::Accept(announcement) => {
                 inner.on_newer_head(&announcement);
                 // If the queue is full, the package is found when its publisher announces it again.

@@ -74,8 +74,8 @@ const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Package registry on the network of a node. Cheap to clone; all clones are the same registry.
 ///
-/// Readers trust the publisher of a package only, whose key is part of the package's name, and check what it signed against
-/// what they saw before. The registry runs until its node stops.
+/// Readers trust the publisher of a package only, whose key is part of the package's name, and check what it signed
+/// against what they saw before. The registry runs until its node stops.
 ///
 /// # Example
 ///
@@ -236,8 +236,8 @@ impl<R: Runtime> P2PRegistry<R> {
         lock(&self.inner.discovered).snapshot()
     }
 
-    /// Searches in the catalogues of connected peers, adds what they report to the local search index, and searches in that.
-    /// Reports are verified, and ranked here.
+    /// Searches in the catalogues of connected peers, adds what they report to the local search index, and searches in
+    /// that. Reports are verified, and ranked here.
     ///
     /// # Errors
     ///
@@ -267,9 +267,9 @@ impl<R: Runtime> P2PRegistry<R> {
         self.inner.server_stats.read()
     }
 
-    /// Publishes a package of this registry again: puts its newest head, offers its content, and announces it. This happens
-    /// automatically at each [`RegistryConfig::republish_interval`], and earlier after a failure. Returns `None` if the
-    /// package was never published here.
+    /// Publishes a package of this registry again: puts its newest head, offers its content, and announces it. This
+    /// happens automatically at each [`RegistryConfig::republish_interval`], and earlier after a failure. Returns
+    /// `None` if the package was never published here.
     ///
     /// # Errors
     ///

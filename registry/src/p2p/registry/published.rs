@@ -49,8 +49,8 @@ impl PublishedPackages {
         }
     }
 
-    /// Writes a head; it is on the disk on return. Returns `false`, and writes nothing, if there is another head with this or a
-    /// higher number: a call whose caller stopped waiting has signed it in the meantime.
+    /// Writes a head; it is on the disk on return. Returns `false`, and writes nothing, if there is another head with
+    /// this or a higher number: a call whose caller stopped waiting has signed it in the meantime.
     pub(super) fn put(&self, head: &SignedHead) -> Result<bool, StorageError> {
         let _turn = lock(&self.turn);
         match self.head(&head.head().package)? {
@@ -135,9 +135,9 @@ mod tests {
             SignedHead::sign(&keypair, next).unwrap()
         };
         let published = PublishedPackages::open(dir.path().to_owned()).unwrap();
-        let (second, twin) = (sign(Some(&first), b"one"), sign(Some(&first), b"two"));
+        let (second, conflicting) = (sign(Some(&first), b"one"), sign(Some(&first), b"two"));
         assert!(published.put(&first).unwrap() && published.put(&second).unwrap());
-        assert!(!published.put(&twin).unwrap() && !published.put(&first).unwrap());
+        assert!(!published.put(&conflicting).unwrap() && !published.put(&first).unwrap());
         assert_eq!(published.head(package).unwrap(), Some(second));
     }
 
@@ -146,11 +146,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let published = PublishedPackages::open(dir.path().to_owned()).unwrap();
         published.put(&head(&Keypair::generate_ed25519(), "one")).unwrap();
-        let ours = head(&Keypair::generate_ed25519(), "one");
-        assert_eq!(published.head(&ours.head().package).unwrap(), None);
+        let own = head(&Keypair::generate_ed25519(), "one");
+        assert_eq!(published.head(&own.head().package).unwrap(), None);
         for bytes in [vec![], vec![7; 100], vec![7; MAX_HEAD_LEN + 1]] {
-            fs::write(published.path(ours.head().package.name()), bytes).unwrap();
-            let read = published.head(&ours.head().package);
+            fs::write(published.path(own.head().package.name()), bytes).unwrap();
+            let read = published.head(&own.head().package);
             assert!(matches!(read, Err(StorageError::Damaged { .. })), "{read:?}");
         }
     }

@@ -91,13 +91,13 @@ impl<R: Runtime> Inner<R> {
         Ok(Receipt { package, version, manifest, archive, index: content, steps, excluded: Vec::new() })
     }
 
-    /// Returns the head that the next one follows: the newest of those in the network, those that were seen, and the one that
-    /// was signed here last. The last one counts even if it may not have reached the network, so that its number is not used
-    /// twice.
+    /// Returns the head that the next one follows: the newest of those in the network, those that were seen, and the
+    /// one that was signed here last. The last one counts even if it may not have reached the network, so that its
+    /// number is not used twice.
     pub(super) async fn predecessor(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
         let there = match self.look_up(package, OnlyForgedHeads::NotFound).await {
-            // An expired head is renewed by this publication; after a rollback, the newer head has not reached its holders.
-            // It need not be the one that was signed here: another machine may publish with the same key.
+            // An expired head is renewed by this publication; after a rollback, the newer head has not reached its
+            // holders. It need not be the one that was signed here: another machine may publish with the same key.
             Err(error @ (GetError::Expired { .. } | GetError::Rollback { .. })) => {
                 Some(self.last_seen(package).await?.ok_or(error)?)
             }
@@ -106,8 +106,8 @@ impl<R: Runtime> Inner<R> {
         match (there, self.published_head(package).await?) {
             (Some(there), Some(here)) if there.head().seq > here.head().seq => Ok(Some(there)),
             (Some(there), Some(here)) if there.head().seq == here.head().seq && there != here => {
-                // An equivocation, which is recorded, unless the user has accepted it and continues from the head of the
-                // network.
+                // An equivocation, which is recorded, unless the user has accepted it and continues from the head of
+                // the network.
                 let recorded = self.with_head_store(move |store| store.record(&here)).await;
                 recorded.map(|_| Some(there)).map_err(|error| self.store_error(error))
             }

@@ -1,5 +1,5 @@
-//! Republishing of own packages: puts their heads again, renews heads before they expire, and offers their content again, also
-//! after a restart.
+//! Republishing of own packages: puts their heads again, renews heads before they expire, and offers their content
+//! again, also after a restart.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 
 use blocking::unblock;
 use futures::{StreamExt, stream};
-use kadence::{Priority, Runtime};
+use kadence::{Priority, Runtime, deadline_after};
 
 use super::{Inner, RegistryEvent};
 use crate::{ContentId, GetError, PackageId, PackageName, PublishError, Step, StepOutcome, Steps};
@@ -87,7 +87,7 @@ impl<R: Runtime> Inner<R> {
             } else {
                 interval.min(CHECK_INTERVAL.saturating_mul(2_u32.saturating_pow(failures.min(10))))
             };
-            due.insert(name, Due { at: self.now() + again, failures });
+            due.insert(name, Due { at: deadline_after(self.now(), again), failures });
         }
     }
 

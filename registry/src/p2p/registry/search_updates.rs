@@ -22,8 +22,8 @@ const INDEX_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_SEARCH_INDEX_LEN: u64 = crate::MAX_INDEX_LEN as u64;
 
 impl<R: Runtime> Inner<R> {
-    /// Makes an announced package searchable: at once by its title if it is new, and by the rest once its index was read. The
-    /// timeout keeps slow providers from delaying other packages.
+    /// Makes an announced package searchable: at once by its title if it is new, and by the rest once its index was
+    /// read. The timeout keeps slow providers from delaying other packages.
     pub(super) async fn update_search(self: &Arc<Self>, announcement: &SignedAnnouncement, scope: ProviderScope) {
         self.insert_title(announcement).await;
         within(&self.runtime, INDEX_TIMEOUT, self.index_announced(announcement, scope)).await;
@@ -52,8 +52,8 @@ impl<R: Runtime> Inner<R> {
             Ok(index) => index,
             // Not in the store.
             Err(GetError::Unavailable { .. } | GetError::Storage(_)) => {
-                let wanted = FetchRequest { id: content, max: MAX_SEARCH_INDEX_LEN, size: None };
-                if let Err(error) = self.download(&self.index_fetcher, &announced.package, wanted, scope).await {
+                let request = FetchRequest { id: content, max: MAX_SEARCH_INDEX_LEN, size: None };
+                if let Err(error) = self.download(&self.index_fetcher, &announced.package, request, scope).await {
                     tracing::debug!(package = %announced.package, %error, "index of an announced package was not read");
                     return;
                 }

@@ -55,7 +55,8 @@ impl<R: Runtime> CatalogueClient<R> {
         self.ask(peer, &CatalogueRequest::Page(after)).await
     }
 
-    /// Requests all pages after a cursor, until there are no more or `take` breaks. Returns the cursor after the last page.
+    /// Requests all pages after a cursor, until there are no more or `take` breaks. Returns the cursor after the last
+    /// page.
     ///
     /// # Errors
     ///

@@ -48,8 +48,8 @@ pub trait CatalogueSource: Send + Sync + 'static {
 
 /// Serves a catalogue until the stream behaviour is dropped with its swarm. Run it as a task.
 ///
-/// A peer with too many requests gets the answer that the server is busy. An invalid request, or one that takes too long,
-/// gets no answer.
+/// A peer with too many requests gets the answer that the server is busy. An invalid request, or one that takes too
+/// long, gets no answer.
 pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn CatalogueSource>) {
     let started = runtime.now();
     let mut buckets = KeyedBuckets::new(RATE, MAX_PEERS);
@@ -126,8 +126,8 @@ async fn answer(mut stream: Stream, catalogue: Option<Arc<dyn CatalogueSource>>)
     write_answer(&mut stream, Some(&page.encode())).await
 }
 
-/// Sends the refusal at once, then reads the request: if the stream were dropped while the peer is still writing, the peer
-/// would get a broken stream instead of the answer.
+/// Sends the refusal at once, then reads the request: if the stream were dropped while the peer is still writing, the
+/// peer would get a broken stream instead of the answer.
 async fn refuse(mut stream: Stream) -> io::Result<()> {
     write_answer(&mut stream, None).await?;
     read_request(&mut stream).await.map(drop)

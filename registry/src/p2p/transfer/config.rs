@@ -28,17 +28,18 @@ pub struct FetchConfig {
     pub open_timeout: Duration,
     /// Maximum time to receive 16 KiB. Default: 10 s.
     pub step_timeout: Duration,
-    /// Maximum time to receive a piece. Keep it well below `stall_timeout`, so that other providers get their turn before
-    /// the fetch fails. Default: 20 s.
+    /// Maximum time to receive a piece. Keep it well below `stall_timeout`, so that other providers get their turn
+    /// before the fetch fails. Default: 20 s.
     pub piece_timeout: Duration,
-    /// Time after which a piece is late and is requested from a second provider that is idle; a third follows after twice
-    /// the time, and so on. Default: 1 s.
+    /// Time after which a piece is late and is requested from a second provider that is idle; a third follows after
+    /// twice the time, and so on. Default: 1 s.
     pub hedge_after: Duration,
     /// Maximum time without any progress, after which the fetch fails. Default: 60 s.
     pub stall_timeout: Duration,
     /// Maximum time of a whole fetch. Default: 1 h.
     pub timeout: Duration,
-    /// Time after which a provider that failed is asked again; twice the time after its second failure. Default: 500 ms.
+    /// Time after which a provider that failed is asked again; twice the time after its second failure. Default: 500
+    /// ms.
     pub retry_after: Duration,
 }
 

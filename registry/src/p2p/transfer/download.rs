@@ -10,7 +10,7 @@ use std::{
 use async_channel::{Receiver, Sender};
 use blocking::unblock;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use kadence::Clock;
+use kadence::{Clock, deadline_after};
 use libp2p::PeerId;
 use libp2p_stream::Control;
 
@@ -31,8 +31,8 @@ const MAX_KNOWN_PROVIDERS: usize = 256;
 /// Number of consecutive failures after which a provider is given up.
 const MAX_FAILURES: u32 = 3;
 
-/// Number of consecutive refusals after which a provider is given up: busy responses, and streams that were closed before
-/// the first response, as an overloaded server does.
+/// Number of consecutive refusals after which a provider is given up: busy responses, and streams that were closed
+/// before the first response, as an overloaded server does.
 const MAX_BUSY: u32 = 10;
 
 /// Maximum time for which a busy provider can postpone the next attempt.
@@ -139,7 +139,7 @@ impl<'a> Download<'a> {
             {
                 return Ok(size);
             }
-            let give_up_at = self.deadline.min(self.progress_at + self.context.config.stall_timeout);
+            let give_up_at = self.deadline.min(deadline_after(self.progress_at, self.context.config.stall_timeout));
             if now >= give_up_at {
                 self.report_late(now);
                 return Err(FetchError::Timeout);
@@ -335,7 +335,7 @@ impl<'a> Download<'a> {
         };
         state.last = Some(outcome);
         if let Some(pause) = pause {
-            self.waiting.push((now + pause, BlobProvider { peer, preference: state.preference }));
+            self.waiting.push((deadline_after(now, pause), BlobProvider { peer, preference: state.preference }));
         }
         (self.observe)(FetchEvent::Report(ProviderReport { peer, outcome }));
         Ok(())

@@ -34,7 +34,8 @@ pub enum FetchError {
         expected: u64,
     },
     /// The fetch made no progress for [`stall_timeout`](super::FetchConfig::stall_timeout), or took longer than
-    /// [`timeout`](super::FetchConfig::timeout). Try again: the next fetch resumes. Providers that were late are reported.
+    /// [`timeout`](super::FetchConfig::timeout). Try again: the next fetch resumes. Providers that were late are
+    /// reported.
     #[error("fetch timed out")]
     Timeout,
     /// The blob cannot be stored.

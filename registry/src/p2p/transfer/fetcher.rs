@@ -2,10 +2,8 @@ use std::{fmt, sync::Arc};
 
 use blocking::unblock;
 use futures::Stream;
-use kadence::Runtime;
+use kadence::{Clock, Runtime, deadline_after};
 use libp2p_stream::Control;
-
-use kadence::Clock;
 
 use super::{
     config::FetchConfig,
@@ -75,7 +73,7 @@ impl Fetcher {
         observe: impl Fn(FetchEvent) + Send + Sync + 'static,
     ) -> Result<u64, FetchError> {
         let mut alarm = self.0.clock.alarm();
-        let deadline = self.0.clock.now() + self.0.config.timeout;
+        let deadline = deadline_after(self.0.clock.now(), self.0.config.timeout);
         let lock = Partial::lock(&self.0.store, &request.id);
         let _guard = alarm.until(deadline, lock.lock()).await.map_err(|_| FetchError::Timeout)?;
         let (store, id) = (self.0.store.clone(), request.id);

@@ -11,8 +11,8 @@ use crate::p2p::token_bucket::{Refill, TokenBucket};
 /// Maximum number of peers that are accounted. Peers without streams and with a full bucket are removed first.
 const MAX_PEERS: usize = 4096;
 
-/// Maximum delay of a response for bandwidth. It is short, so that the peer does not take us for dead; a peer that would
-/// have to wait longer is sent a time after which to come back.
+/// Maximum delay of a response for bandwidth. It is short, so that the peer does not take us for dead; a peer that
+/// would have to wait longer is sent a time after which to come back.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// Streams and bandwidth in use, by peer and in total.
@@ -64,7 +64,8 @@ impl Limits {
         Ok(())
     }
 
-    /// Releases an admitted stream. The peer's used bandwidth stays on its account: a new stream gives no new allowance.
+    /// Releases an admitted stream. The peer's used bandwidth stays on its account: a new stream gives no new
+    /// allowance.
     pub(super) fn release(&mut self, peer: PeerId) {
         self.streams = self.streams.saturating_sub(1);
         if let Some(account) = self.peers.get_mut(&peer) {

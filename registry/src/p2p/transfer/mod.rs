@@ -1,15 +1,15 @@
 //! Transfer of blobs between peers, over streams of the protocol [`BLOB_PROTOCOL`].
 //!
 //! A [`Server`] serves the blobs of a [`BlobStore`](crate::blob::BlobStore) within limits. A [`Fetcher`] fetches a blob
-//! from several providers at once. Each group of 16 KiB is verified against the content id on arrival, so a provider that
-//! sends wrong data is noticed after one group. Verified pieces stay on the disk if a download ends early.
+//! from several providers at once. Each group of 16 KiB is verified against the content id on arrival, so a provider
+//! that sends wrong data is noticed after one group. Verified pieces stay on the disk if a download ends early.
 //!
 //! # Wire format
 //!
 //! All numbers are little-endian. The peer that opens a stream sends any number of requests and need not wait for the
-//! responses in between. A request has 44 bytes: the hash of the blob (32), the number of the first group (`u64`) and the
-//! number of groups (`u32`, 1 to 64). A group has 16 KiB. Responses come in the order of the requests, each with a head of
-//! 9 bytes, which is a status and a number (`u64`):
+//! responses in between. A request has 44 bytes: the hash of the blob (32), the number of the first group (`u64`) and
+//! the number of groups (`u32`, 1 to 64). A group has 16 KiB. Responses come in the order of the requests, each with a
+//! head of 9 bytes, which is a status and a number (`u64`):
 //!
 //! | status | meaning | number |
 //! |---|---|---|
@@ -18,8 +18,8 @@
 //! | 2 | busy | time after which to ask again, in milliseconds |
 //! | 3 | invalid request | 0 |
 //!
-//! A request for groups after the end of a blob is answered with its last group, which proves the size: its hashes fit no
-//! other size.
+//! A request for groups after the end of a blob is answered with its last group, which proves the size: its hashes fit
+//! no other size.
 
 mod config;
 mod download;

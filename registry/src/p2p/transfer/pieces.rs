@@ -3,6 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kadence::deadline_after;
 use libp2p::PeerId;
 
 /// Maximum number of providers that fetch the same piece at the same time: the number that a download has by default.
@@ -25,11 +26,11 @@ struct Taken {
 }
 
 impl Taken {
-    /// Time at which one more provider may fetch the piece; `None` if it has the maximum. Each provider that is added moves
-    /// the time on by `hedge_after`.
+    /// Time at which one more provider may fetch the piece; `None` if it has the maximum. Each provider that is added
+    /// moves the time on by `hedge_after`.
     fn next_hedge_at(&self, hedge_after: Duration) -> Option<Instant> {
         let providers = u32::try_from(self.by.len()).ok().filter(|_| self.by.len() < MAX_PROVIDERS_PER_PIECE)?;
-        Some(self.since + hedge_after.saturating_mul(providers))
+        Some(deadline_after(self.since, hedge_after.saturating_mul(providers)))
     }
 }
 
@@ -46,8 +47,8 @@ impl Pieces {
         Some(piece)
     }
 
-    /// Assigns a late piece to an idle provider, in addition to those that are fetching it: the one that is being fetched for
-    /// the longest time.
+    /// Assigns a late piece to an idle provider, in addition to those that are fetching it: the one that is being
+    /// fetched for the longest time.
     pub(super) fn hedge(&mut self, peer: PeerId, now: Instant, hedge_after: Duration) -> Option<u32> {
         let late = |taken: &Taken| taken.next_hedge_at(hedge_after).is_some_and(|at| at <= now);
         let (piece, taken) = self

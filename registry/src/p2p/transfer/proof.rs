@@ -44,8 +44,8 @@ impl From<io::Error> for SliceError {
     }
 }
 
-/// Receives groups of a blob, and verifies each hash pair and each group before it reads the next. The groups must be within
-/// the blob, whose size must not exceed [`MAX_BLOB_LEN`](super::wire::MAX_BLOB_LEN).
+/// Receives groups of a blob, and verifies each hash pair and each group before it reads the next. The groups must be
+/// within the blob, whose size must not exceed [`MAX_BLOB_LEN`](super::wire::MAX_BLOB_LEN).
 ///
 /// Each step may take the time `step`. Memory holds no more than the verified part of the request and one group.
 pub(super) async fn receive(

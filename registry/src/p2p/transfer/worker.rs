@@ -16,7 +16,7 @@ use futures::{
     future::join,
     io::{BufReader, ReadHalf, WriteHalf},
 };
-use kadence::{Alarm, Clock, ElapsedError};
+use kadence::{Alarm, Clock, ElapsedError, deadline_after};
 use libp2p::{PeerId, Stream};
 use libp2p_stream::Control;
 
@@ -33,7 +33,7 @@ use crate::{
 /// Size of the read buffer: enough for many hash pairs. Groups are larger and are read without it.
 const BUFFER: usize = 4 << 10;
 
-/// Time after which the swarm has surely begun to dial.
+/// Time after which the swarm has surely started to dial.
 const DIAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Piece to fetch, and the file to write it to.
@@ -92,8 +92,8 @@ impl From<SliceError> for WorkerError {
     }
 }
 
-/// Held while a stream is opened, until it is open or [`DIAL_PAUSE`] has passed. The stream behaviour remembers only one of
-/// several peers that are to be dialled at the same moment.
+/// Held while a stream is opened, until it is open or [`DIAL_PAUSE`] has passed. The stream behaviour remembers only
+/// one of several peers that are to be dialled at the same moment.
 pub(super) type DialLock = Arc<futures::lock::Mutex<()>>;
 
 pub(super) struct Worker {
@@ -174,7 +174,7 @@ impl Worker {
 
     async fn open(&mut self) -> Result<Link, WorkerError> {
         let mut alarm = self.clock.alarm();
-        let deadline = self.clock.now() + self.config.open_timeout;
+        let deadline = deadline_after(self.clock.now(), self.config.open_timeout);
         let dialling = alarm.until(deadline, self.dial_lock.lock()).await?;
         let mut opening = pin!(self.control.open_stream(self.peer, BLOB_PROTOCOL));
         let early = alarm.within(DIAL_PAUSE, opening.as_mut()).await;

@@ -105,11 +105,11 @@ fn a_modified_package_is_not_overwritten() {
 fn a_correct_folder_is_accepted_without_a_record() {
     let (registry, lock, dir) = fixture(&["a 1.0.0"]);
     installed(&lock, &registry, dir.path()).unwrap();
-    fs::remove_dir_all(dir.path().join(".kadence")).unwrap();
+    fs::remove_dir_all(dir.path().join(".kadence-install")).unwrap();
     assert!(installed(&lock, &registry, dir.path()).unwrap().packages[0].already_installed);
-    fs::write(dir.path().join(".kadence/unpacking/left"), "by somebody who was interrupted").unwrap();
+    fs::write(dir.path().join(".kadence-install/unpacking/left"), "by somebody who was interrupted").unwrap();
     installed(&lock, &registry, dir.path()).unwrap();
-    assert_eq!(fs::read_dir(dir.path().join(".kadence/unpacking")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(dir.path().join(".kadence-install/unpacking")).unwrap().count(), 0);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn only_one_call_at_a_time_installs_into_a_folder() {
     installed(&lock, &registry, dir.path()).unwrap();
     let format = crate::database::Format { application_id: *b"GGin", steps: &["CREATE TABLE t(n)"], exclusive: true };
     let database =
-        smol::block_on(crate::storage::Database::open(dir.path().join(".kadence/installed.db"), format)).unwrap();
+        smol::block_on(crate::storage::Database::open(dir.path().join(".kadence-install/installed.db"), format)).unwrap();
     let second = installed(&lock, &registry, dir.path());
     assert!(matches!(second, Err(InstallError::Storage(crate::StorageError::InUse { .. }))), "{second:?}");
     drop(database);

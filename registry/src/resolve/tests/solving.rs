@@ -112,7 +112,7 @@ fn a_missing_package_is_named_with_the_origin_of_the_requirement() {
     match resolved(&["a *"], &registry, None) {
         Err(error @ ResolveError::Unknown { .. }) => {
             let text = error.to_string();
-            assert!(text.contains(&format!("{} 1.0.0 needs {}", id("b"), id("nowhere"))), "{text}");
+            assert!(text.contains(&format!("{} 1.0.0 requires {}", id("b"), id("nowhere"))), "{text}");
         }
         other => panic!("{other:?}"),
     }
@@ -130,7 +130,7 @@ fn unknown_versions_are_an_error_and_do_not_lead_to_an_older_choice() {
     match resolved(&["a *"], &registry, None) {
         Err(error @ ResolveError::Lookup { .. }) => {
             let text = error.to_string();
-            assert!(text.contains(&format!("{} 2.0.0 needs {}", id("a"), id("b"))), "{text}");
+            assert!(text.contains(&format!("{} 2.0.0 requires {}", id("a"), id("b"))), "{text}");
             assert!(text.contains("3 of 20"), "{text}");
         }
         other => panic!("{other:?}"),
@@ -138,7 +138,7 @@ fn unknown_versions_are_an_error_and_do_not_lead_to_an_older_choice() {
     // Unless the package does not matter.
     assert_eq!(chosen(&resolved(&["a ^1"], &registry, None).unwrap()), ["a 1.0.0"]);
     let root = resolved(&["b *"], &registry, None).unwrap_err();
-    assert!(root.to_string().starts_with("you ask for"), "{root}");
+    assert!(root.to_string().starts_with("the caller requires"), "{root}");
 }
 
 #[test]

@@ -66,16 +66,16 @@ impl Node {
         match self.swarm.select_next_some().await {
             SwarmEvent::Behaviour(gossipsub::Event::Subscribed { .. }) => self.subscribed += 1,
             SwarmEvent::Behaviour(gossipsub::Event::Message { propagation_source, message_id, message }) => {
-                let heard =
+                let message =
                     GossipMessage { forwarder: propagation_source, source: message.source, bytes: &message.data };
-                let judged = self.validator.validate(&mut self.discovered, heard, SystemTime::now());
-                let acceptance = judged.acceptance();
+                let verdict = self.validator.validate(&mut self.discovered, message, SystemTime::now());
+                let acceptance = verdict.acceptance();
                 self.swarm.behaviour_mut().report_message_validation_result(
                     &message_id,
                     &propagation_source,
                     acceptance,
                 );
-                return Some(judged);
+                return Some(verdict);
             }
             _ => {}
         }

@@ -155,9 +155,9 @@ fn a_validator_prefers_the_higher_number_then_the_later_expiry_then_the_larger_b
     let later = after_at(None, "index 0", now() + DAY);
     assert_eq!(HeadValidator.compare(&key, later.bytes(), heads[0].bytes()), Ordering::Greater);
     assert_eq!(HeadValidator.compare(&key, heads[1].bytes(), later.bytes()), Ordering::Greater);
-    let twin = after(None, "another index");
-    let by_bytes = twin.bytes().cmp(heads[0].bytes());
-    assert_eq!(HeadValidator.compare(&key, twin.bytes(), heads[0].bytes()), by_bytes);
+    let conflicting = after(None, "another index");
+    let by_bytes = conflicting.bytes().cmp(heads[0].bytes());
+    assert_eq!(HeadValidator.compare(&key, conflicting.bytes(), heads[0].bytes()), by_bytes);
     assert_eq!(HeadValidator.compare(&key, &[0xff; 900], heads[0].bytes()), Ordering::Less);
 }
 

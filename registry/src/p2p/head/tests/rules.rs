@@ -62,18 +62,18 @@ fn attack_fast_forward_is_rejected() {
 #[test]
 fn attack_equivocation_two_heads_with_one_number_are_detected() {
     let heads = chain(3);
-    let twin = after(Some(&heads[1]), "another index");
-    let refusal = validate_head(Some(&checkpoint(&heads[2])), &twin, now()).unwrap_err();
+    let conflicting = after(Some(&heads[1]), "another index");
+    let refusal = validate_head(Some(&checkpoint(&heads[2])), &conflicting, now()).unwrap_err();
     let HeadRejectedError::Equivocation { proof } = refusal else { panic!("{refusal}") };
     assert_eq!(proof.verify(), Ok(package()));
-    assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (heads[2].bytes(), twin.bytes()));
+    assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (heads[2].bytes(), conflicting.bytes()));
 }
 
 #[test]
 fn attack_equivocation_a_chain_that_skips_the_known_head_is_detected() {
     let heads = chain(3);
-    let twin = after(Some(&heads[1]), "another index");
-    let next = after(Some(&twin), "its next index");
+    let conflicting = after(Some(&heads[1]), "another index");
+    let next = after(Some(&conflicting), "its next index");
     for (seen, offered) in [(&heads[2], &next), (&next, &heads[2])] {
         let refusal = validate_head(Some(&checkpoint(seen)), offered, now()).unwrap_err();
         let HeadRejectedError::Equivocation { proof } = refusal else { panic!("{refusal}") };

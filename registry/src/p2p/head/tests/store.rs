@@ -17,9 +17,9 @@ fn first_of(name: &str) -> SignedHead {
     SignedHead::sign(&keypair(1), head).unwrap()
 }
 
-fn refused<T: std::fmt::Debug>(result: Result<T, HeadStoreError>) -> HeadRejectedError {
+fn rejected<T: std::fmt::Debug>(result: Result<T, HeadStoreError>) -> HeadRejectedError {
     match result {
-        Err(HeadStoreError::Rejected(refused)) => refused,
+        Err(HeadStoreError::Rejected(rejected)) => rejected,
         other => panic!("{other:?}"),
     }
 }
@@ -33,8 +33,8 @@ fn attack_rollback_all_holders_serve_an_old_head_after_a_restart() {
     let store = HeadStore::open(&folder.path().join("heads.db")).unwrap();
     for _holder in 0..20 {
         let refusal = HeadRejectedError::Rollback { seen: 20, offered: 19, hash: Some(heads[19].hash()) };
-        assert_eq!(refused(store.validate(&heads[18], now())), refusal);
-        assert_eq!(refused(store.record(&heads[18])), refusal);
+        assert_eq!(rejected(store.validate(&heads[18], now())), refusal);
+        assert_eq!(rejected(store.record(&heads[18])), refusal);
     }
     // The newest head is still accepted.
     assert_eq!(store.validate(&heads[19], now()).unwrap(), Accepted::Same);
@@ -58,30 +58,30 @@ fn attack_freeze_an_expired_head_still_raises_the_checkpoint() {
     let (_folder, store) = store();
     let heads = chain(2);
     let late = now() + 40 * DAY;
-    assert!(matches!(refused(store.validate(&heads[1], late)), HeadRejectedError::Expired { .. }));
-    assert!(matches!(refused(store.accept(&heads[1], late)), HeadRejectedError::Expired { .. }));
-    assert!(matches!(refused(store.accept(&heads[0], late)), HeadRejectedError::Rollback { seen: 2, offered: 1, .. }));
+    assert!(matches!(rejected(store.validate(&heads[1], late)), HeadRejectedError::Expired { .. }));
+    assert!(matches!(rejected(store.accept(&heads[1], late)), HeadRejectedError::Expired { .. }));
+    assert!(matches!(rejected(store.accept(&heads[0], late)), HeadRejectedError::Rollback { seen: 2, offered: 1, .. }));
 }
 
 #[test]
 fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_rejected_until_it_is_accepted() {
     let (folder, store) = store();
     let heads = chain(3);
-    let twin = after(Some(&heads[1]), "another index");
+    let conflicting = after(Some(&heads[1]), "another index");
     store.record(&heads[2]).unwrap();
-    assert!(matches!(refused(store.validate(&twin, now())), HeadRejectedError::Equivocation { .. }));
+    assert!(matches!(rejected(store.validate(&conflicting, now())), HeadRejectedError::Equivocation { .. }));
     drop(store);
     let store = HeadStore::open(&folder.path().join("heads.db")).unwrap();
     let next = after(Some(&heads[2]), "next");
-    for head in [&heads[2], &twin, &heads[0], &next] {
-        let refusals = [store.validate(head, now()), store.record(head), store.accept(head, now())].map(refused);
+    for head in [&heads[2], &conflicting, &heads[0], &next] {
+        let refusals = [store.validate(head, now()), store.record(head), store.accept(head, now())].map(rejected);
         for refusal in refusals {
             let HeadRejectedError::Equivocation { proof } = refusal else { panic!("{refusal}") };
             assert_eq!(proof.verify(), Ok(package()));
         }
     }
     let proof = store.equivocation(&package()).unwrap().unwrap();
-    assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (heads[2].bytes(), twin.bytes()));
+    assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (heads[2].bytes(), conflicting.bytes()));
     assert_eq!(store.equivocations(None, 10).unwrap(), [package()]);
     assert_eq!(store.equivocations(Some(&package()), 10).unwrap(), []);
 
@@ -90,14 +90,14 @@ fn attack_equivocation_is_kept_as_a_proof_and_the_package_is_rejected_until_it_i
     assert_eq!(store.equivocation(&package()).unwrap(), None);
     assert_eq!(store.checkpoint(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
     assert!(matches!(
-        refused(store.record(&heads[1])),
+        rejected(store.record(&heads[1])),
         HeadRejectedError::Rollback { seen: 3, offered: 2, hash: None }
     ));
-    for head in [&heads[2], &twin] {
+    for head in [&heads[2], &conflicting] {
         assert_eq!(store.accept(head, now()).unwrap(), Accepted::Same);
     }
     // The publisher continues from either of them, and the package has one chain again.
-    let next = after(Some(&twin), "next");
+    let next = after(Some(&conflicting), "next");
     assert_eq!(store.accept(&next, now()).unwrap(), Accepted::Newer);
     assert_eq!(store.checkpoint(&package()).unwrap(), Some(checkpoint(&next)));
 }
@@ -108,17 +108,20 @@ fn after_an_accepted_equivocation_no_head_below_the_higher_one_is_accepted() {
     let heads = chain(2);
     let next = after(Some(&after(Some(&heads[0]), "another index")), "its next index");
     store.record(&heads[1]).unwrap();
-    assert!(matches!(refused(store.accept(&next, now())), HeadRejectedError::Equivocation { .. }));
+    assert!(matches!(rejected(store.accept(&next, now())), HeadRejectedError::Equivocation { .. }));
     assert!(store.accept_equivocation(&package()).unwrap());
     assert_eq!(store.checkpoint(&package()).unwrap(), Some(Checkpoint { seq: 3, head: None }));
-    assert!(matches!(refused(store.accept(&heads[1], now())), HeadRejectedError::Rollback { seen: 3, offered: 2, .. }));
+    assert!(matches!(
+        rejected(store.accept(&heads[1], now())),
+        HeadRejectedError::Rollback { seen: 3, offered: 2, .. }
+    ));
 }
 
 #[test]
 fn attack_fast_forward_is_not_recorded() {
     let (_folder, store) = store();
     store.record(&with_seq(7)).unwrap();
-    assert!(matches!(refused(store.record(&with_seq(MAX_SEQ))), HeadRejectedError::FastForward { seen: 7, .. }));
+    assert!(matches!(rejected(store.record(&with_seq(MAX_SEQ))), HeadRejectedError::FastForward { seen: 7, .. }));
     assert_eq!(store.checkpoint(&package()).unwrap().unwrap().seq, 7);
     // The user has asked the publisher.
     assert!(store.forget(&package()).unwrap());
@@ -169,8 +172,8 @@ fn the_least_recently_used_package_makes_room() {
     // `a` is kept, `b` is used again, and the publisher of `c` has signed two heads.
     assert!(store.keep(&heads[0].head().package, true).unwrap());
     assert_eq!(store.record(&heads[1]).unwrap(), Accepted::Same);
-    let twin = Head { index: ContentId::of(b"twin"), ..heads[2].head().clone() };
-    let _refused = refused(store.record(&SignedHead::sign(&keypair(1), twin).unwrap()));
+    let conflicting = Head { index: ContentId::of(b"conflicting"), ..heads[2].head().clone() };
+    let _refused = rejected(store.record(&SignedHead::sign(&keypair(1), conflicting).unwrap()));
     let known =
         || heads.iter().map(|head| store.checkpoint(&head.head().package).unwrap().is_some()).collect::<Vec<_>>();
     store.record(&heads[4]).unwrap();

@@ -1,4 +1,5 @@
-//! Tests with peers that serve wrong data, and with publishers whose heads, indexes and manifests contradict each other.
+//! Tests with peers that serve wrong data, and with publishers whose heads, indexes and manifests contradict each
+//! other.
 
 use std::{
     sync::{

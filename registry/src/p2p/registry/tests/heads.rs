@@ -244,13 +244,13 @@ fn attack_equivocation_with_a_seen_head_is_rejected_until_it_is_accepted() {
         let id = publisher.package("p");
         let seen = published(publisher, "p", &["1.0.0"]).await.remove(0);
         assert_eq!(versions_of(reader.registry.index(&id).await), 1);
-        let twin = Head { ttl: 77, ..seen.head().clone() };
-        let twin = SignedHead::sign(&publisher.keypair, twin).unwrap();
-        hold_everywhere(&network, &id, Some(twin.bytes())).await;
+        let conflicting = Head { ttl: 77, ..seen.head().clone() };
+        let conflicting = SignedHead::sign(&publisher.keypair, conflicting).unwrap();
+        hold_everywhere(&network, &id, Some(conflicting.bytes())).await;
         let found = reader.registry.index(&id).await;
         assert!(matches!(found, Err(GetError::Equivocation { seq: 1 })), "{found:?}");
         let proof = reader.registry.head_store().equivocation(&id).unwrap().unwrap();
-        assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (seen.bytes(), twin.bytes()));
+        assert_eq!((proof.first.as_slice(), proof.second.as_slice()), (seen.bytes(), conflicting.bytes()));
 
         assert!(reader.registry.head_store().accept_equivocation(&id).unwrap());
         assert_eq!(versions_of(reader.registry.index(&id).await), 1);
@@ -289,10 +289,10 @@ fn a_publisher_on_two_machines_gets_an_error_and_can_continue_after_accepting_it
         publisher.registry.inner.published.write(&here).unwrap();
         publisher.registry.head_store().forget(&id).unwrap();
         let (next, _dir) = release(publisher.id(), "name = \"p\"\nversion = \"1.1.0\"\n", &[]).await;
-        let refused = publisher.registry.publish(next.clone()).await;
+        let rejected = publisher.registry.publish(next.clone()).await;
         assert!(
-            matches!(refused, Err(crate::PublishError::Versions(GetError::Equivocation { seq: 1 }))),
-            "{refused:?}"
+            matches!(rejected, Err(crate::PublishError::Versions(GetError::Equivocation { seq: 1 }))),
+            "{rejected:?}"
         );
         assert!(publisher.registry.head_store().accept_equivocation(&id).unwrap());
         publisher.registry.publish(next).await.unwrap();
@@ -300,7 +300,7 @@ fn a_publisher_on_two_machines_gets_an_error_and_can_continue_after_accepting_it
         assert_eq!((head.head().seq, head.head().prev), (2, Some(there.hash())));
         assert_eq!(versions_of(reader.registry.index(&id).await), 2);
         // The head store of the publisher accepts it, too.
-        let judged = publisher.registry.head_store().validate(&head, SystemTime::now());
-        assert!(!matches!(judged, Err(HeadStoreError::Rejected(_))), "{judged:?}");
+        let validated = publisher.registry.head_store().validate(&head, SystemTime::now());
+        assert!(!matches!(validated, Err(HeadStoreError::Rejected(_))), "{validated:?}");
     });
 }

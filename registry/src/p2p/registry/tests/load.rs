@@ -1,4 +1,5 @@
-//! Tests with many calls at once. On a slow machine some fail with an error that allows a retry; none may have a wrong result.
+//! Tests with many calls at once. On a slow machine some fail with an error that allows a retry; none may have a wrong
+//! result.
 
 use futures::future::join_all;
 

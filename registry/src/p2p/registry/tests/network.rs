@@ -38,12 +38,12 @@ pub(crate) fn within<T>(test: impl Future<Output = T>) -> T {
 
 /// Repeats a call until it returns `Some`.
 pub(crate) async fn soon<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(begun.elapsed() < LONG, "{what} did not come");
+        assert!(started.elapsed() < LONG, "{what} did not come");
         smol::Timer::after(Duration::from_millis(20)).await;
     }
 }

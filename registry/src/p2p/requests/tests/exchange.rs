@@ -67,7 +67,7 @@ fn a_peer_without_a_catalogue_is_unsupported() {
         assert!(matches!(result, Err(CatalogueClientError::Unsupported)), "{result:?}");
         let result = client.page(PeerId::random(), Cursor::default()).await;
         assert!(matches!(result, Err(CatalogueClientError::Stream(_))), "{result:?}");
-        assert!(format!("{client:?}").contains("deadline"));
+        assert!(format!("{client:?}").contains("timeout"));
     });
 }
 

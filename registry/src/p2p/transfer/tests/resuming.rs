@@ -34,13 +34,13 @@ async fn interrupted(blob: &[u8]) -> (Node, Node) {
         }
     };
     let fetcher = client.fetcher(quick());
-    let begun = Instant::now();
+    let started = Instant::now();
     let fetching = Box::pin(fetcher.fetch(wanted(blob), named(&[&stopping]), observe));
     match select(fetching, Box::pin(three.recv())).await {
         Either::Left((result, _)) => panic!("{result:?}"),
         Either::Right((_, dropped)) => drop(dropped),
     }
-    assert!(begun.elapsed() < quick().step_timeout, "a piece was told of only once another one was given up");
+    assert!(started.elapsed() < quick().step_timeout, "a piece was told of only once another one was given up");
     (client, stopping)
 }
 

@@ -76,26 +76,26 @@ proptest! {
 #[test]
 fn the_later_a_piece_is_the_more_providers_fetch_it() {
     let [a, b, c] = [(); 3].map(|()| PeerId::random());
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut pieces = Pieces::new(2, &BTreeSet::from([0]));
-    assert_eq!(pieces.take(a, begun), Some(1));
-    assert_eq!(pieces.take(b, begun), None);
-    assert_eq!(pieces.hedge(b, begun, SECOND), None);
-    assert_eq!(pieces.next_late(begun, SECOND), Some(begun + SECOND));
-    let later = begun + SECOND;
+    assert_eq!(pieces.take(a, started), Some(1));
+    assert_eq!(pieces.take(b, started), None);
+    assert_eq!(pieces.hedge(b, started, SECOND), None);
+    assert_eq!(pieces.next_late(started, SECOND), Some(started + SECOND));
+    let later = started + SECOND;
     assert_eq!(pieces.hedge(a, later, SECOND), None, "it is at it already");
     assert_eq!(pieces.hedge(b, later, SECOND), Some(1));
     assert_eq!(pieces.hedge(c, later, SECOND), None, "two are enough for now");
     assert_eq!(pieces.next_late(later, SECOND), Some(later + SECOND));
     assert_eq!(pieces.late(later, SECOND), BTreeSet::from([a, b]));
-    assert_eq!(pieces.late(begun, SECOND), BTreeSet::new());
+    assert_eq!(pieces.late(started, SECOND), BTreeSet::new());
     assert_eq!(pieces.hedge(c, later + SECOND, SECOND), Some(1));
     for providers in 4..=6 {
         let peer = PeerId::random();
-        assert_eq!(pieces.hedge(peer, begun + (providers - 1) * SECOND, SECOND), Some(1));
+        assert_eq!(pieces.hedge(peer, started + (providers - 1) * SECOND, SECOND), Some(1));
     }
-    assert_eq!(pieces.hedge(PeerId::random(), begun + 100 * SECOND, SECOND), None);
-    assert_eq!(pieces.next_late(begun, SECOND), None);
+    assert_eq!(pieces.hedge(PeerId::random(), started + 100 * SECOND, SECOND), None);
+    assert_eq!(pieces.next_late(started, SECOND), None);
     pieces.give_all_back(&a);
     assert_eq!(pieces.take(c, later), None, "others are still at it");
     assert!(pieces.complete(1) && pieces.is_complete());

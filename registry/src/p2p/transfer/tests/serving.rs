@@ -140,13 +140,13 @@ fn attack_requests_for_missing_blobs_use_bandwidth() {
         let (server, stats) = Node::serving(config, &[]).await;
         let client = Node::client_of(&[&server]).await;
         let mut stream = client.stream_to(&server).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         // Four at once, then four a second.
         for _ in 0..6 {
             ask(&mut stream, request(b"none", 0, 1)).await;
             assert_eq!(head(&mut stream).await, Some(Head::NotFound));
         }
-        assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
+        assert!(started.elapsed() >= Duration::from_millis(450), "{:?}", started.elapsed());
         assert_eq!(stats.read().not_found, 6);
     });
 }
