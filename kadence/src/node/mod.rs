@@ -25,7 +25,7 @@ use futures::{
 };
 use kadence_store::{StatsHandle, StoreStats};
 use libp2p::{
-    Multiaddr, PeerId, Swarm, connection_limits, identify,
+    Multiaddr, PeerId, Swarm, Transport, connection_limits, identify,
     identity::Keypair,
     multiaddr::Protocol,
     ping,
