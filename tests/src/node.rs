@@ -120,7 +120,7 @@ impl Node {
         contact: Contact,
         config: NodeConfig,
     ) -> Self {
-        let (client, swarm, events, task) = spawn(runtime, swarm, config.driver);
+        let Spawned { client, swarm, events, task } = spawn(runtime, swarm, config.driver);
         let (new_peer_sender, new_peers) = async_channel::unbounded();
         let mut kept = None;
         if config.keep_events {

@@ -162,7 +162,7 @@ impl<R: TestRuntime> TestEnv<R> {
             let kad = ScriptedKad { kad, mode, sleep: Box::new(sleep), slow: FuturesUnordered::new() };
             let behaviour = ScriptedBehaviour { kad, identify: identify(keypair.public()) };
             let (swarm, contact) = self.listening_swarm(&keypair, behaviour).await;
-            let (_client, swarm, _events, task) = spawn(self.runtime(), swarm, DriverConfig::default());
+            let Spawned { swarm, task, .. } = spawn(self.runtime(), swarm, DriverConfig::default());
             let node = ScriptedNode { contact, swarm, _task: task };
             for other in &nodes {
                 introduce(&node, &other.contact).await;

@@ -57,7 +57,7 @@ async fn check_records_and_providers(nodes: &[Node]) {
             assert_eq!(answer.value(), [u8::try_from(number).unwrap()]);
         }
         // Announcements are not acknowledged and may still be on their way.
-        let all: BTreeSet<_> = clients.iter().map(Client::local_peer).collect();
+        let all: BTreeSet<_> = clients.iter().map(Client::local_peer_id).collect();
         let found_all = async {
             loop {
                 let found = client.get_providers("everything").timeout(WAIT).await.unwrap().providers;

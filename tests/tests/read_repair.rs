@@ -4,7 +4,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use kadence::{Agree, Rejected, Validator, Validators};
+use kadence::{ValidationError, Validator, Validators};
 use kadence_tests::{NodeConfig, TestEnv, TestRuntime, TokioMultiThread, TransportKind, run, suite::support::key};
 use libp2p::kad::{Record, RecordKey};
 

@@ -41,7 +41,7 @@ impl RealKad {
         let live = self.live();
         assert_eq!(live.len(), snapshot.queries.len(), "kad runs {live:?} for {:?}", snapshot.queries);
         assert!(snapshot.requests.iter().all(|request| request.remaining > Duration::ZERO), "a deadline has passed");
-        let callers = snapshot.requests.iter().map(|request| request.id).filter(|id| !id.is_ours());
+        let callers = snapshot.requests.iter().map(|request| request.id).filter(|id| !id.is_reserved());
         let alive: BTreeSet<_> = callers.collect();
         assert_eq!(
             alive,

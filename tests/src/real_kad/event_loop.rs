@@ -158,7 +158,7 @@ impl RealKad {
         self.kad_events.started(id);
         self.own_queries.insert(id);
         self.last_started_query = Some(id);
-        if !request.is_ours() {
+        if !request.is_reserved() {
             self.calls.get_mut(&request).expect("a query belongs to a live request").query = Some(id);
         }
         Ok(Started { id, had_provider })

@@ -217,15 +217,15 @@ impl Run {
         match self.rng.below(5) {
             0 => Policy::First,
             1 => Policy::Limit(n),
-            2 => Policy::Quorum(n),
-            3 if key.as_ref().starts_with(b"/v/") => Policy::Best { agree: *self.rng.pick(&[Agree::N(n), Agree::All]) },
+            2 => Policy::Quorum(n.into()),
+            3 if key.as_ref().starts_with(b"/v/") => Policy::Best { agree: *self.rng.pick(&[Some(n.into()), None]) },
             _ => Policy::All,
         }
     }
 
     fn quorum(&mut self) -> Quorum {
-        let n = NonZeroUsize::new(1 + self.rng.below(5)).expect("the number is at least one");
-        *self.rng.pick(&[Quorum::One, Quorum::Majority, Quorum::All, Quorum::N(n)])
+        let n = (1 + self.rng.below(5)).into();
+        *self.rng.pick(&[Quorum::One, Quorum::Majority, Quorum::All, n])
     }
 
     /// There are few keys, so that requests affect each other.
@@ -269,7 +269,7 @@ impl Run {
             3 => {
                 let peers: Vec<_> = self.any_peer().into_iter().collect();
                 let record = Record::new(key, b"foreign".to_vec());
-                self.kad.kad.put_record_to(record, peers.into_iter(), Quorum::All)
+                self.kad.kad.put_record_to(record, peers.into_iter(), KadQuorum::All)
             }
             _ => match self.kad.kad.bootstrap() {
                 Ok(id) => id,
@@ -327,18 +327,16 @@ impl Run {
 fn setup(seed: u64, config: RunConfig, rng: &mut Rng) -> Setup {
     let mut setup = Setup::new(seed);
     setup.fault = config.fault;
-    setup.tracker = TrackerConfig {
-        max_running: *rng.pick(&[1, 2, 3, 5, 8, 32]),
-        max_queued: *rng.pick(&[2, 8, 4096, 4096]),
-        overload: *rng.pick(&[Overload::Refuse, Overload::Refuse, Overload::Shed]),
-        seed: rng.next_u64(),
-        validators: Validators::default().with("v", Arc::new(ByBytes)),
-        max_items: *rng.pick(&[3, 4096, 4096]),
+    setup.tracker = TrackerConfig::default()
+        .max_running(*rng.pick(&[1, 2, 3, 5, 8, 32]))
+        .max_queued(*rng.pick(&[2, 8, 4096, 4096]))
+        .overload(*rng.pick(&[Overload::Refuse, Overload::Refuse, Overload::Shed]))
+        .seed(rng.next_u64())
+        .validators(Validators::default().with("v", Arc::new(ByBytes)))
+        .max_items(*rng.pick(&[3, 4096, 4096]))
         // Mostly the default; sometimes so short that a finished query is given up before kad is polled again.
-        finish_timeout: if rng.percent(10) { Duration::from_millis(1) } else { Duration::from_secs(30) },
-        stall: Some(Stall::default()).filter(|_| rng.percent(50)),
-        ..TrackerConfig::default()
-    };
+        .finish_timeout(if rng.percent(10) { Duration::from_millis(1) } else { Duration::from_secs(30) })
+        .stall(Some(Stall::default()).filter(|_| rng.percent(50)));
     if rng.percent(10) {
         // Every lookup that has to wait for a peer times out immediately.
         setup.kad.set_query_timeout(Duration::ZERO);
@@ -388,8 +386,8 @@ fn populate(kad: &mut RealKad, rng: &mut Rng) -> Vec<PeerId> {
 struct ByBytes;
 
 impl Validator for ByBytes {
-    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), Rejected> {
-        if value.starts_with(b"l") { Err(Rejected("starts with an l".to_owned())) } else { Ok(()) }
+    fn validate(&self, _: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        if value.starts_with(b"l") { Err(ValidationError("starts with an l".to_owned())) } else { Ok(()) }
     }
 
     fn compare(&self, _: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {

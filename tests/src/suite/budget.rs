@@ -164,7 +164,7 @@ pub async fn a_busy_swarm_does_not_starve_other_tasks<R: TestRuntime>(env: &Test
     let config = NodeConfig::default();
     let unreachable = env.silent_node().await.contact;
     let busy = busy(env, &config, &unreachable);
-    let (client, swarm, events, task) = spawn(env.runtime(), busy, config.driver.clone());
+    let Spawned { client, swarm, events, task } = spawn(env.runtime(), busy, config.driver.clone());
     // A task that reads the events of that swarm would be busy as well.
     drop(events);
     for _ in 0..100 {

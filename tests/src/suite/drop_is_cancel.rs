@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt, future::join_all, poll};
 use kadence::{
     Driver, Snapshot,
-    core::{OperationKind, QueryPhase, RequestPhase},
+    tracker::{OperationKind, QueryPhase, RequestPhase},
 };
 use libp2p::{
     Swarm,

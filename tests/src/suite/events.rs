@@ -98,7 +98,7 @@ pub async fn a_slow_reader_of_events_learns_how_many_it_missed<R: TestRuntime>(e
     lookups(&node, 20).await;
     assert!(events.next().await.unwrap().is_ok());
     assert!(events.next().await.unwrap().is_ok());
-    let Some(Err(Lagged { skipped })) = events.next().await else {
+    let Some(Err(LaggedError { skipped, .. })) = events.next().await else {
         panic!("20 events do not fit into a buffer of two")
     };
     assert!(skipped >= 18, "{skipped}");

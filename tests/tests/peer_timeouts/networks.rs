@@ -39,7 +39,7 @@ impl TimeoutNode {
         for Contact { peer, address } in known {
             swarm.behaviour_mut().kad_mut().add_address(peer, address.clone());
         }
-        let (client, swarm, events, task) = spawn(env.runtime(), swarm, DriverConfig::default());
+        let Spawned { client, swarm, events, task } = spawn(env.runtime(), swarm, DriverConfig::default());
         drop(events);
         Self { client, swarm, _task: task }
     }
