@@ -175,7 +175,7 @@ impl Default for Stall {
     }
 }
 
-setters!(Stall { min_quiet: Duration, max_quiet: Duration, initial_quiet: Duration, parallelism: u32 });
+setters!(const Stall { min_quiet: Duration, max_quiet: Duration, initial_quiet: Duration, parallelism: u32 });
 
 /// Cache of answers: a later request for the same key gets them at once, without asking the network.
 ///
@@ -212,7 +212,7 @@ impl Default for Cache {
     }
 }
 
-setters!(Cache { max_bytes: usize, max_age: Duration, max_age_not_found: Duration });
+setters!(const Cache { max_bytes: usize, max_age: Duration, max_age_not_found: Duration });
 
 /// Treatment of a request when the queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -149,13 +149,25 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 3, base: Duration::from_millis(200), cap: Duration::from_secs(5), jitter_percent: 50 }
+        Self::new()
     }
 }
 
-setters!(Retry { attempts: u32, base: Duration, cap: Duration, jitter_percent: u8 });
+setters!(const Retry { attempts: u32, base: Duration, cap: Duration, jitter_percent: u8 });
 
 impl Retry {
+    /// Creates retries with the default values, in a `const` as well.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kadence_core::Retry;
+    ///
+    /// const PATIENT: Retry = Retry::new().attempts(10).cap(Duration::from_secs(2));
+    /// ```
+    pub const fn new() -> Self {
+        Self { attempts: 3, base: Duration::from_millis(200), cap: Duration::from_secs(5), jitter_percent: 50 }
+    }
+
     /// Returns the delay after attempt number `attempt`, counted from 1. `random` is uniform over all `u64`.
     pub(crate) fn wait(&self, attempt: u32, random: u64) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
@@ -182,7 +194,7 @@ pub struct PutOptions {
     pub verify: usize,
 }
 
-setters!(PutOptions { clamp_quorum: bool, local_copy: LocalCopy, verify: usize });
+setters!(const PutOptions { clamp_quorum: bool, local_copy: LocalCopy, verify: usize });
 
 /// Time at which a put stores its record locally. kad republishes local records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

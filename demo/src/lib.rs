@@ -54,7 +54,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// Retries of reads and writes. On a busy computer a peer may answer too late to count, and the call then fails with
 /// an error that says so; an attempt later usually succeeds.
 const RETRY: Retry =
-    Retry::default().attempts(10).base(Duration::from_millis(200)).cap(Duration::from_secs(2)).jitter_percent(50);
+    Retry::new().attempts(10).base(Duration::from_millis(200)).cap(Duration::from_secs(2)).jitter_percent(50);
 
 /// State shared by the phases of the network's demonstration.
 struct Demo {

@@ -23,9 +23,6 @@ use super::{
 /// small network stores nearly every record itself.
 pub(super) const CLIENTS: usize = 4;
 
-/// kad's replication factor. Each node has to know this many peers, or all others if there are fewer.
-pub(super) const REPLICATION: usize = 20;
-
 /// Room in each node's store in addition to one record for each file.
 const SPARE_RECORDS: usize = 256;
 

@@ -62,7 +62,8 @@ impl Demo {
         let mut bytes = 0;
         while let Some(put) = puts.next().await {
             let (file, put) = put?;
-            if let (_, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequest::ValueTooLarge { .. })))) = put
+            if let (_, Err(PutRecordError::Request(RequestError::Invalid(InvalidRequestError::ValueTooLong { .. })))) =
+                put
             {
                 self.rejected += 1;
             } else if self.measures.put.add(put).is_some() {
@@ -369,14 +370,14 @@ fn assess(
     if !peers.is_sorted_by(|closer, farther| distance(closer) < distance(farther)) {
         return Err("the peers are not in order of distance".to_owned());
     }
-    let named = usize::try_from(answered).unwrap_or(usize::MAX).min(REPLICATION);
+    let named = usize::try_from(answered).unwrap_or(usize::MAX).min(REPLICATION_FACTOR);
     if peers.len() < named {
         return Err(format!("{answered} peers answered, and {} are named", peers.len()));
     }
     let nearest = nearest(servers, target, asker);
     let found = nearest.iter().filter(|peer| peers.contains(peer)).count();
     // A routing table has room for all servers only in a small network. In a larger one, the closest is certain.
-    let certain = if servers.len() <= REPLICATION { nearest.len() } else { 1 };
+    let certain = if servers.len() <= REPLICATION_FACTOR { nearest.len() } else { 1 };
     if asked == answered && nearest.iter().take(certain).any(|peer| !peers.contains(peer)) {
         return Err(format!("all of {asked} peers answered, and {found} of the {} closest are named", nearest.len()));
     }

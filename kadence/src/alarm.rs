@@ -17,7 +17,18 @@ type BoxTimer = Pin<Box<dyn Timer>>;
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Adds a span to a point in time without overflow. Spans of more than thirty years count as thirty years.
-pub(crate) fn deadline_after(now: Instant, span: Duration) -> Instant {
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use kadence::deadline_after;
+///
+/// let now = Instant::now();
+/// assert_eq!(deadline_after(now, Duration::from_secs(5)), now + Duration::from_secs(5));
+/// // `now + Duration::MAX` would panic.
+/// assert!(deadline_after(now, Duration::MAX) > now);
+/// ```
+pub fn deadline_after(now: Instant, span: Duration) -> Instant {
     now + span.min(FAR_FUTURE)
 }
 

@@ -30,7 +30,7 @@ pub mod kind {
     };
 }
 
-pub use alarm::{Alarm, Clock, ElapsedError};
+pub use alarm::{Alarm, Clock, ElapsedError, deadline_after};
 pub use client::{
     Client,
     call::{Call, CallFuture, CallStream, Update},

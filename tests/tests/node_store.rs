@@ -16,7 +16,7 @@ use kadence_tokio::{
     kadence::{
         ContainsKad, InvalidRequestError, PutRecordError, RequestError, ValidationError, Validator, Validators,
         node::{NodeBehaviourEvent, NodeError, NodeStore},
-        store::{Refused, Store, StoreOpenError},
+        store::{InsertErrorCounts, Store, StoreOpenError},
     },
     node,
 };
@@ -182,8 +182,8 @@ async fn older_invalid_and_too_long_records_are_rejected_and_counted() {
         );
     }
     let stats = strict.store_stats();
-    let Refused { worse, invalid, key_too_large, value_too_large, .. } = stats.refused;
-    assert_eq!((worse, invalid, key_too_large, value_too_large, stats.refused.total()), (1, 2, 1, 1, 5));
+    let InsertErrorCounts { worse, invalid, key_too_long, value_too_long, .. } = stats.insert_errors;
+    assert_eq!((worse, invalid, key_too_long, value_too_long, stats.insert_errors.total()), (1, 2, 1, 1, 5));
     assert_eq!((stats.records, stats.accepted), (1, 1));
     // The same validators check local puts.
     let invalid = strict.client().put_record(record("/d/key", "x")).await;

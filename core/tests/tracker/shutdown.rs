@@ -1,6 +1,6 @@
 //! Shutdown: at once, and after a drain.
 
-use kadence_core::{Outcome, Policy, Quorum, RequestError, RequestOptions};
+use kadence_core::{Policy, Quorum, RequestError, RequestOptions};
 
 use crate::support::*;
 

@@ -39,7 +39,7 @@ pub(super) struct Adversary {
 struct StaleReplica(Vec<u8>);
 
 impl Validator for StaleReplica {
-    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), Rejected> {
+    fn validate(&self, _: &RecordKey, _: &[u8]) -> Result<(), ValidationError> {
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl Adversary {
     /// If the node has ended.
     pub(super) async fn corrupt(&self, source: PeerId) -> anyhow::Result<()> {
         let mut control = self.node.swarm().with(|swarm| swarm.behaviour().app.streams.new_control()).await?;
-        let mut incoming = control.accept(PROTOCOL).context("the blob protocol is already served")?;
+        let mut incoming = control.accept(BLOB_PROTOCOL).context("the blob protocol is already served")?;
         tokio::spawn(async move {
             while let Some((_, stream)) = incoming.next().await {
                 let mut control = control.clone();

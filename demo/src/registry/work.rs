@@ -36,7 +36,7 @@ impl Demo {
             anyhow::Ok((receipt, began.elapsed()))
         });
         let all = try_join_all(all).await?;
-        let complete = all.iter().filter(|(receipt, _)| receipt.steps.all_well()).count();
+        let complete = all.iter().filter(|(receipt, _)| receipt.steps.all_succeeded()).count();
         let detail = format!("{complete} of {}", all.len());
         self.times.publish_ms = all.iter().map(|(_, took)| ms(*took)).fold(0.0, f64::max);
         let ids = all.into_iter().map(|(receipt, _)| receipt.package);

@@ -23,7 +23,7 @@ use libp2p::{
 use crate::{
     client::{Completed, ask},
     plain::Plain,
-    plan::{ClientKind, Job, Operation, REPLICAS, Size, existing, value},
+    plan::{ClientKind, Job, Operation, Size, existing, value},
 };
 
 /// Time without any query before measuring. kad bootstraps by itself half a second after it has learned of a peer.

@@ -5,9 +5,6 @@ use std::{fmt, num::NonZeroUsize, time::Duration};
 use kadence_tests::bench::Mode;
 use libp2p::kad::{Quorum, RecordKey};
 
-/// Number of peers that a record is stored at and a lookup returns: kad's default.
-pub(crate) const REPLICAS: usize = 20;
-
 /// Quorum of puts from [`MANY_SILENT`] on. It can still be reached when five of the closest peers are silent.
 pub(crate) const HARD_QUORUM: usize = 15;
 

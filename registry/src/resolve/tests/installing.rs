@@ -215,7 +215,8 @@ fn only_one_call_at_a_time_installs_into_a_folder() {
     installed(&lock, &registry, dir.path()).unwrap();
     let format = crate::database::Format { application_id: *b"GGin", steps: &["CREATE TABLE t(n)"], exclusive: true };
     let database =
-        smol::block_on(crate::storage::Database::open(dir.path().join(".kadence-install/installed.db"), format)).unwrap();
+        smol::block_on(crate::storage::Database::open(dir.path().join(".kadence-install/installed.db"), format))
+            .unwrap();
     let second = installed(&lock, &registry, dir.path());
     assert!(matches!(second, Err(InstallError::Storage(crate::StorageError::InUse { .. }))), "{second:?}");
     drop(database);
