@@ -456,7 +456,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 Timer::Lost(step) => self.give_up(step),
                 Timer::Deadline(id) => self.expire(id, now),
                 Timer::Retry(id) => self.try_again(id, now),
-                Timer::Look(step) => self.look_after(step, at, now),
+                Timer::StallCheck(step) => self.look_after(step, at, now),
             }
         }
         while self.free_slots() > 0

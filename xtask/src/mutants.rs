@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask mutants                          all of the tracker's
-//! cargo xtask mutants slot retry               only those whose line contains one of these words
+//! cargo xtask mutants slot retry               only those whose line contains one of the words
 //! cargo xtask mutants --registry [words]       the registry's
 //! cargo xtask mutants --list [--registry]      checks that every entry applies, and runs nothing
 //! ```
@@ -40,7 +40,7 @@ const LIMIT: &str = "600";
 /// Seconds for the first build, of all dependencies.
 const FIRST_BUILD_LIMIT: &str = "3600";
 
-/// What is broken, and what has to notice it.
+/// A program to break, and the tests that have to notice.
 struct Subject {
     /// The folder of the lists.
     lists: &'static str,
@@ -48,17 +48,17 @@ struct Subject {
     source: &'static str,
     /// The packages of the copied workspace.
     members: &'static [&'static str],
-    /// What is copied beside them.
+    /// Further files to copy.
     others: &'static [&'static str],
-    /// Cases of each property test; far fewer than in an ordinary run of the model find all of these faults.
+    /// Cases of each property test; far fewer than in an ordinary run of the model find all mutants.
     cases: &'static str,
-    /// What is run, in this order, until something fails.
+    /// Test suites in the order in which they run, until one fails.
     suites: &'static [Suite],
 }
 
 struct Suite {
     name: &'static str,
-    /// Whether it is run for an entry with this line.
+    /// Returns whether the suite runs for an entry with this line.
     is_for: fn(&str) -> bool,
     args: &'static [&'static str],
 }

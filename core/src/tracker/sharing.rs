@@ -148,7 +148,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
                 let shared_query = SharedQuery::of(&query.query);
                 let look_at = query.work.as_mut().and_then(|work| work.look_at.take());
                 if let Some(at) = look_at {
-                    self.timers.remove(&(at, Timer::Look(step)));
+                    self.timers.remove(&(at, Timer::StallCheck(step)));
                 }
                 self.actions.push_back(Action::Finish(id));
                 self.timers.insert((finish_deadline, Timer::Lost(step)));
@@ -177,7 +177,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.running -= 1;
         let look_at = query.work.as_mut().and_then(|work| work.look_at.take());
         if let Some(at) = look_at {
-            self.timers.remove(&(at, Timer::Look(step)));
+            self.timers.remove(&(at, Timer::StallCheck(step)));
         }
         match query.state {
             QueryState::Running { id } | QueryState::Ended { id } => {

@@ -102,7 +102,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     fn look_at(&mut self, step: StepId, at: Time) {
         if let Some(work) = self.queries.get_mut(&step).and_then(|query| query.work.as_mut()) {
             work.look_at = Some(at);
-            self.timers.insert((at, Timer::Look(step)));
+            self.timers.insert((at, Timer::StallCheck(step)));
         }
     }
 }

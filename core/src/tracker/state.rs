@@ -193,7 +193,7 @@ pub(super) enum Timer {
     Lost(StepId),
     Deadline(RequestId),
     Retry(RequestId),
-    Look(StepId),
+    StallCheck(StepId),
 }
 
 impl<Id> LiveQuery<Id> {

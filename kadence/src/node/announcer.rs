@@ -35,24 +35,24 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 /// the application removes meanwhile.
 pub(super) struct Announcer {
     local_peer_id: PeerId,
-    waiting: VecDeque<Own>,
+    waiting: VecDeque<OwnEntry>,
     running: Vec<Announcement>,
     /// To be repeated in the next round.
-    failed: Vec<Own>,
+    failed: Vec<OwnEntry>,
     in_round: bool,
     wait: Duration,
     alarm: Alarm,
 }
 
 #[derive(Debug, Clone)]
-enum Own {
+enum OwnEntry {
     Record(RecordKey),
     Provider(RecordKey),
 }
 
 struct Announcement {
     query: QueryId,
-    own: Own,
+    own: OwnEntry,
     /// Announced value of a record.
     value: Option<Vec<u8>>,
 }
@@ -61,8 +61,8 @@ impl Announcer {
     /// Collects the local peer's own records and providers. They are announced after [`begin`](Self::begin).
     pub(super) fn new(store: &Store, local_peer_id: PeerId, runtime: &impl Runtime) -> Self {
         let records = store.records().filter(|record| record.publisher == Some(local_peer_id));
-        let records = records.map(|record| Own::Record(record.key.clone()));
-        let providers = store.provided().map(|provider| Own::Provider(provider.key.clone()));
+        let records = records.map(|record| OwnEntry::Record(record.key.clone()));
+        let providers = store.provided().map(|provider| OwnEntry::Provider(provider.key.clone()));
         Self {
             local_peer_id,
             waiting: records.chain(providers).collect(),
@@ -130,7 +130,7 @@ impl Announcer {
             if !was_taken(result, stats) {
                 tracing::debug!(?own, "no peer took an announcement: it is repeated later");
                 self.failed.push(own);
-            } else if let (Own::Record(key), Some(value)) = (&own, value)
+            } else if let (OwnEntry::Record(key), Some(value)) = (&own, value)
                 && own_record(store, key, self.local_peer_id).is_some_and(|record| record.value != value)
             {
                 // The record was replaced meanwhile, and the old one may have reached some peers last.
@@ -149,18 +149,18 @@ impl Announcer {
 /// Starts an announcement, unless the record or provider is no longer the node's own. kad puts it into the store again,
 /// which changes nothing.
 fn start(
-    own: &Own,
+    own: &OwnEntry,
     local_peer_id: PeerId,
     kad: &mut kad::Behaviour<Store>,
 ) -> Result<Option<Announcement>, store::Error> {
     let (query, value) = match own {
-        Own::Record(key) => {
+        OwnEntry::Record(key) => {
             let Some(record) = own_record(kad.store_mut(), key, local_peer_id) else { return Ok(None) };
             let value = record.value.clone();
             // With a quorum of all, kad waits for each peer. Success needs only one.
             (kad.put_record(record, Quorum::All)?, Some(value))
         }
-        Own::Provider(key) => {
+        OwnEntry::Provider(key) => {
             if !kad.store_mut().providers(key).iter().any(|entry| entry.provider == local_peer_id) {
                 return Ok(None);
             }

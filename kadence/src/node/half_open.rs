@@ -349,7 +349,7 @@ mod tests {
         }
     }
 
-    /// Runs the tasks of these connections. Returns which of them are evicted.
+    /// Runs the tasks of the connections, and returns the positions of evicted ones.
     fn evicted(accepted: &mut [HalfOpen]) -> Vec<usize> {
         let evicted = accepted.iter_mut().map(is_evicted).enumerate();
         evicted.filter_map(|(at, evicted)| evicted.then_some(at)).collect()
