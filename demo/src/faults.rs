@@ -14,8 +14,9 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    CALL_TIMEOUT, CALLERS, Demo, RETRY, WAIT,
+    CALL_TIMEOUT, CALLERS, Demo, WAIT,
     measure::{Samples, Summary, timed},
+    retry,
 };
 
 /// Number of calls that are dropped at once. More than a driver has slots, so that some wait in the queue.
@@ -100,7 +101,7 @@ impl Demo {
         self.progress.begin("kill", count);
         let mut gets = stream::iter(jobs)
             .map(|(client, file)| async move {
-                (timed(client.get_record(file.key.clone()).retry(RETRY).timeout(CALL_TIMEOUT)).await, file)
+                (timed(client.get_record(file.key.clone()).retry(retry()).timeout(CALL_TIMEOUT)).await, file)
             })
             .buffer_unordered(CALLERS);
         let mut samples = Samples::default();

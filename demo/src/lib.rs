@@ -51,10 +51,11 @@ const WAIT: Duration = Duration::from_secs(60);
 /// Interval between two looks at a state that sends no event when it changes.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Retries of reads and writes. On a busy computer a peer may answer too late to count, and the call then fails with
-/// an error that says so; an attempt later usually succeeds.
-const RETRY: Retry =
-    Retry::new().attempts(10).base(Duration::from_millis(200)).cap(Duration::from_secs(2)).jitter_percent(50);
+/// Returns the retries of reads and writes. On a busy computer a peer may answer too late to count, and a call that fails
+/// for that reason says so in its error.
+fn retry() -> Retry {
+    Retry::default().attempts(10).cap(Duration::from_secs(2))
+}
 
 /// State shared by the phases of the network's demonstration.
 struct Demo {

@@ -14,9 +14,10 @@ use kadence_tokio::kadence::{
 use tokio::time::timeout;
 
 use super::{
-    BOOTSTRAP_TIMEOUT, CALLERS, RETRY, WAIT,
+    BOOTSTRAP_TIMEOUT, CALLERS, WAIT,
     measure::{Measures, timed},
     progress::Progress,
+    retry,
 };
 
 /// Number of nodes that only ask. They store nothing, so each of their gets goes over the network, while a server of a
@@ -30,11 +31,12 @@ const SPARE_RECORDS: usize = 256;
 pub(super) const RUNTIMES: usize = 3;
 
 async fn node(index: usize, mixed: bool, config: NodeConfig) -> Result<Node, NodeError> {
-    match index % RUNTIMES {
+    let runtime = if mixed { index % RUNTIMES } else { 0 };
+    match runtime {
         #[cfg(feature = "mixed")]
-        1 if mixed => kadence_async_std::node(config).await,
+        1 => kadence_async_std::node(config).await,
         #[cfg(feature = "mixed")]
-        2 if mixed => kadence_smol::node(config).await,
+        2 => kadence_smol::node(config).await,
         _ => kadence_tokio::node(config).await,
     }
 }
@@ -93,7 +95,7 @@ impl Network {
     async fn join(&mut self, progress: &mut Progress, measures: &mut Measures) -> anyhow::Result<()> {
         progress.begin("bootstrap", self.len());
         let bootstraps =
-            self.nodes().map(|node| timed(node.client().bootstrap().retry(RETRY).timeout(BOOTSTRAP_TIMEOUT)));
+            self.nodes().map(|node| timed(node.client().bootstrap().retry(retry()).timeout(BOOTSTRAP_TIMEOUT)));
         let mut bootstraps = stream::iter(bootstraps.collect::<Vec<_>>()).buffer_unordered(CALLERS);
         while let Some(bootstrap) = bootstraps.next().await {
             measures.bootstrap.add(bootstrap);

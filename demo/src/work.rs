@@ -18,10 +18,11 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    CALL_TIMEOUT, CALLERS, Demo, POLL, RETRY, WAIT,
+    CALL_TIMEOUT, CALLERS, Demo, POLL, WAIT,
     files::{Source, Stored, check_total},
     measure::timed,
     network::RUNTIMES,
+    retry,
 };
 
 /// Minimum number of gets, so that the 95th percentile is meaningful.
@@ -54,7 +55,7 @@ impl Demo {
                     let (key, value) = file?;
                     let record = Record::new(key.clone(), value.clone());
                     let client = client.ok_or_else(|| anyhow::anyhow!("there are no servers"))?;
-                    let put = timed(client.put_record(record).retry(RETRY).timeout(CALL_TIMEOUT)).await;
+                    let put = timed(client.put_record(record).retry(retry()).timeout(CALL_TIMEOUT)).await;
                     anyhow::Ok((Stored { key, value: Arc::from(value), publisher }, put))
                 }
             })
@@ -95,7 +96,7 @@ impl Demo {
         self.progress.begin("get", count);
         let mut gets = stream::iter(jobs)
             .map(|(client, file)| async move {
-                (timed(client.get_record(file.key.clone()).retry(RETRY).timeout(CALL_TIMEOUT)).await, file)
+                (timed(client.get_record(file.key.clone()).retry(retry()).timeout(CALL_TIMEOUT)).await, file)
             })
             .buffer_unordered(CALLERS);
         let mut equal = 0;
@@ -117,10 +118,10 @@ impl Demo {
         let mut equal = 0;
         for (index, server) in servers.iter().take(RUNTIMES).enumerate() {
             let (key, value) = (RecordKey::from(format!("/across/{index}").into_bytes()), vec![b'x'; index]);
-            let put = server.put_record(Record::new(key.clone(), value.clone())).retry(RETRY).timeout(CALL_TIMEOUT);
+            let put = server.put_record(Record::new(key.clone(), value.clone())).retry(retry()).timeout(CALL_TIMEOUT);
             self.measures.put.add(timed(put).await);
             for asker in askers.iter().take(RUNTIMES) {
-                let get = asker.get_record(key.clone()).retry(RETRY).timeout(CALL_TIMEOUT).await;
+                let get = asker.get_record(key.clone()).retry(retry()).timeout(CALL_TIMEOUT).await;
                 equal += usize::from(get.is_ok_and(|answer| *answer.value() == *value && answer.record.peer.is_some()));
             }
         }
@@ -147,7 +148,7 @@ impl Demo {
         self.progress.begin("get all", jobs.len());
         let mut gets = stream::iter(jobs)
             .map(|(client, file)| async move {
-                (timed(client.get_record(file.key.clone()).all().retry(RETRY).timeout(CALL_TIMEOUT)).await, file)
+                (timed(client.get_record(file.key.clone()).all().retry(retry()).timeout(CALL_TIMEOUT)).await, file)
             })
             .buffer_unordered(CALLERS);
         let (mut copies, mut equal) = (0, 0);
@@ -195,12 +196,11 @@ impl Demo {
             jobs.extend(providers.into_iter().map(|client| (client, key.clone())));
         }
         self.progress.begin("provide", jobs.len());
-        let mut provides =
-            stream::iter(jobs)
-                .map(|(client, key)| async move {
-                    timed(client.start_providing(key).retry(RETRY).timeout(CALL_TIMEOUT)).await
-                })
-                .buffer_unordered(CALLERS);
+        let mut provides = stream::iter(jobs)
+            .map(|(client, key)| async move {
+                timed(client.start_providing(key).retry(retry()).timeout(CALL_TIMEOUT)).await
+            })
+            .buffer_unordered(CALLERS);
         while let Some(provide) = provides.next().await {
             self.measures.provide.add(provide);
         }
@@ -217,7 +217,7 @@ impl Demo {
                 // last one counts.
                 let deadline = Instant::now() + WAIT;
                 loop {
-                    let call = client.get_providers(key.clone()).retry(RETRY).timeout(CALL_TIMEOUT);
+                    let call = client.get_providers(key.clone()).retry(retry()).timeout(CALL_TIMEOUT);
                     let (took, found) = timed(call).await;
                     let complete = found
                         .as_ref()
@@ -252,7 +252,7 @@ impl Demo {
         self.progress.begin("closest", count);
         let mut lookups = stream::iter(jobs)
             .map(|(client, target, asker)| async move {
-                let call = client.get_closest_peers(target).retry(RETRY).timeout(CALL_TIMEOUT);
+                let call = client.get_closest_peers(target).retry(retry()).timeout(CALL_TIMEOUT);
                 (timed(call).await, target, asker)
             })
             .buffer_unordered(CALLERS);
@@ -278,11 +278,11 @@ impl Demo {
 /// Returns whether a get ends with "not found", conclusively or not: the answer is inconclusive where a dead node might
 /// have had the record. Repeats a get that no peer answered.
 async fn is_not_found(client: Client, key: RecordKey) -> bool {
-    for _attempt in 0..RETRY.attempts {
+    for _attempt in 0..retry().attempts {
         match client.get_record(key.clone()).timeout(CALL_TIMEOUT).await {
             Ok(_) => return false,
             Err(GetRecordError::NotFound { .. }) => return true,
-            Err(_) => sleep(RETRY.base).await,
+            Err(_) => sleep(retry().base).await,
         }
     }
     false

@@ -1,5 +1,7 @@
 //! A registry on a network of nodes over loopback TCP, through the API of this package alone.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::{
     fs,
     path::Path,

@@ -73,7 +73,7 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 ///
 /// let mut timeouts = PeerTimeouts::new(kad, PeerTimeoutConfig::default());
 /// timeouts.kad_mut().set_mode(Some(kad::Mode::Server));
-/// assert_eq!(timeouts.stats().unwrap().timeout.as_millis(), 500);
+/// assert_eq!(timeouts.stats().unwrap().pending, 0);
 /// ```
 pub struct PeerTimeouts<S> {
     kad: kad::Behaviour<S>,

@@ -1,4 +1,5 @@
-//! Remotes that open connections and never complete a handshake, on real sockets: newcomers are connected all the same.
+//! Half-open connections: remotes that never complete a handshake do not keep newcomers from connecting. On real
+//! sockets.
 
 #![cfg(test)]
 
@@ -26,7 +27,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Less than the 10 s after which a half-open connection ends by itself.
+/// Limit for every wait. Less than the 10 s after which the node closes a half-open connection.
 const SOON: Duration = Duration::from_secs(8);
 
 const ONE: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -38,7 +39,7 @@ fn listening() -> NodeConfig {
     NodeConfig::default().listen([format!("/ip4/{ONE}/tcp/0").parse().unwrap()])
 }
 
-/// Opens connections that stop in the middle of what an honest one sends, each at another point.
+/// Opens connections that stop in the middle of a correct handshake, each at a different point.
 async fn idle_sockets(to: SocketAddr, from: Ipv4Addr, count: usize) -> Vec<TcpStream> {
     let negotiated = [GREETING, b"\x07/noise\n"].concat();
     let half_sent = [&negotiated, b"\x00\x20half a noise".as_slice()].concat();
@@ -46,7 +47,7 @@ async fn idle_sockets(to: SocketAddr, from: Ipv4Addr, count: usize) -> Vec<TcpSt
     for at in 0..count {
         let sent: &[u8] = [b"".as_slice(), &GREETING[..7], GREETING, &negotiated, &half_sent][at % 5];
         let mut socket = connect(to, from).await;
-        // It may have been evicted already.
+        // The node may have closed it already.
         drop(socket.write_all(sent).await);
         sockets.push(socket);
     }
@@ -67,7 +68,7 @@ fn socket_address(address: &Multiaddr) -> SocketAddr {
     }
 }
 
-/// Passes connections on from another source address. Returns where it listens.
+/// Forwards connections from another source address. Returns the address to connect to.
 async fn from(source: Ipv4Addr, to: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind((ONE, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -81,17 +82,17 @@ async fn from(source: Ipv4Addr, to: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Looks until it is so.
+/// Waits until a condition holds.
 async fn until(what: &str, is_so: impl Fn() -> bool) {
     let looked = timeout(SOON, async {
         while !is_so() {
             sleep(Duration::from_millis(5)).await;
         }
     });
-    assert!(looked.await.is_ok(), "never: {what}");
+    assert!(looked.await.is_ok(), "timed out waiting: {what}");
 }
 
-/// All of them dial at once, none of them twice, and read a record.
+/// Lets all newcomers dial concurrently, once each, and read a record.
 async fn assert_served(address: &Multiaddr, newcomers: &[Node]) {
     let served = join_all(newcomers.iter().map(async |newcomer| {
         newcomer.add_peer(address).await.unwrap();
@@ -99,10 +100,10 @@ async fn assert_served(address: &Multiaddr, newcomers: &[Node]) {
         let answer = newcomer.client().get_record("greeting").await.unwrap();
         assert_eq!(answer.value(), b"hello");
     }));
-    timeout(SOON, served).await.expect("they do not wait for the handshake timeout");
+    timeout(SOON, served).await.expect("newcomers do not wait for the handshake timeout");
 }
 
-/// The address that a node dials from, as the hub sees it.
+/// Returns the address that a node dials from, as the hub observes it.
 async fn observed(newcomer: &mut Node) -> Ipv4Addr {
     let mut events = newcomer.events().unwrap();
     let told = async {
@@ -115,11 +116,11 @@ async fn observed(newcomer: &mut Node) -> Ipv4Addr {
             }
         }
     };
-    timeout(SOON, told).await.expect("it is told by identify")
+    timeout(SOON, told).await.expect("identify reports the observed address")
 }
 
-/// 400 idle sockets, and six newcomers, on nodes of any runtime.
-async fn newcomers_are_served_beside_idle_sockets<F>(
+/// Serves six newcomers while there are 400 idle sockets, on nodes of any runtime.
+async fn newcomers_are_served_despite_idle_sockets<F>(
     start: impl Fn(NodeConfig) -> F,
     from: Ipv4Addr,
     newcomers: Ipv4Addr,
@@ -134,57 +135,58 @@ async fn newcomers_are_served_beside_idle_sockets<F>(
     let peers = join_all((0..6).map(|_| start(NodeConfig::default()))).await;
     let mut peers: Vec<Node> = peers.into_iter().map(Result::unwrap).collect();
 
-    let place = socket_address(&hub.listen_addrs()[0]);
-    let way = self::from(newcomers, place).await;
-    let way = format!("/ip4/{}/tcp/{}/p2p/{}", way.ip(), way.port(), hub.local_peer_id()).parse().unwrap();
-    // From a third address, and slow: it is not to go for the others.
-    let mut slow = connect(place, Ipv4Addr::new(127, 0, 0, 3)).await;
+    let hub_address = socket_address(&hub.listen_addrs()[0]);
+    let dial_address = self::from(newcomers, hub_address).await;
+    let dial_address =
+        format!("/ip4/{}/tcp/{}/p2p/{}", dial_address.ip(), dial_address.port(), hub.local_peer_id()).parse().unwrap();
+    // A slow connection from a third address must not be closed in favour of the others.
+    let mut slow = connect(hub_address, Ipv4Addr::new(127, 0, 0, 3)).await;
     slow.write_all(&GREETING[..5]).await.unwrap();
-    let mut sockets = idle_sockets(place, from, 400).await;
+    let mut sockets = idle_sockets(hub_address, from, 400).await;
     let limit = NodeConfig::default().max_half_open_per_address;
-    until("as many are evicted as are too many", || hub.half_open_stats().evicted == (400 - limit) as u64).await;
+    until("connections above the limit are evicted", || hub.half_open_stats().evicted == (400 - limit) as u64).await;
     assert_eq!(hub.half_open_stats().current, limit + 1);
-    // The first was closed, whatever it had sent.
+    // The first socket was closed, as the oldest one.
     let mut rest = Vec::new();
-    timeout(SOON, sockets[0].read_to_end(&mut rest)).await.expect("it is closed").ok();
+    timeout(SOON, sockets[0].read_to_end(&mut rest)).await.expect("the oldest socket is closed").ok();
 
-    assert_served(&way, &peers).await;
+    assert_served(&dial_address, &peers).await;
     for peer in &mut peers {
         assert_eq!(observed(peer).await, newcomers);
     }
     slow.write_all(&GREETING[5..]).await.unwrap();
     let mut answer = [0; GREETING.len()];
-    timeout(SOON, slow.read_exact(&mut answer)).await.expect("it is still open").unwrap();
+    timeout(SOON, slow.read_exact(&mut answer)).await.expect("the slow connection is still open").unwrap();
     assert_eq!(answer, GREETING);
     assert_eq!(hub.connected_peers().await.unwrap().len(), 7);
 }
 
 #[tokio::test]
 async fn newcomers_from_the_same_address_are_served() {
-    newcomers_are_served_beside_idle_sockets(kadence_tokio::node, ONE, ONE).await;
+    newcomers_are_served_despite_idle_sockets(kadence_tokio::node, ONE, ONE).await;
 }
 
 #[tokio::test]
 async fn newcomers_from_another_address_are_served() {
-    newcomers_are_served_beside_idle_sockets(kadence_tokio::node, ONE, OTHER).await;
+    newcomers_are_served_despite_idle_sockets(kadence_tokio::node, ONE, OTHER).await;
 }
 
 #[tokio::test]
-async fn newcomers_are_served_beside_idle_sockets_from_another_address() {
-    newcomers_are_served_beside_idle_sockets(kadence_tokio::node, OTHER, ONE).await;
+async fn newcomers_are_served_despite_idle_sockets_from_another_address() {
+    newcomers_are_served_despite_idle_sockets(kadence_tokio::node, OTHER, ONE).await;
 }
 
 #[tokio::test]
 async fn newcomers_are_served_on_smol() {
-    newcomers_are_served_beside_idle_sockets(kadence_smol::node, ONE, ONE).await;
+    newcomers_are_served_despite_idle_sockets(kadence_smol::node, ONE, ONE).await;
 }
 
 #[tokio::test]
 async fn newcomers_are_served_on_async_std() {
-    newcomers_are_served_beside_idle_sockets(kadence_async_std::node, ONE, ONE).await;
+    newcomers_are_served_despite_idle_sockets(kadence_async_std::node, ONE, ONE).await;
 }
 
-/// A burst of honest peers from one address, as many as may be half-open at once: nobody is evicted.
+/// A burst of honest peers from one address, at the limit of half-open connections: none of them is closed.
 #[tokio::test]
 async fn peers_of_one_address_that_dial_at_once_are_all_connected() {
     let config = listening().max_half_open_per_address(32).max_half_open(32);
@@ -197,9 +199,9 @@ async fn peers_of_one_address_that_dial_at_once_are_all_connected() {
     assert_eq!(hub.half_open_stats().evicted, 0);
 }
 
-/// Handshakes of QUIC of which only the first packet arrives.
+/// QUIC handshakes of which only the first packet arrives.
 #[tokio::test]
-async fn newcomers_are_served_over_quic_beside_handshakes_that_stop() {
+async fn newcomers_are_served_over_quic_despite_incomplete_handshakes() {
     let listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()];
     let hub = kadence_tokio::node(NodeConfig::default().listen(listen)).await.unwrap();
     let writer = kadence_tokio::node(NodeConfig::default()).await.unwrap();
@@ -207,7 +209,7 @@ async fn newcomers_are_served_over_quic_beside_handshakes_that_stop() {
     writer.ready(SOON).await.unwrap();
     writer.client().put_record(Record::new(b"greeting".to_vec(), b"hello".to_vec())).await.unwrap();
 
-    // It passes the first packet of each connection on to the hub, and no answer back.
+    // Forwards the first packet of each connection to the hub, and no answers back.
     let between = UdpSocket::bind((ONE, 0)).await.unwrap();
     let port = between.local_addr().unwrap().port();
     let onward = UdpSocket::bind((ONE, 0)).await.unwrap();
@@ -216,7 +218,7 @@ async fn newcomers_are_served_over_quic_beside_handshakes_that_stop() {
         let (mut packet, mut passed) = ([0; 2048], HashSet::new());
         loop {
             let len = between.recv(&mut packet).await.unwrap();
-            // The connection id that the client has chosen, which a long header begins with.
+            // The connection id that the client has chosen, at the start of a long header.
             let id = packet[6..6 + usize::from(packet[5])].to_vec();
             if passed.insert(id) {
                 onward.send(&packet[..len]).await.unwrap();
@@ -231,7 +233,7 @@ async fn newcomers_are_served_over_quic_beside_handshakes_that_stop() {
             tokio::spawn(attacker.dial(to.clone(), options).unwrap())
         })
         .collect();
-    until("as many are evicted as are too many", || hub.half_open_stats().evicted > 0).await;
+    until("connections above the limit are evicted", || hub.half_open_stats().evicted > 0).await;
 
     let newcomers = join_all((0..6).map(|_| kadence_tokio::node(NodeConfig::default()))).await;
     let newcomers: Vec<Node> = newcomers.into_iter().map(Result::unwrap).collect();

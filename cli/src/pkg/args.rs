@@ -42,6 +42,10 @@ pub(crate) enum Pkg {
     ///
     /// A yanked version is no longer found or resolved. It can still be installed where a lock file pins it.
     Yank(YankArgs),
+    /// Take back the yank of a version of a package published with this home
+    ///
+    /// The version is found and resolved again.
+    Unyank(YankArgs),
     /// Run a node that serves the packages of the home, until Ctrl-C or SIGTERM
     ///
     /// Prints each address that others can pass to --peer, one per line. Serves the packages that were published or
@@ -59,7 +63,7 @@ impl Pkg {
             Self::Info(args) => args.place.json,
             Self::Versions(args) => args.place.json,
             Self::Install(args) => args.place.json,
-            Self::Yank(args) => args.place.json,
+            Self::Yank(args) | Self::Unyank(args) => args.place.json,
             Self::Serve(args) => args.place.json,
         }
     }
@@ -162,7 +166,7 @@ pub(crate) struct InstallArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct YankArgs {
-    /// Version to yank: NAME@1.2.3, or <publisher>/NAME@1.2.3
+    /// Version to yank or unyank: NAME@1.2.3, or <publisher>/NAME@1.2.3
     #[arg(value_name = "NAME@VERSION", value_parser = one_version)]
     pub(crate) package: PackageVersion,
     #[command(flatten)]

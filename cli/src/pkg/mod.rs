@@ -30,7 +30,8 @@ pub(crate) async fn run(command: Pkg, protocol: StreamProtocol) -> Result<(), Fa
         Pkg::Info(args) => find::info(args, protocol).await,
         Pkg::Versions(args) => find::versions(args, protocol).await,
         Pkg::Install(args) => install::install(args, protocol).await,
-        Pkg::Yank(args) => publish::yank(args, protocol).await,
+        Pkg::Yank(args) => publish::yank(args, true, protocol).await,
+        Pkg::Unyank(args) => publish::yank(args, false, protocol).await,
         Pkg::Serve(args) => publish::serve(args, protocol).await,
     }
 }

@@ -1,4 +1,4 @@
-//! `kadence pkg publish`, `yank` and `serve`.
+//! `kadence pkg publish`, `yank`, `unyank` and `serve`.
 
 use std::fmt::Write;
 
@@ -49,12 +49,12 @@ pub(super) async fn publish(args: PublishArgs, protocol: StreamProtocol) -> Resu
     .await
 }
 
-/// Yanks a version.
+/// Yanks a version, or takes its yank back if `yanked` is false.
 ///
 /// # Errors
 ///
 /// If it does not exist, it was not published with this home, the network cannot be reached, or a step fails.
-pub(super) async fn yank(args: YankArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(super) async fn yank(args: YankArgs, yanked: bool, protocol: StreamProtocol) -> Result<(), Failure> {
     let YankArgs { package, peers, stay, place } = args;
     let timeout = place.transfer_timeout();
     let version = package.version.context("a version is missing: write NAME@1.2.3")?;
@@ -66,14 +66,21 @@ pub(super) async fn yank(args: YankArgs, protocol: StreamProtocol) -> Result<(),
             Name::Id(id) => id.clone(),
             Name::Short(name) => member.own_package(name)?,
         };
-        let waiting = Waiting::start("yanking");
-        let yanked = member.in_time(async { with_steps(member.registry.yank(&id, &version).await) }).await;
+        let waiting = Waiting::start(if yanked { "yanking" } else { "unyanking" });
+        let changed = member.in_time(async {
+            with_steps(match yanked {
+                true => member.registry.yank(&id, &version).await,
+                false => member.registry.unyank(&id, &version).await,
+            })
+        });
+        let changed = changed.await;
         waiting.end();
-        let receipt = yanked?;
+        let receipt = changed?;
         if place.json {
             output::json(&json!({ "ok": true, "receipt": receipt }))?;
         } else {
-            output::line(format_args!("yanked {id} {version}\n{}", steps(&receipt.steps)))?;
+            let action = if yanked { "yanked" } else { "unyanked" };
+            output::line(format_args!("{action} {id} {version}\n{}", steps(&receipt.steps)))?;
         }
         Ok(())
     })

@@ -169,6 +169,14 @@ fn a_published_package_is_found_and_installed_until_it_is_yanked() {
     fixture.run("other", &["install", "app", "--locked", "--dir", dir]).expect_code(0);
     assert_eq!(files(&other.join(&app_id).join("0.3.0")), files(Path::new(&app)));
     fixture.run("other", &["install", "app@^1", "--locked", "--dir", dir]).expect_code(3);
+
+    // An unyanked version is found again.
+    publisher.terminate();
+    publisher.end().expect_code(0);
+    let mut publisher = fixture.start("publisher", &["unyank", "app@0.3.0", "--serve"]);
+    assert!(publisher.line().starts_with("unyanked "));
+    while !publisher.line().contains("/p2p/") {}
+    fixture.run("other", &["info", &app_id]).expect_code(0);
 }
 
 #[cfg(unix)]

@@ -34,7 +34,7 @@ fn help_and_version_succeed() {
         assert!(run([command, "--help"]).expect_code(0).text().contains("Usage"), "{command}");
     }
     assert!(run(["put", "--help"]).text().contains("expires"));
-    for command in ["init", "publish", "search", "info", "versions", "install", "yank", "serve"] {
+    for command in ["init", "publish", "search", "info", "versions", "install", "yank", "unyank", "serve"] {
         assert!(run(["pkg", command, "--help"]).expect_code(0).text().contains("Usage"), "{command}");
     }
 }

@@ -8,7 +8,6 @@ use kadence_async_std::AsyncStdRuntime;
 use kadence_registry::{
     GetError, Query, Registry, SearchPage,
     p2p::{
-        Reputation,
         announce::DiscoveredPackage,
         registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
     },
@@ -29,7 +28,8 @@ use crate::{POLL, WAIT};
 pub(super) trait NodeRegistry: Registry {
     fn discovered(&self) -> Vec<DiscoveredPackage>;
     fn search_network<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<SearchPage, GetError>>;
-    fn reputation(&self) -> &Reputation;
+    #[cfg(feature = "attackers")]
+    fn reputation(&self) -> &kadence_registry::p2p::Reputation;
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -42,7 +42,8 @@ impl<R: Runtime> NodeRegistry for P2PRegistry<R> {
         Box::pin(Self::search_network(self, query))
     }
 
-    fn reputation(&self) -> &Reputation {
+    #[cfg(feature = "attackers")]
+    fn reputation(&self) -> &kadence_registry::p2p::Reputation {
         Self::reputation(self)
     }
 

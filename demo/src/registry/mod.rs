@@ -29,9 +29,10 @@ use self::{
     sources::Source,
 };
 use super::{
-    BOOTSTRAP_TIMEOUT, CALLERS, RETRY, WAIT,
+    BOOTSTRAP_TIMEOUT, CALLERS, WAIT,
     progress::{Progress, Watchdog},
     report::{Check, Conclusion},
+    retry,
 };
 use crate::DemoArgs;
 
@@ -71,7 +72,9 @@ struct Demo {
     times: Times,
     checks: Vec<Check>,
     progress: Progress,
+    #[cfg(feature = "attackers")]
     protocol: StreamProtocol,
+    #[cfg(feature = "attackers")]
     seed: u64,
     folder: TempDir,
 }
@@ -103,7 +106,9 @@ pub(super) async fn run(args: DemoArgs, protocol: StreamProtocol) -> anyhow::Res
         times: Times::default(),
         checks: Vec::new(),
         progress,
+        #[cfg(feature = "attackers")]
         protocol,
+        #[cfg(feature = "attackers")]
         seed,
         folder,
     };
@@ -162,7 +167,7 @@ async fn start(
         .context("a node did not find any other")?;
     for some in members.chunks(CALLERS) {
         let bootstraps =
-            some.iter().map(|member| member.node.client().bootstrap().retry(RETRY).timeout(BOOTSTRAP_TIMEOUT));
+            some.iter().map(|member| member.node.client().bootstrap().retry(retry()).timeout(BOOTSTRAP_TIMEOUT));
         try_join_all(bootstraps.map(IntoFuture::into_future)).await.context("a node cannot bootstrap")?;
     }
     try_join_all(members.iter().map(|member| knows(&member.node, NODES - 1))).await?;

@@ -78,3 +78,25 @@ impl Report {
         write_checks(text, &self.checks, self.seconds)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_without_attackers_says_so() {
+        let report = |attackers| Report {
+            ok: true,
+            nodes: 12,
+            publishers: 5,
+            attackers,
+            packages: Vec::new(),
+            times: Times::default(),
+            checks: Vec::new(),
+            seed: 1,
+            seconds: 1.0,
+        };
+        assert!(report(false).table().contains("\nno attacks: this build lacks the feature `attackers`\n"));
+        assert!(!report(true).table().contains("no attacks"));
+    }
+}

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use kadence_registry::PackageName;
 use kadence_tokio::kadence::libp2p::PeerId;
+#[cfg(any(test, feature = "attackers"))]
 use semver::Version;
 use toml::{Table, Value};
 
@@ -47,6 +48,7 @@ pub(super) struct Source {
     pub(super) dir: PathBuf,
 }
 
+#[cfg(any(test, feature = "attackers"))]
 impl Source {
     /// Increments the patch version in the manifest. Returns the new version.
     pub(super) fn bump(&self) -> anyhow::Result<Version> {

@@ -12,7 +12,11 @@ use libp2p::{
     kad::{self, PeerInfo, PeerRecord, QueryResult},
 };
 
-use super::{LiveQuery, results::QueryResults, sum};
+use super::{
+    LiveQuery,
+    results::{self, QueryResults},
+    sum,
+};
 
 /// Content of kad's last event. Fields that do not apply to the query are empty.
 #[derive(Debug, Default, Clone)]
@@ -170,7 +174,7 @@ pub(super) fn read(
                     Ok(answer(found.leading().unwrap_or(first), &records, usize::MAX, progress))
                 }
                 Policy::Quorum(quorum) => {
-                    let needed = sources(quorum);
+                    let needed = results::sources(quorum);
                     let candidates: Vec<_> =
                         found.candidates().into_iter().map(|first| candidate(first, found)).collect();
                     Err(if candidates.len() == 1 {
@@ -433,16 +437,6 @@ fn stored(
         Ok(PutAnswer::new(acknowledged, unacknowledged, progress))
     } else {
         Err(PutRecordError::QuorumFailed { acknowledged, needed, asked })
-    }
-}
-
-/// Number of sources that a get with this quorum needs.
-pub(super) fn sources(quorum: Quorum) -> usize {
-    match quorum {
-        Quorum::One => 1,
-        Quorum::Majority => 11,
-        Quorum::All => 20,
-        Quorum::N(n) => n as usize,
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use kadence_core::{BootstrapPhase, Item, Operation, Policy, Progress, Query, Validator, Validators};
+use kadence_core::{BootstrapPhase, Item, Operation, Policy, Progress, Query, Quorum, Validator, Validators};
 use libp2p::{
     PeerId,
     kad::{BootstrapError, BootstrapOk, GetProvidersOk, GetRecordOk, PeerRecord, QueryResult},
 };
-
-use super::outcomes::sources;
 
 /// Threshold at which a request ends before its query does. Waiters are served in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +33,16 @@ impl Threshold {
             | Operation::GetClosestPeers { .. }
             | Operation::Bootstrap => Self::End,
         }
+    }
+}
+
+/// Number of sources that a get with this quorum needs.
+pub(super) fn sources(quorum: Quorum) -> usize {
+    match quorum {
+        Quorum::One => 1,
+        Quorum::Majority => 11,
+        Quorum::All => 20,
+        Quorum::N(n) => n as usize,
     }
 }
 

@@ -237,7 +237,7 @@ fn a_changed_byte_anywhere_is_found_or_harmless() {
                 assert_eq!(store.records().count(), 20, "byte {at}");
             }
             Err(StoreOpenError::Corrupt { .. } | StoreOpenError::Foreign { .. } | StoreOpenError::Version { .. }) => {
-                rejected += 1
+                rejected += 1;
             }
             Err(other) => panic!("byte {at}: {other:?}"),
         }

@@ -112,7 +112,7 @@ fn a_registry_that_does_not_share_offers_nothing() {
         });
         let selfish = selfish.await;
         network.peers.push(selfish);
-        network.settle().await;
+        network.fill_routing_tables().await;
         let [publisher, reader, _, selfish] = network.peers.as_slice() else { panic!() };
         publish(publisher, "1.0.0").await.unwrap();
         installs(selfish, &publisher.package("p")).await;
@@ -196,7 +196,7 @@ fn a_publication_that_failed_at_the_head_continues_with_the_same_head() {
         });
         let refusing = refusing.await;
         network.strangers.push(refusing);
-        network.settle().await;
+        network.fill_routing_tables().await;
         let publisher = &network.peers[0];
         for (version, seq) in [("1.0.0", 1), ("1.0.0", 1), ("1.1.0", 2)] {
             let failed = publish(publisher, version).await;
@@ -207,7 +207,7 @@ fn a_publication_that_failed_at_the_head_continues_with_the_same_head() {
         for _ in 0..3 {
             network.join(|_| {}).await;
         }
-        network.settle().await;
+        network.fill_routing_tables().await;
         let [publisher, .., reader] = network.peers.as_slice() else { panic!() };
         let receipt = publish(publisher, "1.1.0").await.unwrap();
         assert_eq!(receipt.steps.get(Step::Manifest), Some(&StepOutcome::AlreadyThere));

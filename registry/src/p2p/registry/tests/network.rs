@@ -100,12 +100,12 @@ impl Network {
             let stranger = network.stranger().await;
             network.strangers.push(stranger);
         }
-        network.settle().await;
+        network.fill_routing_tables().await;
         network
     }
 
     /// Adds every node to the routing tables of all others.
-    pub(crate) async fn settle(&self) {
+    pub(crate) async fn fill_routing_tables(&self) {
         for ready in join_all(self.nodes().map(|node| node.ready(LONG))).await {
             ready.unwrap();
         }
