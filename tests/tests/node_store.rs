@@ -16,7 +16,7 @@ use kadence_tokio::{
     kadence::{
         ContainsKad, InvalidRequestError, PutRecordError, RequestError, ValidationError, Validator, Validators,
         node::{NodeBehaviourEvent, NodeError, NodeStore},
-        store::{Refused, Store, StoreOpenError},
+        store::{InsertErrorCounts, Store, StoreOpenError},
     },
     node,
 };
@@ -173,8 +173,8 @@ async fn older_invalid_and_too_long_records_are_rejected_and_counted() {
     lax.client().put_record(record("/d/key", "5")).await.unwrap();
 
     let (long_key, long_value) = ("k".repeat(257), "v".repeat(1001));
-    let refused = [("/d/key", "4"), ("/d/key", "x"), ("/d/other", "10"), (&*long_key, "value"), ("key", &*long_value)];
-    let puts = refused.map(|(key, value)| lax.client().put_record(record(key, value)).timeout(WAIT).into_future());
+    let rejected = [("/d/key", "4"), ("/d/key", "x"), ("/d/other", "10"), (&*long_key, "value"), ("key", &*long_value)];
+    let puts = rejected.map(|(key, value)| lax.client().put_record(record(key, value)).timeout(WAIT).into_future());
     for put in join_all(puts).await {
         assert!(
             matches!(&put, Err(PutRecordError::QuorumFailed { acknowledged, .. }) if acknowledged.is_empty()),
@@ -182,8 +182,8 @@ async fn older_invalid_and_too_long_records_are_rejected_and_counted() {
         );
     }
     let stats = strict.store_stats();
-    let Refused { worse, invalid, key_too_large, value_too_large, .. } = stats.refused;
-    assert_eq!((worse, invalid, key_too_large, value_too_large, stats.refused.total()), (1, 2, 1, 1, 5));
+    let InsertErrorCounts { worse, invalid, key_too_long, value_too_long, .. } = stats.insert_errors;
+    assert_eq!((worse, invalid, key_too_long, value_too_long, stats.insert_errors.total()), (1, 2, 1, 1, 5));
     assert_eq!((stats.records, stats.accepted), (1, 1));
     // The same validators check local puts.
     let invalid = strict.client().put_record(record("/d/key", "x")).await;

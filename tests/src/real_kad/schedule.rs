@@ -204,7 +204,12 @@ impl Run {
 
     fn options(&mut self) -> RequestOptions {
         let retry = self.rng.percent(20).then(|| Retry::default().base(Duration::from_millis(20)));
-        RequestOptions::default().priority(*self.rng.pick(&Priority::ALL)).retry(retry).timeout(Duration::from_millis(*self.rng.pick(&[1, 50, 500, 2_000, 10_000]))).streaming(self.rng.percent(30)).fresh(false)
+        RequestOptions::default()
+            .priority(*self.rng.pick(&Priority::ALL))
+            .retry(retry)
+            .timeout(Duration::from_millis(*self.rng.pick(&[1, 50, 500, 2_000, 10_000])))
+            .streaming(self.rng.percent(30))
+            .fresh(false)
     }
 
     fn policy(&mut self, key: &RecordKey) -> Policy {
