@@ -379,6 +379,8 @@ impl Timeouts {
         let Some(due) = self.pending.next_deadline().into_iter().chain(held).min() else {
             if self.armed.take().is_some() {
                 self.timer.stop();
+                // Some timers cancel their wake-up only when they are polled.
+                let _pending = self.timer.poll_elapsed(cx);
             }
             return false;
         };

@@ -16,7 +16,8 @@ pub trait Timer: Send + 'static {
     /// Sets the deadline, in place of an earlier one. [`poll_elapsed`](Self::poll_elapsed) has to be called afterwards.
     fn set(&mut self, deadline: Instant);
 
-    /// Removes the deadline. The task may still be woken at the old one.
+    /// Removes the deadline. The task may still be woken at the old one, at least until
+    /// [`poll_elapsed`](Self::poll_elapsed) is called.
     fn stop(&mut self);
 
     /// Returns `Ready` and removes the deadline if it has passed. Otherwise the task of the last call is woken when it

@@ -173,8 +173,8 @@ async fn older_invalid_and_too_long_records_are_rejected_and_counted() {
     lax.client().put_record(record("/d/key", "5")).await.unwrap();
 
     let (long_key, long_value) = ("k".repeat(257), "v".repeat(1001));
-    let refused = [("/d/key", "4"), ("/d/key", "x"), ("/d/other", "10"), (&*long_key, "value"), ("key", &*long_value)];
-    let puts = refused.map(|(key, value)| lax.client().put_record(record(key, value)).timeout(WAIT).into_future());
+    let rejected = [("/d/key", "4"), ("/d/key", "x"), ("/d/other", "10"), (&*long_key, "value"), ("key", &*long_value)];
+    let puts = rejected.map(|(key, value)| lax.client().put_record(record(key, value)).timeout(WAIT).into_future());
     for put in join_all(puts).await {
         assert!(
             matches!(&put, Err(PutRecordError::QuorumFailed { acknowledged, .. }) if acknowledged.is_empty()),
