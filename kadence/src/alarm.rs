@@ -246,7 +246,7 @@ impl fmt::Debug for Alarm {
     }
 }
 
-impl libp2p_kad_timeouts::Timer for Alarm {
+impl libp2p_kad_timeouts::DeadlineTimer for Alarm {
     fn now(&self) -> Instant {
         self.clock.now()
     }

@@ -28,7 +28,7 @@ use libp2p::{
 
 pub use self::{
     config::{AdaptiveTimeout, PeerTimeoutConfig, PeerTimeoutStats},
-    timer::{SystemTimer, Timer},
+    timer::{SystemTimer, DeadlineTimer},
 };
 use self::{pending::PendingRequests, request_window::RequestWindow};
 
@@ -89,7 +89,7 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
 
     /// Wraps a kad behaviour that has not started a query, with another clock and timer: those of a runtime, or virtual
     /// ones.
-    pub fn with_timer(kad: kad::Behaviour<S>, timer: impl Timer, config: PeerTimeoutConfig) -> Self {
+    pub fn with_timer(kad: kad::Behaviour<S>, timer: impl DeadlineTimer, config: PeerTimeoutConfig) -> Self {
         let window = (config.first_requests > 0).then(|| RequestWindow::new(config.first_requests));
         let pending = PendingRequests::new(&config);
         Self { kad, timeouts: Some(Timeouts { pending, window, timer: Box::new(timer), armed: None }) }
@@ -242,7 +242,7 @@ struct Timeouts {
     pending: PendingRequests<QueryId>,
     /// `None`: nothing is held back.
     window: Option<RequestWindow<QueryId, Action>>,
-    timer: Box<dyn Timer>,
+    timer: Box<dyn DeadlineTimer>,
     /// Deadline of the timer.
     armed: Option<Instant>,
 }

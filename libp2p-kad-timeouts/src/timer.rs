@@ -9,7 +9,7 @@ use futures_timer::Delay;
 /// Clock and timer of a [`PeerTimeouts`](crate::PeerTimeouts). [`SystemTimer`] fits every runtime.
 ///
 /// A timer has at most one deadline. It wakes only the task that has polled it since the deadline was set.
-pub trait Timer: Send + 'static {
+pub trait DeadlineTimer: Send + 'static {
     /// Returns the current time. All deadlines are compared with it.
     fn now(&self) -> Instant;
 
@@ -38,7 +38,7 @@ pub struct SystemTimer {
     delay: Option<Delay>,
 }
 
-impl Timer for SystemTimer {
+impl DeadlineTimer for SystemTimer {
     fn now(&self) -> Instant {
         Instant::now()
     }
