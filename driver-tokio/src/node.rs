@@ -2,14 +2,16 @@
 use futures::future::Either;
 #[cfg(any(feature = "dns", feature = "quic"))]
 use kadence::libp2p::Transport;
-#[cfg(feature = "dns")]
-use kadence::libp2p::dns;
 #[cfg(feature = "quic")]
-use kadence::libp2p::{core::muxing::StreamMuxerBox, quic};
+use kadence::libp2p::core::muxing::StreamMuxerBox;
 use kadence::{
     libp2p::{identity::Keypair, noise, swarm::NetworkBehaviour, swarm::dummy, tcp},
     node::{BoxedTransport, Node, NodeConfig, NodeError, upgrade},
 };
+#[cfg(feature = "dns")]
+use libp2p_dns as dns;
+#[cfg(feature = "quic")]
+use libp2p_quic as quic;
 use tokio::runtime::Handle;
 
 use crate::TokioRuntime;

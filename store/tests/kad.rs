@@ -12,10 +12,9 @@ use libp2p::{
     core::{transport::MemoryTransport, upgrade::Version},
     identity::Keypair,
     kad::{self, Mode, PutRecordError, QueryId, QueryResult, Quorum, Record, RecordKey, store::RecordStore},
-    plaintext,
     swarm::{self, SwarmEvent},
-    yamux,
-};
+    yamux};
+use libp2p_plaintext as plaintext;
 
 /// Values are single digits; the larger is better.
 struct Digits;

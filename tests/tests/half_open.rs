@@ -11,7 +11,7 @@ use std::{
 
 use futures::{StreamExt, future::join_all};
 use kadence_tokio::kadence::{
-    libp2p::{Multiaddr, Transport, identify, kad::Record, multiaddr::Protocol, quic, swarm::SwarmEvent},
+    libp2p::{Multiaddr, Transport, identify, kad::Record, multiaddr::Protocol, swarm::SwarmEvent},
     node::{Node, NodeBehaviourEvent, NodeConfig, NodeError},
 };
 use libp2p::{
@@ -21,6 +21,7 @@ use libp2p::{
     },
     identity::Keypair,
 };
+use libp2p_quic as quic;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket},

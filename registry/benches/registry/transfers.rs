@@ -23,7 +23,8 @@ use kadence_registry::{
     },
     resolve::{Lock, install, resolve},
 };
-use libp2p::{gossipsub::IdentTopic, kad::Quorum};
+use libp2p::{kad::Quorum};
+use libp2p_gossipsub::IdentTopic;
 use semver::VersionReq;
 use smol::{Executor, Timer};
 

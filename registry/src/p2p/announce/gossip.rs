@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use libp2p::gossipsub::{
+use libp2p_gossipsub::{
     Config, ConfigBuilder, ConfigBuilderError, Message, MessageId, PeerScoreParams, PeerScoreThresholds, TopicHash,
     TopicScoreParams, ValidationMode, score_parameter_decay,
 };

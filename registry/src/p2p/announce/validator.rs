@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use libp2p::gossipsub::MessageAcceptance;
+use libp2p_gossipsub::MessageAcceptance;
 use libp2p_identity::PeerId;
 use thiserror::Error;
 

@@ -2,9 +2,9 @@
 
 use kadence::node::NodeConfig;
 use libp2p::{
-    gossipsub::{self, IdentTopic, MessageAuthenticity},
     swarm::NetworkBehaviour,
 };
+use libp2p_gossipsub::{self as gossipsub, IdentTopic, MessageAuthenticity};
 use libp2p_identity::Keypair;
 use std::sync::Arc;
 

@@ -8,7 +8,8 @@ use kadence::{
     LaggedError, Runtime,
     node::{NodeBehaviourEvent, NodeEvent},
 };
-use libp2p::{PeerId, gossipsub, swarm::SwarmEvent};
+use libp2p::{PeerId, swarm::SwarmEvent};
+use libp2p_gossipsub as gossipsub;
 
 use super::{
     Inner, RegistryBehaviour, RegistryBehaviourEvent, RegistryEvent, contents::ProviderScope, heads::OnlyForgedHeads,

@@ -44,7 +44,8 @@ use futures::{
     future::{Either, select},
 };
 use kadence::{Client, Runtime, SwarmHandle, node::Node, node::NodeBehaviour};
-use libp2p::{PeerId, gossipsub::IdentTopic};
+use libp2p::PeerId;
+use libp2p_gossipsub::IdentTopic;
 use libp2p_identity::Keypair;
 use semver::Version;
 

@@ -1,6 +1,6 @@
 //! Tests of gossipsub's configuration and of the scores of peers that send invalid messages.
 
-use libp2p::gossipsub::{IdentTopic, Message};
+use libp2p_gossipsub::{IdentTopic, Message};
 
 use super::*;
 

@@ -6,11 +6,11 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, Swarm, Transport,
     core::{transport::MemoryTransport, upgrade},
-    gossipsub::{self, Behaviour, IdentTopic, MessageAuthenticity},
     noise,
     swarm::{self, SwarmEvent},
     yamux,
 };
+use libp2p_gossipsub::{self as gossipsub, Behaviour, IdentTopic, MessageAuthenticity};
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Tests of the validator: what is forwarded, and the rate limits.
 
-use libp2p::gossipsub::MessageAcceptance;
+use libp2p_gossipsub::MessageAcceptance;
 
 use super::*;
 use crate::p2p::{EnvelopeError, head::MAX_JUMP};

@@ -12,7 +12,8 @@ use std::{
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt, future::BoxFuture};
 use kadence::node::Node;
 use kadence_smol::SmolRuntime;
-use libp2p::{PeerId, gossipsub::IdentTopic};
+use libp2p::PeerId;
+use libp2p_gossipsub::IdentTopic;
 use libp2p_identity::Keypair;
 use libp2p_stream::Control;
 
@@ -206,7 +207,7 @@ fn attack_gossip_flood_an_honest_announcement_still_arrives() {
                     0 => noise(100).iter().map(|byte| byte ^ number.to_le_bytes()[0]).collect(),
                     _ => announced(&Keypair::generate_ed25519(), "flood", 1).bytes().to_owned(),
                 };
-                let publish = move |gossip: &mut libp2p::gossipsub::Behaviour| {
+                let publish = move |gossip: &mut libp2p_gossipsub::Behaviour| {
                     gossip.publish(IdentTopic::new(DEFAULT_TOPIC), bytes).map(drop)
                 };
                 // Fails if the flooder's own queues are full.

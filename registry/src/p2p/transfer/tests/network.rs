@@ -13,10 +13,9 @@ use libp2p::{
     Multiaddr, PeerId, Stream, Swarm, Transport,
     core::{transport::MemoryTransport, upgrade::Version},
     identity::Keypair,
-    plaintext,
     swarm::{self, SwarmEvent},
-    yamux,
-};
+    yamux};
+use libp2p_plaintext as plaintext;
 use libp2p_stream::{Behaviour, Control};
 use smol::Task;
 use tempfile::TempDir;
