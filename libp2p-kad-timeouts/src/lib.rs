@@ -28,7 +28,7 @@ use libp2p::{
 
 pub use self::{
     config::{AdaptiveTimeout, PeerTimeoutConfig, PeerTimeoutStats},
-    timer::{SystemTimer, DeadlineTimer},
+    timer::{DeadlineTimer, SystemTimer},
 };
 use self::{pending::PendingRequests, request_window::RequestWindow};
 

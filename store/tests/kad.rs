@@ -13,7 +13,8 @@ use libp2p::{
     identity::Keypair,
     kad::{self, Mode, PutRecordError, QueryId, QueryResult, Quorum, Record, RecordKey, store::RecordStore},
     swarm::{self, SwarmEvent},
-    yamux};
+    yamux,
+};
 use libp2p_plaintext as plaintext;
 
 /// Values are single digits; the larger is better.

@@ -9,7 +9,8 @@ use libp2p::{
     },
     futures::{AsyncRead, AsyncWrite},
     identity::Keypair,
-    noise, yamux};
+    noise, yamux,
+};
 use libp2p_plaintext as plaintext;
 
 /// Timeout for establishing a connection. kad waits for a dial indefinitely, so the transport has to give up.

@@ -11,6 +11,7 @@
 //! cargo xtask stalls [FOLDER]         longest pauses of the store                 (--features kadence, --release)
 //! ```
 
+mod builds;
 mod ci;
 mod files;
 mod mutants;

@@ -5,6 +5,7 @@ use std::{env, fs, process::Command, time::Duration};
 use anyhow::{Context, bail};
 
 use crate::{
+    builds,
     ci::Step,
     files, mutants, names, prose,
     tools::{
@@ -64,7 +65,6 @@ const MSRV: &str = "1.88";
 
 /// Limits for what hangs. A cold build on two cores is part of them; a healthy run stays far below.
 const TEST_LIMIT: Duration = Duration::from_secs(2400);
-const DEMO_LIMIT: Duration = Duration::from_secs(1200);
 
 /// The lock file is what was tested: it must fit the manifests. Also downloads every crate, so that no other step's
 /// seconds depend on the network.
@@ -114,7 +114,7 @@ fn demo_with(args: &[&str]) -> anyhow::Result<()> {
         *first = "build";
     }
     build.retain(|arg| !matches!(*arg, "--" | "demo" | "--json"));
-    run_within(DEMO_LIMIT, &mut cargo(&build))?;
+    builds::first(&build)?;
     let text = output(&mut cargo(args))?;
     let last = text.lines().last().unwrap_or_default();
     println!("last line: {last}");
@@ -126,6 +126,7 @@ fn demo_with(args: &[&str]) -> anyhow::Result<()> {
 
 /// The README's second command: unit tests, suites, replayed fuzz corpora and doctests.
 fn test() -> anyhow::Result<()> {
+    builds::again(&["test", "--workspace", "--no-run"])?;
     run_within(TEST_LIMIT, &mut cargo(&["test", "--workspace", "--no-fail-fast"]))
 }
 

@@ -15,12 +15,12 @@ use kadence_tokio::{
         ValidationError, Validator,
         libp2p::{
             Multiaddr, PeerId, Stream, StreamProtocol,
-            gossipsub::{IdentTopic, PublishError},
             identity::Keypair,
             kad::{Record, RecordKey, store::RecordStore},
         },
     },
 };
+use libp2p_gossipsub::{IdentTopic, PublishError};
 
 use super::member::{knows, node_config};
 use crate::WAIT;

@@ -23,7 +23,7 @@ use kadence_registry::{
     },
     resolve::{Lock, install, resolve},
 };
-use libp2p::{kad::Quorum};
+use libp2p::kad::Quorum;
 use libp2p_gossipsub::IdentTopic;
 use semver::VersionReq;
 use smol::{Executor, Timer};

@@ -1,9 +1,7 @@
 #![expect(missing_docs, reason = "the derived event type has a variant for each field and takes no documentation")]
 
 use kadence::node::NodeConfig;
-use libp2p::{
-    swarm::NetworkBehaviour,
-};
+use libp2p::swarm::NetworkBehaviour;
 use libp2p_gossipsub::{self as gossipsub, IdentTopic, MessageAuthenticity};
 use libp2p_identity::Keypair;
 use std::sync::Arc;

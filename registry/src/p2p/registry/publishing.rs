@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use blocking::unblock;
 use kadence::{LocalCopy, Retry, Runtime};
-use libp2p::{kad::Quorum};
+use libp2p::kad::Quorum;
 use libp2p_gossipsub as gossipsub;
 use semver::Version;
 use thiserror::Error;

@@ -14,7 +14,8 @@ use libp2p::{
     core::{transport::MemoryTransport, upgrade::Version},
     identity::Keypair,
     swarm::{self, SwarmEvent},
-    yamux};
+    yamux,
+};
 use libp2p_plaintext as plaintext;
 use libp2p_stream::{Behaviour, Control};
 use smol::Task;
