@@ -283,12 +283,15 @@ pub(crate) mod tests {
     use super::{Alarm, ElapsedError, deadline_after};
     use crate::{Runtime, Timer};
 
+    /// Deadline of a timer, and the waker of the task that polled it.
+    type SetTimer = (Instant, Option<Waker>);
+
     /// Runtime whose clock stands still until a test moves it. It wakes the tasks of due timers, and counts how often a
     /// timer was set.
     #[derive(Debug, Clone)]
     pub(crate) struct TestRuntime {
         now: Arc<Mutex<Instant>>,
-        timers: Arc<Mutex<BTreeMap<usize, (Instant, Option<Waker>)>>>,
+        timers: Arc<Mutex<BTreeMap<usize, SetTimer>>>,
         /// Span by which timers elapse before their deadline.
         early: Duration,
         resets: Arc<AtomicUsize>,

@@ -59,12 +59,11 @@ fn build(args: &[&str]) -> anyhow::Result<(BTreeSet<String>, BTreeSet<String>)> 
     let (mut needed, mut compiled) = (BTreeSet::new(), BTreeSet::new());
     for line in BufReader::new(child.stdout.take().context("cargo has no output")?).lines() {
         let message: Value = serde_json::from_str(&line?).context("not a message of cargo")?;
-        let (Some("compiler-artifact"), Some(id)) = (message["reason"].as_str(), message["package_id"].as_str()) else {
-            continue;
-        };
+        let text = |field: &str| message.get(field).and_then(Value::as_str);
+        let (Some("compiler-artifact"), Some(id)) = (text("reason"), text("package_id")) else { continue };
         if let Some((_, name)) = id.split_once('#').filter(|(source, _)| source.starts_with("registry+")) {
             needed.insert(name.to_owned());
-            if message["fresh"] == Value::Bool(false) {
+            if message.get("fresh") == Some(&Value::Bool(false)) {
                 compiled.insert(name.to_owned());
             }
         }

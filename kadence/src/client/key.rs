@@ -99,9 +99,9 @@ mod tests {
             Key::from(b"greeting".as_slice()),
             Key::from(b"greeting".to_vec()),
             Key::from(&record_key),
-            Key::from(record_key.clone()),
+            Key::from(record_key),
             Key::from(&text),
-            Key::from(text.clone()),
+            Key::from(text),
         ] {
             assert_eq!(other, key);
         }
