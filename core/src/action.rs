@@ -25,8 +25,8 @@ pub enum Command {
         /// Lets accepted requests run to their end. `false` ends them now, with [`RequestError::Shutdown`].
         drain: bool,
     },
-    /// Removes the [cached](crate::Cache) answers under a key, because the local store's entries under it have changed
-    /// without a request.
+    /// Drops the cached answers for this key. Used when the application has changed the local store directly, for
+    /// example with `remove_record`.
     Forget {
         /// The key.
         key: RecordKey,
@@ -114,7 +114,7 @@ pub struct Started<Id = kad::QueryId> {
     pub had_provider: bool,
 }
 
-/// Error of kad when it starts a query.
+/// Error that kad returned instead of starting a query.
 #[derive(Debug, Clone, Error)]
 pub enum QueryStartError {
     /// The routing table is empty. kad reports it for a bootstrap.
@@ -132,7 +132,7 @@ pub const LOCAL_PEERS: usize = 4 * REPLICATION_FACTOR;
 /// Action to carry out, in the order in which [`poll_action`](crate::QueryTracker::poll_action) returns them.
 #[derive(Debug, Clone)]
 pub enum Action<Id = kad::QueryId> {
-    /// Starts a query. Answer with [`handle_started`](crate::QueryTracker::handle_started).
+    /// Starts a query. Report the result with [`handle_started`](crate::QueryTracker::handle_started).
     Start {
         /// Id to answer with.
         step: StepId,

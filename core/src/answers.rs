@@ -139,9 +139,9 @@ impl ProvideAnswer {
 pub struct ClosestPeersAnswer {
     /// Peers that answered, the closest first, with their known addresses; never the local peer.
     ///
-    /// A lookup ends when the closest peers that it has heard of have answered or failed. If some of them are silent, it
-    /// may miss others that are as close. A [thorough](crate::Operation::GetClosestPeers::thorough) lookup searches for
-    /// those too.
+    /// A lookup ends when the closest peers that it has heard of have answered or failed. A silent peer cannot name the
+    /// peers that it knows, so a lookup may miss peers that are as close as those it returns. A
+    /// [thorough](crate::Operation::GetClosestPeers::thorough) lookup searches for those too.
     pub peers: Vec<PeerInfo>,
     /// Requests and answers, of both queries if the lookup is thorough.
     pub progress: Progress,

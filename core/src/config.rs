@@ -42,7 +42,7 @@ pub struct TrackerConfig {
     /// 4,096 waiting requests take about two megabytes. At some milliseconds a query they take a few seconds, less than
     /// the default timeout.
     pub max_queued: usize,
-    /// Treatment of a request when the queue is full. Default: [`Overload::Refuse`].
+    /// Treatment of a request that arrives when the queue is full. Default: [`Overload::Refuse`].
     pub overload: Overload,
     /// Shares of query starts for each class of [`Priority`](crate::Priority), in the order of
     /// [`Priority::ALL`](crate::Priority::ALL), while all classes have requests waiting. Default: 8, 3 and 1 of each
@@ -63,8 +63,8 @@ pub struct TrackerConfig {
     ///
     /// kad ends a finished query at its next poll, so after this time the end is not expected any more.
     pub finish_timeout: Duration,
-    /// Finishes a query early when it stops making progress. `None` disables this: one silent peer then delays a lookup
-    /// by the 10 s that kad waits for it. Default: [`Stall::default`].
+    /// Condition under which a query is finished early because it makes no progress. `None` disables this: one silent
+    /// peer then delays a lookup by the 10 s that kad waits for it. Default: [`Stall::default`].
     pub stall: Option<Stall>,
     /// Cache of answers for later requests. `None`, the default, disables it.
     pub cache: Option<Cache>,

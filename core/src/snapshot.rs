@@ -4,7 +4,7 @@ use libp2p::kad;
 
 use crate::{OperationKind, Progress, RequestId, setters::setters};
 
-/// Live requests and queries of a tracker at one point in time.
+/// The live requests of a tracker, and the queries that hold a slot, at one point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot<Id = kad::QueryId> {

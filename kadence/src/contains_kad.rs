@@ -6,8 +6,8 @@ use libp2p_kad_timeouts::PeerTimeouts;
 
 /// Access to the `kad::Behaviour` inside a swarm's behaviour.
 ///
-/// `kad::Behaviour` and [`PeerTimeouts`] implement it. A behaviour with `#[derive(NetworkBehaviour)]` implements it in
-/// these lines. The derive defines the event type, here `MyBehaviourEvent`.
+/// `kad::Behaviour` and [`PeerTimeouts`] implement it. For a behaviour with `#[derive(NetworkBehaviour)]`, implement it
+/// like this: The derive macro generates the event type, here `MyBehaviourEvent`.
 ///
 /// ```
 /// use kadence::{ContainsKad, libp2p::{kad, ping, swarm::NetworkBehaviour}};

@@ -49,8 +49,8 @@ impl Config {
         Self { name_servers: Vec::new(), timeout: None, retries: None }
     }
 
-    /// Uses these name servers for all names, over UDP and, for long responses, TCP. The system's resolver and hosts file
-    /// are not used. Without a server, this is [`Config::system`].
+    /// Uses these name servers for all names, over UDP and, for long responses, TCP. The system's resolver and hosts
+    /// file are not used. If `servers` is empty, the same as [`Config::system`].
     pub fn name_servers(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { name_servers: servers.into_iter().collect(), ..Self::system() }
     }
@@ -80,8 +80,8 @@ impl Default for Config {
 
 /// A transport that looks up names before it dials the wrapped transport.
 ///
-/// A dial has no time limit of its own; see [`tcp`](crate::tcp). Dropping it cancels its lookups, except that a running call
-/// of the system's resolver continues on its thread.
+/// A dial has no time limit of its own; see [`tcp`](crate::tcp). Dropping a dial cancels its lookups; a call to the
+/// system's resolver that is already running finishes on its thread.
 ///
 /// ```
 /// use std::time::Duration;

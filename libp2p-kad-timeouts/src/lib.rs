@@ -40,9 +40,9 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 /// A `kad::Behaviour` that gives up silent peers by measured round-trip times.
 ///
 /// In a lookup kad gives every peer 10 seconds, which cannot be configured, and a put waits for a silent peer until the
-/// peer's stream times out. If one peer in twenty accepts requests and never responds, nearly every query takes that
-/// long. This behaviour wraps kad, passes everything through, and times each request. It reports a peer that takes longer
-/// than responses from this network usually take to kad as a failed dial, and kad asks the next peer.
+/// peer's stream times out. If one peer in twenty is silent, nearly every query takes 10 seconds or more. This
+/// behaviour wraps kad, passes everything through, and times each request. It reports a peer that takes longer than
+/// responses from this network usually take to kad as a failed dial, and kad asks the next peer.
 ///
 /// - The timeout follows the measured round-trip times, as TCP's does: see [`PeerTimeoutConfig`].
 /// - Until a first response arrives, for the network or for the query, the maximum timeout applies: a network that is slow,

@@ -6,7 +6,7 @@ use std::{
 
 use futures_timer::Delay;
 
-/// Clock and timer of a [`PeerTimeouts`](crate::PeerTimeouts). [`SystemTimer`] fits every runtime.
+/// Clock and timer of a [`PeerTimeouts`](crate::PeerTimeouts). [`SystemTimer`] works with every runtime.
 ///
 /// A timer has at most one deadline. It wakes only the task that has polled it since the deadline was set.
 pub trait DeadlineTimer: Send + 'static {

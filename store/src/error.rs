@@ -16,7 +16,9 @@ impl DiskError {
     }
 }
 
-/// Error of opening a store's file. The file was left unchanged.
+/// Error of opening a store's file. A file that is in use, of another kind or of a later version is unchanged. A
+/// damaged one may have been upgraded or switched to WAL mode before the damage was found; its contents are not
+/// repaired.
 #[cfg(feature = "disk")]
 #[derive(Debug, Error)]
 #[non_exhaustive]

@@ -39,7 +39,7 @@ pub enum GetProvidersError {
     /// The routing table is empty: add a bootstrap peer, or wait for a connection.
     #[error("routing table is empty: add a bootstrap peer")]
     NoKnownPeers,
-    /// A reason that all operations share.
+    /// The request failed for a reason that is common to all operations.
     #[error(transparent)]
     Request(#[from] RequestError),
 }

@@ -12,8 +12,9 @@ use super::connection::LocatedPeer;
 pub struct FoundPeer {
     /// The peer.
     pub peer: PeerId,
-    /// Addresses of the peer, at least one, each once: first those in the local routing table, then those under which
-    /// the lookup reached the peer. They are not tested: only a dial shows whether an address works.
+    /// Addresses of the peer, at least one, without duplicates: first those in the local routing table, then, if the
+    /// peer responded, those that the lookup learned from other peers. They are not tested: only a dial shows whether
+    /// an address works.
     pub addresses: Vec<Multiaddr>,
     /// True if the peer answered a request of this lookup.
     pub answered: bool,

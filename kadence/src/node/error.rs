@@ -47,7 +47,7 @@ pub enum NodeError {
         #[source]
         error: TransportError<io::Error>,
     },
-    /// The node has ended, or its runtime ended before it started.
+    /// The node's task has ended, or its runtime stopped before running it.
     #[error(transparent)]
     Closed(#[from] DriverClosedError),
 }

@@ -35,8 +35,9 @@ pub enum FieldError {
         /// Maximum number of entries.
         max: usize,
     },
-    /// The value contains a forbidden character: a control character, a character that changes the direction of text
-    /// or, in a single word, white space or an upper-case letter.
+    /// The value contains a forbidden character: a control character (line breaks and tabs are allowed in texts of
+    /// several lines), a line or paragraph separator, or a bidirectional control; in a single word also white space or
+    /// an upper-case letter; in a version also build metadata (`+`).
     #[error("{field} contains {character:?}, a character that is not allowed there")]
     Character {
         /// The field.

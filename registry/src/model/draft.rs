@@ -220,7 +220,7 @@ impl DraftBuilder {
         self
     }
 
-    /// Checks the limits and returns the draft.
+    /// Validates the contents and returns the draft.
     ///
     /// # Errors
     ///

@@ -181,8 +181,8 @@ impl Index {
         &self.0.versions
     }
 
-    /// Returns the newest version that meets a requirement. As in Cargo, a pre-release meets a requirement only if the
-    /// requirement names a pre-release of the same version number.
+    /// Returns the newest version that matches `requirement`; yanked ones count only if `include_yanked` is set. As in
+    /// Cargo, a pre-release meets a requirement only if the requirement names a pre-release of the same version number.
     pub fn newest(&self, requirement: &VersionReq, include_yanked: bool) -> Option<(&Version, &IndexEntry)> {
         let mut newest_first = self.0.versions.iter().rev();
         newest_first.find(|(version, entry)| requirement.matches(version) && (include_yanked || !entry.yanked))

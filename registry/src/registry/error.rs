@@ -67,7 +67,7 @@ pub enum GetError {
         /// Actual size, in bytes.
         found: u64,
     },
-    /// Every answer is older than a head that was seen here before: some peers withhold the newer one.
+    /// No peer offered a head as new as one seen here before: its holders are offline, have missed it, or withhold it.
     #[error("newest head offered has sequence number {offered}, but {seen} was seen before")]
     Rollback {
         /// Highest sequence number seen before.

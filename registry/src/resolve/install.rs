@@ -263,7 +263,8 @@ pub enum PackageInstallError {
     /// The manifest or the archive cannot be fetched, or is invalid.
     #[error(transparent)]
     Get(#[from] GetError),
-    /// The manifest contradicts the lock file or the archive: its publisher made a mistake or is malicious.
+    /// The manifest contradicts the lock file or the archive: the publisher made a mistake or is malicious, or the lock
+    /// file was edited.
     #[error("manifest does not match: {what}")]
     Mismatch {
         /// The part that differs.

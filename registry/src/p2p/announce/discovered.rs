@@ -26,7 +26,7 @@ pub struct PackageProvider {
     pub seen_at: SystemTime,
 }
 
-/// Package that was announced.
+/// Package known from announcements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredPackage {
     /// Newest announcement.

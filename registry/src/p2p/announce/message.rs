@@ -37,7 +37,8 @@ pub struct Announcement {
     pub schema: u32,
     /// The package.
     pub package: PackageId,
-    /// Newest version of the package.
+    /// Newest release that is not yanked; without one, the newest pre-release that is not yanked; if all are yanked,
+    /// the newest version.
     pub version: Version,
     /// Sequence number of the head.
     pub seq: u64,
@@ -121,7 +122,8 @@ impl SignedAnnouncement {
     }
 }
 
-/// Error of an announcement that cannot be verified or signed. Bytes that cannot be verified are forged or damaged.
+/// Reason for which an announcement cannot be signed or verified. Bytes that fail verification are forged, damaged, or
+/// of a format that this version does not support.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AnnouncementError {

@@ -129,12 +129,12 @@ impl SignedHead {
         Ok(Self { head, bytes })
     }
 
-    /// Verifies a head of this package. Sequence number and expiry are checked by
-    /// [`validate_head`](super::validate_head).
+    /// Verifies a head of this package. Does not compare the sequence number with earlier heads or check the expiry:
+    /// [`validate_head`](super::validate_head) does.
     ///
     /// # Errors
     ///
-    /// If the bytes are not a head of this package, signed by its publisher.
+    /// If the bytes are not a valid head of this package, signed by its publisher.
     pub fn verify(bytes: &[u8], expected: &PackageId) -> Result<Self, HeadError> {
         let signed = Self::verify_any(bytes)?;
         if signed.head.package == *expected {

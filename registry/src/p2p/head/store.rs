@@ -16,7 +16,8 @@ use crate::{
     database::{self, DatabaseError, DatabaseOpenError, Format},
 };
 
-/// Maximum number of packages in the store: more than one machine installs. They take some 50 MB.
+/// Default of the maximum number of packages, well above what a single machine installs. A full store takes some 50 MB.
+/// They take some 50 MB.
 pub const MAX_PACKAGES: u64 = 50_000;
 
 /// `envelope` is the head with the number `seq`; it is null after an equivocation was accepted. `other` is a head that
@@ -50,8 +51,9 @@ const FORMAT: Format = Format {
 /// without an equivocation. Packages that are [kept](Self::keep) are never replaced: keep those that are installed or
 /// published here.
 ///
-/// After an equivocation every head of the package is rejected, since nobody can tell which one is genuine, until the
-/// user [accepts](Self::accept_equivocation) it.
+/// After an equivocation every head of the package is rejected, because nobody can tell which one is genuine.
+/// [`accept_equivocation`](Self::accept_equivocation) ends that: any head whose number is at least the higher one of
+/// the two is then accepted.
 pub struct HeadStore {
     connection: Mutex<Connection>,
     capacity: u64,
@@ -136,7 +138,8 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the head is rejected, or the file fails.
+    /// If the head is rejected (it may have been recorded all the same, for example if it has expired), or if the file
+    /// cannot be read or written.
     pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
         let accepted = self.record(candidate)?;
         // The chain was checked above. What is left is the time.

@@ -12,7 +12,7 @@ use crate::p2p::{
     head::{HeadValidator, NAMESPACE},
 };
 
-/// Behaviour of a registry's node in addition to kad: the application's part of a [`Node`](kadence::node::Node).
+/// Behaviours that a registry needs in addition to kad. Pass it to the node as the application's behaviour.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub struct RegistryBehaviour {

@@ -54,7 +54,7 @@ pub enum RegistryEvent {
         /// Size in bytes.
         size: u64,
     },
-    /// A version was published here, or yanked or unyanked.
+    /// A version was published, yanked or unyanked by this registry.
     Published {
         /// The package.
         package: PackageId,

@@ -24,7 +24,7 @@ pub struct FetchConfig {
     pub pipeline: usize,
     /// Maximum number of providers that are asked at the same time. 0 counts as 1. Default: 6.
     pub providers: usize,
-    /// Maximum time to open a stream, including the connection to the peer. Default: 10 s.
+    /// Maximum time to open a stream to a provider, including the dial and the wait for other dials. Default: 10 s.
     pub open_timeout: Duration,
     /// Maximum time to receive 16 KiB. Default: 10 s.
     pub step_timeout: Duration,
