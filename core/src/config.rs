@@ -36,8 +36,9 @@ pub struct TrackerConfig {
     /// [`RequestError::Overloaded`](crate::RequestError::Overloaded) and changes nothing.
     ///
     /// A request that joins a running query needs no place in the queue, and neither does one that waits for its next
-    /// step or attempt. They are bounded as well: once twice as many requests are alive as the queue and the slots hold,
-    /// none may join a running query, and at three times as many the queue counts as full.
+    /// step or attempt. The number of live requests is bounded as well: from twice `max_queued` +
+    /// `max_running` on, a request that would join a running query is refused; from three times on, any other request is
+    /// treated as if the queue were full.
     ///
     /// 4,096 waiting requests take about two megabytes. At some milliseconds a query they take a few seconds, less than
     /// the default timeout.

@@ -105,6 +105,7 @@ impl OpenOptions {
     pub fn open_in_memory(&self) -> Result<Connection, DatabaseOpenError> {
         let open = || -> Result<Connection, Failure> {
             let mut connection = Connection::open_in_memory()?;
+            connection.pragma_update(None, "foreign_keys", true)?;
             self.format.upgrade(&mut connection)?;
             Ok(connection)
         };

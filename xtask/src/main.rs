@@ -7,8 +7,10 @@
 //! cargo xtask names                   identifiers and files that have an old name (old-names.txt)
 //! cargo xtask mutants [--registry] [--list] [WORD..]
 //! cargo xtask instructions            instructions per request, counted by valgrind
-//! cargo xtask seeds FOLDER            writes seeds of the fuzz target `replay`    (--features kadence)
-//! cargo xtask stalls [FOLDER]         longest pauses of the store                 (--features kadence, --release)
+//!
+//! These compile Kadence, and need its feature:
+//! cargo run -p xtask --features kadence -- seeds FOLDER              writes seeds of the fuzz target `replay`
+//! cargo run --release -p xtask --features kadence -- stalls FOLDER   longest pauses of the store
 //! ```
 
 mod builds;

@@ -32,7 +32,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::files;
+use crate::{files, tools};
 
 /// Seconds after which tests that hang have failed.
 const LIMIT: &str = "600";
@@ -89,6 +89,7 @@ const REGISTRY: Subject = Subject {
         "store",
         "libp2p-kad-timeouts",
         "kadence",
+        "driver-tokio",
         "driver-smol",
         "libp2p-async-io",
         "registry",
@@ -137,6 +138,10 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     }
     if has("--list") {
         println!("{} mutants, {failures} of them outdated", mutants.len());
+        // The copy has to be a workspace that resolves, or no mutant can be tried.
+        let workspace = Workspace::copy(&root, subject)?;
+        let mut metadata = tools::cargo(&["metadata", "--offline", "--format-version", "1"]);
+        tools::output(metadata.current_dir(&workspace.root)).context("the copy does not resolve")?;
         return if failures == 0 { Ok(()) } else { bail!("{failures} mutants do not apply") };
     }
     let workspace = Workspace::copy(&root, subject)?;

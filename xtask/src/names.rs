@@ -126,6 +126,9 @@ fn identifiers(source: &str) -> Vec<(usize, String)> {
             _ => {}
         }
     }
+    if !word.is_empty() {
+        found.push((line, word));
+    }
     found
 }
 
@@ -166,8 +169,7 @@ mod tests {
     fn comments_and_strings_have_no_identifiers() {
         let source = "let a = \"Old \\\" x\"; // Old\n/// Old\nlet c = '\"'; r#\"Old \" \n\"# b";
         let names: Vec<String> = words(source).into_iter().map(|(_, name)| name).collect();
-        assert_eq!(names, ["let", "a", "let", "c", "b"].map(str::to_owned)[..names.len()].to_vec());
-        assert!(!names.contains(&"Old".to_owned()));
+        assert_eq!(names, ["let", "a", "let", "c", "b"].map(str::to_owned));
     }
 
     #[test]

@@ -51,6 +51,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
         for (at, line) in files::read(&path)?.lines().enumerate() {
             if line.trim_start().starts_with("```") {
                 in_code = !in_code;
+            } else if let Some(word) = placeholder(line) {
+                phrases += 1;
+                println!("{}:{}: @{word}@ was not filled in", path.display(), at + 1);
             } else if !in_code && let Some(phrase) = phrase(line) {
                 phrases += 1;
                 println!("{}:{}: \"{phrase}\": {}", path.display(), at + 1, line.trim());
@@ -71,6 +74,12 @@ pub(crate) fn check() -> anyhow::Result<()> {
 fn doc_comment(line: &str) -> Option<&str> {
     let line = line.trim_start();
     line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim_start)
+}
+
+/// Returns a word such as `@DEMO@` that a later step was to replace.
+fn placeholder(line: &str) -> Option<&str> {
+    let inside = |word: &&str| word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase());
+    line.split('@').skip(1).step_by(2).find(inside)
 }
 
 fn first_word(text: &str) -> &str {
@@ -105,6 +114,12 @@ mod tests {
         assert_eq!(first_word("Whether it is."), "Whether");
         assert_eq!(first_word("However it may be"), "However");
         assert_eq!(first_word("`Wh`"), "");
+    }
+
+    #[test]
+    fn placeholders_are_found() {
+        assert_eq!(placeholder("a @DEMO@ b"), Some("DEMO"));
+        assert_eq!(placeholder("NAME@VERSION and a@B"), None);
     }
 
     #[test]

@@ -107,6 +107,9 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 /// If it cannot be started, fails, or takes too long.
 pub(crate) fn run_within(limit: Duration, command: &mut Command) -> anyhow::Result<()> {
     println!("$ {}", shown(command));
+    // A group of its own, so that what cargo has started ends with it.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
     let mut child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot run {}", shown(command)))?;
     let end = Instant::now() + limit;
     loop {
@@ -117,6 +120,10 @@ pub(crate) fn run_within(limit: Duration, command: &mut Command) -> anyhow::Resu
             bail!("{} ended with {status}", shown(command));
         }
         if Instant::now() > end {
+            if cfg!(unix) {
+                let group = format!("-{}", child.id());
+                let _status = Command::new("kill").args(["-KILL", "--", &group]).status();
+            }
             child.kill()?;
             child.wait()?;
             bail!("{} took more than {} s", shown(command), limit.as_secs());

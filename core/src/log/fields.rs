@@ -165,6 +165,7 @@ enums! {
     }
     OurGetRecordError {
         "not_found" => NotFound { closest_peers, certainty, rejected, progress, cached },
+        // The words of the log are older than the names here, so that older logs replay.
         "nobody_answered" => NoResponse { progress },
         "conflict" => Conflict { candidates, needed },
         "too_few_copies" => QuorumNotReached { candidate, needed },
@@ -174,6 +175,7 @@ enums! {
     }
     OurPutRecordError {
         "quorum_failed" => QuorumFailed { acknowledged, needed, asked },
+        // The words of the log are older than the names here, so that older logs replay.
         "nobody_answered" => NoResponse { progress },
         "too_few_peers" => InsufficientPeers { found, needed },
         "timeout" => Timeout { sent_to, progress },
@@ -184,12 +186,14 @@ enums! {
     }
     OurGetProvidersError {
         "not_found" => NotFound { closest_peers, certainty, progress, cached },
+        // The words of the log are older than the names here, so that older logs replay.
         "nobody_answered" => NoResponse { progress },
         "timeout" => Timeout { found, progress },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),
     }
     StartProvidingError {
+        // The words of the log are older than the names here, so that older logs replay.
         "nobody_answered" => NoResponse { progress },
         "timeout" => Timeout { progress },
         "store" => Store(error),
@@ -197,6 +201,7 @@ enums! {
         "request" => Request(error),
     }
     OurGetClosestPeersError {
+        // The words of the log are older than the names here, so that older logs replay.
         "nobody_answered" => NoResponse { progress },
         "timeout" => Timeout { peers, progress },
         "no_known_peers" => NoKnownPeers,
@@ -204,6 +209,7 @@ enums! {
     }
     OurBootstrapError {
         "all_phases_failed" => AllPhasesFailed { phases, progress },
+        // The words of the log are older than the names here, so that older logs replay.
         "nobody_answered" => NoResponse { progress },
         "timeout" => Timeout { phases, failed, progress },
         "no_known_peers" => NoKnownPeers,
