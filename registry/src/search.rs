@@ -16,8 +16,7 @@ use crate::{
 /// Maximum length of the indexed part of a readme, in bytes. A readme describes its package at the beginning.
 const MAX_INDEXED_README_LEN: usize = 16 * 1024;
 
-/// Exclusive: another process would not see new entries. The application ids of this crate stay as they are: existing files
-/// have them.
+/// Exclusive: another process would not see new entries. The application id stays as it is: existing files have it.
 const FORMAT: Format = Format { application_id: *b"GGsx", steps: &[SCHEMA], exclusive: true };
 
 /// The columns of `words` are in the order of their weights in [`search`]. They are indexed but not stored; the fields

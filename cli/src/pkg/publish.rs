@@ -39,7 +39,7 @@ pub(super) async fn publish(args: PublishArgs, protocol: StreamProtocol) -> Resu
         } else {
             let Receipt { package, version, .. } = &receipt;
             output::line(format_args!("published {package} {version}\n{}", steps(&receipt.steps)))?;
-            for Excluded { path, reason } in &receipt.excluded {
+            for Excluded { path, reason, .. } in &receipt.excluded {
                 output::line(format_args!("left out {path}: {reason}"))?;
             }
             output::line(format_args!("install it with: kadence pkg install {package}@{version}"))?;

@@ -1,7 +1,6 @@
 use std::{
     ffi::OsStr,
-    fmt,
-    fs::{self, File},
+    fmt, fs,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -9,7 +8,7 @@ use std::{
 use libp2p_identity::Keypair;
 use serde::Serialize;
 
-use super::PackError;
+use super::{PackError, pack::open_file};
 
 /// File of a home's key pair.
 const NODE_KEY: &str = "node.key";
@@ -32,10 +31,11 @@ const KEY_NAMES: [&str; 10] = [
 ];
 
 /// Extensions of files that contain keys.
-const KEY_ENDINGS: [&str; 8] = ["pem", "key", "p12", "pfx", "ppk", "jks", "keystore", "kdbx"];
+const KEY_ENDINGS: [&str; 11] = ["pem", "key", "der", "pk8", "p8", "p12", "pfx", "ppk", "jks", "keystore", "kdbx"];
 
 /// A file or folder that was not packed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[non_exhaustive]
 pub struct Excluded {
     /// Path in the folder, with `/` between names. The content of an excluded folder is not listed.
     pub path: String,
@@ -98,10 +98,14 @@ impl Exclusions {
     }
 
     /// Returns the reason for excluding a file or folder, if there is one. Links are followed.
-    pub(super) fn reason(&self, path: &Path, name: &OsStr) -> Option<ExclusionReason> {
-        by_name(&name.to_string_lossy())
-            .or_else(|| self.is_private(path).then_some(ExclusionReason::Private))
-            .or_else(|| is_home(path).then_some(ExclusionReason::Home))
+    pub(super) fn reason(&self, path: &Path, name: &OsStr) -> Result<Option<ExclusionReason>, PackError> {
+        if let Some(reason) = by_name(&name.to_string_lossy()) {
+            return Ok(Some(reason));
+        }
+        if self.is_private(path) {
+            return Ok(Some(ExclusionReason::Private));
+        }
+        Ok(is_home(path, node_key(path))?.then_some(ExclusionReason::Home))
     }
 
     fn is_private(&self, path: &Path) -> bool {
@@ -124,17 +128,28 @@ pub(super) fn by_name(name: &str) -> Option<ExclusionReason> {
     }
 }
 
-fn is_home(folder: &Path) -> bool {
-    let key = || {
-        let mut bytes = Vec::new();
-        File::open(folder.join(NODE_KEY))?.take(8192).read_to_end(&mut bytes)?;
-        Ok::<_, io::Error>(bytes)
-    };
-    match key() {
-        Ok(bytes) => Keypair::from_protobuf_encoding(&bytes).is_ok() || has_registry(folder),
-        // A key that only others may read is a key, too.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => true,
-        Err(_) => has_registry(folder),
+/// Reads the start of a folder's key file. `None` if that is no regular file.
+fn node_key(folder: &Path) -> io::Result<Option<Vec<u8>>> {
+    let Some((file, _)) = open_file(&folder.join(NODE_KEY))? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.take(8192).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Returns whether a folder is a home. `key` is the content of its key file.
+fn is_home(folder: &Path, key: io::Result<Option<Vec<u8>>>) -> Result<bool, PackError> {
+    if has_registry(folder) {
+        return Ok(true);
+    }
+    match key {
+        Ok(key) => Ok(key.is_some_and(|key| Keypair::from_protobuf_encoding(&key).is_ok())),
+        // The folder may be a home or not. To leave it out might publish an incomplete package.
+        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            let key = folder.join(NODE_KEY);
+            let path = if fs::symlink_metadata(&key).is_ok() { key } else { folder.to_owned() };
+            Err(PackError::Read { path, source })
+        }
+        Err(_) => Ok(false),
     }
 }
 
@@ -156,5 +171,32 @@ impl FileId {
     #[cfg(not(unix))]
     fn of(path: &Path) -> io::Result<Self> {
         fs::canonicalize(path).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_that_may_not_be_looked_at_is_an_error_and_not_a_home() {
+        let folder = tempfile::tempdir().unwrap();
+        let denied = || Err(io::ErrorKind::PermissionDenied.into());
+        let path_of = |result| match result {
+            Err(PackError::Read { path, .. }) => path,
+            other => panic!("{other:?}"),
+        };
+        // The folder cannot be searched, or the file cannot be opened.
+        assert_eq!(path_of(is_home(folder.path(), denied())), folder.path());
+        let key = folder.path().join(NODE_KEY);
+        fs::write(&key, b"").unwrap();
+        assert_eq!(path_of(is_home(folder.path(), denied())), key);
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory] {
+            assert!(!is_home(folder.path(), Err(kind.into())).unwrap());
+        }
+        // A registry is enough.
+        fs::create_dir(folder.path().join("registry")).unwrap();
+        fs::write(folder.path().join("registry").join("heads.db"), b"").unwrap();
+        assert!(is_home(folder.path(), denied()).unwrap());
     }
 }

@@ -38,8 +38,12 @@ pub struct PackOptions {
     /// home and the folder of the registry. Relative paths are relative to the process's working directory. Paths that do
     /// not exist are ignored. Default: none.
     pub private_paths: Vec<PathBuf>,
-    /// Key pairs in use. A file that contains the secret half of one, anywhere in it, is an error. Default: none; key pairs
-    /// in libp2p's encoding and in PEM are found in any case.
+    /// Key pairs in use. A file that contains the secret half of one, anywhere in it, as bytes or in hexadecimal, base64 or
+    /// decimal digits, is an error. Default: none.
+    ///
+    /// Of an RSA key pair, which libp2p cannot encode, nothing is searched for. Private keys of anyone are found in libp2p's
+    /// encoding, in PEM, and in DER at the start of a file, whether or not they are listed here; [`PrivateKeyKind`] has the
+    /// limits.
     pub private_keys: Vec<Keypair>,
 }
 
@@ -74,6 +78,7 @@ impl From<ArchiveLimits> for PackOptions {
 
 /// Result of [`pack`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Packed {
     /// Number of files.
     pub files: usize,
@@ -85,6 +90,7 @@ pub struct Packed {
 
 /// Error of [`pack`]. The bytes written until then are not an archive.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum PackError {
     /// A file or folder cannot be read.
     #[error("{} cannot be read: {source}", path.display())]
@@ -97,17 +103,17 @@ pub enum PackError {
     /// An entry is neither a file nor a folder but, for example, a symbolic link, a socket or a device: remove it, or
     /// replace it with a file.
     #[error("{} is neither a file nor a folder", path.display())]
-    Kind {
+    NotAFile {
         /// The entry.
         path: PathBuf,
     },
     /// A path is not portable: rename the file or folder.
-    #[error("{} cannot be packed: {fault}", path.display())]
+    #[error("{} cannot be packed: {reason}", path.display())]
     Path {
         /// The file or folder.
         path: PathBuf,
         /// The reason.
-        fault: PathError,
+        reason: PathError,
     },
     /// Two paths differ only in upper and lower case, which some file systems do not distinguish: rename one.
     #[error("{} is also there in other case", path.display())]
@@ -183,7 +189,8 @@ pub fn pack(folder: &Path, options: &PackOptions, out: impl Write) -> Result<Pac
     for (name, entry) in entries {
         match entry {
             Entry::Folder => {
-                let header = header(&name, EntryType::Directory, 0o755, 0).map_err(|fault| at(folder, &name, fault))?;
+                let header =
+                    header(&name, EntryType::Directory, 0o755, 0).map_err(|reason| at(folder, &name, reason))?;
                 tar.append(&header, io::empty()).map_err(PackError::Write)?;
             }
             Entry::File => {
@@ -223,16 +230,16 @@ fn list(root: &Path, options: &PackOptions) -> Result<(BTreeMap<String, Entry>, 
                 return Err(PackError::TooManyEntries { max: limits.entries });
             }
             // Before anything else about it can be an error.
-            if let Some(reason) = exclusions.reason(&path, &child.file_name()) {
+            if let Some(reason) = exclusions.reason(&path, &child.file_name())? {
                 excluded.push(Excluded { path: format!("{prefix}{}", child.file_name().to_string_lossy()), reason });
                 continue;
             }
             let name = child
                 .file_name()
                 .into_string()
-                .map_err(|_| PackError::Path { path: path.clone(), fault: PathError::NotUtf8 })?;
+                .map_err(|_| PackError::Path { path: path.clone(), reason: PathError::NotUtf8 })?;
             let name = format!("{prefix}{name}");
-            check(&name, limits.longest_path()).map_err(|fault| PackError::Path { path: path.clone(), fault })?;
+            check(&name, limits.longest_path()).map_err(|reason| PackError::Path { path: path.clone(), reason })?;
             // The type of a link itself, not of its target.
             let kind = child.file_type().map_err(|source| PackError::Read { path: path.clone(), source })?;
             let entry = if kind.is_dir() {
@@ -241,7 +248,7 @@ fn list(root: &Path, options: &PackOptions) -> Result<(BTreeMap<String, Entry>, 
             } else if kind.is_file() {
                 Entry::File
             } else {
-                return Err(PackError::Kind { path });
+                return Err(PackError::NotAFile { path });
             };
             match keys.entry(key(&name)) {
                 btree_map::Entry::Vacant(vacant) => vacant.insert(()),
@@ -263,11 +270,9 @@ fn append<W: Write>(
     before: u64,
 ) -> Result<u64, PackError> {
     let read = |source| PackError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(read)?;
-    let metadata = file.metadata().map_err(read)?;
-    if !metadata.is_file() {
+    let Some((file, metadata)) = open_file(path).map_err(read)? else {
         return Err(PackError::Changed { path: path.to_owned() });
-    }
+    };
     let bytes = metadata.len();
     if bytes > limits.file_bytes {
         return Err(PackError::FileTooLarge { path: path.to_owned(), max: limits.file_bytes });
@@ -277,7 +282,7 @@ fn append<W: Write>(
     }
     let mode = if is_executable(&metadata) { 0o755 } else { 0o644 };
     let header = header(name, EntryType::Regular, mode, bytes)
-        .map_err(|fault| PackError::Path { path: path.to_owned(), fault })?;
+        .map_err(|reason| PackError::Path { path: path.to_owned(), reason })?;
     let mut source = Source { file, left: bytes, scanner: Scanner::new(keys), failed: None };
     let appended = tar.append(&header, &mut source);
     let private_key = |kind| PackError::PrivateKey { path: path.to_owned(), kind };
@@ -288,6 +293,18 @@ fn append<W: Write>(
         (None, Err(error)) => Err(PackError::Write(error)),
         (None, Ok(())) => source.scanner.finish().map_or(Ok(bytes), |kind| Err(private_key(kind))),
     }
+}
+
+/// Opens a file. `None` if it is no regular file: to open a pipe would wait for a writer, possibly for ever. Links are
+/// followed.
+pub(super) fn open_file(path: &Path) -> io::Result<Option<(File, Metadata)>> {
+    if !fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    let file = File::open(path)?;
+    // Something else may have taken its place.
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file().then_some((file, metadata)))
 }
 
 fn header(name: &str, kind: EntryType, mode: u32, bytes: u64) -> Result<Header, PathError> {
@@ -303,8 +320,8 @@ fn header(name: &str, kind: EntryType, mode: u32, bytes: u64) -> Result<Header, 
     Ok(header)
 }
 
-fn at(folder: &Path, name: &str, fault: PathError) -> PackError {
-    PackError::Path { path: folder.join(name), fault }
+fn at(folder: &Path, name: &str, reason: PathError) -> PackError {
+    PackError::Path { path: folder.join(name), reason }
 }
 
 #[cfg(unix)]

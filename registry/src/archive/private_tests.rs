@@ -92,6 +92,8 @@ fn version_control_environments_and_key_files_are_left_out_at_any_depth_in_any_c
         ("server.pem", KeyFile),
         ("a.b.p12", KeyFile),
         ("c.pfx", KeyFile),
+        ("d.der", KeyFile),
+        ("e.pk8", KeyFile),
     ];
     for (name, reason) in names {
         let (upper, title) = (name.to_uppercase(), format!("{}{}", name[..2].to_uppercase(), &name[2..]));
@@ -180,11 +182,59 @@ fn links_hide_neither_a_home_nor_a_key() {
     let file = elsewhere.path().join("node.key");
     fs::write(&file, key.to_protobuf_encoding().unwrap()).unwrap();
     symlink(&file, folder.path().join("notes")).unwrap();
-    assert!(matches!(pack(folder.path(), &options, io::sink()), Err(PackError::Kind { .. })));
+    assert!(matches!(pack(folder.path(), &options, io::sink()), Err(PackError::NotAFile { .. })));
     fs::remove_file(folder.path().join("notes")).unwrap();
     fs::hard_link(&file, folder.path().join("notes")).unwrap();
     for options in [&options, &PackOptions::default()] {
         assert!(matches!(pack(folder.path(), options, io::sink()), Err(PackError::PrivateKey { .. })));
+    }
+}
+
+/// Returns the result of a call, and fails if it hangs.
+#[cfg(unix)]
+fn soon<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, result) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(call()));
+    result.recv_timeout(std::time::Duration::from_secs(60)).unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_place_of_a_file_does_not_block() {
+    let folder = folder(&[("a/x", b"x"), ("b/x", b"x")]);
+    let pipe = folder.path().join("a/node.key");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink(&pipe, folder.path().join("b/node.key")).unwrap();
+    let root = folder.path().to_owned();
+    let left_out = soon(move || contents(&root, &PackOptions::default()).1);
+    let key_file = |path: &str| (path.to_owned(), ExclusionReason::KeyFile);
+    assert_eq!(left_out, [key_file("a/node.key"), key_file("b/node.key")]);
+
+    // A pipe that takes the place of a file after the folder was listed.
+    let (path, renamed) = (pipe.clone(), folder.path().join("notes"));
+    assert!(soon(move || pack::open_file(&path)).unwrap().is_none());
+    fs::rename(&pipe, &renamed).unwrap();
+    let root = folder.path().to_owned();
+    let error = soon(move || pack(&root, &PackOptions::default(), io::sink())).unwrap_err();
+    assert!(matches!(&error, PackError::NotAFile { path } if *path == renamed), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_searched_is_an_error_and_not_left_out() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder(&[("a/x", b"x")]);
+    let closed = folder.path().join("a");
+    for mode in [0o600, 0o000] {
+        fs::set_permissions(&closed, fs::Permissions::from_mode(mode)).unwrap();
+        let packed = pack(folder.path(), &PackOptions::default(), io::sink());
+        // Permissions do not apply to root.
+        let is_root = fs::metadata(closed.join("x")).is_ok();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        match packed {
+            Err(PackError::Read { path, .. }) => assert_eq!(path, closed),
+            other => assert!(is_root, "{other:?}"),
+        }
     }
 }
 
@@ -235,6 +285,7 @@ fn the_key_in_use_is_found_in_any_form_anywhere_in_a_file() {
             format!("key: >\n    {}\n", wrapped(&b64, 20, "\n    ")).into_bytes(),
             format!("\"{}\"", wrapped(&b64, 20, "\"\n  \"")).into_bytes(),
             b64.bytes().flat_map(|byte| [byte, 0]).collect(),
+            numbers.join(", ").bytes().flat_map(|byte| [0, byte]).collect(),
             shifted(1).into_bytes(),
             shifted(2).into_bytes(),
         ];
@@ -312,8 +363,13 @@ fn private_keys_in_pem_are_found_and_their_mention_is_not_one() {
         for form in forms {
             let long = format!("{}{form}", "filling. ".repeat(9000));
             for form in [form, long] {
-                let found = refused(form.as_bytes(), &PackOptions::default());
-                assert_eq!(found, Some(PrivateKeyKind::Pem), "{}", form.escape_default());
+                let wide =
+                    |bytes: fn(u16) -> [u8; 2]| "\u{feff}".encode_utf16().chain(form.encode_utf16()).flat_map(bytes);
+                let (little, big) = (wide(u16::to_le_bytes).collect(), wide(u16::to_be_bytes).collect());
+                for bytes in [form.clone().into_bytes(), little, big] {
+                    let found = refused(&bytes, &PackOptions::default());
+                    assert_eq!(found, Some(PrivateKeyKind::Pem), "{}", form.escape_default());
+                }
             }
         }
     }
@@ -325,6 +381,69 @@ fn private_keys_in_pem_are_found_and_their_mention_is_not_one() {
     ];
     for mention in mentions {
         assert_eq!(refused(mention.as_bytes(), &PackOptions::default()), None, "{mention}");
+    }
+}
+
+/// Returns a DER element.
+fn der(tag: u8, content: &[&[u8]]) -> Vec<u8> {
+    let content = content.concat();
+    match u8::try_from(content.len()) {
+        Ok(len @ 0..=127) => [&[tag, len], content.as_slice()].concat(),
+        _ => [&[tag, 0x82], u16::try_from(content.len()).unwrap().to_be_bytes().as_slice(), &content].concat(),
+    }
+}
+
+#[test]
+fn private_keys_in_der_are_found_at_the_start_of_a_file() {
+    let (zero, one) = (der(2, &[&[0]]), der(2, &[&[1]]));
+    let octets = |len| der(4, &[&vec![7; len]]);
+    let numbers = |len| [der(2, &[&vec![7; len]]), der(2, &[&[1, 0, 1]]), der(2, &[&vec![7; len]])].concat();
+    let ed25519 = der(0x30, &[b"\x06\x03\x2b\x65\x70"]);
+    let curve = der(0xa0, &[b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07"]);
+    let public = der(0xa1, &[b"\x03\x42", &[0; 66]]);
+    let rsa = der(0x30, &[b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00"]);
+    let keys = [
+        der(0x30, &[&zero, &ed25519, &octets(34)]),
+        der(0x30, &[&one, &ed25519, &octets(34), b"\x81\x21\x00", &[9; 32]]),
+        der(0x30, &[&zero, &rsa, &octets(1200)]),
+        der(0x30, &[&zero, &numbers(257)]),
+        der(0x30, &[&zero, &numbers(2049)]),
+        der(0x30, &[&one, &octets(32)]),
+        der(0x30, &[&one, &octets(32), &curve]),
+        der(0x30, &[&one, &octets(66), &public]),
+    ];
+    for key in &keys {
+        let followed = [key.as_slice(), &[0; 100_000]].concat();
+        let (hex, base64) = (hex(key).into_bytes(), wrapped(&base64(key), 64, "\n").into_bytes());
+        let is_small = hex.len() <= 4096;
+        for bytes in [key, &followed, &hex, &base64].into_iter().take(if is_small { 4 } else { 2 }) {
+            assert_eq!(refused(bytes, &PackOptions::default()), Some(PrivateKeyKind::Der), "{}", bytes.escape_ascii());
+        }
+    }
+    let others = [
+        // A public key of each kind, a certificate's start, a request, and a message of SNMP.
+        der(0x30, &[&ed25519, &der(3, &[&[0; 33]])]),
+        der(0x30, &[&numbers(257)]),
+        der(0x30, &[&der(0x30, &[&der(0xa0, &[&one]), &one, &rsa]), &rsa, &octets(64)]),
+        der(0x30, &[&der(0x30, &[&zero, &der(0x30, &[]), &rsa]), &rsa, &octets(64)]),
+        der(0x30, &[&one, &octets(20), &der(0xa0, &[&one, &zero])]),
+        der(0x30, &[&zero, &octets(32)]),
+        der(0x30, &[&zero]),
+        vec![0x30, 0x82],
+    ];
+    for bytes in &others {
+        assert_eq!(refused(bytes, &PackOptions::default()), None, "{}", bytes.escape_ascii());
+    }
+}
+
+#[test]
+fn the_start_of_a_key_repeated_does_not_hide_the_key() {
+    let key = base64(&Keypair::generate_ed25519().to_protobuf_encoding().unwrap());
+    for start in ["CAES", "CAESQ", "CAESQAAA", "-----BEGIN PRIVATE KEY-----", "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0t"] {
+        let text = start.repeat(200_000 / start.len());
+        assert_eq!(refused(text.as_bytes(), &PackOptions::default()), None, "{start}");
+        let text = format!("{text}\n{key}");
+        assert_eq!(refused(text.as_bytes(), &PackOptions::default()), Some(PrivateKeyKind::Libp2p), "{start}");
     }
 }
 

@@ -221,10 +221,10 @@ fn pack_error(content: &Tree, limits: ArchiveLimits) -> PackError {
 fn pack_errors_name_the_path() {
     let error = |name: &str| pack_error(&tree([(name, file(b"x"))]), LIMITS);
     for name in ["a\\b", "C:x", "dot.", "space ", "bell\u{7}"] {
-        assert!(matches!(error(name), PackError::Path { fault: PathError::NotPortable, .. }), "{name}");
+        assert!(matches!(error(name), PackError::Path { reason: PathError::NotPortable, .. }), "{name}");
     }
     for name in ["x".repeat(101), format!("{}/x", "x".repeat(156)), vec!["x".repeat(90); 3].join("/")] {
-        assert!(matches!(error(&name), PackError::Path { fault: PathError::TooLong, .. }), "{name}");
+        assert!(matches!(error(&name), PackError::Path { reason: PathError::TooLong, .. }), "{name}");
     }
     let case = tree([("README", file(b"")), ("readme", file(b""))]);
     assert!(matches!(pack_error(&case, LIMITS), PackError::Ambiguous { .. }));
@@ -240,16 +240,18 @@ fn links_and_names_that_are_not_utf_8_are_errors() {
     let link = folder.path().join("link");
     symlink("/etc/passwd", &link).unwrap();
     let error = pack(folder.path(), &LIMITS.into(), io::sink()).unwrap_err();
-    assert!(matches!(&error, PackError::Kind { path } if *path == link), "{error}");
+    assert!(matches!(&error, PackError::NotAFile { path } if *path == link), "{error}");
     fs::remove_file(link).unwrap();
     let socket = folder.path().join("socket");
     let listener = UnixListener::bind(&socket).unwrap();
-    assert!(matches!(pack(folder.path(), &LIMITS.into(), io::sink()), Err(PackError::Kind { path }) if path == socket));
+    assert!(
+        matches!(pack(folder.path(), &LIMITS.into(), io::sink()), Err(PackError::NotAFile { path }) if path == socket)
+    );
     drop(listener);
     fs::remove_file(socket).unwrap();
     fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"\xff")), b"").unwrap();
     let error = pack(folder.path(), &LIMITS.into(), io::sink()).unwrap_err();
-    assert!(matches!(error, PackError::Path { fault: PathError::NotUtf8, .. }), "{error}");
+    assert!(matches!(error, PackError::Path { reason: PathError::NotUtf8, .. }), "{error}");
 }
 
 #[test]
@@ -261,7 +263,7 @@ fn a_folder_over_the_limits_is_not_packed() {
     let sum = tree([("a", file(&[0; 75_001])), ("b", file(&[0; 75_000]))]);
     assert!(matches!(pack_error(&sum, LIMITS), PackError::TooLarge { max: 150_000 }));
     let short = ArchiveLimits { path_len: 3, ..LIMITS };
-    assert!(matches!(pack_error(&tree([("four", None)]), short), PackError::Path { fault: PathError::TooLong, .. }));
+    assert!(matches!(pack_error(&tree([("four", None)]), short), PackError::Path { reason: PathError::TooLong, .. }));
 }
 
 #[test]
@@ -286,17 +288,17 @@ fn attack_path_traversal_ends_in_an_error_and_nothing_is_written_outside() {
     let paths = ["../a", "..", "x/../../a", "x/..", "/etc/a", "//a", "./a", ".", "", "x//a", "x/./a", "a/"];
     for path in paths {
         let result = unpack_entries(&[plain("ok", b"ok"), plain(path, b"evil")]);
-        assert!(matches!(result, Err(UnpackError::Path { fault: PathError::NotPlain, .. })), "{path:?} {result:?}");
+        assert!(matches!(result, Err(UnpackError::Path { reason: PathError::NotPlain, .. })), "{path:?} {result:?}");
     }
     for path in ["..\\a", "C:\\a", "C:a", "\\\\host\\a", "a:stream", "x\u{1}", "a.", "a /b"] {
         let result = unpack_entries(&[plain("ok", b"ok"), plain(path, b"evil")]);
-        assert!(matches!(result, Err(UnpackError::Path { fault: PathError::NotPortable, .. })), "{path:?} {result:?}");
+        assert!(matches!(result, Err(UnpackError::Path { reason: PathError::NotPortable, .. })), "{path:?} {result:?}");
     }
     for path in ["../a/", "/", "./", "x//"] {
         assert!(matches!(unpack_entries(&[folder(path)]), Err(UnpackError::Path { .. })), "{path:?}");
     }
     let result = unpack_entries(&[entry(b"a\xff", EntryType::Regular, 0o644, b"")]);
-    assert!(matches!(result, Err(UnpackError::Path { fault: PathError::NotUtf8, .. })), "{result:?}");
+    assert!(matches!(result, Err(UnpackError::Path { reason: PathError::NotUtf8, .. })), "{result:?}");
 }
 
 #[test]
@@ -316,7 +318,7 @@ fn attack_links_and_devices_in_an_archive_are_refused() {
     ] {
         let content: &[u8] = if kind == EntryType::GNULongName { b"../../a\0" } else { b"" };
         let result = unpack_entries(&[entry(b"link", kind, 0o777, content), plain("link/a", b"evil")]);
-        assert!(matches!(&result, Err(UnpackError::Kind { path }) if path == "link"), "{kind:?} {result:?}");
+        assert!(matches!(&result, Err(UnpackError::NotAFile { path }) if path == "link"), "{kind:?} {result:?}");
     }
 }
 

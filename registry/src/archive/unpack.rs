@@ -38,16 +38,16 @@ pub enum UnpackError {
     #[error("not an archive: {0}")]
     Malformed(#[source] io::Error),
     /// A path is not plain: the archive is malicious, or was made on a system with other paths.
-    #[error("archive contains the path {path:?}: {fault}")]
+    #[error("archive contains the path {path:?}: {reason}")]
     Path {
         /// The path, with invalid UTF-8 replaced.
         path: String,
         /// The reason.
-        fault: PathError,
+        reason: PathError,
     },
     /// An entry is neither a file nor a folder but, for example, a link, a device or an extension of the format.
     #[error("archive contains {path:?}, which is neither a file nor a folder")]
-    Kind {
+    NotAFile {
         /// The path, with invalid UTF-8 replaced.
         path: String,
     },
@@ -190,14 +190,14 @@ impl Unpacking<'_> {
             let mode = header.mode().map_err(UnpackError::Malformed)?;
             let shown = || String::from_utf8_lossy(&name).into_owned();
             if !matches!(kind, EntryType::Regular | EntryType::Directory) {
-                return Err(UnpackError::Kind { path: shown() });
+                return Err(UnpackError::NotAFile { path: shown() });
             }
             let is_folder = kind == EntryType::Directory;
             let path = str::from_utf8(&name).map_err(|_| PathError::NotUtf8).and_then(|path| {
                 let path = if is_folder { path.strip_suffix('/').unwrap_or(path) } else { path };
                 check(path, self.limits.longest_path()).map(|()| path)
             });
-            let path = path.map_err(|fault| UnpackError::Path { path: shown(), fault })?;
+            let path = path.map_err(|reason| UnpackError::Path { path: shown(), reason })?;
             self.enter(path, if is_folder { EntryKind::Folder } else { EntryKind::File })?;
             if is_folder {
                 // A folder has no content. Bytes that follow its header are skipped, and count towards the total.

@@ -4,7 +4,6 @@
 //! packages, gossiped [`announce`]ments, the catalogue protocol ([`requests`]), and the [`transfer`] of blobs.
 
 pub mod announce;
-mod deadline;
 pub mod head;
 pub mod registry;
 mod reputation;

@@ -9,7 +9,7 @@ use std::{
 
 use async_channel::Sender;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use kadence::Runtime;
+use kadence::{Alarm, Runtime};
 use libp2p::PeerId;
 
 use super::{Inner, contents::ProviderScope, listener::Task, lock};
@@ -17,7 +17,6 @@ use crate::{
     PackageId, Query,
     p2p::{
         announce::{CataloguePage, Cursor, Freshness, SignedAnnouncement},
-        deadline::within,
         requests::{self, CatalogueClientError, MAX_MATCHES},
     },
 };
@@ -133,7 +132,7 @@ impl<R: Runtime> Inner<R> {
         let learn =
             stream::iter(unread.map(read).collect::<Vec<_>>()).buffer_unordered(CONCURRENT_INDEXES).collect::<()>();
         // Packages whose index was not read in time are found by their title.
-        within(&self.runtime, SEARCH_INDEX_TIMEOUT, learn).await;
+        let _elapsed = Alarm::new(&self.runtime).within(SEARCH_INDEX_TIMEOUT, learn).await;
     }
 }
 

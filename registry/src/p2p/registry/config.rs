@@ -113,9 +113,16 @@ setters!(RegistryConfig {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RegistryStartError {
-    /// A file of the registry cannot be opened. The inner error names it and the cure.
+    /// A file of the folder is of another kind: of another program, or of version 0.1, whose heads do not verify any more.
+    /// Use another folder.
+    #[error("{} is a file of another kind or of version 0.1: use another folder", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of the registry cannot be opened. The inner error names it and the cause.
     #[error(transparent)]
-    Open(#[from] DatabaseOpenError),
+    Open(DatabaseOpenError),
     /// The folder cannot be used: it is in use by another process, damaged, or the disk failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -134,4 +141,13 @@ pub enum RegistryStartError {
     /// The node has stopped.
     #[error(transparent)]
     DriverClosed(#[from] DriverClosedError),
+}
+
+impl From<DatabaseOpenError> for RegistryStartError {
+    fn from(error: DatabaseOpenError) -> Self {
+        match error {
+            DatabaseOpenError::Foreign { path } => Self::Foreign { path },
+            error => Self::Open(error),
+        }
+    }
 }

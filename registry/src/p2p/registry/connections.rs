@@ -3,14 +3,13 @@
 use std::{collections::HashMap, sync::Mutex, time::SystemTime};
 
 use futures::channel::oneshot;
-use kadence::Runtime;
+use kadence::{Alarm, Runtime};
 use libp2p::{
     Multiaddr, PeerId,
     swarm::{DialError, dial_opts::DialOpts},
 };
 
 use super::{Inner, lock};
-use crate::p2p::deadline::within;
 
 /// Calls that wait for a connection, by peer.
 #[derive(Debug, Default)]
@@ -55,7 +54,7 @@ impl<R: Runtime> Inner<R> {
     /// Connects to a peer, by the addresses that the swarm knows or else those that a lookup finds. Returns whether it
     /// is connected.
     pub(super) async fn connect(&self, peer: PeerId) -> bool {
-        within(&self.runtime, self.config.connect_timeout, self.reach(peer)).await.unwrap_or(false)
+        Alarm::new(&self.runtime).within(self.config.connect_timeout, self.reach(peer)).await.unwrap_or(false)
     }
 
     /// Checks the awaited connections after events were lost: otherwise calls would wait until their timeout.

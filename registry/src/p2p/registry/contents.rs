@@ -16,7 +16,6 @@ use super::{Inner, RegistryEvent, lock};
 use crate::{
     ContentId, GetError, Index, PackageId,
     p2p::{
-        deadline::sleep,
         head::SignedHead,
         transfer::{BlobProvider, FetchError, FetchEvent, FetchRequest, Fetcher, ProviderOutcome, ProviderReport},
     },
@@ -210,7 +209,7 @@ impl<R: Runtime> Inner<R> {
                         pending::<()>().await;
                     }
                 };
-                select(pin!(sleep(&self.runtime, self.config.provider_lookup_delay)), pin!(failed)).await;
+                select(pin!(self.sleep(self.config.provider_lookup_delay)), pin!(failed)).await;
             }
             lookup.stream().filter_map(|update| {
                 ready(match update {

@@ -5,14 +5,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use kadence::{Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime};
+use kadence::{Certainty, GetRecordError, Progress, RecordAnswer, RequestError, Retry, Runtime, deadline_after};
 
 use super::{Inner, lock};
 use crate::{
     GetError, PackageId, StorageError,
     p2p::{
         announce::DiscoveredPackage,
-        deadline::deadline_after,
         head::{Checkpoint, HeadRejectedError, HeadStoreError, SignedHead, dht_key, validate_head},
     },
 };

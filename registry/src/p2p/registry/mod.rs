@@ -27,9 +27,7 @@ mod tests;
 use std::{
     collections::HashMap,
     convert::Infallible,
-    fmt,
-    future::pending,
-    io,
+    fmt, io,
     path::Path,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -43,7 +41,7 @@ use futures::{
     FutureExt,
     future::{Either, select},
 };
-use kadence::{Client, Runtime, SwarmHandle, node::Node, node::NodeBehaviour};
+use kadence::{Alarm, Client, Runtime, SwarmHandle, node::Node, node::NodeBehaviour};
 use libp2p::PeerId;
 use libp2p_gossipsub::IdentTopic;
 use libp2p_identity::Keypair;
@@ -60,7 +58,6 @@ use self::{
 use super::{
     Reputation,
     announce::{AnnouncementValidator, Discovered, DiscoveredPackage},
-    deadline::within,
     head::HeadStore,
     requests::{self, CatalogueClient},
     transfer::{self, Fetcher, Server, ServerStats, StatsHandle},
@@ -364,7 +361,7 @@ impl<R: Runtime> Inner<R> {
     }
 
     async fn sleep(&self, span: Duration) {
-        within(&self.runtime, span, pending::<()>()).await;
+        Alarm::new(&self.runtime).sleep(span).await;
     }
 
     fn now(&self) -> Instant {

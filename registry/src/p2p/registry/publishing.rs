@@ -11,14 +11,14 @@ use thiserror::Error;
 
 use super::{Inner, RegistryEvent, heads::OnlyForgedHeads, lock};
 use crate::{
-    ContentId, GetError, Index, IndexEntry, IndexError, PackageId, PublishError, Receipt, Release, Step, StepOutcome,
-    Steps, StorageError,
+    ContentId, GetError, Index, IndexEntry, IndexError, Package, PackageId, PublishError, Receipt, Release, Step,
+    StepOutcome, Steps, StorageError,
     archive::PackOptions,
     p2p::{
         announce::{Announcement, MAX_TITLE_LEN, SignedAnnouncement},
         head::{HeadStoreError, SignedHead, next_head},
     },
-    registry::{Staged, stage},
+    registry::{Staged, Subject, read_document, stage},
     unix,
 };
 
@@ -47,8 +47,7 @@ impl<R: Runtime> Inner<R> {
         self.put(&head, &mut steps).await?;
         self.stop_offering_index_of(before.as_ref(), &head).await;
         self.announce(&head, &index, &mut steps).await;
-        let readme = package.metadata().readme.clone();
-        self.finish_publication(&head, &index, readme).await;
+        self.finish_publication(&head, &index).await;
         let (package, version) = (package.id().clone(), package.version().clone());
         Ok(Receipt { package, version, manifest, archive, index: head.head().index, steps, excluded })
     }
@@ -87,7 +86,7 @@ impl<R: Runtime> Inner<R> {
         self.put(&head, &mut steps).await?;
         self.stop_offering_index_of(Some(&before), &head).await;
         self.announce(&head, &next, &mut steps).await;
-        self.finish_publication(&head, &next, String::new()).await;
+        self.finish_publication(&head, &next).await;
         let (package, version) = (package.clone(), version.clone());
         Ok(Receipt { package, version, manifest, archive, index: content, steps, excluded: Vec::new() })
     }
@@ -126,7 +125,11 @@ impl<R: Runtime> Inner<R> {
         // Peers do not acknowledge provider records.
         steps.set(
             Step::Provide,
-            if fewest == 0 { StepOutcome::Failed { reason: "nobody was told".into() } } else { StepOutcome::Done },
+            if fewest == 0 {
+                StepOutcome::Failed { reason: "no peer took the announcement".into() }
+            } else {
+                StepOutcome::Done
+            },
         );
         Ok(())
     }
@@ -236,11 +239,21 @@ impl<R: Runtime> Inner<R> {
         SignedAnnouncement::sign(&self.keypair, announcement).map_err(|error| error.to_string())
     }
 
-    async fn finish_publication(&self, head: &SignedHead, index: &Index, readme: String) {
+    async fn finish_publication(&self, head: &SignedHead, index: &Index) {
         let package = index.package();
+        let readme = self.readme_of_current(index).await;
         lock(&self.head_cache).remove_older(package, head.head().seq);
         self.update_search_entry(index, readme).await;
         self.subscribers.send(&RegistryEvent::Published { package: package.clone(), seq: head.head().seq });
+    }
+
+    /// Returns the readme of an index's current version. Empty if its manifest is not here: another machine may have
+    /// published it.
+    async fn readme_of_current(&self, index: &Index) -> String {
+        let Some((version, entry)) = index.current() else { return String::new() };
+        let expected = Subject { package: index.package(), version: Some(version) };
+        let manifest: Result<Package, GetError> = read_document(&self.blobs, entry.manifest, expected).await;
+        manifest.map(|package| package.metadata().readme.clone()).unwrap_or_default()
     }
 
     fn check_publisher(&self, package: &PackageId) -> Result<(), PublishError> {

@@ -9,12 +9,10 @@ use std::{
 
 use blocking::unblock;
 use futures::{StreamExt, stream};
-use kadence::{Priority, Runtime};
+use kadence::{Priority, Runtime, deadline_after};
 
 use super::{Inner, RegistryEvent};
-use crate::{
-    ContentId, GetError, PackageId, PackageName, PublishError, Step, StepOutcome, Steps, p2p::deadline::deadline_after,
-};
+use crate::{ContentId, GetError, PackageId, PackageName, PublishError, Step, StepOutcome, Steps};
 
 /// Interval at which due packages are published again, and the reputation is saved.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);

@@ -6,12 +6,12 @@ use std::{
 };
 
 use blocking::unblock;
-use kadence::Runtime;
+use kadence::{Alarm, Runtime};
 
 use super::{Inner, contents::ProviderScope};
 use crate::{
     GetError, Index, SearchEntry, Summary,
-    p2p::{announce::SignedAnnouncement, deadline::within, transfer::FetchRequest},
+    p2p::{announce::SignedAnnouncement, transfer::FetchRequest},
     registry::{Subject, read_document},
 };
 
@@ -26,7 +26,8 @@ impl<R: Runtime> Inner<R> {
     /// read. The timeout keeps slow providers from delaying other packages.
     pub(super) async fn update_search(self: &Arc<Self>, announcement: &SignedAnnouncement, scope: ProviderScope) {
         self.insert_title(announcement).await;
-        within(&self.runtime, INDEX_TIMEOUT, self.index_announced(announcement, scope)).await;
+        let index = self.index_announced(announcement, scope);
+        let _elapsed = Alarm::new(&self.runtime).within(INDEX_TIMEOUT, index).await;
     }
 
     pub(super) async fn insert_title(&self, announcement: &SignedAnnouncement) {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kadence::Runtime;
+use kadence::{Alarm, Runtime};
 use libp2p::PeerId;
 use libp2p_stream::{Control, OpenStreamError};
 use thiserror::Error;
@@ -15,10 +15,7 @@ use super::{
     wire::{read_answer, write_request},
 };
 use crate::{
-    p2p::{
-        announce::{CatalogueError, CataloguePage, Cursor, MAX_AHEAD, MAX_PAGES, SignedAnnouncement},
-        deadline::within,
-    },
+    p2p::announce::{CatalogueError, CataloguePage, Cursor, MAX_AHEAD, MAX_PAGES, SignedAnnouncement},
     unix,
 };
 
@@ -125,7 +122,8 @@ impl<R: Runtime> CatalogueClient<R> {
                 .ok_or(CatalogueClientError::Busy)?;
             Ok(CataloguePage::decode(&bytes)?)
         };
-        within(&self.runtime, self.timeout, exchange).await.unwrap_or(Err(CatalogueClientError::Timeout))
+        let mut alarm = Alarm::new(&self.runtime);
+        alarm.within(self.timeout, exchange).await.unwrap_or(Err(CatalogueClientError::Timeout))
     }
 }
 

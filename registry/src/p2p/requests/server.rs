@@ -1,7 +1,7 @@
 use std::{collections::HashMap, io, pin::pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use kadence::Runtime;
+use kadence::{Clock, Runtime};
 use libp2p::{PeerId, Stream};
 use libp2p_stream::IncomingStreams;
 
@@ -11,7 +11,6 @@ use super::{
 };
 use crate::p2p::{
     announce::{CataloguePage, Cursor, Rate},
-    deadline::within,
     streams::accept_streams,
     token_bucket::KeyedBuckets,
 };
@@ -51,7 +50,8 @@ pub trait CatalogueSource: Send + Sync + 'static {
 /// A peer with too many requests gets the answer that the server is busy. An invalid request, or one that takes too
 /// long, gets no answer.
 pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn CatalogueSource>) {
-    let started = runtime.now();
+    let clock = Clock::new(&runtime);
+    let started = clock.now();
     let mut buckets = KeyedBuckets::new(RATE, MAX_PEERS);
     let mut running_of: HashMap<PeerId, usize> = HashMap::new();
     let mut running = FuturesUnordered::new();
@@ -75,12 +75,12 @@ pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, 
                 }
             }
             Event::Asked(peer, stream) => {
-                let runtime = runtime.clone();
+                let mut alarm = clock.alarm();
                 if running_of.get(&peer).is_some_and(|count| *count >= MAX_RUNNING_PER_PEER) {
                     // In addition to those that are answered, so that these streams take no slots from other peers.
                     if refused.len() < MAX_REFUSED {
                         refused.push(async move {
-                            let _over = within(&runtime, REFUSE_TIMEOUT, refuse(stream)).await;
+                            let _elapsed = alarm.within(REFUSE_TIMEOUT, refuse(stream)).await;
                         });
                     }
                     continue;
@@ -90,10 +90,10 @@ pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, 
                     continue;
                 }
                 *running_of.entry(peer).or_default() += 1;
-                let is_allowed = buckets.try_take(peer, runtime.now().saturating_duration_since(started));
+                let is_allowed = buckets.try_take(peer, clock.now().saturating_duration_since(started));
                 let answer = answer(stream, is_allowed.then(|| catalogue.clone()));
                 running.push(async move {
-                    if let Some(Err(error)) = within(&runtime, EXCHANGE_TIMEOUT, answer).await {
+                    if let Ok(Err(error)) = alarm.within(EXCHANGE_TIMEOUT, answer).await {
                         tracing::debug!(%peer, %error, "catalogue request was not answered");
                     }
                     peer

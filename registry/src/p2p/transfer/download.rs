@@ -10,7 +10,7 @@ use std::{
 use async_channel::{Receiver, Sender};
 use blocking::unblock;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use kadence::Clock;
+use kadence::{Clock, deadline_after};
 use libp2p::PeerId;
 use libp2p_stream::Control;
 
@@ -23,10 +23,7 @@ use super::{
     request::{BlobProvider, FetchRequest},
     worker::{DialLock, PieceRequest, Worker, WorkerError, WorkerEvent},
 };
-use crate::{
-    blob::{BlobError, BlobStore, Partial, groups_in},
-    p2p::deadline::deadline_after,
-};
+use crate::blob::{BlobError, BlobStore, Partial, groups_in};
 
 /// Maximum number of providers that a download considers. An attacker could announce any number of false ones.
 const MAX_KNOWN_PROVIDERS: usize = 256;

@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use blocking::unblock;
 use futures::Stream;
-use kadence::{Clock, Runtime};
+use kadence::{Clock, Runtime, deadline_after};
 use libp2p_stream::Control;
 
 use super::{
@@ -16,7 +16,6 @@ use super::{
 use crate::{
     ContentId,
     blob::{BlobError, BlobStore, Partial},
-    p2p::deadline::deadline_after,
 };
 
 /// Fetches blobs into a store, each from several providers at once. Cheap to clone.

@@ -3,9 +3,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kadence::deadline_after;
 use libp2p::PeerId;
-
-use crate::p2p::deadline::deadline_after;
 
 /// Maximum number of providers that fetch the same piece at the same time: the number that a download has by default.
 const MAX_PROVIDERS_PER_PIECE: usize = 6;

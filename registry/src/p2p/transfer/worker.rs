@@ -16,7 +16,7 @@ use futures::{
     future::join,
     io::{BufReader, ReadHalf, WriteHalf},
 };
-use kadence::{Alarm, Clock, ElapsedError};
+use kadence::{Alarm, Clock, ElapsedError, deadline_after};
 use libp2p::{PeerId, Stream};
 use libp2p_stream::Control;
 
@@ -28,7 +28,6 @@ use super::{
 use crate::{
     ContentId,
     blob::{BlobError, GROUP_BYTES, Partial, groups_in},
-    p2p::deadline::deadline_after,
 };
 
 /// Size of the read buffer: enough for many hash pairs. Groups are larger and are read without it.

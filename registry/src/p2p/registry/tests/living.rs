@@ -316,6 +316,18 @@ fn a_folder_and_a_node_are_for_one_registry() {
         let running = P2PRegistry::start(&mut first.node, runtime, first.keypair.clone(), config.clone()).await;
         assert!(matches!(running, Err(RegistryStartError::AlreadyRunning)), "{running:?}");
 
+        // A head store as version 0.1 wrote it.
+        let old = tempfile::tempdir().unwrap();
+        let heads = old.path().join("heads.db");
+        rusqlite::Connection::open(&heads)
+            .unwrap()
+            .execute_batch("PRAGMA application_id = 0x47476864; CREATE TABLE heads (x); PRAGMA user_version = 1")
+            .unwrap();
+        let old = RegistryConfig::in_folder(old.path());
+        let foreign = P2PRegistry::start(&mut other, SmolRuntime::default(), first.keypair.clone(), old).await;
+        let error = foreign.unwrap_err();
+        assert!(matches!(&error, RegistryStartError::Foreign { path } if *path == heads), "{error}");
+
         let _events = other.events();
         let started = P2PRegistry::start(&mut other, SmolRuntime::default(), first.keypair.clone(), config).await;
         assert!(matches!(started, Err(RegistryStartError::EventsTaken)), "{started:?}");

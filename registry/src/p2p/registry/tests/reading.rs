@@ -93,6 +93,33 @@ fn a_yanked_version_is_no_longer_found_until_it_is_unyanked() {
 }
 
 #[test]
+fn the_readme_of_the_current_version_is_searched_after_a_yank() {
+    within(async {
+        let network = Network::start(3).await;
+        let publisher = &network.peers[0];
+        let id = publisher.package("left-pad");
+        for (version, readme) in [("1.0.0", "quagga"), ("1.1.0", "okapi")] {
+            let source = SOURCE.replace("1.0.0", version);
+            let (release, _dir) = release(publisher.id(), &source, &[("README.md", readme.as_bytes())]).await;
+            publisher.registry.publish(release).await.unwrap();
+        }
+        let found = async |word: &str| {
+            let page = publisher.registry.search(&Query::text(word).unwrap()).await.unwrap();
+            page.hits.iter().any(|hit| hit.package == id)
+        };
+        let [first, second] = ["1.0.0", "1.1.0"].map(|version| version.parse().unwrap());
+        assert_eq!((found("quagga").await, found("okapi").await), (false, true));
+        publisher.registry.yank(&id, &first).await.unwrap();
+        assert_eq!((found("quagga").await, found("okapi").await), (false, true));
+        publisher.registry.unyank(&id, &first).await.unwrap();
+        publisher.registry.yank(&id, &second).await.unwrap();
+        assert_eq!((found("quagga").await, found("okapi").await), (true, false));
+        publisher.registry.unyank(&id, &second).await.unwrap();
+        assert_eq!((found("quagga").await, found("okapi").await), (false, true));
+    });
+}
+
+#[test]
 fn a_late_joiner_reads_catalogues_and_searches_those_of_others() {
     within(async {
         let mut network = Network::start(4).await;
