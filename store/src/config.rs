@@ -71,7 +71,7 @@ impl Default for StoreConfig {
             max_bytes_per_publisher: 32 * 1024 * 1024,
             max_ttl: Some(Duration::from_secs(48 * 3600)),
             max_provided_keys: 16 * 1024,
-            max_providers_per_key: 20,
+            max_providers_per_key: kadence_core::REPLICATION_FACTOR,
             max_provider_records: 64 * 1024,
             max_keys_per_provider: 2048,
             flush_within: Duration::from_secs(1),
