@@ -40,18 +40,19 @@ const ED25519_LEN: usize = 68;
 
 /// Kind of private key that was found in a file.
 ///
-/// Bytes, hexadecimal, base64 and decimal digits are searched, wherever in the file they are and whatever separates them,
-/// in UTF-8 and UTF-16. Not found are keys that are compressed, encrypted in another form than PEM, encoded twice, or
-/// interrupted by other digits or letters, as in a hex dump with offsets; and of keys that are not in use those in PuTTY's
-/// format, and bare ones without an encoding around them.
+/// Bytes, hexadecimal (two digits a byte), base64 and decimal (0 to 255) are searched, wherever in the file they are and
+/// whatever separates their digits, in UTF-8 and UTF-16. Not found are keys that are compressed, encrypted in another
+/// form than PEM, encoded twice, or interrupted by other digits or letters, as in a hex dump with offsets; and of keys
+/// that are not in use those in PuTTY's format, and bare ones without an encoding around them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PrivateKeyKind {
     /// The secret half of a key pair in use, the publisher's own, in whatever encoding it is part of.
     InUse,
-    /// A key pair in libp2p's encoding. A secp256k1 key is found only if it is all of a file of at most 4 KiB.
+    /// A key pair in libp2p's encoding; in base64, where that begins with the key. A secp256k1 key is found only if it is all
+    /// of a file of at most 4 KiB.
     Libp2p,
-    /// A PEM block of a private key, encrypted or not: TLS, OpenSSH, PGP. As text, or in base64.
+    /// A PEM block of a private key, encrypted or not: TLS, OpenSSH, PGP. As text, or in base64 that begins with it.
     Pem,
     /// An unencrypted private key in DER (PKCS#8, PKCS#1, SEC1) at the start of a file. In digits it is found if it is all
     /// of a file of at most 4 KiB.
