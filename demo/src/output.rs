@@ -24,7 +24,7 @@ pub fn line(text: impl fmt::Display) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// As [`line`].
+/// As [`line()`].
 pub fn json(value: &impl Serialize) -> io::Result<()> {
     line(serde_json::to_string(value)?)
 }
@@ -38,7 +38,7 @@ pub fn note(text: impl fmt::Display) {
 ///
 /// # Errors
 ///
-/// As [`line`].
+/// As [`line()`].
 pub fn stdout(bytes: &[u8]) -> io::Result<()> {
     write(&mut io::stdout().lock(), bytes)
 }
