@@ -1,5 +1,5 @@
 //! Runs lifecycles on a tracker with PENDING waiting requests: `lifecycles PENDING LIFECYCLES`. Counted by
-//! `core/benches/instructions`.
+//! `cargo xtask instructions`.
 
 #[path = "../benches/support/mod.rs"]
 mod support;

@@ -9,8 +9,8 @@ use crate::{
     ci::Step,
     files, mutants, names, prose,
     tools::{
-        CARGO_DENY, CARGO_HACK, CARGO_SEMVER_CHECKS, CARGO_TARPAULIN, TYPOS, Tool, cargo, cargo_of, output, run,
-        run_within, target_dir,
+        CARGO_DENY, CARGO_HACK, CARGO_SEMVER_CHECKS, CARGO_TARPAULIN, TYPOS, cargo, cargo_of, output, run, run_within,
+        target_dir,
     },
 };
 
@@ -101,23 +101,18 @@ fn features() -> anyhow::Result<()> {
 
 /// The README's first command, whose last line is one JSON object.
 fn demo() -> anyhow::Result<()> {
-    demo_with(&["run", "--", "demo", "--json"])
+    demo_with(&[])
 }
 
 fn release_demo() -> anyhow::Result<()> {
-    demo_with(&["run", "--release", "--", "demo", "--json"])
+    demo_with(&["--release"])
 }
 
-fn demo_with(args: &[&str]) -> anyhow::Result<()> {
-    let mut build = args.to_vec();
-    if let Some(first) = build.first_mut() {
-        *first = "build";
-    }
-    build.retain(|arg| !matches!(*arg, "--" | "demo" | "--json"));
-    builds::first(&build)?;
+fn demo_with(profile: &[&str]) -> anyhow::Result<()> {
+    builds::first(&[&["build"], profile].concat())?;
     let printed = target_dir().join("demo.json");
     let file = fs::File::create(&printed).with_context(|| format!("cannot create {}", printed.display()))?;
-    run_within(DEMO_LIMIT, cargo(args).stdout(file))?;
+    run_within(DEMO_LIMIT, cargo(&[&["run"], profile, &["--", "demo", "--json"]].concat()).stdout(file))?;
     let text = fs::read_to_string(&printed)?;
     let last = text.lines().last().unwrap_or_default();
     println!("last line: {last}");
@@ -171,7 +166,7 @@ fn msrv() -> anyhow::Result<()> {
 fn powerset() -> anyhow::Result<()> {
     let mut args = vec!["hack", "check", "--feature-powerset", "--no-dev-deps"];
     args.extend(LIBRARIES.iter().flat_map(|library| ["--package", *library]));
-    let mut check = subcommand(&CARGO_HACK, &args)?;
+    let mut check = CARGO_HACK.command(&args)?;
     run(check.env("RUSTFLAGS", "-D warnings").env("CARGO_TARGET_DIR", target_dir().join("features")))
 }
 
@@ -200,7 +195,7 @@ fn semver() -> anyhow::Result<()> {
         println!("nothing was released yet: there is no API to keep");
         return Ok(());
     };
-    run(&mut subcommand(&CARGO_SEMVER_CHECKS, &["semver-checks", "--workspace", "--baseline-rev", released])?)
+    run(&mut CARGO_SEMVER_CHECKS.command(&["semver-checks", "--workspace", "--baseline-rev", released])?)
 }
 
 fn fuzz_build() -> anyhow::Result<()> {
@@ -247,17 +242,12 @@ fn coverage() -> anyhow::Result<()> {
     let mut args = vec!["tarpaulin", "--engine", "llvm", "--workspace", "--out", "Html", "--fail-under", "90"];
     args.extend(["--exclude-files", "tests/*", "--exclude-files", "xtask/*", "--exclude-files", "model/*"]);
     args.extend(["--output-dir", "target/coverage"]);
-    run(&mut subcommand(&CARGO_TARPAULIN, &args)?)
+    run(&mut CARGO_TARPAULIN.command(&args)?)
 }
 
 fn all_mutants() -> anyhow::Result<()> {
     mutants::run(&[])?;
     mutants::run(&["--registry".to_owned()])
-}
-
-/// A cargo subcommand from a tool: `cargo-hack hack …`.
-fn subcommand(tool: &Tool, args: &[&str]) -> anyhow::Result<Command> {
-    tool.command(args)
 }
 
 /// Installs a component of the toolchain if its command is missing.
