@@ -25,12 +25,15 @@
 
 use std::{
     env, fs,
+    num::NonZero,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::Instant,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use crate::{files, tools};
 
@@ -41,6 +44,7 @@ const LIMIT: &str = "600";
 const FIRST_BUILD_LIMIT: &str = "3600";
 
 /// A program to break, and the tests that have to notice.
+#[derive(Clone, Copy)]
 struct Subject {
     /// The folder of the lists.
     lists: &'static str,
@@ -139,35 +143,34 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     if has("--list") {
         println!("{} mutants, {failures} of them outdated", mutants.len());
         // The copy has to be a workspace that resolves, or no mutant can be tried.
-        let workspace = Workspace::copy(&root, subject)?;
+        let workspace = Workspace::copy(&root, subject, 0)?;
         let mut metadata = tools::cargo(&["metadata", "--offline", "--format-version", "1"]);
         tools::output(metadata.current_dir(&workspace.root)).context("the copy does not resolve")?;
         return if failures == 0 { Ok(()) } else { bail!("{failures} mutants do not apply") };
     }
-    let workspace = Workspace::copy(&root, subject)?;
-    let suites = &workspace.subject.suites;
-    if !workspace.compiles(FIRST_BUILD_LIMIT)? {
-        bail!("the copy does not compile without any mutant");
-    }
-    for suite in *suites {
-        if workspace.fails(suite)? {
-            bail!("the {} tests fail without any mutant", suite.name);
-        }
-    }
     let is_chosen = |mutant: &&Mutant| words.is_empty() || words.iter().any(|word| mutant.breaks.contains(*word));
-    let mut tried = 0;
-    for mutant in mutants.iter().filter(is_chosen) {
-        let path = workspace.root.join(workspace.subject.source).join(&mutant.file);
-        let original = read(&path)?;
-        let Ok(mutated) = mutate(mutant, &original) else { continue };
-        let began = Instant::now();
-        write(&path, &mutated)?;
-        let verdict = workspace.verdict(mutant)?;
-        write(&path, &original)?;
-        tried += 1;
-        failures += usize::from(matches!(verdict, "SURVIVES" | "NO BUILD"));
-        println!("{verdict:9} {:>4}s  {}", began.elapsed().as_secs(), mutant.breaks);
-    }
+    let chosen: Vec<_> = mutants.iter().filter(is_chosen).collect();
+    let next = AtomicUsize::new(0);
+    let tried = AtomicUsize::new(0);
+    // Compiling one crate leaves most of the cores without work, so each of them has a copy and its own mutants.
+    let workers = thread::available_parallelism().map_or(1, NonZero::get).min(chosen.len());
+    let found = thread::scope(|scope| {
+        let work = |worker| {
+            let workspace = Workspace::copy(&root, subject, worker)?;
+            workspace.check_unbroken()?;
+            let mut survivors = 0;
+            while let Some(mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                survivors += workspace.attempt(mutant)?;
+                tried.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(survivors)
+        };
+        let started: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
+        let ended = started.into_iter().map(|worker| worker.join().map_err(|_panic| anyhow!("a worker panicked"))?);
+        ended.sum::<anyhow::Result<usize>>()
+    })?;
+    failures += found;
+    let tried = tried.into_inner();
     println!("{} mutants, {tried} of them tried; {failures} failures", mutants.len());
     if failures > 0 {
         bail!("{failures} mutants survive, do not build or do not apply");
@@ -220,12 +223,14 @@ fn unindented(text: &str) -> String {
 /// A copy of some packages, as a workspace of their own, which is quick to build. It is gone when this is.
 struct Workspace {
     root: PathBuf,
+    target: PathBuf,
     subject: Subject,
 }
 
 impl Workspace {
-    fn copy(root: &Path, subject: Subject) -> anyhow::Result<Self> {
-        let copy = env::temp_dir().join(format!("kadence-mutants-{}", std::process::id()));
+    fn copy(root: &Path, subject: Subject, worker: usize) -> anyhow::Result<Self> {
+        let copy = env::temp_dir().join(format!("kadence-mutants-{}-{worker}", std::process::id()));
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| copy.join("target"), PathBuf::from);
         for name in subject.members.iter().chain(subject.others) {
             copy_all(&root.join(name), &copy.join(name))?;
         }
@@ -234,17 +239,46 @@ impl Workspace {
         // The other members would have to be resolved, and what is not optimised compiles sooner.
         let (head, rest) = manifest.split_once("members = [").context("the root manifest has no members")?;
         let (_, rest) = rest.split_once("exclude = ").context("the root manifest excludes nothing")?;
-        let shortened = format!("{head}{members}\nexclude = {rest}").replace("opt-level = 2", "opt-level = 1");
+        let shortened = format!("{head}{members}\nexclude = {rest}")
+            .replace("opt-level = 2", "opt-level = 1")
+            .replace("\"line-tables-only\"", "false");
         write(&copy.join("Cargo.toml"), &shortened)?;
-        Ok(Self { root: copy, subject })
+        Ok(Self { root: copy, target: target.join(format!("mutants-{worker}")), subject })
     }
 
-    /// Returns the name of the suite that notices the mutant, or what is wrong.
-    fn verdict(&self, mutant: &Mutant) -> anyhow::Result<&'static str> {
-        if !self.compiles(LIMIT)? {
-            return Ok("NO BUILD");
+    /// Builds and runs the tests without any mutant.
+    fn check_unbroken(&self) -> anyhow::Result<()> {
+        for suite in self.subject.suites {
+            if !self.compiles(suite, FIRST_BUILD_LIMIT)? {
+                bail!("the {} tests do not compile without any mutant", suite.name);
+            }
+            if self.fails(suite)? {
+                bail!("the {} tests fail without any mutant", suite.name);
+            }
         }
+        Ok(())
+    }
+
+    /// Tries a mutant and prints the verdict. Returns the number of failures: 0 or 1.
+    fn attempt(&self, mutant: &Mutant) -> anyhow::Result<usize> {
+        let path = self.root.join(self.subject.source).join(&mutant.file);
+        let original = read(&path)?;
+        let Ok(mutated) = mutate(mutant, &original) else { return Ok(0) };
+        let began = Instant::now();
+        write(&path, &mutated)?;
+        let verdict = self.verdict(mutant)?;
+        write(&path, &original)?;
+        println!("{verdict:9} {:>4}s  {}", began.elapsed().as_secs(), mutant.breaks);
+        Ok(usize::from(matches!(verdict, "SURVIVES" | "NO BUILD")))
+    }
+
+    /// Returns the name of the suite that notices the mutant, or what is wrong. A suite is compiled only when those
+    /// before it have noticed nothing.
+    fn verdict(&self, mutant: &Mutant) -> anyhow::Result<&'static str> {
         for suite in self.subject.suites.iter().filter(|suite| (suite.is_for)(&mutant.breaks)) {
+            if !self.compiles(suite, LIMIT)? {
+                return Ok("NO BUILD");
+            }
             if self.fails(suite)? {
                 return Ok(suite.name);
             }
@@ -252,13 +286,8 @@ impl Workspace {
         Ok("SURVIVES")
     }
 
-    fn compiles(&self, limit: &str) -> anyhow::Result<bool> {
-        for suite in self.subject.suites {
-            if !self.cargo(limit, &[&["test", "--no-run"], suite.args].concat())? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    fn compiles(&self, suite: &Suite, limit: &str) -> anyhow::Result<bool> {
+        self.cargo(limit, &[&["test", "--no-run"], suite.args].concat())
     }
 
     fn fails(&self, suite: &Suite) -> anyhow::Result<bool> {
@@ -266,13 +295,12 @@ impl Workspace {
     }
 
     fn cargo(&self, limit: &str, args: &[&str]) -> anyhow::Result<bool> {
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
         let status = Command::new("timeout")
             .args([limit, "cargo"])
             .args(args)
             .args(["--offline", "--quiet"])
             .current_dir(&self.root)
-            .env("CARGO_TARGET_DIR", target.join("mutants"))
+            .env("CARGO_TARGET_DIR", &self.target)
             .env("PROPTEST_CASES", self.subject.cases)
             .env("PROPTEST_MAX_SHRINK_ITERS", "0")
             .env("RUST_BACKTRACE", "0")
