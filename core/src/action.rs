@@ -10,30 +10,33 @@ use thiserror::Error;
 
 use crate::{Item, OperationKind, Outcome, Progress, REPLICATION_FACTOR, Request, RequestError, RequestId};
 
-/// Command of the caller's side.
+/// Command to a [`QueryTracker`](crate::QueryTracker), from a caller or from the application.
 #[derive(Debug, Clone)]
 pub enum Command {
     /// Starts a request.
     Request(Request),
-    /// Cancels a request. Does nothing if it is unknown or has ended.
+    /// Cancels a request, which ends with [`RequestError::Cancelled`]. Does nothing if no live request has this id.
     Cancel {
-        /// The request.
+        /// Id of the request to cancel.
         id: RequestId,
     },
-    /// Accepts no more requests.
+    /// Refuses all later requests, with [`RequestError::Shutdown`]. Accepted requests end as `drain` says.
     Shutdown {
-        /// Lets accepted requests run to their end. `false` ends them now, with [`RequestError::Shutdown`].
+        /// `true` lets the accepted requests of callers run to their end. `false` ends them now, with
+        /// [`RequestError::Shutdown`]. Read repairs, which the tracker has started itself, end now in both cases.
         drain: bool,
     },
-    /// Drops the cached answers for this key. Used when the application has changed the local store directly, for
-    /// example with `remove_record`.
+    /// Drops the cached answers for this key, and does not cache what running reads of this key find. Send it after the
+    /// application has changed the local store directly, for example with `kad::Behaviour::remove_record`. Does nothing
+    /// without a [cache](crate::Cache).
     Forget {
-        /// The key.
+        /// Key whose cached answers are dropped.
         key: RecordKey,
     },
 }
 
-/// Error of a request that was not accepted. It has no outcome, and the tracker has not changed.
+/// Error of a request that was not accepted, with the reason. The request has no outcome. It leaves nothing in the
+/// tracker but counts in [`Stats`](crate::Stats).
 #[derive(Debug, Clone, Error)]
 #[error("request was not accepted")]
 pub struct CommandError(#[from] pub RequestError);
@@ -41,7 +44,7 @@ pub struct CommandError(#[from] pub RequestError);
 /// Event of kad: the fields of an `OutboundQueryProgressed` that the tracker uses.
 #[derive(Debug, Clone)]
 pub struct QueryEvent<Id = kad::QueryId> {
-    /// The query.
+    /// kad's id of the query.
     pub id: Id,
     /// The event's `result`.
     pub result: kad::QueryResult,
@@ -51,11 +54,13 @@ pub struct QueryEvent<Id = kad::QueryId> {
     pub last: bool,
 }
 
-/// Id of a query's start, before kad has given the query an id.
+/// Id of a query in the tracker. It links [`Action::Start`] to its answer,
+/// [`handle_started`](crate::QueryTracker::handle_started), which tells the tracker the id that kad has given the
+/// query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StepId(pub(crate) u64);
 
-/// A query for kad to run.
+/// Query to start in kad. Each variant names the method of `kad::Behaviour` to call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
     /// `kad::Behaviour::get_record`.
@@ -63,27 +68,28 @@ pub enum Query {
         /// The record's key.
         key: RecordKey,
     },
-    /// `kad::Behaviour::put_record_to`, always with `kad::Quorum::All`: only then does the end of the query name every
-    /// peer that acknowledged. The tracker counts them against the caller's quorum.
+    /// `kad::Behaviour::put_record_to`. Always call it with `kad::Quorum::All`: with a lower quorum kad would end the
+    /// query once the quorum is reached, and not name the peers that acknowledge later. The tracker compares the number
+    /// of acknowledgements with the caller's quorum.
     PutRecordTo {
-        /// The record.
+        /// The record to store.
         record: Arc<Record>,
-        /// Peers to store it at: distinct, and without the local one.
+        /// Peers to store the record at: distinct, and never the local peer.
         peers: Arc<[PeerId]>,
     },
     /// `kad::Behaviour::get_providers`.
     GetProviders {
-        /// The key that is provided.
+        /// Key to look up the providers of.
         key: RecordKey,
     },
     /// `kad::Behaviour::start_providing`.
     StartProviding {
-        /// The key that is provided.
+        /// Key to announce the local peer for.
         key: RecordKey,
     },
     /// `kad::Behaviour::get_closest_peers`.
     GetClosestPeers {
-        /// The bytes whose hash is the target.
+        /// Bytes whose SHA-256 hash is the target of the lookup.
         target: RecordKey,
     },
     /// `kad::Behaviour::bootstrap`.
@@ -91,7 +97,8 @@ pub enum Query {
 }
 
 impl Query {
-    /// Returns the operation of kad.
+    /// Returns the operation that kad carries out for this query. A query that stores a record is always
+    /// [`OperationKind::PutRecordTo`], never [`OperationKind::PutRecord`].
     pub fn kind(&self) -> OperationKind {
         match self {
             Self::GetRecord { key: _ } => OperationKind::GetRecord,
@@ -104,84 +111,88 @@ impl Query {
     }
 }
 
-/// Start of a query in kad.
+/// Successful answer to [`Action::Start`]: kad has started the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Started<Id = kad::QueryId> {
-    /// kad's id for it.
+    /// Id that kad has given the query.
     pub id: Id,
-    /// For [`Query::StartProviding`], whether the local store already named the local peer as a provider of the key. An
-    /// announcement that fails then keeps that entry. `false` for all other queries.
+    /// For [`Query::StartProviding`]: `true` if the local store named the local peer as a provider of the key already
+    /// before kad started the query. That entry is kept even if the announcement fails. `false` for all other queries.
     pub had_provider: bool,
 }
 
 /// Error that kad returned instead of starting a query.
 #[derive(Debug, Clone, Error)]
 pub enum QueryStartError {
-    /// The routing table is empty. kad reports it for a bootstrap.
+    /// The routing table is empty. Of all queries, kad returns this error only for a bootstrap.
     #[error("routing table is empty: add a bootstrap peer")]
     NoKnownPeers,
-    /// The local store rejected the provider entry.
+    /// The local store rejected the provider entry. Of all queries, kad returns this error only for
+    /// [`Query::StartProviding`].
     #[error("local store rejected the entry")]
     Store(#[from] store::Error),
 }
 
-/// Number of peers that are enough as the answer to [`Action::LocalPeers`]: the maximum number that a put has asked by
-/// then, and that it asks in a further round.
+/// Number of peers that suffice as the answer to [`Action::LocalPeers`]: 80. More make a difference only to a put whose
+/// quorum is above 80.
 pub const LOCAL_PEERS: usize = 4 * REPLICATION_FACTOR;
 
-/// Action to carry out, in the order in which [`poll_action`](crate::QueryTracker::poll_action) returns them.
+/// Action that the driver has to carry out. Carry actions out in the order in which
+/// [`poll_action`](crate::QueryTracker::poll_action) returns them.
 #[derive(Debug, Clone)]
 pub enum Action<Id = kad::QueryId> {
-    /// Starts a query. Report the result with [`handle_started`](crate::QueryTracker::handle_started).
+    /// Starts a query in kad. Report the result with [`handle_started`](crate::QueryTracker::handle_started).
     Start {
-        /// Id to answer with.
+        /// Id to report the result with.
         step: StepId,
-        /// A request that waits for the query, for logs.
+        /// One of the requests that wait for the query. For logs only.
         request: RequestId,
         /// The query to start.
         query: Query,
     },
-    /// Finishes this query, repeatedly: call `finish()` after every poll of the swarm that returned `Pending`, until
-    /// the query's last event or [`Action::Forget`]. For a put, an announcement or a bootstrap kad only moves to the
-    /// next phase, without any event.
+    /// Finishes this query, and keeps it finished: call `finish()` on it now, and again after every poll of the swarm
+    /// that returned `Pending`, until the query's last event or [`Action::Forget`]. One call is not always enough,
+    /// because it takes an announcement or a bootstrap only to its next phase.
     Finish(Id),
-    /// Finishes this query once, because it has stalled. A lookup ends with what it has found; a put, an announcement
-    /// or a bootstrap goes on to its next phase.
+    /// Calls `finish()` on this query once, because the query has [stalled](crate::Stall). A lookup or a put then ends
+    /// with what it has so far. An announcement or a bootstrap goes on to its next phase.
     FinishPhase(Id),
-    /// Reads this query's statistics once a poll of the swarm returned `Pending`. Answer with
-    /// [`handle_probe`](crate::QueryTracker::handle_probe). Before that, answers that have arrived may not be counted
-    /// yet.
+    /// Reads this query's statistics once a poll of the swarm has returned `Pending`, and reports them with
+    /// [`handle_probe`](crate::QueryTracker::handle_probe). Statistics that are read earlier may leave out answers that
+    /// have arrived already.
     Probe(Id),
-    /// Ends the repetition of [`Action::Finish`] for this query: its last event is not expected any more.
+    /// Ends the repetition of [`Action::Finish`] for this query. The tracker no longer expects its last event, and has
+    /// freed its slot.
     Forget(Id),
-    /// Lists the peers of the routing table that are closest to this target, the closest first. Answer with
-    /// [`handle_local_peers`](crate::QueryTracker::handle_local_peers); [`LOCAL_PEERS`] of them are enough.
+    /// Lists the peers of the routing table that are closest to this target, the closest first. Report them with
+    /// [`handle_local_peers`](crate::QueryTracker::handle_local_peers). [`LOCAL_PEERS`] peers suffice.
     LocalPeers {
-        /// The request to answer for.
+        /// Id of the request to report the peers for.
         request: RequestId,
-        /// The bytes whose hash is the target.
+        /// Bytes whose SHA-256 hash is the target.
         target: RecordKey,
     },
-    /// Stores this record locally. Answer with [`handle_stored`](crate::QueryTracker::handle_stored).
+    /// Stores this record in the local store. Report the result with
+    /// [`handle_stored`](crate::QueryTracker::handle_stored).
     StoreLocal {
-        /// The request to answer for.
+        /// Id of the request to report the result for.
         request: RequestId,
-        /// The record.
+        /// The record to store.
         record: Arc<Record>,
     },
-    /// Calls `kad::Behaviour::stop_providing`, which removes the local entry of an announcement that failed.
+    /// Calls `kad::Behaviour::stop_providing`. This removes the local entry of an announcement that has not succeeded.
     StopProviding {
         /// The key that is no longer provided.
         key: RecordKey,
     },
-    /// Delivers an item to the request's caller.
+    /// Delivers an item of a [streaming](crate::RequestOptions::streaming) request to the request's caller.
     Item {
         /// The request.
         request: RequestId,
         /// The item.
         item: Item,
     },
-    /// Delivers a request's only outcome to its caller. No action of this request follows it.
+    /// Delivers the only outcome of a request to its caller. No later action names this request.
     Outcome {
         /// The request.
         request: RequestId,

@@ -9,31 +9,34 @@ use libp2p::{
 
 use crate::Progress;
 
-/// Answer of a get: at least one record.
+/// Answer of a get: at least one record. The source of a record is the peer that sent it, or the local store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordAnswer {
-    /// The record that the policy selected: the first to arrive, the first with the bytes that reached the quorum, or the
-    /// best.
+    /// The record that the [`Policy`](crate::Policy) selected. With `Quorum` it is the first to arrive with the bytes
+    /// that reached the quorum, with `Best` the first to arrive with the best bytes, and otherwise the first to arrive.
     pub record: Arc<PeerRecord>,
-    /// All other records, by order of arrival. Each source appears once.
+    /// The other records of the answer, by order of arrival. No two records of an answer, `record` included, have the
+    /// same source. Always empty with [`Policy::First`](crate::Policy::First), and at most `n - 1` records with
+    /// `Limit(n)`.
     pub others: Vec<Arc<PeerRecord>>,
-    /// Number of sources that hold exactly the bytes of `record`, its own source included.
+    /// Number of records in this answer with exactly the bytes of `record`, including `record` itself.
     pub agreeing: usize,
-    /// Number of sources that hold other bytes under the key.
+    /// Number of records in this answer with other bytes than `record`.
     pub dissenting: usize,
-    /// Number of peers that are being sent the best record in the background, because they hold a worse one or none. Only
-    /// after [`Policy::Best`](crate::Policy::Best); see
-    /// [`TrackerConfig::max_read_repairs`](crate::TrackerConfig::max_read_repairs).
+    /// Number of peers that the best record is sent to in the background (read repair), because they hold a worse
+    /// record or none. Always zero for other policies than [`Policy::Best`](crate::Policy::Best), and for an answer
+    /// from the cache. See [`TrackerConfig::max_read_repairs`](crate::TrackerConfig::max_read_repairs).
     pub repairing: usize,
-    /// Requests and answers of the query so far.
+    /// Requests and answers of the query, as last reported by kad. kad reports a record before it counts the response
+    /// that contained it, so the response that completed this answer may be missing from [`Progress::successes`].
     pub progress: Progress,
-    /// Age of this answer if it came from the [cache](crate::Cache); `None` if it came from the network.
+    /// Time since this answer was put into the [cache](crate::Cache). `None` if the answer is not from the cache.
     pub cached: Option<Duration>,
 }
 
 impl RecordAnswer {
-    /// Creates the answer that consists of one record from the network.
+    /// Creates an answer that consists of one record and is not from the cache.
     pub fn new(record: Arc<PeerRecord>, progress: Progress) -> Self {
         Self { record, others: Vec::new(), agreeing: 1, dissenting: 0, repairing: 0, progress, cached: None }
     }
@@ -49,47 +52,49 @@ impl RecordAnswer {
     }
 }
 
-/// One of several values found under a key.
+/// One value found under a key, with the number of sources that hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Candidate {
-    /// The first record that arrived with this value.
+    /// The first record to arrive with this value.
     pub record: Arc<PeerRecord>,
-    /// Number of sources that hold exactly these bytes.
+    /// Number of sources (peers, and the local store) that hold exactly this value.
     pub votes: usize,
 }
 
 impl Candidate {
-    /// Creates a candidate.
+    /// Creates a candidate from its first record and its number of sources.
     pub fn new(record: Arc<PeerRecord>, votes: usize) -> Self {
         Self { record, votes }
     }
 }
 
-/// Answer of a put: the quorum was reached.
+/// Answer of a put: enough peers acknowledged the record, and for [`Operation::PutRecord`](crate::Operation::PutRecord)
+/// everything that [`PutOptions`](crate::PutOptions) requires was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutAnswer {
-    /// Peers that acknowledged the record. An acknowledgement is a claim; only
-    /// [`PutOptions::verify`](crate::PutOptions::verify) proves that a peer holds the record.
+    /// Peers that acknowledged the record. An acknowledgement does not prove that a peer holds the record;
+    /// [`PutOptions::verify`](crate::PutOptions::verify) checks it.
     pub acknowledged: Vec<PeerId>,
-    /// Peers that the record was sent to and that did not acknowledge it: they rejected it, could not be reached, or have
-    /// not answered. kad does not report which; `progress` counts all failed requests.
+    /// Peers that were selected for the record and did not acknowledge it. They rejected it, could not be reached, have
+    /// not answered yet, or were not asked because the query was finished early. kad does not report which.
     pub unacknowledged: Vec<PeerId>,
-    /// Number of peers that returned the record when it was read back: as many as
-    /// [`PutOptions::verify`](crate::PutOptions::verify) required, since the put waits for no more. Zero without it.
+    /// Number of peers that returned the record when it was read back. Equals
+    /// [`PutOptions::verify`](crate::PutOptions::verify), because reading back stops at that number. Zero if the record
+    /// was not read back.
     pub verified: usize,
-    /// Requests and answers of all steps of the put.
+    /// Requests and answers of all steps of the put. With retries, those of the successful attempt only.
     pub progress: Progress,
 }
 
 impl PutAnswer {
-    /// Creates the answer of a put that read nothing back.
+    /// Creates the answer of a put that did not read the record back.
     pub fn new(acknowledged: Vec<PeerId>, unacknowledged: Vec<PeerId>, progress: Progress) -> Self {
         Self { acknowledged, unacknowledged, verified: 0, progress }
     }
 
-    /// Returns the number of peers that the record was sent to.
+    /// Returns the number of peers that were selected for the record: those in `acknowledged` and in `unacknowledged`.
     pub fn asked(&self) -> usize {
         self.acknowledged.len() + self.unacknowledged.len()
     }
@@ -99,30 +104,32 @@ impl PutAnswer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProvidersAnswer {
-    /// The providers, each once, by order of arrival.
+    /// The providers, each once, by order of arrival; those of one response by order of their ids. At most `n` with
+    /// `Limit(n)`. The local peer is one of them if the local store names it.
     pub providers: Vec<PeerId>,
-    /// Requests and answers of the query so far.
+    /// Requests and answers of the query, as last reported by kad.
     pub progress: Progress,
-    /// Age of this answer if it came from the [cache](crate::Cache); `None` if it came from the network.
+    /// Time since this answer was put into the [cache](crate::Cache). `None` if the answer is not from the cache.
     pub cached: Option<Duration>,
 }
 
 impl ProvidersAnswer {
-    /// Creates the answer of providers found in the network.
+    /// Creates an answer that is not from the cache.
     pub fn new(providers: Vec<PeerId>, progress: Progress) -> Self {
         Self { providers, progress, cached: None }
     }
 }
 
-/// Answer of a provider announcement.
+/// Answer of a provider announcement: at least one peer answered the lookup of the peers closest to the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProvideAnswer {
-    /// Maximum number of peers that received the announcement: those that kad sent it to. Peers do not acknowledge
-    /// announcements, and kad does not report one that could not be delivered.
+    /// Number of peers that kad sent the announcement to, at most 20. It is derived from kad's counters, for kad's
+    /// default replication factor. Fewer peers may have received the announcement: they do not acknowledge it, and kad
+    /// does not report one that could not be delivered.
     pub sent_to: u32,
-    /// Requests and answers of the lookup and the announcement. kad counts each announcement as answered before it is
-    /// sent, also to a peer that it has yet to dial.
+    /// Requests and answers of the lookup and of the announcement. kad counts each announcement as a request and as
+    /// answered, even if it has yet to dial the peer.
     pub progress: Progress,
 }
 
@@ -137,13 +144,13 @@ impl ProvideAnswer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClosestPeersAnswer {
-    /// Peers that answered, the closest first, with their known addresses; never the local peer.
+    /// Up to 20 peers that answered, the closest to the target first, never the local peer. Each has the addresses that
+    /// other peers named during the lookup, possibly none.
     ///
-    /// A lookup ends when the closest peers that it has heard of have answered or failed. A silent peer cannot name the
-    /// peers that it knows, so a lookup may miss peers that are as close as those it returns. A
-    /// [thorough](crate::Operation::GetClosestPeers::thorough) lookup searches for those too.
+    /// Peers that did not answer are left out, and others may be missing because of them: see
+    /// [`thorough`](crate::Operation::GetClosestPeers::thorough).
     pub peers: Vec<PeerInfo>,
-    /// Requests and answers, of both queries if the lookup is thorough.
+    /// Requests and answers of the lookup; of both queries if the lookup was thorough.
     pub progress: Progress,
 }
 
@@ -154,13 +161,15 @@ impl ClosestPeersAnswer {
     }
 }
 
-/// Answer of a bootstrap: every lookup has ended, and at least one of them in time.
+/// Answer of a bootstrap: every lookup has ended, at least one before kad's query timeout, and at least one peer has
+/// answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BootstrapAnswer {
-    /// Number of lookups: one for the local peer id and one for each bucket that was refreshed.
+    /// Number of lookups that have ended: one for the local peer id, and one for each refreshed bucket of the routing
+    /// table.
     pub phases: u32,
-    /// Number of them that timed out in kad.
+    /// Number of lookups that ended by kad's query timeout.
     pub failed: u32,
     /// Requests and answers of all lookups.
     pub progress: Progress,

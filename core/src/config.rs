@@ -2,9 +2,8 @@ use std::time::Duration;
 
 use crate::{Validators, setters::setters};
 
-/// Maximum number of queries that the tracker runs at the same time, for any configuration.
-///
-/// At 100 live queries kad silently stops republishing the local node's records, so the maximum leaves it one.
+/// Upper bound of [`TrackerConfig::max_running`]: 99. While 100 or more queries are live in kad, kad starts no query to
+/// republish or replicate records, and reports no error.
 pub const MAX_RUNNING_CEILING: usize = 99;
 
 /// Bytes of a packet kept free for the up to 20 closer peers that a GET_VALUE response names besides the record: 200
@@ -27,66 +26,84 @@ pub(crate) const PACKET_RESERVE: usize = 4 * 1024;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TrackerConfig {
-    /// Maximum number of queries that run in kad at the same time, clamped to 1..=[`MAX_RUNNING_CEILING`]. Default: 32.
+    /// Maximum number of queries that run in kad at the same time, clamped to 1..=[`MAX_RUNNING_CEILING`]. Each running
+    /// query takes one *slot*. Default: 32.
     ///
-    /// 32 gave the throughput of 100 at a third of the latency. With far more, kad falsely reports records as not found. A
-    /// query that no request waits for any more counts until kad has ended it.
+    /// In a benchmark, 32 slots gave the throughput of 100 at a third of the latency. With far more queries, kad
+    /// falsely reports records as not found. A query that no request waits for any more keeps its slot until kad has
+    /// ended it, or for [`finish_timeout`](Self#structfield.finish_timeout).
     pub max_running: usize,
-    /// Maximum number of requests that wait for a slot. Default: 4,096. The next one is refused with
-    /// [`RequestError::Overloaded`](crate::RequestError::Overloaded) and changes nothing.
+    /// Maximum number of requests that wait for a slot for their first query. Default: 4,096. While that many wait and
+    /// no slot is free, further requests are treated as [`overload`](Self#structfield.overload) says.
     ///
-    /// A request that joins a running query needs no place in the queue, and neither does one that waits for its next
-    /// step or attempt. The number of live requests is bounded as well: from twice `max_queued` +
-    /// `max_running` on, a request that would join a running query is refused; from three times on, any other request is
-    /// treated as if the queue were full.
+    /// Three kinds of request need no place in the queue: those that the cache answers, those that join a running
+    /// query, and those that wait for their second query or for another attempt. Therefore the number of live requests
+    /// is bounded as well. At `2 * (max_queued + max_running)`, a request that would join a running query is refused
+    /// with [`RequestError::Overloaded`](crate::RequestError::Overloaded). At `3 * (max_queued + max_running)`, any
+    /// other request is treated as if the queue were full.
     ///
-    /// 4,096 waiting requests take about two megabytes. At some milliseconds a query they take a few seconds, less than
-    /// the default timeout.
+    /// 4,096 waiting requests take about two megabytes of memory. If a query takes some milliseconds, all of them are
+    /// started within a few seconds, before the default timeout.
     pub max_queued: usize,
-    /// Treatment of a request that arrives when the queue is full. Default: [`Overload::Refuse`].
+    /// Treatment of a request that arrives while the queue is full. Default: [`Overload::Refuse`].
     pub overload: Overload,
-    /// Shares of query starts for each class of [`Priority`](crate::Priority), in the order of
-    /// [`Priority::ALL`](crate::Priority::ALL), while all classes have requests waiting. Default: 8, 3 and 1 of each
-    /// dozen.
+    /// Relative numbers of queries started for each class of [`Priority`](crate::Priority), in the order of
+    /// [`Priority::ALL`](crate::Priority::ALL): interactive, normal, background. Default: `[8, 3, 1]`, so that of 12
+    /// starts, 8 are for interactive requests while all classes have requests waiting.
     ///
-    /// A class with nothing waiting leaves its share to the others. A share of zero counts as one, so no class starves.
+    /// A class without waiting requests leaves its share to the others. Each share is clamped to 1..=27,720, so no
+    /// class starves. The further queries of a put or a thorough lookup go ahead of all classes.
     pub shares: [u32; 3],
-    /// Seed of the random part of retry delays. The same seed gives the same delays. Default: 0.
+    /// Seed of the random part of retry delays. Default: 0. Besides the seed, that part depends only on the request id
+    /// and the number of the attempt, so nodes with the same seed retry at the same pace.
     pub seed: u64,
-    /// Validators by key namespace. Default: none.
+    /// Validators by key namespace, for the records of gets and puts. Records in other namespaces are all valid.
+    /// Default: none.
     pub validators: Validators,
-    /// Maximum number of bytes that a query may have found for a later request to join it. Such a request receives all
-    /// of them at once; beyond the maximum it starts a query of its own. Default: 1 MiB.
+    /// Maximum number of bytes that a running query may have found for a later request for the same key to join it. The
+    /// joining request receives what was found so far. Beyond the maximum it starts a query of its own. Default: 1 MiB.
+    /// Values of records count with their length, providers with the size of a `PeerId`.
     pub max_replay_bytes: usize,
-    /// Timeout of a request that sets none, including its time in the queue. Default: 30 s.
+    /// Timeout of a request that sets none, counted from its acceptance, so that it includes the time in the queue.
+    /// Default: 30 s.
     pub default_timeout: Duration,
-    /// Time after which a finished query loses its slot even though kad has not reported its end. Default: 30 s.
+    /// Time after which a query loses its slot although kad has not reported its end. It is counted from the end of the
+    /// last request that waited for the query, when the tracker asks kad to finish it. Default: 30 s.
     ///
-    /// kad ends a finished query at its next poll, so after this time the end is not expected any more.
+    /// kad ends a finished query at its next poll, so the end is not expected after this time. A query about which kad
+    /// has reported nothing for this time is not joined by further requests.
     pub finish_timeout: Duration,
-    /// Condition under which a query is finished early because it makes no progress. `None` disables this: one silent
-    /// peer then delays a lookup by the 10 s that kad waits for it. Default: [`Stall::default`].
+    /// Detection of queries that make no progress, which are finished early. `None` disables it: a silent peer then
+    /// delays a lookup by the 10 s that kad waits for it. Default: `Some(Stall::default())`.
     pub stall: Option<Stall>,
     /// Cache of answers for later requests. `None`, the default, disables it.
     pub cache: Option<Cache>,
     /// Maximum number of read repairs under way at the same time. Zero disables read repair. Default: 16.
     ///
-    /// When a get with [`Policy::Best`](crate::Policy::Best) finds peers that hold a worse record, or close peers that
-    /// hold none, the best one is sent to them in the background. Beyond the maximum they are not repaired.
+    /// A read repair sends the best record found by a get with [`Policy::Best`](crate::Policy::Best), in the
+    /// background, to peers that returned another record. After a get that ran to the end of its query, it also sends
+    /// the record to the peers that kad names as the closest without one: with `kad::Caching` by default one peer. Of
+    /// all peers that answered with or without a record, only the 20 closest to the key are considered. While the
+    /// maximum is under way, no further read repair is started.
     pub max_read_repairs: usize,
-    /// Maximum number of items (records or providers) that one request collects, at least one. Default: 4,096.
+    /// Maximum number of items (records or providers) that a query collects. Zero counts as one. Default: 4,096.
     ///
-    /// With that many, the request ends as if its policy were satisfied. This bounds the memory that peers can fill.
+    /// A query that has found this number ends for all its requests. They get the answer that they would get at its
+    /// end: [`Policy::Quorum`](crate::Policy::Quorum) fails if it was not reached. This bounds the memory that peers
+    /// can fill.
     pub max_items: usize,
-    /// Maximum length of a request's key in bytes. Default: 1,024.
+    /// Maximum length of the key or target of a request in bytes. A request with a longer one is rejected. Default:
+    /// 1,024.
     pub max_key_len: usize,
-    /// Maximum length of a record's value in bytes, besides the limit that [`max_packet_len`](Self#structfield.max_packet_len)
-    /// sets. Default: 65 KiB less one byte, the maximum of kad's `MemoryStore`.
+    /// Maximum length of the value of a put in bytes, if [`max_packet_len`](Self#structfield.max_packet_len) does not
+    /// require a smaller one: see [`max_value_len_for`](Self::max_value_len_for). Default: 66,559 (65 KiB less one
+    /// byte), the maximum of kad's `MemoryStore`.
     pub max_value_len: usize,
-    /// Maximum packet length of the network's nodes in bytes (`kad::Config::set_max_packet_size`). Default: 16 KiB,
-    /// kad's default.
+    /// Maximum packet length of the network's nodes in bytes (`kad::Config::set_max_packet_size`). Default: 16 KiB, as
+    /// in kad.
     ///
-    /// In kad only the receiver checks it, and a longer record fails silently. The tracker rejects it at the call.
+    /// kad checks the length only when it receives a message, so a put of a longer record would fail without a reason.
+    /// The tracker rejects such a put at once.
     pub max_packet_len: usize,
 }
 
@@ -114,9 +131,11 @@ impl Default for TrackerConfig {
 }
 
 impl TrackerConfig {
-    /// Returns the maximum length in bytes of a value under a key of `key_len` bytes.
+    /// Returns the maximum length in bytes of a value under a key of `key_len` bytes: the smaller of `max_value_len`
+    /// and `max_packet_len - 4096 - 2 * key_len`, or zero if that is negative.
     ///
-    /// A PUT_VALUE message carries the key twice, and a GET_VALUE response names closer peers besides the record.
+    /// A PUT_VALUE message contains the key twice. A GET_VALUE response contains up to 20 closer peers besides the
+    /// record, for which 4,096 bytes are kept free.
     pub fn max_value_len_for(&self, key_len: usize) -> usize {
         self.max_packet_len
             .saturating_sub(PACKET_RESERVE)
@@ -143,25 +162,31 @@ setters!(TrackerConfig {
     into stall: Option<Stall>, cache: Option<Cache>
 });
 
-/// Detection of stalled queries: those that only wait for peers that do not answer.
+/// Detection of stalled queries: those that only wait for peers that do not answer. A stalled query is finished early:
+/// a lookup or a put ends with what it has so far, and an announcement or a bootstrap goes on to its next phase.
 ///
-/// A query has stalled when nothing has changed for the *quiet time*, three smoothed round trips, or for a multiple of
-/// it while its policy is not satisfied or few peers have answered. The round trip is measured by the time in which
-/// queries get their first answers. A query that no peer has answered is never finished early, because that would report
-/// a slow network as an empty one.
+/// A query has stalled when kad has reported no event for it, and its counts of requests and answers have not changed,
+/// for the *quiet time*, or for two to eight times as long if further answers are more likely to matter. The quiet time
+/// is three round trips, within `min_quiet` and `max_quiet`. The length of a round trip is a moving average, estimated
+/// from the time that lookups take until kad first reports answers.
 ///
-/// With 5 % of the peers silent, a lookup takes some 200 ms with stall detection and 10 s without.
+/// A query that no peer has answered is never finished early, because that would report a slow network as an empty one.
+/// The one exception is a query of [`Operation::PutRecord`](crate::Operation::PutRecord) that stores the record,
+/// because the put goes on with other peers. A read that has not found what its requests need is not finished early
+/// either while fewer than ten peers have answered and more than one in four of the peers asked, without those that
+/// failed, is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stall {
-    /// Minimum quiet time, at least one millisecond. Default: 100 ms; in less, a busy machine looks like a silent network.
+    /// Minimum quiet time. Less than one millisecond counts as one. Takes precedence over `max_quiet`. Default: 100 ms;
+    /// with less, a busy machine looks like a silent network.
     pub min_quiet: Duration,
     /// Maximum quiet time. Default: 2 s.
     pub max_quiet: Duration,
-    /// Quiet time until a round trip has been measured. Default: 500 ms.
+    /// Quiet time until a round trip has been measured, within `min_quiet` and `max_quiet`. Default: 500 ms.
     pub initial_quiet: Duration,
-    /// Number of requests that a lookup of kad has under way at the same time (`kad::Config::set_parallelism`).
-    /// Default: 3, kad's default.
+    /// Number of requests that a lookup of kad has under way at the same time. Set it to the value given to
+    /// `kad::Config::set_parallelism`. Default: 3, kad's default.
     pub parallelism: u32,
 }
 
@@ -178,32 +203,34 @@ impl Default for Stall {
 
 setters!(const Stall { min_quiet: Duration, max_quiet: Duration, initial_quiet: Duration, parallelism: u32 });
 
-/// Cache of answers: a later request for the same key gets them at once, without asking the network.
+/// Cache of answers: a later request for the same key can be answered at once, without asking the network.
 ///
-/// Cached are, by key, the latest records or providers that satisfied a request, and the fact that there are
-/// conclusively none ([`Certainty::Conclusive`](crate::Certainty)). A request is answered from the cache if the cached
-/// items alone satisfy its policy: any item satisfies [`First`](crate::Policy::First), and enough of them
-/// [`Limit`](crate::Policy::Limit) and [`Quorum`](crate::Policy::Quorum). Policies that wait for the end of a query
-/// ([`All`](crate::Policy::All), [`Best`](crate::Policy::Best), and a limit that is not reached) are answered only from a
-/// query that ran to its end and was answered by four of five peers, or that found [`TrackerConfig::max_items`].
+/// The cache holds, for each key, the latest records or providers that satisfied a request, and the fact that there are
+/// conclusively none ([`Certainty::Conclusive`](crate::Certainty::Conclusive)). A request is answered from the cache if
+/// the cached items alone satisfy its policy: one item satisfies [`First`](crate::Policy::First), enough items satisfy
+/// [`Limit`](crate::Policy::Limit), and enough equal records satisfy [`Quorum`](crate::Policy::Quorum) or
+/// [`Best`](crate::Policy::Best) with `agree`. A request that needs the end of the query ([`All`](crate::Policy::All),
+/// `Best` without `agree`, and a limit that is not reached) is answered from the cache only if the query had ended by
+/// itself with answers from at least four of five of the peers asked, or had found [`TrackerConfig::max_items`].
 ///
-/// Nothing is cached of a query that was cancelled, timed out, missed a quorum, or ended with too few answers. A put or
-/// an announcement removes the entries under its key, both when it is accepted and when it ends, and nothing is cached of
-/// a read that was running at that time.
+/// The end of a query is not cached if the query was cancelled, timed out, was finished early or got too few answers,
+/// or if all its requests missed their quorum. A put or an announcement removes the entries under its key, both when it
+/// is accepted and when it ends, and nothing is cached of a read of that key that is running at either time.
 ///
 /// An answer from the cache carries its age (`cached`). It takes no slot and no place in the queue.
 /// [`RequestOptions::fresh`](crate::RequestOptions::fresh) asks the network instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cache {
-    /// Maximum size of the cache in bytes: those of keys and values, 320 more for each entry and each record, and 80 for
-    /// each peer id. When it is full, the entry that expires first is removed. Default: 8 MiB.
+    /// Maximum size of the cache in bytes. An entry counts with the bytes of its keys and values, 320 more for itself
+    /// and for each record, and 80 for each peer id. When the cache is full, the entry that expires first is removed.
+    /// An entry larger than the maximum is not cached. Default: 8 MiB.
     pub max_bytes: usize,
-    /// Maximum age of records and providers; a record that expires earlier ends its entry. Default: one minute, the
-    /// longest that a user may see a record after another node has replaced it.
+    /// Maximum age of records and providers. An entry with a record that expires earlier is kept only until then.
+    /// Default: one minute, so that a record is returned for at most a minute after another node has replaced it.
     pub max_age: Duration,
-    /// Maximum age of a conclusive "not found". Default: 5 s, short because a caller that waits for a record to appear
-    /// polls for it.
+    /// Maximum age of a conclusive "not found". Default: 5 s; short, because callers may repeat a get until the record
+    /// appears.
     pub max_age_not_found: Duration,
 }
 
@@ -215,14 +242,15 @@ impl Default for Cache {
 
 setters!(const Cache { max_bytes: usize, max_age: Duration, max_age_not_found: Duration });
 
-/// Treatment of a request when the queue is full.
+/// Treatment of a request that arrives while the queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Overload {
-    /// Refuses the new request. No accepted request is lost.
+    /// Refuses the new request with [`RequestError::Overloaded`](crate::RequestError::Overloaded). No accepted request
+    /// is lost.
     #[default]
     Refuse,
-    /// Ends the last waiting request of the lowest class below the new request's
-    /// [`Priority`](crate::Priority) with [`RequestError::Overloaded`](crate::RequestError::Overloaded). Refuses the new
-    /// request if none of a lower class is waiting.
+    /// Ends a waiting request with [`RequestError::Overloaded`](crate::RequestError::Overloaded) to make room for the
+    /// new one: the request with the largest id in the lowest class that has requests waiting, if that class is below
+    /// the [`Priority`](crate::Priority) of the new request. Otherwise refuses the new request.
     Shed,
 }

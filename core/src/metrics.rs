@@ -7,7 +7,8 @@ use crate::{
 
 /// Outcome counts and latency histograms per operation.
 ///
-/// Recording an outcome allocates nothing.
+/// Outcomes from the cache count with a duration of zero. Requests that were not accepted, and read repairs, are not
+/// counted.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     /// By operation, then by [`OutcomeKind`].
@@ -29,7 +30,8 @@ impl Metrics {
         }
     }
 
-    /// Returns the durations, from acceptance to outcome, of the requests of one operation that ended in one way.
+    /// Returns the durations, from acceptance to outcome, of the requests for this operation that ended with this kind
+    /// of outcome.
     pub fn durations(&self, operation: OperationKind, kind: OutcomeKind) -> &Histogram {
         let [first, ..] = &*self.cells;
         let cells = self.cells.get(row(operation)).unwrap_or(first);
@@ -50,34 +52,36 @@ fn row(operation: OperationKind) -> usize {
     }
 }
 
-/// Classes of outcomes, for graphs.
+/// Kinds of outcomes, for graphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum OutcomeKind {
-    /// The request got an answer.
+    /// The request succeeded.
     Answered,
-    /// No peer that answered has what was asked for.
+    /// Peers answered, and none of them returned a valid record or a provider.
     NotFound,
-    /// Fewer peers or sources than the quorum.
+    /// Too few sources hold the same record, or too few peers were found for a put, acknowledged it or returned its
+    /// record.
     QuorumMissed,
-    /// The routing table is empty, or no peer answered.
+    /// The routing table is empty, no peer answered, or every lookup of a bootstrap timed out.
     NoPeers,
-    /// The deadline passed first.
+    /// The deadline of the request passed, except as in [`ExpiredInQueue`](Self::ExpiredInQueue), or a lookup or an
+    /// announcement reached kad's own query timeout.
     Timeout,
-    /// The local store rejected the entry, or kad could not start the query.
+    /// The local store rejected the entry, kad could not start the query, or the request was invalid.
     Refused,
-    /// The deadline passed before the query could start.
+    /// The deadline passed before the first query of the request could start.
     ExpiredInQueue,
-    /// Cancelled by the caller.
+    /// The caller cancelled the request.
     Cancelled,
-    /// Ended by a shutdown.
+    /// A shutdown ended the request.
     Shutdown,
-    /// Dropped for a request of a higher priority.
+    /// The queue was full. A tracker records it only for a request that it dropped for one of a higher priority.
     Shed,
 }
 
 impl OutcomeKind {
-    /// All kinds.
+    /// All kinds, in the order of their declaration.
     pub const ALL: [Self; 10] = [
         Self::Answered,
         Self::NotFound,
@@ -155,8 +159,9 @@ impl OutcomeKind {
     }
 }
 
-/// Histogram of durations. Each power of two of microseconds is divided into four buckets, so a quantile exceeds the
-/// true one by at most a quarter. The last bucket takes every duration from 133 hours on.
+/// Histogram of durations, truncated to whole microseconds. Each power of two of microseconds is divided into four
+/// buckets, so a quantile exceeds the true one by at most a quarter. The last bucket takes every duration from 133
+/// hours on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     buckets: [u64; BUCKETS],
@@ -181,18 +186,19 @@ impl Histogram {
         self.sum = self.sum.saturating_add(duration);
     }
 
-    /// Returns the number of durations.
+    /// Returns the number of durations recorded.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// Returns the sum of all durations.
+    /// Returns the sum of all durations recorded.
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// Returns an upper bound of the given quantile, a fraction from 0 to 1 of all durations. `None` if the histogram
-    /// is empty.
+    /// Returns an upper bound of a quantile: 0.95 gives a duration that 95 % of the recorded ones do not exceed. Values
+    /// are clamped to 0..=1. `None` if the histogram is empty. Durations of more than 152 hours, the bound of the last
+    /// bucket, are reported as 152 hours.
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
         let count = self.count();
         #[expect(
@@ -209,7 +215,8 @@ impl Histogram {
         })
     }
 
-    /// Returns each bucket's upper bound and number of durations, in ascending order.
+    /// Returns each bucket's upper bound, which is inclusive, and the number of durations in this bucket alone, in
+    /// ascending order.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         self.buckets.iter().enumerate().map(|(index, count)| (Duration::from_micros(upper_bound(index)), *count))
     }

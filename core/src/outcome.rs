@@ -10,47 +10,49 @@ use crate::{
     RequestError, StartProvidingError,
 };
 
-/// Result delivered while its request runs.
+/// Partial result of a [streaming](crate::RequestOptions::streaming) request, delivered before its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// A record with the peer that sent it, or `None` for the local store. Shared, not copied.
+    /// A record. Its `peer` is the peer that sent it, or `None` for the local store.
     Record(Arc<PeerRecord>),
-    /// A provider, each at most once.
+    /// A provider. Each is delivered at most once.
     Provider(PeerId),
-    /// A lookup of a bootstrap has ended.
+    /// The end of one lookup of a bootstrap.
     BootstrapPhase(BootstrapPhase),
 }
 
-/// Result of one lookup of a bootstrap: the first is for the local peer id, each further one refreshes a bucket.
+/// Result of one lookup of a bootstrap. The first lookup is for the local peer id; each further one refreshes a bucket
+/// of the routing table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BootstrapPhase {
-    /// `true` if the lookup ended before kad's timeout.
+    /// `true` if the lookup ended before kad's query timeout.
     pub ok: bool,
-    /// Number of lookups still to come. `None` if kad does not know.
+    /// Number of lookups still to come, as reported by kad. After a lookup that timed out, kad does not count the one
+    /// that starts next. `None` if the first lookup timed out, which ends the bootstrap.
     pub remaining: Option<u32>,
 }
 
-/// Result of a request, delivered once.
+/// Result of a request, delivered exactly once.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// Of [`Operation::GetRecord`](crate::Operation::GetRecord).
+    /// Result of [`Operation::GetRecord`](crate::Operation::GetRecord).
     GetRecord(Result<RecordAnswer, GetRecordError>),
-    /// Of [`Operation::PutRecord`](crate::Operation::PutRecord).
+    /// Result of [`Operation::PutRecord`](crate::Operation::PutRecord).
     PutRecord(Result<PutAnswer, PutRecordError>),
-    /// Of [`Operation::PutRecordTo`](crate::Operation::PutRecordTo).
+    /// Result of [`Operation::PutRecordTo`](crate::Operation::PutRecordTo).
     PutRecordTo(Result<PutAnswer, PutRecordError>),
-    /// Of [`Operation::GetProviders`](crate::Operation::GetProviders).
+    /// Result of [`Operation::GetProviders`](crate::Operation::GetProviders).
     GetProviders(Result<ProvidersAnswer, GetProvidersError>),
-    /// Of [`Operation::StartProviding`](crate::Operation::StartProviding).
+    /// Result of [`Operation::StartProviding`](crate::Operation::StartProviding).
     StartProviding(Result<ProvideAnswer, StartProvidingError>),
-    /// Of [`Operation::GetClosestPeers`](crate::Operation::GetClosestPeers).
+    /// Result of [`Operation::GetClosestPeers`](crate::Operation::GetClosestPeers).
     GetClosestPeers(Result<ClosestPeersAnswer, GetClosestPeersError>),
-    /// Of [`Operation::Bootstrap`](crate::Operation::Bootstrap).
+    /// Result of [`Operation::Bootstrap`](crate::Operation::Bootstrap).
     Bootstrap(Result<BootstrapAnswer, BootstrapError>),
 }
 
 impl Outcome {
-    /// Creates the outcome of an operation that failed for a reason that all operations share.
+    /// Creates the outcome of an operation of this kind that failed with an error that all operations share.
     pub fn failed(kind: OperationKind, error: RequestError) -> Self {
         match kind {
             OperationKind::GetRecord => Self::GetRecord(Err(error.into())),
@@ -63,7 +65,7 @@ impl Outcome {
         }
     }
 
-    /// Returns the operation that ended.
+    /// Returns the kind of the operation that ended.
     pub fn kind(&self) -> OperationKind {
         match self {
             Self::GetRecord(_) => OperationKind::GetRecord,
@@ -76,19 +78,20 @@ impl Outcome {
         }
     }
 
-    /// Returns whether the request got an answer.
+    /// Returns `true` if the request succeeded.
     pub fn is_ok(&self) -> bool {
         self.error().is_none()
     }
 
-    /// Returns whether another attempt could end differently, because peers come and go.
+    /// Returns `true` if another attempt could end differently, because peers come and go.
     ///
     /// Not retryable are
     /// - an answer;
-    /// - an invalid, refused or cancelled request, and one that expired in the queue;
+    /// - every [`RequestError`]: an invalid, refused or cancelled request, one that expired in the queue, one that a
+    ///   shutdown ended, and one whose query kad could not start;
     /// - an entry that the local store rejected;
-    /// - a [`Conflict`](GetRecordError::Conflict), a conclusive [`NotFound`](GetRecordError::NotFound), and one with
-    ///   rejected records;
+    /// - a [`Conflict`](GetRecordError::Conflict), a conclusive [`NotFound`](GetRecordError::NotFound), and a
+    ///   `NotFound` after rejected records;
     /// - the timeout of a put or a bootstrap, and that of a lookup which found something.
     pub fn is_retryable(&self) -> bool {
         match self {

@@ -2,16 +2,16 @@ use std::fmt;
 
 use libp2p::kad;
 
-/// Number of requests that a query has sent to peers, and their results.
+/// Counts of the requests that one or more queries have sent to peers, and of their results.
 ///
-/// A copy of kad's `QueryStats`, whose fields are private and whose `duration` reads the clock.
+/// Copied from kad's `QueryStats`, whose fields are private and whose `duration` reads the clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Requests sent to peers.
+    /// Requests to peers, including those that still wait for a connection.
     pub requests: u32,
-    /// Requests that were answered.
+    /// Requests that were answered. An answer after the request had failed does not count.
     pub successes: u32,
-    /// Requests that failed: no connection, an error response, or kad's timeout for a peer.
+    /// Requests that failed: there was no connection, or the stream failed or timed out (after 10 s by default).
     pub failures: u32,
 }
 
@@ -21,7 +21,7 @@ impl Progress {
         self.requests.saturating_sub(self.successes).saturating_sub(self.failures)
     }
 
-    /// Returns whether an empty result is conclusive: at least four of five requests were answered.
+    /// Returns [`Certainty::Conclusive`] if at least one request, and at least four of five, were answered.
     pub fn certainty(&self) -> Certainty {
         let unanswered = self.requests.saturating_sub(self.successes);
         if self.successes > 0 && unanswered.saturating_mul(4) <= self.successes {
@@ -31,7 +31,7 @@ impl Progress {
         }
     }
 
-    /// Returns the sum of two queries' progress.
+    /// Returns the sums of the counts of `self` and `other`.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         Self {
@@ -52,9 +52,10 @@ impl From<&kad::QueryStats> for Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Certainty {
     /// At least four of five of the peers asked have answered. A record is stored at up to 20 peers, so it is unlikely
-    /// that only the silent ones hold it.
+    /// that only silent peers hold it.
     Conclusive,
-    /// Too few peers have answered: another peer may hold what was asked for. Try again.
+    /// Something may exist, and another attempt may find it: too few peers have answered, the query was [finished
+    /// early](crate::Stall), or a record was rejected.
     Inconclusive,
 }
 

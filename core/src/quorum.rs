@@ -2,12 +2,14 @@ use std::num::NonZeroUsize;
 
 use libp2p::kad;
 
-/// Number of peers at which kad stores a record, and of peers that a lookup returns at most: Kademlia's `k`, 20.
+/// Number of peers at which kad stores a record by default, and maximum number of peers that a lookup returns:
+/// Kademlia's `k`, 20.
 ///
-/// kad allows another value (`kad::Config::set_replication_factor`); the tracker always counts with this one.
+/// kad can be given another replication factor (`kad::Config::set_replication_factor`), but the tracker always counts
+/// with this one.
 pub const REPLICATION_FACTOR: usize = kad::K_VALUE.get();
 
-/// Number of sources that must agree on a record, or of peers that must acknowledge one.
+/// Minimum number of sources that must agree on a record, or of peers that must acknowledge one.
 ///
 /// | | a get: sources that hold the same bytes | a put: peers that acknowledge |
 /// |---|---|---|
@@ -16,25 +18,28 @@ pub const REPLICATION_FACTOR: usize = kad::K_VALUE.get();
 /// | `All` | 20: [`REPLICATION_FACTOR`] | every peer found |
 /// | `N(n)` | `n` | `n`, even if fewer peers are found |
 ///
-/// A get counts against the replication factor, because a lookup cannot know how many peers hold a record. A put counts
-/// against the peers that it sends the record to: the peers that its lookup found, or those that the caller named.
+/// The local store is one source of a get. A get counts against the replication factor, because a lookup cannot know
+/// how many peers hold a record. For [`Operation::PutRecord`](crate::Operation::PutRecord), the peers found are those
+/// that the first lookup of the put returns. For [`Operation::PutRecordTo`](crate::Operation::PutRecordTo), they are
+/// those that the caller named, except the local peer.
 ///
-/// `N(0)` is invalid: the request fails with
+/// `N(0)` is invalid: the request is rejected with
 /// [`InvalidRequestError::ZeroLimit`](crate::InvalidRequestError::ZeroLimit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quorum {
-    /// One source or peer.
+    /// At least one source or peer.
     One,
-    /// More than half.
+    /// More than half of the possible sources or peers.
     Majority,
-    /// All of them.
+    /// All possible sources or peers.
     All,
-    /// Exactly this many. [`Quorum::from`] converts a `usize`.
+    /// At least this many sources or peers. [`Quorum::from`] converts a `usize`.
     N(u32),
 }
 
 impl Quorum {
-    /// Returns the number that the quorum requires where `total` sources or peers are possible.
+    /// Returns the number that the quorum requires out of `total` possible sources or peers. `One` and `N(n)` do not
+    /// depend on `total`, and may exceed it.
     #[must_use]
     pub const fn of(self, total: usize) -> usize {
         match self {
@@ -51,14 +56,14 @@ impl Quorum {
     }
 }
 
-/// `N(n)`. A number beyond `u32::MAX` becomes `u32::MAX`, which no query reaches either.
+/// Converts a number `n` into `N(n)`. A number beyond `u32::MAX` becomes `N(u32::MAX)`, which no query reaches either.
 impl From<usize> for Quorum {
     fn from(n: usize) -> Self {
         Self::N(u32::try_from(n).unwrap_or(u32::MAX))
     }
 }
 
-/// `N(n)`, as for `usize`.
+/// Converts a number as `From<usize>` does.
 impl From<NonZeroUsize> for Quorum {
     fn from(n: NonZeroUsize) -> Self {
         n.get().into()

@@ -7,16 +7,16 @@ use libp2p::{
 
 use crate::{Quorum, setters::setters};
 
-/// Id of a request. The caller allocates it and never uses one twice.
+/// Id of a request. The caller chooses it, and must not use the same id twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
 impl RequestId {
-    /// First id of the tracker's own requests, its read repairs. A caller's request with this id or a larger one is
-    /// rejected.
+    /// Smallest id that is reserved for the tracker's own requests, its read repairs: 2^63. A caller's request with
+    /// this id or a larger one is rejected.
     pub const FIRST_RESERVED: Self = Self(1 << 63);
 
-    /// Returns whether this is a request of the tracker itself, without a caller.
+    /// Returns `true` if the id is reserved for requests of the tracker itself, which have no caller.
     pub fn is_reserved(self) -> bool {
         self >= Self::FIRST_RESERVED
     }
@@ -31,7 +31,7 @@ impl fmt::Display for RequestId {
 /// Request of a caller. Once accepted, it has exactly one outcome.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Id of the request, never used before.
+    /// Id of the request, smaller than [`RequestId::FIRST_RESERVED`] and never used before.
     pub id: RequestId,
     /// Operation to carry out.
     pub operation: Operation,
@@ -43,20 +43,22 @@ pub struct Request {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestOptions {
-    /// Class in which the request waits for a slot. Default: [`Priority::Normal`].
+    /// Class in which the request waits until its query can start. Default: [`Priority::Normal`].
     pub priority: Priority,
-    /// Retries failures that another attempt could fix, until the timeout. `None`, the default, disables retries.
+    /// Retries failures that another attempt could fix, until the deadline. `None`, the default, disables retries.
     pub retry: Option<Retry>,
-    /// Time from acceptance to the request's deadline. `None`: [`TrackerConfig::default_timeout`]. More than thirty years
-    /// count as thirty years.
+    /// Time from acceptance to the request's deadline. `None`, the default, stands for
+    /// [`TrackerConfig::default_timeout`]. With zero the request ends at once, with an answer only if the cache or a
+    /// running query already has one. More than thirty years count as thirty years.
     ///
     /// [`TrackerConfig::default_timeout`]: crate::TrackerConfig::default_timeout
     pub timeout: Option<Duration>,
-    /// Delivers items one by one while the request runs ([`Action::Item`](crate::Action::Item)). The outcome contains all
-    /// of them in either case. Default: off.
+    /// Delivers records, providers and bootstrap phases one by one while the request runs
+    /// ([`Action::Item`](crate::Action::Item)). Other operations have no items. A successful outcome contains all
+    /// records or providers with and without streaming, but only the number of bootstrap phases. Default: off.
     pub streaming: bool,
-    /// Asks the network even if the [cache](crate::Cache) has an answer. The new answer replaces the cached one.
-    /// Default: off.
+    /// Ignores the [cache](crate::Cache): the request joins a running query or starts a new one. The new answer
+    /// replaces the cached one if it may be cached. Default: off.
     pub fresh: bool,
 }
 
@@ -67,39 +69,43 @@ setters!(RequestOptions {
     into retry: Option<Retry>, timeout: Option<Duration>
 });
 
-/// Condition under which a read is satisfied and ends before its query does.
+/// Condition under which a read ends, and the records or providers that it returns. A read that finds nothing fails
+/// with any policy. A query ends at [`TrackerConfig::max_items`](crate::TrackerConfig::max_items) items at the latest,
+/// and earlier if it [stalls](crate::Stall).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// Ends at the first item.
+    /// Ends at the first item, and returns it alone.
     First,
-    /// Ends at exactly this many items from distinct sources, or at the end of the query with at least one. Zero is
-    /// invalid.
+    /// Ends when this number of items (records from distinct sources, or distinct providers) has been found, and
+    /// returns them. If the query ends with fewer, returns those found. Zero is invalid.
     Limit(usize),
-    /// Ends with the query.
+    /// Ends with the query, and returns all items found.
     All,
     /// Records only: ends when enough distinct sources hold the same bytes. The local store is one source. A peer that
-    /// has no record does not count.
+    /// has no record does not count. Fails if the query ends before.
     Quorum(Quorum),
-    /// Records only: returns the record that the namespace's [`Validator`](crate::Validator) prefers to all others.
+    /// Records only: returns the best record found, by the [`Validator`](crate::Validator) of the key's namespace.
+    /// Invalid if the namespace has none.
     Best {
-        /// Number of sources that must hold the best record so far to end before the query does. `None` always waits for
-        /// the end of the query.
+        /// Number of sources that must hold the best record found so far for the get to end before the query does.
+        /// `None` waits for the end of the query.
         ///
-        /// Where the query ends with fewer, the best record is still the answer; the answer says how many agree.
+        /// If the query ends with fewer, the best record is still the answer.
+        /// [`RecordAnswer::agreeing`](crate::RecordAnswer::agreeing) is the number of sources that hold it.
         agree: Option<Quorum>,
     },
 }
 
-/// Class of a request that waits for a slot.
+/// Class of a request that waits for its query to start.
 ///
-/// A lower class never starves: see [`TrackerConfig::shares`](crate::TrackerConfig::shares). A retry waits at the end of
-/// its class like a new request. The further steps of a put and of a thorough lookup go ahead of all classes, those of a
-/// higher class first.
+/// A lower class never starves: see [`TrackerConfig::shares`](crate::TrackerConfig::shares). A retry waits at the end
+/// of its class, like a new request. The further queries of a put or a thorough lookup go ahead of all classes; among
+/// them, those of a higher class go first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Work that nobody waits for: refreshing, repairing, prefetching.
+    /// Work that nobody waits for, such as refreshing and prefetching. Read repairs are in this class.
     Background,
-    /// The default.
+    /// The default class.
     #[default]
     Normal,
     /// Work that a person waits for.
@@ -122,25 +128,28 @@ impl Priority {
 
 /// Retries of a failed request, with exponential backoff and jitter.
 ///
-/// Retries do not move the deadline. If the next attempt could only start after it, the request ends with the error of
-/// the last attempt. If the deadline ends an attempt, the request ends with a timeout, which also names what earlier
-/// attempts found and sent, after what the last one did.
-///
 /// Only errors that another attempt could fix are retried: see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+/// A streaming request is not retried once it has delivered an item, because the next attempt would deliver it again.
+///
+/// Retries do not move the deadline. If the next attempt could not start before the deadline, the request ends at once
+/// with the error of the last attempt. If the deadline passes during a later attempt, the request ends with a timeout.
+/// The timeout of a get also contains the records that earlier attempts found, and that of a put the peers that they
+/// sent the record to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {
-    /// Maximum number of attempts, including the first. Zero and one both mean no retry. Default: 3.
+    /// Maximum number of attempts, including the first. Zero and one both disable retries. Default: 3.
     pub attempts: u32,
-    /// Delay after the first attempt. It doubles with each further one. At least one millisecond, so that a request that
-    /// fails at once does not keep its driver busy. Default: 200 ms.
+    /// Delay after the first attempt, before jitter. It doubles after each further attempt. Default: 200 ms. Every
+    /// delay is at least one millisecond, so that a request that fails at once does not keep its driver busy.
     pub base: Duration,
-    /// Maximum delay. Default: 5 s.
+    /// Maximum delay between two attempts. Default: 5 s.
     pub cap: Duration,
-    /// Random part of each delay in percent, at most 100, so that requests that failed together do not retry together.
-    /// Default: 50.
+    /// Random part of each delay in percent, so that requests that failed together do not retry together: 50 draws each
+    /// delay between half and the whole of its full length. More than 100 counts as 100. Default: 50.
     ///
-    /// It depends only on [`TrackerConfig::seed`](crate::TrackerConfig::seed), the request id and the attempt.
+    /// The random number depends only on [`TrackerConfig::seed`](crate::TrackerConfig::seed), the request id and the
+    /// number of the attempt.
     pub jitter_percent: u8,
 }
 
@@ -156,7 +165,7 @@ impl Default for Retry {
 setters!(const Retry { attempts: u32, base: Duration, cap: Duration, jitter_percent: u8 });
 
 impl Retry {
-    /// Creates retries with the default values, in a `const` as well.
+    /// Returns the default retries, also in a `const`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -180,33 +189,37 @@ impl Retry {
     }
 }
 
-/// Additional options for a put.
+/// Additional options of [`Operation::PutRecord`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutOptions {
-    /// Lowers a quorum that exceeds the number of peers found to that number. Without it, such a put fails with
-    /// [`InsufficientPeers`](crate::PutRecordError::InsufficientPeers). Default: off.
+    /// Lowers a quorum that exceeds the number of peers found by the first lookup to that number. Without this option,
+    /// such a put looks for further peers, and fails with
+    /// [`InsufficientPeers`](crate::PutRecordError::InsufficientPeers) if there are too few. Default: off.
     pub clamp_quorum: bool,
-    /// Time at which the record is stored locally. Default: [`LocalCopy::OnSuccess`].
+    /// Time at which the record is stored in the local store. Default: [`LocalCopy::OnSuccess`].
     pub local_copy: LocalCopy,
-    /// Number of peers that must return the record with exactly these bytes before the put succeeds. It takes one more
-    /// query. An acknowledgement is a claim; this is proof. Default: 0, which disables it.
+    /// Number of peers that must return exactly these bytes in a lookup of the record, after the quorum is reached, for
+    /// the put to succeed. Unlike an acknowledgement, this shows that a peer holds the record. The local store does not
+    /// count. Default: 0, which disables the lookup.
     pub verify: usize,
 }
 
 setters!(const PutOptions { clamp_quorum: bool, local_copy: LocalCopy, verify: usize });
 
-/// Time at which a put stores its record locally. kad republishes local records.
+/// Time at which a put stores its record in the local store, from which kad republishes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LocalCopy {
-    /// After everything else has succeeded. A put that fails leaves no local record.
+    /// After everything else has succeeded. A put that fails does not change the local store, except if its deadline
+    /// passes while the record is being stored.
     #[default]
     OnSuccess,
-    /// Before anything is sent. The record stays, and is republished, even if the put fails.
+    /// As soon as the put is accepted, before anything is sent. The record stays in the local store, and kad
+    /// republishes it, even if the put fails later.
     First,
 }
 
-/// The seven operations, with the names of `kad::Behaviour`.
+/// Operation that a request carries out. The seven operations have the names of methods of `kad::Behaviour`.
 #[derive(Debug, Clone)]
 pub enum Operation {
     /// Looks up the records under a key.
@@ -216,48 +229,54 @@ pub enum Operation {
         /// Condition that ends the get.
         policy: Policy,
     },
-    /// Stores a record at the peers closest to its key, then locally, as its publisher.
+    /// Stores a record at the peers closest to its key, and in the local store. [`PutOptions::local_copy`] says when.
     PutRecord {
         /// The record. Its publisher is set to the local peer.
         record: Arc<Record>,
-        /// Number of the peers *found* that must acknowledge the record. `N(n)` fails if fewer than `n` are found. If too
-        /// few acknowledge it, the record is sent to further peers, except with `All`.
+        /// Number of peers that must acknowledge the record. `Majority` and `All` count against the peers that the
+        /// first lookup finds. If fewer peers are found than `N(n)` requires, or too few acknowledge the record, the
+        /// put looks for further peers and sends it to them, except with `All`.
         quorum: Quorum,
         /// Additional options.
         options: PutOptions,
     },
-    /// Stores a record unchanged at the named peers, and not locally.
+    /// Stores a record at the named peers, and not in the local store. The publisher of the record is not changed.
     PutRecordTo {
         /// The record.
         record: Arc<Record>,
-        /// Peers to store it at. Duplicates and the local peer are removed.
+        /// Peers to store the record at. Duplicates and the local peer are removed. At least one other peer must
+        /// remain.
         peers: Vec<PeerId>,
-        /// Number of `peers` that must acknowledge it.
+        /// Number of peers that must acknowledge the record, counted against `peers` without duplicates and the local
+        /// peer.
         quorum: Quorum,
     },
-    /// Looks up the peers that provide a key.
+    /// Looks up the providers of a key.
     GetProviders {
-        /// Key that is provided.
+        /// Key that the providers provide.
         key: RecordKey,
         /// Condition that ends the lookup.
         policy: Policy,
     },
-    /// Announces the local peer as a provider of a key.
+    /// Announces the local peer as a provider of a key, and adds it to the providers in the local store.
     StartProviding {
         /// Key that is provided.
         key: RecordKey,
     },
-    /// Looks up the up to 20 peers closest to a target.
+    /// Looks up the peers closest to a target, up to 20.
     GetClosestPeers {
-        /// Bytes whose hash is the target: those of a key or of a peer id (`PeerId::to_bytes`).
+        /// Bytes whose SHA-256 hash is the target: those of a key or of a peer id (`PeerId::to_bytes`).
         target: RecordKey,
-        /// Runs a second query, for the farthest peer that the first has found, and returns the closest peers of both.
+        /// Runs a second lookup, for the id of the farthest peer that the first one has found, and returns the up to 20
+        /// closest peers of both.
         ///
-        /// Every peer asked names the 20 closest to the target that it knows, including silent ones, and so no peer
-        /// names the next closer ones. Only a query for another target nearby finds them.
+        /// A peer answers a lookup with the 20 closest peers that it knows, including silent ones. So for each silent
+        /// peer among these 20, a lookup misses one that is a little farther away. A second lookup, for a target
+        /// nearby, finds the missing peers.
         thorough: bool,
     },
-    /// Joins the network: looks up the local peer id, then a random one in every bucket farther away.
+    /// Joins the network: looks up the local peer id, then a random peer id in each bucket of the routing table that is
+    /// farther away than that of the closest known peer.
     Bootstrap,
 }
 
@@ -275,7 +294,7 @@ impl Operation {
         }
     }
 
-    /// Returns the key or target of the operation; empty for a bootstrap.
+    /// Returns the bytes of the key or target of the operation. Empty for a bootstrap.
     pub fn key(&self) -> &[u8] {
         match self {
             Self::GetRecord { key, policy: _ }

@@ -1,7 +1,7 @@
 /// Adds chainable setters to a configuration, each named as its field.
 ///
-/// After `const`, they are const functions, for types without a destructor. Those after `into` take anything that converts
-/// into the field's type, so that an `Option` is set by its value or by `None`.
+/// After `const`, they are const functions, for types without a destructor. Those after `into` take anything that
+/// converts into the field's type, so that an `Option` is set by its value or by `None`.
 macro_rules! setters {
     (const $type:ident { $($field:ident: $ty:ty),* $(,)? }) => {
         impl $type {$(

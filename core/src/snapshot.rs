@@ -4,29 +4,30 @@ use libp2p::kad;
 
 use crate::{OperationKind, Progress, RequestId, setters::setters};
 
-/// The live requests of a tracker, and the queries that hold a slot, at one point in time.
+/// The live requests and the running queries of a tracker at one point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot<Id = kad::QueryId> {
-    /// Live requests, by id.
+    /// Requests that were accepted and have not ended, and read repairs, in ascending order of their ids.
     pub requests: Vec<RequestView>,
-    /// Live queries, oldest first: one for each slot in use.
+    /// Queries that hold a slot, in the order in which the tracker created them. Queries that wait for a slot are not
+    /// included.
     pub queries: Vec<QueryView<Id>>,
 }
 
 impl<Id> Snapshot<Id> {
-    /// Creates a snapshot.
+    /// Creates a snapshot of these requests and queries.
     pub fn new(requests: Vec<RequestView>, queries: Vec<QueryView<Id>>) -> Self {
         Self { requests, queries }
     }
 
-    /// Returns whether nothing is alive.
+    /// Returns `true` if there is no request and no query.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty() && self.queries.is_empty()
     }
 }
 
-/// Live request.
+/// A live request in a [`Snapshot`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestView {
@@ -34,18 +35,19 @@ pub struct RequestView {
     pub id: RequestId,
     /// Operation of the request.
     pub operation: OperationKind,
-    /// Key or target of the operation; empty for a bootstrap.
+    /// Key or target of the operation. Empty for a bootstrap.
     pub key: Vec<u8>,
     /// Phase of the request.
     pub phase: RequestPhase,
-    /// Time since its acceptance.
+    /// Time since the request was accepted.
     pub age: Duration,
-    /// Time to its deadline.
+    /// Time until the deadline of the request. Zero if the deadline has passed.
     pub remaining: Duration,
 }
 
 impl RequestView {
-    /// Creates the view of a request that waits for a slot and has neither age nor time left.
+    /// Creates the view of a request that is [`Queued`](RequestPhase::Queued), with an `age` and a `remaining` time of
+    /// zero.
     pub fn new(id: RequestId, operation: OperationKind, key: Vec<u8>) -> Self {
         Self { id, operation, key, phase: RequestPhase::Queued, age: Duration::ZERO, remaining: Duration::ZERO }
     }
@@ -53,44 +55,46 @@ impl RequestView {
 
 setters!(RequestView { phase: RequestPhase, age: Duration, remaining: Duration });
 
-/// Phase of a request.
+/// Phase of a live request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum RequestPhase {
-    /// Waiting for a slot. No query has started yet.
+    /// The first query of the request waits for a slot.
     Queued,
-    /// A query is running for it.
+    /// A query for the request is starting or running.
     Running,
-    /// Between two of its queries: waiting for a slot, or for the peers of the routing table.
+    /// A later query of the request, which may be that of another attempt, waits for a slot, or a put waits for the
+    /// peers of the routing table. A read repair that waits for a slot is also in this phase.
     BetweenSteps,
-    /// Waiting for its next attempt after one that failed.
+    /// The last attempt has failed, and the delay before the next one has not passed.
     BackingOff,
-    /// Waiting for the local store to take its record.
+    /// The request waits for the local store to store its record.
     Storing,
 }
 
-/// Live query.
+/// A query that holds a slot, in a [`Snapshot`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueryView<Id = kad::QueryId> {
-    /// Id in kad. `None` until kad has started the query.
+    /// Id of the query in kad. `None` until kad has reported that the query has started.
     pub id: Option<Id>,
-    /// Operation of kad: [`OperationKind::PutRecordTo`] for the second step of a put.
+    /// Operation that kad carries out. A put has lookups ([`OperationKind::GetClosestPeers`], or
+    /// [`OperationKind::GetRecord`] to read the record back) and stores ([`OperationKind::PutRecordTo`]).
     pub operation: OperationKind,
     /// Phase of the query.
     pub phase: QueryPhase,
-    /// One of the requests that wait for it. `None` once it is finishing.
+    /// One of the requests that wait for the query. `None` if no request waits for it any more.
     pub request: Option<RequestId>,
-    /// Number of requests that wait for it.
+    /// Number of requests that wait for the query.
     pub waiters: usize,
-    /// Time since the tracker asked kad to start it.
+    /// Time since the tracker asked kad to start the query.
     pub age: Duration,
-    /// Requests and answers, as last reported by kad.
+    /// Requests and answers of the query, as last reported by kad.
     pub progress: Progress,
 }
 
 impl<Id> QueryView<Id> {
-    /// Creates the view of a query that waits for its id, without requests and progress.
+    /// Creates the view of a query that is [`Starting`](QueryPhase::Starting), without id, requests and progress.
     pub fn new(operation: OperationKind) -> Self {
         Self {
             id: None,
@@ -104,48 +108,54 @@ impl<Id> QueryView<Id> {
     }
 }
 
-/// Phase of a query.
+/// Phase of a query that holds a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum QueryPhase {
-    /// Waiting for kad to give it an id.
+    /// The tracker has asked kad to start the query, and waits for its id.
     Starting,
-    /// Running for at least one request.
+    /// The query runs in kad for at least one request.
     Running,
-    /// Without a request, and not yet ended by kad.
+    /// No request waits for the query any more, and kad has not ended it yet.
     Finishing,
 }
 
-/// Counters of a tracker since it was created. In a healthy program only `accepted`, `refused` and the counters of the
-/// cache grow and, in a network with silent peers or outdated records, `queries_finished_early` and `read_repairs`.
-/// `kad_own_queries` is not a counter but the latest number.
+/// Counters of a tracker since it was created, except `kad_own_queries`, which is the latest number.
+///
+/// In a healthy network only `accepted`, `refused`, `cache_hits` and `cache_misses` grow, and with silent peers or
+/// outdated records also `queries_finished_early` and `read_repairs`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Requests accepted.
+    /// Requests that were accepted, without read repairs.
     pub accepted: u64,
-    /// Requests that were not accepted: invalid, refused or after a shutdown.
+    /// Requests that were not accepted, because they were invalid, the queue was full, or the tracker was shutting
+    /// down.
     pub refused: u64,
-    /// Inputs for a query, step or request that is not alive, or that does not expect them.
+    /// Inputs for a query or request that is not alive, or that does not wait for such an input.
     pub unknown_inputs: u64,
-    /// Events whose result is of another kind than their query.
+    /// Events whose result does not belong to the kind of their query.
     pub mismatched_events: u64,
     /// Records received under another key than the one asked for. They are never part of an answer.
     pub foreign_records: u64,
-    /// Records rejected by their namespace's validator. They are never part of an answer.
+    /// Records received that the validator of their namespace rejected. They are never part of an answer.
     pub rejected_records: u64,
-    /// Queries that kad was running on its own (automatic bootstraps, republishing, replication) at the last
-    /// [`handle_query_count`](crate::QueryTracker::handle_query_count).
+    /// Queries in kad that the tracker had not started, or had given up, at the last
+    /// [`handle_query_count`](crate::QueryTracker::handle_query_count): those of kad itself (automatic bootstraps,
+    /// republishing, replication) and those of the application.
     pub kad_own_queries: u64,
-    /// Queries whose last event did not arrive in time, and whose slot was taken back.
+    /// Queries that lost their slot because kad had not reported their end within
+    /// [`TrackerConfig::finish_timeout`](crate::TrackerConfig::finish_timeout).
     pub lost_queries: u64,
-    /// Read repairs started: gets of the best record after which it was sent to peers that held a worse one or none.
+    /// Read repairs started. A read repair sends the best record that a get has found to peers that held a worse one or
+    /// none.
     pub read_repairs: u64,
-    /// Queries, or phases of queries, that were finished early because they had stalled.
+    /// Queries, or phases of an announcement or a bootstrap, that were finished early because they had
+    /// [stalled](crate::Stall).
     pub queries_finished_early: u64,
-    /// Reads answered from the [cache](crate::Cache).
+    /// Reads that were answered from the [cache](crate::Cache).
     pub cache_hits: u64,
-    /// Reads that the cache could not answer, including those that were refused afterwards. Reads with
-    /// [`RequestOptions::fresh`](crate::RequestOptions::fresh) do not count.
+    /// Valid reads that the cache could not answer, including those that were then refused. Reads with
+    /// [`RequestOptions::fresh`](crate::RequestOptions::fresh) do not count. Zero without a cache.
     pub cache_misses: u64,
 }

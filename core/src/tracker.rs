@@ -46,7 +46,8 @@ use crate::{
     TrackerConfig, log::Recorder,
 };
 
-/// The state machine between callers and kad. It makes every decision; its driver carries out the actions.
+/// State machine between callers and kad. It makes every decision. The *driver*, the program that embeds the state
+/// machine, carries out the actions.
 ///
 /// # Contract
 ///
@@ -69,24 +70,26 @@ use crate::{
 ///    | [`Action::LocalPeers`] | [`handle_local_peers`](Self::handle_local_peers) |
 ///    | [`Action::Probe`] | [`handle_probe`](Self::handle_probe) |
 ///
-///    Answer each once. Answer [`Action::Start`] before the next event of kad: events of an id that the tracker does not
-///    know yet are lost.
-/// 2. Outputs. After every input, call [`poll_action`](Self::poll_action) until it returns `None`, and carry the actions
-///    out in their order. With recording, drain [`poll_log`](Self::poll_log) as well.
+///    Answer each of the four once. Answer [`Action::Start`] before you pass on the next event of kad: the tracker
+///    ignores events with an id that it does not know yet.
+/// 2. Outputs. After every input, call [`poll_action`](Self::poll_action) until it returns `None`, and carry the
+///    actions out in their order. With recording, call [`poll_log`](Self::poll_log) until it returns `None` as well.
 /// 3. Time. Then read [`poll_timeout`](Self::poll_timeout), and call [`handle_timeout`](Self::handle_timeout) at that
-///    time. Every `now` is a reading of one monotonic clock. A reading before the latest one counts as the latest. Time
-///    acts only within a call: a late call handles everything that is due, an early one does nothing.
+///    time. Every `now` is a reading of one monotonic clock. A reading before the latest one counts as the latest.
+///    Deadlines act only within a call: a late call handles everything that is due, an early one does nothing.
 ///
 /// In return:
 ///
-/// - Every accepted request gets exactly one [`Action::Outcome`], by its deadline, for any behaviour of kad. No action of
-///   the request follows.
-/// - At most [`TrackerConfig::max_running`] queries run at the same time.
-/// - When all requests have ended and kad has ended their queries, the tracker [is empty](Self::is_empty).
+/// - Every accepted request gets exactly one [`Action::Outcome`], at the latest in the first call at or after its
+///   deadline, for any behaviour of kad. No later action names the request.
+/// - At most [`TrackerConfig::max_running`] queries hold a slot at the same time. A query whose end kad has not
+///   reported within [`TrackerConfig::finish_timeout`] loses its slot, even if it still runs.
+/// - When all requests have ended, kad has ended their queries, and all actions have been polled, the tracker
+///   [is empty](Self::is_empty).
 /// - The same inputs give the same actions in the same order.
 ///
-/// `Id` is kad's `QueryId` in a real driver. It is a parameter because a `QueryId` cannot be created by hand, and tests
-/// have to choose ids.
+/// `Id` is kad's `QueryId` in a driver. It is a type parameter because only kad can create a `QueryId`, and tests have
+/// to choose ids.
 ///
 /// # Example
 ///
@@ -159,7 +162,7 @@ pub struct QueryTracker<Id = kad::QueryId> {
 }
 
 impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
-    /// Creates an empty tracker for the node `local_peer`.
+    /// Creates an empty tracker for the node `local_peer`. Values of `config` outside their bounds are clamped.
     pub fn new(local_peer: PeerId, mut config: TrackerConfig) -> Self {
         config.max_running = config.max_running.clamp(1, MAX_RUNNING_CEILING);
         config.max_items = config.max_items.max(1);
@@ -193,11 +196,12 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         }
     }
 
-    /// Handles a command of the caller's side.
+    /// Handles a command of a caller or of the application.
     ///
     /// # Errors
     ///
-    /// If a request is invalid or refused: it then has no outcome, and nothing has changed. Other commands never fail.
+    /// Returns an error if a request is invalid, if it is refused because the queue is full, or after a shutdown. Such
+    /// a request has no outcome and leaves nothing but counts in [`stats`](Self::stats). Other commands never fail.
     pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
         if let Some(recorder) = &mut self.recorder {
             recorder.command(&command, now);
@@ -224,7 +228,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         result
     }
 
-    /// Handles the answer to [`Action::Start`].
+    /// Handles the answer to [`Action::Start`]: the id that kad has given the query, or the error with which kad did
+    /// not start it.
     pub fn handle_started(&mut self, step: StepId, result: Result<Started<Id>, QueryStartError>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.started(step, &result, now);
@@ -234,7 +239,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Handles the answer to [`Action::StoreLocal`].
+    /// Handles the answer to [`Action::StoreLocal`]: the result of the local store.
     pub fn handle_stored(&mut self, request: RequestId, result: Result<(), store::Error>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.stored(request, &result, now);
@@ -244,7 +249,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Handles the answer to [`Action::LocalPeers`].
+    /// Handles the answer to [`Action::LocalPeers`]: peers of the routing table, the closest to the target first.
     pub fn handle_local_peers(&mut self, request: RequestId, peers: Vec<PeerId>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.local_peers(request, &peers, now);
@@ -254,7 +259,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Handles an event of kad. Events of queries that the tracker does not [own](Self::owns) do nothing.
+    /// Handles an event of kad. An event with an id that is not that of a running or finishing query of the tracker
+    /// only counts in [`Stats::unknown_inputs`].
     pub fn handle_event(&mut self, event: QueryEvent<Id>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.event(&event, now);
@@ -273,8 +279,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Handles a count of all queries that are live in kad, including its own. It only changes [`stats`](Self::stats):
-    /// kad's own queries take no slots.
+    /// Handles the number of all queries that are live in kad, including the tracker's. It only sets
+    /// [`Stats::kad_own_queries`]: queries that the tracker has not started take no slots.
     pub fn handle_query_count(&mut self, live: usize, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.query_count(live, now);
@@ -284,7 +290,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Handles the answer to [`Action::Probe`]: the query's statistics, or `None` if kad no longer runs it.
+    /// Handles the answer to [`Action::Probe`]: the current statistics of the query, or `None` if kad no longer runs
+    /// it.
     pub fn handle_probe(&mut self, id: Id, progress: Option<Progress>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.probe(&id, progress, now);
@@ -303,8 +310,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Handles what is due: deadlines, retries, slots of queries whose end kad has not reported, and probes of queries
-    /// that may have stalled. A call before the time of [`poll_timeout`](Self::poll_timeout) does nothing.
+    /// Handles what is due at `now`: deadlines, retries, slots of queries whose end kad has not reported, and checks of
+    /// queries that may have stalled. A call before the time of [`poll_timeout`](Self::poll_timeout) does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.timeout(now);
@@ -313,7 +320,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due(now);
     }
 
-    /// Returns the next action. `None` until the next input.
+    /// Returns the next action to carry out. `None` if there is none until the next input.
     pub fn poll_action(&mut self) -> Option<Action<Id>> {
         let action = self.actions.pop_front()?;
         if let Some(recorder) = &mut self.recorder {
@@ -322,11 +329,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Some(action)
     }
 
-    /// Records every input and every action from now on as lines of a log, for [`replay`](crate::replay).
+    /// Starts a recording: every further input and action becomes a line of a log, for [`replay`](crate::replay).
+    /// [`poll_log`](Self::poll_log) returns the lines.
     ///
     /// # Errors
     ///
-    /// If the tracker has already had a request, because a replay starts with a new tracker.
+    /// Returns an error if the tracker has created a query before, is not [empty](Self::is_empty) or is shutting down,
+    /// because a replay starts with a new tracker.
     pub fn record(&mut self, values: LogValues, now: Instant) -> Result<(), RecordingError> {
         if !self.is_empty() || self.shutting_down || self.last_step > 0 {
             return Err(RecordingError);
@@ -338,7 +347,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         Ok(())
     }
 
-    /// Returns the next line of the log. Drain it after each input and action, or the lines accumulate.
+    /// Returns the next line of the log. `None` if there is none, or nothing is recorded. Take all lines after each
+    /// input and action, or they accumulate.
     pub fn poll_log(&mut self) -> Option<String> {
         self.recorder.as_mut()?.pop()
     }
@@ -348,20 +358,20 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.recorder = Some(Box::new(Recorder::new(epoch, values, true, self.local_peer, &self.config)));
     }
 
-    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout) at the latest. `None` if nothing is
-    /// due at any time.
+    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout) at the latest. `None` if nothing
+    /// becomes due without another input.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.first().and_then(|(at, _)| self.clock.instant(*at))
     }
 
-    /// Returns whether a query belongs to the tracker: it is running or finishing, or its slot was taken back without
-    /// its last event. Events of all other queries belong to the application.
+    /// Returns `true` if the query belongs to the tracker: it is running or finishing, or it is one of the last 1,024
+    /// whose slot was taken back without a last event. All other queries belong to the application or to kad itself.
     pub fn owns(&self, id: &Id) -> bool {
         self.steps.contains_key(id) || self.evicted_ids.contains(id)
     }
 
-    /// Returns whether no request and no query is alive and no action waits to be polled. [Cached](crate::Cache)
-    /// answers do not count: they are bounded, and nothing waits for them.
+    /// Returns `true` if no request and no query is alive, and no action waits to be polled. [Cached](crate::Cache)
+    /// answers do not count.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
             && self.queries.is_empty()
@@ -371,27 +381,27 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             && self.timers.is_empty()
     }
 
-    /// Returns whether a shutdown was requested and every accepted request has ended. Queries may still be finishing.
+    /// Returns `true` if a shutdown was requested and every accepted request has ended. Queries may still be finishing.
     pub fn is_shut_down(&self) -> bool {
         self.shutting_down && self.requests.is_empty()
     }
 
-    /// Returns the number of live requests of callers.
+    /// Returns the number of requests of callers that were accepted and have not ended.
     pub fn live_requests(&self) -> usize {
         self.requests.len().saturating_sub(self.read_repairs)
     }
 
-    /// Returns the number of slots in use.
+    /// Returns the number of queries that hold a slot.
     pub fn live_queries(&self) -> usize {
         self.running
     }
 
-    /// Returns the configuration, with its values clamped.
+    /// Returns the configuration, with `max_running` and `max_items` clamped to their bounds.
     pub fn config(&self) -> &TrackerConfig {
         &self.config
     }
 
-    /// Returns the counters.
+    /// Returns the counters since the tracker was created.
     pub fn stats(&self) -> Stats {
         self.stats
     }
@@ -401,8 +411,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         &self.metrics
     }
 
-    /// Returns everything that is alive, with its age at `now`. It visits every request: use it for people and tests,
-    /// not on a hot path.
+    /// Returns all live requests and all queries that hold a slot, with their ages at `now`. The call visits every
+    /// request and copies its key: use it for diagnosis, not on a hot path.
     pub fn snapshot(&self, now: Instant) -> Snapshot<Id> {
         let now = self.clock.time(now);
         let mut requests: Vec<_> = self

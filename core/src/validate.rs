@@ -3,36 +3,37 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
 use libp2p::kad::RecordKey;
 use thiserror::Error;
 
-/// Decides whether a record of a namespace is valid, and which of two is better.
+/// Decides for one namespace of keys whether a record is valid, and which of two records is better.
 ///
-/// Both methods must be pure: the same arguments always give the same result. They are called often, on the driver's
-/// task, and must not block. The namespace of the key `/pkg/abc` is `pkg`.
+/// Both methods must be pure: the same arguments always give the same result. They are called often, on the task of the
+/// driver, and must not block. The namespace of the key `/pkg/abc` is `pkg`.
 pub trait Validator: Send + Sync {
     /// Validates a value under a key.
     ///
     /// # Errors
     ///
-    /// If the value is invalid. The record is then never part of an answer, and never stored by a put.
+    /// Returns an error if the value is invalid. A get then ignores the record, and a put of it is rejected.
     fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), ValidationError>;
 
-    /// Compares two valid values: `Greater` if `left` is better. Must be a total order. Of values that compare as equal
-    /// the one with the larger bytes is the better, so that all readers agree.
+    /// Compares two valid values under a key: `Greater` if `left` is better. Must be a total order. Of two values that
+    /// compare as `Equal`, the tracker prefers the one with the larger bytes, so that all readers agree.
     fn compare(&self, key: &RecordKey, left: &[u8], right: &[u8]) -> Ordering;
 }
 
-/// Error of a validator that rejects a record: the reason.
+/// Reason why a validator rejects a record.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct ValidationError(pub String);
 
-/// Validators by key namespace.
+/// Validators by the namespace of a key. Records in a namespace without a validator are always valid.
 #[derive(Clone, Default)]
 pub struct Validators {
     by_namespace: BTreeMap<Vec<u8>, Arc<dyn Validator>>,
 }
 
 impl Validators {
-    /// Registers the validator of a namespace, replacing an earlier one.
+    /// Registers the validator of a namespace, replacing an earlier one. The namespace is written without slashes:
+    /// `pkg`.
     #[must_use]
     pub fn with(mut self, namespace: impl Into<Vec<u8>>, validator: Arc<dyn Validator>) -> Self {
         self.by_namespace.insert(namespace.into(), validator);
@@ -40,6 +41,7 @@ impl Validators {
     }
 
     /// Returns the validator of a key's namespace, which is the part between the first two slashes of `/namespace/…`.
+    /// `None` if the key has no such form, or the namespace has no validator.
     pub fn of(&self, key: &[u8]) -> Option<&dyn Validator> {
         let rest = key.strip_prefix(b"/")?;
         let end = rest.iter().position(|byte| *byte == b'/')?;

@@ -7,7 +7,7 @@
 //! - `NodeConfig`: the settings of a node. `node_with` adds a behaviour of your own.
 //! - [`kadence::Client`]: the operations.
 //! - [`spawn`]: Kadence in a swarm of your own.
-//! - [`kadence::Driver`]: Kadence in an event loop of your own, with a [`AsyncStdRuntime`].
+//! - [`kadence::Driver`]: Kadence in an event loop of your own, with an [`AsyncStdRuntime`].
 //! - [Choosing a runtime](https://github.com/kadence-rs/kadence/blob/main/docs/choosing-a-runtime.md).
 
 #[cfg(feature = "node")]
@@ -23,7 +23,7 @@ pub use self::runtime::{AsyncStdRuntime, AsyncStdTimer};
 pub use kadence::node::{Identity, Node, NodeConfig};
 pub use kadence::{self, Spawned};
 
-/// Runs a driver for a swarm in a task of async-std. See [`kadence::spawn`].
+/// Runs a driver for a swarm in a task on async-std's global executor. See [`kadence::spawn`].
 ///
 /// ```
 /// use kadence_async_std::{

@@ -12,7 +12,7 @@ use libp2p_async_io::tcp;
 
 use crate::SmolRuntime;
 
-/// Starts a node on smol's global executor. It has TCP and, with the feature `dns`, DNS.
+/// Starts a node on smol's global executor. The node has TCP and, with the feature `dns`, DNS.
 ///
 /// ```
 /// use kadence_smol::{NodeConfig, kadence::node::NodeError, node};
@@ -32,7 +32,8 @@ pub async fn node(config: NodeConfig) -> Result<Node, NodeError> {
     node_with(config, |_| dummy::Behaviour).await
 }
 
-/// Starts a node with an additional behaviour of the application, which `app` makes from the node's key pair.
+/// Starts a node, like [`node`](fn@node), with an additional behaviour of the application, which `app` makes from the
+/// node's key pair.
 ///
 /// ```
 /// use kadence_smol::{

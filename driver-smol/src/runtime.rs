@@ -8,7 +8,7 @@ use std::{
 use futures::{Stream, future::BoxFuture};
 use smol::{Executor, Timer};
 
-/// [`kadence::Runtime`] on smol. By default tasks run on smol's global executor.
+/// [`kadence::Runtime`] on smol. The default value runs tasks on smol's global executor.
 #[derive(Debug, Clone, Default)]
 pub struct SmolRuntime {
     /// `None`: the global executor. Weak, because tasks hold their runtime: they would keep their own executor alive.
@@ -16,8 +16,9 @@ pub struct SmolRuntime {
 }
 
 impl SmolRuntime {
-    /// Returns a runtime that spawns its tasks on an executor, which the caller keeps and runs. When the executor is
-    /// dropped, its tasks are dropped, and later ones at once: every call then ends with `Shutdown`.
+    /// Returns a runtime that spawns its tasks on `executor`, which the caller keeps alive and runs. When the executor
+    /// is dropped, its tasks are dropped, and a task that is spawned later is dropped at once. Every call of a driver
+    /// or node on this runtime then ends with `Shutdown`.
     ///
     /// ```
     /// use std::sync::Arc;

@@ -46,8 +46,10 @@ pub use kadence::{self, Spawned};
 ///
 /// # Panics
 ///
-/// Panics outside a tokio runtime, as `tokio::spawn` does, and in a runtime without a timer. For another runtime than
-/// the current one, use [`kadence::spawn`] with a [`TokioRuntime`] made from a handle.
+/// Panics outside a tokio runtime, as `tokio::spawn` does. In a runtime without timers, the task panics at the first
+/// call, and every call ends with `Shutdown`.
+///
+/// For another runtime than the current one, use [`kadence::spawn`] with a [`TokioRuntime`] made from a handle.
 pub fn spawn<B>(swarm: Swarm<B>, config: DriverConfig) -> Spawned<B>
 where
     B: ContainsKad + Send,

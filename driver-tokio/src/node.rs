@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::TokioRuntime;
 
-/// Starts a node in the current tokio runtime. It has TCP and, with the features `quic` and `dns`, QUIC and DNS.
+/// Starts a node in the current tokio runtime. The node has TCP and, with the features `quic` and `dns`, QUIC and DNS.
 ///
 /// ```
 /// use kadence_tokio::{NodeConfig, kadence::node::NodeError, node};
@@ -35,12 +35,14 @@ use crate::TokioRuntime;
 ///
 /// # Panics
 ///
-/// Panics outside a tokio runtime, as `tokio::spawn` does.
+/// Panics outside a tokio runtime, as `tokio::spawn` does. The runtime needs its timers and I/O enabled
+/// (`tokio::runtime::Builder::enable_all`).
 pub async fn node(config: NodeConfig) -> Result<Node, NodeError> {
     node_with(config, |_| dummy::Behaviour).await
 }
 
-/// Starts a node with an additional behaviour of the application, which `app` makes from the node's key pair.
+/// Starts a node, like [`node`](fn@node), with an additional behaviour of the application, which `app` makes from the
+/// node's key pair.
 ///
 /// ```
 /// use kadence_tokio::{
@@ -60,7 +62,8 @@ pub async fn node(config: NodeConfig) -> Result<Node, NodeError> {
 ///
 /// # Panics
 ///
-/// Panics outside a tokio runtime, as `tokio::spawn` does.
+/// Panics outside a tokio runtime, as `tokio::spawn` does. The runtime needs its timers and I/O enabled
+/// (`tokio::runtime::Builder::enable_all`).
 pub async fn node_with<X>(config: NodeConfig, app: impl FnOnce(&Keypair) -> X) -> Result<Node<X>, NodeError>
 where
     X: NetworkBehaviour + Send,
@@ -72,7 +75,8 @@ where
 /// Returns a node's transport, for a swarm of your own: TCP with noise and yamux and, with the features `quic` and
 /// `dns`, QUIC and DNS.
 ///
-/// If the system names no name servers, addresses with names cannot be dialled.
+/// If the system's list of name servers cannot be read, a warning is logged, and addresses with names cannot be
+/// dialled.
 ///
 /// # Errors
 ///

@@ -11,7 +11,8 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
-/// [`kadence::Runtime`] on a tokio runtime. Its clock is tokio's, so `tokio::time::pause` pauses every deadline.
+/// [`kadence::Runtime`] on a tokio runtime. Its clock is tokio's, so `tokio::time::pause` pauses the deadlines of all
+/// calls.
 ///
 /// ```
 /// use kadence_tokio::TokioRuntime;

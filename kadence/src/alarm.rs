@@ -32,7 +32,7 @@ pub fn deadline_after(now: Instant, span: Duration) -> Instant {
     now + span.min(FAR_FUTURE)
 }
 
-/// Clock and timers of a [`Runtime`], without the runtime's type. Cheap to clone.
+/// Clock and timers of a [`Runtime`], in a type that does not depend on the runtime. Cheap to clone.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -86,7 +86,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// Error of a future that was not ready before its deadline.
+/// Error of a wait whose deadline passed before the future was ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("deadline has passed")]
 pub struct ElapsedError;
@@ -94,13 +94,14 @@ pub struct ElapsedError;
 /// Reusable timer with at most one deadline at a time.
 ///
 /// Setting a runtime's timer often costs more than the work that it guards, and most deadlines move to a later time
-/// before they come. An alarm therefore sets the runtime's timer only if the deadline moves to an earlier time. If the
-/// timer wakes too early for a deadline that has moved, the alarm sets it again. An alarm that never had a deadline has
-/// no timer.
+/// before they come. While the runtime's timer runs, an alarm therefore sets it again only if the deadline moves to an
+/// earlier time. If the deadline has moved to a later time, the alarm sets the timer again when the timer elapses. An
+/// alarm that never had a deadline has no timer.
 ///
 /// An alarm is used in one of two ways: with [`until`](Self::until), [`within`](Self::within) and
 /// [`sleep`](Self::sleep) in async code, or with [`set`](Self::set), [`stop`](Self::stop) and [`poll`](Self::poll) in a
-/// hand-written future.
+/// hand-written future. Each of the first three methods replaces the alarm's deadline; after the wait, the alarm has no
+/// deadline.
 ///
 /// ```
 /// use std::time::Duration;
@@ -113,7 +114,7 @@ pub struct ElapsedError;
 /// }
 /// ```
 ///
-/// It is also the timer of a [`PeerTimeouts`](crate::PeerTimeouts) on the runtime's clock.
+/// An alarm can also be the timer of a [`PeerTimeouts`](crate::PeerTimeouts), which then uses the runtime's clock.
 pub struct Alarm {
     clock: Clock,
     timer: Option<BoxTimer>,
@@ -133,7 +134,7 @@ impl Alarm {
         self.clock.now()
     }
 
-    /// Sets the deadline, in place of an earlier one. Takes effect at the next [`poll`](Self::poll).
+    /// Sets the deadline and replaces the previous one. Takes effect at the next [`poll`](Self::poll).
     pub fn set(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
     }
@@ -143,13 +144,15 @@ impl Alarm {
         self.deadline = None;
     }
 
-    /// Returns the deadline. `None` if none was set, or it was removed or reported.
+    /// Returns the deadline. `None` if none was set, or if the last one was removed or was reported by
+    /// [`poll`](Self::poll).
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Returns `Ready` once for each deadline that has passed, and removes the deadline. Otherwise the task is woken at
-    /// the deadline. Without a deadline the result is `Pending`, and nothing wakes the task.
+    /// Returns `Ready` if the deadline has passed, and removes the deadline, so that it is reported once. Before the
+    /// deadline the result is `Pending`, and the task is woken at the deadline. Without a deadline the result is
+    /// `Pending`, and nothing wakes the task.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else {
             if let (Some(timer), Some(_)) = (&mut self.timer, self.wakes_at.take()) {
@@ -197,12 +200,12 @@ impl Alarm {
         result
     }
 
-    /// Waits for a future until a deadline. If the future is ready when the deadline has passed, its output is
-    /// returned.
+    /// Waits for a future until a deadline. The future is polled before the deadline is checked, so a future that is
+    /// ready returns its output even if the deadline has passed.
     ///
     /// # Errors
     ///
-    /// Fails if the deadline passes first.
+    /// Fails if the deadline passes before the future is ready.
     pub async fn until<T>(&mut self, deadline: Instant, future: impl Future<Output = T>) -> Result<T, ElapsedError> {
         let mut future = pin!(future);
         let alarm = StopOnDrop(self);
@@ -216,16 +219,16 @@ impl Alarm {
         .await
     }
 
-    /// Waits for a future for at most `span`, counted from the first poll.
+    /// Waits for a future for at most `span`, counted from the first poll of this wait.
     ///
     /// # Errors
     ///
-    /// Fails if the time passes first.
+    /// Fails if `span` passes before the future is ready.
     pub async fn within<T>(&mut self, span: Duration, future: impl Future<Output = T>) -> Result<T, ElapsedError> {
         self.until(deadline_after(self.now(), span), future).await
     }
 
-    /// Waits for `span`, counted from the first poll.
+    /// Waits for `span`, counted from the first poll of this wait.
     pub async fn sleep(&mut self, span: Duration) {
         let _elapsed = self.within(span, std::future::pending::<()>()).await;
     }

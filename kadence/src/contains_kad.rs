@@ -6,8 +6,8 @@ use libp2p_kad_timeouts::PeerTimeouts;
 
 /// Access to the `kad::Behaviour` inside a swarm's behaviour.
 ///
-/// `kad::Behaviour` and [`PeerTimeouts`] implement it. For a behaviour with `#[derive(NetworkBehaviour)]`, implement it
-/// like this: The derive macro generates the event type, here `MyBehaviourEvent`.
+/// `kad::Behaviour` and [`PeerTimeouts`] implement this trait. For a behaviour with `#[derive(NetworkBehaviour)]`,
+/// implement it as below. The derive macro generates the event type, here `MyBehaviourEvent`.
 ///
 /// ```
 /// use kadence::{ContainsKad, libp2p::{kad, ping, swarm::NetworkBehaviour}};
@@ -40,24 +40,25 @@ use libp2p_kad_timeouts::PeerTimeouts;
 /// }
 /// ```
 ///
-/// A behaviour with two `kad::Behaviour`s chooses one of them. [`try_into_kad`](Self::try_into_kad) must not return the
-/// events of the other one, because both count their query ids from the same number.
+/// If a behaviour contains two `kad::Behaviour`s, [`kad`](Self::kad) returns one of the two, and
+/// [`try_into_kad`](Self::try_into_kad) must return the events of the other one as `Err`. Both count their query ids
+/// from the same number, so the driver cannot tell their events apart.
 pub trait ContainsKad: NetworkBehaviour {
     /// Record store of the `kad::Behaviour`.
     type Store: RecordStore + Send + 'static;
 
-    /// Returns the `kad::Behaviour`.
+    /// Returns the `kad::Behaviour`, the same one at every call.
     fn kad(&mut self) -> &mut kad::Behaviour<Self::Store>;
 
-    /// Returns the kad event that an event of the whole behaviour contains.
+    /// Extracts the event of the `kad::Behaviour` from an event of this behaviour.
     ///
     /// # Errors
     ///
-    /// Returns any other event unchanged.
+    /// Returns an event that is not from the `kad::Behaviour`, unchanged.
     fn try_into_kad(event: Self::ToSwarm) -> Result<kad::Event, Self::ToSwarm>;
 
-    /// Converts a kad event back, as the reverse of [`try_into_kad`](Self::try_into_kad). The driver uses it to yield
-    /// kad events of queries that are not its own.
+    /// Converts a kad event into an event of this behaviour, as the reverse of [`try_into_kad`](Self::try_into_kad).
+    /// The driver yields each kad event that it does not consume in this form.
     fn from_kad(event: kad::Event) -> Self::ToSwarm;
 }
 

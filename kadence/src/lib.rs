@@ -7,7 +7,7 @@
 //! - [`Client`]: the operations; [`Call`]: their options; [`CallStream`]: items as they arrive.
 //! - [`spawn`] and [`ContainsKad`]: Kadence in a swarm of your own.
 //! - [`Driver`]: Kadence in an event loop of your own. [`SwarmHandle`] and [`Events`] reach the swarm from outside.
-//! - [`DriverConfig`] and [`TrackerConfig`]: every limit and its default.
+//! - [`DriverConfig`] and [`TrackerConfig`]: the limits of the driver and their defaults.
 //! - [`Runtime`]: Kadence on another runtime.
 //! - [`kadence_core`]: the state machine without the driver.
 //! - In the repository: [architecture](https://github.com/kadence-rs/kadence/blob/main/docs/architecture.md),
@@ -23,7 +23,7 @@ pub mod node;
 mod response;
 mod runtime;
 
-/// Operations as types, the parameter of a [`Call`].
+/// Types that stand for the operations: the type parameter of a [`Call`].
 pub mod kind {
     pub use crate::client::kind::{
         Bootstrap, FindPeer, GetClosestPeers, GetProviders, GetRecord, Kind, NoItem, PutRecord, PutRecordTo,

@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 
 /// Async runtime, as far as a driver needs one: a clock, timers and a way to spawn tasks.
 ///
-/// `kadence-tokio`, `kadence-smol` and `kadence-async-std` implement it. For any other runtime it takes some thirty
-/// lines, here for threads:
+/// `kadence-tokio`, `kadence-smol` and `kadence-async-std` implement this trait, each for its runtime. An
+/// implementation for another runtime takes some thirty lines. This one runs each task on a thread:
 ///
 /// ```
 /// use std::{pin::Pin, task::{Context, Poll}, thread, time::Instant};
@@ -56,27 +56,33 @@ use futures::future::BoxFuture;
 /// assert!(start.elapsed() >= Duration::from_millis(5));
 /// ```
 ///
-/// `kadence::spawn(&Threads, swarm, config)` then runs a driver, and `Node::start` a node.
+/// With this implementation, `kadence::spawn(&Threads, swarm, config)` runs a driver, and `Node::start(Threads, ..)`
+/// runs a node.
 pub trait Runtime: Clone + Send + Sync + Unpin + 'static {
     /// Timer of the runtime.
     type Timer: Timer;
 
-    /// Returns the current time. No other clock is read: if the runtime pauses this one, it pauses every deadline.
+    /// Returns the current time of a monotonic clock. The driver measures the deadlines of calls with this clock alone:
+    /// while the runtime pauses it, no call reaches its deadline. kad, record stores and libp2p's transports use the
+    /// system's clock.
     fn now(&self) -> Instant;
 
-    /// Returns a timer that elapses at `deadline`.
+    /// Returns a timer that elapses at `deadline`, or at its first poll if that time has passed.
     fn timer(&self, deadline: Instant) -> Self::Timer;
 
-    /// Runs a task to its end, independently of the caller.
+    /// Starts a task, which runs to its end independently of the caller. A runtime that has stopped drops the task
+    /// instead.
     fn spawn(&self, task: BoxFuture<'static, ()>);
 }
 
-/// Timer that can be set again. It only wakes the task: [`Runtime::now`] decides whether a deadline has passed.
+/// Timer that can be set again. It only wakes the task that polls it: the driver reads [`Runtime::now`] to decide
+/// whether a deadline has passed.
 pub trait Timer: Send + 'static {
-    /// Sets the timer to another point in time. Allowed before and after the timer has elapsed.
+    /// Sets the timer to another point in time, before or after the timer has elapsed. The timer has to wake a task
+    /// only after the next [`poll_elapsed`](Self::poll_elapsed).
     fn reset(self: Pin<&mut Self>, deadline: Instant);
 
-    /// Returns `Ready` once the deadline has passed; otherwise the task is woken at the deadline. After `Ready`, it is
-    /// not called again until [`reset`](Self::reset).
+    /// Returns `Ready` once the deadline has passed; otherwise the task is woken at the deadline. After `Ready`, the
+    /// caller does not call this method again before [`reset`](Self::reset).
     fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
 }

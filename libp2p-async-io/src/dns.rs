@@ -1,15 +1,17 @@
 //! Names in addresses: `/dns`, `/dns4`, `/dns6` and `/dnsaddr`.
 //!
-//! [`Transport`] wraps another transport. When an address with a name is dialled, the name is looked up, and the resulting
-//! addresses are dialled one after another until one works. Other addresses are passed to the wrapped transport.
+//! [`Transport`] wraps another transport. When an address with a name is dialled, the name is looked up, and the
+//! wrapped transport dials the resulting addresses one after another until one works. Addresses without a name are
+//! passed to the wrapped transport unchanged.
 //!
-//! - `/dns`, `/dns4` and `/dns6` are host names. By default they are looked up by the system's resolver (`getaddrinfo`: the
-//!   hosts file, multicast DNS, and so on), on a thread for blocking calls, and dialled in the system's order.
-//! - `/dnsaddr` stands for complete addresses, which are stored as TXT records of `_dnsaddr.<name>` and may contain names
-//!   themselves. With `/p2p/<peer>` after it, only addresses with the same ending are used.
+//! - `/dns`, `/dns4` and `/dns6` are host names. By default the system's resolver looks them up (`getaddrinfo`: the
+//!   hosts file, DNS, multicast DNS, and so on), on a thread for blocking calls, and the addresses are dialled in the
+//!   system's order.
+//! - `/dnsaddr/<name>` stands for complete addresses, which are stored as TXT records of `_dnsaddr.<name>` and may
+//!   contain names themselves. If `/p2p/<peer>` follows the name, only addresses with the same ending are used.
 //!
-//! The owner of a name decides what is looked up and dialled. A dial is therefore limited to 32 lookups, 16 dials, and 16
-//! addresses from each lookup, as in libp2p's own transport.
+//! The owner of a name decides what is looked up and dialled. One dial is therefore limited to 32 lookups, to 16
+//! addresses from each lookup, and to 16 attempts of the wrapped transport.
 
 use std::{
     net::SocketAddr,
@@ -34,7 +36,7 @@ mod runtime;
 
 pub use lookup::ResolveError;
 
-/// Resolver of names and its timeouts.
+/// Choice of the resolver for names, and its timeouts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     name_servers: Vec<SocketAddr>,
@@ -43,28 +45,29 @@ pub struct Config {
 }
 
 impl Config {
-    /// Uses the system's resolver, and for `/dnsaddr` the system's name servers (`/etc/resolv.conf` on Unix). These are read
-    /// for each dial, so that the program needs no restart when the network changes.
+    /// Uses the system's resolver for host names and, for `/dnsaddr`, the system's name servers (`/etc/resolv.conf` on
+    /// Unix). The list of name servers is read again for each dial that needs it, so that the program needs no restart
+    /// when the network changes.
     pub fn system() -> Self {
         Self { name_servers: Vec::new(), timeout: None, retries: None }
     }
 
-    /// Uses these name servers for all names, over UDP and, for long responses, TCP. The system's resolver and hosts
-    /// file are not used. If `servers` is empty, the same as [`Config::system`].
+    /// Uses these name servers for all names, `/dnsaddr` included, over UDP and, for long responses, TCP. The system's
+    /// resolver and hosts file are not used. If `servers` is empty, this is the same as [`Config::system`].
     pub fn name_servers(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { name_servers: servers.into_iter().collect(), ..Self::system() }
     }
 
-    /// Sets the time after which a request to a name server is repeated, or another server is asked. Default: from the
-    /// system's configuration, otherwise 5 seconds. Does not apply to the system's resolver.
+    /// Sets the time limit of one attempt to get a response from the name servers. Default: 5 seconds, or with
+    /// [`Config::system`] the system's setting for `/dnsaddr`. Does not apply to lookups by the system's resolver.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sets the number of retries if no name server responds. Default: from the system's configuration, otherwise 2. Does
-    /// not apply to the system's resolver.
+    /// Sets the number of further attempts after one in which no name server gave a usable response. Default: 2, or
+    /// with [`Config::system`] the system's setting for `/dnsaddr`. Does not apply to lookups by the system's resolver.
     #[must_use]
     pub fn retries(mut self, retries: usize) -> Self {
         self.retries = Some(retries);
@@ -78,10 +81,11 @@ impl Default for Config {
     }
 }
 
-/// A transport that looks up names before it dials the wrapped transport.
+/// Transport that looks up the names in an address before the wrapped transport dials it: see the [module](self).
 ///
-/// A dial has no time limit of its own; see [`tcp`](crate::tcp). Dropping a dial cancels its lookups; a call to the
-/// system's resolver that is already running finishes on its thread.
+/// A dial has no time limit in total: wrap the finished transport in a
+/// [`TransportTimeout`](libp2p_core::transport::timeout::TransportTimeout). Dropping a dial cancels its lookups; a call
+/// to the system's resolver that is already running finishes on its thread.
 ///
 /// ```
 /// use std::time::Duration;
@@ -103,7 +107,7 @@ pub struct Transport<T> {
 }
 
 impl<T> Transport<T> {
-    /// Wraps `inner`. Nothing is read or looked up before a name is dialled.
+    /// Wraps `inner`. Nothing is read or looked up before an address with a name is dialled.
     pub fn new(inner: T, config: Config) -> Self {
         Self { inner: Arc::new(Mutex::new(inner)), config }
     }
@@ -114,11 +118,12 @@ impl<T> Transport<T> {
     }
 }
 
-/// Error of a dial through [`Transport`].
+/// Error of [`Transport`]. The dial of an address with a name fails with [`Error::Dial`], which contains the others.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error<E> {
-    /// The wrapped transport failed, with an address without names or one from a lookup.
+    /// Error of the wrapped transport: of a listener, an incoming connection, or the dial of an address without a name
+    /// or from a lookup.
     #[error(transparent)]
     Transport(E),
     /// A name could not be looked up.
@@ -129,17 +134,19 @@ pub enum Error<E> {
         /// Cause.
         source: ResolveError,
     },
-    /// A lookup returned an address that the wrapped transport does not support, such as a QUIC address for TCP.
+    /// After its lookups, an address is one that the wrapped transport does not support, such as a QUIC address for
+    /// TCP.
     #[error("lookup returned {0}, which is not supported")]
     MultiaddrNotSupported(Multiaddr),
-    /// The names lead to more names than one dial looks up, perhaps in a cycle. The addresses found before were dialled.
+    /// The names lead to more than 32 lookups, perhaps in a cycle. Names beyond that were skipped; the addresses that
+    /// were found have been dialled.
     #[error("more than {} lookups", dial::MAX_LOOKUPS)]
     TooManyLookups,
-    /// The names lead to more addresses than one dial tries. All that were tried have failed.
+    /// The names lead to more than 16 addresses to dial. The first 16 have failed, and no further one was tried.
     #[error("more than {} addresses", dial::MAX_DIALS)]
     TooManyDials,
-    /// No address of the name could be reached. Contains the errors of all attempts, in order. Empty if the name has
-    /// records, but none that fits the dialled address.
+    /// No address could be reached that the names lead to. Contains the errors of all lookups and dials, in their
+    /// order. Empty if a `/dnsaddr` has TXT records, but none with an address that fits the dialled one.
     #[error("{}", dial::Listed(.0))]
     Dial(Vec<Error<E>>),
 }

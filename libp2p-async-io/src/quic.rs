@@ -1,26 +1,29 @@
 //! QUIC version 1 over IPv4 and IPv6 (feature `quic`).
 //!
 //! [`Transport`] understands `/ip4/<address>/udp/<port>/quic-v1` and `/ip6/<address>/udp/<port>/quic-v1`, each with or
-//! without a `/p2p/<peer>` after it. For any other address it returns [`TransportError::MultiaddrNotSupported`], so that
-//! another transport can take it. Its connections are authenticated and multiplexed. As with every transport, the swarm
-//! checks that the remote is the dialled peer.
+//! without a `/p2p/<peer>` after it. For any other address it returns [`TransportError::MultiaddrNotSupported`], so
+//! that another transport can take it. Its connections are authenticated and multiplexed. As with every transport, the
+//! swarm and not the transport checks that the remote is the dialled peer.
 //!
-//! - **Listening** on the unspecified address (`/ip4/0.0.0.0/udp/4001/quic-v1`) announces each address of the machine, and
-//!   new and expired ones as interfaces change. An IPv6 socket accepts IPv6 connections only. The handshake with a remote
-//!   starts when its upgrade is polled; if the upgrade is dropped, the connection is refused.
-//! - **Dialling** starts when its future is polled, and is cancelled when its future is dropped. UDP does not report that
-//!   nobody listens: such a dial takes the whole [`Config::handshake_timeout`].
-//! - **Port use**: with [`PortUse::Reuse`], the connection comes from the socket of a listener of the same IP version that
-//!   can reach the remote, otherwise from one that all dials of the IP version share. With [`PortUse::New`], it comes from
-//!   a socket of its own.
+//! - **Listening** on the unspecified address (`/ip4/0.0.0.0/udp/4001/quic-v1`) announces each address that the machine
+//!   has in that IP version, and new and expired ones as interfaces change. An IPv6 socket accepts IPv6 connections
+//!   only. The handshake of an incoming connection starts when its upgrade is polled first; if the upgrade is dropped
+//!   before that, the connection is refused.
+//! - **Dialling** starts when the future of the dial is polled first, and is cancelled when the future is dropped. UDP
+//!   does not report that nobody listens: such a dial fails only after [`Config::handshake_timeout`], or after
+//!   [`Config::max_idle_timeout`] if that is shorter.
+//! - **Port use**: with [`PortUse::Reuse`], a dial uses the socket of a listener of the same IP version that can reach
+//!   the remote. If there is no such listener, it uses a socket that all dials of the IP version share. With
+//!   [`PortUse::New`], each dial has a socket of its own.
 //! - **No hole punching**: a dial as [`Endpoint::Listener`] returns [`Error::HolePunching`]. A dial as
-//!   [`Endpoint::Dialer`] works with a remote that punches.
+//!   [`Endpoint::Dialer`] works, also if the remote punches the hole.
 //!
 //! # Tasks
 //!
-//! Each socket and each connection has a task of its own, which outlives its handle for a moment to close the connection.
-//! The tasks run on smol's global executor, which starts a thread with the first of them, or on another one: see
-//! [`Transport::with_executor`]. All of them end when the transport and its connections were dropped.
+//! Each socket and each connection has a task of its own, which outlives the dropped socket or connection for a moment
+//! to close it properly. The tasks run on smol's global executor, which starts a thread with its first task, or on
+//! another executor: see [`Transport::with_executor`]. All tasks end shortly after the transport, its connections and
+//! their streams were dropped.
 //!
 //! # QUIC next to TCP, with names
 //!
@@ -86,7 +89,7 @@ pub use self::{
     stream::Stream,
 };
 
-/// A QUIC transport for libp2p: see the [module](self).
+/// QUIC transport for libp2p: see the [module](self).
 ///
 /// ```
 /// use futures::StreamExt;
@@ -119,8 +122,9 @@ impl Transport {
         Self::with_tasks(config, Tasks::default())
     }
 
-    /// Returns a transport without a listener whose tasks run on `executor`. The executor has to run each task to its end:
-    /// if it drops them, listeners and connections are lost, and connections are not closed but hang.
+    /// Returns a transport without a listener whose tasks run on `executor`. The executor has to run each task to its
+    /// end. If it drops the task of a socket, listening on the socket ends and its connections fail; if it drops the
+    /// task of a connection, the connection hangs instead of being closed.
     ///
     /// ```no_run
     /// # fn doc(config: libp2p_async_io::quic::Config, executor: std::sync::Arc<smol::Executor<'static>>) {
@@ -179,8 +183,9 @@ impl libp2p_core::Transport for Transport {
         Ok(())
     }
 
-    /// Refuses further connections at once. [`TransportEvent::ListenerClosed`] follows. Connections that were accepted or
-    /// dialled from this socket stay open. The socket closes, and its port is free, shortly after the last of them.
+    /// Refuses further connections at once. [`TransportEvent::ListenerClosed`] follows. Connections that were accepted
+    /// on or dialled from the listener's socket stay open. The socket is closed, and its port free, shortly after the
+    /// last of these connections has ended.
     fn remove_listener(&mut self, id: ListenerId) -> bool {
         self.listeners.iter_mut().any(|listener| listener.close(id))
     }

@@ -4,14 +4,14 @@
 //! `/p2p/<peer>` after it. For any other address it returns [`TransportError::MultiaddrNotSupported`], so that another
 //! transport can take it.
 //!
-//! - **Listening** on the unspecified address (`/ip4/0.0.0.0/tcp/4001`) announces each address of the machine, and new and
-//!   expired ones as interfaces change. An IPv6 socket accepts IPv6 connections only.
-//! - **Dialling** starts when its future is polled, and closes the socket when its future is dropped. The only time limit
-//!   is the operating system's, which is minutes: wrap the finished transport in a
+//! - **Listening** on the unspecified address (`/ip4/0.0.0.0/tcp/4001`) announces each address that the machine has in
+//!   that IP version, and new and expired ones as interfaces change. An IPv6 socket accepts IPv6 connections only.
+//! - **Dialling** starts when the future of the dial is polled first. Dropping the future closes the socket. The only
+//!   time limit of a dial is the operating system's, which is minutes: wrap the finished transport in a
 //!   [`TransportTimeout`](libp2p_core::transport::timeout::TransportTimeout).
-//! - **Port reuse**: with [`PortUse::Reuse`](libp2p_core::transport::PortUse::Reuse), the connection comes from a
-//!   listener's port, if there is a listener of the same IP version that can reach the remote. If the system does not allow
-//!   that (for example because that pair of addresses has a connection already), it comes from a new port.
+//! - **Port reuse**: with [`PortUse::Reuse`](libp2p_core::transport::PortUse::Reuse), the dial uses the port of a
+//!   listener of the same IP version that can reach the remote, if there is one. If the system does not allow that (for
+//!   example because the pair of addresses has a connection already), the dial uses a new port.
 
 use std::{
     fmt, io,
@@ -41,10 +41,10 @@ pub(crate) use self::dial::connect;
 use self::{listener::Listener, port_reuse::ListenPorts};
 pub use self::{socket::Config, stream::TcpStream};
 
-/// A TCP transport for libp2p.
+/// TCP transport for libp2p: see the [module](self).
 ///
-/// It needs no runtime: `async-io`, which has a thread of its own, wakes the sockets and timers. Its outputs are plain byte
-/// streams. A swarm needs them authenticated and multiplexed: see
+/// It needs no runtime: `async-io`, which has a thread of its own, wakes the tasks that wait for sockets and timers. A
+/// connection is a plain byte stream, which has to be authenticated and multiplexed for a swarm: see
 /// [`Transport::upgrade`](libp2p_core::Transport::upgrade), and the program on the [front page](crate).
 ///
 /// ```

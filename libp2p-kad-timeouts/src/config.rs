@@ -1,20 +1,22 @@
 use std::time::Duration;
 
-/// Bounds of a timeout that follows the measured round-trip times.
+/// Bounds of a timeout that follows the measured round-trip times. Every timeout is at least one millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdaptiveTimeout {
-    /// Timeout before anything was measured. Each measurement moves the estimate by an eighth.
+    /// Timeout before the first measurement, within `min` and `max`. Each measurement moves the mean round-trip time by
+    /// an eighth of its difference from the mean.
     pub initial: Duration,
     /// Lower bound of the timeout, for fast networks.
     pub min: Duration,
-    /// Upper bound of the timeout, for slow networks. It also applies while nobody at all has responded, or nobody has
-    /// responded to the query, because the local network may be down. Takes precedence over `min`.
+    /// Upper bound of the timeout, for slow networks. Takes precedence over `min`. While the whole network may be
+    /// silent, this timeout applies in place of the measured one: see [`PeerTimeouts`](crate::PeerTimeouts).
     pub max: Duration,
 }
 
 impl AdaptiveTimeout {
-    /// Returns a timeout that is always `span`. Widen it with [`min`](Self::min()) and [`max`](Self::max()).
+    /// Returns a timeout that is always `span`. To let it follow the measurements, widen the bounds with
+    /// [`min`](Self::min()) and [`max`](Self::max()).
     pub const fn fixed(span: Duration) -> Self {
         Self { initial: span, min: span, max: span }
     }
@@ -37,24 +39,28 @@ impl AdaptiveTimeout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerTimeoutConfig {
-    /// Time from a request to its response. Default: 500 ms at first, then from 100 ms to 2 s.
+    /// Timeout of a request over an existing connection, from sending it to its response. Default: 500 ms at first,
+    /// then from 100 ms to 2 s.
     ///
     /// Most round trips on the internet are shorter than 300 ms. A pause of the remote process or a lost packet costs
-    /// 100 ms on any network. Beyond 2 s another peer answers sooner.
+    /// 100 ms on any network. After 2 s it is faster to ask another peer.
     pub requests: AdaptiveTimeout,
-    /// Time from a dial to its connection. Default: 2 s at first, then from 500 ms to 5 s.
+    /// Timeout of a dial, until there is a connection. Default: 2 s at first, then from 500 ms to 5 s.
     ///
     /// A handshake over TCP takes four to six round trips, and a lost first packet costs a second.
     pub dials: AdaptiveTimeout,
-    /// Number of mean deviations added to the mean round-trip time. Default: 4, as for TCP's timeout (RFC 6298). The
-    /// timeout is never less than twice the mean.
+    /// Number of mean deviations that are added to the mean round-trip time to get the timeout. Default: 4, as for the
+    /// retransmission timeout of TCP (RFC 6298). Within its bounds, the timeout is never less than twice the mean.
     pub deviations: u32,
-    /// Number of requests that a lookup sends before its first response. Default: 3, kad's own parallelism. Zero sends
-    /// all at once.
+    /// Number of requests that a lookup sends to connected peers before its first response. Default: 3, kad's default
+    /// parallelism. Zero sends all requests at once.
     ///
-    /// Further requests, up to kad's parallelism, are held back. Each response or failed request sends two of them. All
-    /// that are left are sent when responses to the first ones are later than most, after 100 ms at the latest. So a
-    /// read whose first peer has the value costs three requests, and three silent peers hardly delay it.
+    /// Further requests, up to kad's parallelism, are held back. Each response or failed request releases two. The rest
+    /// is released when the responses to the first requests are later than most, 10 to 100 ms after the first request.
+    /// Requests to peers that have to be dialled are not held back.
+    ///
+    /// So a read whose first peer has the value costs three requests, and three silent peers delay it by at most 100
+    /// ms.
     pub first_requests: usize,
 }
 
@@ -104,33 +110,35 @@ setters!(PeerTimeoutConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerTimeoutStats {
-    /// Requests whose response was timed.
+    /// Number of requests whose responses were timed.
     ///
-    /// Announcements (`ADD_PROVIDER`) have no response and are not counted, except for those that waited for a dial
-    /// while a query ran: kad does not say what it sends over a new connection.
+    /// Announcements (`ADD_PROVIDER`) have no response and are not timed. The exception is an announcement that waits
+    /// for a dial while a query waits for responses, because kad does not say what it sends over a new connection.
     pub timed: u64,
-    /// Timed requests that were answered in time.
+    /// Number of timed requests that were answered before they were given up and before their query ended.
     pub answered: u64,
-    /// Timed requests that were reported to kad as failed.
+    /// Number of timed requests that were given up: reported to kad as failed.
     pub given_up: u64,
-    /// Responses that came after their request was given up or their query had ended.
+    /// Number of responses that came after their request was given up or their query had ended.
     pub late: u64,
-    /// Requests that were held back until their query had ended, and never sent. kad's own statistics count them as
-    /// sent.
+    /// Number of requests that were held back until their query ended, and so never sent. kad's own statistics count
+    /// them as sent.
     pub never_sent: u64,
-    /// Requests whose stream failed.
+    /// Number of timed requests whose stream failed or reached kad's own timeout, including requests that had been
+    /// given up before.
     pub failed: u64,
-    /// Dials that were timed.
+    /// Number of dials that were timed.
     pub dials: u64,
-    /// Timed dials that were reported to kad as failed.
+    /// Number of timed dials that were given up: reported to kad as failed.
     pub dials_given_up: u64,
-    /// Current timeout of a request.
+    /// Timeout of a request that is sent now.
     pub timeout: Duration,
-    /// Current timeout of a dial.
+    /// Timeout of a dial that starts now.
     pub dial_timeout: Duration,
-    /// Number of requests and dials that a query waits for. Zero when no query runs.
+    /// Number of requests and dials that are being timed, because a query waits for them. Requests that were sent to
+    /// one peer after a dial count as one.
     pub pending: usize,
-    /// Number of requests and dials that no query waits for any more, and whose late response would still be measured.
-    /// At most 1,024. kad closes their streams 10 s after they were opened, which removes them.
+    /// Number of requests and dials that no query waits for any more, and whose late responses are still measured. At
+    /// most 1,024. kad closes the stream of a request after 10 s by default, which removes the request.
     pub abandoned: usize,
 }

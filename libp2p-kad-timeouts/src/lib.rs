@@ -39,22 +39,25 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 
 /// A `kad::Behaviour` that gives up silent peers by measured round-trip times.
 ///
-/// In a lookup kad gives every peer 10 seconds, which cannot be configured, and a put waits for a silent peer until the
+/// In a lookup, kad gives every peer 10 seconds, which cannot be configured. A put waits for a silent peer until the
 /// peer's stream times out. If one peer in twenty is silent, nearly every query takes 10 seconds or more. This
-/// behaviour wraps kad, passes everything through, and times each request. It reports a peer that takes longer than
-/// responses from this network usually take to kad as a failed dial, and kad asks the next peer.
+/// behaviour wraps kad and times each request to a peer. If a peer takes longer than responses in this network usually
+/// take, the behaviour reports to kad that a dial of this peer has failed. A lookup then asks another peer, and a put
+/// goes on without the peer.
 ///
 /// - The timeout follows the measured round-trip times, as TCP's does: see [`PeerTimeoutConfig`].
-/// - Until a first response arrives, for the network or for the query, the maximum timeout applies: a network that is slow,
-///   or gone for a moment, does not turn into "not found". For the same reason at most eight peers in a row are given up
-///   before the maximum timeout without a response from another peer in between.
+/// - A request can be given up before the maximum timeout only if every query that waits for its peer has had a
+///   response from some peer. In addition, either some peer has responded since the request was sent, or fewer peers
+///   have been given up since the last response than have responded to the query, and fewer than eight. Otherwise the
+///   maximum timeout applies, so that a network that is slow, or gone for a moment, does not turn into "not found".
 /// - Dials are timed as well, with a timeout of their own.
-/// - A lookup asks three peers first, and the others that kad's parallelism allows as responses arrive, or once one is
-///   later than most. So a read that finds its value at once costs no more than with kad's own parallelism.
+/// - A lookup first asks three connected peers ([`PeerTimeoutConfig::first_requests`]). It asks the others that kad's
+///   parallelism allows as responses arrive, or when a response is later than most. So a read that finds its value at
+///   once costs no more than with kad's default parallelism of three.
 /// - A peer that is given up stays connected and in the routing table, and later queries ask it again. A record that it
-///   sends late is still delivered while its query runs. Late responses are measured too, so that the timeout follows a
-///   network that has become slow.
-/// - Announcements (`ADD_PROVIDER`) have no response and are not timed.
+///   sends late is still delivered while its query runs. Late responses are measured, too, so that the timeout follows
+///   a network that has become slow.
+/// - Announcements (`ADD_PROVIDER`) have no response and are not timed, except those that wait for a dial.
 ///
 /// [`kad`](Self::kad) and [`kad_mut`](Self::kad_mut) return the behaviour inside.
 ///
@@ -82,40 +85,42 @@ pub struct PeerTimeouts<S> {
 }
 
 impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
-    /// Wraps a kad behaviour that has not started a query, with the system's clock and timer.
+    /// Wraps a kad behaviour that has not started a query yet. Uses the clock of the system and a timer that works with
+    /// every runtime ([`SystemTimer`]).
     pub fn new(kad: kad::Behaviour<S>, config: PeerTimeoutConfig) -> Self {
         Self::with_timer(kad, SystemTimer::default(), config)
     }
 
-    /// Wraps a kad behaviour that has not started a query, with another clock and timer: those of a runtime, or virtual
-    /// ones.
+    /// Wraps a kad behaviour that has not started a query yet. Uses the given clock and timer, such as those of a
+    /// runtime, or virtual ones.
     pub fn with_timer(kad: kad::Behaviour<S>, timer: impl DeadlineTimer, config: PeerTimeoutConfig) -> Self {
         let window = (config.first_requests > 0).then(|| RequestWindow::new(config.first_requests));
         let pending = PendingRequests::new(&config);
         Self { kad, timeouts: Some(Timeouts { pending, window, timer: Box::new(timer), armed: None }) }
     }
 
-    /// Wraps a kad behaviour without changing it: for a swarm whose type is the same with and without timeouts.
+    /// Wraps a kad behaviour without timeouts, which leaves its behaviour unchanged. A program that can switch timeouts
+    /// off then has one type for both cases.
     pub fn disabled(kad: kad::Behaviour<S>) -> Self {
         Self { kad, timeouts: None }
     }
 
-    /// Returns the wrapped behaviour.
+    /// Returns the wrapped kad behaviour.
     pub fn kad(&self) -> &kad::Behaviour<S> {
         &self.kad
     }
 
-    /// Returns the wrapped behaviour, to start and finish queries or change its settings.
+    /// Returns the wrapped kad behaviour, for example to start queries or to change its settings.
     pub fn kad_mut(&mut self) -> &mut kad::Behaviour<S> {
         &mut self.kad
     }
 
-    /// Unwraps the behaviour.
+    /// Returns the wrapped kad behaviour, and drops the timeouts.
     pub fn into_inner(self) -> kad::Behaviour<S> {
         self.kad
     }
 
-    /// Returns counters and current values. `None` if this is [`disabled`](Self::disabled).
+    /// Returns the counters and the current timeouts. `None` if timeouts are [`disabled`](Self::disabled).
     pub fn stats(&self) -> Option<PeerTimeoutStats> {
         self.timeouts.as_ref().map(|timeouts| timeouts.pending.stats())
     }
@@ -219,7 +224,8 @@ impl<S: RecordStore + Send + 'static> NetworkBehaviour for PeerTimeouts<S> {
             if let Some(request) = timeouts.next_released() {
                 return Poll::Ready(request);
             }
-            // The timer says when to look at the clock. Giving up a peer does not wake the task, so that kad is polled again.
+            // The timer says when to look at the clock. Giving up a peer does not wake the task, so the loop polls kad
+            // again.
             if !timeouts.arm(cx) {
                 // kad and, if there is a deadline, the timer have registered the waker.
                 return Poll::Pending;
@@ -405,7 +411,8 @@ fn has_no_result<S: RecordStore + Send + 'static>(kad: &kad::Behaviour<S>, query
     kad.query(query).is_some_and(|query| query.stats().num_successes() + query.stats().num_failures() == 0)
 }
 
-/// Returns whether a request belongs to a lookup, which ends once enough was found. All requests of a put have to be sent.
+/// Returns whether a request belongs to a lookup, which ends once enough was found. All requests of a put have to be
+/// sent.
 fn is_lookup(event: &ToHandler) -> bool {
     matches!(event, ToHandler::FindNodeReq { .. } | ToHandler::GetProvidersReq { .. } | ToHandler::GetRecord { .. })
 }

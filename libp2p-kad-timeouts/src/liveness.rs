@@ -2,8 +2,8 @@ use std::time::Instant;
 
 /// Maximum number of peers that are given up in a row, without a response from anybody in between. The limit is lower
 /// where fewer peers have responded to each waiting query, so that a small network is never given up as a whole. Where
-/// half of all peers are silent, eight in a row are one case in 256, and a lookup that loses eight peers to a network that
-/// was gone for a moment has heard from eight others.
+/// half of all peers are silent, eight in a row are one case in 256, and a lookup that loses eight peers to a network
+/// that was gone for a moment has heard from eight others.
 pub(super) const MAX_IN_A_ROW: u32 = 8;
 
 /// Evidence that the network is alive: tells a silent peer from a silent network.

@@ -9,11 +9,11 @@
 //! A dial takes the same course until there is a connection. Then the requests that waited for it are sent, and their
 //! responses are timed. kad does not say of which queries they are, so these requests are counted by peer.
 //!
-//! At its deadline a peer is given up if each query that waits for it has had a response from some peer, and either
-//! a peer has responded since the request was sent, or fewer peers were given up since the last response than have
-//! responded to the query. Otherwise nothing distinguishes silent peers from a network that is slow or gone for a moment,
-//! and to give up would turn "slow" into "not found": the request stays until some peer responds, or until the maximum
-//! timeout.
+//! At its deadline a peer is given up if each query that waits for it has had a response from some peer, and either a
+//! peer has responded since the request was sent, or fewer peers were given up since the last response than have
+//! responded to the query. Otherwise nothing distinguishes silent peers from a network that is slow or gone for a
+//! moment, and to give up would turn "slow" into "not found": the request stays until some peer responds, or until the
+//! maximum timeout.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, hash_map::Entry},
@@ -58,8 +58,8 @@ pub(super) struct PendingRequests<Id> {
     /// Entries whose queries are not known: at most one for each peer.
     by_peer: BTreeMap<PeerId, Serial>,
     deadlines: BTreeSet<(Instant, Serial)>,
-    /// Timed entries whose deadline has passed without evidence that the network is alive. They are due as soon as there
-    /// is some.
+    /// Timed entries whose deadline has passed without evidence that the network is alive. They are due as soon as
+    /// there is some.
     unproven: BTreeSet<Serial>,
     /// Oldest first.
     abandoned: BTreeSet<Serial>,

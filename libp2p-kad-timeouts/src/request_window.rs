@@ -9,9 +9,9 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-/// Number of held requests that a response sends. kad adds one request in place of the answered one, so that a query with
-/// the default configuration reaches kad's parallelism within two round trips. To send all at the first response would
-/// cause a burst of responses.
+/// Number of held requests that a response sends. kad adds one request in place of the answered one, so that a query
+/// with the default configuration reaches kad's parallelism within two round trips. To send all at the first response
+/// would cause a burst of responses.
 const SENT_PER_RESPONSE: usize = 2;
 
 /// Limits how many requests a query sends before its first response. `Id` names a query, `T` is a request.

@@ -29,8 +29,8 @@ impl RttEstimator {
         self.mean = weigh(self.mean, 7, rtt);
     }
 
-    /// Returns the current timeout. With at least four deviations, a single sample that is longer than all before raises
-    /// it above that sample, up to the maximum.
+    /// Returns the current timeout. With at least four deviations, a single sample that is longer than all before
+    /// raises it above that sample, up to the maximum.
     pub(super) fn timeout(&self) -> Duration {
         let deviating = self.mean.saturating_add(self.deviation.saturating_mul(self.deviations));
         let enough = deviating.max(self.mean.saturating_mul(2));

@@ -8,20 +8,22 @@ use futures_timer::Delay;
 
 /// Clock and timer of a [`PeerTimeouts`](crate::PeerTimeouts). [`SystemTimer`] works with every runtime.
 ///
-/// A timer has at most one deadline. It wakes only the task that has polled it since the deadline was set.
+/// A timer has at most one deadline. At the deadline it must wake the task that has called
+/// [`poll_elapsed`](Self::poll_elapsed) last, if that call came after the deadline was set.
 pub trait DeadlineTimer: Send + 'static {
-    /// Returns the current time. All deadlines are compared with it.
+    /// Returns the current time, with which all deadlines are compared.
     fn now(&self) -> Instant;
 
-    /// Sets the deadline, in place of an earlier one. [`poll_elapsed`](Self::poll_elapsed) has to be called afterwards.
+    /// Sets the deadline, in place of an earlier one. The caller then calls [`poll_elapsed`](Self::poll_elapsed), so
+    /// that its task is woken.
     fn set(&mut self, deadline: Instant);
 
-    /// Removes the deadline. The task may still be woken at the old one, at least until
-    /// [`poll_elapsed`](Self::poll_elapsed) is called.
+    /// Removes the deadline. Until the next call of [`poll_elapsed`](Self::poll_elapsed), and with some timers after
+    /// it, the task may still be woken at that time.
     fn stop(&mut self);
 
-    /// Returns `Ready` and removes the deadline if it has passed. Otherwise the task of the last call is woken when it
-    /// passes. Without a deadline, returns `Pending` and wakes nobody.
+    /// Returns `Ready`, and removes the deadline, if the deadline has passed. Before that, returns `Pending` and has
+    /// the task woken at the deadline. Without a deadline, returns `Pending` and requests no wake-up.
     fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -30,7 +32,8 @@ pub(crate) fn later(now: Instant, span: Duration) -> Instant {
     now + span.min(Duration::from_secs(30 * 365 * 24 * 60 * 60))
 }
 
-/// The system's clock, and a timer that works on every runtime: `futures-timer`'s, which libp2p's own protocols use.
+/// The clock of the system, and a timer that works with every runtime: that of `futures-timer`, which libp2p's own
+/// protocols use.
 #[derive(Debug, Default)]
 pub struct SystemTimer {
     deadline: Option<Instant>,

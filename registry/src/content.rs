@@ -11,9 +11,9 @@ const RAW: u64 = 0x55;
 /// Multihash code of BLAKE3.
 const BLAKE3: u64 = 0x1e;
 
-/// Content id: the BLAKE3 hash of some bytes. Its text form is a version 1 CID with the codec `raw`.
+/// Content id: the BLAKE3 hash of some bytes. `Display` and serde write it as a version 1 CID with the codec `raw`.
 ///
-/// BLAKE3 is a tree hash, so that parts of the bytes can be verified before the rest has arrived.
+/// BLAKE3 is a tree hash: parts of the bytes can be verified before the rest has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentId([u8; 32]);
 
@@ -23,20 +23,19 @@ impl ContentId {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// Returns the root of the hash tree.
+    /// Returns the BLAKE3 hash of the bytes, which is also the root of their hash tree.
     pub fn hash(&self) -> blake3::Hash {
         blake3::Hash::from_bytes(self.0)
     }
 
-    /// Returns the CID.
+    /// Returns the id as a version 1 CID with the codec `raw` and a BLAKE3 multihash.
     pub fn to_cid(&self) -> Cid {
         // A multihash of 64 bytes has room for 32, so that the default is never used.
         let hash = cid::multihash::Multihash::wrap(BLAKE3, &self.0).unwrap_or_default();
         Cid::new_v1(RAW, hash)
     }
 
-    /// Returns the DHT key of the content's provider records: the SHA2-256 multihash of the CID. Other implementations
-    /// accept no other hash in provider keys.
+    /// Returns the DHT key of the content's provider records: the SHA2-256 multihash of the bytes of its CID.
     pub fn provider_key(&self) -> Vec<u8> {
         Code::Sha2_256.digest(&self.to_cid().to_bytes()).to_bytes()
     }
@@ -98,7 +97,7 @@ pub enum ContentIdError {
     /// The text is not a CID.
     #[error("not a content id: invalid CID")]
     InvalidCid,
-    /// The CID has another codec or hash. Only `raw` and 32-byte BLAKE3 are supported.
+    /// The CID has another codec than `raw`, or another hash than BLAKE3 with 32 bytes.
     #[error("not a content id: the CID is not a BLAKE3 hash of raw bytes")]
     UnsupportedCid,
 }

@@ -6,10 +6,11 @@
 //! - [`Registry`]: the trait of every registry, with all operations.
 //! - [`LocalRegistry`]: a registry in a folder.
 #![cfg_attr(feature = "p2p", doc = "- [`p2p`]: the registry on a network.")]
-//! - [`PackageId`], [`Draft`], [`Release`], [`Package`] and [`Index`]: the documents, from a package's folder to its versions.
+//! - [`PackageId`], [`Draft`], [`Release`], [`Package`] and [`Index`]: package names, manifests, and the list of a
+//!   package's versions.
 //! - [`Query`] and [`SearchIndex`]: full-text search.
 //! - [`resolve`]: choosing versions, lock files, and installing.
-//! - [`archive`] and [`blob`]: packing folders, and the store of content.
+//! - [`archive`] and [`blob`]: archives of folders, and the store of content by hash.
 
 pub mod archive;
 pub mod blob;

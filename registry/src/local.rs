@@ -35,12 +35,13 @@ const SCHEMA: &str = "
     CREATE TABLE superseded (content TEXT PRIMARY KEY) WITHOUT ROWID;
 ";
 
-/// Registry in a folder, without a network: an SQLite database with the index of each package and the search, and a
-/// [`BlobStore`] with the content. Cloning is cheap, and all clones are the same registry.
+/// Registry in a folder, without a network. An SQLite database has the search index and names the newest index of each
+/// package; a [`BlobStore`] has the content. Cloning is cheap, and all clones are the same registry.
 ///
-/// Only packages of its own publisher can be published. Only one process at a time can open the folder. A version is
-/// published when its row is written to the database, which is the last step: if the process ends before, the registry
-/// is as it was.
+/// Only packages of the publisher that was given to [`open`](Self::open) can be published or yanked. Only one registry
+/// and its clones can have the folder open at a time, in this process and all others. A publication or a yank takes
+/// effect when it is written to the database, which is its last step: if the process ends earlier, readers find the
+/// packages as they were.
 ///
 /// # Example
 ///
@@ -84,18 +85,20 @@ struct Inner {
 }
 
 impl LocalRegistry {
-    /// Opens the registry in a folder, and creates the folder if it does not exist.
+    /// Opens the registry in a folder, and creates the folder if it does not exist. `publisher` is the only publisher
+    /// whose packages this registry can publish; packages of earlier publishers in the folder stay readable.
     ///
     /// # Errors
     ///
-    /// If another process has the registry open, if the database is damaged or of another version, or if the disk
-    /// fails. Nothing is deleted then.
+    /// If the registry is already open, if its database is damaged or of a later version, or if the disk fails.
+    /// Published packages are unchanged then.
     pub async fn open(folder: impl Into<PathBuf>, publisher: PeerId) -> Result<Self, StorageError> {
         Self::with(folder.into(), publisher, ArchiveLimits::default(), SystemTime::now).await
     }
 
-    /// Opens the registry like [`LocalRegistry::open`], with limits, private paths and keys for what is published, and with
-    /// a clock. The registry's own folder is always private.
+    /// Opens the registry like [`LocalRegistry::open`], with options for packing the folders that are published, and
+    /// with a clock. `folder` is added to the private paths of `options`. `clock` returns the current time, for the
+    /// times of publications.
     ///
     /// # Errors
     ///

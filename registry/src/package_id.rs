@@ -7,8 +7,8 @@ use thiserror::Error;
 /// Maximum length of a package's name, in bytes.
 const MAX_NAME_LEN: usize = 64;
 
-/// Name of a package among its publisher's: up to 64 lower-case letters, digits, `-`, `_` and `.`. The first character
-/// is a letter or a digit.
+/// Name of a package, unique only among the packages of one publisher. It has 1 to 64 characters: lower-case ASCII
+/// letters, digits, `-`, `_` and `.`. The first one is a letter or a digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackageName(String);
 
@@ -39,10 +39,10 @@ impl fmt::Display for PackageName {
     }
 }
 
-/// Id of a package: its publisher's key and its name, written `<publisher>/<name>`. Only the owner of the key can
-/// publish under the id, and anyone can verify that offline.
+/// Id of a package: its publisher's key and its name, written `<publisher>/<name>`. Only the owner of the key can sign
+/// what is published under the id, and anyone who has the id can verify the signature offline.
 ///
-/// The publisher is written as the peer id of an Ed25519 key, which contains the whole key.
+/// The publisher is written as the peer id of an Ed25519 key. Such a peer id contains the whole public key.
 ///
 /// # Example
 ///
@@ -78,17 +78,17 @@ impl PackageId {
         self.publisher
     }
 
-    /// Returns the key that the publisher signs with.
+    /// Returns the public key that verifies the publisher's signatures.
     ///
     /// # Errors
     ///
-    /// [`PackageIdError::Publisher`] if the peer id does not contain an Ed25519 key. [`PackageId::new`] and parsing
-    /// reject such ids, so this does not happen.
+    /// [`PackageIdError::Publisher`] if the peer id does not contain an Ed25519 key. In practice this does not happen:
+    /// [`PackageId::new`] and parsing reject such peer ids.
     pub fn publisher_key(&self) -> Result<PublicKey, PackageIdError> {
         public_key(&self.publisher)
     }
 
-    /// Name of the package among its publisher's.
+    /// Name of the package, without its publisher.
     pub fn name(&self) -> &PackageName {
         &self.name
     }
@@ -152,10 +152,10 @@ pub enum PackageIdError {
     /// The text contains no `/`: a package is written `<publisher>/<name>`.
     #[error("publisher is missing: a package is written <publisher>/<name>")]
     NoPublisher,
-    /// The part before the `/` is not the peer id of an Ed25519 key.
+    /// The publisher is not the peer id of an Ed25519 key.
     #[error("publisher is not the peer id of an Ed25519 key")]
     Publisher,
-    /// The part after the `/` is not a valid name.
+    /// The name of the package is not valid: see [`PackageName`].
     #[error(
         "invalid package name: use 1 to 64 lower-case letters, digits and - _ . and begin with a letter or a digit"
     )]

@@ -54,18 +54,19 @@ const AUTHOR: i64 = 2;
 pub struct SearchEntry {
     /// The package.
     pub package: PackageId,
-    /// Newest version.
+    /// Version that the entry describes.
     pub version: Version,
     /// Summary of that version.
     pub summary: Summary,
-    /// Readme, of which the first 16 KiB are indexed. Empty if it is unknown.
+    /// Readme of the version, of which only the first 16 KiB are indexed. Empty if it is unknown.
     pub readme: String,
     /// Time of the version's publication according to the publisher, in Unix seconds.
     pub updated: u64,
 }
 
 impl SearchEntry {
-    /// Returns the entry of an index's current version. `None` if all versions are yanked.
+    /// Returns the entry of a package's [current](Index::current) version, with the index's [summary](Index::summary)
+    /// and the given readme. `None` if no version is left that is not yanked.
     pub fn from_index(index: &Index, readme: String) -> Option<Self> {
         let (version, entry) = index.current()?;
         let (package, summary) = (index.package().clone(), index.summary().clone());
@@ -75,8 +76,8 @@ impl SearchEntry {
 
 /// Full-text index of packages in SQLite, in a file or in memory. Cloning is cheap, and all clones are the same index.
 ///
-/// A package is found as soon as [`upsert`](Self::upsert) returns. At its capacity the index evicts the package whose
-/// last update is the oldest.
+/// A package is found as soon as [`upsert`](Self::upsert) returns. An index that exceeds its capacity evicts the
+/// packages with the oldest time of update.
 ///
 /// # Example
 ///
@@ -111,22 +112,23 @@ pub struct SearchIndex {
 }
 
 impl SearchIndex {
-    /// Capacity for an index to which any peer can add packages. With 3 kB of text each they take 180 MB. A search
-    /// takes some milliseconds, or a tenth of a second if half of the packages match.
+    /// Suggested capacity for an index to which any peer can add packages: 50,000. With 3 kB of text for each package,
+    /// the index takes 180 MB, and a search takes some milliseconds, or a tenth of a second if half of the packages
+    /// match.
     pub const DEFAULT_CAPACITY: usize = 50_000;
 
-    /// Opens the index in a file, and creates the file if it does not exist. `capacity` is the maximum number of
-    /// packages.
+    /// Opens the index in a file, and creates the file if it does not exist. Its folder has to exist. `capacity` is the
+    /// maximum number of packages; packages above it are evicted at the next insertion.
     ///
     /// # Errors
     ///
-    /// If the file is in use, damaged, of another format, or not writable. A damaged index can be deleted and built
-    /// again from the packages.
+    /// If the file is already open, damaged, of another kind, of a later format, or not writable. A damaged index can
+    /// be deleted and built again from the packages.
     pub async fn open(file: impl Into<PathBuf>, capacity: usize) -> Result<Self, StorageError> {
         Ok(Self { database: Database::open(file.into(), FORMAT).await?, capacity })
     }
 
-    /// Creates an index in memory, which ends with its last clone.
+    /// Creates an index in memory. Its content is lost when its last clone is dropped.
     ///
     /// # Errors
     ///
@@ -135,7 +137,8 @@ impl SearchIndex {
         Ok(Self { database: Database::in_memory(FORMAT).await?, capacity })
     }
 
-    /// Adds a package, or replaces its entry. `now` is the time of the update.
+    /// Adds a package, or replaces its entry. `now` is recorded as the time of the update, which decides the order of
+    /// eviction.
     ///
     /// # Errors
     ///
@@ -146,7 +149,8 @@ impl SearchIndex {
         self.database.transaction(move |database| upsert(database, &entry, seen, capacity)).await
     }
 
-    /// Adds a package if it has no entry yet. `now` is the time of the update. Returns whether the package was added.
+    /// Adds a package if it has no entry yet. `now` is recorded as the time of the update, which decides the order of
+    /// eviction. Returns `false` if the package had an entry, which then stays unchanged.
     ///
     /// # Errors
     ///
@@ -176,8 +180,9 @@ impl SearchIndex {
 
     /// Returns a page of the packages that match, best first.
     ///
-    /// A word in the name counts most, followed by title, tags, description and readme. Hits of equal score, and all
-    /// hits of a query without text, are in the order of their ids.
+    /// A word in the name counts most, then one in the title, in tags or categories, in the description or an author,
+    /// and in the readme. Hits of equal score, and all hits of a query without text, are in the order of their ids as
+    /// text. A text without any letter or digit matches nothing.
     ///
     /// # Errors
     ///

@@ -94,19 +94,19 @@ impl From<DatabaseOpenError> for StorageError {
     }
 }
 
-/// Error of local storage. The failed call has changed nothing.
+/// Error of local storage: of an SQLite database, of a folder, or of the blob store. A failed transaction has changed
+/// nothing in its database.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// Another process, or another registry in this process, has the database open: close that one, or use another
+    /// Another process, or another user of the file in this process, has the database open. Close it, or use another
     /// folder.
     #[error("{} is in use by another process", path.display())]
     InUse {
         /// The database file.
         path: PathBuf,
     },
-    /// The file is not such a database, or is damaged. It was not changed: restore it from a backup, or remove it and
-    /// start anew.
+    /// The file is not the expected database, or is damaged. Restore it from a backup, or remove it and start anew.
     #[error("{} is damaged: {source}", path.display())]
     Damaged {
         /// The database file.
@@ -114,15 +114,15 @@ pub enum StorageError {
         /// Description of the damage.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The file was written by another version of this library: use that version.
+    /// The file has a later format than this version of the library supports: use the version that wrote it.
     #[error("{} has format {found}, which this version does not support", path.display())]
     OtherVersion {
         /// The database file.
         path: PathBuf,
-        /// Version of the file's format.
+        /// Version number of the file's format.
         found: i64,
     },
-    /// The file cannot be read or written: the disk is full, or permissions are missing.
+    /// The database cannot be read or written, for example because the disk is full or permissions are missing.
     #[error("{}: {source}", path.display())]
     Database {
         /// The database file.
@@ -138,7 +138,7 @@ pub enum StorageError {
         /// Cause.
         source: std::io::Error,
     },
-    /// The store of blobs failed.
+    /// The [`BlobStore`](crate::blob::BlobStore) failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
 }

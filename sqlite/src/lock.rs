@@ -4,11 +4,12 @@ use rusqlite::Connection;
 
 use crate::{DatabaseError, DatabaseOpenError, connect, with_suffix};
 
-/// Exclusive lock of a file that several connections of its owner use. Released when it is dropped or the process ends.
+/// Exclusive lock of a file, for an owner that uses several connections to the file. The lock is released when it is
+/// dropped or the process ends. It only excludes others that acquire this lock.
 ///
-/// [`OpenOptions::exclusive`](crate::OpenOptions::exclusive) is for a single connection. This lock is a second database,
-/// named like the file with the suffix `.lock`, because SQLite's locks work on all systems and also between two owners in
-/// one process.
+/// [`OpenOptions::exclusive`](crate::OpenOptions::exclusive) is for an owner with a single connection. The lock is held
+/// in a second database, named like the file with the suffix `.lock`, because SQLite's locks work on all systems, and
+/// also between two owners in one process.
 ///
 /// ```
 /// use kadence_sqlite::{DatabaseOpenError, FileLock};
@@ -29,11 +30,12 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Locks the file at `path`, which need not exist. The folder has to exist. Does not wait.
+    /// Locks the file at `path`, which need not exist yet. Its folder has to exist. Does not wait for another owner.
     ///
     /// # Errors
     ///
-    /// [`DatabaseOpenError::InUse`] if the file is locked; another one if the lock's file cannot be used.
+    /// [`DatabaseOpenError::InUse`] if another owner has locked the file; another error if the file with the suffix
+    /// `.lock` cannot be used.
     pub fn acquire(path: &Path) -> Result<Self, DatabaseOpenError> {
         let failed = |error| DatabaseOpenError::new(path, error);
         let canonical = fs::canonicalize(path)
@@ -49,7 +51,8 @@ impl FileLock {
         Ok(Self { path: canonical, _connection: connection })
     }
 
-    /// Returns the canonical path of the locked file: the one name by which all owners find the lock.
+    /// Returns the absolute path of the locked file. Symbolic links are resolved if the file existed when it was
+    /// locked.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -19,24 +19,23 @@ const EXCLUSIVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause between attempts at what SQLite's busy timeout does not cover.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// Kind and version of a file.
+/// Kind and version of a database file.
 #[derive(Debug, Clone, Copy)]
 pub struct Format {
-    /// Application id: four bytes that distinguish the file from other databases.
+    /// SQLite's `application_id`: four bytes that distinguish the file from the databases of other applications.
     pub application_id: [u8; 4],
-    /// SQL of each version: the first step creates the tables of an empty file, each further one upgrades the version
-    /// before it. The version of a file is the number of steps it has taken, so a step must not change once it was
-    /// released.
+    /// SQL of each version: the first step creates the tables in an empty file, and each further step upgrades a file
+    /// from the version before. The version of a file (SQLite's `user_version`) is the number of steps that it has
+    /// taken, so a step must not change once it was released.
     pub steps: &'static [&'static str],
 }
 
-/// State of the disk when a commit returns.
+/// Failures that a transaction survives once its commit has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// The commit survives a power failure: the log is synced before the commit returns.
+    /// A power failure: SQLite syncs its log to the disk before the commit returns.
     Power,
-    /// The commit survives the end of the process, however that comes about. A power failure may take the last commits;
-    /// the file stays consistent.
+    /// The end of the process, also by a kill. A power failure may undo the last commits; the file stays consistent.
     Process,
 }
 
@@ -45,14 +44,15 @@ pub enum Durability {
 pub enum IntegrityCheck {
     /// Checks the structure of pages and rows.
     Quick,
-    /// Also compares each index with its table, which takes longer.
+    /// Also compares each index with its table and verifies `UNIQUE` constraints, which takes longer.
     Full,
 }
 
-/// Options of opening a file.
+/// Options of opening a database file.
 ///
 /// [`open`](Self::open) connects, checks the format before it changes anything, upgrades an older version in one
-/// transaction, switches to WAL mode, and looks for damage. Foreign keys are enforced. All of it blocks.
+/// transaction, switches to WAL mode, and looks for damage. The connection enforces foreign keys. Opening blocks the
+/// thread.
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct OpenOptions {
@@ -63,45 +63,47 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// Returns the defaults: shared between processes, commits survive a power failure, quick check.
+    /// Returns the default options: not exclusive, [`Durability::Power`] and [`IntegrityCheck::Quick`].
     pub const fn new(format: Format) -> Self {
         Self { format, exclusive: false, durability: Durability::Power, check: IntegrityCheck::Quick }
     }
 
-    /// Sets whether the connection has the file alone, in this process and all others. Default: `false`. For an owner
-    /// with several connections, see [`FileLock`](crate::FileLock).
+    /// Sets whether this connection excludes all others from the file, in this process and all others. If another
+    /// connection has the file, opening waits for up to one second, then fails with [`DatabaseOpenError::InUse`].
+    /// Default: `false`. For an owner with several connections, see [`FileLock`](crate::FileLock).
     pub const fn exclusive(mut self, exclusive: bool) -> Self {
         self.exclusive = exclusive;
         self
     }
 
-    /// Sets what a commit survives. Default: [`Durability::Power`].
+    /// Sets the failures that a commit survives. Default: [`Durability::Power`].
     pub const fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// Sets the thoroughness of the check for damage. Default: [`IntegrityCheck::Quick`].
+    /// Sets the thoroughness of the check for damage when the file is opened. Default: [`IntegrityCheck::Quick`].
     pub const fn check(mut self, check: IntegrityCheck) -> Self {
         self.check = check;
         self
     }
 
-    /// Opens the file at `path`, or creates it. The folder has to exist.
+    /// Opens the file at `path`, or creates it. An empty file counts as a new one. The folder has to exist.
     ///
     /// # Errors
     ///
-    /// See [`DatabaseOpenError`]. A file of another kind or of a later version is unchanged. A damaged one may have been
-    /// upgraded and switched to WAL mode before the damage was found.
+    /// See [`DatabaseOpenError`]. A file of another kind or of a later version is unchanged. A damaged file may have
+    /// been upgraded and switched to WAL mode before the damage was found.
     pub fn open(&self, path: &Path) -> Result<Connection, DatabaseOpenError> {
         self.try_open(path).map_err(|error| error.with_path(path))
     }
 
-    /// Opens a database in memory, which ends with its connection.
+    /// Opens a database in memory, which is lost when the connection is closed. Of the options, only the format has an
+    /// effect.
     ///
     /// # Errors
     ///
-    /// If there is not enough memory.
+    /// If there is not enough memory, or a step of the format is not valid SQL.
     pub fn open_in_memory(&self) -> Result<Connection, DatabaseOpenError> {
         let open = || -> Result<Connection, Failure> {
             let mut connection = Connection::open_in_memory()?;
@@ -241,8 +243,9 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-/// Connects to a file without looking at it: for further connections of an owner that has opened it with
-/// [`OpenOptions`]. The file is created if there is none. A write waits for others for at most 5 seconds.
+/// Connects to a file without the checks and settings of [`OpenOptions::open`]: for further connections to a file that
+/// was opened with it. The file is created if there is none. A statement waits for the locks of other connections for
+/// at most 5 seconds, then fails.
 ///
 /// # Errors
 ///
@@ -254,7 +257,8 @@ pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Appends a suffix to the name of a file: SQLite's log is the file with the suffix `-wal`.
+/// Returns `path` with a suffix appended to its file name. For example, SQLite's log is the file with the suffix
+/// `-wal`.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);

@@ -2,9 +2,11 @@ use std::time::Duration;
 
 use kadence_core::Validators;
 
-/// Rules and limits of a [`Store`](crate::Store).
+/// Rules and limits of a [`Store`](crate::Store). Records and providers of the node itself are subject to them, too,
+/// unless stated otherwise.
 ///
-/// All limits are inclusive, unlike the value limit of `MemoryStore`: a value of `max_value_len` bytes is stored.
+/// All limits are inclusive: a value of exactly `max_value_len` bytes is stored. (libp2p's `MemoryStore` rejects a
+/// value whose length is equal to its limit.)
 ///
 /// ```
 /// use std::time::Duration;
@@ -19,42 +21,49 @@ use kadence_core::Validators;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StoreConfig {
-    /// Validators of records by namespace: decide which records are valid, and which of two is better. Use those of the
-    /// tracker. Default: none, so that every record is a plain one.
+    /// Validators of records by the namespace of their key. A validator decides which records are valid, and which of
+    /// two records is better. Use the same ones as in
+    /// [`TrackerConfig::validators`](field@kadence_core::TrackerConfig::validators). Default: none, so that every
+    /// record is valid.
     pub validators: Validators,
-    /// Reject records whose namespace has no validator. Default: `false`.
+    /// True to reject every record whose key is not in a namespace with a validator. Default: `false`.
     pub require_validator: bool,
-    /// Maximum number of records, own ones included. Default: 1,024, as in kad.
+    /// Maximum number of records, the node's own included. Default: 1,024, as in libp2p's `MemoryStore`.
     pub max_records: usize,
-    /// Maximum length of all keys and values of records together, in bytes, own ones included. All of them are also held
-    /// in memory. Default: 64 MiB, which is 1,024 values of the maximum length.
+    /// Maximum length of the keys and values of all records together, in bytes, the node's own included. All records
+    /// are held in memory, also if the store has a file. Default: 64 MiB, which is 1,024 values of the default maximum
+    /// length.
     pub max_total_bytes: usize,
     /// Maximum length of a record's value, in bytes. Default: 64 KiB.
     pub max_value_len: usize,
-    /// Maximum length of a record's or provider's key, in bytes. Default: 256. The keys that other implementations accept
-    /// have at most 80.
+    /// Maximum length of the key of a record or a provider, in bytes. Default: 256.
     pub max_key_len: usize,
-    /// Maximum number of records of one publisher other than the local peer, and of all records without a publisher
-    /// together. A publisher is only a claim: this is no defence against malice. Default: 512.
+    /// Maximum number of records of one publisher other than the local peer. Records without a publisher count together
+    /// as those of one publisher. A record's publisher is only a claim, so that this limit does not stop malicious
+    /// peers. Default: 512.
     pub max_records_per_publisher: usize,
-    /// Maximum length of the keys and values of the same records, in bytes. Set it to at least `max_key_len` and
-    /// `max_value_len` together. Default: 32 MiB.
+    /// Maximum length of the keys and values of all records of one publisher other than the local peer together, in
+    /// bytes. Records without a publisher count together as those of one publisher. Set it to at least the sum of
+    /// `max_key_len` and `max_value_len`. Default: 32 MiB.
     pub max_bytes_per_publisher: usize,
-    /// Maximum lifetime of a record or provider other than the node's own. Also applies if it has no expiry. `None`: no
-    /// limit. Default: 48 hours, as in kad.
+    /// Maximum lifetime of a record or provider, from when it is inserted or renewed. A later expiry, or none, is
+    /// replaced by the end of this time. Does not apply to the node's own. `None`: no limit. Default: 48 hours.
     pub max_ttl: Option<Duration>,
-    /// Maximum number of keys with providers, own ones included. Default: 16,384.
+    /// Maximum number of keys with providers, those that the node itself provides included. Default: 16,384.
     pub max_provided_keys: usize,
-    /// Maximum number of providers of a key. The first ones stay until they expire. Default: 20, kad's replication
-    /// factor.
+    /// Maximum number of providers of a key. A key that has as many takes no further one until one of them is removed
+    /// or expires; only the local peer takes the place of the last one. Default: 20, kad's replication factor.
     pub max_providers_per_key: usize,
-    /// Maximum number of providers of all keys together. Default: 65,536. As each has at most 16 addresses with at most
-    /// 1,024 bytes in total, this is some 100 MiB at worst, and a tenth of that in practice.
+    /// Maximum number of providers of all keys together; a peer counts once for each key that it provides. Default:
+    /// 65,536. For each, at most 16 addresses with together at most 1,024 bytes are stored: in total some 100 MiB at
+    /// worst, and a tenth of that in practice.
     pub max_provider_records: usize,
-    /// Maximum number of keys that one peer other than the local one provides. Default: 2,048, an eighth of all keys.
+    /// Maximum number of keys that one peer other than the local one provides. Default: 2,048, an eighth of the default
+    /// of `max_provided_keys`.
     pub max_keys_per_provider: usize,
-    /// Time after which a write survives a power failure, if the store has a file and the disk honours flushes. A write
-    /// survives a killed process at once. Default: 1 s.
+    /// Time within which a write to the store's file is flushed, so that it survives a power failure: the flush starts
+    /// after half of this time, and takes longer only on a slow disk. A write survives the end of the process at once,
+    /// without a flush. Without a file this has no effect. Default: 1 s.
     pub flush_within: Duration,
 }
 

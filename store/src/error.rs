@@ -4,7 +4,8 @@ use std::{error::Error, sync::Arc};
 
 use thiserror::Error;
 
-/// Error of reading or writing the file: the disk is full, has failed, or access was denied.
+/// Error of reading or writing a store's file, for example because the disk is full or has failed, access was denied,
+/// or another process has locked the file.
 #[derive(Debug, Clone, Error)]
 #[error("{0}")]
 pub struct DiskError(Arc<dyn Error + Send + Sync>);
@@ -16,45 +17,46 @@ impl DiskError {
     }
 }
 
-/// Error of opening a store's file. A file that is in use, of another kind or of a later version is unchanged. A
-/// damaged one may have been upgraded or switched to WAL mode before the damage was found; its contents are not
-/// repaired.
+/// Error of opening a store's file. A file that is in use, of another kind or of a later version is unchanged. Any
+/// other file may have been upgraded to the current format or switched to WAL mode before the error. A damaged file is
+/// not repaired.
 #[cfg(feature = "disk")]
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreOpenError {
-    /// Another store has the file open, in this process or another one.
+    /// Another store has the file open, in this process or another one, or another program has locked the database.
     #[error("{} is in use by another store", path.display())]
     InUse {
         /// The file.
         path: PathBuf,
     },
-    /// The file is something else. Choose another path.
+    /// The file is not a store's file. Choose another path.
     #[error("{} is not a store's file", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// A later version of this crate has written the file. Use that version.
+    /// A later version of this crate, with another format, has written the file. Use that version.
     #[error("{} has version {found} of the format: this program knows versions up to {known}", path.display())]
     Version {
         /// The file.
         path: PathBuf,
-        /// Version of the file.
+        /// Number of the file's format.
         found: i64,
-        /// Latest known version.
+        /// Number of the latest format that this version knows.
         known: i64,
     },
-    /// The file was damaged by a failing disk or another program. Move it away to begin anew: records of others come
-    /// back by replication, the node's own have to be put again.
+    /// The file was damaged by a failing disk or another program. Move the file away to begin with an empty store:
+    /// peers send their records again when they republish or replicate them, and the node's own records have to be put
+    /// again.
     #[error("{} is damaged: {what}", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// Place of the damage.
+        /// Description of the damage.
         what: String,
     },
-    /// The file can be neither opened nor created.
+    /// The file cannot be opened, created, read or written, or a file next to it cannot (`-wal`, `-shm`, `.lock`).
     #[error("{} cannot be used", path.display())]
     Disk {
         /// The file.

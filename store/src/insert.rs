@@ -4,68 +4,79 @@ use thiserror::Error;
 
 use crate::DiskError;
 
-/// Result of an insertion that was not rejected.
+/// Result of an insertion of a record that was not rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InsertOutcome {
-    /// There was no record with this key.
+    /// There was no record with this key, or only an expired one.
     New,
-    /// The record replaced another one.
+    /// The record replaced one with another value.
     Replaced,
-    /// The value was stored already, and now lives longer or has become the node's own.
+    /// A record with the same value was stored already. Its expiry is now later or, if the new record is the node's
+    /// own, its publisher and expiry are now those of the new record.
     Refreshed,
-    /// The value was stored already, and nothing has changed.
+    /// A record with the same value was stored already, and nothing has changed, for example because the new expiry is
+    /// less than 60 seconds later.
     Unchanged,
 }
 
 /// Error of inserting a record or a provider. Nothing was stored.
 ///
-/// kad's own error has fewer variants. [`RecordStore`](store::RecordStore)'s methods return the nearest of them, and
-/// [`StoreStats`](crate::StoreStats) counts the variants of this type.
+/// The methods of [`RecordStore`](store::RecordStore) return kad's error instead, which has fewer variants: for a
+/// record [`store::Error::ValueTooLarge`] if the value or the key is too long and otherwise
+/// [`store::Error::MaxRecords`], for a provider [`store::Error::MaxProvidedKeys`]. [`StoreStats`](crate::StoreStats)
+/// counts the variants of this type.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum InsertError {
-    /// The value is too long. Split it, or store a reference to it.
+    /// The value is longer than [`StoreConfig::max_value_len`](field@crate::StoreConfig::max_value_len). Split it, or
+    /// store a reference to it.
     #[error("value of {len} bytes is too long: at most {max} are stored")]
     ValueTooLong {
         /// Length of the value, in bytes.
         len: usize,
-        /// Maximum length.
+        /// Maximum length, in bytes.
         max: usize,
     },
-    /// The key is too long. Use its hash.
+    /// The key is longer than [`StoreConfig::max_key_len`](field@crate::StoreConfig::max_key_len). Use a hash as the
+    /// key.
     #[error("key of {len} bytes is too long: at most {max} are stored")]
     KeyTooLong {
         /// Length of the key, in bytes.
         len: usize,
-        /// Maximum length.
+        /// Maximum length, in bytes.
         max: usize,
     },
-    /// The record or provider had expired before it came.
+    /// The record or provider had expired before it was inserted.
     #[error("record or provider has expired")]
     Expired,
-    /// The validator of the namespace has rejected the record. Another attempt fails, too.
+    /// The validator of the key's namespace has rejected the record.
     #[error("record is invalid")]
     Invalid(#[source] ValidationError),
-    /// The namespace has no validator, and the store requires one.
+    /// The key is not in a namespace with a validator, and
+    /// [`StoreConfig::require_validator`](field@crate::StoreConfig::require_validator) is set.
     #[error("no validator for the namespace of the key")]
     NoValidator,
-    /// A better record is stored. Read it, and put one that is better still.
+    /// The record that is stored under the key is better by the namespace's validator or, if the validator finds both
+    /// equal, by the order of its bytes. Read the stored record, and put one that is better still.
     #[error("a better record is stored under this key")]
     Worse,
-    /// A plain record of the node's own is stored, which only the node itself can replace.
+    /// The node's own record with another value is stored under the key, and the namespace has no validator: only the
+    /// node itself can replace the record.
     #[error("a record of this node's own is stored under this key")]
     OwnRecord,
-    /// The store is full of records or providers that are closer to this node, or its own. Other nodes are closer to the
-    /// key.
+    /// The store is full, and evicting the records or providers whose keys are farther from this node would not make
+    /// enough room. The node's own are never evicted, and one record evicts at most 64 others.
     #[error("store is full of records closer to this node")]
     Full,
-    /// The publisher or provider has used its share of the store, with keys that are closer to this node.
+    /// The publisher or provider has reached its limit in [`StoreConfig`](crate::StoreConfig), and evicting those of
+    /// its keys that are farther from this node would not make enough room.
     #[error("publisher or provider has used its share of the store")]
     ShareFull,
-    /// The key has the maximum number of providers. As with kad's own store, kad does not see this error.
+    /// The key has [`StoreConfig::max_providers_per_key`](field@crate::StoreConfig::max_providers_per_key) providers.
+    /// [`RecordStore::add_provider`](store::RecordStore::add_provider) returns `Ok` instead of this error.
     #[error("key has the maximum number of providers")]
     TooManyProviders,
-    /// The file cannot be written. The record is not in memory either.
+    /// The file cannot be written. The record or provider is not in memory either.
     #[error("the store's file cannot be written")]
     Disk(#[source] DiskError),
 }

@@ -4,31 +4,34 @@
 //!
 //! # Effect of an error
 //!
-//! Under `StoreInserts::Unfiltered`, kad's default, kad puts what a peer sends into the store at once, and resets the
-//! peer's stream if the store returns an error. The sender sees that this node has not stored the record, but late:
-//! libp2p-kad 0.49 does not wake the stream that it resets, so that the sender's request ends by its timeout of 10
-//! seconds. Under `FilterBoth` kad confirms each record to its sender before the application has decided, and an error of
-//! the store reaches nobody.
+//! Under `StoreInserts::Unfiltered`, kad's default, kad puts each record that a peer sends into the store at once, and
+//! resets the peer's stream if the store returns an error. The sender sees that this node has not stored the record,
+//! but late: libp2p-kad 0.49 does not wake the stream that it resets, so that the sender's request ends by its timeout
+//! of 10 seconds. Under `FilterBoth` kad confirms each record to its sender before the application has decided, and no
+//! peer sees an error of the store.
 //!
 //! # Which record stays
 //!
-//! There is one record for each key. A record is the node's own if its publisher is the local peer: kad passes no record
-//! of a peer to the store that claims this.
+//! There is at most one record for each key. A record is the node's own if its publisher is the local peer: kad does
+//! not pass on a peer's record that claims this publisher.
 //!
 //! | stored record | new record | result |
 //! |---|---|---|
-//! | any | the same value | The later expiry holds. The publisher does not change, unless the new record is the node's own. |
-//! | any | another value, in a namespace with a validator | The better one stays, by [`Validator::compare`](kadence_core::Validator::compare), and by the larger bytes if that returns `Equal`. Own records are compared in the same way. |
-//! | the node's own | another value from a peer, no validator | The new record is rejected: a peer cannot replace it. |
-//! | from a peer | another value, no validator | The new record replaces the old one, as in libp2p: nothing in a plain record says who may write it. |
+//! | any | the same value, the node's own record | The new record replaces the old one, with its publisher and expiry. |
+//! | the node's own | the same value, not the node's own record | Nothing changes. |
+//! | not the node's own | the same value, not the node's own record | The stored record stays, and takes over an expiry that is at least 60 seconds later. |
+//! | any | another value, in a namespace with a validator | The better one stays, by [`Validator::compare`](kadence_core::Validator::compare), and by the larger bytes if that returns `Equal`. The node's own records are compared in the same way. |
+//! | the node's own | another value, not the node's own record, no validator | The new record is rejected: a peer cannot replace it. |
+//! | the node's own | another value, the node's own record, no validator | The new record replaces the old one. |
+//! | not the node's own | another value, no validator | The new record replaces the old one, as in libp2p: nothing in a record without a validator says who may write it. |
 //!
 //! # What can be trusted
 //!
 //! The store does not know which peer has sent a record, and the publisher is only a claim. A limit for each publisher
-//! therefore stops careless peers and not malicious ones. Against those stand the validators, and the rule that **closer
-//! records evict farther ones** when the store is full: to flood it, an attacker needs keys that are closer to this node
-//! than those of others, and own records are never evicted. Providers are different: kad accepts an announcement only
-//! from the provider itself.
+//! therefore stops careless peers and not malicious ones. Malicious ones are stopped by the validators, and by the rule
+//! that **records with keys closer to this node evict farther ones** when the store is full: to flood the store, an
+//! attacker needs keys that are closer to this node than those of others, and own records are never evicted. Providers
+//! are different: kad accepts an announcement only from the provider itself.
 
 mod clock;
 mod config;

@@ -8,43 +8,48 @@ use std::{
 
 use crate::{InsertError, InsertOutcome};
 
-/// Contents and counters of a store. Counters begin with 0 when the store is opened.
+/// Sizes and counters of a store. Counters begin at 0 when the store is created or opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
-    /// Number of records, including expired ones that were not swept yet.
+    /// Number of records, including expired ones that were not removed yet.
     pub records: u64,
-    /// Length of the keys and values of all records, in bytes.
+    /// Total length of the keys and values of all these records, in bytes.
     pub record_bytes: u64,
-    /// Number of providers of all keys.
+    /// Number of providers of all keys together, including expired ones that were not removed yet. A peer counts once
+    /// for each key that it provides.
     pub provider_records: u64,
     /// Number of keys with providers.
     pub provided_keys: u64,
-    /// Records that were stored under a new key or in place of another record.
+    /// Number of inserted records with the result [`InsertOutcome::New`] or [`InsertOutcome::Replaced`].
     pub accepted: u64,
-    /// Records that were stored already, and live longer now.
+    /// Number of inserted records with the result [`InsertOutcome::Refreshed`].
     pub refreshed: u64,
-    /// Records that were stored already, and have not changed.
+    /// Number of inserted records with the result [`InsertOutcome::Unchanged`].
     pub unchanged: u64,
-    /// Records that were not stored, by reason.
+    /// Numbers of failed insertions of records, by error.
     pub insert_errors: InsertErrorCounts,
-    /// Providers that were inserted or renewed.
+    /// Number of insertions of providers that succeeded, including those that changed nothing.
     pub providers_accepted: u64,
-    /// Providers that were not stored, by reason.
+    /// Numbers of failed insertions of providers, by error.
     pub provider_errors: InsertErrorCounts,
-    /// Records and providers that were removed in favour of others.
+    /// Number of records and providers that were removed to make room for others. Does not count those removed when a
+    /// file is opened.
     pub evicted: u64,
-    /// Records and providers that have expired and were swept.
+    /// Number of expired records and providers that were removed, including those found when a file is opened.
     pub expired: u64,
-    /// Records and providers of the file that were not taken over when it was opened: invalid by now, or over the limits.
+    /// Number of records and providers in the file that had not expired when it was opened, but were removed because
+    /// they were invalid or exceeded a limit.
     pub dropped_at_open: u64,
-    /// Writes that failed. The record of a failed put is not stored; a failed removal is repeated with the next write.
+    /// Number of writes to the file that failed. A record or provider whose write failed is not stored; a failed
+    /// removal from the file is repeated with the next write.
     pub disk_errors: u64,
-    /// Longest time that a write to the file has taken. It blocks the swarm.
+    /// Longest time that a write to the file has taken. A write blocks the task that polls the swarm. Zero if nothing
+    /// was written.
     pub longest_write: Duration,
 }
 
-/// Counts of errors, by variant of [`InsertError`].
+/// Numbers of failed insertions, by variant of [`InsertError`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InsertErrorCounts {
@@ -106,7 +111,7 @@ impl InsertErrorCounts {
     }
 }
 
-/// Reads a store's counters while a swarm owns the store, and after its end. Cheap to clone.
+/// Reads a store's counters, also while a swarm owns the store and after the store was dropped. Cheap to clone.
 ///
 /// ```
 /// use kadence_store::{Store, StoreConfig};
@@ -157,8 +162,8 @@ struct InsertErrorCounters {
 }
 
 impl StatsHandle {
-    /// Returns the current values. They are read one after the other, so that of two values that change together one may
-    /// be ahead of the other.
+    /// Returns the current values. The values are read one after the other, while the store may change: they need not
+    /// be of the same moment.
     pub fn read(&self) -> StoreStats {
         let counters = &*self.0;
         StoreStats {

@@ -30,13 +30,15 @@ use crate::{
 /// most one, so that the sweep keeps up with any load.
 const SWEEP: usize = 32;
 
-/// A record store for a `kad::Behaviour`, in memory or with a file.
+/// Store of records and providers for a `kad::Behaviour`, in memory or with a file.
 ///
-/// The [front page of the crate](crate) says which records it stores. Reads are served from memory. A write is in the file
-/// before it is in memory, so that the file has every acknowledged record. It survives a killed process at once, and a
-/// power failure after [`StoreConfig::flush_within`](field@StoreConfig::flush_within).
+/// The [front page of the crate](crate) says which of two records of a key stays. Reads are served from memory. With a
+/// file, an insertion is written to the file before it takes effect in memory, so that the file has every acknowledged
+/// record. It survives the end of the process at once, and a power failure once the file was flushed: see
+/// [`StoreConfig::flush_within`](field@StoreConfig::flush_within).
 ///
-/// Expired records and providers are never returned. The calls that change the store remove them, up to 32 at a time.
+/// Expired records and providers are never returned. Each insertion removes up to 32 expired records and 32 expired
+/// providers.
 ///
 /// ```
 /// use kadence_store::{InsertError, InsertOutcome, Store, StoreConfig};
@@ -60,26 +62,27 @@ pub struct Store {
 }
 
 impl Store {
-    /// Returns an empty store in memory, which ends with the process.
+    /// Returns an empty store without a file. Its content is lost when it is dropped.
     pub fn memory(local_peer: PeerId, config: StoreConfig) -> Self {
         Self::with_clock(local_peer, config, Arc::new(RealClock))
     }
 
     /// Opens a store in a file, which is created if there is none.
     ///
-    /// SQLite keeps two more files next to it, with the suffixes `-wal` and `-shm`, and the store a lock with the suffix
-    /// `.lock`. All of them have to be on a local disk.
+    /// The folder of the file has to exist. Next to the file, SQLite keeps two more, with the suffixes `-wal` and
+    /// `-shm`, and the store a lock file with the suffix `.lock`. All of them have to be on a local disk.
     ///
-    /// Everything is read, verified by checksums and by the validators, and brought within the limits: records that have
-    /// expired, are invalid by now or exceed a limit are removed. If the local peer is not the earlier one, that one's own
-    /// records and providers count as those of another peer. The time is in proportion to the size of the file.
+    /// The whole file is read and verified by checksums; the time is in proportion to its size. Records and providers
+    /// that have expired, that `config` rejects, or that exceed a limit are removed. Records and providers of the node
+    /// itself are recognised by `local_peer`: if an earlier run had another peer id, those of that peer id count as
+    /// another peer's.
     ///
-    /// Dropping the store waits until everything is on the disk.
+    /// Dropping the store blocks until its content is on the disk.
     ///
     /// # Errors
     ///
-    /// If another store has the file open, or the file is something else, of a later version, damaged, or cannot be used.
-    /// The file is left unchanged.
+    /// If another store has the file open, or the file is of another kind, of a later version, damaged, or cannot be
+    /// used. See [`StoreOpenError`].
     #[cfg(feature = "disk")]
     pub fn open(path: impl AsRef<Path>, local_peer: PeerId, config: StoreConfig) -> Result<Self, StoreOpenError> {
         Self::open_with_clock(path.as_ref(), local_peer, config, Arc::new(RealClock))
@@ -113,12 +116,13 @@ impl Store {
         Ok(store)
     }
 
-    /// Inserts a record. [`RecordStore::put`] does the same with kad's errors.
+    /// Inserts a record, or renews or replaces the stored one of its key. [`RecordStore::put`] does the same with kad's
+    /// errors.
     ///
     /// # Errors
     ///
-    /// If the record is rejected, the store is full, or the file cannot be written. Nothing has changed then, except that
-    /// expired records may have been swept.
+    /// If the record is rejected, the store is full, or the file cannot be written. Nothing has changed then, except
+    /// that expired records and providers may have been removed.
     pub fn insert(&mut self, record: Record) -> Result<InsertOutcome, InsertError> {
         let now = self.clock.now();
         self.sweep_up_to(now);
@@ -128,12 +132,14 @@ impl Store {
         result
     }
 
-    /// Inserts or renews a provider. [`RecordStore::add_provider`] does the same with kad's errors, and returns none for
+    /// Inserts a provider of a key, or renews it. Addresses beyond the first 16, or beyond 1,024 bytes in total, are
+    /// left out. [`RecordStore::add_provider`] does the same with kad's errors, and returns `Ok` instead of
     /// [`InsertError::TooManyProviders`].
     ///
     /// # Errors
     ///
-    /// If the provider is rejected, the store is full, or the file cannot be written.
+    /// If the provider is rejected, the store is full, or the file cannot be written. Nothing has changed then, except
+    /// that expired records and providers may have been removed.
     pub fn insert_provider(&mut self, provider: ProviderRecord) -> Result<(), InsertError> {
         let now = self.clock.now();
         self.sweep_up_to(now);
@@ -143,38 +149,40 @@ impl Store {
         result
     }
 
-    /// Removes all expired records and providers. Calls that change the store do so bit by bit; this is for a store that is
-    /// seldom changed. The time is in proportion to their number.
+    /// Removes all expired records and providers. The time is in proportion to their number. Since each insertion
+    /// removes some of them anyway, this is only needed for a store with few insertions.
     pub fn sweep(&mut self) {
         let now = self.clock.now();
         while self.sweep_up_to(now) {}
         self.update_gauges();
     }
 
-    /// Removes up to 32 expired records and 32 expired providers. Returns whether there may be more. For an event loop that
-    /// [`sweep`](Self::sweep) would block for too long.
+    /// Removes up to 32 expired records and 32 expired providers. Returns true if there may be more. It is for an event
+    /// loop that [`sweep`](Self::sweep) would block for too long.
     pub fn sweep_some(&mut self) -> bool {
         let more = self.sweep_up_to(self.clock.now());
         self.update_gauges();
         more
     }
 
-    /// Returns the earliest expiry of all records and providers, including expired ones that were not swept yet. `None` if
-    /// none expires.
+    /// Returns the earliest expiry of all records and providers, including expired ones that were not removed yet.
+    /// `None` if none of them has an expiry.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.records.next_expiry().into_iter().chain(self.providers.next_expiry()).min()
     }
 
-    /// Waits until everything that was stored survives a power failure. Does nothing for a store in memory.
+    /// Blocks until everything that was stored before survives a power failure. Does nothing for a store without a
+    /// file.
     ///
     /// # Errors
     ///
-    /// If the disk fails or the file is busy. Everything still survives the end of the process.
+    /// If the disk fails or the file is busy. What was stored still survives the end of the process.
     pub fn flush(&mut self) -> Result<(), DiskError> {
         self.disk.as_mut().map_or(Ok(()), Disk::flush)
     }
 
-    /// Returns a handle to the counters, for the time when the store is in a swarm.
+    /// Returns a handle that reads the store's counters, also while a swarm owns the store and after the store was
+    /// dropped.
     pub fn stats_handle(&self) -> StatsHandle {
         self.stats.clone()
     }

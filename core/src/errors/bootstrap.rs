@@ -7,7 +7,8 @@ use crate::Progress;
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum BootstrapError {
-    /// Every lookup timed out in kad.
+    /// Every lookup ended by kad's query timeout. If the first one, of the local peer id, ends so, kad starts no
+    /// others.
     #[error("all {phases} lookups timed out")]
     AllPhasesFailed {
         /// Number of lookups.
@@ -18,17 +19,18 @@ pub enum BootstrapError {
     /// None of the peers asked has answered.
     #[error("none of {} peers answered", progress.requests)]
     NoResponse {
-        /// Requests of all lookups.
+        /// Requests of all lookups. None was answered.
         progress: Progress,
     },
-    /// The deadline passed first. Peers that the completed lookups added to the routing table stay there.
+    /// The deadline of the request passed before the last lookup ended. Peers that lookups have added to the routing
+    /// table stay there.
     #[error("deadline passed after {phases} lookups")]
     Timeout {
-        /// Number of completed lookups.
+        /// Number of lookups of the last attempt that ended before the deadline.
         phases: u32,
-        /// Number of them that timed out in kad.
+        /// Number of those lookups that ended by kad's query timeout.
         failed: u32,
-        /// Requests and answers of the completed lookups.
+        /// Requests and answers of the lookups that ended before the deadline.
         progress: Progress,
     },
     /// The routing table is empty: add a bootstrap peer, or wait for a connection.
@@ -40,7 +42,7 @@ pub enum BootstrapError {
 }
 
 impl BootstrapError {
-    /// Returns whether another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+    /// Returns `true` if another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::AllPhasesFailed { .. } | Self::NoResponse { .. } | Self::NoKnownPeers => true,

@@ -11,20 +11,23 @@ pub enum GetClosestPeersError {
     /// None of the peers asked has answered.
     #[error("none of {} peers answered", progress.requests)]
     NoResponse {
-        /// Requests of the query.
+        /// Requests of the lookup. None was answered.
         progress: Progress,
     },
-    /// The deadline passed, or kad's own query timeout.
+    /// The deadline of the request passed, or kad's own query timeout.
     #[error("deadline passed with {} peers found", peers.len())]
     Timeout {
-        /// Peers that had answered, as far as kad has named them. kad names them only when a lookup ends: at the
-        /// request's deadline these are the peers of a thorough lookup's first query, if that has ended, and none
-        /// otherwise.
+        /// Peers that had answered, as far as kad has named them. kad names peers only at the end of a lookup. After
+        /// kad's query timeout, they are those of the lookup. At the deadline of the request, they are those of the
+        /// first lookup if the second lookup of a [thorough](crate::Operation::GetClosestPeers::thorough) request was
+        /// under way, and none otherwise.
         peers: Vec<PeerInfo>,
-        /// Requests and answers of all attempts, as last reported by kad.
+        /// Requests and answers, as last reported by kad: of all attempts if the deadline of the request passed, and of
+        /// the last attempt if kad's query timeout passed.
         progress: Progress,
     },
-    /// The routing table is empty: add a bootstrap peer, or wait for a connection.
+    /// The query ended without asking any peer, because the routing table is empty: add a bootstrap peer, or wait for a
+    /// connection.
     #[error("routing table is empty: add a bootstrap peer")]
     NoKnownPeers,
     /// The request failed for a reason that is common to all operations.
@@ -33,7 +36,7 @@ pub enum GetClosestPeersError {
 }
 
 impl GetClosestPeersError {
-    /// Returns whether another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+    /// Returns `true` if another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NoResponse { .. } | Self::NoKnownPeers => true,

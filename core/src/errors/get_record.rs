@@ -10,52 +10,57 @@ use crate::{Candidate, Certainty, Progress};
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum GetRecordError {
-    /// No peer that answered holds the record.
+    /// Peers answered, and none of them returned a valid record. The local store has none either.
     #[error("record not found: {} of {} peers answered, which is {certainty}", progress.successes, progress.requests)]
     NotFound {
-        /// Peers closest to the key among those that answered.
+        /// Up to 20 peers closest to the key among those that answered, the closest first. Empty if a record was found
+        /// that was invalid or had another key, because kad then names no peers.
         closest_peers: Vec<PeerId>,
-        /// Conclusive if enough peers answered to conclude that no record exists.
+        /// Conclusive if at least four of five of the peers asked answered, the query was not
+        /// [finished early](crate::Stall), and `rejected` is zero.
         certainty: Certainty,
-        /// Number of records that the validator of the key's namespace rejected. If there are any, the result is
-        /// inconclusive: a peer that sent an invalid record may have hidden a valid one.
+        /// Number of records that the validator of the key's namespace rejected. If it is not zero, the result is
+        /// inconclusive, because a peer that returned an invalid record may have hidden a valid one.
         rejected: u32,
         /// Requests and answers of the query.
         progress: Progress,
-        /// Age of this result if it came from the [cache](crate::Cache); `None` if it came from the network.
+        /// Time since this result was put into the [cache](crate::Cache). `None` if the result is not from the cache.
         cached: Option<Duration>,
     },
-    /// None of the peers asked has answered. This says nothing about the key.
+    /// None of the peers asked has answered. This says nothing about whether a record exists.
     #[error("none of {} peers answered", progress.requests)]
     NoResponse {
-        /// Requests of the query.
+        /// Requests of the query. None was answered.
         progress: Progress,
     },
-    /// The query ended, sources hold different values, and none of them reached the quorum.
+    /// The query ended with different values from different sources, and no value reached the quorum.
     #[error("{} different values were found, none at {needed} sources", candidates.len())]
     Conflict {
-        /// Every value, the one with the most sources first.
+        /// All values found, the one with the most sources first, and of equal ones the first to arrive first.
         candidates: Vec<Candidate>,
-        /// Number of sources that had to agree.
+        /// Number of sources that had to hold the same value.
         needed: usize,
     },
-    /// The query ended, all sources hold the same value, and they are fewer than the quorum.
+    /// The query ended with the same value from all sources that hold a record, and they are fewer than the quorum.
     #[error("{} sources hold the record, fewer than the quorum of {needed}", candidate.votes)]
     QuorumNotReached {
-        /// The value.
+        /// The value, and the number of its sources.
         candidate: Candidate,
-        /// Number of sources that had to agree.
+        /// Number of sources that had to hold the same value.
         needed: usize,
     },
-    /// The deadline passed, or kad's own query timeout, before the policy was satisfied.
+    /// The deadline of the request passed, or kad's own query timeout, before the policy was satisfied.
     #[error("deadline passed with {} records found", found.len())]
     Timeout {
-        /// Records found before the deadline, one for each source: those of the last attempt first, by order of arrival.
+        /// Records found, one for each source, by order of arrival. If the deadline of the request passed, those of
+        /// earlier attempts follow those of the last attempt.
         found: Vec<Arc<PeerRecord>>,
-        /// Requests and answers of all attempts, as last reported by kad.
+        /// Requests and answers, as last reported by kad: of all attempts if the deadline of the request passed, and of
+        /// the last attempt if kad's query timeout passed.
         progress: Progress,
     },
-    /// The routing table is empty: add a bootstrap peer, or wait for a connection.
+    /// The query ended without a record and without asking any peer, because the routing table is empty: add a
+    /// bootstrap peer, or wait for a connection.
     #[error("routing table is empty: add a bootstrap peer")]
     NoKnownPeers,
     /// The request failed for a reason that is common to all operations.
@@ -64,7 +69,7 @@ pub enum GetRecordError {
 }
 
 impl GetRecordError {
-    /// Returns whether another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+    /// Returns `true` if another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
     pub fn is_retryable(&self) -> bool {
         match self {
             // A peer that sent an invalid record would send it again.

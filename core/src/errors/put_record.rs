@@ -8,67 +8,71 @@ use crate::Progress;
 
 /// Error of a put.
 ///
-/// Unless a variant says otherwise, the record is not in the local store, except after
-/// [`LocalCopy::First`](crate::LocalCopy::First), where it stays.
+/// A put that fails has not stored its record in the local store, unless the variant says otherwise. With
+/// [`LocalCopy::First`](crate::LocalCopy::First), an accepted put leaves its record in the local store after every
+/// error but [`Store`](Self::Store).
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum PutRecordError {
-    /// Fewer peers than the quorum acknowledged the record. Those that did keep it until it expires.
+    /// Fewer peers than the quorum acknowledged the record. The peers that acknowledged it keep it until it expires.
     #[error("{} of {asked} peers acknowledged the record, fewer than the quorum of {needed}", acknowledged.len())]
     QuorumFailed {
-        /// Peers that acknowledged the record.
+        /// Peers that acknowledged the record in the last attempt.
         acknowledged: Vec<PeerId>,
-        /// Number of peers that had to acknowledge it.
+        /// Number of peers that had to acknowledge the record.
         needed: NonZeroUsize,
-        /// Number of peers that the record was sent to.
+        /// Number of peers that were selected for the record in the last attempt.
         asked: usize,
     },
-    /// The quorum was reached, but fewer peers than [`PutOptions::verify`](crate::PutOptions::verify) returned the
-    /// record when it was read back. Peers that stored it keep it until it expires.
+    /// The quorum was reached, but fewer peers than [`PutOptions::verify`](crate::PutOptions::verify) requires returned
+    /// the record when it was read back. Peers that stored the record keep it until it expires.
     #[error("{verified} peers returned the record, {needed} were required")]
     NotVerified {
         /// Peers that acknowledged the record.
         acknowledged: Vec<PeerId>,
-        /// Number of peers that returned it.
+        /// Number of peers that returned the record.
         verified: usize,
-        /// Number of peers that had to return it.
+        /// Number of peers that had to return the record.
         needed: usize,
     },
-    /// No peer answered the lookup of the peers closest to the key. Nothing was sent.
+    /// No peer answered the lookup of the peers closest to the key. The last attempt has sent the record to no peer.
     #[error("none of {} peers answered the lookup", progress.requests)]
     NoResponse {
-        /// Requests of the lookup.
+        /// Requests of the lookup. None was answered.
         progress: Progress,
     },
-    /// Fewer peers were found than the quorum requires. Nothing was sent.
+    /// Fewer peers were found than the quorum requires. The last attempt has sent the record to no peer.
     #[error("{found} peers were found, fewer than the quorum of {needed}")]
     InsufficientPeers {
-        /// Number of peers found by the lookups and in the routing table.
+        /// Number of distinct peers found by the lookups and in the routing table.
         found: usize,
         /// Number of peers that would have to acknowledge the record.
         needed: NonZeroUsize,
     },
-    /// The deadline passed first. Any of `sent_to` may hold the record, because kad reports acknowledgements only when a
-    /// query ends. If the quorum was reached just before the deadline, the local store may hold it as well.
+    /// The deadline passed before the put had ended. Each peer in `sent_to` may hold the record, because kad names the
+    /// peers that acknowledged only at the end of a query. The local store may hold the record if the deadline passed
+    /// while the record was being stored there.
     #[error("deadline passed with the record sent to {} peers", sent_to.len())]
     Timeout {
-        /// Peers that the record was being sent to, those of the last attempt first. Empty if no lookup had ended.
+        /// Peers that were selected for the record, those of the last attempt first. Empty if no query that sends the
+        /// record had started.
         sent_to: Vec<PeerId>,
         /// Requests and answers of all attempts, as last reported by kad.
         progress: Progress,
     },
-    /// The local store rejected the record. After [`LocalCopy::First`](crate::LocalCopy::First) nothing was sent;
-    /// otherwise the quorum was reached, and the peers keep the record until it expires, but the local node does not
-    /// republish it.
+    /// The local store rejected the record. With [`LocalCopy::First`](crate::LocalCopy::First), the record was sent to
+    /// no peer. Otherwise the quorum was reached, and the peers keep the record until it expires, but the local node
+    /// does not republish it.
     #[error("local store rejected the record, which {} peers hold", acknowledged.len())]
     Store {
-        /// Reason of the store.
+        /// Error of the local store.
         #[source]
         error: store::Error,
-        /// Peers that acknowledged the record.
+        /// Peers that acknowledged the record. Empty with [`LocalCopy::First`](crate::LocalCopy::First).
         acknowledged: Vec<PeerId>,
     },
-    /// The routing table is empty: add a bootstrap peer, or wait for a connection.
+    /// The lookup ended without asking any peer, because the routing table is empty: add a bootstrap peer, or wait for
+    /// a connection.
     #[error("routing table is empty: add a bootstrap peer")]
     NoKnownPeers,
     /// The request failed for a reason that is common to all operations.
@@ -77,7 +81,7 @@ pub enum PutRecordError {
 }
 
 impl PutRecordError {
-    /// Returns whether another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+    /// Returns `true` if another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::QuorumFailed { .. }

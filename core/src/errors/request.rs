@@ -9,12 +9,12 @@ pub enum RequestError {
     /// The request is invalid: change it before trying again.
     #[error("invalid request")]
     Invalid(#[from] InvalidRequestError),
-    /// The request was refused because too many are waiting, or it was dropped for one of a higher priority. Try again
-    /// later, or make fewer requests at a time.
+    /// The request was refused because too many requests are waiting, or dropped from the queue for one of a higher
+    /// priority ([`Overload::Shed`](crate::Overload::Shed)). Try again later, or make fewer requests at a time.
     #[error("too many requests are waiting: try again later")]
     Overloaded,
-    /// The deadline passed while the request was waiting for a slot: its query never started. Try again with a longer
-    /// timeout.
+    /// The deadline passed while the request was waiting for its first query to start. Try again with a longer timeout,
+    /// or make fewer requests at a time.
     #[error("deadline passed before the query could start: too many queries are running, or the timeout is too short")]
     ExpiredInQueue,
     /// The caller cancelled the request.
@@ -23,25 +23,26 @@ pub enum RequestError {
     /// The client is shutting down, or its driver has been dropped.
     #[error("client has shut down")]
     Shutdown,
-    /// kad could not start the query, for a reason that has no variant of its own in this operation's error.
+    /// kad could not start the query, for a reason that has no variant of its own in the error of this operation.
     #[error("kad could not start the query")]
     Refused(#[source] QueryStartError),
 }
 
-/// Error of an invalid request: the same request fails again with the same error.
+/// Error of an invalid request. The same request fails again, except after [`DuplicateId`](Self::DuplicateId).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidRequestError {
-    /// The key is longer than [`TrackerConfig::max_key_len`](crate::TrackerConfig::max_key_len): use a hash of it.
+    /// The key or target is longer than [`TrackerConfig::max_key_len`](crate::TrackerConfig::max_key_len): use a hash
+    /// of the key.
     #[error("key of {len} bytes is too long: at most {max} are allowed")]
     KeyTooLong {
         /// Length of the key in bytes.
         len: usize,
-        /// Maximum length in bytes.
+        /// Maximum length of a key in bytes.
         max: usize,
     },
-    /// The value is longer than a packet of the network can carry: store it elsewhere, and its address in the record.
-    /// See [`TrackerConfig::max_value_len_for`](crate::TrackerConfig::max_value_len_for).
+    /// The value is longer than [`TrackerConfig::max_value_len_for`](crate::TrackerConfig::max_value_len_for) allows
+    /// under this key: store the value elsewhere, and its address in the record.
     #[error("value of {len} bytes is too long: at most {max} are allowed under this key")]
     ValueTooLong {
         /// Length of the value in bytes.
@@ -58,23 +59,24 @@ pub enum InvalidRequestError {
         /// Reason that the validator gave.
         reason: String,
     },
-    /// [`Policy::Best`](crate::Policy::Best) needs a validator for the key's namespace, which decides the better of two
-    /// records.
+    /// [`Policy::Best`](crate::Policy::Best) needs a validator that decides which of two records is better, and the
+    /// namespace of the key has none.
     #[error("no validator is registered for the namespace of this key")]
     NoValidator,
     /// [`Policy::Quorum`](crate::Policy::Quorum) and [`Policy::Best`](crate::Policy::Best) apply to records only.
     #[error("this policy applies to records, not to providers")]
     PolicyForRecords,
-    /// A limit or a quorum is zero.
+    /// A [`Policy::Limit`](crate::Policy::Limit) or a [`Quorum`](crate::Quorum) is zero.
     #[error("limit or quorum is zero: use at least one")]
     ZeroLimit,
     /// The list of peers to store a record at is empty, or names only the local peer.
     #[error("no peer to store the record at: name at least one other than the local peer")]
     NoPeers,
-    /// Request ids from [`RequestId::FIRST_RESERVED`](crate::RequestId::FIRST_RESERVED) on belong to the tracker.
+    /// The request id is [`RequestId::FIRST_RESERVED`](crate::RequestId::FIRST_RESERVED) or larger. Such ids belong to
+    /// the tracker.
     #[error("request id is reserved: use a smaller one")]
     ReservedId,
-    /// A request with this id is still alive. Ids are never used twice.
+    /// A request with this id has not ended yet. Never use an id twice.
     #[error("request id is already in use")]
     DuplicateId,
 }

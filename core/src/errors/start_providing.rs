@@ -6,26 +6,29 @@ use crate::Progress;
 
 /// Error of a provider announcement.
 ///
-/// The local store then does not name the local peer as a provider of the key, unless it did before.
+/// After it, the local store does not name the local peer as a provider of the key, unless it did before, or another
+/// announcement of the key has succeeded or is under way.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum StartProvidingError {
     /// No peer answered the lookup of the peers closest to the key, so the announcement was not sent.
     #[error("none of {} peers answered the lookup", progress.requests)]
     NoResponse {
-        /// Requests of the lookup.
+        /// Requests of the lookup. None was answered.
         progress: Progress,
     },
-    /// The deadline passed, or kad's own query timeout. Some peers may have received the announcement.
+    /// The deadline of the request passed, or kad's own query timeout. Some peers may have received the announcement.
     #[error("deadline passed before the announcement was sent to all peers")]
     Timeout {
-        /// Requests and answers of all attempts, as last reported by kad.
+        /// Requests and answers, as last reported by kad: of all attempts if the deadline of the request passed, and of
+        /// the last attempt if kad's query timeout passed.
         progress: Progress,
     },
-    /// The local store rejected the provider entry: raise its limits, or stop providing another key.
+    /// The local store rejected the provider entry: raise the limits of the store, or stop providing another key.
     #[error("local store rejected the provider entry")]
     Store(#[source] store::Error),
-    /// The routing table is empty: add a bootstrap peer, or wait for a connection.
+    /// The lookup ended without asking any peer, because the routing table is empty: add a bootstrap peer, or wait for
+    /// a connection.
     #[error("routing table is empty: add a bootstrap peer")]
     NoKnownPeers,
     /// The request failed for a reason that is common to all operations.
@@ -34,7 +37,7 @@ pub enum StartProvidingError {
 }
 
 impl StartProvidingError {
-    /// Returns whether another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+    /// Returns `true` if another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NoResponse { .. } | Self::Timeout { .. } | Self::NoKnownPeers => true,

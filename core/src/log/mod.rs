@@ -24,18 +24,21 @@ use crate::{
     Validators,
 };
 
-/// Representation of record values in a log.
+/// Representation of record values in a log. Keys, peer ids and addresses are always written in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogValues {
-    /// Their bytes.
+    /// The bytes of the value.
     Whole,
-    /// Their length and a hash (the first eight bytes of SHA-256), for logs that are given to others. Equal values stay
-    /// equal. A replay uses stand-ins of the same length, so it does not reproduce the verdicts of validators, and
-    /// different values of fewer than eight bytes may become equal.
+    /// The length of the value and the first eight bytes of its SHA-256 hash (fewer for a shorter value), for logs that
+    /// are given to others. Equal values stay equal.
+    ///
+    /// A replay uses stand-ins of the same length. So it does not reproduce the verdicts of validators, and different
+    /// values of fewer than eight bytes may become equal. It rejects values of more than 1 MiB.
     Hashed,
 }
 
-/// Error of a recording: the tracker has already had a request, and a replay starts with a new tracker.
+/// Error of a recording: the tracker has already had requests or is shutting down, and a replay starts with a new
+/// tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("tracker has already had requests: record a new one")]
 pub struct RecordingError;
@@ -44,35 +47,38 @@ pub struct RecordingError;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// A line is not part of a log.
+    /// A line does not have the form of a line of a log.
     #[error("line {line} is not a line of a log")]
     Malformed {
         /// Number of the line, counted from 1.
         line: usize,
     },
-    /// The tracker did something else than when it was recorded: its code has changed since, or the validators differ.
+    /// The replay wrote another line than the log has: the code of the tracker has changed since, or the validators
+    /// differ.
     #[error("line {line} says `{recorded}`, the replay `{replayed}`")]
     Diverged {
         /// Number of the line, counted from 1.
         line: usize,
-        /// Action in the log.
+        /// Line in the log.
         recorded: String,
-        /// Action of the tracker, empty if there was none.
+        /// Line that the replay wrote. Empty if it wrote none.
         replayed: String,
     },
 }
 
-/// Replays a log in a new tracker, and compares every action in the log with the tracker's, byte for byte. Returns the
-/// number of lines. A log may end anywhere: what the tracker would do after its last line is not compared.
+/// Replays a log in a new tracker, and compares every line of the log with the line that the replay writes, byte for
+/// byte. Returns the number of lines, zero for an empty log. A log may end anywhere: what the tracker would do after
+/// its last line is not compared.
 ///
-/// The log is trusted: large values, or very many waiters and results, use as much memory as in the original. Limit the
-/// memory of a process that replays logs of strangers.
+/// The log is trusted: large values, or very many requests and results, use as much memory as in the original. Limit
+/// the memory of a process that replays logs of strangers.
 ///
-/// `epoch` is the start of the replay; its value makes no difference. `validators` are those of the original tracker.
+/// `epoch` stands for the start of the recording; its value makes no difference. `validators` must be those of the
+/// recorded tracker, because a log does not contain them.
 ///
 /// # Errors
 ///
-/// If a line is malformed, or differs from the tracker's action. The first such line ends the replay.
+/// Returns an error for the first line that is malformed, or that differs from the line that the replay writes.
 pub fn replay<'a>(
     lines: impl IntoIterator<Item = &'a str>,
     epoch: Instant,

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::response::{Response, ResponseReceiver, response_channel};
 
-/// Request that has not been sent yet. Awaiting it sends it and returns its answer; [`stream`](Self::stream) returns
-/// its items as they arrive.
+/// Request that has not been sent yet. Awaiting the call sends the request and returns its answer;
+/// [`stream`](Self::stream) returns the request's items as they arrive.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,8 +47,8 @@ use crate::response::{Response, ResponseReceiver, response_channel};
 ///
 /// Dropping the future or the stream cancels the request.
 ///
-/// Every request ends exactly once, at its deadline at the latest, with an answer or an error. The error of a request
-/// that ends at its deadline contains what was found until then.
+/// A request that is sent and not cancelled ends exactly once, with an answer or an error, at its deadline at the
+/// latest. At the deadline, the `Timeout` error of a get contains the records or providers that were found until then.
 #[must_use = "a call does nothing until it is awaited or read as a stream"]
 pub struct Call<K> {
     draft: Draft,
@@ -69,12 +69,13 @@ struct Draft {
 pub enum Update<T, R> {
     /// The next item.
     Item(T),
-    /// The reader fell behind and items were dropped at this point. The answer at the end contains all items.
+    /// The reader fell behind, and items were dropped at this point. A successful answer at the end contains every
+    /// record and provider, the dropped ones included; that of a bootstrap only counts its lookups.
     Lagged {
         /// Number of dropped items.
         skipped: u64,
     },
-    /// Result of the request. Every stream has exactly one, as its last element.
+    /// Result of the request, exactly once and as the last element of the stream.
     End(R),
 }
 
@@ -90,9 +91,13 @@ impl<K> Call<K> {
         Self { draft, kind: PhantomData }
     }
 
-    /// Sets the time after which the request ends with what was found until then. It starts when the driver accepts the
-    /// request, and includes the time in the queue. Default:
-    /// [`TrackerConfig::default_timeout`](kadence_core::TrackerConfig::default_timeout), 30 s.
+    /// Sets the time from the driver's acceptance of the request to the request's deadline. This time includes the wait
+    /// in the queue, all steps of the operation and all retries. Default:
+    /// [`TrackerConfig::default_timeout`](kadence_core::TrackerConfig::default_timeout), 30 s unless it was changed.
+    ///
+    /// A request that has not ended at the deadline fails with the `Timeout` error of its operation, or with
+    /// [`RequestError::ExpiredInQueue`] if no query has started for it. [`Client::find_peer`](crate::Client::find_peer)
+    /// still returns the addresses in the local routing table, if there are any.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {
@@ -107,8 +112,9 @@ impl<K> Call<K> {
         self
     }
 
-    /// Sets the priority class, which determines the share of slots when requests wait in the queue. Default:
-    /// [`Priority::Normal`].
+    /// Sets the priority class. While requests of several classes wait for a query to start,
+    /// [`TrackerConfig::shares`](kadence_core::TrackerConfig::shares) determines how many queries each class starts.
+    /// Default: [`Priority::Normal`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {
@@ -123,7 +129,11 @@ impl<K> Call<K> {
         self
     }
 
-    /// Retries failures that another attempt could fix, until the timeout. Off by default.
+    /// Retries failures that another attempt could fix, with at most [`Retry::attempts`] attempts in all, and only
+    /// before the deadline. Off by default.
+    ///
+    /// [`Outcome::is_retryable`](kadence_core::Outcome::is_retryable) lists the failures that are retried. A request
+    /// that is read as a stream is not retried after an attempt that found an item.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {
@@ -140,8 +150,10 @@ impl<K> Call<K> {
 }
 
 impl Call<GetRecord> {
-    /// Ends the lookup when `limit` records from different peers are found. If the lookup finds fewer, the answer is
-    /// those. Zero fails with [`RequestError::Invalid`].
+    /// Ends the lookup when `limit` sources, which are peers or the local store, have returned a record. If the lookup
+    /// ends with fewer, but at least one, the answer is those. More than
+    /// [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items) counts as that number. Zero fails with
+    /// [`RequestError::Invalid`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -156,8 +168,8 @@ impl Call<GetRecord> {
         self.policy(Policy::Limit(limit))
     }
 
-    /// Collects every record that the lookup finds until it ends, at most
-    /// [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items).
+    /// Collects every record that the lookup finds, one for each source, until the lookup ends or has found
+    /// [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items) records.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -170,13 +182,15 @@ impl Call<GetRecord> {
         self.policy(Policy::All)
     }
 
-    /// Succeeds when a quorum of sources has exactly the same value. The local store counts as one source. Takes a
-    /// number or a [`Quorum`], whose `Majority` and `All` are of
-    /// [`REPLICATION_FACTOR`](kadence_core::REPLICATION_FACTOR) peers. Zero fails with [`RequestError::Invalid`].
+    /// Requires a quorum of sources that return exactly the same value, and ends the lookup when the quorum is reached.
+    /// The local store counts as one source. Takes a number or a [`Quorum`]. `Quorum::Majority` is more than half of
+    /// [`REPLICATION_FACTOR`](kadence_core::REPLICATION_FACTOR), 11, and `Quorum::All` is 20. Zero fails with
+    /// [`RequestError::Invalid`].
     ///
-    /// If the lookup ends before that, the call fails:
-    /// [`Conflict`](kadence_core::GetRecordError::Conflict) means that sources disagree, and
-    /// [`QuorumNotReached`](kadence_core::GetRecordError::QuorumNotReached) that they agree and are too few.
+    /// If the lookup finds records and ends before the quorum is reached, the call fails.
+    /// [`Conflict`](kadence_core::GetRecordError::Conflict) means that sources returned different values.
+    /// [`QuorumNotReached`](kadence_core::GetRecordError::QuorumNotReached) means that all of them returned the same
+    /// value, but were too few.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -189,9 +203,13 @@ impl Call<GetRecord> {
         self.policy(Policy::Quorum(quorum.into()))
     }
 
-    /// Waits for the end of the lookup, and returns the best record found, by the validator of the key's namespace.
-    /// Without a validator ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)) the call fails with
-    /// [`RequestError::Invalid`].
+    /// Waits for the end of the lookup, and returns the best record found, by the validator of the key's namespace. If
+    /// the namespace has no validator ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)), the
+    /// call fails with [`RequestError::Invalid`].
+    ///
+    /// The best record is then sent in the background to the closest peers known to hold a worse record or none. This
+    /// read repair is left out while [`TrackerConfig::max_read_repairs`](kadence_core::TrackerConfig::max_read_repairs)
+    /// others are running.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -204,9 +222,9 @@ impl Call<GetRecord> {
         self.policy(Policy::Best { agree: None })
     }
 
-    /// Returns the best record, like [`best`](Self::best), and ends the lookup early when a quorum of sources has the
-    /// best record found so far. If the lookup ends with fewer, the best record is still the answer. Zero fails with
-    /// [`RequestError::Invalid`].
+    /// Returns the best record, like [`best`](Self::best), and ends the lookup early when a quorum of sources has
+    /// returned the best value found so far. The quorum is counted as in [`quorum`](Self::quorum). If the lookup ends
+    /// with fewer sources, the best record is still the answer. Zero fails with [`RequestError::Invalid`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -219,7 +237,8 @@ impl Call<GetRecord> {
         self.policy(Policy::Best { agree: Some(quorum.into()) })
     }
 
-    /// Asks the network even if the [cache](kadence_core::Cache) has an answer. The cache is off by default.
+    /// Runs a query, or joins one that is running, even if the [cache](kadence_core::Cache) has an answer. The cache is
+    /// off by default.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -235,8 +254,9 @@ impl Call<GetRecord> {
 }
 
 impl Call<GetProviders> {
-    /// Ends the lookup when `limit` providers are found. If the lookup finds fewer, the answer is those. Zero fails
-    /// with [`RequestError::Invalid`].
+    /// Ends the lookup when `limit` providers are found. If the lookup ends with fewer, but at least one, the answer is
+    /// those. More than [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items) counts as that number.
+    /// Zero fails with [`RequestError::Invalid`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetProvidersError> {
@@ -249,7 +269,7 @@ impl Call<GetProviders> {
         self.policy(Policy::Limit(limit))
     }
 
-    /// Ends the lookup at the first provider.
+    /// Ends the lookup at the first provider, which may be one that the local store knows.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetProvidersError> {
@@ -262,7 +282,8 @@ impl Call<GetProviders> {
         self.policy(Policy::First)
     }
 
-    /// Asks the network even if the [cache](kadence_core::Cache) has an answer. The cache is off by default.
+    /// Runs a query, or joins one that is running, even if the [cache](kadence_core::Cache) has an answer. The cache is
+    /// off by default.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetProvidersError> {
@@ -278,8 +299,8 @@ impl Call<GetProviders> {
 }
 
 impl Call<PutRecord> {
-    /// Lowers the quorum to the number of peers found, if that is smaller, so that a network with fewer peers than the
-    /// quorum can meet it. Off by default.
+    /// Lowers the quorum to the number of peers that the lookup finds, if that number is smaller, so that a network
+    /// with fewer peers than the quorum can reach it. Off by default.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
@@ -294,8 +315,9 @@ impl Call<PutRecord> {
         self.put_options(|options| options.clamp_quorum = true)
     }
 
-    /// Sets the point at which the record goes into the local store. [`LocalCopy::First`] stores it before anything is
-    /// sent; it then stays there and is republished even if the put fails. Default: [`LocalCopy::OnSuccess`].
+    /// Sets the time at which the record is put into the local store. [`LocalCopy::First`] puts it there before
+    /// anything is sent; the record then stays there and is republished even if the put fails. If the local store
+    /// rejects the record, nothing is sent. Default: [`LocalCopy::OnSuccess`], after everything else has succeeded.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
@@ -310,8 +332,9 @@ impl Call<PutRecord> {
         self.put_options(|options| options.local_copy = when)
     }
 
-    /// Reads the record back after it was stored, and succeeds when `n` peers return exactly these bytes. This takes
-    /// one more lookup. Zero, the default, disables it.
+    /// Reads the record back by one more lookup after peers have acknowledged it, and succeeds only when `n` peers have
+    /// returned exactly the record's value. If fewer return it, the call fails with
+    /// [`NotVerified`](kadence_core::PutRecordError::NotVerified). Zero, the default, disables this.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
@@ -334,9 +357,11 @@ impl Call<PutRecord> {
         self
     }
 
-    /// Sets the number of peers, of those found, that must acknowledge the record. Takes a number or a [`Quorum`],
-    /// whose `Majority` and `All` are of the peers found. A number is exact: if fewer peers are found, nothing is sent
-    /// and the call fails. Zero fails with [`RequestError::Invalid`]. Default: [`Quorum::Majority`].
+    /// Sets the number of peers that must acknowledge the record. Takes a number or a [`Quorum`]: `Majority` and `All`
+    /// are of the peers that the lookup finds. A number is not lowered: if fewer peers are found, the call fails with
+    /// [`InsufficientPeers`](kadence_core::PutRecordError::InsufficientPeers) and nothing is sent, unless
+    /// [`clamp_quorum`](Self::clamp_quorum) is set. Zero fails with [`RequestError::Invalid`]. Default:
+    /// [`Quorum::Majority`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
@@ -354,9 +379,10 @@ impl Call<PutRecord> {
 }
 
 impl Call<PutRecordTo> {
-    /// Sets the number of the given peers that must acknowledge the record. Takes a number or a [`Quorum`], whose
-    /// `Majority` and `All` are of the given peers. Zero fails with [`RequestError::Invalid`]. Default:
-    /// [`Quorum::All`].
+    /// Sets the number of the given peers that must acknowledge the record. Takes a number or a [`Quorum`]: `Majority`
+    /// and `All` are of the given peers, without duplicates and the local peer. A number above that of the given peers
+    /// fails with [`QuorumFailed`](kadence_core::PutRecordError::QuorumFailed) after the record was sent. Zero fails
+    /// with [`RequestError::Invalid`]. Default: [`Quorum::All`].
     ///
     /// ```
     /// # use kadence::libp2p::PeerId;
@@ -374,10 +400,14 @@ impl Call<PutRecordTo> {
 }
 
 impl Call<GetClosestPeers> {
-    /// Adds a second lookup, at the farthest peer that the first lookup found, and returns the closest peers of both.
-    /// This finds peers that the first lookup misses because silent peers took their place in the answers of others. It
-    /// takes about twice the time and the requests. If the second lookup fails or the timeout passes, the answer is
-    /// that of the first.
+    /// Adds a second lookup, whose target is the farthest peer that the first lookup found, and returns the up to 20
+    /// peers of both lookups that are closest to the original target. The second lookup finds peers that the first one
+    /// misses because other peers named silent peers in their place. The call takes about twice the time and twice the
+    /// requests.
+    ///
+    /// If the second lookup fails, the answer contains the peers of the first one. If the deadline passes during the
+    /// second lookup, the call fails with [`Timeout`](kadence_core::GetClosestPeersError::Timeout), which contains the
+    /// peers of the first one.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetClosestPeersError> {
@@ -415,7 +445,8 @@ impl<K> Call<K> {
 }
 
 impl<K: Kind> Call<K> {
-    /// Returns the items as a stream that ends with the result.
+    /// Returns a stream of the request's items, which ends with the result. The first poll of the stream sends the
+    /// request.
     ///
     /// ```
     /// use futures::StreamExt;
@@ -437,9 +468,9 @@ impl<K: Kind> Call<K> {
         self.start(true)
     }
 
-    /// Sets the number of items that the stream holds for its reader. When it is full, further items are dropped and
-    /// reported as [`Update::Lagged`]. Default:
-    /// [`DriverConfig::stream_capacity`](crate::DriverConfig::stream_capacity), 256.
+    /// Sets the number of items that the stream keeps for its reader. While it keeps that many, further items are
+    /// dropped and reported as [`Update::Lagged`]. Zero drops all items. Has no effect if the call is awaited. Default:
+    /// [`DriverConfig::stream_capacity`](crate::DriverConfig::stream_capacity), 256 unless it was changed.
     ///
     /// ```
     /// # fn example(client: kadence::Client) {
@@ -477,7 +508,7 @@ impl<K> fmt::Debug for Call<K> {
     }
 }
 
-/// Future of a call's result. Dropping it cancels the request.
+/// Future of a call's result. Dropping the future cancels the request.
 #[must_use = "a call does nothing until it is polled"]
 pub struct CallFuture<K> {
     stream: CallStream<K>,
@@ -504,7 +535,7 @@ impl<K: Kind> FusedFuture for CallFuture<K> {
     }
 }
 
-/// Stream of a call's items, which ends with the result. Dropping it cancels the request.
+/// Stream of a call's items, which ends with the result. Dropping the stream cancels the request.
 #[must_use = "a stream does nothing until it is polled"]
 pub struct CallStream<K> {
     state: State,

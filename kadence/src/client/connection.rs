@@ -114,25 +114,25 @@ impl Connection {
     }
 }
 
-/// Error of a message to a driver that has shut down or was dropped, or whose task has ended.
+/// Error of a message to a driver that was dropped, for example because its task has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("driver is closed")]
 pub struct DriverClosedError;
 
-/// Error of [`Client::remove_record`](crate::Client::remove_record). The local store is unchanged.
+/// Error of [`Client::remove_record`](crate::Client::remove_record). No record was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RemoveRecordError {
     /// The local store has no record under the key.
     #[error("local store has no record under this key")]
     NotFound,
-    /// Another peer published the record; the local store only keeps it for the network.
+    /// The publisher of the record is not the local peer: the local store keeps the record for another node.
     #[error("record was published by another peer")]
     NotPublisher {
-        /// Publisher of the record. `None`: the record does not name one.
+        /// Publisher of the record. `None` if the record names no publisher.
         publisher: Option<PeerId>,
     },
-    /// The driver is closed.
+    /// The driver was dropped.
     #[error(transparent)]
     Closed(#[from] DriverClosedError),
 }

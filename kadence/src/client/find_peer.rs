@@ -10,13 +10,13 @@ use super::connection::LocatedPeer;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FoundPeer {
-    /// The peer.
+    /// The peer that was looked up.
     pub peer: PeerId,
-    /// Addresses of the peer, at least one, without duplicates: first those in the local routing table, then, if the
-    /// peer responded, those that the lookup learned from other peers. They are not tested: only a dial shows whether
-    /// an address works.
+    /// Addresses of the peer, at least one, without duplicates. The addresses in the local routing table come first. If
+    /// [`answered`](Self::answered) is true, those that the lookup learned from other peers follow. None of the
+    /// addresses was tested: only a dial shows whether it works.
     pub addresses: Vec<Multiaddr>,
-    /// True if the peer answered a request of this lookup.
+    /// True if the lookup ended before its deadline and the peer answered one of the lookup's requests.
     pub answered: bool,
 }
 
@@ -24,22 +24,24 @@ pub struct FoundPeer {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum FindPeerError {
-    /// The lookup ended, and neither it nor the local routing table has an address of the peer. Peers in kad's client
-    /// mode are in no routing table and cannot be found.
+    /// The lookup ended, and neither the lookup nor the local routing table has an address of the peer. A lookup does
+    /// not find peers in kad's client mode, because other peers do not keep those in their routing tables.
     #[error("peer was not found ({} of {} peers answered: {certainty})", progress.successes, progress.requests)]
     NotFound {
-        /// Peers closest to the wanted peer that answered, closest first.
+        /// Peers that answered the lookup, at most 20, the closest to the wanted peer first.
         closest_peers: Vec<PeerInfo>,
-        /// Certainty of the result, from the share of peers that answered.
+        /// [`Certainty::Conclusive`] if at least four of five requests of the lookup were answered.
         certainty: Certainty,
-        /// Number of peers that were asked and that answered.
+        /// Requests and answers of the lookup.
         progress: Progress,
     },
-    /// The lookup failed, and the local routing table has no address of the peer.
+    /// The lookup failed without an address of the peer, and the local routing table has none either. A failure for a
+    /// reason common to all operations is a [`Request`](Self::Request) instead.
     #[error("lookup failed")]
     Lookup(#[source] GetClosestPeersError),
     /// The request failed for a reason common to all operations, and the local routing table has no address of the
-    /// peer. [`RequestError::Invalid`] and [`RequestError::Shutdown`] are returned even if it has one.
+    /// peer. [`RequestError::Invalid`] and [`RequestError::Shutdown`] are returned even if the routing table has an
+    /// address.
     #[error(transparent)]
     Request(#[from] RequestError),
 }

@@ -1,8 +1,9 @@
 use libp2p::{PeerId, core::multihash::Multihash, kad::RecordKey};
 
-/// Point in the DHT's key space, named by bytes whose hash is the point.
+/// Key of records or providers, or target of a lookup: any bytes. The DHT compares keys by the SHA-256 hash of their
+/// bytes.
 ///
-/// Methods of [`Client`](crate::Client) take anything that converts into a key:
+/// Methods of [`Client`](crate::Client) that take a key accept any type that converts into one:
 ///
 /// ```
 /// use kadence::{Key, libp2p::{PeerId, kad::RecordKey}};

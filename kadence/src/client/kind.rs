@@ -12,7 +12,8 @@ use super::{
     find_peer::{FindPeerError, FoundPeer, found_peer},
 };
 
-/// Operation of a [`Call`](crate::Call), which determines the types of its items, its answer and its error. Sealed.
+/// Operation of a [`Call`](crate::Call), which determines the types of the call's items, answer and error. Sealed:
+/// other crates cannot implement it.
 pub trait Kind: sealed::Sealed + 'static {
     /// Item that the call's stream yields before its end.
     type Item: Send + 'static;
@@ -60,32 +61,33 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Kind of [`Client::get_record`](crate::Client::get_record). Items are records, each with the peer that sent it.
+    /// Operation of [`Client::get_record`](crate::Client::get_record). Items are records, each with the peer that sent
+    /// it. The peer is `None` for a record from the local store.
     GetRecord: Arc<PeerRecord>, |item| match item {
         Item::Record(record) => Some(record),
         Item::Provider(_) | Item::BootstrapPhase(_) => None,
     } => RecordAnswer, GetRecordError;
-    /// Kind of [`Client::put_record`](crate::Client::put_record). There are no items.
+    /// Operation of [`Client::put_record`](crate::Client::put_record). There are no items.
     PutRecord: NoItem, |_| None => PutAnswer, PutRecordError;
-    /// Kind of [`Client::put_record_to`](crate::Client::put_record_to). There are no items.
+    /// Operation of [`Client::put_record_to`](crate::Client::put_record_to). There are no items.
     PutRecordTo: NoItem, |_| None => PutAnswer, PutRecordError;
-    /// Kind of [`Client::get_providers`](crate::Client::get_providers). Items are providers, each of them once.
+    /// Operation of [`Client::get_providers`](crate::Client::get_providers). Items are providers, each of them once.
     GetProviders: PeerId, |item| match item {
         Item::Provider(provider) => Some(provider),
         Item::Record(_) | Item::BootstrapPhase(_) => None,
     } => ProvidersAnswer, GetProvidersError;
-    /// Kind of [`Client::start_providing`](crate::Client::start_providing). There are no items.
+    /// Operation of [`Client::start_providing`](crate::Client::start_providing). There are no items.
     StartProviding: NoItem, |_| None => ProvideAnswer, StartProvidingError;
-    /// Kind of [`Client::get_closest_peers`](crate::Client::get_closest_peers). There are no items.
+    /// Operation of [`Client::get_closest_peers`](crate::Client::get_closest_peers). There are no items.
     GetClosestPeers: NoItem, |_| None => ClosestPeersAnswer, GetClosestPeersError;
-    /// Kind of [`Client::bootstrap`](crate::Client::bootstrap). There is an item for each lookup.
+    /// Operation of [`Client::bootstrap`](crate::Client::bootstrap). There is an item for each lookup that has ended.
     Bootstrap: BootstrapPhase, |item| match item {
         Item::BootstrapPhase(phase) => Some(phase),
         Item::Record(_) | Item::Provider(_) => None,
     } => BootstrapAnswer, BootstrapError;
 }
 
-/// Kind of [`Client::find_peer`](crate::Client::find_peer). There are no items.
+/// Operation of [`Client::find_peer`](crate::Client::find_peer). There are no items.
 #[derive(Debug, Clone, Copy)]
 pub enum FindPeer {}
 

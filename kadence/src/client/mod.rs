@@ -16,14 +16,14 @@ use self::{
     kind::{Bootstrap, FindPeer, GetClosestPeers, GetProviders, GetRecord, PutRecord, PutRecordTo, StartProviding},
 };
 
-/// Handle to a running driver that sends requests to the DHT from any task or thread.
+/// Handle to a [`Driver`](crate::Driver), for requests to the DHT from any task or thread.
 ///
-/// A client is cheap to clone and has no type parameters: it depends neither on the behaviour of the swarm nor on the
-/// runtime. Every operation returns a [`Call`], which does nothing until it is awaited or read as a stream. A call has
-/// exactly one end, and dropping it cancels its request.
+/// A client is cheap to clone and has no type parameters: its type depends neither on the behaviour of the swarm nor on
+/// the runtime. An operation of the DHT is a [`Call`], which does nothing until it is awaited or read as a stream. A
+/// call that was started ends exactly once, unless it is dropped, which cancels its request.
 ///
-/// When the driver ends, whether by a shutdown, an abort, a panic or a drop, every pending and later call ends with
-/// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
+/// When the driver has ended, whether by a shutdown, an abort, a panic or a drop, every pending and later call ends
+/// with [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
 ///
 /// ```
 /// use kadence::{Client, libp2p::kad::Record};
@@ -51,8 +51,11 @@ impl Client {
         (Self { connection: Arc::new(connection), stream_capacity }, channels)
     }
 
-    /// Gets the records under a key. By default the first record that arrives is the answer; [`Call::limit`],
-    /// [`Call::all`], [`Call::quorum`] and [`Call::best`] change that.
+    /// Gets records under a key, from the local store and from peers.
+    ///
+    /// By default the first record that arrives is the answer. The local store is read first: if it has a record, the
+    /// call does not wait for a peer. [`Call::limit`], [`Call::all`], [`Call::quorum`], [`Call::best`] and
+    /// [`Call::best_with_quorum`] select another policy; the last one that is called applies.
     ///
     /// ```
     /// use kadence::{Certainty, Client, GetRecordError};
@@ -69,13 +72,17 @@ impl Client {
         self.call(Operation::GetRecord { key: key.into().into_record_key(), policy: Policy::First })
     }
 
-    /// Stores a record at up to 20 peers closest to its key and then, with the local peer as its publisher, in the
-    /// local store, from where kad republishes it.
+    /// Stores a record, with the local peer as its publisher, at the up to 20 peers found closest to its key, and then
+    /// in the local store. kad republishes the record from there, by default every 22 hours, until the record expires
+    /// or is removed.
     ///
     /// By default a majority of the peers found must acknowledge the record; [`Call::quorum`] changes that. If too few
-    /// acknowledge it, further peers are asked. If the put fails, the record is not in the local store, unless
-    /// [`Call::local_copy`] says otherwise. An acknowledgement is a claim by a peer; [`Call::verify`] reads the record
-    /// back.
+    /// acknowledge it, the record is also sent to further peers, except with [`Quorum::All`]. An acknowledgement is
+    /// only a claim by a peer; [`Call::verify`] reads the record back from peers.
+    ///
+    /// A put that fails does not store the record locally, with two exceptions:
+    /// [`LocalCopy::First`](kadence_core::LocalCopy::First), and a deadline that passes at the moment at which the
+    /// quorum is reached.
     ///
     /// ```
     /// use kadence::{Client, PutRecordError, libp2p::kad::Record};
@@ -94,8 +101,10 @@ impl Client {
         })
     }
 
-    /// Stores an unchanged record at the given peers, and not in the local store. By default all of them must
-    /// acknowledge it; [`Call::quorum`] changes that.
+    /// Stores a record at the given peers, and not in the local store. Unlike [`put_record`](Self::put_record), it
+    /// leaves the record's publisher unchanged. By default all of the given peers must acknowledge the record;
+    /// [`Call::quorum`] changes that. Duplicates and the local peer are removed from `peers`; if no peer is left, the
+    /// call fails with [`RequestError::Invalid`](kadence_core::RequestError::Invalid).
     ///
     /// ```
     /// use kadence::{Client, PutRecordError, libp2p::{PeerId, kad::Record}};
@@ -111,8 +120,9 @@ impl Client {
         self.call(Operation::PutRecordTo { record: Arc::new(record), peers, quorum: Quorum::All })
     }
 
-    /// Gets the providers of a key. By default the answer is all providers that the lookup finds; [`Call::limit`] and
-    /// [`Call::first`] end it earlier.
+    /// Gets the providers of a key, from the local store and from peers. By default the answer contains all providers
+    /// that the lookup finds, at most [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items);
+    /// [`Call::limit`] and [`Call::first`] end the lookup earlier.
     ///
     /// ```
     /// use kadence::{Client, GetProvidersError};
@@ -128,12 +138,12 @@ impl Client {
         self.call(Operation::GetProviders { key: key.into().into_record_key(), policy: Policy::All })
     }
 
-    /// Announces the local peer as a provider of a key. kad repeats the announcement until
-    /// [`stop_providing`](Self::stop_providing).
+    /// Announces the local peer as a provider of a key, to the up to 20 peers found closest to the key. After a success
+    /// kad repeats the announcement, by default every 12 hours, until [`stop_providing`](Self::stop_providing).
     ///
-    /// If the call fails or is dropped, the local peer is removed as a provider from the local store, unless it was one
-    /// before. Announcements that kad has already sent cannot be taken back; they expire at the peers that received
-    /// them.
+    /// If the call fails, or is dropped before it ends, the local peer is removed as a provider of the key from the
+    /// local store, unless it was a provider before the call, or another call announces the same key successfully.
+    /// Announcements that kad has already sent cannot be taken back; they expire at the peers that received them.
     ///
     /// ```
     /// use kadence::{Client, StartProvidingError};
@@ -147,7 +157,7 @@ impl Client {
         self.call(Operation::StartProviding { key: key.into().into_record_key() })
     }
 
-    /// Finds up to 20 peers closest to a key or to a peer id.
+    /// Finds the up to 20 peers closest to a key or to a peer id, among the peers that answer the lookup.
     ///
     /// ```
     /// use kadence::{Client, GetClosestPeersError};
@@ -163,9 +173,11 @@ impl Client {
         self.call(Operation::GetClosestPeers { target: target.into().into_record_key(), thorough: false })
     }
 
-    /// Finds addresses of a peer, by a lookup of the peers closest to it and in the local routing table.
+    /// Finds addresses of a peer: by a lookup of the peers closest to it, and in the local routing table once that
+    /// lookup has ended.
     ///
-    /// A lookup that fails is an error only if the routing table has no address of the peer either; see
+    /// If the lookup fails or finds no address, the call still succeeds with the addresses in the routing table, if
+    /// there are any. It fails in any case if the request is invalid or the client has shut down. See
     /// [`FindPeerError`](crate::FindPeerError).
     ///
     /// ```
@@ -187,8 +199,9 @@ impl Client {
         Call::new(Arc::clone(&self.connection), operation, Some(peer), self.stream_capacity)
     }
 
-    /// Joins the network through the peers in the routing table and refreshes its buckets. The stream has an item for
-    /// each lookup.
+    /// Joins the network through the peers in the routing table: looks up the local peer id, then refreshes the table's
+    /// buckets by further lookups. The stream has an item for each lookup that has ended. If the routing table is
+    /// empty, the call fails with [`BootstrapError::NoKnownPeers`](kadence_core::BootstrapError::NoKnownPeers).
     ///
     /// ```
     /// use kadence::{BootstrapError, Client};
@@ -203,8 +216,9 @@ impl Client {
         self.call(Operation::Bootstrap)
     }
 
-    /// Stops announcing the local peer as a provider of a key. Changes only the local store: peers that received an
-    /// announcement keep it until it expires.
+    /// Removes the local peer as a provider of a key from the local store, so that kad no longer repeats the
+    /// announcement. Peers that received an announcement keep it until it expires. A running
+    /// [`start_providing`](Self::start_providing) of the same key is not cancelled.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::DriverClosedError> {
@@ -215,14 +229,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails if the driver is closed.
+    /// Fails if the driver is dropped before it has replied.
     pub async fn stop_providing(&self, key: impl Into<Key>) -> Result<(), DriverClosedError> {
         let key = key.into().into_record_key();
         self.connection.ask(|reply| Message::StopProviding { key, reply }).await
     }
 
-    /// Removes a record that the local peer published from the local store, so that it is no longer republished.
-    /// Changes only the local store: peers that hold the record keep it until it expires.
+    /// Removes the record under a key from the local store, if the local peer is the record's publisher. kad then no
+    /// longer republishes the record. Peers that hold the record keep it until it expires.
     ///
     /// ```
     /// use kadence::{Client, RemoveRecordError};
@@ -237,14 +251,15 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails if there is no such record, if another peer published it, or if the driver is closed. Nothing is removed
-    /// then.
+    /// Fails, and removes nothing, if the local store has no record under the key, if the local peer is not the
+    /// record's publisher, or if the driver was dropped.
     pub async fn remove_record(&self, key: impl Into<Key>) -> Result<(), RemoveRecordError> {
         let key = key.into().into_record_key();
         self.connection.ask(|reply| Message::RemoveRecord { key, reply }).await?
     }
 
-    /// Returns all live requests and queries with their age and phase.
+    /// Returns all requests that have not ended, and all queries of the driver that have started in kad and have not
+    /// ended, with their age and phase.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::DriverClosedError> {
@@ -255,12 +270,12 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails if the driver is closed.
+    /// Fails if the driver is dropped before it has replied.
     pub async fn snapshot(&self) -> Result<Snapshot, DriverClosedError> {
         Ok(self.introspect().await?.snapshot)
     }
 
-    /// Returns the tracker's counters.
+    /// Returns the counters of the driver's [`QueryTracker`](kadence_core::QueryTracker) since the driver was created.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::DriverClosedError> {
@@ -271,12 +286,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails if the driver is closed.
+    /// Fails if the driver is dropped before it has replied.
     pub async fn stats(&self) -> Result<Stats, DriverClosedError> {
         Ok(self.introspect().await?.stats)
     }
 
-    /// Returns outcome counts and latency histograms per operation.
+    /// Returns outcome counts and latency histograms per operation since the driver was created. Calls that the driver
+    /// did not accept are not counted. [`find_peer`](Self::find_peer) counts as
+    /// [`get_closest_peers`](Self::get_closest_peers).
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::DriverClosedError> {
@@ -287,13 +304,18 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails if the driver is closed.
+    /// Fails if the driver is dropped before it has replied.
     pub async fn metrics(&self) -> Result<Metrics, DriverClosedError> {
         Ok(self.introspect().await?.metrics)
     }
 
-    /// Shuts the driver down gracefully: accepts no further calls, and waits until all accepted calls have ended, at
+    /// Shuts the driver down gracefully. From now on, new calls end with
+    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown). Accepted calls run to their end, which is at
     /// their deadlines at the latest.
+    ///
+    /// Returns when all accepted calls have ended and one second has passed since the last successful provider
+    /// announcement, which kad may still have been sending. Returns at once if the driver was dropped. A driver in a
+    /// loop of your own has to be polled meanwhile.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {
@@ -304,8 +326,9 @@ impl Client {
         self.request_shutdown(true).await;
     }
 
-    /// Shuts the driver down at once: accepts no further calls, and ends the pending ones with
-    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
+    /// Shuts the driver down at once: ends the pending calls, and every later one, with
+    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown). A driver in a loop of your own has to be
+    /// polled until this returns.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {

@@ -5,7 +5,8 @@ use std::{
 
 use kadence_core::{LogValues, TrackerConfig};
 
-/// Configuration of a [`Driver`](crate::Driver): limits of its tracker and sizes of its channels.
+/// Configuration of a [`Driver`](crate::Driver): limits of its tracker ([`QueryTracker`](kadence_core::QueryTracker)),
+/// which makes the driver's decisions, and sizes of its queues.
 ///
 /// ```
 /// use kadence::DriverConfig;
@@ -16,20 +17,25 @@ use kadence_core::{LogValues, TrackerConfig};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DriverConfig {
-    /// Limits and policies of the tracker.
+    /// Limits and policies of the tracker. Default: [`TrackerConfig::default`].
     pub tracker: TrackerConfig,
-    /// Maximum number of calls on their way to the driver, at least 1. Further calls wait, without blocking a thread,
-    /// until the driver has received one. The driver receives all of them in its next turns, so the limit concerns only
-    /// bursts. Default: 256.
+    /// Maximum number of messages in each of the driver's two queues: messages from clients, such as new calls, and
+    /// closures from [`SwarmHandle`](crate::SwarmHandle)s. Default: 256. Zero counts as 1.
+    ///
+    /// While the queue of client messages is full, a further call waits, without blocking a thread, until the driver
+    /// has received another message. This wait does not count towards the call's timeout. The driver receives messages
+    /// whenever it is polled, so the limit matters only in bursts.
     pub command_capacity: usize,
-    /// Maximum number of items that a call's stream holds for its reader, unless [`Call::buffer`](crate::Call::buffer)
-    /// sets another number. Further items are dropped and reported as [`Update::Lagged`](crate::Update::Lagged).
-    /// Default: 256, more than the few dozen peers that a lookup asks, so that a reader which reads at all loses none.
+    /// Maximum number of items that a [`CallStream`](crate::CallStream) keeps for its reader, unless
+    /// [`Call::buffer`](crate::Call::buffer) sets another number. Further items are dropped and reported as
+    /// [`Update::Lagged`](crate::Update::Lagged). Zero drops all items. Default: 256. A get finds at most one record at
+    /// each of the few dozen peers that it asks; a lookup of providers can find more items.
     pub stream_capacity: usize,
-    /// Maximum number of swarm events that [`Events`](crate::Events) holds for its reader. Further events are dropped
-    /// and reported as [`LaggedError`](crate::LaggedError). Zero drops all of them. Default: 1,024.
+    /// Maximum number of swarm events that [`Events`](crate::Events) keeps for its reader. Further events are dropped
+    /// and reported as [`LaggedError`](crate::LaggedError). Zero drops all events. Has no effect on a driver that is
+    /// not run by [`spawn`](crate::spawn) or by a node. Default: 1,024.
     pub event_capacity: usize,
-    /// Recording of the tracker's inputs and actions. Default: `None`.
+    /// Recording of the inputs and actions of the driver's tracker. `None`, the default, records nothing.
     pub recording: Option<Recording>,
 }
 
@@ -82,8 +88,8 @@ impl DriverConfig {
     }
 }
 
-/// Recording of every input and every action of the tracker, one line each. [`replay`](kadence_core::replay) repeats a
-/// recording in a test.
+/// Recording of a driver's tracker ([`QueryTracker`](kadence_core::QueryTracker)): the first line is its configuration,
+/// and each further line an input or an action. [`replay`](kadence_core::replay) repeats a recording in a test.
 ///
 /// ```
 /// use std::{fs::File, io::{BufWriter, Write}};
@@ -110,8 +116,9 @@ pub struct Recording {
 type Sink = Arc<Mutex<dyn FnMut(&str) + Send>>;
 
 impl Recording {
-    /// Returns a recording that passes its lines to `sink`, in their order and without a line feed. The driver's loop
-    /// calls `sink` and waits for it: write to a buffer or a channel.
+    /// Returns a recording that passes its lines to `sink`, in their order and without a line feed. `values` determines
+    /// whether a line contains the value of a record or only its length and hash. The driver's loop calls `sink` and
+    /// waits for it: write to a buffer or a channel.
     pub fn new(values: LogValues, sink: impl FnMut(&str) + Send + 'static) -> Self {
         Self { values, sink: Arc::new(Mutex::new(sink)) }
     }

@@ -44,14 +44,16 @@ const MESSAGES_PER_TURN: usize = 64;
 /// announcement as done when the messages are with the connections, which still have to open a stream for each.
 const ANNOUNCEMENT_LINGER: Duration = Duration::from_secs(1);
 
-/// Swarm that carries out the calls of its [`Client`]s while it is polled.
+/// Wrapper of a libp2p `Swarm` that carries out the calls of its [`Client`]s while it is polled.
 ///
-/// A driver is a stream of swarm events, like `Swarm`. It consumes the events of its own queries and yields all others
-/// unchanged. In a program with an event loop, `driver.select_next_some()` replaces `swarm.select_next_some()`. A
-/// program without one uses [`spawn`](crate::spawn). The stream never ends.
+/// A driver is a stream of swarm events, as a `Swarm` is. It consumes the progress events of the kad queries that it
+/// has started itself, and yields all other events unchanged. In a program with an event loop,
+/// `driver.select_next_some()` replaces `swarm.select_next_some()`. A program without an event loop uses
+/// [`spawn`](crate::spawn). The stream never ends, not even after a shutdown.
 ///
-/// Nothing happens unless the driver is polled: calls make no progress, and no deadline ends them. Dropping the driver
-/// ends every pending and later call with [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
+/// The driver has to be polled all the time: otherwise neither the swarm nor a call makes progress, and no deadline
+/// ends a call. Dropping the driver ends every pending and later call with
+/// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
 ///
 /// ```
 /// use futures::StreamExt;
@@ -100,7 +102,8 @@ struct LiveCall {
 }
 
 impl<B: ContainsKad, R: Runtime> Driver<B, R> {
-    /// Returns a driver for a swarm, together with the driver's client and a handle to its swarm.
+    /// Returns a client, a handle to the swarm, and the driver that now owns the swarm.
+    /// [`DriverConfig::event_capacity`] has no effect here.
     pub fn new(swarm: Swarm<B>, runtime: R, config: DriverConfig) -> (Client, SwarmHandle<B>, Self) {
         let (client, channels) = Client::new(*swarm.local_peer_id(), config.command_capacity, config.stream_capacity);
         let (closures, receive_closures) = async_channel::bounded(config.command_capacity.max(1));
@@ -131,8 +134,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         (client, SwarmHandle::new(closures), driver)
     }
 
-    /// Returns the swarm for changes. Poll the driver afterwards, as a loop over its events does: only then the swarm
-    /// is polled again.
+    /// Returns the swarm, to change it or to start kad queries of your own. Poll the driver afterwards: nothing else
+    /// polls the swarm.
     pub fn swarm_mut(&mut self) -> &mut Swarm<B> {
         &mut self.swarm
     }
@@ -147,14 +150,16 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         &self.tracker
     }
 
-    /// Returns whether a shutdown was requested and is complete: every call has ended, and the messages that they sent
-    /// had time to leave. The driver still yields the events of the swarm.
+    /// Returns whether a shutdown was requested and is complete: every accepted call has ended and, after
+    /// [`Client::shutdown`], one second has passed since the last successful provider announcement, which kad may still
+    /// have been sending. A driver that is shut down still yields the events of the swarm.
     pub fn is_shut_down(&self) -> bool {
         self.tracker.is_shut_down() && self.linger_until.is_none()
     }
 
-    /// Returns the swarm and drops the driver. Pending and later calls end with
-    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
+    /// Drops the driver and returns the swarm. Pending and later calls end with
+    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown). Queries that the driver has started go on in
+    /// kad, and the swarm reports their events.
     pub fn into_swarm(self) -> Swarm<B> {
         self.swarm
     }

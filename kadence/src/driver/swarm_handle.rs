@@ -38,13 +38,15 @@ impl<B: ContainsKad> SwarmHandle<B> {
         Self { closures }
     }
 
-    /// Runs a closure in the driver's loop and returns its result. Keep the closure short: the driver waits for it.
+    /// Runs a closure on the swarm, in the driver's loop, and returns the closure's result. Keep the closure short: the
+    /// driver waits for it.
     ///
-    /// A closure that was sent runs even if this future is dropped. If it panics, the driver panics.
+    /// Once the closure is in the driver's queue, it runs even if this future is dropped. If the closure panics, the
+    /// driver panics.
     ///
     /// # Errors
     ///
-    /// Fails if the driver is closed, or ends before the closure has run.
+    /// Fails if the driver is dropped before the closure has run.
     pub async fn with<T, F>(&self, f: F) -> Result<T, DriverClosedError>
     where
         T: Send + 'static,

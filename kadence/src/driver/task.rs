@@ -42,9 +42,10 @@ pub struct Spawned<B: ContainsKad> {
     pub client: Client,
     /// Handle to the driver's swarm.
     pub swarm: SwarmHandle<B>,
-    /// Events of the swarm that belong to no call. May be dropped.
+    /// Events of the swarm, except those of the driver's own queries. If this stream is dropped, the events are
+    /// discarded.
     pub events: Events<SwarmEvent<B::ToSwarm>>,
-    /// Task of the driver. May be dropped; the task then goes on.
+    /// Handle to the task of the driver. If this handle is dropped, the task goes on.
     pub task: Task,
 }
 
@@ -56,8 +57,9 @@ impl<B: ContainsKad> fmt::Debug for Spawned<B> {
 
 /// Runs a driver for a swarm in a task of its own.
 ///
-/// The task ends after [`Client::shutdown`] or [`Client::shutdown_now`], and drops the swarm. Events that belong to no
-/// call go to [`Spawned::events`]. The runtime crates have functions `spawn` for their runtime.
+/// The task ends after [`Client::shutdown`], [`Client::shutdown_now`] or [`Task::abort`], and drops the swarm. It does
+/// not end because all clients are dropped. The events of the swarm, except those of the driver's own queries, go to
+/// [`Spawned::events`]. Each runtime crate has a function `spawn` that calls this one with its runtime.
 ///
 /// ```
 /// use futures::StreamExt;
@@ -104,10 +106,12 @@ where
     Spawned { client, swarm, events, task }
 }
 
-/// Stream of a driver's swarm events that belong to no call. It is bounded, and ends with the driver.
+/// Stream of the events of a driver's swarm, except those of the driver's own queries. It ends when the driver's task
+/// ends.
 ///
-/// A reader that falls behind gets a [`LaggedError`] at the place of the dropped events. An `Events` that is dropped
-/// costs nothing.
+/// The stream keeps at most [`DriverConfig::event_capacity`] events. If the reader falls behind, further events are
+/// dropped, and the reader gets a [`LaggedError`] in their place. After the stream is dropped, all events are
+/// discarded.
 ///
 /// ```
 /// use futures::StreamExt;
@@ -168,7 +172,8 @@ impl<T> FusedStream for Events<T> {
     }
 }
 
-/// Task of a driver. As a future, it is ready when the task has ended. Dropping it lets the task go on.
+/// Handle to the task of a driver. As a future, it completes with a [`TaskEnd`] when the task has ended and the swarm
+/// is dropped. If the handle is dropped, the task goes on.
 pub struct Task {
     done: oneshot::Receiver<TaskEnd>,
     abort: AbortHandle,
@@ -180,11 +185,11 @@ pub struct Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TaskEnd {
-    /// The driver was shut down.
+    /// [`Client::shutdown`] or [`Client::shutdown_now`] ended the task.
     Finished,
     /// [`Task::abort`] ended the task.
     Aborted,
-    /// The task panicked, or its runtime ended.
+    /// The task panicked, or its runtime dropped it.
     Lost,
 }
 
@@ -207,8 +212,9 @@ impl Task {
         Self { done, abort, end: None }
     }
 
-    /// Ends the task at once, without a shutdown. Pending and later calls end with
-    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
+    /// Aborts the task without a shutdown: the driver and the swarm are dropped as soon as the runtime polls the task
+    /// again. Pending and later calls then end with [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
+    /// Await the `Task` to wait for that.
     pub fn abort(&self) {
         self.abort.abort();
     }

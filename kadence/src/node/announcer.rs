@@ -17,22 +17,22 @@ use rustc_hash::FxHasher;
 
 use crate::{Alarm, Runtime, alarm::deadline_after};
 
-/// Maximum number of announcements that run at the same time: enough that a few silent peers do not hold up the others, and
-/// few compared to the 32 queries of callers, because no caller waits for announcements.
+/// Maximum number of announcements that run at the same time: enough that a few silent peers do not hold up the others,
+/// and few compared to the 32 queries of callers, because no caller waits for announcements.
 const MAX_RUNNING: usize = 4;
 
-/// Maximum delay of the first round after the first peer; the minimum is half of it. The routing table fills meanwhile, and
-/// nodes that start together do not announce together.
+/// Maximum delay of the first round after the first peer; the minimum is half of it. The routing table fills meanwhile,
+/// and nodes that start together do not announce together.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// Maximum delay before failed announcements are repeated. The delay doubles up to here.
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// Announces the node's own records and providers that were in its store at the start. kad does so as well, but only after
-/// 12 hours (providers) and 22 hours (records), which a node that is restarted every day never reaches.
+/// Announces the node's own records and providers that were in its store at the start. kad does so as well, but only
+/// after 12 hours (providers) and 22 hours (records), which a node that is restarted every day never reaches.
 ///
 /// An announcement is repeated until a peer has taken it, or the record or provider is no longer the node's own. The
-/// queries are kad's own, from the store, and not calls: a shutdown does not wait for them, and they do not restore what
-/// the application removes meanwhile.
+/// queries are kad's own, from the store, and not calls: a shutdown does not wait for them, and they do not restore
+/// what the application removes meanwhile.
 pub(super) struct Announcer {
     local_peer_id: PeerId,
     waiting: VecDeque<OwnEntry>,

@@ -12,19 +12,23 @@ use crate::{ContainsKad, PeerTimeouts};
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub struct NodeBehaviour<X: NetworkBehaviour> {
-    /// Connection limits. First, so that a connection above them is refused before another behaviour sees it.
+    /// Connection limits. This behaviour comes first, so that a connection above the limits is refused before another
+    /// behaviour sees it.
     pub limits: connection_limits::Behaviour,
-    /// The DHT, with timeouts for silent peers.
+    /// The DHT, with timeouts for silent peers, unless [`NodeConfig::peer_timeouts`](super::NodeConfig::peer_timeouts)
+    /// is `None`.
     pub kad: PeerTimeouts<Store>,
-    /// Exchanges addresses and protocols with peers. The routing table is filled from them.
+    /// Exchanges addresses and protocols with peers. The node adds up to 16 listen addresses of each peer that serves
+    /// its kad protocol to the routing table.
     pub identify: identify::Behaviour,
-    /// Answers pings, which some implementations expect, and detects dead connections.
+    /// Answers pings, which some implementations expect, and pings peers. The node closes a connection on which a ping
+    /// fails, unless the peer does not support pings.
     pub ping: ping::Behaviour,
     /// The application's own behaviour.
     pub app: X,
 }
 
-/// An event of a node's swarm that belongs to no call.
+/// Event of a node's swarm, as [`Node::events`](super::Node::events) yields it.
 pub type NodeEvent<X> = SwarmEvent<NodeBehaviourEvent<X>>;
 
 impl<X: NetworkBehaviour> ContainsKad for NodeBehaviour<X> {

@@ -17,7 +17,7 @@ use libp2p::{
 use super::{error::NodeError, half_open::HalfOpenLimits, identity::Identity};
 use crate::{DriverConfig, PeerTimeoutConfig};
 
-/// Default name of the kad protocol. It is not that of the public IPFS network.
+/// Default name of the kad protocol. It differs from the name in the public IPFS network, `/ipfs/kad/1.0.0`.
 pub const DEFAULT_PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/kad/1.0.0");
 
 /// Number of peers that a query asks at once. Where half of all peers are silent, kad's own 3 are all silent at the
@@ -43,72 +43,92 @@ const PARALLELISM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9);
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NodeConfig {
-    /// Source of the key pair, which determines the peer id. Default: a new key pair at every start.
+    /// Source of the key pair, which determines the peer id. Default: [`Identity::Ephemeral`], a new key pair at every
+    /// start.
     pub identity: Identity,
-    /// Addresses to listen on. Default: none, which is enough for a client.
+    /// Addresses to listen on. Default: none, which is enough for a node that only makes calls.
     pub listen: Vec<Multiaddr>,
-    /// Peers through which the node joins the network, each with its id: `/ip4/…/tcp/…/p2p/12D3Koo…`. They are dialled at
-    /// the start, and again while no peer is connected. The node's own address is skipped. Default: none.
+    /// Peers through which the node joins the network, each address with the peer id at the end:
+    /// `/ip4/…/tcp/…/p2p/12D3Koo…`. They are dialled at the start. While no peer is connected, they are redialled after
+    /// 2 s and then at growing intervals of up to 60 s. Addresses with the node's own peer id are skipped. Default:
+    /// none.
     pub bootstrap_peers: Vec<Multiaddr>,
     /// Name of the kad protocol. Only nodes with the same name form a network. Default: [`DEFAULT_PROTOCOL`].
     ///
-    /// For the public IPFS network, whose peers also have other kinds of keys, enable the feature `public-network`.
+    /// For the public IPFS network, set `/ipfs/kad/1.0.0` and enable the feature `public-network`, because its peers
+    /// also have keys of other kinds than Ed25519.
     pub protocol: StreamProtocol,
-    /// Mode of kad. Default: `Server`.
+    /// Mode of kad. Default: [`Mode::Server`].
     ///
-    /// A `Server` stores records for others and answers them; without an address in `listen` it acts as a `Client`, which
-    /// only asks. `None` serves once the node has a confirmed external address, which a node on a private network never
-    /// has.
+    /// A server stores records and providers for other nodes and answers their requests. A client only sends requests.
+    /// If `listen` is empty, `Mode::Server` has the effect of [`Mode::Client`]. With `None`, the node is a server only
+    /// while it has a confirmed external address. The node does not confirm one by itself: the application has to call
+    /// `Swarm::add_external_address`, or add a behaviour that confirms addresses.
     pub mode: Option<Mode>,
-    /// Maximum length of a kad message, in bytes. Set the same on all nodes of a network: only the receiver checks it.
-    /// Default: 128 KiB.
+    /// Maximum length of a kad message, in bytes. Use the same value on all nodes of a network: kad checks the length
+    /// only when it receives a message. A call rejects a record that does not fit. Default: 128 KiB.
     pub max_packet_len: usize,
-    /// Maximum length of a record's value, in bytes, in a call and in the store. Default: 64 KiB.
+    /// Maximum length of a record's value, in bytes, in a put and in the store. The limit of a put is lower if
+    /// [`max_packet_len`](field@Self::max_packet_len) is too small for such a value. Default: 64 KiB.
     pub max_value_len: usize,
-    /// Maximum length of a key, in bytes, in a call and in the store. Default: 256. The keys that other implementations
-    /// accept have at most 80.
+    /// Maximum length of a key, in bytes, in a call and in the store. Default: 256. go-libp2p accepts announcements of
+    /// providers only for keys of at most 80 bytes.
     pub max_key_len: usize,
-    /// Place of records and providers. Default: in memory.
+    /// Place of the records and providers that the node stores. Default: [`NodeStore::Memory`].
     pub store: NodeStore,
-    /// Maximum number of records that the node stores, own ones included. Default: 1,024, which is 64 MiB with the longest
-    /// values. All are also held in memory.
+    /// Maximum number of records that the node stores, including those that it has published itself. Default: 1,024,
+    /// which is 64 MiB with the longest values. All are held in memory, even if the store is in a file.
     ///
-    /// One publisher other than the node has at most half of them. When the store is full, records farther from the node
-    /// are evicted, and own ones never: a put of this node ends with `PutRecordError::Store` only if all are its own.
+    /// Each publisher other than the node has at most half of this number, rounded up, and so have all records without
+    /// a publisher together. When the store is full, a new record of another publisher evicts one whose key is farther
+    /// from the node; if there is none, the new record is rejected. The node's own records are never evicted. A new own
+    /// record evicts one of another publisher at any distance; it finds no room only if all stored records are own
+    /// ones.
     pub max_records: usize,
-    /// Maximum number of keys whose providers the node stores, own ones included. Default: 16,384, some megabytes.
+    /// Maximum number of keys whose providers the node stores, including those that it provides itself. Default:
+    /// 16,384. The providers of that many keys take some 100 MiB of memory at worst, and usually a tenth of that.
     ///
-    /// A key has at most 20 providers, all keys together four times as many as there are keys, and one peer other than
-    /// the node provides at most an eighth of the keys.
+    /// A key has at most 20 providers, all keys together have at most four times this limit, and one peer other than
+    /// the node provides at most an eighth of this limit.
     pub max_provided_keys: usize,
-    /// Interval at which kad refreshes its routing table. `None`: never. Default: 5 minutes.
+    /// Interval at which kad refreshes its routing table by a bootstrap. `None` disables these bootstraps. In either
+    /// case kad also bootstraps at some events, for example when a peer is added to a table of fewer than 20 peers.
+    /// Default: 5 minutes.
     pub bootstrap_interval: Option<Duration>,
-    /// Time after which a connection without traffic is closed. Default: 60 s. With libp2p's own 10 s, most lookups have
-    /// to dial first.
+    /// Time after which a connection is closed that has no open stream, apart from those of pings, and that no
+    /// behaviour keeps alive. Default: 60 s. With libp2p's default of 10 s, most lookups have to dial first.
     pub idle_connection_timeout: Duration,
-    /// Maximum number of connections, of which at most three quarters are incoming. Default: 512, whose buffers take some
-    /// 100 MiB at worst.
+    /// Maximum number of established connections, of which at most three quarters are incoming. Default: 512, whose
+    /// buffers take some 100 MiB at worst.
     pub max_connections: u32,
-    /// Maximum number of connections with one peer. Default: 4, enough for simultaneous dials over two transports.
+    /// Maximum number of established connections with one peer. Default: 4, enough for simultaneous dials over two
+    /// transports.
     pub max_connections_per_peer: NonZeroU32,
-    /// Maximum number of half-open connections, over all transports: incoming ones whose handshakes are not complete, each
-    /// for at most 10 s. Above it, the oldest one of the address with most of them is closed. They are not part of
-    /// `max_connections`, but take file descriptors as well: up to twice as many for a moment. Default: 256; zero counts as
-    /// one.
+    /// Maximum number of half-open connections, over all transports. A half-open connection is an incoming one whose
+    /// handshakes are not complete. The transports of the runtime crates close it after at most 10 s. Default: 256.
+    /// Zero counts as 1.
+    ///
+    /// A new connection above the limit closes the oldest half-open connection of the address that has most of them.
+    /// Half-open connections do not count towards [`max_connections`](field@Self::max_connections). They take file
+    /// descriptors, for a moment up to twice as many as this limit.
     pub max_half_open: usize,
     /// Maximum number of half-open connections of one remote address: an IPv4 address, or the first 64 bits of an IPv6
-    /// address. Above it, the oldest one of that address is closed. This many peers can dial at the same moment from
-    /// behind one address. Default: 128; zero counts as one.
+    /// address. A new connection above the limit closes the oldest half-open connection of the same address. At most
+    /// this many peers can dial at the same moment from behind one address. Default: 128. Zero counts as 1.
     pub max_half_open_per_address: usize,
-    /// Name and version of the software, for other peers. Default: `kadence/` and its version.
+    /// Name and version of the software, as identify sends them to other peers. Default: `kadence/` and the version of
+    /// this crate.
     pub agent_version: String,
-    /// Timeouts of peers, which follow the measured round-trip times. `None`: kad's own 10 s. Default:
-    /// [`PeerTimeoutConfig::default`].
+    /// Timeouts after which a query gives up a silent peer. They follow the measured round-trip times. `None`: kad's
+    /// own timeout of 10 s applies. Default: [`PeerTimeoutConfig::default`].
     pub peer_timeouts: Option<PeerTimeoutConfig>,
-    /// Configuration of the driver and the tracker.
+    /// Configuration of the driver and of its tracker ([`QueryTracker`](kadence_core::QueryTracker)). Default:
+    /// [`DriverConfig::default`].
     ///
-    /// The tracker's limits of packets, values and keys are overwritten by the ones above. Its validators are also those
-    /// of the store, which does not store a record for others that is invalid, or worse than the stored one.
+    /// The node overwrites the tracker's `max_packet_len`, `max_value_len` and `max_key_len` with its own fields of
+    /// these names, and sets [`Stall::parallelism`](kadence_core::Stall::parallelism) to 10, the parallelism of the
+    /// node's kad. The store uses the tracker's validators: it rejects an invalid record, and one that is worse than
+    /// the stored record.
     pub driver: DriverConfig,
 }
 
@@ -231,7 +251,8 @@ impl NodeConfig {
 
     pub(super) fn limits(&self) -> libp2p::connection_limits::ConnectionLimits {
         libp2p::connection_limits::ConnectionLimits::default()
-            // The transport limits half-open connections, where the oldest gives way; a limit here would deny newcomers.
+            // The transport limits half-open connections, where the oldest gives way; a limit here would deny
+            // newcomers.
             .with_max_established(Some(self.max_connections))
             // A quarter is reserved for own dials: peers that take all others cannot cut the node off.
             .with_max_established_incoming(Some(self.max_connections - self.max_connections / 4))
@@ -254,19 +275,20 @@ impl NodeConfig {
     }
 }
 
-/// Place of the records and providers that a node stores for the network and publishes itself.
+/// Place of the records and providers that a node stores for other nodes and publishes itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NodeStore {
-    /// In memory. All is lost when the node ends, except for the copies that other nodes have.
+    /// In memory. When the node ends, all records and providers are lost, except for the copies that other nodes have.
     #[default]
     Memory,
-    /// In memory and in this file, which is created if there is none. SQLite and a lock add files with the same name and a
-    /// suffix. The file has to be on a local disk, and belongs to one node.
+    /// In memory and in this file, which is created if there is none. SQLite and a lock add files with the same name
+    /// and a suffix. The file has to be on a local disk. Only one node at a time can have it open.
     ///
-    /// Acknowledged records survive a killed process, and a power failure except for the last second. The node announces
-    /// its own records and providers again soon after the first peer. Use the same [`Identity`] each time: under another
-    /// one, earlier own records count as those of another peer, and expire.
+    /// A stored record survives a killed process at once, and a power failure after one second, if the disk honours
+    /// flushes. After a start, the node announces its own records and providers in the file again, beginning at most
+    /// two seconds after it is [ready](super::Node::ready). Use the same [`Identity`] each time: under another one,
+    /// earlier own records count as those of another peer, and expire.
     #[cfg(feature = "disk")]
     Disk(PathBuf),
 }
@@ -289,8 +311,8 @@ impl KnownPeer {
         }
     }
 
-    /// Groups addresses by peer, so that all addresses of a peer are dialled together. The node's own are skipped: a list
-    /// of seeds is often the same on all nodes, the seeds included.
+    /// Groups addresses by peer, so that all addresses of a peer are dialled together. The node's own are skipped: a
+    /// list of seeds is often the same on all nodes, the seeds included.
     pub(super) fn parse_all(addresses: &[Multiaddr], local_peer_id: PeerId) -> Result<Vec<Self>, NodeError> {
         let mut peers: Vec<Self> = Vec::new();
         for address in addresses {

@@ -9,7 +9,7 @@ use crate::DriverClosedError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NodeError {
-    /// The identity file can be neither read nor created, or contains something else.
+    /// The identity file can be neither read nor created, or does not contain a key pair that this program supports.
     #[error("identity file {} cannot be used", path.display())]
     Identity {
         /// The file.
@@ -18,27 +18,28 @@ pub enum NodeError {
         #[source]
         error: io::Error,
     },
-    /// A peer's address has no peer id at the end, or nothing before it.
+    /// The address of a peer has no peer id at the end, or nothing before the peer id.
     #[error("address {address} is incomplete: append /p2p/<peer id> to the address that the peer listens on")]
     NoPeerId {
         /// The address.
         address: Multiaddr,
     },
-    /// A peer's address is this node's own.
+    /// The address passed to [`Node::add_peer`](super::Node::add_peer) ends with this node's own peer id.
     #[error("address {address} is this node's own")]
     OwnAddress {
         /// The address.
         address: Multiaddr,
     },
-    /// The store's file cannot be opened, and was left unchanged. The source tells whether another node has it, it is
-    /// something else, it is damaged, or access failed.
+    /// The store's file cannot be opened: another node has it open, it is not a store's file, a later version has
+    /// written it, it is damaged, or access failed. The source names the reason.
     #[cfg(feature = "disk")]
     #[error("store cannot be opened")]
     Store(#[source] kadence_store::StoreOpenError),
     /// The transport cannot be created.
     #[error("transport cannot be created")]
     Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An address cannot be listened on: it is in use, not one of this machine, or not supported by the transport.
+    /// An address cannot be listened on, for example because it is in use, is not an address of this machine, or is not
+    /// supported by the transport.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
@@ -47,25 +48,25 @@ pub enum NodeError {
         #[source]
         error: TransportError<io::Error>,
     },
-    /// The node's task has ended, or its runtime stopped before running it.
+    /// The node's task has ended, or the runtime ended before it ran the task.
     #[error(transparent)]
     Closed(#[from] DriverClosedError),
 }
 
-/// Error of waiting until a node is ready.
+/// Error of [`Node::ready`](super::Node::ready).
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ReadyError {
-    /// No peer that speaks the network's protocol was found in time. Check the addresses of the bootstrap peers and the name
-    /// of the protocol.
+    /// No peer has announced within the timeout that it serves the network's kad protocol, or the routing table was
+    /// empty. Check the addresses of the bootstrap peers and the name of the protocol.
     #[error("no peer of this network found within {timeout:?}{}", because(last_dial_error.as_deref()))]
     NoPeer {
-        /// Time that was waited.
+        /// Timeout that has passed.
         timeout: Duration,
-        /// Error of the last failed dial, if there was one.
+        /// Error of the last failed dial since the start of the node. `None` if no dial has failed.
         last_dial_error: Option<String>,
     },
-    /// The node has ended, or its runtime ended before it started.
+    /// The node has ended, or the runtime ended before it ran the node's task.
     #[error(transparent)]
     Closed(DriverClosedError),
 }

@@ -1,8 +1,8 @@
 //! Limits of half-open connections: incoming ones whose handshakes are not complete.
 //!
-//! A behaviour can only deny a new connection, so that a remote with silent connections shuts newcomers out for the whole
-//! handshake timeout. Here, in the transport, the oldest half-open connection gives way instead. Honest handshakes take some
-//! round trips, and are complete before they are the oldest.
+//! A behaviour can only deny a new connection, so that a remote with silent connections shuts newcomers out for the
+//! whole handshake timeout. Here, in the transport, the oldest half-open connection gives way instead. Honest
+//! handshakes take some round trips, and are complete before they are the oldest.
 
 use std::{
     collections::{BTreeMap, btree_map},
@@ -36,11 +36,11 @@ pub(super) struct HalfOpenLimits {
     pub(super) per_address: usize,
 }
 
-/// Half-open connections of a node: incoming ones whose handshakes are not complete.
+/// Half-open connections of a node: incoming connections whose handshakes are not complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HalfOpenStats {
-    /// Number of half-open connections.
+    /// Number of half-open connections at present.
     pub current: usize,
     /// Number of half-open connections that were closed for newer ones since the start of the node.
     pub evicted: u64,

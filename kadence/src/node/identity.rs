@@ -16,21 +16,24 @@ use super::error::NodeError;
     expect(clippy::large_enum_variant, reason = "keys of other kinds are larger; there is one identity in a program")
 )]
 pub enum Identity {
-    /// A new key pair at every start.
+    /// A new Ed25519 key pair at every start of a node, and at every call of [`load`](Self::load).
     Ephemeral,
     /// This key pair.
     Keypair(Keypair),
-    /// The key pair in this file, in libp2p's protobuf encoding. If there is no file, it is created with a new key pair,
-    /// readable by its owner only.
+    /// The key pair in this file, in libp2p's protobuf encoding. If there is no file, it is created with a new Ed25519
+    /// key pair, on Unix readable by its owner only. Missing folders are created, too.
     File(PathBuf),
 }
 
 impl Identity {
-    /// Returns the key pair, for an application that signs with its node's key.
+    /// Returns the key pair, for an application that signs with its node's key. Creates the file of
+    /// [`File`](Self::File) if there is none. With [`Ephemeral`](Self::Ephemeral), each call returns another key pair,
+    /// which is not that of a node.
     ///
     /// # Errors
     ///
-    /// If the file can be neither read nor created, or contains something else.
+    /// Fails with [`NodeError::Identity`] if the file can be neither read nor created, or does not contain a key pair
+    /// that this program supports.
     pub fn load(&self) -> Result<Keypair, NodeError> {
         match self {
             Self::Ephemeral => Ok(Keypair::generate_ed25519()),

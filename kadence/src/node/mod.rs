@@ -1,9 +1,9 @@
 //! A ready-made node, from one [`NodeConfig`], on any runtime.
 //!
-//! It has kad on a private protocol name, a store that validates and may be in a file, identify, which fills the routing
-//! table, ping, connection limits, a persistent key pair, and bootstrap peers that are redialled while no peer is
-//! connected. A runtime crate adds the transport. Applications call its function (`kadence_tokio::node`, …) rather than
-//! [`Node::start`].
+//! The node has kad, by default on a private protocol name, a record store in memory or in a file, identify, which
+//! supplies the addresses for the routing table, ping, connection limits, a key pair that may be kept in a file, and
+//! bootstrap peers that are redialled while no peer is connected. A runtime crate adds the transport. Applications call
+//! the function of their runtime crate (`kadence_tokio::node`, …) rather than [`Node::start`].
 
 mod announcer;
 mod behaviour;
@@ -53,7 +53,9 @@ use crate::{Alarm, Client, Driver, DriverClosedError, Events, PeerTimeouts, Runt
 /// without network interfaces.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running node. Dropping it ends it at once; [`shutdown`](Self::shutdown) ends it gracefully.
+/// A running node. [`shutdown`](Self::shutdown) ends the node gracefully. Dropping the node aborts its task, which
+/// drops the swarm and closes the store's file soon afterwards; pending and later calls then end with
+/// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
 ///
 /// ```
 /// use std::time::Duration;
@@ -107,16 +109,18 @@ where
     X: NetworkBehaviour + Send,
     X::ToSwarm: Send,
 {
-    /// Starts a node on a runtime, with a transport and the application's own behaviour, both made from the key pair.
+    /// Starts a node on a runtime. `transport` creates the node's transport and `app` the application's own behaviour,
+    /// both from the node's key pair.
     ///
-    /// When it returns, the node listens, and the bootstrap peers are being dialled. Wait for [`ready`](Self::ready)
-    /// before the first request. The file of a store is read before, which blocks the thread: some tens of milliseconds
-    /// with the default limits.
+    /// When this returns, the node listens and is dialling the bootstrap peers. Wait for [`ready`](Self::ready) before
+    /// the first request. The start waits at most 5 s for the addresses of the listeners. Reading the store's file
+    /// blocks the thread, with the default limits for some tens of milliseconds.
     ///
     /// # Errors
     ///
-    /// If the key pair cannot be loaded, a bootstrap peer has no id, the store's file cannot be opened, the transport
-    /// cannot be created, an address cannot be listened on, or the runtime has ended. No task is left then.
+    /// Fails if the key pair cannot be loaded, the address of a bootstrap peer is incomplete, the store's file cannot
+    /// be opened, the transport cannot be created, an address cannot be listened on, or the runtime has ended. No task
+    /// is left running then.
     pub async fn start<R, E>(
         runtime: R,
         config: NodeConfig,
@@ -233,8 +237,10 @@ impl<X: NetworkBehaviour> Node<X> {
         &self.swarm
     }
 
-    /// Returns the swarm's events that belong to no call, including those of the application's own behaviour. `None` after
-    /// the first call. The stream is bounded and need not be read.
+    /// Returns the stream of the swarm's events, including those of the application's own behaviour. Events of the kad
+    /// queries that the node has started, for calls or to announce its stored records again, are left out. `None` after
+    /// the first call of this method. The stream need not be read: it keeps at most
+    /// [`DriverConfig::event_capacity`](crate::DriverConfig::event_capacity) events and drops further ones.
     pub fn events(&mut self) -> Option<Events<NodeEvent<X>>> {
         self.events.take()
     }
@@ -244,19 +250,20 @@ impl<X: NetworkBehaviour> Node<X> {
         self.client.local_peer_id()
     }
 
-    /// Returns the addresses that the node listens on, each with its peer id at the end: other nodes can take them as
-    /// bootstrap peers.
+    /// Returns the addresses that the node listens on, each with the node's peer id at the end, so that other nodes can
+    /// take them as bootstrap peers.
     pub fn listen_addrs(&self) -> Vec<Multiaddr> {
         let id = Protocol::P2p(self.local_peer_id());
         self.status.listen_addrs().into_iter().map(|address| address.with(id.clone())).collect()
     }
 
-    /// Waits for the first peer that speaks the network's protocol and is in the routing table. Returns at once if there
-    /// was one before.
+    /// Waits until a first peer has announced that it serves the network's kad protocol, and the routing table is not
+    /// empty. After that, every call of this method returns at once, even if no peer is connected any more.
     ///
     /// # Errors
     ///
-    /// If no such peer is found within `timeout`, with the error of the last dial, or if the node has ended.
+    /// Fails with [`ReadyError::NoPeer`], which contains the error of the last dial that failed, if there is no such
+    /// peer within `timeout`, and with [`ReadyError::Closed`] if the node has ended.
     pub async fn ready(&self, timeout: Duration) -> Result<(), ReadyError> {
         let first_peer = self.first_peer.clone();
         let sleep = (self.sleep)(timeout);
@@ -269,23 +276,26 @@ impl<X: NetworkBehaviour> Node<X> {
         }
     }
 
-    /// Adds a peer to the routing table and dials it once. Unlike a bootstrap peer, it is not redialled.
+    /// Adds a peer to the routing table, if there is room for it, and starts to dial it, unless it is connected or
+    /// being dialled. Unlike a bootstrap peer, it is not redialled. An error of the dial is not returned.
     ///
     /// # Errors
     ///
-    /// If the address has no peer id, is the node's own, or the node has ended.
+    /// Fails if the address has no peer id at the end or nothing before it, if the peer id is the node's own, or if the
+    /// node has ended.
     pub async fn add_peer(&self, address: &Multiaddr) -> Result<(), NodeError> {
         let peer = KnownPeer::parse(address, self.local_peer_id())?;
         Ok(self.swarm.with(move |swarm| dial(swarm, &peer)).await?)
     }
 
-    /// Returns contents and counters of the node's store. Never waits for the node, and works after its end.
+    /// Returns the sizes and counters of the node's store. Does not wait for the node's task, and works after the node
+    /// has ended.
     pub fn store_stats(&self) -> StoreStats {
         self.store_stats.read()
     }
 
-    /// Returns the number of half-open incoming connections, and of those that were evicted for newer ones. Works after the
-    /// end of the node.
+    /// Returns the number of half-open incoming connections, and the number of those that were evicted for newer ones.
+    /// Works after the node has ended.
     pub fn half_open_stats(&self) -> HalfOpenStats {
         self.half_open.stats()
     }
@@ -294,13 +304,14 @@ impl<X: NetworkBehaviour> Node<X> {
     ///
     /// # Errors
     ///
-    /// If the node has ended.
+    /// Fails if the node has ended.
     pub async fn connected_peers(&self) -> Result<Vec<PeerId>, DriverClosedError> {
         self.swarm.with(|swarm| swarm.connected_peers().copied().collect()).await
     }
 
-    /// Rejects further calls, waits until the accepted ones have ended, and ends the node. When this returns, the store's
-    /// file is on the disk and can be opened again.
+    /// Shuts the node down gracefully, like [`Client::shutdown`], and waits for the node's task to end. Returns
+    /// [`TaskEnd::Finished`] unless the task panicked or its runtime dropped it. If the store is in a file, everything
+    /// is on the disk when this returns, and the file can be opened again.
     pub async fn shutdown(mut self) -> TaskEnd {
         self.client.shutdown().await;
         match self.task.take() {

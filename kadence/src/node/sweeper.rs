@@ -7,8 +7,8 @@ use kadence_store::Store;
 
 use crate::{Alarm, Runtime};
 
-/// Minimum time between two sweeps. Expired records are never returned, and every call that changes the store sweeps, too:
-/// this only frees memory and disk of a store that is seldom changed.
+/// Minimum time between two sweeps. Expired records are never returned, and every call that changes the store sweeps,
+/// too: this only frees memory and disk of a store that is seldom changed.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Removes expired records from a store that is seldom changed. Sets no timer while nothing expires.

@@ -7,18 +7,19 @@ use libp2p::{
     noise, yamux,
 };
 
-/// Maximum time from the first packet of a connection to its last handshake, in both directions. Without it a silent peer
-/// that accepts a connection would keep a dial open for ever.
+/// Maximum time from the first packet of a connection to its last handshake, in both directions. Without it a silent
+/// peer that accepts a connection would keep a dial open for ever.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A transport with authenticated and multiplexed connections, as a swarm takes it.
+/// Transport of authenticated and multiplexed connections, in the form in which a swarm takes it.
 pub type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// Encrypts (noise) and multiplexes (yamux) the connections of a transport, and limits the time to establish them to 10 s.
+/// Encrypts (noise) and multiplexes (yamux) the connections of a transport. A dial or the handshakes of an incoming
+/// connection fail if they take longer than 10 s.
 ///
 /// # Errors
 ///
-/// If the key pair cannot sign.
+/// Fails if the key pair cannot sign.
 pub fn upgrade<T>(transport: T, keypair: &Keypair) -> Result<BoxedTransport, noise::Error>
 where
     T: Transport + Send + Unpin + 'static,

@@ -19,20 +19,21 @@ use super::{Config, runtime::AsyncIo};
 /// Number of cached responses. The cache lasts for one dial, which has at most 32 lookups.
 const CACHE: u64 = 32;
 
-/// Error of a lookup.
+/// Error of looking up a name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// The name does not exist or has no records of the requested kind. A retry does not help.
+    /// The name does not exist or has no records of the requested kind, such as IPv6 addresses for `/dns6`. For a name
+    /// that does not exist the system's resolver reports [`System`](Self::System) instead.
     #[error("no records of the requested kind")]
     NoRecords,
-    /// The system's resolver failed. Its error does not distinguish a missing name from silent servers.
+    /// The system's resolver failed, or does not know the name: its error does not tell one from the other reliably.
     #[error("the system's resolver failed: {0}")]
     System(#[source] io::Error),
-    /// The system's list of name servers, which `/dnsaddr` needs, cannot be read.
+    /// The system's list of name servers, which `/dnsaddr` needs with [`Config::system`], cannot be read or used.
     #[error("cannot read the system's name servers: {0}")]
     NoConfig(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No name server sent a usable response. A retry may help.
+    /// No name server sent a usable response in time. A retry may help.
     #[error("name servers failed: {0}")]
     Servers(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

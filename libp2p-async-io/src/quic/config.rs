@@ -6,7 +6,8 @@ use quinn::{
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 
-/// Certificates of the node, and limits of its connections. The defaults are those of libp2p's own QUIC transport.
+/// Certificates of the node, and limits of its connections. The default limits are those of libp2p's own QUIC
+/// transport.
 #[derive(Clone)]
 pub struct Config {
     client: Arc<QuicClientConfig>,
@@ -34,7 +35,7 @@ enum Cause {
 }
 
 impl Config {
-    /// Returns the default limits, and new certificates that prove the possession of `keypair`.
+    /// Returns the default limits, with new certificates that prove the possession of `keypair`.
     ///
     /// # Errors
     ///
@@ -54,55 +55,61 @@ impl Config {
         })
     }
 
-    /// Sets the timeout of a handshake, in both directions. A shorter [`max_idle_timeout`](Self::max_idle_timeout) also ends
-    /// it. Default: 5 seconds.
+    /// Sets the timeout of the handshake of a dialled or accepted connection. A handshake also fails if no packet comes
+    /// from the remote within [`max_idle_timeout`](Self::max_idle_timeout). Default: 5 seconds.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
     }
 
-    /// Sets the time without a packet from the remote after which a connection is lost. The shorter timeout of both ends
-    /// applies. In whole milliseconds, at most 49 days; zero means no limit. Default: 10 seconds.
+    /// Sets the time without a packet from the remote after which a connection is lost. The shorter timeout of both
+    /// ends applies. It is rounded down to whole milliseconds, but to one at least; the maximum is 49 days. Zero means
+    /// no timeout of this end. Default: 10 seconds.
     #[must_use]
     pub fn max_idle_timeout(mut self, timeout: Duration) -> Self {
         self.max_idle_timeout = timeout;
         self
     }
 
-    /// Sets the time without a packet after which one is sent to keep the connection alive. It has to be shorter than the
-    /// [`max_idle_timeout`](Self::max_idle_timeout) of both ends. Zero disables this. Default: 5 seconds.
+    /// Sets the time without a packet from the remote after which a packet is sent to keep the connection alive. To
+    /// have an effect, it has to be shorter than the [`max_idle_timeout`](Self::max_idle_timeout) of both ends. Zero
+    /// disables this. Default: 5 seconds.
     #[must_use]
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.keep_alive_interval = interval;
         self
     }
 
-    /// Sets the maximum number of streams that the remote can have open on a connection. It has to wait with further ones.
-    /// Default: 256.
+    /// Sets the maximum number of streams, opened by the remote, that are open on a connection at the same time. The
+    /// remote has to wait before it opens further ones. Default: 256.
     #[must_use]
     pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
         self.max_concurrent_streams = streams;
         self
     }
 
-    /// Sets the maximum number of unread bytes on a stream, which is the memory that a stream can take. Default: 10,000,000,
-    /// less than [`max_connection_data`](Self::max_connection_data), so that one stream does not block the others.
+    /// Sets the maximum number of bytes on a stream that were sent by the remote but not yet read here; the remote has
+    /// to wait before it sends more. They are held in memory. Default: 10,000,000, less than the default of
+    /// [`max_connection_data`](Self::max_connection_data), so that one stream that is not read does not block the
+    /// others.
     #[must_use]
     pub fn max_stream_data(mut self, bytes: u32) -> Self {
         self.max_stream_data = bytes;
         self
     }
 
-    /// Sets the maximum number of unread bytes on all streams of a connection together. Default: 15,000,000.
+    /// Sets the maximum number of bytes on all streams of a connection together that were sent by the remote but not
+    /// yet read here. Default: 15,000,000.
     #[must_use]
     pub fn max_connection_data(mut self, bytes: u32) -> Self {
         self.max_connection_data = bytes;
         self
     }
 
-    /// Sets the maximum size of packets, in bytes of UDP payload, up to which larger ones than QUIC's minimum of 1,200 are
-    /// tried. `None` disables this. Default: 1,452, which fits into an Ethernet frame.
+    /// Sets the maximum size of packets, in bytes of UDP payload, that path MTU discovery tries. Packets have 1,200
+    /// bytes, QUIC's minimum, until the discovery finds that larger ones arrive. `None` disables the discovery.
+    /// Default: 1,452, which fits into an Ethernet frame.
     #[must_use]
     pub fn mtu_upper_bound(mut self, bytes: Option<u16>) -> Self {
         self.mtu_discovery = bytes.map(|bytes| {

@@ -19,10 +19,11 @@ use quinn::{ConnectionError, RecvStream, SendStream, VarInt, rustls::pki_types::
 
 use super::{Error, Stream};
 
-/// A QUIC connection. It is authenticated, encrypted and multiplexed, so that it needs no upgrade.
+/// QUIC connection. It is authenticated, encrypted and multiplexed, so that it needs no upgrade.
 ///
-/// Its task drives it; it need not be polled for that. Closing it (`poll_close`) takes effect at once, also on its streams,
-/// and data in transit is lost. If it is dropped, it closes with its last stream.
+/// A task of its own drives the connection: packets are sent and received also while nobody polls. Closing the
+/// connection (`poll_close`) takes effect at once, also on its streams, and data that the remote has not received is
+/// lost. A connection that is dropped stays open until its last stream is dropped.
 pub struct Connection {
     connection: quinn::Connection,
     inbound: Option<Opening>,
@@ -36,7 +37,7 @@ impl Connection {
         Self { connection, inbound: None, outbound: None }
     }
 
-    /// Returns the remote's address.
+    /// Returns the remote's IP address and UDP port.
     pub fn remote_addr(&self) -> SocketAddr {
         self.connection.remote_address()
     }

@@ -4,20 +4,22 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A socket cannot be opened or bound, the machine's addresses cannot be watched, or a listener has ended because the
-    /// executor dropped its task.
+    /// A socket cannot be opened or bound, the machine's addresses cannot be watched, or a listener has ended because
+    /// its socket failed or the executor dropped its task.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The dial could not start.
     #[error(transparent)]
     Dial(DialError),
-    /// The remote did not complete the handshake in time, or did not respond: UDP does not report that nobody listens.
+    /// The handshake took longer than [`Config::handshake_timeout`](super::Config::handshake_timeout), or the remote
+    /// did not respond. UDP does not report that nobody listens.
     #[error("handshake timed out")]
     HandshakeTimedOut,
     /// The certificate of the remote has no peer id.
     #[error("certificate of the remote has no peer id")]
     NoPeerId,
-    /// No packet came from the remote within [`Config::max_idle_timeout`](super::Config::max_idle_timeout) of either end.
+    /// No packet came from the remote within the idle timeout, which is the shorter
+    /// [`Config::max_idle_timeout`](super::Config::max_idle_timeout) of both ends.
     #[error("connection timed out: no packet from the remote")]
     TimedOut,
     /// The connection was closed by this end.
@@ -26,22 +28,23 @@ pub enum Error {
     /// The remote has closed the connection, as a libp2p node does when it no longer needs it.
     #[error("connection closed by the remote, code {code}")]
     ClosedByRemote {
-        /// Error code of the remote. 0 means no reason.
+        /// Error code that the remote sent. 0 if it gave no reason.
         code: u64,
     },
-    /// The remote does not know the connection any more.
+    /// The remote does not know the connection any more, for example because it was restarted.
     #[error("connection reset by the remote")]
     Reset,
-    /// One end violated the protocol or could not be authenticated, or the remote refuses new connections.
+    /// The connection failed by an error of QUIC or TLS: for example, one end violated the protocol or could not be
+    /// authenticated, or the remote refused the connection.
     #[error(transparent)]
     Protocol(ProtocolError),
-    /// The dial was the listening end of a hole punch ([`Endpoint::Listener`](libp2p_core::Endpoint::Listener)), which this
-    /// transport does not support.
+    /// The dial was to be the listening end of a hole punch ([`Endpoint::Listener`](libp2p_core::Endpoint::Listener)),
+    /// which this transport does not support.
     #[error("hole punching over QUIC is not supported")]
     HolePunching,
 }
 
-/// Error of starting a dial. Usually the executor has dropped the task of the socket.
+/// Error of starting a dial. The usual cause is that the executor has dropped the task of the socket.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct DialError(quinn::ConnectError);

@@ -7,14 +7,14 @@ use std::{
 use futures::io::{AsyncRead, AsyncWrite};
 use quinn::{RecvStream, SendStream};
 
-/// A bidirectional stream of a [`Connection`](super::Connection).
+/// Bidirectional stream of a [`Connection`](super::Connection).
 ///
-/// - Closing it (`close().await` of `AsyncWriteExt`) ends the local direction: written data is still sent, and the remote
-///   reads the end of the stream and can still send. It does not wait until the remote has received the data; closing the
-///   connection before that loses it.
-/// - Dropping it does the same, and asks the remote to stop sending.
-/// - Flushing does nothing: written data is sent without it.
-/// - The remote learns of a stream with its first bytes, or with its end.
+/// - Closing the stream (`close().await` of `AsyncWriteExt`) ends the direction to the remote: written data is still
+///   sent, and the remote then reads the end of the stream and can still send. Closing does not wait until the remote
+///   has received the data; if the connection is closed before that, the data is lost.
+/// - Dropping the stream does the same, and asks the remote to stop sending.
+/// - Flushing does nothing: written data is sent without a flush.
+/// - The remote does not learn of a new stream before this end writes to it or closes it.
 #[derive(Debug)]
 pub struct Stream {
     send: SendStream,

@@ -2,7 +2,7 @@ use std::{io, net::SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Options of the sockets. The defaults are those of libp2p's own TCP transport.
+/// Options of the sockets of a [`Transport`](super::Transport). The defaults are those of libp2p's own TCP transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     nodelay: bool,
@@ -11,29 +11,29 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the defaults: `TCP_NODELAY`, a backlog of 1,024 connections, the system's time to live.
+    /// Returns the defaults: `TCP_NODELAY` set, a backlog of 1,024 connections, the system's time to live.
     pub fn new() -> Self {
         Self { nodelay: true, ttl: None, backlog: 1024 }
     }
 
-    /// Sets `TCP_NODELAY`: small writes are sent at once instead of being collected. Default: `true`, because libp2p's
-    /// protocols send small messages and wait for a response.
+    /// Sets `TCP_NODELAY`. If true, small writes are sent at once instead of being collected. Default: `true`, because
+    /// libp2p's protocols send small messages and wait for a response.
     #[must_use]
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
         self
     }
 
-    /// Sets the maximum number of hops of a packet: the time to live of IPv4, the hop limit of IPv6. From 1 to 255; with
-    /// another value, listening and dialling fail. Default: the system's.
+    /// Sets the maximum number of hops of a packet: the time to live of IPv4, the hop limit of IPv6. Use 1 to 255:
+    /// listening and dialling fail if the system rejects the value. Default: the system's.
     #[must_use]
     pub fn ttl(mut self, hops: u32) -> Self {
         self.ttl = Some(hops);
         self
     }
 
-    /// Sets the maximum number of connections that wait to be accepted. The system may lower it, and refuses or ignores
-    /// further connections. Default: 1,024.
+    /// Sets the maximum number of connections of a listener that wait to be accepted. The system may use a lower
+    /// maximum, and refuses or ignores further connections. Default: 1,024.
     #[must_use]
     pub fn listen_backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;

@@ -8,10 +8,10 @@ use std::{
 use async_io::Async;
 use futures::io::{AsyncRead, AsyncWrite};
 
-/// A TCP connection.
+/// TCP connection of a [`Transport`](super::Transport), as a byte stream.
 ///
-/// Closing it (`close().await` of `AsyncWriteExt`) ends the local direction: the remote reads the end of the stream and can
-/// still send. Dropping it closes both directions.
+/// Closing the stream (`close().await` of `AsyncWriteExt`) ends the direction to the remote: the remote reads the end
+/// of the stream and can still send. Dropping the stream closes both directions.
 #[derive(Debug)]
 pub struct TcpStream(Async<std::net::TcpStream>);
 
@@ -20,7 +20,7 @@ impl TcpStream {
         Self(stream)
     }
 
-    /// Returns the local address.
+    /// Returns the local address of the connection.
     ///
     /// # Errors
     ///
@@ -29,7 +29,7 @@ impl TcpStream {
         self.0.get_ref().local_addr()
     }
 
-    /// Returns the remote address.
+    /// Returns the remote address of the connection.
     ///
     /// # Errors
     ///

@@ -51,7 +51,8 @@ impl Test {
         std::iter::from_fn(|| self.pending.overdue(self.now, self.answered_by, |_| Some(self.answered_by))).collect()
     }
 
-    /// Lets time pass from deadline to deadline, as a timer does, and returns the peers that were given up, with the time.
+    /// Lets time pass from deadline to deadline, as a timer does, and returns the peers that were given up, with the
+    /// time.
     fn run_to(&mut self, ms: u64) -> Vec<(PeerId, u128)> {
         let end = self.epoch + Duration::from_millis(ms);
         let mut given_up = Vec::new();

@@ -33,17 +33,18 @@ const KEY_NAMES: [&str; 10] = [
 /// Extensions of files that contain keys.
 const KEY_ENDINGS: [&str; 11] = ["pem", "key", "der", "pk8", "p8", "p12", "pfx", "ppk", "jks", "keystore", "kdbx"];
 
-/// A file or folder that was not packed.
+/// File or folder that was left out of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[non_exhaustive]
 pub struct Excluded {
-    /// Path in the folder, with `/` between names. The content of an excluded folder is not listed.
+    /// Path relative to the packed folder, with `/` between names. Of an excluded folder, only the folder itself is
+    /// listed.
     pub path: String,
     /// Reason for the exclusion.
     pub reason: ExclusionReason,
 }
 
-/// Reason why a file or folder is never packed.
+/// Reason for leaving a file or folder out of an archive. Names are compared without regard to case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -52,11 +53,13 @@ pub enum ExclusionReason {
     VersionControl,
     /// Environment variables, which are often secrets: `.env`, `.env.*` except for `.env.example`, `.envrc`.
     Environment,
-    /// Name of a file or folder with keys or passwords: `.ssh`, `id_ed25519`, `*.pem`, `*.key`, …
+    /// A name of files or folders with keys or passwords: `.ssh`, `.gnupg`, `.netrc`, `id_rsa`, `id_ed25519`, `*.pem`,
+    /// `*.key`, `*.der` and others.
     KeyFile,
-    /// One of [`PackOptions::private_paths`](super::PackOptions::private_paths), or a link to it.
+    /// One of [`PackOptions::private_paths`](field@super::PackOptions::private_paths), or a link to one.
     Private,
-    /// A Kadence home: a folder with the key pair of a node in a file `node.key`, or with the folder of a registry.
+    /// A Kadence home: a folder that has a key pair in a file `node.key`, or the database of a registry in
+    /// `registry/heads.db`.
     Home,
 }
 

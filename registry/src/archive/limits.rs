@@ -1,7 +1,7 @@
 /// Maximum length of a path in a ustar header, in bytes.
 pub(super) const USTAR_PATH: usize = 255;
 
-/// Limits of an archive that is packed or unpacked. They apply to the uncompressed content.
+/// Limits of an archive that is packed or unpacked. They apply to the content before compression.
 ///
 /// # Example
 ///
@@ -14,7 +14,7 @@ pub(super) const USTAR_PATH: usize = 255;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ArchiveLimits {
-    /// Maximum number of files and folders. Default: 20,000.
+    /// Maximum number of files and folders. When packing, excluded ones count, too. Default: 20,000.
     pub entries: usize,
     /// Maximum size of a file, in bytes. Default: 128 MiB.
     pub file_bytes: u64,

@@ -19,7 +19,8 @@ use super::{
 
 /// Options of [`pack`].
 ///
-/// The rules for keys and homes cannot be turned off; the options only add to them.
+/// The built-in rules ([`ExclusionReason`](super::ExclusionReason), [`PrivateKeyKind`]) cannot be turned off; these
+/// options only add to them.
 ///
 /// # Example
 ///
@@ -34,16 +35,15 @@ use super::{
 pub struct PackOptions {
     /// Limits of the archive.
     pub limits: ArchiveLimits,
-    /// Files and folders that are never packed, wherever in the folder they are or links lead to them: for example the
-    /// home and the folder of the registry. Relative paths are relative to the process's working directory. Paths that do
-    /// not exist are ignored. Default: none.
+    /// Files and folders that are never packed, also if they are reached by a link. Packing a folder that is itself one
+    /// of them is an error. Relative paths are relative to the process's working directory. Paths that do not exist are
+    /// ignored. Default: none.
     pub private_paths: Vec<PathBuf>,
-    /// Key pairs in use. A file that contains the secret half of one, anywhere in it, as bytes or in hexadecimal, base64 or
-    /// decimal digits, is an error. Default: none.
+    /// Key pairs of the publisher. A file that contains the secret half of one of them, anywhere in the file, as bytes
+    /// or in hexadecimal, base64 or decimal digits, is an error. RSA key pairs are not searched for. Default: none.
     ///
-    /// Of an RSA key pair, which libp2p cannot encode, nothing is searched for. Private keys of anyone are found in libp2p's
-    /// encoding, in PEM, and in DER at the start of a file, whether or not they are listed here; [`PrivateKeyKind`] has the
-    /// limits.
+    /// Private keys that are not listed here are an error, too, where they are recognised by their encoding: see
+    /// [`PrivateKeyKind`].
     pub private_keys: Vec<Keypair>,
 }
 
@@ -80,15 +80,15 @@ impl From<ArchiveLimits> for PackOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Packed {
-    /// Number of files.
+    /// Number of files that were packed, without folders.
     pub files: usize,
-    /// Total size of the files, in bytes.
+    /// Total size of the packed files, in bytes, before compression.
     pub bytes: u64,
     /// Files and folders that were not packed, sorted by path.
     pub excluded: Vec<Excluded>,
 }
 
-/// Error of [`pack`]. The bytes written until then are not an archive.
+/// Error of [`pack`]. The bytes that were written before the error are no complete archive.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PackError {
@@ -107,7 +107,7 @@ pub enum PackError {
         /// The entry.
         path: PathBuf,
     },
-    /// A path is not portable: rename the file or folder.
+    /// A path is not portable or too long: rename the file or folder.
     #[error("{} cannot be packed: {reason}", path.display())]
     Path {
         /// The file or folder.
@@ -115,14 +115,14 @@ pub enum PackError {
         /// The reason.
         reason: PathError,
     },
-    /// Two paths differ only in upper and lower case, which some file systems do not distinguish: rename one.
+    /// Two paths differ only in upper and lower case, which some file systems do not distinguish: rename one of them.
     #[error("{} is also there in other case", path.display())]
     Ambiguous {
         /// One of the two.
         path: PathBuf,
     },
-    /// A file contains a private key, under a name that does not say so. Move the file out of the folder, or the key out of
-    /// the file. A key that was published before has to be replaced.
+    /// A file that is not excluded by its name contains a private key. Move the file out of the folder, or the key out
+    /// of the file. A key that was published before has to be replaced.
     #[error("{} contains {kind}: move it out of the package's folder", path.display())]
     PrivateKey {
         /// The file.
@@ -130,19 +130,22 @@ pub enum PackError {
         /// Kind of key.
         kind: PrivateKeyKind,
     },
-    /// The folder is a home, with a key pair and a registry's files: pack another folder, or use another home.
+    /// The folder to pack is itself private: it is one of
+    /// [`PackOptions::private_paths`](field@PackOptions::private_paths), or has the database of a registry in
+    /// `registry/heads.db`. Pack another folder.
     #[error("{} is a Kadence home: publish another folder, or choose another home", path.display())]
     Home {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder has too many files and folders.
+    /// The folder has more files and folders, excluded ones included, than
+    /// [`ArchiveLimits::entries`](field@ArchiveLimits::entries).
     #[error("more than {max} files and folders")]
     TooManyEntries {
         /// Maximum number.
         max: usize,
     },
-    /// A file is too large.
+    /// A file is larger than [`ArchiveLimits::file_bytes`](field@ArchiveLimits::file_bytes).
     #[error("{} is larger than {max} bytes", path.display())]
     FileTooLarge {
         /// The file.
@@ -150,34 +153,34 @@ pub enum PackError {
         /// Maximum size, in bytes.
         max: u64,
     },
-    /// The total size of all files is too large.
+    /// The files are larger in total than [`ArchiveLimits::total_bytes`](field@ArchiveLimits::total_bytes).
     #[error("more than {max} bytes in all")]
     TooLarge {
         /// Maximum size, in bytes.
         max: u64,
     },
-    /// A file changed while it was read: retry.
+    /// A file changed its size or was replaced while the folder was packed: retry.
     #[error("{} has changed meanwhile", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
-    /// The archive cannot be written.
+    /// The archive cannot be written to `out`.
     #[error("the archive cannot be written: {0}")]
     Write(#[source] io::Error),
 }
 
-/// Writes the content of `folder` to `out` as a gzipped tar. Blocks.
+/// Writes the content of `folder` to `out` as a gzipped tar. Blocks the thread.
 ///
 /// Modification times, owners and permissions other than the executable bit are left out.
 ///
-/// Files and folders that nobody wants to publish are left out ([`ExclusionReason`](super::ExclusionReason) says which) and listed
-/// in [`Packed::excluded`]. A private key in any other file is an error.
+/// Files and folders that should not be published are left out and listed in [`Packed::excluded`];
+/// [`ExclusionReason`](super::ExclusionReason) has the rules. A private key in any other file is an error.
 ///
 /// # Errors
 ///
-/// See [`PackError`]. An entry that cannot be packed is an error. The bytes written to `out` before an error may contain part
-/// of a private key: discard them.
+/// See [`PackError`]. An entry that is neither excluded nor a file or folder, such as a symbolic link, is an error. The
+/// bytes written to `out` before an error may contain part of a private key: discard them.
 pub fn pack(folder: &Path, options: &PackOptions, out: impl Write) -> Result<Packed, PackError> {
     let limits = &options.limits;
     let keys = PrivateKeys::new(&options.private_keys);

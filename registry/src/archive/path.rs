@@ -1,14 +1,15 @@
 use thiserror::Error;
 
-/// Error of a path that is not portable: on some systems it would be another path, or none.
+/// Error of a path in an archive that is not portable: on some systems it would be another path, or an invalid one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PathError {
     /// The path is not UTF-8.
     #[error("not UTF-8")]
     NotUtf8,
-    /// The path is longer than the limit, or does not fit into the format: at most 100 bytes for each name and 155 for
-    /// the folders of a path.
+    /// The path is longer than [`ArchiveLimits::path_len`](field@super::ArchiveLimits::path_len), or does not fit into
+    /// the format: a path of more than 100 bytes needs a `/` with at most 155 bytes before it and at most 100 bytes
+    /// after it.
     #[error("too long")]
     TooLong,
     /// The path is empty or absolute, or one of its names is empty, `.` or `..`.

@@ -38,24 +38,30 @@ const LIBP2P: [[u8; 3]; 3] = [[8, 0, 0x12], [8, 1, 0x12], [8, 3, 0x12]];
 /// Length of libp2p's encoding of an Ed25519 key pair, in bytes.
 const ED25519_LEN: usize = 68;
 
-/// Kind of private key that was found in a file.
+/// Kind of private key that was found in a file or a manifest.
 ///
-/// Bytes, hexadecimal (two digits a byte), base64 and decimal (0 to 255) are searched, wherever in the file they are and
-/// whatever separates their digits, in UTF-8 and UTF-16. Not found are keys that are compressed, encrypted in another
-/// form than PEM, encoded twice, or interrupted by other digits or letters, as in a hex dump with offsets; and of keys
-/// that are not in use those in PuTTY's format, and bare ones without an encoding around them.
+/// A key is searched for as bytes, in hexadecimal (two digits a byte), in base64, and in decimal (numbers from 0 to
+/// 255), in UTF-8 and UTF-16. White space and punctuation between the digits do not hide it.
+///
+/// Not found are keys that are compressed, encrypted in another form than PEM, encoded twice, or interrupted by other
+/// digits or letters, as in a hex dump with offsets. Keys that are not listed in
+/// [`PackOptions::private_keys`](field@super::PackOptions::private_keys) are not found either in PuTTY's format or as
+/// bare bytes without an encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PrivateKeyKind {
-    /// The secret half of a key pair in use, the publisher's own, in whatever encoding it is part of.
+    /// The secret half of one of [`PackOptions::private_keys`](field@super::PackOptions::private_keys), anywhere in the
+    /// file.
     InUse,
-    /// A key pair in libp2p's encoding; in base64, where that begins with the key. A secp256k1 key is found only if it is all
-    /// of a file of at most 4 KiB.
+    /// An RSA, Ed25519 or ECDSA private key in libp2p's protobuf encoding, anywhere in the file; in base64 only if the
+    /// base64 text begins with the key. A secp256k1 key is found only if it is the whole content of a file of at most 4
+    /// KiB.
     Libp2p,
-    /// A PEM block of a private key, encrypted or not: TLS, OpenSSH, PGP. As text, or in base64 that begins with it.
+    /// A PEM block of a private key, encrypted or not (TLS, OpenSSH, PGP), anywhere in the file: as text, or in a
+    /// base64 text that begins with the block.
     Pem,
-    /// An unencrypted private key in DER (PKCS#8, PKCS#1, SEC1) at the start of a file. In digits it is found if it is all
-    /// of a file of at most 4 KiB.
+    /// An unencrypted private key in DER (PKCS#8, PKCS#1, SEC1) as bytes at the start of a file. In hexadecimal, base64
+    /// or decimal it is found only in a file of at most 4 KiB that begins with it.
     Der,
 }
 

@@ -18,13 +18,13 @@ use crate::disk::sync_folder;
 /// Result of [`unpack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Number of files.
+    /// Number of files, without folders.
     pub files: usize,
     /// Total size of the files, in bytes.
     pub bytes: u64,
 }
 
-/// Error of [`unpack`]. Nothing of the archive is left on the disk.
+/// Error of [`unpack`]. No file of the archive is left on the disk.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum UnpackError {
@@ -34,10 +34,11 @@ pub enum UnpackError {
         /// The target.
         path: PathBuf,
     },
-    /// The archive is not a gzipped tar, or is cut off.
+    /// The archive is not a gzipped tar, is cut off, or cannot be read.
     #[error("not an archive: {0}")]
     Malformed(#[source] io::Error),
-    /// A path is not plain: the archive is malicious, or was made on a system with other paths.
+    /// A path is not portable, is not a plain relative one, or is too long: the archive is malicious, or was made by a
+    /// program that allows such paths.
     #[error("archive contains the path {path:?}: {reason}")]
     Path {
         /// The path, with invalid UTF-8 replaced.
@@ -51,19 +52,20 @@ pub enum UnpackError {
         /// The path, with invalid UTF-8 replaced.
         path: String,
     },
-    /// A path occurs twice, occurs in upper and lower case, or leads through a file.
+    /// A path occurs twice, differs from another one only in upper and lower case, or has a file as its parent folder.
     #[error("archive contains {path:?} twice, or as a folder and a file")]
     Ambiguous {
         /// The path.
         path: String,
     },
-    /// The archive has too many files and folders.
+    /// The archive has more files and folders than [`ArchiveLimits::entries`](field@ArchiveLimits::entries). Parent
+    /// folders without an entry of their own count, too.
     #[error("archive has more than {max} files and folders")]
     TooManyEntries {
         /// Maximum number.
         max: usize,
     },
-    /// A file is too large.
+    /// A file is larger than [`ArchiveLimits::file_bytes`](field@ArchiveLimits::file_bytes).
     #[error("{path:?} is larger than the maximum of {max} bytes")]
     FileTooLarge {
         /// The path.
@@ -71,13 +73,14 @@ pub enum UnpackError {
         /// Maximum size, in bytes.
         max: u64,
     },
-    /// The total size of all files, or of the tar, is too large.
+    /// The files are larger in total than [`ArchiveLimits::total_bytes`](field@ArchiveLimits::total_bytes), or the
+    /// uncompressed tar is larger than one within all limits can be.
     #[error("archive has more than {max} bytes in total")]
     TooLarge {
-        /// Maximum size, in bytes.
+        /// Maximum total size of the files, in bytes.
         max: u64,
     },
-    /// The files cannot be written.
+    /// The files or folders cannot be written.
     #[error("{} cannot be written: {source}", path.display())]
     Write {
         /// The file or folder.
@@ -87,11 +90,12 @@ pub enum UnpackError {
     },
 }
 
-/// Unpacks an archive as the folder `into`, which must not exist or be empty. Missing parent folders are created.
-/// Blocks.
+/// Unpacks an archive as the folder `into`, which has to be missing or empty. Missing parent folders are created.
+/// Blocks the thread.
 ///
-/// Everything is unpacked into a new folder next to `into`, synced, and renamed at the end: after a crash, `into` is
-/// either complete or missing.
+/// The archive is unpacked into a new folder next to `into`, which is synced and renamed at the end: after a crash,
+/// `into` is complete, missing, or as empty as before, never a part of the archive. Of the permissions, only the
+/// executable bit is taken over.
 ///
 /// # Errors
 ///

@@ -11,11 +11,10 @@ use crate::ContentId;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BlobError {
-    /// The blob is not in the store: fetch it.
+    /// The blob is not in the store.
     #[error("blob {0} is not in the store")]
     NotFound(ContentId),
-    /// The blob is damaged on the disk. It was set aside and is no longer in the store: fetch it again, and check the
-    /// disk.
+    /// The blob was damaged on the disk, and has been removed from the store: fetch it again, and check the disk.
     #[error("blob {0} is damaged on the disk and was set aside: fetch it again")]
     Damaged(ContentId),
     /// The blob is larger than the caller's maximum.

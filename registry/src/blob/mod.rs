@@ -1,7 +1,8 @@
 //! Blobs: immutable bytes in files, named by their BLAKE3 hash.
 //!
-//! Each blob has its hash tree next to it, so that any part of it can be verified, and proven to other peers, without
-//! reading the rest. Reads verify everything: a blob that is damaged on the disk is set aside and never returned.
+//! The hash tree of each blob of more than 16 KiB is stored next to it, so that any part of the blob can be verified,
+//! and proven to other peers, without reading the rest. Reads verify all bytes that they return. A blob that turns out
+//! to be damaged on the disk is moved out of the store, or deleted if 16 damaged blobs are already kept.
 
 #[cfg(feature = "p2p")]
 mod downloads;

@@ -3,11 +3,10 @@ use std::io::{self, Read};
 use super::{BlobError, BlobStore, tree::groups_in};
 use crate::ContentId;
 
-/// Reader of a blob that verifies it 16 KiB at a time: it never returns wrong bytes. Created by
-/// [`BlobStore::open_reader`].
+/// Reader of a blob that verifies each 16 KiB before it returns them. Created by [`BlobStore::open_reader`].
 ///
-/// If the blob is damaged on the disk, reading fails with an error of the kind `InvalidData` that contains a
-/// [`BlobError::Damaged`].
+/// Errors of reading have the kind `InvalidData` and contain a [`BlobError`]: [`BlobError::Damaged`] if the blob is
+/// damaged on the disk, [`BlobError::NotFound`] if it was removed from the store in the meantime.
 #[derive(Debug)]
 pub struct BlobReader {
     store: BlobStore,
@@ -20,7 +19,7 @@ pub struct BlobReader {
 }
 
 impl BlobStore {
-    /// Opens a blob for reading in pieces, each of which is verified.
+    /// Opens a blob for reading in pieces, each of which is verified when it is read.
     ///
     /// # Errors
     ///

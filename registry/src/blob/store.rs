@@ -19,14 +19,14 @@ use crate::{ContentId, disk::sync_folder};
 /// Maximum number of damaged blobs that are kept for inspection. Without it, a failing disk would fill up with them.
 const MAX_DAMAGED: usize = 16;
 
-/// Store of blobs in a folder, by content id. Cloning is cheap, and all clones are the same store.
+/// Store of blobs (immutable bytes) in a folder, by content id. Cloning is cheap, and all clones are the same store.
 ///
 /// Every method blocks on the disk: from async code, call it on a thread for blocking work. Writes are atomic and
-/// durable: a blob is written to a temporary file, synced and renamed, so that a crash leaves the whole blob or
-/// nothing.
+/// durable: a blob is written to a temporary file, synced and renamed, so that a crash leaves either the whole blob or
+/// none of it.
 ///
-/// Only one process at a time can use a folder: [`open`](Self::open) deletes the temporary files of other processes,
-/// whose writes then fail.
+/// Only one store and its clones may use a folder at a time, and nothing checks that. [`open`](Self::open) deletes the
+/// temporary files of any other store in the folder, whose writes in progress then fail.
 ///
 /// # Example
 ///
@@ -59,7 +59,8 @@ pub(super) struct Inner {
 }
 
 impl BlobStore {
-    /// Opens the store in a folder, creates the folder if it does not exist, and deletes incomplete writes.
+    /// Opens the store in a folder, creates the folder if it does not exist, and deletes the temporary files of
+    /// interrupted writes.
     ///
     /// # Errors
     ///
@@ -87,7 +88,8 @@ impl BlobStore {
         })
     }
 
-    /// Stores bytes and returns their id. Bytes that are in the store already are not written again.
+    /// Stores bytes and returns their id. If they are in the store already, the stored copy is verified, and written
+    /// again only if it is damaged.
     ///
     /// # Errors
     ///
@@ -104,11 +106,12 @@ impl BlobStore {
         self.take(file, None).map(|(id, _)| id)
     }
 
-    /// Stores up to `max` bytes from a reader. Returns their id and their size.
+    /// Stores all bytes of a reader, at most `max`. Returns their id and their number.
     ///
     /// # Errors
     ///
-    /// [`BlobError::TooLarge`], [`BlobError::Source`] or [`BlobError::Io`].
+    /// [`BlobError::TooLarge`] if the reader has more than `max` bytes, [`BlobError::Source`] if it fails, or
+    /// [`BlobError::Io`]. Nothing is stored then.
     pub fn put_reader(&self, mut source: impl Read, max: u64) -> Result<(ContentId, u64), BlobError> {
         let mut file = self.temporary()?;
         let mut buffer = vec![0; 64 << 10];
@@ -130,7 +133,8 @@ impl BlobStore {
         self.take(file, None)
     }
 
-    /// Removes a blob. Returns whether it was in the store. Readers that are open can read to the end.
+    /// Removes a blob. Returns whether it was in the store. Each open [`BlobReader`](super::BlobReader) of the blob
+    /// fails with [`BlobError::NotFound`] when it reads the next 16 KiB.
     ///
     /// # Errors
     ///
@@ -142,18 +146,19 @@ impl BlobStore {
         Ok(was_there)
     }
 
-    /// Returns whether the blob is in the store. Damage is detected only when the blob is read.
+    /// Returns whether the blob is in the store, without verifying it. False if the file system fails, too.
     pub fn contains(&self, id: &ContentId) -> bool {
         self.path(id).is_file()
     }
 
-    /// Returns the size of a blob in bytes, or `None` if it is not in the store.
+    /// Returns the size of a blob in bytes, without verifying it. `None` if it is not in the store, or if the file
+    /// system fails.
     pub fn size(&self, id: &ContentId) -> Option<u64> {
         let metadata = fs::metadata(self.path(id)).ok()?;
         metadata.is_file().then_some(metadata.len())
     }
 
-    /// Reads a blob of up to `max` bytes.
+    /// Reads and verifies a whole blob of at most `max` bytes.
     ///
     /// # Errors
     ///
@@ -170,7 +175,8 @@ impl BlobStore {
         if ContentId::of(&bytes) == *id { Ok(bytes) } else { Err(self.set_aside(id)) }
     }
 
-    /// Reads and verifies a whole blob. Returns its size in bytes. A hash tree that is missing or wrong is rebuilt.
+    /// Reads and verifies a whole blob without returning its bytes. Returns its size in bytes. A stored hash tree that
+    /// is missing or wrong is rebuilt.
     ///
     /// # Errors
     ///
@@ -197,7 +203,8 @@ impl BlobStore {
         Ok(blob.size)
     }
 
-    /// Iterates over all blobs with their sizes in bytes, in no particular order.
+    /// Iterates over all blobs with their sizes in bytes, in no particular order and without verifying them. An error
+    /// of the file system is an item.
     pub fn iter(&self) -> impl Iterator<Item = Result<(ContentId, u64), BlobError>> + use<> {
         let folders = children(&self.inner.blobs);
         folders
@@ -221,7 +228,8 @@ impl BlobStore {
             })
     }
 
-    /// Returns the total size of all blobs in bytes. It reads the metadata of each blob.
+    /// Returns the total size of all blobs in bytes, without their hash trees. The time is in proportion to the number
+    /// of blobs.
     ///
     /// # Errors
     ///

@@ -5,17 +5,17 @@ use thiserror::Error;
 
 use super::limits;
 
-/// Error of a field of a package or a query. `field` names it as the JSON document and the manifest file do.
+/// Error of a field of a package or a query. `field` is the field's name in the JSON document and in the manifest file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FieldError {
-    /// The field is empty, but needs a value.
+    /// The field, or an entry of the list, is empty or has only white space, but needs a value.
     #[error("{field} is empty")]
     Empty {
         /// The field.
         field: &'static str,
     },
-    /// The field is longer than its limit.
+    /// The field, or an entry of the list, is longer than its limit.
     #[error("{field} has {len} bytes: the maximum is {max}")]
     TooLong {
         /// The field.
@@ -35,9 +35,10 @@ pub enum FieldError {
         /// Maximum number of entries.
         max: usize,
     },
-    /// The value contains a forbidden character: a control character (line breaks and tabs are allowed in texts of
-    /// several lines), a line or paragraph separator, or a bidirectional control; in a single word also white space or
-    /// an upper-case letter; in a version also build metadata (`+`).
+    /// The value contains a forbidden character. Everywhere: control characters, Unicode line and paragraph separators,
+    /// and characters that change the direction of text; line breaks and tabs are allowed in the description and the
+    /// readme. In categories, tags and names of links also: white space and upper-case letters. In a version also: the
+    /// `+` of build metadata.
     #[error("{field} contains {character:?}, a character that is not allowed there")]
     Character {
         /// The field.
@@ -60,9 +61,9 @@ pub enum FieldError {
         field: &'static str,
         /// The number.
         given: u64,
-        /// Minimum.
+        /// Minimum allowed value.
         min: u64,
-        /// Maximum.
+        /// Maximum allowed value.
         max: u64,
     },
 }

@@ -11,9 +11,11 @@ use crate::{PackageId, PackageIdError, PackageName};
 /// Bytes reserved in the manifest for the fields that a draft does not have: ids, sizes and times, with their names.
 const RESERVED_LEN: usize = 1024;
 
-/// A version that is to be published: its manifest without the contents, which are hashed when it is published.
+/// A version that is to be published: its manifest without the description of its archive and without times, which are
+/// added when it is published.
 ///
-/// Every draft keeps the limits: [`DraftBuilder::build`], [`Draft::from_toml`] and [`Draft::with_readme`] check them.
+/// Every draft is within the limits of [`Metadata`] and [`MAX_MANIFEST_LEN`](crate::MAX_MANIFEST_LEN):
+/// [`DraftBuilder::build`], [`Draft::from_toml`] and [`Draft::with_readme`] check them.
 ///
 /// # Example
 ///
@@ -48,12 +50,12 @@ pub struct Draft {
 
 impl Draft {
     /// Parses a manifest file ([`MANIFEST_FILE`](crate::MANIFEST_FILE)). A dependency without a publisher in its name
-    /// is a package of the same publisher.
+    /// is a package of `publisher`. The readme is not part of the file: see [`Draft::with_readme`].
     ///
     /// # Errors
     ///
-    /// If the text is too long, is not valid TOML, lacks a required field, has an unknown field (most likely a typing
-    /// error), or if a value breaks a limit.
+    /// If the text is too long, is not valid TOML, lacks the name or the version, has an unknown field (most likely a
+    /// typing error), or has an invalid value, or if `publisher` is not the peer id of an Ed25519 key.
     pub fn from_toml(publisher: PeerId, text: &str) -> Result<Self, SourceError> {
         if text.len() > limits::MAX_MANIFEST_FILE_LEN {
             return Err(SourceError::TooLong { len: text.len(), max: limits::MAX_MANIFEST_FILE_LEN });
@@ -82,8 +84,8 @@ impl Draft {
         Ok(builder.metadata(metadata).build()?)
     }
 
-    /// Returns a manifest file for a new package, with empty fields to fill in. [`Draft::from_toml`] accepts it as it
-    /// is.
+    /// Returns the text of a manifest file for a new package: version 0.1.0, with empty fields to fill in.
+    /// [`Draft::from_toml`] accepts the text as it is.
     pub fn template(name: &PackageName) -> String {
         format!(
             r#"name = "{name}"
@@ -104,11 +106,12 @@ tags = []
         )
     }
 
-    /// Sets the readme.
+    /// Returns the draft with another readme.
     ///
     /// # Errors
     ///
-    /// If the readme is too long or contains control characters.
+    /// If the readme is longer than 128 KiB or contains a forbidden character, or if the whole manifest becomes too
+    /// long.
     pub fn with_readme(mut self, readme: impl Into<String>) -> Result<Self, InvalidPackageError> {
         self.metadata.readme = readme.into();
         self.checked()
@@ -124,7 +127,7 @@ tags = []
         &self.version
     }
 
-    /// Metadata of the version.
+    /// Metadata of the version, with its readme.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
@@ -160,71 +163,71 @@ impl DraftBuilder {
         Self(Draft { id, version, metadata: Metadata::default(), dependencies: Vec::new() })
     }
 
-    /// Sets all metadata, and replaces metadata that was set before.
+    /// Sets all metadata, including the readme, and replaces metadata that was set before.
     pub fn metadata(mut self, metadata: Metadata) -> Self {
         self.0.metadata = metadata;
         self
     }
 
-    /// Sets the title: a line for lists.
+    /// Sets the [title](Metadata::title).
     pub fn title(mut self, title: impl Into<String>) -> Self {
         self.0.metadata.title = title.into();
         self
     }
 
-    /// Sets the description.
+    /// Sets the [description](Metadata::description).
     pub fn description(mut self, description: impl Into<String>) -> Self {
         self.0.metadata.description = description.into();
         self
     }
 
-    /// Sets the licence, as an SPDX expression.
+    /// Sets the [licence](Metadata::licence), as an SPDX expression.
     pub fn licence(mut self, licence: impl Into<String>) -> Self {
         self.0.metadata.licence = licence.into();
         self
     }
 
-    /// Adds an author.
+    /// Adds an [author](Metadata::authors).
     pub fn author(mut self, author: impl Into<String>) -> Self {
         self.0.metadata.authors.push(author.into());
         self
     }
 
-    /// Adds a category.
+    /// Adds a [category](Metadata::categories).
     pub fn category(mut self, category: impl Into<String>) -> Self {
         self.0.metadata.categories.push(category.into());
         self
     }
 
-    /// Adds a tag.
+    /// Adds a [tag](Metadata::tags).
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.0.metadata.tags.push(tag.into());
         self
     }
 
-    /// Sets a link, and replaces an earlier one of the same name.
+    /// Adds a [link](Metadata::links), or replaces the one with the same name.
     pub fn link(mut self, name: impl Into<String>, url: impl Into<String>) -> Self {
         self.0.metadata.links.insert(name.into(), url.into());
         self
     }
 
-    /// Sets the readme's text.
+    /// Sets the text of the [readme](Metadata::readme).
     pub fn readme(mut self, readme: impl Into<String>) -> Self {
         self.0.metadata.readme = readme.into();
         self
     }
 
-    /// Adds a dependency.
+    /// Adds a dependency. A package can have up to 256, at most one on each other package and none on itself.
     pub fn dependency(mut self, package: PackageId, requirement: VersionReq) -> Self {
         self.0.dependencies.push(Dependency { package, requirement });
         self
     }
 
-    /// Validates the contents and returns the draft.
+    /// Checks all values and returns the draft.
     ///
     /// # Errors
     ///
-    /// The first limit that is broken.
+    /// The first invalid value, or [`InvalidPackageError::TooLong`] if the whole manifest is too long.
     pub fn build(self) -> Result<Draft, InvalidPackageError> {
         self.0.checked()
     }
@@ -254,19 +257,21 @@ struct Source {
     dependencies: BTreeMap<String, VersionReq>,
 }
 
-/// Error of reading a manifest file. The file's author has to change it.
+/// Error of [`Draft::from_toml`]. The manifest file has to be changed, or for [`Publisher`](Self::Publisher) another
+/// key used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// The file is longer than any manifest. Nothing of it was parsed.
+    /// The text is longer than a manifest may be. Nothing of it was parsed.
     #[error("{file} has {len} bytes: the maximum is {max}", file = MANIFEST_FILE)]
     TooLong {
-        /// Length of the file, in bytes.
+        /// Length of the text, in bytes.
         len: usize,
         /// Maximum length, in bytes.
         max: usize,
     },
-    /// The file is not valid TOML, lacks the name or the version, or has an unknown field.
+    /// The text is not valid TOML, lacks the name or the version, has an unknown field, or has a field of a wrong type
+    /// or syntax, such as an invalid package name.
     #[error("{file} is invalid: {0}", file = MANIFEST_FILE)]
     Toml(String),
     /// The publisher's peer id is not that of an Ed25519 key.
@@ -275,12 +280,12 @@ pub enum SourceError {
     /// The name of a dependency is neither `<publisher>/<name>` nor a package name.
     #[error("{file}: invalid dependency {given:?}: {reason}", file = MANIFEST_FILE)]
     Dependency {
-        /// The name.
+        /// The name of the dependency in the file.
         given: String,
         /// The reason why the name is invalid.
         reason: PackageIdError,
     },
-    /// A value breaks a limit.
+    /// A value is invalid or exceeds a limit.
     #[error("{file}: {0}", file = MANIFEST_FILE)]
     Invalid(#[from] InvalidPackageError),
 }

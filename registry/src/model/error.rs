@@ -2,14 +2,15 @@ use thiserror::Error;
 
 use super::FieldError;
 
-/// Error of the content of a package or an index. The named part has to be changed; a retry fails in the same way.
+/// Error of the content of a manifest or an index. A retry with the same content fails in the same way.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidPackageError {
     /// A field is invalid on its own.
     #[error(transparent)]
     Field(#[from] FieldError),
-    /// A link is not an `http://` or `https://` URL with a host and without a user.
+    /// A link is not an `http://` or `https://` URL with a host and without a user, or contains white space, a
+    /// quotation mark, `<`, `>`, `\` or a backtick.
     #[error("link {name:?} is not an http or https URL: {url:?}")]
     InvalidLink {
         /// Name of the link.
@@ -17,7 +18,7 @@ pub enum InvalidPackageError {
         /// The invalid URL.
         url: String,
     },
-    /// The package depends on itself, in some version. Such a package can never be installed.
+    /// The version depends on its own package, in whatever version. Such a version could never be installed.
     #[error("a package cannot depend on itself")]
     DependsOnItself,
     /// The time of the update is before the time of creation.
@@ -28,10 +29,10 @@ pub enum InvalidPackageError {
         /// Time of the update, in Unix seconds.
         updated: u64,
     },
-    /// Each field keeps its limit, but the whole document is too long.
+    /// Each field is within its limit, but the whole document is too long.
     #[error("document has {len} bytes: the maximum is {max}")]
     TooLong {
-        /// Length of the document, in bytes.
+        /// Length of the document, in bytes. Of a draft it includes 1,024 bytes for the fields that are added later.
         len: usize,
         /// Maximum length, in bytes.
         max: usize,
@@ -42,7 +43,8 @@ pub enum InvalidPackageError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// The document is longer than any of its kind. Nothing of it was parsed.
+    /// The document is longer than [`MAX_MANIFEST_LEN`](crate::MAX_MANIFEST_LEN) or
+    /// [`MAX_INDEX_LEN`](crate::MAX_INDEX_LEN), by its kind. Nothing of it was parsed.
     #[error("document has {len} bytes: the maximum is {max}")]
     TooLong {
         /// Length of the document, in bytes.
@@ -50,16 +52,16 @@ pub enum ManifestError {
         /// Maximum length, in bytes.
         max: usize,
     },
-    /// The document is not valid JSON, or lacks a field.
+    /// The document is not valid JSON, lacks a field, or has a field of a wrong type or syntax.
     #[error("document is invalid: {0}")]
     Json(String),
-    /// The document has another format. A newer version of this library may read it.
+    /// The document has another format, by its number `schema`. A newer version of this library may read it.
     #[error("document has schema {found}: this version reads schema 1")]
     Schema {
         /// Number of the format.
         found: u32,
     },
-    /// The document is well-formed, but its content is invalid.
+    /// The document is well-formed, but a value is invalid or exceeds a limit.
     #[error(transparent)]
     Invalid(#[from] InvalidPackageError),
 }

@@ -10,10 +10,11 @@ use super::{
 };
 use crate::{ContentId, PackageId};
 
-/// All versions of a package. The package's signed head names its index, and the resolver chooses from it.
+/// List of all versions of a package, from which the resolver chooses. On a network, the package's head (a signed
+/// record in the DHT) names the newest index by its content id.
 ///
-/// An index is immutable: a new version or a yank makes a new index. A published version keeps its contents forever;
-/// only its yank can be set and taken back.
+/// An index is immutable: adding or yanking a version makes a new index. A published version keeps its contents
+/// forever; only [`IndexEntry::yanked`] can change.
 ///
 /// # Example
 ///
@@ -64,7 +65,7 @@ pub struct IndexEntry {
     /// Dependencies, as in the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<Dependency>,
-    /// True if the publisher has yanked the version, which is then installed only where a lock file pins it.
+    /// True if the publisher has yanked the version. A yanked version is installed only if a lock file pins it.
     #[serde(default)]
     pub yanked: bool,
     /// Time of publication according to the publisher, in Unix seconds.
@@ -72,7 +73,7 @@ pub struct IndexEntry {
 }
 
 impl Index {
-    /// Creates the index of a package without versions.
+    /// Creates an index without versions.
     pub fn new(package: PackageId) -> Self {
         Self(Document { schema: document::SCHEMA, package, summary: Summary::default(), versions: BTreeMap::new() })
     }
@@ -84,7 +85,7 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// If the document is too long, malformed, of a later format, or breaks a limit.
+    /// If the document is too long, malformed, of another format, or breaks a limit.
     pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
         let index = Self(document::read(json, MAX_INDEX_LEN)?);
         let Document { schema: _, package, summary, versions } = &index.0;
@@ -100,13 +101,14 @@ impl Index {
         Ok(index)
     }
 
-    /// Returns this index with one more version. The new index has the summary of its [`current`](Self::current)
-    /// version. If the version is listed with the same manifest, the result equals this index.
+    /// Returns this index with one more version. If that becomes the [`current`](Self::current) version, the summary
+    /// becomes that of the version; otherwise the summary stays. If the version is listed with the same manifest,
+    /// yanked or not, the result equals this index.
     ///
     /// # Errors
     ///
     /// If the version is of another package, if the version number is listed with another manifest, or if the index
-    /// would become too large.
+    /// would have more than [`MAX_VERSIONS`] versions or more than [`MAX_INDEX_LEN`] bytes.
     pub fn with_version(&self, package: &Package) -> Result<Self, IndexError> {
         let Document { schema: _, package: id, summary: _, versions } = &self.0;
         if package.id() != id {
@@ -141,11 +143,11 @@ impl Index {
         next.fitting()
     }
 
-    /// Returns this index with a version yanked or unyanked.
+    /// Returns this index with a version marked as yanked (`true`) or not yanked (`false`). The summary stays.
     ///
     /// # Errors
     ///
-    /// If the version does not exist, or if the index would become too long.
+    /// If the version is not in the index, or if the index would become longer than [`MAX_INDEX_LEN`].
     pub fn with_yanked(&self, version: &Version, yanked: bool) -> Result<Self, IndexError> {
         let mut next = self.clone();
         match next.0.versions.get_mut(version) {
@@ -155,41 +157,43 @@ impl Index {
         next.fitting()
     }
 
-    /// Returns the published JSON form.
+    /// Returns the index as JSON, in the form in which it is published.
     pub fn to_json(&self) -> Vec<u8> {
         document::write(&self.0)
     }
 
-    /// Returns the content id of [`Index::to_json`]. For an index that another implementation wrote it can differ from
-    /// the content id of the bytes that were parsed, as with [`Package::content_id`].
+    /// Returns the content id of [`Index::to_json`]. If another implementation wrote the index, perhaps with unknown
+    /// fields or in another order, this can differ from the content id of the bytes that were parsed.
     pub fn content_id(&self) -> ContentId {
         ContentId::of(&self.to_json())
     }
 
-    /// Package of the versions.
+    /// Package that the versions belong to.
     pub fn package(&self) -> &PackageId {
         &self.0.package
     }
 
-    /// Summary from the current version at the time of its publication.
+    /// Summary of the version that was added last among those that became the [`current`](Self::current) one when they
+    /// were added. A yank does not change it.
     pub fn summary(&self) -> &Summary {
         &self.0.summary
     }
 
-    /// Versions in the order of their precedence, the newest last.
+    /// All versions, yanked ones included, in the order of SemVer precedence, the newest last.
     pub fn versions(&self) -> &BTreeMap<Version, IndexEntry> {
         &self.0.versions
     }
 
-    /// Returns the newest version that matches `requirement`; yanked ones count only if `include_yanked` is set. As in
-    /// Cargo, a pre-release meets a requirement only if the requirement names a pre-release of the same version number.
+    /// Returns the newest version that matches `requirement`, or `None` if none does. Yanked versions count only if
+    /// `include_yanked` is true. As in Cargo, a pre-release matches only a requirement that names a pre-release of the
+    /// same version number.
     pub fn newest(&self, requirement: &VersionReq, include_yanked: bool) -> Option<(&Version, &IndexEntry)> {
         let mut newest_first = self.0.versions.iter().rev();
         newest_first.find(|(version, entry)| requirement.matches(version) && (include_yanked || !entry.yanked))
     }
 
-    /// Returns the default version to show and to install: the newest release that is not yanked or, without any, the
-    /// newest pre-release that is not yanked. `None` if all versions are yanked.
+    /// Returns the default version to show: the newest release that is not yanked or, if there is none, the newest
+    /// pre-release that is not yanked. `None` if there is no version, or all are yanked.
     pub fn current(&self) -> Option<(&Version, &IndexEntry)> {
         let newest_first = || self.0.versions.iter().rev().filter(|(_, entry)| !entry.yanked);
         newest_first().find(|(version, _)| version.pre.is_empty()).or_else(|| newest_first().next())
@@ -203,11 +207,11 @@ impl Index {
     }
 }
 
-/// Error of adding or yanking a version.
+/// Error of adding, yanking or unyanking a version.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum IndexError {
-    /// The version was published before with another manifest. Published versions are immutable: use the next version
+    /// The index lists the version with another manifest. Published versions are immutable: use the next version
     /// number.
     #[error("version {version} is published with other contents ({manifest}): use the next version number")]
     VersionExists {
@@ -224,19 +228,19 @@ pub enum IndexError {
         /// Package of the version.
         given: Box<PackageId>,
     },
-    /// The version does not exist.
+    /// The version is not in the index.
     #[error("version {version} does not exist")]
     NoSuchVersion {
         /// The version.
         version: Version,
     },
-    /// The package has the maximum number of versions: publish under another name.
+    /// The index has the maximum number of versions: publish under another package name.
     #[error("package has {max} versions, the maximum: publish under another name")]
     TooManyVersions {
         /// Maximum number of versions.
         max: usize,
     },
-    /// The index would become too long, because its versions have too many dependencies.
+    /// The index would become longer than [`MAX_INDEX_LEN`], mostly because of the dependencies of its versions.
     #[error(transparent)]
     Invalid(#[from] InvalidPackageError),
 }

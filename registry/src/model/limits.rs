@@ -1,17 +1,19 @@
 //! Limits of documents and queries. Documents from peers are held to the same limits as documents that are built here.
 //! Lengths are in bytes.
 
-/// Maximum length of a manifest, in bytes: several times the length of a long readme and a long list of dependencies,
-/// and short enough that a manifest from a hostile peer costs a client little memory.
+/// Maximum length of a manifest, in bytes: 256 KiB. The readme can take up to half of it. It is short enough that a
+/// manifest from a hostile peer costs a client little memory.
 pub const MAX_MANIFEST_LEN: usize = 256 * 1024;
 
-/// Maximum length of an index, in bytes: 1,000 versions with about 1 kB each, which is 5 to 10 dependencies.
+/// Maximum length of an index, in bytes: 1 MiB. With the maximum of 1,000 versions that leaves about 1 kB for each,
+/// which is 5 to 10 dependencies.
 pub const MAX_INDEX_LEN: usize = 1024 * 1024;
 
-/// Maximum number of versions of a package: one a week for about twenty years.
+/// Maximum number of versions of a package, yanked ones included: enough for one a week for about twenty years.
 pub const MAX_VERSIONS: usize = 1000;
 
-/// Maximum size of an archive, in bytes. A node that fetches or unpacks archives may set a lower limit.
+/// Maximum size of an archive, in bytes, after compression: 4 GiB. Packing and unpacking have lower limits by default:
+/// see [`ArchiveLimits`](crate::archive::ArchiveLimits).
 pub const MAX_ARCHIVE_SIZE: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Maximum total size of the files in an archive, in bytes. Text compresses to about a tenth of its size.

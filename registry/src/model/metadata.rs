@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{FieldError, InvalidPackageError, check, limits};
 use crate::{ContentId, PackageId};
 
-/// Description of a version, for people. The limits are checked when it becomes part of a [`Draft`](super::Draft) or is
+/// Description of a version, for people. Its limits are checked when it becomes part of a [`Draft`](super::Draft) or is
 /// parsed as part of a [`Package`](super::Package).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -19,13 +19,14 @@ pub struct Metadata {
     /// no licence is stated.
     #[serde(alias = "license")]
     pub licence: String,
-    /// Authors: up to 32 lines of up to 128 bytes each.
+    /// Authors: up to 32 different lines of 1 to 128 bytes each.
     pub authors: Vec<String>,
-    /// Categories: up to 8 words in lower case of up to 48 bytes each.
+    /// Categories: up to 8 different words in lower case, without white space, of 1 to 48 bytes each.
     pub categories: Vec<String>,
-    /// Tags for searches: up to 32 words in lower case of up to 48 bytes each.
+    /// Tags for searches: up to 32 different words in lower case, without white space, of 1 to 48 bytes each.
     pub tags: Vec<String>,
-    /// Links by their names (`repository`): up to 16 `http://` or `https://` URLs.
+    /// Links by their names, for example `repository`: up to 16 `http://` or `https://` URLs of up to 2,048 bytes each.
+    /// A name is a word like a tag.
     pub links: BTreeMap<String, String>,
     /// Text of the readme, up to 128 KiB. May be empty.
     pub readme: String,
@@ -48,7 +49,7 @@ impl Metadata {
     }
 }
 
-/// Part of the newest version's metadata that an index contains, for searches.
+/// Part of a version's [`Metadata`] that its package's [`Index`](super::Index) contains, for searches.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Summary {
@@ -94,9 +95,9 @@ impl From<&Metadata> for Summary {
 /// Dependency on another package.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Dependency {
-    /// The package that is needed.
+    /// Package that is needed.
     pub package: PackageId,
-    /// Requirement on its version in Cargo's syntax: `^1.2`, `>=1, <3`, `*`.
+    /// Requirement on the version of that package, in Cargo's syntax: `^1.2`, `>=1, <3`, `*`.
     pub requirement: VersionReq,
 }
 
@@ -114,16 +115,16 @@ impl Dependency {
     }
 }
 
-/// Contents of a version: an archive (`tar.gz`) of its files.
+/// Description of the archive (`tar.gz`) with a version's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// Content id of the archive.
     pub archive: ContentId,
-    /// Size of the archive, in bytes.
+    /// Size of the archive, in bytes, after compression.
     pub archive_size: u64,
     /// Number of files in the archive.
     pub files: u64,
-    /// Total size of the files, in bytes.
+    /// Total size of the files in the archive, in bytes, before compression.
     pub unpacked_size: u64,
 }
 

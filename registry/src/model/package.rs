@@ -8,10 +8,11 @@ use super::{
 };
 use crate::{ContentId, PackageId};
 
-/// Manifest of a version of a package. It is immutable once published.
+/// Manifest of a version of a package: its metadata, dependencies and times, and the content id of its archive. It is
+/// immutable once published.
 ///
-/// A `Package` keeps all limits, whether it was built here or came from a peer. Publishing turns a [`Draft`] into a
-/// `Package`: only then the contents are hashed.
+/// A `Package` is within all limits, whether it was built here or came from a peer. Publishing packs a folder and turns
+/// a [`Draft`] into a `Package`.
 ///
 /// # Example
 ///
@@ -56,13 +57,14 @@ impl Package {
         DraftBuilder::new(id, version)
     }
 
-    /// Creates the manifest of a draft with its contents. `created` is the time when the package was first published
-    /// and `updated` the time when this version is published, both in Unix seconds.
+    /// Creates the manifest of a draft whose archive is described by `contents`. `created` is the time when the package
+    /// was first published, in any version, and `updated` the time when this version is published, both in Unix
+    /// seconds.
     ///
     /// # Errors
     ///
-    /// If contents or times are out of their range. The manifest cannot become too long: a draft reserves room for
-    /// these fields.
+    /// If a number in `contents` or a time is out of its range, or if `created` is later than `updated`. The manifest
+    /// cannot become too long: a draft reserves room for these fields.
     pub fn new(draft: Draft, contents: Contents, created: u64, updated: u64) -> Result<Self, InvalidPackageError> {
         let (id, version, metadata, dependencies) = draft.into_parts();
         let schema = document::SCHEMA;
@@ -78,20 +80,20 @@ impl Package {
     ///
     /// # Errors
     ///
-    /// If the document is too long, malformed, of a later format, or breaks a limit.
+    /// If the document is too long, malformed, of another format, or breaks a limit.
     pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
         let package = Self(document::read(json, MAX_MANIFEST_LEN)?);
         package.check()?;
         Ok(package)
     }
 
-    /// Returns the published JSON form.
+    /// Returns the manifest as JSON, in the form in which it is published.
     pub fn to_json(&self) -> Vec<u8> {
         document::write(&self.0)
     }
 
-    /// Returns the content id of [`Package::to_json`]. For a manifest that another implementation wrote, perhaps with
-    /// unknown fields or in another order, it can differ from the content id of the bytes that were parsed.
+    /// Returns the content id of [`Package::to_json`]. If another implementation wrote the manifest, perhaps with
+    /// unknown fields or in another order, this can differ from the content id of the bytes that were parsed.
     pub fn content_id(&self) -> ContentId {
         ContentId::of(&self.to_json())
     }
@@ -106,7 +108,7 @@ impl Package {
         &self.0.version
     }
 
-    /// Metadata of the version.
+    /// Metadata of the version, with its readme.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
@@ -116,7 +118,7 @@ impl Package {
         &self.0.dependencies
     }
 
-    /// Contents of the version.
+    /// Description of the version's archive.
     pub fn contents(&self) -> &Contents {
         &self.0.contents
     }
@@ -131,7 +133,7 @@ impl Package {
         self.0.updated
     }
 
-    /// Returns whether both are the same release: all fields are equal, except for the times.
+    /// Returns whether all fields are equal, except for the times of creation and publication.
     pub fn is_same_release(&self, other: &Self) -> bool {
         let Document { schema: _, id, version, metadata, dependencies, contents, created: _, updated: _ } = &self.0;
         let other = &other.0;

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use super::{FieldError, Summary, check, limits, metadata};
 use crate::PackageId;
 
-/// Search query. Without text it matches every package that passes the filters.
+/// Search query: words, filters, and a page of the result. Without words it matches every package that passes the
+/// filters.
 ///
-/// A query from a peer is checked when it is deserialised.
+/// Deserialising checks the limits, so that a query from a peer is within them, too.
 ///
 /// # Example
 ///
@@ -25,11 +26,12 @@ use crate::PackageId;
 pub struct Query(QueryBuilder);
 
 impl Query {
-    /// Returns a query for a text, without filters and with the default limit of 20 hits.
+    /// Returns a query for the words of a text, without filters, and for the first 20 hits.
     ///
     /// # Errors
     ///
-    /// If the text is longer than 256 bytes or contains control characters.
+    /// If the text is longer than 256 bytes or contains line breaks or another forbidden character
+    /// ([`FieldError::Character`]).
     pub fn text(text: impl Into<String>) -> Result<Self, FieldError> {
         Self::builder().text(text).build()
     }
@@ -39,32 +41,32 @@ impl Query {
         QueryBuilder::default()
     }
 
-    /// Words to search for, as they were typed.
+    /// Text to search for, as it was given to the builder. Empty: no search for words.
     pub fn words(&self) -> &str {
         &self.0.text
     }
 
-    /// Filter: packages that belong to all of the categories.
+    /// Filter: only packages that belong to all of the categories. Empty: no filter.
     pub fn categories(&self) -> &[String] {
         &self.0.categories
     }
 
-    /// Filter: packages that have all of the tags.
+    /// Filter: only packages that have all of the tags. Empty: no filter.
     pub fn tags(&self) -> &[String] {
         &self.0.tags
     }
 
-    /// Filter: packages of the author. The comparison is exact. `None`: any author.
+    /// Filter: only packages that list this author, in exactly this spelling. `None`: no filter.
     pub fn author(&self) -> Option<&str> {
         self.0.author.as_deref()
     }
 
-    /// Maximum number of hits.
+    /// Maximum number of hits to return, from 1 to 100.
     pub fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// Number of the best hits to skip.
+    /// Number of the best hits to skip, up to 10,000.
     pub fn offset(&self) -> usize {
         self.0.offset
     }
@@ -97,32 +99,33 @@ impl Default for QueryBuilder {
 }
 
 impl QueryBuilder {
-    /// Sets the words to search for, up to 256 bytes. A hit contains all of the words; the last one may be the
-    /// beginning of a word.
+    /// Sets the words to search for, up to 256 bytes in total. A hit contains all of the words. Unless the text ends
+    /// with white space, the last word also matches longer words that begin with it. Default: empty.
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.text = text.into();
         self
     }
 
-    /// Adds a category to the filter, up to 8.
+    /// Adds a category to the filter, up to 8. Each is a word in lower case of up to 48 bytes.
     pub fn category(mut self, category: impl Into<String>) -> Self {
         self.categories.push(category.into());
         self
     }
 
-    /// Adds a tag to the filter, up to 8.
+    /// Adds a tag to the filter, up to 8. Each is a word in lower case of up to 48 bytes.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tags.push(tag.into());
         self
     }
 
-    /// Sets the author to filter by.
+    /// Sets the author to filter by, of up to 128 bytes. The spelling has to be the same as in the package. Default: no
+    /// filter.
     pub fn author(mut self, author: impl Into<String>) -> Self {
         self.author = Some(author.into());
         self
     }
 
-    /// Sets the maximum number of hits, from 1 to 100. Default: 20.
+    /// Sets the maximum number of hits to return, from 1 to 100. Default: 20.
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
@@ -138,7 +141,7 @@ impl QueryBuilder {
     ///
     /// # Errors
     ///
-    /// The first limit that is broken.
+    /// The first value that is invalid or exceeds a limit.
     pub fn build(self) -> Result<Query, FieldError> {
         check::line("text", &self.text, limits::MAX_QUERY_LEN)?;
         check::words("categories", &self.categories, limits::MAX_FILTERS)?;
@@ -164,18 +167,18 @@ impl From<Query> for QueryBuilder {
     }
 }
 
-/// A package that matches a query.
+/// Package that matches a query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SearchHit {
     /// The package.
     pub package: PackageId,
-    /// Newest version that is known here.
+    /// Version in the search index. A newer one may exist that this index has not learned of.
     pub version: Version,
-    /// Summary of that version.
+    /// Summary in the search index.
     pub summary: Summary,
-    /// Time of that version's publication according to the publisher, in Unix seconds.
+    /// Time of publication of `version` according to the publisher, in Unix seconds.
     pub updated: u64,
-    /// Relevance: higher is better. Comparable within one page of results only; 0 if the query has no text.
+    /// Relevance: higher is better. Only scores from the same search can be compared. 0 if the query has no text.
     pub score: f64,
 }
 
@@ -184,6 +187,6 @@ pub struct SearchHit {
 pub struct SearchPage {
     /// Hits of this page.
     pub hits: Vec<SearchHit>,
-    /// Number of hits on all pages.
+    /// Number of packages that match the query, on all pages together.
     pub total: usize,
 }

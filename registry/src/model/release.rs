@@ -13,29 +13,27 @@ use super::{
 };
 
 /// Name of the manifest file in a package's folder.
-///
-/// It is still the name that existing package folders use. All other code takes the name from here, so that it can
-/// change in one place.
 pub const MANIFEST_FILE: &str = "ggen.toml";
 
 /// Name of the readme in a package's folder.
 const README: &str = "README.md";
 
-/// A version to publish: a draft, and the folder with the version's files.
+/// Version to publish: its manifest, and the folder with its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
-    /// Manifest without the contents.
+    /// Manifest, without the description of the archive.
     pub draft: Draft,
-    /// Folder with the files.
+    /// Folder with the files, which is packed when the version is published.
     pub dir: PathBuf,
 }
 
 impl Release {
-    /// Reads a package's folder: its manifest file ([`MANIFEST_FILE`]), and its `README.md` if it has one.
+    /// Reads the manifest file ([`MANIFEST_FILE`]) in a package's folder, and the `README.md` if there is one. The
+    /// other files are read when the version is published.
     ///
     /// # Errors
     ///
-    /// If a file cannot be read or is invalid.
+    /// If the manifest file is missing, or if one of the two files cannot be read, is too long or is invalid.
     pub async fn read(publisher: PeerId, dir: impl Into<PathBuf>) -> Result<Self, ReleaseError> {
         let dir = dir.into();
         blocking::unblock(move || {
@@ -67,7 +65,7 @@ fn text(path: &Path, max: usize) -> Result<Option<String>, ReleaseError> {
     }
 }
 
-/// Error of reading a package's folder.
+/// Error of [`Release::read`].
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReleaseError {
@@ -77,7 +75,7 @@ pub enum ReleaseError {
         /// The folder.
         dir: PathBuf,
     },
-    /// The file cannot be read.
+    /// The manifest file or the readme cannot be read.
     #[error("{} cannot be read", path.display())]
     Read {
         /// The file.
@@ -85,7 +83,7 @@ pub enum ReleaseError {
         /// Error of the file system.
         source: io::Error,
     },
-    /// The file is too long.
+    /// The manifest file or the readme is too long.
     #[error("{} has more than the maximum of {max} bytes", path.display())]
     TooLong {
         /// The file.
@@ -93,7 +91,7 @@ pub enum ReleaseError {
         /// Maximum length, in bytes.
         max: usize,
     },
-    /// The file is not UTF-8.
+    /// The manifest file or the readme is not UTF-8.
     #[error("{} is not UTF-8 text", path.display())]
     NotUtf8 {
         /// The file.
@@ -102,7 +100,7 @@ pub enum ReleaseError {
     /// The manifest file is invalid.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The readme is invalid.
+    /// The readme contains a forbidden character, or makes the whole manifest too long.
     #[error(transparent)]
     Invalid(#[from] InvalidPackageError),
 }

@@ -1,7 +1,9 @@
-//! The registry on a peer-to-peer network.
+//! Package registry on a peer-to-peer network.
 //!
-//! Start with [`registry::P2PRegistry`]. The other modules are its parts, which also work alone: signed [`head`]s of
-//! packages, gossiped [`announce`]ments, the catalogue protocol ([`requests`]), and the [`transfer`] of blobs.
+//! Start with [`registry::P2PRegistry`]. The other modules are its parts, which can also be used without it: [`head`]s,
+//! which are signed records that name the newest list of a package's versions, gossiped [`announce`]ments of heads, the
+//! protocol with which peers ask for each other's lists of announced packages ([`requests`]), and the [`transfer`] of
+//! blobs.
 
 pub mod announce;
 pub mod head;

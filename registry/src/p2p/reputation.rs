@@ -16,10 +16,11 @@ use crate::{
     unix,
 };
 
-/// Maximum number of peers that are remembered: far more than one machine fetches from. They take a few megabytes.
+/// Maximum number of peers in a [`Reputation`]: far more than one machine fetches from. They take a few megabytes of
+/// memory.
 pub const MAX_PEERS: usize = 10_000;
 
-/// Maximum duration of a ban. After that time a bad disk may have been replaced.
+/// Maximum duration of a ban: 7 days. After that time a bad disk may have been replaced.
 pub const MAX_BAN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Duration of the first ban. It doubles with each further one.
@@ -64,19 +65,24 @@ const FORMAT: Format = Format {
     exclusive: false,
 };
 
-/// Record of one peer.
+/// Record of the experience with one peer, from which its score and its bans follow. The default is that of an unknown
+/// peer.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct PeerReputation {
-    /// Number of successful requests. Halved every six hours.
+    /// Number of successful requests, at the time of the last update of the record. It decays with a half-life of six
+    /// hours.
     pub successes: f64,
-    /// Number of failed requests. Halved every six hours.
+    /// Number of failed requests, at the time of the last update of the record. It decays with a half-life of six
+    /// hours.
     pub failures: f64,
-    /// Number of times that it served bad data. Reduced by one for each month without.
+    /// Number of times that the peer sent bad data, at the time of the last update of the record. It falls by one for
+    /// each 30 days without bad data.
     pub bad: u32,
-    /// Number of bytes that it served.
+    /// Number of bytes in all successful requests. It does not decay.
     pub bytes: u64,
-    /// Smoothed speed of its transfers, in bytes per second. 0 if it was not measured.
+    /// Smoothed speed of the peer's successful requests of at least 64 KiB, in bytes per second. It does not decay. 0
+    /// if it was not measured.
     pub speed: f64,
     /// Time at which the counts were last updated, in seconds since 1970.
     counted_at: u64,
@@ -85,7 +91,7 @@ pub struct PeerReputation {
 }
 
 impl PeerReputation {
-    /// Returns the counts as of `now`.
+    /// Returns the record with its counts reduced to those at the time `now`.
     #[must_use]
     pub fn decayed(mut self, now: SystemTime) -> Self {
         let now = unix::seconds(now);
@@ -104,8 +110,8 @@ impl PeerReputation {
         self
     }
 
-    /// Returns a score from 0 to 1. Unknown peers have 0.5. It grows with reliability and speed, and falls with bad
-    /// data.
+    /// Returns the score at the time `now`, from 0 to 1; unknown peers have 0.5. The score grows with the share of
+    /// successful requests and with the speed, and falls with [`bad`](Self::bad). It does not depend on bans.
     pub fn score(self, now: SystemTime) -> f64 {
         let now = self.decayed(now);
         let reliability = (now.successes + PRIOR / 2.0) / (now.successes + now.failures + PRIOR);
@@ -117,7 +123,8 @@ impl PeerReputation {
         score / f64::from(now.bad.saturating_add(1))
     }
 
-    /// Returns the end of the latest ban, which may have passed; `None` if the peer never served bad data.
+    /// Returns the end of the latest ban, which may have passed. `None` if [`bad`](Self::bad) is 0. When `bad` has
+    /// fallen by one, the ban counts from that time instead of the time of the last bad data.
     pub fn banned_until(self) -> Option<SystemTime> {
         let again = self.bad.checked_sub(1)?;
         let ban = FIRST_BAN.saturating_mul(2_u32.saturating_pow(again)).min(MAX_BAN);
@@ -125,11 +132,12 @@ impl PeerReputation {
     }
 }
 
-/// Reputation of peers. It is kept in memory, so that reading it does not block; [`save`](Self::save) writes changes to
-/// a file.
+/// Reputation of peers, from successful and failed requests: the order in which peers are asked, and temporary bans. It
+/// is kept in memory, so that reading it does not block; [`save`](Self::save) writes changes to a file.
 ///
-/// At most [`MAX_PEERS`] are remembered. A further peer replaces the one that was not used for the longest time, first
-/// among those without bad data: a banned peer cannot clear its name by introducing others.
+/// At most [`MAX_PEERS`] peers are remembered. A further peer replaces the one whose record was not updated for the
+/// longest time: one without bad data, if there is any. A banned peer therefore cannot clear its name by introducing
+/// others.
 ///
 /// # Example
 ///
@@ -167,11 +175,12 @@ struct State {
 }
 
 impl Reputation {
-    /// Opens the file, or creates it, and reads it. Blocks.
+    /// Opens the file, or creates it, and reads all of it. Its folder has to exist. Blocks.
     ///
     /// # Errors
     ///
-    /// See [`DatabaseOpenError`]. The file may be deleted: only the order of peers gets worse.
+    /// See [`DatabaseOpenError`]. The file may be deleted: then the bans and the order of peers are lost, and nothing
+    /// else.
     pub fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
         let connection = database::open(path, FORMAT)?;
         Self::load(connection, MAX_PEERS).map_err(|error| match error {
@@ -180,7 +189,8 @@ impl Reputation {
         })
     }
 
-    /// Records a successful request that transferred this number of bytes in this time.
+    /// Records a successful request that transferred this number of bytes in the time `took`. The speed is measured
+    /// only if there were at least 64 KiB.
     pub fn success(&self, peer: PeerId, bytes: u64, took: Duration, now: SystemTime) {
         self.change(peer, now, |known| {
             known.successes += 1.0;
@@ -198,8 +208,9 @@ impl Reputation {
         self.change(peer, now, |known| known.failures += 1.0);
     }
 
-    /// Records data that no honest peer sends, such as bytes with a wrong hash. Returns the end of the ban, which lasts
-    /// ten minutes at first and doubles each time, up to [`MAX_BAN`].
+    /// Records data that no honest peer sends, such as bytes with a wrong hash, and bans the peer from `now` on.
+    /// Returns the end of the ban, which lasts ten minutes for the first time of bad data on record, and twice as long
+    /// for each further one, up to [`MAX_BAN`].
     pub fn bad_data(&self, peer: PeerId, now: SystemTime) -> SystemTime {
         let known = self.change(peer, now, |known| {
             known.bad = known.bad.saturating_add(1);
@@ -225,7 +236,8 @@ impl Reputation {
         result
     }
 
-    /// Returns these peers with the best first, without banned ones. Peers with the same score stay in their order.
+    /// Returns these peers in the order of their [scores](PeerReputation::score), best first, without those that are
+    /// banned at the time `now`. Peers with the same score stay in their order.
     pub fn order(&self, peers: &[PeerId], now: SystemTime) -> Vec<PeerId> {
         let mut scored: Vec<_> = self.state(|state| {
             let known = peers.iter().map(|peer| (*peer, state.peers.get(peer).copied().unwrap_or_default()));
@@ -235,12 +247,13 @@ impl Reputation {
         scored.into_iter().map(|(peer, _)| peer).collect()
     }
 
-    /// Returns the end of the ban if the peer is banned now.
+    /// Returns the end of the ban if the peer is banned at the time `now`, and `None` otherwise.
     pub fn banned_until(&self, peer: &PeerId, now: SystemTime) -> Option<SystemTime> {
         self.get(peer).filter(|known| is_banned(*known, now)).and_then(PeerReputation::banned_until)
     }
 
-    /// Returns the record of a peer, as of its last update.
+    /// Returns the record of a peer, with the counts at its last update: see [`PeerReputation::decayed`]. `None` if the
+    /// peer is not remembered.
     pub fn get(&self, peer: &PeerId) -> Option<PeerReputation> {
         self.state(|state| state.peers.get(peer).copied())
     }

@@ -49,31 +49,36 @@ fn check_length(kind: Kind, bytes: &[u8]) -> Result<(), EnvelopeError> {
     Ok(())
 }
 
-/// Error of the verification, or the creation, of a signed document. Bytes that fail are forged or damaged.
+/// Error of creating or verifying a signed document: a head or an announcement, as JSON in a signed envelope of libp2p.
+///
+/// Bytes that fail verification are forged, damaged, another kind of document, or of a format that this version does
+/// not support.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EnvelopeError {
-    /// The envelope is too long. It was not decoded.
+    /// The encoded envelope is longer than the maximum. A verification rejects it without decoding it.
     #[error("envelope too long: {len} bytes, at most {max} are allowed")]
     TooLong {
-        /// Length in bytes.
+        /// Length of the encoded envelope, in bytes.
         len: usize,
-        /// Maximum length of this kind of document, in bytes.
+        /// Maximum length of an envelope with this kind of document, in bytes.
         max: usize,
     },
-    /// The bytes are not a signed envelope.
+    /// The bytes cannot be decoded as a signed envelope of libp2p.
     #[error("not a signed envelope")]
     Encoding,
-    /// The envelope is not encoded in the canonical form: somebody changed its bytes after it was signed.
+    /// The bytes are not the canonical encoding of the envelope in them, which is the one that libp2p produces. Anybody
+    /// can encode an envelope in another way without the key, which would change its hash.
     #[error("envelope is not in canonical form")]
     NotCanonical,
-    /// The signature is not one of this document, or belongs to another kind of document.
+    /// The signature does not fit the content of the envelope, or the envelope has another kind of document.
     #[error("invalid signature")]
     Signature,
-    /// The payload is not a document of the expected kind, or it cannot be serialized.
+    /// The payload is not the JSON of the expected document, or the document cannot be serialized. The text is the
+    /// cause.
     #[error("malformed document: {0}")]
     Document(String),
-    /// The key cannot sign.
+    /// The key cannot sign. The text is the cause.
     #[error("signing failed: {0}")]
     Key(String),
 }

@@ -2,12 +2,13 @@
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
-/// Rate limit: a burst at once, and one event per interval in the long run.
+/// Rate limit in the form of a token bucket: up to `burst` events at once, and one event per `every` in the long run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Time after which one more event is allowed. At least one millisecond: shorter times count as one.
+    /// Interval after which one more event is allowed. Values below one millisecond count as one millisecond.
     pub every: Duration,
-    /// Number of events that are allowed at once after a quiet period.
+    /// Maximum number of events at once. A used-up burst is available in full again after `burst` intervals without an
+    /// event. 0 allows no event at all.
     pub burst: u32,
 }
 

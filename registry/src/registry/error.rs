@@ -15,38 +15,45 @@ use crate::{
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum GetError {
-    /// Too few peers answered, and none of them had it. Retry, perhaps with more peers.
+    /// No peer returned the package's newest head (the signed record that names its index), and too few peers answered
+    /// for a conclusion. Retry, perhaps with more peers.
     #[error("not found, but only {answered} of {asked} peers answered: retry")]
     Inconclusive {
-        /// Number of peers that were asked.
+        /// Number of peers that were asked. 0 if the lookup could not ask any, for example because no peer is known.
         asked: usize,
-        /// Number of peers that answered.
+        /// Number of peers that answered without an error.
         answered: usize,
     },
-    /// The time limit has passed. Retry, or allow more time.
+    /// The lookup of a head took longer than its limit, or a download timed out. Retry, or allow more time.
     #[error("no answer within {after:?}")]
     Timeout {
-        /// Time limit.
+        /// Time limit: of the lookup or, for a download, its limit for a time without progress. A download that
+        /// exceeded its limit in total reports that limit, too.
         after: Duration,
     },
-    /// Too many requests are waiting. Retry later.
+    /// The DHT client had no free place in its queue, or the request reached its time limit while it waited there.
+    /// Retry later.
     #[error("too many requests are waiting: retry later")]
     Overloaded,
-    /// Every answer was forged, or signed with a key other than the publisher's. A retry asks other peers.
+    /// The heads that peers returned were rejected: they are forged, damaged, signed with another key than the
+    /// publisher's, valid for more than a year, or too far ahead in their sequence number. A retry may reach other
+    /// peers.
     #[error("every answer was rejected: {reason}")]
     Rejected {
         /// The reason for rejecting the answers.
         reason: String,
     },
-    /// The content matches its id but is invalid: its publisher made a mistake or is malicious.
+    /// The manifest or index is invalid, or its stated size exceeds the maximum: its publisher made a mistake or is
+    /// malicious.
     #[error("content {content} is invalid: {source}")]
     Invalid {
         /// Content id.
         content: ContentId,
-        /// The reason.
+        /// Reason why it is invalid.
         source: Arc<dyn StdError + Send + Sync>,
     },
-    /// The document is of another package or version: its publisher made a mistake or is malicious.
+    /// The manifest or index is of another package or version than the one that refers to it says: the publisher made a
+    /// mistake or is malicious.
     #[error("document {content} is of {found}, not of {expected}")]
     OtherPackage {
         /// Content id of the document.
@@ -56,8 +63,8 @@ pub enum GetError {
         /// Package, and version, in the document.
         found: String,
     },
-    /// The content has another size than its manifest, index or lock file says: that document was made by mistake or
-    /// with malice.
+    /// The content has another size than the manifest, index, head or lock file says that refers to it: that document
+    /// is wrong, by mistake or with malice.
     #[error("content {content} has {found} bytes instead of {expected}")]
     Size {
         /// Content id.
@@ -67,45 +74,46 @@ pub enum GetError {
         /// Actual size, in bytes.
         found: u64,
     },
-    /// No peer offered a head as new as one seen here before: its holders are offline, have missed it, or withhold it.
+    /// All heads that peers returned have a lower sequence number than one that this node has seen before: the holders
+    /// of the newer head are offline or withhold it.
     #[error("newest head offered has sequence number {offered}, but {seen} was seen before")]
     Rollback {
         /// Highest sequence number seen before.
         seen: u64,
-        /// Highest sequence number offered now.
+        /// Highest sequence number that peers returned now. 0 if they returned no head.
         offered: u64,
     },
-    /// The newest head has expired: its publisher has not renewed it, or some peers withhold the newer one.
+    /// The newest head that is known has expired: its publisher has not renewed it, or peers withhold a newer one.
     #[error("newest head was valid until {not_after} (Unix seconds)")]
     Expired {
-        /// End of its validity, in Unix seconds.
+        /// End of the head's validity, in Unix seconds. It is accepted for 5 more minutes, because clocks differ.
         not_after: u64,
     },
-    /// The publisher has signed two different heads with one sequence number: two programs use its key, or it is
-    /// malicious.
+    /// The publisher has signed two heads that contradict each other, such as different heads with the same sequence
+    /// number: two programs use the publisher's key, or the publisher is malicious.
     #[error("publisher has signed two heads with sequence number {seq}")]
     Equivocation {
-        /// The sequence number.
+        /// Sequence number of the second of the two heads.
         seq: u64,
     },
-    /// No provider delivered the content. Retry when other providers are online.
+    /// The content is not in the local store, and no provider delivered it. Retry when other providers are online.
     #[error("content {content} is unavailable: {providers} providers were asked")]
     Unavailable {
         /// Content id.
         content: ContentId,
-        /// Number of providers that were asked.
+        /// Number of providers that were asked. 0 if none was found, or if only the local store was read.
         providers: usize,
     },
     /// Local storage failed.
     #[error(transparent)]
     Storage(Arc<StorageError>),
-    /// The registry is closed.
+    /// The node that the registry runs on has stopped.
     #[error("registry is closed")]
     Closed,
 }
 
 impl GetError {
-    /// Returns [`GetError::Invalid`] with this source.
+    /// Returns [`GetError::Invalid`] for this content, with `source` as the reason.
     pub fn invalid(content: ContentId, source: impl StdError + Send + Sync + 'static) -> Self {
         Self::Invalid { content, source: Arc::new(source) }
     }
@@ -127,25 +135,26 @@ impl From<BlobError> for GetError {
     }
 }
 
-/// Error of publishing, yanking or unyanking a version. Versions that were published before stay valid.
+/// Error of publishing, yanking or unyanking a version. Versions that were published before stay as they are.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The package is another publisher's: only the owner of that key can publish it.
+    /// The package is another publisher's: this registry can publish only packages of its own publisher.
     #[error("{package} is not a package of publisher {publisher}")]
     OtherPublisher {
         /// The package.
         package: Box<PackageId>,
-        /// Publisher whose packages can be published here.
+        /// Publisher whose packages this registry can publish.
         publisher: Box<PeerId>,
     },
-    /// The version exists with other contents, does not exist, or cannot be added.
+    /// The version to publish exists with other contents or cannot be added, or the version to yank or unyank does not
+    /// exist.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// The package does not exist.
+    /// The package to yank or unyank does not exist.
     #[error("package {0} does not exist")]
     NoSuchPackage(Box<PackageId>),
-    /// The manifest breaks a limit.
+    /// A value of the manifest exceeds a limit, or the document would become too long.
     #[error(transparent)]
     Invalid(#[from] InvalidPackageError),
     /// The folder cannot be packed.
@@ -157,21 +166,21 @@ pub enum PublishError {
         /// Kind of key.
         kind: PrivateKeyKind,
     },
-    /// The archive is too large: remove files from the folder.
+    /// The archive is too large after compression: remove files from the folder.
     #[error("archive is larger than the maximum of {max} bytes")]
     ArchiveTooLarge {
         /// Maximum size, in bytes.
         max: u64,
     },
-    /// The existing versions cannot be determined. Nothing was changed; the call can be repeated.
+    /// The package's existing versions cannot be determined. Nothing was published; the call can be repeated.
     #[error("existing versions of the package cannot be determined: {0}")]
     Versions(#[source] GetError),
-    /// A step failed, and the following steps were not started. The call can be repeated and continues from there.
+    /// A step failed, and the following steps were not started. The call can be repeated.
     #[error("publishing failed at step \"{step}\": {source}")]
     Failed {
         /// The step that failed.
         step: Step,
-        /// Outcome of each step so far.
+        /// Outcome of each step so far, including the one that failed.
         steps: Steps,
         /// Cause.
         source: Box<dyn StdError + Send + Sync>,

@@ -21,14 +21,16 @@ pub(crate) use staging::{Staged, stage};
 
 use crate::{ContentId, Index, IndexEntry, Metadata, Package, PackageId, Query, Release, SearchPage, blob::BlobStore};
 
-/// A package registry: publishes packages, finds them and fetches them.
+/// Package registry: publishes packages, finds them and fetches them.
 ///
 /// Implementations are [`LocalRegistry`](crate::LocalRegistry) in a folder and, with the feature `p2p`, `P2PRegistry`
 /// on a network. They implement [`search`](Self::search), [`index`](Self::index), [`fetch`](Self::fetch),
 /// [`publish`](Self::publish), [`yank`](Self::yank) and [`unyank`](Self::unyank); the other methods are built on these.
 ///
-/// `Ok(None)` is conclusive: the package or version does not exist. If too few peers answer or their answers cannot be
-/// trusted, the result is an error.
+/// `Ok(None)` means that the package or version does not exist or, in the methods that choose a version, that all
+/// versions are yanked. A registry on a network concludes that a package does not exist only if at least four of five
+/// of the peers that it asked have answered. If too few peers answer or their answers cannot be trusted, the result is
+/// an error. An answer may come from a head that was read some minutes ago.
 ///
 /// # Example
 ///
@@ -46,56 +48,63 @@ use crate::{ContentId, Index, IndexEntry, Metadata, Package, PackageId, Query, R
 /// ```
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// Searches the packages that are known here.
+    /// Searches the registry's local search index. No peer is asked: a registry on a network finds the packages that it
+    /// has published or learned of.
     ///
     /// # Errors
     ///
     /// If the search index cannot be read.
     async fn search(&self, query: &Query) -> Result<SearchPage, GetError>;
 
-    /// Returns the index of a package: all of its versions. `None` if the package was never published.
+    /// Returns the newest index of a package, which lists all of its versions. `None` if the package was never
+    /// published.
     ///
     /// # Errors
     ///
-    /// If the index cannot be found, fetched or trusted.
+    /// If the newest index cannot be determined, fetched or trusted. See [`GetError`].
     async fn index(&self, package: &PackageId) -> Result<Option<Index>, GetError>;
 
-    /// Fetches content of `size` bytes into [`blobs`](Self::blobs) and verifies it. Content that is in the store is not
-    /// fetched again. `package` is the package that the content belongs to: a registry on a network asks its providers.
+    /// Brings content of `size` bytes into [`blobs`](Self::blobs). Content that is in the store is neither fetched nor
+    /// verified again; content from peers is verified against its id before it is stored. `package` is the package that
+    /// the content belongs to: a registry on a network asks its publisher and the peers that announced it first. A
+    /// registry in a folder fetches nothing.
     ///
     /// # Errors
     ///
-    /// If no peer has the content, or if it has another size.
+    /// [`GetError::Unavailable`] if no peer delivers the content, [`GetError::Size`] if it has another size, or another
+    /// [`GetError`].
     async fn fetch(&self, package: &PackageId, content: &ContentId, size: u64) -> Result<(), GetError>;
 
-    /// Publishes a version. Until all of it is stored, the package stays as it was. Publishing the same version again
-    /// succeeds and changes nothing.
+    /// Publishes a version. Readers see it only after all of its content is stored. Publishing a version again with the
+    /// same manifest and files succeeds and leaves the versions as they are, also if the version is yanked; with
+    /// another manifest or other files it fails with [`IndexError::VersionExists`](crate::IndexError::VersionExists).
     ///
     /// # Errors
     ///
-    /// See [`PublishError`]. After [`PublishError::Failed`] the same call continues where it stopped.
+    /// See [`PublishError`]. After [`PublishError::Failed`] the same call can be repeated.
     async fn publish(&self, release: Release) -> Result<Receipt, PublishError>;
 
-    /// Yanks a version: searches, [`get_package`](Self::get_package) and the resolver skip it from then on. Its content
-    /// stays available, and a lock file that pins the version still installs it.
+    /// Yanks a version: searches, [`get_package`](Self::get_package) and the resolver skip it once they see the new
+    /// index. Its content stays available, and a lock file that pins the version still installs it.
     ///
-    /// Yanking a version that is yanked already succeeds.
+    /// Yanking a version that is yanked already succeeds, too.
     ///
     /// # Errors
     ///
-    /// If the package is another publisher's, if the package or the version does not exist, or as for
-    /// [`publish`](Self::publish).
+    /// If the package is another publisher's, if the package or the version does not exist, or if a step fails. See
+    /// [`PublishError`].
     async fn yank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError>;
 
-    /// Takes a yank back: the version is found, shown and resolved again.
+    /// Takes a yank back: searches, [`get_package`](Self::get_package) and the resolver see the version again.
+    /// Succeeds, too, if the version is not yanked.
     ///
     /// # Errors
     ///
     /// As for [`yank`](Self::yank).
     async fn unyank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError>;
 
-    /// Alias of [`yank`](Self::yank). Published content is immutable and other peers may hold copies, so that nothing
-    /// can delete it.
+    /// Alias of [`yank`](Self::yank). It deletes nothing: published content is immutable, and other peers may hold
+    /// copies.
     ///
     /// # Errors
     ///
@@ -104,11 +113,11 @@ pub trait Registry: Send + Sync {
         self.yank(package, version).await
     }
 
-    /// Store of the content that is here.
+    /// Local store of archives, manifests and indexes.
     fn blobs(&self) -> &BlobStore;
 
-    /// Returns the manifest of a package's newest version, as [`Index::current`] chooses it. `None` if the package does
-    /// not exist or all of its versions are yanked.
+    /// Returns the manifest of a package's current version: the newest release that is not yanked or, if there is none,
+    /// the newest such pre-release. `None` if the package does not exist or all of its versions are yanked.
     ///
     /// # Errors
     ///
@@ -123,7 +132,7 @@ pub trait Registry: Send + Sync {
         }
     }
 
-    /// Returns the manifest of one version, yanked or not. `None` if the package or the version does not exist.
+    /// Returns the manifest of the given version, yanked or not. `None` if the package or the version does not exist.
     ///
     /// # Errors
     ///
@@ -136,7 +145,7 @@ pub trait Registry: Send + Sync {
         }
     }
 
-    /// Returns all versions of a package, newest first, including yanked ones. `None` if the package does not exist.
+    /// Returns all versions of a package, yanked ones included, the newest first. `None` if the package does not exist.
     ///
     /// # Errors
     ///
@@ -157,7 +166,8 @@ pub trait Registry: Send + Sync {
         Ok(self.index(package).await?.is_some_and(|index| index.current().is_some()))
     }
 
-    /// Returns the metadata of a package's newest version. `None` as for [`get_package`](Self::get_package).
+    /// Returns the metadata of the version that [`get_package`](Self::get_package) returns. `None` if the package does
+    /// not exist or all of its versions are yanked.
     ///
     /// # Errors
     ///
@@ -166,7 +176,8 @@ pub trait Registry: Send + Sync {
         Ok(self.get_package(package).await?.map(|package| package.metadata().clone()))
     }
 
-    /// Fetches the manifest of a version by the content id and the size that an index or a lock file has for it.
+    /// Fetches the manifest of a version. `manifest` is its content id and `size` its length in bytes, both as in an
+    /// index or a lock file.
     ///
     /// # Errors
     ///
@@ -182,7 +193,7 @@ pub trait Registry: Send + Sync {
         fetch_document(self.blobs(), *manifest, size, expected, self.fetch(package, manifest, size)).await
     }
 
-    /// Fetches the archive of a version into [`blobs`](Self::blobs).
+    /// Fetches the archive of the version whose manifest is `package` into [`blobs`](Self::blobs).
     ///
     /// # Errors
     ///

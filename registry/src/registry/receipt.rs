@@ -16,34 +16,34 @@ pub struct Receipt {
     pub manifest: ContentId,
     /// Content id of the version's archive.
     pub archive: ContentId,
-    /// Content id of the index that lists the version.
+    /// Content id of the package's newest index, which lists the version.
     pub index: ContentId,
-    /// Outcome of each step.
+    /// Outcome of each step that was started.
     pub steps: Steps,
-    /// Files and folders of the package's folder that were not published, sorted by path: keys, `.git`, `.env`. Empty for a
-    /// version that was withdrawn.
+    /// Files and folders in the package's folder that were left out of the archive, sorted by path: for example keys,
+    /// `.git` and `.env`. Empty after a yank or unyank.
     pub excluded: Vec<Excluded>,
 }
 
-/// Steps of publishing, in their order. Content is available before anything refers to it, so that a peer that learns
-/// of a version can fetch all of it.
+/// Step of publishing, yanking or unyanking, in their order. Content is stored before anything refers to it, so that a
+/// peer that learns of a version can fetch all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// Packs the folder and stores the archive.
+    /// Packs the folder and stores the archive. Not part of a yank or unyank.
     Archive,
-    /// Stores the manifest.
+    /// Stores the manifest. Not part of a yank or unyank.
     Manifest,
     /// Stores the index.
     Index,
-    /// Announces this node to the network as provider of archive, manifest and index.
+    /// Announces this node in the DHT as a provider of the new content. Only on a network.
     Provide,
-    /// Puts the head that names the index: after this step the version is published. In a local registry the head is a
-    /// row of its database.
+    /// Stores the head, which names the new index: after this step the change is published. On a network the head is a
+    /// signed record in the DHT, in a local registry a row of its database.
     Head,
-    /// Reads the head back from the network.
+    /// Reads the head back from the DHT. Only on a network.
     ReadBack,
-    /// Announces the version to subscribers.
+    /// Announces the change to the peers that subscribe to the registry's gossipsub topic. Only on a network.
     Announce,
 }
 
@@ -73,29 +73,30 @@ impl fmt::Display for Step {
 pub enum StepOutcome {
     /// The step succeeded.
     Done,
-    /// The step's result existed before.
+    /// The step succeeded without doing anything: its result existed before.
     AlreadyThere,
-    /// The step succeeded, and `by` of the `of` peers that were asked have confirmed it.
+    /// The step succeeded, and `by` of `of` peers have confirmed it.
     Confirmed {
-        /// Number of peers that have confirmed it.
+        /// Number of peers that acknowledged the head or, for [`Step::ReadBack`], returned it.
         by: usize,
-        /// Number of peers that were asked.
+        /// Number of peers that the head was sent to or, for [`Step::ReadBack`], that returned any head of the package.
         of: usize,
     },
-    /// The step failed. If no later step depends on it, the version is published nevertheless.
+    /// The step failed. In a [`Receipt`] the change is published nevertheless: it does not depend on this step.
     Failed {
-        /// Cause.
+        /// Description of the cause.
         reason: String,
     },
 }
 
-/// Outcomes of the steps that were started. A missing step was not reached, or the registry does not have it.
+/// Outcomes of the steps that were started. A step is missing if it was not reached, or if the operation or the
+/// registry does not have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Steps(BTreeMap<Step, StepOutcome>);
 
 impl Steps {
-    /// Records the outcome of a step.
+    /// Records the outcome of a step, in place of an earlier one.
     pub fn set(&mut self, step: Step, outcome: StepOutcome) {
         self.0.insert(step, outcome);
     }
@@ -110,7 +111,7 @@ impl Steps {
         self.0.iter().map(|(step, outcome)| (*step, outcome))
     }
 
-    /// Returns whether no step failed.
+    /// Returns whether none of the recorded outcomes is a failure. True if there are none.
     pub fn all_succeeded(&self) -> bool {
         !self.0.values().any(|outcome| matches!(outcome, StepOutcome::Failed { .. }))
     }

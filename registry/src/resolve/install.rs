@@ -36,34 +36,37 @@ const SCHEMA: &str = "CREATE TABLE installed (
 /// Result of [`install`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
-    /// Packages of the lock file, in the order of their ids.
+    /// All packages of the lock file, in the order of their ids.
     pub packages: Vec<InstalledPackage>,
 }
 
-/// An installed package.
+/// Installed version of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledPackage {
     /// The package.
     pub package: PackageId,
     /// The version.
     pub version: Version,
-    /// Folder of the package.
+    /// Folder that the version is installed in.
     pub path: PathBuf,
-    /// True if an intact copy was there before.
+    /// True if the folder had the same content before the call.
     pub already_installed: bool,
 }
 
 /// Installs the packages of a lock file, each version into `<dir>/<publisher>/<name>/<version>`.
 ///
-/// Missing packages are fetched, several at a time, and checked against the lock file: ids, sizes, names and
-/// dependencies. Installing a package is atomic. An intact package is not fetched again; existing files are never
-/// deleted or overwritten. If all content was fetched before, no network is needed.
+/// Missing packages are fetched, up to 4 at a time, and checked against the lock file: content ids, sizes, names,
+/// versions and dependencies. Archives that exceed the default [`ArchiveLimits`] are rejected. A package's folder
+/// appears only when it is complete. A package that this function installed before and that has not changed on the disk
+/// is not fetched again. Existing files in packages' folders are never deleted or overwritten: a folder with other
+/// content is an error. If the registry has all content in its local store, no network is needed.
 ///
-/// The function keeps its own files in `<dir>/.kadence-install`. Only one call at a time can use a folder.
+/// The function keeps its own files in `<dir>/.kadence-install`. Only one call at a time, of all processes, can use a
+/// `dir`.
 ///
 /// # Errors
 ///
-/// See [`InstallError`]. Packages that were installed before the error stay.
+/// See [`InstallError`]. The first error ends the call; packages that were installed before it stay.
 pub async fn install(lock: &Lock, registry: &dyn Registry, dir: impl Into<PathBuf>) -> Result<Installed, InstallError> {
     let target = Arc::new(Target::open(dir.into()).await?);
     let mut each = Vec::new();
@@ -234,7 +237,7 @@ fn limits(manifest: &Package) -> Result<ArchiveLimits, UnpackError> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum InstallError {
-    /// A package was not installed.
+    /// A package could not be installed.
     #[error("{package} was not installed: {source}")]
     Package {
         /// The package.
@@ -243,10 +246,10 @@ pub enum InstallError {
         #[source]
         source: PackageInstallError,
     },
-    /// Another call is installing into the folder, or the installer's database is damaged.
+    /// Another call is installing into the folder, or the installer's database is damaged or cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The folder cannot be created.
+    /// The folder for the installer's own files cannot be created or emptied.
     #[error("{}: {source}", path.display())]
     Io {
         /// The folder.
@@ -264,16 +267,17 @@ pub enum PackageInstallError {
     #[error(transparent)]
     Get(#[from] GetError),
     /// The manifest contradicts the lock file or the archive: the publisher made a mistake or is malicious, or the lock
-    /// file was edited.
+    /// file was edited by hand.
     #[error("manifest does not match: {what}")]
     Mismatch {
-        /// The part that differs.
+        /// Name of the part that differs, in English.
         what: &'static str,
     },
-    /// The archive cannot be unpacked.
+    /// The archive cannot be unpacked, or exceeds the default [`ArchiveLimits`].
     #[error(transparent)]
     Unpack(#[from] UnpackError),
-    /// The folder exists with other content, which may be someone's work: remove it first.
+    /// The package's folder exists with other content, which may be someone's work: move or remove the folder, then
+    /// install again.
     #[error("{} exists with other content: remove it first", path.display())]
     Modified {
         /// The folder.
@@ -282,7 +286,7 @@ pub enum PackageInstallError {
     /// The installer's database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The file system failed.
+    /// A file or folder of the package cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.

@@ -20,13 +20,14 @@ const SCHEMA: u32 = 1;
 /// First line of a lock file.
 const HEADER: &str = "# Written when packages are resolved. It is not meant to be changed by hand.\n";
 
-/// Chosen versions, pinned by content ids: everyone who installs the same lock file gets the same bytes.
+/// Content of a lock file: chosen versions, pinned by content ids. Everyone who installs the same lock file gets the
+/// same bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lock {
     packages: BTreeMap<PackageId, LockedPackage>,
 }
 
-/// A pinned version.
+/// Pinned version of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedPackage {
     /// Version number.
@@ -39,7 +40,7 @@ pub struct LockedPackage {
     pub archive: ContentId,
     /// Size of the archive, in bytes.
     pub archive_size: u64,
-    /// Dependencies, in the order of their ids. The lock file pins all of them.
+    /// Packages that the version depends on, in the order of their ids. The lock file pins a version of each.
     pub dependencies: Vec<PackageId>,
 }
 
@@ -49,12 +50,12 @@ impl Lock {
         Self { packages }
     }
 
-    /// Pinned versions, in the order of the packages' ids.
+    /// Pinned versions by package, in the order of the packages' ids.
     pub fn packages(&self) -> &BTreeMap<PackageId, LockedPackage> {
         &self.packages
     }
 
-    /// Returns the pinned version of a package.
+    /// Returns the pinned version of a package, or `None` if the lock file does not pin the package.
     pub fn get(&self, package: &PackageId) -> Option<&LockedPackage> {
         self.packages.get(package)
     }
@@ -63,8 +64,8 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// If the text is too long, malformed, or of a later format, if it pins a package twice, or if a dependency is not
-    /// pinned.
+    /// If the text is longer than 8 MiB, malformed, or of another format, if it pins a package twice or with an
+    /// impossible size or version, or if a dependency is not pinned.
     pub fn from_toml(text: &str) -> Result<Self, LockError> {
         if text.len() > MAX_LOCK_LEN {
             return Err(LockError::TooLong { max: MAX_LOCK_LEN });
@@ -93,7 +94,7 @@ impl Lock {
         }
     }
 
-    /// Returns the text of the lock file. Equal pins make equal texts.
+    /// Returns the text of the lock file, in TOML. Equal pins make equal texts.
     pub fn to_toml(&self) -> String {
         let package = self.packages.iter().map(Row::from).collect();
         // TOML can represent text, numbers below 2^63 and lists, so that this does not fail.
@@ -104,7 +105,7 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// As for [`Lock::from_toml`], and if the file cannot be read.
+    /// As for [`Lock::from_toml`], and if the file cannot be read or is not UTF-8.
     pub async fn read(path: impl Into<PathBuf>) -> Result<Option<Self>, LockError> {
         let path = path.into();
         blocking::unblock(move || {
@@ -119,11 +120,11 @@ impl Lock {
         .await
     }
 
-    /// Writes a lock file atomically.
+    /// Writes a lock file atomically, in place of an existing one. Its folder has to exist.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written. An existing file is unchanged then.
+    /// If the file cannot be written. An existing file is then either unchanged or completely replaced.
     pub async fn write(&self, path: impl Into<PathBuf>) -> Result<(), LockError> {
         let (text, path) = (self.to_toml(), path.into());
         blocking::unblock(move || disk::write(&path, text.as_bytes()).map_err(|source| LockError::Io { path, source }))
@@ -170,7 +171,8 @@ impl From<(&PackageId, &LockedPackage)> for Row {
     }
 }
 
-/// Error of a lock file. Restore it from a backup, or remove it and resolve again.
+/// Error of reading, parsing or writing a lock file. A lock file that cannot be parsed can be restored from a backup,
+/// or be removed and made again by [`resolve`](super::resolve()).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LockError {
@@ -180,16 +182,16 @@ pub enum LockError {
         /// Maximum length, in bytes.
         max: usize,
     },
-    /// The text is not valid TOML, or lacks a field.
+    /// The text is not valid TOML, lacks a field, or has a field of a wrong type or syntax.
     #[error("lock file is invalid: {0}")]
     Toml(String),
-    /// The lock file has another format. A newer version of this library may read it.
+    /// The lock file has another format, by its number `schema`. A newer version of this library may read it.
     #[error("lock file has schema {found}: this version reads schema 1")]
     Schema {
         /// Number of the format.
         found: u32,
     },
-    /// A package is pinned twice, or has an impossible size or version.
+    /// A package is pinned twice, with a size of zero or above the maximum, or with a version that has build metadata.
     #[error("lock file pins {package} twice, or with an impossible size or version")]
     Package {
         /// The package.
@@ -201,7 +203,7 @@ pub enum LockError {
         /// The dependency.
         package: Box<PackageId>,
     },
-    /// The file system failed.
+    /// The file cannot be read or written, or is not UTF-8.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.

@@ -1,7 +1,7 @@
 //! Dependency resolution and installation.
 //!
-//! [`resolve`] chooses versions that go together and pins them in a [`Lock`]; [`install`] installs what a lock file
-//! pins.
+//! [`resolve`] chooses versions that meet all requirements and pins them in a [`Lock`]; [`install`] installs the pinned
+//! versions.
 //!
 //! # Example
 //!
@@ -57,13 +57,14 @@ pub use lock::{Lock, LockError, LockedPackage};
 use crate::{ContentId, GetError, PackageId, Registry};
 use prefetch::{Limits, prefetch};
 
-/// Chooses one version of each required package and of each dependency, so that all requirements are met.
+/// Chooses one version of each package in `roots` and of each dependency, so that all requirements are met.
 ///
-/// Pins of the previous lock file are kept where possible; otherwise the newest version that is compatible with the
-/// others is chosen. Pre-releases follow Cargo's rules. Yanked versions are chosen only if the previous lock file pins
-/// them.
+/// Versions that `previous` pins are tried first, then newer versions before older ones. A pre-release is chosen only
+/// for a requirement that names a pre-release of the same version number, as in Cargo. A yanked version is chosen only
+/// if `previous` pins it.
 ///
-/// All indexes that can matter are fetched first, several at a time. Solving runs on a thread for blocking work.
+/// First, the indexes of all packages that can be needed are read from the registry, up to 8 at a time. Then the
+/// versions are chosen, on a thread for blocking work.
 ///
 /// # Errors
 ///
@@ -85,16 +86,17 @@ pub async fn resolve(
     }
 }
 
-/// A version that depends on another package.
+/// Version of a package that depends on another package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirer {
-    /// Its package.
+    /// Package of the version.
     pub package: PackageId,
-    /// Its version.
+    /// Version number.
     pub version: Version,
 }
 
-/// Origin of a requirement: a version that depends on the package, or `None` if the caller asked for it.
+/// Origin of a requirement: a version that depends on the required package, or `None` if the package is in the `roots`
+/// of [`resolve`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequiredBy(pub Option<Arc<Requirer>>);
 
@@ -111,7 +113,7 @@ impl fmt::Display for RequiredBy {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// The package does not exist: its name is wrong, or it was never published.
+    /// A required package does not exist: its publisher or name is wrong, or it was never published.
     #[error("{required_by} {package}, which does not exist")]
     Unknown {
         /// The package.
@@ -119,7 +121,7 @@ pub enum ResolveError {
         /// Origin of the requirement.
         required_by: RequiredBy,
     },
-    /// The versions of a package cannot be determined. Without them, an outdated version might be chosen. Retry.
+    /// The versions of a required package cannot be determined. Retry, or see the cause.
     #[error("{required_by} {package}, whose versions cannot be determined: {source}")]
     Lookup {
         /// The package.
@@ -129,14 +131,15 @@ pub enum ResolveError {
         /// Cause.
         source: GetError,
     },
-    /// No choice of versions meets all requirements: relax one of those in the explanation.
+    /// No choice of versions meets all requirements: relax one of the requirements in the explanation.
     #[error("no versions meet all requirements:\n{explanation}")]
     Conflict {
-        /// Description of the requirements that exclude each other, in several lines.
+        /// Description of the requirements that exclude each other, in several lines of together at most 16 KiB.
         explanation: String,
     },
-    /// A version that the previous lock file pins was replaced. Published versions are immutable: the publisher made a
-    /// mistake or is malicious. To accept the new one, remove the pin.
+    /// The index has another manifest for a version than the previous lock file. Published versions are immutable: the
+    /// publisher made a mistake or is malicious. To accept the manifest in the index, remove the package from the lock
+    /// file.
     #[error("{package} {version} was replaced: the lock file has {locked}, the index {found}")]
     Replaced {
         /// The package.
@@ -148,18 +151,19 @@ pub enum ResolveError {
         /// Content id of the manifest in the index.
         found: Box<ContentId>,
     },
-    /// The dependencies exceed a limit: a package is malicious, or the set is larger than any that is known.
+    /// A limit is exceeded: 2,000 packages, 200,000 dependencies of all versions that could be chosen, or 8 MiB of lock
+    /// file. A package may be malicious.
     #[error("dependencies need more than {max} {what}")]
     TooMany {
-        /// Name of the limited quantity.
+        /// Name of the limited quantity, in English.
         what: &'static str,
-        /// Maximum.
+        /// Maximum of that quantity.
         max: usize,
     },
-    /// The solver reached its limit: state narrower requirements.
+    /// The solver found no solution within its maximum number of steps: state narrower requirements.
     #[error("no solution after {steps} steps: state narrower requirements")]
     TooHard {
-        /// Number of steps.
+        /// Maximum number of steps.
         steps: u32,
     },
 }

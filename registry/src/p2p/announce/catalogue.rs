@@ -6,11 +6,11 @@ use thiserror::Error;
 use super::{Discovered, Freshness, MAX_AHEAD, MAX_ANNOUNCEMENT_LEN, MAX_DISCOVERED, SignedAnnouncement};
 use crate::{PackageId, unix};
 
-/// Maximum length of a page, in bytes: some three hundred announcements, whose signatures take a few milliseconds to
-/// verify.
+/// Maximum length of an encoded [`CataloguePage`], in bytes. A page has room for at least 255 announcements.
 pub const MAX_PAGE_LEN: usize = 256 * 1024;
 
-/// Maximum number of pages of a catalogue. A client stops after this number.
+/// Maximum number of pages of a catalogue: one more than [`MAX_DISCOVERED`] announcements of the maximum length need.
+/// [`CatalogueClient::pages`](crate::p2p::requests::CatalogueClient::pages) fails after this number.
 pub const MAX_PAGES: usize = (MAX_DISCOVERED * (MAX_ANNOUNCEMENT_LEN + LENGTH)).div_ceil(MAX_PAGE_LEN) + 1;
 
 /// First byte of a page.
@@ -22,7 +22,8 @@ const LENGTH: usize = 2;
 /// Length of the format, the cursor and the flag for more pages.
 const HEADER: usize = 1 + Cursor::LEN + 1;
 
-/// Position in the catalogue of a peer, up to which it was read.
+/// Position in the catalogue of a peer, up to which the catalogue was read. A cursor is valid only for the
+/// [`Discovered`] list that made it. The default is the beginning of every catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cursor {
     epoch: u64,
@@ -46,19 +47,21 @@ impl Cursor {
     }
 }
 
-/// Page of a catalogue: the newest announcement of each package that a peer knows, in their signed form.
+/// Page of a catalogue. A catalogue is the list of the packages that a peer has discovered: the newest signed
+/// announcement of each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CataloguePage {
-    /// Signed announcements, which are not verified yet: see [`verify`](Self::verify).
+    /// Encoded [`SignedAnnouncement`]s, which are not verified yet: see [`verify`](Self::verify).
     pub entries: Vec<Vec<u8>>,
-    /// Position after this page.
+    /// Position after this page, with which the next page is requested.
     pub next: Cursor,
-    /// True if there was a further page when this one was made.
+    /// True if there was a further page when this page was made.
     pub has_more: bool,
 }
 
 impl CataloguePage {
-    /// Encodes the page.
+    /// Encodes the page. Entries of 64 KiB or more are left out; the limits that [`decode`](Self::decode) checks are
+    /// not applied otherwise.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![FORMAT];
         bytes.extend(self.next.to_bytes());
@@ -77,7 +80,7 @@ impl CataloguePage {
     ///
     /// # Errors
     ///
-    /// If the page is too long or malformed.
+    /// If the page is too long, malformed, or of an unsupported format.
     pub fn decode(bytes: &[u8]) -> Result<Self, CatalogueError> {
         if bytes.len() > MAX_PAGE_LEN {
             return Err(CatalogueError::TooLong { len: bytes.len() });
@@ -107,7 +110,11 @@ impl CataloguePage {
         Ok(Self { entries, next: Cursor::from_bytes(*cursor), has_more })
     }
 
-    /// Verifies each entry like a gossiped announcement, but accepts any age. A full page takes some milliseconds.
+    /// Verifies the fields, the signature and the timestamp of each entry. `now` is the local time.
+    ///
+    /// Entries of any age are accepted, if they are ahead of `now` by at most [`MAX_AHEAD`]. Entries that are ahead by
+    /// up to twice that time are left out. Entries that are further ahead or otherwise invalid are counted: see
+    /// [`AddedPage::invalid`]. This verifies hundreds of signatures for a full page, so do not hold a lock meanwhile.
     pub fn verify(&self, now: SystemTime) -> VerifiedPage {
         let mut verified = VerifiedPage::default();
         let latest = unix::seconds(now).saturating_add(MAX_AHEAD.as_secs());
@@ -127,7 +134,7 @@ impl CataloguePage {
     }
 }
 
-/// Entries of a page that were [verified](CataloguePage::verify), for
+/// Result of [verifying](CataloguePage::verify) a page: the valid entries and the number of invalid ones, for
 /// [`Discovered::add_verified_page`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VerifiedPage {
@@ -138,15 +145,16 @@ pub struct VerifiedPage {
 /// Result of adding a page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AddedPage {
-    /// Packages that were new or had a newer announcement.
+    /// Packages that were added to the list, or whose announcement in the list was replaced by a newer one.
     pub updated: Vec<PackageId>,
-    /// Number of entries that no honest peer sends. More than 0 is bad data.
+    /// Number of entries of the page that are not valid announcements, or that are ahead of the local clock by more
+    /// than twice [`MAX_AHEAD`]. Honest peers send none.
     pub invalid: usize,
 }
 
 impl Discovered {
-    /// Returns the page of this catalogue after a cursor. A cursor of another node or of an earlier run counts as the
-    /// beginning.
+    /// Returns the page of this list's catalogue after a cursor. A cursor that was made by a list with another epoch
+    /// (see [`new`](Self::new)) counts as the beginning.
     pub fn page(&self, after: Cursor) -> CataloguePage {
         let start = if after.epoch == self.epoch() { after.number } else { 0 };
         let mut page =
@@ -165,12 +173,13 @@ impl Discovered {
     }
 
     /// [Verifies](CataloguePage::verify) a page and [adds](Self::add_verified_page) its new announcements. If a lock
-    /// guards this list, call the two methods instead, and take the lock for the second only.
+    /// guards this list, call those two methods instead, and take the lock for the second only.
     pub fn add_page(&mut self, page: &CataloguePage, from: PeerId, now: SystemTime) -> AddedPage {
         self.add_verified_page(page.verify(now), from, now)
     }
 
-    /// Adds the new announcements of a verified page. They count as reported by the peer `from`: see [`Discovered`].
+    /// Adds those announcements of a verified page that are [new or newer](Self::freshness). They count as entries of
+    /// the peer `from`, which is not added to their providers: see [`Discovered`].
     pub fn add_verified_page(&mut self, page: VerifiedPage, from: PeerId, now: SystemTime) -> AddedPage {
         let mut added = AddedPage { updated: Vec::new(), invalid: page.invalid };
         for announcement in page.announcements {
@@ -182,14 +191,14 @@ impl Discovered {
     }
 }
 
-/// Error of decoding a page: the peer that sent it violates the protocol.
+/// Error of decoding a page. A peer that sends such a page violates the protocol, or uses a later version of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CatalogueError {
-    /// The page is too long. It was not decoded.
+    /// The page is longer than [`MAX_PAGE_LEN`]. It was not decoded.
     #[error("catalogue page too long: {len} bytes, at most {MAX_PAGE_LEN} are allowed")]
     TooLong {
-        /// Length in bytes.
+        /// Length of the page in bytes.
         len: usize,
     },
     /// The format is not supported by this version.
@@ -198,7 +207,9 @@ pub enum CatalogueError {
         /// Format number: the first byte of the page.
         found: u8,
     },
-    /// The page ends early or contains an invalid length.
+    /// The page ends early, or a length or a flag in it is invalid. Also the error of
+    /// [`CatalogueClient`](crate::p2p::requests::CatalogueClient) for an answer that is too long or has an unknown
+    /// status.
     #[error("malformed catalogue page")]
     Malformed,
 }

@@ -8,37 +8,38 @@ use libp2p_identity::PeerId;
 use super::{SignedAnnouncement, entries_by_peer::EntriesByPeer};
 use crate::{ContentId, PackageId, p2p::head::MAX_JUMP};
 
-/// Maximum number of packages in the list. They take some 20 MB.
+/// Maximum number of packages in a [`Discovered`] list. They take some 20 MB of memory.
 pub const MAX_DISCOVERED: usize = 10_000;
 
-/// Maximum number of packages of one publisher: more than the largest publishers of package registries have.
+/// Maximum number of packages of one publisher in a [`Discovered`] list.
 pub const MAX_PER_PUBLISHER: usize = 1_000;
 
-/// Maximum number of providers that are kept for a package: more than are asked at once.
+/// Maximum number of providers that are kept for a package of a [`Discovered`] list.
 pub const MAX_PACKAGE_PROVIDERS: usize = 20;
 
-/// Peer that is said to have a package.
+/// Peer that is reported to have a package: the source of an announcement, or a peer with the package in its catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageProvider {
     /// Peer id.
     pub peer: PeerId,
-    /// Time at which this was said last.
+    /// Time of the latest report about this peer and package.
     pub seen_at: SystemTime,
 }
 
-/// Package known from announcements.
+/// Entry of a [`Discovered`] list: a package that is known from announcements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredPackage {
-    /// Newest announcement.
+    /// Announcement with the highest sequence number that was added.
     pub newest: SignedAnnouncement,
-    /// Peers that are said to have the package, at most [`MAX_PACKAGE_PROVIDERS`], in no particular order. This is a
-    /// hint: the content that they serve is verified.
+    /// Peers that are reported to have the package, at most [`MAX_PACKAGE_PROVIDERS`], in no particular order. Reports
+    /// may be false: content has to be verified when it is fetched.
     pub providers: Vec<PackageProvider>,
-    /// Time at which the package was first announced.
+    /// Time at which the package was added to the list.
     pub first_seen: SystemTime,
-    /// Time at which the newest announcement arrived.
+    /// Time at which [`newest`](Self::newest) was added to the list. Repetitions do not change it.
     pub last_seen: SystemTime,
-    /// Sequence number of the entry in the list, which grows with each change: see [`Discovered::since`].
+    /// Position of the entry in the order of changes of the list: each new or newer announcement gets the next higher
+    /// number. See [`Discovered::since`]. It is not the sequence number of the head, which is [`seq`](Self::seq).
     pub number: u64,
 }
 
@@ -52,34 +53,40 @@ impl DiscoveredPackage {
 /// Relation of an announcement to the newest known one of the same package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// The package is not known yet.
+    /// The package is not in the list.
     New,
-    /// The announcement is newer than the known one.
+    /// The sequence number is higher than the known one, by at most [`MAX_JUMP`].
     Newer,
-    /// The announcement names the known head.
+    /// The announcement names the known head, with the known sequence number.
     Same,
-    /// A newer announcement is known.
+    /// The sequence number is lower than the known one.
     Older {
         /// Known sequence number.
         known: u64,
     },
-    /// The sequence number is known with another head. The publisher may have signed two heads: compare with the DHT.
+    /// The sequence number is the known one, but the head is another. The publisher may have signed two heads: look the
+    /// head up in the DHT.
     Conflict {
-        /// Known head.
+        /// Hash of the known head.
         known: ContentId,
     },
-    /// The sequence number is too far ahead of the known one: by more than [`MAX_JUMP`].
+    /// The sequence number is higher than the known one by more than [`MAX_JUMP`].
     FastForward {
         /// Known sequence number.
         known: u64,
     },
 }
 
-/// List of the packages that were announced, for discovery without a lookup.
+/// List of the packages that were announced, for discovery without a lookup. It is kept in memory.
 ///
-/// The list holds at most [`MAX_DISCOVERED`] packages. A further package replaces the oldest entry of the peer that
-/// reported the most entries. A peer that reports many packages, real or invented, therefore only displaces its own. An
-/// entry that several peers reported counts for the one with the fewest.
+/// The list holds at most [`MAX_DISCOVERED`] packages. Each entry counts for one peer: the one that first sent its
+/// newest announcement or, if a peer with fewer entries sends the same announcement later, that peer. A further package
+/// replaces an entry of the peer with the most entries, where the further package is counted, too: the entry that was
+/// changed the longest time ago. A peer that floods the list therefore displaces its own entries as soon as it has the
+/// most.
+///
+/// The list holds at most [`MAX_PER_PUBLISHER`] packages of one publisher. A further package replaces the one of this
+/// publisher that was changed the longest time ago.
 ///
 /// # Example
 ///
@@ -135,13 +142,15 @@ struct Entry {
 }
 
 impl Discovered {
-    /// Returns an empty list. `epoch` must differ from those of earlier lists of this node, for example the time of its
-    /// start: a [`Cursor`](super::Cursor) is valid for one list only.
+    /// Returns an empty list. `epoch` must differ from the epochs of all earlier lists of this node, and should differ
+    /// from those of other nodes: a [`Cursor`](super::Cursor) contains it and is valid for one list only. The current
+    /// time in milliseconds will do.
     pub fn new(epoch: u64) -> Self {
         Self::with(epoch, MAX_DISCOVERED, MAX_PER_PUBLISHER)
     }
 
-    /// Adds a verified announcement if it is [new or newer](Self::freshness). `reported_by` is the peer that sent it.
+    /// Adds a verified announcement if it is [new or newer](Self::freshness). Returns its freshness before it was
+    /// added. `reported_by` is the peer from which this node got the announcement; it is not added to the providers.
     pub fn add(&mut self, announcement: &SignedAnnouncement, reported_by: PeerId, now: SystemTime) -> Freshness {
         let freshness = self.freshness(announcement);
         match freshness {
@@ -161,8 +170,9 @@ impl Discovered {
         freshness
     }
 
-    /// Notes that a peer is said to have a package. If the package has the maximum of providers, the one with the
-    /// oldest report is replaced. An unknown package is ignored.
+    /// Adds a peer to the providers of a package, or updates the time of its report. If the package has
+    /// [`MAX_PACKAGE_PROVIDERS`] others, the peer replaces the one with the oldest report. A package that is not in the
+    /// list is ignored.
     pub fn add_provider(&mut self, package: &PackageId, peer: PeerId, now: SystemTime) {
         let Some(entry) = self.packages.get_mut(package) else { return };
         let providers = &mut entry.package.providers;
@@ -176,7 +186,7 @@ impl Discovered {
         providers.push(PackageProvider { peer, seen_at: now });
     }
 
-    /// Compares an announcement with the known one of its package.
+    /// Compares an announcement with the one of the same package in the list.
     pub fn freshness(&self, announcement: &SignedAnnouncement) -> Freshness {
         let offered = announcement.announcement();
         let Some(entry) = self.packages.get(&offered.package) else { return Freshness::New };
@@ -194,12 +204,13 @@ impl Discovered {
         }
     }
 
-    /// Returns the entry of a package.
+    /// Returns the entry of a package, or `None` if it is not in the list.
     pub fn get(&self, package: &PackageId) -> Option<&DiscoveredPackage> {
         self.packages.get(package).map(|entry| &entry.package)
     }
 
-    /// Returns the entries with a larger [number](DiscoveredPackage::number), oldest change first. All entries for 0.
+    /// Returns the entries with a larger [number](DiscoveredPackage::number), oldest change first. `since(0)` returns
+    /// all entries.
     pub fn since(&self, number: u64) -> impl Iterator<Item = &DiscoveredPackage> {
         self.order.range(number.saturating_add(1)..).filter_map(|(_, package)| self.get(package))
     }

@@ -12,19 +12,23 @@ use libp2p_gossipsub::{
 
 use crate::ContentId;
 
-/// Default topic of announcements.
+/// Default gossipsub topic of announcements.
 pub const DEFAULT_TOPIC: &str = "/kadence/packages/1";
 
-/// Maximum length of a gossipsub message, in bytes. It is far more than an announcement needs: gossipsub applies this
-/// limit to everything that it has read at once, which is up to 8 KiB and the start of a message before it, and closes
-/// the stream if that is longer. With a smaller limit, a burst of a few announcements would be lost. Messages that are
-/// too long for an announcement are rejected by the [`AnnouncementValidator`](super::AnnouncementValidator).
+/// Maximum length of a gossipsub message, in bytes. Messages that are shorter, but too long for an announcement, are
+/// rejected by the [`AnnouncementValidator`](super::AnnouncementValidator).
+///
+/// The limit is far above the length of an announcement, because gossipsub also applies it to its receive buffer, and
+/// closes the stream if the buffer is longer. The buffer can hold several messages: an incomplete one and up to 8 KiB
+/// that were read after it. With a smaller limit, a burst of a few announcements would be lost.
 pub const MAX_TRANSMIT_LEN: usize = 16 * 1024;
 
-/// Returns the configuration of gossipsub. Use it with `MessageAuthenticity::Signed` and the key of the node, which
-/// proves the source of a message: the source is the first known provider of the announced package.
+/// Returns the configuration of gossipsub for announcements. Use it with `MessageAuthenticity::Signed` and the key pair
+/// of the node: the signature proves the source of a message, which becomes a provider of the announced package in the
+/// lists of the receivers.
 ///
-/// A message is forwarded only after `report_message_validation_result`.
+/// Gossipsub forwards a received message only after `report_message_validation_result` was called with
+/// `MessageAcceptance::Accept`.
 ///
 /// # Errors
 ///
@@ -57,14 +61,18 @@ pub fn gossip_config() -> Result<Config, ConfigBuilderError> {
         .build()
 }
 
-/// Returns the id of a message: the hash of its data, so that copies from different senders are one message.
+/// Returns the id of a message: the BLAKE3 hash of its data. Messages with equal data from different sources have the
+/// same id.
 pub fn message_id(message: &Message) -> MessageId {
     MessageId::from(ContentId::of(&message.data).hash().as_bytes().to_vec())
 }
 
-/// Returns the parameters of peer scores. Invalid messages determine the score: one is forgiven within minutes, five
-/// get a neighbour [ignored](peer_score_thresholds). There is no penalty for few messages, since announcements are
-/// rare.
+/// Returns the parameters of peer scores. Rejected messages lower the score of a neighbour by ten times the square of
+/// their number; this number falls to a tenth within ten minutes. [`peer_score_thresholds`] has the consequences.
+///
+/// A neighbour that sends few messages has no penalty, since announcements are rare. More than 16 peers with one IP
+/// address have a penalty, except on the loopback addresses. The penalties for other violations of the protocol are
+/// gossipsub's defaults.
 pub fn peer_score_params(topic: TopicHash) -> PeerScoreParams {
     let announcements = TopicScoreParams {
         topic_weight: 1.0,
@@ -94,7 +102,9 @@ pub fn peer_score_params(topic: TopicHash) -> PeerScoreParams {
     }
 }
 
-/// Returns the score thresholds. Comments give the number of invalid messages that leads to each.
+/// Returns the score thresholds. In quick succession, three rejected messages end the exchange of gossip with a
+/// neighbour, four also keep this node from sending it new announcements directly, and five make gossipsub ignore all
+/// messages of the neighbour.
 pub fn peer_score_thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         // Three.

@@ -11,13 +11,15 @@ use crate::{
     },
 };
 
-/// Maximum length of a signed announcement, in bytes. It has room for the longest name, version and title.
+/// Maximum length of an encoded [`SignedAnnouncement`], in bytes. It has room for the longest name, version and title.
 pub const MAX_ANNOUNCEMENT_LEN: usize = 1024;
 
-/// Maximum length of a title, in bytes.
+/// Maximum length of the title in an [`Announcement`], in bytes. [`P2PRegistry`](crate::p2p::registry::P2PRegistry)
+/// shortens longer titles of packages to this length.
 pub const MAX_TITLE_LEN: usize = 100;
 
-/// Maximum length of a version, in bytes.
+/// Maximum length of the text of the version in an [`Announcement`], in bytes. Longer versions can be published, but
+/// not announced.
 pub const MAX_VERSION_LEN: usize = 64;
 
 /// Version of the document format.
@@ -29,7 +31,7 @@ const KIND: Kind = Kind {
     max_len: MAX_ANNOUNCEMENT_LEN,
 };
 
-/// Announcement of a new head of a package.
+/// Announcement of the newest head of a package. Unknown fields in its JSON are rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Announcement {
@@ -37,10 +39,10 @@ pub struct Announcement {
     pub schema: u32,
     /// The package.
     pub package: PackageId,
-    /// Newest release that is not yanked; without one, the newest pre-release that is not yanked; if all are yanked,
-    /// the newest version.
+    /// Version to show, as the publisher states it: the newest release that is not yanked; without one, the newest
+    /// pre-release that is not yanked; if all versions are yanked, the newest version.
     pub version: Version,
-    /// Sequence number of the head.
+    /// Sequence number of the head, from 1 to [`MAX_SEQ`].
     pub seq: u64,
     /// [Hash](crate::p2p::head::SignedHead::hash) of the head.
     pub head: ContentId,
@@ -48,7 +50,7 @@ pub struct Announcement {
     pub index: ContentId,
     /// One-line description, at most [`MAX_TITLE_LEN`] bytes, without control characters.
     pub title: String,
-    /// Time of the announcement, in seconds since 1970.
+    /// Time of the announcement by the publisher's clock, in seconds since 1970.
     pub published_at: u64,
 }
 
@@ -86,7 +88,7 @@ impl SignedAnnouncement {
     ///
     /// # Errors
     ///
-    /// If the key is not the one of the package's publisher, or a field is invalid.
+    /// If the key is not the one of the package's publisher, a field is invalid, or signing fails.
     pub fn sign(key: &Keypair, announcement: Announcement) -> Result<Self, AnnouncementError> {
         announcement.check()?;
         if announcement.package.publisher_key()? != key.public() {
@@ -96,12 +98,12 @@ impl SignedAnnouncement {
         Ok(Self { announcement, bytes })
     }
 
-    /// Verifies a signed announcement. Age and rates are checked by the
-    /// [`AnnouncementValidator`](super::AnnouncementValidator).
+    /// Decodes an announcement, and verifies its fields and its signature. Its age and rate limits are not checked: the
+    /// [`AnnouncementValidator`](super::AnnouncementValidator) does that.
     ///
     /// # Errors
     ///
-    /// If the bytes are not an announcement that is signed by the publisher of the package that it names.
+    /// If the bytes are not a valid announcement that is signed by the publisher of the package that it names.
     pub fn verify(bytes: &[u8]) -> Result<Self, AnnouncementError> {
         let (announcement, key) = unseal::<Announcement>(KIND, bytes)?;
         announcement.check()?;
@@ -116,18 +118,18 @@ impl SignedAnnouncement {
         &self.announcement
     }
 
-    /// Returns the encoded envelope.
+    /// Returns the encoded envelope: the announcement with the signature and the public key.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// Reason for which an announcement cannot be signed or verified. Bytes that fail verification are forged, damaged, or
-/// of a format that this version does not support.
+/// Error of signing or verifying an announcement. Bytes that fail verification are forged, damaged, outside of the
+/// limits, or of a format that this version does not support.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AnnouncementError {
-    /// The envelope or its signature is invalid.
+    /// The signed envelope is invalid, or cannot be created: see [`EnvelopeError`].
     #[error("invalid signed announcement")]
     Envelope(#[from] EnvelopeError),
     /// The document format is not supported by this version.
@@ -142,16 +144,16 @@ pub enum AnnouncementError {
         /// Sequence number in the document.
         seq: u64,
     },
-    /// The title is too long or contains control characters.
+    /// The title is longer than [`MAX_TITLE_LEN`] or contains control characters.
     #[error("invalid title: at most {MAX_TITLE_LEN} bytes without control characters are allowed")]
     Title,
-    /// The version is too long.
+    /// The text of the version is longer than [`MAX_VERSION_LEN`].
     #[error("version too long: at most {MAX_VERSION_LEN} bytes are allowed")]
     Version,
-    /// The signature is not one of the package's publisher.
+    /// The signing key is not the one of the package's publisher.
     #[error("announcement is not signed by the package's publisher")]
     ForeignKey,
-    /// The package id contains no public key.
+    /// The package id contains no public key. Every valid [`PackageId`] contains one.
     #[error(transparent)]
     Package(#[from] PackageIdError),
 }

@@ -1,10 +1,12 @@
-//! Announcements of new versions, which publishers broadcast over gossipsub.
+//! Announcements of packages, which publishers broadcast over gossipsub.
 //!
-//! An announcement is a hint: it makes a package known, and tells readers to look for a newer head. Only the head
-//! record in the DHT is authoritative.
+//! An announcement names the newest [head](super::head) of a package. It is a hint: it makes a package known, and lets
+//! readers look for a newer head. Only the head in the DHT is authoritative.
 //!
-//! Every message passes an [`AnnouncementValidator`] before it is forwarded, and accepted ones are added to
-//! [`Discovered`]. A node that joins later asks its peers for their [catalogue](CataloguePage).
+//! [`P2PRegistry`](super::registry::P2PRegistry) passes every announcement that a neighbour forwards to it to an
+//! [`AnnouncementValidator`] before gossipsub forwards it further. A neighbour is a connected peer with the same
+//! gossipsub topic. Accepted announcements are added to a [`Discovered`] list. Peers ask each other for this list,
+//! their [catalogue](CataloguePage), so that a node also finds packages that were announced before it joined.
 
 mod catalogue;
 mod discovered;

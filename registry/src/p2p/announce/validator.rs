@@ -13,11 +13,11 @@ use crate::{
     unix,
 };
 
-/// Maximum time by which an announcement may be ahead of the local clock.
+/// Maximum time by which the timestamp of an accepted announcement may be ahead of the local clock: 5 minutes.
 ///
-/// One that is further ahead is ignored, and only one that is ahead by more than twice this time is rejected. With a
-/// single limit, a node would forward an announcement just within it, and a neighbour whose clock is a little behind
-/// would blame the node for it.
+/// An announcement that is ahead by more than this time is ignored, and one that is ahead by more than twice this time
+/// is rejected. With a single limit, a node would forward an announcement just within the limit, and a neighbour whose
+/// clock is a little behind would blame the node.
 pub const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
 
 /// Maximum number of neighbours with a bucket of their own: far more than a node has connections.
@@ -43,27 +43,29 @@ const MAX_PUBLISHERS: usize = 16_384;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AnnouncementValidatorConfig {
-    /// Maximum age. Older announcements are not forwarded. Default: one day, in which an announcement reaches all of a
-    /// network that was partitioned.
+    /// Maximum age of an announcement, from its timestamp to the local time. Older announcements are ignored: neither
+    /// forwarded nor added. Default: one day.
     pub max_age: Duration,
-    /// Rate of the announcements of one publisher. Default: 30 at once, as many as one large project has packages, then
-    /// one in 10 s.
+    /// Rate of the accepted announcements of one publisher. Default: 30 at once, then one in 10 s.
     pub per_publisher: Rate,
-    /// Rate of the announcements of unknown publishers that come through one neighbour. Unlike a connection, a new key
-    /// costs an attacker nothing. Default: 20 at once, then one a second.
+    /// Rate of the announcements of unknown publishers that come through one neighbour. A publisher is unknown if none
+    /// of its packages is in the [`Discovered`] list. A new key costs an attacker nothing, unlike a connection.
+    /// Default: 20 at once, then one a second.
     pub unknown_publishers: Rate,
-    /// Rate of the messages that are read from one neighbour. Default: 500 at once, then 40 a second.
+    /// Rate of the messages of one neighbour that are verified, whether valid or not. Default: 500 at once, then 40 a
+    /// second.
     pub per_forwarder: Rate,
-    /// Total rate of the announcements that are accepted, and so forwarded. It is well below `per_forwarder`, so that
-    /// an honest node never sends more than its neighbours read. Default: 300 at once, then 25 a second.
+    /// Rate of the accepted announcements from all neighbours together, which are the ones that this node forwards.
+    /// Default: 300 at once, then 25 a second. Keep it well below `per_forwarder`, so that an honest node with the same
+    /// configuration never sends more than its neighbours verify.
     ///
-    /// The first half of the burst is open to all. The second half is available only within the limits of
-    /// [`reserved_per_forwarder`](Self::reserved_per_forwarder), and its last part, a quarter of the burst, only to
-    /// publishers that are known.
+    /// The first half of the burst is open to all neighbours. Of the second half, each neighbour can use only its
+    /// [`reserved_per_forwarder`](field@Self::reserved_per_forwarder) rate, and the last quarter of the burst is
+    /// available only for known publishers: those with a package in the [`Discovered`] list.
     pub total: Rate,
-    /// Rate that each neighbour has of the reserved part of `total`, even if others use up the open part. Default: 6 at
-    /// once, then 2 a second. With the 12 neighbours that a mesh has at most, this is within a quarter of the burst of
-    /// `total`, and within its rate.
+    /// Rate of each neighbour in the second half of the burst of `total`, which is available to the neighbour even if
+    /// others use up the first half. Default: 6 at once, then 2 a second. A gossipsub mesh has at most 12 neighbours:
+    /// at this rate, all of them together need less than a quarter of the burst of `total`, and less than its rate.
     pub reserved_per_forwarder: Rate,
 }
 
@@ -89,23 +91,27 @@ setters!(AnnouncementValidatorConfig {
     reserved_per_forwarder: Rate,
 });
 
-/// Message from gossipsub.
+/// Message that gossipsub received, with its origin.
 #[derive(Debug, Clone, Copy)]
 pub struct GossipMessage<'a> {
-    /// Neighbour that sent the message.
+    /// Neighbour that sent the message to this node: gossipsub's `propagation_source`.
     pub forwarder: PeerId,
-    /// Peer that signed the message as its first sender: a provider of the package.
+    /// Peer that sent the message first, and signed it. If the announcement is accepted, this peer becomes a provider
+    /// of the package. `None` adds no provider.
     pub source: Option<PeerId>,
-    /// Data of the message.
+    /// Data of the message: an encoded [`SignedAnnouncement`], if the message is valid.
     pub bytes: &'a [u8],
 }
 
 /// Validates announcements before gossipsub forwards them.
 ///
-/// An announcement must be signed by the publisher of its package, recent, and newer than the known one. Rate limits
-/// apply in this order: per forwarder, per unknown publisher, per publisher, in total. A neighbour that floods the
-/// node, with any number of keys, leaves the [reserved](AnnouncementValidatorConfig::reserved_per_forwarder) rates of
-/// the others free.
+/// An announcement must be signed by the publisher of its package, recent, and [new or newer](Discovered::freshness).
+/// Rate limits apply in this order: per forwarder, per unknown publisher, per publisher, in total. A neighbour that
+/// floods the node, with any number of keys, cannot use up the
+/// [reserved](field@AnnouncementValidatorConfig::reserved_per_forwarder) rates of the other neighbours.
+///
+/// Limits are kept for 1,024 neighbours and 16,384 publishers at the same time. Further ones share one limit of each
+/// kind.
 ///
 /// # Example
 ///
@@ -169,7 +175,8 @@ impl AnnouncementValidator {
         }
     }
 
-    /// Validates a message. An accepted announcement is added to `discovered`.
+    /// Validates a message. An accepted announcement is added to `discovered`, with the forwarder as the peer that
+    /// reported it and the source as a provider. `now` is the local time.
     pub fn validate(
         &mut self,
         discovered: &mut Discovered,
@@ -251,16 +258,16 @@ impl Default for AnnouncementValidator {
 /// Verdict on a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValidationResult {
-    /// The announcement is valid and new: it is forwarded.
+    /// The announcement is valid, and new or newer than the known one: gossipsub should forward it.
     Accept(Box<SignedAnnouncement>),
-    /// The message is not forwarded. An honest neighbour may have sent it.
+    /// The message should not be forwarded, and does not count against the neighbour: an honest one may have sent it.
     Ignore(IgnoreReason),
-    /// The message is not forwarded and counts against the neighbour: honest ones do not send it.
+    /// The message should not be forwarded, and lowers the score of the neighbour: honest neighbours do not send it.
     Reject(RejectReason),
 }
 
 impl ValidationResult {
-    /// Returns the verdict for gossipsub.
+    /// Returns the verdict as gossipsub's `report_message_validation_result` takes it.
     pub fn acceptance(&self) -> MessageAcceptance {
         match self {
             Self::Accept(_) => MessageAcceptance::Accept,
@@ -270,49 +277,50 @@ impl ValidationResult {
     }
 }
 
-/// Reason why a message is not forwarded. It does not count against the neighbour that sent it.
+/// Reason why a message is not forwarded, which does not count against the neighbour that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum IgnoreReason {
-    /// The neighbour exceeds [`per_forwarder`](AnnouncementValidatorConfig::per_forwarder). The message was not read.
-    /// An honest neighbour with other limits may do this, so it is not blamed.
+    /// The neighbour exceeds [`per_forwarder`](field@AnnouncementValidatorConfig::per_forwarder). The message was not
+    /// verified. An honest neighbour with a higher total rate may do this.
     #[error("rate limit of the forwarding neighbour exceeded")]
     ForwarderRate,
-    /// The [`total`](AnnouncementValidatorConfig::total) rate is used up, and so is the neighbour's reserved rate.
+    /// The open half of the [`total`](field@AnnouncementValidatorConfig::total) rate is used up, and so is the
+    /// neighbour's reserved rate, or the part of the other half that is available for this publisher.
     #[error("total rate limit exceeded")]
     TotalRate,
-    /// The announcement is not newer than the one that is known. After a [`Conflict`](Freshness::Conflict), compare the
-    /// head in the DHT.
+    /// The announcement is neither new nor newer: it is the known one, older, in conflict with the known one, or too
+    /// far ahead. After a [`Conflict`](Freshness::Conflict), look the head up in the DHT.
     #[error("announcement is not newer than the known one")]
     NotNewer(Freshness),
-    /// The timestamp is ahead by more than [`MAX_AHEAD`], but by no more than twice that.
+    /// The timestamp is ahead of the local clock by more than [`MAX_AHEAD`], and by at most twice that time.
     #[error("announcement is dated in the future: {published_at} (seconds since 1970)")]
     Future {
         /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
-    /// The announcement is older than [`max_age`](AnnouncementValidatorConfig::max_age).
+    /// The announcement is older than [`max_age`](field@AnnouncementValidatorConfig::max_age).
     #[error("announcement is too old: {published_at} (seconds since 1970)")]
     TooOld {
         /// Timestamp in the announcement, in seconds since 1970.
         published_at: u64,
     },
-    /// The neighbour exceeds [`unknown_publishers`](AnnouncementValidatorConfig::unknown_publishers).
+    /// The neighbour exceeds the rate of [`unknown_publishers`](field@AnnouncementValidatorConfig::unknown_publishers).
     #[error("rate limit of the neighbour for unknown publishers exceeded")]
     UnknownPublisherRate,
-    /// The publisher exceeds [`per_publisher`](AnnouncementValidatorConfig::per_publisher).
+    /// The publisher exceeds the rate [`per_publisher`](field@AnnouncementValidatorConfig::per_publisher).
     #[error("rate limit of the publisher exceeded")]
     PublisherRate,
 }
 
-/// Reason why a message is not forwarded and counts against the neighbour that sent it.
+/// Reason why a message is not forwarded, and counts against the neighbour that sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RejectReason {
     /// The message is not a valid announcement.
     #[error(transparent)]
     Invalid(#[from] AnnouncementError),
-    /// The timestamp is ahead by more than twice [`MAX_AHEAD`].
+    /// The timestamp is ahead of the local clock by more than twice [`MAX_AHEAD`].
     #[error("announcement is dated far in the future: {published_at} (seconds since 1970)")]
     Future {
         /// Timestamp in the announcement, in seconds since 1970.

@@ -1,8 +1,12 @@
-//! The head of a package: a small record, signed by the publisher, that names the newest index.
+//! Heads of packages. A head is a small record, signed by the publisher, that names the newest [index](crate::Index) of
+//! a package.
 //!
-//! It is stored in the DHT under [`dht_key`]. Any peer can hold and serve it, but only the publisher can sign it. A
-//! holder can still serve an outdated head, or none. Against that, [`HeadStore`] remembers the highest head that was
-//! seen, and heads expire.
+//! A head is stored in the DHT under [`dht_key`]. Any peer can hold and serve a head, but only the publisher can sign
+//! it. A holder can still serve an outdated head, or none. Against that, [`HeadStore`] remembers the highest head that
+//! was seen, and heads expire.
+//!
+//! Two heads of one package conflict if they have the same sequence number and different contents, or if the second has
+//! the next number and does not name the first as its predecessor. Signing both is an equivocation.
 
 mod next;
 mod policy;

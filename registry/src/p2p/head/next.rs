@@ -20,14 +20,18 @@ use crate::{ContentId, PackageId, p2p::setters::setters, unix};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lifetime {
-    /// Time after which the head expires, at most [`MAX_VALIDITY`]. The publisher renews it before. Default: 30 days.
+    /// Time from signing until the head expires, at most [`MAX_VALIDITY`]; fractions of a second are dropped. Before
+    /// that, the publisher has to sign the next head, which [`P2PRegistry`](crate::p2p::registry::P2PRegistry) does
+    /// when half of this time has passed. Default: 30 days.
     pub validity: Duration,
-    /// Time for which a reader may use the head without asking again. Default: 5 minutes.
+    /// Time from a lookup for which a reader may use the head before it looks for a newer one; fractions of a second
+    /// are dropped. Default: 5 minutes.
     pub ttl: Duration,
 }
 
 impl Default for Lifetime {
-    /// 30 days, so that a publisher can be away; 5 minutes, so that a release is noticed.
+    /// Returns a validity of 30 days, for which a publisher can be offline, and a time to live of 5 minutes, after
+    /// which readers notice a new version.
     fn default() -> Self {
         Self { validity: Duration::from_secs(30 * 24 * 60 * 60), ttl: Duration::from_secs(5 * 60) }
     }
@@ -35,7 +39,8 @@ impl Default for Lifetime {
 
 setters!(Lifetime { validity: Duration, ttl: Duration });
 
-/// Returns the unsigned head that follows `previous`, or the first head of the package.
+/// Returns the unsigned head that follows `previous`, or for `None` the first head of the package. `index_size` is in
+/// bytes, and the validity begins at `now`.
 ///
 /// # Errors
 ///
@@ -89,7 +94,7 @@ pub enum NextHeadError {
     /// The validity is longer than [`MAX_VALIDITY`]: readers would reject the head.
     #[error("validity of the head is too long: at most 366 days are allowed")]
     Validity,
-    /// The sequence numbers are used up. Publish under another name.
+    /// The previous head has the number [`MAX_SEQ`], so that there is no next one. Publish under another name.
     #[error("package has used all its sequence numbers: publish under another name")]
     Ended,
 }

@@ -5,44 +5,46 @@ use thiserror::Error;
 use super::{EquivocationProof, SignedHead};
 use crate::{ContentId, unix};
 
-/// Tolerance for the difference between the clocks of a reader and a publisher: the drift of months without a time
-/// service.
+/// Tolerance for the difference between the clocks of a reader and a publisher: 5 minutes, which is the drift of months
+/// without a time service.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// Maximum step of the sequence number between two reads: one head every five minutes for a month. It keeps a thief of
-/// the key from using up all numbers at once, so that the owner can continue.
+/// Maximum step from the highest sequence number that was seen to the next one: one head every five minutes for a
+/// month. A thief of the key therefore cannot use up all numbers at once, and the owner can continue.
 pub const MAX_JUMP: u64 = 10_000;
 
-/// Maximum validity of a head, from the time it is read. A holder can hide later heads for so long from a reader that
-/// has seen none of them.
+/// Maximum validity of a head, from the time at which it is checked: 366 days. A holder of an old head can hide later
+/// ones, for at most this time, from a reader that has seen none of them.
 pub const MAX_VALIDITY: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// Highest head of a package that was seen.
+/// Highest sequence number of a package that was seen, with its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Highest sequence number seen.
     pub seq: u64,
     /// Head with that number. `None` after the user [accepted an equivocation](super::HeadStore::accept_equivocation):
-    /// then any head with this number is accepted.
+    /// every head with that number is then accepted, until one with a higher number is recorded.
     pub head: Option<SignedHead>,
 }
 
 /// Relation of an accepted head to the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// First head of its package.
+    /// No head of the package was seen before.
     First,
-    /// Newer than the checkpoint.
+    /// The sequence number is higher than that of the checkpoint.
     Newer,
-    /// Same as the checkpoint.
+    /// The sequence number is that of the checkpoint, and the heads do not conflict.
     Same,
 }
 
-/// Checks a verified head against the checkpoint of its package and the time.
+/// Checks a verified head against the checkpoint of its package, and against the time `now`. Without a checkpoint,
+/// every sequence number is accepted.
 ///
 /// # Errors
 ///
-/// See [`HeadRejectedError`]. Errors of the chain come first: a head that is both outdated and expired is a rollback.
+/// See [`HeadRejectedError`]. The checkpoint is compared before the time: a head that is both outdated and expired is a
+/// [`Rollback`](HeadRejectedError::Rollback).
 pub fn validate_head(
     seen: Option<&Checkpoint>,
     candidate: &SignedHead,
@@ -82,24 +84,26 @@ pub(super) fn validate_chain(seen: Option<&Checkpoint>, candidate: &SignedHead) 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeadRejectedError {
-    /// A newer head was seen before: the holders of this one missed it, or hide it. Ask others, or use the cached head.
+    /// A head with a higher sequence number was seen before: the peers that hold this one missed the newer one, or hide
+    /// it. Ask other peers, or use the head of the checkpoint.
     #[error("outdated head: number {offered} is below number {seen}, which was seen before")]
     Rollback {
         /// Highest sequence number seen.
         seen: u64,
         /// Sequence number of this head.
         offered: u64,
-        /// Hash of the head that was seen.
+        /// Hash of the head that was seen. `None` if the checkpoint has no head.
         hash: Option<ContentId>,
     },
-    /// The head has expired: the publisher has not renewed it, or a newer one is hidden. Ask others, or the publisher.
+    /// The end of the validity has passed by more than [`CLOCK_TOLERANCE`]: the publisher has not signed a later head,
+    /// or peers hide it. Ask other peers, or the publisher.
     #[error("head expired at {not_after} (seconds since 1970)")]
     Expired {
         /// End of its validity, in seconds since 1970.
         not_after: u64,
     },
-    /// The head is valid for longer than [`MAX_VALIDITY`], so that a holder could serve it for years. The publisher has
-    /// to sign another one, unless the local clock is behind.
+    /// The head is valid for longer than [`MAX_VALIDITY`] and [`CLOCK_TOLERANCE`] from now, so that a holder could
+    /// serve it for years. The publisher has to sign another one, unless the local clock is behind.
     #[error("head is valid until {not_after}, later than {latest} (seconds since 1970)")]
     ValidTooLong {
         /// End of its validity, in seconds since 1970.
@@ -107,8 +111,8 @@ pub enum HeadRejectedError {
         /// Latest end that is accepted now, in seconds since 1970.
         latest: u64,
     },
-    /// The sequence number is too far ahead: the publisher's key may be stolen. Ask the publisher. If the head is
-    /// genuine, [`forget`](super::HeadStore::forget) the checkpoint.
+    /// The sequence number is more than [`MAX_JUMP`] above the highest one seen: the publisher's key may be stolen. Ask
+    /// the publisher. If the head is genuine, [`forget`](super::HeadStore::forget) the checkpoint.
     #[error("head number {offered} is more than {max_jump} above number {seen}")]
     FastForward {
         /// Highest sequence number seen.
@@ -118,11 +122,12 @@ pub enum HeadRejectedError {
         /// Maximum step: [`MAX_JUMP`].
         max_jump: u64,
     },
-    /// The publisher signed two conflicting heads: the key is stolen, or is used on two machines. Ask the publisher. If
-    /// there is a good reason, [accept the equivocation](super::HeadStore::accept_equivocation).
+    /// The publisher signed two conflicting heads (see [`EquivocationProof`]): the key is stolen, or is used on two
+    /// machines. Ask the publisher. If there is a good reason, [accept the
+    /// equivocation](super::HeadStore::accept_equivocation).
     #[error("publisher signed two conflicting heads")]
     Equivocation {
-        /// Both heads.
+        /// Both heads, with their signatures.
         proof: EquivocationProof,
     },
 }

@@ -3,26 +3,31 @@ use thiserror::Error;
 use super::{HeadError, SignedHead};
 use crate::PackageId;
 
-/// Proof of an equivocation: two heads that an honest publisher does not sign both. Anybody can check the signatures.
+/// Proof of an equivocation: two conflicting heads of one package, both signed by its publisher. Anybody can
+/// [verify](Self::verify) it.
+///
+/// Two heads conflict if they have the same sequence number and different contents, or if the second has the next
+/// number and does not name the first as its predecessor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EquivocationProof {
-    /// Envelope of the head that was seen first.
+    /// Encoded envelope of the head that was seen first.
     pub first: Vec<u8>,
-    /// Envelope of the other head.
+    /// Encoded envelope of the other head.
     pub second: Vec<u8>,
 }
 
 impl EquivocationProof {
-    /// Returns the proof if the two heads conflict.
+    /// Returns the proof if the two heads conflict, and `None` otherwise: also if they are of different packages, or if
+    /// their sequence numbers differ by more than one.
     pub fn of(first: &SignedHead, second: &SignedHead) -> Option<Self> {
         contradict(first, second).then(|| Self { first: first.bytes().to_owned(), second: second.bytes().to_owned() })
     }
 
-    /// Verifies the proof and returns the package.
+    /// Verifies the proof and returns the package of the two heads.
     ///
     /// # Errors
     ///
-    /// If the proof does not contain two heads, or they do not conflict.
+    /// If the proof does not contain two valid heads, or they do not conflict.
     pub fn verify(&self) -> Result<PackageId, ProofError> {
         let first = SignedHead::verify_any(&self.first)?;
         let second = SignedHead::verify_any(&self.second)?;
@@ -49,10 +54,10 @@ fn contradict(left: &SignedHead, right: &SignedHead) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ProofError {
-    /// One of the two is not a valid head.
+    /// One of the two envelopes is not a valid head. The inner error is the reason.
     #[error("proof does not contain two valid heads")]
     Head(#[from] HeadError),
-    /// The heads can be in one chain, or belong to two packages.
+    /// The heads do not contradict each other, or belong to different packages.
     #[error("the two heads do not conflict")]
     NoContradiction,
 }

@@ -13,18 +13,19 @@ use crate::{
     unix,
 };
 
-/// Namespace of the record keys of heads.
+/// Namespace of the record keys of heads, which begin with `/pkg/`.
 pub const NAMESPACE: &str = "pkg";
 
-/// Maximum length of a signed head, in bytes. Heads have about 600; the rest is room for later formats.
+/// Maximum length of an encoded [`SignedHead`], in bytes. Heads have about 600 bytes; the rest is room for later
+/// formats.
 pub const MAX_HEAD_LEN: usize = 4096;
 
-/// Maximum sequence number: enough for a new head every hour for a century. It bounds the damage of a stolen key: a
-/// package whose numbers are used up has no further versions.
+/// Maximum sequence number of a head: enough for a new head every hour for a century. A package that has reached this
+/// number can have no further head, and so no further version.
 pub const MAX_SEQ: u64 = 1_000_000;
 
-/// Maximum size of the index that a head may name, in bytes: some ten thousand versions. The reader of an index knows
-/// its size from the head.
+/// Maximum size of an index that a head can state, in bytes. Indexes themselves have a lower limit:
+/// [`MAX_INDEX_LEN`](crate::MAX_INDEX_LEN).
 pub const MAX_HEAD_INDEX_LEN: u64 = 16 * 1024 * 1024;
 
 /// Version of the document format.
@@ -33,9 +34,9 @@ const SCHEMA: u32 = 1;
 const KIND: Kind =
     Kind { domain: "kadence-package-head", payload_type: b"/kadence/package-head/1", max_len: MAX_HEAD_LEN };
 
-/// Head of a package: the statement of its publisher which index is the newest.
+/// Head of a package, without its signature: the statement of the publisher which index of the package is the newest.
 ///
-/// Unknown fields are rejected: a new field needs a new `schema`.
+/// Unknown fields in its JSON are rejected: a new field needs a new `schema`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
@@ -43,17 +44,18 @@ pub struct Head {
     pub schema: u32,
     /// The package.
     pub package: PackageId,
-    /// Sequence number: 1 for the first head, then one more for each head, at most [`MAX_SEQ`].
+    /// Sequence number: 1 for the first head of the package, then one more for each further head, at most [`MAX_SEQ`].
     pub seq: u64,
-    /// [Hash](SignedHead::hash) of the previous head; `None` for the first one.
+    /// [Hash](SignedHead::hash) of the previous head. `None` only for the head with number 1.
     pub prev: Option<ContentId>,
     /// Content id of the index, which lists all versions of the package.
     pub index: ContentId,
-    /// Size of the index in bytes, at most [`MAX_HEAD_INDEX_LEN`].
+    /// Size of the index in bytes, from 1 to [`MAX_HEAD_INDEX_LEN`].
     pub index_size: u64,
-    /// End of the validity, in seconds since 1970. The publisher renews the head before.
+    /// End of the validity, in seconds since 1970. Readers reject the head when this time has passed by more than
+    /// [`CLOCK_TOLERANCE`](super::CLOCK_TOLERANCE). Before that, the publisher has to sign the next head.
     pub not_after: u64,
-    /// Time in seconds for which a reader may use the head without asking again.
+    /// Time for which a reader may use the head before it looks for a newer one again, in seconds from the lookup.
     pub ttl: u64,
 }
 
@@ -119,7 +121,7 @@ impl SignedHead {
     ///
     /// # Errors
     ///
-    /// If the key is not the one of the package's publisher, or a field is invalid.
+    /// If the key is not the one of the package's publisher, a field is invalid, or signing fails.
     pub fn sign(key: &Keypair, head: Head) -> Result<Self, HeadError> {
         head.check()?;
         if head.package.publisher_key()? != key.public() {
@@ -129,12 +131,12 @@ impl SignedHead {
         Ok(Self { head, bytes })
     }
 
-    /// Verifies a head of this package. Does not compare the sequence number with earlier heads or check the expiry:
-    /// [`validate_head`](super::validate_head) does.
+    /// Decodes a head of the package `expected`, and verifies its fields and its signature. The sequence number is not
+    /// compared with earlier heads, and the expiry is not checked: [`validate_head`](super::validate_head) does that.
     ///
     /// # Errors
     ///
-    /// If the bytes are not a valid head of this package, signed by its publisher.
+    /// If the bytes are not a valid head of that package, signed by its publisher.
     pub fn verify(bytes: &[u8], expected: &PackageId) -> Result<Self, HeadError> {
         let signed = Self::verify_any(bytes)?;
         if signed.head.package == *expected {
@@ -144,11 +146,11 @@ impl SignedHead {
         }
     }
 
-    /// Verifies a head of the package that has this [record key](dht_key).
+    /// Verifies a head of the package that has this [record key](dht_key), as [`verify`](Self::verify) does.
     ///
     /// # Errors
     ///
-    /// If the bytes are not a head of that package, signed by its publisher.
+    /// If the bytes are not a valid head of that package, signed by its publisher.
     pub fn verify_key(bytes: &[u8], record_key: &RecordKey) -> Result<Self, HeadError> {
         let signed = Self::verify_any(bytes)?;
         if dht_key(&signed.head.package)? == *record_key {
@@ -158,11 +160,11 @@ impl SignedHead {
         }
     }
 
-    /// Verifies a head of any package.
+    /// Verifies a head of any package, as [`verify`](Self::verify) does.
     ///
     /// # Errors
     ///
-    /// If the bytes are not a head that is signed by the publisher of the package that it names.
+    /// If the bytes are not a valid head that is signed by the publisher of the package that it names.
     pub fn verify_any(bytes: &[u8]) -> Result<Self, HeadError> {
         let (head, key) = unseal::<Head>(KIND, bytes)?;
         head.check()?;
@@ -172,8 +174,8 @@ impl SignedHead {
         Ok(Self { head, bytes: bytes.to_owned() })
     }
 
-    /// Returns the record for the DHT. It expires with the head, so that holders drop it then. `now` and `instant` must
-    /// be readings of the two clocks at the same time.
+    /// Returns the record for the DHT. The record expires at the end of the head's validity, so that holders drop it
+    /// then at the latest. `now` and `instant` must be readings of the two clocks at the same time.
     ///
     /// # Errors
     ///
@@ -189,19 +191,19 @@ impl SignedHead {
         &self.head
     }
 
-    /// Returns the encoded envelope.
+    /// Returns the encoded envelope: the document with the signature and the public key.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Returns the hash of the envelope, by which the next head refers to this one.
+    /// Returns the hash of the encoded envelope, by which the next head refers to this one.
     pub fn hash(&self) -> ContentId {
         ContentId::of(&self.bytes)
     }
 }
 
-/// Returns the DHT key of a package's head: `/pkg/`, then the hash of the publisher's key and the name in 43
-/// characters.
+/// Returns the DHT key of a package's head: `/pkg/`, then the SHA-256 hash of the publisher's key and the package's
+/// name as 43 characters of URL-safe base64.
 ///
 /// # Errors
 ///
@@ -216,12 +218,12 @@ pub fn dht_key(package: &PackageId) -> Result<RecordKey, PackageIdError> {
     Ok(RecordKey::from(key.into_bytes()))
 }
 
-/// Error of bytes that are not the expected head: they are forged, damaged or of another package. Other peers may have
-/// a valid head.
+/// Error of signing or verifying a head. Bytes that fail verification are forged, damaged, of another package, or of a
+/// format that this version does not support. Other peers may have a valid head.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeadError {
-    /// The envelope or its signature is invalid.
+    /// The signed envelope is invalid, or cannot be created: see [`EnvelopeError`].
     #[error("invalid signed head")]
     Envelope(#[from] EnvelopeError),
     /// The document format is not supported by this version. A newer version may support it.
@@ -236,7 +238,7 @@ pub enum HeadError {
         /// Sequence number in the document.
         seq: u64,
     },
-    /// A first head names a predecessor, or a later one names none.
+    /// A head with number 1 names a predecessor, or a head with a higher number names none.
     #[error("link to the previous head does not fit the sequence number")]
     Chain,
     /// The size of the index is 0 or more than [`MAX_HEAD_INDEX_LEN`].
@@ -245,16 +247,16 @@ pub enum HeadError {
         /// Size in the document, in bytes.
         size: u64,
     },
-    /// The signature is not one of the package's publisher.
+    /// The signing key is not the one of the package's publisher.
     #[error("head is not signed by the package's publisher")]
     ForeignKey,
-    /// It is a valid head of another package.
+    /// The bytes are a valid head, but of another package than the expected one.
     #[error("head belongs to another package: {found}")]
     OtherPackage {
         /// Package of the head.
         found: Box<PackageId>,
     },
-    /// The package id contains no public key.
+    /// The package id contains no public key. Every valid [`PackageId`] contains one.
     #[error(transparent)]
     Package(#[from] PackageIdError),
 }

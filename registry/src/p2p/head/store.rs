@@ -16,8 +16,8 @@ use crate::{
     database::{self, DatabaseError, DatabaseOpenError, Format},
 };
 
-/// Default of the maximum number of packages, well above what a single machine installs. A full store takes some 50 MB.
-/// They take some 50 MB.
+/// Maximum number of packages in a [`HeadStore`]: well above what a single machine installs. A full store takes some 50
+/// MB.
 pub const MAX_PACKAGES: u64 = 50_000;
 
 /// `envelope` is the head with the number `seq`; it is null after an equivocation was accepted. `other` is a head that
@@ -40,41 +40,42 @@ const FORMAT: Format = Format {
     exclusive: false,
 };
 
-/// Store of the highest head that was seen of each package, in a file. It protects this machine from peers that serve
-/// outdated heads.
+/// Store of the highest head that was seen of each package, in an SQLite file. It protects this machine from peers that
+/// serve outdated heads.
 ///
 /// All methods block: call them where blocking is allowed, for example in `blocking::unblock`. A change is on the disk
-/// when the method returns. Several processes may open the file at the same time. The number of a package never
-/// decreases, except by [`forget`](Self::forget).
+/// when the method returns. Several processes may open the file at the same time. The recorded sequence number of a
+/// package never decreases, unless the package is removed by [`forget`](Self::forget) or replaced.
 ///
-/// The store holds at most [`MAX_PACKAGES`]. A further package replaces the least recently used one, and first those
-/// without an equivocation. Packages that are [kept](Self::keep) are never replaced: keep those that are installed or
-/// published here.
+/// The store holds at most [`MAX_PACKAGES`] packages. A further package replaces one that was not recorded for a long
+/// time: one without an equivocation, if there is any. The replaced package then counts as never seen. Packages that
+/// are [kept](Self::keep) are never replaced: keep those that are installed or published on this machine.
 ///
-/// After an equivocation every head of the package is rejected, because nobody can tell which one is genuine.
-/// [`accept_equivocation`](Self::accept_equivocation) ends that: any head whose number is at least the higher one of
-/// the two is then accepted.
+/// When the store has recorded an equivocation, which is two conflicting heads signed by the publisher, it rejects
+/// every head of the package, because nobody can tell which one is genuine.
+/// [`accept_equivocation`](Self::accept_equivocation) ends that.
 pub struct HeadStore {
     connection: Mutex<Connection>,
     capacity: u64,
 }
 
 impl HeadStore {
-    /// Opens the file, or creates it.
+    /// Opens the file, or creates it. Its folder has to exist.
     ///
     /// # Errors
     ///
     /// See [`DatabaseOpenError`]. A program that continues without the file, or with an empty one, should warn its
-    /// user, who loses the protection.
+    /// user, who loses the protection against outdated heads.
     pub fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
         database::open(path, FORMAT).map(|connection| Self::with(connection, MAX_PACKAGES))
     }
 
-    /// Checks whether a head may be used, without recording it. Only an equivocation is recorded, as a proof.
+    /// Checks whether a head may be used at the time `now`, without recording it. Only a head that reveals an
+    /// equivocation is recorded, as a proof.
     ///
     /// # Errors
     ///
-    /// If the head is rejected, or the file cannot be read: then the head must not be used either.
+    /// If the head is rejected, or if the file cannot be read or written. In both cases the head must not be used.
     pub fn validate(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
         let known = read(&self.connection(), &candidate.head().package)?;
         match known
@@ -88,12 +89,15 @@ impl HeadStore {
         }
     }
 
-    /// Records a head if it is newer than the checkpoint, in one transaction. Expired heads are recorded, too: they
-    /// show how far the package has come.
+    /// Records a head in one transaction, if it is the first one of its package or newer than the recorded one. The
+    /// expiry is not checked: an expired head also shows how far the package has come. A head that reveals an
+    /// equivocation is recorded as a proof.
     ///
     /// # Errors
     ///
-    /// If the head is rejected for another reason than the time, or the file fails.
+    /// If the head is a [rollback](HeadRejectedError::Rollback), a [fast-forward](HeadRejectedError::FastForward), or
+    /// part of an [equivocation](HeadRejectedError::Equivocation), if the store is [full](HeadStoreError::Full), or if
+    /// the file fails.
     pub fn record(&self, candidate: &SignedHead) -> Result<Accepted, HeadStoreError> {
         let package = &candidate.head().package;
         let mut connection = self.connection();
@@ -134,12 +138,13 @@ impl HeadStore {
         Ok(accepted)
     }
 
-    /// Records a head and checks whether it may be used now. This is the method for the best head of a lookup.
+    /// [Records](Self::record) a head, then checks whether it may be used at the time `now`. Use this method for the
+    /// best head of a lookup.
     ///
     /// # Errors
     ///
-    /// If the head is rejected (it may have been recorded all the same, for example if it has expired), or if the file
-    /// cannot be read or written.
+    /// As for [`record`](Self::record). Also if the head has expired or is valid for too long; it was recorded
+    /// nevertheless then.
     pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
         let accepted = self.record(candidate)?;
         // The chain was checked above. What is left is the time.
@@ -147,8 +152,11 @@ impl HeadStore {
         Ok(accepted)
     }
 
-    /// Ends the rejection of a package after an equivocation. From then on any head is accepted whose number is at
-    /// least the higher one of the two. Returns whether there was an equivocation.
+    /// Ends the rejection of a package after an equivocation, and deletes the proof. Returns whether there was an
+    /// equivocation.
+    ///
+    /// The next head is accepted if its sequence number is at least the higher one of the two conflicting heads, and at
+    /// most [`MAX_JUMP`](super::MAX_JUMP) above it. The expiry is checked as always.
     ///
     /// # Errors
     ///
@@ -166,7 +174,8 @@ impl HeadStore {
         Ok(true)
     }
 
-    /// Removes the package, as if it had never been seen. Returns whether it was in the store.
+    /// Removes the package with its head, its proof of an equivocation, and its protection by [`keep`](Self::keep), as
+    /// if it had never been seen. Returns whether it was in the store.
     ///
     /// # Errors
     ///
@@ -176,7 +185,8 @@ impl HeadStore {
         Ok(rows > 0)
     }
 
-    /// Sets whether the package is protected from replacement. Returns `false` if it is not in the store.
+    /// Sets whether the package is protected from replacement. The protection is off for a package that was just
+    /// recorded. Returns `false`, and changes nothing, if the package is not in the store.
     ///
     /// # Errors
     ///
@@ -188,7 +198,8 @@ impl HeadStore {
         Ok(rows > 0)
     }
 
-    /// Returns the highest head of the package that was seen.
+    /// Returns the highest sequence number of the package that was recorded, with its head. `None` if the package is
+    /// not in the store.
     ///
     /// # Errors
     ///
@@ -197,7 +208,7 @@ impl HeadStore {
         Ok(read(&self.connection(), package)?.map(|known| known.checkpoint))
     }
 
-    /// Returns the proof of the equivocation for which the package is rejected.
+    /// Returns the proof of the equivocation for which the package is rejected. `None` if there is none.
     ///
     /// # Errors
     ///
@@ -211,8 +222,8 @@ impl HeadStore {
         ))
     }
 
-    /// Returns the packages that are rejected for an equivocation, at most `limit`, in order of their ids and after
-    /// this one.
+    /// Returns the packages that are rejected for an equivocation, in the alphabetical order of their ids: at most
+    /// `limit`, beginning with the one that follows `after`. `None` begins with the first.
     ///
     /// # Errors
     ///
@@ -364,13 +375,14 @@ fn to_column(number: u64) -> i64 {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum HeadStoreError {
-    /// The head is rejected.
+    /// The head is rejected and must not be used.
     #[error(transparent)]
     Rejected(#[from] HeadRejectedError),
-    /// All packages in the store are kept. Keep fewer.
+    /// The head of a further package cannot be recorded, because the store has [`MAX_PACKAGES`] packages, and all are
+    /// [kept](HeadStore::keep). Keep fewer.
     #[error("head store is full: every package in it is kept")]
     Full,
-    /// The file cannot be read or written, so the checkpoint is unknown.
+    /// The file cannot be read or written, so the head was not checked, or not recorded. Do not use it.
     #[error("head store failed")]
     Database(#[from] DatabaseError),
 }

@@ -5,10 +5,12 @@ use libp2p::kad::RecordKey;
 
 use super::record::SignedHead;
 
-/// Validator for the records of heads. Register it for [`NAMESPACE`](super::NAMESPACE) in the tracker, which uses it
-/// for reads, and in the store, which uses it for records that it keeps for others.
+/// Validator for the DHT records of heads. Register it for [`NAMESPACE`](super::NAMESPACE) in the tracker, which uses
+/// it for reads and puts, and in the record store, which uses it for records that it keeps for others.
+/// [`configure`](crate::p2p::registry::configure) does both.
 ///
-/// It uses no clock, so that all nodes agree. Readers check the expiry.
+/// The validator uses no clock, so that all nodes come to the same result. It accepts expired heads: readers check the
+/// expiry.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeadValidator;
 
@@ -17,8 +19,9 @@ impl Validator for HeadValidator {
         SignedHead::verify_key(value, key).map(drop).map_err(|error| ValidationError(error.to_string()))
     }
 
-    /// The higher sequence number wins, then the later expiry, then the larger bytes. Heads with one number are an
-    /// equivocation: until it is noticed, all readers choose the same one. An invalid head is worse than any valid one.
+    /// Compares two heads: the one with the higher sequence number is better, then the one with the later expiry, then
+    /// the one with the larger bytes. After an equivocation, all readers therefore choose the same head until they
+    /// notice. An invalid head is worse than any valid one.
     fn compare(&self, key: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
         let rank = |bytes| {
             let signed = SignedHead::verify_key(bytes, key).ok()?;

@@ -12,22 +12,24 @@ use crate::p2p::{
     head::{HeadValidator, NAMESPACE},
 };
 
-/// Behaviours that a registry needs in addition to kad. Pass it to the node as the application's behaviour.
+/// Behaviours that a registry needs in addition to kad. Pass them to the node as the application's behaviour, for
+/// example with `kadence_tokio::node_with`.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub struct RegistryBehaviour {
     /// Gossip of announcements.
     pub gossipsub: gossipsub::Behaviour,
-    /// Streams for blobs and catalogues.
+    /// Streams of the blob protocol and the catalogue protocol.
     pub streams: libp2p_stream::Behaviour,
 }
 
 impl RegistryBehaviour {
-    /// Returns the behaviour of a node with this key pair, subscribed to the topic of announcements.
+    /// Returns the behaviour of the node with the key pair `keypair`, subscribed to
+    /// [`RegistryConfig::topic`](field@RegistryConfig::topic).
     ///
     /// # Errors
     ///
-    /// If gossipsub rejects the configuration or the topic.
+    /// [`RegistryStartError::Gossip`] if gossipsub rejects the configuration or the topic.
     pub fn new(keypair: &Keypair, config: &RegistryConfig) -> Result<Self, RegistryStartError> {
         let rejected = |reason: &dyn std::fmt::Display| RegistryStartError::Gossip(reason.to_string());
         let topic = IdentTopic::new(&config.topic);
@@ -47,8 +49,8 @@ impl RegistryBehaviour {
 /// Capacity of the node's event queue: a burst of announcements from all neighbours, some 10 MB.
 const EVENT_CAPACITY: usize = 8192;
 
-/// Sets up a node for a registry: validates package heads in reads and in the local store, and enlarges the event
-/// queue.
+/// Sets up the configuration of a node for a registry. The node then validates package heads when it reads, puts and
+/// stores records, and has an event queue of at least 8,192 events. Call it before the node is started.
 pub fn configure(node: &mut NodeConfig) {
     let validators = std::mem::take(&mut node.driver.tracker.validators);
     node.driver.tracker.validators = validators.with(NAMESPACE, Arc::new(HeadValidator));

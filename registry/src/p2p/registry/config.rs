@@ -30,48 +30,56 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RegistryConfig {
-    /// Folder of the registry's files. One process at a time can use it.
+    /// Folder of the registry's files, which is created if it does not exist. Only one registry at a time can use it.
     pub folder: PathBuf,
     /// Gossipsub topic of announcements, the same for all nodes of a network. Default: `/kadence/packages/1`.
     pub topic: String,
-    /// Offers fetched content to other peers. Default: `true`. If readers do not share, content is lost when
-    /// its publisher goes offline.
+    /// Announces this node in the DHT as a provider of the content that it fetches and, after a start, of all content
+    /// in its store. Default: `true`. If no reader does so, content cannot be found while its publisher is offline.
+    /// With `false`, this node still serves its content to peers that ask for it, and announces the content that it
+    /// publishes.
     pub share: bool,
-    /// Validity periods of the heads that are signed here. Default: 30 days; readers ask again after 5 minutes.
+    /// Validity periods of the heads that this registry signs. Default: valid for 30 days, and readers look for a newer
+    /// head after 5 minutes.
     pub lifetime: Lifetime,
-    /// Maximum time for which a head is used without asking again, even if the head itself allows more. Default: 5
+    /// Maximum time for which a head is used after its lookup without another lookup, even if the head's own `ttl` is
+    /// longer. An announcement of a newer head ends this time early. Zero means a lookup for every call. Default: 5
     /// minutes.
     pub max_head_age: Duration,
-    /// Timeout for the lookup of a head. Default: 10 s.
+    /// Timeout for the lookup of a head in the DHT. Default: 10 s.
     pub lookup_timeout: Duration,
-    /// Timeout for the connection to a provider. Default: 10 s.
+    /// Timeout for the connection to a provider, including the lookup of its addresses. Default: 10 s.
     pub connect_timeout: Duration,
-    /// Time from the start of a fetch after which the DHT is asked for more providers. Such a lookup costs requests to
-    /// some twenty peers, and small or nearby content arrives before it ends. The lookup starts at once if no known
-    /// provider is connected (the publisher, or a peer that reported the package), and as soon as one of them fails.
-    /// Default: 100 ms.
+    /// Time from the start of a fetch after which more providers are looked up in the DHT. The known providers, which
+    /// are the publisher and the peers that reported the package, are asked before. The lookup starts at once if none
+    /// of them is connected, and as soon as a provider fails. It costs requests to some twenty peers, and a small or
+    /// nearby content often arrives without it. Default: 100 ms.
     pub provider_lookup_delay: Duration,
-    /// Interval at which packages that were published here are published again. Default: 12 hours, well below the time
-    /// after which kad drops a record.
+    /// Interval at which packages that were published here are published again, at most a quarter of the validity in
+    /// `lifetime`. Longer intervals count as that. Default: 12 hours, well below the 48 hours after which kad drops a
+    /// record.
     pub republish_interval: Duration,
-    /// Interval at which a connected peer is asked for new packages, in addition to every newly connected one. Default:
-    /// 10 minutes.
+    /// Interval at which the connected peer with the best reputation is asked for its new packages. Besides, every peer
+    /// is asked when it connects. Default: 10 minutes.
     pub catalogue_interval: Duration,
-    /// Limits of the blob server.
+    /// Limits of the server that sends content to peers.
     pub server: ServerConfig,
-    /// Configuration of downloads.
+    /// Configuration of the fetches of content.
     pub fetch: FetchConfig,
-    /// Limits of archives that are packed or unpacked.
+    /// Limits of the archives that are packed for publishing. They do not apply to
+    /// [installing](crate::resolve::install), which unpacks archives with the default limits.
     pub archive: ArchiveLimits,
-    /// Files and folders that are never packed, besides [`folder`](Self::folder): the home, and the file of the key
-    /// pair. The publisher's key itself is found in any file. Default: none.
+    /// Files and folders that are never packed into an archive, in addition to [`folder`](field@Self::folder): for
+    /// example the file of the key pair. Paths that do not exist are ignored. The publisher's secret key in any other
+    /// file makes publishing fail, within the limits of [`PrivateKeyKind`](crate::archive::PrivateKeyKind). Default:
+    /// none.
     pub private_paths: Vec<PathBuf>,
-    /// Configuration of the validator of announcements.
+    /// Age and rate limits of announcements from the network.
     pub validator: AnnouncementValidatorConfig,
 }
 
 impl RegistryConfig {
-    /// Returns the defaults with this folder.
+    /// Returns a configuration with this folder, and the documented defaults otherwise.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
@@ -109,33 +117,35 @@ setters!(RegistryConfig {
     ; into folder: PathBuf, topic: String,
 });
 
-/// Error of starting a registry. Nothing runs after it.
+/// Error of starting a registry, or of creating its behaviour. No task of the registry runs after it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RegistryStartError {
-    /// A file of the folder is of another kind: of another program, or of version 0.1, whose heads do not verify any more.
-    /// Use another folder.
+    /// The file of heads or of peers in the folder is of another kind: of another program, or of version 0.1, whose
+    /// heads do not verify any more. Use another folder.
     #[error("{} is a file of another kind or of version 0.1: use another folder", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// A file of the registry cannot be opened. The inner error names it and the cause.
+    /// The file of heads or of peers cannot be opened. The inner error has its path and the cause.
     #[error(transparent)]
     Open(DatabaseOpenError),
-    /// The folder cannot be used: it is in use by another process, damaged, or the disk failed.
+    /// The folder cannot be created or used: it is in use by another registry, its search index is damaged or of
+    /// another format, or the disk failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The folder of the content cannot be used.
+    /// The store of content in the folder cannot be opened.
     #[error(transparent)]
     Blobs(#[from] BlobError),
-    /// Gossipsub rejected its configuration.
+    /// Gossipsub rejected its configuration or the topic. The text is the reason.
     #[error("gossipsub rejected its configuration: {0}")]
     Gossip(String),
-    /// The node's events were taken before. The registry needs them: start it before they are taken.
+    /// The events of the node were taken before, by [`Node::events`](kadence::node::Node::events). The registry needs
+    /// them: start it first.
     #[error("events of the node were taken before: start the registry first")]
     EventsTaken,
-    /// A registry already runs on this node.
+    /// A registry already runs on this node, or another server of its blob or catalogue protocol.
     #[error("a registry already runs on this node")]
     AlreadyRunning,
     /// The node has stopped.

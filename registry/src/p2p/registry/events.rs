@@ -21,7 +21,7 @@ const MAX_SUBSCRIBERS: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegistryEvent {
-    /// A peer has connected.
+    /// A peer that had no connection to this node has connected.
     PeerJoined {
         /// Peer id.
         peer: PeerId,
@@ -31,65 +31,71 @@ pub enum RegistryEvent {
         /// Peer id.
         peer: PeerId,
     },
-    /// A new package was discovered, or a newer version of a known one.
+    /// An announcement of a new package, or of a newer head of a known package, was received: of a new version, a yank,
+    /// or a renewal.
     PackageDiscovered {
         /// The package.
         package: PackageId,
-        /// Newest version, as announced by the publisher.
+        /// Version in the announcement: see [`Announcement::version`](crate::p2p::announce::Announcement::version).
         version: Version,
     },
-    /// More of some content was received and verified.
+    /// A download has made progress: of content that was requested, or of an index that is read for the search.
     DownloadProgress {
         /// Content id.
         content: ContentId,
-        /// Number of verified bytes.
+        /// Number of bytes that are verified and written, including those of earlier downloads that this one resumes.
         verified: u64,
         /// Size in bytes.
         total: u64,
     },
-    /// Content was received completely.
+    /// Content was fetched completely into the store. Not sent for content that was there already, and for indexes that
+    /// are read for the search only.
     Downloaded {
         /// Content id.
         content: ContentId,
         /// Size in bytes.
         size: u64,
     },
-    /// A version was published, yanked or unyanked by this registry.
+    /// A call of this registry to publish, yank or unyank a version succeeded.
     Published {
         /// The package.
         package: PackageId,
-        /// Sequence number of the new head.
+        /// Sequence number of the head. It stays the same if the call changed nothing and the head was not due for
+        /// renewal.
         seq: u64,
     },
-    /// A package of this registry was published again.
+    /// A package of this registry was published again: its head was put into the DHT. Its announcement or the offer of
+    /// its content may have failed.
     Republished {
         /// The package.
         package: PackageId,
-        /// Sequence number of the head, which is a new one if the last was about to expire.
+        /// Sequence number of the head, which is a new one if less than half of the validity of the last one was left.
         seq: u64,
     },
-    /// A publisher signed two conflicting heads. Both are kept:
-    /// [`HeadStore::equivocation`](crate::p2p::head::HeadStore::equivocation).
+    /// After two conflicting announcements, a lookup in the DHT showed that the publisher has signed two conflicting
+    /// heads. [`HeadStore::equivocation`](crate::p2p::head::HeadStore::equivocation) has both. Not sent if another call
+    /// finds them, which returns [`GetError::Equivocation`](crate::GetError::Equivocation).
     Equivocation {
         /// The package.
         package: PackageId,
-        /// Sequence number of the second head.
+        /// Sequence number of the head that was seen second.
         seq: u64,
     },
-    /// A peer sent data that no honest peer sends, and is banned for a while.
+    /// A peer sent data that no honest peer sends, and is banned: the registry asks it for no content and no catalogue
+    /// until [`Reputation::banned_until`](crate::p2p::Reputation::banned_until).
     BadData {
         /// Peer id.
         peer: PeerId,
     },
-    /// The reader fell behind.
+    /// The reader fell behind, and events were dropped at this point of the stream.
     Lagged {
-        /// Number of events that were dropped at this point.
+        /// Number of dropped events.
         skipped: u64,
     },
 }
 
-/// Stream of the events of a registry, from its creation until the node stops. It is bounded: see
-/// [`RegistryEvent::Lagged`].
+/// Stream of the events of a registry, from the call of [`P2PRegistry::events`](super::P2PRegistry::events) until the
+/// node stops. It holds at most 1,024 unread events; further ones are dropped: see [`RegistryEvent::Lagged`].
 #[derive(Debug)]
 pub struct RegistryEvents(Pin<Box<Receiver<RegistryEvent>>>);
 

@@ -1,4 +1,4 @@
-//! Registry on a peer-to-peer network.
+//! Registry on the peer-to-peer network of a node.
 //!
 //! ```text
 //!   reading      head ◄── DHT (best of all holders) ──► checked against the checkpoint ──► index, manifest, archive ◄── peers
@@ -70,10 +70,11 @@ use crate::{
 /// Timeout for a catalogue request, including the connection to the peer.
 const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Package registry on the network of a node. Cheap to clone; all clones are the same registry.
+/// Package registry on the network of a node. Cheap to clone; all clones are the same registry. The operations are
+/// those of the trait [`Registry`].
 ///
-/// Readers trust the publisher of a package only, whose key is part of the package's name, and check what it signed
-/// against what they saw before. The registry runs until its node stops.
+/// Readers trust only the publisher of a package, whose key is part of the package's id, and check its signed heads
+/// against those that they saw before. The registry runs until its node stops, even if all clones are dropped.
 ///
 /// # Example
 ///
@@ -146,8 +147,8 @@ struct Inner<R: Runtime> {
 }
 
 impl<R: Runtime> P2PRegistry<R> {
-    /// Starts the registry on a node, whose events it takes. The node's configuration must have been passed to
-    /// [`configure`].
+    /// Starts the registry on a node, and takes the events of the node. The node's configuration must have been passed
+    /// to [`configure`]. The folder of the registry is created if it does not exist.
     ///
     /// Packages are published under `keypair`, which may be that of the node.
     ///
@@ -224,59 +225,75 @@ impl<R: Runtime> P2PRegistry<R> {
         Ok(Self { inner })
     }
 
-    /// Returns a stream of the events from now on.
+    /// Returns a stream of the events from now on. At most 64 streams exist at the same time: a further one ends the
+    /// oldest.
     pub fn events(&self) -> RegistryEvents {
         self.inner.subscribers.add()
     }
 
-    /// Returns the packages that were announced or reported by peers, oldest change first.
+    /// Returns the packages that were announced by their publishers, or reported by peers, since the start of the
+    /// registry, oldest change first. Packages that this registry published or republished are included. At most
+    /// [`MAX_DISCOVERED`](super::announce::MAX_DISCOVERED) packages are remembered, until the registry ends.
     pub fn discovered_packages(&self) -> Vec<DiscoveredPackage> {
         lock(&self.inner.discovered).snapshot()
     }
 
-    /// Searches in the catalogues of connected peers, adds what they report to the local search index, and searches in
-    /// that. Reports are verified, and ranked here.
+    /// Searches in the catalogues of connected peers, adds the packages that they report to the local search index, and
+    /// returns the page of the query from that index. Signatures of reports are verified.
+    ///
+    /// Up to eight connected peers are asked, best reputation first, for up to 100 packages each. Peers that do not
+    /// answer within 10 s are skipped. Then the call waits for up to 5 s for the indexes of the reported packages; a
+    /// package whose index is not read in time is found by its title only.
     ///
     /// # Errors
     ///
-    /// If the search index fails. Peers that do not answer are skipped.
+    /// If the local search index fails.
     pub async fn search_network(&self, query: &Query) -> Result<SearchPage, GetError> {
         self.inner.search_peers(query).await;
         Ok(self.inner.search.search(query).await?)
     }
 
-    /// Returns the publisher under which this registry publishes.
+    /// Returns the peer id of the key pair under which this registry publishes.
     pub fn publisher(&self) -> PeerId {
         self.inner.publisher
     }
 
-    /// Returns the reputation of peers.
+    /// Returns the reputation of the peers that this registry has asked.
     pub fn reputation(&self) -> &Reputation {
         &self.inner.reputation
     }
 
-    /// Returns the store of the heads that were seen, for example to inspect or accept an equivocation.
+    /// Returns the store of the heads that were seen, for example to inspect or accept an equivocation. The methods of
+    /// the store block.
     pub fn head_store(&self) -> &HeadStore {
         &self.inner.head_store
     }
 
-    /// Returns the counters of the blob server.
+    /// Returns the counters of this registry's blob server since the start.
     pub fn server_stats(&self) -> ServerStats {
         self.inner.server_stats.read()
     }
 
-    /// Publishes a package of this registry again: puts its newest head, offers its content, and announces it. This
-    /// happens automatically at each [`RegistryConfig::republish_interval`], and earlier after a failure. Returns
-    /// `None` if the package was never published here.
+    /// Publishes a package of this registry again: puts its newest head into the DHT, announces this node as a provider
+    /// of those of its contents that are here, and announces the package. If less than half of the head's validity is
+    /// left, the next head is signed first. Returns `None` if the package was never published from this folder with
+    /// this key.
+    ///
+    /// While the node has a connected peer, this also happens by itself: soon after the start, then at each
+    /// [`RegistryConfig::republish_interval`](field@RegistryConfig::republish_interval), and earlier after a failure.
     ///
     /// # Errors
     ///
-    /// If the head cannot be put. Later failures are in the returned steps.
+    /// If the newest head cannot be determined, signed, stored or put. The outcomes of the other steps, which may have
+    /// failed, are in the returned [`Steps`].
     pub async fn republish(&self, package: &PackageId) -> Result<Option<Steps>, PublishError> {
         self.inner.republish(package).await
     }
 
-    /// Writes unsaved state to the disk. This also happens when the node stops.
+    /// Writes the reputation of peers to the disk; a failure is only logged. This also happens every minute, and when
+    /// the node stops. Everything else that survives a restart is on the disk already.
+    ///
+    /// The registry goes on running: to end it, shut its node down.
     pub async fn close(&self) {
         self.inner.save().await;
     }

@@ -22,13 +22,14 @@ use crate::{
 /// Answer of a peer to a search.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Matches {
-    /// Verified announcements in the peer's order, at most as many as were asked for.
+    /// Verified announcements in the order of the peer's answer, at most as many as were requested.
     pub announcements: Vec<SignedAnnouncement>,
-    /// Number of entries that no honest peer sends. More than 0 is bad data.
+    /// Number of entries that are not valid announcements, that are ahead of the local clock by more than twice
+    /// [`MAX_AHEAD`], or that exceed the requested number. Honest peers send none.
     pub invalid: usize,
 }
 
-/// Client of the catalogue protocol.
+/// Client of the catalogue protocol, with which a peer is asked for the announced packages that it knows.
 #[derive(Clone)]
 pub struct CatalogueClient<R> {
     runtime: R,
@@ -37,7 +38,8 @@ pub struct CatalogueClient<R> {
 }
 
 impl<R: Runtime> CatalogueClient<R> {
-    /// Returns a client. `timeout` applies to each request, including the connection to the peer.
+    /// Returns a client that opens streams with `control`, the handle of the swarm's stream behaviour. `timeout`
+    /// applies to each request, including the connection to the peer.
     pub fn new(runtime: R, control: Control, timeout: Duration) -> Self {
         Self { runtime, control, timeout }
     }
@@ -47,17 +49,18 @@ impl<R: Runtime> CatalogueClient<R> {
     ///
     /// # Errors
     ///
-    /// If the peer does not answer, or sends an invalid page.
+    /// If the peer cannot be reached, does not answer in time, is busy, or sends an invalid page.
     pub async fn page(&self, peer: PeerId, after: Cursor) -> Result<CataloguePage, CatalogueClientError> {
         self.ask(peer, &CatalogueRequest::Page(after)).await
     }
 
-    /// Requests all pages after a cursor, until there are no more or `take` breaks. Returns the cursor after the last
-    /// page.
+    /// Requests all pages after a cursor, one after the other, and passes each to `take`, until there are no more or
+    /// `take` breaks. Returns the cursor after the last page that was taken. The entries are not verified.
     ///
     /// # Errors
     ///
-    /// If the peer stops answering, or its catalogue does not end. Pages that were taken before are valid.
+    /// As for [`page`](Self::page), or [`Endless`](CatalogueClientError::Endless) if the catalogue has more than
+    /// [`MAX_PAGES`] pages or repeats a page. `take` may have taken pages before the error.
     pub async fn pages(
         &self,
         peer: PeerId,
@@ -78,11 +81,14 @@ impl<R: Runtime> CatalogueClient<R> {
         Err(CatalogueClientError::Endless)
     }
 
-    /// Searches in the peer's catalogue, and verifies the entries of its answer.
+    /// Requests up to `limit` packages of the peer's catalogue that match the text, and verifies the entries of the
+    /// answer. Invalid entries are counted, and are no error. `now` is the local time, from which entries may not be
+    /// too far ahead.
     ///
     /// # Errors
     ///
-    /// If the request is invalid, or the peer does not answer it.
+    /// If the text is longer than [`MAX_TEXT_LEN`](super::MAX_TEXT_LEN), if `limit` is not from 1 to
+    /// [`MAX_MATCHES`](super::MAX_MATCHES), or as for [`page`](Self::page).
     pub async fn matches(
         &self,
         peer: PeerId,
@@ -137,31 +143,32 @@ impl<R> std::fmt::Debug for CatalogueClient<R> {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum CatalogueClientError {
-    /// The request is invalid. Change it.
+    /// The request is invalid and was not sent. Change it.
     #[error(transparent)]
     Request(#[from] CatalogueRequestError),
     /// The peer does not serve a catalogue. Ask others.
     #[error("peer does not serve a catalogue")]
     Unsupported,
-    /// The peer got too many requests. Ask it again later.
+    /// The peer answered that it is busy, because it got too many requests from this node. Ask it again later.
     #[error("peer is busy")]
     Busy,
-    /// The peer did not answer in time. Ask others.
+    /// The peer was not connected, or did not answer, within the timeout. Ask others.
     #[error("peer did not answer in time")]
     Timeout,
-    /// The peer sent an invalid page. This is bad data.
+    /// The peer sent an invalid page, which no honest peer of this protocol version does.
     #[error("peer sent an invalid catalogue page")]
     InvalidPage(#[from] CatalogueError),
-    /// The peer's catalogue has more pages than any can have, or repeats a page. This is bad data.
+    /// The peer's catalogue has more than [`MAX_PAGES`] pages, or repeats a page, which no honest peer does.
     #[error("catalogue of the peer does not end")]
     Endless,
-    /// The stream could not be opened, or failed. Ask others.
+    /// The stream could not be opened, failed, or was closed without an answer, as an overloaded peer does. Ask others.
     #[error("stream to the peer failed")]
     Stream(#[source] Arc<io::Error>),
 }
 
 impl CatalogueClientError {
-    /// Returns whether no honest peer causes this error.
+    /// Returns whether the peer violated the protocol: true for [`InvalidPage`](Self::InvalidPage) and
+    /// [`Endless`](Self::Endless).
     pub fn is_bad_data(&self) -> bool {
         match self {
             Self::InvalidPage(_) | Self::Endless => true,

@@ -1,7 +1,9 @@
-//! The catalogue protocol: a peer can be asked for a page of its catalogue, and for packages that match a text.
+//! Catalogue protocol: a peer can be asked for a page of its catalogue, which is its list of announced packages, and
+//! for packages that match a text.
 //!
-//! Answers consist of signed announcements, which the client verifies one by one. A peer can leave some out, but cannot
-//! invent any. One stream carries one request and its answer.
+//! Answers consist of signed announcements, so that a peer can leave some out, but cannot forge those of other
+//! publishers. [`CatalogueClient::matches`] verifies them; those of a page have to be
+//! [verified](super::announce::CataloguePage::verify) by the caller. One stream carries one request and its answer.
 
 mod client;
 mod server;

@@ -36,19 +36,26 @@ const MAX_PEERS: usize = 1024;
 /// Timeout for a request and its answer: enough for a page on a line with 200 kbit/s.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Source of a [catalogue server](serve_catalogue). Neither method may block its thread.
+/// Catalogue that is served by [`serve_catalogue`]. Neither method may block its thread.
 pub trait CatalogueSource: Send + Sync + 'static {
-    /// Returns the page after a cursor: [`Discovered::page`](crate::p2p::announce::Discovered::page).
+    /// Returns the page after a cursor, as [`Discovered::page`](crate::p2p::announce::Discovered::page) does.
     fn page(&self, after: Cursor) -> BoxFuture<'_, CataloguePage>;
 
-    /// Returns signed announcements of packages that match the text, best first. Those above `limit` are dropped.
+    /// Returns the encoded [announcements](crate::p2p::announce::SignedAnnouncement) of packages that match the text,
+    /// best first. The server sends only the first `limit` of them.
     fn matches(&self, text: String, limit: usize) -> BoxFuture<'_, Vec<Vec<u8>>>;
 }
 
-/// Serves a catalogue until the stream behaviour is dropped with its swarm. Run it as a task.
+/// Serves a catalogue to peers. Run the future as a task, and drop it to stop. `incoming` has the streams of
+/// [`CATALOGUE_PROTOCOL`](super::CATALOGUE_PROTOCOL).
 ///
-/// A peer with too many requests gets the answer that the server is busy. An invalid request, or one that takes too
-/// long, gets no answer.
+/// The future ends by itself only when the stream behaviour, all of its connections, and all of its
+/// [`Control`](libp2p_stream::Control)s were dropped.
+///
+/// At most 32 requests are served at the same time, 4 of them for one peer. A peer can send 64 requests at once, then
+/// one a second. A peer that exceeds its limits gets the answer that the server is busy; if the server has no capacity
+/// for that answer either, or is at its total limit, it closes the stream without an answer. An invalid request, or one
+/// that takes longer than 15 s with its answer, gets no answer.
 pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn CatalogueSource>) {
     let clock = Clock::new(&runtime);
     let started = clock.now();

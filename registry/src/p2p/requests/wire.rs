@@ -7,10 +7,10 @@ use thiserror::Error;
 
 use crate::p2p::announce::{Cursor, MAX_PAGE_LEN};
 
-/// Maximum length of a search text, in bytes: more than anybody types.
+/// Maximum length of a search text in a request, in bytes.
 pub const MAX_TEXT_LEN: usize = 256;
 
-/// Maximum number of matches in an answer. They fit into one page.
+/// Maximum number of matches in an answer. They always fit into one page.
 pub const MAX_MATCHES: u16 = 100;
 
 /// Maximum length of a request: its kind, the number of matches and the text.
@@ -28,11 +28,11 @@ const BUSY: u8 = 1;
 /// Request of the catalogue protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CatalogueRequest {
-    /// The page after this cursor.
+    /// Requests the page after this cursor.
     Page(Cursor),
-    /// Packages that match a text.
+    /// Requests packages that match a text.
     Matches {
-        /// Text, at most [`MAX_TEXT_LEN`] bytes.
+        /// Search text, at most [`MAX_TEXT_LEN`] bytes.
         text: String,
         /// Maximum number of matches, from 1 to [`MAX_MATCHES`].
         limit: u16,
@@ -90,19 +90,19 @@ fn check(text: &str, limit: u16) -> Result<(), CatalogueRequestError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CatalogueRequestError {
-    /// The search text is too long. Shorten it.
+    /// The search text is longer than [`MAX_TEXT_LEN`]. Shorten it.
     #[error("search text too long: {len} bytes, at most {MAX_TEXT_LEN} are allowed")]
     TextTooLong {
         /// Length of the text in bytes.
         len: usize,
     },
-    /// The number of matches is out of range.
+    /// The maximum number of matches is 0 or above [`MAX_MATCHES`].
     #[error("invalid number of matches {limit}: must be from 1 to {MAX_MATCHES}")]
     Limit {
-        /// Number of matches in the request.
+        /// Maximum number of matches in the request.
         limit: u16,
     },
-    /// The request is of an unknown kind, or damaged.
+    /// The request is of an unknown kind, has a wrong length, or contains text that is not UTF-8.
     #[error("malformed catalogue request")]
     Malformed,
 }

@@ -18,34 +18,40 @@ use crate::{blob::GROUP_BYTES, p2p::setters::setters};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchConfig {
-    /// Size of a piece, the unit of a request, in groups of 16 KiB. Values outside of 1 to 64 are clamped. Default: 16.
+    /// Size of a piece, the unit of a request, in groups of 16 KiB. Values outside of 1 to 64 are clamped. Default: 16,
+    /// which is 256 KiB.
     pub piece_groups: u32,
-    /// Maximum number of pieces that are requested from a provider in advance. 0 counts as 1. Default: 8.
+    /// Maximum number of pieces that are assigned to one provider and not yet received and written. They are requested
+    /// without waiting for each other. 0 counts as 1. Default: 8.
     pub pipeline: usize,
-    /// Maximum number of providers that are asked at the same time. 0 counts as 1. Default: 6.
+    /// Maximum number of providers that one fetch asks at the same time. 0 counts as 1. Default: 6.
     pub providers: usize,
-    /// Maximum time to open a stream to a provider, including the dial and the wait for other dials. Default: 10 s.
+    /// Maximum time to open a stream to a provider, including the dial and the wait for other dials of the fetcher.
+    /// Default: 10 s.
     pub open_timeout: Duration,
-    /// Maximum time to receive 16 KiB. Default: 10 s.
+    /// Maximum time of each step of a transfer: to send a request, to wait for the head of a response, or to receive up
+    /// to 16 KiB of it. Default: 10 s.
     pub step_timeout: Duration,
-    /// Maximum time to receive a piece. Keep it well below `stall_timeout`, so that other providers get their turn
-    /// before the fetch fails. Default: 20 s.
+    /// Maximum time to receive a piece, from the arrival of the head of its response. Keep it well below
+    /// `stall_timeout`, so that other providers are asked before the fetch fails. Default: 20 s.
     pub piece_timeout: Duration,
-    /// Time after which a piece is late and is requested from a second provider that is idle; a third follows after
-    /// twice the time, and so on. Default: 1 s.
+    /// Time from the assignment of a piece to a provider after which the piece is late. It is then also requested from
+    /// a second provider that is idle; a third follows after twice the time, and so on, up to six. Default: 1 s.
     pub hedge_after: Duration,
-    /// Maximum time without any progress, after which the fetch fails. Default: 60 s.
+    /// Maximum time without progress, after which the fetch fails. Progress is the proof of the blob's size, and each
+    /// new piece that is verified and written. Default: 60 s.
     pub stall_timeout: Duration,
-    /// Maximum time of a whole fetch. Default: 1 h.
+    /// Maximum time of a whole fetch, including the wait for another fetch of the same blob. Default: 1 h.
     pub timeout: Duration,
-    /// Time after which a provider that failed is asked again; twice the time after its second failure. Default: 500
-    /// ms.
+    /// Time after which a provider that could not be reached, or whose stream failed, is asked again: twice this time
+    /// after its second failure in a row. After the third one the provider is given up. Also the minimum time after
+    /// which a busy provider is asked again, which can happen nine times in a row. Default: 500 ms.
     pub retry_after: Duration,
 }
 
 impl Default for FetchConfig {
-    /// Pieces of 256 KiB, eight in advance, were measured over loopback: with four, a stream waits for requests, which
-    /// costs a fifth of the speed, and larger pieces are not faster.
+    /// Returns the documented defaults. In measurements over loopback, a `pipeline` of four was a fifth slower than one
+    /// of eight, and pieces of more than 256 KiB were not faster.
     fn default() -> Self {
         Self {
             piece_groups: 16,
@@ -94,26 +100,34 @@ impl FetchConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// Maximum number of open streams. Each takes up to 2 MiB of memory. Default: 64.
+    /// Maximum number of open streams of all peers together. Each takes up to some 2 MiB of memory. Default: 64.
     pub streams: usize,
     /// Maximum number of open streams of one peer. Default: 4.
     pub streams_per_peer: usize,
     /// Bandwidth for all peers together, in bytes per second. 0 counts as 1. Default: 256 MiB/s.
+    ///
+    /// A request that would have to wait for more than 2 s gets the answer that the server is busy. A request for more
+    /// than three times this number of bytes is therefore never served; by default, a [`Fetcher`](super::Fetcher)
+    /// requests 256 KiB at a time.
     pub bytes_per_second: u64,
-    /// Bandwidth for one peer, in bytes per second. 0 counts as 1. Default: 128 MiB/s.
+    /// Bandwidth for one peer, in bytes per second. 0 counts as 1. Requests wait as for
+    /// [`bytes_per_second`](field@Self::bytes_per_second). Default: 128 MiB/s.
     pub bytes_per_second_per_peer: u64,
-    /// Time after which a stream without a request is closed. Default: 30 s.
+    /// Maximum time from the opening of a stream, or from the end of a response, until the next response is ready,
+    /// including the wait for the peer's request. The stream is closed after this time. Default: 30 s.
     pub idle_timeout: Duration,
-    /// Maximum time until a peer has taken 16 KiB of a response. Default: 10 s.
+    /// Maximum time until a peer has taken 16 KiB of a response, after which the stream is closed. Default: 10 s.
     pub step_timeout: Duration,
-    /// Maximum time until a peer has taken a whole response of up to 1 MiB. Default: 60 s.
+    /// Maximum time until a peer has taken a whole response of up to 1 MiB, after which the stream is closed. Default:
+    /// 60 s.
     pub response_timeout: Duration,
-    /// Time after which a peer may come back whose stream was refused; it is sent to the peer. Default: 1 s.
+    /// Time, sent to a peer whose stream was refused, after which it should open one again. Default: 1 s.
     pub retry_after: Duration,
 }
 
 impl Default for ServerConfig {
-    /// Limits that a laptop can spare; a home connection is slower than the bandwidth of one peer.
+    /// Returns the documented defaults, which a laptop can spare. Most home connections are slower than the bandwidth
+    /// for one peer.
     fn default() -> Self {
         Self {
             streams: 64,

@@ -3,20 +3,23 @@ use thiserror::Error;
 use super::events::ProviderReport;
 use crate::blob::BlobError;
 
-/// Error of a fetch. What was verified before stays on the disk, and the next fetch resumes from there.
+/// Error of a fetch. The pieces that were verified and written stay on the disk, and the next fetch of the blob resumes
+/// from there.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// No provider was named. Look for providers again later.
+    /// The stream of providers ended without naming one. Look for providers again later.
     #[error("no provider is known")]
     NoProvider,
-    /// No provider delivered the whole blob. Try others; those that were busy or unreachable may deliver it later.
+    /// All providers failed, and the stream of providers ended, before the blob was complete. Try others; those that
+    /// were busy or unreachable may deliver the blob later.
     #[error("all {} providers failed", reports.len())]
     AllFailed {
-        /// Last outcome of each provider.
+        /// Latest outcome of each provider in this fetch.
         reports: Vec<ProviderReport>,
     },
-    /// The blob is larger than [`FetchRequest::max`](super::FetchRequest::max); its size is proven. Nothing was stored.
+    /// The blob is larger than [`FetchRequest::max`](super::FetchRequest::max); its size is proven. This fetch has
+    /// stored nothing.
     #[error("blob too large: {size} bytes, at most {max} are allowed")]
     TooLarge {
         /// Size of the blob in bytes.
@@ -24,8 +27,8 @@ pub enum FetchError {
         /// Maximum size in bytes.
         max: u64,
     },
-    /// The size is not [`FetchRequest::size`](super::FetchRequest::size). It is proven: the request is wrong, not the
-    /// providers.
+    /// The size of the blob is not [`FetchRequest::size`](super::FetchRequest::size). The size is proven, so the
+    /// request is wrong, not the providers.
     #[error("blob has {size} bytes instead of {expected}")]
     OtherSize {
         /// Size of the blob in bytes.
@@ -33,12 +36,13 @@ pub enum FetchError {
         /// Size in the request, in bytes.
         expected: u64,
     },
-    /// The fetch made no progress for [`stall_timeout`](super::FetchConfig::stall_timeout), or took longer than
-    /// [`timeout`](super::FetchConfig::timeout). Try again: the next fetch resumes. Providers that were late are
-    /// reported.
+    /// The fetch made no progress for [`stall_timeout`](field@super::FetchConfig::stall_timeout), or took longer than
+    /// [`timeout`](field@super::FetchConfig::timeout), including the wait for another fetch of the same blob. Try
+    /// again: the next fetch resumes. Providers with a late piece were reported as
+    /// [failed](super::ProviderOutcome::Failed).
     #[error("fetch timed out")]
     Timeout,
-    /// The blob cannot be stored.
+    /// The blob cannot be stored, or the store cannot be read. The inner error is the cause.
     #[error(transparent)]
     Store(#[from] BlobError),
 }

@@ -6,14 +6,16 @@ use libp2p::PeerId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FetchEvent {
-    /// More of the blob was verified and written.
+    /// The size of the blob was proven, or one more piece was verified and written.
     Progress {
-        /// Number of bytes that are verified, including those of earlier runs.
+        /// Number of bytes that are verified and written, including those of earlier fetches that this one resumes.
         verified: u64,
         /// Size of the blob in bytes.
         total: u64,
     },
-    /// A provider succeeded or failed: input for its reputation.
+    /// Outcome of one provider, as input for its reputation. Sent after each failed attempt; when the fetch succeeds,
+    /// for each provider that sent valid data and no bad data; and when the fetch times out, for each provider with a
+    /// late piece.
     Report(ProviderReport),
 }
 
@@ -22,7 +24,7 @@ pub enum FetchEvent {
 pub struct ProviderReport {
     /// The provider.
     pub peer: PeerId,
-    /// Its outcome.
+    /// Outcome of this provider.
     pub outcome: ProviderOutcome,
 }
 
@@ -30,19 +32,21 @@ pub struct ProviderReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderOutcome {
-    /// The provider sent valid data.
+    /// The provider sent valid data, and the fetch succeeded.
     Success {
-        /// Number of bytes.
+        /// Number of valid bytes from this provider, including pieces that another provider delivered first.
         bytes: u64,
-        /// Time since the provider was first asked.
+        /// Time from the start of the attempt in which this provider sent its first valid data until the end of the
+        /// fetch.
         time: Duration,
     },
-    /// The provider could not be reached, closed the connection, was too slow, or does not speak the protocol.
+    /// The provider could not be reached, closed the stream, was too slow, does not speak the protocol, or rejected the
+    /// request as invalid.
     Failed,
-    /// The provider sent bytes that are not of this blob. It is not asked again.
+    /// The provider sent bytes that are not of this blob, or violated the protocol. This fetch does not ask it again.
     BadData,
-    /// The provider has no capacity at the moment.
+    /// The provider has no capacity at the moment. It is asked again, up to nine times in a row.
     Busy,
-    /// The provider does not have the blob.
+    /// The provider does not have the blob. This fetch does not ask it again.
     NotFound,
 }

@@ -42,24 +42,27 @@ use crate::{
 pub struct Fetcher(FetchContext);
 
 impl Fetcher {
-    /// Returns a fetcher that uses the streams of this behaviour. Peers are dialled at the addresses that the swarm's
-    /// behaviours know.
+    /// Returns a fetcher that opens streams with `control`, the handle of the swarm's stream behaviour. Peers that are
+    /// not connected are dialled at the addresses that the behaviours of the swarm know.
     pub fn new(control: Control, store: BlobStore, runtime: &impl Runtime, config: FetchConfig) -> Self {
         Self(FetchContext { control, store, clock: Clock::new(runtime), config, dial_lock: DialLock::default() })
     }
 
-    /// Returns a fetcher into another store, otherwise the same.
+    /// Returns a fetcher into another store, with the same configuration and streams.
     #[must_use]
     pub fn with_store(&self, store: BlobStore) -> Self {
         Self(FetchContext { store, ..self.0.clone() })
     }
 
-    /// Fetches a blob into the store and returns its size. Returns at once if a valid copy is in the store.
+    /// Fetches a blob into the store and returns its size in bytes. If the store has a copy, the copy is read and
+    /// verified, and no provider is asked if it is valid.
     ///
-    /// More providers may come from the stream while the fetch is in progress. The fetch fails when all providers have
-    /// failed and the stream has ended. Of several calls for one blob, one fetches it and the others wait. Dropping the
-    /// future cancels the fetch; verified pieces stay on the disk, and the next call resumes from there, also after a
-    /// restart.
+    /// More providers may come from the stream while the fetch is in progress; after 256 different ones, the rest of
+    /// the stream is ignored. The fetch fails when all providers have failed and the stream has ended, or at a timeout.
+    /// Of several calls for one blob and one store, one fetches the blob and the others wait.
+    ///
+    /// Dropping the future cancels the fetch. Verified pieces stay on the disk, and the next call resumes from there,
+    /// also after a restart; of the unfinished downloads of a store, the latest 32 are kept.
     ///
     /// `observe` is called on each event, and must not block.
     ///
@@ -85,7 +88,8 @@ impl Fetcher {
         Box::pin(Download::new(&self.0, request, deadline, Box::pin(providers), Arc::new(observe)).run()).await
     }
 
-    /// Fetches a small blob, such as a manifest, and returns its bytes. The blob stays in the store.
+    /// Fetches a blob of at most `max` bytes, such as a manifest, and returns its bytes. The blob also stays in the
+    /// store.
     ///
     /// # Errors
     ///

@@ -2,7 +2,8 @@
 //!
 //! A [`Server`] serves the blobs of a [`BlobStore`](crate::blob::BlobStore) within limits. A [`Fetcher`] fetches a blob
 //! from several providers at once. Each group of 16 KiB is verified against the content id on arrival, so a provider
-//! that sends wrong data is noticed after one group. Verified pieces stay on the disk if a download ends early.
+//! that sends wrong data is noticed after one group. Verified pieces stay on the disk if a download ends early; of the
+//! unfinished downloads of a store, the latest 32 are kept.
 //!
 //! # Wire format
 //!

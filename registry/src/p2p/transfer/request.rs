@@ -8,9 +8,10 @@ use crate::ContentId;
 pub struct FetchRequest {
     /// Content id of the blob.
     pub id: ContentId,
-    /// Maximum size in bytes. Larger blobs are rejected.
+    /// Maximum size in bytes. For a larger blob the fetch fails with [`FetchError::TooLarge`].
     pub max: u64,
-    /// Exact size in bytes, if it is known. Other sizes are rejected.
+    /// Exact size in bytes. For a blob of another size the fetch fails with [`FetchError::OtherSize`]. `None` allows
+    /// every size up to `max`.
     pub size: Option<u64>,
 }
 
@@ -19,7 +20,7 @@ pub struct FetchRequest {
 pub struct BlobProvider {
     /// Peer id.
     pub peer: PeerId,
-    /// Preference: providers with larger values are asked first.
+    /// Preference: of the providers that are known at a time, those with larger values are asked first.
     pub preference: i32,
 }
 

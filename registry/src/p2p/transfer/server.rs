@@ -39,14 +39,15 @@ const WRITE_STEP: usize = 16 << 10;
 /// Bandwidth that a request for a missing blob costs, in bytes: the lookup is work, too.
 const MISS_COST: u64 = GROUP_BYTES;
 
-/// Error of a second server on one stream behaviour: the protocol is registered already.
+/// Error of a second server on one stream behaviour: [`BLOB_PROTOCOL`] is registered already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the blob protocol is already served on this node")]
 pub struct ProtocolTakenError;
 
 /// Serves the blobs of a store to peers. Run [`run`](Self::run) as a task.
 ///
-/// Data is verified when it is read, so a blob that was damaged on the disk is not served.
+/// Data is verified when it is read: a blob that was damaged on the disk is not served, and the peer gets the answer
+/// that it was not found.
 ///
 /// # Example
 ///
@@ -70,11 +71,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Registers the blob protocol on the stream behaviour.
+    /// Registers the blob protocol on the stream behaviour of `control`. Streams are accepted from now on, and wait
+    /// until [`run`](Self::run) serves them.
     ///
     /// # Errors
     ///
-    /// If the protocol is registered already.
+    /// If the protocol is registered already, by another server that was not dropped.
     pub fn new(
         control: &mut Control,
         store: BlobStore,
@@ -92,7 +94,8 @@ impl Server {
         StatsHandle(self.shared.counters.clone())
     }
 
-    /// Serves until the stream behaviour is dropped.
+    /// Serves peers until the future is dropped. The future ends by itself only when the stream behaviour, all of its
+    /// connections, and all of its [`Control`]s were dropped.
     pub async fn run(self) {
         let Self { incoming, shared } = self;
         let mut incoming = pin!(incoming.fuse());
@@ -133,21 +136,21 @@ impl fmt::Debug for Server {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerStats {
-    /// Streams that were served.
+    /// Number of streams that were admitted.
     pub streams: u64,
-    /// Streams that were refused because a limit was reached.
+    /// Number of streams that were refused because a limit of streams was reached.
     pub refused_streams: u64,
-    /// Requests that were answered with data.
+    /// Number of requests for which data was read from the store to be sent.
     pub served: u64,
-    /// Bytes of responses that were sent, including proofs.
+    /// Number of bytes that were sent: data, the hashes that prove it, and the heads of all responses.
     pub bytes: u64,
-    /// Requests for blobs that are not in the store.
+    /// Number of requests for blobs that are not in the store.
     pub not_found: u64,
-    /// Requests that were refused because the bandwidth was used up.
+    /// Number of requests that were refused because the bandwidth was used up.
     pub busy: u64,
-    /// Invalid requests.
+    /// Number of invalid requests.
     pub invalid: u64,
-    /// Requests for blobs that could not be read or were damaged.
+    /// Number of requests for blobs that could not be read or were damaged.
     pub unreadable: u64,
 }
 

@@ -10,8 +10,8 @@ use crate::ContentId;
 /// Name of the blob protocol.
 pub const BLOB_PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/blob/1");
 
-/// Maximum size of a blob, in bytes. The size that a peer claims is used in arithmetic before it is proven, so it is
-/// bounded first.
+/// Maximum size of a blob that can be fetched, in bytes: 64 GiB. A provider that claims a larger size counts as one
+/// that sends [bad data](super::ProviderOutcome::BadData).
 pub const MAX_BLOB_LEN: u64 = 64 << 30;
 
 /// Maximum number of groups in a request. The server keeps all of a response, 1 MiB, in memory.
