@@ -31,7 +31,7 @@ pub struct TrackerConfig {
     ///
     /// In a benchmark, 32 slots gave the throughput of 100 at a third of the latency. With far more queries, kad
     /// falsely reports records as not found. A query that no request waits for any more keeps its slot until kad has
-    /// ended it, or for [`finish_timeout`](Self#structfield.finish_timeout).
+    /// ended it, at most for [`finish_timeout`](Self#structfield.finish_timeout).
     pub max_running: usize,
     /// Maximum number of requests that wait for a slot for their first query. Default: 4,096. While that many wait and
     /// no slot is free, further requests are treated as [`overload`](Self#structfield.overload) says.
@@ -55,7 +55,7 @@ pub struct TrackerConfig {
     /// class starves. The further queries of a put or a thorough lookup go ahead of all classes.
     pub shares: [u32; 3],
     /// Seed of the random part of retry delays. Default: 0. Besides the seed, that part depends only on the request id
-    /// and the number of the attempt, so nodes with the same seed retry at the same pace.
+    /// and the number of the attempt, so nodes with the same seed draw the same delays for the same ids.
     pub seed: u64,
     /// Validators by key namespace, for the records of gets and puts. Records in other namespaces are all valid.
     /// Default: none.
@@ -82,15 +82,15 @@ pub struct TrackerConfig {
     ///
     /// A read repair sends the best record found by a get with [`Policy::Best`](crate::Policy::Best), in the
     /// background, to peers that returned another record. After a get that ran to the end of its query, it also sends
-    /// the record to the peers that kad names as the closest without one: with `kad::Caching` by default one peer. Of
-    /// all peers that answered with or without a record, only the 20 closest to the key are considered. While the
-    /// maximum is under way, no further read repair is started.
+    /// the record to the peers that kad names as the closest without one: one peer with kad's default `Caching`. Of all
+    /// peers that answered with or without a record, only the 20 closest to the key are considered. While the maximum
+    /// is under way, no further read repair is started.
     pub max_read_repairs: usize,
     /// Maximum number of items (records or providers) that a query collects. Zero counts as one. Default: 4,096.
     ///
-    /// A query that has found this number ends for all its requests. They get the answer that they would get at its
-    /// end: [`Policy::Quorum`](crate::Policy::Quorum) fails if it was not reached. This bounds the memory that peers
-    /// can fill.
+    /// When a query has found this number, the requests that wait for it end as they would at the end of the query: one
+    /// with [`Policy::Quorum`](crate::Policy::Quorum) fails if the quorum has not been reached. This bounds the memory
+    /// that peers can fill.
     pub max_items: usize,
     /// Maximum length of the key or target of a request in bytes. A request with a longer one is rejected. Default:
     /// 1,024.
@@ -173,8 +173,8 @@ setters!(TrackerConfig {
 /// A query that no peer has answered is never finished early, because that would report a slow network as an empty one.
 /// The one exception is a query of [`Operation::PutRecord`](crate::Operation::PutRecord) that stores the record,
 /// because the put goes on with other peers. A read that has not found what its requests need is not finished early
-/// either while fewer than ten peers have answered and more than one in four of the peers asked, without those that
-/// failed, is silent.
+/// either while fewer than ten peers have answered and more than a quarter of the peers asked, not counting those that
+/// failed, have not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stall {

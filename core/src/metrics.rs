@@ -60,8 +60,8 @@ pub enum OutcomeKind {
     Answered,
     /// Peers answered, and none of them returned a valid record or a provider.
     NotFound,
-    /// Too few sources hold the same record, or too few peers were found for a put, acknowledged it or returned its
-    /// record.
+    /// A get found too few sources with the same record, or a put found too few peers, got too few acknowledgements, or
+    /// read the record back from too few peers.
     QuorumMissed,
     /// The routing table is empty, no peer answered, or every lookup of a bootstrap timed out.
     NoPeers,

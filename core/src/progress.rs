@@ -21,7 +21,8 @@ impl Progress {
         self.requests.saturating_sub(self.successes).saturating_sub(self.failures)
     }
 
-    /// Returns [`Certainty::Conclusive`] if at least one request, and at least four of five, were answered.
+    /// Returns [`Certainty::Conclusive`] if at least one request, and at least four of five, were answered, and
+    /// otherwise [`Certainty::Inconclusive`].
     pub fn certainty(&self) -> Certainty {
         let unanswered = self.requests.saturating_sub(self.successes);
         if self.successes > 0 && unanswered.saturating_mul(4) <= self.successes {
@@ -54,8 +55,8 @@ pub enum Certainty {
     /// At least four of five of the peers asked have answered. A record is stored at up to 20 peers, so it is unlikely
     /// that only silent peers hold it.
     Conclusive,
-    /// Something may exist, and another attempt may find it: too few peers have answered, the query was [finished
-    /// early](crate::Stall), or a record was rejected.
+    /// Something may exist, and another attempt may find it: too few peers have answered, the query was
+    /// [finished early](crate::Stall), or a record was rejected.
     Inconclusive,
 }
 

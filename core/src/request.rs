@@ -271,8 +271,8 @@ pub enum Operation {
         /// closest peers of both.
         ///
         /// A peer answers a lookup with the 20 closest peers that it knows, including silent ones. So for each silent
-        /// peer among these 20, a lookup misses one that is a little farther away. A second lookup, for a target
-        /// nearby, finds the missing peers.
+        /// peer among these 20, a lookup can miss one that is a little farther away. A second lookup, for a target
+        /// nearby, usually finds the missing peers.
         thorough: bool,
     },
     /// Joins the network: looks up the local peer id, then a random peer id in each bucket of the routing table that is

@@ -16,7 +16,7 @@ pub struct Snapshot<Id = kad::QueryId> {
 }
 
 impl<Id> Snapshot<Id> {
-    /// Creates a snapshot of these requests and queries.
+    /// Creates a snapshot of the given requests and queries.
     pub fn new(requests: Vec<RequestView>, queries: Vec<QueryView<Id>>) -> Self {
         Self { requests, queries }
     }

@@ -7,11 +7,11 @@
 //!
 //! - **Listening** on the unspecified address (`/ip4/0.0.0.0/udp/4001/quic-v1`) announces each address that the machine
 //!   has in that IP version, and new and expired ones as interfaces change. An IPv6 socket accepts IPv6 connections
-//!   only. The handshake of an incoming connection starts when its upgrade is polled first; if the upgrade is dropped
-//!   before that, the connection is refused.
-//! - **Dialling** starts when the future of the dial is polled first, and is cancelled when the future is dropped. UDP
-//!   does not report that nobody listens: such a dial fails only after [`Config::handshake_timeout`], or after
-//!   [`Config::max_idle_timeout`] if that is shorter.
+//!   only. The handshake of an incoming connection starts when its upgrade is polled for the first time; if the upgrade
+//!   is dropped before that, the connection is refused.
+//! - **Dialling** starts when the future of the dial is polled for the first time, and is cancelled when the future is
+//!   dropped. UDP does not report that nobody listens: such a dial fails only after [`Config::handshake_timeout`], or
+//!   after [`Config::max_idle_timeout`] if that is shorter.
 //! - **Port use**: with [`PortUse::Reuse`], a dial uses the socket of a listener of the same IP version that can reach
 //!   the remote. If there is no such listener, it uses a socket that all dials of the IP version share. With
 //!   [`PortUse::New`], each dial has a socket of its own.
@@ -185,7 +185,7 @@ impl libp2p_core::Transport for Transport {
 
     /// Refuses further connections at once. [`TransportEvent::ListenerClosed`] follows. Connections that were accepted
     /// on or dialled from the listener's socket stay open. The socket is closed, and its port free, shortly after the
-    /// last of these connections has ended.
+    /// last of the socket's connections has ended.
     fn remove_listener(&mut self, id: ListenerId) -> bool {
         self.listeners.iter_mut().any(|listener| listener.close(id))
     }

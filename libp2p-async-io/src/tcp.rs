@@ -6,9 +6,9 @@
 //!
 //! - **Listening** on the unspecified address (`/ip4/0.0.0.0/tcp/4001`) announces each address that the machine has in
 //!   that IP version, and new and expired ones as interfaces change. An IPv6 socket accepts IPv6 connections only.
-//! - **Dialling** starts when the future of the dial is polled first. Dropping the future closes the socket. The only
-//!   time limit of a dial is the operating system's, which is minutes: wrap the finished transport in a
-//!   [`TransportTimeout`](libp2p_core::transport::timeout::TransportTimeout).
+//! - **Dialling** starts when the future of the dial is polled for the first time. Dropping the future closes the
+//!   socket. The only time limit of a dial is the operating system's, which is minutes: wrap the finished transport in
+//!   a [`TransportTimeout`](libp2p_core::transport::timeout::TransportTimeout).
 //! - **Port reuse**: with [`PortUse::Reuse`](libp2p_core::transport::PortUse::Reuse), the dial uses the port of a
 //!   listener of the same IP version that can reach the remote, if there is one. If the system does not allow that (for
 //!   example because the pair of addresses has a connection already), the dial uses a new port.

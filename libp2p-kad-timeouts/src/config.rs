@@ -4,19 +4,19 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdaptiveTimeout {
-    /// Timeout before the first measurement, within `min` and `max`. Each measurement moves the mean round-trip time by
-    /// an eighth of its difference from the mean.
+    /// Timeout before the first measurement, within `min` and `max`. Each measurement moves the mean round-trip time an
+    /// eighth of the way towards the measured time.
     pub initial: Duration,
     /// Lower bound of the timeout, for fast networks.
     pub min: Duration,
-    /// Upper bound of the timeout, for slow networks. Takes precedence over `min`. While the whole network may be
-    /// silent, this timeout applies in place of the measured one: see [`PeerTimeouts`](crate::PeerTimeouts).
+    /// Upper bound of the timeout, for slow networks. Takes precedence over `min`. While nothing shows that the network
+    /// is alive, this timeout applies in place of the measured one: see [`PeerTimeouts`](crate::PeerTimeouts).
     pub max: Duration,
 }
 
 impl AdaptiveTimeout {
-    /// Returns a timeout that is always `span`. To let it follow the measurements, widen the bounds with
-    /// [`min`](Self::min()) and [`max`](Self::max()).
+    /// Returns the bounds of a timeout that is always `span`. To let the timeout follow the measurements, widen the
+    /// bounds with [`min`](Self::min()) and [`max`](Self::max()).
     pub const fn fixed(span: Duration) -> Self {
         Self { initial: span, min: span, max: span }
     }
@@ -59,8 +59,8 @@ pub struct PeerTimeoutConfig {
     /// is released when the responses to the first requests are later than most, 10 to 100 ms after the first request.
     /// Requests to peers that have to be dialled are not held back.
     ///
-    /// So a read whose first peer has the value costs three requests, and three silent peers delay it by at most 100
-    /// ms.
+    /// So a read whose first peer has the value costs three requests. If kad's parallelism is greater than this number,
+    /// silent first peers delay a lookup by at most 100 ms.
     pub first_requests: usize,
 }
 
@@ -135,8 +135,8 @@ pub struct PeerTimeoutStats {
     pub timeout: Duration,
     /// Timeout of a dial that starts now.
     pub dial_timeout: Duration,
-    /// Number of requests and dials that are being timed, because a query waits for them. Requests that were sent to
-    /// one peer after a dial count as one.
+    /// Number of requests and dials that are being timed, because a query waits for them. All requests that wait for
+    /// the same dial, or that were sent over the connection it led to, count as one.
     pub pending: usize,
     /// Number of requests and dials that no query waits for any more, and whose late responses are still measured. At
     /// most 1,024. kad closes the stream of a request after 10 s by default, which removes the request.

@@ -46,14 +46,16 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 /// goes on without the peer.
 ///
 /// - The timeout follows the measured round-trip times, as TCP's does: see [`PeerTimeoutConfig`].
-/// - A request can be given up before the maximum timeout only if every query that waits for its peer has had a
-///   response from some peer. In addition, either some peer has responded since the request was sent, or fewer peers
-///   have been given up since the last response than have responded to the query, and fewer than eight. Otherwise the
-///   maximum timeout applies, so that a network that is slow, or gone for a moment, does not turn into "not found".
-/// - Dials are timed as well, with a timeout of their own.
-/// - A lookup first asks three connected peers ([`PeerTimeoutConfig::first_requests`]). It asks the others that kad's
-///   parallelism allows as responses arrive, or when a response is later than most. So a read that finds its value at
-///   once costs no more than with kad's default parallelism of three.
+/// - A request is given up before the maximum timeout only if every query that waits for its peer has had a response,
+///   and the network is alive. The network counts as alive if any peer has responded since the request was sent.
+///   Otherwise it counts as alive until eight peers that were asked after the last response have been given up, or as
+///   many as have responded to the query. Without both conditions the maximum timeout applies, so that a network that
+///   is slow, or gone for a moment, does not turn into "not found".
+/// - Dials are timed as well, with a timeout of their own. For dials, every new connection counts as a response.
+/// - By default, a lookup first asks three connected peers: see
+///   [`first_requests`](field@PeerTimeoutConfig::first_requests). It asks the others that kad's parallelism allows as
+///   responses arrive, or when responses are later than most. So a read that finds its value at once costs no more than
+///   with kad's default parallelism of three.
 /// - A peer that is given up stays connected and in the routing table, and later queries ask it again. A record that it
 ///   sends late is still delivered while its query runs. Late responses are measured, too, so that the timeout follows
 ///   a network that has become slow.
@@ -99,8 +101,8 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
         Self { kad, timeouts: Some(Timeouts { pending, window, timer: Box::new(timer), armed: None }) }
     }
 
-    /// Wraps a kad behaviour without timeouts, which leaves its behaviour unchanged. A program that can switch timeouts
-    /// off then has one type for both cases.
+    /// Wraps a kad behaviour without timeouts: everything is passed on unchanged. So a program that can switch timeouts
+    /// off has one type for both cases.
     pub fn disabled(kad: kad::Behaviour<S>) -> Self {
         Self { kad, timeouts: None }
     }

@@ -18,12 +18,12 @@ pub trait DeadlineTimer: Send + 'static {
     /// that its task is woken.
     fn set(&mut self, deadline: Instant);
 
-    /// Removes the deadline. Until the next call of [`poll_elapsed`](Self::poll_elapsed), and with some timers after
-    /// it, the task may still be woken at that time.
+    /// Removes the deadline. The task may still be woken at the time of the removed deadline, by some timers even if
+    /// [`poll_elapsed`](Self::poll_elapsed) has been called since.
     fn stop(&mut self);
 
-    /// Returns `Ready`, and removes the deadline, if the deadline has passed. Before that, returns `Pending` and has
-    /// the task woken at the deadline. Without a deadline, returns `Pending` and requests no wake-up.
+    /// Returns `Ready`, and removes the deadline, if the deadline has passed. If it has not passed, returns `Pending`,
+    /// and the calling task is woken at the deadline. Without a deadline, returns `Pending` and requests no wake-up.
     fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 

@@ -128,7 +128,8 @@ impl SearchIndex {
         Ok(Self { database: Database::open(file.into(), FORMAT).await?, capacity })
     }
 
-    /// Creates an index in memory. Its content is lost when its last clone is dropped.
+    /// Creates an index in memory, for at most `capacity` packages. The content is lost when the index and all of its
+    /// clones were dropped.
     ///
     /// # Errors
     ///

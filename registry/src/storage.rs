@@ -130,7 +130,7 @@ pub enum StorageError {
         /// Cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The folder cannot be created.
+    /// The folder cannot be created or emptied.
     #[error("{}: {source}", path.display())]
     Folder {
         /// The folder.

@@ -5,7 +5,8 @@ use rusqlite::Connection;
 use crate::{DatabaseError, DatabaseOpenError, connect, with_suffix};
 
 /// Exclusive lock of a file, for an owner that uses several connections to the file. The lock is released when it is
-/// dropped or the process ends. It only excludes others that acquire this lock.
+/// dropped or the process ends. The lock excludes only those who acquire it, too: it does not keep others from opening
+/// the file.
 ///
 /// [`OpenOptions::exclusive`](crate::OpenOptions::exclusive) is for an owner with a single connection. The lock is held
 /// in a second database, named like the file with the suffix `.lock`, because SQLite's locks work on all systems, and

@@ -33,9 +33,10 @@ pub struct Format {
 /// Failures that a transaction survives once its commit has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// A power failure: SQLite syncs its log to the disk before the commit returns.
+    /// Commits survive a power failure: SQLite syncs its log to the disk before a commit returns.
     Power,
-    /// The end of the process, also by a kill. A power failure may undo the last commits; the file stays consistent.
+    /// Commits survive the end of the process, also by a kill. A power failure may undo the last commits; the file
+    /// stays consistent.
     Process,
 }
 
@@ -69,7 +70,7 @@ impl OpenOptions {
     }
 
     /// Sets whether this connection excludes all others from the file, in this process and all others. If another
-    /// connection has the file, opening waits for up to one second, then fails with [`DatabaseOpenError::InUse`].
+    /// connection has the file, opening waits for about one second, then fails with [`DatabaseOpenError::InUse`].
     /// Default: `false`. For an owner with several connections, see [`FileLock`](crate::FileLock).
     pub const fn exclusive(mut self, exclusive: bool) -> Self {
         self.exclusive = exclusive;

@@ -61,9 +61,9 @@ pub struct StoreConfig {
     /// Maximum number of keys that one peer other than the local one provides. Default: 2,048, an eighth of the default
     /// of `max_provided_keys`.
     pub max_keys_per_provider: usize,
-    /// Time within which a write to the store's file is flushed, so that it survives a power failure: the flush starts
-    /// after half of this time, and takes longer only on a slow disk. A write survives the end of the process at once,
-    /// without a flush. Without a file this has no effect. Default: 1 s.
+    /// Time within which a write to the store's file is flushed to the disk, so that the write survives a power
+    /// failure. The flush starts after half of this time, and ends within the other half unless the disk is slow. The
+    /// end of the process loses no write, flushed or not. Without a file this has no effect. Default: 1 s.
     pub flush_within: Duration,
 }
 

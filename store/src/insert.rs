@@ -9,7 +9,7 @@ use crate::DiskError;
 pub enum InsertOutcome {
     /// There was no record with this key, or only an expired one.
     New,
-    /// The record replaced one with another value.
+    /// The new record replaced a stored one that had another value.
     Replaced,
     /// A record with the same value was stored already. Its expiry is now later or, if the new record is the node's
     /// own, its publisher and expiry are now those of the new record.
@@ -65,14 +65,16 @@ pub enum InsertError {
     #[error("a record of this node's own is stored under this key")]
     OwnRecord,
     /// The store is full, and evicting the records or providers whose keys are farther from this node would not make
-    /// enough room. The node's own are never evicted, and one record evicts at most 64 others.
+    /// enough room. The node's own are never evicted; a new one of the node itself also evicts closer ones of other
+    /// peers. One record evicts at most 64 others.
     #[error("store is full of records closer to this node")]
     Full,
     /// The publisher or provider has reached its limit in [`StoreConfig`](crate::StoreConfig), and evicting those of
     /// its keys that are farther from this node would not make enough room.
     #[error("publisher or provider has used its share of the store")]
     ShareFull,
-    /// The key has [`StoreConfig::max_providers_per_key`](field@crate::StoreConfig::max_providers_per_key) providers.
+    /// The key has the maximum number of providers,
+    /// [`StoreConfig::max_providers_per_key`](field@crate::StoreConfig::max_providers_per_key).
     /// [`RecordStore::add_provider`](store::RecordStore::add_provider) returns `Ok` instead of this error.
     #[error("key has the maximum number of providers")]
     TooManyProviders,

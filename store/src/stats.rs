@@ -14,7 +14,7 @@ use crate::{InsertError, InsertOutcome};
 pub struct StoreStats {
     /// Number of records, including expired ones that were not removed yet.
     pub records: u64,
-    /// Total length of the keys and values of all these records, in bytes.
+    /// Total length of the keys and values of all records, in bytes, expired ones that were not removed yet included.
     pub record_bytes: u64,
     /// Number of providers of all keys together, including expired ones that were not removed yet. A peer counts once
     /// for each key that it provides.
@@ -53,27 +53,27 @@ pub struct StoreStats {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InsertErrorCounts {
-    /// [`InsertError::ValueTooLong`].
+    /// Number of insertions that failed with [`InsertError::ValueTooLong`].
     pub value_too_long: u64,
-    /// [`InsertError::KeyTooLong`].
+    /// Number of insertions that failed with [`InsertError::KeyTooLong`].
     pub key_too_long: u64,
-    /// [`InsertError::Expired`].
+    /// Number of insertions that failed with [`InsertError::Expired`].
     pub expired: u64,
-    /// [`InsertError::Invalid`].
+    /// Number of insertions that failed with [`InsertError::Invalid`].
     pub invalid: u64,
-    /// [`InsertError::NoValidator`].
+    /// Number of insertions that failed with [`InsertError::NoValidator`].
     pub no_validator: u64,
-    /// [`InsertError::Worse`].
+    /// Number of insertions that failed with [`InsertError::Worse`].
     pub worse: u64,
-    /// [`InsertError::OwnRecord`].
+    /// Number of insertions that failed with [`InsertError::OwnRecord`].
     pub own_record: u64,
-    /// [`InsertError::Full`].
+    /// Number of insertions that failed with [`InsertError::Full`].
     pub full: u64,
-    /// [`InsertError::ShareFull`].
+    /// Number of insertions that failed with [`InsertError::ShareFull`].
     pub share_full: u64,
-    /// [`InsertError::TooManyProviders`].
+    /// Number of insertions that failed with [`InsertError::TooManyProviders`].
     pub too_many_providers: u64,
-    /// [`InsertError::Disk`].
+    /// Number of insertions that failed with [`InsertError::Disk`].
     pub disk: u64,
 }
 

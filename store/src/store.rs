@@ -34,7 +34,7 @@ const SWEEP: usize = 32;
 ///
 /// The [front page of the crate](crate) says which of two records of a key stays. Reads are served from memory. With a
 /// file, an insertion is written to the file before it takes effect in memory, so that the file has every acknowledged
-/// record. It survives the end of the process at once, and a power failure once the file was flushed: see
+/// record. A written record survives the end of the process at once, and a power failure once the file was flushed: see
 /// [`StoreConfig::flush_within`](field@StoreConfig::flush_within).
 ///
 /// Expired records and providers are never returned. Each insertion removes up to 32 expired records and 32 expired
@@ -62,7 +62,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Returns an empty store without a file. Its content is lost when it is dropped.
+    /// Returns an empty store without a file. The content is lost when the store is dropped.
     pub fn memory(local_peer: PeerId, config: StoreConfig) -> Self {
         Self::with_clock(local_peer, config, Arc::new(RealClock))
     }

@@ -6,8 +6,8 @@ use crate::Progress;
 
 /// Error of a provider announcement.
 ///
-/// After it, the local store does not name the local peer as a provider of the key, unless it did before, or another
-/// announcement of the key has succeeded or is under way.
+/// After this error, the local store does not name the local peer as a provider of the key, unless it did so before the
+/// announcement, or another announcement of the key has succeeded or is under way.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum StartProvidingError {

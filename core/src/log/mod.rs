@@ -33,7 +33,7 @@ pub enum LogValues {
     /// are given to others. Equal values stay equal.
     ///
     /// A replay uses stand-ins of the same length. So it does not reproduce the verdicts of validators, and different
-    /// values of fewer than eight bytes may become equal. It rejects values of more than 1 MiB.
+    /// values of fewer than eight bytes may become equal. A replay rejects a log with a value of more than 1 MiB.
     Hashed,
 }
 

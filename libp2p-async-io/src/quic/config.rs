@@ -64,8 +64,8 @@ impl Config {
     }
 
     /// Sets the time without a packet from the remote after which a connection is lost. The shorter timeout of both
-    /// ends applies. It is rounded down to whole milliseconds, but to one at least; the maximum is 49 days. Zero means
-    /// no timeout of this end. Default: 10 seconds.
+    /// ends applies. The value is rounded down to whole milliseconds, but to one at least; the maximum is 49 days. Zero
+    /// means no timeout of this end. Default: 10 seconds.
     #[must_use]
     pub fn max_idle_timeout(mut self, timeout: Duration) -> Self {
         self.max_idle_timeout = timeout;
@@ -90,7 +90,7 @@ impl Config {
     }
 
     /// Sets the maximum number of bytes on a stream that were sent by the remote but not yet read here; the remote has
-    /// to wait before it sends more. They are held in memory. Default: 10,000,000, less than the default of
+    /// to wait before it sends more. Such bytes are held in memory. Default: 10,000,000, less than the default of
     /// [`max_connection_data`](Self::max_connection_data), so that one stream that is not read does not block the
     /// others.
     #[must_use]

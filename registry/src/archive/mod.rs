@@ -1,7 +1,7 @@
 //! Archives: packing a folder into a single file, and unpacking it.
 //!
-//! [`pack`] writes a folder as a gzipped tar (ustar) that depends only on paths, bytes and executable bits: the same
-//! files make the same archive on every machine. Version control, environment files, key files and Kadence homes
+//! [`pack`] writes a folder as a gzipped tar (ustar) that depends only on paths, bytes and executable bits: equal
+//! folders make equal archives. Version control, environment files, key files and Kadence homes
 //! ([`ExclusionReason::Home`]) are left out, and a private key in any other file is an error. [`unpack`] is safe for
 //! untrusted archives: it accepts only plain files and folders, within limits, and writes nothing outside the target.
 //!

@@ -121,8 +121,8 @@ pub enum PackError {
         /// One of the two.
         path: PathBuf,
     },
-    /// A file that is not excluded by its name contains a private key. Move the file out of the folder, or the key out
-    /// of the file. A key that was published before has to be replaced.
+    /// A file that is not excluded contains a private key. Move the file out of the folder, or the key out of the file.
+    /// A key that was published before has to be replaced.
     #[error("{} contains {kind}: move it out of the package's folder", path.display())]
     PrivateKey {
         /// The file.

@@ -26,7 +26,7 @@ pub enum BlobError {
     /// The source of the bytes to store cannot be read.
     #[error("source cannot be read: {0}")]
     Source(#[source] io::Error),
-    /// The file system failed: the disk is full, or permissions are missing.
+    /// The file system failed, for example because the disk is full or permissions are missing.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.

@@ -36,9 +36,9 @@ pub enum FieldError {
         max: usize,
     },
     /// The value contains a forbidden character. Everywhere: control characters, Unicode line and paragraph separators,
-    /// and characters that change the direction of text; line breaks and tabs are allowed in the description and the
-    /// readme. In categories, tags and names of links also: white space and upper-case letters. In a version also: the
-    /// `+` of build metadata.
+    /// and directional embeddings, overrides and isolates (U+2028 to U+202E, U+2066 to U+2069). Line breaks and tabs
+    /// are allowed in the description and the readme only. In categories, tags and names of links also: white space and
+    /// upper-case letters. In a version also: the `+` of build metadata.
     #[error("{field} contains {character:?}, a character that is not allowed there")]
     Character {
         /// The field.

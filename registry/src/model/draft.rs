@@ -217,7 +217,8 @@ impl DraftBuilder {
         self
     }
 
-    /// Adds a dependency. A package can have up to 256, at most one on each other package and none on itself.
+    /// Adds a dependency. A version can have up to 256 dependencies, at most one on each other package and none on its
+    /// own package.
     pub fn dependency(mut self, package: PackageId, requirement: VersionReq) -> Self {
         self.0.dependencies.push(Dependency { package, requirement });
         self
@@ -257,8 +258,8 @@ struct Source {
     dependencies: BTreeMap<String, VersionReq>,
 }
 
-/// Error of [`Draft::from_toml`]. The manifest file has to be changed, or for [`Publisher`](Self::Publisher) another
-/// key used.
+/// Error of [`Draft::from_toml`]. The cure is to change the manifest file or, for [`Publisher`](Self::Publisher), to
+/// use an Ed25519 key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SourceError {

@@ -173,8 +173,8 @@ impl Index {
         &self.0.package
     }
 
-    /// Summary of the version that was added last among those that became the [`current`](Self::current) one when they
-    /// were added. A yank does not change it.
+    /// Summary of the last added version that was the [`current`](Self::current) one right after it was added. A later
+    /// yank does not change the summary.
     pub fn summary(&self) -> &Summary {
         &self.0.summary
     }

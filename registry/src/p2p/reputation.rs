@@ -65,8 +65,8 @@ const FORMAT: Format = Format {
     exclusive: false,
 };
 
-/// Record of the experience with one peer, from which its score and its bans follow. The default is that of an unknown
-/// peer.
+/// Experience with one peer: counts of successes, failures and bad data, from which its score and its bans follow. The
+/// default is that of an unknown peer.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct PeerReputation {
@@ -123,8 +123,9 @@ impl PeerReputation {
         score / f64::from(now.bad.saturating_add(1))
     }
 
-    /// Returns the end of the latest ban, which may have passed. `None` if [`bad`](Self::bad) is 0. When `bad` has
-    /// fallen by one, the ban counts from that time instead of the time of the last bad data.
+    /// Returns the end of the latest ban, which may have passed. `None` if [`bad`](Self::bad) is 0. The ban is counted
+    /// from the last bad data or, if [`decayed`](Self::decayed) has reduced `bad` since, from the time at which `bad`
+    /// fell.
     pub fn banned_until(self) -> Option<SystemTime> {
         let again = self.bad.checked_sub(1)?;
         let ban = FIRST_BAN.saturating_mul(2_u32.saturating_pow(again)).min(MAX_BAN);

@@ -68,7 +68,7 @@ pub enum EnvelopeError {
     #[error("not a signed envelope")]
     Encoding,
     /// The bytes are not the canonical encoding of the envelope in them, which is the one that libp2p produces. Anybody
-    /// can encode an envelope in another way without the key, which would change its hash.
+    /// can encode an envelope in another way without the key, which would give it another hash.
     #[error("envelope is not in canonical form")]
     NotCanonical,
     /// The signature does not fit the content of the envelope, or the envelope has another kind of document.

@@ -28,7 +28,7 @@ pub enum GetError {
     #[error("no answer within {after:?}")]
     Timeout {
         /// Time limit: of the lookup or, for a download, its limit for a time without progress. A download that
-        /// exceeded its limit in total reports that limit, too.
+        /// exceeded its total time limit also reports the limit for a time without progress.
         after: Duration,
     },
     /// The DHT client had no free place in its queue, or the request reached its time limit while it waited there.

@@ -66,8 +66,9 @@ pub trait Registry: Send + Sync {
 
     /// Brings content of `size` bytes into [`blobs`](Self::blobs). Content that is in the store is neither fetched nor
     /// verified again; content from peers is verified against its id before it is stored. `package` is the package that
-    /// the content belongs to: a registry on a network asks its publisher and the peers that announced it first. A
-    /// registry in a folder fetches nothing.
+    /// the content belongs to: a registry on a network first asks the package's publisher and the peers that announced
+    /// the package. A registry in a folder fetches nothing: it only checks that the content is in the store with this
+    /// size.
     ///
     /// # Errors
     ///
@@ -75,19 +76,21 @@ pub trait Registry: Send + Sync {
     /// [`GetError`].
     async fn fetch(&self, package: &PackageId, content: &ContentId, size: u64) -> Result<(), GetError>;
 
-    /// Publishes a version. Readers see it only after all of its content is stored. Publishing a version again with the
-    /// same manifest and files succeeds and leaves the versions as they are, also if the version is yanked; with
-    /// another manifest or other files it fails with [`IndexError::VersionExists`](crate::IndexError::VersionExists).
+    /// Publishes a version. Readers see the version only after its archive, manifest and index are in the local store.
+    /// Publishing a version again with the same manifest and files succeeds and leaves the versions as they are, also
+    /// if the version is yanked; with another manifest or other files it fails with
+    /// [`IndexError::VersionExists`](crate::IndexError::VersionExists).
     ///
     /// # Errors
     ///
     /// See [`PublishError`]. After [`PublishError::Failed`] the same call can be repeated.
     async fn publish(&self, release: Release) -> Result<Receipt, PublishError>;
 
-    /// Yanks a version: searches, [`get_package`](Self::get_package) and the resolver skip it once they see the new
-    /// index. Its content stays available, and a lock file that pins the version still installs it.
+    /// Yanks a version: once the new index is read, searches, [`get_package`](Self::get_package) and the resolver skip
+    /// the version. Its content stays available, and a lock file that pins the version can still be resolved and
+    /// installed.
     ///
-    /// Yanking a version that is yanked already succeeds, too.
+    /// If the version is yanked already, the call succeeds, too.
     ///
     /// # Errors
     ///
@@ -95,8 +98,8 @@ pub trait Registry: Send + Sync {
     /// [`PublishError`].
     async fn yank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError>;
 
-    /// Takes a yank back: searches, [`get_package`](Self::get_package) and the resolver see the version again.
-    /// Succeeds, too, if the version is not yanked.
+    /// Takes a yank back: once the new index is read, searches, [`get_package`](Self::get_package) and the resolver see
+    /// the version again. If the version is not yanked, the call succeeds, too.
     ///
     /// # Errors
     ///

@@ -25,16 +25,16 @@ pub struct Receipt {
     pub excluded: Vec<Excluded>,
 }
 
-/// Step of publishing, yanking or unyanking, in their order. Content is stored before anything refers to it, so that a
-/// peer that learns of a version can fetch all of it.
+/// Step of publishing, yanking or unyanking. The steps are taken in the order of the variants: content is stored before
+/// anything refers to it, so that a peer that learns of a version can fetch all of its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// Packs the folder and stores the archive. Not part of a yank or unyank.
+    /// Packs the folder and puts the archive into the local store. Not part of a yank or unyank.
     Archive,
-    /// Stores the manifest. Not part of a yank or unyank.
+    /// Puts the manifest into the local store. Not part of a yank or unyank.
     Manifest,
-    /// Stores the index.
+    /// Puts the new index into the local store.
     Index,
     /// Announces this node in the DHT as a provider of the new content. Only on a network.
     Provide,

@@ -61,8 +61,8 @@ pub struct InstalledPackage {
 /// is not fetched again. Existing files in packages' folders are never deleted or overwritten: a folder with other
 /// content is an error. If the registry has all content in its local store, no network is needed.
 ///
-/// The function keeps its own files in `<dir>/.kadence-install`. Only one call at a time, of all processes, can use a
-/// `dir`.
+/// The function keeps its own files in `<dir>/.kadence-install`. Only one call at a time, in all processes, can use the
+/// same `dir`; another call fails with [`InstallError::Storage`].
 ///
 /// # Errors
 ///

@@ -113,8 +113,8 @@ impl CataloguePage {
     /// Verifies the fields, the signature and the timestamp of each entry. `now` is the local time.
     ///
     /// Entries of any age are accepted, if they are ahead of `now` by at most [`MAX_AHEAD`]. Entries that are ahead by
-    /// up to twice that time are left out. Entries that are further ahead or otherwise invalid are counted: see
-    /// [`AddedPage::invalid`]. This verifies hundreds of signatures for a full page, so do not hold a lock meanwhile.
+    /// more, up to twice that time, are left out. Entries that are further ahead or otherwise invalid are counted: see
+    /// [`AddedPage::invalid`]. A full page has hundreds of signatures, so do not hold a lock meanwhile.
     pub fn verify(&self, now: SystemTime) -> VerifiedPage {
         let mut verified = VerifiedPage::default();
         let latest = unix::seconds(now).saturating_add(MAX_AHEAD.as_secs());

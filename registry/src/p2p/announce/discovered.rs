@@ -17,7 +17,8 @@ pub const MAX_PER_PUBLISHER: usize = 1_000;
 /// Maximum number of providers that are kept for a package of a [`Discovered`] list.
 pub const MAX_PACKAGE_PROVIDERS: usize = 20;
 
-/// Peer that is reported to have a package: the source of an announcement, or a peer with the package in its catalogue.
+/// Peer that is reported to have a package: the peer that first sent an announcement of it, or one with the package in
+/// its catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageProvider {
     /// Peer id.
@@ -29,7 +30,7 @@ pub struct PackageProvider {
 /// Entry of a [`Discovered`] list: a package that is known from announcements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredPackage {
-    /// Announcement with the highest sequence number that was added.
+    /// Announcement of the package with the highest sequence number so far.
     pub newest: SignedAnnouncement,
     /// Peers that are reported to have the package, at most [`MAX_PACKAGE_PROVIDERS`], in no particular order. Reports
     /// may be false: content has to be verified when it is fetched.
@@ -38,8 +39,9 @@ pub struct DiscoveredPackage {
     pub first_seen: SystemTime,
     /// Time at which [`newest`](Self::newest) was added to the list. Repetitions do not change it.
     pub last_seen: SystemTime,
-    /// Position of the entry in the order of changes of the list: each new or newer announcement gets the next higher
-    /// number. See [`Discovered::since`]. It is not the sequence number of the head, which is [`seq`](Self::seq).
+    /// Position of the entry in the order of changes of the list: a new or newer announcement gives its entry the next
+    /// higher number. See [`Discovered::since`]. This is not the sequence number of the head, which is
+    /// [`seq`](Self::seq).
     pub number: u64,
 }
 
@@ -77,16 +79,16 @@ pub enum Freshness {
     },
 }
 
-/// List of the packages that were announced, for discovery without a lookup. It is kept in memory.
+/// List of the packages that were announced, for discovery without a lookup. The list is kept in memory only.
 ///
-/// The list holds at most [`MAX_DISCOVERED`] packages. Each entry counts for one peer: the one that first sent its
-/// newest announcement or, if a peer with fewer entries sends the same announcement later, that peer. A further package
-/// replaces an entry of the peer with the most entries, where the further package is counted, too: the entry that was
-/// changed the longest time ago. A peer that floods the list therefore displaces its own entries as soon as it has the
-/// most.
+/// The list holds at most [`MAX_DISCOVERED`] packages. Each entry counts for one peer: the peer that first reported the
+/// newest announcement in the entry. If a peer that has fewer entries reports the same announcement later, the entry
+/// counts for that peer from then on. In a full list, a further package replaces an entry of the peer with the most
+/// entries, where the further package is counted, too. The entry that was changed the longest time ago is replaced. A
+/// peer that floods the list therefore displaces its own entries as soon as it has the most.
 ///
-/// The list holds at most [`MAX_PER_PUBLISHER`] packages of one publisher. A further package replaces the one of this
-/// publisher that was changed the longest time ago.
+/// The list holds at most [`MAX_PER_PUBLISHER`] packages of one publisher. A further one replaces the package of the
+/// same publisher that was changed the longest time ago.
 ///
 /// # Example
 ///
@@ -142,9 +144,9 @@ struct Entry {
 }
 
 impl Discovered {
-    /// Returns an empty list. `epoch` must differ from the epochs of all earlier lists of this node, and should differ
-    /// from those of other nodes: a [`Cursor`](super::Cursor) contains it and is valid for one list only. The current
-    /// time in milliseconds will do.
+    /// Returns an empty list. `epoch` must differ from the epochs of all earlier lists of this node: a
+    /// [`Cursor`](super::Cursor) contains the epoch and is valid for one list only. For example, use the current time
+    /// in milliseconds.
     pub fn new(epoch: u64) -> Self {
         Self::with(epoch, MAX_DISCOVERED, MAX_PER_PUBLISHER)
     }

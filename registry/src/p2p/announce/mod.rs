@@ -1,7 +1,8 @@
 //! Announcements of packages, which publishers broadcast over gossipsub.
 //!
-//! An announcement names the newest [head](super::head) of a package. It is a hint: it makes a package known, and lets
-//! readers look for a newer head. Only the head in the DHT is authoritative.
+//! An announcement names the newest [head](super::head) of a package, which is a signed record in the DHT that names
+//! the list of the package's versions. An announcement is a hint: it makes a package known, and lets readers look for a
+//! newer head. Only the head in the DHT is authoritative.
 //!
 //! [`P2PRegistry`](super::registry::P2PRegistry) passes every announcement that a neighbour forwards to it to an
 //! [`AnnouncementValidator`] before gossipsub forwards it further. A neighbour is a connected peer with the same

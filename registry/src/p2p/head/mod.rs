@@ -5,8 +5,9 @@
 //! it. A holder can still serve an outdated head, or none. Against that, [`HeadStore`] remembers the highest head that
 //! was seen, and heads expire.
 //!
-//! Two heads of one package conflict if they have the same sequence number and different contents, or if the second has
-//! the next number and does not name the first as its predecessor. Signing both is an equivocation.
+//! Two heads of one package conflict if they have the same sequence number and different contents, or if one has the
+//! number after that of the other and does not name the other as its predecessor. A publisher that signs both commits
+//! an equivocation.
 
 mod next;
 mod policy;

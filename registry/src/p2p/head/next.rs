@@ -21,8 +21,8 @@ use crate::{ContentId, PackageId, p2p::setters::setters, unix};
 #[non_exhaustive]
 pub struct Lifetime {
     /// Time from signing until the head expires, at most [`MAX_VALIDITY`]; fractions of a second are dropped. Before
-    /// that, the publisher has to sign the next head, which [`P2PRegistry`](crate::p2p::registry::P2PRegistry) does
-    /// when half of this time has passed. Default: 30 days.
+    /// that, the publisher has to sign the next head, which a running
+    /// [`P2PRegistry`](crate::p2p::registry::P2PRegistry) does when half of this time has passed. Default: 30 days.
     pub validity: Duration,
     /// Time from a lookup for which a reader may use the head before it looks for a newer one; fractions of a second
     /// are dropped. Default: 5 minutes.
@@ -30,8 +30,7 @@ pub struct Lifetime {
 }
 
 impl Default for Lifetime {
-    /// Returns a validity of 30 days, for which a publisher can be offline, and a time to live of 5 minutes, after
-    /// which readers notice a new version.
+    /// Returns a validity of 30 days and a `ttl` of 5 minutes.
     fn default() -> Self {
         Self { validity: Duration::from_secs(30 * 24 * 60 * 60), ttl: Duration::from_secs(5 * 60) }
     }

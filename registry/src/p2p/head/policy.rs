@@ -9,8 +9,9 @@ use crate::{ContentId, unix};
 /// without a time service.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// Maximum step from the highest sequence number that was seen to the next one: one head every five minutes for a
-/// month. A thief of the key therefore cannot use up all numbers at once, and the owner can continue.
+/// Maximum step from the highest sequence number that a reader has seen to that of a newer head: one head every five
+/// minutes for a month. Readers that know the package therefore reject a head with which a thief of the key tries to
+/// use up all numbers at once, and the owner can continue.
 pub const MAX_JUMP: u64 = 10_000;
 
 /// Maximum validity of a head, from the time at which it is checked: 366 days. A holder of an old head can hide later
@@ -102,7 +103,7 @@ pub enum HeadRejectedError {
         /// End of its validity, in seconds since 1970.
         not_after: u64,
     },
-    /// The head is valid for longer than [`MAX_VALIDITY`] and [`CLOCK_TOLERANCE`] from now, so that a holder could
+    /// The head is valid for longer than [`MAX_VALIDITY`] plus [`CLOCK_TOLERANCE`] from now, so that a holder could
     /// serve it for years. The publisher has to sign another one, unless the local clock is behind.
     #[error("head is valid until {not_after}, later than {latest} (seconds since 1970)")]
     ValidTooLong {

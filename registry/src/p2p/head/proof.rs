@@ -6,8 +6,8 @@ use crate::PackageId;
 /// Proof of an equivocation: two conflicting heads of one package, both signed by its publisher. Anybody can
 /// [verify](Self::verify) it.
 ///
-/// Two heads conflict if they have the same sequence number and different contents, or if the second has the next
-/// number and does not name the first as its predecessor.
+/// Two heads conflict if they have the same sequence number and different contents, or if one has the number after that
+/// of the other and does not name the other as its predecessor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EquivocationProof {
     /// Encoded envelope of the head that was seen first.

@@ -16,8 +16,8 @@ use crate::{
     database::{self, DatabaseError, DatabaseOpenError, Format},
 };
 
-/// Maximum number of packages in a [`HeadStore`]: well above what a single machine installs. A full store takes some 50
-/// MB.
+/// Maximum number of packages in a [`HeadStore`]: well above what a single machine installs. A full store takes some
+/// 50 MB.
 pub const MAX_PACKAGES: u64 = 50_000;
 
 /// `envelope` is the head with the number `seq`; it is null after an equivocation was accepted. `other` is a head that
@@ -97,7 +97,7 @@ impl HeadStore {
     ///
     /// If the head is a [rollback](HeadRejectedError::Rollback), a [fast-forward](HeadRejectedError::FastForward), or
     /// part of an [equivocation](HeadRejectedError::Equivocation), if the store is [full](HeadStoreError::Full), or if
-    /// the file fails.
+    /// the file cannot be read or written.
     pub fn record(&self, candidate: &SignedHead) -> Result<Accepted, HeadStoreError> {
         let package = &candidate.head().package;
         let mut connection = self.connection();
@@ -160,7 +160,7 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the file fails.
+    /// If the file cannot be read or written.
     pub fn accept_equivocation(&self, package: &PackageId) -> Result<bool, DatabaseError> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(Immediate)?;
@@ -179,18 +179,18 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the file fails.
+    /// If the file cannot be read or written.
     pub fn forget(&self, package: &PackageId) -> Result<bool, DatabaseError> {
         let rows = self.connection().execute("DELETE FROM heads WHERE package = ?1", [package.to_string()])?;
         Ok(rows > 0)
     }
 
-    /// Sets whether the package is protected from replacement. The protection is off for a package that was just
-    /// recorded. Returns `false`, and changes nothing, if the package is not in the store.
+    /// Sets whether the package is protected from replacement. A package that is recorded for the first time is not
+    /// protected. Returns `false`, and changes nothing, if the package is not in the store.
     ///
     /// # Errors
     ///
-    /// If the file fails.
+    /// If the file cannot be read or written.
     pub fn keep(&self, package: &PackageId, kept: bool) -> Result<bool, DatabaseError> {
         let rows = self
             .connection()
@@ -203,7 +203,7 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the file fails.
+    /// If the file cannot be read or written.
     pub fn checkpoint(&self, package: &PackageId) -> Result<Option<Checkpoint>, DatabaseError> {
         Ok(read(&self.connection(), package)?.map(|known| known.checkpoint))
     }
@@ -212,7 +212,7 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the file fails.
+    /// If the file cannot be read or written.
     pub fn equivocation(&self, package: &PackageId) -> Result<Option<EquivocationProof>, DatabaseError> {
         Ok(read(&self.connection(), package)?.and_then(|known| known.check().err()).and_then(
             |rejected| match rejected {
@@ -222,12 +222,12 @@ impl HeadStore {
         ))
     }
 
-    /// Returns the packages that are rejected for an equivocation, in the alphabetical order of their ids: at most
-    /// `limit`, beginning with the one that follows `after`. `None` begins with the first.
+    /// Returns the packages that are rejected for an equivocation, in the order of their ids as text: at most `limit`,
+    /// beginning with the one that follows `after`. `None` begins with the first.
     ///
     /// # Errors
     ///
-    /// If the file fails.
+    /// If the file cannot be read or written.
     pub fn equivocations(&self, after: Option<&PackageId>, limit: u32) -> Result<Vec<PackageId>, DatabaseError> {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(
@@ -243,7 +243,7 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the file fails.
+    /// If the file cannot be read or written.
     pub fn count(&self) -> Result<u64, DatabaseError> {
         count(&self.connection())
     }

@@ -5,9 +5,9 @@ use libp2p::kad::RecordKey;
 
 use super::record::SignedHead;
 
-/// Validator for the DHT records of heads. Register it for [`NAMESPACE`](super::NAMESPACE) in the tracker, which uses
-/// it for reads and puts, and in the record store, which uses it for records that it keeps for others.
-/// [`configure`](crate::p2p::registry::configure) does both.
+/// Validator for the DHT records of heads. Register it for [`NAMESPACE`](super::NAMESPACE) in
+/// `TrackerConfig::validators`, for reads and puts, and in the validators of the record store, for records that the
+/// node keeps for others. [`configure`](crate::p2p::registry::configure) does both.
 ///
 /// The validator uses no clock, so that all nodes come to the same result. It accepts expired heads: readers check the
 /// expiry.

@@ -34,10 +34,10 @@ pub struct RegistryConfig {
     pub folder: PathBuf,
     /// Gossipsub topic of announcements, the same for all nodes of a network. Default: `/kadence/packages/1`.
     pub topic: String,
-    /// Announces this node in the DHT as a provider of the content that it fetches and, after a start, of all content
-    /// in its store. Default: `true`. If no reader does so, content cannot be found while its publisher is offline.
-    /// With `false`, this node still serves its content to peers that ask for it, and announces the content that it
-    /// publishes.
+    /// Announces this node in the DHT as a provider of the content that it fetches and, once after each start, of all
+    /// content in its store. Default: `true`. If no reader does so, content cannot be found while its publisher is
+    /// offline. With `false`, this node still serves the content in its store to peers that ask for it, and is still
+    /// announced as a provider of the packages that it publishes.
     pub share: bool,
     /// Validity periods of the heads that this registry signs. Default: valid for 30 days, and readers look for a newer
     /// head after 5 minutes.
@@ -51,23 +51,24 @@ pub struct RegistryConfig {
     /// Timeout for the connection to a provider, including the lookup of its addresses. Default: 10 s.
     pub connect_timeout: Duration,
     /// Time from the start of a fetch after which more providers are looked up in the DHT. The known providers, which
-    /// are the publisher and the peers that reported the package, are asked before. The lookup starts at once if none
-    /// of them is connected, and as soon as a provider fails. It costs requests to some twenty peers, and a small or
-    /// nearby content often arrives without it. Default: 100 ms.
+    /// are the publisher and the peers that reported the package, are asked without a lookup. The lookup starts at once
+    /// if none of the known providers is connected, and earlier than after this time if a provider fails. A lookup
+    /// costs requests to some twenty peers, and small content or content of a nearby peer often arrives before this
+    /// time. Default: 100 ms.
     pub provider_lookup_delay: Duration,
-    /// Interval at which packages that were published here are published again, at most a quarter of the validity in
-    /// `lifetime`. Longer intervals count as that. Default: 12 hours, well below the 48 hours after which kad drops a
-    /// record.
+    /// Interval at which packages that were published here are published again. If it is longer than a quarter of the
+    /// validity in `lifetime`, that quarter is used. Default: 12 hours, well below the 48 hours after which kad drops a
+    /// record by default.
     pub republish_interval: Duration,
-    /// Interval at which the connected peer with the best reputation is asked for its new packages. Besides, every peer
-    /// is asked when it connects. Default: 10 minutes.
+    /// Interval at which the connected peer with the best reputation is asked for the new packages in its catalogue. In
+    /// addition, every peer is asked when it connects. Default: 10 minutes.
     pub catalogue_interval: Duration,
     /// Limits of the server that sends content to peers.
     pub server: ServerConfig,
     /// Configuration of the fetches of content.
     pub fetch: FetchConfig,
     /// Limits of the archives that are packed for publishing. They do not apply to
-    /// [installing](crate::resolve::install), which unpacks archives with the default limits.
+    /// [installing](crate::resolve::install()), which unpacks archives with the default limits.
     pub archive: ArchiveLimits,
     /// Files and folders that are never packed into an archive, in addition to [`folder`](field@Self::folder): for
     /// example the file of the key pair. Paths that do not exist are ignored. The publisher's secret key in any other

@@ -1,7 +1,7 @@
 //! Registry on the peer-to-peer network of a node.
 //!
 //! ```text
-//!   reading      head ◄── DHT (best of all holders) ──► checked against the checkpoint ──► index, manifest, archive ◄── peers
+//!   reading      head ◄── DHT (best of all holders) ──► compared to those seen ──► index, manifest, archive ◄── peers
 //!   publishing   archive, manifest, index provided ──► head signed, stored, put, read back ──► announced
 //!   listening    announcements, peers' catalogues ──► discovered packages, search
 //! ```
@@ -275,11 +275,11 @@ impl<R: Runtime> P2PRegistry<R> {
     }
 
     /// Publishes a package of this registry again: puts its newest head into the DHT, announces this node as a provider
-    /// of those of its contents that are here, and announces the package. If less than half of the head's validity is
-    /// left, the next head is signed first. Returns `None` if the package was never published from this folder with
-    /// this key.
+    /// of those contents of the package that are in its store, and announces the package. If less than half of the
+    /// validity in [`RegistryConfig::lifetime`](field@RegistryConfig::lifetime) is left for the head, the next head is
+    /// signed first. Returns `None` if the package was never published from this folder with this key.
     ///
-    /// While the node has a connected peer, this also happens by itself: soon after the start, then at each
+    /// While the node has a connected peer, this also happens automatically: soon after the start, then at each
     /// [`RegistryConfig::republish_interval`](field@RegistryConfig::republish_interval), and earlier after a failure.
     ///
     /// # Errors

@@ -152,7 +152,7 @@ pub enum CatalogueClientError {
     /// The peer answered that it is busy, because it got too many requests from this node. Ask it again later.
     #[error("peer is busy")]
     Busy,
-    /// The peer was not connected, or did not answer, within the timeout. Ask others.
+    /// The connection to the peer and its answer took longer than the timeout. Ask others.
     #[error("peer did not answer in time")]
     Timeout,
     /// The peer sent an invalid page, which no honest peer of this protocol version does.

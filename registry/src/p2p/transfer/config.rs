@@ -43,9 +43,11 @@ pub struct FetchConfig {
     pub stall_timeout: Duration,
     /// Maximum time of a whole fetch, including the wait for another fetch of the same blob. Default: 1 h.
     pub timeout: Duration,
-    /// Time after which a provider that could not be reached, or whose stream failed, is asked again: twice this time
-    /// after its second failure in a row. After the third one the provider is given up. Also the minimum time after
-    /// which a busy provider is asked again, which can happen nine times in a row. Default: 500 ms.
+    /// Time after which a provider that could not be reached, or whose stream failed, is asked again. After the second
+    /// failure in a row the time is doubled, and after the third one the provider is given up. Default: 500 ms.
+    ///
+    /// A busy provider is asked again after the time that it names, but not earlier than after this time and not later
+    /// than after 10 s. This is repeated up to nine times in a row.
     pub retry_after: Duration,
 }
 
@@ -110,7 +112,7 @@ pub struct ServerConfig {
     /// than three times this number of bytes is therefore never served; by default, a [`Fetcher`](super::Fetcher)
     /// requests 256 KiB at a time.
     pub bytes_per_second: u64,
-    /// Bandwidth for one peer, in bytes per second. 0 counts as 1. Requests wait as for
+    /// Bandwidth for one peer, in bytes per second. 0 counts as 1. Requests are delayed and refused as described for
     /// [`bytes_per_second`](field@Self::bytes_per_second). Default: 128 MiB/s.
     pub bytes_per_second_per_peer: u64,
     /// Maximum time from the opening of a stream, or from the end of a response, until the next response is ready,

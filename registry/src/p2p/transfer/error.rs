@@ -4,7 +4,7 @@ use super::events::ProviderReport;
 use crate::blob::BlobError;
 
 /// Error of a fetch. The pieces that were verified and written stay on the disk, and the next fetch of the blob resumes
-/// from there.
+/// from there, unless the disk damaged them.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FetchError {

@@ -54,8 +54,8 @@ impl Fetcher {
         Self(FetchContext { store, ..self.0.clone() })
     }
 
-    /// Fetches a blob into the store and returns its size in bytes. If the store has a copy, the copy is read and
-    /// verified, and no provider is asked if it is valid.
+    /// Fetches a blob into the store and returns its size in bytes. A copy that is in the store already is read and
+    /// verified; if the copy is valid, no provider is asked.
     ///
     /// More providers may come from the stream while the fetch is in progress; after 256 different ones, the rest of
     /// the stream is ignored. The fetch fails when all providers have failed and the stream has ended, or at a timeout.

@@ -20,7 +20,7 @@ pub struct FetchRequest {
 pub struct BlobProvider {
     /// Peer id.
     pub peer: PeerId,
-    /// Preference: of the providers that are known at a time, those with larger values are asked first.
+    /// Preference: of the providers that wait to be asked, those with larger values are asked first.
     pub preference: i32,
 }
 

@@ -71,8 +71,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Registers the blob protocol on the stream behaviour of `control`. Streams are accepted from now on, and wait
-    /// until [`run`](Self::run) serves them.
+    /// Registers the blob protocol on the stream behaviour of `control`. Streams are accepted from now on; up to 256
+    /// wait until [`run`](Self::run) serves them, and further ones are closed.
     ///
     /// # Errors
     ///
