@@ -193,8 +193,8 @@ impl Retry {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutOptions {
-    /// Lowers a quorum that exceeds the number of peers found by the first lookup to that number. Without this option,
-    /// such a put looks for further peers, and fails with
+    /// If the first lookup finds fewer peers than the quorum requires, lowers the quorum to the number found. Without this
+    /// option, such a put looks for further peers, and fails with
     /// [`InsufficientPeers`](crate::PutRecordError::InsufficientPeers) if there are too few. Default: off.
     pub clamp_quorum: bool,
     /// Time at which the record is stored in the local store. Default: [`LocalCopy::OnSuccess`].

@@ -46,8 +46,9 @@ pub use kadence::{self, Spawned};
 ///
 /// # Panics
 ///
-/// Panics outside a tokio runtime, as `tokio::spawn` does. In a runtime without timers, the task panics at the first
-/// call, and every call ends with `Shutdown`.
+/// Panics outside a tokio runtime, as `tokio::spawn` does. In a runtime without timers, the task panics when it first
+/// sets a timer, usually for the first call that the driver accepts. Every pending and later call then ends with
+/// `Shutdown`.
 ///
 /// For another runtime than the current one, use [`kadence::spawn`] with a [`TokioRuntime`] made from a handle.
 pub fn spawn<B>(swarm: Swarm<B>, config: DriverConfig) -> Spawned<B>

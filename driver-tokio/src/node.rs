@@ -35,8 +35,8 @@ use crate::TokioRuntime;
 ///
 /// # Panics
 ///
-/// Panics outside a tokio runtime, as `tokio::spawn` does. The runtime needs its timers and I/O enabled
-/// (`tokio::runtime::Builder::enable_all`).
+/// Panics outside a tokio runtime, as `tokio::spawn` does. If the timers or the I/O of the runtime are not enabled
+/// (`tokio::runtime::Builder::enable_all`), this function or the task of the node may panic.
 pub async fn node(config: NodeConfig) -> Result<Node, NodeError> {
     node_with(config, |_| dummy::Behaviour).await
 }
@@ -62,8 +62,8 @@ pub async fn node(config: NodeConfig) -> Result<Node, NodeError> {
 ///
 /// # Panics
 ///
-/// Panics outside a tokio runtime, as `tokio::spawn` does. The runtime needs its timers and I/O enabled
-/// (`tokio::runtime::Builder::enable_all`).
+/// Panics outside a tokio runtime, as `tokio::spawn` does. If the timers or the I/O of the runtime are not enabled
+/// (`tokio::runtime::Builder::enable_all`), this function or the task of the node may panic.
 pub async fn node_with<X>(config: NodeConfig, app: impl FnOnce(&Keypair) -> X) -> Result<Node<X>, NodeError>
 where
     X: NetworkBehaviour + Send,

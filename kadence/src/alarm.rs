@@ -94,9 +94,9 @@ pub struct ElapsedError;
 /// Reusable timer with at most one deadline at a time.
 ///
 /// Setting a runtime's timer often costs more than the work that it guards, and most deadlines move to a later time
-/// before they come. While the runtime's timer runs, an alarm therefore sets it again only if the deadline moves to an
-/// earlier time. If the deadline has moved to a later time, the alarm sets the timer again when the timer elapses. An
-/// alarm that never had a deadline has no timer.
+/// before they come. While the runtime's timer runs, an alarm therefore sets the timer again only if the deadline moves
+/// to an earlier time or is removed. If the deadline has moved to a later time, the alarm sets the timer again when the
+/// timer elapses. An alarm that never had a deadline has no timer.
 ///
 /// An alarm is used in one of two ways: with [`until`](Self::until), [`within`](Self::within) and
 /// [`sleep`](Self::sleep) in async code, or with [`set`](Self::set), [`stop`](Self::stop) and [`poll`](Self::poll) in a
@@ -151,8 +151,8 @@ impl Alarm {
     }
 
     /// Returns `Ready` if the deadline has passed, and removes the deadline, so that it is reported once. Before the
-    /// deadline the result is `Pending`, and the task is woken at the deadline. Without a deadline the result is
-    /// `Pending`, and nothing wakes the task.
+    /// deadline the result is `Pending`, and the task is woken at the deadline, and possibly before. Without a deadline
+    /// the result is `Pending`, and nothing wakes the task.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else {
             if let (Some(timer), Some(_)) = (&mut self.timer, self.wakes_at.take()) {

@@ -6,8 +6,9 @@ use libp2p_kad_timeouts::PeerTimeouts;
 
 /// Access to the `kad::Behaviour` inside a swarm's behaviour.
 ///
-/// `kad::Behaviour` and [`PeerTimeouts`] implement this trait. For a behaviour with `#[derive(NetworkBehaviour)]`,
-/// implement it as below. The derive macro generates the event type, here `MyBehaviourEvent`.
+/// `kad::Behaviour`, [`PeerTimeouts`] and the `NodeBehaviour` of a node implement this trait. For a behaviour with
+/// `#[derive(NetworkBehaviour)]`, implement it as below. The derive macro generates the event type, here
+/// `MyBehaviourEvent`.
 ///
 /// ```
 /// use kadence::{ContainsKad, libp2p::{kad, ping, swarm::NetworkBehaviour}};

@@ -8,10 +8,12 @@
 //!   hosts file, DNS, multicast DNS, and so on), on a thread for blocking calls, and the addresses are dialled in the
 //!   system's order.
 //! - `/dnsaddr/<name>` stands for complete addresses, which are stored as TXT records of `_dnsaddr.<name>` and may
-//!   contain names themselves. If `/p2p/<peer>` follows the name, only addresses with the same ending are used.
+//!   contain names themselves. If something follows the name, such as `/p2p/<peer>`, only addresses with the same
+//!   ending are used.
 //!
 //! The owner of a name decides what is looked up and dialled. One dial is therefore limited to 32 lookups, to 16
-//! addresses from each lookup, and to 16 attempts of the wrapped transport.
+//! addresses from each lookup, and to 16 dials of the wrapped transport. Addresses that the wrapped transport rejects
+//! at once do not count as dials.
 
 use std::{
     net::SocketAddr,
@@ -85,7 +87,7 @@ impl Default for Config {
 ///
 /// A dial has no time limit in total: wrap the finished transport in a
 /// [`TransportTimeout`](libp2p_core::transport::timeout::TransportTimeout). Dropping a dial cancels its lookups; a call
-/// to the system's resolver that is already running finishes on its thread.
+/// to the system's resolver, or a read of the list of name servers, that is already running finishes on its thread.
 ///
 /// ```
 /// use std::time::Duration;
@@ -118,7 +120,8 @@ impl<T> Transport<T> {
     }
 }
 
-/// Error of [`Transport`]. The dial of an address with a name fails with [`Error::Dial`], which contains the others.
+/// Error of [`Transport`]. The dial of an address with a name fails with [`Error::Dial`], which contains errors of the
+/// other variants.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error<E> {
@@ -134,19 +137,21 @@ pub enum Error<E> {
         /// Cause.
         source: ResolveError,
     },
-    /// After its lookups, an address is one that the wrapped transport does not support, such as a QUIC address for
-    /// TCP.
+    /// An address that the lookups of a dial returned is not supported by the wrapped transport, such as a QUIC address
+    /// by TCP.
     #[error("lookup returned {0}, which is not supported")]
     MultiaddrNotSupported(Multiaddr),
     /// The names lead to more than 32 lookups, perhaps in a cycle. Names beyond that were skipped; the addresses that
-    /// were found have been dialled.
+    /// were found have been dialled, up to the limit of [`TooManyDials`](Self::TooManyDials).
     #[error("more than {} lookups", dial::MAX_LOOKUPS)]
     TooManyLookups,
-    /// The names lead to more than 16 addresses to dial. The first 16 have failed, and no further one was tried.
+    /// The names lead to more than 16 addresses to dial, not counting those that the wrapped transport rejects at once.
+    /// The first 16 dials have failed, and no further one was started.
     #[error("more than {} addresses", dial::MAX_DIALS)]
     TooManyDials,
-    /// No address could be reached that the names lead to. Contains the errors of all lookups and dials, in their
-    /// order. Empty if a `/dnsaddr` has TXT records, but none with an address that fits the dialled one.
+    /// No address could be reached that the names lead to. Contains the errors of the lookups and dials that failed, in
+    /// their order, then a limit that was exceeded. Empty if all lookups succeeded, but no TXT record of the `/dnsaddr`
+    /// contains an address that fits the dialled one.
     #[error("{}", dial::Listed(.0))]
     Dial(Vec<Error<E>>),
 }

@@ -1,9 +1,10 @@
 //! QUIC version 1 over IPv4 and IPv6 (feature `quic`).
 //!
 //! [`Transport`] understands `/ip4/<address>/udp/<port>/quic-v1` and `/ip6/<address>/udp/<port>/quic-v1`, each with or
-//! without a `/p2p/<peer>` after it. For any other address it returns [`TransportError::MultiaddrNotSupported`], so
-//! that another transport can take it. Its connections are authenticated and multiplexed. As with every transport, the
-//! swarm and not the transport checks that the remote is the dialled peer.
+//! without a `/p2p/<peer>` after it. For any other address, and for a dial to port 0 or to the unspecified address, it
+//! returns [`TransportError::MultiaddrNotSupported`], so that another transport can take the address. Its connections
+//! are authenticated and multiplexed. As with every transport, the swarm and not the transport checks that the remote
+//! is the dialled peer.
 //!
 //! - **Listening** on the unspecified address (`/ip4/0.0.0.0/udp/4001/quic-v1`) announces each address that the machine
 //!   has in that IP version, and new and expired ones as interfaces change. An IPv6 socket accepts IPv6 connections
@@ -11,10 +12,10 @@
 //!   is dropped before that, the connection is refused.
 //! - **Dialling** starts when the future of the dial is polled for the first time, and is cancelled when the future is
 //!   dropped. UDP does not report that nobody listens: such a dial fails only after [`Config::handshake_timeout`], or
-//!   after [`Config::max_idle_timeout`] if that is shorter.
+//!   after [`Config::max_idle_timeout`] if that is shorter and not zero.
 //! - **Port use**: with [`PortUse::Reuse`], a dial uses the socket of a listener of the same IP version that can reach
-//!   the remote. If there is no such listener, it uses a socket that all dials of the IP version share. With
-//!   [`PortUse::New`], each dial has a socket of its own.
+//!   the remote. If there is no such listener, it uses a socket that the dials of the IP version share. If the shared
+//!   socket has failed, the dial uses a socket of its own. With [`PortUse::New`], each dial has a socket of its own.
 //! - **No hole punching**: a dial as [`Endpoint::Listener`] returns [`Error::HolePunching`]. A dial as
 //!   [`Endpoint::Dialer`] works, also if the remote punches the hole.
 //!

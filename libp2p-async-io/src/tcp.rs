@@ -1,8 +1,8 @@
 //! TCP over IPv4 and IPv6.
 //!
 //! [`Transport`] understands `/ip4/<address>/tcp/<port>` and `/ip6/<address>/tcp/<port>`, each with or without a
-//! `/p2p/<peer>` after it. For any other address it returns [`TransportError::MultiaddrNotSupported`], so that another
-//! transport can take it.
+//! `/p2p/<peer>` after it. For any other address, and for a dial to port 0 or to the unspecified address, it returns
+//! [`TransportError::MultiaddrNotSupported`], so that another transport can take the address.
 //!
 //! - **Listening** on the unspecified address (`/ip4/0.0.0.0/tcp/4001`) announces each address that the machine has in
 //!   that IP version, and new and expired ones as interfaces change. An IPv6 socket accepts IPv6 connections only.
@@ -10,8 +10,9 @@
 //!   socket. The only time limit of a dial is the operating system's, which is minutes: wrap the finished transport in
 //!   a [`TransportTimeout`](libp2p_core::transport::timeout::TransportTimeout).
 //! - **Port reuse**: with [`PortUse::Reuse`](libp2p_core::transport::PortUse::Reuse), the dial uses the port of a
-//!   listener of the same IP version that can reach the remote, if there is one. If the system does not allow that (for
-//!   example because the pair of addresses has a connection already), the dial uses a new port.
+//!   listener of the same IP version that can reach the remote, if there is one and the remote is not itself the
+//!   address of a listener. If the system does not allow that (for example because the pair of addresses has a
+//!   connection already), the dial uses a new port.
 
 use std::{
     fmt, io,

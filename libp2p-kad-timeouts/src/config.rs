@@ -15,8 +15,8 @@ pub struct AdaptiveTimeout {
 }
 
 impl AdaptiveTimeout {
-    /// Returns the bounds of a timeout that is always `span`. To let the timeout follow the measurements, widen the
-    /// bounds with [`min`](Self::min()) and [`max`](Self::max()).
+    /// Returns the bounds of a timeout that is always `span`, or one millisecond if `span` is shorter. To let the
+    /// timeout follow the measurements, widen the bounds with [`min`](Self::min()) and [`max`](Self::max()).
     pub const fn fixed(span: Duration) -> Self {
         Self { initial: span, min: span, max: span }
     }
@@ -50,17 +50,19 @@ pub struct PeerTimeoutConfig {
     /// A handshake over TCP takes four to six round trips, and a lost first packet costs a second.
     pub dials: AdaptiveTimeout,
     /// Number of mean deviations that are added to the mean round-trip time to get the timeout. Default: 4, as for the
-    /// retransmission timeout of TCP (RFC 6298). Within its bounds, the timeout is never less than twice the mean.
+    /// retransmission timeout of TCP (RFC 6298). Unless its upper bound is lower, the timeout is never less than twice
+    /// the mean.
     pub deviations: u32,
-    /// Number of requests that a lookup sends to connected peers before its first response. Default: 3, kad's default
-    /// parallelism. Zero sends all requests at once.
+    /// Number of requests that a lookup sends to connected peers at once. Default: 3, kad's default parallelism. Zero
+    /// sends all requests at once.
     ///
-    /// Further requests, up to kad's parallelism, are held back. Each response or failed request releases two. The rest
-    /// is released when the responses to the first requests are later than most, 10 to 100 ms after the first request.
-    /// Requests to peers that have to be dialled are not held back.
+    /// Further requests, up to kad's parallelism, are held back. Each response, and each request whose stream fails,
+    /// releases two. The rest is released when the responses to the first requests are later than most, 10 to 100 ms
+    /// after the first request. Requests to peers that have to be dialled are not held back.
     ///
-    /// So a read whose first peer has the value costs three requests. If kad's parallelism is greater than this number,
-    /// silent first peers delay a lookup by at most 100 ms.
+    /// So a read whose first peer has the value usually costs three requests to connected peers by default. If kad's
+    /// parallelism is greater than this number, silent first peers delay a lookup by at most 100 ms, compared to
+    /// sending all requests at once.
     pub first_requests: usize,
 }
 
@@ -115,17 +117,19 @@ pub struct PeerTimeoutStats {
     /// Announcements (`ADD_PROVIDER`) have no response and are not timed. The exception is an announcement that waits
     /// for a dial while a query waits for responses, because kad does not say what it sends over a new connection.
     pub timed: u64,
-    /// Number of timed requests that were answered before they were given up and before their query ended.
+    /// Number of timed requests that were answered while they counted as [`pending`](field@Self::pending).
     pub answered: u64,
     /// Number of timed requests that were given up: reported to kad as failed.
     pub given_up: u64,
-    /// Number of responses that came after their request was given up or their query had ended.
+    /// Number of responses to requests that counted as [`abandoned`](field@Self::abandoned).
     pub late: u64,
-    /// Number of requests that were held back until their query ended, and so never sent. kad's own statistics count
-    /// them as sent.
+    /// Number of requests that were held back until their query, or their lookup of a bootstrap, ended, and so never
+    /// sent. kad's own statistics count them as sent. Requests whose connection closed while they were held back do not
+    /// count.
     pub never_sent: u64,
-    /// Number of timed requests whose stream failed or reached kad's own timeout, including requests that had been
-    /// given up before.
+    /// Number of requests whose stream failed or reached kad's own timeout while they counted as
+    /// [`pending`](field@Self::pending) or [`abandoned`](field@Self::abandoned). Requests whose last connection closed
+    /// do not count.
     pub failed: u64,
     /// Number of dials that were timed.
     pub dials: u64,
@@ -136,9 +140,10 @@ pub struct PeerTimeoutStats {
     /// Timeout of a dial that starts now.
     pub dial_timeout: Duration,
     /// Number of requests and dials that are being timed, because a query waits for them. All requests that wait for
-    /// the same dial, or that were sent over the connection it led to, count as one.
+    /// the same dial count as one, and so do those that were sent when that dial had led to a connection.
     pub pending: usize,
-    /// Number of requests and dials that no query waits for any more, and whose late responses are still measured. At
-    /// most 1,024. kad closes the stream of a request after 10 s by default, which removes the request.
+    /// Number of requests and dials that were given up, or that no query waits for any more, and whose late responses
+    /// are still measured. At most 1,024, beyond which the oldest are removed. kad closes the stream of a request after
+    /// 10 s by default, which removes the request.
     pub abandoned: usize,
 }

@@ -41,25 +41,32 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 ///
 /// In a lookup, kad gives every peer 10 seconds, which cannot be configured. A put waits for a silent peer until the
 /// peer's stream times out. If one peer in twenty is silent, nearly every query takes 10 seconds or more. This
-/// behaviour wraps kad and times each request to a peer. If a peer takes longer than responses in this network usually
-/// take, the behaviour reports to kad that a dial of this peer has failed. A lookup then asks another peer, and a put
-/// goes on without the peer.
+/// behaviour wraps kad and times the requests to peers. If a peer takes longer than responses in this network usually
+/// take, the behaviour reports to kad, under the conditions below, that a dial of this peer has failed. A lookup then
+/// asks another peer, and a put goes on without the peer.
 ///
 /// - The timeout follows the measured round-trip times, as TCP's does: see [`PeerTimeoutConfig`].
-/// - A request is given up before the maximum timeout only if every query that waits for its peer has had a response,
-///   and the network is alive. The network counts as alive if any peer has responded since the request was sent.
-///   Otherwise it counts as alive until eight peers that were asked after the last response have been given up, or as
-///   many as have responded to the query. Without both conditions the maximum timeout applies, so that a network that
-///   is slow, or gone for a moment, does not turn into "not found".
-/// - Dials are timed as well, with a timeout of their own. For dials, every new connection counts as a response.
+/// - An overdue request is given up before the maximum timeout only if every query that waits for its peer has had a
+///   response, and the network counts as alive. The network counts as alive if any peer has responded since the request
+///   was sent. Otherwise it counts as alive until eight peers that were asked after the last response have been given
+///   up or, if that number is smaller, as many peers as have responded to each of those queries. If one of the two
+///   conditions is not met, the maximum timeout applies, so that a network that is slow, or gone for a moment, does not
+///   turn into "not found".
+/// - A request is given up together with all other requests to its peer, even those that were sent later. If the
+///   behaviour is polled more than 25 ms after a deadline, the deadline is first extended once, even beyond the maximum
+///   timeout, because responses may not have been read yet.
+/// - Dials that kad starts while a query waits for responses are timed as well, with a timeout of their own. A dial can
+///   be given up before its queries have had a response. For dials, the connection that a timed dial leads to counts as
+///   a response, too.
 /// - By default, a lookup first asks three connected peers: see
 ///   [`first_requests`](field@PeerTimeoutConfig::first_requests). It asks the others that kad's parallelism allows as
-///   responses arrive, or when responses are later than most. So a read that finds its value at once costs no more than
-///   with kad's default parallelism of three.
-/// - A peer that is given up stays connected and in the routing table, and later queries ask it again. A record that it
-///   sends late is still delivered while its query runs. Late responses are measured, too, so that the timeout follows
-///   a network that has become slow.
-/// - Announcements (`ADD_PROVIDER`) have no response and are not timed, except those that wait for a dial.
+///   responses arrive, or when responses are later than most. So a read that finds its value at once at a connected
+///   peer costs no more requests to connected peers than with kad's default parallelism of three.
+/// - A peer that is given up stays connected and in the routing table, and later queries ask it again. A record that
+///   the peer sends late is still delivered while the query runs. Late responses are measured, too, for as long as a
+///   request counts as [abandoned](field@PeerTimeoutStats::abandoned), so that the timeout follows a network that has
+///   become slow.
+/// - Announcements (`ADD_PROVIDER`) have no response and are not timed, except those that wait for a timed dial.
 ///
 /// [`kad`](Self::kad) and [`kad_mut`](Self::kad_mut) return the behaviour inside.
 ///

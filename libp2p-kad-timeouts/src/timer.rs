@@ -8,7 +8,7 @@ use futures_timer::Delay;
 
 /// Clock and timer of a [`PeerTimeouts`](crate::PeerTimeouts). [`SystemTimer`] works with every runtime.
 ///
-/// A timer has at most one deadline. At the deadline it must wake the task that has called
+/// A timer has at most one deadline. At the deadline the timer must wake the task that has called
 /// [`poll_elapsed`](Self::poll_elapsed) last, if that call came after the deadline was set.
 pub trait DeadlineTimer: Send + 'static {
     /// Returns the current time, with which all deadlines are compared.

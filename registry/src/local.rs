@@ -90,8 +90,8 @@ impl LocalRegistry {
     ///
     /// # Errors
     ///
-    /// If the registry is already open, if its database is damaged or of a later version, or if the disk fails.
-    /// Published packages are unchanged then.
+    /// See [`StorageError`]: for example, the registry is already open, its database is damaged, of another kind or of
+    /// a later version, or the disk fails. Published packages are unchanged then.
     pub async fn open(folder: impl Into<PathBuf>, publisher: PeerId) -> Result<Self, StorageError> {
         Self::with(folder.into(), publisher, ArchiveLimits::default(), SystemTime::now).await
     }

@@ -8,7 +8,7 @@ use thiserror::Error;
 const MAX_NAME_LEN: usize = 64;
 
 /// Name of a package, unique only among the packages of one publisher. It has 1 to 64 characters: lower-case ASCII
-/// letters, digits, `-`, `_` and `.`. The first one is a letter or a digit.
+/// letters, digits, `-`, `_` and `.`. The first character is a letter or a digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackageName(String);
 

@@ -122,8 +122,8 @@ impl SearchIndex {
     ///
     /// # Errors
     ///
-    /// If the file is already open, damaged, of another kind, of a later format, or not writable. A damaged index can
-    /// be deleted and built again from the packages.
+    /// See [`StorageError`]: the file is already open, damaged, of another kind, of a later format, or cannot be read
+    /// or written. A damaged index can be deleted and built again from the packages.
     pub async fn open(file: impl Into<PathBuf>, capacity: usize) -> Result<Self, StorageError> {
         Ok(Self { database: Database::open(file.into(), FORMAT).await?, capacity })
     }
@@ -183,7 +183,7 @@ impl SearchIndex {
     ///
     /// A word in the name counts most, then one in the title, in tags or categories, in the description or an author,
     /// and in the readme. Hits of equal score, and all hits of a query without text, are in the order of their ids as
-    /// text. A text without any letter or digit matches nothing.
+    /// text. A text that is not blank, but has no letter or digit, matches nothing.
     ///
     /// # Errors
     ///

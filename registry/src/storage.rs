@@ -94,27 +94,29 @@ impl From<DatabaseOpenError> for StorageError {
     }
 }
 
-/// Error of local storage: of an SQLite database, of a folder, or of the blob store. A failed transaction has changed
-/// nothing in its database.
+/// Error of local storage: of an SQLite database, of a folder or another file, or of the blob store. A failed
+/// transaction has changed nothing in its database.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// Another process, or another user of the file in this process, has the database open. Close it, or use another
-    /// folder.
+    /// Another process, or another user of the file in this process, has the database open or locked. Close the
+    /// database there, or use another folder.
     #[error("{} is in use by another process", path.display())]
     InUse {
         /// The database file.
         path: PathBuf,
     },
-    /// The file is not the expected database, or is damaged. Restore it from a backup, or remove it and start anew.
+    /// The file is not what it should be, or is damaged: a database or, on a network, the stored head of a published
+    /// package. Restore the file from a backup, or remove the file and start anew.
     #[error("{} is damaged: {source}", path.display())]
     Damaged {
-        /// The database file.
+        /// The file.
         path: PathBuf,
         /// Description of the damage.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The file has a later format than this version of the library supports: use the version that wrote it.
+    /// The version number of the file's format is higher than this version of the library supports, or negative.
+    /// Usually a later version of the library wrote the file: use that version.
     #[error("{} has format {found}, which this version does not support", path.display())]
     OtherVersion {
         /// The database file.
@@ -122,7 +124,9 @@ pub enum StorageError {
         /// Version number of the file's format.
         found: i64,
     },
-    /// The database cannot be read or written, for example because the disk is full or permissions are missing.
+    /// The database cannot be read or written, for example because the disk is full or permissions are missing. For the
+    /// store of heads (`heads.db`) also if that database is damaged or locked, or has no room because all of its
+    /// packages are kept.
     #[error("{}: {source}", path.display())]
     Database {
         /// The database file.
@@ -130,10 +134,11 @@ pub enum StorageError {
         /// Cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The folder cannot be created or emptied.
+    /// The folder cannot be created, read or emptied, or the file, which is the stored head of a published package,
+    /// cannot be read or written.
     #[error("{}: {source}", path.display())]
     Folder {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
         /// Cause.
         source: std::io::Error,

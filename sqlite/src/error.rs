@@ -7,11 +7,13 @@ use std::{
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
-/// Error of opening a database file. A file of another kind or of a later version is unchanged; any other may have been
-/// upgraded or switched to WAL mode before the error.
+/// Error of opening a database file. The content of a file of another kind or of a later version is unchanged; any
+/// other file may have been created, upgraded or switched to WAL mode before the error. An error of
+/// [`FileLock::acquire`](crate::FileLock::acquire) is about the file with the suffix `.lock`, but names the file to
+/// lock as its path.
 #[derive(Debug, Clone, Error)]
 pub enum DatabaseOpenError {
-    /// Another connection has locked the file, in this process or another one. Close that connection, or try again.
+    /// Another connection, in this process or another one, has locked the file. Close that connection, or try again.
     #[error("{} is in use by another process", path.display())]
     InUse {
         /// The file.
@@ -23,8 +25,8 @@ pub enum DatabaseOpenError {
         /// The file.
         path: PathBuf,
     },
-    /// A later version of the program, with more steps in its [`Format`](crate::Format), has written the file. Use that
-    /// version.
+    /// The version of the file is higher than the number of steps in the [`Format`](crate::Format), or negative.
+    /// Usually a later version of the program has written the file: use that version.
     #[error("{} has version {found} of its format: this program knows versions up to {known}", path.display())]
     Version {
         /// The file.
@@ -34,7 +36,8 @@ pub enum DatabaseOpenError {
         /// Latest version that this program knows, in steps.
         known: i64,
     },
-    /// The file was damaged by a failing disk or another program. Restore a copy, or move the file away to begin anew.
+    /// The file is damaged, for example by a failing disk or another program. Restore a copy, or move the file away to
+    /// begin anew.
     #[error("{} is damaged: {what}", path.display())]
     Damaged {
         /// The file.
@@ -42,7 +45,8 @@ pub enum DatabaseOpenError {
         /// Description of the damage.
         what: String,
     },
-    /// The file cannot be opened, created or upgraded, for example because access is denied or the disk is full.
+    /// The file cannot be opened, created, read or upgraded for any other reason: for example, access is denied or the
+    /// disk is full.
     #[error("{} cannot be opened", path.display())]
     Failed {
         /// The file.
@@ -67,21 +71,22 @@ impl DatabaseOpenError {
     }
 }
 
-/// Error of reading or writing a database. A statement that failed has changed nothing.
+/// Error of reading or writing a database. By default, SQLite undoes the changes of a statement that fails.
 #[derive(Debug, Clone, Error)]
 pub enum DatabaseError {
-    /// The file is damaged, or contains a value of an unexpected type. Restore a copy, or move the file away to begin
-    /// anew.
+    /// The file is damaged, or contains a value of an unexpected type or range. Restore a copy, or move the file away
+    /// to begin anew.
     #[error("the file is damaged: {0}")]
     Damaged(String),
     /// The file is not an SQLite database, or belongs to another application.
     #[error("the file is of another kind")]
     Foreign,
-    /// Another connection, in this process or another one, has kept the file locked for longer than the connection's
-    /// timeout. Try again.
+    /// The file is locked. Usually another connection, in this process or another one, has kept the file locked for
+    /// longer than this connection's timeout; SQLite also reports some conflicts at once, for which waiting would not
+    /// help. Try again.
     #[error("the file is locked by another process")]
     Busy,
-    /// The disk is full. Free some space, and try again.
+    /// The disk is full, or the database has SQLite's maximum size. Free some space, and try again.
     #[error("the disk is full")]
     Full,
     /// Any other failure: for example, the disk has failed, access was denied, or a statement is invalid.

@@ -6,7 +6,7 @@ use crate::{DatabaseError, DatabaseOpenError, connect, with_suffix};
 
 /// Exclusive lock of a file, for an owner that uses several connections to the file. The lock is released when it is
 /// dropped or the process ends. The lock excludes only those who acquire it, too: it does not keep others from opening
-/// the file.
+/// the file. Hard links to a file have separate locks.
 ///
 /// [`OpenOptions::exclusive`](crate::OpenOptions::exclusive) is for an owner with a single connection. The lock is held
 /// in a second database, named like the file with the suffix `.lock`, because SQLite's locks work on all systems, and
@@ -35,8 +35,8 @@ impl FileLock {
     ///
     /// # Errors
     ///
-    /// [`DatabaseOpenError::InUse`] if another owner has locked the file; another error if the file with the suffix
-    /// `.lock` cannot be used.
+    /// [`DatabaseOpenError::InUse`] if another owner has locked the file; another error if `path` cannot be made
+    /// absolute, or if the file with the suffix `.lock` cannot be opened, created or locked.
     pub fn acquire(path: &Path) -> Result<Self, DatabaseOpenError> {
         let failed = |error| DatabaseOpenError::new(path, error);
         let canonical = fs::canonicalize(path)

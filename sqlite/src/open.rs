@@ -33,10 +33,11 @@ pub struct Format {
 /// Failures that a transaction survives once its commit has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Commits survive a power failure: SQLite syncs its log to the disk before a commit returns.
+    /// Commits survive a power failure, unless the disk loses what it has reported as written: SQLite syncs its log to
+    /// the disk before a commit returns.
     Power,
-    /// Commits survive the end of the process, also by a kill. A power failure may undo the last commits; the file
-    /// stays consistent.
+    /// Commits survive the end of the process, also by a kill. A power failure or a crash of the system may undo the
+    /// last commits; the file stays consistent.
     Process,
 }
 
@@ -51,9 +52,9 @@ pub enum IntegrityCheck {
 
 /// Options of opening a database file.
 ///
-/// [`open`](Self::open) connects, checks the format before it changes anything, upgrades an older version in one
-/// transaction, switches to WAL mode, and looks for damage. The connection enforces foreign keys. Opening blocks the
-/// thread.
+/// [`open`](Self::open) connects, checks the format before it changes the content of a file, upgrades an older version
+/// in one transaction, switches to WAL mode, and looks for damage. The connection enforces foreign keys. Opening blocks
+/// the thread.
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct OpenOptions {
@@ -69,9 +70,10 @@ impl OpenOptions {
         Self { format, exclusive: false, durability: Durability::Power, check: IntegrityCheck::Quick }
     }
 
-    /// Sets whether this connection excludes all others from the file, in this process and all others. If another
-    /// connection has the file, opening waits for about one second, then fails with [`DatabaseOpenError::InUse`].
-    /// Default: `false`. For an owner with several connections, see [`FileLock`](crate::FileLock).
+    /// Sets whether this connection excludes all other SQLite connections from the file, in this process and all
+    /// others. If another connection holds a lock on the file, as every connection in WAL mode does from its first
+    /// access on, opening waits for about one second, then fails with [`DatabaseOpenError::InUse`]. Default: `false`.
+    /// For an owner with several connections, see [`FileLock`](crate::FileLock).
     pub const fn exclusive(mut self, exclusive: bool) -> Self {
         self.exclusive = exclusive;
         self
@@ -93,8 +95,8 @@ impl OpenOptions {
     ///
     /// # Errors
     ///
-    /// See [`DatabaseOpenError`]. A file of another kind or of a later version is unchanged. A damaged file may have
-    /// been upgraded and switched to WAL mode before the damage was found.
+    /// See [`DatabaseOpenError`]. The content of a file of another kind or of a later version is unchanged. Any other
+    /// file may have been created, upgraded or switched to WAL mode before the error.
     pub fn open(&self, path: &Path) -> Result<Connection, DatabaseOpenError> {
         self.try_open(path).map_err(|error| error.with_path(path))
     }
@@ -104,7 +106,7 @@ impl OpenOptions {
     ///
     /// # Errors
     ///
-    /// If there is not enough memory, or a step of the format is not valid SQL.
+    /// If there is not enough memory, or a step of the format fails.
     pub fn open_in_memory(&self) -> Result<Connection, DatabaseOpenError> {
         let open = || -> Result<Connection, Failure> {
             let mut connection = Connection::open_in_memory()?;
@@ -246,7 +248,7 @@ impl From<rusqlite::Error> for Failure {
 
 /// Connects to a file without the checks and settings of [`OpenOptions::open`]: for further connections to a file that
 /// was opened with it. The file is created if there is none. A statement waits for the locks of other connections for
-/// at most 5 seconds, then fails.
+/// at most 5 seconds, then fails; SQLite reports some conflicts at once.
 ///
 /// # Errors
 ///

@@ -62,8 +62,9 @@ pub struct StoreConfig {
     /// of `max_provided_keys`.
     pub max_keys_per_provider: usize,
     /// Time within which a write to the store's file is flushed to the disk, so that the write survives a power
-    /// failure. The flush starts after half of this time, and ends within the other half unless the disk is slow. The
-    /// end of the process loses no write, flushed or not. Without a file this has no effect. Default: 1 s.
+    /// failure. The flush starts after half of this time, and ends within the other half unless the disk is slow or
+    /// fails. A flush that fails is logged, and repeated only after the next write. The end of the process loses no
+    /// write, flushed or not. Without a file this has no effect. Default: 1 s.
     pub flush_within: Duration,
 }
 

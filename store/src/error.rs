@@ -4,8 +4,8 @@ use std::{error::Error, sync::Arc};
 
 use thiserror::Error;
 
-/// Error of reading or writing a store's file, for example because the disk is full or has failed, access was denied,
-/// or another process has locked the file.
+/// Error of using a store's file, for example because the disk is full or has failed, access was denied, or another
+/// connection has locked the file.
 #[derive(Debug, Clone, Error)]
 #[error("{0}")]
 pub struct DiskError(Arc<dyn Error + Send + Sync>);
@@ -17,26 +17,29 @@ impl DiskError {
     }
 }
 
-/// Error of opening a store's file. A file that is in use, of another kind or of a later version is unchanged. Any
-/// other file may have been upgraded to the current format or switched to WAL mode before the error. A damaged file is
-/// not repaired.
+/// Error of opening a store's file. The content of a file of another kind or of a later version is unchanged. Any other
+/// file may have been created, upgraded to the current format or switched to WAL mode before the error. A damaged file
+/// is not repaired.
 #[cfg(feature = "disk")]
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreOpenError {
-    /// Another store has the file open, in this process or another one, or another program has locked the database.
+    /// Another store has the file open, in this process or another one, or another connection has locked the file or
+    /// the lock file next to it (`.lock`).
     #[error("{} is in use by another store", path.display())]
     InUse {
         /// The file.
         path: PathBuf,
     },
-    /// The file is not a store's file. Choose another path.
+    /// The file is not a store's file, or the lock file next to it (`.lock`) is not an SQLite database. Choose another
+    /// path.
     #[error("{} is not a store's file", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// A later version of this crate, with another format, has written the file. Use that version.
+    /// The number of the file's format is higher than the latest one that this version of the crate knows, or negative.
+    /// Usually a later version of this crate has written the file: use that version.
     #[error("{} has version {found} of the format: this program knows versions up to {known}", path.display())]
     Version {
         /// The file.
@@ -46,9 +49,9 @@ pub enum StoreOpenError {
         /// Number of the latest format that this version knows.
         known: i64,
     },
-    /// The file was damaged by a failing disk or another program. Move the file away to begin with an empty store:
-    /// peers send their records again when they republish or replicate them, and the node's own records have to be put
-    /// again.
+    /// The file, or the lock file next to it (`.lock`), is damaged, for example by a failing disk or another program.
+    /// Move the file away to begin with an empty store: peers send their records again when they republish or replicate
+    /// them, and the node's own records have to be put again.
     #[error("{} is damaged: {what}", path.display())]
     Corrupt {
         /// The file.
@@ -56,7 +59,8 @@ pub enum StoreOpenError {
         /// Description of the damage.
         what: String,
     },
-    /// The file cannot be opened, created, read or written, or a file next to it cannot (`-wal`, `-shm`, `.lock`).
+    /// The file cannot be opened, created, read or written, or a file next to it cannot (`-wal`, `-shm`, `.lock`), or
+    /// the thread that flushes the file cannot be started.
     #[error("{} cannot be used", path.display())]
     Disk {
         /// The file.

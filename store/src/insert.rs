@@ -23,8 +23,9 @@ pub enum InsertOutcome {
 ///
 /// The methods of [`RecordStore`](store::RecordStore) return kad's error instead, which has fewer variants: for a
 /// record [`store::Error::ValueTooLarge`] if the value or the key is too long and otherwise
-/// [`store::Error::MaxRecords`], for a provider [`store::Error::MaxProvidedKeys`]. [`StoreStats`](crate::StoreStats)
-/// counts the variants of this type.
+/// [`store::Error::MaxRecords`], for a provider [`store::Error::MaxProvidedKeys`], except that
+/// [`TooManyProviders`](Self::TooManyProviders) becomes `Ok`. [`StoreStats`](crate::StoreStats) counts the variants of
+/// this type.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum InsertError {
@@ -57,20 +58,22 @@ pub enum InsertError {
     #[error("no validator for the namespace of the key")]
     NoValidator,
     /// The record that is stored under the key is better by the namespace's validator or, if the validator finds both
-    /// equal, by the order of its bytes. Read the stored record, and put one that is better still.
+    /// equal, has the larger bytes. Read the stored record, and put one that is better still.
     #[error("a better record is stored under this key")]
     Worse,
-    /// The node's own record with another value is stored under the key, and the namespace has no validator: only the
-    /// node itself can replace the record.
+    /// The node's own record with another value is stored under the key, and the key is not in a namespace with a
+    /// validator: only the node itself can replace the record.
     #[error("a record of this node's own is stored under this key")]
     OwnRecord,
-    /// The store is full, and evicting the records or providers whose keys are farther from this node would not make
-    /// enough room. The node's own are never evicted; a new one of the node itself also evicts closer ones of other
-    /// peers. One record evicts at most 64 others.
+    /// The record or provider does not fit into the store, and evicting the records or providers whose keys are farther
+    /// from this node would not make enough room. The node's own records and providers are never evicted; a new one of
+    /// the node itself also evicts closer ones of other peers. One record evicts at most 64 others: a record that needs
+    /// the room of more is rejected.
     #[error("store is full of records closer to this node")]
     Full,
-    /// The publisher or provider has reached its limit in [`StoreConfig`](crate::StoreConfig), and evicting those of
-    /// its keys that are farther from this node would not make enough room.
+    /// The record or provider does not fit into the share of the store that [`StoreConfig`](crate::StoreConfig) allows
+    /// one publisher or provider, and evicting entries of the same publisher or provider whose keys are farther from
+    /// this node, at most 64, would not make enough room. Does not apply to the local peer.
     #[error("publisher or provider has used its share of the store")]
     ShareFull,
     /// The key has the maximum number of providers,

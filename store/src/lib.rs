@@ -17,7 +17,7 @@
 //!
 //! | stored record | new record | result |
 //! |---|---|---|
-//! | any | the same value, the node's own record | The new record replaces the old one, with its publisher and expiry. |
+//! | any | the same value, the node's own record | The publisher and the expiry become those of the new record. |
 //! | the node's own | the same value, not the node's own record | Nothing changes. |
 //! | not the node's own | the same value, not the node's own record | The stored record stays, and takes over an expiry that is at least 60 seconds later. |
 //! | any | another value, in a namespace with a validator | The better one stays, by [`Validator::compare`](kadence_core::Validator::compare), and by the larger bytes if that returns `Equal`. The node's own records are compared in the same way. |

@@ -8,7 +8,8 @@ use std::{
 
 use crate::{InsertError, InsertOutcome};
 
-/// Sizes and counters of a store. Counters begin at 0 when the store is created or opened.
+/// Sizes and counters of a store. Counters begin at 0 when the store is created or opened; only
+/// [`expired`](Self::expired) and [`dropped_at_open`](Self::dropped_at_open) count the opening, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
@@ -19,7 +20,7 @@ pub struct StoreStats {
     /// Number of providers of all keys together, including expired ones that were not removed yet. A peer counts once
     /// for each key that it provides.
     pub provider_records: u64,
-    /// Number of keys with providers.
+    /// Number of keys with providers. An expired provider counts until it is removed.
     pub provided_keys: u64,
     /// Number of inserted records with the result [`InsertOutcome::New`] or [`InsertOutcome::Replaced`].
     pub accepted: u64,
@@ -33,19 +34,22 @@ pub struct StoreStats {
     pub providers_accepted: u64,
     /// Numbers of failed insertions of providers, by error.
     pub provider_errors: InsertErrorCounts,
-    /// Number of records and providers that were removed to make room for others. Does not count those removed when a
-    /// file is opened.
+    /// Number of records and providers that were removed to make room for others, expired ones among them included.
+    /// Does not count those removed when a file is opened.
     pub evicted: u64,
-    /// Number of expired records and providers that were removed, including those found when a file is opened.
+    /// Number of records and providers that were removed because they had expired, including those found when a file is
+    /// opened. Expired ones that were evicted, replaced, or removed by a call are not counted here.
     pub expired: u64,
-    /// Number of records and providers in the file that had not expired when it was opened, but were removed because
-    /// they were invalid or exceeded a limit.
+    /// Number of records and providers in the file that had not expired when the file was opened, but were removed
+    /// because an insertion under the store's configuration would have rejected or evicted them.
     pub dropped_at_open: u64,
-    /// Number of writes to the file that failed. A record or provider whose write failed is not stored; a failed
-    /// removal from the file is repeated with the next write.
+    /// Number of writes to the file that failed, flushes not included. A record or provider whose write failed is not
+    /// stored. A failed removal from the file is repeated with the next write; if the store is closed before that, the
+    /// record or provider is found again at the next opening.
     pub disk_errors: u64,
-    /// Longest time that a write to the file has taken. A write blocks the task that polls the swarm. Zero if nothing
-    /// was written.
+    /// Longest time that a write to the file has taken since the opening, successful or not. A write blocks the task
+    /// that polls the swarm. Zero for a store without a file; a sweep that has nothing to write counts as a very short
+    /// write.
     pub longest_write: Duration,
 }
 

@@ -77,12 +77,12 @@ impl Store {
     /// itself are recognised by `local_peer`: if an earlier run had another peer id, those of that peer id count as
     /// another peer's.
     ///
-    /// Dropping the store blocks until its content is on the disk.
+    /// Dropping the store blocks until its content is on the disk; a failure of that is only logged.
     ///
     /// # Errors
     ///
-    /// If another store has the file open, or the file is of another kind, of a later version, damaged, or cannot be
-    /// used. See [`StoreOpenError`].
+    /// See [`StoreOpenError`]: the file is in use, of another kind, of a later version, damaged, or cannot be used for
+    /// another reason.
     #[cfg(feature = "disk")]
     pub fn open(path: impl AsRef<Path>, local_peer: PeerId, config: StoreConfig) -> Result<Self, StoreOpenError> {
         Self::open_with_clock(path.as_ref(), local_peer, config, Arc::new(RealClock))
@@ -121,8 +121,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If the record is rejected, the store is full, or the file cannot be written. Nothing has changed then, except
-    /// that expired records and providers may have been removed.
+    /// See [`InsertError`]: the record is rejected, the store or the share of the record's publisher is full, or the
+    /// file cannot be written. Nothing has changed then, except that expired records and providers may have been
+    /// removed.
     pub fn insert(&mut self, record: Record) -> Result<InsertOutcome, InsertError> {
         let now = self.clock.now();
         self.sweep_up_to(now);
@@ -132,14 +133,16 @@ impl Store {
         result
     }
 
-    /// Inserts a provider of a key, or renews it. Addresses beyond the first 16, or beyond 1,024 bytes in total, are
-    /// left out. [`RecordStore::add_provider`] does the same with kad's errors, and returns `Ok` instead of
-    /// [`InsertError::TooManyProviders`].
+    /// Inserts a provider of a key, or renews it. At most the first 16 addresses are stored, and none from the one on
+    /// with which their total length exceeds 1,024 bytes. If the addresses are the stored ones and the expiry is not at
+    /// least 60 seconds later, nothing changes, unless the provider is the local peer. [`RecordStore::add_provider`]
+    /// does the same with kad's errors, and returns `Ok` instead of [`InsertError::TooManyProviders`].
     ///
     /// # Errors
     ///
-    /// If the provider is rejected, the store is full, or the file cannot be written. Nothing has changed then, except
-    /// that expired records and providers may have been removed.
+    /// See [`InsertError`]: the provider is rejected, the store or the provider's share is full, the key has the
+    /// maximum number of providers, or the file cannot be written. Nothing has changed then, except that expired
+    /// records and providers may have been removed.
     pub fn insert_provider(&mut self, provider: ProviderRecord) -> Result<(), InsertError> {
         let now = self.clock.now();
         self.sweep_up_to(now);
@@ -176,7 +179,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If the disk fails or the file is busy. What was stored still survives the end of the process.
+    /// If the file cannot be written or synced, for example because the disk fails or the file is busy. What was stored
+    /// still survives the end of the process.
     pub fn flush(&mut self) -> Result<(), DiskError> {
         self.disk.as_mut().map_or(Ok(()), Disk::flush)
     }

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::response::{Response, ResponseReceiver, response_channel};
 
-/// Request that has not been sent yet. Awaiting the call sends the request and returns its answer;
+/// Request that has not been sent yet. Awaiting the call sends the request and returns the answer or the error;
 /// [`stream`](Self::stream) returns the request's items as they arrive.
 ///
 /// ```
@@ -47,8 +47,9 @@ use crate::response::{Response, ResponseReceiver, response_channel};
 ///
 /// Dropping the future or the stream cancels the request.
 ///
-/// A request that is sent and not cancelled ends exactly once, with an answer or an error, at its deadline at the
-/// latest. At the deadline, the `Timeout` error of a get contains the records or providers that were found until then.
+/// A request that is sent and not cancelled ends exactly once, with an answer or an error, at the request's deadline at
+/// the latest, provided that the driver is polled then. The `Timeout` error of a get contains the records or providers
+/// that were found before the timeout.
 #[must_use = "a call does nothing until it is awaited or read as a stream"]
 pub struct Call<K> {
     draft: Draft,
@@ -97,7 +98,8 @@ impl<K> Call<K> {
     ///
     /// A request that has not ended at the deadline fails with the `Timeout` error of its operation, or with
     /// [`RequestError::ExpiredInQueue`] if no query has started for it. [`Client::find_peer`](crate::Client::find_peer)
-    /// still returns the addresses in the local routing table, if there are any.
+    /// instead returns the addresses in the local routing table, if there are any; its `Timeout` is inside a
+    /// [`FindPeerError::Lookup`](crate::FindPeerError::Lookup).
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {
@@ -114,7 +116,8 @@ impl<K> Call<K> {
 
     /// Sets the priority class. While requests of several classes wait for a query to start,
     /// [`TrackerConfig::shares`](kadence_core::TrackerConfig::shares) determines how many queries each class starts.
-    /// Default: [`Priority::Normal`].
+    /// With [`Overload::Shed`](kadence_core::Overload::Shed), the class also determines which waiting requests are
+    /// dropped for a new one. Default: [`Priority::Normal`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {
@@ -129,11 +132,11 @@ impl<K> Call<K> {
         self
     }
 
-    /// Retries failures that another attempt could fix, with at most [`Retry::attempts`] attempts in all, and only
-    /// before the deadline. Off by default.
+    /// Retries failures that another attempt could fix, with at most [`Retry::attempts`] attempts in all, and only if
+    /// the next attempt can begin before the deadline. Off by default.
     ///
-    /// [`Outcome::is_retryable`](kadence_core::Outcome::is_retryable) lists the failures that are retried. A request
-    /// that is read as a stream is not retried after an attempt that found an item.
+    /// [`Outcome::is_retryable`](kadence_core::Outcome::is_retryable) says which failures are retried. A request that
+    /// is read as a stream is not retried after an attempt that found an item.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {
@@ -150,8 +153,8 @@ impl<K> Call<K> {
 }
 
 impl Call<GetRecord> {
-    /// Ends the lookup when `limit` sources, which are peers or the local store, have returned a record. If the lookup
-    /// ends with fewer, but at least one, the answer is those. More than
+    /// Ends the lookup when `limit` sources, which are peers or the local store, have returned a valid record. If the
+    /// lookup ends without a timeout and with fewer records, but at least one, the answer is those. More than
     /// [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items) counts as that number. Zero fails with
     /// [`RequestError::Invalid`].
     ///
@@ -168,8 +171,9 @@ impl Call<GetRecord> {
         self.policy(Policy::Limit(limit))
     }
 
-    /// Collects every record that the lookup finds, one for each source, until the lookup ends or has found
-    /// [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items) records.
+    /// Collects every valid record that the lookup finds, one for each source, until the lookup ends or has found
+    /// [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items) records. If the lookup times out, the call
+    /// fails, and its error contains the records.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -190,7 +194,8 @@ impl Call<GetRecord> {
     /// If the lookup finds records and ends before the quorum is reached, the call fails.
     /// [`Conflict`](kadence_core::GetRecordError::Conflict) means that sources returned different values.
     /// [`QuorumNotReached`](kadence_core::GetRecordError::QuorumNotReached) means that all of them returned the same
-    /// value, but were too few.
+    /// value, but were too few. [`Timeout`](kadence_core::GetRecordError::Timeout) means that the deadline of the call,
+    /// or kad's query timeout, passed before the quorum was reached.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -203,13 +208,15 @@ impl Call<GetRecord> {
         self.policy(Policy::Quorum(quorum.into()))
     }
 
-    /// Waits for the end of the lookup, and returns the best record found, by the validator of the key's namespace. If
-    /// the namespace has no validator ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)), the
-    /// call fails with [`RequestError::Invalid`].
+    /// Waits until the lookup ends or has found [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items)
+    /// records, and returns the best record found, by the validator of the key's namespace. If the lookup times out,
+    /// the call fails, and its error contains the records found. If the namespace has no validator
+    /// ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)), the call fails with
+    /// [`RequestError::Invalid`].
     ///
     /// The best record is then sent in the background to the closest peers known to hold a worse record or none. This
-    /// read repair is left out while [`TrackerConfig::max_read_repairs`](kadence_core::TrackerConfig::max_read_repairs)
-    /// others are running.
+    /// read repair is left out for an answer from the cache, for a record that has expired, during a shutdown, and
+    /// while [`TrackerConfig::max_read_repairs`](kadence_core::TrackerConfig::max_read_repairs) others are running.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -224,7 +231,8 @@ impl Call<GetRecord> {
 
     /// Returns the best record, like [`best`](Self::best), and ends the lookup early when a quorum of sources has
     /// returned the best value found so far. The quorum is counted as in [`quorum`](Self::quorum). If the lookup ends
-    /// with fewer sources, the best record is still the answer. Zero fails with [`RequestError::Invalid`].
+    /// without a timeout and with fewer sources, the best record is still the answer. Zero fails with
+    /// [`RequestError::Invalid`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -254,9 +262,10 @@ impl Call<GetRecord> {
 }
 
 impl Call<GetProviders> {
-    /// Ends the lookup when `limit` providers are found. If the lookup ends with fewer, but at least one, the answer is
-    /// those. More than [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items) counts as that number.
-    /// Zero fails with [`RequestError::Invalid`].
+    /// Ends the lookup when `limit` providers are found. If the lookup ends without a timeout and with fewer providers,
+    /// but at least one, the answer is those. More than
+    /// [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items) counts as that number. Zero fails with
+    /// [`RequestError::Invalid`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetProvidersError> {
@@ -299,8 +308,8 @@ impl Call<GetProviders> {
 }
 
 impl Call<PutRecord> {
-    /// Lowers the quorum to the number of peers that the lookup finds, if that number is smaller, so that a network
-    /// with fewer peers than the quorum can reach it. Off by default.
+    /// Lowers the quorum to the number of peers that the first lookup finds, if that number is smaller, so that a put
+    /// can succeed in a network with fewer peers than the quorum. Off by default.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
@@ -316,8 +325,9 @@ impl Call<PutRecord> {
     }
 
     /// Sets the time at which the record is put into the local store. [`LocalCopy::First`] puts it there before
-    /// anything is sent; the record then stays there and is republished even if the put fails. If the local store
-    /// rejects the record, nothing is sent. Default: [`LocalCopy::OnSuccess`], after everything else has succeeded.
+    /// anything is sent; the record then stays there and is republished even if the put fails. Default:
+    /// [`LocalCopy::OnSuccess`], after everything else has succeeded. If the local store rejects the record, the put
+    /// fails with [`Store`](kadence_core::PutRecordError::Store); with `First`, nothing is sent then.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
@@ -332,8 +342,8 @@ impl Call<PutRecord> {
         self.put_options(|options| options.local_copy = when)
     }
 
-    /// Reads the record back by one more lookup after peers have acknowledged it, and succeeds only when `n` peers have
-    /// returned exactly the record's value. If fewer return it, the call fails with
+    /// Reads the record back by one more lookup after the quorum has acknowledged it, and succeeds only when `n` peers
+    /// have returned exactly the record's value. If the lookup ends before, the call fails with
     /// [`NotVerified`](kadence_core::PutRecordError::NotVerified). Zero, the default, disables this.
     ///
     /// ```
@@ -358,10 +368,12 @@ impl Call<PutRecord> {
     }
 
     /// Sets the number of peers that must acknowledge the record. Takes a number or a [`Quorum`]: `Majority` and `All`
-    /// are of the peers that the lookup finds. A number is not lowered: if fewer peers are found, the call fails with
-    /// [`InsufficientPeers`](kadence_core::PutRecordError::InsufficientPeers) and nothing is sent, unless
-    /// [`clamp_quorum`](Self::clamp_quorum) is set. Zero fails with [`RequestError::Invalid`]. Default:
-    /// [`Quorum::Majority`].
+    /// are of the peers that the lookup finds. If too few peers acknowledge the record, the call fails with
+    /// [`QuorumFailed`](kadence_core::PutRecordError::QuorumFailed). A number is not lowered, unless
+    /// [`clamp_quorum`](Self::clamp_quorum) is set: if the lookup finds peers, but together with further ones from the
+    /// routing table and a second lookup fewer than the number, the call fails with
+    /// [`InsufficientPeers`](kadence_core::PutRecordError::InsufficientPeers) and nothing is sent. Zero fails with
+    /// [`RequestError::Invalid`]. Default: [`Quorum::Majority`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::PutRecordError> {
@@ -380,9 +392,10 @@ impl Call<PutRecord> {
 
 impl Call<PutRecordTo> {
     /// Sets the number of the given peers that must acknowledge the record. Takes a number or a [`Quorum`]: `Majority`
-    /// and `All` are of the given peers, without duplicates and the local peer. A number above that of the given peers
-    /// fails with [`QuorumFailed`](kadence_core::PutRecordError::QuorumFailed) after the record was sent. Zero fails
-    /// with [`RequestError::Invalid`]. Default: [`Quorum::All`].
+    /// and `All` are of the given peers, without duplicates and the local peer. If too few acknowledge the record, the
+    /// call fails with [`QuorumFailed`](kadence_core::PutRecordError::QuorumFailed). A number above that of the given
+    /// peers cannot be reached, but the record is sent all the same. Zero fails with [`RequestError::Invalid`].
+    /// Default: [`Quorum::All`].
     ///
     /// ```
     /// # use kadence::libp2p::PeerId;
@@ -405,9 +418,9 @@ impl Call<GetClosestPeers> {
     /// misses because other peers named silent peers in their place. The call takes about twice the time and twice the
     /// requests.
     ///
-    /// If the second lookup fails, the answer contains the peers of the first one. If the deadline passes during the
-    /// second lookup, the call fails with [`Timeout`](kadence_core::GetClosestPeersError::Timeout), which contains the
-    /// peers of the first one.
+    /// If the first lookup finds no peer or reaches kad's query timeout, there is no second one. If the second lookup
+    /// fails, the answer contains the peers of the first one. If the deadline passes during the second lookup, the call
+    /// fails with [`Timeout`](kadence_core::GetClosestPeersError::Timeout), which contains the peers of the first one.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetClosestPeersError> {
@@ -468,9 +481,10 @@ impl<K: Kind> Call<K> {
         self.start(true)
     }
 
-    /// Sets the number of items that the stream keeps for its reader. While it keeps that many, further items are
-    /// dropped and reported as [`Update::Lagged`]. Zero drops all items. Has no effect if the call is awaited. Default:
-    /// [`DriverConfig::stream_capacity`](crate::DriverConfig::stream_capacity), 256 unless it was changed.
+    /// Sets the maximum number of items that the stream keeps for its reader. While the stream keeps that many, further
+    /// items are dropped and reported as [`Update::Lagged`]. Zero drops all items. Has no effect if the call is
+    /// awaited. Default: [`DriverConfig::stream_capacity`](crate::DriverConfig::stream_capacity), 256 unless it was
+    /// changed.
     ///
     /// ```
     /// # fn example(client: kadence::Client) {

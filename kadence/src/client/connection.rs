@@ -114,7 +114,8 @@ impl Connection {
     }
 }
 
-/// Error of a message to a driver that was dropped, for example because its task has ended.
+/// Error of a message to a driver that was dropped before it had replied, for example because the driver's task has
+/// ended, or of a closure that panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("driver is closed")]
 pub struct DriverClosedError;
@@ -126,13 +127,13 @@ pub enum RemoveRecordError {
     /// The local store has no record under the key.
     #[error("local store has no record under this key")]
     NotFound,
-    /// The publisher of the record is not the local peer: the local store keeps the record for another node.
+    /// The publisher of the record is another peer, or the record names no publisher.
     #[error("record was published by another peer")]
     NotPublisher {
         /// Publisher of the record. `None` if the record names no publisher.
         publisher: Option<PeerId>,
     },
-    /// The driver was dropped.
+    /// The driver was dropped before it had replied.
     #[error(transparent)]
     Closed(#[from] DriverClosedError),
 }

@@ -13,9 +13,9 @@ use super::{
 };
 
 /// Operation of a [`Call`](crate::Call), which determines the types of the call's items, answer and error. Sealed:
-/// other crates cannot implement it.
+/// other crates cannot implement this trait.
 pub trait Kind: sealed::Sealed + 'static {
-    /// Item that the call's stream yields before its end.
+    /// Item that the call's stream yields before the result.
     type Item: Send + 'static;
     /// Answer of a call that succeeds.
     type Answer: Send + 'static;

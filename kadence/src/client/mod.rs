@@ -20,10 +20,10 @@ use self::{
 ///
 /// A client is cheap to clone and has no type parameters: its type depends neither on the behaviour of the swarm nor on
 /// the runtime. An operation of the DHT is a [`Call`], which does nothing until it is awaited or read as a stream. A
-/// call that was started ends exactly once, unless it is dropped, which cancels its request.
+/// call that was started ends exactly once, unless the call is dropped before, which cancels its request.
 ///
-/// When the driver has ended, whether by a shutdown, an abort, a panic or a drop, every pending and later call ends
-/// with [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
+/// When the driver has ended, whether by a shutdown, an abort, a panic or a drop, every later call, and every call that
+/// is still pending, ends with [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
 ///
 /// ```
 /// use kadence::{Client, libp2p::kad::Record};
@@ -53,9 +53,10 @@ impl Client {
 
     /// Gets records under a key, from the local store and from peers.
     ///
-    /// By default the first record that arrives is the answer. The local store is read first: if it has a record, the
-    /// call does not wait for a peer. [`Call::limit`], [`Call::all`], [`Call::quorum`], [`Call::best`] and
-    /// [`Call::best_with_quorum`] select another policy; the last one that is called applies.
+    /// By default the first valid record that arrives is the answer. The local store is read first: if it has a valid
+    /// record, a call with the default policy does not wait for a peer. [`Call::limit`], [`Call::all`],
+    /// [`Call::quorum`], [`Call::best`] and [`Call::best_with_quorum`] select another policy; the last one that is
+    /// called applies.
     ///
     /// ```
     /// use kadence::{Certainty, Client, GetRecordError};
@@ -77,12 +78,12 @@ impl Client {
     /// or is removed.
     ///
     /// By default a majority of the peers found must acknowledge the record; [`Call::quorum`] changes that. If too few
-    /// acknowledge it, the record is also sent to further peers, except with [`Quorum::All`]. An acknowledgement is
-    /// only a claim by a peer; [`Call::verify`] reads the record back from peers.
+    /// acknowledge it, the record is also sent to further peers, if any are found, except with [`Quorum::All`]. An
+    /// acknowledgement is only a claim by a peer; [`Call::verify`] reads the record back from peers.
     ///
     /// A put that fails does not store the record locally, with two exceptions:
-    /// [`LocalCopy::First`](kadence_core::LocalCopy::First), and a deadline that passes at the moment at which the
-    /// quorum is reached.
+    /// [`LocalCopy::First`](kadence_core::LocalCopy::First), and a deadline that passes while the record is being
+    /// stored locally after everything else has succeeded.
     ///
     /// ```
     /// use kadence::{Client, PutRecordError, libp2p::kad::Record};
@@ -142,7 +143,8 @@ impl Client {
     /// kad repeats the announcement, by default every 12 hours, until [`stop_providing`](Self::stop_providing).
     ///
     /// If the call fails, or is dropped before it ends, the local peer is removed as a provider of the key from the
-    /// local store, unless it was a provider before the call, or another call announces the same key successfully.
+    /// local store, unless it was a provider before the call, another call announces the same key successfully, or the
+    /// driver was dropped. While another call announces the same key, the removal waits for the end of that call.
     /// Announcements that kad has already sent cannot be taken back; they expire at the peers that received them.
     ///
     /// ```
@@ -177,8 +179,8 @@ impl Client {
     /// lookup has ended.
     ///
     /// If the lookup fails or finds no address, the call still succeeds with the addresses in the routing table, if
-    /// there are any. It fails in any case if the request is invalid or the client has shut down. See
-    /// [`FindPeerError`](crate::FindPeerError).
+    /// there are any. The call fails in any case if the request is invalid or the driver has shut down or was dropped.
+    /// See [`FindPeerError`](crate::FindPeerError).
     ///
     /// ```
     /// use std::time::Duration;
@@ -236,7 +238,9 @@ impl Client {
     }
 
     /// Removes the record under a key from the local store, if the local peer is the record's publisher. kad then no
-    /// longer republishes the record. Peers that hold the record keep it until it expires.
+    /// longer republishes the record. Peers that hold the record keep it until it expires. A running
+    /// [`put_record`](Self::put_record) or republication of the record is not cancelled, and the put may store the
+    /// record again.
     ///
     /// ```
     /// use kadence::{Client, RemoveRecordError};
@@ -252,14 +256,15 @@ impl Client {
     /// # Errors
     ///
     /// Fails, and removes nothing, if the local store has no record under the key, if the local peer is not the
-    /// record's publisher, or if the driver was dropped.
+    /// record's publisher, or if the driver is dropped before it has replied.
     pub async fn remove_record(&self, key: impl Into<Key>) -> Result<(), RemoveRecordError> {
         let key = key.into().into_record_key();
         self.connection.ask(|reply| Message::RemoveRecord { key, reply }).await?
     }
 
-    /// Returns all requests that have not ended, and all queries of the driver that have started in kad and have not
-    /// ended, with their age and phase.
+    /// Returns all requests that the driver has accepted and that have not ended, read repairs included, and all
+    /// queries of the driver that hold a slot
+    /// ([`TrackerConfig::max_running`](kadence_core::TrackerConfig::max_running)), each with its age and phase.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::DriverClosedError> {
@@ -275,7 +280,8 @@ impl Client {
         Ok(self.introspect().await?.snapshot)
     }
 
-    /// Returns the counters of the driver's [`QueryTracker`](kadence_core::QueryTracker) since the driver was created.
+    /// Returns the counters of the driver's [`QueryTracker`](kadence_core::QueryTracker) since the driver was created;
+    /// [`kad_own_queries`](kadence_core::Stats::kad_own_queries) is a current number.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::DriverClosedError> {
@@ -292,7 +298,7 @@ impl Client {
     }
 
     /// Returns outcome counts and latency histograms per operation since the driver was created. Calls that the driver
-    /// did not accept are not counted. [`find_peer`](Self::find_peer) counts as
+    /// did not accept, and read repairs, are not counted. [`find_peer`](Self::find_peer) counts as
     /// [`get_closest_peers`](Self::get_closest_peers).
     ///
     /// ```
@@ -309,13 +315,13 @@ impl Client {
         Ok(self.introspect().await?.metrics)
     }
 
-    /// Shuts the driver down gracefully. From now on, new calls end with
+    /// Shuts the driver down gracefully. Once the driver has received this, new calls end with
     /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown). Accepted calls run to their end, which is at
-    /// their deadlines at the latest.
+    /// their deadlines at the latest, unless [`shutdown_now`](Self::shutdown_now) or a drop of the driver ends them.
     ///
     /// Returns when all accepted calls have ended and one second has passed since the last successful provider
-    /// announcement, which kad may still have been sending. Returns at once if the driver was dropped. A driver in a
-    /// loop of your own has to be polled meanwhile.
+    /// announcement, which kad may still have been sending. Returns as well when the driver is dropped, or if it was
+    /// dropped before. A driver in a loop of your own has to be polled meanwhile.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {
@@ -327,8 +333,8 @@ impl Client {
     }
 
     /// Shuts the driver down at once: ends the pending calls, and every later one, with
-    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown). A driver in a loop of your own has to be
-    /// polled until this returns.
+    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown). Returns as well if the driver was dropped. A
+    /// driver in a loop of your own has to be polled until this returns.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {

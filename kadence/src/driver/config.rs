@@ -19,12 +19,13 @@ use kadence_core::{LogValues, TrackerConfig};
 pub struct DriverConfig {
     /// Limits and policies of the tracker. Default: [`TrackerConfig::default`].
     pub tracker: TrackerConfig,
-    /// Maximum number of messages in each of the driver's two queues: messages from clients, such as new calls, and
-    /// closures from [`SwarmHandle`](crate::SwarmHandle)s. Default: 256. Zero counts as 1.
+    /// Maximum number of messages in each of the driver's two bounded queues: messages from clients, such as new calls,
+    /// and closures from [`SwarmHandle`](crate::SwarmHandle)s. Cancellations have a queue without a limit. Default:
+    /// 256. Zero counts as 1.
     ///
-    /// While the queue of client messages is full, a further call waits, without blocking a thread, until the driver
-    /// has received another message. This wait does not count towards the call's timeout. The driver receives messages
-    /// whenever it is polled, so the limit matters only in bursts.
+    /// While a queue is full, a further call or closure waits, without blocking a thread, until the driver has received
+    /// another message. This wait does not count towards the call's timeout. The driver receives messages whenever it
+    /// is polled, so the limit matters only in bursts.
     pub command_capacity: usize,
     /// Maximum number of items that a [`CallStream`](crate::CallStream) keeps for its reader, unless
     /// [`Call::buffer`](crate::Call::buffer) sets another number. Further items are dropped and reported as
@@ -88,8 +89,9 @@ impl DriverConfig {
     }
 }
 
-/// Recording of a driver's tracker ([`QueryTracker`](kadence_core::QueryTracker)): the first line is its configuration,
-/// and each further line an input or an action. [`replay`](kadence_core::replay) repeats a recording in a test.
+/// Recording of a driver's tracker ([`QueryTracker`](kadence_core::QueryTracker)): the first line is the tracker's
+/// configuration, and each further line an input or an action. [`replay`](kadence_core::replay) repeats a recording in
+/// a test.
 ///
 /// ```
 /// use std::{fs::File, io::{BufWriter, Write}};
@@ -117,8 +119,8 @@ type Sink = Arc<Mutex<dyn FnMut(&str) + Send>>;
 
 impl Recording {
     /// Returns a recording that passes its lines to `sink`, in their order and without a line feed. `values` determines
-    /// whether a line contains the value of a record or only its length and hash. The driver's loop calls `sink` and
-    /// waits for it: write to a buffer or a channel.
+    /// whether a line contains the value of a record or only the length of the value and the beginning of its hash. The
+    /// driver's loop calls `sink` and waits for it: write to a buffer or a channel.
     pub fn new(values: LogValues, sink: impl FnMut(&str) + Send + 'static) -> Self {
         Self { values, sink: Arc::new(Mutex::new(sink)) }
     }

@@ -47,9 +47,11 @@ const ANNOUNCEMENT_LINGER: Duration = Duration::from_secs(1);
 /// Wrapper of a libp2p `Swarm` that carries out the calls of its [`Client`]s while it is polled.
 ///
 /// A driver is a stream of swarm events, as a `Swarm` is. It consumes the progress events of the kad queries that it
-/// has started itself, and yields all other events unchanged. In a program with an event loop,
-/// `driver.select_next_some()` replaces `swarm.select_next_some()`. A program without an event loop uses
-/// [`spawn`](crate::spawn). The stream never ends, not even after a shutdown.
+/// has started itself, and yields all other events unchanged. Of the queries that kad did not end within
+/// [`TrackerConfig::finish_timeout`](kadence_core::TrackerConfig::finish_timeout), the driver recognises only the last
+/// 1,024, and it yields late events of earlier ones. In a program with an event loop, `driver.select_next_some()`
+/// replaces `swarm.select_next_some()`. A program without an event loop uses [`spawn`](crate::spawn). The stream never
+/// ends, not even after a shutdown.
 ///
 /// The driver has to be polled all the time: otherwise neither the swarm nor a call makes progress, and no deadline
 /// ends a call. Dropping the driver ends every pending and later call with

@@ -41,12 +41,12 @@ impl<B: ContainsKad> SwarmHandle<B> {
     /// Runs a closure on the swarm, in the driver's loop, and returns the closure's result. Keep the closure short: the
     /// driver waits for it.
     ///
-    /// Once the closure is in the driver's queue, it runs even if this future is dropped. If the closure panics, the
-    /// driver panics.
+    /// Once the closure is in the driver's queue, dropping this future no longer prevents the closure from running;
+    /// only the end of the driver does. If the closure panics, the poll of the driver panics.
     ///
     /// # Errors
     ///
-    /// Fails if the driver is dropped before the closure has run.
+    /// Fails if the driver is dropped before the closure has run, or if the closure panics.
     pub async fn with<T, F>(&self, f: F) -> Result<T, DriverClosedError>
     where
         T: Send + 'static,

@@ -57,9 +57,10 @@ impl<B: ContainsKad> fmt::Debug for Spawned<B> {
 
 /// Runs a driver for a swarm in a task of its own.
 ///
-/// The task ends after [`Client::shutdown`], [`Client::shutdown_now`] or [`Task::abort`], and drops the swarm. It does
-/// not end because all clients are dropped. The events of the swarm, except those of the driver's own queries, go to
-/// [`Spawned::events`]. Each runtime crate has a function `spawn` that calls this one with its runtime.
+/// The task ends after [`Client::shutdown`], [`Client::shutdown_now`] or [`Task::abort`], if it panics, or if the
+/// runtime drops it. The end of the task drops the swarm. The task does not end because all clients are dropped. The
+/// events of the swarm, except those of the driver's own queries, go to [`Spawned::events`]. Each runtime crate has a
+/// function `spawn` that calls this one with its runtime.
 ///
 /// ```
 /// use futures::StreamExt;
@@ -106,8 +107,8 @@ where
     Spawned { client, swarm, events, task }
 }
 
-/// Stream of the events of a driver's swarm, except those of the driver's own queries. It ends when the driver's task
-/// ends.
+/// Stream of the events of a driver's swarm, except those of the driver's own queries. After the driver's task has
+/// ended, the stream yields the events that it still keeps, and ends.
 ///
 /// The stream keeps at most [`DriverConfig::event_capacity`] events. If the reader falls behind, further events are
 /// dropped, and the reader gets a [`LaggedError`] in their place. After the stream is dropped, all events are

@@ -13,13 +13,13 @@ use crate::{ContainsKad, PeerTimeouts};
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub struct NodeBehaviour<X: NetworkBehaviour> {
     /// Connection limits. This behaviour comes first, so that a connection above the limits is refused before another
-    /// behaviour sees it.
+    /// behaviour creates a handler for it.
     pub limits: connection_limits::Behaviour,
     /// The DHT, with timeouts for silent peers, unless [`NodeConfig::peer_timeouts`](super::NodeConfig::peer_timeouts)
     /// is `None`.
     pub kad: PeerTimeouts<Store>,
-    /// Exchanges addresses and protocols with peers. The node adds up to 16 listen addresses of each peer that serves
-    /// its kad protocol to the routing table.
+    /// Exchanges addresses and protocols with peers. The node adds the listen addresses of a peer that announces the
+    /// node's kad protocol to the routing table, if the peer's bucket has room, until the peer has 16 addresses there.
     pub identify: identify::Behaviour,
     /// Answers pings, which some implementations expect, and pings peers. The node closes a connection on which a ping
     /// fails, unless the peer does not support pings.

@@ -66,7 +66,8 @@ pub struct NodeConfig {
     /// `Swarm::add_external_address`, or add a behaviour that confirms addresses.
     pub mode: Option<Mode>,
     /// Maximum length of a kad message, in bytes. Use the same value on all nodes of a network: kad checks the length
-    /// only when it receives a message. A call rejects a record that does not fit. Default: 128 KiB.
+    /// only when it receives a message. A put is rejected if its record may not fit: see
+    /// [`TrackerConfig::max_value_len_for`](kadence_core::TrackerConfig::max_value_len_for). Default: 128 KiB.
     pub max_packet_len: usize,
     /// Maximum length of a record's value, in bytes, in a put and in the store. The limit of a put is lower if
     /// [`max_packet_len`](field@Self::max_packet_len) is too small for such a value. Default: 64 KiB.
@@ -80,16 +81,18 @@ pub struct NodeConfig {
     /// which is 64 MiB with the longest values. All are held in memory, even if the store is in a file.
     ///
     /// Each publisher other than the node has at most half of this number, rounded up, and so have all records without
-    /// a publisher together. When the store is full, a new record of another publisher evicts one whose key is farther
-    /// from the node; if there is none, the new record is rejected. The node's own records are never evicted. A new own
-    /// record evicts one of another publisher at any distance; it finds no room only if all stored records are own
-    /// ones.
+    /// a publisher together. When the share of a publisher is full, a new record of that publisher evicts another one
+    /// of the same publisher. When the store is full, a new record of another publisher than the node evicts one of any
+    /// publisher but the node. Both evict only a record whose key is farther from the node than the key of the new
+    /// record; if there is none, the new record is rejected. The node's own records are never evicted. A new own record
+    /// evicts one of another publisher at any distance; there is no room for a new own record only if all stored
+    /// records are own ones.
     pub max_records: usize,
     /// Maximum number of keys whose providers the node stores, including those that it provides itself. Default:
     /// 16,384. The providers of that many keys take some 100 MiB of memory at worst, and usually a tenth of that.
     ///
-    /// A key has at most 20 providers, all keys together have at most four times this limit, and one peer other than
-    /// the node provides at most an eighth of this limit.
+    /// A key has at most 20 providers, and all keys together have at most four times as many provider entries as this
+    /// limit. One peer other than the node provides at most an eighth as many keys as this limit, rounded up.
     pub max_provided_keys: usize,
     /// Interval at which kad refreshes its routing table by a bootstrap. `None` disables these bootstraps. In either
     /// case kad also bootstraps at some events, for example when a peer is added to a table of fewer than 20 peers.
@@ -98,8 +101,8 @@ pub struct NodeConfig {
     /// Time after which a connection is closed that has no open stream, apart from those of pings, and that no
     /// behaviour keeps alive. Default: 60 s. With libp2p's default of 10 s, most lookups have to dial first.
     pub idle_connection_timeout: Duration,
-    /// Maximum number of established connections, of which at most three quarters are incoming. Default: 512, whose
-    /// buffers take some 100 MiB at worst.
+    /// Maximum number of established connections, of which at most three quarters, rounded up, are incoming. Default:
+    /// 512, whose buffers take some 100 MiB at worst.
     pub max_connections: u32,
     /// Maximum number of established connections with one peer. Default: 4, enough for simultaneous dials over two
     /// transports.
@@ -112,9 +115,10 @@ pub struct NodeConfig {
     /// Half-open connections do not count towards [`max_connections`](field@Self::max_connections). They take file
     /// descriptors, for a moment up to twice as many as this limit.
     pub max_half_open: usize,
-    /// Maximum number of half-open connections of one remote address: an IPv4 address, or the first 64 bits of an IPv6
-    /// address. A new connection above the limit closes the oldest half-open connection of the same address. At most
-    /// this many peers can dial at the same moment from behind one address. Default: 128. Zero counts as 1.
+    /// Maximum number of half-open connections of one remote address: an IPv4 address, the first 64 bits of an IPv6
+    /// address, or an address of another kind as a whole. A new connection above the limit closes the oldest half-open
+    /// connection of the same address. At most this many peers can dial at the same moment from behind one address.
+    /// Default: 128. Zero counts as 1.
     pub max_half_open_per_address: usize,
     /// Name and version of the software, as identify sends them to other peers. Default: `kadence/` and the version of
     /// this crate.
@@ -282,13 +286,15 @@ pub enum NodeStore {
     /// In memory. When the node ends, all records and providers are lost, except for the copies that other nodes have.
     #[default]
     Memory,
-    /// In memory and in this file, which is created if there is none. SQLite and a lock add files with the same name
-    /// and a suffix. The file has to be on a local disk. Only one node at a time can have it open.
+    /// In memory and in this file, which is created if there is none. The folder of the file has to exist. SQLite and a
+    /// lock add files with the same name and a suffix. The file has to be on a local disk. Only one node at a time can
+    /// have it open.
     ///
-    /// A stored record survives a killed process at once, and a power failure after one second, if the disk honours
-    /// flushes. After a start, the node announces its own records and providers in the file again, beginning at most
-    /// two seconds after it is [ready](super::Node::ready). Use the same [`Identity`] each time: under another one,
-    /// earlier own records count as those of another peer, and expire.
+    /// A stored record survives a killed process at once. It survives a power failure after one second, if the disk
+    /// honours flushes and is neither slow nor failing. After a start, the node announces its own records and providers
+    /// in the file again, beginning at most two seconds after it is [ready](super::Node::ready). Use the same
+    /// [`Identity`] each time: under another one, earlier own records and providers count as those of another peer, and
+    /// expire.
     #[cfg(feature = "disk")]
     Disk(PathBuf),
 }

@@ -5,11 +5,12 @@ use thiserror::Error;
 
 use crate::DriverClosedError;
 
-/// Error of starting a node or adding a peer.
+/// Error of starting a node, of adding a peer to a node, or of [`Identity::load`](super::Identity::load).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NodeError {
-    /// The identity file can be neither read nor created, or does not contain a key pair that this program supports.
+    /// The identity file exists and cannot be read, does not exist and cannot be created, or does not contain a key
+    /// pair that this program supports.
     #[error("identity file {} cannot be used", path.display())]
     Identity {
         /// The file.
@@ -18,7 +19,9 @@ pub enum NodeError {
         #[source]
         error: io::Error,
     },
-    /// The address of a peer has no peer id at the end, or nothing before the peer id.
+    /// An address in [`NodeConfig::bootstrap_peers`](field@super::NodeConfig::bootstrap_peers) or passed to
+    /// [`Node::add_peer`](super::Node::add_peer) has no peer id at the end, or nothing before the peer id of another
+    /// node.
     #[error("address {address} is incomplete: append /p2p/<peer id> to the address that the peer listens on")]
     NoPeerId {
         /// The address.
@@ -30,16 +33,17 @@ pub enum NodeError {
         /// The address.
         address: Multiaddr,
     },
-    /// The store's file cannot be opened: another node has it open, it is not a store's file, a later version has
-    /// written it, it is damaged, or access failed. The source names the reason.
+    /// The store's file cannot be opened, for example because another node has the file open, because it is not a
+    /// store's file, or because it is damaged. The source names the reason.
     #[cfg(feature = "disk")]
     #[error("store cannot be opened")]
     Store(#[source] kadence_store::StoreOpenError),
     /// The transport cannot be created.
     #[error("transport cannot be created")]
     Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An address cannot be listened on, for example because it is in use, is not an address of this machine, or is not
-    /// supported by the transport.
+    /// A listener cannot be opened, for example because its address is in use, is not an address of this machine, or is
+    /// not supported by the transport. A listener that fails after it was opened causes an event of the swarm and no
+    /// error.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
@@ -48,7 +52,7 @@ pub enum NodeError {
         #[source]
         error: TransportError<io::Error>,
     },
-    /// The node's task has ended, or the runtime ended before it ran the task.
+    /// The node's task has ended, for example after a shutdown or a panic, or the runtime has dropped the task.
     #[error(transparent)]
     Closed(#[from] DriverClosedError),
 }
@@ -57,16 +61,17 @@ pub enum NodeError {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ReadyError {
-    /// No peer has announced within the timeout that it serves the network's kad protocol, or the routing table was
+    /// Until the timeout passed, no peer announced that it serves the network's kad protocol, or the routing table was
     /// empty. Check the addresses of the bootstrap peers and the name of the protocol.
     #[error("no peer of this network found within {timeout:?}{}", because(last_dial_error.as_deref()))]
     NoPeer {
         /// Timeout that has passed.
         timeout: Duration,
-        /// Error of the last failed dial since the start of the node. `None` if no dial has failed.
+        /// Error of the last dial, to any peer, that has failed since the start of the node. `None` if no dial has
+        /// failed. A dial that libp2p refused to begin does not count.
         last_dial_error: Option<String>,
     },
-    /// The node has ended, or the runtime ended before it ran the node's task.
+    /// The node's task ended before a first peer was found, or the runtime has dropped the task.
     #[error(transparent)]
     Closed(DriverClosedError),
 }

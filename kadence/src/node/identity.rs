@@ -8,7 +8,7 @@ use libp2p::identity::Keypair;
 
 use super::error::NodeError;
 
-/// Source of a node's key pair, which determines its peer id.
+/// Source of a node's key pair, which determines the node's peer id.
 #[derive(Clone)]
 #[non_exhaustive]
 #[cfg_attr(
@@ -20,8 +20,8 @@ pub enum Identity {
     Ephemeral,
     /// This key pair.
     Keypair(Keypair),
-    /// The key pair in this file, in libp2p's protobuf encoding. If there is no file, it is created with a new Ed25519
-    /// key pair, on Unix readable by its owner only. Missing folders are created, too.
+    /// The key pair in this file, in libp2p's protobuf encoding. If there is no file, the file is created with a new
+    /// Ed25519 key pair, on Unix readable by the file's owner only. Missing folders are created, too.
     File(PathBuf),
 }
 
@@ -32,8 +32,8 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// Fails with [`NodeError::Identity`] if the file can be neither read nor created, or does not contain a key pair
-    /// that this program supports.
+    /// Fails with [`NodeError::Identity`] if the file exists and cannot be read, does not exist and cannot be created,
+    /// or does not contain a key pair that this program supports. Only [`File`](Self::File) can fail.
     pub fn load(&self) -> Result<Keypair, NodeError> {
         match self {
             Self::Ephemeral => Ok(Keypair::generate_ed25519()),

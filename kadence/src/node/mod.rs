@@ -112,15 +112,18 @@ where
     /// Starts a node on a runtime. `transport` creates the node's transport and `app` the application's own behaviour,
     /// both from the node's key pair.
     ///
-    /// When this returns, the node listens and is dialling the bootstrap peers. Wait for [`ready`](Self::ready) before
-    /// the first request. The start waits at most 5 s for the addresses of the listeners. Reading the store's file
+    /// When this succeeds, the node has opened a listener for each address of [`listen`](field@NodeConfig::listen), and
+    /// has started to dial the bootstrap peers. A listener that closes after it was opened causes no error, and neither
+    /// does a dial that fails. Wait for [`ready`](Self::ready) before the first request. The start waits at most 5 s
+    /// for the addresses of the listeners, and then succeeds without those that are missing. Reading the store's file
     /// blocks the thread, with the default limits for some tens of milliseconds.
     ///
     /// # Errors
     ///
     /// Fails if the key pair cannot be loaded, the address of a bootstrap peer is incomplete, the store's file cannot
-    /// be opened, the transport cannot be created, an address cannot be listened on, or the runtime has ended. No task
-    /// is left running then.
+    /// be opened, the transport cannot be created, or a listener cannot be opened. Fails with [`NodeError::Closed`] if
+    /// the node's task ends while the start waits for the listeners, for example because the runtime has ended. After
+    /// an error, the node's task does not run.
     pub async fn start<R, E>(
         runtime: R,
         config: NodeConfig,
@@ -238,8 +241,8 @@ impl<X: NetworkBehaviour> Node<X> {
     }
 
     /// Returns the stream of the swarm's events, including those of the application's own behaviour. Events of the kad
-    /// queries that the node has started, for calls or to announce its stored records again, are left out. `None` after
-    /// the first call of this method. The stream need not be read: it keeps at most
+    /// queries that the node has started, for calls or to announce its stored records and providers again, are left
+    /// out. `None` after the first call of this method. The stream need not be read: it keeps at most
     /// [`DriverConfig::event_capacity`](crate::DriverConfig::event_capacity) events and drops further ones.
     pub fn events(&mut self) -> Option<Events<NodeEvent<X>>> {
         self.events.take()
@@ -251,19 +254,20 @@ impl<X: NetworkBehaviour> Node<X> {
     }
 
     /// Returns the addresses that the node listens on, each with the node's peer id at the end, so that other nodes can
-    /// take them as bootstrap peers.
+    /// take them as bootstrap peers. After the node has ended, returns the last of its addresses.
     pub fn listen_addrs(&self) -> Vec<Multiaddr> {
         let id = Protocol::P2p(self.local_peer_id());
         self.status.listen_addrs().into_iter().map(|address| address.with(id.clone())).collect()
     }
 
     /// Waits until a first peer has announced that it serves the network's kad protocol, and the routing table is not
-    /// empty. After that, every call of this method returns at once, even if no peer is connected any more.
+    /// empty. After that, every call of this method succeeds at once, even if no peer is connected any more or the node
+    /// has ended.
     ///
     /// # Errors
     ///
-    /// Fails with [`ReadyError::NoPeer`], which contains the error of the last dial that failed, if there is no such
-    /// peer within `timeout`, and with [`ReadyError::Closed`] if the node has ended.
+    /// Fails with [`ReadyError::NoPeer`], which contains the error of the last dial that failed, if the two conditions
+    /// are not met within `timeout`. Fails with [`ReadyError::Closed`] if the node ends before they are met.
     pub async fn ready(&self, timeout: Duration) -> Result<(), ReadyError> {
         let first_peer = self.first_peer.clone();
         let sleep = (self.sleep)(timeout);
@@ -276,13 +280,14 @@ impl<X: NetworkBehaviour> Node<X> {
         }
     }
 
-    /// Adds a peer to the routing table, if there is room for it, and starts to dial it, unless it is connected or
-    /// being dialled. Unlike a bootstrap peer, it is not redialled. An error of the dial is not returned.
+    /// Adds a peer to the routing table, if the peer's bucket has room, and starts to dial the peer. A peer that is
+    /// connected or being dialled is not dialled again. Unlike a bootstrap peer, the added peer is not redialled while
+    /// no peer is connected. An error of the dial is not returned.
     ///
     /// # Errors
     ///
-    /// Fails if the address has no peer id at the end or nothing before it, if the peer id is the node's own, or if the
-    /// node has ended.
+    /// Fails if the address has no peer id at the end or nothing before the peer id, if the peer id is the node's own,
+    /// or if the node ends before the peer is added.
     pub async fn add_peer(&self, address: &Multiaddr) -> Result<(), NodeError> {
         let peer = KnownPeer::parse(address, self.local_peer_id())?;
         Ok(self.swarm.with(move |swarm| dial(swarm, &peer)).await?)
@@ -294,8 +299,8 @@ impl<X: NetworkBehaviour> Node<X> {
         self.store_stats.read()
     }
 
-    /// Returns the number of half-open incoming connections, and the number of those that were evicted for newer ones.
-    /// Works after the node has ended.
+    /// Returns the current number of half-open incoming connections, and the number of connections that have been
+    /// evicted for newer ones since the start of the node. Works after the node has ended.
     pub fn half_open_stats(&self) -> HalfOpenStats {
         self.half_open.stats()
     }
@@ -304,14 +309,14 @@ impl<X: NetworkBehaviour> Node<X> {
     ///
     /// # Errors
     ///
-    /// Fails if the node has ended.
+    /// Fails if the node ends before it has replied.
     pub async fn connected_peers(&self) -> Result<Vec<PeerId>, DriverClosedError> {
         self.swarm.with(|swarm| swarm.connected_peers().copied().collect()).await
     }
 
     /// Shuts the node down gracefully, like [`Client::shutdown`], and waits for the node's task to end. Returns
-    /// [`TaskEnd::Finished`] unless the task panicked or its runtime dropped it. If the store is in a file, everything
-    /// is on the disk when this returns, and the file can be opened again.
+    /// [`TaskEnd::Finished`] unless the task panicked or its runtime dropped it. If the store is in a file, the file
+    /// can be opened again when this returns, and its content is on the disk, unless the disk has failed.
     pub async fn shutdown(mut self) -> TaskEnd {
         self.client.shutdown().await;
         match self.task.take() {

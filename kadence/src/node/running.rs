@@ -231,7 +231,7 @@ fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// Adds a peer to kad and dials it. An error is not reported: the peer is being dialled or is connected.
+/// Adds a peer to kad and dials it. An error is only logged: usually the peer is being dialled or is connected.
 pub(super) fn dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<X>>, peer: &KnownPeer) {
     for address in &peer.addresses {
         swarm.behaviour_mut().kad().add_address(&peer.id, address.clone());

@@ -30,10 +30,12 @@ pub enum ResolveError {
     /// The system's resolver failed, or does not know the name: its error does not tell one from the other reliably.
     #[error("the system's resolver failed: {0}")]
     System(#[source] io::Error),
-    /// The system's list of name servers, which `/dnsaddr` needs with [`Config::system`], cannot be read or used.
+    /// The system's list of name servers, which `/dnsaddr` needs with [`Config::system`], cannot be read, or the client
+    /// of the name servers cannot be set up.
     #[error("cannot read the system's name servers: {0}")]
     NoConfig(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No name server sent a usable response in time. A retry may help.
+    /// A lookup by name servers failed for another reason: no name server sent a usable response in time, for example,
+    /// or the name is invalid. Unless the name is invalid, a retry may help.
     #[error("name servers failed: {0}")]
     Servers(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

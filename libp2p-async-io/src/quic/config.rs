@@ -21,7 +21,7 @@ pub struct Config {
     mtu_discovery: Option<MtuDiscoveryConfig>,
 }
 
-/// Error of creating the certificates for a key pair.
+/// Error of creating the certificates for a key pair, or the TLS configuration with them.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot create a certificate")]
 pub struct ConfigError(#[source] Cause);
@@ -39,7 +39,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If `keypair` cannot sign, or the system has no randomness.
+    /// If a certificate cannot be created, for example because `keypair` cannot sign or the system has no randomness.
     pub fn new(keypair: &Keypair) -> Result<Self, ConfigError> {
         let (client, server) = tls(keypair).map_err(ConfigError)?;
         Ok(Self {
@@ -55,8 +55,9 @@ impl Config {
         })
     }
 
-    /// Sets the timeout of the handshake of a dialled or accepted connection. A handshake also fails if no packet comes
-    /// from the remote within [`max_idle_timeout`](Self::max_idle_timeout). Default: 5 seconds.
+    /// Sets the timeout of the handshake of a dialled or accepted connection. A handshake also fails for the reasons
+    /// for which a connection fails, for example if no packet comes from the remote within
+    /// [`max_idle_timeout`](Self::max_idle_timeout). Default: 5 seconds.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
@@ -64,8 +65,9 @@ impl Config {
     }
 
     /// Sets the time without a packet from the remote after which a connection is lost. The shorter timeout of both
-    /// ends applies. The value is rounded down to whole milliseconds, but to one at least; the maximum is 49 days. Zero
-    /// means no timeout of this end. Default: 10 seconds.
+    /// ends applies, but on a slow path at least three of QUIC's probe timeouts, which follow from the round-trip time.
+    /// The value is rounded down to whole milliseconds, but to one at least; the maximum is 49 days. Zero means no
+    /// timeout of this end. Default: 10 seconds.
     #[must_use]
     pub fn max_idle_timeout(mut self, timeout: Duration) -> Self {
         self.max_idle_timeout = timeout;

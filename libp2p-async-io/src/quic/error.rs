@@ -4,38 +4,40 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A socket cannot be opened or bound, the machine's addresses cannot be watched, or a listener has ended because
-    /// its socket failed or the executor dropped its task.
+    /// A socket cannot be opened, configured or bound, the machine's addresses cannot be watched, or a listener has
+    /// ended because its socket failed or the executor dropped the socket's task.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The dial could not start.
     #[error(transparent)]
     Dial(DialError),
-    /// The handshake took longer than [`Config::handshake_timeout`](super::Config::handshake_timeout), or the remote
-    /// did not respond. UDP does not report that nobody listens.
+    /// The handshake took longer than [`Config::handshake_timeout`](super::Config::handshake_timeout), or no packet
+    /// came from the remote within [`Config::max_idle_timeout`](super::Config::max_idle_timeout) during the handshake.
+    /// This is also the error if nobody listens, which UDP does not report.
     #[error("handshake timed out")]
     HandshakeTimedOut,
-    /// The certificate of the remote has no peer id.
+    /// The certificate of the remote is missing, or no peer id can be read from it.
     #[error("certificate of the remote has no peer id")]
     NoPeerId,
-    /// No packet came from the remote within the idle timeout, which is the shorter
+    /// After the handshake, no packet came from the remote within the idle timeout, which is the shorter
     /// [`Config::max_idle_timeout`](super::Config::max_idle_timeout) of both ends.
     #[error("connection timed out: no packet from the remote")]
     TimedOut,
     /// The connection was closed by this end.
     #[error("connection closed")]
     Closed,
-    /// The remote has closed the connection, as a libp2p node does when it no longer needs it.
+    /// The remote has closed the connection after the handshake, as a libp2p node does with a connection that it no
+    /// longer needs.
     #[error("connection closed by the remote, code {code}")]
     ClosedByRemote {
         /// Error code that the remote sent. 0 if it gave no reason.
         code: u64,
     },
-    /// The remote does not know the connection any more, for example because it was restarted.
+    /// The remote does not know the connection any more, for example because the remote was restarted.
     #[error("connection reset by the remote")]
     Reset,
     /// The connection failed by an error of QUIC or TLS: for example, one end violated the protocol or could not be
-    /// authenticated, or the remote refused the connection.
+    /// authenticated, the remote refused the connection, or the executor dropped the task of the socket.
     #[error(transparent)]
     Protocol(ProtocolError),
     /// The dial was to be the listening end of a hole punch ([`Endpoint::Listener`](libp2p_core::Endpoint::Listener)),

@@ -24,7 +24,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// The system's error, if the connection is broken.
+    /// The system's error, for example if the connection is broken.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.get_ref().local_addr()
     }
@@ -33,7 +33,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// The system's error, if the connection is broken.
+    /// The system's error, for example if the connection is broken.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.0.get_ref().peer_addr()
     }

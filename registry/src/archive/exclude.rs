@@ -37,8 +37,8 @@ const KEY_ENDINGS: [&str; 11] = ["pem", "key", "der", "pk8", "p8", "p12", "pfx",
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[non_exhaustive]
 pub struct Excluded {
-    /// Path relative to the packed folder, with `/` between names. Of an excluded folder, only the folder itself is
-    /// listed.
+    /// Path relative to the packed folder, with `/` between names, and with invalid UTF-8 replaced. Of an excluded
+    /// folder, only the folder itself is listed.
     pub path: String,
     /// Reason for the exclusion.
     pub reason: ExclusionReason,

@@ -14,7 +14,8 @@ pub(super) const USTAR_PATH: usize = 255;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ArchiveLimits {
-    /// Maximum number of files and folders. When packing, excluded ones count, too. Default: 20,000.
+    /// Maximum number of files and folders. When packing, excluded ones count, too, but not the content of an excluded
+    /// folder. When unpacking, parent folders without an entry of their own count, too. Default: 20,000.
     pub entries: usize,
     /// Maximum size of a file, in bytes. Default: 128 MiB.
     pub file_bytes: u64,

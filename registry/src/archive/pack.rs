@@ -19,8 +19,8 @@ use super::{
 
 /// Options of [`pack`].
 ///
-/// The built-in rules ([`ExclusionReason`](super::ExclusionReason), [`PrivateKeyKind`]) cannot be turned off; these
-/// options only add to them.
+/// The built-in rules ([`ExclusionReason`](super::ExclusionReason), [`PrivateKeyKind`]) cannot be turned off;
+/// `private_paths` and `private_keys` only add to them.
 ///
 /// # Example
 ///
@@ -35,12 +35,13 @@ use super::{
 pub struct PackOptions {
     /// Limits of the archive.
     pub limits: ArchiveLimits,
-    /// Files and folders that are never packed, also if they are reached by a link. Packing a folder that is itself one
-    /// of them is an error. Relative paths are relative to the process's working directory. Paths that do not exist are
-    /// ignored. Default: none.
+    /// Files and folders that are left out, also if they are reached by a link. Packing a folder that is itself one of
+    /// them is an error; packing a folder inside one of them is not. Relative paths are relative to the process's
+    /// working directory. Paths that do not exist are ignored. Default: none.
     pub private_paths: Vec<PathBuf>,
-    /// Key pairs of the publisher. A file that contains the secret half of one of them, anywhere in the file, as bytes
-    /// or in hexadecimal, base64 or decimal digits, is an error. RSA key pairs are not searched for. Default: none.
+    /// Key pairs of the publisher. A packed file that contains the secret half of one of them, anywhere in the file, as
+    /// bytes or in hexadecimal, base64 or decimal digits, is an error. RSA key pairs are not searched for;
+    /// [`PrivateKeyKind`] has the other limits of the search. Default: none.
     ///
     /// Private keys that are not listed here are an error, too, where they are recognised by their encoding: see
     /// [`PrivateKeyKind`].
@@ -88,11 +89,12 @@ pub struct Packed {
     pub excluded: Vec<Excluded>,
 }
 
-/// Error of [`pack`]. The bytes that were written before the error are no complete archive.
+/// Error of [`pack`]. Discard the bytes that were written before the error: usually they are no complete archive.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// A file or folder cannot be read.
+    /// A file or folder to pack cannot be read, or one of
+    /// [`PackOptions::private_paths`](field@PackOptions::private_paths) cannot be examined.
     #[error("{} cannot be read: {source}", path.display())]
     Read {
         /// The file or folder.
@@ -107,7 +109,7 @@ pub enum PackError {
         /// The entry.
         path: PathBuf,
     },
-    /// A path is not portable or too long: rename the file or folder.
+    /// A path cannot be in an archive, for example because it is not portable or too long: rename the file or folder.
     #[error("{} cannot be packed: {reason}", path.display())]
     Path {
         /// The file or folder.
@@ -121,8 +123,8 @@ pub enum PackError {
         /// One of the two.
         path: PathBuf,
     },
-    /// A file that is not excluded contains a private key. Move the file out of the folder, or the key out of the file.
-    /// A key that was published before has to be replaced.
+    /// A private key was found in a file that is not excluded. Move the file out of the folder, or the key out of the
+    /// file. A key that was published before has to be replaced.
     #[error("{} contains {kind}: move it out of the package's folder", path.display())]
     PrivateKey {
         /// The file.
@@ -159,7 +161,8 @@ pub enum PackError {
         /// Maximum size, in bytes.
         max: u64,
     },
-    /// A file changed its size or was replaced while the folder was packed: retry.
+    /// While a file was packed, its size changed; or the file was replaced by something other than a file after the
+    /// folder was listed. Retry.
     #[error("{} has changed meanwhile", path.display())]
     Changed {
         /// The file.
@@ -175,7 +178,8 @@ pub enum PackError {
 /// Modification times, owners and permissions other than the executable bit are left out.
 ///
 /// Files and folders that should not be published are left out and listed in [`Packed::excluded`];
-/// [`ExclusionReason`](super::ExclusionReason) has the rules. A private key in any other file is an error.
+/// [`ExclusionReason`](super::ExclusionReason) has the rules. A private key that is recognised in any other file is an
+/// error; [`PrivateKeyKind`] has the limits of the search.
 ///
 /// # Errors
 ///

@@ -7,9 +7,9 @@ pub enum PathError {
     /// The path is not UTF-8.
     #[error("not UTF-8")]
     NotUtf8,
-    /// The path is longer than [`ArchiveLimits::path_len`](field@super::ArchiveLimits::path_len), or does not fit into
-    /// the format: a path of more than 100 bytes needs a `/` with at most 155 bytes before it and at most 100 bytes
-    /// after it.
+    /// The path is longer than [`ArchiveLimits::path_len`](field@super::ArchiveLimits::path_len), or, when packing,
+    /// does not fit into the format: a path of more than 100 bytes needs a `/` with at most 155 bytes before it and at
+    /// most 100 bytes after it.
     #[error("too long")]
     TooLong,
     /// The path is empty or absolute, or one of its names is empty, `.` or `..`.

@@ -41,24 +41,25 @@ const ED25519_LEN: usize = 68;
 /// Kind of private key that was found in a file or a manifest.
 ///
 /// A key is searched for as bytes, in hexadecimal (two digits a byte), in base64, and in decimal (numbers from 0 to
-/// 255), in UTF-8 and UTF-16. White space and punctuation between the digits do not hide it.
+/// 255), in UTF-8 and UTF-16. White space and punctuation between the digits do not hide the key, except for `+`, `-`,
+/// `/` and `_` in base64, where they are digits.
 ///
-/// Not found are keys that are compressed, encrypted in another form than PEM, encoded twice, or interrupted by other
-/// digits or letters, as in a hex dump with offsets. Keys that are not listed in
-/// [`PackOptions::private_keys`](field@super::PackOptions::private_keys) are not found either in PuTTY's format or as
-/// bare bytes without an encoding.
+/// The search does not find every key. For example, it does not find keys that are compressed, encrypted in another
+/// form than PEM, encoded twice, or interrupted by other digits or letters, as in a hex dump with offsets. Keys that
+/// are not listed in [`PackOptions::private_keys`](field@super::PackOptions::private_keys) are not found either in
+/// PuTTY's format or as bare bytes without an encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PrivateKeyKind {
-    /// The secret half of one of [`PackOptions::private_keys`](field@super::PackOptions::private_keys), anywhere in the
-    /// file.
+    /// The secret half of one of [`PackOptions::private_keys`](field@super::PackOptions::private_keys), RSA keys
+    /// excepted, anywhere in the file.
     InUse,
-    /// An RSA, Ed25519 or ECDSA private key in libp2p's protobuf encoding, anywhere in the file; in base64 only if the
-    /// base64 text begins with the key. A secp256k1 key is found only if it is the whole content of a file of at most 4
-    /// KiB.
+    /// An RSA, Ed25519 or ECDSA (P-256 or P-384) private key in libp2p's protobuf encoding, anywhere in the file; in
+    /// base64 only if the base64 text begins with the key. A secp256k1 key is found only if it is the whole content of
+    /// a file of at most 4 KiB.
     Libp2p,
-    /// A PEM block of a private key, encrypted or not (TLS, OpenSSH, PGP), anywhere in the file: as text, or in a
-    /// base64 text that begins with the block.
+    /// A PEM block of a private key, encrypted or not (TLS, OpenSSH, PGP), with a label that ends in `PRIVATE KEY` or
+    /// `PRIVATE KEY BLOCK`, anywhere in the file: as text, or in a base64 text that begins with the block.
     Pem,
     /// An unencrypted private key in DER (PKCS#8, PKCS#1, SEC1) as bytes at the start of a file. In hexadecimal, base64
     /// or decimal it is found only in a file of at most 4 KiB that begins with it.
@@ -293,8 +294,8 @@ fn fill(buffer: &mut [u8], bytes: impl Iterator<Item = u8>) -> usize {
     len
 }
 
-/// Returns whether `is_key` holds for a window that begins with a match. A file may consist of matches: a window that is
-/// equal to the one before it is not looked at again.
+/// Returns whether `is_key` holds for a window that begins with a match. A window that is equal to that of the previous
+/// match is skipped, so that a file of nothing but matches does not take long.
 fn has_key(start: &Finder<'_>, stream: &[u8], mut is_key: impl FnMut(&[u8]) -> bool) -> bool {
     let mut last: &[u8] = &[];
     start.find_iter(stream).any(|at| {
@@ -390,7 +391,8 @@ fn der(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*tag, content, rest))
 }
 
-/// Returns whether the text after the header of a PEM block is a key, and not other text behind a mention of one.
+/// Returns whether the text after a PEM header looks like a key: whether it contains a long run of base64 digits. Text
+/// that only mentions such a header has no such run.
 fn is_pem_body(body: impl Iterator<Item = u8>) -> bool {
     let (mut run, mut escaped, mut new_line) = (0, false, false);
     for byte in body {

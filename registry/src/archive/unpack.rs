@@ -24,7 +24,8 @@ pub struct Unpacked {
     pub bytes: u64,
 }
 
-/// Error of [`unpack`]. No file of the archive is left on the disk.
+/// Error of [`unpack`]. The temporary folder with the unpacked files is deleted, if possible; parent folders of the
+/// target that were created stay.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum UnpackError {
@@ -34,11 +35,12 @@ pub enum UnpackError {
         /// The target.
         path: PathBuf,
     },
-    /// The archive is not a gzipped tar, is cut off, or cannot be read.
+    /// The archive is not a valid gzipped tar, for example because it is damaged or cut off, or the archive's reader
+    /// failed.
     #[error("not an archive: {0}")]
     Malformed(#[source] io::Error),
-    /// A path is not portable, is not a plain relative one, or is too long: the archive is malicious, or was made by a
-    /// program that allows such paths.
+    /// A path is rejected for a reason in [`PathError`], for example because it is not portable or too long: the
+    /// archive is malicious, or was made by a program that allows such paths.
     #[error("archive contains the path {path:?}: {reason}")]
     Path {
         /// The path, with invalid UTF-8 replaced.
@@ -52,7 +54,8 @@ pub enum UnpackError {
         /// The path, with invalid UTF-8 replaced.
         path: String,
     },
-    /// A path occurs twice, differs from another one only in upper and lower case, or has a file as its parent folder.
+    /// A path occurs twice, is both a file and a folder, or differs from another one only in upper and lower case.
+    /// Parent folders without an entry of their own are compared, too.
     #[error("archive contains {path:?} twice, or as a folder and a file")]
     Ambiguous {
         /// The path.
@@ -80,7 +83,8 @@ pub enum UnpackError {
         /// Maximum total size of the files, in bytes.
         max: u64,
     },
-    /// The files or folders cannot be written.
+    /// A file or folder cannot be created, written or synced, the target cannot be examined, or the unpacked folder
+    /// cannot be renamed to the target.
     #[error("{} cannot be written: {source}", path.display())]
     Write {
         /// The file or folder.

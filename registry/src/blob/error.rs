@@ -14,7 +14,8 @@ pub enum BlobError {
     /// The blob is not in the store.
     #[error("blob {0} is not in the store")]
     NotFound(ContentId),
-    /// The blob was damaged on the disk, and has been removed from the store: fetch it again, and check the disk.
+    /// The blob was damaged on the disk, and has been moved out of the store or deleted: fetch it again, and check the
+    /// disk. Also the error of a fetch whose finished download was damaged on the disk.
     #[error("blob {0} is damaged on the disk and was set aside: fetch it again")]
     Damaged(ContentId),
     /// The blob is larger than the caller's maximum.

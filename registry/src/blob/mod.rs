@@ -2,7 +2,8 @@
 //!
 //! The hash tree of each blob of more than 16 KiB is stored next to it, so that any part of the blob can be verified,
 //! and proven to other peers, without reading the rest. Reads verify all bytes that they return. A blob that turns out
-//! to be damaged on the disk is moved out of the store, or deleted if 16 damaged blobs are already kept.
+//! to be damaged on the disk is moved out of the store, or deleted if 16 damaged blobs are already kept or the blob
+//! cannot be moved.
 
 #[cfg(feature = "p2p")]
 mod downloads;

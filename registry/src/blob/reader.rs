@@ -6,7 +6,8 @@ use crate::ContentId;
 /// Reader of a blob that verifies each 16 KiB before it returns them. Created by [`BlobStore::open_reader`].
 ///
 /// Errors of reading have the kind `InvalidData` and contain a [`BlobError`]: [`BlobError::Damaged`] if the blob is
-/// damaged on the disk, [`BlobError::NotFound`] if it was removed from the store in the meantime.
+/// damaged on the disk, [`BlobError::NotFound`] if it was removed from the store in the meantime, [`BlobError::Io`] if
+/// the file system fails.
 #[derive(Debug)]
 pub struct BlobReader {
     store: BlobStore,

@@ -21,9 +21,8 @@ const MAX_DAMAGED: usize = 16;
 
 /// Store of blobs (immutable bytes) in a folder, by content id. Cloning is cheap, and all clones are the same store.
 ///
-/// Every method blocks on the disk: from async code, call it on a thread for blocking work. Writes are atomic and
-/// durable: a blob is written to a temporary file, synced and renamed, so that a crash leaves either the whole blob or
-/// none of it.
+/// Every method blocks on the disk: from async code, call it on a thread for blocking work. Writes are atomic: a blob
+/// is written to a temporary file, synced and renamed, so that a crash leaves either the whole blob or none of it.
 ///
 /// Only one store and its clones may use a folder at a time, and nothing checks that. [`open`](Self::open) deletes the
 /// temporary files of any other store in the folder, whose writes in progress then fail.
@@ -110,8 +109,9 @@ impl BlobStore {
     ///
     /// # Errors
     ///
-    /// [`BlobError::TooLarge`] if the reader has more than `max` bytes, [`BlobError::Source`] if it fails, or
-    /// [`BlobError::Io`]. Nothing is stored then.
+    /// [`BlobError::TooLarge`] if the reader has more than `max` bytes, [`BlobError::Source`] if the reader fails, or
+    /// [`BlobError::Io`]. Nothing is stored in the first two cases; after [`BlobError::Io`] the blob may be in the
+    /// store.
     pub fn put_reader(&self, mut source: impl Read, max: u64) -> Result<(ContentId, u64), BlobError> {
         let mut file = self.temporary()?;
         let mut buffer = vec![0; 64 << 10];
@@ -134,7 +134,7 @@ impl BlobStore {
     }
 
     /// Removes a blob. Returns whether it was in the store. Each open [`BlobReader`](super::BlobReader) of the blob
-    /// fails with [`BlobError::NotFound`] when it reads the next 16 KiB.
+    /// fails with [`BlobError::NotFound`] when it reads the next 16 KiB, unless the blob was stored again.
     ///
     /// # Errors
     ///

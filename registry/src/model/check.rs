@@ -5,17 +5,18 @@ use thiserror::Error;
 
 use super::limits;
 
-/// Error of a field of a package or a query. `field` is the field's name in the JSON document and in the manifest file.
+/// Error of a field of a package or a query. `field` is the field's name in the JSON document, the manifest file or the
+/// query.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FieldError {
-    /// The field, or an entry of the list, is empty or has only white space, but needs a value.
+    /// An author, a category, a tag, or the name of a link is empty, or an author has only white space.
     #[error("{field} is empty")]
     Empty {
         /// The field.
         field: &'static str,
     },
-    /// The field, or an entry of the list, is longer than its limit.
+    /// The field, or one of its entries, is longer than the limit.
     #[error("{field} has {len} bytes: the maximum is {max}")]
     TooLong {
         /// The field.
@@ -43,7 +44,7 @@ pub enum FieldError {
     Character {
         /// The field.
         field: &'static str,
-        /// The first forbidden character.
+        /// The forbidden character. If there are several, one of them.
         character: char,
     },
     /// The list contains an entry twice.

@@ -278,7 +278,7 @@ pub enum SourceError {
     /// The publisher's peer id is not that of an Ed25519 key.
     #[error(transparent)]
     Publisher(#[from] PackageIdError),
-    /// The name of a dependency is neither `<publisher>/<name>` nor a package name.
+    /// The name of a dependency is neither a package name nor `<publisher>/<name>` with the peer id of an Ed25519 key.
     #[error("{file}: invalid dependency {given:?}: {reason}", file = MANIFEST_FILE)]
     Dependency {
         /// The name of the dependency in the file.

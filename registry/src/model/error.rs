@@ -9,8 +9,8 @@ pub enum InvalidPackageError {
     /// A field is invalid on its own.
     #[error(transparent)]
     Field(#[from] FieldError),
-    /// A link is not an `http://` or `https://` URL with a host and without a user, or contains white space, a
-    /// quotation mark, `<`, `>`, `\` or a backtick.
+    /// A link is not an `http://` or `https://` URL with a host and without a user, or contains white space, a single
+    /// or double quotation mark, `<`, `>`, `\` or a backtick.
     #[error("link {name:?} is not an http or https URL: {url:?}")]
     InvalidLink {
         /// Name of the link.

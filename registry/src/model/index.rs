@@ -13,8 +13,8 @@ use crate::{ContentId, PackageId};
 /// List of all versions of a package, from which the resolver chooses. On a network, the package's head (a signed
 /// record in the DHT) names the newest index by its content id.
 ///
-/// An index is immutable: adding or yanking a version makes a new index. A published version keeps its contents
-/// forever; only [`IndexEntry::yanked`] can change.
+/// An index is immutable: [`with_version`](Self::with_version) and [`with_yanked`](Self::with_yanked) return a new one.
+/// They leave the listed versions as they are, except for [`IndexEntry::yanked`].
 ///
 /// # Example
 ///
@@ -65,7 +65,8 @@ pub struct IndexEntry {
     /// Dependencies, as in the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<Dependency>,
-    /// True if the publisher has yanked the version. A yanked version is installed only if a lock file pins it.
+    /// True if the publisher has yanked the version. [`resolve`](crate::resolve::resolve()) chooses a yanked version
+    /// only if the previous lock file pins it.
     #[serde(default)]
     pub yanked: bool,
     /// Time of publication according to the publisher, in Unix seconds.
@@ -85,7 +86,7 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// If the document is too long, malformed, of another format, or breaks a limit.
+    /// If the document is too long, malformed, or of another format, or if a value in it is invalid or exceeds a limit.
     pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
         let index = Self(document::read(json, MAX_INDEX_LEN)?);
         let Document { schema: _, package, summary, versions } = &index.0;

@@ -80,7 +80,7 @@ impl Package {
     ///
     /// # Errors
     ///
-    /// If the document is too long, malformed, of another format, or breaks a limit.
+    /// If the document is too long, malformed, or of another format, or if a value in it is invalid or exceeds a limit.
     pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
         let package = Self(document::read(json, MAX_MANIFEST_LEN)?);
         package.check()?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use super::{FieldError, Summary, check, limits, metadata};
 use crate::PackageId;
 
-/// Search query: words, filters, and a page of the result. Without words it matches every package that passes the
+/// Search query: words, filters, and a page of the result. With a blank text it matches every package that passes the
 /// filters.
 ///
 /// Deserialising checks the limits, so that a query from a peer is within them, too.
@@ -41,7 +41,7 @@ impl Query {
         QueryBuilder::default()
     }
 
-    /// Text to search for, as it was given to the builder. Empty: no search for words.
+    /// Text to search for, as it was given to the builder. Blank: no search for words.
     pub fn words(&self) -> &str {
         &self.0.text
     }
@@ -100,8 +100,9 @@ impl Default for QueryBuilder {
 
 impl QueryBuilder {
     /// Sets the words to search for, up to 256 bytes in total. A hit contains all of the words, except that words
-    /// without a letter or digit are ignored. Unless the text ends with white space, the last word also matches longer
-    /// words that begin with it. Default: empty.
+    /// without a letter or digit are ignored; if that leaves no word of a text that is not blank, nothing matches.
+    /// Unless the text ends with white space, the last word also matches longer words that begin with it. Default:
+    /// empty.
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.text = text.into();
         self

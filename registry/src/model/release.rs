@@ -33,7 +33,8 @@ impl Release {
     ///
     /// # Errors
     ///
-    /// If the manifest file is missing, or if one of the two files cannot be read, is too long or is invalid.
+    /// If the manifest file is missing, if one of the two files cannot be read, is too long or is invalid, or if
+    /// `publisher` is not the peer id of an Ed25519 key.
     pub async fn read(publisher: PeerId, dir: impl Into<PathBuf>) -> Result<Self, ReleaseError> {
         let dir = dir.into();
         blocking::unblock(move || {
@@ -69,7 +70,7 @@ fn text(path: &Path, max: usize) -> Result<Option<String>, ReleaseError> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReleaseError {
-    /// The folder has no manifest file.
+    /// The folder has no manifest file, or does not exist.
     #[error("{} has no {}", dir.display(), MANIFEST_FILE)]
     MissingManifest {
         /// The folder.
@@ -97,7 +98,7 @@ pub enum ReleaseError {
         /// The file.
         path: PathBuf,
     },
-    /// The manifest file is invalid.
+    /// The manifest file is invalid, or the publisher's peer id is not that of an Ed25519 key.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The readme contains a forbidden character, or makes the whole manifest too long.

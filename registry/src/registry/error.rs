@@ -16,7 +16,7 @@ use crate::{
 #[non_exhaustive]
 pub enum GetError {
     /// No peer returned the package's newest head (the signed record that names its index), and too few peers answered
-    /// for a conclusion. Retry, perhaps with more peers.
+    /// for a conclusion, or the lookup could not start or was ended early. Retry, perhaps with more peers.
     #[error("not found, but only {answered} of {asked} peers answered: retry")]
     Inconclusive {
         /// Number of peers that were asked. 0 if the lookup could not ask any, for example because no peer is known.
@@ -35,16 +35,16 @@ pub enum GetError {
     /// Retry later.
     #[error("too many requests are waiting: retry later")]
     Overloaded,
-    /// The heads that peers returned were rejected: they are forged, damaged, signed with another key than the
-    /// publisher's, valid for more than a year, or too far ahead in their sequence number. A retry may reach other
-    /// peers.
+    /// The best of the heads that peers returned was rejected, or all were: forged, damaged, of an unsupported format,
+    /// signed with another key than the publisher's, valid for more than a year from now by the local clock, or too far
+    /// ahead in the sequence number. A retry may reach other peers.
     #[error("every answer was rejected: {reason}")]
     Rejected {
         /// The reason for rejecting the answers.
         reason: String,
     },
-    /// The manifest or index is invalid, or its stated size exceeds the maximum: its publisher made a mistake or is
-    /// malicious.
+    /// The manifest or index is invalid, or its stated size exceeds the maximum: the publisher made a mistake, is
+    /// malicious, or uses a later format.
     #[error("content {content} is invalid: {source}")]
     Invalid {
         /// Content id.
@@ -64,7 +64,7 @@ pub enum GetError {
         found: String,
     },
     /// The content has another size than the manifest, index, head or lock file says that refers to it: that document
-    /// is wrong, by mistake or with malice.
+    /// is wrong, by mistake or with malice, or the copy in the local store was damaged.
     #[error("content {content} has {found} bytes instead of {expected}")]
     Size {
         /// Content id.
@@ -74,8 +74,9 @@ pub enum GetError {
         /// Actual size, in bytes.
         found: u64,
     },
-    /// All heads that peers returned have a lower sequence number than one that this node has seen before: the holders
-    /// of the newer head are offline or withhold it.
+    /// All heads that peers returned have a lower sequence number than one that this node has seen before, or no peer
+    /// returned any, although this node has seen one and then accepted an equivocation of the package: the holders of
+    /// the newer head are offline or withhold it.
     #[error("newest head offered has sequence number {offered}, but {seen} was seen before")]
     Rollback {
         /// Highest sequence number seen before.
@@ -83,10 +84,11 @@ pub enum GetError {
         /// Highest sequence number that peers returned now. 0 if they returned no head.
         offered: u64,
     },
-    /// The newest head that is known has expired: its publisher has not renewed it, or peers withhold a newer one.
+    /// The newest head that is known has expired: the publisher has not renewed it, peers withhold a newer one, or the
+    /// local clock is ahead.
     #[error("newest head was valid until {not_after} (Unix seconds)")]
     Expired {
-        /// End of the head's validity, in Unix seconds. It is accepted for 5 more minutes, because clocks differ.
+        /// End of the head's validity, in Unix seconds. The head is accepted for 5 more minutes, because clocks differ.
         not_after: u64,
     },
     /// The publisher has signed two heads that contradict each other, such as different heads with the same sequence
@@ -96,12 +98,14 @@ pub enum GetError {
         /// Sequence number of the second of the two heads.
         seq: u64,
     },
-    /// The content is not in the local store, and no provider delivered it. Retry when other providers are online.
+    /// The content is not in the local store, or was damaged there, and no provider delivered it; a registry in a
+    /// folder asks no provider. Retry when other providers are online.
     #[error("content {content} is unavailable: {providers} providers were asked")]
     Unavailable {
         /// Content id.
         content: ContentId,
-        /// Number of providers that were asked. 0 if none was found, or if only the local store was read.
+        /// Number of providers that were asked. 0 if none was found, if only the local store was read, or if the
+        /// content was damaged on the local disk after it had been delivered.
         providers: usize,
     },
     /// Local storage failed.
@@ -147,20 +151,20 @@ pub enum PublishError {
         /// Publisher whose packages this registry can publish.
         publisher: Box<PeerId>,
     },
-    /// The version to publish exists with other contents or cannot be added, or the version to yank or unyank does not
-    /// exist.
+    /// The version to publish exists with other contents or cannot be added, the version to yank or unyank does not
+    /// exist, or the index would become too long.
     #[error(transparent)]
     Index(#[from] IndexError),
     /// The package to yank or unyank does not exist.
     #[error("package {0} does not exist")]
     NoSuchPackage(Box<PackageId>),
-    /// A value of the manifest exceeds a limit, or the document would become too long.
+    /// A value of the manifest is invalid or exceeds a limit, such as the number of files in the archive.
     #[error(transparent)]
     Invalid(#[from] InvalidPackageError),
     /// The folder cannot be packed.
     #[error("folder of the package cannot be packed: {0}")]
     Pack(#[from] PackError),
-    /// A text of the manifest, such as the readme, contains a private key. Nothing was published.
+    /// A private key was found in a text of the manifest, such as the readme. Nothing was published.
     #[error("manifest contains {kind}: remove it from the readme or the description")]
     PrivateKey {
         /// Kind of key.
@@ -175,7 +179,8 @@ pub enum PublishError {
     /// The package's existing versions cannot be determined. Nothing was published; the call can be repeated.
     #[error("existing versions of the package cannot be determined: {0}")]
     Versions(#[source] GetError),
-    /// A step failed, and the following steps were not started. The call can be repeated.
+    /// A step failed, and the following steps were not started. The call can be repeated. If the step is [`Step::Head`]
+    /// on a network, some peers may have the new head already.
     #[error("publishing failed at step \"{step}\": {source}")]
     Failed {
         /// The step that failed.

@@ -28,9 +28,10 @@ use crate::{ContentId, Index, IndexEntry, Metadata, Package, PackageId, Query, R
 /// [`publish`](Self::publish), [`yank`](Self::yank) and [`unyank`](Self::unyank); the other methods are built on these.
 ///
 /// `Ok(None)` means that the package or version does not exist or, in the methods that choose a version, that all
-/// versions are yanked. A registry on a network concludes that a package does not exist only if at least four of five
-/// of the peers that it asked have answered. If too few peers answer or their answers cannot be trusted, the result is
-/// an error. An answer may come from a head that was read some minutes ago.
+/// versions are yanked. A registry on a network concludes that a package does not exist only if it has never seen a
+/// head of the package, and at least four of five of the peers that it asked have answered, none of them with a head
+/// that was rejected. If too few peers answer or their answers cannot be trusted, the result is an error. An answer may
+/// come from a head that was read some minutes ago or, if no peer holds a head now, from the last one that was seen.
 ///
 /// # Example
 ///
@@ -56,8 +57,8 @@ pub trait Registry: Send + Sync {
     /// If the search index cannot be read.
     async fn search(&self, query: &Query) -> Result<SearchPage, GetError>;
 
-    /// Returns the newest index of a package, which lists all of its versions. `None` if the package was never
-    /// published.
+    /// Returns the newest index of a package, which lists all of its versions. `None` if the package does not exist:
+    /// see [`Registry`].
     ///
     /// # Errors
     ///
@@ -72,13 +73,14 @@ pub trait Registry: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`GetError::Unavailable`] if no peer delivers the content, [`GetError::Size`] if it has another size, or another
-    /// [`GetError`].
+    /// [`GetError::Unavailable`] if no peer delivers the content or, in a folder, the store does not have it,
+    /// [`GetError::Size`] if the content has another size, or another [`GetError`].
     async fn fetch(&self, package: &PackageId, content: &ContentId, size: u64) -> Result<(), GetError>;
 
     /// Publishes a version. Readers see the version only after its archive, manifest and index are in the local store.
-    /// Publishing a version again with the same manifest and files succeeds and leaves the versions as they are, also
-    /// if the version is yanked; with another manifest or other files it fails with
+    /// If the published manifest is in the local store, publishing a version again with the same manifest and files
+    /// succeeds and leaves the versions as they are, also if the version is yanked; with another manifest or other
+    /// files, or if the published manifest is not in the local store, it fails with
     /// [`IndexError::VersionExists`](crate::IndexError::VersionExists).
     ///
     /// # Errors
@@ -87,15 +89,15 @@ pub trait Registry: Send + Sync {
     async fn publish(&self, release: Release) -> Result<Receipt, PublishError>;
 
     /// Yanks a version: once the new index is read, searches, [`get_package`](Self::get_package) and the resolver skip
-    /// the version. Its content stays available, and a lock file that pins the version can still be resolved and
-    /// installed.
+    /// the version. The content of the version is not deleted, and a lock file that pins the version can still be
+    /// resolved and installed.
     ///
     /// If the version is yanked already, the call succeeds, too.
     ///
     /// # Errors
     ///
-    /// If the package is another publisher's, if the package or the version does not exist, or if a step fails. See
-    /// [`PublishError`].
+    /// See [`PublishError`]: the package is another publisher's, the package or the version does not exist, the
+    /// existing versions cannot be determined, the index would become too long, or a step fails.
     async fn yank(&self, package: &PackageId, version: &Version) -> Result<Receipt, PublishError>;
 
     /// Takes a yank back: once the new index is read, searches, [`get_package`](Self::get_package) and the resolver see
@@ -184,7 +186,8 @@ pub trait Registry: Send + Sync {
     ///
     /// # Errors
     ///
-    /// If the manifest cannot be fetched, is invalid, or is of another package or version.
+    /// See [`GetError`]: the manifest cannot be fetched, has another size, is invalid, or is of another package or
+    /// version.
     async fn manifest(
         &self,
         package: &PackageId,

@@ -27,6 +27,8 @@ pub struct Receipt {
 
 /// Step of publishing, yanking or unyanking. The steps are taken in the order of the variants: content is stored before
 /// anything refers to it, so that a peer that learns of a version can fetch all of its content.
+/// `P2PRegistry::republish` reports its steps with the same names, but takes [`Head`](Self::Head) and
+/// [`ReadBack`](Self::ReadBack) first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
@@ -34,7 +36,8 @@ pub enum Step {
     Archive,
     /// Puts the manifest into the local store. Not part of a yank or unyank.
     Manifest,
-    /// Puts the new index into the local store.
+    /// Puts the new index into the local store. `P2PRegistry::republish` reports this step as failed if the head could
+    /// not be renewed or the index that the head names could not be read.
     Index,
     /// Announces this node in the DHT as a provider of the new content. Only on a network.
     Provide,

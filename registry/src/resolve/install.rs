@@ -56,10 +56,11 @@ pub struct InstalledPackage {
 /// Installs the packages of a lock file, each version into `<dir>/<publisher>/<name>/<version>`.
 ///
 /// Missing packages are fetched, up to 4 at a time, and checked against the lock file: content ids, sizes, names,
-/// versions and dependencies. Archives that exceed the default [`ArchiveLimits`] are rejected. A package's folder
-/// appears only when it is complete. A package that this function installed before and that has not changed on the disk
-/// is not fetched again. Existing files in packages' folders are never deleted or overwritten: a folder with other
-/// content is an error. If the registry has all content in its local store, no network is needed.
+/// versions and dependencies. Archives that exceed the default [`ArchiveLimits`], or whose files are not as many and as
+/// large as the manifest says, are rejected. A package's folder appears only when it is complete. A package that this
+/// function installed before and that has not changed on the disk is not fetched again. Existing files in packages'
+/// folders are never deleted or overwritten: a folder with other content is an error. If the registry has all content
+/// in its local store, no network is needed.
 ///
 /// The function keeps its own files in `<dir>/.kadence-install`. Only one call at a time, in all processes, can use the
 /// same `dir`; another call fails with [`InstallError::Storage`].
@@ -273,7 +274,8 @@ pub enum PackageInstallError {
         /// Name of the part that differs, in English.
         what: &'static str,
     },
-    /// The archive cannot be unpacked, or exceeds the default [`ArchiveLimits`].
+    /// The archive cannot be unpacked, or exceeds the default [`ArchiveLimits`] or the total size of the files that the
+    /// package's manifest states.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
     /// The package's folder exists with other content, which may be someone's work: move or remove the folder, then

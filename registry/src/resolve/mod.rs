@@ -61,7 +61,7 @@ use prefetch::{Limits, prefetch};
 ///
 /// Versions that `previous` pins are tried first, then newer versions before older ones. A pre-release is chosen only
 /// for a requirement that names a pre-release of the same version number, as in Cargo. A yanked version is chosen only
-/// if `previous` pins it.
+/// if `previous` pins it with the same manifest.
 ///
 /// First, the indexes of all packages that can be needed are read from the registry, up to 8 at a time. Then the
 /// versions are chosen, on a thread for blocking work.
@@ -113,7 +113,8 @@ impl fmt::Display for RequiredBy {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// A required package does not exist: its publisher or name is wrong, or it was never published.
+    /// A required package does not exist, and no choice of versions does without it: its publisher or name is wrong, or
+    /// the package was never published.
     #[error("{required_by} {package}, which does not exist")]
     Unknown {
         /// The package.
@@ -134,12 +135,12 @@ pub enum ResolveError {
     /// No choice of versions meets all requirements: relax one of the requirements in the explanation.
     #[error("no versions meet all requirements:\n{explanation}")]
     Conflict {
-        /// Description of the requirements that exclude each other, in several lines of together at most 16 KiB.
+        /// Description of the requirements that exclude each other, in several lines, cut off at 16 KiB.
         explanation: String,
     },
-    /// The index has another manifest for a version than the previous lock file. Published versions are immutable: the
-    /// publisher made a mistake or is malicious. To accept the manifest in the index, remove the package from the lock
-    /// file.
+    /// The index has another manifest for a chosen version than the previous lock file. Published versions are
+    /// immutable: the publisher made a mistake or is malicious. To accept the manifest in the index, remove the package
+    /// from the lock file.
     #[error("{package} {version} was replaced: the lock file has {locked}, the index {found}")]
     Replaced {
         /// The package.

@@ -148,7 +148,8 @@ pub struct AddedPage {
     /// Packages that were added to the list, or whose announcement in the list was replaced by a newer one.
     pub updated: Vec<PackageId>,
     /// Number of entries of the page that are not valid announcements, or that are ahead of the local clock by more
-    /// than twice [`MAX_AHEAD`]. Honest peers send none.
+    /// than twice [`MAX_AHEAD`]. An honest peer sends none, if its clock is ahead of the local clock by at most
+    /// [`MAX_AHEAD`].
     pub invalid: usize,
 }
 

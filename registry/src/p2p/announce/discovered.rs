@@ -17,8 +17,8 @@ pub const MAX_PER_PUBLISHER: usize = 1_000;
 /// Maximum number of providers that are kept for a package of a [`Discovered`] list.
 pub const MAX_PACKAGE_PROVIDERS: usize = 20;
 
-/// Peer that is reported to have a package: the peer that first sent an announcement of it, or one with the package in
-/// its catalogue.
+/// Peer that is reported to have a package: the peer that first sent an announcement of the package, or a peer that
+/// named the package in its catalogue or in a search answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageProvider {
     /// Peer id.
@@ -30,7 +30,8 @@ pub struct PackageProvider {
 /// Entry of a [`Discovered`] list: a package that is known from announcements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredPackage {
-    /// Announcement of the package with the highest sequence number so far.
+    /// The latest announcement of the package that was added to the list. It has the highest sequence number of those
+    /// that were added.
     pub newest: SignedAnnouncement,
     /// Peers that are reported to have the package, at most [`MAX_PACKAGE_PROVIDERS`], in no particular order. Reports
     /// may be false: content has to be verified when it is fetched.
@@ -84,8 +85,8 @@ pub enum Freshness {
 /// The list holds at most [`MAX_DISCOVERED`] packages. Each entry counts for one peer: the peer that first reported the
 /// newest announcement in the entry. If a peer that has fewer entries reports the same announcement later, the entry
 /// counts for that peer from then on. In a full list, a further package replaces an entry of the peer with the most
-/// entries, where the further package is counted, too. The entry that was changed the longest time ago is replaced. A
-/// peer that floods the list therefore displaces its own entries as soon as it has the most.
+/// entries, where the further package is counted, too: of the entries of that peer, the one that was changed the
+/// longest time ago. A peer that floods the list therefore displaces its own entries as soon as it has the most.
 ///
 /// The list holds at most [`MAX_PER_PUBLISHER`] packages of one publisher. A further one replaces the package of the
 /// same publisher that was changed the longest time ago.
@@ -131,7 +132,7 @@ pub struct Discovered {
     next_number: u64,
     packages: HashMap<PackageId, Entry>,
     order: BTreeMap<u64, PackageId>,
-    /// Numbers of the entries of each publisher.
+    /// For each publisher, the [numbers](DiscoveredPackage::number) of the entries of its packages.
     publishers: HashMap<PeerId, BTreeSet<u64>>,
     entries_by_peer: EntriesByPeer,
 }
@@ -152,7 +153,8 @@ impl Discovered {
     }
 
     /// Adds a verified announcement if it is [new or newer](Self::freshness). Returns its freshness before it was
-    /// added. `reported_by` is the peer from which this node got the announcement; it is not added to the providers.
+    /// added. `reported_by` is the peer from which this node got the announcement; the peer is not added to the
+    /// providers.
     pub fn add(&mut self, announcement: &SignedAnnouncement, reported_by: PeerId, now: SystemTime) -> Freshness {
         let freshness = self.freshness(announcement);
         match freshness {

@@ -57,15 +57,16 @@ pub struct AnnouncementValidatorConfig {
     pub per_forwarder: Rate,
     /// Rate of the accepted announcements from all neighbours together, which are the ones that this node forwards.
     /// Default: 300 at once, then 25 a second. Keep it well below `per_forwarder`, so that an honest node with the same
-    /// configuration never sends more than its neighbours verify.
+    /// configuration never forwards more than its neighbours verify.
     ///
     /// The first half of the burst is open to all neighbours. Of the second half, each neighbour can use only its
     /// [`reserved_per_forwarder`](field@Self::reserved_per_forwarder) rate, and the last quarter of the burst is
     /// available only for known publishers: those with a package in the [`Discovered`] list.
     pub total: Rate,
     /// Rate of each neighbour in the second half of the burst of `total`, which is available to the neighbour even if
-    /// others use up the first half. Default: 6 at once, then 2 a second. A gossipsub mesh has at most 12 neighbours:
-    /// at this rate, all of them together need less than a quarter of the burst of `total`, and less than its rate.
+    /// others use up the first half, as long as the neighbours together do not use up the second half. Default: 6 at
+    /// once, then 2 a second. A gossipsub mesh has at most 12 neighbours: at this rate, all of them together need less
+    /// than a quarter of the burst of `total`, and less than its rate.
     pub reserved_per_forwarder: Rate,
 }
 
@@ -262,7 +263,8 @@ pub enum ValidationResult {
     Accept(Box<SignedAnnouncement>),
     /// The message should not be forwarded, and does not count against the neighbour: an honest one may have sent it.
     Ignore(IgnoreReason),
-    /// The message should not be forwarded, and lowers the score of the neighbour: honest neighbours do not send it.
+    /// The message should not be forwarded, and lowers the score of the neighbour: an honest neighbour sends no such
+    /// message, unless one of the two clocks is wrong by minutes.
     Reject(RejectReason),
 }
 

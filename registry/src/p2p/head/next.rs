@@ -21,8 +21,9 @@ use crate::{ContentId, PackageId, p2p::setters::setters, unix};
 #[non_exhaustive]
 pub struct Lifetime {
     /// Time from signing until the head expires, at most [`MAX_VALIDITY`]; fractions of a second are dropped. Before
-    /// that, the publisher has to sign the next head, which a running
-    /// [`P2PRegistry`](crate::p2p::registry::P2PRegistry) does when half of this time has passed. Default: 30 days.
+    /// that, the publisher has to sign the next head. A running [`P2PRegistry`](crate::p2p::registry::P2PRegistry) of
+    /// the publisher does so after half of this time, if it has a connected peer and can make sure that there is no
+    /// newer head. Default: 30 days.
     pub validity: Duration,
     /// Time from a lookup for which a reader may use the head before it looks for a newer one; fractions of a second
     /// are dropped. Default: 5 minutes.

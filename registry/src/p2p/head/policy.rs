@@ -15,7 +15,7 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 pub const MAX_JUMP: u64 = 10_000;
 
 /// Maximum validity of a head, from the time at which it is checked: 366 days. A holder of an old head can hide later
-/// ones, for at most this time, from a reader that has seen none of them.
+/// ones from a reader that has seen none of them, for at most this time plus twice [`CLOCK_TOLERANCE`].
 pub const MAX_VALIDITY: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Highest sequence number of a package that was seen, with its head.
@@ -86,7 +86,7 @@ pub(super) fn validate_chain(seen: Option<&Checkpoint>, candidate: &SignedHead) 
 #[non_exhaustive]
 pub enum HeadRejectedError {
     /// A head with a higher sequence number was seen before: the peers that hold this one missed the newer one, or hide
-    /// it. Ask other peers, or use the head of the checkpoint.
+    /// the newer one. Ask other peers, or use the head of the checkpoint.
     #[error("outdated head: number {offered} is below number {seen}, which was seen before")]
     Rollback {
         /// Highest sequence number seen.
@@ -97,7 +97,7 @@ pub enum HeadRejectedError {
         hash: Option<ContentId>,
     },
     /// The end of the validity has passed by more than [`CLOCK_TOLERANCE`]: the publisher has not signed a later head,
-    /// or peers hide it. Ask other peers, or the publisher.
+    /// peers hide the later head, or the local clock is ahead. Ask other peers, or the publisher.
     #[error("head expired at {not_after} (seconds since 1970)")]
     Expired {
         /// End of its validity, in seconds since 1970.

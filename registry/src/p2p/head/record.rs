@@ -174,8 +174,9 @@ impl SignedHead {
         Ok(Self { head, bytes: bytes.to_owned() })
     }
 
-    /// Returns the record for the DHT. The record expires at the end of the head's validity, so that holders drop it
-    /// then at the latest. `now` and `instant` must be readings of the two clocks at the same time.
+    /// Returns the record for the DHT. The record expires at the end of the head's validity, so that holders that keep
+    /// to the expiry drop the record then at the latest. If that end is too late for an [`Instant`], the record has no
+    /// expiry. `now` and `instant` must be readings of the two clocks at the same time.
     ///
     /// # Errors
     ///
@@ -218,8 +219,8 @@ pub fn dht_key(package: &PackageId) -> Result<RecordKey, PackageIdError> {
     Ok(RecordKey::from(key.into_bytes()))
 }
 
-/// Error of signing or verifying a head. Bytes that fail verification are forged, damaged, of another package, or of a
-/// format that this version does not support. Other peers may have a valid head.
+/// Error of signing or verifying a head. Bytes that fail verification are forged, damaged, of another package, outside
+/// of the limits, or of a format that this version does not support. Other peers may have a valid head.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeadError {

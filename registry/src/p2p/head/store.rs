@@ -47,9 +47,10 @@ const FORMAT: Format = Format {
 /// when the method returns. Several processes may open the file at the same time. The recorded sequence number of a
 /// package never decreases, unless the package is removed by [`forget`](Self::forget) or replaced.
 ///
-/// The store holds at most [`MAX_PACKAGES`] packages. A further package replaces one that was not recorded for a long
-/// time: one without an equivocation, if there is any. The replaced package then counts as never seen. Packages that
-/// are [kept](Self::keep) are never replaced: keep those that are installed or published on this machine.
+/// The store holds at most [`MAX_PACKAGES`] packages. A further package replaces one of which no head was recorded for
+/// a long time: a package without an equivocation, if there is any that is not kept. The replaced package then counts
+/// as never seen. Packages that are [kept](Self::keep) are never replaced: keep those that are installed or published
+/// on this machine.
 ///
 /// When the store has recorded an equivocation, which is two conflicting heads signed by the publisher, it rejects
 /// every head of the package, because nobody can tell which one is genuine.
@@ -155,8 +156,8 @@ impl HeadStore {
     /// Ends the rejection of a package after an equivocation, and deletes the proof. Returns whether there was an
     /// equivocation.
     ///
-    /// The next head is accepted if its sequence number is at least the higher one of the two conflicting heads, and at
-    /// most [`MAX_JUMP`](super::MAX_JUMP) above it. The expiry is checked as always.
+    /// The next head is accepted if its sequence number is at least that of the higher one of the two conflicting
+    /// heads, and at most [`MAX_JUMP`](super::MAX_JUMP) above that number. The expiry is checked as always.
     ///
     /// # Errors
     ///
@@ -382,7 +383,7 @@ pub enum HeadStoreError {
     /// [kept](HeadStore::keep). Keep fewer.
     #[error("head store is full: every package in it is kept")]
     Full,
-    /// The file cannot be read or written, so the head was not checked, or not recorded. Do not use it.
+    /// The file cannot be read or written, so the head was not checked, or not recorded. Do not use the head.
     #[error("head store failed")]
     Database(#[from] DatabaseError),
 }

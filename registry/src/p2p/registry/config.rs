@@ -34,10 +34,11 @@ pub struct RegistryConfig {
     pub folder: PathBuf,
     /// Gossipsub topic of announcements, the same for all nodes of a network. Default: `/kadence/packages/1`.
     pub topic: String,
-    /// Announces this node in the DHT as a provider of the content that it fetches and, once after each start, of all
-    /// content in its store. Default: `true`. If no reader does so, content cannot be found while its publisher is
-    /// offline. With `false`, this node still serves the content in its store to peers that ask for it, and is still
-    /// announced as a provider of the packages that it publishes.
+    /// Announces this node in the DHT as a provider of the content that it fetches and, once after each start when a
+    /// peer is connected, of all content in its store. A failure of that is only logged. Default: `true`. If no reader
+    /// does so, content is hard to find while its publisher is offline. With `false`, this node still serves the
+    /// content in its store to peers that ask for it, and is still announced as a provider of the packages that it
+    /// publishes.
     pub share: bool,
     /// Validity periods of the heads that this registry signs. Default: valid for 30 days, and readers look for a newer
     /// head after 5 minutes.
@@ -61,7 +62,8 @@ pub struct RegistryConfig {
     /// record by default.
     pub republish_interval: Duration,
     /// Interval at which the connected peer with the best reputation is asked for the new packages in its catalogue. In
-    /// addition, every peer is asked when it connects. Default: 10 minutes.
+    /// addition, a peer is asked when it connects, unless it is banned or 64 peers wait to be asked already. Default:
+    /// 10 minutes.
     pub catalogue_interval: Duration,
     /// Limits of the server that sends content to peers.
     pub server: ServerConfig,
@@ -70,10 +72,10 @@ pub struct RegistryConfig {
     /// Limits of the archives that are packed for publishing. They do not apply to
     /// [installing](crate::resolve::install()), which unpacks archives with the default limits.
     pub archive: ArchiveLimits,
-    /// Files and folders that are never packed into an archive, in addition to [`folder`](field@Self::folder): for
-    /// example the file of the key pair. Paths that do not exist are ignored. The publisher's secret key in any other
-    /// file makes publishing fail, within the limits of [`PrivateKeyKind`](crate::archive::PrivateKeyKind). Default:
-    /// none.
+    /// Files and folders that are left out of archives, in addition to [`folder`](field@Self::folder): for example the
+    /// file of the key pair. [`PackOptions::private_paths`](field@crate::archive::PackOptions::private_paths) has the
+    /// details. The publisher's secret key in any other file makes publishing fail, within the limits of
+    /// [`PrivateKeyKind`](crate::archive::PrivateKeyKind). Default: none.
     pub private_paths: Vec<PathBuf>,
     /// Age and rate limits of announcements from the network.
     pub validator: AnnouncementValidatorConfig,
@@ -118,7 +120,7 @@ setters!(RegistryConfig {
     ; into folder: PathBuf, topic: String,
 });
 
-/// Error of starting a registry, or of creating its behaviour. No task of the registry runs after it.
+/// Error of starting a registry, or of creating its behaviour. No task of the registry keeps running after the error.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RegistryStartError {
@@ -132,11 +134,11 @@ pub enum RegistryStartError {
     /// The file of heads or of peers cannot be opened. The inner error has its path and the cause.
     #[error(transparent)]
     Open(DatabaseOpenError),
-    /// The folder cannot be created or used: it is in use by another registry, its search index is damaged or of
-    /// another format, or the disk failed.
+    /// A folder of the registry cannot be created or emptied, or the search index cannot be opened: for example,
+    /// another registry uses the folder, the search index is damaged or of another format, or the disk failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The store of content in the folder cannot be opened.
+    /// The store of content or the cache of indexes in the folder cannot be opened.
     #[error(transparent)]
     Blobs(#[from] BlobError),
     /// Gossipsub rejected its configuration or the topic. The text is the reason.

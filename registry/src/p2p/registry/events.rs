@@ -31,8 +31,8 @@ pub enum RegistryEvent {
         /// Peer id.
         peer: PeerId,
     },
-    /// An announcement of a new package, or of a newer head of a known package, was received: of a new version, a yank,
-    /// or a renewal.
+    /// An announcement of a new package, or of a newer head of a known package, was received or found in a peer's
+    /// catalogue: of a new version, a yank, or a renewal.
     PackageDiscovered {
         /// The package.
         package: PackageId,
@@ -48,7 +48,7 @@ pub enum RegistryEvent {
         /// Size in bytes.
         total: u64,
     },
-    /// Content was fetched completely into the store. Not sent for content that was there already, and for indexes that
+    /// Content was fetched completely into the store. Not sent for content that was there already, nor for indexes that
     /// are read for the search only.
     Downloaded {
         /// Content id.
@@ -69,7 +69,9 @@ pub enum RegistryEvent {
     Republished {
         /// The package.
         package: PackageId,
-        /// Sequence number of the head, which is a new one if less than half of the validity of the last one was left.
+        /// Sequence number of the head. The head is a new one if less than half of the validity in
+        /// [`RegistryConfig::lifetime`](field@super::RegistryConfig::lifetime) was left for the last one, and the
+        /// registry could make sure that there is no newer head.
         seq: u64,
     },
     /// After two conflicting announcements, a lookup in the DHT showed that the publisher has signed two conflicting
@@ -81,8 +83,9 @@ pub enum RegistryEvent {
         /// Sequence number of the head that was seen second.
         seq: u64,
     },
-    /// A peer sent data that no honest peer sends, and is banned: the registry asks it for no content and no catalogue
-    /// until [`Reputation::banned_until`](crate::p2p::Reputation::banned_until).
+    /// A peer sent data that no honest peer with a right clock sends, and is banned: the registry starts no new
+    /// download and no catalogue request with this peer until
+    /// [`Reputation::banned_until`](crate::p2p::Reputation::banned_until).
     BadData {
         /// Peer id.
         peer: PeerId,
@@ -95,7 +98,9 @@ pub enum RegistryEvent {
 }
 
 /// Stream of the events of a registry, from the call of [`P2PRegistry::events`](super::P2PRegistry::events) until the
-/// node stops. It holds at most 1,024 unread events; further ones are dropped: see [`RegistryEvent::Lagged`].
+/// node stops or 64 later streams exist. The stream holds at most 1,024 unread events; further ones are dropped: see
+/// [`RegistryEvent::Lagged`]. Events of the node that the registry itself was too slow to read, such as connections,
+/// are missing without a [`RegistryEvent::Lagged`].
 #[derive(Debug)]
 pub struct RegistryEvents(Pin<Box<Receiver<RegistryEvent>>>);
 

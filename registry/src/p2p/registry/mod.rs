@@ -232,8 +232,9 @@ impl<R: Runtime> P2PRegistry<R> {
     }
 
     /// Returns the packages that were announced by their publishers, or reported by peers, since the start of the
-    /// registry, oldest change first. Packages that this registry published or republished are included. At most
-    /// [`MAX_DISCOVERED`](super::announce::MAX_DISCOVERED) packages are remembered, until the registry ends.
+    /// registry, oldest change first. Packages that this registry published or republished are included, unless their
+    /// announcement could not be signed. At most [`MAX_DISCOVERED`](super::announce::MAX_DISCOVERED) packages are
+    /// remembered, until the registry ends.
     pub fn discovered_packages(&self) -> Vec<DiscoveredPackage> {
         lock(&self.inner.discovered).snapshot()
     }
@@ -243,7 +244,8 @@ impl<R: Runtime> P2PRegistry<R> {
     ///
     /// Up to eight connected peers are asked, best reputation first, for up to 100 packages each. Peers that do not
     /// answer within 10 s are skipped. Then the call waits for up to 5 s for the indexes of the reported packages; a
-    /// package whose index is not read in time is found by its title only.
+    /// package whose index cannot be read in time is found by its title only, or by its earlier entry in the search
+    /// index.
     ///
     /// # Errors
     ///
@@ -277,7 +279,8 @@ impl<R: Runtime> P2PRegistry<R> {
     /// Publishes a package of this registry again: puts its newest head into the DHT, announces this node as a provider
     /// of those contents of the package that are in its store, and announces the package. If less than half of the
     /// validity in [`RegistryConfig::lifetime`](field@RegistryConfig::lifetime) is left for the head, the next head is
-    /// signed first. Returns `None` if the package was never published from this folder with this key.
+    /// signed first, unless too few peers answered to exclude that there is a newer head. Returns `None` if the package
+    /// was never published from this folder with this key.
     ///
     /// While the node has a connected peer, this also happens automatically: soon after the start, then at each
     /// [`RegistryConfig::republish_interval`](field@RegistryConfig::republish_interval), and earlier after a failure.
@@ -290,8 +293,8 @@ impl<R: Runtime> P2PRegistry<R> {
         self.inner.republish(package).await
     }
 
-    /// Writes the reputation of peers to the disk; a failure is only logged. This also happens every minute, and when
-    /// the node stops. Everything else that survives a restart is on the disk already.
+    /// Writes the reputation of peers to the disk; a failure is only logged. This also happens about every minute, and
+    /// when the node stops. Everything else that survives a restart is on the disk already.
     ///
     /// The registry goes on running: to end it, shut its node down.
     pub async fn close(&self) {

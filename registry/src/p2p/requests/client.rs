@@ -25,7 +25,8 @@ pub struct Matches {
     /// Verified announcements in the order of the peer's answer, at most as many as were requested.
     pub announcements: Vec<SignedAnnouncement>,
     /// Number of entries that are not valid announcements, that are ahead of the local clock by more than twice
-    /// [`MAX_AHEAD`], or that exceed the requested number. Honest peers send none.
+    /// [`MAX_AHEAD`], or that exceed the requested number. An honest peer sends none, if its clock is ahead of the
+    /// local clock by at most [`MAX_AHEAD`].
     pub invalid: usize,
 }
 
@@ -49,7 +50,8 @@ impl<R: Runtime> CatalogueClient<R> {
     ///
     /// # Errors
     ///
-    /// If the peer cannot be reached, does not answer in time, is busy, or sends an invalid page.
+    /// See [`CatalogueClientError`]: the peer cannot be reached, serves no catalogue, does not answer or not in time,
+    /// is busy, or sends an invalid page.
     pub async fn page(&self, peer: PeerId, after: Cursor) -> Result<CataloguePage, CatalogueClientError> {
         self.ask(peer, &CatalogueRequest::Page(after)).await
     }
@@ -60,7 +62,8 @@ impl<R: Runtime> CatalogueClient<R> {
     /// # Errors
     ///
     /// As for [`page`](Self::page), or [`Endless`](CatalogueClientError::Endless) if the catalogue has more than
-    /// [`MAX_PAGES`] pages or repeats a page. `take` may have taken pages before the error.
+    /// [`MAX_PAGES`] pages after the cursor or a page does not advance the cursor. `take` may have taken pages before
+    /// the error.
     pub async fn pages(
         &self,
         peer: PeerId,
@@ -149,7 +152,7 @@ pub enum CatalogueClientError {
     /// The peer does not serve a catalogue. Ask others.
     #[error("peer does not serve a catalogue")]
     Unsupported,
-    /// The peer answered that it is busy, because it got too many requests from this node. Ask it again later.
+    /// The peer answered that it is busy, usually because it got too many requests from this node. Ask it again later.
     #[error("peer is busy")]
     Busy,
     /// The connection to the peer and its answer took longer than the timeout. Ask others.
@@ -158,7 +161,8 @@ pub enum CatalogueClientError {
     /// The peer sent an invalid page, which no honest peer of this protocol version does.
     #[error("peer sent an invalid catalogue page")]
     InvalidPage(#[from] CatalogueError),
-    /// The peer's catalogue has more than [`MAX_PAGES`] pages, or repeats a page, which no honest peer does.
+    /// The peer's catalogue has more than [`MAX_PAGES`] pages, or a page with a further one after it does not advance
+    /// the cursor. No honest peer does that.
     #[error("catalogue of the peer does not end")]
     Endless,
     /// The stream could not be opened, failed, or was closed without an answer, as an overloaded peer does. Ask others.

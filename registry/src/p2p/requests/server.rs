@@ -53,9 +53,9 @@ pub trait CatalogueSource: Send + Sync + 'static {
 /// [`Control`](libp2p_stream::Control)s were dropped.
 ///
 /// At most 32 requests are served at the same time, 4 of them for one peer. A peer can send 64 requests at once, then
-/// one a second. A peer that exceeds its limits gets the answer that the server is busy; if the server has no capacity
-/// for that answer either, or is at its total limit, it closes the stream without an answer. An invalid request, or one
-/// that takes longer than 15 s with its answer, gets no answer.
+/// one a second; peers beyond the first 1,024 share one such rate. A peer that exceeds its limits gets the answer that
+/// the server is busy; if the server has no capacity for that answer either, or is at its total limit, it closes the
+/// stream without an answer. An invalid request, or one that takes longer than 15 s with its answer, gets no answer.
 pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn CatalogueSource>) {
     let clock = Clock::new(&runtime);
     let started = clock.now();

@@ -44,10 +44,13 @@ pub struct FetchConfig {
     /// Maximum time of a whole fetch, including the wait for another fetch of the same blob. Default: 1 h.
     pub timeout: Duration,
     /// Time after which a provider that could not be reached, or whose stream failed, is asked again. After the second
-    /// failure in a row the time is doubled, and after the third one the provider is given up. Default: 500 ms.
+    /// failure in a row the time is doubled, and after the third one the provider is given up. A stream that the
+    /// provider closes before its first response counts as a sign that the provider is busy: after the first, second,
+    /// third such stream in a row the provider is asked again after one, two, three times this time, and so on, at most
+    /// 10 s. Default: 500 ms.
     ///
     /// A busy provider is asked again after the time that it names, but not earlier than after this time and not later
-    /// than after 10 s. This is repeated up to nine times in a row.
+    /// than after 10 s. For a busy provider, both kinds counted, this is repeated up to nine times in a row.
     pub retry_after: Duration,
 }
 

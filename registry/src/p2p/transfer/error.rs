@@ -3,16 +3,17 @@ use thiserror::Error;
 use super::events::ProviderReport;
 use crate::blob::BlobError;
 
-/// Error of a fetch. The pieces that were verified and written stay on the disk, and the next fetch of the blob resumes
-/// from there, unless the disk damaged them.
+/// Error of a fetch. The pieces that were verified and written stay on the disk, and the next fetch of the blob with
+/// the same [`piece_groups`](field@super::FetchConfig::piece_groups) resumes from there, unless the disk damaged them
+/// or 32 later unfinished downloads have replaced this one.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FetchError {
     /// The stream of providers ended without naming one. Look for providers again later.
     #[error("no provider is known")]
     NoProvider,
-    /// All providers failed, and the stream of providers ended, before the blob was complete. Try others; those that
-    /// were busy or unreachable may deliver the blob later.
+    /// All providers failed, and the stream of providers ended or had named 256, before the blob was complete. Try
+    /// others; those that were busy or unreachable may deliver the blob later.
     #[error("all {} providers failed", reports.len())]
     AllFailed {
         /// Latest outcome of each provider in this fetch.
@@ -38,11 +39,12 @@ pub enum FetchError {
     },
     /// The fetch made no progress for [`stall_timeout`](field@super::FetchConfig::stall_timeout), or took longer than
     /// [`timeout`](field@super::FetchConfig::timeout), including the wait for another fetch of the same blob. Try
-    /// again: the next fetch resumes. Providers with a late piece were reported as
+    /// again: the next fetch resumes. The providers with a late piece were reported as
     /// [failed](super::ProviderOutcome::Failed).
     #[error("fetch timed out")]
     Timeout,
-    /// The blob cannot be stored, or the store cannot be read. The inner error is the cause.
+    /// The blob cannot be stored, the store cannot be read, or the finished download was damaged on the disk. The inner
+    /// error is the cause.
     #[error(transparent)]
     Store(#[from] BlobError),
 }

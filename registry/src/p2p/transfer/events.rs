@@ -6,7 +6,8 @@ use libp2p::PeerId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FetchEvent {
-    /// The size of the blob was proven, or one more piece was verified and written.
+    /// The size of the blob was proven, or one more piece was verified and written. Also sent, with `verified` back at
+    /// 0, if the finished download was damaged on the disk and is fetched anew.
     Progress {
         /// Number of bytes that are verified and written, including those of earlier fetches that this one resumes.
         verified: u64,
@@ -40,12 +41,13 @@ pub enum ProviderOutcome {
         /// fetch.
         time: Duration,
     },
-    /// The provider could not be reached, closed the stream, was too slow, does not speak the protocol, or rejected the
-    /// request as invalid.
+    /// The provider could not be reached, closed the stream after its first response or ten times in a row before it,
+    /// was too slow, does not speak the protocol, or rejected the request as invalid.
     Failed,
     /// The provider sent bytes that are not of this blob, or violated the protocol. This fetch does not ask it again.
     BadData,
-    /// The provider has no capacity at the moment. It is asked again, up to nine times in a row.
+    /// The provider has no capacity at the moment: it said so, or closed the stream before its first response. The
+    /// provider is asked again, up to nine times in a row.
     Busy,
     /// The provider does not have the blob. This fetch does not ask it again.
     NotFound,

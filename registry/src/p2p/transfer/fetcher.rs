@@ -58,11 +58,13 @@ impl Fetcher {
     /// verified; if the copy is valid, no provider is asked.
     ///
     /// More providers may come from the stream while the fetch is in progress; after 256 different ones, the rest of
-    /// the stream is ignored. The fetch fails when all providers have failed and the stream has ended, or at a timeout.
-    /// Of several calls for one blob and one store, one fetches the blob and the others wait.
+    /// the stream is ignored. The fetch fails when all providers have failed and the stream has ended, at a timeout, if
+    /// the blob has a size that the request does not allow, or if the store fails. Of several calls for one blob and
+    /// one store, one fetches the blob and the others wait.
     ///
-    /// Dropping the future cancels the fetch. Verified pieces stay on the disk, and the next call resumes from there,
-    /// also after a restart; of the unfinished downloads of a store, the latest 32 are kept.
+    /// Dropping the future cancels the fetch. Verified pieces stay on the disk, and the next call with the same
+    /// [`piece_groups`](field@FetchConfig::piece_groups) resumes from there, also after a restart; of the unfinished
+    /// downloads of a store, the latest 32 are kept.
     ///
     /// `observe` is called on each event, and must not block.
     ///

@@ -76,7 +76,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If the protocol is registered already, by another server that was not dropped.
+    /// If the protocol is registered already, for example by another server that was not dropped, or was dropped only
+    /// just now.
     pub fn new(
         control: &mut Control,
         store: BlobStore,
