@@ -72,7 +72,8 @@ pub enum RequestPhase {
     Storing,
 }
 
-/// A query that holds a slot, in a [`Snapshot`].
+/// A query that holds one of the [`TrackerConfig::max_running`](crate::TrackerConfig::max_running) slots, in a
+/// [`Snapshot`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueryView<Id = kad::QueryId> {

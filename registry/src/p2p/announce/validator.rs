@@ -287,8 +287,9 @@ pub enum IgnoreReason {
     /// verified. An honest neighbour with a higher total rate may do this.
     #[error("rate limit of the forwarding neighbour exceeded")]
     ForwarderRate,
-    /// The open half of the [`total`](field@AnnouncementValidatorConfig::total) rate is used up, and so is the
-    /// neighbour's reserved rate, or the part of the other half that is available for this publisher.
+    /// The half of the burst of [`total`](field@AnnouncementValidatorConfig::total) that is open to all neighbours is
+    /// used up. The other half does not help either: the neighbour's reserved rate is used up, or what is left of that
+    /// half is not available for this publisher.
     #[error("total rate limit exceeded")]
     TotalRate,
     /// The announcement is neither new nor newer: it is the known one, older, in conflict with the known one, or too

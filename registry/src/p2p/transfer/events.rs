@@ -37,8 +37,8 @@ pub enum ProviderOutcome {
     Success {
         /// Number of valid bytes from this provider, including pieces that another provider delivered first.
         bytes: u64,
-        /// Time from the start of the attempt in which this provider sent its first valid data until the end of the
-        /// fetch.
+        /// Time from when this provider was asked until the end of the fetch. If it was asked several times, the time
+        /// counts from the attempt that brought its first valid data.
         time: Duration,
     },
     /// The provider could not be reached, closed the stream after its first response or ten times in a row before it,
