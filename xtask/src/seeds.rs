@@ -1,4 +1,5 @@
-//! Writes logs of random schedules as seeds of the fuzz target `replay`. To be run again when the format of logs changes.
+//! Writes logs of random schedules as seeds of the fuzz target `replay`. To be run again when the format of logs
+//! changes.
 //!
 //! ```text
 //! cargo run -p xtask --features kadence -- seeds fuzz/corpus/replay

@@ -1,6 +1,6 @@
-//! Pauses that a store causes in its swarm: 10,000 puts, 10,000 gets, and the puts that sweep expired records, in memory
-//! and with a file. The file is made in the folder named, by default the system's for temporary files, which must not be
-//! in memory.
+//! Pauses that a store causes in its swarm: 10,000 puts, 10,000 gets, and the puts that sweep expired records, in
+//! memory and with a file. The file is made in the folder named, by default the system's for temporary files, which
+//! must not be in memory.
 //!
 //! `cargo run --release -p xtask --features kadence -- stalls [FOLDER]`
 

@@ -23,6 +23,7 @@ pub(crate) const CI: &[Step] = &[
     Step { name: "mutant-lists", run: mutant_lists },
     Step { name: "clippy", run: clippy },
     Step { name: "features", run: features },
+    Step { name: "wasm", run: wasm },
     Step { name: "demo", run: demo },
     Step { name: "test", run: test },
     Step { name: "doc", run: doc },
@@ -95,6 +96,16 @@ fn mutant_lists() -> anyhow::Result<()> {
 fn features() -> anyhow::Result<()> {
     for library in LIBRARIES {
         run(&mut cargo(&["clippy", "--package", library, "--no-default-features", "--", "-D", "warnings"]))?;
+    }
+    Ok(())
+}
+
+/// The crates that a program in a browser needs compile for it: the tracker, the client and driver, the peer timeouts.
+fn wasm() -> anyhow::Result<()> {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    run(Command::new("rustup").args(["target", "add", TARGET]))?;
+    for library in ["kadence-core", "libp2p-kad-timeouts", "kadence"] {
+        run(&mut cargo(&["check", "--package", library, "--no-default-features", "--target", TARGET]))?;
     }
     Ok(())
 }
