@@ -26,11 +26,10 @@ pub enum Command {
         /// [`RequestError::Shutdown`]. Read repairs, which the tracker has started itself, end now in both cases.
         drain: bool,
     },
-    /// Drops the cached answers for this key, and does not cache what running reads of this key find. Send it after the
-    /// application has changed the local store directly, for example with `kad::Behaviour::remove_record`. Does nothing
-    /// without a [cache](crate::Cache).
-    Forget {
-        /// Key whose cached answers are dropped.
+    /// Ends the sharing of running reads of this key, so that a later read finds what was written. Send it after the
+    /// application has changed the local store directly, for example with `kad::Behaviour::remove_record`.
+    Written {
+        /// Key whose record or providers were changed.
         key: RecordKey,
     },
 }

@@ -1,13 +1,13 @@
 //! Answers: the successful result of each operation.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use libp2p::{
     PeerId,
     kad::{PeerInfo, PeerRecord},
 };
 
-use crate::Progress;
+use crate::{Certainty, Progress};
 
 /// Answer of a get: at least one record. The source of a record is the peer that sent it, or the local store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,31 +19,29 @@ pub struct RecordAnswer {
     /// The other records of the answer, by order of arrival. No two records of an answer, `record` included, have the
     /// same source. Always empty with [`Policy::First`](crate::Policy::First), and at most `n - 1` records with
     /// `Limit(n)`.
-    pub others: Vec<Arc<PeerRecord>>,
+    pub others: Arc<[Arc<PeerRecord>]>,
     /// Number of records in this answer with exactly the bytes of `record`, including `record` itself.
     pub agreeing: usize,
     /// Number of records in this answer with other bytes than `record`.
     pub dissenting: usize,
     /// Number of peers that the best record is sent to in the background (read repair), because they hold a worse
-    /// record or none. Always zero for other policies than [`Policy::Best`](crate::Policy::Best), and for an answer
-    /// from the cache. See [`TrackerConfig::max_read_repairs`](crate::TrackerConfig::max_read_repairs).
+    /// record or none. Always zero for other policies than [`Policy::Best`](crate::Policy::Best). See
+    /// [`TrackerConfig::max_read_repairs`](crate::TrackerConfig::max_read_repairs).
     pub repairing: usize,
     /// Requests and answers of the query, as last reported by kad. kad reports a record before it counts the response
     /// that contained it, so the response that completed this answer may be missing from [`Progress::successes`].
     pub progress: Progress,
-    /// Time since this answer was put into the [cache](crate::Cache). `None` if the answer is not from the cache.
-    pub cached: Option<Duration>,
 }
 
 impl RecordAnswer {
-    /// Creates an answer that consists of one record and is not from the cache.
+    /// Creates an answer that consists of one record.
     pub fn new(record: Arc<PeerRecord>, progress: Progress) -> Self {
-        Self { record, others: Vec::new(), agreeing: 1, dissenting: 0, repairing: 0, progress, cached: None }
+        Self { record, others: Arc::default(), agreeing: 1, dissenting: 0, repairing: 0, progress }
     }
 
     /// Returns an iterator over every record of the answer, the selected one first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<PeerRecord>> {
-        std::iter::once(&self.record).chain(&self.others)
+        std::iter::once(&self.record).chain(&*self.others)
     }
 
     /// Returns the value of the selected record.
@@ -106,17 +104,15 @@ impl PutAnswer {
 pub struct ProvidersAnswer {
     /// The providers, each once, by order of arrival; those of one response by order of their ids. At most `n` with
     /// `Limit(n)`. The local peer is one of them if the local store names it.
-    pub providers: Vec<PeerId>,
+    pub providers: Arc<[PeerId]>,
     /// Requests and answers of the query, as last reported by kad.
     pub progress: Progress,
-    /// Time since this answer was put into the [cache](crate::Cache). `None` if the answer is not from the cache.
-    pub cached: Option<Duration>,
 }
 
 impl ProvidersAnswer {
-    /// Creates an answer that is not from the cache.
+    /// Creates an answer.
     pub fn new(providers: Vec<PeerId>, progress: Progress) -> Self {
-        Self { providers, progress, cached: None }
+        Self { providers: providers.into(), progress }
     }
 }
 
@@ -149,7 +145,10 @@ pub struct ClosestPeersAnswer {
     ///
     /// Peers that did not answer are left out, and others may be missing because of them: see
     /// [`thorough`](crate::Operation::GetClosestPeers::thorough).
-    pub peers: Vec<PeerInfo>,
+    pub peers: Arc<[PeerInfo]>,
+    /// Certainty that a peer which is not among these does not exist, by the rules for an empty result. A thorough
+    /// lookup is conclusive if both of its queries are.
+    pub certainty: Certainty,
     /// Requests and answers of the lookup; of both queries if the lookup was thorough.
     pub progress: Progress,
 }
@@ -157,7 +156,7 @@ pub struct ClosestPeersAnswer {
 impl ClosestPeersAnswer {
     /// Creates an answer.
     pub fn new(peers: Vec<PeerInfo>, progress: Progress) -> Self {
-        Self { peers, progress }
+        Self { peers: peers.into(), certainty: Certainty::Inconclusive, progress }
     }
 }
 

@@ -14,12 +14,11 @@ pub(crate) const PACKET_RESERVE: usize = 4 * 1024;
 ///
 /// ```
 /// use std::time::Duration;
-/// use kadence_core::{Cache, TrackerConfig};
+/// use kadence_core::TrackerConfig;
 ///
 /// let config = TrackerConfig::default()
 ///     .max_running(16)
 ///     .default_timeout(Duration::from_secs(10))
-///     .cache(Cache::default().max_age(Duration::from_secs(5)))
 ///     .stall(None);
 /// # let _ = config;
 /// ```
@@ -34,19 +33,17 @@ pub struct TrackerConfig {
     /// ended it, at most for [`finish_timeout`](Self#structfield.finish_timeout).
     pub max_running: usize,
     /// Maximum number of requests that wait for a slot for their first query. Default: 4,096. While that many wait and
-    /// no slot is free, further requests are treated as [`overload`](Self#structfield.overload) says.
+    /// no slot is free, further requests are refused with
+    /// [`RequestError::Overloaded`](crate::RequestError::Overloaded).
     ///
-    /// Three kinds of request need no place in the queue: those that the cache answers, those that join a running
-    /// query, and those that wait for their second query or for another attempt. Therefore the number of live requests
-    /// is bounded as well. At `2 * (max_queued + max_running)`, a request that would join a running query is refused
-    /// with [`RequestError::Overloaded`](crate::RequestError::Overloaded). At `3 * (max_queued + max_running)`, any
-    /// other request is treated as if the queue were full.
+    /// Two kinds of request need no place in the queue: those that join a running query, and those that wait for their
+    /// second query or for another attempt. Therefore the number of live requests is bounded as well. A request that
+    /// would join a running query is refused at `2 * (max_queued + max_running)`, any other request at
+    /// `3 * (max_queued + max_running)`.
     ///
     /// 4,096 waiting requests take about two megabytes of memory. If a query takes some milliseconds, all of them are
     /// started within a few seconds, before the default timeout.
     pub max_queued: usize,
-    /// Treatment of a request that arrives while the queue is full. Default: [`Overload::Refuse`].
-    pub overload: Overload,
     /// Relative numbers of queries started for each class of [`Priority`](crate::Priority), in the order of
     /// [`Priority::ALL`](crate::Priority::ALL): interactive, normal, background. Default: `[8, 3, 1]`, so that of 12
     /// starts, 8 are for interactive requests while all classes have requests waiting.
@@ -76,8 +73,6 @@ pub struct TrackerConfig {
     /// Detection of queries that make no progress, which are finished early. `None` disables it: a silent peer then
     /// delays a lookup by the 10 s that kad waits for it. Default: `Some(Stall::default())`.
     pub stall: Option<Stall>,
-    /// Cache of answers for later requests. `None`, the default, disables it.
-    pub cache: Option<Cache>,
     /// Maximum number of read repairs under way at the same time. Zero disables read repair. Default: 16.
     ///
     /// A read repair sends the best record found by a get with [`Policy::Best`](crate::Policy::Best), in the
@@ -90,8 +85,18 @@ pub struct TrackerConfig {
     ///
     /// When a query has found this number, the requests that wait for it end as they would at the end of the query: one
     /// with [`Policy::Quorum`](crate::Policy::Quorum) fails if the quorum has not been reached. This bounds the memory
-    /// that peers can fill.
+    /// that peers can fill, together with [`max_item_bytes`](Self#structfield.max_item_bytes).
     pub max_items: usize,
+    /// Maximum number of bytes that a query collects, counted as in
+    /// [`max_replay_bytes`](Self#structfield.max_replay_bytes). Zero counts as one. Default: 8 MiB, more than 500
+    /// records of the maximum length. A query that has found this number ends as with `max_items`.
+    pub max_item_bytes: usize,
+    /// Number of nodes that the network is expected to have. `None`, the default, stands for an unknown number.
+    ///
+    /// An empty result is conclusive only if half of the network's nodes have answered, or 10 in a network of 20 or
+    /// more. Without this setting at least 3 have to answer in a network of any size, and 10 while the size is unknown.
+    /// See [`Certainty`](crate::Certainty).
+    pub expected_network_size: Option<usize>,
     /// Maximum length of the key or target of a request in bytes. A request with a longer one is rejected. Default:
     /// 1,024.
     pub max_key_len: usize,
@@ -112,7 +117,6 @@ impl Default for TrackerConfig {
         Self {
             max_running: 32,
             max_queued: 4096,
-            overload: Overload::Refuse,
             shares: [8, 3, 1],
             seed: 0,
             validators: Validators::default(),
@@ -121,8 +125,9 @@ impl Default for TrackerConfig {
             finish_timeout: Duration::from_secs(30),
             stall: Some(Stall::default()),
             max_read_repairs: 16,
-            cache: None,
             max_items: 4096,
+            max_item_bytes: 8 * 1024 * 1024,
+            expected_network_size: None,
             max_key_len: 1024,
             max_value_len: 65 * 1024 - 1,
             max_packet_len: 16 * 1024,
@@ -147,7 +152,6 @@ impl TrackerConfig {
 setters!(TrackerConfig {
     max_running: usize,
     max_queued: usize,
-    overload: Overload,
     shares: [u32; 3],
     seed: u64,
     validators: Validators,
@@ -156,10 +160,11 @@ setters!(TrackerConfig {
     finish_timeout: Duration,
     max_read_repairs: usize,
     max_items: usize,
+    max_item_bytes: usize,
     max_key_len: usize,
     max_value_len: usize,
     max_packet_len: usize;
-    into stall: Option<Stall>, cache: Option<Cache>
+    into stall: Option<Stall>, expected_network_size: Option<usize>
 });
 
 /// Detection of stalled queries: those that only wait for peers that do not answer. A stalled query is finished early:
@@ -202,55 +207,3 @@ impl Default for Stall {
 }
 
 setters!(const Stall { min_quiet: Duration, max_quiet: Duration, initial_quiet: Duration, parallelism: u32 });
-
-/// Cache of answers: a later request for the same key can be answered at once, without asking the network.
-///
-/// The cache holds, for each key, the latest records or providers that satisfied a request, and the fact that there are
-/// conclusively none ([`Certainty::Conclusive`](crate::Certainty::Conclusive)). A request is answered from the cache if
-/// the cached items alone satisfy its policy: one item satisfies [`First`](crate::Policy::First), enough items satisfy
-/// [`Limit`](crate::Policy::Limit), and enough equal records satisfy [`Quorum`](crate::Policy::Quorum) or
-/// [`Best`](crate::Policy::Best) with `agree`. A request that needs the end of the query ([`All`](crate::Policy::All),
-/// `Best` without `agree`, and a limit that is not reached) is answered from the cache only if the query had ended by
-/// itself with answers from at least four of five of the peers asked, or had found [`TrackerConfig::max_items`].
-///
-/// The end of a query is not cached if the query was cancelled, timed out, was finished early or got too few answers,
-/// or if all its requests missed their quorum. A put or an announcement removes the entries under its key, both when it
-/// is accepted and when it ends, and nothing is cached of a read of that key that is running at either time.
-///
-/// An answer from the cache carries its age (`cached`). It takes no slot and no place in the queue.
-/// [`RequestOptions::fresh`](crate::RequestOptions::fresh) asks the network instead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Cache {
-    /// Maximum size of the cache in bytes. An entry counts with the bytes of its keys and values, 320 more for itself
-    /// and for each record, and 80 for each peer id. When the cache is full, the entry that expires first is removed.
-    /// An entry larger than the maximum is not cached. Default: 8 MiB.
-    pub max_bytes: usize,
-    /// Maximum age of records and providers. An entry with a record that expires earlier is kept only until then.
-    /// Default: one minute, so that a record is returned for at most a minute after another node has replaced it.
-    pub max_age: Duration,
-    /// Maximum age of a conclusive "not found". Default: 5 s; short, because callers may repeat a get until the record
-    /// appears.
-    pub max_age_not_found: Duration,
-}
-
-impl Default for Cache {
-    fn default() -> Self {
-        Self { max_bytes: 8 * 1024 * 1024, max_age: Duration::from_secs(60), max_age_not_found: Duration::from_secs(5) }
-    }
-}
-
-setters!(const Cache { max_bytes: usize, max_age: Duration, max_age_not_found: Duration });
-
-/// Treatment of a request that arrives while the queue is full.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Overload {
-    /// Refuses the new request with [`RequestError::Overloaded`](crate::RequestError::Overloaded). No accepted request
-    /// is lost.
-    #[default]
-    Refuse,
-    /// Ends a waiting request with [`RequestError::Overloaded`](crate::RequestError::Overloaded) to make room for the
-    /// new one: the request with the largest id in the lowest class that has requests waiting, if that class is below
-    /// the [`Priority`](crate::Priority) of the new request. Otherwise refuses the new request.
-    Shed,
-}

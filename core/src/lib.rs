@@ -6,6 +6,7 @@ mod config;
 mod errors;
 mod log;
 mod metrics;
+mod network;
 mod outcome;
 mod progress;
 mod quorum;
@@ -19,13 +20,14 @@ pub use action::{Action, Command, CommandError, LOCAL_PEERS, Query, QueryEvent, 
 pub use answers::{
     BootstrapAnswer, Candidate, ClosestPeersAnswer, ProvideAnswer, ProvidersAnswer, PutAnswer, RecordAnswer,
 };
-pub use config::{Cache, MAX_RUNNING_CEILING, Overload, Stall, TrackerConfig};
+pub use config::{MAX_RUNNING_CEILING, Stall, TrackerConfig};
 pub use errors::{
     BootstrapError, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, PutRecordError,
     RequestError, StartProvidingError,
 };
 pub use log::{LogValues, RecordingError, ReplayError, replay};
 pub use metrics::{Histogram, Metrics, OutcomeKind};
+pub use network::{Network, Reachability};
 pub use outcome::{BootstrapPhase, Item, Outcome};
 pub use progress::{Certainty, Progress};
 pub use quorum::{Quorum, REPLICATION_FACTOR};

@@ -7,8 +7,7 @@ use crate::{
 
 /// Outcome counts and latency histograms per operation.
 ///
-/// Outcomes from the cache count with a duration of zero. Requests that were not accepted, and read repairs, are not
-/// counted.
+/// Requests that were not accepted, and read repairs, are not counted.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     /// By operation, then by [`OutcomeKind`].
@@ -68,7 +67,8 @@ pub enum OutcomeKind {
     /// The deadline of the request passed, except as in [`ExpiredInQueue`](Self::ExpiredInQueue), or a lookup or an
     /// announcement reached kad's own query timeout.
     Timeout,
-    /// The local store rejected the entry, kad could not start the query, or the request was invalid.
+    /// The local store rejected the entry, kad could not start the query, the queue was full, or the request was
+    /// invalid.
     Refused,
     /// The deadline passed before the first query of the request could start.
     ExpiredInQueue,
@@ -76,13 +76,11 @@ pub enum OutcomeKind {
     Cancelled,
     /// A shutdown ended the request.
     Shutdown,
-    /// The queue was full. A tracker records it only for a request that it dropped for one of a higher priority.
-    Shed,
 }
 
 impl OutcomeKind {
     /// All kinds, in the order of their declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Answered,
         Self::NotFound,
         Self::QuorumMissed,
@@ -92,7 +90,6 @@ impl OutcomeKind {
         Self::ExpiredInQueue,
         Self::Cancelled,
         Self::Shutdown,
-        Self::Shed,
     ];
 
     /// Returns the kind of an outcome.
@@ -150,8 +147,7 @@ impl OutcomeKind {
 
     fn of_request(error: &RequestError) -> Self {
         match error {
-            RequestError::Invalid(_) | RequestError::Refused(_) => Self::Refused,
-            RequestError::Overloaded => Self::Shed,
+            RequestError::Invalid(_) | RequestError::Overloaded | RequestError::Refused(_) => Self::Refused,
             RequestError::ExpiredInQueue => Self::ExpiredInQueue,
             RequestError::Cancelled => Self::Cancelled,
             RequestError::Shutdown => Self::Shutdown,
@@ -267,6 +263,12 @@ mod tests {
             let (found, exact) = (histogram.quantile(quantile).unwrap(), Duration::from_millis(millis));
             assert!(exact <= found && found <= exact * 5 / 4, "{quantile}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_request_that_the_queue_has_no_room_for_counts_as_refused() {
+        let outcome = Outcome::failed(OperationKind::GetRecord, RequestError::Overloaded);
+        assert_eq!(OutcomeKind::of(&outcome), OutcomeKind::Refused);
     }
 
     #[test]

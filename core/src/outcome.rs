@@ -1,13 +1,13 @@
 //! Outcomes and items: everything that a request delivers to its caller.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc};
 
 use libp2p::{PeerId, kad::PeerRecord};
 
 use crate::{
-    BootstrapAnswer, BootstrapError, Certainty, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError,
-    GetRecordError, OperationKind, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer,
-    RequestError, StartProvidingError,
+    BootstrapAnswer, BootstrapError, ClosestPeersAnswer, GetClosestPeersError, GetProvidersError, GetRecordError,
+    OperationKind, ProvideAnswer, ProvidersAnswer, PutAnswer, PutRecordError, RecordAnswer, RequestError,
+    StartProvidingError,
 };
 
 /// Partial result of a [streaming](crate::RequestOptions::streaming) request, delivered before its outcome.
@@ -83,9 +83,9 @@ impl Outcome {
         self.error().is_none()
     }
 
-    /// Returns `true` if another attempt could end differently, because peers come and go.
+    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this outcome, because peers come and go.
     ///
-    /// Not retryable are
+    /// Not repeated are
     /// - an answer;
     /// - every [`RequestError`]: an invalid, refused or cancelled request, one that expired in the queue, one that a
     ///   shutdown ended, and one whose query kad could not start;
@@ -116,29 +116,6 @@ impl Outcome {
             Self::GetClosestPeers(result) => result.as_ref().err().map(|e| e as _),
             Self::Bootstrap(result) => result.as_ref().err().map(|e| e as _),
         }
-    }
-
-    /// Returns whether the outcome is an answer or a conclusive "not found", which may be cached.
-    pub(crate) fn is_found_out(&self) -> bool {
-        match self {
-            Self::GetRecord(Err(GetRecordError::NotFound { certainty, .. }))
-            | Self::GetProviders(Err(GetProvidersError::NotFound { certainty, .. })) => {
-                *certainty == Certainty::Conclusive
-            }
-            _ => self.is_ok(),
-        }
-    }
-
-    /// Marks the outcome as one from the cache, `age` after it was found.
-    pub(crate) fn kept_for(mut self, age: Duration) -> Self {
-        if let Self::GetRecord(Ok(RecordAnswer { cached, .. }) | Err(GetRecordError::NotFound { cached, .. }))
-        | Self::GetProviders(
-            Ok(ProvidersAnswer { cached, .. }) | Err(GetProvidersError::NotFound { cached, .. }),
-        ) = &mut self
-        {
-            *cached = Some(age);
-        }
-        self
     }
 }
 

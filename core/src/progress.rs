@@ -21,15 +21,10 @@ impl Progress {
         self.requests.saturating_sub(self.successes).saturating_sub(self.failures)
     }
 
-    /// Returns [`Certainty::Conclusive`] if at least one request, and at least four of five, were answered, and
-    /// otherwise [`Certainty::Inconclusive`].
-    pub fn certainty(&self) -> Certainty {
+    /// Returns `true` if at least one request, and at least four of five, were answered.
+    pub fn most_answered(&self) -> bool {
         let unanswered = self.requests.saturating_sub(self.successes);
-        if self.successes > 0 && unanswered.saturating_mul(4) <= self.successes {
-            Certainty::Conclusive
-        } else {
-            Certainty::Inconclusive
-        }
+        self.successes > 0 && unanswered.saturating_mul(4) <= self.successes
     }
 
     /// Returns the sums of the counts of `self` and `other`.
@@ -50,13 +45,23 @@ impl From<&kad::QueryStats> for Progress {
 }
 
 /// Meaning of an empty result: whether it shows that nothing exists under the key.
+///
+/// A result is conclusive if all of the following hold:
+///
+/// - At least four of five of the peers asked have answered.
+/// - Half of the network's nodes have answered, at least 3 and at most 10; while the network's size is unknown, 10.
+///   [`TrackerConfig::expected_network_size`](crate::TrackerConfig::expected_network_size) sets the size, and with it
+///   the minimum of 3 does not apply.
+/// - The query has ended by itself: neither the tracker nor the application has [finished it early](crate::Stall), and
+///   no peer that it asked was given up.
+/// - No record was rejected by a validator.
+/// - The node is not [isolated](crate::Reachability::Isolated).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Certainty {
-    /// At least four of five of the peers asked have answered. A record is stored at up to 20 peers, so it is unlikely
-    /// that only silent peers hold it.
+    /// A record is stored at up to 20 peers, and enough peers have answered to make it unlikely that only others hold
+    /// it.
     Conclusive,
-    /// Something may exist, and another attempt may find it: too few peers have answered, the query was
-    /// [finished early](crate::Stall), or a record was rejected.
+    /// Something may exist, and another attempt may find it.
     Inconclusive,
 }
 

@@ -48,8 +48,8 @@ pub struct RequestOptions {
     /// Retries failures that another attempt could fix, until the deadline. `None`, the default, disables retries.
     pub retry: Option<Retry>,
     /// Time from acceptance to the request's deadline. `None`, the default, stands for
-    /// [`TrackerConfig::default_timeout`]. With zero the request ends at once, with an answer only if the cache or a
-    /// running query already has one. More than thirty years count as thirty years.
+    /// [`TrackerConfig::default_timeout`]. With zero the request ends at once, with an answer only if a running
+    /// query already has one. More than thirty years count as thirty years.
     ///
     /// [`TrackerConfig::default_timeout`]: crate::TrackerConfig::default_timeout
     pub timeout: Option<Duration>,
@@ -57,8 +57,8 @@ pub struct RequestOptions {
     /// ([`Action::Item`](crate::Action::Item)). Other operations have no items. A successful outcome contains all
     /// records or providers with and without streaming, but only the number of bootstrap phases. Default: off.
     pub streaming: bool,
-    /// Ignores the [cache](crate::Cache): the request joins a running query or starts a new one. The new answer
-    /// replaces the cached one if it may be cached. Default: off.
+    /// Never joins a query that has started, so that everything that the request finds was found after its acceptance.
+    /// Default: off.
     pub fresh: bool,
 }
 
@@ -115,15 +115,6 @@ pub enum Priority {
 impl Priority {
     /// All classes, the highest first.
     pub const ALL: [Self; 3] = [Self::Interactive, Self::Normal, Self::Background];
-
-    /// Index of the class in [`Self::ALL`].
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Self::Interactive => 0,
-            Self::Normal => 1,
-            Self::Background => 2,
-        }
-    }
 }
 
 /// Retries of a failed request, with exponential backoff and jitter.
@@ -138,7 +129,8 @@ impl Priority {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {
-    /// Maximum number of attempts, including the first. Zero and one both disable retries. Default: 3.
+    /// Maximum number of attempts, including the first. Zero and one both disable retries. Default: `u32::MAX`, so that
+    /// only the deadline ends the retries.
     pub attempts: u32,
     /// Delay after the first attempt, before jitter. It doubles after each further attempt. Default: 200 ms. Every
     /// delay is at least one millisecond, so that a request that fails at once does not keep its driver busy.
@@ -174,7 +166,7 @@ impl Retry {
     /// const PATIENT: Retry = Retry::new().attempts(10).cap(Duration::from_secs(2));
     /// ```
     pub const fn new() -> Self {
-        Self { attempts: 3, base: Duration::from_millis(200), cap: Duration::from_secs(5), jitter_percent: 50 }
+        Self { attempts: u32::MAX, base: Duration::from_millis(200), cap: Duration::from_secs(5), jitter_percent: 50 }
     }
 
     /// Returns the delay after attempt number `attempt`, counted from 1. `random` is uniform over all `u64`.
@@ -193,8 +185,8 @@ impl Retry {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutOptions {
-    /// If the first lookup finds fewer peers than the quorum requires, lowers the quorum to the number found. Without this
-    /// option, such a put looks for further peers, and fails with
+    /// If the first lookup finds fewer peers than the quorum requires, lowers the quorum to the number found. Without
+    /// this option, such a put looks for further peers, and fails with
     /// [`InsufficientPeers`](crate::PutRecordError::InsufficientPeers) if there are too few. Default: off.
     pub clamp_quorum: bool,
     /// Time at which the record is stored in the local store. Default: [`LocalCopy::OnSuccess`].

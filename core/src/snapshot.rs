@@ -123,8 +123,8 @@ pub enum QueryPhase {
 
 /// Counters of a tracker since it was created, except `kad_own_queries`, which is the latest number.
 ///
-/// In a healthy network only `accepted`, `refused`, `cache_hits` and `cache_misses` grow, and with silent peers or
-/// outdated records also `queries_finished_early` and `read_repairs`.
+/// In a healthy network only `accepted` and `refused` grow, and with silent peers or outdated records also
+/// `queries_finished_early` and `read_repairs`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -154,9 +154,4 @@ pub struct Stats {
     /// Queries, or phases of an announcement or a bootstrap, that were finished early because they had
     /// [stalled](crate::Stall).
     pub queries_finished_early: u64,
-    /// Reads that were answered from the [cache](crate::Cache).
-    pub cache_hits: u64,
-    /// Valid reads that the cache could not answer, including those that were then refused. Reads with
-    /// [`RequestOptions::fresh`](crate::RequestOptions::fresh) do not count. Zero without a cache.
-    pub cache_misses: u64,
 }

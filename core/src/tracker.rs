@@ -1,49 +1,44 @@
-mod cache;
-mod closest;
-mod commands;
-mod earlier;
-mod evicted_ids;
-mod policy;
-mod puts;
-mod queries;
-mod queue_slots;
+//! The loop between the parts: [`scheduler`] says whose query has ended, [`plans`] say what comes next, and this file
+//! carries one's answer to the other.
+
+mod admission;
+mod announcements;
+mod certainty;
+mod env;
+#[cfg(test)]
+mod explore;
+mod plans;
 mod read_repair;
 mod requests;
 mod results;
-mod rtt;
-mod sharing;
-mod stall;
-mod state;
+mod scheduler;
 mod time;
-mod waiters;
-mod waiting;
+mod timers;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    fmt,
-    hash::Hash,
-    time::Instant,
-};
+use std::{fmt, hash::Hash, sync::Arc, time::Duration};
 
 use libp2p::{
     PeerId,
-    kad::{self, RecordKey, store},
+    kad::{self, PeerRecord, RecordKey, store},
 };
 use rustc_hash::FxHashMap;
+use web_time::Instant;
 
 use self::{
-    cache::Answers,
-    evicted_ids::EvictedIds,
-    queue_slots::QueueSlots,
-    rtt::RttEstimator,
-    state::{Announcements, LiveQuery, LiveRequest, QueryState, SharedQuery, Timer},
-    time::{Clock, Time},
-    waiting::WaitingLine,
+    announcements::Announcements,
+    certainty::certainty,
+    env::Env,
+    plans::{Attempts, Ended, Memo, Next, Plan},
+    read_repair::{ReadRepairs, peers_to_repair},
+    requests::{LiveRequest, Phase},
+    scheduler::{Job, Line, Pass, Scheduler, StartEffect, Threshold, Waiter},
+    time::Clock,
+    timers::Timer,
 };
 use crate::{
-    Action, Command, CommandError, LogValues, MAX_RUNNING_CEILING, Metrics, Progress, Query, QueryEvent, QueryPhase,
-    QueryStartError, QueryView, RecordingError, RequestError, RequestId, RequestView, Snapshot, Started, Stats, StepId,
-    TrackerConfig, log::Recorder,
+    Action, Command, CommandError, InvalidRequestError, LogValues, MAX_RUNNING_CEILING, Metrics, Network, Operation,
+    Outcome, Policy, Priority, Progress, QueryEvent, QueryStartError, Quorum, RecordingError, Request, RequestError,
+    RequestId, RequestOptions, RequestView, Snapshot, Started, Stats, StepId, TrackerConfig, log::Recorder,
 };
 
 /// State machine between callers and kad. It makes every decision. The *driver*, the program that embeds the state
@@ -129,34 +124,17 @@ use crate::{
 /// # }
 /// ```
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct QueryTracker<Id = kad::QueryId> {
-    config: TrackerConfig,
     local_peer: PeerId,
     clock: Clock,
+    env: Env<Id>,
     requests: FxHashMap<RequestId, Box<LiveRequest>>,
-    /// Every query, from the first request that needs it until kad has ended it.
-    queries: FxHashMap<StepId, Box<LiveQuery<Id>>>,
-    /// Queries that another request may still join.
-    shared_queries: BTreeMap<SharedQuery, StepId>,
-    /// Steps by kad's query id.
-    steps: FxHashMap<Id, StepId>,
-    waiting: WaitingLine,
-    /// Number of slots in use.
-    running: usize,
-    queue_slots: QueueSlots,
-    evicted_ids: EvictedIds<Id>,
-    announcements: FxHashMap<RecordKey, Announcements>,
-    rtt: RttEstimator,
-    /// Number of live read repairs.
-    read_repairs: usize,
-    last_read_repair: u64,
-    /// Boxed, because few trackers have one.
-    cache: Option<Box<Answers>>,
-    timers: BTreeSet<(Time, Timer)>,
-    actions: VecDeque<Action<Id>>,
-    last_step: u64,
+    scheduler: Scheduler<Id>,
+    announcements: Announcements,
+    read_repairs: ReadRepairs,
+    network: Network,
     shutting_down: bool,
-    stats: Stats,
     metrics: Metrics,
     recorder: Option<Box<Recorder<Id>>>,
 }
@@ -166,35 +144,23 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     pub fn new(local_peer: PeerId, mut config: TrackerConfig) -> Self {
         config.max_running = config.max_running.clamp(1, MAX_RUNNING_CEILING);
         config.max_items = config.max_items.max(1);
-        let waiting = WaitingLine::new(config.shares);
-        let queue_slots = QueueSlots::new(config.overload);
-        let cache = config.cache.map(Answers::new).map(Box::new);
+        config.max_item_bytes = config.max_item_bytes.max(1);
         Self {
-            config,
             local_peer,
             clock: Clock::default(),
             requests: FxHashMap::default(),
-            queries: FxHashMap::default(),
-            shared_queries: BTreeMap::new(),
-            steps: FxHashMap::default(),
-            waiting,
-            running: 0,
-            queue_slots,
-            evicted_ids: EvictedIds::new(),
-            announcements: FxHashMap::default(),
-            rtt: RttEstimator::default(),
-            read_repairs: 0,
-            last_read_repair: 0,
-            cache,
-            timers: BTreeSet::new(),
-            actions: VecDeque::new(),
-            last_step: 0,
+            scheduler: Scheduler::new(local_peer, config.shares),
+            announcements: Announcements::default(),
+            read_repairs: ReadRepairs::default(),
+            network: Network::default(),
             shutting_down: false,
-            stats: Stats::default(),
             metrics: Metrics::new(),
             recorder: None,
+            env: Env::new(config),
         }
     }
+
+    // ---- inputs
 
     /// Handles a command of a caller or of the application.
     ///
@@ -206,26 +172,26 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(recorder) = &mut self.recorder {
             recorder.command(&command, now);
         }
-        let now = self.clock.advance(now);
+        self.begin(now);
         // What is due goes first: it may free the place in the queue that this request needs.
-        self.process_due(now);
+        self.process_due();
         let result = match command {
-            Command::Request(request) => self.accept(request, now),
+            Command::Request(request) => self.accept(request),
             Command::Cancel { id } => {
-                self.fail(id, RequestError::Cancelled, now);
+                self.fail(id, RequestError::Cancelled);
                 Ok(())
             }
             Command::Shutdown { drain } => {
-                self.shut_down(drain, now);
+                self.shut_down(drain);
                 Ok(())
             }
-            Command::Forget { key } => {
-                self.drop_cached(&key);
+            Command::Written { key } => {
+                self.scheduler.written(&key);
                 Ok(())
             }
         };
-        self.process_due(now);
-        result
+        self.process_due();
+        result.map_err(CommandError)
     }
 
     /// Handles the answer to [`Action::Start`]: the id that kad has given the query, or the error with which kad did
@@ -234,9 +200,25 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(recorder) = &mut self.recorder {
             recorder.started(step, &result, now);
         }
-        let now = self.clock.advance(now);
-        self.started(step, result, now);
-        self.process_due(now);
+        self.begin(now);
+        let had_provider = result.as_ref().is_ok_and(|started| started.had_provider);
+        match self.scheduler.started(step, result, &mut self.env) {
+            StartEffect::None => {}
+            StartEffect::Announced { key, request } => {
+                self.announcements.began(&key, had_provider);
+                match request.and_then(|id| self.requests.get_mut(&id)) {
+                    Some(request) => request.plan.note_announced(),
+                    None => self.announcement_ended(&key, false),
+                }
+            }
+            StartEffect::Failed(pass) => {
+                if let Some(key) = pass.removed().and_then(|query| query.job().announced()).cloned() {
+                    self.announcement_ended(&key, false);
+                }
+                self.run(pass);
+            }
+        }
+        self.process_due();
     }
 
     /// Handles the answer to [`Action::StoreLocal`]: the result of the local store.
@@ -244,19 +226,27 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(recorder) = &mut self.recorder {
             recorder.stored(request, &result, now);
         }
-        let now = self.clock.advance(now);
-        self.stored(request, result, now);
-        self.process_due(now);
+        self.begin(now);
+        match self.requests.get_mut(&request).and_then(|live| live.on_stored(result)) {
+            Some(next) => self.apply(request, next),
+            None => self.env.stats.unknown_inputs += 1,
+        }
+        self.process_due();
     }
 
     /// Handles the answer to [`Action::LocalPeers`]: peers of the routing table, the closest to the target first.
-    pub fn handle_local_peers(&mut self, request: RequestId, peers: Vec<PeerId>, now: Instant) {
+    pub fn handle_local_peers(&mut self, request: RequestId, mut peers: Vec<PeerId>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.local_peers(request, &peers, now);
         }
-        let now = self.clock.advance(now);
-        self.local_peers(request, peers, now);
-        self.process_due(now);
+        self.begin(now);
+        peers.retain(|peer| *peer != self.local_peer);
+        let live = self.requests.get_mut(&request);
+        match live.and_then(|live| live.on_local_peers(peers, &self.env.config, self.env.now)) {
+            Some(next) => self.apply(request, next),
+            None => self.env.stats.unknown_inputs += 1,
+        }
+        self.process_due();
     }
 
     /// Handles an event of kad. An event with an id that is not that of a running or finishing query of the tracker
@@ -265,18 +255,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(recorder) = &mut self.recorder {
             recorder.event(&event, now);
         }
-        let now = self.clock.advance(now);
+        self.begin(now);
         let id = event.id;
-        match self.steps.get(&event.id) {
-            Some(step) => self.event(*step, event, now),
-            None => self.stats.unknown_inputs += 1,
+        if let Some(pass) = self.scheduler.event(event, &mut self.env) {
+            self.run(pass);
         }
-        if let Some(recorder) = &mut self.recorder
-            && !(self.steps.contains_key(&id) || self.evicted_ids.contains(&id))
-        {
-            recorder.forget(&id);
-        }
-        self.process_due(now);
+        self.forget_in_log(&id);
+        self.process_due();
     }
 
     /// Handles the number of all queries that are live in kad, including the tracker's. It only sets
@@ -285,9 +270,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(recorder) = &mut self.recorder {
             recorder.query_count(live, now);
         }
-        let now = self.clock.advance(now);
-        self.stats.kad_own_queries = u64::try_from(live.saturating_sub(self.running)).unwrap_or(u64::MAX);
-        self.process_due(now);
+        self.begin(now);
+        let own = live.saturating_sub(self.scheduler.running());
+        self.env.stats.kad_own_queries = u64::try_from(own).unwrap_or(u64::MAX);
+        self.process_due();
     }
 
     /// Handles the answer to [`Action::Probe`]: the current statistics of the query, or `None` if kad no longer runs
@@ -296,18 +282,33 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(recorder) = &mut self.recorder {
             recorder.probe(&id, progress, now);
         }
-        let now = self.clock.advance(now);
-        match self.steps.get(&id) {
-            Some(step) => self.probed(*step, progress, now),
-            // It may have ended since the probe, and then there is nothing to do.
-            None => self.stats.unknown_inputs += u64::from(progress.is_some()),
+        self.begin(now);
+        self.scheduler.probed(&id, progress, &mut self.env);
+        self.forget_in_log(&id);
+        self.process_due();
+    }
+
+    /// Handles that a running query does not do all that it could: a peer that it waits for was given up, or somebody
+    /// other than the tracker finished it. If it finds nothing, the result is inconclusive.
+    pub fn handle_cut_short(&mut self, id: Id, now: Instant) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.cut_short(&id, now);
         }
-        if let Some(recorder) = &mut self.recorder
-            && !(self.steps.contains_key(&id) || self.evicted_ids.contains(&id))
-        {
-            recorder.forget(&id);
+        self.begin(now);
+        self.scheduler.cut_short(&id, &mut self.env);
+        self.forget_in_log(&id);
+        self.process_due();
+    }
+
+    /// Handles what is known of the network. It decides, with the configuration, whether an empty result is conclusive:
+    /// see [`Certainty`](crate::Certainty).
+    pub fn handle_network(&mut self, network: Network, now: Instant) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.network(network, now);
         }
-        self.process_due(now);
+        self.begin(now);
+        self.network = network;
+        self.process_due();
     }
 
     /// Handles what is due at `now`: deadlines, retries, slots of queries whose end kad has not reported, and checks of
@@ -316,13 +317,15 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         if let Some(recorder) = &mut self.recorder {
             recorder.timeout(now);
         }
-        let now = self.clock.advance(now);
-        self.process_due(now);
+        self.begin(now);
+        self.process_due();
     }
+
+    // ---- outputs
 
     /// Returns the next action to carry out. `None` if there is none until the next input.
     pub fn poll_action(&mut self) -> Option<Action<Id>> {
-        let action = self.actions.pop_front()?;
+        let action = self.env.actions.pop_front()?;
         if let Some(recorder) = &mut self.recorder {
             recorder.action(&action);
         }
@@ -337,13 +340,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// Returns an error if the tracker has created a query before, is not [empty](Self::is_empty) or is shutting down,
     /// because a replay starts with a new tracker.
     pub fn record(&mut self, values: LogValues, now: Instant) -> Result<(), RecordingError> {
-        if !self.is_empty() || self.shutting_down || self.last_step > 0 {
+        if !self.is_empty() || self.shutting_down || self.scheduler.last_step() > 0 {
             return Err(RecordingError);
         }
         // Not before the latest input: time must not run backwards in the replay either.
         let now = self.clock.advance(now);
         let Some(epoch) = self.clock.instant(now) else { return Err(RecordingError) };
-        self.recorder = Some(Box::new(Recorder::new(epoch, values, false, self.local_peer, &self.config)));
+        self.recorder = Some(Box::new(Recorder::new(epoch, values, false, self.local_peer, &self.env.config)));
         Ok(())
     }
 
@@ -355,30 +358,35 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     pub(crate) fn replay_log(&mut self, epoch: Instant, values: LogValues) {
         self.clock.advance(epoch);
-        self.recorder = Some(Box::new(Recorder::new(epoch, values, true, self.local_peer, &self.config)));
+        self.recorder = Some(Box::new(Recorder::new(epoch, values, true, self.local_peer, &self.env.config)));
     }
 
     /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout) at the latest. `None` if nothing
     /// becomes due without another input.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().and_then(|(at, _)| self.clock.instant(*at))
+        self.env.timers.next().and_then(|at| self.clock.instant(at))
     }
 
     /// Returns `true` if the query belongs to the tracker: it is running or finishing, or it is one of the last 1,024
     /// whose slot was taken back without a last event. All other queries belong to the application or to kad itself.
     pub fn owns(&self, id: &Id) -> bool {
-        self.steps.contains_key(id) || self.evicted_ids.contains(id)
+        self.scheduler.owns(id)
     }
 
-    /// Returns `true` if no request and no query is alive, and no action waits to be polled. [Cached](crate::Cache)
-    /// answers do not count.
+    // ---- state
+
+    /// Returns the ids of the queries that kad runs for the tracker, in no particular order.
+    pub fn query_ids(&self) -> impl Iterator<Item = Id> + '_ {
+        self.scheduler.ids()
+    }
+
+    /// Returns `true` if no request and no query is alive, and no action waits to be polled.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
-            && self.queries.is_empty()
-            && self.shared_queries.is_empty()
+            && self.scheduler.is_empty()
             && self.announcements.is_empty()
-            && self.actions.is_empty()
-            && self.timers.is_empty()
+            && self.env.actions.is_empty()
+            && self.env.timers.is_empty()
     }
 
     /// Returns `true` if a shutdown was requested and every accepted request has ended. Queries may still be finishing.
@@ -388,22 +396,22 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// Returns the number of requests of callers that were accepted and have not ended.
     pub fn live_requests(&self) -> usize {
-        self.requests.len().saturating_sub(self.read_repairs)
+        self.requests.len().saturating_sub(self.read_repairs.live())
     }
 
     /// Returns the number of queries that hold a slot.
     pub fn live_queries(&self) -> usize {
-        self.running
+        self.scheduler.running()
     }
 
-    /// Returns the configuration, with `max_running` and `max_items` clamped to their bounds.
+    /// Returns the configuration, with `max_running`, `max_items` and `max_item_bytes` clamped to their bounds.
     pub fn config(&self) -> &TrackerConfig {
-        &self.config
+        &self.env.config
     }
 
     /// Returns the counters since the tracker was created.
     pub fn stats(&self) -> Stats {
-        self.stats
+        self.env.stats
     }
 
     /// Returns the outcome counts and latency histograms per operation.
@@ -415,89 +423,306 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     /// request and copies its key: use it for diagnosis, not on a hot path.
     pub fn snapshot(&self, now: Instant) -> Snapshot<Id> {
         let now = self.clock.time(now);
-        let mut requests: Vec<_> = self
-            .requests
-            .iter()
-            .map(|(id, request)| RequestView {
-                id: *id,
-                operation: request.operation.kind(),
-                key: request.operation.key().to_vec(),
-                phase: self.phase(request),
-                age: now.since(request.accepted),
-                remaining: request.deadline.since(now),
-            })
-            .collect();
+        let view = |id: RequestId, request: &LiveRequest| RequestView {
+            id,
+            operation: request.plan.kind(),
+            key: request.plan.key().to_vec(),
+            phase: request.phase(self.query_of(request)),
+            age: now.since(request.accepted),
+            remaining: request.deadline.since(now),
+        };
+        let mut requests: Vec<_> = self.requests.iter().map(|(id, request)| view(*id, request)).collect();
         requests.sort_unstable_by_key(|request| request.id);
-        let mut queries: Vec<_> = self.queries.iter().collect();
-        queries.sort_unstable_by_key(|(step, _)| **step);
-        let queries = queries
-            .into_iter()
-            .filter_map(|(_, query)| {
-                let (id, phase) = match query.state {
-                    QueryState::Queued { line: _ } => return None,
-                    QueryState::Starting => (None, QueryPhase::Starting),
-                    QueryState::Abandoned { finish_deadline: _ } => (None, QueryPhase::Finishing),
-                    QueryState::Running { id } | QueryState::Ended { id } => (Some(id), QueryPhase::Running),
-                    QueryState::Finishing { id, finish_deadline: _ } => (Some(id), QueryPhase::Finishing),
-                };
-                Some(QueryView {
-                    id,
-                    operation: query.query.kind(),
-                    phase,
-                    request: query.waiters.first(),
-                    waiters: query.waiters.len(),
-                    age: now.since(query.asked_at),
-                    progress: query.progress(),
-                })
-            })
-            .collect();
-        Snapshot { requests, queries }
+        Snapshot { requests, queries: self.scheduler.views(now) }
+    }
+
+    fn query_of(&self, request: &LiveRequest) -> Option<&scheduler::LiveQuery<Id>> {
+        match request.phase {
+            Phase::Attached { step } => self.scheduler.get(step),
+            Phase::Deciding | Phase::BackingOff { until: _ } | Phase::Storing | Phase::Choosing => None,
+        }
     }
 
     // ---- time and slots
 
-    /// Handles what is due, then starts queries in the free slots. Called after every input.
-    fn process_due(&mut self, now: Time) {
-        while let Some((at, timer)) = self.timers.first().copied()
-            && at <= now
-        {
-            self.timers.pop_first();
+    fn begin(&mut self, now: Instant) {
+        self.env.now = self.clock.advance(now);
+    }
+
+    /// Handles what is due, then starts queries in the free slots. Called in every input.
+    fn process_due(&mut self) {
+        while let Some((at, timer)) = self.env.timers.pop_due(self.env.now) {
             match timer {
-                Timer::Lost(step) => self.give_up(step),
-                Timer::Deadline(id) => self.expire(id, now),
-                Timer::Retry(id) => self.try_again(id, now),
-                Timer::StallCheck(step) => self.look_after(step, at, now),
+                Timer::GiveUp(step) => self.give_up(step),
+                Timer::Deadline(id) => self.expire(id),
+                Timer::Retry(id) => self.try_again(id),
+                Timer::StallCheck(step) => self.scheduler.check_stall(step, at, &mut self.env),
             }
         }
-        while self.free_slots() > 0
-            && let Some(step) = self.waiting.pop()
+        while let Some(query) = self.scheduler.start_next(&mut self.env) {
+            if let Some(key) = query.job().announced() {
+                self.announcements.start(key);
+            }
+        }
+    }
+
+    fn give_up(&mut self, step: StepId) {
+        let Some(given_up) = self.scheduler.give_up(step, &mut self.env) else { return };
+        if let (Some(recorder), Some(forgotten)) = (&mut self.recorder, given_up.forgotten) {
+            recorder.forget(&forgotten);
+        }
+        if let Some(key) = given_up.unannounced {
+            self.announcement_ended(&key, false);
+        }
+    }
+
+    /// Forgets an id in the log if the tracker does not own it.
+    fn forget_in_log(&mut self, id: &Id) {
+        if let Some(recorder) = &mut self.recorder
+            && !self.scheduler.owns(id)
         {
-            self.start(step, now);
+            recorder.forget(id);
         }
     }
 
-    fn start(&mut self, step: StepId, now: Time) {
-        let Some(query) = self.queries.get_mut(&step) else { return };
-        for id in query.waiters.iter() {
-            if let Some(request) = self.requests.get(&id).filter(|request| !request.begun) {
-                self.queue_slots.leave(id, request.priority);
+    // ---- requests
+
+    fn accept(&mut self, request: Request) -> Result<(), RequestError> {
+        let Request { id, operation, options } = request;
+        let checked = self.check(id, &operation).and_then(|()| {
+            let plan = Plan::new(admission::adopt(operation, &self.local_peer));
+            self.make_room(&plan, &options).map(|()| plan)
+        });
+        let plan = checked.inspect_err(|_| self.env.stats.refused += 1)?;
+        self.env.stats.accepted += 1;
+        if let Some(key) = plan.written() {
+            self.scheduler.written(key);
+        }
+        let RequestOptions { timeout, streaming, priority, retry, fresh } = options;
+        let timeout = timeout.unwrap_or(self.env.config.default_timeout);
+        let waiter = Waiter {
+            request: id,
+            threshold: Threshold::End,
+            line: Line::New(priority),
+            // A put has no items for its caller; it reads back for itself.
+            streaming: streaming && !matches!(plan, Plan::PutRecord(_)),
+            begun: false,
+            fresh,
+        };
+        let retry = retry.map(|retry| Box::new(Attempts::new(retry)));
+        self.insert(plan, waiter, retry, timeout);
+        Ok(())
+    }
+
+    fn insert(&mut self, mut plan: Plan, waiter: Waiter, retry: Option<Box<Attempts>>, timeout: Duration) {
+        let (id, now) = (waiter.request, self.env.now);
+        let deadline = now.after(timeout);
+        let next = plan.first();
+        let request = LiveRequest { plan, retry, accepted: now, deadline, phase: Phase::Deciding, waiter };
+        self.requests.insert(id, Box::new(request));
+        self.env.set_timer(deadline, Timer::Deadline(id));
+        self.apply(id, next);
+    }
+
+    fn check(&self, id: RequestId, operation: &Operation) -> Result<(), RequestError> {
+        if self.shutting_down {
+            return Err(RequestError::Shutdown);
+        }
+        if id.is_reserved() {
+            return Err(InvalidRequestError::ReservedId.into());
+        }
+        if self.requests.contains_key(&id) {
+            return Err(InvalidRequestError::DuplicateId.into());
+        }
+        let now = self.clock.instant(self.env.now);
+        admission::check(operation, &self.env.config, &self.local_peer, now).map_err(RequestError::Invalid)
+    }
+
+    /// Refuses a request if there is no room for it.
+    ///
+    /// A request that joins a running query needs no place in the queue, and neither does one that backs off. The
+    /// number of live requests bounds both: joining stops at twice as many as the queue and the slots hold, everything
+    /// else at three times as many. The gap keeps joining requests from locking out all others.
+    fn make_room(&self, plan: &Plan, options: &RequestOptions) -> Result<(), RequestError> {
+        let config = &self.env.config;
+        let full = self.scheduler.queued() >= config.max_queued && self.scheduler.free_slots(&self.env) == 0;
+        let room = config.max_queued.saturating_add(config.max_running);
+        let live = self.requests.len();
+        let many = live >= room.saturating_mul(2);
+        if !full && !many {
+            return Ok(());
+        }
+        let crowded = live >= room.saturating_mul(3);
+        let joins = self.scheduler.would_join_running(&plan.first_job(), options.fresh, &self.env);
+        let refused = if joins { many } else { full || crowded };
+        if refused { Err(RequestError::Overloaded) } else { Ok(()) }
+    }
+
+    fn shut_down(&mut self, drain: bool) {
+        self.shutting_down = true;
+        // Read repairs have no caller, so a drain does not wait for them.
+        let mut ids: Vec<_> = self.requests.keys().filter(|id| !drain || id.is_reserved()).copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.fail(id, RequestError::Shutdown);
+        }
+    }
+
+    fn try_again(&mut self, id: RequestId) {
+        if let Some(request) = self.requests.get(&id)
+            && let Phase::BackingOff { until: _ } = request.phase
+        {
+            let job = request.plan.first_job();
+            self.apply(id, Next::Query(job));
+        }
+    }
+
+    fn expire(&mut self, id: RequestId) {
+        if let Some(request) = self.requests.get(&id) {
+            let outcome = request.expire(self.query_of(request), &self.env.config);
+            self.end(id, outcome);
+        }
+    }
+
+    /// Ends a request for a reason that all operations share.
+    fn fail(&mut self, id: RequestId, error: RequestError) {
+        if let Some(request) = self.requests.get(&id) {
+            let outcome = Outcome::failed(request.plan.kind(), error);
+            self.end(id, outcome);
+        }
+    }
+
+    /// Carries out the next step of a request, and ends it at once if it joins a query whose results satisfy it.
+    fn apply(&mut self, id: RequestId, next: Next) {
+        if let Some(pass) = self.take_step(id, next) {
+            self.run(pass);
+        }
+    }
+
+    /// Asks the plan of each request whose query has ended for its next step, and carries it out.
+    fn run(&mut self, mut pass: Pass<Id>) {
+        let mut memo = Memo::default();
+        while let Some(id) = self.scheduler.advance(&mut pass, &mut self.env) {
+            memo.at(pass.added);
+            let Some(request) = self.requests.get_mut(&id) else { continue };
+            let Some((work, end)) = self.scheduler.ended(&pass, request.waiter.threshold) else { continue };
+            let certainty = certainty(&self.env.config, self.network, work.progress, work.cut_short);
+            let ended = Ended { results: &work.results, progress: work.progress, end, certainty };
+            let mut next = request.on_ended(&ended, &mut memo, &self.env.config, self.env.now);
+            let mut repair = None;
+            if let (Plan::GetRecord { policy: Policy::Best { .. }, .. }, Next::Done(Outcome::GetRecord(Ok(answer)))) =
+                (&request.plan, &mut next)
+            {
+                let repairing = memo.repairing.get_or_insert_with(|| {
+                    let now = self.clock.instant(self.env.now);
+                    let expired = now.is_some_and(|now| answer.record.record.is_expired(now));
+                    let room = self.read_repairs.live() < self.env.config.max_read_repairs;
+                    if room && !self.shutting_down && !expired {
+                        let peers = peers_to_repair(&answer.record.record, &ended, &self.local_peer);
+                        repair = Some((Arc::clone(&answer.record), peers));
+                    }
+                    repair.as_ref().map_or(0, |(_, peers)| peers.len())
+                });
+                answer.repairing = *repairing;
+            }
+            // Only reads are satisfied by a query that they join, and a read has only one step.
+            self.take_step(id, next);
+            if let Some((best, peers)) = repair.filter(|(_, peers)| !peers.is_empty()) {
+                self.start_read_repair(&best, peers);
             }
         }
-        query.state = QueryState::Starting;
-        query.begin(&self.config.validators, now);
-        self.running += 1;
-        if let Some(cache) = &mut self.cache {
-            cache.read_began(&query.query, step);
+    }
+
+    /// Carries out the next step of a request. Returns the pass of a running query that it has joined.
+    fn take_step(&mut self, id: RequestId, next: Next) -> Option<Pass<Id>> {
+        let request = self.requests.get_mut(&id)?;
+        let priority = request.priority();
+        match next {
+            Next::Query(job) => return self.attach(id, job),
+            Next::Further(job) => {
+                request.waiter.begun = true;
+                request.waiter.line = Line::FurtherStep(priority);
+                return self.attach(id, job);
+            }
+            Next::StoreLocal(record) => {
+                request.phase = Phase::Storing;
+                self.env.act(Action::StoreLocal { request: id, record });
+            }
+            Next::LocalPeers(target) => {
+                request.phase = Phase::Choosing;
+                self.env.act(Action::LocalPeers { request: id, target });
+            }
+            Next::Wait(until) => {
+                // It waits in the line of its class again, but takes no place in the queue.
+                request.waiter.begun = true;
+                request.waiter.line = Line::New(priority);
+                request.phase = Phase::BackingOff { until };
+                self.env.set_timer(until, Timer::Retry(id));
+                if let Some(key) = request.plan.take_announced().cloned() {
+                    self.announcement_ended(&key, false);
+                }
+            }
+            Next::Done(outcome) => self.end(id, outcome),
         }
-        if let Query::StartProviding { key } = &query.query {
-            self.announcements.entry(key.clone()).or_default().live += 1;
+        None
+    }
+
+    fn attach(&mut self, id: RequestId, job: Job) -> Option<Pass<Id>> {
+        let request = self.requests.get_mut(&id)?;
+        request.waiter.threshold = request.plan.threshold(&job, self.env.config.max_items);
+        let (step, pass) = self.scheduler.attach(request.waiter, job, &mut self.env);
+        request.phase = Phase::Attached { step };
+        pass
+    }
+
+    /// Ends a request. No other function does.
+    fn end(&mut self, id: RequestId, outcome: Outcome) {
+        let Some(mut request) = self.requests.remove(&id) else { return };
+        self.env.timers.cancel(request.deadline, Timer::Deadline(id));
+        let ok = outcome.is_ok();
+        if id.is_reserved() {
+            // A read repair has no caller, and spreads what readers know.
+            self.read_repairs.ended();
+        } else {
+            if let Some(key) = request.plan.written() {
+                self.scheduler.written(key);
+            }
+            self.metrics.ended(&outcome, self.env.now.since(request.accepted));
+            self.env.act(Action::Outcome { request: id, outcome });
         }
-        if let Some(request) = query.waiters.first() {
-            self.actions.push_back(Action::Start { step, request, query: query.query.clone() });
+        match request.phase {
+            Phase::Attached { step } => self.scheduler.detach(&request.waiter, step, &mut self.env),
+            Phase::BackingOff { until } => self.env.timers.cancel(until, Timer::Retry(id)),
+            Phase::Deciding | Phase::Storing | Phase::Choosing => {}
+        }
+        if let Some(key) = request.plan.take_announced() {
+            self.announcement_ended(key, ok);
         }
     }
 
-    fn free_slots(&self) -> usize {
-        self.config.max_running.saturating_sub(self.running)
+    /// Notes the end of an announcement. One that failed takes its local entry back.
+    fn announcement_ended(&mut self, key: &RecordKey, ok: bool) {
+        if self.announcements.ended(key, ok) {
+            self.env.act(Action::StopProviding { key: key.clone() });
+            self.scheduler.written(key);
+        }
+    }
+
+    /// Sends a record to the peers that need it.
+    fn start_read_repair(&mut self, best: &PeerRecord, peers: Vec<PeerId>) {
+        let request = self.read_repairs.start();
+        self.env.stats.read_repairs += 1;
+        let record = Arc::new(best.record.clone());
+        let plan = Plan::new(Operation::PutRecordTo { record, peers, quorum: Quorum::One });
+        let waiter = Waiter {
+            request,
+            threshold: Threshold::End,
+            line: Line::New(Priority::Background),
+            streaming: false,
+            // It takes no place in the queue.
+            begun: true,
+            fresh: false,
+        };
+        self.insert(plan, waiter, None, self.env.config.default_timeout);
     }
 }

@@ -17,8 +17,8 @@ const MAX_READ: u64 = 1024 * 1024;
 /// Maximum length of a key. A longer one is replaced by a hash, because every message about a record repeats its key.
 const MAX_KEY_LEN: usize = 256;
 
-/// Maximum number of files. Every record is on up to 20 nodes of this one process; this bound and the next one keep that
-/// below a few gigabytes.
+/// Maximum number of files. Every record is on up to 20 nodes of this one process; this bound and the next one keep
+/// that below a few gigabytes.
 const MAX_FILES: usize = 4096;
 
 /// Maximum total length of all stored values, in bytes.
@@ -107,8 +107,8 @@ pub(super) fn check_total(bytes: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the paths of the regular files under a folder, relative to it and sorted. Symbolic links are skipped, because
-/// they may lead anywhere, also back.
+/// Returns the paths of the regular files under a folder, relative to it and sorted. Symbolic links are skipped,
+/// because they may lead anywhere, also back.
 pub(super) fn walk(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![PathBuf::new()];

@@ -51,8 +51,8 @@ const WAIT: Duration = Duration::from_secs(60);
 /// Interval between two looks at a state that sends no event when it changes.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Returns the retries of reads and writes. On a busy computer a peer may answer too late to count, and a call that fails
-/// for that reason says so in its error.
+/// Returns the retries of reads and writes. On a busy computer a peer may answer too late to count, and a call that
+/// fails for that reason says so in its error.
 fn retry() -> Retry {
     Retry::default().attempts(10).cap(Duration::from_secs(2))
 }

@@ -43,8 +43,8 @@ pub fn stdout(bytes: &[u8]) -> io::Result<()> {
     write(&mut io::stdout().lock(), bytes)
 }
 
-/// Prints an error of [`run`](crate::run) as one line on stderr and, if `json`, as one JSON object on stdout. The object
-/// is left out after [`ChecksFailedError`], because the report was that object.
+/// Prints an error of [`run`](crate::run) as one line on stderr and, if `json`, as one JSON object on stdout. The
+/// object is left out after [`ChecksFailedError`], because the report was that object.
 pub fn error(error: &anyhow::Error, json: bool) {
     write_error(&mut io::stdout().lock(), error, json);
 }

@@ -345,8 +345,8 @@ struct Found {
 /// Compares the answer of a lookup with the servers of the network. `asked` is the number of peers that the lookup
 /// asked, and `answered` the number of those that answered.
 ///
-/// A lookup promises the closest of the peers that answered. It may miss others if a peer did not answer, which shows in
-/// the two numbers.
+/// A lookup promises the closest of the peers that answered. It may miss others if a peer did not answer, which shows
+/// in the two numbers.
 ///
 /// # Errors
 ///

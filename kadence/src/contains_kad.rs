@@ -51,6 +51,13 @@ pub trait ContainsKad: NetworkBehaviour {
     /// Returns the `kad::Behaviour`, the same one at every call.
     fn kad(&mut self) -> &mut kad::Behaviour<Self::Store>;
 
+    /// Returns the queries for which a peer was given up since the last call. If such a query finds nothing, the result
+    /// is inconclusive. The default returns none; a behaviour that contains [`PeerTimeouts`] calls the same method of
+    /// that field.
+    fn take_incomplete_queries(&mut self) -> Vec<kad::QueryId> {
+        Vec::new()
+    }
+
     /// Extracts the event of the `kad::Behaviour` from an event of this behaviour.
     ///
     /// # Errors
@@ -84,6 +91,10 @@ impl<S: RecordStore + Send + 'static> ContainsKad for PeerTimeouts<S> {
 
     fn kad(&mut self) -> &mut kad::Behaviour<S> {
         self.kad_mut()
+    }
+
+    fn take_incomplete_queries(&mut self) -> Vec<kad::QueryId> {
+        Self::take_incomplete_queries(self).collect()
     }
 
     fn try_into_kad(event: kad::Event) -> Result<kad::Event, kad::Event> {

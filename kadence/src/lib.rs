@@ -47,11 +47,11 @@ pub use driver::{
 };
 pub use kadence_core as tracker;
 pub use kadence_core::{
-    BootstrapAnswer, BootstrapError, BootstrapPhase, Cache, Candidate, Certainty, ClosestPeersAnswer,
-    GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError, LocalCopy, LogValues, Metrics,
-    OperationKind, OutcomeKind, Overload, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions,
-    PutRecordError, Quorum, REPLICATION_FACTOR, RecordAnswer, RequestError, Retry, Snapshot, Stall,
-    StartProvidingError, Stats, TrackerConfig, ValidationError, Validator, Validators,
+    BootstrapAnswer, BootstrapError, BootstrapPhase, Candidate, Certainty, ClosestPeersAnswer, GetClosestPeersError,
+    GetProvidersError, GetRecordError, InvalidRequestError, LocalCopy, LogValues, Metrics, Network, OperationKind,
+    OutcomeKind, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer, PutOptions, PutRecordError, Quorum,
+    REPLICATION_FACTOR, Reachability, RecordAnswer, RequestError, Retry, Snapshot, Stall, StartProvidingError, Stats,
+    TrackerConfig, ValidationError, Validator, Validators,
 };
 #[cfg(feature = "node")]
 pub use kadence_store as store;

@@ -1,8 +1,9 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
 };
+
+use web_time::Instant;
 
 use futures::future::BoxFuture;
 

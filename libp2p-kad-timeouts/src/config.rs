@@ -123,9 +123,9 @@ pub struct PeerTimeoutStats {
     pub given_up: u64,
     /// Number of responses to requests that counted as [`abandoned`](field@Self::abandoned).
     pub late: u64,
-    /// Number of requests that were held back until their query, or their lookup of a bootstrap, ended, and so never
-    /// sent. kad's own statistics count them as sent. Requests whose connection closed while they were held back do not
-    /// count.
+    /// Number of requests that were held back and then never sent, because their query ended first, or, in a bootstrap,
+    /// the lookup that they belong to. kad's own statistics count them as sent. Requests whose connection closed while
+    /// they were held back do not count.
     pub never_sent: u64,
     /// Number of requests whose stream failed or reached kad's own timeout while they counted as
     /// [`pending`](field@Self::pending) or [`abandoned`](field@Self::abandoned). Requests whose last connection closed

@@ -10,8 +10,9 @@ mod timer;
 use std::{
     fmt,
     task::{Context, Poll},
-    time::Instant,
 };
+
+use web_time::Instant;
 
 use libp2p::{
     Multiaddr, PeerId,
@@ -127,6 +128,14 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
     /// Returns the wrapped kad behaviour, and drops the timeouts.
     pub fn into_inner(self) -> kad::Behaviour<S> {
         self.kad
+    }
+
+    /// Returns the ids of the queries for which a peer was given up since the last call, one for each request. If such
+    /// a query finds nothing, the peer may hold what it looked for. Only the latest 1,024 are kept for a caller.
+    /// Requests that waited for a connection when they were sent are not included, because their queries are not known.
+    pub fn take_incomplete_queries(&mut self) -> impl Iterator<Item = QueryId> + use<S> {
+        let incomplete = self.timeouts.as_mut().map(|timeouts| timeouts.pending.take_incomplete());
+        incomplete.into_iter().flatten()
     }
 
     /// Returns the counters and the current timeouts. `None` if timeouts are [`disabled`](Self::disabled).

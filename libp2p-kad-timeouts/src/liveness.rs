@@ -1,4 +1,4 @@
-use std::time::Instant;
+use web_time::Instant;
 
 /// Maximum number of peers that are given up in a row, without a response from anybody in between. The limit is lower
 /// where fewer peers have responded to each waiting query, so that a small network is never given up as a whole. Where

@@ -16,10 +16,12 @@
 //! maximum timeout.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque, hash_map::Entry},
     hash::Hash,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use web_time::Instant;
 
 use libp2p::PeerId;
 use rustc_hash::FxHashMap;
@@ -34,6 +36,9 @@ use super::{
 /// Maximum number of abandoned requests that are kept for their late responses. A silent peer leaves one for each query
 /// that asked it within 10 s, the timeout of kad's streams: enough for a hundred a second, and some hundred kilobytes.
 const MAX_ABANDONED: usize = 1024;
+
+/// Maximum number of queries without a peer that are kept for a caller, which takes them after every poll.
+const MAX_INCOMPLETE: usize = 1024;
 
 /// Lateness above which a deadline is extended once: the loop was held up, and may not have seen responses that have
 /// come. A quarter of the minimum timeout by default, and more than the error of timers.
@@ -66,6 +71,8 @@ pub(super) struct PendingRequests<Id> {
     connected: HashSet<PeerId>,
     requests: Timing,
     dials: Timing,
+    /// Queries for which a peer was given up, oldest first, until they are taken.
+    incomplete: VecDeque<Id>,
     stats: PeerTimeoutStats,
 }
 
@@ -117,6 +124,7 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
             connected: HashSet::new(),
             requests: Timing::new(config.requests, config.deviations),
             dials: Timing::new(config.dials, config.deviations),
+            incomplete: VecDeque::new(),
             stats: PeerTimeoutStats::default(),
         }
     }
@@ -333,6 +341,11 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
         self.stats.never_sent += requests as u64;
     }
 
+    /// Returns the queries for which a peer was given up since the last call.
+    pub(super) fn take_incomplete(&mut self) -> VecDeque<Id> {
+        std::mem::take(&mut self.incomplete)
+    }
+
     pub(super) fn stats(&self) -> PeerTimeoutStats {
         PeerTimeoutStats {
             timeout: self.requests.rtt.timeout(),
@@ -349,12 +362,17 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
         for serial in self.of_peer(peer) {
             let Some(Pending { kind, deadline: Some(_), .. }) = self.entries.get(&serial) else { continue };
             match kind {
-                Kind::Request(_) => self.stats.given_up += 1,
+                Kind::Request(query) => {
+                    self.stats.given_up += 1;
+                    self.incomplete.push_back(*query);
+                }
                 Kind::Requests { requests } => self.stats.given_up += requests,
                 Kind::Dial { .. } => self.stats.dials_given_up += 1,
             }
             self.set_deadline(serial, None);
         }
+        let excess = self.incomplete.len().saturating_sub(MAX_INCOMPLETE);
+        self.incomplete.drain(..excess);
     }
 
     /// Reconsiders unproven entries after a response: they are due by the current timeout. Each entry gets here at most

@@ -4,8 +4,9 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     hash::Hash,
-    time::Instant,
 };
+
+use web_time::Instant;
 
 use rustc_hash::FxHashMap;
 

@@ -8,9 +8,9 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Command, GetProvidersError, GetRecordError, Item, LogValues, Operation, OperationKind, Outcome,
-    OutcomeKind, Progress, ProvidersAnswer, PutAnswer, Query, QueryEvent, QueryStartError, QueryTracker, RecordAnswer,
-    Request, RequestId, Started, StepId, replay,
+    Action, Certainty, ClosestPeersAnswer, Command, GetProvidersError, GetRecordError, Item, LogValues, Operation,
+    OperationKind, Outcome, OutcomeKind, Progress, PutAnswer, Query, QueryEvent, QueryStartError, QueryTracker,
+    RecordAnswer, Request, RequestId, Started, StepId, replay,
 };
 use libp2p::kad::{PeerRecord, Record, RecordKey, store};
 
@@ -57,6 +57,8 @@ pub struct Harness {
     provided: Vec<RecordKey>,
     /// Accepted requests without an outcome, with their deadlines.
     pending_requests: Vec<(RequestId, Option<Instant>)>,
+    /// Order of reads and writes in time, which the model does not predict but callers expect.
+    order: Order,
     /// All thorough lookups so far, with their targets.
     thorough_lookups: Vec<(RequestId, RecordKey)>,
     last_request: u64,
@@ -88,6 +90,7 @@ impl Harness {
             kad: Vec::new(),
             provided: Vec::new(),
             pending_requests: Vec::new(),
+            order: Order::default(),
             thorough_lookups: Vec::new(),
             last_request: 0,
             next_id: 0,
@@ -184,8 +187,20 @@ impl Harness {
                 self.tracker.handle_query_count(live, now);
                 self.model.query_count(live, now);
             }
-            Input::Forget(which) => {
-                self.command(Command::Forget { key: key(*which) });
+            Input::Written(which) => {
+                self.command(Command::Written { key: key(*which) });
+                self.order.written(&key(*which));
+            }
+            Input::CutShort(which) => {
+                if let Some(id) = choose(*which, &self.kad).and_then(|at| self.kad.get(at)).map(|kad| kad.id) {
+                    self.cut_short(id);
+                }
+            }
+            Input::CutShortAgain(id) => self.cut_short(u32::from(*id % IDS)),
+            Input::Network(network) => {
+                let now = self.input_time();
+                self.tracker.handle_network(*network, now);
+                self.model.network(*network, now);
             }
             Input::Clock(step) => self.step_clock(*step),
             Input::ClockBackwards(span) => {
@@ -238,8 +253,6 @@ impl Harness {
             rejected_records,
             lost_queries,
             read_repairs,
-            cache_hits,
-            cache_misses,
             ..
         } = self.model.counters();
         for (what, times) in [
@@ -249,8 +262,6 @@ impl Harness {
             ("rejected", rejected_records),
             ("lost", lost_queries),
             ("read_repair", read_repairs),
-            ("cache hit", cache_hits),
-            ("cache miss", cache_misses),
         ] {
             self.cover(what, times);
         }
@@ -289,12 +300,14 @@ impl Harness {
             OperationKind::GetClosestPeers => Operation::GetClosestPeers { target: key, thorough: request.thorough },
             OperationKind::Bootstrap => Operation::Bootstrap,
         };
+        let asked = operation.key().to_vec();
         let timeout = request.options.timeout.unwrap_or(self.tracker.config().default_timeout);
         self.cover(request.kind.name(), 1);
         if let Operation::GetClosestPeers { target, thorough: true } = &operation {
             self.thorough_lookups.push((id, target.clone()));
         }
         if self.command(Command::Request(Request { id, operation, options: request.options })) {
+            self.order.accepted(id, asked);
             self.pending_requests.push((id, self.now.checked_add(timeout)));
         }
     }
@@ -346,6 +359,11 @@ impl Harness {
         {
             self.query_ids.push(started.id);
         }
+        if let Ok(Started { id, .. }) = &result
+            && self.tracker.query_ids().all(|in_use| in_use != *id)
+        {
+            self.order.started(step, *id);
+        }
         let now = self.input_time();
         self.tracker.handle_started(name, result.clone(), now);
         self.model.started(step, result, now);
@@ -362,6 +380,7 @@ impl Harness {
 
     fn event(&mut self, event: &QueryEvent<u32>) {
         let now = self.input_time();
+        self.order.event_of = Some(event.id);
         self.tracker.handle_event(event.clone(), now);
         self.model.event(event.clone(), now);
     }
@@ -394,6 +413,12 @@ impl Harness {
         let now = self.input_time();
         self.tracker.handle_probe(id, progress, now);
         self.model.probe(id, progress, now);
+    }
+
+    fn cut_short(&mut self, id: u32) {
+        let now = self.input_time();
+        self.tracker.handle_cut_short(id, now);
+        self.model.cut_short(id, now);
     }
 
     fn local_peers(&mut self, request: RequestId, named: u8) {
@@ -461,6 +486,7 @@ impl Harness {
             self.trace.add_action(&action, self.epoch);
             self.carry_out(action, &expected);
         }
+        self.order.event_of = None;
         self.compare_views(input);
         self.trace.add(&self.tracker.poll_timeout().map(|at| at.saturating_duration_since(self.epoch)));
         let late = self
@@ -493,6 +519,7 @@ impl Harness {
                     self.cover("second lookup", 1);
                 }
                 if let Expected::Start { step: number, .. } = expected {
+                    self.order.starts(*number, &query);
                     self.awaiting_start.push(*number);
                     self.steps.push((*number, step, query));
                 }
@@ -514,6 +541,7 @@ impl Harness {
             }
             Action::StopProviding { key } => {
                 self.cover("stop_providing", 1);
+                self.order.written(&key);
                 self.provided.retain(|provided| *provided != key);
             }
             Action::Item { request, item: _ } => {
@@ -522,6 +550,7 @@ impl Harness {
             }
             Action::Outcome { request, outcome } => {
                 self.assert_alive(request);
+                self.order.ended(request, &outcome);
                 // The first match: within one input, an id may be reused after its outcome.
                 if let Some(at) = self.pending_requests.iter().position(|(id, _)| *id == request) {
                     self.pending_requests.remove(at);
@@ -531,8 +560,8 @@ impl Harness {
                 if let Outcome::PutRecord(Ok(PutAnswer { verified: 1.., .. })) = outcome {
                     self.cover("put_record: verified", 1);
                 }
-                if is_cached(&outcome) {
-                    self.cover(&format!("{}: {} from the cache", outcome.kind(), name_of(&result)), 1);
+                if let Some(certainty) = certainty_of(&outcome) {
+                    self.cover(&format!("{}: {certainty}", outcome.kind()), 1);
                 }
             }
         }
@@ -593,13 +622,13 @@ fn name_of(debug: &str) -> String {
     inner.chars().take_while(char::is_ascii_alphanumeric).collect()
 }
 
-fn is_cached(outcome: &Outcome) -> bool {
+/// Returns the certainty of an outcome that has one.
+fn certainty_of(outcome: &Outcome) -> Option<Certainty> {
     match outcome {
-        Outcome::GetRecord(Ok(RecordAnswer { cached, .. }) | Err(GetRecordError::NotFound { cached, .. }))
-        | Outcome::GetProviders(Ok(ProvidersAnswer { cached, .. }) | Err(GetProvidersError::NotFound { cached, .. })) => {
-            cached.is_some()
-        }
-        _ => false,
+        Outcome::GetRecord(Err(GetRecordError::NotFound { certainty, .. }))
+        | Outcome::GetProviders(Err(GetProvidersError::NotFound { certainty, .. }))
+        | Outcome::GetClosestPeers(Ok(ClosestPeersAnswer { certainty, .. })) => Some(*certainty),
+        _ => None,
     }
 }
 
@@ -634,12 +663,12 @@ fn same(left: &Action<u32>, right: &Action<u32>) -> bool {
 
 fn records_of(result: &mut Result<RecordAnswer, GetRecordError>) -> Vec<&mut Arc<PeerRecord>> {
     match result {
-        Ok(answer) => std::iter::once(&mut answer.record).chain(&mut answer.others).collect(),
+        Ok(answer) => std::iter::once(&mut answer.record).chain(Arc::make_mut(&mut answer.others)).collect(),
         Err(GetRecordError::Conflict { candidates, needed: _ }) => {
-            candidates.iter_mut().map(|candidate| &mut candidate.record).collect()
+            Arc::make_mut(candidates).iter_mut().map(|candidate| &mut candidate.record).collect()
         }
         Err(GetRecordError::QuorumNotReached { candidate, needed: _ }) => vec![&mut candidate.record],
-        Err(GetRecordError::Timeout { found, progress: _ }) => found.iter_mut().collect(),
+        Err(GetRecordError::Timeout { found, progress: _ }) => Arc::make_mut(found).iter_mut().collect(),
         Err(
             GetRecordError::NotFound { .. }
             | GetRecordError::NoResponse { .. }
@@ -647,6 +676,67 @@ fn records_of(result: &mut Result<RecordAnswer, GetRecordError>) -> Vec<&mut Arc
             | GetRecordError::Request(_),
         ) => Vec::new(),
         Err(error) => unreachable!("unknown to the model: {error}"),
+    }
+}
+
+/// Order of reads and writes: a read that begins after a write of the same key has ended is never answered by a query
+/// from before that end.
+#[derive(Debug, Default)]
+struct Order {
+    /// Number of writes that have ended, by key.
+    writes: BTreeMap<Vec<u8>, u64>,
+    /// Key of each live request, and the number of writes of the key that had ended when it was accepted.
+    requests: BTreeMap<RequestId, (Vec<u8>, u64)>,
+    /// The same of each read's step, when its start was asked for.
+    steps: BTreeMap<u64, (Vec<u8>, u64)>,
+    /// Steps by query id.
+    queries: BTreeMap<u32, u64>,
+    /// The query whose event is being handled.
+    event_of: Option<u32>,
+}
+
+impl Order {
+    fn ended_writes(&self, key: &[u8]) -> u64 {
+        self.writes.get(key).copied().unwrap_or(0)
+    }
+
+    fn accepted(&mut self, id: RequestId, key: Vec<u8>) {
+        let after = self.ended_writes(&key);
+        self.requests.insert(id, (key, after));
+    }
+
+    fn starts(&mut self, step: u64, query: &Query) {
+        if let Query::GetRecord { key } | Query::GetProviders { key } = query {
+            self.steps.insert(step, (key.to_vec(), self.ended_writes(key.as_ref())));
+        }
+    }
+
+    fn started(&mut self, step: u64, id: u32) {
+        self.queries.insert(id, step);
+    }
+
+    fn written(&mut self, key: &RecordKey) {
+        *self.writes.entry(key.to_vec()).or_default() += 1;
+    }
+
+    fn ended(&mut self, id: RequestId, outcome: &Outcome) {
+        let Some((key, accepted_after)) = self.requests.remove(&id) else { return };
+        match outcome {
+            Outcome::GetRecord(Ok(_)) | Outcome::GetProviders(Ok(_)) => {
+                // Without an event, the request was answered at once by a query that it joined.
+                let of_event = self.event_of.and_then(|id| self.queries.get(&id)).and_then(|step| self.steps.get(step));
+                let fresh = |(of, after): &(Vec<u8>, u64)| *of == key && *after >= accepted_after;
+                let answered = of_event.map_or_else(|| self.steps.values().any(fresh), fresh);
+                assert!(answered, "{id} was answered by a query from before a write: {outcome:?}");
+            }
+            Outcome::PutRecord(_) | Outcome::PutRecordTo(_) | Outcome::StartProviding(_) => {
+                *self.writes.entry(key).or_default() += 1;
+            }
+            Outcome::GetRecord(Err(_))
+            | Outcome::GetProviders(Err(_))
+            | Outcome::GetClosestPeers(_)
+            | Outcome::Bootstrap(_) => {}
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kadence_core::{
-    Cache, LocalCopy, OperationKind, Overload, Policy, Priority, Progress, PutOptions, Quorum, RequestOptions, Retry,
-    Stall, TrackerConfig,
+    LocalCopy, Network, OperationKind, Policy, Priority, Progress, PutOptions, Quorum, Reachability, RequestOptions,
+    Retry, Stall, TrackerConfig,
 };
 
 use crate::fixtures::validators;
@@ -35,7 +35,11 @@ pub enum Input {
     /// The number of queries that kad runs for itself.
     QueryCount(u8),
     /// The local store's entries under a key were changed.
-    Forget(u8),
+    Written(u8),
+    /// A peer that one of kad's running queries waits for was given up, or the application finished the query.
+    CutShort(u8),
+    /// News of the network.
+    Network(Network),
     /// The clock advances.
     Clock(ClockStep),
 
@@ -49,6 +53,8 @@ pub enum Input {
     LocalPeersAgain(u8, u8),
     /// Hostile: an answer to a probe for any id, with this progress.
     ProbeAgain(u8, Option<Progress>),
+    /// Hostile: a query with any id was cut short.
+    CutShortAgain(u8),
     /// Hostile: for one call, the clock shows an earlier time.
     ClockBackwards(Duration),
 }
@@ -158,7 +164,7 @@ pub fn arbitrary_config(word: u64) -> TrackerConfig {
     TrackerConfig::default()
         .max_running(bits.one_of([0, 1, 2, 2, 3, 4, 8, 200]))
         .max_queued(bits.one_of([0, 1, 2, 3, 5, 8, 64, 64]))
-        .overload(if bits.flag() { Overload::Shed } else { Overload::Refuse })
+        .expected_network_size(if bits.flag() { Some(2) } else { None })
         .shares(bits.one_of([[8, 3, 1], [1, 1, 1], [0, 2, 3], [12, 0, 5]]))
         .seed(bits.take(2).into())
         .validators(validators())
@@ -170,7 +176,7 @@ pub fn arbitrary_config(word: u64) -> TrackerConfig {
         .max_value_len(bits.one_of([1, 64, 64, 64, 64, 64, 64, 64]))
         .stall(arbitrary_stall(&mut bits))
         .max_read_repairs(bits.one_of([0, 1, 2, 16]))
-        .cache(arbitrary_cache(&mut bits))
+        .max_item_bytes(bits.one_of([0, 2, 5, 100, 200, 1024, 1024 * 1024, 1024 * 1024]))
 }
 
 fn arbitrary_stall(bits: &mut Bits) -> Option<Stall> {
@@ -180,13 +186,15 @@ fn arbitrary_stall(bits: &mut Bits) -> Option<Stall> {
     watched.then_some(Stall::default().min_quiet(min).max_quiet(max).initial_quiet(initial).parallelism(parallelism))
 }
 
-fn arbitrary_cache(bits: &mut Bits) -> Option<Cache> {
-    let keeps = bits.one_of([false, true, true, true]);
-    let max_bytes = bits.one_of([0, 1_000, 1_500, 2_500, 5_000, 1024 * 1024, 1024 * 1024, 1024 * 1024]);
-    let max_age =
-        Duration::from_millis(bits.one_of([0, 10, 1_000, 30_000, 3_600_000, 36_000_000, 36_000_000, 36_000_000]));
-    let max_age_not_found = Duration::from_millis(bits.one_of([0, 10, 5_000, 36_000_000]));
-    keeps.then_some(Cache::default().max_bytes(max_bytes).max_age(max_age).max_age_not_found(max_age_not_found))
+fn arbitrary_network(bits: &mut Bits) -> Network {
+    Network::default()
+        .size(bits.one_of([None, Some(0), Some(2), Some(5), Some(7), Some(12), Some(30), Some(usize::MAX)]))
+        .reachability(bits.one_of([
+            Reachability::Unknown,
+            Reachability::Connected,
+            Reachability::Connected,
+            Reachability::Isolated,
+        ]))
 }
 
 impl Input {
@@ -207,7 +215,12 @@ impl Input {
             224..=251 => Self::Clock(arbitrary_clock_step(&mut bits)),
             252 => {
                 let own = bits.take(4);
-                if bits.flag() { Self::Forget(bits.take(2)) } else { Self::QueryCount(own) }
+                match bits.take(2) {
+                    0 => Self::Written(bits.take(2)),
+                    1 => Self::CutShort(own),
+                    2 => Self::Network(arbitrary_network(&mut bits)),
+                    _ => Self::QueryCount(own),
+                }
             }
             253..=254 => Self::Clock(ClockStep::ToTimeout),
             255 if bits.one_in(3) => Self::Shutdown { drain: bits.flag() },
@@ -227,6 +240,7 @@ impl Input {
             3..=5 => Self::StartAgain(bits.take(4), arbitrary_start_answer(&mut bits)),
             6 if bits.flag() => Self::StoredAgain(bits.take(4), bits.flag()),
             6 if bits.flag() => Self::LocalPeersAgain(bits.take(4), bits.take(8)),
+            6 if bits.one_in(2) => Self::CutShortAgain(bits.take(6)),
             6 => Self::ProbeAgain(bits.take(6), Some(arbitrary_progress(&mut bits)).filter(|_| bits.flag())),
             7 => Self::ClockBackwards(arbitrary_span(&mut bits)),
             _ => {

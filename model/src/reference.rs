@@ -10,14 +10,12 @@
 //!    votes for the best record, then those that wait for the end. Waiters with equal thresholds are served by id.
 //! 3. Queries wait in the order in which they were first requested. Second steps of puts and lookups precede all other
 //!    queries, higher classes first. Any other query, retries included, waits in the highest class of its waiters.
-//!    Among requests of one class, the one with the highest id is shed first.
 //! 4. Each start advances the position of its class by the inverse of its share. The class with the lowest position is
 //!    served next; on a tie, the higher class. A class that was empty continues at the position of the latest start.
 //! 5. When a query ends and thereby ends a request, the effects on the request precede those on its query: the outcome,
 //!    then `Finish`, then `StopProviding`.
 
 mod backoff;
-mod cache;
 mod outcomes;
 mod puts;
 mod queue;
@@ -33,9 +31,9 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Command, InvalidRequestError, LocalCopy, MAX_RUNNING_CEILING, Operation, OperationKind, Outcome,
-    OutcomeKind, Overload, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Quorum,
-    Request, RequestError, RequestId, RequestOptions, Started, TrackerConfig,
+    Action, Certainty, Command, InvalidRequestError, LocalCopy, MAX_RUNNING_CEILING, Network, Operation, OperationKind,
+    Outcome, OutcomeKind, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Quorum,
+    Reachability, Request, RequestError, RequestId, RequestOptions, Started, TrackerConfig,
 };
 use libp2p::{
     PeerId,
@@ -44,7 +42,6 @@ use libp2p::{
 
 pub use self::view::Counters;
 use self::{
-    cache::CachedAnswer,
     outcomes::QueryEnd,
     queue::{ClassShares, QueuePosition},
     results::{Anomaly, QueryResults, Threshold},
@@ -89,8 +86,7 @@ pub struct Model {
     round_trip: Option<Duration>,
     last_read_repair: u64,
     evicted_ids: Vec<u32>,
-    /// Cached answers, one for each key and kind of read.
-    cache: Vec<CachedAnswer>,
+    network: Network,
     shutting_down: bool,
     counters: Counters,
     /// Operation, outcome and duration of each request that ended.
@@ -147,14 +143,12 @@ struct LiveQuery {
     stall_check: Option<Instant>,
     /// A probe was sent, and kad has not answered it.
     probe_pending: bool,
-    /// The tracker finished it early because it had stalled.
-    finished_early: bool,
+    /// It could have asked or heard more: somebody finished it, or a peer was given up.
+    cut_short: bool,
     /// kad has reported an answer of a peer.
     answered: bool,
     /// No further request may join it.
     unshared: bool,
-    /// Its key was written to since it got its slot.
-    key_written: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,6 +186,7 @@ impl Model {
     pub fn new(local: PeerId, mut config: TrackerConfig) -> Self {
         config.max_running = config.max_running.clamp(1, MAX_RUNNING_CEILING);
         config.max_items = config.max_items.max(1);
+        config.max_item_bytes = config.max_item_bytes.max(1);
         let class_shares = ClassShares::new(config.shares);
         Self {
             config,
@@ -205,7 +200,7 @@ impl Model {
             round_trip: None,
             last_read_repair: 0,
             evicted_ids: Vec::new(),
-            cache: Vec::new(),
+            network: Network::default(),
             shutting_down: false,
             counters: Counters::default(),
             ended: Vec::new(),
@@ -237,8 +232,8 @@ impl Model {
                 }
                 Ok(())
             }
-            Command::Forget { key } => {
-                self.drop_cached(&key);
+            Command::Written { key } => {
+                self.written(&key);
                 Ok(())
             }
         };
@@ -293,6 +288,23 @@ impl Model {
         self.process_due(now);
     }
 
+    /// `QueryTracker::handle_cut_short`.
+    pub fn cut_short(&mut self, id: u32, now: Instant) {
+        let now = self.clock(now);
+        match self.queries.iter_mut().find(|query| query.id() == Some(id)) {
+            Some(query) => query.cut_short = true,
+            None => self.counters.unknown_inputs += 1,
+        }
+        self.process_due(now);
+    }
+
+    /// `QueryTracker::handle_network`.
+    pub fn network(&mut self, network: Network, now: Instant) {
+        let now = self.clock(now);
+        self.network = network;
+        self.process_due(now);
+    }
+
     /// `QueryTracker::handle_timeout`.
     pub fn timeout(&mut self, now: Instant) {
         let now = self.clock(now);
@@ -312,21 +324,12 @@ impl Model {
             self.counters.refused += 1;
             return Err(error);
         }
-        if let Some((items, outcome)) = self.cached(&operation, &options, now) {
-            self.counters.accepted += 1;
-            self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), Duration::ZERO));
-            for item in items.into_iter().filter(|_| options.streaming) {
-                self.push_action(Action::Item { request: id, item });
-            }
-            self.push_action(Action::Outcome { request: id, outcome });
-            return Ok(());
-        }
         if let Err(error) = self.make_room(&operation, &options, now) {
             self.counters.refused += 1;
             return Err(error);
         }
         self.counters.accepted += 1;
-        self.drop_cached_by(&operation);
+        self.written_by(&operation);
         let timeout = options.timeout.unwrap_or(self.config.default_timeout);
         let operation = self.normalize(operation);
         self.requests.push(LiveRequest {
@@ -391,12 +394,16 @@ impl Model {
                 Err(InvalidRequestError::ZeroLimit.into())
             }
             Operation::PutRecord { record, quorum: _, options: _ } => self.check_record(record, now),
-            Operation::PutRecordTo { record, peers, quorum: _ } => {
+            Operation::PutRecordTo { record, peers, quorum } => {
                 self.check_record(record, now)?;
-                if peers.iter().any(|peer| *peer != self.local) {
-                    Ok(())
-                } else {
+                let peers = without(peers, self.local).len();
+                let needed = outcomes::needed(*quorum, peers).get();
+                if peers == 0 {
                     Err(InvalidRequestError::NoPeers.into())
+                } else if needed > peers {
+                    Err(InvalidRequestError::QuorumExceedsPeers { needed, peers }.into())
+                } else {
+                    Ok(())
                 }
             }
             Operation::StartProviding { .. } | Operation::GetClosestPeers { .. } | Operation::Bootstrap => Ok(()),
@@ -420,27 +427,18 @@ impl Model {
         Ok(())
     }
 
-    fn make_room(&mut self, operation: &Operation, options: &RequestOptions, now: Instant) -> Result<(), RequestError> {
+    fn make_room(&self, operation: &Operation, options: &RequestOptions, now: Instant) -> Result<(), RequestError> {
         let query = first_query(operation);
         let room = self.config.max_queued.saturating_add(self.config.max_running);
         let has_slot = |other: &&LiveQuery| !matches!(other.state, State::Waiting(_));
-        if self.queries.iter().filter(has_slot).any(|other| self.joinable(other, &query, now)) {
+        if self.queries.iter().filter(has_slot).any(|other| self.joinable(other, &query, options.fresh, now)) {
             // A request that joins needs neither a slot nor room in the queue; only the total number of requests is
             // limited.
             return if self.requests.len() < room.saturating_mul(2) { Ok(()) } else { Err(RequestError::Overloaded) };
         }
         let full = self.queued() >= self.config.max_queued && self.live_queries() >= self.config.max_running;
         let crowded = self.requests.len() >= room.saturating_mul(3);
-        if !full && !crowded {
-            return Ok(());
-        }
-        let victim = match self.config.overload {
-            Overload::Refuse => None,
-            Overload::Shed => self.shed_candidate(options.priority),
-        };
-        let victim = victim.ok_or(RequestError::Overloaded)?;
-        self.fail(victim, RequestError::Overloaded, now);
-        Ok(())
+        if full || crowded { Err(RequestError::Overloaded) } else { Ok(()) }
     }
 
     /// Returns the operation in the form that kad is given.
@@ -476,7 +474,7 @@ impl Model {
             let took = now.saturating_duration_since(request.accepted);
             self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), took));
             self.push_action(Action::Outcome { request: id, outcome });
-            self.drop_cached_by(&request.operation);
+            self.written_by(&request.operation);
         }
         if let Awaiting::Query(step) = request.awaiting {
             self.detach(step, now);
@@ -543,7 +541,8 @@ impl Model {
     // ---- a request and its query
 
     fn attach(&mut self, id: RequestId, query: Query, now: Instant) {
-        let joined = self.queries.iter().find(|other| self.joinable(other, &query, now)).map(|other| other.step);
+        let fresh = self.request(id).is_some_and(|request| request.options.fresh);
+        let joined = self.queries.iter().find(|other| self.joinable(other, &query, fresh, now)).map(|other| other.step);
         // The new query unshares equal ones: later requests join this one.
         if joined.is_none() {
             self.queries.iter_mut().filter(|other| other.query == query).for_each(|other| other.unshared = true);
@@ -580,10 +579,9 @@ impl Model {
                 last_progress: now,
                 stall_check: None,
                 probe_pending: false,
-                finished_early: false,
+                cut_short: false,
                 answered: false,
                 unshared: false,
-                key_written: false,
             });
         }
         let Some(query) = self.query_mut(step) else { return };
@@ -604,15 +602,15 @@ impl Model {
     }
 
     /// Returns whether a request for `query` may share `other`. A query without an event for `finish_timeout` is not
-    /// joined; otherwise requests could wait for a dead query without end.
-    fn joinable(&self, other: &LiveQuery, query: &Query, now: Instant) -> bool {
+    /// joined; otherwise requests could wait for a dead query without end. A fresh request joins none that has started.
+    fn joinable(&self, other: &LiveQuery, query: &Query, fresh: bool, now: Instant) -> bool {
         let read = match query {
             Query::GetRecord { key: _ } | Query::GetProviders { key: _ } | Query::GetClosestPeers { target: _ } => true,
             Query::PutRecordTo { .. } | Query::StartProviding { .. } | Query::Bootstrap => false,
         };
         let alive = match other.state {
             State::Waiting(_) => true,
-            State::Starting | State::Running(_) => now < later(other.last_event, self.config.finish_timeout),
+            State::Starting | State::Running(_) => !fresh && now < later(other.last_event, self.config.finish_timeout),
             State::LastEvent(_) | State::Finishing(..) => false,
         };
         read && other.query == *query
@@ -661,7 +659,6 @@ impl Model {
                 let mut outcome = outcomes::read(&request.operation, found, validator, true, &QueryEnd::default());
                 let further = self.read_repair(&request.operation, &mut outcome, &query.results, &[], now);
                 read_repair = read_repair.or(further);
-                self.cache_answer(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
@@ -674,15 +671,20 @@ impl Model {
         let mut read_repair = None;
         for id in self.waiters(step) {
             let (Some(query), Some(request)) = (self.query(step), self.request(id)) else { return };
-            let at_the_bound = query.results.items().len() >= self.config.max_items;
+            let at_the_bound = query.results.items().len() >= self.config.max_items
+                || query.results.bytes() >= self.config.max_item_bytes;
             if let Operation::PutRecord { record, quorum: _, options } = request.operation.clone() {
                 let (verified, progress) = (puts::verified_copies(query, &record), query.progress);
                 if at_the_bound || verified >= options.verify {
                     if let Some(request) = self.request_mut(id) {
                         request.awaiting = Awaiting::LocalPeers;
+                        if at_the_bound {
+                            // Another attempt would find as many others again.
+                            request.options.retry = None;
+                        }
                     }
-                    self.detach(step, now);
                     self.read_back(id, &record, options, verified, progress, now);
+                    self.detach(step, now);
                 }
             } else if at_the_bound {
                 let validator = self.config.validators.of(request.operation.key());
@@ -690,11 +692,48 @@ impl Model {
                 let mut outcome = outcomes::read(&request.operation, found, validator, false, &QueryEnd::default());
                 let further = self.read_repair(&request.operation, &mut outcome, &query.results, &[], now);
                 read_repair = read_repair.or(further);
-                self.cache_answer(step, &outcome, None, now);
                 self.end(id, outcome, now);
             }
         }
         self.start_read_repair(read_repair, now);
+    }
+
+    /// Excludes the reads of a key that have a slot from sharing: what they have found may date from before a write.
+    fn written(&mut self, key: &RecordKey) {
+        for query in &mut self.queries {
+            if let Query::GetRecord { key: of } | Query::GetProviders { key: of } = &query.query
+                && of == key
+                && !matches!(query.state, State::Waiting(_))
+            {
+                query.unshared = true;
+            }
+        }
+    }
+
+    /// Called when a write is accepted and when it ends.
+    fn written_by(&mut self, operation: &Operation) {
+        match operation {
+            Operation::PutRecord { record, .. } | Operation::PutRecordTo { record, .. } => self.written(&record.key),
+            Operation::StartProviding { key } => self.written(key),
+            Operation::GetRecord { .. }
+            | Operation::GetProviders { .. }
+            | Operation::GetClosestPeers { .. }
+            | Operation::Bootstrap => {}
+        }
+    }
+
+    /// Returns the number of answers from which on a query's empty result is conclusive. `None` if it never is.
+    fn enough_answers(&self, step: u64) -> Option<usize> {
+        let cut_short = self.query(step).is_none_or(|query| query.cut_short);
+        if cut_short || self.network.reachability == Reachability::Isolated {
+            return None;
+        }
+        let half = |size: usize| size / 2 + size % 2;
+        Some(match (self.config.expected_network_size, self.network.size) {
+            (Some(size), _) => half(size).clamp(1, 10),
+            (None, Some(size)) => half(size).clamp(3, 10),
+            (None, None) => 10,
+        })
     }
 
     // ---- answers and events of kad
@@ -733,7 +772,7 @@ impl Model {
                 for id in waiters {
                     let Some(request) = self.request(id) else { continue };
                     if request.first_lookup.is_some() {
-                        self.finish_thorough_lookup(id, &[], Progress::default(), now);
+                        self.finish_thorough_lookup(id, &[], Progress::default(), Certainty::Inconclusive, now);
                     } else {
                         let outcome = outcomes::refused(&request.operation, &error);
                         self.conclude(id, outcome, None, now);
@@ -803,7 +842,7 @@ impl Model {
         }
         if last {
             let mut query_end = QueryEnd::of(result, self.local);
-            query_end.finished_early = self.query(step).is_some_and(|query| query.finished_early);
+            query_end.enough_answers = self.enough_answers(step);
             self.query_ended(step, &query_end, now);
         }
     }
@@ -811,16 +850,6 @@ impl Model {
     fn query_ended(&mut self, step: u64, query_end: &QueryEnd, now: Instant) {
         let waiters = self.waiters(step);
         let Some(at) = self.queries.iter().position(|query| query.step == step) else { return };
-        for id in &waiters {
-            if let (Some(request), Some(query)) = (self.request(*id), self.query(step)) {
-                let validator = self.config.validators.of(request.operation.key());
-                // The read-back of a put delivers no items.
-                if request.operation.kind() != OperationKind::PutRecord {
-                    let outcome = outcomes::ended(&request.operation, query, validator, query_end);
-                    self.cache_answer(step, &outcome, Some(query_end), now);
-                }
-            }
-        }
         let query = self.queries.remove(at);
         let mut read_repair = None;
         for id in waiters {
@@ -874,7 +903,7 @@ impl Model {
         if announcements_of_key.live == 0 {
             let announcements_of_key = self.announcements.remove(at);
             if announcements_of_key.had_provider == Some(false) && !announcements_of_key.succeeded {
-                self.drop_cached(&announcements_of_key.key);
+                self.written(&announcements_of_key.key);
                 self.push_action(Action::StopProviding { key: announcements_of_key.key });
             }
         }

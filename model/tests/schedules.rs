@@ -84,11 +84,11 @@ fn run(mode: Mode, schedules: u32, words: impl Strategy<Value = Vec<u64>>, requi
         panic!("{:#?}\n{inputs}{reason}\nthe schedule as a file, in hexadecimal:  {file}", arbitrary_config(*config));
     }
     assert!(result.is_ok(), "{result:?}");
-    // A property of something that never happens proves nothing. A few schedules cannot cover everything, so coverage
-    // is checked from the default number on.
-    for what in required.iter().filter(|_| cases >= schedules) {
+    // A property of something that never happens proves nothing. Few schedules cover less, and many more.
+    let least = 10 * u64::from(cases) / u64::from(schedules);
+    for what in required {
         let times = coverage.borrow().get(*what).copied().unwrap_or_default();
-        assert!(times >= 10, "{what} was hardly covered: {coverage:#?}");
+        assert!(times >= least, "{what} was hardly covered: {coverage:#?}");
     }
 }
 
@@ -100,11 +100,8 @@ const REQUIRED: &[&str] = &[
     "bootstrap: NoKnownPeers",
     "bootstrap: NoResponse",
     "bootstrap: Ok",
-    "bootstrap: Overloaded",
     "bootstrap: Shutdown",
     "bootstrap: Timeout",
-    "cache hit",
-    "cache miss",
     "read_repair",
     "foreign",
     "get_closest_peers: NoKnownPeers",
@@ -114,19 +111,21 @@ const REQUIRED: &[&str] = &[
     "get_providers: NoResponse",
     "get_providers: NoKnownPeers",
     "get_providers: NotFound",
-    "get_providers: NotFound from the cache",
     "get_providers: Ok",
-    "get_providers: Ok from the cache",
+    "get_closest_peers: conclusive",
+    "get_closest_peers: inconclusive",
+    "get_providers: conclusive",
+    "get_providers: inconclusive",
     "get_providers: Timeout",
     "get_record: Conflict",
     "get_record: NoResponse",
     "get_record: NoKnownPeers",
     "get_record: NotFound",
-    "get_record: NotFound from the cache",
     "get_record: Ok",
-    "get_record: Ok from the cache",
     "get_record: Timeout",
     "get_record: QuorumNotReached",
+    "get_record: conclusive",
+    "get_record: inconclusive",
     "finished_early",
     "item",
     "second lookup",
@@ -150,6 +149,7 @@ const REQUIRED: &[&str] = &[
     "refused: Overloaded",
     "refused: PolicyForRecords",
     "refused: RecordExpired",
+    "refused: QuorumExceedsPeers",
     "refused: Rejected",
     "refused: Shutdown",
     "refused: ValueTooLong",

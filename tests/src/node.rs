@@ -41,7 +41,7 @@ pub struct NodeConfig {
     pub kad: kad::Config,
     /// Limits of kad's store.
     pub store: MemoryStoreConfig,
-    /// Keeps the node's events for the test. By default they are read, and addresses new_peer_sender through identify are added
+    /// Keeps the node's events for the test. By default they are read, and addresses learned through identify are added
     /// to kad's routing table.
     pub keep_events: bool,
 }

@@ -61,7 +61,7 @@ async fn check_records_and_providers(nodes: &[Node]) {
         let found_all = async {
             loop {
                 let found = client.get_providers("everything").timeout(WAIT).await.unwrap().providers;
-                if found.into_iter().collect::<BTreeSet<_>>() == all {
+                if found.iter().copied().collect::<BTreeSet<_>>() == all {
                     break;
                 }
                 tokio::time::sleep(POLL_INTERVAL).await;

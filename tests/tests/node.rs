@@ -52,7 +52,7 @@ async fn an_announcement_outlives_a_graceful_shutdown() {
     provider.shutdown().await;
     let asker = client(server.listen_addrs()).await;
     asker.ready(LONG).await.unwrap();
-    assert_eq!(asker.client().get_providers("file").await.unwrap().providers, [id]);
+    assert_eq!(*asker.client().get_providers("file").await.unwrap().providers, [id]);
 }
 
 #[tokio::test]
@@ -107,7 +107,8 @@ async fn find_peer_finds_servers_but_not_clients() {
     let seed = server(Vec::new()).await;
     let other = server(seed.listen_addrs()).await;
     other.ready(LONG).await.unwrap();
-    let asker = client(seed.listen_addrs()).await;
+    let config = NodeConfig::default().bootstrap_peers(seed.listen_addrs()).expected_network_size(3);
+    let asker = node(config).await.unwrap();
     asker.ready(LONG).await.unwrap();
     let found = asker.client().find_peer(other.local_peer_id()).await.unwrap();
     assert_eq!((found.peer, found.answered), (other.local_peer_id(), true));

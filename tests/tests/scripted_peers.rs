@@ -297,7 +297,7 @@ fn slow_peers_are_not_taken_for_silent_ones() {
         assert_eq!(network.get("a").await.unwrap().value(), b"value");
         assert_eq!(network.get("a").quorum(2).await.unwrap().agreeing, 2);
         let found = network.node.client().get_closest_peers(key("b")).timeout(LONG).await.unwrap();
-        assert_eq!(sorted(found.peers.into_iter().map(|peer| peer.peer_id)), network.ids(0..4));
+        assert_eq!(sorted(found.peers.iter().map(|peer| peer.peer_id)), network.ids(0..4));
         let put = network.node.client().put_record(record("b", "value")).quorum(Quorum::All).timeout(LONG);
         assert_eq!(sorted(put.await.unwrap().acknowledged), network.ids(0..4));
     });
@@ -344,7 +344,7 @@ fn the_closest_peers_are_those_that_answer() {
         ];
         let network = Network::of(env, modes.map(Script::always)).await;
         let found = network.node.client().get_closest_peers(key("a")).timeout(LONG).await.unwrap();
-        assert_eq!(sorted(found.peers.into_iter().map(|peer| peer.peer_id)), network.ids(0..4));
+        assert_eq!(sorted(found.peers.iter().map(|peer| peer.peer_id)), network.ids(0..4));
     });
 }
 
@@ -396,7 +396,7 @@ fn providers_are_merged_from_all_answers() {
         assert_eq!(sorted(found.providers.iter().copied()), sorted([one, two]));
         assert_eq!(found.providers.len(), 2, "each is named once");
         let first = get("a").first().await.unwrap();
-        assert!(first.providers == [one] || first.providers == [two], "{first:?}");
+        assert!(*first.providers == [one] || *first.providers == [two], "{first:?}");
         let result = get("b").await;
         assert!(matches!(result, Err(GetProvidersError::NotFound { .. })), "{result:?}");
     });

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use libp2p::kad::PeerInfo;
 use thiserror::Error;
 
@@ -21,7 +23,7 @@ pub enum GetClosestPeersError {
         /// kad's query timeout, they are those of the lookup. At the deadline of the request, they are those of the
         /// first lookup if the second lookup of a [thorough](crate::Operation::GetClosestPeers::thorough) request was
         /// under way, and none otherwise.
-        peers: Vec<PeerInfo>,
+        peers: Arc<[PeerInfo]>,
         /// Requests and answers, as last reported by kad: of all attempts if the deadline of the request passed, and of
         /// the last attempt if kad's query timeout passed.
         progress: Progress,
@@ -36,7 +38,9 @@ pub enum GetClosestPeersError {
 }
 
 impl GetClosestPeersError {
-    /// Returns `true` if another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this error;
+    /// [`Outcome::is_retryable`](crate::Outcome::is_retryable) lists the errors that it does not repeat. `false` does
+    /// not mean that a later request must fail: [`Overloaded`](RequestError::Overloaded), for example, is temporary.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NoResponse { .. } | Self::NoKnownPeers => true,

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::sync::Arc;
 
 use libp2p::PeerId;
 use thiserror::Error;
@@ -14,14 +14,11 @@ pub enum GetProvidersError {
     #[error("no provider found: {} of {} peers answered, which is {certainty}", progress.successes, progress.requests)]
     NotFound {
         /// Up to 20 peers closest to the key among those that answered, the closest first.
-        closest_peers: Vec<PeerId>,
-        /// Conclusive if at least four of five of the peers asked answered and the query was not
-        /// [finished early](crate::Stall).
+        closest_peers: Arc<[PeerId]>,
+        /// Conclusive if enough peers have answered to conclude that no provider exists: see [`Certainty`].
         certainty: Certainty,
         /// Requests and answers of the query.
         progress: Progress,
-        /// Time since this result was put into the [cache](crate::Cache). `None` if the result is not from the cache.
-        cached: Option<Duration>,
     },
     /// None of the peers asked has answered. This says nothing about whether the key has providers.
     #[error("none of {} peers answered", progress.requests)]
@@ -33,7 +30,7 @@ pub enum GetProvidersError {
     #[error("deadline passed with {} providers found", found.len())]
     Timeout {
         /// Providers that the last attempt had found, by order of arrival. Earlier attempts found none.
-        found: Vec<PeerId>,
+        found: Arc<[PeerId]>,
         /// Requests and answers, as last reported by kad: of all attempts if the deadline of the request passed, and of
         /// the last attempt if kad's query timeout passed.
         progress: Progress,
@@ -48,7 +45,9 @@ pub enum GetProvidersError {
 }
 
 impl GetProvidersError {
-    /// Returns `true` if another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this error;
+    /// [`Outcome::is_retryable`](crate::Outcome::is_retryable) lists the errors that it does not repeat. `false` does
+    /// not mean that a later request must fail: [`Overloaded`](RequestError::Overloaded), for example, is temporary.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NotFound { certainty, .. } => *certainty == Certainty::Inconclusive,

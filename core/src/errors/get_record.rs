@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use libp2p::{PeerId, kad::PeerRecord};
 use thiserror::Error;
@@ -15,17 +15,15 @@ pub enum GetRecordError {
     NotFound {
         /// Up to 20 peers closest to the key among those that answered, the closest first. Empty if a record was found
         /// that was invalid or had another key, because kad then names no peers.
-        closest_peers: Vec<PeerId>,
-        /// Conclusive if at least four of five of the peers asked answered, the query was not
-        /// [finished early](crate::Stall), and `rejected` is zero.
+        closest_peers: Arc<[PeerId]>,
+        /// Conclusive if enough peers have answered to conclude that no record exists: see [`Certainty`]. Never if
+        /// `rejected` is not zero.
         certainty: Certainty,
         /// Number of records that the validator of the key's namespace rejected. If it is not zero, the result is
         /// inconclusive, because a peer that returned an invalid record may have hidden a valid one.
         rejected: u32,
         /// Requests and answers of the query.
         progress: Progress,
-        /// Time since this result was put into the [cache](crate::Cache). `None` if the result is not from the cache.
-        cached: Option<Duration>,
     },
     /// None of the peers asked has answered. This says nothing about whether a record exists.
     #[error("none of {} peers answered", progress.requests)]
@@ -37,7 +35,7 @@ pub enum GetRecordError {
     #[error("{} different values were found, none at {needed} sources", candidates.len())]
     Conflict {
         /// All values found, the one with the most sources first, and of equal ones the first to arrive first.
-        candidates: Vec<Candidate>,
+        candidates: Arc<[Candidate]>,
         /// Number of sources that had to hold the same value.
         needed: usize,
     },
@@ -54,7 +52,7 @@ pub enum GetRecordError {
     Timeout {
         /// Records found, one for each source, by order of arrival. If the deadline of the request passed, those of
         /// earlier attempts follow those of the last attempt.
-        found: Vec<Arc<PeerRecord>>,
+        found: Arc<[Arc<PeerRecord>]>,
         /// Requests and answers, as last reported by kad: of all attempts if the deadline of the request passed, and of
         /// the last attempt if kad's query timeout passed.
         progress: Progress,
@@ -69,7 +67,9 @@ pub enum GetRecordError {
 }
 
 impl GetRecordError {
-    /// Returns `true` if another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this error;
+    /// [`Outcome::is_retryable`](crate::Outcome::is_retryable) lists the errors that it does not repeat. `false` does
+    /// not mean that a later request must fail: [`Overloaded`](RequestError::Overloaded), for example, is temporary.
     pub fn is_retryable(&self) -> bool {
         match self {
             // A peer that sent an invalid record would send it again.

@@ -28,7 +28,8 @@ pub enum RequestError {
     Refused(#[source] QueryStartError),
 }
 
-/// Error of an invalid request. The same request fails again, except after [`DuplicateId`](Self::DuplicateId).
+/// Error of an invalid request. The same request fails again. After [`DuplicateId`](Self::DuplicateId), send it with
+/// another id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidRequestError {
@@ -72,6 +73,15 @@ pub enum InvalidRequestError {
     /// The list of peers to store a record at is empty, or names only the local peer.
     #[error("no peer to store the record at: name at least one other than the local peer")]
     NoPeers,
+    /// The quorum of a put to named peers is larger than the number of peers named, each counted once and the local
+    /// peer not at all.
+    #[error("quorum of {needed} cannot be reached at {peers} peers: name more peers, or lower the quorum")]
+    QuorumExceedsPeers {
+        /// Number of peers that would have to acknowledge the record.
+        needed: usize,
+        /// Number of peers named.
+        peers: usize,
+    },
     /// The request id is [`RequestId::FIRST_RESERVED`](crate::RequestId::FIRST_RESERVED) or larger. Such ids belong to
     /// the tracker.
     #[error("request id is reserved: use a smaller one")]

@@ -37,7 +37,9 @@ pub enum StartProvidingError {
 }
 
 impl StartProvidingError {
-    /// Returns `true` if another attempt could succeed; see [`Outcome::is_retryable`](crate::Outcome::is_retryable).
+    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this error;
+    /// [`Outcome::is_retryable`](crate::Outcome::is_retryable) lists the errors that it does not repeat. `false` does
+    /// not mean that a later request must fail: [`Overloaded`](RequestError::Overloaded), for example, is temporary.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NoResponse { .. } | Self::Timeout { .. } | Self::NoKnownPeers => true,

@@ -11,13 +11,13 @@ use libp2p::{
 
 use super::tokens::{Field, Tokens, Writer};
 use crate::{
-    Action, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Cache, Candidate, Certainty,
+    Action, BootstrapAnswer, BootstrapError as OurBootstrapError, BootstrapPhase, Candidate, Certainty,
     ClosestPeersAnswer, Command, GetClosestPeersError as OurGetClosestPeersError,
     GetProvidersError as OurGetProvidersError, GetRecordError as OurGetRecordError, InvalidRequestError, Item,
-    LocalCopy, Operation, Outcome, Overload, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
-    PutOptions, PutRecordError as OurPutRecordError, Query, QueryEvent, QueryStartError, Quorum, RecordAnswer, Request,
-    RequestError, RequestId, RequestOptions, Retry, Stall, StartProvidingError, Started, StepId, TrackerConfig,
-    Validators,
+    LocalCopy, Network, Operation, Outcome, Policy, Priority, Progress, ProvideAnswer, ProvidersAnswer, PutAnswer,
+    PutOptions, PutRecordError as OurPutRecordError, Query, QueryEvent, QueryStartError, Quorum, Reachability,
+    RecordAnswer, Request, RequestError, RequestId, RequestOptions, Retry, Stall, StartProvidingError, Started, StepId,
+    TrackerConfig, Validators,
 };
 
 /// Implements [`Field`] for structs. Fields are written in the given order. Each is named, so that a new one is a
@@ -81,13 +81,13 @@ structs! {
     GetClosestPeersOk { key, peers }
     BootstrapPhase { ok, remaining }
     Stall { min_quiet, max_quiet, initial_quiet, parallelism }
-    Cache { max_bytes, max_age, max_age_not_found }
+    Network { size, reachability }
 }
 
 enums! {
     Priority { "background" => Background, "normal" => Normal, "interactive" => Interactive }
     LocalCopy { "on_success" => OnSuccess, "first" => First }
-    Overload { "refuse" => Refuse, "shed" => Shed }
+    Reachability { "unknown" => Unknown, "connected" => Connected, "isolated" => Isolated }
     Certainty { "conclusive" => Conclusive, "inconclusive" => Inconclusive }
     Quorum { "one" => One, "majority" => Majority, "all" => All, "n" => N(n) }
     Operation {
@@ -99,7 +99,7 @@ enums! {
         "get_closest_peers" => GetClosestPeers { target, thorough },
         "bootstrap" => Bootstrap,
     }
-    Command { "request" => Request(request), "cancel" => Cancel { id }, "shutdown" => Shutdown { drain }, "forget" => Forget { key } }
+    Command { "request" => Request(request), "cancel" => Cancel { id }, "shutdown" => Shutdown { drain }, "written" => Written { key } }
     QueryStartError { "no_known_peers" => NoKnownPeers, "store" => Store(error) }
     QueryResult {
         "bootstrap" => Bootstrap(result),
@@ -124,12 +124,12 @@ enums! {
 }
 
 structs! {
-    RecordAnswer { record, others, agreeing, dissenting, repairing, progress, cached }
+    RecordAnswer { record, others, agreeing, dissenting, repairing, progress }
     Candidate { record, votes }
     PutAnswer { acknowledged, unacknowledged, verified, progress }
-    ProvidersAnswer { providers, progress, cached }
+    ProvidersAnswer { providers, progress }
     ProvideAnswer { sent_to, progress }
-    ClosestPeersAnswer { peers, progress }
+    ClosestPeersAnswer { peers, certainty, progress }
     BootstrapAnswer { phases, failed, progress }
 }
 
@@ -153,31 +153,30 @@ enums! {
     }
     InvalidRequestError {
         "key_too_long" => KeyTooLong { len, max },
-        "value_too_large" => ValueTooLong { len, max },
+        "value_too_long" => ValueTooLong { len, max },
         "record_expired" => RecordExpired,
         "rejected" => Rejected { reason },
         "no_validator" => NoValidator,
         "policy_for_records" => PolicyForRecords,
         "zero_limit" => ZeroLimit,
         "no_peers" => NoPeers,
+        "quorum_exceeds_peers" => QuorumExceedsPeers { needed, peers },
         "reserved_id" => ReservedId,
         "duplicate_id" => DuplicateId,
     }
     OurGetRecordError {
-        "not_found" => NotFound { closest_peers, certainty, rejected, progress, cached },
-        // The words of the log are older than the names here, so that older logs replay.
-        "nobody_answered" => NoResponse { progress },
+        "not_found" => NotFound { closest_peers, certainty, rejected, progress },
+        "no_response" => NoResponse { progress },
         "conflict" => Conflict { candidates, needed },
-        "too_few_copies" => QuorumNotReached { candidate, needed },
+        "quorum_not_reached" => QuorumNotReached { candidate, needed },
         "timeout" => Timeout { found, progress },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),
     }
     OurPutRecordError {
         "quorum_failed" => QuorumFailed { acknowledged, needed, asked },
-        // The words of the log are older than the names here, so that older logs replay.
-        "nobody_answered" => NoResponse { progress },
-        "too_few_peers" => InsufficientPeers { found, needed },
+        "no_response" => NoResponse { progress },
+        "insufficient_peers" => InsufficientPeers { found, needed },
         "timeout" => Timeout { sent_to, progress },
         "not_verified" => NotVerified { acknowledged, verified, needed },
         "store" => Store { error, acknowledged },
@@ -185,32 +184,28 @@ enums! {
         "request" => Request(error),
     }
     OurGetProvidersError {
-        "not_found" => NotFound { closest_peers, certainty, progress, cached },
-        // The words of the log are older than the names here, so that older logs replay.
-        "nobody_answered" => NoResponse { progress },
+        "not_found" => NotFound { closest_peers, certainty, progress },
+        "no_response" => NoResponse { progress },
         "timeout" => Timeout { found, progress },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),
     }
     StartProvidingError {
-        // The words of the log are older than the names here, so that older logs replay.
-        "nobody_answered" => NoResponse { progress },
+        "no_response" => NoResponse { progress },
         "timeout" => Timeout { progress },
         "store" => Store(error),
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),
     }
     OurGetClosestPeersError {
-        // The words of the log are older than the names here, so that older logs replay.
-        "nobody_answered" => NoResponse { progress },
+        "no_response" => NoResponse { progress },
         "timeout" => Timeout { peers, progress },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),
     }
     OurBootstrapError {
         "all_phases_failed" => AllPhasesFailed { phases, progress },
-        // The words of the log are older than the names here, so that older logs replay.
-        "nobody_answered" => NoResponse { progress },
+        "no_response" => NoResponse { progress },
         "timeout" => Timeout { phases, failed, progress },
         "no_known_peers" => NoKnownPeers,
         "request" => Request(error),
@@ -364,7 +359,7 @@ impl Field for store::Error {
         writer.word(match self {
             Self::MaxRecords => "max_records",
             Self::MaxProvidedKeys => "max_provided_keys",
-            Self::ValueTooLarge => "value_too_large",
+            Self::ValueTooLarge => "value_too_long",
         });
     }
 
@@ -372,7 +367,7 @@ impl Field for store::Error {
         Some(match tokens.next()? {
             "max_records" => Self::MaxRecords,
             "max_provided_keys" => Self::MaxProvidedKeys,
-            "value_too_large" => Self::ValueTooLarge,
+            "value_too_long" => Self::ValueTooLarge,
             _ => return None,
         })
     }
@@ -404,7 +399,6 @@ impl Field for TrackerConfig {
         let Self {
             max_running,
             max_queued,
-            overload,
             shares,
             seed,
             validators: _,
@@ -413,15 +407,15 @@ impl Field for TrackerConfig {
             finish_timeout,
             stall,
             max_read_repairs,
-            cache,
             max_items,
+            max_item_bytes,
+            expected_network_size,
             max_key_len,
             max_value_len,
             max_packet_len,
         } = self;
         max_running.put(writer);
         max_queued.put(writer);
-        overload.put(writer);
         shares.put(writer);
         seed.put(writer);
         max_replay_bytes.put(writer);
@@ -429,8 +423,9 @@ impl Field for TrackerConfig {
         finish_timeout.put(writer);
         stall.put(writer);
         max_read_repairs.put(writer);
-        cache.put(writer);
         max_items.put(writer);
+        max_item_bytes.put(writer);
+        expected_network_size.put(writer);
         max_key_len.put(writer);
         max_value_len.put(writer);
         max_packet_len.put(writer);
@@ -440,7 +435,6 @@ impl Field for TrackerConfig {
         Some(Self {
             max_running: Field::take(tokens)?,
             max_queued: Field::take(tokens)?,
-            overload: Field::take(tokens)?,
             shares: Field::take(tokens)?,
             seed: Field::take(tokens)?,
             validators: Validators::default(),
@@ -449,8 +443,9 @@ impl Field for TrackerConfig {
             finish_timeout: Field::take(tokens)?,
             stall: Field::take(tokens)?,
             max_read_repairs: Field::take(tokens)?,
-            cache: Field::take(tokens)?,
             max_items: Field::take(tokens)?,
+            max_item_bytes: Field::take(tokens)?,
+            expected_network_size: Field::take(tokens)?,
             max_key_len: Field::take(tokens)?,
             max_value_len: Field::take(tokens)?,
             max_packet_len: Field::take(tokens)?,

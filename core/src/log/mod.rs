@@ -7,21 +7,17 @@
 mod fields;
 mod tokens;
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    hash::Hash,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, fmt, hash::Hash, time::Duration};
 
 use libp2p::{PeerId, kad::store};
 use rustc_hash::FxHashMap;
 use thiserror::Error;
+use web_time::Instant;
 
 use self::tokens::{Field, Tokens, Writer};
 use crate::{
-    Action, Command, Progress, QueryEvent, QueryStartError, QueryTracker, RequestId, Started, StepId, TrackerConfig,
-    Validators,
+    Action, Command, Network, Progress, QueryEvent, QueryStartError, QueryTracker, RequestId, Started, StepId,
+    TrackerConfig, Validators,
 };
 
 /// Representation of record values in a log. Keys, peer ids and addresses are always written in full.
@@ -126,6 +122,8 @@ enum Input {
     Probe(u64, Option<Progress>),
     LocalPeers { request: RequestId, peers: Vec<PeerId> },
     QueryCount(usize),
+    CutShort(u64),
+    Network(Network),
     Timeout,
 }
 
@@ -140,6 +138,8 @@ impl Input {
             Self::Probe(id, progress) => tracker.handle_probe(id, progress, now),
             Self::LocalPeers { request, peers } => tracker.handle_local_peers(request, peers, now),
             Self::QueryCount(live) => tracker.handle_query_count(live, now),
+            Self::CutShort(id) => tracker.handle_cut_short(id, now),
+            Self::Network(network) => tracker.handle_network(network, now),
             Self::Timeout => tracker.handle_timeout(now),
         }
     }
@@ -155,14 +155,16 @@ fn read_input(tokens: &mut Tokens<'_>) -> Option<(Duration, Input)> {
         "event" => Input::Event(QueryEvent::take(tokens)?),
         "probe" => Input::Probe(u64::take(tokens)?, Field::take(tokens)?),
         "local_peers" => Input::LocalPeers { request: RequestId::take(tokens)?, peers: Field::take(tokens)? },
-        "census" => Input::QueryCount(usize::take(tokens)?),
+        "query_count" => Input::QueryCount(usize::take(tokens)?),
+        "cut_short" => Input::CutShort(u64::take(tokens)?),
+        "network" => Input::Network(Network::take(tokens)?),
         "timeout" => Input::Timeout,
         _ => return None,
     };
     tokens.is_empty().then_some((at, input))
 }
 
-const VERSION: &str = "kadence-log-1";
+const VERSION: &str = "kadence-log-2";
 
 fn write_header(writer: &mut Writer, values: LogValues, local_peer: PeerId, config: &TrackerConfig) {
     writer.word(VERSION);
@@ -188,6 +190,7 @@ fn read_header(line: &str, epoch: Instant, validators: Validators) -> Option<(Lo
 }
 
 /// Writes the lines of one tracker.
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Recorder<Id> {
     epoch: Instant,
     values: Values,
@@ -278,7 +281,16 @@ impl<Id: Copy + Eq + Hash> Recorder<Id> {
     }
 
     pub(crate) fn query_count(&mut self, live: usize, now: Instant) {
-        self.input("census", now, |writer, _| live.put(writer));
+        self.input("query_count", now, |writer, _| live.put(writer));
+    }
+
+    pub(crate) fn cut_short(&mut self, id: &Id, now: Instant) {
+        let id = self.number(id);
+        self.input("cut_short", now, |writer, _| id.put(writer));
+    }
+
+    pub(crate) fn network(&mut self, network: Network, now: Instant) {
+        self.input("network", now, |writer, _| network.put(writer));
     }
 
     pub(crate) fn timeout(&mut self, now: Instant) {
@@ -335,7 +347,7 @@ mod tests {
 
     use libp2p::{
         Multiaddr,
-        kad::{GetRecordOk, PeerRecord, QueryResult, Record, RecordKey},
+        kad::{self, GetRecordOk, PeerRecord, QueryResult, Record, RecordKey},
     };
 
     use super::*;
@@ -416,8 +428,18 @@ mod tests {
 
     #[test]
     fn a_malformed_line_is_an_error() {
-        for nonsense in ["", ">", "> 1", "> 1 command request", "< outcome", "event", "> x census 1", "> 1 census 1 1"]
-        {
+        for nonsense in [
+            "",
+            ">",
+            "> 1",
+            "> 1 command request",
+            "< outcome",
+            "event",
+            "> x query_count 1",
+            "> 1 query_count 1 1",
+            "> 1 cut_short",
+            "> 1 network 1 unknown",
+        ] {
             let mut lines = recorded(LogValues::Whole);
             lines.push(nonsense.to_owned());
             assert!(replayed(&lines).is_err(), "{nonsense}");
@@ -441,6 +463,69 @@ mod tests {
         let lines: Vec<_> = std::iter::from_fn(|| tracker.poll_log()).collect();
         assert!(lines.iter().any(|line| line.starts_with("< outcome 1")), "{lines:#?}");
         assert_eq!(replayed(&lines), Ok(lines.len()));
+    }
+
+    /// Both change the certainty of a result, which is part of its outcome.
+    #[test]
+    fn news_of_the_network_and_cut_short_queries_are_replayed() {
+        #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
+        let epoch = Instant::now();
+        let config = TrackerConfig::default().expected_network_size(4).max_item_bytes(9);
+        let mut tracker = QueryTracker::<&str>::new(PeerId::random(), config);
+        tracker.record(LogValues::Whole, epoch).unwrap();
+        let mut lines = Vec::new();
+        let mut drain = |tracker: &mut QueryTracker<&'static str>| {
+            while tracker.poll_action().is_some() {}
+            while let Some(line) = tracker.poll_log() {
+                lines.push(line);
+            }
+        };
+        let key = RecordKey::new(b"key");
+        for (id, query) in (1..).zip(["a", "b", "c"]) {
+            let operation = Operation::GetRecord { key: key.clone(), policy: Policy::First };
+            let request = Request { id: RequestId(id), operation, options: RequestOptions::default() };
+            tracker.handle_command(Command::Request(request), epoch).unwrap();
+            drain(&mut tracker);
+            tracker.handle_started(StepId(id), Ok(Started { id: query, had_provider: false }), epoch);
+            match query {
+                "b" => tracker.handle_cut_short(query, epoch),
+                "c" => {
+                    let isolated = Network::default().size(7).reachability(crate::Reachability::Isolated);
+                    tracker.handle_network(isolated, epoch);
+                    tracker.handle_command(Command::Written { key: key.clone() }, epoch).unwrap();
+                }
+                _ => tracker.handle_query_count(3, epoch),
+            }
+            let not_found = kad::GetRecordError::NotFound { key: key.clone(), closest_peers: Vec::new() };
+            let (result, progress) =
+                (QueryResult::GetRecord(Err(not_found)), Progress { requests: 2, successes: 2, failures: 0 });
+            tracker.handle_event(QueryEvent { id: query, result, progress, last: true }, epoch);
+            drain(&mut tracker);
+        }
+        assert_eq!(replayed(&lines), Ok(lines.len()));
+        for (request, certainty) in [(1, "conclusive"), (2, "inconclusive"), (3, "inconclusive")] {
+            let start = format!("< outcome {request} get_record err not_found");
+            let outcome = lines.iter().find(|line| line.starts_with(&start)).unwrap();
+            assert!(outcome.split(' ').any(|word| word == certainty), "{outcome}");
+        }
+        // Without these inputs, a replay gives other outcomes.
+        for input in ["cut_short", "network"] {
+            let without: Vec<_> = lines.iter().filter(|line| line.split(' ').nth(2) != Some(input)).cloned().collect();
+            assert_eq!(without.len(), lines.len() - 1, "{input}");
+            assert!(matches!(replayed(&without), Err(ReplayError::Diverged { .. })), "{input}");
+        }
+    }
+
+    /// Its lines could mean something else.
+    #[test]
+    fn a_log_of_another_version_is_malformed() {
+        let mut lines = recorded(LogValues::Whole);
+        assert!(lines[0].starts_with("kadence-log-2 "), "{}", lines[0]);
+        for version in ["kadence-log-1", "kadence-log-3"] {
+            lines[0] = lines[0].replace("kadence-log-2", version);
+            assert_eq!(replayed(&lines), Err(ReplayError::Malformed { line: 1 }));
+            lines[0] = lines[0].replace(version, "kadence-log-2");
+        }
     }
 
     fn round_trip<T: Field>(value: &T, epoch: Instant) -> Option<T> {

@@ -1,16 +1,12 @@
 //! Tokens of a line, and the plain types written as such.
 
-use std::{
-    fmt::Write as _,
-    num::NonZeroUsize,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use libp2p::{
     Multiaddr, PeerId,
     kad::{KBucketKey, RecordKey},
 };
+use web_time::Instant;
 
 use super::{LogValues, Values};
 
@@ -275,6 +271,17 @@ impl Field for () {
 
 /// Maximum number of elements of a list. No peer names as many, and a damaged line must not exhaust the memory.
 const LONGEST_LIST: usize = 1 << 20;
+
+impl<T: Field> Field for Arc<[T]> {
+    fn put(&self, writer: &mut Writer) {
+        self.len().put(writer);
+        self.iter().for_each(|item| item.put(writer));
+    }
+
+    fn take(tokens: &mut Tokens<'_>) -> Option<Self> {
+        Vec::take(tokens).map(Self::from)
+    }
+}
 
 impl<T: Field> Field for Vec<T> {
     fn put(&self, writer: &mut Writer) {

@@ -3,7 +3,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use libp2p::kad::{PeerInfo, Record, RecordKey, store};
 
 use super::*;
-use crate::{Candidate, InvalidRequestError, Progress, QueryStartError};
+use crate::{Candidate, Certainty, InvalidRequestError, Progress, QueryStartError};
 
 const OPERATIONS: [OperationKind; 7] = [
     OperationKind::GetRecord,
@@ -73,7 +73,7 @@ fn table() -> Vec<(Outcome, bool)> {
     let progress = Progress { requests: 4, successes: 3, failures: 1 };
     let needed = NonZeroUsize::MIN.saturating_add(1);
     let some_peers = || vec![PeerInfo { peer_id: peer(1), addrs: Vec::new() }];
-    let closest_peers = Vec::new;
+    let closest_peers = Arc::default;
 
     let mut table: Vec<(Outcome, bool)> = Vec::new();
     for (error, again) in [
@@ -83,7 +83,6 @@ fn table() -> Vec<(Outcome, bool)> {
                 certainty: Certainty::Inconclusive,
                 rejected: 0,
                 progress,
-                cached: None,
             },
             true,
         ),
@@ -93,7 +92,6 @@ fn table() -> Vec<(Outcome, bool)> {
                 certainty: Certainty::Inconclusive,
                 rejected: 1,
                 progress,
-                cached: None,
             },
             false,
         ),
@@ -103,16 +101,15 @@ fn table() -> Vec<(Outcome, bool)> {
                 certainty: Certainty::Conclusive,
                 rejected: 0,
                 progress,
-                cached: None,
             },
             false,
         ),
         (GetRecordError::NoResponse { progress }, true),
         (GetRecordError::NoKnownPeers, true),
         (GetRecordError::QuorumNotReached { candidate: candidate(), needed: 2 }, true),
-        (GetRecordError::Conflict { candidates: vec![candidate(), candidate()], needed: 2 }, false),
-        (GetRecordError::Timeout { found: Vec::new(), progress }, true),
-        (GetRecordError::Timeout { found: vec![a_record()], progress }, false),
+        (GetRecordError::Conflict { candidates: [candidate(), candidate()].into(), needed: 2 }, false),
+        (GetRecordError::Timeout { found: Arc::default(), progress }, true),
+        (GetRecordError::Timeout { found: [a_record()].into(), progress }, false),
     ] {
         table.push((Outcome::GetRecord(Err(error)), again));
     }
@@ -134,23 +131,17 @@ fn table() -> Vec<(Outcome, bool)> {
                 closest_peers: closest_peers(),
                 certainty: Certainty::Inconclusive,
                 progress,
-                cached: None,
             },
             true,
         ),
         (
-            GetProvidersError::NotFound {
-                closest_peers: closest_peers(),
-                certainty: Certainty::Conclusive,
-                progress,
-                cached: None,
-            },
+            GetProvidersError::NotFound { closest_peers: closest_peers(), certainty: Certainty::Conclusive, progress },
             false,
         ),
         (GetProvidersError::NoResponse { progress }, true),
         (GetProvidersError::NoKnownPeers, true),
-        (GetProvidersError::Timeout { found: Vec::new(), progress }, true),
-        (GetProvidersError::Timeout { found: peers([1]), progress }, false),
+        (GetProvidersError::Timeout { found: Arc::default(), progress }, true),
+        (GetProvidersError::Timeout { found: peers([1]).into(), progress }, false),
     ] {
         table.push((Outcome::GetProviders(Err(error)), again));
     }
@@ -165,8 +156,8 @@ fn table() -> Vec<(Outcome, bool)> {
     for (error, again) in [
         (GetClosestPeersError::NoResponse { progress }, true),
         (GetClosestPeersError::NoKnownPeers, true),
-        (GetClosestPeersError::Timeout { peers: Vec::new(), progress }, true),
-        (GetClosestPeersError::Timeout { peers: some_peers(), progress }, false),
+        (GetClosestPeersError::Timeout { peers: Arc::default(), progress }, true),
+        (GetClosestPeersError::Timeout { peers: some_peers().into(), progress }, false),
     ] {
         table.push((Outcome::GetClosestPeers(Err(error)), again));
     }

@@ -12,15 +12,15 @@ use libp2p::{
         AddProviderError as KadProvideError, AddProviderOk, BootstrapError as KadBootstrapError, BootstrapOk,
         GetClosestPeersError as KadClosestError, GetClosestPeersOk, GetProvidersError as KadProvidersError,
         GetProvidersOk, GetRecordError as KadGetError, GetRecordOk, PeerInfo, PeerRecord,
-        PutRecordError as KadPutError, PutRecordOk, QueryResult, RecordKey,
+        PutRecordError as KadPutError, PutRecordOk, QueryResult, Record, RecordKey,
     },
 };
 
-use super::waiters::Available;
-use crate::{BootstrapPhase, Candidate, Item, OperationKind, Progress, Query, Validator, Validators};
+use super::scheduler::{Available, Job};
+use crate::{BootstrapPhase, Candidate, Item, OperationKind, Progress, Query, QueryStartError, Validator, Validators};
 
 /// Results of a query so far.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum QueryResults {
     Records(Records),
     Providers(Providers),
@@ -39,7 +39,7 @@ pub(super) enum QueryResults {
 }
 
 /// Valid records from distinct sources.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Records {
     pub(super) records: Vec<Arc<PeerRecord>>,
     /// Their sources; filled only once there are more than [`FEW`].
@@ -49,20 +49,29 @@ pub(super) struct Records {
     pub(super) rejected: u32,
     /// Filled only once a request needs a quorum or the best record.
     tally: Option<Box<Tally>>,
+    /// Set for a query that reads a record back after a put.
+    read_back: Option<ReadBack>,
+}
+
+/// Record that a put has sent, and the number of peers that returned it.
+#[derive(Debug, Clone)]
+struct ReadBack {
+    expected: Arc<Record>,
+    copies: usize,
 }
 
 /// Number of records up to which a linear search is faster than a set of sources. Most queries find fewer.
 const FEW: usize = 8;
 
 /// Distinct providers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Providers {
     pub(super) providers: Vec<PeerId>,
     seen: BTreeSet<PeerId>,
 }
 
 /// Votes by value.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     votes: BTreeMap<ByValue, usize>,
     /// The first value that reached the most votes.
@@ -100,15 +109,20 @@ impl PartialEq for ByValue {
 
 impl Eq for ByValue {}
 
-/// End of a query, as an event describes it. It is the end only if the event is the last.
-#[derive(Debug)]
+/// End of a query for a request that waits for it.
+#[derive(Debug, Clone)]
 pub(super) enum QueryEnd {
-    /// `without`: the closest peers that answered and have no record. `finished_early`: the tracker finished it early.
+    /// The results so far satisfy the request. The query may go on for others.
+    Satisfied,
+    /// The query has found as much as one request may collect.
+    Full,
+    /// kad could not start it.
+    NotStarted(QueryStartError),
+    /// `without`: the closest peers that answered and have no record.
     Read {
-        closest_peers: Vec<PeerId>,
+        closest_peers: Arc<[PeerId]>,
         without: Vec<PeerId>,
         timed_out: bool,
-        finished_early: bool,
     },
     ClosestPeers {
         peers: Vec<PeerInfo>,
@@ -124,16 +138,17 @@ pub(super) enum QueryEnd {
 }
 
 /// Results of one event.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ResultDelta {
     /// Items to add one by one, because requests may end between two of them.
     pub(super) items: NewItems,
+    /// The end of the query, if the event is its last.
     pub(super) end: Option<QueryEnd>,
     pub(super) anomaly: Option<Anomaly>,
 }
 
 /// Items that the query had not found before.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum NewItems {
     None,
     One(Item),
@@ -184,36 +199,40 @@ pub(super) fn distinct(peers: impl Iterator<Item = PeerId>) -> Vec<PeerId> {
     peers.filter(|peer| seen.insert(*peer)).collect()
 }
 
-impl QueryEnd {
-    /// End of a read that is satisfied, or that has found the maximum.
-    pub(super) const ENOUGH: Self =
-        Self::Read { closest_peers: Vec::new(), without: Vec::new(), timed_out: false, finished_early: false };
+/// Returns the peers that are not in `others`.
+pub(super) fn without(peers: &[PeerId], others: &[PeerId]) -> Vec<PeerId> {
+    let others: BTreeSet<_> = others.iter().collect();
+    peers.iter().filter(|peer| !others.contains(peer)).copied().collect()
 }
 
 impl QueryResults {
     /// Creates the empty results of a query.
-    pub(super) fn of(query: &Query) -> Self {
-        match query {
-            Query::GetRecord { key: _ } => Self::Records(Records::default()),
-            Query::GetProviders { key: _ } => Self::Providers(Providers::default()),
-            Query::GetClosestPeers { target: _ } => Self::ClosestPeers,
-            Query::PutRecordTo { record: _, peers } => Self::Put { asked: Arc::clone(peers) },
-            Query::StartProviding { key: _ } => Self::Announcement,
-            Query::Bootstrap => Self::Bootstrap { phases: 0, failed: 0, finished: Progress::default() },
+    pub(super) fn of(job: &Job) -> Self {
+        match job {
+            Job::ReadBack(record) => {
+                let read_back = Some(ReadBack { expected: Arc::clone(record), copies: 0 });
+                Self::Records(Records { read_back, ..Records::default() })
+            }
+            Job::Query(Query::GetRecord { key: _ }) => Self::Records(Records::default()),
+            Job::Query(Query::GetProviders { key: _ }) => Self::Providers(Providers::default()),
+            Job::Query(Query::GetClosestPeers { target: _ }) => Self::ClosestPeers,
+            Job::Query(Query::PutRecordTo { record: _, peers }) => Self::Put { asked: Arc::clone(peers) },
+            Job::Query(Query::StartProviding { key: _ }) => Self::Announcement,
+            Job::Query(Query::Bootstrap) => Self::Bootstrap { phases: 0, failed: 0, finished: Progress::default() },
         }
     }
 
     /// Takes an event apart. [`add`](Self::add) adds its items to the results.
     pub(super) fn delta(
         &mut self,
-        query: &Query,
+        job: &Job,
         result: QueryResult,
         progress: Progress,
         validators: &Validators,
     ) -> ResultDelta {
         let (mut items, mut anomaly) = (NewItems::None, None);
-        let end = match (result, self, query) {
-            (QueryResult::GetRecord(result), Self::Records(records), Query::GetRecord { key }) => {
+        let end = match (result, self, job.key()) {
+            (QueryResult::GetRecord(result), Self::Records(records), Some(key)) => {
                 let (mut closest_peers, mut without, mut timed_out) = (Vec::new(), Vec::new(), false);
                 match result {
                     Ok(GetRecordOk::FoundRecord(found)) => match records.check(key, &found, validators) {
@@ -230,9 +249,9 @@ impl QueryResults {
                     Err(KadGetError::NotFound { key: _, closest_peers: peers }) => closest_peers = peers,
                     Err(KadGetError::Timeout { key: _ }) => timed_out = true,
                 }
-                Some(QueryEnd::Read { closest_peers, without, timed_out, finished_early: false })
+                Some(QueryEnd::Read { closest_peers: closest_peers.into(), without, timed_out })
             }
-            (QueryResult::GetProviders(result), Self::Providers(found), Query::GetProviders { key: _ }) => {
+            (QueryResult::GetProviders(result), Self::Providers(found), _) => {
                 let (mut closest_peers, mut timed_out) = (Vec::new(), false);
                 match result {
                     Ok(GetProvidersOk::FoundProviders { key: _, providers }) => {
@@ -246,7 +265,7 @@ impl QueryResults {
                         (closest_peers, timed_out) = (peers, true);
                     }
                 }
-                Some(QueryEnd::Read { closest_peers, without: Vec::new(), timed_out, finished_early: false })
+                Some(QueryEnd::Read { closest_peers: closest_peers.into(), without: Vec::new(), timed_out })
             }
             (QueryResult::GetClosestPeers(result), Self::ClosestPeers, _) => {
                 let (peers, timed_out) = match result {
@@ -307,32 +326,30 @@ impl QueryResults {
     }
 
     /// Adds an item of an event.
-    pub(super) fn add(&mut self, query: &Query, item: &Item, validators: &Validators) {
-        match (self, item, query) {
-            (Self::Records(records), Item::Record(record), Query::GetRecord { key }) => {
-                records.add(key, record, validators.of(key.as_ref()));
-            }
-            (Self::Providers(found), Item::Provider(provider), _) => {
+    pub(super) fn add(&mut self, item: &Item, validators: &Validators) {
+        match (self, item) {
+            (Self::Records(records), Item::Record(record)) => records.add(record, validators),
+            (Self::Providers(found), Item::Provider(provider)) => {
                 if found.seen.insert(*provider) {
                     found.providers.push(*provider);
                 }
             }
             // Counted when the event arrived.
-            (_, Item::BootstrapPhase(_) | Item::Record(_) | Item::Provider(_), _) => {}
+            (_, Item::BootstrapPhase(_) | Item::Record(_) | Item::Provider(_)) => {}
         }
     }
 
     /// Returns the counts that thresholds are compared with.
     pub(super) fn available(&self) -> Available {
-        let (items, tally) = match self {
-            Self::Records(records) => (records.records.len(), records.tally.as_deref()),
-            Self::Providers(providers) => (providers.providers.len(), None),
-            Self::ClosestPeers | Self::Put { .. } | Self::Announcement | Self::Bootstrap { .. } => (0, None),
-        };
-        Available {
-            items,
-            votes: tally.and_then(|tally| tally.top.as_ref()).map_or(0, |(_, votes)| *votes),
-            best_votes: tally.map_or(0, Tally::best_votes),
+        match self {
+            Self::Records(Records { records, tally, read_back, .. }) => Available {
+                items: records.len(),
+                votes: tally.as_ref().and_then(|tally| tally.top.as_ref()).map_or(0, |(_, votes)| *votes),
+                best_votes: tally.as_ref().map_or(0, |tally| tally.best_votes()),
+                copies: read_back.as_ref().map_or(0, |read_back| read_back.copies),
+            },
+            Self::Providers(found) => Available { items: found.providers.len(), ..Available::NOTHING },
+            Self::ClosestPeers | Self::Put { .. } | Self::Announcement | Self::Bootstrap { .. } => Available::NOTHING,
         }
     }
 
@@ -359,43 +376,13 @@ impl QueryResults {
         }
     }
 
-    /// Returns the number of bytes that a replay to a late request keeps alive.
-    pub(super) fn replay_bytes(&self) -> usize {
+    /// Returns the number of bytes of the items so far.
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Records(records) => records.bytes,
             Self::Providers(providers) => providers.providers.len().saturating_mul(size_of::<PeerId>()),
             Self::ClosestPeers | Self::Put { .. } | Self::Announcement | Self::Bootstrap { .. } => 0,
         }
-    }
-
-    /// Returns the items so far, for the cache, which adds nothing to them. `None` if the query is not a read.
-    pub(super) fn items(&self) -> Option<Self> {
-        match self {
-            Self::Records(Records { records, .. }) => {
-                Some(Self::Records(Records { records: records.clone(), ..Records::default() }))
-            }
-            Self::Providers(Providers { providers, seen: _ }) => {
-                Some(Self::Providers(Providers { providers: providers.clone(), ..Providers::default() }))
-            }
-            Self::ClosestPeers | Self::Put { .. } | Self::Announcement | Self::Bootstrap { .. } => None,
-        }
-    }
-
-    /// Returns the records so far.
-    pub(super) fn records(&self) -> &[Arc<PeerRecord>] {
-        match self {
-            Self::Records(found) => &found.records,
-            Self::Providers(_)
-            | Self::ClosestPeers
-            | Self::Put { .. }
-            | Self::Announcement
-            | Self::Bootstrap { .. } => &[],
-        }
-    }
-
-    /// Returns whether only rejected records were found. "Not found" is then inconclusive.
-    pub(super) fn is_doubtful(&self) -> bool {
-        matches!(self, Self::Records(found) if found.records.is_empty() && found.rejected > 0)
     }
 
     /// Starts to count votes, including those of the records so far.
@@ -428,7 +415,7 @@ impl Records {
         }
     }
 
-    fn add(&mut self, key: &RecordKey, found: &Arc<PeerRecord>, validator: Option<&dyn Validator>) {
+    fn add(&mut self, found: &Arc<PeerRecord>, validators: &Validators) {
         if self.records.len() == FEW {
             self.sources = self.records.iter().map(|record| record.peer).collect();
         }
@@ -438,7 +425,15 @@ impl Records {
         self.bytes = self.bytes.saturating_add(found.record.value.len());
         self.records.push(Arc::clone(found));
         if let Some(tally) = &mut self.tally {
-            tally.add(key, found, validator);
+            let key = &found.record.key;
+            tally.add(key, found, validators.of(key.as_ref()));
+        }
+        // The local store proves nothing about peers.
+        if let Some(ReadBack { expected, copies }) = &mut self.read_back
+            && found.peer.is_some()
+            && found.record.value == expected.value
+        {
+            *copies += 1;
         }
     }
 

@@ -1,15 +1,47 @@
 //! Time inside the tracker: eight bytes, and never running backwards.
 
-use std::time::{Duration, Instant};
+use std::{fmt, time::Duration};
+
+use web_time::Instant;
 
 /// Maximum distance of a deadline: thirty years.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Nanoseconds since the first input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Time(u64);
 
+#[cfg(not(test))]
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ns", self.0)
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Time that others are printed relative to.
+    static BASE: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ns", i128::from(self.0) - i128::from(BASE.get()))
+    }
+}
+
+#[cfg(test)]
 impl Time {
+    /// Prints times relative to this one, on this thread.
+    pub(super) fn set_base(self) {
+        BASE.set(self.0);
+    }
+}
+
+impl Time {
+    pub(super) const START: Self = Self(0);
+
     pub(super) fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(nanos(span.min(FAR_FUTURE))))
     }
@@ -20,7 +52,7 @@ impl Time {
 }
 
 /// Turns the caller's clock into [`Time`] and back.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Clock {
     epoch: Option<Instant>,
     latest: u64,

@@ -124,7 +124,7 @@ fn each_peer_is_named_once_with_its_addresses() {
     h.ev(lookup, result(vec![at(near, 1)]), true);
     let further = h.start();
     h.ev(further, result(vec![at(far, 2), at(near, 3), at(far, 4)]), true);
-    assert_eq!(answer(&h, 1).peers, [at(near, 1), at(far, 2)]);
+    assert_eq!(*answer(&h, 1).peers, [at(near, 1), at(far, 2)]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kadence_core::{GetRecordError, Outcome, Policy};
+use kadence_core::{GetRecordError, Outcome, Policy, Progress, RequestOptions, Retry, Stall, TrackerConfig};
 
 use crate::support::*;
 
@@ -41,6 +41,30 @@ fn a_deadline_on_a_silent_network_is_exact_and_keeps_the_records_found() {
     assert_eq!(h.timeout(), Some(secs(5 + 30)));
     h.ev(id, records_finished(), true);
     assert_eq!(h.timeout(), None);
+    h.assert_empty();
+}
+
+/// Durations beyond any clock, and counts beyond any network, are as good as none.
+#[test]
+fn the_longest_durations_and_the_largest_counts_do_not_overflow() {
+    let longest = Duration::MAX;
+    let stall = Stall::default().min_quiet(longest).max_quiet(longest).initial_quiet(longest);
+    let config = TrackerConfig::default().stall(stall).finish_timeout(longest).default_timeout(longest);
+    let mut h = Harness::watching(config);
+    let retry = Retry::default().base(longest).cap(longest);
+    h.request_with(1, get_record("k", Policy::All), RequestOptions::default().retry(retry).timeout(longest));
+    h.get(2, "k");
+    let id = h.start();
+    for years in 0..5 {
+        let most = Progress { requests: u32::MAX, successes: u32::MAX, failures: u32::MAX };
+        h.now = secs(years * 1_000_000_000);
+        h.ev_with(id, found("k", 1, b"value"), most, false);
+        h.tick(h.now);
+        h.probe(id, Some(some_progress()));
+        assert!(h.timeout().is_none_or(|due| due > h.now));
+    }
+    h.let_time_pass();
+    assert_eq!([h.ending(1), h.ending(2)], ["Timeout", "Timeout"], "thirty years have passed");
     h.assert_empty();
 }
 

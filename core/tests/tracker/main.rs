@@ -12,15 +12,17 @@ mod best;
 #[cfg(test)]
 mod bootstrap;
 #[cfg(test)]
-mod cache;
-#[cfg(test)]
 mod cancel;
+#[cfg(test)]
+mod certainty;
 #[cfg(test)]
 mod closest;
 #[cfg(test)]
 mod deadlines;
 #[cfg(test)]
 mod ends;
+#[cfg(test)]
+mod fanout;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
@@ -59,3 +61,5 @@ mod streams;
 mod support;
 #[cfg(test)]
 mod validation;
+#[cfg(test)]
+mod written;

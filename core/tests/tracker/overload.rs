@@ -1,15 +1,16 @@
-//! Overload: refusing and shedding when the queue is full, and the exact bound of the queue.
+//! Overload: refusals when the queue is full, and the exact bound of the queue.
 
 use kadence_core::{
-    CommandError, Overload, Policy, Priority, Quorum, RequestError, RequestOptions, RequestPhase, Retry, Stats,
-    TrackerConfig,
+    CommandError, InvalidRequestError, Policy, Priority, Quorum, RequestError, RequestOptions, RequestPhase, Retry,
+    Stats, TrackerConfig,
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::support::*;
 
-fn shedding(max_queued: usize) -> TrackerConfig {
-    TrackerConfig::default().max_running(1).max_queued(max_queued).overload(Overload::Shed)
+/// One slot, and a queue of this length.
+fn queue_of(max_queued: usize) -> TrackerConfig {
+    TrackerConfig::default().max_running(1).max_queued(max_queued)
 }
 
 /// A get with a key of its own.
@@ -20,7 +21,7 @@ fn ask(h: &mut Harness, request: u64, priority: Priority) -> Result<(), CommandE
 
 /// One slot, which #0 holds, and a full queue with one request of each of the given classes, from #1.
 fn full_of(classes: &[Priority]) -> Harness {
-    let mut h = Harness::new(shedding(classes.len()));
+    let mut h = Harness::new(queue_of(classes.len()));
     ask(&mut h, 0, Priority::Background).expect("there is a slot");
     h.start();
     for (request, class) in (1..).zip(classes) {
@@ -36,32 +37,6 @@ fn assert_refused(h: &mut Harness, request: u64, priority: Priority) {
     assert!(matches!(error.0, RequestError::Overloaded), "{error:?}");
     assert_eq!(h.trace.len(), trace, "a refusal changes nothing");
     assert_eq!(h.tracker.stats().refused, refused + 1);
-}
-
-#[test]
-fn shedding_ends_the_last_of_the_lowest_class() {
-    use Priority::{Background, Interactive, Normal};
-    let mut h = full_of(&[Background, Normal, Interactive, Background, Normal]);
-    for (request, victim) in [(10, 4), (11, 1), (12, 5), (13, 2)] {
-        let others = h.outcomes();
-        ask(&mut h, request, Interactive).expect("somebody of a lower class waits");
-        assert_eq!((h.ending(victim).as_str(), h.outcomes()), ("Overloaded", others + 1), "#{request}");
-    }
-    assert_refused(&mut h, 14, Interactive);
-    assert!(h.finishes.is_empty(), "nobody whose query runs");
-    assert!(!h.ended(0));
-}
-
-#[test]
-fn shedding_never_ends_an_equal_or_higher_class() {
-    use Priority::{Background, Interactive, Normal};
-    let mut h = full_of(&[Interactive, Normal, Background]);
-    assert_refused(&mut h, 10, Background);
-    ask(&mut h, 11, Normal).expect("somebody of a lower class waits");
-    assert_eq!(h.ending(3), "Overloaded");
-    assert_refused(&mut h, 12, Normal);
-    assert_refused(&mut h, 13, Background);
-    assert_eq!(h.outcomes(), 1);
 }
 
 #[test]
@@ -89,26 +64,37 @@ fn a_full_queue_refuses_at_once_and_loses_no_accepted_request() {
     h.get(21, "k");
 }
 
+/// The class of a request does not matter: no request makes room for another one.
 #[test]
-fn refusing_ends_no_accepted_request() {
-    let mut h = Harness::new(shedding(1).overload(Overload::Refuse));
-    ask(&mut h, 0, Priority::Background).expect("there is a slot");
-    ask(&mut h, 1, Priority::Background).expect("there is room");
-    assert_refused(&mut h, 2, Priority::Interactive);
+fn a_full_queue_refuses_every_class_and_ends_no_accepted_request() {
+    use Priority::{Background, Interactive, Normal};
+    let mut h = full_of(&[Background, Normal, Interactive, Background, Normal]);
+    for (request, class) in (10..).zip([Interactive, Normal, Background]) {
+        assert_refused(&mut h, request, class);
+    }
+    assert_eq!(h.outcomes(), 0);
+    assert!(h.finishes.is_empty());
+    h.cancel(4);
+    ask(&mut h, 13, Background).expect("there is room again");
+    assert_refused(&mut h, 14, Interactive);
 }
 
-/// A running request has its slot, and there is no queue to shed from.
+/// A request needs a free slot then.
 #[test]
-fn shedding_without_a_queue_ends_no_request() {
-    let mut h = Harness::new(shedding(0));
+fn without_a_queue_every_request_beyond_the_slots_is_refused() {
+    let mut h = Harness::new(queue_of(0));
     ask(&mut h, 0, Priority::Background).expect("there is a slot");
     assert_refused(&mut h, 1, Priority::Interactive);
+    assert!(!h.ended(0));
+    let id = h.start();
+    h.ev(id, not_found(Vec::new()), true);
+    ask(&mut h, 2, Priority::Background).expect("the slot is free again");
 }
 
-/// The next step of a put takes no place in the queue: its request has begun.
+/// Another attempt takes no place in the queue: its request has begun.
 #[test]
-fn shedding_never_ends_a_request_between_its_steps() {
-    let mut h = Harness::new(shedding(1));
+fn a_request_between_its_steps_takes_no_place_in_the_queue() {
+    let mut h = Harness::new(queue_of(1));
     let retry = Some(Retry::default().base(secs(0)));
     let options = RequestOptions::default().priority(Priority::Background).retry(retry);
     h.request_with(1, get_record("k", Policy::All), options);
@@ -119,7 +105,6 @@ fn shedding_never_ends_a_request_between_its_steps() {
     h.tick(std::time::Duration::from_millis(1));
     let phase = |h: &Harness, at: usize| h.tracker.snapshot(h.instant(h.now)).requests[at].phase;
     assert_eq!([phase(&h, 0), phase(&h, 1)], [RequestPhase::BetweenSteps, RequestPhase::Running]);
-    // It takes no place either.
     ask(&mut h, 3, Priority::Interactive).expect("the queue is empty");
     assert_refused(&mut h, 4, Priority::Interactive);
     assert_eq!(h.outcomes(), 0);
@@ -127,15 +112,18 @@ fn shedding_never_ends_a_request_between_its_steps() {
     assert_eq!(h.starts[0].request.0, 3, "in the line of its class");
 }
 
-/// An invalid request is rejected before another one makes room for it.
+/// The caller of an invalid request learns that it is invalid, and does not try it again.
 #[test]
-fn no_request_is_shed_for_an_invalid_one() {
+fn a_full_queue_rejects_an_invalid_request_as_invalid() {
     let mut h = full_of(&[Priority::Background]);
     let options = RequestOptions::default().priority(Priority::Interactive);
-    assert!(h.ask(10, get_record("k", Policy::Limit(0)), options).is_err());
-    assert!(h.ask(1, get_record("k", Policy::All), options).is_err(), "its id is alive");
+    let zero = h.ask(10, get_record("k", Policy::Limit(0)), options).unwrap_err();
+    assert!(matches!(zero.0, RequestError::Invalid(InvalidRequestError::ZeroLimit)), "{zero:?}");
+    let alive = h.ask(1, get_record("k", Policy::All), options).unwrap_err();
+    assert!(matches!(alive.0, RequestError::Invalid(InvalidRequestError::DuplicateId)), "{alive:?}");
     h.shut_down(true);
-    assert!(h.ask(11, get_record("k", Policy::All), options).is_err());
+    let late = h.ask(11, get_record("k", Policy::All), options).unwrap_err();
+    assert!(matches!(late.0, RequestError::Shutdown), "{late:?}");
     assert_eq!(h.outcomes(), 0);
 }
 
@@ -178,28 +166,26 @@ fn a_request_that_joins_a_queued_retry_takes_a_place() {
 fn requests_that_back_off_are_bounded() {
     use Priority::{Interactive, Normal};
     let retry = Some(Retry::default().attempts(2).base(secs(3600)).cap(secs(3600)).jitter_percent(0));
-    for overload in [Overload::Refuse, Overload::Shed] {
-        let mut h = Harness::new(shedding(1).overload(overload));
-        let options = RequestOptions::default().retry(retry).timeout(secs(24 * 3600));
-        for request in 0..6 {
-            h.request_with(request, get_record(&own_key(request), Policy::All), options);
-            let id = h.start();
-            h.ev(id, not_found(Vec::new()), true);
-        }
-        assert_eq!((h.tracker.live_requests(), h.tracker.live_queries(), h.outcomes()), (6, 0, 0));
-        assert_refused(&mut h, 6, Normal);
-        assert_refused(&mut h, 6, Interactive);
-        h.cancel(0);
-        ask(&mut h, 7, Normal).expect("there is room again");
-        assert_refused(&mut h, 8, Normal);
+    let mut h = Harness::new(queue_of(1));
+    let options = RequestOptions::default().retry(retry).timeout(secs(24 * 3600));
+    for request in 0..6 {
+        h.request_with(request, get_record(&own_key(request), Policy::All), options);
+        let id = h.start();
+        h.ev(id, not_found(Vec::new()), true);
     }
+    assert_eq!((h.tracker.live_requests(), h.tracker.live_queries(), h.outcomes()), (6, 0, 0));
+    assert_refused(&mut h, 6, Normal);
+    assert_refused(&mut h, 6, Interactive);
+    h.cancel(0);
+    ask(&mut h, 7, Normal).expect("there is room again");
+    assert_refused(&mut h, 8, Normal);
 }
 
-/// Too many requests are alive, and one waits: it makes room for a higher class, although the queue is not full.
+/// The queue is not full, but too many requests are alive: a higher class is refused as well, and nobody ends for it.
 #[test]
-fn a_waiting_request_is_shed_when_too_many_are_alive() {
+fn a_request_is_refused_when_too_many_are_alive_although_the_queue_has_room() {
     use Priority::{Background, Interactive};
-    let mut h = Harness::new(shedding(2));
+    let mut h = Harness::new(queue_of(2));
     let retry = Some(Retry::default().attempts(2).base(secs(3600)).cap(secs(3600)).jitter_percent(0));
     let options = RequestOptions::default().retry(retry).timeout(secs(24 * 3600));
     for request in 0..7 {
@@ -210,14 +196,14 @@ fn a_waiting_request_is_shed_when_too_many_are_alive() {
     ask(&mut h, 7, Background).expect("there is a slot");
     ask(&mut h, 8, Background).expect("there is room");
     assert_refused(&mut h, 9, Background);
-    ask(&mut h, 10, Interactive).expect("a lower one waits");
-    assert_eq!((h.ending(8).as_str(), h.outcomes(), h.tracker.live_requests()), ("Overloaded", 1, 9));
+    assert_refused(&mut h, 10, Interactive);
+    assert_eq!((h.outcomes(), h.tracker.live_requests()), (0, 9));
 }
 
 /// Joining stops earlier than everything else, so joiners lock nobody out.
 #[test]
 fn joiners_leave_room_for_the_others() {
-    let mut h = Harness::new(shedding(1).overload(Overload::Refuse));
+    let mut h = Harness::new(queue_of(1));
     h.get(0, "k");
     h.start();
     (1..4).for_each(|request| h.get(request, "k"));
@@ -229,51 +215,18 @@ fn joiners_leave_room_for_the_others() {
 /// It waits for no slot, so no request has to make room for it.
 #[test]
 fn a_request_that_joins_a_running_query_needs_no_place_in_the_queue() {
-    for overload in [Overload::Refuse, Overload::Shed] {
-        for started in [false, true] {
-            let config = TrackerConfig::default().max_running(1).max_queued(1).overload(overload);
-            let mut h = Harness::new(config);
-            h.get(0, "k");
-            h.request_of(1, get_record("other", Policy::All), Priority::Background);
-            if started {
-                h.start();
-            }
-            let options = RequestOptions::default().priority(Priority::Interactive);
-            let joined = h.ask(2, get_record("k", Policy::All), options);
-            assert!(joined.is_ok(), "{overload:?}: {joined:?}");
-            assert!(!h.ended(1), "{overload:?}: #1 was shed for a request that needs no place");
+    for started in [false, true] {
+        let mut h = Harness::new(queue_of(1));
+        h.get(0, "k");
+        h.request_of(1, get_record("other", Policy::All), Priority::Background);
+        if started {
+            h.start();
         }
-    }
-}
-
-/// A query has the highest class of its requests; what is shed is a request.
-#[test]
-fn shedding_uses_the_class_of_the_request_and_not_of_its_query() {
-    use Priority::{Background, Interactive, Normal};
-    // The last background request shares its query with one of a higher class.
-    for shared_with in [Normal, Interactive] {
-        for shed_by in [Normal, Interactive] {
-            let mut h = Harness::new(shedding(2));
-            h.get(0, "busy");
-            h.request_of(1, get_record("k", Policy::All), shared_with);
-            h.request_of(2, get_record("k", Policy::First), Background);
-            ask(&mut h, 3, shed_by).expect("somebody of a lower class waits");
-            assert_eq!((h.ending(2).as_str(), h.ended(1)), ("Overloaded", false));
-        }
-    }
-}
-
-/// The last one is shed first among requests that share a query, too.
-#[test]
-fn the_last_request_that_shares_a_query_is_shed_first() {
-    let mut h = Harness::new(shedding(3));
-    h.get(0, "busy");
-    for (request, policy) in [(1, Policy::All), (2, Policy::Limit(9)), (3, Policy::First)] {
-        h.request_of(request, get_record("k", policy), Priority::Background);
-    }
-    for (request, victim) in [(10, 3), (11, 2), (12, 1)] {
-        ask(&mut h, request, Priority::Normal).expect("somebody of a lower class waits");
-        assert!(h.ended(victim), "#{victim}: {:?}", (1..=3).map(|request| h.ended(request)).collect::<Vec<_>>());
+        let options = RequestOptions::default().priority(Priority::Interactive);
+        let joined = h.ask(2, get_record("k", Policy::All), options);
+        assert!(joined.is_ok(), "{joined:?}");
+        assert!(!h.ended(1), "#1 was ended for a request that needs no place");
+        assert_refused(&mut h, 3, Priority::Interactive);
     }
 }
 
@@ -333,11 +286,10 @@ proptest! {
 
     #[test]
     fn after_any_schedule_the_queue_takes_exactly_its_maximum(
-        (max_running, max_queued, shed) in (1..4_usize, 0..7_usize, any::<bool>()),
+        (max_running, max_queued) in (1..4_usize, 0..7_usize),
         inputs in vec(an_input(), 0..80),
     ) {
-        let overload = if shed { Overload::Shed } else { Overload::Refuse };
-        let mut h = Harness::new(TrackerConfig::default().max_running(max_running).max_queued(max_queued).overload(overload));
+        let mut h = Harness::new(TrackerConfig::default().max_running(max_running).max_queued(max_queued));
         let queued = |h: &Harness| {
             let requests = h.tracker.snapshot(h.instant(h.now)).requests;
             requests.iter().filter(|request| request.phase == RequestPhase::Queued).count()
@@ -358,7 +310,8 @@ proptest! {
                 }
                 Input::End(which) => {
                     let queries = h.tracker.snapshot(h.instant(h.now)).queries;
-                    let running: Vec<_> = queries.iter().filter_map(|query| Some((query.id?, query.operation))).collect();
+                    let running = queries.iter().filter_map(|query| Some((query.id?, query.operation)));
+                    let running: Vec<_> = running.collect();
                     if !running.is_empty() {
                         let (id, kind) = *which.get(&running);
                         let is_lookup = kind == kadence_core::OperationKind::GetClosestPeers;
@@ -369,7 +322,6 @@ proptest! {
             }
             prop_assert!(queued(&h) <= max_queued, "{} in a queue of {max_queued}", queued(&h));
         }
-        // The lowest class sheds no request.
         let mut room = 0;
         while ask(&mut h, requests + room, Priority::Background).is_ok() {
             room += 1;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kadence_core::{
-    LocalCopy, Operation, OperationKind, Outcome, PutAnswer, PutOptions, PutRecordError, Query, QueryStartError,
-    Quorum, RequestPhase,
+    InvalidRequestError, LocalCopy, Operation, OperationKind, Outcome, PutAnswer, PutOptions, PutRecordError, Query,
+    QueryStartError, Quorum, RequestError, RequestOptions, RequestPhase, Retry,
 };
 use libp2p::kad::{QueryResult, store};
 
@@ -297,13 +297,14 @@ fn a_put_to_named_peers_goes_to_each_once_and_not_to_the_local_one() {
 }
 
 #[test]
-fn a_quorum_above_the_named_peers_cannot_be_reached() {
+fn a_quorum_above_the_named_peers_cannot_be_reached_and_nothing_is_sent() {
     let mut h = Harness::default();
-    h.request(1, put_to("k", peers([1, 2]), n(3)));
-    let id = h.start();
-    h.ev(id, put_ok(), true);
-    let PutRecordError::QuorumFailed { acknowledged, needed, asked: 2 } = error(&h) else { panic!("{:?}", error(&h)) };
-    assert_eq!((acknowledged.len(), needed.get()), (2, 3));
+    let refused = h.ask(1, put_to("k", peers([1, 2]), n(3)), RequestOptions::default()).unwrap_err();
+    let RequestError::Invalid(InvalidRequestError::QuorumExceedsPeers { needed: 3, peers: 2 }) = refused.0 else {
+        panic!("{refused:?}")
+    };
+    assert!(h.starts.is_empty());
+    h.assert_empty();
 }
 
 fn putting(quorum: Quorum, options: PutOptions) -> Harness {
@@ -497,6 +498,23 @@ fn reading_back_ends_with_the_last_peer_that_is_needed() {
     h.assert_empty();
 }
 
+/// The caller does not wait until the query is finished.
+#[test]
+fn the_outcome_of_a_put_that_reads_back_precedes_the_finish_of_its_query() {
+    let mut h = putting(n(1), PutOptions::default().local_copy(LocalCopy::First).verify(1));
+    h.stored(1, Ok(()));
+    let lookup = h.start();
+    h.ev(lookup, closest_found([1, 2]), true);
+    let store = h.start();
+    h.ev(store, put_ok(), true);
+    let read = h.start();
+    let before = h.trace.len();
+    h.ev(read, found("k", 1, b"value"), false);
+    assert_eq!((h.ending(1).as_str(), h.finishes.as_slice()), ("Ok", &[read][..]));
+    let [outcome, finish] = &h.trace[before..] else { panic!("{:?}", &h.trace[before..]) };
+    assert!(outcome.contains("Outcome") && finish.contains("Finish("), "{outcome}, {finish}");
+}
+
 /// Records returned to one attempt prove nothing for the next one.
 #[test]
 fn each_attempt_reads_back_for_itself() {
@@ -504,8 +522,8 @@ fn each_attempt_reads_back_for_itself() {
     h.knows = None;
     let options = PutOptions::default().verify(2);
     let operation = Operation::PutRecord { record: Arc::new(record("k", b"value")), quorum: n(1), options };
-    let retry = Some(kadence_core::Retry::default());
-    h.request_with(1, operation, kadence_core::RequestOptions::default().retry(retry));
+    let retry = Some(Retry::default().attempts(3));
+    h.request_with(1, operation, RequestOptions::default().retry(retry));
     for attempt in 1..=3 {
         let lookup = h.start();
         h.ev(lookup, closest_found([1, 2]), true);

@@ -102,17 +102,12 @@ fn a_foreign_record_in_a_last_event_is_counted_and_not_an_answer() {
 fn not_found_names_the_closest_peers() {
     let (mut h, id) = reading(Policy::All);
     h.ev(id, not_found(peers([4, 5])), true);
-    let Outcome::GetRecord(Err(GetRecordError::NotFound {
-        closest_peers,
-        certainty: _,
-        rejected: 0,
-        progress,
-        cached: None,
-    })) = h.outcome(1)
+    let Outcome::GetRecord(Err(GetRecordError::NotFound { closest_peers, certainty: _, rejected: 0, progress })) =
+        h.outcome(1)
     else {
         panic!("{:?}", h.outcome(1))
     };
-    assert_eq!((closest_peers, *progress), (&peers([4, 5]), some_progress()));
+    assert_eq!((&**closest_peers, *progress), (&*peers([4, 5]), some_progress()));
 }
 
 /// kad finds its own copy without any peer.
@@ -135,7 +130,7 @@ fn each_provider_is_an_item_once() {
     h.ev(id, providers([1, 2, 3]), false);
     h.ev(id, providers_finished(), true);
     let Outcome::GetProviders(Ok(answer)) = h.outcome(1) else { panic!("{:?}", h.outcome(1)) };
-    assert_eq!(answer.providers, peers([1, 2, 3]));
+    assert_eq!(*answer.providers, peers([1, 2, 3]));
     assert_eq!(h.items(1), peers([1, 2, 3]).into_iter().map(Item::Provider).collect::<Vec<_>>());
 }
 
@@ -155,7 +150,7 @@ fn a_provider_lookup_that_times_out_keeps_the_providers_found() {
         let Outcome::GetProviders(Err(GetProvidersError::Timeout { found, progress })) = h.outcome(1) else {
             panic!("{:?}", h.outcome(1))
         };
-        assert_eq!((found, *progress), (&peers([1, 2]), some_progress()));
+        assert_eq!((&**found, *progress), (&*peers([1, 2]), some_progress()));
     }
 }
 
@@ -169,6 +164,51 @@ fn a_lookup_of_closest_peers_that_kad_timed_out_keeps_the_peers_found() {
         panic!("{:?}", h.outcome(1))
     };
     assert_eq!(found.iter().map(|info| info.peer_id).collect::<Vec<_>>(), peers([1, 2]));
+}
+
+/// A few long records are as many as many short ones. The records beyond the maximum are not added for anybody.
+#[test]
+fn no_query_collects_more_bytes_than_the_maximum() {
+    let mut h = Harness::new(TrackerConfig::default().max_item_bytes(25));
+    h.request(1, get_record("k", Policy::All));
+    h.stream(2, get_record("k", Policy::All));
+    h.stream(3, get_record("k", Policy::Limit(100)));
+    h.request(4, get_record("k", Policy::Quorum(n(4))));
+    let id = h.start();
+    for from in 1..=9 {
+        assert!((1..=4).all(|request| h.ended(request) == (from > 3)), "after {}", from - 1);
+        h.ev(id, found("k", from, &[0; 10]), false);
+    }
+    for request in 1..=3 {
+        let Outcome::GetRecord(Ok(answer)) = h.outcome(request) else { panic!("{:?}", h.outcome(request)) };
+        assert_eq!(answer.iter().map(|found| found.peer).collect::<Vec<_>>(), [1, 2, 3].map(|n| Some(peer(n))));
+    }
+    assert_eq!([1, 2, 3].map(|request| h.items(request).len()), [0, 3, 3]);
+    assert_eq!((h.ending(4).as_str(), h.finishes.as_slice()), ("QuorumNotReached", &[id][..]));
+    h.ev(id, records_finished(), true);
+    h.assert_empty();
+
+    // A provider counts with the size of its id. Those of one response are added one by one.
+    let two = TrackerConfig::default().max_item_bytes(2 * size_of::<libp2p::PeerId>());
+    let mut h = Harness::new(two);
+    h.request(1, get_providers("k", Policy::All));
+    h.stream(2, get_providers("k", Policy::All));
+    let id = h.start();
+    h.ev(id, providers([1, 2, 3]), false);
+    for request in [1, 2] {
+        let Outcome::GetProviders(Ok(answer)) = h.outcome(request) else { panic!("{:?}", h.outcome(request)) };
+        assert_eq!(*answer.providers, peers([1, 2]));
+    }
+    assert_eq!((h.items(2).len(), h.finishes.as_slice()), (2, &[id][..]));
+
+    // A maximum of zero counts as one byte, and a record without a value has none.
+    let mut h = Harness::new(TrackerConfig::default().max_item_bytes(0));
+    h.request(1, get_record("k", Policy::All));
+    let id = h.start();
+    h.ev(id, found("k", 1, b""), false);
+    assert!(!h.ended(1));
+    h.ev(id, found("k", 2, b"v"), false);
+    assert_eq!(values(&h).len(), 2);
 }
 
 /// Peers that answer without end cannot fill the memory: at the maximum the request ends as if it were satisfied.
@@ -206,5 +246,5 @@ fn no_request_collects_more_than_the_maximum() {
     assert!(!h.ended(1), "an empty batch fills no bound");
     h.ev(id, providers([1, 2]), false);
     let Outcome::GetProviders(Ok(answer)) = h.outcome(1) else { panic!("{:?}", h.outcome(1)) };
-    assert_eq!(answer.providers, peers([1]));
+    assert_eq!(*answer.providers, peers([1]));
 }

@@ -68,6 +68,35 @@ fn a_request_has_the_given_number_of_attempts_including_the_first() {
     }
 }
 
+/// Only the deadline ends the default retries.
+#[test]
+fn the_default_retries_go_on_until_the_timeout() {
+    let mut h = Harness::default();
+    let options = RequestOptions::default().retry(Retry::default()).timeout(secs(8));
+    h.request_with(1, get_record("k", Policy::All), options);
+    let (mut attempts, mut last) = (0, h.now);
+    while !h.ended(1) {
+        (attempts, last) = (attempts + 1, h.now);
+        let id = h.start();
+        h.ev_with(id, not_found(Vec::new()), all_failed(), true);
+        if !h.ended(1) {
+            wait(&mut h);
+        }
+    }
+    assert!(attempts > 3, "{attempts} attempts");
+    assert!((secs(3)..secs(8)).contains(&last), "the last attempt started at {last:?}");
+    assert!(h.now <= secs(8));
+    assert_eq!(h.ending(1), "NoResponse");
+    h.assert_empty();
+
+    // An attempt that is silent ends at the deadline.
+    let mut h = Harness::default();
+    h.request_with(1, get_record("k", Policy::All), options);
+    h.start();
+    h.tick(secs(8));
+    assert_eq!(h.ending(1), "Timeout");
+}
+
 #[test]
 fn nothing_is_retried_by_default() {
     let mut h = Harness::default();
@@ -138,17 +167,12 @@ fn the_error_is_that_of_the_last_attempt() {
     let id = h.start();
     let last = Progress { requests: 9, successes: 2, failures: 7 };
     h.ev_with(id, not_found(peers([3])), last, true);
-    let Outcome::GetRecord(Err(GetRecordError::NotFound {
-        closest_peers,
-        certainty: _,
-        rejected: 0,
-        progress,
-        cached: None,
-    })) = h.outcome(1)
+    let Outcome::GetRecord(Err(GetRecordError::NotFound { closest_peers, certainty: _, rejected: 0, progress })) =
+        h.outcome(1)
     else {
         panic!("{:?}", h.outcome(1))
     };
-    assert_eq!((closest_peers, *progress), (&peers([3]), last), "the last attempt's");
+    assert_eq!((&**closest_peers, *progress), (&*peers([3]), last), "the last attempt's");
     h.assert_empty();
 }
 

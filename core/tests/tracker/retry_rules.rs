@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kadence_core::{OperationKind, Policy, RequestId, RequestOptions, Retry, TrackerConfig};
+use kadence_core::{OperationKind, Policy, Quorum, RequestId, RequestOptions, Retry, TrackerConfig};
 use proptest::prelude::*;
 
 use crate::support::*;
@@ -49,6 +49,30 @@ fn only_retryable_outcomes_are_retried() {
     h.request_with(1, provide("k"), options);
     h.refuse(store_error());
     assert_eq!(h.ending(1), "Store");
+}
+
+/// Another attempt would find as much again.
+#[test]
+fn a_request_whose_query_has_found_the_maximum_is_not_retried() {
+    let bounds = [TrackerConfig::default().max_items(3), TrackerConfig::default().max_item_bytes(3)];
+    for config in bounds {
+        for (records, again) in [(2, true), (3, false)] {
+            let mut h = Harness::new(config.clone());
+            let options = RequestOptions::default().retry(Retry::default());
+            h.request_with(1, get_record("k", Policy::Quorum(Quorum::N(4))), options);
+            let id = h.start();
+            for from in 1..=records {
+                assert!(!h.ended(1));
+                h.ev(id, found("k", from, b"v"), false);
+            }
+            assert_eq!(h.ended(1), !again);
+            h.ev(id, records_finished(), true);
+            assert_eq!(h.ended(1), !again);
+            if !again {
+                assert_eq!(h.ending(1), "QuorumNotReached");
+            }
+        }
+    }
 }
 
 // ---- jitter of delays

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use kadence_core::{
-    Cache, Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Quorum, Stall, TrackerConfig,
-};
+use kadence_core::{Certainty, GetRecordError, Operation, Outcome, Policy, Progress, Quorum, Stall, TrackerConfig};
 
 use crate::support::*;
 
@@ -275,23 +273,4 @@ fn a_finishing_or_ended_query_is_not_checked() {
     assert_eq!(h.timeout(), Some(secs(30)), "when it would be lost");
     h.ev(id, closest_found([1]), true);
     h.assert_empty();
-}
-
-#[test]
-fn a_read_that_was_finished_early_is_not_cached_as_complete() {
-    for (finished_early, answered_from_the_cache) in [(true, false), (false, true)] {
-        let stall = Stall::default().max_quiet(millis(100)).initial_quiet(millis(100));
-        let cache = Some(Cache::default());
-        let mut h = Harness::watching(TrackerConfig::default().stall(stall).cache(cache));
-        h.request(1, get_record("k", Policy::All));
-        let id = h.start();
-        let says = progress(20, 19);
-        h.ev_with(id, found("k", 1, b"one"), says, false);
-        if finished_early {
-            quiet_until_finished(&mut h, id, says, secs(5)).unwrap();
-        }
-        h.ev_with(id, records_finished(), says, true);
-        h.request(2, get_record("k", Policy::All));
-        assert_eq!(h.ended(2), answered_from_the_cache);
-    }
 }

@@ -155,6 +155,23 @@ fn a_put_to_the_local_peer_only_is_invalid() {
     }
 }
 
+/// Counted after duplicates and the local peer have been removed.
+#[test]
+fn a_quorum_above_the_number_of_named_peers_is_invalid() {
+    let named = || vec![peer(1), local(), peer(2), peer(1), local(), peer(2)];
+    for needed in [3, 4, 6, u32::MAX] {
+        let why = InvalidRequestError::QuorumExceedsPeers { needed: needed as usize, peers: 2 };
+        assert_refused(put_to("k", named(), Quorum::N(needed)), &why);
+    }
+    let of_one = InvalidRequestError::QuorumExceedsPeers { needed: 3, peers: 1 };
+    assert_refused(put_to("k", peers([1]), n(3)), &of_one);
+    for quorum in [Quorum::One, Quorum::Majority, Quorum::All, n(1), n(2)] {
+        assert_accepted(put_to("k", named(), quorum));
+    }
+    // A put that looks for its peers may find more.
+    assert_accepted(put("k", n(1000)));
+}
+
 #[test]
 fn a_duplicate_id_is_invalid_and_leaves_the_first_request_running() {
     let mut h = Harness::one_slot();

@@ -78,8 +78,8 @@ pub(super) fn samples(to: &Path) -> anyhow::Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// Copies each folder in `from` to a folder in `to`, as a package; or `from` itself, if it has no folders or is a package.
-/// A folder without a `ggen.toml` gets one. Symbolic links are skipped.
+/// Copies each folder in `from` to a folder in `to`, as a package; or `from` itself, if it has no folders or is a
+/// package. A folder without a `ggen.toml` gets one. Symbolic links are skipped.
 ///
 /// # Errors
 ///

@@ -93,7 +93,7 @@ impl<K> Call<K> {
     }
 
     /// Sets the time from the driver's acceptance of the request to the request's deadline. This time includes the wait
-    /// in the queue, all steps of the operation and all retries. Default:
+    /// for a free query slot, all steps of the operation and all retries. Default:
     /// [`TrackerConfig::default_timeout`](kadence_core::TrackerConfig::default_timeout), 30 s unless it was changed.
     ///
     /// A request that has not ended at the deadline fails with the `Timeout` error of its operation, or with
@@ -245,13 +245,12 @@ impl Call<GetRecord> {
         self.policy(Policy::Best { agree: Some(quorum.into()) })
     }
 
-    /// Runs a query, or joins one that is running, even if the [cache](kadence_core::Cache) has an answer. The cache is
-    /// off by default.
+    /// Runs a query of its own, or joins one that waits to be started, but none that is running: everything that it
+    /// finds was found after the call.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
     /// let answer = client.get_record("greeting").fresh().await?;
-    /// assert_eq!(answer.cached, None);
     /// # Ok(())
     /// # }
     /// ```
@@ -291,8 +290,8 @@ impl Call<GetProviders> {
         self.policy(Policy::First)
     }
 
-    /// Runs a query, or joins one that is running, even if the [cache](kadence_core::Cache) has an answer. The cache is
-    /// off by default.
+    /// Runs a query of its own, or joins one that waits to be started, but none that is running: everything that it
+    /// finds was found after the call.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetProvidersError> {
@@ -394,8 +393,7 @@ impl Call<PutRecordTo> {
     /// Sets the number of the given peers that must acknowledge the record. Takes a number or a [`Quorum`]: `Majority`
     /// and `All` are of the given peers, without duplicates and the local peer. If too few acknowledge the record, the
     /// call fails with [`QuorumFailed`](kadence_core::PutRecordError::QuorumFailed). A number above that of the given
-    /// peers cannot be reached, but the record is sent all the same. Zero fails with [`RequestError::Invalid`].
-    /// Default: [`Quorum::All`].
+    /// peers, and zero, fail with [`RequestError::Invalid`]; nothing is sent. Default: [`Quorum::All`].
     ///
     /// ```
     /// # use kadence::libp2p::PeerId;

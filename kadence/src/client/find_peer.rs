@@ -1,6 +1,6 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use kadence_core::{Certainty, GetClosestPeersError, Progress, RequestError};
+use kadence_core::{Certainty, ClosestPeersAnswer, GetClosestPeersError, Progress, RequestError};
 use libp2p::{Multiaddr, PeerId, kad::PeerInfo};
 use thiserror::Error;
 
@@ -30,8 +30,8 @@ pub enum FindPeerError {
     #[error("peer was not found ({} of {} peers answered: {certainty})", progress.successes, progress.requests)]
     NotFound {
         /// Peers that answered the lookup, at most 20, the closest to the wanted peer first.
-        closest_peers: Vec<PeerInfo>,
-        /// [`Certainty::Conclusive`] if at least four of five requests of the lookup were answered.
+        closest_peers: Arc<[PeerInfo]>,
+        /// Certainty of the result, by the rules for an empty result.
         certainty: Certainty,
         /// Requests and answers of the lookup.
         progress: Progress,
@@ -56,10 +56,10 @@ impl From<GetClosestPeersError> for FindPeerError {
     }
 }
 
-/// Combines the end of a lookup, which found `(peers, progress)` or failed, with the addresses in the routing table.
+/// Combines the answer or error of a lookup with the addresses in the routing table.
 /// These were read after the lookup, which may have connected us to the peer.
 pub(super) fn found_peer(
-    lookup: Result<(Vec<PeerInfo>, Progress), GetClosestPeersError>,
+    lookup: Result<ClosestPeersAnswer, GetClosestPeersError>,
     located: LocatedPeer,
 ) -> Result<FoundPeer, FindPeerError> {
     if let Err(GetClosestPeersError::Request(error @ (RequestError::Invalid(_) | RequestError::Shutdown))) = lookup {
@@ -67,8 +67,7 @@ pub(super) fn found_peer(
     }
     let LocatedPeer { peer, mut addresses } = located;
     let answering = match &lookup {
-        Ok((peers, _)) => peers.as_slice(),
-        Err(GetClosestPeersError::Timeout { peers, .. }) => peers,
+        Ok(ClosestPeersAnswer { peers, .. }) | Err(GetClosestPeersError::Timeout { peers, .. }) => &**peers,
         Err(_) => &[],
     };
     let info = answering.iter().find(|info| info.peer_id == peer);
@@ -79,8 +78,8 @@ pub(super) fn found_peer(
     if !addresses.is_empty() {
         return Ok(FoundPeer { peer, addresses, answered: info.is_some() });
     }
-    let (closest_peers, progress) = lookup?;
-    Err(FindPeerError::NotFound { closest_peers, certainty: progress.certainty(), progress })
+    let ClosestPeersAnswer { peers: closest_peers, certainty, progress, .. } = lookup?;
+    Err(FindPeerError::NotFound { closest_peers, certainty, progress })
 }
 
 #[cfg(test)]
@@ -104,7 +103,7 @@ mod tests {
     #[test]
     fn addresses_of_the_table_come_first_and_each_address_once() {
         let peer = PeerId::random();
-        let timeout = GetClosestPeersError::Timeout { peers: vec![info(peer, &[2, 3])], progress: PROGRESS };
+        let timeout = GetClosestPeersError::Timeout { peers: vec![info(peer, &[2, 3])].into(), progress: PROGRESS };
         let found = found_peer(Err(timeout), located(peer, &[1, 2])).unwrap();
         assert_eq!(found, FoundPeer { peer, addresses: vec![address(1), address(2), address(3)], answered: true });
     }
@@ -126,9 +125,11 @@ mod tests {
     #[test]
     fn a_lookup_that_ends_without_an_address_names_the_closest_peers() {
         let other = info(PeerId::random(), &[1]);
-        match found_peer(Ok((vec![other.clone()], PROGRESS)), located(PeerId::random(), &[])) {
+        let mut answer = ClosestPeersAnswer::new(vec![other.clone()], PROGRESS);
+        answer.certainty = Certainty::Conclusive;
+        match found_peer(Ok(answer), located(PeerId::random(), &[])) {
             Err(FindPeerError::NotFound { closest_peers, certainty: Certainty::Conclusive, progress: PROGRESS }) => {
-                assert_eq!(closest_peers, [other]);
+                assert_eq!(*closest_peers, [other]);
             }
             other => panic!("{other:?}"),
         }

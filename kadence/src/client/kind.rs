@@ -106,7 +106,7 @@ impl Kind for FindPeer {
     fn result(end: CallEnd) -> Option<Result<FoundPeer, FindPeerError>> {
         match end {
             CallEnd { outcome: Outcome::GetClosestPeers(lookup), located: Some(located) } => {
-                Some(found_peer(lookup.map(|answer| (answer.peers, answer.progress)), located))
+                Some(found_peer(lookup, located))
             }
             _ => None,
         }

@@ -129,7 +129,7 @@ impl Client {
     /// use kadence::{Client, GetProvidersError};
     ///
     /// async fn print_providers(client: &Client) -> Result<(), GetProvidersError> {
-    ///     for peer in client.get_providers("file").await?.providers {
+    ///     for peer in client.get_providers("file").await?.providers.iter() {
     ///         println!("{peer}");
     ///     }
     ///     Ok(())
@@ -165,7 +165,7 @@ impl Client {
     /// use kadence::{Client, GetClosestPeersError};
     ///
     /// async fn print_closest(client: &Client) -> Result<(), GetClosestPeersError> {
-    ///     for peer in client.get_closest_peers("greeting").await?.peers {
+    ///     for peer in client.get_closest_peers("greeting").await?.peers.iter() {
     ///         println!("{} {:?}", peer.peer_id, peer.addrs);
     ///     }
     ///     Ok(())

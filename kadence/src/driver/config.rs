@@ -90,8 +90,9 @@ impl DriverConfig {
 }
 
 /// Recording of a driver's tracker ([`QueryTracker`](kadence_core::QueryTracker)): the first line is the tracker's
-/// configuration, and each further line an input or an action. [`replay`](kadence_core::replay) repeats a recording in
-/// a test.
+/// configuration, and each further line an input or an action. [`replay`](kadence_core::replay) feeds the inputs
+/// of a recording to a new tracker, for example in a test, and compares every line that it writes. If the tracker has
+/// validators, record with [`LogValues::Whole`]: a replay of hashed values cannot repeat their verdicts.
 ///
 /// ```
 /// use std::{fs::File, io::{BufWriter, Write}};

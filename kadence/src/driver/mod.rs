@@ -8,13 +8,15 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use web_time::Instant;
 
 use futures::{Stream, channel::oneshot, stream::FusedStream};
 use kadence_core::{
-    Action, Command, CommandError, Item, LOCAL_PEERS, Operation, Outcome, Progress, Query, QueryEvent, QueryStartError,
-    QueryTracker, RecordingError, Request, RequestId, Started,
+    Action, Command, CommandError, Item, LOCAL_PEERS, Network, Operation, Outcome, Progress, Query, QueryEvent,
+    QueryStartError, QueryTracker, RecordingError, Request, RequestId, Started,
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm,
@@ -276,7 +278,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         for _ in 0..MESSAGES_PER_TURN {
             let Poll::Ready(closure) = self.closures.as_mut().poll_receive(cx) else { break };
             received = true;
-            closure(&mut self.swarm);
+            self.run(closure);
         }
         if received {
             self.act();
@@ -284,9 +286,28 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         received
     }
 
+    /// Runs a closure of the application. A query that it finishes may find less than the network has.
+    fn run(&mut self, closure: Closure<B>) {
+        let running: Vec<_> = self.tracker.query_ids().collect();
+        let kad = self.swarm.behaviour_mut().kad();
+        let running: Vec<_> = running.into_iter().filter(|id| kad.query(id).is_some()).collect();
+        closure(&mut self.swarm);
+        for id in running {
+            if self.swarm.behaviour_mut().kad().query(&id).is_none() {
+                self.tracker.handle_cut_short(id, self.runtime.now());
+            }
+        }
+    }
+
     /// Polls the swarm for one event. `Ready(None)`: the event was of the tracker's own query and is consumed.
     fn poll_swarm(&mut self, cx: &mut Context<'_>) -> Poll<Option<SwarmEvent<B::ToSwarm>>> {
-        let event = match Pin::new(&mut self.swarm).poll_next(cx) {
+        let polled = Pin::new(&mut self.swarm).poll_next(cx);
+        for id in self.swarm.behaviour_mut().take_incomplete_queries() {
+            if self.tracker.owns(&id) {
+                self.tracker.handle_cut_short(id, self.runtime.now());
+            }
+        }
+        let event = match polled {
             Poll::Ready(Some(event)) => event,
             // A swarm's stream does not end.
             Poll::Ready(None) | Poll::Pending => return Poll::Pending,
@@ -301,6 +322,9 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                 if last {
                     self.finishing.retain(|finishing| *finishing != id);
                 }
+                if last && is_empty(&result) {
+                    self.report_network();
+                }
                 let event = QueryEvent { id, result, progress: Progress::from(&stats), last };
                 self.tracker.handle_event(event, self.runtime.now());
                 self.act();
@@ -309,6 +333,13 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             Ok(event) => Poll::Ready(Some(SwarmEvent::Behaviour(B::from_kad(event)))),
             Err(event) => Poll::Ready(Some(SwarmEvent::Behaviour(event))),
         }
+    }
+
+    /// Reports the size of the network to the tracker: a routing table with few peers has all of a small network. With
+    /// 20 peers or more, the tracker does not need the exact number.
+    fn report_network(&mut self) {
+        let peers: usize = self.swarm.behaviour_mut().kad().kbuckets().map(|bucket| bucket.num_entries()).sum();
+        self.tracker.handle_network(Network::default().size(peers + 1), self.runtime.now());
     }
 
     /// Finishes queries again that kad still runs, and returns whether there was one. Such a query has entered its next
@@ -430,7 +461,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
 
     /// Reports to the tracker that the local store was changed without a request.
     fn local_store_changed(&mut self, key: RecordKey) {
-        let _never_fails = self.tracker.handle_command(Command::Forget { key }, self.runtime.now());
+        let _never_fails = self.tracker.handle_command(Command::Written { key }, self.runtime.now());
     }
 }
 
@@ -477,6 +508,16 @@ impl<B: ContainsKad, R: Runtime> fmt::Debug for Driver<B, R> {
             .field("finishing", &self.finishing)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns whether a result is an end without an item, or a lookup of peers.
+fn is_empty(result: &kad::QueryResult) -> bool {
+    matches!(
+        result,
+        kad::QueryResult::GetRecord(Err(kad::GetRecordError::NotFound { .. }))
+            | kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FinishedWithNoAdditionalRecord { .. }))
+            | kad::QueryResult::GetClosestPeers(_)
+    )
 }
 
 /// Starts a query in kad.

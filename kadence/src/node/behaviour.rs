@@ -38,6 +38,10 @@ impl<X: NetworkBehaviour> ContainsKad for NodeBehaviour<X> {
         self.kad.kad_mut()
     }
 
+    fn take_incomplete_queries(&mut self) -> Vec<kad::QueryId> {
+        self.kad.take_incomplete_queries().collect()
+    }
+
     fn try_into_kad(event: Self::ToSwarm) -> Result<kad::Event, Self::ToSwarm> {
         match event {
             NodeBehaviourEvent::Kad(event) => Ok(event),

@@ -126,6 +126,10 @@ pub struct NodeConfig {
     /// Timeouts after which a query gives up a silent peer. They follow the measured round-trip times. `None`: kad's
     /// own timeout of 10 s applies. Default: [`PeerTimeoutConfig::default`].
     pub peer_timeouts: Option<PeerTimeoutConfig>,
+    /// Number of nodes that the network is expected to have. Set it in a network of fewer than four nodes, where an
+    /// empty result is never conclusive otherwise: see [`Certainty`](kadence_core::Certainty). `None`, the default: the
+    /// size of the routing table decides. Replaces the tracker's field of this name if it is set.
+    pub expected_network_size: Option<usize>,
     /// Configuration of the driver and of its tracker ([`QueryTracker`](kadence_core::QueryTracker)). Default:
     /// [`DriverConfig::default`].
     ///
@@ -158,6 +162,7 @@ impl Default for NodeConfig {
             max_half_open_per_address: 128,
             agent_version: concat!("kadence/", env!("CARGO_PKG_VERSION")).to_owned(),
             peer_timeouts: Some(PeerTimeoutConfig::default()),
+            expected_network_size: None,
             driver: DriverConfig::default(),
         }
     }
@@ -198,6 +203,7 @@ setters! {
     max_half_open_per_address: usize = max_half_open_per_address,
     agent_version: impl Into<String> = agent_version.into(),
     peer_timeouts: impl Into<Option<PeerTimeoutConfig>> = peer_timeouts.into(),
+    expected_network_size: impl Into<Option<usize>> = expected_network_size.into(),
     driver: DriverConfig = driver,
 }
 
@@ -272,6 +278,9 @@ impl NodeConfig {
         driver.tracker.max_packet_len = self.max_packet_len;
         driver.tracker.max_value_len = self.max_value_len;
         driver.tracker.max_key_len = self.max_key_len;
+        if self.expected_network_size.is_some() {
+            driver.tracker.expected_network_size = self.expected_network_size;
+        }
         if let Some(stall) = &mut driver.tracker.stall {
             stall.parallelism = u32::try_from(PARALLELISM.get()).unwrap_or(u32::MAX);
         }

@@ -22,8 +22,8 @@ use super::{
 #[derive(Debug, Default, Clone)]
 pub(super) struct QueryEnd {
     pub(super) timed_out: bool,
-    /// The tracker finished the query early.
-    pub(super) finished_early: bool,
+    /// Number of answers from which on an empty result is conclusive. `None` if it never is.
+    pub(super) enough_answers: Option<usize>,
     /// Closest peers of a read.
     pub(super) closest_peers: Vec<PeerId>,
     /// Closest peers that answered a read without a record.
@@ -109,9 +109,11 @@ pub(super) fn ended(
         Operation::GetClosestPeers { .. } => {
             let peers = query_end.peers.clone();
             Outcome::GetClosestPeers(if query_end.timed_out {
-                Err(GetClosestPeersError::Timeout { peers, progress })
+                Err(GetClosestPeersError::Timeout { peers: peers.into(), progress })
             } else if !peers.is_empty() {
-                Ok(ClosestPeersAnswer::new(peers, progress))
+                let mut answer = ClosestPeersAnswer::new(peers, progress);
+                answer.certainty = certainty(query_end, progress);
+                Ok(answer)
             } else if nobody_known {
                 Err(GetClosestPeersError::NoKnownPeers)
             } else {
@@ -145,21 +147,20 @@ pub(super) fn read(
             let records = found.records.clone();
             let Some(first) = records.first().filter(|_| !query_end.timed_out) else {
                 return Outcome::GetRecord(Err(if query_end.timed_out {
-                    GetRecordError::Timeout { found: records, progress }
+                    GetRecordError::Timeout { found: records.into(), progress }
                 } else if progress.requests == 0 {
                     GetRecordError::NoKnownPeers
                 } else if progress.successes == 0 {
                     GetRecordError::NoResponse { progress }
                 } else {
                     GetRecordError::NotFound {
-                        closest_peers,
+                        closest_peers: closest_peers.into(),
                         certainty: match found.rejected {
                             0 => certainty(query_end, progress),
                             _ => Certainty::Inconclusive,
                         },
                         rejected: found.rejected,
                         progress,
-                        cached: None,
                     }
                 }));
             };
@@ -180,7 +181,7 @@ pub(super) fn read(
                     Err(if candidates.len() == 1 {
                         GetRecordError::QuorumNotReached { candidate: candidate(first, found), needed }
                     } else {
-                        GetRecordError::Conflict { candidates, needed }
+                        GetRecordError::Conflict { candidates: candidates.into(), needed }
                     })
                 }
             })
@@ -188,7 +189,7 @@ pub(super) fn read(
         Operation::GetProviders { key: _, policy } => {
             let mut providers = found.providers.clone();
             Outcome::GetProviders(if query_end.timed_out {
-                Err(GetProvidersError::Timeout { found: providers, progress })
+                Err(GetProvidersError::Timeout { found: providers.into(), progress })
             } else if !providers.is_empty() {
                 providers.truncate(match *policy {
                     Policy::First => 1,
@@ -202,10 +203,9 @@ pub(super) fn read(
                 Err(GetProvidersError::NoResponse { progress })
             } else {
                 Err(GetProvidersError::NotFound {
-                    closest_peers,
+                    closest_peers: closest_peers.into(),
                     certainty: certainty(query_end, progress),
                     progress,
-                    cached: None,
                 })
             })
         }
@@ -222,11 +222,11 @@ pub(super) fn timeout(operation: &Operation, query: Option<&LiveQuery>, progress
     match operation {
         Operation::GetRecord { .. } => {
             let found = query.map_or_else(Vec::new, |query| query.results.records.clone());
-            Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress }))
+            Outcome::GetRecord(Err(GetRecordError::Timeout { found: found.into(), progress }))
         }
         Operation::GetProviders { .. } => {
             let found = query.map_or_else(Vec::new, |query| query.results.providers.clone());
-            Outcome::GetProviders(Err(GetProvidersError::Timeout { found, progress }))
+            Outcome::GetProviders(Err(GetProvidersError::Timeout { found: found.into(), progress }))
         }
         Operation::PutRecord { .. } => {
             Outcome::PutRecord(Err(PutRecordError::Timeout { sent_to: Vec::new(), progress }))
@@ -236,7 +236,7 @@ pub(super) fn timeout(operation: &Operation, query: Option<&LiveQuery>, progress
         }
         Operation::StartProviding { .. } => Outcome::StartProviding(Err(StartProvidingError::Timeout { progress })),
         Operation::GetClosestPeers { .. } => {
-            Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers: Vec::new(), progress }))
+            Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers: Arc::default(), progress }))
         }
         Operation::Bootstrap => {
             // Only phases that have ended count.
@@ -265,11 +265,13 @@ pub(super) fn with_earlier(mut outcome: Outcome, earlier: &[Attempt], max_items:
     for attempt in earlier.iter().rev() {
         match &mut outcome {
             Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress })) => {
+                let mut all = found.to_vec();
                 for record in &attempt.records {
-                    if found.len() < max_items && found.iter().all(|known| known.peer != record.peer) {
-                        found.push(Arc::clone(record));
+                    if all.len() < max_items && all.iter().all(|known| known.peer != record.peer) {
+                        all.push(Arc::clone(record));
                     }
                 }
+                *found = all.into();
                 *progress = sum(*progress, attempt.progress);
             }
             Outcome::PutRecord(Err(PutRecordError::Timeout { sent_to, progress }))
@@ -450,9 +452,9 @@ pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
     NonZeroUsize::new(needed).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Conclusive if at least four of five requests were answered and the query was not finished early.
+/// Conclusive if enough peers, and at least four of five, have answered.
 pub(super) fn certainty(query_end: &QueryEnd, progress: Progress) -> Certainty {
-    if !query_end.finished_early
+    if query_end.enough_answers.is_some_and(|enough| progress.successes as usize >= enough)
         && progress.successes > 0
         && u64::from(progress.successes) * 5 >= u64::from(progress.requests) * 4
     {

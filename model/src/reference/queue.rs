@@ -1,6 +1,6 @@
 //! Order in which queries get a free slot.
 
-use kadence_core::{Priority, RequestId};
+use kadence_core::Priority;
 
 use super::{Awaiting, LiveQuery, LiveRequest, Model, State};
 
@@ -108,13 +108,6 @@ impl Model {
         class_share.position += class_share.step;
         self.class_shares.last_start = position;
         first
-    }
-
-    /// Returns the request to shed for a request of this class: the last one of the lowest class below it.
-    pub(super) fn shed_candidate(&self, than: Priority) -> Option<RequestId> {
-        let below = || self.new_requests_in_queue().filter(|request| request.options.priority < than);
-        let lowest = below().map(|request| request.options.priority).min()?;
-        below().filter(|request| request.options.priority == lowest).map(|request| request.id).max()
     }
 
     /// Returns the queries of a class, first come, first served.

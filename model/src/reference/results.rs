@@ -23,7 +23,8 @@ impl Threshold {
             Operation::GetRecord { key: _, policy } | Operation::GetProviders { key: _, policy } => match *policy {
                 Policy::First => Self::Items(1),
                 Policy::Limit(limit) => Self::Items(limit.min(max_items)),
-                Policy::All | Policy::Best { agree: None } => Self::Items(max_items),
+                Policy::All => Self::End,
+                Policy::Best { agree: None } => Self::BestVotes(u32::MAX as usize),
                 Policy::Quorum(quorum) => Self::Votes(sources(quorum)),
                 Policy::Best { agree: Some(quorum) } => Self::BestVotes(sources(quorum)),
             },

@@ -77,7 +77,7 @@ impl Model {
             query.stall_check = Some(until);
             if finish_early {
                 (query.last_progress, query.stall_check, query.unshared) = (now, Some(later(now, quiet)), true);
-                query.finished_early = true;
+                query.cut_short = true;
             }
         }
         if finish_early {

@@ -5,16 +5,23 @@
 
 use std::time::Instant;
 
-use kadence_core::{ClosestPeersAnswer, GetClosestPeersError, Operation, Outcome, Progress, Query, RequestId};
+use kadence_core::{
+    Certainty, ClosestPeersAnswer, GetClosestPeersError, Operation, Outcome, Progress, Query, RequestId,
+};
 use libp2p::kad::{KBucketKey, PeerInfo, RecordKey};
 
-use super::{LiveQuery, Model, outcomes::QueryEnd, sum};
+use super::{
+    LiveQuery, Model,
+    outcomes::{self, QueryEnd},
+    sum,
+};
 
 /// Result of the first lookup.
 #[derive(Debug, Clone)]
 pub(super) struct FirstLookup {
     peers: Vec<PeerInfo>,
     progress: Progress,
+    certainty: Certainty,
 }
 
 impl Model {
@@ -29,11 +36,13 @@ impl Model {
         let Some(request) = self.request_mut(id) else { return false };
         let Operation::GetClosestPeers { target: _, thorough: true } = request.operation else { return false };
         if request.first_lookup.is_some() {
-            self.finish_thorough_lookup(id, &query_end.peers, query.progress, now);
+            let certainty = outcomes::certainty(query_end, query.progress);
+            self.finish_thorough_lookup(id, &query_end.peers, query.progress, certainty, now);
             return true;
         }
         let Some(last) = query_end.peers.last().filter(|_| !query_end.timed_out) else { return false };
-        request.first_lookup = Some(FirstLookup { peers: query_end.peers.clone(), progress: query.progress });
+        let (progress, certainty) = (query.progress, outcomes::certainty(query_end, query.progress));
+        request.first_lookup = Some(FirstLookup { peers: query_end.peers.clone(), progress, certainty });
         (request.past_first_step, request.second_step) = (true, true);
         self.attach(id, Query::GetClosestPeers { target: RecordKey::from(last.peer_id.to_bytes()) }, now);
         true
@@ -44,6 +53,7 @@ impl Model {
         id: RequestId,
         second: &[PeerInfo],
         progress: Progress,
+        certainty: Certainty,
         now: Instant,
     ) {
         let Some(request) = self.request(id) else { return };
@@ -60,7 +70,10 @@ impl Model {
         }
         peers.sort_by_key(|info| KBucketKey::from(info.peer_id).distance(&KBucketKey::new(target.clone())));
         peers.truncate(20);
-        let answer = ClosestPeersAnswer::new(peers, sum(first.progress, progress));
+        let mut answer = ClosestPeersAnswer::new(peers, sum(first.progress, progress));
+        if first.certainty == certainty {
+            answer.certainty = certainty;
+        }
         self.end(id, Outcome::GetClosestPeers(Ok(answer)), now);
     }
 }
@@ -69,7 +82,7 @@ impl Model {
 pub(super) fn with_first_lookup(outcome: Outcome, first: Option<&FirstLookup>) -> Outcome {
     match (outcome, first) {
         (Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers: _, progress })), Some(first)) => {
-            let (peers, progress) = (first.peers.clone(), sum(first.progress, progress));
+            let (peers, progress) = (first.peers.clone().into(), sum(first.progress, progress));
             Outcome::GetClosestPeers(Err(GetClosestPeersError::Timeout { peers, progress }))
         }
         (outcome, _) => outcome,

@@ -20,8 +20,6 @@ pub struct Counters {
     pub lost_queries: u64,
     pub queries_finished_early: u64,
     pub read_repairs: u64,
-    pub cache_hits: u64,
-    pub cache_misses: u64,
 }
 
 impl From<Stats> for Counters {
@@ -37,8 +35,6 @@ impl From<Stats> for Counters {
             lost_queries: stats.lost_queries,
             queries_finished_early: stats.queries_finished_early,
             read_repairs: stats.read_repairs,
-            cache_hits: stats.cache_hits,
-            cache_misses: stats.cache_misses,
         }
     }
 }

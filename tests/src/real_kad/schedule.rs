@@ -3,8 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use kadence::{
-    OperationKind, OutcomeKind, Overload, Priority, Quorum, Retry, Stall, TrackerConfig, ValidationError, Validator,
-    Validators,
+    OperationKind, OutcomeKind, Priority, Quorum, Retry, Stall, TrackerConfig, ValidationError, Validator, Validators,
     tracker::{Operation, Policy, RequestId, RequestOptions},
 };
 use libp2p::{
@@ -330,7 +329,6 @@ fn setup(seed: u64, config: RunConfig, rng: &mut Rng) -> Setup {
     setup.tracker = TrackerConfig::default()
         .max_running(*rng.pick(&[1, 2, 3, 5, 8, 32]))
         .max_queued(*rng.pick(&[2, 8, 4096, 4096]))
-        .overload(*rng.pick(&[Overload::Refuse, Overload::Refuse, Overload::Shed]))
         .seed(rng.next_u64())
         .validators(Validators::default().with("v", Arc::new(ByBytes)))
         .max_items(*rng.pick(&[3, 4096, 4096]))

@@ -31,7 +31,7 @@ pub async fn concurrent_calls_of_all_kinds_each_get_their_own_answer<R: TestRunt
         };
         let provided = async move {
             let answer = client.get_providers(key("provided")).await.unwrap();
-            assert_eq!(answer.providers, [provider]);
+            assert_eq!(*answer.providers, [provider]);
         };
         let unprovided = async move {
             let result = client.get_providers(key(&format!("unprovided {round}"))).await;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kadence_core::{OperationKind, Overload, Policy, Priority, Progress, Quorum, RequestOptions, Retry, TrackerConfig};
+use kadence_core::{
+    Network, OperationKind, Policy, Priority, Progress, Quorum, Reachability, RequestOptions, Retry, TrackerConfig,
+};
 use libp2p::kad::QueryResult;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -40,6 +42,11 @@ pub(super) enum Input {
     },
     Forward(u64),
     Census(usize),
+    /// The application has changed the local store.
+    Written(Index),
+    /// A query, known or not, does not do all that it could.
+    CutShort(u32),
+    Network(Network),
     /// The clock moves forwards and back again.
     Backward(u64),
     Shutdown {
@@ -111,9 +118,9 @@ fn some_retry() -> impl Strategy<Value = Retry> {
 fn some_options() -> impl Strategy<Value = RequestOptions> {
     let priority = proptest::sample::select(Priority::ALL.to_vec());
     let timeout = proptest::option::of((0..20_000_u64).prop_map(Duration::from_millis));
-    (priority, proptest::option::of(some_retry()), timeout, any::<bool>()).prop_map(
-        |(priority, retry, timeout, streaming)| {
-            RequestOptions::default().priority(priority).retry(retry).timeout(timeout).streaming(streaming).fresh(false)
+    (priority, proptest::option::of(some_retry()), timeout, any::<bool>(), proptest::bool::weighted(0.05)).prop_map(
+        |(priority, retry, timeout, streaming, fresh)| {
+            RequestOptions::default().priority(priority).retry(retry).timeout(timeout).streaming(streaming).fresh(fresh)
         },
     )
 }
@@ -124,6 +131,13 @@ fn some_counts() -> impl Strategy<Value = Progress> {
         successes,
         failures,
     })
+}
+
+fn a_network() -> impl Strategy<Value = Network> {
+    let reachability =
+        prop_oneof![Just(Reachability::Unknown), Just(Reachability::Connected), Just(Reachability::Isolated)];
+    (proptest::option::of(0..30_usize), reachability)
+        .prop_map(|(size, reachability)| Network::default().size(size).reachability(reachability))
 }
 
 fn an_input() -> impl Strategy<Value = Input> {
@@ -145,6 +159,9 @@ fn an_input() -> impl Strategy<Value = Input> {
         3 => (0..100_000_u64).prop_map(Input::Forward),
         5 => (0..100_000_u64).prop_map(Input::Backward),
         5 => (0..200_usize).prop_map(Input::Census),
+        5 => any::<Index>().prop_map(Input::Written),
+        5 => (0..IDS).prop_map(Input::CutShort),
+        5 => a_network().prop_map(Input::Network),
         1 => any::<bool>().prop_map(|drain| Input::Shutdown { drain }),
     ]
 }
@@ -184,8 +201,8 @@ pub(super) fn results(kind: OperationKind, key: &str) -> Vec<QueryResult> {
 
 pub(super) fn config() -> impl Strategy<Value = TrackerConfig> {
     let limits = (1..5_usize, 0..6_usize, 1..5_usize, prop_oneof![Just(0), Just(5), Just(1024)]);
-    (limits, 0..10_u64, any::<u64>(), any::<bool>(), [0..4_u32, 0..4_u32, 0..4_u32]).prop_map(
-        |((max_running, max_queued, max_items, max_replay_bytes), finish_timeout, seed, shed, shares)| {
+    (limits, 0..10_u64, any::<u64>(), [0..4_u32, 0..4_u32, 0..4_u32]).prop_map(
+        |((max_running, max_queued, max_items, max_replay_bytes), finish_timeout, seed, shares)| {
             validating()
                 .max_running(max_running)
                 .max_queued(max_queued)
@@ -193,7 +210,6 @@ pub(super) fn config() -> impl Strategy<Value = TrackerConfig> {
                 .max_replay_bytes(max_replay_bytes)
                 .finish_timeout(secs(finish_timeout))
                 .default_timeout(secs(15))
-                .overload(if shed { Overload::Shed } else { Overload::Refuse })
                 .shares(shares)
                 .seed(seed)
         },

@@ -13,9 +13,9 @@ use std::{
 };
 
 use kadence_core::{
-    Action, Command, CommandError, GetProvidersError, GetRecordError, Item, Operation, Outcome, Policy, Priority,
-    Progress, ProvidersAnswer, Query, QueryEvent, QueryStartError, QueryTracker, Request, RequestId, RequestOptions,
-    Started, StepId, TrackerConfig,
+    Action, Command, CommandError, GetProvidersError, GetRecordError, Item, Network, Operation, Outcome, Policy,
+    Priority, Progress, ProvidersAnswer, Query, QueryEvent, QueryStartError, QueryTracker, Request, RequestId,
+    RequestOptions, Started, StepId, TrackerConfig,
 };
 use libp2p::{
     PeerId,
@@ -177,6 +177,11 @@ impl Harness {
         self.ask(id, operation, options).expect("the request is valid");
     }
 
+    /// Makes a request that joins no query that has started, which is accepted.
+    pub(crate) fn fresh(&mut self, id: u64, operation: Operation) {
+        self.request_with(id, operation, RequestOptions::default().fresh(true));
+    }
+
     /// Makes a get of all records under `key`.
     pub(crate) fn get(&mut self, id: u64, key: &str) {
         self.request(id, get_record(key, Policy::All));
@@ -195,9 +200,14 @@ impl Harness {
         self.command(Command::Shutdown { drain });
     }
 
+    /// The application has changed the local store under `key`.
+    pub(crate) fn written(&mut self, key: RecordKey) {
+        self.command(Command::Written { key });
+    }
+
     fn command(&mut self, command: Command) {
         let at = self.instant(self.now);
-        self.tracker.handle_command(command, at).expect("cancel and shutdown never fail");
+        self.tracker.handle_command(command, at).expect("only requests fail");
         self.drain();
     }
 
@@ -271,6 +281,20 @@ impl Harness {
     pub(crate) fn query_count(&mut self, live: usize) {
         let at = self.instant(self.now);
         self.tracker.handle_query_count(live, at);
+        self.drain();
+    }
+
+    /// A peer that the query waits for was given up, or the application has finished the query.
+    pub(crate) fn cut_short(&mut self, id: u32) {
+        let at = self.instant(self.now);
+        self.tracker.handle_cut_short(id, at);
+        self.drain();
+    }
+
+    /// Tells the tracker what is known of the network.
+    pub(crate) fn network(&mut self, network: Network) {
+        let at = self.instant(self.now);
+        self.tracker.handle_network(network, at);
         self.drain();
     }
 

@@ -14,7 +14,7 @@ const SMOOTHING: u32 = 8;
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Smoothed round trip, measured by the time in which queries get their first answers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct RttEstimator {
     round_trip: Option<Duration>,
 }

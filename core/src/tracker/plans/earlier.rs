@@ -4,15 +4,16 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use libp2p::{PeerId, kad::PeerRecord};
 
-use super::{puts::Put, results::QueryResults};
+use super::{Ended, Plan};
 use crate::{
     GetClosestPeersError, GetProvidersError, GetRecordError, Outcome, Progress, PutRecordError, StartProvidingError,
+    tracker::results::{QueryEnd, QueryResults},
 };
 
 /// Maximum number of peers remembered of a put's earlier attempts: fifty times the replication factor.
 const MOST_PEERS: usize = 1000;
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Earlier {
     /// Those of the last attempt first, one for each source.
     records: Vec<Arc<PeerRecord>>,
@@ -21,10 +22,18 @@ pub(super) struct Earlier {
 }
 
 impl Earlier {
-    /// Returns the results of a failed attempt. A bootstrap leaves none, because its phases belong to one attempt.
-    pub(super) fn of(results: &QueryResults, progress: Progress) -> Self {
+    /// Ends a failed attempt, and returns its results. A bootstrap leaves none, because its phases belong to one
+    /// attempt.
+    pub(super) fn take(plan: &mut Plan, ended: Option<&Ended<'_>>) -> Self {
+        if let Plan::PutRecord(put) = plan {
+            let (sent_to, progress) = put.restart().unwrap_or_default();
+            return Self { sent_to, progress, ..Self::default() };
+        }
+        let Some(Ended { results, progress, end, .. }) = ended.copied() else { return Self::default() };
         match results {
-            QueryResults::Records(records) => Self { records: records.records.clone(), progress, ..Self::default() },
+            // Nothing was sent.
+            _ if matches!(end, QueryEnd::NotStarted(_)) => Self::default(),
+            QueryResults::Records(found) => Self { records: found.records.clone(), progress, ..Self::default() },
             QueryResults::Put { asked } => Self { sent_to: asked.to_vec(), progress, ..Self::default() },
             // An attempt that found providers or peers is not retried.
             QueryResults::Providers(_) | QueryResults::ClosestPeers | QueryResults::Announcement => {
@@ -32,11 +41,6 @@ impl Earlier {
             }
             QueryResults::Bootstrap { .. } => Self::default(),
         }
-    }
-
-    /// Returns the results of a failed attempt of a put.
-    pub(super) fn of_put(put: Put) -> Self {
-        Self { sent_to: put.asked, progress: put.progress, ..Self::default() }
     }
 
     /// Adds the results of the attempts before this one. `None` if there are none at all.
@@ -53,7 +57,9 @@ impl Earlier {
     pub(super) fn complete(&self, outcome: &mut Outcome, max_items: usize) {
         let progress = match outcome {
             Outcome::GetRecord(Err(GetRecordError::Timeout { found, progress })) => {
-                add_records(found, self, max_items);
+                let mut all = found.to_vec();
+                add_records(&mut all, self, max_items);
+                *found = all.into();
                 progress
             }
             Outcome::PutRecord(Err(PutRecordError::Timeout { sent_to, progress }))

@@ -5,11 +5,11 @@ use std::{collections::VecDeque, hash::Hash};
 use rustc_hash::FxHashSet;
 
 /// Maximum number of ids remembered, so that a late event of such a query is not passed on as the application's. A
-/// missing last event needs a anomaly in kad; a thousand exceed any burst of them, and take 24 KiB.
+/// missing last event needs an anomaly in kad; a thousand exceed any burst of them, and take 24 KiB.
 const CAPACITY: usize = 1024;
 
 /// A bounded set that removes its oldest member first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct EvictedIds<Id> {
     order: VecDeque<Id>,
     members: FxHashSet<Id>,

@@ -6,12 +6,12 @@ use crate::{Priority, StepId};
 
 /// Line in which a query waits. Ordered by service: the greater goes first.
 ///
-/// Further steps of a put and of a thorough lookup go ahead of all others: the result of their first query is fresh, and
-/// they have waited for their turn already. There are few of them for each query that had its turn, so no class starves.
-/// Everything else waits in the line of its class, retries included: a request may be retried any number of times, and
-/// if its attempts went ahead, a few requests that always fail would keep all others from starting.
+/// Further steps of a put and of a thorough lookup go ahead of all others: the result of their first query is fresh,
+/// and they have waited for their turn already. There are few of them for each query that had its turn, so no class
+/// starves. Everything else waits in the line of its class, retries included: a request may be retried any number of
+/// times, and if its attempts went ahead, a few requests that always fail would keep all others from starting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Line {
+pub(in crate::tracker) enum Line {
     New(Priority),
     FurtherStep(Priority),
 }
@@ -21,7 +21,7 @@ pub(super) enum Line {
 /// Stride scheduling selects the next class: each start moves its class forward by the inverse of its share, and the
 /// class that is furthest behind is next, or the higher one of two that are level. A class that was empty continues
 /// level with the others, so it cannot save up unused shares.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct WaitingLine {
     /// The higher class first; within a class first come, first served.
     further: BTreeSet<(Reverse<Priority>, StepId)>,
@@ -30,7 +30,7 @@ pub(super) struct WaitingLine {
     reached: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Class {
     queue: BTreeSet<StepId>,
     stride: u64,
@@ -111,16 +111,13 @@ mod tests {
         let mut waiting = BTreeMap::new();
         for step in 0..n as u64 * 3 {
             if let Some(class) = classes.get(step as usize % 3) {
-                waiting.insert(StepId(step), class.index());
+                waiting.insert(StepId(step), *class);
                 line.insert(Line::New(*class), StepId(step));
             }
         }
-        let mut counts = vec![0; 3];
-        for _ in 0..n {
-            counts[waiting[&line.pop().unwrap()]] += 1;
-        }
+        let started: Vec<_> = (0..n).map(|_| waiting[&line.pop().unwrap()]).collect();
         while line.pop().is_some() {}
-        counts
+        Priority::ALL.map(|class| started.iter().filter(|started| **started == class).count()).to_vec()
     }
 
     #[test]
