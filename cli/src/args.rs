@@ -12,22 +12,33 @@ use crate::{
 
 /// Runs a node of a libp2p Kademlia DHT, asks such a network, and publishes and installs packages on it.
 ///
-/// Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 4 timed out, 5 no peer reached. An error is one line on
-/// stderr; with --json, it is also a JSON object on stdout.
+/// Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 4 timed out, 5 no peer reached. An error is one line
+/// on stderr; with --json, it is also a JSON object on stdout.
 #[derive(Debug, Parser)]
 #[command(name = "kadence", version)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// Name of the kad protocol of the network; only nodes with the same name find each other
-    #[arg(long, global = true, value_name = "NAME", default_value_t = DEFAULT_PROTOCOL, value_parser = parse_protocol)]
-    pub(crate) protocol: StreamProtocol,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 
     /// Log more to stderr; repeat up to three times for more. RUST_LOG overrides it. Default: warnings;
     /// commands that stay also log connections
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// The network that a command joins.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NetworkArgs {
+    /// Name of the kad protocol of the network; only nodes with the same name find each other
+    #[arg(long, global = true, value_name = "NAME", default_value_t = DEFAULT_PROTOCOL, value_parser = parse_protocol)]
+    pub(crate) protocol: StreamProtocol,
+
+    /// Number of nodes of the network, if it has fewer than four: without it, "not found" is never certain there
+    #[arg(long, global = true, value_name = "NODES")]
+    pub(crate) network_size: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]

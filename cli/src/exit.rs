@@ -199,7 +199,9 @@ fn of_request(error: &RequestError) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use kadence_tokio::kadence::{InvalidRequestError, Progress};
+    use std::sync::Arc;
+
+    use kadence_tokio::kadence::{Certainty, InvalidRequestError, Progress};
 
     use super::*;
 
@@ -225,14 +227,13 @@ mod tests {
     fn each_reason_has_an_exit_code_of_its_own() {
         let progress = Progress::default();
         let not_found = Failure::from(GetRecordError::NotFound {
-            closest_peers: Vec::new(),
-            certainty: progress.certainty(),
+            closest_peers: Arc::default(),
+            certainty: Certainty::Inconclusive,
             rejected: 0,
             progress,
-            cached: None,
         });
         assert_eq!(not_found.reason.code(), 3);
-        assert_eq!(Failure::from(GetRecordError::Timeout { found: Vec::new(), progress }).reason.code(), 4);
+        assert_eq!(Failure::from(GetRecordError::Timeout { found: Arc::default(), progress }).reason.code(), 4);
         assert_eq!(Failure::from(GetRecordError::from(RequestError::ExpiredInQueue)).reason.code(), 4);
         assert_eq!(Failure::from(PutRecordError::NoKnownPeers).reason.code(), 5);
         assert_eq!(Failure::from(GetRecordError::from(RequestError::Shutdown)).reason.code(), 1);

@@ -33,17 +33,17 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let Args { command, protocol, verbose: _ } = args;
+    let Args { command, network, verbose: _ } = args;
     let result = runtime.block_on(async {
         match command {
-            Command::Demo(args) => kadence_demo::run(args, protocol).await.map_err(Into::into),
-            Command::Node(args) => node::run(args, protocol).await,
-            Command::Get(args) => query::get(args, protocol).await,
-            Command::Put(args) => query::put(args, protocol).await,
-            Command::Provide(args) => query::provide(args, protocol).await,
-            Command::Providers(args) => query::providers(args, protocol).await,
-            Command::Closest(args) => query::closest(args, protocol).await,
-            Command::Pkg(command) => pkg::run(command, protocol).await,
+            Command::Demo(args) => kadence_demo::run(args, network.protocol).await.map_err(Into::into),
+            Command::Node(args) => node::run(args, network).await,
+            Command::Get(args) => query::get(args, network).await,
+            Command::Put(args) => query::put(args, network).await,
+            Command::Provide(args) => query::provide(args, network).await,
+            Command::Providers(args) => query::providers(args, network).await,
+            Command::Closest(args) => query::closest(args, network).await,
+            Command::Pkg(command) => pkg::run(command, network).await,
             Command::Completions { shell } => completions(shell),
         }
     });

@@ -5,7 +5,7 @@ use std::{collections::HashSet, io};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use kadence_tokio::kadence::{
     libp2p::{
-        Multiaddr, PeerId, StreamProtocol,
+        Multiaddr, PeerId,
         swarm::{NetworkBehaviour, SwarmEvent, dummy},
     },
     node::{Identity, Node, NodeConfig, NodeEvent, NodeStore},
@@ -13,14 +13,14 @@ use kadence_tokio::kadence::{
 use serde_json::json;
 use tracing::info;
 
-use crate::{exit::Failure, options::NodeArgs, output};
+use crate::{args::NetworkArgs, exit::Failure, options::NodeArgs, output};
 
 /// Runs a node until a signal comes.
 ///
 /// # Errors
 ///
 /// If it cannot start, or ends by itself.
-pub(crate) async fn run(args: NodeArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(crate) async fn run(args: NodeArgs, network: NetworkArgs) -> Result<(), Failure> {
     let NodeArgs { listen, peers, identity, store, json } = args;
     // From here on, a signal shuts the node down gracefully.
     let signal = signal()?;
@@ -29,7 +29,8 @@ pub(crate) async fn run(args: NodeArgs, protocol: StreamProtocol) -> Result<(), 
         .listen(listen.addresses)
         .bootstrap_peers(peers)
         .store(store.map_or(NodeStore::Memory, NodeStore::Disk))
-        .protocol(protocol);
+        .protocol(network.protocol)
+        .expected_network_size(network.network_size);
     let mut node = kadence_tokio::node(config).await?;
     let mut addresses = Addresses::new(json);
     serve(&mut node, signal, |node| addresses.print_new(node)).await?;
@@ -37,8 +38,8 @@ pub(crate) async fn run(args: NodeArgs, protocol: StreamProtocol) -> Result<(), 
     Ok(())
 }
 
-/// Runs a node until a signal comes, and logs its peers. `on_address` is called at the start, and each time the node may
-/// have a new address.
+/// Runs a node until a signal comes, and logs its peers. `on_address` is called at the start, and each time the node
+/// may have a new address.
 ///
 /// # Errors
 ///

@@ -12,11 +12,12 @@ use kadence_tokio::kadence::{
 pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) listen: Listen,
-    /// Address of a node to join through, as `kadence node` prints it; repeatable. Default: none, so that this node waits
-    /// for others
+    /// Address of a node to join through, as `kadence node` prints it; repeatable. Default: none, so that this node
+    /// waits for others
     #[arg(long = "peer", value_name = "MULTIADDR")]
     pub(crate) peers: Vec<Multiaddr>,
-    /// File of the key pair, created if it does not exist. Default: a new key pair, and so a new peer id, at every start
+    /// File of the key pair, created if it does not exist. Default: a new key pair, and so a new peer id, at every
+    /// start
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
     /// File in which records and providers are kept, created if it does not exist; use it with --identity. Default: in

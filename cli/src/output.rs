@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal};
 
 pub(crate) use kadence_demo::output::{json, line, note, stdout};
 
-/// Prints a record's value on stdout, unchanged unless stdout is a terminal. Anybody may have stored the value, so control
-/// sequences in it must not reach a terminal.
+/// Prints a record's value on stdout, unchanged unless stdout is a terminal. Anybody may have stored the value, so
+/// control sequences in it must not reach a terminal.
 ///
 /// # Errors
 ///

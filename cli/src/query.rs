@@ -11,7 +11,7 @@ use anyhow::Context;
 use kadence_tokio::kadence::{
     ClosestPeersAnswer, DriverClosedError, GetProvidersError, ProvidersAnswer,
     libp2p::{
-        Multiaddr, PeerId, StreamProtocol, Swarm,
+        Multiaddr, PeerId, Swarm,
         kad::{Mode, PeerInfo, Record},
         swarm::dummy,
     },
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
+    args::NetworkArgs,
     exit::Failure,
     node::{serve, signal},
     options::{Ask, ClosestArgs, GetArgs, ProvideArgs, ProvidersArgs, PutArgs},
@@ -36,10 +37,10 @@ const MAX_READ: u64 = 16 * 1024 * 1024;
 /// # Errors
 ///
 /// If the record does not exist, the network cannot be reached, or the output cannot be written.
-pub(crate) async fn get(args: GetArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(crate) async fn get(args: GetArgs, network: NetworkArgs) -> Result<(), Failure> {
     let GetArgs { key, ask, output } = args;
     let json = ask.json;
-    let joined = Joined::client(ask, protocol).await?;
+    let joined = Joined::client(ask, network).await?;
     let answer = joined.node.client().get_record(key.to_record_key()).timeout(joined.time_left()).await?;
     let value = answer.value();
     if let Some(path) = &output {
@@ -70,7 +71,7 @@ pub(crate) async fn get(args: GetArgs, protocol: StreamProtocol) -> Result<(), F
 /// # Errors
 ///
 /// If the value cannot be read or is too long, or too few peers store it.
-pub(crate) async fn put(args: PutArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(crate) async fn put(args: PutArgs, network: NetworkArgs) -> Result<(), Failure> {
     let PutArgs { key, value, file, ask } = args;
     let json = ask.json;
     // Before joining the network, because typing a value may take longer than the timeout.
@@ -83,7 +84,7 @@ pub(crate) async fn put(args: PutArgs, protocol: StreamProtocol) -> Result<(), F
         (None, _) => read(io::stdin().lock()).context("cannot read stdin")?,
     };
     let bytes = value.len();
-    let joined = Joined::client(ask, protocol).await?;
+    let joined = Joined::client(ask, network).await?;
     let record = Record::new(key.to_record_key(), value);
     let answer = joined.node.client().put_record(record).timeout(joined.time_left()).await?;
     if json {
@@ -106,11 +107,11 @@ pub(crate) async fn put(args: PutArgs, protocol: StreamProtocol) -> Result<(), F
 /// # Errors
 ///
 /// If the announcement fails, or the node ends by itself.
-pub(crate) async fn provide(args: ProvideArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(crate) async fn provide(args: ProvideArgs, network: NetworkArgs) -> Result<(), Failure> {
     let ProvideArgs { key, listen, ask } = args;
     let json = ask.json;
     let signal = signal()?;
-    let mut joined = Joined::new(ask, protocol, Mode::Server, listen.addresses).await?;
+    let mut joined = Joined::new(ask, network, Mode::Server, listen.addresses).await?;
     let answer = joined.node.client().start_providing(key.to_record_key()).timeout(joined.time_left()).await?;
     let peer = joined.node.local_peer_id();
     if json {
@@ -134,10 +135,10 @@ pub(crate) async fn provide(args: ProvideArgs, protocol: StreamProtocol) -> Resu
 /// # Errors
 ///
 /// If there are none, or the network cannot be reached in time.
-pub(crate) async fn providers(args: ProvidersArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(crate) async fn providers(args: ProvidersArgs, network: NetworkArgs) -> Result<(), Failure> {
     let ProvidersArgs { key, ask, limit } = args;
     let json = ask.json;
-    let joined = Joined::client(ask, protocol).await?;
+    let joined = Joined::client(ask, network).await?;
     let mut call = joined.node.client().get_providers(key.to_record_key()).timeout(joined.time_left());
     if let Some(limit) = limit {
         call = call.limit(limit);
@@ -164,16 +165,17 @@ pub(crate) async fn providers(args: ProvidersArgs, protocol: StreamProtocol) -> 
 /// # Errors
 ///
 /// If the network cannot be reached.
-pub(crate) async fn closest(args: ClosestArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(crate) async fn closest(args: ClosestArgs, network: NetworkArgs) -> Result<(), Failure> {
     let ClosestArgs { target, ask } = args;
     let json = ask.json;
-    let joined = Joined::client(ask, protocol).await?;
+    let joined = Joined::client(ask, network).await?;
     let call = joined.node.client().get_closest_peers(target.target()).timeout(joined.time_left());
     let ClosestPeersAnswer { peers, .. } = call.await?;
     let mut found = Vec::new();
-    for PeerInfo { peer_id, mut addrs } in peers {
+    for PeerInfo { peer_id, mut addrs } in peers.iter().cloned() {
         if addrs.is_empty() {
-            // The answer has only the addresses learned in the lookup. Those of its first peers are in the routing table.
+            // The answer has only the addresses learned in the lookup. Those of its first peers are in the routing
+            // table.
             addrs = known_addresses(&joined.node, peer_id).await?;
         }
         // Ends each address with the peer id, as --peer needs it.
@@ -209,14 +211,19 @@ struct Joined {
 
 impl Joined {
     /// Joins as a client, which does not listen and is not asked by others.
-    async fn client(ask: Ask, protocol: StreamProtocol) -> Result<Self, Failure> {
-        Self::new(ask, protocol, Mode::Client, Vec::new()).await
+    async fn client(ask: Ask, network: NetworkArgs) -> Result<Self, Failure> {
+        Self::new(ask, network, Mode::Client, Vec::new()).await
     }
 
-    async fn new(ask: Ask, protocol: StreamProtocol, mode: Mode, listen: Vec<Multiaddr>) -> Result<Self, Failure> {
+    async fn new(ask: Ask, network: NetworkArgs, mode: Mode, listen: Vec<Multiaddr>) -> Result<Self, Failure> {
         let Ask { peers, timeout, json: _ } = ask;
         let deadline = Instant::now() + timeout;
-        let config = NodeConfig::default().listen(listen).bootstrap_peers(peers).protocol(protocol).mode(mode);
+        let config = NodeConfig::default()
+            .listen(listen)
+            .bootstrap_peers(peers)
+            .protocol(network.protocol)
+            .expected_network_size(network.network_size)
+            .mode(mode);
         let node = kadence_tokio::node(config).await?;
         node.ready(timeout).await?;
         Ok(Self { node, deadline })

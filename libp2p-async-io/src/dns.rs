@@ -47,9 +47,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// Uses the system's resolver for host names and, for `/dnsaddr`, the system's name servers (`/etc/resolv.conf` on
-    /// Unix). The list of name servers is read again for each dial that needs it, so that the program needs no restart
-    /// when the network changes.
+    /// Uses the system's resolver for host names and, for `/dnsaddr`, the name servers in the system's settings (on
+    /// Linux and the BSDs those in `/etc/resolv.conf`). The list of name servers is read again for each dial that needs
+    /// it, so that the program needs no restart when the network changes.
     pub fn system() -> Self {
         Self { name_servers: Vec::new(), timeout: None, retries: None }
     }

@@ -12,8 +12,8 @@ use async_io::Timer;
 use futures::{FutureExt, StreamExt};
 use if_watch::{IfEvent, smol::IfWatcher};
 
-/// Pause of a listener after an error. Such errors (too many open files, no memory) last for a while, and to retry at once
-/// would use a whole core. libp2p's own transport has the same pause.
+/// Pause of a listener after an error. Such errors (too many open files, no memory) last for a while, and to retry at
+/// once would use a whole core. libp2p's own transport has the same pause.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Addresses of a listening socket.

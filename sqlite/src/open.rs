@@ -173,8 +173,8 @@ enum Found {
 impl Format {
     /// Brings a file up to the latest version.
     fn upgrade(&self, connection: &mut Connection) -> Result<(), Failure> {
-        // Reads first, without a lock for writing: most files are up to date, and one of another kind is not touched. In a
-        // transaction, because another process may be just creating the tables.
+        // Reads first, without a lock for writing: most files are up to date, and one of another kind is not touched.
+        // In a transaction, because another process may be just creating the tables.
         let transaction = connection.transaction()?;
         if self.state(&transaction)?.missing_after(self)?.is_none() {
             return Ok(());

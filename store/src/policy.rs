@@ -15,8 +15,8 @@ use crate::{InsertError, StoreConfig};
 /// Minimum by which a later expiry is worth a write: replicas come every hour, each with a slightly different expiry.
 pub(crate) const MIN_REFRESH: Duration = Duration::from_secs(60);
 
-/// Maximum number and total length of a provider's addresses. Further ones are left out, because a peer can claim as many
-/// as it likes.
+/// Maximum number and total length of a provider's addresses. Further ones are left out, because a peer can claim as
+/// many as it likes.
 const MAX_ADDRESSES: usize = 16;
 const MAX_ADDRESS_BYTES: usize = 1024;
 

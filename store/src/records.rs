@@ -12,8 +12,8 @@ use libp2p::{
 
 use crate::{InsertError, StoreConfig};
 
-/// Maximum number of records that one insertion evicts, so that the work of a call is bounded. A large record that would
-/// need more small ones to be evicted is not stored.
+/// Maximum number of records that one insertion evicts, so that the work of a call is bounded. A large record that
+/// would need more small ones to be evicted is not stored.
 pub(crate) const MAX_EVICTIONS: usize = 64;
 
 /// Records by key, with indexes. A distance identifies its key: it is the distance of a SHA-256 hash.

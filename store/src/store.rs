@@ -26,8 +26,8 @@ use crate::{
     stats,
 };
 
-/// Maximum number of expired records, and of expired providers, that a call which changes the store sweeps. A call adds at
-/// most one, so that the sweep keeps up with any load.
+/// Maximum number of expired records, and of expired providers, that a call which changes the store sweeps. A call adds
+/// at most one, so that the sweep keeps up with any load.
 const SWEEP: usize = 32;
 
 /// Store of records and providers for a `kad::Behaviour`, in memory or with a file.

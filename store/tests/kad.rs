@@ -58,8 +58,8 @@ fn node(number: u64, configure: impl FnOnce(PeerId, StoreConfig) -> Store) -> (N
 
 /// Puts all records at the second node at once, and returns for each whether the node has confirmed it.
 ///
-/// At once, because the sender learns late that a record was not stored: kad does not wake the stream that it resets, so
-/// that the request ends by its timeout of 10 s.
+/// At once, because the sender learns late that a record was not stored: kad does not wake the stream that it resets,
+/// so that the request ends by its timeout of 10 s.
 fn put<const N: usize>(nodes: &mut [Node; 2], records: [(&str, &str); N]) -> [bool; N] {
     let peer = *nodes[1].local_peer_id();
     let ids = records.map(|(key, value)| {

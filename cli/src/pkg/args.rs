@@ -23,8 +23,8 @@ pub(crate) enum Pkg {
     Init(InitArgs),
     /// Publish a folder that has a ggen.toml
     ///
-    /// Packs the folder, announces this node as a provider, and puts the signed head of the package. Others can fetch the
-    /// package only while a node serves it: use --serve, or run `kadence pkg serve` with the same home.
+    /// Packs the folder, announces this node as a provider, and puts the signed head of the package. Others can fetch
+    /// the package only while a node serves it: use --serve, or run `kadence pkg serve` with the same home.
     Publish(PublishArgs),
     /// Find packages by their metadata
     Search(SearchArgs),
@@ -181,8 +181,8 @@ pub(crate) struct YankArgs {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) listen: Listen,
-    /// Address of a node to join through, as `kadence node` prints it; repeatable. Default: none, so that this node waits
-    /// for others
+    /// Address of a node to join through, as `kadence node` prints it; repeatable. Default: none, so that this node
+    /// waits for others
     #[arg(long = "peer", value_name = "MULTIADDR")]
     pub(crate) peers: Vec<Multiaddr>,
     #[command(flatten)]

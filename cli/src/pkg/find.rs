@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use kadence_registry::{Package, PackageId, Query, Registry, SearchHit, SearchPage, VersionInfo};
-use kadence_tokio::kadence::libp2p::StreamProtocol;
 use serde_json::json;
 
 use super::{
@@ -12,14 +11,14 @@ use super::{
     member::{Member, Part},
     table::{aligned, date, short, size},
 };
-use crate::{exit::Failure, output};
+use crate::{args::NetworkArgs, exit::Failure, output};
 
 /// Finds packages in the own index and those of the connected peers.
 ///
 /// # Errors
 ///
 /// If there are none, the query is invalid, or the network cannot be reached.
-pub(super) async fn search(args: SearchArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(super) async fn search(args: SearchArgs, network: NetworkArgs) -> Result<(), Failure> {
     let SearchArgs { text, categories, tags, author, limit, peers, place } = args;
     let text = text.join(" ");
     let mut query = Query::builder().text(&text).limit(limit);
@@ -30,7 +29,7 @@ pub(super) async fn search(args: SearchArgs, protocol: StreamProtocol) -> Result
     }
     let query = query.build().map_err(anyhow::Error::from)?;
     let json = place.json;
-    let member = Member::join(lookup(peers, place, protocol)?).await?;
+    let member = Member::join(lookup(peers, place, network)?).await?;
     let found = async {
         let there = member.in_time(member.registry.search_network(&query)).await?;
         let here = member.in_time(member.registry.search(&query)).await?;
@@ -58,10 +57,10 @@ pub(super) async fn search(args: SearchArgs, protocol: StreamProtocol) -> Result
 /// # Errors
 ///
 /// If there is no such package or version, or the network cannot be reached.
-pub(super) async fn info(args: InfoArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(super) async fn info(args: InfoArgs, network: NetworkArgs) -> Result<(), Failure> {
     let InfoArgs { package, readme, peers, place } = args;
     let json = place.json;
-    let member = Member::join(lookup(peers, place, protocol)?).await?;
+    let member = Member::join(lookup(peers, place, network)?).await?;
     let found = async {
         let id = member.package(&package.name).await?;
         let found = match &package.version {
@@ -91,10 +90,10 @@ pub(super) async fn info(args: InfoArgs, protocol: StreamProtocol) -> Result<(),
 /// # Errors
 ///
 /// If there is no such package, or the network cannot be reached.
-pub(super) async fn versions(args: VersionsArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(super) async fn versions(args: VersionsArgs, network: NetworkArgs) -> Result<(), Failure> {
     let VersionsArgs { package: name, peers, place } = args;
     let json = place.json;
-    let member = Member::join(lookup(peers, place, protocol)?).await?;
+    let member = Member::join(lookup(peers, place, network)?).await?;
     let found = async {
         let id = member.package(&name).await?;
         let versions = member.in_time(member.registry.list_versions(&id)).await?;
@@ -117,9 +116,9 @@ pub(super) async fn versions(args: VersionsArgs, protocol: StreamProtocol) -> Re
 }
 
 /// Returns the parameters of a node that asks and leaves.
-fn lookup(peers: Peers, place: Place, protocol: StreamProtocol) -> Result<Part, Failure> {
+fn lookup(peers: Peers, place: Place, network: NetworkArgs) -> Result<Part, Failure> {
     let timeout = place.lookup_timeout();
-    Ok(Part { home: Home::find(place.home)?, peers: peers.peers, listen: Vec::new(), protocol, timeout })
+    Ok(Part { home: Home::find(place.home)?, peers: peers.peers, listen: Vec::new(), network, timeout })
 }
 
 fn not_found(id: &PackageId) -> Failure {

@@ -10,7 +10,6 @@ use kadence_registry::{
     PackageId,
     resolve::{self, Installed, InstalledPackage, Lock},
 };
-use kadence_tokio::kadence::libp2p::StreamProtocol;
 use semver::{Comparator, Op, Version, VersionReq};
 use serde_json::{Value, json};
 
@@ -20,7 +19,7 @@ use super::{
     member::{Member, Part},
     progress::{Downloading, Waiting},
 };
-use crate::{exit::Failure, output};
+use crate::{args::NetworkArgs, exit::Failure, output};
 
 /// Name of the lock file, in the folder that is installed into.
 const LOCK_FILE: &str = "ggen.lock";
@@ -32,8 +31,9 @@ type Roots = Vec<(PackageId, VersionReq)>;
 ///
 /// # Errors
 ///
-/// If a package does not exist, requirements conflict, a package cannot be fetched, or a file cannot be read or written.
-pub(super) async fn install(args: InstallArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+/// If a package does not exist, requirements conflict, a package cannot be fetched, or a file cannot be read or
+/// written.
+pub(super) async fn install(args: InstallArgs, network: NetworkArgs) -> Result<(), Failure> {
     let InstallArgs { packages, dir, locked, offline, peers, place } = args;
     let lock_path = dir.join(LOCK_FILE);
     let previous = Lock::read(&lock_path).await.with_context(|| format!("cannot read {}", lock_path.display()))?;
@@ -52,7 +52,7 @@ pub(super) async fn install(args: InstallArgs, protocol: StreamProtocol) -> Resu
     let timeout = place.transfer_timeout();
     let home = Home::find(place.home)?;
     let peers = if offline { Vec::new() } else { peers };
-    let part = Part { home, peers, listen: Vec::new(), protocol, timeout };
+    let part = Part { home, peers, listen: Vec::new(), network, timeout };
     // A node without peers and without an address asks nobody.
     let member = if offline { Member::start(part).await? } else { Member::join(part).await? };
     let work = Box::pin(async {
@@ -113,8 +113,8 @@ fn as_pinned(lock: &Lock, packages: &[PackageReq], path: &Path) -> Result<Lock, 
     Ok(lock.clone())
 }
 
-/// Returns the package of this name in a lock file. An installed package keeps its short name, also when another publisher
-/// uses the same one later.
+/// Returns the package of this name in a lock file. An installed package keeps its short name, also when another
+/// publisher uses the same one later.
 fn in_lock(lock: &Lock, name: &Name) -> Option<PackageId> {
     match name {
         Name::Id(id) => lock.get(id).map(|_| id.clone()),

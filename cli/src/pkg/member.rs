@@ -11,7 +11,7 @@ use kadence_registry::{
 use kadence_tokio::{
     Identity, Node, NodeConfig, TokioRuntime,
     kadence::{
-        libp2p::{Multiaddr, StreamProtocol, kad::Mode},
+        libp2p::{Multiaddr, kad::Mode},
         node::NodeStore,
     },
 };
@@ -19,10 +19,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tracing::{info, warn};
 
 use super::home::Home;
-use crate::{exit::Failure, node::Addresses};
+use crate::{args::NetworkArgs, exit::Failure, node::Addresses};
 
-/// Maximum time until a first peer is reached, also if the timeout of the command is longer. A peer that is online answers
-/// at once.
+/// Maximum time until a first peer is reached, also if the timeout of the command is longer. A peer that is online
+/// answers at once.
 const REACH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Interval at which a node that serves looks for new addresses of its own.
@@ -35,7 +35,7 @@ pub(super) struct Part {
     pub(super) peers: Vec<Multiaddr>,
     /// Addresses to listen on. Without any, the node only asks and does not serve.
     pub(super) listen: Vec<Multiaddr>,
-    pub(super) protocol: StreamProtocol,
+    pub(super) network: NetworkArgs,
     /// Timeout of the whole command, without the time in which it serves.
     pub(super) timeout: Duration,
 }
@@ -55,7 +55,7 @@ impl Member {
     ///
     /// If the home cannot be used or another process uses it, or the node does not start.
     pub(super) async fn start(part: Part) -> Result<Self, Failure> {
-        let Part { home, peers, listen, protocol, timeout } = part;
+        let Part { home, peers, listen, network, timeout } = part;
         let deadline = Instant::now() + timeout;
         let in_home = || format!("cannot use the home {}", home.path().display());
         let keypair = home.keypair()?;
@@ -66,7 +66,8 @@ impl Member {
             .store(if serves { NodeStore::Disk(home.store()) } else { NodeStore::Memory })
             .listen(listen)
             .bootstrap_peers(peers)
-            .protocol(protocol);
+            .protocol(network.protocol)
+            .expected_network_size(network.network_size);
         configure(&mut config);
         let mut registry = RegistryConfig::in_folder(home.registry());
         registry.private_paths.push(home.path().to_owned());

@@ -8,8 +8,8 @@ use super::{args::Name, member::Member};
 use crate::exit::Failure;
 
 impl Member {
-    /// Returns the package of this name. A name without a publisher stands for a package published with this home, or else
-    /// for the only package of that name that the network knows.
+    /// Returns the package of this name. A name without a publisher stands for a package published with this home, or
+    /// else for the only package of that name that the network knows.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Context;
 use futures::future::BoxFuture;
 use kadence_registry::{PublishError, Receipt, Registry, Release, StepOutcome, Steps, archive::Excluded};
-use kadence_tokio::kadence::libp2p::{Multiaddr, StreamProtocol};
+use kadence_tokio::kadence::libp2p::Multiaddr;
 use serde_json::json;
 
 use super::{
@@ -14,21 +14,21 @@ use super::{
     member::{Member, Part},
     progress::Waiting,
 };
-use crate::{exit::Failure, node::signal, output};
+use crate::{args::NetworkArgs, exit::Failure, node::signal, output};
 
 /// Publishes a folder.
 ///
 /// # Errors
 ///
 /// If the folder is not a package, the network cannot be reached, or a step fails.
-pub(super) async fn publish(args: PublishArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(super) async fn publish(args: PublishArgs, network: NetworkArgs) -> Result<(), Failure> {
     let PublishArgs { dir, peers, stay, place } = args;
     let timeout = place.transfer_timeout();
     let home = Home::find(place.home)?;
     // Errors of the folder come before those of the network.
     let publisher = home.keypair()?.public().to_peer_id();
     let release = Release::read(publisher, dir).await.map_err(anyhow::Error::from)?;
-    let part = Part { home, peers: peers.peers, listen: listen_addrs(&stay), protocol, timeout };
+    let part = Part { home, peers: peers.peers, listen: listen_addrs(&stay), network, timeout };
     in_network(part, &stay, place.json, async |member| {
         let waiting = Waiting::start("publishing");
         let published = member.in_time(async { with_steps(member.registry.publish(release).await) }).await;
@@ -54,12 +54,12 @@ pub(super) async fn publish(args: PublishArgs, protocol: StreamProtocol) -> Resu
 /// # Errors
 ///
 /// If it does not exist, it was not published with this home, the network cannot be reached, or a step fails.
-pub(super) async fn yank(args: YankArgs, yanked: bool, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(super) async fn yank(args: YankArgs, yanked: bool, network: NetworkArgs) -> Result<(), Failure> {
     let YankArgs { package, peers, stay, place } = args;
     let timeout = place.transfer_timeout();
     let version = package.version.context("a version is missing: write NAME@1.2.3")?;
     let part =
-        Part { home: Home::find(place.home)?, peers: peers.peers, listen: listen_addrs(&stay), protocol, timeout };
+        Part { home: Home::find(place.home)?, peers: peers.peers, listen: listen_addrs(&stay), network, timeout };
     in_network(part, &stay, place.json, async |member| {
         // Only packages published with this home can be yanked, so a name without a publisher is one of those.
         let id = match &package.name {
@@ -92,12 +92,12 @@ pub(super) async fn yank(args: YankArgs, yanked: bool, protocol: StreamProtocol)
 /// # Errors
 ///
 /// If the home cannot be used, or the node does not start or ends by itself.
-pub(super) async fn serve(args: ServeArgs, protocol: StreamProtocol) -> Result<(), Failure> {
+pub(super) async fn serve(args: ServeArgs, network: NetworkArgs) -> Result<(), Failure> {
     let ServeArgs { listen, peers, place } = args;
     let signal = signal()?;
     let timeout = place.transfer_timeout();
     let home = Home::find(place.home)?;
-    let member = Member::start(Part { home, peers, listen: listen.addresses, protocol, timeout }).await?;
+    let member = Member::start(Part { home, peers, listen: listen.addresses, network, timeout }).await?;
     let served = member.serve(signal, place.json).await;
     member.leave().await;
     served

@@ -41,6 +41,8 @@ impl Fixture {
         let mut args: Vec<OsString> = vec!["pkg".into()];
         args.extend(command.iter().map(Into::into));
         args.extend(["--home".into(), self.path(user).into(), "--peer".into(), (&self.hub).into()]);
+        // With fewer than four nodes, nothing is certainly absent otherwise, and a first version is not published.
+        args.extend(["--network-size".into(), "2".into()]);
         args
     }
 

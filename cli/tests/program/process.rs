@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Deadline of anything that a child does. Far above what a busy computer needs without optimisation, so that a child that
-/// reaches it hangs.
+/// Deadline of anything that a child does. Far above what a busy computer needs without optimisation, so that a child
+/// that reaches it hangs.
 const LIMIT: Duration = Duration::from_secs(330);
 
 /// A running `kadence`. Killed when it is dropped.

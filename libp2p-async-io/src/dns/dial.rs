@@ -21,14 +21,16 @@ pub(super) const MAX_LOOKUPS: usize = 32;
 /// Maximum number of addresses that one dial tries. As in libp2p's own transport.
 pub(super) const MAX_DIALS: usize = 16;
 
-/// Maximum number of addresses from one lookup. As in libp2p's own transport for `/dnsaddr`; no more can be dialled anyway.
+/// Maximum number of addresses from one lookup. As in libp2p's own transport for `/dnsaddr`; no more can be dialled
+/// anyway.
 const MAX_FOUND: usize = 16;
 
 pub(super) fn has_name(addr: &Multiaddr) -> bool {
     addr.iter().any(|protocol| Name::of(&protocol).is_some())
 }
 
-/// Looks up names and dials, depth first and in the order of the responses, until there is a connection or nothing is left.
+/// Looks up names and dials, depth first and in the order of the responses, until there is a connection or nothing is
+/// left.
 pub(super) async fn dial<T>(
     inner: Arc<Mutex<T>>,
     config: Config,

@@ -134,8 +134,8 @@ async fn system(host: String, family: Family) -> Result<Vec<IpAddr>, ResolveErro
 /// Client of name servers.
 struct Servers {
     resolver: Resolver<AsyncIo>,
-    /// Background tasks of the resolver. A lookup runs them while it waits, which is the only time they have work. They end
-    /// with the executor.
+    /// Background tasks of the resolver. A lookup runs them while it waits, which is the only time they have work. They
+    /// end with the executor.
     tasks: Arc<Executor<'static>>,
 }
 

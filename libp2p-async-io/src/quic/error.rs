@@ -16,8 +16,9 @@ pub enum Error {
     /// This is also the error if nobody listens, which UDP does not report.
     #[error("handshake timed out")]
     HandshakeTimedOut,
-    /// The handshake is complete, but no peer id can be read from the certificate of the remote. This is not expected: the
-    /// handshake itself fails with [`Protocol`](Self::Protocol) if the certificate is missing or not that of a libp2p node.
+    /// The handshake is complete, but no peer id can be read from the certificate of the remote. This is not expected:
+    /// the handshake itself fails with [`Protocol`](Self::Protocol) if the certificate is missing or not that of a
+    /// libp2p node.
     #[error("certificate of the remote has no peer id")]
     NoPeerId,
     /// After the handshake, no packet came from the remote within the idle timeout, which is the shorter

@@ -56,8 +56,8 @@ impl Listener {
         Ok(Self { id, state: State::Open(Box::new(open)), events, waker: None })
     }
 
-    /// Returns the open socket if it can reach `remote`. The IP version has to be the same, and either both addresses are
-    /// loopback addresses or neither is.
+    /// Returns the open socket if it can reach `remote`. The IP version has to be the same, and either both addresses
+    /// are loopback addresses or neither is.
     pub(super) fn endpoint_to(&self, remote: SocketAddr) -> Option<&Endpoint> {
         let State::Open(open) = &self.state else { return None };
         let local = open.local.ip();

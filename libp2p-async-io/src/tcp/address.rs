@@ -2,7 +2,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use libp2p_core::{Multiaddr, multiaddr::Protocol};
 
-/// Returns the socket address of `/ip4|ip6/../tcp/..`, with or without `/p2p/..` after it; `None` for any other address.
+/// Returns the socket address of `/ip4|ip6/../tcp/..`, with or without `/p2p/..` after it; `None` for any other
+/// address.
 pub(super) fn from_multiaddr(addr: &Multiaddr) -> Option<SocketAddr> {
     let mut protocols = addr.iter();
     let ip = match protocols.next()? {

@@ -158,9 +158,9 @@ fn connection(stream: std::net::TcpStream, remote: SocketAddr) -> io::Result<Con
     Ok((Async::new(stream)?, local, remote))
 }
 
-/// Returns whether an error of `accept` concerns a waiting connection that has ended, and not the listener. Linux also reports
-/// network errors of that one remote. There is no pause after such an error: otherwise a peer that aborts connections could
-/// keep others out.
+/// Returns whether an error of `accept` concerns a waiting connection that has ended, and not the listener. Linux also
+/// reports network errors of that one remote. There is no pause after such an error: otherwise a peer that aborts
+/// connections could keep others out.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

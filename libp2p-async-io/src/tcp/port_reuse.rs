@@ -28,8 +28,8 @@ impl ListenPorts {
         self.entries().retain(|(owner, _)| *owner != listener);
     }
 
-    /// Returns the local address for a connection to `remote`, with the port of a fitting listener. The IP version has to
-    /// be the same, and either both addresses are loopback addresses or neither is.
+    /// Returns the local address for a connection to `remote`, with the port of a fitting listener. The IP version has
+    /// to be the same, and either both addresses are loopback addresses or neither is.
     ///
     /// `None` if there is none, or if `remote` is a listener's address: the socket would connect to itself.
     pub(super) fn local_end(&self, remote: SocketAddr) -> Option<SocketAddr> {

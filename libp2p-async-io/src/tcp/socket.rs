@@ -48,8 +48,8 @@ impl Config {
         Ok(socket.into())
     }
 
-    /// Returns a non-blocking socket of the IP version of `addr`. With `shared_port`, it can be bound to the port of other
-    /// such sockets.
+    /// Returns a non-blocking socket of the IP version of `addr`. With `shared_port`, it can be bound to the port of
+    /// other such sockets.
     pub(super) fn socket(&self, addr: SocketAddr, shared_port: bool) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         if addr.is_ipv6() {

@@ -2,8 +2,8 @@
 //!
 //! A file is read once, as five streams of symbols: its bytes, its bytes other than NUL, its hexadecimal digits, its
 //! base64 digits, and the bytes that its decimal numbers stand for. The last three drop all other characters, so that
-//! line breaks, spaces, colons, quotation marks, `0x` and the NUL bytes of UTF-16 do not hide a key. A key is a sequence
-//! of at least 240 bits, which no other file contains by chance.
+//! line breaks, spaces, colons, quotation marks, `0x` and the NUL bytes of UTF-16 do not hide a key. A key is a
+//! sequence of at least 240 bits, which no other file contains by chance.
 
 use std::fmt;
 
@@ -40,14 +40,15 @@ const ED25519_LEN: usize = 68;
 
 /// Kind of private key that was found in a file or a manifest.
 ///
-/// A key is searched for as bytes, and as text in UTF-8 or UTF-16: in hexadecimal (two digits a byte), in base64, and in
-/// decimal (numbers from 0 to 255). The variants say for which kinds of key some of these forms are left out. White space and punctuation between the digits do not hide the key, except for `+`, `-`,
+/// A key is searched for as bytes, in hexadecimal (two digits a byte), in base64, and in decimal (numbers from 0 to
+/// 255), in UTF-8 and UTF-16. White space and punctuation between the digits do not hide the key, except for `+`, `-`,
 /// `/` and `_` in base64, where they are digits.
 ///
-/// The search does not find every key. For example, it does not find keys that are compressed, encrypted in another
-/// form than PEM, encoded twice, or interrupted by other digits or letters, as in a hex dump with offsets. Keys that
-/// are not listed in [`PackOptions::private_keys`](field@super::PackOptions::private_keys) are not found either in
-/// PuTTY's format or as bare bytes without an encoding.
+/// The search does not find every key. For example, it does not find keys that are compressed, encrypted other than in
+/// a PEM block, encoded twice (except for a PEM block in base64), or interrupted by other digits or letters, as in a
+/// hex dump with offsets. Keys that are not listed in
+/// [`PackOptions::private_keys`](field@super::PackOptions::private_keys) are not found either in PuTTY's format or as
+/// bare bytes without an encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PrivateKeyKind {
@@ -284,7 +285,8 @@ fn window(stream: &[u8], at: usize) -> &[u8] {
     window.get(..WINDOW).unwrap_or(window)
 }
 
-/// Fills a buffer from its start. Returns the number of bytes, which is less than the buffer's length if there are no more.
+/// Fills a buffer from its start. Returns the number of bytes, which is less than the buffer's length if there are no
+/// more.
 fn fill(buffer: &mut [u8], bytes: impl Iterator<Item = u8>) -> usize {
     let mut len = 0;
     for (to, byte) in buffer.iter_mut().zip(bytes) {

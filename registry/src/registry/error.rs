@@ -16,8 +16,11 @@ use crate::{
 #[non_exhaustive]
 pub enum GetError {
     /// No peer returned the package's newest head (the signed record that names its index), and too few peers answered
-    /// for a conclusion, or the lookup could not start or was ended early. Retry, perhaps with more peers.
-    #[error("not found, but only {answered} of {asked} peers answered: retry")]
+    /// for a conclusion, or the lookup could not start or was ended early. Retry, perhaps with
+    /// more peers. In a network of fewer than four nodes, set `NodeConfig::expected_network_size`.
+    #[error(
+        "not found, but the answers of {answered} of {asked} peers are too few to be sure: retry, or set the size of a small network"
+    )]
     Inconclusive {
         /// Number of peers that were asked. 0 if the lookup could not ask any, for example because no peer is known.
         asked: usize,
@@ -63,8 +66,9 @@ pub enum GetError {
         /// Package, and version, in the document.
         found: String,
     },
-    /// The content has another size than the manifest, index, head or lock file says that refers to it: that document
-    /// is wrong, by mistake or with malice, or the copy in the local store was damaged.
+    /// The size of the content is not the one that the document states which refers to it (a manifest, index, head or
+    /// lock file). Either that document is wrong, by mistake or with malice, or the copy in the local store was
+    /// damaged.
     #[error("content {content} has {found} bytes instead of {expected}")]
     Size {
         /// Content id.

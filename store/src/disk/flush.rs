@@ -17,16 +17,16 @@ use kadence_sqlite::{
 
 use crate::DiskError;
 
-/// Length of the log above which it is written into the file, in bytes. Small, because the next start reads the whole log;
-/// not smaller, because the first commit afterwards waits for the disk.
+/// Length of the log above which it is written into the file, in bytes. Small, because the next start reads the whole
+/// log; not smaller, because the first commit afterwards waits for the disk.
 pub(super) const CHECKPOINT_BYTES: u32 = 16 * 1024 * 1024;
 
-/// Length of the log above which writers have to wait until it is empty, in bytes. Without it the log would grow as long as
-/// a program writes without a pause.
+/// Length of the log above which writers have to wait until it is empty, in bytes. Without it the log would grow as
+/// long as a program writes without a pause.
 const LIMIT_BYTES: u64 = 128 * 1024 * 1024;
 
-/// Maximum number of passes in a row that write the log into the file while a program keeps writing. Each pass covers what
-/// was written during the one before; if eight do not catch up, the writer is as fast as the disk.
+/// Maximum number of passes in a row that write the log into the file while a program keeps writing. Each pass covers
+/// what was written during the one before; if eight do not catch up, the writer is as fast as the disk.
 const PASSES: usize = 8;
 
 pub(super) struct Flusher {
@@ -98,8 +98,8 @@ impl Work {
         self.log.sync_data()?;
         let bytes = self.log.metadata()?.len();
         if bytes > u64::from(CHECKPOINT_BYTES) {
-            // Does not stop the writer, whose changes during a pass are left for the next one. After a complete pass the
-            // writer begins again at the start of the log.
+            // Does not stop the writer, whose changes during a pass are left for the next one. After a complete pass
+            // the writer begins again at the start of the log.
             let mut passes = 0;
             while checkpoint(&self.connection, "PASSIVE")? > 0 && passes < PASSES {
                 passes += 1;

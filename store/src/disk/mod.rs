@@ -27,9 +27,9 @@ use libp2p::{
 use self::{flush::Flusher, times::Moment};
 use crate::{DiskError, StoreOpenError, clock::Clock};
 
-/// `checksum` covers all other columns. Rows keep their `rowid` when they are renewed, because the providers of a key have
-/// an order. An expiry has two columns, both in milliseconds: the wall-clock time, and the time that was left when it was
-/// written. Both are null without an expiry.
+/// `checksum` covers all other columns. Rows keep their `rowid` when they are renewed, because the providers of a key
+/// have an order. An expiry has two columns, both in milliseconds: the wall-clock time, and the time that was left when
+/// it was written. Both are null without an expiry.
 const TABLES: &str = "
     CREATE TABLE records (
         key BLOB NOT NULL UNIQUE,

@@ -107,7 +107,8 @@ pub(super) fn read(connection: &Connection, moment: Moment) -> rusqlite::Result<
     Ok(Ok(contents))
 }
 
-/// Returns the name of a row with a value of a wrong type. The tables are strict, but a damaged file may have any bytes.
+/// Returns the name of a row with a value of a wrong type. The tables are strict, but a damaged file may have any
+/// bytes.
 fn damaged_types(connection: &Connection) -> rusqlite::Result<Option<String>> {
     const WRONG: &str = "typeof(key) != 'blob' OR typeof(checksum) != 'integer'
         OR typeof(expires) NOT IN ('integer', 'null') OR typeof(life) != typeof(expires)";
@@ -170,8 +171,8 @@ fn split(mut bytes: &[u8]) -> Option<Vec<Multiaddr>> {
     bytes.is_empty().then_some(addresses)
 }
 
-/// Returns the 64-bit FNV-1a hash of all parts, each after its length. It finds damage by the disk, and is no protection
-/// against somebody who can write the file.
+/// Returns the 64-bit FNV-1a hash of all parts, each after its length. It finds damage by the disk, and is no
+/// protection against somebody who can write the file.
 fn checksum(parts: &[&[u8]], expiry: Option<WallExpiry>) -> i64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut add = |bytes: &[u8]| {

@@ -134,8 +134,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// The order of providers, renewal in place, the limit for each key, and the keys that the local node provides are as
-    /// in libp2p's own store.
+    /// The order of providers, renewal in place, the limit for each key, and the keys that the local node provides are
+    /// as in libp2p's own store.
     #[test]
     fn within_the_limits_providers_are_as_in_libp2ps_store(steps in vec(step(), 0..60)) {
         let local = PeerId::random();

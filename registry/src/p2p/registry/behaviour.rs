@@ -19,8 +19,8 @@ use crate::p2p::{
 pub struct RegistryBehaviour {
     /// Gossip of announcements.
     pub gossipsub: gossipsub::Behaviour,
-    /// Streams of the two protocols of a registry: one transfers content, with the other peers ask for each other's lists
-    /// of announced packages.
+    /// Streams of the two protocols of a registry: one transfers content, with the other peers ask for each other's
+    /// lists of announced packages.
     pub streams: libp2p_stream::Behaviour,
 }
 

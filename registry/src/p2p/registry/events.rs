@@ -75,8 +75,10 @@ pub enum RegistryEvent {
         seq: u64,
     },
     /// After two conflicting announcements, a lookup in the DHT showed that the publisher has signed two conflicting
-    /// heads. [`HeadStore::equivocation`](crate::p2p::head::HeadStore::equivocation) has both. Not sent if another call
-    /// finds them, which returns [`GetError::Equivocation`](crate::GetError::Equivocation).
+    /// heads. [`HeadStore::equivocation`](crate::p2p::head::HeadStore::equivocation) has both. A call that finds two
+    /// such heads sends no event itself: it returns [`GetError::Equivocation`](crate::GetError::Equivocation). The
+    /// event may come several times: after every conflicting announcement that is checked while the package is
+    /// rejected.
     Equivocation {
         /// The package.
         package: PackageId,

@@ -121,7 +121,7 @@ impl<R: Runtime> Inner<R> {
         let timeout = self.config.lookup_timeout;
         // Asks all holders: one that has the newest head is enough.
         let call = self.client.get_record(key).best().fresh().timeout(timeout);
-        // An overload may have passed at the next attempt.
+        // Peers that did not answer may do so at the next attempt.
         let found = call.retry(Retry::default()).await;
         let answer = match found {
             Ok(answer) => answer,
@@ -152,7 +152,7 @@ impl<R: Runtime> Inner<R> {
         .await
         .map_err(|error| match self.store_error(error) {
             // The holders of the newer head may be among those that did not answer.
-            GetError::Rollback { .. } if progress.certainty() == Certainty::Inconclusive => inconclusive(progress),
+            GetError::Rollback { .. } if !progress.most_answered() => inconclusive(progress),
             error => error,
         })
     }

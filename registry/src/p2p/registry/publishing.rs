@@ -179,7 +179,7 @@ impl<R: Runtime> Inner<R> {
         let record = steps.record(Step::Head, head.to_record(SystemTime::now(), std::time::Instant::now()))?;
         let key = record.key.clone();
         let put = self.client.put_record(record).quorum(Quorum::Majority).clamp_quorum().local_copy(LocalCopy::First);
-        // An overload may have passed at the next attempt.
+        // Peers that did not answer may do so at the next attempt.
         let put = steps.record(Step::Head, put.retry(Retry::default()).await)?;
         steps.set(Step::Head, StepOutcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
 

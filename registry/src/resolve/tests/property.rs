@@ -9,7 +9,8 @@ const REQUIREMENTS: [&str; 8] = ["*", "^1", "=1.0.0", ">=1.1", "^2", "^2.0.0-rc.
 /// A version: index of its number, dependencies, and whether it is yanked.
 type Node = (usize, Vec<(usize, usize)>, bool);
 
-/// Generates the versions of each package. Dependencies may name one package that does not exist: the one after the last.
+/// Generates the versions of each package. Dependencies may name one package that does not exist: the one after the
+/// last.
 fn universe() -> impl Strategy<Value = Vec<Vec<Node>>> {
     let needs = prop::collection::btree_map(0..=NAMES.len(), 0..REQUIREMENTS.len(), 0..3);
     let node = (0..NUMBERS.len(), needs, prop::bool::weighted(0.15));

@@ -128,6 +128,8 @@ impl Network {
     fn node_config(&self, keypair: &Keypair) -> NodeConfig {
         NodeConfig::default()
             .identity(Identity::Keypair(keypair.clone()))
+            // Most test networks have two or three nodes.
+            .expected_network_size(2)
             .listen(["/ip4/127.0.0.1/tcp/0".parse().unwrap()])
             .bootstrap_peers(self.peers.iter().take(3).flat_map(|peer| peer.node.listen_addrs()))
     }
