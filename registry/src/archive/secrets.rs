@@ -40,8 +40,8 @@ const ED25519_LEN: usize = 68;
 
 /// Kind of private key that was found in a file or a manifest.
 ///
-/// A key is searched for as bytes, in hexadecimal (two digits a byte), in base64, and in decimal (numbers from 0 to
-/// 255), in UTF-8 and UTF-16. White space and punctuation between the digits do not hide the key, except for `+`, `-`,
+/// A key is searched for as bytes, and as text in UTF-8 or UTF-16: in hexadecimal (two digits a byte), in base64, and in
+/// decimal (numbers from 0 to 255). The variants say for which kinds of key some of these forms are left out. White space and punctuation between the digits do not hide the key, except for `+`, `-`,
 /// `/` and `_` in base64, where they are digits.
 ///
 /// The search does not find every key. For example, it does not find keys that are compressed, encrypted other than in

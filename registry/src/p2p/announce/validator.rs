@@ -43,8 +43,9 @@ const MAX_PUBLISHERS: usize = 16_384;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AnnouncementValidatorConfig {
-    /// Maximum age of an announcement, from its timestamp to the local time. Older announcements are ignored: neither
-    /// forwarded nor added. Default: one day.
+    /// Maximum age of an announcement, from its timestamp to the local time. Older announcements that arrive by
+    /// gossip are ignored: neither forwarded nor added to the [`Discovered`](super::Discovered) list. From a peer's
+    /// catalogue, announcements of any age are added. Default: one day.
     pub max_age: Duration,
     /// Rate of the accepted announcements of one publisher. Default: 30 at once, then one in 10 s.
     pub per_publisher: Rate,

@@ -96,9 +96,10 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the head is a [rollback](HeadRejectedError::Rollback), a [fast-forward](HeadRejectedError::FastForward), or
-    /// part of an [equivocation](HeadRejectedError::Equivocation), if the store is [full](HeadStoreError::Full), or if
-    /// the file cannot be read or written.
+    /// If the head is a [rollback](HeadRejectedError::Rollback) or a [fast-forward](HeadRejectedError::FastForward), or
+    /// conflicts with the recorded one ([`Equivocation`](HeadRejectedError::Equivocation)). Once an equivocation is
+    /// recorded, every head of the package is rejected, until [`accept_equivocation`](Self::accept_equivocation). Further,
+    /// if the store is [full](HeadStoreError::Full), or if the file cannot be read or written.
     pub fn record(&self, candidate: &SignedHead) -> Result<Accepted, HeadStoreError> {
         let package = &candidate.head().package;
         let mut connection = self.connection();
@@ -199,8 +200,9 @@ impl HeadStore {
         Ok(rows > 0)
     }
 
-    /// Returns the highest sequence number of the package that was recorded, with its head. `None` if the package is
-    /// not in the store.
+    /// Returns the highest recorded sequence number of the package, and the head with that number, which is missing after
+    /// [`accept_equivocation`](Self::accept_equivocation). A head that is stored only as the proof of an equivocation does
+    /// not count. `None` if the package is not in the store.
     ///
     /// # Errors
     ///
