@@ -52,8 +52,8 @@ impl From<&kad::QueryStats> for Progress {
 /// - Half of the network's nodes have answered, at least 3 and at most 10; while the network's size is unknown, 10.
 ///   [`TrackerConfig::expected_network_size`](crate::TrackerConfig::expected_network_size) sets the size, and with it
 ///   the minimum of 3 does not apply.
-/// - The query has ended by itself: neither the tracker nor the application has [finished it early](crate::Stall), and
-///   no peer that it asked was given up.
+/// - The query has ended by itself: neither the tracker nor, as far as its driver notices, the application has
+///   [finished it early](crate::Stall), and no peer that it asked was given up.
 /// - No record was rejected by a validator.
 /// - The node is not [isolated](crate::Reachability::Isolated).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

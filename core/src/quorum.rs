@@ -18,7 +18,7 @@ pub const REPLICATION_FACTOR: usize = kad::K_VALUE.get();
 /// | `All` | 20: [`REPLICATION_FACTOR`] | every peer found |
 /// | `N(n)` | `n` | `n`, even if fewer peers are found |
 ///
-/// The local store is one source of a get. A get counts against the replication factor, because a lookup cannot know
+/// The local store is one source of a get. For a get, `Majority` and `All` are computed from the replication factor, because a lookup cannot know
 /// how many peers hold a record. For [`Operation::PutRecord`](crate::Operation::PutRecord), the peers found are those
 /// that the first lookup of the put returns. For [`Operation::PutRecordTo`](crate::Operation::PutRecordTo), they are
 /// those that the caller named, except the local peer.

@@ -497,6 +497,10 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.env.stats.accepted += 1;
         if let Some(key) = plan.written() {
             self.scheduler.written(key);
+            // A read repair of what was there before would undo the write.
+            for repair in self.read_repairs.of(key) {
+                self.fail(repair, RequestError::Cancelled);
+            }
         }
         let RequestOptions { timeout, streaming, priority, retry, fresh } = options;
         let timeout = timeout.unwrap_or(self.env.config.default_timeout);
@@ -682,7 +686,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let ok = outcome.is_ok();
         if id.is_reserved() {
             // A read repair has no caller, and spreads what readers know.
-            self.read_repairs.ended();
+            self.read_repairs.ended(id);
         } else {
             if let Some(key) = request.plan.written() {
                 self.scheduler.written(key);
@@ -710,7 +714,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
 
     /// Sends a record to the peers that need it.
     fn start_read_repair(&mut self, best: &PeerRecord, peers: Vec<PeerId>) {
-        let request = self.read_repairs.start();
+        let request = self.read_repairs.start(best.record.key.clone());
         self.env.stats.read_repairs += 1;
         let record = Arc::new(best.record.clone());
         let plan = Plan::new(Operation::PutRecordTo { record, peers, quorum: Quorum::One });

@@ -40,11 +40,12 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 
 /// A `kad::Behaviour` that gives up silent peers by measured round-trip times.
 ///
-/// In a lookup, kad gives every peer 10 seconds, which cannot be configured. A put waits for a silent peer until the
-/// peer's stream times out. If one peer in twenty is silent, nearly every query takes 10 seconds or more. This
-/// behaviour wraps kad and times the requests to peers. If a peer takes longer than responses in this network usually
-/// take, the behaviour reports to kad, under the conditions below, that a dial of this peer has failed. A lookup then
-/// asks another peer, and a put goes on without the peer.
+/// In a lookup, kad gives every peer 10 seconds, which cannot be configured. A put first does such a lookup. Then,
+/// until its quorum has acknowledged, it waits for a silent peer until the peer's stream times out. If one peer in
+/// twenty is silent, nearly every query takes 10 seconds or more. This behaviour wraps kad and times the requests to
+/// peers. If a peer takes longer than responses in this network usually take, the behaviour reports to kad, under the
+/// conditions below, that a dial of this peer has failed. A lookup then asks another peer, and a put goes on without
+/// the peer.
 ///
 /// - The timeout follows the measured round-trip times, as TCP's does: see [`PeerTimeoutConfig`].
 /// - An overdue request is given up before the maximum timeout only if every query that waits for its peer has had a
@@ -130,9 +131,9 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
         self.kad
     }
 
-    /// Returns the ids of the queries for which a peer was given up since the last call, one for each request. If such
-    /// a query finds nothing, the peer may hold what it looked for. Only the latest 1,024 are kept for a caller.
-    /// Requests that waited for a connection when they were sent are not included, because their queries are not known.
+    /// Returns the ids of the queries for which a connected peer was given up since the last call, one for each such
+    /// peer. If such a query finds nothing, the peer may hold what it looked for. Only the latest 1,024 are kept for a
+    /// caller. A peer that could not be dialled in time is not included: it is unreachable.
     pub fn take_incomplete_queries(&mut self) -> impl Iterator<Item = QueryId> + use<S> {
         let incomplete = self.timeouts.as_mut().map(|timeouts| timeouts.pending.take_incomplete());
         incomplete.into_iter().flatten()
@@ -158,12 +159,21 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
             let answers_of = |kad: &kad::Behaviour<S>, id: &QueryId| Some(kad.query(id)?.stats().num_successes());
             while let Some(peer) = timeouts.pending.overdue(now, least.unwrap_or(0), |id| answers_of(kad, id)) {
                 tracing::debug!(%peer, "peer did not respond in time: its queries continue without it");
+                let before = failures(kad);
                 // Among the errors of a dial, this one changes neither the routing table nor an address.
                 kad.on_swarm_event(FromSwarm::DialFailure(DialFailure {
                     peer_id: Some(peer),
                     error: &DialError::Aborted,
                     connection_id: ConnectionId::new_unchecked(0),
                 }));
+                // A peer without a connection is unreachable, as after any failed dial.
+                if timeouts.pending.is_connected(&peer) {
+                    let after = failures(kad);
+                    let unchanged = |query: &(QueryId, u32)| after.contains(query);
+                    for (query, _) in before.into_iter().filter(|query| !unchanged(query)) {
+                        timeouts.pending.goes_on_without(query);
+                    }
+                }
             }
         }
     }
@@ -418,6 +428,11 @@ impl Timeouts {
         }
         elapsed
     }
+}
+
+/// Returns the number of failures of every query that has not finished.
+fn failures<S: RecordStore + Send + 'static>(kad: &kad::Behaviour<S>) -> Vec<(QueryId, u32)> {
+    kad.iter_queries().map(|query| (query.id(), query.stats().num_failures())).collect()
 }
 
 fn has_pending_requests<S: RecordStore + Send + 'static>(kad: &kad::Behaviour<S>) -> bool {

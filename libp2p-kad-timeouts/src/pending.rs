@@ -341,6 +341,14 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
         self.stats.never_sent += requests as u64;
     }
 
+    /// Notes that a query goes on without a peer that was given up.
+    pub(super) fn goes_on_without(&mut self, query: Id) {
+        if self.incomplete.len() == MAX_INCOMPLETE {
+            self.incomplete.pop_front();
+        }
+        self.incomplete.push_back(query);
+    }
+
     /// Returns the queries for which a peer was given up since the last call.
     pub(super) fn take_incomplete(&mut self) -> VecDeque<Id> {
         std::mem::take(&mut self.incomplete)
@@ -362,17 +370,12 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
         for serial in self.of_peer(peer) {
             let Some(Pending { kind, deadline: Some(_), .. }) = self.entries.get(&serial) else { continue };
             match kind {
-                Kind::Request(query) => {
-                    self.stats.given_up += 1;
-                    self.incomplete.push_back(*query);
-                }
+                Kind::Request(_) => self.stats.given_up += 1,
                 Kind::Requests { requests } => self.stats.given_up += requests,
                 Kind::Dial { .. } => self.stats.dials_given_up += 1,
             }
             self.set_deadline(serial, None);
         }
-        let excess = self.incomplete.len().saturating_sub(MAX_INCOMPLETE);
-        self.incomplete.drain(..excess);
     }
 
     /// Reconsiders unproven entries after a response: they are due by the current timeout. Each entry gets here at most

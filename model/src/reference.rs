@@ -292,7 +292,7 @@ impl Model {
     pub fn cut_short(&mut self, id: u32, now: Instant) {
         let now = self.clock(now);
         match self.queries.iter_mut().find(|query| query.id() == Some(id)) {
-            Some(query) => query.cut_short = true,
+            Some(query) => (query.cut_short, query.unshared) = (true, true),
             None => self.counters.unknown_inputs += 1,
         }
         self.process_due(now);
@@ -330,6 +330,13 @@ impl Model {
         }
         self.counters.accepted += 1;
         self.written_by(&operation);
+        if let Operation::PutRecord { .. } | Operation::PutRecordTo { .. } | Operation::StartProviding { .. } =
+            &operation
+        {
+            let outdated = |repair: &&LiveRequest| repair.id.is_reserved() && repair.operation.key() == operation.key();
+            let repairs: Vec<_> = self.requests.iter().filter(outdated).map(|repair| repair.id).collect();
+            repairs.into_iter().for_each(|repair| self.fail(repair, RequestError::Cancelled, now));
+        }
         let timeout = options.timeout.unwrap_or(self.config.default_timeout);
         let operation = self.normalize(operation);
         self.requests.push(LiveRequest {
@@ -678,10 +685,6 @@ impl Model {
                 if at_the_bound || verified >= options.verify {
                     if let Some(request) = self.request_mut(id) {
                         request.awaiting = Awaiting::LocalPeers;
-                        if at_the_bound {
-                            // Another attempt would find as many others again.
-                            request.options.retry = None;
-                        }
                     }
                     self.read_back(id, &record, options, verified, progress, now);
                     self.detach(step, now);

@@ -55,8 +55,8 @@ pub struct StoreConfig {
     /// or expires; only the local peer takes the place of the last one. Default: 20, kad's replication factor.
     pub max_providers_per_key: usize,
     /// Maximum number of providers of all keys together; a peer counts once for each key that it provides. Default:
-    /// 65,536. For each, at most 16 addresses with together at most 1,024 bytes are stored: in total some 100 MiB at
-    /// worst, and a tenth of that in practice.
+    /// 65,536. For each, at most 16 addresses with together at most 1,024 bytes are stored. All of them take some
+    /// 200 MiB of memory at worst, by the sizes of their parts, and usually a tenth of that.
     pub max_provider_records: usize,
     /// Maximum number of keys that one peer other than the local one provides. Default: 2,048, an eighth of the default
     /// of `max_provided_keys`.

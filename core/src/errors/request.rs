@@ -9,8 +9,8 @@ pub enum RequestError {
     /// The request is invalid: change it before trying again.
     #[error("invalid request")]
     Invalid(#[from] InvalidRequestError),
-    /// The request was refused because too many requests are waiting, or dropped from the queue for one of a higher
-    /// priority ([`Overload::Shed`](crate::Overload::Shed)). Try again later, or make fewer requests at a time.
+    /// The request was refused because too many requests are waiting. Try again later, or make fewer requests at a
+    /// time.
     #[error("too many requests are waiting: try again later")]
     Overloaded,
     /// The deadline passed while the request was waiting for its first query to start. Try again with a longer timeout,

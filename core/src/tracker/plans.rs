@@ -254,14 +254,14 @@ impl Plan {
         match self {
             Self::GetRecord { .. } => Outcome::GetRecord(Err(GetRecordError::Timeout {
                 found: match results {
-                    Some(QueryResults::Records(records)) => records.records.as_slice().into(),
+                    Some(QueryResults::Records(records)) => records.list(),
                     _ => Arc::default(),
                 },
                 progress,
             })),
             Self::GetProviders { .. } => Outcome::GetProviders(Err(GetProvidersError::Timeout {
                 found: match results {
-                    Some(QueryResults::Providers(found)) => found.providers.as_slice().into(),
+                    Some(QueryResults::Providers(found)) => found.list(),
                     _ => Arc::default(),
                 },
                 progress,

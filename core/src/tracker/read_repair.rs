@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use libp2p::{
     PeerId,
-    kad::{KBucketKey, Record},
+    kad::{KBucketKey, Record, RecordKey},
 };
 
 use super::{
@@ -19,24 +19,31 @@ use crate::{REPLICATION_FACTOR, RequestId};
 /// Read repairs under way.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReadRepairs {
-    live: usize,
+    /// Bounded by `max_read_repairs`.
+    live: Vec<(RequestId, RecordKey)>,
     last: u64,
 }
 
 impl ReadRepairs {
     pub(super) fn live(&self) -> usize {
-        self.live
+        self.live.len()
     }
 
     /// Returns the id of a new one.
-    pub(super) fn start(&mut self) -> RequestId {
-        self.live += 1;
+    pub(super) fn start(&mut self, key: RecordKey) -> RequestId {
         self.last += 1;
-        RequestId(RequestId::FIRST_RESERVED.0 | self.last)
+        let id = RequestId(RequestId::FIRST_RESERVED.0 | self.last);
+        self.live.push((id, key));
+        id
     }
 
-    pub(super) fn ended(&mut self) {
-        self.live -= 1;
+    pub(super) fn ended(&mut self, id: RequestId) {
+        self.live.retain(|(live, _)| *live != id);
+    }
+
+    /// Returns those of a key.
+    pub(super) fn of(&self, key: &RecordKey) -> Vec<RequestId> {
+        self.live.iter().filter(|(_, of)| of == key).map(|(id, _)| *id).collect()
     }
 }
 

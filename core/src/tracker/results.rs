@@ -3,7 +3,7 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use libp2p::{
@@ -42,6 +42,8 @@ pub(super) enum QueryResults {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Records {
     pub(super) records: Vec<Arc<PeerRecord>>,
+    /// The records as one slice for any number of answers; made when it is first needed.
+    list: OnceLock<Arc<[Arc<PeerRecord>]>>,
     /// Their sources; filled only once there are more than [`FEW`].
     sources: BTreeSet<Option<PeerId>>,
     bytes: usize,
@@ -67,6 +69,7 @@ const FEW: usize = 8;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Providers {
     pub(super) providers: Vec<PeerId>,
+    list: OnceLock<Arc<[PeerId]>>,
     seen: BTreeSet<PeerId>,
 }
 
@@ -331,6 +334,7 @@ impl QueryResults {
             (Self::Records(records), Item::Record(record)) => records.add(record, validators),
             (Self::Providers(found), Item::Provider(provider)) => {
                 if found.seen.insert(*provider) {
+                    found.list = OnceLock::new();
                     found.providers.push(*provider);
                 }
             }
@@ -424,6 +428,7 @@ impl Records {
         }
         self.bytes = self.bytes.saturating_add(found.record.value.len());
         self.records.push(Arc::clone(found));
+        self.list = OnceLock::new();
         if let Some(tally) = &mut self.tally {
             let key = &found.record.key;
             tally.add(key, found, validators.of(key.as_ref()));
@@ -443,6 +448,11 @@ impl Records {
             self.records.iter().for_each(|record| tally.add(key, record, validator));
             self.tally = Some(tally);
         }
+    }
+
+    /// Returns all records as one slice.
+    pub(super) fn list(&self) -> Arc<[Arc<PeerRecord>]> {
+        Arc::clone(self.list.get_or_init(|| self.records.as_slice().into()))
     }
 
     /// Returns the first record whose value has the most votes.
@@ -470,6 +480,13 @@ impl Records {
             .collect();
         candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.votes));
         candidates
+    }
+}
+
+impl Providers {
+    /// Returns all providers as one slice.
+    pub(super) fn list(&self) -> Arc<[PeerId]> {
+        Arc::clone(self.list.get_or_init(|| self.providers.as_slice().into()))
     }
 }
 

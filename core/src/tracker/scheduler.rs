@@ -453,11 +453,16 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> Scheduler<Id> {
 
     /// Notes that the result of a query is not conclusive: a peer was given up, or somebody else finished the query.
     pub(super) fn cut_short(&mut self, id: &Id, env: &mut Env<Id>) {
-        let query = self.steps.get(id).and_then(|step| self.queries.get_mut(step));
-        match query.and_then(|query| query.work.as_mut()) {
-            Some(work) => work.cut_short = true,
-            None => env.stats.unknown_inputs += 1,
-        }
+        let step = self.steps.get(id).copied();
+        let query = step.and_then(|step| Some((step, self.queries.get_mut(&step)?)));
+        let Some((step, LiveQuery { job, work: Some(work), .. })) = query.map(|(step, query)| (step, &mut **query))
+        else {
+            env.stats.unknown_inputs += 1;
+            return;
+        };
+        work.cut_short = true;
+        // A request that joined now could get less than the network has.
+        self.sharing.exclude(job, step);
     }
 
     // ---- stalls

@@ -116,8 +116,7 @@ impl<K> Call<K> {
 
     /// Sets the priority class. While requests of several classes wait for a query to start,
     /// [`TrackerConfig::shares`](kadence_core::TrackerConfig::shares) determines how many queries each class starts.
-    /// With [`Overload::Shed`](kadence_core::Overload::Shed), the class also determines which waiting requests are
-    /// dropped for a new one. Default: [`Priority::Normal`].
+    /// Default: [`Priority::Normal`].
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {

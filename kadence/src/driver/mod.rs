@@ -302,12 +302,19 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
     /// Polls the swarm for one event. `Ready(None)`: the event was of the tracker's own query and is consumed.
     fn poll_swarm(&mut self, cx: &mut Context<'_>) -> Poll<Option<SwarmEvent<B::ToSwarm>>> {
         let polled = Pin::new(&mut self.swarm).poll_next(cx);
+        let mut cut_short = false;
         for id in self.swarm.behaviour_mut().take_incomplete_queries() {
             if self.tracker.owns(&id) {
                 self.tracker.handle_cut_short(id, self.runtime.now());
+                cut_short = true;
             }
         }
         let event = match polled {
+            // Every input of the tracker may give actions.
+            Poll::Ready(None) | Poll::Pending if cut_short => {
+                self.act();
+                return Poll::Ready(None);
+            }
             Poll::Ready(Some(event)) => event,
             // A swarm's stream does not end.
             Poll::Ready(None) | Poll::Pending => return Poll::Pending,

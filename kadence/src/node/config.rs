@@ -89,7 +89,7 @@ pub struct NodeConfig {
     /// records are own ones.
     pub max_records: usize,
     /// Maximum number of keys whose providers the node stores, including those that it provides itself. Default:
-    /// 16,384. The providers of that many keys take some 100 MiB of memory at worst, and usually a tenth of that.
+    /// 16,384. The providers of that many keys take some 200 MiB of memory at worst, and usually a tenth of that.
     ///
     /// A key has at most 20 providers, and all keys together have at most four times as many provider entries as this
     /// limit. One peer other than the node provides at most an eighth as many keys as this limit, rounded up.

@@ -36,7 +36,10 @@ impl Model {
         let Some(request) = self.request_mut(id) else { return false };
         let Operation::GetClosestPeers { target: _, thorough: true } = request.operation else { return false };
         if request.first_lookup.is_some() {
-            let certainty = outcomes::certainty(query_end, query.progress);
+            let certainty = match query_end.timed_out {
+                true => Certainty::Inconclusive,
+                false => outcomes::certainty(query_end, query.progress),
+            };
             self.finish_thorough_lookup(id, &query_end.peers, query.progress, certainty, now);
             return true;
         }

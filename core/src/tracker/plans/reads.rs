@@ -23,7 +23,6 @@ pub(in crate::tracker) struct Memo {
     best: Option<Selection>,
     top: Option<Selection>,
     candidates: Option<Arc<[Candidate]>>,
-    records: Option<Arc<[Arc<PeerRecord>]>>,
     /// The first providers, with their number.
     providers: Option<(usize, Arc<[PeerId]>)>,
     /// Number of peers that a read repair is under way to.
@@ -70,8 +69,7 @@ pub(super) fn record(
     let Ended { results: _, progress, end, certainty } = *ended;
     let records = found.records.as_slice();
     if let QueryEnd::Read { timed_out: true, .. } = end {
-        let found = memo.records.get_or_insert_with(|| records.into());
-        return Err(GetRecordError::Timeout { found: Arc::clone(found), progress });
+        return Err(GetRecordError::Timeout { found: found.list(), progress });
     }
     let Some(first) = records.first() else {
         return Err(if progress.requests == 0 {
@@ -120,7 +118,7 @@ pub(super) fn providers(
     let Ended { results: _, progress, end, certainty } = *ended;
     let providers = found.providers.as_slice();
     if let QueryEnd::Read { timed_out: true, .. } = end {
-        return Err(GetProvidersError::Timeout { found: memo.some_of(providers, providers.len()), progress });
+        return Err(GetProvidersError::Timeout { found: found.list(), progress });
     }
     if providers.is_empty() {
         return Err(if progress.requests == 0 {
@@ -136,7 +134,8 @@ pub(super) fn providers(
         Policy::Limit(limit) => limit.min(providers.len()),
         Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => providers.len(),
     };
-    Ok(ProvidersAnswer { providers: memo.some_of(providers, wanted), progress })
+    let providers = if wanted == providers.len() { found.list() } else { memo.some_of(providers, wanted) };
+    Ok(ProvidersAnswer { providers, progress })
 }
 
 impl Memo {

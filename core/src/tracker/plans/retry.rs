@@ -38,8 +38,9 @@ impl Attempts {
         config: &TrackerConfig,
     ) -> Option<Time> {
         let Limits { request, streaming, now, deadline } = limits;
-        // More attempts would find as much again.
-        let full = ended.is_some_and(|ended| matches!(ended.end, QueryEnd::Full));
+        // Another attempt of a read would find as much again.
+        let full =
+            ended.is_some_and(|ended| matches!(ended.end, QueryEnd::Full)) && !matches!(plan, Plan::PutRecord(_));
         if !outcome.is_retryable() || full {
             return None;
         }

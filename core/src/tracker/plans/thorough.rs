@@ -39,7 +39,8 @@ impl Thorough {
     pub(super) fn on_ended(&mut self, ended: &Ended<'_>, end: &QueryEnd) -> Next {
         let Ended { progress, certainty, .. } = *ended;
         match (self.first.take(), end) {
-            (Some(first), QueryEnd::ClosestPeers { peers, timed_out: _ }) => {
+            (Some(first), QueryEnd::ClosestPeers { peers, timed_out }) => {
+                let certainty = if *timed_out { Certainty::Inconclusive } else { certainty };
                 Next::Done(self.both(&first, peers, progress, certainty))
             }
             // The first query's peers are an answer without those of the second.

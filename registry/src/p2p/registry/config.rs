@@ -52,7 +52,8 @@ pub struct RegistryConfig {
     /// Timeout for the connection to a provider, including the lookup of its addresses. Default: 10 s.
     pub connect_timeout: Duration,
     /// Time from the start of a fetch after which more providers are looked up in the DHT. The known providers, which
-    /// are the publisher and the peers that reported the package, are asked without a lookup. The lookup starts at once
+    /// are the publisher and the peers that reported the package, are asked without waiting for this lookup; one whose
+    /// address is not known, or is outdated, is itself looked up first. The lookup starts at once
     /// if none of the known providers is connected, and earlier than after this time if a provider fails. A lookup
     /// costs requests to some twenty peers, and small content or content of a nearby peer often arrives before this
     /// time. Default: 100 ms.
