@@ -41,8 +41,8 @@ pub struct TrackerConfig {
     /// would join a running query is refused at `2 * (max_queued + max_running)`, any other request at
     /// `3 * (max_queued + max_running)`.
     ///
-    /// 4,096 waiting requests take about two megabytes of memory. If a query takes some milliseconds, all of them are
-    /// started within a few seconds, before the default timeout.
+    /// 4,096 waiting requests take about two megabytes of memory, not counting their keys and, for puts, their records.
+    /// If a query takes some milliseconds, all of them are started within a few seconds, before the default timeout.
     pub max_queued: usize,
     /// Relative numbers of queries started for each class of [`Priority`](crate::Priority), in the order of
     /// [`Priority::ALL`](crate::Priority::ALL): interactive, normal, background. Default: `[8, 3, 1]`, so that of 12

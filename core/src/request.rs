@@ -54,8 +54,9 @@ pub struct RequestOptions {
     /// [`TrackerConfig::default_timeout`]: crate::TrackerConfig::default_timeout
     pub timeout: Option<Duration>,
     /// Delivers records, providers and bootstrap phases one by one while the request runs
-    /// ([`Action::Item`](crate::Action::Item)). Other operations have no items. A successful outcome contains all
-    /// records or providers with and without streaming, but only the number of bootstrap phases. Default: off.
+    /// ([`Action::Item`](crate::Action::Item)). Other operations have no items. With and without streaming, a
+    /// successful outcome contains all records or providers; that of a bootstrap contains only the number of its
+    /// phases, which are its lookups. Default: off.
     pub streaming: bool,
     /// Never joins a query that has started, so that everything that the request finds was found after its acceptance.
     /// Default: off.

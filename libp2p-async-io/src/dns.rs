@@ -38,7 +38,7 @@ mod runtime;
 
 pub use lookup::ResolveError;
 
-/// Choice of the resolver for names, and its timeouts.
+/// Choice of the resolver for names, and the timeout and retries of lookups by name servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     name_servers: Vec<SocketAddr>,

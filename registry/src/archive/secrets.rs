@@ -40,9 +40,10 @@ const ED25519_LEN: usize = 68;
 
 /// Kind of private key that was found in a file or a manifest.
 ///
-/// A key is searched for as bytes, and as text in UTF-8 or UTF-16: in hexadecimal (two digits a byte), in base64, and in
-/// decimal (numbers from 0 to 255). The variants say for which kinds of key some of these forms are left out. White space and punctuation between the digits do not hide the key, except for `+`, `-`,
-/// `/` and `_` in base64, where they are digits.
+/// A key is searched for as bytes, and as text in UTF-8 or UTF-16: in hexadecimal (two digits a byte), in base64, and
+/// in decimal (numbers from 0 to 255). The variants say for which kinds of key a form is left out. White space and
+/// punctuation between the digits do not hide the key, except for `+`, `-`, `/` and `_` in base64, where they are
+/// digits.
 ///
 /// The search does not find every key. For example, it does not find keys that are compressed, encrypted other than in
 /// a PEM block, encoded twice (except for a PEM block in base64), or interrupted by other digits or letters, as in a

@@ -108,8 +108,9 @@ pub enum GetError {
     Unavailable {
         /// Content id.
         content: ContentId,
-        /// Number of providers that were asked. 0 if none was found, if only the local store was read, or if the
-        /// content was damaged on the local disk after it had been delivered.
+        /// Number of providers that were connected and asked. 0 if none was found, if none of those found could be
+        /// connected or all of them are banned, if only the local store was read, or if the content was damaged on the
+        /// local disk after it had been delivered.
         providers: usize,
     },
     /// Local storage failed.

@@ -100,9 +100,10 @@ pub enum RegistryEvent {
 }
 
 /// Stream of the events of a registry, from the call of [`P2PRegistry::events`](super::P2PRegistry::events) until the
-/// node stops or 64 later streams exist. The stream holds at most 1,024 unread events; further ones are dropped: see
-/// [`RegistryEvent::Lagged`]. Events of the node that the registry itself was too slow to read, such as connections,
-/// are missing without a [`RegistryEvent::Lagged`].
+/// node stops, or until 64 later streams have been opened; one that was dropped no longer counts once a further event
+/// is sent. The stream holds at most 1,024 unread events; further ones are dropped: see [`RegistryEvent::Lagged`].
+/// Events of the node that the registry itself was too slow to read, such as connections, are missing without a
+/// [`RegistryEvent::Lagged`].
 #[derive(Debug)]
 pub struct RegistryEvents(Pin<Box<Receiver<RegistryEvent>>>);
 
