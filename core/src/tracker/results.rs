@@ -202,6 +202,11 @@ pub(super) fn distinct(peers: impl Iterator<Item = PeerId>) -> Vec<PeerId> {
     peers.filter(|peer| seen.insert(*peer)).collect()
 }
 
+/// Returns the peers as a slice to share. Most events name none, and an empty slice takes no allocation.
+fn shared(peers: &[PeerId]) -> Arc<[PeerId]> {
+    if peers.is_empty() { Arc::default() } else { peers.into() }
+}
+
 /// Returns the peers that are not in `others`.
 pub(super) fn without(peers: &[PeerId], others: &[PeerId]) -> Vec<PeerId> {
     let others: BTreeSet<_> = others.iter().collect();
@@ -252,7 +257,7 @@ impl QueryResults {
                     Err(KadGetError::NotFound { key: _, closest_peers: peers }) => closest_peers = peers,
                     Err(KadGetError::Timeout { key: _ }) => timed_out = true,
                 }
-                Some(QueryEnd::Read { closest_peers: closest_peers.into(), without, timed_out })
+                Some(QueryEnd::Read { closest_peers: shared(&closest_peers), without, timed_out })
             }
             (QueryResult::GetProviders(result), Self::Providers(found), _) => {
                 let (mut closest_peers, mut timed_out) = (Vec::new(), false);
@@ -268,7 +273,7 @@ impl QueryResults {
                         (closest_peers, timed_out) = (peers, true);
                     }
                 }
-                Some(QueryEnd::Read { closest_peers: closest_peers.into(), without: Vec::new(), timed_out })
+                Some(QueryEnd::Read { closest_peers: shared(&closest_peers), without: Vec::new(), timed_out })
             }
             (QueryResult::GetClosestPeers(result), Self::ClosestPeers, _) => {
                 let (peers, timed_out) = match result {
