@@ -122,7 +122,7 @@ impl<R: Runtime> Inner<R> {
         // Asks all holders: one that has the newest head is enough.
         let call = self.client.get_record(key).best().fresh().timeout(timeout);
         // Peers that did not answer may do so at the next attempt.
-        let found = call.retry(Retry::default()).await;
+        let found = call.retry(Retry::default().attempts(3)).await;
         let answer = match found {
             Ok(answer) => answer,
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {

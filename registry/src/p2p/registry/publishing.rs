@@ -180,7 +180,7 @@ impl<R: Runtime> Inner<R> {
         let key = record.key.clone();
         let put = self.client.put_record(record).quorum(Quorum::Majority).clamp_quorum().local_copy(LocalCopy::First);
         // Peers that did not answer may do so at the next attempt.
-        let put = steps.record(Step::Head, put.retry(Retry::default()).await)?;
+        let put = steps.record(Step::Head, put.retry(Retry::default().attempts(3)).await)?;
         steps.set(Step::Head, StepOutcome::Confirmed { by: put.acknowledged.len(), of: put.asked() });
 
         // The head is published. What follows cannot undo that.
