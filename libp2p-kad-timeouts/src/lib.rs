@@ -159,18 +159,17 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
             let answers_of = |kad: &kad::Behaviour<S>, id: &QueryId| Some(kad.query(id)?.stats().num_successes());
             while let Some(peer) = timeouts.pending.overdue(now, least.unwrap_or(0), |id| answers_of(kad, id)) {
                 tracing::debug!(%peer, "peer did not respond in time: its queries continue without it");
-                let before = failures(kad);
+                // A peer without a connection is unreachable, as after any failed dial.
+                let before = timeouts.pending.is_connected(&peer).then(|| failures(kad));
                 // Among the errors of a dial, this one changes neither the routing table nor an address.
                 kad.on_swarm_event(FromSwarm::DialFailure(DialFailure {
                     peer_id: Some(peer),
                     error: &DialError::Aborted,
                     connection_id: ConnectionId::new_unchecked(0),
                 }));
-                // A peer without a connection is unreachable, as after any failed dial.
-                if timeouts.pending.is_connected(&peer) {
+                if let Some(before) = before {
                     let after = failures(kad);
-                    let unchanged = |query: &(QueryId, u32)| after.contains(query);
-                    for (query, _) in before.into_iter().filter(|query| !unchanged(query)) {
+                    for (query, _) in before.into_iter().filter(|query| !after.contains(query)) {
                         timeouts.pending.goes_on_without(query);
                     }
                 }

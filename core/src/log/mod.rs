@@ -353,6 +353,12 @@ mod tests {
     use super::*;
     use crate::{Operation, Policy, PutOptions, Request, RequestOptions};
 
+    /// Drains the actions, and returns the lines that have come.
+    fn drained(tracker: &mut QueryTracker<&'static str>) -> Vec<String> {
+        while tracker.poll_action().is_some() {}
+        std::iter::from_fn(|| tracker.poll_log()).collect()
+    }
+
     /// Records a get that finds a record, and a put that waits behind it until its deadline.
     fn recorded(values: LogValues) -> Vec<String> {
         #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
@@ -362,12 +368,7 @@ mod tests {
         let mut tracker = QueryTracker::<&str>::new(PeerId::random(), config);
         tracker.record(values, epoch).unwrap();
         let mut lines = Vec::new();
-        let mut drain = |tracker: &mut QueryTracker<&'static str>| {
-            while tracker.poll_action().is_some() {}
-            while let Some(line) = tracker.poll_log() {
-                lines.push(line);
-            }
-        };
+        let mut drain = |tracker: &mut QueryTracker<&'static str>| lines.extend(drained(tracker));
         let key = RecordKey::new(b"key");
         let record = Record::new(key.clone(), b"some value that is a secret".to_vec());
         let request = |id, operation| {
@@ -474,12 +475,7 @@ mod tests {
         let mut tracker = QueryTracker::<&str>::new(PeerId::random(), config);
         tracker.record(LogValues::Whole, epoch).unwrap();
         let mut lines = Vec::new();
-        let mut drain = |tracker: &mut QueryTracker<&'static str>| {
-            while tracker.poll_action().is_some() {}
-            while let Some(line) = tracker.poll_log() {
-                lines.push(line);
-            }
-        };
+        let mut drain = |tracker: &mut QueryTracker<&'static str>| lines.extend(drained(tracker));
         let key = RecordKey::new(b"key");
         for (id, query) in (1..).zip(["a", "b", "c"]) {
             let operation = Operation::GetRecord { key: key.clone(), policy: Policy::First };

@@ -69,7 +69,7 @@ pub(super) enum Plan {
 }
 
 /// Next step of a request.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Next {
     /// Runs the first query of an attempt.
     Query(Job),

@@ -113,7 +113,7 @@ impl PartialEq for ByValue {
 impl Eq for ByValue {}
 
 /// End of a query for a request that waits for it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum QueryEnd {
     /// The results so far satisfy the request. The query may go on for others.
     Satisfied,
@@ -141,7 +141,7 @@ pub(super) enum QueryEnd {
 }
 
 /// Results of one event.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct ResultDelta {
     /// Items to add one by one, because requests may end between two of them.
     pub(super) items: NewItems,
@@ -151,7 +151,7 @@ pub(super) struct ResultDelta {
 }
 
 /// Items that the query had not found before.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum NewItems {
     None,
     One(Item),

@@ -60,7 +60,7 @@ pub(super) struct Scheduler<Id> {
 }
 
 /// One input's way through the requests that wait for a query: [`Scheduler::advance`] takes it step by step.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Pass<Id> {
     step: StepId,
     items: NewItems,
@@ -73,7 +73,7 @@ pub(super) struct Pass<Id> {
 }
 
 /// Effect of kad's answer to a start.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum StartEffect<Id> {
     None,
     /// An announcement has begun: for this request, or for none that still waits.
@@ -86,7 +86,7 @@ pub(super) enum StartEffect<Id> {
 }
 
 /// Query that was given up.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct GivenUp<Id> {
     /// Id that is no longer remembered, because this one is.
     pub(super) forgotten: Option<Id>,

@@ -288,9 +288,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
 
     /// Runs a closure of the application. A query that it finishes may find less than the network has.
     fn run(&mut self, closure: Closure<B>) {
-        let running: Vec<_> = self.tracker.query_ids().collect();
         let kad = self.swarm.behaviour_mut().kad();
-        let running: Vec<_> = running.into_iter().filter(|id| kad.query(id).is_some()).collect();
+        let running: Vec<_> = self.tracker.query_ids().filter(|id| kad.query(id).is_some()).collect();
         closure(&mut self.swarm);
         for id in running {
             if self.swarm.behaviour_mut().kad().query(&id).is_none() {
@@ -299,7 +298,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         }
     }
 
-    /// Polls the swarm for one event. `Ready(None)`: the event was of the tracker's own query and is consumed.
+    /// Polls the swarm for one event. `Ready(None)`: what the poll brought was for the tracker, and is consumed.
     fn poll_swarm(&mut self, cx: &mut Context<'_>) -> Poll<Option<SwarmEvent<B::ToSwarm>>> {
         let polled = Pin::new(&mut self.swarm).poll_next(cx);
         let mut cut_short = false;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Answers of one query at one moment, computed once for any number of requests that wait for it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(in crate::tracker) struct Memo {
     /// Number of items of the query that the answers are made of.
     items: usize,
