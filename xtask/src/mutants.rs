@@ -38,7 +38,7 @@ use anyhow::{Context, anyhow, bail};
 use crate::{files, tools};
 
 /// Seconds after which tests that hang have failed.
-const LIMIT: &str = "240";
+const LIMIT: &str = "600";
 
 /// Seconds for the first build, of all dependencies.
 const FIRST_BUILD_LIMIT: &str = "3600";
