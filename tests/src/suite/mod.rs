@@ -105,6 +105,7 @@ macro_rules! operations {
             operations {
                 a_record_that_was_put_is_found_by_every_node,
                 a_missing_record_is_not_found_and_the_error_counts_the_peers_asked,
+                a_query_that_the_application_finishes_is_inconclusive,
                 a_local_record_needs_no_peer,
                 without_known_peers_every_operation_fails,
                 providers_are_found_and_each_is_named_once,

@@ -3,16 +3,16 @@
 use std::{collections::BTreeSet, num::NonZeroUsize};
 
 use kadence::{
-    BootstrapError, Certainty, GetClosestPeersError, GetProvidersError, GetRecordError, InvalidRequestError,
-    PutRecordError, RemoveRecordError, RequestError, StartProvidingError,
+    BootstrapError, Certainty, ContainsKad, GetClosestPeersError, GetProvidersError, GetRecordError,
+    InvalidRequestError, PutRecordError, RemoveRecordError, RequestError, StartProvidingError,
 };
 use libp2p::{
-    PeerId,
+    PeerId, Swarm,
     kad::{KBucketKey, Quorum},
 };
 
 use super::support::{key, peers, record, sorted};
-use crate::{TestEnv, TestRuntime};
+use crate::{Behaviour, NodeConfig, TestEnv, TestRuntime};
 
 pub async fn a_record_that_was_put_is_found_by_every_node<R: TestRuntime>(env: &TestEnv<R>) {
     let nodes = env.mesh(5).await;
@@ -43,6 +43,33 @@ pub async fn a_missing_record_is_not_found_and_the_error_counts_the_peers_asked<
     assert_eq!(sorted(closest_peers.iter().copied()), peers(&others));
     assert_eq!((progress.requests, progress.successes, progress.failures), (4, 4, 0));
     assert_eq!(certainty, Certainty::Conclusive);
+}
+
+pub async fn a_query_that_the_application_finishes_is_inconclusive<R: TestRuntime>(env: &TestEnv<R>) {
+    let mut config = NodeConfig::default();
+    // Nobody else finishes it.
+    config.driver.tracker.stall = None;
+    let (node, _others) = env.client_with_peers(config, 4).await;
+    let silent = env.silent_node().await;
+    node.add_contact(&silent.contact).await;
+    let get = node.client.get_record(key("nothing")).into_future();
+    let finish = async {
+        // Four of five have answered: enough, had the query ended by itself.
+        env.wait_until(async || {
+            let answered = |swarm: &mut Swarm<Behaviour>| {
+                swarm.behaviour_mut().kad().iter_queries().any(|query| query.stats().num_successes() == 4)
+            };
+            node.swarm.with(answered).await.unwrap()
+        })
+        .await;
+        let finish = |swarm: &mut Swarm<Behaviour>| {
+            swarm.behaviour_mut().kad().iter_queries_mut().for_each(|mut query| query.finish());
+        };
+        node.swarm.with(finish).await.unwrap();
+    };
+    let (result, ()) = futures::join!(get, finish);
+    let Err(GetRecordError::NotFound { certainty, progress, .. }) = result else { panic!("{result:?}") };
+    assert_eq!((progress.requests, progress.successes, certainty), (5, 4, Certainty::Inconclusive));
 }
 
 pub async fn a_local_record_needs_no_peer<R: TestRuntime>(env: &TestEnv<R>) {

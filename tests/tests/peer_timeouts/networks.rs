@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use kadence::{
-    Alarm, Client, DriverConfig, GetRecordError, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts, Spawned,
+    Alarm, Certainty, Client, DriverConfig, GetRecordError, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts, Spawned,
     SwarmHandle, Task, spawn,
 };
 use kadence_tests::{
@@ -107,7 +107,9 @@ async fn every_operation_ends_soon(env: &TestEnv<TokioRuntime>, honest: usize, s
         let begun = Instant::now();
         let missing = node.client.get_record(key(&format!("missing {round}"))).timeout(LONG).await;
         assert_soon(begun, "get of what is missing");
-        assert!(matches!(missing, Err(GetRecordError::NotFound { .. })), "{missing:?}");
+        // Enough peers have answered, but a silent one may hold it.
+        let inconclusive = matches!(missing, Err(GetRecordError::NotFound { certainty: Certainty::Inconclusive, .. }));
+        assert!(inconclusive, "{missing:?}");
     }
     node.wait_until_nothing_pending(env).await;
     let stats = node.stats().await;
