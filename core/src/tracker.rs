@@ -346,7 +346,11 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         // Not before the latest input: time must not run backwards in the replay either.
         let now = self.clock.advance(now);
         let Some(epoch) = self.clock.instant(now) else { return Err(RecordingError) };
-        self.recorder = Some(Box::new(Recorder::new(epoch, values, false, self.local_peer, &self.env.config)));
+        let mut recorder = Recorder::new(epoch, values, false, self.local_peer, &self.env.config);
+        if self.network != Network::default() {
+            recorder.network(self.network, now);
+        }
+        self.recorder = Some(Box::new(recorder));
         Ok(())
     }
 

@@ -20,8 +20,11 @@ mod contains_kad;
 mod driver;
 #[cfg(feature = "node")]
 pub mod node;
+#[cfg(shuttle)]
+mod races;
 mod response;
 mod runtime;
+mod sync;
 
 /// Types that stand for the operations: the type parameter of a [`Call`].
 pub mod kind {

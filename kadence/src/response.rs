@@ -5,9 +5,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
 };
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// One message from the driver to a reader.
 #[derive(Debug, PartialEq, Eq)]

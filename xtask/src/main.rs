@@ -5,7 +5,8 @@
 //! cargo xtask nightly [STEP..]        longer checks, run before an issue is resolved or a version is released
 //! cargo xtask prose                   doc comments and texts that break the rules of CONTRIBUTING.md
 //! cargo xtask names                   identifiers and files that have an old name (old-names.txt)
-//! cargo xtask mutants [--registry] [--list] [WORD..]
+//! cargo xtask mutants [--registry | --driver] [--list] [WORD..]
+//! cargo xtask races [TEST..]          callers against the driver, in orders that a checker chooses
 //! cargo xtask instructions            instructions per request, counted by valgrind
 //!
 //! These compile Kadence, and need its feature:
@@ -19,6 +20,7 @@ mod files;
 mod mutants;
 mod names;
 mod prose;
+mod races;
 #[cfg(feature = "kadence")]
 mod seeds;
 #[cfg(feature = "kadence")]
@@ -30,7 +32,7 @@ use std::{env, process::ExitCode};
 
 use anyhow::bail;
 
-const USAGE: &str = "usage: cargo xtask ci | nightly | prose | names | mutants | instructions | seeds | stalls";
+const USAGE: &str = "usage: cargo xtask ci | nightly | prose | names | mutants | races | instructions | seeds | stalls";
 
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);
@@ -52,6 +54,7 @@ fn run(command: &str, args: &[String]) -> anyhow::Result<()> {
         "prose" => prose::check(),
         "names" => names::check(),
         "mutants" => mutants::run(args),
+        "races" => races::check(args),
         "instructions" => steps::instructions(),
         #[cfg(feature = "kadence")]
         "seeds" => seeds::write(args),

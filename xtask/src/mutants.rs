@@ -1,14 +1,15 @@
-//! Breaks the tracker or the registry in many small ways, one at a time, and requires that a test fails each time.
+//! Breaks the tracker, the registry or the driver in many small ways, one at a time, and requires that a test fails each time.
 //!
 //! ```text
 //! cargo xtask mutants                          all of the tracker's
 //! cargo xtask mutants slot retry               only those whose line contains one of the words
 //! cargo xtask mutants --registry [words]       the registry's
+//! cargo xtask mutants --driver [words]         the driver's, against the races of `cargo xtask races`
 //! cargo xtask mutants --list [--registry]      checks that every entry applies, and runs nothing
 //! ```
 //!
-//! The lists are `mutants/*.txt` and `registry/mutants/*.txt`. An entry is a line that says what it breaks, a file
-//! below `core/src` or `registry/src`, and lines to remove and to put in their place:
+//! The lists are `mutants/*.txt`, `registry/mutants/*.txt` and `kadence/mutants/*.txt`. An entry is a line that says
+//! what it breaks, a file below `core/src`, `registry/src` or `kadence/src`, and lines to remove and to put in their place:
 //!
 //! ```text
 //! # what it breaks
@@ -24,7 +25,9 @@
 //! the attack: one whose name begins with `attack_`. Any of the unit tests may find the others.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     num::NonZero,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -35,10 +38,12 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 
-use crate::{files, tools};
+use crate::{files, races, tools};
 
 /// Seconds after which tests that hang have failed.
 const LIMIT: &str = "600";
+
+const CANNOT_RUN: &str = "cannot run `timeout` and cargo";
 
 /// Seconds for the first build, of all dependencies.
 const FIRST_BUILD_LIMIT: &str = "3600";
@@ -65,8 +70,17 @@ struct Suite {
     /// Returns whether the suite runs for an entry with this line.
     is_for: fn(&str) -> bool,
     args: &'static [&'static str],
-    /// Runs only the tests of the module that the entry changes.
-    near: bool,
+    tests: Tests,
+}
+
+/// Tests of a suite that run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tests {
+    All,
+    /// Those of the module that the entry changes.
+    Near,
+    /// Those of `cargo xtask races`, which need a compilation of their own.
+    Races,
 }
 
 /// Regressions are left out: each pins one single finding.
@@ -81,9 +95,9 @@ const TRACKER: Subject = Subject {
             name: "model",
             is_for: |_| true,
             args: &["-p", "kadence-model", "--test", "schedules", "--test", "corpus"],
-            near: false,
+            tests: Tests::All,
         },
-        Suite { name: "core", is_for: |_| true, args: &["-p", "kadence-core", "--lib", "--tests"], near: false },
+        Suite { name: "core", is_for: |_| true, args: &["-p", "kadence-core", "--lib", "--tests"], tests: Tests::All },
     ],
 };
 
@@ -104,16 +118,35 @@ const REGISTRY: Subject = Subject {
     others: &["Cargo.lock", "clippy.toml"],
     cases: "256",
     suites: &[
-        Suite { name: "attack", is_for: is_attack, args: &["-p", "kadence-registry", "--lib", "attack_"], near: false },
+        Suite {
+            name: "attack",
+            is_for: is_attack,
+            args: &["-p", "kadence-registry", "--lib", "attack_"],
+            tests: Tests::All,
+        },
         // Most are found within the module, in a fraction of the time.
-        Suite { name: "near", is_for: |line| !is_attack(line), args: &["-p", "kadence-registry", "--lib"], near: true },
+        Suite {
+            name: "near",
+            is_for: |line| !is_attack(line),
+            args: &["-p", "kadence-registry", "--lib"],
+            tests: Tests::Near,
+        },
         Suite {
             name: "unit",
             is_for: |line| !is_attack(line),
             args: &["-p", "kadence-registry", "--lib"],
-            near: false,
+            tests: Tests::All,
         },
     ],
+};
+
+const DRIVER: Subject = Subject {
+    lists: "kadence/mutants",
+    source: "kadence/src",
+    members: &["core", "sqlite", "store", "libp2p-kad-timeouts", "kadence", "driver-tokio"],
+    others: &["Cargo.lock", "clippy.toml"],
+    cases: "256",
+    suites: &[Suite { name: "races", is_for: |_| true, args: &races::COMPILE, tests: Tests::Races }],
 };
 
 fn is_attack(line: &str) -> bool {
@@ -137,7 +170,11 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let root = files::root();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let words: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
-    let subject = if has("--registry") { REGISTRY } else { TRACKER };
+    let subject = match () {
+        () if has("--registry") => REGISTRY,
+        () if has("--driver") => DRIVER,
+        () => TRACKER,
+    };
     let mut mutants = Vec::new();
     for list in lists(&root.join(subject.lists))? {
         mutants.extend(parse(&list)?);
@@ -262,7 +299,7 @@ impl Workspace {
             if !self.compiles(suite, FIRST_BUILD_LIMIT)? {
                 bail!("the {} tests do not compile without any mutant", suite.name);
             }
-            if !suite.near && self.fails(suite, &[])? {
+            if suite.tests != Tests::Near && self.fails(suite, &[])? {
                 bail!("the {} tests fail without any mutant", suite.name);
             }
         }
@@ -290,7 +327,7 @@ impl Workspace {
                 return Ok("NO BUILD");
             }
             let near = module_of(&mutant.file);
-            let filter: &[&str] = if suite.near { &[near.as_str()] } else { &[] };
+            let filter: &[&str] = if suite.tests == Tests::Near { &[near.as_str()] } else { &[] };
             if self.fails(suite, filter)? {
                 return Ok(suite.name);
             }
@@ -299,18 +336,50 @@ impl Workspace {
     }
 
     fn compiles(&self, suite: &Suite, limit: &str) -> anyhow::Result<bool> {
-        self.cargo(limit, &[&["test", "--no-run"], suite.args].concat())
+        Ok(match suite.tests {
+            Tests::Races => self.compile_races(limit, suite)?.is_some(),
+            Tests::All | Tests::Near => {
+                self.succeeds(&mut self.cargo(limit, &[&["test", "--no-run"], suite.args].concat()))?
+            }
+        })
     }
 
     fn fails(&self, suite: &Suite, filter: &[&str]) -> anyhow::Result<bool> {
-        Ok(!self.cargo(LIMIT, &[&["test"], suite.args, filter].concat())?)
+        let mut tests = match suite.tests {
+            Tests::Races => {
+                let program = self.compile_races(LIMIT, suite)?.context("what had compiled does not compile")?;
+                let mut races = self.within(LIMIT, program.as_os_str());
+                races.arg(races::FILTER).args(filter);
+                races
+            }
+            Tests::All | Tests::Near => self.cargo(LIMIT, &[&["test"], suite.args, filter].concat()),
+        };
+        Ok(!self.succeeds(&mut tests)?)
     }
 
-    fn cargo(&self, limit: &str, args: &[&str]) -> anyhow::Result<bool> {
-        let status = Command::new("timeout")
-            .args([limit, "cargo"])
-            .args(args)
-            .args(["--offline", "--quiet"])
+    /// Returns the test program, or `None` if it does not compile.
+    fn compile_races(&self, limit: &str, suite: &Suite) -> anyhow::Result<Option<PathBuf>> {
+        let output = self.cargo(limit, suite.args).stdout(Stdio::piped()).output().context(CANNOT_RUN)?;
+        let messages = String::from_utf8_lossy(&output.stdout);
+        Ok(messages.lines().rev().find_map(races::executable).filter(|_| output.status.success()))
+    }
+
+    fn succeeds(&self, command: &mut Command) -> anyhow::Result<bool> {
+        Ok(command.status().context(CANNOT_RUN)?.success())
+    }
+
+    fn cargo(&self, limit: &str, args: &[&str]) -> Command {
+        let mut cargo = self.within(limit, "cargo".as_ref());
+        cargo.args(["--offline", "--quiet"]).args(args);
+        cargo
+    }
+
+    /// Returns a command that is ended after `limit` seconds.
+    fn within(&self, limit: &str, program: &OsStr) -> Command {
+        let mut command = Command::new("timeout");
+        command
+            .arg(limit)
+            .arg(program)
             .current_dir(&self.root)
             .env("CARGO_TARGET_DIR", &self.target)
             .env("PROPTEST_CASES", self.subject.cases)
@@ -318,9 +387,8 @@ impl Workspace {
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        Ok(status.context("cannot run `timeout` and cargo")?.success())
+            .stderr(Stdio::null());
+        command
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::{
     builds,
     ci::Step,
-    files, mutants, names, prose,
+    files, mutants, names, prose, races,
     tools::{
         CARGO_DENY, CARGO_HACK, CARGO_SEMVER_CHECKS, CARGO_TARPAULIN, TYPOS, cargo, cargo_of, output, run, run_within,
         target_dir,
@@ -26,6 +26,7 @@ pub(crate) const CI: &[Step] = &[
     Step { name: "wasm", run: wasm },
     Step { name: "demo", run: demo },
     Step { name: "test", run: test },
+    Step { name: "races", run: races },
     Step { name: "doc", run: doc },
     Step { name: "deny", run: deny },
     Step { name: "typos", run: typos },
@@ -89,7 +90,8 @@ fn clippy() -> anyhow::Result<()> {
 /// Every entry of the mutants' lists has to apply to the source as it is.
 fn mutant_lists() -> anyhow::Result<()> {
     mutants::run(&["--list".to_owned()])?;
-    mutants::run(&["--list".to_owned(), "--registry".to_owned()])
+    mutants::run(&["--list".to_owned(), "--registry".to_owned()])?;
+    mutants::run(&["--list".to_owned(), "--driver".to_owned()])
 }
 
 /// Each library without its default features.
@@ -139,6 +141,11 @@ fn test() -> anyhow::Result<()> {
     run_within(TEST_LIMIT, &mut cargo(&["test", "--workspace", "--no-fail-fast"]))?;
     // The user's own command; without the feature the package has no tests.
     run_within(TEST_LIMIT, &mut cargo(&["test", "-p", "ggen-marketplace", "--features", "p2p", "--", "--nocapture"]))
+}
+
+/// Callers against the driver, in some thousand orders each.
+fn races() -> anyhow::Result<()> {
+    races::check(&[])
 }
 
 fn doc() -> anyhow::Result<()> {
@@ -258,7 +265,8 @@ fn coverage() -> anyhow::Result<()> {
 
 fn all_mutants() -> anyhow::Result<()> {
     mutants::run(&[])?;
-    mutants::run(&["--registry".to_owned()])
+    mutants::run(&["--registry".to_owned()])?;
+    mutants::run(&["--driver".to_owned()])
 }
 
 /// Installs a component of the toolchain if its command is missing.

@@ -466,6 +466,27 @@ mod tests {
         assert_eq!(replayed(&lines), Ok(lines.len()));
     }
 
+    #[test]
+    fn what_was_known_of_the_network_before_the_recording_is_replayed() {
+        #[expect(clippy::disallowed_methods, reason = "any epoch will do")]
+        let epoch = Instant::now();
+        let mut tracker = QueryTracker::<&str>::new(PeerId::random(), TrackerConfig::default());
+        tracker.handle_network(Network::default().reachability(crate::Reachability::Isolated), epoch);
+        tracker.record(LogValues::Whole, epoch).unwrap();
+        let key = RecordKey::new(b"key");
+        let operation = Operation::GetRecord { key: key.clone(), policy: Policy::First };
+        let request = Request { id: RequestId(1), operation, options: RequestOptions::default() };
+        tracker.handle_command(Command::Request(request), epoch).unwrap();
+        let mut lines = drained(&mut tracker);
+        tracker.handle_started(StepId(1), Ok(Started { id: "a", had_provider: false }), epoch);
+        let result = QueryResult::GetRecord(Err(kad::GetRecordError::NotFound { key, closest_peers: Vec::new() }));
+        let progress = Progress { requests: 20, successes: 20, failures: 0 };
+        tracker.handle_event(QueryEvent { id: "a", result, progress, last: true }, epoch);
+        lines.extend(drained(&mut tracker));
+        assert!(lines.iter().any(|line| line.contains("inconclusive")), "{lines:#?}");
+        assert_eq!(replayed(&lines), Ok(lines.len()));
+    }
+
     /// Both change the certainty of a result, which is part of its outcome.
     #[test]
     fn news_of_the_network_and_cut_short_queries_are_replayed() {

@@ -115,12 +115,17 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> Scheduler<Id> {
     /// Attaches a request to a query: to a live one for the same, or else to a new one. The pass ends the request if
     /// the results of a running query satisfy it already.
     pub(super) fn attach(&mut self, waiter: Waiter, job: Job, env: &mut Env<Id>) -> (StepId, Option<Pass<Id>>) {
-        let shared = SharedQuery::of(&job);
-        if let Some(step) = shared.as_ref().and_then(|shared| self.joinable(shared, waiter.fresh, env)) {
+        let new = StepId(self.last_step + 1);
+        let step = match SharedQuery::of(&job) {
+            Some(shared) => self.sharing.join_or_offer(shared, new, |offered| {
+                self.queries.get(&offered).is_some_and(|query| query.may_be_joined(waiter.fresh, env))
+            }),
+            None => new,
+        };
+        if step != new {
             return (step, self.join(step, waiter, env));
         }
-        self.last_step += 1;
-        let step = StepId(self.last_step);
+        self.last_step = new.0;
         self.waiting.insert(waiter.line, step);
         let query = LiveQuery {
             job,
@@ -131,31 +136,15 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> Scheduler<Id> {
             asked_at: env.now,
         };
         self.queries.insert(step, Box::new(query));
-        if let Some(shared) = shared {
-            self.sharing.offer(shared, step);
-        }
         self.queued += usize::from(!waiter.begun);
         (step, None)
-    }
-
-    /// Returns the live query that a request may join. Not one that kad has been silent about for `finish_timeout`: it
-    /// has probably been lost, and requests that keep joining it would keep it alive.
-    fn joinable(&self, shared: &SharedQuery, fresh: bool, env: &Env<Id>) -> Option<StepId> {
-        let step = self.sharing.get(shared)?;
-        let query = self.queries.get(&step)?;
-        let may_join = match &query.work {
-            None => true,
-            Some(work) => !fresh && env.now.since(work.heard_at) < env.config.finish_timeout,
-        };
-        may_join.then_some(step)
     }
 
     /// Returns whether a request would join a query that holds a slot.
     pub(super) fn would_join_running(&self, job: &Job, fresh: bool, env: &Env<Id>) -> bool {
         SharedQuery::of(job)
-            .and_then(|shared| self.joinable(&shared, fresh, env))
-            .and_then(|step| self.queries.get(&step))
-            .is_some_and(|query| query.work.is_some())
+            .and_then(|shared| self.queries.get(&self.sharing.get(&shared)?))
+            .is_some_and(|query| query.work.is_some() && query.may_be_joined(fresh, env))
     }
 
     fn join(&mut self, step: StepId, waiter: Waiter, env: &mut Env<Id>) -> Option<Pass<Id>> {
@@ -608,6 +597,15 @@ impl<Id> Pass<Id> {
 }
 
 impl<Id> LiveQuery<Id> {
+    /// Returns whether a request may join the query. Not one that kad has been silent about for `finish_timeout`: it
+    /// has probably been lost, and requests that keep joining it would keep it alive.
+    fn may_be_joined(&self, fresh: bool, env: &Env<Id>) -> bool {
+        match &self.work {
+            None => true,
+            Some(work) => !fresh && env.now.since(work.heard_at) < env.config.finish_timeout,
+        }
+    }
+
     /// Schedules the next check for a stall.
     fn check_stall_at(&mut self, step: StepId, at: Time, env: &mut Env<Id>) {
         if let Some(work) = &mut self.work {

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use async_channel::TrySendError;
 use futures::{
     FutureExt, Stream,
     future::{BoxFuture, FusedFuture},
@@ -24,7 +23,10 @@ use super::{
     connection::{CallEnd, Connection, DriverClosedError, Message},
     kind::{GetClosestPeers, GetProviders, GetRecord, Kind, PutRecord, PutRecordTo},
 };
-use crate::response::{Response, ResponseReceiver, response_channel};
+use crate::{
+    response::{Response, ResponseReceiver, response_channel},
+    sync::channel::TrySendError,
+};
 
 /// Request that has not been sent yet. Awaiting the call sends the request and returns the answer or the error;
 /// [`stream`](Self::stream) returns the request's items as they arrive.

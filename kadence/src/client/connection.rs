@@ -2,13 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_channel::{Receiver, Sender, TrySendError};
 use futures::channel::oneshot;
 use kadence_core::{Item, Metrics, Outcome, Request, RequestId, Snapshot, Stats};
 use libp2p::{Multiaddr, PeerId, kad::RecordKey};
 use thiserror::Error;
 
-use crate::response::ResponseSender;
+use crate::{
+    response::ResponseSender,
+    sync::channel::{self, Receiver, Sender, TrySendError},
+};
 
 /// A client's end of the channels, shared by all clones of the client.
 pub(crate) struct Connection {
@@ -75,8 +77,8 @@ pub(crate) struct Introspection {
 impl Connection {
     /// Connects a client to a driver. `capacity` is the number of messages that may be under way, at least 1.
     pub(crate) fn new(local_peer_id: PeerId, capacity: usize) -> (Self, DriverChannels) {
-        let (messages, received_messages) = async_channel::bounded(capacity.max(1));
-        let (cancellations, received_cancellations) = async_channel::unbounded();
+        let (messages, received_messages) = channel::bounded(capacity.max(1));
+        let (cancellations, received_cancellations) = channel::unbounded();
         let connection = Self { local_peer_id, last_id: AtomicU64::new(0), messages, cancellations };
         (connection, DriverChannels { messages: received_messages, cancellations: received_cancellations })
     }

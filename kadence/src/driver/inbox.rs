@@ -5,9 +5,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use async_channel::Receiver;
 use futures::Stream;
 use pin_project::{pin_project, pinned_drop};
+
+use crate::sync::channel::Receiver;
 
 /// Receiver that drops the messages in the channel when it is dropped.
 ///

@@ -32,6 +32,7 @@ use crate::{
     alarm::Alarm,
     client::connection::{CallEnd, Introspection, LocatedPeer, Message},
     response::ResponseSender,
+    sync::channel,
 };
 
 /// Maximum number of turns of the loop for each wake-up. After these, the driver yields to other tasks of the runtime.
@@ -40,7 +41,7 @@ const TURNS_PER_WAKE: usize = 100;
 
 /// Maximum number of messages of each kind that one turn receives, so that a flood of calls does not delay the swarm.
 /// Queries of further calls would have to wait for a slot anyway.
-const MESSAGES_PER_TURN: usize = 64;
+pub(crate) const MESSAGES_PER_TURN: usize = 64;
 
 /// Time for which a graceful shutdown keeps polling the swarm after the last announcement ended. kad reports an
 /// announcement as done when the messages are with the connections, which still have to open a stream for each.
@@ -110,7 +111,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
     /// [`DriverConfig::event_capacity`] has no effect here.
     pub fn new(swarm: Swarm<B>, runtime: R, config: DriverConfig) -> (Client, SwarmHandle<B>, Self) {
         let (client, channels) = Client::new(*swarm.local_peer_id(), config.command_capacity, config.stream_capacity);
-        let (closures, receive_closures) = async_channel::bounded(config.command_capacity.max(1));
+        let (closures, receive_closures) = channel::bounded(config.command_capacity.max(1));
         let now = runtime.now();
         let alarm = Alarm::new(&runtime);
         let mut tracker = QueryTracker::new(*swarm.local_peer_id(), config.tracker);

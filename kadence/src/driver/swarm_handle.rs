@@ -1,10 +1,9 @@
 use std::fmt;
 
-use async_channel::Sender;
 use futures::channel::oneshot;
 use libp2p::Swarm;
 
-use crate::{ContainsKad, DriverClosedError};
+use crate::{ContainsKad, DriverClosedError, sync::channel::Sender};
 
 pub(super) type Closure<B> = Box<dyn FnOnce(&mut Swarm<B>) + Send>;
 

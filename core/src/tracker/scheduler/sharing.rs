@@ -1,6 +1,9 @@
 //! Sharing: the queries that another request may still join.
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, btree_map::Entry},
+};
 
 use libp2p::kad::RecordKey;
 
@@ -56,17 +59,31 @@ impl Sharing {
         self.steps.get(shared).copied()
     }
 
-    /// Offers a query to later requests, in place of an earlier one.
-    pub(super) fn offer(&mut self, shared: SharedQuery, step: StepId) {
-        self.steps.insert(shared, step);
+    /// Returns the query that is offered if `may_join` accepts it; otherwise offers `new` to later requests in its
+    /// place.
+    pub(super) fn join_or_offer(
+        &mut self,
+        shared: SharedQuery,
+        new: StepId,
+        may_join: impl FnOnce(StepId) -> bool,
+    ) -> StepId {
+        match self.steps.entry(shared) {
+            Entry::Occupied(offered) if may_join(*offered.get()) => *offered.get(),
+            Entry::Occupied(mut offered) => {
+                offered.insert(new);
+                new
+            }
+            Entry::Vacant(free) => *free.insert(new),
+        }
     }
 
     /// Excludes a query, unless another one is offered in its place.
     pub(super) fn exclude(&mut self, job: &Job, step: StepId) {
         if let Some(shared) = SharedQuery::of(job)
-            && self.steps.get(&shared) == Some(&step)
+            && let Entry::Occupied(offered) = self.steps.entry(shared)
+            && *offered.get() == step
         {
-            self.steps.remove(&shared);
+            offered.remove();
         }
     }
 
