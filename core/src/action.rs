@@ -26,8 +26,8 @@ pub enum Command {
         /// [`RequestError::Shutdown`]. Read repairs, which the tracker has started itself, end now in both cases.
         drain: bool,
     },
-    /// Ends the sharing of running reads of this key, so that a later read finds what was written. Send it after the
-    /// application has changed the local store directly, for example with `kad::Behaviour::remove_record`.
+    /// Keeps later reads of this key from joining queries that have started, so that they see the change. Send it after
+    /// the application has changed the local store directly, for example with `kad::Behaviour::remove_record`.
     Written {
         /// Key whose record or providers were changed.
         key: RecordKey,
@@ -68,8 +68,8 @@ pub enum Query {
         key: RecordKey,
     },
     /// `kad::Behaviour::put_record_to`. Always call it with `kad::Quorum::All`: with a lower quorum kad would end the
-    /// query once the quorum is reached, and not name the peers that acknowledge later. The tracker compares the number
-    /// of acknowledgements with the caller's quorum.
+    /// query once the quorum is reached, without naming the peers that acknowledged. The tracker compares the number of
+    /// acknowledgements with the caller's quorum.
     PutRecordTo {
         /// The record to store.
         record: Arc<Record>,
@@ -116,7 +116,8 @@ pub struct Started<Id = kad::QueryId> {
     /// Id that kad has given the query.
     pub id: Id,
     /// For [`Query::StartProviding`]: `true` if the local store named the local peer as a provider of the key already
-    /// before kad started the query. That entry is kept even if the announcement fails. `false` for all other queries.
+    /// before kad started the query. That entry is kept even if the announcement fails, unless it came from another
+    /// announcement that fails as well. `false` for all other queries.
     pub had_provider: bool,
 }
 
@@ -153,8 +154,8 @@ pub enum Action<Id = kad::QueryId> {
     /// that returned `Pending`, until the query's last event or [`Action::Forget`]. One call is not always enough,
     /// because it takes an announcement or a bootstrap only to its next phase.
     Finish(Id),
-    /// Calls `finish()` on this query once, because the query has [stalled](crate::Stall). A lookup or a put then ends
-    /// with what it has so far. An announcement or a bootstrap goes on to its next phase.
+    /// Calls `finish()` on this query once, because the query has [stalled](crate::Stall). An announcement or a
+    /// bootstrap goes on to its next phase, if it has one. Any other query ends with what it has so far.
     FinishPhase(Id),
     /// Reads this query's statistics once a poll of the swarm has returned `Pending`, and reports them with
     /// [`handle_probe`](crate::QueryTracker::handle_probe). Statistics that are read earlier may leave out answers that

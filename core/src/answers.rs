@@ -75,8 +75,8 @@ pub struct PutAnswer {
     /// Peers that acknowledged the record. An acknowledgement does not prove that a peer holds the record;
     /// [`PutOptions::verify`](crate::PutOptions::verify) checks it.
     pub acknowledged: Vec<PeerId>,
-    /// Peers that were selected for the record and did not acknowledge it. They rejected it, could not be reached, have
-    /// not answered yet, or were not asked because the query was finished early. kad does not report which.
+    /// Peers that were selected for the record and did not acknowledge it. They rejected it, could not be reached, did
+    /// not answer in time, or were not asked because the query ended before. kad does not report which.
     pub unacknowledged: Vec<PeerId>,
     /// Number of peers that returned the record when it was read back. Equals
     /// [`PutOptions::verify`](crate::PutOptions::verify), because reading back stops at that number. Zero if the record
@@ -103,7 +103,7 @@ impl PutAnswer {
 #[non_exhaustive]
 pub struct ProvidersAnswer {
     /// The providers, each once, by order of arrival; those of one response by order of their ids. At most `n` with
-    /// `Limit(n)`. The local peer is one of them if the local store names it.
+    /// `Limit(n)`. The local peer may be one of them, for example because the local store names it.
     pub providers: Arc<[PeerId]>,
     /// Requests and answers of the query, as last reported by kad.
     pub progress: Progress,
@@ -141,20 +141,20 @@ impl ProvideAnswer {
 #[non_exhaustive]
 pub struct ClosestPeersAnswer {
     /// Up to 20 peers that answered, the closest to the target first, never the local peer. Each has the addresses that
-    /// other peers named during the lookup, possibly none.
+    /// the last peer to name it during the lookup gave, possibly none.
     ///
     /// Peers that did not answer are left out, and others may be missing because of them: see
     /// [`thorough`](crate::Operation::GetClosestPeers::thorough).
     pub peers: Arc<[PeerInfo]>,
-    /// Certainty that a peer which is not among these does not exist, by the rules for an empty result. A thorough
-    /// lookup is conclusive if both of its queries are.
+    /// Certainty that no other peer belongs in `peers`, by the rules for an empty result. A thorough lookup is
+    /// conclusive if both of its queries are.
     pub certainty: Certainty,
     /// Requests and answers of the lookup; of both queries if the lookup was thorough.
     pub progress: Progress,
 }
 
 impl ClosestPeersAnswer {
-    /// Creates an answer.
+    /// Creates an answer that is inconclusive.
     pub fn new(peers: Vec<PeerInfo>, progress: Progress) -> Self {
         Self { peers: peers.into(), certainty: Certainty::Inconclusive, progress }
     }

@@ -25,8 +25,8 @@ pub(crate) const PACKET_RESERVE: usize = 4 * 1024;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TrackerConfig {
-    /// Maximum number of queries that run in kad at the same time, clamped to 1..=[`MAX_RUNNING_CEILING`]. Each running
-    /// query takes one *slot*. Default: 32.
+    /// Maximum number of queries that the tracker runs in kad at the same time, clamped to
+    /// 1..=[`MAX_RUNNING_CEILING`]. Each running query takes one *slot*. Default: 32.
     ///
     /// In a benchmark, 32 slots gave the throughput of 100 at a third of the latency. With far more queries, kad
     /// falsely reports records as not found. A query that no request waits for any more keeps its slot until kad has
@@ -36,8 +36,8 @@ pub struct TrackerConfig {
     /// no slot is free, further requests are refused with
     /// [`RequestError::Overloaded`](crate::RequestError::Overloaded).
     ///
-    /// Two kinds of request need no place in the queue: those that join a running query, and those that wait for their
-    /// second query or for another attempt. Therefore the number of live requests is bounded as well. A request that
+    /// Some requests need no place in the queue, for example those that join a running query, and those that wait for a
+    /// further query or for another attempt. Therefore the number of live requests is bounded as well. A request that
     /// would join a running query is refused at `2 * (max_queued + max_running)`, any other request at
     /// `3 * (max_queued + max_running)`.
     ///
@@ -51,15 +51,14 @@ pub struct TrackerConfig {
     /// A class without waiting requests leaves its share to the others. Each share is clamped to 1..=27,720, so no
     /// class starves. The further queries of a put or a thorough lookup go ahead of all classes.
     pub shares: [u32; 3],
-    /// Seed of the random part of retry delays. Default: 0. Besides the seed, that part depends only on the request id
-    /// and the number of the attempt, so nodes with the same seed draw the same delays for the same ids.
+    /// Seed of the random part of retry delays. Default: 0. Besides the seed, the random number depends only on the
+    /// request id and the number of the attempt, so nodes with the same seed draw the same numbers for the same ids.
     pub seed: u64,
-    /// Validators by key namespace, for the records of gets and puts. Records in other namespaces are all valid.
-    /// Default: none.
+    /// Validators by key namespace, for the records of gets and puts. Other records are not validated. Default: none.
     pub validators: Validators,
     /// Maximum number of bytes that a running query may have found for a later request for the same key to join it. The
-    /// joining request receives what was found so far. Beyond the maximum it starts a query of its own. Default: 1 MiB.
-    /// Values of records count with their length, providers with the size of a `PeerId`.
+    /// joining request receives what was found so far. Beyond the maximum, a later request starts a new query. Default:
+    /// 1 MiB. Values of records count with their length, providers with the size of a `PeerId`.
     pub max_replay_bytes: usize,
     /// Timeout of a request that sets none, counted from its acceptance, so that it includes the time in the queue.
     /// Default: 30 s.
@@ -67,19 +66,19 @@ pub struct TrackerConfig {
     /// Time after which a query loses its slot although kad has not reported its end. It is counted from the end of the
     /// last request that waited for the query, when the tracker asks kad to finish it. Default: 30 s.
     ///
-    /// kad ends a finished query at its next poll, so the end is not expected after this time. A query about which kad
-    /// has reported nothing for this time is not joined by further requests.
+    /// kad ends a finished query at its next poll, so the end is not expected after this time. A running query about
+    /// which kad has reported nothing for this time is not joined by further requests.
     pub finish_timeout: Duration,
-    /// Detection of queries that make no progress, which are finished early. `None` disables it: a silent peer then
-    /// delays a lookup by the 10 s that kad waits for it. Default: `Some(Stall::default())`.
+    /// Detection of queries that make no progress, which are finished early. `None` disables it: a silent peer can then
+    /// delay a lookup by the 10 s that kad waits for it. Default: `Some(Stall::default())`.
     pub stall: Option<Stall>,
     /// Maximum number of read repairs under way at the same time. Zero disables read repair. Default: 16.
     ///
     /// A read repair sends the best record found by a get with [`Policy::Best`](crate::Policy::Best), in the
-    /// background, to peers that returned another record. After a get that ran to the end of its query, it also sends
-    /// the record to the peers that kad names as the closest without one: one peer with kad's default `Caching`. Of all
-    /// peers that answered with or without a record, only the 20 closest to the key are considered. While the maximum
-    /// is under way, no further read repair is started.
+    /// background, to peers that returned another valid record. After a get that ran to the end of its query, it also
+    /// sends the record to the peers that kad names as the closest without one: one peer with kad's default `Caching`.
+    /// Among all peers that returned a valid record or that kad named, only the 20 closest to the key are considered.
+    /// While the maximum is under way, no further read repair is started.
     pub max_read_repairs: usize,
     /// Maximum number of items (records or providers) that a query collects. Zero counts as one. Default: 4,096.
     ///
@@ -87,11 +86,12 @@ pub struct TrackerConfig {
     /// with [`Policy::Quorum`](crate::Policy::Quorum) fails if the quorum has not been reached. This bounds the memory
     /// that peers can fill, together with [`max_item_bytes`](Self#structfield.max_item_bytes).
     pub max_items: usize,
-    /// Maximum number of bytes that a query collects, counted as in
-    /// [`max_replay_bytes`](Self#structfield.max_replay_bytes). Zero counts as one. Default: 8 MiB, more than 500
-    /// records of the maximum length. A query that has found this number ends as with `max_items`.
+    /// Number of bytes after which a query collects no further item, counted as in
+    /// [`max_replay_bytes`](Self#structfield.max_replay_bytes). Zero counts as one. Default: 8 MiB, the records of more
+    /// than 500 full packets of 16 KiB. A query that has found this number ends as with `max_items`.
     pub max_item_bytes: usize,
-    /// Number of nodes that the network is expected to have. `None`, the default, stands for an unknown number.
+    /// Number of nodes that the network is expected to have. With `None`, the default, the estimate in
+    /// [`Network::size`](crate::Network::size) is used, if there is one.
     ///
     /// An empty result is conclusive only if half of the network's nodes have answered, or 10 in a network of 20 or
     /// more. Without this setting at least 3 have to answer in a network of any size, and 10 while the size is unknown.
@@ -168,18 +168,20 @@ setters!(TrackerConfig {
 });
 
 /// Detection of stalled queries: those that only wait for peers that do not answer. A stalled query is finished early:
-/// a lookup or a put ends with what it has so far, and an announcement or a bootstrap goes on to its next phase.
+/// an announcement or a bootstrap goes on to its next phase, if it has one, and any other query ends with what it has
+/// so far.
 ///
-/// A query has stalled when kad has reported no event for it, and its counts of requests and answers have not changed,
-/// for the *quiet time*, or for two to eight times as long if further answers are more likely to matter. The quiet time
-/// is three round trips, within `min_quiet` and `max_quiet`. The length of a round trip is a moving average, estimated
-/// from the time that lookups take until kad first reports answers.
+/// A query has stalled when kad has reported no event for it, and its counts of requests, answers and failures have not
+/// changed, for the *quiet time*, or for two to eight times as long if further answers are more likely to matter. The
+/// quiet time is three round trips, within `min_quiet` and `max_quiet`. The length of a round trip is a moving average,
+/// estimated from the time that lookups take until kad first reports answers.
 ///
 /// A query that no peer has answered is never finished early, because that would report a slow network as an empty one.
 /// The one exception is a query of [`Operation::PutRecord`](crate::Operation::PutRecord) that stores the record,
-/// because the put goes on with other peers. A read that has not found what its requests need is not finished early
-/// either while fewer than ten peers have answered and more than a quarter of the peers asked, not counting those that
-/// failed, have not answered.
+/// because the put can usually go on with other peers. A read that has not found what its requests need is not finished
+/// early either while fewer than ten peers have answered and more than a quarter of the peers asked, not counting those
+/// that failed, have not answered. Nor is an [`Operation::PutRecordTo`](crate::Operation::PutRecordTo) whose quorum is
+/// not reached while kad has yet to ask some of its peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stall {
@@ -190,8 +192,8 @@ pub struct Stall {
     pub max_quiet: Duration,
     /// Quiet time until a round trip has been measured, within `min_quiet` and `max_quiet`. Default: 500 ms.
     pub initial_quiet: Duration,
-    /// Number of requests that a lookup of kad has under way at the same time. Set it to the value given to
-    /// `kad::Config::set_parallelism`. Default: 3, kad's default.
+    /// Parallelism of kad's lookups. Set it to the value given to `kad::Config::set_parallelism`. Default: 3, kad's
+    /// default.
     pub parallelism: u32,
 }
 

@@ -64,11 +64,11 @@ pub enum OutcomeKind {
     QuorumMissed,
     /// The routing table is empty, no peer answered, or every lookup of a bootstrap timed out.
     NoPeers,
-    /// The deadline of the request passed, except as in [`ExpiredInQueue`](Self::ExpiredInQueue), or a lookup or an
-    /// announcement reached kad's own query timeout.
+    /// The deadline of the request passed, or kad's own query timeout ended the request, except as in
+    /// [`ExpiredInQueue`](Self::ExpiredInQueue) and [`NoPeers`](Self::NoPeers).
     Timeout,
-    /// The local store rejected the entry, kad could not start the query, the queue was full, or the request was
-    /// invalid.
+    /// The local store rejected the entry, the tracker was overloaded, the request was invalid, or it failed with
+    /// [`RequestError::Refused`].
     Refused,
     /// The deadline passed before the first query of the request could start.
     ExpiredInQueue,
@@ -155,9 +155,9 @@ impl OutcomeKind {
     }
 }
 
-/// Histogram of durations, truncated to whole microseconds. Each power of two of microseconds is divided into four
-/// buckets, so a quantile exceeds the true one by at most a quarter. The last bucket takes every duration from 133
-/// hours on.
+/// Histogram of durations, truncated to whole microseconds except in [`sum`](Self::sum). Each power of two of
+/// microseconds is divided into four buckets, so a quantile exceeds the true one by at most a quarter. The last bucket
+/// takes every duration from about 133.6 hours on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     buckets: [u64; BUCKETS],
@@ -193,8 +193,8 @@ impl Histogram {
     }
 
     /// Returns an upper bound of a quantile: 0.95 gives a duration that 95 % of the recorded ones do not exceed. Values
-    /// are clamped to 0..=1. `None` if the histogram is empty. Durations of more than 152 hours, the bound of the last
-    /// bucket, are reported as 152 hours.
+    /// are clamped to 0..=1. `None` if the histogram is empty. Durations above the bound of the last bucket, about
+    /// 152.7 hours, are reported as that bound.
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
         let count = self.count();
         #[expect(

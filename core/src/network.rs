@@ -1,11 +1,12 @@
 use crate::setters::setters;
 
-/// Estimates of the network, for [`handle_network`](crate::QueryTracker::handle_network). Without a call, nothing is
-/// known of the network.
+/// Estimates of the network, for [`handle_network`](crate::QueryTracker::handle_network). Until the first call, both
+/// fields have their defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Network {
-    /// Number of nodes in the network, as last estimated. `None`, the default, if it is unknown.
+    /// Number of nodes in the network, as last estimated. `None`, the default, if it is unknown. Ignored if
+    /// [`TrackerConfig::expected_network_size`](crate::TrackerConfig::expected_network_size) is set.
     pub size: Option<usize>,
     /// Reachability of the network. Default: [`Reachability::Unknown`].
     pub reachability: Reachability,

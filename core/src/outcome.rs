@@ -83,16 +83,17 @@ impl Outcome {
         self.error().is_none()
     }
 
-    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this outcome, because peers come and go.
+    /// Returns `true` if another attempt could succeed, because peers come and go. [`Retry`](crate::Retry) then repeats
+    /// the request, within its limits.
     ///
     /// Not repeated are
     /// - an answer;
-    /// - every [`RequestError`]: an invalid, refused or cancelled request, one that expired in the queue, one that a
-    ///   shutdown ended, and one whose query kad could not start;
+    /// - every [`RequestError`]: for example, an invalid, refused or cancelled request, or one that expired in the
+    ///   queue;
     /// - an entry that the local store rejected;
     /// - a [`Conflict`](GetRecordError::Conflict), a conclusive [`NotFound`](GetRecordError::NotFound), and a
     ///   `NotFound` after rejected records;
-    /// - the timeout of a put or a bootstrap, and that of a lookup which found something.
+    /// - the timeout of a put or a bootstrap, and that of a get or lookup which found something.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::GetRecord(result) => result.as_ref().is_err_and(GetRecordError::is_retryable),

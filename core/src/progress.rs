@@ -11,7 +11,8 @@ pub struct Progress {
     pub requests: u32,
     /// Requests that were answered. An answer after the request had failed does not count.
     pub successes: u32,
-    /// Requests that failed: there was no connection, or the stream failed or timed out (after 10 s by default).
+    /// Requests that failed, for example because there was no connection, or the stream timed out (after 10 s by
+    /// default).
     pub failures: u32,
 }
 
@@ -49,17 +50,19 @@ impl From<&kad::QueryStats> for Progress {
 /// A result is conclusive if all of the following hold:
 ///
 /// - At least four of five of the peers asked have answered.
-/// - Half of the network's nodes have answered, at least 3 and at most 10; while the network's size is unknown, 10.
-///   [`TrackerConfig::expected_network_size`](crate::TrackerConfig::expected_network_size) sets the size, and with it
-///   the minimum of 3 does not apply.
-/// - The query has ended by itself: neither the tracker nor, as far as its driver notices, the application has
-///   [finished it early](crate::Stall), and no peer that it asked was given up.
+/// - At least half of the network's nodes have answered. This minimum is never below 3 or above 10, and it is 10 while
+///   the size of the network is unknown.
+///   [`TrackerConfig::expected_network_size`](crate::TrackerConfig::expected_network_size) sets the size, and lowers
+///   the bound of 3 to 1.
+/// - The query has ended by itself: the tracker has not [finished it early](crate::Stall), and the driver has not
+///   reported that the application has, or that a peer was given up
+///   ([`handle_cut_short`](crate::QueryTracker::handle_cut_short)).
 /// - No record was rejected by a validator.
 /// - The node is not [isolated](crate::Reachability::Isolated).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Certainty {
-    /// A record is stored at up to 20 peers, and enough peers have answered to make it unlikely that only others hold
-    /// it.
+    /// Nothing was found, and very likely nothing exists: a record would be stored at up to 20 peers, and enough have
+    /// answered to make it unlikely that only others hold it.
     Conclusive,
     /// Something may exist, and another attempt may find it.
     Inconclusive,

@@ -16,12 +16,13 @@ pub const REPLICATION_FACTOR: usize = kad::K_VALUE.get();
 /// | `One` | 1 | 1 |
 /// | `Majority` | 11: more than half of [`REPLICATION_FACTOR`] | more than half of the peers found |
 /// | `All` | 20: [`REPLICATION_FACTOR`] | every peer found |
-/// | `N(n)` | `n` | `n`, even if fewer peers are found |
+/// | `N(n)` | `n` | `n`, even if fewer are found (without [`clamp_quorum`](crate::PutOptions::clamp_quorum)) |
 ///
-/// The local store is one source of a get. For a get, `Majority` and `All` are computed from the replication factor, because a lookup cannot know
-/// how many peers hold a record. For [`Operation::PutRecord`](crate::Operation::PutRecord), the peers found are those
-/// that the first lookup of the put returns. For [`Operation::PutRecordTo`](crate::Operation::PutRecordTo), they are
-/// those that the caller named, except the local peer.
+/// The local store is one source of a get. For a get, `Majority` and `All` are computed from the replication factor,
+/// because a lookup cannot know how many peers hold a record. For
+/// [`Operation::PutRecord`](crate::Operation::PutRecord), the peers found are those that the first lookup of the put
+/// returns. For [`Operation::PutRecordTo`](crate::Operation::PutRecordTo), they are those that the caller named, each
+/// counted once, except the local peer; an `n` above their number is rejected.
 ///
 /// `N(0)` is invalid: the request is rejected with
 /// [`InvalidRequestError::ZeroLimit`](crate::InvalidRequestError::ZeroLimit).
@@ -39,7 +40,7 @@ pub enum Quorum {
 
 impl Quorum {
     /// Returns the number that the quorum requires out of `total` possible sources or peers. `One` and `N(n)` do not
-    /// depend on `total`, and may exceed it.
+    /// depend on `total`, and may exceed it. `Majority` of zero is 1.
     #[must_use]
     pub const fn of(self, total: usize) -> usize {
         match self {

@@ -55,8 +55,8 @@ pub struct RequestOptions {
     pub timeout: Option<Duration>,
     /// Delivers records, providers and bootstrap phases one by one while the request runs
     /// ([`Action::Item`](crate::Action::Item)). Other operations have no items. With and without streaming, a
-    /// successful outcome contains all records or providers; that of a bootstrap contains only the number of its
-    /// phases, which are its lookups. Default: off.
+    /// successful outcome contains the records or providers; that of a bootstrap only counts its phases, which are its
+    /// lookups. Default: off.
     pub streaming: bool,
     /// Never joins a query that has started, so that everything that the request finds was found after its acceptance.
     /// Default: off.
@@ -70,9 +70,10 @@ setters!(RequestOptions {
     into retry: Option<Retry>, timeout: Option<Duration>
 });
 
-/// Condition under which a read ends, and the records or providers that it returns. A read that finds nothing fails
-/// with any policy. A query ends at [`TrackerConfig::max_items`](crate::TrackerConfig::max_items) items at the latest,
-/// and earlier if it [stalls](crate::Stall).
+/// Condition under which a read ends, and the records or providers that it returns. A read that finds nothing, or that
+/// a timeout ends, fails with any policy. A query ends early at
+/// [`TrackerConfig::max_items`](crate::TrackerConfig::max_items) or
+/// [`max_item_bytes`](crate::TrackerConfig::max_item_bytes), and may end early if it [stalls](crate::Stall).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// Ends at the first item, and returns it alone.
@@ -131,12 +132,12 @@ impl Priority {
 #[non_exhaustive]
 pub struct Retry {
     /// Maximum number of attempts, including the first. Zero and one both disable retries. Default: `u32::MAX`, so that
-    /// only the deadline ends the retries.
+    /// only the deadline limits the number.
     pub attempts: u32,
     /// Delay after the first attempt, before jitter. It doubles after each further attempt. Default: 200 ms. Every
     /// delay is at least one millisecond, so that a request that fails at once does not keep its driver busy.
     pub base: Duration,
-    /// Maximum delay between two attempts. Default: 5 s.
+    /// Maximum delay, not counting a wait for a slot. Default: 5 s.
     pub cap: Duration,
     /// Random part of each delay in percent, so that requests that failed together do not retry together: 50 draws each
     /// delay between half and the whole of its full length. More than 100 counts as 100. Default: 50.
@@ -186,14 +187,14 @@ impl Retry {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutOptions {
-    /// If the first lookup finds fewer peers than the quorum requires, lowers the quorum to the number found. Without
-    /// this option, such a put looks for further peers, and fails with
+    /// If the first lookup finds peers, but fewer than the quorum requires, lowers the quorum to the number found.
+    /// Without this option, such a put looks for further peers, and fails with
     /// [`InsufficientPeers`](crate::PutRecordError::InsufficientPeers) if there are too few. Default: off.
     pub clamp_quorum: bool,
     /// Time at which the record is stored in the local store. Default: [`LocalCopy::OnSuccess`].
     pub local_copy: LocalCopy,
-    /// Number of peers that must return exactly these bytes in a lookup of the record, after the quorum is reached, for
-    /// the put to succeed. Unlike an acknowledgement, this shows that a peer holds the record. The local store does not
+    /// Number of peers that must return exactly the record's value in a lookup, after the quorum is reached, for the
+    /// put to succeed. Unlike an acknowledgement, this shows that a peer holds the record. The local store does not
     /// count. Default: 0, which disables the lookup.
     pub verify: usize,
 }
@@ -203,8 +204,8 @@ setters!(const PutOptions { clamp_quorum: bool, local_copy: LocalCopy, verify: u
 /// Time at which a put stores its record in the local store, from which kad republishes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LocalCopy {
-    /// After everything else has succeeded. A put that fails does not change the local store, except if its deadline
-    /// passes while the record is being stored.
+    /// After everything else has succeeded. A put that fails does not change the local store, except if it ends (for
+    /// example at its deadline) while the record is being stored.
     #[default]
     OnSuccess,
     /// As soon as the put is accepted, before anything is sent. The record stays in the local store, and kad
@@ -222,13 +223,14 @@ pub enum Operation {
         /// Condition that ends the get.
         policy: Policy,
     },
-    /// Stores a record at the peers closest to its key, and in the local store. [`PutOptions::local_copy`] says when.
+    /// Stores a record at the peers closest to its key, and in the local store ([`PutOptions::local_copy`] says when).
     PutRecord {
         /// The record. Its publisher is set to the local peer.
         record: Arc<Record>,
         /// Number of peers that must acknowledge the record. `Majority` and `All` count against the peers that the
-        /// first lookup finds. If fewer peers are found than `N(n)` requires, or too few acknowledge the record, the
-        /// put looks for further peers and sends it to them, except with `All`.
+        /// first lookup finds. If fewer peers are found than `N(n)` requires (see [`PutOptions::clamp_quorum`]), or
+        /// too few acknowledge the record, the put looks for further peers, except with `All`. It sends the record in
+        /// at most three rounds.
         quorum: Quorum,
         /// Additional options.
         options: PutOptions,
@@ -268,8 +270,8 @@ pub enum Operation {
         /// nearby, usually finds the missing peers.
         thorough: bool,
     },
-    /// Joins the network: looks up the local peer id, then a random peer id in each bucket of the routing table that is
-    /// farther away than that of the closest known peer.
+    /// Joins the network: looks up the local peer id, then a random peer id for each bucket of the routing table that
+    /// is farther away than that of the closest known peer.
     Bootstrap,
 }
 

@@ -123,17 +123,16 @@ pub enum QueryPhase {
 
 /// Counters of a tracker since it was created, except `kad_own_queries`, which is the latest number.
 ///
-/// In a healthy network only `accepted` and `refused` grow, and with silent peers or outdated records also
-/// `queries_finished_early` and `read_repairs`.
+/// In a healthy network only `accepted` and `refused` grow, and with silent peers, or outdated or missing
+/// records, also `queries_finished_early` and `read_repairs`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Requests that were accepted, without read repairs.
     pub accepted: u64,
-    /// Requests that were not accepted, because they were invalid, the queue was full, or the tracker was shutting
-    /// down.
+    /// Requests that were not accepted, because they were invalid, or the tracker was overloaded or shutting down.
     pub refused: u64,
-    /// Inputs for a query or request that is not alive, or that does not wait for such an input.
+    /// Unexpected inputs: for example, an event of a query that is not alive, or an answer that no request waits for.
     pub unknown_inputs: u64,
     /// Events whose result does not belong to the kind of their query.
     pub mismatched_events: u64,

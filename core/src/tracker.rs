@@ -71,14 +71,15 @@ use crate::{
 ///    actions out in their order. With recording, call [`poll_log`](Self::poll_log) until it returns `None` as well.
 /// 3. Time. Then read [`poll_timeout`](Self::poll_timeout), and call [`handle_timeout`](Self::handle_timeout) at that
 ///    time. Every `now` is a reading of one monotonic clock. A reading before the latest one counts as the latest.
-///    Deadlines act only within a call: a late call handles everything that is due, an early one does nothing.
+///    Deadlines act only within an input: a late one of any kind handles everything that is due, and an early
+///    `handle_timeout` does nothing.
 ///
 /// In return:
 ///
-/// - Every accepted request gets exactly one [`Action::Outcome`], at the latest in the first call at or after its
+/// - Every accepted request gets exactly one [`Action::Outcome`], at the latest in the first input at or after its
 ///   deadline, for any behaviour of kad. No later action names the request.
-/// - At most [`TrackerConfig::max_running`] queries hold a slot at the same time. A query whose end kad has not
-///   reported within [`TrackerConfig::finish_timeout`] loses its slot, even if it still runs.
+/// - At most [`TrackerConfig::max_running`] queries hold a slot at the same time. A query that no request waits for any
+///   more loses its slot at the latest after [`TrackerConfig::finish_timeout`], even if it still runs.
 /// - When all requests have ended, kad has ended their queries, and all actions have been polled, the tracker
 ///   [is empty](Self::is_empty).
 /// - The same inputs give the same actions in the same order.
@@ -166,7 +167,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     ///
     /// # Errors
     ///
-    /// Returns an error if a request is invalid, if it is refused because the queue is full, or after a shutdown. Such
+    /// Returns an error if a request is invalid, if it is refused because there are too many, or after a shutdown. Such
     /// a request has no outcome and leaves nothing but counts in [`stats`](Self::stats). Other commands never fail.
     pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
         if let Some(recorder) = &mut self.recorder {
@@ -300,8 +301,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due();
     }
 
-    /// Handles what is known of the network. It decides, with the configuration, whether an empty result is conclusive:
-    /// see [`Certainty`](crate::Certainty).
+    /// Handles new estimates of the network, which replace the earlier ones. They help to decide whether an empty
+    /// result is conclusive: see [`Certainty`](crate::Certainty).
     pub fn handle_network(&mut self, network: Network, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.network(network, now);
@@ -372,14 +373,14 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     }
 
     /// Returns `true` if the query belongs to the tracker: it is running or finishing, or it is one of the last 1,024
-    /// whose slot was taken back without a last event. All other queries belong to the application or to kad itself.
+    /// whose slot was taken back without a last event. Treat all other queries as the application's or kad's own.
     pub fn owns(&self, id: &Id) -> bool {
         self.scheduler.owns(id)
     }
 
     // ---- state
 
-    /// Returns the ids of the queries that kad runs for the tracker, in no particular order.
+    /// Returns kad's ids of the tracker's running and finishing queries, in no particular order.
     pub fn query_ids(&self) -> impl Iterator<Item = Id> + '_ {
         self.scheduler.ids()
     }

@@ -12,7 +12,7 @@ pub trait Validator: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Returns an error if the value is invalid. A get then ignores the record, and a put of it is rejected.
+    /// Returns an error if the value is invalid. A get then never returns the record, and a put of it is rejected.
     fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), ValidationError>;
 
     /// Compares two valid values under a key: `Greater` if `left` is better. Must be a total order. Of two values that
@@ -25,7 +25,7 @@ pub trait Validator: Send + Sync {
 #[error("{0}")]
 pub struct ValidationError(pub String);
 
-/// Validators by the namespace of a key. Records in a namespace without a validator are always valid.
+/// Validators by the namespace of a key. A record whose key has no validator is always valid.
 #[derive(Clone, Default)]
 pub struct Validators {
     by_namespace: BTreeMap<Vec<u8>, Arc<dyn Validator>>,

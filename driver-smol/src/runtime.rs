@@ -18,7 +18,7 @@ pub struct SmolRuntime {
 impl SmolRuntime {
     /// Returns a runtime that spawns its tasks on `executor`, which the caller keeps alive and runs. When the executor
     /// is dropped, its tasks are dropped, and a task that is spawned later is dropped at once. Every pending or later
-    /// call of a node, or of a driver that runs in a task of the executor, then ends with `Shutdown`.
+    /// call of a node or driver that ran in a task of the executor then ends with `Shutdown`.
     ///
     /// ```
     /// use std::sync::Arc;

@@ -16,7 +16,8 @@ use tokio::runtime::Handle;
 
 use crate::TokioRuntime;
 
-/// Starts a node in the current tokio runtime. The node has TCP and, with the features `quic` and `dns`, QUIC and DNS.
+/// Starts a node in the current tokio runtime. The node has the transport of [`transport`]: TCP and, with the features
+/// `quic` and `dns`, QUIC and DNS.
 ///
 /// ```
 /// use kadence_tokio::{NodeConfig, kadence::node::NodeError, node};
@@ -35,7 +36,7 @@ use crate::TokioRuntime;
 ///
 /// # Panics
 ///
-/// Panics outside a tokio runtime, as `tokio::spawn` does. If the timers or the I/O of the runtime are not enabled
+/// The future panics if it is polled outside a tokio runtime. If the timers or the I/O of the runtime are not enabled
 /// (`tokio::runtime::Builder::enable_all`), this function or the task of the node may panic.
 pub async fn node(config: NodeConfig) -> Result<Node, NodeError> {
     node_with(config, |_| dummy::Behaviour).await
@@ -62,7 +63,7 @@ pub async fn node(config: NodeConfig) -> Result<Node, NodeError> {
 ///
 /// # Panics
 ///
-/// Panics outside a tokio runtime, as `tokio::spawn` does. If the timers or the I/O of the runtime are not enabled
+/// The future panics if it is polled outside a tokio runtime. If the timers or the I/O of the runtime are not enabled
 /// (`tokio::runtime::Builder::enable_all`), this function or the task of the node may panic.
 pub async fn node_with<X>(config: NodeConfig, app: impl FnOnce(&Keypair) -> X) -> Result<Node<X>, NodeError>
 where

@@ -51,9 +51,9 @@ pub trait ContainsKad: NetworkBehaviour {
     /// Returns the `kad::Behaviour`, the same one at every call.
     fn kad(&mut self) -> &mut kad::Behaviour<Self::Store>;
 
-    /// Returns the queries for which a peer was given up since the last call. If such a query finds nothing, the result
-    /// is inconclusive. The default returns none; a behaviour that contains [`PeerTimeouts`] calls the same method of
-    /// that field.
+    /// Returns the queries for which a connected peer was given up since the last call. If such a query finds nothing,
+    /// the result is inconclusive. The default returns none; a behaviour that contains [`PeerTimeouts`] calls the same
+    /// method of that field.
     fn take_incomplete_queries(&mut self) -> Vec<kad::QueryId> {
         Vec::new()
     }

@@ -5,8 +5,8 @@
 //!
 //! - [`node`]: a node from one configuration, and its settings.
 //! - [`Client`]: the operations; [`Call`]: their options; [`CallStream`]: items as they arrive.
-//! - [`spawn`] and [`ContainsKad`]: Kadence in a swarm of your own.
-//! - [`Driver`]: Kadence in an event loop of your own. [`SwarmHandle`] and [`Events`] reach the swarm from outside.
+//! - [`spawn`] and [`ContainsKad`]: Kadence in a swarm of your own; [`Events`]: the events of that swarm.
+//! - [`Driver`]: Kadence in an event loop of your own; [`SwarmHandle`]: access to the swarm from outside the loop.
 //! - [`DriverConfig`] and [`TrackerConfig`]: the limits of the driver and their defaults.
 //! - [`Runtime`]: Kadence on another runtime.
 //! - [`kadence_core`]: the state machine without the driver.

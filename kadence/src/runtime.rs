@@ -79,8 +79,8 @@ pub trait Runtime: Clone + Send + Sync + Unpin + 'static {
 /// Timer that can be set again. It only wakes the task that polls it: the driver reads [`Runtime::now`] to decide
 /// whether a deadline has passed.
 pub trait Timer: Send + 'static {
-    /// Sets the timer to another point in time, before or after the timer has elapsed. The timer has to wake a task
-    /// only after the next [`poll_elapsed`](Self::poll_elapsed).
+    /// Sets the timer, elapsed or not, to another point in time. Until the next [`poll_elapsed`](Self::poll_elapsed),
+    /// the timer need not wake a task.
     fn reset(self: Pin<&mut Self>, deadline: Instant);
 
     /// Returns `Ready` once the deadline has passed; otherwise the task is woken at the deadline. After `Ready`, the

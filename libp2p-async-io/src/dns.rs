@@ -60,8 +60,8 @@ impl Config {
         Self { name_servers: servers.into_iter().collect(), ..Self::system() }
     }
 
-    /// Sets the time limit of one attempt to get a response from the name servers. Default: 5 seconds, or with
-    /// [`Config::system`] the system's setting for `/dnsaddr`. Does not apply to lookups by the system's resolver.
+    /// Sets the time limit of one request to one name server. Default: 5 seconds, or with [`Config::system`] the
+    /// system's setting. Does not apply to lookups by the system's resolver.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -69,7 +69,7 @@ impl Config {
     }
 
     /// Sets the number of further attempts after one in which no name server gave a usable response. Default: 2, or
-    /// with [`Config::system`] the system's setting for `/dnsaddr`. Does not apply to lookups by the system's resolver.
+    /// with [`Config::system`] the system's setting. Does not apply to lookups by the system's resolver.
     #[must_use]
     pub fn retries(mut self, retries: usize) -> Self {
         self.retries = Some(retries);
@@ -137,7 +137,7 @@ pub enum Error<E> {
         /// Cause.
         source: ResolveError,
     },
-    /// An address that the lookups of a dial returned is not supported by the wrapped transport, such as a QUIC address
+    /// An address that the lookups of a dial led to is not supported by the wrapped transport, such as a QUIC address
     /// by TCP.
     #[error("lookup returned {0}, which is not supported")]
     MultiaddrNotSupported(Multiaddr),
@@ -145,13 +145,13 @@ pub enum Error<E> {
     /// were found have been dialled, up to the limit of [`TooManyDials`](Self::TooManyDials).
     #[error("more than {} lookups", dial::MAX_LOOKUPS)]
     TooManyLookups,
-    /// The names lead to more than 16 addresses to dial, not counting those that the wrapped transport rejects at once.
-    /// The first 16 dials have failed, and no further one was started.
+    /// Sixteen dials have failed, and the names lead to further addresses, which were not tried. Addresses that the
+    /// wrapped transport rejected at once are not among the sixteen.
     #[error("more than {} addresses", dial::MAX_DIALS)]
     TooManyDials,
     /// No address could be reached that the names lead to. Contains the errors of the lookups and dials that failed, in
-    /// their order, then a limit that was exceeded. Empty if all lookups succeeded, but no TXT record of the `/dnsaddr`
-    /// contains an address that fits the dialled one.
+    /// their order, then the limits that were exceeded. Empty if all lookups succeeded, but no TXT record of the
+    /// `/dnsaddr` contains an address that fits the dialled one.
     #[error("{}", dial::Listed(.0))]
     Dial(Vec<Error<E>>),
 }

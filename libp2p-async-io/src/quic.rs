@@ -12,7 +12,7 @@
 //!   is dropped before that, the connection is refused.
 //! - **Dialling** starts when the future of the dial is polled for the first time, and is cancelled when the future is
 //!   dropped. UDP does not report that nobody listens: such a dial fails only after [`Config::handshake_timeout`], or
-//!   after [`Config::max_idle_timeout`] if that is shorter and not zero.
+//!   by the idle timeout if that passes before (see [`Config::max_idle_timeout`]).
 //! - **Port use**: with [`PortUse::Reuse`], a dial uses the socket of a listener of the same IP version that can reach
 //!   the remote. If there is no such listener, it uses a socket that the dials of the IP version share. If the shared
 //!   socket has failed, the dial uses a socket of its own. With [`PortUse::New`], each dial has a socket of its own.

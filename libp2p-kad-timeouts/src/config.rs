@@ -42,8 +42,8 @@ pub struct PeerTimeoutConfig {
     /// Timeout of a request over an existing connection, from sending it to its response. Default: 500 ms at first,
     /// then from 100 ms to 2 s.
     ///
-    /// Most round trips on the internet are shorter than 300 ms. A pause of the remote process or a lost packet costs
-    /// 100 ms on any network. After 2 s it is faster to ask another peer.
+    /// Most round trips on the internet are shorter than 300 ms. A pause of the remote process or a lost packet can
+    /// cost 100 ms on any network. After 2 s it is faster to ask another peer.
     pub requests: AdaptiveTimeout,
     /// Timeout of a dial, until there is a connection. Default: 2 s at first, then from 500 ms to 5 s.
     ///
@@ -60,8 +60,8 @@ pub struct PeerTimeoutConfig {
     /// releases two. The rest is released when the responses to the first requests are later than most, 10 to 100 ms
     /// after the first request. Requests to peers that have to be dialled are not held back.
     ///
-    /// So a read whose first peer has the value usually costs three requests to connected peers by default. If kad's
-    /// parallelism is greater than this number, silent first peers delay a lookup by at most 100 ms, compared to
+    /// So a read whose first response has the value usually costs three requests to connected peers by default. If
+    /// kad's parallelism is greater than this number, silent first peers delay a lookup by at most 100 ms, compared to
     /// sending all requests at once.
     pub first_requests: usize,
 }
@@ -112,10 +112,11 @@ setters!(PeerTimeoutConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerTimeoutStats {
-    /// Number of requests whose responses were timed.
+    /// Number of requests that were timed, answered or not.
     ///
     /// Announcements (`ADD_PROVIDER`) have no response and are not timed. The exception is an announcement that waits
-    /// for a dial while a query waits for responses, because kad does not say what it sends over a new connection.
+    /// for a dial while a query waits for responses, because kad does not say what it sends over a new connection. For
+    /// the same reason, a timed dial that no request waits for counts as one request once there is a connection.
     pub timed: u64,
     /// Number of timed requests that were answered while they counted as [`pending`](field@Self::pending).
     pub answered: u64,
@@ -124,12 +125,12 @@ pub struct PeerTimeoutStats {
     /// Number of responses to requests that counted as [`abandoned`](field@Self::abandoned).
     pub late: u64,
     /// Number of requests that were held back and then never sent, because their query ended first, or, in a bootstrap,
-    /// the lookup that they belong to. kad's own statistics count them as sent. Requests whose connection closed while
-    /// they were held back do not count.
+    /// the lookup that they belong to. kad's own statistics count them as sent. A request that is dropped on its
+    /// release, because its peer is no longer connected, does not count.
     pub never_sent: u64,
     /// Number of requests whose stream failed or reached kad's own timeout while they counted as
-    /// [`pending`](field@Self::pending) or [`abandoned`](field@Self::abandoned). Requests whose last connection closed
-    /// do not count.
+    /// [`pending`](field@Self::pending) or [`abandoned`](field@Self::abandoned). Requests to a peer whose last
+    /// connection closed do not count.
     pub failed: u64,
     /// Number of dials that were timed.
     pub dials: u64,

@@ -40,20 +40,21 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 
 /// A `kad::Behaviour` that gives up silent peers by measured round-trip times.
 ///
-/// In a lookup, kad gives every peer 10 seconds, which cannot be configured. A put first does such a lookup. Then,
-/// until its quorum has acknowledged, it waits for a silent peer until the peer's stream times out. If one peer in
-/// twenty is silent, nearly every query takes 10 seconds or more. This behaviour wraps kad and times the requests to
-/// peers. If a peer takes longer than responses in this network usually take, the behaviour reports to kad, under the
-/// conditions below, that a dial of this peer has failed. A lookup then asks another peer, and a put goes on without
-/// the peer.
+/// In a lookup, kad waits for a silent peer for 10 seconds by default. A put first does such a lookup. Then it waits
+/// for a silent peer until the peer's stream times out, unless its quorum has acknowledged before. If one peer in
+/// twenty is silent, most queries that ask all the closest peers take 10 seconds or more. This behaviour wraps kad and
+/// times the requests to peers. If a peer takes longer than responses in this network usually take, the behaviour
+/// reports to kad, under the conditions below, that a dial of this peer has failed. A lookup then asks another peer,
+/// and a put goes on without the peer.
 ///
 /// - The timeout follows the measured round-trip times, as TCP's does: see [`PeerTimeoutConfig`].
 /// - An overdue request is given up before the maximum timeout only if every query that waits for its peer has had a
-///   response, and the network counts as alive. The network counts as alive if any peer has responded since the request
-///   was sent. Otherwise it counts as alive until eight peers that were asked after the last response have been given
-///   up or, if that number is smaller, as many peers as have responded to each of those queries. If one of the two
-///   conditions is not met, the maximum timeout applies, so that a network that is slow, or gone for a moment, does not
-///   turn into "not found".
+///   response from some peer, and the network counts as alive. (The lookup and the storing of a put count as two
+///   queries here, and each lookup of a bootstrap as one.) The network counts as alive if any peer has responded since
+///   the request was sent. Otherwise it counts as alive until eight peers that were asked after the last response have
+///   been given up. If fewer than eight peers have responded to one of those queries, that number replaces eight. If
+///   one of the two conditions is not met, the maximum timeout applies, so that a network that is slow, or gone for a
+///   moment, does not turn into "not found".
 /// - A request is given up together with all other requests to its peer, even those that were sent later. If the
 ///   behaviour is polled more than 25 ms after a deadline, the deadline is first extended once, even beyond the maximum
 ///   timeout, because responses may not have been read yet.
@@ -64,10 +65,10 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 ///   [`first_requests`](field@PeerTimeoutConfig::first_requests). It asks the others that kad's parallelism allows as
 ///   responses arrive, or when responses are later than most. So a read that finds its value at once at a connected
 ///   peer costs no more requests to connected peers than with kad's default parallelism of three.
-/// - A peer that is given up stays connected and in the routing table, and later queries ask it again. A record that
-///   the peer sends late is still delivered while the query runs. Late responses are measured, too, for as long as a
-///   request counts as [abandoned](field@PeerTimeoutStats::abandoned), so that the timeout follows a network that has
-///   become slow.
+/// - A peer that is given up keeps its connections and its place in the routing table, and later queries ask it again.
+///   A record that the peer sends late is still delivered while the query runs. Late responses are measured, too, for
+///   as long as a request counts as [abandoned](field@PeerTimeoutStats::abandoned), so that the timeout follows a
+///   network that has become slow.
 /// - Announcements (`ADD_PROVIDER`) have no response and are not timed, except those that wait for a timed dial.
 ///
 /// [`kad`](Self::kad) and [`kad_mut`](Self::kad_mut) return the behaviour inside.

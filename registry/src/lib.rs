@@ -3,10 +3,10 @@
 //!
 //! # What to read next
 //!
-//! - [`Registry`]: the trait of every registry, with all operations.
+//! - [`Registry`]: the trait of every registry, with the common operations.
 //! - [`LocalRegistry`]: a registry in a folder.
 #![cfg_attr(feature = "p2p", doc = "- [`p2p`]: the registry on a network.")]
-//! - [`PackageId`], [`Draft`], [`Release`], [`Package`] and [`Index`]: package names, manifests, and the list of a
+//! - [`PackageId`], [`Draft`], [`Release`], [`Package`] and [`Index`]: package ids, manifests, and the list of a
 //!   package's versions.
 //! - [`Query`] and [`SearchIndex`]: full-text search.
 //! - [`resolve`]: choosing versions, lock files, and installing.

@@ -39,8 +39,8 @@ impl fmt::Display for PackageName {
     }
 }
 
-/// Id of a package: its publisher's key and its name, written `<publisher>/<name>`. Only the owner of the key can sign
-/// what is published under the id, and anyone who has the id can verify the signature offline.
+/// Id of a package: its publisher's key and its name, written `<publisher>/<name>`. On a network, what is
+/// published under the id is signed with this key, and anyone who has the id can verify the signature offline.
 ///
 /// The publisher is written as the peer id of an Ed25519 key. Such a peer id contains the whole public key.
 ///

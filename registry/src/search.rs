@@ -56,7 +56,7 @@ pub struct SearchEntry {
     pub package: PackageId,
     /// Version that the entry describes.
     pub version: Version,
-    /// Summary of that version.
+    /// Summary of the package, usually that of this version.
     pub summary: Summary,
     /// Readme of the version, of which only the first 16 KiB are indexed. Empty if it is unknown.
     pub readme: String,
@@ -65,8 +65,9 @@ pub struct SearchEntry {
 }
 
 impl SearchEntry {
-    /// Returns the entry of a package's [current](Index::current) version, with the index's [summary](Index::summary)
-    /// and the given readme. `None` if no version is left that is not yanked.
+    /// Returns the entry of a package's [current](Index::current) version, with the given readme and the index's
+    /// [summary](Index::summary), which after a yank may be that of another version. `None` if the index has no version
+    /// that is not yanked.
     pub fn from_index(index: &Index, readme: String) -> Option<Self> {
         let (version, entry) = index.current()?;
         let (package, summary) = (index.package().clone(), index.summary().clone());
@@ -77,7 +78,7 @@ impl SearchEntry {
 /// Full-text index of packages in SQLite, in a file or in memory. Cloning is cheap, and all clones are the same index.
 ///
 /// A package is found as soon as [`upsert`](Self::upsert) returns. An index that exceeds its capacity evicts the
-/// packages with the oldest time of update.
+/// packages with the oldest `now` of their last `upsert` or [`insert`](Self::insert), possibly the new package itself.
 ///
 /// # Example
 ///
@@ -138,8 +139,7 @@ impl SearchIndex {
         Ok(Self { database: Database::in_memory(FORMAT).await?, capacity })
     }
 
-    /// Adds a package, or replaces its entry. `now` is recorded as the time of the update, which decides the order of
-    /// eviction.
+    /// Adds a package, or replaces its entry. `now` is recorded with the entry: the oldest entries are evicted first.
     ///
     /// # Errors
     ///
@@ -150,8 +150,8 @@ impl SearchIndex {
         self.database.transaction(move |database| upsert(database, &entry, seen, capacity)).await
     }
 
-    /// Adds a package if it has no entry yet. `now` is recorded as the time of the update, which decides the order of
-    /// eviction. Returns `false` if the package had an entry, which then stays unchanged.
+    /// Adds a package if it has no entry yet. `now` is recorded with the entry: the oldest entries are evicted first.
+    /// Returns `false` if the package had an entry, which then stays unchanged.
     ///
     /// # Errors
     ///
@@ -187,7 +187,7 @@ impl SearchIndex {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read.
+    /// If the file cannot be read or is damaged.
     pub async fn search(&self, query: &Query) -> Result<SearchPage, StorageError> {
         let query = query.clone();
         self.database.transaction(move |database| search(database, &query)).await

@@ -125,8 +125,8 @@ pub enum StorageError {
         found: i64,
     },
     /// The database cannot be read or written, for example because the disk is full or permissions are missing. For the
-    /// store of heads (`heads.db`) also if that database is damaged or locked, or has no room because all of its
-    /// packages are kept.
+    /// store of heads (`heads.db`) also if that database is damaged or locked, or is full of packages that it must not
+    /// evict.
     #[error("{}: {source}", path.display())]
     Database {
         /// The database file.

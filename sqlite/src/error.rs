@@ -82,8 +82,7 @@ pub enum DatabaseError {
     #[error("the file is of another kind")]
     Foreign,
     /// The file is locked. Usually another connection, in this process or another one, has kept the file locked for
-    /// longer than this connection's timeout; SQLite also reports some conflicts at once, for which waiting would not
-    /// help. Try again.
+    /// longer than this connection's timeout; SQLite also reports some conflicts at once. Repeat the whole transaction.
     #[error("the file is locked by another process")]
     Busy,
     /// The disk is full, or the database has SQLite's maximum size. Free some space, and try again.

@@ -52,19 +52,19 @@ pub struct StoreConfig {
     /// Maximum number of keys with providers, those that the node itself provides included. Default: 16,384.
     pub max_provided_keys: usize,
     /// Maximum number of providers of a key. A key that has as many takes no further one until one of them is removed
-    /// or expires; only the local peer takes the place of the last one. Default: 20, kad's replication factor.
+    /// or expires; only the local peer takes the place of the latest one. Default: 20, kad's replication factor.
     pub max_providers_per_key: usize,
     /// Maximum number of providers of all keys together; a peer counts once for each key that it provides. Default:
-    /// 65,536. For each, at most 16 addresses with together at most 1,024 bytes are stored. All of them take some
-    /// 200 MiB of memory at worst, by the sizes of their parts, and usually a tenth of that.
+    /// 65,536. For each, at most 16 addresses with together at most 1,024 bytes are stored. By calculation, 65,536
+    /// providers take some 200 MiB of memory at worst, and usually a tenth of that.
     pub max_provider_records: usize,
     /// Maximum number of keys that one peer other than the local one provides. Default: 2,048, an eighth of the default
     /// of `max_provided_keys`.
     pub max_keys_per_provider: usize,
     /// Time within which a write to the store's file is flushed to the disk, so that the write survives a power
     /// failure. The flush starts after half of this time, and ends within the other half unless the disk is slow or
-    /// fails. A flush that fails is logged, and repeated only after the next write. The end of the process loses no
-    /// write, flushed or not. Without a file this has no effect. Default: 1 s.
+    /// fails. A flush that fails is logged, and repeated only after the next write or when the store is dropped. The
+    /// end of the process loses no write, flushed or not. Without a file this has no effect. Default: 1 s.
     pub flush_within: Duration,
 }
 

@@ -50,9 +50,9 @@ pub enum StoreOpenError {
         known: i64,
     },
     /// The file, or the lock file next to it (`.lock`), is damaged, for example by a failing disk or another program.
-    /// Delete the lock file if it is the damaged one. Otherwise move the file away to begin with an empty store: peers send
-    /// their records and announcements again when they republish or replicate them; the node's own records have to be put
-    /// again, and its own providers announced again.
+    /// Delete the lock file if it is the damaged one. Otherwise move the file away to begin with an empty store: peers
+    /// send their records and announcements again when they republish or replicate them; the node's own records have to
+    /// be put again, and its own providers announced again.
     #[error("{} is damaged: {what}", path.display())]
     Corrupt {
         /// The file.

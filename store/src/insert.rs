@@ -81,7 +81,7 @@ pub enum InsertError {
     /// [`RecordStore::add_provider`](store::RecordStore::add_provider) returns `Ok` instead of this error.
     #[error("key has the maximum number of providers")]
     TooManyProviders,
-    /// The file cannot be written. The record or provider is not in memory either.
+    /// The file cannot be written. The insertion has had no effect in memory either.
     #[error("the store's file cannot be written")]
     Disk(#[source] DiskError),
 }

@@ -4,11 +4,11 @@
 //!
 //! # Effect of an error
 //!
-//! Under `StoreInserts::Unfiltered`, kad's default, kad puts each record that a peer sends into the store at once, and
+//! Under `StoreInserts::Unfiltered`, kad's default, kad puts a record that a peer sends into the store at once, and
 //! resets the peer's stream if the store returns an error. The sender sees that this node has not stored the record,
-//! but late: libp2p-kad 0.49 does not wake the stream that it resets, so that the sender's request ends by its timeout
-//! of 10 seconds. Under `FilterBoth` kad confirms each record to its sender before the application has decided, and no
-//! peer sees an error of the store.
+//! but late: libp2p-kad 0.49 does not wake the stream that it resets, so that the sender's request ends by its timeout,
+//! 10 seconds by default. Under `FilterBoth` kad confirms each record to its sender before the application has decided,
+//! and no peer sees an error of the store.
 //!
 //! # Which record stays
 //!
@@ -28,10 +28,10 @@
 //! # What can be trusted
 //!
 //! The store does not know which peer has sent a record, and the publisher is only a claim. A limit for each publisher
-//! therefore stops careless peers and not malicious ones. Malicious ones are stopped by the validators, and by the rule
-//! that **records with keys closer to this node evict farther ones** when the store is full: to flood the store, an
-//! attacker needs keys that are closer to this node than those of others, and own records are never evicted. Providers
-//! are different: kad accepts an announcement only from the provider itself.
+//! therefore stops careless peers and not malicious ones. Against malicious ones there are the validators, and the rule
+//! that **records with keys closer to this node evict farther ones** when the store is full: to displace records of
+//! others, an attacker needs keys that are closer to this node, and own records are never evicted. Providers are
+//! different: kad accepts an announcement only from the provider itself.
 
 mod clock;
 mod config;

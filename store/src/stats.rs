@@ -38,14 +38,15 @@ pub struct StoreStats {
     /// Does not count those removed when a file is opened.
     pub evicted: u64,
     /// Number of records and providers that were removed because they had expired, including those found when a file is
-    /// opened. Expired ones that were evicted, replaced, or removed by a call are not counted here.
+    /// opened. Expired ones that were evicted, replaced, or removed by `remove` or `remove_provider` are not counted
+    /// here.
     pub expired: u64,
     /// Number of records and providers in the file that had not expired when the file was opened, but were removed
     /// because an insertion under the store's configuration would have rejected or evicted them.
     pub dropped_at_open: u64,
-    /// Number of writes to the file that failed, flushes not included. A record or provider whose write failed is not
-    /// stored. A failed removal from the file is repeated with the next write; if the store is closed before that, the
-    /// record or provider is found again at the next opening.
+    /// Number of writes to the file that failed, flushes not included. An insertion whose write failed has no effect. A
+    /// failed removal from the file is repeated with the next write; if the store is closed before that, the record or
+    /// provider is found again at the next opening.
     pub disk_errors: u64,
     /// Longest time that a write to the file has taken since the opening, successful or not. A write blocks the task
     /// that polls the swarm. Zero for a store without a file; a sweep that has nothing to write counts as a very short

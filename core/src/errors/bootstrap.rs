@@ -30,7 +30,7 @@ pub enum BootstrapError {
         phases: u32,
         /// Number of those lookups that ended by kad's query timeout.
         failed: u32,
-        /// Requests and answers of the lookups that ended before the deadline.
+        /// Requests and answers of the lookups that `phases` counts.
         progress: Progress,
     },
     /// The routing table is empty: add a bootstrap peer, or wait for a connection.
@@ -42,7 +42,7 @@ pub enum BootstrapError {
 }
 
 impl BootstrapError {
-    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this error;
+    /// Returns `true` if [`Retry`](crate::Retry), within its limits, repeats the request after this error;
     /// [`Outcome::is_retryable`](crate::Outcome::is_retryable) lists the errors that it does not repeat. `false` does
     /// not mean that a later request must fail: [`Overloaded`](RequestError::Overloaded), for example, is temporary.
     pub fn is_retryable(&self) -> bool {

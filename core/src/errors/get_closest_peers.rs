@@ -21,8 +21,8 @@ pub enum GetClosestPeersError {
     Timeout {
         /// Peers that had answered, as far as kad has named them. kad names peers only at the end of a lookup. After
         /// kad's query timeout, they are those of the lookup. At the deadline of the request, they are those of the
-        /// first lookup if the second lookup of a [thorough](crate::Operation::GetClosestPeers::thorough) request was
-        /// under way, and none otherwise.
+        /// first lookup of a [thorough](crate::Operation::GetClosestPeers::thorough) request if that lookup had ended,
+        /// and none otherwise.
         peers: Arc<[PeerInfo]>,
         /// Requests and answers, as last reported by kad: of all attempts if the deadline of the request passed, and of
         /// the last attempt if kad's query timeout passed.
@@ -38,7 +38,7 @@ pub enum GetClosestPeersError {
 }
 
 impl GetClosestPeersError {
-    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this error;
+    /// Returns `true` if [`Retry`](crate::Retry), within its limits, repeats the request after this error;
     /// [`Outcome::is_retryable`](crate::Outcome::is_retryable) lists the errors that it does not repeat. `false` does
     /// not mean that a later request must fail: [`Overloaded`](RequestError::Overloaded), for example, is temporary.
     pub fn is_retryable(&self) -> bool {

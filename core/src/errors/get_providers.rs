@@ -15,7 +15,7 @@ pub enum GetProvidersError {
     NotFound {
         /// Up to 20 peers closest to the key among those that answered, the closest first.
         closest_peers: Arc<[PeerId]>,
-        /// Conclusive if enough peers have answered to conclude that no provider exists: see [`Certainty`].
+        /// Conclusive if the result shows that no provider exists: see [`Certainty`].
         certainty: Certainty,
         /// Requests and answers of the query.
         progress: Progress,
@@ -45,7 +45,7 @@ pub enum GetProvidersError {
 }
 
 impl GetProvidersError {
-    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this error;
+    /// Returns `true` if [`Retry`](crate::Retry), within its limits, repeats the request after this error;
     /// [`Outcome::is_retryable`](crate::Outcome::is_retryable) lists the errors that it does not repeat. `false` does
     /// not mean that a later request must fail: [`Overloaded`](RequestError::Overloaded), for example, is temporary.
     pub fn is_retryable(&self) -> bool {

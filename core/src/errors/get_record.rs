@@ -16,8 +16,7 @@ pub enum GetRecordError {
         /// Up to 20 peers closest to the key among those that answered, the closest first. Empty if a record was found
         /// that was invalid or had another key, because kad then names no peers.
         closest_peers: Arc<[PeerId]>,
-        /// Conclusive if enough peers have answered to conclude that no record exists: see [`Certainty`]. Never if
-        /// `rejected` is not zero.
+        /// Conclusive if the result shows that no record exists: see [`Certainty`]. Never if `rejected` is not zero.
         certainty: Certainty,
         /// Number of records that the validator of the key's namespace rejected. If it is not zero, the result is
         /// inconclusive, because a peer that returned an invalid record may have hidden a valid one.
@@ -67,7 +66,7 @@ pub enum GetRecordError {
 }
 
 impl GetRecordError {
-    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this error;
+    /// Returns `true` if [`Retry`](crate::Retry), within its limits, repeats the request after this error;
     /// [`Outcome::is_retryable`](crate::Outcome::is_retryable) lists the errors that it does not repeat. `false` does
     /// not mean that a later request must fail: [`Overloaded`](RequestError::Overloaded), for example, is temporary.
     pub fn is_retryable(&self) -> bool {

@@ -8,13 +8,13 @@ use crate::Progress;
 
 /// Error of a put.
 ///
-/// A put that fails has not stored its record in the local store, unless the variant says otherwise. With
-/// [`LocalCopy::First`](crate::LocalCopy::First), an accepted put leaves its record in the local store after every
-/// error but [`Store`](Self::Store).
+/// A put that fails has not stored its record in the local store, unless it ended while the record was being stored
+/// there. With [`LocalCopy::First`](crate::LocalCopy::First), a record that the local store has accepted stays there
+/// after any error.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum PutRecordError {
-    /// Fewer peers than the quorum acknowledged the record. The peers that acknowledged it keep it until it expires.
+    /// Fewer peers than the quorum acknowledged the record. Peers that stored it keep it until it expires.
     #[error("{} of {asked} peers acknowledged the record, fewer than the quorum of {needed}", acknowledged.len())]
     QuorumFailed {
         /// Peers that acknowledged the record in the last attempt.
@@ -61,8 +61,8 @@ pub enum PutRecordError {
         progress: Progress,
     },
     /// The local store rejected the record. With [`LocalCopy::First`](crate::LocalCopy::First), the record was sent to
-    /// no peer. Otherwise the quorum was reached, and the peers keep the record until it expires, but the local node
-    /// does not republish it.
+    /// no peer. Otherwise the quorum was reached, and peers that stored the record keep it until it expires, but the
+    /// local node does not republish it.
     #[error("local store rejected the record, which {} peers hold", acknowledged.len())]
     Store {
         /// Error of the local store.
@@ -81,7 +81,7 @@ pub enum PutRecordError {
 }
 
 impl PutRecordError {
-    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this error;
+    /// Returns `true` if [`Retry`](crate::Retry), within its limits, repeats the request after this error;
     /// [`Outcome::is_retryable`](crate::Outcome::is_retryable) lists the errors that it does not repeat. `false` does
     /// not mean that a later request must fail: [`Overloaded`](RequestError::Overloaded), for example, is temporary.
     pub fn is_retryable(&self) -> bool {

@@ -9,8 +9,8 @@ pub enum RequestError {
     /// The request is invalid: change it before trying again.
     #[error("invalid request")]
     Invalid(#[from] InvalidRequestError),
-    /// The request was refused because too many requests are waiting. Try again later, or make fewer requests at a
-    /// time.
+    /// The request was refused because too many other requests have not ended. Try again later, or make fewer requests
+    /// at a time.
     #[error("too many requests are waiting: try again later")]
     Overloaded,
     /// The deadline passed while the request was waiting for its first query to start. Try again with a longer timeout,
@@ -20,7 +20,7 @@ pub enum RequestError {
     /// The caller cancelled the request.
     #[error("request was cancelled")]
     Cancelled,
-    /// The client is shutting down, or its driver has been dropped.
+    /// A shutdown was requested, or the driver was dropped.
     #[error("client has shut down")]
     Shutdown,
     /// kad could not start the query, for a reason that has no variant of its own in the error of this operation.

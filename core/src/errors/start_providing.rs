@@ -7,7 +7,7 @@ use crate::Progress;
 /// Error of a provider announcement.
 ///
 /// After this error, the local store does not name the local peer as a provider of the key, unless it did so before the
-/// announcement, or another announcement of the key has succeeded or is under way.
+/// announcement, another announcement of the key has succeeded or is under way, or the driver was dropped.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum StartProvidingError {
@@ -37,7 +37,7 @@ pub enum StartProvidingError {
 }
 
 impl StartProvidingError {
-    /// Returns `true` if [`Retry`](crate::Retry) repeats the request after this error;
+    /// Returns `true` if [`Retry`](crate::Retry), within its limits, repeats the request after this error;
     /// [`Outcome::is_retryable`](crate::Outcome::is_retryable) lists the errors that it does not repeat. `false` does
     /// not mean that a later request must fail: [`Overloaded`](RequestError::Overloaded), for example, is temporary.
     pub fn is_retryable(&self) -> bool {

@@ -43,14 +43,14 @@ pub struct RecordingError;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// A line does not have the form of a line of a log.
+    /// A line does not have the form of a line of a log, or line 1 names another version of the format.
     #[error("line {line} is not a line of a log")]
     Malformed {
         /// Number of the line, counted from 1.
         line: usize,
     },
-    /// The replay wrote another line than the log has: the code of the tracker has changed since, or the validators
-    /// differ.
+    /// The replay wrote another line than the log has, or none: for example, because the code of the tracker has
+    /// changed since, or the validators differ.
     #[error("line {line} says `{recorded}`, the replay `{replayed}`")]
     Diverged {
         /// Number of the line, counted from 1.
@@ -63,8 +63,8 @@ pub enum ReplayError {
 }
 
 /// Replays a log in a new tracker, and compares every line of the log with the line that the replay writes, byte for
-/// byte. Returns the number of lines, zero for an empty log. A log may end anywhere: what the tracker would do after
-/// its last line is not compared.
+/// byte. Returns the number of lines, zero for an empty log. A log may end after any line: what the tracker would do
+/// after it is not compared.
 ///
 /// The log is trusted: large values, or very many requests and results, use as much memory as in the original. Limit
 /// the memory of a process that replays logs of strangers.

@@ -7,7 +7,7 @@ use web_time::Instant;
 /// Maximum distance of a deadline: thirty years.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// Nanoseconds since the first input.
+/// Nanoseconds since the first reading of the clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Time(u64);
 

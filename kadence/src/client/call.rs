@@ -50,8 +50,8 @@ use crate::{
 /// Dropping the future or the stream cancels the request.
 ///
 /// A request that is sent and not cancelled ends exactly once, with an answer or an error, at the request's deadline at
-/// the latest, provided that the driver is polled then. The `Timeout` error of a get contains the records or providers
-/// that were found before the timeout.
+/// the latest, provided that the driver is polled then. The `Timeout` error of a get contains records or providers that
+/// were found before the timeout.
 #[must_use = "a call does nothing until it is awaited or read as a stream"]
 pub struct Call<K> {
     draft: Draft,
@@ -172,8 +172,8 @@ impl Call<GetRecord> {
         self.policy(Policy::Limit(limit))
     }
 
-    /// Collects every valid record that the lookup finds, one for each source, until the lookup ends or has found
-    /// [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items) records. If the lookup times out, the call
+    /// Collects every valid record that the lookup finds, one for each source, until the lookup ends or reaches a limit
+    /// such as [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items). If the lookup times out, the call
     /// fails, and its error contains the records.
     ///
     /// ```
@@ -209,15 +209,16 @@ impl Call<GetRecord> {
         self.policy(Policy::Quorum(quorum.into()))
     }
 
-    /// Waits until the lookup ends or has found [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items)
-    /// records, and returns the best record found, by the validator of the key's namespace. If the lookup times out,
-    /// the call fails, and its error contains the records found. If the namespace has no validator
+    /// Waits until the lookup ends or reaches a limit such as
+    /// [`TrackerConfig::max_items`](kadence_core::TrackerConfig::max_items), and returns the best record found, by the
+    /// validator of the key's namespace. If the lookup times out, the call fails, and its error contains the records
+    /// found. If the namespace has no validator
     /// ([`TrackerConfig::validators`](kadence_core::TrackerConfig::validators)), the call fails with
     /// [`RequestError::Invalid`].
     ///
     /// The best record is then sent in the background to the closest peers known to hold a worse record or none. This
-    /// read repair is left out for an answer from the cache, for a record that has expired, during a shutdown, and
-    /// while [`TrackerConfig::max_read_repairs`](kadence_core::TrackerConfig::max_read_repairs) others are running.
+    /// read repair is left out for a record that has expired, during a shutdown, and while
+    /// [`TrackerConfig::max_read_repairs`](kadence_core::TrackerConfig::max_read_repairs) others are running.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) -> Result<(), kadence::GetRecordError> {
@@ -325,7 +326,7 @@ impl Call<PutRecord> {
     }
 
     /// Sets the time at which the record is put into the local store. [`LocalCopy::First`] puts it there before
-    /// anything is sent; the record then stays there and is republished even if the put fails. Default:
+    /// anything is sent; the record stays there and is republished even if the put fails later. Default:
     /// [`LocalCopy::OnSuccess`], after everything else has succeeded. If the local store rejects the record, the put
     /// fails with [`Store`](kadence_core::PutRecordError::Store); with `First`, nothing is sent then.
     ///

@@ -13,8 +13,8 @@ pub struct FoundPeer {
     /// The peer that was looked up.
     pub peer: PeerId,
     /// Addresses of the peer, at least one, without duplicates. The addresses in the local routing table come first. If
-    /// [`answered`](Self::answered) is true, those that the lookup learned from other peers follow. The call has tested
-    /// none of the addresses: only a dial shows whether an address works.
+    /// [`answered`](Self::answered) is true, those that the lookup learned from other peers follow. Not every address
+    /// need work: only a dial shows whether one does.
     pub addresses: Vec<Multiaddr>,
     /// True if the lookup ended before the deadline of the call and the peer answered one of the lookup's requests.
     pub answered: bool,
@@ -24,9 +24,9 @@ pub struct FoundPeer {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum FindPeerError {
-    /// The lookup ended without an error, and neither the lookup nor the local routing table has an address of the
-    /// peer. A lookup does not find peers in kad's client mode, because other peers do not keep those in their routing
-    /// tables.
+    /// The lookup ended without an error, and neither its result nor the local routing table has an address of the
+    /// peer. The result contains only peers that answered. A lookup does not find peers in kad's client mode, because
+    /// other peers do not keep those in their routing tables.
     #[error("peer was not found ({} of {} peers answered: {certainty})", progress.successes, progress.requests)]
     NotFound {
         /// Peers that answered the lookup, at most 20, the closest to the wanted peer first.

@@ -1,7 +1,7 @@
 use libp2p::{PeerId, core::multihash::Multihash, kad::RecordKey};
 
-/// Key of records or providers, or target of a lookup: any bytes. The DHT compares keys by the SHA-256 hash of their
-/// bytes.
+/// Key of records or providers, or target of a lookup: any bytes. The distance of two keys in the DHT is that of the
+/// SHA-256 hashes of their bytes.
 ///
 /// Methods of [`Client`](crate::Client) that take a key accept any type that converts into one:
 ///

@@ -23,7 +23,8 @@ use self::{
 /// call that was started ends exactly once, unless the call is dropped before, which cancels its request.
 ///
 /// When the driver has ended, whether by a shutdown, an abort, a panic or a drop, every later call, and every call that
-/// is still pending, ends with [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
+/// is still pending, ends with [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown). After a shutdown, a
+/// driver in a loop of your own has to be polled or dropped for that.
 ///
 /// ```
 /// use kadence::{Client, libp2p::kad::Record};
@@ -201,8 +202,8 @@ impl Client {
         Call::new(Arc::clone(&self.connection), operation, Some(peer), self.stream_capacity)
     }
 
-    /// Joins the network through the peers in the routing table: looks up the local peer id, then refreshes the table's
-    /// buckets by further lookups. The stream has an item for each lookup that has ended. If the routing table is
+    /// Joins the network through the peers in the routing table: looks up the local peer id, then refreshes buckets of
+    /// the table by further lookups. The stream has an item for each lookup that has ended. If the routing table is
     /// empty, the call fails with [`BootstrapError::NoKnownPeers`](kadence_core::BootstrapError::NoKnownPeers).
     ///
     /// ```

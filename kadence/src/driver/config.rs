@@ -20,8 +20,8 @@ pub struct DriverConfig {
     /// Limits and policies of the tracker. Default: [`TrackerConfig::default`].
     pub tracker: TrackerConfig,
     /// Maximum number of messages in each of the driver's two bounded queues: messages from clients, such as new calls,
-    /// and closures from [`SwarmHandle`](crate::SwarmHandle)s. Cancellations have a queue without a limit. Default:
-    /// 256. Zero counts as 1.
+    /// and closures from [`SwarmHandle`](crate::SwarmHandle)s. Cancellations have a queue of their own, which holds at
+    /// most one for each call that was sent. Default: 256. Zero counts as 1.
     ///
     /// While a queue is full, a further call or closure waits, without blocking a thread, until the driver has received
     /// another message. This wait does not count towards the call's timeout. The driver receives messages whenever it
@@ -90,9 +90,9 @@ impl DriverConfig {
 }
 
 /// Recording of a driver's tracker ([`QueryTracker`](kadence_core::QueryTracker)): the first line is the tracker's
-/// configuration, and each further line an input or an action. [`replay`](kadence_core::replay) feeds the inputs
-/// of a recording to a new tracker, for example in a test, and compares every line that it writes. If the tracker has
-/// validators, record with [`LogValues::Whole`]: a replay of hashed values cannot repeat their verdicts.
+/// configuration, and each further line an input or an action. [`replay`](kadence_core::replay) feeds the inputs of a
+/// recording to a new tracker, for example in a test, and compares the lines of both. If the tracker has validators,
+/// record with [`LogValues::Whole`]: a replay of hashed values cannot repeat their verdicts.
 ///
 /// ```
 /// use std::{fs::File, io::{BufWriter, Write}};

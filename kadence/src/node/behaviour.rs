@@ -19,10 +19,11 @@ pub struct NodeBehaviour<X: NetworkBehaviour> {
     /// is `None`.
     pub kad: PeerTimeouts<Store>,
     /// Exchanges addresses and protocols with peers. The node adds the listen addresses of a peer that announces the
-    /// node's kad protocol to the routing table, if the peer's bucket has room, until the peer has 16 addresses there.
+    /// node's kad protocol to the routing table, if the table has room for the peer, until the peer has 16 addresses
+    /// there.
     pub identify: identify::Behaviour,
-    /// Answers pings, which some implementations expect, and pings peers. The node closes a connection on which a ping
-    /// fails, unless the peer does not support pings.
+    /// Answers pings, which some implementations expect, and pings peers. The node closes a connection on which two
+    /// pings in a row fail, unless the peer does not support pings.
     pub ping: ping::Behaviour,
     /// The application's own behaviour.
     pub app: X,

@@ -66,7 +66,7 @@ pub struct NodeConfig {
     /// `Swarm::add_external_address`, or add a behaviour that confirms addresses.
     pub mode: Option<Mode>,
     /// Maximum length of a kad message, in bytes. Use the same value on all nodes of a network: kad checks the length
-    /// only when it receives a message. A put is rejected if its record may not fit: see
+    /// only when it receives a message. A put is rejected if its record might not fit: see
     /// [`TrackerConfig::max_value_len_for`](kadence_core::TrackerConfig::max_value_len_for). Default: 128 KiB.
     pub max_packet_len: usize,
     /// Maximum length of a record's value, in bytes, in a put and in the store. The limit of a put is lower if
@@ -95,8 +95,7 @@ pub struct NodeConfig {
     /// limit. One peer other than the node provides at most an eighth as many keys as this limit, rounded up.
     pub max_provided_keys: usize,
     /// Interval at which kad refreshes its routing table by a bootstrap. `None` disables these bootstraps. In either
-    /// case kad also bootstraps at some events, for example when a peer is added to a table of fewer than 20 peers.
-    /// Default: 5 minutes.
+    /// case kad also bootstraps at some events, for example when a peer is added to a small table. Default: 5 minutes.
     pub bootstrap_interval: Option<Duration>,
     /// Time after which a connection is closed that has no open stream, apart from those of pings, and that no
     /// behaviour keeps alive. Default: 60 s. With libp2p's default of 10 s, most lookups have to dial first.
@@ -127,8 +126,9 @@ pub struct NodeConfig {
     /// own timeout of 10 s applies. Default: [`PeerTimeoutConfig::default`].
     pub peer_timeouts: Option<PeerTimeoutConfig>,
     /// Number of nodes that the network is expected to have. Set it in a network of fewer than four nodes, where an
-    /// empty result is never conclusive otherwise: see [`Certainty`](kadence_core::Certainty). `None`, the default: the
-    /// size of the routing table decides. Replaces the tracker's field of this name if it is set.
+    /// empty result is never conclusive otherwise: see [`Certainty`](kadence_core::Certainty). `Some` replaces the
+    /// tracker's field of this name, and `None`, the default, keeps it. If neither field is set, the size of the
+    /// routing table decides.
     pub expected_network_size: Option<usize>,
     /// Configuration of the driver and of its tracker ([`QueryTracker`](kadence_core::QueryTracker)). Default:
     /// [`DriverConfig::default`].
@@ -301,9 +301,9 @@ pub enum NodeStore {
     ///
     /// A stored record survives a killed process at once. It survives a power failure after one second, if the disk
     /// honours flushes and is neither slow nor failing. After a start, the node announces its own records and providers
-    /// in the file again, beginning at most two seconds after it is [ready](super::Node::ready). Use the same
-    /// [`Identity`] each time: under another one, earlier own records and providers count as those of another peer, and
-    /// expire.
+    /// in the file again, beginning at most two seconds after it is [ready](super::Node::ready). Use the same key pair
+    /// each time (see [`Identity`]): under another one, earlier own records and providers count as those of another
+    /// peer, and expire.
     #[cfg(feature = "disk")]
     Disk(PathBuf),
 }

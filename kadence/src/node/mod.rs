@@ -1,7 +1,7 @@
 //! A ready-made node, from one [`NodeConfig`], on any runtime.
 //!
 //! The node has kad, by default on a private protocol name, a record store in memory or in a file, identify, which
-//! supplies the addresses for the routing table, ping, connection limits, a key pair that may be kept in a file, and
+//! supplies addresses for the routing table, ping, connection limits, a key pair that may be kept in a file, and
 //! bootstrap peers that are redialled while no peer is connected. A runtime crate adds the transport. Applications call
 //! the function of their runtime crate (`kadence_tokio::node`, …) rather than [`Node::start`].
 
@@ -254,7 +254,7 @@ impl<X: NetworkBehaviour> Node<X> {
     }
 
     /// Returns the addresses that the node listens on, each with the node's peer id at the end, so that other nodes can
-    /// take them as bootstrap peers. After the node has ended, returns the last of its addresses.
+    /// take them as bootstrap peers. After the node has ended, returns the addresses that it had at the end.
     pub fn listen_addrs(&self) -> Vec<Multiaddr> {
         let id = Protocol::P2p(self.local_peer_id());
         self.status.listen_addrs().into_iter().map(|address| address.with(id.clone())).collect()

@@ -64,17 +64,19 @@ impl Config {
         self
     }
 
-    /// Sets the time without a packet from the remote after which a connection is lost. The shorter timeout of both
-    /// ends applies, but on a slow path at least three of QUIC's probe timeouts, which follow from the round-trip time.
-    /// The value is rounded down to whole milliseconds, but to one at least; the maximum is 49 days. Zero means no
-    /// timeout of this end. Default: 10 seconds.
+    /// Sets the idle timeout: the time without a packet from the remote after which a connection is lost. The time
+    /// starts at the last packet from the remote, and again at the first packet that this end sends after that one and
+    /// that the remote has to acknowledge, such as one that keeps the connection alive. The shorter timeout of both
+    /// ends applies, but at least three of QUIC's probe timeouts, which follow from the round-trip time: about 3
+    /// seconds before the first response. The value is rounded down to whole milliseconds, but to one at least; the
+    /// maximum is 49 days. Zero means no timeout of this end. Default: 10 seconds.
     #[must_use]
     pub fn max_idle_timeout(mut self, timeout: Duration) -> Self {
         self.max_idle_timeout = timeout;
         self
     }
 
-    /// Sets the time without a packet from the remote after which a packet is sent to keep the connection alive. To
+    /// Sets the time without a packet in either direction after which a packet is sent to keep the connection alive. To
     /// have an effect, it has to be shorter than the [`max_idle_timeout`](Self::max_idle_timeout) of both ends. Zero
     /// disables this. Default: 5 seconds.
     #[must_use]
@@ -109,9 +111,9 @@ impl Config {
         self
     }
 
-    /// Sets the maximum size of packets, in bytes of UDP payload, that path MTU discovery tries. Packets have 1,200
-    /// bytes, QUIC's minimum, until the discovery finds that larger ones arrive. `None` disables the discovery.
-    /// Default: 1,452, which fits into an Ethernet frame.
+    /// Sets the maximum size of packets, in bytes of UDP payload, that path MTU discovery tries. Packets have at
+    /// most 1,200 bytes, which every QUIC path has to carry, until the discovery finds that larger ones arrive. `None`
+    /// disables the discovery. Default: 1,452, which fits into an Ethernet frame.
     #[must_use]
     pub fn mtu_upper_bound(mut self, bytes: Option<u16>) -> Self {
         self.mtu_discovery = bytes.map(|bytes| {

@@ -12,7 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Dial(DialError),
     /// The handshake took longer than [`Config::handshake_timeout`](super::Config::handshake_timeout), or no packet
-    /// came from the remote within [`Config::max_idle_timeout`](super::Config::max_idle_timeout) during the handshake.
+    /// came from the remote within the idle timeout ([`Config::max_idle_timeout`](super::Config::max_idle_timeout)).
     /// This is also the error if nobody listens, which UDP does not report.
     #[error("handshake timed out")]
     HandshakeTimedOut,
@@ -21,8 +21,8 @@ pub enum Error {
     /// libp2p node.
     #[error("certificate of the remote has no peer id")]
     NoPeerId,
-    /// After the handshake, no packet came from the remote within the idle timeout, which is the shorter
-    /// [`Config::max_idle_timeout`](super::Config::max_idle_timeout) of both ends.
+    /// After the handshake, no packet came from the remote within the idle timeout: see
+    /// [`Config::max_idle_timeout`](super::Config::max_idle_timeout).
     #[error("connection timed out: no packet from the remote")]
     TimedOut,
     /// The connection was closed by this end.

@@ -52,15 +52,15 @@ pub struct Excluded {
 pub enum ExclusionReason {
     /// Data of version control: `.git`, `.hg`, `.svn`, `.jj`.
     VersionControl,
-    /// Environment variables, which are often secrets: `.env`, `.env.*` except for `.env.example`, `.envrc`.
+    /// Environment variables, which are often secrets: `.env`, `.envrc`, and `.env.*` except for `.env.example`.
     Environment,
     /// A name of files or folders with keys or passwords: `.ssh`, `.gnupg`, `.netrc`, `id_rsa`, `id_ed25519`, `*.pem`,
     /// `*.key`, `*.der` and others.
     KeyFile,
     /// One of [`PackOptions::private_paths`](field@super::PackOptions::private_paths), or a link to one.
     Private,
-    /// A Kadence home: a folder that has a key pair in a file `node.key`, or the database of a registry in
-    /// `registry/heads.db`.
+    /// A Kadence home: a folder that has a key pair in libp2p's encoding in a file `node.key`, or the database of a
+    /// registry in `registry/heads.db`.
     Home,
 }
 

@@ -1,4 +1,4 @@
-/// Maximum length of a path in a ustar header, in bytes.
+/// Maximum length of a path in an archive, in bytes. A ustar header has room for one more.
 pub(super) const USTAR_PATH: usize = 255;
 
 /// Limits of an archive that is packed or unpacked. They apply to the content before compression.
@@ -21,12 +21,12 @@ pub struct ArchiveLimits {
     pub file_bytes: u64,
     /// Maximum total size of all files, in bytes. Default: 512 MiB.
     pub total_bytes: u64,
-    /// Maximum length of a path, in bytes. Values above 255, the maximum of the format, count as 255. Default: 255.
+    /// Maximum length of a path, in bytes. Values above 255 count as 255. Default: 255.
     pub path_len: usize,
 }
 
 impl Default for ArchiveLimits {
-    /// Limits for the largest source packages in the well-known registries, which a laptop's disk holds easily.
+    /// Returns the documented defaults. Few source packages exceed them, and a laptop's disk easily holds as much.
     fn default() -> Self {
         Self { entries: 20_000, file_bytes: 128 << 20, total_bytes: 512 << 20, path_len: USTAR_PATH }
     }

@@ -1,8 +1,8 @@
 //! Archives: packing a folder into a single file, and unpacking it.
 //!
-//! [`pack`] writes a folder as a gzipped tar (ustar) that depends only on paths, bytes and executable bits: equal
-//! folders make equal archives. Version control, environment files, key files, Kadence homes
-//! ([`ExclusionReason::Home`]) and the private paths in [`PackOptions`] are left out, and a private key that is
+//! [`pack`] writes a folder as a gzipped tar (ustar) that depends only on paths, bytes and executable bits: with the
+//! same build of this crate, equal folders make equal archives. Version control, environment files, key files, Kadence
+//! homes ([`ExclusionReason::Home`]) and the private paths in [`PackOptions`] are left out, and a private key that is
 //! recognised in any other file ([`PrivateKeyKind`]) is an error. [`unpack`] is safe for untrusted archives: it accepts
 //! only plain files and folders, within limits, and no path in an archive leads out of the target.
 //!

@@ -89,12 +89,12 @@ pub struct Packed {
     pub excluded: Vec<Excluded>,
 }
 
-/// Error of [`pack`]. Discard the bytes that were written before the error: usually they are no complete archive.
+/// Error of [`pack`]. Discard the bytes that were written: they may form a valid archive that lacks files.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// A file or folder to pack cannot be read, or one of
-    /// [`PackOptions::private_paths`](field@PackOptions::private_paths) cannot be examined.
+    /// A file or folder cannot be read, or one of [`PackOptions::private_paths`](field@PackOptions::private_paths)
+    /// cannot be examined.
     #[error("{} cannot be read: {source}", path.display())]
     Read {
         /// The file or folder.
@@ -183,8 +183,8 @@ pub enum PackError {
 ///
 /// # Errors
 ///
-/// See [`PackError`]. An entry that is neither excluded nor a file or folder, such as a symbolic link, is an error. The
-/// bytes written to `out` before an error may contain part of a private key: discard them.
+/// See [`PackError`]. An entry that is neither excluded nor a file or folder, such as a symbolic link, is an error.
+/// After an error, the bytes in `out` may contain a private key: discard them.
 pub fn pack(folder: &Path, options: &PackOptions, out: impl Write) -> Result<Packed, PackError> {
     let limits = &options.limits;
     let keys = PrivateKeys::new(&options.private_keys);

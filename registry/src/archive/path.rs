@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-/// Error of a path in an archive that is not portable: on some systems it would be another path, or an invalid one.
+/// Error of a path that an archive must not contain, for example because some systems would read it as another path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PathError {

@@ -56,9 +56,9 @@ pub enum PrivateKeyKind {
     /// The secret half of one of [`PackOptions::private_keys`](field@super::PackOptions::private_keys), RSA keys
     /// excepted, anywhere in the file.
     InUse,
-    /// An RSA, Ed25519 or ECDSA (P-256 or P-384) private key in libp2p's protobuf encoding, anywhere in the file; in
-    /// base64 only if the base64 text begins with the key. A secp256k1 key is found only if it is the whole content of
-    /// a file of at most 4 KiB.
+    /// An RSA, Ed25519 or ECDSA (P-256) private key in libp2p's protobuf encoding, anywhere in the file; in base64 if
+    /// the base64 text begins with the key. A secp256k1 key is found only if it is the whole content of a file of at
+    /// most 4 KiB.
     Libp2p,
     /// A PEM block of a private key, encrypted or not (TLS, OpenSSH, PGP), with a label that ends in `PRIVATE KEY` or
     /// `PRIVATE KEY BLOCK`, anywhere in the file: as text, or in a base64 text that begins with the block.

@@ -5,8 +5,8 @@ use thiserror::Error;
 
 use super::limits;
 
-/// Error of a field of a package or a query. `field` is the field's name in the JSON document, the manifest file or the
-/// query.
+/// Error of a field of a manifest, an index or a query. `field` is the field's name there; for the author of a query it
+/// is `authors`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FieldError {

@@ -18,10 +18,10 @@ pub enum InvalidPackageError {
         /// The invalid URL.
         url: String,
     },
-    /// The version depends on its own package, in whatever version. Such a version could never be installed.
+    /// The version depends on its own package, in whatever version.
     #[error("a package cannot depend on itself")]
     DependsOnItself,
-    /// The time of the update is before the time of creation.
+    /// The time [`updated`](crate::Package::updated) is before the time [`created`](crate::Package::created).
     #[error("time of update {updated} is before time of creation {created} (Unix seconds)")]
     UpdatedBeforeCreated {
         /// Time of creation, in Unix seconds.
@@ -32,7 +32,8 @@ pub enum InvalidPackageError {
     /// Each field is within its limit, but the whole document is too long.
     #[error("document has {len} bytes: the maximum is {max}")]
     TooLong {
-        /// Length of the document, in bytes. Of a draft it includes 1,024 bytes for the fields that are added later.
+        /// Length of the document, in bytes. Of a draft it includes 1,024 bytes for the id, the version and the fields
+        /// that are added later.
         len: usize,
         /// Maximum length, in bytes.
         max: usize,

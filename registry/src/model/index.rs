@@ -180,12 +180,12 @@ impl Index {
         &self.0.summary
     }
 
-    /// All versions, yanked ones included, in the order of SemVer precedence, the newest last.
+    /// All versions, yanked ones included, in the order of SemVer precedence, the highest last.
     pub fn versions(&self) -> &BTreeMap<Version, IndexEntry> {
         &self.0.versions
     }
 
-    /// Returns the newest version that matches `requirement`, or `None` if none does. Yanked versions count only if
+    /// Returns the highest version that matches `requirement`, or `None` if none does. Yanked versions count only if
     /// `include_yanked` is true. As in Cargo, a pre-release matches only a requirement that names a pre-release of the
     /// same version number.
     pub fn newest(&self, requirement: &VersionReq, include_yanked: bool) -> Option<(&Version, &IndexEntry)> {
@@ -193,7 +193,7 @@ impl Index {
         newest_first.find(|(version, entry)| requirement.matches(version) && (include_yanked || !entry.yanked))
     }
 
-    /// Returns the default version to show: the newest release that is not yanked or, if there is none, the newest
+    /// Returns the default version to show: the highest release that is not yanked or, if there is none, the highest
     /// pre-release that is not yanked. `None` if there is no version, or all are yanked.
     pub fn current(&self) -> Option<(&Version, &IndexEntry)> {
         let newest_first = || self.0.versions.iter().rev().filter(|(_, entry)| !entry.yanked);

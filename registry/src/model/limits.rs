@@ -1,8 +1,8 @@
 //! Limits of documents and queries. Documents from peers are held to the same limits as documents that are built here.
 //! Lengths are in bytes.
 
-/// Maximum length of a manifest, in bytes: 256 KiB. The readme can take up to half of it. The maximum is low enough
-/// that a manifest from a hostile peer costs a client little memory.
+/// Maximum length of a manifest, in bytes: 256 KiB. The text of the readme is limited to half of that. The maximum is
+/// low enough that a manifest from a hostile peer costs a client little memory.
 pub const MAX_MANIFEST_LEN: usize = 256 * 1024;
 
 /// Maximum length of an index, in bytes: 1 MiB. With the maximum of 1,000 versions that leaves about 1 kB for each,

@@ -15,11 +15,11 @@ pub struct Metadata {
     pub title: String,
     /// Description: a paragraph of up to 1,024 bytes. May be empty.
     pub description: String,
-    /// Licence as an SPDX expression: a line of up to 128 bytes. It is not compared with SPDX's list. Empty means that
-    /// no licence is stated.
+    /// Licence as an SPDX expression: a line of up to 128 bytes. Its syntax and names are not checked. Empty means
+    /// that no licence is stated.
     #[serde(alias = "license")]
     pub licence: String,
-    /// Authors: up to 32 different lines of 1 to 128 bytes each.
+    /// Authors: up to 32 different lines, not blank, of up to 128 bytes each.
     pub authors: Vec<String>,
     /// Categories: up to 8 different words in lower case, without white space, of 1 to 48 bytes each.
     pub categories: Vec<String>,

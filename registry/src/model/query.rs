@@ -108,13 +108,13 @@ impl QueryBuilder {
         self
     }
 
-    /// Adds a category to the filter, up to 8. Each is a word in lower case of up to 48 bytes.
+    /// Adds a category to the filter, up to 8 different ones. Each is a word in lower case of up to 48 bytes.
     pub fn category(mut self, category: impl Into<String>) -> Self {
         self.categories.push(category.into());
         self
     }
 
-    /// Adds a tag to the filter, up to 8. Each is a word in lower case of up to 48 bytes.
+    /// Adds a tag to the filter, up to 8 different ones. Each is a word in lower case of up to 48 bytes.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tags.push(tag.into());
         self
@@ -178,7 +178,8 @@ pub struct SearchHit {
     pub version: Version,
     /// Summary in the search index.
     pub summary: Summary,
-    /// Time of publication of `version` according to the publisher, in Unix seconds.
+    /// Time of publication of `version` according to the publisher, in Unix seconds. On a network, until the package's
+    /// index has been read, the time of its announcement.
     pub updated: u64,
     /// Relevance: higher is better. Only scores from the same search can be compared. 0 if the query has no text.
     pub score: f64,

@@ -65,8 +65,7 @@ const FORMAT: Format = Format {
     exclusive: false,
 };
 
-/// Experience with one peer: counts of successes, failures and bad data, from which its score and its bans follow. The
-/// default is that of an unknown peer.
+/// Experience with one peer, from which its score and its bans follow. The default is that of an unknown peer.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct PeerReputation {
@@ -111,7 +110,8 @@ impl PeerReputation {
     }
 
     /// Returns the score at the time `now`, from 0 to 1; unknown peers have 0.5. The score grows with the share of
-    /// successful requests and with the speed, and falls with [`bad`](Self::bad). It does not depend on bans.
+    /// successful requests and with the speed, up to 20 MiB/s, and falls with [`bad`](Self::bad). It does not depend on
+    /// bans.
     pub fn score(self, now: SystemTime) -> f64 {
         let now = self.decayed(now);
         let reliability = (now.successes + PRIOR / 2.0) / (now.successes + now.failures + PRIOR);
@@ -137,8 +137,8 @@ impl PeerReputation {
 /// is kept in memory, so that reading it does not block; [`save`](Self::save) writes changes to a file.
 ///
 /// At most [`MAX_PEERS`] peers are remembered. A further peer replaces the one whose record was not updated for the
-/// longest time: one without bad data, if there is any. A banned peer therefore cannot clear its name by introducing
-/// others.
+/// longest time: one without bad data, if there is any. A banned peer therefore cannot easily clear its name by
+/// introducing others.
 ///
 /// # Example
 ///
@@ -180,8 +180,7 @@ impl Reputation {
     ///
     /// # Errors
     ///
-    /// See [`DatabaseOpenError`]. The file may be deleted: then the bans and the order of peers are lost, and nothing
-    /// else.
+    /// See [`DatabaseOpenError`]. Deleting the file loses the bans and the order of peers, and nothing else.
     pub fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
         let connection = database::open(path, FORMAT)?;
         Self::load(connection, MAX_PEERS).map_err(|error| match error {

@@ -51,8 +51,8 @@ fn check_length(kind: Kind, bytes: &[u8]) -> Result<(), EnvelopeError> {
 
 /// Error of creating or verifying a signed document: a head or an announcement, as JSON in a signed envelope of libp2p.
 ///
-/// Bytes that fail verification are forged, damaged, too long, another kind of document, or of a format that this
-/// version does not support.
+/// Bytes that fail verification are, for example, forged, damaged, too long, another kind of document, or of a format
+/// that this version does not support.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EnvelopeError {

@@ -39,8 +39,8 @@ pub enum GetError {
     #[error("too many requests are waiting: retry later")]
     Overloaded,
     /// The best of the heads that peers returned was rejected, or all were: forged, damaged, of an unsupported format,
-    /// signed with another key than the publisher's, valid for more than a year from now by the local clock, or too far
-    /// ahead in the sequence number. A retry may reach other peers.
+    /// signed with another key than the publisher's, valid for more than 366 days from now by the local clock, or too
+    /// far ahead in the sequence number. A retry may reach other peers.
     #[error("every answer was rejected: {reason}")]
     Rejected {
         /// The reason for rejecting the answers.
@@ -55,8 +55,8 @@ pub enum GetError {
         /// Reason why it is invalid.
         source: Arc<dyn StdError + Send + Sync>,
     },
-    /// The manifest or index is of another package or version than the one that refers to it says: the publisher made a
-    /// mistake or is malicious.
+    /// The manifest or index is of another package or version than expected: usually the publisher made a mistake or is
+    /// malicious.
     #[error("document {content} is of {found}, not of {expected}")]
     OtherPackage {
         /// Content id of the document.
@@ -66,9 +66,8 @@ pub enum GetError {
         /// Package, and version, in the document.
         found: String,
     },
-    /// The size of the content is not the one that the document states which refers to it (a manifest, index, head or
-    /// lock file). Either that document is wrong, by mistake or with malice, or the copy in the local store was
-    /// damaged.
+    /// The content has another size than the document that refers to it (a manifest, index, head or lock file) states.
+    /// Either that document is wrong, by mistake or with malice, or the copy in the local store was damaged.
     #[error("content {content} has {found} bytes instead of {expected}")]
     Size {
         /// Content id.
@@ -99,7 +98,7 @@ pub enum GetError {
     /// number: two programs use the publisher's key, or the publisher is malicious.
     #[error("publisher has signed two heads with sequence number {seq}")]
     Equivocation {
-        /// Sequence number of the second of the two heads.
+        /// Sequence number of the one of the two heads that was seen later.
         seq: u64,
     },
     /// The content is not in the local store, or was damaged there, and no provider delivered it; a registry in a
@@ -144,7 +143,7 @@ impl From<BlobError> for GetError {
     }
 }
 
-/// Error of publishing, yanking or unyanking a version. Versions that were published before stay as they are.
+/// Error of publishing, yanking or unyanking a version. Versions that were published before keep their contents.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -160,7 +159,7 @@ pub enum PublishError {
     /// exist, or the index would become too long.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// The package to yank or unyank does not exist.
+    /// The package to yank or unyank does not exist or, on a network, only rejected heads of it were found.
     #[error("package {0} does not exist")]
     NoSuchPackage(Box<PackageId>),
     /// A value of the manifest is invalid or exceeds a limit, such as the number of files in the archive.

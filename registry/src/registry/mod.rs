@@ -25,20 +25,22 @@ use crate::{ContentId, Index, IndexEntry, Metadata, Package, PackageId, Query, R
 ///
 /// Implementations are [`LocalRegistry`](crate::LocalRegistry) in a folder and, with the feature `p2p`, `P2PRegistry`
 /// on a network. They implement [`search`](Self::search), [`index`](Self::index), [`fetch`](Self::fetch),
-/// [`publish`](Self::publish), [`yank`](Self::yank) and [`unyank`](Self::unyank); the other methods are built on these.
+/// [`publish`](Self::publish), [`yank`](Self::yank), [`unyank`](Self::unyank) and [`blobs`](Self::blobs); the other
+/// methods are built on these.
 ///
 /// `Ok(None)` means that the package or version does not exist or, in the methods that choose a version, that all
-/// versions are yanked. A registry on a network concludes that a package does not exist only if it has never seen a
-/// head of the package, and at least four of five of the peers that it asked have answered, none of them with a head
-/// that was rejected. If too few peers answer or their answers cannot be trusted, the result is an error. An answer may
-/// come from a head that was read some minutes ago or, if no peer holds a head now, from the last one that was seen.
+/// versions are yanked. A registry on a network concludes that a package does not exist only if it remembers no head
+/// of the package (the signed record that names its newest index), and at least four of five of the peers that it asked
+/// have answered, none of them with a head that was rejected. Otherwise, if no trusted head is found, the result is an
+/// error. The head may have been read some minutes ago. It may be the last one that was seen if no peer holds one now,
+/// and for the registry's own packages the newest one that it knows.
 ///
 /// # Example
 ///
 /// ```
 /// use kadence_registry::{PackageId, Registry};
 ///
-/// /// Prints the newest version of a package in any registry.
+/// /// Prints the current version of a package in any registry.
 /// async fn show(registry: &dyn Registry, id: &PackageId) -> Result<(), kadence_registry::GetError> {
 ///     match registry.get_package(id).await? {
 ///         Some(package) => println!("{id} {}: {}", package.version(), package.metadata().title),
@@ -50,7 +52,7 @@ use crate::{ContentId, Index, IndexEntry, Metadata, Package, PackageId, Query, R
 #[async_trait]
 pub trait Registry: Send + Sync {
     /// Searches the registry's local search index. No peer is asked: a registry on a network finds the packages that it
-    /// has published or learned of.
+    /// has published, and those that were announced or that peers have reported.
     ///
     /// # Errors
     ///
@@ -67,7 +69,7 @@ pub trait Registry: Send + Sync {
 
     /// Brings content of `size` bytes into [`blobs`](Self::blobs). Content that is in the store is neither fetched nor
     /// verified again; content from peers is verified against its id before it is stored. `package` is the package that
-    /// the content belongs to: a registry on a network first asks the package's publisher and the peers that announced
+    /// the content belongs to: a registry on a network first asks the package's publisher and the peers that reported
     /// the package. A registry in a folder fetches nothing: it only checks that the content is in the store with this
     /// size.
     ///
@@ -121,8 +123,8 @@ pub trait Registry: Send + Sync {
     /// Local store of archives, manifests and indexes.
     fn blobs(&self) -> &BlobStore;
 
-    /// Returns the manifest of a package's current version: the newest release that is not yanked or, if there is none,
-    /// the newest such pre-release. `None` if the package does not exist or all of its versions are yanked.
+    /// Returns the manifest of a package's current version: the highest release that is not yanked or, if there is
+    /// none, the highest such pre-release. `None` if the package does not exist or all of its versions are yanked.
     ///
     /// # Errors
     ///
@@ -150,7 +152,8 @@ pub trait Registry: Send + Sync {
         }
     }
 
-    /// Returns all versions of a package, yanked ones included, the newest first. `None` if the package does not exist.
+    /// Returns all versions of a package, yanked ones included, the highest first. `None` if the package does not
+    /// exist.
     ///
     /// # Errors
     ///

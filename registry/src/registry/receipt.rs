@@ -39,7 +39,7 @@ pub enum Step {
     /// Puts the new index into the local store. `P2PRegistry::republish` reports this step as failed if the head could
     /// not be renewed or the index that the head names could not be read.
     Index,
-    /// Announces this node in the DHT as a provider of the new content. Only on a network.
+    /// Announces this node in the DHT as a provider of the content. Only on a network.
     Provide,
     /// Stores the head, which names the new index: after this step the change is published. On a network the head is a
     /// signed record in the DHT, in a local registry a row of its database.
@@ -82,7 +82,8 @@ pub enum StepOutcome {
     Confirmed {
         /// Number of peers that acknowledged the head or, for [`Step::ReadBack`], returned it.
         by: usize,
-        /// Number of peers that the head was sent to or, for [`Step::ReadBack`], that returned any head of the package.
+        /// Number of peers that were selected for the head or, for [`Step::ReadBack`], that returned any head of the
+        /// package.
         of: usize,
     },
     /// The step failed. In a [`Receipt`] the change is published nevertheless: it does not depend on this step.
@@ -109,7 +110,7 @@ impl Steps {
         self.0.get(&step)
     }
 
-    /// Returns the steps that were started with their outcomes, in their order.
+    /// Returns the steps that were started with their outcomes, in the order of [`Step::ALL`].
     pub fn iter(&self) -> impl Iterator<Item = (Step, &StepOutcome)> {
         self.0.iter().map(|(step, outcome)| (*step, outcome))
     }

@@ -67,7 +67,8 @@ pub struct InstalledPackage {
 ///
 /// # Errors
 ///
-/// See [`InstallError`]. The first error ends the call; packages that were installed before it stay.
+/// See [`InstallError`]. The first error ends the call; packages that were installed before it stay, and some that were
+/// being unpacked may still appear.
 pub async fn install(lock: &Lock, registry: &dyn Registry, dir: impl Into<PathBuf>) -> Result<Installed, InstallError> {
     let target = Arc::new(Target::open(dir.into()).await?);
     let mut each = Vec::new();

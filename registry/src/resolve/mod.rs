@@ -113,8 +113,8 @@ impl fmt::Display for RequiredBy {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// A required package does not exist, and no choice of versions does without it: its publisher or name is wrong, or
-    /// the package was never published.
+    /// A required package does not exist, and no choice of versions does without such packages: the publisher or name
+    /// is wrong, or the package was never published.
     #[error("{required_by} {package}, which does not exist")]
     Unknown {
         /// The package.
@@ -135,12 +135,12 @@ pub enum ResolveError {
     /// No choice of versions meets all requirements: relax one of the requirements in the explanation.
     #[error("no versions meet all requirements:\n{explanation}")]
     Conflict {
-        /// Description of the requirements that exclude each other, in several lines, cut off at 16 KiB.
+        /// Description of the requirements that cannot all be met, in several lines, cut off at 16 KiB.
         explanation: String,
     },
     /// The index has another manifest for a chosen version than the previous lock file. Published versions are
-    /// immutable: the publisher made a mistake or is malicious. To accept the manifest in the index, remove the package
-    /// from the lock file.
+    /// immutable: the publisher made a mistake or is malicious. To accept the manifest in the index, resolve without
+    /// the previous lock file.
     #[error("{package} {version} was replaced: the lock file has {locked}, the index {found}")]
     Replaced {
         /// The package.
@@ -152,8 +152,8 @@ pub enum ResolveError {
         /// Content id of the manifest in the index.
         found: Box<ContentId>,
     },
-    /// A limit is exceeded: 2,000 packages, 200,000 dependencies of all versions that could be chosen, or 8 MiB of lock
-    /// file. A package may be malicious.
+    /// A limit is exceeded: 2,000 packages or 200,000 dependencies, both counted over all versions that could be
+    /// chosen, or 8 MiB of lock file. A package may be malicious.
     #[error("dependencies need more than {max} {what}")]
     TooMany {
         /// Name of the limited quantity, in English.

@@ -10,7 +10,7 @@ use crate::{PackageId, unix};
 pub const MAX_PAGE_LEN: usize = 256 * 1024;
 
 /// Maximum number of pages of a catalogue: one more than [`MAX_DISCOVERED`] announcements of the maximum length need.
-/// [`CatalogueClient::pages`](crate::p2p::requests::CatalogueClient::pages) fails after this number.
+/// [`CatalogueClient::pages`](crate::p2p::requests::CatalogueClient::pages) fails if there are more.
 pub const MAX_PAGES: usize = (MAX_DISCOVERED * (MAX_ANNOUNCEMENT_LEN + LENGTH)).div_ceil(MAX_PAGE_LEN) + 1;
 
 /// First byte of a page.
@@ -39,7 +39,7 @@ impl Cursor {
         ((u128::from(self.epoch) << 64) | u128::from(self.number)).to_be_bytes()
     }
 
-    /// Decodes a cursor. Every value is valid.
+    /// Decodes a cursor. This never fails.
     pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         let both = u128::from_be_bytes(bytes);
         let low = both & u128::from(u64::MAX);
@@ -51,7 +51,7 @@ impl Cursor {
 /// announcement of each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CataloguePage {
-    /// Encoded [`SignedAnnouncement`]s, which are not verified yet: see [`verify`](Self::verify).
+    /// Encoded [`SignedAnnouncement`]s. Those of a page from a peer can be invalid: see [`verify`](Self::verify).
     pub entries: Vec<Vec<u8>>,
     /// Position after this page, with which the next page is requested.
     pub next: Cursor,

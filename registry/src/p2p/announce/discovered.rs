@@ -8,7 +8,8 @@ use libp2p_identity::PeerId;
 use super::{SignedAnnouncement, entries_by_peer::EntriesByPeer};
 use crate::{ContentId, PackageId, p2p::head::MAX_JUMP};
 
-/// Maximum number of packages in a [`Discovered`] list. They take some 20 MB of memory.
+/// Maximum number of packages in a [`Discovered`] list. They take 20 to 50 MB of memory, depending on the number of
+/// their providers.
 pub const MAX_DISCOVERED: usize = 10_000;
 
 /// Maximum number of packages of one publisher in a [`Discovered`] list.
@@ -17,21 +18,20 @@ pub const MAX_PER_PUBLISHER: usize = 1_000;
 /// Maximum number of providers that are kept for a package of a [`Discovered`] list.
 pub const MAX_PACKAGE_PROVIDERS: usize = 20;
 
-/// Peer that is reported to have a package: the peer that first sent an announcement of the package, or a peer that
-/// named the package in its catalogue or in a search answer.
+/// Peer that is reported to have a package: for example, the original sender of an accepted announcement of the
+/// package, or a peer that named the package in a search answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageProvider {
     /// Peer id.
     pub peer: PeerId,
-    /// Time of the latest report about this peer and package.
+    /// Time of the latest [report](Discovered::add_provider) about this peer and package.
     pub seen_at: SystemTime,
 }
 
 /// Entry of a [`Discovered`] list: a package that is known from announcements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredPackage {
-    /// The latest announcement of the package that was added to the list. It has the highest sequence number of those
-    /// that were added.
+    /// Announcement with the highest sequence number of those that were added since [`first_seen`](Self::first_seen).
     pub newest: SignedAnnouncement,
     /// Peers that are reported to have the package, at most [`MAX_PACKAGE_PROVIDERS`], in no particular order. Reports
     /// may be false: content has to be verified when it is fetched.
@@ -89,7 +89,7 @@ pub enum Freshness {
 /// longest time ago. A peer that floods the list therefore displaces its own entries as soon as it has the most.
 ///
 /// The list holds at most [`MAX_PER_PUBLISHER`] packages of one publisher. A further one replaces the package of the
-/// same publisher that was changed the longest time ago.
+/// same publisher that was changed the longest time ago, also in a full list.
 ///
 /// # Example
 ///

@@ -71,7 +71,7 @@ pub fn message_id(message: &Message) -> MessageId {
 /// their number; this number falls to a tenth within ten minutes. [`peer_score_thresholds`] has the consequences.
 ///
 /// A neighbour that sends few messages has no penalty, since announcements are rare. More than 16 peers with one IP
-/// address have a penalty, except on the loopback addresses. The penalties for other violations of the protocol are
+/// address have a penalty, except on 127.0.0.1 and ::1. The penalties for other violations of the protocol are
 /// gossipsub's defaults.
 pub fn peer_score_params(topic: TopicHash) -> PeerScoreParams {
     let announcements = TopicScoreParams {
@@ -102,9 +102,10 @@ pub fn peer_score_params(topic: TopicHash) -> PeerScoreParams {
     }
 }
 
-/// Returns the score thresholds. In quick succession, three rejected messages end the exchange of gossip with a
-/// neighbour, four also keep this node from sending it new announcements directly, and five make gossipsub ignore all
-/// messages of the neighbour.
+/// Returns the score thresholds. In quick succession, three rejected messages end the exchange of message ids (`IHAVE`
+/// and `IWANT`) with a neighbour, four also keep this node from sending its own announcements to the neighbour, and
+/// five make gossipsub ignore all messages of the neighbour. In addition, gossipsub removes neighbours with negative
+/// scores from its mesh.
 pub fn peer_score_thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         // Three.

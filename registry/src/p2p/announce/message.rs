@@ -15,7 +15,7 @@ use crate::{
 pub const MAX_ANNOUNCEMENT_LEN: usize = 1024;
 
 /// Maximum length of the title in an [`Announcement`], in bytes. [`P2PRegistry`](crate::p2p::registry::P2PRegistry)
-/// shortens longer titles of packages to this length.
+/// shortens longer titles of packages to fit.
 pub const MAX_TITLE_LEN: usize = 100;
 
 /// Maximum length of the text of the version in an [`Announcement`], in bytes. Longer versions can be published, but
@@ -98,8 +98,8 @@ impl SignedAnnouncement {
         Ok(Self { announcement, bytes })
     }
 
-    /// Decodes an announcement, and verifies its fields and its signature. Its age and rate limits are not checked: the
-    /// [`AnnouncementValidator`](super::AnnouncementValidator) does that.
+    /// Decodes an announcement, and verifies its fields and its signature. Its timestamp and rate limits are not
+    /// checked: the [`AnnouncementValidator`](super::AnnouncementValidator) does that.
     ///
     /// # Errors
     ///
@@ -124,8 +124,8 @@ impl SignedAnnouncement {
     }
 }
 
-/// Error of signing or verifying an announcement. Bytes that fail verification are forged, damaged, outside of the
-/// limits, or of a format that this version does not support.
+/// Error of signing or verifying an announcement. Bytes that fail verification are forged, damaged, another kind of
+/// document, outside of the limits, or of a format that this version does not support.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AnnouncementError {

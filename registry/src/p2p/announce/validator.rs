@@ -45,7 +45,7 @@ const MAX_PUBLISHERS: usize = 16_384;
 pub struct AnnouncementValidatorConfig {
     /// Maximum age of an announcement, from its timestamp to the local time. Older announcements that arrive by
     /// gossip are ignored: neither forwarded nor added to the [`Discovered`](super::Discovered) list. From a peer's
-    /// catalogue, announcements of any age are added. Default: one day.
+    /// catalogue, announcements of any age are accepted. Default: one day.
     pub max_age: Duration,
     /// Rate of the accepted announcements of one publisher. Default: 30 at once, then one in 10 s.
     pub per_publisher: Rate,
@@ -65,9 +65,9 @@ pub struct AnnouncementValidatorConfig {
     /// available only for known publishers: those with a package in the [`Discovered`] list.
     pub total: Rate,
     /// Rate of each neighbour in the second half of the burst of `total`, which is available to the neighbour even if
-    /// others use up the first half, as long as the neighbours together do not use up the second half. Default: 6 at
-    /// once, then 2 a second. A gossipsub mesh has at most 12 neighbours: at this rate, all of them together need less
-    /// than a quarter of the burst of `total`, and less than its rate.
+    /// others use up the first half, as long as the neighbours together do not use up the second half, or for unknown
+    /// publishers the third quarter. Default: 6 at once, then 2 a second. A gossipsub mesh has at most 12 neighbours:
+    /// at this rate, all of them together need less than a quarter of the burst of `total`, and less than its rate.
     pub reserved_per_forwarder: Rate,
 }
 
@@ -108,8 +108,8 @@ pub struct GossipMessage<'a> {
 /// Validates announcements before gossipsub forwards them.
 ///
 /// An announcement must be signed by the publisher of its package, recent, and [new or newer](Discovered::freshness).
-/// Rate limits apply in this order: per forwarder, per unknown publisher, per publisher, in total. A neighbour that
-/// floods the node, with any number of keys, cannot use up the
+/// Rate limits apply in this order: per forwarder, for unknown publishers per forwarder, per publisher, in total. A
+/// neighbour that floods the node, with any number of keys, cannot use up the
 /// [reserved](field@AnnouncementValidatorConfig::reserved_per_forwarder) rates of the other neighbours.
 ///
 /// Limits are kept for 1,024 neighbours and 16,384 publishers at the same time. Further ones share one limit of each
@@ -289,12 +289,12 @@ pub enum IgnoreReason {
     #[error("rate limit of the forwarding neighbour exceeded")]
     ForwarderRate,
     /// The half of the burst of [`total`](field@AnnouncementValidatorConfig::total) that is open to all neighbours is
-    /// used up. The other half does not help either: the neighbour's reserved rate is used up, or what is left of that
-    /// half is not available for this publisher.
+    /// used up. The other half does not help either: the neighbour's reserved rate is used up, or nothing of that half
+    /// is left for this publisher.
     #[error("total rate limit exceeded")]
     TotalRate,
-    /// The announcement is neither new nor newer: it is the known one, older, in conflict with the known one, or too
-    /// far ahead. After a [`Conflict`](Freshness::Conflict), look the head up in the DHT.
+    /// The announcement is neither new nor newer: it is the known one, older, in conflict with the known one, or its
+    /// sequence number is too far ahead. After a [`Conflict`](Freshness::Conflict), look the head up in the DHT.
     #[error("announcement is not newer than the known one")]
     NotNewer(Freshness),
     /// The timestamp is ahead of the local clock by more than [`MAX_AHEAD`], and by at most twice that time.

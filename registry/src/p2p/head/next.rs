@@ -22,8 +22,8 @@ use crate::{ContentId, PackageId, p2p::setters::setters, unix};
 pub struct Lifetime {
     /// Time from signing until the head expires, at most [`MAX_VALIDITY`]; fractions of a second are dropped. Before
     /// that, the publisher has to sign the next head. A running [`P2PRegistry`](crate::p2p::registry::P2PRegistry) of
-    /// the publisher does so after half of this time, if it has a connected peer and can make sure that there is no
-    /// newer head. Default: 30 days.
+    /// the publisher does so in the second half of this time, if it has a connected peer and can make sure that there
+    /// is no newer head. Default: 30 days.
     pub validity: Duration,
     /// Time from a lookup for which a reader may use the head before it looks for a newer one; fractions of a second
     /// are dropped. Default: 5 minutes.
@@ -91,7 +91,7 @@ pub enum NextHeadError {
         /// Size of the index in bytes.
         size: u64,
     },
-    /// The validity is longer than [`MAX_VALIDITY`]: readers would reject the head.
+    /// The validity is longer than [`MAX_VALIDITY`]: readers may reject the head.
     #[error("validity of the head is too long: at most 366 days are allowed")]
     Validity,
     /// The previous head has the number [`MAX_SEQ`], so that there is no next one. Publish under another name.

@@ -11,11 +11,12 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// Maximum step from the highest sequence number that a reader has seen to that of a newer head: one head every five
 /// minutes for a month. Readers that know the package therefore reject a head with which a thief of the key tries to
-/// use up all numbers at once, and the owner can continue.
+/// use up all numbers at once.
 pub const MAX_JUMP: u64 = 10_000;
 
-/// Maximum validity of a head, from the time at which it is checked: 366 days. A holder of an old head can hide later
-/// ones from a reader that has seen none of them, for at most this time plus twice [`CLOCK_TOLERANCE`].
+/// Maximum validity of a head, from the time at which it is checked: 366 days, to which readers add
+/// [`CLOCK_TOLERANCE`]. A holder of an old head can hide later ones from a reader that has seen none of them, for at
+/// most this time plus twice [`CLOCK_TOLERANCE`].
 pub const MAX_VALIDITY: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Highest sequence number of a package that was seen, with its head.
@@ -24,14 +25,14 @@ pub struct Checkpoint {
     /// Highest sequence number seen.
     pub seq: u64,
     /// Head with that number. `None` after the user [accepted an equivocation](super::HeadStore::accept_equivocation):
-    /// every head with that number is then accepted, until one with a higher number is recorded.
+    /// then no head with that number conflicts, until one with a higher number is recorded.
     pub head: Option<SignedHead>,
 }
 
 /// Relation of an accepted head to the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// No head of the package was seen before.
+    /// There is no checkpoint of the package.
     First,
     /// The sequence number is higher than that of the checkpoint.
     Newer,
@@ -44,8 +45,8 @@ pub enum Accepted {
 ///
 /// # Errors
 ///
-/// See [`HeadRejectedError`]. The checkpoint is compared before the time: a head that is both outdated and expired is a
-/// [`Rollback`](HeadRejectedError::Rollback).
+/// See [`HeadRejectedError`]. Conflicts are checked first, then the sequence number, then the time: a head that does
+/// not conflict, and is both outdated and expired, is a [`Rollback`](HeadRejectedError::Rollback).
 pub fn validate_head(
     seen: Option<&Checkpoint>,
     candidate: &SignedHead,
@@ -97,14 +98,14 @@ pub enum HeadRejectedError {
         hash: Option<ContentId>,
     },
     /// The end of the validity has passed by more than [`CLOCK_TOLERANCE`]: the publisher has not signed a later head,
-    /// peers hide the later head, or the local clock is ahead. Ask other peers, or the publisher.
+    /// peers missed or hide the later head, or the local clock is ahead. Ask other peers, or the publisher.
     #[error("head expired at {not_after} (seconds since 1970)")]
     Expired {
         /// End of its validity, in seconds since 1970.
         not_after: u64,
     },
     /// The head is valid for longer than [`MAX_VALIDITY`] plus [`CLOCK_TOLERANCE`] from now, so that a holder could
-    /// serve it for years. The publisher has to sign another one, unless the local clock is behind.
+    /// serve it for more than a year. The publisher has to sign another one, unless the local clock is behind.
     #[error("head is valid until {not_after}, later than {latest} (seconds since 1970)")]
     ValidTooLong {
         /// End of its validity, in seconds since 1970.
@@ -123,8 +124,8 @@ pub enum HeadRejectedError {
         /// Maximum step: [`MAX_JUMP`].
         max_jump: u64,
     },
-    /// The publisher signed two conflicting heads (see [`EquivocationProof`]): the key is stolen, or is used on two
-    /// machines. Ask the publisher. If there is a good reason, [accept the
+    /// The publisher signed two conflicting heads (see [`EquivocationProof`]): for example, the key is stolen, or is
+    /// used on two machines. Ask the publisher. If there is a good reason, [accept the
     /// equivocation](super::HeadStore::accept_equivocation).
     #[error("publisher signed two conflicting heads")]
     Equivocation {

@@ -57,7 +57,7 @@ pub enum ProofError {
     /// One of the two envelopes is not a valid head. The inner error is the reason.
     #[error("proof does not contain two valid heads")]
     Head(#[from] HeadError),
-    /// The heads do not contradict each other, or belong to different packages.
+    /// The heads do not conflict, or belong to different packages.
     #[error("the two heads do not conflict")]
     NoContradiction,
 }

@@ -16,7 +16,7 @@ use crate::{
 /// Namespace of the record keys of heads, which begin with `/pkg/`.
 pub const NAMESPACE: &str = "pkg";
 
-/// Maximum length of an encoded [`SignedHead`], in bytes. Heads have about 600 bytes; the rest is room for later
+/// Maximum length of an encoded [`SignedHead`], in bytes. Heads have less than 600 bytes; the rest is room for later
 /// formats.
 pub const MAX_HEAD_LEN: usize = 4096;
 
@@ -203,8 +203,8 @@ impl SignedHead {
     }
 }
 
-/// Returns the DHT key of a package's head: `/pkg/`, then the SHA-256 hash of the publisher's key and the package's
-/// name as 43 characters of URL-safe base64.
+/// Returns the DHT key of a package's head: `/pkg/`, then a SHA-256 hash as 43 characters of URL-safe base64. The hash
+/// is that of the publisher's key in protobuf encoding, a zero byte, and the package's name.
 ///
 /// # Errors
 ///
@@ -219,8 +219,9 @@ pub fn dht_key(package: &PackageId) -> Result<RecordKey, PackageIdError> {
     Ok(RecordKey::from(key.into_bytes()))
 }
 
-/// Error of signing or verifying a head. Bytes that fail verification are forged, damaged, of another package, outside
-/// of the limits, or of a format that this version does not support. Other peers may have a valid head.
+/// Error of signing or verifying a head. Bytes that fail verification are forged, damaged, another kind of document, of
+/// another package, outside of the limits, or of a format that this version does not support. Other peers may have a
+/// valid head.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeadError {

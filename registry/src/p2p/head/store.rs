@@ -98,8 +98,9 @@ impl HeadStore {
     ///
     /// If the head is a [rollback](HeadRejectedError::Rollback) or a [fast-forward](HeadRejectedError::FastForward), or
     /// conflicts with the recorded one ([`Equivocation`](HeadRejectedError::Equivocation)). Once an equivocation is
-    /// recorded, every head of the package is rejected, until [`accept_equivocation`](Self::accept_equivocation). Further,
-    /// if the store is [full](HeadStoreError::Full), or if the file cannot be read or written.
+    /// recorded, every head of the package is rejected, until [`accept_equivocation`](Self::accept_equivocation) or
+    /// [`forget`](Self::forget). Further, if the store is [full](HeadStoreError::Full), or if the file cannot be read
+    /// or written.
     pub fn record(&self, candidate: &SignedHead) -> Result<Accepted, HeadStoreError> {
         let package = &candidate.head().package;
         let mut connection = self.connection();
@@ -145,8 +146,8 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// As for [`record`](Self::record). Also if the head has expired or is valid for too long; it was recorded
-    /// nevertheless then.
+    /// As for [`record`](Self::record). Also if the head has expired or is valid for too long; in that case it was
+    /// recorded nevertheless.
     pub fn accept(&self, candidate: &SignedHead, now: SystemTime) -> Result<Accepted, HeadStoreError> {
         let accepted = self.record(candidate)?;
         // The chain was checked above. What is left is the time.
@@ -157,8 +158,9 @@ impl HeadStore {
     /// Ends the rejection of a package after an equivocation, and deletes the proof. Returns whether there was an
     /// equivocation.
     ///
-    /// The next head is accepted if its sequence number is at least that of the higher one of the two conflicting
-    /// heads, and at most [`MAX_JUMP`](super::MAX_JUMP) above that number. The expiry is checked as always.
+    /// Until a head with a higher number is recorded, any head is accepted if its sequence number is at least that of
+    /// the higher one of the two conflicting heads, and at most [`MAX_JUMP`](super::MAX_JUMP) above that number. The
+    /// expiry is checked as always.
     ///
     /// # Errors
     ///
@@ -200,9 +202,9 @@ impl HeadStore {
         Ok(rows > 0)
     }
 
-    /// Returns the highest recorded sequence number of the package, and the head with that number, which is missing after
-    /// [`accept_equivocation`](Self::accept_equivocation). A head that is stored only as the proof of an equivocation does
-    /// not count. `None` if the package is not in the store.
+    /// Returns the highest recorded sequence number of the package, and the head with that number, which is missing
+    /// after [`accept_equivocation`](Self::accept_equivocation). A head that is stored only as the proof of an
+    /// equivocation does not count. `None` if the package is not in the store.
     ///
     /// # Errors
     ///

@@ -20,8 +20,8 @@ impl Validator for HeadValidator {
     }
 
     /// Compares two heads: the one with the higher sequence number is better, then the one with the later expiry, then
-    /// the one with the larger bytes. After an equivocation, all readers therefore choose the same head until they
-    /// notice. An invalid head is worse than any valid one.
+    /// the one with the larger bytes. After an equivocation, readers that find the same heads therefore choose the same
+    /// one until they notice. An invalid head is worse than any valid one.
     fn compare(&self, key: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
         let rank = |bytes| {
             let signed = SignedHead::verify_key(bytes, key).ok()?;

@@ -53,14 +53,14 @@ pub struct RegistryConfig {
     pub connect_timeout: Duration,
     /// Time from the start of a fetch after which more providers are looked up in the DHT. The known providers, which
     /// are the publisher and the peers that reported the package, are asked without waiting for this lookup; one whose
-    /// address is not known, or is outdated, is itself looked up first. The lookup starts at once
-    /// if none of the known providers is connected, and earlier than after this time if a provider fails. A lookup
-    /// costs requests to some twenty peers, and small content or content of a nearby peer often arrives before this
-    /// time. Default: 100 ms.
+    /// address is not known, or is outdated, is itself looked up first. The lookup for more providers starts at once if
+    /// none of the known providers is connected, and earlier than after this time if a connected provider fails. A
+    /// lookup costs requests to some twenty peers, and small content or content of a nearby peer often arrives before
+    /// this time. Default: 100 ms.
     pub provider_lookup_delay: Duration,
     /// Interval at which packages that were published here are published again. If it is longer than a quarter of the
-    /// validity in `lifetime`, that quarter is used. Default: 12 hours, well below the 48 hours after which kad drops a
-    /// record by default.
+    /// validity in `lifetime`, that quarter is used. An interval below one minute usually acts as one minute. Default:
+    /// 12 hours, well below the 48 hours after which kad drops a record by default.
     pub republish_interval: Duration,
     /// Interval at which the connected peer with the best reputation is asked for the new packages in its catalogue. In
     /// addition, a peer is asked when it connects, unless it is banned or 64 peers wait to be asked already. Default:

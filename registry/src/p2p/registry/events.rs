@@ -32,7 +32,7 @@ pub enum RegistryEvent {
         peer: PeerId,
     },
     /// An announcement of a new package, or of a newer head of a known package, was received or found in a peer's
-    /// catalogue: of a new version, a yank, or a renewal.
+    /// catalogue: for example of a new version, a yank, or a renewal.
     PackageDiscovered {
         /// The package.
         package: PackageId,
@@ -43,13 +43,14 @@ pub enum RegistryEvent {
     DownloadProgress {
         /// Content id.
         content: ContentId,
-        /// Number of bytes that are verified and written, including those of earlier downloads that this one resumes.
+        /// Number of bytes that are verified and written, rounded up to whole pieces, including those of earlier
+        /// downloads that this one resumes. It falls back to 0 if the finished download was damaged on the disk.
         verified: u64,
         /// Size in bytes.
         total: u64,
     },
-    /// Content was fetched completely into the store. Not sent for content that was there already, nor for indexes that
-    /// are read for the search only.
+    /// Content was fetched completely into the store. Not sent for content that was there when it was requested, nor
+    /// for indexes that are read for the search only.
     Downloaded {
         /// Content id.
         content: ContentId,
@@ -85,8 +86,8 @@ pub enum RegistryEvent {
         /// Sequence number of the head that was seen second.
         seq: u64,
     },
-    /// A peer sent data that no honest peer with a right clock sends, and is banned: the registry starts no new
-    /// download and no catalogue request with this peer until
+    /// A peer sent data that no honest peer of this protocol version with a right clock sends, and is banned: the
+    /// registry starts no new download and no catalogue request with this peer until
     /// [`Reputation::banned_until`](crate::p2p::Reputation::banned_until).
     BadData {
         /// Peer id.

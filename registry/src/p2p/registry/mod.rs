@@ -233,7 +233,7 @@ impl<R: Runtime> P2PRegistry<R> {
 
     /// Returns the packages that were announced by their publishers, or reported by peers, since the start of the
     /// registry, oldest change first. Packages that this registry published or republished are included, unless their
-    /// announcement could not be signed. At most [`MAX_DISCOVERED`](super::announce::MAX_DISCOVERED) packages are
+    /// announcement could not be created. At most [`MAX_DISCOVERED`](super::announce::MAX_DISCOVERED) packages are
     /// remembered, until the registry ends.
     pub fn discovered_packages(&self) -> Vec<DiscoveredPackage> {
         lock(&self.inner.discovered).snapshot()
@@ -279,11 +279,12 @@ impl<R: Runtime> P2PRegistry<R> {
     /// Publishes a package of this registry again: puts its newest head into the DHT, announces this node as a provider
     /// of those contents of the package that are in its store, and announces the package. If less than half of the
     /// validity in [`RegistryConfig::lifetime`](field@RegistryConfig::lifetime) is left for the head, the next head is
-    /// signed first, unless too few peers answered to exclude that there is a newer head. Returns `None` if the package
-    /// was never published from this folder with this key.
+    /// signed first, unless too few peers answered to exclude that there is a newer head. Returns `None` if the folder
+    /// has no head of the package that was signed with this key.
     ///
     /// While the node has a connected peer, this also happens automatically: soon after the start, then at each
-    /// [`RegistryConfig::republish_interval`](field@RegistryConfig::republish_interval), and earlier after a failure.
+    /// [`RegistryConfig::republish_interval`](field@RegistryConfig::republish_interval), and earlier after the first
+    /// failures.
     ///
     /// # Errors
     ///

@@ -45,7 +45,7 @@ impl<R: Runtime> CatalogueClient<R> {
         Self { runtime, control, timeout }
     }
 
-    /// Requests one page of the peer's catalogue. Its entries are not verified:
+    /// Requests the page of the peer's catalogue after a cursor. Its entries are not verified:
     /// [`Discovered::add_page`](crate::p2p::announce::Discovered::add_page) does that.
     ///
     /// # Errors
@@ -62,8 +62,8 @@ impl<R: Runtime> CatalogueClient<R> {
     /// # Errors
     ///
     /// As for [`page`](Self::page), or [`Endless`](CatalogueClientError::Endless) if the catalogue has more than
-    /// [`MAX_PAGES`] pages after the cursor or a page does not advance the cursor. `take` may have taken pages before
-    /// the error.
+    /// [`MAX_PAGES`] pages after the cursor or a page with a further one after it does not advance the cursor. `take`
+    /// may have taken pages before the error.
     pub async fn pages(
         &self,
         peer: PeerId,
@@ -161,8 +161,8 @@ pub enum CatalogueClientError {
     /// The peer sent an invalid page, which no honest peer of this protocol version does.
     #[error("peer sent an invalid catalogue page")]
     InvalidPage(#[from] CatalogueError),
-    /// The peer's catalogue has more than [`MAX_PAGES`] pages, or a page with a further one after it does not advance
-    /// the cursor. No honest peer does that.
+    /// The peer's catalogue has more than [`MAX_PAGES`] pages after the cursor, or a page with a further one after it
+    /// does not advance the cursor. No honest peer does that.
     #[error("catalogue of the peer does not end")]
     Endless,
     /// The stream could not be opened, failed, or was closed without an answer, as an overloaded peer does. Ask others.

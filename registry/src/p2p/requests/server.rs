@@ -52,10 +52,11 @@ pub trait CatalogueSource: Send + Sync + 'static {
 /// The future ends by itself only when the stream behaviour, all of its connections, and all of its
 /// [`Control`](libp2p_stream::Control)s were dropped.
 ///
-/// At most 32 requests are served at the same time, 4 of them for one peer. A peer can send 64 requests at once, then
-/// one a second; peers beyond the first 1,024 share one such rate. A peer that exceeds its limits gets the answer that
-/// the server is busy; if the server has no capacity for that answer either, or is at its total limit, it closes the
-/// stream without an answer. An invalid request, or one that takes longer than 15 s with its answer, gets no answer.
+/// At most 32 requests are served at the same time, at most 4 of them for one peer. The rate of a peer is 64 requests
+/// in quick succession, then one a second; the server keeps the rates of 1,024 peers at the same time, and further
+/// peers share one. A request that exceeds a limit of its peer gets the answer that the server is busy, or no answer if
+/// the server has no capacity for one. Any other request beyond the 32 gets no answer. An invalid request, or one that
+/// takes longer than 15 s with its answer, gets no complete answer.
 pub async fn serve_catalogue<R: Runtime>(runtime: R, incoming: IncomingStreams, catalogue: Arc<dyn CatalogueSource>) {
     let clock = Clock::new(&runtime);
     let started = clock.now();

@@ -44,13 +44,13 @@ pub struct FetchConfig {
     /// Maximum time of a whole fetch, including the wait for another fetch of the same blob. Default: 1 h.
     pub timeout: Duration,
     /// Time after which a provider that could not be reached, or whose stream failed, is asked again. After the second
-    /// failure in a row the time is doubled, and after the third one the provider is given up. A stream that the
-    /// provider closes before its first response counts as a sign that the provider is busy: after the first, second,
-    /// third such stream in a row the provider is asked again after one, two, three times this time, and so on, at most
-    /// 10 s. Default: 500 ms.
+    /// failure in a row the time is doubled, and after the third one the provider is given up. Default: 500 ms.
     ///
-    /// A busy provider is asked again after the time that it names, but not earlier than after this time and not later
-    /// than after 10 s. For a busy provider, both kinds counted, this is repeated up to nine times in a row.
+    /// A provider that answers that it is busy is asked again after the time that it names, but not earlier than after
+    /// this time and not later than after 10 s. A provider that closes a stream before its first response also counts
+    /// as busy: when it was busy for the first, second, third time in a row, it is asked again after one, two, three
+    /// times this time, and so on, at most 10 s. A busy provider, both kinds counted, is asked again up to nine times
+    /// in a row. A complete piece from a provider resets its counts.
     pub retry_after: Duration,
 }
 
@@ -105,9 +105,10 @@ impl FetchConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// Maximum number of open streams of all peers together. Each takes up to some 2 MiB of memory. Default: 64.
+    /// Maximum number of streams that are served at the same time, of all peers together. Each takes up to some 2 MiB
+    /// of memory. Further streams are refused. Default: 64.
     pub streams: usize,
-    /// Maximum number of open streams of one peer. Default: 4.
+    /// Maximum number of streams of one peer that are served at the same time. Default: 4.
     pub streams_per_peer: usize,
     /// Bandwidth for all peers together, in bytes per second. 0 counts as 1. Default: 256 MiB/s.
     ///
@@ -123,8 +124,7 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// Maximum time until a peer has taken 16 KiB of a response, after which the stream is closed. Default: 10 s.
     pub step_timeout: Duration,
-    /// Maximum time until a peer has taken a whole response of up to 1 MiB, after which the stream is closed. Default:
-    /// 60 s.
+    /// Maximum time until a peer has taken a whole response, after which the stream is closed. Default: 60 s.
     pub response_timeout: Duration,
     /// Time, sent to a peer whose stream was refused, after which it should open one again. Default: 1 s.
     pub retry_after: Duration,

@@ -12,8 +12,8 @@ pub enum FetchError {
     /// The stream of providers ended without naming one. Look for providers again later.
     #[error("no provider is known")]
     NoProvider,
-    /// All providers failed, and the stream of providers ended or had named 256, before the blob was complete. Try
-    /// others; those that were busy or unreachable may deliver the blob later.
+    /// All providers failed, and the stream of providers ended or named more than 256, before the blob was complete.
+    /// Try others; those that were busy or unreachable may deliver the blob later.
     #[error("all {} providers failed", reports.len())]
     AllFailed {
         /// Latest outcome of each provider in this fetch.
@@ -43,8 +43,8 @@ pub enum FetchError {
     /// [failed](super::ProviderOutcome::Failed).
     #[error("fetch timed out")]
     Timeout,
-    /// The blob cannot be stored, the store cannot be read, or the finished download was damaged on the disk. The inner
-    /// error is the cause.
+    /// The blob cannot be stored, the store cannot be read, or the finished download was damaged on the disk twice. The
+    /// inner error is the cause.
     #[error(transparent)]
     Store(#[from] BlobError),
 }

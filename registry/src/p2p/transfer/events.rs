@@ -9,14 +9,15 @@ pub enum FetchEvent {
     /// The size of the blob was proven, or one more piece was verified and written. Also sent, with `verified` back at
     /// 0, if the finished download was damaged on the disk and is fetched anew.
     Progress {
-        /// Number of bytes that are verified and written, including those of earlier fetches that this one resumes.
+        /// Number of bytes that are verified and written, rounded up to whole pieces, including those of earlier
+        /// fetches that this one resumes. At most `total`.
         verified: u64,
         /// Size of the blob in bytes.
         total: u64,
     },
     /// Outcome of one provider, as input for its reputation. Sent after each failed attempt; when the fetch succeeds,
-    /// for each provider that sent valid data and no bad data; and when the fetch times out, for each provider with a
-    /// late piece.
+    /// for providers that sent valid data and no bad data; and when the fetch times out, for each provider with a late
+    /// piece.
     Report(ProviderReport),
 }
 
@@ -41,8 +42,9 @@ pub enum ProviderOutcome {
         /// counts from the attempt that brought its first valid data.
         time: Duration,
     },
-    /// The provider could not be reached, closed the stream after its first response or ten times in a row before it,
-    /// was too slow, does not speak the protocol, or rejected the request as invalid.
+    /// The provider could not be reached, was too slow, does not speak the protocol, or rejected the request as
+    /// invalid; or it closed the stream after its first response or, when it had been busy nine times in a row, before
+    /// that.
     Failed,
     /// The provider sent bytes that are not of this blob, or violated the protocol. This fetch does not ask it again.
     BadData,

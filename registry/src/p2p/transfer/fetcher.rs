@@ -48,7 +48,7 @@ impl Fetcher {
         Self(FetchContext { control, store, clock: Clock::new(runtime), config, dial_lock: DialLock::default() })
     }
 
-    /// Returns a fetcher into another store, with the same configuration and streams.
+    /// Returns a fetcher into another store, with the same configuration and the same stream behaviour.
     #[must_use]
     pub fn with_store(&self, store: BlobStore) -> Self {
         Self(FetchContext { store, ..self.0.clone() })

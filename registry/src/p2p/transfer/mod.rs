@@ -1,26 +1,27 @@
 //! Transfer of blobs between peers, over streams of the protocol [`BLOB_PROTOCOL`].
 //!
 //! A [`Server`] serves the blobs of a [`BlobStore`](crate::blob::BlobStore) within limits. A [`Fetcher`] fetches a blob
-//! from several providers at once. Each group of 16 KiB is verified against the content id on arrival, so a provider
-//! that sends wrong data is noticed after one group. Verified pieces stay on the disk if a download ends early; of the
-//! unfinished downloads of a store, the latest 32 are kept.
+//! from several providers at once, in pieces that consist of groups of 16 KiB. Each group is verified against the
+//! content id on arrival, so a provider that sends wrong data is noticed after one group. Complete pieces stay on the
+//! disk if a download ends early; of the unfinished downloads of a store, the latest 32 are kept.
 //!
 //! # Wire format
 //!
 //! All numbers are little-endian. The peer that opens a stream sends any number of requests and need not wait for the
-//! responses in between. A request has 44 bytes: the hash of the blob (32), the number of the first group (`u64`) and
-//! the number of groups (`u32`, 1 to 64). A group has 16 KiB. Responses come in the order of the requests, each with a
-//! head of 9 bytes, which is a status and a number (`u64`):
+//! responses in between. A request has 44 bytes: the hash of the blob (32), the number of the first group (`u64`,
+//! counted from 0) and the number of groups (`u32`, 1 to 64). A group has 16 KiB, and the last one of a blob may be
+//! shorter. Responses come in the order of the requests, each with a head of 9 bytes, which is a status and a number
+//! (`u64`):
 //!
 //! | status | meaning | number |
 //! |---|---|---|
-//! | 0 | have | size of the blob in bytes; the groups follow, as a bao slice in groups of 16 KiB |
+//! | 0 | have | size of the blob in bytes; the groups follow, as a bao slice in groups of 16 KiB without its length |
 //! | 1 | not found | 0 |
 //! | 2 | busy | time after which to ask again, in milliseconds |
-//! | 3 | invalid request | 0 |
+//! | 3 | invalid request; the server then closes the stream | 0 |
 //!
-//! A request for groups after the end of a blob is answered with its last group, which proves the size: its hashes fit
-//! no other size.
+//! A request whose first group is after the end of a blob is answered with the last group, which proves the size: its
+//! hashes fit no other size. Any other request for groups after the end is answered without them.
 
 mod config;
 mod download;

@@ -10,8 +10,8 @@ pub struct FetchRequest {
     pub id: ContentId,
     /// Maximum size in bytes. For a larger blob the fetch fails with [`FetchError::TooLarge`].
     pub max: u64,
-    /// Exact size in bytes. For a blob of another size the fetch fails with [`FetchError::OtherSize`]. `None` allows
-    /// every size up to `max`.
+    /// Exact size in bytes. For a blob of another size up to `max`, the fetch fails with [`FetchError::OtherSize`].
+    /// `None` allows every size up to `max`.
     pub size: Option<u64>,
 }
 

@@ -46,8 +46,8 @@ pub struct ProtocolTakenError;
 
 /// Serves the blobs of a store to peers. Run [`run`](Self::run) as a task.
 ///
-/// Data is verified when it is read: a blob that was damaged on the disk is not served, and the peer gets the answer
-/// that it was not found.
+/// Data is verified when it is read: data that was damaged on the disk is not sent, and the peer gets the answer that
+/// the blob was not found.
 ///
 /// # Example
 ///
@@ -139,7 +139,7 @@ impl fmt::Debug for Server {
 pub struct ServerStats {
     /// Number of streams that were admitted.
     pub streams: u64,
-    /// Number of streams that were refused because a limit of streams was reached.
+    /// Number of streams that were refused because a limit was reached.
     pub refused_streams: u64,
     /// Number of requests for which data was read from the store to be sent.
     pub served: u64,
@@ -147,7 +147,7 @@ pub struct ServerStats {
     pub bytes: u64,
     /// Number of requests for blobs that are not in the store.
     pub not_found: u64,
-    /// Number of requests that were refused because the bandwidth was used up.
+    /// Number of requests that were refused because of a bandwidth limit.
     pub busy: u64,
     /// Number of invalid requests.
     pub invalid: u64,
