@@ -349,7 +349,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         let Some(epoch) = self.clock.instant(now) else { return Err(RecordingError) };
         let mut recorder = Recorder::new(epoch, values, false, self.local_peer, &self.env.config);
         if self.network != Network::default() {
-            recorder.network(self.network, now);
+            recorder.network(self.network, epoch);
         }
         self.recorder = Some(Box::new(recorder));
         Ok(())

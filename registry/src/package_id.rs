@@ -103,7 +103,8 @@ fn public_key(peer: &PeerId) -> Result<PublicKey, PackageIdError> {
     }
     let key = PublicKey::try_decode_protobuf(hash.digest()).map_err(|_| PackageIdError::Publisher)?;
     key.clone().try_into_ed25519().map_err(|_| PackageIdError::Publisher)?;
-    Ok(key)
+    // An encoding with unknown fields would be a second id of the same key.
+    if key.to_peer_id() == *peer { Ok(key) } else { Err(PackageIdError::Publisher) }
 }
 
 impl FromStr for PackageId {
@@ -193,5 +194,11 @@ mod tests {
         assert_eq!(PackageId::new(random, "x".parse().unwrap()), Err(PackageIdError::Publisher));
         assert_eq!("x".parse::<PackageId>(), Err(PackageIdError::NoPublisher));
         assert_eq!("x/y".parse::<PackageId>(), Err(PackageIdError::Publisher));
+        // The same key, with a field that no version of the encoding has.
+        let key = Keypair::generate_ed25519().public();
+        let padded = [key.encode_protobuf(), vec![0x18, 1]].concat();
+        let id = [&[0, padded.len() as u8], padded.as_slice()].concat();
+        let id = PeerId::from_bytes(&id).unwrap();
+        assert_eq!(PackageId::new(id, "x".parse().unwrap()), Err(PackageIdError::Publisher));
     }
 }

@@ -63,7 +63,7 @@ pub enum PutRecordError {
     /// The local store rejected the record. With [`LocalCopy::First`](crate::LocalCopy::First), the record was sent to
     /// no peer. Otherwise the quorum was reached, and peers that stored the record keep it until it expires, but the
     /// local node does not republish it.
-    #[error("local store rejected the record, which {} peers hold", acknowledged.len())]
+    #[error("local store rejected the record, which {} peers have acknowledged", acknowledged.len())]
     Store {
         /// Error of the local store.
         #[source]

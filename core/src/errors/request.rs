@@ -11,7 +11,7 @@ pub enum RequestError {
     Invalid(#[from] InvalidRequestError),
     /// The request was refused because too many other requests have not ended. Try again later, or make fewer requests
     /// at a time.
-    #[error("too many requests are waiting: try again later")]
+    #[error("too many requests at once: try again later")]
     Overloaded,
     /// The deadline passed while the request was waiting for its first query to start. Try again with a longer timeout,
     /// or make fewer requests at a time.

@@ -235,7 +235,7 @@ impl Plan {
                 let (phases, failed, progress) = (*phases, *failed, *finished);
                 Outcome::Bootstrap(if failed == phases {
                     Err(BootstrapError::AllPhasesFailed { phases, progress })
-                } else if progress.requests > 0 && progress.successes == 0 {
+                } else if progress.successes == 0 {
                     Err(BootstrapError::NoResponse { progress })
                 } else {
                     Ok(BootstrapAnswer { phases, failed, progress })

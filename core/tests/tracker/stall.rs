@@ -179,6 +179,34 @@ fn a_put_to_the_closest_peers_waits_less_than_one_to_named_peers() {
     }
 }
 
+/// Nobody is asked in place of the peers that are late, so their answers are the only hope.
+#[test]
+fn a_put_that_cannot_go_on_waits_like_one_to_named_peers() {
+    for (says, after) in [(progress(3, 0), None), (progress(3, 2), Some(millis(500))), (progress(2, 1), None)] {
+        let mut h = watching();
+        h.request_within(1, put("k", Quorum::All), secs(20));
+        let lookup = h.start();
+        h.ev_with(lookup, closest_found([1, 2, 3]), progress(3, 3), true);
+        let id = h.start();
+        assert_eq!(quiet_until_finished(&mut h, id, says, secs(15)), after, "{says:?}");
+    }
+}
+
+#[test]
+fn the_last_round_of_a_put_waits_like_a_put_to_named_peers() {
+    let mut h = watching();
+    h.knows = Some(peers(4..40));
+    h.request_within(1, put("k", n(3)), secs(60));
+    let lookup = h.start();
+    h.ev_with(lookup, closest_found([1, 2, 3]), progress(3, 3), true);
+    for _ in 0..2 {
+        let round = h.start();
+        h.ev_with(round, put_quorum_failed(Vec::new()), progress(3, 0), true);
+    }
+    let last = h.start();
+    assert_eq!(quiet_until_finished(&mut h, last, progress(10, 0), secs(15)), None);
+}
+
 #[test]
 fn a_further_round_of_a_put_waits_only_for_the_missing_acknowledgements() {
     let mut h = watching();

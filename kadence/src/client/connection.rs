@@ -130,7 +130,7 @@ pub enum RemoveRecordError {
     #[error("local store has no record under this key")]
     NotFound,
     /// The publisher of the record is another peer, or the record names no publisher.
-    #[error("record was published by another peer")]
+    #[error("record was not published by this peer")]
     NotPublisher {
         /// Publisher of the record. `None` if the record names no publisher.
         publisher: Option<PeerId>,

@@ -124,7 +124,7 @@ pub(super) fn ended(
             let (phases, failed, progress) = bootstrap_totals(&query.results);
             Outcome::Bootstrap(if failed == phases {
                 Err(BootstrapError::AllPhasesFailed { phases, progress })
-            } else if progress.successes == 0 && progress.requests > 0 {
+            } else if progress.successes == 0 {
                 Err(BootstrapError::NoResponse { progress })
             } else {
                 Ok(BootstrapAnswer::new(phases, failed, progress))

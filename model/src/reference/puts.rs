@@ -42,6 +42,11 @@ pub(super) fn verified_copies(query: &LiveQuery, record: &Record) -> usize {
 }
 
 impl Put {
+    /// Returns whether the put sends its record to no further peers once it has sent it to `more`.
+    pub(super) fn is_last_round(&self, quorum: Quorum, more: usize) -> bool {
+        quorum == Quorum::All || self.rounds == 3 || self.asked.len() + more >= 60
+    }
+
     pub(super) fn missing(&self) -> usize {
         self.needed.get() - self.acknowledged.len()
     }
@@ -202,7 +207,7 @@ impl Model {
 
     fn widen(&mut self, id: RequestId, record: &Record, quorum: Quorum, now: Instant) {
         let Some(request) = self.request_mut(id) else { return };
-        if request.put.as_ref().is_some_and(|put| put.rounds == 3 || put.asked.len() >= 60) || quorum == Quorum::All {
+        if request.put.as_ref().is_some_and(|put| put.is_last_round(quorum, 0)) {
             self.put_failed(id, now);
             return;
         }

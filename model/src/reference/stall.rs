@@ -131,12 +131,17 @@ impl Model {
                     _ => return None,
                 };
                 let asks_on = peers.len() > requests as usize;
-                match (&request.operation, successes as usize) {
+                // If nobody else is asked instead, a slow peer is the only hope.
+                let others_follow = match (&request.operation, &request.put) {
+                    (Operation::PutRecord { quorum, .. }, Some(put)) => !put.is_last_round(*quorum, peers.len()),
+                    _ => false,
+                };
+                match (others_follow, successes as usize) {
                     (_, answers) if answers >= missing => Some(1),
-                    (Operation::PutRecord { .. }, 0) => Some(3),
-                    (Operation::PutRecord { .. }, _) => Some(if asks_on { 4 } else { 2 }),
-                    (_, 0) => None,
-                    _ => Some(4).filter(|_| !asks_on),
+                    (true, 0) => Some(3),
+                    (true, _) => Some(if asks_on { 4 } else { 2 }),
+                    (false, 0) => None,
+                    (false, _) => Some(4).filter(|_| !asks_on),
                 }
             }
         }

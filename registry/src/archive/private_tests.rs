@@ -318,9 +318,10 @@ fn key_pairs_of_libp2p_are_found_whosever_they_are() {
     // Encodings of other kinds, as other implementations write them.
     let rsa = [b"\x08\x00\x12\xa9\x09\x30\x82\x04\xa5\x02\x01\x00\x02\x82\x01\x01".as_slice(), &[7; 1180]].concat();
     let ecdsa = [b"\x08\x03\x12\x79\x30\x77\x02\x01\x01\x04\x20".as_slice(), &[7; 112]].concat();
+    let p384 = [b"\x08\x03\x12\xa7\x01\x30\x81\xa4\x02\x01\x01\x04\x30".as_slice(), &[7; 161]].concat();
     let secp256k1 = [b"\x08\x02\x12\x20".as_slice(), &[7; 32]].concat();
     let old = [b"\x08\x01\x12\x60", &encoded[4..], &encoded[36..]].concat();
-    for bytes in [&encoded, &rsa, &ecdsa, &old] {
+    for bytes in [&encoded, &rsa, &ecdsa, &p384, &old] {
         let config = format!("{{\"Identity\": {{\"PrivKey\": \"{}\"}}}}", base64(bytes));
         let hex = format!("key: {}", hex(bytes));
         let embedded = [vec![0; 5000], bytes.clone(), vec![0; 5000]].concat();

@@ -56,7 +56,7 @@ pub enum PrivateKeyKind {
     /// The secret half of one of [`PackOptions::private_keys`](field@super::PackOptions::private_keys), RSA keys
     /// excepted, anywhere in the file.
     InUse,
-    /// An RSA, Ed25519 or ECDSA (P-256) private key in libp2p's protobuf encoding, anywhere in the file; in base64 if
+    /// An RSA, Ed25519 or ECDSA private key in libp2p's protobuf encoding, anywhere in the file; in base64 if
     /// the base64 text begins with the key. A secp256k1 key is found only if it is the whole content of a file of at
     /// most 4 KiB.
     Libp2p,
@@ -124,7 +124,20 @@ impl PrivateKeys {
 fn secret(encoded: &[u8]) -> Option<&[u8]> {
     match encoded {
         [8, 1, 0x12, 0x40, key @ ..] | [8, 2, 0x12, 0x20, key @ ..] => key.get(..32),
-        [8, 3, 0x12, _, 0x30, _, 2, 1, 1, 4, len @ (0x20 | 0x30), key @ ..] => key.get(..usize::from(*len)),
+        _ => ecdsa(encoded),
+    }
+}
+
+/// Returns the secret of an ECDSA key (P-256, P-384 or P-521) in libp2p's encoding, or its start if the key is cut.
+fn ecdsa(encoded: &[u8]) -> Option<&[u8]> {
+    let key = match encoded {
+        [8, 3, 0x12, 0..=0x7f, key @ ..] | [8, 3, 0x12, 0x80..=0xff, 0..=0x7f, key @ ..] => key,
+        _ => return None,
+    };
+    let Some((0x30, key, _)) = der(key) else { return None };
+    let Some((2, [1], key)) = der(key) else { return None };
+    match (key, der(key)) {
+        ([4, 0x20 | 0x30 | 0x42, ..], Some((_, secret, _))) => Some(secret),
         _ => None,
     }
 }
@@ -325,8 +338,7 @@ fn has_libp2p(start: &Finder<'_>, stream: &[u8], bits: u32) -> bool {
             }
             // Enough of another key's DER to exclude chance.
             [8, 0, 0x12, _, _, 0x30, 0x82, _, _, 2, 1, 0, 2, 0x82 | 0x81, ..] => true,
-            [8, 3, 0x12, _, 0x30, _, 2, 1, 1, 4, 0x20 | 0x30, ..] => true,
-            _ => false,
+            head => ecdsa(head).is_some(),
         }
     })
 }
@@ -429,6 +441,11 @@ mod tests {
         assert_eq!(secret(&[b"\x08\x02\x12\x20".as_slice(), &[7; 32]].concat()), Some([7; 32].as_slice()));
         let ecdsa = [b"\x08\x03\x12\x79\x30\x77\x02\x01\x01\x04\x20".as_slice(), &[7; 32], &[9; 80]].concat();
         assert_eq!(secret(&ecdsa), Some([7; 32].as_slice()));
+        // P-384 and P-521 with the curve and the public key, whose lengths take two bytes.
+        let p384 = [b"\x08\x03\x12\xa7\x01\x30\x81\xa4\x02\x01\x01\x04\x30".as_slice(), &[7; 48], &[9; 113]].concat();
+        assert_eq!(secret(&p384), Some([7; 48].as_slice()));
+        let p521 = [b"\x08\x03\x12\xdf\x01\x30\x81\xdc\x02\x01\x01\x04\x42".as_slice(), &[7; 66], &[9; 151]].concat();
+        assert_eq!(secret(&p521), Some([7; 66].as_slice()));
         assert_eq!(secret(&encoded[..20]), None);
     }
 }

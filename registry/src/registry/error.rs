@@ -36,7 +36,7 @@ pub enum GetError {
     },
     /// The DHT client had no free place in its queue, or the request reached its time limit while it waited there.
     /// Retry later.
-    #[error("too many requests are waiting: retry later")]
+    #[error("too many requests at once: retry later")]
     Overloaded,
     /// The best of the heads that peers returned was rejected, or all were: forged, damaged, of an unsupported format,
     /// signed with another key than the publisher's, valid for more than 366 days from now by the local clock, or too

@@ -92,9 +92,10 @@ impl Put {
     pub(super) fn threshold(&self, job: &Job) -> Threshold {
         match (job, &self.sending) {
             (Job::ReadBack(_), _) => Threshold::Copies(count(self.options.verify)),
-            (Job::Query(Query::PutRecordTo { .. }), Some(sending)) => {
-                Threshold::Acknowledgements { needed: count(sending.missing()), can_widen: true }
-            }
+            (Job::Query(Query::PutRecordTo { record: _, peers }), Some(sending)) => Threshold::Acknowledgements {
+                needed: count(sending.missing()),
+                can_widen: self.can_widen(sending, sending.asked.len().saturating_add(peers.len())),
+            },
             (Job::Query(_), _) => Threshold::End,
         }
     }
@@ -205,14 +206,15 @@ impl Put {
     /// Looks for further peers after too few were found or have acknowledged, if that may help.
     fn widen(&self) -> Next {
         match &self.sending {
-            // `All` means the peers that were found.
-            Some(sending)
-                if self.quorum != Quorum::All && sending.rounds < ROUNDS && sending.asked.len() < MOST_ASKED =>
-            {
-                Next::LocalPeers(self.record.key.clone())
-            }
+            Some(sending) if self.can_widen(sending, sending.asked.len()) => Next::LocalPeers(self.record.key.clone()),
             Some(_) | None => self.fail(),
         }
+    }
+
+    /// Returns whether the put may go on with further peers after it has asked this number.
+    fn can_widen(&self, sending: &Sending, asked: usize) -> bool {
+        // `All` means the peers that were found.
+        self.quorum != Quorum::All && sending.rounds < ROUNDS && asked < MOST_ASKED
     }
 
     pub(in crate::tracker) fn on_local_peers(&mut self, peers: Vec<PeerId>) -> Next {

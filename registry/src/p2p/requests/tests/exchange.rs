@@ -43,6 +43,20 @@ fn a_search_returns_matches_up_to_the_limit() {
     });
 }
 
+/// The peer's clock may be ahead, so it is not to blame. But a peer that got the entry from this node would blame this node.
+#[test]
+fn matches_from_the_near_future_are_left_out_and_not_held_against_the_peer() {
+    smol::block_on(async {
+        let ahead = MAX_AHEAD.as_secs();
+        let known = [("x-now", NOW + ahead), ("x-near", NOW + ahead + 1), ("x-far", NOW + 2 * ahead + 1)];
+        let known = known.map(|(name, published_at)| signed(name, published_at));
+        let (client, peer) = honest(KnownPackages::new(&known)).await;
+        let matches = client.matches(peer, "x-", 100, now()).await.unwrap();
+        assert_eq!(matches.announcements, [known[0].clone()]);
+        assert_eq!(matches.invalid, 1);
+    });
+}
+
 #[test]
 fn invalid_requests_are_not_sent() {
     smol::block_on(async {
