@@ -8,6 +8,7 @@ use kadence_tokio::kadence::{libp2p::StreamProtocol, node::DEFAULT_PROTOCOL};
 use crate::{
     options::{ClosestArgs, GetArgs, NodeArgs, ProvideArgs, ProvidersArgs, PutArgs},
     pkg::Pkg,
+    record::ReplayArgs,
 };
 
 /// Runs a node of a libp2p Kademlia DHT, asks such a network, and publishes and installs packages on it.
@@ -72,6 +73,11 @@ pub(crate) enum Command {
     /// Publish, find and install packages of a decentralised registry
     #[command(subcommand)]
     Pkg(Pkg),
+    /// Repeat what --record has written, and check that the same queries give the same results
+    ///
+    /// For the report of a fault, and for those who look for it: the decisions of a command are repeated without a
+    /// network, by this version of the program. The exit code is 0 if every action is the same, and 1 otherwise.
+    Replay(ReplayArgs),
     /// Print a script that completes these commands in a shell
     ///
     /// For bash: kadence completions bash > ~/.local/share/bash-completion/completions/kadence
@@ -93,6 +99,7 @@ impl Command {
             Self::Providers(args) => args.ask.json,
             Self::Closest(args) => args.ask.json,
             Self::Pkg(pkg) => pkg.json(),
+            Self::Replay(args) => args.json,
             Self::Completions { .. } => false,
         }
     }

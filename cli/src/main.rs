@@ -8,6 +8,7 @@ mod options;
 mod output;
 mod pkg;
 mod query;
+mod record;
 
 use std::{io, process::ExitCode};
 
@@ -44,6 +45,7 @@ fn run(args: Args) -> Result<(), Failure> {
             Command::Providers(args) => query::providers(args, network).await,
             Command::Closest(args) => query::closest(args, network).await,
             Command::Pkg(command) => pkg::run(command, network).await,
+            Command::Replay(args) => record::run(&args),
             Command::Completions { shell } => completions(shell),
         }
     });

@@ -21,7 +21,7 @@ use crate::{args::NetworkArgs, exit::Failure, options::NodeArgs, output};
 ///
 /// If it cannot start, or ends by itself.
 pub(crate) async fn run(args: NodeArgs, network: NetworkArgs) -> Result<(), Failure> {
-    let NodeArgs { listen, peers, identity, store, json } = args;
+    let NodeArgs { listen, peers, identity, store, record, json } = args;
     // From here on, a signal shuts the node down gracefully.
     let signal = signal()?;
     let config = NodeConfig::default()
@@ -29,6 +29,7 @@ pub(crate) async fn run(args: NodeArgs, network: NetworkArgs) -> Result<(), Fail
         .listen(listen.addresses)
         .bootstrap_peers(peers)
         .store(store.map_or(NodeStore::Memory, NodeStore::Disk))
+        .driver(record.driver()?)
         .protocol(network.protocol)
         .expected_network_size(network.network_size);
     let mut node = kadence_tokio::node(config).await?;

@@ -8,6 +8,8 @@ use kadence_tokio::kadence::{
     libp2p::{Multiaddr, PeerId, kad::RecordKey},
 };
 
+use crate::record::RecordArgs;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodeArgs {
     #[command(flatten)]
@@ -24,6 +26,8 @@ pub(crate) struct NodeArgs {
     /// memory, so that they are lost when the node ends
     #[arg(long, value_name = "FILE")]
     pub(crate) store: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) record: RecordArgs,
     /// Print each address as a JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -49,6 +53,8 @@ pub(crate) struct Ask {
     /// Maximum time of the whole command, such as 10s or 1m30s
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_timeout)]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) record: RecordArgs,
     /// Print the result as one JSON object
     #[arg(long)]
     pub(crate) json: bool,

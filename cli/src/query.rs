@@ -216,11 +216,12 @@ impl Joined {
     }
 
     async fn new(ask: Ask, network: NetworkArgs, mode: Mode, listen: Vec<Multiaddr>) -> Result<Self, Failure> {
-        let Ask { peers, timeout, json: _ } = ask;
+        let Ask { peers, timeout, record, json: _ } = ask;
         let deadline = Instant::now() + timeout;
         let config = NodeConfig::default()
             .listen(listen)
             .bootstrap_peers(peers)
+            .driver(record.driver()?)
             .protocol(network.protocol)
             .expected_network_size(network.network_size)
             .mode(mode);

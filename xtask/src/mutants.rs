@@ -3,6 +3,7 @@
 //! ```text
 //! cargo xtask mutants                          all of the tracker's
 //! cargo xtask mutants slot retry               only those whose line contains one of the words
+//! cargo xtask mutants --each                   goes on after the first suite that fails, and names all that do
 //! cargo xtask mutants --registry [words]       the registry's
 //! cargo xtask mutants --driver [words]         the driver's, against the races of `cargo xtask races`
 //! cargo xtask mutants --list [--registry]      checks that every entry applies, and runs nothing
@@ -97,7 +98,18 @@ const TRACKER: Subject = Subject {
             args: &["-p", "kadence-model", "--test", "schedules", "--test", "corpus"],
             tests: Tests::All,
         },
-        Suite { name: "core", is_for: |_| true, args: &["-p", "kadence-core", "--lib", "--tests"], tests: Tests::All },
+        Suite {
+            name: "orders",
+            is_for: |_| true,
+            args: &["-p", "kadence-core", "--lib", "tracker::explore::"],
+            tests: Tests::All,
+        },
+        Suite {
+            name: "tests",
+            is_for: |_| true,
+            args: &["-p", "kadence-core", "--lib", "--tests", "--", "--skip", "tracker::explore::"],
+            tests: Tests::All,
+        },
     ],
 };
 
@@ -170,6 +182,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let root = files::root();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let words: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    let each = has("--each");
     let subject = match () {
         () if has("--registry") => REGISTRY,
         () if has("--driver") => DRIVER,
@@ -207,7 +220,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
             workspace.check_unbroken()?;
             let mut survivors = 0;
             while let Some(mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                survivors += workspace.attempt(mutant)?;
+                survivors += workspace.attempt(mutant, each)?;
                 tried.fetch_add(1, Ordering::Relaxed);
             }
             Ok(survivors)
@@ -307,32 +320,41 @@ impl Workspace {
     }
 
     /// Tries a mutant and prints the verdict. Returns the number of failures: 0 or 1.
-    fn attempt(&self, mutant: &Mutant) -> anyhow::Result<usize> {
+    fn attempt(&self, mutant: &Mutant, each: bool) -> anyhow::Result<usize> {
         let path = self.root.join(self.subject.source).join(&mutant.file);
         let original = read(&path)?;
         let Ok(mutated) = mutate(mutant, &original) else { return Ok(0) };
         let began = Instant::now();
         write(&path, &mutated)?;
-        let verdict = self.verdict(mutant)?;
+        let killed_by = self.killed_by(mutant, each)?;
         write(&path, &original)?;
+        let (verdict, failures) = match killed_by.as_deref() {
+            None => ("NO BUILD".to_owned(), 1),
+            Some([]) => ("SURVIVES".to_owned(), 1),
+            Some(suites) => (suites.join("+"), 0),
+        };
         println!("{verdict:9} {:>4}s  {}", began.elapsed().as_secs(), mutant.breaks);
-        Ok(usize::from(matches!(verdict, "SURVIVES" | "NO BUILD")))
+        Ok(failures)
     }
 
-    /// Returns the name of the suite that notices the mutant, or what is wrong. A suite is compiled only when those
-    /// before it have noticed nothing.
-    fn verdict(&self, mutant: &Mutant) -> anyhow::Result<&'static str> {
+    /// Returns the suites that notice the mutant: the first one, or each. `None` if it does not compile. A suite is
+    /// compiled only when those before it have noticed nothing.
+    fn killed_by(&self, mutant: &Mutant, each: bool) -> anyhow::Result<Option<Vec<&'static str>>> {
+        let mut killed_by = Vec::new();
         for suite in self.subject.suites.iter().filter(|suite| (suite.is_for)(&mutant.breaks)) {
             if !self.compiles(suite, LIMIT)? {
-                return Ok("NO BUILD");
+                return Ok(None);
             }
             let near = module_of(&mutant.file);
             let filter: &[&str] = if suite.tests == Tests::Near { &[near.as_str()] } else { &[] };
             if self.fails(suite, filter)? {
-                return Ok(suite.name);
+                killed_by.push(suite.name);
+                if !each {
+                    break;
+                }
             }
         }
-        Ok("SURVIVES")
+        Ok(Some(killed_by))
     }
 
     fn compiles(&self, suite: &Suite, limit: &str) -> anyhow::Result<bool> {
@@ -384,6 +406,7 @@ impl Workspace {
             .env("CARGO_TARGET_DIR", &self.target)
             .env("PROPTEST_CASES", self.subject.cases)
             .env("PROPTEST_MAX_SHRINK_ITERS", "0")
+            .env("KADENCE_EXPLORE_DEPTH", "5")
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -29,6 +29,33 @@ fn a_record_put_by_one_process_is_found_by_another() {
 }
 
 #[test]
+fn a_recorded_command_is_replayed_without_a_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("queries.log");
+    let log = log.to_str().unwrap();
+    {
+        let (_node, peer) = node();
+        run(["put", "greeting", "--value", "hello", "--peer", &peer]).expect_code(0);
+        run(["get", "greeting", "--peer", &peer, "--record", log]).expect_code(0);
+        let again = run(["get", "greeting", "--peer", &peer, "--record", log]).expect_code(1);
+        assert!(again.stderr.starts_with(&format!("error: cannot create {log}: ")), "{}", again.stderr);
+    }
+    let text = std::fs::read_to_string(log).unwrap();
+    let hello: String = b"hello".iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(text.contains("> ") && !text.contains(&hello), "{text}");
+
+    // The end of a line is missing after a crash.
+    std::fs::write(log, text.trim_end()).unwrap();
+    assert_eq!(run(["replay", log, "--json"]).expect_code(0).json()["lines"], text.lines().count() - 1);
+    std::fs::write(log, text.replace(" first", " all")).unwrap();
+    let changed = run(["replay", log]).expect_code(1);
+    assert!(changed.stderr.contains("differs from its replay: line "), "{}", changed.stderr);
+    std::fs::write(log, "").unwrap();
+    run(["replay", log]).expect_code(1);
+    run(["replay", "no/such/file"]).expect_code(1);
+}
+
+#[test]
 fn bytes_from_stdin_and_from_a_file_arrive_unchanged() {
     let (_node, peer) = node();
     let folder = tempfile::tempdir().unwrap();

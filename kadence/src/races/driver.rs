@@ -17,7 +17,7 @@ use libp2p::{
     kad::{self, Record, store::MemoryStore},
     swarm,
 };
-use shuttle::{future, thread};
+use shuttle::{future, rand::Rng, thread};
 use web_time::Instant;
 
 use super::check;
@@ -106,15 +106,16 @@ fn start(config: DriverConfig) -> Spawned<kad::Behaviour<MemoryStore>> {
     spawn(&Checked(Instant::now()), swarm, config)
 }
 
-/// Polls a call a few times, while the checker lets other threads run, and then drops it.
+/// Starts a call and drops it, at once or after others have had time to go on.
 async fn start_and_drop(client: &Client, key: &[u8]) {
     let mut call = client.get_record(key).into_future();
-    for _ in 0..2 {
+    for _ in 0..shuttle::rand::thread_rng().gen_range(0..3) {
         if (&mut call).now_or_never().is_some() {
             return;
         }
         future::yield_now().await;
     }
+    let _result = (&mut call).now_or_never();
 }
 
 fn is_shutdown(error: &GetRecordError) -> bool {
