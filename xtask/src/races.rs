@@ -25,7 +25,7 @@ pub(crate) const COMPILE: [&str; 11] = [
 /// Part of the name of every such test.
 pub(crate) const FILTER: &str = "races::";
 
-/// Runs the races whose names contain one of the words of `args`, or all.
+/// Runs the races whose names begin with one of `args`, or all.
 ///
 /// # Errors
 ///
@@ -33,8 +33,15 @@ pub(crate) const FILTER: &str = "races::";
 pub(crate) fn check(args: &[String]) -> anyhow::Result<()> {
     let messages = output(&mut cargo(&COMPILE))?;
     let program = messages.lines().rev().find_map(executable).context("cargo has built no test program")?;
-    let words = if args.is_empty() { vec![FILTER.to_owned()] } else { args.to_vec() };
-    run(Command::new(program).args(words).arg("--nocapture"))
+    let mut tests = Command::new(program);
+    tests.arg("--nocapture");
+    if args.is_empty() {
+        tests.arg(FILTER);
+    }
+    for name in args {
+        tests.args(["driver", "response"].map(|module| format!("{FILTER}{module}::{name}")));
+    }
+    run(&mut tests)
 }
 
 /// Returns the program that a message of cargo names.
