@@ -146,8 +146,8 @@ pub struct ClosestPeersAnswer {
     /// Peers that did not answer are left out, and others may be missing because of them: see
     /// [`thorough`](crate::Operation::GetClosestPeers::thorough).
     pub peers: Arc<[PeerInfo]>,
-    /// Certainty that no other peer belongs in `peers`, by the rules for an empty result. A thorough lookup is
-    /// conclusive if both of its queries are.
+    /// Certainty by the rules for an empty result: enough peers have answered, or not. Even in a conclusive answer, a
+    /// silent peer may have hidden another one that belongs in `peers`. A thorough lookup is conclusive if both of its queries are.
     pub certainty: Certainty,
     /// Requests and answers of the lookup; of both queries if the lookup was thorough.
     pub progress: Progress,

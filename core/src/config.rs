@@ -178,9 +178,10 @@ setters!(TrackerConfig {
 ///
 /// A query that no peer has answered is never finished early, because that would report a slow network as an empty one.
 /// The one exception is a query of [`Operation::PutRecord`](crate::Operation::PutRecord) that stores the record,
-/// because the put can usually go on with other peers. A read that has not found what its requests need is not finished
-/// early either while fewer than ten peers have answered and more than a quarter of the peers asked, not counting those
-/// that failed, have not answered. Nor is an [`Operation::PutRecordTo`](crate::Operation::PutRecordTo) whose quorum is
+/// because the put can usually go on with other peers. A read of records or providers has a limit of its own: while
+/// fewer than ten peers have answered and more than a quarter of the peers asked, not counting those that failed, have
+/// not answered, it is finished early only if it has found something, and no request waits for a number of items or for
+/// a quorum. For `All` and `Best`, one item is enough. Not finished early is an [`Operation::PutRecordTo`](crate::Operation::PutRecordTo) whose quorum is
 /// not reached while kad has yet to ask some of its peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -57,7 +57,7 @@ pub struct PeerTimeoutConfig {
     /// sends all requests at once.
     ///
     /// Further requests, up to kad's parallelism, are held back. Each response, and each request whose stream fails,
-    /// releases two. The rest is released when the responses to the first requests are later than most, 10 to 100 ms
+    /// releases two of them. The rest is released when the responses to the first requests are later than most, 10 to 100 ms
     /// after the first request. Requests to peers that have to be dialled are not held back.
     ///
     /// So a read whose first response has the value usually costs three requests to connected peers by default. If

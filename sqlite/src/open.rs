@@ -30,7 +30,7 @@ pub struct Format {
     pub steps: &'static [&'static str],
 }
 
-/// Failures that a transaction survives once its commit has returned.
+/// Failures that a committed transaction survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// Commits survive a power failure, unless the disk loses what it has reported as written: SQLite syncs its log to

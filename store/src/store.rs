@@ -134,8 +134,8 @@ impl Store {
     }
 
     /// Inserts a provider of a key, or renews it. At most the first 16 addresses are stored, and none from the one on
-    /// with which their total length exceeds 1,024 bytes. If the addresses are the stored ones and the expiry is not at
-    /// least 60 seconds later, nothing changes, unless the provider is the local peer. [`RecordStore::add_provider`]
+    /// with which their total length exceeds 1,024 bytes. A provider with the same addresses is renewed only if
+    /// the new expiry is at least 60 seconds later; the local peer is always renewed. [`RecordStore::add_provider`]
     /// does the same with kad's errors, and returns `Ok` instead of [`InsertError::TooManyProviders`].
     ///
     /// # Errors

@@ -124,7 +124,7 @@ pub enum PackError {
         path: PathBuf,
     },
     /// A private key was found in a file that is not excluded. Move the file out of the folder, or the key out of the
-    /// file. A key that was published before has to be replaced.
+    /// file. If it was published with an earlier version, it is no longer secret: replace the key.
     #[error("{} contains {kind}: move it out of the package's folder", path.display())]
     PrivateKey {
         /// The file.

@@ -21,7 +21,7 @@ const README: &str = "README.md";
 /// Version to publish: its manifest, and the folder with its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
-    /// Manifest, without the description of the archive.
+    /// Manifest, without what is only known after packing, such as the archive's id and size.
     pub draft: Draft,
     /// Folder with the files, which is packed when the version is published.
     pub dir: PathBuf,

@@ -91,7 +91,7 @@ pub enum NextHeadError {
         /// Size of the index in bytes.
         size: u64,
     },
-    /// The validity is longer than [`MAX_VALIDITY`]: readers may reject the head.
+    /// The validity is longer than [`MAX_VALIDITY`]. No head was made, because readers could reject it.
     #[error("validity of the head is too long: at most 366 days are allowed")]
     Validity,
     /// The previous head has the number [`MAX_SEQ`], so that there is no next one. Publish under another name.

@@ -14,8 +14,7 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// use up all numbers at once.
 pub const MAX_JUMP: u64 = 10_000;
 
-/// Maximum validity of a head, from the time at which it is checked: 366 days, to which readers add
-/// [`CLOCK_TOLERANCE`]. A holder of an old head can hide later ones from a reader that has seen none of them, for at
+/// Maximum time from now to the end of a head's validity: 366 days. Readers add [`CLOCK_TOLERANCE`]. A holder of an old head can hide later ones from a reader that has seen none of them, for at
 /// most this time plus twice [`CLOCK_TOLERANCE`].
 pub const MAX_VALIDITY: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 

@@ -120,7 +120,7 @@ impl<R: Runtime> Inner<R> {
             self.on_newer_head(announcement);
             self.insert_title(announcement).await;
         }
-        // A package that matches there but not here is known here by its title only: its index was not read yet.
+        // A package that matches there but not here is known here by its name and title only: its index was not read yet.
         if let Ok(here) = self.search.search(query).await {
             known.retain(|package, _| !here.hits.iter().any(|hit| hit.package == *package));
         }
@@ -131,7 +131,7 @@ impl<R: Runtime> Inner<R> {
         };
         let learn =
             stream::iter(unread.map(read).collect::<Vec<_>>()).buffer_unordered(CONCURRENT_INDEXES).collect::<()>();
-        // Packages whose index was not read in time are found by their title.
+        // Packages whose index was not read in time are found by their name and title.
         let _elapsed = Alarm::new(&self.runtime).within(SEARCH_INDEX_TIMEOUT, learn).await;
     }
 }

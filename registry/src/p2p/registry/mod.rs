@@ -244,8 +244,8 @@ impl<R: Runtime> P2PRegistry<R> {
     ///
     /// Up to eight connected peers are asked, best reputation first, for up to 100 packages each. Peers that do not
     /// answer within 10 s are skipped. Then the call waits for up to 5 s for the indexes of the reported packages; a
-    /// package whose index cannot be read in time is found by its title only, or by its earlier entry in the search
-    /// index.
+    /// package whose index cannot be read in time is found only by its name and title, or by its earlier entry in the
+    /// search index.
     ///
     /// # Errors
     ///

@@ -46,7 +46,8 @@ pub trait CatalogueSource: Send + Sync + 'static {
     fn matches(&self, text: String, limit: usize) -> BoxFuture<'_, Vec<Vec<u8>>>;
 }
 
-/// Serves a catalogue to peers. Run the future as a task, and drop it to stop. `incoming` has the streams of
+/// Serves a catalogue to peers. Run the future as a task. It stops when the future is dropped, for example by an abort of the
+/// task. `incoming` has the streams of
 /// [`CATALOGUE_PROTOCOL`](super::CATALOGUE_PROTOCOL).
 ///
 /// The future ends by itself only when the stream behaviour, all of its connections, and all of its
