@@ -1,0 +1,70 @@
+//! The interface of the crate `futures-timer`, in virtual time. All timers of libp2p are of that crate, so a world that
+//! has this one in its place decides when they elapse.
+//!
+//! Each thread may have a [`schedule`] of its own. Without one, a [`Delay`] panics at its first poll.
+
+#![forbid(unsafe_code)]
+
+pub mod schedule;
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use crate::schedule::Key;
+
+/// Future that completes after a duration of virtual time.
+pub struct Delay {
+    /// Nanoseconds since the start of the world.
+    at: u64,
+    key: Option<Key>,
+}
+
+impl Delay {
+    /// Creates a delay that begins now.
+    pub fn new(span: Duration) -> Self {
+        Self { at: schedule::after(span), key: None }
+    }
+
+    /// Begins the delay anew.
+    pub fn reset(&mut self, span: Duration) {
+        self.cancel();
+        self.at = schedule::after(span);
+    }
+
+    fn cancel(&mut self) {
+        if let Some(key) = self.key.take() {
+            schedule::cancel(key);
+        }
+    }
+}
+
+impl Future for Delay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if schedule::now().expect("a delay is polled in a thread without a schedule") >= self.at {
+            self.cancel();
+            return Poll::Ready(());
+        }
+        let at = self.at;
+        self.key = Some(schedule::wake_at(at, self.key.take(), cx.waker()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Delay {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl fmt::Debug for Delay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delay").field("at", &Duration::from_nanos(self.at)).finish()
+    }
+}

@@ -1,0 +1,70 @@
+//! Latencies between hosts.
+
+use std::time::Duration;
+
+/// One-way latency of each pair of hosts. It is the same in both directions and does not change.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Latency {
+    /// The same for each pair.
+    Constant(Duration),
+    /// For each pair its own, drawn from a distribution of round-trip times: pairs of a share of all pairs and the round
+    /// trip that this share does not exceed, both ascending. Between them, times are interpolated.
+    RoundTrips(&'static [(f64, Duration)]),
+}
+
+impl Latency {
+    /// Returns the latency of a pair. A host reaches itself in 20 microseconds.
+    pub(crate) fn one_way(&self, a: usize, b: usize) -> Duration {
+        if a == b {
+            return Duration::from_micros(20);
+        }
+        match self {
+            Self::Constant(span) => *span,
+            Self::RoundTrips(distribution) => quantile(distribution, share(a.min(b), a.max(b))) / 2,
+        }
+    }
+}
+
+/// Returns a number from 0 to 1 that depends only on the pair.
+fn share(a: usize, b: usize) -> f64 {
+    let mut z = (a as u64) << 32 | b as u64;
+    for _ in 0..2 {
+        z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+    }
+    (z >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+fn quantile(distribution: &[(f64, Duration)], share: f64) -> Duration {
+    let (mut before, mut from) = (0.0, Duration::ZERO);
+    for (upto, time) in distribution {
+        if share <= *upto {
+            let part = if *upto > before { (share - before) / (upto - before) } else { 1.0 };
+            return from + (*time).saturating_sub(from).mul_f64(part);
+        }
+        (before, from) = (*upto, *time);
+    }
+    from
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF: &[(f64, Duration)] =
+        &[(0.0, Duration::from_millis(10)), (0.5, Duration::from_millis(100)), (1.0, Duration::from_millis(400))];
+
+    #[test]
+    fn latencies_follow_their_distribution_and_are_symmetric() {
+        let latency = Latency::RoundTrips(HALF);
+        let mut times: Vec<_> = (0..200).flat_map(|a| (0..a).map(move |b| (a, b))).map(|(a, b)| latency.one_way(a, b)).collect();
+        assert_eq!(latency.one_way(3, 8), latency.one_way(8, 3));
+        times.sort();
+        let median = times[times.len() / 2];
+        assert!((45..55).contains(&median.as_millis()), "{median:?}");
+        assert!(times[0] >= Duration::from_millis(5) && times[times.len() - 1] <= Duration::from_millis(200));
+    }
+}

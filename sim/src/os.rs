@@ -1,0 +1,125 @@
+//! The functions of the C library that are replaced: the clock, the source of randomness and the start of threads.
+//!
+//! `Instant`, `SystemTime`, the seeds of hash maps and `rand` end in the first two, in every crate. A program that
+//! defines them decides what a simulated world reads; threads without a world get what the system says. The third only
+//! counts: a thread that a world starts runs outside of its time. This is the one file with unsafe code: functions of
+//! the C library cannot be defined without it.
+#![allow(unsafe_code, reason = "functions of the C library have raw pointers")]
+
+use std::{cell::Cell, mem, slice};
+
+use futures_timer::schedule;
+use libc::{c_int, c_long, c_uint, c_void, clockid_t, pthread_attr_t, pthread_t, size_t, ssize_t, timespec};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Reading of the monotonic clock at the start of a world, in seconds: far from zero, as on a real machine.
+const MONOTONIC_START: u64 = 1_000_000;
+
+/// Reading of the wall clock at the start of a world: 2026-01-01, 00:00 UTC.
+const WALL_START: u64 = 1_767_225_600;
+
+thread_local! {
+    /// Difference between the wall clock of the node that runs and the world's, in nanoseconds.
+    static WALL_OFFSET: Cell<i64> = const { Cell::new(0) };
+    /// State of the random numbers of a world.
+    static RANDOM: Cell<Option<u64>> = const { Cell::new(None) };
+    /// Number of threads that this one has started in its world.
+    static THREADS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Returns the number of threads that the world of this thread has started.
+pub(crate) fn threads() -> u64 {
+    THREADS.get()
+}
+
+/// Seeds the random numbers of this thread. `None`: they are the system's again.
+pub(crate) fn seed(seed: Option<u64>) {
+    RANDOM.set(seed);
+}
+
+/// Sets the offset of the wall clock, and returns the one before.
+pub(crate) fn set_wall_offset(nanos: i64) -> i64 {
+    WALL_OFFSET.replace(nanos)
+}
+
+/// Returns the next number of SplitMix64 (Steele et al., 2014).
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// # Safety
+///
+/// As for the function of the C library: `time` is null or points to a `timespec`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
+    let (Some(now), false) = (schedule::now(), time.is_null()) else {
+        // SAFETY: the arguments are the caller's.
+        return unsafe { libc::syscall(libc::SYS_clock_gettime, c_long::from(clock), time) } as c_int;
+    };
+    let nanos = match clock {
+        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => {
+            let offset = WALL_OFFSET.try_with(Cell::get).unwrap_or_default();
+            (WALL_START * SECOND + now).saturating_add_signed(offset)
+        }
+        _ => MONOTONIC_START * SECOND + now,
+    };
+    // SAFETY: the caller passes a valid pointer, and it is not null.
+    unsafe {
+        (*time).tv_sec = (nanos / SECOND) as libc::time_t;
+        (*time).tv_nsec = (nanos % SECOND) as c_long;
+    }
+    0
+}
+
+/// # Safety
+///
+/// As for the function of the C library: `buffer` has room for `len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: size_t, flags: c_uint) -> ssize_t {
+    let Some(mut state) = RANDOM.try_with(Cell::get).ok().flatten() else {
+        // SAFETY: the arguments are the caller's.
+        return unsafe { libc::syscall(libc::SYS_getrandom, buffer, len, flags) } as ssize_t;
+    };
+    if len > 0 {
+        // SAFETY: the caller passes a buffer of this length, which nobody else uses during the call.
+        let bytes = unsafe { slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
+        for chunk in bytes.chunks_mut(8) {
+            let random = next(&mut state).to_le_bytes();
+            chunk.copy_from_slice(&random[..chunk.len()]);
+        }
+    }
+    RANDOM.set(Some(state));
+    len as ssize_t
+}
+
+type Start = extern "C" fn(*mut c_void) -> *mut c_void;
+
+/// # Safety
+///
+/// As for the function of the C library.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pthread_create(
+    thread: *mut pthread_t,
+    attributes: *const pthread_attr_t,
+    start: Start,
+    argument: *mut c_void,
+) -> c_int {
+    if schedule::now().is_some() {
+        let _at_exit = THREADS.try_with(|threads| threads.set(threads.get() + 1));
+    }
+    // SAFETY: the name ends with a zero byte.
+    let next = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
+    if next.is_null() {
+        return libc::ENOSYS;
+    }
+    type Create = unsafe extern "C" fn(*mut pthread_t, *const pthread_attr_t, Start, *mut c_void) -> c_int;
+    // SAFETY: the C library's function of this name has this type.
+    let create: Create = unsafe { mem::transmute(next) };
+    // SAFETY: the arguments are the caller's.
+    unsafe { create(thread, attributes, start, argument) }
+}

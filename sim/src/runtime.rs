@@ -1,0 +1,126 @@
+//! The runtime of a host.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use async_executor::Executor;
+use futures::{
+    FutureExt,
+    future::{AbortHandle, Abortable, BoxFuture},
+};
+use futures_timer::Delay;
+use kadence::{Runtime, Timer};
+
+use crate::{network::HostId, os, trace::Trace};
+
+/// Runtime of one host of a world, in virtual time. Its tasks end when the host is stopped.
+#[derive(Clone)]
+pub struct SimRuntime {
+    pub(crate) executor: Arc<Executor<'static>>,
+    pub(crate) process: Arc<Process>,
+    pub(crate) trace: Trace,
+}
+
+/// What belongs to a host while it runs.
+pub(crate) struct Process {
+    host: HostId,
+    has_ended: AtomicBool,
+    tasks: Mutex<Tasks>,
+    /// Difference between the host's wall clock and the world's, in nanoseconds. It outlives the process.
+    pub(crate) wall_offset: Arc<AtomicI64>,
+}
+
+#[derive(Default)]
+struct Tasks {
+    last: u64,
+    handles: BTreeMap<u64, AbortHandle>,
+}
+
+impl Process {
+    pub(crate) fn new(host: HostId, wall_offset: Arc<AtomicI64>) -> Arc<Self> {
+        Arc::new(Self { host, has_ended: AtomicBool::new(false), tasks: Mutex::default(), wall_offset })
+    }
+
+    /// Ends all tasks, and every task that is started later.
+    pub(crate) fn kill(&self) {
+        self.has_ended.store(true, Relaxed);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.handles.into_values().for_each(|task| task.abort());
+    }
+}
+
+impl Runtime for SimRuntime {
+    type Timer = SimTimer;
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn timer(&self, deadline: Instant) -> SimTimer {
+        SimTimer(Delay::new(deadline.saturating_duration_since(Instant::now())))
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        if self.process.has_ended.load(Relaxed) {
+            return;
+        }
+        let (handle, registration) = AbortHandle::new_pair();
+        let mut tasks = self.process.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.last += 1;
+        let number = tasks.last;
+        tasks.handles.insert(number, handle);
+        drop(tasks);
+        let task = Abortable::new(task, registration);
+        self.executor.spawn(OnHost { runtime: self.clone(), number, task: Some(task) }).detach();
+    }
+}
+
+/// Timer in virtual time.
+#[derive(Debug)]
+pub struct SimTimer(Delay);
+
+impl Timer for SimTimer {
+    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.0.reset(deadline.saturating_duration_since(Instant::now()));
+    }
+
+    fn poll_elapsed(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_unpin(cx)
+    }
+}
+
+/// Task of a host: it reads the host's wall clock.
+struct OnHost {
+    runtime: SimRuntime,
+    number: u64,
+    /// Dropped as soon as it has ended, as by any runtime.
+    task: Option<Abortable<BoxFuture<'static, ()>>>,
+}
+
+impl Future for OnHost {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { runtime, number, task } = &mut *self;
+        let Some(running) = task else { return Poll::Ready(()) };
+        runtime.trace.note(runtime.process.host.0 as u64, *number);
+        let before = os::set_wall_offset(runtime.process.wall_offset.load(Relaxed));
+        let polled = running.poll_unpin(cx);
+        if polled.is_ready() {
+            *task = None;
+            let mut tasks = runtime.process.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.handles.remove(number);
+        }
+        os::set_wall_offset(before);
+        polled.map(|_ended| ())
+    }
+}

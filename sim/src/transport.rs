@@ -1,0 +1,197 @@
+//! The transport of a host.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::Ipv4Addr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures::{FutureExt, channel::oneshot, future::BoxFuture};
+use futures_timer::schedule;
+use libp2p::{
+    Multiaddr, PeerId, Transport,
+    core::transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+};
+
+use crate::{
+    connection::{Connection, Muxer},
+    network::{HostId, Knock, Network, multiaddr, nanos, parse},
+};
+
+/// Round trips from the answer of a listener until a connection can be used: noise and the choice of a multiplexer.
+const HANDSHAKE_ROUND_TRIPS: u32 = 2;
+
+type Upgraded = io::Result<(PeerId, Muxer)>;
+type Event = TransportEvent<BoxFuture<'static, Upgraded>, io::Error>;
+
+/// Transport between simulated hosts, with addresses of TCP. Its connections are authenticated and multiplexed.
+pub(crate) struct SimTransport {
+    network: Network,
+    host: HostId,
+    peer: PeerId,
+    inbox: Listener,
+    listening: Vec<(ListenerId, u16)>,
+}
+
+/// Events for a transport.
+#[derive(Clone)]
+pub(crate) struct Listener(Arc<Mutex<Inbox>>);
+
+struct Inbox {
+    peer: PeerId,
+    events: VecDeque<Event>,
+    waker: Option<Waker>,
+    by_port: Vec<(u16, ListenerId)>,
+}
+
+impl Listener {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports that the host has another address.
+    pub(crate) fn moved(&self, port: u16, old: &Multiaddr, new: &Multiaddr) {
+        let Some(listener_id) = self.id_of(port) else { return };
+        self.push(TransportEvent::AddressExpired { listener_id, listen_addr: old.clone() });
+        self.push(TransportEvent::NewAddress { listener_id, listen_addr: new.clone() });
+    }
+
+    fn id_of(&self, port: u16) -> Option<ListenerId> {
+        self.lock().by_port.iter().rev().find(|(at, _)| *at == port).map(|(_, id)| *id)
+    }
+
+    fn push(&self, event: Event) {
+        let mut inbox = self.lock();
+        inbox.events.push_back(event);
+        let waker = inbox.waker.take();
+        drop(inbox);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl SimTransport {
+    pub(crate) fn new(network: Network, host: HostId, peer: PeerId) -> Self {
+        let inbox = Inbox { peer, events: VecDeque::new(), waker: None, by_port: Vec::new() };
+        Self { network, host, peer, inbox: Listener(Arc::new(Mutex::new(inbox))), listening: Vec::new() }
+    }
+}
+
+impl Drop for SimTransport {
+    fn drop(&mut self) {
+        for (_, port) in &self.listening {
+            self.network.stop_listening(self.host, *port);
+        }
+    }
+}
+
+impl Transport for SimTransport {
+    type Output = (PeerId, Muxer);
+    type Error = io::Error;
+    type ListenerUpgrade = BoxFuture<'static, Upgraded>;
+    type Dial = BoxFuture<'static, Upgraded>;
+
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<io::Error>> {
+        let Some((ip, port)) = parse(&address) else { return Err(TransportError::MultiaddrNotSupported(address)) };
+        let own = self.network.address(self.host);
+        if ip != own && ip != Ipv4Addr::UNSPECIFIED {
+            return Err(TransportError::Other(io::ErrorKind::AddrNotAvailable.into()));
+        }
+        let Some(port) = self.network.listen(self.host, port, self.inbox.clone()) else {
+            return Err(TransportError::Other(io::ErrorKind::AddrInUse.into()));
+        };
+        self.listening.push((id, port));
+        self.inbox.lock().by_port.push((port, id));
+        self.inbox.push(TransportEvent::NewAddress { listener_id: id, listen_addr: multiaddr(own, port) });
+        Ok(())
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        let Some(at) = self.listening.iter().position(|(listener, _)| *listener == id) else { return false };
+        let (_, port) = self.listening.remove(at);
+        self.network.stop_listening(self.host, port);
+        self.inbox.push(TransportEvent::ListenerClosed { listener_id: id, reason: Ok(()) });
+        true
+    }
+
+    fn dial(&mut self, address: Multiaddr, _opts: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+        let Some((ip, port)) = parse(&address) else { return Err(TransportError::MultiaddrNotSupported(address)) };
+        let (network, from, peer) = (self.network.clone(), self.host, self.peer);
+        let (done, dialled) = oneshot::channel();
+        let to = network.host_at(ip);
+        let one_way = to.map_or(Duration::ZERO, |to| network.one_way(from, to));
+        call_in(one_way, move || knock(&network, (from, peer), (ip, port), one_way, done));
+        Ok(answer(dialled).boxed())
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
+        let mut inbox = self.inbox.lock();
+        match inbox.events.pop_front() {
+            Some(event) => Poll::Ready(event),
+            None => {
+                inbox.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Waits for the end of a handshake. If nothing comes back, the transport's timeout ends it.
+async fn answer(handshake: oneshot::Receiver<Upgraded>) -> Upgraded {
+    match handshake.await {
+        Ok(upgraded) => upgraded,
+        Err(oneshot::Canceled) => std::future::pending().await,
+    }
+}
+
+/// A packet that begins a connection has arrived.
+fn knock(
+    network: &Network,
+    (from, dialler): (HostId, PeerId),
+    (ip, port): (Ipv4Addr, u16),
+    one_way: Duration,
+    done: oneshot::Sender<Upgraded>,
+) {
+    let (to, listener) = match network.knock(from, ip, port) {
+        Knock::Silence => return,
+        Knock::Refused => {
+            return call_in(one_way, move || {
+                let _dropped = done.send(Err(io::ErrorKind::ConnectionRefused.into()));
+            });
+        }
+        Knock::Answered(to, listener) => (to, listener),
+    };
+    let (accept, accepted) = oneshot::channel();
+    let Some(listener_id) = listener.id_of(port) else { return };
+    let peer = listener.lock().peer;
+    listener.push(TransportEvent::Incoming {
+        listener_id,
+        upgrade: answer(accepted).boxed(),
+        local_addr: multiaddr(network.address(to), port),
+        send_back_addr: multiaddr(network.address(from), network.new_port()),
+    });
+    let network = network.clone();
+    let handshake = 2 * one_way * HANDSHAKE_ROUND_TRIPS;
+    call_in(handshake, move || {
+        if network.is_cut(from, to) {
+            return;
+        }
+        if accept.is_canceled() {
+            return call_in(one_way, move || {
+                let _dropped = done.send(Err(io::ErrorKind::ConnectionReset.into()));
+            });
+        }
+        let connection = Connection::new(&network, [from, to]);
+        let _dropped = accept.send(Ok((dialler, Muxer::new(Arc::clone(&connection), 1))));
+        call_in(one_way, move || {
+            let _dropped = done.send(Ok((peer, Muxer::new(connection, 0))));
+        });
+    });
+}
+
+fn call_in(span: Duration, call: impl FnOnce() + 'static) {
+    schedule::call_at(schedule::now().unwrap_or_default().saturating_add(nanos(span)), call);
+}

@@ -1,0 +1,355 @@
+//! A world: hosts, the network between them, and the scenario that runs in it.
+
+use std::{
+    future::Future,
+    net::Ipv4Addr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use async_executor::Executor;
+use futures::FutureExt;
+use futures_timer::{Delay, schedule};
+use kadence::node::{BoxedTransport, Node, NodeConfig, NodeError};
+use libp2p::{
+    Multiaddr, PeerId, Transport,
+    core::{muxing::StreamMuxerBox, transport::timeout::TransportTimeout},
+    identity::Keypair,
+    swarm::{NetworkBehaviour, dummy},
+};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    latency::Latency,
+    network::{HostId, Link, Network, Traffic, multiaddr, nanos},
+    os,
+    runtime::{Process, SimRuntime},
+    trace::Trace,
+    transport::SimTransport,
+};
+
+/// Time after which a dial or an incoming handshake is given up, as by the transports of a node.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Stack of a world's thread. The scenario and all tasks run on it.
+const STACK: usize = 64 << 20;
+
+/// Settings of a world.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WorldConfig {
+    /// Seed of everything that is random. Equal seeds give equal worlds. Default: 0.
+    pub seed: u64,
+    /// Latencies between hosts. Default: 25 ms each way.
+    pub latency: Latency,
+    /// Virtual time after which a world whose scenario has not ended panics. Default: a day.
+    pub limit: Duration,
+}
+
+impl Default for WorldConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            latency: Latency::Constant(Duration::from_millis(25)),
+            limit: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+impl WorldConfig {
+    /// Sets [`seed`](field@Self::seed).
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets [`latency`](field@Self::latency).
+    #[must_use]
+    pub fn latency(mut self, latency: Latency) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// Sets [`limit`](field@Self::limit).
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+/// End of a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ran<T> {
+    /// Result of the scenario.
+    pub result: T,
+    /// Virtual time that has passed.
+    pub took: Duration,
+    /// Hash of every poll and every packet, in their order. Equal worlds have equal hashes.
+    pub trace: u64,
+    /// Number of polls and packets.
+    pub steps: u64,
+}
+
+/// World from within: creates hosts, and changes the network between them. Cheap to clone.
+#[derive(Clone)]
+pub struct World {
+    network: Network,
+    executor: Arc<Executor<'static>>,
+    trace: Trace,
+    random: Arc<Mutex<ChaCha8Rng>>,
+}
+
+/// Runs a scenario in a world of its own, on a thread of its own, until the scenario ends.
+///
+/// # Panics
+///
+/// Panics if the scenario does, if nothing can happen any more although the scenario has not ended, at the
+/// [limit](field@WorldConfig::limit), or if anything in the world has started a thread, which would run outside of its
+/// time.
+pub fn run<T, S, F>(config: WorldConfig, scenario: S) -> Ran<T>
+where
+    T: Send + 'static,
+    S: FnOnce(World) -> F + Send + 'static,
+    F: Future<Output = T> + 'static,
+{
+    // A thread of its own has random numbers and hash seeds that no other world has used before.
+    let thread = thread::Builder::new().name("world".into()).stack_size(STACK).spawn(move || {
+        let _world = InWorld::begin(config.seed);
+        turn(&config, scenario)
+    });
+    match thread.map(thread::JoinHandle::join) {
+        Ok(Ok(ran)) => ran,
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(error) => panic!("no thread for a world: {error}"),
+    }
+}
+
+/// Virtual time and random numbers of a thread, for as long as this lives.
+struct InWorld;
+
+impl InWorld {
+    fn begin(seed: u64) -> Self {
+        os::seed(Some(seed));
+        schedule::begin();
+        Self
+    }
+}
+
+impl Drop for InWorld {
+    fn drop(&mut self) {
+        schedule::end();
+        os::seed(None);
+    }
+}
+
+fn turn<T, S, F>(config: &WorldConfig, scenario: S) -> Ran<T>
+where
+    S: FnOnce(World) -> F,
+    F: Future<Output = T>,
+{
+    let trace = Trace::default();
+    let executor = Arc::new(Executor::new());
+    let world = World {
+        network: Network::new(config.latency.clone(), config.seed, trace.clone()),
+        executor: Arc::clone(&executor),
+        trace: trace.clone(),
+        random: Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(config.seed ^ 0x5EED))),
+    };
+    let woken = Arc::new(Woken::default());
+    let waker = std::task::Waker::from(Arc::clone(&woken));
+    let limit = nanos(config.limit);
+    let mut scenario = std::pin::pin!(scenario(world).fuse());
+    woken.0.store(true, Relaxed);
+    let result = loop {
+        if woken.0.swap(false, Relaxed)
+            && let std::task::Poll::Ready(result) = scenario.as_mut().poll(&mut std::task::Context::from_waker(&waker))
+        {
+            break result;
+        }
+        if executor.try_tick() || woken.0.load(Relaxed) {
+            continue;
+        }
+        // Everybody waits: time goes on.
+        let now = schedule::now().unwrap_or_default();
+        match schedule::next() {
+            None => panic!("nothing can happen any more, and the scenario has not ended"),
+            Some(at) if at.max(now) > limit => panic!("the scenario has not ended after {:?}", config.limit),
+            Some(at) => {
+                schedule::advance(at.max(now));
+            }
+        }
+    };
+    let threads = os::threads();
+    assert!(threads == 0, "the world has started {threads} threads, which are not in its time");
+    let took = Duration::from_nanos(schedule::now().unwrap_or_default());
+    Ran { result, took, trace: trace.hash(), steps: trace.steps() }
+}
+
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl World {
+    /// Returns the virtual time since the start.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(schedule::now().unwrap_or_default())
+    }
+
+    /// Waits.
+    pub async fn sleep(&self, span: Duration) {
+        Delay::new(span).await;
+    }
+
+    /// Runs a future of the scenario with random numbers of its own, which depend on the seed alone.
+    pub fn random<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
+        draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Creates a host.
+    pub fn host(&self, link: Link) -> Host {
+        let id = self.network.add_host(link);
+        let wall_offset = Arc::new(AtomicI64::new(0));
+        let process = Process::new(id, Arc::clone(&wall_offset));
+        Host { world: self.clone(), id, process: Arc::new(Mutex::new(process)), wall_offset }
+    }
+
+    /// Cuts two hosts from each other, or connects them again. Neither notices: what is sent meanwhile arrives when they
+    /// are connected again.
+    pub fn set_cut(&self, a: &Host, b: &Host, is_cut: bool) {
+        self.network.set_cut(a.id, b.id, is_cut);
+    }
+
+    /// Returns what all hosts have sent.
+    pub fn traffic(&self) -> Traffic {
+        self.network.traffic(None)
+    }
+}
+
+/// Host of a world: an address, a link to the network, a clock, and what runs on it. Cheap to clone.
+#[derive(Clone)]
+pub struct Host {
+    world: World,
+    id: HostId,
+    process: Arc<Mutex<Arc<Process>>>,
+    wall_offset: Arc<AtomicI64>,
+}
+
+impl Host {
+    /// Returns the number of the host, in the order of creation.
+    pub fn id(&self) -> HostId {
+        self.id
+    }
+
+    /// Returns the current address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.world.network.address(self.id)
+    }
+
+    /// Returns the current address with a port.
+    pub fn multiaddr(&self, port: u16) -> Multiaddr {
+        multiaddr(self.address(), port)
+    }
+
+    /// Returns the runtime of what runs on the host now.
+    pub fn runtime(&self) -> SimRuntime {
+        let process = Arc::clone(&self.process.lock().unwrap_or_else(PoisonError::into_inner));
+        SimRuntime { executor: Arc::clone(&self.world.executor), process, trace: self.world.trace.clone() }
+    }
+
+    /// Returns a transport for a peer on this host.
+    pub fn transport(&self, peer: PeerId) -> BoxedTransport {
+        let transport = SimTransport::new(self.world.network.clone(), self.id, peer);
+        TransportTimeout::new(transport, CONNECTION_TIMEOUT)
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            .boxed()
+    }
+
+    /// Starts a node on the host.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::start`].
+    pub async fn node(&self, config: NodeConfig) -> Result<Node, NodeError> {
+        self.node_with(config, |_| dummy::Behaviour).await
+    }
+
+    /// Starts a node with a behaviour of its own on the host.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::start`].
+    pub async fn node_with<X>(&self, config: NodeConfig, app: impl FnOnce(&Keypair) -> X) -> Result<Node<X>, NodeError>
+    where
+        X: NetworkBehaviour + Send,
+        X::ToSwarm: Send,
+    {
+        let transport = |keypair: &Keypair| Ok::<_, std::io::Error>(self.transport(keypair.public().to_peer_id()));
+        Node::start(self.runtime(), config, transport, app).await
+    }
+
+    /// Ends everything that runs on the host, as when its processes are killed: peers see their connections end. What is
+    /// started on the host afterwards is new.
+    pub fn kill(&self) {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *process, Process::new(self.id, Arc::clone(&self.wall_offset)));
+        drop(process);
+        old.kill();
+    }
+
+    /// Takes the host off the network without a sign, as when it loses power or its cable, or puts it back. Its
+    /// connections are lost.
+    pub fn set_online(&self, is_online: bool) {
+        self.world.network.set_up(self.id, is_online);
+        if !is_online {
+            for connection in self.world.network.connections_of(self.id) {
+                connection.silence();
+            }
+        }
+    }
+
+    /// Gives the host another address. Its connections are lost without a sign, and its listeners are reachable at the
+    /// new one.
+    pub fn change_address(&self) {
+        self.world.network.move_host(self.id);
+    }
+
+    /// Returns the link to the network.
+    pub fn link(&self) -> Link {
+        self.world.network.link(self.id)
+    }
+
+    /// Changes the link to the network. What has been sent before is not affected.
+    pub fn set_link(&self, link: Link) {
+        self.world.network.set_link(self.id, link);
+    }
+
+    /// Closes all connections, on both sides.
+    pub fn reset_connections(&self) {
+        for connection in self.world.network.connections_of(self.id) {
+            connection.reset();
+        }
+    }
+
+    /// Sets the difference between the host's wall clock and the world's, in seconds.
+    pub fn set_wall_clock(&self, seconds_ahead: i64) {
+        self.wall_offset.store(seconds_ahead.saturating_mul(1_000_000_000), Relaxed);
+    }
+
+    /// Returns what the host has sent.
+    pub fn traffic(&self) -> Traffic {
+        self.world.network.traffic(Some(self.id))
+    }
+}

@@ -1,0 +1,288 @@
+//! What a network does to bytes, dials and clocks, in exact virtual time.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, channel::mpsc, stream::StreamExt};
+use kadence_sim::{
+    Host, Latency, Link, Reach, World, WorldConfig,
+    kadence::Runtime,
+    libp2p::{
+        Multiaddr, PeerId,
+        core::{
+            Endpoint, Transport,
+            muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox},
+            transport::{DialOpts, ListenerId, PortUse, TransportEvent},
+        },
+    },
+    run,
+};
+
+const PORT: u16 = 4001;
+
+/// One-way latency.
+const LATENCY: Duration = Duration::from_millis(25);
+
+/// A dial takes one round trip for TCP and two for the handshakes.
+const DIAL: Duration = LATENCY.saturating_mul(6);
+
+type Connected = std::io::Result<(PeerId, StreamMuxerBox)>;
+
+async fn dial(from: &Host, address: Multiaddr) -> Connected {
+    let mut transport = from.transport(PeerId::random());
+    let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse };
+    match transport.dial(address, opts) {
+        Ok(dial) => dial.await,
+        Err(error) => Err(std::io::Error::other(error.to_string())),
+    }
+}
+
+/// Listens on a host, in a task of the host. Returns its connections.
+fn listen(on: &Host) -> mpsc::UnboundedReceiver<Connected> {
+    let (accepted, connections) = mpsc::unbounded();
+    let mut transport = on.transport(PeerId::random());
+    transport.listen_on(ListenerId::next(), on.multiaddr(PORT)).unwrap();
+    on.runtime().spawn(
+        async move {
+            loop {
+                if let TransportEvent::Incoming { upgrade, .. } =
+                    poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await
+                {
+                    let _dropped = accepted.unbounded_send(upgrade.await);
+                }
+            }
+        }
+        .boxed(),
+    );
+    connections
+}
+
+async fn connect(from: &Host, to: &Host) -> (StreamMuxerBox, StreamMuxerBox) {
+    let mut connections = listen(to);
+    let (_, dialled) = dial(from, to.multiaddr(PORT)).await.unwrap();
+    let (_, accepted) = connections.next().await.unwrap().unwrap();
+    (dialled, accepted)
+}
+
+async fn substream(from: &mut StreamMuxerBox, to: &mut StreamMuxerBox) -> (SubstreamBox, SubstreamBox) {
+    let opened = poll_fn(|cx| from.poll_outbound_unpin(cx)).await.unwrap();
+    let accepted = poll_fn(|cx| to.poll_inbound_unpin(cx)).await.unwrap();
+    (opened, accepted)
+}
+
+fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at / 7) as u8).collect()
+}
+
+/// Sends bytes, and returns the time until all have arrived.
+async fn transfer(world: &World, from: &mut StreamMuxerBox, to: &mut StreamMuxerBox, len: usize) -> Duration {
+    let (mut writer, mut reader) = substream(from, to).await;
+    let began = world.now();
+    let sent = bytes(len);
+    let write = async {
+        writer.write_all(&sent).await.unwrap();
+        writer.close().await.unwrap();
+    };
+    let mut received = Vec::new();
+    let read = reader.read_to_end(&mut received);
+    futures::join!(write, read).1.unwrap();
+    assert!(received == sent, "{} of {len} bytes, or others", received.len());
+    world.now() - began
+}
+
+fn hosts<const N: usize>(world: &World, links: [Link; N]) -> [Host; N] {
+    links.map(|link| world.host(link))
+}
+
+fn config() -> WorldConfig {
+    WorldConfig::default().latency(Latency::Constant(LATENCY))
+}
+
+#[test]
+fn a_dial_and_a_byte_take_their_round_trips() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let began = world.now();
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        assert_eq!(world.now() - began, DIAL);
+        assert_eq!(transfer(&world, &mut dialled, &mut accepted, 1).await, LATENCY);
+    });
+}
+
+#[test]
+fn a_transfer_takes_as_long_as_the_slower_link_needs() {
+    for (up, down) in [(Some(8_000_000), None), (None, Some(8_000_000)), (Some(8_000_000), Some(80_000_000))] {
+        run(config(), move |world| async move {
+            let [a, b] = hosts(&world, [Link::default().up(up), Link::default().down(down)]);
+            let (mut dialled, mut accepted) = connect(&a, &b).await;
+            let took = transfer(&world, &mut dialled, &mut accepted, 1_000_000).await.as_millis();
+            assert!((1000..1150).contains(&took), "{took} ms for a million bytes at 8 Mbit/s");
+        });
+    }
+}
+
+#[test]
+fn connections_share_the_link_of_their_host() {
+    run(config(), |world| async move {
+        let [a, b, c] = hosts(&world, [Link::default().up(8_000_000), Link::default(), Link::default()]);
+        let (mut first, mut at_b) = connect(&a, &b).await;
+        let (mut second, mut at_c) = connect(&a, &c).await;
+        let both = futures::join!(
+            transfer(&world, &mut first, &mut at_b, 500_000),
+            transfer(&world, &mut second, &mut at_c, 500_000)
+        );
+        let [earlier, later] = [both.0.min(both.1), both.0.max(both.1)].map(|took| took.as_millis());
+        assert!((1000..1150).contains(&later), "{later} ms for a million bytes at 8 Mbit/s");
+        assert!(earlier > 700, "{earlier} ms for half of them, beside the other half");
+    });
+}
+
+#[test]
+fn lost_packets_arrive_later_and_in_order() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default().loss(0.2), Link::default()]);
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        let took = transfer(&world, &mut dialled, &mut accepted, 1_000_000).await;
+        assert!(took > Duration::from_millis(250), "{took:?}");
+    });
+}
+
+#[test]
+fn a_reader_that_does_not_read_stops_its_writer() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        let (mut writer, mut reader) = substream(&mut dialled, &mut accepted).await;
+        let mut written = 0;
+        while let Some(len) = writer.write(&bytes(10_000)).now_or_never() {
+            written += len.unwrap();
+        }
+        assert_eq!(written, 256 * 1024, "the window of a substream");
+        world.sleep(Duration::from_secs(1)).await;
+        let read = reader.read(&mut vec![0; 1000]).await.unwrap();
+        assert_eq!(writer.write(&bytes(10_000)).await.unwrap(), read);
+    });
+}
+
+#[test]
+fn nobody_answers_for_a_host_that_is_off_or_behind_a_nat_and_a_closed_port_refuses() {
+    run(config(), |world| async move {
+        let [a, open, nat, off] = hosts(&world, [Link::default(), Link::default(), Link::default().reach(Reach::Nat), Link::default()]);
+        let _listeners = [listen(&nat), listen(&off)];
+        off.set_online(false);
+        let timeout = Duration::from_secs(10);
+        for (address, takes) in [
+            (open.multiaddr(PORT), 2 * LATENCY),
+            (nat.multiaddr(PORT), timeout),
+            (off.multiaddr(PORT), timeout),
+            ("/ip4/20.255.255.255/tcp/1".parse().unwrap(), timeout),
+        ] {
+            let began = world.now();
+            assert!(dial(&a, address.clone()).await.is_err(), "{address}");
+            assert_eq!(world.now() - began, takes, "{address}");
+        }
+        // A host behind a NAT can dial.
+        let mut at_open = listen(&open);
+        dial(&nat, open.multiaddr(PORT)).await.unwrap();
+        at_open.next().await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_killed_host_is_noticed_and_one_without_power_is_not() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        let (writer, mut reader) = substream(&mut dialled, &mut accepted).await;
+        // What runs on a host owns its connections.
+        a.runtime().spawn(async move { std::future::pending::<()>().map(|()| drop((dialled, writer))).await }.boxed());
+        world.sleep(LATENCY).await;
+        b.set_online(false);
+        a.kill();
+        world.sleep(Duration::from_secs(3600)).await;
+        assert!(reader.read(&mut [0; 8]).now_or_never().is_none(), "nothing reaches a host without power");
+
+        let [c, d] = hosts(&world, [Link::default(); 2]);
+        let (mut dialled, mut accepted) = connect(&c, &d).await;
+        let (writer, mut reader) = substream(&mut dialled, &mut accepted).await;
+        c.runtime().spawn(async move { std::future::pending::<()>().map(|()| drop((dialled, writer))).await }.boxed());
+        world.sleep(LATENCY).await;
+        let began = world.now();
+        c.kill();
+        assert!(reader.read(&mut [0; 8]).await.is_err());
+        assert_eq!(world.now() - began, LATENCY);
+    });
+}
+
+#[test]
+fn what_was_sent_over_a_cut_arrives_when_it_ends() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        let (mut writer, mut reader) = substream(&mut dialled, &mut accepted).await;
+        world.set_cut(&a, &b, true);
+        writer.write_all(b"later").await.unwrap();
+        world.sleep(Duration::from_secs(60)).await;
+        assert!(reader.read(&mut [0; 8]).now_or_never().is_none());
+        assert!(dial(&a, b.multiaddr(PORT)).await.is_err());
+        world.set_cut(&a, &b, false);
+        let mut read = [0; 5];
+        reader.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"later");
+    });
+}
+
+#[test]
+fn a_host_that_moves_is_reached_at_its_new_address_alone() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let mut at_b = listen(&b);
+        let old = b.multiaddr(PORT);
+        b.change_address();
+        assert!(dial(&a, old).await.is_err());
+        dial(&a, b.multiaddr(PORT)).await.unwrap();
+        at_b.next().await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_host_has_a_wall_clock_of_its_own() {
+    run(config(), |world| async move {
+        let [slow, right] = hosts(&world, [Link::default(); 2]);
+        slow.set_wall_clock(-900);
+        let read = Arc::new(Mutex::new(Vec::new()));
+        for host in [&slow, &right] {
+            let read = Arc::clone(&read);
+            host.runtime().spawn(async move { read.lock().unwrap().push(SystemTime::now()) }.boxed());
+        }
+        world.sleep(Duration::from_secs(1)).await;
+        let read = read.lock().unwrap();
+        assert_eq!(read[1].duration_since(read[0]).unwrap(), Duration::from_secs(900));
+    });
+}
+
+#[test]
+#[should_panic(expected = "the world has started 1 threads")]
+fn a_thread_that_a_world_starts_is_a_failure() {
+    run(config(), |_| async { std::thread::spawn(|| ()).join().unwrap() });
+}
+
+#[test]
+#[should_panic(expected = "nothing can happen any more")]
+fn a_world_that_waits_for_nothing_is_a_failure() {
+    run(config(), |_| std::future::pending::<()>());
+}
+
+#[test]
+#[should_panic(expected = "has not ended after 60s")]
+fn a_world_that_does_not_end_is_a_failure() {
+    run(config().limit(Duration::from_secs(60)), |world| async move {
+        loop {
+            world.sleep(Duration::from_secs(7)).await;
+        }
+    });
+}
