@@ -1,5 +1,7 @@
 //! A connection of two hosts, and its substreams: pairs of queues of bytes, which arrive when the network says.
 
+#![expect(clippy::indexing_slicing, reason = "the two ends of a connection have the numbers 0 and 1")]
+
 use std::{
     collections::{BTreeMap, VecDeque},
     io,

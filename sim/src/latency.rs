@@ -60,7 +60,8 @@ mod tests {
     #[test]
     fn latencies_follow_their_distribution_and_are_symmetric() {
         let latency = Latency::RoundTrips(HALF);
-        let mut times: Vec<_> = (0..200).flat_map(|a| (0..a).map(move |b| (a, b))).map(|(a, b)| latency.one_way(a, b)).collect();
+        let mut times: Vec<_> =
+            (0..200).flat_map(|a| (0..a).map(move |b| (a, b))).map(|(a, b)| latency.one_way(a, b)).collect();
         assert_eq!(latency.one_way(3, 8), latency.one_way(8, 3));
         times.sort();
         let median = times[times.len() / 2];

@@ -1,7 +1,8 @@
-//! A whole libp2p network in one thread and in virtual time.
+#![doc = include_str!("../README.md")]
 
 mod connection;
 mod latency;
+mod members;
 mod network;
 mod os;
 mod runtime;
@@ -14,6 +15,7 @@ pub use libp2p;
 
 pub use self::{
     latency::Latency,
+    members::{Member, PORT},
     network::{HostId, Link, Reach, Traffic},
     runtime::{SimRuntime, SimTimer},
     world::{Host, Ran, World, WorldConfig, run},

@@ -1,5 +1,7 @@
 //! The network between the hosts: who reaches whom, and when what they send arrives.
 
+#![expect(clippy::indexing_slicing, reason = "a `HostId` is the index of a host that stays")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -309,7 +311,11 @@ impl State {
     }
 
     fn connections_of(&self, host: HostId) -> Vec<Arc<Connection>> {
-        self.connections.iter().filter_map(Weak::upgrade).filter(|connection| connection.hosts().contains(&host)).collect()
+        self.connections
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|connection| connection.hosts().contains(&host))
+            .collect()
     }
 }
 

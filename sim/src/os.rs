@@ -4,7 +4,7 @@
 //! defines them decides what a simulated world reads; threads without a world get what the system says. The third only
 //! counts: a thread that a world starts runs outside of its time. This is the one file with unsafe code: functions of
 //! the C library cannot be defined without it.
-#![allow(unsafe_code, reason = "functions of the C library have raw pointers")]
+#![expect(unsafe_code, reason = "functions of the C library have raw pointers")]
 
 use std::{cell::Cell, mem, slice};
 
@@ -56,7 +56,7 @@ fn next(state: &mut u64) -> u64 {
 ///
 /// As for the function of the C library: `time` is null or points to a `timespec`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
+pub(crate) unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
     let (Some(now), false) = (schedule::now(), time.is_null()) else {
         // SAFETY: the arguments are the caller's.
         return unsafe { libc::syscall(libc::SYS_clock_gettime, c_long::from(clock), time) } as c_int;
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) ->
 ///
 /// As for the function of the C library: `buffer` has room for `len` bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: size_t, flags: c_uint) -> ssize_t {
+pub(crate) unsafe extern "C" fn getrandom(buffer: *mut c_void, len: size_t, flags: c_uint) -> ssize_t {
     let Some(mut state) = RANDOM.try_with(Cell::get).ok().flatten() else {
         // SAFETY: the arguments are the caller's.
         return unsafe { libc::syscall(libc::SYS_getrandom, buffer, len, flags) } as ssize_t;
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: size_t, flags: c_ui
         let bytes = unsafe { slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
         for chunk in bytes.chunks_mut(8) {
             let random = next(&mut state).to_le_bytes();
-            chunk.copy_from_slice(&random[..chunk.len()]);
+            chunk.iter_mut().zip(random).for_each(|(byte, random)| *byte = random);
         }
     }
     RANDOM.set(Some(state));
@@ -103,7 +103,7 @@ type Start = extern "C" fn(*mut c_void) -> *mut c_void;
 ///
 /// As for the function of the C library.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_create(
+pub(crate) unsafe extern "C" fn pthread_create(
     thread: *mut pthread_t,
     attributes: *const pthread_attr_t,
     start: Start,

@@ -1,5 +1,7 @@
 //! A world: hosts, the network between them, and the scenario that runs in it.
 
+#![expect(clippy::panic, reason = "a world that cannot go on is a failed test")]
+
 use std::{
     future::Future,
     net::Ipv4Addr,

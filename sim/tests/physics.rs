@@ -1,5 +1,7 @@
 //! What a network does to bytes, dials and clocks, in exact virtual time.
 
+#![cfg(test)]
+
 use std::{
     future::poll_fn,
     pin::Pin,
@@ -49,8 +51,7 @@ fn listen(on: &Host) -> mpsc::UnboundedReceiver<Connected> {
     on.runtime().spawn(
         async move {
             loop {
-                if let TransportEvent::Incoming { upgrade, .. } =
-                    poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await
+                if let TransportEvent::Incoming { upgrade, .. } = poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await
                 {
                     let _dropped = accepted.unbounded_send(upgrade.await);
                 }
@@ -171,7 +172,8 @@ fn a_reader_that_does_not_read_stops_its_writer() {
 #[test]
 fn nobody_answers_for_a_host_that_is_off_or_behind_a_nat_and_a_closed_port_refuses() {
     run(config(), |world| async move {
-        let [a, open, nat, off] = hosts(&world, [Link::default(), Link::default(), Link::default().reach(Reach::Nat), Link::default()]);
+        let [a, open, nat, off] =
+            hosts(&world, [Link::default(), Link::default(), Link::default().reach(Reach::Nat), Link::default()]);
         let _listeners = [listen(&nat), listen(&off)];
         off.set_online(false);
         let timeout = Duration::from_secs(10);

@@ -1,5 +1,7 @@
 //! Nodes in a world.
 
+#![cfg(test)]
+
 use std::time::{Duration, Instant, SystemTime};
 
 use kadence_sim::{
@@ -70,7 +72,10 @@ fn a_missing_record_is_conclusive_and_takes_some_round_trips() {
         let nodes = nodes(&world, 30, Link::default()).await;
         let began = world.now();
         let missing = nodes[7].client().get_record("missing").await;
-        assert!(matches!(missing, Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. })), "{missing:?}");
+        assert!(
+            matches!(missing, Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. })),
+            "{missing:?}"
+        );
         world.now() - began
     });
     // A lookup in a network of 30 nodes with round trips of 50 ms.
@@ -83,7 +88,8 @@ const SEED: &str = "KADENCE_SIM_SEED";
 fn in_a_process(seed: u64) -> String {
     let program = std::env::current_exe().unwrap();
     let mut test = std::process::Command::new(program);
-    let output = test.args(["a_world_in_a_process", "--exact", "--nocapture"]).env(SEED, seed.to_string()).output().unwrap();
+    let output =
+        test.args(["a_world_in_a_process", "--exact", "--nocapture"]).env(SEED, seed.to_string()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().find(|line| line.contains("trace:")).unwrap().to_owned()

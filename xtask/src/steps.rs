@@ -27,6 +27,7 @@ pub(crate) const CI: &[Step] = &[
     Step { name: "demo", run: demo },
     Step { name: "test", run: test },
     Step { name: "races", run: races },
+    Step { name: "sim", run: sim },
     Step { name: "doc", run: doc },
     Step { name: "deny", run: deny },
     Step { name: "typos", run: typos },
@@ -141,6 +142,21 @@ fn test() -> anyhow::Result<()> {
     run_within(TEST_LIMIT, &mut cargo(&["test", "--workspace", "--no-fail-fast"]))?;
     // The user's own command; without the feature the package has no tests.
     run_within(TEST_LIMIT, &mut cargo(&["test", "-p", "ggen-marketplace", "--features", "p2p", "--", "--nocapture"]))
+}
+
+/// The simulator, which is a workspace of its own: formatting, lints, tests and documentation.
+fn sim() -> anyhow::Result<()> {
+    for args in [
+        &["fmt", "--all", "--check"][..],
+        &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+        &["test", "--locked"],
+        &["doc", "--no-deps", "--locked"],
+    ] {
+        let mut command = cargo(args);
+        command.current_dir(files::root().join("sim")).env("RUSTDOCFLAGS", "-D warnings");
+        run_within(TEST_LIMIT, command.env("CARGO_TARGET_DIR", target_dir().join("sim")))?;
+    }
+    Ok(())
 }
 
 /// Callers against the driver, in some thousand orders each.

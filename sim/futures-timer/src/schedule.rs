@@ -48,6 +48,11 @@ pub fn now() -> Option<u64> {
     NOW.try_with(Cell::get).ok().flatten()
 }
 
+#[expect(clippy::panic, reason = "a delay that never ends would hide the mistake")]
+pub(crate) fn now_or_panic() -> u64 {
+    now().unwrap_or_else(|| panic!("a delay is polled in a thread without virtual time"))
+}
+
 /// Returns the time `span` from now.
 pub fn after(span: Duration) -> u64 {
     now().unwrap_or_default().saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))

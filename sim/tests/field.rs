@@ -1,0 +1,281 @@
+//! What went wrong in the field, as scenarios. One that still fails names the issue that will end it: when it succeeds,
+//! its test fails until the mark is taken away.
+
+#![cfg(test)]
+
+use std::time::Duration;
+
+use kadence_sim::{
+    Latency, Link, Member, World, WorldConfig,
+    kadence::{
+        Certainty, GetRecordError, PutRecordError,
+        node::{Identity, NodeConfig},
+    },
+    libp2p::{
+        Multiaddr,
+        identity::Keypair,
+        kad::{Mode, Record, RecordKey},
+    },
+    run,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What is wrong, or nothing.
+type Finding = Result<(), String>;
+
+fn config() -> WorldConfig {
+    WorldConfig::default().latency(Latency::Constant(Duration::from_millis(25)))
+}
+
+/// Latencies of one building: timeouts that are learned there are short.
+fn nearby() -> WorldConfig {
+    WorldConfig::default().latency(Latency::Constant(Duration::from_millis(1)))
+}
+
+fn all(members: &[Member]) -> Vec<Multiaddr> {
+    members.iter().flat_map(Member::addresses).collect()
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Finding {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+/// Runs a scenario that shows a fault as long as the issue is open.
+fn fails_until(issue: &str, finding: Finding) {
+    match finding {
+        Err(fault) => println!("{issue}: {fault}"),
+        Ok(()) => panic!("the fault is gone: this scenario has to succeed from now on"),
+    }
+}
+
+fn holds(finding: Finding) {
+    if let Err(fault) = finding {
+        panic!("{fault}");
+    }
+}
+
+async fn members(world: &World, number: usize, link: Link) -> Vec<Member> {
+    world.members(number, link).await.expect("nodes start")
+}
+
+fn record(name: &str, len: usize) -> Record {
+    Record::new(name.as_bytes().to_vec(), vec![7; len])
+}
+
+fn is_conclusive(error: &GetRecordError) -> bool {
+    matches!(error, GetRecordError::NotFound { certainty: Certainty::Conclusive, .. })
+}
+
+/// Stores a record of 60 kB at one of eight nodes, and gets it three times over links of this bandwidth.
+fn large_value(reader: Link, holder: Link) -> Finding {
+    run(nearby(), move |world| async move {
+        let members = members(&world, 8, Link::default()).await;
+        let to = [members[0].node.local_peer_id()];
+        members[1].node.client().put_record_to(record("large", 60_000), to).await.expect("a put");
+        members[0].host.set_link(holder);
+        let config = NodeConfig::default().bootstrap_peers(all(&members));
+        let reader = world.host(reader).node(config).await.expect("a node starts");
+        for attempt in 1..=3 {
+            world.sleep(Duration::from_secs(4)).await;
+            let found = reader.client().get_record("large").timeout(MINUTE).await;
+            ensure(found.is_ok(), || {
+                format!("get {attempt}: {:?} of a record that one of eight nodes has", found.err())
+            })?;
+        }
+        Ok(())
+    })
+    .result
+}
+
+#[test]
+fn a_large_value_is_found_by_a_reader_on_a_slow_link() {
+    fails_until("16.1", large_value(Link::default().up(128_000).down(128_000), Link::default()));
+}
+
+#[test]
+fn a_large_value_is_found_at_a_holder_on_a_slow_link() {
+    fails_until("16.1", large_value(Link::default(), Link::default().up(512_000).down(512_000)));
+}
+
+#[test]
+fn a_large_value_is_put_over_the_uplink_of_a_home() {
+    let finding = run(nearby(), |world| async move {
+        let members = members(&world, 24, Link::default()).await;
+        let config = NodeConfig::default().bootstrap_peers(all(&members));
+        let link = Link::default().up(4_000_000).down(50_000_000);
+        let home = world.host(link).node(config).await.expect("a node starts");
+        for attempt in 1..=3 {
+            world.sleep(Duration::from_secs(4)).await;
+            let put = home.client().put_record(record(&format!("large {attempt}"), 60_000)).timeout(MINUTE).await;
+            ensure(put.is_ok(), || {
+                format!("put {attempt}: {}", put.err().map(|error| error.to_string()).unwrap_or_default())
+            })?;
+        }
+        Ok(())
+    });
+    fails_until("16.1", finding.result);
+}
+
+#[test]
+fn a_newcomer_with_one_neighbour_is_never_conclusive() {
+    let finding = run(config(), |world| async move {
+        let members = members(&world, 2, Link::default()).await;
+        let missing = members[1].node.client().get_record("missing").await.expect_err("nobody has it");
+        ensure(!is_conclusive(&missing), || format!("{missing:?} after one answer"))
+    });
+    holds(finding.result);
+}
+
+#[test]
+fn a_node_that_is_cut_from_the_holders_is_never_conclusive() {
+    let finding = run(config(), |world| async move {
+        let members = members(&world, 30, Link::default()).await;
+        let reader = &members[29];
+        members[0].node.client().put_record(record("there", 100)).await.expect("a put");
+        // Four neighbours are left, and they are cut from all others, too: an island.
+        let (island, mainland) = members.split_at(5);
+        for member in island.iter().chain([reader]) {
+            for other in &mainland[..24] {
+                world.set_cut(&member.host, &other.host, true);
+            }
+        }
+        world.sleep(10 * MINUTE).await;
+        match reader.node.client().get_record("there").timeout(MINUTE).await {
+            Ok(_) => Ok(()),
+            Err(error) => ensure(!is_conclusive(&error), || format!("{error:?} on an island")),
+        }
+    });
+    holds(finding.result);
+}
+
+/// The client is in nobody's routing table, so the peer does not come to it by itself.
+#[test]
+fn a_peer_that_has_moved_is_found_where_others_say_that_it_is() {
+    let finding = run(nearby(), |world| async move {
+        let seed = Member::start(world.host(Link::default()), NodeConfig::default()).await.expect("a node starts");
+        let known = || NodeConfig::default().bootstrap_peers(seed.addresses());
+        let peer = Member::start(world.host(Link::default()), identified(1).bootstrap_peers(seed.addresses())).await;
+        let peer = peer.expect("a node starts");
+        let client = world.host(Link::default()).node(known()).await.expect("a node starts");
+        world.sleep(MINUTE / 2).await;
+        let id = peer.node.local_peer_id();
+        client.client().find_peer(id).await.expect("the peer is known");
+        let Member { host, node } = peer;
+        node.shutdown().await;
+        host.change_address();
+        let peer = Member::start(host, identified(1).bootstrap_peers(seed.addresses())).await.expect("a node starts");
+        peer.node.ready(MINUTE).await.expect("the seed is there");
+        peer.node.client().start_providing("file").await.expect("the seed takes it");
+        let mut found = Vec::new();
+        for _ in 0..3 {
+            world.sleep(Duration::from_secs(1)).await;
+            client.client().get_providers("file").await.expect("the seed has it");
+            found = client.client().find_peer(id).await.map(|found| found.addresses).unwrap_or_default();
+            if found
+                .iter()
+                .any(|address| peer.addresses().iter().any(|new| new.to_string().starts_with(&address.to_string())))
+            {
+                return Ok(());
+            }
+        }
+        Err(format!("the peer is at {:?}, and looked for at {found:?}", peer.addresses()))
+    });
+    fails_until("16.3", finding.result);
+}
+
+#[test]
+fn a_seed_that_was_started_again_is_dialled_by_those_whose_bootstrap_peer_it_is() {
+    let finding = run(nearby(), |world| async move {
+        let seed = Member::start(world.host(Link::default()), identified(0)).await.expect("a node starts");
+        // What keeps the two connected in life is other traffic.
+        let known = |number| identified(number).bootstrap_peers(seed.addresses()).idle_connection_timeout(60 * MINUTE);
+        let one = Member::start(world.host(Link::default()), known(1)).await.expect("a node starts");
+        let other = Member::start(world.host(Link::default()), known(2)).await.expect("a node starts");
+        world.sleep(MINUTE / 2).await;
+        one.node.add_peer(&other.addresses()[0]).await.expect("an address of a node");
+        world.sleep(Duration::from_secs(1)).await;
+        one.node.client().put_record(record("there", 100)).await.expect("a put");
+        let seed = seed.restart(identified(0)).await.expect("a node starts");
+        world.sleep(MINUTE / 2).await;
+        let config = NodeConfig::default().bootstrap_peers(seed.addresses());
+        let newcomer = world.host(Link::default()).node(config).await.expect("a node starts");
+        newcomer.ready(MINUTE).await.expect("the seed is there");
+        let found = newcomer.client().get_record("there").timeout(MINUTE).await;
+        ensure(found.is_ok(), || format!("30 s after the seed is back: {:?}", found.err()))
+    });
+    fails_until("16.4", finding.result);
+}
+
+#[test]
+fn a_seed_whose_sixty_peers_are_gone_can_put_at_the_one_that_is_there() {
+    let finding = run(config(), |world| async move {
+        let seed = Member::start(world.host(Link::default()), NodeConfig::default()).await.expect("a node starts");
+        for _ in 0..60 {
+            let config = NodeConfig::default().bootstrap_peers(seed.addresses());
+            let visitor = Member::start(world.host(Link::default()), config).await.expect("a node starts");
+            world.sleep(Duration::from_secs(5)).await;
+            visitor.host.set_online(false);
+        }
+        let config = NodeConfig::default().bootstrap_peers(seed.addresses());
+        let _living = Member::start(world.host(Link::default()), config).await.expect("a node starts");
+        world.sleep(5 * MINUTE).await;
+        let mut failed = 0;
+        for number in 0..20 {
+            let put = seed.node.client().put_record(record(&format!("record {number}"), 100)).quorum(1).await;
+            failed += usize::from(matches!(
+                put,
+                Err(PutRecordError::QuorumFailed { .. } | PutRecordError::NoResponse { .. })
+            ));
+        }
+        ensure(failed == 0, || format!("{failed} of 20 puts failed while a peer is connected"))
+    });
+    fails_until("16.5", finding.result);
+}
+
+#[test]
+fn what_a_node_announces_alone_is_found_by_those_who_join_later() {
+    let finding = run(config(), |world| async move {
+        let alone = Member::start(world.host(Link::default()), NodeConfig::default()).await.expect("a node starts");
+        let key = RecordKey::new(b"file");
+        let announced = alone.node.client().start_providing(key.clone()).await;
+        let config = NodeConfig::default().bootstrap_peers(alone.addresses());
+        let other = Member::start(world.host(Link::default()), config).await.expect("a node starts");
+        world.sleep(5 * MINUTE).await;
+        let found = other.node.client().get_providers(key).timeout(MINUTE).await;
+        let peer = alone.node.local_peer_id();
+        ensure(found.as_ref().is_ok_and(|found| found.providers.contains(&peer)), || {
+            format!("{found:?}, and the announcement ended with {announced:?}")
+        })
+    });
+    fails_until("16.7", finding.result);
+}
+
+/// It listens and is a client of the DHT, so that no table has it.
+#[test]
+fn a_provider_whose_announcement_succeeded_is_found() {
+    let finding = run(nearby(), |world| async move {
+        let server = Member::start(world.host(Link::default()), NodeConfig::default()).await.expect("a node starts");
+        let known = || NodeConfig::default().bootstrap_peers(server.addresses());
+        let provider = Member::start(world.host(Link::default()), known().mode(Mode::Client)).await;
+        let provider = provider.expect("a node starts");
+        provider.node.ready(MINUTE).await.expect("the server is there");
+        let announced = provider.node.client().start_providing("file").await;
+        world.sleep(Duration::from_secs(1)).await;
+        let asker = world.host(Link::default()).node(known()).await.expect("a node starts");
+        asker.ready(MINUTE).await.expect("the server is there");
+        let found = asker.client().get_providers("file").await;
+        ensure(
+            announced.is_err()
+                || found.as_ref().is_ok_and(|found| found.providers.contains(&provider.node.local_peer_id())),
+            || format!("announced: {announced:?}; found: {found:?}"),
+        )
+    });
+    fails_until("16.6", finding.result);
+}
+
+/// Returns the configuration of a node with a key of its own that a restart keeps.
+fn identified(number: u8) -> NodeConfig {
+    let keypair = Keypair::ed25519_from_bytes([number + 1; 32]).expect("32 bytes");
+    NodeConfig::default().identity(Identity::Keypair(keypair))
+}
