@@ -161,8 +161,8 @@ pub enum Action<Id = kad::QueryId> {
     /// [`handle_probe`](crate::QueryTracker::handle_probe). Statistics that are read earlier may leave out answers that
     /// have arrived already.
     Probe(Id),
-    /// Ends the repetition of [`Action::Finish`] for this query. The tracker no longer expects its last event, and has
-    /// freed its slot.
+    /// Ends the repetition of [`Action::Finish`] for this query. The tracker has freed the query's slot, and no longer
+    /// expects the query's last event.
     Forget(Id),
     /// Lists the peers of the routing table that are closest to this target, the closest first. Report them with
     /// [`handle_local_peers`](crate::QueryTracker::handle_local_peers). [`LOCAL_PEERS`] peers suffice.

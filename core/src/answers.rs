@@ -72,7 +72,7 @@ impl Candidate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutAnswer {
-    /// Peers that acknowledged the record. An acknowledgement does not prove that a peer holds the record;
+    /// Peers that acknowledged the record; with retries, in the successful attempt. An acknowledgement does not prove that a peer holds the record;
     /// [`PutOptions::verify`](crate::PutOptions::verify) checks it.
     pub acknowledged: Vec<PeerId>,
     /// Peers that were selected for the record and did not acknowledge it. They rejected it, could not be reached, did

@@ -58,7 +58,7 @@ pub enum DatabaseOpenError {
 }
 
 impl DatabaseOpenError {
-    /// Returns the error of opening the file at `path` for an error of its database: [`DatabaseError::Busy`] becomes
+    /// Converts an error of a database into the error of opening its file, at `path`: [`DatabaseError::Busy`] becomes
     /// `InUse`, [`DatabaseError::Full`] and [`DatabaseError::Failed`] become `Failed`, and the others keep their names.
     pub fn new(path: &Path, error: DatabaseError) -> Self {
         let path = path.to_owned();

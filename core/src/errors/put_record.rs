@@ -28,9 +28,9 @@ pub enum PutRecordError {
     /// the record when it was read back. Peers that stored the record keep it until it expires.
     #[error("{verified} peers returned the record, {needed} were required")]
     NotVerified {
-        /// Peers that acknowledged the record.
+        /// Peers that acknowledged the record in the last attempt.
         acknowledged: Vec<PeerId>,
-        /// Number of peers that returned the record.
+        /// Number of peers that returned the record in the last attempt.
         verified: usize,
         /// Number of peers that had to return the record.
         needed: usize,
@@ -68,7 +68,7 @@ pub enum PutRecordError {
         /// Error of the local store.
         #[source]
         error: store::Error,
-        /// Peers that acknowledged the record. Empty with [`LocalCopy::First`](crate::LocalCopy::First).
+        /// Peers that acknowledged the record in the last attempt. Empty with [`LocalCopy::First`](crate::LocalCopy::First).
         acknowledged: Vec<PeerId>,
     },
     /// The lookup ended without asking any peer, because the routing table is empty: add a bootstrap peer, or wait for

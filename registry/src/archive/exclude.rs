@@ -44,8 +44,8 @@ pub struct Excluded {
     pub reason: ExclusionReason,
 }
 
-/// Reason for leaving a file or folder out of an archive. Names of version control, environment and key files are
-/// compared without regard to case.
+/// Reason for leaving a file or folder out of an archive. For the first three reasons, upper and lower case of
+/// a name do not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

@@ -40,7 +40,8 @@ pub enum InvalidPackageError {
     },
 }
 
-/// Error of parsing a manifest or an index. The sender made a mistake, is malicious, or uses a later format.
+/// Error of parsing a manifest or an index. If the bytes have the expected content id, the
+/// publisher made a mistake, is malicious, or uses a later format.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ManifestError {

@@ -232,7 +232,7 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or written.
+    /// If the file cannot be read or is damaged.
     pub fn equivocations(&self, after: Option<&PackageId>, limit: u32) -> Result<Vec<PackageId>, DatabaseError> {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(

@@ -70,8 +70,8 @@ use crate::{
 /// Timeout for a catalogue request, including the connection to the peer.
 const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Package registry on the network of a node. Cheap to clone; all clones are the same registry. The operations are
-/// those of the trait [`Registry`].
+/// Package registry on the network of a node. Cheap to clone; all clones are the same registry. It implements
+/// the trait [`Registry`], and has operations of its own, such as [`search_network`](Self::search_network).
 ///
 /// Readers trust only the publisher of a package, whose key is part of the package's id, and check its signed heads
 /// against those that they saw before. The registry runs until its node stops, even if all clones are dropped.
