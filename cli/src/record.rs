@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::Context;
-use kadence_tokio::kadence::{DriverConfig, LogValues, Recording, Validators, tracker::replay};
+use kadence_tokio::kadence::{
+    DriverConfig, LogValues, Recording, Validators,
+    tracker::{ReplayError, replay},
+};
 use serde_json::json;
 use tracing::error;
 
@@ -27,7 +30,7 @@ pub(crate) struct RecordArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReplayArgs {
-    /// File that --record has written
+    /// File that --record has written. One of a stranger may make the program use much memory
     file: PathBuf,
     /// Print the result as one JSON object
     #[arg(long)]
@@ -63,6 +66,16 @@ fn writer(file: File, path: &Path) -> impl FnMut(&str) + Send + 'static {
     }
 }
 
+/// Returns a text without control characters, at most so much that a line of a terminal or two hold it.
+fn printable(text: &str) -> String {
+    const LEN: usize = 400;
+    let mut shown: String = text.chars().take(LEN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LEN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Replays a recording, and reports whether the tracker takes the same actions again.
 ///
 /// # Errors
@@ -73,8 +86,14 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     // A program that was killed may have left a part of a line.
     let whole = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or_default());
-    let lines = replay(whole.lines(), Instant::now(), Validators::default())
-        .with_context(|| format!("{} differs from its replay", file.display()))?;
+    let lines = replay(whole.lines(), Instant::now(), Validators::default()).map_err(|error| {
+        // The file may be a stranger's, and what is not text must not reach a terminal.
+        let what = match &error {
+            ReplayError::Diverged { .. } => "differs from its replay",
+            _ => "is no recording of this version",
+        };
+        anyhow::anyhow!("{} {what}: {}", file.display(), printable(&error.to_string()))
+    })?;
     if lines == 0 {
         return Err(anyhow::anyhow!("{} has no line", file.display()).into());
     }

@@ -133,8 +133,8 @@ pub enum QueryStartError {
     Store(#[from] store::Error),
 }
 
-/// Number of peers that suffice as the answer to [`Action::LocalPeers`]: 80. A put asks at most 20
-/// further peers in a round, and begins none after it has asked 60, so more make a difference only to a quorum above 80.
+/// Number of peers that suffice as the answer to [`Action::LocalPeers`]: 80. A put begins no
+/// further round after it has asked 60, so more make a difference only to a put whose quorum is above 80.
 pub const LOCAL_PEERS: usize = 4 * REPLICATION_FACTOR;
 
 /// Action that the driver has to carry out. Carry actions out in the order in which

@@ -48,8 +48,8 @@ pub struct TrackerConfig {
     /// [`Priority::ALL`](crate::Priority::ALL): interactive, normal, background. Default: `[8, 3, 1]`, so that of 12
     /// starts, 8 are for interactive requests while all classes have requests waiting.
     ///
-    /// A class without waiting requests leaves its share to the others. Each share is clamped to 1..=27,720, so no
-    /// class starves. The further queries of a put or a thorough lookup go ahead of all classes.
+    /// A class without waiting requests leaves its share to the others. A share of zero counts as 1, so that no
+    /// class starves, and more than 27,720 as 27,720. The further queries of a put or a thorough lookup go ahead of all classes.
     pub shares: [u32; 3],
     /// Seed of the random part of retry delays. Default: 0. Besides the seed, the random number depends only on the
     /// request id and the number of the attempt, so nodes with the same seed draw the same numbers for the same ids.
@@ -88,7 +88,8 @@ pub struct TrackerConfig {
     pub max_items: usize,
     /// Number of bytes after which a query collects no further item, counted as in
     /// [`max_replay_bytes`](Self#structfield.max_replay_bytes). Zero counts as one. Default: 8 MiB, the records of more
-    /// than 500 full packets of 16 KiB. A query that has found this number ends as with `max_items`.
+    /// than 500 full packets of 16 KiB. When a query has found this many bytes, the requests that wait for it
+    /// end as described for [`max_items`](Self#structfield.max_items).
     pub max_item_bytes: usize,
     /// Number of nodes that the network is expected to have. With `None`, the default, the estimate in
     /// [`Network::size`](crate::Network::size) is used, if there is one.

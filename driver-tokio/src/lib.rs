@@ -44,13 +44,13 @@ pub use kadence::{self, Spawned};
 /// }
 /// ```
 ///
+/// For another runtime than the current one, use [`kadence::spawn`] with a [`TokioRuntime`] made from a handle.
+///
 /// # Panics
 ///
 /// Panics outside a tokio runtime, as `tokio::spawn` does. In a runtime without timers, the task panics when it first
 /// sets a timer, usually for the first call that the driver accepts. Every pending and later call then ends with
 /// `Shutdown`.
-///
-/// For another runtime than the current one, use [`kadence::spawn`] with a [`TokioRuntime`] made from a handle.
 pub fn spawn<B>(swarm: Swarm<B>, config: DriverConfig) -> Spawned<B>
 where
     B: ContainsKad + Send,

@@ -20,7 +20,7 @@ mod contains_kad;
 mod driver;
 #[cfg(feature = "node")]
 pub mod node;
-#[cfg(shuttle)]
+#[cfg(all(test, shuttle))]
 mod races;
 mod response;
 mod runtime;

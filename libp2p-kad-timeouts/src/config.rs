@@ -122,7 +122,7 @@ pub struct PeerTimeoutStats {
     pub answered: u64,
     /// Number of timed requests that were given up: reported to kad as failed.
     pub given_up: u64,
-    /// Number of responses to requests that counted as [`abandoned`](field@Self::abandoned).
+    /// Number of late responses: those to requests that counted as [`abandoned`](field@Self::abandoned).
     pub late: u64,
     /// Number of requests that were held back and then never sent, because their query ended first, or, in a bootstrap,
     /// the lookup that they belong to. kad's own statistics count them as sent. A request that is dropped on its

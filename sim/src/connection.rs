@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
+    io, mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -59,8 +59,10 @@ struct End {
 #[derive(Default)]
 struct Half {
     bytes: VecDeque<u8>,
-    /// Bytes that the other host has written and this one has not read.
+    /// Bytes that the other host has written without credit for them.
     outstanding: usize,
+    /// Bytes that this host has read and not yet given credit for.
+    uncredited: usize,
     is_ended: bool,
     is_reset: bool,
     /// This host has dropped the substream.
@@ -73,6 +75,8 @@ struct Half {
 }
 
 enum Packet {
+    /// Room for so many further bytes.
+    Credit(u64, usize),
     Open(u64),
     Data(u64, Vec<u8>),
     End(u64),
@@ -84,7 +88,7 @@ impl Packet {
     fn len(&self) -> usize {
         match self {
             Self::Data(_, bytes) => bytes.len(),
-            Self::Open(_) | Self::End(_) | Self::Reset(_) | Self::Close => 0,
+            Self::Credit(_, _) | Self::Open(_) | Self::End(_) | Self::Reset(_) | Self::Close => 0,
         }
     }
 }
@@ -118,13 +122,13 @@ impl Connection {
     /// Closes the connection on both sides at once, as a firewall does.
     pub(crate) fn reset(&self) {
         for end in 0..2 {
-            self.arrive(end, Packet::Close);
+            self.close(end);
         }
     }
 
     /// Delivers what was held while the hosts were cut from each other.
     pub(crate) fn flush(&self) {
-        let held = std::mem::take(&mut self.lock().held);
+        let held = mem::take(&mut self.lock().held);
         for (end, packet) in held {
             self.arrive(end, packet);
         }
@@ -160,9 +164,26 @@ impl Connection {
         let mut state = self.lock();
         let end = &mut state.ends[from];
         end.unsent -= len;
-        let writing = std::mem::take(&mut end.writing);
+        let writing = mem::take(&mut end.writing);
         drop(state);
         writing.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ends everything that one host sees of the connection.
+    fn close(&self, end: usize) {
+        let mut state = self.lock();
+        let State { ends, streams, .. } = &mut *state;
+        let closing = &mut ends[end];
+        closing.is_closed = true;
+        let mut wakers = mem::take(&mut closing.writing);
+        wakers.extend(closing.accepting.take());
+        wakers.extend(closing.polling.take());
+        for halves in streams.values_mut() {
+            wakers.extend(halves[end].reading.take());
+            wakers.extend(halves[end].writing.take());
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn arrive(&self, to: usize, packet: Packet) {
@@ -184,14 +205,14 @@ impl Connection {
                 wakers.extend(end.accepting.take());
             }
             Packet::Close => {
-                end.is_closed = true;
-                wakers.extend(end.accepting.take());
-                wakers.extend(end.polling.take());
-                wakers.append(&mut end.writing);
-                for halves in streams.values_mut() {
-                    wakers.extend(halves[to].reading.take());
-                    wakers.extend(halves[to].writing.take());
-                }
+                drop(state);
+                return self.close(to);
+            }
+            Packet::Credit(stream, len) => {
+                let Some(halves) = streams.get_mut(&stream) else { return };
+                let [mine, other] = mine_and_other(halves, to);
+                other.outstanding = other.outstanding.saturating_sub(len);
+                wakers.extend(mine.writing.take());
             }
             Packet::Data(stream, _) | Packet::End(stream) | Packet::Reset(stream) => {
                 // Both hosts may have dropped it.
@@ -226,8 +247,9 @@ impl Muxer {
     }
 
     fn close(&mut self) {
-        if !std::mem::replace(&mut self.has_closed, true) {
+        if !mem::replace(&mut self.has_closed, true) {
             self.connection.send(self.end, Packet::Close);
+            self.connection.close(self.end);
         }
     }
 }
@@ -297,19 +319,20 @@ impl AsyncRead for Substream {
         let mut state = self.connection.lock();
         let State { ends, streams, .. } = &mut *state;
         let Some(halves) = streams.get_mut(&self.stream) else { return Poll::Ready(Ok(0)) };
-        let [mine, other] = mine_and_other(halves, self.end);
+        let [mine, _] = mine_and_other(halves, self.end);
         if !mine.bytes.is_empty() {
             let len = io::Read::read(&mut mine.bytes, buffer)?;
-            mine.outstanding -= len;
-            let writing = other.writing.take();
+            mine.uncredited += len;
+            // As yamux: credit is given for half a window at a time.
+            let credit = if mine.uncredited >= WINDOW / 2 { mem::take(&mut mine.uncredited) } else { 0 };
             drop(state);
-            writing.into_iter().for_each(Waker::wake);
+            if credit > 0 {
+                self.connection.send(self.end, Packet::Credit(self.stream, credit));
+            }
             return Poll::Ready(Ok(len));
         }
-        if mine.is_reset || (ends[self.end].is_closed && !mine.is_ended) {
-            return Poll::Ready(Err(closed()));
-        }
-        if mine.is_ended {
+        // As yamux: a reader does not learn why there is no more.
+        if mine.is_ended || mine.is_reset || ends[self.end].is_closed {
             return Poll::Ready(Ok(0));
         }
         mine.reading = Some(cx.waker().clone());
@@ -348,7 +371,7 @@ impl AsyncWrite for Substream {
     fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.connection.lock();
         let Some(halves) = state.streams.get_mut(&self.stream) else { return Poll::Ready(Ok(())) };
-        let has_ended = std::mem::replace(&mut halves[self.end].has_ended, true);
+        let has_ended = mem::replace(&mut halves[self.end].has_ended, true);
         drop(state);
         if !has_ended {
             self.connection.send(self.end, Packet::End(self.stream));
@@ -364,16 +387,19 @@ impl Drop for Substream {
         let [mine, other] = mine_and_other(halves, self.end);
         mine.is_dropped = true;
         mine.bytes = VecDeque::new();
-        mine.outstanding = 0;
-        let writing = other.writing.take();
-        let (is_whole, is_last) = (mine.has_ended && mine.is_ended, other.is_dropped);
-        if is_last {
+        // As yamux: a substream that the other host has ended is ended, and one that this host has ended needs nothing.
+        let packet = match (mine.is_ended, mine.has_ended) {
+            _ if mine.is_reset => None,
+            (_, true) => None,
+            (true, false) => Some(Packet::End(self.stream)),
+            (false, false) => Some(Packet::Reset(self.stream)),
+        };
+        if other.is_dropped {
             state.streams.remove(&self.stream);
         }
         drop(state);
-        writing.into_iter().for_each(Waker::wake);
-        if !is_whole && !is_last {
-            self.connection.send(self.end, Packet::Reset(self.stream));
+        if let Some(packet) = packet {
+            self.connection.send(self.end, packet);
         }
     }
 }

@@ -15,20 +15,20 @@ pub enum Latency {
 
 impl Latency {
     /// Returns the latency of a pair. A host reaches itself in 20 microseconds.
-    pub(crate) fn one_way(&self, a: usize, b: usize) -> Duration {
+    pub(crate) fn one_way(&self, a: usize, b: usize, seed: u64) -> Duration {
         if a == b {
             return Duration::from_micros(20);
         }
         match self {
             Self::Constant(span) => *span,
-            Self::RoundTrips(distribution) => quantile(distribution, share(a.min(b), a.max(b))) / 2,
+            Self::RoundTrips(distribution) => quantile(distribution, share(a.min(b), a.max(b), seed)) / 2,
         }
     }
 }
 
-/// Returns a number from 0 to 1 that depends only on the pair.
-fn share(a: usize, b: usize) -> f64 {
-    let mut z = (a as u64) << 32 | b as u64;
+/// Returns a number from 0 to 1 that depends only on the pair and the seed.
+fn share(a: usize, b: usize, seed: u64) -> f64 {
+    let mut z = seed.rotate_left(17) ^ ((a as u64) << 32 | b as u64);
     for _ in 0..2 {
         z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -61,8 +61,9 @@ mod tests {
     fn latencies_follow_their_distribution_and_are_symmetric() {
         let latency = Latency::RoundTrips(HALF);
         let mut times: Vec<_> =
-            (0..200).flat_map(|a| (0..a).map(move |b| (a, b))).map(|(a, b)| latency.one_way(a, b)).collect();
-        assert_eq!(latency.one_way(3, 8), latency.one_way(8, 3));
+            (0..200).flat_map(|a| (0..a).map(move |b| (a, b))).map(|(a, b)| latency.one_way(a, b, 5)).collect();
+        assert_eq!(latency.one_way(3, 8, 5), latency.one_way(8, 3, 5));
+        assert_ne!(latency.one_way(3, 8, 5), latency.one_way(3, 8, 6));
         times.sort();
         let median = times[times.len() / 2];
         assert!((45..55).contains(&median.as_millis()), "{median:?}");

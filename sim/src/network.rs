@@ -28,8 +28,9 @@ pub struct Link {
     pub up: Option<u64>,
     /// Bits per second that the host can receive, over all connections. `None`, the default: without limit.
     pub down: Option<u64>,
-    /// Probability with which a packet is lost, from 0 to 1. A lost packet is sent again, and holds up what follows it on
-    /// the connection. Default: 0.
+    /// Probability with which the link loses a packet, in either direction. A lost packet is sent again, which takes
+    /// bandwidth and holds up what follows it on the connection. Values above 0.9 count as 0.9. Dials are not lost.
+    /// Default: 0.
     pub loss: f64,
     /// Answer to a dial from outside. Default: [`Reach::Open`].
     pub reach: Reach,
@@ -97,6 +98,9 @@ const HEADERS: u64 = 52;
 /// Time after which a lost packet is sent again, on top of a round trip: the minimum of TCP on Linux.
 const RETRANSMISSION: Duration = Duration::from_millis(200);
 
+/// With more, nothing would arrive in a world's time.
+const MAX_LOSS: f64 = 0.9;
+
 /// Network of one world.
 #[derive(Clone)]
 pub(crate) struct Network(Arc<Mutex<State>>);
@@ -111,6 +115,8 @@ struct State {
     latency: Latency,
     random: ChaCha8Rng,
     next_port: u16,
+    next_address: u32,
+    seed: u64,
     trace: Trace,
 }
 
@@ -134,6 +140,8 @@ impl Network {
             latency,
             random: ChaCha8Rng::seed_from_u64(seed),
             next_port: 0,
+            next_address: 0,
+            seed,
             trace,
         })))
     }
@@ -146,7 +154,7 @@ impl Network {
     pub(crate) fn add_host(&self, link: Link) -> HostId {
         let mut state = self.lock();
         let id = HostId(state.hosts.len());
-        let address = nth_address(id.0);
+        let address = state.new_address();
         state.by_address.insert(address, id);
         state.hosts.push(Host { address, link, up_free: 0, down_free: 0, is_up: true, traffic: Traffic::default() });
         id
@@ -163,11 +171,7 @@ impl Network {
     /// Gives a host another address. Its connections are lost, without a sign.
     pub(crate) fn move_host(&self, host: HostId) {
         let mut state = self.lock();
-        let mut n = state.hosts.len();
-        while state.by_address.contains_key(&nth_address(n)) {
-            n += 1;
-        }
-        let (old, new) = (state.hosts[host.0].address, nth_address(n));
+        let (old, new) = (state.hosts[host.0].address, state.new_address());
         state.by_address.remove(&old);
         state.by_address.insert(new, host);
         state.hosts[host.0].address = new;
@@ -222,27 +226,40 @@ impl Network {
 
     /// Returns the time from one host to another.
     pub(crate) fn one_way(&self, from: HostId, to: HostId) -> Duration {
-        self.lock().latency.one_way(from.0, to.0)
+        let state = self.lock();
+        state.latency.one_way(from.0, to.0, state.seed)
+    }
+
+    /// Returns whether packets between two hosts, which are known by these addresses, still arrive.
+    pub(crate) fn still_reach(&self, hosts: [(HostId, Ipv4Addr); 2]) -> bool {
+        let state = self.lock();
+        let [(a, _), (b, _)] = hosts;
+        let is_there = |(id, address): (HostId, Ipv4Addr)| {
+            let host = &state.hosts[id.0];
+            host.is_up && host.address == address
+        };
+        !state.cut.contains(&pair(a, b)) && hosts.into_iter().all(is_there)
     }
 
     /// Returns the time at which the last byte of a packet leaves, and that at which it reaches the other host's link.
     pub(crate) fn send(&self, from: HostId, to: HostId, len: usize) -> (u64, u64) {
         let mut state = self.lock();
-        let State { hosts, latency, random, trace, .. } = &mut *state;
+        let State { hosts, latency, random, trace, seed, .. } = &mut *state;
+        let kept = [from, to].map(|host| 1.0 - hosts[host.0].link.loss.clamp(0.0, MAX_LOSS));
+        let lost = 1.0 - kept[0] * kept[1];
         let host = &mut hosts[from.0];
         let bytes = len as u64 + HEADERS;
-        host.traffic.packets += 1;
-        host.traffic.bytes += bytes;
         let now = schedule::now().unwrap_or_default();
-        let leaves = host.up_free.max(now).saturating_add(transmission(bytes, host.link.up));
-        host.up_free = leaves;
-        let loss = host.link.loss.max(0.0);
-        let one_way = latency.one_way(from.0, to.0);
-        let mut takes = one_way;
-        let lost = loss + hosts[to.0].link.loss.max(0.0);
-        while lost > 0.0 && random.random_bool(lost.min(0.9)) {
+        let one_way = latency.one_way(from.0, to.0, *seed);
+        let (mut takes, mut times) = (one_way, 1);
+        while lost > 0.0 && random.random_bool(lost) {
             takes += 2 * one_way + RETRANSMISSION;
+            times += 1;
         }
+        host.traffic.packets += times;
+        host.traffic.bytes += times * bytes;
+        let leaves = host.up_free.max(now).saturating_add(transmission(times * bytes, host.link.up));
+        host.up_free = leaves;
         let arrives = leaves.saturating_add(nanos(takes));
         trace.note(from.0 as u64, arrives ^ bytes);
         (leaves, arrives)
@@ -268,8 +285,16 @@ impl Network {
         Some(port)
     }
 
-    pub(crate) fn stop_listening(&self, host: HostId, port: u16) {
-        self.lock().listeners.remove(&(host, port));
+    pub(crate) fn stop_listening(&self, host: HostId, port: u16, of: &Listener) {
+        let mut state = self.lock();
+        if state.listeners.get(&(host, port)).is_some_and(|listener| listener.is(of)) {
+            state.listeners.remove(&(host, port));
+        }
+    }
+
+    /// Closes all ports of a host.
+    pub(crate) fn stop_all_listening(&self, host: HostId) {
+        self.lock().listeners.retain(|(of, _), _| *of != host);
     }
 
     pub(crate) fn new_port(&self) -> u16 {
@@ -281,7 +306,8 @@ impl Network {
         let state = self.lock();
         let Some(&to) = state.by_address.get(&address) else { return Knock::Silence };
         let host = &state.hosts[to.0];
-        if state.cut.contains(&pair(from, to)) || (host.link.reach == Reach::Nat && from != to) || !host.is_up {
+        let is_hidden = host.link.reach == Reach::Nat && from != to;
+        if state.cut.contains(&pair(from, to)) || is_hidden || !host.is_up || !state.hosts[from.0].is_up {
             return Knock::Silence;
         }
         match state.listeners.get(&(to, port)) {
@@ -305,6 +331,13 @@ impl Network {
 }
 
 impl State {
+    /// Returns an address that no host has ever had, of 20.0.0.0/8, which is public.
+    fn new_address(&mut self) -> Ipv4Addr {
+        self.next_address += 1;
+        let [_, a, b, c] = self.next_address.to_be_bytes();
+        Ipv4Addr::new(20, a, b, c)
+    }
+
     fn new_port(&mut self) -> u16 {
         self.next_port = self.next_port.wrapping_add(1);
         32_768 + self.next_port % 28_000
@@ -342,12 +375,6 @@ pub(crate) fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Returns the address of the `n`th host: all are in 20.0.0.0/8, which is public.
-fn nth_address(n: usize) -> Ipv4Addr {
-    let [_, a, b, c] = u32::try_from(n + 1).unwrap_or(u32::MAX).to_be_bytes();
-    Ipv4Addr::new(20, a, b, c)
-}
-
 pub(crate) fn multiaddr(address: Ipv4Addr, port: u16) -> Multiaddr {
     Multiaddr::from(address).with(Protocol::Tcp(port))
 }
@@ -355,8 +382,8 @@ pub(crate) fn multiaddr(address: Ipv4Addr, port: u16) -> Multiaddr {
 /// Returns the address and the port of a TCP address.
 pub(crate) fn parse(address: &Multiaddr) -> Option<(Ipv4Addr, u16)> {
     let mut parts = address.iter();
-    match (parts.next()?, parts.next()?, parts.next()) {
-        (Protocol::Ip4(address), Protocol::Tcp(port), None | Some(Protocol::P2p(_))) => Some((address, port)),
+    match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
+        (Protocol::Ip4(address), Protocol::Tcp(port), None | Some(Protocol::P2p(_)), None) => Some((address, port)),
         _ => None,
     }
 }

@@ -33,6 +33,13 @@ pub(crate) fn threads() -> u64 {
     THREADS.get()
 }
 
+/// Returns whether crates that look for `getrandom` at run time find the one of this file.
+pub(crate) fn is_exported() -> bool {
+    // SAFETY: the name ends with a zero byte.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"getrandom".as_ptr()) };
+    std::ptr::eq(found, getrandom as *const c_void)
+}
+
 /// Seeds the random numbers of this thread. `None`: they are the system's again.
 pub(crate) fn seed(seed: Option<u64>) {
     RANDOM.set(seed);
@@ -62,11 +69,16 @@ pub(crate) unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut times
         return unsafe { libc::syscall(libc::SYS_clock_gettime, c_long::from(clock), time) } as c_int;
     };
     let nanos = match clock {
+        libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_BOOTTIME => {
+            MONOTONIC_START * SECOND + now
+        }
         libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => {
             let offset = WALL_OFFSET.try_with(Cell::get).unwrap_or_default();
             (WALL_START * SECOND + now).saturating_add_signed(offset)
         }
-        _ => MONOTONIC_START * SECOND + now,
+        // The processor time of a thread, for one.
+        // SAFETY: the arguments are the caller's.
+        _ => return unsafe { libc::syscall(libc::SYS_clock_gettime, c_long::from(clock), time) } as c_int,
     };
     // SAFETY: the caller passes a valid pointer, and it is not null.
     unsafe {

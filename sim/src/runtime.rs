@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -25,7 +25,8 @@ use crate::{network::HostId, os, trace::Trace};
 /// Runtime of one host of a world, in virtual time. Its tasks end when the host is stopped.
 #[derive(Clone)]
 pub struct SimRuntime {
-    pub(crate) executor: Arc<Executor<'static>>,
+    /// Weak, because the executor owns the tasks and each has its runtime.
+    pub(crate) executor: Weak<Executor<'static>>,
     pub(crate) process: Arc<Process>,
     pub(crate) trace: Trace,
 }
@@ -80,7 +81,8 @@ impl Runtime for SimRuntime {
         tasks.handles.insert(number, handle);
         drop(tasks);
         let task = Abortable::new(task, registration);
-        self.executor.spawn(OnHost { runtime: self.clone(), number, task: Some(task) }).detach();
+        let Some(executor) = self.executor.upgrade() else { return };
+        executor.spawn(OnHost { runtime: self.clone(), number, task: Some(task) }).detach();
     }
 }
 

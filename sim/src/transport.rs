@@ -22,8 +22,11 @@ use crate::{
     network::{HostId, Knock, Network, multiaddr, nanos, parse},
 };
 
-/// Round trips from the answer of a listener until a connection can be used: noise and the choice of a multiplexer.
-const HANDSHAKE_ROUND_TRIPS: u32 = 2;
+/// One-way trips of a dial, as with TCP, noise and the lazy choice of protocols: TCP's three packets, of which the third
+/// carries noise's first message, and its answer. The dialler can then send, and the listener after half a round trip
+/// more.
+const TRIPS_OF_DIALLER: u32 = 4;
+const TRIPS_OF_LISTENER: u32 = 5;
 
 type Upgraded = io::Result<(PeerId, Muxer)>;
 type Event = TransportEvent<BoxFuture<'static, Upgraded>, io::Error>;
@@ -49,6 +52,10 @@ struct Inbox {
 }
 
 impl Listener {
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,7 +90,7 @@ impl SimTransport {
 impl Drop for SimTransport {
     fn drop(&mut self) {
         for (_, port) in &self.listening {
-            self.network.stop_listening(self.host, *port);
+            self.network.stop_listening(self.host, *port, &self.inbox);
         }
     }
 }
@@ -112,7 +119,7 @@ impl Transport for SimTransport {
     fn remove_listener(&mut self, id: ListenerId) -> bool {
         let Some(at) = self.listening.iter().position(|(listener, _)| *listener == id) else { return false };
         let (_, port) = self.listening.remove(at);
-        self.network.stop_listening(self.host, port);
+        self.network.stop_listening(self.host, port, &self.inbox);
         self.inbox.push(TransportEvent::ListenerClosed { listener_id: id, reason: Ok(()) });
         true
     }
@@ -174,20 +181,24 @@ fn knock(
         send_back_addr: multiaddr(network.address(from), network.new_port()),
     });
     let network = network.clone();
-    let handshake = 2 * one_way * HANDSHAKE_ROUND_TRIPS;
-    call_in(handshake, move || {
-        if network.is_cut(from, to) {
+    // What was sent to another address, or by a host without power, does not arrive.
+    let hosts = [(from, network.address(from)), (to, ip)];
+    // One trip has brought the dialler's first packet.
+    call_in(one_way * (TRIPS_OF_DIALLER - 1), move || {
+        if !network.still_reach(hosts) {
             return;
         }
         if accept.is_canceled() {
-            return call_in(one_way, move || {
-                let _dropped = done.send(Err(io::ErrorKind::ConnectionReset.into()));
-            });
+            let _dropped = done.send(Err(io::ErrorKind::ConnectionReset.into()));
+            return;
         }
         let connection = Connection::new(&network, [from, to]);
-        let _dropped = accept.send(Ok((dialler, Muxer::new(Arc::clone(&connection), 1))));
-        call_in(one_way, move || {
-            let _dropped = done.send(Ok((peer, Muxer::new(connection, 0))));
+        let _dropped = done.send(Ok((peer, Muxer::new(Arc::clone(&connection), 0))));
+        call_in(one_way * (TRIPS_OF_LISTENER - TRIPS_OF_DIALLER), move || {
+            if let Err(unaccepted) = accept.send(Ok((dialler, Muxer::new(connection, 1)))) {
+                // Closes the connection.
+                drop(unaccepted);
+            }
         });
     });
 }

@@ -6,7 +6,7 @@ use std::{
     future::Future,
     net::Ipv4Addr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicI64, Ordering::Relaxed},
     },
     thread,
@@ -45,7 +45,7 @@ const STACK: usize = 64 << 20;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WorldConfig {
-    /// Seed of everything that is random. Equal seeds give equal worlds. Default: 0.
+    /// Seed of everything that is random, the latency of each pair included. Equal seeds give equal worlds. Default: 0.
     pub seed: u64,
     /// Latencies between hosts. Default: 25 ms each way.
     pub latency: Latency,
@@ -104,7 +104,7 @@ pub struct Ran<T> {
 #[derive(Clone)]
 pub struct World {
     network: Network,
-    executor: Arc<Executor<'static>>,
+    executor: Weak<Executor<'static>>,
     trace: Trace,
     random: Arc<Mutex<ChaCha8Rng>>,
 }
@@ -139,6 +139,10 @@ struct InWorld;
 
 impl InWorld {
     fn begin(seed: u64) -> Self {
+        assert!(
+            os::is_exported(),
+            "the program does not export `getrandom`: link it as the build script of kadence-sim does"
+        );
         os::seed(Some(seed));
         schedule::begin();
         Self
@@ -161,7 +165,7 @@ where
     let executor = Arc::new(Executor::new());
     let world = World {
         network: Network::new(config.latency.clone(), config.seed, trace.clone()),
-        executor: Arc::clone(&executor),
+        executor: Arc::downgrade(&executor),
         trace: trace.clone(),
         random: Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(config.seed ^ 0x5EED))),
     };
@@ -268,7 +272,7 @@ impl Host {
     /// Returns the runtime of what runs on the host now.
     pub fn runtime(&self) -> SimRuntime {
         let process = Arc::clone(&self.process.lock().unwrap_or_else(PoisonError::into_inner));
-        SimRuntime { executor: Arc::clone(&self.world.executor), process, trace: self.world.trace.clone() }
+        SimRuntime { executor: Weak::clone(&self.world.executor), process, trace: self.world.trace.clone() }
     }
 
     /// Returns a transport for a peer on this host.
@@ -308,11 +312,12 @@ impl Host {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *process, Process::new(self.id, Arc::clone(&self.wall_offset)));
         drop(process);
+        self.world.network.stop_all_listening(self.id);
         old.kill();
     }
 
     /// Takes the host off the network without a sign, as when it loses power or its cable, or puts it back. Its
-    /// connections are lost.
+    /// connections are lost: nothing arrives on them any more, and they stay open until a side closes its end.
     pub fn set_online(&self, is_online: bool) {
         self.world.network.set_up(self.id, is_online);
         if !is_online {
@@ -322,8 +327,8 @@ impl Host {
         }
     }
 
-    /// Gives the host another address. Its connections are lost without a sign, and its listeners are reachable at the
-    /// new one.
+    /// Gives the host another address, which no host has had before. Its connections are lost as with
+    /// [`set_online`](Self::set_online), and its listeners report the new address and are reachable there.
     pub fn change_address(&self) {
         self.world.network.move_host(self.id);
     }

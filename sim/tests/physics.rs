@@ -29,8 +29,9 @@ const PORT: u16 = 4001;
 /// One-way latency.
 const LATENCY: Duration = Duration::from_millis(25);
 
-/// A dial takes one round trip for TCP and two for the handshakes.
-const DIAL: Duration = LATENCY.saturating_mul(6);
+/// A dial takes one round trip for TCP and one for the handshake; the listener has the connection half a trip later.
+const DIAL: Duration = LATENCY.saturating_mul(4);
+const ACCEPT: Duration = LATENCY.saturating_mul(5);
 
 type Connected = std::io::Result<(PeerId, StreamMuxerBox)>;
 
@@ -107,9 +108,12 @@ fn config() -> WorldConfig {
 fn a_dial_and_a_byte_take_their_round_trips() {
     run(config(), |world| async move {
         let [a, b] = hosts(&world, [Link::default(); 2]);
+        let mut connections = listen(&b);
         let began = world.now();
-        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        let (_, mut dialled) = dial(&a, b.multiaddr(PORT)).await.unwrap();
         assert_eq!(world.now() - began, DIAL);
+        let (_, mut accepted) = connections.next().await.unwrap().unwrap();
+        assert_eq!(world.now() - began, ACCEPT);
         assert_eq!(transfer(&world, &mut dialled, &mut accepted, 1).await, LATENCY);
     });
 }
@@ -164,8 +168,13 @@ fn a_reader_that_does_not_read_stops_its_writer() {
         }
         assert_eq!(written, 256 * 1024, "the window of a substream");
         world.sleep(Duration::from_secs(1)).await;
-        let read = reader.read(&mut vec![0; 1000]).await.unwrap();
-        assert_eq!(writer.write(&bytes(10_000)).await.unwrap(), read);
+        reader.read_exact(&mut vec![0; 100_000]).await.unwrap();
+        world.sleep(Duration::from_secs(1)).await;
+        assert!(writer.write(&bytes(10_000)).now_or_never().is_none(), "credit comes for half a window");
+        let began = world.now();
+        reader.read_exact(&mut vec![0; 50_000]).await.unwrap();
+        assert_eq!(writer.write(&bytes(10_000)).await.unwrap(), 10_000);
+        assert_eq!(world.now() - began, LATENCY);
     });
 }
 
@@ -215,7 +224,7 @@ fn a_killed_host_is_noticed_and_one_without_power_is_not() {
         world.sleep(LATENCY).await;
         let began = world.now();
         c.kill();
-        assert!(reader.read(&mut [0; 8]).await.is_err());
+        assert_eq!(reader.read(&mut [0; 8]).await.unwrap(), 0, "the end, as with yamux");
         assert_eq!(world.now() - began, LATENCY);
     });
 }
@@ -235,6 +244,66 @@ fn what_was_sent_over_a_cut_arrives_when_it_ends() {
         let mut read = [0; 5];
         reader.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"later");
+    });
+}
+
+#[test]
+fn a_host_without_power_can_neither_dial_nor_finish_a_dial() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let _at_b = listen(&b);
+        let dialling = dial(&a, b.multiaddr(PORT));
+        let loses_power = async {
+            world.sleep(LATENCY * 2).await;
+            a.set_online(false);
+        };
+        assert!(futures::join!(dialling, loses_power).0.is_err());
+        assert!(dial(&a, b.multiaddr(PORT)).await.is_err());
+        a.set_online(true);
+        dial(&a, b.multiaddr(PORT)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_substream_whose_connection_is_closed_here_ends_here() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        let (_writer, mut reader) = substream(&mut dialled, &mut accepted).await;
+        b.set_online(false);
+        drop(accepted);
+        assert_eq!(reader.read(&mut [0; 8]).now_or_never().unwrap().unwrap(), 0);
+    });
+}
+
+#[test]
+fn what_was_sent_before_a_substream_was_ended_and_dropped_arrives() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        let (mut writer, mut reader) = substream(&mut dialled, &mut accepted).await;
+        writer.write_all(b"last words").await.unwrap();
+        writer.close().await.unwrap();
+        drop(writer);
+        world.sleep(Duration::from_secs(1)).await;
+        let mut read = String::new();
+        reader.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "last words");
+    });
+}
+
+#[test]
+fn a_killed_host_has_no_listener_and_no_two_hosts_have_one_address() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let _first = listen(&b);
+        b.kill();
+        let mut again = listen(&b);
+        b.change_address();
+        let newcomer = world.host(Link::default());
+        assert_ne!(newcomer.address(), b.address());
+        dial(&a, b.multiaddr(PORT)).await.unwrap();
+        again.next().await.unwrap().unwrap();
     });
 }
 

@@ -107,7 +107,7 @@ pub(crate) fn limit_expiry(expires: Option<Instant>, now: Instant, config: &Stor
     }
 }
 
-/// Removes the addresses above the limits.
+/// Removes the addresses above the limits, and their memory: a peer may have sent 60,000 empty ones in one message.
 pub(crate) fn limit_addresses(provider: &mut ProviderRecord) {
     let mut bytes = 0;
     let fits = |address: &&Multiaddr| {
@@ -116,4 +116,5 @@ pub(crate) fn limit_addresses(provider: &mut ProviderRecord) {
     };
     let kept = provider.addresses.iter().take(MAX_ADDRESSES).take_while(fits).count();
     provider.addresses.truncate(kept);
+    provider.addresses.shrink_to_fit();
 }

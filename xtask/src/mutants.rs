@@ -6,7 +6,7 @@
 //! cargo xtask mutants --each                   goes on after the first suite that fails, and names all that do
 //! cargo xtask mutants --registry [words]       the registry's
 //! cargo xtask mutants --driver [words]         the driver's, against the races of `cargo xtask races`
-//! cargo xtask mutants --list [--registry]      checks that every entry applies, and runs nothing
+//! cargo xtask mutants --list [--registry | --driver]   checks that every entry applies, and runs nothing
 //! ```
 //!
 //! The lists are `mutants/*.txt`, `registry/mutants/*.txt` and `kadence/mutants/*.txt`. An entry is a line that says
@@ -338,7 +338,7 @@ impl Workspace {
     }
 
     /// Returns the suites that notice the mutant: the first one, or each. `None` if it does not compile. A suite is
-    /// compiled only when those before it have noticed nothing.
+    /// compiled only when it runs.
     fn killed_by(&self, mutant: &Mutant, each: bool) -> anyhow::Result<Option<Vec<&'static str>>> {
         let mut killed_by = Vec::new();
         for suite in self.subject.suites.iter().filter(|suite| (suite.is_for)(&mutant.breaks)) {

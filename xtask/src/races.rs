@@ -1,10 +1,13 @@
 //! Runs the driver's and the response channel's tests with the checker `shuttle`, which chooses the order of threads.
 
-use std::{path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
-use crate::tools::{cargo, output, run};
+use crate::tools::{cargo, output, run_within};
+
+/// A loop without a lock is not noticed by the checker.
+const LIMIT: Duration = Duration::from_secs(1200);
 
 /// Arguments of cargo that compile the races. The flag is for this one crate: as one for all, it would compile every
 /// dependency again.
@@ -33,15 +36,17 @@ pub(crate) const FILTER: &str = "races::";
 pub(crate) fn check(args: &[String]) -> anyhow::Result<()> {
     let messages = output(&mut cargo(&COMPILE))?;
     let program = messages.lines().rev().find_map(executable).context("cargo has built no test program")?;
-    let mut tests = Command::new(program);
-    tests.arg("--nocapture");
-    if args.is_empty() {
-        tests.arg(FILTER);
+    let names: Vec<_> = match args {
+        [] => vec![FILTER.to_owned()],
+        names => names
+            .iter()
+            .flat_map(|name| ["driver", "response"].map(|module| format!("{FILTER}{module}::{name}")))
+            .collect(),
+    };
+    if !output(Command::new(&program).arg("--list").args(&names))?.contains(FILTER) {
+        bail!("no race has one of these names: {args:?}");
     }
-    for name in args {
-        tests.args(["driver", "response"].map(|module| format!("{FILTER}{module}::{name}")));
-    }
-    run(&mut tests)
+    run_within(LIMIT, Command::new(program).arg("--nocapture").args(&names))
 }
 
 /// Returns the program that a message of cargo names.

@@ -50,6 +50,13 @@ fn a_recorded_command_is_replayed_without_a_network() {
     std::fs::write(log, text.replace(" first", " all")).unwrap();
     let changed = run(["replay", log]).expect_code(1);
     assert!(changed.stderr.contains("differs from its replay: line "), "{}", changed.stderr);
+    let header = text.lines().next().unwrap();
+    std::fs::write(log, format!("{header}\n< \u{1b}[2J\n")).unwrap();
+    let stranger = run(["replay", log]).expect_code(1);
+    assert!(stranger.stderr.contains("[2J") && !stranger.stderr.contains('\u{1b}'), "{}", stranger.stderr);
+    std::fs::write(log, "hello\n").unwrap();
+    let other = run(["replay", log]).expect_code(1);
+    assert!(other.stderr.contains("is no recording of this version"), "{}", other.stderr);
     std::fs::write(log, "").unwrap();
     run(["replay", log]).expect_code(1);
     run(["replay", "no/such/file"]).expect_code(1);

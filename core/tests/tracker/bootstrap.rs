@@ -49,6 +49,20 @@ fn a_bootstrap_whose_phases_all_timed_out_has_failed() {
     h.assert_empty();
 }
 
+/// The application has finished it before kad had asked anybody.
+#[test]
+fn a_bootstrap_that_has_asked_nobody_has_failed() {
+    let mut h = Harness::default();
+    h.request(1, kadence_core::Operation::Bootstrap);
+    let id = h.start();
+    h.ev_with(id, bootstrap_ok(0), progress(0, 0), true);
+    let Outcome::Bootstrap(Err(BootstrapError::NoResponse { progress })) = h.outcome(1) else {
+        panic!("{:?}", h.outcome(1))
+    };
+    assert_eq!(progress.requests, 0);
+    h.assert_empty();
+}
+
 #[test]
 fn a_bootstrap_at_its_deadline_reports_its_completed_phases() {
     let mut h = Harness::default();

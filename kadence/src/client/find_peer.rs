@@ -31,7 +31,7 @@ pub enum FindPeerError {
     NotFound {
         /// Peers that answered the lookup, at most 20, the closest to the wanted peer first.
         closest_peers: Arc<[PeerInfo]>,
-        /// Certainty of the result, by the rules for an empty result.
+        /// Conclusive if enough peers answered, by the rules of [`Certainty`].
         certainty: Certainty,
         /// Requests and answers of the lookup.
         progress: Progress,

@@ -1,4 +1,5 @@
-//! Model of `async-channel`, as far as the driver uses it: each operation is one step under a lock of the checker.
+//! Model of `async-channel`, as far as the driver uses it, on a lock of the checker. Room wakes all senders that wait,
+//! where the real one wakes one of them.
 
 use std::{
     collections::VecDeque,
@@ -67,7 +68,11 @@ impl<T> Sender<T> {
         let mut message = Some(message);
         poll_fn(|cx| {
             // Registered first: room that is made after the attempt wakes the task.
-            lock(&self.0).sending.push(cx.waker().clone());
+            let mut state = lock(&self.0);
+            if !state.sending.iter().any(|waker| waker.will_wake(cx.waker())) {
+                state.sending.push(cx.waker().clone());
+            }
+            drop(state);
             match self.try_send(message.take().expect("a send is not polled after its end")) {
                 Ok(()) => Poll::Ready(Ok(())),
                 Err(TrySendError::Closed(message)) => Poll::Ready(Err(SendError(message))),
@@ -117,11 +122,19 @@ impl<T> Stream for Receiver<T> {
     type Item = T;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        lock(&self.0).receiving = Some(cx.waker().clone());
-        match self.try_recv() {
-            Ok(message) => Poll::Ready(Some(message)),
-            Err(TryRecvError) if lock(&self.0).closed => Poll::Ready(None),
-            Err(TryRecvError) => Poll::Pending,
+        let mut state = lock(&self.0);
+        match state.queue.pop_front() {
+            Some(message) => {
+                let sending = std::mem::take(&mut state.sending);
+                drop(state);
+                sending.into_iter().for_each(Waker::wake);
+                Poll::Ready(Some(message))
+            }
+            None if state.closed => Poll::Ready(None),
+            None => {
+                state.receiving = Some(cx.waker().clone());
+                Poll::Pending
+            }
         }
     }
 }

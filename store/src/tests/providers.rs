@@ -120,6 +120,16 @@ fn the_addresses_of_a_provider_are_limited() {
     }
 }
 
+/// The list that kad passes on has room for every address of the message.
+#[test]
+fn attack_a_long_list_of_addresses_keeps_no_memory() {
+    let mut provider = provider("k", PeerId::random());
+    provider.addresses = vec![Multiaddr::empty(); 60_000];
+    crate::policy::limit_addresses(&mut provider);
+    assert_eq!(provider.addresses.len(), 16);
+    assert!(provider.addresses.capacity() < 100, "{}", provider.addresses.capacity());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Add { key: usize, peer: usize, port: u16 },
