@@ -39,11 +39,11 @@ struct State {
     next_stream: [u64; 2],
     /// Nothing arrives any more, and nobody notices.
     is_silent: bool,
-    /// What arrived while the hosts were cut from each other.
+    /// Packets that arrived while the hosts were cut from each other.
     held: Vec<(usize, Packet)>,
 }
 
-/// What one host sees of the connection.
+/// The connection as one host sees it.
 #[derive(Default)]
 struct End {
     opened: VecDeque<u64>,
@@ -55,7 +55,7 @@ struct End {
     writing: Vec<Waker>,
 }
 
-/// What one host sees of a substream: what it can read.
+/// A substream as one host sees it: its bytes to read.
 #[derive(Default)]
 struct Half {
     bytes: VecDeque<u8>,
@@ -75,7 +75,7 @@ struct Half {
 }
 
 enum Packet {
-    /// Room for so many further bytes.
+    /// Room for this number of further bytes.
     Credit(u64, usize),
     Open(u64),
     Data(u64, Vec<u8>),

@@ -352,7 +352,7 @@ impl State {
     }
 }
 
-/// What a packet finds that begins a connection.
+/// Answer to a packet that begins a connection.
 pub(crate) enum Knock {
     /// Nothing comes back.
     Silence,

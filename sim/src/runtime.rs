@@ -31,7 +31,7 @@ pub struct SimRuntime {
     pub(crate) trace: Trace,
 }
 
-/// What belongs to a host while it runs.
+/// State of a host from its start to its end.
 pub(crate) struct Process {
     host: HostId,
     has_ended: AtomicBool,

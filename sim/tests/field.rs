@@ -1,4 +1,4 @@
-//! What went wrong in the field, as scenarios. One that still fails names the issue that will end it: when it succeeds,
+//! Faults of the field, as scenarios. One that still fails names the issue that will end it: when it succeeds,
 //! its test fails until the mark is taken away.
 
 #![cfg(test)]
@@ -21,7 +21,7 @@ use kadence_sim::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What is wrong, or nothing.
+/// Nothing, or a description of the fault.
 type Finding = Result<(), String>;
 
 fn config() -> WorldConfig {

@@ -1,4 +1,4 @@
-//! What a network does to bytes, dials and clocks, in exact virtual time.
+//! The network's effects on bytes, dials and clocks, in exact virtual time.
 
 #![cfg(test)]
 

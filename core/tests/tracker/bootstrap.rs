@@ -55,7 +55,7 @@ fn a_bootstrap_that_has_asked_nobody_has_failed() {
     let mut h = Harness::default();
     h.request(1, kadence_core::Operation::Bootstrap);
     let id = h.start();
-    h.ev_with(id, bootstrap_ok(0), progress(0, 0), true);
+    h.ev_with(id, bootstrap_ok(0), Progress::default(), true);
     let Outcome::Bootstrap(Err(BootstrapError::NoResponse { progress })) = h.outcome(1) else {
         panic!("{:?}", h.outcome(1))
     };

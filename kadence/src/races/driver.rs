@@ -125,10 +125,10 @@ fn is_shutdown(error: &GetRecordError) -> bool {
     matches!(error, GetRecordError::Request(RequestError::Shutdown))
 }
 
-/// Waits until a driver has no request and no query. A cancellation waits for the next turn of the driver, and one turn may answer as
-/// many snapshots as it receives messages.
+/// Waits until a driver has no request and no query. A cancellation waits for the next turn of the driver, and the end of
+/// its query for another one. One turn may answer as many snapshots as it receives messages.
 async fn assert_idle(client: &Client) {
-    for _ in 0..=MESSAGES_PER_TURN {
+    for _ in 0..3 * (MESSAGES_PER_TURN + 1) {
         let snapshot = client.snapshot().await.unwrap();
         if snapshot.requests.is_empty() && snapshot.queries.is_empty() {
             return;
