@@ -406,7 +406,7 @@ impl Workspace {
             .env("CARGO_TARGET_DIR", &self.target)
             .env("PROPTEST_CASES", self.subject.cases)
             .env("PROPTEST_MAX_SHRINK_ITERS", "0")
-            .env("KADENCE_EXPLORE_DEPTH", "5")
+            .env("KADENCE_EXPLORE_DEPTH", "6")
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

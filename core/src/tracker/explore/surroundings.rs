@@ -207,19 +207,20 @@ impl Scope {
         Self { name: "two keys, two slots, five requests", config, requests, beginnings: Self::beginnings() }
     }
 
-    /// Nothing yet; a put that reads back, that stores locally, that looks for further peers; a retry that backs off;
-    /// two running queries, and two that are finishing.
+    /// Nothing yet; a put that reads back, that stores locally, also with a read of its key under way, that looks for
+    /// further peers; a retry that backs off; two running queries, and two that are finishing.
     fn beginnings() -> Vec<Vec<Input>> {
         let last = |id| Input::Last { id, answers: 3, timed_out: false };
         let started = || Input::Started(0);
         let sent = vec![Input::Request(1), started(), last(0), started()];
         let read_back = [sent.clone(), vec![last(1), started()]].concat();
         let storing = [read_back.clone(), vec![Input::Find { id: 2, peer: 1, new: true }]].concat();
+        let reading = [storing.clone(), vec![Input::Request(0), started()]].concat();
         let choosing = [sent, vec![Input::Last { id: 1, answers: 0, timed_out: true }]].concat();
         let backing_off = vec![Input::Request(2), started(), Input::Last { id: 0, answers: 1, timed_out: false }];
         let running = vec![Input::Request(0), Input::Request(3), started(), started()];
         let finishing = [running.clone(), vec![Input::Cancel(0), Input::Cancel(3)]].concat();
-        vec![Vec::new(), read_back, storing, choosing, backing_off, running, finishing]
+        vec![Vec::new(), read_back, storing, reading, choosing, backing_off, running, finishing]
     }
 
     fn key_of(&self, request: usize) -> u8 {

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use proptest::prelude::*;
 
 use super::*;
+use crate::p2p::announce::MAX_AHEAD;
 
 #[test]
 fn late_joiner_pulls_the_whole_catalogue() {
