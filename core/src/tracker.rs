@@ -612,7 +612,6 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     fn run(&mut self, mut pass: Pass<Id>) {
         let mut memo = Memo::default();
         while let Some(id) = self.scheduler.advance(&mut pass, &mut self.env) {
-            memo.at(pass.added);
             let Some(request) = self.requests.get_mut(&id) else { continue };
             let Some((work, end)) = self.scheduler.ended(&pass, request.waiter.threshold) else { continue };
             let certainty = certainty(&self.env.config, self.network, work.progress, work.cut_short);

@@ -202,7 +202,7 @@ impl Plan {
                 Outcome::GetRecord(reads::record(*policy, found, ended, memo))
             }
             (Self::GetProviders { key: _, policy }, QueryResults::Providers(found), _) => {
-                Outcome::GetProviders(reads::providers(*policy, found, ended, memo))
+                Outcome::GetProviders(reads::providers(*policy, found, ended))
             }
             (Self::GetClosestPeers { target: _ }, _, QueryEnd::ClosestPeers { peers, timed_out }) => {
                 Outcome::GetClosestPeers(closest_peers(peers, *timed_out, progress, certainty))

@@ -64,8 +64,6 @@ pub(super) struct Scheduler<Id> {
 pub(super) struct Pass<Id> {
     step: StepId,
     items: NewItems,
-    /// Number of items added so far.
-    pub(super) added: usize,
     /// End of the query, if the input has ended it.
     end: Option<QueryEnd>,
     /// The query, once it has ended and is no longer scheduled.
@@ -414,7 +412,6 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> Scheduler<Id> {
             if !waiters.is_empty()
                 && let Some(item) = pass.items.next()
             {
-                pass.added += 1;
                 work.results.add(&item, &env.config.validators);
                 for request in waiters.streaming() {
                     env.actions.push_back(Action::Item { request, item: item.clone() });
@@ -587,7 +584,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> Scheduler<Id> {
 
 impl<Id> Pass<Id> {
     fn new(step: StepId) -> Self {
-        Self { step, items: NewItems::None, added: 0, end: None, removed: None }
+        Self { step, items: NewItems::None, end: None, removed: None }
     }
 
     /// Returns the query, once it has ended.

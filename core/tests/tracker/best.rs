@@ -299,6 +299,22 @@ fn peers_with_a_worse_record_or_none_are_sent_the_best_one() {
 }
 
 #[test]
+fn readers_that_share_a_query_share_its_read_repair() {
+    let mut h = Harness::watching(validating().stall(None));
+    h.request(1, get_record("/v/k", Policy::Best { agree: None }));
+    h.request(2, get_record("/v/k", Policy::Best { agree: None }));
+    let id = h.start();
+    h.ev(id, found("/v/k", 1, b"1"), false);
+    h.ev(id, found("/v/k", 2, b"2"), false);
+    h.ev(id, records_finished(), true);
+    for request in [1, 2] {
+        let Outcome::GetRecord(Ok(answer)) = h.outcome(request) else { panic!("{:?}", h.outcome(request)) };
+        assert_eq!((answer.value(), answer.repairing), (&b"2"[..], 1));
+    }
+    assert_eq!((h.starts.len(), h.tracker.stats().read_repairs), (1, 1));
+}
+
+#[test]
 fn only_the_twenty_closest_peers_are_repaired() {
     let (mut h, id) = found_old_and_new(Policy::Best { agree: None });
     h.ev(id, records_finished_without(10..60), true);

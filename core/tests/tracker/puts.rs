@@ -419,6 +419,19 @@ fn a_quorum_of_all_means_the_peers_found() {
 }
 
 #[test]
+fn after_sixty_peers_no_further_peer_is_asked() {
+    let mut h = putting(n(50), PutOptions::default());
+    let lookup = h.start();
+    h.ev(lookup, closest_found(1..=20), true);
+    for _ in 0..2 {
+        h.choose(1, peers(21..=100));
+        let store = h.start();
+        h.ev(store, put_quorum_failed(Vec::new()), true);
+    }
+    let PutRecordError::QuorumFailed { asked: 70, .. } = error(&h) else { panic!("{:?}", error(&h)) };
+}
+
+#[test]
 fn a_deadline_names_the_peers_of_all_rounds() {
     let mut h = putting(n(3), PutOptions::default());
     let lookup = h.start();

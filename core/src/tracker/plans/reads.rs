@@ -13,18 +13,14 @@ use crate::{
     },
 };
 
-/// Answers of one query at one moment, computed once for any number of requests that wait for it.
+/// Answers of one query for the requests that one event ends, computed once for any number of them. An event brings at
+/// most one record, so all of them have the same records.
 #[derive(Debug, Default)]
 pub(in crate::tracker) struct Memo {
-    /// Number of items of the query that the answers are made of.
-    items: usize,
-    /// The first record, with the number of records in the answer.
-    first: Option<(usize, Selection)>,
+    first: Option<Selection>,
     best: Option<Selection>,
     top: Option<Selection>,
     candidates: Option<Arc<[Candidate]>>,
-    /// The first providers, with their number.
-    providers: Option<(usize, Arc<[PeerId]>)>,
     /// Number of peers that a read repair is under way to.
     pub(in crate::tracker) repairing: Option<usize>,
 }
@@ -36,15 +32,6 @@ struct Selection {
     others: Arc<[Arc<PeerRecord>]>,
     agreeing: usize,
     dissenting: usize,
-}
-
-impl Memo {
-    /// Forgets the answers if the query has found more since.
-    pub(in crate::tracker) fn at(&mut self, items: usize) {
-        if self.items != items {
-            *self = Self { items, ..Self::default() };
-        }
-    }
 }
 
 /// Returns the threshold that satisfies a policy before its query's end.
@@ -85,10 +72,11 @@ pub(super) fn record(
             }
         });
     };
+    let first_of = |n: usize| Selection::new(first, records.get(..n).unwrap_or(records));
     let selection = match policy {
-        Policy::First => memo.first_of(records, 1, first),
-        Policy::Limit(limit) => memo.first_of(records, limit.min(records.len()), first),
-        Policy::All => memo.first_of(records, records.len(), first),
+        Policy::First => memo.first.get_or_insert_with(|| first_of(1)),
+        Policy::Limit(limit) => memo.first.get_or_insert_with(|| first_of(limit)),
+        Policy::All => memo.first.get_or_insert_with(|| first_of(records.len())),
         Policy::Best { agree: _ } => {
             memo.best.get_or_insert_with(|| Selection::new(found.best().unwrap_or(first), records))
         }
@@ -113,7 +101,6 @@ pub(super) fn providers(
     policy: Policy,
     found: &Providers,
     ended: &Ended<'_>,
-    memo: &mut Memo,
 ) -> Result<ProvidersAnswer, GetProvidersError> {
     let Ended { results: _, progress, end, certainty } = *ended;
     let providers = found.providers.as_slice();
@@ -134,30 +121,12 @@ pub(super) fn providers(
         Policy::Limit(limit) => limit.min(providers.len()),
         Policy::All | Policy::Quorum(_) | Policy::Best { agree: _ } => providers.len(),
     };
-    let providers = if wanted == providers.len() { found.list() } else { memo.some_of(providers, wanted) };
+    // Only a request that has joined wants fewer than there are.
+    let providers = match providers.get(..wanted) {
+        Some(some) if wanted < providers.len() => some.into(),
+        _ => found.list(),
+    };
     Ok(ProvidersAnswer { providers, progress })
-}
-
-impl Memo {
-    /// Selects the first of the first `n` records.
-    fn first_of(&mut self, records: &[Arc<PeerRecord>], n: usize, first: &Arc<PeerRecord>) -> &Selection {
-        if self.first.as_ref().is_some_and(|(computed_for, _)| *computed_for != n) {
-            self.first = None;
-        }
-        let select = || (n, Selection::new(first, records.get(..n).unwrap_or(records)));
-        &self.first.get_or_insert_with(select).1
-    }
-
-    fn some_of(&mut self, providers: &[PeerId], n: usize) -> Arc<[PeerId]> {
-        match &self.providers {
-            Some((computed_for, some)) if *computed_for == n => Arc::clone(some),
-            _ => {
-                let some: Arc<[_]> = providers.get(..n).unwrap_or(providers).into();
-                self.providers = Some((n, Arc::clone(&some)));
-                some
-            }
-        }
-    }
 }
 
 impl Selection {
