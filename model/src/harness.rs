@@ -1,7 +1,7 @@
 //! Harness that runs the tracker and its model side by side.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -307,7 +307,7 @@ impl Harness {
             self.thorough_lookups.push((id, target.clone()));
         }
         if self.command(Command::Request(Request { id, operation, options: request.options })) {
-            self.order.accepted(id, asked);
+            self.order.accepted(id, asked, request.options.retry.is_some());
             self.pending_requests.push((id, self.now.checked_add(timeout)));
         }
     }
@@ -687,6 +687,8 @@ struct Order {
     writes: BTreeMap<Vec<u8>, u64>,
     /// Key of each live request, and the number of writes of the key that had ended when it was accepted.
     requests: BTreeMap<RequestId, (Vec<u8>, u64)>,
+    /// Live requests with retries.
+    retrying: BTreeSet<RequestId>,
     /// The same of each read's step, when its start was asked for.
     steps: BTreeMap<u64, (Vec<u8>, u64)>,
     /// Steps by query id.
@@ -700,7 +702,10 @@ impl Order {
         self.writes.get(key).copied().unwrap_or(0)
     }
 
-    fn accepted(&mut self, id: RequestId, key: Vec<u8>) {
+    fn accepted(&mut self, id: RequestId, key: Vec<u8>, retries: bool) {
+        if retries {
+            self.retrying.insert(id);
+        }
         let after = self.ended_writes(&key);
         self.requests.insert(id, (key, after));
     }
@@ -721,12 +726,15 @@ impl Order {
 
     fn ended(&mut self, id: RequestId, outcome: &Outcome) {
         let Some((key, accepted_after)) = self.requests.remove(&id) else { return };
+        let retries = self.retrying.remove(&id);
         match outcome {
             Outcome::GetRecord(Ok(_)) | Outcome::GetProviders(Ok(_)) => {
-                // Without an event, the request was answered at once by a query that it joined.
+                // Without an event, the request was answered at once by a query that it joined. So was one whose next
+                // attempt was due when the event of another query came.
                 let of_event = self.event_of.and_then(|id| self.queries.get(&id)).and_then(|step| self.steps.get(step));
                 let fresh = |(of, after): &(Vec<u8>, u64)| *of == key && *after >= accepted_after;
-                let answered = of_event.map_or_else(|| self.steps.values().any(fresh), fresh);
+                let joined = of_event.is_none() || retries;
+                let answered = of_event.is_some_and(fresh) || (joined && self.steps.values().any(fresh));
                 assert!(answered, "{id} was answered by a query from before a write: {outcome:?}");
             }
             Outcome::PutRecord(_) | Outcome::PutRecordTo(_) | Outcome::StartProviding(_) => {
