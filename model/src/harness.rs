@@ -1,7 +1,7 @@
 //! Harness that runs the tracker and its model side by side.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -685,10 +685,9 @@ fn records_of(result: &mut Result<RecordAnswer, GetRecordError>) -> Vec<&mut Arc
 struct Order {
     /// Number of writes that have ended, by key.
     writes: BTreeMap<Vec<u8>, u64>,
-    /// Key of each live request, and the number of writes of the key that had ended when it was accepted.
-    requests: BTreeMap<RequestId, (Vec<u8>, u64)>,
-    /// Live requests with retries.
-    retrying: BTreeSet<RequestId>,
+    /// Key of each live request, the number of writes of the key that had ended when it was accepted, and whether it has
+    /// retries.
+    requests: BTreeMap<RequestId, (Vec<u8>, u64, bool)>,
     /// The same of each read's step, when its start was asked for.
     steps: BTreeMap<u64, (Vec<u8>, u64)>,
     /// Steps by query id.
@@ -703,11 +702,8 @@ impl Order {
     }
 
     fn accepted(&mut self, id: RequestId, key: Vec<u8>, retries: bool) {
-        if retries {
-            self.retrying.insert(id);
-        }
         let after = self.ended_writes(&key);
-        self.requests.insert(id, (key, after));
+        self.requests.insert(id, (key, after, retries));
     }
 
     fn starts(&mut self, step: u64, query: &Query) {
@@ -725,8 +721,7 @@ impl Order {
     }
 
     fn ended(&mut self, id: RequestId, outcome: &Outcome) {
-        let Some((key, accepted_after)) = self.requests.remove(&id) else { return };
-        let retries = self.retrying.remove(&id);
+        let Some((key, accepted_after, retries)) = self.requests.remove(&id) else { return };
         match outcome {
             Outcome::GetRecord(Ok(_)) | Outcome::GetProviders(Ok(_)) => {
                 // Without an event, the request was answered at once by a query that it joined. So was one whose next

@@ -307,7 +307,7 @@ impl StreamMuxer for Muxer {
     }
 }
 
-/// One host's end of a substream. Dropping it before both hosts have ended it resets it.
+/// One host's end of a substream. Dropping it before either host has ended it resets it.
 pub(crate) struct Substream {
     connection: Arc<Connection>,
     end: usize,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::splitmix::mix;
+
 /// One-way latency of each pair of hosts. It is the same in both directions and does not change.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -28,13 +30,8 @@ impl Latency {
 
 /// Returns a number from 0 to 1 that depends only on the pair and the seed.
 fn share(a: usize, b: usize, seed: u64) -> f64 {
-    let mut z = seed.rotate_left(17) ^ ((a as u64) << 32 | b as u64);
-    for _ in 0..2 {
-        z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-    }
+    let pair = (a as u64) << 32 | b as u64;
+    let z = mix(mix(seed.rotate_left(17) ^ pair));
     (z >> 11) as f64 / (1_u64 << 53) as f64
 }
 

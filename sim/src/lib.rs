@@ -6,6 +6,7 @@ mod members;
 mod network;
 mod os;
 mod runtime;
+mod splitmix;
 mod trace;
 mod transport;
 mod world;

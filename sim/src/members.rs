@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use futures_timer::Delay;
-use kadence::{
-    TaskEnd,
-    node::{Node, NodeConfig, NodeError},
-};
+use kadence::node::{Node, NodeConfig, NodeError};
 use libp2p::Multiaddr;
 use rand::Rng;
 
@@ -58,11 +55,6 @@ impl Member {
         self.host.kill();
         Delay::new(RESTART).await;
         Self::start(self.host, config).await
-    }
-
-    /// Shuts the node down.
-    pub async fn shut_down(self) -> TaskEnd {
-        self.node.shutdown().await
     }
 }
 

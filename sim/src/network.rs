@@ -189,10 +189,6 @@ impl Network {
         self.lock().hosts[host.0].link = link;
     }
 
-    pub(crate) fn link(&self, host: HostId) -> Link {
-        self.lock().hosts[host.0].link
-    }
-
     pub(crate) fn set_up(&self, host: HostId, is_up: bool) {
         self.lock().hosts[host.0].is_up = is_up;
     }

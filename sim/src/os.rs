@@ -11,6 +11,8 @@ use std::{cell::Cell, mem, slice};
 use futures_timer::schedule;
 use libc::{c_int, c_long, c_uint, c_void, clockid_t, pthread_attr_t, pthread_t, size_t, ssize_t, timespec};
 
+use crate::splitmix;
+
 const SECOND: u64 = 1_000_000_000;
 
 /// Reading of the monotonic clock at the start of a world, in seconds: far from zero, as on a real machine.
@@ -48,15 +50,6 @@ pub(crate) fn seed(seed: Option<u64>) {
 /// Sets the offset of the wall clock, and returns the one before.
 pub(crate) fn set_wall_offset(nanos: i64) -> i64 {
     WALL_OFFSET.replace(nanos)
-}
-
-/// Returns the next number of SplitMix64 (Steele et al., 2014).
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 /// # Safety
@@ -101,7 +94,7 @@ pub(crate) unsafe extern "C" fn getrandom(buffer: *mut c_void, len: size_t, flag
         // SAFETY: the caller passes a buffer of this length, which nobody else uses during the call.
         let bytes = unsafe { slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
         for chunk in bytes.chunks_mut(8) {
-            let random = next(&mut state).to_le_bytes();
+            let random = splitmix::next(&mut state).to_le_bytes();
             chunk.iter_mut().zip(random).for_each(|(byte, random)| *byte = random);
         }
     }

@@ -71,9 +71,7 @@ impl Runtime for SimRuntime {
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
-        if self.process.has_ended.load(Relaxed) {
-            return;
-        }
+        let Some(executor) = self.executor.upgrade().filter(|_| !self.process.has_ended.load(Relaxed)) else { return };
         let (handle, registration) = AbortHandle::new_pair();
         let mut tasks = self.process.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.last += 1;
@@ -81,7 +79,6 @@ impl Runtime for SimRuntime {
         tasks.handles.insert(number, handle);
         drop(tasks);
         let task = Abortable::new(task, registration);
-        let Some(executor) = self.executor.upgrade() else { return };
         executor.spawn(OnHost { runtime: self.clone(), number, task: Some(task) }).detach();
     }
 }

@@ -219,7 +219,7 @@ impl World {
         Delay::new(span).await;
     }
 
-    /// Runs a future of the scenario with random numbers of its own, which depend on the seed alone.
+    /// Draws from random numbers of the scenario's own, which depend on the seed alone.
     pub fn random<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
         draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -331,11 +331,6 @@ impl Host {
     /// [`set_online`](Self::set_online), and its listeners report the new address and are reachable there.
     pub fn change_address(&self) {
         self.world.network.move_host(self.id);
-    }
-
-    /// Returns the link to the network.
-    pub fn link(&self) -> Link {
-        self.world.network.link(self.id)
     }
 
     /// Changes the link to the network. What has been sent before is not affected.

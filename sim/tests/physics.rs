@@ -230,6 +230,31 @@ fn a_killed_host_is_noticed_and_one_without_power_is_not() {
 }
 
 #[test]
+fn a_reset_ends_a_connection_on_both_sides_at_once() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        let (mut writer, mut reader) = substream(&mut dialled, &mut accepted).await;
+        a.reset_connections();
+        assert!(writer.write(b"late").now_or_never().unwrap().is_err());
+        assert_eq!(reader.read(&mut [0; 8]).now_or_never().unwrap().unwrap(), 0);
+        assert!(poll_fn(|cx| accepted.poll_inbound_unpin(cx)).await.is_err());
+    });
+}
+
+#[test]
+fn traffic_is_counted_with_its_headers() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        transfer(&world, &mut dialled, &mut accepted, 10_000).await;
+        // A substream is opened, written to and ended.
+        assert_eq!((a.traffic().packets, a.traffic().bytes), (3, 10_000 + 3 * 52));
+        assert_eq!(world.traffic().packets, a.traffic().packets + b.traffic().packets);
+    });
+}
+
+#[test]
 fn what_was_sent_over_a_cut_arrives_when_it_ends() {
     run(config(), |world| async move {
         let [a, b] = hosts(&world, [Link::default(); 2]);

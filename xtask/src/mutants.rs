@@ -383,7 +383,7 @@ impl Workspace {
     fn compile_races(&self, limit: &str, suite: &Suite) -> anyhow::Result<Option<PathBuf>> {
         let output = self.cargo(limit, suite.args).stdout(Stdio::piped()).output().context(CANNOT_RUN)?;
         let messages = String::from_utf8_lossy(&output.stdout);
-        Ok(messages.lines().rev().find_map(races::executable).filter(|_| output.status.success()))
+        Ok(races::program_of(&messages).filter(|_| output.status.success()))
     }
 
     fn succeeds(&self, command: &mut Command) -> anyhow::Result<bool> {

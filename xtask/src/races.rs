@@ -35,7 +35,7 @@ pub(crate) const FILTER: &str = "races::";
 /// If the tests do not compile or one fails.
 pub(crate) fn check(args: &[String]) -> anyhow::Result<()> {
     let messages = output(&mut cargo(&COMPILE))?;
-    let program = messages.lines().rev().find_map(executable).context("cargo has built no test program")?;
+    let program = program_of(&messages).context("cargo has built no test program")?;
     let names: Vec<_> = match args {
         [] => vec![FILTER.to_owned()],
         names => names
@@ -49,8 +49,10 @@ pub(crate) fn check(args: &[String]) -> anyhow::Result<()> {
     run_within(LIMIT, Command::new(program).arg("--nocapture").args(&names))
 }
 
-/// Returns the program that a message of cargo names.
-pub(crate) fn executable(message: &str) -> Option<PathBuf> {
-    let message: serde_json::Value = serde_json::from_str(message).ok()?;
-    message.get("executable")?.as_str().map(PathBuf::from)
+/// Returns the program that cargo's messages name.
+pub(crate) fn program_of(messages: &str) -> Option<PathBuf> {
+    messages.lines().rev().find_map(|message| {
+        let message: serde_json::Value = serde_json::from_str(message).ok()?;
+        message.get("executable")?.as_str().map(PathBuf::from)
+    })
 }

@@ -109,12 +109,7 @@ impl<T> Receiver<T> {
     }
 
     pub(crate) fn try_recv(&self) -> Result<T, TryRecvError> {
-        let mut state = lock(&self.0);
-        let message = state.queue.pop_front().ok_or(TryRecvError)?;
-        let sending = std::mem::take(&mut state.sending);
-        drop(state);
-        sending.into_iter().for_each(Waker::wake);
-        Ok(message)
+        pop(lock(&self.0)).map_err(|_state| TryRecvError)
     }
 }
 
@@ -122,16 +117,10 @@ impl<T> Stream for Receiver<T> {
     type Item = T;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let mut state = lock(&self.0);
-        match state.queue.pop_front() {
-            Some(message) => {
-                let sending = std::mem::take(&mut state.sending);
-                drop(state);
-                sending.into_iter().for_each(Waker::wake);
-                Poll::Ready(Some(message))
-            }
-            None if state.closed => Poll::Ready(None),
-            None => {
+        match pop(lock(&self.0)) {
+            Ok(message) => Poll::Ready(Some(message)),
+            Err(state) if state.closed => Poll::Ready(None),
+            Err(mut state) => {
                 state.receiving = Some(cx.waker().clone());
                 Poll::Pending
             }
@@ -148,6 +137,15 @@ impl<T> Drop for Receiver<T> {
 /// A driver that panics drops its channels.
 fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the next message, and wakes those that wait for room. Without one, the state stays locked.
+fn pop<T>(mut state: MutexGuard<'_, State<T>>) -> Result<T, MutexGuard<'_, State<T>>> {
+    let Some(message) = state.queue.pop_front() else { return Err(state) };
+    let sending = std::mem::take(&mut state.sending);
+    drop(state);
+    sending.into_iter().for_each(Waker::wake);
+    Ok(message)
 }
 
 fn close<T>(mut state: MutexGuard<'_, State<T>>) {
