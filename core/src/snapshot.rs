@@ -90,7 +90,8 @@ pub struct QueryView<Id = kad::QueryId> {
     pub waiters: usize,
     /// Time since the tracker asked kad to start the query.
     pub age: Duration,
-    /// Requests and answers of the query, as last reported by kad.
+    /// Requests, answers and failures of the query, as last reported by kad. kad counts anew in each lookup of a bootstrap,
+    /// and when an announcement begins to send to the closest peers: the counts of the phases before are not included.
     pub progress: Progress,
 }
 

@@ -9,8 +9,11 @@ pub struct AdaptiveTimeout {
     pub initial: Duration,
     /// Lower bound of the timeout, for fast networks.
     pub min: Duration,
-    /// Upper bound of the timeout, for slow networks. Takes precedence over `min`. While nothing shows that the network
-    /// is alive, this timeout applies in place of the measured one: see [`PeerTimeouts`](crate::PeerTimeouts).
+    /// Upper bound of the timeout, for slow networks. Takes precedence over `min`.
+    ///
+    /// In two cases, this timeout applies in place of the measured one: to a request, while a query that waits for the
+    /// peer has had no response at all; and to requests and dials, after up to eight peers in a row were given up without a
+    /// response from any peer. See [`PeerTimeouts`](crate::PeerTimeouts).
     pub max: Duration,
 }
 
@@ -56,7 +59,7 @@ pub struct PeerTimeoutConfig {
     /// Number of requests that a lookup sends to connected peers at once. Default: 3, kad's default parallelism. Zero
     /// sends all requests at once.
     ///
-    /// Further requests, up to kad's parallelism, are held back. Each response, and each request whose stream fails,
+    /// If kad's parallelism is greater, the other first requests are held back. Each response, and each request whose stream fails,
     /// releases two of them. The rest is released when the responses to the first requests are later than most, 10 to 100 ms
     /// after the first request. Requests to peers that have to be dialled are not held back.
     ///

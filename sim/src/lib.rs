@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 mod connection;
+mod foreign;
 mod latency;
 mod members;
 mod network;
 mod os;
+mod plain;
 mod runtime;
 mod splitmix;
 mod trace;
@@ -15,9 +17,11 @@ pub use kadence;
 pub use libp2p;
 
 pub use self::{
+    foreign::{ForeignPeer, Habit, WRONG_VALUE, keypairs_near},
     latency::Latency,
     members::{Member, PORT},
     network::{HostId, Link, Reach, Traffic},
+    plain::PlainNode,
     runtime::{SimRuntime, SimTimer},
     world::{Host, Ran, World, WorldConfig, run},
 };

@@ -32,13 +32,15 @@ pub struct Link {
     /// bandwidth and holds up what follows it on the connection. Values above 0.9 count as 0.9. Dials are not lost.
     /// Default: 0.
     pub loss: f64,
+    /// Time that everything takes to or from the host, on top of the latency of the pair. Default: 0.
+    pub delay: Duration,
     /// Answer to a dial from outside. Default: [`Reach::Open`].
     pub reach: Reach,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { up: None, down: None, loss: 0.0, reach: Reach::Open }
+        Self { up: None, down: None, loss: 0.0, delay: Duration::ZERO, reach: Reach::Open }
     }
 }
 
@@ -64,6 +66,13 @@ impl Link {
         self
     }
 
+    /// Sets [`delay`](field@Self::delay).
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
     /// Sets [`reach`](field@Self::reach).
     #[must_use]
     pub fn reach(mut self, reach: Reach) -> Self {
@@ -78,7 +87,10 @@ impl Link {
 pub enum Reach {
     /// Dials of a port without a listener are refused after a round trip.
     Open,
-    /// No dial is answered, as behind a NAT without a mapping. The host can dial others.
+    /// As [`Open`](Self::Open), but dials of a port without a listener are not answered, as behind most firewalls.
+    Filtered,
+    /// No dial is answered, as behind a NAT, but for those of [mapped ports](crate::Host::map_port). The host can dial
+    /// others.
     Nat,
 }
 
@@ -109,6 +121,8 @@ struct State {
     hosts: Vec<Host>,
     by_address: BTreeMap<Ipv4Addr, HostId>,
     listeners: BTreeMap<(HostId, u16), Listener>,
+    /// Ports of hosts behind a NAT that can be reached from outside.
+    mapped: BTreeSet<(HostId, u16)>,
     /// Pairs that do not reach each other, the smaller one first.
     cut: BTreeSet<(HostId, HostId)>,
     connections: Vec<Weak<Connection>>,
@@ -126,6 +140,7 @@ struct Host {
     up_free: u64,
     down_free: u64,
     is_up: bool,
+    is_stalled: bool,
     traffic: Traffic,
 }
 
@@ -135,6 +150,7 @@ impl Network {
             hosts: Vec::new(),
             by_address: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            mapped: BTreeSet::new(),
             cut: BTreeSet::new(),
             connections: Vec::new(),
             latency,
@@ -156,7 +172,8 @@ impl Network {
         let id = HostId(state.hosts.len());
         let address = state.new_address();
         state.by_address.insert(address, id);
-        state.hosts.push(Host { address, link, up_free: 0, down_free: 0, is_up: true, traffic: Traffic::default() });
+        let (is_up, is_stalled, traffic) = (true, false, Traffic::default());
+        state.hosts.push(Host { address, link, up_free: 0, down_free: 0, is_up, is_stalled, traffic });
         id
     }
 
@@ -216,14 +233,37 @@ impl Network {
         connections.iter().for_each(|connection| connection.flush());
     }
 
+    /// Lets nothing pass to or from a host, or lets it pass again, with all that was held up.
+    pub(crate) fn set_stalled(&self, host: HostId, is_stalled: bool) {
+        let mut state = self.lock();
+        state.hosts[host.0].is_stalled = is_stalled;
+        let connections = if is_stalled { Vec::new() } else { state.connections_of(host) };
+        drop(state);
+        connections.iter().for_each(|connection| connection.flush());
+    }
+
     pub(crate) fn is_cut(&self, a: HostId, b: HostId) -> bool {
-        self.lock().cut.contains(&pair(a, b))
+        self.lock().is_cut(a, b)
+    }
+
+    /// Returns whether each of two hosts would answer the other: both have power, and nothing is between them.
+    pub(crate) fn reach_each_other(&self, a: HostId, b: HostId) -> bool {
+        let state = self.lock();
+        !state.is_cut(a, b) && [a, b].into_iter().all(|host| state.hosts[host.0].is_up)
     }
 
     /// Returns the time from one host to another.
     pub(crate) fn one_way(&self, from: HostId, to: HostId) -> Duration {
-        let state = self.lock();
-        state.latency.one_way(from.0, to.0, state.seed)
+        self.lock().one_way(from, to)
+    }
+
+    pub(crate) fn set_mapped(&self, host: HostId, port: u16, is_mapped: bool) {
+        let mut state = self.lock();
+        if is_mapped {
+            state.mapped.insert((host, port));
+        } else {
+            state.mapped.remove(&(host, port));
+        }
     }
 
     /// Returns whether packets between two hosts, which are known by these addresses, still arrive.
@@ -234,19 +274,19 @@ impl Network {
             let host = &state.hosts[id.0];
             host.is_up && host.address == address
         };
-        !state.cut.contains(&pair(a, b)) && hosts.into_iter().all(is_there)
+        !state.is_cut(a, b) && hosts.into_iter().all(is_there)
     }
 
     /// Returns the time at which the last byte of a packet leaves, and that at which it reaches the other host's link.
     pub(crate) fn send(&self, from: HostId, to: HostId, len: usize) -> (u64, u64) {
         let mut state = self.lock();
-        let State { hosts, latency, random, trace, seed, .. } = &mut *state;
+        let one_way = state.one_way(from, to);
+        let State { hosts, random, trace, .. } = &mut *state;
         let kept = [from, to].map(|host| 1.0 - hosts[host.0].link.loss.clamp(0.0, MAX_LOSS));
         let lost = 1.0 - kept[0] * kept[1];
         let host = &mut hosts[from.0];
         let bytes = len as u64 + HEADERS;
         let now = schedule::now().unwrap_or_default();
-        let one_way = latency.one_way(from.0, to.0, *seed);
         let (mut takes, mut times) = (one_way, 1);
         while lost > 0.0 && random.random_bool(lost) {
             takes += 2 * one_way + RETRANSMISSION;
@@ -302,13 +342,14 @@ impl Network {
         let state = self.lock();
         let Some(&to) = state.by_address.get(&address) else { return Knock::Silence };
         let host = &state.hosts[to.0];
-        let is_hidden = host.link.reach == Reach::Nat && from != to;
-        if state.cut.contains(&pair(from, to)) || is_hidden || !host.is_up || !state.hosts[from.0].is_up {
+        let is_hidden = host.link.reach == Reach::Nat && from != to && !state.mapped.contains(&(to, port));
+        if state.is_cut(from, to) || is_hidden || !host.is_up || !state.hosts[from.0].is_up {
             return Knock::Silence;
         }
-        match state.listeners.get(&(to, port)) {
-            Some(listener) => Knock::Answered(to, listener.clone()),
-            None => Knock::Refused,
+        match (state.listeners.get(&(to, port)), host.link.reach) {
+            (Some(listener), _) => Knock::Answered(to, listener.clone()),
+            (None, Reach::Open) => Knock::Refused,
+            (None, Reach::Filtered | Reach::Nat) => Knock::Silence,
         }
     }
 
@@ -332,6 +373,15 @@ impl State {
         self.next_address += 1;
         let [_, a, b, c] = self.next_address.to_be_bytes();
         Ipv4Addr::new(20, a, b, c)
+    }
+
+    fn is_cut(&self, a: HostId, b: HostId) -> bool {
+        self.cut.contains(&pair(a, b)) || self.hosts[a.0].is_stalled || self.hosts[b.0].is_stalled
+    }
+
+    fn one_way(&self, from: HostId, to: HostId) -> Duration {
+        let delays = self.hosts[from.0].link.delay + self.hosts[to.0].link.delay;
+        self.latency.one_way(from.0, to.0, self.seed) + delays
     }
 
     fn new_port(&mut self) -> u16 {

@@ -22,8 +22,6 @@ const MONOTONIC_START: u64 = 1_000_000;
 const WALL_START: u64 = 1_767_225_600;
 
 thread_local! {
-    /// Difference between the wall clock of the node that runs and the world's, in nanoseconds.
-    static WALL_OFFSET: Cell<i64> = const { Cell::new(0) };
     /// State of the random numbers of a world.
     static RANDOM: Cell<Option<u64>> = const { Cell::new(None) };
     /// Number of threads that this one has started in its world.
@@ -47,11 +45,6 @@ pub(crate) fn seed(seed: Option<u64>) {
     RANDOM.set(seed);
 }
 
-/// Sets the offset of the wall clock, and returns the one before.
-pub(crate) fn set_wall_offset(nanos: i64) -> i64 {
-    WALL_OFFSET.replace(nanos)
-}
-
 /// # Safety
 ///
 /// As for the function of the C library: `time` is null or points to a `timespec`.
@@ -66,8 +59,7 @@ pub(crate) unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut times
             MONOTONIC_START * SECOND + now
         }
         libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => {
-            let offset = WALL_OFFSET.try_with(Cell::get).unwrap_or_default();
-            (WALL_START * SECOND + now).saturating_add_signed(offset)
+            (WALL_START * SECOND + now).saturating_add_signed(schedule::wall_offset())
         }
         // The processor time of a thread, for one.
         // SAFETY: the arguments are the caller's.

@@ -5,10 +5,10 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -17,10 +17,10 @@ use futures::{
     FutureExt,
     future::{AbortHandle, Abortable, BoxFuture},
 };
-use futures_timer::Delay;
+use futures_timer::{Delay, schedule};
 use kadence::{Runtime, Timer};
 
-use crate::{network::HostId, os, trace::Trace};
+use crate::{network::HostId, trace::Trace};
 
 /// Runtime of one host of a world, in virtual time. Its tasks end when the host is stopped.
 #[derive(Clone)]
@@ -35,6 +35,7 @@ pub struct SimRuntime {
 pub(crate) struct Process {
     host: HostId,
     has_ended: AtomicBool,
+    is_frozen: AtomicBool,
     tasks: Mutex<Tasks>,
     /// Difference between the host's wall clock and the world's, in nanoseconds. It outlives the process.
     pub(crate) wall_offset: Arc<AtomicI64>,
@@ -44,18 +45,35 @@ pub(crate) struct Process {
 struct Tasks {
     last: u64,
     handles: BTreeMap<u64, AbortHandle>,
+    /// Those that were woken while the process was frozen.
+    held: BTreeMap<u64, Waker>,
 }
 
 impl Process {
     pub(crate) fn new(host: HostId, wall_offset: Arc<AtomicI64>) -> Arc<Self> {
-        Arc::new(Self { host, has_ended: AtomicBool::new(false), tasks: Mutex::default(), wall_offset })
+        let (has_ended, is_frozen) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { host, has_ended, is_frozen, tasks: Mutex::default(), wall_offset })
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets no task go on, or lets all go on again.
+    pub(crate) fn set_frozen(&self, is_frozen: bool) {
+        self.is_frozen.store(is_frozen, Relaxed);
+        if !is_frozen {
+            let held = std::mem::take(&mut self.tasks().held);
+            held.into_values().for_each(Waker::wake);
+        }
     }
 
     /// Ends all tasks, and every task that is started later.
     pub(crate) fn kill(&self) {
         self.has_ended.store(true, Relaxed);
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = std::mem::take(&mut *self.tasks());
         tasks.handles.into_values().for_each(|task| task.abort());
+        tasks.held.into_values().for_each(Waker::wake);
     }
 }
 
@@ -73,7 +91,7 @@ impl Runtime for SimRuntime {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         let Some(executor) = self.executor.upgrade().filter(|_| !self.process.has_ended.load(Relaxed)) else { return };
         let (handle, registration) = AbortHandle::new_pair();
-        let mut tasks = self.process.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.process.tasks();
         tasks.last += 1;
         let number = tasks.last;
         tasks.handles.insert(number, handle);
@@ -111,15 +129,18 @@ impl Future for OnHost {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { runtime, number, task } = &mut *self;
         let Some(running) = task else { return Poll::Ready(()) };
+        if runtime.process.is_frozen.load(Relaxed) && !running.is_aborted() {
+            runtime.process.tasks().held.insert(*number, cx.waker().clone());
+            return Poll::Pending;
+        }
         runtime.trace.note(runtime.process.host.0 as u64, *number);
-        let before = os::set_wall_offset(runtime.process.wall_offset.load(Relaxed));
+        let before = schedule::set_wall_offset(runtime.process.wall_offset.load(Relaxed));
         let polled = running.poll_unpin(cx);
         if polled.is_ready() {
             *task = None;
-            let mut tasks = runtime.process.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            tasks.handles.remove(number);
+            runtime.process.tasks().handles.remove(number);
         }
-        os::set_wall_offset(before);
+        schedule::set_wall_offset(before);
         polled.map(|_ended| ())
     }
 }

@@ -203,6 +203,23 @@ fn knock(
     });
 }
 
+/// Begins a connection and does not go on with it.
+pub(crate) fn half_open(network: &Network, from: HostId, address: &Multiaddr) {
+    let Some((ip, port)) = parse(address) else { return };
+    let one_way = network.host_at(ip).map_or(Duration::ZERO, |to| network.one_way(from, to));
+    let network = network.clone();
+    call_in(one_way, move || {
+        let Knock::Answered(to, listener) = network.knock(from, ip, port) else { return };
+        let Some(listener_id) = listener.id_of(port) else { return };
+        listener.push(TransportEvent::Incoming {
+            listener_id,
+            upgrade: std::future::pending().boxed(),
+            local_addr: multiaddr(network.address(to), port),
+            send_back_addr: multiaddr(network.address(from), network.new_port()),
+        });
+    });
+}
+
 fn call_in(span: Duration, call: impl FnOnce() + 'static) {
     schedule::call_at(schedule::now().unwrap_or_default().saturating_add(nanos(span)), call);
 }

@@ -32,7 +32,7 @@ use crate::{
     os,
     runtime::{Process, SimRuntime},
     trace::Trace,
-    transport::SimTransport,
+    transport::{self, SimTransport},
 };
 
 /// Time after which a dial or an incoming handshake is given up, as by the transports of a node.
@@ -238,6 +238,19 @@ impl World {
         self.network.set_cut(a.id, b.id, is_cut);
     }
 
+    /// Cuts each host of a side from each one of the other, or connects them again, as [`set_cut`](Self::set_cut).
+    pub fn set_partition(&self, side: &[Host], other: &[Host], is_cut: bool) {
+        for (a, b) in side.iter().flat_map(|a| other.iter().map(move |b| (a, b))) {
+            self.set_cut(a, b, is_cut);
+        }
+    }
+
+    /// Returns whether packets pass between two hosts: both have power, and nothing cuts them from each other or holds them
+    /// up.
+    pub fn reach_each_other(&self, a: &Host, b: &Host) -> bool {
+        self.network.reach_each_other(a.id, b.id)
+    }
+
     /// Returns what all hosts have sent.
     pub fn traffic(&self) -> Traffic {
         self.network.traffic(None)
@@ -254,6 +267,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Returns the world that the host is in.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
     /// Returns the number of the host, in the order of creation.
     pub fn id(&self) -> HostId {
         self.id
@@ -331,6 +349,28 @@ impl Host {
     /// [`set_online`](Self::set_online), and its listeners report the new address and are reachable there.
     pub fn change_address(&self) {
         self.world.network.move_host(self.id);
+    }
+
+    /// Holds up everything that is sent to or from the host, or lets it pass again, with all that was held up: a link that
+    /// stalls. Nobody notices.
+    pub fn set_stalled(&self, is_stalled: bool) {
+        self.world.network.set_stalled(self.id, is_stalled);
+    }
+
+    /// Halts the processes of the host, or lets them go on: they keep their connections, and answer nothing. Their timers
+    /// elapse meanwhile.
+    pub fn set_frozen(&self, is_frozen: bool) {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).set_frozen(is_frozen);
+    }
+
+    /// Lets dials of a port pass the NAT of the host's [link](Link::reach), or no longer.
+    pub fn map_port(&self, port: u16, is_mapped: bool) {
+        self.world.network.set_mapped(self.id, port, is_mapped);
+    }
+
+    /// Begins a connection to an address and never completes its handshakes.
+    pub fn half_open(&self, address: &Multiaddr) {
+        transport::half_open(&self.world.network, self.id, address);
     }
 
     /// Changes the link to the network. What has been sent before is not affected.

@@ -73,13 +73,13 @@ impl OpenOptions {
     /// Sets whether this connection excludes all other SQLite connections from the file, in this process and all
     /// others. If another connection holds a lock on the file, as every connection in WAL mode does from its first
     /// access on, opening waits for about one second, then fails with [`DatabaseOpenError::InUse`]. Default: `false`.
-    /// For an owner with several connections, see [`FileLock`](crate::FileLock).
+    /// If the owner needs several connections, use [`FileLock`](crate::FileLock) instead.
     pub const fn exclusive(mut self, exclusive: bool) -> Self {
         self.exclusive = exclusive;
         self
     }
 
-    /// Sets the failures that a commit survives. Default: [`Durability::Power`].
+    /// Sets the durability of a commit: the failures after which it is still in the file. Default: [`Durability::Power`].
     pub const fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self

@@ -288,7 +288,7 @@ impl NodeConfig {
     }
 }
 
-/// Place of the records and providers that a node stores for other nodes and publishes itself.
+/// Storage of the records and providers of a node: its own ones, and those that it keeps for other nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NodeStore {

@@ -27,8 +27,8 @@ pub enum Identity {
 
 impl Identity {
     /// Returns the key pair, for an application that signs with its node's key. Creates the file of
-    /// [`File`](Self::File) if there is none. With [`Ephemeral`](Self::Ephemeral), each call returns another key pair,
-    /// which is not that of a node.
+    /// [`File`](Self::File) if there is none. With [`Ephemeral`](Self::Ephemeral), each call returns a new key pair,
+    /// which no node has.
     ///
     /// # Errors
     ///

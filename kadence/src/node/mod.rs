@@ -281,8 +281,8 @@ impl<X: NetworkBehaviour> Node<X> {
     }
 
     /// Adds a peer to the routing table, if the peer's bucket has room, and starts to dial the peer. A peer that is
-    /// connected or being dialled is not dialled again. Unlike a bootstrap peer, the added peer is not redialled while
-    /// no peer is connected. An error of the dial is not returned.
+    /// connected or being dialled is not dialled again. If the dial fails, the call still succeeds. Later, lookups and
+    /// bootstraps of kad dial the peer while it is in the routing table; the timer that redials bootstrap peers does not.
     ///
     /// # Errors
     ///

@@ -35,7 +35,9 @@ pub enum Error {
         /// Error code that the remote sent. 0 if it gave no reason.
         code: u64,
     },
-    /// The remote does not know the connection any more, for example because the remote was restarted.
+    /// The remote does not know the connection any more and has said so by a stateless reset. After a restart, only a remote
+    /// that has kept its reset key can do that, as those of libp2p-quic do; one with the transport of this crate has a new
+    /// key, and the connection ends with [`TimedOut`](Self::TimedOut).
     #[error("connection reset by the remote")]
     Reset,
     /// The connection failed by an error of QUIC or TLS: for example, one end violated the protocol or could not be

@@ -86,7 +86,8 @@ pub enum StepOutcome {
         /// package.
         of: usize,
     },
-    /// The step failed. In a [`Receipt`] the change is published nevertheless: it does not depend on this step.
+    /// The step failed. In a [`Receipt`] the change is published nevertheless: publication does not depend on this
+    /// step.
     Failed {
         /// Description of the cause.
         reason: String,

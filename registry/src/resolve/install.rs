@@ -63,7 +63,7 @@ pub struct InstalledPackage {
 /// in its local store, no network is needed.
 ///
 /// The function keeps its own files in `<dir>/.kadence-install`. Only one call at a time, in all processes, can use the
-/// same `dir`; another call fails with [`InstallError::Storage`].
+/// same `dir`; another call waits for about a second, then fails with [`InstallError::Storage`].
 ///
 /// # Errors
 ///

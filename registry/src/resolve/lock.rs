@@ -172,7 +172,7 @@ impl From<(&PackageId, &LockedPackage)> for Row {
 }
 
 /// Error of reading, parsing or writing a lock file. A lock file that cannot be parsed can be restored from a backup,
-/// or be removed and made again by [`resolve`](super::resolve()).
+/// or be removed and written again from the result of [`resolve`](super::resolve()), which may choose other versions.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LockError {

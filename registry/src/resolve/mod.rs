@@ -132,7 +132,8 @@ pub enum ResolveError {
         /// Cause.
         source: GetError,
     },
-    /// No choice of versions meets all requirements: relax one of the requirements in the explanation.
+    /// No choice of versions meets all requirements. Relax or remove a requirement in the explanation; if all versions of
+    /// a package are yanked, only removing helps.
     #[error("no versions meet all requirements:\n{explanation}")]
     Conflict {
         /// Description of the requirements that cannot all be met, in several lines, cut off at 16 KiB.

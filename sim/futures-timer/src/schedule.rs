@@ -14,7 +14,8 @@ pub type Key = (u64, u64);
 
 enum Entry {
     Wake(Waker),
-    Call(Box<dyn FnOnce()>),
+    /// A function, and the wall clock in which it runs.
+    Call(Box<dyn FnOnce()>, i64),
 }
 
 #[derive(Default)]
@@ -26,6 +27,8 @@ struct Queue {
 thread_local! {
     /// Readable without allocation, because the clock of the process is read from here.
     static NOW: Cell<Option<u64>> = const { Cell::new(None) };
+    /// Difference between the wall clock of the host that runs and the world's, in nanoseconds.
+    static WALL_OFFSET: Cell<i64> = const { Cell::new(0) };
     static QUEUE: RefCell<Queue> = RefCell::default();
 }
 
@@ -46,6 +49,16 @@ pub fn end() {
 /// Returns the nanoseconds since the start. `None` if this thread has no virtual time.
 pub fn now() -> Option<u64> {
     NOW.try_with(Cell::get).ok().flatten()
+}
+
+/// Returns the difference between the wall clock of the host that runs and the world's, in nanoseconds.
+pub fn wall_offset() -> i64 {
+    WALL_OFFSET.try_with(Cell::get).unwrap_or_default()
+}
+
+/// Sets the difference between the wall clock of the host that runs and the world's, and returns the one before.
+pub fn set_wall_offset(nanos: i64) -> i64 {
+    WALL_OFFSET.replace(nanos)
 }
 
 #[expect(clippy::panic, reason = "a delay that never ends would hide the mistake")]
@@ -83,9 +96,9 @@ pub(crate) fn wake_at(at: u64, key: Option<Key>, waker: &Waker) -> Key {
     insert(at, Entry::Wake(waker.clone()))
 }
 
-/// Calls a function at this time, or, if it has passed, as soon as all tasks wait.
+/// Calls a function at this time, or, if it has passed, as soon as all tasks wait. It reads the wall clock of the caller.
 pub fn call_at(at: u64, call: impl FnOnce() + 'static) {
-    insert(at, Entry::Call(Box::new(call)));
+    insert(at, Entry::Call(Box::new(call), wall_offset()));
 }
 
 pub(crate) fn cancel(key: Key) {
@@ -118,7 +131,11 @@ pub fn advance(limit: u64) -> bool {
             NOW.set(Some(now.max(at)));
             match entry {
                 Entry::Wake(waker) => waker.wake(),
-                Entry::Call(call) => call(),
+                Entry::Call(call, offset) => {
+                    let before = set_wall_offset(offset);
+                    call();
+                    set_wall_offset(before);
+                }
             }
             true
         }

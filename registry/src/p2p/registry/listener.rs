@@ -135,7 +135,8 @@ impl<R: Runtime> Listener<R> {
     }
 }
 
-/// Executes queued tasks, and reads catalogues of new and of connected peers.
+/// Executes queued tasks, reads the catalogue of each peer that connects, and at intervals that of the connected
+/// peer with the best reputation.
 async fn work<R: Runtime>(
     inner: Arc<Inner<R>>,
     tasks: Sender<Task>,

@@ -279,8 +279,9 @@ impl<R: Runtime> P2PRegistry<R> {
     /// Publishes a package of this registry again: puts its newest head into the DHT, announces this node as a provider
     /// of those contents of the package that are in its store, and announces the package. If less than half of the
     /// validity in [`RegistryConfig::lifetime`](field@RegistryConfig::lifetime) is left for the head, the next head is
-    /// signed first, unless too few peers answered to exclude that there is a newer head. Returns `None` if the folder
-    /// has no head of the package that was signed with this key.
+    /// signed first. It is not signed if the lookup of the head timed out, or if it found no head or only an older one and
+    /// too few peers answered to exclude a newer one. The copy in the node's own store counts as found. Returns `None` if
+    /// the folder has no head of the package that was signed with this key.
     ///
     /// While the node has a connected peer, this also happens automatically: soon after the start, then at each
     /// [`RegistryConfig::republish_interval`](field@RegistryConfig::republish_interval), and earlier after the first
@@ -288,8 +289,9 @@ impl<R: Runtime> P2PRegistry<R> {
     ///
     /// # Errors
     ///
-    /// If the newest head cannot be determined, signed, stored or put. The outcomes of the other steps, which may have
-    /// failed, are in the returned [`Steps`].
+    /// If the lookup of the head fails, or the head cannot be signed, stored or put. A lookup that times out or gets too
+    /// few answers is no failure: the newest head in the folder is put again. The outcomes of the other steps, which may
+    /// have failed, are in the returned [`Steps`].
     pub async fn republish(&self, package: &PackageId) -> Result<Option<Steps>, PublishError> {
         self.inner.republish(package).await
     }

@@ -1,0 +1,31 @@
+//! The part of the crate `blocking` that Kadence uses, in virtual time: what blocks runs in the thread of the world, after all
+//! tasks that can go on, and takes no time.
+//!
+//! In a thread without virtual time it runs at once.
+
+use async_task::Runnable;
+use futures_timer::schedule;
+
+pub use async_task::Task;
+
+/// Runs a closure that blocks. If the task is dropped before it has begun, it does not run.
+pub fn unblock<T, F>(work: F) -> Task<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let (runnable, task) = async_task::spawn(async move { work() }, run_soon);
+    runnable.schedule();
+    task
+}
+
+fn run_soon(runnable: Runnable) {
+    // A task of this kind never has to run again.
+    let run = move || {
+        let _woken = runnable.run();
+    };
+    match schedule::now() {
+        Some(now) => schedule::call_at(now, run),
+        None => run(),
+    }
+}
