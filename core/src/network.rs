@@ -14,7 +14,7 @@ pub struct Network {
 
 setters!(Network { reachability: Reachability; into size: Option<usize> });
 
-/// Reachability of the network for the local node.
+/// Connection of the local node to the rest of the network, as reported to the tracker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reachability {
     /// Nobody has told the tracker.

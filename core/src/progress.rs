@@ -9,7 +9,8 @@ use libp2p::kad;
 pub struct Progress {
     /// Requests to peers, including those that still wait for a connection.
     pub requests: u32,
-    /// Requests that were answered. An answer after the request had failed does not count.
+    /// Requests that were answered. An answer after the request had failed does not count. kad counts an announcement of a
+    /// provider to a peer, which has no answer, as answered at once.
     pub successes: u32,
     /// Requests that failed, for example because there was no connection, or the stream timed out (after 10 s by
     /// default).

@@ -55,8 +55,8 @@ pub struct RequestOptions {
     pub timeout: Option<Duration>,
     /// Delivers records, providers and bootstrap phases one by one while the request runs
     /// ([`Action::Item`](crate::Action::Item)). Other operations have no items. With and without streaming, a
-    /// successful outcome contains the records or providers; that of a bootstrap only counts its phases, which are its
-    /// lookups. Default: off.
+    /// successful outcome contains the records or providers. The outcome of a bootstrap contains the number of its phases,
+    /// which are its lookups. Default: off.
     pub streaming: bool,
     /// Never joins a query that has started, so that everything that the request finds was found after its acceptance.
     /// Default: off.

@@ -97,13 +97,13 @@ pub struct PeerTimeouts<S> {
 }
 
 impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
-    /// Wraps a kad behaviour that has not started a query yet. Uses the clock of the system and a timer that works with
+    /// Wraps a kad behaviour, which must not have started a query yet. Uses the clock of the system and a timer that works with
     /// every runtime ([`SystemTimer`]).
     pub fn new(kad: kad::Behaviour<S>, config: PeerTimeoutConfig) -> Self {
         Self::with_timer(kad, SystemTimer::default(), config)
     }
 
-    /// Wraps a kad behaviour that has not started a query yet. Uses the given clock and timer, such as those of a
+    /// Wraps a kad behaviour, which must not have started a query yet. Uses the given clock and timer, such as those of a
     /// runtime, or virtual ones.
     pub fn with_timer(kad: kad::Behaviour<S>, timer: impl DeadlineTimer, config: PeerTimeoutConfig) -> Self {
         let window = (config.first_requests > 0).then(|| RequestWindow::new(config.first_requests));
@@ -111,7 +111,7 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
         Self { kad, timeouts: Some(Timeouts { pending, window, timer: Box::new(timer), armed: None }) }
     }
 
-    /// Wraps a kad behaviour without timeouts: everything is passed on unchanged. So a program that can switch timeouts
+    /// Wraps a kad behaviour and adds no timeouts: everything is passed on unchanged. So a program that can switch timeouts
     /// off has one type for both cases.
     pub fn disabled(kad: kad::Behaviour<S>) -> Self {
         Self { kad, timeouts: None }

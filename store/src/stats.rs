@@ -34,12 +34,13 @@ pub struct StoreStats {
     pub providers_accepted: u64,
     /// Numbers of failed insertions of providers, by error.
     pub provider_errors: InsertErrorCounts,
-    /// Number of records and providers that were removed to make room for others, expired ones among them included.
-    /// Does not count those removed when a file is opened.
+    /// Number of records and providers that were removed to make room for others. Expired ones that count in
+    /// [`expired`](field@Self::expired) do not count here. Does not count those removed when a file is opened.
     pub evicted: u64,
     /// Number of records and providers that were removed because they had expired, including those found when a file is
-    /// opened. Expired ones that were evicted, replaced, or removed by `remove` or `remove_provider` are not counted
-    /// here.
+    /// opened. Each insertion first removes up to 32 expired records and 32 expired providers, which count here; an expired
+    /// one that is left after that and is then evicted or replaced does not. Neither does one that is removed by `remove`
+    /// or `remove_provider`.
     pub expired: u64,
     /// Number of records and providers in the file that had not expired when the file was opened, but were removed
     /// because an insertion under the store's configuration would have rejected or evicted them.

@@ -99,10 +99,10 @@ impl Default for QueryBuilder {
 }
 
 impl QueryBuilder {
-    /// Sets the words to search for, up to 256 bytes in total. A hit contains all of the words, except that words
-    /// without a letter or digit are ignored; if that leaves no word of a text that is not blank, nothing matches.
-    /// Unless the text ends with white space, the last word also matches longer words that begin with it. Default:
-    /// empty.
+    /// Sets the words to search for, up to 256 bytes in total. A hit contains all of the words. Only letters and digits
+    /// are compared: `left-pad` finds `left` followed by `pad`, and `c++` counts as `c`. Words without a letter or digit
+    /// are ignored; if that leaves no word of a text that is not blank, nothing matches. Unless the text ends with white
+    /// space, the last word also matches longer words that begin with it. Default: empty.
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.text = text.into();
         self

@@ -209,8 +209,8 @@ impl Reputation {
     }
 
     /// Records data that no honest peer sends, such as bytes with a wrong hash, and bans the peer from `now` on.
-    /// Returns the end of the ban, which lasts ten minutes if it is the first one on record, and otherwise twice as long
-    /// as the one before, up to [`MAX_BAN`].
+    /// Returns the end of the ban, which lasts ten minutes if [`bad`](PeerReputation::bad) becomes 1, and twice as long for each
+    /// further count, up to [`MAX_BAN`].
     pub fn bad_data(&self, peer: PeerId, now: SystemTime) -> SystemTime {
         let known = self.change(peer, now, |known| {
             known.bad = known.bad.saturating_add(1);

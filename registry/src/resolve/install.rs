@@ -56,8 +56,8 @@ pub struct InstalledPackage {
 /// Installs the packages of a lock file, each version into `<dir>/<publisher>/<name>/<version>`.
 ///
 /// Missing packages are fetched, up to 4 at a time, and checked against the lock file: content ids, sizes, names,
-/// versions and dependencies. Archives that exceed the default [`ArchiveLimits`], or whose files are not as many and as
-/// large as the manifest says, are rejected. A package's folder appears only when it is complete. A package that this
+/// versions and dependencies. Archives that exceed the default [`ArchiveLimits`], or whose number of files or
+/// total size differs from the manifest, are rejected. A package's folder appears only when it is complete. A package that this
 /// function installed before and that has not changed on the disk is not fetched again. Existing files in packages'
 /// folders are never deleted or overwritten: a folder with other content is an error. If the registry has all content
 /// in its local store, no network is needed.

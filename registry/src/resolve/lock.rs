@@ -185,7 +185,7 @@ pub enum LockError {
     /// The text is not valid TOML, lacks a field, or has a field of a wrong type or syntax.
     #[error("lock file is invalid: {0}")]
     Toml(String),
-    /// The lock file has another format, by its number `schema`. A newer version of this library may read it.
+    /// The field `schema` of the lock file has another number than 1, so its format is another one. A newer version of this library may read it.
     #[error("lock file has schema {found}: this version reads schema 1")]
     Schema {
         /// Number of the format.

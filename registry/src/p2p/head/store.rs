@@ -208,7 +208,7 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or written.
+    /// If the file cannot be read, or is damaged.
     pub fn checkpoint(&self, package: &PackageId) -> Result<Option<Checkpoint>, DatabaseError> {
         Ok(read(&self.connection(), package)?.map(|known| known.checkpoint))
     }
@@ -217,7 +217,7 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or written.
+    /// If the file cannot be read, or is damaged.
     pub fn equivocation(&self, package: &PackageId) -> Result<Option<EquivocationProof>, DatabaseError> {
         Ok(read(&self.connection(), package)?.and_then(|known| known.check().err()).and_then(
             |rejected| match rejected {
@@ -248,7 +248,7 @@ impl HeadStore {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or written.
+    /// If the file cannot be read, or is damaged.
     pub fn count(&self) -> Result<u64, DatabaseError> {
         count(&self.connection())
     }

@@ -61,7 +61,8 @@ pub(super) enum WorkerError {
     Broken,
     /// The peer closed the stream.
     Ended,
-    /// The peer closed the stream before its first response: it is overloaded and did not even say so.
+    /// The stream ended before its first response: the peer closed it, as an overloaded server does, or the connection
+    /// was lost. Counts as busy.
     RefusedStream,
     NotFound,
     Busy(Duration),

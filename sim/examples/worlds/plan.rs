@@ -1,0 +1,306 @@
+//! Plan of a random world: its nodes, the calls that they make, and the faults that they meet. A seed gives a plan, and a
+//! plan can be written down, shortened and played again.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use kadence_sim::Habit;
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// Seconds after the start at which all nodes have joined, and calls and faults begin.
+pub(crate) const JOINED: u64 = 75;
+
+/// Seconds in which calls and faults happen.
+pub(crate) const LIVELY: u64 = 600;
+
+/// Seconds after the last fault until the final reads.
+pub(crate) const REST: u64 = 240;
+
+const CALLS: usize = 200;
+const KEYS: usize = 30;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    /// One-way latency of all pairs. `None`: that of cloud regions.
+    pub(crate) latency_ms: Option<u64>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) calls: Vec<Call>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    /// Bits per second, in both directions.
+    pub(crate) bandwidth: Option<u64>,
+    pub(crate) loss: f64,
+    pub(crate) delay_ms: u64,
+    /// Difference of the wall clock.
+    pub(crate) seconds_ahead: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// Kadence's node, as everybody starts it.
+    Server,
+    /// Kadence's node in kad's client mode.
+    Client,
+    /// Kadence's node behind a NAT: others cannot dial it.
+    Hidden,
+    Honest,
+    Silent,
+    WrongValue,
+    WrongKey,
+    InventedPeers,
+    InventedProviders,
+    Dropping,
+    LaterExpiry,
+    RefusingBySilence,
+}
+
+impl Kind {
+    pub(crate) fn habit(self) -> Option<Habit> {
+        Some(match self {
+            Self::Server | Self::Client | Self::Hidden => return None,
+            Self::Honest => Habit::Honest,
+            Self::Silent => Habit::Silent,
+            Self::WrongValue => Habit::WrongValue,
+            Self::WrongKey => Habit::WrongKey,
+            Self::InventedPeers => Habit::InventedPeers(200),
+            Self::InventedProviders => Habit::InventedProviders(200),
+            Self::Dropping => Habit::Dropping,
+            Self::LaterExpiry => Habit::LaterExpiry,
+            Self::RefusingBySilence => Habit::RefusingBySilence,
+        })
+    }
+
+    /// Returns whether the node keeps what it acknowledges, and gives it to everybody.
+    pub(crate) fn is_faithful(self) -> bool {
+        matches!(self, Self::Server | Self::Honest | Self::LaterExpiry)
+    }
+
+    pub(crate) fn lies(self) -> bool {
+        matches!(
+            self,
+            Self::WrongValue | Self::WrongKey | Self::InventedPeers | Self::InventedProviders | Self::Dropping
+        )
+    }
+}
+
+/// Seconds since the start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Fault {
+    pub(crate) at: u64,
+    pub(crate) until: u64,
+    pub(crate) nodes: Vec<usize>,
+    pub(crate) what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum What {
+    /// The link lets nothing pass, and what was sent arrives afterwards.
+    Stall,
+    /// The processes halt.
+    Freeze,
+    /// No power, and then the same process again.
+    Unplug,
+    /// The process is killed, and starts again with the same key at the end of the fault, without its memory.
+    Restart,
+    /// As `Restart`, with another key.
+    Replace,
+    /// Another address.
+    Move,
+    /// All connections are closed.
+    Reset,
+    /// The nodes are cut from all others.
+    Partition,
+    /// The link has 256 kbit/s.
+    Narrow,
+    /// The link loses every tenth packet.
+    Loss,
+    /// Everything takes a second longer.
+    Slow,
+    /// The wall clock is an hour ahead.
+    Clock,
+    /// The first node opens 400 connections to the second one, and completes none.
+    HalfOpen,
+    /// The first node, which is foreign, puts 50 records a second at the second one.
+    Flood,
+}
+
+impl What {
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Stall,
+        Self::Freeze,
+        Self::Unplug,
+        Self::Restart,
+        Self::Replace,
+        Self::Move,
+        Self::Reset,
+        Self::Partition,
+        Self::Narrow,
+        Self::Loss,
+        Self::Slow,
+        Self::Clock,
+        Self::HalfOpen,
+        Self::Flood,
+    ];
+
+    /// Returns whether the nodes answer as ever while the fault lasts, and keep what they have.
+    pub(crate) fn is_harmless(self) -> bool {
+        matches!(self, Self::Clock)
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Call {
+    /// Milliseconds since the start.
+    pub(crate) at: u64,
+    pub(crate) by: usize,
+    pub(crate) key: usize,
+    pub(crate) operation: Operation,
+    pub(crate) timeout_s: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Operation {
+    Get,
+    GetQuorum,
+    GetBest,
+    /// With the length of the value.
+    Put(usize),
+    Provide,
+    Providers,
+    Closest,
+}
+
+/// Draws a plan.
+pub(crate) fn draw(seed: u64) -> Plan {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let random = &mut random;
+    let number = random.random_range(20..=32);
+    let strange = random.random_range(0..=number / 4);
+    let nodes: Vec<_> = (0..number).map(|at| node(random, at, number - at <= strange)).collect();
+    let own: Vec<usize> =
+        (0..number).filter(|at| nodes.get(*at).is_some_and(|node| node.kind.habit().is_none())).collect();
+    let faults = faults(random, &nodes);
+    let calls = (0..CALLS).filter_map(|_| call(random, &own)).collect();
+    let latency_ms = random.random_bool(0.5).then(|| random.random_range(1..=150));
+    Plan { seed, latency_ms, nodes, faults, calls }
+}
+
+fn node(random: &mut ChaCha8Rng, at: usize, is_strange: bool) -> Node {
+    const STRANGE: [Kind; 9] = [
+        Kind::Honest,
+        Kind::Silent,
+        Kind::WrongValue,
+        Kind::WrongKey,
+        Kind::InventedPeers,
+        Kind::InventedProviders,
+        Kind::Dropping,
+        Kind::LaterExpiry,
+        Kind::RefusingBySilence,
+    ];
+    let kind = match () {
+        () if is_strange => STRANGE.choose(random).copied().unwrap_or(Kind::Honest),
+        // The others join through the first ones.
+        () if at > 4 && random.random_bool(0.08) => Kind::Client,
+        () if at > 4 && random.random_bool(0.08) => Kind::Hidden,
+        () => Kind::Server,
+    };
+    Node {
+        kind,
+        bandwidth: random.random_bool(0.15).then(|| 1_000_000 * random.random_range(1..=20)),
+        loss: if random.random_bool(0.1) { 0.02 } else { 0.0 },
+        delay_ms: if random.random_bool(0.1) { random.random_range(20..=400) } else { 0 },
+        seconds_ahead: if random.random_bool(0.1) { random.random_range(-86_400..=86_400) } else { 0 },
+    }
+}
+
+fn faults(random: &mut ChaCha8Rng, nodes: &[Node]) -> Vec<Fault> {
+    let mut kinds = BTreeSet::new();
+    let wanted = random.random_range(3..=6);
+    while kinds.len() < wanted {
+        kinds.extend(What::ALL.choose(random));
+    }
+    let mut faults = Vec::new();
+    for what in kinds {
+        for _ in 0..random.random_range(1..=3) {
+            faults.extend(fault(random, nodes, what));
+        }
+    }
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
+    let at = JOINED + random.random_range(0..LIVELY - 130);
+    let until = at + random.random_range(3..=120);
+    let one = |random: &mut ChaCha8Rng| random.random_range(0..nodes.len());
+    let is_own = |at: &usize| nodes.get(*at).is_some_and(|node| node.kind.habit().is_none());
+    let own: Vec<usize> = (0..nodes.len()).filter(is_own).collect();
+    let chosen = match what {
+        What::Partition => {
+            let share = random.random_range(0.05..0.5);
+            (0..nodes.len()).filter(|_| random.random_bool(share)).collect()
+        }
+        What::Restart | What::Replace => vec![*own.choose(random)?],
+        What::HalfOpen => vec![one(random), *own.choose(random)?],
+        What::Flood => {
+            let foreign: Vec<usize> = (0..nodes.len()).filter(|at| !is_own(at)).collect();
+            vec![*foreign.choose(random)?, *own.choose(random)?]
+        }
+        _ => {
+            // One node, or some at once.
+            let number = if random.random_bool(0.3) { random.random_range(2..=nodes.len() / 4) } else { 1 };
+            (0..number).map(|_| one(random)).collect::<BTreeSet<_>>().into_iter().collect()
+        }
+    };
+    (!chosen.is_empty()).then_some(Fault { at, until, nodes: chosen, what })
+}
+
+fn call(random: &mut ChaCha8Rng, own: &[usize]) -> Option<Call> {
+    // Few keys are asked for often, and some have never been put.
+    let key = random.random_range(0..KEYS).min(random.random_range(0..KEYS));
+    let operation = match random.random_range(0..100) {
+        0..30 => Operation::Get,
+        30..36 => Operation::GetQuorum,
+        36..42 => Operation::GetBest,
+        42..62 => Operation::Put(match random.random_range(0..10) {
+            0 => 60_000,
+            1..4 => 5_000,
+            _ => 100,
+        }),
+        62..75 => Operation::Provide,
+        75..90 => Operation::Providers,
+        _ => Operation::Closest,
+    };
+    let key = if matches!(operation, Operation::Put(_) | Operation::Provide) { key % (KEYS - 6) } else { key };
+    let at = JOINED * 1_000 + random.random_range(0..LIVELY * 1_000);
+    Some(Call { at, by: *own.choose(random)?, key, operation, timeout_s: random.random_range(3..=40) })
+}
+
+impl Plan {
+    /// Returns whether a fault of a node may show between two times.
+    pub(crate) fn is_disturbed(&self, node: usize, from: Duration, to: Duration) -> bool {
+        self.faults.iter().any(|fault| {
+            fault.nodes.contains(&node)
+                && !fault.what.is_harmless()
+                && Duration::from_secs(fault.at) <= to
+                // What a fault has held up comes afterwards.
+                && Duration::from_secs(fault.until + 1) >= from
+        })
+    }
+
+    /// Returns whether the processes of a node are halted or killed at some time between two.
+    pub(crate) fn is_halted(&self, node: usize, from: Duration, to: Duration) -> bool {
+        self.faults.iter().any(|fault| {
+            fault.nodes.contains(&node)
+                && matches!(fault.what, What::Freeze | What::Restart | What::Replace)
+                && Duration::from_secs(fault.at) <= to
+                && Duration::from_secs(fault.until) >= from
+        })
+    }
+}

@@ -1,0 +1,651 @@
+//! Plays a plan, and checks what has to hold.
+
+use std::{
+    cell::RefCell,
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use kadence_sim::{
+    ForeignPeer, Host, Latency, Link, PORT, Reach, World, WorldConfig,
+    kadence::{
+        Certainty, Client, ContainsKad, GetProvidersError, GetRecordError, PutRecordError, RequestError,
+        node::{Identity, Node, NodeConfig},
+        tracker::{ValidationError, Validator, Validators},
+    },
+    libp2p::{
+        Multiaddr, PeerId,
+        identity::Keypair,
+        kad::{Mode, Record, RecordKey, store::RecordStore},
+    },
+    run,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Call, Fault, JOINED, Kind, LIVELY, Operation, Plan, REST, What};
+
+/// What was found in a world.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) seed: u64,
+    pub(crate) violations: Vec<Violation>,
+    /// Number of times that each invariant could have been violated.
+    pub(crate) stakes: BTreeMap<String, u64>,
+    pub(crate) faults: BTreeSet<String>,
+    pub(crate) outcomes: BTreeMap<String, u64>,
+    pub(crate) virtual_s: u64,
+    pub(crate) steps: u64,
+    pub(crate) trace: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Violation {
+    pub(crate) invariant: String,
+    pub(crate) text: String,
+    /// Events that have to do with it, each with its time.
+    pub(crate) events: Vec<String>,
+}
+
+/// Values are valid under their own key alone, and a later number is better.
+struct OfKey;
+
+impl Validator for OfKey {
+    fn validate(&self, key: &RecordKey, value: &[u8]) -> Result<(), ValidationError> {
+        if number_in(key.as_ref(), value).is_some() {
+            Ok(())
+        } else {
+            Err(ValidationError("of another key".to_owned()))
+        }
+    }
+
+    fn compare(&self, key: &RecordKey, left: &[u8], right: &[u8]) -> Ordering {
+        number_in(key.as_ref(), left).cmp(&number_in(key.as_ref(), right))
+    }
+}
+
+fn key(number: usize) -> RecordKey {
+    RecordKey::from(format!("/world/{number}").into_bytes())
+}
+
+fn value(key: usize, number: usize, len: usize) -> Vec<u8> {
+    let mut value = format!("/world/{key}={number};").into_bytes();
+    value.resize(len.max(value.len()), b'.');
+    value
+}
+
+fn number_in(key: &[u8], value: &[u8]) -> Option<u64> {
+    let rest = value.strip_prefix(key)?.strip_prefix(b"=")?;
+    let (number, _) = std::str::from_utf8(rest).ok()?.split_once(';')?;
+    number.parse().ok()
+}
+
+/// Plays a plan to its end.
+pub(crate) fn play(plan: Plan) -> Report {
+    let latency = plan.latency_ms.map_or(Latency::CLOUD_REGIONS, |ms| Latency::Constant(Duration::from_millis(ms)));
+    let config = WorldConfig::default().seed(plan.seed).latency(latency);
+    let ran = run(config, |world| async move {
+        let stage = Stage::start(world, plan).await;
+        stage.play().await
+    });
+    let mut report = ran.result;
+    (report.virtual_s, report.steps, report.trace) = (ran.took.as_secs(), ran.steps, format!("{:016x}", ran.trace));
+    report
+}
+
+struct Stage {
+    world: World,
+    plan: Rc<Plan>,
+    actors: Vec<RefCell<Actor>>,
+    /// Ids that each actor has had.
+    names: RefCell<BTreeMap<PeerId, usize>>,
+    events: RefCell<Vec<Event>>,
+    report: RefCell<Report>,
+    /// Puts that have begun and not ended, by key.
+    putting: RefCell<BTreeMap<usize, usize>>,
+    last_put: RefCell<BTreeMap<usize, Duration>>,
+    acknowledged: RefCell<BTreeSet<usize>>,
+    announced: RefCell<BTreeSet<(usize, PeerId)>>,
+}
+
+struct Actor {
+    host: Host,
+    keypair: Keypair,
+    known: Vec<Multiaddr>,
+    who: Who,
+}
+
+enum Who {
+    Own(Box<Node>),
+    Foreign(Rc<ForeignPeer>),
+    Gone,
+}
+
+struct Event {
+    at: Duration,
+    nodes: Vec<usize>,
+    key: Option<usize>,
+    text: String,
+}
+
+fn link(node: &crate::plan::Node) -> Link {
+    let reach = if node.kind == Kind::Hidden { Reach::Nat } else { Reach::Open };
+    let link = Link::default().up(node.bandwidth).down(node.bandwidth).loss(node.loss).reach(reach);
+    link.delay(Duration::from_millis(node.delay_ms))
+}
+
+fn config(host: &Host, kind: Kind, keypair: &Keypair, known: &[Multiaddr]) -> NodeConfig {
+    let validators = Validators::default().with("world", Arc::new(OfKey));
+    let config = NodeConfig::default()
+        .identity(Identity::Keypair(keypair.clone()))
+        .listen([host.multiaddr(PORT)])
+        .bootstrap_peers(known.to_vec());
+    let config = if kind == Kind::Client { config.mode(Mode::Client) } else { config };
+    let mut driver = config.driver.clone();
+    driver.tracker.validators = validators;
+    config.driver(driver)
+}
+
+impl Stage {
+    async fn start(world: World, plan: Plan) -> Self {
+        let mut stage = Self {
+            world,
+            plan: Rc::new(plan),
+            actors: Vec::new(),
+            names: RefCell::default(),
+            events: RefCell::default(),
+            report: RefCell::default(),
+            putting: RefCell::default(),
+            last_put: RefCell::default(),
+            acknowledged: RefCell::default(),
+            announced: RefCell::default(),
+        };
+        stage.report.borrow_mut().seed = stage.plan.seed;
+        for (at, node) in Rc::clone(&stage.plan).nodes.iter().enumerate() {
+            let host = stage.world.host(link(node));
+            host.set_wall_clock(node.seconds_ahead);
+            let known = stage.addresses_of_some(at);
+            let keypair = Keypair::generate_ed25519();
+            stage.names.borrow_mut().insert(keypair.public().to_peer_id(), at);
+            let who = Who::Gone;
+            stage.actors.push(RefCell::new(Actor { host, keypair, known, who }));
+            stage.start_process(at).await;
+            stage.world.sleep(Duration::from_millis(500)).await;
+        }
+        let joined = Duration::from_secs(JOINED);
+        stage.world.sleep(joined.saturating_sub(stage.world.now())).await;
+        stage
+    }
+
+    /// Returns the addresses of up to three of the first nodes.
+    fn addresses_of_some(&self, before: usize) -> Vec<Multiaddr> {
+        let first = self.actors.iter().take(before.min(4)).filter_map(|actor| match &actor.borrow().who {
+            Who::Own(node) => node.listen_addrs().into_iter().next(),
+            Who::Foreign(_) | Who::Gone => None,
+        });
+        first.take(3).collect()
+    }
+
+    fn actor(&self, at: usize) -> Option<&RefCell<Actor>> {
+        self.actors.get(at)
+    }
+
+    fn kind(&self, at: usize) -> Kind {
+        self.plan.nodes.get(at).map_or(Kind::Server, |node| node.kind)
+    }
+
+    async fn start_process(&self, at: usize) {
+        let Some(actor) = self.actor(at) else { return };
+        let (host, keypair, known) = {
+            let actor = actor.borrow();
+            (actor.host.clone(), actor.keypair.clone(), actor.known.clone())
+        };
+        let kind = self.kind(at);
+        let started = match kind.habit() {
+            Some(habit) => ForeignPeer::start_as(host, &keypair, habit, &known)
+                .map(|peer| Who::Foreign(Rc::new(peer)))
+                .map_err(|error| error.to_string()),
+            None => {
+                let config = config(&host, kind, &keypair, &known);
+                host.node(config).await.map(|node| Who::Own(Box::new(node))).map_err(|error| error.to_string())
+            }
+        };
+        match started {
+            Ok(who) => actor.borrow_mut().who = who,
+            Err(error) => self.violated("start", format!("{} does not start: {error}", self.name(at)), &[at], None),
+        }
+    }
+
+    fn name(&self, at: usize) -> String {
+        format!("{at} ({:?})", self.kind(at))
+    }
+
+    fn name_of(&self, peer: PeerId) -> String {
+        self.names.borrow().get(&peer).map_or_else(|| peer.to_string(), |at| self.name(*at))
+    }
+
+    fn client(&self, at: usize) -> Option<Client> {
+        match &self.actor(at)?.borrow().who {
+            Who::Own(node) => Some(node.client().clone()),
+            Who::Foreign(_) | Who::Gone => None,
+        }
+    }
+
+    fn note(&self, nodes: &[usize], key: Option<usize>, text: String) {
+        let event = Event { at: self.world.now(), nodes: nodes.to_vec(), key, text };
+        self.events.borrow_mut().push(event);
+    }
+
+    fn at_stake(&self, invariant: &str) {
+        *self.report.borrow_mut().stakes.entry(invariant.to_owned()).or_default() += 1;
+    }
+
+    fn outcome(&self, outcome: String) {
+        *self.report.borrow_mut().outcomes.entry(outcome).or_default() += 1;
+    }
+
+    fn violated(&self, invariant: &str, text: String, nodes: &[usize], key: Option<usize>) {
+        let events = self.events.borrow();
+        let concerns = |event: &&Event| {
+            (key.is_some() && event.key == key)
+                || (event.key.is_none() && event.nodes.iter().any(|at| nodes.contains(at)))
+        };
+        let events =
+            events.iter().filter(concerns).map(|event| format!("{:9.3} s  {}", event.at.as_secs_f64(), event.text));
+        let violation = Violation { invariant: invariant.to_owned(), text, events: events.collect() };
+        self.report.borrow_mut().violations.push(violation);
+    }
+
+    async fn play(self) -> Report {
+        let plan = Rc::clone(&self.plan);
+        let calls: FuturesUnordered<_> =
+            plan.calls.iter().enumerate().map(|(number, call)| self.call(number, call)).collect();
+        let faults: FuturesUnordered<_> = plan.faults.iter().map(|fault| self.fault(fault)).collect();
+        futures::future::join(calls.collect::<()>(), faults.collect::<()>()).await;
+        let end = Duration::from_secs(JOINED + LIVELY);
+        self.world.sleep(end.saturating_sub(self.world.now())).await;
+        self.world.sleep(Duration::from_secs(REST)).await;
+        self.check_leaks().await;
+        self.check_acknowledged_records_are_found().await;
+        self.check_announced_providers_are_found().await;
+        self.report.into_inner()
+    }
+
+    async fn fault(&self, fault: &Fault) {
+        self.sleep_until(Duration::from_secs(fault.at)).await;
+        let what = format!("{:?}", fault.what);
+        self.report.borrow_mut().faults.insert(what.clone());
+        let names: Vec<_> = fault.nodes.iter().map(|at| self.name(*at)).collect();
+        self.note(&fault.nodes, None, format!("{what} begins: {}", names.join(", ")));
+        for at in &fault.nodes {
+            self.begin(fault, *at);
+        }
+        if fault.what == What::Partition {
+            self.partition(&fault.nodes, true);
+        }
+        self.flood(fault).await;
+        self.sleep_until(Duration::from_secs(fault.until)).await;
+        for at in &fault.nodes {
+            self.end(fault, *at).await;
+        }
+        if fault.what == What::Partition {
+            self.partition(&fault.nodes, false);
+        }
+        self.note(&fault.nodes, None, format!("{what} ends: {}", names.join(", ")));
+    }
+
+    fn begin(&self, fault: &Fault, at: usize) {
+        let (Some(actor), Some(node)) = (self.actor(at), self.plan.nodes.get(at)) else { return };
+        let mut actor = actor.borrow_mut();
+        let host = actor.host.clone();
+        match fault.what {
+            What::Stall => host.set_stalled(true),
+            What::Freeze => host.set_frozen(true),
+            What::Unplug => host.set_online(false),
+            What::Restart | What::Replace => {
+                host.kill();
+                actor.who = Who::Gone;
+            }
+            What::Move => host.change_address(),
+            What::Reset => host.reset_connections(),
+            What::Narrow => host.set_link(link(node).up(256_000).down(256_000)),
+            What::Loss => host.set_link(link(node).loss(0.1)),
+            What::Slow => host.set_link(link(node).delay(Duration::from_secs(1))),
+            What::Clock => host.set_wall_clock(node.seconds_ahead + 3_600),
+            What::HalfOpen | What::Partition | What::Flood => {}
+        }
+    }
+
+    /// Does what goes on during a fault.
+    async fn flood(&self, fault: &Fault) {
+        let [from, to] = fault.nodes.as_slice() else { return };
+        let (Some(from), Some(to)) = (self.actor(*from), self.actor(*to)) else { return };
+        let (from_host, to_host) = (from.borrow().host.clone(), to.borrow().host.clone());
+        match fault.what {
+            What::HalfOpen => {
+                for _ in 0..400 {
+                    from_host.half_open(&to_host.multiaddr(PORT));
+                    self.world.sleep(Duration::from_millis(20)).await;
+                }
+            }
+            What::Flood => {
+                let peer = to.borrow().keypair.public().to_peer_id();
+                let Who::Foreign(flooder) = &from.borrow().who else { return };
+                let flooder = Rc::clone(flooder);
+                let mut puts = FuturesUnordered::new();
+                for number in 0..50 * (fault.until - fault.at).min(20) {
+                    let key = format!("/flood/{number}").into_bytes();
+                    puts.push(flooder.put_at(peer, key, vec![1; 100]));
+                    let pause = self.world.sleep(Duration::from_millis(20));
+                    futures::future::select(Box::pin(pause), puts.next()).await;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    async fn end(&self, fault: &Fault, at: usize) {
+        let (Some(actor), Some(node)) = (self.actor(at), self.plan.nodes.get(at)) else { return };
+        let host = actor.borrow().host.clone();
+        match fault.what {
+            What::Stall => host.set_stalled(false),
+            What::Freeze => host.set_frozen(false),
+            What::Unplug => host.set_online(true),
+            What::Restart => self.start_process(at).await,
+            What::Replace => {
+                let keypair = Keypair::generate_ed25519();
+                self.names.borrow_mut().insert(keypair.public().to_peer_id(), at);
+                actor.borrow_mut().keypair = keypair;
+                self.start_process(at).await;
+            }
+            What::Narrow | What::Loss | What::Slow => host.set_link(link(node)),
+            What::Clock => host.set_wall_clock(node.seconds_ahead),
+            What::Move | What::Reset | What::HalfOpen | What::Partition | What::Flood => {}
+        }
+    }
+
+    fn partition(&self, side: &[usize], is_cut: bool) {
+        let hosts = |of_side: bool| -> Vec<Host> {
+            let actors = self.actors.iter().enumerate().filter(|(at, _)| side.contains(at) == of_side);
+            actors.map(|(_, actor)| actor.borrow().host.clone()).collect()
+        };
+        self.world.set_partition(&hosts(true), &hosts(false), is_cut);
+    }
+
+    async fn sleep_until(&self, at: Duration) {
+        self.world.sleep(at.saturating_sub(self.world.now())).await;
+    }
+
+    async fn call(&self, number: usize, call: &Call) {
+        self.sleep_until(Duration::from_millis(call.at)).await;
+        let Some(client) = self.client(call.by) else { return };
+        let began = self.world.now();
+        let timeout = Duration::from_secs(call.timeout_s);
+        let begins =
+            format!("{} begins {:?} of key {}, timeout {timeout:?}", self.name(call.by), call.operation, call.key);
+        self.note(&[call.by], Some(call.key), begins);
+        let (outcome, has_timed_out) = match call.operation {
+            Operation::Get | Operation::GetQuorum | Operation::GetBest => self.get(&client, call, began, timeout).await,
+            Operation::Put(len) => self.put(&client, call, number, len, timeout).await,
+            Operation::Provide => {
+                let announced = client.start_providing(key(call.key)).timeout(timeout).await;
+                if announced.is_ok() {
+                    self.announced.borrow_mut().insert((call.key, client.local_peer_id()));
+                }
+                outcome_of(&announced)
+            }
+            Operation::Providers => {
+                let found = client.get_providers(key(call.key)).timeout(timeout).await;
+                if let Err(GetProvidersError::NotFound { certainty: Certainty::Conclusive, .. }) = &found {
+                    self.at_stake("conclusive providers");
+                }
+                outcome_of(&found)
+            }
+            Operation::Closest => {
+                outcome_of(&client.get_closest_peers(format!("near {}", call.key).into_bytes()).timeout(timeout).await)
+            }
+        };
+        let took = self.world.now() - began;
+        let ends =
+            format!("{} ends {:?} of key {} after {took:?}: {outcome}", self.name(call.by), call.operation, call.key);
+        self.note(&[call.by], Some(call.key), ends.clone());
+        self.outcome(format!("{} {}", word(&format!("{:?}", call.operation)), word(&outcome)));
+        if has_timed_out {
+            self.at_stake("deadline");
+        }
+        if took > timeout && !self.plan.is_halted(call.by, began, self.world.now()) {
+            self.violated("deadline", format!("{ends}, which is after its deadline"), &[call.by], Some(call.key));
+        }
+    }
+
+    async fn get(&self, client: &Client, call: &Call, began: Duration, timeout: Duration) -> (String, bool) {
+        let get = client.get_record(key(call.key)).timeout(timeout);
+        let found = match call.operation {
+            Operation::GetQuorum => get.quorum(2).await.map(|found| found.value().to_vec()),
+            Operation::GetBest => get.best().await.map(|found| found.value().to_vec()),
+            _ => get.await.map(|found| found.value().to_vec()),
+        };
+        match &found {
+            Ok(value) => {
+                if self.plan.nodes.iter().any(|node| node.kind.lies()) {
+                    self.at_stake("value");
+                }
+                if number_in(key(call.key).as_ref(), value).is_none() {
+                    let text = format!("{} got {:?}", self.name(call.by), value.escape_ascii().to_string());
+                    self.violated("value", text, &[call.by], Some(call.key));
+                }
+            }
+            Err(GetRecordError::NotFound { certainty, .. }) => {
+                self.check_conclusive(call, *certainty == Certainty::Conclusive, began).await;
+            }
+            Err(_) => {}
+        }
+        outcome_of(&found)
+    }
+
+    /// A get that was made when no put was under way has found nothing.
+    async fn check_conclusive(&self, call: &Call, is_conclusive: bool, began: Duration) {
+        let has_put_since = self.putting.borrow().get(&call.key).is_some_and(|puts| *puts > 0)
+            || self.last_put.borrow().get(&call.key).is_some_and(|ended| *ended >= began);
+        if has_put_since || self.plan.is_halted(call.by, began, self.world.now()) {
+            return;
+        }
+        let Some(caller) = self.actor(call.by).map(|actor| actor.borrow().host.clone()) else { return };
+        let mut holders = Vec::new();
+        for at in self.holders(call.key).await {
+            let Some(host) = self.actor(at).map(|actor| actor.borrow().host.clone()) else { continue };
+            let now = self.world.now();
+            // A partition names one of its sides.
+            let is_near = self.world.reach_each_other(&caller, &host)
+                && !self.plan.is_disturbed(at, began, now)
+                && !self.plan.is_disturbed(call.by, began, now);
+            if at != call.by && is_near && !self.is_cut_since(at, call.by, began) {
+                holders.push(at);
+            }
+        }
+        if holders.is_empty() {
+            return;
+        }
+        self.at_stake("conclusive");
+        if is_conclusive {
+            let mut text = format!(
+                "{} was told that key {} is not there, conclusively, and it is at",
+                self.name(call.by),
+                call.key
+            );
+            for at in &holders {
+                let _infallible = write!(text, " {}", self.name(*at));
+            }
+            let involved: Vec<_> = holders.into_iter().chain([call.by]).collect();
+            self.violated("conclusive", text, &involved, Some(call.key));
+        }
+    }
+
+    fn is_cut_since(&self, a: usize, b: usize, from: Duration) -> bool {
+        self.plan.faults.iter().any(|fault| {
+            fault.what == What::Partition
+                && fault.nodes.contains(&a) != fault.nodes.contains(&b)
+                && Duration::from_secs(fault.at) <= self.world.now()
+                && Duration::from_secs(fault.until + 1) >= from
+        })
+    }
+
+    async fn put(&self, client: &Client, call: &Call, number: usize, len: usize, timeout: Duration) -> (String, bool) {
+        *self.putting.borrow_mut().entry(call.key).or_default() += 1;
+        let value = value(call.key, number, len);
+        let put = client.put_record(Record::new(key(call.key), value)).timeout(timeout).await;
+        *self.putting.borrow_mut().entry(call.key).or_default() -= 1;
+        self.last_put.borrow_mut().insert(call.key, self.world.now());
+        match &put {
+            Ok(answer) => {
+                self.acknowledged.borrow_mut().insert(call.key);
+                self.check_acknowledged(call, &answer.acknowledged).await;
+            }
+            Err(
+                PutRecordError::QuorumFailed { acknowledged, .. } | PutRecordError::NotVerified { acknowledged, .. },
+            ) => self.check_acknowledged(call, acknowledged).await,
+            Err(_) => {}
+        }
+        outcome_of(&put)
+    }
+
+    /// Those that are said to hold a record have it.
+    async fn check_acknowledged(&self, call: &Call, acknowledged: &[PeerId]) {
+        for peer in acknowledged {
+            let Some(at) = self.names.borrow().get(peer).copied() else { continue };
+            let since = Duration::from_millis(call.at);
+            if !self.kind(at).is_faithful() || self.plan.is_halted(at, since, self.world.now()) {
+                continue;
+            }
+            self.at_stake("acknowledged");
+            if self.has_record(at, call.key).await == Some(false) {
+                let text = format!(
+                    "{} is said to have acknowledged key {} and does not have it",
+                    self.name_of(*peer),
+                    call.key
+                );
+                self.violated("acknowledged", text, &[at, call.by], Some(call.key));
+            }
+        }
+    }
+
+    /// Returns whether a node has a record. `None` if that cannot be seen now.
+    async fn has_record(&self, at: usize, number: usize) -> Option<bool> {
+        if self.plan.is_halted(at, self.world.now(), self.world.now()) {
+            return None;
+        }
+        let swarm = match &self.actor(at)?.borrow().who {
+            Who::Own(node) => node.swarm().clone(),
+            Who::Foreign(peer) => return Some(peer.has_record(key(number).as_ref())),
+            Who::Gone => return None,
+        };
+        swarm.with(move |swarm| swarm.behaviour_mut().kad().store_mut().get(&key(number)).is_some()).await.ok()
+    }
+
+    /// Returns the faithful nodes that have a record.
+    async fn holders(&self, number: usize) -> Vec<usize> {
+        let mut holders = Vec::new();
+        for at in (0..self.actors.len()).filter(|at| self.kind(*at).is_faithful()) {
+            if self.has_record(at, number).await == Some(true) {
+                holders.push(at);
+            }
+        }
+        holders
+    }
+
+    async fn check_leaks(&self) {
+        for at in 0..self.actors.len() {
+            let Some(client) = self.client(at) else { continue };
+            self.at_stake("leak");
+            match client.snapshot().await {
+                Ok(snapshot) if snapshot.is_empty() => {}
+                other => self.violated("leak", format!("{} has left {other:?}", self.name(at)), &[at], None),
+            }
+        }
+    }
+
+    /// All faults are over: who has a record is found.
+    async fn check_acknowledged_records_are_found(&self) {
+        let keys = self.acknowledged.borrow().clone();
+        for number in keys {
+            let holders = self.holders(number).await;
+            if holders.is_empty() {
+                continue;
+            }
+            for reader in self.some_readers() {
+                let Some(client) = self.client(reader) else { continue };
+                self.at_stake("found at last");
+                let found = client.get_record(key(number)).timeout(Duration::from_secs(60)).await;
+                let is_missing = !matches!(&found, Ok(_) | Err(GetRecordError::Request(RequestError::Shutdown)));
+                if is_missing {
+                    let names: Vec<_> = holders.iter().map(|at| self.name(*at)).collect();
+                    let error = found.err().map(|error| error.to_string()).unwrap_or_default();
+                    let text = format!(
+                        "{} does not find key {number}, which is at {}: {error}",
+                        self.name(reader),
+                        names.join(", ")
+                    );
+                    self.violated("found at last", text, &[reader], Some(number));
+                }
+            }
+        }
+    }
+
+    async fn check_announced_providers_are_found(&self) {
+        let announced = self.announced.borrow().clone();
+        for (number, peer) in announced {
+            let Some(at) = self.names.borrow().get(&peer).copied() else { continue };
+            let was_killed = self.plan.is_halted(at, Duration::ZERO, self.world.now());
+            if self.kind(at) != Kind::Server || was_killed {
+                continue;
+            }
+            let Some(reader) = self.some_readers().into_iter().find(|reader| *reader != at) else { continue };
+            let Some(client) = self.client(reader) else { continue };
+            self.at_stake("provider found at last");
+            let found = client.get_providers(key(number)).timeout(Duration::from_secs(60)).await;
+            if !found.as_ref().is_ok_and(|found| found.providers.contains(&peer)) {
+                let found = found.map(|found| found.providers.len()).map_err(|error| error.to_string());
+                let text = format!(
+                    "{} does not find that {} provides key {number}: {found:?}",
+                    self.name(reader),
+                    self.name(at)
+                );
+                self.violated("provider found at last", text, &[reader, at], Some(number));
+            }
+        }
+    }
+
+    /// Returns three of Kadence's nodes, always the same for a plan and a time.
+    fn some_readers(&self) -> Vec<usize> {
+        let own: Vec<_> = (0..self.actors.len()).filter(|at| self.client(*at).is_some()).collect();
+        let first = self.world.random(|random| rand::Rng::random_range(random, 0..own.len().max(1)));
+        (0..3)
+            .filter_map(|step| own.get((first + step * 7) % own.len().max(1)).copied())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+}
+
+/// Returns the outcome of a call in words, and whether it ended at its deadline.
+fn outcome_of<T, E: std::fmt::Debug>(outcome: &Result<T, E>) -> (String, bool) {
+    match outcome {
+        Ok(_) => ("Ok".to_owned(), false),
+        Err(error) => {
+            let mut text = format!("{error:?}");
+            let is_timeout = text.starts_with("Timeout");
+            if let Some((end, _)) = text.char_indices().nth(300) {
+                text.truncate(end);
+            }
+            (text, is_timeout)
+        }
+    }
+}
+
+fn word(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default()
+}
