@@ -16,8 +16,7 @@ fn main() -> Result<(), AnyError> {
     let (nodes, puts) = (args.next().transpose()?.unwrap_or(100), args.next().transpose()?.unwrap_or(100));
     let seed = args.next().transpose()?.unwrap_or(0);
     let real = Instant::now();
-    let latency = Latency::Constant(Duration::from_millis(40));
-    let config = WorldConfig::default().seed(seed as u64).latency(latency);
+    let config = WorldConfig::default().seed(seed as u64).latency(Latency::CLOUD_REGIONS);
     let ran = run(config, move |world| async move {
         let members = world.members(nodes, Link::default()).await?;
         let joined = world.traffic();

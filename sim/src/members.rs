@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures_timer::Delay;
-use kadence::node::{Node, NodeConfig, NodeError};
+use kadence::{
+    DriverConfig,
+    node::{Node, NodeConfig, NodeError},
+};
 use libp2p::Multiaddr;
 use rand::Rng;
 
@@ -69,7 +72,9 @@ impl World {
         let mut members: Vec<Member> = Vec::with_capacity(number);
         while members.len() < number {
             for _ in 0..AT_ONCE.min(number - members.len()) {
-                let config = NodeConfig::default().bootstrap_peers(self.some_of(&members));
+                // Nobody reads their events, of which each would keep a megabyte.
+                let driver = DriverConfig::default().event_capacity(0);
+                let config = NodeConfig::default().bootstrap_peers(self.some_of(&members)).driver(driver);
                 members.push(Member::start(self.host(link), config).await?);
             }
             self.sleep(Duration::from_secs(1)).await;

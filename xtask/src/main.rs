@@ -7,6 +7,8 @@
 //! cargo xtask names                   identifiers and files that have an old name (old-names.txt)
 //! cargo xtask mutants [--registry | --driver] [--list | --each] [WORD..]
 //! cargo xtask races [TEST..]          callers against the driver, in orders that a checker chooses
+//! cargo xtask sim --seeds N | --seed S | --shrink S      random worlds of the simulator
+//! cargo xtask figures [NODES [CALLS]] figures in virtual time, beside those of plain kad
 //! cargo xtask instructions            instructions per request, counted by valgrind
 //!
 //! These compile Kadence, and need its feature:
@@ -23,6 +25,7 @@ mod prose;
 mod races;
 #[cfg(feature = "kadence")]
 mod seeds;
+mod sim;
 #[cfg(feature = "kadence")]
 mod stalls;
 mod steps;
@@ -32,7 +35,8 @@ use std::{env, process::ExitCode};
 
 use anyhow::bail;
 
-const USAGE: &str = "usage: cargo xtask ci | nightly | prose | names | mutants | races | instructions | seeds | stalls";
+const USAGE: &str =
+    "usage: cargo xtask ci | nightly | prose | names | mutants | races | sim | figures | instructions | seeds | stalls";
 
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);
@@ -55,6 +59,8 @@ fn run(command: &str, args: &[String]) -> anyhow::Result<()> {
         "names" => names::check(),
         "mutants" => mutants::run(args),
         "races" => races::check(args),
+        "sim" => sim::worlds(args),
+        "figures" => sim::figures(args),
         "instructions" => steps::instructions(),
         #[cfg(feature = "kadence")]
         "seeds" => seeds::write(args),

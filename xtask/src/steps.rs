@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::{
     builds,
     ci::Step,
-    files, mutants, names, prose, races,
+    files, mutants, names, prose, races, sim,
     tools::{
         CARGO_DENY, CARGO_HACK, CARGO_SEMVER_CHECKS, CARGO_TARPAULIN, TYPOS, cargo, cargo_of, output, run, run_within,
         target_dir,
@@ -27,7 +27,7 @@ pub(crate) const CI: &[Step] = &[
     Step { name: "demo", run: demo },
     Step { name: "test", run: test },
     Step { name: "races", run: races },
-    Step { name: "sim", run: sim },
+    Step { name: "sim", run: sim::check },
     Step { name: "doc", run: doc },
     Step { name: "deny", run: deny },
     Step { name: "typos", run: typos },
@@ -142,26 +142,6 @@ fn test() -> anyhow::Result<()> {
     run_within(TEST_LIMIT, &mut cargo(&["test", "--workspace", "--no-fail-fast"]))?;
     // The user's own command; without the feature the package has no tests.
     run_within(TEST_LIMIT, &mut cargo(&["test", "-p", "ggen-marketplace", "--features", "p2p", "--", "--nocapture"]))
-}
-
-/// The simulator, which is a workspace of its own: formatting, lints, tests and documentation.
-fn sim() -> anyhow::Result<()> {
-    if !cfg!(target_os = "linux") {
-        println!("the simulator needs Linux");
-        return Ok(());
-    }
-    for args in [
-        &["fmt", "--all", "--check"][..],
-        &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
-        // One world at a time: libp2p counts ids up for all of a process, and so each run is the same.
-        &["test", "--locked", "--", "--test-threads", "1"],
-        &["doc", "--no-deps", "--locked"],
-    ] {
-        let mut command = cargo(args);
-        command.current_dir(files::root().join("sim")).env("RUSTDOCFLAGS", "-D warnings");
-        run_within(TEST_LIMIT, command.env("CARGO_TARGET_DIR", target_dir().join("sim")))?;
-    }
-    Ok(())
 }
 
 /// Callers against the driver, in some thousand orders each.

@@ -34,6 +34,9 @@ use crate::plan::{Call, Fault, JOINED, Kind, LIVELY, Operation, Plan, REST, What
 pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) violations: Vec<Violation>,
+    /// Numbers of violations that are known.
+    #[serde(default)]
+    pub(crate) known: BTreeMap<String, u64>,
     /// Number of times that each invariant could have been violated.
     pub(crate) stakes: BTreeMap<String, u64>,
     pub(crate) faults: BTreeSet<String>,
@@ -334,8 +337,10 @@ impl Stage {
             }
             What::Flood => {
                 let peer = to.borrow().keypair.public().to_peer_id();
-                let Who::Foreign(flooder) = &from.borrow().who else { return };
-                let flooder = Rc::clone(flooder);
+                let flooder = match &from.borrow().who {
+                    Who::Foreign(flooder) => Rc::clone(flooder),
+                    Who::Own(_) | Who::Gone => return,
+                };
                 let mut puts = FuturesUnordered::new();
                 for number in 0..50 * (fault.until - fault.at).min(20) {
                     let key = format!("/flood/{number}").into_bytes();
@@ -467,11 +472,10 @@ impl Stage {
                 holders.push(at);
             }
         }
-        if holders.is_empty() {
-            return;
+        if is_conclusive || !holders.is_empty() {
+            self.at_stake("conclusive");
         }
-        self.at_stake("conclusive");
-        if is_conclusive {
+        if is_conclusive && !holders.is_empty() {
             let mut text = format!(
                 "{} was told that key {} is not there, conclusively, and it is at",
                 self.name(call.by),
@@ -608,9 +612,15 @@ impl Stage {
             self.at_stake("provider found at last");
             let found = client.get_providers(key(number)).timeout(Duration::from_secs(60)).await;
             if !found.as_ref().is_ok_and(|found| found.providers.contains(&peer)) {
-                let found = found.map(|found| found.providers.len()).map_err(|error| error.to_string());
+                let found = match found {
+                    Ok(found) => format!("{} others", found.providers.len()),
+                    Err(GetProvidersError::Timeout { found, progress, .. }) => {
+                        format!("{} others at the deadline, {progress:?}", found.len())
+                    }
+                    Err(error) => error.to_string(),
+                };
                 let text = format!(
-                    "{} does not find that {} provides key {number}: {found:?}",
+                    "{} does not find that {} provides key {number}: {found}",
                     self.name(reader),
                     self.name(at)
                 );

@@ -1,0 +1,326 @@
+//! Figures that do not depend on the machine: latencies in virtual time, packets, bytes and recall of Kadence and of plain
+//! kad, in the same network with round trips of the internet, at several shares of silent peers.
+//!
+//! ```text
+//! figures [NODES [CALLS [FOLDER]]]
+//! ```
+//!
+//! Prints a table for each share, in Markdown, and with a folder writes plots.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    env,
+    error::Error,
+    path::Path,
+    time::Duration,
+};
+
+use kadence_sim::{
+    ForeignPeer, Habit, Host, Latency, Link, Member, PlainNode, World, WorldConfig,
+    kadence::DriverConfig,
+    kadence::node::NodeConfig,
+    libp2p::{
+        Multiaddr, PeerId,
+        kad::{KBucketKey, Quorum, Record},
+    },
+    run,
+};
+use plotters::prelude::{
+    BLACK, ChartBuilder, IntoDrawingArea, LineSeries, RGBColor, SVGBackend, SeriesLabelPosition, WHITE,
+};
+use rand::{Rng, seq::IndexedRandom, seq::SliceRandom};
+
+type AnyError = Box<dyn Error + Send + Sync>;
+
+/// Shares of silent peers, in percent.
+const SHARES: [usize; 5] = [0, 5, 15, 30, 50];
+
+/// Nodes of each kind that make calls.
+const CALLERS: usize = 10;
+
+/// Nodes that hold a record.
+const REPLICATION: usize = 20;
+
+const OPERATIONS: [&str; 6] = ["get first", "get quorum of 3", "closest peers", "put", "provide", "find providers"];
+
+fn main() -> Result<(), AnyError> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let number = |at: usize, default| args.get(at).map_or(Ok(default), |arg| arg.parse::<usize>());
+    let (nodes, calls) = (number(0, 200)?, number(1, 50)?);
+    let mut tables = Vec::new();
+    for share in SHARES {
+        let table = measure(nodes, calls, share)?;
+        print(nodes, calls, share, &table);
+        tables.push(table);
+    }
+    if let Some(folder) = args.get(2) {
+        for (at, operation) in OPERATIONS.iter().enumerate() {
+            let path = Path::new(folder).join(format!("{}.svg", operation.replace(' ', "-")));
+            plot(&path, operation, at, &tables).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Calls of one kind.
+#[derive(Debug, Clone, Default)]
+struct Calls {
+    times: Vec<Duration>,
+    failed: usize,
+    packets: u64,
+    bytes: u64,
+    /// Share of the true closest peers that were found, or that hold the record.
+    recall: Vec<f64>,
+}
+
+/// Calls by operation, first those of Kadence and then those of plain kad.
+type Table = Vec<[Calls; 2]>;
+
+enum Caller {
+    Kadence(Member),
+    Plain(PlainNode),
+}
+
+impl Caller {
+    fn host(&self) -> &Host {
+        match self {
+            Self::Kadence(member) => &member.host,
+            Self::Plain(node) => &node.host,
+        }
+    }
+}
+
+fn measure(nodes: usize, calls: usize, share: usize) -> Result<Table, AnyError> {
+    let config = WorldConfig::default().seed(share as u64).latency(Latency::CLOUD_REGIONS);
+    let ran = run(config, move |world| async move {
+        let network = Network::start(world, nodes, share).await?;
+        network.measure(calls).await
+    });
+    ran.result
+}
+
+struct Network {
+    world: World,
+    kadence: Vec<Caller>,
+    plain: Vec<Caller>,
+    /// All peers that answer.
+    answering: Vec<PeerId>,
+    /// What else runs.
+    _others: Vec<Member>,
+    _silent: Vec<ForeignPeer>,
+}
+
+impl Network {
+    /// Starts the nodes. The silent ones answer until all have joined, so that they are in the routing tables.
+    async fn start(world: World, nodes: usize, share: usize) -> Result<Self, AnyError> {
+        let silent = nodes * share / 100;
+        let mut kinds: Vec<usize> = (0..nodes)
+            .map(|at| match at {
+                _ if at < silent => 0,
+                _ if at < silent + CALLERS => 1,
+                _ if at < silent + 2 * CALLERS => 2,
+                _ => 3,
+            })
+            .collect();
+        world.random(|random| kinds.shuffle(random));
+        let mut network = Self {
+            world: world.clone(),
+            kadence: Vec::new(),
+            plain: Vec::new(),
+            answering: Vec::new(),
+            _others: Vec::new(),
+            _silent: Vec::new(),
+        };
+        let mut addresses: Vec<Multiaddr> = Vec::new();
+        // Who answers joins first, so that everybody can join.
+        kinds.iter_mut().take(3).for_each(|kind| *kind = 3);
+        for (at, kind) in kinds.into_iter().enumerate() {
+            let known = world.random(|random| {
+                let draws = if addresses.is_empty() { 0 } else { 3 };
+                let known: BTreeSet<Multiaddr> = (0..draws)
+                    .filter_map(|_| addresses.get(random.random_range(0..addresses.len())).cloned())
+                    .collect();
+                known.into_iter().collect::<Vec<_>>()
+            });
+            let host = world.host(Link::default());
+            let (peer, address) = match kind {
+                0 => {
+                    let peer = ForeignPeer::start(host, Habit::Honest, &known)?;
+                    let ends = (peer.peer_id(), peer.address());
+                    network._silent.push(peer);
+                    ends
+                }
+                2 => {
+                    let node = PlainNode::start(host, &known)?;
+                    let ends = (node.peer_id(), node.address());
+                    network.plain.push(Caller::Plain(node));
+                    ends
+                }
+                _ => {
+                    let driver = DriverConfig::default().event_capacity(0);
+                    let config = NodeConfig::default().bootstrap_peers(known).driver(driver);
+                    let member = Member::start(host, config).await?;
+                    let address = member.addresses().into_iter().next().ok_or("a node listens nowhere")?;
+                    let ends = (member.node.local_peer_id(), address);
+                    if kind == 1 {
+                        network.kadence.push(Caller::Kadence(member));
+                    } else {
+                        network._others.push(member);
+                    }
+                    ends
+                }
+            };
+            addresses.push(address);
+            if kind != 0 {
+                network.answering.push(peer);
+            }
+            if at % 20 == 19 {
+                world.sleep(Duration::from_secs(1)).await;
+            }
+        }
+        world.sleep(Duration::from_secs(60)).await;
+        network._silent.iter().for_each(|peer| peer.set_habit(Habit::Silent));
+        Ok(network)
+    }
+
+    async fn measure(self, calls: usize) -> Result<Table, AnyError> {
+        let mut table: Table = vec![Default::default(); OPERATIONS.len()];
+        for number in 0..calls {
+            // Each goes first in every second round, as what the first one does helps the second.
+            let order = if number % 2 == 0 { [0, 1] } else { [1, 0] };
+            for who in order {
+                let key = format!("{} of {who}", number).into_bytes();
+                self.call(&mut table, 3, who, &key).await;
+                self.call(&mut table, 4, who, &key).await;
+            }
+            for key_of in [0, 1] {
+                let key = format!("{} of {key_of}", number).into_bytes();
+                for who in order {
+                    for operation in [0, 1, 2, 5] {
+                        self.call(&mut table, operation, who, &key).await;
+                    }
+                }
+            }
+        }
+        Ok(table)
+    }
+
+    async fn call(&self, table: &mut Table, operation: usize, who: usize, key: &[u8]) {
+        let callers = if who == 0 { &self.kadence } else { &self.plain };
+        let Some(caller) = self.world.random(|random| callers.choose(random)) else { return };
+        let Some(calls) = table.get_mut(operation).and_then(|both| both.get_mut(who)) else { return };
+        let (before, began) = (caller.host().traffic(), self.world.now());
+        let (is_ok, named) = perform(caller, operation, key).await;
+        let after = caller.host().traffic();
+        calls.times.push(self.world.now() - began);
+        calls.failed += usize::from(!is_ok);
+        calls.packets += after.packets - before.packets;
+        calls.bytes += after.bytes - before.bytes;
+        if let Some(named) = named {
+            let closest = self.closest(key);
+            let found = closest.iter().filter(|peer| named.contains(peer)).count();
+            calls.recall.push(found as f64 / closest.len().max(1) as f64);
+        }
+        // What the call has left behind is not part of the next one.
+        self.world.sleep(Duration::from_secs(1)).await;
+    }
+
+    /// Returns the answering peers that are closest to a key.
+    fn closest(&self, key: &[u8]) -> Vec<PeerId> {
+        let target = KBucketKey::new(key.to_vec());
+        let mut peers = self.answering.clone();
+        peers.sort_by_key(|peer| KBucketKey::from(*peer).distance(&target));
+        peers.truncate(REPLICATION);
+        peers
+    }
+}
+
+/// Makes a call. Returns whether it succeeded, and the peers that it named.
+async fn perform(caller: &Caller, operation: usize, key: &[u8]) -> (bool, Option<HashSet<PeerId>>) {
+    let key = key.to_vec();
+    match caller {
+        Caller::Kadence(member) => {
+            let client = member.node.client();
+            match operation {
+                0 => (client.get_record(key).await.is_ok(), None),
+                1 => (client.get_record(key).quorum(3).await.is_ok(), None),
+                2 => match client.get_closest_peers(key).await {
+                    Ok(found) => (true, Some(found.peers.iter().map(|peer| peer.peer_id).collect())),
+                    Err(_) => (false, Some(HashSet::new())),
+                },
+                3 => match client.put_record(Record::new(key, vec![7; 1000])).await {
+                    Ok(put) => (true, Some(put.acknowledged.into_iter().collect())),
+                    Err(_) => (false, None),
+                },
+                4 => (client.start_providing(key).await.is_ok(), None),
+                _ => (client.get_providers(key).first().await.is_ok(), None),
+            }
+        }
+        Caller::Plain(node) => match operation {
+            0 => (node.get_record(key, 1).await.is_some(), None),
+            1 => (node.get_record(key, 3).await.is_some(), None),
+            2 => {
+                let found = node.get_closest_peers(key).await;
+                (!found.is_empty(), Some(found.into_iter().collect()))
+            }
+            3 => (node.put_record(Record::new(key, vec![7; 1000]), Quorum::Majority).await, None),
+            4 => (node.start_providing(key).await, None),
+            _ => (!node.get_providers(key).await.is_empty(), None),
+        },
+    }
+}
+
+fn percentile(times: &[Duration], percent: usize) -> u128 {
+    let mut times = times.to_vec();
+    times.sort();
+    times.get(times.len() * percent / 100).or(times.last()).map_or(0, Duration::as_millis)
+}
+
+fn print(nodes: usize, calls: usize, share: usize, table: &Table) {
+    println!("\n{nodes} nodes, {share} % silent, {calls} rounds\n");
+    println!("| operation | p50, ms | p95, ms | failed | packets | kB | recall |\n|---|---:|---:|---:|---:|---:|---:|");
+    for (operation, both) in OPERATIONS.iter().zip(table) {
+        let cells = |value: &dyn Fn(&Calls) -> String| both.iter().map(value).collect::<Vec<_>>().join(" / ");
+        let count = |calls: &Calls| calls.times.len().max(1) as u64;
+        println!(
+            "| {operation} | {} | {} | {} | {} | {} | {} |",
+            cells(&|calls| percentile(&calls.times, 50).to_string()),
+            cells(&|calls| percentile(&calls.times, 95).to_string()),
+            cells(&|calls| format!("{} of {}", calls.failed, calls.times.len())),
+            cells(&|calls| (calls.packets / count(calls)).to_string()),
+            cells(&|calls| format!("{:.1}", calls.bytes as f64 / count(calls) as f64 / 1000.0)),
+            cells(&|calls| match calls.recall.len() {
+                0 => "–".to_owned(),
+                len => format!("{:.3}", calls.recall.iter().sum::<f64>() / len as f64),
+            }),
+        );
+    }
+}
+
+/// Draws the 95th percentiles of an operation by the share of silent peers.
+fn plot(path: &Path, operation: &str, at: usize, tables: &[Table]) -> Result<(), Box<dyn Error>> {
+    const LINES: [(&str, RGBColor); 2] = [("Kadence", RGBColor(0, 90, 180)), ("plain kad", RGBColor(200, 80, 0))];
+    let points = |who: usize| -> Vec<(f64, f64)> {
+        let times = tables.iter().filter_map(|table| Some(percentile(&table.get(at)?.get(who)?.times, 95) as f64));
+        SHARES.iter().map(|share| *share as f64).zip(times).collect()
+    };
+    let top = (0..2).flat_map(points).map(|(_, time)| time).fold(1.0, f64::max);
+    let area = SVGBackend::new(path, (640, 360)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(format!("{operation}: 95th percentile"), ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(0.0..50.0, 0.0..top * 1.05)?;
+    chart.configure_mesh().x_desc("silent peers, %").y_desc("virtual ms").draw()?;
+    for (who, (name, colour)) in LINES.into_iter().enumerate() {
+        let line = LineSeries::new(points(who), colour);
+        chart
+            .draw_series(line)?
+            .label(name)
+            .legend(move |(x, y)| plotters::prelude::PathElement::new(vec![(x, y), (x + 20, y)], colour));
+    }
+    chart.configure_series_labels().position(SeriesLabelPosition::UpperLeft).border_style(BLACK).draw()?;
+    Ok(area.present()?)
+}

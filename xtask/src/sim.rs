@@ -1,0 +1,65 @@
+//! The simulator, which is a workspace of its own: its checks, its random worlds and its figures.
+
+use std::{process::Command, time::Duration};
+
+use crate::{
+    files,
+    tools::{cargo, run_within, target_dir},
+};
+
+/// A world that hangs is ended by the program that plays it.
+const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+const CHECK_LIMIT: Duration = Duration::from_secs(2400);
+
+/// Worlds of a check.
+const WORLDS: &str = "20";
+
+/// Formatting, lints, tests, documentation, and some random worlds.
+///
+/// # Errors
+///
+/// If one of them fails.
+pub(crate) fn check() -> anyhow::Result<()> {
+    if !cfg!(target_os = "linux") {
+        println!("the simulator needs Linux");
+        return Ok(());
+    }
+    for args in [
+        &["fmt", "--all", "--check"][..],
+        &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+        // One world at a time: libp2p counts ids up for all of a process, and so each run is the same.
+        &["test", "--locked", "--", "--test-threads", "1"],
+        &["doc", "--no-deps", "--locked"],
+    ] {
+        run_within(CHECK_LIMIT, command(args).env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
+    worlds(&["--seeds".to_owned(), WORLDS.to_owned()])
+}
+
+/// Plays random worlds: `--seeds N [--from M] [--log FILE]`, `--seed S`, `--shrink S` or `--plan FILE`.
+///
+/// # Errors
+///
+/// If an invariant was violated.
+pub(crate) fn worlds(args: &[String]) -> anyhow::Result<()> {
+    let mut worlds = command(&["run", "--quiet", "--locked", "--example", "worlds", "--"]);
+    run_within(LIMIT, worlds.args(args))
+}
+
+/// Prints the tables of figures in virtual time: `figures [NODES [CALLS]]`.
+///
+/// # Errors
+///
+/// If the program fails.
+pub(crate) fn figures(args: &[String]) -> anyhow::Result<()> {
+    let mut figures = command(&["run", "--quiet", "--release", "--locked", "--example", "figures", "--"]);
+    run_within(LIMIT, figures.args(args))
+}
+
+/// Returns a command of cargo in the simulator's workspace.
+fn command(args: &[&str]) -> Command {
+    let mut command = cargo(args);
+    command.current_dir(files::root().join("sim")).env("CARGO_TARGET_DIR", target_dir().join("sim"));
+    command
+}
