@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt};
+use futures_timer::Delay;
 use kadence::{Runtime, node::DEFAULT_PROTOCOL};
 use libp2p::{
     Multiaddr, PeerId, Stream, Swarm, identify,
@@ -31,6 +33,9 @@ const MAX_MESSAGE: usize = 1 << 20;
 
 /// Time for which a provider is kept, and a record that says nothing.
 const LIFE: Duration = Duration::from_secs(48 * 60 * 60);
+
+/// Time after which a peer gives up a request.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Message types of the kad protocol.
 const PUT_VALUE: i32 = 0;
@@ -211,13 +216,39 @@ impl ForeignPeer {
         lock(&self.state).records.contains_key(key)
     }
 
-    /// Sends a record to a peer, as a put does that asks nobody for its closest peers. Returns whether the peer
-    /// acknowledged it.
-    pub async fn put_at(&self, peer: PeerId, key: Vec<u8>, value: Vec<u8>) -> bool {
+    /// Returns the value that is stored under this key.
+    pub fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
+        lock(&self.state).records.get(key).map(|stored| stored.record.value.clone())
+    }
+
+    /// Returns the addresses with which a peer has announced itself as a provider. `None` if it has not.
+    pub fn provider_addresses(&self, key: &[u8], provider: PeerId) -> Option<Vec<Multiaddr>> {
+        lock(&self.state).providers.get(key)?.get(&provider).cloned()
+    }
+
+    /// Stores a record, with this time to live.
+    pub fn store(&self, key: Vec<u8>, value: Vec<u8>, life: Duration) {
+        let mut state = lock(&self.state);
+        let until = state.world.now() + life;
         let record = Record { key: key.clone(), value, ..Record::default() };
+        state.records.insert(key, Stored { record, until });
+    }
+
+    /// Sends a record to a peer, as a put does that asks nobody for its closest peers. Returns whether the peer
+    /// acknowledged it within ten seconds.
+    pub async fn put_at(&self, peer: PeerId, key: Vec<u8>, value: Vec<u8>, publisher: Option<PeerId>) -> bool {
+        let publisher = publisher.map(PeerId::to_bytes).unwrap_or_default();
+        let record = Record { key: key.clone(), value, publisher, ttl: 0 };
         let message = Message { kind: PUT_VALUE, key, record: Some(record), ..Message::default() };
-        let Ok(mut stream) = self.control.clone().open_stream(peer, DEFAULT_PROTOCOL).await else { return false };
-        write(&mut stream, &message).await.is_ok() && matches!(read(&mut stream).await, Ok(Some(_)))
+        let mut control = self.control.clone();
+        let put = async {
+            let Ok(mut stream) = control.open_stream(peer, DEFAULT_PROTOCOL).await else { return false };
+            write(&mut stream, &message).await.is_ok() && matches!(read(&mut stream).await, Ok(Some(_)))
+        };
+        futures::select_biased! {
+            was_taken = pin!(put.fuse()) => was_taken,
+            () = Delay::new(ANSWER_TIMEOUT).fuse() => false,
+        }
     }
 }
 

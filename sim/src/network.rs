@@ -102,6 +102,8 @@ pub struct Traffic {
     pub packets: u64,
     /// Bytes that were sent, with 52 bytes of headers for each packet.
     pub bytes: u64,
+    /// Dials that were begun.
+    pub dials: u64,
 }
 
 /// Headers of IP, TCP and the multiplexer.
@@ -216,6 +218,7 @@ impl Network {
         hosts.fold(Traffic::default(), |sum, (_, host)| Traffic {
             packets: sum.packets + host.traffic.packets,
             bytes: sum.bytes + host.traffic.bytes,
+            dials: sum.dials + host.traffic.dials,
         })
     }
 
@@ -335,6 +338,10 @@ impl Network {
 
     pub(crate) fn new_port(&self) -> u16 {
         self.lock().new_port()
+    }
+
+    pub(crate) fn count_dial(&self, host: HostId) {
+        self.lock().hosts[host.0].traffic.dials += 1;
     }
 
     /// Returns what a packet finds that begins a connection to an address.

@@ -127,6 +127,7 @@ impl Transport for SimTransport {
     fn dial(&mut self, address: Multiaddr, _opts: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
         let Some((ip, port)) = parse(&address) else { return Err(TransportError::MultiaddrNotSupported(address)) };
         let (network, from, peer) = (self.network.clone(), self.host, self.peer);
+        network.count_dial(from);
         let (done, dialled) = oneshot::channel();
         let to = network.host_at(ip);
         let one_way = to.map_or(Duration::ZERO, |to| network.one_way(from, to));

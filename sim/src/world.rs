@@ -390,6 +390,19 @@ impl Host {
         self.wall_offset.store(seconds_ahead.saturating_mul(1_000_000_000), Relaxed);
     }
 
+    /// Runs a future by the host's wall clock, for example a call of a node on this host that reads the clock. What a scenario
+    /// awaits by itself reads the world's.
+    pub async fn by_clock<F: Future>(&self, future: F) -> F::Output {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| {
+            let before = schedule::set_wall_offset(self.wall_offset.load(Relaxed));
+            let polled = future.as_mut().poll(cx);
+            schedule::set_wall_offset(before);
+            polled
+        })
+        .await
+    }
+
     /// Returns what the host has sent.
     pub fn traffic(&self) -> Traffic {
         self.world.network.traffic(Some(self.id))

@@ -344,7 +344,7 @@ impl Stage {
                 let mut puts = FuturesUnordered::new();
                 for number in 0..50 * (fault.until - fault.at).min(20) {
                     let key = format!("/flood/{number}").into_bytes();
-                    puts.push(flooder.put_at(peer, key, vec![1; 100]));
+                    puts.push(flooder.put_at(peer, key, vec![1; 100], None));
                     let pause = self.world.sleep(Duration::from_millis(20));
                     futures::future::select(Box::pin(pause), puts.next()).await;
                 }

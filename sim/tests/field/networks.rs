@@ -1,74 +1,17 @@
-//! Faults of the field, as scenarios. One that still fails names the issue that will end it: when it succeeds,
-//! its test fails until the mark is taken away.
+//! Slow links, restarts, moved addresses, islands.
 
-#![cfg(test)]
-
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kadence_sim::{
-    Latency, Link, Member, World, WorldConfig,
-    kadence::{
-        Certainty, GetRecordError, PutRecordError,
-        node::{Identity, NodeConfig},
-    },
-    libp2p::{
-        Multiaddr,
-        identity::Keypair,
-        kad::{Mode, Record, RecordKey},
-    },
+    ForeignPeer, Habit, Link, Member,
+    kadence::{PutRecordError, node::NodeConfig},
+    libp2p::kad::{Mode, RecordKey},
     run,
 };
 
-const MINUTE: Duration = Duration::from_secs(60);
-
-/// Nothing, or a description of the fault.
-type Finding = Result<(), String>;
-
-fn config() -> WorldConfig {
-    WorldConfig::default().latency(Latency::Constant(Duration::from_millis(25)))
-}
-
-/// Latencies of one building: timeouts that are learned there are short.
-fn nearby() -> WorldConfig {
-    WorldConfig::default().latency(Latency::Constant(Duration::from_millis(1)))
-}
-
-fn all(members: &[Member]) -> Vec<Multiaddr> {
-    members.iter().flat_map(Member::addresses).collect()
-}
-
-fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Finding {
-    if holds { Ok(()) } else { Err(otherwise()) }
-}
-
-/// Runs a scenario that shows this fault, and no other, as long as the issue is open.
-fn fails_until(issue: &str, fault: &str, finding: Finding) {
-    match finding {
-        Err(found) => {
-            assert!(found.contains(fault), "another fault than \"{fault}\": {found}");
-            println!("{issue}: {found}");
-        }
-        Ok(()) => panic!("the fault is gone: this scenario has to succeed from now on"),
-    }
-}
-
-fn holds(finding: Finding) {
-    if let Err(fault) = finding {
-        panic!("{fault}");
-    }
-}
-
-async fn members(world: &World, number: usize, link: Link) -> Vec<Member> {
-    world.members(number, link).await.expect("nodes start")
-}
-
-fn record(name: &str, len: usize) -> Record {
-    Record::new(name.as_bytes().to_vec(), vec![7; len])
-}
-
-fn is_conclusive(error: &GetRecordError) -> bool {
-    matches!(error, GetRecordError::NotFound { certainty: Certainty::Conclusive, .. })
-}
+use crate::finding::{
+    Finding, MINUTE, all, config, ensure, fails_until, holds, identified, is_conclusive, members, nearby, record,
+};
 
 /// Stores a record of 60 kB at one of eight nodes, and gets it three times over links of this bandwidth.
 fn large_value(reader: Link, holder: Link) -> Finding {
@@ -277,8 +220,66 @@ fn a_provider_whose_announcement_succeeded_is_found() {
     fails_until("16.6", "found: Err(NotFound", finding.result);
 }
 
-/// Returns the configuration of a node with a key of its own that a restart keeps.
-fn identified(number: u8) -> NodeConfig {
-    let keypair = Keypair::ed25519_from_bytes([number + 1; 32]).expect("32 bytes");
-    NodeConfig::default().identity(Identity::Keypair(keypair))
+#[test]
+fn an_announcement_names_an_address() {
+    let finding = run(nearby(), |world| async move {
+        let members = members(&world, 4, Link::default()).await;
+        let foreign = ForeignPeer::start(world.host(Link::default()), Habit::Honest, &all(&members)).expect("a peer");
+        world.sleep(MINUTE).await;
+        members[1].node.client().start_providing("file").await.expect("others are there");
+        world.sleep(Duration::from_secs(1)).await;
+        let announced = foreign.provider_addresses(b"file", members[1].node.local_peer_id());
+        ensure(announced.as_ref().is_some_and(|addresses| !addresses.is_empty()), || {
+            format!("a peer was told of a provider with the addresses {announced:?}")
+        })
+    });
+    fails_until("16.6", "with the addresses Some([])", finding.result);
+}
+
+#[test]
+fn a_seed_that_is_full_is_dialled_less_and_less() {
+    let finding = run(config(), |world| async move {
+        let seed = NodeConfig::default().max_connections(1);
+        let seed = Member::start(world.host(Link::default()), seed).await.expect("a node starts");
+        let known = || NodeConfig::default().bootstrap_peers(seed.addresses()).idle_connection_timeout(60 * MINUTE);
+        let _guest = Member::start(world.host(Link::default()), known()).await.expect("a node starts");
+        world.sleep(Duration::from_secs(5)).await;
+        let late = Member::start(world.host(Link::default()), known()).await.expect("a node starts");
+        world.sleep(30 * MINUTE).await;
+        let dials = late.host.traffic().dials;
+        ensure(dials <= 60, || format!("{dials} dials of a full seed within half an hour"))
+    });
+    fails_until("16.5", "dials of a full seed", finding.result);
+}
+
+#[test]
+fn a_record_with_half_a_second_to_live_is_gone_after_a_minute() {
+    let finding = run(nearby(), |world| async move {
+        let members = members(&world, 8, Link::default()).await;
+        let mut short = record("short", 100);
+        short.expires = Some(Instant::now() + Duration::from_millis(500));
+        let put = members[1].node.client().put_record(short).await;
+        world.sleep(MINUTE).await;
+        let found = members[5].node.client().get_record("short").await;
+        ensure(found.is_err(), || {
+            format!("a minute after half a second has passed it is there; its put ended with {put:?}")
+        })
+    });
+    fails_until("16.8", "it is there", finding.result);
+}
+
+#[test]
+fn a_missing_key_beside_silent_peers_is_not_conclusive() {
+    let finding = run(config(), |world| async move {
+        let members = members(&world, 8, Link::default()).await;
+        let silent: Vec<_> = (0..3)
+            .map(|_| ForeignPeer::start(world.host(Link::default()), Habit::Honest, &all(&members)).expect("a peer"))
+            .collect();
+        world.sleep(2 * MINUTE).await;
+        silent.iter().for_each(|peer| peer.set_habit(Habit::Silent));
+        let missing = members[2].node.client().get_record("missing").await.expect_err("nobody has it");
+        let asked: u64 = silent.iter().map(ForeignPeer::requests).sum();
+        ensure(asked > 0 && !is_conclusive(&missing), || format!("{missing:?}, and {asked} requests were not answered"))
+    });
+    holds(finding.result);
 }
