@@ -2,15 +2,16 @@
 //! kad, in the same network with round trips of the internet, at several shares of silent peers.
 //!
 //! ```text
-//! figures [NODES [CALLS [FOLDER]]]
+//! figures [NODES [ROUNDS [FOLDER]]]    prints a table for each share, in Markdown, and with a folder writes plots
+//! figures --check                      compares the figures of a small network with those in gates.csv
+//! figures --write                      writes gates.csv
 //! ```
-//!
-//! Prints a table for each share, in Markdown, and with a folder writes plots.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     env,
     error::Error,
+    fs,
     path::Path,
     time::Duration,
 };
@@ -43,8 +44,24 @@ const REPLICATION: usize = 20;
 
 const OPERATIONS: [&str; 6] = ["get first", "get quorum of 3", "closest peers", "put", "provide", "find providers"];
 
+/// Network whose figures are compared: small, so that a check takes a minute.
+const GATE_NODES: usize = 60;
+const GATE_ROUNDS: usize = 15;
+const GATE_SHARES: [usize; 3] = [0, 15, 30];
+
+/// Figures of Kadence that no change may make worse by more than [`TOLERANCE`]. They are exact for the same code; who changes
+/// them for a reason writes the file anew, and says so.
+const GATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/gates.csv");
+const TOLERANCE: f64 = 0.05;
+const ROUNDING: f64 = 0.001;
+
 fn main() -> Result<(), AnyError> {
     let args: Vec<String> = env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some("--check") => return check(),
+        Some("--write") => return Ok(fs::write(GATES, to_csv(&gates()?))?),
+        _ => {}
+    }
     let number = |at: usize, default| args.get(at).map_or(Ok(default), |arg| arg.parse::<usize>());
     let (nodes, calls) = (number(0, 200)?, number(1, 50)?);
     let mut tables = Vec::new();
@@ -58,6 +75,61 @@ fn main() -> Result<(), AnyError> {
             let path = Path::new(folder).join(format!("{}.svg", operation.replace(' ', "-")));
             plot(&path, operation, at, &tables).map_err(|error| error.to_string())?;
         }
+    }
+    Ok(())
+}
+
+/// A figure that must not grow: the name and the value.
+type Figure = (String, f64);
+
+fn gates() -> Result<Vec<Figure>, AnyError> {
+    let mut gates = Vec::new();
+    for share in GATE_SHARES {
+        let table = measure(GATE_NODES, GATE_ROUNDS, share)?;
+        print(GATE_NODES, GATE_ROUNDS, share, &table);
+        for (operation, [calls, _]) in OPERATIONS.iter().zip(&table) {
+            let count = calls.times.len().max(1) as f64;
+            let mean = |sum: f64| sum / count;
+            let time = calls.times.iter().sum::<Duration>().as_secs_f64() * 1000.0;
+            let missed = calls.recall.iter().map(|recall| 1.0 - recall).sum::<f64>();
+            let figures = [
+                ("mean ms", mean(time)),
+                ("packets", mean(calls.packets as f64)),
+                ("failed", mean(calls.failed as f64)),
+                ("peers missed of 20", mean(missed * 20.0)),
+            ];
+            gates.extend(figures.map(|(figure, value)| (format!("{operation}, {share} % silent, {figure}"), value)));
+        }
+    }
+    Ok(gates)
+}
+
+fn to_csv(gates: &[Figure]) -> String {
+    gates.iter().map(|(name, value)| format!("{name};{value:.3}\n")).collect()
+}
+
+fn check() -> Result<(), AnyError> {
+    let text = fs::read_to_string(GATES)?;
+    let mut before = BTreeMap::new();
+    for line in text.lines() {
+        let (name, value) = line.split_once(';').ok_or("a line of gates.csv has no `;`")?;
+        before.insert(name.to_owned(), value.parse::<f64>()?);
+    }
+    let (mut worse, mut better) = (0, 0);
+    for (name, value) in gates()? {
+        let Some(before) = before.get(&name) else { return Err(format!("gates.csv lacks {name}").into()) };
+        let is_worse = value > before * (1.0 + TOLERANCE) + ROUNDING;
+        worse += usize::from(is_worse);
+        better += usize::from(value < before * (1.0 - TOLERANCE) - ROUNDING);
+        if is_worse {
+            println!("{name}: {value:.3}, which was {before:.3}");
+        }
+    }
+    println!("{worse} figures are worse by more than 5 %, {better} better");
+    if worse > 0 {
+        return Err(
+            "a figure is worse: mend it, or write the file anew with `cargo xtask figures --write` and say why".into(),
+        );
     }
     Ok(())
 }
@@ -189,12 +261,12 @@ impl Network {
             // Each goes first in every second round, as what the first one does helps the second.
             let order = if number % 2 == 0 { [0, 1] } else { [1, 0] };
             for who in order {
-                let key = format!("{} of {who}", number).into_bytes();
+                let key = format!("{number} of {who}").into_bytes();
                 self.call(&mut table, 3, who, &key).await;
                 self.call(&mut table, 4, who, &key).await;
             }
             for key_of in [0, 1] {
-                let key = format!("{} of {key_of}", number).into_bytes();
+                let key = format!("{number} of {key_of}").into_bytes();
                 for who in order {
                     for operation in [0, 1, 2, 5] {
                         self.call(&mut table, operation, who, &key).await;

@@ -20,7 +20,7 @@ pub enum Latency {
 
 /// Round trips between ten regions of a cloud, in milliseconds: the averages that were measured between those of Amazon Web
 /// Services in 2017 and published under the name "Latency Between AWS Global Regions", rounded, in both directions the same.
-/// Within a region, they are ours: 5 ms, from one zone to another and through two routers of providers.
+/// Within a region, 5 ms are assumed.
 ///
 /// The regions are Virginia, California, Oregon, Ireland, Frankfurt, Tokyo, Seoul, Singapore, Sydney and São Paulo. The
 /// median of all pairs is 158 ms.

@@ -178,11 +178,11 @@ fn begin(swarm: &mut Swarm<Behaviour>, pending: &mut HashMap<QueryId, Pending>, 
 
 fn on_event(swarm: &mut Swarm<Behaviour>, pending: &mut HashMap<QueryId, Pending>, event: SwarmEvent<BehaviourEvent>) {
     match event {
-        SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
-            if info.protocols.contains(&DEFAULT_PROTOCOL) {
-                for address in info.listen_addrs {
-                    swarm.behaviour_mut().kad.add_address(&peer_id, address);
-                }
+        SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }))
+            if info.protocols.contains(&DEFAULT_PROTOCOL) =>
+        {
+            for address in info.listen_addrs {
+                swarm.behaviour_mut().kad.add_address(&peer_id, address);
             }
         }
         SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {

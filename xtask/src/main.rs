@@ -8,7 +8,7 @@
 //! cargo xtask mutants [--registry | --driver] [--list | --each] [WORD..]
 //! cargo xtask races [TEST..]          callers against the driver, in orders that a checker chooses
 //! cargo xtask sim --seeds N | --seed S | --shrink S      random worlds of the simulator
-//! cargo xtask figures [NODES [CALLS]] figures in virtual time, beside those of plain kad
+//! cargo xtask figures [NODES [ROUNDS]]    figures in virtual time, of Kadence and of plain kad
 //! cargo xtask instructions            instructions per request, counted by valgrind
 //!
 //! These compile Kadence, and need its feature:

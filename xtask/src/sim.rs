@@ -15,7 +15,7 @@ const CHECK_LIMIT: Duration = Duration::from_secs(2400);
 /// Worlds of a check.
 const WORLDS: &str = "20";
 
-/// Formatting, lints, tests, documentation, and some random worlds.
+/// Formatting, lints, tests, documentation, some random worlds, and the figures of a small network.
 ///
 /// # Errors
 ///
@@ -34,7 +34,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     ] {
         run_within(CHECK_LIMIT, command(args).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
-    worlds(&["--seeds".to_owned(), WORLDS.to_owned()])
+    worlds(&["--seeds".to_owned(), WORLDS.to_owned()])?;
+    run_within(CHECK_LIMIT, &mut command(&["run", "--quiet", "--locked", "--example", "figures", "--", "--check"]))
 }
 
 /// Plays random worlds: `--seeds N [--from M] [--log FILE]`, `--seed S`, `--shrink S` or `--plan FILE`.
@@ -47,7 +48,7 @@ pub(crate) fn worlds(args: &[String]) -> anyhow::Result<()> {
     run_within(LIMIT, worlds.args(args))
 }
 
-/// Prints the tables of figures in virtual time: `figures [NODES [CALLS]]`.
+/// Prints the tables of figures in virtual time: `figures [NODES [ROUNDS [FOLDER]]]`, `--check` or `--write`.
 ///
 /// # Errors
 ///

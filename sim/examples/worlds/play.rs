@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{Call, Fault, JOINED, Kind, LIVELY, Operation, Plan, REST, What};
 
-/// What was found in a world.
+/// Findings in a world.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) seed: u64,
@@ -123,7 +123,7 @@ struct Actor {
 }
 
 enum Who {
-    Own(Box<Node>),
+    Kadence(Box<Node>),
     Foreign(Rc<ForeignPeer>),
     Gone,
 }
@@ -187,7 +187,7 @@ impl Stage {
     /// Returns the addresses of up to three of the first nodes.
     fn addresses_of_some(&self, before: usize) -> Vec<Multiaddr> {
         let first = self.actors.iter().take(before.min(4)).filter_map(|actor| match &actor.borrow().who {
-            Who::Own(node) => node.listen_addrs().into_iter().next(),
+            Who::Kadence(node) => node.listen_addrs().into_iter().next(),
             Who::Foreign(_) | Who::Gone => None,
         });
         first.take(3).collect()
@@ -214,7 +214,7 @@ impl Stage {
                 .map_err(|error| error.to_string()),
             None => {
                 let config = config(&host, kind, &keypair, &known);
-                host.node(config).await.map(|node| Who::Own(Box::new(node))).map_err(|error| error.to_string())
+                host.node(config).await.map(|node| Who::Kadence(Box::new(node))).map_err(|error| error.to_string())
             }
         };
         match started {
@@ -233,7 +233,7 @@ impl Stage {
 
     fn client(&self, at: usize) -> Option<Client> {
         match &self.actor(at)?.borrow().who {
-            Who::Own(node) => Some(node.client().clone()),
+            Who::Kadence(node) => Some(node.client().clone()),
             Who::Foreign(_) | Who::Gone => None,
         }
     }
@@ -339,7 +339,7 @@ impl Stage {
                 let peer = to.borrow().keypair.public().to_peer_id();
                 let flooder = match &from.borrow().who {
                     Who::Foreign(flooder) => Rc::clone(flooder),
-                    Who::Own(_) | Who::Gone => return,
+                    Who::Kadence(_) | Who::Gone => return,
                 };
                 let mut puts = FuturesUnordered::new();
                 for number in 0..50 * (fault.until - fault.at).min(20) {
@@ -543,7 +543,7 @@ impl Stage {
             return None;
         }
         let swarm = match &self.actor(at)?.borrow().who {
-            Who::Own(node) => node.swarm().clone(),
+            Who::Kadence(node) => node.swarm().clone(),
             Who::Foreign(peer) => return Some(peer.has_record(key(number).as_ref())),
             Who::Gone => return None,
         };

@@ -1,4 +1,4 @@
-//! What one stranger can do to others.
+//! Attacks that one stranger can make on others.
 
 use std::time::Duration;
 

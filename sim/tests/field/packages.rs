@@ -84,7 +84,7 @@ fn a_package_is_published_and_fetched_from_a_mirror() {
     assert!(ran.result < Duration::from_secs(15), "{:?}", ran.result);
 }
 
-/// What its publisher stored is kept for 48 hours by kad, and nobody else stores it again.
+/// kad keeps a record for 48 hours, and only the publisher stores it again.
 #[test]
 fn a_package_outlives_its_publisher_as_long_as_a_mirror_has_it() {
     let finding = run(config().limit(100 * 60 * MINUTE), |world| async move {
@@ -111,7 +111,7 @@ fn a_package_outlives_its_publisher_as_long_as_a_mirror_has_it() {
 }
 
 /// Publishes and reads a package while the clocks of the publisher and of the reader are wrong. Nobody is banned for that,
-/// and who cannot read or publish is told of the clock.
+/// and an error of publishing or reading names the clock.
 async fn read_with_clocks(world: World, publisher_ahead: i64, reader_ahead: i64) -> Finding {
     let peers = network(&world, 4).await;
     peers[1].host.set_wall_clock(publisher_ahead);
@@ -133,8 +133,8 @@ async fn read_with_clocks(world: World, publisher_ahead: i64, reader_ahead: i64)
         })
         .map(|(by, _, of, _)| format!("{by} bans {of}"))
         .collect();
-    let is_told = |error: Option<&String>| error.is_some_and(|error| error.contains("clock"));
-    let is_known = read == Ok(true) || is_told(read.as_ref().err()) || is_told(published.as_ref().err());
+    let names_clock = |error: Option<&String>| error.is_some_and(|error| error.contains("clock"));
+    let is_known = read == Ok(true) || names_clock(read.as_ref().err()) || names_clock(published.as_ref().err());
     ensure(is_known && banned.is_empty(), || format!("bans: {banned:?}; published: {published:?}; read: {read:?}"))
 }
 
