@@ -346,6 +346,100 @@ fn a_host_that_moves_is_reached_at_its_new_address_alone() {
 }
 
 #[test]
+fn a_link_that_stalls_delivers_everything_when_it_goes_on() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        let (mut writer, mut reader) = substream(&mut dialled, &mut accepted).await;
+        b.set_stalled(true);
+        assert!(!world.reach_each_other(&a, &b));
+        writer.write_all(b"later").await.unwrap();
+        world.sleep(Duration::from_secs(60)).await;
+        assert!(reader.read(&mut [0; 8]).now_or_never().is_none());
+        b.set_stalled(false);
+        let mut read = [0; 5];
+        reader.read_exact(&mut read).now_or_never().unwrap().unwrap();
+        assert_eq!(&read, b"later");
+    });
+}
+
+#[test]
+fn a_frozen_process_goes_on_where_it_was() {
+    run(config(), |world| async move {
+        let [host] = hosts(&world, [Link::default()]);
+        let ticks = Arc::new(Mutex::new(0));
+        let (counts, ticker) = (Arc::clone(&ticks), world.clone());
+        host.runtime().spawn(
+            async move {
+                loop {
+                    ticker.sleep(Duration::from_secs(1)).await;
+                    *counts.lock().unwrap() += 1;
+                }
+            }
+            .boxed(),
+        );
+        let after = async |span: f64| {
+            world.sleep(Duration::from_secs_f64(span)).await;
+            *ticks.lock().unwrap()
+        };
+        assert_eq!(after(10.5).await, 10);
+        host.set_frozen(true);
+        assert_eq!(after(100.0).await, 10);
+        host.set_frozen(false);
+        assert_eq!(after(10.0).await, 20);
+    });
+}
+
+#[test]
+fn a_nat_lets_dials_of_mapped_ports_pass_and_a_firewall_answers_no_others() {
+    run(config(), |world| async move {
+        let hidden = Link::default().reach(Reach::Nat);
+        let [a, b, c] = hosts(&world, [Link::default(), hidden, Link::default().reach(Reach::Filtered)]);
+        let (_at_b, _at_c) = (listen(&b), listen(&c));
+        let refusal = dial(&a, b.multiaddr(PORT)).await.unwrap_err();
+        assert_ne!(refusal.kind(), std::io::ErrorKind::ConnectionRefused);
+        b.map_port(PORT, true);
+        dial(&a, b.multiaddr(PORT)).await.unwrap();
+        b.map_port(PORT, false);
+        assert!(dial(&a, b.multiaddr(PORT)).await.is_err());
+        dial(&a, c.multiaddr(PORT)).await.unwrap();
+        let silence = dial(&a, c.multiaddr(PORT + 1)).await.unwrap_err();
+        assert_ne!(silence.kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn the_delay_of_a_link_is_added_in_both_directions() {
+    const DELAY: Duration = Duration::from_millis(300);
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(), Link::default().delay(DELAY)]);
+        let _at_b = listen(&b);
+        let began = world.now();
+        dial(&a, b.multiaddr(PORT)).await.unwrap();
+        assert_eq!(world.now() - began, DIAL + 4 * DELAY);
+        assert_eq!((a.traffic().dials, b.traffic().dials), (1, 0));
+    });
+}
+
+#[test]
+fn a_half_open_connection_is_seen_and_never_completes() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let mut transport = b.transport(PeerId::random());
+        transport.listen_on(ListenerId::next(), b.multiaddr(PORT)).unwrap();
+        a.half_open(&b.multiaddr(PORT));
+        let upgrade = loop {
+            if let TransportEvent::Incoming { upgrade, .. } = poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await {
+                break upgrade;
+            }
+        };
+        assert_eq!(world.now(), LATENCY);
+        assert!(upgrade.await.is_err(), "the transport's timeout ends it");
+        assert_eq!(world.now(), LATENCY + Duration::from_secs(10));
+    });
+}
+
+#[test]
 fn a_host_has_a_wall_clock_of_its_own() {
     run(config(), |world| async move {
         let [slow, right] = hosts(&world, [Link::default(); 2]);
@@ -358,6 +452,9 @@ fn a_host_has_a_wall_clock_of_its_own() {
         world.sleep(Duration::from_secs(1)).await;
         let read = read.lock().unwrap();
         assert_eq!(read[1].duration_since(read[0]).unwrap(), Duration::from_secs(900));
+        let by_scenario = SystemTime::now();
+        let by_host = slow.by_clock(async { SystemTime::now() }).await;
+        assert_eq!(by_scenario.duration_since(by_host).unwrap(), Duration::from_secs(900));
     });
 }
 

@@ -5,12 +5,12 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use kadence_sim::{
-    Link, Ran, World, WorldConfig,
+    ForeignPeer, Habit, Link, PlainNode, Ran, World, WorldConfig,
     kadence::{
-        Certainty, GetRecordError,
+        Certainty, GetRecordError, Quorum,
         node::{Node, NodeConfig},
     },
-    libp2p::kad::Record,
+    libp2p::kad::{self, Record},
     run,
 };
 
@@ -80,6 +80,29 @@ fn a_missing_record_is_conclusive_and_takes_some_round_trips() {
     });
     // A lookup in a network of 30 nodes with round trips of 50 ms.
     assert!((Duration::from_millis(50)..Duration::from_secs(1)).contains(&ran.result), "{:?}", ran.result);
+}
+
+#[test]
+fn a_record_passes_between_nodes_of_all_kinds() {
+    run(WorldConfig::default(), |world| async move {
+        let nodes = nodes(&world, 5, Link::default()).await;
+        let known = nodes[0].listen_addrs();
+        let host = || world.host(Link::default());
+        let plain = PlainNode::start(host(), &known).unwrap();
+        let foreign = ForeignPeer::start(host(), Habit::Honest, &known).unwrap();
+        world.sleep(Duration::from_secs(400)).await;
+        nodes[1].client().put_record(Record::new(b"ours".to_vec(), b"1".to_vec())).quorum(Quorum::All).await.unwrap();
+        assert_eq!(plain.get_record(b"ours".to_vec(), 1).await.unwrap().value, b"1");
+        assert!(foreign.has_record(b"ours"));
+        assert!(plain.put_record(Record::new(b"theirs".to_vec(), b"2".to_vec()), kad::Quorum::One).await);
+        assert_eq!(nodes[2].client().get_record("theirs").await.unwrap().value(), b"2");
+        assert!(foreign.put_at(nodes[3].local_peer_id(), b"foreign".to_vec(), b"3".to_vec(), None).await);
+        assert_eq!(plain.get_record(b"foreign".to_vec(), 1).await.unwrap().value, b"3");
+        assert!(plain.start_providing(b"file".to_vec()).await);
+        let found = nodes[4].client().get_providers("file").await.unwrap();
+        assert_eq!(*found.providers, [plain.peer_id()]);
+        assert_eq!(plain.get_closest_peers(b"anything".to_vec()).await.len(), 6);
+    });
 }
 
 const SEED: &str = "KADENCE_SIM_SEED";

@@ -29,3 +29,37 @@ fn run_soon(runnable: Runnable) {
         None => run(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::pin,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering::Relaxed},
+        },
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+
+    #[test]
+    fn work_waits_for_its_turn_and_is_not_begun_for_nobody() {
+        schedule::begin();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut task = pin!(unblock(|| 7));
+        assert_eq!(task.as_mut().poll(&mut cx), Poll::Pending);
+        assert!(schedule::advance(0));
+        assert_eq!(task.as_mut().poll(&mut cx), Poll::Ready(7));
+
+        let has_run = Arc::new(AtomicBool::new(false));
+        let ran = Arc::clone(&has_run);
+        drop(unblock(move || ran.store(true, Relaxed)));
+        schedule::advance(0);
+        assert!(!has_run.load(Relaxed));
+        schedule::end();
+        let mut outside = pin!(unblock(|| 8));
+        assert_eq!(outside.as_mut().poll(&mut cx), Poll::Ready(8));
+    }
+}
