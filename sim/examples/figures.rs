@@ -177,7 +177,7 @@ struct Network {
     plain: Vec<Caller>,
     /// All peers that answer.
     answering: Vec<PeerId>,
-    /// What else runs.
+    /// Other nodes of the network.
     _others: Vec<Member>,
     _silent: Vec<ForeignPeer>,
 }

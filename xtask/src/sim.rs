@@ -1,6 +1,6 @@
 //! The simulator, which is a workspace of its own: its checks, its random worlds and its figures.
 
-use std::{process::Command, time::Duration};
+use std::{env, path::PathBuf, process::Command, time::Duration};
 
 use crate::{
     files,
@@ -45,7 +45,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 /// If an invariant was violated.
 pub(crate) fn worlds(args: &[String]) -> anyhow::Result<()> {
     let mut worlds = command(&["run", "--quiet", "--locked", "--example", "worlds", "--"]);
-    run_within(LIMIT, worlds.args(args))
+    run_within(LIMIT, worlds.args(absolute(args)?))
 }
 
 /// Prints the tables of figures in virtual time: `figures [NODES [ROUNDS [FOLDER]]]`, `--check` or `--write`.
@@ -55,7 +55,14 @@ pub(crate) fn worlds(args: &[String]) -> anyhow::Result<()> {
 /// If the program fails.
 pub(crate) fn figures(args: &[String]) -> anyhow::Result<()> {
     let mut figures = command(&["run", "--quiet", "--release", "--locked", "--example", "figures", "--"]);
-    run_within(LIMIT, figures.args(args))
+    run_within(LIMIT, figures.args(absolute(args)?))
+}
+
+/// Returns the arguments with paths from the root, because the program runs in another folder.
+fn absolute(args: &[String]) -> anyhow::Result<Vec<PathBuf>> {
+    let here = env::current_dir()?;
+    let is_path = |arg: &String| !arg.starts_with('-') && arg.parse::<u64>().is_err();
+    Ok(args.iter().map(|arg| if is_path(arg) { here.join(arg) } else { arg.into() }).collect())
 }
 
 /// Returns a command of cargo in the simulator's workspace.
