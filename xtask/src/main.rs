@@ -5,7 +5,7 @@
 //! cargo xtask nightly [STEP..]        longer checks, run before an issue is resolved or a version is released
 //! cargo xtask prose                   doc comments and texts that break the rules of CONTRIBUTING.md
 //! cargo xtask names                   identifiers and files that have an old name (old-names.txt)
-//! cargo xtask mutants [--registry | --driver] [--list | --each] [WORD..]
+//! cargo xtask mutants [--registry | --driver | --worlds] [--list | --each] [WORD..]
 //! cargo xtask races [TEST..]          callers against the driver, in orders that a checker chooses
 //! cargo xtask sim --seeds N | --seed S | --shrink S      random worlds of the simulator
 //! cargo xtask figures [NODES [ROUNDS]]    figures in virtual time, of Kadence and of plain kad

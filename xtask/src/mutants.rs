@@ -1,4 +1,4 @@
-//! Breaks the tracker, the registry or the driver in many small ways, one at a time, and requires that a test fails each time.
+//! Breaks the tracker, the registry, the driver or the whole in many small ways, one at a time, and requires that a test fails each time.
 //!
 //! ```text
 //! cargo xtask mutants                          all of the tracker's
@@ -6,11 +6,13 @@
 //! cargo xtask mutants --each                   goes on after the first suite that fails, and names all that do
 //! cargo xtask mutants --registry [words]       the registry's
 //! cargo xtask mutants --driver [words]         the driver's, against the races of `cargo xtask races`
-//! cargo xtask mutants --list [--registry | --driver]   checks that every entry applies, and runs nothing
+//! cargo xtask mutants --worlds [words]         some of all crates, against the random worlds of `cargo xtask sim`
+//! cargo xtask mutants --list [--registry | --driver | --worlds]   checks that every entry applies, and runs nothing
 //! ```
 //!
-//! The lists are `mutants/*.txt`, `registry/mutants/*.txt` and `kadence/mutants/*.txt`. An entry is a line that says
-//! what it breaks, a file below `core/src`, `registry/src` or `kadence/src`, and lines to remove and to put in their place:
+//! The lists are `mutants/*.txt`, `registry/mutants/*.txt`, `kadence/mutants/*.txt` and `sim/mutants/*.txt`. An entry is a
+//! line that says what it breaks, a file below `core/src`, `registry/src`, `kadence/src` or the root, and lines to remove
+//! and to put in their place:
 //!
 //! ```text
 //! # what it breaks
@@ -45,6 +47,9 @@ use crate::{files, races, tools};
 const LIMIT: &str = "600";
 
 const CANNOT_RUN: &str = "cannot run `timeout` and cargo";
+
+/// Seconds for sixty worlds. Each of them has a limit of its own.
+const WORLDS_LIMIT: &str = "7200";
 
 /// Seconds for the first build, of all dependencies.
 const FIRST_BUILD_LIMIT: &str = "3600";
@@ -82,6 +87,8 @@ enum Tests {
     Near,
     /// Those of `cargo xtask races`, which need a compilation of their own.
     Races,
+    /// Random worlds of the simulator, which is a workspace of its own, until one of them finds something.
+    Worlds,
 }
 
 /// Regressions are left out: each pins one single finding.
@@ -161,6 +168,20 @@ const DRIVER: Subject = Subject {
     suites: &[Suite { name: "races", is_for: |_| true, args: &races::COMPILE, tests: Tests::Races }],
 };
 
+const WORLDS: Subject = Subject {
+    lists: "sim/mutants",
+    source: ".",
+    members: REGISTRY.members,
+    others: &["Cargo.lock", "clippy.toml", "sim"],
+    cases: "256",
+    suites: &[Suite {
+        name: "worlds",
+        is_for: |_| true,
+        args: &["--locked", "--example", "worlds", "--", "--until-violation", "--seeds", "60"],
+        tests: Tests::Worlds,
+    }],
+};
+
 fn is_attack(line: &str) -> bool {
     line.starts_with("attack ")
 }
@@ -186,6 +207,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let subject = match () {
         () if has("--registry") => REGISTRY,
         () if has("--driver") => DRIVER,
+        () if has("--worlds") => WORLDS,
         () => TRACKER,
     };
     let mut mutants = Vec::new();
@@ -360,6 +382,10 @@ impl Workspace {
     fn compiles(&self, suite: &Suite, limit: &str) -> anyhow::Result<bool> {
         Ok(match suite.tests {
             Tests::Races => self.compile_races(limit, suite)?.is_some(),
+            Tests::Worlds => {
+                let mut build = self.cargo(limit, &["build", "--locked", "--example", "worlds"]);
+                self.succeeds(build.current_dir(self.root.join("sim")))?
+            }
             Tests::All | Tests::Near => {
                 self.succeeds(&mut self.cargo(limit, &[&["test", "--no-run"], suite.args].concat()))?
             }
@@ -373,6 +399,11 @@ impl Workspace {
                 let mut races = self.within(LIMIT, program.as_os_str());
                 races.arg(races::FILTER).args(filter);
                 races
+            }
+            Tests::Worlds => {
+                let mut worlds = self.cargo(WORLDS_LIMIT, &[&["run"], suite.args, filter].concat());
+                worlds.current_dir(self.root.join("sim"));
+                worlds
             }
             Tests::All | Tests::Near => self.cargo(LIMIT, &[&["test"], suite.args, filter].concat()),
         };

@@ -92,7 +92,8 @@ fn clippy() -> anyhow::Result<()> {
 fn mutant_lists() -> anyhow::Result<()> {
     mutants::run(&["--list".to_owned()])?;
     mutants::run(&["--list".to_owned(), "--registry".to_owned()])?;
-    mutants::run(&["--list".to_owned(), "--driver".to_owned()])
+    mutants::run(&["--list".to_owned(), "--driver".to_owned()])?;
+    mutants::run(&["--list".to_owned(), "--worlds".to_owned()])
 }
 
 /// Each library without its default features.
@@ -269,7 +270,8 @@ fn coverage() -> anyhow::Result<()> {
 fn all_mutants() -> anyhow::Result<()> {
     mutants::run(&[])?;
     mutants::run(&["--registry".to_owned()])?;
-    mutants::run(&["--driver".to_owned()])
+    mutants::run(&["--driver".to_owned()])?;
+    mutants::run(&["--worlds".to_owned()])
 }
 
 /// Installs a component of the toolchain if its command is missing.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! worlds --seeds 100 [--from 1] [--log FILE]   plays worlds, each in a process of its own; goes on where FILE ends
+//!        [--until-violation]                   ends at the first violation
 //! worlds --seed 17                             plays one, and prints the events around each violation
 //! worlds --shrink 17                           removes faults, calls and nodes as long as a violation stays, and prints the rest
 //! worlds --plan FILE                           plays a plan that was printed
@@ -70,8 +71,9 @@ fn main() -> Result<ExitCode, AnyError> {
         }
         return Ok(show(plan));
     }
+    let stops = args.iter().any(|arg| arg == "--until-violation");
     let (from, seeds) = (number("--from")?.unwrap_or(1), number("--seeds")?.unwrap_or(40));
-    many(from, seeds, option("--log"))
+    many(from, seeds, option("--log"), stops)
 }
 
 /// Plays a plan, and prints what happened for people.
@@ -130,8 +132,8 @@ fn in_a_process(plan: &Plan) -> Result<Report, AnyError> {
     }
 }
 
-/// Plays many worlds, as many at a time as there are processors.
-fn many(from: u64, seeds: u64, log: Option<&str>) -> Result<ExitCode, AnyError> {
+/// Plays many worlds, as many at a time as there are processors, and if `stops` only until one violates an invariant.
+fn many(from: u64, seeds: u64, log: Option<&str>, stops: bool) -> Result<ExitCode, AnyError> {
     let mut reports: Vec<Report> = match log.map(fs::read_to_string) {
         Some(Ok(text)) => text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?,
         Some(Err(_)) | None => Vec::new(),
@@ -157,6 +159,9 @@ fn many(from: u64, seeds: u64, log: Option<&str>) -> Result<ExitCode, AnyError> 
                     *report.known.entry(format!("{} ({issue})", violation.invariant)).or_default() += 1;
                 } else {
                     println!("seed {seed}: {}: {}", violation.invariant, violation.text);
+                    if stops {
+                        next.store(from + seeds, Relaxed);
+                    }
                     report.violations.push(violation);
                 }
             }

@@ -162,6 +162,9 @@ pub(crate) struct Call {
     pub(crate) key: usize,
     pub(crate) operation: Operation,
     pub(crate) timeout_s: u64,
+    /// Milliseconds after which the caller drops the call.
+    #[serde(default)]
+    pub(crate) dropped_after: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,7 +282,8 @@ fn call(random: &mut ChaCha8Rng, own: &[usize]) -> Option<Call> {
     };
     let key = if matches!(operation, Operation::Put(_) | Operation::Provide) { key % (KEYS - 6) } else { key };
     let at = JOINED * 1_000 + random.random_range(0..LIVELY * 1_000);
-    Some(Call { at, by: *own.choose(random)?, key, operation, timeout_s: random.random_range(3..=40) })
+    let dropped_after = random.random_bool(0.1).then(|| random.random_range(0..2_000));
+    Some(Call { at, by: *own.choose(random)?, key, operation, timeout_s: random.random_range(3..=40), dropped_after })
 }
 
 impl Plan {

@@ -5,12 +5,17 @@ use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{
+    StreamExt,
+    future::{self, Either},
+    stream::FuturesUnordered,
+};
 use kadence_sim::{
     ForeignPeer, Host, Latency, Link, PORT, Reach, World, WorldConfig,
     kadence::{
@@ -266,9 +271,9 @@ impl Stage {
     async fn play(self) -> Report {
         let plan = Rc::clone(&self.plan);
         let calls: FuturesUnordered<_> =
-            plan.calls.iter().enumerate().map(|(number, call)| self.call(number, call)).collect();
+            plan.calls.iter().enumerate().map(|(number, call)| self.call_or_drop(number, call)).collect();
         let faults: FuturesUnordered<_> = plan.faults.iter().map(|fault| self.fault(fault)).collect();
-        futures::future::join(calls.collect::<()>(), faults.collect::<()>()).await;
+        future::join(calls.collect::<()>(), faults.collect::<()>()).await;
         let end = Duration::from_secs(JOINED + LIVELY);
         self.world.sleep(end.saturating_sub(self.world.now())).await;
         self.world.sleep(Duration::from_secs(REST)).await;
@@ -346,7 +351,7 @@ impl Stage {
                     let key = format!("/flood/{number}").into_bytes();
                     puts.push(flooder.put_at(peer, key, vec![1; 100], None));
                     let pause = self.world.sleep(Duration::from_millis(20));
-                    futures::future::select(Box::pin(pause), puts.next()).await;
+                    future::select(Box::pin(pause), puts.next()).await;
                 }
             }
             _ => {}
@@ -383,6 +388,24 @@ impl Stage {
 
     async fn sleep_until(&self, at: Duration) {
         self.world.sleep(at.saturating_sub(self.world.now())).await;
+    }
+
+    /// Makes a call, and drops it if the plan says so.
+    async fn call_or_drop(&self, number: usize, call: &Call) {
+        let made = self.call(number, call);
+        let Some(after) = call.dropped_after else { return made.await };
+        let drops = self.sleep_until(Duration::from_millis(call.at + after));
+        if let Either::Right(_) = future::select(pin!(made), pin!(drops)).await {
+            self.note(
+                &[call.by],
+                Some(call.key),
+                format!("{} drops {:?} of key {}", self.name(call.by), call.operation, call.key),
+            );
+            self.outcome("dropped".to_owned());
+            if matches!(call.operation, Operation::Put(_)) {
+                self.put_ended(call.key);
+            }
+        }
     }
 
     async fn call(&self, number: usize, call: &Call) {
@@ -502,8 +525,7 @@ impl Stage {
         *self.putting.borrow_mut().entry(call.key).or_default() += 1;
         let value = value(call.key, number, len);
         let put = client.put_record(Record::new(key(call.key), value)).timeout(timeout).await;
-        *self.putting.borrow_mut().entry(call.key).or_default() -= 1;
-        self.last_put.borrow_mut().insert(call.key, self.world.now());
+        self.put_ended(call.key);
         match &put {
             Ok(answer) => {
                 self.acknowledged.borrow_mut().insert(call.key);
@@ -515,6 +537,11 @@ impl Stage {
             Err(_) => {}
         }
         outcome_of(&put)
+    }
+
+    fn put_ended(&self, key: usize) {
+        *self.putting.borrow_mut().entry(key).or_default() -= 1;
+        self.last_put.borrow_mut().insert(key, self.world.now());
     }
 
     /// Those that are said to hold a record have it.
