@@ -110,6 +110,9 @@ pub(crate) enum What {
     Restart,
     /// As `Restart`, with another key.
     Replace,
+    /// The processes are killed and start again with the same key, over and over: they live for 30 s on average, and are
+    /// away for 10 s.
+    Churn,
     /// Another address.
     Move,
     /// All connections are closed.
@@ -131,12 +134,13 @@ pub(crate) enum What {
 }
 
 impl What {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Stall,
         Self::Freeze,
         Self::Unplug,
         Self::Restart,
         Self::Replace,
+        Self::Churn,
         Self::Move,
         Self::Reset,
         Self::Partition,
@@ -250,6 +254,7 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
             (0..nodes.len()).filter(|_| random.random_bool(share)).collect()
         }
         What::Restart | What::Replace => vec![*own.choose(random)?],
+        What::Churn => own.iter().copied().filter(|_| random.random_bool(0.25)).collect(),
         What::HalfOpen => vec![one(random), *own.choose(random)?],
         What::Flood => {
             let foreign: Vec<usize> = (0..nodes.len()).filter(|at| !is_own(at)).collect();
@@ -302,7 +307,7 @@ impl Plan {
     pub(crate) fn is_halted(&self, node: usize, from: Duration, to: Duration) -> bool {
         self.faults.iter().any(|fault| {
             fault.nodes.contains(&node)
-                && matches!(fault.what, What::Freeze | What::Restart | What::Replace)
+                && matches!(fault.what, What::Freeze | What::Restart | What::Replace | What::Churn)
                 && Duration::from_secs(fault.at) <= to
                 && Duration::from_secs(fault.until) >= from
         })

@@ -30,6 +30,7 @@ use kadence_sim::{
     },
     run,
 };
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Call, Fault, JOINED, Kind, LIVELY, Operation, Plan, REST, What};
@@ -210,6 +211,10 @@ impl Stage {
         let Some(actor) = self.actor(at) else { return };
         let (host, keypair, known) = {
             let actor = actor.borrow();
+            // Another fault of the same node has ended before.
+            if !matches!(actor.who, Who::Gone) {
+                return;
+            }
             (actor.host.clone(), actor.keypair.clone(), actor.known.clone())
         };
         let kind = self.kind(at);
@@ -296,6 +301,7 @@ impl Stage {
             self.partition(&fault.nodes, true);
         }
         self.flood(fault).await;
+        self.churn(fault).await;
         self.sleep_until(Duration::from_secs(fault.until)).await;
         for at in &fault.nodes {
             self.end(fault, *at).await;
@@ -324,7 +330,42 @@ impl Stage {
             What::Loss => host.set_link(link(node).loss(0.1)),
             What::Slow => host.set_link(link(node).delay(Duration::from_secs(1))),
             What::Clock => host.set_wall_clock(node.seconds_ahead + 3_600),
-            What::HalfOpen | What::Partition | What::Flood => {}
+            What::HalfOpen | What::Partition | What::Flood | What::Churn => {}
+        }
+    }
+
+    /// Kills and starts the processes of nodes until a fault of this kind ends.
+    async fn churn(&self, fault: &Fault) {
+        if fault.what != What::Churn {
+            return;
+        }
+        let until = Duration::from_secs(fault.until);
+        let each = fault.nodes.iter().map(|at| async move {
+            loop {
+                let (life, absence) = (self.exponential(30.0), self.exponential(10.0));
+                if self.world.now() + life + absence >= until {
+                    break;
+                }
+                self.world.sleep(life).await;
+                self.kill(*at);
+                self.world.sleep(absence).await;
+                self.start_process(*at).await;
+            }
+        });
+        future::join_all(each).await;
+    }
+
+    /// Draws a time from an exponential distribution, of at least a second.
+    fn exponential(&self, mean_s: f64) -> Duration {
+        let share = self.world.random(|random| random.random_range(0.0..1.0_f64));
+        Duration::from_secs_f64((-mean_s * (1.0 - share).ln()).max(1.0))
+    }
+
+    fn kill(&self, at: usize) {
+        if let Some(actor) = self.actor(at) {
+            let mut actor = actor.borrow_mut();
+            actor.host.kill();
+            actor.who = Who::Gone;
         }
     }
 
@@ -374,7 +415,7 @@ impl Stage {
             }
             What::Narrow | What::Loss | What::Slow => host.set_link(link(node)),
             What::Clock => host.set_wall_clock(node.seconds_ahead),
-            What::Move | What::Reset | What::HalfOpen | What::Partition | What::Flood => {}
+            What::Move | What::Reset | What::HalfOpen | What::Partition | What::Flood | What::Churn => {}
         }
     }
 
@@ -659,7 +700,7 @@ impl Stage {
     /// Returns three of Kadence's nodes, always the same for a plan and a time.
     fn some_readers(&self) -> Vec<usize> {
         let own: Vec<_> = (0..self.actors.len()).filter(|at| self.client(*at).is_some()).collect();
-        let first = self.world.random(|random| rand::Rng::random_range(random, 0..own.len().max(1)));
+        let first = self.world.random(|random| random.random_range(0..own.len().max(1)));
         (0..3)
             .filter_map(|step| own.get((first + step * 7) % own.len().max(1)).copied())
             .collect::<BTreeSet<_>>()
