@@ -167,9 +167,14 @@ fn typos() -> anyhow::Result<()> {
 
 /// Packs every published crate, and builds each from its package.
 fn publish() -> anyhow::Result<()> {
+    // A package has no profile. With that of the workspace, its dependencies are those that are there already.
+    const PROFILE: [&str; 3] = [
+        r#"profile.dev.debug="line-tables-only""#,
+        r#"profile.dev.package."*".opt-level=1"#,
+        r#"profile.dev.package."*".debug=false"#,
+    ];
     let mut publish = cargo(&["publish", "--workspace", "--dry-run", "--locked"]);
-    // The packages have no profile of their own, and nobody debugs what is only compiled.
-    publish.env("CARGO_PROFILE_DEV_DEBUG", "0");
+    publish.args(PROFILE.iter().flat_map(|setting| ["--config", *setting]));
     if env::var_os("CI").is_none() {
         publish.arg("--allow-dirty");
     }
