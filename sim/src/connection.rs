@@ -127,15 +127,19 @@ impl Connection {
     }
 
     /// Delivers what was held while the hosts were cut from each other.
-    pub(crate) fn flush(&self) {
+    pub(crate) fn flush(self: &Arc<Self>) {
         let held = mem::take(&mut self.lock().held);
         for (end, packet) in held {
-            self.arrive(end, packet);
+            self.at_link(end, packet);
         }
     }
 
     /// Sends a packet from one end.
     fn send(self: &Arc<Self>, from: usize, packet: Packet) {
+        // As yamux: after the end of a connection nothing is sent on it.
+        if self.lock().ends[from].is_closed && !matches!(packet, Packet::Close) {
+            return;
+        }
         let (to, len) = (1 - from, packet.len());
         let (leaves, arrives) = self.network.send(self.hosts[from], self.hosts[to], len);
         let mut state = self.lock();
@@ -150,14 +154,32 @@ impl Connection {
             connection.sent(from, len);
         }
         let connection = Arc::clone(self);
-        schedule::call_at(arrives, move || {
-            let received = connection.network.receive(connection.hosts[to], len);
-            if received > schedule::now().unwrap_or_default() {
-                schedule::call_at(received, move || connection.arrive(to, packet));
-            } else {
-                connection.arrive(to, packet);
-            }
-        });
+        schedule::call_at(arrives, move || connection.at_link(to, packet));
+    }
+
+    /// A packet has reached the link of a host. It takes bandwidth there unless it is lost or held up before.
+    fn at_link(self: &Arc<Self>, to: usize, packet: Packet) {
+        let Some(packet) = self.unless_lost_or_held(to, packet) else { return };
+        let received = self.network.receive(self.hosts[to], packet.len());
+        if received > schedule::now().unwrap_or_default() {
+            let connection = Arc::clone(self);
+            schedule::call_at(received, move || connection.arrive(to, packet));
+        } else {
+            self.arrive(to, packet);
+        }
+    }
+
+    fn unless_lost_or_held(&self, to: usize, packet: Packet) -> Option<Packet> {
+        let is_cut = self.network.is_cut(self.hosts[0], self.hosts[1]);
+        let mut state = self.lock();
+        if state.is_silent {
+            return None;
+        }
+        if is_cut {
+            state.held.push((to, packet));
+            return None;
+        }
+        Some(packet)
     }
 
     fn sent(&self, from: usize, len: usize) {
@@ -187,17 +209,13 @@ impl Connection {
     }
 
     fn arrive(&self, to: usize, packet: Packet) {
-        let is_cut = self.network.is_cut(self.hosts[0], self.hosts[1]);
+        let Some(packet) = self.unless_lost_or_held(to, packet) else { return };
         let mut state = self.lock();
-        if state.is_silent {
-            return;
-        }
-        if is_cut {
-            state.held.push((to, packet));
-            return;
-        }
         let State { ends, streams, .. } = &mut *state;
         let end = &mut ends[to];
+        if end.is_closed {
+            return;
+        }
         let mut wakers = Vec::new();
         match packet {
             Packet::Open(stream) => {

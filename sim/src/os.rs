@@ -6,7 +6,7 @@
 //! the C library cannot be defined without it.
 #![expect(unsafe_code, reason = "functions of the C library have raw pointers")]
 
-use std::{cell::Cell, mem, slice};
+use std::{cell::Cell, ffi::CStr, mem, slice};
 
 use futures_timer::schedule;
 use libc::{c_int, c_long, c_uint, c_void, clockid_t, pthread_attr_t, pthread_t, size_t, ssize_t, timespec};
@@ -33,11 +33,12 @@ pub(crate) fn threads() -> u64 {
     THREADS.get()
 }
 
-/// Returns whether crates that look for `getrandom` at run time find the one of this file.
+/// Returns whether crates that look for functions at run time find those of this file.
 pub(crate) fn is_exported() -> bool {
-    // SAFETY: the name ends with a zero byte.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"getrandom".as_ptr()) };
-    std::ptr::eq(found, getrandom as *const c_void)
+    // SAFETY: the names end with a zero byte.
+    let found = |name: &CStr| unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    std::ptr::eq(found(c"getrandom"), getrandom as *const c_void)
+        && std::ptr::eq(found(c"clock_gettime"), clock_gettime as *const c_void)
 }
 
 /// Seeds the random numbers of this thread. `None`: they are the system's again.

@@ -175,17 +175,17 @@ fn knock(
     let (accept, accepted) = oneshot::channel();
     let Some(listener_id) = listener.id_of(port) else { return };
     let peer = listener.lock().peer;
+    let handshake = Arc::new(Mutex::new(Handshake::default()));
     listener.push(TransportEvent::Incoming {
         listener_id,
-        upgrade: answer(accepted).boxed(),
+        upgrade: answer_as_listener(Arc::clone(&handshake), accepted).boxed(),
         local_addr: multiaddr(network.address(to), port),
         send_back_addr: multiaddr(network.address(from), network.new_port()),
     });
     let network = network.clone();
     // What was sent to another address, or by a host without power, does not arrive.
     let hosts = [(from, network.address(from)), (to, ip)];
-    // One trip has brought the dialler's first packet.
-    call_in(one_way * (TRIPS_OF_DIALLER - 1), move || {
+    let complete = move || {
         if !network.still_reach(hosts) {
             return;
         }
@@ -201,12 +201,50 @@ fn knock(
                 drop(unaccepted);
             }
         });
-    });
+    };
+    // One trip has brought the dialler's first packet.
+    call_in(one_way * (TRIPS_OF_DIALLER - 1), move || Handshake::due(&handshake, complete));
+}
+
+/// Handshake of an incoming connection. It needs the listener's process: a frozen one, or one that has no room for the
+/// connection, answers nothing.
+#[derive(Default)]
+struct Handshake {
+    is_polled: bool,
+    /// Completes the handshake. Present when it has taken its time.
+    complete: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Handshake {
+    fn due(this: &Mutex<Self>, complete: impl FnOnce() + Send + 'static) {
+        let mut handshake = this.lock().unwrap_or_else(PoisonError::into_inner);
+        if handshake.is_polled {
+            drop(handshake);
+            complete();
+        } else {
+            handshake.complete = Some(Box::new(complete));
+        }
+    }
+
+    fn polled(this: &Mutex<Self>) {
+        let mut handshake = this.lock().unwrap_or_else(PoisonError::into_inner);
+        handshake.is_polled = true;
+        let complete = handshake.complete.take();
+        drop(handshake);
+        complete.into_iter().for_each(|complete| complete());
+    }
+}
+
+/// Takes part in a handshake from the first poll on.
+async fn answer_as_listener(handshake: Arc<Mutex<Handshake>>, accepted: oneshot::Receiver<Upgraded>) -> Upgraded {
+    Handshake::polled(&handshake);
+    answer(accepted).await
 }
 
 /// Begins a connection and does not go on with it.
 pub(crate) fn half_open(network: &Network, from: HostId, address: &Multiaddr) {
     let Some((ip, port)) = parse(address) else { return };
+    network.count_dial(from);
     let one_way = network.host_at(ip).map_or(Duration::ZERO, |to| network.one_way(from, to));
     let network = network.clone();
     call_in(one_way, move || {

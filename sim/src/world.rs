@@ -141,7 +141,7 @@ impl InWorld {
     fn begin(seed: u64) -> Self {
         assert!(
             os::is_exported(),
-            "the program does not export `getrandom`: link it as the build script of kadence-sim does"
+            "the program does not export `getrandom` and `clock_gettime`: link it as the build script of kadence-sim does"
         );
         os::seed(Some(seed));
         schedule::begin();
@@ -352,7 +352,7 @@ impl Host {
     }
 
     /// Holds up everything that is sent to or from the host, or lets it pass again, with all that was held up: a link that
-    /// stalls. Nobody notices.
+    /// stalls. Nobody notices, except that dials which begin or complete meanwhile are not answered.
     pub fn set_stalled(&self, is_stalled: bool) {
         self.world.network.set_stalled(self.id, is_stalled);
     }
@@ -373,7 +373,7 @@ impl Host {
         transport::half_open(&self.world.network, self.id, address);
     }
 
-    /// Changes the link to the network. What has been sent before is not affected.
+    /// Changes the link to the network. What has left a host before is received with the new bandwidth.
     pub fn set_link(&self, link: Link) {
         self.world.network.set_link(self.id, link);
     }

@@ -46,9 +46,13 @@ async fn dial(from: &Host, address: Multiaddr) -> Connected {
 
 /// Listens on a host, in a task of the host. Returns its connections.
 fn listen(on: &Host) -> mpsc::UnboundedReceiver<Connected> {
+    listen_at(on, PORT)
+}
+
+fn listen_at(on: &Host, port: u16) -> mpsc::UnboundedReceiver<Connected> {
     let (accepted, connections) = mpsc::unbounded();
     let mut transport = on.transport(PeerId::random());
-    transport.listen_on(ListenerId::next(), on.multiaddr(PORT)).unwrap();
+    transport.listen_on(ListenerId::next(), on.multiaddr(port)).unwrap();
     on.runtime().spawn(
         async move {
             loop {
@@ -387,6 +391,37 @@ fn a_frozen_process_goes_on_where_it_was() {
         assert_eq!(after(100.0).await, 10);
         host.set_frozen(false);
         assert_eq!(after(10.0).await, 20);
+    });
+}
+
+#[test]
+fn a_frozen_process_completes_no_handshake() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(); 2]);
+        let _at_b = listen(&b);
+        b.set_frozen(true);
+        let began = world.now();
+        assert!(dial(&a, b.multiaddr(PORT)).await.is_err());
+        assert_eq!(world.now() - began, Duration::from_secs(10), "the transport's timeout");
+        b.set_frozen(false);
+        dial(&a, b.multiaddr(PORT)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_connection_that_is_lost_takes_no_bandwidth_from_others() {
+    run(config(), |world| async move {
+        let [a, b] = hosts(&world, [Link::default(), Link::default().down(256_000)]);
+        let (mut dialled, mut accepted) = connect(&a, &b).await;
+        let (mut writer, _reader) = substream(&mut dialled, &mut accepted).await;
+        b.change_address();
+        writer.write_all(&bytes(200_000)).await.unwrap();
+        world.sleep(Duration::from_secs(1)).await;
+        let began = world.now();
+        let mut connections = listen_at(&b, PORT + 1);
+        dial(&a, b.multiaddr(PORT + 1)).await.unwrap();
+        connections.next().await.unwrap().unwrap();
+        assert!(world.now() - began < Duration::from_secs(1));
     });
 }
 

@@ -29,8 +29,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
         &["fmt", "--all", "--check"][..],
         &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
         // One world at a time: libp2p counts ids up for all of a process, and so each run is the same.
-        &["test", "--locked", "--", "--test-threads", "1"],
-        &["doc", "--no-deps", "--locked"],
+        &["test", "--workspace", "--locked", "--", "--test-threads", "1"],
+        &["run", "--locked", "--example", "behaviour"],
+        &["doc", "--workspace", "--no-deps", "--locked"],
     ] {
         run_within(CHECK_LIMIT, command(args).env("RUSTDOCFLAGS", "-D warnings"))?;
     }

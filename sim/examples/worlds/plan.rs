@@ -81,11 +81,9 @@ impl Kind {
         matches!(self, Self::Server | Self::Honest | Self::LaterExpiry)
     }
 
+    /// Returns whether the node answers with records that nobody has stored.
     pub(crate) fn lies(self) -> bool {
-        matches!(
-            self,
-            Self::WrongValue | Self::WrongKey | Self::InventedPeers | Self::InventedProviders | Self::Dropping
-        )
+        matches!(self, Self::WrongValue | Self::WrongKey)
     }
 }
 
@@ -127,7 +125,7 @@ pub(crate) enum What {
     Slow,
     /// The wall clock is an hour ahead.
     Clock,
-    /// The first node opens 400 connections to the second one, and completes none.
+    /// The first node opens 400 connections to the second one within eight seconds, and completes none.
     HalfOpen,
     /// The first node, which is foreign, puts 50 records a second at the second one.
     Flood,
@@ -232,10 +230,14 @@ fn faults(random: &mut ChaCha8Rng, nodes: &[Node]) -> Vec<Fault> {
     while kinds.len() < wanted {
         kinds.extend(What::ALL.choose(random));
     }
-    let mut faults = Vec::new();
+    let mut faults: Vec<Fault> = Vec::new();
     for what in kinds {
         for _ in 0..random.random_range(1..=3) {
-            faults.extend(fault(random, nodes, what));
+            // The end of one fault would end another one of the same node.
+            let drawn = (0..5).find_map(|_| {
+                fault(random, nodes, what).filter(|fault| faults.iter().all(|other| !fault.overlaps(other)))
+            });
+            faults.extend(drawn);
         }
     }
     faults.sort_by_key(|fault| fault.at);
@@ -244,7 +246,8 @@ fn faults(random: &mut ChaCha8Rng, nodes: &[Node]) -> Vec<Fault> {
 
 fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
     let at = JOINED + random.random_range(0..LIVELY - 130);
-    let until = at + random.random_range(3..=120);
+    // Four hundred dials take eight seconds.
+    let until = at + random.random_range(if what == What::HalfOpen { 10..=120 } else { 3..=120 });
     let one = |random: &mut ChaCha8Rng| random.random_range(0..nodes.len());
     let is_own = |at: &usize| nodes.get(*at).is_some_and(|node| node.kind.habit().is_none());
     let own: Vec<usize> = (0..nodes.len()).filter(is_own).collect();
@@ -291,16 +294,50 @@ fn call(random: &mut ChaCha8Rng, own: &[usize]) -> Option<Call> {
     Some(Call { at, by: *own.choose(random)?, key, operation, timeout_s: random.random_range(3..=40), dropped_after })
 }
 
+impl Fault {
+    /// Seconds after the end for which the fault may still show: what was held up arrives, half-open connections end.
+    fn grace(&self) -> u64 {
+        if self.what == What::HalfOpen { 11 } else { 2 }
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        let shares_node = self.nodes.iter().any(|node| other.nodes.contains(node));
+        shares_node && self.at <= other.until + other.grace() && other.at <= self.until + self.grace()
+    }
+
+    /// Returns whether the fault may show between two times.
+    fn shows(&self, from: Duration, to: Duration) -> bool {
+        Duration::from_secs(self.at) <= to && Duration::from_secs(self.until + self.grace()) >= from
+    }
+}
+
 impl Plan {
     /// Returns whether a fault of a node may show between two times.
     pub(crate) fn is_disturbed(&self, node: usize, from: Duration, to: Duration) -> bool {
+        self.faults
+            .iter()
+            .any(|fault| fault.nodes.contains(&node) && !fault.what.is_harmless() && fault.shows(from, to))
+    }
+
+    /// Returns whether a partition separates two nodes at some time between two.
+    pub(crate) fn is_cut(&self, a: usize, b: usize, from: Duration, to: Duration) -> bool {
         self.faults.iter().any(|fault| {
-            fault.nodes.contains(&node)
-                && !fault.what.is_harmless()
-                && Duration::from_secs(fault.at) <= to
-                // What a fault has held up comes afterwards.
-                && Duration::from_secs(fault.until + 1) >= from
+            // A partition names one of its sides.
+            fault.what == What::Partition
+                && fault.nodes.contains(&a) != fault.nodes.contains(&b)
+                && fault.shows(from, to)
         })
+    }
+
+    /// Returns the plan with honest nodes in place of those of a kind.
+    pub(crate) fn without(&self, kind: Kind) -> Self {
+        let mut plan = self.clone();
+        for node in &mut plan.nodes {
+            if node.kind == kind {
+                node.kind = Kind::Honest;
+            }
+        }
+        plan
     }
 
     /// Returns whether the processes of a node are halted or killed at some time between two.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::{
-    StreamExt,
+    FutureExt, StreamExt,
     future::{self, Either},
     stream::FuturesUnordered,
 };
@@ -30,7 +30,7 @@ use kadence_sim::{
     },
     run,
 };
-use rand::Rng;
+use rand::{Rng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Call, Fault, JOINED, Kind, LIVELY, Operation, Plan, REST, What};
@@ -59,6 +59,9 @@ pub(crate) struct Violation {
     /// Events that have to do with it, each with its time.
     pub(crate) events: Vec<String>,
 }
+
+/// Virtual time that the final reads may take.
+const FINAL_READS: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// Values are valid under their own key alone, and a later number is better.
 struct OfKey;
@@ -96,7 +99,8 @@ fn number_in(key: &[u8], value: &[u8]) -> Option<u64> {
 /// Plays a plan to its end.
 pub(crate) fn play(plan: Plan) -> Report {
     let latency = plan.latency_ms.map_or(Latency::CLOUD_REGIONS, |ms| Latency::Constant(Duration::from_millis(ms)));
-    let config = WorldConfig::default().seed(plan.seed).latency(latency);
+    let limit = Duration::from_secs(JOINED + LIVELY + REST) + FINAL_READS;
+    let config = WorldConfig::default().seed(plan.seed).latency(latency).limit(limit);
     let ran = run(config, |world| async move {
         let stage = Stage::start(world, plan).await;
         stage.play().await
@@ -114,11 +118,9 @@ struct Stage {
     names: RefCell<BTreeMap<PeerId, usize>>,
     events: RefCell<Vec<Event>>,
     report: RefCell<Report>,
-    /// Puts that have begun and not ended, by key.
-    putting: RefCell<BTreeMap<usize, usize>>,
-    last_put: RefCell<BTreeMap<usize, Duration>>,
     acknowledged: RefCell<BTreeSet<usize>>,
-    announced: RefCell<BTreeSet<(usize, PeerId)>>,
+    /// Keys and their providers, with the time of the first announcement.
+    announced: RefCell<BTreeMap<(usize, PeerId), Duration>>,
 }
 
 struct Actor {
@@ -168,8 +170,6 @@ impl Stage {
             names: RefCell::default(),
             events: RefCell::default(),
             report: RefCell::default(),
-            putting: RefCell::default(),
-            last_put: RefCell::default(),
             acknowledged: RefCell::default(),
             announced: RefCell::default(),
         };
@@ -391,8 +391,8 @@ impl Stage {
                 for number in 0..50 * (fault.until - fault.at).min(20) {
                     let key = format!("/flood/{number}").into_bytes();
                     puts.push(flooder.put_at(peer, key, vec![1; 100], None));
-                    let pause = self.world.sleep(Duration::from_millis(20));
-                    future::select(Box::pin(pause), puts.next()).await;
+                    self.world.sleep(Duration::from_millis(20)).await;
+                    while let Some(Some(_acknowledged)) = puts.next().now_or_never() {}
                 }
             }
             _ => {}
@@ -437,15 +437,9 @@ impl Stage {
         let Some(after) = call.dropped_after else { return made.await };
         let drops = self.sleep_until(Duration::from_millis(call.at + after));
         if let Either::Right(_) = future::select(pin!(made), pin!(drops)).await {
-            self.note(
-                &[call.by],
-                Some(call.key),
-                format!("{} drops {:?} of key {}", self.name(call.by), call.operation, call.key),
-            );
+            let text = format!("{} drops {:?} of key {}", self.name(call.by), call.operation, call.key);
+            self.note(&[call.by], Some(call.key), text);
             self.outcome("dropped".to_owned());
-            if matches!(call.operation, Operation::Put(_)) {
-                self.put_ended(call.key);
-            }
         }
     }
 
@@ -457,27 +451,8 @@ impl Stage {
         let begins =
             format!("{} begins {:?} of key {}, timeout {timeout:?}", self.name(call.by), call.operation, call.key);
         self.note(&[call.by], Some(call.key), begins);
-        let (outcome, has_timed_out) = match call.operation {
-            Operation::Get | Operation::GetQuorum | Operation::GetBest => self.get(&client, call, began, timeout).await,
-            Operation::Put(len) => self.put(&client, call, number, len, timeout).await,
-            Operation::Provide => {
-                let announced = client.start_providing(key(call.key)).timeout(timeout).await;
-                if announced.is_ok() {
-                    self.announced.borrow_mut().insert((call.key, client.local_peer_id()));
-                }
-                outcome_of(&announced)
-            }
-            Operation::Providers => {
-                let found = client.get_providers(key(call.key)).timeout(timeout).await;
-                if let Err(GetProvidersError::NotFound { certainty: Certainty::Conclusive, .. }) = &found {
-                    self.at_stake("conclusive providers");
-                }
-                outcome_of(&found)
-            }
-            Operation::Closest => {
-                outcome_of(&client.get_closest_peers(format!("near {}", call.key).into_bytes()).timeout(timeout).await)
-            }
-        };
+        let made = self.within_deadline(call, timeout, self.perform(&client, call, number, timeout));
+        let Some((outcome, has_timed_out)) = made.await else { return };
         let took = self.world.now() - began;
         let ends =
             format!("{} ends {:?} of key {} after {took:?}: {outcome}", self.name(call.by), call.operation, call.key);
@@ -491,7 +466,64 @@ impl Stage {
         }
     }
 
-    async fn get(&self, client: &Client, call: &Call, began: Duration, timeout: Duration) -> (String, bool) {
+    /// Awaits a call, and gives it up if it does not end by its deadline.
+    async fn within_deadline<T>(&self, call: &Call, timeout: Duration, made: impl Future<Output = T>) -> Option<T> {
+        let began = self.world.now();
+        let mut made = pin!(made);
+        let mut limit = timeout + Duration::from_secs(1);
+        loop {
+            match future::select(made, pin!(self.world.sleep(limit))).await {
+                Either::Left((outcome, _)) => return Some(outcome),
+                // A caller that is halted goes on later.
+                Either::Right((_, unmade)) if self.plan.is_halted(call.by, began, self.world.now()) => {
+                    let waited = self.world.now() - began;
+                    if waited > Duration::from_secs(LIVELY + REST) {
+                        made = unmade;
+                        break;
+                    }
+                    (made, limit) = (unmade, Duration::from_secs(60));
+                }
+                Either::Right((_, unmade)) => {
+                    made = unmade;
+                    break;
+                }
+            }
+        }
+        let _given_up = made;
+        let text = format!("{:?} of key {} by {} does not end", call.operation, call.key, self.name(call.by));
+        self.violated("deadline", text, &[call.by], Some(call.key));
+        None
+    }
+
+    async fn perform(&self, client: &Client, call: &Call, number: usize, timeout: Duration) -> (String, bool) {
+        match call.operation {
+            Operation::Get | Operation::GetQuorum | Operation::GetBest => self.get(client, call, timeout).await,
+            Operation::Put(len) => self.put(client, call, number, len, timeout).await,
+            Operation::Provide => {
+                let announced = client.start_providing(key(call.key)).timeout(timeout).await;
+                if announced.is_ok() {
+                    let announcement = (call.key, client.local_peer_id());
+                    self.announced.borrow_mut().entry(announcement).or_insert(self.world.now());
+                }
+                outcome_of(&announced)
+            }
+            Operation::Providers => {
+                let began = self.world.now();
+                let found = client.get_providers(key(call.key)).timeout(timeout).await;
+                if let Err(GetProvidersError::NotFound { certainty: Certainty::Conclusive, .. }) = &found {
+                    self.check_conclusive_providers(call, began);
+                }
+                outcome_of(&found)
+            }
+            Operation::Closest => {
+                outcome_of(&client.get_closest_peers(format!("near {}", call.key).into_bytes()).timeout(timeout).await)
+            }
+        }
+    }
+
+    async fn get(&self, client: &Client, call: &Call, timeout: Duration) -> (String, bool) {
+        let began = self.world.now();
+        let holders = self.holders(call.key).await;
         let get = client.get_record(key(call.key)).timeout(timeout);
         let found = match call.operation {
             Operation::GetQuorum => get.quorum(2).await.map(|found| found.value().to_vec()),
@@ -503,40 +535,41 @@ impl Stage {
                 if self.plan.nodes.iter().any(|node| node.kind.lies()) {
                     self.at_stake("value");
                 }
-                if number_in(key(call.key).as_ref(), value).is_none() {
-                    let text = format!("{} got {:?}", self.name(call.by), value.escape_ascii().to_string());
-                    self.violated("value", text, &[call.by], Some(call.key));
-                }
+                self.check_value(call.by, call.key, value);
             }
             Err(GetRecordError::NotFound { certainty, .. }) => {
-                self.check_conclusive(call, *certainty == Certainty::Conclusive, began).await;
+                self.check_conclusive(call, *certainty == Certainty::Conclusive, began, holders).await;
             }
             Err(_) => {}
         }
         outcome_of(&found)
     }
 
-    /// A get that was made when no put was under way has found nothing.
-    async fn check_conclusive(&self, call: &Call, is_conclusive: bool, began: Duration) {
-        let has_put_since = self.putting.borrow().get(&call.key).is_some_and(|puts| *puts > 0)
-            || self.last_put.borrow().get(&call.key).is_some_and(|ended| *ended >= began);
-        if has_put_since || self.plan.is_halted(call.by, began, self.world.now()) {
-            return;
+    fn check_value(&self, by: usize, number: usize, value: &[u8]) {
+        if number_in(key(number).as_ref(), value).is_none() {
+            let text = format!("{} got {:?}", self.name(by), value.escape_ascii().to_string());
+            self.violated("value", text, &[by], Some(number));
         }
-        let Some(caller) = self.actor(call.by).map(|actor| actor.borrow().host.clone()) else { return };
-        let mut holders = Vec::new();
-        for at in self.holders(call.key).await {
-            let Some(host) = self.actor(at).map(|actor| actor.borrow().host.clone()) else { continue };
-            let now = self.world.now();
-            // A partition names one of its sides.
-            let is_near = self.world.reach_each_other(&caller, &host)
-                && !self.plan.is_disturbed(at, began, now)
-                && !self.plan.is_disturbed(call.by, began, now);
-            if at != call.by && is_near && !self.is_cut_since(at, call.by, began) {
-                holders.push(at);
-            }
-        }
-        if is_conclusive || !holders.is_empty() {
+    }
+
+    /// Returns whether nothing was between a caller and another node since a time, and both went on.
+    fn was_near(&self, caller: usize, at: usize, began: Duration) -> bool {
+        let now = self.world.now();
+        let hosts = [caller, at].map(|at| self.actor(at).map(|actor| actor.borrow().host.clone()));
+        let [Some(a), Some(b)] = hosts else { return false };
+        at != caller
+            && self.world.reach_each_other(&a, &b)
+            && !self.plan.is_disturbed(at, began, now)
+            && !self.plan.is_disturbed(caller, began, now)
+            && !self.plan.is_cut(at, caller, began, now)
+    }
+
+    /// A get has found nothing. `held` had the record when it began.
+    async fn check_conclusive(&self, call: &Call, is_conclusive: bool, began: Duration, held: Vec<usize>) {
+        let still = self.holders(call.key).await;
+        let holders: Vec<_> =
+            held.into_iter().filter(|at| still.contains(at) && self.was_near(call.by, *at, began)).collect();
+        if is_conclusive {
             self.at_stake("conclusive");
         }
         if is_conclusive && !holders.is_empty() {
@@ -553,20 +586,29 @@ impl Stage {
         }
     }
 
-    fn is_cut_since(&self, a: usize, b: usize, from: Duration) -> bool {
-        self.plan.faults.iter().any(|fault| {
-            fault.what == What::Partition
-                && fault.nodes.contains(&a) != fault.nodes.contains(&b)
-                && Duration::from_secs(fault.at) <= self.world.now()
-                && Duration::from_secs(fault.until + 1) >= from
-        })
+    /// A lookup of providers has said that there are none.
+    fn check_conclusive_providers(&self, call: &Call, began: Duration) {
+        self.at_stake("conclusive providers");
+        let announced = self.announced.borrow();
+        for ((_, peer), since) in announced.iter().filter(|((number, _), since)| *number == call.key && **since < began)
+        {
+            let Some(at) = self.names.borrow().get(peer).copied() else { continue };
+            let is_there = self.kind(at) == Kind::Server && self.was_near(call.by, at, *since);
+            if is_there && self.client(at).is_some_and(|client| client.local_peer_id() == *peer) {
+                let text = format!(
+                    "{} was told that nobody provides key {}, conclusively, and {} does",
+                    self.name(call.by),
+                    call.key,
+                    self.name(at)
+                );
+                self.violated("conclusive providers", text, &[call.by, at], Some(call.key));
+            }
+        }
     }
 
     async fn put(&self, client: &Client, call: &Call, number: usize, len: usize, timeout: Duration) -> (String, bool) {
-        *self.putting.borrow_mut().entry(call.key).or_default() += 1;
         let value = value(call.key, number, len);
         let put = client.put_record(Record::new(key(call.key), value)).timeout(timeout).await;
-        self.put_ended(call.key);
         match &put {
             Ok(answer) => {
                 self.acknowledged.borrow_mut().insert(call.key);
@@ -580,11 +622,6 @@ impl Stage {
         outcome_of(&put)
     }
 
-    fn put_ended(&self, key: usize) {
-        *self.putting.borrow_mut().entry(key).or_default() -= 1;
-        self.last_put.borrow_mut().insert(key, self.world.now());
-    }
-
     /// Those that are said to hold a record have it.
     async fn check_acknowledged(&self, call: &Call, acknowledged: &[PeerId]) {
         for peer in acknowledged {
@@ -593,8 +630,11 @@ impl Stage {
             if !self.kind(at).is_faithful() || self.plan.is_halted(at, since, self.world.now()) {
                 continue;
             }
-            self.at_stake("acknowledged");
-            if self.has_record(at, call.key).await == Some(false) {
+            let has_record = self.has_record(at, call.key).await;
+            if has_record.is_some() {
+                self.at_stake("acknowledged");
+            }
+            if has_record == Some(false) {
                 let text = format!(
                     "{} is said to have acknowledged key {} and does not have it",
                     self.name_of(*peer),
@@ -648,10 +688,14 @@ impl Stage {
             if holders.is_empty() {
                 continue;
             }
-            for reader in self.some_readers() {
+            // Who has it finds it at home.
+            for reader in self.readers_but(&holders) {
                 let Some(client) = self.client(reader) else { continue };
                 self.at_stake("found at last");
                 let found = client.get_record(key(number)).timeout(Duration::from_secs(60)).await;
+                if let Ok(found) = &found {
+                    self.check_value(reader, number, found.value());
+                }
                 let is_missing = !matches!(&found, Ok(_) | Err(GetRecordError::Request(RequestError::Shutdown)));
                 if is_missing {
                     let names: Vec<_> = holders.iter().map(|at| self.name(*at)).collect();
@@ -669,43 +713,40 @@ impl Stage {
 
     async fn check_announced_providers_are_found(&self) {
         let announced = self.announced.borrow().clone();
-        for (number, peer) in announced {
+        for (number, peer) in announced.into_keys() {
             let Some(at) = self.names.borrow().get(&peer).copied() else { continue };
             let was_killed = self.plan.is_halted(at, Duration::ZERO, self.world.now());
             if self.kind(at) != Kind::Server || was_killed {
                 continue;
             }
-            let Some(reader) = self.some_readers().into_iter().find(|reader| *reader != at) else { continue };
-            let Some(client) = self.client(reader) else { continue };
-            self.at_stake("provider found at last");
-            let found = client.get_providers(key(number)).timeout(Duration::from_secs(60)).await;
-            if !found.as_ref().is_ok_and(|found| found.providers.contains(&peer)) {
-                let found = match found {
-                    Ok(found) => format!("{} others", found.providers.len()),
-                    Err(GetProvidersError::Timeout { found, progress, .. }) => {
-                        format!("{} others at the deadline, {progress:?}", found.len())
-                    }
-                    Err(error) => error.to_string(),
-                };
-                let text = format!(
-                    "{} does not find that {} provides key {number}: {found}",
-                    self.name(reader),
-                    self.name(at)
-                );
-                self.violated("provider found at last", text, &[reader, at], Some(number));
+            for reader in self.readers_but(&[at]) {
+                self.check_provider_is_found(reader, at, number, peer).await;
             }
         }
     }
 
-    /// Returns three of Kadence's nodes, always the same for a plan and a time.
-    fn some_readers(&self) -> Vec<usize> {
-        let own: Vec<_> = (0..self.actors.len()).filter(|at| self.client(*at).is_some()).collect();
-        let first = self.world.random(|random| random.random_range(0..own.len().max(1)));
-        (0..3)
-            .filter_map(|step| own.get((first + step * 7) % own.len().max(1)).copied())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
+    async fn check_provider_is_found(&self, reader: usize, at: usize, number: usize, peer: PeerId) {
+        let Some(client) = self.client(reader) else { return };
+        self.at_stake("provider found at last");
+        let found = match client.get_providers(key(number)).timeout(Duration::from_secs(60)).await {
+            Ok(found) if found.providers.contains(&peer) => return,
+            Ok(found) => format!("{} others", found.providers.len()),
+            Err(GetProvidersError::Timeout { found, progress, .. }) => {
+                format!("{} others at the deadline, {progress:?}", found.len())
+            }
+            Err(error) => error.to_string(),
+        };
+        let text = format!("{} does not find that {} provides key {number}: {found}", self.name(reader), self.name(at));
+        self.violated("provider found at last", text, &[reader, at], Some(number));
+    }
+
+    /// Returns up to three of Kadence's nodes other than these.
+    fn readers_but(&self, others: &[usize]) -> Vec<usize> {
+        let is_reader = |at: &usize| self.client(*at).is_some() && !others.contains(at);
+        let mut readers: Vec<_> = (0..self.actors.len()).filter(is_reader).collect();
+        self.world.random(|random| readers.shuffle(random));
+        readers.truncate(3);
+        readers
     }
 }
 
