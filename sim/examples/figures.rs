@@ -401,7 +401,10 @@ fn plot(path: &Path, operation: &str, at: usize, tables: &[Table]) -> Result<(),
         .x_label_area_size(40)
         .y_label_area_size(60)
         .build_cartesian_2d(0.0..50.0, 0.0..top * 1.05)?;
-    chart.configure_mesh().x_desc("silent peers, %").y_desc("virtual ms").draw()?;
+    let whole = |value: &f64| format!("{value:.0}");
+    let mut mesh = chart.configure_mesh();
+    mesh.max_light_lines(0).x_label_formatter(&whole).y_label_formatter(&whole);
+    mesh.x_desc("silent peers, %").y_desc("virtual ms").draw()?;
     for (who, (name, colour)) in LINES.into_iter().enumerate() {
         let line = LineSeries::new(points(who), colour);
         chart

@@ -334,7 +334,8 @@ impl Workspace {
             if !self.compiles(suite, FIRST_BUILD_LIMIT)? {
                 bail!("the {} tests do not compile without any mutant", suite.name);
             }
-            if suite.tests != Tests::Near && self.fails(suite, &[])? {
+            // Random worlds without a mutant are played by `cargo xtask sim`.
+            if matches!(suite.tests, Tests::All | Tests::Races) && self.fails(suite, &[])? {
                 bail!("the {} tests fail without any mutant", suite.name);
             }
         }
