@@ -42,8 +42,8 @@ const KNOWN: [(&str, Kind, &str); 2] = [
 
 /// Moves the violations that are known to [`Report::known`]: those that are gone when the plan has honest nodes in place of
 /// the kind that leads to them.
-fn judge(plan: &Plan, report: Report) -> Result<Report, AnyError> {
-    let mut judged = Report { violations: Vec::new(), ..report };
+fn without_known(plan: &Plan, report: Report) -> Result<Report, AnyError> {
+    let mut left = Report { violations: Vec::new(), ..report };
     for violation in report.violations {
         let kinds = KNOWN.iter().filter(|(invariant, kind, _)| {
             *invariant == violation.invariant && plan.nodes.iter().any(|node| node.kind == *kind)
@@ -53,12 +53,12 @@ fn judge(plan: &Plan, report: Report) -> Result<Report, AnyError> {
         let is_known = !kinds.is_empty() && !violates(&play_in_a_process(&honest)?, &violation);
         match kinds.first() {
             Some((_, _, issue)) if is_known => {
-                *judged.known.entry(format!("{} ({issue})", violation.invariant)).or_default() += 1;
+                *left.known.entry(format!("{} ({issue})", violation.invariant)).or_default() += 1;
             }
-            _ => judged.violations.push(violation),
+            _ => left.violations.push(violation),
         }
     }
-    Ok(judged)
+    Ok(left)
 }
 
 /// Returns whether a report has a violation of the same kind: of the same invariant, or the same end of the process.
@@ -154,7 +154,7 @@ fn show(plan: &Plan) -> Result<ExitCode, AnyError> {
     let names = plan.nodes.iter().enumerate().filter(|(_, node)| node.kind != Kind::Server);
     let names: Vec<_> = names.map(|(at, node)| format!("{at} {:?}", node.kind)).collect();
     println!("{} nodes, servers but for {}", plan.nodes.len(), names.join(", "));
-    let report = judge(plan, play_in_a_process(plan)?)?;
+    let report = without_known(plan, play_in_a_process(plan)?)?;
     println!(
         "seed {}: {} virtual seconds, {} steps, trace {}",
         report.seed, report.virtual_s, report.steps, report.trace
@@ -233,7 +233,7 @@ fn many(from: u64, seeds: u64, log: Option<&str>, stops: bool) -> Result<ExitCod
                 continue;
             }
             let plan = plan::draw(seed);
-            let report = judge(&plan, play_in_a_process(&plan)?)?;
+            let report = without_known(&plan, play_in_a_process(&plan)?)?;
             for violation in &report.violations {
                 println!("seed {seed}: {}: {}", violation.invariant, violation.text);
                 if stops {

@@ -1,9 +1,9 @@
 //! Makes a plan smaller for as long as it violates the same invariant.
 
 use crate::{
-    AnyError, judge,
+    AnyError,
     plan::{Kind, Plan},
-    play_in_a_process, violates,
+    play_in_a_process, violates, without_known,
 };
 
 /// Returns the smallest plan that was found to violate what `plan` violates. Violations that are known do not count.
@@ -12,12 +12,12 @@ use crate::{
 ///
 /// If the plan violates nothing or cannot be played.
 pub(crate) fn shrink(plan: Plan) -> Result<Plan, AnyError> {
-    let first = judge(&plan, play_in_a_process(&plan)?)?;
+    let first = without_known(&plan, play_in_a_process(&plan)?)?;
     let violation = first.violations.into_iter().next().ok_or("the plan violates nothing that is not known")?;
     let mut plays = 1;
     let mut still = |plan: &Plan| -> Result<bool, AnyError> {
         plays += 1;
-        Ok(violates(&judge(plan, play_in_a_process(plan)?)?, &violation))
+        Ok(violates(&without_known(plan, play_in_a_process(plan)?)?, &violation))
     };
     let mut plan = plan;
     loop {
