@@ -268,7 +268,8 @@ pub(crate) fn instructions() -> anyhow::Result<()> {
 fn coverage() -> anyhow::Result<()> {
     let mut args = vec!["tarpaulin", "--engine", "llvm", "--workspace", "--out", "Html", "--fail-under", "90"];
     args.extend(["--exclude-files", "tests/*", "--exclude-files", "xtask/*", "--exclude-files", "model/*"]);
-    args.extend(["--output-dir", "target/coverage"]);
+    // Programs that run networks say nothing for minutes.
+    args.extend(["--timeout", "1200", "--no-fail-fast", "--output-dir", "target/coverage"]);
     run(&mut CARGO_TARPAULIN.command(&args)?)
 }
 
