@@ -227,7 +227,7 @@ fn semver() -> anyhow::Result<()> {
 
 fn fuzz_build() -> anyhow::Result<()> {
     toolchain("nightly")?;
-    let mut check = cargo_of("nightly", &["check", "--manifest-path", "fuzz/Cargo.toml"]);
+    let mut check = cargo_of("nightly", &["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
     run(check.env("CARGO_TARGET_DIR", target_dir().join("fuzz")))
 }
 
