@@ -424,3 +424,21 @@ fn an_existing_target_is_not_changed() {
     let below_a_file = unpack(archive.as_slice(), &around.path().join("file/x"), &LIMITS);
     assert!(matches!(below_a_file, Err(UnpackError::Write { .. })), "{below_a_file:?}");
 }
+
+#[test]
+fn limits_that_are_set_by_name_apply_to_packing() {
+    let limits = ArchiveLimits::default().entries(3).file_bytes(100).total_bytes(150).path_len(8);
+    assert_eq!(limits, ArchiveLimits { entries: 3, file_bytes: 100, total_bytes: 150, path_len: 8 });
+    let file = |len: usize| Some((vec![1; len], false));
+    let rejected = |files: &[(&str, usize)]| {
+        pack_error(&files.iter().map(|(path, len)| ((*path).to_owned(), file(*len))).collect(), limits).to_string()
+    };
+    let errors = [
+        rejected(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)]),
+        rejected(&[("a", 101)]),
+        rejected(&[("a", 90), ("b", 90)]),
+        rejected(&[("123456789", 1)]),
+    ];
+    let different: std::collections::BTreeSet<_> = errors.iter().collect();
+    assert_eq!(different.len(), errors.len(), "{errors:?}");
+}

@@ -165,3 +165,16 @@ impl From<DatabaseOpenError> for RegistryStartError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setters_change_the_field_of_their_name_alone() {
+        let config = RegistryConfig::in_folder("here").topic("/other/packages/1").share(false);
+        assert_eq!((config.topic.as_str(), config.share), ("/other/packages/1", false));
+        assert_eq!(config.folder, PathBuf::from("here"));
+        assert_eq!(config.max_head_age, RegistryConfig::in_folder("there").max_head_age);
+    }
+}
