@@ -7,12 +7,7 @@ use futures::{FutureExt, StreamExt, channel::mpsc};
 use kadence_sim::{
     Host, Latency, Link, PORT, WorldConfig,
     kadence::Runtime,
-    libp2p::{
-        Multiaddr, Swarm,
-        identity::Keypair,
-        ping,
-        swarm::{self, SwarmEvent},
-    },
+    libp2p::{Multiaddr, identity::Keypair, ping, swarm::SwarmEvent},
     run,
 };
 
@@ -22,13 +17,8 @@ type AnyError = Box<dyn Error + Send + Sync>;
 fn start(host: &Host, dial: Option<Multiaddr>) -> Result<mpsc::UnboundedReceiver<Duration>, AnyError> {
     let (measured, round_trips) = mpsc::unbounded();
     let (peer, runtime) = (Keypair::generate_ed25519().public().to_peer_id(), host.runtime());
-    let config = swarm::Config::with_executor({
-        let runtime = runtime.clone();
-        move |task| runtime.spawn(task)
-    });
     let behaviour = ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(1)));
-    let mut swarm =
-        Swarm::new(host.transport(peer), behaviour, peer, config.with_idle_connection_timeout(Duration::MAX));
+    let mut swarm = host.swarm(peer, behaviour, Duration::MAX);
     swarm.listen_on(host.multiaddr(PORT))?;
     if let Some(address) = dial {
         swarm.dial(address)?;

@@ -8,7 +8,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     env,
     error::Error,
     fs,
@@ -18,8 +18,6 @@ use std::{
 
 use kadence_sim::{
     ForeignPeer, Habit, Host, Latency, Link, Member, PlainNode, World, WorldConfig,
-    kadence::DriverConfig,
-    kadence::node::NodeConfig,
     libp2p::{
         Multiaddr, PeerId,
         kad::{KBucketKey, Quorum, Record},
@@ -29,7 +27,7 @@ use kadence_sim::{
 use plotters::prelude::{
     BLACK, ChartBuilder, IntoDrawingArea, LineSeries, RGBColor, SVGBackend, SeriesLabelPosition, WHITE,
 };
-use rand::{Rng, seq::IndexedRandom, seq::SliceRandom};
+use rand::seq::{IndexedRandom, SliceRandom};
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -42,7 +40,31 @@ const CALLERS: usize = 10;
 /// Nodes that hold a record.
 const REPLICATION: usize = 20;
 
+/// Operation that is measured.
+#[derive(Debug, Clone, Copy)]
+enum Operation {
+    GetFirst,
+    GetQuorum,
+    Closest,
+    Put,
+    Provide,
+    FindProviders,
+}
+
+/// Operations, in the order of their numbers and of a table's rows, and their names.
 const OPERATIONS: [&str; 6] = ["get first", "get quorum of 3", "closest peers", "put", "provide", "find providers"];
+
+/// Node of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Answers nothing when all have joined.
+    Silent,
+    /// Makes calls with Kadence.
+    Kadence,
+    /// Makes calls with plain kad.
+    Plain,
+    Other,
+}
 
 /// Network whose figures are compared: small, so that a check takes a minute.
 const GATE_NODES: usize = 60;
@@ -79,7 +101,10 @@ fn main() -> Result<(), AnyError> {
     Ok(())
 }
 
-/// A figure that must not grow: the name and the value.
+/// Reads of what was put and announced before.
+const READS: [Operation; 4] = [Operation::GetFirst, Operation::GetQuorum, Operation::Closest, Operation::FindProviders];
+
+/// A figure that is compared: the name and the value.
 type Figure = (String, f64);
 
 fn gates() -> Result<Vec<Figure>, AnyError> {
@@ -189,66 +214,57 @@ struct Network {
     answering: Vec<PeerId>,
     /// Other nodes of the network.
     _others: Vec<Member>,
-    _silent: Vec<ForeignPeer>,
 }
 
 impl Network {
     /// Starts the nodes. The silent ones answer until all have joined, so that they are in the routing tables.
     async fn start(world: World, nodes: usize, share: usize) -> Result<Self, AnyError> {
         let silent = nodes * share / 100;
-        let mut kinds: Vec<usize> = (0..nodes)
+        let mut roles: Vec<Role> = (0..nodes)
             .map(|at| match at {
-                _ if at < silent => 0,
-                _ if at < silent + CALLERS => 1,
-                _ if at < silent + 2 * CALLERS => 2,
-                _ => 3,
+                _ if at < silent => Role::Silent,
+                _ if at < silent + CALLERS => Role::Kadence,
+                _ if at < silent + 2 * CALLERS => Role::Plain,
+                _ => Role::Other,
             })
             .collect();
-        world.random(|random| kinds.shuffle(random));
+        world.random(|random| roles.shuffle(random));
         let mut network = Self {
             world: world.clone(),
             kadence: Vec::new(),
             plain: Vec::new(),
             answering: Vec::new(),
             _others: Vec::new(),
-            _silent: Vec::new(),
         };
+        let mut silent = Vec::new();
         let mut addresses: Vec<Multiaddr> = Vec::new();
         // Who answers joins first, so that everybody can join.
         for first in 0..3 {
-            if let Some(at) = kinds.iter().skip(first).position(|kind| *kind == 3) {
-                kinds.swap(first, first + at);
+            if let Some(at) = roles.iter().skip(first).position(|role| *role == Role::Other) {
+                roles.swap(first, first + at);
             }
         }
-        for (at, kind) in kinds.into_iter().enumerate() {
-            let known = world.random(|random| {
-                let draws = if addresses.is_empty() { 0 } else { 3 };
-                let known: BTreeSet<Multiaddr> = (0..draws)
-                    .filter_map(|_| addresses.get(random.random_range(0..addresses.len())).cloned())
-                    .collect();
-                known.into_iter().collect::<Vec<_>>()
-            });
+        for (at, role) in roles.into_iter().enumerate() {
+            let known = world.some_of(&addresses);
             let host = world.host(Link::default());
-            let (peer, address) = match kind {
-                0 => {
+            let (peer, address) = match role {
+                Role::Silent => {
                     let peer = ForeignPeer::start(host, Habit::Honest, &known)?;
                     let ends = (peer.peer_id(), peer.address());
-                    network._silent.push(peer);
+                    silent.push(peer);
                     ends
                 }
-                2 => {
+                Role::Plain => {
                     let node = PlainNode::start(host, &known)?;
                     let ends = (node.peer_id(), node.address());
                     network.plain.push(Caller::Plain(node));
                     ends
                 }
-                _ => {
-                    let driver = DriverConfig::default().event_capacity(0);
-                    let config = NodeConfig::default().bootstrap_peers(known).driver(driver);
-                    let member = Member::start(host, config).await?;
+                Role::Kadence | Role::Other => {
+                    let member = Member::join(host, known).await?;
                     let address = member.addresses().into_iter().next().ok_or("a node listens nowhere")?;
                     let ends = (member.node.local_peer_id(), address);
-                    if kind == 1 {
+                    if role == Role::Kadence {
                         network.kadence.push(Caller::Kadence(member));
                     } else {
                         network._others.push(member);
@@ -257,7 +273,7 @@ impl Network {
                 }
             };
             addresses.push(address);
-            if kind != 0 {
+            if role != Role::Silent {
                 network.answering.push(peer);
             }
             if at % 20 == 19 {
@@ -265,7 +281,7 @@ impl Network {
             }
         }
         world.sleep(Duration::from_secs(60)).await;
-        network._silent.iter().for_each(|peer| peer.set_habit(Habit::Silent));
+        silent.iter().for_each(|peer| peer.set_habit(Habit::Silent));
         Ok(network)
     }
 
@@ -276,13 +292,13 @@ impl Network {
             let order = if number % 2 == 0 { [0, 1] } else { [1, 0] };
             for who in order {
                 let key = format!("{number} of {who}").into_bytes();
-                self.call(&mut table, 3, who, &key).await;
-                self.call(&mut table, 4, who, &key).await;
+                self.call(&mut table, Operation::Put, who, &key).await;
+                self.call(&mut table, Operation::Provide, who, &key).await;
             }
             for key_of in [0, 1] {
                 let key = format!("{number} of {key_of}").into_bytes();
                 for who in order {
-                    for operation in [0, 1, 2, 5] {
+                    for operation in READS {
                         self.call(&mut table, operation, who, &key).await;
                     }
                 }
@@ -291,10 +307,10 @@ impl Network {
         Ok(table)
     }
 
-    async fn call(&self, table: &mut Table, operation: usize, who: usize, key: &[u8]) {
+    async fn call(&self, table: &mut Table, operation: Operation, who: usize, key: &[u8]) {
         let callers = if who == 0 { &self.kadence } else { &self.plain };
         let Some(caller) = self.world.random(|random| callers.choose(random)) else { return };
-        let Some(calls) = table.get_mut(operation).and_then(|both| both.get_mut(who)) else { return };
+        let Some(calls) = table.get_mut(operation as usize).and_then(|both| both.get_mut(who)) else { return };
         let (before, began) = (caller.host().traffic(), self.world.now());
         let (is_ok, named) = perform(caller, operation, key).await;
         let after = caller.host().traffic();
@@ -323,37 +339,37 @@ impl Network {
 }
 
 /// Makes a call. Returns whether it succeeded, and the peers that it named.
-async fn perform(caller: &Caller, operation: usize, key: &[u8]) -> (bool, Option<HashSet<PeerId>>) {
+async fn perform(caller: &Caller, operation: Operation, key: &[u8]) -> (bool, Option<HashSet<PeerId>>) {
     let key = key.to_vec();
     match caller {
         Caller::Kadence(member) => {
             let client = member.node.client();
             match operation {
-                0 => (client.get_record(key).await.is_ok(), None),
-                1 => (client.get_record(key).quorum(3).await.is_ok(), None),
-                2 => match client.get_closest_peers(key).await {
+                Operation::GetFirst => (client.get_record(key).await.is_ok(), None),
+                Operation::GetQuorum => (client.get_record(key).quorum(3).await.is_ok(), None),
+                Operation::Closest => match client.get_closest_peers(key).await {
                     Ok(found) => (true, Some(found.peers.iter().map(|peer| peer.peer_id).collect())),
                     Err(_) => (false, Some(HashSet::new())),
                 },
-                3 => match client.put_record(Record::new(key, vec![7; 1000])).await {
+                Operation::Put => match client.put_record(Record::new(key, vec![7; 1000])).await {
                     Ok(put) => (true, Some(put.acknowledged.into_iter().collect())),
                     // A put that fails has stored nothing that counts.
                     Err(_) => (false, Some(HashSet::new())),
                 },
-                4 => (client.start_providing(key).await.is_ok(), None),
-                _ => (client.get_providers(key).first().await.is_ok(), None),
+                Operation::Provide => (client.start_providing(key).await.is_ok(), None),
+                Operation::FindProviders => (client.get_providers(key).first().await.is_ok(), None),
             }
         }
         Caller::Plain(node) => match operation {
-            0 => (node.get_record(key, 1).await.is_some(), None),
-            1 => (node.get_record(key, 3).await.is_some(), None),
-            2 => {
+            Operation::GetFirst => (node.get_record(key, 1).await.is_some(), None),
+            Operation::GetQuorum => (node.get_record(key, 3).await.is_some(), None),
+            Operation::Closest => {
                 let found = node.get_closest_peers(key).await;
                 (!found.is_empty(), Some(found.into_iter().collect()))
             }
-            3 => (node.put_record(Record::new(key, vec![7; 1000]), Quorum::Majority).await, None),
-            4 => (node.start_providing(key).await, None),
-            _ => (!node.get_providers(key).await.is_empty(), None),
+            Operation::Put => (node.put_record(Record::new(key, vec![7; 1000]), Quorum::Majority).await, None),
+            Operation::Provide => (node.start_providing(key).await, None),
+            Operation::FindProviders => (!node.get_providers(key).await.is_empty(), None),
         },
     }
 }

@@ -165,7 +165,7 @@ impl Connection {
             let connection = Arc::clone(self);
             schedule::call_at(received, move || connection.arrive(to, packet));
         } else {
-            self.arrive(to, packet);
+            self.deliver(to, packet);
         }
     }
 
@@ -209,7 +209,12 @@ impl Connection {
     }
 
     fn arrive(&self, to: usize, packet: Packet) {
-        let Some(packet) = self.unless_lost_or_held(to, packet) else { return };
+        if let Some(packet) = self.unless_lost_or_held(to, packet) {
+            self.deliver(to, packet);
+        }
+    }
+
+    fn deliver(&self, to: usize, packet: Packet) {
         let mut state = self.lock();
         let State { ends, streams, .. } = &mut *state;
         let end = &mut ends[to];

@@ -17,13 +17,13 @@ use libp2p::{
     kad::KBucketKey,
     multiaddr::Protocol,
     ping,
-    swarm::{self, NetworkBehaviour, SwarmEvent},
+    swarm::{NetworkBehaviour, SwarmEvent},
 };
 use libp2p_stream::{Control, IncomingStreams};
 use prost::Message as _;
 use rand::RngCore;
 
-use crate::{Host, PORT, World};
+use crate::{Host, PORT, World, members::IDLE_CONNECTION_TIMEOUT};
 
 /// Peers that an answer names.
 const CLOSEST: usize = 20;
@@ -64,7 +64,7 @@ pub enum Habit {
     Dropping,
     /// Keeps the record that expires later, as litep2p does, whatever the values are.
     LaterExpiry,
-    /// Resets the stream of a record that is put, without a word, as kad does with a record that its store refuses.
+    /// Does not answer when a record is put, as kad does with a record that its store refuses.
     RefusingBySilence,
 }
 
@@ -166,10 +166,7 @@ impl ForeignPeer {
         let agent = identify::Config::new("/foreign/1".to_owned(), keypair.public());
         let behaviour =
             Behaviour { streams, identify: identify::Behaviour::new(agent), ping: ping::Behaviour::default() };
-        let executor = runtime.clone();
-        let config = swarm::Config::with_executor(move |task| executor.spawn(task))
-            .with_idle_connection_timeout(Duration::from_secs(60));
-        let mut swarm = Swarm::new(host.transport(peer), behaviour, peer, config);
+        let mut swarm = host.swarm(peer, behaviour, IDLE_CONNECTION_TIMEOUT);
         swarm.listen_on(host.multiaddr(PORT)).map_err(io::Error::other)?;
         for address in known {
             swarm.dial(address.clone()).map_err(io::Error::other)?;
@@ -327,7 +324,7 @@ impl State {
     fn put(&mut self, request: Message) -> Answer {
         let Some(record) = &request.record else { return Answer::Reset };
         if self.habit == Habit::RefusingBySilence {
-            return Answer::Reset;
+            return Answer::Silence;
         }
         let life = if record.ttl == 0 { LIFE } else { Duration::from_secs(record.ttl.into()) };
         let until = self.world.now() + life;

@@ -15,6 +15,9 @@ use crate::{Host, Link, World};
 /// Port that members listen on.
 pub const PORT: u16 = 4001;
 
+/// Time after which idle connections are closed, in a node of Kadence by default and in those that are compared with it.
+pub(crate) const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Number of members that start in the same second.
 const AT_ONCE: usize = 20;
 
@@ -44,6 +47,17 @@ impl Member {
         Ok(Self { host, node })
     }
 
+    /// Starts a node that joins through the peers at these addresses, on [`PORT`]. It keeps no events for a reader, of which
+    /// each node would have a megabyte.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::start`].
+    pub async fn join(host: Host, known: Vec<Multiaddr>) -> Result<Self, NodeError> {
+        let driver = DriverConfig::default().event_capacity(0);
+        Self::start(host, NodeConfig::default().bootstrap_peers(known).driver(driver)).await
+    }
+
     /// Returns the addresses of the node.
     pub fn addresses(&self) -> Vec<Multiaddr> {
         self.node.listen_addrs()
@@ -70,12 +84,13 @@ impl World {
     /// As [`Node::start`].
     pub async fn members(&self, number: usize, link: Link) -> Result<Vec<Member>, NodeError> {
         let mut members: Vec<Member> = Vec::with_capacity(number);
+        let mut addresses = Vec::with_capacity(number);
         while members.len() < number {
             for _ in 0..AT_ONCE.min(number - members.len()) {
-                // Nobody reads their events, of which each would keep a megabyte.
-                let driver = DriverConfig::default().event_capacity(0);
-                let config = NodeConfig::default().bootstrap_peers(self.some_of(&members)).driver(driver);
-                members.push(Member::start(self.host(link), config).await?);
+                let known = self.some_of(&addresses);
+                let member = Member::join(self.host(link), known).await?;
+                addresses.extend(member.addresses());
+                members.push(member);
             }
             self.sleep(Duration::from_secs(1)).await;
         }
@@ -83,13 +98,13 @@ impl World {
         Ok(members)
     }
 
-    /// Returns the addresses of up to three members, drawn at random.
-    pub fn some_of(&self, members: &[Member]) -> Vec<Multiaddr> {
-        let draws = if members.is_empty() { 0 } else { KNOWN };
+    /// Returns up to three of the addresses, drawn at random.
+    pub fn some_of(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {
+        let draws = if addresses.is_empty() { 0 } else { KNOWN };
         let mut drawn: Vec<_> =
-            (0..draws).map(|_| self.random(|random| random.random_range(0..members.len()))).collect();
+            (0..draws).map(|_| self.random(|random| random.random_range(0..addresses.len()))).collect();
         drawn.sort_unstable();
         drawn.dedup();
-        drawn.into_iter().filter_map(|at| members.get(at)).flat_map(Member::addresses).collect()
+        drawn.into_iter().filter_map(|at| addresses.get(at).cloned()).collect()
     }
 }

@@ -251,8 +251,7 @@ impl Network {
 
     /// Returns whether each of two hosts would answer the other: both have power, and nothing is between them.
     pub(crate) fn reach_each_other(&self, a: HostId, b: HostId) -> bool {
-        let state = self.lock();
-        !state.is_cut(a, b) && [a, b].into_iter().all(|host| state.hosts[host.0].is_up)
+        self.lock().reach_each_other(a, b)
     }
 
     /// Returns the time from one host to another.
@@ -273,11 +272,7 @@ impl Network {
     pub(crate) fn still_reach(&self, hosts: [(HostId, Ipv4Addr); 2]) -> bool {
         let state = self.lock();
         let [(a, _), (b, _)] = hosts;
-        let is_there = |(id, address): (HostId, Ipv4Addr)| {
-            let host = &state.hosts[id.0];
-            host.is_up && host.address == address
-        };
-        !state.is_cut(a, b) && hosts.into_iter().all(is_there)
+        state.reach_each_other(a, b) && hosts.into_iter().all(|(id, address)| state.hosts[id.0].address == address)
     }
 
     /// Returns the time at which the last byte of a packet leaves, and that at which it reaches the other host's link.
@@ -350,7 +345,7 @@ impl Network {
         let Some(&to) = state.by_address.get(&address) else { return Knock::Silence };
         let host = &state.hosts[to.0];
         let is_hidden = host.link.reach == Reach::Nat && from != to && !state.mapped.contains(&(to, port));
-        if state.is_cut(from, to) || is_hidden || !host.is_up || !state.hosts[from.0].is_up {
+        if is_hidden || !state.reach_each_other(from, to) {
             return Knock::Silence;
         }
         match (state.listeners.get(&(to, port)), host.link.reach) {
@@ -384,6 +379,10 @@ impl State {
 
     fn is_cut(&self, a: HostId, b: HostId) -> bool {
         self.cut.contains(&pair(a, b)) || self.hosts[a.0].is_stalled || self.hosts[b.0].is_stalled
+    }
+
+    fn reach_each_other(&self, a: HostId, b: HostId) -> bool {
+        !self.is_cut(a, b) && [a, b].into_iter().all(|host| self.hosts[host.0].is_up)
     }
 
     fn one_way(&self, from: HostId, to: HostId) -> Duration {

@@ -20,10 +20,10 @@ use libp2p::{
     },
     multiaddr::Protocol,
     ping,
-    swarm::{self, NetworkBehaviour, SwarmEvent},
+    swarm::{NetworkBehaviour, SwarmEvent},
 };
 
-use crate::{Host, PORT};
+use crate::{Host, PORT, members::IDLE_CONNECTION_TIMEOUT};
 
 /// Interval of kad's own bootstraps, as of Kadence's nodes.
 const BOOTSTRAP: Duration = Duration::from_secs(5 * 60);
@@ -76,10 +76,7 @@ impl PlainNode {
         kad.set_mode(Some(Mode::Server));
         let agent = identify::Config::new("/plain/1".to_owned(), keypair.public());
         let behaviour = Behaviour { kad, identify: identify::Behaviour::new(agent), ping: ping::Behaviour::default() };
-        let executor = runtime.clone();
-        let config = swarm::Config::with_executor(move |task| executor.spawn(task))
-            .with_idle_connection_timeout(Duration::from_secs(60));
-        let mut swarm = Swarm::new(host.transport(peer), behaviour, peer, config);
+        let mut swarm = host.swarm(peer, behaviour, IDLE_CONNECTION_TIMEOUT);
         swarm.listen_on(host.multiaddr(PORT)).map_err(io::Error::other)?;
         for address in known {
             if let Some(Protocol::P2p(peer)) = address.iter().last() {

@@ -16,12 +16,15 @@ use std::{
 use async_executor::Executor;
 use futures::FutureExt;
 use futures_timer::{Delay, schedule};
-use kadence::node::{BoxedTransport, Node, NodeConfig, NodeError};
+use kadence::{
+    Runtime,
+    node::{BoxedTransport, Node, NodeConfig, NodeError},
+};
 use libp2p::{
-    Multiaddr, PeerId, Transport,
+    Multiaddr, PeerId, Swarm, Transport,
     core::{muxing::StreamMuxerBox, transport::timeout::TransportTimeout},
     identity::Keypair,
-    swarm::{NetworkBehaviour, dummy},
+    swarm::{self, NetworkBehaviour, dummy},
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -301,6 +304,19 @@ impl Host {
             .boxed()
     }
 
+    /// Creates a swarm on the host, whose tasks run on it. It listens and dials as soon as it is polled.
+    pub fn swarm<B: NetworkBehaviour>(
+        &self,
+        peer: PeerId,
+        behaviour: B,
+        idle_connection_timeout: Duration,
+    ) -> Swarm<B> {
+        let runtime = self.runtime();
+        let config = swarm::Config::with_executor(move |task| runtime.spawn(task));
+        let config = config.with_idle_connection_timeout(idle_connection_timeout);
+        Swarm::new(self.transport(peer), behaviour, peer, config)
+    }
+
     /// Starts a node on the host.
     ///
     /// # Errors
@@ -358,7 +374,7 @@ impl Host {
     }
 
     /// Halts the processes of the host, or lets them go on: they keep their connections, and answer nothing. Their timers
-    /// elapse meanwhile.
+    /// elapse meanwhile. Processes that are started after a [`kill`](Self::kill) run.
     pub fn set_frozen(&self, is_frozen: bool) {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).set_frozen(is_frozen);
     }

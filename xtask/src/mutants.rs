@@ -1,4 +1,5 @@
-//! Breaks the tracker, the registry, the driver or the whole in many small ways, one at a time, and requires that a test fails each time.
+//! Breaks the tracker, the registry, the driver or the whole in many small ways, one at a time, and requires that a test
+//! fails each time.
 //!
 //! ```text
 //! cargo xtask mutants                          all of the tracker's

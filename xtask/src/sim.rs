@@ -36,7 +36,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
         run_within(CHECK_LIMIT, command(args).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     worlds(&["--seeds".to_owned(), WORLDS.to_owned()])?;
-    run_within(CHECK_LIMIT, &mut command(&["run", "--quiet", "--locked", "--example", "figures", "--", "--check"]))
+    figures(&["--check".to_owned()])
 }
 
 /// Plays random worlds: `--seeds N [--from M] [--log FILE]`, `--seed S`, `--shrink S` or `--plan FILE`.
@@ -55,7 +55,7 @@ pub(crate) fn worlds(args: &[String]) -> anyhow::Result<()> {
 ///
 /// If the program fails.
 pub(crate) fn figures(args: &[String]) -> anyhow::Result<()> {
-    let mut figures = command(&["run", "--quiet", "--release", "--locked", "--example", "figures", "--"]);
+    let mut figures = command(&["run", "--quiet", "--locked", "--example", "figures", "--"]);
     run_within(LIMIT, figures.args(absolute(args)?))
 }
 

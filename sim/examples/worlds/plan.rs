@@ -76,6 +76,10 @@ impl Kind {
         })
     }
 
+    pub(crate) fn is_kadence(self) -> bool {
+        self.habit().is_none()
+    }
+
     /// Returns whether the node keeps what it acknowledges, and gives it to everybody.
     pub(crate) fn is_faithful(self) -> bool {
         matches!(self, Self::Server | Self::Honest | Self::LaterExpiry)
@@ -165,7 +169,6 @@ pub(crate) struct Call {
     pub(crate) operation: Operation,
     pub(crate) timeout_s: u64,
     /// Milliseconds after which the caller drops the call.
-    #[serde(default)]
     pub(crate) dropped_after: Option<u64>,
 }
 
@@ -188,12 +191,18 @@ pub(crate) fn draw(seed: u64) -> Plan {
     let number = random.random_range(20..=32);
     let strange = random.random_range(0..=number / 4);
     let nodes: Vec<_> = (0..number).map(|at| node(random, at, number - at <= strange)).collect();
-    let own: Vec<usize> =
-        (0..number).filter(|at| nodes.get(*at).is_some_and(|node| node.kind.habit().is_none())).collect();
+    let (own, _) = own_and_foreign(&nodes);
     let faults = faults(random, &nodes);
     let calls = (0..CALLS).filter_map(|_| call(random, &own)).collect();
     let latency_ms = random.random_bool(0.5).then(|| random.random_range(1..=150));
     Plan { seed, latency_ms, nodes, faults, calls }
+}
+
+/// Returns the numbers of Kadence's nodes, and those of the others.
+fn own_and_foreign(nodes: &[Node]) -> (Vec<usize>, Vec<usize>) {
+    let (own, foreign): (Vec<_>, Vec<_>) = nodes.iter().enumerate().partition(|(_, node)| node.kind.is_kadence());
+    let numbers = |nodes: Vec<(usize, &Node)>| nodes.into_iter().map(|(at, _)| at).collect();
+    (numbers(own), numbers(foreign))
 }
 
 fn node(random: &mut ChaCha8Rng, at: usize, is_strange: bool) -> Node {
@@ -249,8 +258,7 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
     // Four hundred dials take eight seconds.
     let until = at + random.random_range(if what == What::HalfOpen { 10..=120 } else { 3..=120 });
     let one = |random: &mut ChaCha8Rng| random.random_range(0..nodes.len());
-    let is_own = |at: &usize| nodes.get(*at).is_some_and(|node| node.kind.habit().is_none());
-    let own: Vec<usize> = (0..nodes.len()).filter(is_own).collect();
+    let (own, foreign) = own_and_foreign(nodes);
     let chosen = match what {
         What::Partition => {
             let share = random.random_range(0.05..0.5);
@@ -259,10 +267,7 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
         What::Restart | What::Replace => vec![*own.choose(random)?],
         What::Churn => own.iter().copied().filter(|_| random.random_bool(0.25)).collect(),
         What::HalfOpen => vec![one(random), *own.choose(random)?],
-        What::Flood => {
-            let foreign: Vec<usize> = (0..nodes.len()).filter(|at| !is_own(at)).collect();
-            vec![*foreign.choose(random)?, *own.choose(random)?]
-        }
+        What::Flood => vec![*foreign.choose(random)?, *own.choose(random)?],
         _ => {
             // One node, or some at once.
             let number = if random.random_bool(0.3) { random.random_range(2..=nodes.len() / 4) } else { 1 };

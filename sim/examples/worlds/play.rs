@@ -41,7 +41,6 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) violations: Vec<Violation>,
     /// Numbers of violations that are known.
-    #[serde(default)]
     pub(crate) known: BTreeMap<String, u64>,
     /// Number of times that each invariant could have been violated.
     pub(crate) stakes: BTreeMap<String, u64>,
@@ -314,16 +313,12 @@ impl Stage {
 
     fn begin(&self, fault: &Fault, at: usize) {
         let (Some(actor), Some(node)) = (self.actor(at), self.plan.nodes.get(at)) else { return };
-        let mut actor = actor.borrow_mut();
-        let host = actor.host.clone();
+        let host = actor.borrow().host.clone();
         match fault.what {
             What::Stall => host.set_stalled(true),
             What::Freeze => host.set_frozen(true),
             What::Unplug => host.set_online(false),
-            What::Restart | What::Replace => {
-                host.kill();
-                actor.who = Who::Gone;
-            }
+            What::Restart | What::Replace => self.kill(at),
             What::Move => host.change_address(),
             What::Reset => host.reset_connections(),
             What::Narrow => host.set_link(link(node).up(256_000).down(256_000)),
@@ -474,22 +469,17 @@ impl Stage {
         loop {
             match future::select(made, pin!(self.world.sleep(limit))).await {
                 Either::Left((outcome, _)) => return Some(outcome),
-                // A caller that is halted goes on later.
-                Either::Right((_, unmade)) if self.plan.is_halted(call.by, began, self.world.now()) => {
-                    let waited = self.world.now() - began;
-                    if waited > Duration::from_secs(LIVELY + REST) {
-                        made = unmade;
+                Either::Right((_, unmade)) => {
+                    let now = self.world.now();
+                    // A caller that is halted goes on later.
+                    let is_halted = self.plan.is_halted(call.by, began, now);
+                    if !is_halted || now - began > Duration::from_secs(LIVELY + REST) {
                         break;
                     }
                     (made, limit) = (unmade, Duration::from_secs(60));
                 }
-                Either::Right((_, unmade)) => {
-                    made = unmade;
-                    break;
-                }
             }
         }
-        let _given_up = made;
         let text = format!("{:?} of key {} by {} does not end", call.operation, call.key, self.name(call.by));
         self.violated("deadline", text, &[call.by], Some(call.key));
         None

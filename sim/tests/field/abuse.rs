@@ -13,7 +13,7 @@ use kadence_sim::{
     run,
 };
 
-use crate::finding::{MINUTE, all, config, ensure, fails_until, holds, members, record};
+use crate::finding::{MINUTE, all, config, ensure, fails_until, foreign, holds, members, record};
 
 #[test]
 fn newcomers_are_served_beside_four_hundred_half_open_connections_of_one_address() {
@@ -45,7 +45,7 @@ fn lookups_end_although_three_of_fifteen_peers_name_a_thousand_invented_ones() {
         let members = members(&world, 12, Link::default()).await;
         for _ in 0..3 {
             let habit = Habit::InventedPeers(1_000);
-            ForeignPeer::start(world.host(Link::default()), habit, &all(&members)).expect("a peer");
+            foreign(&world, habit, &members);
         }
         world.sleep(2 * MINUTE).await;
         for number in 0..5 {

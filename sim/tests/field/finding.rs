@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kadence_sim::{
-    Latency, Link, Member, World, WorldConfig,
+    ForeignPeer, Habit, Latency, Link, Member, World, WorldConfig,
     kadence::{
         Certainty, GetRecordError,
         node::{Identity, NodeConfig},
@@ -66,4 +66,9 @@ pub(crate) fn is_conclusive(error: &GetRecordError) -> bool {
 pub(crate) fn identified(number: u8) -> NodeConfig {
     let keypair = Keypair::ed25519_from_bytes([number + 1; 32]).expect("32 bytes");
     NodeConfig::default().identity(Identity::Keypair(keypair))
+}
+
+/// Starts a foreign peer on a host of its own, which knows all members.
+pub(crate) fn foreign(world: &World, habit: Habit, members: &[Member]) -> ForeignPeer {
+    ForeignPeer::start(world.host(Link::default()), habit, &all(members)).expect("a peer starts")
 }

@@ -10,7 +10,8 @@ use kadence_sim::{
 };
 
 use crate::finding::{
-    Finding, MINUTE, all, config, ensure, fails_until, holds, identified, is_conclusive, members, nearby, record,
+    Finding, MINUTE, all, config, ensure, fails_until, foreign, holds, identified, is_conclusive, members, nearby,
+    record,
 };
 
 /// Stores a record of 60 kB at one of eight nodes, and gets it three times over links of this bandwidth.
@@ -224,7 +225,7 @@ fn a_provider_whose_announcement_succeeded_is_found() {
 fn an_announcement_names_an_address() {
     let finding = run(nearby(), |world| async move {
         let members = members(&world, 4, Link::default()).await;
-        let foreign = ForeignPeer::start(world.host(Link::default()), Habit::Honest, &all(&members)).expect("a peer");
+        let foreign = foreign(&world, Habit::Honest, &members);
         world.sleep(MINUTE).await;
         members[1].node.client().start_providing("file").await.expect("others are there");
         world.sleep(Duration::from_secs(1)).await;
@@ -272,9 +273,7 @@ fn a_record_with_half_a_second_to_live_is_gone_after_a_minute() {
 fn a_missing_key_beside_silent_peers_is_not_conclusive() {
     let finding = run(config(), |world| async move {
         let members = members(&world, 8, Link::default()).await;
-        let silent: Vec<_> = (0..3)
-            .map(|_| ForeignPeer::start(world.host(Link::default()), Habit::Honest, &all(&members)).expect("a peer"))
-            .collect();
+        let silent: Vec<_> = (0..3).map(|_| foreign(&world, Habit::Honest, &members)).collect();
         world.sleep(2 * MINUTE).await;
         silent.iter().for_each(|peer| peer.set_habit(Habit::Silent));
         let missing = members[2].node.client().get_record("missing").await.expect_err("nobody has it");

@@ -48,31 +48,38 @@ async fn network(world: &World, number: usize) -> Vec<Peer> {
     peers
 }
 
-async fn release(peer: &Peer, folder: &Path, version: &str) -> (PackageId, Release) {
-    let manifest = format!("name = \"pads\"\nversion = \"{version}\"\n");
+async fn release(peer: &Peer, folder: &Path) -> (PackageId, Release) {
+    let manifest = "name = \"pads\"\nversion = \"1.0.0\"\n";
     fs::write(folder.join(MANIFEST_FILE), manifest).unwrap();
     fs::write(folder.join("pads.txt"), "pads".repeat(50_000)).unwrap();
     let package = PackageId::new(peer.registry.publisher(), "pads".parse().unwrap()).unwrap();
     (package, Release::read(peer.registry.publisher(), folder).await.unwrap())
 }
 
+async fn publish(peer: &Peer) -> PackageId {
+    let folder = tempfile::tempdir().unwrap();
+    let (package, release) = release(peer, folder.path()).await;
+    peer.registry.publish(release).await.unwrap();
+    package
+}
+
+async fn fetch(peer: &Peer, package: &PackageId) {
+    let index = peer.registry.index(package).await.unwrap().unwrap();
+    let version = index.versions().values().next().unwrap();
+    peer.registry.fetch(package, &version.archive, version.archive_size).await.unwrap();
+}
+
 fn published_and_fetched() -> Ran<Duration> {
     let config = WorldConfig::default().latency(Latency::Constant(Duration::from_millis(40)));
     run(config, |world| async move {
         let peers = network(&world, 12).await;
-        let folder = tempfile::tempdir().unwrap();
-        let (package, release) = release(&peers[3], folder.path(), "1.0.0").await;
-        peers[3].registry.publish(release).await.unwrap();
+        let package = publish(&peers[3]).await;
         // Its publisher is gone, and another peer has the contents.
-        let index = peers[5].registry.index(&package).await.unwrap().unwrap();
-        let version = index.versions().values().next().unwrap();
-        peers[5].registry.fetch(&package, &version.archive, version.archive_size).await.unwrap();
+        fetch(&peers[5], &package).await;
         world.sleep(Duration::from_secs(10)).await;
         peers[3].host.set_online(false);
         let began = world.now();
-        let index = peers[9].registry.index(&package).await.unwrap().unwrap();
-        let version = index.versions().values().next().unwrap();
-        peers[9].registry.fetch(&package, &version.archive, version.archive_size).await.unwrap();
+        fetch(&peers[9], &package).await;
         world.now() - began
     })
 }
@@ -89,12 +96,8 @@ fn a_package_is_published_and_fetched_from_a_mirror() {
 fn a_package_outlives_its_publisher_as_long_as_a_mirror_has_it() {
     let finding = run(config().limit(100 * 60 * MINUTE), |world| async move {
         let peers = network(&world, 4).await;
-        let folder = tempfile::tempdir().unwrap();
-        let (package, release) = release(&peers[1], folder.path(), "1.0.0").await;
-        peers[1].registry.publish(release).await.unwrap();
-        let index = peers[2].registry.index(&package).await.unwrap().unwrap();
-        let version = index.versions().values().next().unwrap();
-        peers[2].registry.fetch(&package, &version.archive, version.archive_size).await.unwrap();
+        let package = publish(&peers[1]).await;
+        fetch(&peers[2], &package).await;
         peers[1].host.set_online(false);
         world.sleep(50 * 60 * MINUTE).await;
         let newcomer = peer(world.host(Link::default()), peers[0].node.listen_addrs()).await;
@@ -118,7 +121,7 @@ async fn read_with_clocks(world: World, publisher_ahead: i64, reader_ahead: i64)
     peers[2].host.set_wall_clock(reader_ahead);
     world.sleep(MINUTE).await;
     let folder = tempfile::tempdir().unwrap();
-    let (package, release) = release(&peers[1], folder.path(), "1.0.0").await;
+    let (package, release) = release(&peers[1], folder.path()).await;
     let published = peers[1].host.by_clock(peers[1].registry.publish(release)).await;
     let published = published.map(|_receipt| ()).map_err(|error| error.to_string());
     world.sleep(15 * MINUTE).await;

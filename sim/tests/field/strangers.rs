@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use kadence_sim::{
-    ForeignPeer, Habit, Link, Member, World,
+    Habit, Link, Member, World,
     kadence::{
         node::NodeConfig,
         tracker::{ValidationError, Validator, Validators},
@@ -12,7 +12,7 @@ use kadence_sim::{
     run,
 };
 
-use crate::finding::{MINUTE, all, config, ensure, fails_until, holds, nearby};
+use crate::finding::{MINUTE, all, config, ensure, fails_until, foreign, holds, nearby};
 
 /// Values are digits, and a larger number is better.
 struct Digits;
@@ -49,7 +49,7 @@ async fn validating(world: &World, nodes: usize) -> Vec<Member> {
 fn a_refused_put_is_heard_within_a_second() {
     let finding = run(config(), |world| async move {
         let members = validating(&world, 3).await;
-        let foreign = ForeignPeer::start(world.host(Link::default()), Habit::Honest, &all(&members)).expect("a peer");
+        let foreign = foreign(&world, Habit::Honest, &members);
         world.sleep(Duration::from_secs(10)).await;
         let began = world.now();
         let was_taken =
@@ -67,7 +67,7 @@ fn wrong_values_and_records_of_other_keys_are_not_returned() {
     let finding = run(config(), |world| async move {
         let members = validating(&world, 10).await;
         for habit in [Habit::WrongValue, Habit::WrongKey, Habit::WrongValue] {
-            ForeignPeer::start(world.host(Link::default()), habit, &all(&members)).expect("a peer");
+            foreign(&world, habit, &members);
         }
         world.sleep(2 * MINUTE).await;
         members[1].node.client().put_record(Record::new(KEY.to_vec(), b"7".to_vec())).await.expect("a put");
@@ -86,8 +86,7 @@ fn wrong_values_and_records_of_other_keys_are_not_returned() {
 fn a_holder_that_keeps_what_expires_later_is_brought_up_to_date() {
     let finding = run(nearby(), |world| async move {
         let members = validating(&world, 6).await;
-        let foreign =
-            ForeignPeer::start(world.host(Link::default()), Habit::LaterExpiry, &all(&members)).expect("a peer");
+        let foreign = foreign(&world, Habit::LaterExpiry, &members);
         world.sleep(2 * MINUTE).await;
         foreign.store(KEY.to_vec(), b"1".to_vec(), 1_000 * MINUTE);
         let mut newer = Record::new(KEY.to_vec(), b"2".to_vec());
