@@ -5,6 +5,7 @@
 //! cargo xtask mutants                          all of the tracker's
 //! cargo xtask mutants slot retry               only those whose line contains one of the words
 //! cargo xtask mutants --each                   goes on after the first suite that fails, and names all that do
+//! cargo xtask mutants --suite=orders           only one suite: the model, the orderings or the tests
 //! cargo xtask mutants --registry [words]       the registry's
 //! cargo xtask mutants --driver [words]         the driver's, against the races of `cargo xtask races`
 //! cargo xtask mutants --worlds [words]         some of all crates, against the random worlds of `cargo xtask sim`
@@ -72,6 +73,7 @@ struct Subject {
     suites: &'static [Suite],
 }
 
+#[derive(Clone, Copy)]
 struct Suite {
     name: &'static str,
     /// Returns whether the suite runs for an entry with this line.
@@ -205,12 +207,18 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let words: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
     let each = has("--each");
+    let only = args.iter().find_map(|arg| arg.strip_prefix("--suite="));
     let subject = match () {
         () if has("--registry") => REGISTRY,
         () if has("--driver") => DRIVER,
         () if has("--worlds") => WORLDS,
         () => TRACKER,
     };
+    if let Some(only) = only
+        && subject.suites.iter().all(|suite| suite.name != only)
+    {
+        bail!("no suite is named {only}");
+    }
     let mut mutants = Vec::new();
     for list in lists(&root.join(subject.lists))? {
         mutants.extend(parse(&list)?);
@@ -239,7 +247,8 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let workers = thread::available_parallelism().map_or(1, NonZero::get).min(chosen.len());
     let found = thread::scope(|scope| {
         let work = |worker| {
-            let workspace = Workspace::copy(&root, subject, worker)?;
+            let mut workspace = Workspace::copy(&root, subject, worker)?;
+            workspace.suites.retain(|suite| only.is_none_or(|only| suite.name == only));
             workspace.check_unbroken()?;
             let mut survivors = 0;
             while let Some(mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -308,6 +317,8 @@ struct Workspace {
     root: PathBuf,
     target: PathBuf,
     subject: Subject,
+    /// Those that run.
+    suites: Vec<Suite>,
 }
 
 impl Workspace {
@@ -326,12 +337,17 @@ impl Workspace {
             .replace("opt-level = 2", "opt-level = 1")
             .replace("\"line-tables-only\"", "false");
         write(&copy.join("Cargo.toml"), &shortened)?;
-        Ok(Self { root: copy, target: target.join(format!("mutants-{worker}")), subject })
+        Ok(Self {
+            root: copy,
+            target: target.join(format!("mutants-{worker}")),
+            subject,
+            suites: subject.suites.to_vec(),
+        })
     }
 
     /// Builds and runs the tests without any mutant.
     fn check_unbroken(&self) -> anyhow::Result<()> {
-        for suite in self.subject.suites {
+        for suite in &self.suites {
             if !self.compiles(suite, FIRST_BUILD_LIMIT)? {
                 bail!("the {} tests do not compile without any mutant", suite.name);
             }
@@ -365,7 +381,7 @@ impl Workspace {
     /// compiled only when it runs.
     fn killed_by(&self, mutant: &Mutant, each: bool) -> anyhow::Result<Option<Vec<&'static str>>> {
         let mut killed_by = Vec::new();
-        for suite in self.subject.suites.iter().filter(|suite| (suite.is_for)(&mutant.breaks)) {
+        for suite in self.suites.iter().filter(|suite| (suite.is_for)(&mutant.breaks)) {
             if !self.compiles(suite, LIMIT)? {
                 return Ok(None);
             }

@@ -12,7 +12,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use self::surroundings::{Input, Scope, World};
 use super::{Env, LiveRequest, QueryTracker};
@@ -97,7 +97,8 @@ impl Model for Scope {
 fn explore(scope: Scope, depth: usize) -> (usize, usize) {
     let name = scope.name;
     let began = std::time::Instant::now();
-    let checker = scope.checker().target_max_depth(depth).threads(2).spawn_bfs().join();
+    let checker =
+        scope.checker().target_max_depth(depth).threads(2).finish_when(HasDiscoveries::Any).spawn_bfs().join();
     println!(
         "{name}: {} states, {} of them distinct, depth {}, {} ms",
         checker.state_count(),
