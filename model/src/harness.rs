@@ -15,9 +15,10 @@ use kadence_core::{
 use libp2p::kad::{PeerRecord, Record, RecordKey, store};
 
 use crate::{
-    fixtures::{key, local, peer, peers, value},
+    fixtures::{key, local, peer, peers, validators, value},
     input::{AnyEvent, ClockStep, Input, RequestInput, StartAnswer, arbitrary_config},
     kad::{KadQuery, any_result},
+    promises::Promises,
     reference::{Counters, Expected, Model},
 };
 
@@ -57,8 +58,8 @@ pub struct Harness {
     provided: Vec<RecordKey>,
     /// Accepted requests without an outcome, with their deadlines.
     pending_requests: Vec<(RequestId, Option<Instant>)>,
-    /// Order of reads and writes in time, which the model does not predict but callers expect.
-    order: Order,
+    /// What callers may rely on, whatever the model predicts.
+    promises: Promises,
     /// All thorough lookups so far, with their targets.
     thorough_lookups: Vec<(RequestId, RecordKey)>,
     last_request: u64,
@@ -76,12 +77,13 @@ impl Harness {
     /// Creates an empty tracker with the configuration that a word encodes. `shift` moves the epoch of its clock.
     pub fn new(config: u64, shift: Duration) -> Self {
         let epoch = Instant::now() + shift;
+        let config = arbitrary_config(config);
         Self {
             epoch,
             now: epoch,
             last_time: epoch,
-            tracker: QueryTracker::new(local(), arbitrary_config(config)),
-            model: Model::new(local(), arbitrary_config(config)),
+            tracker: QueryTracker::new(local(), config.clone()),
+            model: Model::new(local(), config.clone()),
             steps: Vec::new(),
             awaiting_start: Vec::new(),
             awaiting_probe: Vec::new(),
@@ -90,7 +92,7 @@ impl Harness {
             kad: Vec::new(),
             provided: Vec::new(),
             pending_requests: Vec::new(),
-            order: Order::default(),
+            promises: Promises::new(validators(), config.expected_network_size.is_some()),
             thorough_lookups: Vec::new(),
             last_request: 0,
             next_id: 0,
@@ -189,7 +191,7 @@ impl Harness {
             }
             Input::Written(which) => {
                 self.command(Command::Written { key: key(*which) });
-                self.order.written(&key(*which));
+                self.promises.written(&key(*which));
             }
             Input::CutShort(which) => {
                 if let Some(id) = choose(*which, &self.kad).and_then(|at| self.kad.get(at)).map(|kad| kad.id) {
@@ -199,6 +201,7 @@ impl Harness {
             Input::CutShortAgain(id) => self.cut_short(u32::from(*id % IDS)),
             Input::Network(network) => {
                 let now = self.input_time();
+                self.promises.network(*network);
                 self.tracker.handle_network(*network, now);
                 self.model.network(*network, now);
             }
@@ -300,14 +303,14 @@ impl Harness {
             OperationKind::GetClosestPeers => Operation::GetClosestPeers { target: key, thorough: request.thorough },
             OperationKind::Bootstrap => Operation::Bootstrap,
         };
-        let asked = operation.key().to_vec();
         let timeout = request.options.timeout.unwrap_or(self.tracker.config().default_timeout);
         self.cover(request.kind.name(), 1);
         if let Operation::GetClosestPeers { target, thorough: true } = &operation {
             self.thorough_lookups.push((id, target.clone()));
         }
+        let asked = operation.clone();
         if self.command(Command::Request(Request { id, operation, options: request.options })) {
-            self.order.accepted(id, asked, request.options.retry.is_some());
+            self.promises.accepted(id, asked, request.options.retry.is_some());
             self.pending_requests.push((id, self.now.checked_add(timeout)));
         }
     }
@@ -362,7 +365,7 @@ impl Harness {
         if let Ok(Started { id, .. }) = &result
             && self.tracker.query_ids().all(|in_use| in_use != *id)
         {
-            self.order.started(step, *id);
+            self.promises.started(step, *id);
         }
         let now = self.input_time();
         self.tracker.handle_started(name, result.clone(), now);
@@ -380,7 +383,7 @@ impl Harness {
 
     fn event(&mut self, event: &QueryEvent<u32>) {
         let now = self.input_time();
-        self.order.event_of = Some(event.id);
+        self.promises.event(event);
         self.tracker.handle_event(event.clone(), now);
         self.model.event(event.clone(), now);
     }
@@ -416,6 +419,7 @@ impl Harness {
     }
 
     fn cut_short(&mut self, id: u32) {
+        self.promises.cut_short(id);
         let now = self.input_time();
         self.tracker.handle_cut_short(id, now);
         self.model.cut_short(id, now);
@@ -486,7 +490,7 @@ impl Harness {
             self.trace.add_action(&action, self.epoch);
             self.carry_out(action, &expected);
         }
-        self.order.event_of = None;
+        self.promises.handled();
         self.compare_views(input);
         self.trace.add(&self.tracker.poll_timeout().map(|at| at.saturating_duration_since(self.epoch)));
         let late = self
@@ -519,13 +523,17 @@ impl Harness {
                     self.cover("second lookup", 1);
                 }
                 if let Expected::Start { step: number, .. } = expected {
-                    self.order.starts(*number, &query);
+                    self.promises.starts(*number, &query);
                     self.awaiting_start.push(*number);
                     self.steps.push((*number, step, query));
                 }
             }
-            Action::Finish(_) | Action::Forget(_) => {}
-            Action::FinishPhase(_) => self.cover("finished_early", 1),
+            Action::Forget(_) => {}
+            Action::Finish(id) => self.promises.cut_short(id),
+            Action::FinishPhase(id) => {
+                self.promises.cut_short(id);
+                self.cover("finished_early", 1);
+            }
             Action::Probe(id) => {
                 self.cover("probe", 1);
                 self.awaiting_probe.push(id);
@@ -541,16 +549,17 @@ impl Harness {
             }
             Action::StopProviding { key } => {
                 self.cover("stop_providing", 1);
-                self.order.written(&key);
+                self.promises.written(&key);
                 self.provided.retain(|provided| *provided != key);
             }
-            Action::Item { request, item: _ } => {
+            Action::Item { request, item } => {
                 self.cover("item", 1);
                 self.assert_alive(request);
+                self.promises.item(request, &item);
             }
             Action::Outcome { request, outcome } => {
                 self.assert_alive(request);
-                self.order.ended(request, &outcome);
+                self.promises.ended(request, &outcome);
                 // The first match: within one input, an id may be reused after its outcome.
                 if let Some(at) = self.pending_requests.iter().position(|(id, _)| *id == request) {
                     self.pending_requests.remove(at);
@@ -676,70 +685,6 @@ fn records_of(result: &mut Result<RecordAnswer, GetRecordError>) -> Vec<&mut Arc
             | GetRecordError::Request(_),
         ) => Vec::new(),
         Err(error) => unreachable!("unknown to the model: {error}"),
-    }
-}
-
-/// Order of reads and writes: a read that begins after a write of the same key has ended is never answered by a query
-/// from before that end.
-#[derive(Debug, Default)]
-struct Order {
-    /// Number of writes that have ended, by key.
-    writes: BTreeMap<Vec<u8>, u64>,
-    /// Key of each live request, the number of writes of the key that had ended when it was accepted, and whether it has
-    /// retries.
-    requests: BTreeMap<RequestId, (Vec<u8>, u64, bool)>,
-    /// The same of each read's step, when its start was asked for.
-    steps: BTreeMap<u64, (Vec<u8>, u64)>,
-    /// Steps by query id.
-    queries: BTreeMap<u32, u64>,
-    /// The query whose event is being handled.
-    event_of: Option<u32>,
-}
-
-impl Order {
-    fn ended_writes(&self, key: &[u8]) -> u64 {
-        self.writes.get(key).copied().unwrap_or(0)
-    }
-
-    fn accepted(&mut self, id: RequestId, key: Vec<u8>, retries: bool) {
-        let after = self.ended_writes(&key);
-        self.requests.insert(id, (key, after, retries));
-    }
-
-    fn starts(&mut self, step: u64, query: &Query) {
-        if let Query::GetRecord { key } | Query::GetProviders { key } = query {
-            self.steps.insert(step, (key.to_vec(), self.ended_writes(key.as_ref())));
-        }
-    }
-
-    fn started(&mut self, step: u64, id: u32) {
-        self.queries.insert(id, step);
-    }
-
-    fn written(&mut self, key: &RecordKey) {
-        *self.writes.entry(key.to_vec()).or_default() += 1;
-    }
-
-    fn ended(&mut self, id: RequestId, outcome: &Outcome) {
-        let Some((key, accepted_after, retries)) = self.requests.remove(&id) else { return };
-        match outcome {
-            Outcome::GetRecord(Ok(_)) | Outcome::GetProviders(Ok(_)) => {
-                // Without an event, the request was answered at once by a query that it joined. So was one whose next
-                // attempt was due when the event of another query came.
-                let of_event = self.event_of.and_then(|id| self.queries.get(&id)).and_then(|step| self.steps.get(step));
-                let fresh = |(of, after): &(Vec<u8>, u64)| *of == key && *after >= accepted_after;
-                let joined = of_event.is_none() || retries;
-                let answered = of_event.is_some_and(fresh) || (joined && self.steps.values().any(fresh));
-                assert!(answered, "{id} was answered by a query from before a write: {outcome:?}");
-            }
-            Outcome::PutRecord(_) | Outcome::PutRecordTo(_) | Outcome::StartProviding(_) => {
-                *self.writes.entry(key).or_default() += 1;
-            }
-            Outcome::GetRecord(Err(_))
-            | Outcome::GetProviders(Err(_))
-            | Outcome::GetClosestPeers(_)
-            | Outcome::Bootstrap(_) => {}
-        }
     }
 }
 

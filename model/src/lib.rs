@@ -1,5 +1,5 @@
 //! Reference model of [`QueryTracker`](kadence_core::QueryTracker): a simple tracker that predicts every action of the
-//! real one, and a harness that compares the two.
+//! real one, a harness that compares the two, and what callers may rely on whatever either of them does.
 //!
 //! ```text
 //!   property tests ─┐                                        ┌──► QueryTracker ──┐
@@ -16,6 +16,7 @@ mod fixtures;
 mod harness;
 mod input;
 mod kad;
+mod promises;
 mod reference;
 mod targets;
 
