@@ -337,3 +337,101 @@ impl Promises {
         assert!(acknowledged.iter().all(|peer| sent_to.contains(peer)), "not sent to all who have it: {answer:?}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use libp2p::kad::Record;
+
+    use super::*;
+    use crate::fixtures::{key, peer, validators, value};
+
+    /// A read of the key 2, which has a validator, that kad has answered with a record of `found` and `successes` of five
+    /// requests.
+    fn read(found: Option<u8>, successes: u32) -> Promises {
+        let (mut promises, key) = (Promises::new(validators(), false), key(2));
+        promises.accepted(RequestId(1), Operation::GetRecord { key: key.clone(), policy: Policy::First }, false);
+        promises.starts(1, &Query::GetRecord { key });
+        promises.started(1, 7);
+        let result = match found {
+            Some(found) => Ok(GetRecordOk::FoundRecord(sent(found))),
+            None => Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates: BTreeMap::new() }),
+        };
+        let progress = Progress { requests: 5, successes, failures: 0 };
+        promises.event(&QueryEvent { id: 7, result: QueryResult::GetRecord(result), progress, last: found.is_none() });
+        promises
+    }
+
+    fn sent(by_value: u8) -> PeerRecord {
+        PeerRecord { peer: Some(peer(3)), record: Record::new(key(2), value(by_value)) }
+    }
+
+    fn record(by_value: u8) -> Outcome {
+        Outcome::GetRecord(Ok(RecordAnswer::new(Arc::new(sent(by_value)), Progress::default())))
+    }
+
+    fn nothing() -> Outcome {
+        Outcome::GetRecord(Err(GetRecordError::NotFound {
+            closest_peers: Arc::default(),
+            certainty: Certainty::Conclusive,
+            rejected: 0,
+            progress: Progress::default(),
+        }))
+    }
+
+    /// Returns whether an outcome breaks a promise.
+    fn breaks(mut promises: Promises, outcome: &Outcome) -> bool {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| promises.ended(RequestId(1), outcome))).is_err()
+    }
+
+    #[test]
+    fn an_answer_is_a_valid_record_that_a_peer_has_sent() {
+        assert!(!breaks(read(Some(2), 3), &record(2)));
+        assert!(breaks(read(Some(2), 3), &record(0)), "another value");
+        assert!(breaks(read(Some(6), 3), &record(6)), "an invalid value");
+        assert!(breaks(read(None, 3), &record(2)), "nobody sent one");
+    }
+
+    #[test]
+    fn a_read_after_a_write_is_not_answered_by_an_older_query() {
+        let mut promises = read(Some(2), 3);
+        promises.written(&key(2));
+        let again = Operation::GetRecord { key: key(2), policy: Policy::First };
+        promises.ended(RequestId(1), &record(2));
+        promises.accepted(RequestId(1), again, false);
+        assert!(breaks(promises, &record(2)));
+    }
+
+    #[test]
+    fn conclusive_has_its_grounds() {
+        assert!(!breaks(read(None, 4), &nothing()));
+        assert!(breaks(read(None, 3), &nothing()), "two of five did not answer");
+        assert!(breaks(read(Some(2), 5), &nothing()), "a record was found");
+        let mut cut = read(None, 5);
+        cut.cut_short(7);
+        assert!(breaks(cut, &nothing()), "cut short");
+        let mut isolated = read(None, 5);
+        isolated.network(Network::default().reachability(Reachability::Isolated));
+        assert!(breaks(isolated, &nothing()), "cut off from the network");
+    }
+
+    #[test]
+    fn a_put_is_acknowledged_by_enough_of_those_it_was_sent_to() {
+        let record = Arc::new(Record::new(key(0), value(2)));
+        let peers: Vec<_> = (1..=3).map(peer).collect();
+        let put = |acknowledged: &[u8], unacknowledged: &[u8]| {
+            let mut promises = Promises::new(validators(), false);
+            let (record, peers) = (Arc::clone(&record), peers.clone());
+            let operation =
+                Operation::PutRecordTo { record: Arc::clone(&record), peers: peers.clone(), quorum: Quorum::Majority };
+            promises.accepted(RequestId(1), operation, false);
+            promises.starts(1, &Query::PutRecordTo { record, peers: peers.into() });
+            let of = |numbers: &[u8]| numbers.iter().map(|n| peer(*n)).collect();
+            let answer = PutAnswer::new(of(acknowledged), of(unacknowledged), Progress::default());
+            breaks(promises, &Outcome::PutRecordTo(Ok(answer)))
+        };
+        assert!(!put(&[1, 2], &[3]));
+        assert!(put(&[1], &[2, 3]), "one of three is no majority");
+        assert!(put(&[1, 4], &[2]), "not sent to the peer 4");
+        assert!(put(&[1, 2, 2], &[3]), "named twice");
+    }
+}
