@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod connection;
+mod disk;
 mod foreign;
 mod latency;
 mod members;
@@ -17,6 +18,7 @@ pub use kadence;
 pub use libp2p;
 
 pub use self::{
+    disk::DiskState,
     foreign::{ForeignPeer, Habit, WRONG_VALUE, keypairs_near},
     latency::Latency,
     members::{Member, PORT},

@@ -1,17 +1,22 @@
-//! The functions of the C library that are replaced: the clock, the source of randomness and the start of threads.
+//! The functions of the C library that are replaced: the clock, the source of randomness, the start of threads, and what
+//! reads, writes and syncs a file.
 //!
 //! `Instant`, `SystemTime`, the seeds of hash maps and `rand` end in the first two, in every crate. A program that
 //! defines them decides what a simulated world reads; threads without a world get what the system says. The third only
-//! counts: a thread that a world starts runs outside of its time. This is the one file with unsafe code: functions of
-//! the C library cannot be defined without it.
+//! counts: a thread that a world starts runs outside of its time. The last are the system's, unless the file is on the
+//! disk of a host (`disk.rs`). This is the one file with unsafe code: functions of the C library cannot be defined without
+//! it.
 #![expect(unsafe_code, reason = "functions of the C library have raw pointers")]
 
 use std::{cell::Cell, ffi::CStr, mem, slice};
 
 use futures_timer::schedule;
-use libc::{c_int, c_long, c_uint, c_void, clockid_t, pthread_attr_t, pthread_t, size_t, ssize_t, timespec};
+use libc::{c_int, c_long, c_uint, c_void, clockid_t, off_t, pthread_attr_t, pthread_t, size_t, ssize_t, timespec};
 
-use crate::splitmix;
+use crate::{
+    disk::{self, Call},
+    splitmix,
+};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -33,8 +38,22 @@ pub(crate) fn threads() -> u64 {
     THREADS.get()
 }
 
-/// Returns whether crates that look for functions at run time find those of this file.
+/// Returns whether crates that look for functions at run time find those of this file. The other ones are named so that
+/// they become part of the program.
 pub(crate) fn is_exported() -> bool {
+    let files = [
+        read as *const c_void,
+        pread as *const c_void,
+        pread64 as *const c_void,
+        write as *const c_void,
+        pwrite as *const c_void,
+        pwrite64 as *const c_void,
+        ftruncate as *const c_void,
+        ftruncate64 as *const c_void,
+        fsync as *const c_void,
+        fdatasync as *const c_void,
+    ];
+    std::hint::black_box(files);
     // SAFETY: the names end with a zero byte.
     let found = |name: &CStr| unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     std::ptr::eq(found(c"getrandom"), getrandom as *const c_void)
@@ -120,4 +139,116 @@ pub(crate) unsafe extern "C" fn pthread_create(
     let create: Create = unsafe { mem::transmute(next) };
     // SAFETY: the arguments are the caller's.
     unsafe { create(thread, attributes, start, argument) }
+}
+
+/// Returns `false`, and sets the error of the C library, if the disk of a host fails a call.
+fn passes(file: c_int, call: Call) -> bool {
+    let Some(error) = disk::error_of(file, call) else { return true };
+    // SAFETY: the place of this thread's error is always valid.
+    unsafe { *libc::__errno_location() = error };
+    false
+}
+
+/// End of a write of `len` bytes at an offset, or at the current one.
+fn end(file: c_int, offset: Option<off_t>, len: size_t) -> Call {
+    // SAFETY: no pointer is passed.
+    let offset = offset.unwrap_or_else(|| unsafe { libc::lseek(file, 0, libc::SEEK_CUR) });
+    Call::Write { end: u64::try_from(offset).unwrap_or(0).saturating_add(len as u64) }
+}
+
+/// # Safety
+///
+/// As for the function of the C library: `buffer` has room for `len` bytes.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn read(file: c_int, buffer: *mut c_void, len: size_t) -> ssize_t {
+    if !passes(file, Call::Read) {
+        return -1;
+    }
+    // SAFETY: the arguments are the caller's.
+    unsafe { libc::syscall(libc::SYS_read, file, buffer, len) as ssize_t }
+}
+
+/// # Safety
+///
+/// As for the function of the C library: `buffer` has room for `len` bytes.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pread(file: c_int, buffer: *mut c_void, len: size_t, offset: off_t) -> ssize_t {
+    if !passes(file, Call::Read) {
+        return -1;
+    }
+    // SAFETY: the arguments are the caller's.
+    unsafe { libc::syscall(libc::SYS_pread64, file, buffer, len, offset) as ssize_t }
+}
+
+/// # Safety
+///
+/// As for the function of the C library: `buffer` has room for `len` bytes.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pread64(file: c_int, buffer: *mut c_void, len: size_t, offset: off_t) -> ssize_t {
+    // SAFETY: the arguments are the caller's.
+    unsafe { pread(file, buffer, len, offset) }
+}
+
+/// # Safety
+///
+/// As for the function of the C library: `buffer` has `len` bytes.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn write(file: c_int, buffer: *const c_void, len: size_t) -> ssize_t {
+    if disk::are_troubled() && !passes(file, end(file, None, len)) {
+        return -1;
+    }
+    // SAFETY: the arguments are the caller's.
+    unsafe { libc::syscall(libc::SYS_write, file, buffer, len) as ssize_t }
+}
+
+/// # Safety
+///
+/// As for the function of the C library: `buffer` has `len` bytes.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pwrite(file: c_int, buffer: *const c_void, len: size_t, offset: off_t) -> ssize_t {
+    if !passes(file, end(file, Some(offset), len)) {
+        return -1;
+    }
+    // SAFETY: the arguments are the caller's.
+    unsafe { libc::syscall(libc::SYS_pwrite64, file, buffer, len, offset) as ssize_t }
+}
+
+/// # Safety
+///
+/// As for the function of the C library: `buffer` has `len` bytes.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pwrite64(file: c_int, buffer: *const c_void, len: size_t, offset: off_t) -> ssize_t {
+    // SAFETY: the arguments are the caller's.
+    unsafe { pwrite(file, buffer, len, offset) }
+}
+
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn ftruncate(file: c_int, len: off_t) -> c_int {
+    if !passes(file, Call::Resize(u64::try_from(len).unwrap_or(0))) {
+        return -1;
+    }
+    // SAFETY: no pointer is passed.
+    unsafe { libc::syscall(libc::SYS_ftruncate, file, len) as c_int }
+}
+
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn ftruncate64(file: c_int, len: off_t) -> c_int {
+    ftruncate(file, len)
+}
+
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn fsync(file: c_int) -> c_int {
+    if !passes(file, Call::Sync) {
+        return -1;
+    }
+    if disk::note_sync(file) {
+        return 0;
+    }
+    // SAFETY: no pointer is passed.
+    unsafe { libc::syscall(libc::SYS_fsync, file) as c_int }
+}
+
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn fdatasync(file: c_int) -> c_int {
+    fsync(file)
 }

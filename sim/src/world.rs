@@ -5,6 +5,7 @@
 use std::{
     future::Future,
     net::Ipv4Addr,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicI64, Ordering::Relaxed},
@@ -30,6 +31,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
+    disk::{self, DiskId, DiskState},
     latency::Latency,
     network::{HostId, Link, Network, Traffic, multiaddr, nanos},
     os,
@@ -156,6 +158,7 @@ impl Drop for InWorld {
     fn drop(&mut self) {
         schedule::end();
         os::seed(None);
+        disk::end_all();
     }
 }
 
@@ -232,7 +235,7 @@ impl World {
         let id = self.network.add_host(link);
         let wall_offset = Arc::new(AtomicI64::new(0));
         let process = Process::new(id, Arc::clone(&wall_offset));
-        Host { world: self.clone(), id, process: Arc::new(Mutex::new(process)), wall_offset }
+        Host { world: self.clone(), id, process: Arc::new(Mutex::new(process)), wall_offset, disk: Arc::default() }
     }
 
     /// Cuts two hosts from each other, or connects them again. Neither notices: what is sent meanwhile arrives when they
@@ -267,6 +270,8 @@ pub struct Host {
     id: HostId,
     process: Arc<Mutex<Arc<Process>>>,
     wall_offset: Arc<AtomicI64>,
+    /// `None` until it is asked for.
+    disk: Arc<Mutex<Option<DiskId>>>,
 }
 
 impl Host {
@@ -359,6 +364,50 @@ impl Host {
                 connection.silence();
             }
         }
+    }
+
+    /// Returns the folder of the host's disk. What is in it outlives the processes of the host; after
+    /// [`lose_power`](Self::lose_power) it is another folder.
+    ///
+    /// # Panics
+    ///
+    /// Panics if no folder can be created.
+    pub fn disk(&self) -> PathBuf {
+        match self.disk_id().folder() {
+            Some(folder) => folder,
+            None => panic!("a disk outside of its world"),
+        }
+    }
+
+    /// Lets the disk be full, fail, or work again.
+    pub fn set_disk(&self, state: DiskState) {
+        self.disk_id().set_state(state);
+    }
+
+    fn disk_id(&self) -> DiskId {
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        *disk.get_or_insert_with(|| match DiskId::create() {
+            Ok(disk) => disk,
+            Err(error) => panic!("no folder for a disk: {error}"),
+        })
+    }
+
+    /// Cuts the power: the host goes [offline](Self::set_online), all that runs on it ends, and its disk loses what was not
+    /// synced: each file has the content of its last sync, or none. [`set_online`](Self::set_online) brings the power back.
+    /// The names of files are not lost.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the files that are left cannot be copied.
+    pub fn lose_power(&self) {
+        self.set_online(false);
+        let before = self.disk_id();
+        // What ends now may still write, which nobody sees.
+        match before.after_power_failure() {
+            Ok(after) => *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = Some(after),
+            Err(error) => panic!("the files of a disk cannot be copied: {error}"),
+        }
+        self.kill();
     }
 
     /// Gives the host another address, which no host has had before. Its connections are lost as with

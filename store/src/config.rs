@@ -64,8 +64,10 @@ pub struct StoreConfig {
     /// Time within which a write to the store's file is flushed to the disk, so that the write survives a power
     /// failure. The flush starts after half of this time, and ends within the other half unless the disk is slow or
     /// fails. A flush that fails is logged, and repeated only after the next write or when the store is dropped. The
-    /// end of the process loses no write, flushed or not. Without a file this has no effect. Default: 1 s.
-    pub flush_within: Duration,
+    /// end of the process loses no write, flushed or not. `None`: the store starts no thread, and flushes only when
+    /// [`Store::flush`](crate::Store::flush) is called; until then its log grows with every write. Without a file this
+    /// has no effect. Default: 1 s.
+    pub flush_within: Option<Duration>,
 }
 
 impl Default for StoreConfig {
@@ -84,7 +86,7 @@ impl Default for StoreConfig {
             max_providers_per_key: kadence_core::REPLICATION_FACTOR,
             max_provider_records: 64 * 1024,
             max_keys_per_provider: 2048,
-            flush_within: Duration::from_secs(1),
+            flush_within: Some(Duration::from_secs(1)),
         }
     }
 }
@@ -118,5 +120,5 @@ setters! {
     max_providers_per_key: usize,
     max_provider_records: usize,
     max_keys_per_provider: usize,
-    flush_within: Duration,
+    flush_within: impl Into<Option<Duration>>,
 }

@@ -77,6 +77,11 @@ pub struct NodeConfig {
     pub max_key_len: usize,
     /// Place of the records and providers that the node stores. Default: [`NodeStore::Memory`].
     pub store: NodeStore,
+    /// Time within which a record or provider that was written to the store's file survives a power failure, if the
+    /// disk honours flushes and is neither slow nor failing. `None`: only after
+    /// [`Store::flush`](kadence_store::Store::flush), which the application then has to call from time to time. No
+    /// effect with [`NodeStore::Memory`]. Default: 1 s.
+    pub flush_within: Option<Duration>,
     /// Maximum number of records that the node stores, including those that it has published itself. Default: 1,024,
     /// which is 64 MiB with the longest values. All are held in memory, even if the store is in a file.
     ///
@@ -152,6 +157,7 @@ impl Default for NodeConfig {
             max_value_len: 64 * 1024,
             max_key_len: 256,
             store: NodeStore::Memory,
+            flush_within: Some(Duration::from_secs(1)),
             max_records: 1024,
             max_provided_keys: 16 * 1024,
             bootstrap_interval: Some(Duration::from_secs(5 * 60)),
@@ -193,6 +199,7 @@ setters! {
     max_value_len: usize = max_value_len,
     max_key_len: usize = max_key_len,
     store: NodeStore = store,
+    flush_within: impl Into<Option<Duration>> = flush_within.into(),
     max_records: usize = max_records,
     max_provided_keys: usize = max_provided_keys,
     bootstrap_interval: impl Into<Option<Duration>> = bootstrap_interval.into(),
@@ -224,6 +231,7 @@ impl NodeConfig {
         let longest = self.max_value_len.saturating_add(self.max_key_len);
         StoreConfig::default()
             .validators(self.driver.tracker.validators.clone())
+            .flush_within(self.flush_within)
             .max_records(self.max_records)
             .max_total_bytes(self.max_records.saturating_mul(longest))
             .max_value_len(self.max_value_len)
@@ -299,8 +307,8 @@ pub enum NodeStore {
     /// lock add files with the same name and a suffix. The file has to be on a local disk. Only one node at a time can
     /// have it open.
     ///
-    /// A stored record survives a killed process at once. It survives a power failure after one second, if the disk
-    /// honours flushes and is neither slow nor failing. After a start, the node announces its own records and providers
+    /// A stored record survives a killed process at once, and a power failure after
+    /// [`flush_within`](field@NodeConfig::flush_within). After a start, the node announces its own records and providers
     /// in the file again, beginning at most two seconds after it is [ready](super::Node::ready). Use the same key pair
     /// each time (see [`Identity`]): under another one, earlier own records and providers count as those of another
     /// peer, and expire.

@@ -85,7 +85,8 @@ pub(crate) struct Disk {
     /// Removals that failed. At most as many as there are rows in the file.
     owed: HashSet<Row>,
     // Dropped in this order.
-    flusher: Flusher,
+    /// `None`: the owner of the store flushes.
+    flusher: Option<Flusher>,
     connection: Connection,
     /// Held as long as the file is open.
     _lock: FileLock,
@@ -96,7 +97,7 @@ impl Disk {
     pub(crate) fn open(
         path: &Path,
         clock: Arc<dyn Clock>,
-        flush_within: Duration,
+        flush_within: Option<Duration>,
     ) -> Result<(Self, Contents), StoreOpenError> {
         // The database itself cannot be locked, because the flusher has a connection of its own.
         let lock = FileLock::acquire(path)?;
@@ -114,7 +115,9 @@ impl Disk {
             .map_err(DatabaseError::from)
             .and_then(|contents| contents.map_err(DatabaseError::Damaged))
             .map_err(|error| DatabaseOpenError::new(path, error))?;
-        let flusher = Flusher::start(path, flush_within)
+        let flusher = flush_within
+            .map(|flush_within| Flusher::start(path, flush_within))
+            .transpose()
             .map_err(|error| StoreOpenError::Disk { path: path.to_owned(), error })?;
         let disk = Self { path: path.to_owned(), clock, owed: HashSet::new(), flusher, connection, _lock: lock };
         Ok((disk, contents))
@@ -142,7 +145,9 @@ impl Disk {
         });
         match result {
             Ok(()) => {
-                self.flusher.wrote();
+                if let Some(flusher) = &self.flusher {
+                    flusher.wrote();
+                }
                 Ok(())
             }
             Err(error) => {

@@ -293,3 +293,25 @@ fn a_failed_write_stores_nothing_and_a_failed_removal_is_repeated() {
     let store = open(&path, local, &clock);
     assert_eq!((get(&store, "a"), store.records().count()), (None, 1));
 }
+
+#[test]
+fn without_a_time_nothing_is_flushed_until_it_is_asked_for() {
+    let (_folder, path) = place();
+    let (local, clock) = (PeerId::random(), TestClock::new());
+    let mut store =
+        Store::open_with_clock(&path, local, config().flush_within(None), Arc::<TestClock>::clone(&clock)).unwrap();
+    store.insert(record("a", "a")).unwrap();
+    // What is in the log alone is not on the disk.
+    let without_log = || {
+        let (folder, copy) = place();
+        fs::copy(&path, &copy).unwrap();
+        (folder, open(&copy, local, &clock))
+    };
+    assert_eq!(get(&without_log().1, "a"), None);
+    store.flush().unwrap();
+    assert!(get(&without_log().1, "a").is_some());
+    // A killed process loses nothing, as ever.
+    store.insert(record("b", "b")).unwrap();
+    let (_copied, copy) = crash(&path);
+    assert!(get(&open(&copy, local, &clock), "b").is_some());
+}
