@@ -420,8 +420,13 @@ impl Workspace {
             }
             Tests::Worlds => {
                 let mut worlds = self.cargo(WORLDS_LIMIT, &[&["run"], suite.args, filter].concat());
-                worlds.current_dir(self.root.join("sim"));
-                worlds
+                worlds.current_dir(self.root.join("sim")).stdout(Stdio::piped());
+                let output = worlds.output().context(CANNOT_RUN)?;
+                // Seeds are played in order, so that this is also their number.
+                if let Some(found) = String::from_utf8_lossy(&output.stdout).lines().find(|l| l.starts_with("seed ")) {
+                    println!("{found}");
+                }
+                return Ok(!output.status.success());
             }
             Tests::All | Tests::Near => self.cargo(LIMIT, &[&["test"], suite.args, filter].concat()),
         };

@@ -8,6 +8,7 @@
 //! worlds --plan FILE                           plays a plan that was printed
 //! ```
 
+mod packages;
 mod plan;
 mod play;
 mod shrink;
@@ -82,13 +83,16 @@ fn violates(report: &Report, violation: &Violation) -> bool {
 }
 
 /// Invariants, each of which has to be at stake in [`LEAST_PERCENT`] of at least [`ENOUGH`] worlds.
-const INVARIANTS: [&str; 8] = [
+const INVARIANTS: [&str; 11] = [
     "acknowledged",
     "conclusive",
     "conclusive providers",
     "deadline",
     "found at last",
     "leak",
+    "package",
+    "package at last",
+    "package rollback",
     "provider found at last",
     "value",
 ];

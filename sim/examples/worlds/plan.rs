@@ -18,6 +18,11 @@ pub(crate) const LIVELY: u64 = 600;
 pub(crate) const REST: u64 = 240;
 
 const CALLS: usize = 200;
+const PACKAGE_READS: usize = 40;
+
+/// Number of nodes that are always servers: the others join through them.
+const FIRST: usize = 5;
+
 const KEYS: usize = 30;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,6 +33,7 @@ pub(crate) struct Plan {
     pub(crate) nodes: Vec<Node>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) calls: Vec<Call>,
+    pub(crate) package_calls: Vec<PackageCall>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,6 +55,8 @@ pub(crate) enum Kind {
     Client,
     /// Kadence's node behind a NAT: others cannot dial it.
     Hidden,
+    /// Kadence's node with the package registry, whose files are on the disk of the host.
+    Registry,
     Honest,
     Silent,
     WrongValue,
@@ -63,7 +71,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn habit(self) -> Option<Habit> {
         Some(match self {
-            Self::Server | Self::Client | Self::Hidden => return None,
+            Self::Server | Self::Client | Self::Hidden | Self::Registry => return None,
             Self::Honest => Habit::Honest,
             Self::Silent => Habit::Silent,
             Self::WrongValue => Habit::WrongValue,
@@ -82,7 +90,7 @@ impl Kind {
 
     /// Returns whether the node keeps what it acknowledges, and gives it to everybody.
     pub(crate) fn is_faithful(self) -> bool {
-        matches!(self, Self::Server | Self::Honest | Self::LaterExpiry)
+        matches!(self, Self::Server | Self::Registry | Self::Honest | Self::LaterExpiry)
     }
 
     /// Returns whether the node answers with records that nobody has stored.
@@ -110,6 +118,10 @@ pub(crate) enum What {
     Unplug,
     /// The process is killed, and starts again with the same key at the end of the fault, without its memory.
     Restart,
+    /// As `Restart`, but peers do not notice, and what was not synced is lost.
+    PowerFailure,
+    /// The disk takes nothing more.
+    FullDisk,
     /// As `Restart`, with another key.
     Replace,
     /// The processes are killed and start again with the same key, over and over: they live for 30 s on average, and are
@@ -136,11 +148,13 @@ pub(crate) enum What {
 }
 
 impl What {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Stall,
         Self::Freeze,
         Self::Unplug,
         Self::Restart,
+        Self::PowerFailure,
+        Self::FullDisk,
         Self::Replace,
         Self::Churn,
         Self::Move,
@@ -156,7 +170,7 @@ impl What {
 
     /// Returns whether the nodes answer as ever while the fault lasts, and keep what they have.
     pub(crate) fn is_harmless(self) -> bool {
-        matches!(self, Self::Clock)
+        matches!(self, Self::Clock | Self::FullDisk)
     }
 }
 
@@ -184,18 +198,66 @@ pub(crate) enum Operation {
     Closest,
 }
 
+/// A call of a package registry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PackageCall {
+    /// Milliseconds since the start.
+    pub(crate) at: u64,
+    pub(crate) by: usize,
+    pub(crate) what: PackageOperation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PackageOperation {
+    /// Publishes the next version of the node's own package.
+    Publish,
+    /// Reads the index of the package of another node, and fetches its newest version.
+    Fetch { of: usize },
+}
+
 /// Draws a plan.
 pub(crate) fn draw(seed: u64) -> Plan {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let random = &mut random;
     let number = random.random_range(20..=32);
     let strange = random.random_range(0..=number / 4);
-    let nodes: Vec<_> = (0..number).map(|at| node(random, at, number - at <= strange)).collect();
+    let mut nodes: Vec<_> = (0..number).map(|at| node(random, at, number - at <= strange)).collect();
+    let registries: Vec<usize> =
+        if random.random_bool(0.5) { (FIRST..FIRST + random.random_range(3..=5)).collect() } else { Vec::new() };
+    for (_, node) in nodes.iter_mut().enumerate().filter(|(at, _)| registries.contains(at)) {
+        // Until 18.4, a registry bans peers whose clock is not its own.
+        (node.kind, node.seconds_ahead) = (Kind::Registry, 0);
+    }
     let (own, _) = own_and_foreign(&nodes);
     let faults = faults(random, &nodes);
     let calls = (0..CALLS).filter_map(|_| call(random, &own)).collect();
+    let package_calls = package_calls(random, &registries);
     let latency_ms = random.random_bool(0.5).then(|| random.random_range(1..=150));
-    Plan { seed, latency_ms, nodes, faults, calls }
+    Plan { seed, latency_ms, nodes, faults, calls, package_calls }
+}
+
+/// Returns some versions of each of the first two registries, and many reads by all.
+fn package_calls(random: &mut ChaCha8Rng, registries: &[usize]) -> Vec<PackageCall> {
+    let publishers = registries.get(..2).unwrap_or_default();
+    let at = |random: &mut ChaCha8Rng| JOINED * 1_000 + random.random_range(0..LIVELY * 1_000);
+    let mut calls = Vec::new();
+    for by in publishers {
+        // The first ones early, so that there is something to read.
+        calls.push(PackageCall { at: JOINED * 1_000 + 1_000, by: *by, what: PackageOperation::Publish });
+        let later = random.random_range(2..=5);
+        calls.extend((0..later).map(|_| PackageCall { at: at(random), by: *by, what: PackageOperation::Publish }));
+    }
+    for _ in 0..if registries.is_empty() { 0 } else { PACKAGE_READS } {
+        let (Some(by), Some(of)) = (registries.choose(random), publishers.choose(random)) else { continue };
+        calls.push(PackageCall { at: at(random), by: *by, what: PackageOperation::Fetch { of: *of } });
+    }
+    calls.sort_by_key(|call| call.at);
+    calls
+}
+
+fn registries(nodes: &[Node]) -> Vec<usize> {
+    let registries = nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Registry);
+    registries.map(|(at, _)| at).collect()
 }
 
 /// Returns the numbers of Kadence's nodes, and those of the others.
@@ -219,9 +281,8 @@ fn node(random: &mut ChaCha8Rng, at: usize, is_strange: bool) -> Node {
     ];
     let kind = match () {
         () if is_strange => STRANGE.choose(random).copied().unwrap_or(Kind::Honest),
-        // The others join through the first ones.
-        () if at > 4 && random.random_bool(0.08) => Kind::Client,
-        () if at > 4 && random.random_bool(0.08) => Kind::Hidden,
+        () if at >= FIRST && random.random_bool(0.08) => Kind::Client,
+        () if at >= FIRST && random.random_bool(0.08) => Kind::Hidden,
         () => Kind::Server,
     };
     Node {
@@ -264,14 +325,24 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
             let share = random.random_range(0.05..0.5);
             (0..nodes.len()).filter(|_| random.random_bool(share)).collect()
         }
-        What::Restart | What::Replace => vec![*own.choose(random)?],
+        What::Restart | What::PowerFailure => vec![*own.choose(random)?],
+        What::FullDisk => vec![*registries(nodes).choose(random)?],
+        // The files of a registry belong to its key.
+        What::Replace => {
+            let others: Vec<_> = own.iter().filter(|at| !registries(nodes).contains(at)).collect();
+            vec![**others.choose(random)?]
+        }
         What::Churn => own.iter().copied().filter(|_| random.random_bool(0.25)).collect(),
         What::HalfOpen => vec![one(random), *own.choose(random)?],
         What::Flood => vec![*foreign.choose(random)?, *own.choose(random)?],
         _ => {
             // One node, or some at once.
             let number = if random.random_bool(0.3) { random.random_range(2..=nodes.len() / 4) } else { 1 };
-            (0..number).map(|_| one(random)).collect::<BTreeSet<_>>().into_iter().collect()
+            let mut chosen: BTreeSet<_> = (0..number).map(|_| one(random)).collect();
+            if what == What::Clock {
+                chosen.retain(|at| !registries(nodes).contains(at));
+            }
+            chosen.into_iter().collect()
         }
     };
     (!chosen.is_empty()).then_some(Fault { at, until, nodes: chosen, what })
@@ -349,7 +420,7 @@ impl Plan {
     pub(crate) fn is_halted(&self, node: usize, from: Duration, to: Duration) -> bool {
         self.faults.iter().any(|fault| {
             fault.nodes.contains(&node)
-                && matches!(fault.what, What::Freeze | What::Restart | What::Replace | What::Churn)
+                && matches!(fault.what, What::Freeze | What::Restart | What::PowerFailure | What::Replace | What::Churn)
                 && Duration::from_secs(fault.at) <= to
                 && Duration::from_secs(fault.until) >= from
         })

@@ -17,9 +17,9 @@ use futures::{
     stream::FuturesUnordered,
 };
 use kadence_sim::{
-    ForeignPeer, Host, Latency, Link, PORT, Reach, World, WorldConfig,
+    DiskState, ForeignPeer, Host, Latency, Link, PORT, Reach, World, WorldConfig,
     kadence::{
-        Certainty, Client, ContainsKad, GetProvidersError, GetRecordError, PutRecordError, RequestError,
+        Certainty, Client, ContainsKad, GetProvidersError, GetRecordError, PutRecordError, RequestError, SwarmHandle,
         node::{Identity, Node, NodeConfig},
         tracker::{ValidationError, Validator, Validators},
     },
@@ -33,7 +33,10 @@ use kadence_sim::{
 use rand::{Rng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Call, Fault, JOINED, Kind, LIVELY, Operation, Plan, REST, What};
+use crate::{
+    packages::{self, Packages},
+    plan::{Call, Fault, JOINED, Kind, LIVELY, Operation, Plan, REST, What},
+};
 
 /// Findings in a world.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -109,7 +112,7 @@ pub(crate) fn play(plan: Plan) -> Report {
     report
 }
 
-struct Stage {
+pub(crate) struct Stage {
     world: World,
     plan: Rc<Plan>,
     actors: Vec<RefCell<Actor>>,
@@ -120,17 +123,19 @@ struct Stage {
     acknowledged: RefCell<BTreeSet<usize>>,
     /// Keys and their providers, with the time of the first announcement.
     announced: RefCell<BTreeMap<(usize, PeerId), Duration>>,
+    packages: RefCell<Packages>,
 }
 
-struct Actor {
-    host: Host,
+pub(crate) struct Actor {
+    pub(crate) host: Host,
     keypair: Keypair,
     known: Vec<Multiaddr>,
-    who: Who,
+    pub(crate) who: Who,
 }
 
-enum Who {
+pub(crate) enum Who {
     Kadence(Box<Node>),
+    Registry(Box<packages::Peer>),
     Foreign(Rc<ForeignPeer>),
     Gone,
 }
@@ -171,6 +176,7 @@ impl Stage {
             report: RefCell::default(),
             acknowledged: RefCell::default(),
             announced: RefCell::default(),
+            packages: RefCell::default(),
         };
         stage.report.borrow_mut().seed = stage.plan.seed;
         for (at, node) in Rc::clone(&stage.plan).nodes.iter().enumerate() {
@@ -193,16 +199,28 @@ impl Stage {
     fn addresses_of_some(&self, before: usize) -> Vec<Multiaddr> {
         let first = self.actors.iter().take(before.min(4)).filter_map(|actor| match &actor.borrow().who {
             Who::Kadence(node) => node.listen_addrs().into_iter().next(),
-            Who::Foreign(_) | Who::Gone => None,
+            Who::Registry(_) | Who::Foreign(_) | Who::Gone => None,
         });
         first.take(3).collect()
     }
 
-    fn actor(&self, at: usize) -> Option<&RefCell<Actor>> {
+    pub(crate) fn world(&self) -> &World {
+        &self.world
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(crate) fn packages(&self) -> &RefCell<Packages> {
+        &self.packages
+    }
+
+    pub(crate) fn actor(&self, at: usize) -> Option<&RefCell<Actor>> {
         self.actors.get(at)
     }
 
-    fn kind(&self, at: usize) -> Kind {
+    pub(crate) fn kind(&self, at: usize) -> Kind {
         self.plan.nodes.get(at).map_or(Kind::Server, |node| node.kind)
     }
 
@@ -221,6 +239,11 @@ impl Stage {
             Some(habit) => ForeignPeer::start_as(host, &keypair, habit, &known)
                 .map(|peer| Who::Foreign(Rc::new(peer)))
                 .map_err(|error| error.to_string()),
+            None if kind == Kind::Registry => {
+                let config = config(&host, kind, &keypair, &known);
+                let peer = host.by_clock(packages::Peer::start(&host, config, &keypair)).await;
+                peer.map(|peer| Who::Registry(Box::new(peer))).map_err(|error| error.to_string())
+            }
             None => {
                 let config = config(&host, kind, &keypair, &known);
                 host.node(config).await.map(|node| Who::Kadence(Box::new(node))).map_err(|error| error.to_string())
@@ -232,7 +255,7 @@ impl Stage {
         }
     }
 
-    fn name(&self, at: usize) -> String {
+    pub(crate) fn name(&self, at: usize) -> String {
         format!("{at} ({:?})", self.kind(at))
     }
 
@@ -243,24 +266,25 @@ impl Stage {
     fn client(&self, at: usize) -> Option<Client> {
         match &self.actor(at)?.borrow().who {
             Who::Kadence(node) => Some(node.client().clone()),
+            Who::Registry(peer) => Some(peer.node.client().clone()),
             Who::Foreign(_) | Who::Gone => None,
         }
     }
 
-    fn note(&self, nodes: &[usize], key: Option<usize>, text: String) {
+    pub(crate) fn note(&self, nodes: &[usize], key: Option<usize>, text: String) {
         let event = Event { at: self.world.now(), nodes: nodes.to_vec(), key, text };
         self.events.borrow_mut().push(event);
     }
 
-    fn at_stake(&self, invariant: &str) {
+    pub(crate) fn at_stake(&self, invariant: &str) {
         *self.report.borrow_mut().stakes.entry(invariant.to_owned()).or_default() += 1;
     }
 
-    fn outcome(&self, outcome: String) {
+    pub(crate) fn outcome(&self, outcome: String) {
         *self.report.borrow_mut().outcomes.entry(outcome).or_default() += 1;
     }
 
-    fn violated(&self, invariant: &str, text: String, nodes: &[usize], key: Option<usize>) {
+    pub(crate) fn violated(&self, invariant: &str, text: String, nodes: &[usize], key: Option<usize>) {
         let events = self.events.borrow();
         let concerns = |event: &&Event| {
             (key.is_some() && event.key == key)
@@ -276,14 +300,17 @@ impl Stage {
         let plan = Rc::clone(&self.plan);
         let calls: FuturesUnordered<_> =
             plan.calls.iter().enumerate().map(|(number, call)| self.call_or_drop(number, call)).collect();
+        let of_packages: FuturesUnordered<_> = plan.package_calls.iter().map(|call| self.package_call(call)).collect();
         let faults: FuturesUnordered<_> = plan.faults.iter().map(|fault| self.fault(fault)).collect();
-        future::join(calls.collect::<()>(), faults.collect::<()>()).await;
+        future::join3(calls.collect::<()>(), of_packages.collect::<()>(), faults.collect::<()>()).await;
         let end = Duration::from_secs(JOINED + LIVELY);
         self.world.sleep(end.saturating_sub(self.world.now())).await;
         self.world.sleep(Duration::from_secs(REST)).await;
         self.check_leaks().await;
         self.check_acknowledged_records_are_found().await;
         self.check_announced_providers_are_found().await;
+        self.check_packages_are_found().await;
+        self.check_packages_are_genuine().await;
         self.report.into_inner()
     }
 
@@ -319,6 +346,11 @@ impl Stage {
             What::Freeze => host.set_frozen(true),
             What::Unplug => host.set_online(false),
             What::Restart | What::Replace => self.kill(at),
+            What::PowerFailure => {
+                host.lose_power();
+                self.kill(at);
+            }
+            What::FullDisk => host.set_disk(DiskState::Full),
             What::Move => host.change_address(),
             What::Reset => host.reset_connections(),
             What::Narrow => host.set_link(link(node).up(256_000).down(256_000)),
@@ -380,7 +412,7 @@ impl Stage {
                 let peer = to.borrow().keypair.public().to_peer_id();
                 let flooder = match &from.borrow().who {
                     Who::Foreign(flooder) => Rc::clone(flooder),
-                    Who::Kadence(_) | Who::Gone => return,
+                    Who::Kadence(_) | Who::Registry(_) | Who::Gone => return,
                 };
                 let mut puts = FuturesUnordered::new();
                 for number in 0..50 * (fault.until - fault.at).min(20) {
@@ -402,6 +434,11 @@ impl Stage {
             What::Freeze => host.set_frozen(false),
             What::Unplug => host.set_online(true),
             What::Restart => self.start_process(at).await,
+            What::PowerFailure => {
+                host.set_online(true);
+                self.start_process(at).await;
+            }
+            What::FullDisk => host.set_disk(DiskState::Working),
             What::Replace => {
                 let keypair = Keypair::generate_ed25519();
                 self.names.borrow_mut().insert(keypair.public().to_peer_id(), at);
@@ -422,7 +459,7 @@ impl Stage {
         self.world.set_partition(&hosts(true), &hosts(false), is_cut);
     }
 
-    async fn sleep_until(&self, at: Duration) {
+    pub(crate) async fn sleep_until(&self, at: Duration) {
         self.world.sleep(at.saturating_sub(self.world.now())).await;
     }
 
@@ -640,12 +677,14 @@ impl Stage {
         if self.plan.is_halted(at, self.world.now(), self.world.now()) {
             return None;
         }
-        let swarm = match &self.actor(at)?.borrow().who {
-            Who::Kadence(node) => node.swarm().clone(),
+        // Nothing of the node is borrowed while it answers.
+        let has_record = match &self.actor(at)?.borrow().who {
+            Who::Kadence(node) => has(node.swarm().clone(), number).boxed_local(),
+            Who::Registry(peer) => has(peer.node.swarm().clone(), number).boxed_local(),
             Who::Foreign(peer) => return Some(peer.has_record(key(number).as_ref())),
             Who::Gone => return None,
         };
-        swarm.with(move |swarm| swarm.behaviour_mut().kad().store_mut().get(&key(number)).is_some()).await.ok()
+        has_record.await
     }
 
     /// Returns the faithful nodes that have a record.
@@ -738,6 +777,11 @@ impl Stage {
         readers.truncate(3);
         readers
     }
+}
+
+/// Returns whether the store of a swarm has a record.
+async fn has<B: ContainsKad>(swarm: SwarmHandle<B>, number: usize) -> Option<bool> {
+    swarm.with(move |swarm| swarm.behaviour_mut().kad().store_mut().get(&key(number)).is_some()).await.ok()
 }
 
 /// Returns the outcome of a call in words, and whether it ended at its deadline.

@@ -2,7 +2,7 @@
 
 use crate::{
     AnyError,
-    plan::{Kind, Plan},
+    plan::{Kind, PackageOperation, Plan},
     play_in_a_process, violates, without_known,
 };
 
@@ -24,6 +24,7 @@ pub(crate) fn shrink(plan: Plan) -> Result<Plan, AnyError> {
         let before = serde_json::to_string(&plan)?;
         plan = without_parts(plan, |plan| Some(&mut plan.faults), &mut still)?;
         plan = without_parts(plan, |plan| Some(&mut plan.calls), &mut still)?;
+        plan = without_parts(plan, |plan| Some(&mut plan.package_calls), &mut still)?;
         for at in 0..plan.faults.len() {
             plan = without_parts(plan, |plan| plan.faults.get_mut(at).map(|fault| &mut fault.nodes), &mut still)?;
         }
@@ -93,6 +94,10 @@ fn without_last_nodes(
         let left = smaller.nodes.len() - piece;
         smaller.nodes.truncate(left);
         smaller.calls.retain(|call| call.by < left);
+        smaller.package_calls.retain(|call| {
+            let of = if let PackageOperation::Fetch { of } = call.what { of } else { call.by };
+            call.by.max(of) < left
+        });
         for fault in &mut smaller.faults {
             fault.nodes.retain(|node| *node < left);
         }

@@ -1,0 +1,238 @@
+//! Package registries of a world, their calls, and what has to hold for their packages.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
+
+use futures::future::{self, AbortHandle, Abortable, Either};
+use kadence_registry::{
+    ContentId, MANIFEST_FILE, PackageId, Registry, Release,
+    p2p::registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
+};
+use kadence_sim::{
+    Host, SimRuntime,
+    kadence::node::{Node, NodeConfig},
+    libp2p::identity::Keypair,
+};
+
+use crate::{
+    AnyError,
+    plan::{Kind, PackageCall, PackageOperation},
+    play::{Stage, Who},
+};
+
+/// Node with a registry.
+pub(crate) struct Peer {
+    pub(crate) node: Node<RegistryBehaviour>,
+    registry: Rc<P2PRegistry<SimRuntime>>,
+    /// Calls that end with the process.
+    calls: RefCell<Vec<AbortHandle>>,
+}
+
+impl Peer {
+    pub(crate) async fn start(host: &Host, mut config: NodeConfig, keypair: &Keypair) -> Result<Self, AnyError> {
+        configure(&mut config);
+        let registry = RegistryConfig::in_folder(host.disk());
+        let behaviour = RegistryBehaviour::new(keypair, &registry)?;
+        let mut node = host.node_with(config, |_| behaviour).await?;
+        let registry = P2PRegistry::start(&mut node, host.runtime(), keypair.clone(), registry).await?;
+        Ok(Self { node, registry: Rc::new(registry), calls: RefCell::default() })
+    }
+
+    fn package(&self) -> Result<PackageId, AnyError> {
+        Ok(PackageId::new(self.registry.publisher(), "pads".parse()?)?)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.calls.take().iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// What has been published and read.
+#[derive(Default)]
+pub(crate) struct Packages {
+    /// Number of versions that each node has tried to publish.
+    tried: BTreeMap<usize, usize>,
+    /// Packages of nodes with the number of versions that were published without an error.
+    published: BTreeMap<usize, usize>,
+    /// Most versions of a node's package that a reader has seen.
+    seen: BTreeMap<(usize, usize), usize>,
+    /// Versions that were read, with the id of their content: the reader, the publisher, the version.
+    read: BTreeSet<(usize, usize, String, ContentId)>,
+}
+
+/// Time within which every call of a registry ends.
+const CALL: Duration = Duration::from_secs(300);
+
+/// What a registry lets its caller know of a package.
+struct Reading {
+    versions: BTreeMap<String, ContentId>,
+    /// Whether the newest version was fetched.
+    fetched: Result<(), String>,
+}
+
+async fn read(registry: &P2PRegistry<SimRuntime>, package: &PackageId) -> Result<Reading, String> {
+    let index = registry.index(package).await.map_err(|error| error.to_string())?.ok_or("no index")?;
+    let versions = index.versions().iter().map(|(version, entry)| (version.to_string(), entry.archive)).collect();
+    let fetched = match index.versions().values().last() {
+        Some(newest) => {
+            let fetched = registry.fetch(package, &newest.archive, newest.archive_size).await;
+            fetched.map(drop).map_err(|error| error.to_string())
+        }
+        None => Ok(()),
+    };
+    Ok(Reading { versions, fetched })
+}
+
+async fn release(registry: &P2PRegistry<SimRuntime>, number: usize, folder: &Path) -> Result<Release, AnyError> {
+    fs::write(folder.join(MANIFEST_FILE), format!("name = \"pads\"\nversion = \"1.0.{number}\"\n"))?;
+    fs::write(folder.join("pads.txt"), format!("pads {number} ").repeat(5_000))?;
+    Ok(Release::read(registry.publisher(), folder).await?)
+}
+
+impl Stage {
+    /// Returns the host, the registry, and the package of a node, unless its process is gone.
+    fn registry(&self, at: usize) -> Option<(Host, Rc<P2PRegistry<SimRuntime>>, PackageId)> {
+        let actor = self.actor(at)?.borrow();
+        match &actor.who {
+            Who::Registry(peer) => Some((actor.host.clone(), Rc::clone(&peer.registry), peer.package().ok()?)),
+            Who::Kadence(_) | Who::Foreign(_) | Who::Gone => None,
+        }
+    }
+
+    /// Makes a call. It ends with the process of its node.
+    pub(crate) async fn package_call(&self, call: &PackageCall) {
+        self.sleep_until(Duration::from_millis(call.at)).await;
+        let (handle, registration) = AbortHandle::new_pair();
+        let Some(actor) = self.actor(call.by) else { return };
+        match &actor.borrow().who {
+            Who::Registry(peer) => peer.calls.borrow_mut().push(handle),
+            Who::Kadence(_) | Who::Foreign(_) | Who::Gone => return,
+        }
+        let began = self.world().now();
+        let made = Abortable::new(self.perform_package_call(call), registration);
+        if let Either::Right(_) = future::select(pin!(made), pin!(self.world().sleep(CALL))).await
+            && !self.plan().is_halted(call.by, began, self.world().now())
+        {
+            let text = format!("{:?} by {} does not end", call.what, self.name(call.by));
+            self.violated("package deadline", text, &[call.by], None);
+        }
+    }
+
+    async fn perform_package_call(&self, call: &PackageCall) {
+        match call.what {
+            PackageOperation::Publish => self.publish(call.by).await,
+            PackageOperation::Fetch { of } => {
+                let _is_there = self.fetch(call.by, of).await;
+            }
+        }
+    }
+
+    async fn publish(&self, by: usize) {
+        let Some((host, registry, _)) = self.registry(by) else { return };
+        let number = {
+            let mut packages = self.packages().borrow_mut();
+            let tried = packages.tried.entry(by).or_default();
+            *tried += 1;
+            *tried
+        };
+        // The folder that is packed is not on the host.
+        let Ok(folder) = tempfile::tempdir() else { return };
+        let Ok(release) = release(&registry, number, folder.path()).await else { return };
+        let published = host.by_clock(registry.publish(release)).await.map(drop).map_err(|error| error.to_string());
+        self.note(&[by], None, format!("{} publishes version {number}: {published:?}", self.name(by)));
+        self.outcome(format!("Publish {}", if published.is_ok() { "Ok" } else { "Error" }));
+        if published.is_ok() {
+            *self.packages().borrow_mut().published.entry(by).or_default() += 1;
+        }
+    }
+
+    /// Reads a package and fetches its newest version. Returns the number of versions, or what is wrong.
+    async fn fetch(&self, by: usize, of: usize) -> Result<usize, String> {
+        let (Some((host, registry, _)), Some((_, _, package))) = (self.registry(by), self.registry(of)) else {
+            return Err("its node is gone".to_owned());
+        };
+        let seen = self.packages().borrow().seen.get(&(by, of)).copied().unwrap_or(0);
+        let reading = host.by_clock(read(&registry, &package)).await;
+        let result = reading.as_ref().map(|reading| (reading.versions.len(), &reading.fetched));
+        self.note(&[by, of], None, format!("{} reads the package of {}: {result:?}", self.name(by), self.name(of)));
+        let Reading { versions, fetched } = match reading {
+            Ok(reading) => reading,
+            Err(error) => {
+                self.outcome("Fetch NotRead".to_owned());
+                return Err(error);
+            }
+        };
+        if seen > 1 {
+            self.at_stake("package rollback");
+        }
+        if versions.len() < seen {
+            let text = format!(
+                "{} reads {} versions of the package of {}, of which it has read {seen}",
+                self.name(by),
+                versions.len(),
+                self.name(of)
+            );
+            self.violated("package rollback", text, &[by, of], None);
+        }
+        let number = versions.len();
+        {
+            let mut packages = self.packages().borrow_mut();
+            let most = packages.seen.entry((by, of)).or_default();
+            *most = number.max(*most);
+            packages.read.extend(versions.into_iter().map(|(version, content)| (by, of, version, content)));
+        }
+        self.outcome(format!("Fetch {}", if fetched.is_ok() { "Ok" } else { "NotFetched" }));
+        fetched.map(|()| number)
+    }
+
+    /// Nobody has read a version that its publisher has not made.
+    pub(crate) async fn check_packages_are_genuine(&self) {
+        let read = std::mem::take(&mut self.packages().borrow_mut().read);
+        let lies = self.plan().nodes.iter().any(|node| node.kind.lies());
+        let mut made = BTreeMap::new();
+        for (by, of, version, content) in read {
+            let Some((host, registry, package)) = self.registry(of) else { continue };
+            if let std::collections::btree_map::Entry::Vacant(place) = made.entry(of) {
+                let Ok(own) = host.by_clock(registry.index(&package)).await else { continue };
+                let versions = own.map(|index| index.versions().clone()).unwrap_or_default();
+                let contents = versions.into_iter().map(|(version, entry)| (version.to_string(), entry.archive));
+                place.insert(contents.collect::<BTreeMap<_, _>>());
+            }
+            if lies {
+                self.at_stake("package");
+            }
+            if made.get(&of).and_then(|versions| versions.get(&version)) != Some(&content) {
+                let text =
+                    format!("{} has read a version {version} that {} has not made", self.name(by), self.name(of));
+                self.violated("package", text, &[by, of], None);
+            }
+        }
+    }
+
+    /// All faults are over: every registry gets what was published.
+    pub(crate) async fn check_packages_are_found(&self) {
+        let published = self.packages().borrow().published.clone();
+        for (of, versions) in published {
+            let readers = (0..self.plan().nodes.len()).filter(|at| *at != of && self.kind(*at) == Kind::Registry);
+            for by in readers {
+                self.at_stake("package at last");
+                let wrong = match self.fetch(by, of).await {
+                    Ok(number) if number >= versions => continue,
+                    Ok(number) => format!("{number} versions of {versions}"),
+                    Err(error) => error,
+                };
+                let text = format!("{} does not get the package of {}: {wrong}", self.name(by), self.name(of));
+                self.violated("package at last", text, &[by, of], None);
+            }
+        }
+    }
+}
