@@ -362,11 +362,7 @@ impl Harness {
         {
             self.query_ids.push(started.id);
         }
-        if let Ok(Started { id, .. }) = &result
-            && self.tracker.query_ids().all(|in_use| in_use != *id)
-        {
-            self.promises.started(step, *id);
-        }
+        self.promises.started(step, result.as_ref().ok().map(|started| started.id));
         let now = self.input_time();
         self.tracker.handle_started(name, result.clone(), now);
         self.model.started(step, result, now);

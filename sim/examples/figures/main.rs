@@ -7,6 +7,8 @@
 //! figures --write                      writes gates.csv
 //! ```
 
+mod installs;
+
 use std::{
     collections::{BTreeMap, HashSet},
     env,
@@ -49,15 +51,17 @@ enum Operation {
     Put,
     Provide,
     FindProviders,
+    Install,
 }
 
 /// Operations, in the order of their numbers and of a table's rows, and their names.
-const OPERATIONS: [&str; 6] = ["get first", "get quorum of 3", "closest peers", "put", "provide", "find providers"];
+const OPERATIONS: [&str; 7] =
+    ["get first", "get quorum of 3", "closest peers", "put", "provide", "find providers", "cold package install"];
 
 /// Node of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Answers nothing when all have joined.
+    /// Answers nothing after [`Network::silence`].
     Silent,
     /// Makes calls with Kadence.
     Kadence,
@@ -199,11 +203,21 @@ impl Caller {
 
 fn measure(nodes: usize, calls: usize, share: usize) -> Result<Table, AnyError> {
     let config = WorldConfig::default().seed(share as u64).latency(Latency::CLOUD_REGIONS);
-    let ran = run(config, move |world| async move {
+    let ran = run(config.clone(), move |world| async move {
         let network = Network::start(world, nodes, share).await?;
+        network.silence();
         network.measure(calls).await
     });
-    ran.result
+    let mut table = ran.result?;
+    // In a world of its own, as registries are further nodes.
+    let ran = run(config, move |world| async move {
+        let network = Network::start(world, nodes, share).await?;
+        installs::measure(&network, calls).await
+    });
+    if let Some([kadence, _]) = table.get_mut(Operation::Install as usize) {
+        *kadence = ran.result?;
+    }
+    Ok(table)
 }
 
 struct Network {
@@ -212,12 +226,16 @@ struct Network {
     plain: Vec<Caller>,
     /// All peers that answer.
     answering: Vec<PeerId>,
+    /// Addresses of peers that answer.
+    addresses: Vec<Multiaddr>,
+    /// Peers that [`silence`](Self::silence) silences.
+    silent: Vec<ForeignPeer>,
     /// Other nodes of the network.
     _others: Vec<Member>,
 }
 
 impl Network {
-    /// Starts the nodes. The silent ones answer until all have joined, so that they are in the routing tables.
+    /// Starts the nodes. The silent ones answer at first, so that they are in the routing tables.
     async fn start(world: World, nodes: usize, share: usize) -> Result<Self, AnyError> {
         let silent = nodes * share / 100;
         let mut roles: Vec<Role> = (0..nodes)
@@ -234,9 +252,10 @@ impl Network {
             kadence: Vec::new(),
             plain: Vec::new(),
             answering: Vec::new(),
+            addresses: Vec::new(),
+            silent: Vec::new(),
             _others: Vec::new(),
         };
-        let mut silent = Vec::new();
         let mut addresses: Vec<Multiaddr> = Vec::new();
         // Who answers joins first, so that everybody can join.
         for first in 0..3 {
@@ -251,7 +270,7 @@ impl Network {
                 Role::Silent => {
                     let peer = ForeignPeer::start(host, Habit::Honest, &known)?;
                     let ends = (peer.peer_id(), peer.address());
-                    silent.push(peer);
+                    network.silent.push(peer);
                     ends
                 }
                 Role::Plain => {
@@ -272,17 +291,22 @@ impl Network {
                     ends
                 }
             };
-            addresses.push(address);
             if role != Role::Silent {
                 network.answering.push(peer);
+                network.addresses.push(address.clone());
             }
+            addresses.push(address);
             if at % 20 == 19 {
                 world.sleep(Duration::from_secs(1)).await;
             }
         }
         world.sleep(Duration::from_secs(60)).await;
-        silent.iter().for_each(|peer| peer.set_habit(Habit::Silent));
         Ok(network)
+    }
+
+    /// Lets the silent peers answer nothing any more.
+    fn silence(&self) {
+        self.silent.iter().for_each(|peer| peer.set_habit(Habit::Silent));
     }
 
     async fn measure(self, calls: usize) -> Result<Table, AnyError> {
@@ -338,6 +362,8 @@ impl Network {
     }
 }
 
+const NOT_OF_A_NODE: &str = "a node without a registry installs nothing";
+
 /// Makes a call. Returns whether it succeeded, and the peers that it named.
 async fn perform(caller: &Caller, operation: Operation, key: &[u8]) -> (bool, Option<HashSet<PeerId>>) {
     let key = key.to_vec();
@@ -358,6 +384,7 @@ async fn perform(caller: &Caller, operation: Operation, key: &[u8]) -> (bool, Op
                 },
                 Operation::Provide => (client.start_providing(key).await.is_ok(), None),
                 Operation::FindProviders => (client.get_providers(key).first().await.is_ok(), None),
+                Operation::Install => unreachable!("{NOT_OF_A_NODE}"),
             }
         }
         Caller::Plain(node) => match operation {
@@ -370,6 +397,7 @@ async fn perform(caller: &Caller, operation: Operation, key: &[u8]) -> (bool, Op
             Operation::Put => (node.put_record(Record::new(key, vec![7; 1000]), Quorum::Majority).await, None),
             Operation::Provide => (node.start_providing(key).await, None),
             Operation::FindProviders => (!node.get_providers(key).await.is_empty(), None),
+            Operation::Install => unreachable!("{NOT_OF_A_NODE}"),
         },
     }
 }
@@ -384,7 +412,13 @@ fn print(nodes: usize, calls: usize, share: usize, table: &Table) {
     println!("\n{nodes} nodes, {share} % silent, {calls} rounds\n");
     println!("| operation | p50, ms | p95, ms | failed | packets | kB | recall |\n|---|---:|---:|---:|---:|---:|---:|");
     for (operation, both) in OPERATIONS.iter().zip(table) {
-        let cells = |value: &dyn Fn(&Calls) -> String| both.iter().map(value).collect::<Vec<_>>().join(" / ");
+        let cell = |calls: &Calls, value: &dyn Fn(&Calls) -> String| match calls {
+            Calls { times, .. } if times.is_empty() => "–".to_owned(),
+            calls => value(calls),
+        };
+        let cells = |value: &dyn Fn(&Calls) -> String| {
+            both.iter().map(|calls| cell(calls, value)).collect::<Vec<_>>().join(" / ")
+        };
         let count = |calls: &Calls| calls.times.len().max(1) as u64;
         println!(
             "| {operation} | {} | {} | {} | {} | {} | {} |",
@@ -405,7 +439,8 @@ fn print(nodes: usize, calls: usize, share: usize, table: &Table) {
 fn plot(path: &Path, operation: &str, at: usize, tables: &[Table]) -> Result<(), Box<dyn Error>> {
     const LINES: [(&str, RGBColor); 2] = [("Kadence", RGBColor(0, 90, 180)), ("plain kad", RGBColor(200, 80, 0))];
     let points = |who: usize| -> Vec<(f64, f64)> {
-        let times = tables.iter().filter_map(|table| Some(percentile(&table.get(at)?.get(who)?.times, 95) as f64));
+        let of = |table: &Table| Some(&table.get(at)?.get(who)?.times).filter(|times| !times.is_empty()).cloned();
+        let times = tables.iter().filter_map(|table| Some(percentile(&of(table)?, 95) as f64));
         SHARES.iter().map(|share| *share as f64).zip(times).collect()
     };
     let top = (0..2).flat_map(points).map(|(_, time)| time).fold(1.0, f64::max);
