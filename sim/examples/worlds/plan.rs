@@ -21,8 +21,7 @@ const CALLS: usize = 200;
 const PACKAGE_READS: usize = 40;
 
 /// Number of nodes that are always servers: the others join through them.
-const FIRST: usize = 5;
-
+pub(crate) const FIRST: usize = 5;
 const KEYS: usize = 30;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     packages::{self, Packages},
-    plan::{Call, Fault, JOINED, Kind, LIVELY, Operation, Plan, REST, What},
+    plan::{Call, FIRST, Fault, JOINED, Kind, LIVELY, Operation, Plan, REST, What},
 };
 
 /// Findings in a world.
@@ -124,12 +124,13 @@ pub(crate) struct Stage {
     /// Keys and their providers, with the time of the first announcement.
     announced: RefCell<BTreeMap<(usize, PeerId), Duration>>,
     packages: RefCell<Packages>,
+    /// Last known addresses of the first nodes.
+    last_addresses: RefCell<BTreeMap<usize, Multiaddr>>,
 }
 
 pub(crate) struct Actor {
     pub(crate) host: Host,
     keypair: Keypair,
-    known: Vec<Multiaddr>,
     pub(crate) who: Who,
 }
 
@@ -177,16 +178,16 @@ impl Stage {
             acknowledged: RefCell::default(),
             announced: RefCell::default(),
             packages: RefCell::default(),
+            last_addresses: RefCell::default(),
         };
         stage.report.borrow_mut().seed = stage.plan.seed;
         for (at, node) in Rc::clone(&stage.plan).nodes.iter().enumerate() {
             let host = stage.world.host(link(node));
             host.set_wall_clock(node.seconds_ahead);
-            let known = stage.addresses_of_some(at);
             let keypair = Keypair::generate_ed25519();
             stage.names.borrow_mut().insert(keypair.public().to_peer_id(), at);
             let who = Who::Gone;
-            stage.actors.push(RefCell::new(Actor { host, keypair, known, who }));
+            stage.actors.push(RefCell::new(Actor { host, keypair, who }));
             stage.start_process(at).await;
             stage.world.sleep(Duration::from_millis(500)).await;
         }
@@ -195,13 +196,16 @@ impl Stage {
         stage
     }
 
-    /// Returns the addresses of up to three of the first nodes.
-    fn addresses_of_some(&self, before: usize) -> Vec<Multiaddr> {
-        let first = self.actors.iter().take(before.min(4)).filter_map(|actor| match &actor.borrow().who {
-            Who::Kadence(node) => node.listen_addrs().into_iter().next(),
-            Who::Registry(_) | Who::Foreign(_) | Who::Gone => None,
-        });
-        first.take(3).collect()
+    /// Returns addresses of three of the first nodes for another one that starts: the current ones, as a name would give, or
+    /// the last ones.
+    fn addresses_of_some(&self, but: usize) -> Vec<Multiaddr> {
+        let mut last = self.last_addresses.borrow_mut();
+        for (at, actor) in self.actors.iter().enumerate().take(FIRST) {
+            if let Who::Kadence(node) = &actor.borrow().who {
+                last.extend(node.listen_addrs().into_iter().next().map(|address| (at, address)));
+            }
+        }
+        last.iter().filter(|(at, _)| **at != but).map(|(_, address)| address.clone()).take(3).collect()
     }
 
     pub(crate) fn world(&self) -> &World {
@@ -226,13 +230,14 @@ impl Stage {
 
     async fn start_process(&self, at: usize) {
         let Some(actor) = self.actor(at) else { return };
-        let (host, keypair, known) = {
+        let known = self.addresses_of_some(at);
+        let (host, keypair) = {
             let actor = actor.borrow();
             // Another fault of the same node has ended before.
             if !matches!(actor.who, Who::Gone) {
                 return;
             }
-            (actor.host.clone(), actor.keypair.clone(), actor.known.clone())
+            (actor.host.clone(), actor.keypair.clone())
         };
         let kind = self.kind(at);
         let started = match kind.habit() {
