@@ -1,8 +1,10 @@
-//! Joins many nodes, then puts and gets, 32 at a time, and prints percentiles in virtual time: `large NODES PUTS [SEED]`.
+//! Joins many nodes, then puts and gets, 32 at a time, and prints percentiles in virtual time and the memory that the world
+//! takes: `large NODES PUTS [SEED]`.
 
 use std::{
     env,
     error::Error,
+    fs,
     time::{Duration, Instant},
 };
 
@@ -13,6 +15,14 @@ use rand::seq::IndexedRandom;
 /// Number of puts and gets that run at the same time.
 const AT_ONCE: usize = 32;
 
+/// Time after which an idle connection is closed: libp2p's default. A node that joins asks most of the others, so that with a
+/// node's own default of a minute, and more nodes a second, a thousand nodes have 512 connections each, which is their limit.
+/// A connection takes some 22 KiB at each end.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Nodes that join in a second.
+const JOIN_AT_ONCE: usize = 4;
+
 type AnyError = Box<dyn Error + Send + Sync>;
 
 fn main() -> Result<(), AnyError> {
@@ -22,9 +32,10 @@ fn main() -> Result<(), AnyError> {
     let real = Instant::now();
     let config = WorldConfig::default().seed(seed as u64).latency(Latency::CLOUD_REGIONS);
     let ran = run(config, move |world| async move {
-        let members = world.members(nodes, Link::default()).await?;
+        let config = Member::config().idle_connection_timeout(IDLE_CONNECTION_TIMEOUT);
+        let members = world.members_with(nodes, JOIN_AT_ONCE, Link::default(), config).await?;
         let joined = world.traffic();
-        println!("{nodes} nodes joined in {:?} with {} packets", world.now(), joined.packets);
+        println!("{nodes} nodes joined in {:?} with {} packets; {}", world.now(), joined.packets, memory(nodes)?);
         let pairs: Vec<_> =
             (0..puts).filter_map(|_| Some((one_of(&world, &members)?, one_of(&world, &members)?))).collect();
         let (mut put, mut get, mut failed) = (Vec::new(), Vec::new(), 0);
@@ -41,12 +52,21 @@ fn main() -> Result<(), AnyError> {
             times.sort();
             println!("{name}: p50 {:?}, p95 {:?}", percentile(times, 50), percentile(times, 95));
         }
-        println!("{failed} of {puts} failed; {} packets", world.traffic().packets - joined.packets);
+        println!("{failed} of {puts} failed; {} packets; {}", world.traffic().packets - joined.packets, memory(nodes)?);
         Ok::<_, AnyError>(())
     });
     ran.result?;
     println!("{:?} of virtual time took {:?}; trace {:016x}, {} steps", ran.took, real.elapsed(), ran.trace, ran.steps);
     Ok(())
+}
+
+/// Returns the most memory that the process has had so far, in words.
+fn memory(nodes: usize) -> Result<String, AnyError> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<usize>().ok());
+    let kib = kib.ok_or("the system does not say how much memory is in use")?;
+    Ok(format!("{} MiB, {} KiB a node", kib / 1024, kib / nodes.max(1)))
 }
 
 /// Puts a record and gets it from another node. Returns the times of both, and whether both succeeded.

@@ -54,8 +54,12 @@ impl Member {
     ///
     /// As [`Node::start`].
     pub async fn join(host: Host, known: Vec<Multiaddr>) -> Result<Self, NodeError> {
-        let driver = DriverConfig::default().event_capacity(0);
-        Self::start(host, NodeConfig::default().bootstrap_peers(known).driver(driver)).await
+        Self::start(host, Self::config().bootstrap_peers(known)).await
+    }
+
+    /// Returns the configuration of a member that knows nobody.
+    pub fn config() -> NodeConfig {
+        NodeConfig::default().driver(DriverConfig::default().event_capacity(0))
     }
 
     /// Returns the addresses of the node.
@@ -83,12 +87,28 @@ impl World {
     ///
     /// As [`Node::start`].
     pub async fn members(&self, number: usize, link: Link) -> Result<Vec<Member>, NodeError> {
+        self.members_with(number, AT_ONCE, link, Member::config()).await
+    }
+
+    /// Starts nodes as [`members`](Self::members) does, `at_once` of them in each second, with a configuration to which the
+    /// addresses of those they know are added.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::start`].
+    pub async fn members_with(
+        &self,
+        number: usize,
+        at_once: usize,
+        link: Link,
+        config: NodeConfig,
+    ) -> Result<Vec<Member>, NodeError> {
         let mut members: Vec<Member> = Vec::with_capacity(number);
         let mut addresses = Vec::with_capacity(number);
         while members.len() < number {
-            for _ in 0..AT_ONCE.min(number - members.len()) {
+            for _ in 0..at_once.clamp(1, number - members.len()) {
                 let known = self.some_of(&addresses);
-                let member = Member::join(self.host(link), known).await?;
+                let member = Member::start(self.host(link), config.clone().bootstrap_peers(known)).await?;
                 addresses.extend(member.addresses());
                 members.push(member);
             }
