@@ -324,7 +324,10 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
             let share = random.random_range(0.05..0.5);
             (0..nodes.len()).filter(|_| random.random_bool(share)).collect()
         }
-        What::Restart | What::PowerFailure => vec![*own.choose(random)?],
+        What::Restart => vec![*own.choose(random)?],
+        // Most is lost where files are.
+        What::PowerFailure if random.random_bool(0.5) => vec![*registries(nodes).choose(random)?],
+        What::PowerFailure => vec![*own.choose(random)?],
         What::FullDisk => vec![*registries(nodes).choose(random)?],
         // The files of a registry belong to its key.
         What::Replace => {
