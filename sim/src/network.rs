@@ -290,8 +290,11 @@ impl Network {
             takes += 2 * one_way + RETRANSMISSION;
             times += 1;
         }
-        host.traffic.packets += times;
-        host.traffic.bytes += times * bytes;
+        // What a host without power sends is lost before its link.
+        if host.is_up {
+            host.traffic.packets += times;
+            host.traffic.bytes += times * bytes;
+        }
         let leaves = host.up_free.max(now).saturating_add(transmission(times * bytes, host.link.up));
         host.up_free = leaves;
         let arrives = leaves.saturating_add(nanos(takes));

@@ -213,13 +213,18 @@ fn a_killed_host_is_noticed_and_one_without_power_is_not() {
         let [a, b] = hosts(&world, [Link::default(); 2]);
         let (mut dialled, mut accepted) = connect(&a, &b).await;
         let (writer, mut reader) = substream(&mut dialled, &mut accepted).await;
+        let (mut powerless, _other) = substream(&mut accepted, &mut dialled).await;
         // What runs on a host owns its connections.
         a.runtime().spawn(async move { std::future::pending::<()>().map(|()| drop((dialled, writer))).await }.boxed());
         world.sleep(LATENCY).await;
         b.set_online(false);
+        let before = b.traffic();
+        powerless.write_all(&[1; 100]).await.unwrap();
+        powerless.flush().await.unwrap();
         a.kill();
         world.sleep(Duration::from_secs(3600)).await;
         assert!(reader.read(&mut [0; 8]).now_or_never().is_none(), "nothing reaches a host without power");
+        assert_eq!(b.traffic(), before, "and nothing leaves it");
 
         let [c, d] = hosts(&world, [Link::default(); 2]);
         let (mut dialled, mut accepted) = connect(&c, &d).await;

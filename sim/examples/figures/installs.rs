@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use kadence_registry::{
-    MANIFEST_FILE, PackageId, Registry, Release,
+    MANIFEST_FILE, PackageId, PublishError, Registry, Release,
     p2p::registry::{P2PRegistry, RegistryBehaviour, RegistryConfig, configure},
     resolve::{install, resolve},
 };
@@ -19,6 +19,9 @@ use crate::{AnyError, Calls, Network};
 
 /// Registries that install.
 const READERS: usize = 4;
+
+/// Number of times that a publisher tries to publish a package.
+const TRIES: usize = 10;
 
 /// Length of the one file of a package, in bytes.
 const FILE_LEN: usize = 100_000;
@@ -50,7 +53,15 @@ impl Peer {
         let content: Vec<u8> = world.random(|random| (0..FILE_LEN).map(|_| random.random()).collect());
         fs::write(folder.path().join(MANIFEST_FILE), format!("name = \"{name}\"\nversion = \"1.0.0\"\n"))?;
         fs::write(folder.path().join("file"), content)?;
-        self.registry.publish(Release::read(self.registry.publisher(), folder.path()).await?).await?;
+        for tried in 1.. {
+            let release = Release::read(self.registry.publisher(), folder.path()).await?;
+            match self.registry.publish(release).await {
+                Ok(_receipt) => break,
+                // Too many answers are late: whether the package has versions already is not known.
+                Err(PublishError::Versions(_)) if tried < TRIES => world.sleep(Duration::from_secs(10)).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(PackageId::new(self.registry.publisher(), name.parse()?)?)
     }
 
