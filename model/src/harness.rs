@@ -92,7 +92,7 @@ impl Harness {
             kad: Vec::new(),
             provided: Vec::new(),
             pending_requests: Vec::new(),
-            promises: Promises::new(validators(), config.expected_network_size.is_some()),
+            promises: Promises::new(validators(), config.expected_network_size),
             thorough_lookups: Vec::new(),
             last_request: 0,
             next_id: 0,

@@ -4,7 +4,7 @@
 //! documentation. A promise holds whichever query answered, so what kad reported about a key counts as a whole.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -22,8 +22,8 @@ use libp2p::{
 #[derive(Debug)]
 pub(crate) struct Promises {
     validators: Validators,
-    /// Whether the configuration names the size of the network.
-    sized: bool,
+    /// Size of the network by the configuration.
+    expected_size: Option<usize>,
     network: Network,
     /// Number of writes that have ended, by key.
     writes: BTreeMap<Vec<u8>, u64>,
@@ -35,8 +35,8 @@ pub(crate) struct Promises {
     queries: BTreeMap<u32, u64>,
     /// Step whose event is being handled.
     event_of: Option<u64>,
-    /// kad has given an id twice, so that nobody knows what an event is about.
-    confused: bool,
+    /// Keys of queries that share an id with another one, so that nobody knows which of them an event is about.
+    confused: BTreeSet<Vec<u8>>,
 }
 
 /// A request that was accepted and has not ended.
@@ -61,7 +61,8 @@ struct Heard {
     /// Providers, or the closest peers.
     peers: HashSet<PeerId>,
     progress: Progress,
-    ended: bool,
+    /// Set by the last event: whether what is known of the network lets an empty result be conclusive.
+    ended: Option<bool>,
     /// Somebody finished it, or gave up a peer that it waited for.
     cut_short: bool,
 }
@@ -77,17 +78,17 @@ impl Heard {
 }
 
 impl Promises {
-    pub(crate) fn new(validators: Validators, sized: bool) -> Self {
+    pub(crate) fn new(validators: Validators, expected_size: Option<usize>) -> Self {
         Self {
             validators,
-            sized,
+            expected_size,
             network: Network::default(),
             writes: BTreeMap::new(),
             requests: Vec::new(),
             steps: BTreeMap::new(),
             queries: BTreeMap::new(),
             event_of: None,
-            confused: false,
+            confused: BTreeSet::new(),
         }
     }
 
@@ -95,7 +96,11 @@ impl Promises {
 
     pub(crate) fn accepted(&mut self, id: RequestId, operation: Operation, retries: bool) {
         let key = RecordKey::new(&operation.key());
-        let after = self.ended_writes(&key);
+        let after = if matches!(operation, Operation::GetRecord { .. } | Operation::GetProviders { .. }) {
+            self.ended_writes(&key)
+        } else {
+            0
+        };
         self.requests.push((id, Asked { operation, key, after, retries }));
     }
 
@@ -111,7 +116,7 @@ impl Promises {
             records: Vec::new(),
             peers: HashSet::new(),
             progress: Progress::default(),
-            ended: false,
+            ended: None,
             cut_short: false,
         };
         self.steps.insert(step, heard);
@@ -123,15 +128,19 @@ impl Promises {
         if !std::mem::replace(&mut heard.answered, true)
             && let Some(id) = id
         {
-            self.confused |= self.queries.insert(id, step).is_some();
+            if let Some(other) = self.queries.insert(id, step) {
+                let both = [other, step].into_iter().filter_map(|step| self.steps.get(&step));
+                self.confused.extend(both.map(|heard| key_of(&heard.query).to_vec()));
+            }
         }
     }
 
     /// kad's event of a query, which is being handled until [`handled`](Self::handled).
     pub(crate) fn event(&mut self, event: &QueryEvent<u32>) {
         self.event_of = self.queries.get(&event.id).copied();
+        let is_enough = self.is_enough(event.progress);
         let Some(heard) = self.event_of.and_then(|step| self.steps.get_mut(&step)) else { return };
-        if heard.ended {
+        if heard.ended.is_some() {
             return;
         }
         match (&heard.query, &event.result) {
@@ -156,7 +165,21 @@ impl Promises {
             // An event of another kind says nothing.
             _ => return,
         }
-        (heard.progress, heard.ended) = (event.progress, event.last);
+        (heard.progress, heard.ended) = (event.progress, event.last.then_some(is_enough));
+    }
+
+    /// Returns whether enough peers have answered for a conclusive result, in a network that the node is part of: four of five
+    /// that were asked, and half of the network's nodes, of which at least three unless the configuration names the size, and
+    /// ten if nobody knows it or there are more than twenty.
+    fn is_enough(&self, progress: Progress) -> bool {
+        let Progress { requests, successes, failures: _ } = progress;
+        let half = match (self.expected_size, self.network.size) {
+            (Some(size), _) => size.div_ceil(2).clamp(1, 10),
+            (None, Some(size)) => size.div_ceil(2).clamp(3, 10),
+            (None, None) => 10,
+        };
+        let most = 5 * u64::from(successes) >= 4 * u64::from(requests);
+        most && successes as usize >= half && self.network.reachability != Reachability::Isolated
     }
 
     pub(crate) fn handled(&mut self) {
@@ -202,7 +225,7 @@ impl Promises {
                 self.assert_record_answer(&asked.operation, answer);
                 self.assert_after_writes(id, &asked, outcome);
             }
-            Outcome::GetRecord(Err(error)) => self.assert_no_record(&asked.key, error),
+            Outcome::GetRecord(Err(error)) => self.assert_no_record(&asked, error),
             Outcome::GetProviders(Ok(answer)) => {
                 let providers: HashSet<_> = answer.providers.iter().collect();
                 assert_eq!(providers.len(), answer.providers.len(), "a provider is named twice: {answer:?}");
@@ -213,10 +236,10 @@ impl Promises {
                 self.assert_after_writes(id, &asked, outcome);
             }
             Outcome::GetProviders(Err(GetProvidersError::NotFound { certainty, .. })) => {
-                self.assert_certain(*certainty, |heard| heard.reads(&asked.key) && heard.peers.is_empty());
+                self.assert_certain(&asked, *certainty, |heard| heard.reads(&asked.key) && heard.peers.is_empty());
             }
             Outcome::GetClosestPeers(Ok(ClosestPeersAnswer { certainty, .. })) => {
-                self.assert_certain(*certainty, |heard| heard.looks_up(&asked.key));
+                self.assert_certain(&asked, *certainty, |heard| heard.looks_up(&asked.key));
             }
             Outcome::PutRecord(result) | Outcome::PutRecordTo(result) => {
                 if let Ok(answer) = result {
@@ -229,15 +252,29 @@ impl Promises {
         }
     }
 
+    /// Returns whether the outcome of a request rests on a query for which `is_ground` holds and that did not begin before a
+    /// write of the key that had ended before the request.
+    fn rests_on(&self, asked: &Asked, is_ground: impl Fn(&Heard) -> bool) -> bool {
+        let is_ground = |heard: &Heard| heard.after >= asked.after && is_ground(heard);
+        let of_event = self.event_of.and_then(|step| self.steps.get(&step));
+        // Without an event, the request was answered at once by a query that it joined. So was one whose next attempt was due
+        // when the event of another query came. The second query of a thorough lookup has another target.
+        let is_thorough = matches!(asked.operation, Operation::GetClosestPeers { thorough: true, .. });
+        let is_of_another = of_event.is_none() || asked.retries || is_thorough;
+        of_event.is_some_and(is_ground) || (is_of_another && self.steps.values().any(is_ground))
+    }
+
+    fn is_confused(&self, key: &RecordKey) -> bool {
+        self.confused.contains(key.as_ref())
+    }
+
     /// A read that begins after a write of its key has ended is not answered by a query from before that end.
     fn assert_after_writes(&self, id: RequestId, asked: &Asked, outcome: &Outcome) {
-        let of_event = self.event_of.and_then(|step| self.steps.get(&step));
-        let fresh = |heard: &Heard| heard.reads(&asked.key) && heard.after >= asked.after;
-        // Without an event, the request was answered at once by a query that it joined. So was one whose next attempt
-        // was due when the event of another query came.
-        let joined = of_event.is_none() || asked.retries;
-        let answered = of_event.is_some_and(fresh) || (joined && self.steps.values().any(fresh));
-        assert!(answered || self.confused, "{id} was answered by a query from before a write: {outcome:?}");
+        let answered = self.rests_on(asked, |heard| heard.reads(&asked.key));
+        assert!(
+            answered || self.is_confused(&asked.key),
+            "{id} was answered by a query from before a write: {outcome:?}"
+        );
     }
 
     fn assert_record_answer(&self, operation: &Operation, answer: &RecordAnswer) {
@@ -264,11 +301,14 @@ impl Promises {
         }
     }
 
-    fn assert_no_record(&self, key: &RecordKey, error: &GetRecordError) {
+    fn assert_no_record(&self, asked: &Asked, error: &GetRecordError) {
+        let key = &asked.key;
         match error {
             GetRecordError::NotFound { certainty, rejected, .. } => {
                 let is_record = |found: &PeerRecord| found.record.key == *key;
-                self.assert_certain(*certainty, |heard| heard.reads(key) && !heard.records.iter().any(is_record));
+                self.assert_certain(asked, *certainty, |heard| {
+                    heard.reads(key) && !heard.records.iter().any(is_record)
+                });
                 assert!(*certainty == Certainty::Inconclusive || *rejected == 0, "conclusive in spite of {rejected}");
             }
             GetRecordError::Conflict { candidates, needed } => {
@@ -295,27 +335,22 @@ impl Promises {
             assert!(valid.is_ok(), "an invalid record: {record:?}");
         }
         let sent = |heard: &Heard| heard.reads(key) && heard.records.contains(record);
-        assert!(self.confused || self.steps.values().any(sent), "nobody sent {record:?}");
+        assert!(self.is_confused(key) || self.steps.values().any(sent), "nobody sent {record:?}");
     }
 
     fn assert_named(&self, key: &RecordKey, provider: PeerId) {
         let named = |heard: &Heard| heard.reads(key) && heard.peers.contains(&provider);
-        assert!(self.confused || self.steps.values().any(named), "nobody named {provider}");
+        assert!(self.is_confused(key) || self.steps.values().any(named), "nobody named {provider}");
     }
 
-    /// A conclusive result stands on a query that went to its end, in a network that the node is part of, and that
-    /// enough peers answered: three, if nothing is known of its size, and four of five that were asked.
-    fn assert_certain(&self, certainty: Certainty, is_ground: impl Fn(&Heard) -> bool) {
-        if certainty == Certainty::Inconclusive || self.confused {
+    /// A conclusive result rests on a query that went to its end, and that enough peers answered.
+    fn assert_certain(&self, asked: &Asked, certainty: Certainty, is_ground: impl Fn(&Heard) -> bool) {
+        if certainty == Certainty::Inconclusive || self.is_confused(&asked.key) {
             return;
         }
-        assert_ne!(self.network.reachability, Reachability::Isolated, "conclusive, although cut off");
-        let least = if self.sized { 1 } else { 3 };
-        let ground = |heard: &&Heard| {
-            let Progress { requests, successes, failures: _ } = heard.progress;
-            heard.ended && !heard.cut_short && successes >= least && 5 * u64::from(successes) >= 4 * u64::from(requests)
-        };
-        assert!(self.steps.values().filter(ground).any(is_ground), "conclusive without a ground: {self:#?}");
+        let went_to_its_end = |heard: &Heard| heard.ended == Some(true) && !heard.cut_short;
+        let rests = self.rests_on(asked, |heard| went_to_its_end(heard) && is_ground(heard));
+        assert!(rests, "conclusive without a ground: {self:#?}");
     }
 
     fn assert_put_answer(&self, operation: &Operation, answer: &PutAnswer) {
@@ -343,7 +378,11 @@ impl Promises {
             .steps
             .values()
             .filter_map(|heard| match &heard.query {
-                Query::PutRecordTo { record: sent, peers } if sent.value == record.value => Some(peers),
+                Query::PutRecordTo { record: sent, peers }
+                    if (&sent.key, &sent.value) == (&record.key, &record.value) =>
+                {
+                    Some(peers)
+                }
                 _ => None,
             })
             .flat_map(|peers| peers.iter())
@@ -352,8 +391,19 @@ impl Promises {
     }
 }
 
+/// Returns the key of a query. A bootstrap has none.
+fn key_of(query: &Query) -> &[u8] {
+    match query {
+        Query::GetRecord { key } | Query::GetProviders { key } | Query::StartProviding { key } => key.as_ref(),
+        Query::GetClosestPeers { target } => target.as_ref(),
+        Query::PutRecordTo { record, peers: _ } => record.key.as_ref(),
+        Query::Bootstrap => &[],
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use kadence_core::ProvidersAnswer;
     use libp2p::kad::Record;
 
     use super::*;
@@ -362,7 +412,8 @@ mod tests {
     /// A read of the key 2, which has a validator, that kad has answered with a record of `found` and `successes` of five
     /// requests.
     fn read(found: Option<u8>, successes: u32) -> Promises {
-        let (mut promises, key) = (Promises::new(validators(), false), key(2));
+        let (mut promises, key) = (Promises::new(validators(), None), key(2));
+        promises.network(Network::default().size(Some(8)));
         promises.accepted(RequestId(1), Operation::GetRecord { key: key.clone(), policy: Policy::First }, false);
         promises.starts(1, &Query::GetRecord { key });
         promises.started(1, Some(7));
@@ -416,6 +467,47 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_has_the_key_the_sources_and_the_counts_that_it_says() {
+        let answer = |change: &dyn Fn(&mut PeerRecord), agreeing: usize| {
+            let mut record = sent(2);
+            change(&mut record);
+            let mut answer = RecordAnswer::new(Arc::new(record), Progress::default());
+            answer.agreeing = agreeing;
+            Outcome::GetRecord(Ok(answer))
+        };
+        assert!(!breaks(read(Some(2), 3), &answer(&|_| {}, 1)));
+        assert!(
+            breaks(read(Some(2), 3), &answer(&|record| record.peer = Some(peer(4)), 1)),
+            "another peer has sent it"
+        );
+        assert!(breaks(read(Some(2), 3), &answer(&|record| record.record.key = key(3), 1)), "another key");
+        assert!(breaks(read(Some(2), 3), &answer(&|_| {}, 2)), "a wrong count");
+    }
+
+    #[test]
+    fn a_provider_was_named_and_is_named_once() {
+        let providers = |named: &[u8], answered: &[u8]| {
+            let (mut promises, key) = (Promises::new(validators(), None), key(0));
+            promises.accepted(
+                RequestId(1),
+                Operation::GetProviders { key: key.clone(), policy: Policy::Limit(2) },
+                false,
+            );
+            promises.starts(1, &Query::GetProviders { key: key.clone() });
+            promises.started(1, Some(7));
+            let providers = named.iter().map(|n| peer(*n)).collect();
+            let result = QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { key, providers }));
+            promises.event(&QueryEvent { id: 7, result, progress: Progress::default(), last: false });
+            let answer = ProvidersAnswer::new(answered.iter().map(|n| peer(*n)).collect(), Progress::default());
+            breaks(promises, &Outcome::GetProviders(Ok(answer)))
+        };
+        assert!(!providers(&[1, 2, 3], &[1, 2]));
+        assert!(providers(&[1, 2, 3], &[1, 4]), "nobody named the peer 4");
+        assert!(providers(&[1, 2, 3], &[1, 1]), "named twice");
+        assert!(providers(&[1, 2, 3], &[1, 2, 3]), "more than the limit");
+    }
+
+    #[test]
     fn conclusive_has_its_grounds() {
         assert!(!breaks(read(None, 4), &nothing()));
         assert!(breaks(read(None, 3), &nothing()), "two of five did not answer");
@@ -423,9 +515,31 @@ mod tests {
         let mut cut = read(None, 5);
         cut.cut_short(7);
         assert!(breaks(cut, &nothing()), "cut short");
-        let mut isolated = read(None, 5);
-        isolated.network(Network::default().reachability(Reachability::Isolated));
-        assert!(breaks(isolated, &nothing()), "cut off from the network");
+        let in_network = |network: Network| {
+            let mut promises = read(None, 0);
+            promises.network(network);
+            let progress = Progress { requests: 5, successes: 5, failures: 0 };
+            let finished = GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates: BTreeMap::new() };
+            promises.starts(2, &Query::GetRecord { key: key(2) });
+            promises.started(2, Some(8));
+            let result = QueryResult::GetRecord(Ok(finished));
+            promises.event(&QueryEvent { id: 8, result, progress, last: true });
+            breaks(promises, &nothing())
+        };
+        assert!(!in_network(Network::default().size(Some(8))));
+        assert!(in_network(Network::default()), "five of an unknown number");
+        assert!(in_network(Network::default().size(Some(100))), "five of a hundred");
+        let isolated = Network::default().size(Some(8)).reachability(Reachability::Isolated);
+        assert!(in_network(isolated), "cut off from the network");
+    }
+
+    #[test]
+    fn a_conclusive_read_after_a_write_does_not_rest_on_an_older_query() {
+        let mut promises = read(None, 5);
+        promises.written(&key(2));
+        promises.ended(RequestId(1), &nothing());
+        promises.accepted(RequestId(1), Operation::GetRecord { key: key(2), policy: Policy::First }, false);
+        assert!(breaks(promises, &nothing()));
     }
 
     #[test]
@@ -433,7 +547,7 @@ mod tests {
         let record = Arc::new(Record::new(key(0), value(2)));
         let peers: Vec<_> = (1..=3).map(peer).collect();
         let put = |acknowledged: &[u8], unacknowledged: &[u8]| {
-            let mut promises = Promises::new(validators(), false);
+            let mut promises = Promises::new(validators(), None);
             let (record, peers) = (Arc::clone(&record), peers.clone());
             let operation =
                 Operation::PutRecordTo { record: Arc::clone(&record), peers: peers.clone(), quorum: Quorum::Majority };
