@@ -61,7 +61,7 @@ struct Heard {
     /// Providers, or the closest peers.
     peers: HashSet<PeerId>,
     progress: Progress,
-    /// Set by the last event: whether what is known of the network lets an empty result be conclusive.
+    /// Set by a last event: whether what is known of the network lets an empty result be conclusive.
     ended: Option<bool>,
     /// Somebody finished it, or gave up a peer that it waited for.
     cut_short: bool,
@@ -140,9 +140,6 @@ impl Promises {
         self.event_of = self.queries.get(&event.id).copied();
         let is_enough = self.is_enough(event.progress);
         let Some(heard) = self.event_of.and_then(|step| self.steps.get_mut(&step)) else { return };
-        if heard.ended.is_some() {
-            return;
-        }
         match (&heard.query, &event.result) {
             (Query::GetRecord { .. }, QueryResult::GetRecord(result)) => {
                 if let Ok(GetRecordOk::FoundRecord(found)) = result {
@@ -165,7 +162,9 @@ impl Promises {
             // An event of another kind says nothing.
             _ => return,
         }
-        (heard.progress, heard.ended) = (event.progress, event.last.then_some(is_enough));
+        heard.progress = event.progress;
+        // An end that contradicts what was found is none, so that there may be another one.
+        heard.ended = event.last.then_some(is_enough).or(heard.ended);
     }
 
     /// Returns whether enough peers have answered for a conclusive result, in a network that the node is part of: four of five

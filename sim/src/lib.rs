@@ -18,7 +18,7 @@ pub use kadence;
 pub use libp2p;
 
 pub use self::{
-    disk::DiskState,
+    disk::{DiskState, clean_up_after},
     foreign::{ForeignPeer, Habit, WRONG_VALUE, keypairs_near},
     latency::Latency,
     members::{Member, PORT},

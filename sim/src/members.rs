@@ -108,6 +108,7 @@ impl World {
         while members.len() < number {
             for _ in 0..at_once.clamp(1, number - members.len()) {
                 let known = self.some_of(&addresses);
+                let known = config.bootstrap_peers.iter().cloned().chain(known);
                 let member = Member::start(self.host(link), config.clone().bootstrap_peers(known)).await?;
                 addresses.extend(member.addresses());
                 members.push(member);

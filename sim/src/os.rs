@@ -11,12 +11,17 @@
 use std::{cell::Cell, ffi::CStr, mem, slice};
 
 use futures_timer::schedule;
-use libc::{c_int, c_long, c_uint, c_void, clockid_t, off_t, pthread_attr_t, pthread_t, size_t, ssize_t, timespec};
+use libc::{
+    c_int, c_long, c_uint, c_void, clockid_t, iovec, off_t, pthread_attr_t, pthread_t, size_t, ssize_t, timespec,
+};
 
 use crate::{
     disk::{self, Call},
     splitmix,
 };
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("the types of these functions are those of 64-bit systems");
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -52,6 +57,10 @@ pub(crate) fn is_exported() -> bool {
         ftruncate64 as *const c_void,
         fsync as *const c_void,
         fdatasync as *const c_void,
+        readv as *const c_void,
+        writev as *const c_void,
+        copy_file_range as *const c_void,
+        sendfile64 as *const c_void,
     ];
     std::hint::black_box(files);
     // SAFETY: the names end with a zero byte.
@@ -152,7 +161,11 @@ fn passes(file: c_int, call: Call) -> bool {
 /// End of a write of `len` bytes at an offset, or at the current one.
 fn end(file: c_int, offset: Option<off_t>, len: size_t) -> Call {
     // SAFETY: no pointer is passed.
-    let offset = offset.unwrap_or_else(|| unsafe { libc::lseek(file, 0, libc::SEEK_CUR) });
+    let appends = unsafe { libc::fcntl(file, libc::F_GETFL) } & libc::O_APPEND != 0;
+    let from = if appends { libc::SEEK_END } else { libc::SEEK_CUR };
+    // An append leaves the offset at the end in any case.
+    // SAFETY: no pointer is passed.
+    let offset = offset.filter(|_| !appends).unwrap_or_else(|| unsafe { libc::lseek(file, 0, from) });
     Call::Write { end: u64::try_from(offset).unwrap_or(0).saturating_add(len as u64) }
 }
 
@@ -206,7 +219,7 @@ pub(crate) unsafe extern "C" fn write(file: c_int, buffer: *const c_void, len: s
 /// As for the function of the C library: `buffer` has `len` bytes.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn pwrite(file: c_int, buffer: *const c_void, len: size_t, offset: off_t) -> ssize_t {
-    if !passes(file, end(file, Some(offset), len)) {
+    if disk::are_troubled() && !passes(file, end(file, Some(offset), len)) {
         return -1;
     }
     // SAFETY: the arguments are the caller's.
@@ -220,6 +233,75 @@ pub(crate) unsafe extern "C" fn pwrite(file: c_int, buffer: *const c_void, len: 
 pub(crate) unsafe extern "C" fn pwrite64(file: c_int, buffer: *const c_void, len: size_t, offset: off_t) -> ssize_t {
     // SAFETY: the arguments are the caller's.
     unsafe { pwrite(file, buffer, len, offset) }
+}
+
+/// # Safety
+///
+/// As for the function of the C library: `parts` are `count` buffers.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn readv(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+    if !passes(file, Call::Read) {
+        return -1;
+    }
+    // SAFETY: the arguments are the caller's.
+    unsafe { libc::syscall(libc::SYS_readv, file, parts, count) as ssize_t }
+}
+
+/// # Safety
+///
+/// As for the function of the C library: `parts` are `count` buffers.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+    if disk::are_troubled() && !parts.is_null() {
+        // SAFETY: the caller passes as many buffers.
+        let parts = unsafe { slice::from_raw_parts(parts, usize::try_from(count).unwrap_or(0)) };
+        if !passes(file, end(file, None, parts.iter().map(|part| part.iov_len).sum())) {
+            return -1;
+        }
+    }
+    // SAFETY: the arguments are the caller's.
+    unsafe { libc::syscall(libc::SYS_writev, file, parts, count) as ssize_t }
+}
+
+/// In a world with disks the system cannot copy by itself, so that the standard library reads and writes instead.
+fn copies_itself() -> bool {
+    if !disk::are_there() {
+        return true;
+    }
+    // SAFETY: the place of this thread's error is always valid.
+    unsafe { *libc::__errno_location() = libc::ENOSYS };
+    false
+}
+
+/// # Safety
+///
+/// As for the function of the C library: the offsets are null or valid.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn copy_file_range(
+    from: c_int,
+    from_offset: *mut i64,
+    to: c_int,
+    to_offset: *mut i64,
+    len: size_t,
+    flags: c_uint,
+) -> ssize_t {
+    if !copies_itself() {
+        return -1;
+    }
+    // SAFETY: the arguments are the caller's.
+    unsafe { libc::syscall(libc::SYS_copy_file_range, from, from_offset, to, to_offset, len, flags) as ssize_t }
+}
+
+/// # Safety
+///
+/// As for the function of the C library: the offset is null or valid.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut i64, len: size_t) -> ssize_t {
+    if !copies_itself() {
+        return -1;
+    }
+    // SAFETY: the arguments are the caller's.
+    unsafe { libc::syscall(libc::SYS_sendfile, to, from, offset, len) as ssize_t }
 }
 
 #[unsafe(no_mangle)]

@@ -4,6 +4,7 @@
 
 use std::{
     future::Future,
+    io,
     net::Ipv4Addr,
     path::PathBuf,
     sync::{
@@ -31,7 +32,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    disk::{self, DiskId, DiskState},
+    disk::{self, DiskId, DiskState, Root},
     latency::Latency,
     network::{HostId, Link, Network, Traffic, multiaddr, nanos},
     os,
@@ -128,8 +129,12 @@ where
     F: Future<Output = T> + 'static,
 {
     // A thread of its own has random numbers and hash seeds that no other world has used before.
+    let folder = match Root::create() {
+        Ok(folder) => folder,
+        Err(error) => panic!("no folder for the files of a world: {error}"),
+    };
     let thread = thread::Builder::new().name("world".into()).stack_size(STACK).spawn(move || {
-        let _world = InWorld::begin(config.seed);
+        let _world = InWorld::begin(config.seed, folder);
         turn(&config, scenario)
     });
     match thread.map(thread::JoinHandle::join) {
@@ -143,11 +148,14 @@ where
 struct InWorld;
 
 impl InWorld {
-    fn begin(seed: u64) -> Self {
+    fn begin(seed: u64, folder: Root) -> Self {
         assert!(
             os::is_exported(),
             "the program does not export `getrandom` and `clock_gettime`: link it as the build script of kadence-sim does"
         );
+        if let Err(error) = folder.begin() {
+            panic!("the folder of a world is gone: {error}");
+        }
         os::seed(Some(seed));
         schedule::begin();
         Self
@@ -158,7 +166,7 @@ impl Drop for InWorld {
     fn drop(&mut self) {
         schedule::end();
         os::seed(None);
-        disk::end_all();
+        disk::end();
     }
 }
 
@@ -228,6 +236,15 @@ impl World {
     /// Draws from random numbers of the scenario's own, which depend on the seed alone.
     pub fn random<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
         draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns a new empty folder that is on the disk of no host, and that is deleted at the end of the world.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created.
+    pub fn folder(&self) -> io::Result<PathBuf> {
+        disk::new_folder()
     }
 
     /// Creates a host.
@@ -341,7 +358,7 @@ impl Host {
         X: NetworkBehaviour + Send,
         X::ToSwarm: Send,
     {
-        let transport = |keypair: &Keypair| Ok::<_, std::io::Error>(self.transport(keypair.public().to_peer_id()));
+        let transport = |keypair: &Keypair| Ok::<_, io::Error>(self.transport(keypair.public().to_peer_id()));
         Node::start(self.runtime(), config, transport, app).await
     }
 
@@ -371,42 +388,43 @@ impl Host {
     ///
     /// # Panics
     ///
-    /// Panics if no folder can be created.
+    /// Panics if no folder can be created, or outside of the host's world.
     pub fn disk(&self) -> PathBuf {
-        match self.disk_id().folder() {
-            Some(folder) => folder,
-            None => panic!("a disk outside of its world"),
-        }
+        self.on_disk(DiskId::folder)
     }
 
     /// Lets the disk be full, fail, or work again.
+    ///
+    /// # Panics
+    ///
+    /// As [`disk`](Self::disk).
     pub fn set_disk(&self, state: DiskState) {
-        self.disk_id().set_state(state);
+        self.on_disk(|disk| disk.set_state(state));
     }
 
-    fn disk_id(&self) -> DiskId {
+    /// Uses the host's disk, which is created if there is none.
+    fn on_disk<T>(&self, use_it: impl FnOnce(DiskId) -> io::Result<T>) -> T {
         let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        *disk.get_or_insert_with(|| match DiskId::create() {
-            Ok(disk) => disk,
-            Err(error) => panic!("no folder for a disk: {error}"),
-        })
+        let id = disk.map_or_else(DiskId::create, Ok);
+        *disk = id.as_ref().ok().copied();
+        match id.and_then(use_it) {
+            Ok(used) => used,
+            Err(error) => panic!("the disk of {:?}: {error}", self.id),
+        }
     }
 
     /// Cuts the power: the host goes [offline](Self::set_online), all that runs on it ends, and its disk loses what was not
     /// synced: each file has the content of its last sync, or none. [`set_online`](Self::set_online) brings the power back.
-    /// The names of files are not lost.
+    /// The names of files are not lost, and a disk that is full or fails stays so.
     ///
     /// # Panics
     ///
-    /// Panics if the files that are left cannot be copied.
+    /// As [`disk`](Self::disk), and if the files that are left cannot be copied.
     pub fn lose_power(&self) {
         self.set_online(false);
-        let before = self.disk_id();
         // What ends now may still write, which nobody sees.
-        match before.after_power_failure() {
-            Ok(after) => *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = Some(after),
-            Err(error) => panic!("the files of a disk cannot be copied: {error}"),
-        }
+        let after = self.on_disk(DiskId::after_power_failure);
+        *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = Some(after);
         self.kill();
     }
 

@@ -54,6 +54,16 @@ fn a_power_failure_leaves_what_was_synced() {
         // What was left is on the disk.
         host.lose_power();
         assert_eq!(fs::read(host.disk().join("folder/file")).unwrap(), b"synced");
+
+        // What takes the place of a deleted file has nothing of it, also if it gets its inode.
+        for number in 0..20 {
+            let path = host.disk().join("folder/file");
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, format!("never synced {number}")).unwrap();
+            host.lose_power();
+            assert_eq!(fs::read(host.disk().join("folder/file")).unwrap(), b"");
+            File::create(host.disk().join("folder/file")).and_then(|file| file.sync_all()).unwrap();
+        }
     });
 }
 
@@ -73,10 +83,18 @@ fn a_disk_that_is_full_or_fails_says_so_and_others_work_on() {
         assert_eq!(file.set_len(7).unwrap_err().raw_os_error(), Some(28), "ENOSPC");
         file.set_len(5).unwrap();
         file.sync_all().unwrap();
+        let path = host.disk().join("file");
+        let appended = OpenOptions::new().append(true).open(&path).unwrap().write(b"+");
+        assert_eq!(appended.unwrap_err().raw_os_error(), Some(28), "an append");
+        let copied = fs::copy(other.disk().join("file"), host.disk().join("copy"));
+        assert_eq!(copied.unwrap_err().raw_os_error(), Some(28), "a copy");
+        let mut unnamed = tempfile::tempfile_in(host.disk()).unwrap();
+        assert_eq!(unnamed.write(b"+").unwrap_err().raw_os_error(), Some(28), "a file without a name");
         host.set_disk(DiskState::Failing);
         file.rewind().unwrap();
         let mut text = String::new();
-        let errors = [file.read(&mut [0]).map(drop), file.write(b"x").map(drop), file.sync_data()];
+        let vectored = file.write_vectored(&[std::io::IoSlice::new(b"x")]);
+        let errors = [file.read(&mut [0]).map(drop), file.write(b"x").map(drop), vectored.map(drop), file.sync_data()];
         assert!(errors.iter().all(|result| result.as_ref().is_err_and(|error| error.raw_os_error() == Some(5))));
         of_other.write_all(b"longer than before").unwrap();
         of_other.sync_all().unwrap();
@@ -186,10 +204,10 @@ async fn publisher(host: Host, identity: &Keypair, known: &[Member]) -> Publishe
 
 impl Publisher {
     async fn publish(&self, version: &str) -> Result<Receipt, PublishError> {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(MANIFEST_FILE), format!("name = \"pads\"\nversion = \"{version}\"\n")).unwrap();
-        fs::write(folder.path().join("pads.txt"), version.repeat(20_000)).unwrap();
-        let release = Release::read(self.registry.publisher(), folder.path()).await.unwrap();
+        let folder = self.host.world().folder().unwrap();
+        fs::write(folder.join(MANIFEST_FILE), format!("name = \"pads\"\nversion = \"{version}\"\n")).unwrap();
+        fs::write(folder.join("pads.txt"), version.repeat(20_000)).unwrap();
+        let release = Release::read(self.registry.publisher(), &folder).await.unwrap();
         self.registry.publish(release).await
     }
 

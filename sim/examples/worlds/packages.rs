@@ -145,8 +145,8 @@ impl Stage {
             *tried
         };
         // The folder that is packed is not on the host.
-        let Ok(folder) = tempfile::tempdir() else { return };
-        let Ok(release) = release(&registry, number, folder.path()).await else { return };
+        let Ok(folder) = self.world().folder() else { return };
+        let Ok(release) = release(&registry, number, &folder).await else { return };
         let published = host.by_clock(registry.publish(release)).await.map(drop).map_err(|error| error.to_string());
         self.note(&[by], None, format!("{} publishes version {number}: {published:?}", self.name(by)));
         self.outcome(format!("Publish {}", if published.is_ok() { "Ok" } else { "Error" }));

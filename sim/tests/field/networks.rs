@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kadence_sim::{
-    ForeignPeer, Habit, Link, Member,
+    ForeignPeer, Habit, Latency, Link, Member, WorldConfig,
     kadence::{PutRecordError, node::NodeConfig},
     libp2p::kad::{Mode, RecordKey},
     run,
@@ -281,4 +281,33 @@ fn a_missing_key_beside_silent_peers_is_not_conclusive() {
         ensure(asked > 0 && !is_conclusive(&missing), || format!("{missing:?}, and {asked} requests were not answered"))
     });
     holds(finding.result);
+}
+
+/// Strangers who know three nodes and ask nobody are hardly known to others.
+#[test]
+fn a_missing_key_is_conclusive_where_everybody_answers() {
+    let finding = run(WorldConfig::default().latency(Latency::CLOUD_REGIONS), |world| async move {
+        let members = members(&world, 42, Link::default()).await;
+        let known = all(&members);
+        let start = || ForeignPeer::start(world.host(Link::default()), Habit::Honest, &world.some_of(&known));
+        let strangers: Vec<_> = (0..18).map(|_| start().expect("a peer starts")).collect();
+        world.sleep(2 * MINUTE).await;
+        let mut inconclusive = Vec::new();
+        for (number, member) in members.iter().enumerate().take(40) {
+            let missing = member.node.client().get_record(format!("missing {number}")).await;
+            let missing = missing.expect_err("nobody has it");
+            if !is_conclusive(&missing) {
+                inconclusive.push(missing.to_string());
+            }
+        }
+        let asked: u64 = strangers.iter().map(ForeignPeer::requests).sum();
+        ensure(inconclusive.is_empty(), || {
+            let example = &inconclusive[0];
+            format!(
+                "{} of 40 were inconclusive, although all peers answer ({asked} requests): {example}",
+                inconclusive.len()
+            )
+        })
+    });
+    fails_until("16.2", "although all peers answer", finding.result);
 }

@@ -12,7 +12,6 @@ use kadence_sim::{
     libp2p::{Multiaddr, identity::Keypair},
     run,
 };
-use tempfile::TempDir;
 
 use crate::finding::{Finding, MINUTE, config, ensure, fails_until, holds};
 
@@ -20,21 +19,20 @@ struct Peer {
     host: Host,
     node: Node<RegistryBehaviour>,
     registry: P2PRegistry<SimRuntime>,
-    _folder: TempDir,
 }
 
 async fn peer(host: Host, known: Vec<Multiaddr>) -> Peer {
-    let (keypair, folder) = (Keypair::generate_ed25519(), tempfile::tempdir().unwrap());
+    let keypair = Keypair::generate_ed25519();
     let mut node = NodeConfig::default()
         .identity(Identity::Keypair(keypair.clone()))
         .listen([host.multiaddr(PORT)])
         .bootstrap_peers(known);
     configure(&mut node);
-    let config = RegistryConfig::in_folder(folder.path());
+    let config = RegistryConfig::in_folder(host.disk());
     let behaviour = RegistryBehaviour::new(&keypair, &config).unwrap();
     let mut node = host.node_with(node, |_| behaviour).await.unwrap();
     let registry = P2PRegistry::start(&mut node, host.runtime(), keypair, config).await.unwrap();
-    Peer { host, node, registry, _folder: folder }
+    Peer { host, node, registry }
 }
 
 async fn network(world: &World, number: usize) -> Vec<Peer> {
@@ -57,8 +55,8 @@ async fn release(peer: &Peer, folder: &Path) -> (PackageId, Release) {
 }
 
 async fn publish(peer: &Peer) -> PackageId {
-    let folder = tempfile::tempdir().unwrap();
-    let (package, release) = release(peer, folder.path()).await;
+    let folder = peer.host.world().folder().unwrap();
+    let (package, release) = release(peer, &folder).await;
     peer.registry.publish(release).await.unwrap();
     package
 }
@@ -120,8 +118,8 @@ async fn read_with_clocks(world: World, publisher_ahead: i64, reader_ahead: i64)
     peers[1].host.set_wall_clock(publisher_ahead);
     peers[2].host.set_wall_clock(reader_ahead);
     world.sleep(MINUTE).await;
-    let folder = tempfile::tempdir().unwrap();
-    let (package, release) = release(&peers[1], folder.path()).await;
+    let folder = world.folder().unwrap();
+    let (package, release) = release(&peers[1], &folder).await;
     let published = peers[1].host.by_clock(peers[1].registry.publish(release)).await;
     let published = published.map(|_receipt| ()).map_err(|error| error.to_string());
     world.sleep(15 * MINUTE).await;
