@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) delay_ms: u64,
     /// Difference of the wall clock.
     pub(crate) seconds_ahead: i64,
+    /// Number of the first nodes that it joins through.
+    pub(crate) known: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -290,6 +292,7 @@ fn node(random: &mut ChaCha8Rng, at: usize, is_strange: bool) -> Node {
         loss: if random.random_bool(0.1) { 0.02 } else { 0.0 },
         delay_ms: if random.random_bool(0.1) { random.random_range(20..=400) } else { 0 },
         seconds_ahead: if random.random_bool(0.1) { random.random_range(-86_400..=86_400) } else { 0 },
+        known: random.random_range(1..=3),
     }
 }
 

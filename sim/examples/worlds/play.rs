@@ -196,16 +196,17 @@ impl Stage {
         stage
     }
 
-    /// Returns addresses of three of the first nodes for another one that starts: the current ones, as a name would give, or
+    /// Returns addresses of some of the first nodes for another one that starts: the current ones, as a name would give, or
     /// the last ones.
     fn addresses_of_some(&self, but: usize) -> Vec<Multiaddr> {
+        let known = self.plan.nodes.get(but).map_or(1, |node| node.known);
         let mut last = self.last_addresses.borrow_mut();
         for (at, actor) in self.actors.iter().enumerate().take(FIRST) {
             if let Who::Kadence(node) = &actor.borrow().who {
                 last.extend(node.listen_addrs().into_iter().next().map(|address| (at, address)));
             }
         }
-        last.iter().filter(|(at, _)| **at != but).map(|(_, address)| address.clone()).take(3).collect()
+        last.iter().filter(|(at, _)| **at != but).map(|(_, address)| address.clone()).take(known).collect()
     }
 
     pub(crate) fn world(&self) -> &World {
