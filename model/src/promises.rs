@@ -344,7 +344,8 @@ impl Promises {
 
     /// A conclusive result rests on a query that went to its end, and that enough peers answered.
     fn assert_certain(&self, asked: &Asked, certainty: Certainty, is_ground: impl Fn(&Heard) -> bool) {
-        if certainty == Certainty::Inconclusive || self.is_confused(&asked.key) {
+        // Whose end an event is, is not known either once an id has been given twice.
+        if certainty == Certainty::Inconclusive || !self.confused.is_empty() {
             return;
         }
         let went_to_its_end = |heard: &Heard| heard.ended == Some(true) && !heard.cut_short;

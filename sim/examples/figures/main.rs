@@ -90,12 +90,7 @@ fn main() -> Result<(), AnyError> {
     }
     let number = |at: usize, default| args.get(at).map_or(Ok(default), |arg| arg.parse::<usize>());
     let (nodes, calls) = (number(0, 200)?, number(1, 50)?);
-    let mut tables = Vec::new();
-    for share in SHARES {
-        let table = measure(nodes, calls, share)?;
-        print(nodes, calls, share, &table);
-        tables.push(table);
-    }
+    let tables = measure_all(nodes, calls, &SHARES)?;
     if let Some(folder) = args.get(2) {
         for (at, operation) in OPERATIONS.iter().enumerate() {
             let path = Path::new(folder).join(format!("{}.svg", operation.replace(' ', "-")));
@@ -113,9 +108,8 @@ type Figure = (String, f64);
 
 fn gates() -> Result<Vec<Figure>, AnyError> {
     let mut gates = Vec::new();
-    for share in GATE_SHARES {
-        let table = measure(GATE_NODES, GATE_ROUNDS, share)?;
-        print(GATE_NODES, GATE_ROUNDS, share, &table);
+    let tables = measure_all(GATE_NODES, GATE_ROUNDS, &GATE_SHARES)?;
+    for (share, table) in GATE_SHARES.into_iter().zip(tables) {
         for (operation, [calls, _]) in OPERATIONS.iter().zip(&table) {
             let count = calls.times.len().max(1) as f64;
             let mean = |sum: f64| sum / count;
@@ -201,23 +195,38 @@ impl Caller {
     }
 }
 
+/// Measures a network at some shares of silent peers, and prints the tables.
+fn measure_all(nodes: usize, calls: usize, shares: &[usize]) -> Result<Vec<Table>, AnyError> {
+    let mut tables = shares.iter().map(|share| measure(nodes, calls, *share)).collect::<Result<Vec<_>, _>>()?;
+    // Registries are further nodes, in worlds of their own. They come last, as a world depends on those before it in a process.
+    for (share, table) in shares.iter().zip(&mut tables) {
+        if let Some([kadence, _]) = table.get_mut(Operation::Install as usize) {
+            *kadence = measure_installs(nodes, calls, *share)?;
+        }
+        print(nodes, calls, *share, table);
+    }
+    Ok(tables)
+}
+
+fn config(share: usize) -> WorldConfig {
+    WorldConfig::default().seed(share as u64).latency(Latency::CLOUD_REGIONS)
+}
+
 fn measure(nodes: usize, calls: usize, share: usize) -> Result<Table, AnyError> {
-    let config = WorldConfig::default().seed(share as u64).latency(Latency::CLOUD_REGIONS);
-    let ran = run(config.clone(), move |world| async move {
+    let ran = run(config(share), move |world| async move {
         let network = Network::start(world, nodes, share).await?;
         network.silence();
         network.measure(calls).await
     });
-    let mut table = ran.result?;
-    // In a world of its own, as registries are further nodes.
-    let ran = run(config, move |world| async move {
+    ran.result
+}
+
+fn measure_installs(nodes: usize, calls: usize, share: usize) -> Result<Calls, AnyError> {
+    let ran = run(config(share), move |world| async move {
         let network = Network::start(world, nodes, share).await?;
         installs::measure(&network, calls).await
     });
-    if let Some([kadence, _]) = table.get_mut(Operation::Install as usize) {
-        *kadence = ran.result?;
-    }
-    Ok(table)
+    ran.result
 }
 
 struct Network {
