@@ -31,7 +31,7 @@ const ABSENCE: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_secs(10);
 
 /// Number of the latest records that are asked for.
-const RECENT: u64 = 60;
+const RECENT: usize = 60;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -57,7 +57,8 @@ fn main() -> Result<(), AnyError> {
         let members = world.members(nodes, Link::default()).await?;
         println!("{nodes} nodes have joined after {:?}", world.now());
         let places = members.into_iter().map(|member| Some(Rc::new(member))).collect();
-        let network = Network { world, places: RefCell::new(places), counts: RefCell::default() };
+        let network =
+            Network { world, places: RefCell::new(places), counts: RefCell::default(), stored: RefCell::default() };
         let mut come_and_go: FuturesUnordered<_> = (0..nodes).map(|at| network.come_and_go(at)).collect();
         let calls = pin!(network.call(Duration::from_secs(60 * minutes)));
         let churn = pin!(async { while come_and_go.next().await.is_some() {} });
@@ -81,6 +82,8 @@ struct Network {
     /// The nodes; `None` while one is away.
     places: RefCell<Vec<Option<Rc<Member>>>>,
     counts: RefCell<Counts>,
+    /// Numbers of records whose puts have succeeded, the latest last.
+    stored: RefCell<Vec<u64>>,
 }
 
 impl Network {
@@ -150,7 +153,15 @@ impl Network {
             counts.puts += 1;
             counts.failed_puts += u32::from(put.is_err());
         }
-        let wanted = self.world.random(|random| random.random_range(number.saturating_sub(RECENT)..=number));
+        if put.is_ok() {
+            self.stored.borrow_mut().push(number);
+        }
+        let wanted = {
+            let stored = self.stored.borrow();
+            let recent = stored.get(stored.len().saturating_sub(RECENT)..).unwrap_or_default();
+            self.world.random(|random| recent.choose(random).copied())
+        };
+        let Some(wanted) = wanted else { return };
         let client = reader.node.client().clone();
         drop(reader);
         let got = client.get_record(key(wanted)).await;

@@ -4,6 +4,8 @@
 //! write, read and sync pass through `os.rs`, which asks here. A folder takes no notice of `sync`: names, deletions and
 //! moves are on the disk at once.
 
+#![expect(clippy::panic, reason = "a world that cannot go on is a failed test")]
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -202,12 +204,16 @@ impl Mounted {
 
     /// Creates what a folder has after a power failure.
     fn restore(&mut self, from: &Path, to: &Path, synced: &BTreeMap<u64, Synced>) -> io::Result<()> {
-        for entry in fs::read_dir(from)? {
-            let (entry, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+        let entries = fs::read_dir(from)?.map(|entry| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))));
+        let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
+        // Folders are read in an order that depends on the file system.
+        entries.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        for (entry, kind) in entries {
             let Some(to) = entry.file_name().map(|name| to.join(name)) else { continue };
             if kind.is_dir() {
                 fs::create_dir(&to)?;
                 self.restore(&entry, &to, synced)?;
+                fs::set_permissions(&to, fs::metadata(&entry)?.permissions())?;
             } else if kind.is_symlink() {
                 std::os::unix::fs::symlink(fs::read_link(&entry)?, &to)?;
             } else if kind.is_file() {
@@ -251,6 +257,11 @@ fn place(file: i32) -> String {
     format!("/proc/self/fd/{file}")
 }
 
+/// Returns the length of an open file, or 0 if it has none.
+pub(crate) fn len(file: i32) -> u64 {
+    fs::metadata(place(file)).map_or(0, |file| file.len())
+}
+
 /// Returns what `look` sees of the disk that an open file is on, unless it is on none.
 fn on_disk_of<T>(file: i32, look: impl FnOnce(&mut Mounted) -> T) -> Option<T> {
     if !are_there() {
@@ -270,33 +281,40 @@ pub(crate) fn error_of(file: i32, call: Call) -> Option<i32> {
     if !are_troubled() {
         return None;
     }
-    let grows_to = |end: u64| fs::metadata(place(file)).is_ok_and(|file| end > file.len());
     match (on_disk_of(file, |disk| disk.state)?, call) {
         (DiskState::Failing, _) => Some(libc::EIO),
-        (DiskState::Full, Call::Write { end } | Call::Resize(end)) if grows_to(end) => Some(libc::ENOSPC),
+        (DiskState::Full, Call::Write { end } | Call::Resize(end)) if end > len(file) => Some(libc::ENOSPC),
         (DiskState::Full | DiskState::Working, _) => None,
     }
 }
 
 /// Notes that an open file was synced. Returns whether it is on a disk of a host, whose power failures are not real ones.
+///
+/// # Panics
+///
+/// Panics if the file cannot be read or kept open: the world would lose what was synced.
 pub(crate) fn note_sync(file: i32) -> bool {
     if on_disk_of(file, |_| ()).is_none() {
         return false;
     }
-    let read = || -> io::Result<(u64, Synced)> {
-        let place = place(file);
+    let place = place(file);
+    let read = || -> io::Result<Option<(u64, Synced)>> {
         let metadata = fs::metadata(&place)?;
-        if !metadata.is_file() {
-            return Err(io::ErrorKind::IsADirectory.into());
+        if !metadata.is_file() || metadata.nlink() == 0 {
+            return Ok(None);
         }
-        Ok((metadata.ino(), Synced { file: File::open(&place)?, content: fs::read(&place)? }))
+        Ok(Some((metadata.ino(), Synced { file: File::open(&place)?, content: fs::read(&place)? })))
     };
-    if let Ok((inode, synced)) = read() {
-        on_disk_of(file, |disk| {
-            // Those that were deleted meanwhile are let go.
-            disk.synced.retain(|_, synced| synced.file.metadata().is_ok_and(|file| file.nlink() > 0));
-            disk.synced.insert(inode, synced);
-        });
+    match read() {
+        Ok(Some((inode, synced))) => {
+            on_disk_of(file, |disk| {
+                // Those that were deleted meanwhile are let go.
+                disk.synced.retain(|_, synced| synced.file.metadata().is_ok_and(|file| file.nlink() > 0));
+                disk.synced.insert(inode, synced);
+            });
+        }
+        Ok(None) => {}
+        Err(error) => panic!("a synced file of a host cannot be kept: {error}"),
     }
     true
 }

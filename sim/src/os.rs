@@ -161,12 +161,10 @@ fn passes(file: c_int, call: Call) -> bool {
 /// End of a write of `len` bytes at an offset, or at the current one.
 fn end(file: c_int, offset: Option<off_t>, len: size_t) -> Call {
     // SAFETY: no pointer is passed.
-    let appends = unsafe { libc::fcntl(file, libc::F_GETFL) } & libc::O_APPEND != 0;
-    let from = if appends { libc::SEEK_END } else { libc::SEEK_CUR };
-    // An append leaves the offset at the end in any case.
-    // SAFETY: no pointer is passed.
-    let offset = offset.filter(|_| !appends).unwrap_or_else(|| unsafe { libc::lseek(file, 0, from) });
-    Call::Write { end: u64::try_from(offset).unwrap_or(0).saturating_add(len as u64) }
+    let (appends, current) =
+        unsafe { (libc::fcntl(file, libc::F_GETFL) & libc::O_APPEND != 0, libc::lseek(file, 0, libc::SEEK_CUR)) };
+    let offset = if appends { disk::len(file) } else { u64::try_from(offset.unwrap_or(current)).unwrap_or(0) };
+    Call::Write { end: offset.saturating_add(len as u64) }
 }
 
 /// # Safety

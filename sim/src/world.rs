@@ -363,7 +363,8 @@ impl Host {
     }
 
     /// Ends everything that runs on the host, as when its processes are killed: peers see their connections end. What is
-    /// started on the host afterwards is new.
+    /// started on the host afterwards is new. Unlike processes that are killed, what runs is dropped, and may still write
+    /// its files and close them in order; only [`lose_power`](Self::lose_power) prevents that.
     pub fn kill(&self) {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *process, Process::new(self.id, Arc::clone(&self.wall_offset)));

@@ -204,7 +204,9 @@ fn play_in_a_process(plan: &Plan) -> Result<Report, AnyError> {
         }
         waits.join()
     });
-    kadence_sim::clean_up_after(id)?;
+    if let Err(error) = kadence_sim::clean_up_after(id) {
+        eprintln!("files of a world are left: {error}");
+    }
     let output = output.map_err(|_panic| "the waiting thread has panicked")??;
     match String::from_utf8(output.stdout)?.lines().last() {
         Some(line) if output.status.success() => Ok(serde_json::from_str(line)?),

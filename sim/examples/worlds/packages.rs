@@ -4,7 +4,6 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
     pin::pin,
     rc::Rc,
     time::Duration,
@@ -20,6 +19,7 @@ use kadence_sim::{
     kadence::node::{Node, NodeConfig},
     libp2p::identity::Keypair,
 };
+use rand::Rng;
 
 use crate::{
     AnyError,
@@ -35,18 +35,20 @@ pub(crate) struct Peer {
     calls: RefCell<Vec<AbortHandle>>,
 }
 
+/// Returns the id of the one package of a node.
+fn package_of(keypair: &Keypair) -> Result<PackageId, AnyError> {
+    Ok(PackageId::new(keypair.public().to_peer_id(), "pads".parse()?)?)
+}
+
 impl Peer {
     pub(crate) async fn start(host: &Host, mut config: NodeConfig, keypair: &Keypair) -> Result<Self, AnyError> {
         configure(&mut config);
-        let registry = RegistryConfig::in_folder(host.disk());
+        // Shorter than the rest after the last fault: who has read a head uses it for so long.
+        let registry = RegistryConfig::in_folder(host.disk()).max_head_age(HEAD_AGE);
         let behaviour = RegistryBehaviour::new(keypair, &registry)?;
         let mut node = host.node_with(config, |_| behaviour).await?;
         let registry = P2PRegistry::start(&mut node, host.runtime(), keypair.clone(), registry).await?;
         Ok(Self { node, registry: Rc::new(registry), calls: RefCell::default() })
-    }
-
-    fn package(&self) -> Result<PackageId, AnyError> {
-        Ok(PackageId::new(self.registry.publisher(), "pads".parse()?)?)
     }
 }
 
@@ -61,16 +63,22 @@ impl Drop for Peer {
 pub(crate) struct Packages {
     /// Number of versions that each node has tried to publish.
     tried: BTreeMap<usize, usize>,
-    /// Packages of nodes with the number of versions that were published without an error.
-    published: BTreeMap<usize, usize>,
+    /// Contents of the versions of each node that were published without an error.
+    published: BTreeMap<usize, BTreeMap<String, ContentId>>,
     /// Most versions of a node's package that a reader has seen.
     seen: BTreeMap<(usize, usize), usize>,
     /// Versions that were read, with the id of their content: the reader, the publisher, the version.
     read: BTreeSet<(usize, usize, String, ContentId)>,
 }
 
-/// Time within which every call of a registry ends.
-const CALL: Duration = Duration::from_secs(300);
+/// Time for which a registry uses a head that it has read.
+const HEAD_AGE: Duration = Duration::from_secs(60);
+
+/// Time within which every call of a registry ends. Publications of one package wait for each other.
+const CALL: Duration = Duration::from_secs(600);
+
+/// Length of the one file of a package, in bytes: its blobs have hash trees and are fetched in pieces.
+const FILE_LEN: usize = 60_000;
 
 /// What a registry lets its caller know of a package.
 struct Reading {
@@ -92,20 +100,28 @@ async fn read(registry: &P2PRegistry<SimRuntime>, package: &PackageId) -> Result
     Ok(Reading { versions, fetched })
 }
 
-async fn release(registry: &P2PRegistry<SimRuntime>, number: usize, folder: &Path) -> Result<Release, AnyError> {
-    fs::write(folder.join(MANIFEST_FILE), format!("name = \"pads\"\nversion = \"1.0.{number}\"\n"))?;
-    fs::write(folder.join("pads.txt"), format!("pads {number} ").repeat(5_000))?;
-    Ok(Release::read(registry.publisher(), folder).await?)
+fn version(number: usize) -> String {
+    format!("1.0.{number}")
 }
 
 impl Stage {
-    /// Returns the host, the registry, and the package of a node, unless its process is gone.
-    fn registry(&self, at: usize) -> Option<(Host, Rc<P2PRegistry<SimRuntime>>, PackageId)> {
+    /// Returns the host and the registry of a node, unless its process is gone.
+    fn registry(&self, at: usize) -> Option<(Host, Rc<P2PRegistry<SimRuntime>>)> {
         let actor = self.actor(at)?.borrow();
         match &actor.who {
-            Who::Registry(peer) => Some((actor.host.clone(), Rc::clone(&peer.registry), peer.package().ok()?)),
+            Who::Registry(peer) => Some((actor.host.clone(), Rc::clone(&peer.registry))),
             Who::Kadence(_) | Who::Foreign(_) | Who::Gone => None,
         }
+    }
+
+    /// Writes a package that cannot be compressed, and reads it for its publication.
+    async fn release(&self, registry: &P2PRegistry<SimRuntime>, number: usize) -> Result<Release, AnyError> {
+        // The folder that is packed is not on the host.
+        let folder = self.world().folder()?;
+        let content: Vec<u8> = self.world().random(|random| (0..FILE_LEN).map(|_| random.random()).collect());
+        fs::write(folder.join(MANIFEST_FILE), format!("name = \"pads\"\nversion = \"{}\"\n", version(number)))?;
+        fs::write(folder.join("file"), content)?;
+        Ok(Release::read(registry.publisher(), folder).await?)
     }
 
     /// Makes a call. It ends with the process of its node.
@@ -137,27 +153,31 @@ impl Stage {
     }
 
     async fn publish(&self, by: usize) {
-        let Some((host, registry, _)) = self.registry(by) else { return };
+        let Some((host, registry)) = self.registry(by) else { return };
         let number = {
             let mut packages = self.packages().borrow_mut();
             let tried = packages.tried.entry(by).or_default();
             *tried += 1;
             *tried
         };
-        // The folder that is packed is not on the host.
-        let Ok(folder) = self.world().folder() else { return };
-        let Ok(release) = release(&registry, number, &folder).await else { return };
-        let published = host.by_clock(registry.publish(release)).await.map(drop).map_err(|error| error.to_string());
-        self.note(&[by], None, format!("{} publishes version {number}: {published:?}", self.name(by)));
-        self.outcome(format!("Publish {}", if published.is_ok() { "Ok" } else { "Error" }));
-        if published.is_ok() {
-            *self.packages().borrow_mut().published.entry(by).or_default() += 1;
+        let release = match self.release(&registry, number).await {
+            Ok(release) => release,
+            Err(error) => return self.violated("start", format!("a package cannot be read: {error}"), &[by], None),
+        };
+        let published = host.by_clock(registry.publish(release)).await;
+        let result = published.as_ref().map(|_receipt| ()).map_err(ToString::to_string);
+        self.note(&[by], None, format!("{} publishes version {number}: {result:?}", self.name(by)));
+        self.outcome(format!("Publish {}", if result.is_ok() { "Ok" } else { "Error" }));
+        if let Ok(receipt) = published {
+            let mut packages = self.packages().borrow_mut();
+            packages.published.entry(by).or_default().insert(version(number), receipt.archive);
         }
     }
 
     /// Reads a package and fetches its newest version. Returns the number of versions, or what is wrong.
     async fn fetch(&self, by: usize, of: usize) -> Result<usize, String> {
-        let (Some((host, registry, _)), Some((_, _, package))) = (self.registry(by), self.registry(of)) else {
+        let package = self.actor(of).and_then(|actor| package_of(&actor.borrow().keypair).ok());
+        let (Some((host, registry)), Some(package)) = (self.registry(by), package) else {
             return Err("its node is gone".to_owned());
         };
         let seen = self.packages().borrow().seen.get(&(by, of)).copied().unwrap_or(0);
@@ -194,26 +214,20 @@ impl Stage {
         fetched.map(|()| number)
     }
 
-    /// Nobody has read a version that its publisher has not made.
-    pub(crate) async fn check_packages_are_genuine(&self) {
-        let read = std::mem::take(&mut self.packages().borrow_mut().read);
+    /// Nobody has read a version, or a content of one, that its publisher has not made.
+    pub(crate) fn check_packages_are_genuine(&self) {
+        let Packages { tried, published, read, .. } = &*self.packages().borrow();
         let lies = self.plan().nodes.iter().any(|node| node.kind.lies());
-        let mut made = BTreeMap::new();
-        for (by, of, version, content) in read {
-            let Some((host, registry, package)) = self.registry(of) else { continue };
-            if let std::collections::btree_map::Entry::Vacant(place) = made.entry(of) {
-                let Ok(own) = host.by_clock(registry.index(&package)).await else { continue };
-                let versions = own.map(|index| index.versions().clone()).unwrap_or_default();
-                let contents = versions.into_iter().map(|(version, entry)| (version.to_string(), entry.archive));
-                place.insert(contents.collect::<BTreeMap<_, _>>());
-            }
+        for (by, of, version_read, content) in read {
             if lies {
                 self.at_stake("package");
             }
-            if made.get(&of).and_then(|versions| versions.get(&version)) != Some(&content) {
-                let text =
-                    format!("{} has read a version {version} that {} has not made", self.name(by), self.name(of));
-                self.violated("package", text, &[by, of], None);
+            let has_tried = (1..=tried.get(of).copied().unwrap_or(0)).any(|number| version(number) == *version_read);
+            // What a failed publication has made of its version is not known.
+            let made = published.get(of).and_then(|versions| versions.get(version_read)).unwrap_or(content);
+            if !has_tried || made != content {
+                let text = format!("{} has read {version_read}, which {} has not made", self.name(*by), self.name(*of));
+                self.violated("package", text, &[*by, *of], None);
             }
         }
     }
@@ -221,7 +235,7 @@ impl Stage {
     /// All faults are over: every registry gets what was published.
     pub(crate) async fn check_packages_are_found(&self) {
         let published = self.packages().borrow().published.clone();
-        for (of, versions) in published {
+        for (of, versions) in published.into_iter().map(|(of, versions)| (of, versions.len())) {
             let readers = (0..self.plan().nodes.len()).filter(|at| *at != of && self.kind(*at) == Kind::Registry);
             for by in readers {
                 self.at_stake("package at last");

@@ -32,6 +32,7 @@ pub(crate) struct Plan {
     pub(crate) nodes: Vec<Node>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) calls: Vec<Call>,
+    #[serde(default)]
     pub(crate) package_calls: Vec<PackageCall>,
 }
 
@@ -45,7 +46,12 @@ pub(crate) struct Node {
     /// Difference of the wall clock.
     pub(crate) seconds_ahead: i64,
     /// Number of the first nodes that it joins through.
+    #[serde(default = "three")]
     pub(crate) known: usize,
+}
+
+fn three() -> usize {
+    3
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -168,6 +174,14 @@ impl What {
         Self::HalfOpen,
         Self::Flood,
     ];
+
+    fn is_possible(self, nodes: &[Node]) -> bool {
+        match self {
+            Self::FullDisk => !registries(nodes).is_empty(),
+            Self::Flood => nodes.iter().any(|node| !node.kind.is_kadence()),
+            _ => true,
+        }
+    }
 
     /// Returns whether the nodes answer as ever while the fault lasts, and keep what they have.
     pub(crate) fn is_harmless(self) -> bool {
@@ -299,8 +313,9 @@ fn node(random: &mut ChaCha8Rng, at: usize, is_strange: bool) -> Node {
 fn faults(random: &mut ChaCha8Rng, nodes: &[Node]) -> Vec<Fault> {
     let mut kinds = BTreeSet::new();
     let wanted = random.random_range(3..=6);
+    let possible: Vec<_> = What::ALL.into_iter().filter(|what| what.is_possible(nodes)).collect();
     while kinds.len() < wanted {
-        kinds.extend(What::ALL.choose(random));
+        kinds.extend(possible.choose(random).copied());
     }
     let mut faults: Vec<Fault> = Vec::new();
     for what in kinds {
@@ -329,8 +344,10 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
         }
         What::Restart => vec![*own.choose(random)?],
         // Most is lost where files are.
-        What::PowerFailure if random.random_bool(0.5) => vec![*registries(nodes).choose(random)?],
-        What::PowerFailure => vec![*own.choose(random)?],
+        What::PowerFailure => {
+            let of_registry = registries(nodes).choose(random).copied().filter(|_| random.random_bool(0.5));
+            vec![of_registry.or_else(|| own.choose(random).copied())?]
+        }
         What::FullDisk => vec![*registries(nodes).choose(random)?],
         // The files of a registry belong to its key.
         What::Replace => {

@@ -70,12 +70,13 @@ fn plainer(mut plan: Plan, violates: &mut impl FnMut(&Plan) -> Result<bool, AnyE
     for at in 0..plan.nodes.len() {
         let mut smaller = plan.clone();
         let Some(node) = smaller.nodes.get_mut(at) else { continue };
-        if (node.kind, node.bandwidth, node.delay_ms, node.seconds_ahead) == (Kind::Server, None, 0, 0)
+        if (node.kind, node.bandwidth, node.delay_ms, node.seconds_ahead, node.known) == (Kind::Server, None, 0, 0, 3)
             && node.loss == 0.0
         {
             continue;
         }
         (node.kind, node.bandwidth, node.delay_ms, node.seconds_ahead, node.loss) = (Kind::Server, None, 0, 0, 0.0);
+        node.known = 3;
         if violates(&smaller)? {
             plan = smaller;
         }

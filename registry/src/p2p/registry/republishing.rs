@@ -160,8 +160,11 @@ impl<R: Runtime> Inner<R> {
     async fn share_again(&self) {
         let blobs = self.blobs.clone();
         let here = unblock(move || blobs.iter().filter_map(|blob| blob.ok().map(|(id, _)| id)).collect::<Vec<_>>());
+        let mut here = here.await;
+        // Folders are read in an order that depends on the file system.
+        here.sort_unstable();
         let mut steps = Steps::default();
-        self.offer_all(here.await, &mut steps).await;
+        self.offer_all(here, &mut steps).await;
         if !steps.all_succeeded() {
             tracing::debug!(?steps, "not all content was offered again");
         }
