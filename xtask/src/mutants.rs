@@ -214,6 +214,9 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         () if has("--worlds") => WORLDS,
         () => TRACKER,
     };
+    if has("--suite") {
+        bail!("name the suite in the same argument: --suite=orders");
+    }
     if let Some(only) = only
         && subject.suites.iter().all(|suite| suite.name != only)
     {
@@ -239,7 +242,12 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         tools::output(metadata.current_dir(&workspace.root)).context("the copy does not resolve")?;
         return if failures == 0 { Ok(()) } else { bail!("{failures} mutants do not apply") };
     }
-    let is_chosen = |mutant: &&Mutant| words.is_empty() || words.iter().any(|word| mutant.breaks.contains(*word));
+    let is_covered = |mutant: &Mutant| {
+        let mut suites = subject.suites.iter().filter(|suite| only.is_none_or(|only| suite.name == only));
+        suites.map(|suite| suite.is_for).any(|is_for| is_for(&mutant.breaks))
+    };
+    let is_named = |mutant: &Mutant| words.is_empty() || words.iter().any(|word| mutant.breaks.contains(*word));
+    let is_chosen = |mutant: &&Mutant| is_named(mutant) && is_covered(mutant);
     let chosen: Vec<_> = mutants.iter().filter(is_chosen).collect();
     let next = AtomicUsize::new(0);
     let tried = AtomicUsize::new(0);
