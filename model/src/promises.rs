@@ -30,7 +30,7 @@ pub(crate) struct Promises {
     /// In order of acceptance: within one input, an id may be used again after its outcome.
     requests: Vec<(RequestId, Asked)>,
     /// By number.
-    steps: BTreeMap<u64, Heard>,
+    steps: BTreeMap<u64, Reported>,
     /// Steps by query id.
     queries: BTreeMap<u32, u64>,
     /// Step whose event is being handled.
@@ -51,7 +51,7 @@ struct Asked {
 
 /// A query, and what kad reported about it.
 #[derive(Debug)]
-struct Heard {
+struct Reported {
     query: Query,
     /// Number of writes of its key that had ended when its start was asked for.
     after: u64,
@@ -67,7 +67,7 @@ struct Heard {
     cut_short: bool,
 }
 
-impl Heard {
+impl Reported {
     fn reads(&self, key: &RecordKey) -> bool {
         matches!(&self.query, Query::GetRecord { key: of } | Query::GetProviders { key: of } if of == key)
     }
@@ -109,7 +109,7 @@ impl Promises {
             Query::GetRecord { key } | Query::GetProviders { key } => self.ended_writes(key),
             _ => 0,
         };
-        let heard = Heard {
+        let reported = Reported {
             query: query.clone(),
             after,
             answered: false,
@@ -119,18 +119,18 @@ impl Promises {
             ended: None,
             cut_short: false,
         };
-        self.steps.insert(step, heard);
+        self.steps.insert(step, reported);
     }
 
     /// kad has answered a start. `id` is the query's, unless kad did not start one. Further answers say nothing.
     pub(crate) fn started(&mut self, step: u64, id: Option<u32>) {
-        let Some(heard) = self.steps.get_mut(&step) else { return };
-        if !std::mem::replace(&mut heard.answered, true)
+        let Some(reported) = self.steps.get_mut(&step) else { return };
+        if !std::mem::replace(&mut reported.answered, true)
             && let Some(id) = id
         {
             if let Some(other) = self.queries.insert(id, step) {
                 let both = [other, step].into_iter().filter_map(|step| self.steps.get(&step));
-                self.confused.extend(both.map(|heard| key_of(&heard.query).to_vec()));
+                self.confused.extend(both.map(|reported| key_of(&reported.query).to_vec()));
             }
         }
     }
@@ -139,22 +139,22 @@ impl Promises {
     pub(crate) fn event(&mut self, event: &QueryEvent<u32>) {
         self.event_of = self.queries.get(&event.id).copied();
         let is_enough = self.is_enough(event.progress);
-        let Some(heard) = self.event_of.and_then(|step| self.steps.get_mut(&step)) else { return };
-        match (&heard.query, &event.result) {
+        let Some(reported) = self.event_of.and_then(|step| self.steps.get_mut(&step)) else { return };
+        match (&reported.query, &event.result) {
             (Query::GetRecord { .. }, QueryResult::GetRecord(result)) => {
                 if let Ok(GetRecordOk::FoundRecord(found)) = result {
-                    heard.records.push(found.clone());
+                    reported.records.push(found.clone());
                 }
             }
             (Query::GetProviders { .. }, QueryResult::GetProviders(result)) => {
                 if let Ok(GetProvidersOk::FoundProviders { key: _, providers }) = result {
-                    heard.peers.extend(providers);
+                    reported.peers.extend(providers);
                 }
             }
             (Query::GetClosestPeers { .. }, QueryResult::GetClosestPeers(result)) => {
                 let (Ok(GetClosestPeersOk { key: _, peers }) | Err(GetClosestPeersError::Timeout { key: _, peers })) =
                     result;
-                heard.peers.extend(peers.iter().map(|peer| peer.peer_id));
+                reported.peers.extend(peers.iter().map(|peer| peer.peer_id));
             }
             (Query::PutRecordTo { .. }, QueryResult::PutRecord(_))
             | (Query::StartProviding { .. }, QueryResult::StartProviding(_))
@@ -162,9 +162,9 @@ impl Promises {
             // An event of another kind says nothing.
             _ => return,
         }
-        heard.progress = event.progress;
+        reported.progress = event.progress;
         // An end that contradicts what was found is none, so that there may be another one.
-        heard.ended = event.last.then_some(is_enough).or(heard.ended);
+        reported.ended = event.last.then_some(is_enough).or(reported.ended);
     }
 
     /// Returns whether enough peers have answered for a conclusive result, in a network that the node is part of: four of five
@@ -186,8 +186,8 @@ impl Promises {
     }
 
     pub(crate) fn cut_short(&mut self, id: u32) {
-        if let Some(heard) = self.queries.get(&id).and_then(|step| self.steps.get_mut(step)) {
-            heard.cut_short = true;
+        if let Some(reported) = self.queries.get(&id).and_then(|step| self.steps.get_mut(step)) {
+            reported.cut_short = true;
         }
     }
 
@@ -209,7 +209,7 @@ impl Promises {
     pub(crate) fn item(&self, id: RequestId, item: &Item) {
         let Some((_, asked)) = self.requests.iter().find(|(of, _)| *of == id) else { return };
         match item {
-            Item::Record(record) => self.assert_heard(&asked.key, record),
+            Item::Record(record) => self.assert_sent(&asked.key, record),
             Item::Provider(peer) => self.assert_named(&asked.key, *peer),
             _ => {}
         }
@@ -235,10 +235,12 @@ impl Promises {
                 self.assert_after_writes(id, &asked, outcome);
             }
             Outcome::GetProviders(Err(GetProvidersError::NotFound { certainty, .. })) => {
-                self.assert_certain(&asked, *certainty, |heard| heard.reads(&asked.key) && heard.peers.is_empty());
+                self.assert_certain(&asked, *certainty, |reported| {
+                    reported.reads(&asked.key) && reported.peers.is_empty()
+                });
             }
             Outcome::GetClosestPeers(Ok(ClosestPeersAnswer { certainty, .. })) => {
-                self.assert_certain(&asked, *certainty, |heard| heard.looks_up(&asked.key));
+                self.assert_certain(&asked, *certainty, |reported| reported.looks_up(&asked.key));
             }
             Outcome::PutRecord(result) | Outcome::PutRecordTo(result) => {
                 if let Ok(answer) = result {
@@ -253,8 +255,8 @@ impl Promises {
 
     /// Returns whether the outcome of a request rests on a query for which `is_ground` holds and that did not begin before a
     /// write of the key that had ended before the request.
-    fn rests_on(&self, asked: &Asked, is_ground: impl Fn(&Heard) -> bool) -> bool {
-        let is_ground = |heard: &Heard| heard.after >= asked.after && is_ground(heard);
+    fn rests_on(&self, asked: &Asked, is_ground: impl Fn(&Reported) -> bool) -> bool {
+        let is_ground = |reported: &Reported| reported.after >= asked.after && is_ground(reported);
         let of_event = self.event_of.and_then(|step| self.steps.get(&step));
         // Without an event, the request was answered at once by a query that it joined. So was one whose next attempt was due
         // when the event of another query came. The second query of a thorough lookup has another target.
@@ -269,7 +271,7 @@ impl Promises {
 
     /// A read that begins after a write of its key has ended is not answered by a query from before that end.
     fn assert_after_writes(&self, id: RequestId, asked: &Asked, outcome: &Outcome) {
-        let answered = self.rests_on(asked, |heard| heard.reads(&asked.key));
+        let answered = self.rests_on(asked, |reported| reported.reads(&asked.key));
         assert!(
             answered || self.is_confused(&asked.key),
             "{id} was answered by a query from before a write: {outcome:?}"
@@ -278,7 +280,7 @@ impl Promises {
 
     fn assert_record_answer(&self, operation: &Operation, answer: &RecordAnswer) {
         let Operation::GetRecord { key, policy } = operation else { unreachable!("a record for {operation:?}") };
-        answer.iter().for_each(|record| self.assert_heard(key, record));
+        answer.iter().for_each(|record| self.assert_sent(key, record));
         let sources: HashSet<_> = answer.iter().map(|record| record.peer).collect();
         let records = answer.iter().count();
         assert_eq!(sources.len(), records, "two records of one source: {answer:?}");
@@ -305,51 +307,51 @@ impl Promises {
         match error {
             GetRecordError::NotFound { certainty, rejected, .. } => {
                 let is_record = |found: &PeerRecord| found.record.key == *key;
-                self.assert_certain(asked, *certainty, |heard| {
-                    heard.reads(key) && !heard.records.iter().any(is_record)
+                self.assert_certain(asked, *certainty, |reported| {
+                    reported.reads(key) && !reported.records.iter().any(is_record)
                 });
                 assert!(*certainty == Certainty::Inconclusive || *rejected == 0, "conclusive in spite of {rejected}");
             }
             GetRecordError::Conflict { candidates, needed } => {
-                candidates.iter().for_each(|candidate| self.assert_heard(key, &candidate.record));
+                candidates.iter().for_each(|candidate| self.assert_sent(key, &candidate.record));
                 assert!(candidates.len() > 1, "a conflict of one value: {error:?}");
                 assert!(candidates.iter().all(|candidate| candidate.votes < *needed), "the quorum: {error:?}");
             }
             GetRecordError::QuorumNotReached { candidate, needed } => {
-                self.assert_heard(key, &candidate.record);
+                self.assert_sent(key, &candidate.record);
                 assert!(candidate.votes < *needed, "the quorum was reached: {error:?}");
             }
             GetRecordError::Timeout { found, progress: _ } => {
-                found.iter().for_each(|record| self.assert_heard(key, record));
+                found.iter().for_each(|record| self.assert_sent(key, record));
             }
             _ => {}
         }
     }
 
     /// A record that a caller gets has the key that was asked for, is valid, and was sent by the peer that it names.
-    fn assert_heard(&self, key: &RecordKey, record: &Arc<PeerRecord>) {
+    fn assert_sent(&self, key: &RecordKey, record: &Arc<PeerRecord>) {
         assert_eq!(record.record.key, *key, "a record of another key");
         if let Some(validator) = self.validators.of(key.as_ref()) {
             let valid = validator.validate(key, &record.record.value);
             assert!(valid.is_ok(), "an invalid record: {record:?}");
         }
-        let sent = |heard: &Heard| heard.reads(key) && heard.records.contains(record);
+        let sent = |reported: &Reported| reported.reads(key) && reported.records.contains(record);
         assert!(self.is_confused(key) || self.steps.values().any(sent), "nobody sent {record:?}");
     }
 
     fn assert_named(&self, key: &RecordKey, provider: PeerId) {
-        let named = |heard: &Heard| heard.reads(key) && heard.peers.contains(&provider);
+        let named = |reported: &Reported| reported.reads(key) && reported.peers.contains(&provider);
         assert!(self.is_confused(key) || self.steps.values().any(named), "nobody named {provider}");
     }
 
     /// A conclusive result rests on a query that went to its end, and that enough peers answered.
-    fn assert_certain(&self, asked: &Asked, certainty: Certainty, is_ground: impl Fn(&Heard) -> bool) {
+    fn assert_certain(&self, asked: &Asked, certainty: Certainty, is_ground: impl Fn(&Reported) -> bool) {
         // Whose end an event is, is not known either once an id has been given twice.
         if certainty == Certainty::Inconclusive || !self.confused.is_empty() {
             return;
         }
-        let went_to_its_end = |heard: &Heard| heard.ended == Some(true) && !heard.cut_short;
-        let rests = self.rests_on(asked, |heard| went_to_its_end(heard) && is_ground(heard));
+        let went_to_its_end = |reported: &Reported| reported.ended == Some(true) && !reported.cut_short;
+        let rests = self.rests_on(asked, |reported| went_to_its_end(reported) && is_ground(reported));
         assert!(rests, "conclusive without a ground: {self:#?}");
     }
 
@@ -377,7 +379,7 @@ impl Promises {
         let sent_to: HashSet<_> = self
             .steps
             .values()
-            .filter_map(|heard| match &heard.query {
+            .filter_map(|reported| match &reported.query {
                 Query::PutRecordTo { record: sent, peers }
                     if (&sent.key, &sent.value) == (&record.key, &record.value) =>
                 {

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 pub enum DiskState {
     /// Everything works.
     #[default]
-    Working,
+    Healthy,
     /// No file can grow: such a write fails with `ENOSPC`.
     Full,
     /// Every read, write and sync of a file fails with `EIO`. Opening, renaming and deleting work.
@@ -46,7 +46,7 @@ pub(crate) enum Call {
 thread_local! {
     /// Folders of this thread's world.
     static FOLDERS: RefCell<Option<Folders>> = const { RefCell::new(None) };
-    /// Whether there is a disk that is full or fails.
+    /// True while a disk is full or fails.
     static ARE_TROUBLED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -160,7 +160,7 @@ impl DiskId {
         FOLDERS.with_borrow_mut(|folders| {
             let folders = folders.as_mut().ok_or_else(no_world)?;
             let folder = folders.new_folder()?;
-            Ok(folders.add(Mounted::new(folder, DiskState::Working)))
+            Ok(folders.add(Mounted::new(folder, DiskState::Healthy)))
         })
     }
 
@@ -231,7 +231,7 @@ impl Mounted {
 
 /// Looks through the disks, so that a call of the C library need not.
 fn note_troubles() {
-    let is_troubled = |disk: &Mounted| disk.has_power && disk.state != DiskState::Working;
+    let is_troubled = |disk: &Mounted| disk.has_power && disk.state != DiskState::Healthy;
     let folders =
         |folders: &Option<Folders>| folders.as_ref().is_some_and(|folders| folders.disks.iter().any(is_troubled));
     ARE_TROUBLED.set(FOLDERS.with_borrow(folders));
@@ -284,7 +284,7 @@ pub(crate) fn error_of(file: i32, call: Call) -> Option<i32> {
     match (on_disk_of(file, |disk| disk.state)?, call) {
         (DiskState::Failing, _) => Some(libc::EIO),
         (DiskState::Full, Call::Write { end } | Call::Resize(end)) if end > len(file) => Some(libc::ENOSPC),
-        (DiskState::Full | DiskState::Working, _) => None,
+        (DiskState::Full | DiskState::Healthy, _) => None,
     }
 }
 

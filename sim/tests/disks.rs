@@ -98,7 +98,7 @@ fn a_disk_that_is_full_or_fails_says_so_and_others_work_on() {
         assert!(errors.iter().all(|result| result.as_ref().is_err_and(|error| error.raw_os_error() == Some(5))));
         of_other.write_all(b"longer than before").unwrap();
         of_other.sync_all().unwrap();
-        host.set_disk(DiskState::Working);
+        host.set_disk(DiskState::Healthy);
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "BEFOR");
     });
@@ -176,7 +176,7 @@ fn a_node_whose_disk_is_full_keeps_no_new_record_and_acknowledges_none() {
             |key: &'static str| second.node.client().put_record(Record::new(key.as_bytes().to_vec(), vec![1; 20_000]));
         put("a").quorum(Quorum::N(1)).await.unwrap_err();
         assert!(!has(&first, "a").await);
-        first.host.set_disk(DiskState::Working);
+        first.host.set_disk(DiskState::Healthy);
         put("b").quorum(Quorum::N(1)).await.unwrap();
         assert!(has(&first, "b").await);
     });
@@ -260,7 +260,7 @@ fn publishing_on_a_disk_that_is_full_or_fails_is_an_error_and_can_be_repeated() 
             publisher.host.set_disk(state);
             let error = publisher.publish("1.1.0").await.unwrap_err();
             println!("{state:?}: {}", chain(&error));
-            publisher.host.set_disk(DiskState::Working);
+            publisher.host.set_disk(DiskState::Healthy);
             assert_eq!(publisher.versions().await, ["1.0.0"]);
         }
         publisher.publish("1.1.0").await.unwrap();

@@ -243,7 +243,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         return if failures == 0 { Ok(()) } else { bail!("{failures} mutants do not apply") };
     }
     let is_covered = |mutant: &Mutant| {
-        let mut suites = subject.suites.iter().filter(|suite| only.is_none_or(|only| suite.name == only));
+        let suites = subject.suites.iter().filter(|suite| only.is_none_or(|only| suite.name == only));
         suites.map(|suite| suite.is_for).any(|is_for| is_for(&mutant.breaks))
     };
     let is_named = |mutant: &Mutant| words.is_empty() || words.iter().any(|word| mutant.breaks.contains(*word));

@@ -83,7 +83,7 @@ const FILE_LEN: usize = 60_000;
 /// What a registry lets its caller know of a package.
 struct Reading {
     versions: BTreeMap<String, ContentId>,
-    /// Whether the newest version was fetched.
+    /// Success of fetching the newest version.
     fetched: Result<(), String>,
 }
 

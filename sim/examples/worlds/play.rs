@@ -450,7 +450,7 @@ impl Stage {
                 host.set_online(true);
                 self.start_process(at).await;
             }
-            What::FullDisk => host.set_disk(DiskState::Working),
+            What::FullDisk => host.set_disk(DiskState::Healthy),
             What::Replace => {
                 let keypair = Keypair::generate_ed25519();
                 self.names.borrow_mut().insert(keypair.public().to_peer_id(), at);
