@@ -169,7 +169,7 @@ impl Network {
         match got {
             Ok(_) => counts.found += 1,
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
-                counts.conclusively_not_found += 1
+                counts.conclusively_not_found += 1;
             }
             Err(GetRecordError::NotFound { .. }) => counts.not_found += 1,
             Err(_) => counts.other_errors += 1,

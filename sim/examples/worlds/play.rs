@@ -253,7 +253,7 @@ impl Stage {
                 .map_err(|error| error.to_string()),
             None if kind == Kind::Registry => {
                 let config = config(&host, kind, &keypair, &known);
-                let peer = host.by_clock(packages::Peer::start(&host, config, &keypair)).await;
+                let peer = host.by_clock(Box::pin(packages::Peer::start(&host, config, &keypair))).await;
                 peer.map(|peer| Who::Registry(Box::new(peer))).map_err(|error| error.to_string())
             }
             None => {
