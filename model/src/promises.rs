@@ -125,13 +125,12 @@ impl Promises {
     /// kad has answered a start. `id` is the query's, unless kad did not start one. Further answers say nothing.
     pub(crate) fn started(&mut self, step: u64, id: Option<u32>) {
         let Some(reported) = self.steps.get_mut(&step) else { return };
-        if !std::mem::replace(&mut reported.answered, true)
-            && let Some(id) = id
+        let is_first = !std::mem::replace(&mut reported.answered, true);
+        if let Some(id) = id.filter(|_| is_first)
+            && let Some(other) = self.queries.insert(id, step)
         {
-            if let Some(other) = self.queries.insert(id, step) {
-                let both = [other, step].into_iter().filter_map(|step| self.steps.get(&step));
-                self.confused.extend(both.map(|reported| key_of(&reported.query).to_vec()));
-            }
+            let both = [other, step].into_iter().filter_map(|step| self.steps.get(&step));
+            self.confused.extend(both.map(|reported| key_of(&reported.query).to_vec()));
         }
     }
 
