@@ -73,12 +73,12 @@ fn a_disk_that_is_full_or_fails_says_so_and_others_work_on() {
         let [host, other] = [(), ()].map(|()| world.host(Link::default()));
         let open = |host: &Host| {
             let path = host.disk().join("file");
-            fs::write(&path, "before").unwrap();
+            fs::write(&path, "012345").unwrap();
             OpenOptions::new().read(true).write(true).open(path).unwrap()
         };
         let (mut file, mut of_other) = (open(&host), open(&other));
         host.set_disk(DiskState::Full);
-        file.write_all(b"BEFORE").unwrap();
+        file.write_all(b"abcdef").unwrap();
         assert_eq!(file.write(b"+").unwrap_err().raw_os_error(), Some(28), "ENOSPC");
         assert_eq!(file.set_len(7).unwrap_err().raw_os_error(), Some(28), "ENOSPC");
         file.set_len(5).unwrap();
@@ -100,7 +100,7 @@ fn a_disk_that_is_full_or_fails_says_so_and_others_work_on() {
         of_other.sync_all().unwrap();
         host.set_disk(DiskState::Healthy);
         file.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "BEFOR");
+        assert_eq!(text, "abcde");
     });
 }
 
