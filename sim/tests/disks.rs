@@ -130,6 +130,16 @@ async fn member(host: Host, identity: &Keypair, known: &[Member]) -> Member {
     member
 }
 
+/// Starts a node with this identity, and another one that joins through it.
+async fn two_members(world: &World, identity: &Keypair) -> (Member, Member) {
+    let first = member(world.host(Link::default()), identity, &[]).await;
+    let other = Keypair::generate_ed25519();
+    let second = member(world.host(Link::default()), &other, std::slice::from_ref(&first)).await;
+    second.node.ready(Duration::from_secs(30)).await.unwrap();
+    world.sleep(Duration::from_secs(1)).await;
+    (first, second)
+}
+
 async fn has(member: &Member, key: &'static str) -> bool {
     let key = RecordKey::new(&key);
     let swarm = member.node.swarm();
@@ -139,11 +149,8 @@ async fn has(member: &Member, key: &'static str) -> bool {
 #[test]
 fn a_record_survives_a_power_failure_once_it_was_flushed() {
     world(|world| async move {
-        let keypairs = [(); 2].map(|()| Keypair::generate_ed25519());
-        let first = member(world.host(Link::default()), &keypairs[0], &[]).await;
-        let second = member(world.host(Link::default()), &keypairs[1], std::slice::from_ref(&first)).await;
-        second.node.ready(Duration::from_secs(30)).await.unwrap();
-        world.sleep(Duration::from_secs(1)).await;
+        let identity = Keypair::generate_ed25519();
+        let (first, second) = two_members(&world, &identity).await;
         let put = |key: &'static str| {
             second.node.client().put_record(Record::new(key.as_bytes().to_vec(), b"value".to_vec()))
         };
@@ -157,7 +164,7 @@ fn a_record_survives_a_power_failure_once_it_was_flushed() {
         drop(first);
         world.sleep(Duration::from_secs(5)).await;
         host.set_online(true);
-        let first = member(host, &keypairs[0], std::slice::from_ref(&second)).await;
+        let first = member(host, &identity, std::slice::from_ref(&second)).await;
         assert!(has(&first, "flushed").await, "a flushed record is lost");
         assert!(!has(&first, "fresh").await, "what was not synced is there");
     });
@@ -166,11 +173,8 @@ fn a_record_survives_a_power_failure_once_it_was_flushed() {
 #[test]
 fn a_node_whose_disk_is_full_keeps_no_new_record_and_acknowledges_none() {
     world(|world| async move {
-        let keypairs = [(); 2].map(|()| Keypair::generate_ed25519());
-        let first = member(world.host(Link::default()), &keypairs[0], &[]).await;
-        let second = member(world.host(Link::default()), &keypairs[1], std::slice::from_ref(&first)).await;
-        second.node.ready(Duration::from_secs(30)).await.unwrap();
-        world.sleep(Duration::from_secs(1)).await;
+        let identity = Keypair::generate_ed25519();
+        let (first, second) = two_members(&world, &identity).await;
         first.host.set_disk(DiskState::Full);
         let put =
             |key: &'static str| second.node.client().put_record(Record::new(key.as_bytes().to_vec(), vec![1; 20_000]));
