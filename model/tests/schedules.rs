@@ -85,7 +85,11 @@ fn run(mode: Mode, schedules: u32, words: impl Strategy<Value = Vec<u64>>, requi
     }
     assert!(result.is_ok(), "{result:?}");
     // A property of something that never happens proves nothing. Few schedules cover less, and many more.
-    let least = 5 * u64::from(cases) / u64::from(schedules);
+    let mut least = 10 * u64::from(cases) / u64::from(schedules);
+    if cases > schedules {
+        // What happens just often enough is seen less often in half of all runs, by a few standard deviations at most.
+        least -= 3 * least.isqrt();
+    }
     for what in required {
         let times = coverage.borrow().get(*what).copied().unwrap_or_default();
         assert!(times >= least, "{what} was hardly covered: {coverage:#?}");

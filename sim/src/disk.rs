@@ -34,12 +34,10 @@ pub enum DiskState {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Call {
     Read,
-    /// Write up to this offset.
+    /// Write up to this offset, or change of the length to it.
     Write {
         end: u64,
     },
-    /// Change of the length to this one.
-    Resize(u64),
     Sync,
 }
 
@@ -283,7 +281,7 @@ pub(crate) fn error_of(file: i32, call: Call) -> Option<i32> {
     }
     match (on_disk_of(file, |disk| disk.state)?, call) {
         (DiskState::Failing, _) => Some(libc::EIO),
-        (DiskState::Full, Call::Write { end } | Call::Resize(end)) if end > len(file) => Some(libc::ENOSPC),
+        (DiskState::Full, Call::Write { end }) if end > len(file) => Some(libc::ENOSPC),
         (DiskState::Full | DiskState::Healthy, _) => None,
     }
 }

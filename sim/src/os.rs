@@ -158,13 +158,16 @@ fn passes(file: c_int, call: Call) -> bool {
     false
 }
 
-/// End of a write of `len` bytes at an offset, or at the current one.
-fn end(file: c_int, offset: Option<off_t>, len: size_t) -> Call {
+/// As [`passes`], for a write of `len` bytes at an offset, or at the current one.
+fn takes(file: c_int, offset: Option<off_t>, len: size_t) -> bool {
+    if !disk::are_troubled() {
+        return true;
+    }
     // SAFETY: no pointer is passed.
     let (appends, current) =
         unsafe { (libc::fcntl(file, libc::F_GETFL) & libc::O_APPEND != 0, libc::lseek(file, 0, libc::SEEK_CUR)) };
     let offset = if appends { disk::len(file) } else { u64::try_from(offset.unwrap_or(current)).unwrap_or(0) };
-    Call::Write { end: offset.saturating_add(len as u64) }
+    passes(file, Call::Write { end: offset.saturating_add(len as u64) })
 }
 
 /// # Safety
@@ -205,7 +208,7 @@ pub(crate) unsafe extern "C" fn pread64(file: c_int, buffer: *mut c_void, len: s
 /// As for the function of the C library: `buffer` has `len` bytes.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn write(file: c_int, buffer: *const c_void, len: size_t) -> ssize_t {
-    if disk::are_troubled() && !passes(file, end(file, None, len)) {
+    if !takes(file, None, len) {
         return -1;
     }
     // SAFETY: the arguments are the caller's.
@@ -217,7 +220,7 @@ pub(crate) unsafe extern "C" fn write(file: c_int, buffer: *const c_void, len: s
 /// As for the function of the C library: `buffer` has `len` bytes.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn pwrite(file: c_int, buffer: *const c_void, len: size_t, offset: off_t) -> ssize_t {
-    if disk::are_troubled() && !passes(file, end(file, Some(offset), len)) {
+    if !takes(file, Some(offset), len) {
         return -1;
     }
     // SAFETY: the arguments are the caller's.
@@ -253,7 +256,7 @@ pub(crate) unsafe extern "C" fn writev(file: c_int, parts: *const iovec, count: 
     if disk::are_troubled() && !parts.is_null() {
         // SAFETY: the caller passes as many buffers.
         let parts = unsafe { slice::from_raw_parts(parts, usize::try_from(count).unwrap_or(0)) };
-        if !passes(file, end(file, None, parts.iter().map(|part| part.iov_len).sum())) {
+        if !takes(file, None, parts.iter().map(|part| part.iov_len).sum()) {
             return -1;
         }
     }
@@ -304,7 +307,7 @@ pub(crate) unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut 
 
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn ftruncate(file: c_int, len: off_t) -> c_int {
-    if !passes(file, Call::Resize(u64::try_from(len).unwrap_or(0))) {
+    if !passes(file, Call::Write { end: u64::try_from(len).unwrap_or(0) }) {
         return -1;
     }
     // SAFETY: no pointer is passed.

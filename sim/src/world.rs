@@ -128,11 +128,11 @@ where
     S: FnOnce(World) -> F + Send + 'static,
     F: Future<Output = T> + 'static,
 {
-    // A thread of its own has random numbers and hash seeds that no other world has used before.
     let folder = match Root::create() {
         Ok(folder) => folder,
         Err(error) => panic!("no folder for the files of a world: {error}"),
     };
+    // A thread of its own has random numbers and hash seeds that no other world has used before.
     let thread = thread::Builder::new().name("world".into()).stack_size(STACK).spawn(move || {
         let _world = InWorld::begin(config.seed, folder);
         turn(&config, scenario)

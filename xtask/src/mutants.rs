@@ -217,10 +217,10 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     if has("--suite") {
         bail!("name the suite in the same argument: --suite=orders");
     }
-    if let Some(only) = only
-        && subject.suites.iter().all(|suite| suite.name != only)
-    {
-        bail!("no suite is named {only}");
+    let suites = subject.suites.iter().filter(|suite| only.is_none_or(|only| suite.name == only));
+    let suites: Vec<_> = suites.copied().collect();
+    if suites.is_empty() {
+        bail!("no suite is named {}", only.unwrap_or_default());
     }
     let mut mutants = Vec::new();
     for list in lists(&root.join(subject.lists))? {
@@ -237,15 +237,12 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     if has("--list") {
         println!("{} mutants, {failures} of them outdated", mutants.len());
         // The copy has to be a workspace that resolves, or no mutant can be tried.
-        let workspace = Workspace::copy(&root, subject, 0)?;
+        let workspace = Workspace::copy(&root, subject, suites, 0)?;
         let mut metadata = tools::cargo(&["metadata", "--offline", "--format-version", "1"]);
         tools::output(metadata.current_dir(&workspace.root)).context("the copy does not resolve")?;
         return if failures == 0 { Ok(()) } else { bail!("{failures} mutants do not apply") };
     }
-    let is_covered = |mutant: &Mutant| {
-        let suites = subject.suites.iter().filter(|suite| only.is_none_or(|only| suite.name == only));
-        suites.map(|suite| suite.is_for).any(|is_for| is_for(&mutant.breaks))
-    };
+    let is_covered = |mutant: &Mutant| suites.iter().any(|suite| (suite.is_for)(&mutant.breaks));
     let is_named = |mutant: &Mutant| words.is_empty() || words.iter().any(|word| mutant.breaks.contains(*word));
     let is_chosen = |mutant: &&Mutant| is_named(mutant) && is_covered(mutant);
     let chosen: Vec<_> = mutants.iter().filter(is_chosen).collect();
@@ -255,8 +252,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let workers = thread::available_parallelism().map_or(1, NonZero::get).min(chosen.len());
     let found = thread::scope(|scope| {
         let work = |worker| {
-            let mut workspace = Workspace::copy(&root, subject, worker)?;
-            workspace.suites.retain(|suite| only.is_none_or(|only| suite.name == only));
+            let workspace = Workspace::copy(&root, subject, suites.clone(), worker)?;
             workspace.check_unbroken()?;
             let mut survivors = 0;
             while let Some(mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -330,7 +326,7 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn copy(root: &Path, subject: Subject, worker: usize) -> anyhow::Result<Self> {
+    fn copy(root: &Path, subject: Subject, suites: Vec<Suite>, worker: usize) -> anyhow::Result<Self> {
         let copy = env::temp_dir().join(format!("kadence-mutants-{}-{worker}", std::process::id()));
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| copy.join("target"), PathBuf::from);
         for name in subject.members.iter().chain(subject.others) {
@@ -345,12 +341,7 @@ impl Workspace {
             .replace("opt-level = 2", "opt-level = 1")
             .replace("\"line-tables-only\"", "false");
         write(&copy.join("Cargo.toml"), &shortened)?;
-        Ok(Self {
-            root: copy,
-            target: target.join(format!("mutants-{worker}")),
-            subject,
-            suites: subject.suites.to_vec(),
-        })
+        Ok(Self { root: copy, target: target.join(format!("mutants-{worker}")), subject, suites })
     }
 
     /// Builds and runs the tests without any mutant.
