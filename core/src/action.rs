@@ -131,6 +131,9 @@ pub enum QueryStartError {
     /// [`Query::StartProviding`].
     #[error("local store rejected the entry")]
     Store(#[from] store::Error),
+    /// The swarm has no external address, and the driver requires one for [`Query::StartProviding`].
+    #[error("no external address to announce")]
+    NoExternalAddress,
 }
 
 /// Number of peers that suffice as the answer to [`Action::LocalPeers`]: 80. A put begins no

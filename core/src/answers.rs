@@ -120,9 +120,12 @@ impl ProvidersAnswer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProvideAnswer {
-    /// Number of peers that kad sent the announcement to, at most 20. It is derived from kad's counters, for kad's
-    /// default replication factor. Fewer peers may have received the announcement: they do not acknowledge it, and kad
-    /// does not report one that could not be delivered.
+    /// Number of peers that kad sent the announcement to, at most 20. Zero if the swarm has no external address, because
+    /// the announcement then does not say where the provider is: see
+    /// [`NoExternalAddress`](crate::StartProvidingError::NoExternalAddress).
+    ///
+    /// The number is derived from kad's counters, for kad's default replication factor. Fewer peers may have received the
+    /// announcement: they do not acknowledge it, and kad does not report one that could not be delivered.
     pub sent_to: u32,
     /// Requests and answers of the lookup and of the announcement. kad counts each announcement as a request and as
     /// answered, even if it has yet to dial the peer.

@@ -127,7 +127,7 @@ impl OutcomeKind {
             Outcome::StartProviding(Err(error)) => match error {
                 StartProvidingError::NoResponse { .. } | StartProvidingError::NoKnownPeers => Self::NoPeers,
                 StartProvidingError::Timeout { .. } => Self::Timeout,
-                StartProvidingError::Store(_) => Self::Refused,
+                StartProvidingError::Store(_) | StartProvidingError::NoExternalAddress => Self::Refused,
                 StartProvidingError::Request(error) => Self::of_request(error),
             },
             Outcome::GetClosestPeers(Err(error)) => match error {

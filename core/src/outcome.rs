@@ -107,6 +107,15 @@ impl Outcome {
         }
     }
 
+    /// Returns whether the local provider entry of an announcement stays.
+    pub(crate) fn keeps_provider(&self) -> bool {
+        match self {
+            Self::StartProviding(Ok(_)) => true,
+            Self::StartProviding(Err(error)) => error.keeps_local_entry(),
+            _ => false,
+        }
+    }
+
     /// Returns the error if the request failed.
     pub fn error(&self) -> Option<&(dyn Error + 'static)> {
         match self {

@@ -50,7 +50,9 @@ impl From<&kad::QueryStats> for Progress {
 ///
 /// A result is conclusive if all of the following hold:
 ///
-/// - At least four of five of the peers asked have answered.
+/// - Of the peers whose requests were answered or failed, at least four of five have answered. If the query ran for 10 s or
+///   longer, the time after which kad ends a query without a peer, pending requests count as failed: those of a shorter
+///   query went to farther peers than those that have answered.
 /// - At least half of the network's nodes have answered. This minimum is never below 3 or above 10, and it is 10 while
 ///   the size of the network is unknown.
 ///   [`TrackerConfig::expected_network_size`](crate::TrackerConfig::expected_network_size) sets the size, and lowers

@@ -31,7 +31,7 @@ use self::{
     plans::{Attempts, Ended, Memo, Next, Plan},
     read_repair::{ReadRepairs, peers_to_repair},
     requests::{LiveRequest, Phase},
-    scheduler::{Job, Line, Pass, Scheduler, StartEffect, Threshold, Waiter},
+    scheduler::{Job, Line, Pass, Scheduler, StartEffect, Threshold, Waiter, Work},
     time::Clock,
     timers::Timer,
 };
@@ -614,7 +614,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         while let Some(id) = self.scheduler.advance(&mut pass, &mut self.env) {
             let Some(request) = self.requests.get_mut(&id) else { continue };
             let Some((work, end)) = self.scheduler.ended(&pass, request.waiter.threshold) else { continue };
-            let certainty = certainty(&self.env.config, self.network, work.progress, work.cut_short);
+            let Work { progress, cut_short, outlasted, .. } = *work;
+            let certainty = certainty(&self.env.config, self.network, progress, cut_short, outlasted);
             let ended = Ended { results: &work.results, progress: work.progress, end, certainty };
             let mut next = request.on_ended(&ended, &mut memo, &self.env.config, self.env.now);
             let mut repair = None;
@@ -687,7 +688,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
     fn end(&mut self, id: RequestId, outcome: Outcome) {
         let Some(mut request) = self.requests.remove(&id) else { return };
         self.env.timers.cancel(request.deadline, Timer::Deadline(id));
-        let ok = outcome.is_ok();
+        let keeps_provider = outcome.keeps_provider();
         if id.is_reserved() {
             // A read repair has no caller, and spreads what readers know.
             self.read_repairs.ended(id);
@@ -704,13 +705,13 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
             Phase::Deciding | Phase::Storing | Phase::Choosing => {}
         }
         if let Some(key) = request.plan.take_announced() {
-            self.announcement_ended(key, ok);
+            self.announcement_ended(key, keeps_provider);
         }
     }
 
-    /// Notes the end of an announcement. One that failed takes its local entry back.
-    fn announcement_ended(&mut self, key: &RecordKey, ok: bool) {
-        if self.announcements.ended(key, ok) {
+    /// Notes the end of an announcement, which leaves its local entry or takes it back.
+    fn announcement_ended(&mut self, key: &RecordKey, keeps_entry: bool) {
+        if self.announcements.ended(key, keeps_entry) {
             self.env.act(Action::StopProviding { key: key.clone() });
             self.scheduler.written(key);
         }

@@ -11,6 +11,8 @@
 //! - [Choosing a runtime](https://github.com/kadence-rs/kadence/blob/main/docs/choosing-a-runtime.md).
 
 #[cfg(feature = "node")]
+mod exclusive_port;
+#[cfg(feature = "node")]
 mod node;
 mod runtime;
 

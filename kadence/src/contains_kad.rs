@@ -1,4 +1,5 @@
 use libp2p::{
+    Multiaddr, PeerId,
     kad::{self, store::RecordStore},
     swarm::NetworkBehaviour,
 };
@@ -58,6 +59,21 @@ pub trait ContainsKad: NetworkBehaviour {
         Vec::new()
     }
 
+    /// Collects the addresses that other peers name for a peer, for [`named_addresses`](Self::named_addresses). Returns
+    /// whether it does. The default returns `false`; a behaviour that contains [`PeerTimeouts`] calls the same method of
+    /// that field, and also in the next two methods.
+    fn watch_addresses(&mut self, _peer: PeerId) -> bool {
+        false
+    }
+
+    /// Ends one call of [`watch_addresses`](Self::watch_addresses) that returned `true`.
+    fn unwatch_addresses(&mut self, _peer: &PeerId) {}
+
+    /// Returns the addresses that other peers have named for a watched peer.
+    fn named_addresses(&self, _peer: &PeerId) -> Vec<Multiaddr> {
+        Vec::new()
+    }
+
     /// Extracts the event of the `kad::Behaviour` from an event of this behaviour.
     ///
     /// # Errors
@@ -95,6 +111,18 @@ impl<S: RecordStore + Send + 'static> ContainsKad for PeerTimeouts<S> {
 
     fn take_incomplete_queries(&mut self) -> Vec<kad::QueryId> {
         Self::take_incomplete_queries(self).collect()
+    }
+
+    fn watch_addresses(&mut self, peer: PeerId) -> bool {
+        Self::watch_addresses(self, peer)
+    }
+
+    fn unwatch_addresses(&mut self, peer: &PeerId) {
+        Self::unwatch_addresses(self, peer);
+    }
+
+    fn named_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        Self::named_addresses(self, peer).cloned().collect()
     }
 
     fn try_into_kad(event: kad::Event) -> Result<kad::Event, kad::Event> {

@@ -6,10 +6,12 @@ mod pending;
 mod request_window;
 mod rtt_estimator;
 mod timer;
+mod watched;
 
 use std::{
     fmt,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use web_time::Instant;
@@ -31,7 +33,11 @@ pub use self::{
     config::{AdaptiveTimeout, PeerTimeoutConfig, PeerTimeoutStats},
     timer::{DeadlineTimer, SystemTimer},
 };
-use self::{pending::PendingRequests, request_window::RequestWindow};
+use self::{pending::PendingRequests, request_window::RequestWindow, watched::WatchedPeers};
+
+/// Time to live of a record below which it is sent with one second, the shortest that can be sent. kad sends whole seconds,
+/// and peers take zero for a record that does not expire. Between here and there a message waits for its stream.
+const ALMOST_EXPIRED: Duration = Duration::from_secs(2);
 
 /// Messages between kad and its connection handlers. The types have no public name and do not depend on the store.
 type ToHandler = THandlerInEvent<kad::Behaviour<MemoryStore>>;
@@ -94,6 +100,7 @@ pub struct PeerTimeouts<S> {
     kad: kad::Behaviour<S>,
     /// `None`: disabled.
     timeouts: Option<Timeouts>,
+    watched: WatchedPeers,
 }
 
 impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
@@ -108,13 +115,14 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
     pub fn with_timer(kad: kad::Behaviour<S>, timer: impl DeadlineTimer, config: PeerTimeoutConfig) -> Self {
         let window = (config.first_requests > 0).then(|| RequestWindow::new(config.first_requests));
         let pending = PendingRequests::new(&config);
-        Self { kad, timeouts: Some(Timeouts { pending, window, timer: Box::new(timer), armed: None }) }
+        let timeouts = Timeouts { pending, window, timer: Box::new(timer), armed: None };
+        Self { kad, timeouts: Some(timeouts), watched: WatchedPeers::default() }
     }
 
     /// Wraps a kad behaviour and adds no timeouts: everything is passed on unchanged. So a program that can switch timeouts
     /// off has one type for both cases.
     pub fn disabled(kad: kad::Behaviour<S>) -> Self {
-        Self { kad, timeouts: None }
+        Self { kad, timeouts: None, watched: WatchedPeers::default() }
     }
 
     /// Returns the wrapped kad behaviour.
@@ -140,6 +148,30 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
         incomplete.into_iter().flatten()
     }
 
+    /// Collects the addresses that responses name for a peer, until [`unwatch_addresses`](Self::unwatch_addresses) was
+    /// called as often as this method for the peer. kad uses such addresses for the query alone that the response belongs
+    /// to, and only if it has not given the peer up. Returns `false`, and collects nothing, if 1,024 peers are watched.
+    pub fn watch_addresses(&mut self, peer: PeerId) -> bool {
+        self.watched.insert(peer)
+    }
+
+    /// Ends one call of [`watch_addresses`](Self::watch_addresses) that returned `true`.
+    pub fn unwatch_addresses(&mut self, peer: &PeerId) {
+        self.watched.remove(peer);
+    }
+
+    /// Returns the addresses that responses have named for a peer since it is [watched](Self::watch_addresses), the latest
+    /// 16, the oldest first. Nothing shows that they are true: a peer can name any address.
+    pub fn named_addresses(&self, peer: &PeerId) -> impl Iterator<Item = &Multiaddr> {
+        self.watched.addresses(peer)
+    }
+
+    /// Returns the addresses that responses have named for [watched](Self::watch_addresses) peers since the last call, at
+    /// most 16 for each. Nothing shows that they are true: a peer can name any address.
+    pub fn take_addresses(&mut self) -> impl Iterator<Item = (PeerId, Vec<Multiaddr>)> + use<S> {
+        self.watched.take().into_iter()
+    }
+
     /// Returns the counters and the current timeouts. `None` if timeouts are [`disabled`](Self::disabled).
     pub fn stats(&self) -> Option<PeerTimeoutStats> {
         self.timeouts.as_ref().map(|timeouts| timeouts.pending.stats())
@@ -147,7 +179,7 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
 
     /// Reports overdue peers to kad.
     fn give_up_overdue(&mut self) {
-        let Self { kad, timeouts: Some(timeouts) } = self else { return };
+        let Self { kad, timeouts: Some(timeouts), .. } = self else { return };
         if let Some(due) = timeouts.pending.next_deadline()
             && let now = timeouts.timer.now()
             && due <= now
@@ -234,15 +266,20 @@ impl<S: RecordStore + Send + 'static> NetworkBehaviour for PeerTimeouts<S> {
         if let Some(timeouts) = &mut self.timeouts {
             timeouts.on_handler_event(peer, &event);
         }
+        if !self.watched.is_empty() {
+            for named in named_peers(&event) {
+                self.watched.named(&named.node_id, &named.multiaddrs);
+            }
+        }
         self.kad.on_connection_handler_event(peer, connection, event);
         // Released requests are returned by the next `poll`, which the swarm calls after every event.
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<kad::Event, THandlerInEvent<Self>>> {
         loop {
-            let Self { kad, timeouts } = &mut *self;
-            let Some(timeouts) = timeouts else { return kad.poll(cx) };
-            if let Poll::Ready(action) = kad.poll(cx) {
+            let Self { kad, timeouts, .. } = &mut *self;
+            let Some(timeouts) = timeouts else { return kad.poll(cx).map(keep_from_never) };
+            if let Poll::Ready(action) = kad.poll(cx).map(keep_from_never) {
                 match timeouts.on_action(action, kad) {
                     Some(action) => return Poll::Ready(action),
                     None => continue,
@@ -428,6 +465,31 @@ impl Timeouts {
         }
         elapsed
     }
+}
+
+/// Returns the peers that a response names.
+fn named_peers(event: &FromHandler) -> impl Iterator<Item = &kad::KadPeer> {
+    let (closer, providers): (&[_], &[_]) = match event {
+        FromHandler::FindNodeRes { closer_peers, query_id: _ }
+        | FromHandler::GetRecordRes { record: _, closer_peers, query_id: _ } => (closer_peers, &[]),
+        FromHandler::GetProvidersRes { closer_peers, provider_peers, query_id: _ } => (closer_peers, provider_peers),
+        _ => (&[], &[]),
+    };
+    closer.iter().chain(providers)
+}
+
+/// Gives a record that is about to expire one second: kad sends that of an expired one.
+fn keep_from_never(mut action: Action) -> Action {
+    if let ToSwarm::NotifyHandler { peer_id: _, handler: _, event: ToHandler::PutRecord { record, query_id: _ } } =
+        &mut action
+        && let Some(expires) = record.expires
+        // Records have the clock of the system.
+        && let now = Instant::now()
+        && expires.saturating_duration_since(now) < ALMOST_EXPIRED
+    {
+        record.expires = Some(now);
+    }
+    action
 }
 
 /// Returns the number of failures of every query that has not finished.

@@ -379,7 +379,7 @@ impl Harness {
 
     fn event(&mut self, event: &QueryEvent<u32>) {
         let now = self.input_time();
-        self.promises.event(event);
+        self.promises.event(event, now);
         self.tracker.handle_event(event.clone(), now);
         self.model.event(event.clone(), now);
     }
@@ -519,7 +519,7 @@ impl Harness {
                     self.cover("second lookup", 1);
                 }
                 if let Expected::Start { step: number, .. } = expected {
-                    self.promises.starts(*number, &query);
+                    self.promises.starts(*number, &query, self.last_time);
                     self.awaiting_start.push(*number);
                     self.steps.push((*number, step, query));
                 }

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use kadence_core::{
@@ -65,6 +66,7 @@ struct Reported {
     ended: Option<bool>,
     /// Somebody finished it, or gave up a peer that it waited for.
     cut_short: bool,
+    began: Instant,
 }
 
 impl Reported {
@@ -104,7 +106,7 @@ impl Promises {
         self.requests.push((id, Asked { operation, key, after, retries }));
     }
 
-    pub(crate) fn starts(&mut self, step: u64, query: &Query) {
+    pub(crate) fn starts(&mut self, step: u64, query: &Query, now: Instant) {
         let after = match query {
             Query::GetRecord { key } | Query::GetProviders { key } => self.ended_writes(key),
             _ => 0,
@@ -118,6 +120,7 @@ impl Promises {
             progress: Progress::default(),
             ended: None,
             cut_short: false,
+            began: now,
         };
         self.steps.insert(step, reported);
     }
@@ -135,9 +138,11 @@ impl Promises {
     }
 
     /// kad's event of a query, which is being handled until [`handled`](Self::handled).
-    pub(crate) fn event(&mut self, event: &QueryEvent<u32>) {
+    pub(crate) fn event(&mut self, event: &QueryEvent<u32>, now: Instant) {
         self.event_of = self.queries.get(&event.id).copied();
-        let is_enough = self.is_enough(event.progress);
+        let began = self.event_of.and_then(|step| self.steps.get(&step)).map(|reported| reported.began);
+        let ran = began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let is_enough = self.is_enough(event.progress, ran);
         let Some(reported) = self.event_of.and_then(|step| self.steps.get_mut(&step)) else { return };
         match (&reported.query, &event.result) {
             (Query::GetRecord { .. }, QueryResult::GetRecord(result)) => {
@@ -167,16 +172,19 @@ impl Promises {
     }
 
     /// Returns whether enough peers have answered for a conclusive result, in a network that the node is part of: four of five
-    /// that were asked, and half of the network's nodes, of which at least three unless the configuration names the size, and
+    /// that have answered or failed, or that were asked if the query ran for ten seconds, and half of the network's nodes, of which at least three unless the configuration names the size, and
     /// ten if nobody knows it or there are more than twenty.
-    fn is_enough(&self, progress: Progress) -> bool {
-        let Progress { requests, successes, failures: _ } = progress;
+    fn is_enough(&self, progress: Progress, ran: Duration) -> bool {
+        let Progress { requests, successes, failures } = progress;
         let half = match (self.expected_size, self.network.size) {
             (Some(size), _) => size.div_ceil(2).clamp(1, 10),
             (None, Some(size)) => size.div_ceil(2).clamp(3, 10),
             (None, None) => 10,
         };
-        let most = 5 * u64::from(successes) >= 4 * u64::from(requests);
+        let is_long = ran >= Duration::from_secs(10);
+        let asked = u64::from(successes) + u64::from(failures);
+        let asked = if is_long { asked.max(requests.into()) } else { asked };
+        let most = 5 * u64::from(successes) >= 4 * asked;
         most && successes as usize >= half && self.network.reachability != Reachability::Isolated
     }
 
@@ -404,11 +412,15 @@ fn key_of(query: &Query) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use kadence_core::ProvidersAnswer;
     use libp2p::kad::Record;
 
     use super::*;
     use crate::fixtures::{key, peer, validators, value};
+
+    static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
     /// A read of the key 2, which has a validator, that kad has answered with a record of `found` and `successes` of five
     /// requests.
@@ -416,14 +428,17 @@ mod tests {
         let (mut promises, key) = (Promises::new(validators(), None), key(2));
         promises.network(Network::default().size(Some(8)));
         promises.accepted(RequestId(1), Operation::GetRecord { key: key.clone(), policy: Policy::First }, false);
-        promises.starts(1, &Query::GetRecord { key });
+        promises.starts(1, &Query::GetRecord { key }, *EPOCH);
         promises.started(1, Some(7));
         let result = match found {
             Some(found) => Ok(GetRecordOk::FoundRecord(sent(found))),
             None => Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates: BTreeMap::new() }),
         };
-        let progress = Progress { requests: 5, successes, failures: 0 };
-        promises.event(&QueryEvent { id: 7, result: QueryResult::GetRecord(result), progress, last: found.is_none() });
+        let progress = Progress { requests: 5, successes, failures: 5 - successes };
+        promises.event(
+            &QueryEvent { id: 7, result: QueryResult::GetRecord(result), progress, last: found.is_none() },
+            *EPOCH,
+        );
         promises
     }
 
@@ -494,11 +509,11 @@ mod tests {
                 Operation::GetProviders { key: key.clone(), policy: Policy::Limit(2) },
                 false,
             );
-            promises.starts(1, &Query::GetProviders { key: key.clone() });
+            promises.starts(1, &Query::GetProviders { key: key.clone() }, *EPOCH);
             promises.started(1, Some(7));
             let providers = named.iter().map(|n| peer(*n)).collect();
             let result = QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { key, providers }));
-            promises.event(&QueryEvent { id: 7, result, progress: Progress::default(), last: false });
+            promises.event(&QueryEvent { id: 7, result, progress: Progress::default(), last: false }, *EPOCH);
             let answer = ProvidersAnswer::new(answered.iter().map(|n| peer(*n)).collect(), Progress::default());
             breaks(promises, &Outcome::GetProviders(Ok(answer)))
         };
@@ -521,10 +536,10 @@ mod tests {
             promises.network(network);
             let progress = Progress { requests: 5, successes: 5, failures: 0 };
             let finished = GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates: BTreeMap::new() };
-            promises.starts(2, &Query::GetRecord { key: key(2) });
+            promises.starts(2, &Query::GetRecord { key: key(2) }, *EPOCH);
             promises.started(2, Some(8));
             let result = QueryResult::GetRecord(Ok(finished));
-            promises.event(&QueryEvent { id: 8, result, progress, last: true });
+            promises.event(&QueryEvent { id: 8, result, progress, last: true }, *EPOCH);
             breaks(promises, &nothing())
         };
         assert!(!in_network(Network::default().size(Some(8))));
@@ -553,7 +568,7 @@ mod tests {
             let operation =
                 Operation::PutRecordTo { record: Arc::clone(&record), peers: peers.clone(), quorum: Quorum::Majority };
             promises.accepted(RequestId(1), operation, false);
-            promises.starts(1, &Query::PutRecordTo { record, peers: peers.into() });
+            promises.starts(1, &Query::PutRecordTo { record, peers: peers.into() }, *EPOCH);
             let of = |numbers: &[u8]| numbers.iter().map(|n| peer(*n)).collect();
             let answer = PutAnswer::new(of(acknowledged), of(unacknowledged), Progress::default());
             breaks(promises, &Outcome::PutRecordTo(Ok(answer)))

@@ -33,7 +33,7 @@ use std::{
 use kadence_core::{
     Action, Certainty, Command, InvalidRequestError, LocalCopy, MAX_RUNNING_CEILING, Network, Operation, OperationKind,
     Outcome, OutcomeKind, Policy, Progress, PutAnswer, PutRecordError, Query, QueryEvent, QueryStartError, Quorum,
-    Reachability, Request, RequestError, RequestId, RequestOptions, Started, TrackerConfig,
+    Reachability, Request, RequestError, RequestId, RequestOptions, StartProvidingError, Started, TrackerConfig,
 };
 use libp2p::{
     PeerId,
@@ -170,7 +170,7 @@ struct Announcements {
     live: usize,
     /// kad's answer to the first of them: the local node was a provider before.
     had_provider: Option<bool>,
-    succeeded: bool,
+    kept: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -476,7 +476,12 @@ impl Model {
     fn end(&mut self, id: RequestId, outcome: Outcome, now: Instant) {
         let Some(at) = self.requests.iter().position(|request| request.id == id) else { return };
         let request = self.requests.remove(at);
-        let ok = outcome.is_ok();
+        let keeps_entry = matches!(
+            &outcome,
+            Outcome::StartProviding(
+                Ok(_) | Err(StartProvidingError::NoKnownPeers | StartProvidingError::NoResponse { progress: _ })
+            )
+        );
         if !id.is_reserved() {
             let took = now.saturating_duration_since(request.accepted);
             self.ended.push((outcome.kind(), OutcomeKind::of(&outcome), took));
@@ -487,7 +492,7 @@ impl Model {
             self.detach(step, now);
         }
         if request.announced {
-            self.announcement_over(&request.operation, ok);
+            self.announcement_over(&request.operation, keeps_entry);
         }
     }
 
@@ -846,6 +851,8 @@ impl Model {
         if last {
             let mut query_end = QueryEnd::of(result, self.local);
             query_end.enough_answers = self.enough_answers(step);
+            let began = self.query(step).map(|query| query.started);
+            query_end.outlasted = began.is_none_or(|began| now.saturating_duration_since(began).as_secs() >= 10);
             self.query_ended(step, &query_end, now);
         }
     }
@@ -892,7 +899,7 @@ impl Model {
         }
     }
 
-    fn announcement_over(&mut self, operation: &Operation, ok: bool) {
+    fn announcement_over(&mut self, operation: &Operation, keeps_entry: bool) {
         let Some(at) = self
             .announcements
             .iter()
@@ -901,11 +908,11 @@ impl Model {
             return;
         };
         let Some(announcements_of_key) = self.announcements.get_mut(at) else { return };
-        announcements_of_key.succeeded |= ok;
+        announcements_of_key.kept |= keeps_entry;
         announcements_of_key.live -= 1;
         if announcements_of_key.live == 0 {
             let announcements_of_key = self.announcements.remove(at);
-            if announcements_of_key.had_provider == Some(false) && !announcements_of_key.succeeded {
+            if announcements_of_key.had_provider == Some(false) && !announcements_of_key.kept {
                 self.written(&announcements_of_key.key);
                 self.push_action(Action::StopProviding { key: announcements_of_key.key });
             }
@@ -988,7 +995,7 @@ impl Model {
                     key: key.clone(),
                     live: 1,
                     had_provider: None,
-                    succeeded: false,
+                    kept: false,
                 }),
             }
         }

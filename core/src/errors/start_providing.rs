@@ -6,8 +6,11 @@ use crate::Progress;
 
 /// Error of a provider announcement.
 ///
-/// After this error, the local store does not name the local peer as a provider of the key, unless it did so before the
-/// announcement, another announcement of the key has succeeded or is under way, or the driver was dropped.
+/// After [`NoKnownPeers`](Self::NoKnownPeers) and [`NoResponse`](Self::NoResponse), the local store names the local peer
+/// as a provider of the key: the node was alone. kad announces the entry again at its interval (12 hours by default), and
+/// a ready-made node as soon as a peer of the network comes. After any other error, the store does not name the local
+/// peer, unless it did so before the announcement, another announcement of the key has left its entry or is under way, or
+/// the driver was dropped.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum StartProvidingError {
@@ -31,6 +34,10 @@ pub enum StartProvidingError {
     /// a connection.
     #[error("routing table is empty: add a bootstrap peer")]
     NoKnownPeers,
+    /// The node has no external address, so that the announcement would not say where the provider is: most peers ignore
+    /// such an announcement. Let the node listen, or add an external address.
+    #[error("no external address to announce: listen on an address, or configure an external one")]
+    NoExternalAddress,
     /// The request failed for a reason that is common to all operations.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -43,7 +50,16 @@ impl StartProvidingError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NoResponse { .. } | Self::Timeout { .. } | Self::NoKnownPeers => true,
-            Self::Store(_) | Self::Request(_) => false,
+            Self::Store(_) | Self::NoExternalAddress | Self::Request(_) => false,
+        }
+    }
+
+    /// Returns `true` if the local store names the local peer as a provider of the key although the announcement has
+    /// failed.
+    pub fn keeps_local_entry(&self) -> bool {
+        match self {
+            Self::NoResponse { .. } | Self::NoKnownPeers => true,
+            Self::Timeout { .. } | Self::Store(_) | Self::NoExternalAddress | Self::Request(_) => false,
         }
     }
 }

@@ -100,7 +100,7 @@ enums! {
         "bootstrap" => Bootstrap,
     }
     Command { "request" => Request(request), "cancel" => Cancel { id }, "shutdown" => Shutdown { drain }, "written" => Written { key } }
-    QueryStartError { "no_known_peers" => NoKnownPeers, "store" => Store(error) }
+    QueryStartError { "no_known_peers" => NoKnownPeers, "store" => Store(error), "no_external_address" => NoExternalAddress }
     QueryResult {
         "bootstrap" => Bootstrap(result),
         "get_closest_peers" => GetClosestPeers(result),
@@ -195,6 +195,7 @@ enums! {
         "timeout" => Timeout { progress },
         "store" => Store(error),
         "no_known_peers" => NoKnownPeers,
+        "no_external_address" => NoExternalAddress,
         "request" => Request(error),
     }
     OurGetClosestPeersError {

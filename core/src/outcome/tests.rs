@@ -54,7 +54,10 @@ fn is_in_the_table(outcome: &Outcome) {
         },
         Outcome::StartProviding(Err(error)) => match error {
             StartProvidingError::NoResponse { .. } | StartProvidingError::Timeout { .. } => {}
-            StartProvidingError::Store(_) | StartProvidingError::NoKnownPeers | StartProvidingError::Request(_) => {}
+            StartProvidingError::Store(_)
+            | StartProvidingError::NoKnownPeers
+            | StartProvidingError::NoExternalAddress
+            | StartProvidingError::Request(_) => {}
         },
         Outcome::GetClosestPeers(Err(error)) => match error {
             GetClosestPeersError::NoResponse { .. } | GetClosestPeersError::Timeout { .. } => {}
@@ -149,6 +152,7 @@ fn table() -> Vec<(Outcome, bool)> {
         (StartProvidingError::NoResponse { progress }, true),
         (StartProvidingError::Timeout { progress }, true),
         (StartProvidingError::NoKnownPeers, true),
+        (StartProvidingError::NoExternalAddress, false),
         (StartProvidingError::Store(store::Error::MaxProvidedKeys), false),
     ] {
         table.push((Outcome::StartProviding(Err(error)), again));

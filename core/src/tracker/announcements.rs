@@ -1,4 +1,5 @@
-//! Local provider entries of announcements: one that fails takes back the entry that kad made for it.
+//! Local provider entries of announcements: one that fails takes back the entry that kad made for it, unless the node was
+//! alone.
 
 use libp2p::kad::RecordKey;
 use rustc_hash::FxHashMap;
@@ -14,7 +15,8 @@ struct OfKey {
     live: usize,
     /// Presence of a local entry before the first of them. `None` until kad has started one.
     had_provider: Option<bool>,
-    succeeded: bool,
+    /// One of them leaves its entry.
+    kept: bool,
 }
 
 impl Announcements {
@@ -31,17 +33,17 @@ impl Announcements {
         }
     }
 
-    /// Notes the end of an announcement. Returns whether the local entry has to be removed: after the last of a key's
-    /// announcements, unless one succeeded or the entry was there before.
+    /// Notes the end of an announcement, which leaves its local entry or not. Returns whether the entry has to be removed:
+    /// after the last of a key's announcements, unless one leaves it or it was there before.
     #[must_use]
-    pub(super) fn ended(&mut self, key: &RecordKey, ok: bool) -> bool {
+    pub(super) fn ended(&mut self, key: &RecordKey, keeps_entry: bool) -> bool {
         let Some(announcements) = self.by_key.get_mut(key) else { return false };
-        announcements.succeeded |= ok;
+        announcements.kept |= keeps_entry;
         announcements.live -= 1;
         if announcements.live > 0 {
             return false;
         }
-        let stale = announcements.had_provider == Some(false) && !announcements.succeeded;
+        let stale = announcements.had_provider == Some(false) && !announcements.kept;
         self.by_key.remove(key);
         stale
     }

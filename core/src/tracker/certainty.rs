@@ -1,5 +1,7 @@
 //! Certainty: whether a result that found nothing shows that there is nothing.
 
+use std::time::Duration;
+
 use crate::{Certainty, Network, Progress, REPLICATION_FACTOR, Reachability, TrackerConfig};
 
 /// Maximum floor: half of the peers that hold a record.
@@ -7,6 +9,9 @@ const MAX_FLOOR: usize = REPLICATION_FACTOR / 2;
 
 /// Minimum floor without a setting: fewer peers may all be new, or cut off from the rest together.
 const MIN_FLOOR: usize = 3;
+
+/// Time for which kad waits for a peer before it ends a query without it: a constant of its lookups.
+pub(super) const PEER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the number of peers that must have answered for a conclusive result: half of the network, within
 /// [`MIN_FLOOR`] and [`MAX_FLOOR`]. Only a size from the configuration may lower it below [`MIN_FLOOR`].
@@ -19,15 +24,22 @@ fn floor(config: &TrackerConfig, network: Network) -> usize {
 }
 
 /// Returns the certainty of a result. `cut_short` says that the query could have asked or heard more: it was finished
-/// before its end, or a peer was given up.
-pub(super) fn certainty(config: &TrackerConfig, network: Network, progress: Progress, cut_short: bool) -> Certainty {
+/// before its end, or a peer was given up. `outlasted` says that it ran for [`PEER_TIMEOUT`] or longer.
+pub(super) fn certainty(
+    config: &TrackerConfig,
+    network: Network,
+    progress: Progress,
+    cut_short: bool,
+    outlasted: bool,
+) -> Certainty {
     let answered = progress.successes as usize >= floor(config, network);
+    // kad ends a query when the closest peers have answered, while requests to farther ones are pending. Those count only
+    // if kad may have stopped to wait for closer ones.
+    let pending = if outlasted { progress.pending() } else { 0 };
+    let unanswered = progress.failures.saturating_add(pending);
+    let most_answered = progress.successes > 0 && unanswered.saturating_mul(4) <= progress.successes;
     let isolated = network.reachability == Reachability::Isolated;
-    if answered && progress.most_answered() && !cut_short && !isolated {
-        Certainty::Conclusive
-    } else {
-        Certainty::Inconclusive
-    }
+    if answered && most_answered && !cut_short && !isolated { Certainty::Conclusive } else { Certainty::Inconclusive }
 }
 
 #[cfg(test)]
@@ -54,16 +66,27 @@ mod tests {
 
     #[test]
     fn every_condition_is_necessary() {
-        let said = |successes, requests, cut_short, reachability| {
-            let progress = Progress { requests, successes, failures: 0 };
+        let said = |successes, failures, cut_short, reachability| {
+            let progress = Progress { requests: successes + failures, successes, failures };
             let network = Network::default().size(Some(8)).reachability(reachability);
-            certainty(&TrackerConfig::default(), network, progress, cut_short) == Certainty::Conclusive
+            certainty(&TrackerConfig::default(), network, progress, cut_short, false) == Certainty::Conclusive
         };
-        assert!(said(4, 5, false, Reachability::Unknown));
-        assert!(said(4, 4, false, Reachability::Connected));
-        assert!(!said(3, 3, false, Reachability::Connected), "below the floor");
-        assert!(!said(4, 6, false, Reachability::Connected), "two of six did not answer");
-        assert!(!said(4, 4, true, Reachability::Connected), "cut short");
-        assert!(!said(4, 4, false, Reachability::Isolated), "isolated");
+        assert!(said(4, 1, false, Reachability::Unknown));
+        assert!(said(4, 0, false, Reachability::Connected));
+        assert!(!said(3, 0, false, Reachability::Connected), "below the floor");
+        assert!(!said(4, 2, false, Reachability::Connected), "two of six did not answer");
+        assert!(!said(4, 0, true, Reachability::Connected), "cut short");
+        assert!(!said(4, 0, false, Reachability::Isolated), "isolated");
+    }
+
+    #[test]
+    fn pending_requests_count_once_kad_may_have_stopped_to_wait_for_them() {
+        let said = |pending: u32, outlasted| {
+            let progress = Progress { requests: 20 + pending, successes: 20, failures: 0 };
+            certainty(&TrackerConfig::default(), Network::default(), progress, false, outlasted)
+        };
+        assert_eq!(said(9, false), Certainty::Conclusive);
+        assert_eq!(said(5, true), Certainty::Conclusive);
+        assert_eq!(said(9, true), Certainty::Inconclusive);
     }
 }

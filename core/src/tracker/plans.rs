@@ -364,6 +364,11 @@ fn not_started(kind: OperationKind, error: QueryStartError) -> Outcome {
         (OperationKind::StartProviding, QueryStartError::Store(error)) => {
             Outcome::StartProviding(Err(StartProvidingError::Store(error)))
         }
-        (kind, error @ QueryStartError::Store(_)) => Outcome::failed(kind, RequestError::Refused(error)),
+        (OperationKind::StartProviding, QueryStartError::NoExternalAddress) => {
+            Outcome::StartProviding(Err(StartProvidingError::NoExternalAddress))
+        }
+        (kind, error @ (QueryStartError::Store(_) | QueryStartError::NoExternalAddress)) => {
+            Outcome::failed(kind, RequestError::Refused(error))
+        }
     }
 }

@@ -34,6 +34,7 @@ pub(super) use self::{
     waiting::Line,
 };
 use super::{
+    certainty::PEER_TIMEOUT,
     env::Env,
     results::{Anomaly, NewItems, QueryEnd, ResultDelta, fits},
     time::Time,
@@ -348,6 +349,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> Scheduler<Id> {
         }
         let LiveQuery { job, state, asked_at, work: Some(work), .. } = &mut **live else { return None };
         work.progress = progress;
+        work.outlasted = env.now.since(*asked_at) >= PEER_TIMEOUT;
         (work.heard_at, work.moved_at) = (env.now, env.now);
         // Other queries do more than a lookup, so their duration says nothing about round trips.
         let is_lookup = match job {

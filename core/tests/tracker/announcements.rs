@@ -1,5 +1,5 @@
 //! Provider announcements: kad writes the local entry before any peer is reached, so a failure removes the entry that
-//! it added, and no other.
+//! it added, and no other. A node that was alone keeps it.
 
 use kadence_core::QueryStartError;
 
@@ -30,10 +30,8 @@ fn the_entry_of_a_successful_announcement_stays() {
 type Failure = fn(&mut Harness, u32);
 
 /// Every way to fail after kad has written the entry: (how it fails, the error).
-const FAILURES: [(Failure, &str); 6] = [
+const FAILURES: [(Failure, &str); 4] = [
     (|h, id| h.ev(id, provide_timeout(), true), "Timeout"),
-    (|h, id| h.ev_with(id, provide_ok(), all_failed(), true), "NoResponse"),
-    (|h, id| h.ev_with(id, provide_ok(), nobody(), true), "NoKnownPeers"),
     (|h, _| h.tick(secs(30)), "Timeout"),
     (|h, _| h.cancel(1), "Cancelled"),
     (|h, _| h.shut_down(false), "Shutdown"),
@@ -50,6 +48,20 @@ fn the_entry_of_a_failed_announcement_is_removed() {
         assert_eq!(h.stopped, [key("k")], "{ending}");
         h.let_time_pass();
         assert_eq!(h.stopped.len(), 1, "{ending}: once");
+        h.assert_empty();
+    }
+}
+
+#[test]
+fn the_entry_of_an_announcement_that_reached_nobody_stays() {
+    for (progress, ending) in [(all_failed(), "NoResponse"), (nobody(), "NoKnownPeers")] {
+        let mut h = Harness::default();
+        h.request(1, provide("k"));
+        let id = h.start();
+        h.ev_with(id, provide_ok(), progress, true);
+        assert_eq!(h.ending(1), ending);
+        h.let_time_pass();
+        assert!(h.stopped.is_empty(), "{ending}");
         h.assert_empty();
     }
 }

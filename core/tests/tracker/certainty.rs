@@ -120,8 +120,8 @@ fn four_of_five_of_the_peers_asked_must_have_answered() {
         (of(10, 13), Inconclusive),
         (of(12, 15), Conclusive),
         (of(12, 16), Inconclusive),
-        // A peer that has not answered yet counts as one that will not.
-        (Progress { requests: 13, successes: 10, failures: 0 }, Inconclusive),
+        // kad no longer waits for a peer that has not answered: others are closer.
+        (Progress { requests: 20, successes: 10, failures: 0 }, Conclusive),
         (of(9, 9), Inconclusive),
     ];
     let mut request = 0;
@@ -129,6 +129,21 @@ fn four_of_five_of_the_peers_asked_must_have_answered() {
         for lookup in LOOKUPS {
             request += 1;
             assert_eq!(told(&mut h, request, lookup, progress), expected, "{progress:?}");
+        }
+    }
+}
+
+/// kad waits for a peer for ten seconds.
+#[test]
+fn pending_requests_of_a_long_query_count_as_unanswered() {
+    for (seconds, pending, expected) in [(9, 5, Conclusive), (10, 2, Conclusive), (10, 3, Inconclusive)] {
+        for (operation, last) in LOOKUPS {
+            let mut h = Harness::new(TrackerConfig::default().stall(None));
+            h.request(1, operation());
+            let id = h.start();
+            h.tick(secs(seconds));
+            h.ev_with(id, last(), Progress { requests: 10 + pending, successes: 10, failures: 0 }, true);
+            assert_eq!(certainty(&h, 1), expected, "{pending} pending after {seconds} s");
         }
     }
 }

@@ -60,7 +60,7 @@ pub struct CallEnd {
     pub(crate) located: Option<LocatedPeer>,
 }
 
-/// A peer's addresses in the local routing table when a request for it ended.
+/// A peer's addresses when a request for it ended: those in the local routing table, then those that other peers named.
 #[derive(Debug)]
 pub(crate) struct LocatedPeer {
     pub(crate) peer: PeerId,

@@ -12,9 +12,11 @@ use super::connection::LocatedPeer;
 pub struct FoundPeer {
     /// The peer that was looked up.
     pub peer: PeerId,
-    /// Addresses of the peer, at least one, without duplicates. The addresses in the local routing table come first. If
-    /// [`answered`](Self::answered) is true, those that the lookup learned from other peers follow. Not every address
-    /// need work: only a dial shows whether one does.
+    /// Addresses of the peer, at least one, without duplicates, each with the peer id at the end. The addresses in the local
+    /// routing table come first, then those that other peers named during the lookup: the latest 16 in a swarm with
+    /// [`PeerTimeouts`](crate::PeerTimeouts), such as a ready-made node, and otherwise only if
+    /// [`answered`](Self::answered) is true. Not every address need work: only a dial shows whether one does, and a peer
+    /// can name any address.
     pub addresses: Vec<Multiaddr>,
     /// True if the lookup ended before the deadline of the call and the peer answered one of the lookup's requests.
     pub answered: bool,
@@ -65,16 +67,15 @@ pub(super) fn found_peer(
     if let Err(GetClosestPeersError::Request(error @ (RequestError::Invalid(_) | RequestError::Shutdown))) = lookup {
         return Err(FindPeerError::Request(error));
     }
-    let LocatedPeer { peer, mut addresses } = located;
+    let LocatedPeer { peer, addresses: located } = located;
     let answering = match &lookup {
         Ok(ClosestPeersAnswer { peers, .. }) | Err(GetClosestPeersError::Timeout { peers, .. }) => &**peers,
         Err(_) => &[],
     };
     let info = answering.iter().find(|info| info.peer_id == peer);
-    if let Some(info) = info {
-        let mut known: BTreeSet<_> = addresses.iter().cloned().collect();
-        addresses.extend(info.addrs.iter().filter(|address| known.insert((*address).clone())).cloned());
-    }
+    let (mut known, answered) = (BTreeSet::new(), info.iter().flat_map(|info| info.addrs.iter().cloned()));
+    let all = located.into_iter().chain(answered).filter_map(|address| address.with_p2p(peer).ok());
+    let addresses: Vec<_> = all.filter(|address| known.insert(address.clone())).collect();
     if !addresses.is_empty() {
         return Ok(FoundPeer { peer, addresses, answered: info.is_some() });
     }
@@ -105,7 +106,14 @@ mod tests {
         let peer = PeerId::random();
         let timeout = GetClosestPeersError::Timeout { peers: vec![info(peer, &[2, 3])].into(), progress: PROGRESS };
         let found = found_peer(Err(timeout), located(peer, &[1, 2])).unwrap();
-        assert_eq!(found, FoundPeer { peer, addresses: vec![address(1), address(2), address(3)], answered: true });
+        assert_eq!(
+            found,
+            FoundPeer {
+                peer,
+                addresses: [1, 2, 3].map(|port| address(port).with_p2p(peer).unwrap()).to_vec(),
+                answered: true
+            }
+        );
     }
 
     #[test]
@@ -117,7 +125,7 @@ mod tests {
             RequestError::Overloaded.into(),
         ] {
             let found = found_peer(Err(error.clone()), located(peer, &[1])).unwrap();
-            assert_eq!(found, FoundPeer { peer, addresses: vec![address(1)], answered: false });
+            assert_eq!(found, FoundPeer { peer, addresses: vec![address(1).with_p2p(peer).unwrap()], answered: false });
             found_peer(Err(error), located(peer, &[])).unwrap_err();
         }
     }

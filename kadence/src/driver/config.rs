@@ -36,6 +36,12 @@ pub struct DriverConfig {
     /// and reported as [`LaggedError`](crate::LaggedError). Zero drops all events. Has no effect on a driver that is
     /// not run by [`spawn`](crate::spawn) or by a node. Default: 1,024.
     pub event_capacity: usize,
+    /// `true` lets announcements fail with [`NoExternalAddress`](kadence_core::StartProvidingError::NoExternalAddress)
+    /// while the swarm has no external address. kad announces external addresses alone, and peers drop a provider without
+    /// one, or name it only while they have it in their routing tables. With `false`, such an announcement succeeds, and
+    /// its [`sent_to`](kadence_core::ProvideAnswer::sent_to) is zero. Default: `false`; a ready-made node always sets
+    /// `true`.
+    pub requires_external_address: bool,
     /// Recording of the inputs and actions of the driver's tracker. `None`, the default, records nothing.
     pub recording: Option<Recording>,
 }
@@ -47,6 +53,7 @@ impl Default for DriverConfig {
             command_capacity: 256,
             stream_capacity: 256,
             event_capacity: 1024,
+            requires_external_address: false,
             recording: None,
         }
     }
@@ -78,6 +85,13 @@ impl DriverConfig {
     #[must_use]
     pub fn event_capacity(mut self, event_capacity: usize) -> Self {
         self.event_capacity = event_capacity;
+        self
+    }
+
+    /// Sets [`requires_external_address`](field@Self::requires_external_address).
+    #[must_use]
+    pub fn requires_external_address(mut self, requires_external_address: bool) -> Self {
+        self.requires_external_address = requires_external_address;
         self
     }
 

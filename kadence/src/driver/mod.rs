@@ -16,11 +16,11 @@ use web_time::Instant;
 use futures::{Stream, channel::oneshot, stream::FusedStream};
 use kadence_core::{
     Action, Command, CommandError, Item, LOCAL_PEERS, Network, Operation, Outcome, Progress, Query, QueryEvent,
-    QueryStartError, QueryTracker, RecordingError, Request, RequestId, Started,
+    QueryStartError, QueryTracker, Reachability, RecordingError, Request, RequestId, Started,
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    kad::{self, KBucketKey, QueryId, Quorum, RecordKey, store::RecordStore},
+    kad::{self, KBucketKey, QueryId, Quorum, Record, RecordKey, store::RecordStore},
     swarm::SwarmEvent,
 };
 use rustc_hash::FxHashMap;
@@ -46,6 +46,13 @@ pub(crate) const MESSAGES_PER_TURN: usize = 64;
 /// Time for which a graceful shutdown keeps polling the swarm after the last announcement ended. kad reports an
 /// announcement as done when the messages are with the connections, which still have to open a stream for each.
 const ANNOUNCEMENT_LINGER: Duration = Duration::from_secs(1);
+
+/// Time to live of a record below which it is sent with one second, the shortest that can be sent.
+const ALMOST_EXPIRED: Duration = Duration::from_secs(2);
+
+/// Longest time from the start of a put until its last peer is sent the record: up to 20 peers, ten or fewer at a time, each
+/// of which has to be dialled first, for 10 s at most.
+const LONGEST_SEND: Duration = Duration::from_secs(30);
 
 /// Wrapper of a libp2p `Swarm` that carries out the calls of its [`Client`]s while it is polled.
 ///
@@ -97,11 +104,15 @@ pub struct Driver<B: ContainsKad, R: Runtime> {
     /// End of the time that [`ANNOUNCEMENT_LINGER`] grants. `None`: there is nothing to wait for.
     linger_until: Option<Instant>,
     recording: Option<Recording>,
+    requires_external_address: bool,
+    reachability: Reachability,
 }
 
 struct LiveCall {
     /// Peer whose addresses are part of the call's end.
     locate: Option<PeerId>,
+    /// The addresses that other peers name for `locate` are collected.
+    watches: bool,
     response: ResponseSender<Item, CallEnd>,
     span: tracing::Span,
 }
@@ -135,6 +146,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             shutdown_waiters: Vec::new(),
             linger_until: None,
             recording: config.recording,
+            requires_external_address: config.requires_external_address,
+            reachability: Reachability::Unknown,
         };
         (client, SwarmHandle::new(closures), driver)
     }
@@ -162,6 +175,12 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         self.tracker.is_shut_down() && self.linger_until.is_none()
     }
 
+    /// Sets the connection of the local node to the rest of the network, as far as the owner of the driver knows. With
+    /// [`Reachability::Isolated`], no empty result is conclusive. Default: [`Reachability::Unknown`].
+    pub fn set_reachability(&mut self, reachability: Reachability) {
+        self.reachability = reachability;
+    }
+
     /// Drops the driver and returns the swarm. Pending and later calls end with
     /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown). Queries that the driver has started go on in
     /// kad, and the swarm reports their events.
@@ -179,7 +198,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                 Action::Start { step, request, query } => {
                     let _span = self.calls.get(&request).map(|call| call.span.enter());
                     tracing::trace!(query = query.kind().name(), "starting a query");
-                    let result = start(&mut self.swarm, query);
+                    let now = self.runtime.now();
+                    let result = start(&mut self.swarm, query, now, self.requires_external_address);
                     self.tracker.handle_started(step, result, self.runtime.now());
                 }
                 Action::Finish(id) => {
@@ -218,8 +238,11 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
                         call.response.push(item);
                     }
                 }
-                Action::Outcome { request, outcome } => {
-                    if let Outcome::StartProviding(Ok(_)) = &outcome {
+                Action::Outcome { request, mut outcome } => {
+                    if let Outcome::StartProviding(Ok(answer)) = &mut outcome {
+                        if self.swarm.external_addresses().next().is_none() {
+                            answer.sent_to = 0;
+                        }
                         self.linger_until = Some(self.runtime.now() + ANNOUNCEMENT_LINGER);
                     }
                     if let Some(call) = self.calls.remove(&request) {
@@ -346,7 +369,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
     /// 20 peers or more, the tracker does not need the exact number.
     fn report_network(&mut self) {
         let peers: usize = self.swarm.behaviour_mut().kad().kbuckets().map(|bucket| bucket.num_entries()).sum();
-        self.tracker.handle_network(Network::default().size(peers + 1), self.runtime.now());
+        let network = Network::default().size(peers + 1).reachability(self.reachability);
+        self.tracker.handle_network(network, self.runtime.now());
     }
 
     /// Finishes queries again that kad still runs, and returns whether there was one. Such a query has entered its next
@@ -431,9 +455,10 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         }
         let Request { id, operation, options: _ } = &request;
         let (id, kind) = (*id, operation.kind());
-        let call = LiveCall { locate, response, span: span(id, operation) };
+        let mut call = LiveCall { locate, watches: false, response, span: span(id, operation) };
         match self.tracker.handle_command(Command::Request(request), self.runtime.now()) {
             Ok(()) => {
+                call.watches = locate.is_some_and(|peer| self.swarm.behaviour_mut().watch_addresses(peer));
                 // Before the actions of this request are carried out, so that none of them misses its call.
                 self.calls.insert(id, call);
             }
@@ -442,12 +467,20 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
     }
 
     fn end_call(&mut self, call: LiveCall, outcome: Outcome) {
-        let LiveCall { locate, response, span } = call;
+        let LiveCall { locate, watches, response, span } = call;
         span.in_scope(|| match outcome.error() {
             None => tracing::debug!("succeeded"),
             Some(error) => tracing::debug!(error, "failed"),
         });
-        let located = locate.map(|peer| LocatedPeer { peer, addresses: known_addresses(&mut self.swarm, peer) });
+        let located = locate.map(|peer| {
+            let mut addresses = known_addresses(&mut self.swarm, peer);
+            if watches {
+                let behaviour = self.swarm.behaviour_mut();
+                addresses.extend(behaviour.named_addresses(&peer));
+                behaviour.unwatch_addresses(&peer);
+            }
+            LocatedPeer { peer, addresses }
+        });
         response.end(CallEnd { outcome, located });
     }
 
@@ -528,16 +561,25 @@ fn is_empty(result: &kad::QueryResult) -> bool {
 }
 
 /// Starts a query in kad.
-fn start<B: ContainsKad>(swarm: &mut Swarm<B>, query: Query) -> Result<Started, QueryStartError> {
+fn start<B: ContainsKad>(
+    swarm: &mut Swarm<B>,
+    query: Query,
+    now: Instant,
+    requires_external_address: bool,
+) -> Result<Started, QueryStartError> {
     let local_peer: PeerId = *swarm.local_peer_id();
+    let lacks_address = requires_external_address && swarm.external_addresses().next().is_none();
     let kad = swarm.behaviour_mut().kad();
     let mut had_provider = false;
     let id = match query {
         Query::GetRecord { key } => kad.get_record(key),
         Query::PutRecordTo { record, peers } => {
-            kad.put_record_to(Arc::unwrap_or_clone(record), peers.iter().copied(), Quorum::All)
+            let mut record = Arc::unwrap_or_clone(record);
+            keep_from_never(&mut record, now);
+            kad.put_record_to(record, peers.iter().copied(), Quorum::All)
         }
         Query::GetProviders { key } => kad.get_providers(key),
+        Query::StartProviding { key: _ } if lacks_address => return Err(QueryStartError::NoExternalAddress),
         Query::StartProviding { key } => {
             had_provider = kad.store_mut().providers(&key).iter().any(|entry| entry.provider == local_peer);
             kad.start_providing(key)?
@@ -549,6 +591,18 @@ fn start<B: ContainsKad>(swarm: &mut Swarm<B>, query: Query) -> Result<Started, 
         },
     };
     Ok(Started { id, had_provider })
+}
+
+/// Moves the expiry of a record that is sent soon, if it is near. kad sends the time to live in whole seconds, and peers
+/// take zero for a record that does not expire, which some keep for two days.
+///
+/// A record with less than two seconds to live gets one second: kad sends that of an expired one. Another one gets at
+/// least the time in which it may be sent.
+fn keep_from_never(record: &mut Record, now: Instant) {
+    if let Some(expires) = &mut record.expires {
+        let left = expires.saturating_duration_since(now);
+        *expires = if left < ALMOST_EXPIRED { now } else { (*expires).max(now + LONGEST_SEND) };
+    }
 }
 
 fn span(id: RequestId, operation: &Operation) -> tracing::Span {

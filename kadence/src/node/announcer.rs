@@ -1,6 +1,5 @@
 use std::{
-    collections::VecDeque,
-    hash::{Hash, Hasher},
+    collections::{HashSet, VecDeque},
     task::Context,
     time::Duration,
 };
@@ -13,8 +12,8 @@ use libp2p::{
         store::{self, RecordStore},
     },
 };
-use rustc_hash::FxHasher;
 
+use super::jitter::between;
 use crate::{Alarm, Runtime, alarm::deadline_after};
 
 /// Maximum number of announcements that run at the same time: enough that a few silent peers do not hold up the others,
@@ -27,8 +26,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// Maximum delay before failed announcements are repeated. The delay doubles up to here.
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// Announces the node's own records and providers that were in its store at the start. kad does so as well, but only
-/// after 12 hours (providers) and 22 hours (records), which a node that is restarted every day never reaches.
+/// Announces the node's own records and providers when the first peer of the network comes: those that were in the store
+/// at the start, and those that calls have left there while the node was alone. kad does so as well, but only after 12
+/// hours (providers) and 22 hours (records), which a node that is restarted every day never reaches.
 ///
 /// An announcement is repeated until a peer has taken it, or the record or provider is no longer the node's own. The
 /// queries are kad's own, from the store, and not calls: a shutdown does not wait for them, and they do not restore
@@ -39,12 +39,15 @@ pub(super) struct Announcer {
     running: Vec<Announcement>,
     /// To be repeated in the next round.
     failed: Vec<OwnEntry>,
+    /// Entries that a peer has taken, so that a node whose last connection comes and goes does not announce all of them
+    /// each time.
+    taken: HashSet<OwnEntry>,
     in_round: bool,
     wait: Duration,
     alarm: Alarm,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum OwnEntry {
     Record(RecordKey),
     Provider(RecordKey),
@@ -58,26 +61,36 @@ struct Announcement {
 }
 
 impl Announcer {
-    /// Collects the local peer's own records and providers. They are announced after [`begin`](Self::begin).
-    pub(super) fn new(store: &Store, local_peer_id: PeerId, runtime: &impl Runtime) -> Self {
-        let records = store.records().filter(|record| record.publisher == Some(local_peer_id));
-        let records = records.map(|record| OwnEntry::Record(record.key.clone()));
-        let providers = store.provided().map(|provider| OwnEntry::Provider(provider.key.clone()));
+    pub(super) fn new(local_peer_id: PeerId, runtime: &impl Runtime) -> Self {
         Self {
             local_peer_id,
-            waiting: records.chain(providers).collect(),
+            waiting: VecDeque::new(),
             running: Vec::new(),
             failed: Vec::new(),
+            taken: HashSet::new(),
             in_round: false,
             wait: FIRST_WAIT,
             alarm: Alarm::new(runtime),
         }
     }
 
-    /// Starts the first round: there is a peer.
-    pub(super) fn begin(&mut self) {
+    /// Starts a round for all own entries that no peer has taken: the first peer of the network has come.
+    pub(super) fn begin(&mut self, store: &Store) {
+        let running: HashSet<_> = self.running.iter().map(|announcement| &announcement.own).collect();
+        let own = own_entries(store, self.local_peer_id);
+        self.waiting = own.filter(|own| !self.taken.contains(own) && !running.contains(own)).collect();
+        self.failed.clear();
         if !self.waiting.is_empty() {
+            self.wait = FIRST_WAIT;
             self.set_alarm();
+        }
+    }
+
+    /// Notes that the last peer of the network is gone. Entries that are removed and added again meanwhile are new ones.
+    pub(super) fn alone(&mut self, store: &Store) {
+        if !self.taken.is_empty() {
+            let own: HashSet<_> = own_entries(store, self.local_peer_id).collect();
+            self.taken.retain(|taken| own.contains(taken));
         }
     }
 
@@ -135,13 +148,16 @@ impl Announcer {
             {
                 // The record was replaced meanwhile, and the old one may have reached some peers last.
                 self.waiting.push_back(own);
+            } else {
+                self.taken.insert(own);
             }
         }
         true
     }
 
     fn set_alarm(&mut self) {
-        self.alarm.set(deadline_after(self.alarm.now(), jittered(self.wait, self.local_peer_id)));
+        self.alarm
+            .set(deadline_after(self.alarm.now(), between(self.wait / 2, self.wait, self.local_peer_id.to_bytes())));
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
     }
 }
@@ -170,6 +186,13 @@ fn start(
     Ok(Some(Announcement { query, own: own.clone(), value }))
 }
 
+/// Returns the local peer's own records and providers.
+fn own_entries(store: &Store, local_peer_id: PeerId) -> impl Iterator<Item = OwnEntry> {
+    let records = store.records().filter(move |record| record.publisher == Some(local_peer_id));
+    let records = records.map(|record| OwnEntry::Record(record.key.clone()));
+    records.chain(store.provided().map(|provider| OwnEntry::Provider(provider.key.clone())))
+}
+
 fn own_record(store: &Store, key: &RecordKey, local_peer_id: PeerId) -> Option<Record> {
     store.get(key).filter(|record| record.publisher == Some(local_peer_id)).map(|record| record.into_owned())
 }
@@ -191,14 +214,6 @@ fn was_taken(result: &QueryResult, stats: &QueryStats) -> bool {
         | QueryResult::GetRecord(_)
         | QueryResult::RepublishRecord(_) => false,
     }
-}
-
-/// Returns a time between half of a span and all of it, which depends on the peer.
-fn jittered(span: Duration, peer: PeerId) -> Duration {
-    let mut hasher = FxHasher::default();
-    (peer.to_bytes(), span).hash(&mut hasher);
-    let part = (hasher.finish() >> 32) as f64 / f64::from(u32::MAX);
-    span.mul_f64(0.5 + 0.5 * part)
 }
 
 #[cfg(test)]
@@ -226,8 +241,18 @@ mod tests {
                 store.put(own(local_peer, number, "old")).unwrap();
             }
             store.put(own(PeerId::random(), u8::MAX, "of another")).unwrap();
-            let announcer = Announcer::new(&store, local_peer, &runtime);
+            let announcer = Announcer::new(local_peer, &runtime);
             Self { runtime, local_peer, kad: kad::Behaviour::new(local_peer, store), announcer }
+        }
+
+        /// A first peer comes.
+        fn begin(&mut self) {
+            self.announcer.begin(self.kad.store_mut());
+        }
+
+        /// The last peer goes.
+        fn end_of_network(&mut self) {
+            self.announcer.alone(self.kad.store_mut());
         }
 
         /// Polls as a node's loop does, and returns the running announcements.
@@ -260,13 +285,13 @@ mod tests {
         bed.runtime.pass(LONGEST_WAIT);
         assert!(bed.poll().is_empty());
         assert_eq!(bed.runtime.timer_sets(), 0);
-        bed.announcer.begin();
+        bed.begin();
         assert!(bed.poll().is_empty());
         bed.runtime.pass(FIRST_WAIT);
         assert_eq!(bed.poll().len(), 1);
 
         let mut bed = Bed::new(0);
-        bed.announcer.begin();
+        bed.begin();
         bed.runtime.pass(LONGEST_WAIT);
         assert!(bed.poll().is_empty());
         assert_eq!(bed.runtime.timer_sets(), 0);
@@ -275,7 +300,7 @@ mod tests {
     #[test]
     fn a_few_are_announced_at_a_time_and_each_once() {
         let mut bed = Bed::new(10);
-        bed.announcer.begin();
+        bed.begin();
         bed.runtime.pass(FIRST_WAIT);
         for told in 0..10 {
             let running = bed.poll();
@@ -292,7 +317,7 @@ mod tests {
     #[test]
     fn an_announcement_that_no_peer_took_is_repeated_at_growing_intervals() {
         let mut bed = Bed::new(1);
-        bed.announcer.begin();
+        bed.begin();
         let mut wait = FIRST_WAIT;
         for _ in 0..20 {
             bed.runtime.pass(wait / 2 - Duration::from_millis(1));
@@ -308,7 +333,7 @@ mod tests {
     #[test]
     fn a_record_that_is_replaced_during_its_announcement_is_announced_again() {
         let mut bed = Bed::new(1);
-        bed.announcer.begin();
+        bed.begin();
         bed.runtime.pass(FIRST_WAIT);
         let running = bed.poll();
         let new = own(bed.local_peer, 0, "new");
@@ -328,9 +353,33 @@ mod tests {
         store.remove(&RecordKey::from(vec![0]));
         store.remove(&RecordKey::from(vec![1]));
         store.put(own(PeerId::random(), 1, "theirs")).unwrap();
-        bed.announcer.begin();
+        bed.begin();
         bed.runtime.pass(FIRST_WAIT);
         assert!(bed.poll().is_empty());
+    }
+
+    #[test]
+    fn entries_that_were_added_while_the_node_was_alone_are_announced_and_the_others_are_not_again() {
+        let mut bed = Bed::new(1);
+        bed.begin();
+        bed.runtime.pass(FIRST_WAIT);
+        let running = bed.poll();
+        bed.end(running[0], true);
+        assert!(bed.poll().is_empty());
+        bed.end_of_network();
+        bed.kad.store_mut().put(own(bed.local_peer, 7, "added alone")).unwrap();
+        bed.begin();
+        bed.runtime.pass(FIRST_WAIT);
+        let running = bed.poll();
+        assert_eq!(running.len(), 1);
+        bed.end(running[0], true);
+        // One that goes is forgotten.
+        bed.kad.store_mut().remove(&RecordKey::from(vec![0]));
+        bed.end_of_network();
+        bed.kad.store_mut().put(own(bed.local_peer, 0, "again")).unwrap();
+        bed.begin();
+        bed.runtime.pass(FIRST_WAIT);
+        assert_eq!(bed.poll().len(), 1);
     }
 
     #[test]
@@ -339,13 +388,5 @@ mod tests {
         let other = bed.kad.get_closest_peers(PeerId::random());
         let result = QueryResult::PutRecord(Ok(PutRecordOk { key: RecordKey::from(vec![0]) }));
         assert!(!bed.announcer.handle(other, &result, &QueryStats::empty(), true, bed.kad.store_mut()));
-    }
-
-    #[test]
-    fn delays_differ_between_peers_and_stay_within_their_bounds() {
-        let waits: Vec<_> = (0..100).map(|_| jittered(FIRST_WAIT, PeerId::random())).collect();
-        assert!(waits.iter().all(|wait| (FIRST_WAIT / 2..=FIRST_WAIT).contains(wait)), "{waits:?}");
-        let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
-        assert!(*longest - *shortest > FIRST_WAIT / 4, "{waits:?}");
     }
 }

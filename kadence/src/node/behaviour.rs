@@ -2,7 +2,7 @@
 
 use kadence_store::Store;
 use libp2p::{
-    connection_limits, identify, kad, ping,
+    Multiaddr, PeerId, connection_limits, identify, kad, ping,
     swarm::{NetworkBehaviour, SwarmEvent},
 };
 
@@ -41,6 +41,18 @@ impl<X: NetworkBehaviour> ContainsKad for NodeBehaviour<X> {
 
     fn take_incomplete_queries(&mut self) -> Vec<kad::QueryId> {
         self.kad.take_incomplete_queries().collect()
+    }
+
+    fn watch_addresses(&mut self, peer: PeerId) -> bool {
+        self.kad.watch_addresses(peer)
+    }
+
+    fn unwatch_addresses(&mut self, peer: &PeerId) {
+        self.kad.unwatch_addresses(peer);
+    }
+
+    fn named_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.kad.named_addresses(peer).cloned().collect()
     }
 
     fn try_into_kad(event: Self::ToSwarm) -> Result<kad::Event, Self::ToSwarm> {

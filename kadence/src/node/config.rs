@@ -48,10 +48,19 @@ pub struct NodeConfig {
     pub identity: Identity,
     /// Addresses to listen on. Default: none, which is enough for a node that only makes calls.
     pub listen: Vec<Multiaddr>,
-    /// Peers through which the node joins the network, each address with the peer id at the end:
-    /// `/ip4/…/tcp/…/p2p/12D3Koo…`. They are dialled at the start. While no peer is connected, they are redialled after
-    /// 2 s and then at growing intervals of up to 60 s. Addresses with the node's own peer id are skipped. Default:
+    /// Addresses at which other nodes can dial this node, for example that of a router that forwards a port. They are
+    /// part of announcements, so that others find what this node provides, and are sent to peers, which put them into
+    /// their routing tables. Default: none, which means those that the node listens on: not loopback addresses, unless
+    /// there are no others, and at most 16, public ones first. With [`mode`](field@Self::mode) `None`, the default means
     /// none.
+    pub external_addresses: Vec<Multiaddr>,
+    /// Peers through which the node joins the network, each address with the peer id at the end:
+    /// `/ip4/…/tcp/…/p2p/12D3Koo…`. They are dialled at the start, up to 64 at a time; a dial that takes more than a
+    /// second gives way to the next one. Addresses with the node's own peer id are skipped. Default: none.
+    ///
+    /// While no peer of the network is connected, they are redialled at growing intervals of 2 s to 60 s. Otherwise those
+    /// that are not connected are dialled from time to time, so that one that was started again becomes part of the
+    /// network again: the more nodes the network has, the less often.
     pub bootstrap_peers: Vec<Multiaddr>,
     /// Name of the kad protocol. Only nodes with the same name form a network. Default: [`DEFAULT_PROTOCOL`].
     ///
@@ -138,7 +147,7 @@ pub struct NodeConfig {
     /// Configuration of the driver and of its tracker ([`QueryTracker`](kadence_core::QueryTracker)). Default:
     /// [`DriverConfig::default`].
     ///
-    /// The node overwrites the tracker's `max_packet_len`, `max_value_len` and `max_key_len` with its own fields of
+    /// The node sets [`requires_external_address`](field@DriverConfig::requires_external_address), overwrites the tracker's `max_packet_len`, `max_value_len` and `max_key_len` with its own fields of
     /// these names, and sets [`Stall::parallelism`](kadence_core::Stall::parallelism) to 10, the parallelism of the
     /// node's kad. The store uses the tracker's validators: it rejects an invalid record, and one that is worse than
     /// the stored record.
@@ -150,6 +159,7 @@ impl Default for NodeConfig {
         Self {
             identity: Identity::Ephemeral,
             listen: Vec::new(),
+            external_addresses: Vec::new(),
             bootstrap_peers: Vec::new(),
             protocol: DEFAULT_PROTOCOL,
             mode: Some(Mode::Server),
@@ -192,6 +202,7 @@ macro_rules! setters {
 setters! {
     identity: Identity = identity,
     listen: impl IntoIterator<Item = Multiaddr> = listen.into_iter().collect(),
+    external_addresses: impl IntoIterator<Item = Multiaddr> = external_addresses.into_iter().collect(),
     bootstrap_peers: impl IntoIterator<Item = Multiaddr> = bootstrap_peers.into_iter().collect(),
     protocol: StreamProtocol = protocol,
     mode: impl Into<Option<Mode>> = mode.into(),
@@ -265,6 +276,8 @@ impl NodeConfig {
         libp2p::identify::Config::new("/kadence/1.0.0".to_owned(), key)
             .with_agent_version(self.agent_version.clone())
             .with_push_listen_addr_updates(true)
+            // Those that can be dialled are external addresses, too. Peers keep few, and identify sends all in any order.
+            .with_hide_listen_addrs(self.mode.is_some())
     }
 
     pub(super) fn limits(&self) -> libp2p::connection_limits::ConnectionLimits {
@@ -286,6 +299,7 @@ impl NodeConfig {
         driver.tracker.max_packet_len = self.max_packet_len;
         driver.tracker.max_value_len = self.max_value_len;
         driver.tracker.max_key_len = self.max_key_len;
+        driver.requires_external_address = true;
         if self.expected_network_size.is_some() {
             driver.tracker.expected_network_size = self.expected_network_size;
         }

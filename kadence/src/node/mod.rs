@@ -5,12 +5,17 @@
 //! bootstrap peers that are redialled while no peer is connected. A runtime crate adds the transport. Applications call
 //! the function of their runtime crate (`kadence_tokio::node`, …) rather than [`Node::start`].
 
+mod addresses;
 mod announcer;
 mod behaviour;
+mod bootstrap;
 mod config;
+mod departed;
 mod error;
 mod half_open;
 mod identity;
+mod jitter;
+mod routing;
 mod running;
 mod sweeper;
 mod transport;
@@ -34,9 +39,11 @@ use libp2p::{
 
 use self::{
     announcer::Announcer,
+    bootstrap::BootstrapPeers,
     config::KnownPeer,
+    departed::DepartedPeers,
     half_open::{HalfOpenHandle, HalfOpenTransport},
-    running::{Redial, Running, Status, dial},
+    running::{ConnectedPeers, Running, Status, add_and_dial},
     sweeper::Sweeper,
 };
 pub use self::{
@@ -52,6 +59,10 @@ use crate::{Alarm, Client, Driver, DriverClosedError, Events, PeerTimeouts, Runt
 /// Maximum time that a start waits for the listeners' addresses. They come at once, except for a wildcard on a machine
 /// without network interfaces.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Maximum number of bootstrap peers that are in the routing table before one of the network has answered. A lookup that
+/// begins early waits for those that are silent.
+const MAX_UNTRIED: usize = 4;
 
 /// A running node. [`shutdown`](Self::shutdown) ends the node gracefully. Dropping the node aborts its task, which
 /// drops the swarm and closes the store's file soon afterwards; pending and later calls then end with
@@ -159,7 +170,7 @@ where
         let bootstrap_peers = KnownPeer::parse_all(&config.bootstrap_peers, local_peer_id)?;
         let store = config.open_store(local_peer_id)?;
         let store_stats = store.stats_handle();
-        let announcer = Announcer::new(&store, local_peer_id, &runtime);
+        let announcer = Announcer::new(local_peer_id, &runtime);
         let transport = transport(&keypair).map_err(|error| NodeError::Transport(Box::new(error)))?;
         let transport = HalfOpenTransport::new(transport, config.half_open());
         let half_open = transport.handle();
@@ -188,8 +199,15 @@ where
                 .map_err(|error| NodeError::Listen { address: address.clone(), error })?;
             listeners.insert(listener);
         }
-        for peer in &bootstrap_peers {
-            dial(&mut swarm, peer);
+        for address in &config.external_addresses {
+            swarm.add_external_address(address.clone());
+        }
+        // A call that does not wait for the first peer finds these, at least.
+        let untried: Vec<_> = bootstrap_peers.iter().take(MAX_UNTRIED).cloned().collect();
+        for peer in &untried {
+            for address in &peer.addresses {
+                swarm.behaviour_mut().kad.kad_mut().add_address(&peer.id, address.clone());
+            }
         }
 
         let (events_sender, events) = Events::new(config.driver.event_capacity);
@@ -197,21 +215,25 @@ where
         let status = Arc::new(Status::default());
         let (first_peer_sender, first_peer) = oneshot::channel();
         let (listening_sender, listening) = oneshot::channel();
+        // Without a mode, kad is a server once the application confirms an address.
+        let announced = (config.external_addresses.is_empty() && config.mode.is_some()).then(Vec::new);
         let mut running = Running {
             driver,
             events: events_sender,
             status: Arc::clone(&status),
             protocol: config.protocol,
-            bootstrap_peers,
-            has_kad_peer: false,
+            connected: ConnectedPeers::default(),
+            bootstrap: BootstrapPeers::new(&runtime, local_peer_id, bootstrap_peers),
+            untried: untried.into_iter().map(|peer| peer.id).collect(),
+            departed: DepartedPeers::new(&runtime, local_peer_id),
+            watched: HashSet::new(),
             first_peer: Some(first_peer_sender),
             listening: Some(listening_sender),
             listeners,
-            redial: Redial::new(&runtime),
+            announced,
             announcer,
             sweeper: Sweeper::new(&runtime),
         };
-        running.check_alone();
         let task = Task::spawn(&runtime, async move { poll_fn(|cx| running.poll(cx)).await });
         let sleep = Arc::new(move |span| sleep(&runtime, span));
         let node = Self {
@@ -290,7 +312,7 @@ impl<X: NetworkBehaviour> Node<X> {
     /// or if the node ends before the peer is added.
     pub async fn add_peer(&self, address: &Multiaddr) -> Result<(), NodeError> {
         let peer = KnownPeer::parse(address, self.local_peer_id())?;
-        Ok(self.swarm.with(move |swarm| dial(swarm, &peer)).await?)
+        Ok(self.swarm.with(move |swarm| add_and_dial(swarm, &peer)).await?)
     }
 
     /// Returns the sizes and counters of the node's store. Does not wait for the node's task, and works after the node

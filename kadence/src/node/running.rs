@@ -1,36 +1,35 @@
-//! The loop of a node: the driver, identify's addresses for the routing table, and redialling.
+//! The loop of a node: the driver, and what follows from connections: addresses in the routing table, peers that are gone,
+//! dials of bootstrap peers.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::Duration,
+    time::Instant,
 };
 
 use futures::{StreamExt, channel::oneshot};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm,
-    core::transport::ListenerId,
+    core::{ConnectedPoint, transport::ListenerId},
     identify, kad, ping,
-    swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
+    swarm::{
+        ConnectionError, ConnectionId, DialError, NetworkBehaviour, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
 };
 
 use super::{
+    addresses,
     announcer::Announcer,
     behaviour::{NodeBehaviour, NodeBehaviourEvent, NodeEvent},
+    bootstrap::{BootstrapPeers, Step},
     config::KnownPeer,
+    departed::{DepartedPeers, is_refused},
+    routing,
     sweeper::Sweeper,
 };
-use crate::{Alarm, ContainsKad, Driver, Runtime, response::ResponseSender};
-
-/// Maximum number of addresses that a peer can add to its entry in the routing table. It can claim any number, message
-/// after message, and each is kept, copied into events, and dialled in vain if it is false.
-const MAX_ADDRESSES_PER_PEER: usize = 16;
-
-/// Delay of the first redial of the bootstrap peers while no peer is connected. It doubles each time.
-const REDIAL_MIN: Duration = Duration::from_secs(2);
-/// Maximum delay of a redial: a network that comes back is found within a minute.
-const REDIAL_MAX: Duration = Duration::from_secs(60);
+use crate::{ContainsKad, Driver, Reachability, Runtime, response::ResponseSender};
 
 /// Maximum number of events per wake-up, so that other tasks of the runtime get their turn.
 const EVENTS_PER_WAKE: usize = 100;
@@ -65,17 +64,33 @@ pub(super) struct Running<X: NetworkBehaviour, R: Runtime> {
     pub(super) events: ResponseSender<NodeEvent<X>, ()>,
     pub(super) status: Arc<Status>,
     pub(super) protocol: StreamProtocol,
-    pub(super) bootstrap_peers: Vec<KnownPeer>,
-    /// A peer has announced that it speaks the network's protocol.
-    pub(super) has_kad_peer: bool,
+    pub(super) connected: ConnectedPeers,
+    pub(super) bootstrap: BootstrapPeers,
+    /// Bootstrap peers that are in the routing table although none of them has answered.
+    pub(super) untried: Vec<PeerId>,
+    pub(super) departed: DepartedPeers,
+    /// Peers whose addresses are collected from what other peers say.
+    pub(super) watched: HashSet<PeerId>,
     /// Completed at the first peer that speaks the network's protocol.
     pub(super) first_peer: Option<oneshot::Sender<()>>,
     /// Completed when every listener has an address or has failed.
     pub(super) listening: Option<oneshot::Sender<()>>,
     pub(super) listeners: HashSet<ListenerId>,
-    pub(super) redial: Redial,
+    /// External addresses that follow from those that the node listens on. `None`: those of the configuration are
+    /// announced, or the application confirms them.
+    pub(super) announced: Option<Vec<Multiaddr>>,
     pub(super) announcer: Announcer,
     pub(super) sweeper: Sweeper,
+}
+
+/// Connections, and the peers behind them that belong to the network.
+#[derive(Debug, Default)]
+pub(super) struct ConnectedPeers {
+    endpoints: HashMap<ConnectionId, ConnectedPoint>,
+    /// Peers that have announced that they speak the network's protocol, with their addresses.
+    of_network: HashMap<PeerId, Vec<Multiaddr>>,
+    /// Time at which one of them was last heard.
+    last_heard: Option<Instant>,
 }
 
 impl<X, R> Running<X, R>
@@ -91,6 +106,7 @@ where
             if self.driver.is_shut_down() {
                 return Poll::Ready(());
             }
+            self.take_addresses();
             match event {
                 Poll::Ready(Some(event)) => {
                     if !self.take_announcement(&event) {
@@ -102,8 +118,7 @@ where
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {}
             }
-            if self.redial.poll(cx) {
-                self.dial_bootstrap_peers();
+            if self.dial(cx) {
                 continue;
             }
             let kad = self.driver.swarm_mut().behaviour_mut().kad();
@@ -137,84 +152,275 @@ where
             SwarmEvent::Behaviour(NodeBehaviourEvent::Identify(identify::Event::Received {
                 peer_id,
                 info,
-                connection_id: _,
-            })) => self.identified(*peer_id, info),
+                connection_id,
+            })) => self.identified(*peer_id, *connection_id, info),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(kad::Event::RoutingUpdated { .. })) => self.check_ready(),
-            // Without an answer to a ping the connection is dead, and every query over it would wait for its timeout.
-            SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) }))
-                if !matches!(error, ping::Failure::Unsupported) =>
-            {
-                tracing::debug!(%peer, %error, "closing a dead connection");
-                self.driver.swarm_mut().close_connection(*connection);
-            }
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(ping::Event { peer, connection, result })) => match result {
+                Ok(_round_trip) => self.heard(peer),
+                Err(ping::Failure::Unsupported) => {}
+                // Without an answer to a ping the connection is dead, and every query over it would wait for its timeout.
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "closing a dead connection");
+                    self.driver.swarm_mut().close_connection(*connection);
+                    self.suspect(*peer);
+                }
+            },
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 self.status.update_listen_addrs(|addrs| {
                     addrs.insert(address.clone());
                 });
                 self.listeners.remove(listener_id);
+                self.announce_addresses();
                 self.report_listening();
             }
-            SwarmEvent::ExpiredListenAddr { listener_id: _, address } => self.status.update_listen_addrs(|addrs| {
-                addrs.remove(address);
-            }),
+            SwarmEvent::ExpiredListenAddr { listener_id: _, address } => {
+                self.status.update_listen_addrs(|addrs| {
+                    addrs.remove(address);
+                });
+                self.announce_addresses();
+            }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason: _ } => {
                 self.status.update_listen_addrs(|addrs| addrs.retain(|address| !addresses.contains(address)));
                 self.listeners.remove(listener_id);
+                self.announce_addresses();
                 self.report_listening();
             }
-            SwarmEvent::ConnectionEstablished { .. } => self.redial.stop(),
-            SwarmEvent::ConnectionClosed { num_established: 0, .. } => self.check_alone(),
-            SwarmEvent::OutgoingConnectionError { error, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.connected.endpoints.insert(*connection_id, endpoint.clone());
+                self.bootstrap.connected(peer_id);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
+                self.connected.endpoints.remove(connection_id);
+                if *num_established == 0 {
+                    self.disconnected(*peer_id, cause.as_ref());
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 self.status.dial_failed(error);
-                self.check_alone();
+                if let Some(peer) = peer_id {
+                    self.bootstrap.dial_failed(peer);
+                    self.dial_failed(*peer, error);
+                }
             }
             _ => {}
         }
     }
 
-    /// Adds the addresses of an identified peer. kad learns of a peer that has dialled this node only in this way.
-    fn identified(&mut self, peer: PeerId, info: &identify::Info) {
+    /// Updates the routing table by what a peer says of itself. kad learns of a peer that has dialled this node only in
+    /// this way.
+    fn identified(&mut self, peer: PeerId, connection: ConnectionId, info: &identify::Info) {
         if !info.protocols.contains(&self.protocol) {
+            // It has been a server before.
+            self.kad().remove_peer(&peer);
+            self.leaves_network(peer);
             return;
         }
-        let kad = self.driver.swarm_mut().behaviour_mut().kad();
-        let known = kad.kbucket(peer).map_or(0, |bucket| {
-            let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer);
-            entry.map_or(0, |entry| entry.node.value.len())
-        });
-        for address in info.listen_addrs.iter().take(MAX_ADDRESSES_PER_PEER.saturating_sub(known)) {
-            kad.add_address(&peer, address.clone());
+        let addresses = addresses::of_peer(&info.listen_addrs, self.connected.endpoints.get(&connection));
+        routing::set_addresses(self.kad(), peer, &addresses);
+        self.bootstrap.identified(&peer);
+        self.departed.is_there(&peer);
+        let is_new = self.connected.of_network.insert(peer, addresses).is_none();
+        self.heard(&peer);
+        if is_new {
+            for untried in std::mem::take(&mut self.untried) {
+                if !self.driver.swarm().is_connected(&untried) {
+                    self.kad().remove_peer(&untried);
+                }
+            }
+            if self.connected.of_network.len() == 1 && self.first_peer.is_none() {
+                self.announce_entries();
+            }
+            self.network_changed();
         }
-        self.has_kad_peer = true;
         self.check_ready();
+    }
+
+    /// Notes a sign of life of a peer.
+    fn heard(&mut self, peer: &PeerId) {
+        if self.connected.of_network.contains_key(peer) {
+            self.connected.last_heard = Some(self.departed.now());
+        }
+    }
+
+    fn disconnected(&mut self, peer: PeerId, cause: Option<&ConnectionError>) {
+        self.bootstrap.disconnected(&peer);
+        if self.leaves_network(peer) {
+            // This node has closed the connection if it was idle, or at the application's wish.
+            if matches!(cause, Some(ConnectionError::IO(_))) {
+                self.suspect(peer);
+            }
+        } else {
+            // It has no room for this node, for example.
+            self.failed(peer, false);
+        }
+    }
+
+    /// Notes that a connected peer is not, or no longer, one of the network. Returns whether it was.
+    fn leaves_network(&mut self, peer: PeerId) -> bool {
+        let was_of_network = self.connected.of_network.remove(&peer).is_some();
+        if was_of_network {
+            if self.connected.of_network.is_empty() {
+                self.announcer.alone(self.driver.swarm_mut().behaviour_mut().kad().store_mut());
+            }
+            self.network_changed();
+        }
+        was_of_network
+    }
+
+    fn suspect(&mut self, peer: PeerId) {
+        if !self.bootstrap.contains(&peer) && routing::addresses_of(self.kad(), peer).is_some() {
+            self.departed.disconnected(peer);
+        }
+    }
+
+    fn dial_failed(&mut self, peer: PeerId, error: &DialError) {
+        match error {
+            DialError::Transport(_) if !self.driver.swarm().is_connected(&peer) => self.failed(peer, is_refused(error)),
+            // Another peer lives there.
+            DialError::WrongPeerId { obtained: _, address } => {
+                self.kad().remove_address(&peer, address);
+            }
+            DialError::Transport(_)
+            | DialError::LocalPeerId { .. }
+            | DialError::NoAddresses
+            | DialError::DialPeerConditionFalse(_)
+            | DialError::Aborted
+            | DialError::Denied { .. } => {}
+        }
+    }
+
+    /// Removes a peer that cannot be reached from the routing table, once that is clear.
+    fn failed(&mut self, peer: PeerId, is_refused: bool) {
+        let last_heard = self.connected.last_heard;
+        let Some(addresses) = routing::addresses_of(self.kad(), peer) else { return };
+        let is_bootstrap_peer = self.bootstrap.contains(&peer);
+        if !self.departed.failed(peer, is_refused, is_bootstrap_peer, last_heard) {
+            self.network_changed();
+            return;
+        }
+        tracing::debug!(%peer, "a peer that cannot be reached leaves the routing table");
+        self.kad().remove_peer(&peer);
+        if !is_bootstrap_peer {
+            self.departed.remember(peer, addresses.iter().map(addresses::without_peer).collect());
+        }
+        // kad lets a peer that waits for room in only after a minute.
+        let kad = self.driver.swarm_mut().behaviour_mut().kad();
+        for (peer, addresses) in &self.connected.of_network {
+            if routing::addresses_of(kad, *peer).is_none() {
+                routing::set_addresses(kad, *peer, addresses);
+            }
+        }
+        self.network_changed();
     }
 
     /// Completes `first_peer` if a peer speaks the protocol and the routing table is not empty.
     fn check_ready(&mut self) {
-        if self.has_kad_peer
+        if !self.connected.of_network.is_empty()
             && self.first_peer.is_some()
-            && self.driver.swarm_mut().behaviour_mut().kad().kbuckets().any(|bucket| !bucket.is_empty())
+            && self.kad().kbuckets().any(|bucket| !bucket.is_empty())
             && let Some(first_peer) = self.first_peer.take()
         {
             // An error means that nobody waits.
             let _gone = first_peer.send(());
-            self.announcer.begin();
+            self.announce_entries();
         }
     }
 
-    /// Schedules a redial of the bootstrap peers if no peer is connected.
-    pub(super) fn check_alone(&mut self) {
-        if !self.bootstrap_peers.is_empty() && self.driver.swarm().network_info().num_peers() == 0 {
-            self.redial.start();
+    /// Announces the node's own records and providers that no peer of the network may know.
+    fn announce_entries(&mut self) {
+        self.announcer.begin(self.driver.swarm_mut().behaviour_mut().kad().store_mut());
+    }
+
+    fn network_changed(&mut self) {
+        let local_peer_id = *self.driver.swarm().local_peer_id();
+        let is_alone = self.connected.of_network.is_empty();
+        let (peers, size) = routing::network_size(self.kad(), local_peer_id);
+        self.bootstrap.set_network_size((!is_alone).then_some(size));
+        let (failing, departed) = self.departed.lost();
+        let reachable = peers.saturating_sub(failing);
+        // An island says "not found" of what only the rest of the network has. A bootstrap peer may be on it.
+        let most = if self.bootstrap.any_is_there() { 2 * reachable } else { reachable };
+        let is_isolated = failing + departed > most;
+        self.driver.set_reachability(if is_isolated { Reachability::Isolated } else { Reachability::Connected });
+    }
+
+    /// Dials peers that could not be reached where other peers say that they are. kad does so only within one query, unless
+    /// it has given the peer up there.
+    fn take_addresses(&mut self) {
+        let swarm = self.driver.swarm_mut();
+        let kad = &mut swarm.behaviour_mut().kad;
+        for (peer, is_wanted) in self.departed.take_wanted() {
+            if is_wanted && !self.watched.contains(&peer) {
+                if kad.watch_addresses(peer) {
+                    self.watched.insert(peer);
+                }
+            } else if !is_wanted && self.watched.remove(&peer) {
+                kad.unwatch_addresses(&peer);
+            }
+        }
+        for (id, named) in kad.take_addresses().collect::<Vec<_>>() {
+            let known = routing::addresses_of(swarm.behaviour_mut().kad(), id).unwrap_or_default();
+            let new: Vec<_> = named.into_iter().filter(|address| !known.contains(address)).collect();
+            if new.is_empty() || swarm.is_connected(&id) {
+                continue;
+            }
+            // Until the peer says itself where it is.
+            if !known.is_empty() {
+                for address in new.iter().take(addresses::MAX_ADDRESSES.saturating_sub(known.len())) {
+                    swarm.behaviour_mut().kad().add_address(&id, address.clone());
+                }
+            }
+            tracing::debug!(peer = %id, "dialling a peer where others say that it is");
+            // A dial of its old address may be under way.
+            let dial = DialOpts::peer_id(id).addresses(new).condition(PeerCondition::Disconnected).build();
+            if let Err(error) = swarm.dial(dial) {
+                tracing::debug!(peer = %id, %error, "did not dial");
+            }
         }
     }
 
-    fn dial_bootstrap_peers(&mut self) {
-        for peer in &self.bootstrap_peers {
-            dial(self.driver.swarm_mut(), peer);
+    /// Starts the dials that are due. Returns whether there was one.
+    fn dial(&mut self, cx: &mut Context<'_>) -> bool {
+        let swarm = self.driver.swarm_mut();
+        match self.bootstrap.poll(cx) {
+            Some(Step::Dial(peer)) => {
+                // A dial that does not begin causes no event.
+                if !start_dial(swarm, &peer) {
+                    self.bootstrap.dial_failed(&peer.id);
+                }
+                return true;
+            }
+            Some(Step::Abort(peer)) => {
+                // An error means that it has just failed.
+                let _not_dialling = swarm.disconnect_peer_id(peer);
+                return true;
+            }
+            None => {}
         }
-        // A dial that fails at once causes no event.
-        self.check_alone();
+        if let Some(peer) = self.departed.poll(cx) {
+            start_dial(swarm, &peer);
+            return true;
+        }
+        false
+    }
+
+    /// Announces the addresses that the node listens on as external ones, unless the configuration has others.
+    fn announce_addresses(&mut self) {
+        let Some(announced) = &mut self.announced else { return };
+        let listening = self.status.listen_addrs();
+        let addresses = addresses::to_announce(listening.iter());
+        let swarm = self.driver.swarm_mut();
+        for old in announced.iter().filter(|old| !addresses.contains(old)) {
+            swarm.remove_external_address(old);
+        }
+        for new in addresses.iter().filter(|new| !announced.contains(new)) {
+            swarm.add_external_address(new.clone());
+        }
+        *announced = addresses;
+    }
+
+    fn kad(&mut self) -> &mut kad::Behaviour<kadence_store::Store> {
+        self.driver.swarm_mut().behaviour_mut().kad()
     }
 
     fn report_listening(&mut self) {
@@ -231,42 +437,24 @@ fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// Adds a peer to kad and dials it. An error is only logged: usually the peer is being dialled or is connected.
-pub(super) fn dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<X>>, peer: &KnownPeer) {
+/// Adds a peer to the routing table and dials it.
+pub(super) fn add_and_dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<X>>, peer: &KnownPeer) {
     for address in &peer.addresses {
         swarm.behaviour_mut().kad().add_address(&peer.id, address.clone());
     }
-    let dial = DialOpts::peer_id(peer.id).addresses(peer.addresses.clone()).build();
-    if let Err(error) = swarm.dial(dial) {
-        tracing::debug!(peer = %peer.id, %error, "did not dial");
-    }
+    start_dial(swarm, peer);
 }
 
-/// Timer of redials, with a growing delay. Runs only while no peer is connected.
-pub(super) struct Redial {
-    alarm: Alarm,
-    wait: Duration,
-}
-
-impl Redial {
-    pub(super) fn new(runtime: &impl Runtime) -> Self {
-        Self { alarm: Alarm::new(runtime), wait: REDIAL_MIN }
-    }
-
-    fn start(&mut self) {
-        if self.alarm.deadline().is_none() {
-            self.alarm.set(self.alarm.now() + self.wait);
-            self.wait = (self.wait * 2).min(REDIAL_MAX);
+/// Dials a peer at these addresses and at those that the behaviours know. Returns whether the peer is being dialled or
+/// connected.
+fn start_dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<X>>, peer: &KnownPeer) -> bool {
+    let dial =
+        DialOpts::peer_id(peer.id).addresses(peer.addresses.clone()).extend_addresses_through_behaviour().build();
+    match swarm.dial(dial) {
+        Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => true,
+        Err(error) => {
+            tracing::debug!(peer = %peer.id, %error, "did not dial");
+            false
         }
-    }
-
-    fn stop(&mut self) {
-        self.alarm.stop();
-        self.wait = REDIAL_MIN;
-    }
-
-    /// Returns whether it is time to redial.
-    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
-        self.alarm.poll(cx).is_ready()
     }
 }

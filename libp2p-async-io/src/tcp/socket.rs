@@ -42,6 +42,7 @@ impl Config {
 
     /// Returns a bound and listening socket.
     pub(super) fn listen(&self, addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+        check_port_is_free(addr)?;
         let socket = self.socket(addr, true)?;
         socket.bind(&addr.into())?;
         socket.listen(i32::try_from(self.backlog).unwrap_or(i32::MAX))?;
@@ -88,6 +89,22 @@ impl Default for Config {
     }
 }
 
+/// Fails if another socket listens on a port. A listener shares its port with the sockets that dial from it, and could
+/// share it with the listener of another program: each would get a part of the connections.
+fn check_port_is_free(addr: SocketAddr) -> io::Result<()> {
+    if addr.port() == 0 {
+        return Ok(());
+    }
+    let probe = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        probe.set_only_v6(true)?;
+    }
+    // Connections of an earlier program may linger. On Windows the option means more.
+    #[cfg(unix)]
+    probe.set_reuse_address(true)?;
+    probe.bind(&addr.into())
+}
+
 #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
 fn share_port(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)?;
@@ -112,6 +129,19 @@ mod tests {
         assert_eq!(socket.ttl_v4().unwrap(), 7);
         assert!(Config::default().socket(loopback, false).unwrap().tcp_nodelay().unwrap());
         assert!(Config::default().ttl(100_000).socket(loopback, false).is_err());
+    }
+
+    #[test]
+    fn a_port_that_another_socket_listens_on_is_in_use() {
+        let first = Config::default().listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = first.local_addr().unwrap();
+        let second = Config::default().listen(addr).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+        // A socket that dials from the port does not listen.
+        let dialling = Config::default().socket(addr, true).unwrap();
+        dialling.bind(&addr.into()).unwrap();
+        drop(first);
+        Config::default().listen(addr).unwrap();
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(super) struct QueryEnd {
     pub(super) timed_out: bool,
     /// Number of answers from which on an empty result is conclusive. `None` if it never is.
     pub(super) enough_answers: Option<usize>,
+    /// The query ran for so long that kad may have stopped to wait for peers.
+    pub(super) outlasted: bool,
     /// Closest peers of a read.
     pub(super) closest_peers: Vec<PeerId>,
     /// Closest peers that answered a read without a record.
@@ -300,7 +302,12 @@ pub(super) fn refused(operation: &Operation, error: &QueryStartError) -> Outcome
         (Operation::StartProviding { .. }, QueryStartError::Store(error)) => {
             Outcome::StartProviding(Err(StartProvidingError::Store(error.clone())))
         }
-        (_, QueryStartError::Store(_)) => failed(operation, RequestError::Refused(error.clone())),
+        (Operation::StartProviding { .. }, QueryStartError::NoExternalAddress) => {
+            Outcome::StartProviding(Err(StartProvidingError::NoExternalAddress))
+        }
+        (_, QueryStartError::Store(_) | QueryStartError::NoExternalAddress) => {
+            failed(operation, RequestError::Refused(error.clone()))
+        }
         (Operation::GetRecord { .. }, QueryStartError::NoKnownPeers) => {
             Outcome::GetRecord(Err(GetRecordError::NoKnownPeers))
         }
@@ -369,7 +376,9 @@ pub(super) fn worth_retrying(outcome: &Outcome) -> bool {
             StartProvidingError::NoResponse { .. }
             | StartProvidingError::Timeout { .. }
             | StartProvidingError::NoKnownPeers => true,
-            StartProvidingError::Store(_) | StartProvidingError::Request(_) => false,
+            StartProvidingError::Store(_)
+            | StartProvidingError::NoExternalAddress
+            | StartProvidingError::Request(_) => false,
             error => unreachable!("unknown to the model: {error}"),
         },
         Outcome::GetClosestPeers(Err(error)) => match error {
@@ -452,11 +461,13 @@ pub(super) fn needed(quorum: Quorum, peers: usize) -> NonZeroUsize {
     NonZeroUsize::new(needed).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Conclusive if enough peers, and at least four of five, have answered.
+/// Conclusive if enough peers, and at least four of five, have answered. Pending requests count after a long query alone.
 pub(super) fn certainty(query_end: &QueryEnd, progress: Progress) -> Certainty {
+    let asked = u64::from(if query_end.outlasted { progress.requests } else { 0 });
+    let asked = asked.max(u64::from(progress.successes) + u64::from(progress.failures));
     if query_end.enough_answers.is_some_and(|enough| progress.successes as usize >= enough)
         && progress.successes > 0
-        && u64::from(progress.successes) * 5 >= u64::from(progress.requests) * 4
+        && u64::from(progress.successes) * 5 >= asked * 4
     {
         Certainty::Conclusive
     } else {

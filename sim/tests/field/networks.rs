@@ -151,7 +151,7 @@ fn a_seed_that_was_started_again_is_dialled_by_those_whose_bootstrap_peer_it_is(
         let found = newcomer.client().get_record("there").timeout(MINUTE).await;
         ensure(found.is_ok(), || format!("30 s after the seed is back: {:?}", found.err()))
     });
-    fails_until("16.4", "NotFound", finding.result);
+    holds(finding.result);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_seed_whose_sixty_peers_are_gone_can_put_at_the_one_that_is_there() {
         }
         ensure(failed == 0, || format!("{failed} of 20 puts failed while a peer is connected"))
     });
-    fails_until("16.5", "puts failed while a peer is connected", finding.result);
+    holds(finding.result);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn what_a_node_announces_alone_is_found_by_those_who_join_later() {
             format!("{found:?}, and the announcement ended with {announced:?}")
         })
     });
-    fails_until("16.7", "the announcement ended with Err(NoKnownPeers)", finding.result);
+    holds(finding.result);
 }
 
 /// It listens and is a client of the DHT, so that no table has it.
@@ -218,7 +218,7 @@ fn a_provider_whose_announcement_succeeded_is_found() {
             || format!("announced: {announced:?}; found: {found:?}"),
         )
     });
-    fails_until("16.6", "found: Err(NotFound", finding.result);
+    holds(finding.result);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn an_announcement_names_an_address() {
             format!("a peer was told of a provider with the addresses {announced:?}")
         })
     });
-    fails_until("16.6", "with the addresses Some([])", finding.result);
+    holds(finding.result);
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn a_record_with_half_a_second_to_live_is_gone_after_a_minute() {
             format!("a minute after half a second has passed it is there; its put ended with {put:?}")
         })
     });
-    fails_until("16.8", "it is there", finding.result);
+    holds(finding.result);
 }
 
 #[test]
@@ -309,5 +309,5 @@ fn a_missing_key_is_conclusive_where_everybody_answers() {
             )
         })
     });
-    fails_until("16.2", "although all peers answer", finding.result);
+    holds(finding.result);
 }

@@ -389,7 +389,9 @@ impl World {
             Input::Last { id, answers, timed_out } => {
                 let Some(query) = self.kad.get_mut(&id) else { return };
                 query.progress = [4, answers];
-                let (result, progress) = (query.query.last(query.finds > 0, timed_out), query.progress());
+                let failures = 4 - answers;
+                let progress = Progress { failures, ..query.progress() };
+                let result = query.query.last(query.finds > 0, timed_out);
                 event_of = Some(id);
                 self.tracker.handle_event(QueryEvent { id, result, progress, last: true }, now);
             }

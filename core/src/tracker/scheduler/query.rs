@@ -83,6 +83,8 @@ pub(in crate::tracker) struct Work {
     /// Set once the query could have asked or heard more: it was finished early, by the tracker or by the application,
     /// or a peer was given up.
     pub(in crate::tracker) cut_short: bool,
+    /// Set at its end if kad may have stopped to wait for a peer.
+    pub(in crate::tracker) outlasted: bool,
     /// Time of kad's last event for it, or of its start.
     pub(super) heard_at: Time,
     /// Time at which it last made progress.
@@ -125,6 +127,7 @@ impl<Id> LiveQuery<Id> {
             results: QueryResults::of(&self.job),
             progress: Progress::default(),
             cut_short: false,
+            outlasted: false,
             heard_at: now,
             moved_at: now,
             stall_check_at: None,

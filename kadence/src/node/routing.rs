@@ -1,0 +1,104 @@
+//! The routing table, as the node reads and changes it.
+
+use kadence_core::REPLICATION_FACTOR;
+use kadence_store::Store;
+use libp2p::{
+    Multiaddr, PeerId,
+    kad::{self, KBucketKey},
+};
+
+/// Returns the addresses of a peer, each with the peer id at the end. `None` if the table does not have the peer.
+pub(super) fn addresses_of(kad: &mut kad::Behaviour<Store>, peer: PeerId) -> Option<Vec<Multiaddr>> {
+    let bucket = kad.kbucket(peer)?;
+    let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;
+    Some(entry.node.value.iter().cloned().collect())
+}
+
+/// Gives a peer these addresses and no others, the best first, if the table has the peer or room for it.
+pub(super) fn set_addresses(kad: &mut kad::Behaviour<Store>, peer: PeerId, addresses: &[Multiaddr]) {
+    let addresses = addresses.iter().filter_map(|address| address.clone().with_p2p(peer).ok());
+    let addresses: Vec<_> = addresses.collect();
+    let known = addresses_of(kad, peer).unwrap_or_default();
+    if known == addresses {
+        return;
+    }
+    // kad adds an address at the end, and dials them in their order. A peer that waits for room is not known.
+    if known.first() != addresses.first() {
+        kad.remove_peer(&peer);
+    } else {
+        for old in known.iter().filter(|known| !addresses.contains(known)) {
+            kad.remove_address(&peer, old);
+        }
+    }
+    for address in addresses {
+        kad.add_address(&peer, address);
+    }
+}
+
+/// Returns the number of peers in the table, and an estimate of the number of nodes in the network. A table with few peers has all of a small network. In a
+/// larger one, the distance of the 20th closest peer shows how densely the key space is settled.
+pub(super) fn network_size(kad: &mut kad::Behaviour<Store>, local_peer_id: PeerId) -> (usize, usize) {
+    let peers: usize = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+    let local = KBucketKey::from(local_peer_id);
+    let farthest = kad.get_closest_local_peers(&local).nth(REPLICATION_FACTOR - 1).map(|key| key.distance(&local));
+    let by_distance = farthest.and_then(|distance| distance.ilog2()).map_or(0, |bits| {
+        // So many peers share the first bits of their ids with this node.
+        REPLICATION_FACTOR << u32::from(u8::MAX).saturating_sub(bits).min(32)
+    });
+    (peers, peers.saturating_add(1).max(by_distance))
+}
+
+#[cfg(test)]
+mod tests {
+    use kadence_store::StoreConfig;
+
+    use super::*;
+
+    fn kad_of(local_peer_id: PeerId) -> kad::Behaviour<Store> {
+        kad::Behaviour::new(local_peer_id, Store::memory(local_peer_id, StoreConfig::default()))
+    }
+
+    fn address(port: u16) -> Multiaddr {
+        format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
+    }
+
+    #[test]
+    fn addresses_that_are_no_longer_named_go_and_the_first_one_stays_first() {
+        let (mut kad, peer) = (kad_of(PeerId::random()), PeerId::random());
+        let with_id =
+            |ports: &[u16]| ports.iter().map(|port| address(*port).with_p2p(peer).unwrap()).collect::<Vec<_>>();
+        assert_eq!(addresses_of(&mut kad, peer), None);
+        for ports in [&[1, 2, 3][..], &[1, 3, 4], &[4, 1], &[4], &[5]] {
+            let addresses: Vec<_> = ports.iter().copied().map(address).collect();
+            set_addresses(&mut kad, peer, &addresses);
+            let mut kept = addresses_of(&mut kad, peer).unwrap();
+            assert_eq!(kept[0], with_id(ports)[0]);
+            kept.sort();
+            assert_eq!(
+                kept,
+                with_id(&{
+                    let mut ports = ports.to_vec();
+                    ports.sort();
+                    ports
+                })
+            );
+        }
+        set_addresses(&mut kad, peer, &[]);
+        assert_eq!(addresses_of(&mut kad, peer), None);
+    }
+
+    #[test]
+    fn a_small_network_is_counted_and_a_large_one_is_estimated() {
+        let local = PeerId::random();
+        let mut kad = kad_of(local);
+        assert_eq!(network_size(&mut kad, local), (0, 1));
+        for size in [5, 5000] {
+            for _ in 0..size {
+                kad.add_address(&PeerId::random(), address(1));
+            }
+            let (peers, estimate) = network_size(&mut kad, local);
+            assert!((1..=size + 5).contains(&peers));
+            assert!((size / 4..size * 4).contains(&estimate), "{estimate} instead of {size}");
+        }
+    }
+}
