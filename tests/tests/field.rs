@@ -164,7 +164,7 @@ async fn a_full_bootstrap_peer_is_dialled_less_and_less(start: Start) {
     let mut outside = start(NodeConfig::default().bootstrap_peers(full.listen_addrs())).await.unwrap();
     let (mut events, began) = (outside.events().unwrap(), Instant::now());
     let mut dials = Vec::new();
-    let mut end = smol::Timer::after(Duration::from_secs(20)).fuse();
+    let mut end = FutureExt::fuse(smol::Timer::after(Duration::from_secs(20)));
     loop {
         futures::select! {
             event = events.next().fuse() => match event {
@@ -172,7 +172,7 @@ async fn a_full_bootstrap_peer_is_dialled_less_and_less(start: Start) {
                 Some(_) => {}
                 None => break,
             },
-            () = end => break,
+            _ = end => break,
         }
     }
     assert!((1..=7).contains(&dials.len()), "{dials:?}");
@@ -230,7 +230,7 @@ async fn what_a_node_provides_alone_is_found_later(start: Start) {
     }
 }
 
-fn count_providers<S: RecordStore>(kad: &mut kad::Behaviour<S>) -> usize {
+fn count_providers<S: RecordStore + Send + 'static>(kad: &mut kad::Behaviour<S>) -> usize {
     kad.store_mut().providers(&RecordKey::new(b"file")).len()
 }
 
@@ -242,7 +242,8 @@ async fn two_nodes_cannot_listen_on_one_port(start: Start) {
     let Err(NodeError::Listen { address, error: TransportError::Other(error) }) = second else {
         panic!("two nodes listen on {place}");
     };
-    assert_eq!((address, error.kind()), (place.clone(), std::io::ErrorKind::AddrInUse));
+    assert_eq!(address, place);
+    assert!(error.to_string().contains("in use"), "{error}");
     first.shutdown().await;
     start(NodeConfig::default().listen([place])).await.unwrap();
 }

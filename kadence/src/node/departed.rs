@@ -14,7 +14,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    error::Error,
     io,
     task::Context,
     time::{Duration, Instant},
@@ -263,27 +262,13 @@ impl DepartedPeers {
 pub(super) fn is_refused(error: &DialError) -> bool {
     let DialError::Transport(errors) = error else { return false };
     let is_refused = |error: &TransportError<io::Error>| match error {
-        TransportError::Other(error) => causes(error).any(|kind| kind == io::ErrorKind::ConnectionRefused),
+        // Transports wrap each other's errors in types that hide the kind, and not the text.
+        TransportError::Other(error) => {
+            error.kind() == io::ErrorKind::ConnectionRefused || error.to_string().contains("refused")
+        }
         TransportError::MultiaddrNotSupported(_) => false,
     };
     !errors.is_empty() && errors.iter().all(|(_, error)| is_refused(error))
-}
-
-/// Returns the kinds of an I/O error and of those that have caused it. Transports wrap the errors of others.
-fn causes(error: &io::Error) -> impl Iterator<Item = io::ErrorKind> {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    std::iter::from_fn(move || {
-        while let Some(error) = next {
-            let io = error.downcast_ref::<io::Error>();
-            // What an I/O error wraps is not its source, but that which has its source.
-            let inner = io.and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
-            next = inner.or_else(|| error.source());
-            if let Some(io) = io {
-                return Some(io.kind());
-            }
-        }
-        None
-    })
 }
 
 #[cfg(test)]
@@ -326,8 +311,8 @@ mod tests {
 
     fn failed(kinds: &[io::ErrorKind]) -> DialError {
         let address = || "/ip4/1.2.3.4/tcp/1".parse().unwrap();
-        // As a transport above another one does it.
-        let wrapped = |kind: io::ErrorKind| io::Error::other(io::Error::from(kind));
+        // As a transport above another one does it. The text is that of the system.
+        let wrapped = |kind: io::ErrorKind| io::Error::other(io::Error::from(kind).to_string());
         DialError::Transport(kinds.iter().map(|kind| (address(), TransportError::Other(wrapped(*kind)))).collect())
     }
 
