@@ -1,4 +1,4 @@
-//! Addresses: which of a peer's go into the routing table, and which of the node's own other peers are told.
+//! Addresses: which of a peer's go into the routing table, and which of the node's own are announced.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

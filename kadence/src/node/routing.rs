@@ -42,7 +42,7 @@ pub(super) fn network_size(kad: &mut kad::Behaviour<Store>, local_peer_id: PeerI
     let local = KBucketKey::from(local_peer_id);
     let farthest = kad.get_closest_local_peers(&local).nth(REPLICATION_FACTOR - 1).map(|key| key.distance(&local));
     let by_distance = farthest.and_then(|distance| distance.ilog2()).map_or(0, |bits| {
-        // So many peers share the first bits of their ids with this node.
+        // As many peers are as close as this everywhere in the key space.
         REPLICATION_FACTOR << u32::from(u8::MAX).saturating_sub(bits).min(32)
     });
     (peers, peers.saturating_add(1).max(by_distance))
