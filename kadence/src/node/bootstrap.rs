@@ -37,6 +37,9 @@ const WAIT_MIN: Duration = Duration::from_secs(2);
 /// Maximum delay of a redial while no peer of the network is connected: one that comes back is found within a minute.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// The same for a peer that accepts connections and closes them: it has no room, or does not belong to the network.
+const WAIT_MAX_UNWELCOME: Duration = Duration::from_secs(5 * 60);
+
 /// Mean time between two dials of a bootstrap peer by all nodes of a network together.
 const CHECKED_EVERY: Duration = Duration::from_secs(2);
 
@@ -114,14 +117,15 @@ impl BootstrapPeers {
     /// Notes that the last connection to a peer has closed.
     pub(super) fn disconnected(&mut self, peer: &PeerId) {
         if self.state(peer) == Some(State::Connected) {
-            self.wait(peer);
+            let was_identified = self.entry(peer).is_some_and(|entry| entry.dials == 0);
+            self.wait(peer, if was_identified { WAIT_MAX } else { WAIT_MAX_UNWELCOME });
         }
     }
 
     /// Notes that a dial has failed.
     pub(super) fn dial_failed(&mut self, peer: &PeerId) {
         if matches!(self.state(peer), Some(State::Dialling { .. })) {
-            self.wait(peer);
+            self.wait(peer, WAIT_MAX);
         }
         if let Some(entry) = self.entry(peer) {
             entry.is_there = false;
@@ -142,7 +146,7 @@ impl BootstrapPeers {
         let waiting = self.peers.iter().filter(|entry| matches!(entry.state, State::Waiting { .. }));
         let waiting: Vec<_> = waiting.map(|entry| (entry.peer.id, entry.state)).collect();
         for (peer, earlier) in waiting {
-            self.wait(&peer);
+            self.wait(&peer, WAIT_MAX);
             let Some(entry) = self.entry(&peer) else { continue };
             // The wait has not begun again.
             entry.dials = entry.dials.saturating_sub(1);
@@ -183,7 +187,7 @@ impl BootstrapPeers {
         if now.saturating_duration_since(since) < PATIENCE {
             return None;
         }
-        self.wait(&peer);
+        self.wait(&peer, WAIT_MAX);
         Some(Step::Abort(peer))
     }
 
@@ -210,12 +214,12 @@ impl BootstrapPeers {
     }
 
     /// Draws the time of the next dial.
-    fn wait(&mut self, peer: &PeerId) {
+    fn wait(&mut self, peer: &PeerId, at_most: Duration) {
         self.draws += 1;
         let (now, seed) = (self.alarm.now(), (self.local_peer_id.to_bytes(), self.draws));
         let network_size = self.network_size;
         let Some(entry) = self.entry(peer) else { return };
-        let growing = WAIT_MIN.saturating_mul(1 << entry.dials.min(8)).min(WAIT_MAX);
+        let growing = WAIT_MIN.saturating_mul(1 << entry.dials.min(8)).min(at_most);
         let longest = network_size.map_or(growing, |size| {
             // The mean is half of the longest.
             growing.max(CHECKED_EVERY.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX)).saturating_mul(2))
@@ -316,6 +320,12 @@ mod tests {
         assert_eq!(bed.poll().0.len(), 1);
         full(&mut bed.peers, &bed.ids[0].clone());
         let half_an_hour = bed.dials_within(30 * 60, full);
+        assert!((8..=20).contains(&half_an_hour), "{half_an_hour}");
+        // A machine that is down is dialled more often.
+        let mut down = Bed::new(1);
+        down.poll();
+        down.peers.dial_failed(&down.ids[0].clone());
+        let half_an_hour = down.dials_within(30 * 60, BootstrapPeers::dial_failed);
         assert!((30..=60).contains(&half_an_hour), "{half_an_hour}");
         assert!(!bed.peers.any_is_there());
         bed.peers.identified(&bed.ids[0].clone());

@@ -58,7 +58,8 @@ pub struct NodeConfig {
     /// `/ip4/…/tcp/…/p2p/12D3Koo…`. They are dialled at the start, up to 64 at a time; a dial that takes more than a
     /// second gives way to the next one. Addresses with the node's own peer id are skipped. Default: none.
     ///
-    /// While no peer of the network is connected, they are redialled at growing intervals of 2 s to 60 s. Otherwise those
+    /// While no peer of the network is connected, they are redialled at growing intervals of 2 s to 60 s, or to 5 minutes if
+    /// they accept connections and close them. Otherwise those
     /// that are not connected are dialled from time to time, so that one that was started again becomes part of the
     /// network again: the more nodes the network has, the less often.
     pub bootstrap_peers: Vec<Multiaddr>,

@@ -2,10 +2,7 @@
 
 use kadence_core::REPLICATION_FACTOR;
 use kadence_store::Store;
-use libp2p::{
-    Multiaddr, PeerId,
-    kad::{self, KBucketKey},
-};
+use libp2p::{Multiaddr, PeerId, kad};
 
 /// Returns the addresses of a peer, each with the peer id at the end. `None` if the table does not have the peer.
 pub(super) fn addresses_of(kad: &mut kad::Behaviour<Store>, peer: PeerId) -> Option<Vec<Multiaddr>> {
@@ -35,16 +32,23 @@ pub(super) fn set_addresses(kad: &mut kad::Behaviour<Store>, peer: PeerId, addre
     }
 }
 
-/// Returns the number of peers in the table, and an estimate of the number of nodes in the network. A table with few peers has all of a small network. In a
-/// larger one, the distance of the 20th closest peer shows how densely the key space is settled.
-pub(super) fn network_size(kad: &mut kad::Behaviour<Store>, local_peer_id: PeerId) -> (usize, usize) {
-    let peers: usize = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
-    let local = KBucketKey::from(local_peer_id);
-    let farthest = kad.get_closest_local_peers(&local).nth(REPLICATION_FACTOR - 1).map(|key| key.distance(&local));
-    let by_distance = farthest.and_then(|distance| distance.ilog2()).map_or(0, |bits| {
-        // As many peers are as close as this everywhere in the key space.
-        REPLICATION_FACTOR << u32::from(u8::MAX).saturating_sub(bits).min(32)
-    });
+/// Returns the number of peers in the table, and an estimate of the number of nodes in the network. A table with few peers
+/// has all of a small network. In a larger one, the closest buckets have all nodes that are as close as that, and show how
+/// densely the key space is settled.
+pub(super) fn network_size(kad: &mut kad::Behaviour<Store>) -> (usize, usize) {
+    let (mut peers, mut by_distance) = (0_usize, 0);
+    // The closest bucket comes first.
+    for bucket in kad.kbuckets() {
+        peers += bucket.num_entries();
+        let (_, farthest) = bucket.range();
+        if by_distance == 0
+            && peers >= REPLICATION_FACTOR
+            && let Some(bits) = farthest.ilog2()
+        {
+            // As many peers are as close as this everywhere in the key space.
+            by_distance = peers.saturating_mul(1 << u32::from(u8::MAX).saturating_sub(bits).min(31));
+        }
+    }
     (peers, peers.saturating_add(1).max(by_distance))
 }
 
@@ -91,12 +95,12 @@ mod tests {
     fn a_small_network_is_counted_and_a_large_one_is_estimated() {
         let local = PeerId::random();
         let mut kad = kad_of(local);
-        assert_eq!(network_size(&mut kad, local), (0, 1));
+        assert_eq!(network_size(&mut kad), (0, 1));
         for size in [5, 5000] {
             for _ in 0..size {
                 kad.add_address(&PeerId::random(), address(1));
             }
-            let (peers, estimate) = network_size(&mut kad, local);
+            let (peers, estimate) = network_size(&mut kad);
             assert!((1..=size + 5).contains(&peers));
             assert!((size / 4..size * 4).contains(&estimate), "{estimate} instead of {size}");
         }

@@ -332,9 +332,8 @@ where
     }
 
     fn network_changed(&mut self) {
-        let local_peer_id = *self.driver.swarm().local_peer_id();
         let is_alone = self.connected.of_network.is_empty();
-        let (peers, size) = routing::network_size(self.kad(), local_peer_id);
+        let (peers, size) = routing::network_size(self.kad());
         self.bootstrap.set_network_size((!is_alone).then_some(size));
         let (failing, departed) = self.departed.lost();
         let reachable = peers.saturating_sub(failing);
