@@ -69,6 +69,8 @@ impl Member {
             .protocol(network.protocol)
             .expected_network_size(network.network_size);
         configure(&mut config);
+        // One that does not stay serves the peers that it is connected to.
+        config.driver.requires_external_address = serves;
         let mut registry = RegistryConfig::in_folder(home.registry());
         registry.private_paths.push(home.path().to_owned());
         let behaviour = RegistryBehaviour::new(&keypair, &registry).with_context(in_home)?;

@@ -39,8 +39,8 @@ pub struct DriverConfig {
     /// `true` lets announcements fail with [`NoExternalAddress`](kadence_core::StartProvidingError::NoExternalAddress)
     /// while the swarm has no external address. kad announces external addresses alone, and peers drop a provider without
     /// one, or name it only while they have it in their routing tables. With `false`, such an announcement succeeds, and
-    /// its [`sent_to`](kadence_core::ProvideAnswer::sent_to) is zero. Default: `false`; a ready-made node always sets
-    /// `true`.
+    /// its [`sent_to`](kadence_core::ProvideAnswer::sent_to) is zero. Default: `false`; the
+    /// default of a ready-made node is `true`.
     pub requires_external_address: bool,
     /// Recording of the inputs and actions of the driver's tracker. `None`, the default, records nothing.
     pub recording: Option<Recording>,

@@ -55,27 +55,25 @@ fn is_shared(ip: Ipv4Addr) -> bool {
     first == 100 && second & 0b1100_0000 == 64
 }
 
-/// Returns the addresses of an identified peer that are worth keeping, the best first: the one that the node has dialled,
-/// those of the machine that the connection leads to, then those that can be dialled from farther away. Loopback addresses
-/// are left out unless the connection is one of the same machine.
-pub(super) fn of_peer(listed: &[Multiaddr], connection: Option<&ConnectedPoint>) -> Vec<Multiaddr> {
-    let remote = connection.map(|point| without_peer(point.get_remote_address()));
-    let dialled = remote.as_ref().filter(|_| connection.is_some_and(ConnectedPoint::is_dialer));
-    let is_local = remote.as_ref().is_none_or(|remote| Scope::of(remote) <= Scope::Machine);
-    let host = remote.as_ref().and_then(host);
+/// Returns the addresses of an identified peer that are worth keeping, the best first: those that the node has dialled and
+/// is connected to, those of the machine at the other end of `connection`, then those that can be dialled from farther away.
+/// Loopback addresses are left out unless the connection is one of the same machine.
+pub(super) fn of_peer(listed: &[Multiaddr], connection: &ConnectedPoint, dialled: &[Multiaddr]) -> Vec<Multiaddr> {
+    let remote = connection.get_remote_address();
+    let (is_local, host) = (Scope::of(remote) <= Scope::Machine, host(remote));
     let is_usable = |address: &Multiaddr| match Scope::of(address) {
         Scope::Nowhere => false,
         Scope::Machine => is_local,
         Scope::Network | Scope::World => true,
     };
-    let mut addresses: Vec<_> = dialled.into_iter().cloned().collect();
     let mut others: Vec<_> = listed.iter().map(without_peer).filter(is_usable).collect();
-    // The sort is stable. Peers list their addresses in any order.
+    // Peers list their addresses in any order, another one each time.
     others.sort_by_key(|address| {
-        let is_same_host = host.is_some() && self::host(address) == host;
-        (!is_same_host, std::cmp::Reverse(Scope::of(address)))
+        let is_same_host = self::host(address) == host;
+        (!is_same_host, std::cmp::Reverse(Scope::of(address)), address.to_vec())
     });
-    for address in others {
+    let mut addresses = Vec::new();
+    for address in dialled.iter().map(without_peer).chain(others) {
         if addresses.len() < MAX_ADDRESSES && !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -133,7 +131,7 @@ mod tests {
     fn the_public_address_of_many_is_kept() {
         let mut listed: Vec<Multiaddr> = (0..40).map(|at| format!("/ip4/10.0.0.{at}/tcp/1").parse().unwrap()).collect();
         listed.push("/ip4/1.2.3.4/tcp/1".parse().unwrap());
-        let kept = of_peer(&listed, Some(&accepted_from("/ip4/5.6.7.8/tcp/9")));
+        let kept = of_peer(&listed, &accepted_from("/ip4/5.6.7.8/tcp/9"), &[]);
         assert_eq!(kept.len(), MAX_ADDRESSES);
         assert_eq!(kept[0], listed[40]);
     }
@@ -143,10 +141,10 @@ mod tests {
         let peer = libp2p::PeerId::random();
         let listed = addresses(&["/ip4/1.2.3.4/tcp/1", "/ip4/10.0.0.7/udp/2/quic-v1", "/ip4/10.0.0.7/tcp/2"]);
         let point = dialled(&format!("/ip4/10.0.0.7/tcp/2/p2p/{peer}"));
-        let kept = of_peer(&listed, Some(&point));
+        let kept = of_peer(&listed, &point, &[point.get_remote_address().clone()]);
         assert_eq!(kept, addresses(&["/ip4/10.0.0.7/tcp/2", "/ip4/10.0.0.7/udp/2/quic-v1", "/ip4/1.2.3.4/tcp/1"]));
         // The port of an incoming connection is no listener's.
-        let kept = of_peer(&listed, Some(&accepted_from("/ip4/10.0.0.7/tcp/40000")));
+        let kept = of_peer(&listed, &accepted_from("/ip4/10.0.0.7/tcp/40000"), &[]);
         assert_eq!(kept, addresses(&["/ip4/10.0.0.7/udp/2/quic-v1", "/ip4/10.0.0.7/tcp/2", "/ip4/1.2.3.4/tcp/1"]));
     }
 
@@ -154,9 +152,9 @@ mod tests {
     fn loopback_addresses_are_kept_on_the_same_machine_alone() {
         let listed =
             addresses(&["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1", "/ip4/0.0.0.0/tcp/1", "/ip4/10.0.0.7/tcp/1"]);
-        let elsewhere = of_peer(&listed, Some(&accepted_from("/ip4/10.0.0.7/tcp/40000")));
+        let elsewhere = of_peer(&listed, &accepted_from("/ip4/10.0.0.7/tcp/40000"), &[]);
         assert_eq!(elsewhere, addresses(&["/ip4/10.0.0.7/tcp/1"]));
-        let here = of_peer(&listed, Some(&accepted_from("/ip4/127.0.0.1/tcp/40000")));
+        let here = of_peer(&listed, &accepted_from("/ip4/127.0.0.1/tcp/40000"), &[]);
         assert_eq!(here, addresses(&["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.7/tcp/1", "/ip6/::1/tcp/1"]));
     }
 

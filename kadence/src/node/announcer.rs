@@ -1,5 +1,6 @@
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
+    hash::{Hash, Hasher},
     task::Context,
     time::Duration,
 };
@@ -12,6 +13,7 @@ use libp2p::{
         store::{self, RecordStore},
     },
 };
+use rustc_hash::FxHasher;
 
 use super::jitter::between;
 use crate::{Alarm, Runtime, alarm::deadline_after};
@@ -41,7 +43,7 @@ pub(super) struct Announcer {
     failed: Vec<OwnEntry>,
     /// Entries that a peer has taken, so that a node whose last connection comes and goes does not announce all of them
     /// each time.
-    taken: HashSet<OwnEntry>,
+    taken: HashMap<OwnEntry, u64>,
     in_round: bool,
     wait: Duration,
     alarm: Alarm,
@@ -67,7 +69,7 @@ impl Announcer {
             waiting: VecDeque::new(),
             running: Vec::new(),
             failed: Vec::new(),
-            taken: HashSet::new(),
+            taken: HashMap::new(),
             in_round: false,
             wait: FIRST_WAIT,
             alarm: Alarm::new(runtime),
@@ -78,7 +80,8 @@ impl Announcer {
     pub(super) fn begin(&mut self, store: &Store) {
         let running: HashSet<_> = self.running.iter().map(|announcement| &announcement.own).collect();
         let own = own_entries(store, self.local_peer_id);
-        self.waiting = own.filter(|own| !self.taken.contains(own) && !running.contains(own)).collect();
+        let is_due = |(own, value): &(OwnEntry, u64)| self.taken.get(own) != Some(value) && !running.contains(own);
+        self.waiting = own.filter(is_due).map(|(own, _)| own).collect();
         self.failed.clear();
         if !self.waiting.is_empty() {
             self.wait = FIRST_WAIT;
@@ -89,8 +92,8 @@ impl Announcer {
     /// Notes that the last peer of the network is gone. Entries that are removed and added again meanwhile are new ones.
     pub(super) fn alone(&mut self, store: &Store) {
         if !self.taken.is_empty() {
-            let own: HashSet<_> = own_entries(store, self.local_peer_id).collect();
-            self.taken.retain(|taken| own.contains(taken));
+            let own: HashSet<_> = own_entries(store, self.local_peer_id).map(|(own, _)| own).collect();
+            self.taken.retain(|taken, _| own.contains(taken));
         }
     }
 
@@ -143,13 +146,13 @@ impl Announcer {
             if !was_taken(result, stats) {
                 tracing::debug!(?own, "no peer took an announcement: it is repeated later");
                 self.failed.push(own);
-            } else if let (OwnEntry::Record(key), Some(value)) = (&own, value)
-                && own_record(store, key, self.local_peer_id).is_some_and(|record| record.value != value)
+            } else if let (OwnEntry::Record(key), Some(value)) = (&own, &value)
+                && own_record(store, key, self.local_peer_id).is_some_and(|record| record.value != *value)
             {
                 // The record was replaced meanwhile, and the old one may have reached some peers last.
                 self.waiting.push_back(own);
             } else {
-                self.taken.insert(own);
+                self.taken.insert(own, value.as_deref().map_or(0, hash_of));
             }
         }
         true
@@ -186,11 +189,17 @@ fn start(
     Ok(Some(Announcement { query, own: own.clone(), value }))
 }
 
-/// Returns the local peer's own records and providers.
-fn own_entries(store: &Store, local_peer_id: PeerId) -> impl Iterator<Item = OwnEntry> {
+/// Returns the local peer's own records and providers, each with a hash of its value.
+fn own_entries(store: &Store, local_peer_id: PeerId) -> impl Iterator<Item = (OwnEntry, u64)> {
     let records = store.records().filter(move |record| record.publisher == Some(local_peer_id));
-    let records = records.map(|record| OwnEntry::Record(record.key.clone()));
-    records.chain(store.provided().map(|provider| OwnEntry::Provider(provider.key.clone())))
+    let records = records.map(|record| (OwnEntry::Record(record.key.clone()), hash_of(&record.value)));
+    records.chain(store.provided().map(|provider| (OwnEntry::Provider(provider.key.clone()), 0)))
+}
+
+fn hash_of(value: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn own_record(store: &Store, key: &RecordKey, local_peer_id: PeerId) -> Option<Record> {
@@ -368,6 +377,14 @@ mod tests {
         assert!(bed.poll().is_empty());
         bed.end_of_network();
         bed.kad.store_mut().put(own(bed.local_peer, 7, "added alone")).unwrap();
+        bed.begin();
+        bed.runtime.pass(FIRST_WAIT);
+        let running = bed.poll();
+        assert_eq!(running.len(), 1);
+        bed.end(running[0], true);
+        // Another value is another record.
+        bed.end_of_network();
+        bed.kad.store_mut().put(own(bed.local_peer, 7, "changed alone")).unwrap();
         bed.begin();
         bed.runtime.pass(FIRST_WAIT);
         let running = bed.poll();

@@ -18,9 +18,8 @@ pub struct NodeBehaviour<X: NetworkBehaviour> {
     /// The DHT, with timeouts for silent peers, unless [`NodeConfig::peer_timeouts`](super::NodeConfig::peer_timeouts)
     /// is `None`.
     pub kad: PeerTimeouts<Store>,
-    /// Exchanges addresses and protocols with peers. The node adds the listen addresses of a peer that announces the
-    /// node's kad protocol to the routing table, if the table has room for the peer, until the peer has 16 addresses
-    /// there.
+    /// Exchanges addresses and protocols with peers. A peer that announces the node's kad protocol has the addresses that it
+    /// names in the routing table, at most 16 and no others, if the table has room for the peer.
     pub identify: identify::Behaviour,
     /// Answers pings, which some implementations expect, and pings peers. The node closes a connection on which two
     /// pings in a row fail, unless the peer does not support pings.

@@ -43,6 +43,10 @@ const WAIT_MAX_UNWELCOME: Duration = Duration::from_secs(5 * 60);
 /// Mean time between two dials of a bootstrap peer by all nodes of a network together.
 const CHECKED_EVERY: Duration = Duration::from_secs(2);
 
+/// Maximum of the mean time between two dials of a bootstrap peer by one node, in a network of 3,600 nodes or more. Peers
+/// close to this node's id, which are cheap to make, let a network look larger than it is.
+const LONGEST_MEAN: Duration = Duration::from_secs(2 * 60 * 60);
+
 /// Action that the node has to carry out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -222,7 +226,8 @@ impl BootstrapPeers {
         let growing = WAIT_MIN.saturating_mul(1 << entry.dials.min(8)).min(at_most);
         let longest = network_size.map_or(growing, |size| {
             // The mean is half of the longest.
-            growing.max(CHECKED_EVERY.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX)).saturating_mul(2))
+            let mean = CHECKED_EVERY.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX)).min(LONGEST_MEAN);
+            growing.max(2 * mean)
         });
         entry.dials = entry.dials.saturating_add(1);
         entry.state = State::Waiting { due: crate::deadline_after(now, between(growing / 2, longest, seed)) };

@@ -146,9 +146,10 @@ pub struct NodeConfig {
     /// routing table decides.
     pub expected_network_size: Option<usize>,
     /// Configuration of the driver and of its tracker ([`QueryTracker`](kadence_core::QueryTracker)). Default:
-    /// [`DriverConfig::default`].
+    /// [`DriverConfig::default`], but for [`requires_external_address`](field@DriverConfig::requires_external_address),
+    /// which is `true`: announcements of a node that does not listen fail.
     ///
-    /// The node sets [`requires_external_address`](field@DriverConfig::requires_external_address), overwrites the tracker's `max_packet_len`, `max_value_len` and `max_key_len` with its own fields of
+    /// The node overwrites the tracker's `max_packet_len`, `max_value_len` and `max_key_len` with its own fields of
     /// these names, and sets [`Stall::parallelism`](kadence_core::Stall::parallelism) to 10, the parallelism of the
     /// node's kad. The store uses the tracker's validators: it rejects an invalid record, and one that is worse than
     /// the stored record.
@@ -180,7 +181,7 @@ impl Default for NodeConfig {
             agent_version: concat!("kadence/", env!("CARGO_PKG_VERSION")).to_owned(),
             peer_timeouts: Some(PeerTimeoutConfig::default()),
             expected_network_size: None,
-            driver: DriverConfig::default(),
+            driver: DriverConfig::default().requires_external_address(true),
         }
     }
 }
@@ -300,7 +301,6 @@ impl NodeConfig {
         driver.tracker.max_packet_len = self.max_packet_len;
         driver.tracker.max_value_len = self.max_value_len;
         driver.tracker.max_key_len = self.max_key_len;
-        driver.requires_external_address = true;
         if self.expected_network_size.is_some() {
             driver.tracker.expected_network_size = self.expected_network_size;
         }

@@ -2,7 +2,7 @@
 //!
 //! The node has kad, by default on a private protocol name, a record store in memory or in a file, identify, which
 //! supplies addresses for the routing table, ping, connection limits, a key pair that may be kept in a file, and
-//! bootstrap peers that are redialled while no peer is connected. A runtime crate adds the transport. Applications call
+//! bootstrap peers that are redialled. A runtime crate adds the transport. Applications call
 //! the function of their runtime crate (`kadence_tokio::node`, …) rather than [`Node::start`].
 
 mod addresses;
@@ -231,6 +231,7 @@ where
             listening: Some(listening_sender),
             listeners,
             announced,
+            measured: runtime.now(),
             announcer,
             sweeper: Sweeper::new(&runtime),
         };
@@ -304,7 +305,8 @@ impl<X: NetworkBehaviour> Node<X> {
 
     /// Adds a peer to the routing table, if the peer's bucket has room, and starts to dial the peer. A peer that is
     /// connected or being dialled is not dialled again. If the dial fails, the call still succeeds. Later, lookups and
-    /// bootstraps of kad dial the peer while it is in the routing table; the timer that redials bootstrap peers does not.
+    /// bootstraps of kad dial the peer while it is in the routing table. A peer that refuses connections, or does not answer,
+    /// leaves the table, and is dialled less and less often for a day.
     ///
     /// # Errors
     ///

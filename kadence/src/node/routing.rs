@@ -1,5 +1,7 @@
 //! The routing table, as the node reads and changes it.
 
+use std::collections::HashMap;
+
 use kadence_core::REPLICATION_FACTOR;
 use kadence_store::Store;
 use libp2p::{Multiaddr, PeerId, kad};
@@ -11,16 +13,18 @@ pub(super) fn addresses_of(kad: &mut kad::Behaviour<Store>, peer: PeerId) -> Opt
     Some(entry.node.value.iter().cloned().collect())
 }
 
-/// Gives a peer these addresses and no others, the best first, if the table has the peer or room for it.
+/// Gives a peer these addresses and no others, if there are any, and if the table has the peer or room for it. The first
+/// one is the best: it comes first unless the first one so far is still among them.
 pub(super) fn set_addresses(kad: &mut kad::Behaviour<Store>, peer: PeerId, addresses: &[Multiaddr]) {
     let addresses = addresses.iter().filter_map(|address| address.clone().with_p2p(peer).ok());
     let addresses: Vec<_> = addresses.collect();
-    let known = addresses_of(kad, peer).unwrap_or_default();
-    if known == addresses {
+    if addresses.is_empty() {
         return;
     }
-    // kad adds an address at the end, and dials them in their order. A peer that waits for room is not known.
-    if known.first() != addresses.first() {
+    // A peer that waits for room is not known, and keeps its place in the queue.
+    let known = addresses_of(kad, peer).unwrap_or_default();
+    if known.first().is_some_and(|first| !addresses.contains(first)) {
+        // kad adds an address at the end, and never removes the last one.
         kad.remove_peer(&peer);
     } else {
         for old in known.iter().filter(|known| !addresses.contains(known)) {
@@ -29,6 +33,21 @@ pub(super) fn set_addresses(kad: &mut kad::Behaviour<Store>, peer: PeerId, addre
     }
     for address in addresses {
         kad.add_address(&peer, address);
+    }
+}
+
+/// Gives the room that a removed peer has left to connected ones that wait for it: kad lets them in only after a minute.
+pub(super) fn fill_bucket(
+    kad: &mut kad::Behaviour<Store>,
+    removed: PeerId,
+    connected: &HashMap<PeerId, Vec<Multiaddr>>,
+) {
+    let Some(range) = kad.kbucket(removed).map(|bucket| bucket.range()) else { return };
+    for (peer, addresses) in connected {
+        if kad.kbucket(*peer).is_some_and(|bucket| bucket.range() == range) && addresses_of(kad, *peer).is_none() {
+            kad.remove_peer(peer);
+            set_addresses(kad, *peer, addresses);
+        }
     }
 }
 
@@ -72,11 +91,10 @@ mod tests {
         let with_id =
             |ports: &[u16]| ports.iter().map(|port| address(*port).with_p2p(peer).unwrap()).collect::<Vec<_>>();
         assert_eq!(addresses_of(&mut kad, peer), None);
-        for ports in [&[1, 2, 3][..], &[1, 3, 4], &[4, 1], &[4], &[5]] {
+        for ports in [&[1, 2, 3][..], &[1, 3, 4], &[4, 1], &[4], &[5, 6]] {
             let addresses: Vec<_> = ports.iter().copied().map(address).collect();
             set_addresses(&mut kad, peer, &addresses);
             let mut kept = addresses_of(&mut kad, peer).unwrap();
-            assert_eq!(kept[0], with_id(ports)[0]);
             kept.sort();
             assert_eq!(
                 kept,
@@ -87,8 +105,26 @@ mod tests {
                 })
             );
         }
+        assert_eq!(addresses_of(&mut kad, peer).unwrap()[0], with_id(&[5])[0], "the first one was new");
         set_addresses(&mut kad, peer, &[]);
-        assert_eq!(addresses_of(&mut kad, peer), None);
+        assert_eq!(addresses_of(&mut kad, peer).unwrap().len(), 2, "a peer that names nothing");
+    }
+
+    #[test]
+    fn a_connected_peer_takes_the_room_of_a_removed_one() {
+        let local = PeerId::random();
+        let mut kad = kad_of(local);
+        let full = std::iter::from_fn(|| Some(PeerId::random()))
+            .find(|peer| kad.add_address(peer, address(1)) == kad::RoutingUpdate::Failed);
+        let waiting = full.unwrap();
+        let connected = HashMap::from([(waiting, vec![address(2)])]);
+        let neighbour = {
+            let bucket = kad.kbucket(waiting).unwrap();
+            *bucket.iter().next().unwrap().node.key.preimage()
+        };
+        kad.remove_peer(&neighbour);
+        fill_bucket(&mut kad, neighbour, &connected);
+        assert!(addresses_of(&mut kad, waiting).is_some());
     }
 
     #[test]

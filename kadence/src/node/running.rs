@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt, channel::oneshot};
@@ -13,10 +13,7 @@ use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm,
     core::{ConnectedPoint, transport::ListenerId},
     identify, kad, ping,
-    swarm::{
-        ConnectionError, ConnectionId, DialError, NetworkBehaviour, SwarmEvent,
-        dial_opts::{DialOpts, PeerCondition},
-    },
+    swarm::{ConnectionError, ConnectionId, DialError, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
 };
 
 use super::{
@@ -25,7 +22,7 @@ use super::{
     behaviour::{NodeBehaviour, NodeBehaviourEvent, NodeEvent},
     bootstrap::{BootstrapPeers, Step},
     config::KnownPeer,
-    departed::{DepartedPeers, is_refused},
+    departed::{DepartedPeers, Failure, failure_of},
     routing,
     sweeper::Sweeper,
 };
@@ -33,6 +30,9 @@ use crate::{ContainsKad, Driver, Reachability, Runtime, response::ResponseSender
 
 /// Maximum number of events per wake-up, so that other tasks of the runtime get their turn.
 const EVENTS_PER_WAKE: usize = 100;
+
+/// Time after which the network is measured again although no connection has changed.
+const MEASURED_EVERY: Duration = Duration::from_secs(60);
 
 /// State that a node's task shares with its handle.
 #[derive(Debug, Default)]
@@ -79,6 +79,8 @@ pub(super) struct Running<X: NetworkBehaviour, R: Runtime> {
     /// External addresses that follow from those that the node listens on. `None`: those of the configuration are
     /// announced, or the application confirms them.
     pub(super) announced: Option<Vec<Multiaddr>>,
+    /// Time at which the network was last measured.
+    pub(super) measured: Instant,
     pub(super) announcer: Announcer,
     pub(super) sweeper: Sweeper,
 }
@@ -86,7 +88,7 @@ pub(super) struct Running<X: NetworkBehaviour, R: Runtime> {
 /// Connections, and the peers behind them that belong to the network.
 #[derive(Debug, Default)]
 pub(super) struct ConnectedPeers {
-    endpoints: HashMap<ConnectionId, ConnectedPoint>,
+    endpoints: HashMap<ConnectionId, (PeerId, ConnectedPoint)>,
     /// Peers that have announced that they speak the network's protocol, with their addresses.
     of_network: HashMap<PeerId, Vec<Multiaddr>>,
     /// Time at which one of them was last heard.
@@ -106,7 +108,7 @@ where
             if self.driver.is_shut_down() {
                 return Poll::Ready(());
             }
-            self.take_addresses();
+            let has_dialled = self.take_addresses();
             match event {
                 Poll::Ready(Some(event)) => {
                     if !self.take_announcement(&event) {
@@ -118,7 +120,7 @@ where
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {}
             }
-            if self.dial(cx) {
+            if has_dialled || self.dial(cx) {
                 continue;
             }
             let kad = self.driver.swarm_mut().behaviour_mut().kad();
@@ -162,7 +164,8 @@ where
                 Err(error) => {
                     tracing::debug!(%peer, %error, "closing a dead connection");
                     self.driver.swarm_mut().close_connection(*connection);
-                    self.suspect(*peer);
+                    let addresses = self.connected.of_network.get(peer).cloned().unwrap_or_default();
+                    self.suspect(*peer, &addresses);
                 }
             },
             SwarmEvent::NewListenAddr { listener_id, address } => {
@@ -186,7 +189,7 @@ where
                 self.report_listening();
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                self.connected.endpoints.insert(*connection_id, endpoint.clone());
+                self.connected.endpoints.insert(*connection_id, (*peer_id, endpoint.clone()));
                 self.bootstrap.connected(peer_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
@@ -209,13 +212,17 @@ where
     /// Updates the routing table by what a peer says of itself. kad learns of a peer that has dialled this node only in
     /// this way.
     fn identified(&mut self, peer: PeerId, connection: ConnectionId, info: &identify::Info) {
+        // The event can come after the end of its connection.
+        let Some((_, endpoint)) = self.connected.endpoints.get(&connection) else { return };
         if !info.protocols.contains(&self.protocol) {
             // It has been a server before.
             self.kad().remove_peer(&peer);
             self.leaves_network(peer);
             return;
         }
-        let addresses = addresses::of_peer(&info.listen_addrs, self.connected.endpoints.get(&connection));
+        let endpoints = self.connected.endpoints.values().filter(|(of, endpoint)| *of == peer && endpoint.is_dialer());
+        let dialled: Vec<_> = endpoints.map(|(_, endpoint)| endpoint.get_remote_address().clone()).collect();
+        let addresses = addresses::of_peer(&info.listen_addrs, endpoint, &dialled);
         routing::set_addresses(self.kad(), peer, &addresses);
         self.bootstrap.identified(&peer);
         self.departed.is_there(&peer);
@@ -238,44 +245,52 @@ where
     /// Notes a sign of life of a peer.
     fn heard(&mut self, peer: &PeerId) {
         if self.connected.of_network.contains_key(peer) {
-            self.connected.last_heard = Some(self.departed.now());
+            let now = self.departed.now();
+            self.connected.last_heard = Some(now);
+            // Peers that were lost count for a time.
+            if now.saturating_duration_since(self.measured) > MEASURED_EVERY {
+                self.network_changed();
+            }
         }
     }
 
     fn disconnected(&mut self, peer: PeerId, cause: Option<&ConnectionError>) {
         self.bootstrap.disconnected(&peer);
-        if self.leaves_network(peer) {
+        match self.leaves_network(peer) {
             // This node has closed the connection if it was idle, or at the application's wish.
-            if matches!(cause, Some(ConnectionError::IO(_))) {
-                self.suspect(peer);
-            }
-        } else {
-            // It has no room for this node, for example.
-            self.failed(peer, false);
+            Some(addresses) if matches!(cause, Some(ConnectionError::IO(_))) => self.suspect(peer, &addresses),
+            Some(_) => {}
+            // It was closed before the peer was identified.
+            None => self.failed(peer, Failure::Unwelcome, &[]),
         }
     }
 
-    /// Notes that a connected peer is not, or no longer, one of the network. Returns whether it was.
-    fn leaves_network(&mut self, peer: PeerId) -> bool {
-        let was_of_network = self.connected.of_network.remove(&peer).is_some();
-        if was_of_network {
-            if self.connected.of_network.is_empty() {
-                self.announcer.alone(self.driver.swarm_mut().behaviour_mut().kad().store_mut());
-            }
-            self.network_changed();
+    /// Notes that a connected peer is not, or no longer, one of the network. Returns its addresses if it was.
+    fn leaves_network(&mut self, peer: PeerId) -> Option<Vec<Multiaddr>> {
+        let addresses = self.connected.of_network.remove(&peer)?;
+        if self.connected.of_network.is_empty() {
+            self.announcer.alone(self.driver.swarm_mut().behaviour_mut().kad().store_mut());
         }
-        was_of_network
+        self.network_changed();
+        Some(addresses)
     }
 
-    fn suspect(&mut self, peer: PeerId) {
+    fn suspect(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
         if !self.bootstrap.contains(&peer) && routing::addresses_of(self.kad(), peer).is_some() {
-            self.departed.disconnected(peer);
+            self.departed.disconnected(peer, addresses);
         }
     }
 
     fn dial_failed(&mut self, peer: PeerId, error: &DialError) {
         match error {
-            DialError::Transport(_) if !self.driver.swarm().is_connected(&peer) => self.failed(peer, is_refused(error)),
+            DialError::Transport(errors) if !self.driver.swarm().is_connected(&peer) => {
+                let known = routing::addresses_of(self.kad(), peer).unwrap_or_default();
+                if let Some(failure) = failure_of(error, &known) {
+                    // kad has removed all but the last of them from the table.
+                    let tried: Vec<_> = errors.iter().map(|(address, _)| address.clone()).collect();
+                    self.failed(peer, failure, &tried);
+                }
+            }
             // Another peer lives there.
             DialError::WrongPeerId { obtained: _, address } => {
                 self.kad().remove_address(&peer, address);
@@ -290,25 +305,20 @@ where
     }
 
     /// Removes a peer that cannot be reached from the routing table, once that is clear.
-    fn failed(&mut self, peer: PeerId, is_refused: bool) {
+    fn failed(&mut self, peer: PeerId, failure: Failure, tried: &[Multiaddr]) {
         let last_heard = self.connected.last_heard;
-        let Some(addresses) = routing::addresses_of(self.kad(), peer) else { return };
-        let is_bootstrap_peer = self.bootstrap.contains(&peer);
-        if !self.departed.failed(peer, is_refused, is_bootstrap_peer, last_heard) {
-            self.network_changed();
+        let Some(known) = routing::addresses_of(self.kad(), peer) else {
             return;
-        }
-        tracing::debug!(%peer, "a peer that cannot be reached leaves the routing table");
-        self.kad().remove_peer(&peer);
-        if !is_bootstrap_peer {
-            self.departed.remember(peer, addresses.iter().map(addresses::without_peer).collect());
-        }
-        // kad lets a peer that waits for room in only after a minute.
-        let kad = self.driver.swarm_mut().behaviour_mut().kad();
-        for (peer, addresses) in &self.connected.of_network {
-            if routing::addresses_of(kad, *peer).is_none() {
-                routing::set_addresses(kad, *peer, addresses);
-            }
+        };
+        let is_bootstrap_peer = self.bootstrap.contains(&peer);
+        let tried = [tried, &known].concat();
+        let is_departed = self.departed.failed(peer, failure, &tried, is_bootstrap_peer, last_heard);
+        // While there is nobody else, a call that asks a bootstrap peer finds it as soon as it is back.
+        if is_departed && !(is_bootstrap_peer && self.connected.of_network.is_empty()) {
+            tracing::debug!(%peer, "a peer that cannot be reached leaves the routing table");
+            let kad = self.driver.swarm_mut().behaviour_mut().kad();
+            kad.remove_peer(&peer);
+            routing::fill_bucket(kad, peer, &self.connected.of_network);
         }
         self.network_changed();
     }
@@ -337,17 +347,17 @@ where
         self.bootstrap.set_network_size((!is_alone).then_some(size));
         let (failing, departed) = self.departed.lost();
         let reachable = peers.saturating_sub(failing);
+        self.measured = self.departed.now();
         // An island says "not found" of what only the rest of the network has. A bootstrap peer may be on it.
         let most = if self.bootstrap.any_is_there() { 2 * reachable } else { reachable };
         let is_isolated = failing + departed > most;
         self.driver.set_reachability(if is_isolated { Reachability::Isolated } else { Reachability::Connected });
     }
 
-    /// Dials peers that could not be reached where other peers say that they are. kad does so only within one query, unless
-    /// it has given the peer up there.
-    fn take_addresses(&mut self) {
-        let swarm = self.driver.swarm_mut();
-        let kad = &mut swarm.behaviour_mut().kad;
+    /// Takes where other peers say that suspected and departed peers are. kad uses that only within one query, unless it has
+    /// given the peer up there. Returns whether there is a dial to start.
+    fn take_addresses(&mut self) -> bool {
+        let kad = &mut self.driver.swarm_mut().behaviour_mut().kad;
         for (peer, is_wanted) in self.departed.take_wanted() {
             if is_wanted && !self.watched.contains(&peer) {
                 if kad.watch_addresses(peer) {
@@ -357,25 +367,15 @@ where
                 kad.unwatch_addresses(&peer);
             }
         }
-        for (id, named) in kad.take_addresses().collect::<Vec<_>>() {
-            let known = routing::addresses_of(swarm.behaviour_mut().kad(), id).unwrap_or_default();
-            let new: Vec<_> = named.into_iter().filter(|address| !known.contains(address)).collect();
-            if new.is_empty() || swarm.is_connected(&id) {
-                continue;
-            }
-            // Until the peer says itself where it is.
-            if !known.is_empty() {
-                for address in new.iter().take(addresses::MAX_ADDRESSES.saturating_sub(known.len())) {
-                    swarm.behaviour_mut().kad().add_address(&id, address.clone());
-                }
-            }
-            tracing::debug!(peer = %id, "dialling a peer where others say that it is");
-            // A dial of its old address may be under way.
-            let dial = DialOpts::peer_id(id).addresses(new).condition(PeerCondition::Disconnected).build();
-            if let Err(error) = swarm.dial(dial) {
-                tracing::debug!(peer = %id, %error, "did not dial");
+        let mut is_named = false;
+        for (peer, addresses) in kad.take_addresses() {
+            // Calls look for others.
+            if self.watched.contains(&peer) {
+                self.departed.named(&peer, addresses);
+                is_named = true;
             }
         }
+        is_named
     }
 
     /// Starts the dials that are due. Returns whether there was one.
@@ -390,14 +390,19 @@ where
                 return true;
             }
             Some(Step::Abort(peer)) => {
-                // An error means that it has just failed.
+                // It returns an error unless there is a connection, and ends dials in both cases.
                 let _not_dialling = swarm.disconnect_peer_id(peer);
                 return true;
             }
             None => {}
         }
-        if let Some(peer) = self.departed.poll(cx) {
-            start_dial(swarm, &peer);
+        if let Some((peer, is_suspected)) = self.departed.poll(cx) {
+            if is_suspected && routing::addresses_of(swarm.behaviour_mut().kad(), peer.id).is_none() {
+                // kad or the application has removed it.
+                self.departed.forget(&peer.id);
+            } else {
+                start_dial(swarm, &peer);
+            }
             return true;
         }
         false

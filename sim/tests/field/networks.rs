@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kadence_sim::{
     ForeignPeer, Habit, Latency, Link, Member, WorldConfig,
-    kadence::{PutRecordError, node::NodeConfig},
+    kadence::node::NodeConfig,
     libp2p::kad::{Mode, RecordKey},
     run,
 };
@@ -170,10 +170,7 @@ fn a_seed_whose_sixty_peers_are_gone_can_put_at_the_one_that_is_there() {
         let mut failed = 0;
         for number in 0..20 {
             let put = seed.node.client().put_record(record(&format!("record {number}"), 100)).quorum(1).await;
-            failed += usize::from(matches!(
-                put,
-                Err(PutRecordError::QuorumFailed { .. } | PutRecordError::NoResponse { .. })
-            ));
+            failed += usize::from(put.is_err());
         }
         ensure(failed == 0, || format!("{failed} of 20 puts failed while a peer is connected"))
     });
@@ -213,8 +210,8 @@ fn a_provider_whose_announcement_succeeded_is_found() {
         asker.ready(MINUTE).await.expect("the server is there");
         let found = asker.client().get_providers("file").await;
         ensure(
-            announced.is_err()
-                || found.as_ref().is_ok_and(|found| found.providers.contains(&provider.node.local_peer_id())),
+            announced.is_ok()
+                && found.as_ref().is_ok_and(|found| found.providers.contains(&provider.node.local_peer_id())),
             || format!("announced: {announced:?}; found: {found:?}"),
         )
     });

@@ -117,10 +117,11 @@ impl<R: Runtime> Inner<R> {
 
     /// Announces this node as a provider of the contents.
     pub(super) async fn provide(&self, contents: &[ContentId], steps: &mut Steps) -> Result<(), PublishError> {
-        let mut fewest = usize::MAX;
+        let mut fewest = u32::MAX;
         for content in contents {
             let answer = self.client.start_providing(content.provider_key()).await;
-            fewest = fewest.min(steps.record(Step::Provide, answer)?.sent_to as usize);
+            // A node without an address serves the peers that it is connected to.
+            fewest = fewest.min(steps.record(Step::Provide, answer)?.progress.successes);
         }
         // Peers do not acknowledge provider records.
         steps.set(
