@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(kept, addresses(&["/ip4/10.0.0.7/tcp/2", "/ip4/10.0.0.7/udp/2/quic-v1", "/ip4/1.2.3.4/tcp/1"]));
         // The port of an incoming connection is no listener's.
         let kept = of_peer(&listed, &accepted_from("/ip4/10.0.0.7/tcp/40000"), &[]);
-        assert_eq!(kept, addresses(&["/ip4/10.0.0.7/udp/2/quic-v1", "/ip4/10.0.0.7/tcp/2", "/ip4/1.2.3.4/tcp/1"]));
+        assert_eq!(kept, addresses(&["/ip4/10.0.0.7/tcp/2", "/ip4/10.0.0.7/udp/2/quic-v1", "/ip4/1.2.3.4/tcp/1"]));
     }
 
     #[test]

@@ -95,8 +95,7 @@ struct Entry {
     /// Addresses to dial besides those in the routing table, the latest first.
     addresses: Vec<Multiaddr>,
     last_failure: Option<Instant>,
-    /// Time of the last dial of addresses that others have named.
-    last_named: Option<Instant>,
+    last_dial: Option<Instant>,
     /// Nothing has answered.
     is_silent: bool,
 }
@@ -113,7 +112,7 @@ enum State {
 
 impl Entry {
     fn new(state: State) -> Self {
-        Self { state, due: None, addresses: Vec::new(), last_failure: None, last_named: None, is_silent: false }
+        Self { state, due: None, addresses: Vec::new(), last_failure: None, last_dial: None, is_silent: false }
     }
 
     /// Adds addresses in front of the others.
@@ -250,8 +249,7 @@ impl DepartedPeers {
             return;
         }
         entry.add(new.into_iter());
-        let at = entry.last_named.map_or(now, |last| now.max(last + NEXT_CHECK));
-        entry.last_named = Some(at);
+        let at = entry.last_dial.map_or(now, |last| now.max(last + NEXT_CHECK));
         entry.due = Some(entry.due.map_or(at, |due| due.min(at)));
         self.changed = true;
     }
@@ -298,6 +296,7 @@ impl DepartedPeers {
             let (_, peer) = due.min()?;
             let jitter = self.draw(Duration::ZERO, FIRST_RETURN);
             let entry = self.peers.get_mut(&peer)?;
+            entry.last_dial = Some(now);
             let is_in_table = match &mut entry.state {
                 State::Departed { dials: _, since } if now.saturating_duration_since(*since) >= FORGOTTEN => {
                     self.forget(&peer);

@@ -452,8 +452,9 @@ pub(super) fn add_and_dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<
 /// Dials a peer at these addresses and at those that the behaviours know. Returns whether the peer is being dialled or
 /// connected.
 fn start_dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<X>>, peer: &KnownPeer) -> bool {
-    let dial =
-        DialOpts::peer_id(peer.id).addresses(peer.addresses.clone()).extend_addresses_through_behaviour().build();
+    // In kad's form, so that none is dialled twice.
+    let addresses = peer.addresses.iter().filter_map(|address| address.clone().with_p2p(peer.id).ok()).collect();
+    let dial = DialOpts::peer_id(peer.id).addresses(addresses).extend_addresses_through_behaviour().build();
     match swarm.dial(dial) {
         Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => true,
         Err(error) => {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use kadence::{
-    GetProvidersError, GetRecordError, PutAnswer, PutRecordError, Quorum,
+    GetProvidersError, GetRecordError, PutAnswer, PutRecordError, Quorum, StartProvidingError,
     tracker::{Operation, Outcome, OutcomeKind},
 };
 use libp2p::{
@@ -72,7 +72,9 @@ impl Expected {
             (Operation::PutRecord { record, quorum: _, options: _ }, Outcome::PutRecord(Ok(_))) => {
                 self.store(record);
             }
-            (Operation::StartProviding { key }, Outcome::StartProviding(Ok(_))) => {
+            (Operation::StartProviding { key }, Outcome::StartProviding(result))
+                if result.as_ref().err().is_none_or(StartProvidingError::keeps_local_entry) =>
+            {
                 self.provided.insert(key.to_vec());
             }
             _ => {}
