@@ -188,6 +188,7 @@ where
                 self.announce_addresses();
                 self.report_listening();
             }
+            SwarmEvent::ExternalAddrConfirmed { .. } | SwarmEvent::ExternalAddrExpired { .. } => self.push_addresses(),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.connected.endpoints.insert(*connection_id, (*peer_id, endpoint.clone()));
                 self.bootstrap.connected(peer_id);
@@ -413,6 +414,9 @@ where
         let Some(announced) = &mut self.announced else { return };
         let listening = self.status.listen_addrs();
         let addresses = addresses::to_announce(listening.iter());
+        if addresses == *announced {
+            return;
+        }
         let swarm = self.driver.swarm_mut();
         for old in announced.iter().filter(|old| !addresses.contains(old)) {
             swarm.remove_external_address(old);
@@ -421,6 +425,14 @@ where
             swarm.add_external_address(new.clone());
         }
         *announced = addresses;
+        self.push_addresses();
+    }
+
+    /// Sends the external addresses to connected peers: identify does so by itself only if a listen address has changed.
+    fn push_addresses(&mut self) {
+        let swarm = self.driver.swarm_mut();
+        let connected: Vec<_> = swarm.connected_peers().copied().collect();
+        swarm.behaviour_mut().identify.push(connected);
     }
 
     fn kad(&mut self) -> &mut kad::Behaviour<kadence_store::Store> {
