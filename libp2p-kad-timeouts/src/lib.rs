@@ -36,7 +36,8 @@ pub use self::{
 use self::{pending::PendingRequests, request_window::RequestWindow, watched::WatchedPeers};
 
 /// Time to live of a record below which it is sent with one second, the shortest that can be sent. kad sends whole seconds,
-/// and peers take zero for a record that does not expire. Between here and there a message waits for its stream.
+/// rounded down, and peers take zero for a record that does not expire. The second of margin is for a message that waits
+/// for its stream.
 const ALMOST_EXPIRED: Duration = Duration::from_secs(2);
 
 /// Messages between kad and its connection handlers. The types have no public name and do not depend on the store.

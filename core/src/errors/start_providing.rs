@@ -7,8 +7,8 @@ use crate::Progress;
 /// Error of a provider announcement.
 ///
 /// After [`NoKnownPeers`](Self::NoKnownPeers) and [`NoResponse`](Self::NoResponse), the local store names the local peer
-/// as a provider of the key: the node was alone. kad announces the entry again at its interval (12 hours by default), and
-/// a ready-made node as soon as a peer of the network comes. After any other error, the store does not name the local
+/// as a provider of the key: the node was alone. kad announces the entry again at its interval (12 hours by default). A
+/// ready-made node without a connected peer of its network announces it when the first one comes. After any other error, the store does not name the local
 /// peer, unless it did so before the announcement, another announcement of the key has left its entry or is under way, or
 /// the driver was dropped.
 #[derive(Debug, Clone, Error)]

@@ -473,9 +473,9 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             Some(error) => tracing::debug!(error, "failed"),
         });
         let located = locate.map(|peer| {
-            let mut addresses = known_addresses(&mut self.swarm, peer);
+            let behaviour = self.swarm.behaviour_mut();
+            let mut addresses = addresses_of(behaviour.kad(), peer).unwrap_or_default();
             if watches {
-                let behaviour = self.swarm.behaviour_mut();
                 addresses.extend(behaviour.named_addresses(&peer));
                 behaviour.unwatch_addresses(&peer);
             }
@@ -614,13 +614,13 @@ fn span(id: RequestId, operation: &Operation) -> tracing::Span {
     )
 }
 
-/// Returns the addresses of a peer in the local routing table.
-fn known_addresses<B: ContainsKad>(swarm: &mut Swarm<B>, peer: PeerId) -> Vec<Multiaddr> {
-    let key = KBucketKey::from(peer);
-    let Some(bucket) = swarm.behaviour_mut().kad().kbucket(peer) else { return Vec::new() };
-    bucket
-        .iter()
-        .filter(|entry| *entry.node.key == key)
-        .flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>())
-        .collect()
+/// Returns the addresses of a peer in the local routing table, each with the peer id at the end. `None` if the table does not
+/// have the peer.
+pub(crate) fn addresses_of<S: RecordStore + Send + 'static>(
+    kad: &mut kad::Behaviour<S>,
+    peer: PeerId,
+) -> Option<Vec<Multiaddr>> {
+    let bucket = kad.kbucket(peer)?;
+    let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;
+    Some(entry.node.value.iter().cloned().collect())
 }

@@ -264,6 +264,15 @@ mod tests {
             self.announcer.alone(self.kad.store_mut());
         }
 
+        /// A first peer comes and takes the only announcement.
+        fn announces_one(&mut self) {
+            self.begin();
+            self.runtime.pass(FIRST_WAIT);
+            let running = self.poll();
+            assert_eq!(running.len(), 1);
+            self.end(running[0], true);
+        }
+
         /// Polls as a node's loop does, and returns the running announcements.
         fn poll(&mut self) -> Vec<QueryId> {
             let cx = &mut Context::from_waker(noop_waker_ref());
@@ -377,19 +386,11 @@ mod tests {
         assert!(bed.poll().is_empty());
         bed.end_of_network();
         bed.kad.store_mut().put(own(bed.local_peer, 7, "added alone")).unwrap();
-        bed.begin();
-        bed.runtime.pass(FIRST_WAIT);
-        let running = bed.poll();
-        assert_eq!(running.len(), 1);
-        bed.end(running[0], true);
+        bed.announces_one();
         // Another value is another record.
         bed.end_of_network();
         bed.kad.store_mut().put(own(bed.local_peer, 7, "changed alone")).unwrap();
-        bed.begin();
-        bed.runtime.pass(FIRST_WAIT);
-        let running = bed.poll();
-        assert_eq!(running.len(), 1);
-        bed.end(running[0], true);
+        bed.announces_one();
         // One that goes is forgotten.
         bed.kad.store_mut().remove(&RecordKey::from(vec![0]));
         bed.end_of_network();

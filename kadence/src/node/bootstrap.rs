@@ -21,7 +21,7 @@ use std::{
 
 use libp2p::PeerId;
 
-use super::{config::KnownPeer, jitter::between};
+use super::{config::KnownPeer, jitter::Jitter};
 use crate::{Alarm, Runtime};
 
 /// Maximum number of bootstrap peers that are dialled at the same time. Each dial takes a file descriptor or several, of
@@ -56,13 +56,11 @@ pub(super) enum Step {
 }
 
 pub(super) struct BootstrapPeers {
-    local_peer_id: PeerId,
     peers: Vec<Entry>,
     places: HashMap<PeerId, usize>,
     /// `None` while no peer of the network is connected.
     network_size: Option<usize>,
-    /// Number of times drawn, so that no two are the same.
-    draws: u64,
+    jitter: Jitter,
     alarm: Alarm,
     /// A state has changed since the alarm was set.
     changed: bool,
@@ -92,7 +90,8 @@ impl BootstrapPeers {
         let peers =
             peers.into_iter().map(|peer| Entry { peer, state: State::Waiting { due: now }, dials: 0, is_there: false });
         let alarm = Alarm::new(runtime);
-        Self { local_peer_id, peers: peers.collect(), places, network_size: None, draws: 0, alarm, changed: true }
+        let jitter = Jitter::new(local_peer_id);
+        Self { peers: peers.collect(), places, network_size: None, jitter, alarm, changed: true }
     }
 
     pub(super) fn contains(&self, peer: &PeerId) -> bool {
@@ -131,7 +130,8 @@ impl BootstrapPeers {
         if matches!(self.state(peer), Some(State::Dialling { .. })) {
             self.wait(peer, WAIT_MAX);
         }
-        if let Some(entry) = self.entry(peer) {
+        // A dial at the same time as the connection says nothing.
+        if let Some(entry) = self.entry(peer).filter(|entry| entry.state != State::Connected) {
             entry.is_there = false;
         }
     }
@@ -219,10 +219,8 @@ impl BootstrapPeers {
 
     /// Draws the time of the next dial.
     fn wait(&mut self, peer: &PeerId, at_most: Duration) {
-        self.draws += 1;
-        let (now, seed) = (self.alarm.now(), (self.local_peer_id.to_bytes(), self.draws));
-        let network_size = self.network_size;
-        let Some(entry) = self.entry(peer) else { return };
+        let (now, network_size) = (self.alarm.now(), self.network_size);
+        let Some(entry) = self.places.get(peer).and_then(|place| self.peers.get_mut(*place)) else { return };
         let growing = WAIT_MIN.saturating_mul(1 << entry.dials.min(8)).min(at_most);
         let longest = network_size.map_or(growing, |size| {
             // The mean is half of the longest.
@@ -230,7 +228,7 @@ impl BootstrapPeers {
             growing.max(2 * mean)
         });
         entry.dials = entry.dials.saturating_add(1);
-        entry.state = State::Waiting { due: crate::deadline_after(now, between(growing / 2, longest, seed)) };
+        entry.state = State::Waiting { due: crate::deadline_after(now, self.jitter.draw(growing / 2, longest)) };
         self.changed = true;
     }
 
@@ -336,6 +334,8 @@ mod tests {
         bed.peers.identified(&bed.ids[0].clone());
         assert!(bed.peers.any_is_there());
         bed.peers.connected(&bed.ids[0].clone());
+        bed.peers.dial_failed(&bed.ids[0].clone());
+        assert!(bed.peers.any_is_there(), "a dial at the same time");
         bed.peers.disconnected(&bed.ids[0].clone());
         assert_eq!(bed.dials_within(2, full), 1);
         bed.peers.dial_failed(&bed.ids[0].clone());

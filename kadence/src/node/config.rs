@@ -59,9 +59,9 @@ pub struct NodeConfig {
     /// second gives way to the next one. Addresses with the node's own peer id are skipped. Default: none.
     ///
     /// While no peer of the network is connected, they are redialled at growing intervals of 2 s to 60 s, or to 5 minutes if
-    /// they accept connections and close them. Otherwise those
-    /// that are not connected are dialled from time to time, so that one that was started again becomes part of the
-    /// network again: the more nodes the network has, the less often.
+    /// they accept connections and close them. While one is connected, the bootstrap peers that are not are dialled from
+    /// time to time, so that one that was started again becomes part of the network again. The more nodes the network has,
+    /// the less often that is.
     pub bootstrap_peers: Vec<Multiaddr>,
     /// Name of the kad protocol. Only nodes with the same name form a network. Default: [`DEFAULT_PROTOCOL`].
     ///

@@ -24,7 +24,7 @@ use libp2p::{Multiaddr, PeerId, TransportError, multiaddr::Protocol, swarm::Dial
 use super::{
     addresses::{MAX_ADDRESSES, without_peer},
     config::KnownPeer,
-    jitter::between,
+    jitter::Jitter,
 };
 use crate::{Alarm, Runtime};
 
@@ -76,13 +76,11 @@ pub(super) enum Failure {
 }
 
 pub(super) struct DepartedPeers {
-    local_peer_id: PeerId,
     peers: HashMap<PeerId, Entry>,
     not_before: Instant,
     /// Peers whose addresses are wanted from now on, or no longer, until the caller takes them.
     wanted: Vec<(PeerId, bool)>,
-    /// Number of times drawn, so that no two are the same.
-    draws: u64,
+    jitter: Jitter,
     alarm: Alarm,
     changed: bool,
 }
@@ -146,11 +144,10 @@ impl Entry {
 impl DepartedPeers {
     pub(super) fn new(runtime: &impl Runtime, local_peer_id: PeerId) -> Self {
         Self {
-            local_peer_id,
             peers: HashMap::new(),
             not_before: runtime.now(),
             wanted: Vec::new(),
-            draws: 0,
+            jitter: Jitter::new(local_peer_id),
             alarm: Alarm::new(runtime),
             changed: false,
         }
@@ -164,7 +161,7 @@ impl DepartedPeers {
     /// Notes that a peer of the routing table has closed its last connection, or does not answer pings. `addresses` are
     /// those that it has named.
     pub(super) fn disconnected(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
-        let (now, delay) = (self.alarm.now(), self.draw(Duration::ZERO, FIRST_CHECK));
+        let (now, delay) = (self.alarm.now(), self.jitter.draw(Duration::ZERO, FIRST_CHECK));
         let entry = self.entry(peer, now);
         entry.add(addresses.iter().cloned());
         let is_trusted = match entry.state {
@@ -294,7 +291,7 @@ impl DepartedPeers {
         loop {
             let due = self.peers.iter().filter_map(|(peer, entry)| Some((entry.due.filter(|due| *due <= now)?, *peer)));
             let (_, peer) = due.min()?;
-            let jitter = self.draw(Duration::ZERO, FIRST_RETURN);
+            let jitter = self.jitter.draw(Duration::ZERO, FIRST_RETURN);
             let entry = self.peers.get_mut(&peer)?;
             entry.last_dial = Some(now);
             let is_in_table = match &mut entry.state {
@@ -329,11 +326,6 @@ impl DepartedPeers {
             }
         }
         self.peers.entry(peer).or_insert_with(|| Entry::new(State::Trusted(now)))
-    }
-
-    fn draw(&mut self, shortest: Duration, longest: Duration) -> Duration {
-        self.draws += 1;
-        between(shortest, longest, (self.local_peer_id.to_bytes(), self.draws))
     }
 }
 

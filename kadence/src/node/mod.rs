@@ -205,9 +205,7 @@ where
         // A call that does not wait for the first peer finds these, at least.
         let untried: Vec<_> = bootstrap_peers.iter().take(MAX_UNTRIED).cloned().collect();
         for peer in &untried {
-            for address in &peer.addresses {
-                swarm.behaviour_mut().kad.kad_mut().add_address(&peer.id, address.clone());
-            }
+            routing::add(swarm.behaviour_mut().kad.kad_mut(), peer);
         }
 
         let (events_sender, events) = Events::new(config.driver.event_capacity);

@@ -6,11 +6,14 @@ use kadence_core::REPLICATION_FACTOR;
 use kadence_store::Store;
 use libp2p::{Multiaddr, PeerId, kad};
 
-/// Returns the addresses of a peer, each with the peer id at the end. `None` if the table does not have the peer.
-pub(super) fn addresses_of(kad: &mut kad::Behaviour<Store>, peer: PeerId) -> Option<Vec<Multiaddr>> {
-    let bucket = kad.kbucket(peer)?;
-    let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;
-    Some(entry.node.value.iter().cloned().collect())
+use super::config::KnownPeer;
+pub(super) use crate::driver::addresses_of;
+
+/// Adds the addresses of a peer to those that the table has.
+pub(super) fn add(kad: &mut kad::Behaviour<Store>, peer: &KnownPeer) {
+    for address in &peer.addresses {
+        kad.add_address(&peer.id, address.clone());
+    }
 }
 
 /// Gives a peer these addresses and no others, if there are any, and if the table has the peer or room for it. The first

@@ -455,9 +455,7 @@ fn one_line(text: &str) -> String {
 
 /// Adds a peer to the routing table and dials it.
 pub(super) fn add_and_dial<X: NetworkBehaviour>(swarm: &mut Swarm<NodeBehaviour<X>>, peer: &KnownPeer) {
-    for address in &peer.addresses {
-        swarm.behaviour_mut().kad().add_address(&peer.id, address.clone());
-    }
+    routing::add(swarm.behaviour_mut().kad(), peer);
     start_dial(swarm, peer);
 }
 

@@ -83,7 +83,7 @@ pub(in crate::tracker) struct Work {
     /// Set once the query could have asked or heard more: it was finished early, by the tracker or by the application,
     /// or a peer was given up.
     pub(in crate::tracker) cut_short: bool,
-    /// Set at its end if kad may have stopped to wait for a peer.
+    /// Set by the latest event, if it came so late that kad may have stopped waiting for a peer.
     pub(in crate::tracker) outlasted: bool,
     /// Time of kad's last event for it, or of its start.
     pub(super) heard_at: Time,
