@@ -11,10 +11,10 @@
 //! - [Choosing a runtime](https://github.com/kadence-rs/kadence/blob/main/docs/choosing-a-runtime.md).
 
 #[cfg(feature = "node")]
-mod exclusive_port;
-#[cfg(feature = "node")]
 mod node;
 mod runtime;
+#[cfg(feature = "node")]
+mod tcp_ports;
 
 use kadence::{ContainsKad, DriverConfig, libp2p::Swarm};
 

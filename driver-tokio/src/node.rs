@@ -5,7 +5,7 @@ use kadence::libp2p::Transport;
 #[cfg(feature = "quic")]
 use kadence::libp2p::core::muxing::StreamMuxerBox;
 use kadence::{
-    libp2p::{identity::Keypair, noise, swarm::NetworkBehaviour, swarm::dummy, tcp},
+    libp2p::{identity::Keypair, noise, swarm::NetworkBehaviour, swarm::dummy},
     node::{BoxedTransport, Node, NodeConfig, NodeError, upgrade},
 };
 #[cfg(feature = "dns")]
@@ -14,7 +14,7 @@ use libp2p_dns as dns;
 use libp2p_quic as quic;
 use tokio::runtime::Handle;
 
-use crate::{TokioRuntime, exclusive_port::ExclusivePort};
+use crate::{TokioRuntime, tcp_ports::TcpTransport};
 
 /// Starts a node in the current tokio runtime. The node has the transport of [`transport`]: TCP and, with the features
 /// `quic` and `dns`, QUIC and DNS.
@@ -92,7 +92,7 @@ pub fn transport(keypair: &Keypair) -> Result<BoxedTransport, noise::Error> {
 }
 
 fn base_transport(keypair: &Keypair) -> Result<BoxedTransport, noise::Error> {
-    let tcp = upgrade(ExclusivePort(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))), keypair)?;
+    let tcp = upgrade(TcpTransport::new(), keypair)?;
     #[cfg(feature = "quic")]
     let tcp = quic::tokio::Transport::new(quic::Config::new(keypair))
         .or_transport(tcp)

@@ -56,7 +56,7 @@ pub use self::{
     scripted::{AnswerMode, RequestKind, Script, ScriptedNode},
     silent::{SilentHandler, SilentKad, SilentNode},
     smol::Smol,
-    tokio::{TokioCurrentThread, TokioMultiThread},
+    tokio::{TokioCurrentThread, TokioMultiThread, TokioPaused},
     transport::secured,
 };
 

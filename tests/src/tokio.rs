@@ -42,3 +42,18 @@ impl Runner for TokioCurrentThread {
         runtime.block_on(test(&env));
     }
 }
+
+/// tokio on one thread, with a clock that advances only when every task waits, and then to the next deadline.
+#[derive(Debug, Clone, Copy)]
+pub enum TokioPaused {}
+
+impl Runner for TokioPaused {
+    type Runtime = TokioRuntime;
+
+    fn block_on(transport_kind: TransportKind, test: impl AsyncFnOnce(&TestEnv<TokioRuntime>)) {
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
+        let runtime = runtime.expect("the runtime starts");
+        let env = TestEnv::new(TokioRuntime::from(runtime.handle().clone()), transport_kind);
+        runtime.block_on(test(&env));
+    }
+}

@@ -14,6 +14,7 @@ use libp2p::{
     Multiaddr, PeerId, TransportError,
     identity::Keypair,
     kad::{self, Mode, Record, RecordKey, store::RecordStore},
+    multiaddr::Protocol,
     swarm::SwarmEvent,
 };
 
@@ -59,6 +60,7 @@ scenarios! {
     a_node_that_does_not_listen_cannot_provide,
     what_a_node_provides_alone_is_found_later,
     two_nodes_cannot_listen_on_one_port,
+    a_node_dials_although_another_program_has_its_port_at_another_address,
     a_long_list_of_silent_bootstrap_peers_does_not_delay_the_good_one,
 }
 
@@ -246,6 +248,16 @@ async fn two_nodes_cannot_listen_on_one_port(start: Start) {
     assert!(error.to_string().contains("in use"), "{error}");
     first.shutdown().await;
     start(NodeConfig::default().listen([place])).await.unwrap();
+}
+
+async fn a_node_dials_although_another_program_has_its_port_at_another_address(start: Start) {
+    let seed = start(server(Vec::new())).await.unwrap();
+    let node = start(server(Vec::new())).await.unwrap();
+    let Some(Protocol::Tcp(port)) = node.listen_addrs()[0].iter().nth(1) else { panic!("no port") };
+    // Only Linux has this address without configuration. Where the port is taken by somebody else, it is in use anyway.
+    let _other_program = std::net::TcpListener::bind(("127.0.0.2", port));
+    node.add_peer(&seed.listen_addrs()[0]).await.unwrap();
+    node.ready(LONG).await.unwrap();
 }
 
 /// A hundred peers whose machine accepts connections and says nothing.

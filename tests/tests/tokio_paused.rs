@@ -6,24 +6,11 @@ use std::time::Duration;
 
 use kadence::{GetRecordError, RequestError};
 use kadence_tests::{
-    NodeConfig, Runner, TestEnv, TransportKind, run,
+    NodeConfig, TestEnv, TokioPaused, TransportKind, run,
     suite::support::{collect, key, next_item, record, start_call},
 };
 use kadence_tokio::TokioRuntime;
-use tokio::{runtime::Builder, time::Instant};
-
-/// tokio on one thread, with a clock that advances only when every task waits, and then to the next deadline.
-enum Paused {}
-
-impl Runner for Paused {
-    type Runtime = TokioRuntime;
-
-    fn block_on(transport_kind: TransportKind, test: impl AsyncFnOnce(&TestEnv<TokioRuntime>)) {
-        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let env = TestEnv::new(TokioRuntime::from(runtime.handle().clone()), transport_kind);
-        runtime.block_on(test(&env));
-    }
-}
+use tokio::time::Instant;
 
 /// tokio's timers have a resolution of one millisecond and are never early.
 const RESOLUTION: Duration = Duration::from_millis(1);
@@ -74,10 +61,10 @@ async fn a_queued_call_expires_exactly(env: &TestEnv<TokioRuntime>) {
 
 #[test]
 fn a_deadline_on_a_paused_clock_is_exact() {
-    run::<Paused>(TransportKind::Memory, a_deadline_is_exact);
+    run::<TokioPaused>(TransportKind::Memory, a_deadline_is_exact);
 }
 
 #[test]
 fn a_queued_call_expires_exactly_on_a_paused_clock() {
-    run::<Paused>(TransportKind::Memory, a_queued_call_expires_exactly);
+    run::<TokioPaused>(TransportKind::Memory, a_queued_call_expires_exactly);
 }

@@ -9,10 +9,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// Seconds after the start at which all nodes have joined, and calls and faults begin.
-pub(crate) const JOINED: u64 = 75;
+pub(crate) const JOINED: u64 = 60;
 
 /// Seconds in which calls and faults happen.
-pub(crate) const LIVELY: u64 = 600;
+pub(crate) const LIVELY: u64 = 480;
 
 /// Seconds after the last fault until the final reads.
 pub(crate) const REST: u64 = 240;
@@ -234,7 +234,7 @@ pub(crate) enum PackageOperation {
 pub(crate) fn draw(seed: u64) -> Plan {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let random = &mut random;
-    let number = random.random_range(20..=32);
+    let number = random.random_range(20..=26);
     let strange = random.random_range(0..=number / 4);
     let mut nodes: Vec<_> = (0..number).map(|at| node(random, at, number - at <= strange)).collect();
     let registries: Vec<usize> =

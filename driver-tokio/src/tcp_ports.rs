@@ -5,9 +5,10 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures::FutureExt;
 use kadence::libp2p::{
     Multiaddr, Transport, TransportError,
-    core::transport::{DialOpts, ListenerId, TransportEvent},
+    core::transport::{DialOpts, ListenerId, PortUse, TransportEvent},
     multiaddr::Protocol,
     tcp,
 };
@@ -15,12 +16,22 @@ use socket2::{Domain, Socket, Type};
 
 type Inner = tcp::tokio::Transport;
 
-/// libp2p's TCP transport, but for a port on which another socket listens: that is an error. libp2p's listeners share
-/// their port with the sockets that dial from it, and so also with the listener of another program, which then gets a part
-/// of the connections.
-pub(crate) struct ExclusivePort(pub(crate) Inner);
+/// libp2p's TCP transport, but for ports that another program has.
+///
+/// - Listening on a port on which another socket listens is an error. libp2p's listeners share their port with the
+///   sockets that dial from it, and so also with the listener of another program, which then gets a part of the
+///   connections.
+/// - A dial from the port of a listener uses a new port if the system refuses that one, because a socket with another
+///   local address has it. libp2p's dials fail for as long as that socket exists.
+pub(crate) struct TcpTransport(Inner);
 
-impl Transport for ExclusivePort {
+impl TcpTransport {
+    pub(crate) fn new() -> Self {
+        Self(Inner::new(tcp::Config::default().nodelay(true)))
+    }
+}
+
+impl Transport for TcpTransport {
     type Output = <Inner as Transport>::Output;
     type Error = <Inner as Transport>::Error;
     type ListenerUpgrade = <Inner as Transport>::ListenerUpgrade;
@@ -38,7 +49,11 @@ impl Transport for ExclusivePort {
     }
 
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
-        self.0.dial(address, options)
+        let dial = self.0.dial(address.clone(), options)?;
+        match options.port_use {
+            PortUse::New => Ok(dial),
+            PortUse::Reuse => Ok(dial_from_new_port_if_in_use(dial, address, options).boxed()),
+        }
     }
 
     fn poll(
@@ -46,6 +61,21 @@ impl Transport for ExclusivePort {
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+async fn dial_from_new_port_if_in_use(
+    dial: <Inner as Transport>::Dial,
+    address: Multiaddr,
+    options: DialOpts,
+) -> io::Result<<Inner as Transport>::Output> {
+    match dial.await {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // A new port depends on nothing of the transport that listens.
+            let new_port = DialOpts { port_use: PortUse::New, ..options };
+            TcpTransport::new().0.dial(address, new_port).map_err(io::Error::other)?.await
+        }
+        result => result,
     }
 }
 
