@@ -15,7 +15,7 @@ use std::{
 use futures::{StreamExt, future, stream::FuturesUnordered};
 use kadence_sim::{
     Latency, Link, Member, World, WorldConfig,
-    kadence::{Certainty, GetRecordError},
+    kadence::{Certainty, GetRecordError, node::NodeConfig},
     libp2p::{Multiaddr, kad::Record},
     run,
 };
@@ -27,8 +27,15 @@ const SESSION: Duration = Duration::from_secs(60 * 60);
 /// Time between the end of a node and the start of the next one in its place.
 const ABSENCE: Duration = Duration::from_secs(60);
 
+/// Nodes that join in a second.
+const JOIN_AT_ONCE: usize = 20;
+
 /// Time between two puts, and between two gets.
 const PACE: Duration = Duration::from_secs(10);
+
+/// Time after which an idle connection is closed: libp2p's default. Most connections are those of lookups, and with a node's
+/// own default of a minute the world spends its time on their pings.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Number of the latest records that are asked for.
 const RECENT: usize = 60;
@@ -54,7 +61,7 @@ fn main() -> Result<(), AnyError> {
     let (nodes, real) = (usize::try_from(nodes)?, Instant::now());
     let config = WorldConfig::default().seed(seed).latency(Latency::CLOUD_REGIONS);
     let ran = run(config, move |world| async move {
-        let members = world.members(nodes, Link::default()).await?;
+        let members = world.members_with(nodes, JOIN_AT_ONCE, Link::default(), config_of_node()).await?;
         println!("{nodes} nodes have joined after {:?}", world.now());
         let places = members.into_iter().map(|member| Some(Rc::new(member))).collect();
         let network =
@@ -75,6 +82,10 @@ fn main() -> Result<(), AnyError> {
         ran.trace
     );
     Ok(())
+}
+
+fn config_of_node() -> NodeConfig {
+    Member::config().idle_connection_timeout(IDLE_CONNECTION_TIMEOUT)
 }
 
 struct Network {
@@ -98,7 +109,7 @@ impl Network {
             drop(member);
             self.world.sleep(ABSENCE).await;
             let known = self.world.some_of(&self.addresses());
-            match Member::join(host, known).await {
+            match Member::start(host, config_of_node().bootstrap_peers(known)).await {
                 Ok(member) => {
                     self.counts.borrow_mut().replaced += 1;
                     if let Some(place) = self.places.borrow_mut().get_mut(at) {

@@ -32,7 +32,10 @@ fn main() -> Result<(), AnyError> {
     let real = Instant::now();
     let config = WorldConfig::default().seed(seed as u64).latency(Latency::CLOUD_REGIONS);
     let ran = run(config, move |world| async move {
-        let config = Member::config().idle_connection_timeout(IDLE_CONNECTION_TIMEOUT);
+        let config = Member::config()
+            .idle_connection_timeout(IDLE_CONNECTION_TIMEOUT)
+            // Those who joined first would look up the others again while the last ones join.
+            .bootstrap_interval(None);
         let members = world.members_with(nodes, JOIN_AT_ONCE, Link::default(), config).await?;
         let joined = world.traffic();
         println!("{nodes} nodes joined in {:?} with {} packets; {}", world.now(), joined.packets, memory(nodes)?);

@@ -62,10 +62,9 @@ pub(super) fn network_size(kad: &mut kad::Behaviour<Store>) -> (usize, usize) {
     // The closest bucket comes first.
     for bucket in kad.kbuckets() {
         peers += bucket.num_entries();
-        let (_, farthest) = bucket.range();
         if by_distance == 0
             && peers >= REPLICATION_FACTOR
-            && let Some(bits) = farthest.ilog2()
+            && let Some(bits) = bucket.range().1.ilog2()
         {
             // As many peers are as close as this everywhere in the key space.
             by_distance = peers.saturating_mul(1 << u32::from(u8::MAX).saturating_sub(bits).min(31));

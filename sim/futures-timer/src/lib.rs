@@ -9,7 +9,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -19,13 +19,15 @@ use crate::schedule::Key;
 pub struct Delay {
     /// Nanoseconds since the start of the world.
     at: u64,
-    key: Option<Key>,
+    /// Entry of the schedule, and the waker that it has. A task polls most of its delays each time that it runs, and then
+    /// mostly with the same waker.
+    entry: Option<(Key, Waker)>,
 }
 
 impl Delay {
     /// Creates a delay that begins now.
     pub fn new(span: Duration) -> Self {
-        Self { at: schedule::after(span), key: None }
+        Self { at: schedule::after(span), entry: None }
     }
 
     /// Begins the delay anew.
@@ -35,7 +37,7 @@ impl Delay {
     }
 
     fn cancel(&mut self) {
-        if let Some(key) = self.key.take() {
+        if let Some((key, _)) = self.entry.take() {
             schedule::cancel(key);
         }
     }
@@ -49,8 +51,10 @@ impl Future for Delay {
             self.cancel();
             return Poll::Ready(());
         }
-        let at = self.at;
-        self.key = Some(schedule::wake_at(at, self.key.take(), cx.waker()));
+        if !self.entry.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
+            let before = self.entry.take().map(|(key, _)| key);
+            self.entry = Some((schedule::wake_at(self.at, before, cx.waker()), cx.waker().clone()));
+        }
         Poll::Pending
     }
 }
