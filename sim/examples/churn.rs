@@ -27,6 +27,10 @@ const SESSION: Duration = Duration::from_secs(60 * 60);
 /// Time between the end of a node and the start of the next one in its place.
 const ABSENCE: Duration = Duration::from_secs(60);
 
+/// Time between two bootstraps of a node: that of Kademlia's paper. Each takes a connection to most of the others, so that
+/// with kad's five minutes the world does little else.
+const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
 /// Nodes that join in a second.
 const JOIN_AT_ONCE: usize = 20;
 
@@ -85,7 +89,7 @@ fn main() -> Result<(), AnyError> {
 }
 
 fn config_of_node() -> NodeConfig {
-    Member::config().idle_connection_timeout(IDLE_CONNECTION_TIMEOUT)
+    Member::config().idle_connection_timeout(IDLE_CONNECTION_TIMEOUT).bootstrap_interval(BOOTSTRAP_INTERVAL)
 }
 
 struct Network {
