@@ -277,8 +277,8 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> QueryTracker<Id> {
         self.process_due();
     }
 
-    /// Handles the answer to [`Action::Probe`]: the current statistics of the query, or `None` if kad no longer runs
-    /// it.
+    /// Handles the answer to [`Action::Probe`]: the current statistics of the query, or `None` if something of the query is
+    /// on its way: kad no longer runs it, so that an event has to come, or a large value is being sent or received.
     pub fn handle_probe(&mut self, id: Id, progress: Option<Progress>, now: Instant) {
         if let Some(recorder) = &mut self.recorder {
             recorder.probe(&id, progress, now);

@@ -59,6 +59,13 @@ pub trait ContainsKad: NetworkBehaviour {
         Vec::new()
     }
 
+    /// Returns whether bytes of a query go to or come from a peer: a query that waits for a large value on a slow link
+    /// has not stalled. The default returns `false`; a behaviour that contains [`PeerTimeouts`] calls the same method of
+    /// that field.
+    fn is_transferring(&mut self, _query: &kad::QueryId) -> bool {
+        false
+    }
+
     /// Collects the addresses that other peers name for a peer, for [`named_addresses`](Self::named_addresses). Returns
     /// whether it does. The default returns `false`; a behaviour that contains [`PeerTimeouts`] calls the same method of
     /// that field, and also in the next two methods.
@@ -111,6 +118,10 @@ impl<S: RecordStore + Send + 'static> ContainsKad for PeerTimeouts<S> {
 
     fn take_incomplete_queries(&mut self) -> Vec<kad::QueryId> {
         Self::take_incomplete_queries(self).collect()
+    }
+
+    fn is_transferring(&mut self, query: &kad::QueryId) -> bool {
+        Self::is_transferring(self, query)
     }
 
     fn watch_addresses(&mut self, peer: PeerId) -> bool {

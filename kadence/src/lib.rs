@@ -59,5 +59,7 @@ pub use kadence_core::{
 #[cfg(feature = "node")]
 pub use kadence_store as store;
 pub use libp2p;
-pub use libp2p_kad_timeouts::{AdaptiveTimeout, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts};
+pub use libp2p_kad_timeouts::{
+    AdaptiveTimeout, CountedStream, PeerTimeoutConfig, PeerTimeoutStats, PeerTimeouts, ResponseProgress,
+};
 pub use runtime::{Runtime, Timer};

@@ -48,6 +48,10 @@ pub struct PeerTimeoutConfig {
     /// Most round trips on the internet are shorter than 300 ms. A pause of the remote process or a lost packet can
     /// cost 100 ms on any network. After 2 s it is faster to ask another peer.
     pub requests: AdaptiveTimeout,
+    /// Timeout of a put of a value of more than 4 KiB to a connected peer, from sending it to its response, which contains the
+    /// value again. Also that of other requests while more than 16 KiB of such values are under way, because they may wait behind them.
+    /// Default: 4 s at first, then from 1 to 10 s.
+    pub uploads: AdaptiveTimeout,
     /// Timeout of a dial, until there is a connection. Default: 2 s at first, then from 500 ms to 5 s.
     ///
     /// A handshake over TCP takes four to six round trips, and a lost first packet costs a second.
@@ -61,11 +65,12 @@ pub struct PeerTimeoutConfig {
     ///
     /// If kad's parallelism is greater, the other first requests are held back. Each response, and each request whose stream fails,
     /// releases two of them. The rest is released when the responses to the first requests are later than most, 10 to 100 ms
-    /// after the first request. Requests to peers that have to be dialled are not held back.
+    /// after the first request, or later while large responses arrive: up to 5 s for those to other queries, and up to 15 s
+    /// for its own. Requests to peers that have to be dialled are not held back.
     ///
     /// So a read whose first response has the value usually costs three requests to connected peers by default. If
-    /// kad's parallelism is greater than this number, silent first peers delay a lookup by at most 100 ms, compared to
-    /// sending all requests at once.
+    /// kad's parallelism is greater than this number, silent first peers delay a lookup by at most 100 ms while no large
+    /// responses arrive, compared to sending all requests at once.
     pub first_requests: usize,
 }
 
@@ -76,6 +81,11 @@ impl Default for PeerTimeoutConfig {
                 initial: Duration::from_millis(500),
                 min: Duration::from_millis(100),
                 max: Duration::from_secs(2),
+            },
+            uploads: AdaptiveTimeout {
+                initial: Duration::from_secs(4),
+                min: Duration::from_secs(1),
+                max: Duration::from_secs(10),
             },
             dials: AdaptiveTimeout {
                 initial: Duration::from_secs(2),
@@ -106,6 +116,7 @@ macro_rules! setters {
 setters!(AdaptiveTimeout { initial: Duration, min: Duration, max: Duration });
 setters!(PeerTimeoutConfig {
     requests: AdaptiveTimeout,
+    uploads: AdaptiveTimeout,
     dials: AdaptiveTimeout,
     deviations: u32,
     first_requests: usize,

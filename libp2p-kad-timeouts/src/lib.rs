@@ -1,11 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
+mod late_records;
 mod liveness;
 mod pending;
+mod progress;
 mod request_window;
 mod rtt_estimator;
 mod timer;
+mod uploads;
 mod watched;
 
 use std::{
@@ -15,6 +18,8 @@ use std::{
 };
 
 use web_time::Instant;
+
+use rustc_hash::FxHashMap;
 
 use libp2p::{
     Multiaddr, PeerId,
@@ -31,14 +36,27 @@ use libp2p::{
 
 pub use self::{
     config::{AdaptiveTimeout, PeerTimeoutConfig, PeerTimeoutStats},
+    progress::{CountedStream, ResponseProgress},
     timer::{DeadlineTimer, SystemTimer},
 };
-use self::{pending::PendingRequests, request_window::RequestWindow, watched::WatchedPeers};
+use self::{
+    late_records::{LateRecords, found_nothing},
+    pending::PendingRequests,
+    progress::Moment,
+    request_window::RequestWindow,
+    timer::later,
+    uploads::{LARGE, Upload, Uploads},
+    watched::WatchedPeers,
+};
 
 /// Time to live of a record below which it is sent with one second, the shortest that can be sent. kad sends whole seconds,
 /// rounded down, and peers take zero for a record that does not expire. The second of margin is for a message that waits
 /// for its stream.
 const ALMOST_EXPIRED: Duration = Duration::from_secs(2);
+
+/// Time without a byte after which a response that has begun to arrive does not hold back other requests of its query any
+/// more: that of two packets on a link of 64 kbit/s which three responses share.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Messages between kad and its connection handlers. The types have no public name and do not depend on the store.
 type ToHandler = THandlerInEvent<kad::Behaviour<MemoryStore>>;
@@ -72,6 +90,10 @@ type FromHandler = THandlerOutEvent<kad::Behaviour<MemoryStore>>;
 ///   [`first_requests`](field@PeerTimeoutConfig::first_requests). It asks the others that kad's parallelism allows as
 ///   responses arrive, or when responses are later than most. So a read that finds its value at once at a connected
 ///   peer costs no more requests to connected peers than with kad's default parallelism of three.
+/// - Bytes of a response that arrive are a sign of life, if the transport is watched: see
+///   [`with_progress`](Self::with_progress). A read that has found nothing ends only when no late response arrives any more.
+/// - Values of more than 4 KiB are put to some peers at a time: at first 256 KiB are under way, then as many bytes as the uplink
+///   takes within one to two seconds. A request behind such values has their timeout.
 /// - A peer that is given up keeps its connections and its place in the routing table, and later queries ask it again.
 ///   A record that the peer sends late is still delivered while the query runs. Late responses are measured, too, for
 ///   as long as a request counts as [abandoned](field@PeerTimeoutStats::abandoned), so that the timeout follows a
@@ -115,9 +137,28 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
     /// runtime, or virtual ones.
     pub fn with_timer(kad: kad::Behaviour<S>, timer: impl DeadlineTimer, config: PeerTimeoutConfig) -> Self {
         let window = (config.first_requests > 0).then(|| RequestWindow::new(config.first_requests));
-        let pending = PendingRequests::new(&config);
-        let timeouts = Timeouts { pending, window, timer: Box::new(timer), armed: None };
+        let pending = PendingRequests::new(&config, ResponseProgress::default());
+        let timeouts = Timeouts {
+            pending,
+            window,
+            uploads: Uploads::default(),
+            late: LateRecords::default(),
+            transfers: FxHashMap::default(),
+            timer: Box::new(timer),
+            armed: None,
+        };
         Self { kad, timeouts: Some(timeouts), watched: WatchedPeers::default() }
+    }
+
+    /// Takes arriving bytes of responses as signs of life: those that are noticed in the swarm's transport, which
+    /// [`ResponseProgress::watch`] has returned. Without this, a response is late as long as it is not complete, however large
+    /// it is.
+    #[must_use]
+    pub fn with_progress(mut self, progress: ResponseProgress) -> Self {
+        if let Some(timeouts) = &mut self.timeouts {
+            timeouts.pending.set_progress(progress);
+        }
+        self
     }
 
     /// Wraps a kad behaviour and adds no timeouts: everything is passed on unchanged. So a program that can switch timeouts
@@ -147,6 +188,13 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
     pub fn take_incomplete_queries(&mut self) -> impl Iterator<Item = QueryId> + use<S> {
         let incomplete = self.timeouts.as_mut().map(|timeouts| timeouts.pending.take_incomplete());
         incomplete.into_iter().flatten()
+    }
+
+    /// Returns whether a query sends a large value, or waits until it may, or bytes of a response to it have arrived within
+    /// the last second. (The second counts from the call that noticed the bytes.)
+    pub fn is_transferring(&mut self, query: &QueryId) -> bool {
+        let Self { kad, timeouts: Some(timeouts), .. } = self else { return false };
+        timeouts.late.is_waiting(query) || kad.query(query).is_some() && timeouts.is_transferring(query)
     }
 
     /// Collects the addresses that responses name for a peer, until [`unwatch_addresses`](Self::unwatch_addresses) was
@@ -185,6 +233,7 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
             && let now = timeouts.timer.now()
             && due <= now
         {
+            timeouts.pending.set_uplink_busy(timeouts.uploads.is_uplink_busy(now));
             let waiting = kad.iter_queries().filter(|query| query.stats().num_pending() > 0);
             let least = waiting.map(|query| query.stats().num_successes()).min();
             if least.is_none() {
@@ -193,6 +242,8 @@ impl<S: RecordStore + Send + 'static> PeerTimeouts<S> {
             let answers_of = |kad: &kad::Behaviour<S>, id: &QueryId| Some(kad.query(id)?.stats().num_successes());
             while let Some(peer) = timeouts.pending.overdue(now, least.unwrap_or(0), |id| answers_of(kad, id)) {
                 tracing::debug!(%peer, "peer did not respond in time: its queries continue without it");
+                let held = timeouts.uploads.forget(peer);
+                timeouts.pending.never_sent(held);
                 // A peer without a connection is unreachable, as after any failed dial.
                 let before = timeouts.pending.is_connected(&peer).then(|| failures(kad));
                 // Among the errors of a dial, this one changes neither the routing table nor an address.
@@ -286,8 +337,11 @@ impl<S: RecordStore + Send + 'static> NetworkBehaviour for PeerTimeouts<S> {
                     None => continue,
                 }
             }
+            if let Some(event) = timeouts.late.pop() {
+                return Poll::Ready(ToSwarm::GenerateEvent(event));
+            }
             // After kad's events: the response that released this request may end the query.
-            if let Some(request) = timeouts.next_released() {
+            if let Some(request) = timeouts.next_released(kad) {
                 return Poll::Ready(request);
             }
             // The timer says when to look at the clock. Giving up a peer does not wake the task, so the loop polls kad
@@ -314,6 +368,10 @@ struct Timeouts {
     pending: PendingRequests<QueryId>,
     /// `None`: nothing is held back.
     window: Option<RequestWindow<QueryId, Action>>,
+    uploads: Uploads<QueryId, Action>,
+    late: LateRecords,
+    /// When bytes of responses to a query were looked for and seen last, for the caller.
+    transfers: FxHashMap<QueryId, (Moment, Option<Instant>)>,
     timer: Box<dyn DeadlineTimer>,
     /// Deadline of the timer.
     armed: Option<Instant>,
@@ -327,14 +385,22 @@ impl Timeouts {
         kad: &kad::Behaviour<S>,
     ) -> Option<Action> {
         match &action {
-            ToSwarm::NotifyHandler { peer_id: _, handler: _, event } => {
+            ToSwarm::NotifyHandler { peer_id, handler: _, event } => {
                 let Some(query) = query_of_request(event) else { return Some(action) };
+                if let ToHandler::PutRecord { record, query_id: _ } = event
+                    && record.value.len() > LARGE
+                {
+                    let (peer, len) = (*peer_id, record.value.len());
+                    let upload = Upload { query, peer, len, request: action, is_wanted: false };
+                    self.uploads.push(upload, |query| kad.query(query).is_some());
+                    return self.next_upload(kad);
+                }
                 if let Some(window) = &mut self.window
                     && is_lookup(event)
                     && has_no_result(kad, &query)
                 {
                     let due = self.pending.window_deadline(self.timer.now());
-                    let action = window.request(query, action, due)?;
+                    let action = window.request(query, action, due, self.pending.progress().now())?;
                     return Some(self.send(action));
                 }
                 return Some(self.send(action));
@@ -350,9 +416,17 @@ impl Timeouts {
             ToSwarm::GenerateEvent(kad::Event::OutboundQueryProgressed { id, result, stats: _, step }) => {
                 // A bootstrap starts its next lookup under the same id.
                 if step.last || matches!(result, kad::QueryResult::Bootstrap(_)) {
-                    self.pending.never_sent(self.window.as_mut().map_or(0, |window| window.end(id)));
+                    if matches!(result, kad::QueryResult::PutRecord(Ok(_)) | kad::QueryResult::RepublishRecord(Ok(_))) {
+                        self.uploads.query_succeeded(id);
+                    } else {
+                        let held = self.uploads.query_ended(id);
+                        self.pending.never_sent(held);
+                    }
+                    let held = self.window.as_mut().map_or(0, |window| window.end(id));
+                    self.pending.never_sent(held);
                 }
                 if step.last {
+                    self.transfers.remove(id);
                     self.pending.query_ended(*id);
                     if !has_pending_requests(kad) {
                         self.pending.abandon_all();
@@ -361,13 +435,25 @@ impl Timeouts {
             }
             _ => {}
         }
-        Some(action)
+        match action {
+            ToSwarm::GenerateEvent(event) => self.on_event(event).map(ToSwarm::GenerateEvent),
+            action => Some(action),
+        }
+    }
+
+    /// Takes an event of kad, and returns it unless it ends a read that has found nothing while a response arrives.
+    fn on_event(&mut self, event: kad::Event) -> Option<kad::Event> {
+        let Some(query) = found_nothing(&event) else { return Some(event) };
+        let arriving = self.pending.arriving(&query);
+        if arriving.is_empty() {
+            return Some(event);
+        }
+        self.late.wait(query, event, arriving, self.timer.now())
     }
 
     /// Returns the next request that was held back and is to be sent now.
-    fn next_released(&mut self) -> Option<Action> {
-        loop {
-            let action = self.window.as_mut()?.pop()?;
+    fn next_released<S: RecordStore + Send + 'static>(&mut self, kad: &kad::Behaviour<S>) -> Option<Action> {
+        while let Some(action) = self.window.as_mut().and_then(RequestWindow::pop) {
             // If the connection has closed meanwhile, kad knows that and does not wait for a response.
             if let ToSwarm::NotifyHandler { peer_id, .. } = &action
                 && self.pending.is_connected(peer_id)
@@ -375,13 +461,42 @@ impl Timeouts {
                 return Some(self.send(action));
             }
         }
+        self.next_upload(kad)
     }
 
-    /// Releases held requests of queries whose first responses are later than most.
-    fn release_late(&mut self) {
-        if let Some(window) = &mut self.window {
-            window.handle_timeout(self.timer.now());
+    /// Returns the next put of a large value that is to be sent now.
+    fn next_upload<S: RecordStore + Send + 'static>(&mut self, kad: &kad::Behaviour<S>) -> Option<Action> {
+        let Self { pending, uploads, timer, .. } = self;
+        let now = timer.now();
+        let upload = uploads.pop(now, |peer| pending.is_connected(peer), |query| kad.query(query).is_some())?;
+        pending.uploaded(upload.peer, upload.query, now);
+        // It may have been held back until its record is about to expire.
+        Some(keep_from_never(upload.request))
+    }
+
+    fn is_transferring(&mut self, query: &QueryId) -> bool {
+        if self.uploads.has(query) {
+            return true;
         }
+        let now = self.timer.now();
+        let nothing_yet = || (self.pending.progress().now(), None);
+        let (seen, last) = self.transfers.entry(*query).or_insert_with(nothing_yet);
+        if self.pending.has_moved(query, seen) {
+            *last = Some(now);
+        }
+        last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE)
+    }
+
+    /// Releases held requests of queries whose first responses are later than most, and ends of queries whose late responses
+    /// do not arrive.
+    fn release_late(&mut self) {
+        let Self { pending, window, late, timer, .. } = self;
+        let now = timer.now();
+        late.handle_timeout(now, pending.progress());
+        let Some(window) = window else { return };
+        window.handle_timeout(now, later(now, PAUSE), |query, seen, first_due| {
+            pending.holds_back(query, seen, first_due, now)
+        });
     }
 
     /// Notes that a request is handed to the swarm.
@@ -400,11 +515,20 @@ impl Timeouts {
             | FromHandler::GetProvidersRes { closer_peers: _, provider_peers: _, query_id }
             | FromHandler::GetRecordRes { record: _, closer_peers: _, query_id }
             | FromHandler::PutRecordRes { key: _, value: _, query_id } => {
-                self.pending.answered(peer, *query_id, self.timer.now());
+                let now = self.timer.now();
+                self.pending.answered(peer, *query_id, now);
+                self.uploads.answered(*query_id, peer, now);
+                let record = match event {
+                    FromHandler::GetRecordRes { record, .. } => record.as_ref(),
+                    _ => None,
+                };
+                self.late.responded(*query_id, peer, record);
                 self.on_response(query_id);
             }
             FromHandler::QueryError { error: _, query_id } => {
                 self.pending.failed(peer, *query_id);
+                self.uploads.end(*query_id, peer);
+                self.late.responded(*query_id, peer, None);
                 self.on_response(query_id);
             }
             FromHandler::ProtocolConfirmed { .. }
@@ -431,7 +555,10 @@ impl Timeouts {
                 self.pending.connected(*peer_id, self.timer.now());
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, remaining_established: 0, .. }) => {
+                // A late response that will not come ends its query at the next deadline.
                 self.pending.disconnected(*peer_id);
+                let held = self.uploads.forget(*peer_id);
+                self.pending.never_sent(held);
             }
             FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, connection_id: _ })
                 if !matches!(error, DialError::DialPeerConditionFalse(_)) =>
@@ -448,7 +575,8 @@ impl Timeouts {
     /// when it has elapsed.
     fn arm(&mut self, cx: &mut Context<'_>) -> bool {
         let held = self.window.as_ref().and_then(RequestWindow::next_deadline);
-        let Some(due) = self.pending.next_deadline().into_iter().chain(held).min() else {
+        let deadlines = [self.pending.next_deadline(), held, self.late.next_deadline(), self.uploads.next_deadline()];
+        let Some(due) = deadlines.into_iter().flatten().min() else {
             if self.armed.take().is_some() {
                 self.timer.stop();
                 // Some timers cancel their wake-up only when they are polled.

@@ -27,14 +27,17 @@ use libp2p::PeerId;
 use rustc_hash::FxHashMap;
 
 use super::{
+    PAUSE,
     config::{AdaptiveTimeout, PeerTimeoutConfig, PeerTimeoutStats},
+    late_records::LateResponse,
     liveness::Liveness,
+    progress::{Moment, ResponseProgress},
     rtt_estimator::RttEstimator,
     timer::later,
 };
 
 /// Maximum number of abandoned requests that are kept for their late responses. A silent peer leaves one for each query
-/// that asked it within 10 s, the timeout of kad's streams: enough for a hundred a second, and some hundred kilobytes.
+/// that asked it within the timeout of kad's streams, 10 to 30 s: enough for thirty a second, and some hundred kilobytes.
 const MAX_ABANDONED: usize = 1024;
 
 /// Maximum number of queries without a peer that are kept for a caller, which takes them after every poll.
@@ -43,6 +46,17 @@ const MAX_INCOMPLETE: usize = 1024;
 /// Lateness above which a deadline is extended once: the loop was held up, and may not have seen responses that have
 /// come. A quarter of the minimum timeout by default, and more than the error of timers.
 const HELD_UP: Duration = Duration::from_millis(25);
+
+/// Time for which bytes of a response keep its peer from being given up: that of 60 kB at 32 kbit/s. A peer that sends byte
+/// by byte delays a query no longer.
+pub(super) const LONGEST_RESPONSE: Duration = Duration::from_secs(15);
+
+/// Time for which a response may wait behind those of others: that of 80 kB at 128 kbit/s.
+const BEHIND_OTHERS: Duration = Duration::from_secs(5);
+
+/// Time for which a query without any response waits while the link is busy with other responses: that of 480 kB at 128
+/// kbit/s.
+const BUSY: Duration = Duration::from_secs(30);
 
 /// Minimum time for which further requests of a query wait for responses to its first. A busy loop takes as long to
 /// notice a response.
@@ -70,7 +84,11 @@ pub(super) struct PendingRequests<Id> {
     abandoned: BTreeSet<Serial>,
     connected: HashSet<PeerId>,
     requests: Timing,
+    uploads: Timing,
     dials: Timing,
+    progress: ResponseProgress,
+    /// Large values are being sent, which small requests wait behind.
+    is_uplink_busy: bool,
     /// Queries for which a peer was given up, oldest first, until they are taken.
     incomplete: VecDeque<Id>,
     stats: PeerTimeoutStats,
@@ -90,7 +108,7 @@ impl Timing {
 }
 
 /// A request or dial.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Pending<Id> {
     peer: PeerId,
     kind: Kind<Id>,
@@ -99,12 +117,19 @@ struct Pending<Id> {
     deadline: Option<Instant>,
     /// The deadline was extended because the loop was held up.
     extended: bool,
+    sent: Moment,
+    /// When bytes of responses were looked for last.
+    seen: Moment,
+    /// Bytes of the response had arrived at a deadline.
+    has_moved: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind<Id> {
     /// A request of a query.
     Request(Id),
+    /// A request of a query with a large value.
+    Upload(Id),
     /// A dial, with the number of requests that wait for the connection.
     Dial { requests: u64 },
     /// Requests that were sent when a dial had succeeded, of queries that are not known.
@@ -112,7 +137,7 @@ enum Kind<Id> {
 }
 
 impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
-    pub(super) fn new(config: &PeerTimeoutConfig) -> Self {
+    pub(super) fn new(config: &PeerTimeoutConfig, progress: ResponseProgress) -> Self {
         Self {
             entries: FxHashMap::default(),
             last_serial: 0,
@@ -123,22 +148,33 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
             abandoned: BTreeSet::new(),
             connected: HashSet::new(),
             requests: Timing::new(config.requests, config.deviations),
+            uploads: Timing::new(config.uploads, config.deviations),
             dials: Timing::new(config.dials, config.deviations),
+            progress,
+            is_uplink_busy: false,
             incomplete: VecDeque::new(),
             stats: PeerTimeoutStats::default(),
         }
+    }
+
+    pub(super) fn set_progress(&mut self, progress: ResponseProgress) {
+        self.progress = progress;
+    }
+
+    pub(super) fn set_uplink_busy(&mut self, is_busy: bool) {
+        self.is_uplink_busy = is_busy;
     }
 
     // ---- actions of kad
 
     /// Notes that a request was sent which has a response.
     pub(super) fn sent(&mut self, peer: PeerId, query: Id, now: Instant) {
-        self.stats.timed += 1;
-        // A query asks a peer once in each phase, and its next phase asks only peers that have responded.
-        if let Some(serial) = self.of_query(peer, query) {
-            self.remove(serial);
-        }
-        self.begin(peer, Kind::Request(query), now);
+        self.begin_of_query(peer, Kind::Request(query), query, now);
+    }
+
+    /// Notes that a request with a large value was sent.
+    pub(super) fn uploaded(&mut self, peer: PeerId, query: Id, now: Instant) {
+        self.begin_of_query(peer, Kind::Upload(query), query, now);
     }
 
     /// Notes that a request waits for a connection.
@@ -187,10 +223,14 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
 
     /// Notes a response to a request of a query.
     pub(super) fn answered(&mut self, peer: PeerId, query: Id, now: Instant) {
-        self.requests.liveness.on_response(now);
-        self.dials.liveness.on_response(now);
+        for timing in [&mut self.requests, &mut self.uploads, &mut self.dials] {
+            timing.liveness.on_response(now);
+        }
         if let Some(pending) = self.take_one(peer, query) {
-            self.requests.rtt.sample(now.saturating_duration_since(pending.since));
+            // The time of a response that took long to arrive says nothing about others.
+            if !pending.has_moved {
+                self.timing_mut(pending.kind).rtt.sample(now.saturating_duration_since(pending.since));
+            }
             match pending.deadline {
                 Some(_) => self.stats.answered += 1,
                 None => self.stats.late += 1,
@@ -273,7 +313,7 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
                 continue;
             };
             let (peer, kind, since, extended) = (*peer, *kind, *since, *extended);
-            if let Kind::Request(query) = kind
+            if let Kind::Request(query) | Kind::Upload(query) = kind
                 && answers_of(&query).is_none()
             {
                 self.query_ended(query);
@@ -285,6 +325,11 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
                 self.set_deadline(serial, Some(by_now));
                 continue;
             }
+            let max_timeout = later(since, self.timing(kind).rtt.max_timeout());
+            if let Some(more) = self.sign_of_life(serial, now, &answers_of) {
+                self.set_deadline(serial, Some(later(now, more)));
+                continue;
+            }
             let late_by = now.saturating_duration_since(due);
             if late_by > HELD_UP && !extended {
                 let more = late_by.min(self.timing(kind).rtt.timeout());
@@ -294,7 +339,6 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
                 }
                 continue;
             }
-            let max_timeout = later(since, self.timing(kind).rtt.max_timeout());
             if now < max_timeout {
                 let answers = self.fewest_answers(peer, least, &answers_of);
                 if answers == 0 && !matches!(kind, Kind::Dial { .. }) {
@@ -316,10 +360,7 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
                 self.set_deadline(serial, Some(later(now, self.requests.rtt.timeout())));
                 continue;
             }
-            match kind {
-                Kind::Request(_) | Kind::Requests { .. } => self.requests.liveness.on_given_up(since),
-                Kind::Dial { .. } => self.dials.liveness.on_given_up(since),
-            }
+            self.timing_mut(kind).liveness.on_given_up(since);
             self.give_up(peer);
             return Some(peer);
         }
@@ -329,6 +370,38 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
     /// Returns the time at which a response to a request that is sent now is later than most.
     pub(super) fn window_deadline(&self, now: Instant) -> Instant {
         later(now, self.requests.rtt.usual().clamp(MIN_WINDOW, MAX_WINDOW))
+    }
+
+    /// Returns whether bytes of a response to a query have arrived since `seen`, and sets `seen` to now.
+    pub(super) fn has_moved(&self, query: &Id, seen: &mut Moment) -> bool {
+        let requests = self.by_query.get(query).into_iter().flatten();
+        let mut requests = requests.filter_map(|(peer, serial)| Some((peer, self.entries.get(serial)?)));
+        let before = std::mem::replace(seen, self.progress.now());
+        requests.any(|(peer, pending)| self.progress.has_moved(peer, pending.sent, before))
+    }
+
+    /// Returns whether further requests of a query, whose first ones are late since `late_since`, wait because bytes of a response
+    /// to it arrive, or those of another one for which it may have to wait. Sets `seen` to now.
+    pub(super) fn holds_back(&self, query: &Id, seen: &mut Moment, late_since: Instant, now: Instant) -> bool {
+        let before = *seen;
+        let has_moved = self.has_moved(query, seen);
+        now < later(late_since, LONGEST_RESPONSE) && has_moved
+            || now < later(late_since, BEHIND_OTHERS) && self.progress.is_link_busy(before)
+    }
+
+    /// Returns the requests that may be of a query, and of whose responses bytes have arrived.
+    pub(super) fn arriving(&self, query: &Id) -> Vec<LateResponse> {
+        let of_query = self.by_query.get(query).into_iter().flatten().copied();
+        // Those that waited for a dial may be of any query.
+        let of_dials = self.by_peer.iter().map(|(peer, serial)| (*peer, *serial));
+        let requests = of_query.chain(of_dials);
+        let requests = requests.filter_map(|(peer, serial)| Some((peer, self.entries.get(&serial)?.sent)));
+        let arriving = requests.filter(|(peer, sent)| self.progress.has_moved(peer, *sent, *sent));
+        arriving.map(|(peer, sent)| LateResponse { peer, sent, seen: self.progress.now() }).collect()
+    }
+
+    pub(super) fn progress(&self) -> &ResponseProgress {
+        &self.progress
     }
 
     /// Returns whether there is a connection to a peer.
@@ -366,11 +439,50 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
 
     // ---- inside
 
+    /// Returns for how long to wait on, if bytes have arrived since the last look. What is timed is silence, not size.
+    fn sign_of_life(
+        &mut self,
+        serial: Serial,
+        now: Instant,
+        answers_of: impl Fn(&Id) -> Option<u32>,
+    ) -> Option<Duration> {
+        let Self { entries, progress, requests, uploads, .. } = self;
+        let pending = entries.get_mut(&serial)?;
+        let seen = std::mem::replace(&mut pending.seen, progress.now());
+        match pending.kind {
+            Kind::Dial { .. } => None,
+            // Of any request, because the peer would be given up in all of them.
+            _ if now < later(pending.since, LONGEST_RESPONSE)
+                && progress.has_moved(&pending.peer, Moment::default(), seen) =>
+            {
+                pending.has_moved = true;
+                Some(requests.rtt.max_timeout())
+            }
+            // The request may have waited behind values.
+            Kind::Request(_) | Kind::Requests { .. }
+                if self.is_uplink_busy && now < later(pending.since, uploads.rtt.timeout()) =>
+            {
+                Some(later(pending.since, uploads.rtt.timeout()).saturating_duration_since(now))
+            }
+            // The response may wait behind another one for the same link, though not for long if the query has responses: one slow
+            // peer must not delay what others are asked.
+            _ if now < later(pending.since, BEHIND_OTHERS) && progress.is_link_busy(seen) => {
+                Some(later(pending.since, BEHIND_OTHERS).saturating_duration_since(now).min(PAUSE))
+            }
+            Kind::Request(query) | Kind::Upload(query)
+                if answers_of(&query) == Some(0) && now < later(pending.since, BUSY) && progress.had_piece(seen) =>
+            {
+                Some(requests.rtt.max_timeout())
+            }
+            _ => None,
+        }
+    }
+
     fn give_up(&mut self, peer: PeerId) {
         for serial in self.of_peer(peer) {
             let Some(Pending { kind, deadline: Some(_), .. }) = self.entries.get(&serial) else { continue };
             match kind {
-                Kind::Request(_) => self.stats.given_up += 1,
+                Kind::Request(_) | Kind::Upload(_) => self.stats.given_up += 1,
                 Kind::Requests { requests } => self.stats.given_up += requests,
                 Kind::Dial { .. } => self.stats.dials_given_up += 1,
             }
@@ -395,7 +507,16 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
     fn timing(&self, kind: Kind<Id>) -> &Timing {
         match kind {
             Kind::Request(_) | Kind::Requests { .. } => &self.requests,
+            Kind::Upload(_) => &self.uploads,
             Kind::Dial { .. } => &self.dials,
+        }
+    }
+
+    fn timing_mut(&mut self, kind: Kind<Id>) -> &mut Timing {
+        match kind {
+            Kind::Request(_) | Kind::Requests { .. } => &mut self.requests,
+            Kind::Upload(_) => &mut self.uploads,
+            Kind::Dial { .. } => &mut self.dials,
         }
     }
 
@@ -416,14 +537,16 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
     fn fewest_answers(&self, peer: PeerId, least: u32, answers_of: impl Fn(&Id) -> Option<u32>) -> u32 {
         let timed = self.of(peer).map(|(_, pending)| pending).filter(|pending| pending.deadline.is_some());
         let answers = timed.filter_map(|pending| match &pending.kind {
-            Kind::Request(query) => answers_of(query),
+            Kind::Request(query) | Kind::Upload(query) => answers_of(query),
             Kind::Dial { .. } | Kind::Requests { .. } => Some(least),
         });
         answers.min().unwrap_or(least)
     }
 
     fn has_timed_request(&self, peer: PeerId) -> bool {
-        self.of(peer).any(|(_, pending)| matches!(pending.kind, Kind::Request(_)) && pending.deadline.is_some())
+        self.of(peer).any(|(_, pending)| {
+            matches!(pending.kind, Kind::Request(_) | Kind::Upload(_)) && pending.deadline.is_some()
+        })
     }
 
     /// Removes one request of the peer: that of the query or, if there is none, one that was sent when a dial had
@@ -433,13 +556,12 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
             return self.remove(serial);
         }
         let serial = self.by_peer.get(&peer).copied()?;
-        let Pending { kind: Kind::Requests { requests }, since, deadline, .. } = self.entries.get_mut(&serial)? else {
-            return None;
-        };
+        let pending = self.entries.get_mut(&serial)?;
+        let Kind::Requests { requests } = &mut pending.kind else { return None };
         *requests = requests.saturating_sub(1);
-        let taken =
-            Pending { peer, kind: Kind::Requests { requests: 1 }, since: *since, deadline: *deadline, extended: false };
-        if *requests == 0 {
+        let left = *requests;
+        let taken = Pending { kind: Kind::Requests { requests: 1 }, ..*pending };
+        if left == 0 {
             self.remove(serial);
         }
         Some(taken)
@@ -447,16 +569,37 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
 
     fn begin(&mut self, peer: PeerId, kind: Kind<Id>, now: Instant) -> Serial {
         let deadline = Some(later(now, self.timing(kind).rtt.timeout()));
-        self.insert(Pending { peer, kind, since: now, deadline, extended: false })
+        let moment = self.progress.now();
+        self.insert(Pending {
+            peer,
+            kind,
+            since: now,
+            deadline,
+            extended: false,
+            sent: moment,
+            seen: moment,
+            has_moved: false,
+        })
+    }
+
+    fn begin_of_query(&mut self, peer: PeerId, kind: Kind<Id>, query: Id, now: Instant) {
+        self.stats.timed += 1;
+        // A query asks a peer once in each phase, and its next phase asks only peers that have responded.
+        if let Some(serial) = self.of_query(peer, query) {
+            self.remove(serial);
+        }
+        self.begin(peer, kind, now);
     }
 
     fn insert(&mut self, pending: Pending<Id>) -> Serial {
         self.last_serial += 1;
         let serial = self.last_serial;
-        let Pending { peer, kind, since: _, deadline, extended: _ } = pending;
+        let Pending { peer, kind, deadline, .. } = pending;
         self.entries.insert(serial, pending);
         match kind {
-            Kind::Request(query) => self.by_query.entry(query).or_default().push((peer, serial)),
+            Kind::Request(query) | Kind::Upload(query) => {
+                self.by_query.entry(query).or_default().push((peer, serial));
+            }
             Kind::Dial { .. } | Kind::Requests { .. } => {
                 self.by_peer.insert(peer, serial);
             }
@@ -497,7 +640,7 @@ impl<Id: Copy + Eq + Hash> PendingRequests<Id> {
         self.unproven.remove(&serial);
         self.abandoned.remove(&serial);
         match pending.kind {
-            Kind::Request(query) => {
+            Kind::Request(query) | Kind::Upload(query) => {
                 if let Entry::Occupied(mut of_query) = self.by_query.entry(query) {
                     of_query.get_mut().retain(|(_, other)| *other != serial);
                     if of_query.get().is_empty() {

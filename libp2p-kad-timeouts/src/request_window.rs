@@ -6,9 +6,10 @@ use std::{
     hash::Hash,
 };
 
+use rustc_hash::FxHashMap;
 use web_time::Instant;
 
-use rustc_hash::FxHashMap;
+use super::progress::Moment;
 
 /// Number of held requests that a response sends. kad adds one request in place of the answered one, so that a query
 /// with the default configuration reaches kad's parallelism within two round trips. To send all at the first response
@@ -42,6 +43,9 @@ struct QueryWindow<T> {
     sent: usize,
     held: Vec<T>,
     due: (Instant, u64),
+    first_due: Instant,
+    /// When bytes of responses were looked for last.
+    seen: Moment,
 }
 
 impl<Id: Copy + Eq + Hash, T> RequestWindow<Id, T> {
@@ -51,12 +55,12 @@ impl<Id: Copy + Eq + Hash, T> RequestWindow<Id, T> {
 
     /// Takes a request of a query without a response, and returns it if it is to be sent now. The first request of a
     /// query sets its deadline, `due`, at which all held requests are sent.
-    pub(super) fn request(&mut self, query: Id, request: T, due: Instant) -> Option<T> {
+    pub(super) fn request(&mut self, query: Id, request: T, due: Instant, seen: Moment) -> Option<T> {
         let Self { first, queries, due: all_due, last_number, .. } = self;
         let window = queries.entry(query).or_insert_with(|| {
             *last_number += 1;
             all_due.insert((due, *last_number), query);
-            QueryWindow { sent: 0, held: Vec::new(), due: (due, *last_number) }
+            QueryWindow { sent: 0, held: Vec::new(), due: (due, *last_number), first_due: due, seen }
         });
         if window.sent < *first {
             window.sent += 1;
@@ -78,13 +82,29 @@ impl<Id: Copy + Eq + Hash, T> RequestWindow<Id, T> {
         self.take(query).len() + all_ready - self.ready.len()
     }
 
-    /// Sends all held requests of the queries whose deadline has passed.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        while let Some((&(due, _), query)) = self.due.first_key_value()
+    /// Sends all held requests of the queries whose deadline has passed. Those of a query for which `waits` is true stay until
+    /// `later`: bytes of responses arrive, and further ones would share the link with them. It gets the query, when it was
+    /// called last, and the first deadline.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        later: Instant,
+        mut waits: impl FnMut(&Id, &mut Moment, Instant) -> bool,
+    ) {
+        while let Some((&(due, number), query)) = self.due.first_key_value()
             && due <= now
         {
             let query = *query;
-            self.release(&query, usize::MAX);
+            if later > now
+                && let Some(window) = self.queries.get_mut(&query)
+                && waits(&query, &mut window.seen, window.first_due)
+            {
+                self.due.remove(&(due, number));
+                window.due = (later, number);
+                self.due.insert(window.due, query);
+            } else {
+                self.release(&query, usize::MAX);
+            }
         }
     }
 
@@ -122,7 +142,7 @@ mod tests {
 
     /// Makes requests `10 * query ..` of a query, of which the first two are sent.
     fn begin(window: &mut RequestWindow<u8, u8>, query: u8, due: Instant) {
-        let sent = (0..5).filter_map(|n| window.request(query, 10 * query + n, due));
+        let sent = (0..5).filter_map(|n| window.request(query, 10 * query + n, due, Moment::default()));
         assert_eq!(sent.collect::<Vec<_>>(), [10 * query, 10 * query + 1]);
     }
 
@@ -153,7 +173,20 @@ mod tests {
         let (mut window, now) = (RequestWindow::new(2), Instant::now());
         begin(&mut window, 1, now);
         window.on_response(&1);
-        window.handle_timeout(now);
+        window.handle_timeout(now, now, |_, _, _| false);
+        assert_eq!(ready(&mut window), [12, 13, 14]);
+        assert_eq!(window.next_deadline(), None);
+    }
+
+    #[test]
+    fn held_requests_stay_while_bytes_of_a_first_response_arrive() {
+        let (mut window, now) = (RequestWindow::new(2), Instant::now());
+        begin(&mut window, 1, now);
+        let later = now + Duration::from_secs(1);
+        window.handle_timeout(now, later, |query, _, first_due| *query == 1 && first_due == now);
+        assert!(ready(&mut window).is_empty());
+        assert_eq!(window.next_deadline(), Some(later));
+        window.handle_timeout(later, later + Duration::from_secs(1), |_, _, _| false);
         assert_eq!(ready(&mut window), [12, 13, 14]);
         assert_eq!(window.next_deadline(), None);
     }
@@ -165,10 +198,10 @@ mod tests {
         begin(&mut window, 1, later);
         begin(&mut window, 2, now);
         assert_eq!(window.next_deadline(), Some(now));
-        window.handle_timeout(now);
+        window.handle_timeout(now, now, |_, _, _| false);
         assert_eq!(ready(&mut window), [22, 23, 24]);
         assert_eq!(window.next_deadline(), Some(later));
-        window.handle_timeout(later);
+        window.handle_timeout(later, later, |_, _, _| false);
         assert_eq!(ready(&mut window), [12, 13, 14]);
         assert_eq!(window.next_deadline(), None);
     }
@@ -180,7 +213,8 @@ mod tests {
         assert_eq!(window.end(&1), 3);
         assert_eq!(window.end(&1), 0);
         window.on_response(&1);
-        window.handle_timeout(now + Duration::from_secs(1));
+        let end = now + Duration::from_secs(1);
+        window.handle_timeout(end, end, |_, _, _| false);
         assert!(ready(&mut window).is_empty());
         assert!(window.queries.is_empty() && window.due.is_empty());
     }

@@ -22,8 +22,8 @@ const WINDOW: usize = 256 * 1024;
 /// Bytes that an end of a connection may have written and not yet sent: the send buffer of a TCP socket.
 const SEND_BUFFER: usize = 256 * 1024;
 
-/// Longest packet: what a multiplexer sends in one frame.
-const MAX_PACKET: usize = 16 * 1024;
+/// Longest packet: a segment or two of TCP, so that large messages arrive bit by bit without an event for each segment.
+const MAX_PACKET: usize = 2 * 1024;
 
 pub(crate) struct Connection {
     network: Network,

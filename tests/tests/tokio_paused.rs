@@ -1,6 +1,6 @@
 //! Deadlines on tokio's paused clock are exact and take no real time.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::panic, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 const CHECK_LIMIT: Duration = Duration::from_secs(2400);
 
 /// Worlds of a check.
-const WORLDS: &str = "20";
+const WORLDS: &str = "40";
 
 /// Formatting, lints, tests, documentation, some random worlds, and the figures of a small network.
 ///

@@ -488,7 +488,7 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> Scheduler<Id> {
         let Some(query) = self.queries.get_mut(&step) else { return };
         let LiveQuery { state: QueryState::Running { id }, work: Some(work), .. } = &mut **query else { return };
         let asked = mem::take(&mut work.probed);
-        // kad has ended the query or one of its phases, and an event is on its way.
+        // An event or a response is on its way.
         let Some(progress) = progress else {
             if asked {
                 query.check_stall_at(step, now.after(quiet), env);

@@ -397,7 +397,12 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
         }
         let now = self.runtime.now();
         for id in std::mem::take(&mut self.probes) {
-            let progress = self.swarm.behaviour_mut().kad().query(&id).map(|query| Progress::from(query.stats()));
+            let behaviour = self.swarm.behaviour_mut();
+            let progress = if behaviour.is_transferring(&id) {
+                None
+            } else {
+                behaviour.kad().query(&id).map(|query| Progress::from(query.stats()))
+            };
             self.tracker.handle_probe(id, progress, now);
         }
         self.act();

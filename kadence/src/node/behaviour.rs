@@ -42,6 +42,10 @@ impl<X: NetworkBehaviour> ContainsKad for NodeBehaviour<X> {
         self.kad.take_incomplete_queries().collect()
     }
 
+    fn is_transferring(&mut self, query: &kad::QueryId) -> bool {
+        self.kad.is_transferring(query)
+    }
+
     fn watch_addresses(&mut self, peer: PeerId) -> bool {
         self.kad.watch_addresses(peer)
     }

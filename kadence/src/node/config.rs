@@ -25,6 +25,13 @@ pub const DEFAULT_PROTOCOL: StreamProtocol = StreamProtocol::new("/kadence/kad/1
 /// is alive. With 10 that is one lookup in a thousand. A lookup asks some twenty peers in any case.
 const PARALLELISM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9);
 
+/// Time after which kad closes the stream of a request that was not answered. With peer timeouts, silent peers are given up
+/// long before, so that it only has to be enough for a value that is sent or received slowly.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// kad's own default, for nodes without peer timeouts.
+const KAD_STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Configuration of a [`Node`](super::Node). The defaults are for a private network.
 ///
 /// ```
@@ -262,6 +269,7 @@ impl NodeConfig {
             .set_max_packet_size(self.max_packet_len)
             .set_periodic_bootstrap_interval(self.bootstrap_interval)
             .set_parallelism(PARALLELISM)
+            .set_substreams_timeout(if self.peer_timeouts.is_some() { STREAM_TIMEOUT } else { KAD_STREAM_TIMEOUT })
             // Peers without a copy, which read repair brings up to date. kad's default of 1 names too few.
             .set_caching(kad::Caching::Enabled { max_peers: REPLICATION_FACTOR as u16 });
         let mut kad = kad::Behaviour::with_config(local_peer_id, store, config);

@@ -54,7 +54,10 @@ pub use self::{
     identity::Identity,
     transport::{BoxedTransport, upgrade},
 };
-use crate::{Alarm, Client, Driver, DriverClosedError, Events, PeerTimeouts, Runtime, SwarmHandle, Task, TaskEnd};
+use crate::{
+    Alarm, Client, Driver, DriverClosedError, Events, PeerTimeouts, ResponseProgress, Runtime, SwarmHandle, Task,
+    TaskEnd,
+};
 
 /// Maximum time that a start waits for the listeners' addresses. They come at once, except for a wildcard on a machine
 /// without network interfaces.
@@ -172,13 +175,15 @@ where
         let store_stats = store.stats_handle();
         let announcer = Announcer::new(local_peer_id, &runtime);
         let transport = transport(&keypair).map_err(|error| NodeError::Transport(Box::new(error)))?;
-        let transport = HalfOpenTransport::new(transport, config.half_open());
+        let progress = ResponseProgress::new([config.protocol.clone()]);
+        let transport = HalfOpenTransport::new(progress.watch(transport), config.half_open());
         let half_open = transport.handle();
         let behaviour = NodeBehaviour {
             limits: connection_limits::Behaviour::new(config.limits()),
             kad: match config.peer_timeouts {
                 Some(timeouts) => {
                     PeerTimeouts::with_timer(config.kad(local_peer_id, store), Alarm::new(&runtime), timeouts)
+                        .with_progress(progress)
                 }
                 None => PeerTimeouts::disabled(config.kad(local_peer_id, store)),
             },

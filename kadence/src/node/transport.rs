@@ -7,6 +7,8 @@ use libp2p::{
     noise, yamux,
 };
 
+use crate::CountedStream;
+
 /// Maximum time from the first packet of a connection to its last handshake, in both directions. Without it a silent
 /// peer that accepts a connection would keep a dial open for ever.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,6 +31,7 @@ where
     T::ListenerUpgrade: Send + 'static,
 {
     Ok(transport
+        .map(|stream, _| CountedStream::new(stream))
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(keypair)?)
         .multiplex(yamux::Config::default())

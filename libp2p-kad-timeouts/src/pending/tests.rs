@@ -3,7 +3,11 @@ use std::time::{Duration, Instant};
 use libp2p::PeerId;
 
 use super::{
-    super::{PeerTimeoutConfig, liveness::MAX_IN_A_ROW},
+    super::{
+        PeerTimeoutConfig, ResponseProgress,
+        liveness::MAX_IN_A_ROW,
+        progress::{Moment, Receiving},
+    },
     MAX_ABANDONED, PendingRequests,
 };
 
@@ -19,7 +23,12 @@ struct Test {
 impl Test {
     fn new() -> Self {
         let now = Instant::now();
-        Self { pending: PendingRequests::new(&PeerTimeoutConfig::default()), epoch: now, now, answered_by: 20 }
+        Self {
+            pending: PendingRequests::new(&PeerTimeoutConfig::default(), ResponseProgress::default()),
+            epoch: now,
+            now,
+            answered_by: 20,
+        }
     }
 
     /// Returns the state in a network that has responded within 5 ms for a while.
@@ -63,6 +72,11 @@ impl Test {
         }
         self.now = self.now.max(end);
         given_up
+    }
+
+    /// Begins the response of a peer.
+    fn responding(&self, peer: PeerId) -> Receiving {
+        Receiving::begin(peer, self.pending.progress().clone())
     }
 
     fn is_empty(&self) -> bool {
@@ -393,4 +407,166 @@ fn all_indexes_agree_after_any_sequence_of_events() {
         all.iter().for_each(|peer| test.pending.disconnected(*peer));
         assert!(test.is_empty());
     }
+}
+
+#[test]
+fn a_peer_is_not_given_up_while_bytes_of_its_response_arrive() {
+    let [slow, other] = peers();
+    let mut test = Test::fast();
+    let timeout = test.pending.stats().timeout;
+    test.sent(slow, 1);
+    test.sent(other, 1);
+    test.pass(5);
+    test.answered(other, 1);
+    let response = test.responding(slow);
+    for second in 1..=14 {
+        response.moved();
+        assert_eq!(test.run_to(second * 1000), []);
+    }
+    test.answered(slow, 1);
+    assert_eq!(test.pending.stats().timeout, timeout, "a long transfer says nothing about round trips");
+    assert!(test.is_empty());
+}
+
+#[test]
+fn a_peer_whose_response_stops_is_given_up_after_the_maximum_timeout() {
+    let [slow, other] = peers();
+    let mut test = Test::fast();
+    test.sent(slow, 1);
+    test.sent(other, 1);
+    test.pass(5);
+    test.answered(other, 1);
+    let response = test.responding(slow);
+    response.moved();
+    assert_eq!(test.run_to(5000), [(slow, 2100)], "one look after 100 ms, and the next after two seconds");
+}
+
+#[test]
+fn bytes_to_one_request_keep_the_peer_in_all_its_queries() {
+    let [slow, other] = peers();
+    let mut test = Test::fast();
+    test.sent(slow, 1);
+    let response = test.responding(slow);
+    test.pass(5);
+    test.sent(slow, 2);
+    test.sent(other, 2);
+    test.pass(5);
+    test.answered(other, 2);
+    response.moved();
+    assert_eq!(test.run_to(1000), []);
+}
+
+#[test]
+fn a_response_may_wait_behind_others_for_five_seconds() {
+    let [late, slow, other] = peers();
+    let mut test = Test::fast();
+    for peer in [late, slow, other] {
+        test.sent(peer, 1);
+    }
+    test.pass(5);
+    test.answered(other, 1);
+    let response = test.responding(slow);
+    response.moved();
+    let mut given_up = Vec::new();
+    for piece in 1..=20 {
+        response.moved();
+        given_up.extend(test.run_to(piece * 300));
+    }
+    assert_eq!(given_up, [(late, 5000)]);
+}
+
+#[test]
+fn a_query_without_any_response_waits_while_other_responses_arrive() {
+    let [late, slow] = peers();
+    let mut test = Test::fast();
+    test.answered_by = 0;
+    test.sent(late, 1);
+    let response = test.responding(slow);
+    response.moved();
+    let mut given_up = Vec::new();
+    for tenth in 1..=350 {
+        response.moved();
+        given_up.extend(test.run_to(tenth * 100));
+    }
+    assert!(matches!(given_up.as_slice(), [(peer, 30_000..=32_000)] if *peer == late), "{given_up:?}");
+}
+
+#[test]
+fn values_that_are_sent_have_a_timeout_of_their_own() {
+    let [silent, other] = peers();
+    let mut test = Test::fast();
+    test.pending.uploaded(silent, 1, test.now);
+    test.pending.uploaded(other, 1, test.now);
+    let small = test.pending.stats().timeout;
+    test.pass(3000);
+    test.answered(other, 1);
+    assert_eq!(test.pending.stats().timeout, small, "a value that is sent says nothing about small requests");
+    let given_up = test.run_to(20_000);
+    assert!(matches!(given_up.as_slice(), [(peer, 4000..=10_000)] if *peer == silent), "{given_up:?}");
+}
+
+#[test]
+fn arriving_responses_are_those_of_the_query_and_of_dials() {
+    let [slow, dialled, silent] = peers();
+    let mut test = Test::fast();
+    test.sent(slow, 1);
+    test.sent(silent, 1);
+    test.pending.dialled(dialled, test.now);
+    test.pending.connected(dialled, test.now);
+    let responses = [slow, dialled, silent].map(|peer| test.responding(peer));
+    assert!(test.pending.arriving(&1).is_empty());
+    responses[0].moved();
+    responses[1].moved();
+    test.pending.query_ended(1);
+    let arriving: Vec<_> = test.pending.arriving(&1).into_iter().map(|late| late.peer).collect();
+    assert_eq!(arriving, [slow, dialled]);
+    let mut seen = Moment::default();
+    assert!(test.pending.has_moved(&1, &mut seen) && !test.pending.has_moved(&1, &mut seen));
+}
+
+#[test]
+fn small_requests_have_the_time_of_the_values_that_are_sent_before_them() {
+    let [silent, other] = peers();
+    let mut test = Test::fast();
+    test.pending.set_uplink_busy(true);
+    test.sent(silent, 1);
+    test.sent(other, 1);
+    test.pass(5);
+    test.answered(other, 1);
+    assert_eq!(test.run_to(20_000), [(silent, 4000)]);
+}
+
+#[test]
+fn a_peer_that_sends_byte_by_byte_is_given_up_in_the_end() {
+    let [slow, other] = peers();
+    let mut test = Test::fast();
+    test.sent(slow, 1);
+    test.sent(other, 1);
+    test.pass(5);
+    test.answered(other, 1);
+    let response = test.responding(slow);
+    let mut given_up = Vec::new();
+    for second in 1..=30 {
+        response.moved();
+        given_up.extend(test.run_to(second * 1000));
+    }
+    assert!(matches!(given_up.as_slice(), [(peer, 15_000..=17_000)] if *peer == slow), "{given_up:?}");
+}
+
+#[test]
+fn further_requests_wait_long_for_own_responses_and_shortly_for_others() {
+    let [asked, other] = peers();
+    let mut test = Test::fast();
+    test.sent(asked, 1);
+    test.sent(other, 2);
+    let begin = test.now;
+    let waits = |test: &Test, query, second| {
+        let mut seen = Moment::default();
+        test.pending.holds_back(&query, &mut seen, begin, begin + Duration::from_secs(second))
+    };
+    assert!(!waits(&test, 1, 0));
+    let response = test.responding(other);
+    response.moved();
+    assert!(waits(&test, 1, 4) && !waits(&test, 1, 5), "behind another response");
+    assert!(waits(&test, 2, 14) && !waits(&test, 2, 15), "its own response");
 }

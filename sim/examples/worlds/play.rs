@@ -357,7 +357,12 @@ impl Stage {
             What::Stall => host.set_stalled(true),
             What::Freeze => host.set_frozen(true),
             What::Unplug => host.set_online(false),
-            What::Restart | What::Replace => self.kill(at),
+            What::Restart => self.kill(at),
+            What::Replace => {
+                // Nobody will be there with this key.
+                self.last_addresses.borrow_mut().remove(&at);
+                self.kill(at);
+            }
             What::PowerFailure => {
                 host.lose_power();
                 self.kill(at);
