@@ -33,7 +33,7 @@ struct WaitingEnd {
     event: kad::Event,
     late: Vec<LateResponse>,
     due: Instant,
-    /// When it waits no longer.
+    /// Time at which it waits no longer.
     end: Instant,
 }
 

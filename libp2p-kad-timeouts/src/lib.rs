@@ -370,7 +370,7 @@ struct Timeouts {
     window: Option<RequestWindow<QueryId, Action>>,
     uploads: Uploads<QueryId, Action>,
     late: LateRecords,
-    /// When bytes of responses to a query were looked for and seen last, for the caller.
+    /// Moments at which bytes of responses to a query were looked for, and seen, last.
     transfers: FxHashMap<QueryId, (Moment, Option<Instant>)>,
     timer: Box<dyn DeadlineTimer>,
     /// Deadline of the timer.

@@ -118,7 +118,7 @@ struct Pending<Id> {
     /// The deadline was extended because the loop was held up.
     extended: bool,
     sent: Moment,
-    /// When bytes of responses were looked for last.
+    /// Moment at which bytes of responses were looked for last.
     seen: Moment,
     /// Bytes of the response had arrived at a deadline.
     has_moved: bool,

@@ -1,4 +1,4 @@
-//! Whether bytes of a response arrive. kad's handlers report whole messages alone, so the bytes are noticed below them: in
+//! Notices bytes of responses as they arrive. kad's handlers report whole messages alone, so that is done below them: in
 //! the substreams, and below the encryption, which passes on blocks of up to 64 KiB.
 
 use std::{
@@ -74,11 +74,11 @@ pub struct ResponseProgress(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// What a remote sends to confirm one of the protocols.
+    /// Lines that confirm one of the protocols.
     confirmations: Vec<Vec<u8>>,
     /// Number of things that were noticed: an order without a clock.
     last: AtomicU64,
-    /// When a further piece of a response arrived last, of any peer.
+    /// Moment at which a further piece of a response arrived last, of any peer.
     piece: AtomicU64,
     responses: Mutex<Responses>,
 }
@@ -98,7 +98,7 @@ struct Responses {
 struct Block {
     /// Bytes since a stream has received any.
     len: AtomicU64,
-    /// When bytes of a large block arrived last.
+    /// Moment at which bytes of a large block arrived last.
     moved: AtomicU64,
 }
 
@@ -106,7 +106,7 @@ struct Block {
 #[derive(Debug)]
 struct Response {
     confirmed: Moment,
-    /// When bytes arrived last; zero before the first.
+    /// Moment at which bytes arrived last; zero before the first.
     moved: AtomicU64,
 }
 
@@ -121,7 +121,7 @@ impl Response {
 pub(crate) struct Moment(u64);
 
 impl ResponseProgress {
-    /// Notices responses on streams of these protocols: those of [`kad::Config`](libp2p::kad::Config).
+    /// Notices responses on streams of the given protocols, which are those of [`kad::Config`](libp2p::kad::Config).
     pub fn new(protocols: impl IntoIterator<Item = StreamProtocol>) -> Self {
         let confirmation = |protocol: StreamProtocol| {
             let line = [protocol.as_ref().as_bytes(), b"\n"].concat();
@@ -429,7 +429,7 @@ mod tests {
 
     use super::*;
 
-    /// What a remote sends before a response.
+    /// Bytes that a remote sends before a response.
     const NEGOTIATION: &[u8] = b"\x13/multistream/1.0.0\n\x0e/kad-test/1.0\n";
 
     fn progress() -> ResponseProgress {

@@ -44,7 +44,7 @@ struct QueryWindow<T> {
     held: Vec<T>,
     due: (Instant, u64),
     first_due: Instant,
-    /// When bytes of responses were looked for last.
+    /// Moment at which bytes of responses were looked for last.
     seen: Moment,
 }
 

@@ -51,7 +51,7 @@ pub(super) struct Uploads<Id, T> {
     /// Length of each value that is under way, and when it was sent.
     sent: HashMap<(Id, PeerId), (usize, Instant), FxBuildHasher>,
     held: VecDeque<Upload<Id, T>>,
-    /// When the limit was lowered last. What was sent before says nothing about the new one.
+    /// Time at which the limit was lowered last. What was sent before says nothing about the new one.
     lowered: Option<Instant>,
     /// Number of held requests at which those of ended queries are looked for.
     many: usize,

@@ -38,7 +38,7 @@ struct Link {
 #[derive(Debug, Clone)]
 struct Rate {
     bytes_per_second: f64,
-    /// When the link has passed what it was given.
+    /// Time at which the link has passed all that it was given.
     free: Arc<Mutex<Instant>>,
 }
 
@@ -59,9 +59,9 @@ impl Rate {
 struct AtLink<S> {
     socket: S,
     link: Link,
-    /// What was read, and when it has passed the link.
+    /// Bytes that were read, and the time at which they have passed the link.
     arriving: Option<(Vec<u8>, Timer)>,
-    /// When what was written has passed the link.
+    /// Time at which the bytes that were written have passed the link.
     leaving: Option<Timer>,
 }
 
