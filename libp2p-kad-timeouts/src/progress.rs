@@ -48,7 +48,13 @@ thread_local! {
 /// connections below it in [`CountedStream`], too.
 ///
 /// ```
-/// use libp2p::{StreamProtocol, Transport, core::{transport::MemoryTransport, upgrade}, identity::Keypair, kad, plaintext, yamux};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use libp2p::{
+///     StreamProtocol, Transport,
+///     core::{transport::MemoryTransport, upgrade::Version},
+///     identity::Keypair,
+///     kad, noise, yamux,
+/// };
 /// use libp2p_kad_timeouts::{CountedStream, PeerTimeoutConfig, PeerTimeouts, ResponseProgress};
 ///
 /// let keypair = Keypair::generate_ed25519();
@@ -56,18 +62,22 @@ thread_local! {
 /// let protocol = StreamProtocol::new("/my-network/kad/1.0.0");
 /// let progress = ResponseProgress::new([protocol.clone()]);
 ///
+/// // For the swarm.
 /// let transport = MemoryTransport::default()
 ///     .map(|stream, _| CountedStream::new(stream))
-///     .upgrade(upgrade::Version::V1)
-///     .authenticate(plaintext::Config::new(&keypair))
+///     .upgrade(Version::V1)
+///     .authenticate(noise::Config::new(&keypair)?)
 ///     .multiplex(yamux::Config::default())
 ///     .boxed();
 /// let transport = progress.watch(transport);
 ///
+/// // For its behaviour.
 /// let store = kad::store::MemoryStore::new(local_peer_id);
 /// let kad = kad::Behaviour::with_config(local_peer_id, store, kad::Config::new(protocol));
 /// let timeouts = PeerTimeouts::new(kad, PeerTimeoutConfig::default()).with_progress(progress);
 /// # drop((transport, timeouts));
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Default)]
 pub struct ResponseProgress(Arc<Shared>);
