@@ -467,6 +467,10 @@ impl Timeouts {
     /// Returns the next put of a large value that is to be sent now.
     fn next_upload<S: RecordStore + Send + 'static>(&mut self, kad: &kad::Behaviour<S>) -> Option<Action> {
         let Self { pending, uploads, timer, .. } = self;
+        // Every poll gets here, and most have nothing to send: they need no clock.
+        if !uploads.are_held() {
+            return None;
+        }
         let now = timer.now();
         let upload = uploads.pop(now, |peer| pending.is_connected(peer), |query| kad.query(query).is_some())?;
         pending.uploaded(upload.peer, upload.query, now);
@@ -475,10 +479,10 @@ impl Timeouts {
     }
 
     fn is_transferring(&mut self, query: &QueryId) -> bool {
-        if self.uploads.has(query) {
+        let now = self.timer.now();
+        if self.uploads.has(query, now) {
             return true;
         }
-        let now = self.timer.now();
         let nothing_yet = || (self.pending.progress().now(), None);
         let (seen, last) = self.transfers.entry(*query).or_insert_with(nothing_yet);
         if self.pending.has_moved(query, seen) {

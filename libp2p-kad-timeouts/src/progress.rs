@@ -40,9 +40,9 @@ thread_local! {
 /// peer in the middle of a large response. Clones share what they notice.
 ///
 /// Give the same one to the swarm's transport ([`watch`](Self::watch)) and to the behaviour
-/// ([`PeerTimeouts::with_progress`](crate::PeerTimeouts::with_progress)). The default has no protocols, and notices nothing. Only streams that this node has opened, and on
+/// ([`PeerTimeouts::with_progress`](crate::PeerTimeouts::with_progress)). Only streams that this node has opened, and on
 /// which the remote has confirmed one of the protocols, matter: a peer that sends pings or requests and answers no request
-/// makes no progress.
+/// makes no progress. The default has no protocols, and notices nothing.
 ///
 /// Noise passes on blocks of up to 64 KiB, each when it is complete. For a response that takes long to arrive, wrap the
 /// connections below it in [`CountedStream`], too.

@@ -165,7 +165,7 @@ impl<Id: Copy + Eq + Hash, T> Uploads<Id, T> {
     /// Returns the time at which a held request may be sent although no response has come.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let oldest = self.sent.values().map(|(_, since)| *since).min()?;
-        (!self.held.is_empty()).then(|| later(oldest, FORGOTTEN))
+        self.are_held().then(|| later(oldest, FORGOTTEN))
     }
 
     fn forget_old(&mut self, now: Instant) {
@@ -197,8 +197,14 @@ impl<Id: Copy + Eq + Hash, T> Uploads<Id, T> {
         before - self.held.len()
     }
 
+    /// Returns whether requests wait until they may be sent.
+    pub(super) fn are_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Returns whether a query has values that are under way, or wait until they may be sent.
-    pub(super) fn has(&self, query: &Id) -> bool {
+    pub(super) fn has(&mut self, query: &Id, now: Instant) -> bool {
+        self.forget_old(now);
         self.held.iter().any(|upload| upload.query == *query) || self.sent.keys().any(|(other, _)| other == query)
     }
 }
@@ -308,13 +314,13 @@ mod tests {
         assert_eq!(test.uploads.forget(peers[1]), 0);
         assert_eq!(test.sent().len(), 2);
         test.push(2, 3);
-        assert!(test.uploads.has(&2));
+        assert!(test.uploads.has(&2, test.now));
         assert_eq!(test.uploads.query_ended(&2), 3);
-        assert!(!test.uploads.has(&2) && test.uploads.has(&1), "what was sent is still under way");
+        assert!(!test.uploads.has(&2, test.now) && test.uploads.has(&1, test.now), "what was sent is still under way");
         for peer in peers {
             test.uploads.end(1, peer);
         }
-        assert!(!test.uploads.has(&1) && test.uploads.under_way == 0);
+        assert!(!test.uploads.has(&1, test.now) && test.uploads.under_way == 0);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Records of 60 kB over slow links, with Kadence and with plain kad in the same network: `slow_links [get | put]`.
 //!
-//! Thirty nodes, 10 ms apart, have fast links. For gets, the closest one or the closest twenty have each record, and the link of the readers
-//! or of the holders is slow; for puts, that of the writers. Each row is a network of its own, in which three rounds of calls
-//! are made, one call at once or three.
+//! Thirty nodes, 10 ms apart, have fast links. For gets, the closest one or the closest twenty have each record, and the link
+//! of the readers or of the holders is slow; for puts, that of the writers. Each row is a network of its own, in which three
+//! rounds of calls are made, one call at once or three.
 
 use std::{env, error::Error, fmt, future::Future, time::Duration};
 

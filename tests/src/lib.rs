@@ -60,6 +60,27 @@ pub use self::{
     transport::secured,
 };
 
+/// Makes tests of scenarios: functions of the calling module that take a function which starts a node. Each runs with that
+/// module's `tokio_node` on tokio, and with its `smol_node` on smol.
+#[macro_export]
+macro_rules! on_tokio_and_smol {
+    ($($scenario:ident),* $(,)?) => {
+        mod on_tokio {
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario(super::tokio_node).await;
+            })*
+        }
+
+        mod on_smol {
+            $(#[test]
+            fn $scenario() {
+                smol::block_on(super::$scenario(super::smol_node));
+            })*
+        }
+    };
+}
+
 /// Compiles the code in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

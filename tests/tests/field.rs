@@ -30,26 +30,7 @@ fn smol_node(config: NodeConfig) -> BoxFuture<'static, Result<Node, NodeError>> 
     kadence_smol::node(config).boxed()
 }
 
-/// Runs each scenario on both runtimes.
-macro_rules! scenarios {
-    ($($name:ident),* $(,)?) => {
-        mod on_tokio {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(super::tokio_node).await;
-            })*
-        }
-
-        mod on_smol {
-            $(#[test]
-            fn $name() {
-                smol::block_on(super::$name(super::smol_node));
-            })*
-        }
-    };
-}
-
-scenarios! {
+kadence_tests::on_tokio_and_smol! {
     a_peer_that_has_moved_is_found_where_others_say_that_it_is,
     the_address_after_many_restarts_is_passed_on,
     a_seed_that_was_started_again_becomes_part_of_the_network,

@@ -127,25 +127,7 @@ fn smol_node(config: NodeConfig, link: Link) -> BoxFuture<'static, Result<Node, 
     Node::start(SmolRuntime::default(), config, |keypair| upgrade(tcp, keypair), |_| dummy::Behaviour).boxed()
 }
 
-macro_rules! scenarios {
-    ($($name:ident),* $(,)?) => {
-        mod on_tokio {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::tokio_node).await;
-            })*
-        }
-
-        mod on_smol {
-            $(#[test]
-            fn $name() {
-                smol::block_on(super::$name(super::smol_node));
-            })*
-        }
-    };
-}
-
-scenarios! {
+kadence_tests::on_tokio_and_smol! {
     large_values_are_read_over_a_slow_downlink,
     large_values_are_put_over_a_slow_uplink,
 }

@@ -29,9 +29,6 @@ const PARALLELISM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9);
 /// long before, so that it only has to be enough for a value that is sent or received slowly.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// kad's own default, for nodes without peer timeouts.
-const KAD_STREAM_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Configuration of a [`Node`](super::Node). The defaults are for a private network.
 ///
 /// ```
@@ -269,9 +266,11 @@ impl NodeConfig {
             .set_max_packet_size(self.max_packet_len)
             .set_periodic_bootstrap_interval(self.bootstrap_interval)
             .set_parallelism(PARALLELISM)
-            .set_substreams_timeout(if self.peer_timeouts.is_some() { STREAM_TIMEOUT } else { KAD_STREAM_TIMEOUT })
             // Peers without a copy, which read repair brings up to date. kad's default of 1 names too few.
             .set_caching(kad::Caching::Enabled { max_peers: REPLICATION_FACTOR as u16 });
+        if self.peer_timeouts.is_some() {
+            config.set_substreams_timeout(STREAM_TIMEOUT);
+        }
         let mut kad = kad::Behaviour::with_config(local_peer_id, store, config);
         // A node that cannot be dialled cannot serve, and would only take up space in the routing tables of others.
         kad.set_mode(if self.listen.is_empty() && self.mode == Some(Mode::Server) {

@@ -44,6 +44,16 @@ impl Test {
         test
     }
 
+    /// Returns the state in such a network in which a query has asked two peers, and one has responded.
+    fn waiting_for(late: PeerId, other: PeerId) -> Self {
+        let mut test = Self::fast();
+        test.sent(late, 1);
+        test.sent(other, 1);
+        test.pass(5);
+        test.answered(other, 1);
+        test
+    }
+
     fn sent(&mut self, peer: PeerId, query: u32) {
         self.pending.sent(peer, query, self.now);
     }
@@ -95,11 +105,7 @@ fn peers<const N: usize>() -> [PeerId; N] {
 #[test]
 fn a_peer_that_is_silent_among_others_that_respond_is_given_up_after_the_timeout() {
     let [silent, other] = peers();
-    let mut test = Test::fast();
-    test.sent(silent, 1);
-    test.sent(other, 1);
-    test.pass(5);
-    test.answered(other, 1);
+    let mut test = Test::waiting_for(silent, other);
     assert_eq!(test.run_to(99), []);
     assert_eq!(test.run_to(1000), [(silent, 100)]);
     assert_eq!(test.pending.next_deadline(), None, "nothing is pending");
@@ -431,11 +437,7 @@ fn a_peer_is_not_given_up_while_bytes_of_its_response_arrive() {
 #[test]
 fn a_peer_whose_response_stops_is_given_up_after_the_maximum_timeout() {
     let [slow, other] = peers();
-    let mut test = Test::fast();
-    test.sent(slow, 1);
-    test.sent(other, 1);
-    test.pass(5);
-    test.answered(other, 1);
+    let mut test = Test::waiting_for(slow, other);
     let response = test.responding(slow);
     response.moved();
     assert_eq!(test.run_to(5000), [(slow, 2100)], "one look after 100 ms, and the next after two seconds");
@@ -539,11 +541,7 @@ fn small_requests_have_the_time_of_the_values_that_are_sent_before_them() {
 #[test]
 fn a_peer_that_sends_byte_by_byte_is_given_up_in_the_end() {
     let [slow, other] = peers();
-    let mut test = Test::fast();
-    test.sent(slow, 1);
-    test.sent(other, 1);
-    test.pass(5);
-    test.answered(other, 1);
+    let mut test = Test::waiting_for(slow, other);
     let response = test.responding(slow);
     let mut given_up = Vec::new();
     for second in 1..=30 {
