@@ -19,6 +19,7 @@ use kadence_sim::{
     libp2p::{Multiaddr, kad::Record},
     run,
 };
+use mimalloc::MiMalloc;
 use rand::{Rng, seq::IndexedRandom};
 
 /// Mean time from the start of a node to its end. The times are distributed exponentially.
@@ -45,6 +46,10 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const RECENT: usize = 60;
 
 type AnyError = Box<dyn Error + Send + Sync>;
+
+/// A fifth of the time of a large world is saved.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Default)]
 struct Counts {

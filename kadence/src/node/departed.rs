@@ -11,6 +11,9 @@
 //! peers of the network answer: a node that has lost its own connection to the network keeps its table. Addresses of
 //! departed peers are kept for a day, and dialled less and less often, so that two halves of a network find each other
 //! again after a partition.
+//!
+//! Most peers close a connection because it is idle. A node that has joined has hundreds of these, so that few peers are
+//! checked at once, those that have left last, and the others slowly: a call that needs one of them finds out by itself.
 
 use std::{
     collections::HashMap,
@@ -38,6 +41,12 @@ const NEXT_CHECK: Duration = Duration::from_secs(10);
 
 /// Maximum delay of a check.
 const LONGEST_CHECK: Duration = Duration::from_secs(10 * 60);
+
+/// Number of peers that are checked at once when they have closed their connections.
+const CHECKS_AT_ONCE: u32 = 8;
+
+/// Time after which one more peer that has closed its connection is checked.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// Time for which a peer that was there is not checked again, though it closes connection after connection. Most do so
 /// when a connection is idle.
@@ -78,6 +87,7 @@ pub(super) enum Failure {
 pub(super) struct DepartedPeers {
     peers: HashMap<PeerId, Entry>,
     not_before: Instant,
+    checks: Checks,
     /// Peers whose addresses are wanted from now on, or no longer, until the caller takes them.
     wanted: Vec<(PeerId, bool)>,
     jitter: Jitter,
@@ -132,6 +142,11 @@ impl Entry {
         }
     }
 
+    /// Returns whether the next dial is the first one since the peer has closed its connection.
+    fn is_check(&self) -> bool {
+        matches!(self.state, State::Suspected { failures: 0, since: _ }) && self.last_dial.is_none()
+    }
+
     fn since(&self) -> Instant {
         match self.state {
             State::Trusted(since) | State::Suspected { failures: _, since } | State::Departed { dials: _, since } => {
@@ -141,11 +156,40 @@ impl Entry {
     }
 }
 
+/// Checks that are left: some at once, and one more after each [`CHECK_EVERY`].
+struct Checks {
+    left: u32,
+    /// Time from which the next one counts.
+    since: Instant,
+}
+
+impl Checks {
+    /// Takes one. Returns whether there was one.
+    fn take(&mut self, now: Instant) -> bool {
+        while self.left < CHECKS_AT_ONCE && self.since + CHECK_EVERY <= now {
+            self.left += 1;
+            self.since += CHECK_EVERY;
+        }
+        if self.left == CHECKS_AT_ONCE {
+            self.since = now;
+        }
+        let is_left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_left
+    }
+
+    /// Returns the time from which there is one.
+    fn from(&self, now: Instant) -> Instant {
+        if self.left > 0 { now } else { self.since + CHECK_EVERY }
+    }
+}
+
 impl DepartedPeers {
     pub(super) fn new(runtime: &impl Runtime, local_peer_id: PeerId) -> Self {
         Self {
             peers: HashMap::new(),
             not_before: runtime.now(),
+            checks: Checks { left: CHECKS_AT_ONCE, since: runtime.now() },
             wanted: Vec::new(),
             jitter: Jitter::new(local_peer_id),
             alarm: Alarm::new(runtime),
@@ -172,7 +216,6 @@ impl DepartedPeers {
         };
         if !is_trusted {
             (entry.state, entry.due) = (State::Suspected { failures: 0, since: now }, Some(now + delay));
-            self.wanted.push((peer, true));
             self.changed = true;
         }
     }
@@ -261,7 +304,9 @@ impl DepartedPeers {
                 self.changed = true;
                 return Some(peer);
             }
-            match self.peers.values().filter_map(|entry| entry.due).min() {
+            let checks_from = self.checks.from(now);
+            let due = |entry: &Entry| Some(if entry.is_check() { entry.due?.max(checks_from) } else { entry.due? });
+            match self.peers.values().filter_map(due).min() {
                 Some(due) => self.alarm.set(due.max(self.not_before)),
                 None => self.alarm.stop(),
             }
@@ -289,8 +334,20 @@ impl DepartedPeers {
             return None;
         }
         loop {
-            let due = self.peers.iter().filter_map(|(peer, entry)| Some((entry.due.filter(|due| *due <= now)?, *peer)));
-            let (_, peer) = due.min()?;
+            let is_due = |entry: &Entry| entry.due.is_some_and(|due| due <= now);
+            let due = self.peers.iter().filter(|(_, entry)| is_due(entry));
+            let (checks, others): (Vec<_>, Vec<_>) = due.partition(|(_, entry)| entry.is_check());
+            let peer = match others.iter().map(|(peer, entry)| (entry.due, **peer)).min() {
+                Some((_, peer)) => peer,
+                None => {
+                    let (_, last) = checks.iter().map(|(peer, entry)| (entry.since(), **peer)).max()?;
+                    if !self.checks.take(now) {
+                        return None;
+                    }
+                    self.wanted.push((last, true));
+                    last
+                }
+            };
             let jitter = self.jitter.draw(Duration::ZERO, FIRST_RETURN);
             let entry = self.peers.get_mut(&peer)?;
             entry.last_dial = Some(now);
@@ -491,14 +548,44 @@ mod tests {
     }
 
     #[test]
-    fn peers_that_are_lost_together_are_dialled_one_after_the_other() {
+    fn peers_that_close_their_connections_together_are_checked_one_after_the_other_the_last_first() {
         let mut bed = Bed::new();
+        let mut lost: Vec<_> = (0..100).map(|_| PeerId::random()).collect();
+        for peer in &lost {
+            bed.peers.disconnected(*peer, &[]);
+            bed.runtime.pass(Duration::from_millis(1));
+        }
+        bed.runtime.pass(FIRST_CHECK);
+        let mut dialled = bed.poll();
+        assert_eq!(dialled.len(), 1);
+        dialled.extend(bed.dialled_within(CHECK_EVERY / 2));
+        assert_eq!(dialled.len(), 8);
+        let last = lost.split_off(92);
+        assert!(dialled.iter().all(|peer| last.contains(peer)));
+        assert_eq!(bed.dialled_within(10 * CHECK_EVERY).len(), 10);
+        assert_eq!(bed.dialled_within(82 * CHECK_EVERY).len(), 82);
+        // After a quiet time, some are checked at once again.
+        bed.runtime.pass(8 * CHECK_EVERY);
+        for peer in &lost {
+            bed.peers.is_there(peer);
+        }
+        bed.runtime.pass(TRUSTED);
+        for peer in &lost {
+            bed.peers.disconnected(*peer, &[]);
+        }
+        assert_eq!(bed.dialled_within(CHECK_EVERY / 2).len(), 8);
+    }
+
+    #[test]
+    fn peers_that_cannot_be_reached_are_dialled_though_all_checks_are_taken() {
+        let (mut bed, failing) = (Bed::new(), PeerId::random());
+        assert!(!bed.failed(failing, Failure::Silent, None));
+        bed.runtime.pass(NEXT_CHECK - FIRST_CHECK - Duration::from_secs(1));
         for _ in 0..100 {
             bed.peers.disconnected(PeerId::random(), &[]);
         }
-        bed.runtime.pass(FIRST_CHECK);
-        assert_eq!(bed.poll().len(), 1);
-        assert_eq!(bed.dialled_within(99 * PAUSE).len(), 99);
+        assert!(!bed.dialled_within(FIRST_CHECK + Duration::from_millis(500)).contains(&failing));
+        assert!(bed.dialled_within(Duration::from_secs(1)).contains(&failing));
     }
 
     #[test]
@@ -574,6 +661,8 @@ mod tests {
         let (mut bed, peer) = (Bed::new(), PeerId::random());
         let last = |bed: &mut Bed| bed.peers.take_wanted().last().copied();
         bed.peers.disconnected(peer, &[]);
+        assert_eq!(last(&mut bed), None);
+        assert_eq!(bed.dialled_within(FIRST_CHECK), [peer]);
         assert_eq!(last(&mut bed), Some((peer, true)));
         bed.peers.is_there(&peer);
         assert_eq!(last(&mut bed), Some((peer, false)));
@@ -589,6 +678,7 @@ mod tests {
         let mut wanted = std::collections::HashSet::new();
         for _ in 0..2 * MAX_PEERS {
             bed.peers.disconnected(PeerId::random(), &[]);
+            let _dialled = bed.poll();
             let _departed = bed.failed(PeerId::random(), Failure::Refused, None);
         }
         for (peer, is_wanted) in bed.peers.take_wanted() {

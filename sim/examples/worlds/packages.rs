@@ -145,15 +145,18 @@ impl Stage {
 
     async fn perform_package_call(&self, call: &PackageCall) {
         match call.what {
-            PackageOperation::Publish => self.publish(call.by).await,
+            PackageOperation::Publish => {
+                let _is_published = self.publish(call.by).await;
+            }
             PackageOperation::Fetch { of } => {
                 let _is_there = self.fetch(call.by, of).await;
             }
         }
     }
 
-    async fn publish(&self, by: usize) {
-        let Some((host, registry)) = self.registry(by) else { return };
+    /// Publishes the next version of a node's package.
+    async fn publish(&self, by: usize) -> Result<(), String> {
+        let Some((host, registry)) = self.registry(by) else { return Err("its process is gone".to_owned()) };
         let number = {
             let mut packages = self.packages().borrow_mut();
             let tried = packages.tried.entry(by).or_default();
@@ -162,16 +165,17 @@ impl Stage {
         };
         let release = match self.release(&registry, number).await {
             Ok(release) => release,
-            Err(error) => return self.violated("start", format!("a package cannot be read: {error}"), &[by], None),
+            Err(error) => return Err(format!("its package cannot be read: {error}")),
         };
         let published = host.by_clock(registry.publish(release)).await;
-        let result = published.as_ref().map(|_receipt| ()).map_err(ToString::to_string);
+        let result: Result<(), String> = published.as_ref().map(|_receipt| ()).map_err(ToString::to_string);
         self.note(&[by], None, format!("{} publishes version {number}: {result:?}", self.name(by)));
         self.outcome(format!("Publish {}", if result.is_ok() { "Ok" } else { "Error" }));
         if let Ok(receipt) = published {
             let mut packages = self.packages().borrow_mut();
             packages.published.entry(by).or_default().insert(version(number), receipt.archive);
         }
+        result
     }
 
     /// Reads a package and fetches its newest version. Returns the number of versions, or what is wrong.
@@ -228,6 +232,18 @@ impl Stage {
             if !has_tried || made != content {
                 let text = format!("{} has read {version_read}, which {} has not made", self.name(*by), self.name(*of));
                 self.violated("package", text, &[*by, *of], None);
+            }
+        }
+    }
+
+    /// All faults are over: who has tried to publish can publish.
+    pub(crate) async fn check_packages_are_published(&self) {
+        let publishers: Vec<_> = self.packages().borrow().tried.keys().copied().collect();
+        for by in publishers {
+            self.at_stake("published at last");
+            if let Err(error) = self.publish(by).await {
+                let text = format!("{} cannot publish its package: {error}", self.name(by));
+                self.violated("published at last", text, &[by], None);
             }
         }
     }

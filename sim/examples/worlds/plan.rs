@@ -48,6 +48,9 @@ pub(crate) struct Node {
     /// Number of the first nodes that it joins through.
     #[serde(default = "three")]
     pub(crate) known: usize,
+    /// Server that it joins through in their place, if that one is there and keeps its key.
+    #[serde(default)]
+    pub(crate) friend: Option<usize>,
 }
 
 fn three() -> usize {
@@ -123,7 +126,7 @@ pub(crate) enum What {
     Freeze,
     /// No power, and then the same process again.
     Unplug,
-    /// The process is killed, and starts again with the same key at the end of the fault, without its memory.
+    /// The processes are killed, and start again with the same keys at the end of the fault, without their memory.
     Restart,
     /// As `Restart`, but peers do not notice, and what was not synced is lost.
     PowerFailure,
@@ -244,8 +247,17 @@ pub(crate) fn draw(seed: u64) -> Plan {
         (node.kind, node.seconds_ahead) = (Kind::Registry, 0);
     }
     let (own, _) = own_and_foreign(&nodes);
+    let servers: Vec<_> =
+        own.iter().copied().filter(|at| nodes.get(*at).is_some_and(|node| node.kind == Kind::Server)).collect();
+    for at in &own {
+        let friend = servers.choose(random).copied().filter(|friend| friend != at && random.random_bool(0.3));
+        if let Some(node) = nodes.get_mut(*at) {
+            node.friend = friend;
+        }
+    }
     let faults = faults(random, &nodes);
-    let calls = (0..CALLS).filter_map(|_| call(random, &own)).collect();
+    let mut calls: Vec<_> = (0..CALLS).filter_map(|_| call(random, &own)).collect();
+    calls.extend(faults.iter().flat_map(|fault| calls_of_newcomers(random, fault, &own)).collect::<Vec<_>>());
     let package_calls = package_calls(random, &registries);
     let latency_ms = random.random_bool(0.5).then(|| random.random_range(1..=150));
     Plan { seed, latency_ms, nodes, faults, calls, package_calls }
@@ -307,6 +319,7 @@ fn node(random: &mut ChaCha8Rng, at: usize, is_strange: bool) -> Node {
         delay_ms: if random.random_bool(0.1) { random.random_range(20..=400) } else { 0 },
         seconds_ahead: if random.random_bool(0.1) { random.random_range(-86_400..=86_400) } else { 0 },
         known: random.random_range(1..=3),
+        friend: None,
     }
 }
 
@@ -342,7 +355,19 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
             let share = random.random_range(0.05..0.5);
             (0..nodes.len()).filter(|_| random.random_bool(share)).collect()
         }
-        What::Restart => vec![*own.choose(random)?],
+        What::Restart => match random.random_range(0..10) {
+            // Nobody knows more than the other.
+            0..4 => {
+                let friends = |at: &usize| Some((*at, nodes.get(*at)?.friend?));
+                let pairs: Vec<_> = own.iter().filter_map(friends).collect();
+                pairs.choose(random).map_or_else(Vec::new, |(at, friend)| vec![*friend, *at])
+            }
+            // Those that others join through are started anew together.
+            4..6 => (0..random.random_range(2..=FIRST))
+                .chain(own.choose(random).copied().filter(|at| *at >= FIRST))
+                .collect(),
+            _ => vec![*own.choose(random)?],
+        },
         // Most is lost where files are.
         What::PowerFailure => {
             let of_registry = registries(nodes).choose(random).copied().filter(|_| random.random_bool(0.5));
@@ -370,9 +395,30 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
     (!chosen.is_empty()).then_some(Fault { at, until, nodes: chosen, what })
 }
 
+/// Returns reads by those who have just started, and by others who ask them, before they know the network.
+fn calls_of_newcomers(random: &mut ChaCha8Rng, fault: &Fault, own: &[usize]) -> Vec<Call> {
+    if !matches!(fault.what, What::Restart | What::PowerFailure | What::Replace) || random.random_bool(0.3) {
+        return Vec::new();
+    }
+    let mut calls = Vec::new();
+    for by in fault.nodes.iter().chain(own.choose(random)) {
+        for _ in 0..random.random_range(0..=2) {
+            let at = fault.until * 1_000 + random.random_range(10..2_000);
+            let operation = if random.random_bool(0.8) { Operation::Get } else { Operation::Providers };
+            let (key, timeout_s) = (popular(random), random.random_range(3..=40));
+            calls.push(Call { at, by: *by, key, operation, timeout_s, dropped_after: None });
+        }
+    }
+    calls
+}
+
+/// Returns a key: few keys are asked for often, and some have never been put.
+fn popular(random: &mut ChaCha8Rng) -> usize {
+    random.random_range(0..KEYS).min(random.random_range(0..KEYS))
+}
+
 fn call(random: &mut ChaCha8Rng, own: &[usize]) -> Option<Call> {
-    // Few keys are asked for often, and some have never been put.
-    let key = random.random_range(0..KEYS).min(random.random_range(0..KEYS));
+    let key = popular(random);
     let operation = match random.random_range(0..100) {
         0..30 => Operation::Get,
         30..36 => Operation::GetQuorum,
@@ -395,12 +441,17 @@ fn call(random: &mut ChaCha8Rng, own: &[usize]) -> Option<Call> {
 impl Fault {
     /// Seconds after the end for which the fault may still show: what was held up arrives, half-open connections end.
     fn grace(&self) -> u64 {
-        if self.what == What::HalfOpen { 11 } else { 2 }
+        match self.what {
+            What::HalfOpen => 11,
+            // What was held up is lost, and a new process knows nothing of it.
+            What::Restart | What::PowerFailure | What::Replace => 0,
+            _ => 2,
+        }
     }
 
     fn overlaps(&self, other: &Self) -> bool {
         let shares_node = self.nodes.iter().any(|node| other.nodes.contains(node));
-        shares_node && self.at <= other.until + other.grace() && other.at <= self.until + self.grace()
+        shares_node && self.at <= other.until + other.grace() + 1 && other.at <= self.until + self.grace() + 1
     }
 
     /// Returns whether the fault may show between two times.
@@ -425,6 +476,13 @@ impl Plan {
                 && fault.nodes.contains(&a) != fault.nodes.contains(&b)
                 && fault.shows(from, to)
         })
+    }
+
+    /// Returns the server that a node joins through, unless that one has another key later.
+    pub(crate) fn friend(&self, of: usize) -> Option<usize> {
+        let friend = self.nodes.get(of)?.friend?;
+        let is_replaced = self.faults.iter().any(|fault| fault.what == What::Replace && fault.nodes.contains(&friend));
+        (!is_replaced).then_some(friend)
     }
 
     /// Returns the plan with honest nodes in place of those of a kind.

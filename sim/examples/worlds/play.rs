@@ -196,8 +196,8 @@ impl Stage {
         stage
     }
 
-    /// Returns addresses of some of the first nodes for another one that starts: the current ones, as a name would give, or
-    /// the last ones.
+    /// Returns addresses of others for a node that starts: that of its friend, or those of some of the first nodes, the
+    /// current ones, as a name would give, or the last ones.
     fn addresses_of_some(&self, but: usize) -> Vec<Multiaddr> {
         let known = self.plan.nodes.get(but).map_or(1, |node| node.known);
         let mut last = self.last_addresses.borrow_mut();
@@ -205,6 +205,11 @@ impl Stage {
             if let Who::Kadence(node) = &actor.borrow().who {
                 last.extend(node.listen_addrs().into_iter().next().map(|address| (at, address)));
             }
+        }
+        if let Some(actor) = self.plan.friend(but).and_then(|at| self.actor(at))
+            && let Who::Kadence(node) = &actor.borrow().who
+        {
+            return node.listen_addrs().into_iter().take(1).collect();
         }
         // Each node begins elsewhere.
         let others = last.iter().filter(|(at, _)| **at != but).map(|(_, address)| address.clone());
@@ -321,6 +326,7 @@ impl Stage {
         self.check_leaks().await;
         self.check_acknowledged_records_are_found().await;
         self.check_announced_providers_are_found().await;
+        self.check_packages_are_published().await;
         self.check_packages_are_found().await;
         self.check_packages_are_genuine();
         self.report.into_inner()

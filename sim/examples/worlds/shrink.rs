@@ -76,7 +76,7 @@ fn plainer(mut plan: Plan, violates: &mut impl FnMut(&Plan) -> Result<bool, AnyE
             continue;
         }
         (node.kind, node.bandwidth, node.delay_ms, node.seconds_ahead, node.loss) = (Kind::Server, None, 0, 0, 0.0);
-        node.known = 3;
+        (node.known, node.friend) = (3, None);
         if violates(&smaller)? {
             plan = smaller;
         }

@@ -52,13 +52,24 @@ impl HeadCache {
     }
 }
 
-/// Result of a lookup that finds forged heads only.
+/// Purpose of a lookup, which decides how sure it has to be that there is no head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnlyForgedHeads {
-    /// An error: a genuine head may have been displaced.
-    Error,
-    /// No head: otherwise anybody could keep a publisher from publishing, by storing forged heads.
-    NotFound,
+pub(super) enum Purpose {
+    /// To read. If there are forged heads only, a genuine one may have been displaced; if a peer near the key has not
+    /// answered, it may have one.
+    Read,
+    /// To sign the next head. Otherwise anybody could keep a publisher from publishing, with forged heads, or with a peer
+    /// near the key that never answers.
+    Publish,
+}
+
+/// Number of peers that must have answered before a publisher takes it that there is no head: half of those that a put
+/// stores it at.
+const ENOUGH_TO_PUBLISH: u32 = 10;
+
+/// Returns whether a publisher takes it that there is no head, after a lookup that has found none and is not conclusive.
+fn is_enough_to_publish(progress: Progress) -> bool {
+    progress.successes >= ENOUGH_TO_PUBLISH && progress.most_answered()
 }
 
 impl<R: Runtime> Inner<R> {
@@ -68,7 +79,7 @@ impl<R: Runtime> Inner<R> {
             // It may have expired since.
             return validate_head(None, &head, SystemTime::now()).map(|_| Some(head)).map_err(rejection);
         }
-        let head = match self.look_up(package, OnlyForgedHeads::Error).await {
+        let head = match self.look_up(package, Purpose::Read).await {
             Ok(head) => head,
             // While a publication is in progress, the network has an older head.
             Err(error @ (GetError::Inconclusive { .. } | GetError::Timeout { .. } | GetError::Rollback { .. }))
@@ -96,14 +107,10 @@ impl<R: Runtime> Inner<R> {
     }
 
     /// Looks up the newest head in the network, and checks it against the checkpoint.
-    pub(super) async fn look_up(
-        &self,
-        package: &PackageId,
-        only_forged: OnlyForgedHeads,
-    ) -> Result<Option<SignedHead>, GetError> {
+    pub(super) async fn look_up(&self, package: &PackageId, purpose: Purpose) -> Result<Option<SignedHead>, GetError> {
         let mut seen_before = 0;
         loop {
-            match self.look_up_once(package, only_forged).await {
+            match self.look_up_once(package, purpose).await {
                 // During the lookup a newer head was published, or recorded by another call.
                 Err(GetError::Rollback { seen, .. }) if seen > seen_before => seen_before = seen,
                 found => return found,
@@ -111,11 +118,7 @@ impl<R: Runtime> Inner<R> {
         }
     }
 
-    async fn look_up_once(
-        &self,
-        package: &PackageId,
-        only_forged: OnlyForgedHeads,
-    ) -> Result<Option<SignedHead>, GetError> {
+    async fn look_up_once(&self, package: &PackageId, purpose: Purpose) -> Result<Option<SignedHead>, GetError> {
         let not_trusted = |error: &dyn std::fmt::Display| GetError::Rejected { reason: error.to_string() };
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
         let timeout = self.config.lookup_timeout;
@@ -128,7 +131,9 @@ impl<R: Runtime> Inner<R> {
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
                 return self.head_without_holder(package).await;
             }
-            Err(GetRecordError::NotFound { rejected: 1.., .. }) if only_forged == OnlyForgedHeads::NotFound => {
+            Err(GetRecordError::NotFound { rejected, progress, .. })
+                if purpose == Purpose::Publish && (rejected > 0 || is_enough_to_publish(progress)) =>
+            {
                 return self.head_without_holder(package).await;
             }
             Err(error) => return Err(lookup_error(&error, timeout)),
@@ -250,5 +255,20 @@ fn lookup_error(error: &GetRecordError, after: Duration) -> GetError {
         GetRecordError::Request(RequestError::Shutdown) => GetError::Closed,
         // An empty routing table, records that disagree, a cancelled call.
         _ => GetError::Inconclusive { asked: 0, answered: 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publisher_needs_ten_answers_and_four_of_five() {
+        let is_enough = |successes, failures| {
+            is_enough_to_publish(Progress { requests: successes + failures, successes, failures })
+        };
+        assert!(is_enough(16, 1) && is_enough(10, 0) && is_enough(12, 3));
+        assert!(!is_enough(9, 0), "an island may have so many");
+        assert!(!is_enough(12, 4), "most holders may be among those that did not answer");
     }
 }

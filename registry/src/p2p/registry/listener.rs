@@ -12,8 +12,7 @@ use libp2p::{PeerId, swarm::SwarmEvent};
 use libp2p_gossipsub as gossipsub;
 
 use super::{
-    Inner, RegistryBehaviour, RegistryBehaviourEvent, RegistryEvent, contents::ProviderScope, heads::OnlyForgedHeads,
-    lock,
+    Inner, RegistryBehaviour, RegistryBehaviourEvent, RegistryEvent, contents::ProviderScope, heads::Purpose, lock,
 };
 use crate::{
     GetError, PackageId,
@@ -181,7 +180,7 @@ impl<R: Runtime> Inner<R> {
 
     /// Looks up the head of a package after a conflicting announcement. If there are two heads, both are recorded.
     async fn recheck(&self, package: &PackageId) {
-        match self.look_up(package, OnlyForgedHeads::Error).await {
+        match self.look_up(package, Purpose::Read).await {
             Err(GetError::Equivocation { seq }) => {
                 tracing::warn!(%package, seq, "publisher signed two conflicting heads");
                 self.subscribers.send(&RegistryEvent::Equivocation { package: package.clone(), seq });

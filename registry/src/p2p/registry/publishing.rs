@@ -9,7 +9,7 @@ use libp2p_gossipsub as gossipsub;
 use semver::Version;
 use thiserror::Error;
 
-use super::{Inner, RegistryEvent, heads::OnlyForgedHeads, lock};
+use super::{Inner, RegistryEvent, heads::Purpose, lock};
 use crate::{
     ContentId, GetError, Index, IndexEntry, IndexError, Package, PackageId, PublishError, Receipt, Release, Step,
     StepOutcome, Steps, StorageError,
@@ -95,7 +95,7 @@ impl<R: Runtime> Inner<R> {
     /// one that was signed here last. The last one counts even if it may not have reached the network, so that its
     /// number is not used twice.
     pub(super) async fn predecessor(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        let there = match self.look_up(package, OnlyForgedHeads::NotFound).await {
+        let there = match self.look_up(package, Purpose::Publish).await {
             // An expired head is renewed by this publication; after a rollback, the newer head has not reached its
             // holders. It need not be the one that was signed here: another machine may publish with the same key.
             Err(error @ (GetError::Expired { .. } | GetError::Rollback { .. })) => {
