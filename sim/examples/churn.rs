@@ -19,8 +19,8 @@ use kadence_sim::{
     libp2p::{Multiaddr, kad::Record},
     run,
 };
-use mimalloc::MiMalloc;
 use rand::{Rng, seq::IndexedRandom};
+use tikv_jemallocator::Jemalloc;
 
 /// Mean time from the start of a node to its end. The times are distributed exponentially.
 const SESSION: Duration = Duration::from_secs(60 * 60);
@@ -49,7 +49,7 @@ type AnyError = Box<dyn Error + Send + Sync>;
 
 /// A fifth of the time of a large world is saved.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 #[derive(Debug, Default)]
 struct Counts {

@@ -10,8 +10,8 @@ use std::{
 
 use futures::{StreamExt, stream};
 use kadence_sim::{Latency, Link, Member, World, WorldConfig, libp2p::kad::Record, run};
-use mimalloc::MiMalloc;
 use rand::seq::IndexedRandom;
+use tikv_jemallocator::Jemalloc;
 
 /// Number of puts and gets that run at the same time.
 const AT_ONCE: usize = 32;
@@ -28,7 +28,7 @@ type AnyError = Box<dyn Error + Send + Sync>;
 
 /// A fifth of the time of a large world is saved.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> Result<(), AnyError> {
     let mut args = env::args().skip(1).map(|arg| arg.parse::<usize>());

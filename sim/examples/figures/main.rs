@@ -26,17 +26,17 @@ use kadence_sim::{
     },
     run,
 };
-use mimalloc::MiMalloc;
 use plotters::prelude::{
     BLACK, ChartBuilder, IntoDrawingArea, LineSeries, RGBColor, SVGBackend, SeriesLabelPosition, WHITE,
 };
 use rand::seq::{IndexedRandom, SliceRandom};
+use tikv_jemallocator::Jemalloc;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
 /// A fifth of the time of a large world is saved.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Shares of silent peers, in percent.
 const SHARES: [usize; 5] = [0, 5, 15, 30, 50];

@@ -47,7 +47,7 @@ pub struct RegistryConfig {
     /// longer. An announcement of a newer head ends this time early. Zero means a lookup for every call. Default: 5
     /// minutes.
     pub max_head_age: Duration,
-    /// Timeout for the lookup of a head in the DHT. Default: 10 s.
+    /// Timeout for the lookup of a head in the DHT. A publication waits three times as long. Default: 10 s.
     pub lookup_timeout: Duration,
     /// Timeout for the connection to a provider, including the lookup of its addresses. Default: 10 s.
     pub connect_timeout: Duration,

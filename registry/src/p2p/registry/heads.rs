@@ -121,11 +121,23 @@ impl<R: Runtime> Inner<R> {
     async fn look_up_once(&self, package: &PackageId, purpose: Purpose) -> Result<Option<SignedHead>, GetError> {
         let not_trusted = |error: &dyn std::fmt::Display| GetError::Rejected { reason: error.to_string() };
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
-        let timeout = self.config.lookup_timeout;
+        // On a slow link, one attempt takes long if some peers near the key are silent. Nobody waits for a publication.
+        let patience = if purpose == Purpose::Publish { 3 } else { 1 };
+        let timeout = self.config.lookup_timeout.saturating_mul(patience);
         // Asks all holders: one that has the newest head is enough.
-        let call = self.client.get_record(key).best().fresh().timeout(timeout);
+        let call = || self.client.get_record(key.clone()).best().fresh().timeout(timeout);
         // Peers that did not answer may do so at the next attempt.
-        let found = call.retry(Retry::default().attempts(3)).await;
+        let again = |attempts| call().retry(Retry::default().attempts(attempts));
+        let found =
+            match purpose {
+                Purpose::Read => again(3).await,
+                Purpose::Publish => match call().await {
+                    Err(GetRecordError::NotFound {
+                        rejected: 0, certainty: Certainty::Inconclusive, progress, ..
+                    }) if !is_enough_to_publish(progress) => again(2).await,
+                    found => found,
+                },
+            };
         let answer = match found {
             Ok(answer) => answer,
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
