@@ -150,7 +150,8 @@ impl OutcomeKind {
             RequestError::Invalid(_) | RequestError::Overloaded | RequestError::Refused(_) => Self::Refused,
             RequestError::ExpiredInQueue => Self::ExpiredInQueue,
             RequestError::Cancelled => Self::Cancelled,
-            RequestError::Shutdown => Self::Shutdown,
+            // Only a client ends a call as not polled: the tracker then is not polled, either.
+            RequestError::Shutdown | RequestError::NotPolled => Self::Shutdown,
         }
     }
 }

@@ -90,6 +90,12 @@ async fn put_and_get(world: &World, number: usize, writer: &Member, reader: &Mem
     let stored = writer.node.client().put_record(Record::new(key.clone(), vec![7; 1000])).await;
     let put = world.now() - began;
     let found = reader.node.client().get_record(key).await;
+    if let Err(error) = &stored {
+        eprintln!("put {number}: {error:?}");
+    }
+    if let Err(error) = &found {
+        eprintln!("get {number}: {error:?}");
+    }
     (put, world.now() - began - put, stored.is_ok() && found.is_ok())
 }
 

@@ -149,6 +149,7 @@ enums! {
         "expired_in_queue" => ExpiredInQueue,
         "cancelled" => Cancelled,
         "shutdown" => Shutdown,
+        "not_polled" => NotPolled,
         "refused" => Refused(error),
     }
     InvalidRequestError {

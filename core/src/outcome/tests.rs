@@ -182,6 +182,7 @@ fn table() -> Vec<(Outcome, bool)> {
             RequestError::ExpiredInQueue,
             RequestError::Cancelled,
             RequestError::Shutdown,
+            RequestError::NotPolled,
             RequestError::Refused(QueryStartError::Store(store::Error::MaxProvidedKeys)),
         ]
     };

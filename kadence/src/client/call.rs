@@ -22,6 +22,7 @@ use libp2p::PeerId;
 use super::{
     connection::{CallEnd, Connection, DriverClosedError, Message},
     kind::{GetClosestPeers, GetProviders, GetRecord, Kind, PutRecord, PutRecordTo},
+    polls::Watch,
 };
 use crate::{
     response::{Response, ResponseReceiver, response_channel},
@@ -50,8 +51,9 @@ use crate::{
 /// Dropping the future or the stream cancels the request.
 ///
 /// A request that is sent and not cancelled ends exactly once, with an answer or an error, at the request's deadline at
-/// the latest, provided that the driver is polled then. The `Timeout` error of a get contains records or providers that
-/// were found before the timeout.
+/// the latest. The `Timeout` error of a get contains records or providers that were found before the timeout. If nobody
+/// polls the driver, as in a loop that awaits the call in place of the driver's next event, the error is
+/// [`RequestError::NotPolled`].
 #[must_use = "a call does nothing until it is awaited or read as a stream"]
 pub struct Call<K> {
     draft: Draft,
@@ -574,6 +576,15 @@ struct PendingCall {
     /// True from the sending of the request to its end. A call that still waits for room in the channel sends no
     /// cancellation, so that there are never more cancellations than requests that were sent.
     sent: bool,
+    timeout: Duration,
+    watch: Watch,
+}
+
+impl PendingCall {
+    /// Returns `Ready` if the call would never end, because nobody polls the driver.
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.watch.poll(cx, &self.connection, self.timeout)
+    }
 }
 
 impl Drop for PendingCall {
@@ -602,12 +613,18 @@ impl<K: Kind> Stream for CallStream<K> {
                     // The response sender was dropped with the message, so the receiver reports the same.
                     Poll::Ready(Err(DriverClosedError)) => self.state = State::Waiting { pending },
                     Poll::Pending => {
+                        if pending.poll_watch(cx).is_ready() {
+                            return Poll::Ready(Some(Update::End(Err(RequestError::NotPolled.into()))));
+                        }
                         self.state = State::Sending { sending, pending };
                         return Poll::Pending;
                     }
                 },
                 State::Waiting { mut pending } => {
                     let Poll::Ready(response) = pending.responses.poll_next(cx) else {
+                        if pending.poll_watch(cx).is_ready() {
+                            return Poll::Ready(Some(Update::End(Err(RequestError::NotPolled.into()))));
+                        }
                         self.state = State::Waiting { pending };
                         return Poll::Pending;
                     };
@@ -664,9 +681,12 @@ impl Draft {
     fn send(self) -> State {
         let Self { connection, operation, locate, options, buffer } = self;
         let id = connection.next_request_id();
+        let timeout = options.timeout.unwrap_or(connection.default_timeout());
         let (response, responses) = response_channel(if options.streaming { buffer } else { 0 });
         let message = Message::Request { request: Request { id, operation, options }, locate, response };
-        let mut pending = PendingCall { connection: Arc::clone(&connection), id, responses, sent: false };
+        let watch = Watch::default();
+        let mut pending =
+            PendingCall { connection: Arc::clone(&connection), id, responses, sent: false, timeout, watch };
         match connection.try_send(message) {
             Ok(()) => {
                 pending.sent = true;

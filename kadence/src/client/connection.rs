@@ -1,13 +1,24 @@
 //! Channels between the clients and their driver, and the messages on them. Knows neither calls nor the client.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use futures::channel::oneshot;
 use kadence_core::{Item, Metrics, Outcome, Request, RequestId, Snapshot, Stats};
 use libp2p::{Multiaddr, PeerId, kad::RecordKey};
 use thiserror::Error;
 
+use super::polls::{Polls, Watch};
 use crate::{
+    Clock,
     response::ResponseSender,
     sync::channel::{self, Receiver, Sender, TrySendError},
 };
@@ -18,14 +29,18 @@ pub(crate) struct Connection {
     last_id: AtomicU64,
     messages: Sender<Message>,
     /// A channel of its own, so that a full message channel does not delay a cancellation. It needs no bound: every
-    /// live call sends at most one.
+    /// live call sends at most one, and few others.
     cancellations: Sender<RequestId>,
+    polls: Arc<Polls>,
+    clock: Clock,
+    default_timeout: Duration,
 }
 
 /// The driver's end of the channels.
 pub(crate) struct DriverChannels {
     pub(crate) messages: Receiver<Message>,
     pub(crate) cancellations: Receiver<RequestId>,
+    pub(crate) polls: Arc<Polls>,
 }
 
 /// A message from a client to its driver.
@@ -76,11 +91,40 @@ pub(crate) struct Introspection {
 
 impl Connection {
     /// Connects a client to a driver. `capacity` is the number of messages that may be under way, at least 1.
-    pub(crate) fn new(local_peer_id: PeerId, capacity: usize) -> (Self, DriverChannels) {
+    pub(crate) fn new(
+        local_peer_id: PeerId,
+        capacity: usize,
+        clock: Clock,
+        default_timeout: Duration,
+    ) -> (Self, DriverChannels) {
         let (messages, received_messages) = channel::bounded(capacity.max(1));
         let (cancellations, received_cancellations) = channel::unbounded();
-        let connection = Self { local_peer_id, last_id: AtomicU64::new(0), messages, cancellations };
-        (connection, DriverChannels { messages: received_messages, cancellations: received_cancellations })
+        let polls = Arc::<Polls>::default();
+        let channels = DriverChannels {
+            messages: received_messages,
+            cancellations: received_cancellations,
+            polls: Arc::clone(&polls),
+        };
+        let last_id = AtomicU64::new(0);
+        (Self { local_peer_id, last_id, messages, cancellations, polls, clock, default_timeout }, channels)
+    }
+
+    pub(super) fn polls(&self) -> &Polls {
+        &self.polls
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Returns the timeout of a call that has none of its own.
+    pub(super) fn default_timeout(&self) -> Duration {
+        self.default_timeout
+    }
+
+    /// Makes the driver poll if it waits for messages.
+    pub(super) fn wake_driver(&self) {
+        self.cancel(NO_REQUEST);
     }
 
     pub(crate) fn local_peer_id(&self) -> PeerId {
@@ -91,14 +135,30 @@ impl Connection {
         RequestId(self.last_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Sends a message that carries its own reply channel, and waits for the reply.
+    /// Sends a message that carries its own reply channel, and waits for the reply, for as long as somebody polls the driver.
     pub(crate) async fn ask<T>(
         &self,
         message: impl FnOnce(oneshot::Sender<T>) -> Message,
     ) -> Result<T, DriverClosedError> {
         let (reply, answer) = oneshot::channel();
-        self.send(message(reply)).await?;
-        answer.await.map_err(|_| DriverClosedError)
+        self.while_polled(async {
+            self.send(message(reply)).await?;
+            answer.await.map_err(|_| DriverClosedError)
+        })
+        .await
+    }
+
+    /// Waits for the driver, for as long as somebody polls it.
+    pub(crate) async fn while_polled<T>(
+        &self,
+        wait: impl Future<Output = Result<T, DriverClosedError>>,
+    ) -> Result<T, DriverClosedError> {
+        let (mut wait, mut watch) = (pin!(wait), Watch::default());
+        poll_fn(|cx| match wait.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => watch.poll(cx, self, self.default_timeout).map(|()| Err(DriverClosedError)),
+        })
+        .await
     }
 
     #[expect(clippy::result_large_err, reason = "the message comes back to be sent later")]
@@ -116,10 +176,13 @@ impl Connection {
     }
 }
 
+/// Id of no request: the first ids are given to requests.
+const NO_REQUEST: RequestId = RequestId(u64::MAX);
+
 /// Error of a message to a driver that was dropped before it had replied, for example because the driver's task has
-/// ended, or of a closure that panicked.
+/// ended, that nobody has polled for the default timeout of calls, or of a closure that panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("driver is closed")]
+#[error("driver is closed, or nobody polls it")]
 pub struct DriverClosedError;
 
 /// Error of [`Client::remove_record`](crate::Client::remove_record). No record was removed.

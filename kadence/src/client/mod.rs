@@ -3,8 +3,9 @@ pub(crate) mod connection;
 pub(crate) mod find_peer;
 pub(crate) mod key;
 pub(crate) mod kind;
+pub(crate) mod polls;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use kadence_core::{Metrics, Operation, Policy, PutOptions, Quorum, Snapshot, Stats};
 use libp2p::{PeerId, kad::Record};
@@ -15,6 +16,7 @@ use self::{
     key::Key,
     kind::{Bootstrap, FindPeer, GetClosestPeers, GetProviders, GetRecord, PutRecord, PutRecordTo, StartProviding},
 };
+use crate::Clock;
 
 /// Handle to a [`Driver`](crate::Driver), for requests to the DHT from any task or thread.
 ///
@@ -47,9 +49,15 @@ impl Client {
         local_peer_id: PeerId,
         command_capacity: usize,
         stream_capacity: usize,
+        clock: Clock,
+        default_timeout: Duration,
     ) -> (Self, DriverChannels) {
-        let (connection, channels) = Connection::new(local_peer_id, command_capacity);
+        let (connection, channels) = Connection::new(local_peer_id, command_capacity, clock, default_timeout);
         (Self { connection: Arc::new(connection), stream_capacity }, channels)
+    }
+
+    pub(crate) fn connection(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection)
     }
 
     /// Gets records under a key, from the local store and from peers.

@@ -28,9 +28,12 @@ use rustc_hash::FxHashMap;
 pub use self::swarm_handle::SwarmHandle;
 use self::{inbox::Inbox, swarm_handle::Closure};
 use crate::{
-    Client, ContainsKad, DriverConfig, Recording, RemoveRecordError, Runtime,
+    Client, Clock, ContainsKad, DriverConfig, Recording, RemoveRecordError, Runtime,
     alarm::Alarm,
-    client::connection::{CallEnd, Introspection, LocatedPeer, Message},
+    client::{
+        connection::{CallEnd, Introspection, LocatedPeer, Message},
+        polls::Polls,
+    },
     response::ResponseSender,
     sync::channel,
 };
@@ -63,8 +66,9 @@ const LONGEST_SEND: Duration = Duration::from_secs(30);
 /// replaces `swarm.select_next_some()`. A program without an event loop uses [`spawn`](crate::spawn). The stream never
 /// ends, not even after a shutdown.
 ///
-/// The driver has to be polled all the time: otherwise neither the swarm nor a call makes progress, and no deadline
-/// ends a call. Dropping the driver ends every pending and later call with
+/// The driver has to be polled all the time: otherwise neither the swarm nor a call makes progress. Do not await a call in the
+/// turn of the loop that polls the driver: at its deadline it ends with
+/// [`RequestError::NotPolled`](kadence_core::RequestError::NotPolled). Dropping the driver ends every pending and later call with
 /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown).
 ///
 /// ```
@@ -98,6 +102,7 @@ pub struct Driver<B: ContainsKad, R: Runtime> {
     probes: Vec<QueryId>,
     messages: Pin<Box<Inbox<Message>>>,
     cancellations: Pin<Box<Inbox<RequestId>>>,
+    polls: Arc<Polls>,
     closures: Pin<Box<Inbox<Closure<B>>>>,
     alarm: Alarm,
     shutdown_waiters: Vec<oneshot::Sender<()>>,
@@ -121,7 +126,13 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
     /// Returns a client, a handle to the swarm, and the driver that now owns the swarm.
     /// [`DriverConfig::event_capacity`] has no effect here.
     pub fn new(swarm: Swarm<B>, runtime: R, config: DriverConfig) -> (Client, SwarmHandle<B>, Self) {
-        let (client, channels) = Client::new(*swarm.local_peer_id(), config.command_capacity, config.stream_capacity);
+        let (client, channels) = Client::new(
+            *swarm.local_peer_id(),
+            config.command_capacity,
+            config.stream_capacity,
+            Clock::new(&runtime),
+            config.tracker.default_timeout,
+        );
         let (closures, receive_closures) = channel::bounded(config.command_capacity.max(1));
         let now = runtime.now();
         let alarm = Alarm::new(&runtime);
@@ -141,6 +152,7 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             probes: Vec::new(),
             messages: Inbox::new(channels.messages),
             cancellations: Inbox::new(channels.cancellations),
+            polls: channels.polls,
             closures: Inbox::new(receive_closures),
             alarm,
             shutdown_waiters: Vec::new(),
@@ -149,7 +161,8 @@ impl<B: ContainsKad, R: Runtime> Driver<B, R> {
             requires_external_address: config.requires_external_address,
             reachability: Reachability::Unknown,
         };
-        (client, SwarmHandle::new(closures), driver)
+        let handle = SwarmHandle::new(closures, client.connection());
+        (client, handle, driver)
     }
 
     /// Returns the swarm, to change it or to start kad queries of your own. Poll the driver afterwards: nothing else
@@ -515,6 +528,7 @@ impl<B: ContainsKad, R: Runtime> Stream for Driver<B, R> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        this.polls.begin();
         // True once all inboxes were found empty: a new message then wakes the task, and they need no further poll.
         let mut listening = false;
         for _ in 0..TURNS_PER_WAKE {
@@ -523,7 +537,10 @@ impl<B: ContainsKad, R: Runtime> Stream for Driver<B, R> {
             let received = !listening && this.receive(cx);
             listening = !received;
             match this.poll_swarm(cx) {
-                Poll::Ready(Some(event)) => return Poll::Ready(Some(event)),
+                Poll::Ready(Some(event)) => {
+                    this.polls.has_yielded();
+                    return Poll::Ready(Some(event));
+                }
                 Poll::Ready(None) => continue,
                 Poll::Pending => {}
             }

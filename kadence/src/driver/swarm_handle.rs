@@ -1,9 +1,9 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use futures::channel::oneshot;
 use libp2p::Swarm;
 
-use crate::{ContainsKad, DriverClosedError, sync::channel::Sender};
+use crate::{ContainsKad, DriverClosedError, client::connection::Connection, sync::channel::Sender};
 
 pub(super) type Closure<B> = Box<dyn FnOnce(&mut Swarm<B>) + Send>;
 
@@ -30,11 +30,12 @@ pub(super) type Closure<B> = Box<dyn FnOnce(&mut Swarm<B>) + Send>;
 /// ```
 pub struct SwarmHandle<B: ContainsKad> {
     closures: Sender<Closure<B>>,
+    connection: Arc<Connection>,
 }
 
 impl<B: ContainsKad> SwarmHandle<B> {
-    pub(super) fn new(closures: Sender<Closure<B>>) -> Self {
-        Self { closures }
+    pub(super) fn new(closures: Sender<Closure<B>>, connection: Arc<Connection>) -> Self {
+        Self { closures, connection }
     }
 
     /// Runs a closure on the swarm, in the driver's loop, and returns the closure's result. Keep the closure short: the
@@ -45,7 +46,8 @@ impl<B: ContainsKad> SwarmHandle<B> {
     ///
     /// # Errors
     ///
-    /// Fails if the driver is dropped before the closure has run, or if the closure panics.
+    /// Fails if the driver is dropped before the closure has run, if nobody polls the driver for the default timeout of calls,
+    /// or if the closure panics.
     pub async fn with<T, F>(&self, f: F) -> Result<T, DriverClosedError>
     where
         T: Send + 'static,
@@ -55,14 +57,17 @@ impl<B: ContainsKad> SwarmHandle<B> {
         let closure: Closure<B> = Box::new(move |swarm| {
             let _cancelled = reply.send(f(swarm));
         });
-        self.closures.send(closure).await.map_err(|_| DriverClosedError)?;
-        answer.await.map_err(|_| DriverClosedError)
+        let ran = async {
+            self.closures.send(closure).await.map_err(|_| DriverClosedError)?;
+            answer.await.map_err(|_| DriverClosedError)
+        };
+        self.connection.while_polled(ran).await
     }
 }
 
 impl<B: ContainsKad> Clone for SwarmHandle<B> {
     fn clone(&self) -> Self {
-        Self { closures: self.closures.clone() }
+        Self { closures: self.closures.clone(), connection: Arc::clone(&self.connection) }
     }
 }
 

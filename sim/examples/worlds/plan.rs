@@ -134,6 +134,8 @@ pub(crate) enum What {
     FullDisk,
     /// As `Restart`, with another key.
     Replace,
+    /// As `Replace`, but until the end of the fault the first node knows nobody, and the others know it alone.
+    Island,
     /// The processes are killed and start again with the same key, over and over: they live for 30 s on average, and are
     /// away for 10 s.
     Churn,
@@ -158,7 +160,7 @@ pub(crate) enum What {
 }
 
 impl What {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Stall,
         Self::Freeze,
         Self::Unplug,
@@ -166,6 +168,7 @@ impl What {
         Self::PowerFailure,
         Self::FullDisk,
         Self::Replace,
+        Self::Island,
         Self::Churn,
         Self::Move,
         Self::Reset,
@@ -379,6 +382,12 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
             let others: Vec<_> = own.iter().filter(|at| !registries(nodes).contains(at)).collect();
             vec![**others.choose(random)?]
         }
+        What::Island => {
+            let others: Vec<_> = (FIRST..nodes.len())
+                .filter(|at| nodes.get(*at).is_some_and(|node| node.kind == Kind::Server))
+                .collect();
+            others.choose_multiple(random, 2).copied().collect()
+        }
         What::Churn => own.iter().copied().filter(|_| random.random_bool(0.25)).collect(),
         What::HalfOpen => vec![one(random), *own.choose(random)?],
         What::Flood => vec![*foreign.choose(random)?, *own.choose(random)?],
@@ -397,13 +406,19 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
 
 /// Returns reads by those who have just started, and by others who ask them, before they know the network.
 fn calls_of_newcomers(random: &mut ChaCha8Rng, fault: &Fault, own: &[usize]) -> Vec<Call> {
-    if !matches!(fault.what, What::Restart | What::PowerFailure | What::Replace) || random.random_bool(0.3) {
+    // Milliseconds.
+    let when = match fault.what {
+        What::Restart | What::PowerFailure | What::Replace => fault.until * 1_000 + 10..fault.until * 1_000 + 2_000,
+        What::Island => fault.at * 1_000 + 10..fault.until * 1_000,
+        _ => return Vec::new(),
+    };
+    if random.random_bool(0.3) {
         return Vec::new();
     }
     let mut calls = Vec::new();
     for by in fault.nodes.iter().chain(own.choose(random)) {
         for _ in 0..random.random_range(0..=2) {
-            let at = fault.until * 1_000 + random.random_range(10..2_000);
+            let at = random.random_range(when.clone());
             let operation = if random.random_bool(0.8) { Operation::Get } else { Operation::Providers };
             let (key, timeout_s) = (popular(random), random.random_range(3..=40));
             calls.push(Call { at, by: *by, key, operation, timeout_s, dropped_after: None });
@@ -444,7 +459,7 @@ impl Fault {
         match self.what {
             What::HalfOpen => 11,
             // What was held up is lost, and a new process knows nothing of it.
-            What::Restart | What::PowerFailure | What::Replace => 0,
+            What::Restart | What::PowerFailure | What::Replace | What::Island => 0,
             _ => 2,
         }
     }
@@ -456,7 +471,23 @@ impl Fault {
 
     /// Returns whether the fault may show between two times.
     fn shows(&self, from: Duration, to: Duration) -> bool {
+        if self.what == What::Island {
+            return self.kills(from, to);
+        }
         Duration::from_secs(self.at) <= to && Duration::from_secs(self.until + self.grace()) >= from
+    }
+
+    /// Returns whether processes are halted or killed at some time between two.
+    fn kills(&self, from: Duration, to: Duration) -> bool {
+        let [begins, ends] = [self.at, self.until].map(Duration::from_secs);
+        match self.what {
+            What::Freeze | What::Restart | What::PowerFailure | What::Replace | What::Churn => {
+                begins <= to && ends >= from
+            }
+            // They go on in between.
+            What::Island => [begins, ends].iter().any(|time| (from..=to).contains(time)),
+            _ => false,
+        }
     }
 }
 
@@ -466,6 +497,14 @@ impl Plan {
         self.faults
             .iter()
             .any(|fault| fault.nodes.contains(&node) && !fault.what.is_harmless() && fault.shows(from, to))
+    }
+
+    /// Returns whether a node is on an island at some time between two: nobody else can know what it has.
+    pub(crate) fn is_on_island(&self, node: usize, from: Duration, to: Duration) -> bool {
+        self.faults.iter().any(|fault| {
+            let [begins, ends] = [fault.at, fault.until].map(Duration::from_secs);
+            fault.what == What::Island && fault.nodes.contains(&node) && begins <= to && ends >= from
+        })
     }
 
     /// Returns whether a partition separates two nodes at some time between two.
@@ -481,7 +520,8 @@ impl Plan {
     /// Returns the server that a node joins through, unless that one has another key later.
     pub(crate) fn friend(&self, of: usize) -> Option<usize> {
         let friend = self.nodes.get(of)?.friend?;
-        let is_replaced = self.faults.iter().any(|fault| fault.what == What::Replace && fault.nodes.contains(&friend));
+        let changes_key = |fault: &&Fault| matches!(fault.what, What::Replace | What::Island);
+        let is_replaced = self.faults.iter().filter(changes_key).any(|fault| fault.nodes.contains(&friend));
         (!is_replaced).then_some(friend)
     }
 
@@ -498,11 +538,6 @@ impl Plan {
 
     /// Returns whether the processes of a node are halted or killed at some time between two.
     pub(crate) fn is_halted(&self, node: usize, from: Duration, to: Duration) -> bool {
-        self.faults.iter().any(|fault| {
-            fault.nodes.contains(&node)
-                && matches!(fault.what, What::Freeze | What::Restart | What::PowerFailure | What::Replace | What::Churn)
-                && Duration::from_secs(fault.at) <= to
-                && Duration::from_secs(fault.until) >= from
-        })
+        self.faults.iter().any(|fault| fault.nodes.contains(&node) && fault.kills(from, to))
     }
 }

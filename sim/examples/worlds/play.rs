@@ -82,12 +82,21 @@ impl Validator for OfKey {
     }
 }
 
+/// Returns whether values under a key are validated. Of other keys, nobody knows the genuine values.
+fn is_validated(key: usize) -> bool {
+    key % 3 != 2
+}
+
+fn name_of_key(number: usize) -> String {
+    format!("{}{number}", if is_validated(number) { "/world/" } else { "plain " })
+}
+
 fn key(number: usize) -> RecordKey {
-    RecordKey::from(format!("/world/{number}").into_bytes())
+    RecordKey::from(name_of_key(number).into_bytes())
 }
 
 fn value(key: usize, number: usize, len: usize) -> Vec<u8> {
-    let mut value = format!("/world/{key}={number};").into_bytes();
+    let mut value = format!("{}={number};", name_of_key(key)).into_bytes();
     value.resize(len.max(value.len()), b'.');
     value
 }
@@ -126,6 +135,8 @@ pub(crate) struct Stage {
     packages: RefCell<Packages>,
     /// Last known addresses of the first nodes.
     last_addresses: RefCell<BTreeMap<usize, Multiaddr>>,
+    /// Nodes on islands, each with the one that it knows.
+    islands: RefCell<BTreeMap<usize, Option<usize>>>,
 }
 
 pub(crate) struct Actor {
@@ -179,6 +190,7 @@ impl Stage {
             announced: RefCell::default(),
             packages: RefCell::default(),
             last_addresses: RefCell::default(),
+            islands: RefCell::default(),
         };
         stage.report.borrow_mut().seed = stage.plan.seed;
         for (at, node) in Rc::clone(&stage.plan).nodes.iter().enumerate() {
@@ -206,10 +218,15 @@ impl Stage {
                 last.extend(node.listen_addrs().into_iter().next().map(|address| (at, address)));
             }
         }
-        if let Some(actor) = self.plan.friend(but).and_then(|at| self.actor(at))
-            && let Who::Kadence(node) = &actor.borrow().who
-        {
-            return node.listen_addrs().into_iter().take(1).collect();
+        let address_of = |at: usize| match &self.actor(at)?.borrow().who {
+            Who::Kadence(node) => node.listen_addrs().into_iter().next(),
+            Who::Registry(_) | Who::Foreign(_) | Who::Gone => None,
+        };
+        if let Some(known) = self.islands.borrow().get(&but) {
+            return known.and_then(address_of).into_iter().collect();
+        }
+        if let Some(address) = self.plan.friend(but).and_then(address_of) {
+            return vec![address];
         }
         // Each node begins elsewhere.
         let others = last.iter().filter(|(at, _)| **at != but).map(|(_, address)| address.clone());
@@ -344,6 +361,7 @@ impl Stage {
         if fault.what == What::Partition {
             self.partition(&fault.nodes, true);
         }
+        self.isolate(fault).await;
         self.flood(fault).await;
         self.churn(fault).await;
         self.sleep_until(Duration::from_secs(fault.until)).await;
@@ -364,7 +382,7 @@ impl Stage {
             What::Freeze => host.set_frozen(true),
             What::Unplug => host.set_online(false),
             What::Restart => self.kill(at),
-            What::Replace => {
+            What::Replace | What::Island => {
                 // Nobody will be there with this key.
                 self.last_addresses.borrow_mut().remove(&at);
                 self.kill(at);
@@ -382,6 +400,27 @@ impl Stage {
             What::Clock => host.set_wall_clock(node.seconds_ahead + 3_600),
             What::HalfOpen | What::Partition | What::Flood | What::Churn => {}
         }
+    }
+
+    /// Starts nodes with new keys that know one of them at most.
+    async fn isolate(&self, fault: &Fault) {
+        if fault.what != What::Island {
+            return;
+        }
+        let mut known = None;
+        for at in &fault.nodes {
+            self.islands.borrow_mut().insert(*at, known);
+            known = known.or(Some(*at));
+            self.change_key(*at);
+            self.start_process(*at).await;
+        }
+    }
+
+    fn change_key(&self, at: usize) {
+        let Some(actor) = self.actor(at) else { return };
+        let keypair = Keypair::generate_ed25519();
+        self.names.borrow_mut().insert(keypair.public().to_peer_id(), at);
+        actor.borrow_mut().keypair = keypair;
     }
 
     /// Kills and starts the processes of nodes until a fault of this kind ends.
@@ -463,9 +502,12 @@ impl Stage {
             }
             What::FullDisk => host.set_disk(DiskState::Healthy),
             What::Replace => {
-                let keypair = Keypair::generate_ed25519();
-                self.names.borrow_mut().insert(keypair.public().to_peer_id(), at);
-                actor.borrow_mut().keypair = keypair;
+                self.change_key(at);
+                self.start_process(at).await;
+            }
+            What::Island => {
+                self.islands.borrow_mut().remove(&at);
+                self.kill(at);
                 self.start_process(at).await;
             }
             What::Narrow | What::Loss | What::Slow => host.set_link(link(node)),
@@ -576,16 +618,17 @@ impl Stage {
         let holders = self.holders(call.key).await;
         let get = client.get_record(key(call.key)).timeout(timeout);
         let found = match call.operation {
-            Operation::GetQuorum => get.quorum(2).await.map(|found| found.value().to_vec()),
-            Operation::GetBest => get.best().await.map(|found| found.value().to_vec()),
-            _ => get.await.map(|found| found.value().to_vec()),
+            Operation::GetQuorum => get.quorum(2).await,
+            // Without a validator, no value is better than another.
+            Operation::GetBest if is_validated(call.key) => get.best().await,
+            _ => get.await,
         };
         match &found {
-            Ok(value) => {
+            Ok(found) => {
                 if self.plan.nodes.iter().any(|node| node.kind.lies()) {
                     self.at_stake("value");
                 }
-                self.check_value(call.by, call.key, value);
+                self.check_value(call.by, call.key, &found.record.record);
             }
             Err(GetRecordError::NotFound { certainty, .. }) => {
                 self.check_conclusive(call, *certainty == Certainty::Conclusive, began, holders).await;
@@ -595,14 +638,17 @@ impl Stage {
         outcome_of(&found)
     }
 
-    fn check_value(&self, by: usize, number: usize, value: &[u8]) {
-        if number_in(key(number).as_ref(), value).is_none() {
-            let text = format!("{} got {:?}", self.name(by), value.escape_ascii().to_string());
+    fn check_value(&self, by: usize, number: usize, record: &Record) {
+        let is_genuine = !is_validated(number) || number_in(key(number).as_ref(), &record.value).is_some();
+        if record.key != key(number) || !is_genuine {
+            let [key, value] = [record.key.as_ref(), &record.value].map(|bytes| bytes.escape_ascii().to_string());
+            let text = format!("{} got {value} under {key}", self.name(by));
             self.violated("value", text, &[by], Some(number));
         }
     }
 
-    /// Returns whether nothing was between a caller and another node since a time, and both went on.
+    /// Returns whether nothing was between a caller and another node since a time, and both went on. The caller may know
+    /// nobody; the other node may not be one that nobody knows.
     fn was_near(&self, caller: usize, at: usize, began: Duration) -> bool {
         let now = self.world.now();
         let hosts = [caller, at].map(|at| self.actor(at).map(|actor| actor.borrow().host.clone()));
@@ -612,6 +658,7 @@ impl Stage {
             && !self.plan.is_disturbed(at, began, now)
             && !self.plan.is_disturbed(caller, began, now)
             && !self.plan.is_cut(at, caller, began, now)
+            && !self.plan.is_on_island(at, began, now)
     }
 
     /// A get has found nothing. `held` had the record when it began.
@@ -755,7 +802,7 @@ impl Stage {
                 self.at_stake("found at last");
                 let found = client.get_record(key(number)).timeout(Duration::from_secs(60)).await;
                 if let Ok(found) = &found {
-                    self.check_value(reader, number, found.value());
+                    self.check_value(reader, number, &found.record.record);
                 }
                 let is_missing = !matches!(&found, Ok(_) | Err(GetRecordError::Request(RequestError::Shutdown)));
                 if is_missing {

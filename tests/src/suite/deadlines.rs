@@ -1,12 +1,17 @@
 //! Deadlines on networks of silent peers are exact and free the slots.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, poll};
 use kadence::{
-    BootstrapError, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError, RequestError,
-    StartProvidingError, Update, tracker::OperationKind,
+    BootstrapError, DriverClosedError, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError,
+    RequestError, StartProvidingError, Update, tracker::OperationKind,
 };
+
+use libp2p::Multiaddr;
 
 use super::support::{collect, key, record, start_call};
 use crate::{ManualClock, NodeConfig, TestEnv, TestRuntime, with_kad};
@@ -199,4 +204,33 @@ pub async fn silent_peers_do_not_use_up_the_slots<R: TestRuntime>(env: &TestEnv<
     let snapshot = env.wait_for_snapshot(&node.client, |snapshot| snapshot.queries.len() == 1).await;
     assert_eq!(snapshot.queries[0].operation, OperationKind::GetClosestPeers);
     drop(begin);
+}
+
+pub async fn a_call_that_is_awaited_in_place_of_the_driver_ends_at_its_deadline<R: TestRuntime>(env: &TestEnv<R>) {
+    let mut config = NodeConfig::default();
+    config.driver.tracker.default_timeout = SHORT;
+    let mut node = env.own_loop(config).await;
+    let client = node.client.clone();
+    let in_place_of_the_driver = async || {
+        let began = Instant::now();
+        let result = client.get_closest_peers(key("target")).await;
+        assert!(matches!(result, Err(GetClosestPeersError::Request(RequestError::NotPolled))), "{result:?}");
+        assert!(began.elapsed() >= SHORT && began.elapsed() < IN_TIME, "{:?}", began.elapsed());
+        assert_eq!(client.snapshot().await, Err(DriverClosedError));
+    };
+    // Before the first event.
+    in_place_of_the_driver().await;
+    assert_eq!(node.swarm.with(|_| ()).await, Err(DriverClosedError));
+    // After an event.
+    node.driver.swarm_mut().dial("/ip4/127.0.0.1/udp/1".parse::<Multiaddr>().unwrap()).unwrap();
+    node.driver.select_next_some().await;
+    in_place_of_the_driver().await;
+    // While the driver waits, with a waker of this task.
+    while poll!(node.driver.next()).is_ready() {}
+    in_place_of_the_driver().await;
+    // Side by side, calls go on, and what was given up has left nothing.
+    let result = node.run_until(client.get_closest_peers(key("target")).into_future()).await;
+    assert!(matches!(result, Err(GetClosestPeersError::NoKnownPeers)), "{result:?}");
+    let snapshot = node.run_until(client.snapshot()).await.unwrap();
+    assert!(snapshot.is_empty(), "{snapshot:?}");
 }

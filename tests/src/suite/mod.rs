@@ -70,6 +70,7 @@ macro_rules! suite {
                 a_deadline_comes_neither_early_nor_late,
                 a_call_that_never_got_a_slot_expires_in_the_queue,
                 silent_peers_do_not_use_up_the_slots,
+                a_call_that_is_awaited_in_place_of_the_driver_ends_at_its_deadline,
             }
             single_flight {
                 equal_gets_share_one_query_that_lives_as_long_as_any_of_them,
