@@ -589,6 +589,7 @@ impl PendingCall {
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
+        self.watch.end(&self.connection);
         if self.sent {
             // The order matters: if the driver receives the cancellation before the request, it finds nothing to
             // cancel. It then has to find the response channel closed when it receives the request.

@@ -153,10 +153,10 @@ impl Connection {
         &self,
         wait: impl Future<Output = Result<T, DriverClosedError>>,
     ) -> Result<T, DriverClosedError> {
-        let (mut wait, mut watch) = (pin!(wait), Watch::default());
+        let (mut wait, mut watched) = (pin!(wait), Watched { connection: self, watch: Watch::default() });
         poll_fn(|cx| match wait.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => watch.poll(cx, self, self.default_timeout).map(|()| Err(DriverClosedError)),
+            Poll::Pending => watched.watch.poll(cx, self, self.default_timeout).map(|()| Err(DriverClosedError)),
         })
         .await
     }
@@ -173,6 +173,18 @@ impl Connection {
     /// Cancels a request whose call was dropped. Does nothing if the driver is closed.
     pub(crate) fn cancel(&self, id: RequestId) {
         let _closed = self.cancellations.try_send(id);
+    }
+}
+
+/// Watch that ends when it is dropped.
+struct Watched<'a> {
+    connection: &'a Connection,
+    watch: Watch,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.watch.end(self.connection);
     }
 }
 

@@ -18,8 +18,8 @@ use crate::{Alarm, deadline_after};
 /// Time between a message that makes a living driver poll, and the look whether it has.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Lowest bit of the count: the last poll has returned an event, and the driver waits for the next one.
-const HAS_YIELDED: u64 = 1;
+/// Lowest bit of the count: nothing wakes the driver, and its owner has to poll it.
+const IS_DUE: u64 = 1;
 
 /// Number of times that a driver was polled.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Polls(AtomicU64);
 impl Default for Polls {
     fn default() -> Self {
         // Nothing wakes a driver that was never polled.
-        Self(AtomicU64::new(HAS_YIELDED))
+        Self(AtomicU64::new(IS_DUE))
     }
 }
 
@@ -39,15 +39,15 @@ impl Polls {
         self.0.store(number.wrapping_add(1).wrapping_mul(2), Ordering::Relaxed);
     }
 
-    /// Notes that a poll has returned an event. Nothing wakes the driver: its owner has to poll it.
-    pub(crate) fn has_yielded(&self) {
-        self.0.fetch_or(HAS_YIELDED, Ordering::Relaxed);
+    /// Notes that a poll has returned an event, or that the driver was woken and not polled.
+    pub(crate) fn is_due(&self) {
+        self.0.fetch_or(IS_DUE, Ordering::Relaxed);
     }
 
-    /// Returns the number of polls, and whether the last one has returned an event.
+    /// Returns the number of polls, and whether the next one is due.
     fn get(&self) -> (u64, bool) {
         let polls = self.0.load(Ordering::Relaxed);
-        (polls / 2, polls % 2 == HAS_YIELDED)
+        (polls / 2, polls % 2 == IS_DUE)
     }
 }
 
@@ -65,14 +65,14 @@ pub(crate) struct Watch {
 impl Watch {
     /// Returns `Ready` if `timeout` has passed since the first look and nobody polls the driver.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection, timeout: Duration) -> Poll<()> {
-        let (polls, has_yielded) = connection.polls().get();
+        let (polls, is_due) = connection.polls().get();
         let Some((since, last)) = &mut self.last else {
             self.last = Some((connection.clock().now(), polls));
-            return if has_yielded { self.poll(cx, connection, timeout) } else { Poll::Pending };
+            return if is_due { self.poll(cx, connection, timeout) } else { Poll::Pending };
         };
         let since = *since;
         let Some(alarm) = &mut self.alarm else {
-            let goes_on = *last != polls && !has_yielded;
+            let goes_on = *last != polls && !is_due;
             *last = polls;
             if goes_on {
                 return Poll::Pending;
@@ -97,6 +97,14 @@ impl Watch {
             }
         }
         Poll::Pending
+    }
+
+    /// Notes the end of the call. Its message has woken the driver; if that was not polled, the next message wakes nobody.
+    pub(crate) fn end(&self, connection: &Connection) {
+        let (polls, _) = connection.polls().get();
+        if self.last.is_some_and(|(_, last)| last == polls) {
+            connection.polls().is_due();
+        }
     }
 }
 
@@ -131,7 +139,7 @@ mod tests {
             self.driver.polls.begin();
             while self.driver.cancellations.try_recv().is_ok() {}
             if yields {
-                self.driver.polls.has_yielded();
+                self.driver.polls.is_due();
             }
         }
 
@@ -176,6 +184,21 @@ mod tests {
         // The message has woken the task, which polls the call again.
         assert!(!bed.gives_up() && !bed.gives_up());
         assert_eq!(bed.gives_up_within(2 * TIMEOUT, false), Some(TIMEOUT));
+    }
+
+    #[test]
+    fn a_call_after_one_that_was_given_up_gives_up_though_nothing_wakes_its_task() {
+        let mut bed = Bed::new();
+        bed.poll_driver(false);
+        assert!(!bed.gives_up());
+        std::mem::take(&mut bed.watch).end(&bed.connection);
+        assert!(!bed.gives_up());
+        assert!(bed.watch.alarm.is_some());
+        // The end of a call that the driver has answered says nothing.
+        bed.poll_driver(false);
+        std::mem::take(&mut bed.watch).end(&bed.connection);
+        assert!(!bed.gives_up());
+        assert!(bed.watch.alarm.is_none());
     }
 
     #[test]
