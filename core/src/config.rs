@@ -173,8 +173,9 @@ setters!(TrackerConfig {
 /// so far.
 ///
 /// A query has stalled when kad has reported no event for it, and its counts of requests, answers and failures have not
-/// changed, for the *quiet time*, or for two to eight times as long if further answers are more likely to matter. The
-/// quiet time is three round trips, within `min_quiet` and `max_quiet`. The length of a round trip is a moving average,
+/// changed, for the *quiet time*, or for two to eight times as long if further answers are more likely to matter. A lookup of
+/// peers with few answers, and the lookup of an announcement, wait for `max_quiet` at least: a dial of a far peer takes long
+/// after near ones have answered. The quiet time is three round trips, within `min_quiet` and `max_quiet`. The length of a round trip is a moving average,
 /// estimated from the time that lookups take until kad first reports answers.
 ///
 /// A query that no peer has answered is never finished early, because that would report a slow network as an empty one.
@@ -190,7 +191,8 @@ pub struct Stall {
     /// Minimum quiet time. Less than one millisecond counts as one. Takes precedence over `max_quiet`. Default: 100 ms;
     /// with less, a busy machine looks like a silent network.
     pub min_quiet: Duration,
-    /// Maximum quiet time. Default: 2 s.
+    /// Maximum quiet time, and the least time without progress after which a lookup with few answers is finished early.
+    /// Default: 2 s.
     pub max_quiet: Duration,
     /// Quiet time until a round trip has been measured, within `min_quiet` and `max_quiet`. Default: 500 ms.
     pub initial_quiet: Duration,

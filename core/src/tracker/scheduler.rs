@@ -506,9 +506,9 @@ impl<Id: Copy + Eq + Hash + fmt::Debug> Scheduler<Id> {
             return;
         }
         let (id, moved_at) = (*id, work.moved_at);
-        let until = match stall::quiet_times(query, env.config.max_items, stall.parallelism) {
+        let until = match stall::patience(query, env.config.max_items, &stall, quiet) {
             None => now.after(quiet.max(stall.max_quiet)),
-            Some(times) => moved_at.after(quiet.saturating_mul(times)),
+            Some(patience) => moved_at.after(patience),
         };
         if until > now {
             query.check_stall_at(step, until, env);

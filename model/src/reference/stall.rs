@@ -69,9 +69,11 @@ impl Model {
             return;
         }
         let last_progress = query.last_progress;
+        // A lookup of peers goes on for a while after the first answers.
+        let least = if self.has_few_answers(step) { stall.max_quiet } else { Duration::ZERO };
         let until = self
             .quiet_periods(step)
-            .map_or(later(now, quiet.max(stall.max_quiet)), |times| later(last_progress, quiet * times));
+            .map_or(later(now, quiet.max(stall.max_quiet)), |times| later(last_progress, least.max(quiet * times)));
         let finish_early = until <= now;
         if let Some(query) = self.query_mut(step) {
             query.stall_check = Some(until);
@@ -84,6 +86,16 @@ impl Model {
             self.counters.queries_finished_early += 1;
             self.push_action(Action::FinishPhase(id));
         }
+    }
+
+    /// Returns whether few of the peers that a lookup of peers has asked have answered.
+    fn has_few_answers(&self, step: u64) -> bool {
+        let Some(query) = self.query(step) else { return false };
+        let is_of_peers =
+            matches!(query.query, Query::GetClosestPeers { .. } | Query::StartProviding { .. } | Query::Bootstrap);
+        let Progress { requests, successes, failures } = query.progress;
+        let silent = requests.saturating_sub(successes).saturating_sub(failures);
+        is_of_peers && successes < 10 && (successes == 0 || successes < 3 * silent)
     }
 
     /// Returns the number of quiet periods after which a query is finished early. `None`: never.
