@@ -174,8 +174,8 @@ setters!(TrackerConfig {
 ///
 /// A query has stalled when kad has reported no event for it, and its counts of requests, answers and failures have not
 /// changed, for the *quiet time*, or for two to eight times as long if further answers are more likely to matter. A lookup of
-/// peers with few answers, and the lookup of an announcement, wait for `max_quiet` at least: a dial of a far peer takes long
-/// after near ones have answered. The quiet time is three round trips, within `min_quiet` and `max_quiet`. The length of a round trip is a moving average,
+/// peers with few answers, that of a put or an announcement included, waits for `max_quiet` at least: near peers answer at
+/// once, and far ones have to be dialled. The quiet time is three round trips, within `min_quiet` and `max_quiet`. The length of a round trip is a moving average,
 /// estimated from the time that lookups take until kad first reports answers.
 ///
 /// A query that no peer has answered is never finished early, because that would report a slow network as an empty one.

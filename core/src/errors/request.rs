@@ -23,9 +23,9 @@ pub enum RequestError {
     /// A shutdown was requested, or the driver was dropped.
     #[error("client has shut down")]
     Shutdown,
-    /// The driver was not polled until the deadline: the loop that polls it waits for this call. Poll both side by side,
-    /// or let a task of its own poll the driver.
-    #[error("nobody polls the driver: the loop that polls it must not wait for a call")]
+    /// Nobody has polled the driver until after the deadline: the loop that polls it waits for this call. Poll both side by
+    /// side, or let a task of its own poll the driver.
+    #[error("driver was not polled: the loop that polls it must not wait for a call")]
     NotPolled,
     /// kad could not start the query, for a reason that has no variant of its own in the error of this operation.
     #[error("kad could not start the query")]

@@ -66,15 +66,14 @@ fn a_lookup_with_few_answers_gets_more_time_and_one_without_answers_is_never_fin
 #[test]
 fn a_lookup_with_few_answers_waits_for_dials_of_far_peers() {
     for operation in [closest("k"), provide("k"), Operation::Bootstrap, put("k", Quorum::Majority)] {
-        for (answers, after) in [(2, Some(secs(2))), (9, Some(secs(2))), (18, Some(millis(200)))] {
+        for (answers, earliest) in [(2, secs(2)), (9, secs(2)), (18, millis(200))] {
             let stall = Stall::default().initial_quiet(millis(100)).max_quiet(secs(2));
             let mut h = Harness::watching(TrackerConfig::default().stall(stall));
             h.request_within(1, operation.clone(), secs(20));
             let id = h.start();
             let took = quiet_until_finished(&mut h, id, progress(20, answers), secs(15));
-            let earliest = after.unwrap_or_default();
             assert!(
-                took.is_some_and(|took| (earliest..earliest + secs(1)).contains(&took)),
+                took.is_some_and(|took| (earliest..earliest + millis(250)).contains(&took)),
                 "{took:?}, {answers} answers"
             );
         }

@@ -51,9 +51,9 @@ use crate::{
 /// Dropping the future or the stream cancels the request.
 ///
 /// A request that is sent and not cancelled ends exactly once, with an answer or an error, at the request's deadline at
-/// the latest. The `Timeout` error of a get contains records or providers that were found before the timeout. If nobody
-/// polls the driver, as in a loop that awaits the call in place of the driver's next event, the error is
-/// [`RequestError::NotPolled`].
+/// the latest, provided that the driver is polled then. The `Timeout` error of a get contains records or providers that
+/// were found before the timeout. In a loop that awaits a call in place of the driver's next event, nobody polls the driver:
+/// the call ends a tenth of a second after its deadline, with [`RequestError::NotPolled`].
 #[must_use = "a call does nothing until it is awaited or read as a stream"]
 pub struct Call<K> {
     draft: Draft,
@@ -589,7 +589,6 @@ impl PendingCall {
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        self.watch.end(&self.connection);
         if self.sent {
             // The order matters: if the driver receives the cancellation before the request, it finds nothing to
             // cancel. It then has to find the response channel closed when it receives the request.

@@ -29,7 +29,7 @@ pub(crate) struct Connection {
     last_id: AtomicU64,
     messages: Sender<Message>,
     /// A channel of its own, so that a full message channel does not delay a cancellation. It needs no bound: every
-    /// live call sends at most one, and few others.
+    /// live call sends at most one, and a look at the driver's polls one more only after the driver has polled.
     cancellations: Sender<RequestId>,
     polls: Arc<Polls>,
     clock: Clock,
@@ -153,10 +153,10 @@ impl Connection {
         &self,
         wait: impl Future<Output = Result<T, DriverClosedError>>,
     ) -> Result<T, DriverClosedError> {
-        let (mut wait, mut watched) = (pin!(wait), Watched { connection: self, watch: Watch::default() });
+        let (mut wait, mut watch) = (pin!(wait), Watch::default());
         poll_fn(|cx| match wait.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => watched.watch.poll(cx, self, self.default_timeout).map(|()| Err(DriverClosedError)),
+            Poll::Pending => watch.poll(cx, self, self.default_timeout).map(|()| Err(DriverClosedError)),
         })
         .await
     }
@@ -176,23 +176,12 @@ impl Connection {
     }
 }
 
-/// Watch that ends when it is dropped.
-struct Watched<'a> {
-    connection: &'a Connection,
-    watch: Watch,
-}
-
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        self.watch.end(self.connection);
-    }
-}
-
 /// Id of no request: the first ids are given to requests.
 const NO_REQUEST: RequestId = RequestId(u64::MAX);
 
-/// Error of a message to a driver that was dropped before it had replied, for example because the driver's task has
-/// ended, that nobody has polled for the default timeout of calls, or of a closure that panicked.
+/// Error of a message to a driver without a reply. The driver was dropped before, for example because its task has ended, or
+/// a closure has panicked. Or nobody has polled the driver for the default timeout of calls: it then carries the message out
+/// when it is polled again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("driver is closed, or nobody polls it")]
 pub struct DriverClosedError;

@@ -1,8 +1,10 @@
 //! Calls that are awaited where nobody polls the driver: in the turn of the loop that polls it.
 //!
 //! The driver ends a call at its deadline, if it is polled. In a loop that awaits a call after an event of the driver, it is
-//! not, and neither the call nor its deadline would ever come. Each call therefore looks at the driver's polls when it is
-//! polled itself. It has no timer of its own as long as these go on.
+//! not, and neither the call nor its deadline would ever come. Each call therefore looks at the driver's polls twice, before and
+//! after other tasks had a turn, and then whenever it is polled. It has no timer of its own as long as the driver's polls go on.
+//!
+//! Not noticed is an owner that stops polling later, for a call in another task that nothing wakes.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -15,10 +17,10 @@ use web_time::Instant;
 use super::connection::Connection;
 use crate::{Alarm, deadline_after};
 
-/// Time between a message that makes a living driver poll, and the look whether it has.
+/// Time between a message that makes an idle driver poll, and the look whether it has.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Lowest bit of the count: nothing wakes the driver, and its owner has to poll it.
+/// Lowest bit of the count: nothing wakes the driver, as after an event that it has returned. Its owner has to poll it.
 const IS_DUE: u64 = 1;
 
 /// Number of times that a driver was polled.
@@ -39,8 +41,8 @@ impl Polls {
         self.0.store(number.wrapping_add(1).wrapping_mul(2), Ordering::Relaxed);
     }
 
-    /// Notes that a poll has returned an event, or that the driver was woken and not polled.
-    pub(crate) fn is_due(&self) {
+    /// Notes that a poll has returned an event. Only the driver does so.
+    pub(crate) fn set_due(&self) {
         self.0.fetch_or(IS_DUE, Ordering::Relaxed);
     }
 
@@ -58,17 +60,22 @@ pub(crate) struct Watch {
     last: Option<(Instant, u64)>,
     /// Set while nobody seems to poll the driver.
     alarm: Option<Box<Alarm>>,
+    /// Time for which the alarm was set.
+    due: Option<Instant>,
     /// The driver was sent a message after the last look.
     is_asked: bool,
 }
 
 impl Watch {
-    /// Returns `Ready` if `timeout` has passed since the first look and nobody polls the driver.
+    /// Returns `Ready` if `timeout` has passed since the first look, the driver was asked to poll, and has not polled for
+    /// [`PATIENCE`] since.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection, timeout: Duration) -> Poll<()> {
         let (polls, is_due) = connection.polls().get();
         let Some((since, last)) = &mut self.last else {
             self.last = Some((connection.clock().now(), polls));
-            return if is_due { self.poll(cx, connection, timeout) } else { Poll::Pending };
+            // Look again when the tasks that the message has woken had their turn. The driver may be part of this task.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         };
         let since = *since;
         let Some(alarm) = &mut self.alarm else {
@@ -77,40 +84,38 @@ impl Watch {
             if goes_on {
                 return Poll::Pending;
             }
-            let mut alarm = Box::new(connection.clock().alarm());
-            alarm.set(deadline_after(since, timeout.saturating_sub(PATIENCE)));
-            self.alarm = Some(alarm);
+            let (mut alarm, due) = (Box::new(connection.clock().alarm()), deadline_after(since, timeout));
+            alarm.set(due);
+            (self.alarm, self.due) = (Some(alarm), Some(due));
             return self.poll(cx, connection, timeout);
         };
         while alarm.poll(cx).is_ready() {
-            if !self.is_asked {
-                // A driver that waits for messages polls now.
-                connection.wake_driver();
-                (self.is_asked, *last) = (true, polls);
-                alarm.set(deadline_after(alarm.now(), PATIENCE.min(timeout)));
-            } else if *last == polls {
+            let now = alarm.now();
+            // If this look is late, the machine was held up, and the driver with it.
+            let is_late = self.due.is_some_and(|due| now.saturating_duration_since(due) > PATIENCE / 2);
+            if self.is_asked && *last == polls && !is_late {
                 return Poll::Ready(());
-            } else {
-                // It was late, and it ends the call.
-                self.is_asked = false;
-                alarm.set(deadline_after(alarm.now(), PATIENCE));
             }
+            // A driver that is only idle polls now. One that was asked and has polled ends the call itself.
+            self.is_asked = !self.is_asked || *last == polls;
+            if self.is_asked {
+                connection.wake_driver();
+                *last = polls;
+            }
+            let due = deadline_after(now, PATIENCE);
+            alarm.set(due);
+            self.due = Some(due);
         }
         Poll::Pending
-    }
-
-    /// Notes the end of the call. Its message has woken the driver; if that was not polled, the next message wakes nobody.
-    pub(crate) fn end(&self, connection: &Connection) {
-        let (polls, _) = connection.polls().get();
-        if self.last.is_some_and(|(_, last)| last == polls) {
-            connection.polls().is_due();
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        sync::Arc,
+        task::{Wake, Waker},
+    };
 
     use futures::task::noop_waker_ref;
     use libp2p::PeerId;
@@ -119,6 +124,18 @@ mod tests {
     use crate::{Clock, alarm::tests::TestRuntime, client::connection::DriverChannels};
 
     const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Returns a waker that counts.
+    fn counting_waker() -> (Waker, Arc<AtomicU64>) {
+        struct Count(Arc<AtomicU64>);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let wakes = Arc::<AtomicU64>::default();
+        (Waker::from(Arc::new(Count(Arc::clone(&wakes)))), wakes)
+    }
 
     struct Bed {
         runtime: TestRuntime,
@@ -139,7 +156,7 @@ mod tests {
             self.driver.polls.begin();
             while self.driver.cancellations.try_recv().is_ok() {}
             if yields {
-                self.driver.polls.is_due();
+                self.driver.polls.set_due();
             }
         }
 
@@ -167,14 +184,27 @@ mod tests {
 
     #[test]
     fn a_call_before_the_first_poll_of_the_driver_gives_up_at_its_deadline() {
-        assert_eq!(Bed::new().gives_up_within(2 * TIMEOUT, false), Some(TIMEOUT));
+        assert_eq!(Bed::new().gives_up_within(2 * TIMEOUT, false), Some(TIMEOUT + PATIENCE));
+    }
+
+    #[test]
+    fn a_call_whose_message_wakes_another_task_looks_again_by_itself() {
+        let mut bed = Bed::new();
+        bed.poll_driver(false);
+        let (waker, wakes) = counting_waker();
+        let mut cx = Context::from_waker(&waker);
+        assert!(bed.watch.poll(&mut cx, &bed.connection, TIMEOUT).is_pending());
+        assert_eq!(wakes.load(Ordering::Relaxed), 1);
+        assert!(bed.watch.poll(&mut cx, &bed.connection, TIMEOUT).is_pending());
+        assert!(bed.watch.alarm.is_some());
+        assert_eq!(wakes.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn a_call_after_an_event_of_the_driver_gives_up_at_its_deadline() {
         let mut bed = Bed::new();
         bed.poll_driver(true);
-        assert_eq!(bed.gives_up_within(2 * TIMEOUT, false), Some(TIMEOUT));
+        assert_eq!(bed.gives_up_within(2 * TIMEOUT, false), Some(TIMEOUT + PATIENCE));
     }
 
     #[test]
@@ -183,22 +213,7 @@ mod tests {
         bed.poll_driver(false);
         // The message has woken the task, which polls the call again.
         assert!(!bed.gives_up() && !bed.gives_up());
-        assert_eq!(bed.gives_up_within(2 * TIMEOUT, false), Some(TIMEOUT));
-    }
-
-    #[test]
-    fn a_call_after_one_that_was_given_up_gives_up_though_nothing_wakes_its_task() {
-        let mut bed = Bed::new();
-        bed.poll_driver(false);
-        assert!(!bed.gives_up());
-        std::mem::take(&mut bed.watch).end(&bed.connection);
-        assert!(!bed.gives_up());
-        assert!(bed.watch.alarm.is_some());
-        // The end of a call that the driver has answered says nothing.
-        bed.poll_driver(false);
-        std::mem::take(&mut bed.watch).end(&bed.connection);
-        assert!(!bed.gives_up());
-        assert!(bed.watch.alarm.is_none());
+        assert_eq!(bed.gives_up_within(2 * TIMEOUT, false), Some(TIMEOUT + PATIENCE));
     }
 
     #[test]
@@ -226,17 +241,34 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_of_any_length_is_a_deadline() {
-        for timeout in [Duration::ZERO, Duration::from_millis(1), Duration::MAX] {
+    fn with_a_timeout_of_any_length_the_driver_has_time_to_poll() {
+        for timeout in [Duration::ZERO, Duration::from_millis(1), TIMEOUT, Duration::MAX] {
             let mut bed = Bed::new();
-            bed.poll_driver(true);
             let cx = &mut Context::from_waker(noop_waker_ref());
-            let mut polls = (0..4).map(|_| {
-                bed.runtime.pass(timeout.min(PATIENCE));
-                bed.watch.poll(cx, &bed.connection, timeout).is_ready()
-            });
-            assert_eq!(polls.any(|gives_up| gives_up), timeout < Duration::MAX);
+            let step = PATIENCE / 4;
+            let mut given_up = None;
+            for steps in 0..1000_u32 {
+                if bed.watch.poll(cx, &bed.connection, timeout).is_ready() {
+                    given_up = Some(step * steps);
+                    break;
+                }
+                bed.runtime.pass(step);
+            }
+            match given_up {
+                None => assert_eq!(timeout, Duration::MAX),
+                Some(after) => assert!((timeout + PATIENCE..timeout + 2 * PATIENCE).contains(&after), "{after:?}"),
+            }
         }
+    }
+
+    #[test]
+    fn a_call_on_a_machine_that_was_held_up_asks_again() {
+        let mut bed = Bed::new();
+        assert_eq!(bed.gives_up_within(TIMEOUT + Duration::from_millis(50), false), None);
+        // The driver was held up, too.
+        bed.runtime.pass(10 * PATIENCE);
+        assert!(!bed.gives_up());
+        assert_eq!(bed.gives_up_within(TIMEOUT, false), Some(PATIENCE));
     }
 
     #[test]

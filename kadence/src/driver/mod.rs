@@ -538,7 +538,7 @@ impl<B: ContainsKad, R: Runtime> Stream for Driver<B, R> {
             listening = !received;
             match this.poll_swarm(cx) {
                 Poll::Ready(Some(event)) => {
-                    this.polls.is_due();
+                    this.polls.set_due();
                     return Poll::Ready(Some(event));
                 }
                 Poll::Ready(None) => continue,

@@ -106,6 +106,8 @@ struct Entry {
     last_dial: Option<Instant>,
     /// Nothing has answered.
     is_silent: bool,
+    /// It has closed its connection, as most peers do with idle ones.
+    may_be_idle: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +122,15 @@ enum State {
 
 impl Entry {
     fn new(state: State) -> Self {
-        Self { state, due: None, addresses: Vec::new(), last_failure: None, last_dial: None, is_silent: false }
+        Self {
+            state,
+            due: None,
+            addresses: Vec::new(),
+            last_failure: None,
+            last_dial: None,
+            is_silent: false,
+            may_be_idle: false,
+        }
     }
 
     /// Adds addresses in front of the others.
@@ -144,7 +154,7 @@ impl Entry {
 
     /// Returns whether the next dial is the first one since the peer has closed its connection.
     fn is_check(&self) -> bool {
-        matches!(self.state, State::Suspected { failures: 0, since: _ }) && self.last_dial.is_none()
+        self.may_be_idle && matches!(self.state, State::Suspected { failures: 0, since: _ }) && self.last_dial.is_none()
     }
 
     fn since(&self) -> Instant {
@@ -179,7 +189,7 @@ impl Checks {
     }
 
     /// Returns the time from which there is one.
-    fn from(&self, now: Instant) -> Instant {
+    fn next_at(&self, now: Instant) -> Instant {
         if self.left > 0 { now } else { self.since + CHECK_EVERY }
     }
 }
@@ -203,8 +213,8 @@ impl DepartedPeers {
     }
 
     /// Notes that a peer of the routing table has closed its last connection, or does not answer pings. `addresses` are
-    /// those that it has named.
-    pub(super) fn disconnected(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
+    /// those that it has named. `may_be_idle` says that it may only have had no use for the connection.
+    pub(super) fn disconnected(&mut self, peer: PeerId, addresses: &[Multiaddr], may_be_idle: bool) {
         let (now, delay) = (self.alarm.now(), self.jitter.draw(Duration::ZERO, FIRST_CHECK));
         let entry = self.entry(peer, now);
         entry.add(addresses.iter().cloned());
@@ -216,6 +226,10 @@ impl DepartedPeers {
         };
         if !is_trusted {
             (entry.state, entry.due) = (State::Suspected { failures: 0, since: now }, Some(now + delay));
+            entry.may_be_idle = may_be_idle;
+            if !may_be_idle {
+                self.wanted.push((peer, true));
+            }
             self.changed = true;
         }
     }
@@ -304,7 +318,7 @@ impl DepartedPeers {
                 self.changed = true;
                 return Some(peer);
             }
-            let checks_from = self.checks.from(now);
+            let checks_from = self.checks.next_at(now);
             let due = |entry: &Entry| Some(if entry.is_check() { entry.due?.max(checks_from) } else { entry.due? });
             match self.peers.values().filter_map(due).min() {
                 Some(due) => self.alarm.set(due.max(self.not_before)),
@@ -476,13 +490,13 @@ mod tests {
     fn a_peer_that_closes_its_connection_is_checked_once_and_then_trusted_for_a_while() {
         let (mut bed, peer) = (Bed::new(), PeerId::random());
         for _ in 0..3 {
-            bed.peers.disconnected(peer, &[]);
+            bed.peers.disconnected(peer, &[], true);
             assert_eq!(bed.dialled_within(FIRST_CHECK), [peer]);
             bed.peers.is_there(&peer);
             // It closes one idle connection after another.
             for _ in 0..9 {
                 bed.runtime.pass(TRUSTED / 10);
-                bed.peers.disconnected(peer, &[]);
+                bed.peers.disconnected(peer, &[], true);
                 assert!(bed.dialled_within(FIRST_CHECK).is_empty());
             }
             bed.runtime.pass(TRUSTED / 10);
@@ -552,7 +566,7 @@ mod tests {
         let mut bed = Bed::new();
         let mut lost: Vec<_> = (0..100).map(|_| PeerId::random()).collect();
         for peer in &lost {
-            bed.peers.disconnected(*peer, &[]);
+            bed.peers.disconnected(*peer, &[], true);
             bed.runtime.pass(Duration::from_millis(1));
         }
         bed.runtime.pass(FIRST_CHECK);
@@ -562,8 +576,11 @@ mod tests {
         assert_eq!(dialled.len(), 8);
         let last = lost.split_off(92);
         assert!(dialled.iter().all(|peer| last.contains(peer)));
-        assert_eq!(bed.dialled_within(10 * CHECK_EVERY).len(), 10);
-        assert_eq!(bed.dialled_within(82 * CHECK_EVERY).len(), 82);
+        for rest in [10, 40, 42] {
+            dialled.iter().for_each(|peer| bed.peers.is_there(peer));
+            dialled = bed.dialled_within(rest * CHECK_EVERY);
+            assert_eq!(dialled.len(), rest as usize);
+        }
         // After a quiet time, some are checked at once again.
         bed.runtime.pass(8 * CHECK_EVERY);
         for peer in &lost {
@@ -571,9 +588,19 @@ mod tests {
         }
         bed.runtime.pass(TRUSTED);
         for peer in &lost {
-            bed.peers.disconnected(*peer, &[]);
+            bed.peers.disconnected(*peer, &[], true);
         }
         assert_eq!(bed.dialled_within(CHECK_EVERY / 2).len(), 8);
+    }
+
+    #[test]
+    fn peers_that_answer_no_ping_are_all_dialled_soon() {
+        let mut bed = Bed::new();
+        for _ in 0..100 {
+            bed.peers.disconnected(PeerId::random(), &[], false);
+        }
+        assert_eq!(bed.dialled_within(FIRST_CHECK + 100 * PAUSE).len(), 100);
+        assert_eq!(bed.peers.take_wanted().len(), 100);
     }
 
     #[test]
@@ -582,7 +609,7 @@ mod tests {
         assert!(!bed.failed(failing, Failure::Silent, None));
         bed.runtime.pass(NEXT_CHECK - FIRST_CHECK - Duration::from_secs(1));
         for _ in 0..100 {
-            bed.peers.disconnected(PeerId::random(), &[]);
+            bed.peers.disconnected(PeerId::random(), &[], true);
         }
         assert!(!bed.dialled_within(FIRST_CHECK + Duration::from_millis(500)).contains(&failing));
         assert!(bed.dialled_within(Duration::from_secs(1)).contains(&failing));
@@ -614,7 +641,7 @@ mod tests {
     #[test]
     fn silent_peers_are_lost_until_they_are_there_and_for_an_hour_at_most() {
         let (mut bed, silent, refusing) = (Bed::new(), PeerId::random(), PeerId::random());
-        bed.peers.disconnected(silent, &[]);
+        bed.peers.disconnected(silent, &[], true);
         assert_eq!(bed.peers.lost(), (0, 0));
         assert!(!bed.failed(silent, Failure::Silent, None));
         assert!(bed.failed(refusing, Failure::Refused, None));
@@ -660,7 +687,7 @@ mod tests {
     fn addresses_are_wanted_of_peers_that_are_suspected_or_departed() {
         let (mut bed, peer) = (Bed::new(), PeerId::random());
         let last = |bed: &mut Bed| bed.peers.take_wanted().last().copied();
-        bed.peers.disconnected(peer, &[]);
+        bed.peers.disconnected(peer, &[], true);
         assert_eq!(last(&mut bed), None);
         assert_eq!(bed.dialled_within(FIRST_CHECK), [peer]);
         assert_eq!(last(&mut bed), Some((peer, true)));
@@ -677,7 +704,7 @@ mod tests {
         let mut bed = Bed::new();
         let mut wanted = std::collections::HashSet::new();
         for _ in 0..2 * MAX_PEERS {
-            bed.peers.disconnected(PeerId::random(), &[]);
+            bed.peers.disconnected(PeerId::random(), &[], true);
             let _dialled = bed.poll();
             let _departed = bed.failed(PeerId::random(), Failure::Refused, None);
         }

@@ -165,7 +165,7 @@ where
                     tracing::debug!(%peer, %error, "closing a dead connection");
                     self.driver.swarm_mut().close_connection(*connection);
                     let addresses = self.connected.of_network.get(peer).cloned().unwrap_or_default();
-                    self.suspect(*peer, &addresses);
+                    self.suspect(*peer, &addresses, false);
                 }
             },
             SwarmEvent::NewListenAddr { listener_id, address } => {
@@ -259,7 +259,7 @@ where
         self.bootstrap.disconnected(&peer);
         match self.leaves_network(peer) {
             // This node has closed the connection if it was idle, or at the application's wish.
-            Some(addresses) if matches!(cause, Some(ConnectionError::IO(_))) => self.suspect(peer, &addresses),
+            Some(addresses) if matches!(cause, Some(ConnectionError::IO(_))) => self.suspect(peer, &addresses, true),
             Some(_) => {}
             // It was closed before the peer was identified.
             None => self.failed(peer, Failure::Unwelcome, &[]),
@@ -276,9 +276,9 @@ where
         Some(addresses)
     }
 
-    fn suspect(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
+    fn suspect(&mut self, peer: PeerId, addresses: &[Multiaddr], may_be_idle: bool) {
         if !self.bootstrap.contains(&peer) && routing::addresses_of(self.kad(), peer).is_some() {
-            self.departed.disconnected(peer, addresses);
+            self.departed.disconnected(peer, addresses, may_be_idle);
         }
     }
 

@@ -165,7 +165,11 @@ impl Stage {
         };
         let release = match self.release(&registry, number).await {
             Ok(release) => release,
-            Err(error) => return Err(format!("its package cannot be read: {error}")),
+            Err(error) => {
+                let text = format!("a package cannot be read: {error}");
+                self.violated("start", text.clone(), &[by], None);
+                return Err(text);
+            }
         };
         let published = host.by_clock(registry.publish(release)).await;
         let result: Result<(), String> = published.as_ref().map(|_receipt| ()).map_err(ToString::to_string);

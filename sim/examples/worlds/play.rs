@@ -343,8 +343,8 @@ impl Stage {
         self.check_leaks().await;
         self.check_acknowledged_records_are_found().await;
         self.check_announced_providers_are_found().await;
-        self.check_packages_are_published().await;
         self.check_packages_are_found().await;
+        self.check_packages_are_published().await;
         self.check_packages_are_genuine();
         self.report.into_inner()
     }
@@ -625,7 +625,7 @@ impl Stage {
         };
         match &found {
             Ok(found) => {
-                if self.plan.nodes.iter().any(|node| node.kind.lies()) {
+                if is_validated(call.key) && self.plan.nodes.iter().any(|node| node.kind.lies()) {
                     self.at_stake("value");
                 }
                 self.check_value(call.by, call.key, &found.record.record);

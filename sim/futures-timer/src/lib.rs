@@ -103,11 +103,18 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// Runs a test in virtual time, in a thread of its own as each test is.
+    /// Runs a test in virtual time.
     fn in_virtual_time(test: impl FnOnce()) {
+        struct End;
+        impl Drop for End {
+            fn drop(&mut self) {
+                schedule::end();
+            }
+        }
+        let end = End;
         schedule::begin();
         test();
-        schedule::end();
+        drop(end);
         assert_eq!(schedule::now(), None);
         assert_eq!(schedule::next(), None);
     }
@@ -184,11 +191,14 @@ mod tests {
 
     #[test]
     fn delays_that_are_owned_by_entries_are_dropped_at_the_end() {
+        let kept = Rc::new(());
         in_virtual_time(|| {
             let count = Arc::default();
             let mut owned = Box::pin(Delay::new(Duration::from_secs(9)));
             assert!(!poll(owned.as_mut(), &count));
-            schedule::call_at(1, move || drop(owned));
+            let kept = Rc::clone(&kept);
+            schedule::call_at(1, move || drop((owned, kept)));
         });
+        assert_eq!(Rc::strong_count(&kept), 1);
     }
 }

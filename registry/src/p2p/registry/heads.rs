@@ -58,8 +58,9 @@ pub(super) enum Purpose {
     /// To read. If there are forged heads only, a genuine one may have been displaced; if a peer near the key has not
     /// answered, it may have one.
     Read,
-    /// To sign the next head. Otherwise anybody could keep a publisher from publishing, with forged heads, or with a peer
-    /// near the key that never answers.
+    /// To renew or change what is published. Anybody can store forged heads, so that these do not count.
+    Change,
+    /// To publish. Forged heads do not count, and a peer near the key that never answers keeps nobody from publishing.
     Publish,
 }
 
@@ -121,30 +122,34 @@ impl<R: Runtime> Inner<R> {
     async fn look_up_once(&self, package: &PackageId, purpose: Purpose) -> Result<Option<SignedHead>, GetError> {
         let not_trusted = |error: &dyn std::fmt::Display| GetError::Rejected { reason: error.to_string() };
         let key = dht_key(package).map_err(|error| not_trusted(&error))?;
-        // On a slow link, one attempt takes long if some peers near the key are silent. Nobody waits for a publication.
+        // On a slow link, one attempt takes long if some peers near the key are silent.
         let patience = if purpose == Purpose::Publish { 3 } else { 1 };
         let timeout = self.config.lookup_timeout.saturating_mul(patience);
         // Asks all holders: one that has the newest head is enough.
-        let call = || self.client.get_record(key.clone()).best().fresh().timeout(timeout);
+        let call = |timeout| self.client.get_record(key.clone()).best().fresh().timeout(timeout);
         // Peers that did not answer may do so at the next attempt.
-        let again = |attempts| call().retry(Retry::default().attempts(attempts));
-        let found =
-            match purpose {
-                Purpose::Read => again(3).await,
-                Purpose::Publish => match call().await {
-                    Err(GetRecordError::NotFound {
-                        rejected: 0, certainty: Certainty::Inconclusive, progress, ..
-                    }) if !is_enough_to_publish(progress) => again(2).await,
-                    found => found,
-                },
-            };
+        let tries = |timeout, attempts| call(timeout).retry(Retry::default().attempts(attempts));
+        let is_enough = |error: &GetRecordError| matches!(error, GetRecordError::NotFound { progress, .. } if is_enough_to_publish(*progress));
+        let found = if purpose == Purpose::Publish {
+            let began = self.now();
+            match call(timeout).await {
+                Err(error) if error.is_retryable() && !is_enough(&error) => {
+                    let left = timeout.saturating_sub(self.now().saturating_duration_since(began));
+                    tries(left, 2).await
+                }
+                found => found,
+            }
+        } else {
+            tries(timeout, 3).await
+        };
         let answer = match found {
             Ok(answer) => answer,
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
                 return self.head_without_holder(package).await;
             }
             Err(GetRecordError::NotFound { rejected, progress, .. })
-                if purpose == Purpose::Publish && (rejected > 0 || is_enough_to_publish(progress)) =>
+                if (purpose != Purpose::Read && rejected > 0)
+                    || (purpose == Purpose::Publish && is_enough_to_publish(progress)) =>
             {
                 return self.head_without_holder(package).await;
             }
@@ -264,7 +269,7 @@ fn lookup_error(error: &GetRecordError, after: Duration) -> GetError {
         GetRecordError::NotFound { progress, .. } | GetRecordError::NoResponse { progress } => inconclusive(*progress),
         GetRecordError::Timeout { .. } => GetError::Timeout { after },
         GetRecordError::Request(RequestError::Overloaded | RequestError::ExpiredInQueue) => GetError::Overloaded,
-        GetRecordError::Request(RequestError::Shutdown) => GetError::Closed,
+        GetRecordError::Request(RequestError::Shutdown | RequestError::NotPolled) => GetError::Closed,
         // An empty routing table, records that disagree, a cancelled call.
         _ => GetError::Inconclusive { asked: 0, answered: 0 },
     }

@@ -27,7 +27,7 @@ impl<R: Runtime> Inner<R> {
         let id = release.draft.id().clone();
         self.check_publisher(&id)?;
         let _turn = self.publishing.lock().await;
-        let before = self.predecessor(&id).await.map_err(PublishError::Versions)?;
+        let before = self.predecessor(&id, Purpose::Publish).await.map_err(PublishError::Versions)?;
         let index = match &before {
             Some(head) => self.index_of(head).await.map_err(PublishError::Versions)?,
             None => Index::new(id.clone()),
@@ -66,7 +66,7 @@ impl<R: Runtime> Inner<R> {
     ) -> Result<Receipt, PublishError> {
         self.check_publisher(package)?;
         let _turn = self.publishing.lock().await;
-        let Some(before) = self.predecessor(package).await.map_err(PublishError::Versions)? else {
+        let Some(before) = self.predecessor(package, Purpose::Change).await.map_err(PublishError::Versions)? else {
             return Err(PublishError::NoSuchPackage(Box::new(package.clone())));
         };
         let index = self.index_of(&before).await.map_err(PublishError::Versions)?;
@@ -94,8 +94,12 @@ impl<R: Runtime> Inner<R> {
     /// Returns the head that the next one follows: the newest of those in the network, those that were seen, and the
     /// one that was signed here last. The last one counts even if it may not have reached the network, so that its
     /// number is not used twice.
-    pub(super) async fn predecessor(self: &Arc<Self>, package: &PackageId) -> Result<Option<SignedHead>, GetError> {
-        let there = match self.look_up(package, Purpose::Publish).await {
+    pub(super) async fn predecessor(
+        self: &Arc<Self>,
+        package: &PackageId,
+        purpose: Purpose,
+    ) -> Result<Option<SignedHead>, GetError> {
+        let there = match self.look_up(package, purpose).await {
             // An expired head is renewed by this publication; after a rollback, the newer head has not reached its
             // holders. It need not be the one that was signed here: another machine may publish with the same key.
             Err(error @ (GetError::Expired { .. } | GetError::Rollback { .. })) => {

@@ -11,7 +11,7 @@ use blocking::unblock;
 use futures::{StreamExt, stream};
 use kadence::{Priority, Runtime, deadline_after};
 
-use super::{Inner, RegistryEvent};
+use super::{Inner, RegistryEvent, heads::Purpose};
 use crate::{ContentId, GetError, PackageId, PackageName, PublishError, Step, StepOutcome, Steps};
 
 /// Interval at which due packages are published again, and the reputation is saved.
@@ -100,7 +100,7 @@ impl<R: Runtime> Inner<R> {
                 return Ok(None);
             }
             // Not necessarily the one that was signed here: another machine with the same key may have continued.
-            let (newest, is_sure) = match self.predecessor(package).await {
+            let (newest, is_sure) = match self.predecessor(package, Purpose::Change).await {
                 Err(GetError::Inconclusive { .. } | GetError::Timeout { .. }) => {
                     (self.newest_local(package).await, false)
                 }
