@@ -12,7 +12,7 @@
 //! departed peers are kept for a day, and dialled less and less often, so that two halves of a network find each other
 //! again after a partition.
 //!
-//! Most peers close a connection because it is idle. A node that has joined has hundreds of these, so that few peers are
+//! Most peers close a connection because it is idle. A node that has joined has hundreds of idle ones, so that few peers are
 //! checked at once, those that have left last, and the others slowly: a call that needs one of them finds out by itself.
 
 use std::{
