@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, poll};
+use futures::{StreamExt, channel::oneshot, poll, stream::FuturesUnordered};
 use kadence::{
     BootstrapError, DriverClosedError, GetClosestPeersError, GetProvidersError, GetRecordError, PutRecordError,
     RequestError, StartProvidingError, Update,
@@ -229,6 +229,18 @@ pub async fn a_call_that_is_awaited_in_place_of_the_driver_ends_at_its_deadline<
     // While the driver waits, with a waker of this task.
     while poll!(node.driver.next()).is_ready() {}
     in_place_of_the_driver().await;
+    // In a group and in another task, whose calls have wakers of their own, which the driver does not wake.
+    while poll!(node.driver.next()).is_ready() {}
+    let call = || client.get_closest_peers(key("target")).into_future();
+    let results: Vec<_> = [call(), call()].into_iter().collect::<FuturesUnordered<_>>().collect().await;
+    let not_polled =
+        |result: &Result<_, _>| matches!(result, Err(GetClosestPeersError::Request(RequestError::NotPolled)));
+    assert!(results.iter().all(not_polled), "{results:?}");
+    let (sender, receiver) = oneshot::channel();
+    let call = call();
+    env.runtime().spawn(Box::pin(async move { assert!(sender.send(call.await).is_ok()) }));
+    let result = receiver.await.unwrap();
+    assert!(not_polled(&result), "{result:?}");
     // Side by side, calls go on, and what was given up has left nothing.
     let (result, _) = node.run_until(client.get_closest_peers(key("target")).into_future()).await;
     assert!(matches!(result, Err(GetClosestPeersError::NoKnownPeers)), "{result:?}");
