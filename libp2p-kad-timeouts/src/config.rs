@@ -9,7 +9,9 @@ pub struct AdaptiveTimeout {
     pub initial: Duration,
     /// Lower bound of the timeout, for fast networks.
     pub min: Duration,
-    /// Upper bound of the timeout, for slow networks. Takes precedence over `min`.
+    /// Upper bound of the timeout, for slow networks. Takes precedence over `min`. After a response that took longer, the bound
+    /// is five times as high until the next response that did not, unless `min` is as high as this: over a very slow link
+    /// nobody would be heard.
     ///
     /// In two cases, this timeout applies in place of the measured one: to a request, while a query that waits for the
     /// peer has had no response at all; and to requests and dials, after up to eight peers in a row were given up without a
@@ -46,7 +48,7 @@ pub struct PeerTimeoutConfig {
     /// then from 100 ms to 2 s.
     ///
     /// Most round trips on the internet are shorter than 300 ms. A pause of the remote process or a lost packet can
-    /// cost 100 ms on any network. After 2 s it is faster to ask another peer.
+    /// cost 100 ms on any network. After 2 s it is faster to ask another peer, where other peers respond sooner.
     pub requests: AdaptiveTimeout,
     /// Timeout of a put of a value of more than 4 KiB to a connected peer, from sending it to its response, which contains the
     /// value again. Also that of other requests while more than 16 KiB of such values are under way, because they may wait behind them.

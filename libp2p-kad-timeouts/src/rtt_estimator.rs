@@ -13,18 +13,21 @@ pub(super) struct RttEstimator {
     deviations: u32,
     mean: Duration,
     deviation: Duration,
+    /// The last sample was longer than the maximum timeout.
+    is_slow: bool,
 }
 
 impl RttEstimator {
     pub(super) fn new(bounds: AdaptiveTimeout, deviations: u32) -> Self {
         // The mean and deviation that give the initial timeout.
         let mean = bounds.initial.saturating_mul(2) / deviations.saturating_add(2).max(4);
-        Self { bounds, deviations, mean, deviation: mean / 2 }
+        Self { bounds, deviations, mean, deviation: mean / 2, is_slow: false }
     }
 
     /// Adds a measured round trip. Longer ones than the maximum timeout count as that.
     pub(super) fn sample(&mut self, rtt: Duration) {
-        let rtt = rtt.min(self.bounds.max);
+        self.is_slow = rtt > self.bounds.max && self.bounds.min < self.bounds.max;
+        let rtt = rtt.min(self.max());
         self.deviation = weigh(self.deviation, 3, self.mean.abs_diff(rtt));
         self.mean = weigh(self.mean, 7, rtt);
     }
@@ -34,7 +37,7 @@ impl RttEstimator {
     pub(super) fn timeout(&self) -> Duration {
         let deviating = self.mean.saturating_add(self.deviation.saturating_mul(self.deviations));
         let enough = deviating.max(self.mean.saturating_mul(2));
-        enough.max(self.bounds.min).min(self.bounds.max).max(SHORTEST)
+        enough.max(self.bounds.min).min(self.max()).max(SHORTEST)
     }
 
     /// Returns the time after which most responses have come: the mean and two deviations.
@@ -44,7 +47,13 @@ impl RttEstimator {
 
     /// Returns the timeout that applies while nobody responds.
     pub(super) fn max_timeout(&self) -> Duration {
-        self.bounds.max.max(SHORTEST)
+        self.max().max(SHORTEST)
+    }
+
+    /// Returns the maximum timeout: the configured one, or five times that from a response that took longer until the next one
+    /// that did not. Otherwise nobody would ever be heard over a slow link, such as one of two satellites.
+    fn max(&self) -> Duration {
+        if self.is_slow { self.bounds.max.saturating_mul(5) } else { self.bounds.max }
     }
 }
 
@@ -104,9 +113,27 @@ mod tests {
     }
 
     #[test]
+    fn after_a_response_that_took_longer_than_the_maximum_others_like_it_are_waited_for() {
+        let mut rtt = new();
+        (0..100).for_each(|_| rtt.sample(ms(5)));
+        rtt.sample(ms(2800));
+        assert!(rtt.timeout() > ms(2800), "{:?}", rtt.timeout());
+        assert_eq!(rtt.max_timeout(), ms(10_000));
+        // One response in time ends this.
+        rtt.sample(ms(5));
+        assert_eq!(rtt.max_timeout(), ms(2000));
+        let fixed = AdaptiveTimeout::fixed(ms(700));
+        let mut rtt = RttEstimator::new(fixed, 4);
+        rtt.sample(ms(2800));
+        assert_eq!((rtt.timeout(), rtt.max_timeout()), (ms(700), ms(700)));
+    }
+
+    #[test]
     fn the_timeout_stays_within_any_bounds() {
         let mut rtt = new();
         (0..100).for_each(|_| rtt.sample(Duration::MAX));
+        assert_eq!(rtt.timeout(), ms(10_000));
+        rtt.sample(ms(2000));
         assert_eq!(rtt.timeout(), ms(2000));
         let odd = AdaptiveTimeout { initial: Duration::MAX, min: ms(10), max: Duration::ZERO };
         for deviations in [0, 1, u32::MAX] {
