@@ -186,7 +186,7 @@ const NO_REQUEST: RequestId = RequestId(u64::MAX);
 #[error("driver is closed, or nobody polls it")]
 pub struct DriverClosedError;
 
-/// Error of [`Client::remove_record`](crate::Client::remove_record). No record was removed.
+/// Error of [`Client::remove_record`](crate::Client::remove_record). No record was removed so far.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RemoveRecordError {
@@ -199,7 +199,8 @@ pub enum RemoveRecordError {
         /// Publisher of the record. `None` if the record names no publisher.
         publisher: Option<PeerId>,
     },
-    /// The driver was dropped before it had replied.
+    /// The driver was dropped before it had replied, or nobody polls it. In the second case the record is removed if the
+    /// driver is polled again.
     #[error(transparent)]
     Closed(#[from] DriverClosedError),
 }

@@ -188,7 +188,8 @@ impl Client {
     /// lookup has ended.
     ///
     /// If the lookup fails or finds no address, the call still succeeds with the addresses in the routing table, if
-    /// there are any. The call fails in any case if the request is invalid or the driver has shut down or was dropped.
+    /// there are any. The call fails in any case if the request is invalid, if the driver has shut down or was dropped, or
+    /// if nobody polls it.
     /// See [`FindPeerError`](crate::FindPeerError).
     ///
     /// ```
@@ -240,7 +241,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails if the driver is dropped before it has replied.
+    /// Fails if the driver is dropped before it has replied, or if nobody polls it for the default timeout.
     pub async fn stop_providing(&self, key: impl Into<Key>) -> Result<(), DriverClosedError> {
         let key = key.into().into_record_key();
         self.connection.ask(|reply| Message::StopProviding { key, reply }).await
@@ -265,7 +266,8 @@ impl Client {
     /// # Errors
     ///
     /// Fails, and removes nothing, if the local store has no record under the key, if the local peer is not the
-    /// record's publisher, or if the driver is dropped before it has replied.
+    /// record's publisher, or if the driver is dropped before it has replied. Fails as well if nobody polls the driver for
+    /// the default timeout; the record is then removed if the driver is polled again.
     pub async fn remove_record(&self, key: impl Into<Key>) -> Result<(), RemoveRecordError> {
         let key = key.into().into_record_key();
         self.connection.ask(|reply| Message::RemoveRecord { key, reply }).await?
@@ -284,7 +286,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails if the driver is dropped before it has replied.
+    /// Fails if the driver is dropped before it has replied, or if nobody polls it for the default timeout.
     pub async fn snapshot(&self) -> Result<Snapshot, DriverClosedError> {
         Ok(self.introspect().await?.snapshot)
     }
@@ -301,7 +303,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails if the driver is dropped before it has replied.
+    /// Fails if the driver is dropped before it has replied, or if nobody polls it for the default timeout.
     pub async fn stats(&self) -> Result<Stats, DriverClosedError> {
         Ok(self.introspect().await?.stats)
     }
@@ -319,7 +321,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails if the driver is dropped before it has replied.
+    /// Fails if the driver is dropped before it has replied, or if nobody polls it for the default timeout.
     pub async fn metrics(&self) -> Result<Metrics, DriverClosedError> {
         Ok(self.introspect().await?.metrics)
     }
@@ -330,7 +332,8 @@ impl Client {
     ///
     /// Returns when all accepted calls have ended and one second has passed since the last successful provider
     /// announcement, which kad may still have been sending. Returns as well when the driver is dropped, or if it was
-    /// dropped before. A driver in a loop of your own has to be polled meanwhile.
+    /// dropped before, and when nobody polls the driver for the default timeout. A driver in a loop of your own has to be
+    /// polled meanwhile.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {
@@ -342,8 +345,8 @@ impl Client {
     }
 
     /// Shuts the driver down at once: ends the pending calls, and every later one, with
-    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown). Returns as well if the driver was dropped. A
-    /// driver in a loop of your own has to be polled until this returns.
+    /// [`RequestError::Shutdown`](kadence_core::RequestError::Shutdown). Returns as well if the driver was dropped, or if
+    /// nobody polls it for the default timeout. A driver in a loop of your own has to be polled until this returns.
     ///
     /// ```
     /// # async fn example(client: kadence::Client) {
