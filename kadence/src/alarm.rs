@@ -386,7 +386,7 @@ pub(crate) mod tests {
     }
 
     #[derive(Default)]
-    struct Wakes(AtomicUsize);
+    pub(crate) struct Wakes(pub(crate) AtomicUsize);
 
     impl Wake for Wakes {
         fn wake(self: Arc<Self>) {

@@ -60,8 +60,6 @@ pub(crate) struct Watch {
     last: Option<(Instant, u64)>,
     /// Set while nobody seems to poll the driver.
     alarm: Option<Box<Alarm>>,
-    /// Time for which the alarm was set.
-    due: Option<Instant>,
     /// The driver was sent a message after the last look.
     is_asked: bool,
 }
@@ -84,15 +82,17 @@ impl Watch {
             if goes_on {
                 return Poll::Pending;
             }
-            let (mut alarm, due) = (Box::new(connection.clock().alarm()), deadline_after(since, timeout));
-            alarm.set(due);
-            (self.alarm, self.due) = (Some(alarm), Some(due));
+            let mut alarm = Box::new(connection.clock().alarm());
+            alarm.set(deadline_after(since, timeout));
+            self.alarm = Some(alarm);
             return self.poll(cx, connection, timeout);
         };
-        while alarm.poll(cx).is_ready() {
+        while let Some(due) = alarm.deadline()
+            && alarm.poll(cx).is_ready()
+        {
             let now = alarm.now();
             // If this look is late, the machine was held up, and the driver with it.
-            let is_late = self.due.is_some_and(|due| now.saturating_duration_since(due) > PATIENCE / 2);
+            let is_late = now.saturating_duration_since(due) > PATIENCE / 2;
             if self.is_asked && *last == polls && !is_late {
                 return Poll::Ready(());
             }
@@ -102,9 +102,7 @@ impl Watch {
                 connection.wake_driver();
                 *last = polls;
             }
-            let due = deadline_after(now, PATIENCE);
-            alarm.set(due);
-            self.due = Some(due);
+            alarm.set(deadline_after(now, PATIENCE));
         }
         Poll::Pending
     }
@@ -112,30 +110,19 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::Arc,
-        task::{Wake, Waker},
-    };
+    use std::{sync::Arc, task::Waker};
 
     use futures::task::noop_waker_ref;
     use libp2p::PeerId;
 
     use super::*;
-    use crate::{Clock, alarm::tests::TestRuntime, client::connection::DriverChannels};
+    use crate::{
+        Clock,
+        alarm::tests::{TestRuntime, Wakes},
+        client::connection::DriverChannels,
+    };
 
     const TIMEOUT: Duration = Duration::from_secs(10);
-
-    /// Returns a waker that counts.
-    fn counting_waker() -> (Waker, Arc<AtomicU64>) {
-        struct Count(Arc<AtomicU64>);
-        impl Wake for Count {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        let wakes = Arc::<AtomicU64>::default();
-        (Waker::from(Arc::new(Count(Arc::clone(&wakes)))), wakes)
-    }
 
     struct Bed {
         runtime: TestRuntime,
@@ -191,13 +178,14 @@ mod tests {
     fn a_call_whose_message_wakes_another_task_looks_again_by_itself() {
         let mut bed = Bed::new();
         bed.poll_driver(false);
-        let (waker, wakes) = counting_waker();
+        let wakes = Arc::<Wakes>::default();
+        let waker = Waker::from(Arc::clone(&wakes));
         let mut cx = Context::from_waker(&waker);
         assert!(bed.watch.poll(&mut cx, &bed.connection, TIMEOUT).is_pending());
-        assert_eq!(wakes.load(Ordering::Relaxed), 1);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         assert!(bed.watch.poll(&mut cx, &bed.connection, TIMEOUT).is_pending());
         assert!(bed.watch.alarm.is_some());
-        assert_eq!(wakes.load(Ordering::Relaxed), 1);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -69,11 +69,9 @@ impl Model {
             return;
         }
         let last_progress = query.last_progress;
-        // A lookup of peers goes on for a while after the first answers.
-        let least = if self.has_few_answers(step) { stall.max_quiet } else { Duration::ZERO };
         let until = self
-            .quiet_periods(step)
-            .map_or(later(now, quiet.max(stall.max_quiet)), |times| later(last_progress, least.max(quiet * times)));
+            .patience(step, quiet, stall.max_quiet)
+            .map_or(later(now, quiet.max(stall.max_quiet)), |patience| later(last_progress, patience));
         let finish_early = until <= now;
         if let Some(query) = self.query_mut(step) {
             query.stall_check = Some(until);
@@ -88,30 +86,24 @@ impl Model {
         }
     }
 
-    /// Returns whether few of the peers that a lookup of peers has asked have answered.
-    fn has_few_answers(&self, step: u64) -> bool {
-        let Some(query) = self.query(step) else { return false };
-        let is_of_peers =
-            matches!(query.query, Query::GetClosestPeers { .. } | Query::StartProviding { .. } | Query::Bootstrap);
-        let Progress { requests, successes, failures } = query.progress;
-        let silent = requests.saturating_sub(successes).saturating_sub(failures);
-        is_of_peers && successes < 10 && (successes == 0 || successes < 3 * silent)
-    }
-
-    /// Returns the number of quiet periods after which a query is finished early. `None`: never.
-    fn quiet_periods(&self, step: u64) -> Option<u32> {
+    /// Returns the time after which a query is finished early: some quiet periods, and at least `longest` for a lookup of
+    /// peers that has few answers. `None`: never.
+    fn patience(&self, step: u64, quiet: Duration, longest: Duration) -> Option<Duration> {
         let query = self.query(step)?;
         let Progress { requests, successes, failures } = query.progress;
         let silent = requests.saturating_sub(successes).saturating_sub(failures);
         let enough = successes >= 10 || (successes > 0 && successes >= 3 * silent);
         let waiters: Vec<_> = self.waiters(step).into_iter().filter_map(|id| self.request(id)).collect();
-        match &query.query {
+        let periods = match &query.query {
             Query::GetClosestPeers { .. } | Query::StartProviding { .. } | Query::Bootstrap => {
                 if successes == 0 {
                     None
                 } else {
                     let at_capacity = silent >= self.config.stall.map_or(1, |stall| stall.parallelism);
-                    Some(if enough && !at_capacity { 1 } else { 4 })
+                    if !enough {
+                        return Some(longest.max(4 * quiet));
+                    }
+                    Some(if at_capacity { 4 } else { 1 })
                 }
             }
             Query::GetRecord { .. } | Query::GetProviders { .. } => {
@@ -156,6 +148,7 @@ impl Model {
                     (false, _) => Some(4).filter(|_| !asks_on),
                 }
             }
-        }
+        };
+        periods.map(|periods| periods * quiet)
     }
 }

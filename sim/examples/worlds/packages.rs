@@ -172,7 +172,7 @@ impl Stage {
             }
         };
         let published = host.by_clock(registry.publish(release)).await;
-        let result: Result<(), String> = published.as_ref().map(|_receipt| ()).map_err(ToString::to_string);
+        let result = published.as_ref().map(|_receipt| ()).map_err(ToString::to_string);
         self.note(&[by], None, format!("{} publishes version {number}: {result:?}", self.name(by)));
         self.outcome(format!("Publish {}", if result.is_ok() { "Ok" } else { "Error" }));
         if let Ok(receipt) = published {

@@ -250,8 +250,7 @@ pub(crate) fn draw(seed: u64) -> Plan {
         (node.kind, node.seconds_ahead) = (Kind::Registry, 0);
     }
     let (own, _) = own_and_foreign(&nodes);
-    let servers: Vec<_> =
-        own.iter().copied().filter(|at| nodes.get(*at).is_some_and(|node| node.kind == Kind::Server)).collect();
+    let servers = of_kind(&nodes, Kind::Server);
     for at in &own {
         let friend = servers.choose(random).copied().filter(|friend| friend != at && random.random_bool(0.3));
         if let Some(node) = nodes.get_mut(*at) {
@@ -260,7 +259,7 @@ pub(crate) fn draw(seed: u64) -> Plan {
     }
     let faults = faults(random, &nodes);
     let mut calls: Vec<_> = (0..CALLS).filter_map(|_| call(random, &own)).collect();
-    calls.extend(faults.iter().flat_map(|fault| calls_of_newcomers(random, fault, &own)).collect::<Vec<_>>());
+    calls.extend(faults.iter().flat_map(|fault| calls_of_newcomers(random, fault, &own)));
     let package_calls = package_calls(random, &registries);
     let latency_ms = random.random_bool(0.5).then(|| random.random_range(1..=150));
     Plan { seed, latency_ms, nodes, faults, calls, package_calls }
@@ -286,8 +285,12 @@ fn package_calls(random: &mut ChaCha8Rng, registries: &[usize]) -> Vec<PackageCa
 }
 
 fn registries(nodes: &[Node]) -> Vec<usize> {
-    let registries = nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Registry);
-    registries.map(|(at, _)| at).collect()
+    of_kind(nodes, Kind::Registry)
+}
+
+/// Returns the numbers of the nodes of a kind.
+fn of_kind(nodes: &[Node], kind: Kind) -> Vec<usize> {
+    nodes.iter().enumerate().filter(|(_, node)| node.kind == kind).map(|(at, _)| at).collect()
 }
 
 /// Returns the numbers of Kadence's nodes, and those of the others.
@@ -383,9 +386,8 @@ fn fault(random: &mut ChaCha8Rng, nodes: &[Node], what: What) -> Option<Fault> {
             vec![**others.choose(random)?]
         }
         What::Island => {
-            let others: Vec<_> = (FIRST..nodes.len())
-                .filter(|at| nodes.get(*at).is_some_and(|node| node.kind == Kind::Server))
-                .collect();
+            let mut others = of_kind(nodes, Kind::Server);
+            others.retain(|at| *at >= FIRST);
             others.choose_multiple(random, 2).copied().collect()
         }
         What::Churn => own.iter().copied().filter(|_| random.random_bool(0.25)).collect(),
@@ -477,15 +479,17 @@ impl Fault {
         Duration::from_secs(self.at) <= to && Duration::from_secs(self.until + self.grace()) >= from
     }
 
+    /// Returns whether the fault lasts at some time between two.
+    fn is_on(&self, from: Duration, to: Duration) -> bool {
+        Duration::from_secs(self.at) <= to && Duration::from_secs(self.until) >= from
+    }
+
     /// Returns whether processes are halted or killed at some time between two.
     fn kills(&self, from: Duration, to: Duration) -> bool {
-        let [begins, ends] = [self.at, self.until].map(Duration::from_secs);
         match self.what {
-            What::Freeze | What::Restart | What::PowerFailure | What::Replace | What::Churn => {
-                begins <= to && ends >= from
-            }
+            What::Freeze | What::Restart | What::PowerFailure | What::Replace | What::Churn => self.is_on(from, to),
             // They go on in between.
-            What::Island => [begins, ends].iter().any(|time| (from..=to).contains(time)),
+            What::Island => [self.at, self.until].iter().any(|at| (from..=to).contains(&Duration::from_secs(*at))),
             _ => false,
         }
     }
@@ -501,10 +505,9 @@ impl Plan {
 
     /// Returns whether a node is on an island at some time between two: nobody else can know what it has.
     pub(crate) fn is_on_island(&self, node: usize, from: Duration, to: Duration) -> bool {
-        self.faults.iter().any(|fault| {
-            let [begins, ends] = [fault.at, fault.until].map(Duration::from_secs);
-            fault.what == What::Island && fault.nodes.contains(&node) && begins <= to && ends >= from
-        })
+        self.faults
+            .iter()
+            .any(|fault| fault.what == What::Island && fault.nodes.contains(&node) && fault.is_on(from, to))
     }
 
     /// Returns whether a partition separates two nodes at some time between two.

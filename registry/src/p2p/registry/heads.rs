@@ -129,7 +129,10 @@ impl<R: Runtime> Inner<R> {
         let call = |timeout| self.client.get_record(key.clone()).best().fresh().timeout(timeout);
         // Peers that did not answer may do so at the next attempt.
         let tries = |timeout, attempts| call(timeout).retry(Retry::default().attempts(attempts));
-        let is_enough = |error: &GetRecordError| matches!(error, GetRecordError::NotFound { progress, .. } if is_enough_to_publish(*progress));
+        let is_enough = |error: &GetRecordError| match error {
+            GetRecordError::NotFound { progress, .. } => is_enough_to_publish(*progress),
+            _ => false,
+        };
         let found = if purpose == Purpose::Publish {
             let began = self.now();
             match call(timeout).await {
@@ -147,10 +150,10 @@ impl<R: Runtime> Inner<R> {
             Err(GetRecordError::NotFound { certainty: Certainty::Conclusive, .. }) => {
                 return self.head_without_holder(package).await;
             }
-            Err(GetRecordError::NotFound { rejected, progress, .. })
-                if (purpose != Purpose::Read && rejected > 0)
-                    || (purpose == Purpose::Publish && is_enough_to_publish(progress)) =>
-            {
+            Err(GetRecordError::NotFound { rejected: 1.., .. }) if purpose != Purpose::Read => {
+                return self.head_without_holder(package).await;
+            }
+            Err(error) if purpose == Purpose::Publish && is_enough(&error) => {
                 return self.head_without_holder(package).await;
             }
             Err(error) => return Err(lookup_error(&error, timeout)),
